@@ -1,0 +1,45 @@
+# Everything a person runs. `make demo` and `make test` need Python >= 3.11 and make, nothing else.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo up test lint lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
+
+setup: .venv/.ready  ## make .venv with the locked versions (wheels only)
+
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"sahool-dlq needs Python 3.11 or newer, and $(PYTHON) is {v.major}.{v.minor}: run make PYTHON=python3.12 (or another) instead")'
+	@UV=$$(command -v uv); \
+	if [ -z "$$UV" ]; then \
+	  test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { echo "python3 has no venv module: install your system's python3-venv package, or uv" >&2; exit 1; }; \
+	  $(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r <(sed -n '/^uv==/,/# via/p' requirements.lock); \
+	  UV=$(BIN)/uv; \
+	else $$UV venv --quiet --allow-existing --python $(PYTHON) .venv; fi; \
+	$$UV pip sync --quiet --python $(BIN)/python --require-hashes --only-binary :all: requirements.lock && \
+	$$UV pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## the whole story once, on servers of its own
+	@$(BIN)/dlq demo $(ARGS)
+
+up: setup  ## servers, Prefect UI and scheduled flows until Ctrl-C; make up ARGS=--fleet shows live failures
+	@$(BIN)/dlq up $(ARGS)
+
+lint: setup  ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: lint  ## lint, types, contracts, then unit and integration tests on real servers
+	$(BIN)/pytest $(ARGS)
+
+lock:  ## resolve the newest allowed versions into requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
+	  --custom-compile-command "make lock" --all-extras --group dev pyproject.toml -o requirements.lock
+
+clean:  ## remove .venv, caches and the embedded servers' data
+	rm -rf .venv .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis

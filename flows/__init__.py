@@ -1,0 +1,1 @@
+"""Prefect flows: parameters in, one job called, its result shown. No logic lives here."""

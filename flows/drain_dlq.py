@@ -1,0 +1,25 @@
+"""drain-dlq: what failed since the last run, into the lake and Postgres."""
+
+from prefect import flow
+from prefect.states import Completed, State
+
+from flows.show import progress_artifact, table
+from pipelines.jobs import drain_log
+from pipelines.settings import load_settings
+
+
+@flow(name="drain-dlq", timeout_seconds=3600)
+async def drain_dlq() -> State:
+    """Drain the dead-letter stream into the lake and Postgres, each message exactly once.
+
+    Overlapping runs are harmless: a later one waits for the earlier, and a stuck one is fenced.
+    """
+    progress = await progress_artifact("Draining the dead-letter stream")
+    report = await drain_log(load_settings(), progress)
+    await table("drain", [report.as_dict() | {"notes": " ".join(report.notes)}])
+    message = f"Drained {report.drained:,} messages in {report.seconds:.1f} s"
+    if report.quarantined:
+        message += f", {report.quarantined:,} quarantined"
+    if report.gaps:
+        message += f"; {report.gaps} gap in the stream: {' '.join(report.notes)}"
+    return Completed(message=message, data=report.as_dict())

@@ -1,0 +1,71 @@
+"""redrive-transient and redrive: bring back what can be cured."""
+
+from typing import Annotated
+
+from prefect import flow
+from prefect.states import Completed, State
+from pydantic import Field
+
+from flows.show import table
+from pipelines.jobs import redrive, transient_selection
+from pipelines.redrive.plan import Selection
+from pipelines.redrive.run import RedriveReport
+from pipelines.settings import load_settings
+
+
+@flow(name="redrive-transient", timeout_seconds=3600)
+async def redrive_transient() -> State:
+    """Publish failures that may pass by themselves again, to the consumer that failed.
+
+    Takes the error types of DLQ_TRANSIENT_ERROR_TYPES (TimeoutError and ConnectionError). Each
+    group ramps 1, 10, all, and stops where nothing succeeds.
+    """
+    settings = load_settings()
+    report = await redrive(
+        settings,
+        transient_selection(settings),
+        trigger="automatic",
+        requested_by="redrive-transient",
+        reason="scheduled redrive of transient errors",
+    )
+    return await _told(report)
+
+
+@flow(name="redrive", timeout_seconds=3600)
+async def redrive_selected(
+    reason: Annotated[str, Field(min_length=3, description="why; kept in the audit")],
+    requested_by: Annotated[str, Field(description="your name; self-declared")],
+    group_id: Annotated[str | None, Field(description="a failure group")] = None,
+    error_type: Annotated[str | None, Field(description="class name, with subclasses")] = None,
+    service: Annotated[str | None, Field(description="the service that failed")] = None,
+    tenant_id: Annotated[str | None, Field(description="only this tenant's events")] = None,
+    limit: Annotated[int, Field(ge=1, description="at most so many")] = 1_000,
+) -> State:
+    """Publish the failures that a person selected again, to the consumers that failed."""
+    selection = Selection(
+        group_id=group_id,
+        error_types=(error_type,) if error_type else (),
+        service=service,
+        tenant_id=tenant_id,
+        limit=limit,
+    )
+    report = await redrive(
+        load_settings(),
+        selection,
+        trigger="manual",
+        requested_by=requested_by,
+        reason=reason,
+    )
+    return await _told(report)
+
+
+async def _told(report: RedriveReport | None) -> State:
+    if report is None:
+        return Completed(message="Nothing to redrive")
+    await table("redrives", [{"outcome": k, "redrives": n} for k, n in report.outcomes.items()])
+    outcomes = ", ".join(f"{n:,} {state}" for state, n in report.outcomes.items())
+    stopped = f"; {len(report.stopped_groups)} groups stopped" if report.stopped_groups else ""
+    return Completed(
+        message=f"Redrove {report.planned:,}: {outcomes or 'no outcome'}{stopped}",
+        data=report.as_dict(),
+    )

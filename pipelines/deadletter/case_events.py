@@ -1,0 +1,90 @@
+"""What happened to failures after they became dead letters: redrive outcomes and decisions.
+
+Each is a small JSON message on `sahool.redrive.*` or `sahool.triage.*`; the drain folds them, in
+log order, into the status of `failed_events` (see `cases`) and keeps them all in the lake.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from pipelines.deadletter import ids
+from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.sanitize import clean_text, dump_json, parse_json, parse_time, raw_data
+
+REDRIVE_KINDS = ("published", "succeeded", "unroutable", "refused", "expired", "outcome_unknown")
+TRIAGE_KINDS = ("resolved", "discarded", "parked", "unparked", "alerted")
+KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for kind in TRIAGE_KINDS}
+
+_TEXT_LIMIT = 1_000
+_TEXTS = ("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "actor", "reason")
+
+
+class CaseEvent(msgspec.Struct, kw_only=True, gc=False):
+    """One message of `sahool.redrive.>` or `sahool.triage.>`."""
+
+    epoch: str
+    dlq_sequence: int
+    published_at: datetime
+    subject: str
+    kind: str  # redrive.published, …, triage.resolved, …; anything else has a parse_error
+    failure_id: str | None = None  # the root failure
+    redrive_id: str | None = None
+    batch_id: str | None = None
+    attempt: int | None = None  # 1 for the first redrive
+    trigger: str | None = None  # automatic | manual
+    consumer: str | None = None  # <stream>/<durable> that a redrive is addressed to, or answers
+    actor: str | None = None
+    reason: str | None = None
+    at: datetime
+    body: str  # the whole JSON object
+    parse_error: str | None = None
+
+
+def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
+    """The case event in a message; never raises, what can not be used has a `parse_error`."""
+    kind = ".".join(message.subject.split(".")[-2:])
+    problems: list[str] = []
+    try:
+        value: Any = parse_json(message.data)
+    except ValueError as error:
+        value, body = None, raw_data(message.data, _TEXT_LIMIT)
+        problems.append(f"not JSON: {error}")
+    else:
+        body = dump_json(value)
+    fields: dict[str, Any] = {}
+    if isinstance(value, dict):
+        for name in _TEXTS:
+            if isinstance(value.get(name), str):
+                fields[name] = clean_text(value[name])[:_TEXT_LIMIT]
+        attempt = value.get("attempt")
+        if isinstance(attempt, int) and not isinstance(attempt, bool) and 0 < attempt < 2**31:
+            fields["attempt"] = attempt
+    at = message.published_at
+    if isinstance(value, dict) and "at" in value:
+        try:
+            at = parse_time(str(value["at"]))
+        except ValueError:
+            problems.append("at is no time between 1970 and 2200")
+    if kind not in KINDS:
+        problems.append(f"unknown subject {message.subject[:100]}")
+    failure = fields.get("failure_id")
+    if not failure or not ids.is_uuid(failure):
+        problems.append("missing failure_id")
+        fields["failure_id"] = None
+    elif kind.startswith("redrive.") and fields.get("redrive_id") != ids.redrive_id(
+        failure, fields.get("attempt", 0)
+    ):
+        problems.append("redrive_id is not that of this failure and attempt")
+    return CaseEvent(
+        epoch=epoch,
+        dlq_sequence=message.sequence,
+        published_at=message.published_at,
+        subject=clean_text(message.subject),
+        kind=clean_text(kind),
+        at=at,
+        body=body,
+        parse_error="; ".join(problems) or None,
+        **fields,
+    )

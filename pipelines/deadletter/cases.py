@@ -1,0 +1,124 @@
+"""The life of a failure, in one place: what each message of the log does to its case.
+
+A case is one root failure, one live row of `failed_events`. The drain folds dead letters and case
+events in log order with `apply_dead_letter` and `apply_event`; nothing else changes a status.
+
+    pending ──published──▶ retried ──succeeded──▶ resolved
+       ▲                      │
+       └──── failed again ────┘── at the cap, unroutable, refused, expired ──▶ parked
+    pending | retried | parked ──resolved / discarded (by hand)──▶ resolved / discarded
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from pipelines.deadletter.case_events import CaseEvent
+from pipelines.deadletter.ids import consumer_address
+from pipelines.deadletter.record import DeadLetter
+
+LIVE = ("pending", "retried", "parked")
+CLOSED = ("resolved", "discarded")
+STATUSES = (*LIVE, *CLOSED, "superseded")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The part of a `failed_events` row that the log changes after it is stored."""
+
+    failure_id: str
+    status: str = "pending"
+    consumer: str | None = None  # <stream>/<durable> of the failing consumer, where known
+    redrive_count: int = 0  # redrives that ended without success
+    trigger: str | None = None  # of the last redrive: automatic | manual
+    resolved_at: datetime | None = None
+    resolution_cause: str | None = None  # automatic_redrive | manual_redrive | manual
+    resolution_notes: str | None = None
+    discarded_at: datetime | None = None
+    alert_sent: bool = False
+    alert_sent_at: datetime | None = None
+
+
+def case_of(letter: DeadLetter) -> Case:
+    """The case that a dead letter opens."""
+    return Case(
+        letter.failure_id, consumer=consumer_address(letter.original_stream, letter.consumer_name)
+    )
+
+
+def apply_dead_letter(root: Case | None, letter: DeadLetter, cap: int) -> tuple[bool, Case | None]:
+    """What a dead letter that comes from a redrive does to its root.
+
+    Returns whether the letter is superseded (its root stays the one live row), and the root as it
+    is then. It is a case of its own where the root is unknown or was resolved, or where another
+    consumer than the root's failed on it.
+    """
+    if root is None or root.status == "resolved":
+        return False, root
+    if root.consumer and root.consumer != consumer_address(
+        letter.original_stream, letter.consumer_name
+    ):
+        return False, root
+    if root.status == "discarded":
+        return True, root
+    return True, _ended_without_success(root, letter.redrive_attempt or 0, cap)
+
+
+def apply_event(case: Case, event: CaseEvent, cap: int) -> Case:
+    """The case after an event; unchanged where the event does not apply to its status."""
+    if event.parse_error or case.status == "superseded":
+        return case
+    topic, kind = event.kind.split(".")
+    if topic == "triage":
+        return _triage(case, event, kind)
+    return _redrive(case, event, kind, event.attempt or 0, cap)
+
+
+def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int, cap: int) -> Case:
+    if case.status not in LIVE:
+        return case
+    if kind == "published":
+        if attempt <= case.redrive_count or case.status == "retried":
+            return case
+        return replace(case, status="retried", trigger=event.trigger or "automatic")
+    if kind == "succeeded":
+        if case.consumer and event.consumer != case.consumer:
+            return case  # an outcome counts only from the consumer it was addressed to
+        cause = f"{case.trigger or 'automatic'}_redrive"
+        return replace(case, status="resolved", resolved_at=event.at, resolution_cause=cause)
+    if kind == "outcome_unknown":
+        if case.status != "retried":
+            return case
+        return _ended_without_success(case, attempt, cap)
+    count = max(case.redrive_count, attempt)
+    return replace(case, status="parked", redrive_count=count, resolution_notes=event.reason)
+
+
+def _triage(case: Case, event: CaseEvent, kind: str) -> Case:
+    if kind == "alerted":
+        return replace(case, alert_sent=True, alert_sent_at=event.at)
+    if case.status in CLOSED:
+        return case
+    if kind == "resolved":
+        return replace(
+            case,
+            status="resolved",
+            resolved_at=event.at,
+            resolution_cause="manual",
+            resolution_notes=event.reason,
+        )
+    if kind == "discarded":
+        return replace(
+            case, status="discarded", discarded_at=event.at, resolution_notes=event.reason
+        )
+    if kind == "parked" and case.status != "parked":
+        return replace(case, status="parked", resolution_notes=event.reason)
+    if kind == "unparked" and case.status == "parked":
+        return replace(case, status="pending", resolution_notes=event.reason)
+    return case
+
+
+def _ended_without_success(case: Case, attempt: int, cap: int) -> Case:
+    count = max(case.redrive_count, attempt)
+    if case.status == "parked" or count >= cap:
+        return replace(case, status="parked", redrive_count=count)
+    return replace(case, status="pending", redrive_count=count)

@@ -1,0 +1,319 @@
+"""Bytes of a dead letter to a `DeadLetter`, whatever the bytes.
+
+Three envelopes are known (docs/wire-format.md): the canonical one, the `metadata` one of another
+generation of services, and everything else. Nothing raises: what can not be read is one row with
+a `parse_error`, and its raw bytes stay in the stream.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from pipelines.deadletter import ids
+from pipelines.deadletter.message import LogMessage, time_of_ns
+from pipelines.deadletter.record import LONG_TEXT_LIMIT, TEXT_LIMITS, DeadLetter
+from pipelines.deadletter.sanitize import (
+    clean_text,
+    dump_json,
+    parse_json,
+    parse_time,
+    raw_data,
+    storable_json,
+)
+from pipelines.deadletter.subjects import event_type_of
+
+
+class _Canonical(msgspec.Struct, gc=False):
+    """The canonical envelope, typed: a message that fits takes the fast path."""
+
+    event_id: str
+    original_subject: str
+    event_type: str
+    source_service: str
+    error_message: str
+    error_type: str
+    retry_count: int
+    max_retries: int
+    first_attempt_at: str
+    last_attempt_at: str
+    dlq_timestamp: str
+    dlq_reason: str
+    original_data: msgspec.Raw
+    original_headers: dict[str, str]
+    stack_trace: str | None = None
+    tenant_id: str | None = None
+    field_id: str | None = None
+    farmer_id: str | None = None
+    original_stream: str | None = None
+    original_sequence: int | None = None
+    original_timestamp_ns: int | None = None
+    consumer_name: str | None = None
+    consumer_service: str | None = None
+    consumer_version: str | None = None
+    handler: str | None = None
+    failure_id: str | None = None
+    attempts: msgspec.Raw | None = None
+    payload_encoding: str = "json"
+    redrive_id: str | None = None
+    redrive_of: str | None = None
+    redrive_attempt: int | None = None
+    traceparent: str | None = None
+
+
+_REQUIRED = tuple(field.name for field in msgspec.structs.fields(_Canonical) if field.required)
+_INTEGERS = {"retry_count", "max_retries", "original_sequence", "original_timestamp_ns"}
+_INTEGERS |= {"redrive_attempt"}
+_TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
+_decode_canonical = msgspec.json.Decoder(_Canonical).decode
+_INT32_MAX = 2**31 - 1
+_INT64_MAX = 2**63 - 1
+_ENCODINGS = {"json", "base64", "object", "text"}
+
+
+def decode(message: LogMessage, epoch: str, dlq_stream: str) -> DeadLetter:
+    """The dead letter in a message of `dlq_stream`; never raises."""
+    reading = _Reading(message)
+    try:
+        fields = reading.canonical()
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError):
+        fields = reading.anything()
+    return reading.dead_letter(fields, epoch, dlq_stream)
+
+
+class _Reading:
+    """One message being read: the fields found so far, and what was wrong with it."""
+
+    def __init__(self, message: LogMessage) -> None:
+        self.message = message
+        self.problems: list[str] = []
+        self.clamped: list[str] = []
+        self.envelope = "canonical"
+
+    def canonical(self) -> dict[str, Any]:
+        """The fields of a well-formed canonical envelope; raises where it is anything else."""
+        typed = _decode_canonical(self.message.data)
+        fields = {name: getattr(typed, name) for name in _Canonical.__struct_fields__}
+        fields["original_data"] = storable_json(bytes(typed.original_data))
+        fields["attempts"] = storable_json(bytes(typed.attempts)) if typed.attempts else None
+        return fields
+
+    def anything(self) -> dict[str, Any]:
+        """The fields of any other message, with its problems noted."""
+        try:
+            value = parse_json(self.message.data)
+        except ValueError as error:
+            self.problems.append(f"not JSON: {error}")
+            self.envelope = "other"
+            fields = {"original_data": raw_data(self.message.data, LONG_TEXT_LIMIT)}
+            return {**fields, "payload_encoding": "text"}
+        if isinstance(value, dict):
+            if isinstance(value.get("metadata"), dict) and "original_message" in value:
+                return self._metadata(value["metadata"], value["original_message"])
+            if any(name in value for name in _REQUIRED):
+                return self._loose_canonical(value)
+            self.problems.append("not a dead letter: a JSON object with none of its keys")
+        else:
+            kind = {list: "an array", str: "a string", type(None): "null"}.get(type(value))
+            self.problems.append(f"not a dead letter: {kind or 'a bare value'}, not a JSON object")
+        self.envelope = "other"
+        return {"original_data": dump_json(value)}
+
+    def _loose_canonical(self, value: dict[str, Any]) -> dict[str, Any]:
+        """A canonical envelope with missing keys or wrong types: what is usable, is used."""
+        missing = [name for name in _REQUIRED if name not in value]
+        if missing:
+            self.problems.append(f"missing {', '.join(missing)}")
+        fields: dict[str, Any] = {}
+        for name in _Canonical.__struct_fields__:
+            found = value.get(name)
+            if name in ("original_data", "attempts"):
+                if name in value and not (name == "attempts" and found is None):
+                    fields[name] = dump_json(found)
+            elif name == "original_headers":
+                fields[name] = self._headers(found if name in value else {})
+            elif found is not None:
+                self._take(fields, name, found)
+        return fields
+
+    def _take(self, fields: dict[str, Any], name: str, found: Any) -> None:
+        if name in _INTEGERS:
+            if isinstance(found, int) and not isinstance(found, bool):
+                fields[name] = found
+                return
+            digits = found if isinstance(found, str) and len(found) < 20 else ""
+            if digits.isascii() and digits.isdigit():
+                fields[name] = int(digits)
+        else:
+            fields[name] = found if isinstance(found, str) else dump_json(found)
+            if isinstance(found, str):
+                return
+        self.problems.append(f"{name} is {_kind(found)}")
+
+    def _headers(self, found: Any) -> dict[str, str]:
+        if not isinstance(found, dict):
+            self.problems.append(f"original_headers is {_kind(found)}")
+            return {}
+        return {
+            key: item if isinstance(item, str) else dump_json(item) for key, item in found.items()
+        }
+
+    def _metadata(self, metadata: dict[str, Any], original: Any) -> dict[str, Any]:
+        """The second envelope: `metadata`, and the original body as a string."""
+        self.envelope = "metadata"
+        fields: dict[str, Any] = {}
+        for name, key in _METADATA_KEYS.items():
+            if metadata.get(key) is not None:
+                self._take(fields, name, metadata[key])
+        if "failure_reason" not in metadata:
+            self.problems.append("missing failure_reason")
+        body = original if isinstance(original, str) else dump_json(original)
+        try:
+            parsed = parse_json(body.encode())
+            fields["original_data"] = dump_json(parsed)
+        except ValueError:
+            parsed = None
+            fields["original_data"] = raw_data(body.encode(errors="replace"), LONG_TEXT_LIMIT)
+            fields["payload_encoding"] = "text"
+        if isinstance(parsed, dict):
+            for name in ("tenant_id", "field_id", "farmer_id"):
+                if isinstance(parsed.get(name), str):
+                    fields[name] = parsed[name]
+        times, errors = metadata.get("retry_timestamps"), metadata.get("retry_errors")
+        if isinstance(times, list) and isinstance(errors, list):
+            pairs = zip(times, errors, strict=False)
+            fields["attempts"] = dump_json([{"at": at, "error_message": e} for at, e in pairs])
+            if times and isinstance(times[0], str):
+                fields["first_attempt_at"] = times[0]
+        remainder = self.message.subject.split(".dlq.", 1)[-1]
+        return {"dlq_reason": "max_retries_exceeded", **fields, "event_type": remainder}
+
+    def dead_letter(self, fields: dict[str, Any], epoch: str, dlq_stream: str) -> DeadLetter:
+        """The row: texts clamped, times parsed, identity checked."""
+        message = self.message
+        headers = fields.pop("original_headers", {})
+        root = self._redrive(fields, headers)
+        self._integers(fields)
+        times = self._times(fields)
+        fields["failure_id"] = failure = _identity(message, fields, dlq_stream)
+        if root and root[0] != failure:
+            fields["root_failure_id"], fields["redrive_attempt"], fields["redrive_id"] = root
+        timestamp_ns = fields.pop("original_timestamp_ns", None)
+        original_published_at = None
+        if timestamp_ns is not None and 0 <= timestamp_ns < _INT64_MAX:
+            original_published_at = time_of_ns(timestamp_ns)
+        if fields.get("payload_encoding", "json") not in _ENCODINGS:
+            self.problems.append("payload_encoding is unknown")
+            fields["payload_encoding"] = "json"
+        fields.setdefault("event_type", event_type_of(message.subject))
+        fields.setdefault("original_data", "null")
+        fields = {name: value for name, value in fields.items() if value is not None}
+        self._clamp(fields)
+        service = fields.get("consumer_service") or fields.get("source_service", "unknown")
+        return DeadLetter(
+            epoch=epoch,
+            dlq_sequence=message.sequence,
+            published_at=message.published_at,
+            subject=clean_text(message.subject),
+            size_bytes=len(message.data),
+            original_published_at=original_published_at,
+            service=service or "unknown",
+            original_headers=dump_json({clean_text(k): clean_text(v) for k, v in headers.items()}),
+            envelope=self.envelope,
+            parse_error="; ".join(self.problems)[:1000] or None,
+            clamped=",".join(self.clamped) or None,
+            **times,
+            **fields,
+        )
+
+    def _redrive(
+        self, fields: dict[str, Any], headers: dict[str, str]
+    ) -> tuple[str, int, str] | None:
+        """Root failure, attempt and redrive id, if the failed message was itself a redrive."""
+        root = fields.pop("redrive_of", None) or headers.get("Dlq-Redrive-Of")
+        redrive = fields.pop("redrive_id", None) or headers.get("Dlq-Redrive-Id")
+        attempt = fields.pop("redrive_attempt", None) or headers.get("Dlq-Redrive-Attempt")
+        if root is None:
+            return None
+        try:
+            attempt = int(attempt)  # type: ignore[arg-type]  # None raises TypeError, as meant
+        except (TypeError, ValueError):
+            attempt = 0
+        if not ids.is_uuid(root) or redrive != ids.redrive_id(root, attempt):
+            self.problems.append("its redrive keys contradict each other")
+            return None
+        return root, attempt, redrive
+
+    def _integers(self, fields: dict[str, Any]) -> None:
+        for name in ("retry_count", "max_retries"):
+            value = fields.get(name)
+            if value is not None and not 0 <= value <= _INT32_MAX:
+                fields[name] = min(max(value, 0), _INT32_MAX)
+                self.clamped.append(name)
+        sequence = fields.get("original_sequence")
+        if sequence is not None and not 0 <= sequence <= _INT64_MAX:
+            fields["original_sequence"] = None
+            self.problems.append("original_sequence is out of range")
+
+    def _times(self, fields: dict[str, Any]) -> dict[str, datetime]:
+        times = {}
+        for name in _TIMES:
+            text = fields.pop(name, None)
+            times[name] = self.message.published_at
+            if text is not None:
+                try:
+                    times[name] = parse_time(text)
+                except ValueError:
+                    self.problems.append(f"{name} is no time between 1970 and 2200: {text[:40]}")
+                    self.clamped.append(name)
+        return times
+
+    def _clamp(self, fields: dict[str, Any]) -> None:
+        """Mend texts, and note which a column must cut; JSON that is too long becomes a note with its size."""
+        for name, value in fields.items():
+            if not isinstance(value, str):
+                continue
+            limit = TEXT_LIMITS.get(name, LONG_TEXT_LIMIT)
+            if name in ("original_data", "attempts"):
+                if len(value) > LONG_TEXT_LIMIT:
+                    fields[name] = dump_json({"cut": f"{len(value)} characters"})
+                    self.clamped.append(name)
+                continue
+            text = clean_text(value)
+            if text != value or len(text) > limit:
+                fields[name] = text[:LONG_TEXT_LIMIT]  # the lake keeps what a column can not
+                self.clamped.append(name)
+
+
+_METADATA_KEYS = {
+    "original_subject": "original_subject",
+    "event_id": "original_event_id",
+    "retry_count": "retry_count",
+    "error_message": "failure_reason",
+    "last_attempt_at": "failure_timestamp",
+    "first_attempt_at": "failure_timestamp",
+    "dlq_timestamp": "failure_timestamp",
+    "error_type": "error_type",
+    "stack_trace": "error_traceback",
+    "consumer_service": "consumer_service",
+    "consumer_version": "consumer_version",
+    "handler": "handler_function",
+}
+
+
+def _identity(message: LogMessage, fields: dict[str, Any], dlq_stream: str) -> str:
+    """The failure id, trusted only if recomputing gives it.
+
+    So no producer can make another's failure vanish as a repeat.
+    """
+    claimed = fields.get("failure_id")
+    parts = [fields.get(name) for name in ("original_stream", "original_sequence")]
+    parts += [fields.get(name) for name in ("original_timestamp_ns", "consumer_name")]
+    if claimed and None not in parts and claimed == ids.failure_id(*parts):  # type: ignore[arg-type]
+        return str(claimed)
+    return ids.dead_letter_id(dlq_stream, message.sequence, message.timestamp_ns)
+
+
+def _kind(value: Any) -> str:
+    names = {str: "a string", list: "an array", dict: "an object", bool: "a boolean"}
+    return names.get(type(value), "null" if value is None else "a number")

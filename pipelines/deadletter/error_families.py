@@ -1,0 +1,45 @@
+"""The families of error types that rules speak of, by class name.
+
+A subclass is known by its name only, since a dead letter carries no class hierarchy.
+"""
+
+from collections.abc import Iterable
+
+TRANSIENT: dict[str, tuple[str, ...]] = {
+    "TimeoutError": (
+        "Timeout", "TimeoutException", "ConnectTimeout", "ReadTimeout", "WriteTimeout",
+        "PoolTimeout", "ConnectTimeoutError", "ReadTimeoutError", "ServerTimeoutError",
+        "ConnectionTimeout", "ConnectionTimeoutError", "SocketTimeoutError",
+        "SocketTimeoutException", "HttpTimeoutException", "HttpConnectTimeoutException",
+        "DeadlineExceeded",
+    ),
+    "ConnectionError": (
+        "ConnectionRefusedError", "ConnectionResetError", "ConnectionAbortedError",
+        "BrokenPipeError", "ConnectError", "NewConnectionError", "ClientConnectionError",
+        "ClientConnectorError", "ServerDisconnectedError", "NoServersError",
+        "ConnectionClosedError", "StaleConnectionError", "ConnectionDoesNotExistError",
+        "CannotConnectNowError", "ConnectException",
+    ),
+}  # fmt: skip
+"""What may pass by itself: Python, requests, httpx, aiohttp, database drivers, Java, Go."""
+
+CRITICAL: dict[str, tuple[str, ...]] = {
+    "DatabaseError": (
+        "OperationalError", "IntegrityError", "ProgrammingError", "InternalError", "DataError",
+        "NotSupportedError", "DBAPIError", "PostgresError", "SQLException",
+    ),
+    "AuthenticationError": (
+        "AuthenticationFailed", "AuthenticationException", "AuthorizationError",
+        "InvalidPasswordError", "UnauthorizedError",
+    ),
+}  # fmt: skip
+"""What needs a person."""
+
+
+def with_subclasses(error_types: Iterable[str]) -> list[str]:
+    """The class names that these error types stand for: themselves and their known subclasses."""
+    families = TRANSIENT | CRITICAL
+    names = dict.fromkeys(error_types)
+    for name in list(names):
+        names |= dict.fromkeys(families.get(name, ()))
+    return list(names)

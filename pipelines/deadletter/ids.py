@@ -1,0 +1,37 @@
+"""Deterministic ids: the same failure or redrive gets the same id, whoever computes it."""
+
+import uuid
+
+_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:sahool:dlq")
+
+
+def failure_id(stream: str, sequence: int, timestamp_ns: int, consumer: str) -> str:
+    """The id of one consumer's failure on one message of an event stream.
+
+    `timestamp_ns` is the server's time of the original message in nanoseconds since 1970; it
+    tells a recreated stream's sequences apart.
+    """
+    return str(uuid.uuid5(_NAMESPACE, f"{stream}|{sequence}|{timestamp_ns}|{consumer}"))
+
+
+def dead_letter_id(dlq_stream: str, sequence: int, timestamp_ns: int) -> str:
+    """The id of a dead letter that does not prove which failure it is about."""
+    return str(uuid.uuid5(_NAMESPACE, f"{dlq_stream}|{sequence}|{timestamp_ns}"))
+
+
+def redrive_id(root_failure_id: str, attempt: int) -> str:
+    """The id of one attempt to redrive a failure; also its `Nats-Msg-Id`."""
+    return str(uuid.uuid5(_NAMESPACE, f"redrive|{root_failure_id}|{attempt}"))
+
+
+def consumer_address(stream: str | None, consumer: str | None) -> str | None:
+    """`<stream>/<durable>`, how a redrive names a consumer; None where a part is unknown."""
+    return f"{stream}/{consumer}" if stream and consumer else None
+
+
+def is_uuid(text: str) -> bool:
+    """Whether `text` is a UUID in its canonical form."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False

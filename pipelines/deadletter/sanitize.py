@@ -1,0 +1,99 @@
+"""Whatever bytes arrive, text and JSON that Parquet and PostgreSQL both take.
+
+Done once, at decode: NUL and lone surrogates become U+FFFD, numbers that no sink can hold become
+strings, times are UTC between 1970 and 2200.
+"""
+
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+MAX_DEPTH = 200
+"""Deepest nesting of a JSON document that is kept as JSON."""
+
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+# What valid JSON can hold that PostgreSQL's jsonb refuses or a 64-bit reader misreads: escapes of
+# NUL and surrogates, integers of 19 digits or more, three-digit exponents.
+_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d{19}|[eE][+-]?\d{3}")
+_INT64 = range(-(2**63), 2**63)
+
+
+def clean_text(text: str) -> str:
+    """`text` without NUL and lone surrogates."""
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def parse_time(text: str) -> datetime:
+    """An ISO 8601 time as aware UTC, naive read as UTC.
+
+    Raises ValueError where it is no time, or one outside 1970 to 2200.
+    """
+    try:
+        time = datetime.fromisoformat(text)
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(text) from error
+    if not EARLIEST <= time <= LATEST:
+        raise ValueError(text)
+    return time
+
+
+def parse_json(data: bytes) -> Any:
+    """The most that can be made of JSON: NaN and unholdable numbers come as strings.
+
+    Raises ValueError where it is not JSON in UTF-8, or nested deeper than `MAX_DEPTH`.
+    """
+    try:
+        value = json.loads(
+            data.decode(), parse_int=_integer, parse_float=_float, parse_constant=str
+        )
+        return _clean(value, 0)
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}") from error
+
+
+def storable_json(data: bytes) -> str:
+    """JSON text for a JSON column: verbatim where every sink takes it, else mended.
+
+    `data` is known to be valid JSON. Raises ValueError where it is nested too deeply.
+    """
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH and not _SUSPICIOUS.search(data):
+        return data.decode()
+    return dump_json(parse_json(data))
+
+
+def dump_json(value: Any) -> str:
+    """Compact JSON text of a parsed value."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def raw_data(data: bytes, limit: int) -> str:
+    """JSON text that carries bytes which are no JSON, as lossy text of at most `limit` characters."""
+    return dump_json({"raw_data": clean_text(data.decode(errors="replace")[:limit])})
+
+
+def _integer(digits: str) -> int | str:
+    if len(digits) > 20:
+        return digits
+    number = int(digits)
+    return number if number in _INT64 else digits
+
+
+def _float(digits: str) -> float | str:
+    number = float(digits)
+    return number if abs(number) != float("inf") else digits
+
+
+def _clean(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if isinstance(value, list):
+        return [_clean(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {clean_text(key): _clean(item, depth + 1) for key, item in value.items()}
+    return value

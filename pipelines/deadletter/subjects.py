@@ -1,0 +1,87 @@
+"""The subjects of the log. The prefix (`sahool`) is a setting on both sides."""
+
+import re
+from dataclasses import dataclass
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+def subject_token(text: str) -> str:
+    """`text` as one subject token: characters that NATS gives a meaning become `_`.
+
+    Publishing on `t.*` would be taken literally and then match nobody's filter, so nothing that
+    comes from a payload or a setting reaches a subject unchecked.
+    """
+    if _TOKEN.match(text):
+        return text
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:64] or "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Subjects:
+    """Every subject that the platform itself uses, below one prefix."""
+
+    prefix: str = "sahool"
+
+    @property
+    def dead_letters(self) -> str:
+        """Filter of all dead letters."""
+        return f"{self.prefix}.dlq.>"
+
+    @property
+    def log(self) -> tuple[str, str, str]:
+        """Filters of everything that the drain reads, in one stream."""
+        return (self.dead_letters, f"{self.prefix}.redrive.>", f"{self.prefix}.triage.>")
+
+    @property
+    def totals(self) -> str:
+        """Filter of the consumers' counters."""
+        return f"{self.prefix}.totals.>"
+
+    @property
+    def events(self) -> tuple[str, str]:
+        """What services publish and consume, by default."""
+        return (f"{self.prefix}.analysis.>", f"{self.prefix}.actions.>")
+
+    def dead_letter(self, event_type: str) -> str:
+        """Where a failure of this event type goes."""
+        return f"{self.prefix}.dlq.{subject_token(event_type)}"
+
+    def redrive(self, outcome: str) -> str:
+        """Where the news of a redrive goes (`published`, `succeeded`, …)."""
+        return f"{self.prefix}.redrive.{outcome}"
+
+    def triage(self, decision: str) -> str:
+        """Where a person's decision goes (`resolved`, `discarded`, …)."""
+        return f"{self.prefix}.triage.{decision}"
+
+    def total(self, service: str, consumer: str) -> str:
+        """Where one consumer's counters go."""
+        return f"{self.prefix}.totals.{subject_token(service)}.{subject_token(consumer)}"
+
+
+def event_type_of(subject: str) -> str:
+    """The event type of an event: the last token of its subject."""
+    return subject.rsplit(".", 1)[-1]
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a NATS subject filter matches a subject (or covers another filter's example)."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    for index, token in enumerate(wanted):
+        if token == ">":
+            return len(tokens) > index
+        if index >= len(tokens) or token not in ("*", tokens[index]):
+            return False
+    return len(wanted) == len(tokens)
+
+
+def overlaps(left: str, right: str) -> bool:
+    """Whether some subject is matched by both filters."""
+    a, b = left.split("."), right.split(".")
+    for x, y in zip(a, b, strict=False):
+        if ">" in (x, y):
+            return True
+        if x != y and "*" not in (x, y):
+            return False
+    return len(a) == len(b)

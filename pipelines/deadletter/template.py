@@ -1,0 +1,205 @@
+"""The template of an error message: what is left when its variables are replaced.
+
+Ids, hosts, times and quoted values differ between two dead letters of one failure; names that
+stand in code or schema (a constraint, a column, an attribute) and error codes differ between two
+failures. So the latter are kept and everything else becomes a placeholder.
+
+`STAGES` holds the replacements in order. Their patterns use neither look-around nor Unicode
+classes nor `(?i)`, so that Python, Polars (Rust) and DuckDB (RE2) agree on every text. `KEPT` makes
+up for the missing look-behind: a step writes it before a number that later steps must leave alone.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import polars as pl
+
+from pipelines.deadletter.distinct import per_distinct
+
+__all__ = ["MESSAGE_LIMIT", "STAGES", "Step", "template", "templates"]
+
+MESSAGE_LIMIT = 2_000
+"""Characters of a message that are looked at: the verdict stands at its beginning."""
+
+KEPT = "\x01"
+
+
+class Step(NamedTuple):
+    """Replace every match; groups are written `\\1`, as in Python and DuckDB."""
+
+    pattern: str
+    replacement: str
+
+
+def _word(words: str) -> str:
+    """Any of the ASCII words, in any case: `(?i)` folds differently in each engine."""
+    return "(?:" + "|".join(re.sub("[A-Za-z]", _both_cases, w) for w in words.split()) + ")"
+
+
+def _both_cases(letter: re.Match[str]) -> str:
+    return f"[{letter[0].upper()}{letter[0].lower()}]"
+
+
+# Words after which a quoted name belongs to the code or the schema, not to this one message.
+_NAMER = (
+    "(?:"
+    + _word(
+        "constraint relation table columns? attribute operation index schema sequence view "
+        "function method class module type field argument parameter property variable option named? reading "
+        "invoke because import extension directive filter codec keyword"
+    )
+    + "|for key|value of)"
+)
+_TYPE = (
+    "(?:NoneType|int|str|float|bool|bytes|bytearray|list|dict|tuple|set|frozenset|object|type|"
+    "function|method|coroutine|generator|undefined|null|datetime|date|Decimal|UUID)"
+)
+_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
+_DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +"
+_CLOCK = r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]+)?(?: ?(?:Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2}))?"
+_UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+_HEX4 = "[0-9a-fA-F]{1,4}"
+_IPV6 = (
+    f"(?:(?:{_HEX4}:){{7}}{_HEX4}|(?:{_HEX4}:){{1,6}}(?::{_HEX4}){{1,6}}|::{_HEX4}(?::{_HEX4}){{0,6}}"
+    f"|(?:{_HEX4}:){{1,7}}:)"
+)
+_VALUE = (
+    r"(?:[bru]?'[^'\n]*'|[bru]?\"[^\"\n]*\"|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
+    r"|[^ \t\r\n,;()\[\]{}'\"<>" + KEPT + "]+)"
+)
+_UNIT = (
+    "(?:[smhd]|[mun]s|secs?|mins?|[KMGTkmgt]i?[Bb]|[Bb]|%| ?(?:milliseconds?|seconds?|minutes?|"
+    "hours?|days?|weeks?|bytes?|secs?|mins?|hrs?|[KMGT]i?B))"
+)
+_PREFIX = "(^|[^0-9A-Za-z_" + KEPT + "])"
+
+_SHORTEN: tuple[Step, ...] = (
+    Step(KEPT, ""),
+    # Details, hints and statements that follow the verdict; libpq's second and later verdicts.
+    Step(
+        r"(?:DETAIL:|HINT:|CONTEXT:|STATEMENT:|QUERY:|LINE [0-9]+:|\(Background on this error|\[SQL:|"
+        r"\[parameters:|debug_error_string = |dup key: \{|Is the server running |\nFATAL: |"
+        r"Multiple connection attempts)(?s:.*)",
+        "",
+    ),
+    # libpq: where it tried to connect is not what happened.
+    Step(
+        r'connection to server (?:at|on socket) "[^"]*"(?: \([^)]*\))?(?:, port [0-9]+)? failed: |'
+        "could not connect to server: |^connection failed: ",
+        "",
+    ),
+    Step(r" \(reached max retries: [0-9]+\)", ""),
+    # Objects: their type stays.
+    Step(r"\[redacted:([a-z0-9_]+)(?::[0-9a-f]+)?\]", r"<\1>"),
+    Step(
+        r"<(?:[A-Za-z0-9_]+\.)*([A-Za-z0-9_]+)[^<>\n]{0,200} at 0x[0-9a-fA-F]+[^<>\n]{0,200}>",
+        r"<\1>",
+    ),
+    Step(r"HTTPS?(Connection(?:Pool)?)\(host=[^()]*\)|<HTTPS?(Connection)>", r"<HTTP\1\2>"),
+    # Addresses of every kind.
+    Step(r"[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n'\"<>()\[\]{},]+", "<url>"),
+    Step(f"({_word('url uri')}:? )[^ \\t\\r\\n'\"(<]+", r"\1<url>"),
+    Step(r"arn:aws[a-z-]*:[^ \t\r\n'\",)]+", "<arn>"),
+    Step(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}", "<email>"),
+    Step(_UUID, "<id>"),
+)
+_REPLACE: tuple[Step, ...] = (
+    # Codes tell failures apart: keep them from the steps that replace numbers.
+    Step(
+        f"({_word('errno winerror sqlstate signal ora-')}[ :=#(]{{0,3}}"
+        f"|{_word('error err')}(?: #?|#)|{_word('code status returned response exit')}[ :=#]{{1,3}}"
+        f"|HTTP(?:/[0-9.]+)? |[(\\[])(-?[0-9A-Z]?[0-9]{{1,5}})([ ,.;:)\\]\"'}}]|$)",
+        rf"\1{KEPT}\2\3",
+    ),
+    Step(r"\(" + KEPT + r"(-?[0-9]+)([^,0-9]|, [^'\"])", r"(\1\2"),
+    Step(r"(^|[ :(])([45][0-9]{2})( [A-Z][a-z]|, message=)", rf"\1{KEPT}\2\3"),
+    # Times, before anything else takes their numbers.
+    Step(rf"[0-9]{{4}}[-/][0-9]{{2}}[-/][0-9]{{2}}(?:[T ]{_CLOCK})?", "<time>"),
+    Step(
+        rf"(?:{_DAY})?[0-9]{{1,2}}[ /-]{_MONTH}[ /-][0-9]{{2,4}}[ :]{_CLOCK}"
+        rf"|(?:{_DAY})?{_MONTH} +[0-9]{{1,2}} {_CLOCK}(?: [0-9]{{4}})?|{_CLOCK}"
+        r"|[0-9]{8}T[0-9]{6}Z?",
+        "<time>",
+    ),
+    # key=value and "id: value"
+    Step(
+        rf"([A-Za-z_]*{_word('code status errno type state')}=)([^ \t\r\n,;()\[\]{{}}'\"<>]+)",
+        rf"\1{KEPT}\2",
+    ),
+    Step(rf"([A-Za-z_][A-Za-z0-9_.-]*=){_VALUE}", r"\1<v>"),
+    Step(rf"([^A-Za-z]{_word('id')}[:#] *)[^ \t\r\n,;()\[\]{{}}'\"<>]+", r"\1<id>"),
+    # Quoted: names of code lose their quotes, the rest its content.
+    Step(rf"({_NAMER}:? )['\"]([^'\" \t\r\n]{{1,100}})['\"]", r"\1\2"),
+    Step(rf"['\"]({_TYPE})['\"]|['\"]([A-Za-z_][A-Za-z0-9_.]*)['\"]( object )", r"\1\2\3"),
+    Step(r"^['\"]([A-Za-z_]+)['\"]$", r"\1"),
+    Step(r"'(?:[A-Za-z]:)?[/\\][^'\n]*'|\"(?:[A-Za-z]:)?[/\\][^\"\n]*\"", "<str>"),
+    Step(r"(Duplicate entry |base [0-9]+: |to float: )'[^'\n]*'", r"\1<str>"),
+    Step(r"[bru]?'[^' \t\r\n]{0,64}'|[bru]?\"[^\" \t\r\n]{0,64}\"", "<str>"),
+    # Hosts and paths
+    Step(r"(?:[A-Za-z0-9.-]*/)?[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+|/[0-9]+)?", "<host>"),
+    Step(rf"(^|[ \t\r\n'\"(=,\[]){_IPV6}(?:[%][a-z0-9]+)?", r"\1<host>"),
+    Step(r"\[<host>\](?::[0-9]+)?", "<host>"),
+    Step(_PREFIX + r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*:[0-9]{2,5}", r"\1<host>"),
+    Step(
+        _PREFIX
+        + r"(?:[A-Za-z0-9-]+\.)+(?:com|org|net|io|local|internal|cloud|svc)"
+        + r"([^.A-Za-z0-9_]|\.?$|\. )",
+        r"\1<host>\2",
+    ),
+    Step(
+        r"([Cc]onnection to |ENOTFOUND |EAI_AGAIN |to host |ssl:)[^ \t\r\n<]+( timed out|$| \[)",
+        r"\1<host>\2",
+    ),
+    Step(
+        r"(^|[ \t\r\n'\"(=,:\[])(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][A-Za-z0-9_.@%+~$-]+)+[/\\]?",
+        r"\1<path>",
+    ),
+    # Numbers
+    Step(r"@[0-9a-f]{5,8}|0x[0-9a-fA-F]+", "<id>"),
+    Step(
+        _PREFIX
+        + r"(?:[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]{4,})[A-Za-z0-9]*",
+        r"\1<id>",
+    ),
+    Step(
+        rf"(^|[^0-9{KEPT}-])-?[0-9]+(?:[.,][0-9]+)*(?:[eE][+-]?[0-9]+)?(?:{_UNIT}([^A-Za-z0-9]|$))?",
+        r"\1<n>\2",
+    ),
+    Step(rf"([^0-9{KEPT}])-[0-9]+", r"\1-<n>"),
+    # Repeats, and what is left to tidy up
+    Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
+    Step(r",\)", ")"),
+    Step(r"\"", "'"),
+    Step(r"[ \t\r\n]+", " "),
+    Step(KEPT, ""),
+)
+
+STAGES = (_SHORTEN, _REPLACE)
+"""The steps in two stages: after the first, the messages of one failure are often equal already."""
+
+_COMPILED = tuple((re.compile(step.pattern), step.replacement) for stage in STAGES for step in stage)
+
+
+def template(message: str) -> str:
+    """The template of one message."""
+    text = message[:MESSAGE_LIMIT]
+    for pattern, replacement in _COMPILED:
+        text = pattern.sub(replacement, text)
+    return text.strip(" ")
+
+
+def templates(messages: pl.Series) -> pl.Series:
+    """The template of each message, equal to `template` of it."""
+    frame = messages.str.slice(0, MESSAGE_LIMIT).to_frame("text")
+    for stage in STAGES:
+        frame = per_distinct(frame, partial(_replace, stage))
+    return frame["text"].str.strip_chars(" ")
+
+
+def _replace(stage: Sequence[Step], frame: pl.DataFrame) -> pl.DataFrame:
+    text = pl.col("text")
+    for pattern, replacement in stage:
+        text = text.str.replace_all(pattern, re.sub(r"\\([0-9])", r"${\1}", replacement))
+    return frame.select(text)

@@ -1,0 +1,42 @@
+"""Messages of the log to a batch that both sinks take: decode, redact, fingerprint."""
+
+from collections.abc import Sequence
+
+from pipelines.deadletter.case_events import CaseEvent, decode_case_event
+from pipelines.deadletter.decode import decode
+from pipelines.deadletter.frames import case_event_frame, dead_letter_frame
+from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.record import DeadLetter
+from pipelines.deadletter.redaction import Redactor
+from pipelines.deadletter.subjects import Subjects, matches
+from pipelines.stores.failed_events import Batch
+
+
+def build_batch(
+    messages: Sequence[LogMessage],
+    *,
+    epoch: str,
+    stream: str,
+    subjects: Subjects,
+    redactor: Redactor,
+) -> Batch:
+    """The batch of these messages, which are in log order and not empty."""
+    letters: list[DeadLetter] = []
+    events: list[CaseEvent] = []
+    for message in messages:
+        if matches(subjects.dead_letters, message.subject):
+            letters.append(decode(message, epoch, stream))
+        else:
+            event = decode_case_event(message, epoch)
+            event.reason = redactor.redact_text(event.reason) if event.reason else None
+            events.append(event)
+    last = messages[-1]
+    return Batch(
+        epoch=epoch,
+        last_sequence=last.sequence,
+        letters=letters,
+        events=events,
+        letter_frame=dead_letter_frame(letters, redactor),
+        event_frame=case_event_frame(events, redactor),
+        last_timestamp_ns=last.timestamp_ns,
+    )

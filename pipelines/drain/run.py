@@ -1,0 +1,275 @@
+"""The drain: the log of failures to the lake and to Postgres, each message exactly once in each.
+
+Each sink stores its watermark atomically with its data, and takes only what lies above it. So a
+drain may die anywhere; the next reads from the smallest watermark on. Nothing is acknowledged to
+NATS.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import polars as pl
+from nats.aio.client import Client
+from psycopg import Connection
+
+from pipelines.deadletter.message import LogMessage
+
+from pipelines.deadletter.redaction import RedactionRules, Redactor
+from pipelines.drain.batch import build_batch
+from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gap_before, remember_gap
+from pipelines.drain.lock import alone
+from pipelines.drain.totals import read_totals, store_totals
+from pipelines.errors import ServerUnavailableError
+from pipelines.jetstream.connection import connected
+from pipelines.jetstream.reader import LogReader, LogState, log_state
+from pipelines.jetstream.streams import find_stream
+from pipelines.settings import Settings
+from pipelines.stores.database import database
+from pipelines.stores.failed_events import Batch, FailedEvents
+from pipelines.stores.lake import Lake, LakeTable
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """What one run of the drain did."""
+
+    drained: int  # messages newly in the sink that was furthest behind
+    quarantined: int  # those of them with a parse_error
+    gaps: int  # gap rows written
+    last_sequence: int  # how far every sink holds the log now
+    seconds: float  # the work, without process start
+    stream: str
+    epoch: str
+    notes: tuple[str, ...] = ()  # what a person should know: a gap, a recreated stream
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+Progress = Callable[[int, int], None]
+"""Called with the messages drained so far, and about how many there are."""
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What the tries of one run did together."""
+
+    drained: int = 0
+    quarantined: int = 0
+    last_sequence: int = 0
+    stream: str = ""
+    epoch: str = ""
+    gaps: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+async def drain(settings: Settings, progress: Progress | None = None) -> DrainReport:
+    """Drain what the log holds now; a server that goes away in between is waited for.
+
+    Raises ServerUnavailableError when it stays away, FencedError when another drain took over.
+    """
+    started, tally = time.monotonic(), _Tally()
+    for pause_seconds in (1.0, 4.0, None):
+        try:
+            await _drain_once(settings, tally, progress or (lambda _done, _total: None))
+            break
+        except ServerUnavailableError as error:
+            if pause_seconds is None or not tally.epoch:
+                raise
+            logger.warning("%s Trying again in %.0f s.", error, pause_seconds)
+            await asyncio.sleep(pause_seconds)
+    return DrainReport(
+        drained=tally.drained,
+        quarantined=tally.quarantined,
+        gaps=tally.gaps,
+        last_sequence=tally.last_sequence,
+        seconds=round(time.monotonic() - started, 3),
+        stream=tally.stream,
+        epoch=tally.epoch,
+        notes=tuple(tally.notes),
+    )
+
+
+async def _drain_once(settings: Settings, tally: _Tally, progress: Progress) -> None:
+    subjects, dsn = settings.subjects, settings.postgres_dsn.get_secret_value()
+    async with connected(settings.nats_url, settings.nats_creds, "dlq drain") as client:
+        stream = (await log_state(client, settings.dlq_stream, subjects.log)).stream
+        with database(dsn) as connection:
+            async with alone(connection, stream, settings.drain_lock_seconds):
+                state = await log_state(client, stream, subjects.log)
+                reader = LogReader(client, stream, subjects.log)
+                sinks = await _Sinks.open(connection, Lake(settings.lake), reader, state, settings)
+                tally.stream, tally.epoch = stream, sinks.epoch.id
+                _note_changes(connection, sinks, state, tally)
+                try:
+                    await _copy(reader, sinks, state, settings, tally, progress)
+                finally:
+                    await reader.close()
+                await asyncio.to_thread(sinks.catch_up)
+                tally.last_sequence = sinks.watermark
+                await _sample_totals(client, connection, settings)
+
+
+async def _copy(
+    reader: LogReader,
+    sinks: "_Sinks",
+    state: LogState,
+    settings: Settings,
+    tally: _Tally,
+    progress: Progress,
+) -> None:
+    """Read ahead while a batch is decoded and stored."""
+
+    def read_next() -> asyncio.Task[list[LogMessage]]:
+        return asyncio.create_task(
+            reader.read(
+                settings.drain_batch_messages, settings.drain_batch_bytes, state.last_sequence
+            )
+        )
+
+    redactor = _redactor(settings)
+    await reader.seek(max(sinks.watermark + 1, sinks.epoch.start_sequence))
+    first = sinks.watermark
+    reading = read_next()
+    try:
+        while messages := await reading:
+            reading = read_next()
+            batch = await asyncio.to_thread(
+                build_batch,
+                messages,
+                epoch=sinks.epoch.id,
+                stream=state.stream,
+                subjects=settings.subjects,
+                redactor=redactor,
+            )
+            await sinks.store(batch)
+            tally.drained += len(messages)
+            tally.quarantined += sum(1 for row in (*batch.letters, *batch.events) if row.parse_error)
+            progress(batch.last_sequence - first, max(state.last_sequence - first, 1))
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+class _Sinks:
+    """Postgres and the lake's tables, each with its own watermark."""
+
+    def __init__(
+        self,
+        connection: Connection[Any],
+        epoch: Epoch,
+        postgres: FailedEvents,
+        tables: dict[str, LakeTable],
+        checkpoint: int,
+    ) -> None:
+        self.epoch = epoch
+        self._connection = connection
+        self._postgres = postgres
+        self._tables = tables
+        self._checkpoint = checkpoint
+        self._reached = checkpoint
+
+    @classmethod
+    async def open(
+        cls,
+        connection: Connection[Any],
+        lake: Lake,
+        reader: LogReader,
+        state: LogState,
+        settings: Settings,
+    ) -> "_Sinks":
+        """Open every sink on the stream's current epoch."""
+        tables = {name: lake.table(name) for name in ("dead_letters", "case_events")}
+
+        def lake_knows(epoch: str) -> bool:
+            return tables["dead_letters"].watermark(epoch) is not None
+
+        epoch = await current_epoch(connection, reader, state, lake_knows)
+        row = connection.execute(
+            "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
+        ).fetchone()
+        assert row is not None
+        postgres = FailedEvents(connection, state.stream, settings.redrive_cap)
+        return cls(connection, epoch, postgres, tables, row[0])
+
+    @property
+    def watermark(self) -> int:
+        """How far the sink that is furthest behind holds the log."""
+        return min(self._checkpoint, *(self._held(table) for table in self._tables.values()))
+
+    async def store(self, batch: Batch) -> None:
+        """Store a batch in every sink, side by side; each takes what it lacks."""
+        self._reached = max(self._reached, batch.last_sequence)
+        results = await asyncio.gather(
+            asyncio.to_thread(self._store_in_postgres, batch),
+            asyncio.to_thread(self._store_in_lake, batch),
+            return_exceptions=True,  # never leave one at work behind the other's error
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    def catch_up(self) -> None:
+        """Move the watermarks of tables that had no row, so that they hold none back."""
+        for table in self._tables.values():
+            if self._held(table) < self._reached:
+                table.append(table.empty_frame(), self.epoch.id, self._reached)
+
+    def _store_in_postgres(self, batch: Batch) -> None:
+        if batch.last_sequence > self._checkpoint:
+            self._postgres.store(batch, self._checkpoint)
+            self._checkpoint = batch.last_sequence
+
+    def _store_in_lake(self, batch: Batch) -> None:
+        frames = {"dead_letters": batch.letter_frame, "case_events": batch.event_frame}
+        for name, frame in frames.items():
+            table = self._tables[name]
+            missing = frame.filter(pl.col("dlq_sequence") > self._held(table))
+            if not missing.is_empty():
+                table.append(missing, self.epoch.id, batch.last_sequence)
+
+    def _held(self, table: LakeTable) -> int:
+        watermark = table.watermark(self.epoch.id)
+        return self.epoch.start_sequence - 1 if watermark is None else watermark
+
+
+def _note_changes(
+    connection: Connection[Any], sinks: _Sinks, state: LogState, tally: _Tally
+) -> None:
+    """Write and say what is not as expected: another epoch, a gap."""
+    if sinks.epoch.reason not in ("the same", "first seen"):
+        tally.notes.append(f"New epoch {sinks.epoch.id}: {sinks.epoch.reason}.")
+    gap = gap_before(state, sinks.watermark)
+    if gap and remember_gap(connection, sinks.epoch.id, gap):
+        tally.gaps += 1
+        certainty = "Lost" if gap.is_certain else "Possibly lost"
+        tally.notes.append(
+            f"{certainty}: sequences {gap.first_sequence} to {gap.last_sequence}; {gap.reason}."
+        )
+    for note in tally.notes:
+        logger.warning(note)
+
+
+async def _sample_totals(
+    client: Client, connection: Connection[Any], settings: Settings
+) -> None:
+    stream = await find_stream(client.jetstream(), settings.subjects.totals)
+    if stream is None:
+        return
+    info = await client.jetstream().stream_info(stream)
+    totals = await read_totals(client, stream, settings.subjects.totals)
+    epoch = epoch_id(stream, info.created, 0)
+    table = Lake(settings.lake).table("service_totals")
+    await asyncio.to_thread(store_totals, totals, epoch, table, connection)
+
+
+def _redactor(settings: Settings) -> Redactor:
+    key = settings.redaction_key
+    return Redactor(RedactionRules(), key.get_secret_value().encode() if key else None)

@@ -1,0 +1,90 @@
+"""The consumers' counters: the latest of each, sampled by every drain."""
+
+import json
+import logging
+from typing import Any
+
+import polars as pl
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+from psycopg import Connection
+
+from pipelines.deadletter.frames import SERVICE_TOTALS_SCHEMA
+from pipelines.deadletter.message import time_of_ns
+from pipelines.deadletter.sanitize import clean_text, parse_time
+from pipelines.jetstream.pull import Puller, delivery_of
+from pipelines.stores.lake import LakeTable
+
+logger = logging.getLogger(__name__)
+
+_COUNTERS = ("handled", "succeeded", "retried", "dead_lettered", "skipped")
+
+
+async def read_totals(client: Client, stream: str, subject: str) -> pl.DataFrame:
+    """The last message of every consumer's totals subject; SERVICE_TOTALS_SCHEMA.
+
+    Empty where there is no such stream; a message that makes no sense is logged and left out.
+    """
+    js = client.jetstream()
+    try:
+        info = await js.add_consumer(
+            stream,
+            ConsumerConfig(
+                ack_policy=AckPolicy.NONE,
+                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+                filter_subject=subject,
+                inactive_threshold=60,
+                mem_storage=True,
+            ),
+        )
+    except NotFoundError:
+        return pl.DataFrame(schema=SERVICE_TOTALS_SCHEMA)
+    puller = Puller(client, stream, info.name)
+    await puller.open()
+    rows = []
+    try:
+        async for msg in puller.pull(100_000):
+            delivery = delivery_of(msg)
+            try:
+                rows.append(_row(msg.data, delivery.sequence, delivery.timestamp_ns))
+            except (ValueError, KeyError, TypeError) as error:
+                logger.warning("Totals on %s make no sense: %r", msg.subject, error)
+            if delivery.pending == 0:
+                break
+    finally:
+        await puller.close()
+        await js.delete_consumer(stream, info.name)
+    return pl.DataFrame(rows, schema=SERVICE_TOTALS_SCHEMA, orient="row").sort("totals_sequence")
+
+
+def store_totals(
+    totals: pl.DataFrame, epoch: str, table: LakeTable, connection: Connection[Any]
+) -> None:
+    """Add the samples that each sink does not have yet."""
+    if totals.is_empty():
+        return
+    last = totals["totals_sequence"].item(-1)
+    new = totals.filter(pl.col("totals_sequence") > (table.watermark(epoch) or 0))
+    if not new.is_empty():
+        table.append(new, epoch, last)
+    columns = list(SERVICE_TOTALS_SCHEMA)
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO service_totals ({', '.join(columns)})"  # type: ignore[arg-type]  # noqa: S608
+            f" VALUES ({', '.join(['%s'] * len(columns))}) ON CONFLICT DO NOTHING",
+            totals.rows(),
+        )
+
+
+def _row(data: bytes, sequence: int, timestamp_ns: int) -> list[Any]:
+    value = json.loads(data)
+    counters = [int(value.get(name, 0)) for name in _COUNTERS]
+    return [
+        sequence,
+        time_of_ns(timestamp_ns),
+        clean_text(str(value["service"])),
+        clean_text(str(value["consumer"])),
+        parse_time(value["started_at"]),
+        *counters,
+    ]

@@ -1,0 +1,41 @@
+"""The errors that people see: one sentence that says what to do.
+
+Every error of ours is a `DLQError`. The `dlq` command prints its message and exits 1; a flow
+run fails with it as state message.
+"""
+
+
+class DLQError(Exception):
+    """Something stopped the work; the message says what to do about it."""
+
+
+class SettingsError(DLQError):
+    """A setting is missing or makes no sense."""
+
+
+class ServerUnavailableError(DLQError):
+    """NATS or PostgreSQL can not be reached (transient: the next run goes on)."""
+
+
+class StreamError(DLQError):
+    """A stream is missing or configured in a way that would lose messages (permanent)."""
+
+
+class SchemaError(DLQError):
+    """The database has no tables yet, or those of another version."""
+
+
+class FencedError(DLQError):
+    """Another drain has written since this one looked; this one wrote nothing and stops."""
+
+
+class LakeError(DLQError):
+    """The lake can not be read or written."""
+
+
+class RedriveError(DLQError):
+    """A redrive can not be planned or carried out."""
+
+
+class QueryError(DLQError):
+    """A SQL statement was refused or failed."""

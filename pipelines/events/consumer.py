@@ -1,0 +1,168 @@
+"""The consumer that services trust: no event is acknowledged before it is handled or dead-lettered.
+
+consumer = NATSConsumer(NATSConsumerConfig(name="ndvi-service"))
+await consumer.connect()
+await consumer.subscribe(handler, subject="sahool.analysis.*")
+await consumer.start()        # until close()
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+import nats
+import nats.errors
+from nats.aio.client import Client
+from nats.js.errors import Error as JetStreamError
+
+from pipelines.deadletter.subjects import overlaps, subject_token
+from pipelines.errors import StreamError
+from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
+from pipelines.events.subscription import Handler, Subscription
+from pipelines.events.totals import publish_total, publish_totals
+from pipelines.jetstream.streams import StreamNames, ensure_streams, find_stream
+
+logger = logging.getLogger(__name__)
+
+
+class NATSConsumer:
+    """Pulls events, calls a handler, retries with backoff, dead-letters with the whole context."""
+
+    def __init__(self, config: NATSConsumerConfig | None = None) -> None:
+        self.config = config or NATSConsumerConfig()
+        self._connection: Client | None = None
+        self._subscriptions: list[Subscription] = []
+        self._closing = asyncio.Event()
+        self._rng = random.Random()  # noqa: S311  (jitter, not a secret)
+        self._background: asyncio.Task[None] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection to NATS is up."""
+        return self._connection is not None and self._connection.is_connected
+
+    async def connect(self) -> bool:
+        """Connect to NATS; False, with the reason logged, where no server answers."""
+
+        async def log_error(error: Exception) -> None:
+            logger.warning("nats: %s", str(error) or type(error).__name__)
+
+        config = self.config
+        try:
+            self._connection = await nats.connect(
+                config.servers,
+                name=config.name,
+                user_credentials=config.user_credentials,
+                reconnect_time_wait=config.reconnect_time_wait,
+                max_reconnect_attempts=config.max_reconnect_attempts,
+                allow_reconnect=True,
+                error_cb=log_error,
+            )
+        except (nats.errors.Error, OSError, ValueError) as error:
+            logger.error("No NATS server answers at %s: %s", ", ".join(config.servers), error)
+            return False
+        return True
+
+    async def subscribe(
+        self,
+        handler: Handler,
+        subject: str | None = None,
+        stream_name: str | None = None,
+        consumer_name: str | None = None,
+    ) -> None:
+        """Prepare a durable consumer for `handler`; `start` runs it.
+
+        Raises RuntimeError before `connect`, ValueError for a filter that would match the
+        consumer's own dead letters, StreamError where the event stream does not hold `subject`.
+        """
+        connection = self._connection
+        if connection is None:
+            raise RuntimeError("Not connected: await consumer.connect() first.")
+        config = self.config
+        subject = subject or config.subject_filter
+        for own in config.subjects.log:
+            if overlaps(subject, own):
+                raise ValueError(
+                    f"The filter {subject} also matches {own}, so the consumer would eat its own"
+                    f" dead letters: use narrower filters, such as {config.subjects.events[0]}."
+                )
+        stream = await self._stream_for(connection, subject, stream_name or config.stream_name)
+        durable = consumer_name or config.consumer_name or f"{config.name}-{subject}"
+        subscription = Subscription(
+            connection,
+            stream=stream,
+            durable=subject_token(durable.replace(">", "all").replace("*", "any")),
+            subject=subject,
+            handler=handler,
+            config=config,
+            rng=self._rng,
+            closing=self._closing,
+        )
+        await subscription.prepare()
+        self._subscriptions.append(subscription)
+
+    async def start(self) -> None:
+        """Consume until `close` is called or the task is cancelled."""
+        if not self._subscriptions:
+            raise RuntimeError("Nothing to consume: await consumer.subscribe(handler) first.")
+        assert self._connection is not None
+        async with asyncio.TaskGroup() as group:
+            runs = [group.create_task(subscription.run()) for subscription in self._subscriptions]
+            totals = group.create_task(
+                publish_totals(self._connection, self.config, self._subscriptions)
+            )
+            await asyncio.wait(runs)
+            totals.cancel()
+
+    def start_in_background(self) -> None:
+        """Run `start` as a task of the running loop, until `close`."""
+        self._background = asyncio.create_task(self.start())
+
+    async def close(self) -> None:
+        """Take no more events, let running handlers finish, then disconnect."""
+        self._closing.set()
+        await asyncio.gather(*(subscription.stopped.wait() for subscription in self._subscriptions))
+        connection = self._connection
+        if connection is None or connection.is_closed:
+            return
+        for subscription in self._subscriptions:
+            await publish_total(connection, self.config, subscription)
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            await connection.drain()
+        if not connection.is_closed:
+            await connection.close()
+
+    async def _stream_for(self, connection: Client, subject: str, wanted: str) -> str:
+        config = self.config
+        js = connection.jetstream()
+        names = StreamNames(
+            events=wanted, dead_letters=config.dlq_stream_name, subjects=config.subjects
+        )
+        try:
+            await ensure_streams(js, names)
+        except (JetStreamError, nats.errors.Error, StreamError) as error:
+            logger.warning("The streams could not be checked or made: %s", error)
+        stream = await find_stream(js, subject)
+        if stream is None:
+            raise StreamError(
+                f"No stream holds {subject}: add it to stream {wanted}, or run `dlq migrate`."
+            )
+        return stream
+
+
+async def start_consumer(
+    handler: Callable[[ConsumerContext], Awaitable[ProcessingResult]],
+    config: NATSConsumerConfig | None = None,
+) -> NATSConsumer:
+    """A consumer that already runs in the background; stop it with `close`.
+
+    Raises ConnectionError where no server answers.
+    """
+    consumer = NATSConsumer(config)
+    if not await consumer.connect():
+        raise ConnectionError(f"No NATS server answers at {', '.join(consumer.config.servers)}.")
+    await consumer.subscribe(handler)
+    consumer.start_in_background()
+    return consumer

@@ -1,0 +1,133 @@
+"""A failed event as a dead letter: every field that explains it, and the original bytes."""
+
+import json
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import from_json
+
+from pipelines.deadletter import ids
+from pipelines.deadletter.subjects import event_type_of
+from pipelines.events.config import NATSConsumerConfig
+from pipelines.jetstream.pull import Delivery
+
+_LONGEST_TRACE = 64_000
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The failed calls of one event that this process saw."""
+
+    first_at: datetime
+    calls: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, at: datetime, error: BaseException | None) -> None:
+        """Remember one failed call."""
+        call = {"at": at.isoformat(), "error_type": "", "error_message": ""}
+        if error is not None:
+            call |= {"error_type": error_type(error), "error_message": str(error)[:2_000]}
+        self.calls = [*self.calls[-9:], call]
+
+
+def error_type(error: BaseException) -> str:
+    """The class name of an exception, which is what policies and reports go by."""
+    return type(error).__name__
+
+
+def stack_trace(error: BaseException) -> str:
+    """The full chained traceback; the middle is cut where it is longer than 64,000 characters."""
+    handler_frames = error.__traceback__
+    if handler_frames is not None and handler_frames.tb_next is not None:
+        handler_frames = handler_frames.tb_next  # the first frame is this library's call
+    text = "".join(traceback.format_exception(type(error), error, handler_frames))
+    if len(text) <= _LONGEST_TRACE:
+        return text
+    half = _LONGEST_TRACE // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters cut …\n{text[-half:]}"
+
+
+def parse_body(data: bytes) -> tuple[bool, Any]:
+    """Whether a body is strict JSON in UTF-8, and its value."""
+    try:
+        return True, from_json(data, allow_inf_nan=False)
+    except ValueError:
+        return False, None
+
+
+def dead_letter_fields(
+    *,
+    subject: str,
+    headers: Mapping[str, str],
+    body: Any,
+    delivery: Delivery,
+    config: NATSConsumerConfig,
+    handler: str,
+    attempts: Attempts,
+    error: BaseException | None,
+    reason: str,
+    now: datetime,
+) -> dict[str, Any]:
+    """The canonical keys of a dead letter, without the event's body (docs/wire-format.md)."""
+    payload: dict[str, Any] = body if isinstance(body, dict) else {}
+    if error is not None:
+        kind, message, trace = error_type(error), str(error), stack_trace(error)
+    else:
+        kind, message, trace = _unexplained(reason), _REASONS.get(reason, reason), None
+    fields = {
+        "event_id": _text(payload, "event_id") or headers.get("Nats-Msg-Id") or "unknown",
+        "original_subject": subject,
+        "event_type": event_type_of(subject),
+        "source_service": _text(payload, "source_service") or "unknown",
+        "tenant_id": _text(payload, "tenant_id"),
+        "field_id": _text(payload, "field_id"),
+        "farmer_id": _text(payload, "farmer_id"),
+        "error_message": message,
+        "error_type": kind,
+        "stack_trace": trace,
+        "retry_count": min(delivery.count - 1, config.max_retries),
+        "max_retries": config.max_retries,
+        "first_attempt_at": attempts.first_at.isoformat(),
+        "last_attempt_at": now.isoformat(),
+        "dlq_timestamp": now.isoformat(),
+        "dlq_reason": reason,
+        "original_headers": dict(headers),
+        "original_stream": delivery.stream,
+        "original_sequence": delivery.sequence,
+        "original_timestamp_ns": delivery.timestamp_ns,
+        "consumer_name": delivery.consumer,
+        "consumer_service": config.name,
+        "consumer_version": config.version,
+        "handler": handler,
+        "failure_id": ids.failure_id(
+            delivery.stream, delivery.sequence, delivery.timestamp_ns, delivery.consumer
+        ),
+        "attempts": attempts.calls,
+        "traceparent": headers.get("traceparent"),
+    }
+    if "Dlq-Redrive-Of" in headers:
+        attempt = headers.get("Dlq-Redrive-Attempt", "")
+        fields |= {
+            "redrive_of": headers["Dlq-Redrive-Of"],
+            "redrive_id": headers.get("Dlq-Redrive-Id"),
+            "redrive_attempt": int(attempt) if attempt.isdigit() else None,
+        }
+    return fields
+
+
+_REASONS = {
+    "handler_dead_letter": "The handler returned DEAD_LETTER without an exception.",
+    "max_retries_exceeded": "The handler returned RETRY until its retries ran out.",
+    "crash_loop": "The process died on this event again and again; its handler was not called.",
+}
+
+
+def _unexplained(reason: str) -> str:
+    return "CrashLoop" if reason == "crash_loop" else "HandlerResult"
+
+
+def _text(payload: dict[str, Any], key: str) -> str | None:
+    value = payload.get(key)
+    return value if isinstance(value, str) else None if value is None else json.dumps(value)

@@ -1,0 +1,44 @@
+"""A consumer's own counters, published so that failure rates have a denominator."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from nats.aio.client import Client
+
+from pipelines.events.config import NATSConsumerConfig
+from pipelines.events.outbox import PUBLISH_ERRORS
+from pipelines.events.subscription import Subscription
+
+logger = logging.getLogger(__name__)
+
+
+async def publish_totals(
+    connection: Client, config: NATSConsumerConfig, subscriptions: Iterable[Subscription]
+) -> None:
+    """Publish each subscription's counters every `totals_interval_seconds`, for ever."""
+    while True:
+        await asyncio.sleep(config.totals_interval_seconds)
+        for subscription in subscriptions:
+            await publish_total(connection, config, subscription)
+
+
+async def publish_total(
+    connection: Client, config: NATSConsumerConfig, subscription: Subscription
+) -> None:
+    """Publish one subscription's counters since it started; a failure to do so is only logged."""
+    body = {
+        "service": config.name,
+        "consumer": subscription.durable,
+        "started_at": subscription.started_at.isoformat(),
+        "at": datetime.now(UTC).isoformat(),
+        **asdict(subscription.counters),
+    }
+    subject = config.subjects.total(config.name, subscription.durable)
+    try:
+        await connection.jetstream().publish(subject, json.dumps(body).encode(), timeout=5)
+    except PUBLISH_ERRORS as error:
+        logger.info("The totals of %s could not be published: %s", subscription.durable, error)

@@ -1,0 +1,211 @@
+"""The dead-letter stream, read in order from any sequence, leaving nothing behind.
+
+No acknowledgement is part of it: an ephemeral AckNone pull consumer reads from a start sequence,
+and the sinks remember how far they are. A message whose header block breaks the client's parser
+is fetched through the JSON API instead.
+"""
+
+import base64
+import json
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StreamInfo
+from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
+
+from pipelines.deadletter.message import LogMessage
+from pipelines.errors import ServerUnavailableError, StreamError
+from pipelines.jetstream.pull import Puller, PullStalledError, delivery_of
+from pipelines.jetstream.streams import find_stream
+
+_IDLE_CONSUMER_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """Where the dead-letter stream stands."""
+
+    stream: str
+    created: datetime
+    first_sequence: int
+    last_sequence: int  # of the stream; on a shared stream it may be no dead letter
+    message_count: int
+    size_bytes: int
+    is_shared: bool  # it holds other subjects too, so holes in our sequences are normal
+
+
+async def log_state(connection: Client, stream: str, filters: tuple[str, ...]) -> LogState:
+    """The state of the stream that holds the log.
+
+    Where `stream` does not exist, the one that captures the subjects (an older `SAHOOL_EVENTS` on
+    `sahool.>`). Raises StreamError where there is none, or where its retention would delete what
+    is read, and ServerUnavailableError where JetStream does not answer.
+    """
+    js = connection.jetstream()
+    try:
+        try:
+            info = await js.stream_info(stream)
+        except NotFoundError:
+            other = await find_stream(js, filters[0])
+            if other is None:
+                raise StreamError(
+                    f"There is no stream {stream}, nor one that captures {filters[0]}:"
+                    " run `dlq migrate` to make it."
+                ) from None
+            info = await js.stream_info(other)
+    except (ServiceUnavailableError, nats.errors.NoRespondersError, TimeoutError) as error:
+        raise ServerUnavailableError(
+            "The NATS server does not answer JetStream requests: enable JetStream (`jetstream {}`)"
+            " or check the account's permissions."
+        ) from error
+    except APIError as error:
+        raise StreamError(f"Stream {stream} can not be read: {error.description}.") from error
+    return _checked(info, filters)
+
+
+def _checked(info: StreamInfo, filters: tuple[str, ...]) -> LogState:
+    config = info.config
+    if config.retention not in (None, RetentionPolicy.LIMITS):
+        raise StreamError(
+            f"Stream {config.name} has {config.retention} retention, which deletes dead letters"
+            " once they are read: use a stream with limits retention."
+        )
+    created = info.created
+    return LogState(
+        stream=str(config.name),
+        created=created if isinstance(created, datetime) else datetime.fromtimestamp(0, UTC),
+        first_sequence=info.state.first_seq,
+        last_sequence=info.state.last_seq,
+        message_count=info.state.messages,
+        size_bytes=info.state.bytes,
+        is_shared=not set(config.subjects or []) <= set(filters),
+    )
+
+
+class LogReader:
+    """Reads the log's messages in order; use one for each run."""
+
+    def __init__(self, connection: Client, stream: str, filters: tuple[str, ...]) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._filters = filters
+        self._puller: Puller | None = None
+        self._consumer = ""
+        self._next_sequence = 1
+
+    async def seek(self, sequence: int) -> None:
+        """Read from `sequence` on."""
+        await self.close()
+        self._next_sequence = max(sequence, 1)
+
+    async def close(self) -> None:
+        """Leave nothing behind on the server."""
+        puller, self._puller = self._puller, None
+        if puller is None or self._connection.is_closed:
+            return
+        await puller.close()
+        try:
+            await self._connection.jetstream().delete_consumer(self._stream, self._consumer)
+        except (APIError, nats.errors.Error, TimeoutError):
+            return  # it goes by itself when idle
+
+    async def read(self, max_messages: int, max_bytes: int, until: int) -> list[LogMessage]:
+        """The next messages, at most `max_messages` and about `max_bytes`, up to sequence `until`.
+
+        An empty list says that there is nothing more up to there. Raises ServerUnavailableError
+        where the server stays silent.
+        """
+        for _ in range(5):
+            if self._next_sequence > until:
+                return []
+            try:
+                return await self._read(max_messages, max_bytes, until)
+            except (PullStalledError, nats.errors.Error, APIError, OSError) as error:
+                cause: Exception = error
+            try:
+                await self.close()
+                if not await self._is_reading():
+                    raise ServerUnavailableError(
+                        f"The connection to NATS no longer answers ({cause}): the next run goes on."
+                    )
+            except nats.errors.Error as error:
+                cause = error
+        raise ServerUnavailableError(f"Reading stream {self._stream} failed five times: {cause}.")
+
+    async def read_raw(self, sequence: int) -> LogMessage | None:
+        """One stored message at or after `sequence`, past the client's header parser."""
+        found = [await self._get(sequence, wanted) for wanted in self._filters]
+        return min((m for m in found if m), key=lambda m: m.sequence, default=None)
+
+    async def _read(self, max_messages: int, max_bytes: int, until: int) -> list[LogMessage]:
+        puller = self._puller or await self._open()
+        # One message larger than max_bytes would never be delivered.
+        max_bytes = max(max_bytes, 2 * self._connection.max_payload)
+        messages: list[LogMessage] = []
+        is_at_end = True
+        async with aclosing(puller.pull(max_messages, max_bytes=max_bytes)) as arriving:
+            async for msg in arriving:
+                delivery = delivery_of(msg)
+                if is_at_end := delivery.sequence > until:
+                    break
+                messages.append(
+                    LogMessage(msg.subject, delivery.sequence, delivery.timestamp_ns, msg.data)
+                )
+                self._next_sequence = delivery.sequence + 1
+                if is_at_end := delivery.pending == 0 or delivery.sequence == until:
+                    break
+        if is_at_end:
+            await self.close()  # what was delivered beyond `until` is read again by the next
+            self._next_sequence = until + 1
+        return messages
+
+    async def _open(self) -> Puller:
+        info = await self._connection.jetstream().add_consumer(
+            self._stream,
+            ConsumerConfig(
+                ack_policy=AckPolicy.NONE,
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=self._next_sequence,
+                filter_subjects=list(self._filters),
+                inactive_threshold=_IDLE_CONSUMER_SECONDS,
+                mem_storage=True,
+            ),
+        )
+        self._consumer = info.name
+        self._puller = Puller(self._connection, self._stream, info.name)
+        await self._puller.open()
+        return self._puller
+
+    async def _is_reading(self) -> bool:
+        try:
+            await self._connection.flush(timeout=5)
+        except (nats.errors.Error, TimeoutError):
+            return False
+        return True
+
+    async def _get(self, sequence: int, wanted: str) -> LogMessage | None:
+        request = json.dumps({"seq": sequence, "next_by_subj": wanted}).encode()
+        answer = await self._connection.request(
+            f"$JS.API.STREAM.MSG.GET.{self._stream}", request, timeout=10
+        )
+        value: dict[str, Any] = json.loads(answer.data)
+        stored = value.get("message")
+        if stored is None:
+            return None
+        return LogMessage(
+            stored["subject"],
+            stored["seq"],
+            _nanoseconds(stored["time"]),
+            base64.b64decode(stored.get("data") or ""),
+        )
+
+
+def _nanoseconds(text: str) -> int:
+    """An RFC 3339 time with up to nine fractional digits, as nanoseconds since 1970."""
+    whole, _, rest = text.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+    return seconds * 10**9 + int(rest.ljust(9, "0")[:9] or 0)

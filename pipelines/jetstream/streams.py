@@ -1,0 +1,118 @@
+"""The three streams, and how they come to be: idempotent, and refused where it would lose data.
+
+Used by the consumer library and by `dlq migrate`; needs nats-py only.
+"""
+
+from dataclasses import dataclass, field
+
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.errors import NotFoundError
+
+from pipelines.deadletter.subjects import Subjects, matches, overlaps
+from pipelines.errors import StreamError
+
+DAY = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamNames:
+    """What the three streams are called, and the subjects they hold."""
+
+    events: str = "SAHOOL_EVENTS"
+    dead_letters: str = "SAHOOL_DLQ"
+    totals: str = "SAHOOL_TOTALS"
+    subjects: Subjects = field(default_factory=Subjects)
+
+
+async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, str]:
+    """Make what is missing; returns, for each role, the name of the stream that serves it.
+
+    A stream of another name that already captures a role's subjects (older services make
+    `SAHOOL_EVENTS` on `sahool.>`) serves that role. An existing stream of ours that lacks a
+    subject is extended. Raises StreamError where a stream captures only some of the subjects.
+    """
+    subjects = names.subjects
+    return {
+        "events": await _ensure(js, names.events, subjects.events, max_age=7 * DAY),
+        "dead_letters": await _ensure(
+            js, names.dead_letters, subjects.log, max_age=30 * DAY, is_log=True
+        ),
+        "totals": await _ensure(js, names.totals, (subjects.totals,), max_age=7 * DAY),
+    }
+
+
+async def find_stream(js: JetStreamContext, subject: str) -> str | None:
+    """The name of the stream that captures a subject or filter, or None."""
+    try:
+        return await js.find_stream_name_by_subject(subject)
+    except NotFoundError:
+        return None
+
+
+async def _ensure(
+    js: JetStreamContext,
+    name: str,
+    subjects: tuple[str, ...],
+    *,
+    max_age: float,
+    is_log: bool = False,
+) -> str:
+    existing = await _stream_info(js, name)
+    if existing is None:
+        holders = {subject: await find_stream(js, subject) for subject in subjects}
+        if other := _sole_holder(holders, name):
+            return other
+        await js.add_stream(_new_config(name, subjects, max_age, is_log))
+        return name
+    held = list(existing.config.subjects or [])
+    missing = [s for s in subjects if not any(_covers(have, s) for have in held)]
+    if missing:
+        holders = {subject: await find_stream(js, subject) for subject in missing}
+        if other := _sole_holder(holders, name):
+            return other
+        kept = [have for have in held if not any(_covers(s, have) for s in missing)]
+        config = existing.config
+        config.subjects = [*kept, *missing]
+        await js.update_stream(config)
+    return name
+
+
+def _sole_holder(holders: dict[str, str | None], name: str) -> str | None:
+    found = {holder for holder in holders.values() if holder and holder != name}
+    if not found:
+        return None
+    if len(found) > 1 or None in holders.values():
+        raise StreamError(
+            f"Stream {' and '.join(sorted(found))} captures some of {', '.join(holders)} but not"
+            f" all: give stream {name} all of them, or let one stream capture them all."
+        )
+    return found.pop()
+
+
+def _new_config(name: str, subjects: tuple[str, ...], max_age: float, is_log: bool) -> StreamConfig:
+    return StreamConfig(
+        name=name,
+        subjects=list(subjects),
+        storage=StorageType.FILE,
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.OLD,
+        max_age=max_age,
+        duplicate_window=3600 if is_log else 120,
+        allow_direct=True,
+        deny_purge=True if is_log else None,
+    )
+
+
+async def _stream_info(js: JetStreamContext, name: str) -> StreamInfo | None:
+    try:
+        return await js.stream_info(name)
+    except NotFoundError:
+        return None
+
+
+def _covers(have: str, wanted: str) -> bool:
+    """Whether every subject of filter `wanted` is matched by filter `have`."""
+    if have == wanted:
+        return True
+    return overlaps(have, wanted) and matches(have, wanted.replace(">", "x.x").replace("*", "x"))

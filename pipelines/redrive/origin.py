@@ -1,0 +1,120 @@
+"""A dead letter in the stream back to the event it is about: original subject, bytes, headers."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from nats.js import JetStreamContext
+from nats.js.errors import Error as JetStreamError
+
+from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.subjects import Subjects, matches
+
+
+class RefusedError(Exception):
+    """The event can not, or must not, be published again; the message says why."""
+
+
+class ExpiredError(Exception):
+    """The event's bytes are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """The original event."""
+
+    subject: str
+    body: bytes
+    headers: dict[str, str]
+
+
+class _Canonical(msgspec.Struct):
+    original_subject: str
+    original_data: msgspec.Raw
+    original_headers: dict[str, Any] = {}
+    payload_encoding: str = "json"
+
+
+class _Metadata(msgspec.Struct):
+    original_subject: str
+
+
+class _Second(msgspec.Struct):
+    metadata: _Metadata
+    original_message: str
+
+
+async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
+    """The event inside a dead letter.
+
+    Raises RefusedError where the dead letter does not hold the original bytes, ExpiredError where
+    the object store that held them no longer does.
+    """
+    try:
+        letter = msgspec.json.decode(message.data, type=_Canonical)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        try:
+            second = msgspec.json.decode(message.data, type=_Second)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise RefusedError("the message is no dead letter that holds an event") from None
+        return Event(second.metadata.original_subject, second.original_message.encode(), {})
+    body = await _body(js, bytes(letter.original_data), letter.payload_encoding)
+    headers = {
+        name: value
+        for name, value in letter.original_headers.items()
+        # Nats-* headers act or are rejected; an older redrive's marks are not this one's.
+        if isinstance(value, str) and not name.lower().startswith(("nats-", "dlq-"))
+    }
+    return Event(letter.original_subject, body, headers)
+
+
+def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
+    """Refuse a subject that a redrive must not publish to.
+
+    Whoever may publish dead letters names the subject here, so only listed ones are taken, and
+    never the server's, an inbox, or the platform's own.
+    """
+    if not subject or any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
+        raise RefusedError(f"{subject[:100]!r} is no subject to publish to")
+    if subject.startswith(("$", "_INBOX")) or any(matches(s, subject) for s in own.log):
+        raise RefusedError(f"a redrive never publishes to {subject[:100]}")
+    if not any(matches(pattern, subject) for pattern in allowed):
+        raise RefusedError(
+            f"{subject[:100]} is not among the subjects that DLQ_REDRIVE_SUBJECTS allows"
+            f" ({', '.join(allowed)})"
+        )
+
+
+async def _body(js: JetStreamContext, data: bytes, encoding: str) -> bytes:
+    if encoding == "base64":
+        try:
+            return base64.b64decode(msgspec.json.decode(data)["base64"], validate=True)
+        except (msgspec.MsgspecError, binascii.Error, KeyError, TypeError):
+            raise RefusedError("its base64 body can not be decoded") from None
+    if encoding == "object":
+        return await _stored_body(js, data)
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return data  # JSON that this reader finds too odd is still what the service was sent
+    if isinstance(value, dict) and list(value) == ["raw_data"]:
+        raise RefusedError("an older service kept only a lossy text of its body")
+    return data
+
+
+async def _stored_body(js: JetStreamContext, data: bytes) -> bytes:
+    try:
+        pointer = msgspec.json.decode(data)["object"]
+        store = await js.object_store(pointer["bucket"])
+        body = (await store.get(pointer["name"])).data or b""
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        raise RefusedError("its pointer to the object store can not be read") from None
+    except JetStreamError as error:
+        raise ExpiredError(f"the object store no longer has its body ({error})") from None
+    if hashlib.sha256(body).hexdigest() != pointer.get("sha256"):
+        raise RefusedError("the object store holds another body than the one that failed")
+    return body

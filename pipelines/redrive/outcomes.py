@@ -1,0 +1,63 @@
+"""The outcomes of redrives, followed live on their subjects.
+
+A ramp can not wait for the next drain. What is heard here only paces the ramp; what counts is the
+log, which the drain reads.
+"""
+
+import asyncio
+import json
+from types import TracebackType
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from pipelines.deadletter.subjects import Subjects
+
+
+class OutcomeFollower:
+    """Waits for `succeeded` messages and new dead letters of the redrives that it was told of."""
+
+    def __init__(self, client: Client, subjects: Subjects) -> None:
+        self._client = client
+        self._subjects = subjects
+        self._waiting: dict[str, asyncio.Future[str]] = {}
+        self._subscriptions: list[Subscription] = []
+
+    async def __aenter__(self) -> "OutcomeFollower":
+        for subject in (self._subjects.redrive("succeeded"), self._subjects.dead_letters):
+            self._subscriptions.append(await self._client.subscribe(subject, cb=self._heard))
+        await self._client.flush()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._client.is_closed:
+            for subscription in self._subscriptions:
+                await subscription.unsubscribe()
+
+    def expect(self, redrive_id: str) -> "asyncio.Future[str]":
+        """A future that becomes `succeeded` or `failed_again`; call before publishing."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[redrive_id] = future
+        return future
+
+    def forget(self, redrive_id: str) -> None:
+        """No longer wait for it."""
+        self._waiting.pop(redrive_id, None)
+
+    async def _heard(self, msg: Msg) -> None:
+        if not self._waiting:
+            return
+        try:
+            redrive = json.loads(msg.data).get("redrive_id")
+        except (ValueError, AttributeError, RecursionError):
+            return
+        future = self._waiting.get(redrive) if isinstance(redrive, str) else None
+        if future is not None and not future.done():
+            is_success = msg.subject == self._subjects.redrive("succeeded")
+            future.set_result("succeeded" if is_success else "failed_again")

@@ -1,0 +1,335 @@
+"""A frozen batch carried out: announced, published, followed, stage by stage.
+
+For each redrive the order is: outbox row (by the plan), `redrive.published` in the log, the event
+itself, the row's state. So a redrive is recorded before anything can come of it, and repeating any
+step after a crash is harmless: ids are deterministic, and the origin drops a repeated id.
+
+Each group ramps by itself: 1, then 10, then all. A stage without any success stops its group.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js.errors import APIError, NoStreamResponseError
+from psycopg import Connection
+
+from pipelines.deadletter.envelope import encode_case_event
+from pipelines.deadletter.subjects import Subjects
+from pipelines.errors import RedriveError, ServerUnavailableError
+from pipelines.jetstream.connection import connected
+from pipelines.jetstream.reader import LogReader, log_state
+from pipelines.redrive.origin import (
+    Event,
+    ExpiredError,
+    RefusedError,
+    check_subject,
+    original_event,
+)
+from pipelines.redrive.outcomes import OutcomeFollower
+from pipelines.settings import Settings
+from pipelines.stores.database import database
+
+logger = logging.getLogger(__name__)
+
+STAGES = (1, 10, None)
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveReport:
+    """How a batch ended, in redrives."""
+
+    batch_id: str
+    planned: int
+    outcomes: dict[str, int] = field(default_factory=dict)  # by state of the outbox
+    stopped_groups: dict[str, str] = field(default_factory=dict)  # group id: why
+    seconds: float = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Redrive:
+    id: str
+    failure_id: str
+    attempt: int
+    group_id: str
+    addressed_to: str | None
+    dlq_sequence: int | None
+
+
+Progress = Callable[[Counter[str], int], None]
+"""Called with the outcomes so far, and the number planned."""
+
+
+async def run_batch(
+    settings: Settings, batch_id: str, progress: Progress | None = None
+) -> RedriveReport:
+    """Carry out a planned batch, or what a killed run left of it.
+
+    Raises RedriveError where there is no such batch, or where it has ended.
+    """
+    started = time.monotonic()
+    async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            trigger, actor = _take(connection, batch_id)
+            redrives = _load(connection, batch_id)
+            async with OutcomeFollower(client, settings.subjects) as follower:
+                run = _Run(settings, client, connection, follower, batch_id, trigger, actor)
+                await run.prepare()
+                outcomes, stopped = await run.all(redrives, progress)
+            _end(connection, batch_id, stopped)
+    return RedriveReport(
+        batch_id,
+        len(redrives),
+        dict(outcomes),
+        stopped,
+        round(time.monotonic() - started, 3),
+    )
+
+
+def unfinished_batches(connection: Connection[Any]) -> list[str]:
+    """Batches that a killed run left behind, oldest first."""
+    rows = connection.execute(
+        "SELECT id::text FROM redrive_batches WHERE state IN ('planned', 'running')"
+        " ORDER BY created_at"
+    )
+    return [row[0] for row in rows]
+
+
+class _Run:
+    """One batch on its way."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        connection: Connection[Any],
+        follower: OutcomeFollower,
+        batch_id: str,
+        trigger: str,
+        actor: str,
+    ) -> None:
+        self._settings = settings
+        self._js = client.jetstream()
+        self._client = client
+        self._connection = connection
+        self._follower = follower
+        self._batch_id = batch_id
+        self._trigger = trigger
+        self._actor = actor
+        self._pace = _Pace(settings.redrive_per_second)
+
+    async def prepare(self) -> None:
+        """Find the stream that holds the raw bytes, and the subjects that may be published to."""
+        subjects = self._settings.subjects
+        state = await log_state(self._client, self._settings.dlq_stream, subjects.log)
+        self._reader = LogReader(self._client, state.stream, subjects.log)
+        self._allowed = self._settings.redrive_subjects or await self._event_subjects(subjects)
+
+    async def all(
+        self, redrives: Iterable[_Redrive], progress: Progress | None
+    ) -> tuple[Counter[str], dict[str, str]]:
+        """Every group side by side; returns the outcomes, and why groups were stopped."""
+        groups: dict[str, list[_Redrive]] = {}
+        for redrive in redrives:
+            groups.setdefault(redrive.group_id, []).append(redrive)
+        outcomes: Counter[str] = Counter()
+        stopped: dict[str, str] = {}
+        planned = sum(len(group) for group in groups.values())
+
+        async def one_group(group_id: str, group: list[_Redrive]) -> None:
+            if reason := await self._ramp(group, outcomes, lambda: progress and progress(outcomes, planned)):
+                stopped[group_id] = reason
+
+        async with asyncio.TaskGroup() as tasks:
+            for group_id, group in groups.items():
+                tasks.create_task(one_group(group_id, group))
+        return outcomes, stopped
+
+    async def _ramp(
+        self, group: list[_Redrive], outcomes: Counter[str], tell: Callable[[], object]
+    ) -> str | None:
+        rest = group
+        for size in STAGES:
+            stage, rest = rest[:size], rest[size:] if size else []
+            if not stage:
+                return None
+            results = Counter(await asyncio.gather(*(self._one(redrive) for redrive in stage)))
+            outcomes.update(results)
+            tell()
+            if rest and not results["succeeded"]:
+                reason = f"none of {len(stage)} succeeded: " + ", ".join(
+                    f"{count} {state}" for state, count in results.most_common()
+                )
+                for redrive in rest:
+                    self._mark(redrive, "cancelled", reason)
+                outcomes["cancelled"] += len(rest)
+                return reason
+        return None
+
+    async def _one(self, redrive: _Redrive) -> str:
+        """One redrive from the outbox to its outcome, which is also told to the log."""
+        try:
+            event = await self._event(redrive)
+        except RefusedError as error:
+            return await self._ended(redrive, "refused", str(error))
+        except ExpiredError as error:
+            return await self._ended(redrive, "expired", str(error))
+        outcome = self._follower.expect(redrive.id)
+        try:
+            async with self._pace:
+                await self._tell(redrive, "published", None)
+                await self._publish(redrive, event)
+            self._mark(redrive, "published", None)
+            async with asyncio.timeout(self._settings.redrive_timeout_seconds):
+                return await outcome
+        except NoStreamResponseError:
+            return await self._ended(redrive, "unroutable", f"no stream captures {event.subject}")
+        except RefusedError as error:
+            return await self._ended(redrive, "refused", str(error))
+        except TimeoutError:
+            seconds = self._settings.redrive_timeout_seconds
+            return await self._ended(redrive, "outcome_unknown", f"silent for {seconds:.0f} s")
+        finally:
+            self._follower.forget(redrive.id)
+
+    async def _event(self, redrive: _Redrive) -> Event:
+        if redrive.dlq_sequence is None:
+            raise ExpiredError("it was stored by an older monitor, without its place in the stream")
+        message = await self._reader.read_raw(redrive.dlq_sequence)
+        if message is None or message.sequence != redrive.dlq_sequence:
+            raise ExpiredError("the stream no longer holds its dead letter")
+        event = await original_event(self._js, message)
+        check_subject(event.subject, self._allowed, self._settings.subjects)
+        return event
+
+    async def _publish(self, redrive: _Redrive, event: Event) -> None:
+        headers = event.headers | {
+            "Nats-Msg-Id": redrive.id,
+            "Dlq-Redrive-Id": redrive.id,
+            "Dlq-Redrive-Of": redrive.failure_id,
+            "Dlq-Redrive-Attempt": str(redrive.attempt),
+        }
+        if redrive.addressed_to:
+            headers["Dlq-Redrive-For"] = redrive.addressed_to
+        size = len(event.body) + sum(len(k.encode()) + len(v.encode()) + 4 for k, v in headers.items())
+        if size + 100 > self._client.max_payload:  # the server would drop the connection
+            raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
+        await self._until_known(event, headers)
+
+    async def _until_known(self, event: Event, headers: dict[str, str]) -> None:
+        """Publish; a publish that timed out may have landed, so it is repeated under its id."""
+        for pause in (0.2, 1.0, 3.0):
+            try:
+                await self._js.publish(event.subject, event.body, headers=headers, timeout=5)
+            except NoStreamResponseError:
+                raise
+            except (nats.errors.TimeoutError, nats.errors.NoServersError) as error:
+                logger.warning("Publishing to %s: %r, trying again", event.subject, error)
+                await asyncio.sleep(pause)
+            except (nats.errors.Error, APIError) as error:
+                raise RefusedError(f"the server refused it: {error}") from error
+            else:
+                return
+        raise ServerUnavailableError(
+            f"NATS does not acknowledge what is published to {event.subject}: the batch stays"
+            " running, and the next run takes it up."
+        )
+
+    async def _ended(self, redrive: _Redrive, state: str, reason: str) -> str:
+        await self._tell(redrive, state, reason)
+        self._mark(redrive, state, reason)
+        return state
+
+    async def _tell(self, redrive: _Redrive, kind: str, reason: str | None) -> None:
+        body = encode_case_event(
+            failure_id=redrive.failure_id,
+            redrive_id=redrive.id,
+            batch_id=self._batch_id,
+            attempt=redrive.attempt,
+            trigger=self._trigger,
+            consumer=redrive.addressed_to,
+            actor=self._actor,
+            reason=reason,
+            at=datetime.now(UTC),
+        )
+        await self._js.publish(
+            self._settings.subjects.redrive(kind),
+            body,
+            headers={"Nats-Msg-Id": f"{redrive.id}-{kind}"},
+            timeout=5,
+        )
+
+    def _mark(self, redrive: _Redrive, state: str, reason: str | None) -> None:
+        published = ", published_at = now()" if state == "published" else ", ended_at = now()"
+        self._connection.execute(
+            f"UPDATE redrives SET state = %s, state_reason = %s{published}"  # type: ignore[arg-type]  # noqa: S608
+            " WHERE id = %s AND state IN ('planned', 'published')",
+            [state, reason, redrive.id],
+        )
+
+    async def _event_subjects(self, subjects: Subjects) -> list[str]:
+        """The subjects of the event streams, which a redrive may publish to by default."""
+        try:
+            info = await self._js.stream_info(self._settings.events_stream)
+        except APIError:
+            return list(subjects.events)
+        return list(info.config.subjects or subjects.events)
+
+
+class _Pace:
+    """At most so many publishes a second, evenly spaced."""
+
+    def __init__(self, per_second: float) -> None:
+        self._interval = 1 / per_second
+        self._next = 0.0
+
+    async def __aenter__(self) -> None:
+        now = asyncio.get_running_loop().time()
+        start = max(self._next, now)
+        self._next = start + self._interval
+        await asyncio.sleep(start - now)
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+def _take(connection: Connection[Any], batch_id: str) -> tuple[str, str]:
+    row = connection.execute(
+        "UPDATE redrive_batches SET state = 'running' WHERE id = %s"
+        " AND state IN ('planned', 'running') RETURNING trigger, requested_by",
+        [batch_id],
+    ).fetchone()
+    if row is None:
+        raise RedriveError(f"There is no batch {batch_id} that is still to be run.")
+    return row[0], row[1]
+
+
+def _load(connection: Connection[Any], batch_id: str) -> list[_Redrive]:
+    rows = connection.execute(
+        "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"
+        " r.addressed_to, f.dlq_sequence FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"
+        " ORDER BY f.dlq_timestamp, r.id",
+        [batch_id],
+    )
+    return [_Redrive(*row) for row in rows]
+
+
+def _end(connection: Connection[Any], batch_id: str, stopped: dict[str, str]) -> None:
+    state = "aborted" if stopped else "done"
+    reason = "; ".join(f"{group}: {why}" for group, why in stopped.items()) or None
+    connection.execute(
+        "UPDATE redrive_batches SET state = %s, state_reason = %s, ended_at = now() WHERE id = %s",
+        [state, reason, batch_id],
+    )

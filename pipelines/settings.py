@@ -1,0 +1,116 @@
+"""Every setting of the platform, and the only reader of the environment (`DLQ_*`).
+
+A value comes from, in this order: an argument, the environment, `endpoints.json` in `DLQ_HOME`
+(which `dlq up` writes while its servers run), the default.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipelines.deadletter.subjects import Subjects
+from pipelines.errors import SettingsError
+from pipelines.jetstream.streams import StreamNames
+
+ENDPOINTS_FILE = "endpoints.json"
+
+
+class Settings(BaseSettings):
+    """Where the servers are, what the streams are called, how far the work may go."""
+
+    model_config = SettingsConfigDict(env_prefix="DLQ_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path(".dlq"), description="folder of the embedded servers and the lake")
+    nats_url: str = Field("nats://127.0.0.1:4222", description="comma-separated server addresses")
+    nats_creds: Path | None = Field(None, description="NATS credentials file")
+    postgres_dsn: SecretStr = Field(
+        SecretStr("postgresql://127.0.0.1:5432/dlq"), description="PostgreSQL connection string"
+    )
+    lake_uri: str = Field("", description="folder of the Delta tables; default DLQ_HOME/lake")
+
+    subject_prefix: str = Field("sahool", pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    events_stream: str = "SAHOOL_EVENTS"
+    dlq_stream: str = "SAHOOL_DLQ"
+    totals_stream: str = "SAHOOL_TOTALS"
+
+    drain_batch_messages: int = Field(5_000, ge=1, description="most messages in one commit")
+    drain_batch_bytes: int = Field(32 << 20, ge=1, description="most body bytes in one commit")
+    drain_lock_seconds: float = Field(60, gt=0, description="how long to wait for another drain")
+    redaction_key: SecretStr | None = Field(None, description="key of the masks' stable hashes")
+
+    redrive_cap: int = Field(3, ge=1, description="failed redrives after which a case is parked")
+    redrive_per_second: float = Field(50, gt=0, description="most redrives a second")
+    redrive_timeout_seconds: float = Field(
+        60, gt=0, description="silence after which an outcome is unknown"
+    )
+    redrive_subjects: list[str] = Field(
+        [], description="filters of subjects a redrive may publish to; default the event streams'"
+    )
+    transient_error_types: list[str] = Field(
+        ["TimeoutError", "ConnectionError"], description="what redrive-transient takes"
+    )
+
+    @property
+    def subjects(self) -> Subjects:
+        """The subjects below the prefix."""
+        return Subjects(self.subject_prefix)
+
+    @property
+    def stream_names(self) -> StreamNames:
+        """The streams and what they hold."""
+        return StreamNames(
+            self.events_stream, self.dlq_stream, self.totals_stream, self.subjects
+        )
+
+    @property
+    def lake(self) -> str:
+        """Where the lake is: a folder or an object store's URI."""
+        return self.lake_uri or str((self.home / "lake").absolute())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (signature of pydantic-settings)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[Any, ...]:
+        """Arguments, environment, then the running embedded servers."""
+
+        def running_servers() -> dict[str, Any]:
+            home = init_settings().get("home") or env_settings().get("home") or ".dlq"
+            file = Path(home) / ENDPOINTS_FILE
+            return json.loads(file.read_text()) if file.is_file() else {}
+
+        return (init_settings, env_settings, running_servers)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """The settings in force; `overrides` that are None count as not given.
+
+    Raises SettingsError naming the first setting that makes no sense.
+    """
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "DLQ_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(f"{name} makes no sense: {first['msg']}.") from error
+    except ValueError as error:
+        raise SettingsError(f"A DLQ_* setting can not be read: {error}.") from error
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment in which a child process sees the same servers and lake."""
+    return {
+        **os.environ,
+        "DLQ_HOME": str(settings.home.absolute()),
+        "DLQ_NATS_URL": settings.nats_url,
+        "DLQ_POSTGRES_DSN": settings.postgres_dsn.get_secret_value(),
+        "DLQ_LAKE_URI": settings.lake,
+    }

@@ -1,0 +1,92 @@
+"""The lake as DuckDB tables: views over the live files of each table's log.
+
+Never a glob: a folder also holds files that are in no log entry, and those of older versions.
+"""
+
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from pipelines.errors import QueryError
+from pipelines.stores.lake import LAYOUTS, Lake
+
+_TYPES = {pl.String: "VARCHAR", pl.Int64: "BIGINT", pl.Date: "DATE", pl.Datetime: "TIMESTAMPTZ"}
+
+
+def connect(lake: Lake, *, is_read_only: bool = False) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB, in UTC, with the lake's tables as views.
+
+    With `is_read_only` nothing but the lake's files can be read and no file written, for SQL that
+    a person typed. Raises QueryError where the lake can not be read.
+    """
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        for statement in base_views(lake).values():
+            connection.execute(statement)
+    except duckdb.Error as error:
+        raise QueryError(f"The lake at {lake.uri} can not be read: {error}") from error
+    if is_read_only:
+        lock(connection, lake)
+    return connection
+
+
+def lock(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """No access but to the lake, and no way to change that."""
+    connection.execute("SET allowed_directories = [$folder]".replace("$folder", _quoted(lake.uri)))
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET memory_limit = '4GB'")
+    connection.execute("SET lock_configuration = true")
+
+
+def base_views(lake: Lake) -> dict[str, str]:
+    """For each table of the log, the statement that makes it a view over its live files."""
+    return {
+        name: f"CREATE OR REPLACE VIEW {name} AS {_select(lake, name)};" for name in LAYOUTS
+    }
+
+
+def mart_views(lake: Lake, names: list[str]) -> dict[str, str]:
+    """The same for the marts that have been built."""
+    return {
+        name: f"CREATE OR REPLACE VIEW mart_{name} AS"
+        f" SELECT * FROM read_parquet([{', '.join(map(_quoted, files))}]);"
+        for name in names
+        if (files := lake.files(f"marts/{name}"))
+    }
+
+
+def write_views_file(lake: Lake, statements: list[str]) -> Path | None:
+    """Write `views.sql` beside a local lake, so that a plain DuckDB shell sees its tables."""
+    if "://" in lake.uri:
+        return None
+    head = (
+        "-- The lake's tables for a DuckDB shell: duckdb -init views.sql\n"
+        "-- Written by every drain and by `dlq views`; the file list is that of this moment.\n"
+        "SET TimeZone = 'UTC';\n"
+    )
+    file = Path(lake.uri) / "views.sql"
+    fresh = file.with_suffix(".new")
+    fresh.write_text(head + "\n".join(statements) + "\n", encoding="utf-8")
+    fresh.replace(file)
+    return file
+
+
+def _select(lake: Lake, name: str) -> str:
+    layout = LAYOUTS[name]
+    files = lake.files(name)
+    if not files:
+        columns = ", ".join(
+            f"NULL::{_TYPES[type(dtype)]} AS {column}" for column, dtype in layout.schema.items()
+        )
+        return f"SELECT {columns} WHERE false"
+    # dlq_date is in the folders' names, not in the files.
+    partitioned = ", hive_partitioning = true, hive_types = {'dlq_date': DATE}"
+    options = "union_by_name = true" + (partitioned if layout.partition_by else "")
+    columns = ", ".join(layout.schema)
+    return f"SELECT {columns} FROM read_parquet([{', '.join(map(_quoted, files))}], {options})"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

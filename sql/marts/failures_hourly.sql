@@ -1,0 +1,19 @@
+-- When failures happened.
+--
+-- Grain: one row per hour, service and error_class that has a case; hours without are absent.
+--   hour_at        start of the hour of dlq_timestamp, UTC
+--   service        the service that failed, else the one that published
+--   error_class    last segment of the exception's type
+--   failure_count  cases
+--   group_count    distinct failure groups
+--   tenant_count   distinct tenants
+SELECT
+    DATE_TRUNC('hour', opened_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour_at,
+    service,
+    error_class,
+    COUNT(*) AS failure_count,
+    COUNT(DISTINCT group_id) AS group_count,
+    COUNT(DISTINCT tenant_id) AS tenant_count
+FROM cases
+GROUP BY hour_at, service, error_class
+ORDER BY hour_at, service, error_class

@@ -1,0 +1,77 @@
+"""Real servers for tests: one NATS and one PostgreSQL per session, others on demand.
+
+`DLQ_TEST_POSTGRES_BIN` names the bin folder of another PostgreSQL to test against.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pipelines.embedded import NatsServer, PostgresServer
+
+POSTGRES_BIN = os.environ.get("DLQ_TEST_POSTGRES_BIN")
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """The session's NATS with JetStream. Tests share it: use subjects and streams of your own."""
+    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nats_url(nats_server: NatsServer) -> str:
+    return nats_server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """The session's PostgreSQL. Tests take a `database_dsn` of their own from it."""
+    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+        try:
+            yield server
+        finally:
+            server.remove()  # as root the data may be outside the temporary folder
+
+
+@pytest.fixture
+def database_dsn(postgres_server: PostgresServer) -> Iterator[str]:
+    """A fresh, empty database, dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def nats_server_factory(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
+    """Starts NATS servers that a test may kill; one home per server, unless `home` is given."""
+    with ExitStack() as running:
+
+        def start(home: Path | None = None, **options: object) -> NatsServer:
+            home = home or tmp_path / f"nats-{uuid.uuid4().hex[:6]}"
+            return running.enter_context(NatsServer(home, **options))
+
+        yield start
+
+
+@pytest.fixture
+def postgres_server_factory(tmp_path: Path) -> Iterator[Callable[..., PostgresServer]]:
+    """Starts PostgreSQL servers that a test may kill; see `nats_server_factory`."""
+    with ExitStack() as running:
+
+        def start(home: Path | None = None, **options: object) -> PostgresServer:
+            server = postgres(home or tmp_path / f"postgres-{uuid.uuid4().hex[:6]}", **options)
+            running.callback(server.remove)
+            return running.enter_context(server)
+
+        yield start
+
+
+def postgres(home: Path, **options: object) -> PostgresServer:
+    """A PostgreSQL for tests: not durable, of the version that the environment asks for."""
+    bin_dir = Path(POSTGRES_BIN) if POSTGRES_BIN else None
+    return PostgresServer(home, **{"durable": False, "bin_dir": bin_dir, **options})

@@ -1,0 +1,39 @@
+"""A platform of its own for each test: prefix, streams, database and lake."""
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+import nats
+from pipelines.jetstream.streams import ensure_streams
+from pipelines.settings import Settings
+from pipelines.stores.database import migrate
+
+
+@pytest.fixture
+def settings(nats_url: str, database_dsn: str, tmp_path: Path) -> Settings:
+    """Settings of a platform on the session's servers, with a migrated database."""
+    prefix = f"t{uuid.uuid4().hex[:8]}"
+    migrate(database_dsn)
+    return Settings(
+        home=tmp_path,
+        nats_url=nats_url,
+        postgres_dsn=database_dsn,
+        lake_uri=str(tmp_path / "lake"),
+        subject_prefix=prefix,
+        events_stream=f"EVENTS_{prefix}",
+        dlq_stream=f"DLQ_{prefix}",
+        totals_stream=f"TOTALS_{prefix}",
+    )
+
+
+@pytest.fixture
+async def client(settings: Settings) -> AsyncIterator[Client]:
+    """A connection to the session's NATS, on which the platform's streams exist."""
+    connection = await nats.connect(settings.nats_url)
+    await ensure_streams(connection.jetstream(), settings.stream_names)
+    yield connection
+    await connection.close()
