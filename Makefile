@@ -18,7 +18,7 @@ setup: .venv/.ready  ## make .venv with the locked versions (wheels only)
 	  $(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r <(sed -n '/^uv==/,/# via/p' requirements.lock); \
 	  UV=$(BIN)/uv; \
 	else $$UV venv --quiet --allow-existing --python $(PYTHON) .venv; fi; \
-	$$UV pip sync --quiet --python $(BIN)/python --require-hashes --only-binary :all: requirements.lock && \
+	$$UV pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes --only-binary :all: requirements.lock && \
 	$$UV pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -9,15 +9,19 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import duckdb
 import nats.errors
 import polars as pl
 from nats.js.errors import Error as JetStreamError
+from psycopg.rows import dict_row
 
 from pipelines.analysis.marts import MARTS, build_marts, view_statements
+from pipelines.deadletter.ids import is_uuid
 from pipelines.drain.run import DrainReport, drain
 from pipelines.drain.run import Progress as DrainProgress
-from pipelines.errors import StreamError
+from pipelines.errors import QueryError, StreamError
 from pipelines.jetstream.connection import connected
+from pipelines.jetstream.reader import log_state
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.redrive.plan import Plan, Selection, freeze, plan
 from pipelines.redrive.run import Progress as RedriveProgress
@@ -25,7 +29,7 @@ from pipelines.redrive.run import RedriveReport, run_batch, unfinished_batches
 from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
 from pipelines.stores.lake import Lake
-from pipelines.stores.lake_sql import base_views, connect, mart_views, write_views_file
+from pipelines.stores.lake_sql import base_views, connect, lock, mart_views, write_views_file
 from pipelines.stores.mart_tables import replace_marts
 
 
@@ -144,3 +148,125 @@ async def redrive(
 def transient_selection(settings: Settings) -> Selection:
     """What the scheduled redrive takes."""
     return Selection(error_types=tuple(settings.transient_error_types))
+
+
+def query(settings: Settings, statement: str) -> pl.DataFrame:
+    """The rows of one SELECT or EXPLAIN over the lake, which can change nothing.
+
+    Raises QueryError for any other statement, and where DuckDB refuses it.
+    """
+    lake = Lake(settings.lake)
+    with connect(lake) as connection:
+        try:
+            for view in [
+                *view_statements(settings.redrive_cap),
+                *mart_views(lake, list(MARTS)).values(),
+            ]:
+                connection.execute(view)
+            lock(connection, lake)
+            statements = connection.extract_statements(statement)
+            if len(statements) != 1 or statements[0].type not in _READ_ONLY:
+                raise QueryError("Give exactly one SELECT or EXPLAIN statement.")
+            return pl.DataFrame(connection.sql(statement).to_arrow_table())
+        except duckdb.Error as error:
+            raise QueryError(f"DuckDB refused the statement: {error}") from error
+
+
+_READ_ONLY = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+
+
+def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
+    """One row of failed_events, by the first digits of its id, or the latest of a group.
+
+    Raises QueryError where nothing, or more than one failure, matches.
+    """
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        cursor = connection.cursor(row_factory=dict_row)
+        found = cursor.execute(
+            "SELECT * FROM failed_events WHERE starts_with(id::text, lower(%s)) LIMIT 2", [prefix]
+        ).fetchall()
+        if not found:
+            found = cursor.execute(
+                "SELECT * FROM failed_events WHERE group_id = lower(%s)"
+                " ORDER BY (status IN ('pending', 'parked')) DESC, dlq_timestamp DESC LIMIT 1",
+                [prefix],
+            ).fetchall()
+    if not found:
+        raise QueryError(
+            f"Neither a failure nor a group is called {prefix!r}: `dlq groups` lists groups, and"
+            " `dlq drain` brings in what is new."
+        )
+    if len(found) > 1:
+        raise QueryError(f"Several failures begin with {prefix!r}: give more of the id.")
+    return found[0]
+
+
+def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:
+    """What happened to a case after it was stored, in log order: at, what, by whom, reason."""
+    if not is_uuid(failure_id):
+        raise QueryError(f"{failure_id!r} is no failure id.")
+    with connect(Lake(settings.lake)) as connection:
+        return connection.execute(
+            'SELECT "at", kind, actor, reason FROM case_events WHERE failure_id = $id UNION ALL'
+            " SELECT dlq_timestamp, 'redrive.failed_again', service, error_type FROM dead_letters"
+            ' WHERE root_failure_id = $id ORDER BY "at"',
+            {"id": failure_id},
+        ).fetchall()
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformStatus:
+    """Where everything stands."""
+
+    stream: str
+    messages: int
+    first_sequence: int
+    last_sequence: int
+    sinks: dict[str, int]  # last sequence that each holds
+    failures: dict[str, int]  # failed_events by status
+    redrives: dict[str, int]  # by state
+    gaps: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+async def platform_status(settings: Settings) -> PlatformStatus:
+    """Stream, sinks, failures, redrives and gaps, as of now."""
+    async with connected(settings.nats_url, settings.nats_creds, "dlq status") as client:
+        state = await log_state(client, settings.dlq_stream, settings.subjects.log)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        row = connection.execute(
+            "SELECT epoch, last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
+        ).fetchone()
+        epoch, checkpoint = row or ("", 0)
+        failures = dict(
+            connection.execute(
+                "SELECT status, count(*) FROM failed_events GROUP BY 1 ORDER BY 2 DESC"
+            ).fetchall()
+        )
+        redrives = dict(
+            connection.execute(
+                "SELECT state, count(*) FROM redrives GROUP BY 1 ORDER BY 2 DESC"
+            ).fetchall()
+        )
+        gaps = connection.execute(
+            "SELECT CASE WHEN is_certain THEN 'Lost' ELSE 'Possibly lost' END || ': sequences '"
+            " || first_sequence || ' to ' || last_sequence || ' of ' || epoch || '; ' || reason"
+            " FROM stream_gaps ORDER BY found_at DESC LIMIT 10"
+        ).fetchall()
+    lake = Lake(settings.lake)
+    sinks = {"postgres": checkpoint} | {
+        f"lake {name}": lake.watermark(name, epoch) for name in ("dead_letters", "case_events")
+    }
+    return PlatformStatus(
+        state.stream,
+        state.message_count,
+        state.first_sequence,
+        state.last_sequence,
+        sinks,
+        failures,
+        redrives,
+        [gap for (gap,) in gaps],
+    )

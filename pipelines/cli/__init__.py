@@ -1,0 +1,54 @@
+"""The `dlq` command: one module per verb, loaded when it is called."""
+
+import importlib
+import sys
+
+try:
+    import click
+except ImportError:
+    click = None  # type: ignore[assignment]
+
+VERBS = {
+    "up": "servers, Prefect UI and scheduled flows until Ctrl-C",
+    "demo": "the whole story once, on servers of its own, then a summary",
+    "migrate": "make the tables and streams that are missing",
+    "drain": "bring what failed into the lake and Postgres",
+    "marts": "compute the tables that explain the failures",
+    "groups": "failures alike, with their state and what to do",
+    "show": "one failure or one group, with its trace and history",
+    "redrive": "publish failures again to the consumer that failed (retry, replay)",
+    "sql": "one SELECT over the lake",
+    "status": "stream, sinks, open failures and redrives at a glance",
+    "views": "write views.sql, for a DuckDB shell, beside the lake",
+}
+
+
+def main() -> None:
+    """Run `dlq`; without the `pipelines` extra, say how to install it."""
+    if click is None:
+        sys.exit("The dlq command needs the jobs: pip install 'sahool-dlq[pipelines,embedded]'.")
+    _command()(prog_name="dlq")
+
+
+def _command() -> "click.Group":
+    class Verbs(click.Group):
+        def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+            return list(VERBS)
+
+        def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+            if name not in VERBS:
+                return None
+            module = importlib.import_module(f"pipelines.cli.{name}")
+            command: click.Command = module.command
+            return command
+
+        def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+            with formatter.section("Verbs"):
+                formatter.write_dl(list(VERBS.items()))
+
+    return Verbs(
+        help="Dead letters of NATS JetStream: drain, explain, redrive.\n\n"
+        "Settings come from DLQ_* in the environment, from a running `dlq up`, or from flags.",
+        epilog="dlq VERB --help says more.",
+        no_args_is_help=True,
+    )

@@ -9,21 +9,27 @@ need; the ids that the platform made itself.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal
 
 import msgspec
 import polars as pl
 
-from pipelines.deadletter import sensitive
+from pipelines.deadletter import json_text
+from pipelines.deadletter import secret_patterns as patterns
 from pipelines.deadletter.record import (
     FREE_TEXT_COLUMNS,
     JSON_COLUMNS,
     LONG_TEXT_LIMIT,
     TEXT_LIMITS,
+)
+from pipelines.deadletter.secret_keys import (
+    KeyKind,
+    assignment_pattern,
+    is_code,
+    key_kinds,
+    name_hint,
 )
 
 __all__ = ["LABEL_COLUMNS", "RedactionRules", "Redactor"]
@@ -46,11 +52,10 @@ LABEL_COLUMNS = (
 )
 """Short texts that producers choose: every pattern but cards and phones, which ids look like."""
 
-_MARK = re.compile(sensitive.MARK)
-_STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)?')
-_NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]')
-_SCALAR = re.compile(r"[^\s,\]}]+")
-_BASE64 = re.compile(r'\s*\{\s*"base64"\s*:\s*"([A-Za-z0-9+/_-]*)=*"\s*\}\s*')
+_MARK = re.compile(patterns.MARK)
+_BASE64 = re.compile(r'\s*\{\s*"base64"\s*:\s*"((?:[A-Za-z0-9+/_-]|\\/)*)=*"\s*\}\s*')
+_QUOTED = re.compile(r"""([bruBRU]?\\*["'])(.*?)(\\*["']|)""", re.DOTALL)
+_NAME_START = re.compile(r"[A-Za-z0-9_.-]*$")
 _MAX_NESTING = 8  # JSON within strings within JSON; what is deeper is read as text
 
 
@@ -76,11 +81,10 @@ class Redactor:
         rules = rules or RedactionRules()
         self._key = hashlib.blake2b(key).digest() if key else None
         self._extra = [(name, _compiled(name, text)) for name, text in rules.patterns.items()]
-        self._assignment = sensitive.assignment_pattern(rules.keys)
-        self._is_sensitive = lru_cache(10_000)(sensitive.key_test(rules.keys, rules.allow_keys))
-        self._needles = sensitive.needles(rules.keys)
-        self._is_allowed = sensitive.
-        self._prefilters = sensitive.prefilters(rules.keys, list(rules.patterns.values()))
+        self._kind = key_kinds(rules.keys, rules.allow_keys)
+        self._hint = re.compile(f"{name_hint(rules.keys)}|auth")
+        self._assignment = assignment_pattern(rules.keys, patterns.MARK)
+        self._prefilters = patterns.prefilters(rules.keys, list(rules.patterns.values()))
 
     # Text
 
@@ -92,16 +96,16 @@ class Redactor:
         """A short text without secrets; digits stay, since ids look like cards and phones."""
         return self._text(text, has_numbers=False)
 
-    def redact_json(self, json_text: str) -> str:
+    def redact_json(self, text: str) -> str:
         """JSON text without secrets; malformed JSON is redacted as text."""
-        return self._json(json_text, 0) if _is_json(json_text) else self._text(json_text)
+        return self._json(text, 0) if json_text.is_json(text) else self._text(text)
 
-    def redact_base64(self, json_text: str) -> str:
+    def redact_base64(self, text: str) -> str:
         """`{"base64": "…"}` without the bytes, which nothing can look into."""
-        if json_text == (noted := _BASE64.sub(_byte_count, json_text)):
-            is_noted = sensitive.BASE64_NOTE.fullmatch(json_text)
-            return json_text if is_noted else self.redact_json(json_text)
-        return noted
+        if content := _BASE64.fullmatch(text):
+            size = len(content[1].replace("\\", "")) * 3 // 4
+            return f'{{"base64": "[redacted {size} bytes]"}}'
+        return self.redact_json(text)
 
     # Batches
 
@@ -145,49 +149,71 @@ class Redactor:
     # One string
 
     def _string(self, text: str, depth: int) -> str:
-        if depth < _MAX_NESTING and text.lstrip(" \t\r\n")[:1] in ("{", "[") and _is_json(text):
+        if (
+            depth < _MAX_NESTING
+            and text.lstrip(" \t\r\n")[:1] in ("{", "[")
+            and json_text.is_json(text)
+        ):
             return self._json(text, depth)
         return self._text(text)
 
     def _text(self, text: str, *, has_numbers: bool = True) -> str:
         # Python's regular expressions are slow: each waits for a sign that it could match.
         has_sign = "=" in text or ":" in text
-        if not has_sign and "@" not in text and len(text) < sensitive.SHORTEST:
+        if not has_sign and "@" not in text and len(text) < patterns.SHORTEST:
             return self._extras(text)
         folded = text.lower()
         if "private key" in folded:
-            text = sensitive.PRIVATE_KEY.sub(self._whole("private_key"), text)
+            text = patterns.PRIVATE_KEY.sub(self._whole("private_key"), text)
         if has_sign:
             if "authorization" in folded:
-                text = sensitive.AUTHORIZATION.sub(self._tail("authorization"), text)
+                text = patterns.AUTHORIZATION.sub(self._tail("authorization"), text)
             if "cookie" in folded:
-                text = sensitive.COOKIE.sub(self._tail("cookie"), text)
-            if any(needle in folded for needle in self._needles):
-                text = self._assignment.sub(self._assigned, text)
+                text = patterns.COOKIE.sub(self._tail("cookie"), text)
+            if self._hint.search(folded):
+                text = self._assignments(text)
         if "@" in text:
-            text = sensitive.URL_LOGIN.sub(self._tail("credentials"), text)
-            text = sensitive.NATS_TOKEN.sub(self._tail("credentials"), text)
-            text = sensitive.EMAIL.sub(self._whole("email"), text)
+            text = patterns.LOGIN.sub(self._tail("credentials"), text)
+            text = patterns.EMAIL.sub(self._whole("email"), text)
         if "eyJ" in text:
-            text = sensitive.JWT.sub(self._whole("jwt"), text)
-        if any(needle in text for needle in sensitive.VENDOR_NEEDLES):
-            text = sensitive.VENDOR_TOKEN.sub(self._whole("token"), text)
+            text = patterns.JWT.sub(self._whole("jwt"), text)
+        if any(needle in text for needle in patterns.VENDOR_NEEDLES):
+            text = patterns.VENDOR_TOKEN.sub(self._whole("token"), text)
         if "bearer" in folded:
-            text = sensitive.BEARER.sub(self._tail("authorization"), text)
+            text = patterns.BEARER.sub(self._tail("authorization"), text)
         if "basic" in folded:
-            text = sensitive.BASIC.sub(self._basic, text)
-        if has_numbers and sensitive.DIGITS.search(text):
-            text = sensitive.LABELLED_PHONE.sub(self._tail("phone"), text)
-            text = sensitive.CARD.sub(self._card, text)
-            text = sensitive.PHONE.sub(self._whole("phone"), text)
+            text = patterns.BASIC.sub(self._basic, text)
+        if has_numbers and patterns.DIGITS.search(text):
+            text = patterns.LABELLED_PHONE.sub(self._tail("phone"), text)
+            text = patterns.CARD.sub(self._card, text)
+            text = patterns.PHONE.sub(self._whole("phone"), text)
         return self._extras(text)
 
     def _extras(self, text: str) -> str:
         for name, pattern in self._extra:
-            parts = re.split(f"({sensitive.MARK})", text)  # marks stand at the odd places
+            parts = re.split(f"({patterns.MARK})", text)  # marks stand at the odd places
             parts[::2] = [pattern.sub(self._whole(name), part) for part in parts[::2]]
             text = "".join(parts)
         return text
+
+    def _assignments(self, text: str) -> str:
+        pieces: list[str] = []
+        copied = position = 0
+        while match := self._assignment.search(text, position):
+            position = match.end()
+            if match["name"] is None:
+                continue
+            before = _NAME_START.search(text[max(0, match.start() - 40) : match.start()])
+            key = (before[0] if before else "") + match["name"]
+            if self._kind(key) != "secret" or is_code(key, match):
+                position = match.end("name")  # what follows may be an assignment itself
+                continue
+            quote, inner, end = _unquoted(match["value"])
+            if inner and not _MARK.fullmatch(inner):
+                pieces += text[copied : match.start("value")], quote, self._mask("secret", inner)
+                pieces.append(end)
+                copied = match.end()
+        return "".join([*pieces, text[copied:]])
 
     def _mask(self, kind: str, value: str) -> str:
         if self._key is None:
@@ -210,21 +236,10 @@ class Redactor:
         return mask
 
     def _basic(self, match: re.Match[str]) -> str:
-        return self._tail("authorization")(match) if sensitive.is_login(match[2]) else match[0]
+        return self._tail("authorization")(match) if patterns.is_login(match[1]) else match[0]
 
     def _card(self, match: re.Match[str]) -> str:
-        return self._mask("card", match[0]) if sensitive.is_card(match[0]) else match[0]
-
-    def _assigned(self, match: re.Match[str]) -> str:
-        if match["key"] is None:
-            return match[0]
-        key = sensitive.whole_key(match)
-        if not self._is_sensitive(key) or sensitive.is_code(key, match):
-            return match[0]
-        quote, inner, end = sensitive.unquoted(match["value"])
-        if not inner or _MARK.fullmatch(inner):
-            return match[0]
-        return match["key"] + match["sep"] + quote + self._mask("secret", inner) + end
+        return self._mask("card", match[0]) if patterns.is_card(match[0]) else match[0]
 
     # JSON
 
@@ -232,73 +247,48 @@ class Redactor:
         """Valid JSON, copied verbatim but for the strings and values that are masked."""
         pieces: list[str] = []
         copied = position = 0
-        while match := _STRING.search(text, position):
+        while match := json_text.STRING.search(text, position):
             position = match.end()
-            string = _decoded(match[1])
-            if match[2] is None:
-                new = self._string(string, depth + 1)
-            else:
-                new = self._key_text(string)
-                is_allowed = self._is_allowed(string)
-                if is_allowed or self._is_sensitive(string) or sensitive.is_phone(string):
-                    end = _value_end(text, position)
-                    value = text[position:end]
-                    masked = value if is_allowed else self._value(string, value, depth)
-                    if new != string or masked != value:
-                        pieces += text[copied : match.start()], _spelled(match[1], string, new)
-                        pieces += match[2], masked
-                        copied = end
-                    position = end
-                    continue
+            string = json_text.decoded(match[1])
+            colon = match[2]
+            new = self._string(string, depth + 1) if colon is None else self._text(string)
             if new != string:
-                pieces += text[copied : match.start()], _spelled(match[1], string, new)
-                copied = match.end() - len(match[2] or "")
+                pieces += (
+                    text[copied : match.start()],
+                    json_text.spelled(match[1], new),
+                    colon or "",
+                )
+                copied = position
+            if colon is not None and (kind := self._kind(string)) != "plain":
+                position = json_text.value_end(text, match.end())
+                value = text[match.end() : position]
+                masked = self._value(kind, value, depth)
+                if masked != value:
+                    pieces += text[copied : match.end()], masked
+                    copied = position
         return "".join([*pieces, text[copied:]]) if pieces else text
 
-    def _value(self, key: str, value: str, depth: int) -> str:
-        """The JSON value of a sensitive key, or of one that names phone numbers."""
-        content = _decoded(value[1:-1]) if value.startswith('"') else value
-        if self._is_sensitive(key):
+    def _value(self, kind: KeyKind, value: str, depth: int) -> str:
+        """The JSON value of a key that tells something about it."""
+        if kind == "allowed":
+            return value
+        content = json_text.decoded(value[1:-1]) if value.startswith('"') else value
+        if kind == "secret":
             return value if _MARK.fullmatch(content) else f'"{self._mask("secret", content)}"'
         if not value.startswith('"'):
             return self._json(value, depth)
-        if sensitive.LOCAL_PHONE.fullmatch(content):
+        if patterns.LOCAL_PHONE.fullmatch(content):
             return f'"{self._mask("phone", content)}"'
-        return _spelled(value[1:-1], content, self._string(content, depth + 1))
+        new = self._string(content, depth + 1)
+        return value if new == content else json_text.spelled(value[1:-1], new)
 
 
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _decoded(raw: str) -> str:
-    return str(json.loads(f'"{raw}"', strict=False)) if "\\" in raw else raw
-
-
-def _spelled(raw: str, old: str, new: str) -> str:
-    """The JSON string of `new`; as it was written where nothing changed."""
-    return f'"{raw}"' if new == old else json.dumps(new, ensure_ascii="\\u" in raw)
-
-
-def _value_end(text: str, start: int) -> int:
-    """Where the JSON value that begins at `start` ends."""
-    if text[start] not in '"[{':
-        scalar = _SCALAR.match(text, start)
-        return scalar.end() if scalar else start
-    depth = 0
-    for match in _NESTING.finditer(text, start):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
-        if depth == 0:
-            return match.end()
-    return len(text)
-
-
-def _byte_count(match: re.Match[str]) -> str:
-    return f'{{"base64": "[redacted {len(match[1]) * 3 // 4} bytes]"}}'
+def _unquoted(value: str) -> tuple[str, str, str]:
+    """Opening quote, content and closing quote (or stray backslashes) of an assigned value."""
+    if match := _QUOTED.fullmatch(value):
+        return match[1], match[2], match[3]
+    inner = value.rstrip("\\")
+    return "", inner, value[len(inner) :]
 
 
 def _cells(column: pl.Series, rows: pl.Series) -> list[tuple[int, str]]:

@@ -47,8 +47,8 @@ _NAMER = (
     "(?:"
     + _word(
         "constraint relation table columns? attribute operation index schema sequence view "
-        "function method class module type field argument parameter property variable option named? reading "
-        "invoke because import extension directive filter codec keyword"
+        "function method class module type field argument parameter property variable option "
+        "named? reading invoke because import extension directive filter codec keyword"
     )
     + "|for key|value of)"
 )
@@ -58,7 +58,9 @@ _TYPE = (
 )
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
 _DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +"
-_CLOCK = r"[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]+)?(?: ?(?:Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2}))?"
+_ZONE = "(?: ?(?:Z|UTC|GMT|AM|PM|[+-][0-9]{2}:?[0-9]{2}))?"
+_CLOCK = "[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]+)?" + _ZONE
+_MINUTES = "[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?" + _ZONE
 _UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _HEX4 = "[0-9a-fA-F]{1,4}"
 _IPV6 = (
@@ -66,8 +68,8 @@ _IPV6 = (
     f"|(?:{_HEX4}:){{1,7}}:)"
 )
 _VALUE = (
-    r"(?:[bru]?'[^'\n]*'|[bru]?\"[^\"\n]*\"|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
-    r"|[^ \t\r\n,;()\[\]{}'\"<>" + KEPT + "]+)"
+    r"(?:[A-Za-z_.]+\([^()]*\)|[bru]?'[^'\n]*'|[bru]?\"[^\"\n]*\"|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
+    r"|[^ \t\r\n,;()\[\]{}'\"<>" + KEPT + r"-][^ \t\r\n,;()\[\]{}'\"<>]*|-[0-9]+)"
 )
 _UNIT = (
     "(?:[smhd]|[mun]s|secs?|mins?|[KMGTkmgt]i?[Bb]|[Bb]|%| ?(?:milliseconds?|seconds?|minutes?|"
@@ -79,8 +81,9 @@ _SHORTEN: tuple[Step, ...] = (
     Step(KEPT, ""),
     # Details, hints and statements that follow the verdict; libpq's second and later verdicts.
     Step(
-        r"(?:DETAIL:|HINT:|CONTEXT:|STATEMENT:|QUERY:|LINE [0-9]+:|\(Background on this error|\[SQL:|"
-        r"\[parameters:|debug_error_string = |dup key: \{|Is the server running |\nFATAL: |"
+        r"(?:DETAIL:|HINT:|CONTEXT:|STATEMENT:|QUERY:|LINE [0-9]+:|\(Background on this error|"
+        r"\[SQL:|\[parameters:|debug_error_string = |dup key: \{|, Topology Description: |"
+        r"Is the server running |\n(?:FATAL: |connection to server |could not connect to server: )|"
         r"Multiple connection attempts)(?s:.*)",
         "",
     ),
@@ -100,6 +103,7 @@ _SHORTEN: tuple[Step, ...] = (
     Step(r"HTTPS?(Connection(?:Pool)?)\(host=[^()]*\)|<HTTPS?(Connection)>", r"<HTTP\1\2>"),
     # Addresses of every kind.
     Step(r"[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n'\"<>()\[\]{},]+", "<url>"),
+    Step(r"(url: )/[^\n]*?( \(Caused by )", r"\1<url>\2"),
     Step(f"({_word('url uri')}:? )[^ \\t\\r\\n'\"(<]+", r"\1<url>"),
     Step(r"arn:aws[a-z-]*:[^ \t\r\n'\",)]+", "<arn>"),
     Step(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}", "<email>"),
@@ -110,13 +114,17 @@ _REPLACE: tuple[Step, ...] = (
     Step(
         f"({_word('errno winerror sqlstate signal ora-')}[ :=#(]{{0,3}}"
         f"|{_word('error err')}(?: #?|#)|{_word('code status returned response exit')}[ :=#]{{1,3}}"
-        f"|HTTP(?:/[0-9.]+)? |[(\\[])(-?[0-9A-Z]?[0-9]{{1,5}})([ ,.;:)\\]\"'}}]|$)",
-        rf"\1{KEPT}\2\3",
+        f"|HTTP(?:/[0-9.]+)? )(-?)([0-9A-Z]?[0-9]{{1,5}})([ ,.;:)\\]\"'}}]|$)",
+        rf"\1\2{KEPT}\3\4",
     ),
-    Step(r"\(" + KEPT + r"(-?[0-9]+)([^,0-9]|, [^'\"])", r"(\1\2"),
+    Step(r"(\(-?)([0-9]{1,5}, ?b?['\"])", rf"\1{KEPT}\2"),  # (1062, "Duplicate entry …
     Step(r"(^|[ :(])([45][0-9]{2})( [A-Z][a-z]|, message=)", rf"\1{KEPT}\2\3"),
     # Times, before anything else takes their numbers.
-    Step(rf"[0-9]{{4}}[-/][0-9]{{2}}[-/][0-9]{{2}}(?:[T ]{_CLOCK})?", "<time>"),
+    Step(
+        r"(?:[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}|[0-9]{1,2}/[0-9]{1,2}/[0-9]{2,4})"
+        rf"(?:[T ]{_MINUTES})?",
+        "<time>",
+    ),
     Step(
         rf"(?:{_DAY})?[0-9]{{1,2}}[ /-]{_MONTH}[ /-][0-9]{{2,4}}[ :]{_CLOCK}"
         rf"|(?:{_DAY})?{_MONTH} +[0-9]{{1,2}} {_CLOCK}(?: [0-9]{{4}})?|{_CLOCK}"
@@ -125,17 +133,29 @@ _REPLACE: tuple[Step, ...] = (
     ),
     # key=value and "id: value"
     Step(
-        rf"([A-Za-z_]*{_word('code status errno type state')}=)([^ \t\r\n,;()\[\]{{}}'\"<>]+)",
-        rf"\1{KEPT}\2",
+        rf"([A-Za-z_]*{_word('code status errno sqlstate')}=|[^A-Za-z_]type=)(-?)"
+        r"([^ \t\r\n,;()\[\]{}'\"<>-]+)",
+        rf"\1\2{KEPT}\3",
     ),
     Step(rf"([A-Za-z_][A-Za-z0-9_.-]*=){_VALUE}", r"\1<v>"),
     Step(rf"([^A-Za-z]{_word('id')}[:#] *)[^ \t\r\n,;()\[\]{{}}'\"<>]+", r"\1<id>"),
     # Quoted: names of code lose their quotes, the rest its content.
+    Step(
+        r"(codec can't )(encode|decode) (?:character|byte)s?(?: '[^'\n]*'| 0x[0-9a-f]+)? in position",
+        r"\1\2 <str> in position",
+    ),
+    Step(r"([Hh]ost ?name |[Uu]ser |[Rr]ole |[Dd]atabase )(?:'[^'\n]*'|\"[^\"\n]*\")", r"\1<str>"),
+    Step(r"'([^A-Za-z0-9 '\"\t\r\n/\\]{1,3})'", r"\1"),
     Step(rf"({_NAMER}:? )['\"]([^'\" \t\r\n]{{1,100}})['\"]", r"\1\2"),
     Step(rf"['\"]({_TYPE})['\"]|['\"]([A-Za-z_][A-Za-z0-9_.]*)['\"]( object )", r"\1\2\3"),
     Step(r"^['\"]([A-Za-z_]+)['\"]$", r"\1"),
     Step(r"'(?:[A-Za-z]:)?[/\\][^'\n]*'|\"(?:[A-Za-z]:)?[/\\][^\"\n]*\"", "<str>"),
-    Step(r"(Duplicate entry |base [0-9]+: |to float: )'[^'\n]*'", r"\1<str>"),
+    Step(
+        r"(Duplicate entry |base [0-9]+: |to float: |time data |rrno "
+        + KEPT
+        + r"[0-9]+\][^'\n]*: )'[^'\n]*'",
+        r"\1<str>",
+    ),
     Step(r"[bru]?'[^' \t\r\n]{0,64}'|[bru]?\"[^\" \t\r\n]{0,64}\"", "<str>"),
     # Hosts and paths
     Step(r"(?:[A-Za-z0-9.-]*/)?[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+|/[0-9]+)?", "<host>"),
@@ -149,7 +169,7 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<host>\2",
     ),
     Step(
-        r"([Cc]onnection to |ENOTFOUND |EAI_AGAIN |to host |ssl:)[^ \t\r\n<]+( timed out|$| \[)",
+        r"([Cc]onnection to |ENOTFOUND |EAI_AGAIN |to host |ssl:)[^ \t\r\n]+( timed out|$| \[)",
         r"\1<host>\2",
     ),
     Step(
@@ -164,10 +184,10 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<id>",
     ),
     Step(
-        rf"(^|[^0-9{KEPT}-])-?[0-9]+(?:[.,][0-9]+)*(?:[eE][+-]?[0-9]+)?(?:{_UNIT}([^A-Za-z0-9]|$))?",
+        rf"(^|[^0-9{KEPT}])[0-9]+(?:[.,][0-9]+)*(?:[eE][+-]?[0-9]+)?(?:{_UNIT}([^A-Za-z0-9]|$))?",
         r"\1<n>\2",
     ),
-    Step(rf"([^0-9{KEPT}])-[0-9]+", r"\1-<n>"),
+    Step(r"([ (=,:\[])-<n>", r"\1<n>"),
     # Repeats, and what is left to tidy up
     Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
     Step(r",\)", ")"),
@@ -179,7 +199,9 @@ _REPLACE: tuple[Step, ...] = (
 STAGES = (_SHORTEN, _REPLACE)
 """The steps in two stages: after the first, the messages of one failure are often equal already."""
 
-_COMPILED = tuple((re.compile(step.pattern), step.replacement) for stage in STAGES for step in stage)
+_COMPILED = tuple(
+    (re.compile(step.pattern), step.replacement) for stage in STAGES for step in stage
+)
 
 
 def template(message: str) -> str:

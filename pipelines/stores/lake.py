@@ -66,6 +66,13 @@ class Lake:
         except TableNotFoundError:
             return []
 
+    def watermark(self, name: str, epoch: str) -> int:
+        """The last sequence of an epoch that a table holds; 0 where it has none."""
+        try:
+            return _open(self.path(name)).transaction_version(epoch) or 0
+        except TableNotFoundError:
+            return 0
+
     def read(self, name: str) -> pl.DataFrame:
         """A whole table, for tests and small tables."""
         return pl.read_delta(self.path(name))

@@ -14,11 +14,10 @@ from pipelines.stores.lake import LAYOUTS, Lake
 _TYPES = {pl.String: "VARCHAR", pl.Int64: "BIGINT", pl.Date: "DATE", pl.Datetime: "TIMESTAMPTZ"}
 
 
-def connect(lake: Lake, *, is_read_only: bool = False) -> duckdb.DuckDBPyConnection:
+def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB, in UTC, with the lake's tables as views.
 
-    With `is_read_only` nothing but the lake's files can be read and no file written, for SQL that
-    a person typed. Raises QueryError where the lake can not be read.
+    Raises QueryError where the lake can not be read.
     """
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     try:
@@ -27,13 +26,14 @@ def connect(lake: Lake, *, is_read_only: bool = False) -> duckdb.DuckDBPyConnect
             connection.execute(statement)
     except duckdb.Error as error:
         raise QueryError(f"The lake at {lake.uri} can not be read: {error}") from error
-    if is_read_only:
-        lock(connection, lake)
     return connection
 
 
 def lock(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
-    """No access but to the lake, and no way to change that."""
+    """For SQL that a person typed: no access but to the lake, and no way to change that.
+
+    DuckDB would still write into the lake (COPY, ATTACH), so the caller also checks the statement.
+    """
     connection.execute("SET allowed_directories = [$folder]".replace("$folder", _quoted(lake.uri)))
     connection.execute("SET enable_external_access = false")
     connection.execute("SET memory_limit = '4GB'")
@@ -78,13 +78,13 @@ def _select(lake: Lake, name: str) -> str:
     files = lake.files(name)
     if not files:
         columns = ", ".join(
-            f"NULL::{_TYPES[type(dtype)]} AS {column}" for column, dtype in layout.schema.items()
+            f'NULL::{_TYPES[type(dtype)]} AS "{column}"' for column, dtype in layout.schema.items()
         )
         return f"SELECT {columns} WHERE false"
     # dlq_date is in the folders' names, not in the files.
     partitioned = ", hive_partitioning = true, hive_types = {'dlq_date': DATE}"
     options = "union_by_name = true" + (partitioned if layout.partition_by else "")
-    columns = ", ".join(layout.schema)
+    columns = ", ".join(f'"{column}"' for column in layout.schema)  # `at` is a keyword
     return f"SELECT {columns} FROM read_parquet([{', '.join(map(_quoted, files))}], {options})"
 
 

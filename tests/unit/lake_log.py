@@ -1,7 +1,6 @@
 """A small lake for tests: base tables in DuckDB, filled message by message in log order."""
 
 import uuid
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_type_hints
 
@@ -57,23 +56,15 @@ def failure(name: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
 
 
-@dataclass
 class Log:
     """Messages in log order; every argument is a column, the rest has a sensible default."""
 
-    connection: duckdb.DuckDBPyConnection = field(default_factory=duckdb.connect)
-    sequence: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.connection = duckdb.connect()
+        self.sequence = 0
         for table, columns in TABLES.items():
             listed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
             self.connection.execute(f"CREATE TABLE {table} ({listed})")
-
-    def clear(self) -> None:
-        """Begin anew, with the same connection."""
-        self.sequence = 0
-        for table in TABLES:
-            self.connection.execute(f"DELETE FROM {table}")
 
     def dead_letter(self, name: str, *, root: str | None = None, **columns: Any) -> str:
         """A dead letter of the failure `name`, as a redrive of `root` where given."""

@@ -1,0 +1,35 @@
+"""`dlq drain`."""
+
+import asyncio
+
+from pipelines.cli.output import console, print_json, progress_bar
+from pipelines.cli.verb import verb
+from pipelines.jobs import drain_log
+from pipelines.settings import Settings
+
+
+@verb
+def command(settings: Settings, is_json: bool) -> None:
+    """Bring what failed since the last drain into the lake and Postgres, exactly once.
+
+    Safe to run at any time and to kill at any time: the next run goes on where both sinks are.
+    """
+    with progress_bar("Draining") as bar:
+        task = bar.add_task("drain", total=None)
+        report = asyncio.run(
+            drain_log(settings, lambda done, total: bar.update(task, completed=done, total=total))
+        )
+    if is_json:
+        print_json(report.as_dict())
+        return
+    console.print(
+        f"Drained {report.drained:,} messages of {report.stream} in {report.seconds:.1f} s,"
+        f" up to sequence {report.last_sequence:,}."
+    )
+    if report.quarantined:
+        console.print(
+            f"{report.quarantined:,} could not be read as dead letters; they are kept with the"
+            " reason in parse_error."
+        )
+    for note in report.notes:
+        console.print(f"[bold red]{note}[/bold red]")

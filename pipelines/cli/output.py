@@ -1,0 +1,94 @@
+"""Printing for people: nothing that came from a message can steer the terminal."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def safe(text: object) -> str:
+    """A value from a message, without control characters and markup."""
+    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)))
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = ""
+) -> None:
+    """A table; numbers stand right, long texts are cut at the terminal's edge."""
+    rows = [list(row) for row in rows]
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        is_number = all(isinstance(row[index], int | float) for row in rows) and bool(rows)
+        table.add_column(
+            column,
+            justify="right" if is_number else "left",
+            style="cyan" if index == 0 else None,
+            no_wrap=is_number or index == 0,
+            overflow="ellipsis",
+        )
+    for row in rows:
+        table.add_row(*(cell(value) for value in row))
+    console.print(table)
+    if note:
+        console.print(f"[dim]{note}[/dim]")
+    console.print()
+
+
+def cell(value: object) -> str:
+    """One value as people read it."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    return safe(value)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them."""
+    if seconds is None:
+        return "–"
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def progress_bar(description: str) -> Progress:
+    """A bar on standard error, silent where that is no terminal."""
+    return Progress(
+        TextColumn(description),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+
+
+def spinner(description: str) -> AbstractContextManager[Any]:
+    """Says that work goes on, where there is a terminal."""
+    return errors.status(description)

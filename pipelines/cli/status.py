@@ -1,0 +1,34 @@
+"""`dlq status`."""
+
+import asyncio
+
+from pipelines.cli.output import console, print_json, print_table
+from pipelines.cli.verb import verb
+from pipelines.jobs import platform_status
+from pipelines.settings import Settings
+
+
+@verb
+def command(settings: Settings, is_json: bool) -> None:
+    """Where the stream and both sinks stand, what is open, how redrives ended, what was lost."""
+    status = asyncio.run(platform_status(settings))
+    if is_json:
+        print_json(status.as_dict())
+        return
+    console.print(
+        f"Stream [bold]{status.stream}[/bold]: {status.messages:,} messages, sequences"
+        f" {status.first_sequence:,} to {status.last_sequence:,}"
+    )
+    print_table(
+        "",
+        ["sink", "holds up to", "behind"],
+        [
+            (sink, sequence, max(status.last_sequence - sequence, 0))
+            for sink, sequence in status.sinks.items()
+        ],
+    )
+    print_table("Failures", ["status", "count"], status.failures.items())
+    if status.redrives:
+        print_table("Redrives", ["state", "count"], status.redrives.items())
+    for gap in status.gaps:
+        console.print(f"[bold red]{gap}[/bold red]")

@@ -1,0 +1,47 @@
+"""JSON as text: finding strings and values in a valid document without changing its spelling.
+
+Parsing and writing a document again would turn 1.10 into 1.1 and 12345678901234567890 into a float.
+"""
+
+import json
+import re
+
+__all__ = ["STRING", "decoded", "is_json", "spelled", "value_end"]
+
+STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)?')
+"""A string (its raw content is group 1), and the colon (group 2) that makes it a key."""
+
+_NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]')
+_SCALAR = re.compile(r"[^\s,\]}]+")
+
+
+def is_json(text: str) -> bool:
+    """Whether `text` is a JSON document that Python can nest through."""
+    try:
+        json.loads(text, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def decoded(raw: str) -> str:
+    """What the raw content of a string says."""
+    return str(json.loads(f'"{raw}"')) if "\\" in raw else raw
+
+
+def spelled(raw: str, new: str) -> str:
+    """The JSON string of `new`, in ASCII where the raw content that it replaces was escaped."""
+    return json.dumps(new, ensure_ascii="\\u" in raw)
+
+
+def value_end(text: str, start: int) -> int:
+    """Where the value that begins at `start` ends."""
+    if text[start] not in '"[{':
+        scalar = _SCALAR.match(text, start)
+        return scalar.end() if scalar else start
+    depth = 0
+    for match in _NESTING.finditer(text, start):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        if depth == 0:
+            return match.end()
+    return len(text)

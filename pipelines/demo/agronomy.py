@@ -1,0 +1,20 @@
+"""Yield estimation with a bug in it: a field without area ends in a division by zero."""
+
+from typing import Any
+
+
+def estimate_yield(field: dict[str, Any]) -> float:
+    """Tonnes per hectare."""
+    return _season_total(field) / 1_000
+
+
+def _season_total(field: dict[str, Any]) -> float:
+    return sum(_biomass(field, month) for month in range(4, 10))
+
+
+def _biomass(field: dict[str, Any], month: int) -> float:
+    return month * _density(field["plants"], field["area_hectares"])
+
+
+def _density(plants: int, area_hectares: float) -> float:
+    return plants / area_hectares

@@ -1,0 +1,46 @@
+"""The fleet as a process below its guard, so that it never outlives the demo."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from pipelines.demo.services import CREATE_INVOICES
+from pipelines.demo.upstreams import Upstreams
+from pipelines.embedded.process import GuardedProcess
+
+
+@contextmanager
+def fleet(home: Path, nats_url: str, farm_dsn: str, upstreams: Upstreams) -> Iterator[None]:
+    """Run the services against these upstreams; `farm_dsn` is the billing service's database."""
+    with psycopg.connect(farm_dsn, autocommit=True) as connection:
+        connection.execute(CREATE_INVOICES)
+    config = home / "fleet.json"
+    config.write_text(
+        json.dumps(
+            {
+                "nats_url": nats_url,
+                "postgres_dsn": farm_dsn,
+                "tiles": upstreams.tiles,
+                "forecasts": upstreams.forecasts,
+                "sensors": upstreams.sensors,
+            }
+        )
+    )
+    process = GuardedProcess(
+        [sys.executable, "-m", "pipelines.demo.services", str(config)],
+        log=home / "fleet.log",
+        env=os.environ,
+        cwd=home,
+        stop_signal=signal.SIGTERM,
+        grace_seconds=15,
+    )
+    try:
+        yield
+    finally:
+        process.stop()

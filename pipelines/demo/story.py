@@ -1,0 +1,217 @@
+"""The whole story once: services fail, the log is drained and explained, redrives cure.
+
+Servers of its own on loopback, real failures, the flows as Prefect runs them.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nats
+import polars as pl
+
+from pipelines.analysis.report import NEEDED_MARTS, Section, as_json, as_markdown, sections
+from pipelines.demo.checks import Check, check_all
+from pipelines.demo.fleet import fleet
+from pipelines.demo.services import SERVICES
+from pipelines.demo.traffic import events, publish
+from pipelines.demo.upstreams import Upstreams
+from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
+from pipelines.errors import DLQError
+from pipelines.jetstream.reader import log_state
+from pipelines.jobs import migrate_all, query
+from pipelines.settings import Settings, environment_of, load_settings
+from pipelines.sqlfiles import sql_folder
+from pipelines.stores.database import database
+from pipelines.stores.lake import Lake
+
+_SETTLE_SECONDS = 60
+_MARKER = ".dlq-demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What the demo found."""
+
+    seconds: float
+    published: int
+    flows: dict[str, str]  # flow run: its state message
+    sections: list[Section]
+    checks: list[Check]
+    places: dict[str, str]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every invariant holds."""
+        return all(check.is_met for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "seconds": self.seconds,
+            "published": self.published,
+            "is_sound": self.is_sound,
+            "flows": self.flows,
+            "checks": [
+                {"name": c.name, "is_met": c.is_met, "found": c.found} for c in self.checks
+            ],
+            "report": as_json(self.sections),
+            "places": self.places,
+        }
+
+
+Say = Callable[[str], None]
+
+
+async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
+    """Run the story with `count` events below `home`, which is emptied first.
+
+    Raises DLQError where a server can not be started or a step takes too long.
+    """
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        say("Starting NATS and PostgreSQL")
+        _empty(home)
+        nats_server = stack.enter_context(NatsServer(home))
+        postgres = stack.enter_context(PostgresServer(home))
+        settings = load_settings(
+            home=home,
+            nats_url=nats_server.url,
+            postgres_dsn=postgres.dsn,
+            lake_uri=str(home / "lake"),
+            redrive_timeout_seconds=20,
+            redrive_per_second=200,
+        )
+        await migrate_all(settings)
+        prefect = PrefectServer(home, database_dsn=postgres.create_database("prefect"))
+        stack.callback(prefect.stop)
+        starting = asyncio.create_task(asyncio.to_thread(prefect.start))
+        async with Upstreams() as upstreams:
+            with fleet(home, settings.nats_url, postgres.create_database("farm"), upstreams):
+                try:
+                    say(f"Six services at work; publishing {count:,} events")
+                    published = await _publish(settings, count, seed)
+                    say("Waiting for the services to finish, retry and give up")
+                    await _settled(settings, len(published))
+                finally:
+                    say("Starting Prefect")
+                    await starting
+                stack.enter_context(_environment(settings, prefect))
+                chapters = _Chapters(say)
+                await chapters.play("drain-dlq")
+                await chapters.play("build-marts")
+                say("The tile server is quick again, the forecast service is back")
+                await upstreams.heal()
+                await chapters.play("redrive-transient")
+            say("Services stopped; draining what they said last")
+            await chapters.play("drain-dlq", "last drain-dlq")
+            await chapters.play("build-marts", "last build-marts")
+        say("Checking that nothing was lost or doubled")
+        checks = await _checks(settings, published)
+        marts = {name: Lake(settings.lake).read(f"marts/{name}") for name in NEEDED_MARTS}
+        parts = sections(marts)
+        report = home / "report.md"
+        report.write_text(as_markdown(parts, datetime.now(UTC)), encoding="utf-8")
+        return Story(
+            seconds=round(time.monotonic() - started, 1),
+            published=len(published),
+            flows=chapters.messages,
+            sections=parts,
+            checks=checks,
+            places={
+                "lake": settings.lake,
+                "report": str(report),
+                "SQL of the analyses": str(sql_folder()),
+                "tables for a DuckDB shell": f"{settings.lake}/views.sql",
+            },
+        )
+
+
+@dataclass(slots=True)
+class _Chapters:
+    """Flow runs, in this warm process; each is a run that Prefect's UI shows."""
+
+    say: Say
+    messages: dict[str, str] = field(default_factory=dict)
+
+    async def play(self, name: str, label: str | None = None) -> None:
+        # Imported here: Prefect reads its settings when it is imported.
+        from flows import FLOWS
+
+        self.say(f"Prefect flow {label or name}")
+        state = await FLOWS[name](return_state=True)
+        if not state.is_completed():
+            raise DLQError(f"The flow {name} ended as {state.name}: {state.message}")
+        self.messages[label or name] = state.message or ""
+        self.say(f"  {state.message}")
+
+
+async def _publish(settings: Settings, count: int, seed: int) -> set[str]:
+    traffic = events(count, random.Random(seed))  # noqa: S311  (a demo's events, not a secret)
+    return {event_id async for event_id in publish(settings.nats_url, traffic)}
+
+
+async def _settled(settings: Settings, published: int) -> None:
+    """Wait until every consumer has finished with every event."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    connection = await nats.connect(settings.nats_url)
+    try:
+        js = connection.jetstream()
+        while time.monotonic() < deadline:
+            done = 0
+            with contextlib.suppress(nats.js.errors.NotFoundError):
+                for service in SERVICES:
+                    info = await js.consumer_info(settings.events_stream, service)
+                    waiting = (info.num_pending or 0) + (info.num_ack_pending or 0)
+                    done += 0 if waiting else 1
+            if done == len(SERVICES):
+                return
+            await asyncio.sleep(0.2)
+    finally:
+        await connection.close()
+    raise DLQError(f"The services did not finish {published:,} events in {_SETTLE_SECONDS} s.")
+
+
+async def _checks(settings: Settings, published: set[str]) -> list[Check]:
+    connection = await nats.connect(settings.nats_url)
+    try:
+        log = await log_state(connection, settings.dlq_stream, settings.subjects.log)
+    finally:
+        await connection.close()
+    totals: pl.DataFrame = query(settings, "SELECT sum(succeeded)::BIGINT FROM service_traffic")
+    cases = query(settings, "SELECT failure_id, status FROM cases")
+    with database(settings.postgres_dsn.get_secret_value()) as postgres:
+        succeeded = totals.item() or 0
+        return check_all(published, succeeded, log, Lake(settings.lake), cases, postgres)
+
+
+@contextlib.contextmanager
+def _environment(settings: Settings, prefect: PrefectServer) -> Iterator[None]:
+    """The variables by which the flows find the servers; the former ones come back."""
+    before = dict(os.environ)
+    os.environ.update(environment_of(settings))
+    os.environ.update(prefect.environment)
+    os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _empty(home: Path) -> None:
+    """Remove what an earlier demo left; never another folder."""
+    if home.exists() and any(home.iterdir()):
+        if not (home / _MARKER).exists():
+            raise DLQError(f"{home} holds something else than a demo: give another --home.")
+        shutil.rmtree(home)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / _MARKER).touch()

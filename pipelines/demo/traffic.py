@@ -1,0 +1,90 @@
+"""The events that the fleet lives on, some of which it will fail on."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from pipelines.events import NATSConfig, NATSPublisher
+
+TENANTS = ("green-valley", "al-waha", "north-ridge", "delta-farms", "sunrise-coop")
+PLANTED_SECRETS = ("hunter2-planted", "farmer.planted@example.org")
+"""In some events; neither may ever reach a sink."""
+
+
+def events(count: int, rng: random.Random) -> Iterator[tuple[str, dict[str, Any]]]:
+    """`count` events as (subject without prefix, body)."""
+    kinds = rng.choices(list(_MAKERS), weights=[8, 6, 5, 5, 3, 3], k=count)
+    for number, kind in enumerate(kinds):
+        body = {
+            "event_id": f"evt-{number:06d}",
+            "tenant_id": rng.choices(TENANTS, weights=[5, 3, 2, 2, 1])[0],
+            "field_id": f"field-{rng.randrange(200)}",
+            "source_service": "field-gateway",
+            **_MAKERS[kind](number, rng),
+        }
+        yield kind, body
+
+
+async def publish(url: str, traffic: Iterator[tuple[str, dict[str, Any]]]) -> AsyncIterator[str]:
+    """Publish events, 64 at a time; yields the ids of those the server has acknowledged."""
+    publisher = NATSPublisher(NATSConfig(servers=[url], name="field-gateway"))
+    if not await publisher.connect():
+        raise ConnectionError(f"No NATS server answers at {url}.")
+    try:
+        while batch := [event for _, event in zip(range(64), traffic, strict=False)]:
+            results = await asyncio.gather(
+                *(
+                    publisher.publish(f"sahool.{subject}", json.dumps(body).encode())
+                    for subject, body in batch
+                )
+            )
+            for (_, body), is_published in zip(batch, results, strict=True):
+                if is_published:
+                    yield body["event_id"]
+    finally:
+        await publisher.close()
+
+
+def _ndvi(number: int, rng: random.Random) -> dict[str, Any]:
+    kind = "archive" if rng.random() < 0.2 else "live"
+    return {"tile": f"T{number % 60:02d}-{kind}", "cloud_cover": round(rng.random(), 4)}
+
+
+def _weather(number: int, rng: random.Random) -> dict[str, Any]:
+    forecast = None if rng.random() < 0.15 else {"rain_mm": round(rng.random() * 20, 1)}
+    return {"station": f"ST-{number % 40}", "forecast": forecast}
+
+
+def _soil(number: int, rng: random.Random) -> dict[str, Any]:
+    return {"sample": f"S{number}-{'flaky' if rng.random() < 0.2 else 'good'}"}
+
+
+def _yield(number: int, rng: random.Random) -> dict[str, Any]:
+    area = 0 if rng.random() < 0.06 else round(rng.uniform(0.5, 40), 2)
+    return {"field": {"plants": rng.randrange(10_000, 90_000), "area_hectares": area}}
+
+
+def _invoice(number: int, rng: random.Random) -> dict[str, Any]:
+    unique = f"INV-{number}"
+    return {
+        "number": "INV-STANDING-ORDER" if rng.random() < 0.1 else unique,
+        "amount": round(rng.uniform(10, 900), 2),
+        "password": PLANTED_SECRETS[0],
+    }
+
+
+def _alert(number: int, rng: random.Random) -> dict[str, Any]:
+    severity = 9 if rng.random() < 0.1 else rng.randrange(1, 6)
+    return {"severity": severity, "note": f"call {PLANTED_SECRETS[1]} about alert {number}"}
+
+
+_MAKERS = {
+    "analysis.ndvi_computed": _ndvi,
+    "analysis.weather_updated": _weather,
+    "analysis.soil_sampled": _soil,
+    "analysis.yield_estimated": _yield,
+    "actions.invoice_requested": _invoice,
+    "actions.alert_raised": _alert,
+}

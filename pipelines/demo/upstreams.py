@@ -1,0 +1,92 @@
+"""What the fleet depends on, in the state that makes it fail, until `heal`.
+
+A tile server that is too slow for some tiles, a forecast service that does not listen, a sensor
+gateway that drops the first connection about each sample.
+"""
+
+import asyncio
+import socket
+from types import TracebackType
+
+HOST = "127.0.0.1"
+_SLOW_SECONDS = 5.0
+
+
+class Upstreams:
+    """The three services on loopback; `tiles`, `forecasts` and `sensors` are their ports."""
+
+    def __init__(self) -> None:
+        self._is_healed = False
+        self._seen: set[str] = set()
+        self._servers: list[asyncio.Server] = []
+        self._reserved = socket.socket()
+
+    async def __aenter__(self) -> "Upstreams":
+        self.tiles = await self._serve(self._tile)
+        self.sensors = await self._serve(self._sensor)
+        # Bound, but nobody listens: connections are refused, and nobody else takes the port.
+        self._reserved.bind((HOST, 0))
+        self.forecasts: int = self._reserved.getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for server in self._servers:
+            server.close()
+        self._reserved.close()
+
+    async def heal(self) -> None:
+        """Make the tile server quick and start the forecast service."""
+        self._is_healed = True
+        self._servers.append(await asyncio.start_server(self._forecast, sock=self._reserved))
+
+    async def _serve(self, handler: "asyncio.streams._ClientConnectedCallback") -> int:
+        server = await asyncio.start_server(handler, HOST, 0)
+        self._servers.append(server)
+        port: int = server.sockets[0].getsockname()[1]
+        return port
+
+    async def _tile(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tile = (await reader.readline()).decode().strip()
+        if tile.endswith("-archive") and not self._is_healed:
+            await asyncio.sleep(_SLOW_SECONDS)
+        await _answer(writer, b"tile\n")
+
+    async def _forecast(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        await _answer(writer, b"dry\n")
+
+    async def _sensor(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sample = (await reader.readline()).decode().strip()
+        if sample.endswith("-flaky") and sample not in self._seen:
+            self._seen.add(sample)
+            writer.transport.abort()
+            return
+        await _answer(writer, b"moist\n")
+
+
+async def _answer(writer: asyncio.StreamWriter, line: bytes) -> None:
+    try:
+        writer.write(line)
+        await writer.drain()
+        writer.close()
+    except ConnectionError:
+        return  # the client gave up waiting
+
+
+async def ask(port: int, question: str) -> str:
+    """One line sent, one line back; raises ConnectionError where the other end goes away."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        writer.write(question.encode() + b"\n")
+        await writer.drain()
+        answer = await reader.readline()
+        if not answer:
+            raise ConnectionResetError(f"{HOST}:{port} closed the connection without an answer")
+        return answer.decode().strip()
+    finally:
+        writer.close()

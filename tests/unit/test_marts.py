@@ -1,0 +1,416 @@
+"""Each mart on a small log: expected rows written out, the time passed in."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from lake_log import NOW, Log, before, failure
+
+from pipelines.analysis import marts
+from pipelines.analysis.marts import MARTS, VIEWS, build_marts, create_views, view_statements
+from pipelines.errors import QueryError
+from pipelines.sqlfiles import read_sql, sql_folder
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+def mart(log: Log, name: str, *columns: str) -> list[dict[str, Any]]:
+    """The rows of one mart as of NOW, with the chosen columns or all."""
+    table = build_marts(log.connection, NOW, [name])[name]
+    return (table.select(list(columns)) if columns else table).to_pylist()
+
+
+def redrive(log: Log, name: str, attempt: int, outcome: str | None, **columns: Any) -> None:
+    """A published redrive of the failure `name`, and what became of it."""
+    log.event("redrive.published", name, attempt=attempt, **columns)
+    if outcome == "failed_again":
+        log.dead_letter(f"{name}{attempt}", root=name, redrive_attempt=attempt)
+    elif outcome:
+        log.event(f"redrive.{outcome}", name, attempt=attempt)
+
+
+def test_failures_by_type(log: Log) -> None:
+    log.dead_letter("a", dlq_timestamp=before(hours=3))
+    log.dead_letter("b", dlq_timestamp=before(hours=1), group_id="g2", tenant_id="t2")
+    log.dead_letter("c", dlq_timestamp=before(hours=2), service="soil")
+    log.dead_letter("d", dlq_timestamp=before(hours=2), error_class="TimeoutError")
+    redrive(log, "a", 1, "failed_again")
+    log.event("triage.resolved", "b")
+    log.event("triage.discarded", "c")
+    expected = {
+        "error_class": "ValueError",
+        "service": "ndvi",
+        "failure_count": 2,
+        "group_count": 2,
+        "tenant_count": 2,
+        "first_seen_at": before(hours=3),
+        "last_seen_at": before(hours=1),
+        "open_count": 1,
+        "resolved_count": 1,
+    }
+    single = {"failure_count": 1, "group_count": 1, "tenant_count": 1}
+    at_two = dict.fromkeys(("first_seen_at", "last_seen_at"), before(hours=2))
+    assert mart(log, "failures_by_type") == [
+        expected,
+        expected | single | at_two | {"error_class": "TimeoutError", "resolved_count": 0},
+        expected | single | at_two | {"service": "soil", "open_count": 0, "resolved_count": 0},
+    ]
+
+
+def test_failures_hourly(log: Log) -> None:
+    for name, minute in (("a", 0), ("b", 59)):
+        log.dead_letter(name, dlq_timestamp=NOW.replace(hour=9, minute=minute), tenant_id=name)
+    log.dead_letter("c", dlq_timestamp=NOW.replace(hour=10))
+    row = {"service": "ndvi", "error_class": "ValueError", "group_count": 1}
+    assert mart(log, "failures_hourly") == [
+        row | {"hour_at": NOW.replace(hour=9), "failure_count": 2, "tenant_count": 2},
+        row | {"hour_at": NOW.replace(hour=10), "failure_count": 1, "tenant_count": 1},
+    ]
+
+
+def test_hours_are_utc_whatever_the_time_zone_of_the_connection(log: Log) -> None:
+    log.connection.execute("SET TimeZone = 'Asia/Kolkata'")  # half an hour off
+    log.dead_letter("a", dlq_timestamp=NOW.replace(hour=9, minute=45))
+    table = build_marts(log.connection, NOW, ["failures_hourly"])["failures_hourly"]
+    assert table.schema.field("hour_at").type == pa.timestamp("us", tz="UTC")
+    assert table["hour_at"].to_pylist() == [NOW.replace(hour=9)]
+
+
+def test_failure_groups(log: Log) -> None:
+    log.dead_letter("a", dlq_timestamp=before(days=9), template="old", consumer_name="x")
+    log.dead_letter("b", dlq_timestamp=before(days=2), service="soil", tenant_id=None)
+    log.dead_letter("c", dlq_timestamp=before(hours=30))
+    log.dead_letter("d", dlq_timestamp=before(hours=2), first_attempt_at=before(hours=9))
+    redrive(log, "c", 1, "failed_again")
+    redrive(log, "c", 2, None)
+    log.event("redrive.succeeded", "c", attempt=2, at=before(hours=20))
+    log.event("redrive.refused", "a", attempt=1)
+    log.event("triage.discarded", "b")
+    assert mart(log, "failure_groups") == [
+        {
+            "group_id": "g1",
+            "parent_id": "p1",
+            "state": "regressed",
+            "error_class": "ValueError",
+            "template": "boom",
+            "frames": "app:handle",
+            "sample_failure_id": failure("d"),
+            "failure_count": 4,
+            "failure_count_24h": 1,
+            "first_seen_at": before(days=9),
+            "last_seen_at": before(hours=2),
+            "last_resolved_at": before(hours=20),
+            "services": "ndvi, soil",
+            "consumers": "ndvi, x",
+            "tenant_count": 1,
+            "open_count": 2,
+            "resolved_count": 1,
+            "parked_count": 1,
+            "discarded_count": 1,
+            "redrive_count": 2,
+            "redrive_succeeded_count": 1,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first_attempt_hours_ago", "resolved_hours_ago", "state"),
+    [
+        ([30], [None], "ongoing"),
+        ([30, 2], [None, None], "ongoing"),
+        ([24], [None], "ongoing"),
+        ([23], [None], "new"),
+        ([30, 2], [20, 1], "resolved"),
+        ([30, 2], [20, None], "regressed"),
+        ([30, 21], [20, None], "ongoing"),  # it was under way before the resolution
+        ([9, 2], [5, None], "regressed"),
+    ],
+)
+def test_the_state_of_a_group(
+    log: Log,
+    first_attempt_hours_ago: list[float],
+    resolved_hours_ago: list[float | None],
+    state: str,
+) -> None:
+    for index, hours in enumerate(first_attempt_hours_ago):
+        log.dead_letter(str(index), dlq_timestamp=before(hours=hours))
+    for index, hours in enumerate(resolved_hours_ago):
+        if hours is not None:
+            log.event("triage.resolved", str(index), at=before(hours=hours))
+    assert mart(log, "failure_groups", "state") == [{"state": state}]
+
+
+def test_a_redrive_that_fails_again_does_not_make_a_group_regressed(log: Log) -> None:
+    log.dead_letter("a", dlq_timestamp=before(hours=30))
+    log.dead_letter("b", dlq_timestamp=before(hours=30))
+    log.event("triage.resolved", "a", at=before(hours=3))
+    log.dead_letter("b1", root="b", redrive_attempt=1, dlq_timestamp=before(hours=1))
+    assert mart(log, "failure_groups", "state") == [{"state": "ongoing"}]
+
+
+def test_pending_transient(log: Log) -> None:
+    timeout = {"error_class": "TimeoutError", "group_id": "g2"}
+    log.dead_letter("a", dlq_timestamp=before(minutes=10), **timeout)
+    log.dead_letter("b", dlq_timestamp=before(minutes=20), **timeout)
+    log.dead_letter("c", dlq_timestamp=before(minutes=30), **timeout)
+    log.dead_letter("d", dlq_timestamp=before(minutes=40), **timeout)
+    log.dead_letter("e", error_class="ConnectionRefusedError", consumer_name=None)
+    log.dead_letter("f")  # a ValueError does not pass by itself
+    redrive(log, "b", 1, None)
+    log.event("triage.parked", "c")
+    log.event("triage.resolved", "d")
+    log.event("triage.discarded", "e")
+    log.dead_letter(
+        "g", error_class="ConnectionRefusedError", consumer_name=None, dlq_timestamp=NOW
+    )
+    assert mart(log, "pending_transient") == [
+        {
+            "group_id": "g2",
+            "error_class": "TimeoutError",
+            "service": "ndvi",
+            "consumer_name": "ndvi",
+            "open_count": 3,
+            "pending_count": 1,
+            "retried_count": 1,
+            "parked_count": 1,
+            "oldest_opened_at": before(minutes=30),
+            "oldest_age_seconds": 1800,
+        },
+        {
+            "group_id": "g1",
+            "error_class": "ConnectionRefusedError",
+            "service": "ndvi",
+            "consumer_name": None,
+            "open_count": 1,
+            "pending_count": 1,
+            "retried_count": 0,
+            "parked_count": 0,
+            "oldest_opened_at": NOW,
+            "oldest_age_seconds": 0,
+        },
+    ]
+
+
+def test_service_health_without_totals_knows_no_rate(log: Log) -> None:
+    log.dead_letter("a", dlq_timestamp=before(minutes=30))
+    log.dead_letter("b", dlq_timestamp=before(hours=2), error_class="DatabaseError")
+    log.dead_letter("c", dlq_timestamp=before(days=3), error_class="DatabaseError")
+    log.event("triage.resolved", "c")
+    (row,) = mart(log, "service_health")
+    assert {name: value for name, value in row.items() if value is not None} == {
+        "service": "ndvi",
+        "failure_count_1h": 1,
+        "failure_count_24h": 2,
+        "failure_count": 3,
+        "critical_count_1h": 0,
+        "critical_count_24h": 1,
+        "open_count": 2,
+        "open_share": pytest.approx(2 / 3),
+        "oldest_open_age_seconds": 7200,
+        "has_totals": False,
+    }
+
+
+def test_service_health_sums_the_last_value_of_every_process(log: Log) -> None:
+    """Two samples of one process, one of the process after its restart, one of another consumer."""
+    first, again = {"started_at": before(hours=5)}, {"started_at": before(hours=2)}
+    log.totals("ndvi", published_at=before(hours=4), handled=50, succeeded=50, **first)
+    log.totals("ndvi", published_at=before(hours=3), handled=60, succeeded=55, **first)
+    log.totals("ndvi", published_at=before(hours=1), handled=30, succeeded=26, **again)
+    log.totals("ndvi", consumer="other", handled=21, succeeded=9, dead_lettered=10)
+    (row,) = mart(log, "service_health")
+    counts = {"handled_count": 111, "succeeded_count": 90, "dead_lettered_count": 10}
+    assert row == {
+        "service": "ndvi",
+        "failure_count_1h": 0,
+        "failure_count_24h": 0,
+        "failure_count": 0,
+        "critical_count_1h": 0,
+        "critical_count_24h": 0,
+        "open_count": 0,
+        "open_share": None,
+        "oldest_open_age_seconds": None,
+        "has_totals": True,
+        **counts,
+        **{f"{name}_24h": count for name, count in counts.items()},
+        "failure_rate_24h": pytest.approx(0.1),
+        "failure_rate_24h_low": pytest.approx(0.0552291, abs=1e-7),  # Wilson, 10 of 100
+        "failure_rate_24h_high": pytest.approx(0.1743657, abs=1e-7),
+    }
+
+
+def test_service_health_counts_the_last_24_hours_of_an_old_process(log: Log) -> None:
+    process = {"started_at": before(days=3)}
+    log.totals("ndvi", published_at=before(hours=25), succeeded=100, dead_lettered=50, **process)
+    log.totals("ndvi", published_at=before(hours=1), succeeded=109, dead_lettered=51, **process)
+    (row,) = mart(log, "service_health")
+    assert (row["succeeded_count"], row["dead_lettered_count"]) == (109, 51)
+    assert (row["succeeded_count_24h"], row["dead_lettered_count_24h"]) == (9, 1)
+    assert row["failure_rate_24h"] == pytest.approx(0.1)
+
+
+def test_service_health_of_an_idle_service_has_totals_and_no_rate(log: Log) -> None:
+    log.totals("ndvi")
+    (row,) = mart(log, "service_health")
+    assert (row["has_totals"], row["handled_count"], row["failure_rate_24h"]) == (True, 0, None)
+
+
+def test_service_traffic_hourly(log: Log) -> None:
+    process = {"started_at": NOW.replace(hour=8)}
+    log.totals("ndvi", published_at=NOW.replace(hour=9), handled=5, succeeded=4, **process)
+    log.totals("ndvi", published_at=NOW.replace(hour=10), handled=9, succeeded=8, **process)
+    log.totals("ndvi", published_at=NOW.replace(hour=10), consumer="other", handled=1, skipped=1)
+    none = {"retried_count": 0, "dead_lettered_count": 0, "service": "ndvi"}
+    nine = {"handled_count": 5, "succeeded_count": 4, "skipped_count": 0}
+    ten = {"handled_count": 5, "succeeded_count": 4, "skipped_count": 1}
+    assert mart(log, "service_traffic_hourly") == [
+        {"hour_at": NOW.replace(hour=9)} | nine | none,
+        {"hour_at": NOW.replace(hour=10)} | ten | none,
+    ]
+
+
+def test_redrive_outcomes(log: Log) -> None:
+    for name in "abcdefg":
+        log.dead_letter(name)
+    redrive(log, "a", 1, "failed_again", trigger="automatic")
+    redrive(log, "a", 2, "succeeded", trigger="manual")
+    redrive(log, "b", 1, "succeeded")
+    redrive(log, "c", 1, "outcome_unknown")
+    redrive(log, "d", 1, "unroutable")
+    log.event("redrive.refused", "e", attempt=1)
+    log.event("redrive.expired", "f", attempt=1)
+    redrive(log, "g", 1, None)
+    log.dead_letter("h", group_id="g2")
+    redrive(log, "h", 1, None)
+    expected = {
+        "group_id": "g1",
+        "error_class": "ValueError",
+        "case_count": 7,
+        "attempt_count": 8,
+        "automatic_count": 7,
+        "succeeded_count": 2,
+        "failed_again_count": 1,
+        "unroutable_count": 1,
+        "refused_count": 1,
+        "expired_count": 1,
+        "outcome_unknown_count": 1,
+        "waiting_count": 1,
+        "success_rate": pytest.approx(2 / 3),
+    }
+    nothing_yet = {name: 0 for name in expected if name.endswith("_count")}
+    one = dict.fromkeys(("case_count", "attempt_count", "automatic_count", "waiting_count"), 1)
+    assert mart(log, "redrive_outcomes") == [
+        expected,
+        expected | nothing_yet | one | {"group_id": "g2", "success_rate": None},
+    ]
+
+
+def test_a_late_outcome_replaces_an_unknown_one_and_the_first_definite_one_counts(log: Log) -> None:
+    log.dead_letter("a")
+    redrive(log, "a", 1, "outcome_unknown")
+    log.event("redrive.succeeded", "a", attempt=1)
+    log.event("redrive.outcome_unknown", "a", attempt=1)
+    log.dead_letter("a1", root="a", redrive_attempt=1)
+    create_views(log.connection)
+    assert log.rows("SELECT attempt, outcome FROM redrives") == [
+        {"attempt": 1, "outcome": "succeeded"}
+    ]
+
+
+def test_an_outcome_of_another_consumer_is_none(log: Log) -> None:
+    log.dead_letter("a")
+    redrive(log, "a", 1, None)
+    log.event("redrive.succeeded", "a", attempt=1, consumer="SAHOOL_EVENTS/other")
+    log.dead_letter("b", root="a", redrive_attempt=1, consumer_name="other")
+    create_views(log.connection)
+    assert log.rows("SELECT outcome FROM redrives") == [{"outcome": "waiting"}]
+
+
+def test_resolution_marts_come_from_the_cases(log: Log) -> None:
+    log.connection.execute("SET TimeZone = 'Asia/Kolkata'")
+    log.dead_letter("a", dlq_timestamp=before(hours=3))
+    log.event("triage.resolved", "a", at=before(hours=1))
+    log.dead_letter("b", dlq_timestamp=before(hours=3))
+    times = mart(log, "resolution_times", "dimension", "value", "n", "median_seconds")
+    assert {"dimension": "overall", "value": "all", "n": 2, "median_seconds": 7200.0} in times
+    curve = mart(log, "resolution_curves", "dimension", "t_seconds", "survival", "manual")
+    assert {"dimension": "overall", "t_seconds": 7200.0, "survival": 0.5, "manual": 0.5} in curve
+
+
+def test_an_empty_lake_gives_every_mart_with_its_columns(log: Log) -> None:
+    built = build_marts(log.connection, NOW)
+    assert tuple(built) == MARTS
+    assert {table.num_rows for table in built.values()} == {0}
+    assert not [
+        (name, field.name)
+        for name, table in built.items()
+        for field in table.schema
+        if pa.types.is_null(field.type) or pa.types.is_decimal(field.type)
+    ]
+
+
+def test_building_twice_gives_the_same_and_leaves_only_views(log: Log) -> None:
+    log.dead_letter("a")
+    assert build_marts(log.connection, NOW) == build_marts(log.connection, NOW)
+    left = log.rows("SELECT table_name, table_type FROM information_schema.tables")
+    assert {row["table_name"] for row in left if row["table_type"] == "VIEW"} == set(VIEWS)
+    assert not [row for row in left if row["table_type"] == "LOCAL TEMPORARY"]
+
+
+def test_every_view_file_is_made_and_every_file_says_its_grain() -> None:
+    assert {file.stem for file in (sql_folder() / "views").glob("*.sql")} == set(VIEWS)
+    files = [
+        file
+        for part in ("views", "marts", "monitoring")
+        for file in sql_folder().glob(f"{part}/*.sql")
+    ]
+    assert not [file.name for file in files if "-- Grain: " not in file.read_text()]
+
+
+def test_the_view_statements_run_in_a_plain_connection(log: Log) -> None:
+    for statement in view_statements():
+        log.connection.execute(statement)
+    assert log.rows("SELECT COUNT(*) AS n FROM redrives") == [{"n": 0}]
+
+
+def test_the_defaults_of_the_rules_are_those_of_the_file() -> None:
+    file, statement = (
+        read_sql("views/redrive_rules.sql"),
+        view_statements()[VIEWS.index("redrive_rules")],
+    )
+    assert file.splitlines()[-1] == statement.splitlines()[-1]
+
+
+def test_an_unknown_mart_is_refused_by_name(log: Log) -> None:
+    with pytest.raises(QueryError, match="no mart nonsense"):
+        build_marts(log.connection, NOW, ["nonsense"])
+
+
+def test_a_lake_without_a_table_names_the_view_that_needs_it() -> None:
+    with duckdb.connect() as connection, pytest.raises(QueryError, match="The view epochs"):
+        build_marts(connection, NOW)
+
+
+def test_a_mart_that_fails_is_named(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(relative: str) -> str:
+        return "SELECT 1 // 0 + nowhere" if "failures_hourly" in relative else read_sql(relative)
+
+    monkeypatch.setattr(marts, "read_sql", broken)
+    with pytest.raises(QueryError, match="The mart failures_hourly failed: "):
+        build_marts(log.connection, NOW)
+    assert not log.rows("SELECT 1 FROM information_schema.tables WHERE table_type LIKE '%TEMP%'")
+
+
+def test_a_naive_now_is_refused(log: Log) -> None:
+    with pytest.raises(ValueError, match="aware"):
+        build_marts(log.connection, datetime(2026, 3, 8, tzinfo=UTC).replace(tzinfo=None))
+
+
+def test_a_missing_sql_file_is_an_error_that_names_it() -> None:
+    with pytest.raises(QueryError, match=r"marts/nonsense\.sql"):
+        read_sql("marts/nonsense.sql")
