@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up test lint lock clean
+.PHONY: help setup demo up deploy test lint lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -27,6 +27,10 @@ demo: setup  ## the whole story once, on servers of its own
 
 up: setup  ## servers, Prefect UI and scheduled flows until Ctrl-C; make up ARGS=--fleet shows live failures
 	@$(BIN)/dlq up $(ARGS)
+
+deploy: setup  ## send the deployments to the Prefect server of PREFECT_API_URL
+	@$(BIN)/prefect work-pool inspect local >/dev/null 2>&1 || $(BIN)/prefect work-pool create local --type process
+	$(BIN)/prefect --no-prompt deploy --all
 
 lint: setup  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

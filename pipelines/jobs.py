@@ -165,14 +165,12 @@ def query(settings: Settings, statement: str) -> pl.DataFrame:
                 connection.execute(view)
             lock(connection, lake)
             statements = connection.extract_statements(statement)
-            if len(statements) != 1 or statements[0].type not in _READ_ONLY:
+            allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+            if len(statements) != 1 or statements[0].type not in allowed:
                 raise QueryError("Give exactly one SELECT or EXPLAIN statement.")
             return pl.DataFrame(connection.sql(statement).to_arrow_table())
         except duckdb.Error as error:
             raise QueryError(f"DuckDB refused the statement: {error}") from error
-
-
-_READ_ONLY = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 
 def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:

@@ -83,11 +83,22 @@ class Settings(BaseSettings):
         """Arguments, environment, then the running embedded servers."""
 
         def running_servers() -> dict[str, Any]:
-            home = init_settings().get("home") or env_settings().get("home") or ".dlq"
-            file = Path(home) / ENDPOINTS_FILE
-            return json.loads(file.read_text()) if file.is_file() else {}
+            return endpoints(init_settings().get("home") or env_settings().get("home") or ".dlq")
 
         return (init_settings, env_settings, running_servers)
+
+
+def endpoints(home: Path | str) -> dict[str, Any]:
+    """Where the servers are that `dlq up` runs below `home`; empty where it does not run."""
+    file = Path(home) / ENDPOINTS_FILE
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def is_given(settings: Settings, name: str) -> bool:
+    """Whether a person set this, by a flag or the environment."""
+    value = getattr(settings, name)
+    shown = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return name in settings.model_fields_set and endpoints(settings.home).get(name) != shown
 
 
 def load_settings(**overrides: Any) -> Settings:

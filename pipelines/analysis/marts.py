@@ -5,6 +5,10 @@ the views of `sql/views`, on these the marts, one SELECT each in `sql/marts`, an
 better (`resolution`).
 """
 
+# Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
+# reported as leaked, at length, when the process ends.
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,6 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipelines.analysis import resolution
+from pipelines.deadletter.error_families import CRITICAL, TRANSIENT, with_subclasses
 from pipelines.errors import QueryError
 from pipelines.sqlfiles import read_sql, sql_folder
 
@@ -29,7 +34,9 @@ VIEWS = (
     "redrives",
     "service_traffic",
 )
-"""The views of `sql/views`, each after those that it reads."""
+"""The views, each after those that it reads: `sql/views`, and two that are made from Python."""
+
+GENERATED_VIEWS = ("redrive_rules", "error_classes")
 
 _POLARS = {
     "resolution_times": resolution.resolution_times,
@@ -121,9 +128,22 @@ def _shared_views_as_tables(
 
 
 def _view_sql(name: str, redrive_cap: int) -> str:
+    """A view's SELECT: a file of `sql/views`, or one row of settings and the error families."""
     if name == "redrive_rules":
         return f"SELECT {int(redrive_cap)} AS redrive_cap"
+    if name == "error_classes":
+        return _error_classes()
     return read_sql(f"views/{name}.sql")
+
+
+def _error_classes() -> str:
+    """The families of `deadletter.error_families` as rows: error_class, family."""
+    rows = [
+        f"('{name}', '{family}')"
+        for family, types in (("transient", TRANSIENT), ("critical", CRITICAL))
+        for name in with_subclasses(types)
+    ]
+    return f"SELECT error_class, family FROM (VALUES {', '.join(rows)}) AS f (error_class, family)"
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -52,7 +52,7 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter, cap: int) -> tuple[
     is then. It is a case of its own where the root is unknown or was resolved, or where another
     consumer than the root's failed on it.
     """
-    if root is None or root.status == "resolved":
+    if root is None or root.status in ("resolved", "superseded"):
         return False, root
     if root.consumer and root.consumer != consumer_address(
         letter.original_stream, letter.consumer_name

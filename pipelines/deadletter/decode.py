@@ -1,8 +1,8 @@
 """Bytes of a dead letter to a `DeadLetter`, whatever the bytes.
 
 Three envelopes are known (docs/wire-format.md): the canonical one, the `metadata` one of another
-generation of services, and everything else. Nothing raises: what can not be read is one row with
-a `parse_error`, and its raw bytes stay in the stream.
+generation of services, and everything else. Nothing raises: what can not be read, or not be kept as
+it is, is one row with a `parse_error` that says why, and its raw bytes stay in the stream.
 """
 
 from datetime import datetime
@@ -12,7 +12,12 @@ import msgspec
 
 from pipelines.deadletter import ids
 from pipelines.deadletter.message import LogMessage, time_of_ns
-from pipelines.deadletter.record import LONG_TEXT_LIMIT, TEXT_LIMITS, DeadLetter
+from pipelines.deadletter.record import (
+    JSON_COLUMNS,
+    LONG_TEXT_LIMIT,
+    TEXT_LIMITS,
+    DeadLetter,
+)
 from pipelines.deadletter.sanitize import (
     clean_text,
     dump_json,
@@ -53,7 +58,7 @@ class _Canonical(msgspec.Struct, gc=False):
     consumer_version: str | None = None
     handler: str | None = None
     failure_id: str | None = None
-    attempts: msgspec.Raw | None = None
+    attempts: msgspec.Raw = msgspec.Raw()  # `Raw | None` would take null only
     payload_encoding: str = "json"
     redrive_id: str | None = None
     redrive_of: str | None = None
@@ -65,6 +70,10 @@ _REQUIRED = tuple(field.name for field in msgspec.structs.fields(_Canonical) if 
 _INTEGERS = {"retry_count", "max_retries", "original_sequence", "original_timestamp_ns"}
 _INTEGERS |= {"redrive_attempt"}
 _TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
+_LIMITS = TEXT_LIMITS | dict.fromkeys(
+    ("error_message", "stack_trace", "traceparent"), LONG_TEXT_LIMIT
+)
+_RAW_LIMIT = 100_000  # characters of bytes that are no JSON
 _decode_canonical = msgspec.json.Decoder(_Canonical).decode
 _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
@@ -76,7 +85,7 @@ def decode(message: LogMessage, epoch: str, dlq_stream: str) -> DeadLetter:
     reading = _Reading(message)
     try:
         fields = reading.canonical()
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         fields = reading.anything()
     return reading.dead_letter(fields, epoch, dlq_stream)
 
@@ -93,20 +102,54 @@ class _Reading:
     def canonical(self) -> dict[str, Any]:
         """The fields of a well-formed canonical envelope; raises where it is anything else."""
         typed = _decode_canonical(self.message.data)
-        fields = {name: getattr(typed, name) for name in _Canonical.__struct_fields__}
-        fields["original_data"] = storable_json(bytes(typed.original_data))
-        fields["attempts"] = storable_json(bytes(typed.attempts)) if typed.attempts else None
+        fields = msgspec.structs.asdict(typed)
+        self._json(fields, "original_data")
+        if bytes(typed.attempts) in (b"", b"null"):
+            fields["attempts"] = None
+        else:
+            self._json(fields, "attempts")
+        if b"\\u0000" in self.message.data:  # the one character that no sink takes
+            self._mend_texts(fields)
         return fields
+
+    def _json(self, fields: dict[str, Any], name: str) -> None:
+        """Turn a raw JSON value into text that every sink takes."""
+        data, mended = bytes(fields[name]), set[str]()
+        try:
+            fields[name] = storable_json(data, mended)
+        except ValueError as error:
+            fields[name] = raw_data(data, _RAW_LIMIT)
+            self.problems.append(f"{name} can not be kept as JSON: {error}")
+        self._note(f"{name} holds", mended)
+
+    def _mend_texts(self, fields: dict[str, Any]) -> None:
+        for name, value in fields.items():
+            if isinstance(value, str) and (text := clean_text(value)) != value:
+                fields[name] = text
+                self.clamped.append(name)
+                if name not in ("original_data", "attempts"):
+                    self._note(f"{name} holds", {"NUL"})
+        headers = fields["original_headers"]
+        fields["original_headers"] = {clean_text(k): clean_text(v) for k, v in headers.items()}
+        if fields["original_headers"] != headers:
+            self.clamped.append("original_headers")
+            self._note("original_headers holds", {"NUL"})
+
+    def _note(self, what: str, mended: set[str]) -> None:
+        if mended:
+            self.problems.append(f"{what} {', '.join(sorted(mended))}")
 
     def anything(self) -> dict[str, Any]:
         """The fields of any other message, with its problems noted."""
+        mended: set[str] = set()
         try:
-            value = parse_json(self.message.data)
+            value = parse_json(self.message.data, mended)
         except ValueError as error:
             self.problems.append(f"not JSON: {error}")
             self.envelope = "other"
-            fields = {"original_data": raw_data(self.message.data, LONG_TEXT_LIMIT)}
+            fields = {"original_data": raw_data(self.message.data, _RAW_LIMIT)}
             return {**fields, "payload_encoding": "text"}
+        self._note("it holds", mended)
         if isinstance(value, dict):
             if isinstance(value.get("metadata"), dict) and "original_message" in value:
                 return self._metadata(value["metadata"], value["original_message"])
@@ -167,13 +210,18 @@ class _Reading:
                 self._take(fields, name, metadata[key])
         if "failure_reason" not in metadata:
             self.problems.append("missing failure_reason")
+        if not isinstance(original, str):
+            self.problems.append(f"original_message is {_kind(original)}")
         body = original if isinstance(original, str) else dump_json(original)
         try:
-            parsed = parse_json(body.encode())
+            mended: set[str] = set()
+            parsed = parse_json(body.encode(), mended)
             fields["original_data"] = dump_json(parsed)
-        except ValueError:
+            self._note("original_message holds", mended)
+        except ValueError as error:
             parsed = None
-            fields["original_data"] = raw_data(body.encode(errors="replace"), LONG_TEXT_LIMIT)
+            self.problems.append(f"original_message is not JSON: {error}")
+            fields["original_data"] = raw_data(body.encode(), _RAW_LIMIT)
             fields["payload_encoding"] = "text"
         if isinstance(parsed, dict):
             for name in ("tenant_id", "field_id", "farmer_id"):
@@ -190,40 +238,36 @@ class _Reading:
 
     def dead_letter(self, fields: dict[str, Any], epoch: str, dlq_stream: str) -> DeadLetter:
         """The row: texts clamped, times parsed, identity checked."""
-        message = self.message
+        message, published_at = self.message, self.message.published_at
         headers = fields.pop("original_headers", {})
         root = self._redrive(fields, headers)
         self._integers(fields)
-        times = self._times(fields)
+        self._times(fields, published_at)
         fields["failure_id"] = failure = _identity(message, fields, dlq_stream)
         if root and root[0] != failure:
             fields["root_failure_id"], fields["redrive_attempt"], fields["redrive_id"] = root
         timestamp_ns = fields.pop("original_timestamp_ns", None)
-        original_published_at = None
-        if timestamp_ns is not None and 0 <= timestamp_ns < _INT64_MAX:
-            original_published_at = time_of_ns(timestamp_ns)
+        if timestamp_ns is not None:
+            fields["original_published_at"] = time_of_ns(timestamp_ns)
         if fields.get("payload_encoding", "json") not in _ENCODINGS:
             self.problems.append("payload_encoding is unknown")
             fields["payload_encoding"] = "json"
         fields.setdefault("event_type", event_type_of(message.subject))
         fields.setdefault("original_data", "null")
-        fields = {name: value for name, value in fields.items() if value is not None}
+        fields["original_headers"] = msgspec.json.encode(headers).decode()
         self._clamp(fields)
-        service = fields.get("consumer_service") or fields.get("source_service", "unknown")
+        service = fields.get("consumer_service") or fields.get("source_service") or "unknown"
         return DeadLetter(
             epoch=epoch,
             dlq_sequence=message.sequence,
-            published_at=message.published_at,
+            published_at=published_at,
             subject=clean_text(message.subject),
             size_bytes=len(message.data),
-            original_published_at=original_published_at,
-            service=service or "unknown",
-            original_headers=dump_json({clean_text(k): clean_text(v) for k, v in headers.items()}),
+            service=service,
             envelope=self.envelope,
-            parse_error="; ".join(self.problems)[:1000] or None,
-            clamped=",".join(self.clamped) or None,
-            **times,
-            **fields,
+            parse_error=clean_text("; ".join(self.problems))[:1000] or None,
+            clamped=",".join(dict.fromkeys(self.clamped)) or None,
+            **{name: value for name, value in fields.items() if value is not None},
         )
 
     def _redrive(
@@ -236,13 +280,17 @@ class _Reading:
         if root is None:
             return None
         try:
-            attempt = int(attempt)  # type: ignore[arg-type]  # None raises TypeError, as meant
-        except (TypeError, ValueError):
-            attempt = 0
-        if not ids.is_uuid(root) or redrive != ids.redrive_id(root, attempt):
+            number = int(attempt or 0)
+        except ValueError:
+            number = 0
+        if (
+            not 0 < number < _INT32_MAX
+            or not ids.is_uuid(root)
+            or redrive != ids.redrive_id(root, number)
+        ):
             self.problems.append("its redrive keys contradict each other")
             return None
-        return root, attempt, redrive
+        return root, number, redrive
 
     def _integers(self, fields: dict[str, Any]) -> None:
         for name in ("retry_count", "max_retries"):
@@ -250,39 +298,38 @@ class _Reading:
             if value is not None and not 0 <= value <= _INT32_MAX:
                 fields[name] = min(max(value, 0), _INT32_MAX)
                 self.clamped.append(name)
-        sequence = fields.get("original_sequence")
-        if sequence is not None and not 0 <= sequence <= _INT64_MAX:
-            fields["original_sequence"] = None
-            self.problems.append("original_sequence is out of range")
+                self.problems.append(f"{name} is out of range")
+        for name in ("original_sequence", "original_timestamp_ns"):
+            value = fields.get(name)
+            if value is not None and not 0 <= value <= _INT64_MAX:
+                fields[name] = None
+                self.problems.append(f"{name} is out of range")
 
-    def _times(self, fields: dict[str, Any]) -> dict[str, datetime]:
-        times = {}
+    def _times(self, fields: dict[str, Any], published_at: datetime) -> None:
         for name in _TIMES:
-            text = fields.pop(name, None)
-            times[name] = self.message.published_at
+            text = fields.get(name)
+            fields[name] = published_at
             if text is not None:
                 try:
-                    times[name] = parse_time(text)
+                    fields[name] = parse_time(text)
                 except ValueError:
                     self.problems.append(f"{name} is no time between 1970 and 2200: {text[:40]}")
                     self.clamped.append(name)
-        return times
 
     def _clamp(self, fields: dict[str, Any]) -> None:
-        """Mend texts, and note which a column must cut; JSON that is too long becomes a note with its size."""
-        for name, value in fields.items():
-            if not isinstance(value, str):
-                continue
-            limit = TEXT_LIMITS.get(name, LONG_TEXT_LIMIT)
-            if name in ("original_data", "attempts"):
-                if len(value) > LONG_TEXT_LIMIT:
-                    fields[name] = dump_json({"cut": f"{len(value)} characters"})
-                    self.clamped.append(name)
-                continue
-            text = clean_text(value)
-            if text != value or len(text) > limit:
+        """Note which texts a column must cut; JSON that is too long becomes a note with its size."""
+        for name, limit in _LIMITS.items():
+            text = fields.get(name)
+            if text is not None and len(text) > limit:
                 fields[name] = text[:LONG_TEXT_LIMIT]  # the lake keeps what a column can not
                 self.clamped.append(name)
+                self.problems.append(f"{name} has {len(text)} characters, not {limit}")
+        for name in JSON_COLUMNS:
+            text = fields.get(name)
+            if text is not None and len(text) > LONG_TEXT_LIMIT:
+                fields[name] = dump_json({"cut": f"{len(text)} characters"})
+                self.clamped.append(name)
+                self.problems.append(f"{name} has {len(text)} characters, not {LONG_TEXT_LIMIT}")
 
 
 _METADATA_KEYS = {

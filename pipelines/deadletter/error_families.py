@@ -27,6 +27,10 @@ CRITICAL: dict[str, tuple[str, ...]] = {
     "DatabaseError": (
         "OperationalError", "IntegrityError", "ProgrammingError", "InternalError", "DataError",
         "NotSupportedError", "DBAPIError", "PostgresError", "SQLException",
+        # psycopg and asyncpg name the condition
+        "UniqueViolation", "ForeignKeyViolation", "NotNullViolation", "CheckViolation",
+        "UndefinedTable", "UndefinedColumn", "InsufficientPrivilege", "DiskFull",
+        "DeadlockDetected", "SerializationFailure", "UniqueViolationError",
     ),
     "AuthenticationError": (
         "AuthenticationFailed", "AuthenticationException", "AuthorizationError",

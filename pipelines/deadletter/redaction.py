@@ -53,6 +53,7 @@ LABEL_COLUMNS = (
 """Short texts that producers choose: every pattern but cards and phones, which ids look like."""
 
 _MARK = re.compile(patterns.MARK)
+_MASKED = re.compile(rf"(?i:(?:bearer|basic|token|api-?key)[ \t]+)?{patterns.MARK}")
 _BASE64 = re.compile(r'\s*\{\s*"base64"\s*:\s*"((?:[A-Za-z0-9+/_-]|\\/)*)=*"\s*\}\s*')
 _QUOTED = re.compile(r"""([bruBRU]?\\*["'])(.*?)(\\*["']|)""", re.DOTALL)
 _NAME_START = re.compile(r"[A-Za-z0-9_.-]*$")
@@ -209,7 +210,7 @@ class Redactor:
                 position = match.end("name")  # what follows may be an assignment itself
                 continue
             quote, inner, end = _unquoted(match["value"])
-            if inner and not _MARK.fullmatch(inner):
+            if inner and not _MASKED.fullmatch(inner):
                 pieces += text[copied : match.start("value")], quote, self._mask("secret", inner)
                 pieces.append(end)
                 copied = match.end()
@@ -259,7 +260,7 @@ class Redactor:
                     colon or "",
                 )
                 copied = position
-            if colon is not None and (kind := self._kind(string)) != "plain":
+            if colon is not None and (kind := self._kind(_MARK.sub("", new))) != "plain":
                 position = json_text.value_end(text, match.end())
                 value = text[match.end() : position]
                 masked = self._value(kind, value, depth)

@@ -41,28 +41,50 @@ def parse_time(text: str) -> datetime:
     return time
 
 
-def parse_json(data: bytes) -> Any:
+def parse_json(data: bytes, mended: set[str] | None = None) -> Any:
     """The most that can be made of JSON: NaN and unholdable numbers come as strings.
 
-    Raises ValueError where it is not JSON in UTF-8, or nested deeper than `MAX_DEPTH`.
+    What had to be mended is added to `mended`, in words. Raises ValueError where it is not JSON in
+    UTF-8, or nested deeper than `MAX_DEPTH`.
     """
+    mended = set() if mended is None else mended
+
+    def integer(digits: str) -> int | str:
+        if len(digits) <= 20 and (number := int(digits)) in _INT64:
+            return number
+        mended.add("an integer beyond 64 bits")
+        return digits
+
+    def fraction(digits: str) -> float | str:
+        number = float(digits)
+        if abs(number) != float("inf"):
+            return number
+        mended.add("a number beyond 64 bits")
+        return digits
+
+    def constant(name: str) -> str:
+        mended.add(name)
+        return name
+
     try:
         value = json.loads(
-            data.decode(), parse_int=_integer, parse_float=_float, parse_constant=str
+            data.decode(), parse_int=integer, parse_float=fraction, parse_constant=constant
         )
-        return _clean(value, 0)
+        return _clean(value, 0, mended)
     except RecursionError as error:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from error
 
 
-def storable_json(data: bytes) -> str:
+def storable_json(data: bytes, mended: set[str] | None = None) -> str:
     """JSON text for a JSON column: verbatim where every sink takes it, else mended.
 
-    `data` is known to be valid JSON. Raises ValueError where it is nested too deeply.
+    `data` is known to be valid JSON. Raises ValueError where it is no UTF-8, or nested too deeply.
     """
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH and not _SUSPICIOUS.search(data):
         return data.decode()
-    return dump_json(parse_json(data))
+    mended = set() if mended is None else mended
+    value = parse_json(data, mended)
+    return dump_json(value) if mended else data.decode()
 
 
 def dump_json(value: Any) -> str:
@@ -71,29 +93,23 @@ def dump_json(value: Any) -> str:
 
 
 def raw_data(data: bytes, limit: int) -> str:
-    """JSON text that carries bytes which are no JSON, as lossy text of at most `limit` characters."""
+    """JSON text that carries bytes which are no JSON: lossy, at most `limit` characters of them."""
     return dump_json({"raw_data": clean_text(data.decode(errors="replace")[:limit])})
 
 
-def _integer(digits: str) -> int | str:
-    if len(digits) > 20:
-        return digits
-    number = int(digits)
-    return number if number in _INT64 else digits
-
-
-def _float(digits: str) -> float | str:
-    number = float(digits)
-    return number if abs(number) != float("inf") else digits
-
-
-def _clean(value: Any, depth: int) -> Any:
+def _clean(value: Any, depth: int, mended: set[str]) -> Any:
     if isinstance(value, str):
-        return clean_text(value)
+        text = clean_text(value)
+        if text != value:
+            mended.add("NUL or a lone surrogate")
+        return text
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
     if isinstance(value, list):
-        return [_clean(item, depth + 1) for item in value]
+        return [_clean(item, depth + 1, mended) for item in value]
     if isinstance(value, dict):
-        return {clean_text(key): _clean(item, depth + 1) for key, item in value.items()}
+        return {
+            _clean(key, depth, mended): _clean(item, depth + 1, mended)
+            for key, item in value.items()
+        }
     return value

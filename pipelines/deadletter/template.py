@@ -68,8 +68,8 @@ _IPV6 = (
     f"|(?:{_HEX4}:){{1,7}}:)"
 )
 _VALUE = (
-    r"(?:[A-Za-z_.]+\([^()]*\)|[bru]?'[^'\n]*'|[bru]?\"[^\"\n]*\"|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
-    r"|[^ \t\r\n,;()\[\]{}'\"<>" + KEPT + r"-][^ \t\r\n,;()\[\]{}'\"<>]*|-[0-9]+)"
+    r"(?:[A-Za-z_.]+\([^()]*\)|[bru]?'[^']*'|[bru]?\"[^\"]*\"|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
+    r"|[^ ,;()\[\]{}'\"<>" + KEPT + r"-][^ ,;()\[\]{}'\"<>]*|-[0-9]+)"
 )
 _UNIT = (
     "(?:[smhd]|[mun]s|secs?|mins?|[KMGTkmgt]i?[Bb]|[Bb]|%| ?(?:milliseconds?|seconds?|minutes?|"
@@ -108,6 +108,10 @@ _SHORTEN: tuple[Step, ...] = (
     Step(r"arn:aws[a-z-]*:[^ \t\r\n'\",)]+", "<arn>"),
     Step(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}", "<email>"),
     Step(_UUID, "<id>"),
+    # One line from here on: engines differ about `$` before a line's end.
+    Step(r"[\t\r\n]+", " "),
+    Step("  +", " "),
+    Step("^ | $", ""),
 )
 _REPLACE: tuple[Step, ...] = (
     # Codes tell failures apart: keep them from the steps that replace numbers.
@@ -134,32 +138,32 @@ _REPLACE: tuple[Step, ...] = (
     # key=value and "id: value"
     Step(
         rf"([A-Za-z_]*{_word('code status errno sqlstate')}=|[^A-Za-z_]type=)(-?)"
-        r"([^ \t\r\n,;()\[\]{}'\"<>-]+)",
+        r"([^ ,;()\[\]{}'\"<>-]+)",
         rf"\1\2{KEPT}\3",
     ),
     Step(rf"([A-Za-z_][A-Za-z0-9_.-]*=){_VALUE}", r"\1<v>"),
-    Step(rf"([^A-Za-z]{_word('id')}[:#] *)[^ \t\r\n,;()\[\]{{}}'\"<>]+", r"\1<id>"),
+    Step(rf"([^A-Za-z]{_word('id')}[:#] *)[^ ,;()\[\]{{}}'\"<>]+", r"\1<id>"),
     # Quoted: names of code lose their quotes, the rest its content.
     Step(
-        r"(codec can't )(encode|decode) (?:character|byte)s?(?: '[^'\n]*'| 0x[0-9a-f]+)? in position",
-        r"\1\2 <str> in position",
+        r"(codec can't (?:en|de)code )(?:character|byte)s?(?: '[^']*'| 0x[0-9a-f]+)? in position",
+        r"\1<str> in position",
     ),
-    Step(r"([Hh]ost ?name |[Uu]ser |[Rr]ole |[Dd]atabase )(?:'[^'\n]*'|\"[^\"\n]*\")", r"\1<str>"),
-    Step(r"'([^A-Za-z0-9 '\"\t\r\n/\\]{1,3})'", r"\1"),
-    Step(rf"({_NAMER}:? )['\"]([^'\" \t\r\n]{{1,100}})['\"]", r"\1\2"),
+    Step(r"([Hh]ost ?name |[Uu]ser |[Rr]ole |[Dd]atabase )(?:'[^']*'|\"[^\"]*\")", r"\1<str>"),
+    Step(r"'([^A-Za-z0-9 '\"/\\]{1,3})'", r"\1"),
+    Step(rf"({_NAMER}:? )['\"]([^'\" ]{{1,100}})['\"]", r"\1\2"),
     Step(rf"['\"]({_TYPE})['\"]|['\"]([A-Za-z_][A-Za-z0-9_.]*)['\"]( object )", r"\1\2\3"),
     Step(r"^['\"]([A-Za-z_]+)['\"]$", r"\1"),
-    Step(r"'(?:[A-Za-z]:)?[/\\][^'\n]*'|\"(?:[A-Za-z]:)?[/\\][^\"\n]*\"", "<str>"),
+    Step(r"'(?:[A-Za-z]:)?[/\\][^']*'|\"(?:[A-Za-z]:)?[/\\][^\"]*\"", "<str>"),
     Step(
         r"(Duplicate entry |base [0-9]+: |to float: |time data |rrno "
         + KEPT
-        + r"[0-9]+\][^'\n]*: )'[^'\n]*'",
+        + r"[0-9]+\][^']*: )'[^']*'",
         r"\1<str>",
     ),
-    Step(r"[bru]?'[^' \t\r\n]{0,64}'|[bru]?\"[^\" \t\r\n]{0,64}\"", "<str>"),
+    Step(r"[bru]?'[^' ]{0,64}'|[bru]?\"[^\" ]{0,64}\"", "<str>"),
     # Hosts and paths
     Step(r"(?:[A-Za-z0-9.-]*/)?[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+|/[0-9]+)?", "<host>"),
-    Step(rf"(^|[ \t\r\n'\"(=,\[]){_IPV6}(?:[%][a-z0-9]+)?", r"\1<host>"),
+    Step(rf"(^|[ '\"(=,\[]){_IPV6}(?:[%][a-z0-9]+)?", r"\1<host>"),
     Step(r"\[<host>\](?::[0-9]+)?", "<host>"),
     Step(_PREFIX + r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*:[0-9]{2,5}", r"\1<host>"),
     Step(
@@ -169,11 +173,11 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<host>\2",
     ),
     Step(
-        r"([Cc]onnection to |ENOTFOUND |EAI_AGAIN |to host |ssl:)[^ \t\r\n]+( timed out|$| \[)",
+        r"([Cc]onnection to |ENOTFOUND |EAI_AGAIN |to host |ssl:)[^ ]+( timed out|$| \[)",
         r"\1<host>\2",
     ),
     Step(
-        r"(^|[ \t\r\n'\"(=,:\[])(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][A-Za-z0-9_.@%+~$-]+)+[/\\]?",
+        r"(^|[ '\"(=,:\[])(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][A-Za-z0-9_.@%+~$-]+)+[/\\]?",
         r"\1<path>",
     ),
     # Numbers
@@ -192,7 +196,6 @@ _REPLACE: tuple[Step, ...] = (
     Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
     Step(r",\)", ")"),
     Step(r"\"", "'"),
-    Step(r"[ \t\r\n]+", " "),
     Step(KEPT, ""),
 )
 

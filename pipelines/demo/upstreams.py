@@ -20,12 +20,12 @@ class Upstreams:
         self._seen: set[str] = set()
         self._servers: list[asyncio.Server] = []
         self._reserved = socket.socket()
+        self._forecasts: asyncio.Server | None = None
 
     async def __aenter__(self) -> "Upstreams":
         self.tiles = await self._serve(self._tile)
         self.sensors = await self._serve(self._sensor)
-        # Bound, but nobody listens: connections are refused, and nobody else takes the port.
-        self._reserved.bind((HOST, 0))
+        self._reserve(0)
         self.forecasts: int = self._reserved.getsockname()[1]
         return self
 
@@ -37,12 +37,27 @@ class Upstreams:
     ) -> None:
         for server in self._servers:
             server.close()
+        if self._forecasts is not None:
+            self._forecasts.close()
         self._reserved.close()
 
     async def heal(self) -> None:
         """Make the tile server quick and start the forecast service."""
         self._is_healed = True
-        self._servers.append(await asyncio.start_server(self._forecast, sock=self._reserved))
+        self._forecasts = await asyncio.start_server(self._forecast, sock=self._reserved)
+
+    def fail(self) -> None:
+        """Make the tile server slow again and stop the forecast service."""
+        self._is_healed = False
+        if self._forecasts is not None:
+            self._forecasts.close()
+            self._reserved = socket.socket()
+            self._reserve(self.forecasts)
+
+    def _reserve(self, port: int) -> None:
+        """Bind the port without listening: connections are refused, and nobody else takes it."""
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._reserved.bind((HOST, port))
 
     async def _serve(self, handler: "asyncio.streams._ClientConnectedCallback") -> int:
         server = await asyncio.start_server(handler, HOST, 0)

@@ -17,7 +17,6 @@ from nats.aio.client import Client
 from psycopg import Connection
 
 from pipelines.deadletter.message import LogMessage
-
 from pipelines.deadletter.redaction import RedactionRules, Redactor
 from pipelines.drain.batch import build_batch
 from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gap_before, remember_gap
@@ -33,6 +32,9 @@ from pipelines.stores.failed_events import Batch, FailedEvents
 from pipelines.stores.lake import Lake, LakeTable
 
 logger = logging.getLogger(__name__)
+
+_PAUSES_SECONDS = (1.0, 4.0)  # before another try, where the last one got no further
+_IDLE_BATCHES = 20  # after which a table without rows moves its watermark all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +78,20 @@ async def drain(settings: Settings, progress: Progress | None = None) -> DrainRe
     Raises ServerUnavailableError when it stays away, FencedError when another drain took over.
     """
     started, tally = time.monotonic(), _Tally()
-    for pause_seconds in (1.0, 4.0, None):
+    progress = progress or (lambda _done, _total: None)
+    is_done, tries = False, 0
+    while not is_done:
+        before = tally.drained
         try:
-            await _drain_once(settings, tally, progress or (lambda _done, _total: None))
-            break
+            await _drain_once(settings, tally, progress, is_retry=tries > 0)
+            is_done = True
         except ServerUnavailableError as error:
-            if pause_seconds is None or not tally.epoch:
+            tries = 0 if tally.drained > before else tries
+            if tries == len(_PAUSES_SECONDS) or not tally.epoch:
                 raise
-            logger.warning("%s Trying again in %.0f s.", error, pause_seconds)
-            await asyncio.sleep(pause_seconds)
+            logger.warning("%s Trying again in %.0f s.", error, _PAUSES_SECONDS[tries])
+            await asyncio.sleep(_PAUSES_SECONDS[tries])
+            tries += 1
     return DrainReport(
         drained=tally.drained,
         quarantined=tally.quarantined,
@@ -97,7 +104,9 @@ async def drain(settings: Settings, progress: Progress | None = None) -> DrainRe
     )
 
 
-async def _drain_once(settings: Settings, tally: _Tally, progress: Progress) -> None:
+async def _drain_once(
+    settings: Settings, tally: _Tally, progress: Progress, *, is_retry: bool
+) -> None:
     subjects, dsn = settings.subjects, settings.postgres_dsn.get_secret_value()
     async with connected(settings.nats_url, settings.nats_creds, "dlq drain") as client:
         stream = (await log_state(client, settings.dlq_stream, subjects.log)).stream
@@ -108,8 +117,12 @@ async def _drain_once(settings: Settings, tally: _Tally, progress: Progress) -> 
                 sinks = await _Sinks.open(connection, Lake(settings.lake), reader, state, settings)
                 tally.stream, tally.epoch = stream, sinks.epoch.id
                 _note_changes(connection, sinks, state, tally)
+                await reader.seek(sinks.watermark + 1, is_suspect=is_retry)
                 try:
                     await _copy(reader, sinks, state, settings, tally, progress)
+                except ServerUnavailableError:
+                    await asyncio.to_thread(sinks.catch_up)  # so the next try starts right here
+                    raise
                 finally:
                     await reader.close()
                 await asyncio.to_thread(sinks.catch_up)
@@ -135,7 +148,6 @@ async def _copy(
         )
 
     redactor = _redactor(settings)
-    await reader.seek(max(sinks.watermark + 1, sinks.epoch.start_sequence))
     first = sinks.watermark
     reading = read_next()
     try:
@@ -151,7 +163,8 @@ async def _copy(
             )
             await sinks.store(batch)
             tally.drained += len(messages)
-            tally.quarantined += sum(1 for row in (*batch.letters, *batch.events) if row.parse_error)
+            rows = (*batch.letters, *batch.events)
+            tally.quarantined += sum(1 for row in rows if row.parse_error)
             progress(batch.last_sequence - first, max(state.last_sequence - first, 1))
     finally:
         reading.cancel()
@@ -174,7 +187,8 @@ class _Sinks:
         self._postgres = postgres
         self._tables = tables
         self._checkpoint = checkpoint
-        self._reached = checkpoint
+        self._reached = self.watermark  # every sink has what it lacks up to here
+        self._idle_batches = dict.fromkeys(tables, 0)
 
     @classmethod
     async def open(
@@ -206,7 +220,6 @@ class _Sinks:
 
     async def store(self, batch: Batch) -> None:
         """Store a batch in every sink, side by side; each takes what it lacks."""
-        self._reached = max(self._reached, batch.last_sequence)
         results = await asyncio.gather(
             asyncio.to_thread(self._store_in_postgres, batch),
             asyncio.to_thread(self._store_in_lake, batch),
@@ -215,6 +228,7 @@ class _Sinks:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        self._reached = max(self._reached, batch.last_sequence)
 
     def catch_up(self) -> None:
         """Move the watermarks of tables that had no row, so that they hold none back."""
@@ -226,18 +240,28 @@ class _Sinks:
         if batch.last_sequence > self._checkpoint:
             self._postgres.store(batch, self._checkpoint)
             self._checkpoint = batch.last_sequence
+        else:
+            self._postgres.show_life()
 
     def _store_in_lake(self, batch: Batch) -> None:
         frames = {"dead_letters": batch.letter_frame, "case_events": batch.event_frame}
         for name, frame in frames.items():
             table = self._tables[name]
-            missing = frame.filter(pl.col("dlq_sequence") > self._held(table))
-            if not missing.is_empty():
+            held = self._held(table)
+            missing = frame.filter(pl.col("dlq_sequence") > held)
+            self._idle_batches[name] += 1
+            if not missing.is_empty() or (
+                held < batch.last_sequence and self._idle_batches[name] >= _IDLE_BATCHES
+            ):
                 table.append(missing, self.epoch.id, batch.last_sequence)
+                self._idle_batches[name] = 0
 
     def _held(self, table: LakeTable) -> int:
         watermark = table.watermark(self.epoch.id)
-        return self.epoch.start_sequence - 1 if watermark is None else watermark
+        if watermark is not None:
+            return watermark
+        # An empty table takes everything; another holds what came before, under older epochs.
+        return 0 if table.is_empty else self.epoch.start_sequence - 1
 
 
 def _note_changes(

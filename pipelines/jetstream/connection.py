@@ -13,6 +13,9 @@ from pipelines.errors import ServerUnavailableError
 
 logger = logging.getLogger(__name__)
 
+# nats-py prints a traceback when a message breaks its parser; who wants it can configure logging.
+logging.getLogger("nats").addHandler(logging.NullHandler())
+
 
 @asynccontextmanager
 async def connected(
@@ -20,7 +23,8 @@ async def connected(
 ) -> AsyncIterator[Client]:
     """A connection to the servers at `url` (comma-separated), closed at the end.
 
-    Raises ServerUnavailableError where no server answers or JetStream is off.
+    Raises ServerUnavailableError where no server answers, or where one no longer does and the
+    caller did not catch it.
     """
 
     async def log_error(error: Exception) -> None:
@@ -46,6 +50,11 @@ async def connected(
         ) from error
     try:
         yield connection
+    except (nats.errors.Error, TimeoutError) as error:
+        raise ServerUnavailableError(
+            f"NATS at {shown} does not answer as it should ({_detail(error)}): see whether it runs;"
+            " the next run goes on."
+        ) from error
     finally:
         if not connection.is_closed:
             await connection.close()

@@ -35,10 +35,7 @@ class Delivery(NamedTuple):
 def delivery_of(msg: Msg) -> Delivery:
     """The delivery's metadata, from the 9-token reply or the 12-token one with a domain."""
     tokens = msg.reply.split(".")
-    if len(tokens) == 9:
-        tokens = tokens[2:]
-    else:
-        tokens = tokens[4:11]
+    tokens = tokens[2:] if len(tokens) == 9 else tokens[4:11]
     stream, consumer, count, sequence, _, timestamp_ns, pending = tokens
     return Delivery(stream, consumer, int(count), int(sequence), int(timestamp_ns), int(pending))
 
@@ -76,7 +73,8 @@ class Puller:
 
         With 0 seconds, those that the server has now.
 
-        Raises PullStalledError where neither messages nor a status came back in time.
+        Raises PullStalledError where neither messages nor a status came back in time, and where
+        the next message alone exceeds `max_bytes`.
         """
         self._request_count += 1
         inbox = f"{self._inbox}.{self._request_count}"
@@ -89,10 +87,11 @@ class Puller:
             request["max_bytes"] = max_bytes
         await self._connection.publish(self._api_subject, json.dumps(request).encode(), reply=inbox)
         deadline = asyncio.get_running_loop().time() + expires_seconds + _GRACE_SECONDS
-        while batch:
+        missing = batch
+        while missing:
             msg = await self._next(deadline)
             if msg.reply.startswith("$JS.ACK."):
-                batch -= 1
+                missing -= 1
                 yield msg
             elif msg.subject == inbox:
                 headers = msg.headers or {}
@@ -101,6 +100,8 @@ class Puller:
                 reason = headers.get("Description", "")
                 if headers.get("Status") == "503" or any(gone in reason for gone in _GONE):
                     raise PullStalledError(reason or "no responders")
+                if missing == batch and "MaxBytes" in reason:
+                    raise PullStalledError(reason)
                 return
 
     async def _next(self, deadline: float) -> Msg:

@@ -1,8 +1,9 @@
 """The dead-letter stream, read in order from any sequence, leaving nothing behind.
 
 No acknowledgement is part of it: an ephemeral AckNone pull consumer reads from a start sequence,
-and the sinks remember how far they are. A message whose header block breaks the client's parser
-is fetched through the JSON API instead.
+and the sinks remember how far they are. A message that the client can not parse (a malformed header
+block, a subject that is no UTF-8) ends its read loop, silently. So whoever reads again after a
+stall, on a fresh connection, gets the first messages through the JSON API, past the parser.
 """
 
 import base64
@@ -23,6 +24,8 @@ from pipelines.jetstream.pull import Puller, PullStalledError, delivery_of
 from pipelines.jetstream.streams import find_stream
 
 _IDLE_CONSUMER_SECONDS = 300.0
+_SUSPECTS = 100  # messages read past the client's parser after a stall
+_NO_MESSAGE = 10037  # the server's code for "no message found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,11 @@ def _checked(info: StreamInfo, filters: tuple[str, ...]) -> LogState:
 
 
 class LogReader:
-    """Reads the log's messages in order; use one for each run."""
+    """Reads the log's messages in order; use one for each run.
+
+    It does not outlive a stall: the stream may be another one afterwards, so the caller has to
+    look at its state again, on a fresh connection.
+    """
 
     def __init__(self, connection: Client, stream: str, filters: tuple[str, ...]) -> None:
         self._connection = connection
@@ -96,45 +103,45 @@ class LogReader:
         self._puller: Puller | None = None
         self._consumer = ""
         self._next_sequence = 1
+        self._suspect_count = 0
+        self._stall: Exception | None = None
 
-    async def seek(self, sequence: int) -> None:
-        """Read from `sequence` on."""
+    async def seek(self, sequence: int, *, is_suspect: bool = False) -> None:
+        """Read from `sequence` on; with `is_suspect`, the first messages past the parser."""
         await self.close()
         self._next_sequence = max(sequence, 1)
+        self._suspect_count = _SUSPECTS if is_suspect else 0
 
     async def close(self) -> None:
         """Leave nothing behind on the server."""
         puller, self._puller = self._puller, None
-        if puller is None or self._connection.is_closed:
-            return
-        await puller.close()
+        if puller is None or self._stall or self._connection.is_closed:
+            return  # after a stall nobody would answer; the consumer goes by itself when idle
         try:
+            await puller.close()
             await self._connection.jetstream().delete_consumer(self._stream, self._consumer)
-        except (APIError, nats.errors.Error, TimeoutError):
-            return  # it goes by itself when idle
+        except (nats.errors.Error, TimeoutError):
+            return
 
     async def read(self, max_messages: int, max_bytes: int, until: int) -> list[LogMessage]:
         """The next messages, at most `max_messages` and about `max_bytes`, up to sequence `until`.
 
         An empty list says that there is nothing more up to there. Raises ServerUnavailableError
-        where the server stays silent.
+        where reading stalled: what came before it has been returned.
         """
-        for _ in range(5):
-            if self._next_sequence > until:
-                return []
-            try:
+        if self._next_sequence > until:
+            return []
+        try:
+            if self._suspect_count and not self._stall:
+                return await self._read_suspects(max_messages, max_bytes, until)
+            if not self._stall:
                 return await self._read(max_messages, max_bytes, until)
-            except (PullStalledError, nats.errors.Error, APIError, OSError) as error:
-                cause: Exception = error
-            try:
-                await self.close()
-                if not await self._is_reading():
-                    raise ServerUnavailableError(
-                        f"The connection to NATS no longer answers ({cause}): the next run goes on."
-                    )
-            except nats.errors.Error as error:
-                cause = error
-        raise ServerUnavailableError(f"Reading stream {self._stream} failed five times: {cause}.")
+        except (PullStalledError, nats.errors.Error, OSError) as error:
+            self._stall = error
+        raise ServerUnavailableError(
+            f"Reading stream {self._stream} stalled at sequence {self._next_sequence}"
+            f" ({self._stall}): the next run goes on."
+        ) from self._stall
 
     async def read_raw(self, sequence: int) -> LogMessage | None:
         """One stored message at or after `sequence`, past the client's header parser."""
@@ -147,20 +154,41 @@ class LogReader:
         max_bytes = max(max_bytes, 2 * self._connection.max_payload)
         messages: list[LogMessage] = []
         is_at_end = True
-        async with aclosing(puller.pull(max_messages, max_bytes=max_bytes)) as arriving:
-            async for msg in arriving:
-                delivery = delivery_of(msg)
-                if is_at_end := delivery.sequence > until:
-                    break
-                messages.append(
-                    LogMessage(msg.subject, delivery.sequence, delivery.timestamp_ns, msg.data)
-                )
-                self._next_sequence = delivery.sequence + 1
-                if is_at_end := delivery.pending == 0 or delivery.sequence == until:
-                    break
+        try:
+            async with aclosing(puller.pull(max_messages, max_bytes=max_bytes)) as arriving:
+                async for msg in arriving:
+                    delivery = delivery_of(msg)
+                    if is_at_end := delivery.sequence > until:
+                        break
+                    messages.append(
+                        LogMessage(msg.subject, delivery.sequence, delivery.timestamp_ns, msg.data)
+                    )
+                    self._next_sequence = delivery.sequence + 1
+                    if is_at_end := delivery.pending == 0 or delivery.sequence == until:
+                        break
+        except PullStalledError as error:
+            if not messages:
+                raise
+            self._stall = error
+            return messages
         if is_at_end:
             await self.close()  # what was delivered beyond `until` is read again by the next
             self._next_sequence = until + 1
+        return messages
+
+    async def _read_suspects(
+        self, max_messages: int, max_bytes: int, until: int
+    ) -> list[LogMessage]:
+        messages: list[LogMessage] = []
+        while self._suspect_count and len(messages) < max_messages and max_bytes > 0:
+            message = await self.read_raw(self._next_sequence)
+            if message is None or message.sequence > until:
+                self._next_sequence = until + 1
+                break
+            messages.append(message)
+            self._next_sequence = message.sequence + 1
+            self._suspect_count -= 1
+            max_bytes -= len(message.data)
         return messages
 
     async def _open(self) -> Puller:
@@ -180,22 +208,17 @@ class LogReader:
         await self._puller.open()
         return self._puller
 
-    async def _is_reading(self) -> bool:
-        try:
-            await self._connection.flush(timeout=5)
-        except (nats.errors.Error, TimeoutError):
-            return False
-        return True
-
     async def _get(self, sequence: int, wanted: str) -> LogMessage | None:
         request = json.dumps({"seq": sequence, "next_by_subj": wanted}).encode()
         answer = await self._connection.request(
             f"$JS.API.STREAM.MSG.GET.{self._stream}", request, timeout=10
         )
         value: dict[str, Any] = json.loads(answer.data)
-        stored = value.get("message")
-        if stored is None:
-            return None
+        if error := value.get("error"):
+            if error.get("err_code") == _NO_MESSAGE:
+                return None
+            raise APIError.from_error(error)
+        stored = value["message"]
         return LogMessage(
             stored["subject"],
             stored["seq"],

@@ -76,9 +76,7 @@ def migrate(dsn: str) -> list[str]:
         known = _applied(connection)
         pending = [name for name in migrations() if name not in known]
         for name in pending:
-            connection.execute(
-                cast(LiteralString, read_sql(f"postgres/migrations/{name}.sql"))
-            )
+            connection.execute(cast("LiteralString", read_sql(f"postgres/migrations/{name}.sql")))
         return pending
 
 

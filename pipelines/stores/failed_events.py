@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-from psycopg import Connection
+import psycopg
+from psycopg import Connection, errors
 from psycopg.types.json import Jsonb
 
 from pipelines.deadletter.case_events import CaseEvent
 from pipelines.deadletter.cases import Case, apply_dead_letter, apply_event, case_of
 from pipelines.deadletter.ids import consumer_address
-from pipelines.deadletter.record import TEXT_LIMITS, DeadLetter
+from pipelines.deadletter.record import JSON_COLUMNS, TEXT_LIMITS, DeadLetter
+from pipelines.deadletter.sanitize import clean_text
 from pipelines.errors import FencedError
 
 # Columns of failed_events that come from the batch, and their PostgreSQL types.
@@ -34,14 +36,17 @@ _COPIED = {
     "fingerprint_version": "int2", "payload_encoding": "varchar", "parse_error": "text",
     "clamped": "text",
 }  # fmt: skip
-_JSON = {"original_data", "original_headers", "attempts"}
+_JSON = [list(_COPIED).index(name) for name in JSON_COLUMNS]
 # Columns that the fold decides.
 _FOLDED = {
     "status": "varchar", "redrive_count": "int4", "redrive_trigger": "varchar",
     "resolved_at": "timestamptz", "resolution_cause": "varchar", "resolution_notes": "text",
     "discarded_at": "timestamptz", "alert_sent": "bool", "alert_sent_at": "timestamptz",
 }  # fmt: skip
-_ROOT = {"root_failure_id": "uuid", "seen_count": "int4"}
+_COLUMNS = _COPIED | {"root_failure_id": "uuid", "seen_count": "int4"} | _FOLDED
+
+# PostgreSQL's refusals of a value, whatever the sanitiser let through.
+_REFUSALS = (psycopg.DataError, errors.ProgramLimitExceeded, errors.StatementTooComplex)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,12 @@ class FailedEvents:
                 [batch.epoch, batch.last_sequence, batch.last_timestamp_ns],
             )
 
+    def show_life(self) -> None:
+        """Say that this drain moves, though the batch is one that Postgres holds already."""
+        self._connection.execute(
+            "UPDATE drain_checkpoints SET updated_at = now() WHERE stream = %s", [self._stream]
+        )
+
     def _apply(self, batch: Batch, after: int) -> None:
         letters = {
             letter.dlq_sequence: (row, letter)
@@ -127,27 +138,43 @@ class FailedEvents:
         }
 
     def _copy(self, frame: pl.DataFrame, fold: "_Fold") -> None:
-        if not fold.new:
-            return
-        columns = [*_COPIED, *_ROOT, *_FOLDED]
-        target = ", ".join("id" if name == "failure_id" else name for name in columns)
         cut = frame.select(
             pl.col(name).str.slice(0, TEXT_LIMITS[name]) if name in TEXT_LIMITS else pl.col(name)
             for name in _COPIED
         )
-        json_at = [index for index, name in enumerate(_COPIED) if name in _JSON]
-        with (
-            self._connection.cursor() as cursor,
-            cursor.copy(f"COPY failed_events ({target}) FROM STDIN (FORMAT BINARY)") as copy,  # type: ignore[arg-type]
-        ):
-            copy.set_types([*_COPIED.values(), *_ROOT.values(), *_FOLDED.values()])
-            for row, values in zip(fold.new.values(), cut[list(fold.new_rows)].rows(), strict=True):
-                record: list[Any] = [uuid.UUID(values[0]), *values[1:]]
-                for index in json_at:
-                    if record[index] is not None:
-                        record[index] = Jsonb(record[index], dumps=_as_it_is)
-                root = uuid.UUID(row.root) if row.root else None
-                copy.write_row([*record, root, row.seen_count, *_folded(row.case)])
+        rows = []
+        for row, values in zip(fold.new.values(), cut[list(fold.new_rows)].rows(), strict=True):
+            record = [uuid.UUID(values[0]), *values[1:]]
+            for index in _JSON:
+                if record[index] is not None:
+                    record[index] = Jsonb(record[index], dumps=_as_it_is)
+            root = uuid.UUID(row.root) if row.root else None
+            rows.append([*record, root, row.seen_count, *_folded(row.case)])
+        self._copy_rows(rows)
+
+    def _copy_rows(self, rows: list[list[Any]]) -> None:
+        """Copy rows; where PostgreSQL refuses some, find them by halves and keep them as notes."""
+        if not rows:
+            return
+        target = ", ".join("id" if name == "failure_id" else name for name in _COLUMNS)
+        try:
+            with (
+                self._connection.transaction(),
+                self._connection.cursor() as cursor,
+                cursor.copy(f"COPY failed_events ({target}) FROM STDIN (FORMAT BINARY)") as copy,  # type: ignore[arg-type]
+            ):
+                copy.set_types(list(_COLUMNS.values()))
+                for row in rows:
+                    copy.write_row(row)
+        except _REFUSALS as error:
+            if len(rows) > 1:
+                half = len(rows) // 2
+                self._copy_rows(rows[:half])
+                self._copy_rows(rows[half:])
+            elif (note := _without_json(rows[0], error)) != rows[0]:
+                self._copy_rows([note])
+            else:
+                raise
 
     def _update(self, fold: "_Fold") -> None:
         with self._connection.cursor() as cursor:
@@ -250,6 +277,24 @@ def _folded(case: Case) -> list[Any]:
     ]
 
 
+def _without_json(row: list[Any], error: psycopg.Error) -> list[Any]:
+    """The row without what PostgreSQL can refuse, and with the reason."""
+    names = list(_COLUMNS)
+    data, reason = names.index("original_data"), names.index("parse_error")
+    if row[data] == _REFUSED:
+        return row
+    kept = list(row)
+    for index in _JSON:
+        kept[index] = None
+    kept[data] = _REFUSED
+    text = f"PostgreSQL refused it: {clean_text(str(error)).splitlines()[0][:200]}"
+    kept[reason] = "; ".join(filter(None, [row[reason], text]))
+    return kept
+
+
 def _as_it_is(text: str) -> str:
     """The JSON text of the batch, not a JSON string that holds it."""
     return text
+
+
+_REFUSED = Jsonb('{"refused":"by PostgreSQL; the raw bytes are in the stream"}', dumps=_as_it_is)

@@ -123,6 +123,11 @@ class LakeTable:
         """The last sequence of `epoch` that this table holds; None where it has none."""
         return self._table.transaction_version(epoch)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever appended."""
+        return self._table.transaction_version(_GENERATION) is None
+
     def empty_frame(self) -> pl.DataFrame:
         """No rows, in the table's columns."""
         return pl.DataFrame(schema=self._layout.schema)

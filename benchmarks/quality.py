@@ -1,0 +1,92 @@
+# ruff: noqa: INP001
+"""How well fingerprints group real failures: `python benchmarks/quality.py [corpus folder]`.
+
+Every pair of failures is a decision. Precision: of the pairs put together, how many belong
+together; recall: of the pairs that belong together, how many were put together.
+"""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pipelines.deadletter.fingerprint import fingerprint
+
+
+class Quality(NamedTuple):
+    """Agreement of groups with labels, over pairs of failures; 1.0 where there is no pair."""
+
+    failures: int
+    labels: int
+    groups: int
+    precision: float
+    recall: float
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        total = self.precision + self.recall
+        return 2 * self.precision * self.recall / total if total else 0.0
+
+
+def corpus_folder() -> Path:
+    """Where the corpus lies: `DLQ_CORPUS`, else beside the checkout."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "corpus"
+    return Path(os.environ.get("DLQ_CORPUS", default))
+
+
+def github_errors(corpus: Path) -> Quality:
+    """Messages without traces, labelled by hand."""
+    lines = (corpus / "github_errors.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    groups = [fingerprint(r["error_type"], r["error_message"], None).group_id for r in rows]
+    return measure([row["label"] for row in rows], groups)
+
+
+def jvm_crashes(corpus: Path) -> Quality:
+    """Traces of distinct crashes: every file is a group of its own."""
+    paths = sorted((corpus / "jvm_crashes").glob("*.log"))
+    groups = []
+    for path in paths:
+        trace = path.read_text()
+        error_type, _, message = trace.partition("\n")[0].partition(":")
+        groups.append(fingerprint(error_type.strip(), message.strip(), trace).group_id)
+    return measure([path.name for path in paths], groups)
+
+
+def measure(labels: Sequence[Hashable], groups: Sequence[Hashable]) -> Quality:
+    """Pairwise agreement of `groups` with `labels`, which stand in the same order."""
+    right = _pairs(zip(labels, groups, strict=True))
+    together, alike = _pairs(groups), _pairs(labels)
+    return Quality(
+        failures=len(labels),
+        labels=len(set(labels)),
+        groups=len(set(groups)),
+        precision=right / together if together else 1.0,
+        recall=right / alike if alike else 1.0,
+    )
+
+
+def _pairs(values: Iterable[Hashable]) -> int:
+    return sum(n * (n - 1) // 2 for n in Counter(values).values())
+
+
+def main() -> None:
+    """Print the table."""
+    corpus = Path(sys.argv[1]) if len(sys.argv) > 1 else corpus_folder()
+    if not corpus.is_dir():
+        sys.exit(f"no corpus at {corpus}: set DLQ_CORPUS")
+    print(f"{'corpus':<14} failures labels groups precision recall    F1")
+    for name, measured in (("github_errors", github_errors), ("jvm_crashes", jvm_crashes)):
+        q = measured(corpus)
+        print(
+            f"{name:<14} {q.failures:>8} {q.labels:>6} {q.groups:>6} "
+            f"{q.precision:>9.3f} {q.recall:>6.3f} {q.f1:>5.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,378 @@
+"""Failure groups: what keeps a group, what splits it, and how well it does on real failures."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.deadletter.fingerprint import (
+    FINGERPRINT_VERSION,
+    Rule,
+    add_fingerprint,
+    fingerprint,
+)
+from pipelines.deadletter.record import FINGERPRINT_COLUMNS
+from pipelines.deadletter.template import STAGES, template, templates
+from pipelines.deadletter.traces import read_trace
+
+_ROOT = Path(__file__).parents[2]
+_SPEC = importlib.util.spec_from_file_location("quality", _ROOT / "benchmarks" / "quality.py")
+quality = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(quality)
+
+corpus = pytest.mark.skipif(
+    not quality.corpus_folder().is_dir(), reason="the corpus is not here (set DLQ_CORPUS)"
+)
+
+REFUSED = (
+    "HTTPConnectionPool(host='weather', port=80): Max retries exceeded with url: /v1/7 (Caused by "
+    "NewConnectionError('<urllib3.connection.HTTPConnection object at 0x7f5a>: Failed to establish "
+    "a new connection: [Errno 111] Connection refused'))"
+)
+TRACE = """Traceback (most recent call last):
+  File "/srv/venv/lib/python3.11/site-packages/urllib3/connection.py", line 174, in _new_conn
+    conn = connection.create_connection(
+           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+ConnectionRefusedError: [Errno 111] Connection refused
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/srv/app/main.py", line 12, in run
+    handle(event)
+  File "/srv/app/fields/handler.py", line 40, in handle
+    forecast = weather.fetch(event.field)
+  File "/srv/app/fields/weather.py", line 88, in fetch
+    return session.get(url)
+  File "/srv/venv/lib/python3.11/site-packages/requests/sessions.py", line 602, in get
+    return self.request("GET", url, **kwargs)
+requests.exceptions.ConnectionError: HTTPConnectionPool(host='weather', port=80): no
+"""
+JAVA = """java.lang.IllegalStateException: Can not save field 17
+\tat org.sahool.fields.Store.save(Store.java:41)
+\tat org.sahool.fields.Handler.lambda$handle$3(Handler.java:18)
+\tat java.base/java.util.ArrayList.forEach(ArrayList.java:1511)
+\tat org.sahool.Worker.run(Worker.java:77)
+Caused by: java.sql.SQLException: deadlock
+\tat org.sahool.db.Pool.execute(Pool.java:9)
+\t... 3 more
+"""
+NODE = """TypeError: Cannot read properties of undefined (reading 'area')
+    at area (/srv/app/src/fields.js:10:15)
+    at async Object.handle [as onEvent] (file:///srv/app/src/handler.js:4:3)
+    at /srv/app/src/worker.js:1:2
+    at node:internal/process/task_queues:95:5
+    at next (/srv/app/node_modules/express/lib/router.js:1:1)
+"""
+
+
+def group(message: str = REFUSED, trace: str | None = TRACE, kind: str = "ConnectionError") -> str:
+    return fingerprint(kind, message, trace).group_id
+
+
+# What keeps a group
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(r"line \d+", "line 999", id="shifted line numbers"),
+        pytest.param("/srv/venv/lib/python3.11", "/opt/x/lib/python3.13", id="another venv"),
+        pytest.param("/srv/app/", "/home/ci/build-7/checkout/", id="another checkout"),
+        pytest.param(
+            '  File "/srv/venv/lib/python3.11/site-packages/requests/sessions.py"',
+            '  File "/srv/venv/lib/python3.11/site-packages/otel/wrap.py", line 3, in wrapped\n'
+            "    return call()\n"
+            '  File "/srv/venv/lib/python3.11/site-packages/requests/sessions.py"',
+            id="added library frame",
+        ),
+        pytest.param(
+            '  File "/srv/app/main.py"',
+            '  File "/srv/venv/bin/worker", line 8, in <module>\n  File "/srv/app/main.py"',
+            id="added launcher script",
+        ),
+        pytest.param("host='weather', port=80.: no", "host='other', port=1): no", id="message"),
+    ],
+)
+def test_what_is_incidental_in_a_trace_keeps_the_group(old, new):
+    changed = re.sub(old, new, TRACE)
+    assert changed != TRACE
+    assert group() == group(trace=changed)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (REFUSED, REFUSED.replace("0x7f5a", "0xdeadbeef").replace("/v1/7", "/")),
+        (REFUSED, REFUSED.replace("'weather', port=80", "'10.0.0.1', port=8080")),
+        (REFUSED, REFUSED.replace("'))", "',))")),
+        ("order 17 not found", "order 18000 not found"),
+        ("user 4b0a7c1e-58f7-4b43-9f0c-0d5f6f0d9f11", "user 11111111-2222-3333-4444-555555555555"),
+        ("no reply from ali@example.com", "no reply from sara.k@farm.example.org"),
+        ("late since 2024-05-01T10:00:00Z", "late since 2025-12-31 23:59:59.123+03:00"),
+        ("late since Wed, 01 May 2024 10:00:00 GMT", "late since Thu, 02 Jan 2025 01:02:03 GMT"),
+        ("connect to 10.0.0.1:5432 failed", "connect to db.prod.internal:6432 failed"),
+        ("connect to fe80::1 failed", "connect to 2001:db8::8a2e:370:7334 failed"),
+        ("can not read /data/a.csv", "can not read /mnt/b/c.parquet"),
+        ("timed out after 30 seconds", "timed out after 1.5s"),
+        ("bad value in ids: 1, 2, 3", "bad value in ids: 7"),
+        ("device X7f3a9 offline", "device b81Q2 offline"),
+        ("no access: arn:aws:s3:::farm", "no access: arn:aws:iam::123456789012:role/x"),
+        ("reset by ['a', 'b']", "reset by ['c']"),
+        (
+            'duplicate key value violates unique constraint "k"\nDETAIL:  Key (id)=(1) exists.',
+            'duplicate key value violates unique constraint "k"\nDETAIL:  Key (id)=(2) exists.',
+        ),
+        (
+            'connection to server at "db" (10.0.0.1), port 5432 failed: FATAL:  too many clients',
+            "FATAL:  too many clients",
+        ),
+        ("Object of type date is no JSON", "Object of type 'date' is no JSON"),
+        ("write to [redacted:email:0123456789ab]", "write to [redacted:email:ffff56789ab0]"),
+    ],
+)
+def test_variables_of_a_message_keep_the_group(one, other):
+    assert template(one) == template(other)
+
+
+# What splits it
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("in fetch", "in fetch_all", id="function of the top frame"),
+        pytest.param("weather.py", "climate.py", id="module of the top frame"),
+        pytest.param("^ConnectionRefusedError", "TimeoutError", id="root cause"),
+    ],
+)
+def test_another_origin_splits_the_group(old, new):
+    changed = re.sub(old, new, TRACE, flags=re.MULTILINE)
+    assert changed != TRACE
+    assert group() != group(trace=changed)
+
+
+def test_another_type_splits_the_group():
+    assert group() != group(kind="TimeoutError")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (REFUSED, REFUSED.replace("[Errno 111]", "[Errno 113]")),
+        ("Error -2 connecting to a:1.", "Error -3 connecting to a:1."),
+        ("404 Client Error: x for url: http://a", "403 Client Error: x for url: http://a"),
+        ("503 Service Unavailable", "502 Service Unavailable"),
+        ("rejected with status code 401", "rejected with status code 403"),
+        ('(1062, "no")', '(1213, "no")'),
+        ("died with exit status 1", "died with exit status 137"),
+        ("nats: err_code=10059", "nats: err_code=10148"),
+        ("'NoneType' object has no attribute 'get'", "'NoneType' object has no attribute 'set'"),
+        ("'NoneType' object is not iterable", "'int' object is not iterable"),
+        ('violates unique constraint "a"', 'violates unique constraint "b"'),
+        ('relation "fields" does not exist', 'relation "farms" does not exist'),
+        ("when calling the PutObject operation", "when calling the GetObject operation"),
+        (
+            "unsupported operand for +: 'int' and 'str'",
+            "unsupported operand for +: 'int' and 'list'",
+        ),
+        ("'user_id'", "'email'"),
+        ("Expecting ',' delimiter: line 1", "Expecting ':' delimiter: line 1"),
+    ],
+)
+def test_codes_and_names_of_code_split_the_group(one, other):
+    assert template(one) != template(other)
+
+
+# Traces
+
+
+def test_python_chain_runs_from_root_cause_to_raised_and_frames_from_the_raise_outwards():
+    trace = read_trace(TRACE)
+    assert trace.chain == ("ConnectionRefusedError", "ConnectionError")
+    assert trace.frames == ("fields.weather:fetch", "fields.handler:handle", "main:run")
+
+
+def test_java_chain_frames_and_lambdas_are_read():
+    trace = read_trace(JAVA)
+    assert trace.chain == ("SQLException", "IllegalStateException")
+    assert trace.frames == (
+        "org.sahool.db.Pool:execute",
+        "org.sahool.fields.Store:save",
+        "org.sahool.fields.Handler:lambda$handle",
+        "org.sahool.Worker:run",
+    )
+
+
+def test_node_frames_are_read_without_packages_and_internals():
+    trace = read_trace(NODE)
+    assert trace.chain == ("TypeError",)
+    assert trace.frames == ("fields:area", "handler:Object.handle", "worker:<anonymous>")
+
+
+def test_members_of_an_exception_group_are_its_causes():
+    trace = read_trace("""  + Exception Group Traceback (most recent call last):
+  |   File "/srv/app/main.py", line 3, in main
+  |     async with asyncio.TaskGroup() as tg:
+  | ExceptionGroup: unhandled errors in a TaskGroup (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "/srv/app/jobs.py", line 9, in load
+    |     raise ValueError(1)
+    | ValueError: 1
+    +---------------- 2 ----------------
+    | Traceback (most recent call last):
+    |   File "/srv/app/jobs.py", line 9, in load
+    |     raise ValueError(2)
+    | ValueError: 2
+    +------------------------------------
+""")
+    assert trace.chain == ("ValueError", "ExceptionGroup")
+    assert trace.frames == ("jobs:load", "main:main")
+
+
+def test_recursion_counts_once():
+    frame = '  File "/srv/app/tree.py", line 5, in walk\n    walk(child)\n'
+    head = 'Traceback (most recent call last):\n  File "/srv/app/main.py", line 1, in run\n    x\n'
+    end = "RecursionError: maximum recursion depth exceeded\n"
+    deep = read_trace(head + frame * 900 + "  [Previous line repeated 77 more times]\n" + end)
+    assert deep == read_trace(head + frame + end)
+
+
+def test_five_frames_nearest_the_raise_count_and_where_it_was_wrapped_has_a_seat():
+    def block(names, error):
+        frames = "".join(f'  File "/srv/app/a.py", line 1, in {n}\n    x\n' for n in names)
+        return f"Traceback (most recent call last):\n{frames}{error}: no\n"
+
+    plain = read_trace(block("gfedcba", "KeyError"))
+    assert plain.frames == ("a:a", "a:b", "a:c", "a:d", "a:e")
+    cause = "\nThe above exception was the direct cause of the following exception:\n\n"
+    wrapped = read_trace(block("gfedcba", "KeyError") + cause + block("zy", "ValueError"))
+    assert wrapped.frames == ("a:a", "a:b", "a:c", "a:d", "a:y")
+
+
+def test_library_frames_stand_in_where_no_code_is_ours():
+    trace = """Traceback (most recent call last):
+  File "/srv/venv/lib/python3.11/site-packages/nats/aio/client.py", line 9, in request
+    raise TimeoutError
+nats.errors.TimeoutError: nats: timeout
+"""
+    assert read_trace(trace).frames == ("nats.aio.client:request",)
+    assert read_trace(trace) == read_trace(trace.replace("/srv/venv", "/x"))
+
+
+def test_parent_is_the_place_with_a_trace_and_the_type_without():
+    assert fingerprint("a.B", "x 1", TRACE).parent_id == fingerprint("a.C", "y", TRACE).parent_id
+    bare, other = fingerprint("a.B", "x", None), fingerprint("c.B", "y", "")
+    assert bare.parent_id == other.parent_id
+    assert bare.group_id != other.group_id
+    assert re.fullmatch("[0-9a-f]{16}", bare.group_id)
+    assert (bare.error_class, bare.frames) == ("B", ())
+
+
+def test_first_matching_rule_decides():
+    rules = (
+        Rule(name="nothing"),
+        Rule(name="weather is down", error_type="Connection", error_message="host='weather'"),
+        Rule(name="network", error_type="Connection"),
+    )
+    weather = fingerprint("ConnectionError", REFUSED, TRACE, rules)
+    network = fingerprint("ConnectionError", "x", None, rules)
+    assert (weather.template, network.template) == ("weather is down", "network")
+    assert weather.group_id != network.group_id
+    assert weather == fingerprint("ConnectionError", REFUSED, TRACE, rules[1:2])
+    assert fingerprint("KeyError", REFUSED, TRACE, rules) == fingerprint("KeyError", REFUSED, TRACE)
+
+
+# Columns
+
+_fragments = st.sampled_from(
+    [
+        *REFUSED.split(" "),
+        *["[Errno 2]", "'a'", '"b c"', "0x1f", "10.0.0.1:80", "::1", "a@b.co", "https://x/y?z=1"],
+        *["/a/b", "k=v,", "k={'a': 1}", "2024-05-01T10:00:00Z", "10:11:12", "id: order", "17"],
+        *["5MB", "30 seconds", "constraint", "column", "Error -2", "status code 503"],
+        *["\n", "\t", "\nDETAIL: x", "\x01", "\x85", "ſ", "K", "é", "٣", "حقل", "<n>", "(1, 'x')"],
+        "Traceback (most recent call last):\n",
+        '\n  File "/a/b.py", line 3, in c\n    pass\n',
+        "\nValueError: x\n",
+        "\tat a.b.C.d(C.java:1)\n",
+        "    at f (/a/b.js:1:2)\n",
+        "\nCaused by: java.lang.X: y\n",
+    ]
+)
+texts = st.lists(_fragments | st.text(max_size=4), max_size=12).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(texts, texts, st.none() | texts), min_size=1, max_size=12))
+def test_columns_and_scalars_agree(rows):
+    rules = (Rule(name="seventeen", error_message="17"),)
+    frame = pl.DataFrame(
+        [(*row, i) for i, row in enumerate(rows * 2)],
+        schema={
+            "error_type": pl.String,
+            "error_message": pl.String,
+            "stack_trace": pl.String,
+            "row": pl.Int64,
+        },
+        orient="row",
+    )
+    for some in ((), rules):
+        added = add_fingerprint(frame, some)
+        assert added.select(frame.columns).equals(frame)
+        assert list(FINGERPRINT_COLUMNS) == added.columns[4:]
+        for row in added.iter_rows(named=True):
+            f = fingerprint(row["error_type"], row["error_message"], row["stack_trace"], some)
+            assert f.group_id == row["group_id"]
+            assert f.parent_id == row["parent_id"]
+            assert f.error_class == row["error_class"]
+            assert f.template == row["template"]
+            assert " < ".join(f.frames) == row["frames"]
+            assert row["fingerprint_version"] == FINGERPRINT_VERSION
+
+
+def test_an_empty_batch_gets_the_columns():
+    frame = pl.DataFrame(
+        schema={"error_type": pl.String, "error_message": pl.String, "stack_trace": pl.String}
+    )
+    assert add_fingerprint(frame).columns[3:] == list(FINGERPRINT_COLUMNS)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(texts, min_size=1, max_size=12))
+def test_python_polars_and_duckdb_make_the_same_templates(messages):
+    expected = [template(message) for message in messages]
+    assert templates(pl.Series(messages, dtype=pl.String)).to_list() == expected
+    expression, patterns = "$text", {"text": ""}
+    for i, (pattern, replacement) in enumerate(step for stage in STAGES for step in stage):
+        expression = f"regexp_replace({expression}, $p{i}, $r{i}, 'g')"
+        patterns |= {f"p{i}": pattern, f"r{i}": replacement}
+    with duckdb.connect() as connection:
+        for message, text in zip(messages, expected, strict=True):
+            row = connection.execute(
+                f"SELECT trim({expression}, ' ')", patterns | {"text": message}
+            )
+            assert row.fetchone() == (text,)
+
+
+# Real failures
+
+
+@corpus
+def test_real_messages_are_grouped_like_people_would():
+    measured = quality.github_errors(quality.corpus_folder())
+    assert measured.precision >= 0.98
+    assert measured.f1 >= 0.95
+
+
+@corpus
+def test_distinct_real_crashes_stay_distinct():
+    measured = quality.jvm_crashes(quality.corpus_folder())
+    assert measured.precision >= 0.98
+    assert measured.groups >= 0.97 * measured.labels
