@@ -1,7 +1,7 @@
 """build-marts: the small tables that explain the failures."""
 
-from prefect import flow
-from prefect.states import Completed, State
+from prefect import State, flow
+from prefect.states import Completed
 
 from flows.show import markdown, table
 from pipelines.jobs import build_all_marts

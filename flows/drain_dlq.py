@@ -1,7 +1,7 @@
 """drain-dlq: what failed since the last run, into the lake and Postgres."""
 
-from prefect import flow
-from prefect.states import Completed, State
+from prefect import State, flow
+from prefect.states import Completed
 
 from flows.show import progress_artifact, table
 from pipelines.jobs import drain_log

@@ -2,8 +2,8 @@
 
 from typing import Annotated
 
-from prefect import flow
-from prefect.states import Completed, State
+from prefect import State, flow
+from prefect.states import Completed
 from pydantic import Field
 
 from flows.show import table

@@ -4,7 +4,8 @@ Each puts stages together; the stages do not know each other.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -13,13 +14,14 @@ import duckdb
 import nats.errors
 import polars as pl
 from nats.js.errors import Error as JetStreamError
+from psycopg import Connection
 from psycopg.rows import dict_row
 
 from pipelines.analysis.marts import MARTS, build_marts, view_statements
 from pipelines.deadletter.ids import is_uuid
 from pipelines.drain.run import DrainReport, drain
 from pipelines.drain.run import Progress as DrainProgress
-from pipelines.errors import QueryError, StreamError
+from pipelines.errors import QueryError, RedriveError, StreamError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reader import log_state
 from pipelines.jetstream.streams import ensure_streams
@@ -67,9 +69,7 @@ def build_all_marts(settings: Settings, names: Sequence[str] | None = None) -> M
     started = time.monotonic()
     lake = Lake(settings.lake)
     with connect(lake) as connection:
-        tables = build_marts(
-            connection, datetime.now(UTC), names, redrive_cap=settings.redrive_cap
-        )
+        tables = build_marts(connection, datetime.now(UTC), names, redrive_cap=settings.redrive_cap)
     frames = {name: pl.DataFrame(table) for name, table in tables.items()}
     for name, frame in frames.items():
         lake.overwrite(f"marts/{name}", frame)
@@ -122,13 +122,12 @@ async def redrive(
     """
     await drain_log(settings)
     dsn = settings.postgres_dsn.get_secret_value()
-    with database(dsn) as connection:
+    with database(dsn) as connection, _one_redriver(connection):
         left_over = unfinished_batches(connection)
-    for batch in left_over:
-        await run_batch(settings, batch, progress)
-    if left_over:
-        await drain_log(settings)
-    with database(dsn) as connection:
+        for batch in left_over:
+            await run_batch(settings, batch, progress)
+        if left_over:
+            await drain_log(settings)
         planned = plan(connection, selection, settings.redrive_cap)
         if not planned.count:
             return None
@@ -140,9 +139,21 @@ async def redrive(
             requested_by=requested_by,
             reason=reason,
         )
-    report = await run_batch(settings, batch, progress)
+        report = await run_batch(settings, batch, progress)
     await drain_log(settings)
     return report
+
+
+@contextmanager
+def _one_redriver(connection: Connection[Any]) -> Iterator[None]:
+    """Two redrives at once would take up each other's batches."""
+    row = connection.execute("SELECT pg_try_advisory_lock(hashtext('dlq redrive'))").fetchone()
+    if row != (True,):
+        raise RedriveError("Another redrive is running: try again when it has ended.")
+    try:
+        yield
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(hashtext('dlq redrive'))")
 
 
 def transient_selection(settings: Settings) -> Selection:

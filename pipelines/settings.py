@@ -62,9 +62,7 @@ class Settings(BaseSettings):
     @property
     def stream_names(self) -> StreamNames:
         """The streams and what they hold."""
-        return StreamNames(
-            self.events_stream, self.dlq_stream, self.totals_stream, self.subjects
-        )
+        return StreamNames(self.events_stream, self.dlq_stream, self.totals_stream, self.subjects)
 
     @property
     def lake(self) -> str:
@@ -74,10 +72,10 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003  (signature of pydantic-settings)
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (signature of pydantic-settings)
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[Any, ...]:
         """Arguments, environment, then the running embedded servers."""

@@ -115,8 +115,12 @@ def _resolution(frame: pl.DataFrame, most_rows: int) -> Section:
             row["n"],
             row["events"],
             f"{row['open_share']:.0%}",
-            seconds_as_text(row["median_seconds"]) if row["median_seconds"] is not None else "not reached",
-            seconds_as_text(row["p90_seconds"]) if row["p90_seconds"] is not None else "not reached",
+            seconds_as_text(row["median_seconds"])
+            if row["median_seconds"] is not None
+            else "not reached",
+            seconds_as_text(row["p90_seconds"])
+            if row["p90_seconds"] is not None
+            else "not reached",
         )
         for row in chosen.to_dicts()
     )

@@ -12,6 +12,9 @@ from pipelines.demo.story import Story, tell
 from pipelines.settings import Settings
 
 
+_EXAMPLE = "SELECT error_class, count(*) FROM failures GROUP BY 1"
+
+
 @verb
 @click.option("--events", default=3_000, show_default=True, help="events to publish")
 @click.option("--seed", default=7, show_default=True, help="of the events")
@@ -45,9 +48,5 @@ def _print(story: Story) -> None:
     )
     for name, place in story.places.items():
         console.print(f"{name}: {place}", soft_wrap=True)
-    console.print(
-        f"\n{story.published:,} events, {story.seconds:.0f} s. Ask the lake yourself:"
-        f"\n  dlq sql --lake-uri {story.places['lake']}"
-        ' "SELECT error_class, count(*) FROM failures GROUP BY 1"',
-        soft_wrap=True,
-    )
+    console.print(f"\n{story.published:,} events, {story.seconds:.0f} s. Ask the lake yourself:")
+    console.print(f"  dlq sql --lake-uri {story.places['lake']} {_EXAMPLE!r}", soft_wrap=True)

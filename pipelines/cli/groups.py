@@ -48,5 +48,3 @@ def command(
         note="dlq show GROUP says more; dlq redrive --group GROUP --dry-run shows what a redrive"
         " would do.",
     )
-
-

@@ -15,7 +15,7 @@ def command(settings: Settings, is_json: bool, statement: str, limit: int) -> No
     """Run one SELECT over the lake (DuckDB), read-only.
 
     Tables: dead_letters, case_events, service_totals; views: failures, cases, redrives, …; and
-    every mart as mart_<name>. Example: dlq sql "SELECT error_class, count(*) FROM failures GROUP BY 1"
+    every mart as mart_<name>. Example: dlq sql "SELECT service, count(*) FROM failures GROUP BY 1"
     """
     frame = query(settings, statement)
     if is_json:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -89,7 +90,7 @@ def _remember(home: Path, places: dict[str, str], stack: contextlib.ExitStack) -
 
 async def _until(stop: asyncio.Event, home: Path, settings: Settings, farm_dsn: str | None) -> None:
     """Wait for Ctrl-C; a fleet that dies ends the wait with its error."""
-    waiting = {asyncio.create_task(stop.wait())}
+    waiting: set[asyncio.Task[Any]] = {asyncio.create_task(stop.wait())}
     if farm_dsn is not None:
         waiting.add(asyncio.create_task(live(home, settings, farm_dsn)))
     done, others = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

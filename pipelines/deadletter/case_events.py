@@ -11,6 +11,7 @@ import msgspec
 
 from pipelines.deadletter import ids
 from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.record import LONG_TEXT_LIMIT
 from pipelines.deadletter.sanitize import clean_text, dump_json, parse_json, parse_time, raw_data
 
 REDRIVE_KINDS = ("published", "succeeded", "unroutable", "refused", "expired", "outcome_unknown")
@@ -18,6 +19,7 @@ TRIAGE_KINDS = ("resolved", "discarded", "parked", "unparked", "alerted")
 KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for kind in TRIAGE_KINDS}
 
 _TEXT_LIMIT = 1_000
+_MOST_ATTEMPTS = 2**31 - 1  # so that the next one fits the column too
 _TEXTS = ("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "actor", "reason")
 
 
@@ -44,7 +46,7 @@ class CaseEvent(msgspec.Struct, kw_only=True, gc=False):
 
 def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
     """The case event in a message; never raises, what can not be used has a `parse_error`."""
-    kind = ".".join(message.subject.split(".")[-2:])
+    kind = message.subject.partition(".")[2]  # all of it: who may tell outcomes decides nothing
     problems: list[str] = []
     try:
         value: Any = parse_json(message.data)
@@ -53,13 +55,15 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
         problems.append(f"not JSON: {error}")
     else:
         body = dump_json(value)
+        if len(body) > LONG_TEXT_LIMIT:
+            body = dump_json({"cut": f"{len(body)} characters"})
     fields: dict[str, Any] = {}
     if isinstance(value, dict):
         for name in _TEXTS:
             if isinstance(value.get(name), str):
                 fields[name] = clean_text(value[name])[:_TEXT_LIMIT]
         attempt = value.get("attempt")
-        if isinstance(attempt, int) and not isinstance(attempt, bool) and 0 < attempt < 2**31:
+        if type(attempt) is int and 0 < attempt < _MOST_ATTEMPTS:
             fields["attempt"] = attempt
     at = message.published_at
     if isinstance(value, dict) and "at" in value:
@@ -73,8 +77,9 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
     if not failure or not ids.is_uuid(failure):
         problems.append("missing failure_id")
         fields["failure_id"] = None
-    elif kind.startswith("redrive.") and fields.get("redrive_id") != ids.redrive_id(
-        failure, fields.get("attempt", 0)
+    elif kind.startswith("redrive.") and (
+        "attempt" not in fields
+        or fields.get("redrive_id") != ids.redrive_id(failure, fields["attempt"])
     ):
         problems.append("redrive_id is not that of this failure and attempt")
     return CaseEvent(
@@ -82,9 +87,9 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
         dlq_sequence=message.sequence,
         published_at=message.published_at,
         subject=clean_text(message.subject),
-        kind=clean_text(kind),
+        kind=clean_text(kind)[:_TEXT_LIMIT],
         at=at,
         body=body,
-        parse_error="; ".join(problems) or None,
+        parse_error=clean_text("; ".join(problems)) or None,
         **fields,
     )

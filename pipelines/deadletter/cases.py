@@ -58,9 +58,15 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter, cap: int) -> tuple[
         letter.original_stream, letter.consumer_name
     ):
         return False, root
-    if root.status == "discarded":
+    attempt = letter.redrive_attempt or 0
+    if root.status == "discarded" or attempt <= root.redrive_count:
         return True, root
-    return True, _ended_without_success(root, letter.redrive_attempt or 0, cap)
+    return True, _ended_without_success(root, attempt, cap)
+
+
+def is_answer(case: Case, event: CaseEvent) -> bool:
+    """Whether an outcome comes from the consumer that the redrive was addressed to."""
+    return not case.consumer or event.consumer == case.consumer
 
 
 def apply_event(case: Case, event: CaseEvent, cap: int) -> Case:
@@ -76,21 +82,20 @@ def apply_event(case: Case, event: CaseEvent, cap: int) -> Case:
 def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int, cap: int) -> Case:
     if case.status not in LIVE:
         return case
-    if kind == "published":
-        if attempt <= case.redrive_count or case.status == "retried":
-            return case
-        return replace(case, status="retried", trigger=event.trigger or "automatic")
     if kind == "succeeded":
-        if case.consumer and event.consumer != case.consumer:
-            return case  # an outcome counts only from the consumer it was addressed to
+        if not is_answer(case, event):
+            return case
         cause = f"{case.trigger or 'automatic'}_redrive"
         return replace(case, status="resolved", resolved_at=event.at, resolution_cause=cause)
-    if kind == "outcome_unknown":
-        if case.status != "retried":
+    if attempt <= case.redrive_count:
+        return case  # said again, or late: that attempt has ended, and another may be out
+    if kind == "published":
+        if case.status == "retried":
             return case
+        return replace(case, status="retried", trigger=event.trigger or "automatic")
+    if kind == "outcome_unknown":
         return _ended_without_success(case, attempt, cap)
-    count = max(case.redrive_count, attempt)
-    return replace(case, status="parked", redrive_count=count, resolution_notes=event.reason)
+    return replace(case, status="parked", redrive_count=attempt, resolution_notes=event.reason)
 
 
 def _triage(case: Case, event: CaseEvent, kind: str) -> Case:
@@ -118,7 +123,5 @@ def _triage(case: Case, event: CaseEvent, kind: str) -> Case:
 
 
 def _ended_without_success(case: Case, attempt: int, cap: int) -> Case:
-    count = max(case.redrive_count, attempt)
-    if case.status == "parked" or count >= cap:
-        return replace(case, status="parked", redrive_count=count)
-    return replace(case, status="pending", redrive_count=count)
+    is_parked = case.status == "parked" or attempt >= cap
+    return replace(case, status="parked" if is_parked else "pending", redrive_count=attempt)

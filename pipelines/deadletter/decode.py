@@ -317,7 +317,7 @@ class _Reading:
                     self.clamped.append(name)
 
     def _clamp(self, fields: dict[str, Any]) -> None:
-        """Note which texts a column must cut; JSON that is too long becomes a note with its size."""
+        """Note which texts a column must cut; JSON that is too long becomes its size."""
         for name, limit in _LIMITS.items():
             text = fields.get(name)
             if text is not None and len(text) > limit:

@@ -260,7 +260,8 @@ class Redactor:
                     colon or "",
                 )
                 copied = position
-            if colon is not None and (kind := self._kind(_MARK.sub("", new))) != "plain":
+            kind = "plain" if colon is None else self._kind(_MARK.sub("", new))
+            if kind in ("secret", "allowed") or (kind == "phone" and text[position] == '"'):
                 position = json_text.value_end(text, match.end())
                 value = text[match.end() : position]
                 masked = self._value(kind, value, depth)
@@ -276,8 +277,6 @@ class Redactor:
         content = json_text.decoded(value[1:-1]) if value.startswith('"') else value
         if kind == "secret":
             return value if _MARK.fullmatch(content) else f'"{self._mask("secret", content)}"'
-        if not value.startswith('"'):
-            return self._json(value, depth)
         if patterns.LOCAL_PHONE.fullmatch(content):
             return f'"{self._mask("phone", content)}"'
         new = self._string(content, depth + 1)

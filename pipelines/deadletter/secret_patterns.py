@@ -52,7 +52,7 @@ AUTHORIZATION = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 COOKIE = re.compile(
-    r"(?<![A-Za-z0-9_])(?:set-)?cookie[ \t]*:[ \t]*([^\r\n\"']*=[^\r\n\"']*)",
+    r"(?<![A-Za-z0-9_])(?:set-)?cookie[ \t]*:[ \t]*([^\r\n\"'=]{0,99}=[^\r\n\"']*)",
     re.IGNORECASE | re.ASCII,
 )
 BEARER = re.compile(
@@ -73,7 +73,7 @@ PRIVATE_KEY = re.compile(
     r"(?:(?:(?!-----)[\s\S])*-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
     r"|[A-Za-z0-9+/=\s\\,:-]*)"  # cut short
 )
-JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?")
+JWT = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?")
 VENDOR_TOKEN = re.compile(
     r"(?<![A-Za-z0-9])(?:"
     r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Z0-9])"  # AWS

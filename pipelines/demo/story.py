@@ -60,9 +60,7 @@ class Story:
             "published": self.published,
             "is_sound": self.is_sound,
             "flows": self.flows,
-            "checks": [
-                {"name": c.name, "is_met": c.is_met, "found": c.found} for c in self.checks
-            ],
+            "checks": [{"name": c.name, "is_met": c.is_met, "found": c.found} for c in self.checks],
             "report": as_json(self.sections),
             "places": self.places,
         }

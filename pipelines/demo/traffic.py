@@ -61,7 +61,7 @@ def _soil(number: int, rng: random.Random) -> dict[str, Any]:
     return {"sample": f"S{number}-{'flaky' if rng.random() < 0.2 else 'good'}"}
 
 
-def _yield(number: int, rng: random.Random) -> dict[str, Any]:
+def _yield(_number: int, rng: random.Random) -> dict[str, Any]:
     area = 0 if rng.random() < 0.06 else round(rng.uniform(0.5, 40), 2)
     return {"field": {"plants": rng.randrange(10_000, 90_000), "area_hectares": area}}
 

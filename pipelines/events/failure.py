@@ -1,6 +1,7 @@
 """A failed event as a dead letter: every field that explains it, and the original bytes."""
 
 import json
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +11,13 @@ from typing import Any
 from pydantic_core import from_json
 
 from pipelines.deadletter import ids
+from pipelines.deadletter.sanitize import clean_text
 from pipelines.deadletter.subjects import event_type_of
 from pipelines.events.config import NATSConsumerConfig
 from pipelines.jetstream.pull import Delivery
 
 _LONGEST_TRACE = 64_000
+_NUMBER = re.compile(r"[0-9]{1,9}\Z")
 
 
 @dataclass(slots=True)
@@ -28,7 +31,7 @@ class Attempts:
         """Remember one failed call."""
         call = {"at": at.isoformat(), "error_type": "", "error_message": ""}
         if error is not None:
-            call |= {"error_type": error_type(error), "error_message": str(error)[:2_000]}
+            call |= {"error_type": error_type(error), "error_message": error_text(error)[:2_000]}
         self.calls = [*self.calls[-9:], call]
 
 
@@ -37,12 +40,20 @@ def error_type(error: BaseException) -> str:
     return type(error).__name__
 
 
+def error_text(error: BaseException) -> str:
+    """What an exception says; nothing that an exception does can keep its dead letter back."""
+    try:
+        return clean_text(str(error))
+    except Exception as failure:  # noqa: BLE001  (a broken __str__ can raise anything)
+        return f"(its text can not be read: {type(failure).__name__})"
+
+
 def stack_trace(error: BaseException) -> str:
     """The full chained traceback; the middle is cut where it is longer than 64,000 characters."""
     handler_frames = error.__traceback__
     if handler_frames is not None and handler_frames.tb_next is not None:
         handler_frames = handler_frames.tb_next  # the first frame is this library's call
-    text = "".join(traceback.format_exception(type(error), error, handler_frames))
+    text = clean_text("".join(traceback.format_exception(type(error), error, handler_frames)))
     if len(text) <= _LONGEST_TRACE:
         return text
     half = _LONGEST_TRACE // 2
@@ -73,7 +84,7 @@ def dead_letter_fields(
     """The canonical keys of a dead letter, without the event's body (docs/wire-format.md)."""
     payload: dict[str, Any] = body if isinstance(body, dict) else {}
     if error is not None:
-        kind, message, trace = error_type(error), str(error), stack_trace(error)
+        kind, message, trace = error_type(error), error_text(error), stack_trace(error)
     else:
         kind, message, trace = _unexplained(reason), _REASONS.get(reason, reason), None
     fields = {
@@ -87,7 +98,7 @@ def dead_letter_fields(
         "error_message": message,
         "error_type": kind,
         "stack_trace": trace,
-        "retry_count": min(delivery.count - 1, config.max_retries),
+        "retry_count": min(delivery.delivery_count - 1, config.max_retries),
         "max_retries": config.max_retries,
         "first_attempt_at": attempts.first_at.isoformat(),
         "last_attempt_at": now.isoformat(),
@@ -112,7 +123,7 @@ def dead_letter_fields(
         fields |= {
             "redrive_of": headers["Dlq-Redrive-Of"],
             "redrive_id": headers.get("Dlq-Redrive-Id"),
-            "redrive_attempt": int(attempt) if attempt.isdigit() else None,
+            "redrive_attempt": int(attempt) if _NUMBER.match(attempt) else None,
         }
     return fields
 

@@ -183,10 +183,10 @@ class Subscription:
             self.counters.skipped += 1
             await msg.ack()
             return
-        if is_crash_loop(delivery.count, self._config):
+        if is_crash_loop(delivery.delivery_count, self._config):
             await self._dead_letter(msg, delivery, headers, None, "crash_loop")
             return
-        attempt = delivery.count - 1
+        attempt = delivery.delivery_count - 1
         outcome = await self._call(msg, delivery, headers, attempt)
         self.counters.handled += 1
         match decide(outcome, attempt, self._config, self._rng):

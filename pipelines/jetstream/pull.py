@@ -26,7 +26,7 @@ class Delivery(NamedTuple):
 
     stream: str
     consumer: str
-    count: int  # 1 for the first delivery
+    delivery_count: int  # 1 for the first delivery
     sequence: int  # in the stream
     timestamp_ns: int  # when it was stored, nanoseconds since 1970
     pending: int  # messages that the consumer has still to deliver

@@ -121,7 +121,9 @@ def _conditions(selection: Selection) -> tuple[str, list[Any]]:
     values: list[Any] = []
     for failure in selection.failure_ids:
         if not is_uuid(failure):
-            raise RedriveError(f"{failure!r} is no failure id: `dlq groups` and `dlq sql` show ids.")
+            raise RedriveError(
+                f"{failure!r} is no failure id: `dlq show GROUP` shows ids."
+            )
     if selection.failure_ids:
         conditions.append("id = ANY(%s::uuid[])")
         values.append(list(selection.failure_ids))

@@ -1,8 +1,9 @@
 """A frozen batch carried out: announced, published, followed, stage by stage.
 
-For each redrive the order is: outbox row (by the plan), `redrive.published` in the log, the event
-itself, the row's state. So a redrive is recorded before anything can come of it, and repeating any
-step after a crash is harmless: ids are deterministic, and the origin drops a repeated id.
+For each redrive the order is: outbox row `planned` (by the plan), row `published`, the news in the
+log, the event itself. So a redrive is recorded before anything can come of it, its news stands in
+the log before its outcome, and a run that is killed never publishes an event twice: the next run
+only waits for the outcomes of rows that are `published`, and calls silence `outcome_unknown`.
 
 Each group ramps by itself: 1, then 10, then all. A stage without any success stops its group.
 """
@@ -65,6 +66,7 @@ class _Redrive:
     group_id: str
     addressed_to: str | None
     dlq_sequence: int | None
+    silent_seconds: float | None  # since a killed run published it; None where none has
 
 
 Progress = Callable[[Counter[str], int], None]
@@ -147,17 +149,24 @@ class _Run:
         stopped: dict[str, str] = {}
         planned = sum(len(group) for group in groups.values())
 
+        def tell() -> None:
+            if progress is not None:
+                progress(outcomes, planned)
+
         async def one_group(group_id: str, group: list[_Redrive]) -> None:
-            if reason := await self._ramp(group, outcomes, lambda: progress and progress(outcomes, planned)):
+            if reason := await self._ramp(group, outcomes, tell):
                 stopped[group_id] = reason
 
-        async with asyncio.TaskGroup() as tasks:
-            for group_id, group in groups.items():
-                tasks.create_task(one_group(group_id, group))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for group_id, group in groups.items():
+                    tasks.create_task(one_group(group_id, group))
+        except ExceptionGroup as errors:
+            raise _first(errors) from errors
         return outcomes, stopped
 
     async def _ramp(
-        self, group: list[_Redrive], outcomes: Counter[str], tell: Callable[[], object]
+        self, group: list[_Redrive], outcomes: Counter[str], tell: Callable[[], None]
     ) -> str | None:
         rest = group
         for size in STAGES:
@@ -179,29 +188,32 @@ class _Run:
 
     async def _one(self, redrive: _Redrive) -> str:
         """One redrive from the outbox to its outcome, which is also told to the log."""
+        outcome = self._follower.expect(redrive.id)
         try:
-            event = await self._event(redrive)
+            if redrive.silent_seconds is None:
+                await self._send(redrive)
+            patience = self._settings.redrive_timeout_seconds - (redrive.silent_seconds or 0)
+            async with asyncio.timeout(max(patience, 0)):
+                return await outcome
         except RefusedError as error:
             return await self._ended(redrive, "refused", str(error))
         except ExpiredError as error:
             return await self._ended(redrive, "expired", str(error))
-        outcome = self._follower.expect(redrive.id)
-        try:
-            async with self._pace:
-                await self._tell(redrive, "published", None)
-                await self._publish(redrive, event)
-            self._mark(redrive, "published", None)
-            async with asyncio.timeout(self._settings.redrive_timeout_seconds):
-                return await outcome
         except NoStreamResponseError:
-            return await self._ended(redrive, "unroutable", f"no stream captures {event.subject}")
-        except RefusedError as error:
-            return await self._ended(redrive, "refused", str(error))
+            return await self._ended(redrive, "unroutable", "no stream captures its subject")
         except TimeoutError:
             seconds = self._settings.redrive_timeout_seconds
             return await self._ended(redrive, "outcome_unknown", f"silent for {seconds:.0f} s")
         finally:
             self._follower.forget(redrive.id)
+
+    async def _send(self, redrive: _Redrive) -> None:
+        event = await self._event(redrive)
+        headers = self._headers(redrive, event)
+        async with self._pace:
+            self._mark(redrive, "published", None)
+            await self._tell(redrive, "published", None)
+            await self._until_known(event, headers)
 
     async def _event(self, redrive: _Redrive) -> Event:
         if redrive.dlq_sequence is None:
@@ -213,7 +225,7 @@ class _Run:
         check_subject(event.subject, self._allowed, self._settings.subjects)
         return event
 
-    async def _publish(self, redrive: _Redrive, event: Event) -> None:
+    def _headers(self, redrive: _Redrive, event: Event) -> dict[str, str]:
         headers = event.headers | {
             "Nats-Msg-Id": redrive.id,
             "Dlq-Redrive-Id": redrive.id,
@@ -222,10 +234,11 @@ class _Run:
         }
         if redrive.addressed_to:
             headers["Dlq-Redrive-For"] = redrive.addressed_to
-        size = len(event.body) + sum(len(k.encode()) + len(v.encode()) + 4 for k, v in headers.items())
-        if size + 100 > self._client.max_payload:  # the server would drop the connection
+        lines = (len(k.encode()) + len(v.encode()) + 4 for k, v in headers.items())
+        size = len(event.body) + sum(lines) + 100
+        if size > self._client.max_payload:  # the server would drop the connection
             raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
-        await self._until_known(event, headers)
+        return headers
 
     async def _until_known(self, event: Event, headers: dict[str, str]) -> None:
         """Publish; a publish that timed out may have landed, so it is repeated under its id."""
@@ -263,12 +276,15 @@ class _Run:
             reason=reason,
             at=datetime.now(UTC),
         )
-        await self._js.publish(
-            self._settings.subjects.redrive(kind),
-            body,
-            headers={"Nats-Msg-Id": f"{redrive.id}-{kind}"},
-            timeout=5,
-        )
+        subject = self._settings.subjects.redrive(kind)
+        headers = {"Nats-Msg-Id": f"{redrive.id}-{kind}"}
+        try:
+            await self._js.publish(subject, body, headers=headers, timeout=5)
+        except (nats.errors.Error, APIError) as error:
+            raise ServerUnavailableError(
+                f"The log can not be written ({error!r}): the batch stays running, and the next"
+                " run takes it up."
+            ) from error
 
     def _mark(self, redrive: _Redrive, state: str, reason: str | None) -> None:
         published = ", published_at = now()" if state == "published" else ", ended_at = now()"
@@ -304,6 +320,12 @@ class _Pace:
         return None
 
 
+def _first(errors: "ExceptionGroup[Exception]") -> Exception:
+    """The first plain exception in a group of groups."""
+    error = errors.exceptions[0]
+    return _first(error) if isinstance(error, ExceptionGroup) else error
+
+
 def _take(connection: Connection[Any], batch_id: str) -> tuple[str, str]:
     row = connection.execute(
         "UPDATE redrive_batches SET state = 'running' WHERE id = %s"
@@ -318,7 +340,8 @@ def _take(connection: Connection[Any], batch_id: str) -> tuple[str, str]:
 def _load(connection: Connection[Any], batch_id: str) -> list[_Redrive]:
     rows = connection.execute(
         "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"
-        " r.addressed_to, f.dlq_sequence FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        " r.addressed_to, f.dlq_sequence, extract(epoch FROM now() - r.published_at)::float8"
+        " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
         " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"
         " ORDER BY f.dlq_timestamp, r.id",
         [batch_id],

@@ -15,7 +15,7 @@ from psycopg import Connection, errors
 from psycopg.types.json import Jsonb
 
 from pipelines.deadletter.case_events import CaseEvent
-from pipelines.deadletter.cases import Case, apply_dead_letter, apply_event, case_of
+from pipelines.deadletter.cases import Case, apply_dead_letter, apply_event, case_of, is_answer
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.record import JSON_COLUMNS, TEXT_LIMITS, DeadLetter
 from pipelines.deadletter.sanitize import clean_text
@@ -242,15 +242,14 @@ class _Fold:
 
     def event(self, event: CaseEvent) -> None:
         case = self._cases.get(event.failure_id or "")
-        if case is None:
+        if case is None or event.parse_error:
             return
-        after = apply_event(case, event, self._cap)
-        self._put(after)
+        self._put(apply_event(case, event, self._cap))
         topic, kind = event.kind.split(".")
-        if topic != "redrive" or kind == "published" or event.parse_error:
+        if topic != "redrive" or kind == "published":
             return
-        if kind == "succeeded" and after.status != "resolved":
-            return  # told by a consumer that it was not addressed to
+        if kind == "succeeded" and not is_answer(case, event):
+            return
         self.redrive_ends.append([kind, event.reason, event.at, event.redrive_id])
 
     def changed(self) -> Iterable[Case]:

@@ -268,6 +268,11 @@ def test_json_nested_deeper_than_python_can_go_is_redacted_as_text():
     assert "[redacted:email]" in REDACTOR.redact_json(deep)
 
 
+def test_keys_that_nest_deeply_are_walked_without_recursion():
+    document = '{"phone":' * 900 + '["ali@example.com"]' + "}" * 900
+    assert REDACTOR.redact_json(document) == document.replace("ali@example.com", "[redacted:email]")
+
+
 # Masks and rules
 
 

@@ -121,7 +121,6 @@ CREATE TABLE IF NOT EXISTS redrives (
     state        TEXT NOT NULL CHECK (state IN ('planned', 'published', 'succeeded', 'failed_again',
                  'unroutable', 'refused', 'expired', 'outcome_unknown', 'cancelled')),
     state_reason TEXT,
-    origin_last_sequence BIGINT,
     published_at TIMESTAMPTZ,
     ended_at     TIMESTAMPTZ,
     UNIQUE (failure_id, attempt)

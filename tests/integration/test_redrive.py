@@ -1,0 +1,289 @@
+"""Redrives on real servers: consumers of ours fail, the cause goes away, the failure is resolved."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from pipelines.deadletter.ids import redrive_id
+from pipelines.errors import RedriveError
+from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
+from pipelines.jobs import drain_log, preview_redrive, query, redrive
+from pipelines.redrive.plan import Selection
+from pipelines.redrive.run import RedriveReport
+from pipelines.settings import Settings
+from pipelines.stores.database import database
+
+TIMEOUTS = Selection(error_types=("TimeoutError",))
+
+
+@dataclass
+class Service:
+    """A service whose handler raises `error` as long as there is one."""
+
+    settings: Settings
+    error: Exception | None = None
+    seen: list[ConsumerContext] = field(default_factory=list)
+    name: str = "ndvi"
+
+    async def handle(self, context: ConsumerContext) -> ProcessingResult:
+        self.seen.append(context)
+        if self.error is not None:
+            raise type(self.error)(*self.error.args)  # a fresh one: a trace grows when raised anew
+        return ProcessingResult.SUCCESS
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Service"]:
+        settings = self.settings
+        config = NATSConsumerConfig(
+            servers=[settings.nats_url],
+            name=self.name,
+            consumer_name=self.name,
+            stream_name=settings.events_stream,
+            dlq_stream_name=settings.dlq_stream,
+            dlq_subject_prefix=f"{settings.subject_prefix}.dlq",
+            max_retries=0,
+            max_concurrency=8,
+        )
+        consumer = NATSConsumer(config)
+        assert await consumer.connect()
+        await consumer.subscribe(self.handle, f"{settings.subject_prefix}.analysis.*")
+        consumer.start_in_background()
+        try:
+            yield self
+        finally:
+            await consumer.close()
+
+
+async def publish(client: Client, settings: Settings, count: int, **body: Any) -> None:
+    for number in range(count):
+        payload = json.dumps({"event_id": f"e{number}", **body}).encode()
+        await client.jetstream().publish(
+            f"{settings.subject_prefix}.analysis.ndvi", payload, headers={"trace": f"t{number}"}
+        )
+
+
+async def dead_letters(client: Client, settings: Settings, count: int) -> None:
+    """Wait until the log holds `count` messages."""
+    async with asyncio.timeout(20):
+        while (await client.jetstream().stream_info(settings.dlq_stream)).state.messages < count:
+            await asyncio.sleep(0.05)
+
+
+async def redrive_timeouts(settings: Settings, **overrides: Any) -> RedriveReport | None:
+    return await redrive(
+        settings,
+        overrides.pop("selection", TIMEOUTS),
+        trigger=overrides.pop("trigger", "automatic"),
+        requested_by="test",
+        reason="test",
+    )
+
+
+def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        return connection.execute(sql).fetchall()  # type: ignore[arg-type]
+
+
+def quick(settings: Settings, **changes: Any) -> Settings:
+    return settings.model_copy(update={"redrive_timeout_seconds": 5, **changes})
+
+
+async def test_a_cured_failure_is_resolved_with_its_original_bytes_and_headers(
+    settings: Settings, client: Client
+) -> None:
+    async with Service(settings, TimeoutError("slow tile")).running() as service:
+        await publish(client, settings, 25, nested={"b": 1, "a": 1.10})
+        await dead_letters(client, settings, 25)
+        service.error = None
+        service.seen.clear()
+        report = await redrive_timeouts(quick(settings))
+    assert report is not None
+    assert (report.planned, report.outcomes) == (25, {"succeeded": 25})
+    assert {json.loads(c.data)["event_id"] for c in service.seen} == {f"e{n}" for n in range(25)}
+    first = service.seen[0]
+    assert b'"nested": {"b": 1, "a": 1.1}' in first.data
+    assert first.headers["trace"].startswith("t")
+    assert first.redrive_of is not None
+    assert first.headers["Nats-Msg-Id"] == redrive_id(first.redrive_of, 1)
+    statuses = rows(settings, "SELECT DISTINCT status, resolution_cause FROM failed_events")
+    assert statuses == [("resolved", "automatic_redrive")]
+    assert rows(settings, "SELECT DISTINCT state FROM redrives") == [("succeeded",)]
+    assert query(settings, "SELECT DISTINCT status, cause FROM cases").rows() == [
+        ("resolved", "automatic_redrive")
+    ]
+
+
+async def test_a_group_that_is_not_cured_stops_after_its_canary(
+    settings: Settings, client: Client
+) -> None:
+    async with Service(settings, TimeoutError("slow tile")).running() as service:
+        await publish(client, settings, 12)
+        await dead_letters(client, settings, 12)
+        service.seen.clear()
+        report = await redrive_timeouts(quick(settings))
+    assert report is not None
+    assert report.outcomes == {"failed_again": 1, "cancelled": 11}
+    assert len(service.seen) == 1
+    assert len(report.stopped_groups) == 1
+    live = rows(settings, "SELECT status, redrive_count, count(*) FROM failed_events GROUP BY 1, 2")
+    assert sorted(live) == [("pending", 0, 11), ("pending", 1, 1), ("superseded", 0, 1)]
+
+
+async def test_a_failure_is_parked_at_the_cap_and_left_alone_then(
+    settings: Settings, client: Client
+) -> None:
+    settings = quick(settings, redrive_cap=2)
+    async with Service(settings, TimeoutError("slow tile")).running() as service:
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+        for _ in range(2):
+            assert (await redrive_timeouts(settings)) is not None
+        assert await redrive_timeouts(settings) is None
+        roots = "SELECT status, redrive_count FROM failed_events WHERE root_failure_id IS NULL"
+        assert rows(settings, roots) == [("parked", 2)]
+        [(root,)] = rows(settings, "SELECT id::text FROM failed_events WHERE status = 'parked'")
+        service.error = None
+        by_hand = Selection(failure_ids=(root,))
+        report = await redrive_timeouts(settings, selection=by_hand, trigger="manual")
+    assert report is not None
+    assert report.outcomes == {"succeeded": 1}
+    causes = "SELECT status, resolution_cause FROM failed_events WHERE root_failure_id IS NULL"
+    assert rows(settings, causes) == [("resolved", "manual_redrive")]
+
+
+async def test_a_redrive_reaches_only_the_consumer_that_failed(
+    settings: Settings, client: Client
+) -> None:
+    other = Service(settings, name="other")
+    async with Service(settings, TimeoutError("slow")).running() as service, other.running():
+        await publish(client, settings, 3)
+        await dead_letters(client, settings, 3)
+        service.error = None
+        report = await redrive_timeouts(quick(settings))
+    assert report is not None
+    assert report.outcomes == {"succeeded": 3}
+    assert [context.redrive_of for context in other.seen] == [None] * 3
+
+
+async def test_silence_is_an_unknown_outcome_and_never_a_success(
+    settings: Settings, client: Client
+) -> None:
+    async with Service(settings, TimeoutError("slow")).running():
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+    report = await redrive_timeouts(quick(settings, redrive_timeout_seconds=0.5))
+    assert report is not None
+    assert report.outcomes == {"outcome_unknown": 1}
+    assert rows(settings, "SELECT status, redrive_count FROM failed_events") == [("pending", 1)]
+    async with Service(settings).running():  # the service comes back, and finds the redrive
+        await dead_letters(client, settings, 4)
+    await drain_log(settings)
+    assert rows(settings, "SELECT status FROM failed_events") == [("resolved",)]
+    assert rows(settings, "SELECT state FROM redrives") == [("succeeded",)]
+
+
+async def test_a_subject_outside_the_allow_list_is_refused_and_parked(
+    settings: Settings, client: Client
+) -> None:
+    async with Service(settings, TimeoutError("slow")).running():
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+        report = await redrive_timeouts(quick(settings, redrive_subjects=["other.>"]))
+    assert report is not None
+    assert report.outcomes == {"refused": 1}
+    [(status, notes)] = rows(settings, "SELECT status, resolution_notes FROM failed_events")
+    assert status == "parked"
+    assert "DLQ_REDRIVE_SUBJECTS" in notes
+
+
+async def test_a_subject_without_a_stream_is_unroutable(settings: Settings, client: Client) -> None:
+    async with Service(settings, TimeoutError("slow")).running():
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+    subject = f"{settings.subject_prefix}.analysis.>"
+    await client.jetstream().delete_stream(settings.events_stream)
+    report = await redrive_timeouts(quick(settings, redrive_subjects=[subject]))
+    assert report is not None
+    assert report.outcomes == {"unroutable": 1}
+    assert rows(settings, "SELECT status FROM failed_events") == [("parked",)]
+
+
+async def test_a_dead_letter_that_left_the_stream_is_expired(
+    settings: Settings, client: Client
+) -> None:
+    async with Service(settings, TimeoutError("slow")).running():
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+        await drain_log(settings)
+        await client.jetstream().delete_msg(settings.dlq_stream, 1)
+        report = await redrive_timeouts(quick(settings))
+    assert report is not None
+    assert report.outcomes == {"expired": 1}
+
+
+async def test_a_killed_run_is_taken_up_and_publishes_nothing_twice(
+    settings: Settings, client: Client
+) -> None:
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await publish(client, settings, 30)
+        await dead_letters(client, settings, 30)
+        service.error = None
+        service.seen.clear()
+        # Slow enough to be cancelled in the middle, as a killed process would be.
+        task = asyncio.create_task(redrive_timeouts(quick(settings, redrive_per_second=10)))
+        async with asyncio.timeout(20):
+            while len(service.seen) < 12:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert rows(settings, "SELECT state FROM redrive_batches") == [("running",)]
+        assert await redrive_timeouts(quick(settings)) is None  # what was left over is all
+        events = [json.loads(c.data)["event_id"] for c in service.seen]
+    assert sorted(events) == sorted(f"e{n}" for n in range(30))
+    assert rows(settings, "SELECT DISTINCT status FROM failed_events") == [("resolved",)]
+
+
+async def test_a_dry_run_touches_nothing(settings: Settings, client: Client) -> None:
+    async with Service(settings, TimeoutError("slow")).running():
+        await publish(client, settings, 4)
+        await dead_letters(client, settings, 4)
+    await drain_log(settings)
+    plan = preview_redrive(settings, TIMEOUTS)
+    assert (plan.count, plan.groups[0].error_type, plan.groups[0].count) == (4, "TimeoutError", 4)
+    assert rows(settings, "SELECT count(*) FROM redrives") == [(0,)]
+    assert (await client.jetstream().stream_info(settings.dlq_stream)).state.messages == 4
+
+
+async def test_subclasses_by_name_are_taken_and_other_errors_are_left(
+    settings: Settings, client: Client
+) -> None:
+    async with Service(settings, ConnectionRefusedError(111, "refused")).running() as service:
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+        service.error = ValueError("never transient")
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 2)
+    await drain_log(settings)
+    plan = preview_redrive(settings, Selection(error_types=("TimeoutError", "ConnectionError")))
+    assert [group.error_type for group in plan.groups] == ["ConnectionRefusedError"]
+
+
+async def test_a_second_redrive_at_once_is_refused_in_one_sentence(
+    settings: Settings, client: Client
+) -> None:
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        connection.execute("SELECT pg_advisory_lock(hashtext('dlq redrive'))")
+        with pytest.raises(RedriveError, match="Another redrive is running"):
+            await redrive_timeouts(settings)
+
+
+async def test_an_empty_selection_is_refused(settings: Settings) -> None:
+    with pytest.raises(RedriveError, match="Say what to redrive"):
+        preview_redrive(settings, Selection())
