@@ -33,15 +33,28 @@ async def redrive_transient() -> State:
 
 @flow(name="redrive", timeout_seconds=3600)
 async def redrive_selected(
-    reason: Annotated[str, Field(min_length=3, description="why; kept in the audit")],
-    requested_by: Annotated[str, Field(description="your name; self-declared")],
-    group_id: Annotated[str | None, Field(description="a failure group")] = None,
-    error_type: Annotated[str | None, Field(description="class name, with subclasses")] = None,
-    service: Annotated[str | None, Field(description="the service that failed")] = None,
-    tenant_id: Annotated[str | None, Field(description="only this tenant's events")] = None,
-    limit: Annotated[int, Field(ge=1, description="at most so many")] = 1_000,
+    reason: Annotated[str, Field(min_length=3)],
+    requested_by: Annotated[str, Field(min_length=1)],
+    group_id: str | None = None,
+    error_type: str | None = None,
+    service: str | None = None,
+    tenant_id: str | None = None,
+    limit: Annotated[int, Field(ge=1)] = 1_000,
 ) -> State:
-    """Publish the failures that a person selected again, to the consumers that failed."""
+    """Publish the failures that a person selected again, to the consumers that failed.
+
+    Every condition that is given must hold. Each group ramps 1, 10, all, and stops where nothing
+    succeeds.
+
+    Args:
+        reason: Why; kept with the batch.
+        requested_by: Your name; self-declared.
+        group_id: A failure group, as the groups table shows it.
+        error_type: Class name of the exception; its known subclasses are taken too.
+        service: The service that failed.
+        tenant_id: Only events of this tenant.
+        limit: At most so many.
+    """
     selection = Selection(
         group_id=group_id,
         error_types=(error_type,) if error_type else (),

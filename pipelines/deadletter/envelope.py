@@ -14,11 +14,11 @@ from pipelines.deadletter.sanitize import dump_json
 def encode_dead_letter(fields: dict[str, Any], body: bytes, is_json: bool) -> bytes:
     """The canonical dead letter around an event's body.
 
-    A JSON body is spliced verbatim, so that the original bytes are inside; any other comes as
-    base64. `fields` are the canonical keys without `original_data` and `payload_encoding`.
+    A JSON body is spliced verbatim, last, so that the original bytes are inside; any other comes
+    as base64. `fields` are the canonical keys without `original_data` and `payload_encoding`.
     """
     if is_json:
-        encoding, data = "json", body.strip()
+        encoding, data = "json", body
     else:
         encoding, data = "base64", json.dumps({"base64": base64.b64encode(body).decode()}).encode()
     head = json.dumps({**fields, "payload_encoding": encoding}, default=str)

@@ -24,7 +24,7 @@ def _schema(struct: type[msgspec.Struct]) -> dict[str, pl.DataType]:
     def dtype(hint: object) -> pl.DataType:
         if isinstance(hint, types.UnionType):
             hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-        return _TYPES[typing.cast(type, hint)]
+        return _TYPES[typing.cast("type", hint)]
 
     return {name: dtype(hint) for name, hint in typing.get_type_hints(struct).items()}
 
@@ -60,9 +60,7 @@ def dead_letter_frame(letters: Sequence[DeadLetter], redactor: Redactor) -> pl.D
     """The letters, redacted, then fingerprinted on the redacted text; DEAD_LETTER_SCHEMA."""
     frame = redactor.redact_frame(_frame(letters, _LETTERS))
     frame = add_fingerprint(frame).with_columns(_dlq_date())
-    return frame.select(
-        pl.col(name).cast(dtype) for name, dtype in DEAD_LETTER_SCHEMA.items()
-    )
+    return frame.select(pl.col(name).cast(dtype) for name, dtype in DEAD_LETTER_SCHEMA.items())
 
 
 def case_event_frame(events: Sequence[CaseEvent], redactor: Redactor) -> pl.DataFrame:
@@ -77,9 +75,7 @@ def case_event_frame(events: Sequence[CaseEvent], redactor: Redactor) -> pl.Data
     return redacted.with_columns(_dlq_date())
 
 
-def _frame(
-    rows: Sequence[msgspec.Struct], schema: dict[str, pl.DataType]
-) -> pl.DataFrame:
+def _frame(rows: Sequence[msgspec.Struct], schema: dict[str, pl.DataType]) -> pl.DataFrame:
     columns = {name: [getattr(row, name) for row in rows] for name in schema}
     return pl.DataFrame(columns, schema=schema)
 

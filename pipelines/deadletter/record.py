@@ -34,7 +34,7 @@ class DeadLetter(msgspec.Struct, kw_only=True, gc=False):
     """One message of `sahool.dlq.>`: where it stands in the log, and what it says.
 
     Times are aware UTC datetimes. JSON columns hold JSON text. Texts are free of NUL and lone
-    surrogates; `clamped` names those that were mended, or that `failed_events` must cut.
+    surrogates, and may be longer than `TEXT_LIMITS` allow in `failed_events`, which cuts them.
     """
 
     # Where it stands in the log
@@ -86,8 +86,8 @@ class DeadLetter(msgspec.Struct, kw_only=True, gc=False):
 
     # How it was read
     envelope: str  # canonical | metadata | other
-    parse_error: str | None = None  # why it is quarantined, in words
-    clamped: str | None = None  # comma-separated names of the columns that were cut or mended
+    parse_error: str | None = None  # why it could not be read, or kept, as it was sent
+    clamped: str | None = None  # comma-separated names of the columns that do not say what was sent
     traceparent: str | None = None
 
 

@@ -68,10 +68,10 @@ def event_type_of(subject: str) -> str:
 def matches(pattern: str, subject: str) -> bool:
     """Whether a NATS subject filter matches a subject (or covers another filter's example)."""
     wanted, tokens = pattern.split("."), subject.split(".")
-    for index, token in enumerate(wanted):
-        if token == ">":
+    for index, part in enumerate(wanted):
+        if part == ">":
             return len(tokens) > index
-        if index >= len(tokens) or token not in ("*", tokens[index]):
+        if index >= len(tokens) or part not in ("*", tokens[index]):
             return False
     return len(wanted) == len(tokens)
 

@@ -215,7 +215,7 @@ class Subscription:
         started_at = datetime.now(UTC)
         try:
             async with asyncio.timeout(self._config.handler_timeout_seconds):
-                result = await self._handler(context)
+                result: object = await self._handler(context)
             if isinstance(result, ProcessingResult):
                 outcome = Outcome(result)
             else:

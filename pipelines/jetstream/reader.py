@@ -24,7 +24,7 @@ from pipelines.jetstream.pull import Puller, PullStalledError, delivery_of
 from pipelines.jetstream.streams import find_stream
 
 _IDLE_CONSUMER_SECONDS = 300.0
-_SUSPECTS = 100  # messages read past the client's parser after a stall
+_SUSPECTS = 500  # messages read past the client's parser after a stall
 _NO_MESSAGE = 10037  # the server's code for "no message found"
 
 

@@ -100,7 +100,7 @@ def _new_config(name: str, subjects: tuple[str, ...], max_age: float, is_log: bo
         max_age=max_age,
         duplicate_window=3600 if is_log else 120,
         allow_direct=True,
-        deny_purge=True if is_log else None,
+        deny_purge=is_log,
     )
 
 

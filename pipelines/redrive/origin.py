@@ -1,7 +1,6 @@
 """A dead letter in the stream back to the event it is about: original subject, bytes, headers."""
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,9 @@ from nats.js.errors import Error as JetStreamError
 
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.subjects import Subjects, matches
+
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+_LONGEST_SUBJECT = 1_000  # bytes
 
 
 class RefusedError(Exception):
@@ -36,7 +38,7 @@ class _Canonical(msgspec.Struct):
     original_subject: str
     original_data: msgspec.Raw
     original_headers: dict[str, Any] = {}
-    payload_encoding: str = "json"
+    payload_encoding: str | None = None  # older services do not say
 
 
 class _Metadata(msgspec.Struct):
@@ -56,18 +58,19 @@ async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
     """
     try:
         letter = msgspec.json.decode(message.data, type=_Canonical)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _UNREADABLE:
         try:
             second = msgspec.json.decode(message.data, type=_Second)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except _UNREADABLE:
             raise RefusedError("the message is no dead letter that holds an event") from None
         return Event(second.metadata.original_subject, second.original_message.encode(), {})
-    body = await _body(js, bytes(letter.original_data), letter.payload_encoding)
+    body = await _body(js, message.data, bytes(letter.original_data), letter.payload_encoding)
     headers = {
         name: value
         for name, value in letter.original_headers.items()
-        # Nats-* headers act or are rejected; an older redrive's marks are not this one's.
-        if isinstance(value, str) and not name.lower().startswith(("nats-", "dlq-"))
+        # Nats-* headers act or are rejected; an older redrive's marks are not this one's. The
+        # client strips a name before it sends it.
+        if isinstance(value, str) and not name.strip().lower().startswith(("nats-", "dlq-"))
     }
     return Event(letter.original_subject, body, headers)
 
@@ -78,9 +81,13 @@ def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
     Whoever may publish dead letters names the subject here, so only listed ones are taken, and
     never the server's, an inbox, or the platform's own.
     """
-    if not subject or any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
+    if any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
         raise RefusedError(f"{subject[:100]!r} is no subject to publish to")
-    if subject.startswith(("$", "_INBOX")) or any(matches(s, subject) for s in own.log):
+    if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
+        raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
+    if subject.startswith(("$", "_INBOX")) or any(
+        matches(pattern, subject) for pattern in (*own.log, own.totals)
+    ):
         raise RefusedError(f"a redrive never publishes to {subject[:100]}")
     if not any(matches(pattern, subject) for pattern in allowed):
         raise RefusedError(
@@ -89,21 +96,34 @@ def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
         )
 
 
-async def _body(js: JetStreamContext, data: bytes, encoding: str) -> bytes:
+async def _body(js: JetStreamContext, message: bytes, data: bytes, encoding: str | None) -> bytes:
     if encoding == "base64":
         try:
             return base64.b64decode(msgspec.json.decode(data)["base64"], validate=True)
-        except (msgspec.MsgspecError, binascii.Error, KeyError, TypeError):
+        except (*_UNREADABLE, KeyError, TypeError):
             raise RefusedError("its base64 body can not be decoded") from None
     if encoding == "object":
         return await _stored_body(js, data)
+    if encoding == "json":
+        return _with_margins(message, data)
+    if encoding is not None:
+        raise RefusedError(f"its payload_encoding {encoding[:40]!r} is unknown")
     try:
         value = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, RecursionError):
+    except _UNREADABLE:
         return data  # JSON that this reader finds too odd is still what the service was sent
     if isinstance(value, dict) and list(value) == ["raw_data"]:
         raise RefusedError("an older service kept only a lossy text of its body")
     return data
+
+
+def _with_margins(message: bytes, data: bytes) -> bytes:
+    """A body with the white space around it, which our consumer splices in with it, at the end."""
+    before, _, after = message.rpartition(data)
+    if after.strip() != b"}":
+        return data
+    leading = before[len(before.rstrip()) + 1 :]  # less the space that follows each key
+    return leading + data + after[: after.index(b"}")]
 
 
 async def _stored_body(js: JetStreamContext, data: bytes) -> bytes:
@@ -111,7 +131,7 @@ async def _stored_body(js: JetStreamContext, data: bytes) -> bytes:
         pointer = msgspec.json.decode(data)["object"]
         store = await js.object_store(pointer["bucket"])
         body = (await store.get(pointer["name"])).data or b""
-    except (msgspec.MsgspecError, KeyError, TypeError):
+    except (*_UNREADABLE, KeyError, TypeError):
         raise RefusedError("its pointer to the object store can not be read") from None
     except JetStreamError as error:
         raise ExpiredError(f"the object store no longer has its body ({error})") from None

@@ -58,7 +58,7 @@ def plan(connection: Connection[Any], selection: Selection, cap: int) -> Plan:
     by_id = bool(selection.failure_ids)
     states = ["pending", "parked"] if by_id else ["pending"]
     rows = connection.execute(
-        "SELECT id::text, group_id, original_subject, original_stream, consumer_name,"  # type: ignore[arg-type]  # noqa: S608
+        "SELECT id::text, group_id, original_subject, original_stream, consumer_name,"  # noqa: S608
         " redrive_count, error_type, coalesce(consumer_service, source_service)"
         f" FROM failed_events f WHERE status = ANY(%s) AND redrive_count < %s AND {where}"
         " AND NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id"
@@ -121,9 +121,7 @@ def _conditions(selection: Selection) -> tuple[str, list[Any]]:
     values: list[Any] = []
     for failure in selection.failure_ids:
         if not is_uuid(failure):
-            raise RedriveError(
-                f"{failure!r} is no failure id: `dlq show GROUP` shows ids."
-            )
+            raise RedriveError(f"{failure!r} is no failure id: `dlq show GROUP` shows ids.")
     if selection.failure_ids:
         conditions.append("id = ANY(%s::uuid[])")
         values.append(list(selection.failure_ids))

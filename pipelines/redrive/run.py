@@ -289,7 +289,7 @@ class _Run:
     def _mark(self, redrive: _Redrive, state: str, reason: str | None) -> None:
         published = ", published_at = now()" if state == "published" else ", ended_at = now()"
         self._connection.execute(
-            f"UPDATE redrives SET state = %s, state_reason = %s{published}"  # type: ignore[arg-type]  # noqa: S608
+            f"UPDATE redrives SET state = %s, state_reason = %s{published}"  # noqa: S608
             " WHERE id = %s AND state IN ('planned', 'published')",
             [state, reason, redrive.id],
         )

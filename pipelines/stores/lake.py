@@ -88,7 +88,7 @@ class Lake:
                 writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
             )
         except (DeltaError, OSError) as error:
-            raise LakeError(f"The lake table {self.path(name)} was not written: {error}") from error
+            raise LakeError(f"The lake table {self.path(name)} was not written: {_line(error)}") from error
 
 
 class LakeTable:
@@ -115,7 +115,7 @@ class LakeTable:
             )
         except (DeltaError, OSError) as error:
             raise LakeError(
-                f"The lake can not be opened at {self._path}: {error}. Set DLQ_LAKE_URI to a"
+                f"The lake can not be opened at {self._path}: {_line(error)}. Set DLQ_LAKE_URI to a"
                 " folder that can be written."
             ) from error
 
@@ -155,12 +155,12 @@ class LakeTable:
             )
         except CommitFailedError as error:
             if "oncurrent" not in str(error):
-                raise LakeError(f"The lake table {self._path} was not written: {error}.") from error
+                raise LakeError(f"The lake table {self._path} was not written: {_line(error)}.") from error
             raise FencedError(
                 f"Another drain wrote to {self._path} meanwhile; it goes on, this one stops."
             ) from error
         except (DeltaError, OSError) as error:
-            raise LakeError(f"The lake table {self._path} was not written: {error}.") from error
+            raise LakeError(f"The lake table {self._path} was not written: {_line(error)}.") from error
         if self._is_local:
             _sync_commits(Path(self._path), before + 1, self._table.version())
 
@@ -180,7 +180,11 @@ def _open(path: str) -> DeltaTable:
     except TableNotFoundError:
         raise
     except (DeltaError, OSError) as error:
-        raise LakeError(f"The lake table {path} can not be read: {error}.") from error
+        raise LakeError(f"The lake table {path} can not be read: {_line(error)}.") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def _sync_commits(table: Path, first: int, last: int) -> None:
