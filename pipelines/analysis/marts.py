@@ -143,7 +143,8 @@ def _error_classes() -> str:
         for family, types in (("transient", TRANSIENT), ("critical", CRITICAL))
         for name in with_subclasses(types)
     ]
-    return f"SELECT error_class, family FROM (VALUES {', '.join(rows)}) AS f (error_class, family)"
+    values = ", ".join(rows)
+    return f"SELECT error_class, family FROM (VALUES {values}) AS f (error_class, family)"  # noqa: S608
 
 
 def _plain(table: pa.Table) -> pa.Table:
@@ -152,7 +153,7 @@ def _plain(table: pa.Table) -> pa.Table:
     DuckDB labels times with the session's zone, Polars has long strings.
     """
 
-    def plain(field: "pa.Field[pa.DataType]") -> "pa.Field[pa.DataType]":
+    def plain(field: pa.Field[pa.DataType]) -> pa.Field[pa.DataType]:
         if pa.types.is_timestamp(field.type) and field.type.tz:
             return field.with_type(pa.timestamp("us", tz="UTC"))
         return field.with_type(pa.string()) if pa.types.is_large_string(field.type) else field

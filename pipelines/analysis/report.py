@@ -56,10 +56,10 @@ def as_json(parts: list[Section]) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def seconds_as_text(seconds: float | None) -> str:
+def seconds_as_text(seconds: float | None, absent: str = "–") -> str:
     """A duration as people say it."""
     if seconds is None:
-        return "–"
+        return absent
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
@@ -75,7 +75,7 @@ def _groups(frame: pl.DataFrame, most_rows: int) -> Section:
             row["open_count"],
             row["tenant_count"],
             row["services"],
-            f"{row['error_class']}: {row['template']}"[:90],
+            f"{row['error_class']}: {row['template']}".removesuffix(": ")[:90],
         )
         for row in frame.sort("failure_count", descending=True).head(most_rows).to_dicts()
     )
@@ -108,10 +108,11 @@ def _rate(row: dict[str, Any]) -> str:
 
 
 def _resolution(frame: pl.DataFrame, most_rows: int) -> Section:
-    chosen = frame.filter(pl.col("dimension").is_in(["overall", "error_class"])).head(most_rows)
+    chosen = frame.filter(pl.col("dimension").is_in(["error_class", "overall"]))
+    chosen = chosen.sort(pl.col("dimension") == "overall", pl.col("n"), descending=True)
     rows = tuple(
         (
-            row["value"] or "all",
+            row["value"],
             row["n"],
             row["events"],
             f"{row['open_share']:.0%}",
@@ -122,7 +123,7 @@ def _resolution(frame: pl.DataFrame, most_rows: int) -> Section:
             if row["p90_seconds"] is not None
             else "not reached",
         )
-        for row in chosen.to_dicts()
+        for row in chosen.head(most_rows).to_dicts()
     )
     columns = ("error type", "cases", "closed", "still open", "median", "90 %")
     note = "Kaplan-Meier: cases that are still open count as not yet resolved."
@@ -130,8 +131,21 @@ def _resolution(frame: pl.DataFrame, most_rows: int) -> Section:
 
 
 def _redrives(frame: pl.DataFrame, most_rows: int) -> Section:
-    rows = tuple(tuple(row.values()) for row in frame.head(most_rows).to_dicts())
-    return Section("Redrive outcomes", tuple(frame.columns), rows)
+    rows = tuple(
+        (
+            row["group_id"],
+            row["error_class"],
+            row["attempt_count"],
+            row["succeeded_count"],
+            row["failed_again_count"],
+            row["outcome_unknown_count"] + row["waiting_count"],
+            row["unroutable_count"] + row["refused_count"] + row["expired_count"],
+        )
+        for row in frame.head(most_rows).to_dicts()
+    )
+    columns = ("group", "error type", "redrives", "succeeded", "failed", "unknown", "impossible")
+    note = "Impossible: no stream takes the subject, not allowed, or the bytes are gone."
+    return Section("Redrive outcomes", columns, rows, note)
 
 
 def _row(cells: Any) -> str:

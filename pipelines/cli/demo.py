@@ -11,7 +11,6 @@ from pipelines.cli.verb import verb
 from pipelines.demo.story import Story, tell
 from pipelines.settings import Settings
 
-
 _EXAMPLE = "SELECT error_class, count(*) FROM failures GROUP BY 1"
 
 

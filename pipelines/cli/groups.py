@@ -41,7 +41,7 @@ def command(
                 row["tenant_count"],
                 f"{row['redrive_succeeded_count']}/{row['redrive_count']}",
                 row["last_seen_at"],
-                f"{row['error_class']}: {row['template']}",
+                f"{row['error_class']}: {row['template']}".removesuffix(": "),
             )
             for row in groups[:limit]
         ],

@@ -67,16 +67,6 @@ def cell(value: object) -> str:
     return safe(value)
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them."""
-    if seconds is None:
-        return "–"
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
 def progress_bar(description: str) -> Progress:
     """A bar on standard error, silent where that is no terminal."""
     return Progress(

@@ -177,6 +177,8 @@ class _Reading:
                 fields[name] = self._headers(found if name in value else {})
             elif found is not None:
                 self._take(fields, name, found)
+            elif name in value and name in _REQUIRED:
+                self.problems.append(f"{name} is null")
         return fields
 
     def _take(self, fields: dict[str, Any], name: str, found: Any) -> None:
@@ -197,9 +199,12 @@ class _Reading:
         if not isinstance(found, dict):
             self.problems.append(f"original_headers is {_kind(found)}")
             return {}
-        return {
-            key: item if isinstance(item, str) else dump_json(item) for key, item in found.items()
-        }
+        headers: dict[str, str] = {}
+        for key, item in found.items():
+            headers[key] = item if isinstance(item, str) else dump_json(item)
+            if not isinstance(item, str):
+                self.problems.append(f"original_headers.{key} is {_kind(item)}")
+        return headers
 
     def _metadata(self, metadata: dict[str, Any], original: Any) -> dict[str, Any]:
         """The second envelope: `metadata`, and the original body as a string."""

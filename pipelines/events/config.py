@@ -47,6 +47,7 @@ class NATSConsumerConfig(BaseModel):
     dlq_subject_prefix: str = "sahool.dlq"
     totals_interval_seconds: float = Field(30, gt=0)
 
+    connect_timeout_seconds: float = Field(10, gt=0)  # for `connect` as a whole
     reconnect_time_wait: float = Field(2, ge=0)
     max_reconnect_attempts: int = -1  # for ever
 

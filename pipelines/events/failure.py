@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
@@ -17,6 +18,7 @@ from pipelines.events.config import NATSConsumerConfig
 from pipelines.jetstream.pull import Delivery
 
 _LONGEST_TRACE = 64_000
+_CALLER = str(Path(__file__).with_name("subscription.py"))
 _NUMBER = re.compile(r"[0-9]{1,9}\Z")
 
 
@@ -49,11 +51,19 @@ def error_text(error: BaseException) -> str:
 
 
 def stack_trace(error: BaseException) -> str:
-    """The full chained traceback; the middle is cut where it is longer than 64,000 characters."""
-    handler_frames = error.__traceback__
-    if handler_frames is not None and handler_frames.tb_next is not None:
-        handler_frames = handler_frames.tb_next  # the first frame is this library's call
-    text = clean_text("".join(traceback.format_exception(type(error), error, handler_frames)))
+    """The full chained traceback; the middle is cut where it is longer than 64,000 characters.
+
+    This library's own frames are left out: they are the same in every failure.
+    """
+    try:
+        trace = traceback.TracebackException.from_exception(error)
+        link: traceback.TracebackException | None = trace
+        while link is not None:
+            link.stack[:] = [frame for frame in link.stack if frame.filename != _CALLER]
+            link = link.__cause__ or link.__context__
+        text = clean_text("".join(trace.format()))
+    except Exception as failure:  # noqa: BLE001  (see error_text)
+        return f"(the traceback can not be read: {type(failure).__name__})"
     if len(text) <= _LONGEST_TRACE:
         return text
     half = _LONGEST_TRACE // 2

@@ -3,17 +3,20 @@
 import logging
 from collections.abc import Mapping
 
-import nats
-import nats.errors
 from nats.aio.client import Client
+from nats.errors import MaxPayloadError
 from nats.js.errors import NoStreamResponseError
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.deadletter.subjects import Subjects
+from pipelines.errors import ServerUnavailableError, StreamError
 from pipelines.events.outbox import PUBLISH_ERRORS
-from pipelines.jetstream.streams import StreamNames, ensure_streams
+from pipelines.jetstream.connection import connect_service, wire_size
+from pipelines.jetstream.streams import StreamNames, ensure_event_stream
 
 logger = logging.getLogger(__name__)
+
+_LONGEST_SUBJECT = 1_000  # bytes; the server ends a connection that sends thousands
 
 
 class NATSConfig(BaseModel):
@@ -26,7 +29,8 @@ class NATSConfig(BaseModel):
     user_credentials: str | None = None
     stream_name: str = "SAHOOL_EVENTS"
     subject_prefix: str = "sahool"
-    timeout_seconds: float = Field(5, gt=0)
+    timeout_seconds: float = Field(5, gt=0)  # for one publish
+    connect_timeout_seconds: float = Field(10, gt=0)  # for `connect` as a whole
 
 
 class NATSPublisher:
@@ -40,14 +44,14 @@ class NATSPublisher:
         """Connect to NATS; False, with the reason logged, where no server answers."""
         config = self.config
         try:
-            self._connection = await nats.connect(
+            self._connection = await connect_service(
                 config.servers,
                 name=config.name,
                 user_credentials=config.user_credentials,
-                max_reconnect_attempts=-1,
+                timeout_seconds=config.connect_timeout_seconds,
             )
-        except (nats.errors.Error, OSError, ValueError) as error:
-            logger.error("No NATS server answers at %s: %s", ", ".join(config.servers), error)
+        except ServerUnavailableError as error:
+            logger.error("%s", error)
             return False
         return True
 
@@ -58,22 +62,31 @@ class NATSPublisher:
         if self._connection is None:
             logger.error("Not connected: await publisher.connect() first.")
             return False
-        js = self._connection.jetstream()
-        sent = dict(headers) if headers else None
         try:
-            try:
-                await js.publish(subject, data, headers=sent, timeout=self.config.timeout_seconds)
-            except NoStreamResponseError:
-                subjects = Subjects(self.config.subject_prefix)
-                names = StreamNames(events=self.config.stream_name, subjects=subjects)
-                await ensure_streams(js, names)
-                await js.publish(subject, data, headers=sent, timeout=self.config.timeout_seconds)
-        except PUBLISH_ERRORS as error:
+            await self._publish(self._connection, subject, data, dict(headers or {}) or None)
+        except (*PUBLISH_ERRORS, StreamError) as error:
             logger.error(
-                "Event on %s was not published: %s", subject, str(error) or type(error).__name__
+                "Event on %s was not published: %s", subject[:100], str(error) or type(error).__name__
             )
             return False
         return True
+
+    async def _publish(
+        self, connection: Client, subject: str, data: bytes, headers: dict[str, str] | None
+    ) -> None:
+        if len(subject.encode()) > _LONGEST_SUBJECT or (
+            wire_size(data, headers) > connection.max_payload
+        ):
+            raise MaxPayloadError
+        js, seconds = connection.jetstream(), self.config.timeout_seconds
+        try:
+            await js.publish(subject, data, headers=headers, timeout=seconds)
+        except NoStreamResponseError:
+            names = StreamNames(
+                events=self.config.stream_name, subjects=Subjects(self.config.subject_prefix)
+            )
+            await ensure_event_stream(js, names)
+            await js.publish(subject, data, headers=headers, timeout=seconds)
 
     async def close(self) -> None:
         """Disconnect."""

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from nats.aio.client import Client
-
 from pipelines.events.config import NATSConsumerConfig
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.events.subscription import Subscription
@@ -17,18 +15,16 @@ logger = logging.getLogger(__name__)
 
 
 async def publish_totals(
-    connection: Client, config: NATSConsumerConfig, subscriptions: Iterable[Subscription]
+    config: NATSConsumerConfig, subscriptions: Iterable[Subscription]
 ) -> None:
     """Publish each subscription's counters every `totals_interval_seconds`, for ever."""
     while True:
         await asyncio.sleep(config.totals_interval_seconds)
         for subscription in subscriptions:
-            await publish_total(connection, config, subscription)
+            await publish_total(config, subscription)
 
 
-async def publish_total(
-    connection: Client, config: NATSConsumerConfig, subscription: Subscription
-) -> None:
+async def publish_total(config: NATSConsumerConfig, subscription: Subscription) -> None:
     """Publish one subscription's counters since it started; a failure to do so is only logged."""
     body = {
         "service": config.name,
@@ -39,6 +35,7 @@ async def publish_total(
     }
     subject = config.subjects.total(config.name, subscription.durable)
     try:
-        await connection.jetstream().publish(subject, json.dumps(body).encode(), timeout=5)
+        js = subscription.connection.jetstream()
+        await js.publish(subject, json.dumps(body).encode(), timeout=5)
     except PUBLISH_ERRORS as error:
         logger.info("The totals of %s could not be published: %s", subscription.durable, error)

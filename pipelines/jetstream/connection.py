@@ -1,9 +1,12 @@
-"""A connection to NATS for a job: it fails in one sentence, and soon."""
+"""Connections to NATS: a job's fails in one sentence, and soon; a service's lasts."""
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import nats
 import nats.errors
@@ -15,6 +18,76 @@ logger = logging.getLogger(__name__)
 
 # nats-py prints a traceback when a message breaks its parser; who wants it can configure logging.
 logging.getLogger("nats").addHandler(logging.NullHandler())
+
+
+class TolerantClient(Client):
+    """A client that no message of another's can silence.
+
+    In nats-py a header block or subject that can not be decoded ends the loop that reads, while
+    `is_connected` stays True.
+    """
+
+    async def _process_headers(self, headers: Any) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except (IndexError, ValueError) as error:
+            logger.warning("nats: headers that can not be read are left out: %s", error)
+            return None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Any:
+        subject = subject.decode(errors="replace").encode()
+        return super()._build_message(sid, subject, reply, data, headers)
+
+
+async def connect_service(
+    servers: Sequence[str],
+    *,
+    name: str,
+    user_credentials: str | None,
+    timeout_seconds: float,
+    reconnect_time_wait: float = 2,
+    max_reconnect_attempts: int = -1,
+) -> Client:
+    """A connection that comes back by itself, for a service; the caller closes it.
+
+    Raises ServerUnavailableError where no server answers within `timeout_seconds`.
+    """
+
+    async def log_error(error: Exception) -> None:
+        logger.warning("nats: %s", _detail(error))
+
+    client = TolerantClient()
+    try:
+        async with asyncio.timeout(timeout_seconds):  # nats-py alone would try for ever
+            await client.connect(
+                list(servers),
+                name=name,
+                user_credentials=user_credentials,
+                reconnect_time_wait=reconnect_time_wait,
+                max_reconnect_attempts=max_reconnect_attempts,
+                allow_reconnect=True,
+                error_cb=log_error,
+            )
+    except (nats.errors.Error, OSError, ValueError) as error:
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await client.close()
+        shown = ", ".join(_without_password(server) for server in servers)
+        cause = client.last_error or error
+        raise ServerUnavailableError(
+            f"No NATS server answers at {shown} ({_detail(cause)})."
+        ) from error
+    return client
+
+
+def wire_size(data: bytes, headers: Mapping[str, str] | None = None) -> int:
+    """What the server compares with its max_payload: the body, and the headers as sent.
+
+    One byte too many and the server ends the connection; nats-py then does not come back.
+    """
+    lines = (len(name.encode()) + len(value.encode()) + 4 for name, value in (headers or {}).items())
+    return len(data) + (12 + sum(lines) if headers else 0)
 
 
 @asynccontextmanager

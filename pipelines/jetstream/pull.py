@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 _GRACE_SECONDS = 3.0
+_NOTHING_THERE = ("404", "408")
 _GONE = ("Consumer Deleted", "Consumer is push based", "Server Shutdown", "Leadership Change")
 
 
@@ -46,13 +47,14 @@ class Puller:
     def __init__(self, connection: Client, stream: str, consumer: str) -> None:
         self._connection = connection
         self._api_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
-        self._inbox = connection.new_inbox()
+        self._inbox = ""
         self._request_count = 0
         self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
         self._subscription: Subscription | None = None
 
     async def open(self) -> None:
-        """Listen for deliveries; needed once, before `pull`."""
+        """Listen for deliveries; needed before `pull`."""
+        self._inbox = self._connection.new_inbox()
         self._subscription = await self._connection.subscribe(
             f"{self._inbox}.*",
             cb=self._arrived.put,
@@ -60,11 +62,18 @@ class Puller:
             pending_bytes_limit=0,
         )
 
-    async def close(self) -> None:
-        """Stop listening; messages that were not yielded are delivered again by the server."""
-        if self._subscription is not None and not self._connection.is_closed:
-            await self._subscription.unsubscribe()
-        self._subscription = None
+    async def close(self) -> list[Msg]:
+        """Stop listening; the server delivers nothing more, not even to open requests.
+
+        Returns what arrived and was not yielded: given back, it need not wait for its ack_wait.
+        """
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and not self._connection.is_closed:
+            await subscription.unsubscribe()
+        left = []
+        while not self._arrived.empty():
+            left.append(self._arrived.get_nowait())
+        return [msg for msg in left if _is_delivery(msg)]
 
     async def pull(
         self, batch: int, expires_seconds: float = 0, max_bytes: int | None = None
@@ -73,9 +82,12 @@ class Puller:
 
         With 0 seconds, those that the server has now.
 
-        Raises PullStalledError where neither messages nor a status came back in time, and where
-        the next message alone exceeds `max_bytes`.
+        Raises PullStalledError where neither messages nor a status came back in time, where the
+        next message alone exceeds `max_bytes`, and while there is no connection: nats-py would
+        keep the requests and send them all at once later.
         """
+        if not self._connection.is_connected:
+            raise PullStalledError("not connected")
         self._request_count += 1
         inbox = f"{self._inbox}.{self._request_count}"
         request: dict[str, int | bool] = {"batch": batch}
@@ -90,18 +102,18 @@ class Puller:
         missing = batch
         while missing:
             msg = await self._next(deadline)
-            if msg.reply.startswith("$JS.ACK."):
+            if _is_delivery(msg):
                 missing -= 1
                 yield msg
             elif msg.subject == inbox:
                 headers = msg.headers or {}
-                if headers.get("Status") == "100":
+                status, reason = headers.get("Status"), headers.get("Description", "")
+                if status == "100":
                     continue
-                reason = headers.get("Description", "")
-                if headers.get("Status") == "503" or any(gone in reason for gone in _GONE):
+                if status == "503" or any(gone in reason for gone in _GONE):
                     raise PullStalledError(reason or "no responders")
-                if missing == batch and "MaxBytes" in reason:
-                    raise PullStalledError(reason)
+                if missing == batch and status not in _NOTHING_THERE:
+                    raise PullStalledError(reason)  # asked again at once it would be refused again
                 return
 
     async def _next(self, deadline: float) -> Msg:
@@ -114,3 +126,7 @@ class Puller:
                 return await self._arrived.get()
         except TimeoutError as error:
             raise PullStalledError("no answer to a pull request") from error
+
+
+def _is_delivery(msg: Msg) -> bool:
+    return msg.reply.startswith("$JS.ACK.")

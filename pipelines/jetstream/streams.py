@@ -34,12 +34,17 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
     """
     subjects = names.subjects
     return {
-        "events": await _ensure(js, names.events, subjects.events, max_age=7 * DAY),
+        "events": await ensure_event_stream(js, names),
         "dead_letters": await _ensure(
             js, names.dead_letters, subjects.log, max_age=30 * DAY, is_log=True
         ),
         "totals": await _ensure(js, names.totals, (subjects.totals,), max_age=7 * DAY),
     }
+
+
+async def ensure_event_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream of events if it is missing; see `ensure_streams`."""
+    return await _ensure(js, names.events, names.subjects.events, max_age=7 * DAY)
 
 
 async def find_stream(js: JetStreamContext, subject: str) -> str | None:

@@ -1,0 +1,42 @@
+"""Durable pull consumers on the server, and how an existing one is adopted."""
+
+from dataclasses import replace
+
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import BadRequestError, NotFoundError
+
+from pipelines.errors import StreamError
+
+
+async def ensure_consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> None:
+    """Make the consumer `wanted.name`, or update the one of that name.
+
+    What the server lets nobody change (where it started to deliver) stays as it is. A limit of
+    deliveries does not: a message that reached it would be lost to the consumer.
+
+    Raises StreamError for an existing consumer that can not be pulled from and acknowledged one by
+    one, and the server's error where it refuses the consumer.
+    """
+    try:
+        await js.add_consumer(stream, wanted)
+    except BadRequestError as refused:
+        try:
+            existing = (await js.consumer_info(stream, str(wanted.name))).config
+        except NotFoundError:
+            raise refused from None
+        if existing.deliver_subject or existing.ack_policy is not AckPolicy.EXPLICIT:
+            kind = "a push consumer" if existing.deliver_subject else "not acknowledged explicitly"
+            raise StreamError(
+                f"Consumer {wanted.name} on {stream} exists and is {kind}: choose another"
+                " consumer_name, or delete it (`nats consumer rm`)."
+            ) from refused
+        adopted = replace(
+            wanted,
+            deliver_policy=existing.deliver_policy,
+            opt_start_seq=existing.opt_start_seq,
+            opt_start_time=existing.opt_start_time,
+            replay_policy=existing.replay_policy,
+            max_waiting=existing.max_waiting,
+        )
+        await js.add_consumer(stream, adopted)
