@@ -6,16 +6,28 @@ sequences with the same. The last message of each batch is remembered as an anch
 stream now shows another message there, or ends before it, it was rewound.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from psycopg import Connection
 
+from pipelines.deadletter.message import LogMessage
 from pipelines.jetstream.reader import LogReader, LogState
+from pipelines.stores.lake import LakeTable
 
-_ANCHORS_KEPT = 1_000
+# The newest anchors of this life of the stream, less those that a rewind made untrue.
+_ANCHORS = """
+SELECT a.sequence, a.timestamp_ns
+FROM drain_anchors a JOIN drain_epochs e USING (epoch)
+WHERE e.stream = %s AND e.created = %s AND NOT EXISTS (
+    SELECT FROM drain_epochs later
+    WHERE later.stream = e.stream AND later.created = e.created AND later.fork > e.fork
+      AND later.start_sequence <= a.sequence)
+ORDER BY a.sequence DESC LIMIT 1000
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +58,36 @@ async def current_epoch(
     connection: Connection[Any],
     reader: LogReader,
     state: LogState,
-    lake_knows: Callable[[str], bool],
+    tables: Mapping[str, LakeTable],
 ) -> Epoch:
     """The epoch to read now, remembered in the database; a new one where the stream has changed.
 
     A database that knows nothing (new, or lost) takes up the newest epoch that the lake knows.
     """
     known = connection.execute(
-        "SELECT epoch, start_sequence, created, fork FROM drain_epochs WHERE stream = %s"
-        " ORDER BY started_at DESC, fork DESC LIMIT 1",
-        [state.stream],
+        "SELECT e.epoch, e.start_sequence, e.created, e.fork, c.epoch, c.last_sequence"
+        " FROM drain_epochs e JOIN drain_checkpoints c USING (stream) WHERE stream = %s"
+        " ORDER BY e.created = %s DESC, e.started_at DESC, e.fork DESC LIMIT 1",
+        [state.stream, state.created],
     ).fetchone()
     if known is None:
         fork = 0
-        while lake_knows(epoch_id(state.stream, state.created, fork + 1)):
+        while tables["dead_letters"].watermark(epoch_id(state.stream, state.created, fork + 1)):
             fork += 1
         return _begin(connection, state, fork, 1, "first seen")
-    epoch, start, created, fork = known
+    epoch, start, created, fork, latest, checkpoint = known
     if created != state.created.astimezone(UTC):
         return _begin(connection, state, 0, 1, "the stream was recreated")
-    match = await _newest_match(connection, reader, state, epoch)
-    if match is None:
+    match, is_rewound = await _newest_match(connection, reader, state)
+    if epoch == latest and not is_rewound:
         return Epoch(epoch, start, "the same")
+    if epoch == latest:
+        # Between two anchors, the lake knows what each sequence was; no sink may lack what is
+        # left to the old epoch.
+        rows = tables["dead_letters"].positions(epoch, after=match)
+        match = await _last_match(reader, rows, match)
+        held = [table.watermark(epoch) for table in tables.values()]
+        match = min(match, checkpoint, *(match if mark is None else mark for mark in held))
     return _begin(
         connection, state, fork + 1, match + 1, f"the stream was rewound to sequence {match}"
     )
@@ -85,11 +105,20 @@ def gap_before(state: LogState, watermark: int) -> Gap | None:
     )
 
 
+def holes(messages: Sequence[LogMessage], after: int) -> Iterator[tuple[int, int]]:
+    """The neighbours of each run of sequences that is missing between `after` and the last."""
+    if messages[-1].sequence - after > len(messages):
+        sequences = [after, *(message.sequence for message in messages)]
+        yield from ((a, b) for a, b in pairwise(sequences) if b > a + 1)
+
+
 def remember_gap(connection: Connection[Any], epoch: str, gap: Gap) -> bool:
-    """Write a gap row; False where it is known already."""
+    """Write a gap row, or that a known one has grown; False where it is known as it is."""
     cursor = connection.execute(
         "INSERT INTO stream_gaps (epoch, first_sequence, last_sequence, reason, is_certain)"
-        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (epoch, first_sequence) DO UPDATE"
+        " SET last_sequence = excluded.last_sequence, found_at = now()"
+        " WHERE stream_gaps.last_sequence < excluded.last_sequence",
         [epoch, gap.first_sequence, gap.last_sequence, gap.reason, gap.is_certain],
     )
     return cursor.rowcount == 1
@@ -116,27 +145,41 @@ def _begin(
 
 
 async def _newest_match(
-    connection: Connection[Any], reader: LogReader, state: LogState, epoch: str
-) -> int | None:
-    """None where the newest anchor still matches; else the newest older one that does, or 0.
+    connection: Connection[Any], reader: LogReader, state: LogState
+) -> tuple[int, bool]:
+    """The newest anchor that still matches, or 0, and whether newer ones do not.
 
-    An anchor below the stream's first sequence has aged out, and one that was deleted says
-    nothing: both are passed over.
+    An anchor below the stream's first sequence has aged out, and is taken to match; one that was
+    deleted says nothing.
     """
-    anchors = connection.execute(
-        "SELECT sequence, timestamp_ns FROM drain_anchors WHERE epoch = %s AND sequence >= %s"
-        " ORDER BY sequence DESC LIMIT %s",
-        [epoch, state.first_sequence, _ANCHORS_KEPT],
-    ).fetchall()
+    anchors = connection.execute(_ANCHORS, [state.stream, state.created]).fetchall()
     is_rewound = False
     for sequence, timestamp_ns in anchors:
         if sequence > state.last_sequence:
             is_rewound = True
             continue
+        if sequence < state.first_sequence:
+            return sequence, is_rewound
         stored = await reader.read_raw(sequence)
         if stored is None or stored.sequence != sequence:
             continue
         if stored.timestamp_ns == timestamp_ns:
-            return sequence if is_rewound else None
+            return sequence, is_rewound
         is_rewound = True
-    return 0 if is_rewound else None
+    return 0, is_rewound
+
+
+async def _last_match(
+    reader: LogReader, rows: Sequence[tuple[int, datetime]], match: int
+) -> int:
+    """The last of these rows (sequence, server time) that the stream still holds, else `match`."""
+    low, high = 0, len(rows)
+    while low < high:
+        middle = (low + high) // 2
+        sequence, published_at = rows[middle]
+        stored = await reader.read_raw(sequence)
+        if stored and (stored.sequence, stored.published_at) == (sequence, published_at):
+            low = middle + 1
+        else:
+            high = middle
+    return rows[low - 1][0] if low else match

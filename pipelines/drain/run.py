@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -19,7 +19,7 @@ from psycopg import Connection
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.redaction import RedactionRules, Redactor
 from pipelines.drain.batch import build_batch
-from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gap_before, remember_gap
+from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gap_before, holes, remember_gap
 from pipelines.drain.lock import alone
 from pipelines.drain.totals import read_totals, store_totals
 from pipelines.errors import ServerUnavailableError
@@ -112,11 +112,12 @@ async def _drain_once(
         stream = (await log_state(client, settings.dlq_stream, subjects.log)).stream
         with database(dsn) as connection:
             async with alone(connection, stream, settings.drain_lock_seconds):
-                state = await log_state(client, stream, subjects.log)
                 reader = LogReader(client, stream, subjects.log)
+                state = await reader.state()
                 sinks = await _Sinks.open(connection, Lake(settings.lake), reader, state, settings)
                 tally.stream, tally.epoch = stream, sinks.epoch.id
-                _note_changes(connection, sinks, state, tally)
+                _note_epoch(sinks.epoch, tally)
+                sinks.note_gap(state, sinks.watermark, tally)
                 await reader.seek(sinks.watermark + 1, is_suspect=is_retry)
                 try:
                     await _copy(reader, sinks, state, settings, tally, progress)
@@ -149,6 +150,7 @@ async def _copy(
 
     redactor = _redactor(settings)
     first = sinks.watermark
+    done = max(first, state.first_sequence - 1)
     reading = read_next()
     try:
         while messages := await reading:
@@ -161,10 +163,16 @@ async def _copy(
                 subjects=settings.subjects,
                 redactor=redactor,
             )
+            for before, after in holes(messages, done) if not state.is_shared else ():
+                # Deleted by a person, or dropped by a limit since this drain began?
+                now = await reader.state()
+                seen = replace(now, first_sequence=min(now.first_sequence, after))
+                sinks.note_gap(seen, before, tally)
+            done = batch.last_sequence
+            new = sinks.missing_from(batch)
             await sinks.store(batch)
-            tally.drained += len(messages)
-            rows = (*batch.letters, *batch.events)
-            tally.quarantined += sum(1 for row in rows if row.parse_error)
+            tally.drained += new.len()
+            tally.quarantined += new.is_not_null().sum()
             progress(batch.last_sequence - first, max(state.last_sequence - first, 1))
     finally:
         reading.cancel()
@@ -201,11 +209,7 @@ class _Sinks:
     ) -> "_Sinks":
         """Open every sink on the stream's current epoch."""
         tables = {name: lake.table(name) for name in ("dead_letters", "case_events")}
-
-        def lake_knows(epoch: str) -> bool:
-            return tables["dead_letters"].watermark(epoch) is not None
-
-        epoch = await current_epoch(connection, reader, state, lake_knows)
+        epoch = await current_epoch(connection, reader, state, tables)
         row = connection.execute(
             "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
         ).fetchone()
@@ -217,6 +221,26 @@ class _Sinks:
     def watermark(self) -> int:
         """How far the sink that is furthest behind holds the log."""
         return min(self._checkpoint, *(self._held(table) for table in self._tables.values()))
+
+    def note_gap(self, state: LogState, after: int, tally: _Tally) -> None:
+        """Write and say which sequences after `after` were gone before they could be read."""
+        gap = gap_before(state, after)
+        if gap and remember_gap(self._connection, self.epoch.id, gap):
+            tally.gaps += 1
+            certainty = "Lost" if gap.is_certain else "Possibly lost"
+            tally.notes.append(
+                f"{certainty}: sequences {gap.first_sequence} to {gap.last_sequence}; {gap.reason}."
+            )
+            logger.warning(tally.notes[-1])
+
+    def missing_from(self, batch: Batch) -> pl.Series:
+        """The parse_error, or null, of each message of the batch that a sink lacks."""
+        return pl.concat(
+            frame.filter(
+                pl.col("dlq_sequence") > min(self._checkpoint, self._held(self._tables[name]))
+            )["parse_error"]
+            for name, frame in _frames(batch).items()
+        )
 
     async def store(self, batch: Batch) -> None:
         """Store a batch in every sink, side by side; each takes what it lacks."""
@@ -244,8 +268,7 @@ class _Sinks:
             self._postgres.show_life()
 
     def _store_in_lake(self, batch: Batch) -> None:
-        frames = {"dead_letters": batch.letter_frame, "case_events": batch.event_frame}
-        for name, frame in frames.items():
+        for name, frame in _frames(batch).items():
             table = self._tables[name]
             held = self._held(table)
             missing = frame.filter(pl.col("dlq_sequence") > held)
@@ -264,21 +287,14 @@ class _Sinks:
         return 0 if table.is_empty else self.epoch.start_sequence - 1
 
 
-def _note_changes(
-    connection: Connection[Any], sinks: _Sinks, state: LogState, tally: _Tally
-) -> None:
-    """Write and say what is not as expected: another epoch, a gap."""
-    if sinks.epoch.reason not in ("the same", "first seen"):
-        tally.notes.append(f"New epoch {sinks.epoch.id}: {sinks.epoch.reason}.")
-    gap = gap_before(state, sinks.watermark)
-    if gap and remember_gap(connection, sinks.epoch.id, gap):
-        tally.gaps += 1
-        certainty = "Lost" if gap.is_certain else "Possibly lost"
-        tally.notes.append(
-            f"{certainty}: sequences {gap.first_sequence} to {gap.last_sequence}; {gap.reason}."
-        )
-    for note in tally.notes:
-        logger.warning(note)
+def _frames(batch: Batch) -> dict[str, pl.DataFrame]:
+    return {"dead_letters": batch.letter_frame, "case_events": batch.event_frame}
+
+
+def _note_epoch(epoch: Epoch, tally: _Tally) -> None:
+    if epoch.reason not in ("the same", "first seen"):
+        tally.notes.append(f"New epoch {epoch.id}: {epoch.reason}.")
+        logger.warning(tally.notes[-1])
 
 
 async def _sample_totals(

@@ -45,6 +45,7 @@ class NATSConsumerConfig(BaseModel):
     dlq_enabled: bool = True
     dlq_stream_name: str = "SAHOOL_DLQ"
     dlq_subject_prefix: str = "sahool.dlq"
+    totals_stream_name: str = "SAHOOL_TOTALS"
     totals_interval_seconds: float = Field(30, gt=0)
 
     connect_timeout_seconds: float = Field(10, gt=0)  # for `connect` as a whole

@@ -12,16 +12,16 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-import nats
 import nats.errors
 from nats.aio.client import Client
-from nats.js.errors import Error as JetStreamError
 
 from pipelines.deadletter.subjects import overlaps, subject_token
-from pipelines.errors import StreamError
+from pipelines.errors import ServerUnavailableError, StreamError
 from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
+from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.events.subscription import Handler, Subscription
 from pipelines.events.totals import publish_total, publish_totals
+from pipelines.jetstream.connection import connect_service
 from pipelines.jetstream.streams import StreamNames, ensure_streams, find_stream
 
 logger = logging.getLogger(__name__)
@@ -46,22 +46,18 @@ class NATSConsumer:
     async def connect(self) -> bool:
         """Connect to NATS; False, with the reason logged, where no server answers."""
 
-        async def log_error(error: Exception) -> None:
-            logger.warning("nats: %s", str(error) or type(error).__name__)
-
         config = self.config
         try:
-            self._connection = await nats.connect(
+            self._connection = await connect_service(
                 config.servers,
                 name=config.name,
                 user_credentials=config.user_credentials,
+                timeout_seconds=config.connect_timeout_seconds,
                 reconnect_time_wait=config.reconnect_time_wait,
                 max_reconnect_attempts=config.max_reconnect_attempts,
-                allow_reconnect=True,
-                error_cb=log_error,
             )
-        except (nats.errors.Error, OSError, ValueError) as error:
-            logger.error("No NATS server answers at %s: %s", ", ".join(config.servers), error)
+        except ServerUnavailableError as error:
+            logger.error("%s", error)
             return False
         return True
 
@@ -75,7 +71,8 @@ class NATSConsumer:
         """Prepare a durable consumer for `handler`; `start` runs it.
 
         Raises RuntimeError before `connect`, ValueError for a filter that would match the
-        consumer's own dead letters, StreamError where the event stream does not hold `subject`.
+        consumer's own dead letters and for a durable that another subscription uses, StreamError
+        where no stream holds `subject` or the durable can not be pulled from.
         """
         connection = self._connection
         if connection is None:
@@ -90,10 +87,16 @@ class NATSConsumer:
                 )
         stream = await self._stream_for(connection, subject, stream_name or config.stream_name)
         durable = consumer_name or config.consumer_name or f"{config.name}-{subject}"
+        durable = subject_token(durable.replace(">", "all").replace("*", "any"))
+        if any(other.durable == durable for other in self._subscriptions):
+            raise ValueError(
+                f"Another subscription already uses the durable consumer {durable}: give each a"
+                " consumer_name of its own, or one would take the other's events."
+            )
         subscription = Subscription(
             connection,
             stream=stream,
-            durable=subject_token(durable.replace(">", "all").replace("*", "any")),
+            durable=durable,
             subject=subject,
             handler=handler,
             config=config,
@@ -107,42 +110,61 @@ class NATSConsumer:
         """Consume until `close` is called or the task is cancelled."""
         if not self._subscriptions:
             raise RuntimeError("Nothing to consume: await consumer.subscribe(handler) first.")
-        assert self._connection is not None
         async with asyncio.TaskGroup() as group:
             runs = [group.create_task(subscription.run()) for subscription in self._subscriptions]
-            totals = group.create_task(
-                publish_totals(self._connection, self.config, self._subscriptions)
-            )
+            others = [
+                group.create_task(publish_totals(self.config, self._subscriptions)),
+                group.create_task(self._stay_connected()),
+            ]
             await asyncio.wait(runs)
-            totals.cancel()
+            for task in others:
+                task.cancel()
 
     def start_in_background(self) -> None:
         """Run `start` as a task of the running loop, until `close`."""
         self._background = asyncio.create_task(self.start())
+        self._background.add_done_callback(_log_failure)
 
     async def close(self) -> None:
         """Take no more events, let running handlers finish, then disconnect."""
         self._closing.set()
+        if self._background is not None:
+            await asyncio.wait({self._background})
         await asyncio.gather(*(subscription.stopped.wait() for subscription in self._subscriptions))
         connection = self._connection
         if connection is None or connection.is_closed:
             return
         for subscription in self._subscriptions:
-            await publish_total(connection, self.config, subscription)
+            await publish_total(self.config, subscription)
         with contextlib.suppress(nats.errors.Error, TimeoutError):
             await connection.drain()
         if not connection.is_closed:
             await connection.close()
 
+    async def _stay_connected(self) -> None:
+        """Connect anew where nats-py gave up: it does on most errors that a server sends."""
+        while True:
+            await asyncio.sleep(self.config.reconnect_time_wait or 0.1)
+            if self._connection is not None and self._connection.is_closed:
+                logger.error(
+                    "The connection was ended (%s): connecting", self._connection.last_error
+                )
+                if await self.connect():
+                    for subscription in self._subscriptions:
+                        subscription.connection = self._connection
+
     async def _stream_for(self, connection: Client, subject: str, wanted: str) -> str:
         config = self.config
         js = connection.jetstream()
         names = StreamNames(
-            events=wanted, dead_letters=config.dlq_stream_name, subjects=config.subjects
+            events=wanted,
+            dead_letters=config.dlq_stream_name,
+            totals=config.totals_stream_name,
+            subjects=config.subjects,
         )
         try:
             await ensure_streams(js, names)
-        except (JetStreamError, nats.errors.Error, StreamError) as error:
+        except (*PUBLISH_ERRORS, StreamError) as error:
             logger.warning("The streams could not be checked or made: %s", error)
         stream = await find_stream(js, subject)
         if stream is None:
@@ -166,3 +188,8 @@ async def start_consumer(
     await consumer.subscribe(handler)
     consumer.start_in_background()
     return consumer
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("The consumer stopped by an error", exc_info=error)

@@ -19,7 +19,8 @@ from pipelines.jetstream.pull import Delivery
 
 _LONGEST_TRACE = 64_000
 _CALLER = str(Path(__file__).with_name("subscription.py"))
-_NUMBER = re.compile(r"[0-9]{1,9}\Z")
+REDRIVE_ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
+"""A redrive's attempt, as its header says it."""
 
 
 @dataclass(slots=True)
@@ -133,7 +134,7 @@ def dead_letter_fields(
         fields |= {
             "redrive_of": headers["Dlq-Redrive-Of"],
             "redrive_id": headers.get("Dlq-Redrive-Id"),
-            "redrive_attempt": int(attempt) if _NUMBER.match(attempt) else None,
+            "redrive_attempt": int(attempt) if REDRIVE_ATTEMPT.match(attempt) else None,
         }
     return fields
 

@@ -3,24 +3,28 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js import JetStreamContext
-from nats.js.api import ObjectStoreConfig
+from nats.errors import MaxPayloadError
+from nats.js.api import ObjectMeta, ObjectMetaOptions, ObjectStoreConfig
 from nats.js.errors import APIError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
 from pipelines.deadletter.envelope import encode_dead_letter, encode_pointer
+from pipelines.jetstream.connection import wire_size
 
 logger = logging.getLogger(__name__)
 
 PUBLISH_ERRORS = (nats.errors.Error, JetStreamError, OSError, TimeoutError)
 """What a publish raises while the log can not be written."""
 
-_HEADER_ROOM = 1_024
+_TOO_LARGE_FOR_STREAM = 10054  # the server's code: beyond the stream's max_msg_size
+_SMALL_BODY = 8_000  # bytes; a smaller one is never what makes a dead letter too large
+_CHUNK_BYTES = 128 * 1024
 _BUCKET = "sahool-dlq-bodies"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
@@ -34,18 +38,23 @@ async def publish_dead_letter(
     letter carries a pointer. Raises one of PUBLISH_ERRORS; publishing again is harmless.
     """
     js = connection.jetstream()
-    room = connection.max_payload - _HEADER_ROOM
-    payload = encode_dead_letter(fields, body, is_json)
-    if len(payload) > room:
-        pointer = await _store_body(js, fields["failure_id"], body)
-        payload = encode_pointer(fields, pointer)
-    if len(payload) > room:  # a message of a few hundred kilobytes of error text
-        payload = encode_pointer(_shortened(fields), pointer)
-    await js.publish(subject, payload, headers={"Nats-Msg-Id": fields["failure_id"]}, timeout=5)
+    headers = {"Nats-Msg-Id": fields["failure_id"]}
+    async with aclosing(_forms(connection, fields, body, is_json)) as forms:
+        async for payload in forms:
+            if wire_size(payload, headers) > connection.max_payload:
+                continue
+            try:
+                await js.publish(subject, payload, headers=headers, timeout=5)
+            except APIError as error:
+                if error.err_code != _TOO_LARGE_FOR_STREAM:
+                    raise
+            else:
+                return
+    raise MaxPayloadError
 
 
 async def publish_until_acknowledged(
-    publish: Callable[[], Any], *, what: str, give_up: asyncio.Event
+    publish: Callable[[], Awaitable[None]], *, what: str, give_up: asyncio.Event
 ) -> bool:
     """Repeat `publish` with backoff until the server acknowledges; False once `give_up` is set."""
     pause = _FIRST_PAUSE
@@ -70,7 +79,41 @@ async def publish_until_acknowledged(
             return False
 
 
-async def _store_body(js: JetStreamContext, name: str, body: bytes) -> dict[str, Any]:
+async def publish_redrive_success(
+    connection: Client, subject: str, body: bytes, redrive_id: str
+) -> None:
+    """Tell that a redrive was handled, in up to three tries; that it fails is only logged."""
+    js = connection.jetstream()
+    # Not the redrive id alone: a redirected redrive may share the stream's ids.
+    headers = {"Nats-Msg-Id": f"{redrive_id}-succeeded"}
+    for pause in (0.1, 0.5, 0):
+        try:
+            await js.publish(subject, body, headers=headers, timeout=2)
+        except PUBLISH_ERRORS as error:
+            logger.warning("The success of redrive %s could not be told: %s", redrive_id, error)
+            await asyncio.sleep(pause)
+        else:
+            return
+
+
+async def _forms(
+    connection: Client, fields: dict[str, Any], body: bytes, is_json: bool
+) -> AsyncGenerator[bytes, None]:
+    """The dead letter, whole at first, then ever shorter; the body stays whole somewhere."""
+    yield encode_dead_letter(fields, body, is_json)
+    if len(body) > _SMALL_BODY:
+        pointer = await _store_body(connection, fields["failure_id"], body)
+        yield encode_pointer(fields, pointer)
+    for limit in (8_000, 1_000, 100):  # characters: the failure says too much for one message
+        short = _shortened(fields, limit)
+        if len(body) > _SMALL_BODY:
+            yield encode_pointer(short, pointer)
+        else:
+            yield encode_dead_letter(short, body, is_json)
+
+
+async def _store_body(connection: Client, name: str, body: bytes) -> dict[str, Any]:
+    js = connection.jetstream()
     try:
         store = await js.object_store(_BUCKET)
     except NotFoundError:
@@ -78,17 +121,23 @@ async def _store_body(js: JetStreamContext, name: str, body: bytes) -> dict[str,
     try:
         info = await store.get_info(name)
         is_there = info.size == len(body)
-    except (NotFoundError, APIError, JetStreamError):
+    except JetStreamError:
         is_there = False
     if not is_there:
-        await store.put(name, body)
+        chunk_bytes = min(_CHUNK_BYTES, connection.max_payload // 2)
+        options = ObjectMetaOptions(max_chunk_size=chunk_bytes)
+        await store.put(name, body, ObjectMeta(options=options))
     digest = hashlib.sha256(body).hexdigest()
     return {"bucket": _BUCKET, "name": name, "size": len(body), "sha256": digest}
 
 
-def _shortened(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields with texts cut, for a failure that says too much for one message."""
-    limit = 8_000
-    short = {k: v[:limit] if isinstance(v, str) else v for k, v in fields.items()}
-    headers = {k: v[:200] for k, v in list(fields["original_headers"].items())[:50]}
-    return {**short, "original_headers": headers, "attempts": []}
+def _shortened(fields: dict[str, Any], limit: int) -> dict[str, Any]:
+    """The fields with texts cut to `limit` characters; ids and subjects are kept."""
+    kept = ("failure_id", "original_subject")
+    short = {
+        key: value[:limit] if isinstance(value, str) and key not in kept else value
+        for key, value in fields.items()
+    }
+    headers = list(fields["original_headers"].items())[:50]
+    cut = {key: value[:limit] for key, value in headers if len(key) <= limit}
+    return {**short, "original_headers": cut, "attempts": []}

@@ -66,7 +66,9 @@ class NATSPublisher:
             await self._publish(self._connection, subject, data, dict(headers or {}) or None)
         except (*PUBLISH_ERRORS, StreamError) as error:
             logger.error(
-                "Event on %s was not published: %s", subject[:100], str(error) or type(error).__name__
+                "Event on %s was not published: %s",
+                subject[:100],
+                str(error) or type(error).__name__,
             )
             return False
         return True

@@ -18,16 +18,20 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import BadRequestError
-from nats.js.errors import Error as JetStreamError
 
 from pipelines.deadletter.envelope import encode_case_event
-from pipelines.deadletter.ids import consumer_address
+from pipelines.deadletter.ids import consumer_address, is_uuid
 from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import event_type_of, subject_token
+from pipelines.errors import StreamError
 from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
-from pipelines.events.failure import Attempts, dead_letter_fields, parse_body
-from pipelines.events.outbox import PUBLISH_ERRORS, publish_dead_letter, publish_until_acknowledged
+from pipelines.events.failure import REDRIVE_ATTEMPT, Attempts, dead_letter_fields, parse_body
+from pipelines.events.outbox import (
+    PUBLISH_ERRORS,
+    publish_dead_letter,
+    publish_redrive_success,
+    publish_until_acknowledged,
+)
 from pipelines.events.policy import (
     Acknowledge,
     DeadLetter,
@@ -36,6 +40,7 @@ from pipelines.events.policy import (
     decide,
     is_crash_loop,
 )
+from pipelines.jetstream.consumers import ensure_consumer
 from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, delivery_of
 
 logger = logging.getLogger(__name__)
@@ -43,6 +48,7 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[ConsumerContext], Awaitable[ProcessingResult]]
 
 _PULL_SECONDS = 5.0
+_PAUSE_SECONDS = 5.0  # before an event is delivered again that could not be settled
 _MOST_REMEMBERED = 10_000
 
 
@@ -72,19 +78,19 @@ class Subscription:
         rng: random.Random,
         closing: asyncio.Event,
     ) -> None:
+        self.connection = connection  # the consumer replaces one that ended for good
         self.durable = durable
         self.counters = Counters()
         self.started_at = datetime.now(UTC)
         self.stopped = asyncio.Event()
-        self._connection = connection
         self._stream = stream
         self._subject = subject
         self._handler = handler
         self._config = config
         self._rng = rng
         self._closing = closing
-        self._attempts: dict[int, Attempts] = {}
-        self._in_hand: set[asyncio.Task[None]] = set()
+        self._attempts: dict[tuple[int, int], Attempts] = {}  # by Delivery.event
+        self._in_hand: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._log_is_writable = asyncio.Event()
         self._log_is_writable.set()
         self.stopped.set()
@@ -103,61 +109,82 @@ class Subscription:
             max_ack_pending=config.max_ack_pending,
             inactive_threshold=None if config.durable else 300,
         )
-        js = self._connection.jetstream()
-        try:
-            await js.add_consumer(self._stream, wanted)
-        except BadRequestError as error:
-            await js.consumer_info(self._stream, self.durable)  # raises where there is none
-            logger.warning(
-                "Consumer %s on %s keeps its older settings: %s",
-                self.durable,
-                self._stream,
-                error.description,
-            )
+        await ensure_consumer(self.connection.jetstream(), self._stream, wanted)
 
     async def run(self) -> None:
         """Pull and handle until closing, then wait for what is in hand, or give it back."""
         self.stopped.clear()
-        puller = Puller(self._connection, self._stream, self.durable)
+        work = asyncio.create_task(self._pull_for_ever())
+        stop = asyncio.create_task(self._closing.wait())
         try:
-            await puller.open()
-            stop = asyncio.create_task(self._closing.wait())
-            work = asyncio.create_task(self._pull_for_ever(puller))
             await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
-            stop.cancel()
             if work.done():
                 work.result()  # it only ends by an error
             work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
+            await asyncio.wait({work})
             if self._in_hand:
-                await asyncio.wait(self._in_hand, timeout=self._config.shutdown_seconds)
+                await asyncio.wait(self._in_hand.values(), timeout=self._config.shutdown_seconds)
         finally:
-            for task in list(self._in_hand):
+            stop.cancel()
+            work.cancel()
+            in_hand = list(self._in_hand.values())
+            for task in in_hand:
                 task.cancel()
-            await asyncio.gather(*self._in_hand, return_exceptions=True)
-            with contextlib.suppress(nats.errors.Error):
-                await puller.close()
+            await asyncio.gather(work, stop, *in_hand, return_exceptions=True)
             self.stopped.set()
 
-    async def _pull_for_ever(self, puller: Puller) -> None:
+    async def _pull_for_ever(self) -> None:
+        while True:
+            connection = self.connection
+            puller = Puller(connection, self._stream, self.durable)
+            try:
+                await puller.open()
+                await self._pull(puller)
+            except (PullStalledError, nats.errors.Error, OSError) as error:
+                logger.info("%s: pulling again in a second (%s)", self.durable, error)
+            finally:
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    for msg in await puller.close():
+                        await self._give_back(msg)
+            await self._recover(connection)
+
+    async def _pull(self, puller: Puller) -> None:
+        """Start a task for each event; ends by an error, after which an open request is void."""
         while True:
             await self._log_is_writable.wait()
             free = self._config.max_concurrency - len(self._in_hand)
-            if free == 0:
-                await asyncio.wait(self._in_hand, return_when=asyncio.FIRST_COMPLETED)
+            if free <= 0:
+                await asyncio.wait(self._in_hand.values(), return_when=asyncio.FIRST_COMPLETED)
                 continue
+            async with aclosing(puller.pull(free, _PULL_SECONDS)) as arriving:
+                async for msg in arriving:
+                    self._take_in_hand(msg)
+
+    def _take_in_hand(self, msg: Msg) -> None:
+        event = delivery_of(msg).event
+        if event in self._in_hand:
+            # The server missed our heartbeats, in an outage. Whatever the running handler's answer
+            # will be, it holds for this delivery too.
+            logger.info("%s: event %s came again while in hand", self.durable, event[0])
+            return
+        task = asyncio.create_task(self._process(msg))
+        self._in_hand[event] = task
+        task.add_done_callback(lambda _: self._in_hand.pop(event))
+
+    async def _recover(self, connection: Client) -> None:
+        """Wait for a connection that answers, and see to it that the consumer exists."""
+        await asyncio.sleep(1)
+        if connection.is_connected:
             try:
-                async with aclosing(puller.pull(free, _PULL_SECONDS)) as arriving:
-                    async for msg in arriving:
-                        task = asyncio.create_task(self._process(msg))
-                        self._in_hand.add(task)
-                        task.add_done_callback(self._in_hand.discard)
-            except (PullStalledError, nats.errors.Error, OSError) as error:
-                logger.info("%s: pulling again in a second (%s)", self.durable, error)
-                await asyncio.sleep(1)
-                with contextlib.suppress(nats.errors.Error, JetStreamError, TimeoutError):
-                    await self.prepare()
+                await connection.flush(2)
+            except (nats.errors.Error, OSError):  # nobody reads any more, whatever it says
+                await connection.force_reconnect()
+        while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
+            await asyncio.sleep(0.1)
+        try:
+            await self.prepare()
+        except (*PUBLISH_ERRORS, StreamError) as error:
+            logger.warning("%s could not be looked at: %s", self.durable, error)
 
     async def _process(self, msg: Msg) -> None:
         """Handle one event and settle it; whatever goes wrong here, the event is not lost."""
@@ -165,13 +192,13 @@ class Subscription:
         try:
             await self._settle(msg)
         except asyncio.CancelledError:
-            await _give_back(msg)
+            await self._give_back(msg)
             raise
         except PUBLISH_ERRORS as error:
             logger.info("%s: an event will be delivered again (%s)", self.durable, error)
         except Exception:
             logger.exception("%s: an event will be delivered again", self.durable)
-            await _give_back(msg)
+            await self._give_back(msg, _PAUSE_SECONDS)
         finally:
             beat.cancel()
 
@@ -181,7 +208,7 @@ class Subscription:
         addressee = headers.get("Dlq-Redrive-For")
         if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
             self.counters.skipped += 1
-            await msg.ack()
+            await self._answer(msg, b"+ACK")
             return
         if is_crash_loop(delivery.delivery_count, self._config):
             await self._dead_letter(msg, delivery, headers, None, "crash_loop")
@@ -194,7 +221,7 @@ class Subscription:
                 await self._succeeded(msg, delivery, headers)
             case Retry(delay_seconds):
                 self.counters.retried += 1
-                await msg.nak(delay=delay_seconds)
+                await self._answer(msg, _nak(delay_seconds))
             case DeadLetter(reason):
                 await self._dead_letter(msg, delivery, headers, outcome.error, reason)
 
@@ -213,20 +240,29 @@ class Subscription:
             redrive_of=headers.get("Dlq-Redrive-Of"),
         )
         started_at = datetime.now(UTC)
+        timer = asyncio.timeout(self._config.handler_timeout_seconds)
         try:
-            async with asyncio.timeout(self._config.handler_timeout_seconds):
+            async with timer:
                 result: object = await self._handler(context)
             if isinstance(result, ProcessingResult):
                 outcome = Outcome(result)
             else:
                 error = TypeError(f"The handler returned {result!r}, not a ProcessingResult.")
                 outcome = Outcome(ProcessingResult.RETRY, error)
-        except Exception as error:  # noqa: BLE001  (whatever a handler raises is its failure)
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  (whatever a handler raises is its failure)
+            if timer.expired() and isinstance(error, TimeoutError) and not error.args:
+                error.args = (
+                    f"The handler took longer than {self._config.handler_timeout_seconds} s.",
+                )
             outcome = Outcome(ProcessingResult.RETRY, error)
+        if outcome.result is not ProcessingResult.SUCCESS and _is_being_cancelled():
+            raise asyncio.CancelledError  # closing: what the handler makes of it is no failure
         if outcome.result is not ProcessingResult.SUCCESS:
             if len(self._attempts) >= _MOST_REMEMBERED:
                 self._attempts.pop(next(iter(self._attempts)))
-            known = self._attempts.setdefault(delivery.sequence, Attempts(started_at))
+            known = self._attempts.setdefault(delivery.event, Attempts(started_at))
             known.add(datetime.now(UTC), outcome.error)
         return outcome
 
@@ -236,36 +272,22 @@ class Subscription:
         If that keeps failing the event is acknowledged all the same: to run a handler again that
         succeeded would be worse than an outcome that stays unknown.
         """
-        if "Dlq-Redrive-Of" in headers:
-            with contextlib.suppress(*PUBLISH_ERRORS, ValueError):
-                await self._publish_success(delivery, headers)
-        self._attempts.pop(delivery.sequence, None)
+        root, redrive = headers.get("Dlq-Redrive-Of", ""), headers.get("Dlq-Redrive-Id", "")
+        attempt = headers.get("Dlq-Redrive-Attempt", "")
+        if is_uuid(root) and is_uuid(redrive) and REDRIVE_ATTEMPT.match(attempt):
+            body = encode_case_event(
+                failure_id=root,
+                redrive_id=redrive,
+                attempt=int(attempt),
+                consumer=consumer_address(delivery.stream, delivery.consumer),
+                actor=self._config.name,
+                at=datetime.now(UTC),
+            )
+            subject = self._config.subjects.redrive("succeeded")
+            await publish_redrive_success(self.connection, subject, body, redrive)
+        self._attempts.pop(delivery.event, None)
         self.counters.succeeded += 1
-        await msg.ack()
-
-    async def _publish_success(self, delivery: Delivery, headers: dict[str, str]) -> None:
-        redrive = headers.get("Dlq-Redrive-Id")
-        body = encode_case_event(
-            failure_id=headers["Dlq-Redrive-Of"],
-            redrive_id=redrive,
-            attempt=int(headers.get("Dlq-Redrive-Attempt", "")),
-            consumer=consumer_address(delivery.stream, delivery.consumer),
-            actor=self._config.name,
-            at=datetime.now(UTC),
-        )
-        js = self._connection.jetstream()
-        subject = self._config.subjects.redrive("succeeded")
-        for pause in (0.1, 0.5, 0):
-            try:
-                # Not the redrive id alone: a redirected redrive may share the stream's ids.
-                await js.publish(
-                    subject, body, headers={"Nats-Msg-Id": f"{redrive}-succeeded"}, timeout=2
-                )
-            except PUBLISH_ERRORS as error:
-                logger.warning("The success of redrive %s could not be told: %s", redrive, error)
-                await asyncio.sleep(pause)
-            else:
-                return
+        await self._answer(msg, b"+ACK")
 
     async def _dead_letter(
         self,
@@ -277,7 +299,7 @@ class Subscription:
     ) -> None:
         """Publish the dead letter until the server has it, then acknowledge the event."""
         now = datetime.now(UTC)
-        attempts = self._attempts.get(delivery.sequence) or Attempts(now)
+        attempts = self._attempts.get(delivery.event) or Attempts(now)
         is_json, body = parse_body(msg.data)
         fields = dead_letter_fields(
             subject=msg.subject,
@@ -293,7 +315,8 @@ class Subscription:
         )
         if not self._config.dlq_enabled:
             logger.error("Event %s is given up (%s): %s", fields["event_id"], reason, error)
-            await self._connection.publish(msg.reply, b"+TERM " + reason.encode())
+            self._attempts.pop(delivery.event, None)
+            await self._answer(msg, b"+TERM " + reason.encode())
             return
 
         async def publish() -> None:
@@ -301,7 +324,7 @@ class Subscription:
                 f"{self._config.dlq_subject_prefix}.{subject_token(event_type_of(msg.subject))}"
             )
             try:
-                await publish_dead_letter(self._connection, subject, fields, msg.data, is_json)
+                await publish_dead_letter(self.connection, subject, fields, msg.data, is_json)
             except PUBLISH_ERRORS:
                 self._log_is_writable.clear()
                 raise
@@ -314,20 +337,32 @@ class Subscription:
         finally:
             self._log_is_writable.set()
         if not is_published:
-            await _give_back(msg)
+            await self._give_back(msg)
             return
-        self._attempts.pop(delivery.sequence, None)
+        self._attempts.pop(delivery.event, None)
         self.counters.dead_lettered += 1
-        await msg.ack()
+        await self._answer(msg, b"+ACK")
 
     async def _keep_in_progress(self, msg: Msg) -> None:
         while True:
             await asyncio.sleep(self._config.ack_wait_seconds / 3)
-            with contextlib.suppress(nats.errors.Error):
-                await msg.in_progress()
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._answer(msg, b"+WPI")
+
+    async def _give_back(self, msg: Msg, delay_seconds: float = 0) -> None:
+        """Let the server deliver the event again soon; after ack_wait it does so by itself."""
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await self._answer(msg, _nak(delay_seconds))
+
+    async def _answer(self, msg: Msg, answer: bytes) -> None:
+        # Not by msg.ack(): the event may have come over a connection that has ended since.
+        await self.connection.publish(msg.reply, answer)
 
 
-async def _give_back(msg: Msg) -> None:
-    """Let the server deliver the event again at once; it does so later by itself too."""
-    with contextlib.suppress(nats.errors.Error, OSError):
-        await msg.nak()
+def _nak(delay_seconds: float) -> bytes:
+    return b'-NAK {"delay": %d}' % (delay_seconds * 1e9) if delay_seconds else b"-NAK"
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

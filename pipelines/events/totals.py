@@ -14,9 +14,7 @@ from pipelines.events.subscription import Subscription
 logger = logging.getLogger(__name__)
 
 
-async def publish_totals(
-    config: NATSConsumerConfig, subscriptions: Iterable[Subscription]
-) -> None:
+async def publish_totals(config: NATSConsumerConfig, subscriptions: Iterable[Subscription]) -> None:
     """Publish each subscription's counters every `totals_interval_seconds`, for ever."""
     while True:
         await asyncio.sleep(config.totals_interval_seconds)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ async def connect_service(
                 list(servers),
                 name=name,
                 user_credentials=user_credentials,
-                reconnect_time_wait=reconnect_time_wait,
+                reconnect_time_wait=reconnect_time_wait,  # type: ignore[arg-type]  # floats do
                 max_reconnect_attempts=max_reconnect_attempts,
                 allow_reconnect=True,
                 error_cb=log_error,
@@ -86,7 +86,9 @@ def wire_size(data: bytes, headers: Mapping[str, str] | None = None) -> int:
 
     One byte too many and the server ends the connection; nats-py then does not come back.
     """
-    lines = (len(name.encode()) + len(value.encode()) + 4 for name, value in (headers or {}).items())
+    lines = (
+        len(name.encode()) + len(value.encode()) + 4 for name, value in (headers or {}).items()
+    )
     return len(data) + (12 + sum(lines) if headers else 0)
 
 
@@ -129,7 +131,7 @@ async def connected(
             " the next run goes on."
         ) from error
     finally:
-        if not connection.is_closed:
+        with suppress(nats.errors.Error, OSError):  # there may be nobody to say goodbye to
             await connection.close()
 
 

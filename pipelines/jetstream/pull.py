@@ -32,6 +32,11 @@ class Delivery(NamedTuple):
     timestamp_ns: int  # when it was stored, nanoseconds since 1970
     pending: int  # messages that the consumer has still to deliver
 
+    @property
+    def event(self) -> tuple[int, int]:
+        """What tells a stored message from every other one, in a stream made anew as well."""
+        return self.sequence, self.timestamp_ns
+
 
 def delivery_of(msg: Msg) -> Delivery:
     """The delivery's metadata, from the 9-token reply or the 12-token one with a domain."""

@@ -106,6 +106,10 @@ class LogReader:
         self._suspect_count = 0
         self._stall: Exception | None = None
 
+    async def state(self) -> LogState:
+        """Where the stream stands now; raises as `log_state` does."""
+        return await log_state(self._connection, self._stream, self._filters)
+
     async def seek(self, sequence: int, *, is_suspect: bool = False) -> None:
         """Read from `sequence` on; with `is_suspect`, the first messages past the parser."""
         await self.close()

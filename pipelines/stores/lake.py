@@ -7,6 +7,7 @@ holds the log (by epoch), and a generation that fences a stopped writer which wa
 import json
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -122,6 +123,16 @@ class LakeTable:
     def watermark(self, epoch: str) -> int | None:
         """The last sequence of `epoch` that this table holds; None where it has none."""
         return self._table.transaction_version(epoch)
+
+    def positions(self, epoch: str, after: int) -> list[tuple[int, datetime]]:
+        """Sequence and server time of the rows of an epoch above `after`, in order."""
+        rows = (
+            pl.scan_delta(self._table)
+            .filter(pl.col("epoch") == epoch, pl.col("dlq_sequence") > after)
+            .select("dlq_sequence", "published_at")
+            .sort("dlq_sequence")
+        )
+        return rows.collect().rows()
 
     @property
     def is_empty(self) -> bool:

@@ -34,7 +34,7 @@ def test_the_demo_is_sound_and_leaves_no_process(tmp_path: Path) -> None:
         "ZeroDivisionError",
     }
     assert Path(story["places"]["report"]).read_text().startswith("# Dead letters")
-    assert _processes_below(tmp_path) == []
+    assert processes_below(tmp_path) == []
 
 
 def test_the_demo_never_empties_a_folder_of_somebody_else(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_demo_never_empties_a_folder_of_somebody_else(tmp_path: Path) -> Non
     assert precious.read_text() == "mine"
 
 
-def _processes_below(home: Path) -> list[str]:
+def processes_below(home: Path) -> list[str]:
     """Command lines of processes that name a file below `home`."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):

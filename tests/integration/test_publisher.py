@@ -1,0 +1,96 @@
+"""The publisher on a real NATS: True once the server has an event, False and a reason otherwise."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+
+import nats
+import pytest
+from consumer_log import Log, new_prefix, opened
+
+from pipelines.embedded import NatsServer
+from pipelines.events import NATSConfig, NATSPublisher
+
+
+@pytest.fixture
+async def log(nats_url: str) -> AsyncIterator[Log]:
+    async with opened(nats_url) as log:
+        yield log
+
+
+@pytest.fixture
+async def publisher(log: Log) -> AsyncIterator[NATSPublisher]:
+    config = NATSConfig(
+        servers=[log.url],
+        stream_name=log.names.events,
+        subject_prefix=log.prefix,
+        connect_timeout_seconds=5,
+    )
+    publisher = NATSPublisher(config)
+    assert await publisher.connect()
+    yield publisher
+    await publisher.close()
+
+
+async def test_true_once_the_server_has_it(log: Log, publisher: NATSPublisher) -> None:
+    assert await publisher.publish(f"{log.prefix}.analysis.ndvi", b"{}", {"name": "Gänse"})
+    stored = await log.js.get_msg(log.names.events, 1)
+    assert (stored.data, stored.headers) == (b"{}", {"name": "Gänse"})
+
+
+async def test_the_stream_is_made_where_none_captures_the_subject(
+    log: Log, publisher: NATSPublisher
+) -> None:
+    for name in (log.names.events, log.names.dead_letters, log.names.totals):
+        await log.js.delete_stream(name)
+    assert await publisher.publish(f"{log.prefix}.actions.sown", b"1")
+    assert (await log.js.stream_info(log.names.events)).state.messages == 1
+    for subject in log.names.subjects.log:  # dead letters are the consumers' business
+        with pytest.raises(nats.js.errors.NotFoundError):
+            await log.js.find_stream_name_by_subject(subject)
+
+
+async def test_false_where_no_stream_can_take_it(
+    log: Log, publisher: NATSPublisher, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not await publisher.publish(f"{log.prefix}.elsewhere.x", b"1")
+    assert "was not published" in caplog.text
+    await log.js.delete_stream(log.names.events)
+    await log.js.add_stream(name=f"HALF_{log.prefix}", subjects=[f"{log.prefix}.analysis.>"])
+    assert not await publisher.publish(f"{log.prefix}.actions.sown", b"1")
+    assert "captures some of" in caplog.text
+
+
+async def test_what_is_too_large_is_refused_before_the_server_hangs_up(
+    log: Log, publisher: NATSPublisher
+) -> None:
+    subject, limit = f"{log.prefix}.analysis.ndvi", log.client.max_payload
+    assert not await publisher.publish(subject, b"x" * (limit - 10), {"a": "b"})
+    assert not await publisher.publish(subject, b"x" * (limit + 1))
+    assert not await publisher.publish(f"{log.prefix}.analysis.{'x' * 9_000}", b"1")
+    assert not await publisher.publish(f"{log.prefix}.analysis. x", b"1")
+    assert await publisher.publish(subject, b"x" * (limit - 18), {"a": "b"})
+    assert await publisher.publish(subject, b"x" * limit)
+
+
+async def test_false_without_a_server(
+    nats_server_factory: Callable[..., NatsServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = nats_server_factory()
+    config = NATSConfig(
+        servers=[server.url],
+        subject_prefix=new_prefix(),
+        timeout_seconds=0.3,
+        connect_timeout_seconds=0.5,
+    )
+    publisher = NATSPublisher(config)
+    assert not await publisher.publish("a.b", b"1")
+    assert await publisher.connect()
+    server.kill()
+    assert not await publisher.publish(f"{config.subject_prefix}.analysis.x", b"1")
+    await publisher.close()
+    assert not await publisher.publish("a.b", b"1")
+    caplog.set_level(logging.ERROR)
+    caplog.clear()
+    assert not await publisher.connect()
+    assert len(caplog.records) == 1
+    assert f"No NATS server answers at {server.url}" in caplog.text

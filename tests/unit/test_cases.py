@@ -1,0 +1,378 @@
+"""The life of a case: each message against each status, and the fold over a batch."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pipelines.deadletter import ids
+from pipelines.deadletter.case_events import KINDS, CaseEvent
+from pipelines.deadletter.cases import (
+    CLOSED,
+    LIVE,
+    STATUSES,
+    Case,
+    apply_dead_letter,
+    apply_event,
+    case_of,
+)
+from pipelines.deadletter.record import DeadLetter
+from pipelines.stores.failed_events import _Fold
+
+CAP = 3
+ADDRESS = "SAHOOL_EVENTS/ndvi"
+T0 = datetime(2026, 3, 1, tzinfo=UTC)
+AT = T0 + timedelta(hours=1)
+ROOT = ids.failure_id("SAHOOL_EVENTS", 1, 1, "ndvi")
+
+
+def letter(name: str = "root", attempt: int | None = None, **changes: Any) -> DeadLetter:
+    """A failure of the consumer ADDRESS; with `attempt` that redrive of ROOT failed again."""
+    values: dict[str, Any] = {
+        "epoch": "e",
+        "dlq_sequence": 1,
+        "published_at": T0,
+        "subject": "",
+        "size_bytes": 0,
+        "failure_id": ROOT if name == "root" else ids.failure_id("SAHOOL_EVENTS", 2, 2, name),
+        "original_stream": "SAHOOL_EVENTS",
+        "consumer_name": "ndvi",
+        "first_attempt_at": T0,
+        "last_attempt_at": T0,
+        "dlq_timestamp": T0,
+        "original_data": "{}",
+        "envelope": "canonical",
+        "error_type": "ValueError",
+    }
+    if attempt is not None:
+        values |= {"root_failure_id": ROOT, "redrive_attempt": attempt}
+        values |= {"redrive_id": ids.redrive_id(ROOT, attempt)}
+    return DeadLetter(**values | changes)
+
+
+def event(kind: str, attempt: int | None = None, **changes: Any) -> CaseEvent:
+    """An event about ROOT, told by ADDRESS where it is an outcome."""
+    values: dict[str, Any] = {
+        "epoch": "e",
+        "dlq_sequence": 2,
+        "published_at": AT,
+        "subject": "",
+        "kind": kind,
+        "failure_id": ROOT,
+        "attempt": attempt,
+        "at": AT,
+        "body": "{}",
+        "reason": f"because of {kind}",
+    }
+    if attempt is not None:
+        values |= {"redrive_id": ids.redrive_id(ROOT, attempt), "consumer": ADDRESS}
+    return CaseEvent(**values | changes)
+
+
+def case(status: str = "pending", count: int = 0, **changes: Any) -> Case:
+    return Case(ROOT, status, ADDRESS, count, **changes)
+
+
+def after(before: Case, *messages: CaseEvent | DeadLetter, cap: int = CAP) -> Case:
+    """The case after these messages, one by one."""
+    for message in messages:
+        if isinstance(message, CaseEvent):
+            before = apply_event(before, message, cap)
+        else:
+            root = apply_dead_letter(before, message, cap)[1]
+            assert root is not None
+            before = root
+    return before
+
+
+def test_a_dead_letter_opens_a_pending_case_of_its_consumer() -> None:
+    assert case_of(letter()) == Case(ROOT, "pending", ADDRESS)
+    assert case_of(letter(consumer_name=None)).consumer is None
+    assert case_of(letter(original_stream=None)).consumer is None
+
+
+# (status before, redrives counted before, kind, attempt) -> (status, redrives counted) after
+TABLE = {
+    ("pending", 0, "redrive.published", 1): ("retried", 0),
+    ("parked", 3, "redrive.published", 4): ("retried", 3),
+    ("retried", 0, "redrive.published", 1): ("retried", 0),
+    ("pending", 1, "redrive.published", 1): ("pending", 1),  # told again, after it ended
+    ("parked", 3, "redrive.published", 2): ("parked", 3),
+    ("retried", 0, "redrive.succeeded", 1): ("resolved", 0),
+    ("pending", 1, "redrive.succeeded", 1): ("resolved", 1),  # late: it was called unknown
+    ("parked", 3, "redrive.succeeded", 3): ("resolved", 3),  # late, at the cap
+    ("retried", 1, "redrive.succeeded", 1): ("resolved", 1),  # late, while another is out
+    ("retried", 0, "redrive.outcome_unknown", 1): ("pending", 1),
+    ("retried", 2, "redrive.outcome_unknown", 3): ("parked", 3),  # at the cap
+    ("retried", 1, "redrive.outcome_unknown", 1): ("retried", 1),  # told again; another is out
+    ("pending", 1, "redrive.outcome_unknown", 1): ("pending", 1),
+    ("parked", 1, "redrive.outcome_unknown", 2): ("parked", 2),  # parked while it was out
+    ("pending", 1, "redrive.outcome_unknown", 2): ("pending", 2),  # parked and unparked meanwhile
+    **{
+        key: value
+        for kind in ("unroutable", "refused", "expired")
+        for key, value in {
+            ("retried", 0, f"redrive.{kind}", 1): ("parked", 1),
+            ("pending", 1, f"redrive.{kind}", 2): ("parked", 2),
+            ("parked", 1, f"redrive.{kind}", 2): ("parked", 2),
+            ("pending", 1, f"redrive.{kind}", 1): ("pending", 1),  # told again, after unparking
+            ("retried", 1, f"redrive.{kind}", 1): ("retried", 1),
+        }.items()
+    },
+    **{(status, 1, "triage.resolved", None): ("resolved", 1) for status in LIVE},
+    **{(status, 1, "triage.discarded", None): ("discarded", 1) for status in LIVE},
+    **{(status, 1, "triage.parked", None): ("parked", 1) for status in LIVE},
+    ("parked", 1, "triage.unparked", None): ("pending", 1),
+    ("pending", 1, "triage.unparked", None): ("pending", 1),
+    ("retried", 1, "triage.unparked", None): ("retried", 1),
+    **{(status, 1, "triage.alerted", None): (status, 1) for status in (*LIVE, *CLOSED)},
+}
+
+
+@pytest.mark.parametrize("step", TABLE, ids=str)
+def test_each_message_moves_a_case_as_the_table_says(step: tuple[str, int, str, int]) -> None:
+    status, count, kind, attempt = step
+    found = after(case(status, count), event(kind, attempt))
+    assert (found.status, found.redrive_count) == TABLE[step]
+
+
+@pytest.mark.parametrize("status", [*CLOSED, "superseded"])
+@pytest.mark.parametrize("kind", sorted(KINDS - {"triage.alerted"}))
+def test_nothing_moves_a_closed_or_superseded_case(status: str, kind: str) -> None:
+    closed = case(status, 1)
+    assert after(closed, event(kind, 2 if kind.startswith("redrive") else None)) == closed
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("status", STATUSES)
+def test_an_event_that_could_not_be_read_changes_nothing(kind: str, status: str) -> None:
+    before = case(status)
+    assert after(before, event(kind, 1, parse_error="at is no time")) == before
+
+
+def test_an_unreadable_event_of_an_unknown_kind_changes_nothing() -> None:
+    assert after(case(), event("redrive.a.b.c", 1, parse_error="unknown subject")) == case()
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize(("status", "count"), [(s, n) for s in STATUSES for n in (0, 1, 2)])
+def test_an_event_told_twice_does_what_it_does_once(kind: str, status: str, count: int) -> None:
+    told = event(kind, 2 if kind.startswith("redrive") else None)
+    once = after(case(status, count), told)
+    assert after(once, told) == once
+
+
+@pytest.mark.parametrize(
+    "kind", ["published", "outcome_unknown", "unroutable", "refused", "expired"]
+)
+def test_an_event_of_an_ended_redrive_told_much_later_changes_nothing(kind: str) -> None:
+    now = after(
+        case(),
+        event("redrive.published", 1),
+        letter("again", 1),
+        event("redrive.published", 2, trigger="manual"),
+    )
+    assert now.status == "retried"
+    assert after(now, event(f"redrive.{kind}", 1)) == now
+
+
+# How a case ends
+
+
+@pytest.mark.parametrize("trigger", ["automatic", "manual"])
+def test_a_success_resolves_with_the_cause_and_time_of_its_redrive(trigger: str) -> None:
+    found = after(
+        case(), event("redrive.published", 1, trigger=trigger), event("redrive.succeeded", 1)
+    )
+    assert found.resolution_cause == f"{trigger}_redrive"
+    assert found.resolved_at == AT
+
+
+def test_a_redrive_that_does_not_say_its_trigger_was_automatic() -> None:
+    assert after(case(), event("redrive.published", 1)).trigger == "automatic"
+    assert after(case(), event("redrive.succeeded", 1)).resolution_cause == "automatic_redrive"
+
+
+@pytest.mark.parametrize("consumer", ["SAHOOL_EVENTS/other", "OTHER/ndvi", "", None])
+def test_a_success_told_by_another_consumer_does_not_count(consumer: str | None) -> None:
+    out = after(case(), event("redrive.published", 1))
+    assert after(out, event("redrive.succeeded", 1, consumer=consumer)) == out
+
+
+def test_any_success_counts_where_the_failing_consumer_is_unknown() -> None:
+    unknown = replace(case("retried"), consumer=None)
+    told = event("redrive.succeeded", 1, consumer="SAHOOL_EVENTS/any")
+    assert after(unknown, told).status == "resolved"
+
+
+def test_a_decision_says_who_closed_it_when_and_why() -> None:
+    resolved = after(case(), event("triage.resolved"))
+    assert (resolved.resolution_cause, resolved.resolved_at) == ("manual", AT)
+    assert resolved.resolution_notes == "because of triage.resolved"
+    assert resolved.discarded_at is None
+    discarded = after(case(), event("triage.discarded"))
+    assert (discarded.discarded_at, discarded.resolved_at) == (AT, None)
+    assert discarded.resolution_notes == "because of triage.discarded"
+
+
+def test_an_alert_is_noted_whatever_the_status() -> None:
+    found = after(case("resolved"), event("triage.alerted"))
+    assert found == replace(case("resolved"), alert_sent=True, alert_sent_at=AT)
+
+
+# Chains
+
+
+def test_a_redrive_that_fails_again_puts_its_root_back_and_is_superseded() -> None:
+    root = after(case(), event("redrive.published", 1))
+    assert apply_dead_letter(root, letter("again", 1), CAP) == (
+        True,
+        replace(root, status="pending", redrive_count=1),
+    )
+
+
+@pytest.mark.parametrize("cap", [1, 2, 3])
+def test_a_root_is_parked_when_its_redrives_reach_the_cap(cap: int) -> None:
+    found = case()
+    for attempt in range(1, cap + 1):
+        assert found.status == "pending"
+        found = after(
+            found, event("redrive.published", attempt), letter("again", attempt), cap=cap
+        )
+    assert (found.status, found.redrive_count) == ("parked", cap)
+
+
+def test_a_parked_root_stays_parked_when_its_redrive_fails_again() -> None:
+    found = after(case(), event("redrive.published", 1), event("triage.parked"), letter("a", 1))
+    assert (found.status, found.redrive_count) == ("parked", 1)
+
+
+def test_a_late_failure_of_an_older_redrive_leaves_the_newer_one_out() -> None:
+    out = after(
+        case(),
+        event("redrive.published", 1),
+        event("redrive.outcome_unknown", 1),
+        event("redrive.published", 2),
+    )
+    assert apply_dead_letter(out, letter("late", 1), CAP) == (True, out)
+
+
+def test_a_failure_of_a_discarded_case_is_superseded_and_changes_nothing() -> None:
+    assert apply_dead_letter(case("discarded"), letter("a", 1), CAP) == (True, case("discarded"))
+
+
+@pytest.mark.parametrize("root", [None, case("resolved"), case("superseded")])
+def test_a_failure_without_an_open_root_is_a_case_of_its_own(root: Case | None) -> None:
+    assert apply_dead_letter(root, letter("a", 1), CAP) == (False, root)
+
+
+@pytest.mark.parametrize("consumer", ["other", None])
+def test_a_failure_in_another_consumer_is_a_case_of_its_own(consumer: str | None) -> None:
+    root = case("retried")
+    assert apply_dead_letter(root, letter("a", 1, consumer_name=consumer), CAP) == (False, root)
+
+
+def test_a_failure_anywhere_counts_where_the_roots_consumer_is_unknown() -> None:
+    root = replace(case("retried"), consumer=None)
+    assert apply_dead_letter(root, letter("a", 1), CAP)[0]
+
+
+# The fold over a batch
+
+
+def fold(*messages: CaseEvent | DeadLetter, known: Case | None = None) -> _Fold:
+    found = _Fold({known.failure_id: known} if known else {}, CAP)
+    for row, message in enumerate(messages):
+        if isinstance(message, CaseEvent):
+            found.event(message)
+        else:
+            found.dead_letter(row, message)
+    return found
+
+
+def test_new_failures_are_copied_with_their_final_status() -> None:
+    found = fold(letter(), event("redrive.published", 1), letter("a", 1), event("triage.parked"))
+    assert [row.case.status for row in found.new.values()] == ["parked", "superseded"]
+    assert [row.root for row in found.new.values()] == [None, ROOT]
+    assert found.new_rows == [0, 2]
+    assert list(found.changed()) == []
+
+
+def test_known_failures_are_updated_once_where_they_changed() -> None:
+    found = fold(event("redrive.published", 1), letter("a", 1), known=case())
+    assert list(found.changed()) == [case("pending", 1, trigger="automatic")]
+    assert list(fold(event("triage.unparked"), known=case()).changed()) == []
+
+
+def test_repeats_of_a_failure_are_counted_and_change_nothing() -> None:
+    new = fold(letter(), event("triage.resolved"), letter(), letter())
+    assert [row.seen_count for row in new.new.values()] == [3]
+    assert [row.case.status for row in new.new.values()] == ["resolved"]
+    old = fold(letter(), letter(), known=case("resolved"))
+    assert (old.repeats, old.new, list(old.changed())) == ({ROOT: 2}, {}, [])
+
+
+def test_a_repeat_of_a_redrive_that_failed_again_counts_once() -> None:
+    found = fold(letter(), letter("a", 1), letter("a", 1))
+    assert [(r.case.redrive_count, r.seen_count) for r in found.new.values()] == [(1, 1), (0, 2)]
+    assert len(found.redrive_ends) == 1
+
+
+def test_events_about_unknown_failures_are_left_alone() -> None:
+    found = fold(event("triage.resolved"), event("redrive.succeeded", 1, failure_id=None))
+    assert (found.new, list(found.changed()), found.redrive_ends) == ({}, [], [])
+
+
+@pytest.mark.parametrize("kind", ["redrive.a.b.c", "redrive", "triage.redrive.published"])
+def test_an_event_of_an_unknown_kind_can_not_stop_the_fold(kind: str) -> None:
+    found = fold(event(kind, 1, parse_error="unknown subject"), known=case())
+    assert (list(found.changed()), found.redrive_ends) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "kind", ["succeeded", "unroutable", "refused", "expired", "outcome_unknown"]
+)
+@pytest.mark.parametrize("status", STATUSES)
+def test_the_outbox_hears_how_each_redrive_ended_whatever_the_case_is(
+    kind: str, status: str
+) -> None:
+    (end,) = fold(event(f"redrive.{kind}", 1), known=case(status)).redrive_ends
+    assert end == [kind, f"because of redrive.{kind}", AT, ids.redrive_id(ROOT, 1)]
+
+
+def test_the_outbox_hears_of_a_redrive_that_failed_again() -> None:
+    (end,) = fold(letter("a", 1), known=case("retried")).redrive_ends
+    assert end == ["failed_again", "ValueError", T0, ids.redrive_id(ROOT, 1)]
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_the_outbox_does_not_hear_other_consumers(status: str) -> None:
+    told = event("redrive.succeeded", 1, consumer="SAHOOL_EVENTS/other")
+    other = letter("a", 1, consumer_name="other")
+    assert fold(told, other, known=case(status)).redrive_ends == []
+
+
+@pytest.mark.parametrize("cut", range(7))
+def test_the_batches_in_which_a_log_is_read_make_no_difference(cut: int) -> None:
+    log = [
+        letter(),
+        event("redrive.published", 1),
+        letter("a", 1),
+        event("redrive.published", 2, trigger="manual"),
+        event("triage.alerted"),
+        event("redrive.succeeded", 2),
+    ]
+    first = fold(*log[:cut])
+    known = {key: row.case for key, row in first.new.items()}
+    rest = _Fold(known, CAP)
+    for row, message in enumerate(log[cut:]):
+        if isinstance(message, CaseEvent):
+            rest.event(message)
+        else:
+            rest.dead_letter(row, message)
+    cases = {**known, **{key: row.case for key, row in rest.new.items()}}
+    cases |= {found.failure_id: found for found in rest.changed()}
+    whole = {key: row.case for key, row in fold(*log).new.items()}
+    assert cases == whole
+    assert whole[ROOT].resolution_cause == "manual_redrive"

@@ -1,0 +1,285 @@
+"""The drain's fold and `sql/views/cases.sql` say the same of any log.
+
+The fold is the drain's own (`stores.failed_events._Fold`), with its batches cut anywhere; the view
+runs in DuckDB over the same messages.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from lake_log import Log, failure
+
+from pipelines.analysis.marts import create_views
+from pipelines.deadletter.case_events import KINDS, CaseEvent
+from pipelines.deadletter.cases import Case
+from pipelines.deadletter.ids import consumer_address
+from pipelines.deadletter.record import DeadLetter
+from pipelines.stores.failed_events import _Fold
+
+NAMES = st.sampled_from("abcde")
+ROOTS = st.sampled_from("abc")
+ATTEMPTS = st.sampled_from([1, 1, 1, 2, 2, 3, 4])
+CONSUMERS = st.sampled_from(["ndvi", "ndvi", "ndvi", "ndvi", "other", None])
+TRIGGERS = st.sampled_from(["automatic", "manual", None])
+
+
+@dataclass(frozen=True)
+class Message:
+    """A dead letter (kind is empty) or a case event, about the failure `name`."""
+
+    name: str
+    root: str | None = None
+    kind: str = ""
+    attempt: int | None = None
+    trigger: str | None = None
+    consumer: str | None = "ndvi"
+    parse_error: str | None = None
+
+
+def letter(name: str, root: str | None = None, **changes: Any) -> Message:
+    return Message(name, root if root != name else None, **changes)
+
+
+LETTERS = st.builds(letter, NAMES, consumer=CONSUMERS)
+FAILED_AGAIN = st.builds(letter, NAMES, ROOTS, attempt=ATTEMPTS, consumer=CONSUMERS)
+OUTCOMES = st.builds(
+    Message,
+    NAMES,
+    kind=st.sampled_from(sorted(kind for kind in KINDS if kind.startswith("redrive."))),
+    attempt=ATTEMPTS,
+    trigger=TRIGGERS,
+    consumer=CONSUMERS,
+    parse_error=st.sampled_from([None] * 9 + ["it can not be read"]),
+)
+DECISIONS = st.builds(
+    Message,
+    NAMES,
+    kind=st.sampled_from(sorted(kind for kind in KINDS if kind.startswith("triage."))),
+    consumer=st.none(),
+)
+
+
+@st.composite
+def stories(draw: st.DrawFn) -> list[Message]:
+    """A root and its redrives as they really go, each with an end of its own."""
+    root = draw(ROOTS)
+    consumer = draw(CONSUMERS)
+    messages = [letter(root, consumer=consumer)]
+    for attempt in range(1, draw(st.integers(1, 4)) + 1):
+        out = Message(root, kind="redrive.published", attempt=attempt, consumer=consumer)
+        messages.append(replace(out, trigger=draw(TRIGGERS)))
+        end = draw(st.sampled_from(["failed_again", *sorted(KINDS)]))
+        if end == "failed_again":
+            again = letter(draw(st.sampled_from("de")), root, attempt=attempt, consumer=consumer)
+            messages.append(again)
+        else:
+            attempt_or_none = attempt if end.startswith("redrive.") else None
+            messages.append(replace(out, kind=end, attempt=attempt_or_none))
+    return messages
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[Message]:
+    """Stories told through each other, other messages between them, some told twice."""
+    log: list[Message] = []
+    for story in draw(st.lists(stories(), max_size=3)):
+        places = draw(st.lists(st.integers(0, 40), min_size=len(story), max_size=len(story)))
+        for place, message in zip(sorted(places), story, strict=True):
+            log.insert(place, message)
+    noise = draw(st.lists(st.one_of(LETTERS, FAILED_AGAIN, OUTCOMES, DECISIONS), max_size=12))
+    for message in noise:
+        log.insert(draw(st.integers(0, len(log))), message)
+    for place in draw(st.lists(st.integers(0, 60), max_size=3)):
+        if place < len(log):
+            log.insert(draw(st.integers(place, len(log))), log[place])
+    return log
+
+
+def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
+    """The messages as the drain decodes them, in places that `Log` gives them too."""
+    messages: list[DeadLetter | CaseEvent] = []
+    places = Log()
+    for message in log:
+        place: dict[str, Any] = places._place() | {"subject": ""}
+        at = place["published_at"]
+        if message.kind:
+            messages.append(
+                CaseEvent(
+                    **place,
+                    kind=message.kind,
+                    failure_id=failure(message.name),
+                    attempt=message.attempt,
+                    trigger=message.trigger,
+                    consumer=consumer_address("SAHOOL_EVENTS", message.consumer),
+                    at=at,
+                    body="{}",
+                    parse_error=message.parse_error,
+                )
+            )
+        else:
+            messages.append(
+                DeadLetter(
+                    **place,
+                    size_bytes=0,
+                    failure_id=failure(message.name),
+                    root_failure_id=failure(message.root) if message.root else None,
+                    redrive_attempt=message.attempt,
+                    original_stream="SAHOOL_EVENTS",
+                    consumer_name=message.consumer,
+                    first_attempt_at=at,
+                    last_attempt_at=at,
+                    dlq_timestamp=at,
+                    original_data="{}",
+                    envelope="canonical",
+                )
+            )
+    return messages
+
+
+def folded(log: list[Message], cap: int, batch_size: int) -> dict[str, Case]:
+    """The rows of `failed_events` after a drain in batches of this size."""
+    rows: dict[str, Case] = {}
+    messages = decoded(log)
+    for start in range(0, len(messages), batch_size):
+        fold = _Fold(dict(rows), cap)
+        for row, message in enumerate(messages[start : start + batch_size]):
+            if isinstance(message, CaseEvent):
+                fold.event(message)
+            else:
+                fold.dead_letter(row, message)
+        rows |= {key: new.case for key, new in fold.new.items()}
+        rows |= {case.failure_id: case for case in fold.changed()}
+    return rows
+
+
+def by_fold(log: list[Message], cap: int, batch_size: int) -> dict[str, tuple[Any, ...]]:
+    return {
+        key: (
+            case.status,
+            case.redrive_count,
+            case.resolved_at or case.discarded_at,
+            "discarded" if case.status == "discarded" else case.resolution_cause or "open",
+        )
+        for key, case in folded(log, cap, batch_size).items()
+        if case.status != "superseded"
+    }
+
+
+def by_view(log: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
+    lake = Log()
+    for message in log:
+        if message.kind:
+            lake.event(
+                message.kind,
+                message.name,
+                attempt=message.attempt,
+                trigger=message.trigger,
+                consumer=consumer_address("SAHOOL_EVENTS", message.consumer),
+                parse_error=message.parse_error,
+            )
+        else:
+            lake.dead_letter(
+                message.name,
+                root=message.root,
+                redrive_attempt=message.attempt,
+                consumer_name=message.consumer,
+            )
+    create_views(lake.connection, redrive_cap=cap)
+    rows = lake.rows("SELECT failure_id, status, redrive_count, closed_at, cause FROM cases")
+    assert len({row["failure_id"] for row in rows}) == len(rows)
+    return {row.pop("failure_id"): tuple(row.values()) for row in rows}
+
+
+def told(kind: str, attempt: int | None = None) -> Message:
+    return Message("a", kind=kind, attempt=attempt)
+
+
+ONCE_DIFFERENT = {
+    "parked while it was out": [
+        letter("a"),
+        told("redrive.published", 1),
+        told("triage.parked"),
+        told("redrive.outcome_unknown", 1),
+    ],
+    "parked and unparked while it was out": [
+        letter("a"),
+        told("redrive.published", 1),
+        told("triage.parked"),
+        told("triage.unparked"),
+        told("redrive.outcome_unknown", 1),
+    ],
+    "an older redrive fails while a newer is out": [
+        letter("a"),
+        told("redrive.published", 1),
+        told("redrive.outcome_unknown", 1),
+        told("redrive.published", 2),
+        letter("d", "a", attempt=1),
+    ],
+    "refused, unparked, and told again": [
+        letter("a"),
+        told("redrive.refused", 1),
+        told("triage.unparked"),
+        told("redrive.refused", 1),
+    ],
+    "its root is superseded": [
+        letter("a"),
+        letter("b", "a", attempt=1),
+        letter("c", "b", attempt=1),
+    ],
+}
+
+
+@given(log=logs(), cap=st.sampled_from([1, 2, 3]), batch_size=st.sampled_from([1, 4, 1_000]))
+@example(log=ONCE_DIFFERENT["parked while it was out"], cap=3, batch_size=4)
+@example(log=ONCE_DIFFERENT["parked and unparked while it was out"], cap=3, batch_size=4)
+@example(log=ONCE_DIFFERENT["an older redrive fails while a newer is out"], cap=3, batch_size=4)
+@example(log=ONCE_DIFFERENT["refused, unparked, and told again"], cap=3, batch_size=4)
+@example(log=ONCE_DIFFERENT["its root is superseded"], cap=3, batch_size=4)
+@settings(max_examples=60, deadline=None)
+def test_the_fold_equals_the_view(log: list[Message], cap: int, batch_size: int) -> None:
+    assert by_fold(log, cap, batch_size) == by_view(log, cap)
+
+
+@given(log=logs(), cap=st.sampled_from([1, 2, 3]), batch_size=st.integers(1, 10))
+@settings(max_examples=60, deadline=None)
+def test_where_batches_are_cut_makes_no_difference(
+    log: list[Message], cap: int, batch_size: int
+) -> None:
+    assert folded(log, cap, batch_size) == folded(log, cap, 1_000)
+
+
+@given(log=logs(), cap=st.sampled_from([1, 2, 3]), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_message_told_twice_in_a_row_makes_no_difference(
+    log: list[Message], cap: int, data: st.DataObject
+) -> None:
+    place = data.draw(st.integers(0, max(len(log) - 1, 0)))
+    again = [*log[: place + 1], *log[place:]]
+    once, twice = by_fold(log, cap, 1_000), by_fold(again, cap, 1_000)
+    assert _without_times(once) == _without_times(twice)
+
+
+def _without_times(rows: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+    return {key: (status, count, cause) for key, (status, count, _, cause) in rows.items()}
+
+
+def test_the_generated_logs_reach_every_status_and_cause() -> None:
+    """So that the properties above are not about empty logs."""
+    seen: set[tuple[str, str]] = set()
+
+    @given(log=logs(), cap=st.sampled_from([1, 2, 3]))
+    @settings(max_examples=150, deadline=None, derandomize=True, database=None)
+    def collect(log: list[Message], cap: int) -> None:
+        rows = folded(log, cap, 1_000).values()
+        seen.update((case.status, case.resolution_cause or "") for case in rows)
+
+    collect()
+    assert {status for status, _ in seen} == {
+        *("pending", "retried", "parked", "resolved", "discarded", "superseded")
+    }
+    causes = {cause for status, cause in seen if status == "resolved"}
+    assert causes == {"automatic_redrive", "manual_redrive", "manual"}
+
+
