@@ -1,4 +1,3 @@
-# ruff: noqa: INP001
 """How well fingerprints group real failures: `python benchmarks/quality.py [corpus folder]`.
 
 Every pair of failures is a decision. Precision: of the pairs put together, how many belong

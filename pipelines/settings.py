@@ -89,7 +89,14 @@ class Settings(BaseSettings):
 def endpoints(home: Path | str) -> dict[str, Any]:
     """Where the servers are that `dlq up` runs below `home`; empty where it does not run."""
     file = Path(home) / ENDPOINTS_FILE
-    return json.loads(file.read_text()) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        return dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise SettingsError(
+            f"{file} can not be read ({error}): delete it, `dlq up` writes it anew."
+        ) from error
 
 
 def is_given(settings: Settings, name: str) -> bool:

@@ -169,9 +169,7 @@ async def _newest_match(
     return 0, is_rewound
 
 
-async def _last_match(
-    reader: LogReader, rows: Sequence[tuple[int, datetime]], match: int
-) -> int:
+async def _last_match(reader: LogReader, rows: Sequence[tuple[int, datetime]], match: int) -> int:
     """The last of these rows (sequence, server time) that the stream still holds, else `match`."""
     low, high = 0, len(rows)
     while low < high:

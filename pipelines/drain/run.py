@@ -172,7 +172,7 @@ async def _copy(
             new = sinks.missing_from(batch)
             await sinks.store(batch)
             tally.drained += new.len()
-            tally.quarantined += new.is_not_null().sum()
+            tally.quarantined += new.count()  # those that are not null
             progress(batch.last_sequence - first, max(state.last_sequence - first, 1))
     finally:
         reading.cancel()
@@ -297,14 +297,13 @@ def _note_epoch(epoch: Epoch, tally: _Tally) -> None:
         logger.warning(tally.notes[-1])
 
 
-async def _sample_totals(
-    client: Client, connection: Connection[Any], settings: Settings
-) -> None:
+async def _sample_totals(client: Client, connection: Connection[Any], settings: Settings) -> None:
     stream = await find_stream(client.jetstream(), settings.subjects.totals)
     if stream is None:
         return
     info = await client.jetstream().stream_info(stream)
     totals = await read_totals(client, stream, settings.subjects.totals)
+    assert info.created is not None
     epoch = epoch_id(stream, info.created, 0)
     table = Lake(settings.lake).table("service_totals")
     await asyncio.to_thread(store_totals, totals, epoch, table, connection)

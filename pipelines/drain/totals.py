@@ -71,7 +71,7 @@ def store_totals(
     columns = list(SERVICE_TOTALS_SCHEMA)
     with connection.cursor() as cursor:
         cursor.executemany(
-            f"INSERT INTO service_totals ({', '.join(columns)})"  # type: ignore[arg-type]  # noqa: S608
+            f"INSERT INTO service_totals ({', '.join(columns)})"  # noqa: S608
             f" VALUES ({', '.join(['%s'] * len(columns))}) ON CONFLICT DO NOTHING",
             totals.rows(),
         )

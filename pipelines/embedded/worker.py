@@ -11,9 +11,15 @@ from pipelines.embedded.process import GuardedProcess
 from pipelines.errors import DLQError
 
 CHECKOUT = Path(__file__).parent.parent.parent
-"""The folder that holds prefect.yaml and flows/: the checkout, or site-packages."""
+"""The folder that holds flows/, below which the deployments run: the checkout, or site-packages."""
 
 POOL = "local"
+
+
+def deployments_file() -> Path:
+    """prefect.yaml: a wheel has it inside the package, a checkout at its top."""
+    packaged = CHECKOUT / "pipelines" / "_prefect.yaml"
+    return packaged if packaged.is_file() else CHECKOUT / "prefect.yaml"
 
 
 def deploy(environment: Mapping[str, str]) -> None:
@@ -25,7 +31,8 @@ def deploy(environment: Mapping[str, str]) -> None:
     environment = {**environment, "PWD": str(CHECKOUT)}
     if _prefect(["work-pool", "inspect", POOL], environment).returncode:
         _check(_prefect(["work-pool", "create", POOL, "--type", "process"], environment))
-    _check(_prefect(["--no-prompt", "deploy", "--all"], environment))
+    chosen = ["--prefect-file", str(deployments_file())]
+    _check(_prefect(["--no-prompt", "deploy", "--all", *chosen], environment))
 
 
 @contextmanager

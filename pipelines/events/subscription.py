@@ -176,7 +176,7 @@ class Subscription:
         await asyncio.sleep(1)
         if connection.is_connected:
             try:
-                await connection.flush(2)
+                await connection.rtt(2)
             except (nats.errors.Error, OSError):  # nobody reads any more, whatever it says
                 await connection.force_reconnect()
         while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)

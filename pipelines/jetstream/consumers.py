@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.errors import APIError, NotFoundError
 
 from pipelines.errors import StreamError
 
@@ -20,12 +20,12 @@ async def ensure_consumer(js: JetStreamContext, stream: str, wanted: ConsumerCon
     """
     try:
         await js.add_consumer(stream, wanted)
-    except BadRequestError as refused:
+    except APIError as refused:  # a 500 of the server's, where a setting can not be changed
         try:
             existing = (await js.consumer_info(stream, str(wanted.name))).config
         except NotFoundError:
             raise refused from None
-        if existing.deliver_subject or existing.ack_policy is not AckPolicy.EXPLICIT:
+        if existing.deliver_subject or existing.ack_policy != AckPolicy.EXPLICIT:
             kind = "a push consumer" if existing.deliver_subject else "not acknowledged explicitly"
             raise StreamError(
                 f"Consumer {wanted.name} on {stream} exists and is {kind}: choose another"

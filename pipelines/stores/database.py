@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 from psycopg import Connection, errors
@@ -76,7 +76,7 @@ def migrate(dsn: str) -> list[str]:
         known = _applied(connection)
         pending = [name for name in migrations() if name not in known]
         for name in pending:
-            connection.execute(cast("LiteralString", read_sql(f"postgres/migrations/{name}.sql")))
+            connection.execute(read_sql(f"postgres/migrations/{name}.sql"))
         return pending
 
 

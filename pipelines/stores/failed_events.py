@@ -161,7 +161,7 @@ class FailedEvents:
             with (
                 self._connection.transaction(),
                 self._connection.cursor() as cursor,
-                cursor.copy(f"COPY failed_events ({target}) FROM STDIN (FORMAT BINARY)") as copy,  # type: ignore[arg-type]
+                cursor.copy(f"COPY failed_events ({target}) FROM STDIN (FORMAT BINARY)") as copy,
             ):
                 copy.set_types(list(_COLUMNS.values()))
                 for row in rows:
@@ -180,7 +180,7 @@ class FailedEvents:
         with self._connection.cursor() as cursor:
             assignments = ", ".join(f"{name} = %s" for name in _FOLDED)
             cursor.executemany(
-                f"UPDATE failed_events SET {assignments} WHERE id = %s",  # type: ignore[arg-type]  # noqa: S608
+                f"UPDATE failed_events SET {assignments} WHERE id = %s",  # noqa: S608
                 [[*_folded(case), case.failure_id] for case in fold.changed()],
             )
             cursor.executemany(

@@ -89,7 +89,9 @@ class Lake:
                 writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
             )
         except (DeltaError, OSError) as error:
-            raise LakeError(f"The lake table {self.path(name)} was not written: {_line(error)}") from error
+            raise LakeError(
+                f"The lake table {self.path(name)} was not written: {_line(error)}"
+            ) from error
 
 
 class LakeTable:
@@ -166,12 +168,16 @@ class LakeTable:
             )
         except CommitFailedError as error:
             if "oncurrent" not in str(error):
-                raise LakeError(f"The lake table {self._path} was not written: {_line(error)}.") from error
+                raise LakeError(
+                    f"The lake table {self._path} was not written: {_line(error)}."
+                ) from error
             raise FencedError(
                 f"Another drain wrote to {self._path} meanwhile; it goes on, this one stops."
             ) from error
         except (DeltaError, OSError) as error:
-            raise LakeError(f"The lake table {self._path} was not written: {_line(error)}.") from error
+            raise LakeError(
+                f"The lake table {self._path} was not written: {_line(error)}."
+            ) from error
         if self._is_local:
             _sync_commits(Path(self._path), before + 1, self._table.version())
 

@@ -1,7 +1,7 @@
 """The marts that operators and Grafana read, in Postgres: replaced together, in one transaction."""
 
 from collections.abc import Mapping
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import polars as pl
 from psycopg import Connection
@@ -36,8 +36,7 @@ def _replace(connection: Connection[Any], table: str, frame: pl.DataFrame) -> No
     plain = {"timestamptz": "timestamp with time zone"}
     if found != [(name, plain.get(kind, kind)) for name, kind in wanted]:
         columns = SQL(", ").join(
-            SQL("{} {}").format(Identifier(name), SQL(cast(LiteralString, kind)))
-            for name, kind in wanted
+            [SQL("{} {}").format(Identifier(name), SQL(kind)) for name, kind in wanted]
         )
         connection.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(table)))
         connection.execute(SQL("CREATE TABLE {} ({})").format(Identifier(table), columns))

@@ -4,10 +4,10 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import nats
 import pytest
 from nats.aio.client import Client
 
-import nats
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.settings import Settings
 from pipelines.stores.database import migrate

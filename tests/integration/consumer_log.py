@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import nats
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 
-import nats
 from pipelines.deadletter.subjects import Subjects
 from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
 from pipelines.jetstream.streams import StreamNames, ensure_streams

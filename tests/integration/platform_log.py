@@ -175,9 +175,7 @@ def start_drain(settings: Settings, *arguments: str, **more: str) -> subprocess.
     )
 
 
-async def run_drain(
-    settings: Settings, *arguments: str, **more: str
-) -> tuple[int, str, str]:
+async def run_drain(settings: Settings, *arguments: str, **more: str) -> tuple[int, str, str]:
     """Run `dlq drain --json` to its end: exit status, output, errors."""
     process = start_drain(settings, *arguments, **more)
     output, errors = await asyncio.to_thread(process.communicate, timeout=120)

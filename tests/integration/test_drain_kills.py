@@ -29,13 +29,13 @@ from platform_log import (
 
 from pipelines.deadletter.envelope import encode_case_event
 from pipelines.embedded import NatsServer, PostgresServer
-from pipelines.errors import FencedError, ServerUnavailableError
+from pipelines.errors import FencedError
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import drain_log
 from pipelines.settings import Settings
 from pipelines.stores.database import migrate
 from pipelines.stores.failed_events import FailedEvents
-from pipelines.stores.lake import LakeTable
+from pipelines.stores.lake import Lake, LakeTable
 
 _NOW = datetime(2026, 2, 3, tzinfo=UTC)
 SEED = int(os.environ.get("DLQ_TEST_SEED", random.randrange(1 << 32)))
@@ -52,9 +52,7 @@ def chance() -> random.Random:
 def slow_start() -> float:
     """Seconds that a `dlq drain` needs before it does anything, on this machine."""
     started = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-c", "import pipelines.jobs, pipelines.cli.drain"], check=True
-    )
+    subprocess.run([sys.executable, "-c", "import pipelines.jobs, pipelines.cli.drain"], check=True)
     return time.monotonic() - started
 
 
@@ -65,7 +63,7 @@ class InjectedError(Exception):
     """Stands for the death of the process."""
 
 
-@pytest.mark.parametrize("at_batch", [1, 2, 4])
+@pytest.mark.parametrize("at_batch", [1, 3])
 @pytest.mark.parametrize("sink", ["lake", "postgres"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 async def test_a_death_around_either_commit_loses_and_doubles_nothing(
@@ -110,7 +108,7 @@ async def test_drains_killed_at_random_leave_stream_lake_and_database_the_same(
     """SIGKILL at random moments, pairs of drains now and then, while messages still arrive."""
     number, stored, decisions = 0, {}, {}
     kills = in_work = 0
-    for round_ in range(14):
+    for round_ in range(7):
         count = chance.randrange(100, 400)
         stored |= await publish(client, settings, map(letter, range(number, number + count)))
         number += count
@@ -131,8 +129,8 @@ async def test_drains_killed_at_random_leave_stream_lake_and_database_the_same(
             kills += process.returncode == -signal.SIGKILL
         in_work += query(settings, "SELECT last_sequence FROM drain_checkpoints") != before
     print(f"{kills} killed, {in_work} of them had begun, {number} messages")
-    assert kills >= 7
-    assert in_work >= 4
+    assert kills >= 4
+    assert in_work >= 2
     status, output, errors = await run_drain(settings)
     assert status == 0, errors
     assert json.loads(output)["last_sequence"] == max(stored | decisions)
@@ -150,14 +148,14 @@ async def test_kills_do_not_keep_a_drain_of_one_kind_of_message_from_progress(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No case event at all: the empty table's watermark must not pin where reading restarts."""
-    stored = await publish(client, settings, map(letter, range(200)))
+    stored = await publish(client, settings, map(letter, range(80)))
     batches = settings.model_copy(update={"drain_batch_messages": 2})
     store, calls = FailedEvents.store, 0
 
     def dying(*arguments: Any) -> None:
         nonlocal calls
         calls += 1
-        if calls > 40:
+        if calls > 25:
             raise InjectedError
         store(*arguments)
 
@@ -165,8 +163,9 @@ async def test_kills_do_not_keep_a_drain_of_one_kind_of_message_from_progress(
         patched.setattr(FailedEvents, "store", dying)
         with pytest.raises(InjectedError):
             await drain_log(batches)
-    report = await drain_log(batches)
-    assert report.drained <= 200 - 40
+    (epoch,) = query(settings, "SELECT epoch FROM drain_checkpoints")
+    assert Lake(settings.lake).watermark("case_events", epoch["epoch"]) == 40
+    await drain_log(batches)
     check_exact(settings, stored)
 
 
@@ -317,8 +316,6 @@ async def test_a_server_that_stays_away_is_one_sentence_and_the_next_run_goes_on
     assert (process.returncode, output) == (1, "")
     assert "Traceback" not in errors
     assert errors.strip().splitlines()[-1].startswith("dlq: ")
-    with pytest.raises(ServerUnavailableError):
-        await drain_log(settings)
     await asyncio.to_thread(killed.start)
     report = await drain_log(settings)
     assert 0 < report.drained < 2_000
@@ -328,19 +325,21 @@ async def test_a_server_that_stays_away_is_one_sentence_and_the_next_run_goes_on
 async def test_backends_killed_in_mid_copy_are_retried(
     settings: Settings, client: Client, chance: random.Random
 ) -> None:
-    stored = await publish(client, settings, map(letter, range(1_500)))
+    stored = await publish(client, settings, map(letter, range(700)))
     running = asyncio.create_task(
         drain_log(settings.model_copy(update={"drain_batch_messages": 10}))
     )
-    for _ in range(3):
+    for _ in range(2):
         before = query(settings, "SELECT last_sequence FROM drain_checkpoints")
         await _wait_until(
-            lambda before=before: running.done()
-            or query(settings, "SELECT last_sequence FROM drain_checkpoints") != before
+            lambda before=before: (
+                running.done()
+                or query(settings, "SELECT last_sequence FROM drain_checkpoints") != before
+            )
         )
         await asyncio.sleep(chance.uniform(0, 0.05))
         query(settings, f"SELECT pg_terminate_backend(pid) FROM ({_SESSIONS}) AS s")
-    assert (await running).last_sequence == 1_500
+    assert (await running).last_sequence == 700
     check_exact(settings, stored)
 
 

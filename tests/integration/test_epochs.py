@@ -23,10 +23,12 @@ from platform_log import (
 
 from pipelines.drain.run import DrainReport
 from pipelines.embedded import NatsServer
+from pipelines.errors import FencedError, ServerUnavailableError
 from pipelines.jetstream.reader import LogReader
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import drain_log
 from pipelines.settings import Settings
+from pipelines.stores.lake import Lake
 
 
 def gaps(settings: Settings) -> list[tuple[int, int, bool]]:
@@ -359,3 +361,42 @@ async def test_a_fresh_lake_takes_all_that_the_stream_has_after_a_rewind(
     report = await rewinding.drain()
     assert report.drained == 50
     assert in_lake(rewinding.settings)["dlq_sequence"].to_list() == sorted(kept)
+
+
+# -- the lake's own fence
+
+
+@pytest.mark.parametrize("epoch", ["same", "older"])
+def test_a_sleeper_can_not_append_on_an_old_snapshot_whatever_its_epoch(
+    settings: Settings, epoch: str
+) -> None:
+    sleeper = Lake(settings.lake).table("case_events")
+    sleeper.append(sleeper.empty_frame(), "older", 5)
+    awake = Lake(settings.lake).table("case_events")
+    awake.append(awake.empty_frame(), "same", 7)
+    with pytest.raises(FencedError, match="Another drain wrote to"):
+        sleeper.append(sleeper.empty_frame(), epoch, 9)
+    assert Lake(settings.lake).watermark("case_events", "same") == 7
+    assert Lake(settings.lake).watermark("case_events", "older") == 5
+
+
+async def test_a_stall_while_a_fresh_lake_is_filled_skips_nothing(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = await publish(client, settings, map(letter, range(80)))
+    await drain_log(settings)
+    fresh = settings.model_copy(
+        update={"lake_uri": str(settings.home / "fresh"), "drain_batch_messages": 10}
+    )
+    read, calls = LogReader.read, 0
+
+    async def stalling(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise ServerUnavailableError("A stall.")
+        return await read(*arguments)
+
+    monkeypatch.setattr(LogReader, "read", stalling)
+    assert (await drain_log(fresh)).drained == 80
+    check_exact(fresh, stored)

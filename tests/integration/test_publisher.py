@@ -32,9 +32,12 @@ async def publisher(log: Log) -> AsyncIterator[NATSPublisher]:
 
 
 async def test_true_once_the_server_has_it(log: Log, publisher: NATSPublisher) -> None:
-    assert await publisher.publish(f"{log.prefix}.analysis.ndvi", b"{}", {"name": "Gänse"})
-    stored = await log.js.get_msg(log.names.events, 1)
-    assert (stored.data, stored.headers) == (b"{}", {"name": "Gänse"})
+    subject = f"{log.prefix}.analysis.ndvi"
+    subscription = await log.client.subscribe(subject)
+    assert await publisher.publish(subject, b"{}", {"name": "Gänse"})
+    msg = await subscription.next_msg(timeout=5)
+    assert (msg.data, msg.headers) == (b"{}", {"name": "Gänse"})
+    assert (await log.js.get_msg(log.names.events, 1)).data == b"{}"
 
 
 async def test_the_stream_is_made_where_none_captures_the_subject(

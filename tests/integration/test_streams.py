@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import nats
 import pytest
 from nats.js import JetStreamContext
-from nats.js.api import RetentionPolicy
+from nats.js.api import RetentionPolicy, StorageType
 from nats.js.errors import APIError
 
 from pipelines.errors import StreamError
@@ -43,8 +43,7 @@ async def test_the_log_is_made_so_that_it_can_be_read_again_and_not_purged(
     config = (await js.stream_info(names.dead_letters)).config
     assert config.subjects == list(names.subjects.log)
     assert config.retention == RetentionPolicy.LIMITS
-    assert config.storage is not None
-    assert config.storage.value == "file"
+    assert config.storage == StorageType.FILE
     assert config.max_age == 30 * 24 * 3600
     assert config.duplicate_window == 3600
     assert config.allow_direct

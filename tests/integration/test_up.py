@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+
 from tests.integration.test_demo import processes_below
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "PREFECT_"))}

@@ -237,9 +237,7 @@ def test_a_root_is_parked_when_its_redrives_reach_the_cap(cap: int) -> None:
     found = case()
     for attempt in range(1, cap + 1):
         assert found.status == "pending"
-        found = after(
-            found, event("redrive.published", attempt), letter("again", attempt), cap=cap
-        )
+        found = after(found, event("redrive.published", attempt), letter("again", attempt), cap=cap)
     assert (found.status, found.redrive_count) == ("parked", cap)
 
 

@@ -296,7 +296,11 @@ POISON: list[tuple[str, bytes | dict[str, Any], str]] = [
     ("not UTF-8 in the payload", spliced("original_data", '"?"').replace(b'"?"', b'"\xff"'), "utf"),
     ("year 0", ours(dlq_timestamp="0000-01-01T00:00:00Z"), "between 1970 and 2200: 0000-01-01"),
     ("year 1", ours(dlq_timestamp="0001-01-01T00:00:00+14:00"), "between 1970 and 2200: 0001"),
-    ("year 9999", ours(first_attempt_at="9999-12-31T23:59:59-14:00"), "first_attempt_at is no time"),
+    (
+        "year 9999",
+        ours(first_attempt_at="9999-12-31T23:59:59-14:00"),
+        "first_attempt_at is no time",
+    ),
     ("a time before 1970", ours(last_attempt_at="1969-12-31"), "last_attempt_at is no time"),
     ("no time at all", ours(dlq_timestamp="yesterday"), "1970 and 2200: yesterday"),
     ("300 KB in a short field", ours(event_id="x" * 300_000), "event_id has 300000 characters"),
@@ -309,7 +313,9 @@ POISON: list[tuple[str, bytes | dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("body", "says"), [case[1:] for case in POISON], ids=[c[0] for c in POISON])
+@pytest.mark.parametrize(
+    ("body", "says"), [case[1:] for case in POISON], ids=[c[0] for c in POISON]
+)
 def test_poison_is_one_storable_row_that_says_why(body: bytes | dict[str, Any], says: str) -> None:
     letter = read(body)
     assert says in (letter.parse_error or "")
@@ -563,7 +569,9 @@ def test_any_json_becomes_one_row(value: Any, subject: str) -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from([*ours(), "redrive_of", "redrive_id"]), JSON_VALUES, max_size=4),
+    st.dictionaries(
+        st.sampled_from([*ours(), "redrive_of", "redrive_id"]), JSON_VALUES, max_size=4
+    ),
     st.sets(st.sampled_from(sorted(ours())), max_size=3),
     SUBJECTS,
 )
@@ -583,9 +591,7 @@ def test_a_mutated_second_envelope_becomes_one_row(changes: dict[str, Any], orig
 
 @given(
     st.sampled_from([json.dumps(OLD).encode(), CANONICAL.encode(), second()]),
-    st.lists(
-        st.tuples(st.integers(0, 1500), st.integers(0, 3), st.binary(max_size=3)), max_size=3
-    ),
+    st.lists(st.tuples(st.integers(0, 1500), st.integers(0, 3), st.binary(max_size=3)), max_size=3),
 )
 @settings(max_examples=300, deadline=None)
 def test_a_letter_with_bytes_changed_becomes_one_row(

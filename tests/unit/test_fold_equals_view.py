@@ -281,5 +281,3 @@ def test_the_generated_logs_reach_every_status_and_cause() -> None:
     }
     causes = {cause for status, cause in seen if status == "resolved"}
     assert causes == {"automatic_redrive", "manual_redrive", "manual"}
-
-
