@@ -131,16 +131,15 @@ fold AS (
         step,
         CASE
             WHEN is_published THEN 'retried'
-            WHEN kind IN ('redrive.unroutable', 'redrive.refused', 'redrive.expired') THEN 'parked'
-            WHEN is_failed AND (status = 'parked' OR tried_count >= redrive_cap) THEN 'parked'
+            WHEN is_hopeless THEN 'parked'
+            WHEN is_failed AND (status = 'parked' OR attempt >= redrive_cap) THEN 'parked'
             WHEN is_failed THEN 'pending'
             WHEN kind = 'triage.parked' THEN 'parked'
             WHEN kind = 'triage.unparked' AND status = 'parked' THEN 'pending'
             ELSE status
         END AS status,
         CASE
-            WHEN is_failed OR kind IN ('redrive.unroutable', 'redrive.refused', 'redrive.expired')
-                THEN tried_count
+            WHEN is_failed OR is_hopeless THEN attempt
             ELSE redrive_count
         END AS redrive_count,
         CASE WHEN is_published THEN said_trigger ELSE trigger END AS trigger
@@ -149,17 +148,21 @@ fold AS (
             f.failure_id,
             s.step,
             s.kind,
+            s.attempt,
             f.status,
             f.redrive_count,
             f.trigger,
             r.redrive_cap,
             COALESCE(NULLIF(s.trigger, ''), 'automatic') AS said_trigger,
-            GREATEST(f.redrive_count, s.attempt) AS tried_count,
-            s.kind = 'redrive.published'
-            AND f.status <> 'retried'
-            AND s.attempt > f.redrive_count AS is_published,
-            s.kind = 'redrive.failed_again'
-            OR (s.kind = 'redrive.outcome_unknown' AND f.status = 'retried') AS is_failed
+            -- An attempt that has ended is ended: what is said of it again, or late, is passed over.
+            s.attempt > f.redrive_count
+            AND s.kind = 'redrive.published'
+            AND f.status <> 'retried' AS is_published,
+            s.attempt > f.redrive_count
+            AND s.kind IN ('redrive.failed_again', 'redrive.outcome_unknown') AS is_failed,
+            s.attempt > f.redrive_count
+            AND s.kind IN ('redrive.unroutable', 'redrive.refused', 'redrive.expired')
+                AS is_hopeless
         FROM fold AS f
         INNER JOIN steps AS s ON s.failure_id = f.failure_id AND s.step = f.step + 1
         CROSS JOIN redrive_rules AS r

@@ -1,4 +1,4 @@
-"""Redrives on real servers: consumers of ours fail, the cause goes away, the failure is resolved."""
+"""Redrives on real servers: services fail, the cause goes away, the failure is resolved."""
 
 import asyncio
 import contextlib

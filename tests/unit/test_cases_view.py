@@ -181,10 +181,10 @@ def test_an_unknown_outcome_counts_as_a_redrive_without_success(
     assert cases(log) == {a: (status, attempt, "open")}
 
 
-def test_an_unknown_outcome_of_a_redrive_that_is_not_out_changes_nothing(log: Log) -> None:
+def test_an_unknown_outcome_counts_also_where_its_publish_was_not_seen(log: Log) -> None:
     a = log.dead_letter("a")
     log.event("redrive.outcome_unknown", "a", attempt=1)
-    assert cases(log) == {a: ("pending", 0, "open")}
+    assert cases(log) == {a: ("pending", 1, "open")}
 
 
 @pytest.mark.parametrize("kind", ["resolved", "discarded"])
