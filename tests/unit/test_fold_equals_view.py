@@ -5,11 +5,12 @@ runs in DuckDB over the same messages.
 """
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from lake_log import Log, failure
+from lake_log import EPOCH, Log, before, failure
 
 from pipelines.analysis.marts import create_views
 from pipelines.deadletter.case_events import KINDS, CaseEvent
@@ -100,10 +101,9 @@ def logs(draw: st.DrawFn) -> list[Message]:
 def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
     """The messages as the drain decodes them, in places that `Log` gives them too."""
     messages: list[DeadLetter | CaseEvent] = []
-    places = Log()
-    for message in log:
-        place: dict[str, Any] = places._place() | {"subject": ""}
-        at = place["published_at"]
+    for sequence, message in enumerate(log, 1):
+        at = before(days=2) + timedelta(seconds=sequence)
+        place = {"epoch": EPOCH, "dlq_sequence": sequence, "published_at": at, "subject": ""}
         if message.kind:
             messages.append(
                 CaseEvent(

@@ -387,7 +387,6 @@ def test_the_view_statements_run_in_a_plain_connection(log: Log) -> None:
     assert log.rows("SELECT COUNT(*) AS n FROM redrives") == [{"n": 0}]
 
 
-
 def test_an_unknown_mart_is_refused_by_name(log: Log) -> None:
     with pytest.raises(QueryError, match="no mart nonsense"):
         build_marts(log.connection, NOW, ["nonsense"])
