@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
@@ -60,7 +59,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site-packages of a fresh environment with the wheel and its bare dependencies."""
     tmp = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp / "dist"]
@@ -73,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     [site] = (tmp / "venv" / "lib").glob("python*/site-packages")
     [info] = site.glob("sahool_dlq-*.dist-info")
     link_dependencies(Distribution.at(info), site)
-    yield site
+    return site
 
 
 def link_dependencies(wanted: Distribution, site: Path) -> None:
