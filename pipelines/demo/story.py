@@ -80,20 +80,23 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
         _empty(home)
         nats_server = stack.enter_context(NatsServer(home))
         postgres = stack.enter_context(PostgresServer(home))
+        # Below a private home root's data are elsewhere, so emptying home does not reach them.
+        stack.callback(postgres.remove)
+        dsns = {name: _fresh(postgres, name) for name in ("dlq", "prefect", "farm")}
         settings = load_settings(
             home=home,
             nats_url=nats_server.url,
-            postgres_dsn=postgres.dsn,
+            postgres_dsn=dsns["dlq"],
             lake_uri=str(home / "lake"),
             redrive_timeout_seconds=20,
             redrive_per_second=200,
         )
         await migrate_all(settings)
-        prefect = PrefectServer(home, database_dsn=postgres.create_database("prefect"))
+        prefect = PrefectServer(home, database_dsn=dsns["prefect"])
         stack.callback(prefect.stop)
         starting = asyncio.create_task(asyncio.to_thread(prefect.start))
         async with Upstreams() as upstreams:
-            with fleet(home, settings.nats_url, postgres.create_database("farm"), upstreams):
+            with fleet(home, settings.nats_url, dsns["farm"], upstreams):
                 try:
                     say(f"Six services at work; publishing {count:,} events")
                     published = await _publish(settings, count, seed)
@@ -203,6 +206,12 @@ def _environment(settings: Settings, prefect: PrefectServer) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def _fresh(postgres: PostgresServer, name: str) -> str:
+    """An empty database, whatever a demo that was killed has left."""
+    postgres.drop_database(name)
+    return postgres.create_database(name)
 
 
 def _empty(home: Path) -> None:

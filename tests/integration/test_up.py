@@ -13,6 +13,7 @@ from typing import Any
 
 import nats
 
+from pipelines.embedded import PostgresServer
 from tests.integration.test_demo import processes_below
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "PREFECT_"))}
@@ -70,6 +71,8 @@ def test_other_commands_find_it_and_data_survive_a_restart(tmp_path: Path) -> No
     assert not (tmp_path / "endpoints.json").exists()
     with up(tmp_path):
         status = dlq(tmp_path, "status")
+    with PostgresServer(tmp_path) as postgres:
+        postgres.remove()  # as root the data are outside the temporary folder
     assert status["messages"] == 1
     assert status["failures"] == {"pending": 1}
     assert status["sinks"] == {"postgres": 1, "lake dead_letters": 1, "lake case_events": 1}
