@@ -49,8 +49,9 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter, cap: int) -> tuple[
     """What a dead letter that comes from a redrive does to its root.
 
     Returns whether the letter is superseded (its root stays the one live row), and the root as it
-    is then. It is a case of its own where the root is unknown or was resolved, or where another
-    consumer than the root's failed on it.
+    is then. It is a case of its own where the root is unknown, superseded itself or resolved, or
+    where another consumer than the root's failed on it. A redrive that ended already says nothing
+    new about its root.
     """
     if root is None or root.status in ("resolved", "superseded"):
         return False, root
