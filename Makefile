@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test lint lock clean
+.PHONY: help setup demo up deploy test lint bench-quality lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -40,6 +40,9 @@ lint: setup  ## ruff, mypy, import contracts
 
 test: lint  ## lint, types, contracts, then unit and integration tests on real servers
 	$(BIN)/pytest $(ARGS)
+
+bench-quality: setup  ## precision and recall of the fingerprint on real messages (DLQ_CORPUS names their folder)
+	@$(BIN)/python benchmarks/quality.py
 
 lock:  ## resolve the newest allowed versions into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
