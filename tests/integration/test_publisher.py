@@ -34,6 +34,7 @@ async def publisher(log: Log) -> AsyncIterator[NATSPublisher]:
 async def test_true_once_the_server_has_it(log: Log, publisher: NATSPublisher) -> None:
     subject = f"{log.prefix}.analysis.ndvi"
     subscription = await log.client.subscribe(subject)
+    await log.client.flush()
     assert await publisher.publish(subject, b"{}", {"name": "Gänse"})
     msg = await subscription.next_msg(timeout=5)
     assert (msg.data, msg.headers) == (b"{}", {"name": "Gänse"})
