@@ -6,15 +6,12 @@ process goes away and the server delivers it again.
 """
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -23,9 +20,9 @@ from pipelines.deadletter.envelope import encode_case_event
 from pipelines.deadletter.ids import consumer_address, is_uuid
 from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import event_type_of, subject_token
-from pipelines.errors import StreamError
 from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
 from pipelines.events.failure import REDRIVE_ATTEMPT, Attempts, dead_letter_fields, parse_body
+from pipelines.events.intake import Intake, nak
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
     publish_dead_letter,
@@ -40,15 +37,12 @@ from pipelines.events.policy import (
     decide,
     is_crash_loop,
 )
-from pipelines.jetstream.consumers import ensure_consumer
-from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, delivery_of
+from pipelines.jetstream.pull import Delivery, delivery_of
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[ConsumerContext], Awaitable[ProcessingResult]]
 
-_PULL_SECONDS = 5.0
-_PAUSE_SECONDS = 5.0  # before an event is delivered again that could not be settled
 _MOST_REMEMBERED = 10_000
 
 
@@ -63,7 +57,7 @@ class Counters:
     skipped: int = 0  # redrives addressed to another consumer
 
 
-class Subscription:
+class Subscription(Intake):
     """The durable consumer `durable` on `stream`, filtered on `subject`, feeding `handler`."""
 
     def __init__(
@@ -78,129 +72,31 @@ class Subscription:
         rng: random.Random,
         closing: asyncio.Event,
     ) -> None:
-        self.connection = connection  # the consumer replaces one that ended for good
-        self.durable = durable
+        super().__init__(
+            connection,
+            stream=stream,
+            wanted=ConsumerConfig(
+                durable_name=durable if config.durable else None,
+                name=durable,
+                ack_policy=AckPolicy.EXPLICIT,
+                deliver_policy=DeliverPolicy.ALL,
+                filter_subject=subject,
+                ack_wait=config.ack_wait_seconds,
+                max_deliver=-1,  # the library counts; an exhausted message would be unreachable
+                max_ack_pending=config.max_ack_pending,
+                inactive_threshold=None if config.durable else 300,
+            ),
+            ack_wait_seconds=config.ack_wait_seconds,
+            max_concurrency=config.max_concurrency,
+            shutdown_seconds=config.shutdown_seconds,
+            closing=closing,
+        )
         self.counters = Counters()
         self.started_at = datetime.now(UTC)
-        self.stopped = asyncio.Event()
-        self._stream = stream
-        self._subject = subject
         self._handler = handler
         self._config = config
         self._rng = rng
-        self._closing = closing
         self._attempts: dict[tuple[int, int], Attempts] = {}  # by Delivery.event
-        self._in_hand: dict[tuple[int, int], asyncio.Task[None]] = {}
-        self._log_is_writable = asyncio.Event()
-        self._log_is_writable.set()
-        self.stopped.set()
-
-    async def prepare(self) -> None:
-        """Make or update the durable consumer on the server."""
-        config = self._config
-        wanted = ConsumerConfig(
-            durable_name=self.durable if config.durable else None,
-            name=self.durable,
-            ack_policy=AckPolicy.EXPLICIT,
-            deliver_policy=DeliverPolicy.ALL,
-            filter_subject=self._subject,
-            ack_wait=config.ack_wait_seconds,
-            max_deliver=-1,  # the library counts; an exhausted message would be unreachable
-            max_ack_pending=config.max_ack_pending,
-            inactive_threshold=None if config.durable else 300,
-        )
-        await ensure_consumer(self.connection.jetstream(), self._stream, wanted)
-
-    async def run(self) -> None:
-        """Pull and handle until closing, then wait for what is in hand, or give it back."""
-        self.stopped.clear()
-        work = asyncio.create_task(self._pull_for_ever())
-        stop = asyncio.create_task(self._closing.wait())
-        try:
-            await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()  # it only ends by an error
-            work.cancel()
-            await asyncio.wait({work})
-            if self._in_hand:
-                await asyncio.wait(self._in_hand.values(), timeout=self._config.shutdown_seconds)
-        finally:
-            stop.cancel()
-            work.cancel()
-            in_hand = list(self._in_hand.values())
-            for task in in_hand:
-                task.cancel()
-            await asyncio.gather(work, stop, *in_hand, return_exceptions=True)
-            self.stopped.set()
-
-    async def _pull_for_ever(self) -> None:
-        while True:
-            connection = self.connection
-            puller = Puller(connection, self._stream, self.durable)
-            try:
-                await puller.open()
-                await self._pull(puller)
-            except (PullStalledError, nats.errors.Error, OSError) as error:
-                logger.info("%s: pulling again in a second (%s)", self.durable, error)
-            finally:
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    for msg in await puller.close():
-                        await self._give_back(msg)
-            await self._recover(connection)
-
-    async def _pull(self, puller: Puller) -> None:
-        """Start a task for each event; ends by an error, after which an open request is void."""
-        while True:
-            await self._log_is_writable.wait()
-            free = self._config.max_concurrency - len(self._in_hand)
-            if free <= 0:
-                await asyncio.wait(self._in_hand.values(), return_when=asyncio.FIRST_COMPLETED)
-                continue
-            async with aclosing(puller.pull(free, _PULL_SECONDS)) as arriving:
-                async for msg in arriving:
-                    self._take_in_hand(msg)
-
-    def _take_in_hand(self, msg: Msg) -> None:
-        event = delivery_of(msg).event
-        if event in self._in_hand:
-            # The server missed our heartbeats, in an outage. Whatever the running handler's answer
-            # will be, it holds for this delivery too.
-            logger.info("%s: event %s came again while in hand", self.durable, event[0])
-            return
-        task = asyncio.create_task(self._process(msg))
-        self._in_hand[event] = task
-        task.add_done_callback(lambda _: self._in_hand.pop(event))
-
-    async def _recover(self, connection: Client) -> None:
-        """Wait for a connection that answers, and see to it that the consumer exists."""
-        await asyncio.sleep(1)
-        if connection.is_connected:
-            try:
-                await connection.rtt(2)
-            except (nats.errors.Error, OSError):  # nobody reads any more, whatever it says
-                await connection.force_reconnect()
-        while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
-            await asyncio.sleep(0.1)
-        try:
-            await self.prepare()
-        except (*PUBLISH_ERRORS, StreamError) as error:
-            logger.warning("%s could not be looked at: %s", self.durable, error)
-
-    async def _process(self, msg: Msg) -> None:
-        """Handle one event and settle it; whatever goes wrong here, the event is not lost."""
-        beat = asyncio.create_task(self._keep_in_progress(msg))
-        try:
-            await self._settle(msg)
-        except asyncio.CancelledError:
-            await self._give_back(msg)
-            raise
-        except PUBLISH_ERRORS as error:
-            logger.info("%s: an event will be delivered again (%s)", self.durable, error)
-        except Exception:
-            logger.exception("%s: an event will be delivered again", self.durable)
-            await self._give_back(msg, _PAUSE_SECONDS)
-        finally:
-            beat.cancel()
 
     async def _settle(self, msg: Msg) -> None:
         delivery = delivery_of(msg)
@@ -221,7 +117,7 @@ class Subscription:
                 await self._succeeded(msg, delivery, headers)
             case Retry(delay_seconds):
                 self.counters.retried += 1
-                await self._answer(msg, _nak(delay_seconds))
+                await self._answer(msg, nak(delay_seconds))
             case DeadLetter(reason):
                 await self._dead_letter(msg, delivery, headers, outcome.error, reason)
 
@@ -342,25 +238,6 @@ class Subscription:
         self._attempts.pop(delivery.event, None)
         self.counters.dead_lettered += 1
         await self._answer(msg, b"+ACK")
-
-    async def _keep_in_progress(self, msg: Msg) -> None:
-        while True:
-            await asyncio.sleep(self._config.ack_wait_seconds / 3)
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self._answer(msg, b"+WPI")
-
-    async def _give_back(self, msg: Msg, delay_seconds: float = 0) -> None:
-        """Let the server deliver the event again soon; after ack_wait it does so by itself."""
-        with contextlib.suppress(nats.errors.Error, OSError):
-            await self._answer(msg, _nak(delay_seconds))
-
-    async def _answer(self, msg: Msg, answer: bytes) -> None:
-        # Not by msg.ack(): the event may have come over a connection that has ended since.
-        await self.connection.publish(msg.reply, answer)
-
-
-def _nak(delay_seconds: float) -> bytes:
-    return b'-NAK {"delay": %d}' % (delay_seconds * 1e9) if delay_seconds else b"-NAK"
 
 
 def _is_being_cancelled() -> bool:
