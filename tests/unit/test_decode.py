@@ -24,9 +24,8 @@ from letters import (
     second,
 )
 
-from pipelines.deadletter import decode as decode_module
-from pipelines.deadletter import ids
-from pipelines.deadletter.decode import decode
+from pipelines.deadletter import ids, reading
+from pipelines.deadletter.decode import _Canonical, decode
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT, TEXT_LIMITS, DeadLetter
 from pipelines.events.failure import parse_body
@@ -127,7 +126,7 @@ def test_our_dead_letter_says_which_consumer_failed() -> None:
 def test_a_canonical_dead_letter_takes_the_fast_path(
     body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_module, "parse_json", lambda *_: pytest.fail("the slow path"))
+    monkeypatch.setattr(reading, "parse_json", lambda *_: pytest.fail("the slow path"))
     assert read(body).parse_error is None
 
 
@@ -139,6 +138,12 @@ def test_the_original_data_keep_their_spelling(data: str) -> None:
     letter = read(body.encode())
     assert letter.original_data == data
     assert letter.parse_error is None
+
+
+def test_the_typed_and_the_tolerant_reader_look_at_the_same_keys() -> None:
+    fields = msgspec.structs.fields(_Canonical)
+    assert {field.name for field in fields} == set(reading.CANONICAL_KEYS)
+    assert {field.name for field in fields if field.required} == set(reading.REQUIRED_KEYS)
 
 
 def test_unknown_keys_are_no_problem() -> None:

@@ -1,0 +1,293 @@
+"""Any bytes on a dead-letter subject, read as far as they go: tolerant, and in plain Python.
+
+What services import reads dead letters with this; the drain does where its typed decoder refuses
+(`decode`). So both see the same fields and the same identity in a message, unless its body is no
+UTF-8 or nested too deeply: there only the typed decoder can look past it.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from pipelines.deadletter import ids
+from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.sanitize import (
+    clean_text,
+    dump_json,
+    parse_json,
+    parse_time,
+    raw_data,
+)
+from pipelines.deadletter.subjects import event_type_of
+
+REQUIRED_KEYS = (
+    "event_id",
+    "original_subject",
+    "event_type",
+    "source_service",
+    "error_message",
+    "error_type",
+    "retry_count",
+    "max_retries",
+    "first_attempt_at",
+    "last_attempt_at",
+    "dlq_timestamp",
+    "dlq_reason",
+    "original_data",
+    "original_headers",
+)
+"""What every canonical dead letter has."""
+
+CANONICAL_KEYS = (
+    *REQUIRED_KEYS,
+    "stack_trace",
+    "tenant_id",
+    "field_id",
+    "farmer_id",
+    "original_stream",
+    "original_sequence",
+    "original_timestamp_ns",
+    "consumer_name",
+    "consumer_service",
+    "consumer_version",
+    "handler",
+    "failure_id",
+    "attempts",
+    "payload_encoding",
+    "redrive_id",
+    "redrive_of",
+    "redrive_attempt",
+    "traceparent",
+)
+"""Every key that is looked at."""
+
+RAW_LIMIT = 100_000
+"""Characters that are kept of bytes which are no JSON."""
+
+_INTEGERS = {"retry_count", "max_retries", "original_sequence", "original_timestamp_ns"}
+_INTEGERS |= {"redrive_attempt"}
+_TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
+_INT32_MAX = 2**31 - 1
+_INT64_MAX = 2**63 - 1
+_ENCODINGS = {"json", "base64", "object", "text"}
+
+
+class Reading:
+    """One message being read: what was wrong with it, and what does not say what was sent."""
+
+    def __init__(self, message: LogMessage) -> None:
+        self.message = message
+        self.problems: list[str] = []
+        self.clamped: list[str] = []
+        self.envelope = "canonical"
+
+    @property
+    def parse_error(self) -> str | None:
+        """Why the message could not be read, or kept, as it was sent; at most 1,000 characters."""
+        return clean_text("; ".join(self.problems))[:1000] or None
+
+    def note(self, what: str, mended: set[str]) -> None:
+        """Note what had to be mended, if anything."""
+        if mended:
+            self.problems.append(f"{what} {', '.join(sorted(mended))}")
+
+    def anything(self) -> dict[str, Any]:
+        """The fields of any message, with its problems noted; JSON values as JSON text."""
+        mended: set[str] = set()
+        try:
+            value = parse_json(self.message.data, mended)
+        except ValueError as error:
+            self.problems.append(f"not JSON: {error}")
+            self.envelope = "other"
+            fields = {"original_data": raw_data(self.message.data, RAW_LIMIT)}
+            return {**fields, "payload_encoding": "text"}
+        self.note("it holds", mended)
+        if isinstance(value, dict):
+            if isinstance(value.get("metadata"), dict) and "original_message" in value:
+                return self._metadata(value["metadata"], value["original_message"])
+            if any(name in value for name in REQUIRED_KEYS):
+                return self._loose_canonical(value)
+            self.problems.append("not a dead letter: a JSON object with none of its keys")
+        else:
+            kind = {list: "an array", str: "a string", type(None): "null"}.get(type(value))
+            self.problems.append(f"not a dead letter: {kind or 'a bare value'}, not a JSON object")
+        self.envelope = "other"
+        return {"original_data": dump_json(value)}
+
+    def _loose_canonical(self, value: dict[str, Any]) -> dict[str, Any]:
+        """A canonical envelope with missing keys or wrong types: what is usable, is used."""
+        missing = [name for name in REQUIRED_KEYS if name not in value]
+        if missing:
+            self.problems.append(f"missing {', '.join(missing)}")
+        fields: dict[str, Any] = {}
+        for name in CANONICAL_KEYS:
+            found = value.get(name)
+            if name in ("original_data", "attempts"):
+                if name in value and not (name == "attempts" and found is None):
+                    fields[name] = dump_json(found)
+            elif name == "original_headers":
+                fields[name] = self._headers(found if name in value else {})
+            elif found is not None:
+                self._take(fields, name, found)
+            elif name in value and name in REQUIRED_KEYS:
+                self.problems.append(f"{name} is null")
+        return fields
+
+    def _take(self, fields: dict[str, Any], name: str, found: Any) -> None:
+        if name in _INTEGERS:
+            if isinstance(found, int) and not isinstance(found, bool):
+                fields[name] = found
+                return
+            digits = found if isinstance(found, str) and len(found) < 20 else ""
+            if digits.isascii() and digits.isdigit():
+                fields[name] = int(digits)
+        else:
+            fields[name] = found if isinstance(found, str) else dump_json(found)
+            if isinstance(found, str):
+                return
+        self.problems.append(f"{name} is {_kind(found)}")
+
+    def _headers(self, found: Any) -> dict[str, str]:
+        if not isinstance(found, dict):
+            self.problems.append(f"original_headers is {_kind(found)}")
+            return {}
+        headers: dict[str, str] = {}
+        for key, item in found.items():
+            headers[key] = item if isinstance(item, str) else dump_json(item)
+            if not isinstance(item, str):
+                self.problems.append(f"original_headers.{key} is {_kind(item)}")
+        return headers
+
+    def _metadata(self, metadata: dict[str, Any], original: Any) -> dict[str, Any]:
+        """The second envelope: `metadata`, and the original body as a string."""
+        self.envelope = "metadata"
+        fields: dict[str, Any] = {}
+        for name, key in _METADATA_KEYS.items():
+            if metadata.get(key) is not None:
+                self._take(fields, name, metadata[key])
+        if "failure_reason" not in metadata:
+            self.problems.append("missing failure_reason")
+        if not isinstance(original, str):
+            self.problems.append(f"original_message is {_kind(original)}")
+        body = original if isinstance(original, str) else dump_json(original)
+        try:
+            mended: set[str] = set()
+            parsed = parse_json(body.encode(), mended)
+            fields["original_data"] = dump_json(parsed)
+            self.note("original_message holds", mended)
+        except ValueError as error:
+            parsed = None
+            self.problems.append(f"original_message is not JSON: {error}")
+            fields["original_data"] = raw_data(body.encode(), RAW_LIMIT)
+            fields["payload_encoding"] = "text"
+        if isinstance(parsed, dict):
+            for name in ("tenant_id", "field_id", "farmer_id"):
+                if isinstance(parsed.get(name), str):
+                    fields[name] = parsed[name]
+        times, errors = metadata.get("retry_timestamps"), metadata.get("retry_errors")
+        if isinstance(times, list) and isinstance(errors, list):
+            pairs = zip(times, errors, strict=False)
+            fields["attempts"] = dump_json([{"at": at, "error_message": e} for at, e in pairs])
+            if times and isinstance(times[0], str):
+                fields["first_attempt_at"] = times[0]
+        remainder = self.message.subject.split(".dlq.", 1)[-1]
+        return {"dlq_reason": "max_retries_exceeded", **fields, "event_type": remainder}
+
+    def completed(self, fields: dict[str, Any], dlq_stream: str) -> dict[str, Any]:
+        """The fields with times parsed, numbers in range and identity checked.
+
+        What nobody sent is absent, but for what every row must have.
+        """
+        message, published_at = self.message, self.message.published_at
+        headers = fields.setdefault("original_headers", {})
+        root = self._redrive(fields, headers)
+        self._integers(fields)
+        self._times(fields, published_at)
+        fields["failure_id"] = failure = _identity(message, fields, dlq_stream)
+        if root and root[0] != failure:
+            fields["root_failure_id"], fields["redrive_attempt"], fields["redrive_id"] = root
+        if fields.get("payload_encoding", "json") not in _ENCODINGS:
+            self.problems.append("payload_encoding is unknown")
+            fields["payload_encoding"] = "json"
+        fields.setdefault("event_type", event_type_of(message.subject))
+        fields.setdefault("original_data", "null")
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def _redrive(
+        self, fields: dict[str, Any], headers: dict[str, str]
+    ) -> tuple[str, int, str] | None:
+        """Root failure, attempt and redrive id, if the failed message was itself a redrive."""
+        root = fields.pop("redrive_of", None) or headers.get("Dlq-Redrive-Of")
+        redrive = fields.pop("redrive_id", None) or headers.get("Dlq-Redrive-Id")
+        attempt = fields.pop("redrive_attempt", None) or headers.get("Dlq-Redrive-Attempt")
+        if root is None:
+            return None
+        try:
+            number = int(attempt or 0)
+        except ValueError:
+            number = 0
+        if (
+            not 0 < number < _INT32_MAX
+            or not ids.is_uuid(root)
+            or redrive != ids.redrive_id(root, number)
+        ):
+            self.problems.append("its redrive keys contradict each other")
+            return None
+        return root, number, redrive
+
+    def _integers(self, fields: dict[str, Any]) -> None:
+        for name in ("retry_count", "max_retries"):
+            value = fields.get(name)
+            if value is not None and not 0 <= value <= _INT32_MAX:
+                fields[name] = min(max(value, 0), _INT32_MAX)
+                self.clamped.append(name)
+                self.problems.append(f"{name} is out of range")
+        for name in ("original_sequence", "original_timestamp_ns"):
+            value = fields.get(name)
+            if value is not None and not 0 <= value <= _INT64_MAX:
+                fields[name] = None
+                self.problems.append(f"{name} is out of range")
+
+    def _times(self, fields: dict[str, Any], published_at: datetime) -> None:
+        for name in _TIMES:
+            text = fields.get(name)
+            fields[name] = published_at
+            if text is not None:
+                try:
+                    fields[name] = parse_time(text)
+                except ValueError:
+                    self.problems.append(f"{name} is no time between 1970 and 2200: {text[:40]}")
+                    self.clamped.append(name)
+
+
+_METADATA_KEYS = {
+    "original_subject": "original_subject",
+    "event_id": "original_event_id",
+    "retry_count": "retry_count",
+    "error_message": "failure_reason",
+    "last_attempt_at": "failure_timestamp",
+    "first_attempt_at": "failure_timestamp",
+    "dlq_timestamp": "failure_timestamp",
+    "error_type": "error_type",
+    "stack_trace": "error_traceback",
+    "consumer_service": "consumer_service",
+    "consumer_version": "consumer_version",
+    "handler": "handler_function",
+}
+
+
+def _identity(message: LogMessage, fields: dict[str, Any], dlq_stream: str) -> str:
+    """The failure id, trusted only if recomputing gives it.
+
+    So no producer can make another's failure vanish as a repeat.
+    """
+    claimed = fields.get("failure_id")
+    parts = [fields.get(name) for name in ("original_stream", "original_sequence")]
+    parts += [fields.get(name) for name in ("original_timestamp_ns", "consumer_name")]
+    if claimed and None not in parts and claimed == ids.failure_id(*parts):  # type: ignore[arg-type]
+        return str(claimed)
+    return ids.dead_letter_id(dlq_stream, message.sequence, message.timestamp_ns)
+
+
+def _kind(value: Any) -> str:
+    names = {str: "a string", list: "an array", dict: "an object", bool: "a boolean"}
+    return names.get(type(value), "null" if value is None else "a number")
