@@ -39,3 +39,7 @@ class RedriveError(DLQError):
 
 class QueryError(DLQError):
     """A SQL statement was refused or failed."""
+
+
+class MissingPackageError(DLQError, ImportError):
+    """Something was used that needs a package which is not installed."""

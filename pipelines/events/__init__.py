@@ -1,13 +1,46 @@
 """What a service imports instead of a consume loop of its own.
 
-Needs nats-py and pydantic only.
+Needs nats-py and pydantic only. Nothing is imported before it is used, and importing this package
+never fails: a name whose package is absent says what to install when it is used, and the flags
+say so beforehand. To add a name, add it to the three lists below; a test compares them.
 """
 
-from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
-from pipelines.events.consumer import NATSConsumer, start_consumer
-from pipelines.events.publisher import NATSConfig, NATSPublisher
+from typing import TYPE_CHECKING
+
+from pipelines.events.lazy import is_installed, lazy_getattr
+
+if TYPE_CHECKING:
+    from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
+    from pipelines.events.consumer import NATSConsumer, start_consumer
+    from pipelines.events.publisher import NATSConfig, NATSPublisher
+else:
+    __getattr__ = lazy_getattr(
+        __name__,
+        {
+            "config": ["ConsumerContext", "NATSConsumerConfig", "ProcessingResult"],
+            "consumer": ["NATSConsumer", "start_consumer"],
+            "publisher": ["NATSConfig", "NATSPublisher"],
+        },
+    )
+
+NATS_CONSUMER_AVAILABLE = is_installed("nats", "pydantic")
+NATS_PUBLISHER_AVAILABLE = NATS_CONSUMER_AVAILABLE
+DLQ_CONSUMER_AVAILABLE = NATS_CONSUMER_AVAILABLE
+DLQ_MODELS_AVAILABLE = is_installed("sqlalchemy")
+
+# As older services know them.
+NATS_AVAILABLE = NATS_PUBLISHER_AVAILABLE
+CONSUMER_AVAILABLE = NATS_CONSUMER_AVAILABLE
+DLQ_AVAILABLE = DLQ_CONSUMER_AVAILABLE
 
 __all__ = [
+    "CONSUMER_AVAILABLE",
+    "DLQ_AVAILABLE",
+    "DLQ_CONSUMER_AVAILABLE",
+    "DLQ_MODELS_AVAILABLE",
+    "NATS_AVAILABLE",
+    "NATS_CONSUMER_AVAILABLE",
+    "NATS_PUBLISHER_AVAILABLE",
     "ConsumerContext",
     "NATSConfig",
     "NATSConsumer",
