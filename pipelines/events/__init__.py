@@ -10,16 +10,28 @@ from typing import TYPE_CHECKING
 from pipelines.events.lazy import is_installed, lazy_getattr
 
 if TYPE_CHECKING:
+    from pipelines.events.analysis_event import AnalysisEvent
     from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
     from pipelines.events.consumer import NATSConsumer, start_consumer
     from pipelines.events.publisher import NATSConfig, NATSPublisher
+    from pipelines.events.shared_publisher import (
+        get_publisher,
+        publish_analysis_completed,
+        publish_analysis_completed_sync,
+    )
 else:
     __getattr__ = lazy_getattr(
         __name__,
         {
+            "analysis_event": ["AnalysisEvent"],
             "config": ["ConsumerContext", "NATSConsumerConfig", "ProcessingResult"],
             "consumer": ["NATSConsumer", "start_consumer"],
             "publisher": ["NATSConfig", "NATSPublisher"],
+            "shared_publisher": [
+                "get_publisher",
+                "publish_analysis_completed",
+                "publish_analysis_completed_sync",
+            ],
         },
     )
 
@@ -41,11 +53,15 @@ __all__ = [
     "NATS_AVAILABLE",
     "NATS_CONSUMER_AVAILABLE",
     "NATS_PUBLISHER_AVAILABLE",
+    "AnalysisEvent",
     "ConsumerContext",
     "NATSConfig",
     "NATSConsumer",
     "NATSConsumerConfig",
     "NATSPublisher",
     "ProcessingResult",
+    "get_publisher",
+    "publish_analysis_completed",
+    "publish_analysis_completed_sync",
     "start_consumer",
 ]

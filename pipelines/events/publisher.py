@@ -1,15 +1,19 @@
 """Publishing events through JetStream: True once the server has them."""
 
+import asyncio
 import logging
+import os
 from collections.abc import Mapping
+from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
 from nats.js.errors import NoStreamResponseError
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.deadletter.subjects import Subjects
+from pipelines.deadletter.subjects import Subjects, subject_token
 from pipelines.errors import ServerUnavailableError, StreamError
+from pipelines.events.analysis_event import AnalysisEvent
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.jetstream.connection import connect_service, wire_size
 from pipelines.jetstream.streams import StreamNames, ensure_event_stream
@@ -19,18 +23,24 @@ logger = logging.getLogger(__name__)
 _LONGEST_SUBJECT = 1_000  # bytes; the server ends a connection that sends thousands
 
 
+def _default_servers() -> list[str]:
+    return os.environ.get("NATS_URL", "nats://localhost:4222").split(",")
+
+
 class NATSConfig(BaseModel):
     """How a `NATSPublisher` connects."""
 
     model_config = ConfigDict(frozen=True)
 
-    servers: list[str] = Field(default_factory=lambda: ["nats://localhost:4222"])
+    servers: list[str] = Field(default_factory=_default_servers)  # NATS_URL: comma-separated
     name: str = "sahool-publisher"
     user_credentials: str | None = None
     stream_name: str = "SAHOOL_EVENTS"
     subject_prefix: str = "sahool"
     timeout_seconds: float = Field(5, gt=0)  # for one publish
     connect_timeout_seconds: float = Field(10, gt=0)  # for `connect` as a whole
+    reconnect_time_wait: float = Field(2, ge=0)
+    max_reconnect_attempts: int = -1  # for ever
 
 
 class NATSPublisher:
@@ -39,9 +49,24 @@ class NATSPublisher:
     def __init__(self, config: NATSConfig | None = None) -> None:
         self.config = config or NATSConfig()
         self._connection: Client | None = None
+        self._connecting = asyncio.Lock()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection to NATS is up."""
+        return self._connection is not None and self._connection.is_connected
 
     async def connect(self) -> bool:
-        """Connect to NATS; False, with the reason logged, where no server answers."""
+        """Connect to NATS; False, with the reason logged, where no server answers.
+
+        A connection that there is already is kept: it comes back by itself.
+        """
+        async with self._connecting:
+            if self._connection is not None and not self._connection.is_closed:
+                return self._connection.is_connected
+            return await self._connect()
+
+    async def _connect(self) -> bool:
         config = self.config
         try:
             self._connection = await connect_service(
@@ -49,6 +74,8 @@ class NATSPublisher:
                 name=config.name,
                 user_credentials=config.user_credentials,
                 timeout_seconds=config.connect_timeout_seconds,
+                reconnect_time_wait=config.reconnect_time_wait,
+                max_reconnect_attempts=config.max_reconnect_attempts,
             )
         except ServerUnavailableError as error:
             logger.error("%s", error)
@@ -59,11 +86,13 @@ class NATSPublisher:
         self, subject: str, data: bytes, headers: Mapping[str, str] | None = None
     ) -> bool:
         """Publish one event; False, with the reason logged, where the server did not take it."""
-        if self._connection is None:
+        if self._connection is not None:
+            await self.connect()  # nats-py gives it up on most errors that a server sends
+        if (connection := self._connection) is None:
             logger.error("Not connected: await publisher.connect() first.")
             return False
         try:
-            await self._publish(self._connection, subject, data, dict(headers or {}) or None)
+            await self._publish(connection, subject, data, dict(headers or {}) or None)
         except (*PUBLISH_ERRORS, StreamError) as error:
             logger.error(
                 "Event on %s was not published: %s",
@@ -72,6 +101,35 @@ class NATSPublisher:
             )
             return False
         return True
+
+    async def publish_analysis_event(self, event: AnalysisEvent) -> bool:
+        """Publish a finished analysis: `ndvi.computed` goes to `sahool.analysis.ndvi_computed`."""
+        subject = f"{self.config.subject_prefix}.analysis.{subject_token(event.event_type)}"
+        return await self.publish(subject, event.to_json().encode())
+
+    async def publish_action_event(
+        self,
+        action_type: str,
+        field_id: str,
+        action_template: dict[str, Any],
+        source_service: str,
+        farmer_id: str | None = None,
+        tenant_id: str | None = None,
+    ) -> bool:
+        """Publish a recommended action on `sahool.actions.{action_type}`."""
+        event = AnalysisEvent(
+            event_type=f"action.{action_type}",
+            source_service=source_service,
+            field_id=field_id,
+            farmer_id=farmer_id,
+            tenant_id=tenant_id,
+            action_template=action_template,
+            notification_priority=action_template.get("urgency", "medium"),
+            notification_channels=["push", "in_app"],
+        )
+        where = ".".join(map(subject_token, action_type.split(".")))
+        subject = f"{self.config.subject_prefix}.actions.{where}"
+        return await self.publish(subject, event.to_json().encode())
 
     async def _publish(
         self, connection: Client, subject: str, data: bytes, headers: dict[str, str] | None
@@ -92,5 +150,6 @@ class NATSPublisher:
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._connection is not None and not self._connection.is_closed:
-            await self._connection.close()
+        connection, self._connection = self._connection, None
+        if connection is not None and not connection.is_closed:
+            await connection.close()

@@ -1,0 +1,27 @@
+"""What an analysis service tells the others: its result, for whom, and how to notify them."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from pydantic import BaseModel, Field
+
+
+class AnalysisEvent(BaseModel):
+    """A finished analysis, or an action that one recommends; the keys are those of the wire."""
+
+    event_id: str = Field(default_factory=lambda: str(uuid4()))
+    event_type: str  # such as ndvi.computed
+    source_service: str  # who publishes it
+    timestamp: datetime = Field(default_factory=lambda: datetime.now(UTC))
+    tenant_id: str | None = None
+    field_id: str | None = None
+    farmer_id: str | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+    action_template: dict[str, Any] | None = None
+    notification_priority: str = "medium"  # low | medium | high | critical
+    notification_channels: list[str] = Field(default_factory=lambda: ["in_app"])
+
+    def to_json(self) -> str:
+        """The event as it is published; JSON has no NaN, so that it becomes null."""
+        return self.model_dump_json()
