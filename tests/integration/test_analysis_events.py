@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import nats
@@ -71,7 +71,7 @@ async def test_an_analysis_and_an_action_reach_a_consumer(nats_url: str) -> None
         assert subject == f"{log.prefix}.analysis.ndvi_computed"
         assert action_subject == f"{log.prefix}.actions.irrigation.start"
     assert set(analysis) == set(action) == KEYS
-    assert analysis["data"] == {"mean": None, "at": "2026-01-02T00:00:00"}
+    assert analysis["data"] == {"mean": None, "at": "2026-01-02T00:00:00Z"}
     assert datetime.fromisoformat(analysis["timestamp"]).utcoffset() is not None
     assert (analysis["notification_priority"], analysis["notification_channels"]) == (
         "medium",
@@ -88,7 +88,7 @@ async def _publish_both(log: Log) -> None:
         NATSConfig(servers=[log.url], stream_name=log.names.events, subject_prefix=log.prefix)
     )
     assert await publisher.connect()
-    data = {"mean": float("nan"), "at": datetime(2026, 1, 2)}
+    data = {"mean": float("nan"), "at": datetime(2026, 1, 2, tzinfo=UTC)}
     event = AnalysisEvent(event_type="ndvi.computed", source_service="satellite", data=data)
     assert await publisher.publish_analysis_event(event)
     assert await publisher.publish_action_event(
