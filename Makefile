@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test lint bench-quality lock clean
+.PHONY: help setup demo up deploy test lint bench bench-peers bench-quality lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -44,9 +44,22 @@ test: lint  ## lint, types, contracts, then unit and integration tests on real s
 bench-quality: setup  ## precision and recall of the fingerprint on real messages (DLQ_CORPUS names their folder)
 	@$(BIN)/python benchmarks/quality.py
 
+bench: setup  ## speed of the drain beside its bound and its peers, as ratios (some minutes)
+	@$(BIN)/python benchmarks/drain.py $(ARGS)
+
+bench-peers: .venv-peers/.ready  ## the libraries that `make bench` compares with, in .venv-peers
+
+.venv-peers/.ready: benchmarks/peers/requirements.lock | setup
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	$$UV venv --quiet --allow-existing --python $(BIN)/python .venv-peers && \
+	$$UV pip sync --quiet --python .venv-peers/bin/python --require-hashes --only-binary :all: $<
+	@touch $@
+
 lock:  ## resolve the newest allowed versions into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
 	  --custom-compile-command "make lock" --all-extras --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
+	  --custom-compile-command "make lock" benchmarks/peers/requirements.in -o benchmarks/peers/requirements.lock
 
 clean:  ## remove .venv, caches and the embedded servers' data
-	rm -rf .venv .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis

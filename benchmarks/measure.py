@@ -1,0 +1,151 @@
+"""Measuring side by side: contestants take turns, medians are compared, ratios are printed.
+
+The machine may be shared and its speed may change from minute to minute, so that only ratios inside
+one run mean something, and the CPU that a row costs is the steadiest figure.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False, width=120)
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One repetition: rows, how long they took, and the CPU that each process spent on them."""
+
+    rows: int
+    seconds: float
+    cpu_seconds: Mapping[str, float]  # by process: client, postgres, nats
+
+    @property
+    def rate(self) -> float:
+        """Rows per second."""
+        return self.rows / self.seconds
+
+    def cpu(self, process: str) -> float:
+        """CPU per row in µs."""
+        return 1e6 * self.cpu_seconds.get(process, float("nan")) / self.rows
+
+
+class Stopwatch:
+    """Wall clock and CPU of this process (and of children that have ended), and of servers.
+
+    The servers' CPU is read from /proc, and left out where there is none.
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+        self._begin = time.monotonic(), self._cpu()
+
+    def run(self, rows: int) -> Run:
+        """What `rows` rows took since this watch was made."""
+        started, before = self._begin
+        cpu = {name: value - before[name] for name, value in self._cpu().items()}
+        return Run(rows, time.monotonic() - started, cpu)
+
+    def _cpu(self) -> dict[str, float]:
+        own = sum(os.times()[:4])
+        return {"client": own} | {
+            name: found
+            for name, pid in self._pids.items()
+            if (found := _cpu_of_tree(pid)) is not None
+        }
+
+
+def interleaved(
+    contestants: Mapping[str, Callable[[], Run | None]], repetitions: int
+) -> dict[str, list[Run]]:
+    """Let contestants take turns; the runs of each. One that returns None could not take part."""
+    runs: dict[str, list[Run]] = {name: [] for name in contestants}
+    for turn in range(repetitions):
+        for name, contestant in contestants.items():
+            with console.status(f"{name}, {turn + 1} of {repetitions}"):
+                if (run := contestant()) is not None:
+                    runs[name].append(run)
+    return runs
+
+
+def rate(runs: Sequence[Run]) -> float:
+    """The median rate, rows per second."""
+    return statistics.median(run.rate for run in runs)
+
+
+def print_rates(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
+    """Rates and CPU per row of every contestant."""
+    table = Table("", "rows", "rows/s", "spread", title=title, title_justify="left", box=None)
+    for process in ("client", "PostgreSQL", "NATS"):
+        table.add_column(f"{process} CPU µs/row", justify="right")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, found in runs.items():
+        if not found:
+            table.add_row(name, "not installed")
+            continue
+        rates = [run.rate for run in found]
+        cpu = [
+            statistics.median(run.cpu(process) for run in found)
+            for process in ("client", "postgres", "nats")
+        ]
+        table.add_row(
+            name,
+            f"{found[0].rows:,}",
+            f"{rate(found):,.0f}",
+            f"{(max(rates) - min(rates)) / rate(found):.0%}",
+            *(f"{value:.1f}" for value in cpu),
+        )
+    console.print(table)
+    console.print()
+
+
+def print_ratios(rows: Sequence[tuple[str, float | None, str]]) -> None:
+    """Ratios beside their targets (`≥ 0.6`); None is a figure that could not be measured."""
+    table = Table("ratio", "measured", "target", title_justify="left", box=None)
+    for name, measured, target in rows:
+        if measured is None:
+            table.add_row(name, "not measured", target)
+            continue
+        sign, limit = target.split()
+        is_met = measured >= float(limit) if sign == "≥" else measured <= float(limit)
+        colour = "green" if is_met else "red"
+        table.add_row(name, f"[{colour}]{measured:.2f}[/{colour}]", target)
+    console.print(table)
+    console.print()
+
+
+@contextmanager
+def status(text: str) -> Iterator[None]:
+    """Say what goes on, on a terminal."""
+    with console.status(text):
+        yield
+
+
+def _cpu_of_tree(pid: int) -> float | None:
+    """CPU seconds of a process and its children, those that have ended included."""
+    try:
+        ticks = sum(map(int, _stat(pid)[11:15]))  # utime, stime, and those of ended children
+    except OSError:
+        return None
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = _stat(int(entry.name))
+            except OSError:
+                continue
+            if int(fields[1]) == pid:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / _TICKS
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat after the name, which may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -1,0 +1,94 @@
+"""What every benchmark stands on: servers of its own with real fsync, streams, tables, a full log.
+
+with servers() as platform:
+    asyncio.run(fill(platform, 100_000))
+    ...
+    reset(platform)  # both sinks empty again, the log still full
+"""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nats
+import psycopg
+from letters import letters
+
+from pipelines.embedded import NatsServer, PostgresServer
+from pipelines.jetstream.streams import ensure_streams
+from pipelines.settings import Settings
+from pipelines.stores.database import migrate
+
+_FOLDER = Path(__file__).parents[1] / ".dlq"
+_PUBLISHES_IN_FLIGHT = 1_000
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One NATS and one PostgreSQL, both durable, and the settings that lead to them."""
+
+    nats: NatsServer
+    postgres: PostgresServer
+    settings: Settings
+
+    @property
+    def dsn(self) -> str:
+        """The database's connection string."""
+        return self.settings.postgres_dsn.get_secret_value()
+
+
+@contextlib.contextmanager
+def servers(folder: Path = _FOLDER) -> Iterator[Platform]:
+    """Start both servers below `folder`, and remove what they leave at the end.
+
+    The folder must be on a disk: on a RAM disk an fsync costs nothing, and the ratios lie.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="bench-", dir=folder))
+    try:
+        with NatsServer(home) as nats_server, PostgresServer(home) as postgres:
+            settings = Settings(
+                home=home,
+                nats_url=nats_server.url,
+                postgres_dsn=postgres.dsn,
+                lake_uri=str(home / "lake"),
+            )
+            migrate(postgres.dsn)
+            try:
+                yield Platform(nats_server, postgres, settings)
+            finally:
+                postgres.stop()
+                postgres.remove()  # as root its data are elsewhere
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def fill(platform: Platform, count: int) -> None:
+    """Publish `count` dead letters to the log, each acknowledged."""
+    settings = platform.settings
+    async with await nats.connect(settings.nats_url) as client:
+        js = client.jetstream()
+        await ensure_streams(js, settings.stream_names)
+        prefix = settings.subject_prefix
+        window: list[asyncio.Future[object]] = []
+        for event_type, body in letters(count):
+            window.append(asyncio.ensure_future(js.publish(f"{prefix}.dlq.{event_type}", body)))
+            if len(window) == _PUBLISHES_IN_FLIGHT:
+                await asyncio.gather(*window)
+                window.clear()
+        await asyncio.gather(*window)
+
+
+def reset(platform: Platform, *, lake_only: bool = False) -> None:
+    """Empty both sinks, and let the servers write down what is left to write from before."""
+    shutil.rmtree(platform.settings.lake, ignore_errors=True)
+    with psycopg.connect(platform.dsn, autocommit=True) as connection:
+        if not lake_only:
+            connection.execute(
+                "TRUNCATE failed_events, drain_checkpoints, drain_epochs, drain_anchors"
+            )
+        connection.execute("CHECKPOINT")
