@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipelines.deadletter.redaction import Redactor
+from pipelines.deadletter.rules import Rules, read_rules
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import SettingsError
 from pipelines.jetstream.streams import StreamNames
@@ -42,6 +44,8 @@ class Settings(BaseSettings):
     drain_lock_seconds: float = Field(60, gt=0, description="how long to wait for another drain")
     redaction_key: SecretStr | None = Field(None, description="key of the masks' stable hashes")
 
+    rules_file: Path | None = Field(None, description="TOML file of redaction and grouping rules")
+
     redrive_cap: int = Field(3, ge=1, description="failed redrives after which a case is parked")
     redrive_per_second: float = Field(50, gt=0, description="most redrives a second")
     redrive_timeout_seconds: float = Field(
@@ -63,6 +67,24 @@ class Settings(BaseSettings):
     def stream_names(self) -> StreamNames:
         """The streams and what they hold."""
         return StreamNames(self.events_stream, self.dlq_stream, self.totals_stream, self.subjects)
+
+    @property
+    def rules(self) -> Rules:
+        """What the rules file says now; raises SettingsError where it makes no sense."""
+        if self.rules_file is None:
+            return Rules()
+        try:
+            return read_rules(self.rules_file.read_text())
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SettingsError(
+                f"The rules in {self.rules_file} can not be used: {reason}."
+            ) from error
+
+    def redactor(self, rules: Rules) -> Redactor:
+        """What masks by these rules, with the key of the masks' hashes."""
+        key = self.redaction_key
+        return Redactor(rules.redaction, key.get_secret_value().encode() if key else None)
 
     @property
     def lake(self) -> str:
@@ -129,4 +151,5 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "DLQ_NATS_URL": settings.nats_url,
         "DLQ_POSTGRES_DSN": settings.postgres_dsn.get_secret_value(),
         "DLQ_LAKE_URI": settings.lake,
+        **({"DLQ_RULES_FILE": str(settings.rules_file.absolute())} if settings.rules_file else {}),
     }

@@ -10,6 +10,7 @@ import polars as pl
 
 from pipelines.deadletter.case_events import CaseEvent
 from pipelines.deadletter.fingerprint import add_fingerprint
+from pipelines.deadletter.grouping import GroupingRules
 from pipelines.deadletter.record import DeadLetter
 from pipelines.deadletter.redaction import Redactor
 
@@ -36,6 +37,7 @@ DEAD_LETTER_SCHEMA = _LETTERS | {
     "group_id": pl.String(),
     "parent_id": pl.String(),
     "fingerprint_version": pl.Int64(),
+    "fingerprint_rules": pl.String(),
     "error_class": pl.String(),
     "template": pl.String(),
     "frames": pl.String(),
@@ -56,10 +58,12 @@ SERVICE_TOTALS_SCHEMA: dict[str, pl.DataType] = {
 }
 
 
-def dead_letter_frame(letters: Sequence[DeadLetter], redactor: Redactor) -> pl.DataFrame:
+def dead_letter_frame(
+    letters: Sequence[DeadLetter], redactor: Redactor, grouping: GroupingRules | None = None
+) -> pl.DataFrame:
     """The letters, redacted, then fingerprinted on the redacted text; DEAD_LETTER_SCHEMA."""
     frame = redactor.redact_frame(_frame(letters, _LETTERS))
-    frame = add_fingerprint(frame).with_columns(_dlq_date())
+    frame = add_fingerprint(frame, grouping).with_columns(_dlq_date())
     return frame.select(pl.col(name).cast(dtype) for name, dtype in DEAD_LETTER_SCHEMA.items())
 
 

@@ -100,7 +100,8 @@ FREE_TEXT_COLUMNS = ("error_message", "stack_trace", "parse_error")
 FINGERPRINT_COLUMNS = {
     "group_id": "16 hexadecimal digits; failures alike in type, frames and message",
     "parent_id": "16 hexadecimal digits; groups alike in type and frames",
-    "fingerprint_version": "integer; the version of the rules",
+    "fingerprint_version": "integer; the version of the recipe",
+    "fingerprint_rules": "8 hexadecimal digits; the user's grouping rules, null where none",
     "error_class": "last dotted segment of error_type",
     "template": "the message with its variables replaced",
     "frames": "in-app frames nearest the raise, `module:function`, joined by ' < '",

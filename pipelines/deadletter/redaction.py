@@ -18,6 +18,7 @@ import polars as pl
 
 from pipelines.deadletter import json_text
 from pipelines.deadletter import secret_patterns as patterns
+from pipelines.deadletter.patterns import checked
 from pipelines.deadletter.record import (
     FREE_TEXT_COLUMNS,
     JSON_COLUMNS,
@@ -69,19 +70,37 @@ class RedactionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """More regular expressions by name; a match is masked as `[redacted:name]`."""
     allow_keys: tuple[str, ...] = ()
     """Names of keys whose values stay as they are, whatever is in them."""
+    allow_columns: tuple[str, ...] = ()
+    """Columns of a dead letter that are not looked at."""
+
+    def __post_init__(self) -> None:
+        for name, pattern in self.patterns.items():
+            if not re.fullmatch("[a-z0-9_]{1,40}", name):
+                raise ValueError(f"pattern name {name!r}: use up to 40 of a-z, 0-9 and _")
+            try:
+                checked(pattern)
+            except ValueError as error:
+                raise ValueError(f"pattern {name}: {error}") from error
+        for key in (*self.keys, *self.allow_keys):
+            if not re.search("[A-Za-z]", key):
+                raise ValueError(f"key {key!r} has no letter: give the name of a key")
+        known = (*JSON_COLUMNS, *FREE_TEXT_COLUMNS, *LABEL_COLUMNS)
+        for column in self.allow_columns:
+            if column not in known:
+                raise ValueError(f"there is no column {column!r}; there are {', '.join(known)}")
 
 
 class Redactor:
     """Masks by `rules`; with a `key`, masks carry a keyed hash, so that equal values stay equal.
 
     Masking is idempotent, and what holds nothing to mask comes back as it was, byte for byte.
-    Raises ValueError for a rule that is no regular expression or has no proper name.
     """
 
     def __init__(self, rules: RedactionRules | None = None, key: bytes | None = None) -> None:
         rules = rules or RedactionRules()
         self._key = hashlib.blake2b(key).digest() if key else None
-        self._extra = [(name, _compiled(name, text)) for name, text in rules.patterns.items()]
+        self._extra = [(name, re.compile(text)) for name, text in rules.patterns.items()]
+        self._allowed = rules.allow_columns
         self._kind = key_kinds(rules.keys, rules.allow_keys)
         self._hint = re.compile(f"{name_hint(rules.keys)}|auth")
         self._assignment = assignment_pattern(rules.keys, patterns.MARK)
@@ -127,7 +146,7 @@ class Redactor:
         redact: Callable[[str], str],
     ) -> pl.Series | None:
         """The column redacted, or None where nothing in it changes."""
-        if name not in frame.columns:
+        if name not in frame.columns or name in self._allowed:
             return None
         column = frame[name]
         changed: dict[int, str] = {}
@@ -136,7 +155,7 @@ class Redactor:
             changed = {i: self.redact_base64(t) for i, t in _cells(column, opaque)}
         memory: dict[str, str] = {}
         prefilter = self._prefilters[kind]
-        suspects = column.is_not_null() if prefilter is None else column.str.contains(prefilter)
+        suspects = column.str.contains(prefilter)
         for i, text in _cells(column, suspects.fill_null(False).arg_true()):
             if i not in changed:
                 if text not in memory:
@@ -300,12 +319,3 @@ def _clamped(text: str, column: str) -> str:
     if column not in JSON_COLUMNS:
         return text[: TEXT_LIMITS.get(column, LONG_TEXT_LIMIT)]
     return text if len(text) <= LONG_TEXT_LIMIT else f'"[redacted {len(text)} characters]"'
-
-
-def _compiled(name: str, pattern: str) -> re.Pattern[str]:
-    if not re.fullmatch("[a-z0-9_]{1,40}", name):
-        raise ValueError(f"pattern name {name!r}: use up to 40 of a-z, 0-9 and _")
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"pattern {name}: {error}") from error

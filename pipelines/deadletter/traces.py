@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["FRAME_COUNT", "OUTLINE", "Trace", "read_outline", "read_trace"]
+__all__ = ["FRAME_COUNT", "OUTLINE", "FrameRules", "Trace", "read_outline", "read_trace"]
 
 FRAME_COUNT = 5
 """Frames nearest the raise that tell one failure from another."""
@@ -59,6 +59,27 @@ class _Frame(NamedTuple):
     is_ours: bool
 
 
+class FrameRules(NamedTuple):
+    """A user's own word on frames: patterns that are searched for."""
+
+    ours: tuple[re.Pattern[str], ...] = ()  # in the path or class
+    library: tuple[re.Pattern[str], ...] = ()  # in the path or class
+    ignored: tuple[re.Pattern[str], ...] = ()  # in `path:function` or `class:function`
+
+    def apply(self, frames: Sequence[_Frame]) -> list[_Frame]:
+        """The frames that count, with the user's mind on whose they are."""
+        return [
+            frame._replace(is_ours=self._is_ours(frame))
+            for frame in frames
+            if not any(p.search(f"{frame.place}:{frame.function}") for p in self.ignored)
+        ]
+
+    def _is_ours(self, frame: _Frame) -> bool:
+        if any(pattern.search(frame.place) for pattern in self.ours):
+            return True
+        return frame.is_ours and not any(p.search(frame.place) for p in self.library)
+
+
 class _Link(NamedTuple):
     """One exception of a chain; its frames nearest the raise first."""
 
@@ -71,12 +92,14 @@ def read_trace(stack_trace: str) -> Trace:
     return read_outline(_OUTLINE.findall(stack_trace))
 
 
-def read_outline(lines: Sequence[str]) -> Trace:
+def read_outline(lines: Sequence[str], rules: FrameRules | None = None) -> Trace:
     """Chain and frames of the lines that `OUTLINE` found, in their order."""
     lines = [line.strip(" \t\r|+") for line in lines]
     is_python = any(line.startswith(('File "', "Traceback", "Exception Group T")) for line in lines)
     links = _python_links(lines) if is_python else _call_links(lines)
     chain = dict.fromkeys(link.name.rpartition(".")[2] for link in links if link.name)
+    if rules:
+        links = [_Link(link.name, rules.apply(link.frames)) for link in links]
     return Trace(tuple(chain), _frames(links))
 
 
@@ -154,7 +177,8 @@ def _frames(links: Sequence[_Link]) -> tuple[str, ...]:
     nearest = stacks[0][: FRAME_COUNT - len(raised_at)] + raised_at
     rest = [frame for stack in stacks for frame in stack]
     chosen = list(dict.fromkeys(nearest + rest))[:FRAME_COUNT]
-    folders = [_parts(frame.place)[:-1] for frame in chosen]
+    own = [frame.place for frame in chosen if not _LIBRARY_ROOT.match(frame.place)]
+    folders = [_parts(place)[:-1] for place in own]
     shared = len(_common_prefix(folders))
     modules = (f"{_module(frame, shared)}:{frame.function}" for frame in chosen)
     return tuple(dict.fromkeys(modules))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pipelines.deadletter.case_events import CaseEvent, decode_case_event
 from pipelines.deadletter.decode import decode
 from pipelines.deadletter.frames import case_event_frame, dead_letter_frame
+from pipelines.deadletter.grouping import GroupingRules
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.record import DeadLetter
 from pipelines.deadletter.redaction import Redactor
@@ -19,6 +20,7 @@ def build_batch(
     stream: str,
     subjects: Subjects,
     redactor: Redactor,
+    grouping: GroupingRules | None = None,
 ) -> Batch:
     """The batch of these messages, which are in log order and not empty."""
     letters: list[DeadLetter] = []
@@ -36,7 +38,7 @@ def build_batch(
         last_sequence=last.sequence,
         letters=letters,
         events=events,
-        letter_frame=dead_letter_frame(letters, redactor),
+        letter_frame=dead_letter_frame(letters, redactor, grouping),
         event_frame=case_event_frame(events, redactor),
         last_timestamp_ns=last.timestamp_ns,
     )

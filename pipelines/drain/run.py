@@ -17,7 +17,6 @@ from nats.aio.client import Client
 from psycopg import Connection
 
 from pipelines.deadletter.message import LogMessage
-from pipelines.deadletter.redaction import RedactionRules, Redactor
 from pipelines.drain.batch import build_batch
 from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gap_before, holes, remember_gap
 from pipelines.drain.lock import alone
@@ -148,7 +147,8 @@ async def _copy(
             )
         )
 
-    redactor = _redactor(settings)
+    rules = settings.rules
+    redactor = settings.redactor(rules)
     first = sinks.watermark
     done = max(first, state.first_sequence - 1)
     reading = read_next()
@@ -162,6 +162,7 @@ async def _copy(
                 stream=state.stream,
                 subjects=settings.subjects,
                 redactor=redactor,
+                grouping=rules.grouping,
             )
             for before, after in holes(messages, done) if not state.is_shared else ():
                 # Deleted by a person, or dropped by a limit since this drain began?
@@ -307,8 +308,3 @@ async def _sample_totals(client: Client, connection: Connection[Any], settings: 
     epoch = epoch_id(stream, info.created, 0)
     table = Lake(settings.lake).table("service_totals")
     await asyncio.to_thread(store_totals, totals, epoch, table, connection)
-
-
-def _redactor(settings: Settings) -> Redactor:
-    key = settings.redaction_key
-    return Redactor(RedactionRules(), key.get_secret_value().encode() if key else None)

@@ -33,8 +33,8 @@ _COPIED = {
     "published_at": "timestamptz", "original_stream": "varchar", "original_sequence": "int8",
     "consumer_service": "varchar", "consumer_name": "varchar", "handler": "varchar",
     "attempts": "jsonb", "group_id": "varchar", "parent_id": "varchar",
-    "fingerprint_version": "int2", "payload_encoding": "varchar", "parse_error": "text",
-    "clamped": "text",
+    "fingerprint_version": "int2", "fingerprint_rules": "varchar", "payload_encoding": "varchar",
+    "parse_error": "text", "clamped": "text",
 }  # fmt: skip
 _JSON = [list(_COPIED).index(name) for name in JSON_COLUMNS]
 # Columns that the fold decides.

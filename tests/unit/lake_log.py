@@ -28,6 +28,7 @@ _DEAD_LETTERS = {
     **_columns(DeadLetter),
     **dict.fromkeys(FINGERPRINT_COLUMNS, "VARCHAR"),
     "fingerprint_version": "INTEGER",
+    "fingerprint_rules": "VARCHAR",
     "dlq_date": "DATE",
 }
 _CASE_EVENTS = {**_columns(CaseEvent), "dlq_date": "DATE"}

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from pipelines.deadletter.fingerprint import (
     FINGERPRINT_VERSION,
-    Rule,
     add_fingerprint,
     fingerprint,
 )
@@ -275,20 +274,6 @@ def test_parent_is_the_place_with_a_trace_and_the_type_without():
     assert (bare.error_class, bare.frames) == ("B", ())
 
 
-def test_first_matching_rule_decides():
-    rules = (
-        Rule(name="nothing"),
-        Rule(name="weather is down", error_type="Connection", error_message="host='weather'"),
-        Rule(name="network", error_type="Connection"),
-    )
-    weather = fingerprint("ConnectionError", REFUSED, TRACE, rules)
-    network = fingerprint("ConnectionError", "x", None, rules)
-    assert (weather.template, network.template) == ("weather is down", "network")
-    assert weather.group_id != network.group_id
-    assert weather == fingerprint("ConnectionError", REFUSED, TRACE, rules[1:2])
-    assert fingerprint("KeyError", REFUSED, TRACE, rules) == fingerprint("KeyError", REFUSED, TRACE)
-
-
 # Columns
 
 _fragments = st.sampled_from(
@@ -312,7 +297,6 @@ texts = st.lists(_fragments | st.text(max_size=4), max_size=12).map(" ".join)
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(texts, texts, st.none() | texts), min_size=1, max_size=12))
 def test_columns_and_scalars_agree(rows):
-    rules = (Rule(name="seventeen", error_message="17"),)
     frame = pl.DataFrame(
         [(*row, i) for i, row in enumerate(rows * 2)],
         schema={
@@ -323,18 +307,18 @@ def test_columns_and_scalars_agree(rows):
         },
         orient="row",
     )
-    for some in ((), rules):
-        added = add_fingerprint(frame, some)
-        assert added.select(frame.columns).equals(frame)
-        assert list(FINGERPRINT_COLUMNS) == added.columns[4:]
-        for row in added.iter_rows(named=True):
-            f = fingerprint(row["error_type"], row["error_message"], row["stack_trace"], some)
-            assert f.group_id == row["group_id"]
-            assert f.parent_id == row["parent_id"]
-            assert f.error_class == row["error_class"]
-            assert f.template == row["template"]
-            assert " < ".join(f.frames) == row["frames"]
-            assert row["fingerprint_version"] == FINGERPRINT_VERSION
+    added = add_fingerprint(frame)
+    assert added.select(frame.columns).equals(frame)
+    assert list(FINGERPRINT_COLUMNS) == added.columns[4:]
+    for row in added.iter_rows(named=True):
+        f = fingerprint(row["error_type"], row["error_message"], row["stack_trace"])
+        assert f.group_id == row["group_id"]
+        assert f.parent_id == row["parent_id"]
+        assert f.error_class == row["error_class"]
+        assert f.template == row["template"]
+        assert " < ".join(f.frames) == row["frames"]
+        assert row["fingerprint_version"] == FINGERPRINT_VERSION
+        assert row["fingerprint_rules"] is None
 
 
 def test_an_empty_batch_gets_the_columns():

@@ -305,16 +305,18 @@ def test_rules_come_from_json():
     assert msgspec.json.decode(text, type=RedactionRules) == RULES
 
 
-@pytest.mark.parametrize("patterns", [{"plot": "("}, {"My plot": "x"}, {"": "x"}])
+@pytest.mark.parametrize(
+    "patterns", [{"plot": "("}, {"My plot": "x"}, {"": "x"}, {"plot": "x*"}, {"plot": "(?<=x)y"}]
+)
 def test_a_rule_that_can_not_work_is_refused(patterns):
     with pytest.raises(ValueError, match="pattern"):
         Redactor(RedactionRules(patterns=patterns))
 
 
 @pytest.mark.parametrize(
-    "pattern", ["^PLOT-[0-9]+$", "(?<=is )PLOT-[0-9]+|^PLOT-1$", r"\bPLOT-\d+"]
+    "pattern", ["^PLOT-[0-9]+$", r"\APLOT-1\b", r"\bPLOT-\d+", r"(?i)plot-[^^$0]", "PLOT-1(?:$|x)"]
 )
-def test_patterns_of_any_syntax_work_on_columns(pattern):
+def test_anchored_patterns_are_found_by_column_too(pattern):
     redactor = Redactor(RedactionRules(patterns={"plot": pattern}))
     frame = pl.DataFrame(
         {"original_data": ['{"a": "PLOT-1"}', "{}"], "error_message": ["PLOT-1", "x"]}
