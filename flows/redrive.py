@@ -17,8 +17,9 @@ from pipelines.settings import load_settings
 async def redrive_transient() -> State:
     """Publish failures that may pass by themselves again, to the consumer that failed.
 
-    Takes the error types of DLQ_TRANSIENT_ERROR_TYPES (TimeoutError and ConnectionError). Each
-    group ramps 1, 10, all, and stops where nothing succeeds.
+    Takes the error types of DLQ_TRANSIENT_ERROR_TYPES (TimeoutError and ConnectionError), and
+    whatever a monitor asked for once it is due. Each group ramps 1, 10, all, and stops where
+    nothing succeeds.
     """
     settings = load_settings()
     report = await redrive(

@@ -157,8 +157,8 @@ def _one_redriver(connection: Connection[Any]) -> Iterator[None]:
 
 
 def transient_selection(settings: Settings) -> Selection:
-    """What the scheduled redrive takes."""
-    return Selection(error_types=tuple(settings.transient_error_types))
+    """What the scheduled redrive takes: transient failures, and those asked for and due."""
+    return Selection(error_types=tuple(settings.transient_error_types), due_at=datetime.now(UTC))
 
 
 def query(settings: Settings, statement: str) -> pl.DataFrame:

@@ -14,7 +14,10 @@ from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.record import LONG_TEXT_LIMIT
 from pipelines.deadletter.sanitize import clean_text, dump_json, parse_json, parse_time, raw_data
 
-REDRIVE_KINDS = ("published", "succeeded", "unroutable", "refused", "expired", "outcome_unknown")
+REDRIVE_KINDS = (
+    *("requested", "published"),
+    *("succeeded", "unroutable", "refused", "expired", "outcome_unknown"),
+)
 TRIAGE_KINDS = ("resolved", "discarded", "parked", "unparked", "alerted")
 KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for kind in TRIAGE_KINDS}
 
@@ -39,6 +42,7 @@ class CaseEvent(msgspec.Struct, kw_only=True, gc=False):
     consumer: str | None = None  # <stream>/<durable> that a redrive is addressed to, or answers
     actor: str | None = None
     reason: str | None = None
+    not_before: datetime | None = None  # of redrive.requested: when it is due; None is at once
     at: datetime
     body: str  # the whole JSON object
     parse_error: str | None = None
@@ -65,12 +69,13 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
         attempt = value.get("attempt")
         if type(attempt) is int and 0 < attempt < _MOST_ATTEMPTS:
             fields["attempt"] = attempt
-    at = message.published_at
-    if isinstance(value, dict) and "at" in value:
-        try:
-            at = parse_time(str(value["at"]))
-        except ValueError:
-            problems.append("at is no time between 1970 and 2200")
+    fields["at"] = message.published_at
+    for name in ("at", "not_before"):
+        if isinstance(value, dict) and name in value:
+            try:
+                fields[name] = parse_time(str(value[name]))
+            except ValueError:
+                problems.append(f"{name} is no time between 1970 and 2200")
     if kind not in KINDS:
         problems.append(f"unknown subject {message.subject[:100]}")
     failure = fields.get("failure_id")
@@ -88,7 +93,6 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
         published_at=message.published_at,
         subject=clean_text(message.subject),
         kind=clean_text(kind)[:_TEXT_LIMIT],
-        at=at,
         body=body,
         parse_error=clean_text("; ".join(problems)) or None,
         **fields,

@@ -3,6 +3,7 @@
 A case is one root failure, one live row of `failed_events`. The drain folds dead letters and case
 events in log order with `apply_dead_letter` and `apply_event`; nothing else changes a status.
 
+    pending ──requested──▶ pending, to be redriven when due
     pending ──published──▶ retried ──succeeded──▶ resolved
        ▲                      │
        └──── failed again ────┘── at the cap, unroutable, refused, expired ──▶ parked
@@ -11,6 +12,7 @@ events in log order with `apply_dead_letter` and `apply_event`; nothing else cha
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from pipelines.deadletter.case_events import CaseEvent
 from pipelines.deadletter.ids import consumer_address
@@ -36,6 +38,7 @@ class Case:
     discarded_at: datetime | None = None
     alert_sent: bool = False
     alert_sent_at: datetime | None = None
+    redrive_not_before: datetime | None = None  # when a redrive that was asked for is due
 
 
 def case_of(letter: DeadLetter) -> Case:
@@ -87,9 +90,14 @@ def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int, cap: int) ->
         if not is_answer(case, event):
             return case
         cause = f"{case.trigger or 'automatic'}_redrive"
-        return replace(case, status="resolved", resolved_at=event.at, resolution_cause=cause)
+        return _closed(case, status="resolved", resolved_at=event.at, resolution_cause=cause)
     if attempt <= case.redrive_count:
         return case  # said again, or late: that attempt has ended, and another may be out
+    if kind == "requested":
+        if case.status != "pending":
+            return case  # one is out, or a person keeps it
+        return replace(case, redrive_not_before=event.not_before or event.at)
+    case = replace(case, redrive_not_before=None)  # what was asked for has come
     if kind == "published":
         if case.status == "retried":
             return case
@@ -105,7 +113,7 @@ def _triage(case: Case, event: CaseEvent, kind: str) -> Case:
     if case.status in CLOSED:
         return case
     if kind == "resolved":
-        return replace(
+        return _closed(
             case,
             status="resolved",
             resolved_at=event.at,
@@ -113,7 +121,7 @@ def _triage(case: Case, event: CaseEvent, kind: str) -> Case:
             resolution_notes=event.reason,
         )
     if kind == "discarded":
-        return replace(
+        return _closed(
             case, status="discarded", discarded_at=event.at, resolution_notes=event.reason
         )
     if kind == "parked" and case.status != "parked":
@@ -123,6 +131,10 @@ def _triage(case: Case, event: CaseEvent, kind: str) -> Case:
     return case
 
 
+def _closed(case: Case, **changes: Any) -> Case:
+    return replace(case, redrive_not_before=None, **changes)
+
+
 def _ended_without_success(case: Case, attempt: int, cap: int) -> Case:
-    is_parked = case.status == "parked" or attempt >= cap
-    return replace(case, status="parked" if is_parked else "pending", redrive_count=attempt)
+    status = "parked" if case.status == "parked" or attempt >= cap else "pending"
+    return replace(case, status=status, redrive_count=attempt, redrive_not_before=None)

@@ -42,6 +42,7 @@ def encode_case_event(
     attempt: int | None = None,
     trigger: str | None = None,
     consumer: str | None = None,
+    not_before: datetime | None = None,
 ) -> bytes:
     """The body of a case event; absent values are left out."""
     value = {
@@ -54,5 +55,6 @@ def encode_case_event(
         "attempt": attempt,
         "trigger": trigger,
         "consumer": consumer,
+        "not_before": not_before.isoformat() if not_before else None,
     }
     return dump_json({name: item for name, item in value.items() if item is not None}).encode()

@@ -1,8 +1,8 @@
 """Any bytes on a dead-letter subject, read as far as they go: tolerant, and in plain Python.
 
 What services import reads dead letters with this; the drain does where its typed decoder refuses
-(`decode`). So both see the same fields and the same identity in a message, unless its body is no
-UTF-8 or nested too deeply: there only the typed decoder can look past it.
+(`decode`). So both see the same fields and the same identity in a message, unless it is no UTF-8
+somewhere, or nested too deeply: only the typed decoder looks past the place.
 """
 
 from datetime import datetime

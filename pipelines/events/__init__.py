@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from pipelines.events.analysis_event import AnalysisEvent
     from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
     from pipelines.events.consumer import NATSConsumer, start_consumer
+    from pipelines.events.dlq_event import DLQEvent
+    from pipelines.events.monitor import DLQConsumer, default_dlq_handler, start_dlq_consumer
     from pipelines.events.publisher import NATSConfig, NATSPublisher
     from pipelines.events.shared_publisher import (
         get_publisher,
         publish_analysis_completed,
         publish_analysis_completed_sync,
     )
+    from pipelines.events.triage import DLQAction, DLQConsumerConfig
 else:
     __getattr__ = lazy_getattr(
         __name__,
@@ -26,12 +29,15 @@ else:
             "analysis_event": ["AnalysisEvent"],
             "config": ["ConsumerContext", "NATSConsumerConfig", "ProcessingResult"],
             "consumer": ["NATSConsumer", "start_consumer"],
+            "dlq_event": ["DLQEvent"],
+            "monitor": ["DLQConsumer", "default_dlq_handler", "start_dlq_consumer"],
             "publisher": ["NATSConfig", "NATSPublisher"],
             "shared_publisher": [
                 "get_publisher",
                 "publish_analysis_completed",
                 "publish_analysis_completed_sync",
             ],
+            "triage": ["DLQAction", "DLQConsumerConfig"],
         },
     )
 
@@ -55,13 +61,19 @@ __all__ = [
     "NATS_PUBLISHER_AVAILABLE",
     "AnalysisEvent",
     "ConsumerContext",
+    "DLQAction",
+    "DLQConsumer",
+    "DLQConsumerConfig",
+    "DLQEvent",
     "NATSConfig",
     "NATSConsumer",
     "NATSConsumerConfig",
     "NATSPublisher",
     "ProcessingResult",
+    "default_dlq_handler",
     "get_publisher",
     "publish_analysis_completed",
     "publish_analysis_completed_sync",
     "start_consumer",
+    "start_dlq_consumer",
 ]

@@ -35,9 +35,7 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
     subjects = names.subjects
     return {
         "events": await ensure_event_stream(js, names),
-        "dead_letters": await _ensure(
-            js, names.dead_letters, subjects.log, max_age=30 * DAY, is_log=True
-        ),
+        "dead_letters": await ensure_log_stream(js, names),
         "totals": await _ensure(js, names.totals, (subjects.totals,), max_age=7 * DAY),
     }
 
@@ -45,6 +43,12 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
 async def ensure_event_stream(js: JetStreamContext, names: StreamNames) -> str:
     """Make the stream of events if it is missing; see `ensure_streams`."""
     return await _ensure(js, names.events, names.subjects.events, max_age=7 * DAY)
+
+
+async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the dead-letter stream if it is missing; see `ensure_streams`."""
+    subjects = names.subjects.log
+    return await _ensure(js, names.dead_letters, subjects, max_age=30 * DAY, is_log=True)
 
 
 async def find_stream(js: JetStreamContext, subject: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from psycopg import Connection
@@ -14,7 +15,11 @@ from pipelines.errors import RedriveError
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to redrive: every condition that is given must hold."""
+    """What to redrive: every condition that is given must hold.
+
+    With `due_at` it is what a schedule takes: also the failures whose redrive was asked for and is
+    due then, whatever else they are, and none whose redrive was asked for a later time.
+    """
 
     failure_ids: tuple[str, ...] = ()
     group_id: str | None = None
@@ -22,10 +27,12 @@ class Selection:
     service: str | None = None
     tenant_id: str | None = None
     limit: int = 10_000
+    due_at: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The conditions that were given."""
         values = {name: getattr(self, name) for name in self.__slots__}
+        values["due_at"] = self.due_at and self.due_at.isoformat()
         return {name: value for name, value in values.items() if value}
 
 
@@ -139,4 +146,8 @@ def _conditions(selection: Selection) -> tuple[str, list[Any]]:
         raise RedriveError(
             "Say what to redrive: failure ids, --group, --type, --service or --tenant."
         )
-    return " AND ".join(conditions), values
+    condition = " AND ".join(conditions)
+    if selection.due_at is not None:
+        condition = f"(redrive_not_before <= %s OR redrive_not_before IS NULL AND {condition})"
+        values.insert(0, selection.due_at)
+    return condition, values

@@ -42,6 +42,7 @@ _FOLDED = {
     "status": "varchar", "redrive_count": "int4", "redrive_trigger": "varchar",
     "resolved_at": "timestamptz", "resolution_cause": "varchar", "resolution_notes": "text",
     "discarded_at": "timestamptz", "alert_sent": "bool", "alert_sent_at": "timestamptz",
+    "redrive_not_before": "timestamptz",
 }  # fmt: skip
 _COLUMNS = _COPIED | {"root_failure_id": "uuid", "seen_count": "int4"} | _FOLDED
 
@@ -129,7 +130,8 @@ class FailedEvents:
         cursor = self._connection.execute(
             "SELECT id::text, status, original_stream, consumer_name, redrive_count,"
             " redrive_trigger, resolved_at, resolution_cause, resolution_notes, discarded_at,"
-            " alert_sent, alert_sent_at FROM failed_events WHERE id = ANY(%s::uuid[])",
+            " alert_sent, alert_sent_at, redrive_not_before"
+            " FROM failed_events WHERE id = ANY(%s::uuid[])",
             [list(ids)],
         )
         return {
@@ -246,7 +248,7 @@ class _Fold:
             return
         self._put(apply_event(case, event, self._cap))
         topic, kind = event.kind.split(".")
-        if topic != "redrive" or kind == "published":
+        if topic != "redrive" or kind in ("requested", "published"):
             return
         if kind == "succeeded" and not is_answer(case, event):
             return
@@ -273,6 +275,7 @@ def _folded(case: Case) -> list[Any]:
         case.discarded_at,
         case.alert_sent,
         case.alert_sent_at,
+        case.redrive_not_before,
     ]
 
 

@@ -158,6 +158,7 @@ class LakeTable:
                 self._table,
                 frame.to_arrow(),
                 mode="append",
+                schema_mode="merge",  # a table that an older version made lacks columns
                 writer_properties=self._writer_properties(),
                 commit_properties=CommitProperties(
                     app_transactions=[

@@ -78,16 +78,20 @@ def write_views_file(lake: Lake, statements: list[str]) -> Path | None:
 def _select(lake: Lake, name: str) -> str:
     layout = LAYOUTS[name]
     files = lake.files(name)
+    empty = ", ".join(
+        f'NULL::{_TYPES[type(dtype)]} AS "{column}"' for column, dtype in layout.schema.items()
+    )
     if not files:
-        columns = ", ".join(
-            f'NULL::{_TYPES[type(dtype)]} AS "{column}"' for column, dtype in layout.schema.items()
-        )
-        return f"SELECT {columns} WHERE false"
+        return f"SELECT {empty} WHERE false"
     # dlq_date is in the folders' names, not in the files.
     partitioned = ", hive_partitioning = true, hive_types = {'dlq_date': DATE}"
     options = "union_by_name = true" + (partitioned if layout.partition_by else "")
     columns = ", ".join(f'"{column}"' for column in layout.schema)  # `at` is a keyword
-    return f"SELECT {columns} FROM read_parquet([{', '.join(map(_quoted, files))}], {options})"  # noqa: S608
+    # Files that an older version wrote lack columns: no row has them all.
+    return (
+        f"SELECT {columns} FROM (SELECT {empty} WHERE false UNION ALL BY NAME"  # noqa: S608
+        f" SELECT * FROM read_parquet([{', '.join(map(_quoted, files))}], {options}))"
+    )
 
 
 def _quoted(text: str) -> str:

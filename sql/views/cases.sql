@@ -6,6 +6,7 @@
 --   opened_at      when it became a dead letter (dlq_timestamp), UTC
 --   status         pending | retried | parked | resolved | discarded
 --   redrive_count  redrives that ended without success
+--   not_before     when a redrive that was asked for is due, null where none was
 --   closed_at      when it was resolved or discarded, null while open
 --   cause          open | automatic_redrive | manual_redrive | manual | discarded
 --   log_position   place in the whole log, see `epochs`
@@ -88,6 +89,7 @@ steps AS (
         l.kind,
         l.attempt,
         l.trigger,
+        l.not_before,
         ROW_NUMBER() OVER (PARTITION BY c.failure_id ORDER BY l.log_position) AS step
     FROM lineage AS c
     INNER JOIN case_log AS l
@@ -99,6 +101,7 @@ steps AS (
         c.is_case
         AND (
             l.kind IN (
+                'redrive.requested',
                 'redrive.published',
                 'redrive.unroutable',
                 'redrive.refused',
@@ -120,7 +123,8 @@ fold AS (
         CAST(0 AS BIGINT) AS step,
         CAST('pending' AS VARCHAR) AS status,
         CAST(0 AS INTEGER) AS redrive_count,
-        CAST('automatic' AS VARCHAR) AS trigger
+        CAST('automatic' AS VARCHAR) AS trigger,
+        CAST(NULL AS TIMESTAMPTZ) AS not_before
     FROM steps
     WHERE step = 1
 
@@ -142,7 +146,12 @@ fold AS (
             WHEN is_failed OR is_hopeless THEN attempt
             ELSE redrive_count
         END AS redrive_count,
-        CASE WHEN is_published THEN said_trigger ELSE trigger END AS trigger
+        CASE WHEN is_published THEN said_trigger ELSE trigger END AS trigger,
+        CASE
+            WHEN is_requested THEN said_not_before
+            WHEN is_published OR is_failed OR is_hopeless THEN NULL
+            ELSE not_before
+        END AS not_before
     FROM (
         SELECT
             f.failure_id,
@@ -152,9 +161,14 @@ fold AS (
             f.status,
             f.redrive_count,
             f.trigger,
+            f.not_before,
+            s.not_before AS said_not_before,
             r.redrive_cap,
             COALESCE(NULLIF(s.trigger, ''), 'automatic') AS said_trigger,
             -- An attempt that has ended is ended: what is said of it again, or late, is passed over.
+            s.attempt > f.redrive_count
+            AND s.kind = 'redrive.requested'
+            AND f.status = 'pending' AS is_requested,
             s.attempt > f.redrive_count
             AND s.kind = 'redrive.published'
             AND f.status <> 'retried' AS is_published,
@@ -170,7 +184,7 @@ fold AS (
 ),
 
 outcomes AS (
-    SELECT f.failure_id, f.status, f.redrive_count, f.trigger
+    SELECT f.failure_id, f.status, f.redrive_count, f.trigger, f.not_before
     FROM fold AS f
     INNER JOIN (SELECT failure_id, MAX(step) AS step FROM steps GROUP BY failure_id) AS last
         ON last.failure_id = f.failure_id AND last.step = f.step
@@ -194,6 +208,7 @@ SELECT
         ELSE COALESCE(o.status, 'pending')
     END AS status,
     COALESCE(o.redrive_count, 0) AS redrive_count,
+    CASE WHEN c.kind IS NULL THEN o.not_before END AS not_before,
     c.happened_at AS closed_at,
     CASE
         WHEN c.kind IS NULL THEN 'open'

@@ -38,6 +38,7 @@ WITH ordered AS (
     WHERE
         l.attempt > 0
         AND l.kind LIKE 'redrive.%'
+        AND l.kind <> 'redrive.requested'
         AND (
             l.kind NOT IN ('redrive.succeeded', 'redrive.failed_again')
             OR f.consumer_address IS NULL

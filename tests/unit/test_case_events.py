@@ -2,7 +2,7 @@
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -177,3 +177,19 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 @settings(max_examples=200, deadline=None)
 def test_any_bytes_become_one_storable_event(data: bytes, subject: str) -> None:
     assert_storable(read(data, subject))
+
+
+def test_a_request_says_when_it_is_due() -> None:
+    body = encode_case_event(
+        failure_id=ROOT,
+        redrive_id=ids.redrive_id(ROOT, 1),
+        attempt=1,
+        at=AT,
+        actor="monitor",
+        not_before=AT + timedelta(hours=24),
+    )
+    event = read(body, Subjects().redrive("requested"))
+    assert (event.kind, event.not_before) == ("redrive.requested", AT + timedelta(hours=24))
+    assert event.parse_error is None
+    broken = json.loads(body) | {"not_before": "tomorrow"}
+    assert "not_before is no time" in str(read(broken, Subjects().redrive("requested")).parse_error)

@@ -57,6 +57,7 @@ def test_a_dead_letter_opens_a_pending_case(log: Log) -> None:
         "published_at": before(days=2) + timedelta(seconds=1),
         "status": "pending",
         "redrive_count": 0,
+        "not_before": None,
         "closed_at": None,
         "cause": "open",
         "dlq_sequence": 1,

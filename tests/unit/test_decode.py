@@ -28,6 +28,7 @@ from pipelines.deadletter import ids, reading
 from pipelines.deadletter.decode import _Canonical, decode
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT, TEXT_LIMITS, DeadLetter
+from pipelines.events import DLQEvent
 from pipelines.events.failure import parse_body
 
 OWN_ID = ids.dead_letter_id(STREAM, SEQUENCE, PUBLISHED_NS)
@@ -554,9 +555,19 @@ JSON_VALUES = st.recursive(
 SUBJECTS = st.sampled_from(["sahool.dlq.x", "sahool.dlq.field.created", "sahool.dlq.é\ufffd"])
 
 
+def assert_a_monitor_sees_the_same(event: DLQEvent, letter: DeadLetter) -> None:
+    names = ("failure_id", "root_failure_id", "redrive_attempt", "event_id", "retry_count")
+    names += ("first_attempt_at", "dlq_timestamp", "published_at", "subject")
+    assert [getattr(event, n) for n in names] == [getattr(letter, n) for n in names]
+
+
 def assert_one_row(data: bytes, subject: str) -> None:
-    letter = decode(LogMessage(subject, SEQUENCE, PUBLISHED_NS, data), "e", STREAM)
+    message = LogMessage(subject, SEQUENCE, PUBLISHED_NS, data)
+    letter = decode(message, "e", STREAM)
     assert_storable(letter)
+    event = DLQEvent.read(message, STREAM)
+    if not (event.parse_error or "").startswith("not JSON"):
+        assert_a_monitor_sees_the_same(event, letter)
     assert letter.envelope in ("canonical", "metadata", "other")
     assert letter.parse_error or letter.envelope != "other"
 

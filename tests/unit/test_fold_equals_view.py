@@ -5,7 +5,7 @@ runs in DuckDB over the same messages.
 """
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -23,6 +23,7 @@ NAMES = st.sampled_from("abcde")
 ROOTS = st.sampled_from("abc")
 ATTEMPTS = st.sampled_from([1, 1, 1, 2, 2, 3, 4])
 CONSUMERS = st.sampled_from(["ndvi", "ndvi", "ndvi", "ndvi", "other", None])
+DUE = st.sampled_from([None, before(days=1), before(days=-1)])
 TRIGGERS = st.sampled_from(["automatic", "manual", None])
 
 
@@ -37,6 +38,7 @@ class Message:
     trigger: str | None = None
     consumer: str | None = "ndvi"
     parse_error: str | None = None
+    not_before: datetime | None = None
 
 
 def letter(name: str, root: str | None = None, **changes: Any) -> Message:
@@ -53,6 +55,7 @@ OUTCOMES = st.builds(
     trigger=TRIGGERS,
     consumer=CONSUMERS,
     parse_error=st.sampled_from([None] * 9 + ["it can not be read"]),
+    not_before=DUE,
 )
 DECISIONS = st.builds(
     Message,
@@ -69,6 +72,9 @@ def stories(draw: st.DrawFn) -> list[Message]:
     consumer = draw(CONSUMERS)
     messages = [letter(root, consumer=consumer)]
     for attempt in range(1, draw(st.integers(1, 4)) + 1):
+        if draw(st.booleans()):
+            asked = Message(root, kind="redrive.requested", attempt=attempt)
+            messages.append(replace(asked, not_before=draw(DUE)))
         out = Message(root, kind="redrive.published", attempt=attempt, consumer=consumer)
         messages.append(replace(out, trigger=draw(TRIGGERS)))
         end = draw(st.sampled_from(["failed_again", *sorted(KINDS)]))
@@ -116,6 +122,7 @@ def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
                     at=at,
                     body="{}",
                     parse_error=message.parse_error,
+                    not_before=message.not_before,
                 )
             )
         else:
@@ -159,6 +166,7 @@ def by_fold(log: list[Message], cap: int, batch_size: int) -> dict[str, tuple[An
         key: (
             case.status,
             case.redrive_count,
+            case.redrive_not_before,
             case.resolved_at or case.discarded_at,
             "discarded" if case.status == "discarded" else case.resolution_cause or "open",
         )
@@ -178,6 +186,7 @@ def by_view(log: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
                 trigger=message.trigger,
                 consumer=consumer_address("SAHOOL_EVENTS", message.consumer),
                 parse_error=message.parse_error,
+                not_before=message.not_before,
             )
         else:
             lake.dead_letter(
@@ -187,7 +196,9 @@ def by_view(log: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
                 consumer_name=message.consumer,
             )
     create_views(lake.connection, redrive_cap=cap)
-    rows = lake.rows("SELECT failure_id, status, redrive_count, closed_at, cause FROM cases")
+    rows = lake.rows(
+        "SELECT failure_id, status, redrive_count, not_before, closed_at, cause FROM cases"
+    )
     assert len({row["failure_id"] for row in rows}) == len(rows)
     return {row.pop("failure_id"): tuple(row.values()) for row in rows}
 
@@ -262,18 +273,20 @@ def test_a_message_told_twice_in_a_row_makes_no_difference(
 
 
 def _without_times(rows: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    return {key: (status, count, cause) for key, (status, count, _, cause) in rows.items()}
+    return {key: (status, count, cause) for key, (status, count, *_, cause) in rows.items()}
 
 
 def test_the_generated_logs_reach_every_status_and_cause() -> None:
     """So that the properties above are not about empty logs."""
     seen: set[tuple[str, str]] = set()
+    due: set[bool] = set()
 
     @given(log=logs(), cap=st.sampled_from([1, 2, 3]))
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
     def collect(log: list[Message], cap: int) -> None:
         rows = folded(log, cap, 1_000).values()
         seen.update((case.status, case.resolution_cause or "") for case in rows)
+        due.update(case.redrive_not_before is not None for case in rows)
 
     collect()
     assert {status for status, _ in seen} == {
@@ -281,3 +294,4 @@ def test_the_generated_logs_reach_every_status_and_cause() -> None:
     }
     causes = {cause for status, cause in seen if status == "resolved"}
     assert causes == {"automatic_redrive", "manual_redrive", "manual"}
+    assert due == {True, False}

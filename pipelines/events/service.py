@@ -1,0 +1,112 @@
+"""What every long-running service of this library does: connect, stay connected, end in order."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+import nats.errors
+from nats.aio.client import Client
+
+from pipelines.errors import ServerUnavailableError
+from pipelines.events.intake import Intake
+from pipelines.jetstream.connection import connect_service
+
+logger = logging.getLogger(__name__)
+
+
+class ConnectionSettings(Protocol):
+    """The settings that a connection needs, whatever else is configured with them."""
+
+    @property
+    def servers(self) -> Sequence[str]: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def user_credentials(self) -> str | None: ...
+    @property
+    def connect_timeout_seconds(self) -> float: ...
+    @property
+    def reconnect_time_wait(self) -> float: ...
+    @property
+    def max_reconnect_attempts(self) -> int: ...
+
+
+class Service:
+    """A connection, and the intakes that work on it until `close`."""
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        self._settings = settings
+        self._connection: Client | None = None
+        self._intakes: list[Intake] = []
+        self._closing = asyncio.Event()
+        self._background: asyncio.Task[None] | None = None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection to NATS is up."""
+        return self._connection is not None and self._connection.is_connected
+
+    async def connect(self) -> bool:
+        """Connect to NATS; False, with the reason logged, where no server answers."""
+        settings = self._settings
+        try:
+            self._connection = await connect_service(
+                settings.servers,
+                name=settings.name,
+                user_credentials=settings.user_credentials,
+                timeout_seconds=settings.connect_timeout_seconds,
+                reconnect_time_wait=settings.reconnect_time_wait,
+                max_reconnect_attempts=settings.max_reconnect_attempts,
+            )
+        except ServerUnavailableError as error:
+            logger.error("%s", error)
+            return False
+        return True
+
+    async def start(self) -> None:
+        """Work until `close` is called or the task is cancelled."""
+        if not self._intakes:
+            raise RuntimeError("Nothing to consume: await subscribe(handler) first.")
+        async with asyncio.TaskGroup() as group:
+            runs = [group.create_task(intake.run()) for intake in self._intakes]
+            stay = group.create_task(self._stay_connected())
+            await asyncio.wait(runs)
+            stay.cancel()
+
+    def start_in_background(self) -> None:
+        """Run `start` as a task of the running loop, until `close`."""
+        self._background = asyncio.create_task(self.start())
+        self._background.add_done_callback(_log_failure)
+
+    async def close(self) -> None:
+        """Take nothing more, let running handlers finish, then disconnect."""
+        self._closing.set()
+        if self._background is not None:
+            await asyncio.wait({self._background})
+        await asyncio.gather(*(intake.stopped.wait() for intake in self._intakes))
+        connection = self._connection
+        if connection is None or connection.is_closed:
+            return
+        with contextlib.suppress(nats.errors.Error, TimeoutError):
+            await connection.drain()
+        if not connection.is_closed:
+            await connection.close()
+
+    async def _stay_connected(self) -> None:
+        """Connect anew where nats-py gave up: it does on most errors that a server sends."""
+        while True:
+            await asyncio.sleep(self._settings.reconnect_time_wait or 0.1)
+            if self._connection is not None and self._connection.is_closed:
+                logger.error(
+                    "The connection was ended (%s): connecting", self._connection.last_error
+                )
+                if await self.connect():
+                    for intake in self._intakes:
+                        intake.connection = self._connection
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("The consumer stopped by an error", exc_info=error)
