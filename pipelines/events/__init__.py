@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
     from pipelines.events.consumer import NATSConsumer, start_consumer
     from pipelines.events.dlq_event import DLQEvent
+    from pipelines.events.failed_event import FailedEvent
+    from pipelines.events.models import (
+        CREATE_TABLE_SQL,
+        FailedEventModel,
+        failures_by_error_type,
+        failures_by_service,
+        pending_retries,
+        recent_failures,
+    )
     from pipelines.events.monitor import DLQConsumer, default_dlq_handler, start_dlq_consumer
     from pipelines.events.publisher import NATSConfig, NATSPublisher
     from pipelines.events.shared_publisher import (
@@ -31,6 +40,15 @@ else:
             "consumer": ["NATSConsumer", "start_consumer"],
             "dlq_event": ["DLQEvent"],
             "monitor": ["DLQConsumer", "default_dlq_handler", "start_dlq_consumer"],
+            "failed_event": ["FailedEvent"],
+            "models": [
+                "CREATE_TABLE_SQL",
+                "FailedEventModel",
+                "failures_by_error_type",
+                "failures_by_service",
+                "pending_retries",
+                "recent_failures",
+            ],
             "publisher": ["NATSConfig", "NATSPublisher"],
             "shared_publisher": [
                 "get_publisher",
@@ -53,6 +71,7 @@ DLQ_AVAILABLE = DLQ_CONSUMER_AVAILABLE
 
 __all__ = [
     "CONSUMER_AVAILABLE",
+    "CREATE_TABLE_SQL",
     "DLQ_AVAILABLE",
     "DLQ_CONSUMER_AVAILABLE",
     "DLQ_MODELS_AVAILABLE",
@@ -65,15 +84,21 @@ __all__ = [
     "DLQConsumer",
     "DLQConsumerConfig",
     "DLQEvent",
+    "FailedEvent",
+    "FailedEventModel",
     "NATSConfig",
     "NATSConsumer",
     "NATSConsumerConfig",
     "NATSPublisher",
     "ProcessingResult",
     "default_dlq_handler",
+    "failures_by_error_type",
+    "failures_by_service",
     "get_publisher",
+    "pending_retries",
     "publish_analysis_completed",
     "publish_analysis_completed_sync",
+    "recent_failures",
     "start_consumer",
     "start_dlq_consumer",
 ]

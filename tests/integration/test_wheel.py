@@ -25,6 +25,8 @@ JOBS_ONLY = [
     "rich",
     "prefect",
     "pydantic_settings",
+    "sqlalchemy",
+    "prometheus_client",
 ]
 
 SERVICE = """
@@ -117,6 +119,21 @@ def test_a_service_consumes_and_dead_letters(site: Path, nats_url: str) -> None:
     ours = {name for name in result["modules"] if name.startswith("pipelines.")}
     assert "pipelines.events.consumer" in ours
     assert not {name for name in ours if re.match(r"pipelines\.(stores|drain|cli|redrive)", name)}
+
+
+def test_an_absent_extra_breaks_no_import_and_is_named_when_used(site: Path) -> None:
+    ask = (
+        "from pipelines.events import *\n"
+        "print(NATS_CONSUMER_AVAILABLE, NATS_PUBLISHER_AVAILABLE, DLQ_CONSUMER_AVAILABLE,"
+        " DLQ_MODELS_AVAILABLE, bool(FailedEventModel), sep=' ')\n"
+        "FailedEventModel(event_id='e1')"
+    )
+    done = run(site, "python", "-I", "-c", ask)
+    assert done.stdout == "True True True False False\n"
+    assert done.stderr.splitlines()[-1] == (
+        "pipelines.errors.MissingPackageError: FailedEventModel needs sqlalchemy, which is not"
+        " installed: pip install 'sahool-dlq[sqlalchemy]'."
+    )
 
 
 def test_dlq_says_in_one_sentence_how_to_install_the_jobs(site: Path) -> None:

@@ -129,3 +129,13 @@ def test_an_absent_name_can_stand_where_types_stand(stand_in: Any) -> None:
 def test_an_error_inside_our_own_modules_is_not_hidden() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"pipelines\.events\.nowhere"):
         lazy_getattr("pipelines.events", {"nowhere": ["Till"]})("Till")
+
+
+def test_nothing_is_imported_before_it_is_used() -> None:
+    code = "import sys, pipelines.events as events; before = set(sys.modules); events.NATSConsumer;"
+    code += "print(json.dumps([sorted(before), sorted(sys.modules)]))"
+    done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True)
+    before, after = json.loads(done.stdout)
+    assert not {"nats", "pydantic", "sqlalchemy"} & set(before)
+    assert {"nats", "pydantic"} <= set(after)
+    assert "sqlalchemy" not in after
