@@ -37,6 +37,10 @@ class RedriveError(DLQError):
     """A redrive can not be planned or carried out."""
 
 
+class DeadLetterLimitError(DLQError):
+    """A consumer dead-lettered nearly everything and stopped."""
+
+
 class QueryError(DLQError):
     """A SQL statement was refused or failed."""
 

@@ -11,7 +11,7 @@ from pipelines.events.lazy import is_installed, lazy_getattr
 
 if TYPE_CHECKING:
     from pipelines.events.analysis_event import AnalysisEvent
-    from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
+    from pipelines.events.config import ConsumerContext, NATSConsumerConfig, RetryPolicy
     from pipelines.events.consumer import NATSConsumer, start_consumer
     from pipelines.events.dlq_event import DLQEvent
     from pipelines.events.failed_event import FailedEvent
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from pipelines.events.monitor import DLQConsumer, default_dlq_handler, start_dlq_consumer
     from pipelines.events.publisher import NATSConfig, NATSPublisher
+    from pipelines.events.results import DeadLetter, ProcessingResult, Retry
     from pipelines.events.shared_publisher import (
         get_publisher,
         publish_analysis_completed,
@@ -36,7 +37,7 @@ else:
         __name__,
         {
             "analysis_event": ["AnalysisEvent"],
-            "config": ["ConsumerContext", "NATSConsumerConfig", "ProcessingResult"],
+            "config": ["ConsumerContext", "NATSConsumerConfig", "RetryPolicy"],
             "consumer": ["NATSConsumer", "start_consumer"],
             "dlq_event": ["DLQEvent"],
             "monitor": ["DLQConsumer", "default_dlq_handler", "start_dlq_consumer"],
@@ -50,6 +51,7 @@ else:
                 "recent_failures",
             ],
             "publisher": ["NATSConfig", "NATSPublisher"],
+            "results": ["DeadLetter", "ProcessingResult", "Retry"],
             "shared_publisher": [
                 "get_publisher",
                 "publish_analysis_completed",
@@ -84,6 +86,7 @@ __all__ = [
     "DLQConsumer",
     "DLQConsumerConfig",
     "DLQEvent",
+    "DeadLetter",
     "FailedEvent",
     "FailedEventModel",
     "NATSConfig",
@@ -91,6 +94,8 @@ __all__ = [
     "NATSConsumerConfig",
     "NATSPublisher",
     "ProcessingResult",
+    "Retry",
+    "RetryPolicy",
     "default_dlq_handler",
     "failures_by_error_type",
     "failures_by_service",

@@ -1,19 +1,43 @@
 """Settings of a consumer, with the names and defaults that services already use."""
 
+import tomllib
 from datetime import datetime
-from enum import Enum
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.deadletter.subjects import Subjects
+from pipelines.errors import SettingsError
 
 
-class ProcessingResult(Enum):
-    """What a handler says of an event."""
+class RetryPolicy(BaseModel):
+    """How some failures are retried otherwise than the rest; what is None stays as it is.
 
-    SUCCESS = "success"  # done: acknowledge it
-    RETRY = "retry"  # try again later, with backoff, then dead-letter it
-    DEAD_LETTER = "dead_letter"  # hopeless: dead-letter it now
+    It applies where all three conditions hold. `service` and `event_type` may hold wildcards
+    (`*`, `?`); `error_type` is the name of the exception's class, or of one it is derived from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    service: str = "*"
+    event_type: str = "*"
+    error_type: str | None = None  # None: whatever the error
+
+    max_retries: int | None = Field(None, ge=0)
+    retry_delay_seconds: float | None = Field(None, ge=0)
+    exponential_backoff: bool | None = None
+    max_retry_delay_seconds: float | None = Field(None, ge=0)
+    fatal_error_types: tuple[str, ...] | None = None
+
+    def applies(self, service: str, event_type: str, error: BaseException | None) -> bool:
+        """Whether it is about this failure; without an error, whether it is whatever the error."""
+        return (
+            (self.error_type is None or self.error_type in class_names(error))
+            and fnmatchcase(service, self.service)
+            and fnmatchcase(event_type, self.event_type)
+        )
 
 
 class NATSConsumerConfig(BaseModel):
@@ -35,12 +59,20 @@ class NATSConsumerConfig(BaseModel):
     retry_delay_seconds: float = Field(5, ge=0)
     exponential_backoff: bool = True
     max_retry_delay_seconds: float = Field(300, ge=0)
+    # class names, of base classes too: dead-lettered at once, whatever retries are left
+    fatal_error_types: tuple[str, ...] = ("ValidationError", "JSONDecodeError", "UnicodeError")
+    policies: tuple[RetryPolicy, ...] = ()  # what later ones say wins
 
     ack_wait_seconds: float = Field(30, gt=0)  # silence after which the server redelivers
     handler_timeout_seconds: float | None = Field(None, gt=0)  # None: a handler may take for ever
     max_concurrency: int = Field(1, ge=1)  # handlers at work at once
     max_ack_pending: int = Field(10_000, ge=1)  # delayed retries count against it
     shutdown_seconds: float = Field(20, ge=0)  # how long close() waits for running handlers
+
+    # Where this share of this many latest events was dead-lettered, the consumer stops: a broken
+    # deploy should not empty the stream into the DLQ. 0 events switch it off.
+    dead_letter_limit_share: float = Field(0.95, gt=0, le=1)
+    dead_letter_limit_events: int = Field(1_000, ge=0)
 
     dlq_enabled: bool = True
     dlq_stream_name: str = "SAHOOL_DLQ"
@@ -56,6 +88,52 @@ class NATSConsumerConfig(BaseModel):
     def subjects(self) -> Subjects:
         """The log's subjects below the same prefix as the dead letters."""
         return Subjects(self.dlq_subject_prefix.rsplit(".", 1)[0])
+
+    @classmethod
+    def from_file(cls, path: str | Path, **changes: Any) -> Self:
+        """The settings in a TOML file: these fields, and a table `[[policies]]` for each policy.
+
+        `changes` win over the file. Raises SettingsError where the file can not be read or a
+        value makes no sense.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text())
+            if unknown := sorted(values.keys() - cls.model_fields.keys()):
+                raise SettingsError(f"{path}: {unknown[0]} is no setting of a consumer.")
+            return cls(**{**values, **changes})
+        except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{path} can not be read: {error}.") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise SettingsError(f"{path}: {name} makes no sense: {first['msg']}.") from error
+
+    def in_force(self, event_type: str, error: BaseException | None = None) -> Self:
+        """These settings with the policies for an event type and an error applied."""
+        changes: dict[str, Any] = {}
+        for policy in self.policies:
+            if policy.applies(self.name, event_type, error):
+                changes |= policy.model_dump(exclude=_CONDITIONS, exclude_none=True)
+        return self.model_copy(update=changes) if changes else self
+
+    def most_retries(self, event_type: str) -> int:
+        """The most retries that an event of this type may get, whatever its errors."""
+        possible = [
+            policy.max_retries
+            for policy in self.policies
+            if policy.max_retries is not None
+            and fnmatchcase(self.name, policy.service)
+            and fnmatchcase(event_type, policy.event_type)
+        ]
+        return max([self.max_retries, *possible])
+
+
+def class_names(error: BaseException | None) -> set[str]:
+    """The names of an exception's class and of those that it is derived from."""
+    return {each.__name__ for each in type(error).__mro__} if error is not None else set()
+
+
+_CONDITIONS = {"service", "event_type", "error_type"}
 
 
 class ConsumerContext(BaseModel):

@@ -10,16 +10,16 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+import signal
 
 import nats.errors
 from nats.aio.client import Client
 
 from pipelines.deadletter.subjects import overlaps, subject_token
 from pipelines.errors import ServerUnavailableError, StreamError
-from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
+from pipelines.events.config import NATSConsumerConfig
 from pipelines.events.outbox import PUBLISH_ERRORS
-from pipelines.events.subscription import Handler, Subscription
+from pipelines.events.subscription import Handler, Subscription, Tell
 from pipelines.events.totals import publish_total, publish_totals
 from pipelines.jetstream.connection import connect_service
 from pipelines.jetstream.streams import StreamNames, ensure_streams, find_stream
@@ -28,10 +28,19 @@ logger = logging.getLogger(__name__)
 
 
 class NATSConsumer:
-    """Pulls events, calls a handler, retries with backoff, dead-letters with the whole context."""
+    """Pulls events, calls a handler, retries with backoff, dead-letters with the whole context.
 
-    def __init__(self, config: NATSConsumerConfig | None = None) -> None:
+    `on_trouble` is called with a kind of trouble and a sentence about it, which is logged as well:
+    `dlq_unwritable` and, when it is over, `dlq_writable`; `ack_pending`, when so many retries wait
+    that the server soon delivers nothing more; `dead_letter_limit`, when nearly everything was
+    dead-lettered and the consumer stops.
+    """
+
+    def __init__(
+        self, config: NATSConsumerConfig | None = None, on_trouble: Tell | None = None
+    ) -> None:
         self.config = config or NATSConsumerConfig()
+        self._on_trouble = on_trouble
         self._connection: Client | None = None
         self._subscriptions: list[Subscription] = []
         self._closing = asyncio.Event()
@@ -102,12 +111,16 @@ class NATSConsumer:
             config=config,
             rng=self._rng,
             closing=self._closing,
+            tell=self._tell,
         )
         await subscription.prepare()
         self._subscriptions.append(subscription)
 
     async def start(self) -> None:
-        """Consume until `close` is called or the task is cancelled."""
+        """Consume until `close` is called or the task is cancelled.
+
+        Raises DeadLetterLimitError where nearly everything was dead-lettered.
+        """
         if not self._subscriptions:
             raise RuntimeError("Nothing to consume: await consumer.subscribe(handler) first.")
         async with asyncio.TaskGroup() as group:
@@ -115,10 +128,29 @@ class NATSConsumer:
             others = [
                 group.create_task(publish_totals(self.config, self._subscriptions)),
                 group.create_task(self._stay_connected()),
+                group.create_task(self._watch()),
             ]
             await asyncio.wait(runs)
             for task in others:
                 task.cancel()
+        for subscription in self._subscriptions:
+            if subscription.error is not None:
+                raise subscription.error
+
+    async def run(self) -> None:
+        """Consume until the process is told to end (SIGTERM, Ctrl-C), then close in order.
+
+        For the main program of a service; only where the event loop runs in the main thread.
+        """
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, self._closing.set)
+        try:
+            await self.start()
+        finally:
+            for sign in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(sign)
+            await self.close()
 
     def start_in_background(self) -> None:
         """Run `start` as a task of the running loop, until `close`."""
@@ -153,6 +185,24 @@ class NATSConsumer:
                     for subscription in self._subscriptions:
                         subscription.connection = self._connection
 
+    async def _watch(self) -> None:
+        """Tell when a subscription's retries soon stop the delivery."""
+        while True:
+            await asyncio.sleep(self.config.totals_interval_seconds)
+            for subscription in self._subscriptions:
+                try:
+                    await subscription.check_ack_pending()
+                except PUBLISH_ERRORS as error:
+                    logger.info("%s could not be looked at: %s", subscription.durable, error)
+
+    def _tell(self, kind: str, message: str) -> None:
+        logger.log(logging.INFO if kind == "dlq_writable" else logging.ERROR, "%s", message)
+        if self._on_trouble is not None:
+            try:
+                self._on_trouble(kind, message)
+            except Exception:
+                logger.exception("The callback on_trouble failed")
+
     async def _stream_for(self, connection: Client, subject: str, wanted: str) -> str:
         config = self.config
         js = connection.jetstream()
@@ -175,7 +225,7 @@ class NATSConsumer:
 
 
 async def start_consumer(
-    handler: Callable[[ConsumerContext], Awaitable[ProcessingResult]],
+    handler: Handler,
     config: NATSConsumerConfig | None = None,
 ) -> NATSConsumer:
     """A consumer that already runs in the background; stop it with `close`.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
@@ -15,12 +15,27 @@ from pipelines.deadletter import ids
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.deadletter.subjects import event_type_of
 from pipelines.events.config import NATSConsumerConfig
+from pipelines.events.results import DeadLetter
 from pipelines.jetstream.pull import Delivery
 
-_LONGEST_TRACE = 64_000
+_LONGEST_TRACE = 64_000  # characters
+_LONGEST_KEPT_TRACE = 16_000  # while an event waits for its retry
+CRASH_LOOP = DeadLetter(
+    "The process died on this event again and again; its handler was not called.",
+    dlq_reason="crash_loop",
+)
+
 _CALLER = str(Path(__file__).with_name("subscription.py"))
 REDRIVE_ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
 """A redrive's attempt, as its header says it."""
+
+
+class Cause(NamedTuple):
+    """An exception in words: it holds no frames, so it may be kept while retries go on."""
+
+    error_type: str
+    error_message: str
+    stack_trace: str | None
 
 
 @dataclass(slots=True)
@@ -29,13 +44,23 @@ class Attempts:
 
     first_at: datetime
     calls: list[dict[str, str]] = field(default_factory=list)
+    cause: Cause | None = None  # of the last call whose cause is known, its trace cut
 
-    def add(self, at: datetime, error: BaseException | None) -> None:
+    def add(self, at: datetime, error: BaseException | None, reason: str | None = None) -> None:
         """Remember one failed call."""
         call = {"at": at.isoformat(), "error_type": "", "error_message": ""}
         if error is not None:
-            call |= {"error_type": error_type(error), "error_message": error_text(error)[:2_000]}
+            self.cause = cause_of(error, _LONGEST_KEPT_TRACE)
+            kind, message, _ = self.cause
+            call |= {"error_type": kind, "error_message": message[:2_000]}
+        if reason is not None:
+            call["reason"] = clean_text(str(reason))[:2_000]
         self.calls = [*self.calls[-9:], call]
+
+
+def cause_of(error: BaseException, longest_trace: int = _LONGEST_TRACE) -> Cause:
+    """An exception in words."""
+    return Cause(error_type(error), error_text(error), stack_trace(error, longest_trace))
 
 
 def error_type(error: BaseException) -> str:
@@ -51,8 +76,8 @@ def error_text(error: BaseException) -> str:
         return f"(its text can not be read: {type(failure).__name__})"
 
 
-def stack_trace(error: BaseException) -> str:
-    """The full chained traceback; the middle is cut where it is longer than 64,000 characters.
+def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
+    """The full chained traceback; the middle is cut where it is longer than `longest` characters.
 
     This library's own frames are left out: they are the same in every failure.
     """
@@ -65,9 +90,9 @@ def stack_trace(error: BaseException) -> str:
         text = clean_text("".join(trace.format()))
     except Exception as failure:  # noqa: BLE001  (see error_text)
         return f"(the traceback can not be read: {type(failure).__name__})"
-    if len(text) <= _LONGEST_TRACE:
+    if len(text) <= longest:
         return text
-    half = _LONGEST_TRACE // 2
+    half = longest // 2
     return f"{text[:half]}\n… {len(text) - 2 * half} characters cut …\n{text[-half:]}"
 
 
@@ -88,16 +113,12 @@ def dead_letter_fields(
     config: NATSConsumerConfig,
     handler: str,
     attempts: Attempts,
-    error: BaseException | None,
-    reason: str,
+    verdict: DeadLetter,
     now: datetime,
 ) -> dict[str, Any]:
     """The canonical keys of a dead letter, without the event's body (docs/wire-format.md)."""
     payload: dict[str, Any] = body if isinstance(body, dict) else {}
-    if error is not None:
-        kind, message, trace = error_type(error), error_text(error), stack_trace(error)
-    else:
-        kind, message, trace = _unexplained(reason), _REASONS.get(reason, reason), None
+    kind, message, trace = _cause(verdict, attempts)
     fields = {
         "event_id": _text(payload, "event_id") or headers.get("Nats-Msg-Id") or "unknown",
         "original_subject": subject,
@@ -114,7 +135,7 @@ def dead_letter_fields(
         "first_attempt_at": attempts.first_at.isoformat(),
         "last_attempt_at": now.isoformat(),
         "dlq_timestamp": now.isoformat(),
-        "dlq_reason": reason,
+        "dlq_reason": verdict.dlq_reason,
         "original_headers": dict(headers),
         "original_stream": delivery.stream,
         "original_sequence": delivery.sequence,
@@ -139,15 +160,21 @@ def dead_letter_fields(
     return fields
 
 
-_REASONS = {
+def _cause(verdict: DeadLetter, attempts: Attempts) -> Cause:
+    """The best that is known: this exception, the handler's words, an earlier call's exception."""
+    if verdict.error is not None:
+        return cause_of(verdict.error)
+    if verdict.reason is None and attempts.cause is not None:
+        return attempts.cause
+    kind = "CrashLoop" if verdict == CRASH_LOOP else "HandlerResult"
+    words = verdict.reason or _WORDS.get(verdict.dlq_reason, verdict.dlq_reason)
+    return Cause(kind, clean_text(str(words)), None)
+
+
+_WORDS = {
     "handler_dead_letter": "The handler returned DEAD_LETTER without an exception.",
     "max_retries_exceeded": "The handler returned RETRY until its retries ran out.",
-    "crash_loop": "The process died on this event again and again; its handler was not called.",
 }
-
-
-def _unexplained(reason: str) -> str:
-    return "CrashLoop" if reason == "crash_loop" else "HandlerResult"
 
 
 def _text(payload: dict[str, Any], key: str) -> str | None:

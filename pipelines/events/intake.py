@@ -7,7 +7,9 @@ end. What is done with a message, the subclass says.
 import asyncio
 import contextlib
 import logging
+import time
 from contextlib import aclosing
+from typing import Any, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
@@ -17,12 +19,26 @@ from nats.js.api import ConsumerConfig
 from pipelines.errors import StreamError
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.jetstream.consumers import ensure_consumer
-from pipelines.jetstream.pull import Puller, PullStalledError, delivery_of
+from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, delivery_of
 
 logger = logging.getLogger(__name__)
 
 _PULL_SECONDS = 5.0
 _PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
+_AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
+_MOST_AHEAD = 500
+
+
+class _Arrival(NamedTuple):
+    msg: Msg
+    delivery: Delivery
+    at: float  # of the monotonic clock
+
+
+class _Running(NamedTuple):
+    msg: Msg
+    task: asyncio.Task[None]
+    since: float  # of the monotonic clock
 
 
 class Intake:
@@ -52,35 +68,49 @@ class Intake:
         self._max_concurrency = max_concurrency
         self._shutdown_seconds = shutdown_seconds
         self._closing = closing
-        self._in_hand: dict[tuple[int, int], asyncio.Task[None]] = {}  # by Delivery.event
-        self._log_is_writable = asyncio.Event()  # nothing is pulled while it is not set
+        self._waiting: dict[tuple[int, int], _Arrival] = {}  # by Delivery.event, oldest first
+        self._running: dict[tuple[int, int], _Running] = {}
+        self._has_room = asyncio.Event()
+        self._seconds_each = 0.0  # that the latest messages took, on average
+        self._log_is_writable = asyncio.Event()  # nothing is taken or started while it is not set
         self._log_is_writable.set()
         self.stopped.set()
+
+    @property
+    def in_flight(self) -> int:
+        """Messages in the hands of this process: being settled, or waiting for it."""
+        return len(self._running) + len(self._waiting)
+
+    @property
+    def is_log_writable(self) -> bool:
+        """False while a message to the log can not be written, which stops the fetching."""
+        return self._log_is_writable.is_set()
 
     async def prepare(self) -> None:
         """Make or update the durable consumer on the server."""
         await ensure_consumer(self.connection.jetstream(), self._stream, self._wanted)
 
     async def run(self) -> None:
-        """Pull and handle until closing, then wait for what is in hand, or give it back."""
+        """Work until closing, then finish what is in hand, or give it back."""
         self.stopped.clear()
-        work = asyncio.create_task(self._pull_for_ever())
+        pull = asyncio.create_task(self._pull_for_ever())
+        beat = asyncio.create_task(self._keep_in_progress())
         stop = asyncio.create_task(self._closing.wait())
         try:
-            await asyncio.wait({stop, work}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                work.result()  # it only ends by an error
-            work.cancel()
-            await asyncio.wait({work})
-            if self._in_hand:
-                await asyncio.wait(self._in_hand.values(), timeout=self._shutdown_seconds)
+            await asyncio.wait({stop, pull}, return_when=asyncio.FIRST_COMPLETED)
+            if pull.done():
+                pull.result()  # it only ends by an error
+            await _cancel(pull)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._shutdown_seconds):
+                    while self._running:
+                        tasks = [running.task for running in self._running.values()]
+                        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stop.cancel()
-            work.cancel()
-            in_hand = list(self._in_hand.values())
-            for task in in_hand:
-                task.cancel()
-            await asyncio.gather(work, stop, *in_hand, return_exceptions=True)
+            waiting, self._waiting = self._waiting, {}
+            await _cancel(pull, beat, stop, *(each.task for each in self._running.values()))
+            for arrival in waiting.values():
+                await self._give_back(arrival.msg)
             self.stopped.set()
 
     async def _pull_for_ever(self) -> None:
@@ -99,27 +129,63 @@ class Intake:
             await self._recover(connection)
 
     async def _pull(self, puller: Puller) -> None:
-        """Start a task for each message; ends by an error, after which an open request is void."""
+        """Take what arrives; ends by an error, after which an open request is void."""
         while True:
             await self._log_is_writable.wait()
-            free = self._max_concurrency - len(self._in_hand)
-            if free <= 0:
-                await asyncio.wait(self._in_hand.values(), return_when=asyncio.FIRST_COMPLETED)
+            wanted = self._max_concurrency + self._ahead()
+            room = wanted - self.in_flight
+            if room <= 0 or (self._waiting and room < wanted / 2):
+                self._has_room.clear()
+                await self._has_room.wait()
                 continue
-            async with aclosing(puller.pull(free, _PULL_SECONDS)) as arriving:
+            async with aclosing(puller.pull(room, _PULL_SECONDS)) as arriving:
                 async for msg in arriving:
-                    self._take_in_hand(msg)
+                    self._accept(msg)
 
-    def _take_in_hand(self, msg: Msg) -> None:
-        event = delivery_of(msg).event
-        if event in self._in_hand:
-            # The server missed our heartbeats, in an outage. Whatever the running handler's answer
+    def _ahead(self) -> int:
+        """How many messages to have at hand for the next moment.
+
+        None while they take long, or nobody knows how long: another process may be free.
+        """
+        if not self._seconds_each:
+            return 0
+        return min(_MOST_AHEAD, int(_AHEAD_SECONDS * self._max_concurrency / self._seconds_each))
+
+    def _accept(self, msg: Msg) -> None:
+        delivery = delivery_of(msg)
+        event = delivery.event
+        if event in self._running:
+            # The server missed our heartbeats, in an outage. Whatever the running task's answer
             # will be, it holds for this delivery too.
             logger.info("%s: message %s came again while in hand", self.durable, event[0])
             return
-        task = asyncio.create_task(self._process(msg))
-        self._in_hand[event] = task
-        task.add_done_callback(lambda _: self._in_hand.pop(event))
+        self._waiting[event] = _Arrival(msg, delivery, time.monotonic())
+        self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        """Start a task for each waiting message, as many as may run.
+
+        A task of its own keeps what is done to its context from the next message.
+        """
+        while (
+            self._waiting
+            and len(self._running) < self._max_concurrency
+            and self._log_is_writable.is_set()
+        ):
+            event = next(iter(self._waiting))
+            msg, delivery, arrived_at = self._waiting.pop(event)
+            now = time.monotonic()
+            if now - arrived_at > self._ack_wait_seconds / 2:
+                continue  # nobody said that it is in progress: the server delivers it again
+            task = asyncio.create_task(self._process(msg, delivery))
+            self._running[event] = _Running(msg, task, now)
+            task.add_done_callback(lambda _, event=event: self._end(event))  # type: ignore[misc]
+
+    def _end(self, event: tuple[int, int]) -> None:
+        seconds = time.monotonic() - self._running.pop(event).since
+        self._seconds_each = 0.9 * (self._seconds_each or seconds) + 0.1 * seconds
+        self._start_waiting()
+        self._has_room.set()
 
     async def _recover(self, connection: Client) -> None:
         """Wait for a connection that answers, and see to it that the consumer exists."""
@@ -136,11 +202,10 @@ class Intake:
         except (*PUBLISH_ERRORS, StreamError) as error:
             logger.warning("%s could not be looked at: %s", self.durable, error)
 
-    async def _process(self, msg: Msg) -> None:
+    async def _process(self, msg: Msg, delivery: Delivery) -> None:
         """Settle one message; whatever goes wrong here, it is not lost."""
-        beat = asyncio.create_task(self._keep_in_progress(msg))
         try:
-            await self._settle(msg)
+            await self._settle(msg, delivery)
         except asyncio.CancelledError:
             await self._give_back(msg)
             raise
@@ -149,18 +214,17 @@ class Intake:
         except Exception:
             logger.exception("%s: a message will be delivered again", self.durable)
             await self._give_back(msg, _PAUSE_SECONDS)
-        finally:
-            beat.cancel()
 
-    async def _settle(self, msg: Msg) -> None:
+    async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         """Answer the server about one message, or raise."""
         raise NotImplementedError
 
-    async def _keep_in_progress(self, msg: Msg) -> None:
+    async def _keep_in_progress(self) -> None:
         while True:
             await asyncio.sleep(self._ack_wait_seconds / 3)
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self._answer(msg, b"+WPI")
+            for running in list(self._running.values()):
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    await self._answer(running.msg, b"+WPI")
 
     async def _give_back(self, msg: Msg, delay_seconds: float = 0) -> None:
         """Let the server deliver the message again soon; after ack_wait it does so by itself."""
@@ -175,3 +239,9 @@ class Intake:
 def nak(delay_seconds: float) -> bytes:
     """The answer that gives a message back, to be delivered again after a delay."""
     return b'-NAK {"delay": %d}' % (delay_seconds * 1e9) if delay_seconds else b"-NAK"
+
+
+async def _cancel(*tasks: asyncio.Task[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

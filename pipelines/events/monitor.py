@@ -33,7 +33,7 @@ from pipelines.events.triage import (
     news_of,
     retry_delay,
 )
-from pipelines.jetstream.pull import delivery_of
+from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.streams import StreamNames, ensure_log_stream, find_stream
 
 logger = logging.getLogger(__name__)
@@ -149,9 +149,8 @@ class _DeadLetters(Intake):
         self._notifier = notifier
         self._config = config
 
-    async def _settle(self, msg: Msg) -> None:
+    async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         """Decide, tell, acknowledge, in this order; whatever fails is done again from the start."""
-        delivery = delivery_of(msg)
         message = LogMessage(msg.subject, delivery.sequence, delivery.timestamp_ns, msg.data)
         event = DLQEvent.read(message, delivery.stream)
         try:

@@ -1,12 +1,14 @@
 """What to do with an event after its handler ran: pure decisions, no I/O.
 
-`decide` turns what a handler said, or raised, into a `Disposition`; the consumer performs it.
+`decide` turns what a handler said into what is done: None (acknowledge), a `Retry` with its delay,
+or a `DeadLetter` with its reason.
 """
 
 import random
-from dataclasses import dataclass
+import re
 
-from pipelines.events.config import NATSConsumerConfig, ProcessingResult
+from pipelines.events.config import NATSConsumerConfig, class_names
+from pipelines.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
 
 CRASH_SLACK = 5
 """Deliveries beyond max_retries + 1 before an event counts as one that kills its process.
@@ -15,52 +17,38 @@ Restarts and outages raise the server's delivery count too.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a handler did with an event."""
-
-    result: ProcessingResult
-    error: BaseException | None = None  # what it raised
-
-
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
-    """The event is done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """The server shall deliver the event again."""
-
-    delay_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """The event goes to the dead-letter stream."""
-
-    reason: str  # its dlq_reason
-
-
-Disposition = Acknowledge | Retry | DeadLetter
-
-
 def decide(
-    outcome: Outcome, attempt: int, config: NATSConsumerConfig, rng: random.Random
-) -> Disposition:
-    """The disposition of an event after attempt number `attempt` (0 for the first call)."""
-    if outcome.result is ProcessingResult.SUCCESS:
-        return Acknowledge()
-    if outcome.result is ProcessingResult.DEAD_LETTER:
-        return DeadLetter("handler_dead_letter")
+    result: HandlerResult, attempt: int, config: NATSConsumerConfig, rng: random.Random
+) -> Retry | DeadLetter | None:
+    """What is done with an event after attempt number `attempt` (0 for the first call).
+
+    `config` is the one in force for this event and error (see `NATSConsumerConfig.in_force`).
+    """
+    match result:
+        case ProcessingResult.SUCCESS:
+            return None
+        case ProcessingResult.DEAD_LETTER:
+            return DeadLetter()
+        case DeadLetter():
+            return result
+        case ProcessingResult.RETRY:
+            asked = Retry()
+        case Retry():
+            asked = result
+    names = class_names(asked.error)
+    if fatal := next((name for name in config.fatal_error_types if name in names), None):
+        return DeadLetter(asked.reason, asked.error, dlq_reason=_snake_case(fatal))
     if attempt >= config.max_retries:
-        return DeadLetter("max_retries_exceeded")
-    return Retry(next_delay(attempt, config, rng))
+        return DeadLetter(asked.reason, asked.error, dlq_reason="max_retries_exceeded")
+    delay = asked.delay_seconds
+    if delay is None:
+        delay = next_delay(attempt, config, rng)
+    return Retry(asked.reason, asked.error, max(delay, 0))
 
 
-def is_crash_loop(delivery_count: int, config: NATSConsumerConfig) -> bool:
+def is_crash_loop(delivery_count: int, max_retries: int) -> bool:
     """Whether an event was delivered so often that its handler must be killing the process."""
-    return delivery_count > config.max_retries + 1 + CRASH_SLACK
+    return delivery_count > max_retries + 1 + CRASH_SLACK
 
 
 def next_delay(attempt: int, config: NATSConsumerConfig, rng: random.Random) -> float:
@@ -69,3 +57,9 @@ def next_delay(attempt: int, config: NATSConsumerConfig, rng: random.Random) -> 
     if config.exponential_backoff:
         delay *= 2.0 ** min(attempt, 32)
     return min(delay * rng.uniform(0.8, 1.2), config.max_retry_delay_seconds)
+
+
+def _snake_case(class_name: str) -> str:
+    """`ValidationError` as `validation_error`, `JSONDecodeError` as `json_decode_error`."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", class_name)
+    return words.lower()

@@ -8,6 +8,8 @@ process goes away and the server delivers it again.
 import asyncio
 import logging
 import random
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,8 +22,15 @@ from pipelines.deadletter.envelope import encode_case_event
 from pipelines.deadletter.ids import consumer_address, is_uuid
 from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import event_type_of, subject_token
-from pipelines.events.config import ConsumerContext, NATSConsumerConfig, ProcessingResult
-from pipelines.events.failure import REDRIVE_ATTEMPT, Attempts, dead_letter_fields, parse_body
+from pipelines.errors import DeadLetterLimitError
+from pipelines.events.config import ConsumerContext, NATSConsumerConfig
+from pipelines.events.failure import (
+    CRASH_LOOP,
+    REDRIVE_ATTEMPT,
+    Attempts,
+    dead_letter_fields,
+    parse_body,
+)
 from pipelines.events.intake import Intake, nak
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
@@ -29,21 +38,16 @@ from pipelines.events.outbox import (
     publish_redrive_success,
     publish_until_acknowledged,
 )
-from pipelines.events.policy import (
-    Acknowledge,
-    DeadLetter,
-    Outcome,
-    Retry,
-    decide,
-    is_crash_loop,
-)
-from pipelines.jetstream.pull import Delivery, delivery_of
+from pipelines.events.policy import decide, is_crash_loop
+from pipelines.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
+from pipelines.jetstream.pull import Delivery
 
 logger = logging.getLogger(__name__)
 
-Handler = Callable[[ConsumerContext], Awaitable[ProcessingResult]]
+Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
-_MOST_REMEMBERED = 10_000
+_MOST_REMEMBERED = 10_000  # events that wait for their retry
+_NEARLY_FULL = 0.8  # of max_ack_pending
 
 
 @dataclass(slots=True)
@@ -55,6 +59,13 @@ class Counters:
     retried: int = 0
     dead_lettered: int = 0
     skipped: int = 0  # redrives addressed to another consumer
+    handler_seconds: float = 0  # in all calls together
+
+
+Tell = Callable[[str, str], object]
+"""Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
+`ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped).
+"""
 
 
 class Subscription(Intake):
@@ -71,6 +82,7 @@ class Subscription(Intake):
         config: NATSConsumerConfig,
         rng: random.Random,
         closing: asyncio.Event,
+        tell: Tell,
     ) -> None:
         super().__init__(
             connection,
@@ -93,58 +105,85 @@ class Subscription(Intake):
         )
         self.counters = Counters()
         self.started_at = datetime.now(UTC)
+        self.error: DeadLetterLimitError | None = None  # why it stopped by itself
         self._handler = handler
         self._config = config
         self._rng = rng
+        self._tell = tell
         self._attempts: dict[tuple[int, int], Attempts] = {}  # by Delivery.event
+        self._latest: deque[bool] = deque(maxlen=config.dead_letter_limit_events)
 
-    async def _settle(self, msg: Msg) -> None:
-        delivery = delivery_of(msg)
+    async def check_ack_pending(self) -> None:
+        """Tell when the server soon delivers nothing more, for all the retries that wait."""
+        info = await self.connection.jetstream().consumer_info(self._stream, self.durable)
+        pending, most = info.num_ack_pending or 0, self._config.max_ack_pending
+        if pending >= most * _NEARLY_FULL:
+            self._tell(
+                "ack_pending",
+                f"{self.durable}: {pending} events wait for a retry or an answer; at {most} the"
+                " server delivers nothing more: see why they fail, or raise max_ack_pending.",
+            )
+
+    async def _settle(self, msg: Msg, delivery: Delivery) -> None:
+        if self.error is not None:
+            await self._give_back(msg)
+            return
         headers = {str(key): str(value) for key, value in (msg.headers or {}).items()}
         addressee = headers.get("Dlq-Redrive-For")
         if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
             self.counters.skipped += 1
             await self._answer(msg, b"+ACK")
             return
-        if is_crash_loop(delivery.delivery_count, self._config):
-            await self._dead_letter(msg, delivery, headers, None, "crash_loop")
+        event_type = event_type_of(msg.subject)
+        if is_crash_loop(delivery.delivery_count, self._config.most_retries(event_type)):
+            await self._dead_letter(msg, delivery, headers, CRASH_LOOP, self._config)
             return
+        config = self._config.in_force(event_type)
         attempt = delivery.delivery_count - 1
-        outcome = await self._call(msg, delivery, headers, attempt)
-        self.counters.handled += 1
-        match decide(outcome, attempt, self._config, self._rng):
-            case Acknowledge():
+        began_at = datetime.now(UTC)
+        result = await self._call(msg, delivery, headers, attempt, config.max_retries)
+        if isinstance(result, (Retry, DeadLetter)) and result.error is not None:
+            config = self._config.in_force(event_type, result.error)
+        match decide(result, attempt, config, self._rng):
+            case None:
                 await self._succeeded(msg, delivery, headers)
-            case Retry(delay_seconds):
+            case Retry() as retry:
+                self._remember(delivery, retry, began_at)
                 self.counters.retried += 1
-                await self._answer(msg, nak(delay_seconds))
-            case DeadLetter(reason):
-                await self._dead_letter(msg, delivery, headers, outcome.error, reason)
+                await self._answer(msg, nak(retry.delay_seconds or 0))
+            case DeadLetter() as verdict:
+                self._remember(delivery, verdict, began_at)
+                await self._dead_letter(msg, delivery, headers, verdict, config)
 
     async def _call(
-        self, msg: Msg, delivery: Delivery, headers: dict[str, str], attempt: int
-    ) -> Outcome:
+        self,
+        msg: Msg,
+        delivery: Delivery,
+        headers: dict[str, str],
+        attempt: int,
+        max_retries: int,
+    ) -> HandlerResult:
+        """What the handler says; an exception that it raises is a Retry."""
         context = ConsumerContext(
             subject=msg.subject,
             data=msg.data,
             headers=headers,
             attempt=attempt,
-            max_retries=self._config.max_retries,
+            max_retries=max_retries,
             stream=delivery.stream,
             sequence=delivery.sequence,
             published_at=time_of_ns(delivery.timestamp_ns),
             redrive_of=headers.get("Dlq-Redrive-Of"),
         )
-        started_at = datetime.now(UTC)
+        began = time.perf_counter()
         timer = asyncio.timeout(self._config.handler_timeout_seconds)
+        result: HandlerResult
         try:
             async with timer:
-                result: object = await self._handler(context)
-            if isinstance(result, ProcessingResult):
-                outcome = Outcome(result)
-            else:
-                error = TypeError(f"The handler returned {result!r}, not a ProcessingResult.")
-                outcome = Outcome(ProcessingResult.RETRY, error)
+                said: object = await self._handler(context)
+            if not isinstance(said, HandlerResult):
+                raise TypeError(f"The handler returned {said!r}, not a ProcessingResult.")
+            result = said
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001  (whatever a handler raises is its failure)
@@ -152,15 +191,20 @@ class Subscription(Intake):
                 error.args = (
                     f"The handler took longer than {self._config.handler_timeout_seconds} s.",
                 )
-            outcome = Outcome(ProcessingResult.RETRY, error)
-        if outcome.result is not ProcessingResult.SUCCESS and _is_being_cancelled():
+            result = Retry(error=error)
+        self.counters.handler_seconds += time.perf_counter() - began
+        if result is not ProcessingResult.SUCCESS and _is_being_cancelled():
             raise asyncio.CancelledError  # closing: what the handler makes of it is no failure
-        if outcome.result is not ProcessingResult.SUCCESS:
+        self.counters.handled += 1
+        return result
+
+    def _remember(self, delivery: Delivery, result: Retry | DeadLetter, began_at: datetime) -> None:
+        known = self._attempts.get(delivery.event)
+        if known is None:
             if len(self._attempts) >= _MOST_REMEMBERED:
                 self._attempts.pop(next(iter(self._attempts)))
-            known = self._attempts.setdefault(delivery.event, Attempts(started_at))
-            known.add(datetime.now(UTC), outcome.error)
-        return outcome
+            known = self._attempts[delivery.event] = Attempts(began_at)
+        known.add(datetime.now(UTC), result.error, result.reason)
 
     async def _succeeded(self, msg: Msg, delivery: Delivery, headers: dict[str, str]) -> None:
         """Acknowledge; a redrive's success is published first.
@@ -184,60 +228,89 @@ class Subscription(Intake):
         self._attempts.pop(delivery.event, None)
         self.counters.succeeded += 1
         await self._answer(msg, b"+ACK")
+        self._settled(is_dead=False)
 
     async def _dead_letter(
         self,
         msg: Msg,
         delivery: Delivery,
         headers: dict[str, str],
-        error: BaseException | None,
-        reason: str,
+        verdict: DeadLetter,
+        config: NATSConsumerConfig,
     ) -> None:
         """Publish the dead letter until the server has it, then acknowledge the event."""
         now = datetime.now(UTC)
-        attempts = self._attempts.get(delivery.event) or Attempts(now)
         is_json, body = parse_body(msg.data)
         fields = dead_letter_fields(
             subject=msg.subject,
             headers=headers,
             body=body,
             delivery=delivery,
-            config=self._config,
+            config=config,
             handler=getattr(self._handler, "__qualname__", type(self._handler).__name__),
-            attempts=attempts,
-            error=error,
-            reason=reason,
+            attempts=self._attempts.get(delivery.event) or Attempts(now),
+            verdict=verdict,
             now=now,
         )
-        if not self._config.dlq_enabled:
-            logger.error("Event %s is given up (%s): %s", fields["event_id"], reason, error)
+        if not config.dlq_enabled:
+            logger.error(
+                "Event %s is given up (%s): %s",
+                fields["event_id"],
+                verdict.dlq_reason,
+                fields["error_message"],
+            )
             self._attempts.pop(delivery.event, None)
-            await self._answer(msg, b"+TERM " + reason.encode())
+            await self._answer(msg, b"+TERM " + verdict.dlq_reason.encode())
             return
 
+        what = f"The dead letter of event {fields['event_id']}"
+
         async def publish() -> None:
-            subject = (
-                f"{self._config.dlq_subject_prefix}.{subject_token(event_type_of(msg.subject))}"
-            )
+            subject = f"{config.dlq_subject_prefix}.{subject_token(event_type_of(msg.subject))}"
             try:
                 await publish_dead_letter(self.connection, subject, fields, msg.data, is_json)
-            except PUBLISH_ERRORS:
-                self._log_is_writable.clear()
+            except PUBLISH_ERRORS as error:
+                if self._log_is_writable.is_set():
+                    self._log_is_writable.clear()
+                    self._tell(
+                        "dlq_unwritable",
+                        f"{self.durable}: {what} can not be written ({_detail(error)}): no more"
+                        " events are fetched until it can.",
+                    )
                 raise
 
-        what = f"The dead letter of event {fields['event_id']}"
-        try:
-            is_published = await publish_until_acknowledged(
-                publish, what=what, give_up=self._closing
-            )
-        finally:
+        is_published = await publish_until_acknowledged(publish, what=what, give_up=self._closing)
+        if not self._log_is_writable.is_set():
             self._log_is_writable.set()
+            if is_published:
+                self._tell("dlq_writable", f"{self.durable}: dead letters can be written again.")
         if not is_published:
             await self._give_back(msg)
             return
         self._attempts.pop(delivery.event, None)
         self.counters.dead_lettered += 1
         await self._answer(msg, b"+ACK")
+        self._settled(is_dead=True)
+
+    def _settled(self, *, is_dead: bool) -> None:
+        """Stop the consumer where nearly everything is dead-lettered."""
+        latest, most = self._latest, self._config.dead_letter_limit_events
+        latest.append(is_dead)
+        if not is_dead or not most or len(latest) < most or self.error is not None:
+            return
+        dead = sum(latest)
+        if dead >= most * self._config.dead_letter_limit_share:
+            self.error = DeadLetterLimitError(
+                f"{self.durable} stopped: {dead} of its latest {most} events were dead-lettered, so"
+                " it is the service that fails; mend it and start it again, the rest of the events"
+                " is still in the stream."
+            )
+            self._tell("dead_letter_limit", str(self.error))
+            self._closing.set()
+
+
+def _detail(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _is_being_cancelled() -> bool:

@@ -70,11 +70,12 @@ class Puller:
     async def close(self) -> list[Msg]:
         """Stop listening; the server delivers nothing more, not even to open requests.
 
-        Returns what arrived and was not yielded: given back, it need not wait for its ack_wait.
+        Returns what arrived and was not yielded, or was on its way: given back, it need not wait
+        for its ack_wait.
         """
         subscription, self._subscription = self._subscription, None
-        if subscription is not None and not self._connection.is_closed:
-            await subscription.unsubscribe()
+        if subscription is not None and self._connection.is_connected:
+            await subscription.drain()  # type: ignore[no-untyped-call]
         left = []
         while not self._arrived.empty():
             left.append(self._arrived.get_nowait())

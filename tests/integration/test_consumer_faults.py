@@ -19,7 +19,7 @@ from nats.js.api import DiscardPolicy
 
 from pipelines.embedded import NatsServer
 from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
-from pipelines.events import subscription as subscription_module
+from pipelines.events import intake as intake_module
 from pipelines.jetstream import pull as pull_module
 from pipelines.jetstream.streams import ensure_streams
 
@@ -52,7 +52,7 @@ async def log(nats_url: str) -> AsyncIterator[Log]:
 @pytest.fixture
 def _short_pulls(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stall is noticed within half a second."""
-    monkeypatch.setattr(subscription_module, "_PULL_SECONDS", 0.3)
+    monkeypatch.setattr(intake_module, "_PULL_SECONDS", 0.3)
     monkeypatch.setattr(pull_module, "_GRACE_SECONDS", 0.2)
 
 

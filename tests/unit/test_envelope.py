@@ -13,6 +13,7 @@ from pipelines.deadletter import ids
 from pipelines.deadletter.decode import decode
 from pipelines.deadletter.envelope import encode_case_event, encode_dead_letter, encode_pointer
 from pipelines.deadletter.record import DeadLetter
+from pipelines.events import results
 from pipelines.events.config import NATSConsumerConfig
 from pipelines.events.failure import Attempts, dead_letter_fields, parse_body
 from pipelines.jetstream.pull import Delivery
@@ -32,8 +33,7 @@ def fields_of(body: bytes, headers: dict[str, str] | None = None) -> dict[str, A
         config=NATSConsumerConfig(name="ndvi-service", version="1"),
         handler="handle",
         attempts=Attempts(NOW),
-        error=ValueError("boom"),
-        reason="max_retries_exceeded",
+        verdict=results.DeadLetter(error=ValueError("boom"), dlq_reason="max_retries_exceeded"),
         now=NOW,
     )
 

@@ -9,12 +9,14 @@ import pytest
 from pipelines.deadletter import ids
 from pipelines.events.config import NATSConsumerConfig
 from pipelines.events.failure import (
+    CRASH_LOOP,
     Attempts,
     dead_letter_fields,
     error_text,
     parse_body,
     stack_trace,
 )
+from pipelines.events.results import DeadLetter
 from pipelines.jetstream.pull import Delivery, delivery_of
 
 NOW = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -35,8 +37,7 @@ def fields(**changes: Any) -> dict[str, Any]:
         "config": NATSConsumerConfig(name="ndvi-service", version="1.2", max_retries=3),
         "handler": "Service.handle",
         "attempts": Attempts(NOW - timedelta(minutes=1)),
-        "error": raised(ValueError("boom")),
-        "reason": "max_retries_exceeded",
+        "verdict": DeadLetter(None, raised(ValueError("boom")), "max_retries_exceeded"),
         "now": NOW,
     }
     return dead_letter_fields(**values | changes)
@@ -105,17 +106,36 @@ def test_the_retry_count_is_that_of_retries_not_of_deliveries(
 
 
 @pytest.mark.parametrize(
-    ("reason", "kind"),
+    ("verdict", "kind"),
     [
-        ("handler_dead_letter", "HandlerResult"),
-        ("max_retries_exceeded", "HandlerResult"),
-        ("crash_loop", "CrashLoop"),
+        (DeadLetter(), "HandlerResult"),
+        (DeadLetter(dlq_reason="max_retries_exceeded"), "HandlerResult"),
+        (DeadLetter("The field was sold.", dlq_reason="sold"), "HandlerResult"),
+        (CRASH_LOOP, "CrashLoop"),
     ],
 )
-def test_a_failure_without_an_exception_is_explained(reason: str, kind: str) -> None:
-    found = fields(error=None, reason=reason)
+def test_a_failure_without_an_exception_is_explained(verdict: DeadLetter, kind: str) -> None:
+    found = fields(verdict=verdict)
     assert (found["error_type"], found["stack_trace"]) == (kind, None)
     assert found["error_message"].endswith(".")
+    assert found["dlq_reason"] == verdict.dlq_reason
+
+
+def test_the_cause_is_the_last_known_one_where_the_last_call_says_nothing() -> None:
+    attempts = Attempts(NOW)
+    attempts.add(NOW, raised(KeyError("sensor"), ValueError("cause")))
+    attempts.add(NOW, None)
+    found = fields(verdict=DeadLetter(dlq_reason="max_retries_exceeded"), attempts=attempts)
+    assert (found["error_type"], found["error_message"]) == ("KeyError", "'sensor'")
+    assert "ValueError: cause" in found["stack_trace"]
+    said = fields(verdict=DeadLetter("The sensor is gone."), attempts=attempts)
+    assert (said["error_type"], said["error_message"]) == ("HandlerResult", "The sensor is gone.")
+
+
+def test_a_handlers_words_are_kept_beside_its_exception() -> None:
+    attempts = Attempts(NOW)
+    attempts.add(NOW, ValueError("x"), "rate limited\0")
+    assert attempts.calls[0]["reason"] == "rate limited\ufffd"
 
 
 def test_redrive_headers_become_keys() -> None:
@@ -173,7 +193,7 @@ def test_endless_recursion_is_told_briefly() -> None:
 
 
 def test_an_exception_whose_text_can_not_be_read_is_dead_lettered_all_the_same() -> None:
-    found = fields(error=raised(WordlessError()))
+    found = fields(verdict=DeadLetter(error=raised(WordlessError())))
     assert found["error_type"] == "WordlessError"
     assert found["error_message"] == "(its text can not be read: RuntimeError)"
     assert "WordlessError" in found["stack_trace"]
@@ -184,7 +204,7 @@ def test_an_exception_whose_text_can_not_be_read_is_dead_lettered_all_the_same()
 
 def test_texts_are_storable_whatever_the_exception_says() -> None:
     error = raised(ValueError("a\0b" + b"\xff".decode(errors="surrogateescape")))
-    found = fields(error=error)
+    found = fields(verdict=DeadLetter(error=error))
     assert error_text(error) == found["error_message"] == "a\ufffdb\ufffd"
     json.dumps(found, ensure_ascii=False).encode()
     assert "\0" not in found["stack_trace"]

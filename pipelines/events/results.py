@@ -1,0 +1,37 @@
+"""What a handler says of an event, and what is then done with it.
+
+`ProcessingResult` is enough for most handlers. `Retry` and `DeadLetter` say more: why, after which
+delay, and because of which exception, where the handler caught it.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class ProcessingResult(Enum):
+    """What a handler says of an event."""
+
+    SUCCESS = "success"  # done: acknowledge it
+    RETRY = "retry"  # try again later, with backoff, then dead-letter it
+    DEAD_LETTER = "dead_letter"  # hopeless: dead-letter it now
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """RETRY with its cause: try again later, and dead-letter it once no retry is left."""
+
+    reason: str | None = None  # why, for people; the dead letter's message where `error` is None
+    error: BaseException | None = None  # what the handler caught
+    delay_seconds: float | None = None  # instead of the backoff
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """DEAD_LETTER with its cause."""
+
+    reason: str | None = None  # why, for people; the dead letter's message where `error` is None
+    error: BaseException | None = None  # what the handler caught
+    dlq_reason: str = "handler_dead_letter"  # a short word that dead letters are counted by
+
+
+HandlerResult = ProcessingResult | Retry | DeadLetter
