@@ -19,6 +19,7 @@ from psycopg.rows import dict_row
 
 from pipelines.analysis.marts import MARTS, build_marts, view_statements
 from pipelines.deadletter.ids import is_uuid
+from pipelines.drain.masking import Masking, masking_in_stream
 from pipelines.drain.run import DrainReport, drain
 from pipelines.drain.run import Progress as DrainProgress
 from pipelines.errors import QueryError, RedriveError, StreamError
@@ -62,6 +63,12 @@ async def drain_log(settings: Settings, progress: DrainProgress | None = None) -
     report = await drain(settings, progress)
     write_views(settings)
     return report
+
+
+async def masking_in_log(settings: Settings, limit: int) -> Masking:
+    """What redaction masks in the last `limit` messages of the log; touches nothing."""
+    async with connected(settings.nats_url, settings.nats_creds, "dlq redact") as client:
+        return await masking_in_stream(client, settings, limit)
 
 
 def build_all_marts(settings: Settings, names: Sequence[str] | None = None) -> MartsReport:

@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     drain_lock_seconds: float = Field(60, gt=0, description="how long to wait for another drain")
     redaction_key: SecretStr | None = Field(None, description="key of the masks' stable hashes")
 
+    keep_payloads: bool = Field(False, description="keep raw dead letters in failed_payloads too")
+    payload_days: float = Field(90, gt=0, description="after which failed_payloads forgets")
     rules_file: Path | None = Field(None, description="TOML file of redaction and grouping rules")
 
     redrive_cap: int = Field(3, ge=1, description="failed redrives after which a case is parked")

@@ -17,6 +17,7 @@ VERBS = {
     "groups": "failures alike, with their state and what to do",
     "show": "one failure or one group, with its trace and history",
     "redrive": "publish failures again to the consumer that failed (retry, replay)",
+    "redact": "what a drain would mask, in a file or in the stream; changes nothing",
     "fingerprint": "the failure group of each line of a file, to try rules on",
     "sql": "one SELECT over the lake",
     "status": "stream, sinks, open failures and redrives at a glance",

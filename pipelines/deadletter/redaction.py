@@ -30,10 +30,11 @@ from pipelines.deadletter.secret_keys import (
     assignment_pattern,
     is_code,
     key_kinds,
+    key_words,
     name_hint,
 )
 
-__all__ = ["LABEL_COLUMNS", "RedactionRules", "Redactor"]
+__all__ = ["LABEL_COLUMNS", "Mark", "RedactionRules", "Redactor"]
 
 LABEL_COLUMNS = (
     "subject",
@@ -59,6 +60,10 @@ _BASE64 = re.compile(r'\s*\{\s*"base64"\s*:\s*"((?:[A-Za-z0-9+/_-]|\\/)*)=*"\s*\
 _QUOTED = re.compile(r"""([bruBRU]?\\*["'])(.*?)(\\*["']|)""", re.DOTALL)
 _NAME_START = re.compile(r"[A-Za-z0-9_.-]*$")
 _MAX_NESTING = 8  # JSON within strings within JSON; what is deeper is read as text
+
+
+Mark = Callable[[str, str, str], str]
+"""Kind, masked value and rule to what stands in its place, which must look like `MARK`."""
 
 
 class RedactionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,12 +98,18 @@ class RedactionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Redactor:
     """Masks by `rules`; with a `key`, masks carry a keyed hash, so that equal values stay equal.
 
+    `mark` decides what masks say instead, for those who want to know what was masked.
     Masking is idempotent, and what holds nothing to mask comes back as it was, byte for byte.
     """
 
-    def __init__(self, rules: RedactionRules | None = None, key: bytes | None = None) -> None:
+    def __init__(
+        self,
+        rules: RedactionRules | None = None,
+        key: bytes | None = None,
+        mark: Mark | None = None,
+    ) -> None:
         rules = rules or RedactionRules()
-        self._key = hashlib.blake2b(key).digest() if key else None
+        self._mark = mark or _marks(hashlib.blake2b(key).digest() if key else None)
         self._extra = [(name, re.compile(text)) for name, text in rules.patterns.items()]
         self._allowed = rules.allow_columns
         self._kind = key_kinds(rules.keys, rules.allow_keys)
@@ -230,17 +241,14 @@ class Redactor:
                 continue
             quote, inner, end = _unquoted(match["value"])
             if inner and not _MASKED.fullmatch(inner):
-                pieces += text[copied : match.start("value")], quote, self._mask("secret", inner)
+                mask = self._mask("secret", inner, key)
+                pieces += text[copied : match.start("value")], quote, mask
                 pieces.append(end)
                 copied = match.end()
         return "".join([*pieces, text[copied:]])
 
-    def _mask(self, kind: str, value: str) -> str:
-        if self._key is None:
-            return f"[redacted:{kind}]"
-        data = value.encode(errors="surrogatepass")
-        digest = hashlib.blake2b(data, key=self._key, digest_size=6).hexdigest()
-        return f"[redacted:{kind}:{digest}]"
+    def _mask(self, kind: str, value: str, key: str | None = None) -> str:
+        return self._mark(kind, value, kind if key is None else f"key {key_words(key)}")
 
     def _whole(self, kind: str) -> Callable[[re.Match[str]], str]:
         return lambda match: match[0] and self._mask(kind, match[0])
@@ -279,27 +287,38 @@ class Redactor:
                     colon or "",
                 )
                 copied = position
-            kind = "plain" if colon is None else self._kind(_MARK.sub("", new))
+            key = _MARK.sub("", new)
+            kind = "plain" if colon is None else self._kind(key)
             if kind in ("secret", "allowed") or (kind == "phone" and text[position] == '"'):
                 position = json_text.value_end(text, match.end())
                 value = text[match.end() : position]
-                masked = self._value(kind, value, depth)
+                masked = self._value(kind, key, value, depth)
                 if masked != value:
                     pieces += text[copied : match.end()], masked
                     copied = position
         return "".join([*pieces, text[copied:]]) if pieces else text
 
-    def _value(self, kind: KeyKind, value: str, depth: int) -> str:
+    def _value(self, kind: KeyKind, key: str, value: str, depth: int) -> str:
         """The JSON value of a key that tells something about it."""
         if kind == "allowed":
             return value
         content = json_text.decoded(value[1:-1]) if value.startswith('"') else value
         if kind == "secret":
-            return value if _MARK.fullmatch(content) else f'"{self._mask("secret", content)}"'
+            return value if _MARK.fullmatch(content) else f'"{self._mask("secret", content, key)}"'
         if patterns.LOCAL_PHONE.fullmatch(content):
-            return f'"{self._mask("phone", content)}"'
+            return f'"{self._mask("phone", content, key)}"'
         new = self._string(content, depth + 1)
         return value if new == content else json_text.spelled(value[1:-1], new)
+
+
+def _marks(key: bytes | None) -> Mark:
+    def mark(kind: str, value: str, _rule: str) -> str:
+        if key is None:
+            return f"[redacted:{kind}]"
+        data = value.encode(errors="surrogatepass")
+        return f"[redacted:{kind}:{hashlib.blake2b(data, key=key, digest_size=6).hexdigest()}]"
+
+    return mark
 
 
 def _unquoted(value: str) -> tuple[str, str, str]:

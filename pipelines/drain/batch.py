@@ -21,13 +21,16 @@ def build_batch(
     subjects: Subjects,
     redactor: Redactor,
     grouping: GroupingRules | None = None,
+    keeps_payloads: bool = False,
 ) -> Batch:
     """The batch of these messages, which are in log order and not empty."""
     letters: list[DeadLetter] = []
+    payloads: list[LogMessage] = []
     events: list[CaseEvent] = []
     for message in messages:
         if matches(subjects.dead_letters, message.subject):
             letters.append(decode(message, epoch, stream))
+            payloads.append(message)
         else:
             event = decode_case_event(message, epoch)
             event.reason = redactor.redact_text(event.reason) if event.reason else None
@@ -41,4 +44,5 @@ def build_batch(
         letter_frame=dead_letter_frame(letters, redactor, grouping),
         event_frame=case_event_frame(events, redactor),
         last_timestamp_ns=last.timestamp_ns,
+        payloads=payloads if keeps_payloads else None,
     )

@@ -28,6 +28,7 @@ from pipelines.jetstream.streams import find_stream
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.failed_events import Batch, FailedEvents
+from pipelines.stores.failed_payloads import delete_old_payloads
 from pipelines.stores.lake import Lake, LakeTable
 
 logger = logging.getLogger(__name__)
@@ -163,6 +164,7 @@ async def _copy(
                 subjects=settings.subjects,
                 redactor=redactor,
                 grouping=rules.grouping,
+                keeps_payloads=settings.keep_payloads,
             )
             for before, after in holes(messages, done) if not state.is_shared else ():
                 # Deleted by a person, or dropped by a limit since this drain began?
@@ -216,6 +218,8 @@ class _Sinks:
         ).fetchone()
         assert row is not None
         postgres = FailedEvents(connection, state.stream, settings.redrive_cap)
+        if settings.keep_payloads:
+            delete_old_payloads(connection, settings.payload_days)
         return cls(connection, epoch, postgres, tables, row[0])
 
     @property

@@ -37,6 +37,7 @@ from pipelines.redrive.origin import (
 from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.settings import Settings
 from pipelines.stores.database import database
+from pipelines.stores.failed_payloads import kept_payload
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ class _Redrive:
     group_id: str
     addressed_to: str | None
     dlq_sequence: int | None
+    dead_lettered_at: datetime | None  # the server's time of the dead letter
     silent_seconds: float | None  # since a killed run published it; None where none has
 
 
@@ -219,7 +221,11 @@ class _Run:
         if redrive.dlq_sequence is None:
             raise ExpiredError("it was stored by an older monitor, without its place in the stream")
         message = await self._reader.read_raw(redrive.dlq_sequence)
-        if message is None or message.sequence != redrive.dlq_sequence:
+        # A recreated stream has another message there.
+        place = (redrive.dlq_sequence, redrive.dead_lettered_at)
+        if message is None or (message.sequence, message.published_at) != place:
+            message = kept_payload(self._connection, redrive.failure_id)
+        if message is None:
             raise ExpiredError("the stream no longer holds its dead letter")
         event = await original_event(self._js, message)
         check_subject(event.subject, self._allowed, self._settings.subjects)
@@ -340,7 +346,8 @@ def _take(connection: Connection[Any], batch_id: str) -> tuple[str, str]:
 def _load(connection: Connection[Any], batch_id: str) -> list[_Redrive]:
     rows = connection.execute(
         "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"
-        " r.addressed_to, f.dlq_sequence, extract(epoch FROM now() - r.published_at)::float8"
+        " r.addressed_to, f.dlq_sequence, f.published_at,"
+        " extract(epoch FROM now() - r.published_at)::float8"
         " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
         " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"
         " ORDER BY f.dlq_timestamp, r.id",

@@ -17,9 +17,11 @@ from psycopg.types.json import Jsonb
 from pipelines.deadletter.case_events import CaseEvent
 from pipelines.deadletter.cases import Case, apply_dead_letter, apply_event, case_of, is_answer
 from pipelines.deadletter.ids import consumer_address
+from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.record import JSON_COLUMNS, TEXT_LIMITS, DeadLetter
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.errors import FencedError
+from pipelines.stores.failed_payloads import keep_payloads
 
 # Columns of failed_events that come from the batch, and their PostgreSQL types.
 _COPIED = {
@@ -61,6 +63,7 @@ class Batch:
     letter_frame: pl.DataFrame  # DEAD_LETTER_SCHEMA, row i is letters[i], redacted
     event_frame: pl.DataFrame  # CASE_EVENT_SCHEMA
     last_timestamp_ns: int
+    payloads: Sequence[LogMessage] | None = None  # row i is letters[i]; None: not to be kept
 
 
 class FailedEvents:
@@ -123,6 +126,9 @@ class FailedEvents:
             else:
                 fold.event(events[sequence])
         self._copy(batch.letter_frame, fold)
+        if batch.payloads is not None:
+            messages = [batch.payloads[row] for row in fold.new_rows]
+            keep_payloads(self._connection, dict(zip(fold.new, messages, strict=True)))
         self._update(fold)
         self._settle_redrives(fold)
 
