@@ -6,7 +6,7 @@ Each puts stages together; the stages do not know each other.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,9 +19,11 @@ from psycopg.rows import dict_row
 
 from pipelines.analysis.marts import MARTS, build_marts, view_statements
 from pipelines.deadletter.ids import is_uuid
+from pipelines.drain.compare import settled
 from pipelines.drain.masking import Masking, masking_in_stream
 from pipelines.drain.run import DrainReport, drain
 from pipelines.drain.run import Progress as DrainProgress
+from pipelines.drain.verify import VerifyReport, repair, verify
 from pipelines.errors import QueryError, RedriveError, StreamError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reader import log_state
@@ -69,6 +71,19 @@ async def masking_in_log(settings: Settings, limit: int) -> Masking:
     """What redaction masks in the last `limit` messages of the log; touches nothing."""
     async with connected(settings.nats_url, settings.nats_creds, "dlq redact") as client:
         return await masking_in_stream(client, settings, limit)
+
+
+async def verify_stores(settings: Settings, *, is_repair: bool = False) -> VerifyReport:
+    """Compare stream, lake and Postgres, and read every byte of the lake.
+
+    With `is_repair`, mend first, drain what a sink lacks, and look again.
+    """
+    if not is_repair:
+        return await verify(settings)
+    found = await repair(settings)
+    await drain_log(settings)
+    after = await verify(settings)
+    return replace(after, findings=tuple(settled(found, after.findings)))
 
 
 def build_all_marts(settings: Settings, names: Sequence[str] | None = None) -> MartsReport:

@@ -21,6 +21,7 @@ VERBS = {
     "fingerprint": "the failure group of each line of a file, to try rules on",
     "sql": "one SELECT over the lake",
     "status": "stream, sinks, open failures and redrives at a glance",
+    "verify": "compare stream, lake and Postgres; read the lake's checksums; repair",
     "views": "write views.sql, for a DuckDB shell, beside the lake",
 }
 

@@ -101,6 +101,14 @@ class FailedEvents:
                 [batch.epoch, batch.last_sequence, batch.last_timestamp_ns],
             )
 
+    def refold(self, batches: Sequence[Batch]) -> None:
+        """Store these cases anew, from all that the lake holds of them: a batch for each epoch."""
+        ids = [letter.failure_id for batch in batches for letter in batch.letters]
+        with self._connection.transaction():
+            self._connection.execute("DELETE FROM failed_events WHERE id = ANY(%s::uuid[])", [ids])
+            for batch in batches:
+                self._apply(batch, 0)
+
     def show_life(self) -> None:
         """Say that this drain moves, though the batch is one that Postgres holds already."""
         self._connection.execute(

@@ -4,16 +4,23 @@ A commit holds the files and two application transactions in one log entry: how 
 holds the log (by epoch), and a generation that fences a stopped writer which wakes up later.
 """
 
-import json
-import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+import pyarrow as pa
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Schema,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
-from deltalake.writer import ColumnProperties
+from deltalake.transaction import AddAction, RemoveAction
 
 from pipelines.deadletter.frames import (
     CASE_EVENT_SCHEMA,
@@ -21,6 +28,7 @@ from pipelines.deadletter.frames import (
     SERVICE_TOTALS_SCHEMA,
 )
 from pipelines.errors import FencedError, LakeError
+from pipelines.stores.lake_files import FileStore, LakeFile, live_files, sync
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ LAYOUTS = {
     "service_totals": TableLayout(SERVICE_TOTALS_SCHEMA, (), ("totals_sequence", "published_at")),
 }
 _GENERATION = "drain"
+_FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
 
 
 class Lake:
@@ -102,13 +111,15 @@ class LakeTable:
     """
 
     def __init__(self, lake: Lake, name: str, layout: TableLayout) -> None:
-        self._path = lake.path(name)
+        self.name = name
+        self.path = lake.path(name)
         self._layout = layout
-        self._is_local = "://" not in self._path
+        partition = layout.partition_by[0] if layout.partition_by else None
+        self._schema = pl.DataFrame(schema=layout.schema).to_arrow().schema
         try:
             self._table = DeltaTable.create(
-                self._path,
-                pl.DataFrame(schema=layout.schema).to_arrow().schema,
+                self.path,
+                self._schema,
                 mode="ignore",
                 partition_by=list(layout.partition_by) or None,
                 configuration={
@@ -116,11 +127,14 @@ class LakeTable:
                     "delta.logRetentionDuration": "interval 30 days",
                 },
             )
+            self._add_new_columns()
         except (DeltaError, OSError) as error:
             raise LakeError(
-                f"The lake can not be opened at {self._path}: {_line(error)}. Set DLQ_LAKE_URI to a"
-                " folder that can be written."
+                f"The lake can not be opened at {self.path}: {_line(error)}. Set DLQ_LAKE_URI to a"
+                " folder that can be written; where it was damaged, run `dlq verify --repair`."
             ) from error
+        self.store = FileStore(self.path, layout.statistics, partition)
+        self._generation = self._table.transaction_version(_GENERATION)
 
     def watermark(self, epoch: str) -> int | None:
         """The last sequence of `epoch` that this table holds; None where it has none."""
@@ -141,6 +155,12 @@ class LakeTable:
         """Whether nothing was ever appended."""
         return self._table.transaction_version(_GENERATION) is None
 
+    @property
+    def files(self) -> list[LakeFile]:
+        """The live files of the snapshot, in log order of their rows."""
+        actions = pl.DataFrame(pa.table(self._table.get_add_actions(flatten=True)))
+        return sorted(live_files(actions), key=lambda file: (file.first_sequence or 0, file.path))
+
     def empty_frame(self) -> pl.DataFrame:
         """No rows, in the table's columns."""
         return pl.DataFrame(schema=self._layout.schema)
@@ -151,45 +171,80 @@ class LakeTable:
         Raises FencedError where another writer committed since the snapshot, LakeError where the
         commit failed; nothing was written then.
         """
-        generation = (self._table.transaction_version(_GENERATION) or 0) + 1
+        self._commit([frame], {epoch: last_sequence, **self._next_generation()})
+
+    def replace(
+        self,
+        removed: Sequence[LakeFile],
+        rows: Iterable[pl.DataFrame],
+        now: datetime,
+        *,
+        is_data_change: bool,
+    ) -> None:
+        """Put files with these rows in the place of others, in one commit; watermarks stay.
+
+        With `is_data_change` false the rows are the same as before, and drains go on undisturbed;
+        otherwise a drain that works on an older snapshot is fenced. Raises as `append` does.
+        """
+        versions = {_FILES: (self._table.transaction_version(_FILES) or 0) + 1}
+        if is_data_change:
+            versions |= self._next_generation()
+        leaving = [self.store.remove(file, now, is_data_change=is_data_change) for file in removed]
+        self._commit(rows, versions, leaving, is_data_change=is_data_change)
+
+    def _next_generation(self) -> dict[str, int]:
+        return {_GENERATION: (self._generation or 0) + 1}
+
+    def _commit(
+        self,
+        rows: Iterable[pl.DataFrame],
+        versions: Mapping[str, int],
+        leaving: Sequence[RemoveAction] = (),
+        *,
+        is_data_change: bool = True,
+    ) -> None:
+        if self._table.transaction_version(_GENERATION) != self._generation:
+            raise self._fenced()
         before = self._table.version()
         try:
-            write_deltalake(
-                self._table,
-                frame.to_arrow(),
-                mode="append",
-                schema_mode="merge",  # a table that an older version made lacks columns
-                writer_properties=self._writer_properties(),
+            actions: list[AddAction | RemoveAction] = [*leaving]
+            for frame in rows:
+                actions += self.store.write(frame, is_data_change=is_data_change)
+            self._table.create_write_transaction(
+                actions,
+                "append",
+                self._schema,
+                list(self._layout.partition_by),
                 commit_properties=CommitProperties(
-                    app_transactions=[
-                        Transaction(epoch, last_sequence),
-                        Transaction(_GENERATION, generation),
-                    ]
+                    app_transactions=[Transaction(*item) for item in versions.items()]
                 ),
             )
+            self._generation = versions.get(_GENERATION, self._generation)
+            self._table.update_incremental()  # shows another's commit too, which the next refuses
         except CommitFailedError as error:
             if "oncurrent" not in str(error):
-                raise LakeError(
-                    f"The lake table {self._path} was not written: {_line(error)}."
-                ) from error
-            raise FencedError(
-                f"Another drain wrote to {self._path} meanwhile; it goes on, this one stops."
-            ) from error
-        except (DeltaError, OSError) as error:
-            raise LakeError(
-                f"The lake table {self._path} was not written: {_line(error)}."
-            ) from error
-        if self._is_local:
-            _sync_commits(Path(self._path), before + 1, self._table.version())
+                raise self._not_written(error) from error
+            raise self._fenced() from error
+        except (DeltaError, OSError, pa.ArrowException) as error:
+            raise self._not_written(error) from error
+        if "://" not in self.path:
+            _sync_log(Path(self.path) / "_delta_log", before + 1, self._table.version())
 
-    def _writer_properties(self) -> WriterProperties:
-        statistics = ColumnProperties(statistics_enabled="PAGE")
-        return WriterProperties(
-            compression="ZSTD",
-            compression_level=1,
-            default_column_properties=ColumnProperties(statistics_enabled="NONE"),
-            column_properties=dict.fromkeys(self._layout.statistics, statistics),
+    def _fenced(self) -> FencedError:
+        return FencedError(
+            f"Another drain wrote to {self.path} meanwhile; it goes on, this one stops."
         )
+
+    def _not_written(self, error: Exception) -> LakeError:
+        return LakeError(f"The lake table {self.path} was not written: {_line(error)}.")
+
+    def _add_new_columns(self) -> None:
+        """Give a table of an older version the columns it lacks; old files read as null there."""
+        known = {field.name for field in self._table.schema().fields}
+        wanted = Schema.from_arrow(self._schema).fields
+        if missing := [field for field in wanted if field.name not in known]:
+            self._table.alter.add_columns(missing)
+            self._table.update_incremental()
 
 
 def _open(path: str) -> DeltaTable:
@@ -198,32 +253,20 @@ def _open(path: str) -> DeltaTable:
     except TableNotFoundError:
         raise
     except (DeltaError, OSError) as error:
-        raise LakeError(f"The lake table {path} can not be read: {_line(error)}.") from error
+        raise LakeError(
+            f"The lake table {path} can not be read: {_line(error)}: `dlq verify --repair` mends"
+            " what a power loss tore."
+        ) from error
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+    """The error in one line; deltalake may append a backtrace."""
+    text = str(error).partition("   0: ")[0]
+    return " ".join(text.split()).rstrip(".")
 
 
-def _sync_commits(table: Path, first: int, last: int) -> None:
+def _sync_log(log: Path, first: int, last: int) -> None:
     """Make commits survive a power loss: deltalake renames and links, but does not fsync."""
-    log = table / "_delta_log"
-    folders = {log, table}
-    for version in range(first, last + 1):
-        entry = log / f"{version:020}.json"
-        for line in entry.read_text().splitlines():
-            if added := json.loads(line).get("add"):
-                file = table / added["path"]
-                _fsync(file)
-                folders.add(file.parent)
-        _fsync(entry)
-    for folder in folders:
-        _fsync(folder)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files = [log / f"{version:020}.json" for version in range(first, last + 1)]
+    files += [path for file in files for path in log.glob(f"{file.stem}.checkpoint*")]
+    sync([*files, log, log.parent])

@@ -1,0 +1,43 @@
+"""Which sequences of the log the stream still has, without reading its messages where possible."""
+
+import json
+
+from nats.aio.client import Client
+
+from pipelines.errors import StreamError
+from pipelines.jetstream.reader import LogReader, LogState
+
+_PAGE_MESSAGES, _PAGE_BYTES = 10_000, 32 << 20
+
+
+async def stored_sequences(
+    client: Client, state: LogState, filters: tuple[str, ...], up_to: int
+) -> list[int]:
+    """The sequences of the log's messages up to `up_to`, in order.
+
+    On a stream of our own the server says which are deleted; a shared one is read, filtered.
+    """
+    last = min(up_to, state.last_sequence)
+    if state.is_shared:
+        return await _read(client, state, filters, last)
+    answer = await client.request(
+        f"$JS.API.STREAM.INFO.{state.stream}", b'{"deleted_details": true}', timeout=30
+    )
+    value = json.loads(answer.data)
+    if error := value.get("error"):
+        raise StreamError(f"Stream {state.stream} can not be read: {error.get('description')}.")
+    deleted = set(value["state"].get("deleted") or ())
+    first = max(value["state"]["first_seq"], 1)
+    return [sequence for sequence in range(first, last + 1) if sequence not in deleted]
+
+
+async def _read(client: Client, state: LogState, filters: tuple[str, ...], last: int) -> list[int]:
+    reader = LogReader(client, state.stream, filters)
+    await reader.seek(state.first_sequence)
+    found: list[int] = []
+    try:
+        while messages := await reader.read(_PAGE_MESSAGES, _PAGE_BYTES, last):
+            found += [message.sequence for message in messages]
+    finally:
+        await reader.close()
+    return found

@@ -1,0 +1,222 @@
+"""The Parquet files of the lake: written sorted, with checksums, safe on disk before a commit.
+
+Written here rather than by deltalake, whose writer knows no page checksums and does not fsync.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction, RemoveAction
+from pyarrow import fs
+
+_ROW_GROUP_ROWS = 100_000
+# A file's name ends in the start of its SHA-256: page checksums alone would miss a flipped footer.
+_DIGEST_LENGTH = 32
+_DIGEST = re.compile(rf"part-[0-9a-f]{{8}}-([0-9a-f]{{{_DIGEST_LENGTH}}})\.parquet$")
+
+
+@dataclass(frozen=True, slots=True)
+class LakeFile:
+    """A live file of a table, as the log describes it."""
+
+    path: str  # below the table
+    size_bytes: int
+    row_count: int | None
+    day: date | None  # its partition; None in a table without
+    first_sequence: int | None
+    last_sequence: int | None
+
+
+class FileStore:
+    """The files below one table, on a disk or in an object store."""
+
+    def __init__(self, path: str, statistics: Sequence[str], partition: str | None) -> None:
+        self.path = path
+        self._statistics = list(statistics)
+        self._partition = partition
+        self._is_local = "://" not in path
+        self._files = (
+            fs.SubTreeFileSystem(str(Path(path).absolute()), fs.LocalFileSystem())
+            if self._is_local
+            else fs.PyFileSystem(DeltaStorageHandler(path))
+        )
+
+    def write(self, frame: pl.DataFrame, *, is_data_change: bool = True) -> list[AddAction]:
+        """Write the rows, a file for each day; they count once they are committed."""
+        if frame.is_empty():
+            return []
+        if self._partition is None:
+            return [self._write_one(frame, None, is_data_change=is_data_change)]
+        days = frame.partition_by(self._partition, maintain_order=True, as_dict=True)
+        return [
+            self._write_one(rows.drop(self._partition), day, is_data_change=is_data_change)
+            for (day,), rows in days.items()
+        ]
+
+    def remove(self, file: LakeFile, now: datetime, *, is_data_change: bool) -> RemoveAction:
+        """The action that takes a file out of the table."""
+        return RemoveAction(
+            file.path,
+            is_data_change,
+            int(now.timestamp() * 1000),
+            file.size_bytes,
+            self._partition_values(file.day),
+        )
+
+    def read(self, file: LakeFile, columns: Iterable[str] | None = None) -> pl.DataFrame:
+        """The rows of a file, page by page against their checksums.
+
+        Raises OSError or pyarrow's ArrowException where it is missing or damaged.
+        """
+        with self._open(file) as parquet:
+            names = parquet.schema_arrow.names
+            wanted = None if columns is None else [name for name in columns if name in names]
+            frame = pl.DataFrame(parquet.read(columns=wanted))
+        return frame if file.day is None else frame.with_columns(dlq_date=pl.lit(file.day))
+
+    def check(self, file: LakeFile) -> str | None:
+        """What is wrong with a file, or None; all of it is read."""
+        try:
+            info = self._files.get_file_info(file.path)
+            if info.type == fs.FileType.NotFound:
+                return "it is missing"
+            if info.size != file.size_bytes:
+                return f"it has {info.size:,} bytes, not {file.size_bytes:,}"
+            if digest := _DIGEST.search(file.path):
+                return None if self._digest(file) == digest[1] else self._torn_page(file)
+            return self._wrong_page(file)
+        except OSError as error:
+            return _line(error)
+
+    def has_checksums(self, file: LakeFile) -> bool:
+        """Whether a file was written here: its pages have checksums, its name is its digest."""
+        return _DIGEST.search(file.path) is not None
+
+    def _digest(self, file: LakeFile) -> str:
+        digest = hashlib.sha256()
+        with self._files.open_input_stream(file.path) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()[:_DIGEST_LENGTH]
+
+    def _torn_page(self, file: LakeFile) -> str:
+        return self._wrong_page(file) or "its bytes are not those that were written"
+
+    def _wrong_page(self, file: LakeFile) -> str | None:
+        """What is wrong with the pages of a file, or None."""
+        rows = 0
+        try:
+            with self._open(file) as parquet:
+                for group in range(parquet.num_row_groups):
+                    rows += parquet.read_row_group(group).num_rows
+        except (OSError, pa.ArrowException) as error:
+            return _line(error)
+        if file.row_count is not None and rows != file.row_count:
+            return f"it has {rows:,} rows, not {file.row_count:,}"
+        return None
+
+    def _open(self, file: LakeFile) -> pq.ParquetFile:
+        source = self._files.open_input_file(file.path)
+        return pq.ParquetFile(source, page_checksum_verification=True)
+
+    def _write_one(self, frame: pl.DataFrame, day: Any, *, is_data_change: bool) -> AddAction:
+        values = self._partition_values(day)
+        folder = "".join(f"{name}={value}/" for name, value in values.items())
+        buffer = io.BytesIO()
+        pq.write_table(
+            frame.to_arrow(compat_level=pl.CompatLevel.oldest()),
+            buffer,
+            row_group_size=_ROW_GROUP_ROWS,
+            write_statistics=self._statistics,
+            write_page_index=True,
+            write_page_checksum=True,
+            compression="zstd",
+            compression_level=1,
+            store_schema=False,
+        )
+        size = buffer.tell()
+        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:_DIGEST_LENGTH]
+        path = f"{folder}part-{uuid.uuid4().hex[:8]}-{digest}.parquet"
+        if self._is_local:
+            _write_durably(Path(self.path) / path, buffer)
+        else:
+            with self._files.open_output_stream(path) as stream:
+                stream.write(buffer.getbuffer())
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        return AddAction(path, size, values, now, is_data_change, self._statistics_of(frame))
+
+    def _partition_values(self, day: date | None) -> dict[str, str | None]:
+        return {} if self._partition is None else {self._partition: str(day)}
+
+    def _statistics_of(self, frame: pl.DataFrame) -> str:
+        """The log's statistics, by which readers skip files."""
+        columns = [name for name in self._statistics if name in frame.columns]
+        known = [name for name in columns if frame[name].null_count() < frame.height]
+        return json.dumps(
+            {
+                "numRecords": frame.height,
+                "minValues": {name: _in_log(frame[name].min()) for name in known},
+                "maxValues": {name: _in_log(frame[name].max()) for name in known},
+                "nullCount": {name: frame[name].null_count() for name in columns},
+            }
+        )
+
+
+def live_files(actions: pl.DataFrame) -> Iterator[LakeFile]:
+    """The files of a table, from its flattened add actions."""
+    for row in actions.iter_rows(named=True):
+        yield LakeFile(
+            row["path"],
+            row["size_bytes"],
+            row.get("num_records"),
+            row.get("partition.dlq_date"),
+            row.get("min.dlq_sequence"),
+            row.get("max.dlq_sequence"),
+        )
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Make files and folders survive a power loss."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")
+
+
+def _write_durably(file: Path, buffer: io.BytesIO) -> None:
+    is_new_folder = not file.parent.exists()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with file.open("xb") as stream:
+            stream.write(buffer.getbuffer())
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
+        file.unlink(missing_ok=True)  # half a file helps nobody, least of all on a full disk
+        raise
+    sync([file.parent, *([file.parent.parent] if is_new_folder else [])])
+
+
+def _in_log(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return value
