@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         ["TimeoutError", "ConnectionError"], description="what redrive-transient takes"
     )
 
+    alert_urls: list[SecretStr] = Field([], description="channels of Apprise")
+    alert_cooldown_seconds: float = Field(
+        600, gt=0, description="between two alerts about one group of failures"
+    )
+
     @property
     def subjects(self) -> Subjects:
         """The subjects below the prefix."""

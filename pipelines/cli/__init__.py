@@ -12,6 +12,7 @@ VERBS = {
     "up": "servers, Prefect UI and scheduled flows until Ctrl-C",
     "demo": "the whole story once, on servers of its own, then a summary",
     "migrate": "make the tables and streams that are missing",
+    "monitor": "dead letters as they come: shown, drained at once, alerted",
     "drain": "bring what failed into the lake and Postgres",
     "marts": "compute the tables that explain the failures",
     "groups": "failures alike, with their state and what to do",
