@@ -12,12 +12,21 @@ from nats.aio.client import Client
 
 from pipelines.deadletter.ids import redrive_id
 from pipelines.errors import RedriveError
-from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
-from pipelines.jobs import drain_log, preview_redrive, query, redrive
+from pipelines.events import (
+    ConsumerContext,
+    DLQAction,
+    DLQEvent,
+    NATSConsumer,
+    NATSConsumerConfig,
+    ProcessingResult,
+    start_dlq_consumer,
+)
+from pipelines.jobs import drain_log, preview_redrive, query, redrive, transient_selection
 from pipelines.redrive.plan import Selection
 from pipelines.redrive.run import RedriveReport
 from pipelines.settings import Settings
 from pipelines.stores.database import database
+from pipelines.watch import monitor_config
 
 TIMEOUTS = Selection(error_types=("TimeoutError",))
 
@@ -287,3 +296,27 @@ async def test_a_second_redrive_at_once_is_refused_in_one_sentence(
 async def test_an_empty_selection_is_refused(settings: Settings) -> None:
     with pytest.raises(RedriveError, match="Say what to redrive"):
         preview_redrive(settings, Selection())
+
+
+async def test_what_a_monitor_asked_for_is_redriven_when_due_whatever_its_type(
+    settings: Settings, client: Client
+) -> None:
+    async def ask(event: DLQEvent) -> DLQAction:
+        return DLQAction.RETRY
+
+    config = monitor_config(settings, auto_retry_delay_hours=0)
+    async with Service(settings, KeyError("ndvi")).running() as service:
+        await publish(client, settings, 2)
+        monitor = await start_dlq_consumer(ask, config)
+        await dead_letters(client, settings, 4)  # and two requests
+        await monitor.close()
+        service.error = None
+        scheduled = transient_selection(settings)
+        report = await redrive_timeouts(quick(settings), selection=scheduled)
+    assert report is not None
+    assert report.outcomes == {"succeeded": 2}
+    found = rows(settings, "SELECT DISTINCT status, redrive_not_before FROM failed_events")
+    assert found == [("resolved", None)]
+    assert query(settings, "SELECT DISTINCT outcome, attempt FROM redrives").rows() == [
+        ("succeeded", 1)
+    ]
