@@ -36,6 +36,7 @@ lint: setup  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/typing/mypy.ini tests/typing/api.py
 	$(BIN)/lint-imports --no-cache
 
 test: lint  ## lint, types, contracts, then unit and integration tests on real servers

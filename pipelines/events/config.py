@@ -25,10 +25,10 @@ class RetryPolicy(BaseModel):
     event_type: str = "*"
     error_type: str | None = None  # None: whatever the error
 
-    max_retries: int | None = Field(None, ge=0)
-    retry_delay_seconds: float | None = Field(None, ge=0)
+    max_retries: int | None = Field(default=None, ge=0)
+    retry_delay_seconds: float | None = Field(default=None, ge=0)
     exponential_backoff: bool | None = None
-    max_retry_delay_seconds: float | None = Field(None, ge=0)
+    max_retry_delay_seconds: float | None = Field(default=None, ge=0)
     fatal_error_types: tuple[str, ...] | None = None
 
     def applies(self, service: str, event_type: str, error: BaseException | None) -> bool:
@@ -55,33 +55,35 @@ class NATSConsumerConfig(BaseModel):
     subject_filter: str = "sahool.analysis.*"
     durable: bool = True
 
-    max_retries: int = Field(3, ge=0)  # retries after the first call
-    retry_delay_seconds: float = Field(5, ge=0)
+    max_retries: int = Field(default=3, ge=0)  # retries after the first call
+    retry_delay_seconds: float = Field(default=5, ge=0)
     exponential_backoff: bool = True
-    max_retry_delay_seconds: float = Field(300, ge=0)
+    max_retry_delay_seconds: float = Field(default=300, ge=0)
     # class names, of base classes too: dead-lettered at once, whatever retries are left
     fatal_error_types: tuple[str, ...] = ("ValidationError", "JSONDecodeError", "UnicodeError")
     policies: tuple[RetryPolicy, ...] = ()  # what later ones say wins
 
-    ack_wait_seconds: float = Field(30, gt=0)  # silence after which the server redelivers
-    handler_timeout_seconds: float | None = Field(None, gt=0)  # None: a handler may take for ever
-    max_concurrency: int = Field(1, ge=1)  # handlers at work at once
-    max_ack_pending: int = Field(10_000, ge=1)  # delayed retries count against it
-    shutdown_seconds: float = Field(20, ge=0)  # how long close() waits for running handlers
+    ack_wait_seconds: float = Field(default=30, gt=0)  # silence after which the server redelivers
+    handler_timeout_seconds: float | None = Field(
+        default=None, gt=0
+    )  # None: a handler may take for ever
+    max_concurrency: int = Field(default=1, ge=1)  # handlers at work at once
+    max_ack_pending: int = Field(default=10_000, ge=1)  # delayed retries count against it
+    shutdown_seconds: float = Field(default=20, ge=0)  # how long close() waits for running handlers
 
     # Where this share of this many latest events was dead-lettered, the consumer stops: a broken
     # deploy should not empty the stream into the DLQ. 0 events switch it off.
-    dead_letter_limit_share: float = Field(0.95, gt=0, le=1)
-    dead_letter_limit_events: int = Field(1_000, ge=0)
+    dead_letter_limit_share: float = Field(default=0.95, gt=0, le=1)
+    dead_letter_limit_events: int = Field(default=1_000, ge=0)
 
     dlq_enabled: bool = True
     dlq_stream_name: str = "SAHOOL_DLQ"
     dlq_subject_prefix: str = "sahool.dlq"
     totals_stream_name: str = "SAHOOL_TOTALS"
-    totals_interval_seconds: float = Field(30, gt=0)
+    totals_interval_seconds: float = Field(default=30, gt=0)
 
-    connect_timeout_seconds: float = Field(10, gt=0)  # for `connect` as a whole
-    reconnect_time_wait: float = Field(2, ge=0)
+    connect_timeout_seconds: float = Field(default=10, gt=0)  # for `connect` as a whole
+    reconnect_time_wait: float = Field(default=2, ge=0)
     max_reconnect_attempts: int = -1  # for ever
 
     @property

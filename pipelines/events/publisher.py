@@ -37,9 +37,9 @@ class NATSConfig(BaseModel):
     user_credentials: str | None = None
     stream_name: str = "SAHOOL_EVENTS"
     subject_prefix: str = "sahool"
-    timeout_seconds: float = Field(5, gt=0)  # for one publish
-    connect_timeout_seconds: float = Field(10, gt=0)  # for `connect` as a whole
-    reconnect_time_wait: float = Field(2, ge=0)
+    timeout_seconds: float = Field(default=5, gt=0)  # for one publish
+    connect_timeout_seconds: float = Field(default=10, gt=0)  # for `connect` as a whole
+    reconnect_time_wait: float = Field(default=2, ge=0)
     max_reconnect_attempts: int = -1  # for ever
 
 

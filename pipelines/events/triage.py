@@ -32,7 +32,7 @@ class DLQConsumerConfig(BaseModel):
     name: str = "sahool-dlq-consumer"  # the actor of what is decided
     user_credentials: str | None = None  # path of a NATS credentials file
 
-    dlq_subject: str = Field("sahool.dlq.>", pattern=r"^[^.*>]+\.dlq\.")
+    dlq_subject: str = Field(default="sahool.dlq.>", pattern=r"^[^.*>]+\.dlq\.")
     dlq_stream_name: str = "SAHOOL_DLQ"  # made where no stream holds the subject
     consumer_name: str | None = None  # durable name; default from name and subject
 
@@ -42,20 +42,20 @@ class DLQConsumerConfig(BaseModel):
         default_factory=lambda: ["DatabaseError", "AuthenticationError"]
     )  # with their known subclasses
     auto_retry_enabled: bool = False
-    auto_retry_delay_hours: float = Field(24, ge=0)
+    auto_retry_delay_hours: float = Field(default=24, ge=0)
 
-    max_handler_failures: int = Field(3, ge=1)  # after which a dead letter counts as STORE
-    handler_timeout_seconds: float | None = Field(60, gt=0)  # None: a handler may take for ever
-    retry_delay_seconds: float = Field(5, ge=0)  # doubling; before a failed one is tried again
-    max_retry_delay_seconds: float = Field(300, ge=0)
+    max_handler_failures: int = Field(default=3, ge=1)  # after which a dead letter counts as STORE
+    handler_timeout_seconds: float | None = Field(default=60, gt=0)  # None: for ever
+    retry_delay_seconds: float = Field(default=5, ge=0)  # doubling; before another try
+    max_retry_delay_seconds: float = Field(default=300, ge=0)
 
-    ack_wait_seconds: float = Field(30, gt=0)  # silence after which the server redelivers
-    max_concurrency: int = Field(16, ge=1)  # dead letters in hand at once
-    max_ack_pending: int = Field(10_000, ge=1)  # delayed ones count against it
-    shutdown_seconds: float = Field(20, ge=0)  # how long close() waits for running handlers
+    ack_wait_seconds: float = Field(default=30, gt=0)  # silence after which the server redelivers
+    max_concurrency: int = Field(default=16, ge=1)  # dead letters in hand at once
+    max_ack_pending: int = Field(default=10_000, ge=1)  # delayed ones count against it
+    shutdown_seconds: float = Field(default=20, ge=0)  # how long close() waits for running handlers
 
-    connect_timeout_seconds: float = Field(10, gt=0)  # for `connect` as a whole
-    reconnect_time_wait: float = Field(2, ge=0)
+    connect_timeout_seconds: float = Field(default=10, gt=0)  # for `connect` as a whole
+    reconnect_time_wait: float = Field(default=2, ge=0)
     max_reconnect_attempts: int = -1  # for ever
 
     @property

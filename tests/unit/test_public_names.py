@@ -35,6 +35,12 @@ def test_the_three_lists_agree() -> None:
     assert set(pipelines.events.__all__) == FLAGS.union(*lazy.values())
 
 
+def test_the_typing_test_uses_every_name() -> None:
+    tree = ast.parse((Path(__file__).parents[1] / "typing" / "api.py").read_text())
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert set(pipelines.events.__all__) <= used
+
+
 @pytest.mark.parametrize("name", pipelines.events.__all__)
 def test_every_name_is_there_and_is_always_the_same_object(name: str) -> None:
     assert getattr(pipelines.events, name) is getattr(pipelines.events, name)
