@@ -89,6 +89,7 @@ def reset(platform: Platform, *, lake_only: bool = False) -> None:
     with psycopg.connect(platform.dsn, autocommit=True) as connection:
         if not lake_only:
             connection.execute(
-                "TRUNCATE failed_events, drain_checkpoints, drain_epochs, drain_anchors"
+                "TRUNCATE failed_events, failed_payloads, drain_checkpoints, drain_epochs,"
+                " drain_anchors"
             )
         connection.execute("CHECKPOINT")

@@ -365,7 +365,8 @@ async def test_a_fresh_database_is_filled_from_the_log(
     lake = in_lake(settings)
     execute(
         settings,
-        "TRUNCATE failed_events, drain_checkpoints, drain_epochs, drain_anchors, stream_gaps",
+        "TRUNCATE failed_events, failed_payloads, drain_checkpoints, drain_epochs, drain_anchors,"
+        " stream_gaps",
     )
     stored |= await publish(client, settings, map(letter, range(130, 170)))
     report = await drain_log(small(settings))
