@@ -64,9 +64,7 @@ class NATSConsumerConfig(BaseModel):
     policies: tuple[RetryPolicy, ...] = ()  # what later ones say wins
 
     ack_wait_seconds: float = Field(default=30, gt=0)  # silence after which the server redelivers
-    handler_timeout_seconds: float | None = Field(
-        default=None, gt=0
-    )  # None: a handler may take for ever
+    handler_timeout_seconds: float | None = Field(default=None, gt=0)  # None: for ever
     max_concurrency: int = Field(default=1, ge=1)  # handlers at work at once
     max_ack_pending: int = Field(default=10_000, ge=1)  # delayed retries count against it
     shutdown_seconds: float = Field(default=20, ge=0)  # how long close() waits for running handlers

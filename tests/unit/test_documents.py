@@ -1,11 +1,14 @@
 """Documents say what the code does."""
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
+import pipelines.events
 from pipelines.cli import VERBS
+from pipelines.events import NATSConsumer, NATSConsumerConfig
 from pipelines.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,3 +40,36 @@ def test_every_verb_has_its_module() -> None:
 
 def test_the_lock_names_no_registry() -> None:
     assert "://" not in (ROOT / "requirements.lock").read_text()
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/services.md"])
+def test_code_uses_names_that_exist(page: str) -> None:
+    trees = [ast.parse(block) for block in blocks(page, "python")]
+    imports = [
+        node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+    ]
+    ours = [node for node in imports if (node.module or "").startswith("pipelines")]
+    assert {node.module for node in ours} == {"pipelines.events"}
+    names = {alias.name for node in ours for alias in node.names}
+    assert names <= set(pipelines.events.__all__)
+
+
+def test_the_guide_names_settings_and_methods_that_exist(tmp_path: Path) -> None:
+    [example] = blocks("docs/services.md", "toml")
+    (tmp_path / "consumer.toml").write_text(example)
+    config = NATSConsumerConfig.from_file(tmp_path / "consumer.toml", servers=["nats://nats:4222"])
+    assert [policy.max_retries for policy in config.policies] == [8, None]
+    text = (ROOT / "docs/services.md").read_text()
+    fields = set(
+        re.findall(r"`(\w+_(?:seconds|types|retries|events|share|pending|prefix|enabled))`", text)
+    )
+    assert len(fields) > 8
+    others = {"ack_pending", "failed_events"}  # a trouble and a table
+    assert fields - others <= set(NATSConsumerConfig.model_fields)
+    for method in ("run", "start_in_background", "close", "subscribe"):
+        assert f"`{method}" in text or f".{method}(" in text
+        assert hasattr(NATSConsumer, method)
