@@ -17,7 +17,8 @@ from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from pipelines.analysis.marts import MARTS, build_marts, view_statements
+from pipelines.analysis.marts import MARTS, SUMMARIES, build_marts
+from pipelines.analysis.views import view_statements
 from pipelines.deadletter.ids import is_uuid
 from pipelines.drain.compare import settled
 from pipelines.drain.masking import Masking, masking_in_stream
@@ -87,7 +88,7 @@ async def verify_stores(settings: Settings, *, is_repair: bool = False) -> Verif
 
 
 def build_all_marts(settings: Settings, names: Sequence[str] | None = None) -> MartsReport:
-    """Compute the marts from the lake, write them to the lake and to Postgres."""
+    """Compute the marts from the lake, write them to the lake, the summaries also to Postgres."""
     started = time.monotonic()
     lake = Lake(settings.lake)
     with connect(lake) as connection:
@@ -96,7 +97,7 @@ def build_all_marts(settings: Settings, names: Sequence[str] | None = None) -> M
     for name, frame in frames.items():
         lake.overwrite(f"marts/{name}", frame)
     with database(settings.postgres_dsn.get_secret_value()) as postgres:
-        replace_marts(postgres, frames)
+        replace_marts(postgres, {n: f for n, f in frames.items() if n in SUMMARIES})
     write_views(settings)
     rows = {name: frame.height for name, frame in frames.items()}
     return MartsReport(rows, round(time.monotonic() - started, 3))

@@ -1,15 +1,16 @@
-"""The marts: small tables that explain the failures, built anew from the lake each time.
+"""The marts: small tables that explain the failures.
 
-A connection shows the base tables (`dead_letters`, `case_events`, `service_totals`); on them stand
-the views of `sql/views`, on these the marts, one SELECT each in `sql/marts`, and what Polars says
-better (`resolution`).
+Each is one SELECT of `sql/marts`, run by DuckDB; what SQL says badly is finished, or done, in
+Polars (`resolution`, `contributors`, `significance`). They stand in three rows: the facts (`cases`,
+`redrives`) on the lake's tables, the tables by day on the facts, and the rest on both.
 """
 
 # Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
 # reported as leaked, at length, when the process ends.
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -17,54 +18,43 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from pipelines.analysis import resolution
-from pipelines.deadletter.error_families import CRITICAL, TRANSIENT, with_subclasses
+from pipelines.analysis import resolution, significance
+from pipelines.analysis.contributors import contributors
+from pipelines.analysis.views import create_views, view_sql
 from pipelines.errors import QueryError
-from pipelines.sqlfiles import read_sql, sql_folder
+from pipelines.sqlfiles import read_sql
 
-__all__ = ["MARTS", "VIEWS", "build_marts", "create_views", "view_statements"]
+__all__ = ["DAILY", "MARTS", "SUMMARIES", "build_marts"]
 
-VIEWS = (
-    "redrive_rules",
-    "error_classes",
-    "epochs",
-    "failures",
-    "case_log",
-    "cases",
-    "redrives",
-    "service_traffic",
+DAILY = ("failures_minutely", "cases_daily", "tenants_daily", "durations_daily")
+"""The marts by day (`dlq_date`): each day depends on the cases of that day alone."""
+
+SUMMARIES = (
+    "spikes",
+    "failures_hourly",
+    "failures_by_type",
+    "failure_groups",
+    "pending_transient",
+    "redrive_outcomes",
+    "resolution_times",
+    "resolution_curves",
+    "service_traffic_hourly",
+    "service_health",
+    "hour_of_week",
+    "co_failures",
+    "contributors",
+    "poison_tenants",
+    "poison_messages",
+    "metrics",
 )
-"""The views, each after those that it reads: `sql/views`, and two that are made from Python."""
+"""The marts as of now, each after those that it reads."""
 
-GENERATED_VIEWS = ("redrive_rules", "error_classes")
+MARTS = (*DAILY, *SUMMARIES)
 
-_POLARS = {
-    "resolution_times": resolution.resolution_times,
-    "resolution_curves": resolution.resolution_curves,
-}
+# Read by most marts and dear to compute: tables of the connection while the marts are built.
+_FACTS = ("epochs", "failures", "case_log", "cases", "redrives")
 
-MARTS = (*sorted(file.stem for file in (sql_folder() / "marts").glob("*.sql")), *_POLARS)
-"""The names of all marts: the SQL files in alphabetical order, then those in Polars."""
-
-# Read by most marts and dear to compute: a table of the connection while the marts are built.
-_SHARED = ("epochs", "failures", "case_log", "cases")
-
-
-def view_statements(redrive_cap: int = 3) -> list[str]:
-    """The statements that make the views, in order; whoever runs them again changes nothing."""
-    return [f"CREATE OR REPLACE VIEW {name} AS\n{_view_sql(name, redrive_cap)}" for name in VIEWS]
-
-
-def create_views(connection: duckdb.DuckDBPyConnection, redrive_cap: int = 3) -> None:
-    """Make the views on a connection that shows the base tables.
-
-    Raises QueryError where one of them is missing or has other columns.
-    """
-    for name, statement in zip(VIEWS, view_statements(redrive_cap), strict=True):
-        try:
-            connection.execute(statement)
-        except duckdb.Error as error:
-            raise QueryError(f"The view {name} can not be made: {_first_line(error)}") from error
+Query = Callable[[str], pl.DataFrame]
 
 
 def build_marts(
@@ -73,6 +63,7 @@ def build_marts(
     names: Sequence[str] | None = None,
     *,
     redrive_cap: int = 3,
+    slo: float = 0.999,
 ) -> dict[str, pa.Table]:
     """Compute the marts `names`, or all, as of `now` (aware): Arrow tables by name.
 
@@ -85,66 +76,138 @@ def build_marts(
     if unknown := [name for name in wanted if name not in MARTS]:
         raise QueryError(f"There is no mart {unknown[0]}; there are {', '.join(MARTS)}.")
     create_views(connection, redrive_cap)
+    with _facts(connection, redrive_cap), _parameters(connection, now, slo):
+        return _built(connection, now, wanted)
+
+
+def _built(
+    connection: duckdb.DuckDBPyConnection, now: datetime, wanted: Sequence[str]
+) -> dict[str, pa.Table]:
+    """The wanted marts; those that they read are temporary tables meanwhile."""
+    needed = _with_sources(wanted)
     tables = {}
-    with _shared_views_as_tables(connection, redrive_cap):
-        for name in wanted:
+    try:
+        for name in needed:
             try:
-                tables[name] = _build(connection, now, name)
+                table = _build(connection, now, name)
+                connection.register("built", table)
+                connection.execute(f"CREATE TEMP TABLE {name} AS FROM built")
+                connection.unregister("built")
             except (duckdb.Error, pl.exceptions.PolarsError, pa.ArrowException) as error:
                 raise QueryError(f"The mart {name} failed: {_first_line(error)}") from error
-    return tables
+            if name in wanted:
+                tables[name] = table
+    finally:
+        for name in needed:
+            connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
+    return {name: tables[name] for name in wanted}
 
 
 def _build(connection: duckdb.DuckDBPyConnection, now: datetime, name: str) -> pa.Table:
-    if name in _POLARS:
-        cases = pl.DataFrame(_query(connection, now, resolution.CASES_SQL))
-        return _plain(_POLARS[name](cases, now).to_arrow(compat_level=pl.CompatLevel.oldest()))
-    return _query(connection, now, read_sql(f"marts/{name}.sql"))
+    def query(sql: str) -> pl.DataFrame:
+        return pl.DataFrame(_plain(connection.sql(sql).to_arrow_table()))
+
+    if name in _IN_POLARS:
+        frame = _IN_POLARS[name](query, now)
+        return _plain(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    return _plain(connection.sql(read_sql(f"marts/{name}.sql")).to_arrow_table())
 
 
-def _query(connection: duckdb.DuckDBPyConnection, now: datetime, sql: str) -> pa.Table:
-    (statement,) = connection.extract_statements(sql)
-    given = {"now": now} if "now" in statement.named_parameters else {}
-    return _plain(connection.sql(sql, params=given).to_arrow_table())
+def _uneven_hours(query: Query, _: datetime) -> pl.DataFrame:
+    cells = query(read_sql("marts/hour_of_week.sql"))
+    series = cells.select("dimension", "value", "chi_square").unique(["dimension", "value"])
+    tails = [significance.chi_square_tail(chi, 167) for chi in series["chi_square"]]
+    known = series.drop("chi_square").with_columns(p_value=pl.Series(tails, dtype=pl.Float64))
+    return cells.join(known, on=["dimension", "value"], how="left", maintain_order="left")
+
+
+def _significant_pairs(query: Query, _: datetime) -> pl.DataFrame:
+    pairs = query(read_sql("marts/co_failures.sql"))
+    together, a, b, slots = (
+        pairs[name] for name in ("together_count", "outbreaks_a", "outbreaks_b", "slot_count")
+    )
+    tails = [significance.fisher_tail(*row) for row in zip(together, a, b, slots, strict=True)]
+    return pairs.with_columns(
+        lift=together * slots / (a * b),
+        p_value=pl.Series(tails, dtype=pl.Float64),
+        adjusted_p=pl.Series(significance.adjusted(tails), dtype=pl.Float64),
+    ).filter(pl.col("together_count") >= 3, pl.col("adjusted_p") < 0.01)
+
+
+_IN_POLARS: dict[str, Callable[[Query, datetime], pl.DataFrame]] = {
+    "resolution_times": lambda query, now: resolution.resolution_times(
+        query(resolution.DURATIONS_SQL), now
+    ),
+    "resolution_curves": lambda query, now: resolution.resolution_curves(
+        query(resolution.DURATIONS_SQL), now
+    ),
+    "contributors": lambda query, _: contributors(query),
+    "hour_of_week": _uneven_hours,
+    "co_failures": _significant_pairs,
+}
+
+_SOURCES = {
+    "resolution_times": ["durations_daily"],
+    "resolution_curves": ["durations_daily"],
+    "contributors": [],
+}
+
+
+def _with_sources(names: Sequence[str]) -> list[str]:
+    """The marts that these read, and these, in the order of MARTS."""
+    needed: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += _SOURCES.get(name) or _read_by(name)
+    return [name for name in MARTS if name in needed]
+
+
+def _read_by(name: str) -> list[str]:
+    if name in _SOURCES:
+        return []
+    words = set(re.findall(r"(?:FROM|JOIN) (\w+)", read_sql(f"marts/{name}.sql")))
+    return [mart for mart in MARTS if mart in words]
 
 
 @contextmanager
-def _shared_views_as_tables(
-    connection: duckdb.DuckDBPyConnection, redrive_cap: int
-) -> Iterator[None]:
+def _facts(connection: duckdb.DuckDBPyConnection, redrive_cap: int) -> Iterator[None]:
     """Hide the views that most marts read behind temporary tables of the same names."""
     try:
-        for name in _SHARED:
+        for name in _FACTS:
             try:
                 connection.execute(
-                    f"CREATE OR REPLACE TEMP TABLE {name} AS\n{_view_sql(name, redrive_cap)}"
+                    f"CREATE OR REPLACE TEMP TABLE {name} AS\n{view_sql(name, redrive_cap)}"
                 )
             except duckdb.Error as error:
                 raise QueryError(f"The view {name} failed: {_first_line(error)}") from error
         yield
     finally:
-        for name in _SHARED:
+        for name in _FACTS:
             connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
 
 
-def _view_sql(name: str, redrive_cap: int) -> str:
-    """A view's SELECT: a file of `sql/views`, or one row of settings and the error families."""
-    if name == "redrive_rules":
-        return f"SELECT {int(redrive_cap)} AS redrive_cap"
-    if name == "error_classes":
-        return _error_classes()
-    return read_sql(f"views/{name}.sql")
-
-
-def _error_classes() -> str:
-    """The families of `deadletter.error_families` as rows: error_class, family."""
-    rows = [
-        f"('{name}', '{family}')"
-        for family, types in (("transient", TRANSIENT), ("critical", CRITICAL))
-        for name in with_subclasses(types)
-    ]
-    values = ", ".join(rows)
-    return f"SELECT error_class, family FROM (VALUES {values}) AS f (error_class, family)"  # noqa: S608
+@contextmanager
+def _parameters(connection: duckdb.DuckDBPyConnection, now: datetime, slo: float) -> Iterator[None]:
+    """What the marts are told: the time, the objective, and the spike rule as a table."""
+    limits = ", ".join(f"({count}, {limit!r})" for count, limit in significance.spike_limits())
+    minute = int(now.timestamp() // 60)
+    hours = ", ".join(f"({hour})" for hour in range(168))
+    relations = {
+        "clock (now, minute_number)": f"(CAST('{now.isoformat()}' AS TIMESTAMPTZ), {minute})",
+        "health_rules (allowed_failure_rate)": f"(CAST({1 - slo!r} AS DOUBLE))",
+        "spike_limits (failure_count, expected_limit)": limits,
+        "week_hours (hour_of_week)": hours,
+    }
+    try:
+        for relation, rows in relations.items():
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {relation} AS VALUES {rows}")  # noqa: S608
+        yield
+    finally:
+        for relation in relations:
+            connection.execute(f"DROP VIEW IF EXISTS temp.{relation.split()[0]}")
 
 
 def _plain(table: pa.Table) -> pa.Table:

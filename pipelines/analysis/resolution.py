@@ -10,9 +10,8 @@ from datetime import datetime
 import polars as pl
 
 __all__ = [
-    "CASES_SQL",
     "CAUSES",
-    "DIMENSIONS",
+    "DURATIONS_SQL",
     "curves",
     "observations",
     "resolution_curves",
@@ -24,10 +23,17 @@ __all__ = [
 CAUSES = ("automatic_redrive", "manual_redrive", "manual", "discarded")
 """How a case ends; `open` for one that has not."""
 
-DIMENSIONS = ("error_class", "service", "tenant_id", "group_id")
-"""What cohorts are formed by, besides `overall`."""
-
-CASES_SQL = f"SELECT opened_at, closed_at, cause, {', '.join(DIMENSIONS)} FROM cases"  # noqa: S608
+DURATIONS_SQL = """
+SELECT
+    dimension,
+    value,
+    cause,
+    duration_seconds,
+    open_since,
+    CAST(SUM(case_count) AS BIGINT) AS case_count
+FROM durations_daily
+GROUP BY dimension, value, cause, duration_seconds, open_since
+"""
 
 CURVE_POINTS = 100
 """About as many points of one cohort's curve are kept for drawing."""
@@ -37,56 +43,50 @@ _HORIZONS = {"rmst_24h_seconds": 86_400.0, "rmst_7d_seconds": 604_800.0}
 _ROUNDING = 1e-9  # a product that should be 0.1 misses it by less
 
 
-def resolution_times(cases: pl.DataFrame, now: datetime) -> pl.DataFrame:
+def resolution_times(durations: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """The mart `resolution_times`: one row per cohort (dimension, value), see `summaries`."""
-    return summaries(curves(observations(cases, now)))
+    return summaries(curves(observations(durations, now)))
 
 
-def resolution_curves(cases: pl.DataFrame, now: datetime) -> pl.DataFrame:
+def resolution_curves(durations: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """The mart `resolution_curves`: the curve of every cohort (dimension, value), see `thin`."""
-    return thin(curves(observations(cases, now)))
+    return thin(curves(observations(durations, now)))
 
 
-def observations(cases: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """Each case once per cohort: dimension, value, duration_seconds, cause.
+def observations(durations: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """How long cases lasted up to `now`: dimension, value, duration_seconds, cause, case_count.
 
-    `cases` has the columns of `CASES_SQL`. What ended after `now` is open at `now`, what began
-    after it is left out; a case that ended before it began (clocks differ) lasted 0 s. The cohort
-    of all has dimension `overall` and value `all`; a case without tenant is in no tenant's cohort.
+    `durations` has the columns of `DURATIONS_SQL`. An open case has lasted since `open_since`; one
+    that begins after `now` (clocks differ) 0 s.
     """
-    has_ended = pl.col("closed_at") <= now
-    lasted = pl.min_horizontal(pl.col("closed_at"), pl.lit(now)) - pl.col("opened_at")
-    known = cases.filter(pl.col("opened_at") <= now).select(
-        pl.lit("all").alias("overall"),
-        *DIMENSIONS,
-        (lasted.dt.total_microseconds() / 1e6).clip(0).alias("duration_seconds"),
-        pl.when(has_ended).then("cause").otherwise(pl.lit("open")).alias("cause"),
+    open_for = (pl.lit(now) - pl.col("open_since")).dt.total_microseconds() / 1e6
+    return durations.select(
+        *_COHORT,
+        pl.coalesce("duration_seconds", open_for.clip(0)).alias("duration_seconds"),
+        "cause",
+        "case_count",
     )
-    return known.unpivot(
-        ["overall", *DIMENSIONS],
-        index=["duration_seconds", "cause"],
-        variable_name="dimension",
-        value_name="value",
-    ).drop_nulls("value")
 
 
 def curves(frame: pl.DataFrame, cohort: tuple[str, ...] = _COHORT) -> pl.DataFrame:
     """Survival and cumulative incidence of every cohort, a row per distinct duration.
 
-    `frame` has duration_seconds (float), cause (one of `CAUSES`, anything else is open) and the
-    `cohort` columns. The result is sorted by cohort and time:
+    `frame` has duration_seconds (float), cause (one of `CAUSES`, anything else is open), case_count
+    and the `cohort` columns. The result is sorted by cohort and time:
 
     * t_seconds; at_risk: cases that lasted at least this long; ended: those that ended at it
     * survival: share still open just after, S(t) = ∏ (1 - ended / at_risk)
     * one column per cause: share ended by it so far, Σ S(t⁻) · ended by it / at_risk. They and
       survival add up to 1.
     """
-    ended_by = {cause: (pl.col("cause") == cause).sum() for cause in CAUSES}
+    ended_by = {
+        cause: pl.col("case_count").filter(pl.col("cause") == cause).sum() for cause in CAUSES
+    }
     cohorts = frame.select(cohort).unique().sort(cohort).with_row_index("cohort")
     steps = (
         frame.join(cohorts, on=cohort, nulls_equal=True)
         .group_by("cohort", pl.col("duration_seconds").alias("t_seconds"))
-        .agg(left=pl.len(), **ended_by)
+        .agg(left=pl.col("case_count").sum(), **ended_by)
         .sort("cohort", "t_seconds")
     )
     ended = pl.sum_horizontal(CAUSES)

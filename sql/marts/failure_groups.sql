@@ -1,15 +1,19 @@
 -- The groups: failures alike in type, frames and message, and how each stands.
 --
--- Grain: one row per group_id. Parameter: $now.
+-- Grain: one row per group_id.
 --   group_id                 16 hexadecimal digits
 --   parent_id                groups alike in type and frames
---   state                    resolved   nothing is open
---                            regressed  a case's first attempt came after the last resolution
---                            new        first seen less than 24 hours ago
---                            ongoing    else; the first that applies
+--   state                    resolved    nothing is open
+--                            regressed   a case's first attempt came after the last resolution
+--                            new         first seen less than 24 hours ago
+--                            escalating  is_escalating
+--                            ongoing     else; the first that applies
+--   is_escalating            the last hour has at least 10 cases and more than escalation_limit
+--   escalation_limit         cases in an hour that the hours of the seven days before lead to
+--                            expect at most; ten times their greatest where the group is younger
 --   error_class, template, frames, sample_failure_id   of the group's latest case
 --   failure_count            cases
---   failure_count_24h        of the last 24 hours
+--   failure_count_1h, failure_count_24h   of the last hour and 24 hours, to the minute
 --   first_seen_at            oldest dlq_timestamp, UTC
 --   last_seen_at             newest dlq_timestamp, UTC
 --   last_resolved_at         newest resolution, UTC, or null
@@ -19,70 +23,177 @@
 --   resolved_count, parked_count, discarded_count
 --   redrive_count            redrives that went out: published, or known to have ended in a handler
 --   redrive_succeeded_count  of these, those that succeeded
-WITH counted AS (
+--   redrive_chance           how likely a redrive succeeds, 0 to 1: the mean of Beta(a + successes,
+--                            b + failures), outcomes weighing half as much each 7 days; (a, b) is
+--                            (4, 2) for transient error types, (1, 9) for others
+WITH tallied AS (
     SELECT
-        c.group_id,
-        MAX_BY(f.parent_id, c.log_position) AS parent_id,
-        MAX_BY(f.error_class, c.log_position) AS error_class,
-        MAX_BY(f.template, c.log_position) AS template,
-        MAX_BY(f.frames, c.log_position) AS frames,
-        MAX_BY(c.failure_id, c.log_position) AS sample_failure_id,
-        COUNT(*) AS failure_count,
-        COUNT(*) FILTER (WHERE c.opened_at > CAST($now AS TIMESTAMPTZ) - INTERVAL '24' HOUR)
-            AS failure_count_24h,
-        MIN(c.opened_at) AS first_seen_at,
-        MAX(c.opened_at) AS last_seen_at,
-        MAX(c.first_attempt_at) AS last_first_attempt_at,
-        MAX(c.closed_at) FILTER (WHERE c.status = 'resolved') AS last_resolved_at,
-        STRING_AGG(DISTINCT c.service, ', ' ORDER BY c.service) AS services,
-        STRING_AGG(DISTINCT c.consumer_name, ', ' ORDER BY c.consumer_name) AS consumers,
-        COUNT(DISTINCT c.tenant_id) AS tenant_count,
-        COUNT(*) FILTER (WHERE c.cause = 'open') AS open_count,
-        COUNT(*) FILTER (WHERE c.status = 'resolved') AS resolved_count,
-        COUNT(*) FILTER (WHERE c.status = 'parked') AS parked_count,
-        COUNT(*) FILTER (WHERE c.status = 'discarded') AS discarded_count
-    FROM cases AS c
-    INNER JOIN failures AS f ON f.failure_id = c.failure_id
-    GROUP BY c.group_id
+        group_id,
+        MAX_BY(parent_id, last_log_position) AS parent_id,
+        MAX_BY(error_class, last_log_position) AS error_class,
+        MAX_BY(template, last_log_position) AS template,
+        MAX_BY(frames, last_log_position) AS frames,
+        MAX_BY(sample_failure_id, last_log_position) AS sample_failure_id,
+        SUM(case_count) AS failure_count,
+        MIN(first_opened_at) AS first_seen_at,
+        MAX(last_opened_at) AS last_seen_at,
+        MAX(last_first_attempt_at) AS last_first_attempt_at,
+        MAX(CASE WHEN status = 'resolved' THEN last_closed_at END) AS last_resolved_at,
+        STRING_AGG(DISTINCT service, ', ' ORDER BY service) AS services,
+        STRING_AGG(DISTINCT consumer_name, ', ' ORDER BY consumer_name) AS consumers,
+        SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
+            AS open_count,
+        SUM(CASE WHEN status = 'resolved' THEN case_count ELSE 0 END) AS resolved_count,
+        SUM(CASE WHEN status = 'parked' THEN case_count ELSE 0 END) AS parked_count,
+        SUM(CASE WHEN status = 'discarded' THEN case_count ELSE 0 END) AS discarded_count
+    FROM cases_daily
+    GROUP BY group_id
+),
+
+hit AS (
+    SELECT group_id, COUNT(DISTINCT tenant_id) AS tenant_count FROM tenants_daily GROUP BY group_id
+),
+
+-- Hours counted back from now: 0 is the last 60 minutes, 1 to 168 the seven days before.
+hours AS (
+    SELECT
+        m.group_id,
+        FLOOR((n.minute_number - m.minute_number) / 60) AS hours_ago,
+        SUM(m.failure_count) AS failure_count
+    FROM failures_minutely AS m
+    CROSS JOIN clock AS n
+    WHERE
+        m.minute_number <= n.minute_number
+        AND m.minute_number > n.minute_number - 169 * 60
+    GROUP BY m.group_id, FLOOR((n.minute_number - m.minute_number) / 60)
+),
+
+-- Of the 168 hours, 24 are of the same weekday as now and weigh double: 192 in all. Hours without
+-- a failure have no row and add nothing to the sums.
+weekly AS (
+    SELECT
+        h.group_id,
+        SUM(CASE WHEN h.hours_ago = 0 THEN h.failure_count ELSE 0 END) AS now_count,
+        SUM(CASE WHEN h.hours_ago < 24 THEN h.failure_count ELSE 0 END) AS day_count,
+        MAX(CASE WHEN h.hours_ago > 0 THEN h.failure_count END) AS most,
+        CAST(SUM(CASE WHEN h.hours_ago > 0 THEN h.failure_count ELSE 0 END) AS DOUBLE) / 168
+            AS mean,
+        CAST(
+            SUM(CASE WHEN h.hours_ago > 0 THEN h.failure_count * h.failure_count ELSE 0 END)
+            AS DOUBLE
+        ) / 168 AS mean_square,
+        CAST(
+            SUM(
+                CASE
+                    WHEN h.hours_ago = 0 THEN 0
+                    WHEN
+                        FLOOR((n.minute_number - h.hours_ago * 60) / 1440) % 7
+                        = FLOOR(n.minute_number / 1440) % 7
+                        THEN 2 * h.failure_count
+                    ELSE h.failure_count
+                END
+            ) AS DOUBLE
+        ) / 192 AS weighted_mean
+    FROM hours AS h
+    CROSS JOIN clock AS n
+    GROUP BY h.group_id
+),
+
+variation AS (
+    SELECT
+        *,
+        SQRT(GREATEST(mean_square - mean * mean, 0)) / NULLIF(mean, 0) AS deviation_by_mean
+    FROM weekly
+),
+
+limits AS (
+    SELECT
+        *,
+        GREATEST(
+            most * LEAST(GREATEST(5 * EXP(-0.65 * deviation_by_mean), 2), 5),
+            weighted_mean + mean * LEAST(GREATEST(1 + 5 * deviation_by_mean, 5), 8)
+        ) AS usual_limit
+    FROM variation
 ),
 
 redriven AS (
     SELECT
-        group_id,
-        COUNT(*) AS redrive_count,
-        COUNT(*) FILTER (WHERE outcome = 'succeeded') AS redrive_succeeded_count
-    FROM redrives
-    WHERE published_at IS NOT NULL OR outcome IN ('succeeded', 'failed_again')
-    GROUP BY group_id
+        r.group_id,
+        COUNT(*) FILTER (
+            WHERE r.published_at IS NOT NULL OR r.outcome IN ('succeeded', 'failed_again')
+        ) AS redrive_count,
+        COUNT(*) FILTER (WHERE r.outcome = 'succeeded') AS redrive_succeeded_count,
+        SUM(
+            CASE WHEN r.outcome = 'succeeded' THEN 1 ELSE 0 END
+            * POWER(0.5, GREATEST(DATE_DIFF('second', r.ended_at, n.now), 0) / 604800.0)
+        ) AS successes,
+        SUM(
+            CASE WHEN r.outcome = 'failed_again' THEN 1 ELSE 0 END
+            * POWER(0.5, GREATEST(DATE_DIFF('second', r.ended_at, n.now), 0) / 604800.0)
+        ) AS failures
+    FROM redrives AS r
+    CROSS JOIN clock AS n
+    GROUP BY r.group_id
+),
+
+judged AS (
+    SELECT
+        t.*,
+        h.tenant_count,
+        COALESCE(l.now_count, 0) AS failure_count_1h,
+        COALESCE(l.day_count, 0) AS failure_count_24h,
+        CASE
+            WHEN t.first_seen_at > n.now - INTERVAL '169' HOUR THEN 10.0 * COALESCE(l.most, 0)
+            ELSE COALESCE(l.usual_limit, 0)
+        END AS escalation_limit,
+        COALESCE(r.redrive_count, 0) AS redrive_count,
+        COALESCE(r.redrive_succeeded_count, 0) AS redrive_succeeded_count,
+        (CASE WHEN e.family IS NULL THEN 1.0 ELSE 4.0 END + COALESCE(r.successes, 0))
+        / (
+            CASE WHEN e.family IS NULL THEN 10.0 ELSE 6.0 END
+            + COALESCE(r.successes, 0)
+            + COALESCE(r.failures, 0)
+        ) AS redrive_chance,
+        n.now
+    FROM tallied AS t
+    INNER JOIN hit AS h ON h.group_id = t.group_id
+    LEFT JOIN limits AS l ON l.group_id = t.group_id
+    LEFT JOIN redriven AS r ON r.group_id = t.group_id
+    LEFT JOIN error_classes AS e ON e.error_class = t.error_class AND e.family = 'transient'
+    CROSS JOIN clock AS n
 )
 
 SELECT
-    c.group_id,
-    c.parent_id,
+    group_id,
+    parent_id,
     CASE
-        WHEN c.open_count = 0 THEN 'resolved'
-        WHEN c.last_first_attempt_at > c.last_resolved_at THEN 'regressed'
-        WHEN c.first_seen_at > CAST($now AS TIMESTAMPTZ) - INTERVAL '24' HOUR THEN 'new'
+        WHEN open_count = 0 THEN 'resolved'
+        WHEN last_first_attempt_at > last_resolved_at THEN 'regressed'
+        WHEN first_seen_at > now - INTERVAL '24' HOUR THEN 'new'
+        WHEN failure_count_1h >= 10 AND failure_count_1h > escalation_limit THEN 'escalating'
         ELSE 'ongoing'
     END AS state,
-    c.error_class,
-    c.template,
-    c.frames,
-    c.sample_failure_id,
-    c.failure_count,
-    c.failure_count_24h,
-    c.first_seen_at,
-    c.last_seen_at,
-    c.last_resolved_at,
-    c.services,
-    c.consumers,
-    c.tenant_count,
-    c.open_count,
-    c.resolved_count,
-    c.parked_count,
-    c.discarded_count,
-    COALESCE(r.redrive_count, 0) AS redrive_count,
-    COALESCE(r.redrive_succeeded_count, 0) AS redrive_succeeded_count
-FROM counted AS c
-LEFT JOIN redriven AS r ON r.group_id = c.group_id
-ORDER BY c.failure_count DESC, c.group_id
+    failure_count_1h >= 10 AND failure_count_1h > escalation_limit AS is_escalating,
+    escalation_limit,
+    error_class,
+    template,
+    frames,
+    sample_failure_id,
+    CAST(failure_count AS BIGINT) AS failure_count,
+    CAST(failure_count_1h AS BIGINT) AS failure_count_1h,
+    CAST(failure_count_24h AS BIGINT) AS failure_count_24h,
+    first_seen_at,
+    last_seen_at,
+    last_resolved_at,
+    services,
+    consumers,
+    tenant_count,
+    CAST(open_count AS BIGINT) AS open_count,
+    CAST(resolved_count AS BIGINT) AS resolved_count,
+    CAST(parked_count AS BIGINT) AS parked_count,
+    CAST(discarded_count AS BIGINT) AS discarded_count,
+    redrive_count,
+    redrive_succeeded_count,
+    redrive_chance
+FROM judged
+ORDER BY failure_count DESC, group_id

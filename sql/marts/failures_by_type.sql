@@ -11,16 +11,25 @@
 --   last_seen_at    newest dlq_timestamp, UTC
 --   open_count      pending, retried or parked
 --   resolved_count  resolved, by redrive or by hand
+WITH hit AS (
+    SELECT error_class, service, COUNT(DISTINCT tenant_id) AS tenant_count
+    FROM tenants_daily
+    GROUP BY error_class, service
+)
+
 SELECT
-    error_class,
-    service,
-    COUNT(*) AS failure_count,
-    COUNT(DISTINCT group_id) AS group_count,
-    COUNT(DISTINCT tenant_id) AS tenant_count,
-    MIN(opened_at) AS first_seen_at,
-    MAX(opened_at) AS last_seen_at,
-    COUNT(*) FILTER (WHERE cause = 'open') AS open_count,
-    COUNT(*) FILTER (WHERE status = 'resolved') AS resolved_count
-FROM cases
-GROUP BY error_class, service
-ORDER BY failure_count DESC, error_class, service
+    d.error_class,
+    d.service,
+    CAST(SUM(d.case_count) AS BIGINT) AS failure_count,
+    COUNT(DISTINCT d.group_id) AS group_count,
+    MAX(h.tenant_count) AS tenant_count,
+    MIN(d.first_opened_at) AS first_seen_at,
+    MAX(d.last_opened_at) AS last_seen_at,
+    CAST(SUM(CASE WHEN d.status IN ('pending', 'retried', 'parked') THEN d.case_count ELSE 0 END)
+        AS BIGINT) AS open_count,
+    CAST(SUM(CASE WHEN d.status = 'resolved' THEN d.case_count ELSE 0 END) AS BIGINT)
+        AS resolved_count
+FROM cases_daily AS d
+INNER JOIN hit AS h ON h.error_class = d.error_class AND h.service = d.service
+GROUP BY d.error_class, d.service
+ORDER BY failure_count DESC, d.error_class, d.service

@@ -6,14 +6,12 @@
 --   error_class    last segment of the exception's type
 --   failure_count  cases
 --   group_count    distinct failure groups
---   tenant_count   distinct tenants
 SELECT
-    DATE_TRUNC('hour', opened_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour_at,
+    DATE_TRUNC('hour', minute_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour_at,
     service,
     error_class,
-    COUNT(*) AS failure_count,
-    COUNT(DISTINCT group_id) AS group_count,
-    COUNT(DISTINCT tenant_id) AS tenant_count
-FROM cases
+    CAST(SUM(failure_count) AS BIGINT) AS failure_count,
+    COUNT(DISTINCT group_id) AS group_count
+FROM failures_minutely
 GROUP BY hour_at, service, error_class
 ORDER BY hour_at, service, error_class

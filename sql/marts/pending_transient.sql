@@ -1,7 +1,7 @@
 -- What may pass by itself and is still open: the candidates for a redrive.
 --
 -- Grain: one row per group_id, consumer_name, service and error_class with open cases of the
--- transient family (see `error_classes`). Parameter: $now.
+-- transient family (see `error_classes`).
 --   group_id, error_class
 --   service             the service that failed, else the one that published
 --   consumer_name       durable name, null where unknown
@@ -16,14 +16,18 @@ SELECT
     c.error_class,
     c.service,
     c.consumer_name,
-    COUNT(*) AS open_count,
-    COUNT(*) FILTER (WHERE c.status = 'pending') AS pending_count,
-    COUNT(*) FILTER (WHERE c.status = 'retried') AS retried_count,
-    COUNT(*) FILTER (WHERE c.status = 'parked') AS parked_count,
-    MIN(c.opened_at) AS oldest_opened_at,
-    DATE_DIFF('second', MIN(c.opened_at), CAST($now AS TIMESTAMPTZ)) AS oldest_age_seconds
-FROM cases AS c
+    CAST(SUM(c.case_count) AS BIGINT) AS open_count,
+    CAST(SUM(CASE WHEN c.status = 'pending' THEN c.case_count ELSE 0 END) AS BIGINT)
+        AS pending_count,
+    CAST(SUM(CASE WHEN c.status = 'retried' THEN c.case_count ELSE 0 END) AS BIGINT)
+        AS retried_count,
+    CAST(SUM(CASE WHEN c.status = 'parked' THEN c.case_count ELSE 0 END) AS BIGINT)
+        AS parked_count,
+    MIN(c.first_opened_at) AS oldest_opened_at,
+    DATE_DIFF('second', MIN(c.first_opened_at), MAX(n.now)) AS oldest_age_seconds
+FROM cases_daily AS c
 INNER JOIN error_classes AS e ON e.error_class = c.error_class AND e.family = 'transient'
-WHERE c.cause = 'open'
+CROSS JOIN clock AS n
+WHERE c.status IN ('pending', 'retried', 'parked')
 GROUP BY c.group_id, c.error_class, c.service, c.consumer_name
 ORDER BY open_count DESC, c.group_id, c.service, c.consumer_name

@@ -120,8 +120,9 @@ class Log:
     def totals(self, service: str, **columns: Any) -> None:
         """A sample of one consumer process's counters."""
         counters = dict.fromkeys(("handled", "succeeded", "retried", "dead_lettered", "skipped"), 0)
+        self.sequence += 1
         values = {
-            "totals_sequence": self._place()["dlq_sequence"],
+            "totals_sequence": self.sequence,
             "published_at": NOW,
             "service": service,
             "consumer": service,
@@ -136,10 +137,12 @@ class Log:
 
     def _place(self) -> dict[str, Any]:
         self.sequence += 1
+        published_at = before(days=2) + timedelta(seconds=self.sequence)
         return {
             "epoch": EPOCH,
             "dlq_sequence": self.sequence,
-            "published_at": before(days=2) + timedelta(seconds=self.sequence),
+            "published_at": published_at,
+            "dlq_date": published_at.date(),
         }
 
     def _insert(self, table: str, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lake_log import ADDRESS, EPOCH, Log, before, failure
 
-from pipelines.analysis.marts import create_views
+from pipelines.analysis.views import create_views
 from pipelines.deadletter.case_events import CaseEvent
 from pipelines.deadletter.cases import Case, apply_dead_letter, apply_event, case_of
 from pipelines.deadletter.record import DeadLetter
@@ -45,13 +45,21 @@ def test_a_dead_letter_opens_a_pending_case(log: Log) -> None:
     (row,) = log.rows("SELECT * EXCLUDE log_position FROM cases")
     assert row == {
         "failure_id": a,
+        "dlq_date": before(days=2).date(),
         "service": "soil",
         "tenant_id": None,
+        "field_id": None,
         "consumer_name": "ndvi",
+        "consumer_version": None,
         "error_type": "ValueError",
         "error_class": "ValueError",
         "group_id": "g1",
+        "parent_id": "p1",
+        "template": "boom",
+        "frames": "app:handle",
         "event_type": "ndvi_computed",
+        "original_stream": "SAHOOL_EVENTS",
+        "original_sequence": None,
         "first_attempt_at": opened_at,
         "opened_at": opened_at,
         "published_at": before(days=2) + timedelta(seconds=1),

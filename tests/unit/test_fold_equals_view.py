@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lake_log import EPOCH, Log, before, failure
 
-from pipelines.analysis.marts import create_views
+from pipelines.analysis.views import create_views
 from pipelines.deadletter.case_events import KINDS, CaseEvent
 from pipelines.deadletter.cases import Case
 from pipelines.deadletter.ids import consumer_address

@@ -23,34 +23,34 @@ from pipelines.analysis.resolution import (
 )
 
 HOUR, DAY, WEEK = 3_600.0, 86_400.0, 604_800.0
-SCHEMA = {"duration_seconds": pl.Float64, "cause": pl.String, "value": pl.String}
+SCHEMA = {
+    "duration_seconds": pl.Float64,
+    "cause": pl.String,
+    "value": pl.String,
+    "case_count": pl.Int64,
+}
 
 
 def frame(*rows: tuple[float, str], value: str = "x") -> pl.DataFrame:
     """Observations (duration_seconds, cause) of one cohort."""
-    return pl.DataFrame([(*row, value) for row in rows], schema=SCHEMA, orient="row")
+    return pl.DataFrame([(*row, value, 1) for row in rows], schema=SCHEMA, orient="row")
 
 
 def summary(*rows: tuple[float, str]) -> dict[str, Any]:
     return summaries(curves(frame(*rows), ("value",)), ("value",)).row(0, named=True)
 
 
-def a_case(opened_at: datetime, closed_at: datetime | None = None, cause: str = "open", **columns):
-    return {
-        "opened_at": opened_at,
-        "closed_at": closed_at,
-        "cause": cause,
-        "error_class": "ValueError",
-        "service": "ndvi",
-        "tenant_id": "t1",
-        "group_id": "g1",
-    } | columns
-
-
-def cases(*rows: dict[str, Any]) -> pl.DataFrame:
-    times = dict.fromkeys(("opened_at", "closed_at"), pl.Datetime("us", "UTC"))
-    texts = dict.fromkeys(("cause", "error_class", "service", "tenant_id", "group_id"), pl.String)
-    return pl.DataFrame(list(rows), schema=times | texts)
+def durations(*rows: tuple[float | None, str, datetime | None, int]) -> pl.DataFrame:
+    """Rows of `DURATIONS_SQL` (duration_seconds, cause, open_since, case_count) of all cases."""
+    schema = {
+        "dimension": pl.String,
+        "value": pl.String,
+        "duration_seconds": pl.Float64,
+        "cause": pl.String,
+        "open_since": pl.Datetime("us", "UTC"),
+        "case_count": pl.Int64,
+    }
+    return pl.DataFrame([("overall", "all", *row) for row in rows], schema=schema, orient="row")
 
 
 def test_a_curve_by_hand() -> None:
@@ -118,47 +118,33 @@ def test_cohorts_do_not_mix() -> None:
     assert curves(both, ("value",)).equals(pl.concat(alone))
 
 
-def test_observations_end_at_closing_or_now() -> None:
+def test_open_cases_have_lasted_until_now() -> None:
     observed = observations(
-        cases(
-            a_case(before(hours=3), before(hours=1), "manual"),
-            a_case(before(hours=2)),
-            a_case(before(hours=1), before(hours=-1), "discarded"),  # closed after now: still open
-            a_case(before(hours=1), before(hours=2), "manual"),  # clocks differ
-            a_case(before(hours=-1)),  # not yet
+        durations(
+            (2 * HOUR, "manual", None, 3),
+            (None, "open", before(hours=2), 1),
+            (None, "open", before(hours=-1), 1),  # clocks differ
         ),
         NOW,
     )
-    assert observed.filter(dimension="overall").rows() == [
-        (2 * HOUR, "manual", "overall", "all"),
-        (2 * HOUR, "open", "overall", "all"),
-        (1 * HOUR, "open", "overall", "all"),
-        (0.0, "manual", "overall", "all"),
+    assert observed.select("duration_seconds", "cause", "case_count").rows() == [
+        (2 * HOUR, "manual", 3),
+        (2 * HOUR, "open", 1),
+        (0.0, "open", 1),
     ]
 
 
-def test_resolution_times_has_a_row_per_cohort() -> None:
-    times = resolution_times(
-        cases(
-            a_case(before(hours=3), before(hours=1), "manual"),
-            a_case(before(hours=3), error_class="TimeoutError", tenant_id=None),
-        ),
-        NOW,
-    )
-    got = times.select("dimension", "value", "n", "events", "median_seconds").rows()
-    assert got == [
-        ("error_class", "TimeoutError", 1, 0, None),
-        ("error_class", "ValueError", 1, 1, 2 * HOUR),
-        ("group_id", "g1", 2, 1, 2 * HOUR),
-        ("overall", "all", 2, 1, 2 * HOUR),
-        ("service", "ndvi", 2, 1, 2 * HOUR),
-        ("tenant_id", "t1", 1, 1, 2 * HOUR),
-    ]
+def test_counted_cases_are_as_many_cases() -> None:
+    """A row that stands for three cases makes the curve of three rows."""
+    counted = durations((HOUR, "manual", None, 3), (None, "open", before(hours=5), 2))
+    each = durations(*[(HOUR, "manual", None, 1)] * 3, *[(None, "open", before(hours=5), 1)] * 2)
+    assert resolution_times(counted, NOW).equals(resolution_times(each, NOW))
+    assert resolution_times(counted, NOW).row(0, named=True)["n"] == 5
 
 
 def test_resolution_curves_start_with_all_open_and_last_to_the_end_of_follow_up() -> None:
     drawn = resolution_curves(
-        cases(a_case(before(hours=3), before(hours=1), "manual"), a_case(before(hours=3))), NOW
+        durations((2 * HOUR, "manual", None, 1), (None, "open", before(hours=3), 1)), NOW
     )
     got = drawn.filter(dimension="overall").drop("dimension", "value", "ended")
     assert got.columns == ["t_seconds", "at_risk", "survival", *CAUSES]
@@ -183,8 +169,8 @@ def test_a_long_curve_is_thinned_to_exact_points() -> None:
 
 
 def test_no_cases_give_empty_marts_with_their_columns() -> None:
-    assert resolution_times(cases(), NOW).shape == (0, 10)
-    assert resolution_curves(cases(), NOW).shape == (0, 10)
+    assert resolution_times(durations(), NOW).shape == (0, 10)
+    assert resolution_curves(durations(), NOW).shape == (0, 10)
 
 
 OBSERVATIONS = st.lists(

@@ -1,0 +1,218 @@
+"""What a failure group, or the last day, has more of than the rest: a tenant, a field, a version.
+
+A finding is an attribute, or a pair of them, whose share among the failures in question is at
+least twice its share among the others, surely enough after Benjamini and Hochberg. It says where
+to look first; that it is to blame it does not say.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import polars as pl
+
+from pipelines.analysis.significance import adjusted, fisher_tail
+
+__all__ = ["GROUP_SAMPLE_SQL", "WINDOW_SAMPLE_SQL", "attributes", "contributors", "explain"]
+
+LEAST_SUPPORT = 0.05
+"""Share of the failures in question that a finding must have ..."""
+LEAST_COUNT = 5
+"""... and their number."""
+LEAST_RATIO = 2.0
+MOST_P = 0.01
+EXPLAINED = 0.8
+"""A pair says nothing new where one of its parts alone has this much of its risk ratio."""
+LEAST_GROUP = 20
+"""Smaller groups are not explained."""
+MOST_GROUPS = 50
+MOST_FINDINGS = 10
+
+COLUMNS = ("tenant_id", "service", "event_type", "consumer_version", "field_id")
+"""Attributes that every failure has; to them come the keys of its event, as `data.<key>`."""
+
+SAMPLE = 50_000
+"""At most so many failures are looked at."""
+
+GROUP_SAMPLE_SQL = f"""
+WITH latest AS (
+    SELECT c.epoch, c.dlq_sequence, c.group_id, c.{", c.".join(COLUMNS)}
+    FROM cases AS c
+    CROSS JOIN clock AS n
+    WHERE c.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 7
+    ORDER BY c.log_position DESC
+    LIMIT {SAMPLE}
+)
+
+SELECT l.group_id, d.original_data, l.{", l.".join(COLUMNS)}
+FROM latest AS l
+INNER JOIN dead_letters AS d ON d.epoch = l.epoch AND d.dlq_sequence = l.dlq_sequence
+ORDER BY l.epoch, l.dlq_sequence
+"""  # noqa: S608
+"""The latest failures of a week: one group against all others."""
+
+WINDOW_SAMPLE_SQL = f"""
+SELECT
+    c.opened_at > n.now - INTERVAL '24' HOUR AS is_in_question,
+    c.{", c.".join(COLUMNS)}
+FROM cases AS c
+CROSS JOIN clock AS n
+WHERE c.opened_at > n.now - INTERVAL '192' HOUR AND c.opened_at <= n.now
+AND c.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 9
+ORDER BY c.failure_id -- a hash: as good as a random sample, and the same each time
+LIMIT {SAMPLE}
+"""  # noqa: S608
+"""The last 24 hours against the seven days before."""
+
+_SCHEMA = {
+    "subject": pl.String,
+    "attribute": pl.String,
+    "value": pl.String,
+    "other_attribute": pl.String,
+    "other_value": pl.String,
+    "failure_count": pl.Int64,
+    "share": pl.Float64,
+    "baseline_share": pl.Float64,
+    "risk_ratio": pl.Float64,
+    "adjusted_p": pl.Float64,
+}
+_KEYS = ["attribute", "value", "other_attribute", "other_value"]
+
+
+def contributors(query: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
+    """The mart `contributors`: one row per finding, at most MOST_FINDINGS of each subject.
+
+    * subject: a group_id of the last seven days, against all other groups of the week (of the
+      latest SAMPLE failures); or `last 24 hours`, against the seven days before
+    * attribute, value: of `COLUMNS`, or `data.<key>`; other_attribute, other_value for a pair
+    * failure_count: sampled failures in question that have it; share: of all in question
+    * baseline_share: of the others; risk_ratio: share / baseline_share, with half a failure added
+      to each count; adjusted_p: Fisher's exact test after Benjamini and Hochberg
+    """
+    window = query(WINDOW_SAMPLE_SQL).with_row_index("id")
+    found = [_of_subject("last 24 hours", window["is_in_question"], attributes(window))]
+    sample = query(GROUP_SAMPLE_SQL).with_row_index("id")
+    known = attributes(sample)
+    sizes = sample["group_id"].value_counts(sort=True).filter(pl.col("count") >= LEAST_GROUP)
+    groups = sorted(sizes["group_id"].head(MOST_GROUPS))
+    found += [_of_subject(group, sample["group_id"] == group, known) for group in groups]
+    return pl.concat(found)
+
+
+def _of_subject(subject: str, is_in_question: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
+    findings = explain(is_in_question, known).head(MOST_FINDINGS)
+    return findings.select(pl.lit(subject).alias("subject"), pl.all()).cast(_SCHEMA)  # type: ignore[arg-type]
+
+
+def attributes(sample: pl.DataFrame) -> pl.DataFrame:
+    """The sample's attributes in long form: id, attribute, value; none is null."""
+    columns = sample.unpivot(
+        COLUMNS, index="id", variable_name="attribute", value_name="value"
+    ).drop_nulls("value")
+    if "original_data" not in sample.columns:
+        return columns
+    rows = [
+        (row, f"data.{key}", value)
+        for row, data in zip(sample["id"], sample["original_data"], strict=True)
+        for key, value in _scalars(data)
+    ]
+    of_data = pl.DataFrame(rows, schema=columns.schema, orient="row")
+    return pl.concat([columns, of_data])
+
+
+def _scalars(data: str) -> list[tuple[str, str]]:
+    """The keys of an event whose values are short texts, whole numbers or truth values."""
+    try:
+        event: Any = json.loads(data)
+    except ValueError:
+        return []
+    if not isinstance(event, dict):
+        return []
+    return [
+        (key, str(value))
+        for key, value in list(event.items())[:50]
+        if isinstance(value, str | int) and len(str(value)) <= 64 and len(key) <= 64
+    ]
+
+
+def explain(is_in_question: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
+    """Attributes and pairs that the failures in question have more of, the most telling first.
+
+    `is_in_question` tells it of every failure, by position; `known` are their `attributes`.
+    """
+    size, in_question = len(is_in_question), int(is_in_question.sum())
+    if not in_question or in_question == size:
+        return pl.DataFrame(schema={name: _SCHEMA[name] for name in list(_SCHEMA)[1:]})
+    rows = pl.DataFrame(
+        {"id": range(size), "hit": is_in_question}, schema_overrides={"id": pl.UInt32}
+    )
+    singles = _counted(
+        known.join(rows, on="id").with_columns(
+            pl.lit(None, pl.String).alias("other_attribute"),
+            pl.lit(None, pl.String).alias("other_value"),
+        ),
+        in_question,
+    )
+    frequent = known.join(singles.select("attribute", "value"), on=["attribute", "value"])
+    pairs = _counted(
+        frequent.join(frequent, on="id", suffix="_b")
+        .filter(pl.col("attribute") < pl.col("attribute_b"))
+        .rename({"attribute_b": "other_attribute", "value_b": "other_value"})
+        .join(rows, on="id"),
+        in_question,
+    )
+    tested = pl.concat([singles, pairs.select(singles.columns)])
+    others = size - in_question
+    p_values = [
+        fisher_tail(hits, in_question, hits + elsewhere, size)
+        for hits, elsewhere in tested.select("failure_count", "elsewhere").iter_rows()
+    ]
+    ratio = ((pl.col("failure_count") + 0.5) / (in_question + 1)) / (
+        (pl.col("elsewhere") + 0.5) / (others + 1)
+    )
+    judged = tested.with_columns(
+        share=pl.col("failure_count") / in_question,
+        baseline_share=pl.col("elsewhere") / others,
+        risk_ratio=ratio,
+        adjusted_p=pl.Series(adjusted(p_values), dtype=pl.Float64),
+    )
+    telling = judged.filter(
+        pl.col("risk_ratio") >= LEAST_RATIO, pl.col("adjusted_p") < MOST_P
+    ).join(_explained_pairs(judged), on=_KEYS, how="anti", nulls_equal=True)
+    return telling.sort(
+        ["share", "risk_ratio", *_KEYS], descending=[True, True, *[False] * 4]
+    ).select(list(_SCHEMA)[1:])
+
+
+def _counted(rows: pl.DataFrame, in_question: int) -> pl.DataFrame:
+    """Hits in question and elsewhere by attribute or pair, where there are enough of them."""
+    return (
+        rows.group_by(_KEYS)
+        .agg(
+            failure_count=pl.col("hit").sum().cast(pl.Int64),
+            elsewhere=(~pl.col("hit")).sum().cast(pl.Int64),
+        )
+        .filter(
+            pl.col("failure_count") >= LEAST_COUNT,
+            pl.col("failure_count") >= LEAST_SUPPORT * in_question,
+        )
+        .sort(_KEYS)
+    )
+
+
+def _explained_pairs(judged: pl.DataFrame) -> pl.DataFrame:
+    """The pairs whose risk ratio is nearly that of one of their parts."""
+    singles = judged.filter(pl.col("other_attribute").is_null()).select(
+        "attribute", "value", part_ratio="risk_ratio"
+    )
+    pairs = judged.drop_nulls("other_attribute")
+    parts = [
+        pairs.join(singles, left_on=on, right_on=["attribute", "value"])
+        for on in (_KEYS[:2], _KEYS[2:])
+    ]
+    return (
+        pl.concat([part.select(*_KEYS, "risk_ratio", "part_ratio") for part in parts])
+        .filter(pl.col("part_ratio") >= EXPLAINED * pl.col("risk_ratio"))
+        .select(_KEYS)
+        .unique()
+    )

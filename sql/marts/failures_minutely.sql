@@ -1,0 +1,21 @@
+-- When failures happened, to the minute: what every question about time is asked of.
+--
+-- Grain: one row per dlq_date, minute, service, error_class and group_id that has a case. Built
+-- by dlq_date (the server's day of the dead letter); sum over it, since a service whose clock is
+-- off spreads a minute over two days.
+--   minute_at        start of the minute of dlq_timestamp, UTC
+--   minute_number    the same in minutes since 1970
+--   failure_count    cases
+--   first_opened_at  oldest dlq_timestamp in it, UTC
+SELECT
+    dlq_date,
+    DATE_TRUNC('minute', opened_at) AS minute_at,
+    CAST(FLOOR(EPOCH(opened_at) / 60) AS BIGINT) AS minute_number,
+    service,
+    error_class,
+    group_id,
+    COUNT(*) AS failure_count,
+    MIN(opened_at) AS first_opened_at
+FROM cases
+GROUP BY ALL
+ORDER BY dlq_date, minute_at, service, error_class, group_id
