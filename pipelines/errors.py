@@ -47,3 +47,7 @@ class QueryError(DLQError):
 
 class MissingPackageError(DLQError, ImportError):
     """Something was used that needs a package which is not installed."""
+
+
+class RegroupError(DLQError):
+    """History can not be regrouped now."""

@@ -22,6 +22,8 @@ from pipelines.analysis.views import view_statements
 from pipelines.deadletter.ids import is_uuid
 from pipelines.drain.compare import settled
 from pipelines.drain.masking import Masking, masking_in_stream
+from pipelines.drain.regroup import Progress as RegroupProgress
+from pipelines.drain.regroup import RegroupReport, regroup
 from pipelines.drain.run import DrainReport, drain
 from pipelines.drain.run import Progress as DrainProgress
 from pipelines.drain.verify import VerifyReport, repair, verify
@@ -85,6 +87,16 @@ async def verify_stores(settings: Settings, *, is_repair: bool = False) -> Verif
     await drain_log(settings)
     after = await verify(settings)
     return replace(after, findings=tuple(settled(found, after.findings)))
+
+
+def regroup_history(
+    settings: Settings, progress: RegroupProgress | None = None, *, is_dry_run: bool = False
+) -> RegroupReport:
+    """Recompute the groups of history in both sinks; marts follow when they are built next."""
+    report = regroup(settings, progress, is_dry_run=is_dry_run)
+    if not is_dry_run:
+        write_views(settings)
+    return report
 
 
 def build_all_marts(settings: Settings, names: Sequence[str] | None = None) -> MartsReport:

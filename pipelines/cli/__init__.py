@@ -20,6 +20,7 @@ VERBS = {
     "redrive": "publish failures again to the consumer that failed (retry, replay)",
     "redact": "what a drain would mask, in a file or in the stream; changes nothing",
     "fingerprint": "the failure group of each line of a file, to try rules on",
+    "regroup": "history in the groups that today's rules make",
     "sql": "one SELECT over the lake",
     "status": "stream, sinks, open failures and redrives at a glance",
     "verify": "compare stream, lake and Postgres; read the lake's checksums; repair",
