@@ -1,6 +1,9 @@
 """Messages of the log to a batch that both sinks take: decode, redact, fingerprint."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
 
 from pipelines.deadletter.case_events import CaseEvent, decode_case_event
 from pipelines.deadletter.decode import decode
@@ -45,4 +48,23 @@ def build_batch(
         event_frame=case_event_frame(events, redactor),
         last_timestamp_ns=last.timestamp_ns,
         payloads=payloads if keeps_payloads else None,
+    )
+
+
+def without(batch: Batch, seen: pl.DataFrame) -> Batch:
+    """The batch less the messages (`dlq_sequence`, `published_at`) that are stored already."""
+    if seen.is_empty():
+        return batch
+    message = ["dlq_sequence", "published_at"]
+    letters = batch.letter_frame.with_row_index("_row")
+    letters = letters.join(seen, on=message, how="anti", maintain_order="left")
+    events = batch.event_frame.join(seen, on=message, how="anti", maintain_order="left")
+    kept, stored = letters["_row"].to_list(), set(events["dlq_sequence"])
+    return replace(
+        batch,
+        letters=[batch.letters[row] for row in kept],
+        events=[event for event in batch.events if event.dlq_sequence in stored],
+        letter_frame=letters.drop("_row"),
+        event_frame=events,
+        payloads=batch.payloads and [batch.payloads[row] for row in kept],
     )

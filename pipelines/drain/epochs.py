@@ -6,7 +6,8 @@ sequences with the same. The last message of each batch is remembered as an anch
 stream now shows another message there, or ends before it, it was rewound.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -59,13 +60,15 @@ async def current_epoch(
     reader: LogReader,
     state: LogState,
     tables: Mapping[str, LakeTable],
+    finish: Callable[[str, tuple[int, int]], int],
 ) -> Epoch:
     """The epoch to read now, remembered in the database; a new one where the stream has changed.
 
     A database that knows nothing (new, or lost) takes up the newest epoch that the lake knows.
+    `finish` levels the sinks on an epoch that is over; see `Leveller.finish`.
     """
     known = connection.execute(
-        "SELECT e.epoch, e.start_sequence, e.created, e.fork, c.epoch, c.last_sequence"
+        "SELECT e.epoch, e.start_sequence, e.created, e.fork, c.epoch"
         " FROM drain_epochs e JOIN drain_checkpoints c USING (stream) WHERE stream = %s"
         " ORDER BY e.created = %s DESC, e.started_at DESC, e.fork DESC LIMIT 1",
         [state.stream, state.created],
@@ -75,22 +78,30 @@ async def current_epoch(
         while tables["dead_letters"].watermark(epoch_id(state.stream, state.created, fork + 1)):
             fork += 1
         return _begin(connection, state, fork, 1, "first seen")
-    epoch, start, created, fork, latest, checkpoint = known
+    epoch, start, created, fork, latest = known
     if created != state.created.astimezone(UTC):
         return _begin(connection, state, 0, 1, "the stream was recreated")
     match, is_rewound = await _newest_match(connection, reader, state)
     if epoch == latest and not is_rewound:
         return Epoch(epoch, start, "the same")
+    held = dict.fromkeys(tables, match)
+    checkpoint = match
     if epoch == latest:
         # Between two anchors, the lake knows what each sequence was; no sink may lack what is
         # left to the old epoch.
-        rows = tables["dead_letters"].positions(epoch, after=match)
+        rows = tables["dead_letters"].positions(epoch.rpartition("#")[0], after=match)
         match = await _last_match(reader, rows, match)
-        held = [table.watermark(epoch) for table in tables.values()]
-        match = min(match, checkpoint, *(match if mark is None else mark for mark in held))
-    return _begin(
-        connection, state, fork + 1, match + 1, f"the stream was rewound to sequence {match}"
-    )
+        marks = {name: table.watermark(epoch) for name, table in tables.items()}
+        held = {name: min(match, match if mark is None else mark) for name, mark in marks.items()}
+        readable = (state.first_sequence, match + 1)
+        checkpoint = min(match, await asyncio.to_thread(finish, epoch, readable))
+    start = min(checkpoint, *held.values()) + 1
+    reason = f"the stream was rewound to sequence {match}"
+    begun = _begin(connection, state, fork + 1, start, reason, checkpoint)
+    for name, table in tables.items():
+        if not table.is_empty and held[name] >= start:
+            table.append(table.empty_frame(), begun.id, held[name])
+    return begun
 
 
 def gap_before(state: LogState, watermark: int) -> Gap | None:
@@ -100,7 +111,7 @@ def gap_before(state: LogState, watermark: int) -> Gap | None:
     return Gap(
         watermark + 1,
         state.first_sequence - 1,
-        "the stream's limits or a purge removed them before they were drained",
+        state.why_gone,
         is_certain=not state.is_shared,
     )
 
@@ -125,7 +136,12 @@ def remember_gap(connection: Connection[Any], epoch: str, gap: Gap) -> bool:
 
 
 def _begin(
-    connection: Connection[Any], state: LogState, fork: int, start: int, reason: str
+    connection: Connection[Any],
+    state: LogState,
+    fork: int,
+    start: int,
+    reason: str,
+    checkpoint: int | None = None,
 ) -> Epoch:
     """Start an epoch and point the checkpoint at it, in one transaction."""
     epoch = epoch_id(state.stream, state.created, fork)
@@ -139,7 +155,7 @@ def _begin(
             "INSERT INTO drain_checkpoints (stream, epoch, last_sequence) VALUES (%s, %s, %s)"
             " ON CONFLICT (stream) DO UPDATE SET epoch = excluded.epoch,"
             " last_sequence = excluded.last_sequence, updated_at = now()",
-            [state.stream, epoch, start - 1],
+            [state.stream, epoch, start - 1 if checkpoint is None else checkpoint],
         )
     return Epoch(epoch, start, reason)
 
@@ -163,7 +179,7 @@ async def _newest_match(
         stored = await reader.read_raw(sequence)
         if stored is None or stored.sequence != sequence:
             continue
-        if stored.timestamp_ns == timestamp_ns:
+        if stored.timestamp_ns // 1000 == timestamp_ns // 1000:  # the lake knows microseconds
             return sequence, is_rewound
         is_rewound = True
     return 0, is_rewound

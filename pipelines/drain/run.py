@@ -8,7 +8,7 @@ NATS.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,19 +17,21 @@ from nats.aio.client import Client
 from psycopg import Connection
 
 from pipelines.deadletter.message import LogMessage
-from pipelines.drain.batch import build_batch
+from pipelines.drain.batch import build_batch, without
 from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gap_before, holes, remember_gap
+from pipelines.drain.level import Leveller
 from pipelines.drain.lock import alone
 from pipelines.drain.totals import read_totals, store_totals
 from pipelines.errors import ServerUnavailableError
 from pipelines.jetstream.connection import connected
+from pipelines.jetstream.contents import deleted_sequences
 from pipelines.jetstream.reader import LogReader, LogState, log_state
 from pipelines.jetstream.streams import find_stream
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.failed_events import Batch, FailedEvents
 from pipelines.stores.failed_payloads import delete_old_payloads
-from pipelines.stores.lake import Lake, LakeTable
+from pipelines.stores.lake import LOG_TABLES, Lake, LakeTable
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,12 @@ class _Tally:
     epoch: str = ""
     gaps: int = 0
     notes: list[str] = field(default_factory=list)
+
+    def add(self, leveller: Leveller) -> None:
+        """Count what sinks took from each other."""
+        self.drained += leveller.filled
+        self.gaps += leveller.gaps
+        self.notes += leveller.notes
 
 
 async def drain(settings: Settings, progress: Progress | None = None) -> DrainReport:
@@ -114,8 +122,13 @@ async def _drain_once(
             async with alone(connection, stream, settings.drain_lock_seconds):
                 reader = LogReader(client, stream, subjects.log)
                 state = await reader.state()
-                sinks = await _Sinks.open(connection, Lake(settings.lake), reader, state, settings)
+                deleted = await deleted_sequences(client, state)
+                tables = {name: Lake(settings.lake).table(name) for name in LOG_TABLES}
+                leveller = Leveller(connection, tables, state, deleted, settings)
+                await asyncio.to_thread(leveller.level)
+                sinks = await _Sinks.open(connection, reader, state, settings, leveller)
                 tally.stream, tally.epoch = stream, sinks.epoch.id
+                tally.add(leveller)
                 _note_epoch(sinks.epoch, tally)
                 sinks.note_gap(state, sinks.watermark, tally)
                 await reader.seek(sinks.watermark + 1, is_suspect=is_retry)
@@ -166,6 +179,7 @@ async def _copy(
                 grouping=rules.grouping,
                 keeps_payloads=settings.keep_payloads,
             )
+            batch = sinks.unseen(batch)
             for before, after in holes(messages, done) if not state.is_shared else ():
                 # Deleted by a person, or dropped by a limit since this drain began?
                 now = await reader.state()
@@ -190,7 +204,7 @@ class _Sinks:
         connection: Connection[Any],
         epoch: Epoch,
         postgres: FailedEvents,
-        tables: dict[str, LakeTable],
+        tables: Mapping[str, LakeTable],
         checkpoint: int,
     ) -> None:
         self.epoch = epoch
@@ -200,19 +214,24 @@ class _Sinks:
         self._checkpoint = checkpoint
         self._reached = self.watermark  # every sink has what it lacks up to here
         self._idle_batches = dict.fromkeys(tables, 0)
+        self._seen = (
+            pl.concat(t.of_other_forks(epoch.id, self.watermark) for t in tables.values())
+            if not epoch.id.endswith("#0")
+            else None
+        )
 
     @classmethod
     async def open(
         cls,
         connection: Connection[Any],
-        lake: Lake,
         reader: LogReader,
         state: LogState,
         settings: Settings,
+        leveller: Leveller,
     ) -> "_Sinks":
         """Open every sink on the stream's current epoch."""
-        tables = {name: lake.table(name) for name in ("dead_letters", "case_events")}
-        epoch = await current_epoch(connection, reader, state, tables)
+        tables = leveller.tables
+        epoch = await current_epoch(connection, reader, state, tables, leveller.finish)
         row = connection.execute(
             "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
         ).fetchone()
@@ -237,6 +256,10 @@ class _Sinks:
                 f"{certainty}: sequences {gap.first_sequence} to {gap.last_sequence}; {gap.reason}."
             )
             logger.warning(tally.notes[-1])
+
+    def unseen(self, batch: Batch) -> Batch:
+        """The batch less what other forks hold: a stream that was rewound may come back."""
+        return batch if self._seen is None else without(batch, self._seen)
 
     def missing_from(self, batch: Batch) -> pl.Series:
         """The parse_error, or null, of each message of the batch that a sink lacks."""

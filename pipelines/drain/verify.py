@@ -31,10 +31,8 @@ from pipelines.jetstream.contents import stored_sequences
 from pipelines.jetstream.reader import LogReader, LogState, log_state
 from pipelines.settings import Settings
 from pipelines.stores.database import database
-from pipelines.stores.lake import LAYOUTS, Lake, LakeTable
+from pipelines.stores.lake import LAYOUTS, LOG_TABLES, Lake, LakeTable
 from pipelines.stores.lake_log import put_aside, torn_log_files
-
-LOG_TABLES = ("dead_letters", "case_events")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,15 +20,22 @@ async def stored_sequences(
     last = min(up_to, state.last_sequence)
     if state.is_shared:
         return await _read(client, state, filters, last)
+    deleted = set(await deleted_sequences(client, state))
+    first = max(state.first_sequence, 1)
+    return [sequence for sequence in range(first, last + 1) if sequence not in deleted]
+
+
+async def deleted_sequences(client: Client, state: LogState) -> list[int]:
+    """The sequences between its first and its last that a stream of our own lacks, in order."""
+    if state.is_shared or state.message_count == state.last_sequence - state.first_sequence + 1:
+        return []
     answer = await client.request(
         f"$JS.API.STREAM.INFO.{state.stream}", b'{"deleted_details": true}', timeout=30
     )
     value = json.loads(answer.data)
     if error := value.get("error"):
         raise StreamError(f"Stream {state.stream} can not be read: {error.get('description')}.")
-    deleted = set(value["state"].get("deleted") or ())
-    first = max(value["state"]["first_seq"], 1)
-    return [sequence for sequence in range(first, last + 1) if sequence not in deleted]
+    return sorted(value["state"].get("deleted") or ())
 
 
 async def _read(client: Client, state: LogState, filters: tuple[str, ...], last: int) -> list[int]:

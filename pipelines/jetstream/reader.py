@@ -10,12 +10,19 @@ import base64
 import json
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy, StreamInfo
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    RetentionPolicy,
+    StreamConfig,
+    StreamInfo,
+)
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
 from pipelines.deadletter.message import LogMessage
@@ -38,6 +45,7 @@ class LogState:
     last_sequence: int  # of the stream; on a shared stream it may be no dead letter
     message_count: int
     size_bytes: int
+    why_gone: str  # what can have removed messages, for a person
     is_shared: bool  # it holds other subjects too, so holes in our sequences are normal
 
 
@@ -85,8 +93,34 @@ def _checked(info: StreamInfo, filters: tuple[str, ...]) -> LogState:
         last_sequence=info.state.last_seq,
         message_count=info.state.messages,
         size_bytes=info.state.bytes,
+        why_gone=why_gone(config, datetime.now(UTC) - created) if created else "unknown",
         is_shared=not set(config.subjects or []) <= set(filters),
     )
+
+
+def why_gone(config: StreamConfig, age: timedelta) -> str:
+    """What can have removed the oldest messages of a stream that is `age` old.
+
+    The server does not say which it was, but some can be ruled out.
+    """
+    limits = [
+        name
+        for name, is_set in (
+            ("its age limit", config.max_age and age.total_seconds() > config.max_age),
+            ("its count limit", (config.max_msgs or -1) > 0),
+            ("its count limit by subject", (config.max_msgs_per_subject or -1) > 0),
+            ("its size limit", (config.max_bytes or -1) > 0),
+        )
+        if is_set
+    ]
+    if not config.deny_purge:
+        limits.append("a purge")
+    if not limits:
+        return (
+            "they were deleted one by one: no limit of the stream can have removed them yet, and"
+            " purges are denied"
+        )
+    return f"{' or '.join(limits)} removed them, or a person, before they were drained"
 
 
 class LogReader:

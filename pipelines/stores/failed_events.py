@@ -105,9 +105,15 @@ class FailedEvents:
         """Store these cases anew, from all that the lake holds of them: a batch for each epoch."""
         ids = [letter.failure_id for batch in batches for letter in batch.letters]
         with self._connection.transaction():
+            self._connection.execute(  # raw payloads go with their row
+                "CREATE TEMP TABLE kept_payloads ON COMMIT DROP AS"
+                " SELECT * FROM failed_payloads WHERE failure_id = ANY(%s::uuid[])",
+                [ids],
+            )
             self._connection.execute("DELETE FROM failed_events WHERE id = ANY(%s::uuid[])", [ids])
             for batch in batches:
                 self._apply(batch, 0)
+            self._connection.execute("INSERT INTO failed_payloads SELECT * FROM kept_payloads")
 
     def show_life(self) -> None:
         """Say that this drain moves, though the batch is one that Postgres holds already."""

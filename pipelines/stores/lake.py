@@ -48,6 +48,7 @@ LAYOUTS = {
     "case_events": TableLayout(CASE_EVENT_SCHEMA),
     "service_totals": TableLayout(SERVICE_TOTALS_SCHEMA, (), ("totals_sequence", "published_at")),
 }
+LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 _GENERATION = "drain"
 _FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
 
@@ -140,15 +141,50 @@ class LakeTable:
         """The last sequence of `epoch` that this table holds; None where it has none."""
         return self._table.transaction_version(epoch)
 
-    def positions(self, epoch: str, after: int) -> list[tuple[int, datetime]]:
-        """Sequence and server time of the rows of an epoch above `after`, in order."""
+    def epochs(self, prefix: str) -> dict[str, int]:
+        """The first sequence of each epoch that has rows and begins with `prefix`."""
         rows = (
-            pl.scan_delta(self._table)
-            .filter(pl.col("epoch") == epoch, pl.col("dlq_sequence") > after)
-            .select("dlq_sequence", "published_at")
-            .sort("dlq_sequence")
+            self._scan(pl.col("epoch").str.starts_with(prefix))
+            .group_by("epoch")
+            .agg(pl.col("dlq_sequence").min())
         )
-        return rows.collect().rows()
+        return dict(self._collect(rows).iter_rows())
+
+    def rows(self, epoch: str, after: int, up_to: int) -> pl.DataFrame:
+        """The rows of an epoch above `after`, up to and with `up_to`, in order."""
+        is_wanted = (pl.col("epoch") == epoch) & (pl.col("dlq_sequence") > after)
+        rows = self._scan(is_wanted & (pl.col("dlq_sequence") <= up_to))
+        return self._collect(rows).select(*self._layout.schema).sort("dlq_sequence")
+
+    def positions(self, life: str, after: int) -> list[tuple[int, datetime]]:
+        """Sequence and server time of a life's rows above `after`, in order.
+
+        Where two forks used a sequence, that of the later one.
+        """
+        is_wanted = pl.col("epoch").str.starts_with(f"{life}#") & (pl.col("dlq_sequence") > after)
+        fork = pl.col("epoch").str.extract("#([0-9]+)$").cast(pl.Int64)
+        rows = self._scan(is_wanted).select("dlq_sequence", "published_at", fork=fork)
+        latest = self._collect(rows).sort("dlq_sequence", "fork")
+        latest = latest.unique("dlq_sequence", keep="last", maintain_order=True)
+        return latest.select("dlq_sequence", "published_at").rows()
+
+    def of_other_forks(self, epoch: str, after: int) -> pl.DataFrame:
+        """`dlq_sequence` and `published_at` of rows above `after` of the life's other forks."""
+        is_wanted = pl.col("epoch").str.starts_with(epoch.rpartition("#")[0] + "#")
+        is_wanted &= (pl.col("epoch") != epoch) & (pl.col("dlq_sequence") > after)
+        return self._collect(self._scan(is_wanted).select("dlq_sequence", "published_at"))
+
+    def _scan(self, is_wanted: pl.Expr) -> pl.LazyFrame:
+        return pl.scan_delta(self._table).filter(is_wanted)
+
+    def _collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
+        try:
+            return rows.collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise LakeError(
+                f"The lake table {self.path} can not be read: {_line(error)}: `dlq verify --repair`"
+                " rebuilds damaged files."
+            ) from error
 
     @property
     def is_empty(self) -> bool:

@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 
 import polars as pl
 import psycopg
+import pytest
 from nats.aio.client import Client
 from psycopg.rows import dict_row
 
 from pipelines.settings import Settings
-from pipelines.stores.lake import Lake
+from pipelines.stores.failed_events import FailedEvents
+from pipelines.stores.lake import Lake, LakeTable
 
 ROOT = Path(__file__).parents[2]
 DLQ = [sys.executable, "-c", "from pipelines.cli import main; main()"]
@@ -144,6 +146,24 @@ def check_exact(settings: Settings, stored: Mapping[int, bytes]) -> None:
     assert {row["data_type"] for row in rows} <= {"object"}
     assert {row["seen_count"] for row in rows} <= {1}
     assert [str(row["id"]) for row in rows] == lake["failure_id"].to_list()
+
+
+class InjectedError(Exception):
+    """Stands for the death of the process."""
+
+
+def stop_sink(patched: pytest.MonkeyPatch, sink: str, after: int) -> None:
+    """Let one sink take no more than `after` sequences, the other one batch more, then die."""
+    owner, name = {"lake": (LakeTable, "append"), "postgres": (FailedEvents, "store")}[sink]
+    commit = getattr(owner, name)
+
+    def stopping(self: Any, batch: Any, *arguments: Any) -> None:
+        last = arguments[-1] if sink == "lake" else batch.last_sequence
+        if last > after:
+            raise InjectedError
+        commit(self, batch, *arguments)
+
+    patched.setattr(owner, name, stopping)
 
 
 def environment(settings: Settings, **more: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ import nats
 import pytest
 from nats.aio.client import Client
 from platform_log import (
+    InjectedError,
     check_exact,
     failures,
     in_lake,
@@ -57,10 +58,6 @@ def slow_start() -> float:
 
 
 # -- killed between the sinks
-
-
-class InjectedError(Exception):
-    """Stands for the death of the process."""
 
 
 @pytest.mark.parametrize("at_batch", [1, 3])

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import polars as pl
 import pytest
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 from platform_log import (
+    InjectedError,
     check_exact,
     failures,
     in_lake,
@@ -19,6 +21,7 @@ from platform_log import (
     publish,
     query,
     state_of,
+    stop_sink,
 )
 
 from pipelines.drain.run import DrainReport
@@ -26,7 +29,7 @@ from pipelines.embedded import NatsServer
 from pipelines.errors import FencedError, ServerUnavailableError
 from pipelines.jetstream.reader import LogReader
 from pipelines.jetstream.streams import ensure_streams
-from pipelines.jobs import drain_log
+from pipelines.jobs import drain_log, verify_stores
 from pipelines.settings import Settings
 from pipelines.stores.lake import Lake
 
@@ -115,6 +118,17 @@ async def test_a_gap_that_opens_while_the_drain_reads_is_told(
     report = await drain_log(settings.model_copy(update={"drain_batch_messages": 10}))
     assert (report.gaps, report.drained) == (1, 50)
     assert gaps(settings) == [(21, 70, True)]
+
+
+async def test_a_gap_says_what_can_have_made_it(settings: Settings, client: Client) -> None:
+    """The server does not say; but what no limit and no purge can have removed, a person has."""
+    await publish(client, settings, map(letter, range(10)))
+    for sequence in (1, 2, 3):
+        assert await client.jetstream().delete_msg(settings.dlq_stream, sequence)
+    report = await drain_log(settings)
+    (note,) = report.notes
+    assert note.startswith("Lost: sequences 1 to 3; they were deleted one by one: no limit of the")
+    assert gaps(settings) == [(1, 3, True)]
 
 
 async def test_messages_that_a_person_deleted_are_no_gap(
@@ -292,12 +306,62 @@ async def test_a_stream_rewound_twice_goes_back_behind_the_first_rewind(
     published += (await rewinding.publish(range(300, 320))).values()
     last = await rewinding.drain()
     assert last.epoch.endswith("#2")
-    # The lake's rows of the newest epoch do not reach back that far; the anchors do.
-    assert "rewound to sequence 20" in last.notes[0]
+    # Between the anchors at 20 and 40, the lake's rows of the first fork say where it differs.
+    assert "rewound to sequence 30" in last.notes[0]
     events = {json.loads(body)["event_id"] for body in published}
     assert {row["event_id"] for row in failures(rewinding.settings)} == events
     assert len(failures(rewinding.settings)) == len(events)
-    assert set(in_lake(rewinding.settings)["event_id"]) == events
+    assert sorted(in_lake(rewinding.settings)["event_id"]) == sorted(events)
+    assert {row["seen_count"] for row in failures(rewinding.settings)} == {1}
+    assert (await verify_stores(rewinding.settings)).findings == ()
+
+
+async def test_a_stream_that_was_rewound_and_comes_back_whole_is_not_stored_twice(
+    rewinding: Rewinding,
+) -> None:
+    """First an old snapshot is put back, then the right one: its messages are known already."""
+    published = list((await rewinding.publish(range(30))).values())
+    early = await rewinding.save()
+    published += (await rewinding.publish(range(30, 70))).values()
+    whole = await rewinding.save()
+    await rewinding.drain()
+    await rewinding.restore(early)
+    published += (await rewinding.publish(range(200, 215))).values()
+    await rewinding.drain()
+    await rewinding.restore(whole)
+    published += (await rewinding.publish(range(300, 310))).values()
+    report = await rewinding.drain()
+    assert report.last_sequence == 80
+    events = sorted(json.loads(body)["event_id"] for body in published)
+    assert sorted(in_lake(rewinding.settings)["event_id"]) == events
+    rows = failures(rewinding.settings)
+    assert sorted(row["event_id"] for row in rows) == events
+    assert {row["seen_count"] for row in rows} == {1}
+
+
+@pytest.mark.parametrize("behind", ["lake", "postgres"])
+async def test_a_sink_that_lagged_when_the_stream_was_rewound_lacks_nothing(
+    rewinding: Rewinding, behind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = rewinding.settings
+    published = list((await rewinding.publish(range(45))).values())
+    copy = await rewinding.save()
+    published += (await rewinding.publish(range(45, 80))).values()
+    with monkeypatch.context() as patched:
+        stop_sink(patched, behind, after=30)
+        with pytest.raises(InjectedError):
+            await rewinding.drain(10)
+    await rewinding.restore(copy)
+    published += (await rewinding.publish(range(200, 210))).values()
+    report = await rewinding.drain(10)
+    ahead = {"lake": failures(settings), "postgres": in_lake(settings).to_dicts()}[behind]
+    events = sorted({json.loads(body)["event_id"] for body in published[:45] + published[80:]})
+    assert set(events) <= {row["event_id"] for row in ahead}
+    assert sorted(in_lake(settings)["event_id"]) == sorted(row["event_id"] for row in ahead)
+    assert {row["seen_count"] for row in failures(settings)} == {1}
+    assert len(failures(settings)) == in_lake(settings).height
+    assert (report.gaps, report.last_sequence) == (0, 55)
+    assert (await verify_stores(settings)).findings == ()
 
 
 async def test_the_return_of_an_older_life_of_the_stream_is_drained(rewinding: Rewinding) -> None:
@@ -359,8 +423,12 @@ async def test_a_fresh_lake_takes_all_that_the_stream_has_after_a_rewind(
         update={"lake_uri": str(rewinding.settings.home / "fresh")}
     )
     report = await rewinding.drain()
-    assert report.drained == 50
-    assert in_lake(rewinding.settings)["dlq_sequence"].to_list() == sorted(kept)
+    assert report.drained == 70
+    lake = in_lake(rewinding.settings)
+    assert lake.filter(epoch=report.epoch)["dlq_sequence"].to_list() == sorted(kept)
+    lost = lake.filter(pl.col("epoch") != report.epoch)  # only Postgres still has them
+    assert (lost["dlq_sequence"].to_list(), lost["envelope"][0]) == ([*range(41, 61)], "restored")
+    assert (await verify_stores(rewinding.settings)).findings == ()
 
 
 # -- the lake's own fence
