@@ -122,8 +122,8 @@ class FileStore:
             with self._open(file) as parquet:
                 for group in range(parquet.num_row_groups):
                     rows += parquet.read_row_group(group).num_rows
-        except (OSError, pa.ArrowException) as error:
-            return _line(error)
+        except (OSError, ValueError, LookupError, pa.ArrowException) as error:
+            return _line(error)  # a footer that lies makes the reader fail in many ways
         if file.row_count is not None and rows != file.row_count:
             return f"it has {rows:,} rows, not {file.row_count:,}"
         return None
