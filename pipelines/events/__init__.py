@@ -7,7 +7,7 @@ say so beforehand. To add a name, add it to the three lists below; a test compar
 
 from typing import TYPE_CHECKING
 
-from pipelines.events.lazy import is_installed, lazy_getattr
+from pipelines.lazy import is_installed, lazy_getattr
 
 if TYPE_CHECKING:
     from pipelines.events.analysis_event import AnalysisEvent

