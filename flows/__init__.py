@@ -2,7 +2,11 @@
 
 from flows.build_marts import build_marts
 from flows.drain_dlq import drain_dlq
+from flows.maintain_lake import maintain_lake
 from flows.redrive import redrive_selected, redrive_transient
 
-FLOWS = {flow.name: flow for flow in (drain_dlq, build_marts, redrive_transient, redrive_selected)}
+FLOWS = {
+    flow.name: flow
+    for flow in (drain_dlq, build_marts, maintain_lake, redrive_transient, redrive_selected)
+}
 """Every flow by its name."""

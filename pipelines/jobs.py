@@ -37,6 +37,7 @@ from pipelines.redrive.run import RedriveReport, run_batch, unfinished_batches
 from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
 from pipelines.stores.lake import Lake
+from pipelines.stores.lake_care import TableCare, care_for
 from pipelines.stores.lake_sql import base_views, connect, lock, mart_views, write_views_file
 from pipelines.stores.mart_tables import replace_marts
 
@@ -97,6 +98,26 @@ def regroup_history(
     if not is_dry_run:
         write_views(settings)
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class MaintainReport:
+    """What was done to the lake."""
+
+    tables: tuple[TableCare, ...]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def maintain_lake(settings: Settings) -> MaintainReport:
+    """Expire, compact and vacuum the lake; drains may run meanwhile."""
+    started, now = time.monotonic(), datetime.now(UTC)
+    done = care_for(Lake(settings.lake), now, settings.lake_kept_since(now), list(MARTS))
+    write_views(settings)
+    return MaintainReport(tuple(done), round(time.monotonic() - started, 3))
 
 
 def build_all_marts(settings: Settings, names: Sequence[str] | None = None) -> MartsReport:

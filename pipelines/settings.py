@@ -6,6 +6,7 @@ A value comes from, in this order: an argument, the environment, `endpoints.json
 
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ class Settings(BaseSettings):
     keep_payloads: bool = Field(False, description="keep raw dead letters in failed_payloads too")
     payload_days: float = Field(90, gt=0, description="after which failed_payloads forgets")
     rules_file: Path | None = Field(None, description="TOML file of redaction and grouping rules")
+
+    lake_retention_days: int = Field(
+        0, ge=0, description="days after which the lake forgets; 0 keeps everything"
+    )
 
     redrive_cap: int = Field(3, ge=1, description="failed redrives after which a case is parked")
     redrive_per_second: float = Field(50, gt=0, description="most redrives a second")
@@ -97,6 +102,13 @@ class Settings(BaseSettings):
     def lake(self) -> str:
         """Where the lake is: a folder or an object store's URI."""
         return self.lake_uri or str((self.home / "lake").absolute())
+
+    def lake_kept_since(self, now: datetime) -> datetime | None:
+        """What is older, the lake may forget; None where it keeps everything."""
+        if not self.lake_retention_days:
+            return None
+        midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=self.lake_retention_days)
 
     @classmethod
     def settings_customise_sources(

@@ -24,6 +24,7 @@ VERBS = {
     "sql": "one SELECT over the lake",
     "status": "stream, sinks, open failures and redrives at a glance",
     "verify": "compare stream, lake and Postgres; read the lake's checksums; repair",
+    "maintain": "compact and vacuum the lake, and forget what is too old",
     "views": "write views.sql, for a DuckDB shell, beside the lake",
 }
 

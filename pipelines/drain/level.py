@@ -41,7 +41,7 @@ class Leveller:
     state: LogState
     deleted: Sequence[int]  # sequences that the stream lacks between its first and its last
     settings: Settings
-    kept_since: datetime | None = None  # the lake keeps nothing older
+    now: datetime
     gaps: int = 0  # gap rows written
     filled: int = 0  # messages that a sink got here
     notes: list[str] = field(default_factory=list)
@@ -188,7 +188,7 @@ class Leveller:
     ) -> None:
         """Append what Postgres has of an epoch above `after`, but not what can be read."""
         end = up_to if up_to is not None else 2**62
-        since = self.kept_since
+        since = self.settings.lake_kept_since(self.now)
         found = self.connection.execute(_ROWS, [epoch, after, end, since, since, *readable])
         rows = found.fetchall()
         step, table = self.settings.drain_batch_messages, self.tables["dead_letters"]

@@ -60,15 +60,11 @@ class Repair:
             twice = [file for file in table.files if file.path in set(doubled["path"])]
             if not (damaged or twice or rebuilt[name]):
                 continue
-            kept = [_without(table.store.read(file), doubled, file.path) for file in twice]
+            kept = [_without(table.read(file), doubled, file.path) for file in twice]
             now = datetime.now(UTC)
-            columns = table.empty_frame()
-            rows = [
-                pl.concat([columns, frame.select(columns.columns)])
-                for frame in [*kept, *rebuilt[name]]
-            ]
+            rows = [*kept, *rebuilt[name]]
             await asyncio.to_thread(
-                table.replace, [*damaged, *twice], rows, now, is_data_change=True
+                table.replace, [*damaged, *twice], rows, now, is_data_change=True, is_fencing=True
             )
             absent = sum(file.row_count or 0 for file in damaged)
             absent -= sum(frame.height for frame in rebuilt[name])
@@ -82,12 +78,7 @@ class Repair:
         if not ids:
             return
         read = {
-            name: pl.concat(
-                [
-                    table.empty_frame(),
-                    *(table.store.read(f).select(table.empty_frame().columns) for f in table.files),
-                ]
-            )
+            name: pl.concat([table.empty_frame(), *map(table.read, table.files)])
             for name, table in self._tables.items()
         }
         letters, events = read["dead_letters"], read["case_events"]

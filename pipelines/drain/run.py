@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -124,7 +125,7 @@ async def _drain_once(
                 state = await reader.state()
                 deleted = await deleted_sequences(client, state)
                 tables = {name: Lake(settings.lake).table(name) for name in LOG_TABLES}
-                leveller = Leveller(connection, tables, state, deleted, settings)
+                leveller = Leveller(connection, tables, state, deleted, settings, datetime.now(UTC))
                 await asyncio.to_thread(leveller.level)
                 sinks = await _Sinks.open(connection, reader, state, settings, leveller)
                 tally.stream, tally.epoch = stream, sinks.epoch.id

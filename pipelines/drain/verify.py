@@ -7,7 +7,7 @@ lock. Finding is pure (`compare`); here is the looking.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -145,6 +145,7 @@ async def _picture(
         events=frames["case_events"],
         rows=identities(connection, state.stream),
         damaged=damaged,
+        kept_since=settings.lake_kept_since(datetime.now(UTC)),
     )
 
 

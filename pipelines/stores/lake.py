@@ -88,6 +88,16 @@ class Lake:
         """A whole table, for tests and small tables."""
         return pl.read_delta(self.path(name))
 
+    def vacuum(self, name: str, hours: int) -> int:
+        """Delete files that left the log so long ago, or never came into it; how many."""
+        try:
+            table = DeltaTable(self.path(name))
+            return len(table.vacuum(retention_hours=hours, dry_run=False, full=True))
+        except TableNotFoundError:
+            return 0
+        except (DeltaError, OSError) as error:
+            raise LakeError(f"{self.path(name)} was not vacuumed: {_line(error)}.") from error
+
     def overwrite(self, name: str, frame: pl.DataFrame) -> None:
         """Replace a mart."""
         try:
@@ -197,6 +207,22 @@ class LakeTable:
         actions = pl.DataFrame(pa.table(self._table.get_add_actions(flatten=True)))
         return sorted(live_files(actions), key=lambda file: (file.first_sequence or 0, file.path))
 
+    def read(self, file: LakeFile) -> pl.DataFrame:
+        """The rows of a live file in the table's columns; those that it lacks are null.
+
+        Raises LakeError where it is missing or damaged.
+        """
+        try:
+            rows = self.store.read(file)
+        except (OSError, ValueError, LookupError, pa.ArrowException) as error:
+            raise LakeError(
+                f"{self.path}/{file.path} is damaged ({_line(error)}): `dlq verify --repair`"
+                " rebuilds it."
+            ) from error
+        return pl.concat([self.empty_frame(), rows], how="diagonal_relaxed").select(
+            pl.col(name).cast(dtype) for name, dtype in self._layout.schema.items()
+        )
+
     def empty_frame(self) -> pl.DataFrame:
         """No rows, in the table's columns."""
         return pl.DataFrame(schema=self._layout.schema)
@@ -216,14 +242,15 @@ class LakeTable:
         now: datetime,
         *,
         is_data_change: bool,
+        is_fencing: bool = False,
     ) -> None:
         """Put files with these rows in the place of others, in one commit; watermarks stay.
 
-        With `is_data_change` false the rows are the same as before, and drains go on undisturbed;
-        otherwise a drain that works on an older snapshot is fenced. Raises as `append` does.
+        Without `is_data_change` the rows are the same as before. Drains go on undisturbed, unless
+        `is_fencing`: then one that works on an older snapshot stops. Raises as `append` does.
         """
         versions = {_FILES: (self._table.transaction_version(_FILES) or 0) + 1}
-        if is_data_change:
+        if is_fencing:
             versions |= self._next_generation()
         leaving = [self.store.remove(file, now, is_data_change=is_data_change) for file in removed]
         self._commit(rows, versions, leaving, is_data_change=is_data_change)

@@ -38,6 +38,7 @@ class LakeFile:
     day: date | None  # its partition; None in a table without
     first_sequence: int | None
     last_sequence: int | None
+    first_at: datetime | None  # earliest published_at
 
 
 class FileStore:
@@ -185,6 +186,7 @@ def live_files(actions: pl.DataFrame) -> Iterator[LakeFile]:
             row.get("partition.dlq_date"),
             row.get("min.dlq_sequence"),
             row.get("max.dlq_sequence"),
+            _time(row.get("min.published_at")),
         )
 
 
@@ -196,6 +198,10 @@ def sync(paths: Iterable[Path]) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _time(value: datetime | None) -> datetime | None:
+    return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
 
 
 def _line(error: Exception) -> str:

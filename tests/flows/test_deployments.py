@@ -44,7 +44,13 @@ def finished(server: PrefectServer, run_id: str, within_seconds: float = 120) ->
 
 def test_every_deployment_is_there_with_its_description(prefect_platform: Platform) -> None:
     found = deployments(prefect_platform[1])
-    assert set(found) == {"drain-dlq", "build-marts", "redrive-transient", "redrive"}
+    assert set(found) == {
+        "drain-dlq",
+        "build-marts",
+        "maintain-lake",
+        "redrive-transient",
+        "redrive",
+    }
     assert all(deployment["description"] for deployment in found.values())
 
 
