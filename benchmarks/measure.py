@@ -8,7 +8,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,18 +132,22 @@ def status(text: str) -> Iterator[None]:
 def _cpu_of_tree(pid: int) -> float | None:
     """CPU seconds of a process and its children, those that have ended included."""
     try:
-        ticks = sum(map(int, _stat(pid)[11:15]))  # utime, stime, and those of ended children
+        before = None
+        while (now := sum(map(int, _stat(pid)[11:15]))) != before:  # a child may end meanwhile
+            before, children = now, _cpu_of_children(pid)
     except OSError:
         return None
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = _stat(int(entry.name))
-            except OSError:
-                continue
+    return (now + children) / _TICKS
+
+
+def _cpu_of_children(pid: int) -> int:
+    ticks = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = _stat(int(entry.name))
             if int(fields[1]) == pid:
                 ticks += int(fields[11]) + int(fields[12])
-    return ticks / _TICKS
+    return ticks
 
 
 def _stat(pid: int) -> list[str]:

@@ -20,7 +20,7 @@ from pipelines.deadletter.record import (
 from pipelines.deadletter.sanitize import clean_text, dump_json, raw_data, storable_json
 
 
-class _Canonical(msgspec.Struct, gc=False):
+class Canonical(msgspec.Struct, gc=False):
     """The canonical envelope, typed: a message that fits takes the fast path."""
 
     event_id: str
@@ -57,10 +57,10 @@ class _Canonical(msgspec.Struct, gc=False):
     traceparent: str | None = None
 
 
-_LIMITS = TEXT_LIMITS | dict.fromkeys(
+LIMITS = TEXT_LIMITS | dict.fromkeys(
     ("error_message", "stack_trace", "traceparent"), LONG_TEXT_LIMIT
 )
-_decode_canonical = msgspec.json.Decoder(_Canonical).decode
+_decode_canonical = msgspec.json.Decoder(Canonical).decode
 
 
 def decode(message: LogMessage, epoch: str, dlq_stream: str) -> DeadLetter:
@@ -137,7 +137,7 @@ class _Reading(Reading):
 
     def _clamp(self, fields: dict[str, Any]) -> None:
         """Note which texts a column must cut; JSON that is too long becomes its size."""
-        for name, limit in _LIMITS.items():
+        for name, limit in LIMITS.items():
             text = fields.get(name)
             if text is not None and len(text) > limit:
                 fields[name] = text[:LONG_TEXT_LIMIT]  # the lake keeps what a column can not

@@ -30,10 +30,10 @@ def _schema(struct: type[msgspec.Struct]) -> dict[str, pl.DataType]:
     return {name: dtype(hint) for name, hint in typing.get_type_hints(struct).items()}
 
 
-_LETTERS = _schema(DeadLetter)
+LETTER_SCHEMA = _schema(DeadLetter)
 _EVENTS = _schema(CaseEvent)
 
-DEAD_LETTER_SCHEMA = _LETTERS | {
+DEAD_LETTER_SCHEMA = LETTER_SCHEMA | {
     "group_id": pl.String(),
     "parent_id": pl.String(),
     "fingerprint_version": pl.Int64(),
@@ -59,17 +59,16 @@ SERVICE_TOTALS_SCHEMA: dict[str, pl.DataType] = {
 
 
 def dead_letter_frame(
-    letters: Sequence[DeadLetter], redactor: Redactor, grouping: GroupingRules | None = None
+    letters: pl.DataFrame, redactor: Redactor, grouping: GroupingRules | None = None
 ) -> pl.DataFrame:
-    """The letters, redacted, then fingerprinted on the redacted text; DEAD_LETTER_SCHEMA."""
-    frame = redactor.redact_frame(_frame(letters, _LETTERS))
-    frame = add_fingerprint(frame, grouping).with_columns(_dlq_date())
+    """LETTER_SCHEMA, redacted, then fingerprinted on the redacted text; DEAD_LETTER_SCHEMA."""
+    frame = add_fingerprint(redactor.redact_frame(letters), grouping).with_columns(_dlq_date())
     return frame.select(pl.col(name).cast(dtype) for name, dtype in DEAD_LETTER_SCHEMA.items())
 
 
 def case_event_frame(events: Sequence[CaseEvent], redactor: Redactor) -> pl.DataFrame:
     """The case events, redacted; CASE_EVENT_SCHEMA."""
-    frame = _frame(events, _EVENTS)
+    frame = frame_of(events, _EVENTS)
     redacted = frame.with_columns(
         pl.col("body").map_elements(redactor.redact_json, return_dtype=pl.String),
         pl.col("reason", "actor", "parse_error").map_elements(
@@ -79,7 +78,8 @@ def case_event_frame(events: Sequence[CaseEvent], redactor: Redactor) -> pl.Data
     return redacted.with_columns(_dlq_date())
 
 
-def _frame(rows: Sequence[msgspec.Struct], schema: dict[str, pl.DataType]) -> pl.DataFrame:
+def frame_of(rows: Sequence[msgspec.Struct], schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    """Decoded messages as columns."""
     columns = {name: [getattr(row, name) for row in rows] for name in schema}
     return pl.DataFrame(columns, schema=schema)
 
@@ -92,7 +92,9 @@ def _dlq_date() -> pl.Expr:
 __all__ = [
     "CASE_EVENT_SCHEMA",
     "DEAD_LETTER_SCHEMA",
+    "LETTER_SCHEMA",
     "SERVICE_TOTALS_SCHEMA",
     "case_event_frame",
     "dead_letter_frame",
+    "frame_of",
 ]

@@ -1,5 +1,6 @@
 """Deterministic ids: the same failure or redrive gets the same id, whoever computes it."""
 
+import hashlib
 import uuid
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:sahool:dlq")
@@ -11,17 +12,17 @@ def failure_id(stream: str, sequence: int, timestamp_ns: int, consumer: str) -> 
     `timestamp_ns` is the server's time of the original message in nanoseconds since 1970; it
     tells a recreated stream's sequences apart.
     """
-    return str(uuid.uuid5(_NAMESPACE, f"{stream}|{sequence}|{timestamp_ns}|{consumer}"))
+    return _uuid5(f"{stream}|{sequence}|{timestamp_ns}|{consumer}")
 
 
 def dead_letter_id(dlq_stream: str, sequence: int, timestamp_ns: int) -> str:
     """The id of a dead letter that does not prove which failure it is about."""
-    return str(uuid.uuid5(_NAMESPACE, f"{dlq_stream}|{sequence}|{timestamp_ns}"))
+    return _uuid5(f"{dlq_stream}|{sequence}|{timestamp_ns}")
 
 
 def redrive_id(root_failure_id: str, attempt: int) -> str:
     """The id of one attempt to redrive a failure; also its `Nats-Msg-Id`."""
-    return str(uuid.uuid5(_NAMESPACE, f"redrive|{root_failure_id}|{attempt}"))
+    return _uuid5(f"redrive|{root_failure_id}|{attempt}")
 
 
 def consumer_address(stream: str | None, consumer: str | None) -> str | None:
@@ -35,3 +36,10 @@ def is_uuid(text: str) -> bool:
         return str(uuid.UUID(text)) == text
     except ValueError:
         return False
+
+
+def _uuid5(name: str) -> str:
+    """`uuid.uuid5` of a name in our namespace, at a third of its cost."""
+    digits = hashlib.sha1(_NAMESPACE.bytes + name.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"

@@ -5,6 +5,7 @@ What services import reads dead letters with this; the drain does where its type
 somewhere, or nested too deeply: only the typed decoder looks past the place.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -65,10 +66,11 @@ RAW_LIMIT = 100_000
 
 _INTEGERS = {"retry_count", "max_retries", "original_sequence", "original_timestamp_ns"}
 _INTEGERS |= {"redrive_attempt"}
-_TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
-_INT32_MAX = 2**31 - 1
-_INT64_MAX = 2**63 - 1
-_ENCODINGS = {"json", "base64", "object", "text"}
+TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
+_ORIGIN = ("original_stream", "original_sequence", "original_timestamp_ns", "consumer_name")
+INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
+ENCODINGS = {"json", "base64", "object", "text"}
 
 
 class Reading:
@@ -202,10 +204,12 @@ class Reading:
         root = self._redrive(fields, headers)
         self._integers(fields)
         self._times(fields, published_at)
-        fields["failure_id"] = failure = _identity(message, fields, dlq_stream)
+        origin = [fields.get(name) for name in _ORIGIN]
+        failure = identity(message, dlq_stream, fields.get("failure_id"), origin)
+        fields["failure_id"] = failure
         if root and root[0] != failure:
             fields["root_failure_id"], fields["redrive_attempt"], fields["redrive_id"] = root
-        if fields.get("payload_encoding", "json") not in _ENCODINGS:
+        if fields.get("payload_encoding", "json") not in ENCODINGS:
             self.problems.append("payload_encoding is unknown")
             fields["payload_encoding"] = "json"
         fields.setdefault("event_type", event_type_of(message.subject))
@@ -226,7 +230,7 @@ class Reading:
         except ValueError:
             number = 0
         if (
-            not 0 < number < _INT32_MAX
+            not 0 < number < INT32_MAX
             or not ids.is_uuid(root)
             or redrive != ids.redrive_id(root, number)
         ):
@@ -237,18 +241,18 @@ class Reading:
     def _integers(self, fields: dict[str, Any]) -> None:
         for name in ("retry_count", "max_retries"):
             value = fields.get(name)
-            if value is not None and not 0 <= value <= _INT32_MAX:
-                fields[name] = min(max(value, 0), _INT32_MAX)
+            if value is not None and not 0 <= value <= INT32_MAX:
+                fields[name] = min(max(value, 0), INT32_MAX)
                 self.clamped.append(name)
                 self.problems.append(f"{name} is out of range")
         for name in ("original_sequence", "original_timestamp_ns"):
             value = fields.get(name)
-            if value is not None and not 0 <= value <= _INT64_MAX:
+            if value is not None and not 0 <= value <= INT64_MAX:
                 fields[name] = None
                 self.problems.append(f"{name} is out of range")
 
     def _times(self, fields: dict[str, Any], published_at: datetime) -> None:
-        for name in _TIMES:
+        for name in TIMES:
             text = fields.get(name)
             fields[name] = published_at
             if text is not None:
@@ -275,16 +279,16 @@ _METADATA_KEYS = {
 }
 
 
-def _identity(message: LogMessage, fields: dict[str, Any], dlq_stream: str) -> str:
-    """The failure id, trusted only if recomputing gives it.
+def identity(
+    message: LogMessage, dlq_stream: str, claimed: str | None, origin: Sequence[Any]
+) -> str:
+    """The failure id, trusted only if recomputing gives it from `origin`.
 
-    So no producer can make another's failure vanish as a repeat.
+    So no producer can make another's failure vanish as a repeat. `origin` is stream, sequence,
+    nanoseconds and consumer, as far as they are known.
     """
-    claimed = fields.get("failure_id")
-    parts = [fields.get(name) for name in ("original_stream", "original_sequence")]
-    parts += [fields.get(name) for name in ("original_timestamp_ns", "consumer_name")]
-    if claimed and None not in parts and claimed == ids.failure_id(*parts):  # type: ignore[arg-type]
-        return str(claimed)
+    if claimed and None not in origin and claimed == ids.failure_id(*origin):
+        return claimed
     return ids.dead_letter_id(dlq_stream, message.sequence, message.timestamp_ns)
 
 

@@ -16,8 +16,11 @@ MAX_DEPTH = 200
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # What valid JSON can hold that PostgreSQL's jsonb refuses or a 64-bit reader misreads: escapes of
-# NUL and surrogates, integers of 19 digits or more, three-digit exponents.
-_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|\d{19}|[eE][+-]?\d{3}")
+# NUL and surrogates, integers of 19 digits or more, three-digit exponents. Hashes in strings are
+# full of digits, so a number is looked for where one can begin.
+SUSPICIOUS = re.compile(
+    rb"\\u(?:0000|[dD][89a-fA-F])|(?:^|[\s:,\[])-?(?:\d{19}|\d+(?:\.\d+)?[eE][+-]?\d{3})"
+)
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -80,7 +83,7 @@ def storable_json(data: bytes, mended: set[str] | None = None) -> str:
 
     `data` is known to be valid JSON. Raises ValueError where it is no UTF-8, or nested too deeply.
     """
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH and not _SUSPICIOUS.search(data):
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH and not SUSPICIOUS.search(data):
         return data.decode()
     mended = set() if mended is None else mended
     value = parse_json(data, mended)

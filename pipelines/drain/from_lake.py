@@ -6,12 +6,11 @@ from datetime import UTC, datetime
 import polars as pl
 
 from pipelines.deadletter.case_events import CaseEvent
-from pipelines.deadletter.frames import CASE_EVENT_SCHEMA, DEAD_LETTER_SCHEMA
-from pipelines.deadletter.record import FINGERPRINT_COLUMNS, DeadLetter
+from pipelines.deadletter.frames import CASE_EVENT_SCHEMA
+from pipelines.deadletter.record import FINGERPRINT_COLUMNS
 from pipelines.stores.failed_events import Batch
 
 _ADDED = {*FINGERPRINT_COLUMNS, "dlq_date"}
-_LETTER_FIELDS = [name for name in DEAD_LETTER_SCHEMA if name not in _ADDED]
 _EVENT_FIELDS = [name for name in CASE_EVENT_SCHEMA if name not in _ADDED]
 
 
@@ -26,7 +25,6 @@ def batch_of(
     return Batch(
         epoch=epoch,
         last_sequence=last if last_sequence is None else last_sequence,
-        letters=[DeadLetter(**row) for row in letters.select(_LETTER_FIELDS).iter_rows(named=True)],
         events=[CaseEvent(**row) for row in events.select(_EVENT_FIELDS).iter_rows(named=True)],
         letter_frame=letters,
         event_frame=events,

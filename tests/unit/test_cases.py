@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from folding import cases_of, fold_all
 
 from pipelines.deadletter import ids
 from pipelines.deadletter.case_events import KINDS, CaseEvent
@@ -18,7 +19,7 @@ from pipelines.deadletter.cases import (
     case_of,
 )
 from pipelines.deadletter.record import DeadLetter
-from pipelines.stores.failed_events import _Fold
+from pipelines.stores.fold import Fold
 
 CAP = 3
 ADDRESS = "SAHOOL_EVENTS/ndvi"
@@ -279,21 +280,15 @@ def test_a_failure_anywhere_counts_where_the_roots_consumer_is_unknown() -> None
 # The fold over a batch
 
 
-def fold(*messages: CaseEvent | DeadLetter, known: Case | None = None) -> _Fold:
-    found = _Fold({known.failure_id: known} if known else {}, CAP)
-    for row, message in enumerate(messages):
-        if isinstance(message, CaseEvent):
-            found.event(message)
-        else:
-            found.dead_letter(row, message)
-    return found
+def fold(*messages: CaseEvent | DeadLetter, known: Case | None = None) -> Fold:
+    return fold_all(messages, {known.failure_id: known} if known else {}, CAP)
 
 
 def test_new_failures_are_copied_with_their_final_status() -> None:
     found = fold(letter(), event("redrive.published", 1), letter("a", 1), event("triage.parked"))
-    assert [row.case.status for row in found.new.values()] == ["parked", "superseded"]
-    assert [row.root for row in found.new.values()] == [None, ROOT]
-    assert found.new_rows == [0, 2]
+    assert found.new["status"].to_list() == ["parked", "superseded"]
+    assert found.new["root_failure_id"].to_list() == [None, ROOT]
+    assert found.new["dlq_sequence"].to_list() == [1, 3]
     assert list(found.changed()) == []
 
 
@@ -305,21 +300,20 @@ def test_known_failures_are_updated_once_where_they_changed() -> None:
 
 def test_repeats_of_a_failure_are_counted_and_change_nothing() -> None:
     new = fold(letter(), event("triage.resolved"), letter(), letter())
-    assert [row.seen_count for row in new.new.values()] == [3]
-    assert [row.case.status for row in new.new.values()] == ["resolved"]
+    assert new.new.select("seen_count", "status").rows() == [(3, "resolved")]
     old = fold(letter(), letter(), known=case("resolved"))
-    assert (old.repeats, old.new, list(old.changed())) == ({ROOT: 2}, {}, [])
+    assert (old.repeats, old.new.height, list(old.changed())) == ([(ROOT, 2)], 0, [])
 
 
 def test_a_repeat_of_a_redrive_that_failed_again_counts_once() -> None:
     found = fold(letter(), letter("a", 1), letter("a", 1))
-    assert [(r.case.redrive_count, r.seen_count) for r in found.new.values()] == [(1, 1), (0, 2)]
+    assert found.new.select("redrive_count", "seen_count").rows() == [(1, 1), (0, 2)]
     assert len(found.redrive_ends) == 1
 
 
 def test_events_about_unknown_failures_are_left_alone() -> None:
     found = fold(event("triage.resolved"), event("redrive.succeeded", 1, failure_id=None))
-    assert (found.new, list(found.changed()), found.redrive_ends) == ({}, [], [])
+    assert (found.new.height, list(found.changed()), found.redrive_ends) == (0, [], [])
 
 
 @pytest.mark.parametrize("kind", ["redrive.a.b.c", "redrive", "triage.redrive.published"])
@@ -362,15 +356,9 @@ def test_the_batches_in_which_a_log_is_read_make_no_difference(cut: int) -> None
         event("redrive.succeeded", 2),
     ]
     first = fold(*log[:cut])
-    known = {key: row.case for key, row in first.new.items()}
-    rest = _Fold(known, CAP)
-    for row, message in enumerate(log[cut:]):
-        if isinstance(message, CaseEvent):
-            rest.event(message)
-        else:
-            rest.dead_letter(row, message)
-    cases = {**known, **{key: row.case for key, row in rest.new.items()}}
-    cases |= {found.failure_id: found for found in rest.changed()}
-    whole = {key: row.case for key, row in fold(*log).new.items()}
+    known = cases_of(first)
+    rest = fold_all(log[cut:], known, CAP)
+    cases = known | cases_of(rest) | {found.failure_id: found for found in rest.changed()}
+    whole = cases_of(fold(*log))
     assert cases == whole
     assert whole[ROOT].resolution_cause == "manual_redrive"

@@ -25,7 +25,7 @@ from letters import (
 )
 
 from pipelines.deadletter import ids, reading
-from pipelines.deadletter.decode import _Canonical, decode
+from pipelines.deadletter.decode import Canonical, decode
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT, TEXT_LIMITS, DeadLetter
 from pipelines.events import DLQEvent
@@ -142,7 +142,7 @@ def test_the_original_data_keep_their_spelling(data: str) -> None:
 
 
 def test_the_typed_and_the_tolerant_reader_look_at_the_same_keys() -> None:
-    fields = msgspec.structs.fields(_Canonical)
+    fields = msgspec.structs.fields(Canonical)
     assert {field.name for field in fields} == set(reading.CANONICAL_KEYS)
     assert {field.name for field in fields if field.required} == set(reading.REQUIRED_KEYS)
 

@@ -1,6 +1,6 @@
 """The drain's fold and `sql/views/cases.sql` say the same of any log.
 
-The fold is the drain's own (`stores.failed_events._Fold`), with its batches cut anywhere; the view
+The fold is the drain's own (`stores.fold.Fold`), with its batches cut anywhere; the view
 runs in DuckDB over the same messages.
 """
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from folding import cases_of, fold_all
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lake_log import EPOCH, Log, before, failure
@@ -17,7 +18,6 @@ from pipelines.deadletter.case_events import KINDS, CaseEvent
 from pipelines.deadletter.cases import Case
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.record import DeadLetter
-from pipelines.stores.failed_events import _Fold
 
 NAMES = st.sampled_from("abcde")
 ROOTS = st.sampled_from("abc")
@@ -150,13 +150,8 @@ def folded(log: list[Message], cap: int, batch_size: int) -> dict[str, Case]:
     rows: dict[str, Case] = {}
     messages = decoded(log)
     for start in range(0, len(messages), batch_size):
-        fold = _Fold(dict(rows), cap)
-        for row, message in enumerate(messages[start : start + batch_size]):
-            if isinstance(message, CaseEvent):
-                fold.event(message)
-            else:
-                fold.dead_letter(row, message)
-        rows |= {key: new.case for key, new in fold.new.items()}
+        fold = fold_all(messages[start : start + batch_size], rows, cap)
+        rows |= cases_of(fold)
         rows |= {case.failure_id: case for case in fold.changed()}
     return rows
 

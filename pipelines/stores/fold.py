@@ -1,0 +1,112 @@
+"""A batch's messages applied, in log order, to the cases they are about.
+
+Most dead letters open a case that nothing else in the batch speaks of: those stay columns, with the
+defaults of a new case. Only what a redrive or an event touches becomes a `Case`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import polars as pl
+
+from pipelines.deadletter.case_events import CaseEvent
+from pipelines.deadletter.cases import Case, apply_dead_letter, apply_event, case_of, is_answer
+from pipelines.deadletter.record import DeadLetter
+from pipelines.stores.failed_rows import FOLDED_SCHEMA
+
+__all__ = ["Fold", "folded", "ids_told_of"]
+
+
+def ids_told_of(letters: pl.DataFrame, events: Sequence[CaseEvent]) -> set[str]:
+    """The failures that redrives and events of a batch speak of."""
+    roots = letters["root_failure_id"].drop_nulls()
+    return {*roots, *(event.failure_id for event in events if event.failure_id)}
+
+
+class Fold:
+    """What a batch changes, given the cases it speaks of that are stored already."""
+
+    def __init__(
+        self,
+        letters: pl.DataFrame,
+        events: Sequence[CaseEvent],
+        known: dict[str, Case],
+        cap: int,
+    ) -> None:
+        self._known = known
+        self._cases = dict(known)
+        self._cap = cap
+        self.redrive_ends: list[list[Any]] = []
+        counts = letters.group_by("failure_id").agg(seen_count=pl.len())
+        is_known = pl.col("failure_id").is_in(list(known))
+        self.repeats: list[tuple[str, int]] = counts.filter(is_known).rows()
+        opened = letters.unique("failure_id", keep="first", maintain_order=True).filter(~is_known)
+        self._apply(opened, events, ids_told_of(letters, events))
+        told = [[i, *folded(c)] for i, c in self._cases.items() if i not in known]
+        cases = pl.DataFrame(told, {"failure_id": pl.String(), **FOLDED_SCHEMA}, orient="row")
+        self.new = (
+            opened.join(counts, on="failure_id", how="left", maintain_order="left")
+            .join(cases, on="failure_id", how="left", maintain_order="left")
+            .with_columns(
+                pl.col("status").fill_null("pending"),
+                pl.col("redrive_count").fill_null(0),
+                pl.col("alert_sent").fill_null(value=False),
+            )
+        )
+        """Letters that are no repeats, in log order, with the columns of `FOLDED_SCHEMA`."""
+
+    def changed(self) -> Iterable[Case]:
+        """The cases stored earlier whose row is no longer true."""
+        return [self._cases[key] for key, case in self._known.items() if self._cases[key] != case]
+
+    def _apply(self, opened: pl.DataFrame, events: Sequence[CaseEvent], told_of: set[str]) -> None:
+        is_told_of = pl.col("failure_id").is_in(list(told_of))
+        rows = opened.filter(is_told_of | pl.col("root_failure_id").is_not_null())
+        fields = rows.select(DeadLetter.__struct_fields__).iter_rows(named=True)
+        messages: list[DeadLetter | CaseEvent] = [DeadLetter(**row) for row in fields]
+        for message in sorted([*messages, *events], key=lambda message: message.dlq_sequence):
+            if isinstance(message, DeadLetter):
+                self._dead_letter(message)
+            else:
+                self._event(message)
+
+    def _dead_letter(self, letter: DeadLetter) -> None:
+        case = case_of(letter)
+        if root_id := letter.root_failure_id:
+            is_superseded, root = apply_dead_letter(self._cases.get(root_id), letter, self._cap)
+            if root is not None:
+                self._cases[root_id] = root
+            if is_superseded:
+                case = Case(letter.failure_id, "superseded", case.consumer)
+                self.redrive_ends.append(
+                    ["failed_again", letter.error_type, letter.published_at, letter.redrive_id]
+                )
+        self._cases[letter.failure_id] = case
+
+    def _event(self, event: CaseEvent) -> None:
+        case = self._cases.get(event.failure_id or "")
+        if case is None or event.parse_error:
+            return
+        self._cases[case.failure_id] = apply_event(case, event, self._cap)
+        topic, kind = event.kind.split(".")
+        if topic != "redrive" or kind in ("requested", "published"):
+            return
+        if kind == "succeeded" and not is_answer(case, event):
+            return
+        self.redrive_ends.append([kind, event.reason, event.at, event.redrive_id])
+
+
+def folded(case: Case) -> list[Any]:
+    """The values of `FOLDED_SCHEMA`."""
+    return [
+        case.status,
+        case.redrive_count,
+        case.trigger,
+        case.resolved_at,
+        case.resolution_cause,
+        case.resolution_notes,
+        case.discarded_at,
+        case.alert_sent,
+        case.alert_sent_at,
+        case.redrive_not_before,
+    ]

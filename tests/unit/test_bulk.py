@@ -1,0 +1,94 @@
+"""`decode_all`: by column what `decode` says of each message, whatever its bytes."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from letters import OLD, PUBLISHED_NS, STREAM, ours, second
+from polars.testing import assert_frame_equal
+
+from pipelines.deadletter.bulk import decode_all
+from pipelines.deadletter.decode import decode
+from pipelines.deadletter.frames import LETTER_SCHEMA, frame_of
+from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.record import LONG_TEXT_LIMIT, TEXT_LIMITS
+
+
+def check(*bodies: bytes, subject: str = "sahool.dlq.ndvi_computed") -> None:
+    """Both ways agree on a batch of these bodies."""
+    messages = [LogMessage(subject, n, PUBLISHED_NS + n, body) for n, body in enumerate(bodies, 5)]
+    one_by_one = frame_of([decode(m, "e", STREAM) for m in messages], LETTER_SCHEMA)
+    assert_frame_equal(decode_all(messages, "e", STREAM), one_by_one)
+
+
+def body(**changes: Any) -> bytes:
+    return json.dumps({**OLD, **changes}).encode()
+
+
+PLAIN = [
+    *(body(original_data=value) for value in (None, [], "x", 1.5, {"a": {"b": [{}]}}, -0)),
+    *(body(attempts=value) for value in (None, [], [{"at": "x"}], {})),
+    *(body(original_headers=value) for value in ({}, {"a": "é", "b": "\U0001f33e"})),
+    *(body(consumer_service=value) for value in ("", "a")),
+    body(consumer_service="", source_service=""),
+    body(dlq_timestamp="2026-01-02T03:04:05"),
+    body(dlq_timestamp="2026-01-02T03:04:05.123456789-11:30"),
+    body(original_data={"hash": "3e123e9991234567890123456789"}),
+    body(unknown="key", error_message="", stack_trace=""),
+]
+ODD = [
+    *(body(original_data={"a": value}) for value in (float("nan"), 10**30, "\0", "\ud800")),
+    body(original_data={"a": 1.5}).replace(b"1.5", b"1e999"),
+    body(original_data={"a": 1.5}).replace(b"1.5", b"-1.25E+400"),
+    body(original_data={"a": 1.5}).replace(b"1.5", b"[" * 300 + b"]" * 300),
+    body(original_data="x").replace(b'"x"', b'"\xff\xfe"'),
+    body(attempts="x").replace(b'"x"', b'"\xff\xfe"'),
+    *(body(dlq_timestamp=value) for value in ("soon", "2200-01-02", "9999-12-31T23:59-14:00", 5)),
+    *(body(retry_count=value) for value in (-1, 2**31, "3", None, 1.5, True)),
+    *(body(original_timestamp_ns=value) for value in (-1, 2**63, "3")),
+    body(payload_encoding="morse"),
+    body(redrive_of="x", redrive_id="y", redrive_attempt=1),
+    body(original_headers={"Dlq-Redrive-Of": ""}),
+    body(original_headers={"a": "\0"}),
+    body(error_message="x" * (LONG_TEXT_LIMIT + 1)),
+    body(original_data="x" * LONG_TEXT_LIMIT),
+    *(body(**{name: "é" * (limit + 1)}) for name, limit in TEXT_LIMITS.items()),
+    *(b"", b"{", b"null", b"[1]", b"{}", b"\xff", b"NaN"),
+]
+
+
+@pytest.mark.parametrize("message", [*PLAIN, *ODD])
+def test_one_message_is_read_alike(message: bytes) -> None:
+    check(message)
+
+
+def test_a_mixed_batch_is_read_alike_and_in_order() -> None:
+    check(*(each for pair in zip(PLAIN * 4, ODD, strict=False) for each in pair))
+    check(json.dumps(ours()).encode(), second(), second("no JSON"), PLAIN[0])
+
+
+def test_no_message_at_all_is_an_empty_frame() -> None:
+    check()
+
+
+def test_a_subject_that_no_sink_takes_is_mended() -> None:
+    check(body(), subject="sahool.dlq.\0x")
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+TIMES = st.datetimes().map(str) | st.datetimes().map(lambda t: t.isoformat() + "+05:30")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.dictionaries(st.sampled_from(sorted(OLD)), VALUES | TIMES, max_size=2), max_size=4),
+    st.lists(st.binary(max_size=30), max_size=1),
+)
+def test_anything_is_read_alike(changes: list[dict[str, Any]], raw: list[bytes]) -> None:
+    check(*(body(**change) for change in changes), *raw)
