@@ -8,6 +8,7 @@ recomputes what is stored.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,7 +21,9 @@ from pipelines.deadletter.traces import OUTLINE, Trace, read_outline, read_trace
 
 __all__ = ["FINGERPRINT_VERSION", "Fingerprint", "add_fingerprint", "fingerprint"]
 
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION = 2
+
+_PLACEHOLDER = re.compile("<[a-z]+>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,8 @@ def _by_recipe(error_type: str, text: str, trace: Trace) -> Fingerprint:
     error_class = error_type.rpartition(".")[2]
     where = ["\x1f".join(trace.chain or (error_class,)), "\x1f".join(trace.frames)]
     return Fingerprint(
-        group_id=_digest("group", *where, error_class, text),
+        # What kind of value stood there is no part of what failed: an id may be number or UUID.
+        group_id=_digest("group", *where, error_class, _PLACEHOLDER.sub("<>", text)),
         parent_id=_digest("parent", *where) if trace.frames else _digest("type", error_class),
         error_class=error_class,
         template=text,

@@ -48,9 +48,28 @@ _NAMER = (
     + _word(
         "constraint relation table columns? attribute operation index schema sequence view "
         "function method class module type field argument parameter property variable option "
-        "named? reading invoke because import extension directive filter codec keyword"
+        "named? reading invoke because import extension directive filter codec keyword "
+        "model entity object enum"
     )
-    + "|for key|value of)"
+    + "|for key|value of|at path)"
+)
+# … and before which.
+_NAMED = (
+    "(?: object |:? (?:is |was |are )?(?:a |the )?(?:"
+    + _word(
+        "required missing unexpected field column attribute property parameter argument option "
+        "method function table relation"
+    )
+    + "))"
+)
+# Words after which a quoted text is a value, blanks and all.
+_VALUE_OF = (
+    "(?:"
+    + _word(
+        "value string input literal integer float numeric number uuid date timestamp boolean token "
+        "text parse parsing invalid received got found entry"
+    )
+    + "|base [0-9]+|time data)"
 )
 _TYPE = (
     "(?:NoneType|int|str|float|bool|bytes|bytearray|list|dict|tuple|set|frozenset|object|type|"
@@ -64,7 +83,7 @@ _MINUTES = "[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?" + _ZONE
 _UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _HEX4 = "[0-9a-fA-F]{1,4}"
 _IPV6 = (
-    f"(?:(?:{_HEX4}:){{7}}{_HEX4}|(?:{_HEX4}:){{1,6}}(?::{_HEX4}){{1,6}}|::{_HEX4}(?::{_HEX4}){{0,6}}"
+    f"(?:(?:::1|::):[0-9]{{4,5}}|(?:{_HEX4}:){{7}}{_HEX4}|(?:{_HEX4}:){{1,6}}(?::{_HEX4}){{1,6}}|::{_HEX4}(?::{_HEX4}){{0,6}}"
     f"|(?:{_HEX4}:){{1,7}}:)"
 )
 _VALUE = (
@@ -72,8 +91,8 @@ _VALUE = (
     r"|[^ ,;()\[\]{}'\"<>" + KEPT + r"-][^ ,;()\[\]{}'\"<>]*|-[0-9]+)"
 )
 _UNIT = (
-    "(?:[smhd]|[mun]s|secs?|mins?|[KMGTkmgt]i?[Bb]|[Bb]|%| ?(?:milliseconds?|seconds?|minutes?|"
-    "hours?|days?|weeks?|bytes?|secs?|mins?|hrs?|[KMGT]i?B))"
+    "(?:[hd]|[Bb]|%| ?(?:s|m|[mun]s|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|bytes?|"
+    "secs?|mins?|hrs?|[KMGTkmgt]i?[Bb]))"
 )
 _PREFIX = "(^|[^0-9A-Za-z_" + KEPT + "])"
 
@@ -82,6 +101,7 @@ _SHORTEN: tuple[Step, ...] = (
     # Details, hints and statements that follow the verdict; libpq's second and later verdicts.
     Step(
         r"(?:DETAIL:|HINT:|CONTEXT:|STATEMENT:|QUERY:|LINE [0-9]+:|\(Background on this error|"
+        r"\n *(?:Detail|Hint|Where|Position): |\n\nFailed validating |\nOn instance|"
         r"\[SQL:|\[parameters:|debug_error_string = |dup key: \{|, Topology Description: |"
         r"Is the server running |\n(?:FATAL: |connection to server |could not connect to server: )|"
         r"Multiple connection attempts)(?s:.*)",
@@ -94,6 +114,12 @@ _SHORTEN: tuple[Step, ...] = (
         "",
     ),
     Step(r" \(reached max retries: [0-9]+\)", ""),
+    # Of several invalid fields the first; how many there are is incidental.
+    Step(r"validation errors for ", "validation error for "),
+    Step(r"(\[type=[a-z_]+, input_value=)(?s:.*)|(\(type=[a-z_.]+)(?:[;)])(?s:.*)", r"\1\2"),
+    # Where a parser stood, with a piece of its text.
+    Step(r" at \[Source: (?s:.*?); line: [0-9]+, column: [0-9]+\]", ""),
+    Step(r"\"[^\"\n]{0,200}\"\.\.\.", "<str>"),
     # Objects: their type stays.
     Step(r"\[redacted:([a-z0-9_]+)(?::[0-9a-f]+)?\]", r"<\1>"),
     Step(
@@ -108,6 +134,7 @@ _SHORTEN: tuple[Step, ...] = (
     Step(r"arn:aws[a-z-]*:[^ \t\r\n'\",)]+", "<arn>"),
     Step(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}", "<email>"),
     Step(_UUID, "<id>"),
+    Step(r"(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}|(?:sha[0-9]{1,3}|md5):[0-9a-fA-F]+", "<id>"),
     # One line from here on: engines differ about `$` before a line's end.
     Step(r"[\t\r\n]+", " "),
     Step("  +", " "),
@@ -122,7 +149,19 @@ _REPLACE: tuple[Step, ...] = (
         rf"\1\2{KEPT}\3\4",
     ),
     Step(r"(\(-?)([0-9]{1,5}, ?b?['\"])", rf"\1{KEPT}\2"),  # (1062, "Duplicate entry …
-    Step(r"(^|[ :(])([45][0-9]{2})( [A-Z][a-z]|, message=)", rf"\1{KEPT}\2\3"),
+    Step(
+        r"(^|[ :(])([45][0-9]{2})( [A-Z][A-Za-z]| error[ :]| responses?[ :]|, message=)",
+        rf"\1{KEPT}\2\3",
+    ),
+    Step("([-=]> )([1-5][0-9]{2}[ ,.;]|[1-5][0-9]{2}$)", rf"\1{KEPT}\2"),
+    Step("((?:text|application|image|audio|video|multipart)/)([a-z])", rf"\1{KEPT}\2"),
+    # What a parser was given, and where a tool that begins with the path says it failed.
+    Step("( at index [0-9]+): .*", r"\1"),
+    Step(r"^(?:[A-Za-z]:)?[/\\][^:]*: ", "<path>: "),
+    # Structures: their keys and codes are names.
+    Step(r"'\[([^\[\]]*)\]'", r"[\1]"),
+    Step(r"('loc': [(\[])'([^']*)', '([^']*)'", rf"\1{KEPT}\2.{KEPT}\3"),
+    Step(r"^\{'([A-Za-z_]+)': \[", r"{\1: ["),
     # Times, before anything else takes their numbers.
     Step(
         r"(?:[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}|[0-9]{1,2}/[0-9]{1,2}/[0-9]{2,4})"
@@ -131,13 +170,13 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step(
         rf"(?:{_DAY})?[0-9]{{1,2}}[ /-]{_MONTH}[ /-][0-9]{{2,4}}[ :]{_CLOCK}"
-        rf"|(?:{_DAY})?{_MONTH} +[0-9]{{1,2}} {_CLOCK}(?: [0-9]{{4}})?|{_CLOCK}"
-        r"|[0-9]{8}T[0-9]{6}Z?",
+        rf"|(?:{_DAY})?{_MONTH} +[0-9]{{1,2}} {_CLOCK}(?: [0-9]{{4}})?|{_CLOCK}",
         "<time>",
     ),
+    Step(r"(^|[^0-9A-Za-z_])[0-9]{8}T[0-9]{6}Z?", r"\1<time>"),
     # key=value and "id: value"
     Step(
-        rf"([A-Za-z_]*{_word('code status errno sqlstate')}=|[^A-Za-z_]type=)(-?)"
+        rf"([A-Za-z_]*{_word('code status errno sqlstate')}=|[^A-Za-z_]type=)['\"]?(-?)"
         r"([^ ,;()\[\]{}'\"<>-]+)",
         rf"\1\2{KEPT}\3",
     ),
@@ -149,26 +188,24 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<str> in position",
     ),
     Step(r"([Hh]ost ?name |[Uu]ser |[Rr]ole |[Dd]atabase )(?:'[^']*'|\"[^\"]*\")", r"\1<str>"),
-    Step(r"'([^A-Za-z0-9 '\"/\\]{1,3})'", r"\1"),
-    Step(rf"({_NAMER}:? )['\"]([^'\" ]{{1,100}})['\"]", r"\1\2"),
-    Step(rf"['\"]({_TYPE})['\"]|['\"]([A-Za-z_][A-Za-z0-9_.]*)['\"]( object )", r"\1\2\3"),
-    Step(r"^['\"]([A-Za-z_]+)['\"]$", r"\1"),
+    Step(r"'([^A-Za-z0-9 '\"/\\]{1,3})'([^A-Za-z0-9]|$)", r"\1\2"),
+    Step(rf"({_NAMER}:? )['\"]([^'\" ]{{1,100}})['\"]", rf"\1{KEPT}\2"),
+    Step(rf"({_NAMER}: )([A-Za-z_])", rf"\1{KEPT}\2"),
+    Step(rf"['\"]({_TYPE})['\"]|['\"]([A-Za-z_][A-Za-z0-9_.]*)['\"]({_NAMED})", r"\1\2\3"),
+    Step(r"^['\"]([A-Za-z_][A-Za-z_.]*)['\"]$", r"\1"),
+    Step(r"^'[^']*'( (?:is|does|was|has) )", r"<str>\1"),
     Step(r"'(?:[A-Za-z]:)?[/\\][^']*'|\"(?:[A-Za-z]:)?[/\\][^\"]*\"", "<str>"),
-    Step(
-        r"(Duplicate entry |base [0-9]+: |to float: |time data |rrno "
-        + KEPT
-        + r"[0-9]+\][^']*: )'[^']*'",
-        r"\1<str>",
-    ),
+    Step(rf"({_VALUE_OF}:? |[=<>] |rrno {KEPT}[0-9]+\][^']*: )'[^']*'", r"\1<str>"),
+    Step(rf"({_VALUE_OF}:? |[=<>] )\"[^\"]*\"", r"\1<str>"),
     Step(r"[bru]?'[^' ]{0,64}'|[bru]?\"[^\" ]{0,64}\"", "<str>"),
     # Hosts and paths
     Step(r"(?:[A-Za-z0-9.-]*/)?[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+|/[0-9]+)?", "<host>"),
-    Step(rf"(^|[ '\"(=,\[]){_IPV6}(?:[%][a-z0-9]+)?", r"\1<host>"),
+    Step(rf"(^|[ '\"(=,\[])(?:[A-Za-z0-9.-]+/)?{_IPV6}(?:[%][a-z0-9]+)?", r"\1<host>"),
     Step(r"\[<host>\](?::[0-9]+)?", "<host>"),
     Step(_PREFIX + r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*:[0-9]{2,5}", r"\1<host>"),
     Step(
         _PREFIX
-        + r"(?:[A-Za-z0-9-]+\.)+(?:com|org|net|io|local|internal|cloud|svc)"
+        + r"(?:\*\.)?(?:[A-Za-z0-9-]+\.)+(?:com|org|net|io|local|internal|cloud|svc)"
         + r"([^.A-Za-z0-9_]|\.?$|\. )",
         r"\1<host>\2",
     ),
@@ -177,9 +214,11 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<host>\2",
     ),
     Step(
-        r"(^|[ '\"(=,:\[])(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][A-Za-z0-9_.@%+~$-]+)+[/\\]?",
+        r"(^|[ '\"(=,:\[])(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][A-Za-z0-9_.@%+~$-]+)+[/\\]?"
+        r"(?:\?[^ '\")\]]*)?",
         r"\1<path>",
     ),
+    Step("(: )[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+$", r"\1<path>"),
     # Numbers
     Step(r"@[0-9a-f]{5,8}|0x[0-9a-fA-F]+", "<id>"),
     Step(
@@ -187,13 +226,26 @@ _REPLACE: tuple[Step, ...] = (
         + r"(?:[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]{4,})[A-Za-z0-9]*",
         r"\1<id>",
     ),
+    # A word of several parts with a number among them names one thing of many.
     Step(
-        rf"(^|[^0-9{KEPT}])[0-9]+(?:[.,][0-9]+)*(?:[eE][+-]?[0-9]+)?(?:{_UNIT}([^A-Za-z0-9]|$))?",
+        _PREFIX
+        + r"(?:(?:[A-Za-z]+[-_])+[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_.][A-Za-z0-9]+)*"
+        + r"|[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)+)"
+        + r"([^A-Za-z0-9_'\"]|$)",
+        r"\1<id>\2",
+    ),
+    Step(_PREFIX + r"v?[0-9]+(?:\.[0-9]+)+-?(?:rc|alpha|beta|dev|post)[.-]?[0-9]*", r"\1<n>"),
+    Step(_PREFIX + r"v[0-9]+(?:\.[0-9]+)*", r"\1<n>"),
+    Step(
+        rf"(^|[^0-9{KEPT}])[0-9]+(?:[.,][0-9]+)*(?:[eE][+-]?[0-9]+)?"
+        rf"(?:\.?{_UNIT}([^A-Za-z0-9]|$))?",
         r"\1<n>\2",
     ),
     Step(r"([ (=,:\[])-<n>", r"\1<n>"),
     # Repeats, and what is left to tidy up
     Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
+    Step(r"((?:[A-Za-z]+:)?<[a-z]+>)(?:, (?:[A-Za-z]+:)?<[a-z]+>)+", r"\1"),
+    Step(r"<host> \[<host>\]", "<host>"),
     Step(r",\)", ")"),
     Step(r"\"", "'"),
     Step(KEPT, ""),

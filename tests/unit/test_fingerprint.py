@@ -348,6 +348,12 @@ def test_python_polars_and_duckdb_make_the_same_templates(messages):
 # Real failures
 
 
+def test_messages_of_libraries_are_grouped_as_a_person_would():
+    measured = quality.library_messages()
+    assert measured.precision >= 0.98
+    assert measured.f1 >= 0.97
+
+
 @corpus
 def test_real_messages_are_grouped_like_people_would():
     measured = quality.github_errors(quality.corpus_folder())
