@@ -34,6 +34,7 @@ _EXCEPTION_NAME = re.compile(
 )
 _LIBRARY_PATH = re.compile(
     r"site-packages|dist-packages|lib/python3\.|[Pp]ython3?[0-9]*[/\\][Ll]ib[/\\]|<frozen"
+    r"|^index [0-9]|^native$|^<anonymous>$"
     r"|node_modules|(?:^|[ (])node:|^internal/|[/\\]s?bin[/\\][^./\\]*$"
 )
 _LIBRARY_CLASS = re.compile(r"(?:java|javax|jdk|sun|com\.sun)\.")
@@ -94,9 +95,9 @@ def read_trace(stack_trace: str) -> Trace:
 
 def read_outline(lines: Sequence[str], rules: FrameRules | None = None) -> Trace:
     """Chain and frames of the lines that `OUTLINE` found, in their order."""
-    lines = [line.strip(" \t\r|+") for line in lines]
-    is_python = any(line.startswith(('File "', "Traceback", "Exception Group T")) for line in lines)
-    links = _python_links(lines) if is_python else _call_links(lines)
+    bare = [line.strip(" \t\r|+") for line in lines]
+    is_python = any(line.startswith(('File "', "Traceback", "Exception Group T")) for line in bare)
+    links = _python_links(bare) if is_python else _call_links(lines)
     chain = dict.fromkeys(link.name.rpartition(".")[2] for link in links if link.name)
     if rules:
         links = [_Link(link.name, rules.apply(link.frames)) for link in links]
@@ -129,16 +130,19 @@ def _python_links(lines: Sequence[str]) -> list[_Link]:
 def _call_links(lines: Sequence[str]) -> list[_Link]:
     """Java and Node print what was raised first and its causes below: turn that round."""
     links = [_Link(None, [])]
-    is_suppressed = False
-    for line in lines:
+    suppressed: int | None = None  # how far what is suppressed, and its own causes, are indented
+    for indented in lines:
+        line = indented.strip(" \t\r|+")
+        indent = len(indented) - len(indented.lstrip())
         if line.startswith("at "):
-            if not is_suppressed and (frame := _call_frame(line)):
+            if suppressed is None and (frame := _call_frame(line)):
                 links[-1].frames.append(frame)
         elif line.startswith("Suppressed:"):
-            is_suppressed = True
+            suppressed = indent if suppressed is None else min(suppressed, indent)
         elif line.startswith(("Caused by:", "[cause]:")):
-            is_suppressed = False
-            links.append(_Link(line.partition(":")[2].strip(), []))
+            if suppressed is None or indent < suppressed:
+                suppressed = None
+                links.append(_Link(line.partition(":")[2].strip(), []))
         elif len(links) == 1 and not links[0].frames:
             name = line.rpartition('" ')[2] if line.startswith("Exception in") else line
             match = _NAME.match(name)

@@ -208,6 +208,37 @@ def test_java_chain_frames_and_lambdas_are_read():
     )
 
 
+def test_what_java_suppressed_is_no_cause():
+    trace = read_trace("""org.acme.OuterException: x
+\tat org.acme.A.a(A.java:1)
+\tSuppressed: java.io.IOException: close
+\t\tat org.acme.R.close(R.java:3)
+\tCaused by: java.lang.IllegalStateException: y
+\t\tat org.acme.B.b(B.java:2)
+Caused by: java.sql.SQLException: z
+\tat org.acme.C.c(C.java:3)
+\t... 12 common frames omitted
+""")
+    assert trace.chain == ("SQLException", "OuterException")
+    assert trace.frames == ("org.acme.C:c", "org.acme.A:a")
+
+
+def test_node_causes_run_from_root_cause_to_raised():
+    trace = read_trace("""Error: can not save
+    at Promise.all (index 0)
+    at save (/srv/app/src/store.js:10:15) {
+  [cause]: TypeError: fetch failed
+      at async load (/srv/app/src/load.js:3:1) {
+    [cause]: RangeError: connect ECONNREFUSED 127.0.0.1:80
+        at TCPConnectWrap.afterConnect [as oncomplete] (node:net:1595:16) {
+      errno: -111
+    }
+  }
+}""")
+    assert trace.chain == ("RangeError", "TypeError", "Error")
+    assert trace.frames == ("load:load", "store:save")
+
+
 def test_node_frames_are_read_without_packages_and_internals():
     trace = read_trace(NODE)
     assert trace.chain == ("TypeError",)
