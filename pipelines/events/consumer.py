@@ -3,31 +3,30 @@
 consumer = NATSConsumer(NATSConsumerConfig(name="ndvi-service"))
 await consumer.connect()
 await consumer.subscribe(handler, subject="sahool.analysis.*")
-await consumer.start()        # until close()
+await consumer.run()          # until SIGTERM; or start(), until close()
 """
 
 import asyncio
-import contextlib
 import logging
 import random
-import signal
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
-import nats.errors
 from nats.aio.client import Client
 
 from pipelines.deadletter.subjects import overlaps, subject_token
-from pipelines.errors import ServerUnavailableError, StreamError
+from pipelines.errors import StreamError
 from pipelines.events.config import NATSConsumerConfig
 from pipelines.events.outbox import PUBLISH_ERRORS
+from pipelines.events.service import Service
 from pipelines.events.subscription import Handler, Subscription, Tell
 from pipelines.events.totals import publish_total, publish_totals
-from pipelines.jetstream.connection import connect_service
 from pipelines.jetstream.streams import StreamNames, ensure_streams, find_stream
 
 logger = logging.getLogger(__name__)
 
 
-class NATSConsumer:
+class NATSConsumer(Service):
     """Pulls events, calls a handler, retries with backoff, dead-letters with the whole context.
 
     `on_trouble` is called with a kind of trouble and a sentence about it, which is logged as well:
@@ -41,34 +40,9 @@ class NATSConsumer:
     ) -> None:
         self.config = config or NATSConsumerConfig()
         self._on_trouble = on_trouble
-        self._connection: Client | None = None
+        super().__init__(self.config)
         self._subscriptions: list[Subscription] = []
-        self._closing = asyncio.Event()
         self._rng = random.Random()  # noqa: S311  (jitter, not a secret)
-        self._background: asyncio.Task[None] | None = None
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the connection to NATS is up."""
-        return self._connection is not None and self._connection.is_connected
-
-    async def connect(self) -> bool:
-        """Connect to NATS; False, with the reason logged, where no server answers."""
-
-        config = self.config
-        try:
-            self._connection = await connect_service(
-                config.servers,
-                name=config.name,
-                user_credentials=config.user_credentials,
-                timeout_seconds=config.connect_timeout_seconds,
-                reconnect_time_wait=config.reconnect_time_wait,
-                max_reconnect_attempts=config.max_reconnect_attempts,
-            )
-        except ServerUnavailableError as error:
-            logger.error("%s", error)
-            return False
-        return True
 
     async def subscribe(
         self,
@@ -115,75 +89,14 @@ class NATSConsumer:
         )
         await subscription.prepare()
         self._subscriptions.append(subscription)
+        self._intakes.append(subscription)
 
-    async def start(self) -> None:
-        """Consume until `close` is called or the task is cancelled.
+    def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
+        return (publish_totals(self.config, self._subscriptions), self._watch())
 
-        Raises DeadLetterLimitError where nearly everything was dead-lettered.
-        """
-        if not self._subscriptions:
-            raise RuntimeError("Nothing to consume: await consumer.subscribe(handler) first.")
-        async with asyncio.TaskGroup() as group:
-            runs = [group.create_task(subscription.run()) for subscription in self._subscriptions]
-            others = [
-                group.create_task(publish_totals(self.config, self._subscriptions)),
-                group.create_task(self._stay_connected()),
-                group.create_task(self._watch()),
-            ]
-            await asyncio.wait(runs)
-            for task in others:
-                task.cancel()
-        for subscription in self._subscriptions:
-            if subscription.error is not None:
-                raise subscription.error
-
-    async def run(self) -> None:
-        """Consume until the process is told to end (SIGTERM, Ctrl-C), then close in order.
-
-        For the main program of a service; only where the event loop runs in the main thread.
-        """
-        loop = asyncio.get_running_loop()
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(sign, self._closing.set)
-        try:
-            await self.start()
-        finally:
-            for sign in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(sign)
-            await self.close()
-
-    def start_in_background(self) -> None:
-        """Run `start` as a task of the running loop, until `close`."""
-        self._background = asyncio.create_task(self.start())
-        self._background.add_done_callback(_log_failure)
-
-    async def close(self) -> None:
-        """Take no more events, let running handlers finish, then disconnect."""
-        self._closing.set()
-        if self._background is not None:
-            await asyncio.wait({self._background})
-        await asyncio.gather(*(subscription.stopped.wait() for subscription in self._subscriptions))
-        connection = self._connection
-        if connection is None or connection.is_closed:
-            return
+    async def _say_goodbye(self) -> None:
         for subscription in self._subscriptions:
             await publish_total(self.config, subscription)
-        with contextlib.suppress(nats.errors.Error, TimeoutError):
-            await connection.drain()
-        if not connection.is_closed:
-            await connection.close()
-
-    async def _stay_connected(self) -> None:
-        """Connect anew where nats-py gave up: it does on most errors that a server sends."""
-        while True:
-            await asyncio.sleep(self.config.reconnect_time_wait or 0.1)
-            if self._connection is not None and self._connection.is_closed:
-                logger.error(
-                    "The connection was ended (%s): connecting", self._connection.last_error
-                )
-                if await self.connect():
-                    for subscription in self._subscriptions:
-                        subscription.connection = self._connection
 
     async def _watch(self) -> None:
         """Tell when a subscription's retries soon stop the delivery."""
@@ -238,8 +151,3 @@ async def start_consumer(
     await consumer.subscribe(handler)
     consumer.start_in_background()
     return consumer
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("The consumer stopped by an error", exc_info=error)

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
-from pipelines.errors import StreamError
+from pipelines.errors import DLQError, StreamError
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.jetstream.consumers import ensure_consumer
 from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, delivery_of
@@ -27,6 +27,7 @@ _PULL_SECONDS = 5.0
 _PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
 _AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
 _MOST_AHEAD = 500
+_ACK_SECONDS = 0.002  # that an acknowledgement waits for others to travel with
 
 
 class _Arrival(NamedTuple):
@@ -62,6 +63,7 @@ class Intake:
         self.connection = connection  # the owner replaces one that ended for good
         self.durable = str(wanted.name)
         self.stopped = asyncio.Event()
+        self.error: DLQError | None = None  # why it stopped by itself
         self._stream = stream
         self._wanted = wanted
         self._ack_wait_seconds = ack_wait_seconds
@@ -71,6 +73,8 @@ class Intake:
         self._waiting: dict[tuple[int, int], _Arrival] = {}  # by Delivery.event, oldest first
         self._running: dict[tuple[int, int], _Running] = {}
         self._has_room = asyncio.Event()
+        self._done: list[Msg] = []  # to be acknowledged
+        self._has_done = asyncio.Event()
         self._seconds_each = 0.0  # that the latest messages took, on average
         self._log_is_writable = asyncio.Event()  # nothing is taken or started while it is not set
         self._log_is_writable.set()
@@ -95,6 +99,7 @@ class Intake:
         self.stopped.clear()
         pull = asyncio.create_task(self._pull_for_ever())
         beat = asyncio.create_task(self._keep_in_progress())
+        acks = asyncio.create_task(self._acknowledge_for_ever())
         stop = asyncio.create_task(self._closing.wait())
         try:
             await asyncio.wait({stop, pull}, return_when=asyncio.FIRST_COMPLETED)
@@ -108,9 +113,11 @@ class Intake:
                         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting, self._waiting = self._waiting, {}
-            await _cancel(pull, beat, stop, *(each.task for each in self._running.values()))
-            for arrival in waiting.values():
-                await self._give_back(arrival.msg)
+            await _cancel(pull, beat, acks, stop, *(each.task for each in self._running.values()))
+            not_begun, self._running = self._running, {}
+            for msg in [each[0] for each in (*waiting.values(), *not_begun.values())]:
+                await self._give_back(msg)
+            await self._send_acknowledgements()
             self.stopped.set()
 
     async def _pull_for_ever(self) -> None:
@@ -179,7 +186,6 @@ class Intake:
                 continue  # nobody said that it is in progress: the server delivers it again
             task = asyncio.create_task(self._process(msg, delivery))
             self._running[event] = _Running(msg, task, now)
-            task.add_done_callback(lambda _, event=event: self._end(event))  # type: ignore[misc]
 
     def _end(self, event: tuple[int, int]) -> None:
         seconds = time.monotonic() - self._running.pop(event).since
@@ -214,6 +220,8 @@ class Intake:
         except Exception:
             logger.exception("%s: a message will be delivered again", self.durable)
             await self._give_back(msg, _PAUSE_SECONDS)
+        finally:
+            self._end(delivery.event)
 
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         """Answer the server about one message, or raise."""
@@ -225,6 +233,29 @@ class Intake:
             for running in list(self._running.values()):
                 with contextlib.suppress(nats.errors.Error, OSError):
                     await self._answer(running.msg, b"+WPI")
+
+    def _acknowledge(self, msg: Msg) -> None:
+        """Tell the server, within a moment, that a message is done: many in one write.
+
+        A process that dies in this moment gets the message again, as when it dies before.
+        """
+        self._done.append(msg)
+        self._has_done.set()
+
+    async def _acknowledge_for_ever(self) -> None:
+        while True:
+            await self._has_done.wait()
+            await asyncio.sleep(_ACK_SECONDS)
+            await self._send_acknowledgements()
+
+    async def _send_acknowledgements(self) -> None:
+        self._has_done.clear()
+        done, self._done = self._done, []
+        try:
+            for msg in done:
+                await self._answer(msg, b"+ACK")
+        except (nats.errors.Error, OSError) as error:
+            logger.info("%s: messages will be delivered again (%s)", self.durable, error)
 
     async def _give_back(self, msg: Msg, delay_seconds: float = 0) -> None:
         """Let the server deliver the message again soon; after ack_wait it does so by itself."""

@@ -176,7 +176,7 @@ class _DeadLetters(Intake):
             if not await self._tell(news):
                 await self._give_back(msg)
                 return
-        await self._answer(msg, b"+ACK")
+        self._acknowledge(msg)
 
     async def _decide(self, event: DLQEvent, delivery_count: int) -> DLQAction:
         """The handler's action, or STORE where it failed too often; raises what it raised."""

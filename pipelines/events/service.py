@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from typing import Protocol
+import signal
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Protocol
 
 import nats.errors
 from nats.aio.client import Client
@@ -66,14 +67,37 @@ class Service:
         return True
 
     async def start(self) -> None:
-        """Work until `close` is called or the task is cancelled."""
+        """Work until `close` is called or the task is cancelled.
+
+        Raises what made an intake stop by itself.
+        """
         if not self._intakes:
             raise RuntimeError("Nothing to consume: await subscribe(handler) first.")
         async with asyncio.TaskGroup() as group:
             runs = [group.create_task(intake.run()) for intake in self._intakes]
-            stay = group.create_task(self._stay_connected())
+            others = [group.create_task(work) for work in (self._stay_connected(), *self._chores())]
             await asyncio.wait(runs)
-            stay.cancel()
+            for task in others:
+                task.cancel()
+        for intake in self._intakes:
+            if intake.error is not None:
+                raise intake.error
+
+    async def run(self) -> None:
+        """Work until the process is told to end (SIGTERM, Ctrl-C), then close in order.
+
+        For the main program of a service: the event loop must run in the main thread.
+        """
+        loop = asyncio.get_running_loop()
+        signals = (signal.SIGTERM, signal.SIGINT)
+        for each in signals:
+            loop.add_signal_handler(each, self._closing.set)
+        try:
+            await self.start()
+        finally:
+            await self.close()
+            for each in signals:
+                loop.remove_signal_handler(each)
 
     def start_in_background(self) -> None:
         """Run `start` as a task of the running loop, until `close`."""
@@ -89,10 +113,18 @@ class Service:
         connection = self._connection
         if connection is None or connection.is_closed:
             return
+        await self._say_goodbye()
         with contextlib.suppress(nats.errors.Error, TimeoutError):
             await connection.drain()
         if not connection.is_closed:
             await connection.close()
+
+    def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
+        """What else goes on, for ever, while the intakes work."""
+        return ()
+
+    async def _say_goodbye(self) -> None:
+        """What is left to do before the connection ends."""
 
     async def _stay_connected(self) -> None:
         """Connect anew where nats-py gave up: it does on most errors that a server sends."""

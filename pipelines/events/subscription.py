@@ -105,7 +105,6 @@ class Subscription(Intake):
         )
         self.counters = Counters()
         self.started_at = datetime.now(UTC)
-        self.error: DeadLetterLimitError | None = None  # why it stopped by itself
         self._handler = handler
         self._config = config
         self._rng = rng
@@ -132,7 +131,7 @@ class Subscription(Intake):
         addressee = headers.get("Dlq-Redrive-For")
         if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
             self.counters.skipped += 1
-            await self._answer(msg, b"+ACK")
+            self._acknowledge(msg)
             return
         event_type = event_type_of(msg.subject)
         if is_crash_loop(delivery.delivery_count, self._config.most_retries(event_type)):
@@ -227,7 +226,7 @@ class Subscription(Intake):
             await publish_redrive_success(self.connection, subject, body, redrive)
         self._attempts.pop(delivery.event, None)
         self.counters.succeeded += 1
-        await self._answer(msg, b"+ACK")
+        self._acknowledge(msg)
         self._settled(is_dead=False)
 
     async def _dead_letter(
@@ -289,7 +288,7 @@ class Subscription(Intake):
             return
         self._attempts.pop(delivery.event, None)
         self.counters.dead_lettered += 1
-        await self._answer(msg, b"+ACK")
+        self._acknowledge(msg)
         self._settled(is_dead=True)
 
     def _settled(self, *, is_dead: bool) -> None:
