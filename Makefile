@@ -45,7 +45,8 @@ test: lint  ## lint, types, contracts, then unit and integration tests on real s
 bench-quality: setup  ## precision and recall of the fingerprint on real messages (DLQ_CORPUS names their folder)
 	@$(BIN)/python benchmarks/quality.py
 
-bench: setup  ## speed of the drain beside its bound and its peers, as ratios (some minutes)
+bench: setup  ## speed of consumer and drain beside their bounds and peers, as ratios (some minutes)
+	@$(BIN)/python benchmarks/consumer.py
 	@$(BIN)/python benchmarks/drain.py $(ARGS)
 
 bench-peers: .venv-peers/.ready  ## the libraries that `make bench` compares with, in .venv-peers
