@@ -131,7 +131,10 @@ def _scalars(data: str) -> list[tuple[str, str]]:
     return [
         (key, str(value))
         for key, value in list(event.items())[:50]
-        if isinstance(value, str | int) and len(str(value)) <= 64 and len(key) <= 64
+        if key not in COLUMNS  # the same again
+        and isinstance(value, str | int)
+        and len(str(value)) <= 64
+        and len(key) <= 64
     ]
 
 
@@ -201,18 +204,27 @@ def _counted(rows: pl.DataFrame, in_question: int) -> pl.DataFrame:
 
 
 def _explained_pairs(judged: pl.DataFrame) -> pl.DataFrame:
-    """The pairs whose risk ratio is nearly that of one of their parts."""
+    """The pairs that say no more than one of their parts.
+
+    Either that part has nearly their risk ratio; or, among the failures that have it, the other
+    part may well be as frequent in question as elsewhere: so few have it elsewhere.
+    """
     singles = judged.filter(pl.col("other_attribute").is_null()).select(
-        "attribute", "value", part_ratio="risk_ratio"
+        "attribute", "value", part_count="failure_count", part_elsewhere="elsewhere"
     )
     pairs = judged.drop_nulls("other_attribute")
-    parts = [
-        pairs.join(singles, left_on=on, right_on=["attribute", "value"])
+    given = pl.concat(
+        pairs.join(singles, left_on=on, right_on=["attribute", "value"]).select(
+            *_KEYS, "failure_count", "elsewhere", "part_count", "part_elsewhere"
+        )
         for on in (_KEYS[:2], _KEYS[2:])
-    ]
-    return (
-        pl.concat([part.select(*_KEYS, "risk_ratio", "part_ratio") for part in parts])
-        .filter(pl.col("part_ratio") >= EXPLAINED * pl.col("risk_ratio"))
-        .select(_KEYS)
-        .unique()
     )
+    tails = [
+        fisher_tail(hits, drawn, hits + elsewhere, drawn + others)
+        for hits, elsewhere, drawn, others in given.select(pl.exclude(_KEYS)).iter_rows()
+    ]
+    ratio = ((pl.col("failure_count") + 0.5) / (pl.col("part_count") + 1)) / (
+        (pl.col("elsewhere") + 0.5) / (pl.col("part_elsewhere") + 1)
+    )
+    is_new = (ratio > 1 / EXPLAINED) & (pl.Series(adjusted(tails), dtype=pl.Float64) < MOST_P)
+    return given.filter(~is_new).select(_KEYS).unique()

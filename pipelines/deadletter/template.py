@@ -226,6 +226,8 @@ _REPLACE: tuple[Step, ...] = (
         + r"(?:[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]{4,})[A-Za-z0-9]*",
         r"\1<id>",
     ),
+    # Of hexadecimal ids some few are all digits, or digits up to their last letters.
+    Step(_PREFIX + "(?:[0-9]{8,}[a-f]+|[0-9]{14,})([^A-Za-z0-9_]|$)", r"\1<id>\2"),
     # A word of several parts with a number among them names one thing of many.
     Step(
         _PREFIX

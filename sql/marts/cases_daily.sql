@@ -6,6 +6,8 @@
 --   first_opened_at, last_opened_at  oldest and newest dlq_timestamp, UTC
 --   last_first_attempt_at            newest first attempt, UTC
 --   last_closed_at                   newest resolution or discard, UTC, null where all are open
+--   last_resolved_by_person_at       newest resolution by hand, or by a redrive that a person
+--                                    asked for, UTC, or null
 --   last_log_position                place in the log of the latest case; of it are
 --   sample_failure_id, parent_id, template, frames
 SELECT
@@ -20,6 +22,8 @@ SELECT
     MAX(opened_at) AS last_opened_at,
     MAX(first_attempt_at) AS last_first_attempt_at,
     MAX(closed_at) AS last_closed_at,
+    MAX(CASE WHEN cause IN ('manual', 'manual_redrive') THEN closed_at END)
+        AS last_resolved_by_person_at,
     MAX(log_position) AS last_log_position,
     MAX_BY(failure_id, log_position) AS sample_failure_id,
     MAX_BY(parent_id, log_position) AS parent_id,

@@ -4,7 +4,10 @@
 --   group_id                 16 hexadecimal digits
 --   parent_id                groups alike in type and frames
 --   state                    resolved    nothing is open
---                            regressed   a case's first attempt came after the last resolution
+--                            regressed   a person resolved the last of it, and then it came again:
+--                                        all that is open opened after the last resolution by
+--                                        a person, and a case's first attempt came after it. What
+--                                        automatic redrives cure was never said to be over
 --                            new         first seen less than 24 hours ago
 --                            escalating  is_escalating
 --                            ongoing     else; the first that applies
@@ -39,6 +42,9 @@ WITH tallied AS (
         MAX(last_opened_at) AS last_seen_at,
         MAX(last_first_attempt_at) AS last_first_attempt_at,
         MAX(CASE WHEN status = 'resolved' THEN last_closed_at END) AS last_resolved_at,
+        MAX(last_resolved_by_person_at) AS last_resolved_by_person_at,
+        MIN(CASE WHEN status IN ('pending', 'retried', 'parked') THEN first_opened_at END)
+            AS oldest_open_at,
         STRING_AGG(DISTINCT service, ', ' ORDER BY service) AS services,
         STRING_AGG(DISTINCT consumer_name, ', ' ORDER BY consumer_name) AS consumers,
         SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
@@ -168,7 +174,8 @@ SELECT
     parent_id,
     CASE
         WHEN open_count = 0 THEN 'resolved'
-        WHEN last_first_attempt_at > last_resolved_at THEN 'regressed'
+        WHEN LEAST(oldest_open_at, last_first_attempt_at) > last_resolved_by_person_at
+            THEN 'regressed'
         WHEN first_seen_at > now - INTERVAL '24' HOUR THEN 'new'
         WHEN failure_count_1h >= 10 AND failure_count_1h > escalation_limit THEN 'escalating'
         ELSE 'ongoing'

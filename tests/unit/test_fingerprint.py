@@ -121,6 +121,8 @@ def test_what_is_incidental_in_a_trace_keeps_the_group(old, new):
         ("timed out after 30 seconds", "timed out after 1.5s"),
         ("bad value in ids: 1, 2, 3", "bad value in ids: 7"),
         ("device X7f3a9 offline", "device b81Q2 offline"),
+        ("tile 9f86d081884c7d65 is gone", "tile 62805496260343bf is gone"),
+        ("tile 9f86d081884c7d65 is gone", "tile 6280549626034312 is gone"),
         ("no access: arn:aws:s3:::farm", "no access: arn:aws:iam::123456789012:role/x"),
         ("reset by ['a', 'b']", "reset by ['c']"),
         (

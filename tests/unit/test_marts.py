@@ -97,7 +97,7 @@ def test_failure_groups(log: Log) -> None:
         {
             "group_id": "g1",
             "parent_id": "p1",
-            "state": "regressed",
+            "state": "ongoing",  # nobody said that it was over
             "is_escalating": False,
             "escalation_limit": 2.0 * 1,  # as often in an hour as ever: not yet
             "error_class": "ValueError",
@@ -135,6 +135,7 @@ def test_failure_groups(log: Log) -> None:
         ([30, 2], [20, None], "regressed"),
         ([30, 21], [20, None], "ongoing"),  # it was under way before the resolution
         ([9, 2], [5, None], "regressed"),
+        ([40, 30, 2], [None, 20, None], "ongoing"),  # the oldest was open all the time
     ],
 )
 def test_the_state_of_a_group(
