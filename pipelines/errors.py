@@ -51,3 +51,7 @@ class MissingPackageError(DLQError, ImportError):
 
 class RegroupError(DLQError):
     """History can not be regrouped now."""
+
+
+class SimulationError(DLQError):
+    """A simulated history can not be written there, or makes no sense."""

@@ -22,6 +22,7 @@ VERBS = {
     "fingerprint": "the failure group of each line of a file, to try rules on",
     "regroup": "history in the groups that today's rules make",
     "sql": "one SELECT over the lake",
+    "simulate": "a realistic history with known causes, for trying things out",
     "status": "stream, sinks, open failures and redrives at a glance",
     "verify": "compare stream, lake and Postgres; read the lake's checksums; repair",
     "maintain": "compact and vacuum the lake, and forget what is too old",

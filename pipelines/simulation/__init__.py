@@ -1,0 +1,1 @@
+"""Histories of an imaginary fleet, with what is to be found in them known beforehand."""
