@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 import urllib.request
 from typing import Any
@@ -82,7 +83,7 @@ def test_a_worker_drains_builds_and_finds_nothing_to_redrive(prefect_platform: P
             messages[name] = finished(server, run["id"])["state"]
     # A scheduled drain may have come first and taken the message.
     assert messages["drain-dlq"]["message"].startswith("Drained ")
-    assert messages["build-marts"]["message"].startswith("Built 9 marts")
+    assert re.match(r"Built [1-9]\d* marts, [1-9]", messages["build-marts"]["message"])
     assert messages["redrive-transient"]["message"] == "Nothing to redrive"
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         assert connection.execute("SELECT count(*) FROM failed_events").fetchone() == (1,)
