@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test lint bench bench-peers bench-quality lock clean
+.PHONY: help setup demo up deploy test test-spark lint bench bench-peers bench-quality lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -42,6 +42,14 @@ lint: setup  ## ruff, mypy, import contracts
 test: lint  ## lint, types, contracts, then unit and integration tests on real servers
 	$(BIN)/pytest $(ARGS)
 
+test-spark: .venv/.spark-ready  ## the marts on Spark and on DuckDB, row by row (installs the extra; needs Java 17)
+	$(BIN)/pytest tests/spark $(ARGS)
+
+.venv/.spark-ready: requirements-spark.lock .venv/.ready
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	$$UV pip install --quiet --python $(BIN)/python --require-hashes --only-binary :all: --no-binary pyspark -r $<
+	@touch $@
+
 bench-quality: setup  ## precision and recall of the fingerprint on real messages (DLQ_CORPUS names their folder)
 	@$(BIN)/python benchmarks/quality.py
 
@@ -59,7 +67,11 @@ bench-peers: .venv-peers/.ready  ## the libraries that `make bench` compares wit
 
 lock:  ## resolve the newest allowed versions into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
-	  --custom-compile-command "make lock" --all-extras --group dev pyproject.toml -o requirements.lock
+	  --custom-compile-command "make lock" --extra pipelines --extra sqlalchemy --extra embedded \
+	  --extra notebooks --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
+	  --custom-compile-command "make lock" --constraint requirements.lock --extra spark \
+	  pyproject.toml -o requirements-spark.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
 	  --custom-compile-command "make lock" benchmarks/peers/requirements.in -o benchmarks/peers/requirements.lock
 

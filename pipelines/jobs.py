@@ -18,6 +18,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from pipelines.analysis.marts import MARTS, SUMMARIES, build_marts
+from pipelines.analysis.spark import build_marts_on_spark
 from pipelines.analysis.views import view_statements
 from pipelines.deadletter.ids import is_uuid
 from pipelines.drain.compare import settled
@@ -120,12 +121,20 @@ def maintain_lake(settings: Settings) -> MaintainReport:
     return MaintainReport(tuple(done), round(time.monotonic() - started, 3))
 
 
-def build_all_marts(settings: Settings, names: Sequence[str] | None = None) -> MartsReport:
-    """Compute the marts from the lake, write them to the lake, the summaries also to Postgres."""
+def build_all_marts(
+    settings: Settings, names: Sequence[str] | None = None, engine: str = "duckdb"
+) -> MartsReport:
+    """Compute the marts from the lake, write them to the lake, the summaries also to Postgres.
+
+    `engine` is `duckdb` or `spark`, which needs the extra of that name.
+    """
     started = time.monotonic()
-    lake = Lake(settings.lake)
-    with connect(lake) as connection:
-        tables = build_marts(connection, datetime.now(UTC), names, redrive_cap=settings.redrive_cap)
+    lake, now = Lake(settings.lake), datetime.now(UTC)
+    if engine == "spark":
+        tables = build_marts_on_spark(lake, now, names, redrive_cap=settings.redrive_cap)
+    else:
+        with connect(lake) as connection:
+            tables = build_marts(connection, now, names, redrive_cap=settings.redrive_cap)
     frames = {name: pl.DataFrame(table) for name, table in tables.items()}
     for name, frame in frames.items():
         lake.overwrite(f"marts/{name}", frame)

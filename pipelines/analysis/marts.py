@@ -24,7 +24,18 @@ from pipelines.analysis.views import create_views, view_sql
 from pipelines.errors import QueryError
 from pipelines.sqlfiles import read_sql
 
-__all__ = ["DAILY", "MARTS", "SUMMARIES", "build_marts"]
+__all__ = [
+    "DAILY",
+    "FACTS",
+    "IN_POLARS",
+    "MARTS",
+    "SUMMARIES",
+    "build_marts",
+    "parameters",
+    "plain",
+    "wanted_marts",
+    "with_sources",
+]
 
 DAILY = ("failures_minutely", "cases_daily", "tenants_daily", "durations_daily")
 """The marts by day (`dlq_date`): each day depends on the cases of that day alone."""
@@ -52,7 +63,7 @@ SUMMARIES = (
 MARTS = (*DAILY, *SUMMARIES)
 
 # Read by most marts and dear to compute: tables of the connection while the marts are built.
-_FACTS = ("epochs", "failures", "case_log", "cases", "redrives")
+FACTS = ("epochs", "failures", "case_log", "cases", "redrives")
 
 Query = Callable[[str], pl.DataFrame]
 
@@ -72,19 +83,25 @@ def build_marts(
     """
     if now.tzinfo is None:
         raise ValueError("now must be an aware datetime")
-    wanted = MARTS if names is None else tuple(dict.fromkeys(names))
-    if unknown := [name for name in wanted if name not in MARTS]:
-        raise QueryError(f"There is no mart {unknown[0]}; there are {', '.join(MARTS)}.")
+    wanted = wanted_marts(names)
     create_views(connection, redrive_cap)
     with _facts(connection, redrive_cap), _parameters(connection, now, slo):
         return _built(connection, now, wanted)
+
+
+def wanted_marts(names: Sequence[str] | None) -> tuple[str, ...]:
+    """These marts, each once, or all; raises QueryError where there is no such mart."""
+    wanted = MARTS if names is None else tuple(dict.fromkeys(names))
+    if unknown := [name for name in wanted if name not in MARTS]:
+        raise QueryError(f"There is no mart {unknown[0]}; there are {', '.join(MARTS)}.")
+    return wanted
 
 
 def _built(
     connection: duckdb.DuckDBPyConnection, now: datetime, wanted: Sequence[str]
 ) -> dict[str, pa.Table]:
     """The wanted marts; those that they read are temporary tables meanwhile."""
-    needed = _with_sources(wanted)
+    needed = with_sources(wanted)
     tables = {}
     try:
         for name in needed:
@@ -105,12 +122,12 @@ def _built(
 
 def _build(connection: duckdb.DuckDBPyConnection, now: datetime, name: str) -> pa.Table:
     def query(sql: str) -> pl.DataFrame:
-        return pl.DataFrame(_plain(connection.sql(sql).to_arrow_table()))
+        return pl.DataFrame(plain(connection.sql(sql).to_arrow_table()))
 
-    if name in _IN_POLARS:
-        frame = _IN_POLARS[name](query, now)
-        return _plain(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
-    return _plain(connection.sql(read_sql(f"marts/{name}.sql")).to_arrow_table())
+    if name in IN_POLARS:
+        frame = IN_POLARS[name](query, now)
+        return plain(frame.to_arrow(compat_level=pl.CompatLevel.oldest()))
+    return plain(connection.sql(read_sql(f"marts/{name}.sql")).to_arrow_table())
 
 
 def _uneven_hours(query: Query, _: datetime) -> pl.DataFrame:
@@ -134,7 +151,7 @@ def _significant_pairs(query: Query, _: datetime) -> pl.DataFrame:
     ).filter(pl.col("together_count") >= 3, pl.col("adjusted_p") < 0.01)
 
 
-_IN_POLARS: dict[str, Callable[[Query, datetime], pl.DataFrame]] = {
+IN_POLARS: dict[str, Callable[[Query, datetime], pl.DataFrame]] = {
     "resolution_times": lambda query, now: resolution.resolution_times(
         query(resolution.DURATIONS_SQL), now
     ),
@@ -153,7 +170,7 @@ _SOURCES = {
 }
 
 
-def _with_sources(names: Sequence[str]) -> list[str]:
+def with_sources(names: Sequence[str]) -> list[str]:
     """The marts that these read, and these, in the order of MARTS."""
     needed: set[str] = set()
     waiting = list(names)
@@ -176,7 +193,7 @@ def _read_by(name: str) -> list[str]:
 def _facts(connection: duckdb.DuckDBPyConnection, redrive_cap: int) -> Iterator[None]:
     """Hide the views that most marts read behind temporary tables of the same names."""
     try:
-        for name in _FACTS:
+        for name in FACTS:
             try:
                 connection.execute(
                     f"CREATE OR REPLACE TEMP TABLE {name} AS\n{view_sql(name, redrive_cap)}"
@@ -185,22 +202,26 @@ def _facts(connection: duckdb.DuckDBPyConnection, redrive_cap: int) -> Iterator[
                 raise QueryError(f"The view {name} failed: {_first_line(error)}") from error
         yield
     finally:
-        for name in _FACTS:
+        for name in FACTS:
             connection.execute(f"DROP TABLE IF EXISTS temp.{name}")
 
 
-@contextmanager
-def _parameters(connection: duckdb.DuckDBPyConnection, now: datetime, slo: float) -> Iterator[None]:
-    """What the marts are told: the time, the objective, and the spike rule as a table."""
+def parameters(now: datetime, slo: float) -> dict[str, str]:
+    """What the marts are told, as rows of VALUES by relation: time, objective, the spike rule."""
     limits = ", ".join(f"({count}, {limit!r})" for count, limit in significance.spike_limits())
     minute = int(now.timestamp() // 60)
     hours = ", ".join(f"({hour})" for hour in range(168))
-    relations = {
+    return {
         "clock (now, minute_number)": f"(CAST('{now.isoformat()}' AS TIMESTAMPTZ), {minute})",
         "health_rules (allowed_failure_rate)": f"(CAST({1 - slo!r} AS DOUBLE))",
         "spike_limits (failure_count, expected_limit)": limits,
         "week_hours (hour_of_week)": hours,
     }
+
+
+@contextmanager
+def _parameters(connection: duckdb.DuckDBPyConnection, now: datetime, slo: float) -> Iterator[None]:
+    relations = parameters(now, slo)
     try:
         for relation, rows in relations.items():
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {relation} AS VALUES {rows}")  # noqa: S608
@@ -210,7 +231,7 @@ def _parameters(connection: duckdb.DuckDBPyConnection, now: datetime, slo: float
             connection.execute(f"DROP VIEW IF EXISTS temp.{relation.split()[0]}")
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def plain(table: pa.Table) -> pa.Table:
     """The table with times in UTC and plain strings.
 
     DuckDB labels times with the session's zone, Polars has long strings.

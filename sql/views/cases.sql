@@ -132,7 +132,7 @@ fold AS (
 
     SELECT
         failure_id,
-        step,
+        CAST(step AS BIGINT) AS step,
         CASE
             WHEN is_published THEN 'retried'
             WHEN is_hopeless THEN 'parked'
@@ -142,10 +142,9 @@ fold AS (
             WHEN kind = 'triage.unparked' AND status = 'parked' THEN 'pending'
             ELSE status
         END AS status,
-        CASE
-            WHEN is_failed OR is_hopeless THEN attempt
-            ELSE redrive_count
-        END AS redrive_count,
+        CAST(
+            CASE WHEN is_failed OR is_hopeless THEN attempt ELSE redrive_count END AS INTEGER
+        ) AS redrive_count,
         CASE WHEN is_published THEN said_trigger ELSE trigger END AS trigger,
         CASE
             WHEN is_requested THEN said_not_before
