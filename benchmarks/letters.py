@@ -27,12 +27,17 @@ _ERRORS = (
     ("ZeroDivisionError", "division by zero"),
 )
 _FILES = ("handlers", "client", "repository", "geometry", "schemas", "retries", "session", "codec")
-_CODE = (
-    "response = await self._session.request(method, url, timeout=timeout, headers=headers)",
-    "return await asyncio.wait_for(self._call(request), timeout=self._timeout_seconds)",
-    "rows = await connection.fetch(query, *parameters)",
-    "value = parse_reading(event['readings'][index], unit=unit)",
-    "area = polygon_area(project(boundary, zone_of(boundary)))",
+_WORDS = (
+    *("session", "request", "boundary", "reading", "forecast", "invoice", "tile", "season"),
+    *("zone", "valve", "tenant", "offset", "payload", "cursor", "window", "schema", "retry"),
+    *("index", "limit", "depth", "moisture", "polygon", "decode", "fetch", "store", "project"),
+)
+_SHAPES = (
+    "{} = await self._{}.{}({}, {}={}.{})",
+    "return await asyncio.wait_for(self._{}({}), timeout=self._{}_seconds)",
+    "{} = {}_of(event['{}'][{}], {}={})",
+    "raise {}Error(f'{} of {{{}}} is {{{}.{}}}') from error",
+    "for {}, {} in zip({}.{}, self._{}, strict=True):",
 )
 _ROOM = "lorem ipsum field boundary north east irrigation valve pressure sensor reading "
 
@@ -59,10 +64,14 @@ def _failure(rng: random.Random) -> _Failure:
     error_type, message = rng.choice(_ERRORS)
     frames = tuple(
         f'  File "/app/src/{service}/{rng.choice(_FILES)}.py", line {rng.randrange(10, 900)},'
-        f" in step_{rng.randrange(40)}\n    {rng.choice(_CODE)}\n"
+        f" in {rng.choice(_WORDS)}_{rng.choice(_WORDS)}\n    {_code(rng)}\n"
         for _ in range(rng.randrange(6, 17))
     )
     return _Failure(service, error_type, message, frames)
+
+
+def _code(rng: random.Random) -> str:
+    return rng.choice(_SHAPES).format(*rng.choices(_WORDS, k=7))
 
 
 def _letter(failure: _Failure, number: int, rng: random.Random) -> tuple[str, bytes]:
