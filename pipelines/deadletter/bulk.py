@@ -35,6 +35,7 @@ class _Plain(Canonical, gc=False):
 
 
 _decode_plain = msgspec.json.Decoder(_Plain).decode
+_NUL = r"\u0000"  # the one character that JSON can hold and no sink takes
 _VERBATIM = ("original_data", "attempts")
 _NAMES = _Plain.__struct_fields__
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -60,10 +61,7 @@ def decode_all(messages: Sequence[LogMessage], epoch: str, dlq_stream: str) -> p
 
 def _plain(data: bytes) -> _Plain | None:
     """The typed envelope, or None where the message needs the exact path."""
-    if b"\\u0000" in data:  # the one character that JSON can hold and no sink takes
-        return None
     try:
-        data.decode()  # what is kept verbatim was not looked at
         letter = _decode_plain(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
@@ -89,8 +87,8 @@ def _columns(plain: Sequence[tuple[LogMessage, _Plain]], dlq_stream: str) -> pl.
         "failure_id": ((_identity(*pair, dlq_stream) for pair in plain), pl.String()),
         "original_published_at": (fields["original_timestamp_ns"], pl.Int64()),
         "original_headers": (map(msgspec.json.encode, fields["original_headers"]), pl.Binary()),
-        "original_data": (map(bytes, fields["original_data"]), pl.Binary()),
-        "attempts": (map(_attempts, fields["attempts"]), pl.Binary()),
+        "original_data": (map(_verbatim, fields["original_data"]), pl.String()),
+        "attempts": (map(_attempts, fields["attempts"]), pl.String()),
         **{name: (map(_microseconds, fields[name]), pl.Int64()) for name in TIMES},
     }
     frame = pl.DataFrame(
@@ -100,7 +98,7 @@ def _columns(plain: Sequence[tuple[LogMessage, _Plain]], dlq_stream: str) -> pl.
         pl.when(pl.col(name) != "").then(name) for name in ("consumer_service", "source_service")
     )
     return frame.with_columns(
-        pl.col(*JSON_COLUMNS).cast(pl.String),
+        pl.col("original_headers").cast(pl.String),
         pl.col("published_at", "original_published_at") // 1000,  # from nanoseconds
         service=service.fill_null("unknown"),
         envelope=pl.lit("canonical"),
@@ -113,6 +111,8 @@ def _is_odd() -> pl.Expr:
     return pl.any_horizontal(
         *(pl.col(name).str.len_chars() > limit for name, limit in LIMITS.items()),
         *(pl.col(name).str.len_chars() > LONG_TEXT_LIMIT for name in JSON_COLUMNS),
+        *(pl.col(name).str.contains("\0", literal=True) for name in LIMITS),
+        pl.col("original_headers").str.contains(_NUL, literal=True),
         *(pl.col(name).str.contains(suspicious) for name in _VERBATIM),
         *(pl.col(name).str.count_matches(r"[\[{]") > MAX_DEPTH for name in _VERBATIM),
         *(~pl.col(name).is_between(_EARLIEST, _LATEST).fill_null(value=False) for name in TIMES),
@@ -125,9 +125,17 @@ def _identity(message: LogMessage, letter: _Plain, dlq_stream: str) -> str:
     return identity(message, dlq_stream, letter.failure_id, (*origin, letter.consumer_name))
 
 
-def _attempts(raw: msgspec.Raw) -> bytes | None:
-    data = bytes(raw)
-    return None if data in (b"", b"null") else data
+def _verbatim(raw: msgspec.Raw) -> str:
+    """JSON as it was sent; what is no UTF-8 comes as what `_is_odd` finds."""
+    try:
+        return bytes(raw).decode()
+    except UnicodeDecodeError:
+        return _NUL
+
+
+def _attempts(raw: msgspec.Raw) -> str | None:
+    text = _verbatim(raw)
+    return None if text in ("", "null") else text
 
 
 def _microseconds(text: str) -> int | None:

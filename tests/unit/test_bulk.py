@@ -10,7 +10,7 @@ from letters import OLD, PUBLISHED_NS, STREAM, ours, second
 from polars.testing import assert_frame_equal
 
 from pipelines.deadletter.bulk import decode_all
-from pipelines.deadletter.decode import decode
+from pipelines.deadletter.decode import LIMITS, decode
 from pipelines.deadletter.frames import LETTER_SCHEMA, frame_of
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.record import LONG_TEXT_LIMIT, TEXT_LIMITS
@@ -52,6 +52,7 @@ ODD = [
     body(redrive_of="x", redrive_id="y", redrive_attempt=1),
     body(original_headers={"Dlq-Redrive-Of": ""}),
     body(original_headers={"a": "\0"}),
+    *(body(**{name: "a\0b"}) for name in LIMITS),
     body(error_message="x" * (LONG_TEXT_LIMIT + 1)),
     body(original_data="x" * LONG_TEXT_LIMIT),
     *(body(**{name: "é" * (limit + 1)}) for name, limit in TEXT_LIMITS.items()),
