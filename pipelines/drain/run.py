@@ -8,7 +8,8 @@ NATS.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +19,7 @@ from nats.aio.client import Client
 from psycopg import Connection
 
 from pipelines.deadletter.message import LogMessage
+from pipelines.drain.ahead import ahead
 from pipelines.drain.batch import build_batch, without
 from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gap_before, holes, remember_gap
 from pipelines.drain.level import Leveller
@@ -153,48 +155,52 @@ async def _copy(
     tally: _Tally,
     progress: Progress,
 ) -> None:
-    """Read ahead while a batch is decoded and stored."""
-
-    def read_next() -> asyncio.Task[list[LogMessage]]:
-        return asyncio.create_task(
-            reader.read(
-                settings.drain_batch_messages, settings.drain_batch_bytes, state.last_sequence
-            )
-        )
-
-    rules = settings.rules
-    redactor = settings.redactor(rules)
+    """Store a batch while the next is decoded and the one after that is read."""
     first = sinks.watermark
     done = max(first, state.first_sequence - 1)
-    reading = read_next()
-    try:
-        while messages := await reading:
-            reading = read_next()
-            batch = await asyncio.to_thread(
-                build_batch,
-                messages,
-                epoch=sinks.epoch.id,
-                stream=state.stream,
-                subjects=settings.subjects,
-                redactor=redactor,
-                grouping=rules.grouping,
-                keeps_payloads=settings.keep_payloads,
-            )
-            batch = sinks.unseen(batch)
+    decoded = ahead(_decode(ahead(_read(reader, state, settings)), sinks.epoch, state, settings))
+    async with aclosing(decoded):
+        async for messages, batch in decoded:
             for before, after in holes(messages, done) if not state.is_shared else ():
                 # Deleted by a person, or dropped by a limit since this drain began?
                 now = await reader.state()
                 seen = replace(now, first_sequence=min(now.first_sequence, after))
                 sinks.note_gap(seen, before, tally)
             done = batch.last_sequence
+            batch = sinks.unseen(batch)
             new = sinks.missing_from(batch)
             await sinks.store(batch)
             tally.drained += new.len()
             tally.quarantined += new.count()  # those that are not null
             progress(batch.last_sequence - first, max(state.last_sequence - first, 1))
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def _read(
+    reader: LogReader, state: LogState, settings: Settings
+) -> AsyncGenerator[list[LogMessage], None]:
+    count, size = settings.drain_batch_messages, settings.drain_batch_bytes
+    while messages := await reader.read(count, size, state.last_sequence):
+        yield messages
+
+
+async def _decode(
+    read: AsyncGenerator[list[LogMessage], None], epoch: Epoch, state: LogState, settings: Settings
+) -> AsyncGenerator[tuple[list[LogMessage], Batch], None]:
+    rules = settings.rules
+    redactor = settings.redactor(rules)
+    async with aclosing(read):
+        async for messages in read:
+            batch = await asyncio.to_thread(
+                build_batch,
+                messages,
+                epoch=epoch.id,
+                stream=state.stream,
+                subjects=settings.subjects,
+                redactor=redactor,
+                grouping=rules.grouping,
+                keeps_payloads=settings.keep_payloads,
+            )
+            yield messages, batch
 
 
 class _Sinks:

@@ -1,0 +1,24 @@
+"""A stage of a pipeline that works on the next item while the one before is in use."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+
+async def ahead(source: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
+    """The items of `source`, each asked for while the one before is in use.
+
+    An error of the source is raised where its item would have come, after all items before it.
+    """
+    async with aclosing(source):
+        following = asyncio.ensure_future(anext(source, None))
+        try:
+            while (item := await following) is not None:
+                following = asyncio.ensure_future(anext(source, None))
+                yield item
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
