@@ -41,8 +41,8 @@ def speaking_plainly(dsn: str) -> Iterator[None]:
         ) from error
     except errors.DiskFull as error:
         raise ServerUnavailableError(
-            f"The disk of {where(dsn)} is full: nothing was stored; make room, and the next run"
-            " goes on."
+            f"The disk of {where(dsn)} is full: its last transaction was undone; make room, and"
+            " the next run goes on."
         ) from error
     except errors.InsufficientPrivilege as error:
         raise DLQError(f"{where(dsn)} refused: {_first_line(error)}: grant it.") from error

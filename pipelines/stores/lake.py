@@ -4,6 +4,7 @@ A commit holds the files and two application transactions in one log entry: how 
 holds the log (by epoch), and a generation that fences a stopped writer which wakes up later.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,6 +51,7 @@ LAYOUTS = {
 }
 LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 _GENERATION = "drain"
+_ARROW = re.compile(r"\s*(?:\x1b\[\d*m)*↳(?:\x1b\[\d*m)*")  # deltalake colours what caused what
 _FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
 
 
@@ -324,7 +326,7 @@ def _open(path: str) -> DeltaTable:
 
 def _line(error: Exception) -> str:
     """The error in one line; deltalake may append a backtrace."""
-    text = str(error).partition("   0: ")[0]
+    text = _ARROW.sub(": ", str(error).partition("   0: ")[0])
     return " ".join(text.split()).rstrip(".")
 
 

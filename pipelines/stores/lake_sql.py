@@ -7,12 +7,13 @@ Never a glob: a folder also holds files that are in no log entry, and those of o
 # reported as leaked, at length, when the process ends.
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import duckdb
 import polars as pl
 
-from pipelines.errors import QueryError
+from pipelines.errors import LakeError, QueryError
 from pipelines.stores.lake import LAYOUTS, Lake
 
 _TYPES = {pl.String: "VARCHAR", pl.Int64: "BIGINT", pl.Date: "DATE", pl.Datetime: "TIMESTAMPTZ"}
@@ -60,7 +61,10 @@ def mart_views(lake: Lake, names: list[str]) -> dict[str, str]:
 
 
 def write_views_file(lake: Lake, statements: list[str]) -> Path | None:
-    """Write `views.sql` beside a local lake, so that a plain DuckDB shell sees its tables."""
+    """Write `views.sql` beside a local lake, so that a plain DuckDB shell sees its tables.
+
+    Raises LakeError where it can not be written.
+    """
     if "://" in lake.uri:
         return None
     head = (
@@ -69,9 +73,16 @@ def write_views_file(lake: Lake, statements: list[str]) -> Path | None:
         "SET TimeZone = 'UTC';\n"
     )
     file = Path(lake.uri) / "views.sql"
-    fresh = file.with_suffix(".new")
-    fresh.write_text(head + "\n".join(statements) + "\n", encoding="utf-8")
-    fresh.replace(file)
+    fresh = file.with_suffix(f".{uuid.uuid4().hex[:8]}")  # two drains may end at once
+    try:
+        fresh.write_text(head + "\n".join(statements) + "\n", encoding="utf-8")
+        fresh.replace(file)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise LakeError(
+            f"{file} was not written ({error.strerror}): the rows are in the lake all the same; run"
+            " `dlq views` once the folder can be written."
+        ) from error
     return file
 
 
