@@ -4,6 +4,7 @@ from prefect import State, flow
 from prefect.states import Completed
 
 from flows.show import progress_artifact, table
+from pipelines.bridge.run import bridge_pending
 from pipelines.jobs import drain_log
 from pipelines.settings import load_settings
 
@@ -12,12 +13,17 @@ from pipelines.settings import load_settings
 async def drain_dlq() -> State:
     """Drain the dead-letter stream into the lake and Postgres, each message exactly once.
 
+    First it brings in what consumers gave up that use none of our code (`dlq bridge`).
     Overlapping runs are harmless: a later one waits for the earlier, and a stuck one is fenced.
     """
     progress = await progress_artifact("Draining the dead-letter stream")
-    report = await drain_log(load_settings(), progress)
+    settings = load_settings()
+    bridged = await bridge_pending(settings)
+    report = await drain_log(settings, progress)
     await table("drain", [report.as_dict() | {"notes": " ".join(report.notes)}])
     message = f"Drained {report.drained:,} messages in {report.seconds:.1f} s"
+    if count := bridged["bridged"] + bridged["gone"]:
+        message += f", {count:,} of them from the server's advisories"
     if report.quarantined:
         message += f", {report.quarantined:,} quarantined"
     if report.gaps:

@@ -31,7 +31,7 @@ from pipelines.drain.verify import VerifyReport, repair, verify
 from pipelines.errors import QueryError, RedriveError, StreamError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reader import log_state
-from pipelines.jetstream.streams import ensure_streams
+from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
 from pipelines.redrive.plan import Plan, Selection, freeze, plan
 from pipelines.redrive.run import Progress as RedriveProgress
 from pipelines.redrive.run import RedriveReport, run_batch, unfinished_batches
@@ -59,8 +59,10 @@ async def migrate_all(settings: Settings) -> tuple[list[str], dict[str, str]]:
     """Make tables and streams that are missing; returns new migrations, and streams by role."""
     done = migrate(settings.postgres_dsn.get_secret_value())
     async with connected(settings.nats_url, settings.nats_creds, "dlq migrate") as client:
+        js, names = client.jetstream(), settings.stream_names
         try:
-            return done, await ensure_streams(client.jetstream(), settings.stream_names)
+            streams = await ensure_streams(js, names)
+            return done, streams | {"advisories": await ensure_advisory_stream(js, names)}
         except (JetStreamError, nats.errors.Error) as error:
             raise StreamError(f"The streams could not be made: {error}.") from error
 

@@ -39,6 +39,10 @@ class Settings(BaseSettings):
     events_stream: str = "SAHOOL_EVENTS"
     dlq_stream: str = "SAHOOL_DLQ"
     totals_stream: str = "SAHOOL_TOTALS"
+    advisory_stream: str = "SAHOOL_ADVISORIES"
+    bridge_services: dict[str, str] = Field(
+        {}, description="services by consumer or stream/consumer, with wildcards"
+    )
 
     drain_batch_messages: int = Field(5_000, ge=1, description="most messages in one commit")
     drain_batch_bytes: int = Field(32 << 20, ge=1, description="most body bytes in one commit")
@@ -78,7 +82,13 @@ class Settings(BaseSettings):
     @property
     def stream_names(self) -> StreamNames:
         """The streams and what they hold."""
-        return StreamNames(self.events_stream, self.dlq_stream, self.totals_stream, self.subjects)
+        return StreamNames(
+            self.events_stream,
+            self.dlq_stream,
+            self.totals_stream,
+            self.subjects,
+            self.advisory_stream,
+        )
 
     @property
     def rules(self) -> Rules:

@@ -13,6 +13,7 @@ VERBS = {
     "demo": "the whole story once, on servers of its own, then a summary",
     "migrate": "make the tables and streams that are missing",
     "monitor": "dead letters as they come: shown, drained at once, alerted",
+    "bridge": "failures of consumers without our code, from the server's advisories",
     "drain": "bring what failed into the lake and Postgres",
     "marts": "compute the tables that explain the failures",
     "groups": "failures alike, with their state and what to do",

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from pipelines.alerts.message import Message
-from pipelines.cli.output import console, errors, print_json, safe
+from pipelines.cli.output import PlainHandler, console, errors, print_json, safe
 from pipelines.cli.verb import verb
 from pipelines.drain.run import DrainReport
 from pipelines.events.dlq_event import DLQEvent
@@ -56,7 +56,7 @@ def command(
 
 
 async def _run(settings: Settings, is_json: bool, config: DLQConsumerConfig) -> None:
-    logging.basicConfig(level=logging.WARNING, handlers=[_Plain()])
+    logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
     logging.getLogger("apprise").setLevel(logging.CRITICAL)  # a channel's failures we tell
     stop = asyncio.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
@@ -145,13 +145,6 @@ def _line(markup: str) -> None:
         console.print(markup, no_wrap=True, overflow="ellipsis")
     else:
         console.print(markup, soft_wrap=True)
-
-
-class _Plain(logging.Handler):
-    """Warnings of the library, in one line, on standard error."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        errors.print(f"[yellow]{safe(record.getMessage())}[/yellow]", soft_wrap=True)
 
 
 _ACTIONS = {

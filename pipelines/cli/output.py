@@ -1,6 +1,7 @@
 """Printing for people: nothing that came from a message can steer the terminal."""
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -90,3 +91,10 @@ def progress_bar(description: str) -> Progress:
 def spinner(description: str) -> AbstractContextManager[Any]:
     """Says that work goes on, where there is a terminal."""
     return errors.status(description)
+
+
+class PlainHandler(logging.Handler):
+    """Warnings of the library, in one line, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        errors.print(f"[yellow]{safe(record.getMessage())}[/yellow]", soft_wrap=True)

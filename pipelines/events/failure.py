@@ -104,6 +104,42 @@ def parse_body(data: bytes) -> tuple[bool, Any]:
         return False, None
 
 
+def event_fields(
+    *, subject: str, headers: Mapping[str, str], body: Any, delivery: Delivery
+) -> dict[str, Any]:
+    """The canonical keys of a dead letter that say which event it is about, and who failed on it.
+
+    `body` is the event's body parsed; the body itself is not part of it (docs/wire-format.md).
+    """
+    payload: dict[str, Any] = body if isinstance(body, dict) else {}
+    fields = {
+        "event_id": _text(payload, "event_id") or headers.get("Nats-Msg-Id") or "unknown",
+        "original_subject": subject,
+        "event_type": event_type_of(subject),
+        "source_service": _text(payload, "source_service") or "unknown",
+        "tenant_id": _text(payload, "tenant_id"),
+        "field_id": _text(payload, "field_id"),
+        "farmer_id": _text(payload, "farmer_id"),
+        "original_headers": dict(headers),
+        "original_stream": delivery.stream,
+        "original_sequence": delivery.sequence,
+        "original_timestamp_ns": delivery.timestamp_ns,
+        "consumer_name": delivery.consumer,
+        "failure_id": ids.failure_id(
+            delivery.stream, delivery.sequence, delivery.timestamp_ns, delivery.consumer
+        ),
+        "traceparent": headers.get("traceparent"),
+    }
+    if "Dlq-Redrive-Of" in headers:
+        attempt = headers.get("Dlq-Redrive-Attempt", "")
+        fields |= {
+            "redrive_of": headers["Dlq-Redrive-Of"],
+            "redrive_id": headers.get("Dlq-Redrive-Id"),
+            "redrive_attempt": int(attempt) if REDRIVE_ATTEMPT.match(attempt) else None,
+        }
+    return fields
+
+
 def dead_letter_fields(
     *,
     subject: str,
@@ -116,17 +152,10 @@ def dead_letter_fields(
     verdict: DeadLetter,
     now: datetime,
 ) -> dict[str, Any]:
-    """The canonical keys of a dead letter, without the event's body (docs/wire-format.md)."""
-    payload: dict[str, Any] = body if isinstance(body, dict) else {}
+    """The canonical keys of a consumer's dead letter, without the event's body."""
     kind, message, trace = _cause(verdict, attempts)
-    fields = {
-        "event_id": _text(payload, "event_id") or headers.get("Nats-Msg-Id") or "unknown",
-        "original_subject": subject,
-        "event_type": event_type_of(subject),
-        "source_service": _text(payload, "source_service") or "unknown",
-        "tenant_id": _text(payload, "tenant_id"),
-        "field_id": _text(payload, "field_id"),
-        "farmer_id": _text(payload, "farmer_id"),
+    return {
+        **event_fields(subject=subject, headers=headers, body=body, delivery=delivery),
         "error_message": message,
         "error_type": kind,
         "stack_trace": trace,
@@ -136,28 +165,11 @@ def dead_letter_fields(
         "last_attempt_at": now.isoformat(),
         "dlq_timestamp": now.isoformat(),
         "dlq_reason": verdict.dlq_reason,
-        "original_headers": dict(headers),
-        "original_stream": delivery.stream,
-        "original_sequence": delivery.sequence,
-        "original_timestamp_ns": delivery.timestamp_ns,
-        "consumer_name": delivery.consumer,
         "consumer_service": config.name,
         "consumer_version": config.version,
         "handler": handler,
-        "failure_id": ids.failure_id(
-            delivery.stream, delivery.sequence, delivery.timestamp_ns, delivery.consumer
-        ),
         "attempts": attempts.calls,
-        "traceparent": headers.get("traceparent"),
     }
-    if "Dlq-Redrive-Of" in headers:
-        attempt = headers.get("Dlq-Redrive-Attempt", "")
-        fields |= {
-            "redrive_of": headers["Dlq-Redrive-Of"],
-            "redrive_id": headers.get("Dlq-Redrive-Id"),
-            "redrive_attempt": int(attempt) if REDRIVE_ATTEMPT.match(attempt) else None,
-        }
-    return fields
 
 
 def _cause(verdict: DeadLetter, attempts: Attempts) -> Cause:

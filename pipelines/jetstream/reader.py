@@ -6,12 +6,9 @@ block, a subject that is no UTF-8) ends its read loop, silently. So whoever read
 stall, on a fresh connection, gets the first messages through the JSON API, past the parser.
 """
 
-import base64
-import json
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
@@ -28,11 +25,11 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 from pipelines.deadletter.message import LogMessage
 from pipelines.errors import ServerUnavailableError, StreamError
 from pipelines.jetstream.pull import Puller, PullStalledError, delivery_of
+from pipelines.jetstream.stored import stored_message
 from pipelines.jetstream.streams import find_stream
 
 _IDLE_CONSUMER_SECONDS = 300.0
 _SUSPECTS = 500  # messages read past the client's parser after a stall
-_NO_MESSAGE = 10037  # the server's code for "no message found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,26 +244,7 @@ class LogReader:
         return self._puller
 
     async def _get(self, sequence: int, wanted: str) -> LogMessage | None:
-        request = json.dumps({"seq": sequence, "next_by_subj": wanted}).encode()
-        answer = await self._connection.request(
-            f"$JS.API.STREAM.MSG.GET.{self._stream}", request, timeout=10
+        stored = await stored_message(self._connection, self._stream, sequence, wanted)
+        return stored and LogMessage(
+            stored.subject, stored.sequence, stored.timestamp_ns, stored.data
         )
-        value: dict[str, Any] = json.loads(answer.data)
-        if error := value.get("error"):
-            if error.get("err_code") == _NO_MESSAGE:
-                return None
-            raise APIError.from_error(error)
-        stored = value["message"]
-        return LogMessage(
-            stored["subject"],
-            stored["seq"],
-            _nanoseconds(stored["time"]),
-            base64.b64decode(stored.get("data") or ""),
-        )
-
-
-def _nanoseconds(text: str) -> int:
-    """An RFC 3339 time with up to nine fractional digits, as nanoseconds since 1970."""
-    whole, _, rest = text.rstrip("Z").partition(".")
-    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
-    return seconds * 10**9 + int(rest.ljust(9, "0")[:9] or 0)

@@ -1,4 +1,4 @@
-"""The three streams, and how they come to be: idempotent, and refused where it would lose data.
+"""The streams, and how they come to be: idempotent, and refused where it would lose data.
 
 Used by the consumer library and by `dlq migrate`; needs nats-py only.
 """
@@ -13,16 +13,22 @@ from pipelines.deadletter.subjects import Subjects, matches, overlaps
 from pipelines.errors import StreamError
 
 DAY = 24 * 3600.0
+ADVISORIES = (
+    "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
+    "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
+)
+"""What the server says when a consumer gives an event up, whoever wrote the consumer."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamNames:
-    """What the three streams are called, and the subjects they hold."""
+    """What the streams are called, and the subjects they hold."""
 
     events: str = "SAHOOL_EVENTS"
     dead_letters: str = "SAHOOL_DLQ"
     totals: str = "SAHOOL_TOTALS"
     subjects: Subjects = field(default_factory=Subjects)
+    advisories: str = "SAHOOL_ADVISORIES"
 
 
 async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, str]:
@@ -49,6 +55,14 @@ async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:
     """Make the dead-letter stream if it is missing; see `ensure_streams`."""
     subjects = names.subjects.log
     return await _ensure(js, names.dead_letters, subjects, max_age=30 * DAY, is_log=True)
+
+
+async def ensure_advisory_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream that keeps the server's advisories if none does; see `ensure_streams`.
+
+    The server sends them whether or not somebody listens; what nobody keeps is gone.
+    """
+    return await _ensure(js, names.advisories, ADVISORIES, max_age=7 * DAY)
 
 
 async def find_stream(js: JetStreamContext, subject: str) -> str | None:

@@ -1,0 +1,126 @@
+"""What the server says when a consumer gives an event up, and the dead letter that it makes."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from pipelines.deadletter.sanitize import clean_text
+from pipelines.events.failure import event_fields, parse_body
+from pipelines.jetstream.pull import Delivery
+from pipelines.jetstream.stored import StoredMessage
+
+MAX_DELIVERIES = "max_deliveries"
+TERMINATED = "terminated"
+REASONS = (MAX_DELIVERIES, TERMINATED)
+"""`dlq_reason` of what came over the bridge, and of nothing else."""
+
+_MAX_DELIVER = "io.nats.jetstream.advisory.v1.max_deliver"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Advisory(msgspec.Struct, frozen=True):
+    """One consumer's end with one event, as the server says it."""
+
+    type: Literal[
+        "io.nats.jetstream.advisory.v1.max_deliver", "io.nats.jetstream.advisory.v1.terminated"
+    ]
+    stream: Annotated[str, msgspec.Meta(min_length=1)]
+    consumer: Annotated[str, msgspec.Meta(min_length=1)]
+    stream_seq: Annotated[int, msgspec.Meta(gt=0)]
+    deliveries: Annotated[int, msgspec.Meta(gt=0)]  # 1 for an event that was terminated at once
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+    reason: str = ""  # what the consumer said with +TERM
+
+    @property
+    def kind(self) -> str:
+        """One of REASONS."""
+        return MAX_DELIVERIES if self.type == _MAX_DELIVER else TERMINATED
+
+    @property
+    def timestamp_ns(self) -> int:
+        """When the server said so, nanoseconds since 1970, to the microsecond."""
+        since = self.timestamp - _EPOCH
+        return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000
+
+
+def read_advisory(data: bytes) -> Advisory:
+    """The advisory in a message; raises ValueError where it is none, or of another kind."""
+    try:
+        return msgspec.json.decode(data, type=Advisory)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def service_of(advisory: Advisory, services: Mapping[str, str]) -> str:
+    """The service behind a consumer: the first pattern that matches it, else its own name."""
+    names = (advisory.consumer, f"{advisory.stream}/{advisory.consumer}")
+    for pattern, service in services.items():
+        if any(fnmatchcase(name, pattern) for name in names):
+            return service
+    return advisory.consumer
+
+
+def dead_letter_of(
+    advisory: Advisory, event: StoredMessage | None, service: str
+) -> tuple[dict[str, Any], bytes, bool]:
+    """Fields, body and whether it is JSON, as `publish_dead_letter` takes them.
+
+    Without its event, which the stream no longer has, the advisory's own time takes the place of
+    the event's, so that the failure's id is still the same each time.
+    """
+    said = _said(advisory)
+    is_json, body = parse_body(event.data) if event else (True, None)
+    delivery = Delivery(
+        advisory.stream,
+        advisory.consumer,
+        advisory.deliveries,
+        advisory.stream_seq,
+        event.timestamp_ns if event else advisory.timestamp_ns,
+        0,
+    )
+    message = said["error_message"]
+    if event is None:
+        message += f" The event itself is gone: {advisory.stream} no longer has it."
+    at, retries = advisory.timestamp.isoformat(), advisory.deliveries - 1
+    fields = {
+        **event_fields(
+            subject=event.subject if event else "unknown",
+            headers=event.headers if event else {},
+            body=body,
+            delivery=delivery,
+        ),
+        "error_type": said["error_type"],
+        "error_message": message,
+        "stack_trace": said.get("stack_trace"),
+        "retry_count": retries,
+        "max_retries": retries,  # what was left after a +TERM, nobody says
+        "first_attempt_at": at,
+        "last_attempt_at": at,
+        "dlq_timestamp": at,
+        "dlq_reason": advisory.kind,
+        "consumer_service": said.get("service", service),
+    }
+    return fields, event.data if event else b"null", is_json
+
+
+def _said(advisory: Advisory) -> dict[str, str]:
+    """The cause: what the consumer said, as text or as a JSON object of these keys."""
+    if advisory.kind == MAX_DELIVERIES:
+        return {
+            "error_type": "MaxDeliveriesExceeded",
+            "error_message": f"{advisory.consumer} gave up after {advisory.deliveries} deliveries.",
+        }
+    plain = {
+        "error_type": "MessageTerminated",
+        "error_message": clean_text(advisory.reason)
+        or f"{advisory.consumer} terminated it without a reason.",
+    }
+    is_json, value = parse_body(advisory.reason.encode())
+    if not is_json or not isinstance(value, dict):
+        return plain
+    keys = ("error_type", "error_message", "stack_trace", "service")
+    given = {key: clean_text(value[key]) for key in keys if isinstance(value.get(key), str)}
+    return plain | {key: text for key, text in given.items() if text}

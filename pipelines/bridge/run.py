@@ -1,0 +1,225 @@
+"""The bridge at work: an advisory in, the dead letter that it stands for out, each exactly once.
+
+A durable consumer on the stream of advisories. One is acknowledged after the server has
+acknowledged its dead letter, whose id comes from the event and the consumer: done again after a
+death in between, it is the same dead letter.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError
+
+from pipelines.bridge.advisory import Advisory, dead_letter_of, read_advisory, service_of
+from pipelines.deadletter.subjects import matches
+from pipelines.errors import ServerUnavailableError, StreamError
+from pipelines.events.intake import Intake
+from pipelines.events.outbox import (
+    PUBLISH_ERRORS,
+    publish_dead_letter,
+    publish_until_acknowledged,
+)
+from pipelines.events.service import Service
+from pipelines.jetstream.pull import Delivery
+from pipelines.jetstream.stored import StoredMessage, stored_message
+from pipelines.jetstream.streams import ensure_advisory_stream, ensure_log_stream
+from pipelines.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_NO_STREAM = 10059  # the server's code for "stream not found"
+_POLL_SECONDS = 0.2
+
+OnLetter = Callable[[Advisory, dict[str, Any]], object]
+"""Called with each advisory that became a dead letter, and the dead letter's fields."""
+
+
+class BridgeConnection(NamedTuple):
+    """How the bridge connects; see `events.service.ConnectionSettings`."""
+
+    servers: list[str]
+    user_credentials: str | None
+    name: str = "dlq-bridge"
+    connect_timeout_seconds: float = 10
+    reconnect_time_wait: float = 1
+    max_reconnect_attempts: int = -1
+
+
+class Bridge(Service):
+    """Turns the server's advisories into dead letters, from `open` until `close`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        on_letter: OnLetter | None = None,
+        *,
+        ack_wait_seconds: float = 30,
+    ) -> None:
+        self._platform = settings
+        creds = settings.nats_creds
+        servers = [server.strip() for server in settings.nats_url.split(",")]
+        super().__init__(BridgeConnection(servers, str(creds) if creds else None))
+        self._on_letter = on_letter
+        self._ack_wait_seconds = ack_wait_seconds
+        self._advisories: _Advisories | None = None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Advisories by what became of them: bridged, gone, skipped."""
+        return self._advisories.counts if self._advisories else Counter()
+
+    async def open(self) -> None:
+        """Connect, and make the streams and the durable consumer that are missing.
+
+        Raises ServerUnavailableError where no server answers, StreamError where a stream can not
+        be made.
+        """
+        settings = self._platform
+        if not await self.connect() or self._connection is None:
+            raise ServerUnavailableError(
+                f"No NATS server answers at {settings.nats_url}: start one, run `dlq up`, or set"
+                " DLQ_NATS_URL."
+            )
+        js = self._connection.jetstream()
+        try:
+            await ensure_log_stream(js, settings.stream_names)
+            stream = await ensure_advisory_stream(js, settings.stream_names)
+            self._advisories = _Advisories(
+                self._connection,
+                stream,
+                settings,
+                self._on_letter,
+                self._ack_wait_seconds,
+                self._closing,
+            )
+            await self._advisories.prepare()
+        except (*PUBLISH_ERRORS, StreamError) as error:
+            await self.close()
+            raise StreamError(f"The stream of advisories can not be used: {error}.") from error
+        self._intakes.append(self._advisories)
+
+    async def catch_up(self) -> None:
+        """Wait until every advisory that the stream has is dealt with; the bridge must run."""
+        assert self._advisories is not None
+        assert self._background is not None
+        while not self._background.done() and await self._advisories.backlog():  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+class _Advisories(Intake):
+    """The advisories, each settled by its dead letter."""
+
+    def __init__(
+        self,
+        connection: Client,
+        stream: str,
+        settings: Settings,
+        on_letter: OnLetter | None,
+        ack_wait_seconds: float,
+        closing: asyncio.Event,
+    ) -> None:
+        durable = f"bridge-{settings.subject_prefix}"
+        super().__init__(
+            connection,
+            stream=stream,
+            wanted=ConsumerConfig(
+                durable_name=durable,
+                name=durable,
+                ack_policy=AckPolicy.EXPLICIT,
+                deliver_policy=DeliverPolicy.ALL,
+                ack_wait=ack_wait_seconds,
+                max_deliver=-1,
+            ),
+            ack_wait_seconds=ack_wait_seconds,
+            max_concurrency=32,
+            shutdown_seconds=10,
+            closing=closing,
+        )
+        self.counts: Counter[str] = Counter()
+        self._settings = settings
+        self._on_letter = on_letter
+        names = settings.stream_names
+        self._own_streams = {names.dead_letters, names.totals, names.advisories}
+
+    async def backlog(self) -> int:
+        """Advisories that are still to be dealt with, or to be acknowledged."""
+        try:
+            info = await self.connection.jetstream().consumer_info(self._stream, self.durable)
+        except PUBLISH_ERRORS:
+            return 1  # nobody can say: look again
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def _settle(self, msg: Msg, delivery: Delivery) -> None:
+        try:
+            advisory = read_advisory(msg.data)
+        except ValueError as error:
+            logger.warning("Advisory %d is left out: %s", delivery.sequence, error)
+            self.counts["skipped"] += 1
+            self._acknowledge(msg)
+            return
+        event = await self._event(advisory)
+        if self._is_own(advisory, event):
+            self.counts["skipped"] += 1
+        elif not await self._publish(advisory, event):
+            await self._give_back(msg)
+            return
+        self._acknowledge(msg)
+
+    async def _event(self, advisory: Advisory) -> StoredMessage | None:
+        """The event that was given up; None where its stream no longer has it."""
+        try:
+            return await stored_message(self.connection, advisory.stream, advisory.stream_seq)
+        except APIError as error:
+            if error.err_code == _NO_STREAM:
+                return None
+            raise
+
+    def _is_own(self, advisory: Advisory, event: StoredMessage | None) -> bool:
+        """Whether a reader of the log itself gave up: its dead letter would come back to it."""
+        subjects = self._settings.subjects
+        return advisory.stream in self._own_streams or (
+            event is not None
+            and any(matches(own, event.subject) for own in (*subjects.log, subjects.totals))
+        )
+
+    async def _publish(self, advisory: Advisory, event: StoredMessage | None) -> bool:
+        """Publish until the server has the dead letter; False where the bridge closes before."""
+        service = service_of(advisory, self._settings.bridge_services)
+        fields, body, is_json = dead_letter_of(advisory, event, service)
+        is_out = await publish_until_acknowledged(
+            partial(
+                publish_dead_letter,
+                self.connection,
+                self._settings.subjects.dead_letter(fields["event_type"]),
+                fields,
+                body,
+                is_json,
+            ),
+            what=f"The dead letter of {advisory.consumer} about {advisory.stream}"
+            f" {advisory.stream_seq}",
+            give_up=self._closing,
+        )
+        if is_out:
+            self.counts["bridged" if event else "gone"] += 1
+            if self._on_letter is not None:
+                self._on_letter(advisory, fields)
+        return is_out
+
+
+async def bridge_pending(settings: Settings) -> Counter[str]:
+    """Bring in every advisory that is there now; what became of them, by kind."""
+    bridge = Bridge(settings)
+    await bridge.open()
+    bridge.start_in_background()
+    try:
+        await bridge.catch_up()
+    finally:
+        await bridge.close()
+    return bridge.counts

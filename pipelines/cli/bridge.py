@@ -1,0 +1,72 @@
+"""`dlq bridge`."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+
+from pipelines.bridge.advisory import Advisory
+from pipelines.bridge.run import Bridge, bridge_pending
+from pipelines.cli.output import PlainHandler, console, errors, print_json, safe
+from pipelines.cli.verb import verb
+from pipelines.settings import Settings
+
+
+@verb
+@click.option("--once", "is_once", is_flag=True, help="bring in what there is, then end")
+def command(settings: Settings, is_json: bool, is_once: bool) -> None:
+    """Bring in failures of consumers that use none of our code; until Ctrl-C.
+
+    The server says when a consumer terminates an event, or has had it max_deliver times. Each such
+    advisory becomes a dead letter with the event that it is about. The flow drain-dlq does it too.
+    """
+    logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
+    counts = asyncio.run(bridge_pending(settings) if is_once else _run(settings, is_json))
+    facts = {name: counts[name] for name in ("bridged", "gone", "skipped")}
+    if is_json:
+        print_json({"kind": "end", **facts} if not is_once else facts)
+        return
+    console.print(
+        f"Dead letters from advisories: {facts['bridged']:,}, and {facts['gone']:,} whose event was"
+        f" gone; {facts['skipped']:,} advisories left out."
+    )
+
+
+async def _run(settings: Settings, is_json: bool) -> Counter[str]:
+    stop = asyncio.Event()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    redactor = settings.redactor(settings.rules)
+
+    def show(advisory: Advisory, fields: dict[str, Any]) -> None:
+        facts: dict[str, Any] = {
+            "stream": advisory.stream,
+            "sequence": advisory.stream_seq,
+            "consumer": advisory.consumer,
+            "service": redactor.redact_label(fields["consumer_service"]),
+            "error_type": redactor.redact_label(fields["error_type"]),
+            "deliveries": advisory.deliveries,
+        }
+        if is_json:
+            print_json({"kind": "dead_letter", **facts})
+            sys.stdout.flush()
+            return
+        console.print(
+            f"[bold]{safe(facts['error_type'][:60])}[/bold] [cyan]{safe(facts['service'][:60])}"
+            f"[/cyan] on {safe(advisory.stream)} {advisory.stream_seq} after"
+            f" {advisory.deliveries} deliveries",
+            soft_wrap=True,
+        )
+
+    bridge = Bridge(settings, show)
+    await bridge.open()
+    if not is_json:
+        errors.print("[dim]Waiting for advisories. Ctrl-C ends it.[/dim]")
+    bridge.start_in_background()
+    await stop.wait()
+    await bridge.close()
+    return bridge.counts

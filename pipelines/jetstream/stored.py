@@ -1,0 +1,62 @@
+"""One stored message of any stream, through the server's JSON API, past the client's parser."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from nats.aio.client import Client
+from nats.js.errors import APIError
+
+_NO_MESSAGE = 10037  # the server's code for "no message found"
+
+
+class StoredMessage(NamedTuple):
+    """A message as its stream keeps it."""
+
+    subject: str
+    sequence: int
+    timestamp_ns: int  # the server's time, nanoseconds since 1970
+    headers: dict[str, str]  # of repeated ones the last
+    data: bytes
+
+
+async def stored_message(
+    connection: Client, stream: str, sequence: int, next_by_subject: str | None = None
+) -> StoredMessage | None:
+    """The message at `sequence`, or the first of a subject filter from there on; None: no such.
+
+    Raises APIError where the stream does not exist, or the server refuses.
+    """
+    request = {"seq": sequence}
+    wanted = {"next_by_subj": next_by_subject} if next_by_subject else {}
+    answer = await connection.request(
+        f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(request | wanted).encode(), timeout=10
+    )
+    value: dict[str, Any] = json.loads(answer.data)
+    if error := value.get("error"):
+        if error.get("err_code") == _NO_MESSAGE:
+            return None
+        raise APIError.from_error(error)
+    stored = value["message"]
+    return StoredMessage(
+        stored["subject"],
+        stored["seq"],
+        _nanoseconds(stored["time"]),
+        _headers(base64.b64decode(stored.get("hdrs") or "")),
+        base64.b64decode(stored.get("data") or ""),
+    )
+
+
+def _headers(block: bytes) -> dict[str, str]:
+    """A header block as far as it can be read; its first line is the version."""
+    lines = block.decode(errors="replace").split("\r\n")[1:]
+    pairs = (line.partition(":") for line in lines if ":" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _nanoseconds(text: str) -> int:
+    """An RFC 3339 time in UTC with up to nine fractional digits, as nanoseconds since 1970."""
+    whole, _, rest = text.rstrip("Z").partition(".")
+    seconds = int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp())
+    return seconds * 10**9 + int(rest.ljust(9, "0")[:9] or 0)

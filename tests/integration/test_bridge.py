@@ -1,0 +1,332 @@
+"""Consumers that use none of our code fail; their failures stand in the log like ours.
+
+One NATS server of its own for all tests here: advisories are the server's, not a stream's.
+"""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
+
+from pipelines.bridge.run import Bridge, bridge_pending
+from pipelines.deadletter import ids
+from pipelines.embedded import NatsServer
+from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
+from pipelines.jobs import drain_log
+from pipelines.settings import Settings
+from tests.integration.platform_log import DLQ, ROOT, environment, failures, publish, query
+
+FOREIGN = ROOT / "tests/foreign"
+needs_node = pytest.mark.skipif(
+    shutil.which("node") is None or not (FOREIGN / "node_modules/nats").is_dir(),
+    reason="needs Node and its NATS client: npm ci --prefix tests/foreign",
+)
+
+
+@pytest.fixture(scope="module")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Instead of the session's server."""
+    with NatsServer(tmp_path_factory.mktemp("bridge")) as server:
+        yield server.url
+
+
+@dataclass
+class Platform:
+    """Streams of a platform, and the events and foreign consumers on them."""
+
+    settings: Settings
+    client: Client
+
+    @property
+    def js(self) -> JetStreamContext:
+        return self.client.jetstream()
+
+    async def publish(self, *bodies: Any, subject: str = "analysis.ndvi") -> None:
+        """Publish events on the event stream."""
+        where = f"{self.settings.subject_prefix}.{subject}"
+        for body in bodies:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            await self.js.publish(where, data, headers={"Trace": "t1"})
+
+    async def fail(
+        self, durable: str, answers: dict[int, bytes], *, stream: str | None = None
+    ) -> None:
+        """A bare nats-py consumer with max_deliver 2 that gives these answers by sequence.
+
+        What has no answer it gives back, until it is exhausted.
+        """
+        config = ConsumerConfig(max_deliver=2, ack_wait=5)
+        sub = await self.js.pull_subscribe(
+            "", durable, stream=stream or self.settings.events_stream, config=config
+        )
+        silent = 0
+        while silent < 2:  # the server says that an event is exhausted only to another pull
+            try:
+                arrived = await sub.fetch(10, timeout=0.3)
+            except TimeoutError:
+                silent += 1
+                continue
+            for msg in arrived:
+                answer = answers.get(msg.metadata.sequence.stream, b"-NAK")
+                await self.client.publish(msg.reply, answer)
+        await sub.unsubscribe()
+        await self.client.flush()
+
+    async def letters(self) -> list[dict[str, Any]]:
+        """The dead letters in the log, in order."""
+        name = self.settings.dlq_stream
+        last = (await self.js.stream_info(name)).state.last_seq
+        stored = [await self.js.get_msg(name, sequence) for sequence in range(1, last + 1)]
+        return [json.loads(msg.data or b"") for msg in stored]
+
+
+@pytest.fixture
+async def platform(settings: Settings) -> AsyncIterator[Platform]:
+    settings = settings.model_copy(update={"advisory_stream": f"ADV_{settings.subject_prefix}"})
+    client = await nats.connect(settings.nats_url)
+    await ensure_streams(client.jetstream(), settings.stream_names)
+    await ensure_advisory_stream(client.jetstream(), settings.stream_names)
+    yield Platform(settings, client)
+    for stream in await client.jetstream().streams_info():  # the next test has its own advisories
+        await client.jetstream().delete_stream(str(stream.config.name))
+    await client.close()
+
+
+async def test_a_terminated_and_an_exhausted_event_are_dead_letters_with_their_cause(
+    platform: Platform,
+) -> None:
+    settings = platform.settings
+    good, bad = {"event_id": "e1", "tenant_id": "t"}, b'{"event_id": "e2",  "x": 1.50}'
+    await platform.publish(good, bad, b"\xff no JSON")
+    await platform.fail("billing-v2", {1: b"+ACK", 2: b"+TERM yield must be positive"})
+    named = settings.model_copy(update={"bridge_services": {"billing-*": "billing"}})
+    assert await bridge_pending(named) == {"bridged": 2}
+
+    terminated, exhausted = await platform.letters()
+    assert (terminated["error_type"], terminated["error_message"], terminated["dlq_reason"]) == (
+        "MessageTerminated",
+        "yield must be positive",
+        "terminated",
+    )
+    assert exhausted["error_type"] == "MaxDeliveriesExceeded"
+    assert (exhausted["dlq_reason"], exhausted["retry_count"]) == ("max_deliveries", 1)
+    assert terminated["event_id"] == "e2"
+    assert {letter["consumer_service"] for letter in (terminated, exhausted)} == {"billing"}
+    assert terminated["original_headers"] == {"Trace": "t1"}
+
+    await drain_log(settings)
+    rows = failures(settings)
+    assert [row["error_type"] for row in rows] == ["MessageTerminated", "MaxDeliveriesExceeded"]
+    assert [row["original_subject"] for row in rows] == [
+        f"{settings.subject_prefix}.analysis.ndvi"
+    ] * 2
+    stream = settings.events_stream
+    event = await platform.js.get_msg(stream, 2)
+    assert event.data == bad
+    origin = (stream, 2, terminated["original_timestamp_ns"], "billing-v2")
+    assert str(rows[0]["id"]) == ids.failure_id(*origin)  # proven: it did not get one by place
+    assert (await bridge_pending(named), len(await platform.letters())) == ({}, 2)
+
+
+async def test_a_reason_in_json_says_type_message_trace_and_service(platform: Platform) -> None:
+    await platform.publish({})
+    cause = {
+        "error_type": "TimeoutError",
+        "error_message": "no tile",
+        "stack_trace": "at tile.js:3",
+        "service": "tiles",
+        "retry": True,
+    }
+    await platform.fail("c", {1: b"+TERM " + json.dumps(cause).encode()})
+    await bridge_pending(platform.settings)
+    [letter] = await platform.letters()
+    assert {key: letter[key] for key in ("error_type", "error_message", "stack_trace")} == {
+        key: cause[key] for key in ("error_type", "error_message", "stack_trace")
+    }
+    assert letter["consumer_service"] == "tiles"
+
+
+async def test_an_event_that_is_gone_is_a_dead_letter_that_says_so(platform: Platform) -> None:
+    await platform.js.add_stream(
+        StreamConfig(name="WORK", subjects=["work.>"], retention=RetentionPolicy.WORK_QUEUE)
+    )
+    await platform.js.publish("work.a", b"{}")
+    await platform.fail("c", {1: b"+TERM broken"}, stream="WORK")
+    assert await bridge_pending(platform.settings) == {"gone": 1}
+    await platform.js.delete_stream("WORK")
+    [letter] = await platform.letters()
+    assert letter["error_message"] == "broken The event itself is gone: WORK no longer has it."
+    assert (letter["original_data"], letter["original_subject"]) == (None, "unknown")
+    await drain_log(platform.settings)
+    [row] = failures(platform.settings)
+    assert str(row["id"]) == letter["failure_id"]
+
+
+async def test_a_bridge_that_dies_between_dead_letter_and_acknowledgement_adds_nothing(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = platform.settings
+    info = await platform.js.stream_info(settings.dlq_stream)
+    info.config.duplicate_window = 0.1  # the server forgets: the failure's id alone must do
+    await platform.js.update_stream(info.config)
+    await platform.publish(*({"n": n} for n in range(20)))
+    await platform.fail("c", dict.fromkeys(range(1, 21), b"+TERM no"))
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.events.intake.Intake._acknowledge", lambda *_: None)
+        patched.setattr("pipelines.events.intake.Intake._give_back", _nothing)
+        dying = Bridge(settings, ack_wait_seconds=1)
+        await dying.open()
+        dying.start_in_background()
+        while dying.counts["bridged"] < 20:
+            await asyncio.sleep(0.05)
+        await dying.close()
+    again = Bridge(settings, ack_wait_seconds=1)
+    await again.open()
+    again.start_in_background()
+    await again.catch_up()
+    await again.close()
+    assert again.counts == {"bridged": 20}
+    assert len(await platform.letters()) == 40
+    await drain_log(settings)
+    rows = failures(settings)
+    assert len(rows) == 20
+    assert {row["seen_count"] for row in rows} == {2}
+
+
+async def test_killed_at_random_it_brings_in_every_advisory_once(platform: Platform) -> None:
+    settings = platform.settings
+    count = 400
+    await platform.publish(*({"n": n} for n in range(count)))
+    await platform.fail("c", dict.fromkeys(range(1, count + 1), b"+TERM no"))
+    code = (
+        "import asyncio\n"
+        "from pipelines.bridge.run import Bridge\n"
+        "from pipelines.settings import load_settings\n"
+        "async def main():\n"
+        "    tell = lambda *_: print('.', flush=True)\n"
+        "    bridge = Bridge(load_settings(), tell, ack_wait_seconds=1)\n"
+        "    await bridge.open()\n"
+        "    await bridge.start()\n"
+        "asyncio.run(main())\n"
+    )
+    advisories = {"DLQ_ADVISORY_STREAM": settings.advisory_stream}
+    for kill_after in (1, 50, 120):
+        process = subprocess.Popen(  # noqa: ASYNC220  (starting it takes no time)
+            [sys.executable, "-c", code],
+            env=environment(settings, **advisories),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(kill_after):
+            assert await asyncio.to_thread(process.stdout.readline) == ".\n"  # type: ignore[union-attr]
+        process.kill()
+        process.communicate()
+    last = Bridge(settings, ack_wait_seconds=1)
+    await last.open()
+    last.start_in_background()
+    await last.catch_up()
+    await last.close()
+    sequences = [letter["original_sequence"] for letter in await platform.letters()]
+    assert sorted(sequences) == list(range(1, count + 1))
+
+
+async def test_the_readers_of_the_log_itself_and_what_is_no_advisory_are_left_out(
+    platform: Platform,
+) -> None:
+    settings = platform.settings
+    await publish(platform.client, settings, [b"{}"])
+    await platform.fail("somebodys-monitor", {1: b"+TERM no"}, stream=settings.dlq_stream)
+    forged = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.X.y"
+    for body in (b"\xff", b"[]", b'{"type": "io.nats.jetstream.advisory.v1.terminated"}'):
+        await platform.client.publish(forged, body)
+    await platform.client.flush()
+    assert await bridge_pending(settings) == {"skipped": 4}
+    assert len(await platform.letters()) == 1
+
+
+async def test_dlq_migrate_makes_the_stream_and_dlq_bridge_once_tells(platform: Platform) -> None:
+    settings = platform.settings
+    await platform.js.delete_stream(settings.advisory_stream)
+    more = {"DLQ_ADVISORY_STREAM": settings.advisory_stream}
+
+    async def dlq(*arguments: str) -> Any:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*DLQ, *arguments, "--json"],
+            env=environment(settings, **more),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    assert (await dlq("migrate"))["streams"]["advisories"] == settings.advisory_stream
+    await platform.publish({})
+    await platform.fail("c", {1: b"+TERM no"})
+    assert await dlq("bridge", "--once") == {"bridged": 1, "gone": 0, "skipped": 0}
+
+
+@needs_node
+async def test_failures_of_a_javascript_service_are_grouped_with_their_reason(
+    platform: Platform,
+) -> None:
+    settings = platform.settings
+    events = [{"verdict": "ok"}, {"verdict": "nak"}]
+    events += [{"verdict": "term", "reason": f"no price for crop {n}"} for n in (1, 2, 3)]
+    await platform.publish(*events)
+    assert await node("worker.mjs", settings.nats_url, settings.events_stream, "js", "2", "6") == {
+        "settled": 6
+    }
+    assert await bridge_pending(settings) == {"bridged": 4}
+    await drain_log(settings)
+    groups = query(
+        settings,
+        "SELECT error_type, count(*) AS count, min(consumer_service) AS service"
+        " FROM failed_events GROUP BY group_id, 1 ORDER BY 2",
+    )
+    assert groups == [
+        {"error_type": "MaxDeliveriesExceeded", "count": 1, "service": "js"},
+        {"error_type": "MessageTerminated", "count": 3, "service": "js"},
+    ]
+
+
+@needs_node
+async def test_a_javascript_service_writes_dead_letters_of_its_own(platform: Platform) -> None:
+    settings = platform.settings
+    await platform.publish({"crop": "wheat"})
+    arguments = (settings.nats_url, settings.subject_prefix, settings.events_stream)
+    await node("failing.mjs", *arguments)
+    await drain_log(settings)
+    [row] = failures(settings)
+    assert (row["error_type"], row["consumer_service"]) == ("TypeError", "pricing-service")
+    assert "failing.mjs" in row["stack_trace"]
+    assert row["original_data"] == {"crop": "wheat"}
+    assert row["parse_error"] is None
+
+
+async def node(script: str, *arguments: str) -> Any:
+    """What a script of tests/foreign prints."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        ["node", script, *arguments],
+        cwd=FOREIGN,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) if done.stdout else None
+
+
+async def _nothing(*_: object) -> None: ...
