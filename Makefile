@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test test-spark lint bench bench-peers bench-quality lock clean
+.PHONY: help setup demo up deploy test soak test-spark lint bench bench-peers bench-quality lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -41,6 +41,10 @@ lint: setup  ## ruff, mypy, import contracts
 
 test: lint  ## lint, types, contracts, then unit and integration tests on real servers
 	$(BIN)/pytest $(ARGS)
+
+SECONDS ?= 60
+soak: setup  ## kill drains, NATS and PostgreSQL at random, then look for what is lost or doubled; SEED=… repeats a run
+	@$(BIN)/python tests/integration/soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 test-spark: .venv/.spark-ready  ## the marts on Spark and on DuckDB, row by row (installs the extra; needs Java 17)
 	$(BIN)/pytest tests/spark $(ARGS)
