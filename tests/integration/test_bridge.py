@@ -83,11 +83,12 @@ class Platform:
         await self.client.flush()
 
     async def letters(self) -> list[dict[str, Any]]:
-        """The dead letters in the log, in order."""
+        """The dead letters in the log, by the sequence of their event."""
         name = self.settings.dlq_stream
         last = (await self.js.stream_info(name)).state.last_seq
         stored = [await self.js.get_msg(name, sequence) for sequence in range(1, last + 1)]
-        return [json.loads(msg.data or b"") for msg in stored]
+        letters = [json.loads(msg.data or b"") for msg in stored]
+        return sorted(letters, key=lambda letter: letter.get("original_sequence", 0))
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ async def test_a_terminated_and_an_exhausted_event_are_dead_letters_with_their_c
     assert terminated["original_headers"] == {"Trace": "t1"}
 
     await drain_log(settings)
-    rows = failures(settings)
+    rows = sorted(failures(settings), key=lambda row: row["original_sequence"])
     assert [row["error_type"] for row in rows] == ["MessageTerminated", "MaxDeliveriesExceeded"]
     assert [row["original_subject"] for row in rows] == [
         f"{settings.subject_prefix}.analysis.ndvi"
