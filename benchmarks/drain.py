@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nats
 import psycopg
+from letters import letters
 from measure import Run, Stopwatch, console, interleaved, print_rates, print_ratios, rate, status
 from nats.js.api import AckPolicy, ConsumerConfig
 from servers import Platform, fill, reset, servers
@@ -41,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with servers() as platform:
         with status(f"Publishing {arguments.messages:,} dead letters"):
-            asyncio.run(fill(platform, arguments.messages))
+            asyncio.run(fill(platform, letters(arguments.messages)))
         whole, peers = arguments.messages, arguments.peer_messages
         drain_both(platform, whole)  # once to warm up, and for the rows of the bare copy
         rows = stored_rows(platform)

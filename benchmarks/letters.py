@@ -49,14 +49,23 @@ class _Failure(NamedTuple):
     frames: tuple[str, ...]
 
 
-def letters(count: int, seed: int = 1) -> Iterator[tuple[str, bytes]]:
-    """Event type and body of `count` canonical dead letters; the same for the same seed."""
-    rng = random.Random(seed)  # noqa: S311  (material, no secret)
+def letters(count: int, first: int = 0) -> Iterator[tuple[str, bytes]]:
+    """Event type and body of `count` canonical dead letters, the same for the same numbers."""
+    rng = random.Random(1)  # noqa: S311  (material, no secret)
     failures = [_failure(rng) for _ in range(50)]
     weights = list(accumulate(1 / (rank + 1) for rank in range(len(failures))))
-    for number in range(count):
+    rng.seed(first)
+    for number in range(first, first + count):
         (failure,) = rng.choices(failures, cum_weights=weights)
         yield _letter(failure, number, rng)
+
+
+def huge_letters(count: int, size_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """The same, with a payload that makes each about `size_bytes` long."""
+    for event_type, body in letters(count):
+        letter = json.loads(body)
+        letter["original_data"]["tile"] = "x" * (size_bytes - len(body))
+        yield event_type, json.dumps(letter).encode()
 
 
 def _failure(rng: random.Random) -> _Failure:

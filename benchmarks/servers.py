@@ -1,7 +1,7 @@
 """What every benchmark stands on: servers of its own with real fsync, streams, tables, a full log.
 
 with servers() as platform:
-    asyncio.run(fill(platform, 100_000))
+    asyncio.run(fill(platform, letters(100_000)))
     ...
     reset(platform)  # both sinks empty again, the log still full
 """
@@ -10,13 +10,12 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import nats
 import psycopg
-from letters import letters
 
 from pipelines.embedded import NatsServer, PostgresServer
 from pipelines.jetstream.streams import ensure_streams
@@ -25,6 +24,7 @@ from pipelines.stores.database import migrate
 
 _FOLDER = Path(__file__).parents[1] / ".dlq"
 _PUBLISHES_IN_FLIGHT = 1_000
+_BYTES_IN_FLIGHT = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,22 @@ def servers(folder: Path = _FOLDER) -> Iterator[Platform]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-async def fill(platform: Platform, count: int) -> None:
-    """Publish `count` dead letters to the log, each acknowledged."""
+async def fill(platform: Platform, dead_letters: Iterable[tuple[str, bytes]]) -> None:
+    """Publish dead letters (event type and body) to the log, each acknowledged."""
     settings = platform.settings
     async with await nats.connect(settings.nats_url) as client:
         js = client.jetstream()
         await ensure_streams(js, settings.stream_names)
         prefix = settings.subject_prefix
         window: list[asyncio.Future[object]] = []
-        for event_type, body in letters(count):
+        size = 0
+        for event_type, body in dead_letters:
             window.append(asyncio.ensure_future(js.publish(f"{prefix}.dlq.{event_type}", body)))
-            if len(window) == _PUBLISHES_IN_FLIGHT:
+            size += len(body)
+            if len(window) == _PUBLISHES_IN_FLIGHT or size > _BYTES_IN_FLIGHT:
                 await asyncio.gather(*window)
                 window.clear()
+                size = 0
         await asyncio.gather(*window)
 
 
