@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from click.testing import CliRunner
 from nats.aio.client import Client
 from platform_log import letter, publish, query
 
+from pipelines.analysis.report import NEEDED_MARTS, as_markdown, sections
 from pipelines.cli import _command
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import build_all_marts, drain_log, redrive
 from pipelines.redrive.plan import Selection
 from pipelines.settings import Settings, environment_of
+from pipelines.stores.lake import Lake
 
 SECRETS = {
     "payload": "hunter2-payload",
@@ -156,6 +159,11 @@ async def test_no_planted_secret_is_in_a_sink_a_mart_a_report_a_view_or_a_log(
     report = await drain_log(ruled)
     assert (report.drained, report.quarantined) == (3, 2)
     build_all_marts(ruled)
+    page = as_markdown(
+        sections({name: Lake(ruled.lake).read(f"marts/{name}") for name in NEEDED_MARTS}),
+        datetime.now(UTC),
+    )
+    assert "ConnectionError" in page
     (row,) = query(
         ruled,
         "SELECT id::text, group_id, original_data FROM failed_events WHERE parse_error IS NULL",
@@ -179,7 +187,7 @@ async def test_no_planted_secret_is_in_a_sink_a_mart_a_report_a_view_or_a_log(
     assert "redacted" in told
     assert leaks(of_lake(Path(ruled.lake))) == []
     assert leaks(of_database(ruled)) == []
-    assert leaks(told) == []
+    assert leaks(told + page) == []
     assert leaks(caplog.text) == []
 
 

@@ -33,6 +33,19 @@ def test_links_lead_to_files_and_tests_that_exist(page: str) -> None:
     assert missing == []
 
 
+def test_each_promise_names_its_mechanism_and_a_test_that_proves_it() -> None:
+    lines = (ROOT / "docs/guarantees.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    header, *promises = rows
+    assert header == ["promise", "mechanism", "test"]
+    assert len(promises) > 40
+    for row in promises:
+        assert len(row) == 3, row
+        assert re.search(r"`tests/[\w/]+\.py::test_\w+`", row[2]), row
+    proofs = [name for row in promises for name in re.findall(r"`(tests/\S+)`", row[2])]
+    assert all("::" in proof for proof in proofs)
+
+
 def test_every_verb_has_its_module() -> None:
     modules = {file.stem for file in (ROOT / "pipelines/cli").glob("*.py")}
     assert set(VERBS) <= modules
