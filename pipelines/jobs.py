@@ -5,7 +5,7 @@ Each puts stages together; the stages do not know each other.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ from psycopg.rows import dict_row
 from pipelines.analysis.marts import MARTS, SUMMARIES, build_marts
 from pipelines.analysis.spark import build_marts_on_spark
 from pipelines.analysis.views import view_statements
+from pipelines.bridge.run import bridging
 from pipelines.deadletter.ids import is_uuid
 from pipelines.drain.compare import settled
 from pipelines.drain.masking import Masking, masking_in_stream
@@ -30,6 +31,7 @@ from pipelines.drain.run import Progress as DrainProgress
 from pipelines.drain.verify import VerifyReport, repair, verify
 from pipelines.errors import QueryError, RedriveError, StreamError
 from pipelines.jetstream.connection import connected
+from pipelines.jetstream.consumers import consumers_of
 from pipelines.jetstream.reader import log_state
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
 from pipelines.redrive.plan import Plan, Selection, freeze, plan
@@ -174,6 +176,18 @@ def preview_redrive(settings: Settings, selection: Selection) -> Plan:
         return plan(connection, selection, settings.redrive_cap)
 
 
+async def foreign_receivers(settings: Settings, planned: Plan) -> dict[str, list[str]]:
+    """The durable consumers that a redrive would reach, by subject of those without our code.
+
+    Those that have our code skip what is addressed to another.
+    """
+    found = {}
+    async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
+        for subject in planned.foreign_subjects:
+            found[subject] = await consumers_of(client.jetstream(), subject)
+    return found
+
+
 async def redrive(
     settings: Settings,
     selection: Selection,
@@ -206,7 +220,9 @@ async def redrive(
             requested_by=requested_by,
             reason=reason,
         )
-        report = await run_batch(settings, batch, progress)
+        # Else nobody would hear that a consumer without our code failed again.
+        async with bridging(settings) if planned.foreign_subjects else nullcontext():
+            report = await run_batch(settings, batch, progress)
     await drain_log(settings)
     return report
 

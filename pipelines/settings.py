@@ -91,6 +91,11 @@ class Settings(BaseSettings):
         )
 
     @property
+    def bridge_durable(self) -> str:
+        """The bridge's consumer on the stream of advisories."""
+        return f"bridge-{self.subject_prefix}"
+
+    @property
     def rules(self) -> Rules:
         """What the rules file says now; raises SettingsError where it makes no sense."""
         if self.rules_file is None:

@@ -7,15 +7,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.events.failure import event_fields, parse_body
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.stored import StoredMessage
 
-MAX_DELIVERIES = "max_deliveries"
-TERMINATED = "terminated"
-REASONS = (MAX_DELIVERIES, TERMINATED)
-"""`dlq_reason` of what came over the bridge, and of nothing else."""
+MAX_DELIVERIES, TERMINATED = BRIDGED_REASONS
 
 _MAX_DELIVER = "io.nats.jetstream.advisory.v1.max_deliver"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,7 +34,7 @@ class Advisory(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> str:
-        """One of REASONS."""
+        """Its `dlq_reason`, one of BRIDGED_REASONS."""
         return MAX_DELIVERIES if self.type == _MAX_DELIVER else TERMINATED
 
     @property

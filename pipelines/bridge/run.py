@@ -8,7 +8,8 @@ death in between, it is the same dead letter.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -125,7 +126,7 @@ class _Advisories(Intake):
         ack_wait_seconds: float,
         closing: asyncio.Event,
     ) -> None:
-        durable = f"bridge-{settings.subject_prefix}"
+        durable = settings.bridge_durable
         super().__init__(
             connection,
             stream=stream,
@@ -213,13 +214,20 @@ class _Advisories(Intake):
         return is_out
 
 
-async def bridge_pending(settings: Settings) -> Counter[str]:
-    """Bring in every advisory that is there now; what became of them, by kind."""
+@asynccontextmanager
+async def bridging(settings: Settings) -> AsyncIterator[Bridge]:
+    """A bridge at work."""
     bridge = Bridge(settings)
     await bridge.open()
     bridge.start_in_background()
     try:
-        await bridge.catch_up()
+        yield bridge
     finally:
         await bridge.close()
+
+
+async def bridge_pending(settings: Settings) -> Counter[str]:
+    """Bring in every advisory that is there now; what became of them, by kind."""
+    async with bridging(settings) as bridge:
+        await bridge.catch_up()
     return bridge.counts

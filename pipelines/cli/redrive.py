@@ -5,9 +5,9 @@ import getpass
 
 import click
 
-from pipelines.cli.output import console, print_json, print_table, progress_bar
+from pipelines.cli.output import console, print_json, print_table, progress_bar, safe
 from pipelines.cli.verb import verb
-from pipelines.jobs import preview_redrive, redrive, transient_selection
+from pipelines.jobs import foreign_receivers, preview_redrive, redrive, transient_selection
 from pipelines.redrive.plan import Plan, Selection
 from pipelines.settings import Settings
 
@@ -44,7 +44,9 @@ def command(
         error_types = (*error_types, *transient_selection(settings).error_types)
     selection = Selection(failure_ids, group_id, error_types, service, tenant_id, limit)
     if dry_run:
-        _show_plan(preview_redrive(settings, selection), is_json)
+        planned = preview_redrive(settings, selection)
+        reached = asyncio.run(foreign_receivers(settings, planned))
+        _show_plan(planned, reached, is_json)
         return
     with progress_bar("Redriving") as bar:
         task = bar.add_task("redrive", total=None)
@@ -75,12 +77,12 @@ def command(
         console.print(f"Group {group} was stopped: {why}.")
 
 
-def _show_plan(plan: Plan, is_json: bool) -> None:
+def _show_plan(plan: Plan, reached: dict[str, list[str]], is_json: bool) -> None:
     groups = [(g.group_id, g.error_type, g.service, g.count) for g in plan.groups]
     if is_json:
         keys = ("group_id", "error_type", "service", "count")
         rows = [dict(zip(keys, group, strict=True)) for group in groups]
-        print_json({"planned": plan.count, "groups": rows})
+        print_json({"planned": plan.count, "groups": rows, "also_reached": reached})
         return
     print_table(
         f"A redrive would publish {plan.count:,} events",
@@ -88,3 +90,9 @@ def _show_plan(plan: Plan, is_json: bool) -> None:
         groups,
         note="Nothing was published. Leave out --dry-run to do it.",
     )
+    for subject, consumers in reached.items():
+        console.print(
+            f"{safe(subject)} failed in a consumer without our code. A redrive reaches every"
+            f" consumer of the subject: {safe(', '.join(consumers)) or 'there is none now'}.",
+            soft_wrap=True,
+        )

@@ -91,6 +91,9 @@ class DeadLetter(msgspec.Struct, kw_only=True, gc=False):
     traceparent: str | None = None
 
 
+BRIDGED_REASONS = ("max_deliveries", "terminated")
+"""`dlq_reason` of failures that the server told of, and the consumer has no code of ours."""
+
 JSON_COLUMNS = ("original_data", "original_headers", "attempts")
 """Columns that hold JSON text: redacted by key and by pattern."""
 

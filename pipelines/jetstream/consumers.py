@@ -6,7 +6,9 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError, NotFoundError
 
+from pipelines.deadletter.subjects import matches
 from pipelines.errors import StreamError
+from pipelines.jetstream.streams import find_stream
 
 
 async def ensure_consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> None:
@@ -40,3 +42,20 @@ async def ensure_consumer(js: JetStreamContext, stream: str, wanted: ConsumerCon
             max_waiting=existing.max_waiting,
         )
         await js.add_consumer(stream, adopted)
+
+
+async def consumers_of(js: JetStreamContext, subject: str) -> list[str]:
+    """`<stream>/<durable>` of every durable consumer that gets what is published on `subject`."""
+    stream = await find_stream(js, subject)
+    if stream is None:
+        return []
+    found: list[str] = []
+    offset = 0
+    while page := await js.consumers_info(stream, offset):
+        offset += len(page)
+        for info in page:
+            config = info.config
+            filters = config.filter_subjects or [config.filter_subject or ">"]
+            if config.durable_name and any(matches(each, subject) for each in filters):
+                found.append(f"{stream}/{config.durable_name}")
+    return sorted(found)

@@ -1,6 +1,7 @@
 """Which failures to redrive, frozen as a batch in Postgres before anything is published."""
 
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from pipelines.deadletter.error_families import with_subclasses
 from pipelines.deadletter.ids import consumer_address, is_uuid, redrive_id
+from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import RedriveError
 
 
@@ -44,6 +46,7 @@ class PlannedGroup:
     error_type: str
     service: str
     count: int
+    is_foreign: bool = False  # the consumers that failed have no code of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,11 @@ class Plan:
     count: int
     groups: tuple[PlannedGroup, ...]
     rows: tuple[tuple[Any, ...], ...]  # id, group, subject, stream, consumer, redrive_count, …
+
+    @property
+    def foreign_subjects(self) -> list[str]:
+        """Subjects on which a redrive reaches consumers that do not know whom it is for."""
+        return sorted({row[2] for row in self.rows if row[8]})
 
 
 def plan(connection: Connection[Any], selection: Selection, cap: int) -> Plan:
@@ -66,18 +74,19 @@ def plan(connection: Connection[Any], selection: Selection, cap: int) -> Plan:
     states = ["pending", "parked"] if by_id else ["pending"]
     rows = connection.execute(
         "SELECT id::text, group_id, original_subject, original_stream, consumer_name,"  # noqa: S608
-        " redrive_count, error_type, coalesce(consumer_service, source_service)"
+        " redrive_count, error_type, coalesce(consumer_service, source_service),"
+        " dlq_reason = ANY(%s)"
         f" FROM failed_events f WHERE status = ANY(%s) AND redrive_count < %s AND {where}"
         " AND NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id"
         "   AND r.attempt > f.redrive_count AND r.state IN ('planned', 'published', 'succeeded'))"
         " ORDER BY dlq_timestamp, id LIMIT %s",
-        [states, 2**31 - 1 if by_id else cap, *values, selection.limit],
+        [list(BRIDGED_REASONS), states, 2**31 - 1 if by_id else cap, *values, selection.limit],
     ).fetchall()
-    counts: dict[tuple[str, str, str], int] = {}
-    for row in rows:
-        key = (row[1] or "", row[6], row[7])
-        counts[key] = counts.get(key, 0) + 1
-    groups = [PlannedGroup(*key, count) for key, count in counts.items()]
+    counts = Counter((row[1] or "", row[6], row[7], row[8]) for row in rows)
+    groups = [
+        PlannedGroup(group, error_type, service, count, is_foreign)
+        for (group, error_type, service, is_foreign), count in counts.items()
+    ]
     groups.sort(key=lambda group: -group.count)
     return Plan(len(rows), tuple(groups), tuple(rows))
 

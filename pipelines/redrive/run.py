@@ -19,14 +19,18 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.js.api import PubAck
 from nats.js.errors import APIError, NoStreamResponseError
 from psycopg import Connection
 
 from pipelines.deadletter.envelope import encode_case_event
+from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import RedriveError, ServerUnavailableError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reader import LogReader, log_state
+from pipelines.jetstream.streams import ADVISORIES, find_stream
+from pipelines.redrive.inferred import Place, inferred_success
 from pipelines.redrive.origin import (
     Event,
     ExpiredError,
@@ -69,6 +73,7 @@ class _Redrive:
     dlq_sequence: int | None
     dead_lettered_at: datetime | None  # the server's time of the dead letter
     silent_seconds: float | None  # since a killed run published it; None where none has
+    is_foreign: bool  # the consumer that failed has no code of ours: nobody tells of a success
 
 
 Progress = Callable[[Counter[str], int], None]
@@ -138,6 +143,8 @@ class _Run:
         subjects = self._settings.subjects
         state = await log_state(self._client, self._settings.dlq_stream, subjects.log)
         self._reader = LogReader(self._client, state.stream, subjects.log)
+        names = self._settings.stream_names
+        self._advisory_stream = await find_stream(self._js, ADVISORIES[0]) or names.advisories
         self._allowed = self._settings.redrive_subjects or await self._event_subjects(subjects)
 
     async def all(
@@ -192,10 +199,13 @@ class _Run:
         """One redrive from the outbox to its outcome, which is also told to the log."""
         outcome = self._follower.expect(redrive.id)
         try:
+            place = None
             if redrive.silent_seconds is None:
-                await self._send(redrive)
+                place = await self._send(redrive)
             patience = self._settings.redrive_timeout_seconds - (redrive.silent_seconds or 0)
             async with asyncio.timeout(max(patience, 0)):
+                if redrive.is_foreign and place is not None:
+                    return await self._inferred(redrive, place, outcome)
                 return await outcome
         except RefusedError as error:
             return await self._ended(redrive, "refused", str(error))
@@ -209,13 +219,30 @@ class _Run:
         finally:
             self._follower.forget(redrive.id)
 
-    async def _send(self, redrive: _Redrive) -> None:
+    async def _inferred(
+        self, redrive: _Redrive, place: Place, outcome: "asyncio.Future[str]"
+    ) -> str:
+        """The outcome of a redrive to a consumer that does not tell of a success."""
+        bridge = (self._advisory_stream, self._settings.bridge_durable)
+        result = await inferred_success(self._js, place, bridge, outcome)
+        if result != "succeeded":
+            return result
+        reason = (
+            f"inferred: {redrive.addressed_to} acknowledged up to {place.sequence}, and no advisory"
+            " came"
+        )
+        return await self._ended(redrive, "succeeded", reason)
+
+    async def _send(self, redrive: _Redrive) -> Place | None:
+        """Publish; returns where the event stands then, where its consumer is known."""
         event = await self._event(redrive)
         headers = self._headers(redrive, event)
         async with self._pace:
             self._mark(redrive, "published", None)
             await self._tell(redrive, "published", None)
-            await self._until_known(event, headers)
+            ack = await self._until_known(event, headers)
+        consumer = (redrive.addressed_to or "").partition("/")[2]
+        return Place(ack.stream, ack.seq, consumer) if consumer else None
 
     async def _event(self, redrive: _Redrive) -> Event:
         if redrive.dlq_sequence is None:
@@ -246,11 +273,11 @@ class _Run:
             raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
         return headers
 
-    async def _until_known(self, event: Event, headers: dict[str, str]) -> None:
+    async def _until_known(self, event: Event, headers: dict[str, str]) -> PubAck:
         """Publish; a publish that timed out may have landed, so it is repeated under its id."""
         for pause in (0.2, 1.0, 3.0):
             try:
-                await self._js.publish(event.subject, event.body, headers=headers, timeout=5)
+                return await self._js.publish(event.subject, event.body, headers=headers, timeout=5)
             except NoStreamResponseError:
                 raise
             except (nats.errors.TimeoutError, nats.errors.NoServersError) as error:
@@ -258,8 +285,6 @@ class _Run:
                 await asyncio.sleep(pause)
             except (nats.errors.Error, APIError) as error:
                 raise RefusedError(f"the server refused it: {error}") from error
-            else:
-                return
         raise ServerUnavailableError(
             f"NATS does not acknowledge what is published to {event.subject}: the batch stays"
             " running, and the next run takes it up."
@@ -347,11 +372,11 @@ def _load(connection: Connection[Any], batch_id: str) -> list[_Redrive]:
     rows = connection.execute(
         "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"
         " r.addressed_to, f.dlq_sequence, f.published_at,"
-        " extract(epoch FROM now() - r.published_at)::float8"
+        " extract(epoch FROM now() - r.published_at)::float8, f.dlq_reason = ANY(%s)"
         " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
         " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"
         " ORDER BY f.dlq_timestamp, r.id",
-        [batch_id],
+        [list(BRIDGED_REASONS), batch_id],
     )
     return [_Redrive(*row) for row in rows]
 

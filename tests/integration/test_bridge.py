@@ -22,7 +22,8 @@ from pipelines.bridge.run import Bridge, bridge_pending
 from pipelines.deadletter import ids
 from pipelines.embedded import NatsServer
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
-from pipelines.jobs import drain_log
+from pipelines.jobs import case_history, drain_log, foreign_receivers, preview_redrive, redrive
+from pipelines.redrive.plan import Selection
 from pipelines.settings import Settings
 from tests.integration.platform_log import DLQ, ROOT, environment, failures, publish, query
 
@@ -275,6 +276,47 @@ async def test_dlq_migrate_makes_the_stream_and_dlq_bridge_once_tells(platform: 
     await platform.publish({})
     await platform.fail("c", {1: b"+TERM no"})
     assert await dlq("bridge", "--once") == {"bridged": 1, "gone": 0, "skipped": 0}
+
+
+async def test_a_redrive_is_followed_to_an_inferred_success_or_to_the_next_failure(
+    platform: Platform,
+) -> None:
+    settings = platform.settings
+    await platform.publish({"n": 1}, {"n": 2})
+    await platform.fail("c", {1: b"+TERM no", 2: b"+TERM not at all"})
+    await bridge_pending(settings)
+    await drain_log(settings)
+    selection = Selection(error_types=("MessageTerminated",))
+    planned = preview_redrive(settings, selection)
+    subject = f"{settings.subject_prefix}.analysis.ndvi"
+    reached = await foreign_receivers(settings, planned)
+    assert reached == {subject: [f"{settings.events_stream}/c"]}
+
+    async def work() -> None:
+        """Accept the first event now; fail on the second again."""
+        sub = await platform.js.pull_subscribe("", "c", stream=settings.events_stream)
+        for _ in range(2):
+            [msg] = await sub.fetch(1, timeout=20)
+            answer = b"+ACK" if json.loads(msg.data)["n"] == 1 else b"+TERM not at all"
+            await platform.client.publish(msg.reply, answer)
+
+    working = asyncio.create_task(work())
+    report = await redrive(
+        settings, selection, trigger="manual", requested_by="me", reason="priced"
+    )
+    await working
+    assert report is not None
+    assert report.outcomes == {"succeeded": 1, "failed_again": 1}
+    live = [row for row in failures(settings) if row["status"] != "superseded"]
+    rows = {row["error_message"]: row for row in live}
+    assert rows["no"]["status"] == "resolved"
+    assert [rows["not at all"][key] for key in ("status", "redrive_count")] == ["pending", 1]
+    [history] = [
+        reason
+        for _, kind, _, reason in case_history(settings, str(rows["no"]["id"]))
+        if kind == "redrive.succeeded"
+    ]
+    assert history.startswith("inferred: ")
 
 
 @needs_node
