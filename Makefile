@@ -40,7 +40,7 @@ lint: setup  ## ruff, mypy, import contracts
 	$(BIN)/lint-imports --no-cache
 
 test: lint  ## lint, types, contracts, then unit and integration tests on real servers
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 SECONDS ?= 60
 soak: setup  ## kill drains, NATS and PostgreSQL at random, then look for what is lost or doubled; SEED=… repeats a run

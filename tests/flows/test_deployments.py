@@ -8,12 +8,15 @@ import urllib.request
 from typing import Any
 
 import nats
+import pytest
 
 from pipelines.embedded import PrefectServer
 from pipelines.embedded.worker import worker
 from pipelines.jobs import migrate_all
 from pipelines.settings import Settings
 from pipelines.stores.database import database
+
+pytestmark = pytest.mark.xdist_group("prefect")  # one Prefect server is enough
 
 Platform = tuple[Settings, PrefectServer, dict[str, str]]
 

@@ -9,6 +9,8 @@ import pytest
 from pipelines.embedded import PrefectServer
 from pipelines.settings import Settings
 
+pytestmark = pytest.mark.xdist_group("prefect")
+
 CHROMIUM = shutil.which("chromium")
 
 

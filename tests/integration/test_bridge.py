@@ -17,6 +17,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
+from platform_log import DLQ, ROOT, environment, failures, publish, query
 
 from pipelines.bridge.run import Bridge, bridge_pending
 from pipelines.deadletter import ids
@@ -25,13 +26,15 @@ from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
 from pipelines.jobs import case_history, drain_log, foreign_receivers, preview_redrive, redrive
 from pipelines.redrive.plan import Selection
 from pipelines.settings import Settings
-from tests.integration.platform_log import DLQ, ROOT, environment, failures, publish, query
 
 FOREIGN = ROOT / "tests/foreign"
 needs_node = pytest.mark.skipif(
     shutil.which("node") is None or not (FOREIGN / "node_modules/nats").is_dir(),
     reason="needs Node and its NATS client: npm ci --prefix tests/foreign",
 )
+
+
+pytestmark = pytest.mark.xdist_group("bridge")  # they share a NATS of their own
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 from nats.aio.client import Client
+from platform_log import failures
 
 from pipelines.analysis.marts import build_marts
 from pipelines.cli.simulate import command
@@ -22,7 +23,9 @@ from pipelines.simulation.scenario import Scenario
 from pipelines.simulation.truth import Truth
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_sql import connect
-from tests.integration.platform_log import failures
+
+# One worker has the fixtures of this file, which take long.
+pytestmark = pytest.mark.xdist_group("simulation")
 
 UNTIL = datetime(2026, 3, 4, 15, 20, tzinfo=UTC)
 Found = tuple[Truth, dict[str, pl.DataFrame]]

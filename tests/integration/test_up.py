@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import nats
+from test_demo import processes_below
 
 from pipelines.embedded import PostgresServer
-from tests.integration.test_demo import processes_below
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "PREFECT_"))}
 DLQ = [sys.executable, "-m", "pipelines.cli"]

@@ -61,6 +61,9 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+pytestmark = pytest.mark.xdist_group("wheel")
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site-packages of a fresh environment with the wheel and its bare dependencies."""
