@@ -240,13 +240,13 @@ async def test_a_drain_that_fills_only_the_lake_is_not_taken_for_stuck(
         update={
             "lake_uri": str(settings.home / "fresh"),
             "drain_batch_messages": 5,
-            "drain_lock_seconds": 0.6,
+            "drain_lock_seconds": 2.0,
         }
     )
     append = LakeTable.append
 
     def slow(*arguments: Any) -> None:
-        time.sleep(0.2)
+        time.sleep(0.4)  # twelve batches: longer than the lock holds, though each is shorter
         append(*arguments)
 
     monkeypatch.setattr(LakeTable, "append", slow)
