@@ -74,7 +74,7 @@ bench-peers: .venv-peers/.ready  ## the libraries that `make bench` compares wit
 
 lock:  ## resolve the newest allowed versions into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
-	  --custom-compile-command "make lock" --extra pipelines --extra sqlalchemy --extra embedded \
+	  --custom-compile-command "make lock" --extra pipelines --extra sqlalchemy --extra embedded --extra metrics --extra tracing \
 	  --extra notebooks --group dev pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
 	  --custom-compile-command "make lock" --constraint requirements.lock --extra spark \
