@@ -36,30 +36,31 @@ SAMPLE = 50_000
 
 GROUP_SAMPLE_SQL = f"""
 WITH latest AS (
-    SELECT c.epoch, c.dlq_sequence, c.group_id, c.{", c.".join(COLUMNS)}
-    FROM cases AS c
+    SELECT d.failure_id, d.published_at, d.dlq_sequence, d.group_id, d.original_data,
+        d.{", d.".join(COLUMNS)}
+    FROM dead_letters AS d
     CROSS JOIN clock AS n
-    WHERE c.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 7
-    ORDER BY c.log_position DESC
+    WHERE d.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 7 AND d.root_failure_id IS NULL
+    ORDER BY d.published_at DESC, d.dlq_sequence DESC
     LIMIT {SAMPLE}
 )
 
-SELECT l.group_id, d.original_data, l.{", l.".join(COLUMNS)}
-FROM latest AS l
-INNER JOIN dead_letters AS d ON d.epoch = l.epoch AND d.dlq_sequence = l.dlq_sequence
-ORDER BY l.epoch, l.dlq_sequence
+SELECT failure_id, group_id, original_data, {", ".join(COLUMNS)}
+FROM latest
+ORDER BY published_at, dlq_sequence
 """  # noqa: S608
-"""The latest failures of a week: one group against all others."""
+"""The latest failures of a week, those of redrives left out: one group against all others."""
 
 WINDOW_SAMPLE_SQL = f"""
 SELECT
-    c.opened_at > n.now - INTERVAL '24' HOUR AS is_in_question,
-    c.{", c.".join(COLUMNS)}
-FROM cases AS c
+    d.failure_id,
+    d.dlq_timestamp > n.now - INTERVAL '24' HOUR AS is_in_question,
+    d.{", d.".join(COLUMNS)}
+FROM dead_letters AS d
 CROSS JOIN clock AS n
-WHERE c.opened_at > n.now - INTERVAL '192' HOUR AND c.opened_at <= n.now
-AND c.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 9
-ORDER BY c.failure_id -- a hash: as good as a random sample, and the same each time
+WHERE d.dlq_timestamp > n.now - INTERVAL '192' HOUR AND d.dlq_timestamp <= n.now
+AND d.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 9 AND d.root_failure_id IS NULL
+ORDER BY d.failure_id, d.dlq_sequence -- a hash: as good as a random sample, the same each time
 LIMIT {SAMPLE}
 """  # noqa: S608
 """The last 24 hours against the seven days before."""
@@ -89,14 +90,20 @@ def contributors(query: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
     * baseline_share: of the others; risk_ratio: share / baseline_share, with half a failure added
       to each count; adjusted_p: Fisher's exact test after Benjamini and Hochberg
     """
-    window = query(WINDOW_SAMPLE_SQL).with_row_index("id")
+    window = _sampled(query(WINDOW_SAMPLE_SQL))
     found = [_of_subject("last 24 hours", window["is_in_question"], attributes(window))]
-    sample = query(GROUP_SAMPLE_SQL).with_row_index("id")
+    sample = _sampled(query(GROUP_SAMPLE_SQL))
     known = attributes(sample)
     sizes = sample["group_id"].value_counts(sort=True).filter(pl.col("count") >= LEAST_GROUP)
     groups = sorted(sizes["group_id"].head(MOST_GROUPS))
     found += [_of_subject(group, sample["group_id"] == group, known) for group in groups]
     return pl.concat(found)
+
+
+def _sampled(failures: pl.DataFrame) -> pl.DataFrame:
+    """Each failure once, also where its dead letter was published twice; numbered by `id`."""
+    once = failures.unique("failure_id", keep="first", maintain_order=True)
+    return once.drop("failure_id").with_row_index("id")
 
 
 def _of_subject(subject: str, is_in_question: pl.Series, known: pl.DataFrame) -> pl.DataFrame:

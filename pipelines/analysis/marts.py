@@ -37,8 +37,16 @@ __all__ = [
     "with_sources",
 ]
 
-DAILY = ("failures_minutely", "cases_daily", "tenants_daily", "durations_daily")
-"""The marts by day (`dlq_date`): each day depends on the cases of that day alone."""
+DAILY = (
+    "failures_minutely",
+    "cases_daily",
+    "statuses_daily",
+    "tenants_daily",
+    "durations_daily",
+    "redrives_daily",
+    "redriven_in_vain_daily",
+)
+"""The marts by day (`dlq_date`): they count the facts, and all that follows sums them up."""
 
 SUMMARIES = (
     "spikes",
