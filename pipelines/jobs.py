@@ -4,7 +4,7 @@ Each puts stages together; the stages do not know each other.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +17,8 @@ from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from pipelines.analysis.marts import MARTS, SUMMARIES, build_marts
+from pipelines.analysis.kept import daily_marts, update_marts, write_marts
+from pipelines.analysis.marts import MARTS, build_summaries
 from pipelines.analysis.spark import build_marts_on_spark
 from pipelines.analysis.views import view_statements
 from pipelines.bridge.run import bridging
@@ -126,35 +127,32 @@ def maintain_lake(settings: Settings) -> MaintainReport:
 
 
 def build_all_marts(
-    settings: Settings, names: Sequence[str] | None = None, engine: str = "duckdb"
+    settings: Settings, engine: str = "duckdb", *, is_anew: bool = False
 ) -> MartsReport:
-    """Compute the marts from the lake, write them to the lake, the summaries also to Postgres.
+    """Bring the marts of the lake up to date, the summaries also to Postgres.
 
-    `engine` is `duckdb` or `spark`, which needs the extra of that name.
+    `engine` is `duckdb`, which counts what came since the last run, or all `is_anew`; or `spark`,
+    which needs the extra of that name and always computes all.
     """
     started = time.monotonic()
     lake, now = Lake(settings.lake), datetime.now(UTC)
     if engine == "spark":
-        tables = build_marts_on_spark(lake, now, names, redrive_cap=settings.redrive_cap)
+        built = write_marts(
+            lake, build_marts_on_spark(lake, now, redrive_cap=settings.redrive_cap)
+        )
     else:
-        with connect(lake) as connection:
-            tables = build_marts(connection, now, names, redrive_cap=settings.redrive_cap)
-    frames = {name: pl.DataFrame(table) for name, table in tables.items()}
-    for name, frame in frames.items():
-        lake.overwrite(f"marts/{name}", frame)
+        built = update_marts(lake, now, settings.redrive_cap, is_anew=is_anew)
     with database(settings.postgres_dsn.get_secret_value()) as postgres:
-        replace_marts(postgres, {n: f for n, f in frames.items() if n in SUMMARIES})
+        replace_marts(postgres, built.summaries)
     write_views(settings)
-    rows = {name: frame.height for name, frame in frames.items()}
-    return MartsReport(rows, round(time.monotonic() - started, 3))
+    return MartsReport(built.rows, round(time.monotonic() - started, 3))
 
 
 def compute_mart(settings: Settings, name: str) -> pl.DataFrame:
     """One mart as of now, from the lake, written nowhere."""
-    with connect(Lake(settings.lake)) as connection:
-        table = build_marts(
-            connection, datetime.now(UTC), [name], redrive_cap=settings.redrive_cap
-        )[name]
+    lake, cap = Lake(settings.lake), settings.redrive_cap
+    with connect(lake) as connection, daily_marts(connection, lake, cap, is_written=False):
+        table = build_summaries(connection, datetime.now(UTC), [name])[name]
     return pl.DataFrame(table)
 
 

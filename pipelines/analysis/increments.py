@@ -123,6 +123,7 @@ def _counted(
         if before is not None:
             _unload_new(connection)
             _add(connection, redrive_cap, sign=-1, is_first=False)
+    _forget(connection, [*LOG_TABLES, "touched", "families", "family_edges"])  # show the log again
     return reach, {name: _merge(connection, name, is_kept=before is not None) for name in DAILY}
 
 

@@ -8,6 +8,7 @@ Never a glob: a folder also holds files that are in no log entry, and those of o
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -53,8 +54,7 @@ def base_views(lake: Lake) -> dict[str, str]:
 def mart_views(lake: Lake, names: list[str]) -> dict[str, str]:
     """The same for the marts that have been built."""
     return {
-        name: f"CREATE OR REPLACE VIEW mart_{name} AS"  # noqa: S608
-        f" SELECT * FROM read_parquet([{', '.join(map(_quoted, files))}]);"
+        name: f"CREATE OR REPLACE VIEW mart_{name} AS {files_sql(files)};"
         for name in names
         if (files := lake.files(f"marts/{name}"))
     }
@@ -84,6 +84,14 @@ def write_views_file(lake: Lake, statements: list[str]) -> Path | None:
             " `dlq views` once the folder can be written."
         ) from error
     return file
+
+
+def files_sql(files: Sequence[str]) -> str:
+    """The rows of some files of one table; dlq_date may be in the folders' names, not in them."""
+    listed = ", ".join(map(_quoted, files))
+    by_day = ", hive_partitioning = true, hive_types = {'dlq_date': DATE}"
+    options = by_day if any("/dlq_date=" in file for file in files) else ""
+    return f"SELECT * FROM read_parquet([{listed}], union_by_name = true{options})"  # noqa: S608
 
 
 def _select(lake: Lake, name: str) -> str:
