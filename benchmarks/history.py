@@ -28,7 +28,14 @@ NOW = datetime(2026, 3, 4, 15, 20, tzinfo=UTC)
 _DAYS, _HOURLY, _SEED = 60, 10, 7
 _STEP_SECONDS = 61
 _KINDS = 5  # copies of a group that are groups of their own: some sixty groups in all
-_TIMES = ("published_at", "dlq_timestamp", "first_attempt_at", "last_attempt_at", "at", "not_before")
+_TIMES = (
+    "published_at",
+    "dlq_timestamp",
+    "first_attempt_at",
+    "last_attempt_at",
+    "at",
+    "not_before",
+)
 _IDS = ("failure_id", "root_failure_id", "redrive_id")
 _UNREAD = {"stack_trace": "NULL", "attempts": "NULL", "original_headers": "NULL", "body": "'{}'"}
 _EPOCH = epoch_id("SAHOOL_DLQ", NOW - timedelta(days=_DAYS), 0)
@@ -89,7 +96,7 @@ def _multiply(base: Lake, done: Path, letters: int, held_back: int) -> None:
         copies = max(1, round(letters / known))
         for name in LOG_TABLES:
             connection.execute(
-                f"CREATE TEMP TABLE base_{name} AS FROM {name} ORDER BY published_at"  # noqa: S608
+                f"CREATE TEMP TABLE base_{name} AS FROM {name} ORDER BY published_at"
             )
         sequence = rows = 0
         for number in range(_DAYS + 1):
@@ -106,7 +113,9 @@ def _multiply(base: Lake, done: Path, letters: int, held_back: int) -> None:
                 for part in frame.iter_slices(100_000):
                     tables[name].append(part, _EPOCH, part["dlq_sequence"][-1])
         totals = pl.DataFrame(connection.sql("FROM service_totals").to_arrow_table())
-        tables["service_totals"].append(totals.select(*LAYOUTS["service_totals"].schema), "totals", 1)
+        tables["service_totals"].append(
+            totals.select(*LAYOUTS["service_totals"].schema), "totals", 1
+        )
     (done / "rows.json").write_text(json.dumps({"dead_letters": rows}))
 
 
@@ -146,9 +155,7 @@ def _day(connection: duckdb.DuckDBPyConnection, name: str, copies: int, day: dat
     )
 
 
-def _numbered(
-    frames: dict[str, pl.DataFrame], after: int
-) -> tuple[dict[str, pl.DataFrame], int]:
+def _numbered(frames: dict[str, pl.DataFrame], after: int) -> tuple[dict[str, pl.DataFrame], int]:
     """The day's messages, numbered together in the order of time; and the last number."""
     order = pl.concat(
         frame.select("published_at", row=pl.int_range(pl.len()), name=pl.lit(name))

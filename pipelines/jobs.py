@@ -50,6 +50,7 @@ from pipelines.stores.mart_tables import replace_marts
 class MartsReport:
     """The marts as they were built."""
 
+    is_rebuilt: bool  # from all of the log, not from what came since the last run
     rows: dict[str, int]  # rows by mart
     seconds: float
 
@@ -127,25 +128,23 @@ def maintain_lake(settings: Settings) -> MaintainReport:
 
 
 def build_all_marts(
-    settings: Settings, engine: str = "duckdb", *, is_anew: bool = False
+    settings: Settings, engine: str = "duckdb", *, is_rebuild: bool = False
 ) -> MartsReport:
     """Bring the marts of the lake up to date, the summaries also to Postgres.
 
-    `engine` is `duckdb`, which counts what came since the last run, or all `is_anew`; or `spark`,
-    which needs the extra of that name and always computes all.
+    `engine` is `duckdb`, which counts what came since the last run, or all where `is_rebuild`; or
+    `spark`, which needs the extra of that name and always computes all.
     """
     started = time.monotonic()
     lake, now = Lake(settings.lake), datetime.now(UTC)
     if engine == "spark":
-        built = write_marts(
-            lake, build_marts_on_spark(lake, now, redrive_cap=settings.redrive_cap)
-        )
+        built = write_marts(lake, build_marts_on_spark(lake, now, redrive_cap=settings.redrive_cap))
     else:
-        built = update_marts(lake, now, settings.redrive_cap, is_anew=is_anew)
+        built = update_marts(lake, now, settings.redrive_cap, is_rebuild=is_rebuild)
     with database(settings.postgres_dsn.get_secret_value()) as postgres:
         replace_marts(postgres, built.summaries)
     write_views(settings)
-    return MartsReport(built.rows, round(time.monotonic() - started, 3))
+    return MartsReport(built.is_rebuilt, built.rows, round(time.monotonic() - started, 3))
 
 
 def compute_mart(settings: Settings, name: str) -> pl.DataFrame:

@@ -224,7 +224,9 @@ def _counted(subjects: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
         )
 
     singles = enough(held, "thing")
-    pairs = enough(both(held.join(singles, on=["subject", "thing"], how="semi")), "thing", "thing_b")
+    pairs = enough(
+        both(held.join(singles, on=["subject", "thing"], how="semi")), "thing", "thing_b"
+    )
     paired = pl.concat([pairs["thing"], pairs["thing_b"]]).unique()
     all_pairs = both(held.filter(pl.col("thing").is_in(paired.implode())))
     totals = held.group_by("thing").agg(total=pl.len().cast(pl.Int64))

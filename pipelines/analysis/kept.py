@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipelines.analysis.increments import LOG_TABLES, Reach, counting
-from pipelines.analysis.marts import DAILY, MARTS, SUMMARIES, build_summaries, plain
+from pipelines.analysis.marts import DAILY, SUMMARIES, build_summaries, plain
 from pipelines.analysis.views import VIEWS, view_sql
 from pipelines.sqlfiles import read_sql
 from pipelines.stores.lake import Lake
@@ -35,20 +35,21 @@ _NOTE = "marts/counted"
 class Built:
     """Marts that were written to the lake."""
 
+    is_rebuilt: bool  # from all of the log, not from what came since the last time
     rows: dict[str, int]  # by mart
     summaries: dict[str, pl.DataFrame]  # those as of now
 
 
-def update_marts(
-    lake: Lake, now: datetime, redrive_cap: int, *, is_anew: bool = False
-) -> Built:
+def update_marts(lake: Lake, now: datetime, redrive_cap: int, *, is_rebuild: bool = False) -> Built:
     """Bring the lake's marts up to date as of `now` (aware); see `daily_marts`."""
-    with connect(lake) as connection:
-        with daily_marts(connection, lake, redrive_cap, is_anew=is_anew):
-            tables = build_summaries(connection, now)
-            rows = {name: _row_count(connection, name) for name in DAILY}
-        built = write_marts(lake, tables)
-    return Built({name: {**rows, **built.rows}[name] for name in MARTS}, built.summaries)
+    with (
+        connect(lake) as connection,
+        daily_marts(connection, lake, redrive_cap, is_rebuild=is_rebuild) as is_rebuilt,
+    ):
+        tables = build_summaries(connection, now)
+        rows = {name: _row_count(connection, name) for name in DAILY}
+    built = write_marts(lake, tables)
+    return Built(is_rebuilt, rows | built.rows, built.summaries)
 
 
 def write_marts(lake: Lake, tables: Mapping[str, pa.Table]) -> Built:
@@ -57,7 +58,7 @@ def write_marts(lake: Lake, tables: Mapping[str, pa.Table]) -> Built:
     for name, frame in frames.items():
         lake.overwrite(f"marts/{name}", frame, by_day=name in DAILY)
     rows = {name: frame.height for name, frame in frames.items()}
-    return Built(rows, {name: frame for name, frame in frames.items() if name in SUMMARIES})
+    return Built(True, rows, {name: f for name, f in frames.items() if name in SUMMARIES})
 
 
 def _row_count(connection: duckdb.DuckDBPyConnection, name: str) -> int:
@@ -88,18 +89,18 @@ def daily_marts(
     redrive_cap: int,
     *,
     is_written: bool = True,
-    is_anew: bool = False,
-) -> Iterator[int]:
+    is_rebuild: bool = False,
+) -> Iterator[bool]:
     """Show the marts by day as relations of their names, up to date, on a connection of the lake.
 
-    Counted is what came since the last time, or everything where that is not enough (or asked for,
-    `is_anew`). The lake keeps it then, unless it is not to be written. Yields how many days of a
-    mart were written, at most. Raises QueryError or LakeError.
+    Counted is what came since the last time; or everything, where the log did not just grow since,
+    or it is asked for. The lake keeps it then, unless it is not to be written. Yields whether
+    everything was counted. Raises QueryError or LakeError.
     """
     content = {name: lake.content(name) for name in LOG_TABLES}
     files = {name: lake.files(name) for name in LOG_TABLES}
     recipe = _recipe(redrive_cap)
-    note = None if is_anew else _read_note(lake)
+    note = None if is_rebuild else _read_note(lake)
     if note and (
         (note.recipe, note.content) != (recipe, content)
         or note.versions != {name: lake.version(f"marts/{name}") for name in DAILY}
@@ -109,22 +110,19 @@ def daily_marts(
         found = None
         if note:
             fresh = _show_kept(connection, lake, files, note)
-            found = stack.enter_context(
-                counting(connection, note.reach, redrive_cap, fresh=fresh)
-            )
+            found = stack.enter_context(counting(connection, note.reach, redrive_cap, fresh=fresh))
         if found is None:
             stack.close()
             note = None
             found = stack.enter_context(counting(connection, None, redrive_cap))
-        if found is None:
-            raise AssertionError("a whole count always counts")
+        assert found is not None  # nothing is counted yet that could be out of order
         reach, days = found
         if is_written:
-            _write(connection, lake, days, is_anew=note is None)
+            _write(connection, lake, days, is_rebuilt=note is None)
             versions = {name: lake.version(f"marts/{name}") or 0 for name in DAILY}
             began = {epoch: at.isoformat() for epoch, at in reach.began.items()}
             _write_note(lake, _Note(recipe, content, files, began, reach.sequences, versions))
-        yield max(map(len, days.values()))
+        yield note is None
 
 
 def _recipe(redrive_cap: int) -> str:
@@ -161,13 +159,15 @@ def _write(
     lake: Lake,
     days: Mapping[str, list[date]],
     *,
-    is_anew: bool,
+    is_rebuilt: bool,
 ) -> None:
     for name in DAILY:
-        if days[name] or is_anew:
+        if days[name] or is_rebuilt:
             table = plain(connection.sql(f"FROM changed_{name}").to_arrow_table())
             frame = pl.DataFrame(table)
-            lake.overwrite(f"marts/{name}", frame, by_day=True, days=None if is_anew else days[name])
+            lake.overwrite(
+                f"marts/{name}", frame, by_day=True, days=None if is_rebuilt else days[name]
+            )
 
 
 def _read_note(lake: Lake) -> _Note | None:

@@ -124,7 +124,7 @@ class Lake:
         by_day: bool = False,
         days: Sequence[date] | None = None,
     ) -> None:
-        """Replace a mart, or of one that is kept `by_day` these days, all of whose rows are given."""
+        """Replace a mart, or, of one that is kept `by_day`, these days by their rows in `frame`."""
         listed = ", ".join(f"'{day}'" for day in days or ())
         try:
             write_deltalake(
@@ -275,8 +275,9 @@ class LakeTable:
     ) -> None:
         """Put files with these rows in the place of others, in one commit; watermarks stay.
 
-        Without `is_data_change` the messages are the same as before; after a compaction all rows. Drains go on undisturbed, unless
-        `is_fencing`: then one that works on an older snapshot stops. Raises as `append` does.
+        Without `is_data_change` the messages are the same as before, in a compaction all rows.
+        Drains go on undisturbed, unless `is_fencing`: then one that works on an older snapshot
+        stops. Raises as `append` does.
         """
         versions = {_FILES: (self._table.transaction_version(_FILES) or 0) + 1}
         if not is_compaction:
