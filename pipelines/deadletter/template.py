@@ -264,7 +264,8 @@ _REPLACE: tuple[Step, ...] = (
     Step(r"(<[a-z]+>=<v>)(?:(?:, <[a-z]+>)?=<v>)+", r"\1"),
     # An operating system's error is the same with and without the file that met it.
     Step(
-        rf"^(\[(?:Errno|WinError) -?{KEPT}?[0-9]+\] [^<:]+): <(?:str|path)>(?: -> <(?:str|path)>)?$",
+        rf"^(\[(?:Errno|WinError) -?{KEPT}?[0-9]+\] [^<:]+): <(?:str|path)>"
+        "(?: -> <(?:str|path)>)?$",
         r"\1",
     ),
     # Measurements after the verdict, and the full stop.
