@@ -1,5 +1,6 @@
 -- The cases that were redriven at least three times and failed each time.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per failure_id.
 --   dlq_date          the server's day of the dead letter
 --   failure_id, group_id, error_class, event_type, tenant_id

@@ -1,5 +1,6 @@
 -- The redrives and how they ended.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per (root failure, attempt) that the log names, published or not.
 --   failure_id    the root failure
 --   dlq_date      the day of its dead letter
