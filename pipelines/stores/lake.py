@@ -53,6 +53,9 @@ LAYOUTS = {
 LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 _GENERATION = "drain"
 _ARROW = re.compile(r"\s*(?:\x1b\[\d*m)*↳(?:\x1b\[\d*m)*")  # deltalake colours what caused what
+_OS_ERROR = re.compile(
+    r' Error: Os \{ code: \d+, kind: \w+, message: "([^"]*)" \}'
+)  # as Rust has it
 _XML = re.compile(r"<\?xml.*<Code>(\w+)</Code>.*</Error>")  # an object store's answer
 _FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
 
@@ -343,7 +346,8 @@ def _open(path: str) -> DeltaTable:
 def _line(error: Exception) -> str:
     """The error in one line; deltalake may append a backtrace."""
     text = _ARROW.sub(": ", str(error).partition("   0: ")[0])
-    return _XML.sub(r"\1", " ".join(text.split())).rstrip(".")
+    text = _OS_ERROR.sub(r": \1", " ".join(text.split()))
+    return _XML.sub(r"\1", text).rstrip(".")
 
 
 def _sync_log(log: Path, first: int, last: int) -> None:

@@ -205,6 +205,22 @@ def test_a_missing_server_is_one_sentence(dlq: Run) -> None:
     assert postgres_down.exit_code == 1
     assert "PostgreSQL at 127.0.0.1:1/x does not answer" in postgres_down.stderr
     assert "geheim" not in postgres_down.stderr
+    no_dsn = dlq("drain", "--postgres-dsn", "mysql://u:geheim@127.0.0.1/x")
+    assert no_dsn.stderr.startswith("dlq: DLQ_POSTGRES_DSN makes no sense: ")
+    assert "geheim" not in no_dsn.stderr
+
+
+def test_a_lake_that_can_not_be_opened_is_one_sentence(dlq: Run) -> None:
+    result = dlq("drain", "--lake-uri", "/dev/null")
+    assert result.exit_code == 1
+    assert "directory: /dev/null/dead_letters: Not a directory. Set DLQ_LAKE_URI" in result.stderr
+
+
+def test_a_credentials_file_that_is_missing_is_named(
+    dlq: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLQ_NATS_CREDS", "/nowhere/dlq.creds")
+    assert "There is no NATS credentials file /nowhere/dlq.creds" in dlq("drain").stderr
 
 
 def test_a_setting_that_makes_no_sense_is_named(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:
