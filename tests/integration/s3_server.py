@@ -25,7 +25,7 @@ def _put_alone(self: S3Response) -> object:
     """
     if _RACE.search(self.path):
         with suppress(BrokenBarrierError):
-            _meetings.setdefault(self.path, Barrier(2)).wait(timeout=10)
+            _meetings.setdefault(self.path, Barrier(2)).wait(timeout=25)
     with _one_at_a_time:
         return _put(self)
 
