@@ -143,7 +143,7 @@ def _check_credentials(file: Path | str | None) -> None:
     if file is None:
         return
     if not Path(file).is_file():
-        raise SettingsError(f"There is no NATS credentials file {file}: set DLQ_NATS_CREDS to one.")
+        raise SettingsError(f"There is no NATS credentials file {file}: name one that exists.")
     if importlib.util.find_spec("nkeys") is None:
         raise MissingPackageError(
             "NATS credentials files need the package nkeys: pip install 'nats-py[nkeys]'."

@@ -53,9 +53,7 @@ LAYOUTS = {
 LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 _GENERATION = "drain"
 _ARROW = re.compile(r"\s*(?:\x1b\[\d*m)*↳(?:\x1b\[\d*m)*")  # deltalake colours what caused what
-_OS_ERROR = re.compile(
-    r' Error: Os \{ code: \d+, kind: \w+, message: "([^"]*)" \}'
-)  # as Rust has it
+_OS_ERROR = re.compile(r' Error: Os \{ code: \d+, kind: \w+, message: "([^"]*)" \}')  # Rust's
 _XML = re.compile(r"<\?xml.*<Code>(\w+)</Code>.*</Error>")  # an object store's answer
 _FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
 
