@@ -215,7 +215,7 @@ def test_a_commit_is_safe_on_the_disk_with_its_file_and_both_folders(
     synced, fsync = set(), os.fsync
 
     def noting(descriptor: int) -> None:
-        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noting)
