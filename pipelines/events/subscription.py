@@ -11,7 +11,6 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
@@ -24,6 +23,7 @@ from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import event_type_of, subject_token
 from pipelines.errors import DeadLetterLimitError
 from pipelines.events.config import ConsumerContext, NATSConsumerConfig
+from pipelines.events.counters import Counters
 from pipelines.events.failure import (
     CRASH_LOOP,
     REDRIVE_ATTEMPT,
@@ -48,18 +48,6 @@ Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _MOST_REMEMBERED = 10_000  # events that wait for their retry
 _NEARLY_FULL = 0.8  # of max_ack_pending
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a subscription did since it started."""
-
-    handled: int = 0  # handler calls that ended
-    succeeded: int = 0
-    retried: int = 0
-    dead_lettered: int = 0
-    skipped: int = 0  # redrives addressed to another consumer
-    handler_seconds: float = 0  # in all calls together
 
 
 Tell = Callable[[str, str], object]
@@ -105,6 +93,7 @@ class Subscription(Intake):
         )
         self.counters = Counters()
         self.started_at = datetime.now(UTC)
+        self.ack_pending = 0  # of the durable consumer, when the server was last asked
         self._handler = handler
         self._config = config
         self._rng = rng
@@ -115,7 +104,8 @@ class Subscription(Intake):
     async def check_ack_pending(self) -> None:
         """Tell when the server soon delivers nothing more, for all the retries that wait."""
         info = await self.connection.jetstream().consumer_info(self._stream, self.durable)
-        pending, most = info.num_ack_pending or 0, self._config.max_ack_pending
+        self.ack_pending = pending = info.num_ack_pending or 0
+        most = self._config.max_ack_pending
         if pending >= most * _NEARLY_FULL:
             self._tell(
                 "ack_pending",
@@ -191,10 +181,10 @@ class Subscription(Intake):
                     f"The handler took longer than {self._config.handler_timeout_seconds} s.",
                 )
             result = Retry(error=error)
-        self.counters.handler_seconds += time.perf_counter() - began
+        seconds = time.perf_counter() - began
         if result is not ProcessingResult.SUCCESS and _is_being_cancelled():
             raise asyncio.CancelledError  # closing: what the handler makes of it is no failure
-        self.counters.handled += 1
+        self.counters.count_call(seconds)
         return result
 
     def _remember(self, delivery: Delivery, result: Retry | DeadLetter, began_at: datetime) -> None:
