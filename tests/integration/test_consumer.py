@@ -151,6 +151,21 @@ async def test_a_dead_letter_has_every_canonical_key(log: Log) -> None:
     assert {key: letter[key] for key in expected} == expected
 
 
+async def test_the_trace_goes_on_in_the_dead_letter_and_in_its_redrive(log: Log) -> None:
+    trace = {
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "tracestate": "vendor=t61rcWkgMzE,other=1",
+    }
+    async with running(log.config(), Calls(RETRY)):
+        await log.publish({}, headers=trace)
+        [stored] = await log.stored(1)
+    letter = json.loads(stored.data or b"")
+    assert stored.headers == trace | {"Nats-Msg-Id": letter["failure_id"]}
+    assert letter["traceparent"] == trace["traceparent"]
+    redriven = await original_event(log.js, LogMessage("", 1, 0, stored.data or b""))
+    assert redriven.headers == trace
+
+
 async def test_dead_letter_goes_at_once(log: Log) -> None:
     calls = Calls(DEAD_LETTER)
     async with running(log.config(max_retries=5), calls):
