@@ -36,7 +36,8 @@ async def publish_dead_letter(
     """Publish one dead letter and wait for the server's acknowledgement.
 
     A body that is too large for one message once wrapped goes to an object store, and the dead
-    letter carries a pointer. The event's trace goes on with it. Raises one of PUBLISH_ERRORS; publishing again is harmless.
+    letter carries a pointer. The event's trace goes on with it. Raises one of PUBLISH_ERRORS;
+    publishing again is harmless.
     """
     js = connection.jetstream()
     headers = trace_context(fields["original_headers"]) | {"Nats-Msg-Id": fields["failure_id"]}
