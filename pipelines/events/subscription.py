@@ -11,6 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
@@ -48,6 +49,7 @@ Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _MOST_REMEMBERED = 10_000  # events that wait for their retry
 _NEARLY_FULL = 0.8  # of max_ack_pending
+_FOR_EVER = nullcontext()
 
 
 Tell = Callable[[str, str], object]
@@ -117,18 +119,19 @@ class Subscription(Intake):
         if self.error is not None:
             await self._give_back(msg)
             return
-        headers = {str(key): str(value) for key, value in (msg.headers or {}).items()}
+        headers = {str(k): str(v) for k, v in msg.headers.items()} if msg.headers else {}
         addressee = headers.get("Dlq-Redrive-For")
         if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
             self.counters.skipped += 1
             self._acknowledge(msg)
             return
         event_type = event_type_of(msg.subject)
-        if is_crash_loop(delivery.delivery_count, self._config.most_retries(event_type)):
+        count = delivery.delivery_count
+        if count > 1 and is_crash_loop(count, self._config.most_retries(event_type)):
             await self._dead_letter(msg, delivery, headers, CRASH_LOOP, self._config)
             return
         config = self._config.in_force(event_type)
-        attempt = delivery.delivery_count - 1
+        attempt = count - 1
         began_at = datetime.now(UTC)
         result = await self._call(msg, delivery, headers, attempt, config.max_retries)
         if isinstance(result, (Retry, DeadLetter)) and result.error is not None:
@@ -165,10 +168,11 @@ class Subscription(Intake):
             redrive_of=headers.get("Dlq-Redrive-Of"),
         )
         began = time.perf_counter()
-        timer = asyncio.timeout(self._config.handler_timeout_seconds)
+        seconds = self._config.handler_timeout_seconds
+        timer = asyncio.timeout(seconds) if seconds else None
         result: HandlerResult
         try:
-            async with timer:
+            async with timer or _FOR_EVER:
                 said: object = await self._handler(context)
             if not isinstance(said, HandlerResult):
                 raise TypeError(f"The handler returned {said!r}, not a ProcessingResult.")
@@ -176,15 +180,14 @@ class Subscription(Intake):
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001  (whatever a handler raises is its failure)
-            if timer.expired() and isinstance(error, TimeoutError) and not error.args:
-                error.args = (
-                    f"The handler took longer than {self._config.handler_timeout_seconds} s.",
-                )
+            is_late = timer is not None and timer.expired()
+            if is_late and isinstance(error, TimeoutError) and not error.args:
+                error.args = (f"The handler took longer than {seconds} s.",)
             result = Retry(error=error)
-        seconds = time.perf_counter() - began
+        took = time.perf_counter() - began
         if result is not ProcessingResult.SUCCESS and _is_being_cancelled():
             raise asyncio.CancelledError  # closing: what the handler makes of it is no failure
-        self.counters.count_call(seconds)
+        self.counters.count_call(took)
         return result
 
     def _remember(self, delivery: Delivery, result: Retry | DeadLetter, began_at: datetime) -> None:
@@ -201,7 +204,15 @@ class Subscription(Intake):
         If that keeps failing the event is acknowledged all the same: to run a handler again that
         succeeded would be worse than an outcome that stays unknown.
         """
-        root, redrive = headers.get("Dlq-Redrive-Of", ""), headers.get("Dlq-Redrive-Id", "")
+        if "Dlq-Redrive-Id" in headers:
+            await self._tell_success(delivery, headers)
+        self._attempts.pop(delivery.event, None)
+        self.counters.succeeded += 1
+        self._acknowledge(msg)
+        self._settled(is_dead=False)
+
+    async def _tell_success(self, delivery: Delivery, headers: dict[str, str]) -> None:
+        root, redrive = headers.get("Dlq-Redrive-Of", ""), headers["Dlq-Redrive-Id"]
         attempt = headers.get("Dlq-Redrive-Attempt", "")
         if is_uuid(root) and is_uuid(redrive) and REDRIVE_ATTEMPT.match(attempt):
             body = encode_case_event(
@@ -214,10 +225,6 @@ class Subscription(Intake):
             )
             subject = self._config.subjects.redrive("succeeded")
             await publish_redrive_success(self.connection, subject, body, redrive)
-        self._attempts.pop(delivery.event, None)
-        self.counters.succeeded += 1
-        self._acknowledge(msg)
-        self._settled(is_dead=False)
 
     async def _dead_letter(
         self,
