@@ -145,12 +145,14 @@ class NATSConsumer(Service):
 async def start_consumer(
     handler: Handler,
     config: NATSConsumerConfig | None = None,
+    *,
+    on_trouble: Tell | None = None,
 ) -> NATSConsumer:
     """A consumer that already runs in the background; stop it with `close`.
 
     Raises ConnectionError where no server answers.
     """
-    consumer = NATSConsumer(config)
+    consumer = NATSConsumer(config, on_trouble)
     if not await consumer.connect():
         raise ConnectionError(f"No NATS server answers at {', '.join(consumer.config.servers)}.")
     await consumer.subscribe(handler)

@@ -113,7 +113,7 @@ async def consume() -> None:
     await consumer.close()
     CollectorRegistry().register(consumer_metrics)
     assert_type(await start_consumer(plain, config), NATSConsumer)
-    assert_type(await start_consumer(explained), NATSConsumer)
+    await start_consumer(explained, on_trouble=lambda kind, sentence: print(kind, sentence))
 
 
 # --- monitoring
