@@ -5,12 +5,12 @@ import asyncio
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamInfo
 
-from pipelines.bridge.advisory import read_advisory
+from pipelines.bridge.advisory import MAX_DELIVERIES, read_advisory
 from pipelines.jetstream.pull import Puller, delivery_of
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 
-_MAX_DELIVERIES = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+_SUBJECT = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 
 
 async def told_by_advisories(
@@ -23,7 +23,7 @@ async def told_by_advisories(
         ConsumerConfig(
             ack_policy=AckPolicy.NONE,
             deliver_policy=DeliverPolicy.ALL,
-            filter_subject=f"{_MAX_DELIVERIES}.{consumer.stream_name}.{consumer.name}",
+            filter_subject=f"{_SUBJECT}.{consumer.stream_name}.{consumer.name}",
             inactive_threshold=60,
             mem_storage=True,
         ),
@@ -55,8 +55,15 @@ async def told_by_database(
         with database(settings.postgres_dsn.get_secret_value()) as connection:
             rows = connection.execute(
                 "SELECT original_sequence FROM failed_events WHERE original_stream = %s"
-                " AND consumer_name = %s AND original_sequence >= %s AND dlq_timestamp >= %s",
-                [consumer.stream_name, consumer.name, stream.state.first_seq, stream.created],
+                " AND consumer_name = %s AND dlq_reason = %s"
+                " AND original_sequence >= %s AND dlq_timestamp >= %s",
+                [
+                    consumer.stream_name,
+                    consumer.name,
+                    MAX_DELIVERIES,
+                    stream.state.first_seq,
+                    stream.created,
+                ],
             )
             return {sequence for (sequence,) in rows}
 

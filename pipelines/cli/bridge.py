@@ -33,8 +33,8 @@ def command(settings: Settings, is_json: bool, is_once: bool) -> None:
         print_json({"kind": "end", **facts} if not is_once else facts)
         return
     console.print(
-        f"Dead letters from advisories: {facts['bridged']:,}, and {facts['gone']:,} whose event was"
-        f" gone; {facts['skipped']:,} advisories left out. Without an advisory: {facts['found']:,}."
+        f"Brought in by advisories: {facts['bridged']:,}, and {facts['gone']:,} whose event was"
+        f" gone; without one: {facts['found']:,}. Advisories left out: {facts['skipped']:,}."
     )
     if is_once:
         _print_untold(untold)

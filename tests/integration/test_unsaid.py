@@ -81,15 +81,15 @@ async def test_among_handled_events_only_their_number_is_told_and_less_what_is_k
     await forget(platform)
     untold = [Untold(stream, "c", 2)]
     assert await bridge_pending(settings) == ({}, untold)
-    await platform.publish({"n": 4})
-    await platform.fail("c", {})
-    assert await bridge_pending(settings) == ({"bridged": 1}, untold)
+    await platform.publish({"n": 4}, {"n": 5})
+    await platform.fail("c", {5: b"+TERM"})
+    assert await bridge_pending(settings) == ({"bridged": 2}, untold)
     await drain_log(settings)
-    await forget(platform)  # as their age does: now only the database knows of the third
+    await forget(platform)  # as their age does: now only the database knows of the fourth
     assert await bridge_pending(settings) == ({}, untold)
     await platform.js.delete_msg(stream, 2)
     assert await bridge_pending(settings) == ({}, [Untold(stream, "c", 1)])
-    assert len(await platform.letters()) == 1
+    assert len(await platform.letters()) == 2
 
 
 async def test_what_nobody_pulls_for_is_noticed_and_no_delivery_is_spent(
