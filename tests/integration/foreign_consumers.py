@@ -44,13 +44,14 @@ class Platform:
         sub = await self.js.pull_subscribe(
             "", durable, stream=stream or self.settings.events_stream, config=config
         )
-        silent = 0
-        while silent < 2:  # the server says that an event is exhausted only to another pull
+        while True:
             try:
                 arrived = await sub.fetch(10, timeout=0.3)
             except TimeoutError:
-                silent += 1
-                continue
+                info = await sub.consumer_info()
+                if info.num_pending or info.num_ack_pending:
+                    continue  # the server says that an event is exhausted only to another pull
+                break
             for msg in arrived:
                 answer = answers.get(msg.metadata.sequence.stream, b"-NAK")
                 await self.client.publish(msg.reply, answer)
