@@ -27,6 +27,9 @@ from pipelines.deadletter.subjects import Subjects, overlaps
 from pipelines.jetstream.stored import StoredMessage
 from pipelines.settings import Settings
 
+_EXACT_SINCE = (2, 14)
+"""The nats-server from which on `num_redelivered` forgets what a stream removed. Before, it would
+prove too much."""
 _ON_ITS_WAY_SECONDS = 0.5  # for an advisory of just now to be stored
 
 Publish = Callable[[Advisory, StoredMessage], Awaitable[bool]]
@@ -49,6 +52,8 @@ async def sample(
     publish: Publish,
 ) -> list[Untold]:
     """Look at every consumer once; `advisories` is the stream that keeps them."""
+    version = client.connected_server_version
+    is_exact = (version.major, version.minor) >= _EXACT_SINCE
     untold = []
     is_nudged = False
     async for stream, consumer in all_consumers(client, own_streams):
@@ -57,7 +62,7 @@ async def sample(
         if is_late(consumer):
             await nudge(client, consumer)
             is_nudged = True
-        if not (count := exhausted_at_least(consumer)):
+        if not is_exact or not (count := exhausted_at_least(consumer)):
             continue
         told = await told_by_advisories(client, advisories, stream, consumer)
         if count > len(told):

@@ -2,7 +2,7 @@
 
 The server notices that an event is exhausted when somebody pulls, and says so only once, to those
 who listen then. Its figures (`CONSUMER.INFO`) are there all the same. What they prove, tried on
-nats-server 2.15, with `max_deliver` 2 or more:
+nats-server 2.14 and 2.15, with `max_deliver` 2 or more (older ones count removed events, too):
 
 - `num_redelivered` counts the events that were delivered more than once and not acknowledged, and
   goes on counting one that is exhausted, over restarts, until its stream removes it.
