@@ -29,6 +29,6 @@ async def drain_dlq() -> State:
     if report.gaps:
         message += f"; {report.gaps} gap in the stream: {' '.join(report.notes)}"
     if untold:
-        known = ", ".join(f"{each.consumer} on {each.stream}" for each in untold)
-        message += f"; events that only their number is known of were given up by {known}"
+        count = sum(each.at_least for each in untold)
+        message += f"; {count:,} more were given up that only their number is known of"
     return Completed(message=message, data=report.as_dict())

@@ -44,7 +44,8 @@ class Advisory(msgspec.Struct, frozen=True):
             stream_seq=sequence,
             deliveries=info.config.max_deliver or 1,
             timestamp=now,
-            reason="No advisory said so; the consumer's figures prove it.",
+            # What follows DETAIL: has no part in the fingerprint.
+            reason="DETAIL: no advisory said so; the consumer's figures prove it.",
         )
 
     @property

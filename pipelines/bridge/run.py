@@ -29,7 +29,7 @@ from pipelines.events.outbox import (
     publish_until_acknowledged,
 )
 from pipelines.events.service import Service
-from pipelines.jetstream.pull import Delivery
+from pipelines.jetstream.pull import Delivery, PullStalledError
 from pipelines.jetstream.stored import StoredMessage, stored_message
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_log_stream
 from pipelines.settings import Settings
@@ -118,7 +118,7 @@ class Bridge(Service):
         assert self._connection is not None
         try:
             return await self._advisories.sample(self._connection)
-        except (*PUBLISH_ERRORS, DLQError) as error:
+        except (*PUBLISH_ERRORS, PullStalledError, DLQError) as error:
             logger.warning("What no advisory said could not be looked for: %s", error)
             return []
 
