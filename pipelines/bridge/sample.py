@@ -24,7 +24,7 @@ from pipelines.bridge.unsaid import (
     proven,
 )
 from pipelines.deadletter.subjects import Subjects, overlaps
-from pipelines.jetstream.stored import StoredMessage
+from pipelines.jetstream.stored import StoredMessage, stored_message
 from pipelines.settings import Settings
 
 _EXACT_SINCE = (2, 14)
@@ -71,13 +71,14 @@ async def sample(
             told |= await told_by_database(settings, stream, consumer)
         if count <= len(told):
             continue
-        events = await proven(client, consumer)
-        if events is None:
+        sequences = await proven(client, consumer)
+        if sequences is None:
             untold.append(Untold(consumer.stream_name, consumer.name, count - len(told)))
             continue
-        for event in (each for each in events if each.sequence not in told):
-            advisory = Advisory.unsaid(consumer, event.sequence, datetime.now(UTC))
-            if not await publish(advisory, event):
+        for sequence in (each for each in sequences if each not in told):
+            event = await stored_message(client, consumer.stream_name, sequence)
+            advisory = Advisory.unsaid(consumer, sequence, datetime.now(UTC))
+            if event is not None and not await publish(advisory, event):
                 return untold
     if is_nudged:
         await asyncio.sleep(_ON_ITS_WAY_SECONDS)

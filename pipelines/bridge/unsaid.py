@@ -21,7 +21,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerInfo, StreamInfo
 
-from pipelines.jetstream.stored import StoredMessage, stored_message
+from pipelines.jetstream.stored import stored_message
 
 _MOST_NUDGES = 100
 _MOST_SUBJECTS = 100_000  # that the server lists in one answer
@@ -92,22 +92,22 @@ async def nudge(client: Client, info: ConsumerInfo) -> None:
             return  # there is nothing to be delivered now
 
 
-async def proven(client: Client, info: ConsumerInfo) -> list[StoredMessage] | None:
-    """The exhausted events, where the figures prove which they are."""
+async def proven(client: Client, info: ConsumerInfo) -> list[int] | None:
+    """The sequences of the exhausted events, where the figures prove which they are."""
     count, last = info.num_redelivered or 0, _last_delivered(info)
     if info.num_ack_pending or await _delivered_count(client, info) != count:
         return None
-    events: list[StoredMessage] = []
+    found: list[int] = []
     for subject in filters_of(info):
         sequence = 1
         while event := await stored_message(client, info.stream_name, sequence, subject):
-            if event.sequence > last or len(events) > count:
+            if event.sequence > last or len(found) > count:
                 break
-            events.append(event)
+            found.append(event.sequence)
             sequence = event.sequence + 1
     now = await client.jetstream().consumer_info(info.stream_name, info.name)
     has_moved = (now.num_redelivered, now.num_ack_pending, _last_delivered(now)) != (count, 0, last)
-    return None if has_moved or len(events) != count else events
+    return None if has_moved or len(found) != count else found
 
 
 def _last_delivered(info: ConsumerInfo) -> int:
