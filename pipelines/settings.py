@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipelines.deadletter.record import ErrorKey
 from pipelines.deadletter.redaction import Redactor
 from pipelines.deadletter.rules import Rules, read_rules
 from pipelines.deadletter.subjects import Subjects
@@ -45,6 +46,10 @@ class Settings(BaseSettings):
     advisory_stream: str = "SAHOOL_ADVISORIES"
     bridge_services: dict[str, str] = Field(
         {}, description="services by consumer or stream/consumer, with wildcards"
+    )
+    bridge_headers: dict[ErrorKey, str] = Field(
+        {"error_type": "Error-Type", "error_message": "Error-Message", "service": "Error-Service"},
+        description="headers by which an event says how it failed",
     )
 
     drain_batch_messages: int = Field(5_000, ge=1, description="most messages in one commit")

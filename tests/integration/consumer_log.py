@@ -59,7 +59,7 @@ class Log:
                 "max_retries": 0,
                 "retry_delay_seconds": 0.05,
                 "reconnect_time_wait": 0.2,
-                "connect_timeout_seconds": 5,
+                "connect_timeout_seconds": 20,
                 "max_concurrency": 4,
                 **changes,
             }
@@ -71,7 +71,7 @@ class Log:
         """Publish an event (bytes, or a value to write as JSON); its sequence."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         where = f"{self.prefix}.{subject}"
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(nats.errors.Error):
                     return (await self.js.publish(where, data, headers=headers, timeout=2)).seq
