@@ -98,7 +98,8 @@ def test_drain_says_it_in_words(dlq: Run) -> None:
 def test_groups_and_show_explain_a_failure_without_its_secrets_and_escapes(dlq: Run) -> None:
     dlq("drain")
     groups = as_json(dlq("groups", "--json"))["groups"]
-    assert [(g["failure_count"], g["state"]) for g in groups] == [(2, "ongoing"), (1, "new")]
+    assert [(g["failure_count"], g["state"]) for g in groups] == [(1, "new"), (2, "ongoing")]
+    groups = groups[::-1]
     printed = dlq("groups").stdout
     assert groups[0]["group_id"] in printed
     shown = dlq("show", groups[0]["group_id"])
