@@ -24,7 +24,7 @@ from pipelines.analysis.marts import DAILY, SUMMARIES, build_summaries, plain
 from pipelines.analysis.views import VIEWS, view_sql
 from pipelines.sqlfiles import read_sql
 from pipelines.stores.lake import Lake
-from pipelines.stores.lake_sql import connect, files_sql
+from pipelines.stores.lake_sql import connect, files_source, source
 
 __all__ = ["Built", "daily_marts", "update_marts", "write_marts"]
 
@@ -136,20 +136,22 @@ def _show_kept(
 ) -> dict[str, str]:
     """Make the relations that `counting` reads; returns those of the messages not yet counted."""
     for name in DAILY:
-        mart = f"marts/{name}"
-        if kept := lake.files(mart):
-            connection.execute(f"CREATE OR REPLACE TEMP VIEW kept_{name} AS {files_sql(kept)}")
+        path = f"marts/{name}"
+        if kept := source(connection, lake, path):
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW kept_{name} AS SELECT * FROM {kept}")  # noqa: S608
         else:
-            connection.register(f"kept_{name}", lake.read(mart).to_arrow())
+            connection.register(f"kept_{name}", lake.read(path).to_arrow())
+    if not lake.is_local:
+        return {name: f"memory.main.{name}" for name in LOG_TABLES}
     fresh = {}
     for name in LOG_TABLES:
         known = set(note.files[name])
-        columns = "failure_id, epoch, dlq_sequence, published_at"
         new = [file for file in files[name] if file not in known]
-        source = files_sql(new) if new else f"FROM memory.main.{name} WHERE false"
+        rows = files_source(new) if new else f"memory.main.{name} WHERE false"
+        columns = "failure_id, epoch, dlq_sequence, published_at"
         fresh[name] = f"fresh_{name}"
         connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW fresh_{name} AS SELECT {columns} FROM ({source})"  # noqa: S608
+            f"CREATE OR REPLACE TEMP VIEW fresh_{name} AS SELECT {columns} FROM {rows}"  # noqa: S608
         )
     return fresh
 
