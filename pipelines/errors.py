@@ -55,3 +55,7 @@ class RegroupError(DLQError):
 
 class SimulationError(DLQError):
     """A simulated history can not be written there, or makes no sense."""
+
+
+class AlertError(DLQError):
+    """An alert could not be sent, or there is none such."""

@@ -30,6 +30,7 @@ async def publish_total(config: NATSConsumerConfig, subscription: Subscription) 
         "started_at": subscription.started_at.isoformat(),
         "at": datetime.now(UTC).isoformat(),
         **asdict(subscription.counters),
+        "is_dlq_writable": subscription.is_log_writable,
     }
     subject = config.subjects.total(config.name, subscription.durable)
     try:

@@ -52,6 +52,7 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
         "drain-dlq",
         "build-marts",
         "maintain-lake",
+        "alert",
         "redrive-transient",
         "redrive",
     }
