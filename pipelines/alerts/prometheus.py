@@ -41,7 +41,7 @@ def prometheus_rules(rules: AlertRules) -> str:
 def _entry(rule: Rule, scope: Scope) -> str:
     name = "".join(word.capitalize() for word in rule.name.split("_"))
     limit = f"{scope.above:g}"
-    value = f"{{{{ $value | humanize }}}} {rule.unit}, fires above {limit}"
+    value = f"{{{{ $value | printf `%.4g` }}}} {rule.unit}, fires above {limit}"
     facts = {
         "expr": f"{rule.metric}{{scope={_quoted(scope.name)}}} > {limit}",
         "for": f"{rule.for_minutes * 60:g}s",
