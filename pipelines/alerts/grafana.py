@@ -40,7 +40,7 @@ def _rule(rules: AlertRules, rule: Rule) -> dict[str, Any]:
         "datasource": DATASOURCE,
         "editorMode": "code",
         "rawQuery": True,
-        "rawSql": firing_sql(rules, rule),
+        "rawSql": firing_sql(rules, rule).replace("$", "$$"),  # $x is the environment's x
         "format": "table",
     }
     threshold = {
@@ -72,7 +72,7 @@ def _rule(rules: AlertRules, rule: Rule) -> dict[str, Any]:
         "execErrState": "Error",
         "for": f"{rule.for_minutes * 60:g}s",
         "annotations": {
-            "summary": f"{rule.title}{{{{ with $labels.subject }}}}: {{{{ . }}}}{{{{ end }}}}",
+            "summary": f"{rule.title}{{{{ with .Labels.subject }}}}: {{{{ . }}}}{{{{ end }}}}",
             "description": f"{rule.first} Next: {rule.command.replace('{sample}', 'GROUP')}",
         },
         "labels": {"severity": rule.severity, "rule": rule.name},
