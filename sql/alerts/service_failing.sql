@@ -2,10 +2,10 @@
 -- `settings`.
 --
 -- Grain: one row per service that failed in the window.
---   value   lower bound of Wilson's 95 % interval of the share of handler calls that failed, where
---           its consumers' totals are known, with settings.least_count calls or more, and none
---           succeeded; 0 where some did. Without totals: the same of the failures, where there are
---           least_count and its consumers acknowledged nothing meanwhile; null (not known) else.
+--   value   lower bound of Wilson's 95 % interval of the share that failed, where none succeeded: of
+--           the handler calls, where its consumers' totals are known; else of the failures, where its
+--           consumers acknowledged nothing meanwhile. 0 where some succeeded, or where there are less
+--           than settings.least_count; null where that can not be known.
 --   detail  what it rests on; the other columns: docs/alerts.md
 WITH counted AS (
     SELECT
@@ -115,11 +115,9 @@ SELECT
     s.scope,
     j.service AS subject,
     CASE
-        WHEN NOT j.is_stuck THEN 0
-        WHEN j.is_stuck AND j.attempts >= j.least_count
-            -- The share is 1, so Wilson's lower bound is n / (n + z²).
-            THEN j.attempts / (j.attempts + 1.959963984540054 * 1.959963984540054)
-        WHEN j.has_totals THEN 0
+        WHEN j.attempts < j.least_count OR NOT j.is_stuck THEN 0
+        -- The share is 1, so Wilson's lower bound is n / (n + z²).
+        WHEN j.is_stuck THEN j.attempts / (j.attempts + 1.959963984540054 * 1.959963984540054)
     END::float8 AS value,
     s.above,
     j.failure_count,

@@ -1,52 +1,66 @@
 -- What has been open for too long. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
 --
 -- Grain: one row per scope with a failure that is pending, retried or parked and older than the
--- window.
+-- window. There may be very many, so they are counted before anything is sorted.
 --   value   failures
 --   since   when the oldest failed
 --   detail  the three largest kinds of failure; the other columns: docs/alerts.md
-WITH held AS (
+WITH parts AS (
     SELECT
         f.scope,
         f.above,
-        f.id,
-        f.dlq_timestamp,
-        f.alert_sent,
-        f.service,
-        f.error_class
+        COUNT(*) AS failure_count,
+        MIN(f.dlq_timestamp) AS since,
+        f.service || ' ' || f.error_class || ' ' || COUNT(*) AS words,
+        ROW_NUMBER() OVER (
+            PARTITION BY f.scope
+            ORDER BY COUNT(*) DESC, f.service, f.error_class
+        ) AS place
     FROM scoped_failures AS f
     CROSS JOIN clock AS n
     CROSS JOIN settings AS r
     WHERE
         f.status IN ('pending', 'retried', 'parked')
         AND f.dlq_timestamp < n.now - r.window_minutes * INTERVAL '1 minute'
+    GROUP BY f.scope, f.above, f.service, f.error_class
 ),
 
-parts AS (
+together AS (
     SELECT
         scope,
-        service || ' ' || error_class || ' ' || COUNT(*) AS words,
-        ROW_NUMBER() OVER (
-            PARTITION BY scope
-            ORDER BY COUNT(*) DESC, service || ' ' || error_class
-        ) AS place
-    FROM held
-    GROUP BY scope, service || ' ' || error_class
+        above,
+        SUM(failure_count)::bigint AS failure_count,
+        MIN(since) AS since,
+        STRING_AGG(words, '; ' ORDER BY place) FILTER (WHERE place <= 3) AS detail
+    FROM parts
+    GROUP BY scope, above
 )
 
 SELECT
-    h.scope,
+    t.scope,
     '' AS subject,
-    COUNT(*)::float8 AS value,
-    h.above,
-    COUNT(*) AS failure_count,
-    MIN(h.dlq_timestamp) AS since,
-    (ARRAY_AGG(h.id::text ORDER BY h.dlq_timestamp ASC, h.id))[1] AS sample_id,
+    t.failure_count::float8 AS value,
+    t.above,
+    t.failure_count,
+    t.since,
     (
-        SELECT STRING_AGG(p.words, '; ' ORDER BY p.place) FROM parts AS p
-        WHERE p.place <= 3 AND p.scope = h.scope
-    ) AS detail,
-    (ARRAY_AGG(h.id::text) FILTER (WHERE NOT h.alert_sent))[1:500] AS unmarked_ids,
+        SELECT MIN(f.id::text) FROM scoped_failures AS f
+        WHERE
+            f.scope = t.scope
+            AND f.status IN ('pending', 'retried', 'parked')
+            AND f.dlq_timestamp = t.since
+    ) AS sample_id,
+    t.detail,
+    ARRAY(
+        SELECT f.id::text FROM scoped_failures AS f
+        CROSS JOIN clock AS n
+        CROSS JOIN settings AS r
+        WHERE
+            f.scope = t.scope
+            AND NOT f.alert_sent
+            AND f.status IN ('pending', 'retried', 'parked')
+            AND f.dlq_timestamp < n.now - r.window_minutes * INTERVAL '1 minute'
+        LIMIT 500
+    ) AS unmarked_ids,
     FALSE AS is_told
-FROM held AS h
-GROUP BY h.scope, h.above
+FROM together AS t

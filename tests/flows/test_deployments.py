@@ -82,12 +82,13 @@ def test_a_worker_drains_builds_and_finds_nothing_to_redrive(prefect_platform: P
     with worker(settings.home, environment):
         found = deployments(server)
         messages = {}
-        for name in ("drain-dlq", "build-marts", "redrive-transient"):
+        for name in ("drain-dlq", "build-marts", "alert", "redrive-transient"):
             run = call(server, f"/deployments/{found[name]['id']}/create_flow_run", {})
             messages[name] = finished(server, run["id"])["state"]
     # A scheduled drain may have come first and taken the message.
     assert messages["drain-dlq"]["message"].startswith("Drained ")
     assert re.match(r"Built [1-9]\d* marts, [1-9]", messages["build-marts"]["message"])
+    assert re.match(r"\d+ firing", messages["alert"]["message"])
     assert messages["redrive-transient"]["message"] == "Nothing to redrive"
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         assert connection.execute("SELECT count(*) FROM failed_events").fetchone() == (1,)

@@ -141,7 +141,9 @@ def consumer_at(settings: Settings, *samples: tuple[float, int]) -> None:
 def test_without_totals_no_progress_is_failing_and_else_nothing_is_known(
     settings: Settings,
 ) -> None:
-    add_failures(settings, 6, minutes_ago=0.5, stream="E", consumer="c")
+    add_failures(settings, 4, minutes_ago=0.5, stream="E", consumer="c")
+    assert one(settings, "service_failing").value == 0  # too few to say anything
+    add_failures(settings, 2, minutes_ago=0.5, stream="E", consumer="c")
     unknown = one(settings, "service_failing")
     assert unknown.value is None
     assert unknown.detail == "6 failures; without totals its successes are not known in 5 minutes"
