@@ -15,7 +15,8 @@ async def alert() -> State:
     Channels are those of DLQ_ALERT_URLS; the rules are explained in docs/alerts.md.
     """
     report = await evaluate_alerts(load_settings())
-    await table("alerts", [{"firing": text} for text in report.firing])
+    if report.firing or report.told:
+        await table("alerts", [{"firing": text} for text in report.firing])
     message = (
         f"{len(report.firing)} firing: {'; '.join(report.firing)}" if report.firing else "Quiet"
     )

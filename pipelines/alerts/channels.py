@@ -78,5 +78,12 @@ class Channel:
 
 
 def open_channels(urls: Sequence[str]) -> list[Channel]:
-    """The channels of these URLs; see `Channel` for what it raises."""
-    return [Channel(url, number) for number, url in enumerate(urls, 1)]
+    """The channels of these URLs; see `Channel` for what it raises; no two may have one name."""
+    channels = [Channel(url, number) for number, url in enumerate(urls, 1)]
+    keys = [channel.key for channel in channels]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise SettingsError(
+            f"DLQ_ALERT_URLS: two entries are named {twice[0]}: give each a name of its own; a rule"
+            " can list several."
+        )
+    return channels

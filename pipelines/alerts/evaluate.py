@@ -5,6 +5,7 @@ there: a run that dies says it at the next one, and a channel that is down gets 
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 import nats.errors
 from nats.js.errors import APIError
 from psycopg import Connection
+from psycopg.errors import LockNotAvailable
 
 from pipelines.alerts import store
 from pipelines.alerts.channels import Channel, open_channels
@@ -24,7 +26,7 @@ from pipelines.alerts.rules import AlertRules, alert_rules
 from pipelines.alerts.states import Alert, Step, step
 from pipelines.alerts.text import compose, headline
 from pipelines.deadletter.envelope import encode_case_event
-from pipelines.errors import DLQError, SettingsError
+from pipelines.errors import AlertError, DLQError, SettingsError
 from pipelines.jetstream.connection import connected
 from pipelines.settings import Settings
 from pipelines.stores.database import database
@@ -38,6 +40,7 @@ TRIES_SECONDS = (1.0, 3.0)
 """Between tries of one message on one channel within a run; the next run goes on."""
 
 _GIVE_UP = timedelta(hours=24)
+_PATIENCE_SECONDS = 45.0  # with one channel, within a run
 _LOG_CHANNEL = "log"  # where there is no other
 
 
@@ -63,7 +66,8 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
     """Evaluate every rule once, send what is to be said, and mark the failures it names.
 
     Raises SettingsError where rules or channels make no sense, ServerUnavailableError where
-    Postgres does not answer; a NATS that does not is itself an alert.
+    Postgres does not answer, AlertError where another evaluation takes a minute; a NATS that does
+    not answer is itself an alert.
     """
     rules, now = alert_rules(settings), now or datetime.now(UTC)
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
@@ -71,8 +75,7 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
     try:
         with database(settings.postgres_dsn.get_secret_value()) as connection:
             seen = await look(settings, silent_consumers(connection))
-            connection.execute("SET lock_timeout = '60s'")
-            connection.execute("SELECT pg_advisory_lock(hashtext('dlq alerts'))")
+            _alone(connection)
             keep(connection, seen, now)
             findings = what_is_found(connection, rules)
             titles = _advance(connection, rules, findings, channels, now)
@@ -119,6 +122,17 @@ async def send_test(settings: Settings) -> dict[str, bool]:
         for channel in channels:
             channel.close()
     return {channel.name: is_taken for channel, is_taken in zip(channels, took, strict=True)}
+
+
+def _alone(connection: Connection[Any]) -> None:
+    """Wait for another evaluation, as long as this connection lives."""
+    connection.execute("SET lock_timeout = '60s'")
+    try:
+        connection.execute("SELECT pg_advisory_lock(hashtext('dlq alerts'))")
+    except LockNotAvailable as error:
+        raise AlertError(
+            "Another evaluation of the alerts has not ended for a minute: see which channel hangs."
+        ) from error
 
 
 def _check_channels(rules: AlertRules, channels: Sequence[Channel]) -> None:
@@ -203,24 +217,28 @@ async def _deliver(
         gone.append(message.id)  # nobody was told: no channel is set
     known = {channel.key: channel for channel in channels}
     gone += [m.id for key, messages in by_channel.items() if key not in known for m in messages]
-    sent = await asyncio.gather(
-        *(_send(known[key], messages) for key, messages in by_channel.items() if key in known)
-    )
-    results = {number: is_taken for each in sent for number, is_taken in each.items()}
-    store.note_deliveries(connection, results, gone)
-    taken = sum(results.values())
-    return taken, len(results) - taken
+    store.give_up(connection, gone)
+    sendings = [_send(known[key], m) for key, m in by_channel.items() if key in known]
+    taken = missed = 0
+    for sending in asyncio.as_completed(sendings):
+        results = await sending
+        store.note_deliveries(connection, results)  # now: another channel may take long
+        taken += sum(results.values())
+        missed += len(results) - sum(results.values())
+    return taken, missed
 
 
 async def _send(channel: Channel, messages: Sequence[store.Outgoing]) -> dict[int, bool]:
     """Oldest first; where the channel does not take one, the rest waits as well."""
-    results = {}
-    for message in messages:
-        text = Message(message.title, message.body, is_good=message.kind == "resolved")
-        results[message.id] = await channel.deliver(text, TRIES_SECONDS)
-        if not results[message.id]:
-            break
-    return dict.fromkeys((message.id for message in messages), False) | results
+    results = dict.fromkeys((message.id for message in messages), False)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            for message in messages:
+                text = Message(message.title, message.body, is_good=message.kind == "resolved")
+                results[message.id] = await channel.deliver(text, TRIES_SECONDS)
+                if not results[message.id]:
+                    break
+    return results
 
 
 async def _mark(

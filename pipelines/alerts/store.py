@@ -137,19 +137,21 @@ def waiting_messages(connection: Connection[Any]) -> list[Outgoing]:
         ).fetchall()
 
 
-def note_deliveries(
-    connection: Connection[Any], results: Mapping[int, bool], gone: Sequence[int]
-) -> None:
-    """Write down which messages a channel took, which not yet, and which will not be sent."""
+def note_deliveries(connection: Connection[Any], results: Mapping[int, bool]) -> None:
+    """Write down which messages a channel took, and which not yet."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "UPDATE alert_messages SET try_count = try_count + 1,"
             " delivered_at = CASE WHEN %s THEN now() END WHERE id = %s",
             [[is_taken, message] for message, is_taken in results.items()],
         )
-        cursor.execute(
-            "UPDATE alert_messages SET given_up_at = now() WHERE id = ANY(%s)", [list(gone)]
-        )
+
+
+def give_up(connection: Connection[Any], messages: Sequence[int]) -> None:
+    """Write down that these messages will not be sent."""
+    connection.execute(
+        "UPDATE alert_messages SET given_up_at = now() WHERE id = ANY(%s)", [list(messages)]
+    )
 
 
 def delivered(connection: Connection[Any]) -> set[int]:

@@ -6,13 +6,14 @@ import logging
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
+from math import isfinite
 
 import click
 
 from pipelines.alerts.evaluate import evaluate_alerts, send_test
 from pipelines.alerts.grafana import grafana_rules
 from pipelines.alerts.prometheus import prometheus_rules
-from pipelines.alerts.rules import AlertRules, alert_rules
+from pipelines.alerts.rules import AlertRules, Scope, alert_rules
 from pipelines.alerts.states import Alert
 from pipelines.alerts.store import acknowledge, firing_alerts, past_alerts
 from pipelines.alerts.text import command as next_command
@@ -162,7 +163,7 @@ def rules(settings: Settings, is_json: bool, form: str) -> None:
         click.echo((prometheus_rules if form == "prometheus" else grafana_rules)(found), nl=False)
         return
     rows = [
-        (rule.name, scope.name, scope.above, rule.unit, rule.for_minutes, scope.severity,
+        (rule.name, scope.name, _above(scope), rule.unit, rule.for_minutes, scope.severity,
          ", ".join(scope.channels) or "all")
         for rule in found.rules
         if rule.is_enabled
@@ -172,7 +173,9 @@ def rules(settings: Settings, is_json: bool, form: str) -> None:
     if is_json:
         print_json({"rules": [dict(zip(columns, row, strict=True)) for row in rows]})
         return
-    print_table("Alert rules", columns, rows, note="docs/alerts.md says what each looks at.")
+    print_table(
+        "Alert rules", columns, rows, note="docs/alerts.md says what each looks at; – is off."
+    )
 
 
 for _each in (now, check, test, history, ack, rules):
@@ -215,6 +218,11 @@ def _say_when(evaluated_at: datetime | None) -> None:
     ago = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
     colour = "dim" if seconds < 600 else "bold red"
     console.print(f"[{colour}]Evaluated {ago} ago.[/{colour}]")
+
+
+def _above(scope: Scope) -> float | None:
+    """The threshold; None where the rule is off there."""
+    return scope.above if isfinite(scope.above) else None
 
 
 def _headline(rules: AlertRules, alert: Alert) -> str:

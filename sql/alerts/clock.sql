@@ -14,7 +14,7 @@ SELECT
             INNER JOIN drain_epochs AS e ON e.epoch = c.epoch AND e.created = s.created
             WHERE
                 s.role = 'log'
-                AND s.last_sequence <= c.last_sequence
+                AND (s.last_sequence <= c.last_sequence OR s.first_sequence > s.last_sequence)
                 AND EXISTS (
                     SELECT FROM stream_samples AS latest
                     WHERE latest.role = 'log' AND latest.at > NOW() - INTERVAL '10 minutes'

@@ -28,11 +28,15 @@ LEFT JOIN (
 WHERE
     s.role = 'log'
     AND s.last_sequence > COALESCE(h.last_sequence, 0)
-    -- what was purged or expired unread is a gap, and waits for nobody
+    -- what a limit or a purge removed unread is a gap, and waits for nobody
     AND s.created = (
-        SELECT latest.created FROM stream_samples AS latest
-        WHERE latest.role = 'log' AND latest.created IS NOT NULL
-        ORDER BY latest.at DESC
-        LIMIT 1
+        SELECT latest.created
+        FROM (
+            SELECT * FROM stream_samples
+            WHERE role = 'log' AND created IS NOT NULL
+            ORDER BY at DESC
+            LIMIT 1
+        ) AS latest
+        WHERE latest.first_sequence <= latest.last_sequence
     )
 GROUP BY p.scope, p.above

@@ -53,12 +53,13 @@ def add_totals(settings: Settings, service: str, *samples: tuple[float, int, int
 
 def add_sample(settings: Settings, minutes_ago: float = 0, **values: Any) -> None:
     """A look at the log."""
-    row = {"last": 0, "max_messages": None, "messages": 0, "problem": None, **values}
+    row = {"first": 1, "last": 0, "max_messages": None, "messages": 0, "problem": None, **values}
     execute_named(
         settings,
-        "INSERT INTO stream_samples (at, role, stream, created, last_sequence, message_count,"
-        " size_bytes, max_messages, problem) VALUES (now() - %(ago)s * interval '1 minute', 'log',"
-        " 'SAHOOL_DLQ', '2026-01-01Z', %(last)s, %(messages)s, 0, %(max_messages)s, %(problem)s)",
+        "INSERT INTO stream_samples (at, role, stream, created, first_sequence, last_sequence,"
+        " message_count, size_bytes, max_messages, problem)"
+        " VALUES (now() - %(ago)s * interval '1 minute', 'log', 'SAHOOL_DLQ', '2026-01-01Z',"
+        " %(first)s, %(last)s, %(messages)s, 0, %(max_messages)s, %(problem)s)",
         {**row, "ago": minutes_ago},
     )
 

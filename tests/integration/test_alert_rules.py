@@ -172,6 +172,8 @@ def test_the_drain_lags_from_the_first_look_that_showed_more(settings: Settings)
     finding = one(settings, "drain_lag")
     assert finding.value == pytest.approx(12, abs=0.5)
     assert finding.detail == "85 messages wait"
+    add_sample(settings, 0, first=91, last=90)  # purged unread: a gap, and nothing waits
+    assert found(settings, "drain_lag") == []
     add_checkpoint(settings, 90)
     assert found(settings, "drain_lag") == []
 

@@ -138,6 +138,8 @@ def test_a_url_that_is_none_is_refused_without_showing_it() -> None:
     with pytest.raises(SettingsError, match="entry 2 is no channel") as refused:
         open_channels(["json://127.0.0.1/", "slakc://hunter2"])
     assert "hunter2" not in str(refused.value)
+    with pytest.raises(SettingsError, match="two entries are named team"):
+        open_channels(["team=json://127.0.0.1/a", "team=json://127.0.0.1/b"])
 
 
 def test_any_bytes_make_a_message() -> None:
