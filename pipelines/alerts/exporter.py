@@ -84,6 +84,7 @@ class DLQCollector(Collector):
 
     def __init__(self, settings: Settings, cache_seconds: float = _CACHE_SECONDS) -> None:
         self._settings = settings
+        self._rules = alert_rules(settings)
         self._cache_seconds = cache_seconds
         self._lock = threading.Lock()
         self._known: list[GaugeMetricFamily] = []
@@ -118,7 +119,7 @@ class DLQCollector(Collector):
         yield from found
 
     def _of_postgres(self) -> list[GaugeMetricFamily]:
-        rules = alert_rules(self._settings)
+        rules = self._rules
         with database(self._settings.postgres_dsn.get_secret_value()) as connection:
             connection.execute("SET statement_timeout = '10s'")
             findings = what_is_found(connection, rules)
@@ -134,7 +135,7 @@ class DLQCollector(Collector):
 def serve(settings: Settings, host: str, port: int) -> Any:
     """Serve `/metrics` from a thread of its own; returns the server, whose `shutdown` ends it.
 
-    Raises OSError where the port can not be had.
+    Raises OSError where the port can not be had, SettingsError where the alert rules make no sense.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(DLQCollector(settings))

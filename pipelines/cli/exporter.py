@@ -7,7 +7,6 @@ import threading
 import click
 
 from pipelines.alerts.exporter import serve
-from pipelines.alerts.rules import alert_rules
 from pipelines.cli.output import PlainHandler, errors, print_json
 from pipelines.cli.verb import verb
 from pipelines.errors import SettingsError
@@ -25,7 +24,6 @@ def command(settings: Settings, is_json: bool, listen: str) -> None:
     address can read them, so it is loopback unless you say otherwise.
     """
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
-    alert_rules(settings)  # one that makes no sense is said now, not at the first scrape
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
         raise SettingsError(f"--listen {listen} is no address and port, such as 127.0.0.1:9877.")
