@@ -41,7 +41,7 @@ from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_care import TableCare, care_for
-from pipelines.stores.lake_sql import base_views, connect, lock, mart_views, write_views_file
+from pipelines.stores.lake_sql import connect, local_views, lock, show_marts, write_views_file
 from pipelines.stores.mart_tables import replace_marts
 
 
@@ -159,15 +159,13 @@ def compute_mart(settings: Settings, name: str) -> pl.DataFrame:
 
 
 def write_views(settings: Settings) -> str | None:
-    """Write `views.sql` beside a local lake; returns its path."""
+    """Write `views.sql` beside a local lake; returns its path, None for an object store."""
     lake = Lake(settings.lake)
-    statements = [
-        *base_views(lake).values(),
-        *(f"{view.rstrip().rstrip(';')};" for view in view_statements(settings.redrive_cap)),
-        *mart_views(lake, list(MARTS)).values(),
-    ]
-    file = write_views_file(lake, statements)
-    return str(file) if file else None
+    if not lake.is_local:
+        return None
+    tables, marts = local_views(lake, list(MARTS))
+    views = [f"{view.rstrip().rstrip(';')};" for view in view_statements(settings.redrive_cap)]
+    return str(write_views_file(lake, [*tables, *views, *marts]))
 
 
 def preview_redrive(settings: Settings, selection: Selection) -> Plan:
@@ -252,11 +250,9 @@ def query(settings: Settings, statement: str) -> pl.DataFrame:
     lake = Lake(settings.lake)
     with connect(lake) as connection:
         try:
-            for view in [
-                *view_statements(settings.redrive_cap),
-                *mart_views(lake, list(MARTS)).values(),
-            ]:
+            for view in view_statements(settings.redrive_cap):
                 connection.execute(view)
+            show_marts(connection, lake, list(MARTS))
             lock(connection, lake)
             statements = connection.extract_statements(statement)
             allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)

@@ -81,6 +81,9 @@ async def test_a_failure_is_one_trace_from_its_event_to_its_cure(
     assert drained.attributes is not None
     assert drained.attributes["dlq.sequence"] == 1
     assert service.seen[1].headers["traceparent"].split("-")[1] == f"{TRACE:032x}"
+    letter = await client.jetstream().get_msg(settings.dlq_stream, 1)
+    [written] = [span for span in recorded if span.name == "dead letter"]
+    assert (letter.headers or {})["traceparent"].split("-")[2] == f"{written.context.span_id:016x}"
 
 
 async def test_where_nobody_records_the_headers_of_an_event_come_back_as_they_were(
