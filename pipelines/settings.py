@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     )
 
     alert_urls: list[SecretStr] = Field([], description="channels of Apprise")
+    alert_rules_file: Path | None = Field(None, description="TOML file that changes alert rules")
     alert_cooldown_seconds: float = Field(
         600, gt=0, description="between two alerts about one group of failures"
     )
@@ -203,5 +204,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "DLQ_NATS_URL": settings.nats_url,
         "DLQ_POSTGRES_DSN": settings.postgres_dsn.get_secret_value(),
         "DLQ_LAKE_URI": settings.lake,
-        **({"DLQ_RULES_FILE": str(settings.rules_file.absolute())} if settings.rules_file else {}),
+        **{
+            name: str(file.absolute())
+            for name, file in (
+                ("DLQ_RULES_FILE", settings.rules_file),
+                ("DLQ_ALERT_RULES_FILE", settings.alert_rules_file),
+            )
+            if file
+        },
     }

@@ -20,6 +20,8 @@ VERBS = {
     "report": "how things stand, as a page with charts, Markdown or JSON",
     "show": "one failure or one group, with its trace and history",
     "redrive": "publish failures again to the consumer that failed (retry, replay)",
+    "alerts": "what fires now; send a test, look back, acknowledge",
+    "exporter": "metrics for Prometheus",
     "redact": "what a drain would mask, in a file or in the stream; changes nothing",
     "fingerprint": "the failure group of each line of a file, to try rules on",
     "regroup": "history in the groups that today's rules make",

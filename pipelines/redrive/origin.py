@@ -32,6 +32,7 @@ class Event:
     subject: str
     body: bytes
     headers: dict[str, str]
+    traceparent: str | None = None  # of the dead letter
 
 
 class _Canonical(msgspec.Struct):
@@ -39,6 +40,7 @@ class _Canonical(msgspec.Struct):
     original_data: msgspec.Raw
     original_headers: dict[str, Any] = {}
     payload_encoding: str | None = None  # older services do not say
+    traceparent: Any = None
 
 
 class _Metadata(msgspec.Struct):
@@ -72,7 +74,8 @@ async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
         # client strips a name before it sends it.
         if isinstance(value, str) and not name.strip().lower().startswith(("nats-", "dlq-"))
     }
-    return Event(letter.original_subject, body, headers)
+    trace = letter.traceparent if isinstance(letter.traceparent, str) else None
+    return Event(letter.original_subject, body, headers, trace)
 
 
 def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:

@@ -42,6 +42,7 @@ from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.failed_payloads import kept_payload
+from pipelines.tracing import send_span
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +238,15 @@ class _Run:
         """Publish; returns where the event stands then, where its consumer is known."""
         event = await self._event(redrive)
         headers = self._headers(redrive, event)
-        async with self._pace:
+        trace = event.headers | {"traceparent": event.traceparent or ""}
+        span = send_span(
+            "redrive",
+            trace,
+            headers,
+            dlq__failure_id=redrive.failure_id,
+            dlq__redrive_id=redrive.id,
+        )
+        async with self._pace, span:
             self._mark(redrive, "published", None)
             await self._tell(redrive, "published", None)
             ack = await self._until_known(event, headers)
