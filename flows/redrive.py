@@ -8,8 +8,8 @@ from pydantic import Field
 
 from flows.show import table
 from pipelines.jobs import redrive, transient_selection
-from pipelines.redrive.plan import Selection
 from pipelines.redrive.run import RedriveReport
+from pipelines.redrive.selection import Selection
 from pipelines.settings import load_settings
 
 

@@ -34,9 +34,10 @@ from pipelines.jetstream.connection import connected
 from pipelines.jetstream.consumers import consumers_of
 from pipelines.jetstream.reader import log_state
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
-from pipelines.redrive.plan import Plan, Selection, freeze, plan
+from pipelines.redrive.plan import Plan, freeze, plan
 from pipelines.redrive.run import Progress as RedriveProgress
 from pipelines.redrive.run import RedriveReport, run_batch, unfinished_batches
+from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
 from pipelines.stores.lake import Lake

@@ -8,7 +8,8 @@ import click
 from pipelines.cli.output import console, print_json, print_table, progress_bar, safe
 from pipelines.cli.verb import verb
 from pipelines.jobs import foreign_receivers, preview_redrive, redrive, transient_selection
-from pipelines.redrive.plan import Plan, Selection
+from pipelines.redrive.plan import Plan
+from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
 
 
@@ -42,7 +43,7 @@ def command(
     """
     if transient:
         error_types = (*error_types, *transient_selection(settings).error_types)
-    selection = Selection(failure_ids, group_id, error_types, service, tenant_id, limit)
+    selection = Selection(failure_ids, group_id, error_types, service, tenant_id, limit=limit)
     if dry_run:
         planned = preview_redrive(settings, selection)
         reached = asyncio.run(foreign_receivers(settings, planned))

@@ -3,39 +3,14 @@
 import uuid
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from pipelines.deadletter.error_families import with_subclasses
-from pipelines.deadletter.ids import consumer_address, is_uuid, redrive_id
+from pipelines.deadletter.ids import consumer_address, redrive_id
 from pipelines.deadletter.record import BRIDGED_REASONS
-from pipelines.errors import RedriveError
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What to redrive: every condition that is given must hold.
-
-    With `due_at` it is what a schedule takes: also the failures whose redrive was asked for and is
-    due then, whatever else they are, and none whose redrive was asked for a later time.
-    """
-
-    failure_ids: tuple[str, ...] = ()
-    group_id: str | None = None
-    error_types: tuple[str, ...] = ()  # with their known subclasses
-    service: str | None = None
-    tenant_id: str | None = None
-    limit: int = 10_000
-    due_at: datetime | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The conditions that were given."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        values["due_at"] = self.due_at and self.due_at.isoformat()
-        return {name: value for name, value in values.items() if value}
+from pipelines.redrive.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +44,11 @@ def plan(connection: Connection[Any], selection: Selection, cap: int) -> Plan:
     Only pending roots below the cap; a parked one only by its id. Raises RedriveError for an
     empty selection or an id that is none.
     """
-    where, values = _conditions(selection)
+    where, values = selection.condition()
     by_id = bool(selection.failure_ids)
     states = ["pending", "parked"] if by_id else ["pending"]
     rows = connection.execute(
-        "SELECT id::text, group_id, original_subject, original_stream, consumer_name,"  # noqa: S608
+        "SELECT f.id::text, f.group_id, original_subject, original_stream, consumer_name,"  # noqa: S608
         " redrive_count, error_type, coalesce(consumer_service, source_service),"
         " dlq_reason = ANY(%s)"
         f" FROM failed_events f WHERE status = ANY(%s) AND redrive_count < %s AND {where}"
@@ -130,33 +105,3 @@ def freeze(
             ],
         )
     return batch_id
-
-
-def _conditions(selection: Selection) -> tuple[str, list[Any]]:
-    conditions: list[str] = []
-    values: list[Any] = []
-    for failure in selection.failure_ids:
-        if not is_uuid(failure):
-            raise RedriveError(f"{failure!r} is no failure id: `dlq show GROUP` shows ids.")
-    if selection.failure_ids:
-        conditions.append("id = ANY(%s::uuid[])")
-        values.append(list(selection.failure_ids))
-    if selection.error_types:
-        conditions.append("error_type = ANY(%s)")
-        values.append(with_subclasses(selection.error_types))
-    for column in ("group_id", "tenant_id"):
-        if value := getattr(selection, column):
-            conditions.append(f"{column} = %s")
-            values.append(value)
-    if selection.service:
-        conditions.append("coalesce(consumer_service, source_service) = %s")
-        values.append(selection.service)
-    if not conditions:
-        raise RedriveError(
-            "Say what to redrive: failure ids, --group, --type, --service or --tenant."
-        )
-    condition = " AND ".join(conditions)
-    if selection.due_at is not None:
-        condition = f"(redrive_not_before <= %s OR redrive_not_before IS NULL AND {condition})"
-        values.insert(0, selection.due_at)
-    return condition, values

@@ -24,7 +24,7 @@ from pipelines.deadletter import ids
 from pipelines.embedded import NatsServer
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
 from pipelines.jobs import case_history, drain_log, foreign_receivers, preview_redrive, redrive
-from pipelines.redrive.plan import Selection
+from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
 
 FOREIGN = ROOT / "tests/foreign"

@@ -22,8 +22,8 @@ from pipelines.events import (
     start_dlq_consumer,
 )
 from pipelines.jobs import drain_log, preview_redrive, query, redrive, transient_selection
-from pipelines.redrive.plan import Selection
 from pipelines.redrive.run import RedriveReport
+from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.watch import monitor_config

@@ -19,7 +19,7 @@ from pipelines.analysis.report import NEEDED_MARTS, as_markdown, sections
 from pipelines.cli import _command
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import build_all_marts, drain_log, redrive
-from pipelines.redrive.plan import Selection
+from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings, environment_of
 from pipelines.stores.lake import Lake
 
