@@ -7,9 +7,9 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.show import table
-from pipelines.jobs import redrive, transient_selection
 from pipelines.redrive.run import RedriveReport
 from pipelines.redrive.selection import Selection
+from pipelines.redrive_jobs import redrive, transient_selection
 from pipelines.settings import load_settings
 
 

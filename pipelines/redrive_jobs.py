@@ -1,19 +1,37 @@
 """The jobs that change how failures stand: redrives and decisions, whole.
 
-What a flow, a verb of `dlq` and a notebook call. Each drains before, so that it sees what is, and
+What a flow, a verb of `dlq` and a notebook call. A redrive goes in steps, and each may be the last
+of a run: `preview_redrive` (touches nothing), `plan_redrive` (freezes a batch), for a large batch
+`approve` or `reject`, `run_redrive`; meanwhile `pause`, `resume`, `cancel`. `redrive` is the whole
+of it for those who need no approval. What drains does so before, so that it sees what is, and
 after, so that its effect is visible when it returns.
 """
 
+import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from typing import Any
 
+from psycopg import Connection
+
+from pipelines.bridge.run import bridging
 from pipelines.deadletter.ids import is_uuid
+from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import QueryError, RedriveError
 from pipelines.jetstream.connection import connected
 from pipelines.jobs import drain_log
+from pipelines.redrive.batches import (
+    Batch,
+    BatchState,
+    batches,
+    find_batch,
+    move,
+    unfinished_batches,
+)
 from pipelines.redrive.decisions import (
     Affected,
     Decision,
@@ -21,10 +39,251 @@ from pipelines.redrive.decisions import (
     affected,
     publish_decision,
 )
+from pipelines.redrive.origin import RefusedError
+from pipelines.redrive.plan import Order, Plan, freeze, plan
+from pipelines.redrive.preview import Preview, preview
+from pipelines.redrive.run import Progress as RedriveProgress
+from pipelines.redrive.run import RedriveReport, run_batch
+from pipelines.redrive.schedule import Judged, judged, learn, plan_scheduled, policy_of
 from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
 from pipelines.stores.audit import audit, audited
 from pipelines.stores.database import database
+
+
+async def preview_redrive(
+    settings: Settings,
+    selection: Selection,
+    *,
+    redirect_to: str | None = None,
+    patch: dict[str, Any] | None = None,
+    per_second: float | None = None,
+) -> Preview:
+    """What a redrive of this selection would do, as of the last drain; touches nothing."""
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        planned = _plan(settings, connection, selection)
+        return await _preview(settings, connection, planned, redirect_to, patch, per_second)
+
+
+async def plan_redrive(
+    settings: Settings, selection: Selection, order: Order
+) -> tuple[Batch, Preview] | None:
+    """Drain, plan and freeze; None where nothing is to be redriven.
+
+    The batch is `planned`, or `awaiting_approval` where a person asked for more redrives than
+    DLQ_REDRIVE_APPROVAL_COUNT.
+    """
+    await drain_log(settings)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        planned = _plan(settings, connection, selection)
+        if not planned.count:
+            return None
+        shown = await _preview(
+            settings, connection, planned, order.redirect_to, order.patch, order.per_second
+        )
+        batch_id = _freeze(settings, connection, planned, selection, order)
+        return find_batch(connection, batch_id), shown
+
+
+async def run_redrive(
+    settings: Settings, batch_id: str, progress: RedriveProgress | None = None
+) -> RedriveReport:
+    """Carry out a batch that was planned, approved or resumed, or left behind; drain after it.
+
+    A batch that has ended is only reported. Raises RedriveError where it waits for somebody, or
+    where another redrive is running: then the batch is kept, and taken up by the next.
+    """
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        batch = find_batch(connection, batch_id)
+        with _one_redriver(connection):
+            report = await _run(settings, connection, batch.id, progress)
+    await drain_log(settings)
+    return report
+
+
+async def redrive(
+    settings: Settings,
+    selection: Selection,
+    *,
+    trigger: str,
+    requested_by: str,
+    reason: str,
+    redirect_to: str | None = None,
+    patch: dict[str, Any] | None = None,
+    per_second: float | None = None,
+    progress: RedriveProgress | None = None,
+) -> RedriveReport | None:
+    """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
+
+    A batch that an earlier run left unfinished is finished first. One that needs an approval is
+    only frozen: its report says `awaiting_approval`.
+    """
+    order = Order(trigger, requested_by, reason, redirect_to, patch, per_second)
+    await drain_log(settings)
+    with (
+        database(settings.postgres_dsn.get_secret_value()) as connection,
+        _one_redriver(connection),
+    ):
+        left_over = unfinished_batches(connection)
+        for batch_id in left_over:
+            await _run(settings, connection, batch_id, progress)
+        if left_over:
+            await drain_log(settings)
+        planned = _plan(settings, connection, selection)
+        if not planned.count:
+            return None
+        if redirect_to:
+            await _preview(settings, connection, planned, redirect_to, None, None)  # may refuse
+        batch = find_batch(connection, _freeze(settings, connection, planned, selection, order))
+        if batch.state == "awaiting_approval":
+            return RedriveReport(batch.id, batch.planned, state=batch.state)
+        report = await _run(settings, connection, batch.id, progress)
+    await drain_log(settings)
+    return report
+
+
+def approve(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Let a batch that waits for approval run; `run_redrive`, or the next redrive, takes it up."""
+    return _move(settings, batch_id, "awaiting_approval", "running", by, reason)
+
+
+def reject(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Cancel a batch that waits for approval."""
+    return _move(settings, batch_id, "awaiting_approval", "cancelled", by, reason)
+
+
+def pause(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Publish nothing more of a batch; what is out is followed to its outcome."""
+    return _move(settings, batch_id, "running", "paused", by, reason)
+
+
+def resume(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Let a paused batch run; `run_redrive`, or the next redrive, takes it up."""
+    return _move(settings, batch_id, "paused", "running", by, reason)
+
+
+def cancel(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """End a batch; what it has not published stays pending."""
+    return _move(settings, batch_id, None, "cancelled", by, reason)
+
+
+def list_batches(settings: Settings, limit: int = 20) -> list[Batch]:
+    """The latest batches, those that are not over first."""
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        return batches(connection, limit)
+
+
+def show_batch(settings: Settings, batch_id: str) -> Batch:
+    """A batch, by the first digits of its id."""
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        return find_batch(connection, batch_id)
+
+
+def transient_selection(settings: Settings) -> Selection:
+    """What the scheduled redrive looks at: transient failures, and those asked for and due."""
+    return Selection(error_types=tuple(settings.transient_error_types), due_at=datetime.now(UTC))
+
+
+def explain_policy(settings: Settings, selection: Selection | None = None) -> list[Judged]:
+    """What the policy says of what is pending in a selection, and why; touches nothing."""
+    now = datetime.now(UTC)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        history = learn(connection, now, policy_of(settings))
+        chosen = selection or transient_selection(settings)
+        return judged(connection, chosen, history, settings, now)
+
+
+def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:
+    if selection.due_at is not None:
+        return plan_scheduled(connection, selection, settings, selection.due_at)
+    return plan(connection, selection)
+
+
+async def _preview(
+    settings: Settings,
+    connection: Connection[Any],
+    planned: Plan,
+    redirect_to: str | None,
+    patch: dict[str, Any] | None,
+    per_second: float | None,
+) -> Preview:
+    async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
+        try:
+            return await preview(
+                settings,
+                client,
+                connection,
+                planned,
+                redirect_to=redirect_to,
+                patch=patch,
+                per_second=per_second,
+            )
+        except RefusedError as error:
+            raise RedriveError(f"The redirect is refused: {error}.") from error
+
+
+def _freeze(
+    settings: Settings,
+    connection: Connection[Any],
+    planned: Plan,
+    selection: Selection,
+    order: Order,
+) -> str:
+    most = settings.redrive_approval_count
+    needs_approval = order.trigger == "manual" and 0 < most < planned.count
+    shown = order.patch and json.loads(
+        settings.redactor(settings.rules).redact_json(json.dumps(order.patch))
+    )
+    return freeze(
+        connection, planned, selection, order, needs_approval=needs_approval, shown_patch=shown
+    )
+
+
+async def _run(
+    settings: Settings,
+    connection: Connection[Any],
+    batch_id: str,
+    progress: RedriveProgress | None,
+) -> RedriveReport:
+    foreign = connection.execute(
+        "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        " WHERE r.batch_id = %s AND f.dlq_reason = ANY(%s) LIMIT 1",
+        [batch_id, list(BRIDGED_REASONS)],
+    ).fetchone()
+    # Else nobody would hear that a consumer without our code failed again.
+    async with bridging(settings) if foreign is not None else nullcontext():
+        return await run_batch(settings, batch_id, progress)
+
+
+def _move(
+    settings: Settings,
+    batch_id: str,
+    since: str | None,
+    to: BatchState,
+    by: str,
+    reason: str | None,
+) -> Batch:
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        batch = find_batch(connection, batch_id)
+        if since is not None and batch.state != since:
+            raise RedriveError(f"The batch {batch.id} is {batch.state}, not {since}.")
+        move(connection, batch.id, to, actor=by, reason=reason)
+        return find_batch(connection, batch.id)
+
+
+@contextmanager
+def _one_redriver(connection: Connection[Any]) -> Iterator[None]:
+    """Two redrives at once would take up each other's batches."""
+    row = connection.execute("SELECT pg_try_advisory_lock(hashtext('dlq redrive'))").fetchone()
+    if row != (True,):
+        raise RedriveError(
+            "Another redrive is running: try again when it has ended. A batch that is frozen"
+            " already is taken up by the next redrive."
+        )
+    try:
+        yield
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(hashtext('dlq redrive'))")
 
 
 def preview_decision(

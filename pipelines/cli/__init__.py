@@ -19,6 +19,7 @@ VERBS = {
     "groups": "failures alike, with their state and what to do",
     "show": "one failure or one group, with its trace and history",
     "redrive": "publish failures again to the consumer that failed (retry, replay)",
+    "batches": "redrives that were planned: list, show, pause, resume, cancel, approve",
     "discard": "close failures that nothing is to be done about",
     "resolve": "close failures that were repaired by hand",
     "park": "keep failures from every automatic redrive",

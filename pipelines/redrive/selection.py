@@ -23,8 +23,8 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 class Selection:
     """What to redrive, or to decide on: every condition that is given must hold.
 
-    With `due_at` it is what a schedule takes: also the failures whose redrive was asked for and is
-    due then, whatever else they are, and none whose redrive was asked for a later time.
+    With `due_at` it is what the schedule looks at then: of these what the policy says pays, and
+    besides the failures whose redrive was asked for and is due, whatever else they are.
     """
 
     failure_ids: tuple[str, ...] = ()
@@ -59,13 +59,9 @@ class Selection:
                 "Say what to redrive or decide on: failure ids, --group, --type, --service,"
                 " --tenant, --event-type, --subject, --since, --until or --where."
             )
-        condition = " AND ".join(conditions)
         if self.due_at is not None:
-            condition = (
-                f"(f.redrive_not_before <= %s OR f.redrive_not_before IS NULL AND {condition})"
-            )
-            values.insert(0, self.due_at)
-        return condition, values
+            conditions.append("f.redrive_not_before IS NULL")  # else it has a time of its own
+        return " AND ".join(conditions), values
 
     def _conditions(self) -> tuple[list[str], list[Any]]:
         for failure in self.failure_ids:

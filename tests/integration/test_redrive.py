@@ -21,13 +21,15 @@ from pipelines.events import (
     ProcessingResult,
     start_dlq_consumer,
 )
-from pipelines.jobs import drain_log, preview_redrive, query, redrive, transient_selection
+from pipelines.jobs import drain_log, query
 from pipelines.redrive.run import RedriveReport
 from pipelines.redrive.selection import Selection
+from pipelines.redrive_jobs import preview_redrive, redrive, transient_selection
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.watch import monitor_config
 
+FAST = {"redrive_floor_per_second": 1_000.0, "redrive_delay_seconds": 0.0}
 TIMEOUTS = Selection(error_types=("TimeoutError",))
 
 
@@ -100,7 +102,7 @@ def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
 
 
 def quick(settings: Settings, **changes: Any) -> Settings:
-    return settings.model_copy(update={"redrive_timeout_seconds": 5, **changes})
+    return settings.model_copy(update={"redrive_timeout_seconds": 5, **FAST, **changes})
 
 
 async def test_a_cured_failure_is_resolved_with_its_original_bytes_and_headers(
@@ -264,7 +266,7 @@ async def test_a_dry_run_touches_nothing(settings: Settings, client: Client) -> 
         await publish(client, settings, 4)
         await dead_letters(client, settings, 4)
     await drain_log(settings)
-    plan = preview_redrive(settings, TIMEOUTS)
+    plan = (await preview_redrive(settings, TIMEOUTS)).plan
     assert (plan.count, plan.groups[0].error_type, plan.groups[0].count) == (4, "TimeoutError", 4)
     assert rows(settings, "SELECT count(*) FROM redrives") == [(0,)]
     assert (await client.jetstream().stream_info(settings.dlq_stream)).state.messages == 4
@@ -280,7 +282,8 @@ async def test_subclasses_by_name_are_taken_and_other_errors_are_left(
         await publish(client, settings, 1)
         await dead_letters(client, settings, 2)
     await drain_log(settings)
-    plan = preview_redrive(settings, Selection(error_types=("TimeoutError", "ConnectionError")))
+    transient = Selection(error_types=("TimeoutError", "ConnectionError"))
+    plan = (await preview_redrive(settings, transient)).plan
     assert [group.error_type for group in plan.groups] == ["ConnectionRefusedError"]
 
 
@@ -295,7 +298,7 @@ async def test_a_second_redrive_at_once_is_refused_in_one_sentence(
 
 async def test_an_empty_selection_is_refused(settings: Settings) -> None:
     with pytest.raises(RedriveError, match="Say what to redrive"):
-        preview_redrive(settings, Selection())
+        await preview_redrive(settings, Selection())
 
 
 async def test_what_a_monitor_asked_for_is_redriven_when_due_whatever_its_type(
