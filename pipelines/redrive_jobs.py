@@ -88,11 +88,13 @@ async def plan_redrive(
 async def run_redrive(
     settings: Settings, batch_id: str, progress: RedriveProgress | None = None
 ) -> RedriveReport:
-    """Carry out a batch that was planned, approved or resumed, or left behind; drain after it.
+    """Carry out a batch that was planned, approved or resumed, or left behind.
 
-    A batch that has ended is only reported. Raises RedriveError where it waits for somebody, or
-    where another redrive is running: then the batch is kept, and taken up by the next.
+    Drains before, for outcomes that came while nobody followed them, and after it. A batch that has
+    ended is only reported. Raises RedriveError where it waits for somebody, or where another
+    redrive is running: then the batch is kept, and taken up by the next.
     """
+    await drain_log(settings)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         batch = find_batch(connection, batch_id)
         with _one_redriver(connection):
