@@ -23,7 +23,8 @@ from pipelines.deadletter.ids import is_uuid
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import QueryError, RedriveError
 from pipelines.jetstream.connection import connected
-from pipelines.jobs import drain_log
+from pipelines.jobs import drain_log, query
+from pipelines.redrive.backtest import BacktestReport, Outcome, backtest
 from pipelines.redrive.batches import (
     Batch,
     BatchState,
@@ -41,6 +42,7 @@ from pipelines.redrive.decisions import (
 )
 from pipelines.redrive.origin import RefusedError
 from pipelines.redrive.plan import Order, Plan, freeze, plan
+from pipelines.redrive.policy import Cell, Policy
 from pipelines.redrive.preview import Preview, preview
 from pipelines.redrive.run import Progress as RedriveProgress
 from pipelines.redrive.run import RedriveReport, run_batch
@@ -186,13 +188,30 @@ def transient_selection(settings: Settings) -> Selection:
     return Selection(error_types=tuple(settings.transient_error_types), due_at=datetime.now(UTC))
 
 
-def explain_policy(settings: Settings, selection: Selection | None = None) -> list[Judged]:
+def explain_policy(
+    settings: Settings, selection: Selection | None = None, policy: Policy | None = None
+) -> list[Judged]:
     """What the policy says of what is pending in a selection, and why; touches nothing."""
-    now = datetime.now(UTC)
+    now, policy = datetime.now(UTC), policy or policy_of(settings)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        history = learn(connection, now, policy_of(settings))
+        history = learn(connection, now, policy)
         chosen = selection or transient_selection(settings)
         return judged(connection, chosen, history, settings, now)
+
+
+def backtest_policy(settings: Settings, policy: Policy | None = None) -> BacktestReport:
+    """What a policy would have done with the redrives that the lake knows of."""
+    rows = query(
+        settings,
+        "SELECT failure_id, group_id, error_class, attempt, outcome = 'succeeded',"
+        " coalesce(published_at, ended_at), ended_at FROM redrives"
+        " WHERE outcome IN ('succeeded', 'failed_again')",
+    ).rows()
+    outcomes = [
+        Outcome(failure, Cell(group or "", error, attempt), is_success, published_at, ended_at)
+        for failure, group, error, attempt, is_success, published_at, ended_at in rows
+    ]
+    return backtest(outcomes, policy or policy_of(settings), tuple(settings.transient_error_types))
 
 
 def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:

@@ -20,6 +20,7 @@ VERBS = {
     "show": "one failure or one group, with its trace and history",
     "redrive": "publish failures again to the consumer that failed (retry, replay)",
     "batches": "redrives that were planned: list, show, pause, resume, cancel, approve",
+    "policy": "which groups the scheduled redrive takes, and why; backtest",
     "discard": "close failures that nothing is to be done about",
     "resolve": "close failures that were repaired by hand",
     "park": "keep failures from every automatic redrive",

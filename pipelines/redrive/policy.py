@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-from pipelines.deadletter.error_families import with_subclasses
+from pipelines.deadletter.error_families import TRANSIENT, with_subclasses
 
 __all__ = [
     "Belief",
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _LAST_ATTEMPT = 3  # later ones are judged as the third
+_TRANSIENT_NAMES = frozenset(with_subclasses(TRANSIENT))
 _DENIED = re.compile(
     r"permission|denied|forbidden|unauthori[sz]ed|not authori[sz]ed|authentication|credential"
     r"|certificate|\b40[13]\b",
@@ -116,7 +117,7 @@ class History:
     """Outcomes of redrives, as far as a policy remembers them."""
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self.policy = policy
         self._tallies: dict[Cell, _Tally] = {}
         self._alike: dict[tuple[str, int], list[Cell]] = {}
 
@@ -127,7 +128,7 @@ class History:
         if tally is None:
             tally = self._tallies[cell] = _Tally()
             self._alike.setdefault((cell.error_type, cell.attempt), []).append(cell)
-        tally.successes, tally.failures = tally.weighed(at, self._policy.half_life)
+        tally.successes, tally.failures = tally.weighed(at, self.policy.half_life)
         tally.successes += successes
         tally.failures += failures
         tally.at = max(at, tally.at or at)
@@ -136,7 +137,7 @@ class History:
         self, cell: Cell, successes: float, failures: float, last_at: datetime, now: datetime
     ) -> None:
         """Outcomes that were weighed for `now` already, of which the latest came at `last_at`."""
-        weight = 0.5 ** (max(now - last_at, timedelta()) / self._policy.half_life)
+        weight = 0.5 ** (max(now - last_at, timedelta()) / self.policy.half_life)
         self.add(cell, successes / weight, failures / weight, last_at)
 
     def last_at(self, cell: Cell) -> datetime | None:
@@ -147,20 +148,23 @@ class History:
     def belief(self, cell: Cell, now: datetime, *, transient: bool) -> Belief:
         """The chance that a redrive succeeds."""
         cell = cell.learned()
-        a, b = self._prior(cell, now) or ((4.0, 2.0) if transient else (1.0, 9.0))
+        # A timeout that is a denied permission is not like other timeouts.
+        is_alike = transient or cell.error_type not in _TRANSIENT_NAMES
+        prior = self._prior(cell, now) if is_alike else None
+        a, b = prior or ((4.0, 2.0) if transient else (1.0, 9.0))
         tally = self._tallies.get(cell)
-        successes, failures = tally.weighed(now, self._policy.half_life) if tally else (0.0, 0.0)
+        successes, failures = tally.weighed(now, self.policy.half_life) if tally else (0.0, 0.0)
         return Belief(a + successes, b + failures, successes + failures)
 
     def _prior(self, cell: Cell, now: datetime) -> tuple[float, float] | None:
         """By the method of moments over the other groups of this type; None where too few are."""
         rates = []
         for other in self._alike.get((cell.error_type, cell.attempt), ()):
-            successes, failures = self._tallies[other].weighed(now, self._policy.half_life)
+            successes, failures = self._tallies[other].weighed(now, self.policy.half_life)
             trials = successes + failures
-            if other != cell and trials >= self._policy.enough_trials:
+            if other != cell and trials >= self.policy.enough_trials:
                 rates.append(successes / trials)
-        return _by_moments(rates, self._policy.most_prior)
+        return _by_moments(rates, self.policy.most_prior)
 
 
 def _by_moments(rates: Sequence[float], most: float) -> tuple[float, float] | None:

@@ -108,7 +108,7 @@ def judged(
         cell = Cell(group, error_type, attempt)
         transient = is_transient(error_type, message, settings.transient_error_types)
         belief = history.belief(cell, now, transient=transient)
-        verdict = judge(belief, history.last_at(cell), now, policy_of(settings))
+        verdict = judge(belief, history.last_at(cell), now, history.policy)
         found.append(Judged(Pending(cell, count, services, message), belief, verdict))
     return found
 
