@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test soak test-spark lint bench bench-memory bench-peers bench-quality lock clean
+.PHONY: help setup demo up deploy test explore soak test-spark lint bench bench-memory bench-peers bench-quality lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -41,6 +41,12 @@ lint: setup  ## ruff, mypy, import contracts
 
 test: lint  ## lint, types, contracts, then unit and integration tests on real servers
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+ROUNDS ?= 10
+explore: setup  ## the tests that leave something to chance, each round with another seed, until one fails
+	@for round in $$(seq $(ROUNDS)); do seed=$$((RANDOM * 32768 + RANDOM)); echo "DLQ_TEST_SEED=$$seed"; \
+	  DLQ_TEST_SEED=$$seed $(BIN)/pytest -n 2 --dist loadgroup --hypothesis-seed=$$seed $(ARGS) \
+	    $$(grep -rlE '^from (seed|hypothesis|wild) import|^import wild' tests/unit tests/integration) || exit 1; done
 
 SECONDS ?= 60
 soak: setup  ## kill drains, NATS and PostgreSQL at random, then look for what is lost or doubled; SEED=… repeats a run

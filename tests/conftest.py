@@ -10,8 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from seed import IS_FIXED
 
 from pipelines.embedded import NatsServer, PostgresServer
+
+settings.register_profile("tests", derandomize=IS_FIXED, deadline=None, print_blob=True)
+settings.load_profile("tests")
 
 POSTGRES_BIN = os.environ.get("DLQ_TEST_POSTGRES_BIN")
 

@@ -65,7 +65,8 @@ def _plain(data: bytes) -> _Plain | None:
         letter = _decode_plain(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    is_redrive = letter.redrive_of or "Dlq-Redrive-Of" in letter.original_headers
+    redrive = letter.redrive_of, letter.redrive_id, letter.redrive_attempt
+    is_redrive = redrive != (None, None, None) or "Dlq-Redrive-Of" in letter.original_headers
     return None if is_redrive else letter
 
 

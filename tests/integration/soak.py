@@ -73,6 +73,7 @@ class Soak:
     home: Path
     seconds: float
     seed: int
+    least_kills: int = 0  # on a slow machine it takes longer, rather than do less
     acknowledged: dict[int, bytes] = field(default_factory=dict)  # dead letters by sequence
     decisions: set[int] = field(default_factory=set)  # sequences of case events
     done: Counter[str] = field(default_factory=Counter)
@@ -109,7 +110,7 @@ class Soak:
             self._until = time.monotonic() + self.seconds
             producing = asyncio.create_task(self._produce(client, random.Random(self.seed + 1)))
             try:
-                while time.monotonic() < self._until:
+                while self._goes_on():
                     await asyncio.sleep(self._chance.uniform(0.1, 1.2))
                     await self._harm()
                 await producing
@@ -118,6 +119,14 @@ class Soak:
                 for process in self._drains:
                     self._end(process)
         await self._check()
+
+    @property
+    def kills(self) -> int:
+        """How many processes and servers were killed."""
+        return sum(count for what, count in self.done.items() if "killed" in what)
+
+    def _goes_on(self) -> bool:
+        return time.monotonic() < self._until or self.kills < self.least_kills
 
     # -- what is published
 
@@ -136,7 +145,7 @@ class Soak:
     async def _produce(self, client: Client, chance: random.Random) -> None:
         """Dead letters, decisions about them, and now and then the same failure again."""
         number = 0
-        while time.monotonic() < self._until:
+        while self._goes_on():
             fresh = range(number, number + chance.randrange(5, 40))
             number = fresh.stop
             bodies = [_letter(n) for n in fresh]

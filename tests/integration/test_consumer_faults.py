@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from consumer_log import RETRY, SUCCESS, Log, opened, running, seen, until
 from nats.js.api import DiscardPolicy
+from seed import SEED
 
 from pipelines.embedded import NatsServer
 from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
@@ -148,9 +149,8 @@ async def test_closing_while_a_letter_is_held_gives_its_event_back(log: Log) -> 
 async def test_every_event_is_handled_or_dead_lettered_over_restarts_of_nats(
     nats_server_factory: Factory, how: str
 ) -> None:
-    seed = random.randrange(1000)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+    print(f"DLQ_TEST_SEED={SEED}")
+    rng = random.Random(SEED)
     server = nats_server_factory()
     handled: set[int] = set()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import random
 import signal
 import subprocess
@@ -27,6 +26,7 @@ from platform_log import (
     start_drain,
     state_of,
 )
+from seed import SEED
 
 from pipelines.deadletter.envelope import encode_case_event
 from pipelines.embedded import NatsServer, PostgresServer
@@ -39,7 +39,6 @@ from pipelines.stores.failed_events import FailedEvents
 from pipelines.stores.lake import Lake, LakeTable
 
 _NOW = datetime(2026, 2, 3, tzinfo=UTC)
-SEED = int(os.environ.get("DLQ_TEST_SEED", random.randrange(1 << 32)))
 
 
 @pytest.fixture

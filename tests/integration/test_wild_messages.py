@@ -1,8 +1,6 @@
 """Hundreds of messages that nobody meant to send: each is one row in each sink, none stops it."""
 
 import json
-import os
-import random
 
 import polars as pl
 import pytest
@@ -10,11 +8,11 @@ import wild
 from hypothesis import strategies as st
 from nats.aio.client import Client
 from platform_log import failures, in_lake, last_sequence, letter, publish, publish_raw
+from seed import SEED
 
 from pipelines.jobs import drain_log, verify_stores
 from pipelines.settings import Settings
 
-SEED = int(os.environ.get("DLQ_TEST_SEED", random.randrange(1 << 32)))
 SUBJECTS = ("dlq.x", "dlq.x", "dlq.x", "triage.resolved", "triage.no.such", "redrive.published")
 
 

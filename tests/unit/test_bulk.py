@@ -39,6 +39,8 @@ PLAIN = [
     body(unknown="key", error_message="", stack_trace=""),
 ]
 ODD = [
+    *(body(**{name: value}) for name in ("redrive_of", "redrive_id") for value in ("", "x")),
+    body(redrive_attempt=1),
     *(body(original_data={"a": value}) for value in (float("nan"), 10**30, "\0", "\ud800")),
     body(original_data={"a": 1.5}).replace(b"1.5", b"1e999"),
     body(original_data={"a": 1.5}).replace(b"1.5", b"-1.25E+400"),
