@@ -22,8 +22,8 @@ from pipelines.redrive.origin import (
 )
 from pipelines.redrive.plan import Plan, PlannedFailure
 from pipelines.redrive.policy import Cell, is_transient
-from pipelines.redrive.run import allowed_subjects
 from pipelines.redrive.schedule import handled_per_second, learn, policy_of
+from pipelines.redrive.sending import allowed_subjects
 from pipelines.settings import Settings
 
 __all__ = ["EditedSample", "Preview", "preview"]

@@ -13,7 +13,8 @@ from platform_log import DLQ, ROOT, InjectedError, environment
 from redriving import Service, event_ids, fail, quick, redrive_timeouts, rows, seen
 
 from pipelines.redrive import run as redrive_run
-from pipelines.redrive.run import _Run
+from pipelines.redrive.outbox import Outbox
+from pipelines.redrive.sending import Sender
 from pipelines.redrive_jobs import list_batches
 from pipelines.settings import Settings
 
@@ -38,10 +39,10 @@ def attempts(service: Service) -> Counter[str]:
 
 
 STEPS = {
-    "before it is taken from the outbox": (_Run, "_claim", False),
-    "between the outbox and the news": (_Run, "_claim", True),
-    "between the news and the event": (_Run, "_until_known", False),
-    "between the event and its outcome": (_Run, "_until_known", True),
+    "before it is taken from the outbox": (Outbox, "claim", False),
+    "between the outbox and the news": (Outbox, "claim", True),
+    "between the news and the event": (Sender, "until_known", False),
+    "between the event and its outcome": (Sender, "until_known", True),
     "before the end of the batch is written": (redrive_run, "finish", False),
 }
 
