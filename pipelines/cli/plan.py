@@ -1,7 +1,8 @@
 """What a plan, a batch and its end look like."""
 
 from pipelines.cli.output import console, print_table, safe
-from pipelines.redrive.preview import Preview
+from pipelines.redrive.edit import Change
+from pipelines.redrive.preview import EditedSample, Preview
 from pipelines.redrive.run import RedriveReport
 
 _MOST_ROWS = 20
@@ -26,18 +27,27 @@ def print_plan(shown: Preview) -> None:
         ["failure", "failed at", "subject", "message"],
         [(r.failure_id, r.failed_at, r.subject, r.error_message) for r in shown.sample],
     )
-    for edit in shown.edits:
-        if edit.refused:
-            console.print(f"{edit.failure_id} is refused: {safe(edit.refused)}.", soft_wrap=True)
-            continue
-        print_table(
-            f"The edit, in {edit.failure_id}",
-            ["what", "before", "after"],
-            [(change.path, change.before, change.after) for change in edit.changes],
-            note="Secrets are masked here; the events keep theirs.",
-        )
+    _print_edits(shown.edits)
     for fact in _facts(shown):
         console.print(fact, soft_wrap=True)
+
+
+def _print_edits(edits: list[EditedSample]) -> None:
+    """The difference that an edit makes, once for events in which it is the same."""
+    alike: dict[tuple[str | None, tuple[Change, ...]], list[str]] = {}
+    for edit in edits:
+        alike.setdefault((edit.refused, tuple(edit.changes)), []).append(edit.failure_id)
+    for (refused, changes), ids in alike.items():
+        where = ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} of the others above"
+        if refused:
+            console.print(f"No edit is possible in {where}: {safe(refused)}.", soft_wrap=True)
+            continue
+        print_table(
+            f"The edit, in {where}",
+            ["what", "before", "after"],
+            changes,
+            note="Secrets are masked here; the events keep theirs.",
+        )
 
 
 def _facts(shown: Preview) -> list[str]:
@@ -75,10 +85,10 @@ def _facts(shown: Preview) -> list[str]:
 
 def print_report(report: RedriveReport) -> None:
     """How a batch stands after a run, and what to do next."""
-    held = report.outcomes.get("held", 0)
+    left = sum(report.outcomes.get(state, 0) for state in ("held", "cancelled"))
     if report.outcomes:
         print_table(
-            f"Redrove {report.planned - held:,} in {report.seconds:.1f} s",
+            f"Redrove {report.planned - left:,} of {report.planned:,} in {report.seconds:.1f} s",
             ["outcome", "redrives"],
             report.outcomes.items(),
         )

@@ -89,8 +89,7 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
             postgres_dsn=dsns["dlq"],
             lake_uri=str(home / "lake"),
             redrive_timeout_seconds=20,
-            redrive_per_second=200,
-            redrive_floor_per_second=200,
+            redrive_floor_per_second=50,
             redrive_delay_seconds=0,
         )
         await migrate_all(settings)

@@ -19,6 +19,8 @@ class Budget:
 
     async def turn(self, service: str, stop: asyncio.Event) -> bool:
         """Wait until a redrive to this service may go; False where `stop` came first."""
+        if stop.is_set():
+            return False
         now = asyncio.get_running_loop().time()
         start = max(self._next, self._next_of.get(service, 0.0), now)
         self._next = max(self._next, now) + self._interval

@@ -63,6 +63,7 @@ class _Group:
 
     redrives: list[Redrive]
     belief: Belief  # before this batch
+    turns: asyncio.Lock = field(default_factory=asyncio.Lock)  # so that groups take turns
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     why: str | None = None  # it was stopped
     is_hopeless: bool = False
@@ -235,7 +236,9 @@ class _Run:
         try:
             place = None
             if redrive.silent_seconds is None:
-                if not await self._budget.turn(redrive.service, group.stop):
+                async with group.turns:
+                    is_turn = await self._budget.turn(redrive.service, group.stop)
+                if not is_turn:
                     return await self._left(group, redrive)
                 event = await self._sender.event(redrive)
                 headers = self._sender.headers(redrive, event)

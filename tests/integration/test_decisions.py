@@ -132,6 +132,47 @@ def test_every_column_that_is_documented_can_be_asked_for(dlq: Run, settings: Se
         assert len(found) == count, selection
 
 
+def test_a_batch_is_planned_approved_and_run_by_commands(
+    dlq: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLQ_REDRIVE_APPROVAL_COUNT", "2")
+    monkeypatch.setenv("DLQ_REDRIVE_TIMEOUT_SECONDS", "0.2")
+    chosen = ("redrive", "--tenant", "tenant-1", "--limit", "3", "--reason", "fixed", "--by", "ana")
+    edit = ("--edit", '{"number": null, "email": "a@b.example"}')
+    dry = dlq(*chosen, *edit, "--dry-run").stdout
+    for part in (
+        "A redrive would publish 3 events",
+        "The edit, in ",
+        "Of the raw dead letters 3 are in the stream, 0 kept in Postgres, 0 gone.",
+        "Of 3, about 2 will succeed",
+        "At 10.0 a second publishing takes about 0 s",
+    ):
+        assert part in dry
+    assert "a@b.example" not in dry
+    assert query(settings, "SELECT count(*) AS n FROM redrive_batches") == [{"n": 0}]
+    waiting = dlq(*chosen)
+    assert "3 events wait for an approval:  dlq batches approve" in waiting.stdout
+    [batch] = as_json(dlq("batches", "--json"))["batches"]
+    assert (batch["state"], batch["planned"], batch["requested_by"]) == (
+        "awaiting_approval",
+        3,
+        "ana",
+    )
+    refused = dlq("batches", "resume", batch["id"][:8])
+    assert "is awaiting_approval, not paused" in refused.stderr
+    assert (
+        as_json(dlq("batches", "approve", batch["id"], "--later", "--json"))["state"] == "running"
+    )
+    assert as_json(dlq("batches", "cancel", batch["id"], "--json"))["state"] == "cancelled"
+    shown = dlq("batches", "show", batch["id"][:8]).stdout
+    assert "redrive.awaiting_approval" in shown
+    # Nobody may be redriven to: the subject is not on the allow-list.
+    report = as_json(dlq(*chosen, "--approve", "--json"))
+    assert (report["state"], report["outcomes"]) == ("aborted", {"refused": 1, "cancelled": 2})
+    assert dlq("batches", "show", "zzz").exit_code == 1
+    assert "No redrive was planned yet" not in dlq("batches").stdout
+
+
 def test_what_makes_no_sense_is_one_sentence_and_changes_nothing(
     dlq: Run, settings: Settings
 ) -> None:

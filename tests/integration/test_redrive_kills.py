@@ -99,12 +99,12 @@ def _all_resolved(settings: Settings) -> bool:
 async def test_a_process_that_is_killed_leaves_its_batch_to_the_next(
     settings: Settings, client: Client
 ) -> None:
-    slow = {"DLQ_REDRIVE_PER_SECOND": "10"}
+    slow = {"DLQ_REDRIVE_PER_SECOND": "3"}
     async with Service(settings, TimeoutError("slow")).running() as service:
         await fail(settings, client, service, COUNT)
         service.error = None
         process = start(settings, "redrive", "--type", "TimeoutError", **slow)
-        await seen(service, 5)
+        await seen(service, 3)
         process.kill()
         process.communicate()
         [batch] = list_batches(settings)
@@ -118,12 +118,12 @@ async def test_a_process_that_is_killed_leaves_its_batch_to_the_next(
 async def test_ctrl_c_pauses_a_batch_which_another_command_resumes(
     settings: Settings, client: Client
 ) -> None:
-    slow = {"DLQ_REDRIVE_PER_SECOND": "10"}
+    slow = {"DLQ_REDRIVE_PER_SECOND": "3"}
     async with Service(settings, TimeoutError("slow")).running() as service:
         await fail(settings, client, service, COUNT)
         service.error = None
         process = start(settings, "redrive", "--type", "TimeoutError", "--json", **slow)
-        await seen(service, 5)
+        await seen(service, 3)
         process.send_signal(signal.SIGINT)
         output, errors = await asyncio.to_thread(process.communicate, timeout=60)
         assert (process.returncode, errors) == (0, "")
