@@ -23,6 +23,7 @@ from pipelines.redrive_jobs import (
     plan_redrive,
     preview_redrive,
     run_redrive,
+    show_batch,
     transient_selection,
 )
 from pipelines.settings import Settings
@@ -103,12 +104,21 @@ def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool) -> N
                 )
             )
     except KeyboardInterrupt:
-        pause(settings, batch_id, by=by, reason="interrupted at the terminal")
-        report = RedriveReport(batch_id, 0, state="paused")
+        report = _interrupted(settings, batch_id, by)
     if is_json:
         print_json(report.as_dict())
     else:
         print_report(report)
+
+
+def _interrupted(settings: Settings, batch_id: str, by: str) -> RedriveReport:
+    """Leave nothing behind that a schedule would take up."""
+    batch, why = show_batch(settings, batch_id), "interrupted at the terminal"
+    if batch.state == "running":
+        batch = pause(settings, batch_id, by=by, reason=why)
+    elif batch.state == "planned":
+        batch = cancel(settings, batch_id, by=by, reason=why)
+    return RedriveReport(batch.id, batch.planned, state=batch.state)
 
 
 def _is_approved(settings: Settings, batch_id: str, count: int, by: str, is_json: bool) -> bool:

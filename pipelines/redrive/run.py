@@ -135,6 +135,7 @@ class _Run:
         self._outbox = Outbox(connection, batch)
         self._sender = Sender(settings, client, connection, batch)
         self._groups: list[_Group] = []
+        self._outcomes: Counter[str] = Counter()
         self._halted: str | None = None  # the state into which somebody brought the batch
 
     async def prepare(self) -> None:
@@ -160,7 +161,7 @@ class _Run:
 
         def tell() -> None:
             if progress is not None:
-                progress(self._outcomes(), planned)
+                progress(self._outcomes, planned)
 
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -172,10 +173,7 @@ class _Run:
         for group in self._groups:
             if group.why is not None:
                 stopped.setdefault(group.redrives[0].group_id, group.why)
-        return self._outcomes(), stopped
-
-    def _outcomes(self) -> Counter[str]:
-        return sum((group.outcomes for group in self._groups), Counter())
+        return self._outcomes, stopped
 
     def _belief(self, history: History, redrive: Redrive) -> Belief:
         cell = Cell(redrive.group_id, redrive.error_type, redrive.attempt)
@@ -186,10 +184,14 @@ class _Run:
     async def _ramp(self, group: _Group, tell: Callable[[], None]) -> None:
         async def one(redrive: Redrive) -> str:
             state = await self._one(group, redrive)
-            group.outcomes[state] += 1
+            count(state)
             self._judge(group)
             tell()
             return state
+
+        def count(state: str) -> None:
+            group.outcomes[state] += 1
+            self._outcomes[state] += 1
 
         rest = group.redrives
         for size in STAGES:
@@ -202,7 +204,7 @@ class _Run:
                 group.why = f"none of {results.total()} succeeded: {_listed(results)}"
                 group.stop.set()
         for redrive in rest:
-            group.outcomes[await self._left(group, redrive)] += 1
+            count(await self._left(group, redrive))
         tell()
 
     def _judge(self, group: _Group) -> None:

@@ -72,14 +72,20 @@ class Sender:
 
     async def event(self, redrive: Redrive) -> Event:
         """What is to be published; raises RefusedError or ExpiredError where nothing can be."""
-        message = await stored_dead_letter(
-            self._reader,
-            self._connection,
-            redrive.failure_id,
-            redrive.dlq_sequence,
-            redrive.dead_lettered_at,
-        )
-        event = await original_event(self._js, message)
+        try:
+            message = await stored_dead_letter(
+                self._reader,
+                self._connection,
+                redrive.failure_id,
+                redrive.dlq_sequence,
+                redrive.dead_lettered_at,
+            )
+            event = await original_event(self._js, message)
+        except nats.errors.TimeoutError as error:  # which is a TimeoutError, as silence is
+            raise ServerUnavailableError(
+                "NATS does not give the raw dead letters: the batch stays running, and the next run"
+                " takes it up."
+            ) from error
         if self._batch.patch:
             event = replace(event, body=patched(event.body, self._batch.patch))
         if self._batch.redirect_to:
