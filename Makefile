@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test explore soak test-spark lint bench bench-memory bench-peers bench-quality lock clean
+.PHONY: help setup demo up deploy test explore soak test-spark lint bench bench-memory bench-peers bench-quality screenshots lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -77,6 +77,9 @@ bench-peers: .venv-peers/.ready  ## the libraries that `make bench` compares wit
 	$$UV venv --quiet --allow-existing --python $(BIN)/python .venv-peers && \
 	$$UV pip sync --quiet --python .venv-peers/bin/python --require-hashes --only-binary :all: $<
 	@touch $@
+
+screenshots: setup  ## the pictures in docs/images, of a simulated month (needs chromium)
+	@$(BIN)/python docs/screenshots.py
 
 lock:  ## resolve the newest allowed versions into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \

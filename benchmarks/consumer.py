@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import nats
-from measure import Run, Stopwatch, interleaved, print_rates, print_ratios, rate, status
+from measure import Run, Stopwatch, cpu_each, interleaved, print_rates, print_ratios, rate, status
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 from servers import Platform, servers
@@ -57,6 +57,12 @@ def main() -> None:
             ("NATSConsumer ÷ bare nats-py, concurrent", rate(concurrent) / rate(plain), "≥ 0.8"),
             ("NATSConsumer ÷ bare nats-py, one at a time", rate(single) / rate(plain), "≥ 0.8"),
             ("… with 5 % dead-lettered ÷ bare nats-py", rate(failing) / rate(plain), "≥ 0.5"),
+            (
+                "CPU per event, bare nats-py ÷ NATSConsumer, concurrent",
+                cpu_each(plain) / cpu_each(concurrent),
+                "≥ 0.8",
+            ),
+            ("… one at a time", cpu_each(plain) / cpu_each(single), "≥ 0.8"),
         ]
     )
 

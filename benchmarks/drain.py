@@ -18,6 +18,7 @@ from letters import letters
 from measure import Run, Stopwatch, console, interleaved, print_rates, print_ratios, rate, status
 from nats.js.api import AckPolicy, ConsumerConfig
 from servers import Platform, fill, reset, servers
+from stages import print_stages
 
 from pipelines.drain.run import drain
 from pipelines.stores.lake import Lake
@@ -64,6 +65,7 @@ def main() -> None:
             },
             arguments.repetitions,
         )
+        print_stages(platform)
     print_rates("Rows into PostgreSQL, medians", runs)
     both, copy, lake, fetch, sinks, stream, insert = runs.values()
     print_ratios(

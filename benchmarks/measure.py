@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 console = Console(highlight=False, width=120)
+_PROCESSES = {"client": "client", "postgres": "PostgreSQL", "nats": "NATS"}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -80,10 +81,17 @@ def rate(runs: Sequence[Run]) -> float:
     return statistics.median(run.rate for run in runs)
 
 
+def cpu_each(runs: Sequence[Run], process: str = "client") -> float:
+    """The median CPU per row, µs."""
+    return statistics.median(run.cpu(process) for run in runs)
+
+
 def print_rates(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
     """Rates and CPU per row of every contestant."""
     table = Table("", "rows", "rows/s", "spread", title=title, title_justify="left", box=None)
-    for process in ("client", "PostgreSQL", "NATS"):
+    measured = {name for found in runs.values() for run in found for name in run.cpu_seconds}
+    processes = {key: name for key, name in _PROCESSES.items() if key in measured}
+    for process in processes.values():
         table.add_column(f"{process} CPU µs/row", justify="right")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -92,10 +100,7 @@ def print_rates(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
             table.add_row(name, "not installed")
             continue
         rates = [run.rate for run in found]
-        cpu = [
-            statistics.median(run.cpu(process) for run in found)
-            for process in ("client", "postgres", "nats")
-        ]
+        cpu = [cpu_each(found, process) for process in processes]
         table.add_row(
             name,
             f"{found[0].rows:,}",

@@ -4,9 +4,10 @@ from flows.build_marts import build_marts
 from flows.drain_dlq import drain_dlq
 from flows.maintain_lake import maintain_lake
 from flows.redrive import redrive_selected, redrive_transient
+from flows.report import report
 
 FLOWS = {
     flow.name: flow
-    for flow in (drain_dlq, build_marts, maintain_lake, redrive_transient, redrive_selected)
+    for flow in (drain_dlq, build_marts, maintain_lake, redrive_transient, redrive_selected, report)
 }
 """Every flow by its name."""

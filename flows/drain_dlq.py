@@ -18,14 +18,17 @@ async def drain_dlq() -> State:
     """
     progress = await progress_artifact("Draining the dead-letter stream")
     settings = load_settings()
-    bridged = await bridge_pending(settings)
+    bridged, untold = await bridge_pending(settings)
     report = await drain_log(settings, progress)
     await table("drain", [report.as_dict() | {"notes": " ".join(report.notes)}])
     message = f"Drained {report.drained:,} messages in {report.seconds:.1f} s"
-    if count := bridged["bridged"] + bridged["gone"]:
-        message += f", {count:,} of them from the server's advisories"
+    if count := bridged["bridged"] + bridged["gone"] + bridged["found"]:
+        message += f", {count:,} of them of consumers without our code"
     if report.quarantined:
         message += f", {report.quarantined:,} quarantined"
     if report.gaps:
         message += f"; {report.gaps} gap in the stream: {' '.join(report.notes)}"
+    if untold:
+        count = sum(each.at_least for each in untold)
+        message += f"; {count:,} more were given up that only their number is known of"
     return Completed(message=message, data=report.as_dict())

@@ -55,3 +55,7 @@ class RegroupError(DLQError):
 
 class SimulationError(DLQError):
     """A simulated history can not be written there, or makes no sense."""
+
+
+class ReportError(DLQError):
+    """The report was not written."""

@@ -13,10 +13,11 @@ import duckdb
 import nats.errors
 import polars as pl
 from nats.js.errors import Error as JetStreamError
-from psycopg.rows import dict_row
 
 from pipelines.analysis.marts import MARTS, SUMMARIES, build_marts
+from pipelines.analysis.sections import printable_frames
 from pipelines.analysis.spark import build_marts_on_spark
+from pipelines.analysis.unknowns import LOG_SQL
 from pipelines.analysis.views import view_statements
 from pipelines.deadletter.ids import is_uuid
 from pipelines.drain.compare import settled
@@ -34,8 +35,11 @@ from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_care import TableCare, care_for
-from pipelines.stores.lake_sql import base_views, connect, lock, mart_views, write_views_file
+from pipelines.stores.lake_sql import connect, local_views, lock, show_marts, write_views_file
 from pipelines.stores.mart_tables import replace_marts
+
+Frames = dict[str, pl.DataFrame]
+"""Marts by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,25 +146,25 @@ def build_all_marts(
     return MartsReport(rows, round(time.monotonic() - started, 3))
 
 
-def compute_mart(settings: Settings, name: str) -> pl.DataFrame:
-    """One mart as of now, from the lake, written nowhere."""
+def compute_marts(settings: Settings, names: Sequence[str], now: datetime) -> Frames:
+    """Some marts as of `now`, from the lake, written nowhere; texts are printable.
+
+    To them comes `log`, one row about what of the log the lake holds.
+    """
     with connect(Lake(settings.lake)) as connection:
-        table = build_marts(
-            connection, datetime.now(UTC), [name], redrive_cap=settings.redrive_cap
-        )[name]
-    return pl.DataFrame(table)
+        tables = build_marts(connection, now, names, redrive_cap=settings.redrive_cap)
+        tables["log"] = connection.sql(LOG_SQL).to_arrow_table()
+    return printable_frames({name: pl.DataFrame(table) for name, table in tables.items()})
 
 
 def write_views(settings: Settings) -> str | None:
-    """Write `views.sql` beside a local lake; returns its path."""
+    """Write `views.sql` beside a local lake; returns its path, None for an object store."""
     lake = Lake(settings.lake)
-    statements = [
-        *base_views(lake).values(),
-        *(f"{view.rstrip().rstrip(';')};" for view in view_statements(settings.redrive_cap)),
-        *mart_views(lake, list(MARTS)).values(),
-    ]
-    file = write_views_file(lake, statements)
-    return str(file) if file else None
+    if not lake.is_local:
+        return None
+    tables, marts = local_views(lake, list(MARTS))
+    views = [f"{view.rstrip().rstrip(';')};" for view in view_statements(settings.redrive_cap)]
+    return str(write_views_file(lake, [*tables, *views, *marts]))
 
 
 def query(settings: Settings, statement: str) -> pl.DataFrame:
@@ -171,11 +175,9 @@ def query(settings: Settings, statement: str) -> pl.DataFrame:
     lake = Lake(settings.lake)
     with connect(lake) as connection:
         try:
-            for view in [
-                *view_statements(settings.redrive_cap),
-                *mart_views(lake, list(MARTS)).values(),
-            ]:
+            for view in view_statements(settings.redrive_cap):
                 connection.execute(view)
+            show_marts(connection, lake, list(MARTS))
             lock(connection, lake)
             statements = connection.extract_statements(statement)
             allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
@@ -184,32 +186,6 @@ def query(settings: Settings, statement: str) -> pl.DataFrame:
             return pl.DataFrame(connection.sql(statement).to_arrow_table())
         except duckdb.Error as error:
             raise QueryError(f"DuckDB refused the statement: {error}") from error
-
-
-def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
-    """One row of failed_events, by the first digits of its id, or the latest of a group.
-
-    Raises QueryError where nothing, or more than one failure, matches.
-    """
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
-        cursor = connection.cursor(row_factory=dict_row)
-        found = cursor.execute(
-            "SELECT * FROM failed_events WHERE starts_with(id::text, lower(%s)) LIMIT 2", [prefix]
-        ).fetchall()
-        if not found:
-            found = cursor.execute(
-                "SELECT * FROM failed_events WHERE group_id = lower(%s)"
-                " ORDER BY (status IN ('pending', 'parked')) DESC, dlq_timestamp DESC LIMIT 1",
-                [prefix],
-            ).fetchall()
-    if not found:
-        raise QueryError(
-            f"Neither a failure nor a group is called {prefix!r}: `dlq groups` lists groups, and"
-            " `dlq drain` brings in what is new."
-        )
-    if len(found) > 1:
-        raise QueryError(f"Several failures begin with {prefix!r}: give more of the id.")
-    return found[0]
 
 
 def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:

@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from pipelines.deadletter.record import ErrorKey
 from pipelines.deadletter.redaction import Redactor
 from pipelines.deadletter.rules import Rules, read_rules
 from pipelines.deadletter.subjects import Subjects
@@ -20,6 +21,7 @@ from pipelines.errors import SettingsError
 from pipelines.jetstream.streams import StreamNames
 
 ENDPOINTS_FILE = "endpoints.json"
+_STORES = ("s3", "s3a", "gs", "az", "abfss")  # where two can not both put the same log entry
 
 
 class Settings(BaseSettings):
@@ -33,7 +35,9 @@ class Settings(BaseSettings):
     postgres_dsn: SecretStr = Field(
         SecretStr("postgresql://127.0.0.1:5432/dlq"), description="PostgreSQL connection string"
     )
-    lake_uri: str = Field("", description="folder of the Delta tables; default DLQ_HOME/lake")
+    lake_uri: str = Field(
+        "", description="folder or s3://… of the Delta tables; default DLQ_HOME/lake"
+    )
 
     subject_prefix: str = Field("sahool", pattern=r"^[A-Za-z0-9_-]{1,64}$")
     events_stream: str = "SAHOOL_EVENTS"
@@ -42,6 +46,10 @@ class Settings(BaseSettings):
     advisory_stream: str = "SAHOOL_ADVISORIES"
     bridge_services: dict[str, str] = Field(
         {}, description="services by consumer or stream/consumer, with wildcards"
+    )
+    bridge_headers: dict[ErrorKey, str] = Field(
+        {"error_type": "Error-Type", "error_message": "Error-Message", "service": "Error-Service"},
+        description="headers by which an event says how it failed",
     )
 
     drain_batch_messages: int = Field(5_000, ge=1, description="most messages in one commit")
@@ -85,6 +93,15 @@ class Settings(BaseSettings):
     alert_cooldown_seconds: float = Field(
         600, gt=0, description="between two alerts about one group of failures"
     )
+
+    @field_validator("lake_uri")
+    @classmethod
+    def _is_known_store(cls, uri: str) -> str:
+        scheme, separator, _ = uri.removeprefix("file://").partition("://")
+        if separator and scheme not in _STORES:
+            stores = ", ".join(f"{store}://" for store in _STORES)
+            raise ValueError(f"it is a folder or begins with {stores}, not with {scheme}://")
+        return uri.removeprefix("file://")
 
     @property
     def subjects(self) -> Subjects:
@@ -184,7 +201,8 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = "DLQ_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise SettingsError(f"{name} makes no sense: {first['msg']}.") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{name} makes no sense: {reason}.") from error
     except ValueError as error:
         raise SettingsError(f"A DLQ_* setting can not be read: {error}.") from error
 

@@ -23,6 +23,7 @@ VIEWS = (
     "failures",
     "case_log",
     "cases",
+    "groups",
     "redrives",
     "service_traffic",
 )

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
+from nats.js.api import ConsumerInfo
 
-from pipelines.deadletter.record import BRIDGED_REASONS
+from pipelines.deadletter.record import BRIDGED_REASONS, ErrorKey
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.events.failure import event_fields, parse_body
 from pipelines.jetstream.pull import Delivery
@@ -15,7 +17,7 @@ from pipelines.jetstream.stored import StoredMessage
 
 MAX_DELIVERIES, TERMINATED = BRIDGED_REASONS
 
-_MAX_DELIVER = "io.nats.jetstream.advisory.v1.max_deliver"
+_MAX_DELIVER: Final = "io.nats.jetstream.advisory.v1.max_deliver"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -30,7 +32,21 @@ class Advisory(msgspec.Struct, frozen=True):
     stream_seq: Annotated[int, msgspec.Meta(gt=0)]
     deliveries: Annotated[int, msgspec.Meta(gt=0)]  # 1 for an event that was terminated at once
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
-    reason: str = ""  # what the consumer said with +TERM
+    reason: str = ""  # what the consumer said with +TERM; or what else is to be said
+
+    @classmethod
+    def unsaid(cls, info: ConsumerInfo, sequence: int, now: datetime) -> "Advisory":
+        """The advisory that the server did not send, or sent when nobody listened."""
+        return cls(
+            type=_MAX_DELIVER,
+            stream=info.stream_name,
+            consumer=info.name,
+            stream_seq=sequence,
+            deliveries=info.config.max_deliver or 1,
+            timestamp=now,
+            # What follows DETAIL: has no part in the fingerprint.
+            reason="DETAIL: no advisory said so; the consumer's figures prove it.",
+        )
 
     @property
     def kind(self) -> str:
@@ -62,14 +78,20 @@ def service_of(advisory: Advisory, services: Mapping[str, str]) -> str:
 
 
 def dead_letter_of(
-    advisory: Advisory, event: StoredMessage | None, service: str
+    advisory: Advisory,
+    event: StoredMessage | None,
+    service: str,
+    error_headers: Mapping[ErrorKey, str] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], bytes, bool]:
     """Fields, body and whether it is JSON, as `publish_dead_letter` takes them.
+
+    `error_headers` names the headers of the event that may say what is known of the error, by the
+    keys that a reason in JSON may have.
 
     Without its event, which the stream no longer has, the advisory's own time takes the place of
     the event's, so that the failure's id is still the same each time.
     """
-    said = _said(advisory)
+    said = _said(advisory, _from_headers(event.headers if event else {}, error_headers))
     is_json, body = parse_body(event.data) if event else (True, None)
     delivery = Delivery(
         advisory.stream,
@@ -104,21 +126,33 @@ def dead_letter_of(
     return fields, event.data if event else b"null", is_json
 
 
-def _said(advisory: Advisory) -> dict[str, str]:
-    """The cause: what the consumer said, as text or as a JSON object of these keys."""
+def _said(advisory: Advisory, on_event: dict[str, str]) -> dict[str, str]:
+    """The cause: what the event's headers say, and above them what the consumer said with +TERM.
+
+    It said a text, or a JSON object of these keys.
+    """
     if advisory.kind == MAX_DELIVERIES:
+        gave_up = f"{advisory.consumer} gave up after {advisory.deliveries} deliveries."
         return {
             "error_type": "MaxDeliveriesExceeded",
-            "error_message": f"{advisory.consumer} gave up after {advisory.deliveries} deliveries.",
-        }
-    plain = {
+            "error_message": f"{gave_up} {advisory.reason}".rstrip(),
+        } | on_event
+    said = {
         "error_type": "MessageTerminated",
-        "error_message": clean_text(advisory.reason)
-        or f"{advisory.consumer} terminated it without a reason.",
-    }
+        "error_message": f"{advisory.consumer} terminated it without a reason.",
+    } | on_event
     is_json, value = parse_body(advisory.reason.encode())
-    if not is_json or not isinstance(value, dict):
-        return plain
-    keys = ("error_type", "error_message", "stack_trace", "service")
-    given = {key: clean_text(value[key]) for key in keys if isinstance(value.get(key), str)}
-    return plain | {key: text for key, text in given.items() if text}
+    if is_json and isinstance(value, dict):
+        return said | _texts({key: value.get(key) for key in get_args(ErrorKey)})
+    return said | _texts({"error_message": advisory.reason})
+
+
+def _from_headers(headers: Mapping[str, str], names: Mapping[ErrorKey, str]) -> dict[str, str]:
+    found = {name.lower(): value for name, value in headers.items()}
+    return _texts({key: found.get(name.lower()) for key, name in names.items()})
+
+
+def _texts(values: Mapping[ErrorKey, object]) -> dict[str, str]:
+    """What of this is text, cleaned, and not empty."""
+    texts = {key: clean_text(value) for key, value in values.items() if isinstance(value, str)}
+    return {key: text for key, text in texts.items() if text.strip()}

@@ -8,7 +8,7 @@ death in between, it is the same dead letter.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,8 +19,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 
 from pipelines.bridge.advisory import Advisory, dead_letter_of, read_advisory, service_of
+from pipelines.bridge.sample import Untold, sample
 from pipelines.deadletter.subjects import matches
-from pipelines.errors import ServerUnavailableError, StreamError
+from pipelines.errors import DLQError, ServerUnavailableError, StreamError
 from pipelines.events.intake import Intake
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
@@ -28,7 +29,7 @@ from pipelines.events.outbox import (
     publish_until_acknowledged,
 )
 from pipelines.events.service import Service
-from pipelines.jetstream.pull import Delivery
+from pipelines.jetstream.pull import Delivery, PullStalledError
 from pipelines.jetstream.stored import StoredMessage, stored_message
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_log_stream
 from pipelines.settings import Settings
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _NO_STREAM = 10059  # the server's code for "stream not found"
 _POLL_SECONDS = 0.2
+_SAMPLE_SECONDS = 60
 
 OnLetter = Callable[[Advisory, dict[str, Any]], object]
 """Called with each advisory that became a dead letter, and the dead letter's fields."""
@@ -73,7 +75,7 @@ class Bridge(Service):
 
     @property
     def counts(self) -> Counter[str]:
-        """Advisories by what became of them: bridged, gone, skipped."""
+        """What became of advisories: bridged, gone, skipped; and found: what no advisory said."""
         return self._advisories.counts if self._advisories else Counter()
 
     async def open(self) -> None:
@@ -105,6 +107,28 @@ class Bridge(Service):
             await self.close()
             raise StreamError(f"The stream of advisories can not be used: {error}.") from error
         self._intakes.append(self._advisories)
+
+    async def sample(self) -> list[Untold]:
+        """Look for events that were given up without an advisory that we have; see `sample`.
+
+        What the server has yet to notice, it is made to notice. What else can be proven becomes a
+        dead letter, the rest is returned.
+        """
+        assert self._advisories is not None
+        assert self._connection is not None
+        try:
+            return await self._advisories.sample(self._connection)
+        except (*PUBLISH_ERRORS, PullStalledError, DLQError) as error:
+            logger.warning("What no advisory said could not be looked for: %s", error)
+            return []
+
+    def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
+        return (self._sample_for_ever(),)
+
+    async def _sample_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_SAMPLE_SECONDS)
+            await self.sample()
 
     async def catch_up(self) -> None:
         """Wait until every advisory that the stream has is dealt with; the bridge must run."""
@@ -168,7 +192,7 @@ class _Advisories(Intake):
         event = await self._event(advisory)
         if self._is_own(advisory, event):
             self.counts["skipped"] += 1
-        elif not await self._publish(advisory, event):
+        elif not await self._publish(advisory, event, "bridged" if event else "gone"):
             await self._give_back(msg)
             return
         self._acknowledge(msg)
@@ -190,10 +214,18 @@ class _Advisories(Intake):
             and any(matches(own, event.subject) for own in (*subjects.log, subjects.totals))
         )
 
-    async def _publish(self, advisory: Advisory, event: StoredMessage | None) -> bool:
+    async def sample(self, client: Client) -> list[Untold]:
+        """See `Bridge.sample`."""
+        publish = partial(self._publish, counted_as="found")
+        return await sample(client, self._settings, self._stream, self._own_streams, publish)
+
+    async def _publish(
+        self, advisory: Advisory, event: StoredMessage | None, counted_as: str
+    ) -> bool:
         """Publish until the server has the dead letter; False where the bridge closes before."""
         service = service_of(advisory, self._settings.bridge_services)
-        fields, body, is_json = dead_letter_of(advisory, event, service)
+        headers = self._settings.bridge_headers
+        fields, body, is_json = dead_letter_of(advisory, event, service, headers)
         is_out = await publish_until_acknowledged(
             partial(
                 publish_dead_letter,
@@ -208,7 +240,7 @@ class _Advisories(Intake):
             give_up=self._closing,
         )
         if is_out:
-            self.counts["bridged" if event else "gone"] += 1
+            self.counts[counted_as] += 1
             if self._on_letter is not None:
                 self._on_letter(advisory, fields)
         return is_out
@@ -226,8 +258,9 @@ async def bridging(settings: Settings) -> AsyncIterator[Bridge]:
         await bridge.close()
 
 
-async def bridge_pending(settings: Settings) -> Counter[str]:
-    """Bring in every advisory that is there now; what became of them, by kind."""
+async def bridge_pending(settings: Settings) -> tuple[Counter[str], list[Untold]]:
+    """Bring in what consumers gave up until now: what became of it, by kind; what else they did."""
     async with bridging(settings) as bridge:
+        untold = await bridge.sample()
         await bridge.catch_up()
-    return bridge.counts
+    return bridge.counts, untold

@@ -17,6 +17,7 @@ VERBS = {
     "drain": "bring what failed into the lake and Postgres",
     "marts": "compute the tables that explain the failures",
     "groups": "failures alike, with their state and what to do",
+    "report": "how things stand, as a page with charts, Markdown or JSON",
     "show": "one failure or one group, with its trace and history",
     "redrive": "publish failures again to the consumer that failed (retry, replay)",
     "batches": "redrives that were planned: list, show, pause, resume, cancel, approve",

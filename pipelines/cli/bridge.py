@@ -11,6 +11,7 @@ import click
 
 from pipelines.bridge.advisory import Advisory
 from pipelines.bridge.run import Bridge, bridge_pending
+from pipelines.bridge.sample import Untold
 from pipelines.cli.output import PlainHandler, console, errors, print_json, safe
 from pipelines.cli.verb import verb
 from pipelines.settings import Settings
@@ -25,18 +26,29 @@ def command(settings: Settings, is_json: bool, is_once: bool) -> None:
     advisory becomes a dead letter with the event that it is about. The flow drain-dlq does it too.
     """
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
-    counts = asyncio.run(bridge_pending(settings) if is_once else _run(settings, is_json))
-    facts = {name: counts[name] for name in ("bridged", "gone", "skipped")}
+    counts, untold = asyncio.run(bridge_pending(settings) if is_once else _run(settings, is_json))
+    facts: dict[str, Any] = {name: counts[name] for name in ("bridged", "gone", "skipped", "found")}
+    facts["untold"] = [each._asdict() for each in untold]
     if is_json:
         print_json({"kind": "end", **facts} if not is_once else facts)
         return
     console.print(
-        f"Dead letters from advisories: {facts['bridged']:,}, and {facts['gone']:,} whose event was"
-        f" gone; {facts['skipped']:,} advisories left out."
+        f"Brought in by advisories: {facts['bridged']:,}, and {facts['gone']:,} whose event was"
+        f" gone; without one: {facts['found']:,}. Advisories left out: {facts['skipped']:,}."
     )
+    if is_once:
+        _print_untold(untold)
 
 
-async def _run(settings: Settings, is_json: bool) -> Counter[str]:
+def _print_untold(untold: list[Untold]) -> None:
+    for each in untold:
+        console.print(
+            f"{safe(each.consumer)} on {safe(each.stream)} gave up at least {each.at_least:,} more:"
+            " its figures tell how many, not which."
+        )
+
+
+async def _run(settings: Settings, is_json: bool) -> tuple[Counter[str], list[Untold]]:
     stop = asyncio.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
@@ -67,6 +79,9 @@ async def _run(settings: Settings, is_json: bool) -> Counter[str]:
     if not is_json:
         errors.print("[dim]Waiting for advisories. Ctrl-C ends it.[/dim]")
     bridge.start_in_background()
+    untold = await bridge.sample()
+    if not is_json:
+        _print_untold(untold)
     await stop.wait()
     await bridge.close()
-    return bridge.counts
+    return bridge.counts, untold

@@ -1,50 +1,78 @@
 """`dlq groups`."""
 
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
 import click
 
-from pipelines.cli.output import console, print_json, print_table
+from pipelines.analysis.advice import by_urgency, chance_in_words, next_command
+from pipelines.analysis.report import seconds_as_text
+from pipelines.analysis.trends import Trend
+from pipelines.cli.output import console, print_json, print_line, safe
 from pipelines.cli.verb import verb
-from pipelines.jobs import compute_mart
+from pipelines.lookup import failure_groups
 from pipelines.settings import Settings
+
+STATES = {
+    "escalating": "bold red",
+    "regressed": "bold yellow",
+    "new": "bold blue",
+    "ongoing": "bold",
+    "resolved": "green",
+}
 
 
 @verb
-@click.option("--state", type=click.Choice(["new", "ongoing", "regressed", "resolved"]))
+@click.option("--state", type=click.Choice(list(STATES)))
 @click.option("--service", help="only groups of this service")
 @click.option("--limit", default=20, show_default=True, help="most groups to print")
 def command(
     settings: Settings, is_json: bool, state: str | None, service: str | None, limit: int
 ) -> None:
-    """Failures alike, the largest first: what, since when, in which state, who is hit."""
-    frame = compute_mart(settings, "failure_groups")
+    """Failures alike, the most urgent first: what, since when, in which state, who is hit."""
+    now = datetime.now(UTC)
+    frame, trends = failure_groups(settings, now)
     groups = [
         row
-        for row in frame.to_dicts()
+        for row in by_urgency(frame).to_dicts()
         if (state is None or row["state"] == state)
         and (service is None or service in (row["services"] or "").split(", "))
     ]
     if is_json:
-        print_json({"groups": groups})
+        known = [(row, trends.get(row["group_id"])) for row in groups]
+        print_json({"groups": [as_json(row, trend) for row, trend in known]})
         return
     if not groups:
         console.print("No failures there. `dlq drain` brings in what is new.")
         return
-    print_table(
-        f"{len(groups)} failure groups",
-        ["group", "state", "failures", "open", "tenants", "redriven", "last seen", "what"],
-        [
-            (
-                row["group_id"],
-                row["state"],
-                row["failure_count"],
-                row["open_count"],
-                row["tenant_count"],
-                f"{row['redrive_succeeded_count']}/{row['redrive_count']}",
-                row["last_seen_at"],
-                f"{row['error_class']}: {row['template']}".removesuffix(": "),
-            )
-            for row in groups[:limit]
-        ],
-        note="dlq show GROUP says more; dlq redrive --group GROUP --dry-run shows what a redrive"
-        " would do.",
-    )
+    open_count = sum(row["open_count"] > 0 for row in groups)
+    console.print(f"[bold]{len(groups)} failure groups[/bold], {open_count} with open failures\n")
+    print_groups(groups[:limit], trends, now)
+    if len(groups) > limit:
+        console.print(f"[dim]{len(groups) - limit:,} more: --limit[/dim]")
+    console.print("[dim]Bars: 7 days in steps of 6 hours. More of one: dlq show GROUP[/dim]")
+
+
+def as_json(group: Mapping[str, Any], trend: Trend | None) -> dict[str, Any]:
+    """A group with what the terminal shows besides: trend and next command."""
+    counts = list(trend.counts) if trend else []
+    return {**group, "trend": counts, "next": next_command(group)}
+
+
+def print_groups(
+    groups: Iterable[Mapping[str, Any]], trends: Mapping[str, Trend], now: datetime
+) -> None:
+    """Three lines for each, which fit on a terminal of 80 columns."""
+    for row in groups:
+        ago = seconds_as_text(max((now - row["last_seen_at"]).total_seconds(), 0))
+        style, what = STATES[row["state"]], f"{row['error_class']}: {row['template']}"
+        print_line(f"[{style}]{row['state']}[/]  {safe(what.removesuffix(': '))}")
+        print_line(
+            f"  [cyan]{row['group_id']}[/cyan]  {row['open_count']:,} open of"
+            f" {row['failure_count']:,} · {row['tenant_count']:,} tenants ·"
+            f" {safe(row['services'])} · {ago} ago"
+        )
+        trend = trends.get(row["group_id"], "none in 7 days")
+        print_line(f"  [blue]{trend!s:<28}[/blue]  redrive {chance_in_words(row)}")
+        console.print()

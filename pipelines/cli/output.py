@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -14,16 +13,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pipelines.deadletter.sanitize import UNPRINTABLE, printable
+
 console = Console(highlight=False, emoji=False)
 errors = Console(stderr=True, highlight=False, emoji=False)
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def print_json(value: Any) -> None:
     """One JSON object on standard output."""
     text = json.dumps(value, default=_as_json, ensure_ascii=False)
-    print(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def _as_json(value: object) -> int | float | str:
@@ -34,7 +33,12 @@ def _as_json(value: object) -> int | float | str:
 
 def safe(text: object) -> str:
     """A value from a message, without control characters and markup."""
-    return escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)))
+    return escape(printable(str(text)))
+
+
+def print_line(markup: str) -> None:
+    """One line, cut at the terminal's edge."""
+    console.print(markup, no_wrap=True, overflow="ellipsis")
 
 
 def print_table(

@@ -1,45 +1,141 @@
 """`dlq show`."""
 
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
 import click
 
+from pipelines.analysis.advice import UNLIKELY, chance_in_words, next_command
+from pipelines.analysis.report import seconds_as_text
+from pipelines.analysis.trends import Trend
+from pipelines.cli.groups import STATES, as_json
 from pipelines.cli.output import cell, console, print_json, print_table, safe
 from pipelines.cli.verb import verb
-from pipelines.jobs import case_history, find_failure
+from pipelines.deadletter.traces import is_our_frame
+from pipelines.jobs import case_history
+from pipelines.lookup import find_failure, find_group
 from pipelines.settings import Settings
 
 
 @verb
 @click.argument("id_", metavar="ID")
 def command(settings: Settings, is_json: bool, id_: str) -> None:
-    """Show one failure by its id (or its first digits), or the latest of a group by the group's.
+    """Show a failure by its id (or its first digits), or a group and its latest failure.
 
-    What failed, why, with the trace, what has happened to it since, and what to do next.
+    What failed, since when, how it stands, the trace with our own frames in bold, what has happened
+    to it since, how likely a redrive works, and what to run next. Reads the lake.
     """
-    failure = find_failure(settings, id_)
-    history = case_history(settings, str(failure["id"]))
+    now = datetime.now(UTC)
+    found = find_group(settings, id_, now)
+    failure = find_failure(settings, found[0]["sample_failure_id"] if found else id_)
+    history = case_history(settings, failure["failure_id"])
     if is_json:
-        print_json({"failure": failure, "history": history})
+        told = {"group": as_json(*found)} if found else {}
+        print_json(told | {"failure": failure, "history": history})
         return
-    console.print(f"[bold]{safe(failure['error_type'])}[/bold]: {safe(failure['error_message'])}")
-    console.print()
-    for name in _FACTS:
-        if failure[name] is not None:
-            console.print(f"  [cyan]{name:<18}[/cyan] {cell(failure[name])}", soft_wrap=True)
-    console.print(f"  [cyan]{'original_data':<18}[/cyan] {safe(failure['original_data'])}")
-    if failure["stack_trace"]:
-        console.print()
-        console.print(safe(failure["stack_trace"].rstrip()).replace("\ufffd", "\n"), soft_wrap=True)
-    console.print()
+    if found:
+        _print_group(*found, now)
+    _print_failure(failure, is_alone=not found)
     if history:
         print_table("History", ["at", "what", "by", "reason"], history)
+    _print_next(failure, found[0] if found else None)
+
+
+def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -> None:
+    ago = seconds_as_text(max((now - group["last_seen_at"]).total_seconds(), 0))
+    what = f"{group['error_class']}: {group['template']}".removesuffix(": ")
+    state = group["state"]
+    _head(f"[{STATES[state]}]{state}[/]  [bold]{safe(what)}[/bold]")
+    by_hour = f"{group['failure_count_1h']:,} in the last hour"
+    closed = f"{group['resolved_count']:,} resolved, {group['discarded_count']:,} discarded"
+    parked = f", of which {group['parked_count']:,} parked" if group["parked_count"] else ""
+    _facts(
+        {
+            "group": group["group_id"],
+            "failures": f"{group['failure_count']:,} since {_at(group['first_seen_at'])}",
+            "last": f"{ago} ago; {by_hour}, {group['failure_count_24h']:,} in 24 hours",
+            "7 days": str(trend) if trend else "none",
+            "open": f"{group['open_count']:,}{parked}",
+            "closed": closed,
+            "tenants": f"{group['tenant_count']:,}",
+            "services": group["services"],
+            "consumers": group["consumers"],
+            "our frames": group["frames"],
+            "a redrive works": chance_in_words(group),
+        }
+    )
+    console.print("\n[bold]Its latest failure[/bold]\n")
+
+
+def _print_failure(failure: Mapping[str, Any], *, is_alone: bool) -> None:
+    message = f"[bold]{safe(failure['error_type'])}[/bold]: {safe(failure['error_message'])}"
+    _head(message) if is_alone else console.print(f"  {message}\n", soft_wrap=True)
+    _facts({name: failure[name] for name in _FACTS if is_alone or name != "group_id"})
+    _facts({"original_data": _compact(failure["original_data"])})
+    if failure["stack_trace"]:
+        console.print()
+        _print_trace(failure["stack_trace"].rstrip())
+    console.print()
+
+
+def _print_trace(trace: str) -> None:
+    """Our own frames stand out; a frame's line of code goes with it."""
+    style = ""
+    for line in trace.splitlines():
+        is_ours = is_our_frame(line)
+        if is_ours is not None:
+            style = "bold" if is_ours else "dim"
+        elif not line.startswith("    "):
+            style = ""
+        text = safe(line)
+        console.print(f"[{style}]{text}[/]" if style else text, soft_wrap=True)
+
+
+def _print_next(failure: Mapping[str, Any], group: Mapping[str, Any] | None) -> None:
+    commands: list[tuple[str, str]] = []
+    if group and (command := next_command(group)) and "redrive" in command:
+        is_unlikely = group["redrive_chance"] < UNLIKELY
+        first = "; mend the cause first" if is_unlikely else ""
+        commands.append((command, f"what a redrive would publish{first}"))
+        commands.append((command.removesuffix(" --dry-run"), "redrive it: 1, then 10, then all"))
     if failure["status"] in ("pending", "parked"):
-        console.print(f"Redrive it:  dlq redrive {failure['id']}", soft_wrap=True)
-        console.print(f"The whole group:  dlq redrive --group {failure['group_id']} --dry-run")
+        commands.append((f"dlq redrive {failure['failure_id']}", "redrive this one"))
+    if not group:
+        commands.append((f"dlq show {failure['group_id']}", "how its group stands"))
+    if failure["status"] == "superseded":
+        commands.append((f"dlq show {failure['root_failure_id']}", "the case it belongs to"))
+    console.print("[bold]Next[/bold]")
+    for command, why in commands:
+        console.print(f"  [cyan]{command}[/cyan]\n      {why}", soft_wrap=True)
 
 
-_FACTS = (
-    "id", "group_id", "status", "consumer_service", "consumer_name", "handler", "event_type",
-    "original_subject", "event_id", "source_service", "tenant_id", "field_id", "farmer_id",
-    "dlq_reason", "retry_count", "redrive_count", "first_attempt_at", "dlq_timestamp",
-    "resolved_at", "resolution_cause", "resolution_notes", "parse_error",
+def _head(text: str) -> None:
+    console.print(text, soft_wrap=True)
+    console.print()
+
+
+def _facts(facts: Mapping[str, Any]) -> None:
+    for name, value in facts.items():
+        if value not in (None, ""):
+            console.print(f"  [cyan]{name:<18}[/cyan] {cell(value)}", soft_wrap=True)
+
+
+def _at(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _compact(text: str) -> str:
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False)
+    except ValueError:
+        return text
+
+
+_FACTS: Sequence[str] = (
+    "failure_id", "group_id", "status", "service", "consumer_name", "consumer_version", "handler",
+    "event_type", "original_subject", "event_id", "source_service", "tenant_id", "field_id",
+    "farmer_id", "dlq_reason", "retry_count", "redrive_count", "first_attempt_at", "dlq_timestamp",
+    "closed_at", "cause", "parse_error",
 )  # fmt: skip

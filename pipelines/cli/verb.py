@@ -15,7 +15,7 @@ _FLAGS = (
     click.option("--json", "is_json", is_flag=True, help="print one JSON object"),
     click.option("--nats-url", help="server addresses, comma-separated [DLQ_NATS_URL]"),
     click.option("--postgres-dsn", help="connection string [DLQ_POSTGRES_DSN]"),
-    click.option("--lake-uri", help="folder of the lake [DLQ_LAKE_URI]"),
+    click.option("--lake-uri", help="folder or s3://… of the lake [DLQ_LAKE_URI]"),
     click.option(
         "--home", type=click.Path(path_type=Path), help="folder of the embedded data [DLQ_HOME]"
     ),

@@ -5,6 +5,7 @@ in this order, plus what the batch steps add (`FINGERPRINT_COLUMNS`).
 """
 
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
@@ -90,6 +91,9 @@ class DeadLetter(msgspec.Struct, kw_only=True, gc=False):
     clamped: str | None = None  # comma-separated names of the columns that do not say what was sent
     traceparent: str | None = None
 
+
+ErrorKey = Literal["error_type", "error_message", "stack_trace", "service"]
+"""What a consumer without our code may say of an error, to the bridge."""
 
 BRIDGED_REASONS = ("max_deliveries", "terminated")
 """`dlq_reason` of failures that the server told of, and the consumer has no code of ours."""

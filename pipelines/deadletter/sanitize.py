@@ -24,6 +24,17 @@ SUSPICIOUS = re.compile(
 _INT64 = range(-(2**63), 2**63)
 
 
+STEERING = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+"""Characters that steer a terminal or turn a line round, for Python and Polars alike."""
+
+UNPRINTABLE = re.compile(f"{STEERING[:-1]}\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` for a person's eyes: what steers the terminal or reverses it is U+FFFD."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def clean_text(text: str) -> str:
     """`text` without NUL and lone surrogates."""
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -39,9 +39,19 @@ class Subjects:
         return f"{self.prefix}.totals.>"
 
     @property
-    def events(self) -> tuple[str, str]:
+    def events(self) -> tuple[str, ...]:
         """What services publish and consume, by default."""
         return (f"{self.prefix}.analysis.>", f"{self.prefix}.actions.>")
+
+    def events_with(self, subject: str) -> tuple[str, ...]:
+        """`events`, and those like `subject` where it may be an event: `sahool.tasks.>`."""
+        first, _, rest = subject.partition(".")
+        domain, _, is_deeper = rest.partition(".")
+        all_like_it = f"{first}.{domain}.>"
+        if first != self.prefix or not domain or all_like_it in (*self.log, self.totals):
+            return self.events
+        like = all_like_it if is_deeper else subject
+        return self.events if like in self.events else (*self.events, like)
 
     def dead_letter(self, event_type: str) -> str:
         """Where a failure of this event type goes."""

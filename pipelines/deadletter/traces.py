@@ -10,7 +10,15 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["FRAME_COUNT", "OUTLINE", "FrameRules", "Trace", "read_outline", "read_trace"]
+__all__ = [
+    "FRAME_COUNT",
+    "OUTLINE",
+    "FrameRules",
+    "Trace",
+    "is_our_frame",
+    "read_outline",
+    "read_trace",
+]
 
 FRAME_COUNT = 5
 """Frames nearest the raise that tell one failure from another."""
@@ -91,6 +99,15 @@ class _Link(NamedTuple):
 def read_trace(stack_trace: str) -> Trace:
     """Chain and frames of one trace."""
     return read_outline(_OUTLINE.findall(stack_trace))
+
+
+def is_our_frame(line: str) -> bool | None:
+    """Whether a line of a trace is a frame of our own code; None where it is no frame."""
+    bare = line.strip(" \t\r|+")
+    if found := _PYTHON_FRAME.match(bare):
+        return not _LIBRARY_PATH.search(found[1])
+    frame = _call_frame(bare) if bare.startswith("at ") else None
+    return frame.is_ours if frame else None
 
 
 def read_outline(lines: Sequence[str], rules: FrameRules | None = None) -> Trace:

@@ -18,7 +18,7 @@ from typing import Any
 import nats
 import polars as pl
 
-from pipelines.analysis.report import NEEDED_MARTS, Section, as_json, as_markdown, sections
+from pipelines.analysis.report import Section, as_json, as_markdown
 from pipelines.demo.checks import Check, check_all
 from pipelines.demo.fleet import fleet
 from pipelines.demo.services import SERVICES
@@ -28,6 +28,7 @@ from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
 from pipelines.errors import DLQError
 from pipelines.jetstream.reader import log_state
 from pipelines.jobs import migrate_all, query
+from pipelines.reporting import make_report
 from pipelines.settings import Settings, environment_of, load_settings
 from pipelines.sqlfiles import sql_folder
 from pipelines.stores.database import database
@@ -118,19 +119,20 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
             await chapters.play("build-marts", "last build-marts")
         say("Checking that nothing was lost or doubled")
         checks = await _checks(settings, published)
-        marts = {name: Lake(settings.lake).read(f"marts/{name}") for name in NEEDED_MARTS}
-        parts = sections(marts)
-        report = home / "report.md"
-        report.write_text(as_markdown(parts, datetime.now(UTC)), encoding="utf-8")
+        report = make_report(settings, datetime.now(UTC))
+        page = home / "report.html"
+        report.write_page(page)
+        text = as_markdown(report.sections, report.now)
+        page.with_suffix(".md").write_text(text, encoding="utf-8")
         return Story(
             seconds=round(time.monotonic() - started, 1),
             published=len(published),
             flows=chapters.messages,
-            sections=parts,
+            sections=report.sections,
             checks=checks,
             places={
                 "lake": settings.lake,
-                "report": str(report),
+                "report": str(page),
                 "SQL of the analyses": str(sql_folder()),
                 "tables for a DuckDB shell": f"{settings.lake}/views.sql",
             },

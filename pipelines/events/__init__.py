@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipelines.events.consumer import NATSConsumer, start_consumer
     from pipelines.events.dlq_event import DLQEvent
     from pipelines.events.failed_event import FailedEvent
+    from pipelines.events.metrics import consumer_metrics
     from pipelines.events.models import (
         CREATE_TABLE_SQL,
         FailedEventModel,
@@ -42,6 +43,7 @@ else:
             "dlq_event": ["DLQEvent"],
             "monitor": ["DLQConsumer", "default_dlq_handler", "start_dlq_consumer"],
             "failed_event": ["FailedEvent"],
+            "metrics": ["consumer_metrics"],
             "models": [
                 "CREATE_TABLE_SQL",
                 "FailedEventModel",
@@ -65,6 +67,7 @@ NATS_CONSUMER_AVAILABLE = is_installed("nats", "pydantic")
 NATS_PUBLISHER_AVAILABLE = NATS_CONSUMER_AVAILABLE
 DLQ_CONSUMER_AVAILABLE = NATS_CONSUMER_AVAILABLE
 DLQ_MODELS_AVAILABLE = is_installed("sqlalchemy")
+METRICS_AVAILABLE = is_installed("prometheus_client")
 
 # As older services know them.
 NATS_AVAILABLE = NATS_PUBLISHER_AVAILABLE
@@ -77,6 +80,7 @@ __all__ = [
     "DLQ_AVAILABLE",
     "DLQ_CONSUMER_AVAILABLE",
     "DLQ_MODELS_AVAILABLE",
+    "METRICS_AVAILABLE",
     "NATS_AVAILABLE",
     "NATS_CONSUMER_AVAILABLE",
     "NATS_PUBLISHER_AVAILABLE",
@@ -96,6 +100,7 @@ __all__ = [
     "ProcessingResult",
     "Retry",
     "RetryPolicy",
+    "consumer_metrics",
     "default_dlq_handler",
     "failures_by_error_type",
     "failures_by_service",

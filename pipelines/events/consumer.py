@@ -22,6 +22,7 @@ from pipelines.events.service import Service
 from pipelines.events.subscription import Handler, Subscription, Tell
 from pipelines.events.totals import publish_total, publish_totals
 from pipelines.jetstream.streams import StreamNames, ensure_streams, find_stream
+from pipelines.lazy import is_installed
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,10 @@ class NATSConsumer(Service):
         await subscription.prepare()
         self._subscriptions.append(subscription)
         self._intakes.append(subscription)
+        if is_installed("prometheus_client"):
+            from pipelines.events.metrics import consumer_metrics
+
+            consumer_metrics.watch(config.name, subscription)
 
     def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
         return (publish_totals(self.config, self._subscriptions), self._watch())
@@ -140,12 +145,14 @@ class NATSConsumer(Service):
 async def start_consumer(
     handler: Handler,
     config: NATSConsumerConfig | None = None,
+    *,
+    on_trouble: Tell | None = None,
 ) -> NATSConsumer:
     """A consumer that already runs in the background; stop it with `close`.
 
     Raises ConnectionError where no server answers.
     """
-    consumer = NATSConsumer(config)
+    consumer = NATSConsumer(config, on_trouble)
     if not await consumer.connect():
         raise ConnectionError(f"No NATS server answers at {', '.join(consumer.config.servers)}.")
     await consumer.subscribe(handler)

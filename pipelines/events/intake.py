@@ -75,6 +75,8 @@ class Intake:
         self._has_room = asyncio.Event()
         self._done: list[Msg] = []  # to be acknowledged
         self._has_done = asyncio.Event()
+        self._left: list[Msg] = []  # to be given back once nothing more is pulled
+        self._is_pulling = False
         self._seconds_each = 0.0  # that the latest messages took, on average
         self._log_is_writable = asyncio.Event()  # nothing is taken or started while it is not set
         self._log_is_writable.set()
@@ -97,6 +99,7 @@ class Intake:
     async def run(self) -> None:
         """Work until closing, then finish what is in hand, or give it back."""
         self.stopped.clear()
+        self._is_pulling = True
         pull = asyncio.create_task(self._pull_for_ever())
         beat = asyncio.create_task(self._keep_in_progress())
         acks = asyncio.create_task(self._acknowledge_for_ever())
@@ -106,6 +109,7 @@ class Intake:
             if pull.done():
                 pull.result()  # it only ends by an error
             await _cancel(pull)
+            await self._give_back_left()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._shutdown_seconds):
                     while self._running:
@@ -115,8 +119,8 @@ class Intake:
             waiting, self._waiting = self._waiting, {}
             await _cancel(pull, beat, acks, stop, *(each.task for each in self._running.values()))
             not_begun, self._running = self._running, {}
-            for msg in [each[0] for each in (*waiting.values(), *not_begun.values())]:
-                await self._give_back(msg)
+            self._left += [each[0] for each in (*waiting.values(), *not_begun.values())]
+            await self._give_back_left()
             await self._send_acknowledgements()
             self.stopped.set()
 
@@ -258,9 +262,22 @@ class Intake:
             logger.info("%s: messages will be delivered again (%s)", self.durable, error)
 
     async def _give_back(self, msg: Msg, delay_seconds: float = 0) -> None:
-        """Let the server deliver the message again soon; after ack_wait it does so by itself."""
+        """Let the server deliver the message again soon; after ack_wait it does so by itself.
+
+        When closing, not before the last pull request has ended: to that it would come at once, in
+        vain, and one delivery more would be counted.
+        """
+        if self._closing.is_set() and self._is_pulling and not delay_seconds:
+            self._left.append(msg)
+            return
         with contextlib.suppress(nats.errors.Error, OSError):
             await self._answer(msg, nak(delay_seconds))
+
+    async def _give_back_left(self) -> None:
+        self._is_pulling = False
+        left, self._left = self._left, []
+        for msg in left:
+            await self._give_back(msg)
 
     async def _answer(self, msg: Msg, answer: bytes) -> None:
         # Not by msg.ack(): the message may have come over a connection that has ended since.

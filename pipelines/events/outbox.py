@@ -15,6 +15,7 @@ from nats.js.errors import APIError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
 from pipelines.deadletter.envelope import encode_dead_letter, encode_pointer
+from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,11 @@ async def publish_dead_letter(
     """Publish one dead letter and wait for the server's acknowledgement.
 
     A body that is too large for one message once wrapped goes to an object store, and the dead
-    letter carries a pointer. Raises one of PUBLISH_ERRORS; publishing again is harmless.
+    letter carries a pointer. The event's trace goes on with it. Raises one of PUBLISH_ERRORS;
+    publishing again is harmless.
     """
     js = connection.jetstream()
-    headers = {"Nats-Msg-Id": fields["failure_id"]}
+    headers = trace_context(fields["original_headers"]) | {"Nats-Msg-Id": fields["failure_id"]}
     async with aclosing(_forms(connection, fields, body, is_json)) as forms:
         async for payload in forms:
             if wire_size(payload, headers) > connection.max_payload:

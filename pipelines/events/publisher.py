@@ -145,7 +145,7 @@ class NATSPublisher:
             names = StreamNames(
                 events=self.config.stream_name, subjects=Subjects(self.config.subject_prefix)
             )
-            await ensure_event_stream(js, names)
+            await ensure_event_stream(js, names, subject)
             await js.publish(subject, data, headers=headers, timeout=seconds)
 
     async def close(self) -> None:

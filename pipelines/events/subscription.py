@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
@@ -24,6 +24,7 @@ from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import event_type_of, subject_token
 from pipelines.errors import DeadLetterLimitError
 from pipelines.events.config import ConsumerContext, NATSConsumerConfig
+from pipelines.events.counters import Counters
 from pipelines.events.failure import (
     CRASH_LOOP,
     REDRIVE_ATTEMPT,
@@ -48,18 +49,7 @@ Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _MOST_REMEMBERED = 10_000  # events that wait for their retry
 _NEARLY_FULL = 0.8  # of max_ack_pending
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a subscription did since it started."""
-
-    handled: int = 0  # handler calls that ended
-    succeeded: int = 0
-    retried: int = 0
-    dead_lettered: int = 0
-    skipped: int = 0  # redrives addressed to another consumer
-    handler_seconds: float = 0  # in all calls together
+_FOR_EVER = nullcontext()
 
 
 Tell = Callable[[str, str], object]
@@ -105,6 +95,7 @@ class Subscription(Intake):
         )
         self.counters = Counters()
         self.started_at = datetime.now(UTC)
+        self.ack_pending = 0  # of the durable consumer, when the server was last asked
         self._handler = handler
         self._config = config
         self._rng = rng
@@ -115,7 +106,8 @@ class Subscription(Intake):
     async def check_ack_pending(self) -> None:
         """Tell when the server soon delivers nothing more, for all the retries that wait."""
         info = await self.connection.jetstream().consumer_info(self._stream, self.durable)
-        pending, most = info.num_ack_pending or 0, self._config.max_ack_pending
+        self.ack_pending = pending = info.num_ack_pending or 0
+        most = self._config.max_ack_pending
         if pending >= most * _NEARLY_FULL:
             self._tell(
                 "ack_pending",
@@ -127,18 +119,19 @@ class Subscription(Intake):
         if self.error is not None:
             await self._give_back(msg)
             return
-        headers = {str(key): str(value) for key, value in (msg.headers or {}).items()}
+        headers = {str(k): str(v) for k, v in msg.headers.items()} if msg.headers else {}
         addressee = headers.get("Dlq-Redrive-For")
         if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
             self.counters.skipped += 1
             self._acknowledge(msg)
             return
         event_type = event_type_of(msg.subject)
-        if is_crash_loop(delivery.delivery_count, self._config.most_retries(event_type)):
+        count = delivery.delivery_count
+        if count > 1 and is_crash_loop(count, self._config.most_retries(event_type)):
             await self._dead_letter(msg, delivery, headers, CRASH_LOOP, self._config)
             return
         config = self._config.in_force(event_type)
-        attempt = delivery.delivery_count - 1
+        attempt = count - 1
         began_at = datetime.now(UTC)
         result = await self._call(msg, delivery, headers, attempt, config.max_retries)
         if isinstance(result, (Retry, DeadLetter)) and result.error is not None:
@@ -175,10 +168,11 @@ class Subscription(Intake):
             redrive_of=headers.get("Dlq-Redrive-Of"),
         )
         began = time.perf_counter()
-        timer = asyncio.timeout(self._config.handler_timeout_seconds)
+        seconds = self._config.handler_timeout_seconds
+        timer = asyncio.timeout(seconds) if seconds else None
         result: HandlerResult
         try:
-            async with timer:
+            async with timer or _FOR_EVER:
                 said: object = await self._handler(context)
             if not isinstance(said, HandlerResult):
                 raise TypeError(f"The handler returned {said!r}, not a ProcessingResult.")
@@ -186,15 +180,14 @@ class Subscription(Intake):
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001  (whatever a handler raises is its failure)
-            if timer.expired() and isinstance(error, TimeoutError) and not error.args:
-                error.args = (
-                    f"The handler took longer than {self._config.handler_timeout_seconds} s.",
-                )
+            is_late = timer is not None and timer.expired()
+            if is_late and isinstance(error, TimeoutError) and not error.args:
+                error.args = (f"The handler took longer than {seconds} s.",)
             result = Retry(error=error)
-        self.counters.handler_seconds += time.perf_counter() - began
+        took = time.perf_counter() - began
         if result is not ProcessingResult.SUCCESS and _is_being_cancelled():
             raise asyncio.CancelledError  # closing: what the handler makes of it is no failure
-        self.counters.handled += 1
+        self.counters.count_call(took)
         return result
 
     def _remember(self, delivery: Delivery, result: Retry | DeadLetter, began_at: datetime) -> None:
@@ -211,7 +204,15 @@ class Subscription(Intake):
         If that keeps failing the event is acknowledged all the same: to run a handler again that
         succeeded would be worse than an outcome that stays unknown.
         """
-        root, redrive = headers.get("Dlq-Redrive-Of", ""), headers.get("Dlq-Redrive-Id", "")
+        if "Dlq-Redrive-Id" in headers:
+            await self._tell_success(delivery, headers)
+        self._attempts.pop(delivery.event, None)
+        self.counters.succeeded += 1
+        self._acknowledge(msg)
+        self._settled(is_dead=False)
+
+    async def _tell_success(self, delivery: Delivery, headers: dict[str, str]) -> None:
+        root, redrive = headers.get("Dlq-Redrive-Of", ""), headers["Dlq-Redrive-Id"]
         attempt = headers.get("Dlq-Redrive-Attempt", "")
         if is_uuid(root) and is_uuid(redrive) and REDRIVE_ATTEMPT.match(attempt):
             body = encode_case_event(
@@ -224,10 +225,6 @@ class Subscription(Intake):
             )
             subject = self._config.subjects.redrive("succeeded")
             await publish_redrive_success(self.connection, subject, body, redrive)
-        self._attempts.pop(delivery.event, None)
-        self.counters.succeeded += 1
-        self._acknowledge(msg)
-        self._settled(is_dead=False)
 
     async def _dead_letter(
         self,

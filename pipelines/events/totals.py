@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import UTC, datetime
 
 from pipelines.events.config import NATSConsumerConfig
@@ -29,7 +28,7 @@ async def publish_total(config: NATSConsumerConfig, subscription: Subscription) 
         "consumer": subscription.durable,
         "started_at": subscription.started_at.isoformat(),
         "at": datetime.now(UTC).isoformat(),
-        **asdict(subscription.counters),
+        **subscription.counters.sums(),
     }
     subject = config.subjects.total(config.name, subscription.durable)
     try:

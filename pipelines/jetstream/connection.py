@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -12,7 +13,7 @@ import nats
 import nats.errors
 from nats.aio.client import Client
 
-from pipelines.errors import ServerUnavailableError
+from pipelines.errors import MissingPackageError, ServerUnavailableError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ async def connect_service(
 
     Raises ServerUnavailableError where no server answers within `timeout_seconds`.
     """
+    _check_credentials(user_credentials)
 
     async def log_error(error: Exception) -> None:
         logger.warning("nats: %s", _detail(error))
@@ -101,6 +103,7 @@ async def connected(
     Raises ServerUnavailableError where no server answers, or where one no longer does and the
     caller did not catch it.
     """
+    _check_credentials(creds)
 
     async def log_error(error: Exception) -> None:
         logger.debug("nats: %s", error)
@@ -133,6 +136,18 @@ async def connected(
     finally:
         with suppress(nats.errors.Error, OSError):  # there may be nobody to say goodbye to
             await connection.close()
+
+
+def _check_credentials(file: Path | str | None) -> None:
+    """nats-py would fail later, and with a traceback."""
+    if file is None:
+        return
+    if not Path(file).is_file():
+        raise SettingsError(f"There is no NATS credentials file {file}: name one that exists.")
+    if importlib.util.find_spec("nkeys") is None:
+        raise MissingPackageError(
+            "NATS credentials files need the package nkeys: pip install 'nats-py[nkeys]'."
+        )
 
 
 def _detail(error: Exception) -> str:

@@ -46,9 +46,15 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
     }
 
 
-async def ensure_event_stream(js: JetStreamContext, names: StreamNames) -> str:
-    """Make the stream of events if it is missing; see `ensure_streams`."""
-    return await _ensure(js, names.events, names.subjects.events, max_age=7 * DAY)
+async def ensure_event_stream(
+    js: JetStreamContext, names: StreamNames, subject: str | None = None
+) -> str:
+    """Make the stream of events if it is missing; see `ensure_streams`.
+
+    With the subject of an event that no stream captures, let it capture that and those like it.
+    """
+    events = names.subjects.events_with(subject) if subject else names.subjects.events
+    return await _ensure(js, names.events, events, max_age=7 * DAY)
 
 
 async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:

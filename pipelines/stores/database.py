@@ -8,7 +8,7 @@ import psycopg
 from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
 
-from pipelines.errors import DLQError, SchemaError, ServerUnavailableError
+from pipelines.errors import DLQError, SchemaError, ServerUnavailableError, SettingsError
 from pipelines.sqlfiles import read_sql, sql_folder
 
 
@@ -16,9 +16,15 @@ from pipelines.sqlfiles import read_sql, sql_folder
 def database(dsn: str, *, is_checked: bool = True) -> Iterator[Connection[Any]]:
     """A connection, in autocommit mode: each piece of work opens its own transaction.
 
-    With `is_checked`, raises SchemaError where `dlq migrate` has not been run. Errors of the
-    server come out as one of ours, in one sentence.
+    With `is_checked`, raises SchemaError where `dlq migrate` has not been run; SettingsError where
+    `dsn` is none. Errors of the server come out as one of ours, in one sentence.
     """
+    try:
+        conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:  # says the string, with its password
+        raise SettingsError(
+            "DLQ_POSTGRES_DSN makes no sense: give it as postgresql://user@host:5432/database."
+        ) from error
     with speaking_plainly(dsn):
         connection = psycopg.connect(
             dsn, autocommit=True, connect_timeout=5, application_name="dlq"

@@ -22,6 +22,7 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
+from pyarrow.dataset import Dataset
 
 from pipelines.deadletter.frames import (
     CASE_EVENT_SCHEMA,
@@ -52,6 +53,8 @@ LAYOUTS = {
 LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 _GENERATION = "drain"
 _ARROW = re.compile(r"\s*(?:\x1b\[\d*m)*↳(?:\x1b\[\d*m)*")  # deltalake colours what caused what
+_OS_ERROR = re.compile(r' Error: Os \{ code: \d+, kind: \w+, message: "([^"]*)" \}')  # Rust's
+_XML = re.compile(r"<\?xml.*<Code>(\w+)</Code>.*</Error>")  # an object store's answer
 _FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
 
 
@@ -60,6 +63,7 @@ class Lake:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
+        self.is_local = "://" not in uri
 
     def table(self, name: str) -> "LakeTable":
         """One table of the log, made where it is absent.
@@ -78,6 +82,13 @@ class Lake:
             return sorted(_open(self.path(name)).file_uris())
         except TableNotFoundError:
             return []
+
+    def dataset(self, name: str) -> Dataset | None:
+        """A table as Arrow reads it, wherever it is; None where there is no such table."""
+        try:
+            return _open(self.path(name)).to_pyarrow_dataset()
+        except TableNotFoundError:
+            return None
 
     def watermark(self, name: str, epoch: str) -> int:
         """The last sequence of an epoch that a table holds; 0 where it has none."""
@@ -142,9 +153,15 @@ class LakeTable:
             )
             self._add_new_columns()
         except (DeltaError, OSError) as error:
+            advice = (
+                "Set DLQ_LAKE_URI to a folder that can be written; where it was damaged, run"
+                " `dlq verify --repair`."
+                if lake.is_local
+                else "Set DLQ_LAKE_URI to a bucket that exists, and address, region and keys in"
+                " the store's own variables (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, …)."
+            )
             raise LakeError(
-                f"The lake can not be opened at {self.path}: {_line(error)}. Set DLQ_LAKE_URI to a"
-                " folder that can be written; where it was damaged, run `dlq verify --repair`."
+                f"The lake can not be opened at {self.path}: {_line(error)}. {advice}"
             ) from error
         self.store = FileStore(self.path, layout.statistics, partition)
         self._generation = self._table.transaction_version(_GENERATION)
@@ -327,7 +344,8 @@ def _open(path: str) -> DeltaTable:
 def _line(error: Exception) -> str:
     """The error in one line; deltalake may append a backtrace."""
     text = _ARROW.sub(": ", str(error).partition("   0: ")[0])
-    return " ".join(text.split()).rstrip(".")
+    text = _OS_ERROR.sub(r": \1", " ".join(text.split()))
+    return _XML.sub(r"\1", text).rstrip(".")
 
 
 def _sync_log(log: Path, first: int, last: int) -> None:

@@ -154,7 +154,8 @@ class FileStore:
         if self._is_local:
             _write_durably(Path(self.path) / path, buffer)
         else:
-            with self._files.open_output_stream(path) as stream:
+            # Buffered, because deltalake's stream takes nothing but bytes.
+            with self._files.open_output_stream(path, buffer_size=size + 1) as stream:
                 stream.write(buffer.getbuffer())
         now = int(datetime.now(UTC).timestamp() * 1000)
         return AddAction(path, size, values, now, is_data_change, self._statistics_of(frame))

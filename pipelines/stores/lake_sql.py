@@ -1,6 +1,7 @@
 """The lake as DuckDB tables: views over the live files of each table's log.
 
-Never a glob: a folder also holds files that are in no log entry, and those of older versions.
+Never a glob: a folder also holds files that are in no log entry, and those of older versions. The
+files of an object store are read by Arrow for DuckDB, which itself needs an extension for that.
 """
 
 # Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
@@ -27,11 +28,18 @@ def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     try:
         connection.execute("SET TimeZone = 'UTC'")
-        for statement in base_views(lake).values():
-            connection.execute(statement)
+        for name in LAYOUTS:
+            connection.execute(_view(name, _source(connection, lake, name)))
     except duckdb.Error as error:
         raise QueryError(f"The lake at {lake.uri} can not be read: {error}") from error
     return connection
+
+
+def show_marts(connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[str]) -> None:
+    """Add the marts that have been built, as `mart_<name>`."""
+    for name in names:
+        if source := _source(connection, lake, f"marts/{name}"):
+            connection.execute(_mart_view(name, source))
 
 
 def lock(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
@@ -45,28 +53,20 @@ def lock(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
     connection.execute("SET lock_configuration = true")
 
 
-def base_views(lake: Lake) -> dict[str, str]:
-    """For each table of the log, the statement that makes it a view over its live files."""
-    return {name: f"CREATE OR REPLACE VIEW {name} AS {_select(lake, name)};" for name in LAYOUTS}
+def local_views(lake: Lake, marts: list[str]) -> tuple[list[str], list[str]]:
+    """The statements that make a local lake's tables views, and those for the marts it has."""
+    sources = {name: _files(lake, f"marts/{name}") for name in marts}
+    return (
+        [_view(name, _files(lake, name)) for name in LAYOUTS],
+        [_mart_view(name, source) for name, source in sources.items() if source],
+    )
 
 
-def mart_views(lake: Lake, names: list[str]) -> dict[str, str]:
-    """The same for the marts that have been built."""
-    return {
-        name: f"CREATE OR REPLACE VIEW mart_{name} AS"  # noqa: S608
-        f" SELECT * FROM read_parquet([{', '.join(map(_quoted, files))}]);"
-        for name in names
-        if (files := lake.files(f"marts/{name}"))
-    }
-
-
-def write_views_file(lake: Lake, statements: list[str]) -> Path | None:
+def write_views_file(lake: Lake, statements: list[str]) -> Path:
     """Write `views.sql` beside a local lake, so that a plain DuckDB shell sees its tables.
 
     Raises LakeError where it can not be written.
     """
-    if "://" in lake.uri:
-        return None
     head = (
         "-- The lake's tables for a DuckDB shell: duckdb -init views.sql\n"
         "-- Written by every drain and by `dlq views`; the file list is that of this moment.\n"
@@ -86,23 +86,43 @@ def write_views_file(lake: Lake, statements: list[str]) -> Path | None:
     return file
 
 
-def _select(lake: Lake, name: str) -> str:
-    layout = LAYOUTS[name]
-    files = lake.files(name)
-    empty = ", ".join(
-        f'NULL::{_TYPES[type(dtype)]} AS "{column}"' for column, dtype in layout.schema.items()
-    )
-    if not files:
-        return f"SELECT {empty} WHERE false"
+def _source(connection: duckdb.DuckDBPyConnection, lake: Lake, path: str) -> str | None:
+    """What a connection reads a table from; None where there is no such table."""
+    if lake.is_local:
+        return _files(lake, path)
+    dataset = lake.dataset(path)
+    if dataset is None:
+        return None
+    connection.register(f"{path} in store", dataset)
+    return f'"{path} in store"'
+
+
+def _files(lake: Lake, path: str) -> str | None:
+    files = lake.files(path)
+    layout = LAYOUTS.get(path)
     # dlq_date is in the folders' names, not in the files.
+    is_partitioned = layout is not None and layout.partition_by
     partitioned = ", hive_partitioning = true, hive_types = {'dlq_date': DATE}"
-    options = "union_by_name = true" + (partitioned if layout.partition_by else "")
-    columns = ", ".join(f'"{column}"' for column in layout.schema)  # `at` is a keyword
-    # Files that an older version wrote lack columns: no row has them all.
-    return (
-        f"SELECT {columns} FROM (SELECT {empty} WHERE false UNION ALL BY NAME"  # noqa: S608
-        f" SELECT * FROM read_parquet([{', '.join(map(_quoted, files))}], {options}))"
+    options = ", union_by_name = true" + (partitioned if is_partitioned else "")
+    return f"read_parquet([{', '.join(map(_quoted, files))}]{options})" if files else None
+
+
+def _view(table: str, source: str | None) -> str:
+    """A table of the log, in its columns."""
+    schema = LAYOUTS[table].schema
+    empty = ", ".join(
+        f'NULL::{_TYPES[type(kind)]} AS "{column}"' for column, kind in schema.items()
     )
+    rows = f"SELECT {empty} WHERE false"
+    if source:
+        columns = ", ".join(f'"{name}"' for name in schema)  # `at` is a keyword
+        # Files that an older version wrote lack columns: no row has them all.
+        rows = f"SELECT {columns} FROM ({rows} UNION ALL BY NAME SELECT * FROM {source})"  # noqa: S608
+    return f"CREATE OR REPLACE VIEW {table} AS {rows};"
+
+
+def _mart_view(name: str, source: str) -> str:
+    return f"CREATE OR REPLACE VIEW mart_{name} AS SELECT * FROM {source};"  # noqa: S608
 
 
 def _quoted(text: str) -> str:

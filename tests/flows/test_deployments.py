@@ -54,6 +54,7 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
         "maintain-lake",
         "redrive-transient",
         "redrive",
+        "report",
     }
     assert all(deployment["description"] for deployment in found.values())
 
@@ -81,18 +82,21 @@ def test_a_worker_drains_builds_and_finds_nothing_to_redrive(prefect_platform: P
     with worker(settings.home, environment):
         found = deployments(server)
         messages = {}
-        for name in ("drain-dlq", "build-marts", "redrive-transient"):
+        for name in ("drain-dlq", "build-marts", "report", "redrive-transient"):
             run = call(server, f"/deployments/{found[name]['id']}/create_flow_run", {})
             messages[name] = finished(server, run["id"])["state"]
     # A scheduled drain may have come first and taken the message.
     assert messages["drain-dlq"]["message"].startswith("Drained ")
     assert re.match(r"Built [1-9]\d* marts, [1-9]", messages["build-marts"]["message"])
+    page = settings.home / "report.html"
+    assert messages["report"]["message"].startswith(f"Wrote {page}: dead letters a minute ")
+    assert "What this report can not know" in page.read_text()
     assert messages["redrive-transient"]["message"] == "Nothing to redrive"
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         assert connection.execute("SELECT count(*) FROM failed_events").fetchone() == (1,)
         assert connection.execute("SELECT count(*) FROM mart_failure_groups").fetchone() == (1,)
     artifacts = {a["key"] for a in call(server, "/artifacts/filter", {}) if a["key"]}
-    assert {"drain", "marts"} <= artifacts
+    assert {"drain", "marts", "report"} <= artifacts
 
 
 async def _one_dead_letter(settings: Settings) -> None:

@@ -12,7 +12,7 @@ await manager.consumers.add(stream, {
 });
 const messages = await (await connection.jetstream().consumers.get(stream, consumer)).consume();
 let settled = 0;
-const stop = setTimeout(() => process.exit(3), 20_000);
+const stop = setTimeout(() => process.exit(3), 60_000);
 for await (const message of messages) {
   const { verdict, reason } = JSONCodec().decode(message.data);
   if (verdict === "ok") message.ack();

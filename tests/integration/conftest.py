@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nats
@@ -10,6 +11,8 @@ from nats.aio.client import Client
 
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.settings import Settings
+from pipelines.simulation.run import into_lake
+from pipelines.simulation.scenario import Scenario
 from pipelines.stores.database import migrate
 
 
@@ -37,3 +40,12 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
     await ensure_streams(connection.jetstream(), settings.stream_names)
     yield connection
     await connection.close()
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A lake of four weeks up to now with something of everything; no server belongs to it."""
+    folder = tmp_path_factory.mktemp("simulated")
+    settings = Settings(home=folder, lake_uri=str(folder / "lake"))
+    into_lake(settings, Scenario(datetime.now(UTC), days=29, hourly=1, seed=3))
+    return settings

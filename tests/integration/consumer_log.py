@@ -59,7 +59,7 @@ class Log:
                 "max_retries": 0,
                 "retry_delay_seconds": 0.05,
                 "reconnect_time_wait": 0.2,
-                "connect_timeout_seconds": 5,
+                "connect_timeout_seconds": 20,
                 "max_concurrency": 4,
                 **changes,
             }
@@ -71,13 +71,13 @@ class Log:
         """Publish an event (bytes, or a value to write as JSON); its sequence."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         where = f"{self.prefix}.{subject}"
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(nats.errors.Error):
                     return (await self.js.publish(where, data, headers=headers, timeout=2)).seq
                 await asyncio.sleep(0.1)
 
-    async def stored(self, count: int, seconds: float = 10) -> list[RawStreamMsg]:
+    async def stored(self, count: int, seconds: float = 60) -> list[RawStreamMsg]:
         """The messages of the dead-letter stream, once there are `count`; never more."""
         name = self.names.dead_letters
 
@@ -90,7 +90,7 @@ class Log:
         assert await last() == count
         return [await self.js.get_msg(name, sequence) for sequence in range(1, count + 1)]
 
-    async def letters(self, count: int, seconds: float = 10) -> list[dict[str, Any]]:
+    async def letters(self, count: int, seconds: float = 60) -> list[dict[str, Any]]:
         """The dead letters, once there are `count`."""
         return [json.loads(msg.data or b"") for msg in await self.stored(count, seconds)]
 
@@ -99,7 +99,7 @@ class Log:
         info = await self.js.consumer_info(self.names.events, durable)
         return info.num_pending or 0, info.num_ack_pending or 0
 
-    async def settled(self, durable: str = "ndvi", seconds: float = 10) -> None:
+    async def settled(self, durable: str = "ndvi", seconds: float = 60) -> None:
         """Wait until a consumer has acknowledged all that there is."""
 
         async def is_settled() -> bool:
@@ -142,14 +142,14 @@ async def running(
         await consumer.close()
 
 
-async def until(check: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+async def until(check: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(seconds):
         while not await check():
             await asyncio.sleep(0.03)
 
 
-async def seen(calls: list[Any], count: int, seconds: float = 10) -> None:
+async def seen(calls: list[Any], count: int, seconds: float = 60) -> None:
     """Wait until a list has `count` items."""
 
     async def enough() -> bool:

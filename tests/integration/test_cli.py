@@ -1,13 +1,17 @@
 """The `dlq` command: what it prints, what it refuses, and how it ends."""
 
 import asyncio
+import io
 import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import deltalake
+import duckdb
 import nats
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
@@ -94,7 +98,8 @@ def test_drain_says_it_in_words(dlq: Run) -> None:
 def test_groups_and_show_explain_a_failure_without_its_secrets_and_escapes(dlq: Run) -> None:
     dlq("drain")
     groups = as_json(dlq("groups", "--json"))["groups"]
-    assert [(g["failure_count"], g["state"]) for g in groups] == [(2, "ongoing"), (1, "new")]
+    assert [(g["failure_count"], g["state"]) for g in groups] == [(1, "new"), (2, "ongoing")]
+    groups = groups[::-1]
     printed = dlq("groups").stdout
     assert groups[0]["group_id"] in printed
     shown = dlq("show", groups[0]["group_id"])
@@ -166,17 +171,30 @@ def test_a_redrive_needs_a_selection(dlq: Run) -> None:
     assert "Say what to redrive" in result.stderr
 
 
-def test_the_views_file_works_in_a_plain_duckdb(dlq: Run, settings: Settings) -> None:
-    import duckdb
-
+def test_the_lines_of_the_readme_read_the_lake(
+    dlq: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     dlq("drain")
     dlq("marts")
+    (tmp_path / "elsewhere" / ".dlq").mkdir(parents=True)
+    (tmp_path / "elsewhere" / ".dlq" / "lake").symlink_to(settings.lake)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    page = (Path(__file__).parents[2] / "README.md").read_text()
+    section = page.partition("## The lake without us")[2]
+    lines = section.partition("```python\n")[2].partition("```")[0].splitlines()
     with duckdb.connect() as connection:
-        connection.execute((Path(settings.lake) / "views.sql").read_text())
+        names = {"duckdb": connection, "polars": pl, "deltalake": deltalake}
+        groups, *whole = [eval(line, {"open": _read_and_close}, names) for line in lines]
+        assert groups.fetchall()
+        assert [len(rows) for rows in whole] == [3, 3]
         for name in ("dead_letters", "failures", "cases", "mart_failure_groups"):
             row = connection.execute(f"SELECT count(*) FROM {name}").fetchone()
             assert row is not None
             assert row[0] > 0, name
+
+
+def _read_and_close(path: str) -> io.StringIO:
+    return io.StringIO(Path(path).read_text())
 
 
 def test_a_missing_server_is_one_sentence(dlq: Run) -> None:
@@ -188,6 +206,22 @@ def test_a_missing_server_is_one_sentence(dlq: Run) -> None:
     assert postgres_down.exit_code == 1
     assert "PostgreSQL at 127.0.0.1:1/x does not answer" in postgres_down.stderr
     assert "geheim" not in postgres_down.stderr
+    no_dsn = dlq("drain", "--postgres-dsn", "mysql://u:geheim@127.0.0.1/x")
+    assert no_dsn.stderr.startswith("dlq: DLQ_POSTGRES_DSN makes no sense: ")
+    assert "geheim" not in no_dsn.stderr
+
+
+def test_a_lake_that_can_not_be_opened_is_one_sentence(dlq: Run) -> None:
+    result = dlq("drain", "--lake-uri", "/dev/null")
+    assert result.exit_code == 1
+    assert "directory: /dev/null/dead_letters: Not a directory. Set DLQ_LAKE_URI" in result.stderr
+
+
+def test_a_credentials_file_that_is_missing_is_named(
+    dlq: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLQ_NATS_CREDS", "/nowhere/dlq.creds")
+    assert "There is no NATS credentials file /nowhere/dlq.creds" in dlq("drain").stderr
 
 
 def test_a_setting_that_makes_no_sense_is_named(dlq: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ async def replicated(log: Log) -> None:
             return True
         return False
 
-    await until(is_made, 30)
+    await until(is_made)
     for name in (log.names.events, log.names.dead_letters):
         config = (await log.js.stream_info(name)).config
         config.num_replicas = 3
@@ -59,7 +59,7 @@ async def replicated(log: Log) -> None:
             replicas = cluster.replicas or [] if cluster else []
             return sum(bool(replica.current) for replica in replicas) == 2
 
-        await until(is_current, 30)
+        await until(is_current)
 
 
 async def leader(log: Log, cluster: list[NatsServer]) -> NatsServer:
@@ -127,7 +127,7 @@ async def test_the_death_of_the_leader_loses_and_doubles_nothing(
             await asyncio.to_thread(killed.kill)
             await producing
             await asyncio.to_thread(killed.start)
-            await log.settled(seconds=30)
+            await log.settled()
     finally:
         is_over.set()
         await draining

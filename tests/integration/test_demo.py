@@ -33,7 +33,9 @@ def test_the_demo_is_sound_and_leaves_no_process(tmp_path: Path) -> None:
         "ValidationError",
         "ZeroDivisionError",
     }
-    assert Path(story["places"]["report"]).read_text().startswith("# Dead letters")
+    page = Path(story["places"]["report"])
+    assert "<h1>Dead letters</h1>" in page.read_text()
+    assert page.with_suffix(".md").read_text().startswith("# Dead letters")
     assert processes_below(tmp_path) == []
 
 

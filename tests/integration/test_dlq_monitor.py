@@ -30,7 +30,7 @@ class Monitor:
         async def is_shown() -> bool:
             return len(self.of(kind)) >= count or self.process.returncode is not None
 
-        await until(is_shown, 30)
+        await until(is_shown, 120)
         return self.of(kind)
 
     async def end(self, sign: signal.Signals) -> tuple[int, str]:
@@ -67,7 +67,7 @@ async def stored(settings: Settings, count: int) -> None:
     async def is_stored() -> bool:
         return len(failures(settings)) >= count
 
-    await until(is_stored, 30)
+    await until(is_stored, 120)
 
 
 async def test_a_failure_is_stored_and_told_and_sigterm_ends_it_in_order(

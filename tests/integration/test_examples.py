@@ -24,7 +24,7 @@ def test_simple_test_counts_what_really_happened(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -54,7 +54,7 @@ async def test_consumer_example_fails_in_four_ways_and_ends_in_order(
         letters = await dead_letters(server, 3)
         durable = await events_are_settled(server)
         process.terminate()
-        _, log = await asyncio.wait_for(process.communicate(), 20)
+        _, log = await asyncio.wait_for(process.communicate(), 60)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -79,7 +79,7 @@ async def test_consumer_example_fails_in_four_ways_and_ends_in_order(
 
 async def dead_letters(server: NatsServer, count: int) -> list[FailedEvent]:
     """The dead letters, once there are `count`."""
-    async with await nats.connect(server.url) as client, asyncio.timeout(30):
+    async with await nats.connect(server.url) as client, asyncio.timeout(90):
         js = client.jetstream()
         while True:
             with contextlib.suppress(NotFoundError):
@@ -93,7 +93,7 @@ async def dead_letters(server: NatsServer, count: int) -> list[FailedEvent]:
 
 async def events_are_settled(server: NatsServer) -> str:
     """Wait until the only consumer has acknowledged every event; its name."""
-    async with await nats.connect(server.url) as client, asyncio.timeout(30):
+    async with await nats.connect(server.url) as client, asyncio.timeout(90):
         while True:
             [info] = await client.jetstream().consumers_info("SAHOOL_EVENTS")
             if not info.num_pending and not info.num_ack_pending:

@@ -207,3 +207,24 @@ async def test_a_column_that_an_older_version_lacked_reads_as_null_in_its_files(
     build_all_marts(settings)
     both = sql(settings, "SELECT count(*) AS n, count(traceparent) AS m FROM dead_letters")
     assert both.rows() == [(21, 1)]
+
+
+def test_a_commit_is_safe_on_the_disk_with_its_file_and_both_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced, fsync = set(), os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.add(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    table, now = Lake(str(tmp_path)).table("case_events"), datetime.now(UTC)
+    row = pl.DataFrame({"epoch": ["e#0"], "dlq_sequence": [1]}).with_columns(
+        published_at=pl.lit(now), dlq_date=pl.lit(now.date())
+    )
+    table.append(pl.concat([table.empty_frame(), row], how="diagonal_relaxed"), "e#0", 1)
+    (file,) = live(Settings(home=tmp_path, lake_uri=str(tmp_path)), "case_events")
+    log = file.parents[1] / "_delta_log"
+    wanted = (file, file.parent, log / f"{1:020}.json", log)
+    assert {str(path) for path in wanted} <= synced

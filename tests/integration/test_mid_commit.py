@@ -17,7 +17,7 @@ from pipelines.stores.database import migrate
 WAITS_BEFORE = """
 CREATE TABLE started AS SELECT pg_postmaster_start_time() AS at;
 CREATE FUNCTION wait_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  PERFORM pg_sleep(60) FROM started WHERE at = pg_postmaster_start_time();
+  PERFORM pg_sleep(300) FROM started WHERE at = pg_postmaster_start_time();
   RETURN NULL;
 END $$;
 CREATE CONSTRAINT TRIGGER wait_long AFTER UPDATE ON drain_checkpoints
@@ -35,9 +35,11 @@ async def test_a_commit_without_an_answer_is_neither_lost_nor_repeated(
     settings: Settings,
     client: Client,
     postgres_server_factory: Callable[..., PostgresServer],
+    monkeypatch: pytest.MonkeyPatch,
     is_done: bool,
 ) -> None:
     """Killed before the commit was done, or after it, when only the answer was missing."""
+    monkeypatch.setattr("pipelines.drain.run._PAUSES_SECONDS", [1.0] * 60)  # the start may be slow
     postgres = postgres_server_factory()
     migrate(postgres.dsn)
     platform = settings.model_copy(
@@ -56,7 +58,7 @@ async def test_a_commit_without_an_answer_is_neither_lost_nor_repeated(
         else:
             connection.execute(WAITS_BEFORE)
         drain = asyncio.create_task(drain_log(platform))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not (waiting := query(platform, IN_COMMIT)):
                 await asyncio.sleep(0.05)
         assert waiting == [{"wait_event": "SyncRep" if is_done else "PgSleep"}]

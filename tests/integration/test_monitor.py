@@ -69,7 +69,7 @@ async def monitoring(
         await consumer.close()
 
 
-async def settled(client: Client, stream: str, seconds: float = 15) -> None:
+async def settled(client: Client, stream: str, seconds: float = 60) -> None:
     """Wait until the monitor has acknowledged all that there is."""
 
     async def is_settled() -> bool:

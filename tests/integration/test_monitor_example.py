@@ -14,7 +14,7 @@ def test_every_decision_is_in_the_database_and_somebody_is_told(tmp_path: Path) 
         capture_output=True,
         text=True,
         check=False,
-        timeout=90,
+        timeout=180,
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

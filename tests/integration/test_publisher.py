@@ -9,6 +9,7 @@ from consumer_log import Log, new_prefix, opened
 
 from pipelines.embedded import NatsServer
 from pipelines.events import NATSConfig, NATSPublisher
+from pipelines.jetstream.streams import ensure_streams
 
 
 @pytest.fixture
@@ -53,11 +54,27 @@ async def test_the_stream_is_made_where_none_captures_the_subject(
             await log.js.find_stream_name_by_subject(subject)
 
 
+async def test_the_stream_of_events_takes_in_what_no_other_captures(
+    log: Log, publisher: NATSPublisher
+) -> None:
+    for subject in ("tasks.plan.made", "tasks.done", "hello"):
+        assert await publisher.publish(f"{log.prefix}.{subject}", b"1")
+    info = await log.js.stream_info(log.names.events)
+    assert info.state.messages == 3
+    like = [f"{log.prefix}.tasks.>", f"{log.prefix}.hello"]
+    assert info.config.subjects == [*log.names.subjects.events, *like]
+    await ensure_streams(log.js, log.names)  # as a consumer does: it takes nothing away
+    assert (await log.js.stream_info(log.names.events)).config.subjects == info.config.subjects
+
+
 async def test_false_where_no_stream_can_take_it(
     log: Log, publisher: NATSPublisher, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert not await publisher.publish(f"{log.prefix}.elsewhere.x", b"1")
+    for subject in (f"elsewhere.{log.prefix}", f"{log.prefix}.totals"):
+        assert not await publisher.publish(subject, b"1")
     assert "was not published" in caplog.text
+    await log.js.delete_stream(log.names.dead_letters)
+    assert not await publisher.publish(f"{log.prefix}.dlq.x", b"1")  # it is no event
     await log.js.delete_stream(log.names.events)
     await log.js.add_stream(name=f"HALF_{log.prefix}", subjects=[f"{log.prefix}.analysis.>"])
     assert not await publisher.publish(f"{log.prefix}.actions.sown", b"1")

@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from platform_log import failures
 
 from pipelines.analysis.marts import build_marts
+from pipelines.analysis.sections import sections
 from pipelines.cli.simulate import command
 from pipelines.errors import SimulationError
 from pipelines.jobs import drain_log, query, verify_stores
@@ -141,6 +142,16 @@ def test_the_hours_in_which_a_service_fails_more_stand_out(planted: Found) -> No
     assert sorted(top["hour_of_week"]) == habit["hours_of_week"]
     assert cells["p_value"].max() < 1e-6
     assert (top["weeks_hit"] == top["week_count"]).all()
+
+
+def test_the_report_names_the_habit_and_no_hour_of_a_single_outage(planted: Found) -> None:
+    truth, marts = planted
+    log = pl.DataFrame({"missing_count": 0, "unreadable_count": 0, "last_at": UNTIL})
+    told = {part.title: part for part in sections({**marts, "log": log}, UNTIL)}
+    habit = planted_part(truth.habit)
+    assert [row[:2] for row in told["Hours of the week"].rows] == [
+        (habit["service"], f"Monday {hour:02}:00") for hour in habit["hours_of_week"]
+    ]
 
 
 @pytest.mark.parametrize("history", ["planted", "quiet"])

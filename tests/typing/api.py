@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, assert_type
 
+from prometheus_client import CollectorRegistry
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -19,6 +20,7 @@ from pipelines.events import (
     DLQ_AVAILABLE,
     DLQ_CONSUMER_AVAILABLE,
     DLQ_MODELS_AVAILABLE,
+    METRICS_AVAILABLE,
     NATS_AVAILABLE,
     NATS_CONSUMER_AVAILABLE,
     NATS_PUBLISHER_AVAILABLE,
@@ -38,6 +40,7 @@ from pipelines.events import (
     ProcessingResult,
     Retry,
     RetryPolicy,
+    consumer_metrics,
     default_dlq_handler,
     failures_by_error_type,
     failures_by_service,
@@ -53,7 +56,7 @@ from pipelines.events import (
 assert_type(CREATE_TABLE_SQL, str)
 for flag in (
     *(NATS_CONSUMER_AVAILABLE, NATS_PUBLISHER_AVAILABLE, NATS_AVAILABLE, CONSUMER_AVAILABLE),
-    *(DLQ_CONSUMER_AVAILABLE, DLQ_AVAILABLE, DLQ_MODELS_AVAILABLE),
+    *(DLQ_CONSUMER_AVAILABLE, DLQ_AVAILABLE, DLQ_MODELS_AVAILABLE, METRICS_AVAILABLE),
 ):
     assert_type(flag, bool)
 print(events.Nonsense)  # type: ignore[attr-defined]
@@ -108,8 +111,9 @@ async def consume() -> None:
     await consumer.start()
     await consumer.run()
     await consumer.close()
+    CollectorRegistry().register(consumer_metrics)
     assert_type(await start_consumer(plain, config), NATSConsumer)
-    assert_type(await start_consumer(explained), NATSConsumer)
+    await start_consumer(explained, on_trouble=lambda kind, sentence: print(kind, sentence))
 
 
 # --- monitoring

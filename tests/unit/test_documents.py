@@ -8,7 +8,7 @@ import pytest
 
 import pipelines.events
 from pipelines.cli import VERBS
-from pipelines.events import NATSConsumer, NATSConsumerConfig
+from pipelines.events import NATSConsumer, NATSConsumerConfig, consumer_metrics
 from pipelines.redrive.where import COLUMNS
 from pipelines.settings import Settings
 
@@ -83,7 +83,7 @@ def test_the_guide_names_settings_and_methods_that_exist(tmp_path: Path) -> None
     (tmp_path / "consumer.toml").write_text(example)
     config = NATSConsumerConfig.from_file(tmp_path / "consumer.toml", servers=["nats://nats:4222"])
     assert [policy.max_retries for policy in config.policies] == [8, None]
-    text = (ROOT / "docs/services.md").read_text()
+    text = (ROOT / "docs/services.md").read_text().replace("`dlq_consumer_", "`metric ")
     fields = set(
         re.findall(r"`(\w+_(?:seconds|types|retries|events|share|pending|prefix|enabled))`", text)
     )
@@ -93,3 +93,11 @@ def test_the_guide_names_settings_and_methods_that_exist(tmp_path: Path) -> None
     for method in ("run", "start_in_background", "close", "subscribe"):
         assert f"`{method}" in text or f".{method}(" in text
         assert hasattr(NATSConsumer, method)
+
+
+def test_the_guide_names_every_metric_and_none_that_does_not_exist() -> None:
+    text = (ROOT / "docs/services.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `dlq_consumer_")]
+    named = re.findall(r"`(?:dlq_consumer|…)_(\w+)`", "".join(row.split(" | ")[0] for row in rows))
+    told = [metric.name.removeprefix("dlq_consumer_") for metric in consumer_metrics.collect()]
+    assert sorted(name.removesuffix("_total") for name in named) == sorted(told)

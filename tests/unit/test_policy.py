@@ -30,6 +30,24 @@ class NoJitter(random.Random):
         return 1.0
 
 
+def test_the_defaults_are_those_that_services_know() -> None:
+    expected = {
+        "servers": ["nats://localhost:4222"],
+        "stream_name": "SAHOOL_EVENTS",
+        "consumer_name": None,
+        "subject_filter": "sahool.analysis.*",
+        "durable": True,
+        "max_retries": 3,
+        "retry_delay_seconds": 5,
+        "exponential_backoff": True,
+        "dlq_enabled": True,
+        "dlq_subject_prefix": "sahool.dlq",
+        "reconnect_time_wait": 2,
+        "max_reconnect_attempts": -1,
+    }
+    assert NATSConsumerConfig().model_dump(include=set(expected)) == expected
+
+
 @pytest.mark.parametrize("attempt", [0, 3, 99])
 def test_a_success_is_acknowledged_whatever_came_before(attempt: int) -> None:
     assert decide(SUCCESS, attempt, NATSConsumerConfig(), rng()) is None

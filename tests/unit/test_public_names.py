@@ -85,7 +85,10 @@ def names_without(*packages: str) -> dict[str, Any]:
 
 def test_without_nats_the_import_works_and_the_flags_say_no() -> None:
     names = names_without("nats")
-    assert {name for name in FLAGS if names[name]} == {"DLQ_MODELS_AVAILABLE"}
+    assert {name for name in FLAGS if names[name]} == {
+        "DLQ_MODELS_AVAILABLE",
+        "METRICS_AVAILABLE",
+    }
     assert names["ProcessingResult"] is names["NATSConsumerConfig"] is True
     assert names["NATSConsumer"] == (
         "<NATSConsumer needs nats, which is not installed: pip install 'sahool-dlq'.>"
@@ -93,7 +96,7 @@ def test_without_nats_the_import_works_and_the_flags_say_no() -> None:
 
 
 def test_without_anything_the_import_works() -> None:
-    names = names_without("nats", "pydantic", "pydantic_core", "sqlalchemy")
+    names = names_without("nats", "pydantic", "pydantic_core", "sqlalchemy", "prometheus_client")
     assert not any(names[name] for name in FLAGS)
     missing = set(names) - FLAGS - {"DeadLetter", "ProcessingResult", "Retry"}
     assert all("which is not installed" in names[name] for name in missing)

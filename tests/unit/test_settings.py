@@ -95,6 +95,7 @@ def test_lists_come_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DLQ_REDRIVE_PER_SECOND", "0"),
         ("DLQ_SUBJECT_PREFIX", "sahool.>"),
         ("DLQ_SUBJECT_PREFIX", ""),
+        ("DLQ_LAKE_URI", "ftp://lake.example/dlq"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_named_in_one_sentence(
@@ -153,3 +154,15 @@ def test_a_child_process_sees_the_same_servers_and_lake(
     assert (child.nats_url, child.lake) == ("nats://n", "s3://lake")
     assert child.postgres_dsn.get_secret_value() == "postgresql://p"
     assert child.home == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("/srv/lake", "/srv/lake"),
+        ("file:///srv/lake", "/srv/lake"),
+        ("s3://bucket/lake", "s3://bucket/lake"),
+    ],
+)
+def test_a_lake_is_a_folder_or_in_an_object_store(given: str, used: str) -> None:
+    assert load_settings(lake_uri=given).lake == used

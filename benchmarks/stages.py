@@ -1,0 +1,88 @@
+"""What a row costs in each stage of the drain: CPU of this process, one stage after the other."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import nats
+import polars as pl
+from measure import console
+from rich.table import Table
+from servers import Platform, reset
+
+from pipelines.deadletter.bulk import decode_all
+from pipelines.deadletter.fingerprint import add_fingerprint
+from pipelines.deadletter.frames import dead_letter_frame
+from pipelines.deadletter.message import LogMessage
+from pipelines.jetstream.reader import LogReader
+from pipelines.stores.database import database
+from pipelines.stores.failed_rows import FOLDED_SCHEMA, copy_rows
+from pipelines.stores.lake import Lake
+
+
+def stages(platform: Platform) -> dict[str, float]:
+    """CPU µs of a row by stage, over the whole log, batch by batch as the drain takes it."""
+    settings = platform.settings
+    reset(platform)
+    spent: dict[str, float] = {}
+
+    @contextmanager
+    def stage(name: str) -> Iterator[None]:
+        started = time.process_time()
+        yield
+        spent[name] = spent.get(name, 0) + time.process_time() - started
+
+    with stage("read"):
+        batches = asyncio.run(_read(platform))
+    rules = settings.rules
+    redactor = settings.redactor(rules)
+    table = Lake(settings.lake).table("dead_letters")
+    with database(platform.dsn) as connection:
+        for messages in batches:
+            with stage("decode"):
+                letters = decode_all(messages, "bench#0", settings.dlq_stream)
+            with stage("redact"):
+                redacted = redactor.redact_frame(letters)
+            with stage("fingerprint"):
+                add_fingerprint(redacted, rules.grouping)
+            frame = dead_letter_frame(letters, redactor, rules.grouping)
+            with stage("write Parquet, commit"):
+                table.append(frame, "bench#0", messages[-1].sequence)
+            rows = frame.with_columns(
+                pl.lit(None, dtype).alias(name) for name, dtype in FOLDED_SCHEMA.items()
+            ).with_columns(
+                status=pl.lit("pending"),
+                redrive_count=pl.lit(0),
+                alert_sent=pl.lit(value=False),
+                seen_count=pl.lit(1),
+            )
+            with stage("encode and COPY"):
+                copy_rows(connection, rows)
+    count = sum(map(len, batches))
+    return {name: 1e6 * seconds / count for name, seconds in spent.items()}
+
+
+def print_stages(platform: Platform) -> None:
+    """A table of them, with their sum."""
+    found = stages(platform)
+    table = Table("stage of the drain", "CPU µs/row", box=None)
+    table.columns[1].justify = "right"
+    for name, cost in [*found.items(), ("together", sum(found.values()))]:
+        table.add_row(name, f"{cost:.1f}")
+    console.print(table)
+    console.print()
+
+
+async def _read(platform: Platform) -> list[list[LogMessage]]:
+    settings = platform.settings
+    batches = []
+    async with await nats.connect(settings.nats_url) as client:
+        reader = LogReader(client, settings.dlq_stream, settings.subjects.log)
+        last = (await reader.state()).last_sequence
+        await reader.seek(1)
+        size = settings.drain_batch_messages, settings.drain_batch_bytes
+        while messages := await reader.read(*size, last):
+            batches.append(messages)
+        await reader.close()
+    return batches

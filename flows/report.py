@@ -1,0 +1,23 @@
+"""report: how things stand, as a page with charts below DLQ_HOME and as an artifact."""
+
+from datetime import UTC, datetime
+
+from prefect import State, flow
+from prefect.states import Completed
+
+from flows.show import markdown
+from pipelines.analysis.report import as_markdown
+from pipelines.reporting import make_report
+from pipelines.settings import load_settings
+
+
+@flow(name="report", timeout_seconds=3600)
+async def report() -> State:
+    """Write `report.html` below DLQ_HOME, from the lake, and show its tables here."""
+    settings, now = load_settings(), datetime.now(UTC)
+    made = make_report(settings, now)
+    file = (settings.home / "report.html").absolute()
+    made.write_page(file)
+    await markdown("report", as_markdown(made.sections, now))
+    strip = ", ".join(f"{what} {value}" for what, value, _ in made.sections[0].rows[:3])
+    return Completed(message=f"Wrote {file}: {strip}", data={"file": str(file)})

@@ -1,0 +1,41 @@
+"""What to do next about a failure group: pure, and the same words everywhere."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+__all__ = ["UNLIKELY", "by_urgency", "chance_in_words", "next_command"]
+
+LIKELY = 0.5
+UNLIKELY = 0.2
+_URGENCY = {"escalating": 0, "regressed": 1, "new": 1, "ongoing": 2, "resolved": 3}
+
+
+def by_urgency(failure_groups: pl.DataFrame) -> pl.DataFrame:
+    """The groups, first what changed for the worse, then by open failures."""
+    urgency = pl.col("state").replace_strict(_URGENCY, default=2)
+    return failure_groups.sort(urgency, -pl.col("open_count"), -pl.col("failure_count"), "group_id")
+
+
+def chance_in_words(group: Mapping[str, Any]) -> str:
+    """How likely a redrive works, and from how many outcomes that is known.
+
+    `group` is a row of `failure_groups`. Without any outcome the chance is what errors of this
+    kind (transient or not) are given in advance, and is called so.
+    """
+    chance = group["redrive_chance"]
+    word = "likely" if chance >= LIKELY else "unlikely" if chance < UNLIKELY else "possible"
+    if not group["redrive_count"]:
+        return f"{word}, never tried"
+    succeeded, tried = group["redrive_succeeded_count"], group["redrive_count"]
+    return f"{word}, {chance:.0%} ({succeeded:,} of {tried:,} succeeded)"
+
+
+def next_command(group: Mapping[str, Any]) -> str:
+    """The command to run next; empty where nothing is open."""
+    if not group["open_count"]:
+        return ""
+    if group["open_count"] == group["parked_count"]:  # a parked failure is redriven by its id
+        return f"dlq show {group['group_id']}"
+    return f"dlq redrive --group {group['group_id']} --dry-run"

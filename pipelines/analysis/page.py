@@ -1,0 +1,130 @@
+"""The report as one HTML page that needs nothing else: no script, no network, charts drawn in it.
+
+Every text in it comes escaped, by Jinja or by the drawing of the charts. Charts are there twice,
+for a wide screen and for a phone, and once for light and dark: see `look`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from pipelines.analysis import charts
+from pipelines.analysis.look import DARK, LIGHT, PHONE, WIDE, Look, as_svg
+from pipelines.analysis.report import Section, cell_text
+
+__all__ = ["Figure", "as_html", "figures"]
+
+_Draw = Callable[[Look], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart and how to read it."""
+
+    draw: _Draw
+    caption: str
+
+    @property
+    def wide(self) -> Markup:
+        """For a desk; a print has it too."""
+        return Markup(as_svg(self.draw(WIDE)))  # noqa: S704  (Vega escapes what it draws)
+
+    @property
+    def narrow(self) -> Markup:
+        """For a phone."""
+        return Markup(as_svg(self.draw(PHONE)))  # noqa: S704
+
+
+def as_html(frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: datetime) -> str:
+    """The page: the sections, and beside them the charts of the same frames."""
+    environment = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["text"] = cell_text
+    now_part, *rest = parts
+    return environment.get_template("page.html").render(
+        now=now,
+        strip=now_part,
+        sections=rest,
+        figures=figures(frames, now),
+        light=LIGHT,
+        dark=DARK,
+    )
+
+
+def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list[Figure]]:
+    """The charts by the title of the section that they belong to; none of an empty frame."""
+    minutes = frames["failures_minutely"]
+    oldest = minutes["minute_at"].min()
+    if not isinstance(oldest, datetime):
+        return {}  # there is nothing to be drawn
+
+    def since(days: float) -> datetime:
+        # A young log fills the width of its chart.
+        return max(now - timedelta(days=days), min(oldest, now - timedelta(minutes=10)))
+
+    found = {
+        "Failure groups": [
+            Figure(
+                lambda look: charts.failures_by_type(minutes, since(1), now, look),
+                "How fast failures came, and of which kind. A step up in one colour is one cause.",
+            ),
+            Figure(
+                lambda look: charts.service_heat_map(minutes, since(7), now, look),
+                "Each row is a service. A dark column through several rows is an outage that they"
+                " share; a dark row is one service's own trouble.",
+            ),
+        ],
+        "Health per service": [
+            Figure(
+                lambda look: charts.health_parts(frames["service_health"], look),
+                "A score is 100 less the longest bar, so it says which part to mend first.",
+            )
+        ],
+        "Time to resolution": [
+            Figure(
+                lambda look: charts.survival(frames["resolution_curves"], look=look),
+                "Where a curve crosses the dashed line, half of its cases were closed. A curve"
+                " that ends above zero has cases that are still open. The time axis is"
+                " logarithmic.",
+            ),
+            Figure(
+                lambda look: charts.incidence(frames["resolution_curves"], look=look),
+                "Read upwards at a time: the share of all cases closed by then, by each cause; the"
+                " grey rest was still open.",
+            ),
+        ],
+    }
+    if not frames["redrive_outcomes"].is_empty():
+        found["Redrive outcomes"] = [
+            Figure(
+                lambda look: charts.redrive_outcomes(frames["redrive_outcomes"], look),
+                "In brackets, how many redrives. Mostly green: redrive it. Mostly red: mend the"
+                " cause first.",
+            )
+        ]
+    if not frames["contributors"].filter(pl.col("subject") == "last 24 hours").is_empty():
+        found["More frequent than before"] = [
+            Figure(
+                lambda look: charts.contributors(frames["contributors"], look=look),
+                "The wider the gap between the dots, the more this stands out.",
+            )
+        ]
+    if not frames["hour_of_week"].is_empty():
+        found["Hours of the week"] = [
+            Figure(
+                lambda look: charts.hour_of_week(frames["hour_of_week"], look=look),
+                "Working hours show as a block. A lone dark cell may be a single outage: the table"
+                " names only hours that stood out in three quarters of the weeks.",
+            )
+        ]
+    return found

@@ -1,0 +1,337 @@
+"""What the report says: the marts as sections, in the order in which a person on call asks."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from pipelines.analysis.advice import by_urgency, chance_in_words, next_command
+from pipelines.analysis.report import Section, seconds_as_text
+from pipelines.analysis.trends import group_trends
+from pipelines.analysis.unknowns import unknowns
+from pipelines.deadletter.sanitize import STEERING
+
+__all__ = ["NEEDED_MARTS", "printable_frames", "sections"]
+
+NEEDED_MARTS = (
+    "failures_minutely",
+    "failures_hourly",
+    "failure_groups",
+    "service_health",
+    "resolution_times",
+    "resolution_curves",
+    "hour_of_week",
+    "contributors",
+    "poison_tenants",
+    "poison_messages",
+    "co_failures",
+    "redrive_outcomes",
+    "metrics",
+)
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_CERTAIN = 1e-4  # a week so uneven comes by chance less often than this
+_EVIDENT = ("service", "event_type")  # a group is its service's anyway
+
+
+def printable_frames(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """The frames without characters that steer a terminal or reverse a line."""
+    texts = pl.col(pl.String).str.replace_all(STEERING, "\N{REPLACEMENT CHARACTER}")
+    return {name: frame.with_columns(texts) for name, frame in frames.items()}
+
+
+def sections(
+    frames: Mapping[str, pl.DataFrame], now: datetime, most_rows: int = 12
+) -> list[Section]:
+    """The report as of `now`, the worst first; `frames` are the needed marts and `log`."""
+    return [
+        _now(frames),
+        _groups(frames, now, most_rows),
+        _health(frames["service_health"], most_rows),
+        _resolution(frames["resolution_times"], most_rows),
+        _redrives(frames["redrive_outcomes"], most_rows),
+        _recent(frames["contributors"], most_rows),
+        _hours(frames["hour_of_week"], frames["failures_hourly"], now, most_rows),
+        _by_group(frames["contributors"], frames["failure_groups"], most_rows),
+        _tenants(frames["poison_tenants"], most_rows),
+        _messages(frames["poison_messages"], most_rows),
+        _together(frames["co_failures"], most_rows),
+        unknowns(frames, now),
+    ]
+
+
+def _now(frames: Mapping[str, pl.DataFrame]) -> Section:
+    health, groups = frames["service_health"], frames["failure_groups"]
+    metrics = {(metric, label): value for metric, label, value in frames["metrics"].iter_rows()}
+    rate, daily = metrics.get(("dlq_rate", "1 hour")), metrics.get(("dlq_rate", "24 hours"))
+    success = metrics.get(("redrive_success_rate", "24 hours"))
+    oldest = health["oldest_open_age_seconds"].max()
+    critical = int(health["critical_count_24h"].sum())
+    open_groups = groups.filter(pl.col("open_count") > 0)
+    notable = open_groups.filter(pl.col("state").is_in(["new", "escalating", "regressed"]))
+    rows = (
+        ("dead letters a minute", f"{rate or 0:.1f}", f"last hour; {daily or 0:.1f} in 24 hours"),
+        ("open failures", int(groups["open_count"].sum()), f"in {open_groups.height:,} groups"),
+        (
+            "oldest open",
+            seconds_as_text(oldest),  # type: ignore[arg-type]
+            f"{int(groups['parked_count'].sum()):,} parked",
+        ),
+        (
+            "redrives succeed",
+            "–" if success is None else f"{success:.0%}",
+            "of those of 24 hours whose outcome is known",
+        ),
+        ("groups to look at", notable.height, "new, escalating or regressed"),
+        ("critical errors", critical, "in 24 hours"),
+    )
+    return Section("Now", ("what", "value", "of which"), rows)
+
+
+def _groups(frames: Mapping[str, pl.DataFrame], now: datetime, most_rows: int) -> Section:
+    frame = frames["failure_groups"]
+    trends = group_trends(frames["failures_minutely"], now)
+    rows = tuple(
+        (
+            row["group_id"],
+            row["state"],
+            row["failure_count"],
+            row["open_count"],
+            row["tenant_count"],
+            row["services"],
+            trends.get(row["group_id"]),
+            chance_in_words(row),
+            f"{row['error_class']}: {row['template']}".removesuffix(": ")[:120],
+            next_command(row),
+        )
+        for row in by_urgency(frame).head(most_rows).to_dicts()
+    )
+    columns = (
+        "group", "state", "failures", "open", "tenants", "services", "7 days", "a redrive works",
+        "what", "next",
+    )  # fmt: skip
+    note = f"{frame.height:,} groups in all. A curve has 28 steps of 6 hours and its own height."
+    return Section("Failure groups", columns, rows, note)
+
+
+def _health(frame: pl.DataFrame, most_rows: int) -> Section:
+    rows = tuple(
+        (
+            row["service"],
+            round(row["score"]),
+            row["alert"] or "unknown",
+            row["failure_count_24h"],
+            row["open_count"],
+            row["succeeded_count_24h"] if row["has_totals"] else None,
+            _rate(row),
+            seconds_as_text(row["oldest_open_age_seconds"]),
+        )
+        for row in frame.sort("score", "service").head(most_rows).to_dicts()
+    )
+    columns = (
+        "service", "score", "alert", "failures 24 h", "open", "succeeded", "failure rate",
+        "oldest open",
+    )  # fmt: skip
+    note = (
+        "Failure rate: dead letters of all finished events in 24 h, with its 95 % interval. The"
+        " score is for display; alerts go by the burn rate of the objective."
+    )
+    return Section("Health per service", columns, rows, note)
+
+
+def _rate(row: dict[str, Any]) -> str:
+    if row["failure_rate_24h"] is None:
+        return "unknown"
+    shares = [row[f"failure_rate_24h{end}"] for end in ("", "_low", "_high")]
+    digits = 3 if shares[0] < 0.001 else 2 if shares[0] < 0.01 else 1
+    rate, low, high = (f"{share:.{digits}%}" for share in shares)
+    return f"{rate} ({low} to {high})"
+
+
+def _resolution(frame: pl.DataFrame, most_rows: int) -> Section:
+    chosen = frame.filter(pl.col("dimension").is_in(["error_class", "overall"]))
+    chosen = chosen.sort(pl.col("dimension") == "overall", pl.col("n"), descending=True)
+    rows = tuple(
+        (
+            row["value"],
+            row["n"],
+            row["events"],
+            f"{row['open_share']:.1%}",
+            seconds_as_text(row["median_seconds"], "not reached"),
+            seconds_as_text(row["p90_seconds"], "not reached"),
+            seconds_as_text(row["rmst_24h_seconds"]),
+            seconds_as_text(row["follow_up_seconds"]),
+        )
+        for row in chosen.head(most_rows).to_dicts()
+    )
+    columns = (
+        "error type", "cases", "closed", "still open", "median", "90 %", "mean of the first 24 h",
+        "watched for",
+    )  # fmt: skip
+    note = (
+        "Kaplan-Meier: cases that are still open count as not yet closed. Not reached: in the time"
+        " for which they were watched, fewer than half, or nine tenths, were closed."
+    )
+    return Section("Time to resolution", columns, rows, note)
+
+
+def _redrives(frame: pl.DataFrame, most_rows: int) -> Section:
+    rows = tuple(
+        (
+            row["group_id"],
+            row["error_class"],
+            row["attempt_count"],
+            row["succeeded_count"],
+            row["failed_again_count"],
+            row["outcome_unknown_count"] + row["waiting_count"],
+            row["unroutable_count"] + row["refused_count"] + row["expired_count"],
+        )
+        for row in frame.head(most_rows).to_dicts()
+    )
+    columns = ("group", "error type", "redrives", "succeeded", "failed", "unknown", "impossible")
+    note = "Impossible: no stream takes the subject, not allowed, or the bytes are gone."
+    return Section("Redrive outcomes", columns, rows, note)
+
+
+def _recent(frame: pl.DataFrame, most_rows: int) -> Section:
+    rows = _contributing(frame.filter(pl.col("subject") == "last 24 hours"), most_rows)
+    columns = ("what", "failures", "share now", "share before", "ratio")
+    note = (
+        "At least twice as frequent in the last 24 hours as in the week before, surely more than"
+        " by chance. Where to look first; that it is to blame this does not say."
+    )
+    return Section("More frequent than before", columns, tuple(row[1:] for row in rows), note)
+
+
+def _by_group(frame: pl.DataFrame, groups: pl.DataFrame, most_rows: int) -> Section:
+    told = frame.filter(
+        pl.col("subject") != "last 24 hours",
+        ~pl.col("attribute").is_in(_EVIDENT) & pl.col("other_attribute").is_null(),
+    )
+    errors = dict(groups.select("group_id", "error_class").iter_rows())
+    rows = tuple(
+        (row[0], errors.get(row[0]), *row[1:])
+        for row in _contributing(told.sort("risk_ratio", descending=True), most_rows)
+    )
+    columns = ("group", "error type", "what", "failures", "share", "elsewhere", "ratio")
+    note = "What a group has more of than the other failures of the week."
+    return Section("What groups have more of", columns, rows, note)
+
+
+def _contributing(frame: pl.DataFrame, most_rows: int) -> list[tuple[Any, ...]]:
+    found = []
+    for row in frame.head(most_rows).to_dicts():
+        what = f"{row['attribute']} = {row['value']}"
+        if row["other_attribute"]:
+            what += f" and {row['other_attribute']} = {row['other_value']}"
+        ratio = f"{row['risk_ratio']:.1f}×" if row["baseline_share"] else "only here"
+        shares = (f"{row['share']:.0%}", f"{row['baseline_share']:.1%}")
+        found.append((row["subject"], what, row["failure_count"], *shares, ratio))
+    return found
+
+
+def _hours(
+    frame: pl.DataFrame, failures_hourly: pl.DataFrame, now: datetime, most_rows: int
+) -> Section:
+    rows = tuple(
+        (
+            row["value"],
+            f"{_DAYS[row['hour_of_week'] // 24]} {row['hour_of_week'] % 24:02}:00",
+            round(row["failure_count"] / row["week_count"]),
+            f"{row['failure_count'] / row['expected_count']:.1f}×",
+            f"{row['weeks']} of {row['week_count']}",
+        )
+        for row in _habits(frame, failures_hourly, now).head(most_rows).to_dicts()
+    )
+    note = (
+        "Hours (UTC) in which a service has three times its mean hour or more, and that in three"
+        " quarters of the weeks: a single outage is no habit."
+        if frame.height
+        else "The log is younger than four weeks: nothing can be said yet."
+    )
+    columns = ("service", "hour", "a week", "ratio", "weeks")
+    return Section("Hours of the week", columns, rows, note)
+
+
+def _habits(
+    hour_of_week: pl.DataFrame, failures_hourly: pl.DataFrame, now: datetime
+) -> pl.DataFrame:
+    """The cells of services that stand out week by week; `weeks`: in how many."""
+    hour = pl.col("hour_at").dt
+    weekly = failures_hourly.group_by(
+        pl.col("service").alias("value"),
+        hour_of_week=((hour.weekday() - 1).cast(pl.Int64) * 24 + hour.hour()),
+        weeks_ago=(pl.lit(now) - pl.col("hour_at")).dt.total_days() // 7,
+    ).agg(weekly_count=pl.col("failure_count").sum())
+    usual = pl.col("expected_count") / pl.col("week_count")
+    is_high = (pl.col("weekly_count") >= 3 * usual) & (pl.col("weeks_ago") < pl.col("week_count"))
+    cells = hour_of_week.filter(pl.col("p_value") < _CERTAIN, pl.col("failure_count") >= 10)
+    keys = ["value", "hour_of_week"]
+    high = (
+        cells.join(weekly, on=keys)
+        .group_by(keys)
+        .agg(weeks=pl.col("weeks_ago").filter(is_high).n_unique())
+    )
+    return (
+        cells.join(high, on=keys)
+        .filter(pl.col("weeks") * 4 >= pl.col("week_count") * 3)
+        .sort("value", "hour_of_week")
+    )
+
+
+def _together(frame: pl.DataFrame, most_rows: int) -> Section:
+    rows = tuple(
+        (
+            f"{row['service_a']} and {row['service_b']}",
+            row["together_count"],
+            row["leader"],
+            seconds_as_text(row["median_lag_seconds"]),
+        )
+        for row in frame.sort("together_count", descending=True).head(most_rows).to_dicts()
+    )
+    columns = ("services", "times", "first", "by")
+    note = (
+        "Services that began to fail within two minutes of each other, more often than by chance."
+    )
+    return Section("Services that fail together", columns, rows, note)
+
+
+def _tenants(frame: pl.DataFrame, most_rows: int) -> Section:
+    rows = tuple(
+        (
+            row["tenant_id"],
+            row["group_id"],
+            row["error_class"],
+            row["failure_count"],
+            row["open_count"],
+            f"{row['share_of_group']:.0%}",
+            f"{row['share_of_all']:.0%}",
+        )
+        for row in frame.head(most_rows).to_dicts()
+    )
+    columns = ("tenant", "group", "error type", "failures", "open", "of the group", "of all")
+    note = "Tenants who make up half of a group or more, and far less of everything else."
+    return Section("Poison tenants", columns, rows, note)
+
+
+def _messages(frame: pl.DataFrame, most_rows: int) -> Section:
+    def why(row: dict[str, Any]) -> str:
+        if row["kind"] == "several_consumers":
+            return f"failed in {row['consumer_count']:,} consumers"
+        cured = f"{row['cured_count']:,} others of its group were cured"
+        return f"redriven {row['redrive_count']:,} times in vain, {cured}"
+
+    rows = tuple(
+        (
+            row["failure_id"],
+            row["error_class"],
+            row["tenant_id"],
+            row["original_sequence"],
+            why(row),
+        )
+        for row in frame.head(most_rows).to_dicts()
+    )
+    columns = ("failure", "error type", "tenant", "event", "why")
+    note = "The message is at fault rather than the service: look at it, then discard or mend it."
+    return Section("Poison messages", columns, rows, note)

@@ -1,0 +1,75 @@
+"""What the report can not know, said in it: services without totals, gaps, what is not drained."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import polars as pl
+
+from pipelines.analysis.report import Section, seconds_as_text
+
+__all__ = ["LOG_SQL", "unknowns"]
+
+# Each message of the log is one row of the two tables, so a sequence that no fork of a stream's
+# life has was gone before a drain could read it.
+LOG_SQL = """
+WITH log AS (
+    SELECT
+        REGEXP_REPLACE(epoch, '#[0-9]+$', '') AS life,
+        dlq_sequence,
+        published_at,
+        parse_error IS NOT NULL AS is_unreadable
+    FROM (
+        SELECT epoch, dlq_sequence, published_at, parse_error FROM dead_letters
+        UNION ALL
+        SELECT epoch, dlq_sequence, published_at, parse_error FROM case_events
+    ) AS messages
+),
+
+lives AS (
+    SELECT
+        MAX(dlq_sequence) - MIN(dlq_sequence) + 1 - COUNT(DISTINCT dlq_sequence) AS missing_count,
+        COUNT(*) FILTER (WHERE is_unreadable) AS unreadable_count,
+        MAX(published_at) AS last_at
+    FROM log
+    GROUP BY life
+)
+
+SELECT
+    CAST(COALESCE(SUM(missing_count), 0) AS BIGINT) AS missing_count,
+    CAST(COALESCE(SUM(unreadable_count), 0) AS BIGINT) AS unreadable_count,
+    MAX(last_at) AS last_at
+FROM lives
+"""
+"""The frame `log`, one row: what of the log the lake holds."""
+
+
+def unknowns(frames: Mapping[str, pl.DataFrame], now: datetime) -> Section:
+    """The limits of the report as of `now`."""
+    log, health = frames["log"].row(0, named=True), frames["service_health"]
+    silent = ", ".join(health.filter(~pl.col("has_totals"))["service"].sort())
+    untold = int(frames["redrive_outcomes"]["outcome_unknown_count"].sum())
+    if log["last_at"] is None:
+        found = {"everything": "The lake is empty: dlq drain fills it."}
+    else:
+        behind = seconds_as_text(max((now - log["last_at"]).total_seconds(), 0))
+        found = {
+            "what was not drained": f"The newest message here is {behind} old; what came later is"
+            " not in the report."
+        }
+    if silent:
+        found["successes"] = f"No totals of {silent}: their failure rate is unknown."
+    if count := log["missing_count"]:
+        found["lost messages"] = (
+            f"{count:,} messages of the log were gone before a drain could read them: dlq status"
+            " lists the gaps."
+        )
+    if count := log["unreadable_count"]:
+        found["unreadable messages"] = (
+            f"{count:,} messages are no dead letters as we know them; they are kept, and grouped by"
+            " what is wrong with them."
+        )
+    if untold:
+        found["some redrives"] = (
+            f"{untold:,} redrives ended in silence; they count neither as success nor as failure."
+        )
+    return Section("What this report can not know", ("what", "why"), tuple(found.items()))

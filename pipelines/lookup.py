@@ -1,0 +1,102 @@
+"""One failure or one group, with all that the lake knows of it: what `dlq show` prints."""
+
+# Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
+# reported as leaked, at length, when the process ends.
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from pipelines.analysis.trends import Trend, group_trends
+from pipelines.analysis.views import create_views
+from pipelines.errors import QueryError
+from pipelines.jobs import compute_marts
+from pipelines.settings import Settings
+from pipelines.stores.lake import Lake
+from pipelines.stores.lake_sql import connect
+
+__all__ = ["failure_groups", "find_failure", "find_group"]
+
+_GROUP = re.compile(r"[0-9a-f]{16}")
+
+
+def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dict[str, Trend]]:
+    """The mart of that name as of `now`, and the trends of its groups."""
+    frames = compute_marts(settings, ["failure_groups", "failures_minutely"], now)
+    return frames["failure_groups"], group_trends(frames["failures_minutely"], now)
+
+
+def find_group(
+    settings: Settings, id_: str, now: datetime
+) -> tuple[dict[str, Any], Trend | None] | None:
+    """A group and its trend by its id; None where it is no group's."""
+    if not _GROUP.fullmatch(id_.lower()):
+        return None
+    groups, trends = failure_groups(settings, now)
+    for row in groups.filter(pl.col("group_id") == id_.lower()).to_dicts():
+        return row, trends.get(row["group_id"])
+    return None
+
+
+def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
+    """A dead letter by the first digits of its failure's id, as `dead_letters`, and how it stands.
+
+    That is status, redrive_count, closed_at and cause, as in `cases`; a later row of a redrive
+    chain has the status superseded. Raises QueryError where none, or more than one, matches.
+    """
+    with connect(Lake(settings.lake)) as lake:
+        found = lake.execute(
+            "SELECT DISTINCT failure_id FROM dead_letters"
+            " WHERE starts_with(failure_id, lower($prefix)) LIMIT 2",
+            {"prefix": prefix},
+        ).fetchall()
+        if not found:
+            raise QueryError(
+                f"Neither a failure nor a group is called {prefix!r}: `dlq groups` lists groups,"
+                " and `dlq drain` brings in what is new."
+            )
+        if len(found) > 1:
+            raise QueryError(f"Several failures begin with {prefix!r}: give more of the id.")
+        return _as_it_stands(lake, found[0][0], settings.redrive_cap)
+
+
+def _as_it_stands(
+    lake: duckdb.DuckDBPyConnection, failure_id: str, redrive_cap: int
+) -> dict[str, Any]:
+    """The failure's row and its case, folded from what the lake has of its chain alone."""
+    chain = [failure_id]
+    while root := lake.execute(
+        "SELECT root_failure_id FROM dead_letters WHERE failure_id = $id"
+        " AND root_failure_id IS NOT NULL AND NOT list_contains($chain, root_failure_id) LIMIT 1",
+        {"id": chain[-1], "chain": chain},
+    ).fetchone():
+        chain.append(root[0])
+    about = {"chain": chain}
+    letters = lake.sql(
+        "SELECT * FROM dead_letters WHERE list_contains($chain, failure_id)"
+        " OR list_contains($chain, root_failure_id)",
+        params=about,
+    ).to_arrow_table()
+    events = lake.sql(
+        "SELECT * FROM case_events WHERE list_contains($chain, failure_id)", params=about
+    ).to_arrow_table()
+    totals = lake.sql("FROM service_totals LIMIT 0").to_arrow_table()
+    with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as small:
+        small.execute("SET TimeZone = 'UTC'")
+        tables = {"dead_letters": letters, "case_events": events, "service_totals": totals}
+        for name, table in tables.items():
+            small.register(name, table)
+        create_views(small, redrive_cap)
+        rows = small.sql(
+            "SELECT d.*, coalesce(c.status, 'superseded') AS status, c.redrive_count, c.closed_at,"
+            " c.cause FROM dead_letters AS d"
+            " INNER JOIN failures AS f ON f.epoch = d.epoch AND f.dlq_sequence = d.dlq_sequence"
+            " LEFT JOIN cases AS c ON c.failure_id = d.failure_id WHERE d.failure_id = $id",
+            params={"id": failure_id},
+        ).to_arrow_table()
+    row: dict[str, Any] = pl.DataFrame(rows).row(0, named=True)
+    return row

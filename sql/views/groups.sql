@@ -1,0 +1,22 @@
+-- The groups as the log has them at this moment; the mart `failure_groups` knows more of each.
+--
+-- Grain: one row per group_id.
+--   parent_id, error_class, template, frames  of the group's latest case
+--   failure_count   cases
+--   open_count      pending, retried or parked
+--   first_seen_at   when its first case opened, UTC
+--   last_seen_at    when its latest case opened, UTC
+--   tenant_count    distinct tenants
+SELECT
+    group_id,
+    MAX_BY(parent_id, log_position) AS parent_id,
+    MAX_BY(error_class, log_position) AS error_class,
+    MAX_BY(template, log_position) AS template,
+    MAX_BY(frames, log_position) AS frames,
+    COUNT(*) AS failure_count,
+    SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN 1 ELSE 0 END) AS open_count,
+    MIN(opened_at) AS first_seen_at,
+    MAX(opened_at) AS last_seen_at,
+    COUNT(DISTINCT tenant_id) AS tenant_count
+FROM cases
+GROUP BY group_id

@@ -1,0 +1,44 @@
+"""An S3 of moto's on loopback, as a process: `python s3_server.py` prints its port.
+
+Not in the test's own process: deltalake holds Python's lock while it waits for an answer.
+"""
+
+import logging
+import re
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError, Lock
+
+from moto.s3.responses import S3Response
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+_RACE = re.compile("/race/.*/_delta_log/0+[1-9]")
+_meetings: dict[str, Barrier] = {}
+_one_at_a_time = Lock()
+_put = S3Response.put_object
+
+
+def _put_alone(self: S3Response) -> object:
+    """A put with a condition, as S3 promises it: moto looks and puts in two steps.
+
+    Below a folder `race`, two must want to put a log entry before either does.
+    """
+    if _RACE.search(self.path):
+        with suppress(BrokenBarrierError):
+            _meetings.setdefault(self.path, Barrier(2)).wait(timeout=25)
+    with _one_at_a_time:
+        return _put(self)
+
+
+def main() -> None:
+    """Serve until killed."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    S3Response.put_object = _put_alone
+    application = DomainDispatcherApplication(create_backend_app)
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    print(server.port, flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main()

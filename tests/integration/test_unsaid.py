@@ -1,0 +1,144 @@
+"""What no advisory said: events given up before anybody listened, or with nobody pulling."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from foreign_consumers import Platform, opened
+from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
+from platform_log import failures
+
+from pipelines.bridge.run import bridge_pending
+from pipelines.bridge.sample import Untold
+from pipelines.deadletter import ids
+from pipelines.embedded import NatsServer
+from pipelines.jetstream.streams import ensure_advisory_stream
+from pipelines.jobs import drain_log
+from pipelines.settings import Settings
+
+pytestmark = pytest.mark.xdist_group("unsaid")  # they share a NATS of their own
+
+
+@pytest.fixture(scope="module")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Instead of the session's server."""
+    with NatsServer(tmp_path_factory.mktemp("unsaid")) as server:
+        yield server.url
+
+
+@pytest.fixture
+async def platform(settings: Settings) -> AsyncIterator[Platform]:
+    async with opened(settings) as platform:
+        yield platform
+
+
+async def forget(platform: Platform) -> None:
+    """As if nobody had listened until now."""
+    await platform.js.delete_stream(platform.settings.advisory_stream)
+    await ensure_advisory_stream(platform.js, platform.settings.stream_names)
+
+
+async def test_events_given_up_before_anybody_listened_are_found_where_all_failed(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, stream = platform.settings, platform.settings.events_stream
+    await platform.publish({"n": 1}, {"n": 2}, {"n": 3})
+    await platform.fail("c", {})
+    await forget(platform)
+    with monkeypatch.context() as older_server:  # its figures count what is no longer there
+        older_server.setattr("pipelines.bridge.sample._EXACT_SINCE", (999, 0))
+        assert await bridge_pending(settings) == ({}, [])
+    assert await bridge_pending(settings) == ({"found": 3}, [])
+    letters = await platform.letters()
+    assert [letter["original_data"] for letter in letters] == [{"n": 1}, {"n": 2}, {"n": 3}]
+    for letter in letters:
+        origin = (stream, letter["original_sequence"], letter["original_timestamp_ns"], "c")
+        assert letter["failure_id"] == ids.failure_id(*origin)  # an advisory would give the same
+        assert letter["error_message"] == (
+            "c gave up after 2 deliveries."
+            " DETAIL: no advisory said so; the consumer's figures prove it."
+        )
+    await drain_log(settings)
+    await platform.publish({"n": 4})
+    await platform.fail("c", {})
+    assert await bridge_pending(settings) == ({"bridged": 1}, [])
+    await drain_log(settings)
+    rows = failures(settings)
+    assert (len(rows), len({row["group_id"] for row in rows})) == (4, 1)
+    assert await bridge_pending(settings) == ({}, [])
+
+
+async def test_on_a_work_queue_they_are_found_though_others_were_handled(
+    platform: Platform,
+) -> None:
+    settings = platform.settings
+    work = StreamConfig(name="WORK", subjects=["work.>"], retention=RetentionPolicy.WORK_QUEUE)
+    await platform.js.add_stream(work)
+    for number in range(4):
+        await platform.js.publish(f"work.{number}", b"%d" % number)
+    await platform.fail("c", {1: b"+ACK", 3: b"+ACK"}, stream="WORK")
+    await forget(platform)
+    assert await bridge_pending(settings) == ({"found": 2}, [])
+    assert [letter["original_data"] for letter in await platform.letters()] == [1, 3]
+
+
+async def test_among_handled_events_only_their_number_is_told_and_less_what_is_known(
+    platform: Platform,
+) -> None:
+    settings, stream = platform.settings, platform.settings.events_stream
+    await platform.publish({"n": 1}, {"n": 2}, {"n": 3})
+    await platform.fail("c", {1: b"+ACK"})
+    await forget(platform)
+    untold = [Untold(stream, "c", 2)]
+    assert await bridge_pending(settings) == ({}, untold)
+    await platform.publish({"n": 4}, {"n": 5})
+    await platform.fail("c", {5: b"+TERM"})
+    assert await bridge_pending(settings) == ({"bridged": 2}, untold)
+    await drain_log(settings)
+    await forget(platform)  # as their age does: now only the database knows of the fourth
+    assert await bridge_pending(settings) == ({}, untold)
+    await platform.js.delete_msg(stream, 2)
+    assert await bridge_pending(settings) == ({}, [Untold(stream, "c", 1)])
+    assert len(await platform.letters()) == 2
+
+
+async def test_what_nobody_pulls_for_is_noticed_and_no_delivery_is_spent(
+    platform: Platform,
+) -> None:
+    settings, stream = platform.settings, platform.settings.events_stream
+    await platform.publish({"n": 1}, {"n": 2}, {"n": 3})
+    config = ConsumerConfig(max_deliver=2, ack_wait=30)
+    sub = await platform.js.pull_subscribe("", "c", stream=stream, config=config)
+    for _ in range(2):
+        for msg in await sub.fetch(1):
+            await msg.nak()  # the first event, twice
+    [second] = await sub.fetch(1)
+    await second.nak()
+    await platform.client.flush()
+    before = await platform.js.consumer_info(stream, "c")
+    assert (before.num_ack_pending, before.num_waiting) == (2, 0)
+
+    for _ in range(3):
+        assert (await bridge_pending(settings))[1] == []
+    assert [letter["original_data"] for letter in await platform.letters()] == [{"n": 1}]
+
+    deliveries = {}
+    while len(deliveries) < 2:
+        for msg in await sub.fetch(2, timeout=10):
+            deliveries[msg.data] = msg.metadata.num_delivered
+            await msg.ack()
+    assert deliveries == {b'{"n": 2}': 2, b'{"n": 3}': 1}
+
+
+async def test_our_own_readers_and_consumers_that_never_give_up_are_left_alone(
+    platform: Platform,
+) -> None:
+    settings = platform.settings
+    await platform.publish({})
+    await platform.js.publish(f"{settings.subject_prefix}.dlq.ndvi", b"{}")
+    await platform.fail("somebodys-monitor", {}, stream=settings.dlq_stream)
+    endless = await platform.js.pull_subscribe("", "endless", stream=settings.events_stream)
+    for _ in range(3):
+        for msg in await endless.fetch(1):
+            await msg.nak()
+    await forget(platform)
+    assert await bridge_pending(settings) == ({}, [])
