@@ -73,6 +73,18 @@ class Settings(BaseSettings):
     redrive_subjects: list[str] = Field(
         [], description="filters of subjects a redrive may publish to; default the event streams'"
     )
+    redrive_approval_count: int = Field(
+        1_000, ge=0, description="redrives by hand above which a batch waits for approval; 0: never"
+    )
+    redrive_budget_share: float = Field(
+        0.2, ge=0, le=1, description="most redrives of a service, of what it handles"
+    )
+    redrive_floor_per_second: float = Field(
+        10, gt=0, description="redrives a second of a service that may always be"
+    )
+    redrive_delay_seconds: float = Field(
+        30, ge=0, description="least rest of a failure before the schedule redrives it"
+    )
     transient_error_types: list[str] = Field(
         ["TimeoutError", "ConnectionError"], description="what redrive-transient takes"
     )
