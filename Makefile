@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test explore soak test-spark lint bench bench-memory bench-peers bench-quality screenshots grafana lock clean
+.PHONY: help setup demo up deploy test explore soak test-spark lint bench bench-marts bench-memory bench-peers bench-quality screenshots grafana lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -69,6 +69,10 @@ bench-quality: setup  ## precision and recall of the fingerprint on real message
 bench: setup  ## speed of consumer and drain beside their bounds and peers, as ratios (some minutes)
 	@$(BIN)/python benchmarks/consumer.py
 	@$(BIN)/python benchmarks/drain.py $(ARGS)
+	@$(BIN)/python benchmarks/marts.py --letters 1000000
+
+bench-marts: setup  ## what the marts cost: rebuilt, and after a small drain, over ten million dead letters (long, 3 GB of disk)
+	@$(BIN)/python benchmarks/marts.py $(ARGS)
 
 bench-memory: setup  ## peak memory of a drain of 100,000 and of 1,000,000 dead letters (ten minutes, 10 GB of disk)
 	@$(BIN)/python benchmarks/memory.py $(ARGS)

@@ -14,7 +14,8 @@ import nats.errors
 import polars as pl
 from nats.js.errors import Error as JetStreamError
 
-from pipelines.analysis.marts import MARTS, SUMMARIES, build_marts
+from pipelines.analysis.kept import daily_marts, update_marts, write_marts
+from pipelines.analysis.marts import MARTS, build_summaries
 from pipelines.analysis.sections import printable_frames
 from pipelines.analysis.spark import build_marts_on_spark
 from pipelines.analysis.unknowns import LOG_SQL
@@ -46,6 +47,7 @@ Frames = dict[str, pl.DataFrame]
 class MartsReport:
     """The marts as they were built."""
 
+    is_rebuilt: bool  # from all of the log, not from what came since the last run
     rows: dict[str, int]  # rows by mart
     seconds: float
 
@@ -123,27 +125,23 @@ def maintain_lake(settings: Settings) -> MaintainReport:
 
 
 def build_all_marts(
-    settings: Settings, names: Sequence[str] | None = None, engine: str = "duckdb"
+    settings: Settings, engine: str = "duckdb", *, is_rebuild: bool = False
 ) -> MartsReport:
-    """Compute the marts from the lake, write them to the lake, the summaries also to Postgres.
+    """Bring the marts of the lake up to date, the summaries also to Postgres.
 
-    `engine` is `duckdb` or `spark`, which needs the extra of that name.
+    `engine` is `duckdb`, which counts what came since the last run, or all where `is_rebuild`; or
+    `spark`, which needs the extra of that name and always computes all.
     """
     started = time.monotonic()
     lake, now = Lake(settings.lake), datetime.now(UTC)
     if engine == "spark":
-        tables = build_marts_on_spark(lake, now, names, redrive_cap=settings.redrive_cap)
+        built = write_marts(lake, build_marts_on_spark(lake, now, redrive_cap=settings.redrive_cap))
     else:
-        with connect(lake) as connection:
-            tables = build_marts(connection, now, names, redrive_cap=settings.redrive_cap)
-    frames = {name: pl.DataFrame(table) for name, table in tables.items()}
-    for name, frame in frames.items():
-        lake.overwrite(f"marts/{name}", frame)
+        built = update_marts(lake, now, settings.redrive_cap, is_rebuild=is_rebuild)
     with database(settings.postgres_dsn.get_secret_value()) as postgres:
-        replace_marts(postgres, {n: f for n, f in frames.items() if n in SUMMARIES})
+        replace_marts(postgres, built.summaries)
     write_views(settings)
-    rows = {name: frame.height for name, frame in frames.items()}
-    return MartsReport(rows, round(time.monotonic() - started, 3))
+    return MartsReport(built.is_rebuilt, built.rows, round(time.monotonic() - started, 3))
 
 
 def compute_marts(settings: Settings, names: Sequence[str], now: datetime) -> Frames:
@@ -151,8 +149,9 @@ def compute_marts(settings: Settings, names: Sequence[str], now: datetime) -> Fr
 
     To them comes `log`, one row about what of the log the lake holds.
     """
-    with connect(Lake(settings.lake)) as connection:
-        tables = build_marts(connection, now, names, redrive_cap=settings.redrive_cap)
+    lake, cap = Lake(settings.lake), settings.redrive_cap
+    with connect(lake) as connection, daily_marts(connection, lake, cap, is_written=False):
+        tables = build_summaries(connection, now, names)
         tables["log"] = connection.sql(LOG_SQL).to_arrow_table()
     return printable_frames({name: pl.DataFrame(table) for name, table in tables.items()})
 

@@ -36,30 +36,31 @@ SAMPLE = 50_000
 
 GROUP_SAMPLE_SQL = f"""
 WITH latest AS (
-    SELECT c.epoch, c.dlq_sequence, c.group_id, c.{", c.".join(COLUMNS)}
-    FROM cases AS c
+    SELECT d.failure_id, d.published_at, d.dlq_sequence, d.group_id, d.original_data,
+        d.{", d.".join(COLUMNS)}
+    FROM dead_letters AS d
     CROSS JOIN clock AS n
-    WHERE c.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 7
-    ORDER BY c.log_position DESC
+    WHERE d.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 7 AND d.root_failure_id IS NULL
+    ORDER BY d.published_at DESC, d.dlq_sequence DESC
     LIMIT {SAMPLE}
 )
 
-SELECT l.group_id, d.original_data, l.{", l.".join(COLUMNS)}
-FROM latest AS l
-INNER JOIN dead_letters AS d ON d.epoch = l.epoch AND d.dlq_sequence = l.dlq_sequence
-ORDER BY l.epoch, l.dlq_sequence
+SELECT failure_id, group_id, original_data, {", ".join(COLUMNS)}
+FROM latest
+ORDER BY published_at, dlq_sequence
 """  # noqa: S608
-"""The latest failures of a week: one group against all others."""
+"""The latest failures of a week, those of redrives left out: one group against all others."""
 
 WINDOW_SAMPLE_SQL = f"""
 SELECT
-    c.opened_at > n.now - INTERVAL '24' HOUR AS is_in_question,
-    c.{", c.".join(COLUMNS)}
-FROM cases AS c
+    d.failure_id,
+    d.dlq_timestamp > n.now - INTERVAL '24' HOUR AS is_in_question,
+    d.{", d.".join(COLUMNS)}
+FROM dead_letters AS d
 CROSS JOIN clock AS n
-WHERE c.opened_at > n.now - INTERVAL '192' HOUR AND c.opened_at <= n.now
-AND c.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 9
-ORDER BY c.failure_id -- a hash: as good as a random sample, and the same each time
+WHERE d.dlq_timestamp > n.now - INTERVAL '192' HOUR AND d.dlq_timestamp <= n.now
+AND d.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 9 AND d.root_failure_id IS NULL
+ORDER BY d.failure_id, d.dlq_sequence -- a hash: as good as a random sample, the same each time
 LIMIT {SAMPLE}
 """  # noqa: S608
 """The last 24 hours against the seven days before."""
@@ -89,19 +90,27 @@ def contributors(query: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
     * baseline_share: of the others; risk_ratio: share / baseline_share, with half a failure added
       to each count; adjusted_p: Fisher's exact test after Benjamini and Hochberg
     """
-    window = query(WINDOW_SAMPLE_SQL).with_row_index("id")
-    found = [_of_subject("last 24 hours", window["is_in_question"], attributes(window))]
-    sample = query(GROUP_SAMPLE_SQL).with_row_index("id")
-    known = attributes(sample)
+    window = _sampled(query(WINDOW_SAMPLE_SQL))
+    is_last_day = pl.when("is_in_question").then(pl.lit("last 24 hours"))
+    sample = _sampled(query(GROUP_SAMPLE_SQL))
     sizes = sample["group_id"].value_counts(sort=True).filter(pl.col("count") >= LEAST_GROUP)
     groups = sorted(sizes["group_id"].head(MOST_GROUPS))
-    found += [_of_subject(group, sample["group_id"] == group, known) for group in groups]
-    return pl.concat(found)
+    is_explained = pl.when(pl.col("group_id").is_in(groups)).then("group_id")
+    found = [
+        *_explained(window.select(is_last_day).to_series(), attributes(window)).items(),
+        *_explained(sample.select(is_explained).to_series(), attributes(sample)).items(),
+    ]
+    telling = [
+        frame.head(MOST_FINDINGS).select(pl.lit(subject).alias("subject"), pl.all())
+        for subject, frame in found
+    ]
+    return pl.concat([pl.DataFrame(schema=_SCHEMA), *(f.cast(_SCHEMA) for f in telling)])  # type: ignore[arg-type]
 
 
-def _of_subject(subject: str, is_in_question: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
-    findings = explain(is_in_question, known).head(MOST_FINDINGS)
-    return findings.select(pl.lit(subject).alias("subject"), pl.all()).cast(_SCHEMA)  # type: ignore[arg-type]
+def _sampled(failures: pl.DataFrame) -> pl.DataFrame:
+    """Each failure once, also where its dead letter was published twice; numbered by `id`."""
+    once = failures.unique("failure_id", keep="first", maintain_order=True)
+    return once.drop("failure_id").with_row_index("id")
 
 
 def attributes(sample: pl.DataFrame) -> pl.DataFrame:
@@ -143,28 +152,28 @@ def explain(is_in_question: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
 
     `is_in_question` tells it of every failure, by position; `known` are their `attributes`.
     """
-    size, in_question = len(is_in_question), int(is_in_question.sum())
-    if not in_question or in_question == size:
-        return pl.DataFrame(schema={name: _SCHEMA[name] for name in list(_SCHEMA)[1:]})
-    rows = pl.DataFrame(
-        {"id": range(size), "hit": is_in_question}, schema_overrides={"id": pl.UInt32}
-    )
-    singles = _counted(
-        known.join(rows, on="id").with_columns(
-            pl.lit(None, pl.String).alias("other_attribute"),
-            pl.lit(None, pl.String).alias("other_value"),
-        ),
-        in_question,
-    )
-    frequent = known.join(singles.select("attribute", "value"), on=["attribute", "value"])
-    pairs = _counted(
-        frequent.join(frequent, on="id", suffix="_b")
-        .filter(pl.col("attribute") < pl.col("attribute_b"))
-        .rename({"attribute_b": "other_attribute", "value_b": "other_value"})
-        .join(rows, on="id"),
-        in_question,
-    )
-    tested = pl.concat([singles, pairs.select(singles.columns)])
+    found = _explained(is_in_question.replace_strict({True: "it"}, default=None), known)
+    return found.get("it", pl.DataFrame(schema={name: _SCHEMA[name] for name in list(_SCHEMA)[1:]}))
+
+
+def _explained(subjects: pl.Series, known: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """What each subject has more of than all other failures, by subject, in alphabetical order.
+
+    `subjects` tells of every failure, by position, which subject's it is, or null.
+    """
+    size = len(subjects)
+    return {
+        subject: _judged(counted, size)
+        for (subject,), counted in sorted(
+            _counted(subjects, known).partition_by("subject", as_dict=True).items()
+        )
+        if counted["in_question"][0] < size
+    }
+
+
+def _judged(tested: pl.DataFrame, size: int) -> pl.DataFrame:
+    """One subject's attributes and pairs that tell something, the most telling first."""
+    in_question = tested["in_question"][0]
     others = size - in_question
     p_values = [
         fisher_tail(hits, in_question, hits + elsewhere, size)
@@ -187,19 +196,55 @@ def explain(is_in_question: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
     ).select(list(_SCHEMA)[1:])
 
 
-def _counted(rows: pl.DataFrame, in_question: int) -> pl.DataFrame:
-    """Hits in question and elsewhere by attribute or pair, where there are enough of them."""
+def _counted(subjects: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
+    """By subject: attributes and pairs that enough of its failures have; how many, and elsewhere.
+
+    All subjects at once, and by numbers instead of texts: there are many pairs.
+    """
+    rows = pl.DataFrame({"subject": subjects.cast(pl.String)}).with_row_index("id")
+    sizes = rows.drop_nulls().group_by("subject").agg(in_question=pl.len().cast(pl.Int64))
+    things = known.select(_KEYS[:2]).unique().sort(_KEYS[:2]).with_row_index("thing")
+    held = known.join(things, on=_KEYS[:2]).select("id", "thing").join(rows, on="id")
+
+    def enough(hits: pl.DataFrame, *thing: str) -> pl.DataFrame:
+        return (
+            hits.drop_nulls("subject")
+            .group_by("subject", *thing)
+            .agg(failure_count=pl.len().cast(pl.Int64))
+            .join(sizes, on="subject")
+            .filter(
+                pl.col("failure_count") >= LEAST_COUNT,
+                pl.col("failure_count") >= LEAST_SUPPORT * pl.col("in_question"),
+            )
+        )
+
+    def both(holding: pl.DataFrame) -> pl.DataFrame:
+        return holding.join(holding.select("id", "thing"), on="id", suffix="_b").filter(
+            pl.col("thing") < pl.col("thing_b")
+        )
+
+    singles = enough(held, "thing")
+    pairs = enough(
+        both(held.join(singles, on=["subject", "thing"], how="semi")), "thing", "thing_b"
+    )
+    paired = pl.concat([pairs["thing"], pairs["thing_b"]]).unique()
+    all_pairs = both(held.filter(pl.col("thing").is_in(paired.implode())))
+    totals = held.group_by("thing").agg(total=pl.len().cast(pl.Int64))
+    pair_totals = all_pairs.group_by("thing", "thing_b").agg(total=pl.len().cast(pl.Int64))
+    counted = pl.concat(
+        [
+            singles.join(totals, on="thing"),
+            pairs.join(pair_totals, on=["thing", "thing_b"]),
+        ],
+        how="diagonal",
+    )
+    named = things.rename({"thing": "thing_b", "attribute": _KEYS[2], "value": _KEYS[3]})
     return (
-        rows.group_by(_KEYS)
-        .agg(
-            failure_count=pl.col("hit").sum().cast(pl.Int64),
-            elsewhere=(~pl.col("hit")).sum().cast(pl.Int64),
-        )
-        .filter(
-            pl.col("failure_count") >= LEAST_COUNT,
-            pl.col("failure_count") >= LEAST_SUPPORT * in_question,
-        )
-        .sort(_KEYS)
+        counted.with_columns(elsewhere=pl.col("total") - pl.col("failure_count"))
+        .join(things, on="thing")
+        .join(named, on="thing_b", how="left")
+        .sort("subject", pl.col("thing_b").is_not_null(), "thing", "thing_b")
+        .select("subject", *_KEYS, "failure_count", "elsewhere", "in_question")
     )
 
 

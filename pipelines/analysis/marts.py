@@ -31,14 +31,23 @@ __all__ = [
     "MARTS",
     "SUMMARIES",
     "build_marts",
+    "build_summaries",
     "parameters",
     "plain",
     "wanted_marts",
     "with_sources",
 ]
 
-DAILY = ("failures_minutely", "cases_daily", "tenants_daily", "durations_daily")
-"""The marts by day (`dlq_date`): each day depends on the cases of that day alone."""
+DAILY = (
+    "failures_minutely",
+    "cases_daily",
+    "statuses_daily",
+    "tenants_daily",
+    "durations_daily",
+    "redrives_daily",
+    "redriven_in_vain_daily",
+)
+"""The marts by day (`dlq_date`): they count the facts, and all that follows sums them up."""
 
 SUMMARIES = (
     "spikes",
@@ -86,7 +95,24 @@ def build_marts(
     wanted = wanted_marts(names)
     create_views(connection, redrive_cap)
     with _facts(connection, redrive_cap), _parameters(connection, now, slo):
-        return _built(connection, now, wanted)
+        return _built(connection, now, wanted, with_sources(wanted))
+
+
+def build_summaries(
+    connection: duckdb.DuckDBPyConnection,
+    now: datetime,
+    names: Sequence[str] = SUMMARIES,
+    *,
+    slo: float = 0.999,
+) -> dict[str, pa.Table]:
+    """The marts `names` of SUMMARIES, as `build_marts` makes them, from the marts by day.
+
+    The connection shows those as relations of their names, and has the views.
+    """
+    wanted = wanted_marts(names)
+    with _parameters(connection, now, slo):
+        needed = [name for name in with_sources(wanted) if name not in DAILY]
+        return _built(connection, now, wanted, needed)
 
 
 def wanted_marts(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -98,10 +124,12 @@ def wanted_marts(names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _built(
-    connection: duckdb.DuckDBPyConnection, now: datetime, wanted: Sequence[str]
+    connection: duckdb.DuckDBPyConnection,
+    now: datetime,
+    wanted: Sequence[str],
+    needed: Sequence[str],
 ) -> dict[str, pa.Table]:
-    """The wanted marts; those that they read are temporary tables meanwhile."""
-    needed = with_sources(wanted)
+    """The wanted marts; those `needed`, in order, are temporary tables meanwhile."""
     tables = {}
     try:
         for name in needed:

@@ -16,13 +16,21 @@ from pipelines.settings import Settings
     show_default=True,
     help="spark runs the same SQL where SPARK_CONF_DIR says, else here",
 )
-def command(settings: Settings, is_json: bool, engine: str) -> None:
-    """Compute every mart from the lake; write it to the lake and to Postgres (mart_<name>)."""
+@click.option("--rebuild", is_flag=True, help="count all of the log again")
+def command(settings: Settings, is_json: bool, engine: str, rebuild: bool) -> None:
+    """Bring the marts of the lake up to date, and those in Postgres (mart_<name>).
+
+    What came since the last run is added; so a run after a small drain is short. Where history was
+    changed (regrouped, repaired, expired), all is counted again, as with --rebuild.
+    """
     with spinner("Building the marts"):
-        report = build_all_marts(settings, engine=engine)
+        report = build_all_marts(settings, engine, is_rebuild=rebuild)
     if is_json:
         print_json(report.as_dict())
         return
     print_table(
-        f"Marts, built in {report.seconds:.1f} s", ["mart", "rows"], list(report.rows.items())
+        f"Marts, {'rebuilt' if report.is_rebuilt else 'brought up to date'}"
+        f" in {report.seconds:.1f} s",
+        ["mart", "rows"],
+        list(report.rows.items()),
     )

@@ -188,6 +188,8 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<str> in position",
     ),
     Step(r"([Hh]ost ?name |[Uu]ser |[Rr]ole |[Dd]atabase )(?:'[^']*'|\"[^\"]*\")", r"\1<str>"),
+    # V8 shows the first character that is no JSON.
+    Step("^(Unexpected token )'[^' ]'", r"\1<str>"),
     Step(r"'([^A-Za-z0-9 '\"/\\]{1,3})'([^A-Za-z0-9]|$)", r"\1\2"),
     Step(rf"({_NAMER}:? )['\"]([^'\" ]{{1,100}})['\"]", rf"\1{KEPT}\2"),
     Step(rf"({_NAMER}: )([A-Za-z_])", rf"\1{KEPT}\2"),
@@ -202,6 +204,12 @@ _REPLACE: tuple[Step, ...] = (
     Step(r"(?:[A-Za-z0-9.-]*/)?[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+|/[0-9]+)?", "<host>"),
     Step(rf"(^|[ '\"(=,\[])(?:[A-Za-z0-9.-]+/)?{_IPV6}(?:[%][a-z0-9]+)?", r"\1<host>"),
     Step(r"\[<host>\](?::[0-9]+)?", "<host>"),
+    # What could not be resolved is a host, whatever it looks like.
+    Step(
+        "^[A-Za-z0-9._-]+(: (?:Name or service not known|Temporary failure in name resolution|"
+        "No address associated with hostname|nodename nor servname provided))",
+        r"<host>\1",
+    ),
     Step(_PREFIX + r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*:[0-9]{2,5}", r"\1<host>"),
     Step(
         _PREFIX
@@ -227,7 +235,11 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<id>",
     ),
     # Of hexadecimal ids some few are all digits, or digits up to their last letters.
-    Step(_PREFIX + "(?:[0-9]{8,}[a-f]+|[0-9]{14,})([^A-Za-z0-9_]|$)", r"\1<id>\2"),
+    Step(
+        _PREFIX
+        + "(?:[0-9]{8,}[a-f]+|[0-9]{14,}|(?:[0-9]+[a-f]|[a-f]+[0-9])[0-9a-f]{6,})([^A-Za-z0-9_]|$)",
+        r"\1<id>\2",
+    ),
     # A word of several parts with a number among them names one thing of many.
     Step(
         _PREFIX
@@ -248,6 +260,17 @@ _REPLACE: tuple[Step, ...] = (
     Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
     Step(r"((?:[A-Za-z]+:)?<[a-z]+>)(?:, (?:[A-Za-z]+:)?<[a-z]+>)+", r"\1"),
     Step(r"<host> \[<host>\]", "<host>"),
+    Step(r"(<host>)(?: (?:or|and) <host>)+", r"\1"),
+    Step(r"(<[a-z]+>=<v>)(?:(?:, <[a-z]+>)?=<v>)+", r"\1"),
+    # An operating system's error is the same with and without the file that met it.
+    Step(
+        rf"^(\[(?:Errno|WinError) -?{KEPT}?[0-9]+\] [^<:]+): <(?:str|path)>"
+        "(?: -> <(?:str|path)>)?$",
+        r"\1",
+    ),
+    # Measurements after the verdict, and the full stop.
+    Step(r" \((?:[A-Za-z_]+=<v>(?:, )?)+\)\.?$", ""),
+    Step(r"([A-Za-z0-9>)])\.$", r"\1"),
     Step(r",\)", ")"),
     Step(r"\"", "'"),
     Step(KEPT, ""),

@@ -7,7 +7,7 @@ holds the log (by epoch), and a generation that fences a stopped writer which wa
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
@@ -53,6 +53,7 @@ LAYOUTS = {
 LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 _GENERATION = "drain"
 _ARROW = re.compile(r"\s*(?:\x1b\[\d*m)*↳(?:\x1b\[\d*m)*")  # deltalake colours what caused what
+_CONTENT = "content"  # counts what changed rows otherwise than by adding some
 _OS_ERROR = re.compile(r' Error: Os \{ code: \d+, kind: \w+, message: "([^"]*)" \}')  # Rust's
 _XML = re.compile(r"<\?xml.*<Code>(\w+)</Code>.*</Error>")  # an object store's answer
 _FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
@@ -97,6 +98,21 @@ class Lake:
         except TableNotFoundError:
             return 0
 
+    def version(self, name: str) -> int | None:
+        """The number of a table's newest commit; None where there is no such table."""
+        try:
+            return _open(self.path(name)).version()
+        except TableNotFoundError:
+            return None
+
+    def content(self, name: str) -> str:
+        """Stays the same while a table of the log only grows, or its rows move between files."""
+        try:
+            table = _open(self.path(name))
+        except TableNotFoundError:
+            return ""
+        return f"{table.metadata().id} {table.transaction_version(_CONTENT) or 0}"
+
     def read(self, name: str) -> pl.DataFrame:
         """A whole table, for tests and small tables."""
         return pl.read_delta(self.path(name))
@@ -111,14 +127,24 @@ class Lake:
         except (DeltaError, OSError) as error:
             raise LakeError(f"{self.path(name)} was not vacuumed: {_line(error)}.") from error
 
-    def overwrite(self, name: str, frame: pl.DataFrame) -> None:
-        """Replace a mart."""
+    def overwrite(
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        *,
+        by_day: bool = False,
+        days: Sequence[date] | None = None,
+    ) -> None:
+        """Replace a mart, or, of one that is kept `by_day`, these days by their rows in `frame`."""
+        listed = ", ".join(f"'{day}'" for day in days or ())
         try:
             write_deltalake(
                 self.path(name),
                 frame.to_arrow(),
                 mode="overwrite",
-                schema_mode="overwrite",
+                schema_mode=None if days else "overwrite",
+                partition_by=["dlq_date"] if by_day else None,
+                predicate=f"dlq_date IN ({listed})" if days else None,
                 writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
             )
         except (DeltaError, OSError) as error:
@@ -262,13 +288,17 @@ class LakeTable:
         *,
         is_data_change: bool,
         is_fencing: bool = False,
+        is_compaction: bool = False,
     ) -> None:
         """Put files with these rows in the place of others, in one commit; watermarks stay.
 
-        Without `is_data_change` the rows are the same as before. Drains go on undisturbed, unless
-        `is_fencing`: then one that works on an older snapshot stops. Raises as `append` does.
+        Without `is_data_change` the messages are the same as before, in a compaction all rows.
+        Drains go on undisturbed, unless `is_fencing`: then one that works on an older snapshot
+        stops. Raises as `append` does.
         """
         versions = {_FILES: (self._table.transaction_version(_FILES) or 0) + 1}
+        if not is_compaction:
+            versions[_CONTENT] = (self._table.transaction_version(_CONTENT) or 0) + 1
         if is_fencing:
             versions |= self._next_generation()
         leaving = [self.store.remove(file, now, is_data_change=is_data_change) for file in removed]

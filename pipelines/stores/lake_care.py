@@ -79,7 +79,7 @@ def _compact(lake: Lake, name: str, now: datetime) -> None:
             continue  # rewritten by another
         rows = pl.concat(table.read(file) for file in files).sort(LAYOUTS[name].statistics[0])
         try:
-            table.replace(files, [rows], now, is_data_change=False)
+            table.replace(files, [rows], now, is_data_change=False, is_compaction=True)
         except FencedError as error:
             logger.info("%s Compaction of %s is left to the next run.", error, name)
             return

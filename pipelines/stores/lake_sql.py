@@ -9,6 +9,7 @@ files of an object store are read by Arrow for DuckDB, which itself needs an ext
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -29,7 +30,7 @@ def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
     try:
         connection.execute("SET TimeZone = 'UTC'")
         for name in LAYOUTS:
-            connection.execute(_view(name, _source(connection, lake, name)))
+            connection.execute(_view(name, source(connection, lake, name)))
     except duckdb.Error as error:
         raise QueryError(f"The lake at {lake.uri} can not be read: {error}") from error
     return connection
@@ -38,8 +39,8 @@ def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
 def show_marts(connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[str]) -> None:
     """Add the marts that have been built, as `mart_<name>`."""
     for name in names:
-        if source := _source(connection, lake, f"marts/{name}"):
-            connection.execute(_mart_view(name, source))
+        if found := source(connection, lake, f"marts/{name}"):
+            connection.execute(_mart_view(name, found))
 
 
 def lock(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
@@ -86,7 +87,7 @@ def write_views_file(lake: Lake, statements: list[str]) -> Path:
     return file
 
 
-def _source(connection: duckdb.DuckDBPyConnection, lake: Lake, path: str) -> str | None:
+def source(connection: duckdb.DuckDBPyConnection, lake: Lake, path: str) -> str | None:
     """What a connection reads a table from; None where there is no such table."""
     if lake.is_local:
         return _files(lake, path)
@@ -99,12 +100,15 @@ def _source(connection: duckdb.DuckDBPyConnection, lake: Lake, path: str) -> str
 
 def _files(lake: Lake, path: str) -> str | None:
     files = lake.files(path)
-    layout = LAYOUTS.get(path)
+    return files_source(files) if files else None
+
+
+def files_source(files: Sequence[str]) -> str:
+    """What some files of one table are read from."""
     # dlq_date is in the folders' names, not in the files.
-    is_partitioned = layout is not None and layout.partition_by
-    partitioned = ", hive_partitioning = true, hive_types = {'dlq_date': DATE}"
-    options = ", union_by_name = true" + (partitioned if is_partitioned else "")
-    return f"read_parquet([{', '.join(map(_quoted, files))}]{options})" if files else None
+    is_by_day = any("/dlq_date=" in file for file in files)
+    by_day = ", hive_partitioning = true, hive_types = {'dlq_date': DATE}" if is_by_day else ""
+    return f"read_parquet([{', '.join(map(_quoted, files))}], union_by_name = true{by_day})"
 
 
 def _view(table: str, source: str | None) -> str:

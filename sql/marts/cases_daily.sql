@@ -1,11 +1,12 @@
 -- The cases, counted: what groups, types and services are summed up from.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), group_id, service,
--- consumer_name, error_class and status.
+-- consumer_name and error_class.
 --   case_count
 --   first_opened_at, last_opened_at  oldest and newest dlq_timestamp, UTC
 --   last_first_attempt_at            newest first attempt, UTC
---   last_closed_at                   newest resolution or discard, UTC, null where all are open
+--   last_resolved_at                 newest resolution, by whomever, UTC, or null
 --   last_resolved_by_person_at       newest resolution by hand, or by a redrive that a person
 --                                    asked for, UTC, or null
 --   last_log_position                place in the log of the latest case; of it are
@@ -16,19 +17,18 @@ SELECT
     service,
     consumer_name,
     error_class,
-    status,
     COUNT(*) AS case_count,
     MIN(opened_at) AS first_opened_at,
     MAX(opened_at) AS last_opened_at,
     MAX(first_attempt_at) AS last_first_attempt_at,
-    MAX(closed_at) AS last_closed_at,
+    MAX(CASE WHEN status = 'resolved' THEN closed_at END) AS last_resolved_at,
     MAX(CASE WHEN cause IN ('manual', 'manual_redrive') THEN closed_at END)
         AS last_resolved_by_person_at,
     MAX(log_position) AS last_log_position,
     MAX_BY(failure_id, log_position) AS sample_failure_id,
-    MAX_BY(parent_id, log_position) AS parent_id,
-    MAX_BY(template, log_position) AS template,
-    MAX_BY(frames, log_position) AS frames
+    NULLIF(MAX_BY(COALESCE(parent_id, ''), log_position), '') AS parent_id,
+    NULLIF(MAX_BY(COALESCE(template, ''), log_position), '') AS template,
+    NULLIF(MAX_BY(COALESCE(frames, ''), log_position), '') AS frames
 FROM cases
-GROUP BY dlq_date, group_id, service, consumer_name, error_class, status
-ORDER BY dlq_date, group_id, service, consumer_name, error_class, status
+GROUP BY dlq_date, group_id, service, consumer_name, error_class
+ORDER BY dlq_date, group_id, service, consumer_name, error_class

@@ -1,5 +1,6 @@
 -- The groups: failures alike in type, frames and message, and how each stands.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per group_id.
 --   group_id                 16 hexadecimal digits
 --   parent_id                groups alike in type and frames
@@ -41,18 +42,24 @@ WITH tallied AS (
         MIN(first_opened_at) AS first_seen_at,
         MAX(last_opened_at) AS last_seen_at,
         MAX(last_first_attempt_at) AS last_first_attempt_at,
-        MAX(CASE WHEN status = 'resolved' THEN last_closed_at END) AS last_resolved_at,
+        MAX(last_resolved_at) AS last_resolved_at,
         MAX(last_resolved_by_person_at) AS last_resolved_by_person_at,
-        MIN(CASE WHEN status IN ('pending', 'retried', 'parked') THEN first_opened_at END)
-            AS oldest_open_at,
         STRING_AGG(DISTINCT service, ', ' ORDER BY service) AS services,
-        STRING_AGG(DISTINCT consumer_name, ', ' ORDER BY consumer_name) AS consumers,
+        STRING_AGG(DISTINCT consumer_name, ', ' ORDER BY consumer_name) AS consumers
+    FROM cases_daily
+    GROUP BY group_id
+),
+
+standing AS (
+    SELECT
+        group_id,
+        MIN(open_since) AS oldest_open_at,
         SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
             AS open_count,
         SUM(CASE WHEN status = 'resolved' THEN case_count ELSE 0 END) AS resolved_count,
         SUM(CASE WHEN status = 'parked' THEN case_count ELSE 0 END) AS parked_count,
         SUM(CASE WHEN status = 'discarded' THEN case_count ELSE 0 END) AS discarded_count
-    FROM cases_daily
+    FROM statuses_daily
     GROUP BY group_id
 ),
 
@@ -125,19 +132,18 @@ limits AS (
 redriven AS (
     SELECT
         r.group_id,
-        COUNT(*) FILTER (
-            WHERE r.published_at IS NOT NULL OR r.outcome IN ('succeeded', 'failed_again')
-        ) AS redrive_count,
-        COUNT(*) FILTER (WHERE r.outcome = 'succeeded') AS redrive_succeeded_count,
+        CAST(SUM(r.out_count) AS BIGINT) AS redrive_count,
+        CAST(SUM(CASE WHEN r.outcome = 'succeeded' THEN r.attempt_count ELSE 0 END) AS BIGINT)
+            AS redrive_succeeded_count,
         SUM(
-            CASE WHEN r.outcome = 'succeeded' THEN 1 ELSE 0 END
-            * POWER(0.5, GREATEST(DATE_DIFF('second', r.ended_at, n.now), 0) / 604800.0)
+            CASE WHEN r.outcome = 'succeeded' THEN r.attempt_count ELSE 0 END
+            * POWER(0.5, GREATEST(n.minute_number - r.ended_minute, 0) / 10080.0)
         ) AS successes,
         SUM(
-            CASE WHEN r.outcome = 'failed_again' THEN 1 ELSE 0 END
-            * POWER(0.5, GREATEST(DATE_DIFF('second', r.ended_at, n.now), 0) / 604800.0)
+            CASE WHEN r.outcome = 'failed_again' THEN r.attempt_count ELSE 0 END
+            * POWER(0.5, GREATEST(n.minute_number - r.ended_minute, 0) / 10080.0)
         ) AS failures
-    FROM redrives AS r
+    FROM redrives_daily AS r
     CROSS JOIN clock AS n
     GROUP BY r.group_id
 ),
@@ -145,6 +151,11 @@ redriven AS (
 judged AS (
     SELECT
         t.*,
+        s.oldest_open_at,
+        s.open_count,
+        s.resolved_count,
+        s.parked_count,
+        s.discarded_count,
         h.tenant_count,
         COALESCE(l.now_count, 0) AS failure_count_1h,
         COALESCE(l.day_count, 0) AS failure_count_24h,
@@ -162,6 +173,7 @@ judged AS (
         ) AS redrive_chance,
         n.now
     FROM tallied AS t
+    INNER JOIN standing AS s ON s.group_id = t.group_id
     INNER JOIN hit AS h ON h.group_id = t.group_id
     LEFT JOIN limits AS l ON l.group_id = t.group_id
     LEFT JOIN redriven AS r ON r.group_id = t.group_id

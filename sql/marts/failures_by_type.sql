@@ -1,5 +1,6 @@
 -- Which errors, and in which services.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per error_class and service. Counts cases: a redrive that fails again is no
 -- new failure.
 --   error_class     last segment of the exception's type
@@ -15,6 +16,17 @@ WITH hit AS (
     SELECT error_class, service, COUNT(DISTINCT tenant_id) AS tenant_count
     FROM tenants_daily
     GROUP BY error_class, service
+),
+
+standing AS (
+    SELECT
+        error_class,
+        service,
+        SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
+            AS open_count,
+        SUM(CASE WHEN status = 'resolved' THEN case_count ELSE 0 END) AS resolved_count
+    FROM statuses_daily
+    GROUP BY error_class, service
 )
 
 SELECT
@@ -25,11 +37,10 @@ SELECT
     MAX(h.tenant_count) AS tenant_count,
     MIN(d.first_opened_at) AS first_seen_at,
     MAX(d.last_opened_at) AS last_seen_at,
-    CAST(SUM(CASE WHEN d.status IN ('pending', 'retried', 'parked') THEN d.case_count ELSE 0 END)
-        AS BIGINT) AS open_count,
-    CAST(SUM(CASE WHEN d.status = 'resolved' THEN d.case_count ELSE 0 END) AS BIGINT)
-        AS resolved_count
+    CAST(MAX(s.open_count) AS BIGINT) AS open_count,
+    CAST(MAX(s.resolved_count) AS BIGINT) AS resolved_count
 FROM cases_daily AS d
 INNER JOIN hit AS h ON h.error_class = d.error_class AND h.service = d.service
+INNER JOIN standing AS s ON s.error_class = d.error_class AND s.service = d.service
 GROUP BY d.error_class, d.service
 ORDER BY failure_count DESC, d.error_class, d.service

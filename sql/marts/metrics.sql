@@ -1,6 +1,7 @@
 -- The five metrics: how fast failures come, of which kinds, whether redriving helps, how the
 -- services are, how long it takes until a failure is ended.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per metric and label.
 --   metric  dlq_rate               cases a minute; label: the window it is the mean of
 --           redrive_success_rate   succeeded / (succeeded + failed again), 0 to 1; label: window
@@ -39,13 +40,14 @@ rates AS (
 redriven AS (
     SELECT
         w.label,
-        CAST(COUNT(*) FILTER (WHERE r.outcome = 'succeeded') AS DOUBLE) / COUNT(*) AS value
+        CAST(SUM(CASE WHEN r.outcome = 'succeeded' THEN r.attempt_count ELSE 0 END) AS DOUBLE)
+        / SUM(r.attempt_count) AS value
     FROM windows AS w
     CROSS JOIN clock AS n
-    INNER JOIN redrives AS r
+    INNER JOIN redrives_daily AS r
         ON
             r.outcome IN ('succeeded', 'failed_again')
-            AND DATE_DIFF('second', r.ended_at, n.now) < w.minutes * 60
+            AND r.ended_minute > n.minute_number - w.minutes
     WHERE w.minutes >= 60
     GROUP BY w.label
 ),

@@ -1,5 +1,6 @@
 -- What may pass by itself and is still open: the candidates for a redrive.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per group_id, consumer_name, service and error_class with open cases of the
 -- transient family (see `error_classes`).
 --   group_id, error_class
@@ -9,7 +10,7 @@
 --   pending_count       of these, those that nothing is under way for
 --   retried_count       a redrive is out
 --   parked_count        no more automatic redrive
---   oldest_opened_at    oldest dlq_timestamp of an open case, UTC
+--   oldest_opened_at    oldest dlq_timestamp of an open case, to the minute, UTC
 --   oldest_age_seconds  its age
 SELECT
     c.group_id,
@@ -23,9 +24,9 @@ SELECT
         AS retried_count,
     CAST(SUM(CASE WHEN c.status = 'parked' THEN c.case_count ELSE 0 END) AS BIGINT)
         AS parked_count,
-    MIN(c.first_opened_at) AS oldest_opened_at,
-    DATE_DIFF('second', MIN(c.first_opened_at), MAX(n.now)) AS oldest_age_seconds
-FROM cases_daily AS c
+    MIN(c.open_since) AS oldest_opened_at,
+    DATE_DIFF('second', MIN(c.open_since), MAX(n.now)) AS oldest_age_seconds
+FROM statuses_daily AS c
 INNER JOIN error_classes AS e ON e.error_class = c.error_class AND e.family = 'transient'
 CROSS JOIN clock AS n
 WHERE c.status IN ('pending', 'retried', 'parked')

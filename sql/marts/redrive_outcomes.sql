@@ -1,5 +1,6 @@
 -- Whether redriving helps.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per group_id and error_class with at least one redrive; sum the counts for a
 -- whole class, never the rates.
 --   group_id, error_class
@@ -17,18 +18,27 @@
 SELECT
     group_id,
     error_class,
-    COUNT(DISTINCT failure_id) AS case_count,
-    COUNT(*) AS attempt_count,
-    COUNT(*) FILTER (WHERE COALESCE(trigger, 'automatic') <> 'manual') AS automatic_count,
-    COUNT(*) FILTER (WHERE outcome = 'succeeded') AS succeeded_count,
-    COUNT(*) FILTER (WHERE outcome = 'failed_again') AS failed_again_count,
-    COUNT(*) FILTER (WHERE outcome = 'unroutable') AS unroutable_count,
-    COUNT(*) FILTER (WHERE outcome = 'refused') AS refused_count,
-    COUNT(*) FILTER (WHERE outcome = 'expired') AS expired_count,
-    COUNT(*) FILTER (WHERE outcome = 'outcome_unknown') AS outcome_unknown_count,
-    COUNT(*) FILTER (WHERE outcome = 'waiting') AS waiting_count,
-    CAST(COUNT(*) FILTER (WHERE outcome = 'succeeded') AS DOUBLE)
-    / NULLIF(COUNT(*) FILTER (WHERE outcome IN ('succeeded', 'failed_again')), 0) AS success_rate
-FROM redrives
+    CAST(SUM(case_count) AS BIGINT) AS case_count,
+    CAST(SUM(attempt_count) AS BIGINT) AS attempt_count,
+    CAST(SUM(automatic_count) AS BIGINT) AS automatic_count,
+    CAST(SUM(CASE WHEN outcome = 'succeeded' THEN attempt_count ELSE 0 END) AS BIGINT)
+        AS succeeded_count,
+    CAST(SUM(CASE WHEN outcome = 'failed_again' THEN attempt_count ELSE 0 END) AS BIGINT)
+        AS failed_again_count,
+    CAST(SUM(CASE WHEN outcome = 'unroutable' THEN attempt_count ELSE 0 END) AS BIGINT)
+        AS unroutable_count,
+    CAST(SUM(CASE WHEN outcome = 'refused' THEN attempt_count ELSE 0 END) AS BIGINT)
+        AS refused_count,
+    CAST(SUM(CASE WHEN outcome = 'expired' THEN attempt_count ELSE 0 END) AS BIGINT)
+        AS expired_count,
+    CAST(SUM(CASE WHEN outcome = 'outcome_unknown' THEN attempt_count ELSE 0 END) AS BIGINT)
+        AS outcome_unknown_count,
+    CAST(SUM(CASE WHEN outcome = 'waiting' THEN attempt_count ELSE 0 END) AS BIGINT)
+        AS waiting_count,
+    CAST(SUM(CASE WHEN outcome = 'succeeded' THEN attempt_count ELSE 0 END) AS DOUBLE)
+    / NULLIF(
+        SUM(CASE WHEN outcome IN ('succeeded', 'failed_again') THEN attempt_count ELSE 0 END), 0
+    ) AS success_rate
+FROM redrives_daily
 GROUP BY group_id, error_class
 ORDER BY attempt_count DESC, group_id, error_class

@@ -1,5 +1,6 @@
 -- How each service is doing: its failures, and its failure rate where its totals are known.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per service that failed or that published totals.
 --   service                  consumer_service, else source_service
 --   score                    0 to 100, for display only:
@@ -15,7 +16,7 @@
 --   critical_count_1h, critical_count_24h                of the critical family (`error_classes`)
 --   open_count               pending, retried or parked
 --   open_share               open_count / failure_count, 0 to 1; null without failures
---   oldest_open_age_seconds  by dlq_timestamp; null where nothing is open
+--   oldest_open_age_seconds  by dlq_timestamp, to the minute; null where nothing is open
 --   p90_open_age_seconds     nine tenths of the open cases are younger, to the minute
 --   has_totals               whether its consumers' counters are known. Without them nothing is
 --                            known about successes, and all that follows is null
@@ -61,9 +62,8 @@ standing AS (
         SUM(case_count) AS failure_count,
         SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
             AS open_count,
-        MIN(CASE WHEN status IN ('pending', 'retried', 'parked') THEN first_opened_at END)
-            AS oldest_open_at
-    FROM cases_daily
+        MIN(open_since) AS oldest_open_at
+    FROM statuses_daily
     GROUP BY service
 ),
 

@@ -1,5 +1,6 @@
 -- Everything that happened to cases: outcomes, decisions, and redrives that failed again.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per message that names a root failure; messages that could not be read are left
 -- out, as they are by the fold.
 --   failure_id    the root failure

@@ -1,5 +1,6 @@
 -- The cases and how they stand: what `pipelines/deadletter/cases.py` folds, said in SQL.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per case, live or closed; the later rows of a redrive chain (superseded) are not
 -- cases.
 --   failure_id     the root failure

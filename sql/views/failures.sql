@@ -1,5 +1,6 @@
 -- Each failure once: its first dead letter, whichever way and however often it was published.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per failure_id. A redrive that failed again is a failure too; `cases` tells
 -- which failures are the live row of their chain.
 --   log_position      place in the whole log, see `epochs`

@@ -1,7 +1,9 @@
 -- The redrives and how they ended.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per (root failure, attempt) that the log names, published or not.
 --   failure_id    the root failure
+--   dlq_date      the day of its dead letter
 --   attempt       1 for the first redrive
 --   trigger       automatic | manual, null where it was not said
 --   published_at  when the redrive was published; null where the log does not say so
@@ -15,6 +17,7 @@
 WITH ordered AS (
     SELECT
         l.failure_id,
+        f.dlq_date,
         l.attempt,
         REPLACE(l.kind, 'redrive.', '') AS outcome,
         l.trigger,
@@ -48,6 +51,7 @@ WITH ordered AS (
 
 SELECT
     failure_id,
+    MAX(dlq_date) AS dlq_date,
     attempt,
     MAX(trigger) AS trigger,
     MIN(CASE WHEN outcome = 'published' THEN happened_at END) AS published_at,

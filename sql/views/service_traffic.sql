@@ -1,5 +1,6 @@
 -- What consumers handled between two samples of their counters.
 --
+-- Owner: pipelines/analysis
 -- Grain: one row per sample of `service_totals`.
 --   service, consumer
 --   published_at  server's time of the sample, UTC

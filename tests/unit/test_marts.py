@@ -398,6 +398,8 @@ def test_every_view_file_is_made_and_every_file_says_its_grain() -> None:
         for file in sql_folder().glob(f"{part}/*.sql")
     ]
     assert not [file.name for file in files if "-- Grain: " not in file.read_text()]
+    owned = [file for file in files if file.parent.name != "monitoring"]
+    assert not [file.name for file in owned if "-- Owner: " not in file.read_text()]
 
 
 def test_the_view_statements_run_in_a_plain_connection(log: Log) -> None:

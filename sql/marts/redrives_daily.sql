@@ -1,0 +1,27 @@
+-- The redrives, counted: what outcomes and rates are summed up from.
+--
+-- Owner: pipelines/analysis
+-- Grain: one row per dlq_date (the server's day of the root failure's dead letter), group_id,
+-- error_class, outcome and ended_minute.
+--   outcome          as in `redrives`
+--   ended_minute     when that happened, in minutes since 1970; null while waiting
+--   attempt_count    redrives
+--   case_count       of these, the first of a case; so their sum counts cases
+--   automatic_count  of these, those that nobody asked for
+--   out_count        of these, those that went out: published, or known to have ended in a handler
+SELECT
+    dlq_date,
+    group_id,
+    error_class,
+    outcome,
+    CAST(FLOOR(EPOCH(ended_at) / 60) AS BIGINT) AS ended_minute,
+    COUNT(*) AS attempt_count,
+    COUNT(*) FILTER (WHERE attempt = first_attempt) AS case_count,
+    COUNT(*) FILTER (WHERE COALESCE(trigger, 'automatic') <> 'manual') AS automatic_count,
+    COUNT(*) FILTER (WHERE published_at IS NOT NULL OR outcome IN ('succeeded', 'failed_again'))
+        AS out_count
+FROM (
+    SELECT *, MIN(attempt) OVER (PARTITION BY failure_id) AS first_attempt FROM redrives
+) AS numbered
+GROUP BY ALL
+ORDER BY dlq_date, group_id, error_class, outcome, ended_minute

@@ -1,0 +1,20 @@
+-- How the cases stand, counted.
+--
+-- Owner: pipelines/analysis
+-- Grain: one row per dlq_date (the server's day of the dead letter), group_id, service,
+-- consumer_name, error_class, status and open_since.
+--   status      pending | retried | parked | resolved | discarded
+--   open_since  while open: the minute of dlq_timestamp, UTC; else null
+--   case_count
+SELECT
+    dlq_date,
+    group_id,
+    service,
+    consumer_name,
+    error_class,
+    status,
+    CASE WHEN cause = 'open' THEN DATE_TRUNC('minute', opened_at) END AS open_since,
+    COUNT(*) AS case_count
+FROM cases
+GROUP BY ALL
+ORDER BY dlq_date, group_id, service, consumer_name, error_class, status, open_since
