@@ -1,5 +1,6 @@
 """Prefect flows: parameters in, one job called, its result shown. No logic lives here."""
 
+from flows.alert import alert
 from flows.build_marts import build_marts
 from flows.drain_dlq import drain_dlq
 from flows.maintain_lake import maintain_lake
@@ -8,6 +9,9 @@ from flows.report import report
 
 FLOWS = {
     flow.name: flow
-    for flow in (drain_dlq, build_marts, maintain_lake, redrive_transient, redrive_selected, report)
+    for flow in (
+        *(drain_dlq, build_marts, maintain_lake, alert, report),
+        *(redrive_transient, redrive_selected),
+    )
 }
 """Every flow by its name."""

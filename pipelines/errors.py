@@ -59,3 +59,7 @@ class SimulationError(DLQError):
 
 class ReportError(DLQError):
     """The report was not written."""
+
+
+class AlertError(DLQError):
+    """An alert could not be sent, or there is none such."""

@@ -4,8 +4,7 @@ Each puts stages together; the stages do not know each other.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,6 @@ import duckdb
 import nats.errors
 import polars as pl
 from nats.js.errors import Error as JetStreamError
-from psycopg import Connection
 
 from pipelines.analysis.kept import daily_marts, update_marts, write_marts
 from pipelines.analysis.marts import MARTS, build_summaries
@@ -22,7 +20,6 @@ from pipelines.analysis.sections import printable_frames
 from pipelines.analysis.spark import build_marts_on_spark
 from pipelines.analysis.unknowns import LOG_SQL
 from pipelines.analysis.views import view_statements
-from pipelines.bridge.run import bridging
 from pipelines.deadletter.ids import is_uuid
 from pipelines.drain.compare import settled
 from pipelines.drain.masking import Masking, masking_in_stream
@@ -31,14 +28,10 @@ from pipelines.drain.regroup import RegroupReport, regroup
 from pipelines.drain.run import DrainReport, drain
 from pipelines.drain.run import Progress as DrainProgress
 from pipelines.drain.verify import VerifyReport, repair, verify
-from pipelines.errors import QueryError, RedriveError, StreamError
+from pipelines.errors import QueryError, StreamError
 from pipelines.jetstream.connection import connected
-from pipelines.jetstream.consumers import consumers_of
 from pipelines.jetstream.reader import log_state
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
-from pipelines.redrive.plan import Plan, Selection, freeze, plan
-from pipelines.redrive.run import Progress as RedriveProgress
-from pipelines.redrive.run import RedriveReport, run_batch, unfinished_batches
 from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
 from pipelines.stores.lake import Lake
@@ -171,80 +164,6 @@ def write_views(settings: Settings) -> str | None:
     tables, marts = local_views(lake, list(MARTS))
     views = [f"{view.rstrip().rstrip(';')};" for view in view_statements(settings.redrive_cap)]
     return str(write_views_file(lake, [*tables, *views, *marts]))
-
-
-def preview_redrive(settings: Settings, selection: Selection) -> Plan:
-    """What a redrive of this selection would publish; touches nothing."""
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
-        return plan(connection, selection, settings.redrive_cap)
-
-
-async def foreign_receivers(settings: Settings, planned: Plan) -> dict[str, list[str]]:
-    """The durable consumers that a redrive would reach, by subject of those without our code.
-
-    Those that have our code skip what is addressed to another.
-    """
-    found = {}
-    async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
-        for subject in planned.foreign_subjects:
-            found[subject] = await consumers_of(client.jetstream(), subject)
-    return found
-
-
-async def redrive(
-    settings: Settings,
-    selection: Selection,
-    *,
-    trigger: str,
-    requested_by: str,
-    reason: str,
-    progress: RedriveProgress | None = None,
-) -> RedriveReport | None:
-    """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
-
-    A batch that an earlier run left unfinished is finished first.
-    """
-    await drain_log(settings)
-    dsn = settings.postgres_dsn.get_secret_value()
-    with database(dsn) as connection, _one_redriver(connection):
-        left_over = unfinished_batches(connection)
-        for batch in left_over:
-            await run_batch(settings, batch, progress)
-        if left_over:
-            await drain_log(settings)
-        planned = plan(connection, selection, settings.redrive_cap)
-        if not planned.count:
-            return None
-        batch = freeze(
-            connection,
-            planned,
-            selection,
-            trigger=trigger,
-            requested_by=requested_by,
-            reason=reason,
-        )
-        # Else nobody would hear that a consumer without our code failed again.
-        async with bridging(settings) if planned.foreign_subjects else nullcontext():
-            report = await run_batch(settings, batch, progress)
-    await drain_log(settings)
-    return report
-
-
-@contextmanager
-def _one_redriver(connection: Connection[Any]) -> Iterator[None]:
-    """Two redrives at once would take up each other's batches."""
-    row = connection.execute("SELECT pg_try_advisory_lock(hashtext('dlq redrive'))").fetchone()
-    if row != (True,):
-        raise RedriveError("Another redrive is running: try again when it has ended.")
-    try:
-        yield
-    finally:
-        connection.execute("SELECT pg_advisory_unlock(hashtext('dlq redrive'))")
-
-
-def transient_selection(settings: Settings) -> Selection:
-    """What the scheduled redrive takes: transient failures, and those asked for and due."""
-    return Selection(error_types=tuple(settings.transient_error_types), due_at=datetime.now(UTC))
 
 
 def query(settings: Settings, statement: str) -> pl.DataFrame:

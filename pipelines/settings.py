@@ -73,11 +73,24 @@ class Settings(BaseSettings):
     redrive_subjects: list[str] = Field(
         [], description="filters of subjects a redrive may publish to; default the event streams'"
     )
+    redrive_approval_count: int = Field(
+        1_000, ge=0, description="redrives by hand above which a batch waits for approval; 0: never"
+    )
+    redrive_budget_share: float = Field(
+        0.2, ge=0, le=1, description="most redrives of a service, of what it handles"
+    )
+    redrive_floor_per_second: float = Field(
+        10, gt=0, description="redrives a second of a service that may always be"
+    )
+    redrive_delay_seconds: float = Field(
+        30, ge=0, description="least rest of a failure before the schedule redrives it"
+    )
     transient_error_types: list[str] = Field(
         ["TimeoutError", "ConnectionError"], description="what redrive-transient takes"
     )
 
     alert_urls: list[SecretStr] = Field([], description="channels of Apprise")
+    alert_rules_file: Path | None = Field(None, description="TOML file that changes alert rules")
     alert_cooldown_seconds: float = Field(
         600, gt=0, description="between two alerts about one group of failures"
     )
@@ -203,5 +216,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "DLQ_NATS_URL": settings.nats_url,
         "DLQ_POSTGRES_DSN": settings.postgres_dsn.get_secret_value(),
         "DLQ_LAKE_URI": settings.lake,
-        **({"DLQ_RULES_FILE": str(settings.rules_file.absolute())} if settings.rules_file else {}),
+        **{
+            name: str(file.absolute())
+            for name, file in (
+                ("DLQ_RULES_FILE", settings.rules_file),
+                ("DLQ_ALERT_RULES_FILE", settings.alert_rules_file),
+            )
+            if file
+        },
     }

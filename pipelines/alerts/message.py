@@ -32,7 +32,8 @@ class Message:
 
     title: str
     body: str
-    command: str  # the next one; it is in the body too
+    command: str = ""  # the next one; it is in the body too
+    is_good: bool = False  # that something is over
 
 
 def message_of(

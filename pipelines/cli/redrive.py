@@ -2,97 +2,147 @@
 
 import asyncio
 import getpass
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import click
 
-from pipelines.cli.output import console, print_json, print_table, progress_bar, safe
+from pipelines.cli.output import console, print_json, progress_bar
+from pipelines.cli.plan import print_plan, print_report
+from pipelines.cli.selecting import is_agreed, selecting
 from pipelines.cli.verb import verb
-from pipelines.jobs import foreign_receivers, preview_redrive, redrive, transient_selection
-from pipelines.redrive.plan import Plan, Selection
+from pipelines.redrive.edit import read_patch
+from pipelines.redrive.plan import Order
+from pipelines.redrive.run import RedriveReport
+from pipelines.redrive.selection import Selection
+from pipelines.redrive_jobs import (
+    approve,
+    cancel,
+    pause,
+    plan_redrive,
+    preview_redrive,
+    run_redrive,
+    show_batch,
+    transient_selection,
+)
 from pipelines.settings import Settings
 
 
 @verb
-@click.argument("failure_ids", nargs=-1, metavar="[FAILURE_ID]…")
-@click.option("--group", "group_id", help="a failure group, as `dlq groups` shows it")
-@click.option("--type", "error_types", multiple=True, help="error type, with its subclasses")
-@click.option("--service", help="the service that failed")
-@click.option("--tenant", "tenant_id", help="only events of this tenant")
+@selecting
 @click.option("--transient", is_flag=True, help="the types of DLQ_TRANSIENT_ERROR_TYPES")
-@click.option("--limit", default=10_000, show_default=True, help="at most so many")
+@click.option("--to", "redirect_to", help="publish to this subject instead of the events' own")
+@click.option("--edit", help='change the bodies: a JSON merge patch, {"unit": "ha"}, or @FILE')
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
 @click.option("--reason", default="by hand", show_default=True, help="why; kept with the batch")
+@click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
 @click.option("--dry-run", is_flag=True, help="show what would be published, touch nothing")
+@click.option("--approve", "is_approved", is_flag=True, help="do not ask, however many they are")
 def command(
     settings: Settings,
     is_json: bool,
-    failure_ids: tuple[str, ...],
-    group_id: str | None,
-    error_types: tuple[str, ...],
-    service: str | None,
-    tenant_id: str | None,
+    selection: Selection,
     transient: bool,
-    limit: int,
+    redirect_to: str | None,
+    edit: str | None,
+    rate: float | None,
     reason: str,
+    by: str,
     dry_run: bool,
+    is_approved: bool,
 ) -> None:
     """Publish failed events again, to the consumer that failed: retry, replay, redrive.
 
-    Takes pending failures below the cap; a parked one by its id. Each group ramps 1, 10, all, and
-    stops where nothing succeeds.
+    Takes pending failures; a parked one by its id. Each group ramps 1, 10, all, and stops where
+    nothing succeeds. More than DLQ_REDRIVE_APPROVAL_COUNT wait for an approval. Ctrl-C pauses.
     """
     if transient:
-        error_types = (*error_types, *transient_selection(settings).error_types)
-    selection = Selection(failure_ids, group_id, error_types, service, tenant_id, limit)
+        types = (*selection.error_types, *transient_selection(settings).error_types)
+        selection = replace(selection, error_types=types)
+    patch = read_patch(_text(edit)) if edit else None
     if dry_run:
-        planned = preview_redrive(settings, selection)
-        reached = asyncio.run(foreign_receivers(settings, planned))
-        _show_plan(planned, reached, is_json)
-        return
-    with progress_bar("Redriving") as bar:
-        task = bar.add_task("redrive", total=None)
-        report = asyncio.run(
-            redrive(
-                settings,
-                selection,
-                trigger="manual",
-                requested_by=getpass.getuser(),
-                reason=reason,
-                progress=lambda done, total: bar.update(
-                    task, completed=sum(done.values()), total=total
-                ),
+        shown = asyncio.run(
+            preview_redrive(
+                settings, selection, redirect_to=redirect_to, patch=patch, per_second=rate
             )
         )
-    if is_json:
-        print_json(report.as_dict() if report else {"planned": 0, "outcomes": {}})
+        if is_json:
+            print_json(shown.as_dict())
+        else:
+            print_plan(shown)
+            console.print("[dim]Nothing was published. Leave out --dry-run to do it.[/dim]")
         return
-    if report is None:
-        console.print("Nothing to redrive: no pending failure matches.")
+    order = Order("manual", by, reason, redirect_to, patch, rate)
+    planned = asyncio.run(plan_redrive(settings, selection, order))
+    if planned is None:
+        if is_json:
+            print_json({"planned": 0, "outcomes": {}})
+        else:
+            console.print("Nothing to redrive: no pending failure matches.")
         return
-    print_table(
-        f"Redrove {report.planned:,} in {report.seconds:.1f} s",
-        ["outcome", "redrives"],
-        report.outcomes.items(),
-    )
-    for group, why in report.stopped_groups.items():
-        console.print(f"Group {group} was stopped: {why}.")
+    batch, shown = planned
+    if batch.state == "awaiting_approval":
+        if not is_json:
+            print_plan(shown)
+        if not is_approved and not _is_approved(settings, batch.id, shown.plan.count, by, is_json):
+            return
+        approve(settings, batch.id, by=by)
+    run_and_tell(settings, batch.id, by, is_json)
 
 
-def _show_plan(plan: Plan, reached: dict[str, list[str]], is_json: bool) -> None:
-    groups = [(g.group_id, g.error_type, g.service, g.count) for g in plan.groups]
+def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool) -> None:
+    """Carry out a batch with its progress shown; Ctrl-C pauses it."""
+    try:
+        with progress_bar("Redriving") as bar:
+            task = bar.add_task("redrive", total=None)
+            report = asyncio.run(
+                run_redrive(
+                    settings,
+                    batch_id,
+                    lambda done, total: bar.update(task, completed=sum(done.values()), total=total),
+                )
+            )
+    except KeyboardInterrupt:
+        report = _interrupted(settings, batch_id, by)
     if is_json:
-        keys = ("group_id", "error_type", "service", "count")
-        rows = [dict(zip(keys, group, strict=True)) for group in groups]
-        print_json({"planned": plan.count, "groups": rows, "also_reached": reached})
-        return
-    print_table(
-        f"A redrive would publish {plan.count:,} events",
-        ["group", "error type", "service", "events"],
-        groups,
-        note="Nothing was published. Leave out --dry-run to do it.",
-    )
-    for subject, consumers in reached.items():
-        console.print(
-            f"{safe(subject)} failed in a consumer without our code. A redrive reaches every"
-            f" consumer of the subject: {safe(', '.join(consumers)) or 'there is none now'}.",
-            soft_wrap=True,
-        )
+        print_json(report.as_dict())
+    else:
+        print_report(report)
+
+
+def _interrupted(settings: Settings, batch_id: str, by: str) -> RedriveReport:
+    """Leave nothing behind that a schedule would take up."""
+    batch, why = show_batch(settings, batch_id), "interrupted at the terminal"
+    if batch.state == "running":
+        batch = pause(settings, batch_id, by=by, reason=why)
+    elif batch.state == "planned":
+        batch = cancel(settings, batch_id, by=by, reason=why)
+    return RedriveReport(batch.id, batch.planned, state=batch.state)
+
+
+def _is_approved(settings: Settings, batch_id: str, count: int, by: str, is_json: bool) -> bool:
+    """Whether a person at the terminal approves now; elsewhere the batch goes on waiting."""
+    if not is_json and sys.stdin.isatty():
+        if is_agreed(f"Publish {count:,} events?", is_yes=False):
+            return True
+        cancel(settings, batch_id, by=by, reason="not approved at the terminal")
+        console.print("Nothing was published; the batch is cancelled.")
+        return False
+    report = RedriveReport(batch_id, count, state="awaiting_approval")
+    if is_json:
+        print_json(report.as_dict())
+    else:
+        print_report(report)
+    return False
+
+
+def _text(edit: str) -> str:
+    if not edit.startswith("@"):
+        return edit
+    try:
+        return Path(edit[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(
+            f"{edit[1:]} can not be read: {error}", param_hint="--edit"
+        ) from None

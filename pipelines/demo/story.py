@@ -90,7 +90,8 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
             postgres_dsn=dsns["dlq"],
             lake_uri=str(home / "lake"),
             redrive_timeout_seconds=20,
-            redrive_per_second=200,
+            redrive_floor_per_second=50,
+            redrive_delay_seconds=0,
         )
         await migrate_all(settings)
         prefect = PrefectServer(home, database_dsn=dsns["prefect"])
@@ -201,6 +202,9 @@ def _environment(settings: Settings, prefect: PrefectServer) -> Iterator[None]:
     """The variables by which the flows find the servers; the former ones come back."""
     before = dict(os.environ)
     os.environ.update(environment_of(settings))
+    for name in settings.model_fields_set:
+        if name.startswith("redrive_"):
+            os.environ[f"DLQ_{name.upper()}"] = str(getattr(settings, name))
     os.environ.update(prefect.environment)
     os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
     try:

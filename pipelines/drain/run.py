@@ -25,6 +25,7 @@ from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gap_before, h
 from pipelines.drain.level import Leveller
 from pipelines.drain.lock import alone
 from pipelines.drain.totals import read_totals, store_totals
+from pipelines.drain.traces import trace_batch
 from pipelines.errors import ServerUnavailableError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.contents import deleted_sequences
@@ -35,6 +36,7 @@ from pipelines.stores.database import database
 from pipelines.stores.failed_events import Batch, FailedEvents
 from pipelines.stores.failed_payloads import delete_old_payloads
 from pipelines.stores.lake import LOG_TABLES, Lake, LakeTable
+from pipelines.tracing import is_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +171,10 @@ async def _copy(
             done = batch.last_sequence
             batch = sinks.unseen(batch)
             new = sinks.missing_from(batch)
+            started_ns = time.time_ns()
             await sinks.store(batch)
+            if is_tracing():
+                trace_batch(batch, started_ns)
             tally.drained += new.len()
             tally.quarantined += new.count()  # those that are not null
             progress(batch.last_sequence - first, max(state.last_sequence - first, 1))

@@ -2,18 +2,18 @@
 
 import json
 import logging
+from contextlib import aclosing
 from typing import Any
 
 import polars as pl
 from nats.aio.client import Client
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import NotFoundError
 from psycopg import Connection
 
 from pipelines.deadletter.frames import SERVICE_TOTALS_SCHEMA
 from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.sanitize import clean_text, parse_time
-from pipelines.jetstream.pull import Puller, delivery_of
+from pipelines.jetstream.latest import latest_messages
+from pipelines.jetstream.pull import delivery_of
 from pipelines.stores.lake import LakeTable
 
 logger = logging.getLogger(__name__)
@@ -26,35 +26,14 @@ async def read_totals(client: Client, stream: str, subject: str) -> pl.DataFrame
 
     Empty where there is no such stream; a message that makes no sense is logged and left out.
     """
-    js = client.jetstream()
-    try:
-        info = await js.add_consumer(
-            stream,
-            ConsumerConfig(
-                ack_policy=AckPolicy.NONE,
-                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
-                filter_subject=subject,
-                inactive_threshold=60,
-                mem_storage=True,
-            ),
-        )
-    except NotFoundError:
-        return pl.DataFrame(schema=SERVICE_TOTALS_SCHEMA)
-    puller = Puller(client, stream, info.name)
-    await puller.open()
     rows = []
-    try:
-        async for msg in puller.pull(100_000):
+    async with aclosing(latest_messages(client, stream, subject)) as latest:
+        async for msg in latest:
             delivery = delivery_of(msg)
             try:
                 rows.append(_row(msg.data, delivery.sequence, delivery.timestamp_ns))
             except (ValueError, KeyError, TypeError) as error:
                 logger.warning("Totals on %s make no sense: %r", msg.subject, error)
-            if delivery.pending == 0:
-                break
-    finally:
-        await puller.close()
-        await js.delete_consumer(stream, info.name)
     return pl.DataFrame(rows, schema=SERVICE_TOTALS_SCHEMA, orient="row").sort("totals_sequence")
 
 

@@ -40,7 +40,9 @@ async def publish_dead_letter(
     publishing again is harmless.
     """
     js = connection.jetstream()
-    headers = trace_context(fields["original_headers"]) | {"Nats-Msg-Id": fields["failure_id"]}
+    span = {"traceparent": fields["traceparent"]} if fields.get("traceparent") else {}
+    headers = trace_context(fields["original_headers"] | span)
+    headers["Nats-Msg-Id"] = fields["failure_id"]
     async with aclosing(_forms(connection, fields, body, is_json)) as forms:
         async for payload in forms:
             if wire_size(payload, headers) > connection.max_payload:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -42,6 +43,7 @@ from pipelines.events.outbox import (
 from pipelines.events.policy import decide, is_crash_loop
 from pipelines.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
 from pipelines.jetstream.pull import Delivery
+from pipelines.tracing import fail_span, span, traced, traceparent
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,24 @@ Tell = Callable[[str, str], object]
 """Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
 `ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped).
 """
+
+
+def _processing(_: "Subscription", msg: Msg, delivery: Delivery) -> Any:
+    """The span of one delivery, below the one that its event carries."""
+    return span(
+        f"process {msg.subject}",
+        "consumer",
+        msg.headers or {},
+        messaging__system="nats",
+        messaging__destination__name=msg.subject,
+        messaging__consumer__group__name=delivery.consumer,
+        messaging__message__id=(msg.headers or {}).get("Nats-Msg-Id"),
+        dlq__delivery_count=delivery.delivery_count,
+    )
+
+
+def _dead_lettering(*_: Any, **__: Any) -> Any:
+    return span("dead letter", "producer")
 
 
 class Subscription(Intake):
@@ -115,6 +135,7 @@ class Subscription(Intake):
                 " server delivers nothing more: see why they fail, or raise max_ack_pending.",
             )
 
+    @traced(_processing)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         if self.error is not None:
             await self._give_back(msg)
@@ -184,6 +205,7 @@ class Subscription(Intake):
             if is_late and isinstance(error, TimeoutError) and not error.args:
                 error.args = (f"The handler took longer than {seconds} s.",)
             result = Retry(error=error)
+            fail_span(error)
         took = time.perf_counter() - began
         if result is not ProcessingResult.SUCCESS and _is_being_cancelled():
             raise asyncio.CancelledError  # closing: what the handler makes of it is no failure
@@ -226,6 +248,7 @@ class Subscription(Intake):
             subject = self._config.subjects.redrive("succeeded")
             await publish_redrive_success(self.connection, subject, body, redrive)
 
+    @traced(_dead_lettering)
     async def _dead_letter(
         self,
         msg: Msg,
@@ -248,6 +271,7 @@ class Subscription(Intake):
             verdict=verdict,
             now=now,
         )
+        fields["traceparent"] = traceparent(otherwise=fields["traceparent"])
         if not config.dlq_enabled:
             logger.error(
                 "Event %s is given up (%s): %s",

@@ -29,6 +29,7 @@ async def publish_total(config: NATSConsumerConfig, subscription: Subscription) 
         "started_at": subscription.started_at.isoformat(),
         "at": datetime.now(UTC).isoformat(),
         **subscription.counters.sums(),
+        "is_dlq_writable": subscription.is_log_writable,
     }
     subject = config.subjects.total(config.name, subscription.durable)
     try:

@@ -4,14 +4,18 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
+from psycopg import Connection
 
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.subjects import Subjects, matches
+from pipelines.jetstream.reader import LogReader
+from pipelines.stores.failed_payloads import kept_payload
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 _LONGEST_SUBJECT = 1_000  # bytes
@@ -32,6 +36,7 @@ class Event:
     subject: str
     body: bytes
     headers: dict[str, str]
+    traceparent: str | None = None  # of the dead letter
 
 
 class _Canonical(msgspec.Struct):
@@ -39,6 +44,7 @@ class _Canonical(msgspec.Struct):
     original_data: msgspec.Raw
     original_headers: dict[str, Any] = {}
     payload_encoding: str | None = None  # older services do not say
+    traceparent: Any = None
 
 
 class _Metadata(msgspec.Struct):
@@ -48,6 +54,28 @@ class _Metadata(msgspec.Struct):
 class _Second(msgspec.Struct):
     metadata: _Metadata
     original_message: str
+
+
+async def stored_dead_letter(
+    reader: LogReader,
+    connection: Connection[Any],
+    failure_id: str,
+    sequence: int | None,
+    published_at: datetime | None,
+) -> LogMessage:
+    """The dead letter of a failure, unmasked: from the stream, or else from `failed_payloads`.
+
+    Raises ExpiredError where neither has it.
+    """
+    if sequence is None:
+        raise ExpiredError("it was stored by an older monitor, without its place in the stream")
+    message = await reader.read_raw(sequence)
+    # A recreated stream has another message there.
+    if message is None or (message.sequence, message.published_at) != (sequence, published_at):
+        message = kept_payload(connection, failure_id)
+    if message is None:
+        raise ExpiredError("the stream no longer holds its dead letter")
+    return message
 
 
 async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
@@ -72,7 +100,8 @@ async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
         # client strips a name before it sends it.
         if isinstance(value, str) and not name.strip().lower().startswith(("nats-", "dlq-"))
     }
-    return Event(letter.original_subject, body, headers)
+    trace = letter.traceparent if isinstance(letter.traceparent, str) else None
+    return Event(letter.original_subject, body, headers, trace)
 
 
 def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:

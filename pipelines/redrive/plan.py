@@ -2,40 +2,48 @@
 
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from pipelines.deadletter.error_families import with_subclasses
-from pipelines.deadletter.ids import consumer_address, is_uuid, redrive_id
+from pipelines.deadletter.ids import consumer_address, redrive_id
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import RedriveError
+from pipelines.redrive.batches import move
+from pipelines.redrive.selection import SERVICE, Selection
+from pipelines.stores.audit import audit
+
+__all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
+
+IDLE = (
+    "NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > f.redrive_count"
+    " AND r.state IN ('planned', 'published', 'succeeded'))"
+)
+"""No batch holds the failure, over `failed_events f`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """What to redrive: every condition that is given must hold.
+class PlannedFailure(NamedTuple):
+    """A failure that a redrive would publish."""
 
-    With `due_at` it is what a schedule takes: also the failures whose redrive was asked for and is
-    due then, whatever else they are, and none whose redrive was asked for a later time.
-    """
-
-    failure_ids: tuple[str, ...] = ()
-    group_id: str | None = None
-    error_types: tuple[str, ...] = ()  # with their known subclasses
-    service: str | None = None
-    tenant_id: str | None = None
-    limit: int = 10_000
-    due_at: datetime | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The conditions that were given."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        values["due_at"] = self.due_at and self.due_at.isoformat()
-        return {name: value for name, value in values.items() if value}
+    failure_id: str
+    group_id: str
+    error_type: str
+    service: str  # that failed
+    subject: str
+    stream: str | None
+    consumer: str | None  # durable that failed
+    redrive_count: int
+    is_foreign: bool  # the consumer that failed has no code of ours
+    error_message: str
+    failed_at: datetime  # when the consumer gave up
+    ended_at: datetime | None  # when its last redrive ended
+    epoch: str | None
+    dlq_sequence: int | None
+    published_at: datetime | None  # server's time of the dead letter
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,110 +61,159 @@ class PlannedGroup:
 class Plan:
     """What a selection comes to."""
 
-    count: int
-    groups: tuple[PlannedGroup, ...]
-    rows: tuple[tuple[Any, ...], ...]  # id, group, subject, stream, consumer, redrive_count, …
+    rows: tuple[PlannedFailure, ...]
+
+    @property
+    def count(self) -> int:
+        """Failures, each published once."""
+        return len(self.rows)
+
+    @property
+    def groups(self) -> list[PlannedGroup]:
+        """By group, type and service, the largest first."""
+        counts = Counter((r.group_id, r.error_type, r.service, r.is_foreign) for r in self.rows)
+        return [
+            PlannedGroup(group, error_type, service, count, is_foreign)
+            for (group, error_type, service, is_foreign), count in counts.most_common()
+        ]
+
+    @property
+    def services(self) -> dict[str, int]:
+        """Failures by the service that failed, the largest first."""
+        return dict(Counter(row.service for row in self.rows).most_common())
+
+    @property
+    def subjects(self) -> list[str]:
+        """Where the events would go."""
+        return sorted({row.subject for row in self.rows})
 
     @property
     def foreign_subjects(self) -> list[str]:
         """Subjects on which a redrive reaches consumers that do not know whom it is for."""
-        return sorted({row[2] for row in self.rows if row[8]})
+        return sorted({row.subject for row in self.rows if row.is_foreign})
 
 
-def plan(connection: Connection[Any], selection: Selection, cap: int) -> Plan:
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a batch is to be carried out, by whose wish."""
+
+    trigger: str  # automatic | manual
+    requested_by: str
+    reason: str
+    redirect_to: str | None = None  # a subject instead of their own
+    patch: dict[str, Any] | None = None  # JSON merge patch of the bodies
+    per_second: float | None = None  # None leaves it to the budget
+
+
+def plan(connection: Connection[Any], selection: Selection) -> Plan:
     """The failures that a redrive of this selection would publish; touches nothing.
 
-    Only pending roots below the cap; a parked one only by its id. Raises RedriveError for an
-    empty selection or an id that is none.
+    Pending ones that no batch holds; a parked one only by its id. Raises RedriveError for an empty
+    selection or an id that is none.
     """
-    where, values = _conditions(selection)
-    by_id = bool(selection.failure_ids)
-    states = ["pending", "parked"] if by_id else ["pending"]
+    condition, values = selection.condition()
+    states = ["pending", "parked"] if selection.failure_ids else ["pending"]
+    return Plan(
+        tuple(
+            find_pending(
+                connection,
+                f"f.status = ANY(%s) AND {condition}",
+                [states, *values],
+                selection.limit,
+            )
+        )
+    )
+
+
+def find_pending(
+    connection: Connection[Any], condition: str, values: Sequence[Any], limit: int
+) -> list[PlannedFailure]:
+    """Failures that no batch holds, the oldest first."""
     rows = connection.execute(
-        "SELECT id::text, group_id, original_subject, original_stream, consumer_name,"  # noqa: S608
-        " redrive_count, error_type, coalesce(consumer_service, source_service),"
-        " dlq_reason = ANY(%s)"
-        f" FROM failed_events f WHERE status = ANY(%s) AND redrive_count < %s AND {where}"
-        " AND NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id"
-        "   AND r.attempt > f.redrive_count AND r.state IN ('planned', 'published', 'succeeded'))"
-        " ORDER BY dlq_timestamp, id LIMIT %s",
-        [list(BRIDGED_REASONS), states, 2**31 - 1 if by_id else cap, *values, selection.limit],
-    ).fetchall()
-    counts = Counter((row[1] or "", row[6], row[7], row[8]) for row in rows)
-    groups = [
-        PlannedGroup(group, error_type, service, count, is_foreign)
-        for (group, error_type, service, is_foreign), count in counts.items()
-    ]
-    groups.sort(key=lambda group: -group.count)
-    return Plan(len(rows), tuple(groups), tuple(rows))
+        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, {SERVICE},"  # noqa: S608
+        " f.original_subject, f.original_stream, f.consumer_name, f.redrive_count,"
+        " f.dlq_reason = ANY(%s), left(f.error_message, 500), f.dlq_timestamp,"
+        " (SELECT max(r.ended_at) FROM redrives r WHERE r.failure_id = f.id"
+        "   AND r.attempt = f.redrive_count), f.epoch, f.dlq_sequence, f.published_at"
+        f" FROM failed_events f WHERE {condition} AND {IDLE}"
+        " ORDER BY f.dlq_timestamp, f.id LIMIT %s",
+        [list(BRIDGED_REASONS), *values, limit],
+    )
+    return [PlannedFailure(*row) for row in rows]
 
 
 def freeze(
     connection: Connection[Any],
     planned: Plan,
     selection: Selection,
+    order: Order,
     *,
-    trigger: str,
-    requested_by: str,
-    reason: str,
+    needs_approval: bool = False,
+    shown_patch: dict[str, Any] | None = None,
 ) -> str:
-    """Write the batch and its outbox rows; returns the batch's id.
+    """Write the batch and its outbox rows, and so in the audit; returns the batch's id.
 
-    A failure that another batch took meanwhile is left to that one.
+    A failure that another batch took meanwhile is left to that one. `shown_patch` is the edit as
+    the audit may show it.
     """
+    if not order.reason.strip():
+        raise RedriveError("Give a reason: it is kept with the batch and in the audit.")
     batch_id = str(uuid.uuid4())
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection, state,"
-            " planned) VALUES (%s, %s, %s, %s, %s, 'planned', %s)",
-            [batch_id, trigger, requested_by, reason, Jsonb(selection.as_json()), planned.count],
+            " planned, redirect_to, patch, per_second)"
+            " VALUES (%s, %s, %s, %s, %s, 'planned', 0, %s, %s, %s)",
+            [
+                batch_id,
+                order.trigger,
+                order.requested_by,
+                order.reason,
+                Jsonb(selection.as_json()),
+                order.redirect_to,
+                Jsonb(order.patch) if order.patch else None,
+                order.per_second,
+            ],
         )
         cursor.executemany(
             "INSERT INTO redrives (id, failure_id, attempt, batch_id, group_id, subject,"
             " addressed_to, state) VALUES (%s, %s, %s, %s, %s, %s, %s, 'planned')"
             " ON CONFLICT (failure_id, attempt) DO UPDATE SET batch_id = excluded.batch_id,"
-            " state = 'planned', state_reason = NULL WHERE redrives.state = 'cancelled'",
+            " subject = excluded.subject, state = 'planned', state_reason = NULL, ended_at = NULL"
+            " WHERE redrives.state = 'cancelled'",
             [
                 [
-                    redrive_id(failure, redrive_count + 1),
-                    failure,
-                    redrive_count + 1,
+                    redrive_id(row.failure_id, row.redrive_count + 1),
+                    row.failure_id,
+                    row.redrive_count + 1,
                     batch_id,
-                    group,
-                    subject,
-                    consumer_address(stream, consumer),
+                    row.group_id,
+                    order.redirect_to or row.subject,
+                    consumer_address(row.stream, row.consumer),
                 ]
-                for failure, group, subject, stream, consumer, redrive_count, *_ in planned.rows
+                for row in planned.rows
             ],
         )
-    return batch_id
-
-
-def _conditions(selection: Selection) -> tuple[str, list[Any]]:
-    conditions: list[str] = []
-    values: list[Any] = []
-    for failure in selection.failure_ids:
-        if not is_uuid(failure):
-            raise RedriveError(f"{failure!r} is no failure id: `dlq show GROUP` shows ids.")
-    if selection.failure_ids:
-        conditions.append("id = ANY(%s::uuid[])")
-        values.append(list(selection.failure_ids))
-    if selection.error_types:
-        conditions.append("error_type = ANY(%s)")
-        values.append(with_subclasses(selection.error_types))
-    for column in ("group_id", "tenant_id"):
-        if value := getattr(selection, column):
-            conditions.append(f"{column} = %s")
-            values.append(value)
-    if selection.service:
-        conditions.append("coalesce(consumer_service, source_service) = %s")
-        values.append(selection.service)
-    if not conditions:
-        raise RedriveError(
-            "Say what to redrive: failure ids, --group, --type, --service or --tenant."
+        counted = cursor.execute(
+            "UPDATE redrive_batches SET planned ="
+            " (SELECT count(*) FROM redrives WHERE batch_id = %(id)s) WHERE id = %(id)s"
+            " RETURNING planned",
+            {"id": batch_id},
+        ).fetchone()
+        audit(
+            connection,
+            "redrive.planned",
+            actor=order.requested_by,
+            reason=order.reason,
+            batch_id=batch_id,
+            detail={
+                "selection": selection.as_json(),
+                "trigger": order.trigger,
+                "failures": counted[0] if counted else 0,
+                **({"redirect_to": order.redirect_to} if order.redirect_to else {}),
+                **({"patch": shown_patch} if shown_patch else {}),
+            },
         )
-    condition = " AND ".join(conditions)
-    if selection.due_at is not None:
-        condition = f"(redrive_not_before <= %s OR redrive_not_before IS NULL AND {condition})"
-        values.insert(0, selection.due_at)
-    return condition, values
+        if needs_approval:
+            move(connection, batch_id, "awaiting_approval", actor=order.requested_by)
+    return batch_id

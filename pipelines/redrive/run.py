@@ -5,11 +5,13 @@ log, the event itself. So a redrive is recorded before anything can come of it, 
 the log before its outcome, and a run that is killed never publishes an event twice: the next run
 only waits for the outcomes of rows that are `published`, and calls silence `outcome_unknown`.
 
-Each group ramps by itself: 1, then 10, then all. A stage without any success stops its group.
+Each group of a service ramps by itself: 1, then 10, then all. A stage without any success stops it
+and leaves the rest pending; where the outcomes say that redriving is hopeless, the rest is parked.
+A batch that somebody pauses or cancels publishes nothing more: the row becomes `published` only
+while its batch is running and its failure still waits.
 """
 
 import asyncio
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -17,63 +19,55 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import nats.errors
 from nats.aio.client import Client
-from nats.js.api import PubAck
-from nats.js.errors import APIError, NoStreamResponseError
+from nats.js.errors import NoStreamResponseError
 from psycopg import Connection
 
-from pipelines.deadletter.envelope import encode_case_event
-from pipelines.deadletter.record import BRIDGED_REASONS
-from pipelines.deadletter.subjects import Subjects
-from pipelines.errors import RedriveError, ServerUnavailableError
+from pipelines.errors import RedriveError
 from pipelines.jetstream.connection import connected
-from pipelines.jetstream.reader import LogReader, log_state
 from pipelines.jetstream.streams import ADVISORIES, find_stream
+from pipelines.redrive.batches import ENDED, Batch, find_batch, finish, move
 from pipelines.redrive.inferred import Place, inferred_success
-from pipelines.redrive.origin import (
-    Event,
-    ExpiredError,
-    RefusedError,
-    check_subject,
-    original_event,
-)
+from pipelines.redrive.origin import ExpiredError, RefusedError
+from pipelines.redrive.outbox import Outbox, Redrive, load_redrives
 from pipelines.redrive.outcomes import OutcomeFollower
+from pipelines.redrive.pace import Budget
+from pipelines.redrive.policy import Belief, Cell, History, is_hopeless, is_transient
+from pipelines.redrive.schedule import handled_per_second, learn, policy_of
+from pipelines.redrive.sending import Sender
 from pipelines.settings import Settings
 from pipelines.stores.database import database
-from pipelines.stores.failed_payloads import kept_payload
-
-logger = logging.getLogger(__name__)
 
 STAGES = (1, 10, None)
 
 
 @dataclass(frozen=True, slots=True)
 class RedriveReport:
-    """How a batch ended, in redrives."""
+    """How a batch stands after a run, in redrives of that run."""
 
     batch_id: str
     planned: int
-    outcomes: dict[str, int] = field(default_factory=dict)  # by state of the outbox
+    outcomes: dict[str, int] = field(default_factory=dict)  # by state of the outbox, or held
     stopped_groups: dict[str, str] = field(default_factory=dict)  # group id: why
     seconds: float = 0
+    state: str = "done"  # of the batch
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Redrive:
-    id: str
-    failure_id: str
-    attempt: int
-    group_id: str
-    addressed_to: str | None
-    dlq_sequence: int | None
-    dead_lettered_at: datetime | None  # the server's time of the dead letter
-    silent_seconds: float | None  # since a killed run published it; None where none has
-    is_foreign: bool  # the consumer that failed has no code of ours: nobody tells of a success
+@dataclass(slots=True)
+class _Group:
+    """The redrives of one group and service on their ramp."""
+
+    redrives: list[Redrive]
+    belief: Belief  # before this batch
+    turns: asyncio.Lock = field(default_factory=asyncio.Lock)  # so that groups take turns
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    why: str | None = None  # it was stopped
+    is_hopeless: bool = False
+    outcomes: Counter[str] = field(default_factory=Counter)
 
 
 Progress = Callable[[Counter[str], int], None]
@@ -83,36 +77,42 @@ Progress = Callable[[Counter[str], int], None]
 async def run_batch(
     settings: Settings, batch_id: str, progress: Progress | None = None
 ) -> RedriveReport:
-    """Carry out a planned batch, or what a killed run left of it.
+    """Carry out a planned batch, or what a killed or paused run left of it.
 
-    Raises RedriveError where there is no such batch, or where it has ended.
+    A batch that has ended meanwhile is only reported. Raises RedriveError where there is no such
+    batch, or where it waits for somebody.
     """
     started = time.monotonic()
-    async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
-            trigger, actor = _take(connection, batch_id)
-            redrives = _load(connection, batch_id)
-            async with OutcomeFollower(client, settings.subjects) as follower:
-                run = _Run(settings, client, connection, follower, batch_id, trigger, actor)
-                await run.prepare()
-                outcomes, stopped = await run.all(redrives, progress)
-            _end(connection, batch_id, stopped)
-    return RedriveReport(
-        batch_id,
-        len(redrives),
-        dict(outcomes),
-        stopped,
-        round(time.monotonic() - started, 3),
-    )
-
-
-def unfinished_batches(connection: Connection[Any]) -> list[str]:
-    """Batches that a killed run left behind, oldest first."""
-    rows = connection.execute(
-        "SELECT id::text FROM redrive_batches WHERE state IN ('planned', 'running')"
-        " ORDER BY created_at"
-    )
-    return [row[0] for row in rows]
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        batch = find_batch(connection, batch_id)
+        if batch.state in ENDED:
+            return RedriveReport(batch.id, batch.planned, batch.outcomes, state=batch.state)
+        if batch.state in ("awaiting_approval", "paused"):
+            verb = "approve" if batch.state == "awaiting_approval" else "resume"
+            raise RedriveError(
+                f"The batch is {batch.state}: `dlq batches {verb} {batch.id}` lets it go on."
+            )
+        if batch.state == "planned":
+            move(connection, batch.id, "running", actor=batch.requested_by)
+        redrives = load_redrives(connection, batch.id)
+        async with (
+            connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client,
+            OutcomeFollower(client, settings.subjects) as follower,
+        ):
+            run = _Run(settings, client, connection, follower, batch)
+            await run.prepare()
+            outcomes, stopped = await run.all(redrives, progress)
+        reason = "; ".join(f"{group}: {why}" for group, why in stopped.items()) or None
+        state = finish(
+            connection,
+            batch.id,
+            "aborted" if stopped else "done",
+            actor=batch.requested_by,
+            reason=reason,
+            detail={"failures": len(redrives), "outcomes": dict(outcomes)},
+        )
+    seconds = round(time.monotonic() - started, 3)
+    return RedriveReport(batch.id, len(redrives), dict(outcomes), stopped, seconds, state)
 
 
 class _Run:
@@ -124,86 +124,133 @@ class _Run:
         client: Client,
         connection: Connection[Any],
         follower: OutcomeFollower,
-        batch_id: str,
-        trigger: str,
-        actor: str,
+        batch: Batch,
     ) -> None:
         self._settings = settings
+        self._policy = policy_of(settings)
         self._js = client.jetstream()
-        self._client = client
         self._connection = connection
         self._follower = follower
-        self._batch_id = batch_id
-        self._trigger = trigger
-        self._actor = actor
-        self._pace = _Pace(settings.redrive_per_second)
+        self._batch = batch
+        self._outbox = Outbox(connection, batch)
+        self._sender = Sender(settings, client, connection, batch)
+        self._groups: list[_Group] = []
+        self._outcomes: Counter[str] = Counter()
+        self._halted: str | None = None  # the state into which somebody brought the batch
 
     async def prepare(self) -> None:
-        """Find the stream that holds the raw bytes, and the subjects that may be published to."""
-        subjects = self._settings.subjects
-        state = await log_state(self._client, self._settings.dlq_stream, subjects.log)
-        self._reader = LogReader(self._client, state.stream, subjects.log)
+        """Find whom to reach, and how fast to go."""
+        await self._sender.prepare()
         names = self._settings.stream_names
         self._advisory_stream = await find_stream(self._js, ADVISORIES[0]) or names.advisories
-        self._allowed = self._settings.redrive_subjects or await self._event_subjects(subjects)
+        rates = {} if self._batch.per_second else handled_per_second(self._connection)
+        budgets = {service: self._policy.budget_per_second(rate) for service, rate in rates.items()}
+        floor = self._batch.per_second or self._policy.floor_per_second
+        self._budget = Budget(self._settings.redrive_per_second, floor, budgets)
 
     async def all(
-        self, redrives: Iterable[_Redrive], progress: Progress | None
+        self, redrives: Iterable[Redrive], progress: Progress | None
     ) -> tuple[Counter[str], dict[str, str]]:
         """Every group side by side; returns the outcomes, and why groups were stopped."""
-        groups: dict[str, list[_Redrive]] = {}
+        history = learn(self._connection, datetime.now(UTC), self._policy)
+        rows: dict[tuple[str, str], list[Redrive]] = {}
         for redrive in redrives:
-            groups.setdefault(redrive.group_id, []).append(redrive)
-        outcomes: Counter[str] = Counter()
-        stopped: dict[str, str] = {}
-        planned = sum(len(group) for group in groups.values())
+            rows.setdefault((redrive.group_id, redrive.service), []).append(redrive)
+        self._groups = [_Group(group, self._belief(history, group[0])) for group in rows.values()]
+        planned = sum(len(group) for group in rows.values())
 
         def tell() -> None:
             if progress is not None:
-                progress(outcomes, planned)
-
-        async def one_group(group_id: str, group: list[_Redrive]) -> None:
-            if reason := await self._ramp(group, outcomes, tell):
-                stopped[group_id] = reason
+                progress(self._outcomes, planned)
 
         try:
             async with asyncio.TaskGroup() as tasks:
-                for group_id, group in groups.items():
-                    tasks.create_task(one_group(group_id, group))
+                for group in self._groups:
+                    tasks.create_task(self._ramp(group, tell))
         except ExceptionGroup as errors:
             raise _first(errors) from errors
-        return outcomes, stopped
+        stopped: dict[str, str] = {}
+        for group in self._groups:
+            if group.why is not None:
+                stopped.setdefault(group.redrives[0].group_id, group.why)
+        return self._outcomes, stopped
 
-    async def _ramp(
-        self, group: list[_Redrive], outcomes: Counter[str], tell: Callable[[], None]
-    ) -> str | None:
-        rest = group
-        for size in STAGES:
-            stage, rest = rest[:size], rest[size:] if size else []
-            if not stage:
-                return None
-            results = Counter(await asyncio.gather(*(self._one(redrive) for redrive in stage)))
-            outcomes.update(results)
+    def _belief(self, history: History, redrive: Redrive) -> Belief:
+        cell = Cell(redrive.group_id, redrive.error_type, redrive.attempt)
+        types = self._settings.transient_error_types
+        transient = is_transient(redrive.error_type, redrive.error_message, types)
+        return history.belief(cell, datetime.now(UTC), transient=transient)
+
+    async def _ramp(self, group: _Group, tell: Callable[[], None]) -> None:
+        async def one(redrive: Redrive) -> str:
+            state = await self._one(group, redrive)
+            count(state)
+            self._judge(group)
             tell()
-            if rest and not results["succeeded"]:
-                reason = f"none of {len(stage)} succeeded: " + ", ".join(
-                    f"{count} {state}" for state, count in results.most_common()
-                )
-                for redrive in rest:
-                    self._mark(redrive, "cancelled", reason)
-                outcomes["cancelled"] += len(rest)
-                return reason
-        return None
+            return state
 
-    async def _one(self, redrive: _Redrive) -> str:
+        def count(state: str) -> None:
+            group.outcomes[state] += 1
+            self._outcomes[state] += 1
+
+        rest = group.redrives
+        for size in STAGES:
+            results: Counter[str] = Counter()
+            while rest and not group.stop.is_set() and not results:
+                stage, rest = rest[:size], rest[size:] if size else []
+                results.update(await asyncio.gather(*(one(redrive) for redrive in stage)))
+                del results["cancelled"]  # it was closed or parked meanwhile: it says nothing
+            if rest and results and not results["succeeded"] and not group.stop.is_set():
+                group.why = f"none of {results.total()} succeeded: {_listed(results)}"
+                group.stop.set()
+        for redrive in rest:
+            count(await self._left(group, redrive))
+        tell()
+
+    def _judge(self, group: _Group) -> None:
+        """Stop a group of which the outcomes say that it is hopeless."""
+        told = group.outcomes["succeeded"], group.outcomes["failed_again"]
+        if group.stop.is_set() or not is_hopeless(group.belief, *told, self._policy):
+            return
+        chance = group.belief.after(*told).mean
+        group.why = f"chance about {chance:.0%} after {told[0]} of {sum(told)} succeeded"
+        group.is_hopeless = True
+        group.stop.set()
+
+    async def _left(self, group: _Group, redrive: Redrive) -> str:
+        """What becomes of a redrive that is not published because something was stopped."""
+        if self._halted == "paused":
+            return "held"
+        if self._halted is None:
+            if group.is_hopeless:
+                await self._sender.park(redrive, f"redriving its group is hopeless: {group.why}")
+            self._outbox.mark(redrive, "cancelled", group.why)
+        return "cancelled"
+
+    def _halt(self, state: str) -> None:
+        self._halted = state
+        for group in self._groups:
+            group.stop.set()
+
+    async def _one(self, group: _Group, redrive: Redrive) -> str:
         """One redrive from the outbox to its outcome, which is also told to the log."""
         outcome = self._follower.expect(redrive.id)
         try:
             place = None
             if redrive.silent_seconds is None:
-                place = await self._send(redrive)
+                async with group.turns:
+                    is_turn = await self._budget.turn(redrive.service, group.stop)
+                if not is_turn:
+                    return await self._left(group, redrive)
+                event = await self._sender.event(redrive)
+                headers = self._sender.headers(redrive, event)
+                if not self._outbox.claim(redrive):
+                    return await self._not_claimed(group, redrive)
+                place = await self._sender.send(redrive, event, headers)
             patience = self._settings.redrive_timeout_seconds - (redrive.silent_seconds or 0)
             async with asyncio.timeout(max(patience, 0)):
+                if self._sender.is_elsewhere(redrive):
+                    return await self._redirected(redrive, outcome)
                 if redrive.is_foreign and place is not None:
                     return await self._inferred(redrive, place, outcome)
                 return await outcome
@@ -219,8 +266,29 @@ class _Run:
         finally:
             self._follower.forget(redrive.id)
 
+    async def _not_claimed(self, group: _Group, redrive: Redrive) -> str:
+        state = find_batch(self._connection, self._batch.id).state
+        if state != "running":
+            self._halt(state)
+            return await self._left(group, redrive)
+        status = self._outbox.status_of(redrive)
+        self._outbox.mark(redrive, "cancelled", f"its failure is {status} meanwhile")
+        return "cancelled"
+
+    async def _redirected(self, redrive: Redrive, outcome: "asyncio.Future[str]") -> str:
+        """The outcome of a redrive to others than the consumer that failed; they do not speak for
+        its failure, so it is told here."""
+        result = await outcome
+        where = f"redirected to {self._batch.redirect_to}"
+        if result == "succeeded":
+            return await self._ended(
+                redrive, "succeeded", f"{where}, and handled there", "redirected"
+            )
+        reason = f"{where}, and failed there: that is a failure of its own"
+        return await self._ended(redrive, "outcome_unknown", reason)
+
     async def _inferred(
-        self, redrive: _Redrive, place: Place, outcome: "asyncio.Future[str]"
+        self, redrive: Redrive, place: Place, outcome: "asyncio.Future[str]"
     ) -> str:
         """The outcome of a redrive to a consumer that does not tell of a success."""
         bridge = (self._advisory_stream, self._settings.bridge_durable)
@@ -233,158 +301,19 @@ class _Run:
         )
         return await self._ended(redrive, "succeeded", reason)
 
-    async def _send(self, redrive: _Redrive) -> Place | None:
-        """Publish; returns where the event stands then, where its consumer is known."""
-        event = await self._event(redrive)
-        headers = self._headers(redrive, event)
-        async with self._pace:
-            self._mark(redrive, "published", None)
-            await self._tell(redrive, "published", None)
-            ack = await self._until_known(event, headers)
-        consumer = (redrive.addressed_to or "").partition("/")[2]
-        return Place(ack.stream, ack.seq, consumer) if consumer else None
-
-    async def _event(self, redrive: _Redrive) -> Event:
-        if redrive.dlq_sequence is None:
-            raise ExpiredError("it was stored by an older monitor, without its place in the stream")
-        message = await self._reader.read_raw(redrive.dlq_sequence)
-        # A recreated stream has another message there.
-        place = (redrive.dlq_sequence, redrive.dead_lettered_at)
-        if message is None or (message.sequence, message.published_at) != place:
-            message = kept_payload(self._connection, redrive.failure_id)
-        if message is None:
-            raise ExpiredError("the stream no longer holds its dead letter")
-        event = await original_event(self._js, message)
-        check_subject(event.subject, self._allowed, self._settings.subjects)
-        return event
-
-    def _headers(self, redrive: _Redrive, event: Event) -> dict[str, str]:
-        headers = event.headers | {
-            "Nats-Msg-Id": redrive.id,
-            "Dlq-Redrive-Id": redrive.id,
-            "Dlq-Redrive-Of": redrive.failure_id,
-            "Dlq-Redrive-Attempt": str(redrive.attempt),
-        }
-        if redrive.addressed_to:
-            headers["Dlq-Redrive-For"] = redrive.addressed_to
-        lines = (len(k.encode()) + len(v.encode()) + 4 for k, v in headers.items())
-        size = len(event.body) + sum(lines) + 100
-        if size > self._client.max_payload:  # the server would drop the connection
-            raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
-        return headers
-
-    async def _until_known(self, event: Event, headers: dict[str, str]) -> PubAck:
-        """Publish; a publish that timed out may have landed, so it is repeated under its id."""
-        for pause in (0.2, 1.0, 3.0):
-            try:
-                return await self._js.publish(event.subject, event.body, headers=headers, timeout=5)
-            except NoStreamResponseError:
-                raise
-            except (nats.errors.TimeoutError, nats.errors.NoServersError) as error:
-                logger.warning("Publishing to %s: %r, trying again", event.subject, error)
-                await asyncio.sleep(pause)
-            except (nats.errors.Error, APIError) as error:
-                raise RefusedError(f"the server refused it: {error}") from error
-        raise ServerUnavailableError(
-            f"NATS does not acknowledge what is published to {event.subject}: the batch stays"
-            " running, and the next run takes it up."
-        )
-
-    async def _ended(self, redrive: _Redrive, state: str, reason: str) -> str:
-        await self._tell(redrive, state, reason)
-        self._mark(redrive, state, reason)
+    async def _ended(
+        self, redrive: Redrive, state: str, reason: str, name: str | None = None
+    ) -> str:
+        await self._sender.tell(redrive, state, reason, name)
+        self._outbox.mark(redrive, state, reason)
         return state
 
-    async def _tell(self, redrive: _Redrive, kind: str, reason: str | None) -> None:
-        body = encode_case_event(
-            failure_id=redrive.failure_id,
-            redrive_id=redrive.id,
-            batch_id=self._batch_id,
-            attempt=redrive.attempt,
-            trigger=self._trigger,
-            consumer=redrive.addressed_to,
-            actor=self._actor,
-            reason=reason,
-            at=datetime.now(UTC),
-        )
-        subject = self._settings.subjects.redrive(kind)
-        headers = {"Nats-Msg-Id": f"{redrive.id}-{kind}"}
-        try:
-            await self._js.publish(subject, body, headers=headers, timeout=5)
-        except (nats.errors.Error, APIError) as error:
-            raise ServerUnavailableError(
-                f"The log can not be written ({error!r}): the batch stays running, and the next"
-                " run takes it up."
-            ) from error
 
-    def _mark(self, redrive: _Redrive, state: str, reason: str | None) -> None:
-        published = ", published_at = now()" if state == "published" else ", ended_at = now()"
-        self._connection.execute(
-            f"UPDATE redrives SET state = %s, state_reason = %s{published}"  # noqa: S608
-            " WHERE id = %s AND state IN ('planned', 'published')",
-            [state, reason, redrive.id],
-        )
-
-    async def _event_subjects(self, subjects: Subjects) -> list[str]:
-        """The subjects of the event streams, which a redrive may publish to by default."""
-        try:
-            info = await self._js.stream_info(self._settings.events_stream)
-        except APIError:
-            return list(subjects.events)
-        return list(info.config.subjects or subjects.events)
-
-
-class _Pace:
-    """At most so many publishes a second, evenly spaced."""
-
-    def __init__(self, per_second: float) -> None:
-        self._interval = 1 / per_second
-        self._next = 0.0
-
-    async def __aenter__(self) -> None:
-        now = asyncio.get_running_loop().time()
-        start = max(self._next, now)
-        self._next = start + self._interval
-        await asyncio.sleep(start - now)
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
+def _listed(results: "Counter[str]") -> str:
+    return ", ".join(f"{count} {state}" for state, count in results.most_common())
 
 
 def _first(errors: "ExceptionGroup[Exception]") -> Exception:
     """The first plain exception in a group of groups."""
     error = errors.exceptions[0]
     return _first(error) if isinstance(error, ExceptionGroup) else error
-
-
-def _take(connection: Connection[Any], batch_id: str) -> tuple[str, str]:
-    row = connection.execute(
-        "UPDATE redrive_batches SET state = 'running' WHERE id = %s"
-        " AND state IN ('planned', 'running') RETURNING trigger, requested_by",
-        [batch_id],
-    ).fetchone()
-    if row is None:
-        raise RedriveError(f"There is no batch {batch_id} that is still to be run.")
-    return row[0], row[1]
-
-
-def _load(connection: Connection[Any], batch_id: str) -> list[_Redrive]:
-    rows = connection.execute(
-        "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"
-        " r.addressed_to, f.dlq_sequence, f.published_at,"
-        " extract(epoch FROM now() - r.published_at)::float8, f.dlq_reason = ANY(%s)"
-        " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
-        " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"
-        " ORDER BY f.dlq_timestamp, r.id",
-        [list(BRIDGED_REASONS), batch_id],
-    )
-    return [_Redrive(*row) for row in rows]
-
-
-def _end(connection: Connection[Any], batch_id: str, stopped: dict[str, str]) -> None:
-    state = "aborted" if stopped else "done"
-    reason = "; ".join(f"{group}: {why}" for group, why in stopped.items()) or None
-    connection.execute(
-        "UPDATE redrive_batches SET state = %s, state_reason = %s, ended_at = now() WHERE id = %s",
-        [state, reason, batch_id],
-    )

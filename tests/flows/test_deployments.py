@@ -52,6 +52,7 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
         "drain-dlq",
         "build-marts",
         "maintain-lake",
+        "alert",
         "redrive-transient",
         "redrive",
         "report",
@@ -82,7 +83,7 @@ def test_a_worker_drains_builds_and_finds_nothing_to_redrive(prefect_platform: P
     with worker(settings.home, environment):
         found = deployments(server)
         messages = {}
-        for name in ("drain-dlq", "build-marts", "report", "redrive-transient"):
+        for name in ("drain-dlq", "build-marts", "report", "alert", "redrive-transient"):
             run = call(server, f"/deployments/{found[name]['id']}/create_flow_run", {})
             messages[name] = finished(server, run["id"])["state"]
     # A scheduled drain may have come first and taken the message.
@@ -91,6 +92,7 @@ def test_a_worker_drains_builds_and_finds_nothing_to_redrive(prefect_platform: P
     page = settings.home / "report.html"
     assert messages["report"]["message"].startswith(f"Wrote {page}: dead letters a minute ")
     assert "What this report can not know" in page.read_text()
+    assert re.match(r"\d+ firing", messages["alert"]["message"])
     assert messages["redrive-transient"]["message"] == "Nothing to redrive"
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         assert connection.execute("SELECT count(*) FROM failed_events").fetchone() == (1,)

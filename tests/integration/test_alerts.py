@@ -3,13 +3,12 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from alert_inbox import Inbox, inbox
 from consumer_log import until
 from nats.aio.client import Client
 from platform_log import failures, letter, publish
@@ -27,37 +26,6 @@ from pipelines.jobs import drain_log
 from pipelines.settings import Settings
 
 QUICK = (0.05, 0.05)
-
-
-@dataclass
-class Inbox:
-    """An HTTP server that takes alerts, or refuses them while `status` says so."""
-
-    status: int = 200
-    refused: int = 0
-    messages: list[dict[str, Any]] = field(default_factory=list)
-    url: str = ""
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        sizes = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
-        body = await reader.readexactly(int(sizes[0].split(b":")[1]))
-        if self.status == 200:
-            self.messages.append(json.loads(body))
-        else:
-            self.refused += 1
-        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % self.status)
-        await writer.drain()
-        writer.close()
-
-
-@asynccontextmanager
-async def inbox(**options: Any) -> AsyncIterator[Inbox]:
-    box = Inbox(**options)
-    async with await asyncio.start_server(box.answer, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        box.url = f"json://user:hunter2@127.0.0.1:{port}/alerts"
-        yield box
 
 
 def event(number: int, **changes: Any) -> DLQEvent:
@@ -170,6 +138,8 @@ def test_a_url_that_is_none_is_refused_without_showing_it() -> None:
     with pytest.raises(SettingsError, match="entry 2 is no channel") as refused:
         open_channels(["json://127.0.0.1/", "slakc://hunter2"])
     assert "hunter2" not in str(refused.value)
+    with pytest.raises(SettingsError, match="two entries are named team"):
+        open_channels(["team=json://127.0.0.1/a", "team=json://127.0.0.1/b"])
 
 
 def test_any_bytes_make_a_message() -> None:

@@ -19,8 +19,9 @@ from platform_log import DLQ, ROOT, environment, failures, publish, query
 from pipelines.bridge.run import Bridge, bridge_pending
 from pipelines.deadletter import ids
 from pipelines.embedded import NatsServer
-from pipelines.jobs import case_history, drain_log, foreign_receivers, preview_redrive, redrive
-from pipelines.redrive.plan import Selection
+from pipelines.jobs import case_history, drain_log
+from pipelines.redrive.selection import Selection
+from pipelines.redrive_jobs import preview_redrive, redrive
 from pipelines.settings import Settings
 
 FOREIGN = ROOT / "tests/foreign"
@@ -251,10 +252,9 @@ async def test_a_redrive_is_followed_to_an_inferred_success_or_to_the_next_failu
     await bridge_pending(settings)
     await drain_log(settings)
     selection = Selection(error_types=("MessageTerminated",))
-    planned = preview_redrive(settings, selection)
+    planned = await preview_redrive(settings, selection)
     subject = f"{settings.subject_prefix}.analysis.ndvi"
-    reached = await foreign_receivers(settings, planned)
-    assert reached == {subject: [f"{settings.events_stream}/c"]}
+    assert planned.also_reached == {subject: [f"{settings.events_stream}/c"]}
 
     async def work() -> None:
         """Accept the first event now; fail on the second again."""

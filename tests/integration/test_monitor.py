@@ -19,8 +19,9 @@ from pipelines.events import (
     DLQEvent,
     start_dlq_consumer,
 )
-from pipelines.jobs import drain_log, preview_redrive, transient_selection
+from pipelines.jobs import drain_log
 from pipelines.jobs import query as query_lake
+from pipelines.redrive_jobs import preview_redrive, transient_selection
 from pipelines.settings import Settings
 
 STORE, RETRY, ALERT, DISCARD = DLQAction
@@ -174,20 +175,20 @@ async def test_a_retry_is_a_request_that_the_scheduled_redrive_takes_when_due(
         query_lake(settings, "SELECT not_before FROM cases").to_series(0).to_list(), key=str
     ) == sorted(due.values(), key=str)
 
-    def planned() -> set[str]:
-        plan = preview_redrive(settings, transient_selection(settings))
-        ids = [row[0] for row in plan.rows]
+    async def planned() -> set[str]:
+        shown = await preview_redrive(settings, transient_selection(settings))
+        ids = [row.failure_id for row in shown.plan.rows]
         rows = query(settings, "SELECT event_id FROM failed_events WHERE id::text = ANY(%s)", ids)
         return {row["event_id"] for row in rows}
 
-    assert planned() == {"event-3"}  # transient; what was asked for later waits
+    assert await planned() == {"event-3"}  # transient; what was asked for later waits
     execute(
         settings,
         "UPDATE failed_events SET redrive_not_before = now() WHERE redrive_not_before IS NOT NULL",
     )
-    assert planned() == {"event-1", "event-2", "event-3"}
+    assert await planned() == {"event-1", "event-2", "event-3"}
     execute(settings, "UPDATE failed_events SET status = 'parked' WHERE event_id = 'event-1'")
-    assert planned() == {"event-2", "event-3"}
+    assert await planned() == {"event-2", "event-3"}
 
 
 async def test_a_handler_that_raises_loses_nothing(

@@ -3,104 +3,20 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from nats.aio.client import Client
+from redriving import TIMEOUTS, Service, dead_letters, publish, quick, redrive_timeouts, rows
 
 from pipelines.deadletter.ids import redrive_id
 from pipelines.errors import RedriveError
-from pipelines.events import (
-    ConsumerContext,
-    DLQAction,
-    DLQEvent,
-    NATSConsumer,
-    NATSConsumerConfig,
-    ProcessingResult,
-    start_dlq_consumer,
-)
-from pipelines.jobs import drain_log, preview_redrive, query, redrive, transient_selection
-from pipelines.redrive.plan import Selection
-from pipelines.redrive.run import RedriveReport
+from pipelines.events import DLQAction, DLQEvent, start_dlq_consumer
+from pipelines.jobs import drain_log, query
+from pipelines.redrive.selection import Selection
+from pipelines.redrive_jobs import preview_redrive, transient_selection
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.watch import monitor_config
-
-TIMEOUTS = Selection(error_types=("TimeoutError",))
-
-
-@dataclass
-class Service:
-    """A service whose handler raises `error` as long as there is one."""
-
-    settings: Settings
-    error: Exception | None = None
-    seen: list[ConsumerContext] = field(default_factory=list)
-    name: str = "ndvi"
-
-    async def handle(self, context: ConsumerContext) -> ProcessingResult:
-        self.seen.append(context)
-        if self.error is not None:
-            raise type(self.error)(*self.error.args)  # a fresh one: a trace grows when raised anew
-        return ProcessingResult.SUCCESS
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Service"]:
-        settings = self.settings
-        config = NATSConsumerConfig(
-            servers=[settings.nats_url],
-            name=self.name,
-            consumer_name=self.name,
-            stream_name=settings.events_stream,
-            dlq_stream_name=settings.dlq_stream,
-            dlq_subject_prefix=f"{settings.subject_prefix}.dlq",
-            max_retries=0,
-            max_concurrency=8,
-        )
-        consumer = NATSConsumer(config)
-        assert await consumer.connect()
-        await consumer.subscribe(self.handle, f"{settings.subject_prefix}.analysis.*")
-        consumer.start_in_background()
-        try:
-            yield self
-        finally:
-            await consumer.close()
-
-
-async def publish(client: Client, settings: Settings, count: int, **body: Any) -> None:
-    for number in range(count):
-        payload = json.dumps({"event_id": f"e{number}", **body}).encode()
-        await client.jetstream().publish(
-            f"{settings.subject_prefix}.analysis.ndvi", payload, headers={"trace": f"t{number}"}
-        )
-
-
-async def dead_letters(client: Client, settings: Settings, count: int) -> None:
-    """Wait until the log holds `count` messages."""
-    async with asyncio.timeout(20):
-        while (await client.jetstream().stream_info(settings.dlq_stream)).state.messages < count:
-            await asyncio.sleep(0.05)
-
-
-async def redrive_timeouts(settings: Settings, **overrides: Any) -> RedriveReport | None:
-    return await redrive(
-        settings,
-        overrides.pop("selection", TIMEOUTS),
-        trigger=overrides.pop("trigger", "automatic"),
-        requested_by="test",
-        reason="test",
-    )
-
-
-def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
-        return connection.execute(sql).fetchall()  # type: ignore[arg-type]
-
-
-def quick(settings: Settings, **changes: Any) -> Settings:
-    return settings.model_copy(update={"redrive_timeout_seconds": 5, **changes})
 
 
 async def test_a_cured_failure_is_resolved_with_its_original_bytes_and_headers(
@@ -264,7 +180,7 @@ async def test_a_dry_run_touches_nothing(settings: Settings, client: Client) -> 
         await publish(client, settings, 4)
         await dead_letters(client, settings, 4)
     await drain_log(settings)
-    plan = preview_redrive(settings, TIMEOUTS)
+    plan = (await preview_redrive(settings, TIMEOUTS)).plan
     assert (plan.count, plan.groups[0].error_type, plan.groups[0].count) == (4, "TimeoutError", 4)
     assert rows(settings, "SELECT count(*) FROM redrives") == [(0,)]
     assert (await client.jetstream().stream_info(settings.dlq_stream)).state.messages == 4
@@ -280,7 +196,8 @@ async def test_subclasses_by_name_are_taken_and_other_errors_are_left(
         await publish(client, settings, 1)
         await dead_letters(client, settings, 2)
     await drain_log(settings)
-    plan = preview_redrive(settings, Selection(error_types=("TimeoutError", "ConnectionError")))
+    transient = Selection(error_types=("TimeoutError", "ConnectionError"))
+    plan = (await preview_redrive(settings, transient)).plan
     assert [group.error_type for group in plan.groups] == ["ConnectionRefusedError"]
 
 
@@ -295,7 +212,7 @@ async def test_a_second_redrive_at_once_is_refused_in_one_sentence(
 
 async def test_an_empty_selection_is_refused(settings: Settings) -> None:
     with pytest.raises(RedriveError, match="Say what to redrive"):
-        preview_redrive(settings, Selection())
+        await preview_redrive(settings, Selection())
 
 
 async def test_what_a_monitor_asked_for_is_redriven_when_due_whatever_its_type(

@@ -18,8 +18,9 @@ from platform_log import letter, publish, query
 from pipelines.analysis.report import NEEDED_MARTS, as_markdown, sections
 from pipelines.cli import _command
 from pipelines.jetstream.streams import ensure_streams
-from pipelines.jobs import build_all_marts, drain_log, redrive
-from pipelines.redrive.plan import Selection
+from pipelines.jobs import build_all_marts, drain_log
+from pipelines.redrive.selection import Selection
+from pipelines.redrive_jobs import redrive
 from pipelines.settings import Settings, environment_of
 from pipelines.stores.lake import Lake
 

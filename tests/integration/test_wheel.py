@@ -190,4 +190,4 @@ def test_nothing_else_lies_at_the_top_of_site_packages(site: Path) -> None:
     files = Distribution.at(info).files or []
     tops = {file.parts[0] for file in files} - {"..", info.name}
     assert tops == {"pipelines", "flows"}
-    assert "pipelines/py.typed" in {str(file) for file in files}
+    assert {"pipelines/py.typed", "pipelines/alerts/rules.toml"} <= {str(file) for file in files}

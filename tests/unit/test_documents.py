@@ -9,6 +9,7 @@ import pytest
 import pipelines.events
 from pipelines.cli import VERBS
 from pipelines.events import NATSConsumer, NATSConsumerConfig, consumer_metrics
+from pipelines.redrive.where import COLUMNS
 from pipelines.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -44,6 +45,12 @@ def test_each_promise_names_its_mechanism_and_a_test_that_proves_it() -> None:
         assert re.search(r"`tests/[\w/]+\.py::test_\w+`", row[2]), row
     proofs = [name for row in promises for name in re.findall(r"`(tests/\S+)`", row[2])]
     assert all("::" in proof for proof in proofs)
+
+
+def test_every_column_of_a_condition_is_documented_as_it_is() -> None:
+    text = (ROOT / "docs/redrive.md").read_text()
+    documented = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.M))
+    assert {name: column.what for name, column in COLUMNS.items()}.items() <= documented.items()
 
 
 def test_every_verb_has_its_module() -> None:

@@ -1,0 +1,288 @@
+"""evaluate_alerts: look at the servers, ask the rules, remember, tell, and mark what was told.
+
+What is to be said is written to an outbox in the transaction that changes the alerts, and sent from
+there: a run that dies says it at the next one, and a channel that is down gets it when it is back.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import nats.errors
+from nats.js.errors import APIError
+from psycopg import Connection
+from psycopg.errors import LockNotAvailable
+
+from pipelines.alerts import store
+from pipelines.alerts.channels import Channel, open_channels
+from pipelines.alerts.findings import Finding, find
+from pipelines.alerts.message import Message
+from pipelines.alerts.observe import keep, look, silent_consumers
+from pipelines.alerts.rules import AlertRules, alert_rules
+from pipelines.alerts.states import Alert, Step, step
+from pipelines.alerts.text import compose, headline
+from pipelines.deadletter.envelope import encode_case_event
+from pipelines.errors import AlertError, DLQError, SettingsError
+from pipelines.jetstream.connection import connected
+from pipelines.settings import Settings
+from pipelines.stores.database import database
+
+__all__ = ["AlertsReport", "evaluate_alerts", "send_test", "what_is_found"]
+
+logger = logging.getLogger(__name__)
+
+ACTOR = "dlq-alerts"
+TRIES_SECONDS = (1.0, 3.0)
+"""Between tries of one message on one channel within a run; the next run goes on."""
+
+_GIVE_UP = timedelta(hours=24)
+_PATIENCE_SECONDS = 45.0  # with one channel, within a run
+_LOG_CHANNEL = "log"  # where there is no other
+
+
+@dataclass(frozen=True, slots=True)
+class AlertsReport:
+    """What one evaluation found and said."""
+
+    firing: tuple[str, ...]  # headlines
+    pending: int  # that have not held long enough
+    resolved: int
+    unknown: tuple[str, ...]  # what can not be known
+    told: tuple[str, ...]  # titles of the messages that it wrote
+    delivered: int  # messages that a channel took
+    waiting: int  # that no channel has taken yet
+    marked: int  # failures that an alert has named now
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> AlertsReport:
+    """Evaluate every rule once, send what is to be said, and mark the failures it names.
+
+    Raises SettingsError where rules or channels make no sense, ServerUnavailableError where
+    Postgres does not answer, AlertError where another evaluation takes a minute; a NATS that does
+    not answer is itself an alert.
+    """
+    rules, now = alert_rules(settings), now or datetime.now(UTC)
+    channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
+    _check_channels(rules, channels)
+    try:
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            seen = await look(settings, silent_consumers(connection))
+            _alone(connection)
+            keep(connection, seen, now)
+            findings = what_is_found(connection, rules)
+            titles = _advance(connection, rules, findings, channels, now)
+            delivered, waiting = await _deliver(connection, channels, now)
+            marked = await _mark(settings, connection, findings)
+            alerts = store.firing_alerts(connection)
+    finally:
+        for channel in channels:
+            channel.close()
+    firing = [alert for alert in alerts if alert.state == "firing"]
+    return AlertsReport(
+        firing=tuple(_headline(rules, alert) for alert in firing),
+        pending=len(alerts) - len(firing),
+        resolved=sum(1 for title in titles if title.startswith("RESOLVED")),
+        unknown=tuple(_unknown(findings)),
+        told=tuple(titles),
+        delivered=delivered,
+        waiting=waiting,
+        marked=marked,
+    )
+
+
+def what_is_found(connection: Connection[Any], rules: AlertRules) -> dict[str, list[Finding]]:
+    """What every rule that is enabled finds now, by rule."""
+    return {rule.name: find(connection, rules, rule) for rule in rules.rules if rule.is_enabled}
+
+
+async def send_test(settings: Settings) -> dict[str, bool]:
+    """Send a message that says it is a test; whether each channel took it, by its name.
+
+    Raises SettingsError without a channel.
+    """
+    channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
+    if not channels:
+        raise SettingsError("There is no channel to test: set DLQ_ALERT_URLS.")
+    message = Message(
+        "TEST: alerts of sahool-dlq arrive here",
+        "Nothing is wrong. Somebody ran `dlq alerts test`.\nNext: dlq alerts",
+        is_good=True,
+    )
+    try:
+        took = await asyncio.gather(*(each.deliver(message, TRIES_SECONDS) for each in channels))
+    finally:
+        for channel in channels:
+            channel.close()
+    return {channel.name: is_taken for channel, is_taken in zip(channels, took, strict=True)}
+
+
+def _alone(connection: Connection[Any]) -> None:
+    """Wait for another evaluation, as long as this connection lives."""
+    connection.execute("SET lock_timeout = '60s'")
+    try:
+        connection.execute("SELECT pg_advisory_lock(hashtext('dlq alerts'))")
+    except LockNotAvailable as error:
+        raise AlertError(
+            "Another evaluation of the alerts has not ended for a minute: see which channel hangs."
+        ) from error
+
+
+def _check_channels(rules: AlertRules, channels: Sequence[Channel]) -> None:
+    known = {channel.key for channel in channels}
+    wanted = {key for rule in rules.rules for scope in rules.scopes(rule) for key in scope.channels}
+    if unknown := sorted(wanted - known):
+        raise SettingsError(
+            f"The alert rules send to the channel {unknown[0]!r}, which DLQ_ALERT_URLS does not"
+            f' name: give it an entry "{unknown[0]}=…".'
+        )
+
+
+def _advance(
+    connection: Connection[Any],
+    rules: AlertRules,
+    findings: Mapping[str, Sequence[Finding]],
+    channels: Sequence[Channel],
+    now: datetime,
+) -> list[str]:
+    """Store the alerts as they are now, and what is to be said; returns the titles."""
+    with connection.transaction():
+        live, told_before = store.live_alerts(connection), store.last_told(connection)
+        found = {(name, f.scope, f.subject): f for name, each in findings.items() for f in each}
+        said: list[tuple[str, Alert]] = []
+        for key in dict.fromkeys([*live, *found]):
+            rule = rules.rule(key[0])
+            if rule is None:
+                continue
+            scope = rules.scope(rule, key[1])
+            before = live.get(key)
+            done: Step = step(
+                before, found.get(key), rule, scope.severity, told_before.get(key), now
+            )
+            if done.alert is None:
+                if before is not None:
+                    store.forget(connection, before)
+                continue
+            alert = replace(done.alert, id=store.save(connection, done.alert))
+            if done.kind is not None:
+                said.append((done.kind, alert))
+        return _say(connection, rules, said, channels, now)
+
+
+def _say(
+    connection: Connection[Any],
+    rules: AlertRules,
+    said: Iterable[tuple[str, Alert]],
+    channels: Sequence[Channel],
+    now: datetime,
+) -> list[str]:
+    """One message for all alerts that go to the same channels with the same news."""
+    every = tuple(channel.key for channel in channels) or (_LOG_CHANNEL,)
+    groups: dict[tuple[str, tuple[str, ...]], list[Alert]] = {}
+    for kind, alert in said:
+        rule = rules.rule(alert.rule)
+        assert rule is not None
+        where = rules.scope(rule, alert.scope).channels or every
+        groups.setdefault((kind, where), []).append(alert)
+    titles = []
+    for (kind, where), alerts in groups.items():
+        samples = store.samples_of(connection, {a.sample_id for a in alerts if a.sample_id})
+        text = compose(kind, alerts, rules, samples)
+        store.put_out(connection, kind, [alert.id for alert in alerts], where, text, now)
+        titles.append(text[0])
+    return titles
+
+
+async def _deliver(
+    connection: Connection[Any], channels: Sequence[Channel], now: datetime
+) -> tuple[int, int]:
+    """Send what waits, each channel by itself; returns how many were taken, and how many wait."""
+    waiting = store.waiting_messages(connection)
+    by_channel: dict[str, list[store.Outgoing]] = {}
+    gone = []
+    for message in waiting:
+        if now - message.created_at > _GIVE_UP:
+            gone.append(message.id)
+        else:
+            by_channel.setdefault(message.channel, []).append(message)
+    for message in by_channel.pop(_LOG_CHANNEL, []):
+        logger.error("ALERT: %s\n%s", message.title, message.body)
+        gone.append(message.id)  # nobody was told: no channel is set
+    known = {channel.key: channel for channel in channels}
+    gone += [m.id for key, messages in by_channel.items() if key not in known for m in messages]
+    store.give_up(connection, gone)
+    sendings = [_send(known[key], m) for key, m in by_channel.items() if key in known]
+    taken = missed = 0
+    for sending in asyncio.as_completed(sendings):
+        results = await sending
+        store.note_deliveries(connection, results)  # now: another channel may take long
+        taken += sum(results.values())
+        missed += len(results) - sum(results.values())
+    return taken, missed
+
+
+async def _send(channel: Channel, messages: Sequence[store.Outgoing]) -> dict[int, bool]:
+    """Oldest first; where the channel does not take one, the rest waits as well."""
+    results = dict.fromkeys((message.id for message in messages), False)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            for message in messages:
+                text = Message(message.title, message.body, is_good=message.kind == "resolved")
+                results[message.id] = await channel.deliver(text, TRIES_SECONDS)
+                if not results[message.id]:
+                    break
+    return results
+
+
+async def _mark(
+    settings: Settings, connection: Connection[Any], findings: Mapping[str, Sequence[Finding]]
+) -> int:
+    """Say in the log which failures an alert has named, so that the drain marks them."""
+    seen_by_people = store.delivered(connection)
+    wanted: dict[str, Alert] = {}
+    live = store.live_alerts(connection)
+    for name, each in findings.items():
+        for finding in each:
+            alert = live.get((name, finding.scope, finding.subject))
+            if alert is not None and alert.id in seen_by_people:
+                wanted |= dict.fromkeys(finding.unmarked_ids or (), alert)
+    if not wanted:
+        return 0
+    try:
+        async with connected(settings.nats_url, settings.nats_creds, "dlq alerts") as client:
+            js = client.jetstream()
+            for failure_id, alert in wanted.items():
+                assert alert.told_at is not None
+                body = encode_case_event(
+                    failure_id=failure_id, at=alert.told_at, actor=ACTOR, reason=alert.rule
+                )
+                message_id = f"{alert.id}-{failure_id}-alerted"  # said again, it says nothing new
+                await js.publish(
+                    settings.subjects.triage("alerted"),
+                    body,
+                    headers={"Nats-Msg-Id": message_id},
+                    timeout=5,
+                )
+    except (DLQError, nats.errors.Error, APIError) as error:
+        logger.warning("Which failures the alerts name is said at the next run: %s", error)
+        return 0
+    return len(wanted)
+
+
+def _headline(rules: AlertRules, alert: Alert) -> str:
+    rule = rules.rule(alert.rule)
+    return headline(alert, rule) if rule else alert.rule
+
+
+def _unknown(findings: Mapping[str, Sequence[Finding]]) -> Iterable[str]:
+    for each in findings.values():
+        for finding in each:
+            if finding.value is None:
+                yield f"{finding.subject}: {finding.detail}"

@@ -1,0 +1,206 @@
+"""A look at the servers before the rules are asked: into Postgres, where the rules read it."""
+
+import json
+from collections.abc import Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js.api import DiscardPolicy, StreamInfo
+from nats.js.errors import APIError
+from psycopg import Connection
+
+from pipelines.errors import DLQError
+from pipelines.jetstream.connection import connected
+from pipelines.jetstream.latest import latest_messages
+from pipelines.jetstream.pull import PullStalledError, delivery_of
+from pipelines.jetstream.reader import log_state
+from pipelines.jetstream.streams import find_stream
+from pipelines.settings import Settings
+
+__all__ = ["StreamSample", "keep", "look", "silent_consumers"]
+
+_KEPT = "7 days"
+_FRESH = timedelta(minutes=3)  # of what a consumer says of itself
+_MOST_CONSUMERS = 50
+
+# Consumers whose services failed of late and publish no totals: do they acknowledge anything?
+_SILENT = """
+SELECT DISTINCT f.original_stream, f.consumer_name
+FROM failed_events f
+WHERE f.dlq_timestamp > now() - interval '15 minutes'
+  AND f.original_stream IS NOT NULL AND f.consumer_name IS NOT NULL
+  AND NOT EXISTS (
+      SELECT FROM service_totals t
+      WHERE t.service = coalesce(f.consumer_service, f.source_service)
+        AND t.published_at > now() - interval '30 minutes')
+LIMIT %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSample:
+    """A stream as it is now: a row of `stream_samples` without its time."""
+
+    role: str  # log | events | totals
+    stream: str
+    created: datetime | None = None
+    first_sequence: int | None = None
+    last_sequence: int | None = None  # of the log's own subjects
+    message_count: int | None = None
+    size_bytes: int | None = None
+    max_messages: int | None = None
+    max_bytes: int | None = None
+    problem: str | None = None  # why it can not be read or written
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look saw."""
+
+    streams: tuple[StreamSample, ...]
+    acknowledged: dict[tuple[str, str], int]  # sequence by stream and consumer
+
+
+async def look(settings: Settings, consumers: Iterable[tuple[str, str]] = ()) -> Look:
+    """Look at the streams, and at these consumers; a server that is away is a problem noted."""
+    log = settings.dlq_stream
+    try:
+        async with connected(settings.nats_url, settings.nats_creds, "dlq alerts") as client:
+            state = await log_state(client, log, settings.subjects.log)
+            info = await client.jetstream().stream_info(state.stream)
+            last = await _last_of_log(client, settings) if state.is_shared else state.last_sequence
+            problem = _why_unwritable(info) or await _held(client, settings)
+            others = [await _other(client, settings, role) for role in ("events", "totals")]
+            return Look(
+                (_sample("log", info, last, problem), *filter(None, others)),
+                await _acknowledged(client, consumers),
+            )
+    except DLQError as error:
+        return Look((StreamSample("log", log, problem=str(error)),), {})
+    except (nats.errors.Error, APIError, TimeoutError, PullStalledError) as error:
+        reason = f"NATS does not answer as it should: {str(error) or type(error).__name__}"
+        return Look((StreamSample("log", log, problem=reason),), {})
+
+
+def silent_consumers(connection: Connection[Any]) -> list[tuple[str, str]]:
+    """Consumers that failed of late and publish no totals: stream and durable."""
+    return connection.execute(_SILENT, [_MOST_CONSUMERS]).fetchall()
+
+
+def keep(connection: Connection[Any], seen: Look, at: datetime) -> None:
+    """Store a look, and forget those that are a week old."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO stream_samples (role, stream, created, first_sequence, last_sequence,"
+            " message_count, size_bytes, max_messages, max_bytes, problem, at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [
+                [
+                    *(s.role, s.stream, s.created, s.first_sequence, s.last_sequence),
+                    *(s.message_count, s.size_bytes, s.max_messages, s.max_bytes, s.problem, at),
+                ]
+                for s in seen.streams
+            ],
+        )
+        cursor.executemany(
+            "INSERT INTO consumer_samples (stream, consumer, acknowledged_sequence, at)"
+            " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [[*key, sequence, at] for key, sequence in seen.acknowledged.items()],
+        )
+        for table in ("stream_samples", "consumer_samples"):
+            cursor.execute(
+                f"DELETE FROM {table} WHERE at < %s - interval '{_KEPT}'",  # noqa: S608
+                [at],
+            )
+
+
+def _sample(role: str, info: StreamInfo, last: int, problem: str | None = None) -> StreamSample:
+    config, state = info.config, info.state
+    return StreamSample(
+        role=role,
+        stream=str(config.name),
+        created=info.created if isinstance(info.created, datetime) else None,
+        first_sequence=state.first_seq,
+        last_sequence=last,
+        message_count=state.messages,
+        size_bytes=state.bytes,
+        max_messages=_limit(config.max_msgs),
+        max_bytes=_limit(config.max_bytes),
+        problem=problem,
+    )
+
+
+def _limit(value: int | None) -> int | None:
+    return value if value and value > 0 else None
+
+
+def _why_unwritable(info: StreamInfo) -> str | None:
+    """What about the stream itself keeps dead letters out."""
+    config, state = info.config, info.state
+    if config.sealed:
+        return "it is sealed"
+    if config.discard != DiscardPolicy.NEW:
+        return None
+    if (most := _limit(config.max_msgs)) and state.messages >= most:
+        return f"it is full: {state.messages} of {most} messages, and it refuses new ones"
+    if (most := _limit(config.max_bytes)) and state.bytes >= most * 0.999:
+        return f"it is full: {state.bytes} of {most} bytes, and it refuses new ones"
+    return None
+
+
+async def _held(client: Client, settings: Settings) -> str | None:
+    """Which services say that they hold dead letters which they can not write."""
+    stream = await find_stream(client.jetstream(), settings.subjects.totals)
+    if stream is None:
+        return None
+    services = set()
+    fresh = (datetime.now(UTC) - _FRESH).timestamp() * 1e9
+    async with aclosing(latest_messages(client, stream, settings.subjects.totals)) as latest:
+        async for msg in latest:
+            try:
+                value = json.loads(msg.data)
+                is_held = value.get("is_dlq_writable") is False
+            except (ValueError, AttributeError):
+                continue
+            if is_held and delivery_of(msg).timestamp_ns > fresh:
+                services.add(str(value.get("service")))
+    names = sorted(services)
+    return f"{', '.join(names[:5])} can not write dead letters, and hold them" if names else None
+
+
+async def _other(client: Client, settings: Settings, role: str) -> StreamSample | None:
+    name = {"events": settings.events_stream, "totals": settings.totals_stream}[role]
+    try:
+        info = await client.jetstream().stream_info(name)
+    except APIError:
+        return None
+    return _sample(role, info, info.state.last_seq)
+
+
+async def _last_of_log(client: Client, settings: Settings) -> int:
+    """The last sequence of the log's subjects on a stream that holds others too."""
+    last = 0
+    for subject in settings.subjects.log:
+        request = json.dumps({"last_by_subj": subject}).encode()
+        name = await find_stream(client.jetstream(), subject)
+        answer = await client.request(f"$JS.API.STREAM.MSG.GET.{name}", request, timeout=5)
+        message = json.loads(answer.data).get("message") or {}
+        last = max(last, int(message.get("seq", 0)))
+    return last
+
+
+async def _acknowledged(
+    client: Client, consumers: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], int]:
+    found = {}
+    for stream, consumer in consumers:
+        try:
+            info = await client.jetstream().consumer_info(stream, consumer)
+        except APIError:
+            continue
+        found[stream, consumer] = info.ack_floor.stream_seq if info.ack_floor else 0
+    return found

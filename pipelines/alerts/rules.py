@@ -1,0 +1,197 @@
+"""Alert rules as data: what the shipped file says, changed by the user's (docs/alerts.md)."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pipelines.deadletter.error_families import with_subclasses
+from pipelines.errors import SettingsError
+from pipelines.settings import Settings
+
+__all__ = [
+    "EVERYTHING",
+    "AlertRules",
+    "Override",
+    "Rule",
+    "Scope",
+    "alert_rules",
+    "error_classes",
+    "read_alert_rules",
+    "sql_pattern",
+]
+
+EVERYTHING = "all"
+"""The scope of what no override takes."""
+
+Severity = Literal["warning", "critical"]
+_SHIPPED = Path(__file__).with_name("rules.toml")
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One rule: the value that `sql/alerts/<name>.sql` finds is above `above`."""
+
+    name: str
+    title: str  # what it says, in words
+    unit: str  # of the value
+    above: float
+    severity: Severity
+    for_minutes: float  # that the condition must hold before it fires
+    keep_minutes: float  # that it must be over before it is resolved
+    repeat_minutes: float  # between two messages while it still fires
+    cooldown_minutes: float  # before one that came and went may be told of again
+    channels: tuple[str, ...]  # names; none: all
+    metric: str  # of `dlq exporter`
+    first: str  # what to do first
+    command: str  # the next one; {sample} is the id of a failure
+    by_service: bool = False  # it can have thresholds by service and tenant
+    window_minutes: float = 0  # that it looks back
+    least_count: int = 0  # of messages, without which nothing is known
+    error_types: tuple[str, ...] = ()  # with their known subclasses
+    is_enabled: bool = msgspec.field(default=True, name="enabled")
+
+
+class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Other thresholds and channels for some services or tenants; wildcards `*` and `?`."""
+
+    rule: str = "*"
+    service: str = "*"
+    tenant: str = "*"
+    above: float | None = None
+    severity: Severity | None = None
+    channels: tuple[str, ...] | None = None
+    is_enabled: bool = msgspec.field(default=True, name="enabled")
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of a rule: failures of these services and tenants, as the first scope takes them."""
+
+    name: str
+    service: str
+    tenant: str
+    above: float
+    severity: Severity
+    channels: tuple[str, ...]
+
+
+class AlertRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the alert file says."""
+
+    rules: tuple[Rule, ...]
+    overrides: tuple[Override, ...] = ()
+    link: str = ""
+
+    def rule(self, name: str) -> Rule | None:
+        """The rule of this name, where there (still) is one."""
+        return next((rule for rule in self.rules if rule.name == name), None)
+
+    def scopes(self, rule: Rule) -> tuple[Scope, ...]:
+        """The parts of a rule in order; the last takes what no override does."""
+        found: dict[str, Scope] = {}
+        for override in self.overrides:
+            if rule.by_service and override.rule in ("*", rule.name):
+                above = rule.above if override.above is None else override.above
+                scope = Scope(
+                    name=_name(override),
+                    service=override.service,
+                    tenant=override.tenant,
+                    above=above if override.is_enabled else float("inf"),
+                    severity=override.severity or rule.severity,
+                    channels=rule.channels if override.channels is None else override.channels,
+                )
+                found.setdefault(scope.name, scope)
+        rest = Scope(
+            name=EVERYTHING,
+            service="*",
+            tenant="*",
+            above=rule.above,
+            severity=rule.severity,
+            channels=rule.channels,
+        )
+        return (*found.values(), rest)
+
+    def scope(self, rule: Rule, name: str) -> Scope:
+        """The part of this name; what has gone from the file counts as the rest."""
+        scopes = self.scopes(rule)
+        return next((scope for scope in scopes if scope.name == name), scopes[-1])
+
+
+def alert_rules(settings: Settings) -> AlertRules:
+    """What the shipped file and DLQ_ALERT_RULES_FILE say now.
+
+    Raises SettingsError, naming the place, where the latter makes no sense.
+    """
+    file = settings.alert_rules_file
+    if file is None:
+        return read_alert_rules()
+    try:
+        return read_alert_rules(file.read_text())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"The alert rules in {file} can not be used: {reason}.") from error
+
+
+def read_alert_rules(changes: str = "") -> AlertRules:
+    """The shipped rules with the changes of a file of the user's, in TOML.
+
+    Raises ValueError, in one sentence that names the place, where they make no sense.
+    """
+    shipped = tomllib.loads(_SHIPPED.read_text())
+    own = tomllib.loads(changes)
+    if unknown := own.keys() - {"link", "defaults", "rules", "overrides"}:
+        raise ValueError(f"{sorted(unknown)[0]} is nothing that it may say")
+    if unknown := own.get("rules", {}).keys() - shipped["rules"].keys():
+        raise ValueError(
+            f"there is no rule {sorted(unknown)[0]}, there are {', '.join(shipped['rules'])}"
+        )
+    defaults = shipped["defaults"] | own.get("defaults", {})
+    rules = [
+        _convert(
+            {**defaults, **rule, **own.get("rules", {}).get(name, {}), "name": name},
+            Rule,
+            f"rules.{name}",
+        )
+        for name, rule in shipped["rules"].items()
+    ]
+    overrides = [
+        _convert(value, Override, f"overrides[{number}]")
+        for number, value in enumerate(own.get("overrides", []), 1)
+    ]
+    for override in overrides:
+        if override.rule not in ("*", *shipped["rules"]):
+            raise ValueError(f"there is no rule {override.rule} to override")
+        if any(rule.name == override.rule and not rule.by_service for rule in rules):
+            raise ValueError(f"{override.rule} is about the pipeline, not about services")
+        if (override.service, override.tenant) == ("*", "*"):
+            raise ValueError(f"the override of {override.rule} names no service and no tenant")
+    link = _convert(own.get("link", shipped["link"]), str, "link")
+    return AlertRules(rules=tuple(rules), overrides=tuple(overrides), link=link)
+
+
+def error_classes(rule: Rule) -> list[str]:
+    """The class names that a rule is about; none: all."""
+    return with_subclasses(rule.error_types)
+
+
+def sql_pattern(wildcard: str) -> str:
+    """A pattern with `*` and `?` as one of SQL's LIKE."""
+    escaped = wildcard.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%").replace("?", "_")
+
+
+def _name(override: Override) -> str:
+    parts = [
+        f"{key} {value}"
+        for key, value in (("service", override.service), ("tenant", override.tenant))
+        if value != "*"
+    ]
+    return ", ".join(parts)
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at `$")
+        raise ValueError(f"{where}{place.strip('`')}: {what}") from error

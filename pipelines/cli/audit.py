@@ -1,0 +1,61 @@
+"""`dlq audit`."""
+
+import json
+from typing import Any
+
+import click
+
+from pipelines.cli.output import console, print_json, print_table
+from pipelines.cli.verb import verb
+from pipelines.redrive_jobs import audit_trail
+from pipelines.settings import Settings
+
+
+@verb
+@click.argument("id_", metavar="[ID]", required=False)
+@click.option("--actor", help="only what this person or schedule did")
+@click.option("--action", help="only actions that begin so: redrive, triage.discarded, …")
+@click.option("--limit", default=50, show_default=True, help="the latest so many")
+def command(
+    settings: Settings,
+    is_json: bool,
+    id_: str | None,
+    actor: str | None,
+    action: str | None,
+    limit: int,
+) -> None:
+    """Who redrove, edited, discarded or parked what, when, why, and with which result.
+
+    With the ID of a failure or a batch: what was done to it. Newest first.
+    """
+    rows = audit_trail(settings, about=id_, actor=actor, action=action, limit=limit)
+    if is_json:
+        print_json({"audit": rows})
+        return
+    if not rows:
+        console.print("Nothing there: no redrive and no decision matches.")
+        return
+    print_table(
+        f"The last {len(rows):,} entries",
+        ["at", "who", "what", "why", "failures", "result"],
+        [
+            (
+                row["at"],
+                row["actor"],
+                row["action"],
+                row["reason"],
+                row["detail"].get("failures"),
+                _result(row["detail"]),
+            )
+            for row in rows
+        ],
+        note="dlq audit --json has everything: ids, selections, edits, the database's user.",
+    )
+
+
+def _result(detail: dict[str, Any]) -> str:
+    if "changed" in detail:
+        return f"{detail['changed']:,} changed"
+    if outcomes := detail.get("outcomes"):
+        return ", ".join(f"{count:,} {state}" for state, count in outcomes.items())
+    return json.dumps(detail["patch"]) if detail.get("patch") else ""

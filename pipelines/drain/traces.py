@@ -1,0 +1,26 @@
+"""Drained dead letters in the traces that they carry."""
+
+import json
+import time
+
+import polars as pl
+
+from pipelines.stores.failed_events import Batch
+from pipelines.tracing import spans_of_drained
+
+
+def trace_batch(batch: Batch, started_ns: int) -> None:
+    """A span for each dead letter of a batch that carries a trace; it was stored just now."""
+    letters = (
+        batch.letter_frame.filter(pl.col("traceparent").is_not_null())
+        .select("traceparent", "failure_id", "dlq_sequence", "original_headers")
+        .iter_rows(named=True)
+    )
+    spans_of_drained(
+        (
+            letter | {"tracestate": json.loads(letter["original_headers"]).get("tracestate")}
+            for letter in letters
+        ),
+        started_ns,
+        time.time_ns(),
+    )

@@ -1,0 +1,110 @@
+"""An event's body changed by a JSON merge patch (RFC 7396), and what that changes.
+
+What the patch does not name keeps its spelling, byte for byte: numbers too.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import msgspec
+
+from pipelines.deadletter.redaction import Redactor
+from pipelines.errors import RedriveError
+from pipelines.redrive.origin import RefusedError
+
+__all__ = ["Change", "changes", "patched", "read_patch"]
+
+_MOST_BYTES = 100_000
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+class Change(NamedTuple):
+    """One value that a patch changes, redacted; None stands for a value that is not there."""
+
+    path: str
+    before: str | None
+    after: str | None
+
+
+def read_patch(text: str) -> dict[str, Any]:
+    """A merge patch that a person wrote; raises RedriveError where it is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RedriveError(f"The edit is no JSON: {error}.") from error
+    if not isinstance(value, dict) or not value:
+        raise RedriveError(
+            'The edit must be a JSON object that names what to change: {"unit": "ha"}; null'
+            " removes a key."
+        )
+    if len(text.encode()) > _MOST_BYTES:
+        raise RedriveError(f"The edit has more than {_MOST_BYTES:,} bytes.")
+    return value
+
+
+def patched(body: bytes, patch: dict[str, Any]) -> bytes:
+    """The body with the patch applied; raises RefusedError for a body that is no JSON object."""
+    try:
+        if body.lstrip()[:1] == b"{":
+            return bytes(_merged(msgspec.Raw(body), patch))
+    except _UNREADABLE:
+        pass
+    raise RefusedError("it can not be edited, being no JSON object")
+
+
+def _merged(target: msgspec.Raw | None, patch: Any) -> msgspec.Raw:
+    if not isinstance(patch, dict):
+        return msgspec.Raw(msgspec.json.encode(patch))
+    try:
+        value = msgspec.json.decode(target, type=dict[str, msgspec.Raw]) if target else {}
+    except msgspec.ValidationError:
+        if target is not None and bytes(target).lstrip()[:1] == b"{":
+            raise
+        value = {}  # what is no object is replaced by one
+    for key, change in patch.items():
+        if change is None:
+            value.pop(key, None)
+        else:
+            value[key] = _merged(value.get(key), change)
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def changes(before: bytes, after: bytes, redactor: Redactor) -> list[Change]:
+    """What differs between two JSON bodies, as it may be shown: secrets are masked."""
+    shown = [json.loads(redactor.redact_json(body.decode())) for body in (before, after)]
+    found: list[Change] = []
+    _compare(json.loads(before), json.loads(after), shown[0], shown[1], "", found)
+    return found
+
+
+_ABSENT = object()
+
+
+def _compare(
+    before: Any, after: Any, shown_before: Any, shown_after: Any, path: str, found: list[Change]
+) -> None:
+    if before == after and type(before) is type(after):
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in dict.fromkeys([*before, *after]):
+            _compare(
+                before.get(key, _ABSENT),
+                after.get(key, _ABSENT),
+                _at(shown_before, key),
+                _at(shown_after, key),
+                f"{path}.{key}" if path else key,
+                found,
+            )
+        return
+    old = None if before is _ABSENT else _spelt(shown_before)
+    new = None if after is _ABSENT else _spelt(shown_after)
+    found.append(Change(path, old, new))
+
+
+def _at(shown: Any, key: str) -> Any:
+    """The value below a key; where the whole was masked, the mask."""
+    return shown.get(key, _ABSENT) if isinstance(shown, dict) else shown
+
+
+def _spelt(value: Any) -> str:
+    return "" if value is _ABSENT else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,82 @@
+"""The outbox of redrives in Postgres, as the redriver sees it: one row for each attempt."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection
+
+from pipelines.deadletter.record import BRIDGED_REASONS
+from pipelines.redrive.batches import Batch
+from pipelines.redrive.selection import SERVICE
+
+__all__ = ["Outbox", "Redrive", "load_redrives"]
+
+
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """One attempt of a batch."""
+
+    id: str
+    failure_id: str
+    attempt: int
+    group_id: str
+    addressed_to: str | None
+    dlq_sequence: int | None
+    dead_lettered_at: datetime | None  # the server's time of the dead letter
+    silent_seconds: float | None  # since a killed run published it; None where none has
+    is_foreign: bool  # the consumer that failed has no code of ours: nobody tells of a success
+    service: str
+    error_type: str
+    error_message: str
+
+
+class Outbox:
+    """The rows of one batch."""
+
+    def __init__(self, connection: Connection[Any], batch: Batch) -> None:
+        self._connection = connection
+        self._batch_id = batch.id
+        by_id = bool(batch.selection.get("failure_ids"))
+        self._statuses = ["pending", "parked"] if by_id else ["pending"]
+
+    def claim(self, redrive: Redrive) -> bool:
+        """Take a redrive out, if its batch still runs and its failure still waits."""
+        claimed = self._connection.execute(
+            "UPDATE redrives r SET state = 'published', published_at = now()"
+            " FROM redrive_batches b, failed_events f WHERE r.id = %s AND r.state = 'planned'"
+            " AND r.batch_id = %s AND b.id = r.batch_id AND b.state = 'running'"
+            " AND f.id = r.failure_id AND f.status = ANY(%s) RETURNING r.id",
+            [redrive.id, self._batch_id, self._statuses],
+        ).fetchone()
+        return claimed is not None
+
+    def status_of(self, redrive: Redrive) -> str:
+        """How the failure stands."""
+        row = self._connection.execute(
+            "SELECT status FROM failed_events WHERE id = %s", [redrive.failure_id]
+        ).fetchone()
+        return row[0] if row else "gone"
+
+    def mark(self, redrive: Redrive, state: str, reason: str | None) -> None:
+        """Write down how a redrive ended."""
+        self._connection.execute(
+            "UPDATE redrives SET state = %s, state_reason = %s, ended_at = now()"
+            " WHERE id = %s AND batch_id = %s AND state IN ('planned', 'published')",
+            [state, reason, redrive.id, self._batch_id],
+        )
+
+
+def load_redrives(connection: Connection[Any], batch_id: str) -> list[Redrive]:
+    """What a batch still has to do: first those that a killed run published, then the oldest."""
+    rows = connection.execute(
+        "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"  # noqa: S608
+        " r.addressed_to, f.dlq_sequence, f.published_at,"
+        " CASE WHEN r.state = 'published' THEN extract(epoch FROM now() - r.published_at)::float8"
+        f" END, f.dlq_reason = ANY(%s), {SERVICE}, f.error_type, left(f.error_message, 500)"
+        " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"
+        " ORDER BY (r.state = 'planned'), f.dlq_timestamp, r.id",
+        [list(BRIDGED_REASONS), batch_id],
+    )
+    return [Redrive(*row) for row in rows]

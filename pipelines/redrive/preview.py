@@ -1,0 +1,208 @@
+"""What a redrive would do, before it does anything: how many, whom it reaches, what may come."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.client import Client
+from psycopg import Connection
+
+from pipelines.deadletter.redaction import Redactor
+from pipelines.jetstream.consumers import consumers_of
+from pipelines.jetstream.contents import deleted_sequences
+from pipelines.jetstream.reader import LogReader, log_state
+from pipelines.redrive.edit import Change, changes, patched
+from pipelines.redrive.origin import (
+    ExpiredError,
+    RefusedError,
+    check_subject,
+    original_event,
+    stored_dead_letter,
+)
+from pipelines.redrive.plan import Plan, PlannedFailure
+from pipelines.redrive.policy import Cell, is_transient
+from pipelines.redrive.schedule import handled_per_second, learn, policy_of
+from pipelines.redrive.sending import allowed_subjects
+from pipelines.settings import Settings
+
+__all__ = ["EditedSample", "Preview", "preview"]
+
+_SAMPLE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EditedSample:
+    """What an edit would change in one event, redacted; or why it can not be edited."""
+
+    failure_id: str
+    changes: list[Change] = field(default_factory=list)
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A plan, and what is known of it."""
+
+    plan: Plan
+    also_reached: Mapping[str, list[str]]  # consumers that get it too, by subject
+    payloads: Mapping[str, int]  # raw dead letters: in_stream, kept (in Postgres), gone
+    expected_successes: float
+    per_second: float  # redrives, over all services
+    seconds: float  # for publishing, about
+    redirect_to: str | None = None
+    edits: list[EditedSample] = field(default_factory=list)
+
+    @property
+    def sample(self) -> list[PlannedFailure]:
+        """The oldest few."""
+        return list(self.plan.rows[:_SAMPLE])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`, and for a form on which somebody approves it."""
+        return {
+            "planned": self.plan.count,
+            "groups": [asdict(group) for group in self.plan.groups],
+            "services": self.plan.services,
+            "subjects": self.plan.subjects,
+            "redirect_to": self.redirect_to,
+            "also_reached": dict(self.also_reached),
+            "payloads": dict(self.payloads),
+            "expected_successes": round(self.expected_successes, 1),
+            "per_second": round(self.per_second, 2),
+            "seconds": round(self.seconds, 1),
+            "sample": [
+                {
+                    "failure_id": row.failure_id,
+                    "group_id": row.group_id,
+                    "service": row.service,
+                    "subject": row.subject,
+                    "error_type": row.error_type,
+                    "error_message": row.error_message,
+                    "failed_at": row.failed_at,
+                    "redrive_count": row.redrive_count,
+                }
+                for row in self.sample
+            ],
+            "edits": [
+                {**asdict(edit), "changes": [change._asdict() for change in edit.changes]}
+                for edit in self.edits
+            ],
+        }
+
+
+async def preview(
+    settings: Settings,
+    client: Client,
+    connection: Connection[Any],
+    planned: Plan,
+    *,
+    redirect_to: str | None = None,
+    patch: dict[str, Any] | None = None,
+    per_second: float | None = None,
+) -> Preview:
+    """Look at everything that a plan touches, and touch nothing.
+
+    Raises RefusedError where `redirect_to` is no subject that a redrive may publish to.
+    """
+    js = client.jetstream()
+    if redirect_to is not None:
+        allowed = await allowed_subjects(js, settings)
+        check_subject(redirect_to, allowed, settings.subjects)
+    reached = [redirect_to] if redirect_to else planned.foreign_subjects
+    rates = _rates(settings, connection, planned, per_second)
+    return Preview(
+        planned,
+        {subject: await consumers_of(js, subject) for subject in reached},
+        await _payloads(settings, client, connection, planned),
+        _expected(settings, connection, planned),
+        min(settings.redrive_per_second, sum(rates.values())),
+        max(
+            planned.count / settings.redrive_per_second,
+            *(planned.services[service] / rate for service, rate in rates.items()),
+            0.0,
+        ),
+        redirect_to,
+        await _edits(settings, client, connection, planned, patch) if patch else [],
+    )
+
+
+def _rates(
+    settings: Settings, connection: Connection[Any], planned: Plan, per_second: float | None
+) -> dict[str, float]:
+    if per_second is not None:
+        return dict.fromkeys(planned.services, per_second)
+    handled = handled_per_second(connection)
+    policy = policy_of(settings)
+    return {s: policy.budget_per_second(handled.get(s, 0.0)) for s in planned.services}
+
+
+def _expected(settings: Settings, connection: Connection[Any], planned: Plan) -> float:
+    """How many successes the outcomes so far let expect."""
+    now, policy = datetime.now(UTC), policy_of(settings)
+    history = learn(connection, now, policy)
+    chances: dict[tuple[Cell, bool], float] = {}
+    total = 0.0
+    for row in planned.rows:
+        transient = is_transient(row.error_type, row.error_message, settings.transient_error_types)
+        key = Cell(row.group_id, row.error_type, row.redrive_count + 1), transient
+        if key not in chances:
+            chances[key] = history.belief(key[0], now, transient=transient).mean
+        total += chances[key]
+    return total
+
+
+async def _payloads(
+    settings: Settings, client: Client, connection: Connection[Any], planned: Plan
+) -> dict[str, int]:
+    """Where the raw dead letters are, without reading them."""
+    state = await log_state(client, settings.dlq_stream, settings.subjects.log)
+    deleted = set(await deleted_sequences(client, state))
+    current = connection.execute(
+        "SELECT split_part(epoch, '#', 1) FROM drain_checkpoints WHERE stream = %s", [state.stream]
+    ).fetchone()
+    absent = [
+        row.failure_id
+        for row in planned.rows
+        if row.dlq_sequence is None
+        or not state.first_sequence <= row.dlq_sequence <= state.last_sequence
+        or row.dlq_sequence in deleted
+        or ((row.epoch or "").partition("#")[0],) != current
+    ]
+    kept = connection.execute(
+        "SELECT CASE WHEN has_table_privilege('failed_payloads', 'SELECT') THEN"
+        " (SELECT count(*) FROM failed_payloads WHERE failure_id = ANY(%s::uuid[])) ELSE 0 END",
+        [absent],
+    ).fetchone()
+    in_postgres = kept[0] if kept and absent else 0
+    return {
+        "in_stream": planned.count - len(absent),
+        "kept": in_postgres,
+        "gone": len(absent) - in_postgres,
+    }
+
+
+async def _edits(
+    settings: Settings,
+    client: Client,
+    connection: Connection[Any],
+    planned: Plan,
+    patch: dict[str, Any],
+) -> list[EditedSample]:
+    """What the edit changes in the first few events: on the raw bytes, shown redacted."""
+    js, subjects = client.jetstream(), settings.subjects
+    state = await log_state(client, settings.dlq_stream, subjects.log)
+    reader = LogReader(client, state.stream, subjects.log)
+    redactor: Redactor = settings.redactor(settings.rules)
+    samples = []
+    for row in planned.rows[:_SAMPLE]:
+        try:
+            message = await stored_dead_letter(
+                reader, connection, row.failure_id, row.dlq_sequence, row.published_at
+            )
+            body = (await original_event(js, message)).body
+            found = changes(body, patched(body, patch), redactor)
+            samples.append(EditedSample(row.failure_id, found))
+        except (RefusedError, ExpiredError, ValueError) as error:
+            samples.append(EditedSample(row.failure_id, refused=str(error)))
+    return samples

@@ -1,0 +1,183 @@
+"""What the schedule redrives: what the policy says pays, and what somebody asked for and is due."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from psycopg import Connection
+
+from pipelines.redrive.plan import IDLE, Plan, PlannedFailure, find_pending
+from pipelines.redrive.policy import (
+    Belief,
+    Cell,
+    History,
+    Policy,
+    Verdict,
+    delay_before,
+    is_transient,
+    judge,
+)
+from pipelines.redrive.selection import Selection
+from pipelines.settings import Settings
+
+__all__ = [
+    "Judged",
+    "Pending",
+    "handled_per_second",
+    "judged",
+    "learn",
+    "plan_scheduled",
+    "policy_of",
+]
+
+_CELL = "(coalesce(f.group_id, ''), f.error_type, f.redrive_count)"
+_REMEMBERED_HALF_LIVES = 8  # what is older weighs less than 1/256
+
+
+class Pending(NamedTuple):
+    """Failures that are judged together."""
+
+    cell: Cell
+    failure_count: int
+    services: str
+    message: str  # of one of them
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the policy says of some pending failures, and why."""
+
+    pending: Pending
+    belief: Belief
+    verdict: Verdict
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The policy as the settings have it."""
+    return Policy(
+        base_delay_seconds=settings.redrive_delay_seconds,
+        budget_share=settings.redrive_budget_share,
+        floor_per_second=settings.redrive_floor_per_second,
+    )
+
+
+def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History:
+    """What the outcomes that the outbox holds say."""
+    rows = connection.execute(
+        "SELECT coalesce(r.group_id, ''), f.error_type, r.attempt,"
+        " sum(weight) FILTER (WHERE r.state = 'succeeded'),"
+        " sum(weight) FILTER (WHERE r.state = 'failed_again'), max(r.ended_at)"
+        " FROM redrives r JOIN failed_events f ON f.id = r.failure_id,"
+        " LATERAL (SELECT power(0.5, greatest(extract(epoch FROM %(now)s - r.ended_at)::float8, 0)"
+        "   / %(half_life)s) AS weight) w"
+        " WHERE r.state IN ('succeeded', 'failed_again') AND r.ended_at > %(since)s"
+        " GROUP BY 1, 2, 3 ORDER BY 6",
+        {
+            "now": now,
+            "half_life": policy.half_life.total_seconds(),
+            "since": now - _REMEMBERED_HALF_LIVES * policy.half_life,
+        },
+    )
+    history = History(policy)
+    for group, error_type, attempt, successes, failures, last_at in rows:
+        history.recall(
+            Cell(group, error_type, attempt), successes or 0.0, failures or 0.0, last_at, now
+        )
+    return history
+
+
+def judged(
+    connection: Connection[Any],
+    selection: Selection,
+    history: History,
+    settings: Settings,
+    now: datetime,
+) -> list[Judged]:
+    """The policy's word on everything that is pending in a selection, the most first."""
+    condition, values = selection.condition()
+    rows = connection.execute(
+        "SELECT coalesce(f.group_id, ''), f.error_type, f.redrive_count + 1, count(*),"  # noqa: S608
+        " string_agg(DISTINCT coalesce(f.consumer_service, f.source_service), ', '),"
+        " min(left(f.error_message, 500))"
+        f" FROM failed_events f WHERE f.status = 'pending' AND {condition} AND {IDLE}"
+        " GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 3",
+        values,
+    )
+    found = []
+    for group, error_type, attempt, count, services, message in rows:
+        cell = Cell(group, error_type, attempt)
+        transient = is_transient(error_type, message, settings.transient_error_types)
+        belief = history.belief(cell, now, transient=transient)
+        verdict = judge(belief, history.last_at(cell), now, history.policy)
+        found.append(Judged(Pending(cell, count, services, message), belief, verdict))
+    return found
+
+
+def plan_scheduled(
+    connection: Connection[Any], selection: Selection, settings: Settings, now: datetime
+) -> Plan:
+    """The failures that the schedule redrives now; touches nothing."""
+    policy = policy_of(settings)
+    asked_for = find_pending(
+        connection,
+        "f.status = 'pending' AND f.redrive_not_before <= %s",
+        [now],
+        selection.limit,
+    )
+    history = learn(connection, now, policy)
+    verdicts = judged(connection, selection, history, settings, now)
+    rows = {row.failure_id: row for row in asked_for}
+    for row in _worth_it(connection, selection, verdicts):
+        if _rested(row, policy) <= now:
+            rows.setdefault(row.failure_id, row)
+    for each in verdicts:
+        if each.verdict.kind == "canary":
+            rows |= {row.failure_id: row for row in _of_cells(connection, selection, [each], 1)}
+    return Plan(tuple(rows.values())[: selection.limit])
+
+
+def _worth_it(
+    connection: Connection[Any], selection: Selection, verdicts: list[Judged]
+) -> list[PlannedFailure]:
+    paying = [each for each in verdicts if each.verdict.kind == "redrive"]
+    return _of_cells(connection, selection, paying, selection.limit) if paying else []
+
+
+def _of_cells(
+    connection: Connection[Any], selection: Selection, cells: list[Judged], limit: int
+) -> list[PlannedFailure]:
+    condition, values = selection.condition()
+    found = [each.pending.cell for each in cells]
+    return find_pending(
+        connection,
+        f"f.status = 'pending' AND {condition}"  # noqa: S608
+        f" AND {_CELL} IN (SELECT * FROM unnest(%s::text[], %s::text[], %s::int[]))",
+        [
+            *values,
+            [cell.group_id for cell in found],
+            [cell.error_type for cell in found],
+            [cell.attempt - 1 for cell in found],
+        ],
+        limit,
+    )
+
+
+def _rested(row: PlannedFailure, policy: Policy) -> datetime:
+    """When a failure has rested long enough to be redriven."""
+    last = max(filter(None, (row.failed_at, row.ended_at)))
+    return last + delay_before(row.failure_id, row.redrive_count + 1, policy)
+
+
+def handled_per_second(connection: Connection[Any]) -> dict[str, float]:
+    """What each service handles, by its consumers' counters of the last hour."""
+    rows = connection.execute(
+        "SELECT service, sum(CASE WHEN last_at > first_at"
+        "   THEN (last_handled - first_handled) / extract(epoch FROM last_at - first_at)"
+        "   ELSE last_handled / greatest(extract(epoch FROM last_at - started_at), 1) END)::float8"
+        " FROM (SELECT service, consumer, started_at, min(published_at) AS first_at,"
+        "   max(published_at) AS last_at, min(handled) AS first_handled,"
+        "   max(handled) AS last_handled FROM service_totals"
+        "   WHERE published_at > now() - interval '1 hour' GROUP BY 1, 2, 3) AS process"
+        " GROUP BY service"
+    )
+    return dict(rows.fetchall())

@@ -1,0 +1,393 @@
+"""The jobs that change how failures stand: redrives and decisions, whole.
+
+What a flow, a verb of `dlq` and a notebook call. A redrive goes in steps, and each may be the last
+of a run: `preview_redrive` (touches nothing), `plan_redrive` (freezes a batch), for a large batch
+`approve` or `reject`, `run_redrive`; meanwhile `pause`, `resume`, `cancel`. `redrive` is the whole
+of it for those who need no approval. What drains does so before, so that it sees what is, and
+after, so that its effect is visible when it returns.
+"""
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import Connection
+
+from pipelines.bridge.run import bridging
+from pipelines.deadletter.ids import is_uuid
+from pipelines.deadletter.record import BRIDGED_REASONS
+from pipelines.errors import QueryError, RedriveError
+from pipelines.jetstream.connection import connected
+from pipelines.jobs import drain_log, query
+from pipelines.redrive.backtest import BacktestReport, Outcome, backtest
+from pipelines.redrive.batches import (
+    Batch,
+    BatchState,
+    batches,
+    find_batch,
+    move,
+    unfinished_batches,
+)
+from pipelines.redrive.decisions import (
+    Affected,
+    Decision,
+    DecisionReport,
+    affected,
+    publish_decision,
+)
+from pipelines.redrive.origin import RefusedError
+from pipelines.redrive.plan import Order, Plan, freeze, plan
+from pipelines.redrive.policy import Cell, Policy
+from pipelines.redrive.preview import Preview, preview
+from pipelines.redrive.run import Progress as RedriveProgress
+from pipelines.redrive.run import RedriveReport, run_batch
+from pipelines.redrive.schedule import Judged, judged, learn, plan_scheduled, policy_of
+from pipelines.redrive.selection import Selection
+from pipelines.settings import Settings
+from pipelines.stores.audit import audit, audited
+from pipelines.stores.database import database
+
+
+async def preview_redrive(
+    settings: Settings,
+    selection: Selection,
+    *,
+    redirect_to: str | None = None,
+    patch: dict[str, Any] | None = None,
+    per_second: float | None = None,
+) -> Preview:
+    """What a redrive of this selection would do, as of the last drain; touches nothing."""
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        planned = _plan(settings, connection, selection)
+        return await _preview(settings, connection, planned, redirect_to, patch, per_second)
+
+
+async def plan_redrive(
+    settings: Settings, selection: Selection, order: Order
+) -> tuple[Batch, Preview] | None:
+    """Drain, plan and freeze; None where nothing is to be redriven.
+
+    The batch is `planned`, or `awaiting_approval` where a person asked for more redrives than
+    DLQ_REDRIVE_APPROVAL_COUNT.
+    """
+    await drain_log(settings)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        planned = _plan(settings, connection, selection)
+        if not planned.count:
+            return None
+        shown = await _preview(
+            settings, connection, planned, order.redirect_to, order.patch, order.per_second
+        )
+        batch_id = _freeze(settings, connection, planned, selection, order)
+        return find_batch(connection, batch_id), shown
+
+
+async def run_redrive(
+    settings: Settings, batch_id: str, progress: RedriveProgress | None = None
+) -> RedriveReport:
+    """Carry out a batch that was planned, approved or resumed, or left behind.
+
+    Drains before, for outcomes that came while nobody followed them, and after it. A batch that has
+    ended is only reported. Raises RedriveError where it waits for somebody, or where another
+    redrive is running: then the batch is kept, and taken up by the next.
+    """
+    await drain_log(settings)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        batch = find_batch(connection, batch_id)
+        with _one_redriver(connection):
+            report = await _run(settings, connection, batch.id, progress)
+    await drain_log(settings)
+    return report
+
+
+async def redrive(
+    settings: Settings,
+    selection: Selection,
+    *,
+    trigger: str,
+    requested_by: str,
+    reason: str,
+    redirect_to: str | None = None,
+    patch: dict[str, Any] | None = None,
+    per_second: float | None = None,
+    progress: RedriveProgress | None = None,
+) -> RedriveReport | None:
+    """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
+
+    A batch that an earlier run left unfinished is finished first. One that needs an approval is
+    only frozen: its report says `awaiting_approval`.
+    """
+    order = Order(trigger, requested_by, reason, redirect_to, patch, per_second)
+    await drain_log(settings)
+    with (
+        database(settings.postgres_dsn.get_secret_value()) as connection,
+        _one_redriver(connection),
+    ):
+        left_over = unfinished_batches(connection)
+        for batch_id in left_over:
+            await _run(settings, connection, batch_id, progress)
+        if left_over:
+            await drain_log(settings)
+        planned = _plan(settings, connection, selection)
+        if not planned.count:
+            return None
+        if redirect_to:
+            await _preview(settings, connection, planned, redirect_to, None, None)  # may refuse
+        batch = find_batch(connection, _freeze(settings, connection, planned, selection, order))
+        if batch.state == "awaiting_approval":
+            return RedriveReport(batch.id, batch.planned, state=batch.state)
+        report = await _run(settings, connection, batch.id, progress)
+    await drain_log(settings)
+    return report
+
+
+def approve(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Let a batch that waits for approval run; `run_redrive`, or the next redrive, takes it up."""
+    return _move(settings, batch_id, "awaiting_approval", "running", by, reason)
+
+
+def reject(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Cancel a batch that waits for approval."""
+    return _move(settings, batch_id, "awaiting_approval", "cancelled", by, reason)
+
+
+def pause(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Publish nothing more of a batch; what is out is followed to its outcome."""
+    return _move(settings, batch_id, "running", "paused", by, reason)
+
+
+def resume(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Let a paused batch run; `run_redrive`, or the next redrive, takes it up."""
+    return _move(settings, batch_id, "paused", "running", by, reason)
+
+
+def cancel(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """End a batch; what it has not published stays pending."""
+    return _move(settings, batch_id, None, "cancelled", by, reason)
+
+
+def list_batches(settings: Settings, limit: int = 20) -> list[Batch]:
+    """The latest batches, those that are not over first."""
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        return batches(connection, limit)
+
+
+def show_batch(settings: Settings, batch_id: str) -> Batch:
+    """A batch, by the first digits of its id."""
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        return find_batch(connection, batch_id)
+
+
+def transient_selection(settings: Settings) -> Selection:
+    """What the scheduled redrive looks at: transient failures, and those asked for and due."""
+    return Selection(error_types=tuple(settings.transient_error_types), due_at=datetime.now(UTC))
+
+
+def explain_policy(
+    settings: Settings, selection: Selection | None = None, policy: Policy | None = None
+) -> list[Judged]:
+    """What the policy says of what is pending in a selection, and why; touches nothing."""
+    now, policy = datetime.now(UTC), policy or policy_of(settings)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        history = learn(connection, now, policy)
+        chosen = selection or transient_selection(settings)
+        return judged(connection, chosen, history, settings, now)
+
+
+def backtest_policy(settings: Settings, policy: Policy | None = None) -> BacktestReport:
+    """What a policy would have done with the redrives that the lake knows of."""
+    rows = query(
+        settings,
+        "SELECT failure_id, group_id, error_class, attempt, outcome = 'succeeded',"
+        " coalesce(published_at, ended_at), ended_at FROM redrives"
+        " WHERE outcome IN ('succeeded', 'failed_again')",
+    ).rows()
+    outcomes = [
+        Outcome(failure, Cell(group or "", error, attempt), is_success, published_at, ended_at)
+        for failure, group, error, attempt, is_success, published_at, ended_at in rows
+    ]
+    return backtest(outcomes, policy or policy_of(settings), tuple(settings.transient_error_types))
+
+
+def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:
+    if selection.due_at is not None:
+        return plan_scheduled(connection, selection, settings, selection.due_at)
+    return plan(connection, selection)
+
+
+async def _preview(
+    settings: Settings,
+    connection: Connection[Any],
+    planned: Plan,
+    redirect_to: str | None,
+    patch: dict[str, Any] | None,
+    per_second: float | None,
+) -> Preview:
+    async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
+        try:
+            return await preview(
+                settings,
+                client,
+                connection,
+                planned,
+                redirect_to=redirect_to,
+                patch=patch,
+                per_second=per_second,
+            )
+        except RefusedError as error:
+            raise RedriveError(f"The redirect is refused: {error}.") from error
+
+
+def _freeze(
+    settings: Settings,
+    connection: Connection[Any],
+    planned: Plan,
+    selection: Selection,
+    order: Order,
+) -> str:
+    most = settings.redrive_approval_count
+    needs_approval = order.trigger == "manual" and 0 < most < planned.count
+    shown = order.patch and json.loads(
+        settings.redactor(settings.rules).redact_json(json.dumps(order.patch))
+    )
+    return freeze(
+        connection, planned, selection, order, needs_approval=needs_approval, shown_patch=shown
+    )
+
+
+async def _run(
+    settings: Settings,
+    connection: Connection[Any],
+    batch_id: str,
+    progress: RedriveProgress | None,
+) -> RedriveReport:
+    foreign = connection.execute(
+        "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        " WHERE r.batch_id = %s AND f.dlq_reason = ANY(%s) LIMIT 1",
+        [batch_id, list(BRIDGED_REASONS)],
+    ).fetchone()
+    # Else nobody would hear that a consumer without our code failed again.
+    async with bridging(settings) if foreign is not None else nullcontext():
+        return await run_batch(settings, batch_id, progress)
+
+
+def _move(
+    settings: Settings,
+    batch_id: str,
+    since: str | None,
+    to: BatchState,
+    by: str,
+    reason: str | None,
+) -> Batch:
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        batch = find_batch(connection, batch_id)
+        if since is not None and batch.state != since:
+            raise RedriveError(f"The batch {batch.id} is {batch.state}, not {since}.")
+        move(connection, batch.id, to, actor=by, reason=reason)
+        return find_batch(connection, batch.id)
+
+
+@contextmanager
+def _one_redriver(connection: Connection[Any]) -> Iterator[None]:
+    """Two redrives at once would take up each other's batches."""
+    row = connection.execute("SELECT pg_try_advisory_lock(hashtext('dlq redrive'))").fetchone()
+    if row != (True,):
+        raise RedriveError(
+            "Another redrive is running: try again when it has ended. A batch that is frozen"
+            " already is taken up by the next redrive."
+        )
+    try:
+        yield
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(hashtext('dlq redrive'))")
+
+
+def preview_decision(
+    settings: Settings, selection: Selection, decision: Decision
+) -> tuple[list[Affected], dict[str, str]]:
+    """What a decision would change, and which given ids it would leave; touches nothing."""
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        return affected(connection, selection, decision)
+
+
+async def decide(
+    settings: Settings,
+    selection: Selection,
+    decision: Decision,
+    *,
+    actor: str,
+    reason: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> DecisionReport:
+    """Drain, publish the decision on every failure that it changes, drain again.
+
+    It is in the audit before it is on the log. Raises RedriveError where no reason is given.
+    """
+    if not reason.strip():
+        raise RedriveError("Give a reason: it is kept with the failure and in the audit.")
+    started = time.monotonic()
+    await drain_log(settings)
+    decision_id = uuid.uuid4()
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        found, left = affected(connection, selection, decision)
+        ids = [each.failure_id for each in found]
+        if ids:
+            audit(
+                connection,
+                f"triage.{decision}",
+                actor=actor,
+                reason=reason,
+                batch_id=str(decision_id),
+                failure_ids=ids,
+                detail={"selection": selection.as_json(), "failures": len(ids)},
+            )
+            async with connected(settings.nats_url, settings.nats_creds, "dlq") as client:
+                await publish_decision(
+                    client.jetstream(),
+                    settings.subjects,
+                    ids,
+                    decision,
+                    decision_id=decision_id,
+                    actor=actor,
+                    reason=reason,
+                    progress=(lambda done: progress(done, len(ids))) if progress else None,
+                )
+            await drain_log(settings)
+        status = "pending" if decision == "unparked" else decision
+        row = connection.execute(
+            "SELECT count(*) FROM failed_events WHERE id = ANY(%s::uuid[]) AND status = %s",
+            [ids, status],
+        ).fetchone()
+        changed = row[0] if row else 0
+        if ids:
+            audit(
+                connection,
+                f"triage.{decision}.done",
+                actor=actor,
+                batch_id=str(decision_id),
+                detail={"failures": len(ids), "changed": changed},
+            )
+    groups = Counter(each.group_id for each in found)
+    return DecisionReport(
+        decision, changed, dict(groups), left, round(time.monotonic() - started, 3)
+    )
+
+
+def audit_trail(
+    settings: Settings,
+    *,
+    about: str | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    limit: int = 50,
+) -> list[dict[str, Any]]:
+    """The latest rows of the audit, newest first; `about` is a failure's or a batch's id."""
+    if about is not None and not is_uuid(about):
+        raise QueryError(f"{about!r} is no id of a failure or a batch.")
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        return audited(connection, about=about, actor=actor, action=action, limit=limit)

@@ -1,0 +1,53 @@
+"""The audit: who did what to which failures, why, and what came of it. Rows are only added."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+__all__ = ["audit", "audited"]
+
+
+def audit(
+    connection: Connection[Any],
+    action: str,
+    *,
+    actor: str,
+    reason: str | None = None,
+    batch_id: str | None = None,
+    failure_ids: Sequence[str] = (),
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Add a row, in the caller's transaction where there is one. `detail` must be redacted."""
+    connection.execute(
+        "INSERT INTO audit_log (actor, action, reason, batch_id, failure_ids, detail)"
+        " VALUES (%s, %s, %s, %s, %s::uuid[], %s)",
+        [actor, action, reason, batch_id, list(failure_ids), Jsonb(dict(detail or {}))],
+    )
+
+
+def audited(
+    connection: Connection[Any],
+    *,
+    about: str | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    limit: int = 50,
+) -> list[dict[str, Any]]:
+    """The latest rows, newest first; `about` is a failure or a batch, `action` may be a prefix."""
+    return (
+        connection.cursor(row_factory=dict_row)
+        .execute(
+            "SELECT a.at, a.actor, a.action, a.reason, a.batch_id::text, a.failure_ids::text[],"
+            " a.detail, a.db_user FROM audit_log a WHERE (%(about)s::uuid IS NULL"
+            "   OR a.batch_id = %(about)s OR %(about)s = ANY(a.failure_ids) OR a.batch_id IN"
+            "   (SELECT batch_id FROM redrives WHERE failure_id = %(about)s))"
+            " AND (%(actor)s::text IS NULL OR a.actor = %(actor)s)"
+            " AND (%(action)s::text IS NULL OR starts_with(a.action, %(action)s))"
+            " ORDER BY a.id DESC LIMIT %(limit)s",
+            {"about": about, "actor": actor, "action": action, "limit": limit},
+        )
+        .fetchall()
+    )

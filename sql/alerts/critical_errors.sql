@@ -1,0 +1,52 @@
+-- Failures that need a person. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
+--
+-- Grain: one row per scope and service with a critical failure in the window.
+--   value    failures
+--   is_told  whether an alert (the monitor's) has named every one of them
+--   detail   the three most frequent error types; the other columns: docs/alerts.md
+WITH held AS (
+    SELECT
+        f.scope,
+        f.above,
+        f.id,
+        f.dlq_timestamp,
+        f.alert_sent,
+        f.service,
+        f.error_class
+    FROM scoped_failures AS f
+    CROSS JOIN clock AS n
+    CROSS JOIN settings AS r
+    WHERE
+        f.error_class = ANY (r.error_types)
+        AND f.dlq_timestamp > n.now - r.window_minutes * INTERVAL '1 minute'
+),
+
+parts AS (
+    SELECT
+        scope,
+        service,
+        error_class || ' ' || COUNT(*) AS words,
+        ROW_NUMBER() OVER (
+            PARTITION BY scope, service
+            ORDER BY COUNT(*) DESC, error_class
+        ) AS place
+    FROM held
+    GROUP BY scope, service, error_class
+)
+
+SELECT
+    h.scope,
+    h.service AS subject,
+    COUNT(*)::float8 AS value,
+    h.above,
+    COUNT(*) AS failure_count,
+    MIN(h.dlq_timestamp) AS since,
+    (ARRAY_AGG(h.id::text ORDER BY h.dlq_timestamp DESC, h.id))[1] AS sample_id,
+    (
+        SELECT STRING_AGG(p.words, '; ' ORDER BY p.place) FROM parts AS p
+        WHERE p.place <= 3 AND p.scope = h.scope AND p.service = h.service
+    ) AS detail,
+    (ARRAY_AGG(h.id::text) FILTER (WHERE NOT h.alert_sent))[1:500] AS unmarked_ids,
+    BOOL_AND(h.alert_sent) AS is_told
+FROM held AS h
+GROUP BY h.scope, h.above, h.service

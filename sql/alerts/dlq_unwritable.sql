@@ -1,0 +1,34 @@
+-- Whether the log can be read and written, as of the latest look. PostgreSQL; reads `scopes`.
+--
+-- Grain: one row, none where it can or nobody looked.
+--   value   1
+--   since   the first look since when it can not
+--   detail  who says so, and why; the other columns: docs/alerts.md
+SELECT
+    p.scope,
+    s.stream AS subject,
+    1::float8 AS value,
+    p.above,
+    NULL::bigint AS failure_count,
+    COALESCE(
+        (
+            SELECT MIN(bad.at) FROM stream_samples AS bad
+            WHERE
+                bad.role = 'log'
+                AND bad.at > COALESCE(
+                    (
+                        SELECT MAX(good.at) FROM stream_samples AS good
+                        WHERE good.role = 'log' AND good.problem IS NULL
+                    ),
+                    '-infinity'
+                )
+        ),
+        s.at
+    ) AS since,
+    NULL::text AS sample_id,
+    s.problem AS detail,
+    NULL::text [] AS unmarked_ids,
+    FALSE AS is_told
+FROM (SELECT * FROM stream_samples WHERE role = 'log' ORDER BY at DESC LIMIT 1) AS s
+INNER JOIN scopes AS p ON p.scope = 'all'
+WHERE s.problem IS NOT NULL

@@ -1,0 +1,146 @@
+-- Services all of whose messages fail. PostgreSQL; reads `scoped_failures`, `scopes`, `clock` and
+-- `settings`.
+--
+-- Grain: one row per service that failed in the window.
+--   value   lower bound of Wilson's 95 % interval of the share that failed, where none succeeded: of
+--           the handler calls, where its consumers' totals are known; else of the failures, where its
+--           consumers acknowledged nothing meanwhile. 0 where some succeeded, or where there are less
+--           than settings.least_count; null where that can not be known.
+--   detail  what it rests on; the other columns: docs/alerts.md
+WITH counted AS (
+    SELECT
+        t.service,
+        t.consumer,
+        t.started_at,
+        t.published_at,
+        t.handled - LAG(t.handled, 1, CASE WHEN t.started_at > w.begins_at THEN 0::bigint END)
+            OVER one_life AS handled,
+        t.succeeded - LAG(t.succeeded, 1, CASE WHEN t.started_at > w.begins_at THEN 0::bigint END)
+            OVER one_life AS succeeded
+    FROM service_totals AS t
+    CROSS JOIN (
+        SELECT n.drained_until - r.window_minutes * INTERVAL '1 minute' AS begins_at
+        FROM clock AS n
+        CROSS JOIN settings AS r
+    ) AS w
+    WHERE t.published_at > w.begins_at - INTERVAL '30 minutes'
+    WINDOW one_life AS (
+        PARTITION BY t.service, t.consumer, t.started_at ORDER BY t.totals_sequence
+    )
+),
+
+totals AS (
+    SELECT
+        c.service,
+        SUM(c.handled)::float8 AS handled,
+        SUM(c.succeeded)::float8 AS succeeded
+    FROM counted AS c
+    CROSS JOIN clock AS n
+    CROSS JOIN settings AS r
+    WHERE c.published_at > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+    GROUP BY c.service
+),
+
+failed AS (
+    SELECT
+        f.service,
+        COUNT(*) AS failure_count,
+        MIN(f.dlq_timestamp) AS since,
+        (ARRAY_AGG(f.id::text ORDER BY f.dlq_timestamp DESC, f.id))[1] AS sample_id,
+        (ARRAY_AGG(f.id::text) FILTER (WHERE NOT f.alert_sent))[1:500] AS unmarked_ids
+    FROM scoped_failures AS f
+    CROSS JOIN clock AS n
+    CROSS JOIN settings AS r
+    WHERE f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+    GROUP BY f.service
+),
+
+-- Of services without totals: did any of their consumers acknowledge anything?
+progress AS (
+    SELECT
+        k.service,
+        BOOL_AND(k.is_known) AS is_known,
+        BOOL_OR(k.has_moved) AS has_moved
+    FROM (
+        SELECT
+            f.service,
+            COALESCE(MAX(s.at) - MIN(s.at) >= INTERVAL '1 minute', FALSE) AS is_known,
+            MAX(s.acknowledged_sequence) > MIN(s.acknowledged_sequence) AS has_moved
+        FROM (
+            SELECT DISTINCT
+                f.service,
+                f.original_stream,
+                f.consumer_name
+            FROM scoped_failures AS f
+            CROSS JOIN clock AS n
+            CROSS JOIN settings AS r
+            WHERE f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+        ) AS f
+        CROSS JOIN clock AS n
+        CROSS JOIN settings AS r
+        LEFT JOIN consumer_samples AS s
+            ON
+                s.stream = f.original_stream
+                AND s.consumer = f.consumer_name
+                AND s.at > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+        GROUP BY f.service, f.original_stream, f.consumer_name
+    ) AS k
+    GROUP BY k.service
+),
+
+judged AS (
+    SELECT
+        COALESCE(f.service, t.service) AS service,
+        t.service IS NOT NULL AS has_totals,
+        CASE WHEN t.service IS NULL THEN f.failure_count ELSE t.handled END AS attempts,
+        CASE
+            WHEN t.service IS NOT NULL THEN t.succeeded = 0
+            WHEN p.is_known THEN NOT p.has_moved
+        END AS is_stuck,
+        COALESCE(f.failure_count, 0) AS failure_count,
+        COALESCE(f.since, n.drained_until - r.window_minutes * INTERVAL '1 minute') AS since,
+        f.sample_id,
+        f.unmarked_ids,
+        r.least_count,
+        r.window_minutes
+    FROM failed AS f
+    FULL OUTER JOIN totals AS t ON t.service = f.service
+    LEFT JOIN progress AS p ON p.service = f.service
+    CROSS JOIN clock AS n
+    CROSS JOIN settings AS r
+    WHERE f.service IS NOT NULL OR t.handled > t.succeeded
+)
+
+SELECT
+    s.scope,
+    j.service AS subject,
+    CASE
+        WHEN j.attempts < j.least_count OR NOT j.is_stuck THEN 0
+        -- The share is 1, so Wilson's lower bound is n / (n + z²).
+        WHEN j.is_stuck THEN j.attempts / (j.attempts + 1.959963984540054 * 1.959963984540054)
+    END::float8 AS value,
+    s.above,
+    j.failure_count,
+    j.since,
+    j.sample_id,
+    CASE
+        WHEN j.has_totals AND j.is_stuck
+            THEN 'none of ' || j.attempts || ' handler calls succeeded'
+        WHEN j.has_totals THEN 'some handler calls succeeded'
+        WHEN j.is_stuck
+            THEN j.attempts || ' failures, and its consumer acknowledged nothing'
+        WHEN NOT j.is_stuck THEN j.attempts || ' failures, and its consumer gets on'
+        ELSE j.attempts || ' failures; without totals its successes are not known'
+    END || ' in ' || j.window_minutes || ' minutes' AS detail,
+    j.unmarked_ids,
+    FALSE AS is_told
+FROM judged AS j
+CROSS JOIN LATERAL (
+    SELECT
+        p.scope,
+        p.above
+    FROM scopes AS p
+    WHERE j.service LIKE p.service AND p.tenant = '%'
+    ORDER BY p.position
+    LIMIT 1
+) AS s

@@ -1,0 +1,6 @@
+-- Alerts that fire. PostgreSQL, on `alerts`.
+--
+-- Grain: one row.
+SELECT COUNT(*) AS value
+FROM alerts
+WHERE state = 'firing'

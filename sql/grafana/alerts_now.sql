@@ -1,0 +1,17 @@
+-- What fires or is about to. PostgreSQL, on `alerts`.
+--
+-- Grain: one row per alert, the gravest first.
+SELECT
+    state,
+    severity,
+    rule,
+    subject,
+    value,
+    above,
+    failure_count,
+    since,
+    detail,
+    acked_by
+FROM alerts
+WHERE state <> 'resolved'
+ORDER BY state, severity, since

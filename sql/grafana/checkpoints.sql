@@ -1,0 +1,10 @@
+-- How far the drain is. PostgreSQL.
+--
+-- Grain: one row per stream.
+SELECT
+    stream,
+    epoch,
+    last_sequence,
+    updated_at
+FROM drain_checkpoints
+ORDER BY stream

@@ -1,0 +1,11 @@
+-- Failures by service over time. PostgreSQL, on `failed_events`.
+--
+-- Grain: one row per interval and service.
+SELECT
+    $__timeGroup(dlq_timestamp, $__interval) AS time,
+    COALESCE(consumer_service, source_service) AS metric,
+    COUNT(*) AS failures
+FROM failed_events
+WHERE status <> 'superseded' AND $__timeFilter(dlq_timestamp)
+GROUP BY 1, 2
+ORDER BY 1

@@ -1,0 +1,13 @@
+-- What was gone before the drain could read it. PostgreSQL, on `stream_gaps`.
+--
+-- Grain: one row per gap, newest first, at most 50.
+SELECT
+    found_at,
+    epoch,
+    first_sequence,
+    last_sequence,
+    is_certain,
+    reason
+FROM stream_gaps
+ORDER BY found_at DESC
+LIMIT 50

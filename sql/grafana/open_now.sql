@@ -1,0 +1,6 @@
+-- Open failures. PostgreSQL, on `failed_events`.
+--
+-- Grain: one row.
+SELECT COUNT(*) AS value
+FROM failed_events
+WHERE status IN ('pending', 'retried', 'parked')

@@ -1,0 +1,15 @@
+-- What redriving achieved by group, as build-marts last computed it. PostgreSQL.
+--
+-- Grain: one row per group, the most redriven first.
+SELECT
+    group_id,
+    error_class,
+    case_count,
+    attempt_count,
+    succeeded_count,
+    failed_again_count,
+    outcome_unknown_count,
+    success_rate
+FROM mart_redrive_outcomes
+ORDER BY attempt_count DESC, group_id
+LIMIT 100

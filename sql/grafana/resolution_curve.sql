@@ -1,0 +1,15 @@
+-- Share of failures still open so long after they failed (Kaplan-Meier), and how the others ended
+-- (Aalen-Johansen). PostgreSQL, as build-marts last computed it.
+--
+-- Grain: one row per time at which one ended.
+--   hours  since it failed; the rest are shares that add up to 1
+SELECT
+    t_seconds / 3600.0 AS hours,
+    survival AS still_open,
+    automatic_redrive,
+    manual_redrive,
+    manual AS resolved_by_hand,
+    discarded
+FROM mart_resolution_curves
+WHERE dimension = 'overall'
+ORDER BY t_seconds

@@ -1,0 +1,15 @@
+-- Time until failures are ended. PostgreSQL, as build-marts last computed it.
+--
+-- Grain: one row per error type and service; null is not reached.
+SELECT
+    dimension,
+    value,
+    n,
+    open_share,
+    median_seconds,
+    p90_seconds,
+    rmst_24h_seconds
+FROM mart_resolution_times
+WHERE dimension IN ('overall', 'error_class', 'service')
+ORDER BY dimension, n DESC
+LIMIT 100

@@ -1,0 +1,11 @@
+-- How fast one service uses up its error budget; 1 is just as fast as the objective allows. PostgreSQL.
+--
+-- Grain: one row.
+SELECT
+    burn_5m AS "5 m",
+    burn_30m AS "30 m",
+    burn_1h AS "1 h",
+    burn_6h AS "6 h",
+    burn_3d AS "3 d"
+FROM mart_service_health
+WHERE service = '$service'

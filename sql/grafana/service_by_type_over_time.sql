@@ -1,0 +1,14 @@
+-- Failures of one service by error type over time. PostgreSQL, on `failed_events`.
+--
+-- Grain: one row per interval and error type.
+SELECT
+    $__timeGroup(dlq_timestamp, $__interval) AS time,
+    REGEXP_REPLACE(error_type, '^.*[.]', '') AS metric,
+    COUNT(*) AS failures
+FROM failed_events
+WHERE
+    status <> 'superseded'
+    AND $__timeFilter(dlq_timestamp)
+    AND COALESCE(consumer_service, source_service) = '$service'
+GROUP BY 1, 2
+ORDER BY 1

@@ -1,0 +1,6 @@
+-- Open failures of one service. PostgreSQL.
+--
+-- Grain: one row.
+SELECT COUNT(*) AS value
+FROM failed_events
+WHERE status IN ('pending', 'retried', 'parked') AND COALESCE(consumer_service, source_service) = '$service'

@@ -1,0 +1,10 @@
+-- Size of the streams, at each look. PostgreSQL, on `stream_samples`.
+--
+-- Grain: one row per look and stream.
+SELECT
+    at AS time,
+    stream AS metric,
+    size_bytes
+FROM stream_samples
+WHERE size_bytes IS NOT NULL AND $__timeFilter(at)
+ORDER BY at

@@ -1,0 +1,102 @@
+-- Alerts: what fires and fired, the messages about it, and what each evaluation saw of the servers.
+-- Idempotent.
+
+BEGIN;
+
+CREATE TABLE IF NOT EXISTS alerts (
+    id            BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    rule          TEXT NOT NULL,
+    scope         TEXT NOT NULL,
+    subject       TEXT NOT NULL,
+    state         TEXT NOT NULL CHECK (state IN ('pending', 'firing', 'resolved')),
+    severity      TEXT NOT NULL,
+    value         DOUBLE PRECISION NOT NULL,
+    above         DOUBLE PRECISION NOT NULL,
+    failure_count BIGINT,
+    since         TIMESTAMPTZ NOT NULL,
+    sample_id     UUID,
+    detail        TEXT NOT NULL,
+    started_at    TIMESTAMPTZ NOT NULL,
+    fired_at      TIMESTAMPTZ,
+    seen_at       TIMESTAMPTZ NOT NULL,
+    told_at       TIMESTAMPTZ,
+    told_count    INTEGER NOT NULL DEFAULT 0,
+    acked_at      TIMESTAMPTZ,
+    acked_by      TEXT,
+    ack_reason    TEXT,
+    resolved_at   TIMESTAMPTZ
+);
+CREATE UNIQUE INDEX IF NOT EXISTS alerts_live ON alerts (rule, scope, subject)
+    WHERE state <> 'resolved';
+CREATE INDEX IF NOT EXISTS alerts_started_at ON alerts (started_at);
+
+COMMENT ON TABLE alerts IS
+    'One row per episode of an alert: a rule''s condition held for a subject. Written by evaluate_alerts and dlq alerts ack.';
+COMMENT ON COLUMN alerts.rule IS 'name of the rule in the alert file';
+COMMENT ON COLUMN alerts.scope IS 'the part of the rule that has a threshold of its own; else all';
+COMMENT ON COLUMN alerts.subject IS 'what it is about: a service, a stream, a batch; empty: everything';
+COMMENT ON COLUMN alerts.state IS 'pending (not long enough yet) | firing | resolved';
+COMMENT ON COLUMN alerts.value IS 'the latest value while the condition held, in the unit of the rule';
+COMMENT ON COLUMN alerts.above IS 'the threshold that it is above';
+COMMENT ON COLUMN alerts.failure_count IS 'failures that it is about, as of the latest look';
+COMMENT ON COLUMN alerts.since IS 'when what it tells of began';
+COMMENT ON COLUMN alerts.sample_id IS 'one of the failures, for dlq show';
+COMMENT ON COLUMN alerts.detail IS 'who and what, in words; redacted';
+COMMENT ON COLUMN alerts.started_at IS 'first look at which the condition held';
+COMMENT ON COLUMN alerts.fired_at IS 'when it had held long enough';
+COMMENT ON COLUMN alerts.seen_at IS 'last look at which the condition held';
+COMMENT ON COLUMN alerts.told_at IS 'when a message about it was written last';
+COMMENT ON COLUMN alerts.told_count IS 'messages about it';
+COMMENT ON COLUMN alerts.acked_by IS 'who looks after it (self-declared): no reminders any more';
+
+CREATE TABLE IF NOT EXISTS alert_messages (
+    id           BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind         TEXT NOT NULL CHECK (kind IN ('firing', 'reminder', 'resolved')),
+    alert_ids    BIGINT[] NOT NULL,
+    channel      TEXT NOT NULL,
+    title        TEXT NOT NULL,
+    body         TEXT NOT NULL,
+    created_at   TIMESTAMPTZ NOT NULL,
+    try_count    INTEGER NOT NULL DEFAULT 0,
+    delivered_at TIMESTAMPTZ,
+    given_up_at  TIMESTAMPTZ
+);
+CREATE INDEX IF NOT EXISTS alert_messages_waiting ON alert_messages (id)
+    WHERE delivered_at IS NULL AND given_up_at IS NULL;
+COMMENT ON TABLE alert_messages IS
+    'The outbox of alerts: a row per message and channel, written before anything is sent.';
+
+CREATE TABLE IF NOT EXISTS stream_samples (
+    at             TIMESTAMPTZ NOT NULL,
+    role           TEXT NOT NULL,
+    stream         TEXT NOT NULL,
+    created        TIMESTAMPTZ,
+    first_sequence BIGINT,
+    last_sequence  BIGINT,
+    message_count  BIGINT,
+    size_bytes     BIGINT,
+    max_messages   BIGINT,
+    max_bytes      BIGINT,
+    problem        TEXT,
+    PRIMARY KEY (role, at)
+);
+COMMENT ON TABLE stream_samples IS
+    'What each evaluation of the alerts saw of the streams; kept for seven days.';
+COMMENT ON COLUMN stream_samples.role IS 'log | events | totals';
+COMMENT ON COLUMN stream_samples.last_sequence IS 'of the log''s own subjects';
+COMMENT ON COLUMN stream_samples.max_messages IS 'null: no limit';
+COMMENT ON COLUMN stream_samples.problem IS 'why it can not be read or written; null: it can';
+
+CREATE TABLE IF NOT EXISTS consumer_samples (
+    at                    TIMESTAMPTZ NOT NULL,
+    stream                TEXT NOT NULL,
+    consumer              TEXT NOT NULL,
+    acknowledged_sequence BIGINT NOT NULL,
+    PRIMARY KEY (stream, consumer, at)
+);
+COMMENT ON TABLE consumer_samples IS
+    'How far consumers that fail and publish no totals have acknowledged: whether they get on.';
+
+INSERT INTO schema_migrations (name) VALUES ('0009_alerts') ON CONFLICT DO NOTHING;
+
+COMMIT;

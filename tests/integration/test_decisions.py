@@ -1,0 +1,247 @@
+"""`dlq discard`, `resolve`, `park`, `unpark` and `audit` on real servers."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import nats
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from platform_log import environment, in_lake, letter, publish, query
+
+from pipelines.cli import _command
+from pipelines.errors import QueryError, RedriveError
+from pipelines.jetstream.streams import ensure_streams
+from pipelines.jobs import drain_log
+from pipelines.redrive.selection import Selection
+from pipelines.redrive.where import COLUMNS
+from pipelines.redrive_jobs import decide, preview_decision
+from pipelines.settings import Settings
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def dlq(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a verb against a platform whose twelve failures are drained."""
+    for name, value in environment(settings, COLUMNS="200").items():
+        if name.startswith("DLQ_") or name == "COLUMNS":
+            monkeypatch.setenv(name, value)
+    asyncio.run(_fill(settings))
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(_command(), arguments, catch_exceptions=False)
+
+    return run
+
+
+async def _fill(settings: Settings) -> None:
+    connection = await nats.connect(settings.nats_url)
+    await ensure_streams(connection.jetstream(), settings.stream_names)
+    bodies = [letter(n, tenant_id=f"tenant-{n % 2}", retry_count=n) for n in range(12)]
+    await publish(connection, settings, bodies)
+    await drain_log(settings)
+    await connection.close()
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    assert result.exit_code == 0, result.output
+    value: dict[str, Any] = json.loads(result.stdout)
+    return value
+
+
+def statuses(settings: Settings) -> dict[str, int]:
+    rows = query(settings, "SELECT status, count(*) AS n FROM failed_events GROUP BY 1")
+    return {row["status"]: row["n"] for row in rows}
+
+
+def ids(settings: Settings, where: str = "true") -> list[str]:
+    rows = query(settings, f"SELECT id::text FROM failed_events WHERE {where} ORDER BY event_id")
+    return [row["id"] for row in rows]
+
+
+def test_a_decision_is_true_in_both_sinks_and_in_the_audit_when_the_verb_returns(
+    dlq: Run, settings: Settings
+) -> None:
+    one, two, *_ = ids(settings)
+    for verb, failure, status in (("discard", one, "discarded"), ("resolve", two, "resolved")):
+        done = as_json(dlq(verb, failure, "--reason", "known bug", "--by", "ana", "--json"))
+        assert (done["decision"], done["changed"], done["left"]) == (status, 1, {})
+    assert statuses(settings) == {"pending": 10, "discarded": 1, "resolved": 1}
+    [row] = query(settings, "SELECT * FROM failed_events WHERE status = 'resolved'")
+    assert (row["resolution_cause"], row["resolution_notes"]) == ("manual", "known bug")
+    told = in_lake(settings, "case_events").select("kind", "failure_id", "actor", "reason").rows()
+    assert told == [
+        ("triage.discarded", one, "ana", "known bug"),
+        ("triage.resolved", two, "ana", "known bug"),
+    ]
+    rows = as_json(dlq("audit", one, "--json"))["audit"]
+    assert [(r["action"], r["actor"], r["reason"], r["failure_ids"]) for r in rows] == [
+        ("triage.discarded", "ana", "known bug", [one])
+    ]
+    everything = as_json(dlq("audit", "--json"))["audit"]
+    assert [(r["action"], r["detail"].get("changed")) for r in everything] == [
+        ("triage.resolved.done", 1),
+        ("triage.resolved", None),
+        ("triage.discarded.done", 1),
+        ("triage.discarded", None),
+    ]
+    assert "known bug" in dlq("audit", "--action", "triage.discarded").stdout
+
+
+def test_parked_failures_are_unparked_by_the_same_selection(dlq: Run, settings: Settings) -> None:
+    chosen = ("--tenant", "tenant-1", "--where", "data.number >= 5 AND retry_count <> 7")
+    dry = as_json(dlq("park", *chosen, "--reason", "later", "--dry-run", "--json"))
+    assert (dry["would_change"], statuses(settings)) == (3, {"pending": 12})
+    shown = dlq("park", *chosen, "--reason", "later", "--dry-run").stdout
+    assert "3 failures would become parked" in shown
+    assert as_json(dlq("park", *chosen, "--reason", "later", "--json"))["changed"] == 3
+    assert statuses(settings) == {"pending": 9, "parked": 3}
+    parked = ids(settings, "status = 'parked'")
+    assert "3 failures are pending now" not in dlq("unpark", *chosen, "--reason", "now").stderr
+    assert statuses(settings) == {"pending": 12}
+    again = dlq("unpark", parked[0], "--reason", "now")
+    assert f"{parked[0]} stays pending." in again.stdout
+
+
+def test_every_column_that_is_documented_can_be_asked_for(dlq: Run, settings: Settings) -> None:
+    literal = {"text": "'x'", "number": "-1", "time": "'2020-01-01'"}
+    for name, column in COLUMNS.items():
+        selection = Selection(where=f"{name} = {literal[column.kind]} OR {name} IS NULL")
+        preview_decision(settings, selection, "parked")  # PostgreSQL takes it
+    for condition, count in {
+        "data.name LIKE 'Gänse 1%'": 3,
+        "headers.Trace IN ('t1', 't2')": 2,
+        "data.number > 9": 2,
+        "data.number = '3'": 1,
+        "data.number = true": 0,
+        "data.missing IS NULL AND event_type = 'ndvi_computed'": 12,
+        "subject ILIKE '%NDVI%' AND error_type IN ('ConnectionError')": 12,
+    }.items():
+        found, _ = preview_decision(settings, Selection(where=condition), "parked")
+        assert len(found) == count, condition
+    for selection, count in (
+        (Selection(subject="sahool.analysis.*"), 12),
+        (Selection(subject="sahool.*"), 0),
+        (Selection(event_type="ndvi_computed", error_types=("ConnectionError",)), 12),
+        (Selection(tenant_id="tenant-0", limit=2), 2),
+    ):
+        found, _ = preview_decision(settings, selection, "parked")
+        assert len(found) == count, selection
+
+
+def test_a_batch_is_planned_approved_and_run_by_commands(
+    dlq: Run, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLQ_REDRIVE_APPROVAL_COUNT", "2")
+    monkeypatch.setenv("DLQ_REDRIVE_TIMEOUT_SECONDS", "0.2")
+    chosen = ("redrive", "--tenant", "tenant-1", "--limit", "3", "--reason", "fixed", "--by", "ana")
+    edit = ("--edit", '{"number": null, "email": "a@b.example"}')
+    dry = dlq(*chosen, *edit, "--dry-run").stdout
+    for part in (
+        "A redrive would publish 3 events",
+        "The edit, in ",
+        "Of the raw dead letters 3 are in the stream, 0 kept in Postgres, 0 gone.",
+        "Of 3, about 2 will succeed",
+        "At 10.0 a second publishing takes about 0 s",
+    ):
+        assert part in dry
+    assert "a@b.example" not in dry
+    assert query(settings, "SELECT count(*) AS n FROM redrive_batches") == [{"n": 0}]
+    waiting = dlq(*chosen)
+    assert "3 events wait for an approval:  dlq batches approve" in waiting.stdout
+    [batch] = as_json(dlq("batches", "--json"))["batches"]
+    assert (batch["state"], batch["planned"], batch["requested_by"]) == (
+        "awaiting_approval",
+        3,
+        "ana",
+    )
+    refused = dlq("batches", "resume", batch["id"][:8])
+    assert "is awaiting_approval, not paused" in refused.stderr
+    assert (
+        as_json(dlq("batches", "approve", batch["id"], "--later", "--json"))["state"] == "running"
+    )
+    assert as_json(dlq("batches", "cancel", batch["id"], "--json"))["state"] == "cancelled"
+    shown = dlq("batches", "show", batch["id"][:8]).stdout
+    assert "redrive.awaiting_approval" in shown
+    # Nobody may be redriven to: the subject is not on the allow-list.
+    report = as_json(dlq(*chosen, "--approve", "--json"))
+    assert (report["state"], report["outcomes"]) == ("aborted", {"refused": 1, "cancelled": 2})
+    assert dlq("batches", "show", "zzz").exit_code == 1
+    assert "No redrive was planned yet" not in dlq("batches").stdout
+
+
+def test_what_makes_no_sense_is_one_sentence_and_changes_nothing(
+    dlq: Run, settings: Settings
+) -> None:
+    before = statuses(settings)
+    for arguments, needs in {
+        ("--reason", "x"): "Say what to redrive or decide on",
+        ("not-an-id", "--reason", "x"): "'not-an-id' is no failure id",
+        ("00000000-0000-0000-0000-000000000000", "--reason", "x"): "No failure has the id",
+        ("--where", "1 = 1; DROP TABLE failed_events", "--reason", "x"): "The condition",
+        ("--since", "soon", "--reason", "x"): "'soon' is no time",
+        ("--group", "g", "--reason", " "): "Give a reason",
+    }.items():
+        result = dlq("discard", *arguments)
+        assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.stderr
+        assert needs in result.stderr
+    assert dlq("discard", "--group", "g").exit_code == 2  # no reason
+    assert statuses(settings) == before
+    assert query(settings, "SELECT count(*) AS n FROM audit_log") == [{"n": 0}]
+
+
+async def test_a_decision_that_died_while_it_was_told_can_be_said_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _fill(settings)
+    everything = Selection(error_types=("ConnectionError",))
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.redrive_jobs.drain_log", _only_once(drain_log))
+        with pytest.raises(ConnectionAbortedError):
+            await decide(settings, everything, "discarded", actor="ana", reason="first")
+    report = await decide(settings, everything, "discarded", actor="ana", reason="again")
+    assert report.changed == 0  # the drain found what was told before
+    assert statuses(settings) == {"discarded": 12}
+    rows = query(settings, "SELECT DISTINCT resolution_notes AS why FROM failed_events")
+    assert rows == [{"why": "first"}]
+
+
+def _only_once(job: Any) -> Any:
+    calls = 0
+
+    async def run(settings: Settings) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            raise ConnectionAbortedError
+        await job(settings)
+
+    return run
+
+
+def test_the_audit_can_not_be_changed(dlq: Run, settings: Settings) -> None:
+    dlq("discard", *ids(settings)[:1], "--reason", "to be kept")
+    dsn = settings.postgres_dsn.get_secret_value()
+    for statement in (
+        "UPDATE audit_log SET actor = 'nobody'",
+        "DELETE FROM audit_log",
+        "TRUNCATE audit_log",
+    ):
+        with (
+            psycopg.connect(dsn) as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"),
+        ):
+            connection.execute(statement)
+    assert len(query(settings, "SELECT * FROM audit_log WHERE reason = 'to be kept'")) == 1
+
+
+async def test_an_audit_of_something_that_is_no_id_is_refused(settings: Settings) -> None:
+    from pipelines.redrive_jobs import audit_trail
+
+    with pytest.raises(QueryError, match="is no id"):
+        audit_trail(settings, about="x")
+    with pytest.raises(RedriveError, match="Say what"):
+        preview_decision(settings, Selection(), "parked")

@@ -1,0 +1,170 @@
+"""Redrives that die, double and collide: nothing twice within an attempt, nothing lost, no loop."""
+
+import asyncio
+import json
+import signal
+import subprocess
+from collections import Counter
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from platform_log import DLQ, ROOT, InjectedError, environment
+from redriving import Service, event_ids, fail, quick, redrive_timeouts, rows, seen
+
+from pipelines.redrive import run as redrive_run
+from pipelines.redrive.outbox import Outbox
+from pipelines.redrive.sending import Sender
+from pipelines.redrive_jobs import list_batches
+from pipelines.settings import Settings
+
+COUNT = 14  # more than the first two stages of a ramp
+
+
+def start(settings: Settings, verb: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    """A `dlq` process on the platform of a test."""
+    return subprocess.Popen(
+        [*DLQ, verb, *arguments],
+        cwd=ROOT,
+        env=environment(settings, DLQ_REDRIVE_DELAY_SECONDS="0", **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def attempts(service: Service) -> Counter[str]:
+    """How often a service was given each attempt."""
+    return Counter(context.headers["Dlq-Redrive-Id"] for context in service.seen)
+
+
+STEPS = {
+    "before it is taken from the outbox": (Outbox, "claim", False),
+    "between the outbox and the news": (Outbox, "claim", True),
+    "between the news and the event": (Sender, "until_known", False),
+    "between the event and its outcome": (Sender, "until_known", True),
+    "before the end of the batch is written": (redrive_run, "finish", False),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_run_that_dies_at_a_step_publishes_nothing_twice_and_loses_nothing(
+    settings: Settings,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    settings = quick(settings, redrive_timeout_seconds=3)
+    owner, name, is_after = STEPS[step]
+    real, calls = getattr(owner, name), 0
+
+    def dying(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        is_last = calls == 5 or name == "finish"
+        if is_last and not is_after:
+            raise InjectedError
+        result = real(*arguments, **keywords)
+        if is_last and asyncio.iscoroutine(result):
+            return _then_die(result)
+        if is_last:
+            raise InjectedError
+        return result
+
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, COUNT)
+        service.error = None
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, dying)
+            with pytest.raises(InjectedError):
+                await redrive_timeouts(settings)
+        for _ in range(3):
+            if await redrive_timeouts(settings) is None and _all_resolved(settings):
+                break
+    assert _all_resolved(settings)
+    assert set(attempts(service).values()) == {1}
+    assert set(event_ids(service)) == {f"e{n}" for n in range(COUNT)}
+    assert {batch.state for batch in list_batches(settings)} <= {"done", "aborted"}
+
+
+async def _then_die(result: Any) -> None:
+    await result
+    raise InjectedError
+
+
+def _all_resolved(settings: Settings) -> bool:
+    return rows(settings, "SELECT DISTINCT status FROM failed_events") == [("resolved",)]
+
+
+async def test_a_process_that_is_killed_leaves_its_batch_to_the_next(
+    settings: Settings, client: Client
+) -> None:
+    slow = {"DLQ_REDRIVE_PER_SECOND": "3"}
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, COUNT)
+        service.error = None
+        process = start(settings, "redrive", "--type", "TimeoutError", **slow)
+        await seen(service, 3)
+        process.kill()
+        process.communicate()
+        [batch] = list_batches(settings)
+        assert batch.state == "running"
+        await redrive_timeouts(quick(settings))
+        await redrive_timeouts(quick(settings))
+    assert _all_resolved(settings)
+    assert set(attempts(service).values()) == {1}
+
+
+async def test_ctrl_c_pauses_a_batch_which_another_command_resumes(
+    settings: Settings, client: Client
+) -> None:
+    slow = {"DLQ_REDRIVE_PER_SECOND": "3"}
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, COUNT)
+        service.error = None
+        process = start(settings, "redrive", "--type", "TimeoutError", "--json", **slow)
+        await seen(service, 3)
+        process.send_signal(signal.SIGINT)
+        output, errors = await asyncio.to_thread(process.communicate, timeout=60)
+        assert (process.returncode, errors) == (0, "")
+        paused = json.loads(output)
+        assert paused["state"] == "paused"
+        resumed = start(settings, "batches", "resume", paused["batch_id"][:8], "--json")
+        output, errors = await asyncio.to_thread(resumed.communicate, timeout=60)
+        assert errors == ""
+        assert json.loads(output)["state"] == "done"
+    assert _all_resolved(settings)
+    assert set(attempts(service).values()) == {1}
+
+
+async def test_two_redrivers_at_once_publish_each_attempt_once(
+    settings: Settings, client: Client
+) -> None:
+    other = Service(settings, name="healthy")
+    async with Service(settings, TimeoutError("slow")).running() as service, other.running():
+        await fail(settings, client, service, COUNT)
+        service.error = None
+        arguments = ("--type", "TimeoutError", "--json")
+        both = [start(settings, "redrive", *arguments) for _ in range(2)]
+        ends = [await asyncio.to_thread(process.communicate, timeout=120) for process in both]
+        for (_, errors), process in zip(ends, both, strict=True):
+            assert process.returncode == 0 or "Another redrive is running" in errors, errors
+        await redrive_timeouts(quick(settings))  # what the one that was refused has frozen
+    assert _all_resolved(settings)
+    assert set(attempts(service).values()) == {1}
+    assert sorted(event_ids(service)) == sorted(f"e{n}" for n in range(COUNT))
+    # The healthy consumer had each event once, when it was new, and no redrive.
+    assert Counter(event_ids(other)) == Counter(f"e{n}" for n in range(COUNT))
+
+
+async def test_a_redrive_does_not_feed_itself(settings: Settings, client: Client) -> None:
+    settings = quick(settings)
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, 2)
+        for _ in range(10):
+            await redrive_timeouts(settings)
+    by_root = Counter(context.redrive_of for context in service.seen)
+    assert set(by_root.values()) == {settings.redrive_cap}
+    assert set(attempts(service).values()) == {1}
+    live = "SELECT DISTINCT status, redrive_count FROM failed_events WHERE root_failure_id IS NULL"
+    assert rows(settings, live) == [("parked", settings.redrive_cap)]
