@@ -21,7 +21,13 @@ from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.events.service import Service
 from pipelines.events.subscription import Handler, Subscription, Tell
 from pipelines.events.totals import publish_total, publish_totals
-from pipelines.jetstream.streams import StreamNames, ensure_streams, find_stream
+from pipelines.jetstream.streams import (
+    StreamNames,
+    ensure_event_stream,
+    ensure_log_stream,
+    ensure_totals_stream,
+    find_stream,
+)
 from pipelines.lazy import is_installed
 
 logger = logging.getLogger(__name__)
@@ -130,10 +136,14 @@ class NATSConsumer(Service):
             totals=config.totals_stream_name,
             subjects=config.subjects,
         )
-        try:
-            await ensure_streams(js, names)
-        except (*PUBLISH_ERRORS, StreamError) as error:
-            logger.warning("The streams could not be checked or made: %s", error)
+        needed = [ensure_log_stream, ensure_totals_stream]
+        if any(overlaps(subject, own) for own in config.subjects.events):
+            needed.append(ensure_event_stream)  # a stream of other subjects is left as it is
+        for ensure in needed:
+            try:
+                await ensure(js, names)
+            except (*PUBLISH_ERRORS, StreamError) as error:
+                logger.warning("The streams could not be checked or made: %s", error)
         stream = await find_stream(js, subject)
         if stream is None:
             raise StreamError(

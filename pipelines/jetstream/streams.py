@@ -38,11 +38,10 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
     `SAHOOL_EVENTS` on `sahool.>`) serves that role. An existing stream of ours that lacks a
     subject is extended. Raises StreamError where a stream captures only some of the subjects.
     """
-    subjects = names.subjects
     return {
         "events": await ensure_event_stream(js, names),
         "dead_letters": await ensure_log_stream(js, names),
-        "totals": await _ensure(js, names.totals, (subjects.totals,), max_age=7 * DAY),
+        "totals": await ensure_totals_stream(js, names),
     }
 
 
@@ -61,6 +60,11 @@ async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:
     """Make the dead-letter stream if it is missing; see `ensure_streams`."""
     subjects = names.subjects.log
     return await _ensure(js, names.dead_letters, subjects, max_age=30 * DAY, is_log=True)
+
+
+async def ensure_totals_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream of the consumers' counters if it is missing; see `ensure_streams`."""
+    return await _ensure(js, names.totals, (names.subjects.totals,), max_age=7 * DAY)
 
 
 async def ensure_advisory_stream(js: JetStreamContext, names: StreamNames) -> str:

@@ -603,6 +603,30 @@ async def test_a_subject_without_a_stream_is_refused(log: Log) -> None:
     await consumer.close()
 
 
+async def test_a_stream_of_other_subjects_is_consumed_and_left_as_it_is(log: Log) -> None:
+    orders, subject = f"ORDERS_{log.prefix}", f"orders-{log.prefix}.>"
+    await log.js.add_stream(name=orders, subjects=[subject])
+    await log.js.delete_stream(log.names.events)  # nobody holds the events' subjects
+    async with running(log.config(stream_name=orders), Calls(ValueError("no")), subject):
+        await log.js.publish(subject.replace(">", "paid"), b"{}")
+        [letter] = await log.letters(1)
+    assert letter["original_stream"] == orders
+    assert (await log.js.stream_info(orders)).config.subjects == [subject]
+
+
+async def test_a_stream_that_holds_only_some_events_keeps_no_dead_letter_back(
+    nats_url: str,
+) -> None:
+    async with opened(nats_url) as log:
+        log.prefix = new_prefix()
+        other = f"FIELD_{log.prefix}"
+        await log.js.add_stream(name=other, subjects=[f"{log.prefix}.analysis.>"])
+        async with running(log.config(), Calls(ValueError("no"))):
+            await log.publish({})
+            [letter] = await log.letters(1)
+        assert letter["original_stream"] == other
+
+
 async def test_two_subscriptions_never_share_a_durable(log: Log) -> None:
     consumer = NATSConsumer(log.config())
     assert await consumer.connect()
