@@ -76,7 +76,8 @@ class NATSConsumerConfig(BaseModel):
 
     dlq_enabled: bool = True
     dlq_stream_name: str = "SAHOOL_DLQ"
-    dlq_subject_prefix: str = "sahool.dlq"
+    # what is before `.dlq` is the prefix of all of the log's subjects
+    dlq_subject_prefix: str = Field(default="sahool.dlq", pattern=r"^[A-Za-z0-9_-]{1,64}\.dlq$")
     totals_stream_name: str = "SAHOOL_TOTALS"
     totals_interval_seconds: float = Field(default=30, gt=0)
 

@@ -7,6 +7,7 @@ await consumer.run()          # until SIGTERM; or start(), until close()
 """
 
 import asyncio
+import inspect
 import logging
 import random
 from collections.abc import Coroutine, Iterable
@@ -14,13 +15,14 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from pipelines.deadletter.subjects import overlaps, subject_token
+from pipelines.deadletter.subjects import overlaps
 from pipelines.errors import StreamError
 from pipelines.events.config import NATSConsumerConfig
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.events.service import Service
 from pipelines.events.subscription import Handler, Subscription, Tell
 from pipelines.events.totals import publish_total, publish_totals
+from pipelines.jetstream.consumers import durable_name
 from pipelines.jetstream.streams import (
     StreamNames,
     ensure_event_stream,
@@ -32,14 +34,16 @@ from pipelines.lazy import is_installed
 
 logger = logging.getLogger(__name__)
 
+_CALLBACK_FAILED = "The callback on_trouble failed"
+
 
 class NATSConsumer(Service):
     """Pulls events, calls a handler, retries with backoff, dead-letters with the whole context.
 
-    `on_trouble` is called with a kind of trouble and a sentence about it, which is logged as well:
-    `dlq_unwritable` and, when it is over, `dlq_writable`; `ack_pending`, when so many retries wait
-    that the server soon delivers nothing more; `dead_letter_limit`, when nearly everything was
-    dead-lettered and the consumer stops.
+    `on_trouble`, async or not, is called with a kind of trouble and a sentence about it, which is
+    logged as well: `dlq_unwritable` and, when it is over, `dlq_writable`; `ack_pending`, when so
+    many retries wait that the server soon delivers nothing more; `dead_letter_limit`, when nearly
+    everything was dead-lettered and the consumer stops.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class NATSConsumer(Service):
         super().__init__(self.config)
         self._subscriptions: list[Subscription] = []
         self._rng = random.Random()  # noqa: S311  (jitter, not a secret)
+        self._telling: set[asyncio.Task[None]] = set()  # calls of on_trouble
 
     async def subscribe(
         self,
@@ -60,13 +65,11 @@ class NATSConsumer(Service):
     ) -> None:
         """Prepare a durable consumer for `handler`; `start` runs it.
 
-        Raises RuntimeError before `connect`, ValueError for a filter that would match the
-        consumer's own dead letters and for a durable that another subscription uses, StreamError
-        where no stream holds `subject` or the durable can not be pulled from.
+        Raises RuntimeError before `connect` and after `start`, ValueError for a filter that would
+        match the consumer's own dead letters and for a durable that another subscription uses,
+        StreamError where no stream holds `subject` or the durable can not be pulled from.
         """
-        connection = self._connection
-        if connection is None:
-            raise RuntimeError("Not connected: await consumer.connect() first.")
+        connection = self._to_subscribe()
         config = self.config
         subject = subject or config.subject_filter
         for own in config.subjects.log:
@@ -76,8 +79,7 @@ class NATSConsumer(Service):
                     f" dead letters: use narrower filters, such as {config.subjects.events[0]}."
                 )
         stream = await self._stream_for(connection, subject, stream_name or config.stream_name)
-        durable = consumer_name or config.consumer_name or f"{config.name}-{subject}"
-        durable = subject_token(durable.replace(">", "all").replace("*", "any"))
+        durable = durable_name(consumer_name or config.consumer_name or f"{config.name}-{subject}")
         if any(other.durable == durable for other in self._subscriptions):
             raise ValueError(
                 f"Another subscription already uses the durable consumer {durable}: give each a"
@@ -106,8 +108,8 @@ class NATSConsumer(Service):
         return (publish_totals(self.config, self._subscriptions), self._watch())
 
     async def _say_goodbye(self) -> None:
-        for subscription in self._subscriptions:
-            await publish_total(self.config, subscription)
+        # All at once: each may wait for a server that is away.
+        await asyncio.gather(*(publish_total(self.config, each) for each in self._subscriptions))
 
     async def _watch(self) -> None:
         """Tell when a subscription's retries soon stop the delivery."""
@@ -123,9 +125,14 @@ class NATSConsumer(Service):
         logger.log(logging.INFO if kind == "dlq_writable" else logging.ERROR, "%s", message)
         if self._on_trouble is not None:
             try:
-                self._on_trouble(kind, message)
+                said = self._on_trouble(kind, message)
             except Exception:
-                logger.exception("The callback on_trouble failed")
+                logger.exception(_CALLBACK_FAILED)
+                return
+            if inspect.iscoroutine(said):
+                task = asyncio.create_task(_finish(said))
+                self._telling.add(task)
+                task.add_done_callback(self._telling.discard)
 
     async def _stream_for(self, connection: Client, subject: str, wanted: str) -> str:
         config = self.config
@@ -150,6 +157,13 @@ class NATSConsumer(Service):
                 f"No stream holds {subject}: add it to stream {wanted}, or run `dlq migrate`."
             )
         return stream
+
+
+async def _finish(callback: Coroutine[Any, Any, object]) -> None:
+    try:
+        await callback
+    except Exception:
+        logger.exception(_CALLBACK_FAILED)
 
 
 async def start_consumer(

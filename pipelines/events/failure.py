@@ -44,14 +44,14 @@ class Attempts:
 
     first_at: datetime
     calls: list[dict[str, str]] = field(default_factory=list)
-    cause: Cause | None = None  # of the last call whose cause is known, its trace cut
+    cause: Cause | None = None  # of the last call whose cause is known, its texts cut
 
     def add(self, at: datetime, error: BaseException | None, reason: str | None = None) -> None:
         """Remember one failed call."""
         call = {"at": at.isoformat(), "error_type": "", "error_message": ""}
         if error is not None:
-            self.cause = cause_of(error, _LONGEST_KEPT_TRACE)
-            kind, message, _ = self.cause
+            kind, message, trace = cause_of(error, _LONGEST_KEPT_TRACE)
+            self.cause = Cause(kind, _shortened(message, _LONGEST_KEPT_TRACE), trace)
             call |= {"error_type": kind, "error_message": message[:2_000]}
         if reason is not None:
             call["reason"] = clean_text(str(reason))[:2_000]
@@ -90,6 +90,11 @@ def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
         text = clean_text("".join(trace.format()))
     except Exception as failure:  # noqa: BLE001  (see error_text)
         return f"(the traceback can not be read: {type(failure).__name__})"
+    return _shortened(text, longest)
+
+
+def _shortened(text: str, longest: int) -> str:
+    """`text`, the middle cut where it is longer than `longest` characters."""
     if len(text) <= longest:
         return text
     half = longest // 2

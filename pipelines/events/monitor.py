@@ -19,7 +19,6 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from pipelines.deadletter.message import LogMessage
-from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import StreamError
 from pipelines.events.dlq_event import DLQEvent
 from pipelines.events.intake import Intake
@@ -33,6 +32,7 @@ from pipelines.events.triage import (
     news_of,
     retry_delay,
 )
+from pipelines.jetstream.consumers import durable_name
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.streams import StreamNames, ensure_log_stream, find_stream
 
@@ -78,18 +78,18 @@ class DLQConsumer(Service):
     ) -> None:
         """Prepare the durable consumer for `handler`; `start` runs it.
 
-        A new one starts at the beginning of the stream. Raises RuntimeError before `connect`,
-        StreamError where no stream holds `subject` or the durable can not be pulled from.
+        A new one starts at the beginning of the stream. Raises RuntimeError before `connect` and
+        after `start`, StreamError where no stream holds `subject` or the durable can not be pulled
+        from.
         """
-        if self._connection is None:
-            raise RuntimeError("Not connected: await consumer.connect() first.")
+        connection = self._to_subscribe()
         config = self.config
         subject = subject or config.dlq_subject
         durable = config.consumer_name or f"{config.name}-{subject}"
         intake = _DeadLetters(
-            self._connection,
-            stream=await self._stream_for(self._connection, subject),
-            durable=subject_token(durable.replace(">", "all").replace("*", "any")),
+            connection,
+            stream=await self._stream_for(connection, subject),
+            durable=durable_name(durable),
             subject=subject,
             handler=handler or partial(default_dlq_handler, config=config),
             notifier=self._notifier,
@@ -156,7 +156,8 @@ class _DeadLetters(Intake):
         try:
             action = await self._decide(event, delivery.delivery_count)
             if action is DLQAction.ALERT:
-                await self._notifier(event)
+                async with asyncio.timeout(self._config.handler_timeout_seconds):
+                    await self._notifier(event)
         except Exception as error:  # noqa: BLE001  (handlers and notifiers can raise anything)
             delay = retry_delay(delivery.delivery_count, self._config)
             logger.warning(

@@ -24,6 +24,15 @@ class Retry:
     error: BaseException | None = None  # what the handler caught
     delay_seconds: float | None = None  # instead of the backoff
 
+    def __post_init__(self) -> None:
+        """Fail where the handler is, with its traceback, not later."""
+        delay: object = self.delay_seconds
+        if delay is not None and not (isinstance(delay, (int, float)) and delay < _LONGEST_DELAY):
+            raise ValueError(f"delay_seconds is a number of seconds, not {delay!r}.")
+
+
+_LONGEST_DELAY = 1e9  # seconds; more than any stream keeps an event
+
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:

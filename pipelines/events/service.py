@@ -43,6 +43,7 @@ class Service:
         self._intakes: list[Intake] = []
         self._closing = asyncio.Event()
         self._background: asyncio.Task[None] | None = None
+        self._is_started = False
 
     @property
     def is_connected(self) -> bool:
@@ -50,7 +51,12 @@ class Service:
         return self._connection is not None and self._connection.is_connected
 
     async def connect(self) -> bool:
-        """Connect to NATS; False, with the reason logged, where no server answers."""
+        """Connect to NATS; False, with the reason logged, where no server answers.
+
+        A connection that there is already is kept: it comes back by itself.
+        """
+        if self._connection is not None and not self._connection.is_closed:
+            return self._connection.is_connected
         settings = self._settings
         try:
             self._connection = await connect_service(
@@ -73,6 +79,9 @@ class Service:
         """
         if not self._intakes:
             raise RuntimeError("Nothing to consume: await subscribe(handler) first.")
+        if self._is_started:
+            raise RuntimeError("It was started already: make another for another start.")
+        self._is_started = True
         async with asyncio.TaskGroup() as group:
             runs = [group.create_task(intake.run()) for intake in self._intakes]
             others = [group.create_task(work) for work in (self._stay_connected(), *self._chores())]
@@ -118,6 +127,17 @@ class Service:
             await connection.drain()
         if not connection.is_closed:
             await connection.close()
+
+    def _to_subscribe(self) -> Client:
+        """The connection, where a subscription would still be worked on."""
+        if self._connection is None:
+            raise RuntimeError("Not connected: await consumer.connect() first.")
+        if self._is_started or self._background is not None or self._closing.is_set():
+            raise RuntimeError(
+                "It was started or closed already, and nobody would see to this subscription:"
+                " subscribe before start(), or make another consumer."
+            )
+        return self._connection
 
     def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
         """What else goes on, for ever, while the intakes work."""

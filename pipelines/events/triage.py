@@ -45,7 +45,8 @@ class DLQConsumerConfig(BaseModel):
     auto_retry_delay_hours: float = Field(default=24, ge=0)
 
     max_handler_failures: int = Field(default=3, ge=1)  # after which a dead letter counts as STORE
-    handler_timeout_seconds: float | None = Field(default=60, gt=0)  # None: for ever
+    # of a handler's call, and of a notifier's; None: for ever
+    handler_timeout_seconds: float | None = Field(default=60, gt=0)
     retry_delay_seconds: float = Field(default=5, ge=0)  # doubling; before another try
     max_retry_delay_seconds: float = Field(default=300, ge=0)
 

@@ -146,7 +146,7 @@ def _check_credentials(file: Path | str | None) -> None:
         raise SettingsError(f"There is no NATS credentials file {file}: name one that exists.")
     if importlib.util.find_spec("nkeys") is None:
         raise MissingPackageError(
-            "NATS credentials files need the package nkeys: pip install 'nats-py[nkeys]'."
+            "NATS credentials files need the package nkeys: pip install 'sahool-dlq[nkeys]'."
         )
 
 

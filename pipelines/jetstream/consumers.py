@@ -1,5 +1,6 @@
 """Durable pull consumers on the server, and how an existing one is adopted."""
 
+import re
 from dataclasses import replace
 
 from nats.js import JetStreamContext
@@ -9,6 +10,14 @@ from nats.js.errors import APIError, NotFoundError
 from pipelines.deadletter.subjects import matches
 from pipelines.errors import StreamError
 from pipelines.jetstream.streams import find_stream
+
+_LONGEST_NAME = 200  # characters; the server takes 255
+
+
+def durable_name(text: str) -> str:
+    """`text` as the name of a durable consumer: what the server takes in one stays as it is."""
+    text = text.replace(">", "all").replace("*", "any")
+    return re.sub(r"[^!-~]|[./\\]", "_", text)[:_LONGEST_NAME]
 
 
 async def ensure_consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> None:

@@ -637,6 +637,45 @@ async def test_two_subscriptions_never_share_a_durable(log: Log) -> None:
     await consumer.close()
 
 
+async def test_a_given_durable_keeps_its_name_and_long_ones_stay_apart(log: Log) -> None:
+    name = "irrigation-recommendations-of-the-service-for-large-farms-in-the-north"
+    consumer = NATSConsumer(log.config(name=name, consumer_name=None))
+    assert await consumer.connect()
+    await consumer.subscribe(Calls(SUCCESS), f"{log.prefix}.analysis.*")
+    await consumer.subscribe(Calls(SUCCESS), f"{log.prefix}.actions.>")
+    await consumer.subscribe(
+        Calls(SUCCESS), f"{log.prefix}.actions.*", consumer_name="ndvi:v2@north"
+    )
+    names = {info.name for info in await log.js.consumers_info(log.names.events)}
+    p = log.prefix
+    assert names == {f"{name}-{p}_analysis_any", f"{name}-{p}_actions_all", "ndvi:v2@north"}
+    await consumer.close()
+
+
+async def test_a_subscription_that_nobody_would_see_to_is_refused(log: Log) -> None:
+    more = f"{log.prefix}.actions.*"
+    consumer = await start_consumer(Calls(SUCCESS), log.config())
+    with pytest.raises(RuntimeError, match="subscribe before start"):
+        await consumer.subscribe(Calls(SUCCESS), more, consumer_name="more")
+    await until(lambda: _is(_is_pulling(consumer), True))
+    with pytest.raises(RuntimeError, match="was started already"):
+        await consumer.start()
+    await consumer.close()
+    assert await consumer.connect()
+    with pytest.raises(RuntimeError, match="started or closed already"):
+        await consumer.subscribe(Calls(SUCCESS), more, consumer_name="more")
+    await consumer.close()
+
+
+async def test_connecting_again_keeps_the_connection(log: Log) -> None:
+    consumer = NATSConsumer(log.config())
+    assert await consumer.connect()
+    connection = consumer._connection
+    assert await consumer.connect()
+    assert consumer._connection is connection
+    await consumer.close()
+
+
 async def test_an_existing_durable_with_other_settings_is_adopted(log: Log) -> None:
     await log.publish({"n": 0})
     await log.js.add_consumer(

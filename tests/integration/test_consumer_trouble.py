@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from consumer_log import DEAD_LETTER, RETRY, SUCCESS, Log, opened, running, seen, until
@@ -52,6 +53,35 @@ async def test_it_says_once_that_the_log_can_not_be_written_and_once_that_it_can
     await log.settled()
     await consumer.close()
     assert [kind for kind, _ in page] == ["dlq_unwritable", "dlq_writable"]
+
+
+async def test_whom_it_tells_may_be_async(log: Log) -> None:
+    told: list[str] = []
+
+    async def page(kind: str, sentence: str) -> None:
+        await asyncio.sleep(0)
+        told.append(kind)
+        raise RuntimeError("the pager is broken")
+
+    consumer = await start_consumer(give_up, log.config(), on_trouble=page)
+    await log.js.delete_stream(log.names.dead_letters)
+    await log.publish({})
+    await seen(told, 1)
+    await ensure_streams(log.js, log.names)
+    await seen(told, 2)
+    await consumer.close()
+    assert told == ["dlq_unwritable", "dlq_writable"]
+
+
+async def test_a_delay_that_is_none_is_told_where_the_handler_asked_for_it(log: Log) -> None:
+    async def wait(context: ConsumerContext) -> Retry:
+        return Retry(delay_seconds=timedelta(seconds=5))  # type: ignore[arg-type]
+
+    async with running(log.config(), wait):
+        await log.publish({})
+        [letter] = await log.letters(1)
+    assert letter["error_message"].startswith("delay_seconds is a number of seconds, not datetime")
+    assert "in wait" in letter["stack_trace"]
 
 
 async def test_it_says_when_so_many_retries_wait_that_delivery_soon_stops(log: Log) -> None:

@@ -155,6 +155,21 @@ async def test_an_alert_whose_notifier_fails_is_sent_again_and_told_once(
     assert await log_of(client, settings) == ["dlq.ndvi_computed", "triage.alerted"]
 
 
+async def test_a_notifier_that_hangs_holds_nothing_up(settings: Settings, client: Client) -> None:
+    calls: list[DLQEvent] = []
+
+    async def notify(event: DLQEvent) -> None:
+        calls.append(event)
+        if len(calls) < 3:
+            await asyncio.Event().wait()
+
+    quick = {"handler_timeout_seconds": 0.2, "max_concurrency": 1}
+    async with monitoring(settings, Decider(ALERT), notify, **quick):
+        await publish(client, settings, [letter(1), letter(2)])
+        await settled(client, settings.dlq_stream)
+    assert len(calls) == 4
+
+
 async def test_a_retry_is_a_request_that_the_scheduled_redrive_takes_when_due(
     settings: Settings, client: Client
 ) -> None:

@@ -221,6 +221,15 @@ def test_the_last_ten_attempts_are_remembered_and_cut() -> None:
     assert attempts.calls[-1] == {"at": NOW.isoformat(), "error_type": "", "error_message": ""}
 
 
+def test_what_waits_for_its_retry_holds_no_long_texts() -> None:
+    attempts = Attempts(NOW)
+    attempts.add(NOW, ValueError("x" * 1_000_000))
+    assert attempts.cause is not None
+    assert len(attempts.cause.error_message) < 17_000
+    assert "characters cut" in attempts.cause.error_message
+    assert len(attempts.cause.stack_trace or "") < 17_000
+
+
 @pytest.mark.parametrize(
     ("body", "parsed"),
     [

@@ -1,8 +1,11 @@
 """What becomes of an event after its handler ran."""
 
 import json
+import math
 import random
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -115,6 +118,18 @@ def test_only_deliveries_beyond_all_retries_and_the_slack_are_a_crash_loop() -> 
 def test_a_handler_may_choose_its_delay(seconds: float) -> None:
     asked = Retry("told to wait", delay_seconds=seconds)
     assert decide(asked, 0, NATSConsumerConfig(), rng()) == asked
+
+
+@pytest.mark.parametrize("delay", [math.inf, math.nan, "5", timedelta(seconds=5)])
+def test_a_delay_that_is_no_number_of_seconds_is_refused(delay: Any) -> None:
+    with pytest.raises(ValueError, match="delay_seconds is a number of seconds, not"):
+        Retry(delay_seconds=delay)
+
+
+@pytest.mark.parametrize("prefix", ["sahool.deadletters", "dlq", "sahool.dlq.", "a.b.dlq", "*.dlq"])
+def test_a_prefix_of_dead_letters_that_no_stream_would_hold_is_refused(prefix: str) -> None:
+    with pytest.raises(ValueError, match="dlq_subject_prefix"):
+        NATSConsumerConfig(dlq_subject_prefix=prefix)
 
 
 def test_a_delay_of_the_handlers_own_gives_no_retry_more() -> None:
