@@ -1,10 +1,14 @@
 """drain-dlq: what failed since the last run, into the lake and Postgres."""
 
+from collections import Counter
+
 from prefect import State, flow
 from prefect.states import Completed
 
 from flows.show import progress_artifact, table
 from pipelines.bridge.run import bridge_pending
+from pipelines.bridge.sample import Untold
+from pipelines.errors import DLQError
 from pipelines.jobs import drain_log
 from pipelines.settings import load_settings
 
@@ -13,14 +17,22 @@ from pipelines.settings import load_settings
 async def drain_dlq() -> State:
     """Drain the dead-letter stream into the lake and Postgres, each message exactly once.
 
-    First it brings in what consumers gave up that use none of our code (`dlq bridge`).
+    First it brings in what consumers gave up that use none of our code (`dlq bridge`). Where that
+    goes wrong the run fails, after the drain.
     Overlapping runs are harmless: a later one waits for the earlier, and a stuck one is fenced.
     """
     progress = await progress_artifact("Draining the dead-letter stream")
     settings = load_settings()
-    bridged, untold = await bridge_pending(settings)
+    trouble: DLQError | None = None
+    bridged, untold = Counter[str](), list[Untold]()
+    try:
+        bridged, untold = await bridge_pending(settings)
+    except DLQError as error:  # told at the end: what is in the log is drained all the same
+        trouble = error
     report = await drain_log(settings, progress)
     await table("drain", [report.as_dict() | {"notes": " ".join(report.notes)}])
+    if trouble is not None:
+        raise trouble
     message = f"Drained {report.drained:,} messages in {report.seconds:.1f} s"
     if count := bridged["bridged"] + bridged["gone"] + bridged["found"]:
         message += f", {count:,} of them of consumers without our code"

@@ -7,9 +7,11 @@ death in between, it is the same dead letter.
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -131,10 +133,22 @@ class Bridge(Service):
             await self.sample()
 
     async def catch_up(self) -> None:
-        """Wait until every advisory that the stream has is dealt with; the bridge must run."""
+        """Wait until every advisory that the stream has is dealt with; the bridge must run.
+
+        Raises StreamError where nothing becomes of any for three times its ack_wait.
+        """
         assert self._advisories is not None
         assert self._background is not None
-        while not self._background.done() and await self._advisories.backlog():  # noqa: ASYNC110
+        dealt_with, since = -1, 0.0
+        while not self._background.done() and (backlog := await self._advisories.backlog()):
+            now = time.monotonic()
+            if self.counts.total() != dealt_with:
+                dealt_with, since = self.counts.total(), now
+            elif now - since > 3 * self._ack_wait_seconds:
+                raise StreamError(
+                    f"No failure could be brought in for {now - since:.0f} s ({backlog:,} wait):"
+                    " the log says why; the next run goes on."
+                )
             await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -200,11 +214,18 @@ class _Advisories(Intake):
     async def _event(self, advisory: Advisory) -> StoredMessage | None:
         """The event that was given up; None where its stream no longer has it."""
         try:
-            return await stored_message(self.connection, advisory.stream, advisory.stream_seq)
+            event = await stored_message(self.connection, advisory.stream, advisory.stream_seq)
+            # Another event with its sequence, in a stream that was made anew? Clocks may differ, so
+            # the stream's own age decides.
+            if event is not None and event.timestamp_ns > advisory.timestamp_ns:
+                stream = await self.connection.jetstream().stream_info(advisory.stream)
+                if isinstance(stream.created, datetime) and stream.created > advisory.timestamp:
+                    return None
         except APIError as error:
             if error.err_code == _NO_STREAM:
                 return None
             raise
+        return event
 
     def _is_own(self, advisory: Advisory, event: StoredMessage | None) -> bool:
         """Whether a reader of the log itself gave up: its dead letter would come back to it."""
@@ -259,7 +280,10 @@ async def bridging(settings: Settings) -> AsyncIterator[Bridge]:
 
 
 async def bridge_pending(settings: Settings) -> tuple[Counter[str], list[Untold]]:
-    """Bring in what consumers gave up until now: what became of it, by kind; what else they did."""
+    """Bring in what consumers gave up until now: what became of it, by kind; what else they did.
+
+    Raises as `Bridge.open` and `Bridge.catch_up` do.
+    """
     async with bridging(settings) as bridge:
         untold = await bridge.sample()
         await bridge.catch_up()

@@ -1,6 +1,7 @@
 """What is known already of the events that a consumer gave up: their sequences in its stream."""
 
 import asyncio
+from contextlib import suppress
 
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamInfo
@@ -34,10 +35,11 @@ async def told_by_advisories(
     try:
         for _ in range(0, reader.num_pending or 0, 10_000):
             async for msg in puller.pull(10_000):
-                try:
-                    told.add(read_advisory(msg.data).stream_seq)
-                except ValueError:
-                    continue
+                with suppress(ValueError):
+                    advisory = read_advisory(msg.data)
+                    # An earlier one is about a stream that this one has taken the place of.
+                    if stream.created is None or advisory.timestamp >= stream.created:
+                        told.add(advisory.stream_seq)
                 if not delivery_of(msg).pending:
                     break
     finally:

@@ -16,9 +16,12 @@ from foreign_consumers import Platform, opened
 from nats.js.api import RetentionPolicy, StreamConfig
 from platform_log import DLQ, ROOT, environment, failures, publish, query
 
+from flows.drain_dlq import drain_dlq
 from pipelines.bridge.run import Bridge, bridge_pending
 from pipelines.deadletter import ids
 from pipelines.embedded import NatsServer
+from pipelines.errors import StreamError
+from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import case_history, drain_log
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import preview_redrive, redrive
@@ -136,6 +139,56 @@ async def test_an_event_that_is_gone_is_a_dead_letter_that_says_so(platform: Pla
     await drain_log(platform.settings)
     [row] = failures(platform.settings)
     assert str(row["id"]) == letter["failure_id"]
+
+
+async def test_an_event_of_a_stream_made_anew_is_not_taken_for_the_one_that_failed(
+    platform: Platform,
+) -> None:
+    orders = StreamConfig(name="ORDERS", subjects=["orders.>"])
+    await platform.js.add_stream(orders)
+    await platform.js.publish("orders.a", b'"broken"')
+    await platform.fail("c", {1: b"+TERM broken"}, stream="ORDERS")
+    await platform.js.delete_stream("ORDERS")
+    await platform.js.add_stream(orders)
+    await platform.js.publish("orders.a", b'"healthy"')
+    assert await bridge_pending(platform.settings) == ({"gone": 1}, [])
+    await platform.js.delete_stream("ORDERS")
+    [letter] = await platform.letters()
+    assert (letter["original_data"], letter["original_subject"]) == (None, "unknown")
+
+
+async def test_a_log_that_can_not_be_written_ends_a_catching_up_in_one_sentence(
+    platform: Platform,
+) -> None:
+    settings = platform.settings
+    await platform.publish({"n": 1})
+    await platform.fail("c", {1: b"+TERM broken"})
+    bridge = Bridge(settings, ack_wait_seconds=0.5)
+    await bridge.open()
+    await platform.js.delete_stream(settings.dlq_stream)
+    bridge.start_in_background()
+    with pytest.raises(StreamError, match=r"No failure could be brought in for \d+ s \(1 wait\)"):
+        await bridge.catch_up()
+    await bridge.close()
+    await ensure_streams(platform.js, settings.stream_names)
+    assert await bridge_pending(settings) == ({"bridged": 1}, [])
+
+
+async def test_the_flow_drains_what_is_in_the_log_though_nothing_can_be_brought_in(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = platform.settings
+    await publish(platform.client, settings, [b"{}"])
+    await platform.js.delete_stream(settings.advisory_stream)
+    half = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"
+    await platform.js.add_stream(name="OTHERS", subjects=[half])
+    of_the_flow = drain_dlq.fn.__globals__
+    for shown in ("progress_artifact", "table"):  # they need a Prefect server
+        monkeypatch.setitem(of_the_flow, shown, _nothing)
+    monkeypatch.setitem(of_the_flow, "load_settings", lambda: settings)
+    with pytest.raises(StreamError, match="The stream of advisories can not be used"):
+        await drain_dlq.fn()
+    assert len(failures(settings)) == 1
 
 
 async def test_a_bridge_that_dies_between_dead_letter_and_acknowledgement_adds_nothing(
