@@ -28,6 +28,7 @@ _PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be se
 _AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
 _MOST_AHEAD = 500
 _ACK_SECONDS = 0.002  # that an acknowledgement waits for others to travel with
+_ACK_PAUSE_SECONDS = 0.1  # before it is tried again, while there is no connection
 
 
 class _Arrival(NamedTuple):
@@ -207,6 +208,7 @@ class Intake:
                 await connection.force_reconnect()
         while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
             await asyncio.sleep(0.1)
+        await self._send_acknowledgements()  # well before the next pull would deliver them again
         try:
             await self.prepare()
         except (*PUBLISH_ERRORS, StreamError) as error:
@@ -251,15 +253,22 @@ class Intake:
             await self._has_done.wait()
             await asyncio.sleep(_ACK_SECONDS)
             await self._send_acknowledgements()
+            if self._done:
+                await asyncio.sleep(_ACK_PAUSE_SECONDS)
+                self._has_done.set()
 
     async def _send_acknowledgements(self) -> None:
         self._has_done.clear()
         done, self._done = self._done, []
+        sent_count = 0
         try:
             for msg in done:
                 await self._answer(msg, b"+ACK")
+                sent_count += 1
         except (nats.errors.Error, OSError) as error:
-            logger.info("%s: messages will be delivered again (%s)", self.durable, error)
+            # What was handled should not be handled again: the next connection takes them.
+            logger.info("%s: acknowledgements wait for a connection (%s)", self.durable, error)
+            self._done[:0] = done[sent_count:]
 
     async def _give_back(self, msg: Msg, delay_seconds: float = 0) -> None:
         """Let the server deliver the message again soon; after ack_wait it does so by itself.

@@ -15,7 +15,7 @@ from pipelines.deadletter.subjects import Subjects, subject_token
 from pipelines.errors import ServerUnavailableError, StreamError
 from pipelines.events.analysis_event import AnalysisEvent
 from pipelines.events.outbox import PUBLISH_ERRORS
-from pipelines.jetstream.connection import connect_service, wire_size
+from pipelines.jetstream.connection import connect_service, disconnect, wire_size
 from pipelines.jetstream.streams import StreamNames, ensure_event_stream
 
 logger = logging.getLogger(__name__)
@@ -151,5 +151,5 @@ class NATSPublisher:
     async def close(self) -> None:
         """Disconnect."""
         connection, self._connection = self._connection, None
-        if connection is not None and not connection.is_closed:
-            await connection.close()
+        if connection is not None:
+            await disconnect(connection)

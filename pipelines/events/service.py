@@ -12,7 +12,7 @@ from nats.aio.client import Client
 
 from pipelines.errors import ServerUnavailableError
 from pipelines.events.intake import Intake
-from pipelines.jetstream.connection import connect_service
+from pipelines.jetstream.connection import connect_service, disconnect
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +125,7 @@ class Service:
         await self._say_goodbye()
         with contextlib.suppress(nats.errors.Error, TimeoutError):
             await connection.drain()
-        if not connection.is_closed:
-            await connection.close()
+        await disconnect(connection)
 
     def _to_subscribe(self) -> Client:
         """The connection, where a subscription would still be worked on."""

@@ -1,7 +1,6 @@
 """Connections to NATS: a job's fails in one sentence, and soon; a service's lasts."""
 
 import asyncio
-import contextlib
 import importlib.util
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -57,8 +56,19 @@ async def connect_service(
     """
     _check_credentials(user_credentials)
 
+    said = ""
+
     async def log_error(error: Exception) -> None:
-        logger.warning("nats: %s", _detail(error))
+        nonlocal said
+        text = _detail(error)
+        # An outage says the same every few seconds: once is enough.
+        logger.log(logging.DEBUG if text == said else logging.WARNING, "nats: %s", text)
+        said = text
+
+    async def log_return() -> None:
+        nonlocal said
+        said = ""
+        logger.warning("nats: connected again")
 
     client = TolerantClient()
     try:
@@ -71,16 +81,23 @@ async def connect_service(
                 max_reconnect_attempts=max_reconnect_attempts,
                 allow_reconnect=True,
                 error_cb=log_error,
+                reconnected_cb=log_return,
             )
     except (nats.errors.Error, OSError, ValueError) as error:
-        with contextlib.suppress(nats.errors.Error, OSError):
-            await client.close()
+        await disconnect(client)
         shown = ", ".join(_without_password(server) for server in servers)
         cause = client.last_error or error
         raise ServerUnavailableError(
             f"No NATS server answers at {shown} ({_detail(cause)})."
         ) from error
     return client
+
+
+async def disconnect(client: Client) -> None:
+    """Close a connection, also where there is nobody to say goodbye to."""
+    if not client.is_closed:
+        with suppress(nats.errors.Error, OSError):
+            await client.close()
 
 
 def wire_size(data: bytes, headers: Mapping[str, str] | None = None) -> int:
@@ -134,8 +151,7 @@ async def connected(
             " the next run goes on."
         ) from error
     finally:
-        with suppress(nats.errors.Error, OSError):  # there may be nobody to say goodbye to
-            await connection.close()
+        await disconnect(connection)
 
 
 def _check_credentials(file: Path | str | None) -> None:

@@ -19,7 +19,14 @@ from nats.js.api import DiscardPolicy
 from seed import SEED
 
 from pipelines.embedded import NatsServer
-from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
+from pipelines.events import (
+    ConsumerContext,
+    NATSConfig,
+    NATSConsumer,
+    NATSConsumerConfig,
+    NATSPublisher,
+    ProcessingResult,
+)
 from pipelines.events import intake as intake_module
 from pipelines.jetstream import pull as pull_module
 from pipelines.jetstream.streams import ensure_streams
@@ -257,6 +264,43 @@ async def test_a_connection_that_the_server_ended_is_made_anew(log: Log) -> None
 
 async def _is_closed(connection: object) -> bool:
     return bool(connection.is_closed)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("_short_pulls")
+async def test_what_was_handled_without_a_connection_is_not_handled_again(log: Log) -> None:
+    slow = Slow(0.5)
+    config = log.config(reconnect_time_wait=1.5, ack_wait_seconds=15)
+    async with running(config, slow) as consumer:
+        await log.publish(b"1")
+        await seen(slow.started, 1)
+        assert consumer._connection is not None
+        await consumer._connection.close()
+        await seen(slow.finished, 1)
+        assert not consumer.is_connected
+        await log.settled()
+    assert slow.started == [b"1"]
+
+
+async def test_an_outage_is_told_once_and_ends_no_close_in_an_error(
+    nats_server_factory: Factory, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = nats_server_factory()
+    async with opened(server.url) as log, running(log.config(), Slow(0)) as consumer:
+        publisher = NATSPublisher(NATSConfig(servers=[server.url], subject_prefix=log.prefix))
+        assert await publisher.connect()
+        server.kill()
+        await until(lambda: _is_reconnecting(consumer))
+        caplog.clear()
+        await asyncio.sleep(2)  # a try to connect every 0.2 s
+        told = [each.message for each in caplog.records if each.levelno >= logging.WARNING]
+        assert 1 <= len([each for each in told if "Connect call failed" in each]) <= 2
+        await publisher.close()
+        await consumer.close()
+
+
+async def _is_reconnecting(consumer: NATSConsumer) -> bool:
+    assert consumer._connection is not None
+    return bool(consumer._connection.is_reconnecting)
 
 
 @pytest.mark.usefixtures("_short_pulls")
