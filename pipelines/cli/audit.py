@@ -15,7 +15,9 @@ from pipelines.settings import Settings
 @click.argument("id_", metavar="[ID]", required=False)
 @click.option("--actor", help="only what this person or schedule did")
 @click.option("--action", help="only actions that begin so: redrive, triage.discarded, …")
-@click.option("--limit", default=50, show_default=True, help="the latest so many")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="the latest so many"
+)
 def command(
     settings: Settings,
     is_json: bool,

@@ -39,7 +39,13 @@ _THEN_RUN = ("resume", "approve")
 @click.option("--reason", help="why; kept in the audit")
 @click.option("--by", default=getpass.getuser, help="who says so [your login]")
 @click.option("--later", is_flag=True, help="resume, approve: leave it to the next redrive")
-@click.option("--limit", default=20, show_default=True, help="list: the latest so many")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="list: the latest so many",
+)
 def command(
     settings: Settings,
     is_json: bool,

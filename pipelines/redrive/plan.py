@@ -62,6 +62,7 @@ class Plan:
     """What a selection comes to."""
 
     rows: tuple[PlannedFailure, ...]
+    limit_reached: bool = False  # more may match
 
     @property
     def count(self) -> int:
@@ -113,16 +114,10 @@ def plan(connection: Connection[Any], selection: Selection) -> Plan:
     """
     condition, values = selection.condition()
     states = ["pending", "parked"] if selection.failure_ids else ["pending"]
-    return Plan(
-        tuple(
-            find_pending(
-                connection,
-                f"f.status = ANY(%s) AND {condition}",
-                [states, *values],
-                selection.limit,
-            )
-        )
+    rows = find_pending(
+        connection, f"f.status = ANY(%s) AND {condition}", [states, *values], selection.limit
     )
+    return Plan(tuple(rows), len(rows) >= selection.limit)
 
 
 def find_pending(
