@@ -395,8 +395,14 @@ def audit_trail(
     action: str | None = None,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """The latest rows of the audit, newest first; `about` is a failure's or a batch's id."""
-    if about is not None and not is_uuid(about):
-        raise QueryError(f"{about!r} is no id of a failure or a batch.")
+    """The latest rows of the audit, newest first.
+
+    `about` is a failure's id, or a batch's or its first digits.
+    """
     with database(settings.postgres_dsn.get_secret_value()) as connection:
+        if about is not None and not is_uuid(about):
+            try:
+                about = find_batch(connection, about).id
+            except RedriveError:
+                raise QueryError(f"{about!r} is no id of a failure or of one batch.") from None
         return audited(connection, about=about, actor=actor, action=action, limit=limit)

@@ -28,7 +28,7 @@ def command(
 ) -> None:
     """Who redrove, edited, discarded or parked what, when, why, and with which result.
 
-    With the ID of a failure or a batch: what was done to it. Newest first.
+    With the ID of a failure, or a batch or its first digits: what was done to it. Newest first.
     """
     rows = audit_trail(settings, about=id_, actor=actor, action=action, limit=limit)
     if is_json:
@@ -39,12 +39,13 @@ def command(
         return
     print_table(
         f"The last {len(rows):,} entries",
-        ["at", "who", "what", "why", "failures", "result"],
+        ["what", "batch", "at", "who", "why", "failures", "result"],
         [
             (
+                row["action"],
+                row["batch_id"] and row["batch_id"][:8],
                 row["at"],
                 row["actor"],
-                row["action"],
                 row["reason"],
                 row["detail"].get("failures"),
                 _result(row["detail"]),

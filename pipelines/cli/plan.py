@@ -89,10 +89,12 @@ def _facts(shown: Preview) -> list[str]:
             ),
         ]
     for subject, consumers in shown.also_reached.items():
-        facts.append(
-            f"{safe(subject)} failed in a consumer without our code. A redrive reaches every"
-            f" consumer of the subject: {safe(', '.join(consumers)) or 'there is none now'}."
+        who = (
+            "Their dead letters do not say which consumer failed: all of them get the events again."
+            if None in shown.plan.addressees[subject]
+            else "One with our code passes over what is for another; any other gets it again."
         )
+        facts.append(f"{safe(subject)} is heard by {safe(', '.join(consumers))} too. {who}")
     return facts
 
 

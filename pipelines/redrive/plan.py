@@ -89,9 +89,12 @@ class Plan:
         return sorted({row.subject for row in self.rows})
 
     @property
-    def foreign_subjects(self) -> list[str]:
-        """Subjects on which a redrive reaches consumers that do not know whom it is for."""
-        return sorted({row.subject for row in self.rows if row.is_foreign})
+    def addressees(self) -> dict[str, set[str | None]]:
+        """The consumers that failed, by subject; None for one that nobody named."""
+        found: dict[str, set[str | None]] = {}
+        for row in self.rows:
+            found.setdefault(row.subject, set()).add(consumer_address(row.stream, row.consumer))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

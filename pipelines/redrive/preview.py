@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 from psycopg import Connection
 
 from pipelines.deadletter.redaction import Redactor
@@ -46,7 +47,7 @@ class Preview:
     """A plan, and what is known of it."""
 
     plan: Plan
-    also_reached: Mapping[str, list[str]]  # consumers that get it too, by subject
+    also_reached: Mapping[str, list[str]]  # consumers that get it besides the one that failed
     refused: Mapping[str, int]  # failures that would be parked instead, by reason
     payloads: Mapping[str, int]  # raw dead letters: in_stream, kept (in Postgres), gone
     expected_successes: float
@@ -115,11 +116,12 @@ async def preview(
         check_subject(redirect_to, allowed, settings.subjects)
     refusals = {} if redirect_to else _refusals(settings, planned, allowed)
     accepted = [row for row in planned.rows if row.subject not in refusals]
-    reached = [redirect_to] if redirect_to else planned.foreign_subjects
     rates = _rates(settings, connection, planned, per_second)
     return Preview(
         planned,
-        {subject: await consumers_of(js, subject) for subject in reached},
+        {redirect_to: await consumers_of(js, redirect_to)}
+        if redirect_to
+        else await _also_reached(js, planned),
         Counter(refusals[row.subject] for row in planned.rows if row.subject in refusals),
         await _payloads(settings, client, connection, planned),
         _expected(settings, connection, accepted),
@@ -132,6 +134,16 @@ async def preview(
         redirect_to,
         await _edits(settings, client, connection, planned, patch) if patch else [],
     )
+
+
+async def _also_reached(js: JetStreamContext, planned: Plan) -> dict[str, list[str]]:
+    """By subject, the durable consumers that hear an event which is meant for another."""
+    found = {}
+    for subject, addressees in planned.addressees.items():
+        only = addressees if len(addressees) == 1 else set()
+        if others := [each for each in await consumers_of(js, subject) if each not in only]:
+            found[subject] = others
+    return found
 
 
 def _rates(

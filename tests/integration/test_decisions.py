@@ -182,6 +182,7 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     assert (report["state"], report["outcomes"]) == ("aborted", {"refused": 1, "cancelled": 2})
     [(why, count)] = report["reasons"]["refused"].items()
     assert (count, "is not among the subjects that DLQ_REDRIVE_SUBJECTS allows" in why) == (1, True)
+    assert "1 refused" in dlq("audit", report["batch_id"][:8]).stdout
     told = dlq(*chosen, "--approve").stdout
     assert f"refused 1: {why}." in told
     assert "That is as many as --limit takes" in told

@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NoStreamResponseError
+from platform_log import execute
 from redriving import TIMEOUTS, Service, dead_letters, publish, quick, redrive_timeouts, rows
 
 from pipelines.deadletter.ids import redrive_id
@@ -246,6 +247,19 @@ async def test_a_dry_run_touches_nothing(settings: Settings, client: Client) -> 
     assert (plan.count, plan.groups[0].error_type, plan.groups[0].count) == (4, "TimeoutError", 4)
     assert rows(settings, "SELECT count(*) FROM redrives") == [(0,)]
     assert (await client.jetstream().stream_info(settings.dlq_stream)).state.messages == 4
+
+
+async def test_the_plan_names_who_else_hears_the_events(settings: Settings, client: Client) -> None:
+    healthy = Service(settings, name="healthy")
+    async with Service(settings, TimeoutError("slow")).running(), healthy.running():
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+    await drain_log(settings)
+    subject = f"{settings.subject_prefix}.analysis.ndvi"
+    one, other = (f"{settings.events_stream}/{name}" for name in ("healthy", "ndvi"))
+    assert (await preview_redrive(settings, TIMEOUTS)).also_reached == {subject: [one]}
+    execute(settings, "UPDATE failed_events SET consumer_name = NULL")  # as older services say it
+    assert (await preview_redrive(settings, TIMEOUTS)).also_reached == {subject: [one, other]}
 
 
 async def test_subclasses_by_name_are_taken_and_other_errors_are_left(
