@@ -7,7 +7,7 @@ from prefect import State, flow
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.show import table
+from flows.show import progress_artifact, table
 from pipelines.redrive.run import RedriveReport
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import redrive, transient_selection
@@ -88,6 +88,7 @@ async def redrive_selected(
         where=where,
         limit=limit,
     )
+    move = await progress_artifact("Redriving")
     report = await redrive(
         load_settings(),
         selection,
@@ -97,6 +98,7 @@ async def redrive_selected(
         redirect_to=redirect_to,
         patch=edit,
         per_second=per_second,
+        progress=lambda done, total: move(sum(done.values()), total),
     )
     return await _told(report)
 

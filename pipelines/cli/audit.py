@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipelines.cli.output import console, print_json, print_table
+from pipelines.cli.output import cell, console, print_json, safe
 from pipelines.cli.verb import verb
 from pipelines.redrive_jobs import audit_trail
 from pipelines.settings import Settings
@@ -37,23 +37,19 @@ def command(
     if not rows:
         console.print("Nothing there: no redrive and no decision matches.")
         return
-    print_table(
-        f"The last {len(rows):,} entries",
-        ["what", "batch", "at", "who", "why", "failures", "result"],
-        [
-            (
-                row["action"],
-                row["batch_id"] and row["batch_id"][:8],
-                row["at"],
-                row["actor"],
-                row["reason"],
-                row["detail"].get("failures"),
-                _result(row["detail"]),
-            )
-            for row in rows
-        ],
-        note="dlq audit --json has everything: ids, selections, edits, the database's user.",
-    )
+    for row in rows:
+        count, batch = row["detail"].get("failures"), row["batch_id"]
+        facts = [
+            f"{cell(row['at'])}  [bold]{safe(row['action'])}[/bold]",
+            batch and batch[:8],
+            f"by {safe(row['actor'])}",
+            count is not None and f"{count:,} failures",
+            safe(_result(row["detail"])),
+        ]
+        console.print("  ".join(fact for fact in facts if fact), soft_wrap=True)
+        if row["reason"]:
+            console.print(f"    {safe(row['reason'])}", soft_wrap=True)
+    console.print("[dim]--json has everything: ids, selections, edits, the database's user.[/dim]")
 
 
 def _result(detail: dict[str, Any]) -> str:

@@ -115,6 +115,7 @@ def unfinished_batches(connection: Connection[Any]) -> list[str]:
     rows = connection.execute(
         "SELECT b.id::text FROM redrive_batches b WHERE b.state IN ('planned', 'running')"
         " OR (b.state = ANY(%s) AND EXISTS (SELECT FROM redrives r"
+        "   JOIN failed_events f ON f.id = r.failure_id"
         "   WHERE r.batch_id = b.id AND r.state = 'published')) ORDER BY b.created_at",
         [list(ENDED)],
     )
