@@ -60,8 +60,8 @@ def command(
 
     BATCH is an id or its first digits. A paused batch publishes nothing more; what is out is
     followed to its outcome. A resumed or approved one runs here at once, and each group begins
-    with one redrive again; resume also takes up what a killed run left. What a cancelled one has not
-    published stays pending.
+    with one redrive again. Resume also takes up what a killed run left. What a cancelled one has
+    not published stays pending.
     """
     if action == "list":
         _list(list_batches(settings, limit), is_json)

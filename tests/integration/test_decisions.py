@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from platform_log import environment, in_lake, letter, publish, query
 
+from flows.approval import plan_as_markdown
 from pipelines.cli import _command
 from pipelines.errors import QueryError, RedriveError
 from pipelines.jetstream.streams import ensure_streams
@@ -160,6 +161,9 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     ):
         assert part in dry
     assert "a@b.example" not in dry
+    form = plan_as_markdown(as_json(dlq(*chosen, *edit, "--dry-run", "--json")))
+    assert "3 would be refused, and parked: sahool.analysis" in form
+    assert "a@b.example" not in form
     assert query(settings, "SELECT count(*) AS n FROM redrive_batches") == [{"n": 0}]
     waiting = dlq(*chosen)
     assert "3 events wait for an approval:  dlq batches approve" in waiting.stdout
