@@ -66,6 +66,8 @@ def plan_as_markdown(shown: Mapping[str, Any]) -> str:
     lines = [f"**{shown['planned']:,} redrives, {len(groups):,} groups.** {ramp}", ""]
     expected, time = shown["expected_successes"], seconds_as_text(shown["seconds"])
     lines += [f"About {expected:,.0f} may succeed. Publishing takes about {time}.", ""]
+    for reason, count in shown["refused"].items():
+        lines += [f"{count:,} would be refused, and parked: {escaped(reason)}.", ""]
     if shown["redirect_to"]:
         lines += [f"They go to {escaped(shown['redirect_to'])} instead of their own subjects.", ""]
     if gone := shown["payloads"]["gone"]:

@@ -92,14 +92,18 @@ async def run_redrive(
 ) -> RedriveReport:
     """Carry out a batch that was planned, approved or resumed, or left behind.
 
-    Drains before, for outcomes that came while nobody followed them, and after it. A batch that has
-    ended is only reported. Raises RedriveError where it waits for somebody, or where another
-    redrive is running: then the batch is kept, and taken up by the next.
+    Drains before, for outcomes that came while nobody followed them, and after it. Other batches
+    that were left behind are finished first. A batch that has ended is only reported. Raises
+    RedriveError where it waits for somebody, or where another redrive is running: then the batch
+    is kept, and taken up by the next.
     """
     await drain_log(settings)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         batch = find_batch(connection, batch_id)
         with _one_redriver(connection):
+            for left_over in unfinished_batches(connection):
+                if left_over != batch.id:
+                    await _run(settings, connection, left_over, None)
             report = await _run(settings, connection, batch.id, progress)
     await drain_log(settings)
     return report
@@ -136,7 +140,7 @@ async def redrive(
         planned = _plan(settings, connection, selection)
         if not planned.count:
             return None
-        if redirect_to:
+        if redirect_to is not None:
             await _preview(settings, connection, planned, redirect_to, None, None)  # may refuse
         batch = find_batch(connection, _freeze(settings, connection, planned, selection, order))
         if batch.state == "awaiting_approval":
@@ -162,7 +166,13 @@ def pause(settings: Settings, batch_id: str, *, by: str, reason: str | None = No
 
 
 def resume(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
-    """Let a paused batch run; `run_redrive`, or the next redrive, takes it up."""
+    """Let a paused batch run; `run_redrive`, or the next redrive, takes it up.
+
+    So they do with one that a killed run has left `planned` or `running`, which stays as it is.
+    """
+    batch = show_batch(settings, batch_id)
+    if batch.state in ("planned", "running"):
+        return batch
     return _move(settings, batch_id, "paused", "running", by, reason)
 
 
@@ -372,10 +382,9 @@ async def decide(
                 batch_id=str(decision_id),
                 detail={"failures": len(ids), "changed": changed},
             )
-    groups = Counter(each.group_id for each in found)
-    return DecisionReport(
-        decision, changed, dict(groups), left, round(time.monotonic() - started, 3)
-    )
+    groups, seconds = Counter(each.group_id for each in found), time.monotonic() - started
+    is_cut = len(ids) >= selection.limit
+    return DecisionReport(decision, changed, dict(groups), left, round(seconds, 3), is_cut)
 
 
 def audit_trail(
@@ -386,8 +395,14 @@ def audit_trail(
     action: str | None = None,
     limit: int = 50,
 ) -> list[dict[str, Any]]:
-    """The latest rows of the audit, newest first; `about` is a failure's or a batch's id."""
-    if about is not None and not is_uuid(about):
-        raise QueryError(f"{about!r} is no id of a failure or a batch.")
+    """The latest rows of the audit, newest first.
+
+    `about` is a failure's id, or a batch's or its first digits.
+    """
     with database(settings.postgres_dsn.get_secret_value()) as connection:
+        if about is not None and not is_uuid(about):
+            try:
+                about = find_batch(connection, about).id
+            except RedriveError:
+                raise QueryError(f"{about!r} is no id of a failure or of one batch.") from None
         return audited(connection, about=about, actor=actor, action=action, limit=limit)

@@ -11,6 +11,7 @@ from psycopg.rows import class_row
 from pipelines.alerts.states import Alert
 from pipelines.alerts.text import Sample
 from pipelines.errors import AlertError
+from pipelines.stores.audit import audit
 
 _COLUMNS = [field.name for field in fields(Alert) if field.name != "id"]
 _READ = ", ".join("sample_id::text" if name == "sample_id" else name for name in _COLUMNS)
@@ -93,11 +94,20 @@ def acknowledge(
     taken = list(ids) or sorted(firing)
     if not taken:
         raise AlertError("Nothing fires, so there is nothing to acknowledge.")
-    connection.execute(
-        "UPDATE alerts SET acked_at = now(), acked_by = %s, ack_reason = %s WHERE id = ANY(%s)",
-        [actor, reason, taken],
-    )
-    return [alert for alert in firing_alerts(connection) if alert.id in taken]
+    with connection.transaction():
+        connection.execute(
+            "UPDATE alerts SET acked_at = now(), acked_by = %s, ack_reason = %s WHERE id = ANY(%s)",
+            [actor, reason, taken],
+        )
+        acked = [alert for alert in firing_alerts(connection) if alert.id in taken]
+        audit(
+            connection,
+            "alert.acknowledged",
+            actor=actor,
+            reason=reason,
+            detail={"alerts": [[alert.id, alert.rule, alert.subject] for alert in acked]},
+        )
+    return acked
 
 
 def samples_of(connection: Connection[Any], ids: Iterable[str]) -> dict[str, Sample]:

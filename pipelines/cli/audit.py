@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pipelines.cli.output import console, print_json, print_table
+from pipelines.cli.output import cell, console, print_json, safe
 from pipelines.cli.verb import verb
 from pipelines.redrive_jobs import audit_trail
 from pipelines.settings import Settings
@@ -15,7 +15,9 @@ from pipelines.settings import Settings
 @click.argument("id_", metavar="[ID]", required=False)
 @click.option("--actor", help="only what this person or schedule did")
 @click.option("--action", help="only actions that begin so: redrive, triage.discarded, …")
-@click.option("--limit", default=50, show_default=True, help="the latest so many")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="the latest so many"
+)
 def command(
     settings: Settings,
     is_json: bool,
@@ -26,7 +28,7 @@ def command(
 ) -> None:
     """Who redrove, edited, discarded or parked what, when, why, and with which result.
 
-    With the ID of a failure or a batch: what was done to it. Newest first.
+    With the ID of a failure, or a batch or its first digits: what was done to it. Newest first.
     """
     rows = audit_trail(settings, about=id_, actor=actor, action=action, limit=limit)
     if is_json:
@@ -35,22 +37,19 @@ def command(
     if not rows:
         console.print("Nothing there: no redrive and no decision matches.")
         return
-    print_table(
-        f"The last {len(rows):,} entries",
-        ["at", "who", "what", "why", "failures", "result"],
-        [
-            (
-                row["at"],
-                row["actor"],
-                row["action"],
-                row["reason"],
-                row["detail"].get("failures"),
-                _result(row["detail"]),
-            )
-            for row in rows
-        ],
-        note="dlq audit --json has everything: ids, selections, edits, the database's user.",
-    )
+    for row in rows:
+        count, batch = row["detail"].get("failures"), row["batch_id"]
+        facts = [
+            f"{cell(row['at'])}  [bold]{safe(row['action'])}[/bold]",
+            batch and batch[:8],
+            f"by {safe(row['actor'])}",
+            count is not None and f"{count:,} failures",
+            safe(_result(row["detail"])),
+        ]
+        console.print("  ".join(fact for fact in facts if fact), soft_wrap=True)
+        if row["reason"]:
+            console.print(f"    {safe(row['reason'])}", soft_wrap=True)
+    console.print("[dim]--json has everything: ids, selections, edits, the database's user.[/dim]")
 
 
 def _result(detail: dict[str, Any]) -> str:

@@ -39,7 +39,13 @@ _THEN_RUN = ("resume", "approve")
 @click.option("--reason", help="why; kept in the audit")
 @click.option("--by", default=getpass.getuser, help="who says so [your login]")
 @click.option("--later", is_flag=True, help="resume, approve: leave it to the next redrive")
-@click.option("--limit", default=20, show_default=True, help="list: the latest so many")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="list: the latest so many",
+)
 def command(
     settings: Settings,
     is_json: bool,
@@ -54,7 +60,8 @@ def command(
 
     BATCH is an id or its first digits. A paused batch publishes nothing more; what is out is
     followed to its outcome. A resumed or approved one runs here at once, and each group begins
-    with one redrive again. What a cancelled one has not published stays pending.
+    with one redrive again. Resume also takes up what a killed run left. What a cancelled one has
+    not published stays pending.
     """
     if action == "list":
         _list(list_batches(settings, limit), is_json)

@@ -7,6 +7,7 @@ from collections import Counter
 import click
 
 from pipelines.cli.output import console, print_json, print_table, progress_bar
+from pipelines.cli.plan import LIMIT_REACHED
 from pipelines.cli.selecting import is_agreed, selecting
 from pipelines.cli.verb import verb
 from pipelines.redrive.decisions import Affected, Decision
@@ -67,6 +68,8 @@ def deciding(decision: Decision, explanation: str) -> click.Command:
                 else f"No failure there can be {decision}.",
                 markup=False,
             )
+        if report.limit_reached:
+            console.print(LIMIT_REACHED)
 
     command.__doc__ = explanation
     command.__name__ = decision

@@ -46,7 +46,7 @@ def print_table(
 ) -> None:
     """A table; numbers stand right, long texts are cut at the terminal's edge."""
     rows = [list(row) for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
         is_number = all(isinstance(row[index], int | float) for row in rows) and bool(rows)
         table.add_column(
@@ -58,6 +58,7 @@ def print_table(
         )
     for row in rows:
         table.add_row(*(cell(value) for value in row))
+    console.print(title, style="bold", soft_wrap=True)  # a table's own is broken at its width
     console.print(table)
     if note:
         console.print(f"[dim]{note}[/dim]")

@@ -6,6 +6,7 @@ from pipelines.redrive.preview import EditedSample, Preview
 from pipelines.redrive.run import RedriveReport
 
 _MOST_ROWS = 20
+LIMIT_REACHED = "That is as many as --limit takes, the oldest; say it again for the rest."
 
 
 def print_plan(shown: Preview) -> None:
@@ -13,7 +14,7 @@ def print_plan(shown: Preview) -> None:
     planned = shown.plan
     groups = planned.groups
     print_table(
-        f"A redrive would publish {planned.count:,} events",
+        f"A redrive would publish {_published(shown)} events",
         ["group", "error type", "service", "events"],
         [(g.group_id, g.error_type, g.service, g.count) for g in groups[:_MOST_ROWS]],
         note=f"… and {len(groups) - _MOST_ROWS:,} more groups" if len(groups) > _MOST_ROWS else "",
@@ -50,9 +51,21 @@ def _print_edits(edits: list[EditedSample]) -> None:
         )
 
 
+def _published(shown: Preview) -> str:
+    refused = sum(shown.refused.values())
+    count = shown.plan.count
+    return f"{count - refused:,} of {count:,}" if refused else f"{count:,}"
+
+
 def _facts(shown: Preview) -> list[str]:
     count, payloads = shown.plan.count, shown.payloads
     facts = [
+        f"{number:,} would be refused, and parked: {safe(reason)}."
+        for reason, number in shown.refused.items()
+    ]
+    if shown.plan.limit_reached:
+        facts.append(LIMIT_REACHED)
+    facts += [
         (
             f"Of the raw dead letters {payloads['in_stream']:,} are in the stream,"
             f" {payloads['kept']:,} kept in Postgres, {payloads['gone']:,} gone."
@@ -76,10 +89,12 @@ def _facts(shown: Preview) -> list[str]:
             ),
         ]
     for subject, consumers in shown.also_reached.items():
-        facts.append(
-            f"{safe(subject)} failed in a consumer without our code. A redrive reaches every"
-            f" consumer of the subject: {safe(', '.join(consumers)) or 'there is none now'}."
+        who = (
+            "Their dead letters do not say which consumer failed: all of them get the events again."
+            if None in shown.plan.addressees[subject]
+            else "One with our code passes over what is for another; any other gets it again."
         )
+        facts.append(f"{safe(subject)} is heard by {safe(', '.join(consumers))} too. {who}")
     return facts
 
 
@@ -92,6 +107,10 @@ def print_report(report: RedriveReport) -> None:
             ["outcome", "redrives"],
             report.outcomes.items(),
         )
+    for state, reasons in report.reasons.items():
+        if state != "succeeded":
+            for reason, count in reasons.items():
+                console.print(f"{state} {count:,}: {safe(reason)}.", soft_wrap=True)
     for group, why in report.stopped_groups.items():
         console.print(f"Group {group} was stopped: {safe(why)}.", soft_wrap=True)
     if report.state == "paused":

@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from pipelines.cli.output import console, print_json, progress_bar
-from pipelines.cli.plan import print_plan, print_report
+from pipelines.cli.plan import LIMIT_REACHED, print_plan, print_report
 from pipelines.cli.selecting import is_agreed, selecting
 from pipelines.cli.verb import verb
+from pipelines.redrive.batches import ENDED
 from pipelines.redrive.edit import read_patch
 from pipelines.redrive.plan import Order
 from pipelines.redrive.run import RedriveReport
@@ -19,6 +20,7 @@ from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import (
     approve,
     cancel,
+    list_batches,
     pause,
     plan_redrive,
     preview_redrive,
@@ -60,7 +62,7 @@ def command(
     if transient:
         types = (*selection.error_types, *transient_selection(settings).error_types)
         selection = replace(selection, error_types=types)
-    patch = read_patch(_text(edit)) if edit else None
+    patch = read_patch(_text(edit)) if edit is not None else None
     if dry_run:
         shown = asyncio.run(
             preview_redrive(
@@ -80,6 +82,8 @@ def command(
             print_json({"planned": 0, "outcomes": {}})
         else:
             console.print("Nothing to redrive: no pending failure matches.")
+            if any(each.state not in ENDED for each in list_batches(settings)):
+                console.print("A batch that is not over may hold it: dlq batches")
         return
     batch, shown = planned
     if batch.state == "awaiting_approval":
@@ -89,6 +93,8 @@ def command(
             return
         approve(settings, batch.id, by=by)
     run_and_tell(settings, batch.id, by, is_json)
+    if shown.plan.limit_reached and not is_json:
+        console.print(LIMIT_REACHED)
 
 
 def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool) -> None:

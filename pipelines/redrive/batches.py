@@ -108,10 +108,16 @@ def batches(connection: Connection[Any], limit: int = 20) -> list[Batch]:
 
 
 def unfinished_batches(connection: Connection[Any]) -> list[str]:
-    """Batches that a killed run left behind, or that none has taken up, oldest first."""
+    """Batches that a killed run left behind, or that none has taken up, oldest first.
+
+    Also ended ones of which a published redrive has no outcome: nobody else would follow it.
+    """
     rows = connection.execute(
-        "SELECT id::text FROM redrive_batches WHERE state IN ('planned', 'running')"
-        " ORDER BY created_at"
+        "SELECT b.id::text FROM redrive_batches b WHERE b.state IN ('planned', 'running')"
+        " OR (b.state = ANY(%s) AND EXISTS (SELECT FROM redrives r"
+        "   JOIN failed_events f ON f.id = r.failure_id"
+        "   WHERE r.batch_id = b.id AND r.state = 'published')) ORDER BY b.created_at",
+        [list(ENDED)],
     )
     return [row[0] for row in rows]
 

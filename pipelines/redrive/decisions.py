@@ -50,6 +50,7 @@ class DecisionReport:
     groups: dict[str, int]  # failures by group
     left: dict[str, str] = field(default_factory=dict)  # ids that were given: status they stay in
     seconds: float = 0
+    limit_reached: bool = False  # more may match
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""

@@ -7,11 +7,13 @@ log, which the drain reads.
 import asyncio
 import json
 from types import TracebackType
+from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.subjects import Subjects
 
 
@@ -21,7 +23,7 @@ class OutcomeFollower:
     def __init__(self, client: Client, subjects: Subjects) -> None:
         self._client = client
         self._subjects = subjects
-        self._waiting: dict[str, asyncio.Future[str]] = {}
+        self._waiting: dict[str, tuple[asyncio.Future[str], str | None]] = {}
         self._subscriptions: list[Subscription] = []
 
     async def __aenter__(self) -> "OutcomeFollower":
@@ -40,10 +42,14 @@ class OutcomeFollower:
             for subscription in self._subscriptions:
                 await subscription.unsubscribe()
 
-    def expect(self, redrive_id: str) -> "asyncio.Future[str]":
-        """A future that becomes `succeeded` or `failed_again`; call before publishing."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[redrive_id] = future
+    def expect(self, redrive_id: str, consumer: str | None) -> "asyncio.Future[str]":
+        """A future that becomes `succeeded` or `failed_again`; call before publishing.
+
+        Others than `consumer` may get the event too, and fail on it: that says nothing. None takes
+        anybody's word.
+        """
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting[redrive_id] = future, consumer
         return future
 
     def forget(self, redrive_id: str) -> None:
@@ -54,10 +60,16 @@ class OutcomeFollower:
         if not self._waiting:
             return
         try:
-            redrive = json.loads(msg.data).get("redrive_id")
-        except (ValueError, AttributeError, RecursionError):
+            said = json.loads(msg.data)
+            future, consumer = self._waiting[said["redrive_id"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
-        future = self._waiting.get(redrive) if isinstance(redrive, str) else None
-        if future is not None and not future.done():
-            is_success = msg.subject == self._subjects.redrive("succeeded")
+        is_success = msg.subject == self._subjects.redrive("succeeded")
+        by = said.get("consumer") if is_success else _failed_at(said)
+        if consumer in (None, by) and not future.done():
             future.set_result("succeeded" if is_success else "failed_again")
+
+
+def _failed_at(letter: dict[str, Any]) -> str | None:
+    stream, consumer = letter.get("original_stream"), letter.get("consumer_name")
+    return consumer_address(stream, consumer)

@@ -62,6 +62,7 @@ class Plan:
     """What a selection comes to."""
 
     rows: tuple[PlannedFailure, ...]
+    limit_reached: bool = False  # more may match
 
     @property
     def count(self) -> int:
@@ -88,9 +89,12 @@ class Plan:
         return sorted({row.subject for row in self.rows})
 
     @property
-    def foreign_subjects(self) -> list[str]:
-        """Subjects on which a redrive reaches consumers that do not know whom it is for."""
-        return sorted({row.subject for row in self.rows if row.is_foreign})
+    def addressees(self) -> dict[str, set[str | None]]:
+        """The consumers that failed, by subject; None for one that nobody named."""
+        found: dict[str, set[str | None]] = {}
+        for row in self.rows:
+            found.setdefault(row.subject, set()).add(consumer_address(row.stream, row.consumer))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +117,10 @@ def plan(connection: Connection[Any], selection: Selection) -> Plan:
     """
     condition, values = selection.condition()
     states = ["pending", "parked"] if selection.failure_ids else ["pending"]
-    return Plan(
-        tuple(
-            find_pending(
-                connection,
-                f"f.status = ANY(%s) AND {condition}",
-                [states, *values],
-                selection.limit,
-            )
-        )
+    rows = find_pending(
+        connection, f"f.status = ANY(%s) AND {condition}", [states, *values], selection.limit
     )
+    return Plan(tuple(rows), len(rows) >= selection.limit)
 
 
 def find_pending(

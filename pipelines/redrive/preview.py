@@ -1,11 +1,13 @@
 """What a redrive would do, before it does anything: how many, whom it reaches, what may come."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 from psycopg import Connection
 
 from pipelines.deadletter.redaction import Redactor
@@ -45,7 +47,8 @@ class Preview:
     """A plan, and what is known of it."""
 
     plan: Plan
-    also_reached: Mapping[str, list[str]]  # consumers that get it too, by subject
+    also_reached: Mapping[str, list[str]]  # consumers that get it besides the one that failed
+    refused: Mapping[str, int]  # failures that would be parked instead, by reason
     payloads: Mapping[str, int]  # raw dead letters: in_stream, kept (in Postgres), gone
     expected_successes: float
     per_second: float  # redrives, over all services
@@ -67,6 +70,8 @@ class Preview:
             "subjects": self.plan.subjects,
             "redirect_to": self.redirect_to,
             "also_reached": dict(self.also_reached),
+            "refused": dict(self.refused),
+            "limit_reached": self.plan.limit_reached,
             "payloads": dict(self.payloads),
             "expected_successes": round(self.expected_successes, 1),
             "per_second": round(self.per_second, 2),
@@ -106,16 +111,20 @@ async def preview(
     Raises RefusedError where `redirect_to` is no subject that a redrive may publish to.
     """
     js = client.jetstream()
+    allowed = await allowed_subjects(js, settings)
     if redirect_to is not None:
-        allowed = await allowed_subjects(js, settings)
         check_subject(redirect_to, allowed, settings.subjects)
-    reached = [redirect_to] if redirect_to else planned.foreign_subjects
+    refusals = {} if redirect_to else _refusals(settings, planned, allowed)
+    accepted = [row for row in planned.rows if row.subject not in refusals]
     rates = _rates(settings, connection, planned, per_second)
     return Preview(
         planned,
-        {subject: await consumers_of(js, subject) for subject in reached},
+        {redirect_to: await consumers_of(js, redirect_to)}
+        if redirect_to
+        else await _also_reached(js, planned),
+        Counter(refusals[row.subject] for row in planned.rows if row.subject in refusals),
         await _payloads(settings, client, connection, planned),
-        _expected(settings, connection, planned),
+        _expected(settings, connection, accepted),
         min(settings.redrive_per_second, sum(rates.values())),
         max(
             planned.count / settings.redrive_per_second,
@@ -125,6 +134,16 @@ async def preview(
         redirect_to,
         await _edits(settings, client, connection, planned, patch) if patch else [],
     )
+
+
+async def _also_reached(js: JetStreamContext, planned: Plan) -> dict[str, list[str]]:
+    """By subject, the durable consumers that hear an event which is meant for another."""
+    found = {}
+    for subject, addressees in planned.addressees.items():
+        only = addressees if len(addressees) == 1 else set()
+        if others := [each for each in await consumers_of(js, subject) if each not in only]:
+            found[subject] = others
+    return found
 
 
 def _rates(
@@ -137,13 +156,26 @@ def _rates(
     return {s: policy.budget_per_second(handled.get(s, 0.0)) for s in planned.services}
 
 
-def _expected(settings: Settings, connection: Connection[Any], planned: Plan) -> float:
+def _refusals(settings: Settings, planned: Plan, allowed: Sequence[str]) -> dict[str, str]:
+    """The subjects of a plan to which nothing may be published, and why."""
+    found = {}
+    for subject in planned.subjects:
+        try:
+            check_subject(subject, allowed, settings.subjects)
+        except RefusedError as error:
+            found[subject] = str(error)
+    return found
+
+
+def _expected(
+    settings: Settings, connection: Connection[Any], rows: Sequence[PlannedFailure]
+) -> float:
     """How many successes the outcomes so far let expect."""
     now, policy = datetime.now(UTC), policy_of(settings)
     history = learn(connection, now, policy)
     chances: dict[tuple[Cell, bool], float] = {}
     total = 0.0
-    for row in planned.rows:
+    for row in rows:
         transient = is_transient(row.error_type, row.error_message, settings.transient_error_types)
         key = Cell(row.group_id, row.error_type, row.redrive_count + 1), transient
         if key not in chances:

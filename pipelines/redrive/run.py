@@ -39,6 +39,7 @@ from pipelines.settings import Settings
 from pipelines.stores.database import database
 
 STAGES = (1, 10, None)
+_MOST_REASONS = 5  # of one outcome; a subject or a size makes each another
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class RedriveReport:
     planned: int
     outcomes: dict[str, int] = field(default_factory=dict)  # by state of the outbox, or held
     stopped_groups: dict[str, str] = field(default_factory=dict)  # group id: why
+    reasons: dict[str, dict[str, int]] = field(default_factory=dict)  # of outcomes; the first few
     seconds: float = 0
     state: str = "done"  # of the batch
 
@@ -79,13 +81,13 @@ async def run_batch(
 ) -> RedriveReport:
     """Carry out a planned batch, or what a killed or paused run left of it.
 
-    A batch that has ended meanwhile is only reported. Raises RedriveError where there is no such
-    batch, or where it waits for somebody.
+    A batch that has ended is only reported, once no outcome of what it published is missing. Raises
+    RedriveError where there is no such batch, or where it waits for somebody.
     """
     started = time.monotonic()
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         batch = find_batch(connection, batch_id)
-        if batch.state in ENDED:
+        if batch.state in ENDED and not batch.outcomes.get("published"):
             return RedriveReport(batch.id, batch.planned, batch.outcomes, state=batch.state)
         if batch.state in ("awaiting_approval", "paused"):
             verb = "approve" if batch.state == "awaiting_approval" else "resume"
@@ -112,7 +114,9 @@ async def run_batch(
             detail={"failures": len(redrives), "outcomes": dict(outcomes)},
         )
     seconds = round(time.monotonic() - started, 3)
-    return RedriveReport(batch.id, len(redrives), dict(outcomes), stopped, seconds, state)
+    return RedriveReport(
+        batch.id, len(redrives), dict(outcomes), stopped, run.reasons, seconds, state
+    )
 
 
 class _Run:
@@ -136,6 +140,7 @@ class _Run:
         self._sender = Sender(settings, client, connection, batch)
         self._groups: list[_Group] = []
         self._outcomes: Counter[str] = Counter()
+        self.reasons: dict[str, dict[str, int]] = {}
         self._halted: str | None = None  # the state into which somebody brought the batch
 
     async def prepare(self) -> None:
@@ -194,12 +199,15 @@ class _Run:
             self._outcomes[state] += 1
 
         rest = group.redrives
-        for size in STAGES:
+        out = sum(redrive.silent_seconds is not None for redrive in rest)  # they come first
+        # What a killed run published is followed to its outcome, whatever becomes of the rest.
+        for size in (out, *STAGES) if out else STAGES:
             results: Counter[str] = Counter()
             while rest and not group.stop.is_set() and not results:
                 stage, rest = rest[:size], rest[size:] if size else []
                 results.update(await asyncio.gather(*(one(redrive) for redrive in stage)))
-                del results["cancelled"]  # it was closed or parked meanwhile: it says nothing
+                for state in ("cancelled", "expired"):  # nothing was published: it says nothing
+                    del results[state]
             if rest and results and not results["succeeded"] and not group.stop.is_set():
                 group.why = f"none of {results.total()} succeeded: {_listed(results)}"
                 group.stop.set()
@@ -234,7 +242,9 @@ class _Run:
 
     async def _one(self, group: _Group, redrive: Redrive) -> str:
         """One redrive from the outbox to its outcome, which is also told to the log."""
-        outcome = self._follower.expect(redrive.id)
+        is_elsewhere = self._sender.is_elsewhere(redrive)
+        addressee = None if is_elsewhere else redrive.addressed_to
+        outcome = self._follower.expect(redrive.id, addressee)
         try:
             place = None
             if redrive.silent_seconds is None:
@@ -249,7 +259,7 @@ class _Run:
                 place = await self._sender.send(redrive, event, headers)
             patience = self._settings.redrive_timeout_seconds - (redrive.silent_seconds or 0)
             async with asyncio.timeout(max(patience, 0)):
-                if self._sender.is_elsewhere(redrive):
+                if is_elsewhere:
                     return await self._redirected(redrive, outcome)
                 if redrive.is_foreign and place is not None:
                     return await self._inferred(redrive, place, outcome)
@@ -306,6 +316,9 @@ class _Run:
     ) -> str:
         await self._sender.tell(redrive, state, reason, name)
         self._outbox.mark(redrive, state, reason)
+        told = self.reasons.setdefault(state, {})
+        if reason in told or len(told) < _MOST_REASONS:
+            told[reason] = told.get(reason, 0) + 1
         return state
 
 

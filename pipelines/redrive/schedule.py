@@ -62,12 +62,14 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History:
-    """What the outcomes that the outbox holds say."""
+    """What the outcomes in the outbox say; those of an edit or redirect say nothing here."""
     rows = connection.execute(
         "SELECT coalesce(r.group_id, ''), f.error_type, r.attempt,"
         " sum(weight) FILTER (WHERE r.state = 'succeeded'),"
         " sum(weight) FILTER (WHERE r.state = 'failed_again'), max(r.ended_at)"
-        " FROM redrives r JOIN failed_events f ON f.id = r.failure_id,"
+        " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        " JOIN redrive_batches b"
+        "   ON b.id = r.batch_id AND b.patch IS NULL AND b.redirect_to IS NULL,"
         " LATERAL (SELECT power(0.5, greatest(extract(epoch FROM %(now)s - r.ended_at)::float8, 0)"
         "   / %(half_life)s) AS weight) w"
         " WHERE r.state IN ('succeeded', 'failed_again') AND r.ended_at > %(since)s"

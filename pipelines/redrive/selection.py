@@ -67,6 +67,11 @@ class Selection:
         for failure in self.failure_ids:
             if not is_uuid(failure):
                 raise RedriveError(f"{failure!r} is no failure id: `dlq show GROUP` shows ids.")
+        for name in ("group_id", "service", "tenant_id", "event_type", "subject", "where"):
+            text = getattr(self, name)
+            if text is not None and not text.strip():  # a variable of a script that was not set
+                flag = name.removesuffix("_id").replace("_", "-")
+                raise RedriveError(f"An empty {flag} selects nothing: say which, or leave it out.")
         given: list[tuple[str, Any]] = [
             ("f.id = ANY(%s::uuid[])", list(self.failure_ids)),
             ("f.error_type = ANY(%s)", with_subclasses(self.error_types)),
@@ -80,7 +85,7 @@ class Selection:
         ]
         conditions = [sql for sql, value in given if value]
         values = [value for _, value in given if value]
-        if self.where and self.where.strip():
+        if self.where:
             sql, more = compile_where(self.where)
             conditions.append(sql)
             values += more
@@ -105,11 +110,12 @@ def moment(text: str, now: datetime) -> datetime:
 
     Raises RedriveError for anything else.
     """
-    if ago := _AGO.fullmatch(text.strip()):
-        return now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
+    ago = _AGO.fullmatch(text.strip())
     try:
+        if ago:
+            return now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
         value = datetime.fromisoformat(text.strip())
-    except ValueError:
+    except (ValueError, OverflowError):
         raise RedriveError(
             f"{text[:40]!r} is no time: write 24h, 7d, or 2026-03-01T12:00:00Z."
         ) from None

@@ -17,6 +17,7 @@ from pipelines.deadletter.envelope import encode_case_event
 from pipelines.errors import ServerUnavailableError
 from pipelines.jetstream.consumers import consumers_of
 from pipelines.jetstream.reader import LogReader, log_state
+from pipelines.jetstream.streams import find_stream
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.edit import patched
 from pipelines.redrive.inferred import Place
@@ -131,7 +132,10 @@ class Sender:
             try:
                 return await self._js.publish(event.subject, event.body, headers=headers, timeout=5)
             except NoStreamResponseError:
-                raise
+                if not await self._may_be_captured(event.subject):
+                    raise
+                logger.warning("Nobody takes %s now, trying again", event.subject)
+                await asyncio.sleep(pause)
             except (nats.errors.TimeoutError, nats.errors.NoServersError) as error:
                 logger.warning("Publishing to %s: %r, trying again", event.subject, error)
                 await asyncio.sleep(pause)
@@ -141,6 +145,13 @@ class Sender:
             f"NATS does not acknowledge what is published to {event.subject}: the batch stays"
             " running, and the next run takes it up."
         )
+
+    async def _may_be_captured(self, subject: str) -> bool:
+        """Whether a stream takes it: one that elects a leader answers as if there were none."""
+        try:
+            return await find_stream(self._js, subject) is not None
+        except (nats.errors.Error, nats.errors.TimeoutError, APIError):
+            return True
 
     async def tell(
         self, redrive: Redrive, kind: str, reason: str | None, name: str | None = None

@@ -1,7 +1,7 @@
 -- Redrives that do not get on. PostgreSQL, on `redrives` and `redrive_batches`.
 --
--- Grain: one row per batch that is not ended and whose oldest planned or published redrive is more
--- than ten minutes old, the oldest first. The next redrive takes such a batch up again.
+-- Grain: one row per batch, ended or not, whose oldest planned or published redrive is more than ten
+-- minutes old, the oldest first. The next redrive takes such a batch up again.
 --   planned_count    not published yet
 --   published_count  published, nothing heard
 --   oldest_at        when the oldest of these was published, else when the batch was made
@@ -16,7 +16,7 @@ SELECT
     MIN(COALESCE(r.published_at, b.created_at)) AS oldest_at
 FROM redrive_batches AS b
 INNER JOIN redrives AS r ON r.batch_id = b.id
-WHERE b.ended_at IS NULL AND r.state IN ('planned', 'published')
+WHERE r.state IN ('planned', 'published')
 GROUP BY b.id
 HAVING MIN(COALESCE(r.published_at, b.created_at)) < NOW() - INTERVAL '10 minutes'
 ORDER BY oldest_at

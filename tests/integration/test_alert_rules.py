@@ -197,6 +197,27 @@ def test_gaps_quarantine_and_aborted_redrives_are_found_for_an_hour(settings: Se
     assert (aborted.value, aborted.detail) == (2, "group f00d: none of 1 succeeded")
 
 
+def test_redrives_that_nobody_answered_are_found_for_an_hour(settings: Settings) -> None:
+    assert found(settings, "redrive_unanswered") == []
+    add_failures(settings, 2, service="ndvi")
+    add_failures(settings, 1, service="soil")
+    add_failures(settings, 1, service="soil", message="long ago")
+    execute(
+        settings,
+        "WITH b AS (INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection,"
+        " state, planned) VALUES (gen_random_uuid(), 'manual', 'me', 'why', '{}', 'done', 4)"
+        " RETURNING id) INSERT INTO redrives (id, failure_id, attempt, batch_id, subject, state,"
+        " ended_at) SELECT gen_random_uuid(), f.id, 1, b.id, 's', 'outcome_unknown', now() -"
+        " CASE WHEN f.error_message = 'long ago' THEN 61 ELSE 59 END * '1 min'::interval"
+        " FROM failed_events f, b",
+    )
+    finding = one(settings, "redrive_unanswered")
+    assert (finding.value, finding.detail, finding.is_above) == (3, "ndvi 2, soil 1", True)
+    assert finding.sample_id
+    execute(settings, "UPDATE redrives SET state = 'succeeded'")  # late, but it came
+    assert found(settings, "redrive_unanswered") == []
+
+
 def test_the_log_that_can_not_be_written_or_is_nearly_full(settings: Settings) -> None:
     add_sample(settings, 9, problem="an older trouble")
     add_sample(settings, 5)

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from platform_log import DLQ, ROOT, environment
 
 from pipelines.alerts.rules import read_alert_rules
+from pipelines.redrive_jobs import audit_trail
 from pipelines.settings import Settings
 
 
@@ -53,6 +54,9 @@ async def test_from_a_quiet_platform_to_one_that_is_looked_after(
     assert (alert["rule"], alert["state"], alert["told_count"]) == ("critical_errors", "firing", 1)
     _, acked, _ = await dlq(settings, "alerts", "ack", str(alert["id"]), "--reason", "rolling back")
     assert acked == f"Acknowledged {alert['id']}: Critical errors: ndvi-service\n"
+    [row] = audit_trail(settings, action="alert")
+    assert (row["action"], row["reason"]) == ("alert.acknowledged", "rolling back")
+    assert row["detail"] == {"alerts": [[alert["id"], "critical_errors", "ndvi-service"]]}
     _, past, _ = await dlq(settings, "alerts", "history", "--json")
     history = json.loads(past)
     assert history["alerts"][0]["ack_reason"] == "rolling back"

@@ -310,7 +310,10 @@ async def test_a_redrive_is_followed_to_an_inferred_success_or_to_the_next_failu
     selection = Selection(error_types=("MessageTerminated",))
     planned = await preview_redrive(settings, selection)
     subject = f"{settings.subject_prefix}.analysis.ndvi"
-    assert planned.also_reached == {subject: [f"{settings.events_stream}/c"]}
+    assert planned.also_reached == {}
+    await platform.js.pull_subscribe(subject, "d", stream=settings.events_stream)
+    planned = await preview_redrive(settings, selection)
+    assert planned.also_reached == {subject: [f"{settings.events_stream}/d"]}
 
     async def work() -> None:
         """Accept the first event now; fail on the second again."""

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from platform_log import environment, in_lake, letter, publish, query
 
+from flows.approval import plan_as_markdown
 from pipelines.cli import _command
 from pipelines.errors import QueryError, RedriveError
 from pipelines.jetstream.streams import ensure_streams
@@ -106,6 +107,15 @@ def test_parked_failures_are_unparked_by_the_same_selection(dlq: Run, settings: 
     assert f"{parked[0]} stays pending." in again.stdout
 
 
+def test_a_decision_that_stops_at_its_limit_says_so(dlq: Run, settings: Settings) -> None:
+    park = ("park", "--type", "ConnectionError", "--limit", "5", "--reason", "outage")
+    assert "as many as --limit takes" in dlq(*park).stdout
+    assert as_json(dlq(*park, "--json"))["limit_reached"]
+    last = dlq(*park).stdout
+    assert "2 failures are parked now" in last
+    assert "--limit" not in last
+
+
 def test_every_column_that_is_documented_can_be_asked_for(dlq: Run, settings: Settings) -> None:
     literal = {"text": "'x'", "number": "-1", "time": "'2020-01-01'"}
     for name, column in COLUMNS.items():
@@ -141,14 +151,19 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     edit = ("--edit", '{"number": null, "email": "a@b.example"}')
     dry = dlq(*chosen, *edit, "--dry-run").stdout
     for part in (
-        "A redrive would publish 3 events",
+        "A redrive would publish 0 of 3 events",
+        "3 would be refused, and parked: sahool.analysis.ndvi_computed is not among",
+        "That is as many as --limit takes, the oldest",
         "The edit, in ",
         "Of the raw dead letters 3 are in the stream, 0 kept in Postgres, 0 gone.",
-        "Of 3, about 2 will succeed",
+        "Of 3, about 0 will succeed",
         "At 10.0 a second publishing takes about 0 s",
     ):
         assert part in dry
     assert "a@b.example" not in dry
+    form = plan_as_markdown(as_json(dlq(*chosen, *edit, "--dry-run", "--json")))
+    assert "3 would be refused, and parked: sahool.analysis" in form
+    assert "a@b.example" not in form
     assert query(settings, "SELECT count(*) AS n FROM redrive_batches") == [{"n": 0}]
     waiting = dlq(*chosen)
     assert "3 events wait for an approval:  dlq batches approve" in waiting.stdout
@@ -169,6 +184,12 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     # Nobody may be redriven to: the subject is not on the allow-list.
     report = as_json(dlq(*chosen, "--approve", "--json"))
     assert (report["state"], report["outcomes"]) == ("aborted", {"refused": 1, "cancelled": 2})
+    [(why, count)] = report["reasons"]["refused"].items()
+    assert (count, "is not among the subjects that DLQ_REDRIVE_SUBJECTS allows" in why) == (1, True)
+    assert "1 refused" in dlq("audit", report["batch_id"][:8]).stdout
+    told = dlq(*chosen, "--approve").stdout
+    assert f"refused 1: {why}." in told
+    assert "That is as many as --limit takes" in told
     assert dlq("batches", "show", "zzz").exit_code == 1
     assert "No redrive was planned yet" not in dlq("batches").stdout
 
@@ -184,11 +205,16 @@ def test_what_makes_no_sense_is_one_sentence_and_changes_nothing(
         ("--where", "1 = 1; DROP TABLE failed_events", "--reason", "x"): "The condition",
         ("--since", "soon", "--reason", "x"): "'soon' is no time",
         ("--group", "g", "--reason", " "): "Give a reason",
+        ("--type", "ConnectionError", "--group", "", "--reason", "x"): "An empty group selects",
     }.items():
         result = dlq("discard", *arguments)
         assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.stderr
         assert needs in result.stderr
     assert dlq("discard", "--group", "g").exit_code == 2  # no reason
+    for verb in ("audit", "batches"):
+        assert dlq(verb, "--limit", "-1").exit_code == 2
+    unset = dlq("redrive", "--type", "ConnectionError", "--edit", "")
+    assert (unset.exit_code, "The edit is no JSON" in unset.stderr) == (1, True)
     assert statuses(settings) == before
     assert query(settings, "SELECT count(*) AS n FROM audit_log") == [{"n": 0}]
 

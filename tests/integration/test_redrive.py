@@ -3,15 +3,20 @@
 import asyncio
 import contextlib
 import json
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.errors import NoStreamResponseError
+from platform_log import execute
 from redriving import TIMEOUTS, Service, dead_letters, publish, quick, redrive_timeouts, rows
 
 from pipelines.deadletter.ids import redrive_id
 from pipelines.errors import RedriveError
 from pipelines.events import DLQAction, DLQEvent, start_dlq_consumer
 from pipelines.jobs import drain_log, query
+from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import preview_redrive, transient_selection
 from pipelines.settings import Settings
@@ -152,6 +157,64 @@ async def test_a_dead_letter_that_left_the_stream_is_expired(
     assert report.outcomes == {"expired": 1}
 
 
+async def test_what_is_gone_says_nothing_of_its_group(settings: Settings, client: Client) -> None:
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await publish(client, settings, 4)
+        await dead_letters(client, settings, 4)
+        service.error = None
+        await drain_log(settings)
+        await client.jetstream().delete_msg(settings.dlq_stream, 1)
+        report = await redrive_timeouts(quick(settings))
+    assert report is not None
+    assert (report.state, report.outcomes) == ("done", {"expired": 1, "succeeded": 3})
+    assert list(report.reasons["expired"].values()) == [1]
+
+
+async def test_a_stream_without_a_leader_is_waited_for(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_really, refused = JetStreamContext.publish, []
+
+    async def without_leader(js: JetStreamContext, subject: str, *more: Any, **named: Any) -> Any:
+        if "Dlq-Redrive-Id" in (named.get("headers") or {}) and not refused:
+            refused.append(subject)
+            raise NoStreamResponseError
+        return await publish_really(js, subject, *more, **named)
+
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+        service.error = None
+        monkeypatch.setattr(JetStreamContext, "publish", without_leader)
+        report = await redrive_timeouts(quick(settings))
+    assert report is not None
+    assert (report.outcomes, len(refused)) == ({"succeeded": 1}, 1)
+
+
+async def test_others_who_get_the_event_do_not_speak_for_the_consumer_that_failed(
+    settings: Settings, client: Client
+) -> None:
+    subjects = settings.subjects
+    async with OutcomeFollower(client, subjects) as follower:
+        outcome = follower.expect("r", "EVENTS/ndvi")
+        anybodys = [follower.expect(each, None) for each in ("p", "q")]
+
+        async def tell(subject: str, **said: str) -> None:
+            await client.publish(subject, json.dumps(said).encode())
+            await client.flush()
+
+        letters = f"{settings.subject_prefix}.dlq.ndvi"
+        other = {"original_stream": "EVENTS", "consumer_name": "other"}
+        await tell(letters, redrive_id="r", **other)
+        await tell(subjects.redrive("succeeded"), redrive_id="r", consumer="EVENTS/other")
+        await tell(subjects.redrive("succeeded"), redrive_id="p", consumer="EVENTS/other")
+        await tell(letters, redrive_id="q", **other)
+        assert await asyncio.gather(*anybodys) == ["succeeded", "failed_again"]
+        assert not outcome.done()
+        await tell(subjects.redrive("succeeded"), redrive_id="r", consumer="EVENTS/ndvi")
+        assert await outcome == "succeeded"
+
+
 async def test_a_killed_run_is_taken_up_and_publishes_nothing_twice(
     settings: Settings, client: Client
 ) -> None:
@@ -184,6 +247,19 @@ async def test_a_dry_run_touches_nothing(settings: Settings, client: Client) -> 
     assert (plan.count, plan.groups[0].error_type, plan.groups[0].count) == (4, "TimeoutError", 4)
     assert rows(settings, "SELECT count(*) FROM redrives") == [(0,)]
     assert (await client.jetstream().stream_info(settings.dlq_stream)).state.messages == 4
+
+
+async def test_the_plan_names_who_else_hears_the_events(settings: Settings, client: Client) -> None:
+    healthy = Service(settings, name="healthy")
+    async with Service(settings, TimeoutError("slow")).running(), healthy.running():
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+    await drain_log(settings)
+    subject = f"{settings.subject_prefix}.analysis.ndvi"
+    one, other = (f"{settings.events_stream}/{name}" for name in ("healthy", "ndvi"))
+    assert (await preview_redrive(settings, TIMEOUTS)).also_reached == {subject: [one]}
+    execute(settings, "UPDATE failed_events SET consumer_name = NULL")  # as older services say it
+    assert (await preview_redrive(settings, TIMEOUTS)).also_reached == {subject: [one, other]}
 
 
 async def test_subclasses_by_name_are_taken_and_other_errors_are_left(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from pipelines.events import ConsumerContext
 from pipelines.jobs import drain_log
 from pipelines.redrive.batches import ENDED, TRANSITIONS, Batch, move
 from pipelines.redrive.plan import Order
+from pipelines.redrive.policy import Cell
+from pipelines.redrive.schedule import learn, policy_of
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import (
     approve,
@@ -205,6 +208,11 @@ async def test_an_edit_changes_the_raw_event_and_shows_only_what_is_redacted(
         [shown.as_dict(), show_batch(settings, batch.id).as_dict(), planned], default=str
     )
     assert "t0ken" not in told
+    # That they succeeded with another body says nothing of a redrive of the group as it is.
+    [(group,)] = rows(settings, "SELECT DISTINCT group_id FROM failed_events")
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        history = learn(connection, datetime.now(UTC), policy_of(settings))
+    assert history.last_at(Cell(group, "TimeoutError", 1)) is None
     letter = await client.jetstream().get_msg(settings.dlq_stream, 1)
     assert b'"unit": "acre"' in (letter.data or b"")  # the original is kept
 

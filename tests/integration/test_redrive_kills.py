@@ -9,13 +9,22 @@ from typing import Any
 
 import pytest
 from nats.aio.client import Client
-from platform_log import DLQ, ROOT, InjectedError, environment
-from redriving import Service, event_ids, fail, quick, redrive_timeouts, rows, seen
+from platform_log import DLQ, ROOT, InjectedError, environment, execute
+from redriving import TIMEOUTS, Service, event_ids, fail, quick, redrive_timeouts, rows, seen
 
+from pipelines.jobs import drain_log
 from pipelines.redrive import run as redrive_run
 from pipelines.redrive.outbox import Outbox
+from pipelines.redrive.plan import Order
 from pipelines.redrive.sending import Sender
-from pipelines.redrive_jobs import list_batches
+from pipelines.redrive_jobs import (
+    cancel,
+    list_batches,
+    plan_redrive,
+    resume,
+    run_redrive,
+    show_batch,
+)
 from pipelines.settings import Settings
 
 COUNT = 14  # more than the first two stages of a ramp
@@ -113,6 +122,56 @@ async def test_a_process_that_is_killed_leaves_its_batch_to_the_next(
         await redrive_timeouts(quick(settings))
     assert _all_resolved(settings)
     assert set(attempts(service).values()) == {1}
+
+
+async def left_behind(settings: Settings, state: str, published: int) -> str:
+    """A batch whose run was killed when so many had been taken out, and nothing came of them."""
+    await drain_log(settings)
+    order = Order("manual", "ana", "the network is back")
+    planned = await plan_redrive(settings, TIMEOUTS, order)
+    assert planned is not None
+    batch_id = planned[0].id
+    execute(settings, "UPDATE redrive_batches SET state = %s WHERE id = %s", state, batch_id)
+    execute(
+        settings,
+        "UPDATE redrives SET state = 'published', published_at = now() - interval '1 hour'"
+        " WHERE id IN (SELECT id FROM redrives WHERE batch_id = %s LIMIT %s)",
+        *(batch_id, published),
+    )
+    return batch_id
+
+
+async def test_all_that_a_killed_run_published_is_followed_also_where_the_rest_is_stopped(
+    settings: Settings, client: Client
+) -> None:
+    settings = quick(settings)
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, 5)
+        batch_id = await left_behind(settings, "running", 3)
+        assert resume(settings, batch_id, by="bo").state == "running"  # as it was
+        report = await run_redrive(settings, batch_id)
+    assert (report.state, report.outcomes) == ("aborted", {"outcome_unknown": 3, "cancelled": 2})
+    counted = rows(settings, "SELECT status, redrive_count FROM failed_events ORDER BY 2")
+    assert counted == [("pending", 0)] * 2 + [("pending", 1)] * 3
+
+
+async def test_what_a_cancelled_batch_has_published_is_followed_by_the_next_redrive(
+    settings: Settings, client: Client
+) -> None:
+    settings = quick(settings)
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, 3)
+        batch_id = await left_behind(settings, "paused", 1)
+        cancel(settings, batch_id, by="bo")
+        assert show_batch(settings, batch_id).outcomes == {"cancelled": 2, "published": 1}
+        service.error = None
+        planned = await plan_redrive(settings, TIMEOUTS, Order("manual", "ana", "again"))
+        assert planned is not None
+        await run_redrive(settings, planned[0].id)
+        assert show_batch(settings, batch_id).outcomes == {"outcome_unknown": 1}
+        await redrive_timeouts(settings)
+    assert _all_resolved(settings)
+    assert show_batch(settings, batch_id).state == "cancelled"
 
 
 async def test_ctrl_c_pauses_a_batch_which_another_command_resumes(
