@@ -100,6 +100,18 @@ def test_critical_errors_are_told_by_service_with_their_subclasses(settings: Set
     }
 
 
+def test_what_was_drained_late_is_told_and_what_a_wrong_clock_dates_is_over_in_time(
+    settings: Settings,
+) -> None:
+    critical = {"error_type": "DatabaseError"}
+    add_failures(settings, 2, minutes_ago=90, stored_minutes_ago=1, service="late", **critical)
+    add_failures(settings, 9, minutes_ago=2_000, stored_minutes_ago=1, service="old", **critical)
+    add_failures(settings, 9, minutes_ago=-900, stored_minutes_ago=20, service="odd", **critical)
+    assert {f.subject: f.value for f in found(settings, "critical_errors")} == {"late": 2}
+    assert found(settings, "dlq_rate") == []
+    assert found(settings, "service_failing") == []
+
+
 @pytest.mark.parametrize(
     ("samples", "value"),
     [
@@ -212,6 +224,12 @@ def test_the_log_that_can_not_be_written_or_is_nearly_full(settings: Settings) -
 
 
 def test_alerts_that_nobody_evaluates_are_known_to_whoever_asks(settings: Settings) -> None:
+    add_checkpoint(settings, 1)
+    execute(settings, "UPDATE drain_epochs SET started_at = now() - interval '20 minutes'")
+    assert (one(settings, "not_evaluated").is_above, one(settings, "not_evaluated").detail) == (
+        True,
+        "never",
+    )
     add_sample(settings, 14)
     assert one(settings, "not_evaluated").is_above
     add_sample(settings, 1)
