@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 from alert_rows import add_checkpoint, add_failures, add_sample, add_totals
-from platform_log import execute
+from platform_log import execute, query
 
 from pipelines.alerts.findings import Finding, find
 from pipelines.alerts.rules import AlertRules, read_alert_rules
 from pipelines.settings import Settings
+from pipelines.sqlfiles import read_sql
 from pipelines.stores.database import database
 
 MORE = """
@@ -188,6 +189,20 @@ def test_the_drain_lags_from_the_first_look_that_showed_more(settings: Settings)
     assert found(settings, "drain_lag") == []
     add_checkpoint(settings, 90)
     assert found(settings, "drain_lag") == []
+
+
+def test_what_the_dashboards_call_not_drained_is_of_this_life_of_the_stream(
+    settings: Settings,
+) -> None:
+    lag = read_sql("grafana/lag_now.sql")
+    add_checkpoint(settings, 500)
+    add_sample(settings, 3, last=512)
+    assert query(settings, lag) == [{"value": 12}]
+    add_sample(settings, 2, first=513, last=512)
+    assert query(settings, lag) == [{"value": 0}]
+    add_sample(settings, 1, last=7)
+    execute(settings, "UPDATE stream_samples SET created = created + interval '1 day'")
+    assert query(settings, lag) == [{"value": 7}]
 
 
 def test_gaps_quarantine_and_aborted_redrives_are_found_for_an_hour(settings: Settings) -> None:
