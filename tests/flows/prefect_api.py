@@ -58,6 +58,15 @@ class Platform(NamedTuple):
         found: list[dict[str, Any]] = self.call("/flow_runs/filter", wanted)
         return found
 
+    def ran(self, name: str) -> dict[str, Any]:
+        """A run of a deployment, now, once it has ended; the schedule may be running it already."""
+
+        def try_it() -> dict[str, Any] | None:
+            run = self.ended(self.start(name))
+            return run if run["state_type"] != "CANCELLED" else None
+
+        return until(try_it, f"a run of {name} that no other keeps out")
+
     def ended(self, run_id: str) -> dict[str, Any]:
         """A run once it has ended."""
         return self.in_state(run_id, *ENDED)

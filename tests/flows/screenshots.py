@@ -33,7 +33,7 @@ def main() -> int:
     ):
         simulate = [sys.executable, "-m", "pipelines.cli", "simulate", *SIMULATED]
         subprocess.run(simulate, env=platform.environment, check=True, capture_output=True)
-        platform.ended(platform.start("drain-dlq"))
+        platform.ran("drain-dlq")
         built = until(lambda: platform.runs("build-marts") or None, "marts after the drain")[-1]
         platform.ended(built["id"])
         take(page, platform, built["id"])

@@ -127,7 +127,7 @@ def test_marts_are_built_after_a_drain_and_their_page_leads_to_the_redrive(
 def test_the_report_is_a_page_and_an_artifact(
     platform_with_worker: Platform, drained: Drained
 ) -> None:
-    run = platform_with_worker.ended(platform_with_worker.start("report"))
+    run = platform_with_worker.ran("report")
     page = platform_with_worker.settings.home / "report.html"
     assert run["state"]["message"].startswith(f"Wrote {page}: dead letters a minute ")
     assert "What this report can not know" in page.read_text()
@@ -135,12 +135,12 @@ def test_the_report_is_a_page_and_an_artifact(
 
 
 def test_alerts_are_evaluated(platform_with_worker: Platform, drained: Drained) -> None:
-    run = platform_with_worker.ended(platform_with_worker.start("alert"))
+    run = platform_with_worker.ran("alert")
     assert re.match(r"\d+ firing|Quiet", run["state"]["message"])
 
 
 def test_the_scheduled_redrive_finds_nothing(platform_with_worker: Platform) -> None:
-    run = platform_with_worker.ended(platform_with_worker.start("redrive-transient"))
+    run = platform_with_worker.ran("redrive-transient")
     assert run["state"]["message"] == "Nothing to redrive"
 
 
