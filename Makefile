@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test explore soak try-faults test-spark lint bench bench-marts bench-memory bench-peers bench-quality screenshots grafana lock clean
+.PHONY: help setup demo up deploy test explore soak try-faults test-spark lint bench bench-marts bench-memory bench-peers bench-quality screenshots grafana grafana-preview lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -64,6 +64,9 @@ test-spark: .venv/.spark-ready  ## the marts on Spark and on DuckDB, row by row 
 
 grafana: setup  ## write Grafana's dashboards and the alert rules of Grafana and Prometheus anew
 	@PYTHONPATH=. $(BIN)/python grafana/build.py
+
+grafana-preview: setup  ## the dashboards as one HTML page below DLQ_HOME, from the data of DLQ_POSTGRES_DSN
+	@PYTHONPATH=. $(BIN)/python grafana/preview.py
 
 bench-quality: setup  ## precision and recall of the fingerprint on real messages (DLQ_CORPUS names their folder)
 	@$(BIN)/python benchmarks/quality.py

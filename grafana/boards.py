@@ -29,7 +29,14 @@ DASHBOARDS = (
                 bars("Error types", "error_distribution", width=10, height=9),
             ),
             (
-                Panel("Service health", "service_health", width=12, height=10, links=(_SERVICE,)),
+                Panel(
+                    "Service health",
+                    "service_health",
+                    width=12,
+                    height=10,
+                    links=(_SERVICE,),
+                    units={"oldest_open_age_seconds": "s", "failure_rate_24h": "percentunit"},
+                ),
                 Panel(
                     "Services over time",
                     "failures_by_service_over_time",
@@ -56,12 +63,32 @@ DASHBOARDS = (
         "dlq-groups",
         "Dead letters: groups",
         (
-            (Panel("Failure groups", "groups", height=12, says="`dlq show GROUP` says more."),),
+            (
+                Panel(
+                    "Failure groups",
+                    "groups",
+                    height=12,
+                    says="`dlq show GROUP` says more.",
+                    units={"redrive_chance": "percentunit"},
+                ),
+            ),
             (
                 lines("The largest groups", "groups_over_time", is_stacked=True, width=14),
-                Panel("What is over-represented", "contributors", width=10),
+                Panel(
+                    "What is over-represented",
+                    "contributors",
+                    width=10,
+                    units={"share": "percentunit", "baseline_share": "percentunit"},
+                ),
             ),
-            (bars("Hour of the week", "hour_of_week", says="UTC; once there are four weeks."),),
+            (
+                bars(
+                    "Hour of the week",
+                    "hour_of_week",
+                    is_upright=True,
+                    says="UTC; once there are four weeks.",
+                ),
+            ),
         ),
         (
             variable(
@@ -98,7 +125,13 @@ DASHBOARDS = (
                 lines(
                     "Failures by error type", "service_by_type_over_time", is_stacked=True, width=12
                 ),
-                lines("Messages by hour", "service_traffic", is_stacked=True, width=12),
+                lines(
+                    "Messages by hour",
+                    "service_traffic",
+                    is_stacked=True,
+                    width=12,
+                    colours={"succeeded": "green", "retried": "yellow", "dead_lettered": "red"},
+                ),
             ),
             (Panel("Newest failures", "service_recent", height=12),),
         ),
@@ -113,7 +146,13 @@ DASHBOARDS = (
         "Dead letters: redrive",
         (
             (
-                lines("Redrives by outcome", "redrives_over_time", is_stacked=True, width=16),
+                lines(
+                    "Redrives by outcome",
+                    "redrives_over_time",
+                    is_stacked=True,
+                    width=16,
+                    colours={"succeeded": "green", "failed_again": "red"},
+                ),
                 bars("Outcomes", "redrives_by_outcome", width=8),
             ),
             (
@@ -121,14 +160,32 @@ DASHBOARDS = (
                     "How failures end",
                     "resolution_curve",
                     unit="percentunit",
-                    says="By hours since they failed.",
+                    says="By hours since they failed, for three days.",
                     width=12,
                     height=10,
                 ),
-                Panel("Time until they end", "resolution_times", width=12, height=10),
+                Panel(
+                    "Time until they end",
+                    "resolution_times",
+                    width=12,
+                    height=10,
+                    units={
+                        "open_share": "percentunit",
+                        "median_seconds": "s",
+                        "p90_seconds": "s",
+                        "rmst_24h_seconds": "s",
+                    },
+                ),
             ),
             (
-                Panel("By group", "redrive_outcomes", width=12, height=10, links=(_GROUP,)),
+                Panel(
+                    "By group",
+                    "redrive_outcomes",
+                    width=12,
+                    height=10,
+                    links=(_GROUP,),
+                    units={"success_rate": "percentunit"},
+                ),
                 Panel("Parked, and why", "monitoring/parked_and_why", width=12, height=10),
             ),
             (Panel("Batches", "redrive_batches"),),
@@ -143,16 +200,21 @@ DASHBOARDS = (
                 Panel("The drain", "checkpoints", width=18, height=4),
             ),
             (
-                lines("The log", "sequences_over_time", width=12),
+                lines("Messages in the log", "log_over_time", width=12),
                 lines("Size of the streams", "stream_sizes", width=12, unit="bytes"),
             ),
             (
-                lines("Not to be read", "quarantined_over_time", is_stacked=True, width=8),
+                lines("Could not be read", "quarantined_over_time", is_stacked=True, width=8),
                 Panel("Gaps", "gaps", width=16),
             ),
             (
                 Panel("Messages about alerts", "alert_messages", width=12),
-                Panel("Waiting for a redrive", "monitoring/pending_retries", width=12),
+                Panel(
+                    "Waiting for a redrive",
+                    "monitoring/pending_retries",
+                    width=12,
+                    units={"oldest_age_seconds": "s"},
+                ),
             ),
         ),
     ),

@@ -34,6 +34,8 @@ class Panel:
     custom: dict[str, Any] = field(default_factory=dict)
     limits: tuple[float, float] | None = None  # yellow from, red from
     links: tuple[tuple[str, str], ...] = ()  # of a column: name, URL
+    units: dict[str, str] = field(default_factory=dict)  # by column
+    colours: dict[str, str] = field(default_factory=dict)  # by series; else as they come
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,11 @@ def curve(title: str, query: str, **more: Any) -> Panel:
     return Panel(title, query, "trend", **{"options": options, "custom": custom, **more})
 
 
-def bars(title: str, query: str, **more: Any) -> Panel:
-    """One bar for each row."""
+def bars(title: str, query: str, *, is_upright: bool = False, **more: Any) -> Panel:
+    """One bar for each row; upright where the rows are times, with room for some of their names."""
     options = {
-        "orientation": "auto",
+        "orientation": "vertical" if is_upright else "horizontal",
+        "xTickLabelSpacing": 100 if is_upright else 0,
         "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False, "calcs": []},
         "tooltip": {"mode": "single", "sort": "none"},
     }
@@ -169,8 +172,13 @@ def _placed(rows: Sequence[Sequence[Panel]]) -> list[dict[str, Any]]:
     return panels
 
 
-def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
+def query_of(panel: Panel) -> str:
+    """The statement of a panel, with Grafana's macros in it."""
     path = panel.query if "/" in panel.query else f"grafana/{panel.query}"
+    return read_sql(f"{path}.sql")
+
+
+def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
     is_series = panel.kind in ("timeseries", "status-history")
     steps: list[dict[str, Any]] = [{"value": None, "color": "green"}]
     if panel.limits:
@@ -196,7 +204,7 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
                 "datasource": DATASOURCE,
                 "editorMode": "code",
                 "rawQuery": True,
-                "rawSql": read_sql(f"{path}.sql"),
+                "rawSql": query_of(panel),
                 "format": "time_series" if is_series else "table",
             }
         ],
@@ -204,13 +212,22 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
         "fieldConfig": {
             "defaults": defaults,
             "overrides": [
-                {
-                    "matcher": {"id": "byName", "options": column},
-                    "properties": [
-                        {"id": "links", "value": [{"title": "More", "url": url}]},
-                    ],
-                }
-                for column, url in panel.links
+                *(
+                    _override(column, "links", [{"title": "More", "url": url}])
+                    for column, url in panel.links
+                ),
+                *(_override(column, "unit", unit) for column, unit in panel.units.items()),
+                *(
+                    _override(name, "color", {"mode": "fixed", "fixedColor": colour})
+                    for name, colour in panel.colours.items()
+                ),
             ],
         },
+    }
+
+
+def _override(column: str, name: str, value: Any) -> dict[str, Any]:
+    return {
+        "matcher": {"id": "byName", "options": column},
+        "properties": [{"id": name, "value": value}],
     }

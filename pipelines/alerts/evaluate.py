@@ -76,9 +76,10 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
         with database(settings.postgres_dsn.get_secret_value()) as connection:
             seen = await look(settings, silent_consumers(connection))
             _alone(connection)
-            keep(connection, seen, now)
-            findings = what_is_found(connection, rules)
-            titles = _advance(connection, rules, findings, channels, now)
+            with connection.transaction():  # a look that led to nothing is no evaluation
+                keep(connection, seen, now)
+                findings = what_is_found(connection, rules)
+                titles = _advance(connection, rules, findings, channels, now)
             delivered, waiting = await _deliver(connection, channels, now)
             marked = await _mark(settings, connection, findings)
             alerts = store.firing_alerts(connection)
@@ -153,27 +154,24 @@ def _advance(
     now: datetime,
 ) -> list[str]:
     """Store the alerts as they are now, and what is to be said; returns the titles."""
-    with connection.transaction():
-        live, told_before = store.live_alerts(connection), store.last_told(connection)
-        found = {(name, f.scope, f.subject): f for name, each in findings.items() for f in each}
-        said: list[tuple[str, Alert]] = []
-        for key in dict.fromkeys([*live, *found]):
-            rule = rules.rule(key[0])
-            if rule is None:
-                continue
-            scope = rules.scope(rule, key[1])
-            before = live.get(key)
-            done: Step = step(
-                before, found.get(key), rule, scope.severity, told_before.get(key), now
-            )
-            if done.alert is None:
-                if before is not None:
-                    store.forget(connection, before)
-                continue
-            alert = replace(done.alert, id=store.save(connection, done.alert))
-            if done.kind is not None:
-                said.append((done.kind, alert))
-        return _say(connection, rules, said, channels, now)
+    live, told_before = store.live_alerts(connection), store.last_told(connection)
+    found = {(name, f.scope, f.subject): f for name, each in findings.items() for f in each}
+    said: list[tuple[str, Alert]] = []
+    for key in dict.fromkeys([*live, *found]):
+        rule = rules.rule(key[0])
+        if rule is None:
+            continue
+        scope = rules.scope(rule, key[1])
+        before = live.get(key)
+        done: Step = step(before, found.get(key), rule, scope.severity, told_before.get(key), now)
+        if done.alert is None:
+            if before is not None:
+                store.forget(connection, before)
+            continue
+        alert = replace(done.alert, id=store.save(connection, done.alert))
+        if done.kind is not None:
+            said.append((done.kind, alert))
+    return _say(connection, rules, said, channels, now)
 
 
 def _say(
@@ -229,15 +227,16 @@ async def _deliver(
 
 
 async def _send(channel: Channel, messages: Sequence[store.Outgoing]) -> dict[int, bool]:
-    """Oldest first; where the channel does not take one, the rest waits as well."""
+    """Oldest first; once the channel did not take one, each of the rest is tried once."""
     results = dict.fromkeys((message.id for message in messages), False)
+    has_failed = False
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE_SECONDS):
             for message in messages:
                 text = Message(message.title, message.body, is_good=message.kind == "resolved")
-                results[message.id] = await channel.deliver(text, TRIES_SECONDS)
-                if not results[message.id]:
-                    break
+                pauses = () if has_failed else TRIES_SECONDS
+                results[message.id] = await channel.deliver(text, pauses)
+                has_failed |= not results[message.id]  # of itself, or for what that message says
     return results
 
 

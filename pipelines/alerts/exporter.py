@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 MOST_LABELS = 30
 """Values of one label of one metric; the rest is `other`."""
 
+_NATS_SECONDS = 3.0  # Prometheus waits for ten, and PostgreSQL has something to say too
 _CACHE_SECONDS = 10.0  # so that several Prometheus servers cost no more than one
 
 
@@ -103,7 +104,7 @@ class DLQCollector(Collector):
             return self._known
 
     def _ask(self) -> Iterator[GaugeMetricFamily]:
-        streams = asyncio.run(look(self._settings)).streams
+        streams = asyncio.run(_streams(self._settings))
         found: list[GaugeMetricFamily] = []
         try:
             found = self._of_postgres()
@@ -141,6 +142,15 @@ def serve(settings: Settings, host: str, port: int) -> Any:
     registry.register(DLQCollector(settings))
     server, _ = start_http_server(port, host, registry)
     return server
+
+
+async def _streams(settings: Settings) -> tuple[StreamSample, ...]:
+    """What NATS says of the streams; nothing where it takes too long."""
+    try:
+        async with asyncio.timeout(_NATS_SECONDS):
+            return (await look(settings)).streams
+    except TimeoutError:
+        return ()
 
 
 def _mart_metrics(connection: Connection[Any]) -> list[tuple[str, str, float | None]]:

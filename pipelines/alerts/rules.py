@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -26,6 +26,7 @@ EVERYTHING = "all"
 """The scope of what no override takes."""
 
 Severity = Literal["warning", "critical"]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 _SHIPPED = Path(__file__).with_name("rules.toml")
 
 
@@ -35,18 +36,18 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     name: str
     title: str  # what it says, in words
     unit: str  # of the value
-    above: float
+    above: NotNegative
     severity: Severity
-    for_minutes: float  # that the condition must hold before it fires
-    keep_minutes: float  # that it must be over before it is resolved
-    repeat_minutes: float  # between two messages while it still fires
-    cooldown_minutes: float  # before one that came and went may be told of again
+    for_minutes: NotNegative  # that the condition must hold before it fires
+    keep_minutes: NotNegative  # that it must be over before it is resolved
+    repeat_minutes: NotNegative  # between two messages while it still fires
+    cooldown_minutes: NotNegative  # before one that came and went may be told of again
     channels: tuple[str, ...]  # names; none: all
-    metric: str  # of `dlq exporter`
+    metric: Annotated[str, msgspec.Meta(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")]  # of `dlq exporter`
     first: str  # what to do first
     command: str  # the next one; {sample} is the id of a failure
     by_service: bool = False  # it can have thresholds by service and tenant
-    window_minutes: float = 0  # that it looks back
+    window_minutes: Annotated[float, msgspec.Meta(gt=0)] = 0  # that it looks back; 0: it does not
     least_count: int = 0  # of messages, without which nothing is known
     error_types: tuple[str, ...] = ()  # with their known subclasses
     is_enabled: bool = msgspec.field(default=True, name="enabled")
@@ -58,7 +59,7 @@ class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     rule: str = "*"
     service: str = "*"
     tenant: str = "*"
-    above: float | None = None
+    above: NotNegative | None = None
     severity: Severity | None = None
     channels: tuple[str, ...] | None = None
     is_enabled: bool = msgspec.field(default=True, name="enabled")
@@ -73,6 +74,14 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     above: float
     severity: Severity
     channels: tuple[str, ...]
+
+
+class _File(msgspec.Struct, frozen=True):
+    """The shape of a file of the user's; what is in it is read with the shipped one."""
+
+    defaults: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
+    overrides: list[dict[str, Any]] = []
 
 
 class AlertRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,14 +150,23 @@ def read_alert_rules(changes: str = "") -> AlertRules:
     own = tomllib.loads(changes)
     if unknown := own.keys() - {"link", "defaults", "rules", "overrides"}:
         raise ValueError(f"{sorted(unknown)[0]} is nothing that it may say")
-    if unknown := own.get("rules", {}).keys() - shipped["rules"].keys():
+    file: _File = _convert(own, _File, "")
+    if unknown := file.defaults.keys() - shipped["defaults"].keys():
+        raise ValueError(f"defaults: {sorted(unknown)[0]} is nothing that all rules have")
+    if unknown := file.rules.keys() - shipped["rules"].keys():
         raise ValueError(
             f"there is no rule {sorted(unknown)[0]}, there are {', '.join(shipped['rules'])}"
         )
-    defaults = shipped["defaults"] | own.get("defaults", {})
+    defaults = shipped["defaults"] | file.defaults
+    _convert({**shipped["rules"]["gap"], **defaults, "name": "gap"}, Rule, "defaults")
     rules = [
         _convert(
-            {**defaults, **rule, **own.get("rules", {}).get(name, {}), "name": name},
+            {
+                **defaults,
+                **rule,
+                **_convert(file.rules.get(name, {}), dict, f"rules.{name}"),
+                "name": name,
+            },
             Rule,
             f"rules.{name}",
         )
@@ -156,7 +174,7 @@ def read_alert_rules(changes: str = "") -> AlertRules:
     ]
     overrides = [
         _convert(value, Override, f"overrides[{number}]")
-        for number, value in enumerate(own.get("overrides", []), 1)
+        for number, value in enumerate(file.overrides, 1)
     ]
     for override in overrides:
         if override.rule not in ("*", *shipped["rules"]):
@@ -170,7 +188,7 @@ def read_alert_rules(changes: str = "") -> AlertRules:
 
 
 def error_classes(rule: Rule) -> list[str]:
-    """The class names that a rule is about; none: all."""
+    """The class names that a rule is about."""
     return with_subclasses(rule.error_types)
 
 
@@ -194,4 +212,4 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at `$")
-        raise ValueError(f"{where}{place.strip('`')}: {what}") from error
+        raise ValueError(f"{where}{place.strip('`')}".lstrip(".") + f": {what}") from error

@@ -1,20 +1,24 @@
 -- How long ago the alerts were evaluated. PostgreSQL; reads `scopes` and `clock`.
 --
--- Grain: one row, none where they never were.
---   value  minutes; the other columns: docs/alerts.md
+-- Grain: one row, none where nothing was drained yet and nobody looked.
+--   value  minutes, since the first drain where they never were; the other columns: docs/alerts.md
 SELECT
     p.scope,
     '' AS subject,
-    EXTRACT(EPOCH FROM MAX(n.now) - MAX(s.at))::float8 / 60 AS value,
+    EXTRACT(EPOCH FROM n.now - COALESCE(l.looked_at, l.drained_at))::float8 / 60 AS value,
     p.above,
     NULL::bigint AS failure_count,
-    MAX(s.at) AS since,
+    COALESCE(l.looked_at, l.drained_at) AS since,
     NULL::text AS sample_id,
-    'last at ' || TO_CHAR(MAX(s.at), 'YYYY-MM-DD HH24:MI') AS detail,
+    COALESCE('last at ' || TO_CHAR(l.looked_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC', 'never')
+    AS detail,
     NULL::text [] AS unmarked_ids,
     FALSE AS is_told
-FROM stream_samples AS s
+FROM (
+    SELECT
+        (SELECT MAX(s.at) FROM stream_samples AS s WHERE s.role = 'log') AS looked_at,
+        (SELECT MIN(e.started_at) FROM drain_epochs AS e) AS drained_at
+) AS l
 CROSS JOIN clock AS n
 INNER JOIN scopes AS p ON p.scope = 'all'
-WHERE s.role = 'log'
-GROUP BY p.scope, p.above
+WHERE COALESCE(l.looked_at, l.drained_at) IS NOT NULL

@@ -17,7 +17,9 @@ WITH held AS (
     CROSS JOIN settings AS r
     WHERE
         f.parse_error IS NOT NULL
-        AND f.dlq_timestamp > n.now - r.window_minutes * INTERVAL '1 minute'
+        -- stored, since a drain may come late, and a clock be wrong; what is old is no news
+        AND f.created_at > n.now - r.window_minutes * INTERVAL '1 minute'
+        AND f.dlq_timestamp > n.now - GREATEST(r.window_minutes, 1440) * INTERVAL '1 minute'
 ),
 
 parts AS (

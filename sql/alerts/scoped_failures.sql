@@ -9,6 +9,7 @@ SELECT
     s.above,
     f.id,
     f.dlq_timestamp,
+    f.created_at,
     f.status,
     f.alert_sent,
     f.parse_error,

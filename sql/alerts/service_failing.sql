@@ -51,7 +51,9 @@ failed AS (
     FROM scoped_failures AS f
     CROSS JOIN clock AS n
     CROSS JOIN settings AS r
-    WHERE f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+    WHERE
+        f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+        AND f.dlq_timestamp <= n.now  -- a clock that is ahead would make it last
     GROUP BY f.service
 ),
 
@@ -74,7 +76,9 @@ progress AS (
             FROM scoped_failures AS f
             CROSS JOIN clock AS n
             CROSS JOIN settings AS r
-            WHERE f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+            WHERE
+                f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+                AND f.dlq_timestamp <= n.now
         ) AS f
         CROSS JOIN clock AS n
         CROSS JOIN settings AS r

@@ -1,16 +1,17 @@
 -- What is over-represented among the failures of late, as build-marts last computed it. PostgreSQL.
 --
--- Grain: one row per value, or pair of values.
+-- Grain: one row per value, or pair of values; those of the last 24 hours first, then by group.
 SELECT
     subject,
-    attribute,
-    value,
-    other_attribute,
-    other_value,
+    CONCAT_WS(
+        ' and ',
+        attribute || ' = ' || value,
+        other_attribute || ' = ' || other_value
+    ) AS what,
     failure_count,
     share,
     baseline_share,
     risk_ratio
 FROM mart_contributors
-ORDER BY failure_count DESC
+ORDER BY subject = 'last 24 hours' DESC, failure_count DESC
 LIMIT 50

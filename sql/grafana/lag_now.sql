@@ -1,6 +1,17 @@
 -- Messages of the log that wait for the drain, as of the latest look. PostgreSQL.
 --
 -- Grain: one row.
-SELECT GREATEST(s.last_sequence - COALESCE(c.last_sequence, 0), 0) AS value
+SELECT
+    CASE
+        WHEN s.first_sequence > s.last_sequence THEN 0  -- purged: a gap, and nothing waits
+        ELSE GREATEST(s.last_sequence - COALESCE(c.last_sequence, 0), 0)
+    END AS value
 FROM (SELECT * FROM stream_samples WHERE role = 'log' ORDER BY at DESC LIMIT 1) AS s
-LEFT JOIN drain_checkpoints AS c ON c.stream = s.stream
+LEFT JOIN (
+    SELECT
+        c.stream,
+        e.created,
+        c.last_sequence
+    FROM drain_checkpoints AS c
+    INNER JOIN drain_epochs AS e ON e.epoch = c.epoch
+) AS c ON c.stream = s.stream AND c.created = s.created

@@ -10,12 +10,13 @@ from pipelines.settings import Settings
 _FAILURES = """
 INSERT INTO failed_events (id, event_id, event_type, original_subject, source_service,
     consumer_service, tenant_id, error_message, error_type, first_attempt_at, last_attempt_at,
-    original_data, dlq_timestamp, status, alert_sent, parse_error, original_stream, consumer_name,
-    group_id)
+    original_data, dlq_timestamp, created_at, status, alert_sent, parse_error,
+    original_stream, consumer_name, group_id)
 SELECT md5(%(seed)s || n)::uuid, 'e' || n, 'ndvi_computed', 'sahool.analysis.ndvi_computed',
     'satellite', %(service)s, %(tenant)s, %(message)s, %(error_type)s, now(), now(), '{}',
-    now() - %(minutes_ago)s * interval '1 minute', %(status)s, %(alert_sent)s, %(parse_error)s,
-    %(stream)s, %(consumer)s, 'f00d'
+    now() - %(minutes_ago)s * interval '1 minute',
+    now() - %(stored_minutes_ago)s * interval '1 minute', %(status)s, %(alert_sent)s,
+    %(parse_error)s, %(stream)s, %(consumer)s, 'f00d'
 FROM generate_series(1, %(count)s) n
 """
 
@@ -26,6 +27,7 @@ def add_failures(settings: Settings, count: int = 1, minutes_ago: float = 0, **v
         "seed": uuid.uuid4().hex,
         "count": count,
         "minutes_ago": minutes_ago,
+        "stored_minutes_ago": minutes_ago,
         "service": "ndvi-service",
         "tenant": "tenant-1",
         "message": "no connection",

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 from alert_rows import add_checkpoint, add_failures, add_sample, add_totals
-from platform_log import execute
+from platform_log import execute, query
 
 from pipelines.alerts.findings import Finding, find
 from pipelines.alerts.rules import AlertRules, read_alert_rules
 from pipelines.settings import Settings
+from pipelines.sqlfiles import read_sql
 from pipelines.stores.database import database
 
 MORE = """
@@ -100,6 +101,18 @@ def test_critical_errors_are_told_by_service_with_their_subclasses(settings: Set
     }
 
 
+def test_what_was_drained_late_is_told_and_what_a_wrong_clock_dates_is_over_in_time(
+    settings: Settings,
+) -> None:
+    critical = {"error_type": "DatabaseError"}
+    add_failures(settings, 2, minutes_ago=90, stored_minutes_ago=1, service="late", **critical)
+    add_failures(settings, 9, minutes_ago=2_000, stored_minutes_ago=1, service="old", **critical)
+    add_failures(settings, 9, minutes_ago=-900, stored_minutes_ago=20, service="odd", **critical)
+    assert {f.subject: f.value for f in found(settings, "critical_errors")} == {"late": 2}
+    assert found(settings, "dlq_rate") == []
+    assert found(settings, "service_failing") == []
+
+
 @pytest.mark.parametrize(
     ("samples", "value"),
     [
@@ -178,6 +191,20 @@ def test_the_drain_lags_from_the_first_look_that_showed_more(settings: Settings)
     assert found(settings, "drain_lag") == []
 
 
+def test_what_the_dashboards_call_not_drained_is_of_this_life_of_the_stream(
+    settings: Settings,
+) -> None:
+    lag = read_sql("grafana/lag_now.sql")
+    add_checkpoint(settings, 500)
+    add_sample(settings, 3, last=512)
+    assert query(settings, lag) == [{"value": 12}]
+    add_sample(settings, 2, first=513, last=512)
+    assert query(settings, lag) == [{"value": 0}]
+    add_sample(settings, 1, last=7)
+    execute(settings, "UPDATE stream_samples SET created = created + interval '1 day'")
+    assert query(settings, lag) == [{"value": 7}]
+
+
 def test_gaps_quarantine_and_aborted_redrives_are_found_for_an_hour(settings: Settings) -> None:
     execute(settings, "INSERT INTO stream_gaps VALUES ('e', 4, 9, 'its age limit', true)")
     execute(
@@ -233,6 +260,12 @@ def test_the_log_that_can_not_be_written_or_is_nearly_full(settings: Settings) -
 
 
 def test_alerts_that_nobody_evaluates_are_known_to_whoever_asks(settings: Settings) -> None:
+    add_checkpoint(settings, 1)
+    execute(settings, "UPDATE drain_epochs SET started_at = now() - interval '20 minutes'")
+    assert (one(settings, "not_evaluated").is_above, one(settings, "not_evaluated").detail) == (
+        True,
+        "never",
+    )
     add_sample(settings, 14)
     assert one(settings, "not_evaluated").is_above
     add_sample(settings, 1)

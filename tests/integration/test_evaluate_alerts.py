@@ -14,7 +14,9 @@ from nats.js.api import DiscardPolicy
 from platform_log import execute, failures, letter, publish, query
 
 from pipelines.alerts import evaluate
+from pipelines.alerts.channels import Channel
 from pipelines.alerts.evaluate import evaluate_alerts, send_test
+from pipelines.alerts.message import Message
 from pipelines.errors import SettingsError
 from pipelines.jobs import drain_log
 from pipelines.settings import Settings
@@ -49,7 +51,8 @@ async def test_an_outage_is_one_message_then_silence_then_its_end(
         assert [report.told for report in again] == [(), ()]
         rate = await evaluate_alerts(settings, minutes_later(2.1))
         assert rate.told == ("FIRING: Dead letters come too fast",)
-        execute(settings, "UPDATE failed_events SET dlq_timestamp = now() - interval '1 hour'")
+        past = "now() - interval '1 hour'"
+        execute(settings, f"UPDATE failed_events SET dlq_timestamp = {past}, created_at = {past}")
         quiet = await evaluate_alerts(settings, minutes_later(8))
         assert quiet.resolved == 1
         assert quiet.firing == ()
@@ -111,6 +114,37 @@ async def test_a_channel_that_is_down_holds_up_no_other_and_gets_it_at_a_later_r
         assert (later.delivered, later.waiting, later.told) == (1, 0, ())
     assert down.messages == up.messages
     assert len(up.messages) == 1
+
+
+async def test_a_message_that_a_channel_refuses_holds_up_none_behind_it(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver = Channel.deliver
+
+    async def choosy(channel: Channel, message: Message, *rest: Any) -> bool:
+        return "critical" not in message.title.lower() and await deliver(channel, message, *rest)
+
+    monkeypatch.setattr(Channel, "deliver", choosy)
+    add_failures(settings, 1, error_type="DatabaseError")
+    async with inbox() as box:
+        settings = with_channels(settings, box.url)
+        assert (await evaluate_alerts(settings)).waiting == 1
+        add_failures(settings, 1, parse_error="not JSON")
+        report = await evaluate_alerts(settings, minutes_later(1))
+    assert (report.delivered, report.waiting) == (1, 1)
+    assert box.messages[0]["title"] == "FIRING: Messages could not be read as dead letters"
+
+
+async def test_an_evaluation_that_failed_does_not_count_as_one(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise SettingsError("no")
+
+    monkeypatch.setattr(evaluate, "what_is_found", fail)
+    with pytest.raises(SettingsError):
+        await evaluate_alerts(settings)
+    assert query(settings, "SELECT * FROM stream_samples") == []
 
 
 async def test_a_run_that_died_before_it_sent_says_it_at_the_next(

@@ -93,6 +93,15 @@ def test_a_server_that_is_away_is_a_zero_and_no_error(settings: Settings) -> Non
     assert ("dlq_failures", ("pending",)) not in values
 
 
+def test_a_nats_that_does_not_answer_in_time_hides_no_metric_of_postgres(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "_NATS_SECONDS", 0)
+    values = collected(settings)
+    assert (values["dlq_up", ("nats",)], values["dlq_up", ("postgres",)]) == (0, 1)
+    assert values["dlq_unresolved_failures", ("all", "")] == 0
+
+
 def test_scrapes_side_by_side_ask_the_servers_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,14 @@ def test_at_the_threshold_or_not_known_it_does_not_hold(value: float | None) -> 
     assert life.state is None
 
 
+def test_what_is_not_known_any_more_is_not_over() -> None:
+    life = Life(rule(for_minutes=0))
+    assert life.look(HOLDS) == "firing"
+    assert [life.look(replace(HOLDS, value=None)) for _ in range(9)] == [None] * 9
+    assert life.state == "firing"
+    assert [life.look(None) for _ in range(5)] == [None] * 4 + ["resolved"]
+
+
 def test_it_is_resolved_only_after_a_quiet_time_and_that_is_said_once() -> None:
     life = Life(rule(for_minutes=0))
     assert life.look(HOLDS) == "firing"
@@ -180,6 +188,13 @@ def test_the_users_file_changes_what_it_names_and_nothing_else() -> None:
         ("[rules.dlq_rate]\nabov = 1", "rules.dlq_rate: Object contains unknown field `abov`"),
         ("[[overrides]]\nrule = 'gap'\nservice = 'x'", "gap is about the pipeline"),
         ("[[overrides]]\nrule = 'dlq_rate'", "names no service and no tenant"),
+        ("rules = 3", "rules: Expected `object`, got `int`"),
+        ("[rules]\ndlq_rate = 3", "rules.dlq_rate: Expected `object`, got `int`"),
+        ("overrides = 3", "overrides: Expected `array`, got `int`"),
+        ("[defaults]\nabove = 1", "defaults: above is nothing that all rules have"),
+        ("[defaults]\nkeep_minutes = 'x'", "defaults.keep_minutes: Expected `float`, got `str`"),
+        ("[rules.dlq_rate]\nwindow_minutes = 0", "rules.dlq_rate.window_minutes: Expected"),
+        ("[rules.dlq_rate]\nabove = nan", "rules.dlq_rate.above: Expected `float` >= 0"),
         ("[rule.x]", "rule is nothing that it may say"),
         ("x =", "Invalid value"),
     ],
