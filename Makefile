@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test explore soak test-spark lint bench bench-marts bench-memory bench-peers bench-quality screenshots grafana lock clean
+.PHONY: help setup demo up deploy test explore soak try-faults test-spark lint bench bench-marts bench-memory bench-peers bench-quality screenshots grafana lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
@@ -28,9 +28,8 @@ demo: setup  ## the whole story once, on servers of its own
 up: setup  ## servers, Prefect UI and scheduled flows until Ctrl-C; make up ARGS=--fleet shows live failures
 	@$(BIN)/dlq up $(ARGS)
 
-deploy: setup  ## send the deployments to the Prefect server of PREFECT_API_URL
-	@$(BIN)/prefect work-pool inspect local >/dev/null 2>&1 || $(BIN)/prefect work-pool create local --type process
-	$(BIN)/prefect --no-prompt deploy --all
+deploy: setup  ## send deployments, queues and automations to the Prefect server of PREFECT_API_URL
+	@$(BIN)/dlq deploy $(ARGS)
 
 lint: setup  ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
@@ -51,6 +50,9 @@ explore: setup  ## the tests that leave something to chance, each round with ano
 SECONDS ?= 60
 soak: setup  ## kill drains, NATS and PostgreSQL at random, then look for what is lost or doubled; SEED=… repeats a run
 	@$(BIN)/python tests/integration/soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+try-faults: setup  ## kill worker, Prefect and PostgreSQL below the scheduled flows, and say what was seen (ten minutes)
+	@$(BIN)/python tests/flows/faults.py $(ARGS)
 
 test-spark: .venv/.spark-ready  ## the marts on Spark and on DuckDB, row by row (installs the extra; needs Java 17)
 	$(BIN)/pytest tests/spark $(ARGS)
@@ -85,8 +87,9 @@ bench-peers: .venv-peers/.ready  ## the libraries that `make bench` compares wit
 	$$UV pip sync --quiet --python .venv-peers/bin/python --require-hashes --only-binary :all: $<
 	@touch $@
 
-screenshots: setup  ## the pictures in docs/images, of a simulated month (needs chromium)
+screenshots: setup  ## the pictures in docs/images, of a simulated history and of Prefect's pages (needs chromium)
 	@$(BIN)/python docs/screenshots.py
+	@$(BIN)/python tests/flows/screenshots.py
 
 lock:  ## resolve the newest allowed versions into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \

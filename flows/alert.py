@@ -1,14 +1,13 @@
 """alert: what people should know now."""
 
 from prefect import State, flow
-from prefect.states import Completed
 
-from flows.show import table
+from flows.show import table, told
 from pipelines.alerts.evaluate import evaluate_alerts
 from pipelines.settings import load_settings
 
 
-@flow(name="alert", timeout_seconds=600)
+@flow(name="alert", flow_run_name="alert", timeout_seconds=600)
 async def alert() -> State:
     """Evaluate the alert rules on Postgres and the stream, and tell people what changed.
 
@@ -16,10 +15,11 @@ async def alert() -> State:
     """
     report = await evaluate_alerts(load_settings())
     if report.firing or report.told:
-        await table("alerts", [{"firing": text} for text in report.firing])
+        await table("alerts", [{"firing": text} for text in report.firing], "Alerts.")
     message = (
         f"{len(report.firing)} firing: {'; '.join(report.firing)}" if report.firing else "Quiet"
     )
     if report.waiting:
         message += f"; {report.waiting} messages wait for a channel"
-    return Completed(message=message, data=report.as_dict())
+    did = f"{len(report.firing)} firing" if report.firing else "quiet"
+    return await told(did, message, report.as_dict())

@@ -1,26 +1,30 @@
 """drain-dlq: what failed since the last run, into the lake and Postgres."""
 
 from prefect import State, flow
-from prefect.states import Completed
 
-from flows.show import progress_artifact, table
+from flows.late import is_overtaken
+from flows.show import happened, progress, table, told
 from pipelines.bridge.run import bridge_pending
 from pipelines.jobs import drain_log
 from pipelines.settings import load_settings
 
 
-@flow(name="drain-dlq", timeout_seconds=3600)
+@flow(name="drain-dlq", flow_run_name="drain-dlq", timeout_seconds=3600)
 async def drain_dlq() -> State:
     """Drain the dead-letter stream into the lake and Postgres, each message exactly once.
 
     First it brings in what consumers gave up that use none of our code (`dlq bridge`).
     Overlapping runs are harmless: a later one waits for the earlier, and a stuck one is fenced.
     """
-    progress = await progress_artifact("Draining the dead-letter stream")
+    if await is_overtaken():
+        return await told("late", "Late: a run since has drained all of it", state="Skipped")
     settings = load_settings()
     bridged, untold = await bridge_pending(settings)
-    report = await drain_log(settings, progress)
-    await table("drain", [report.as_dict() | {"notes": " ".join(report.notes)}])
+    async with progress("Draining the dead-letter stream") as move:
+        report = await drain_log(settings, move)
+    await table(
+        "drain", [report.as_dict() | {"notes": " ".join(report.notes)}], "What this run drained."
+    )
     message = f"Drained {report.drained:,} messages in {report.seconds:.1f} s"
     if count := bridged["bridged"] + bridged["gone"] + bridged["found"]:
         message += f", {count:,} of them of consumers without our code"
@@ -31,4 +35,6 @@ async def drain_dlq() -> State:
     if untold:
         count = sum(each.at_least for each in untold)
         message += f"; {count:,} more were given up that only their number is known of"
-    return Completed(message=message, data=report.as_dict())
+    if report.drained:
+        happened("dlq.drained", f"dlq.log.{report.stream}", report.stream, report.as_dict())
+    return await told(f"{report.drained:,} messages", message, report.as_dict())

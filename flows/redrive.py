@@ -4,17 +4,26 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from prefect import State, flow
-from prefect.states import Completed
 from pydantic import Field
 
-from flows.show import table
+from flows.approval import ask, batch_of_this_run, plan_as_markdown, remember_batch
+from flows.show import happened, markdown, progress, table, told
+from pipelines.redrive.plan import Order
 from pipelines.redrive.run import RedriveReport
 from pipelines.redrive.selection import Selection
-from pipelines.redrive_jobs import redrive, transient_selection
+from pipelines.redrive_jobs import (
+    approve,
+    plan_redrive,
+    redrive,
+    reject,
+    run_redrive,
+    show_batch,
+    transient_selection,
+)
 from pipelines.settings import load_settings
 
 
-@flow(name="redrive-transient", timeout_seconds=3600)
+@flow(name="redrive-transient", flow_run_name="redrive-transient", timeout_seconds=3600)
 async def redrive_transient() -> State:
     """Publish failures that may pass by themselves again, to the consumer that failed.
 
@@ -33,7 +42,7 @@ async def redrive_transient() -> State:
     return await _told(report)
 
 
-@flow(name="redrive", timeout_seconds=3600)
+@flow(name="redrive", flow_run_name="redrive", persist_result=True, timeout_seconds=3600)
 async def redrive_selected(
     reason: Annotated[str, Field(min_length=3)],
     requested_by: Annotated[str, Field(min_length=1)],
@@ -47,7 +56,7 @@ async def redrive_selected(
     since: datetime | None = None,
     until: datetime | None = None,
     where: str | None = None,
-    limit: Annotated[int, Field(ge=1)] = 1_000,
+    limit: Annotated[int, Field(ge=1)] = 10_000,
     redirect_to: str | None = None,
     edit: dict[str, Any] | None = None,
     per_second: Annotated[float, Field(gt=0)] | None = None,
@@ -55,7 +64,7 @@ async def redrive_selected(
     """Publish the failures that a person selected again, to the consumers that failed.
 
     Every condition that is given must hold. Each group ramps 1, 10, all, and stops where nothing
-    succeeds. A batch above DLQ_REDRIVE_APPROVAL_COUNT waits for an approval.
+    succeeds. More than DLQ_REDRIVE_APPROVAL_COUNT wait until somebody has approved their plan.
 
     Args:
         reason: Why; kept with the batch.
@@ -88,31 +97,52 @@ async def redrive_selected(
         where=where,
         limit=limit,
     )
-    report = await redrive(
-        load_settings(),
-        selection,
-        trigger="manual",
-        requested_by=requested_by,
-        reason=reason,
-        redirect_to=redirect_to,
-        patch=edit,
-        per_second=per_second,
-    )
+    order = Order("manual", requested_by, reason, redirect_to, edit, per_second)
+    return await _carry_out(selection, order)
+
+
+async def _carry_out(selection: Selection, order: Order) -> State:
+    """Freeze the batch, have it approved where it is large, run it.
+
+    A run that was suspended, or crashed and is retried, goes on with the batch that it froze.
+    """
+    settings = load_settings()
+    batch_id, shown = await batch_of_this_run(), ""
+    if batch_id is None:
+        planned = await plan_redrive(settings, selection, order)
+        if planned is None:
+            return await told("nothing to do", "Nothing to redrive")
+        batch_id, shown = planned[0].id, plan_as_markdown(planned[1].as_dict())
+        await remember_batch(batch_id)
+        await markdown("redrive-plan", shown, "What the batch publishes.")
+    batch = show_batch(settings, batch_id)
+    if batch.state == "awaiting_approval":
+        answer = await ask(shown or f"**{batch.planned:,} redrives.**")
+        if not answer.approve:
+            reject(settings, batch_id, by=answer.decided_by, reason=answer.comment or None)
+            said = f"Rejected by {answer.decided_by}: {answer.comment or 'no comment'}"
+            return await told("rejected", said, state="Rejected")
+        approve(settings, batch_id, by=answer.decided_by, reason=answer.comment or None)
+    async with progress("Redriving") as move:
+        report = await run_redrive(
+            settings, batch_id, lambda outcomes, count: move(outcomes.total(), count)
+        )
     return await _told(report)
 
 
 async def _told(report: RedriveReport | None) -> State:
     if report is None:
-        return Completed(message="Nothing to redrive")
-    if report.state == "awaiting_approval":
-        return Completed(
-            message=f"{report.planned:,} wait for: dlq batches approve {report.batch_id}",
-            data=report.as_dict(),
-        )
+        return await told("nothing to do", "Nothing to redrive")
     await table("redrives", [{"outcome": k, "redrives": n} for k, n in report.outcomes.items()])
-    outcomes = ", ".join(f"{n:,} {state}" for state, n in report.outcomes.items())
+    outcomes = ", ".join(f"{n:,} {state}" for state, n in report.outcomes.items()) or "no outcome"
     stopped = f"; {len(report.stopped_groups)} groups stopped" if report.stopped_groups else ""
-    return Completed(
-        message=f"Redrove {report.planned:,}: {outcomes or 'no outcome'}{stopped}",
-        data=report.as_dict(),
+    if report.state in ("paused", "cancelled"):
+        stopped += f"; {report.state} by a person"
+    if report.stopped_groups:
+        batch = f"dlq.redrive.{report.batch_id}"
+        happened("dlq.redrive.aborted", batch, report.batch_id, report.as_dict())
+    return await told(
+        f"{report.planned:,}, {outcomes}",
+        f"Redrove {report.planned:,}: {outcomes}{stopped}",
+        report.as_dict(),
     )

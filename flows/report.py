@@ -3,21 +3,20 @@
 from datetime import UTC, datetime
 
 from prefect import State, flow
-from prefect.states import Completed
 
-from flows.show import markdown
+from flows.show import markdown, told
 from pipelines.analysis.report import as_markdown
 from pipelines.reporting import make_report
 from pipelines.settings import load_settings
 
 
-@flow(name="report", timeout_seconds=3600)
+@flow(name="report", flow_run_name="report", timeout_seconds=3600)
 async def report() -> State:
     """Write `report.html` below DLQ_HOME, from the lake, and show its tables here."""
     settings, now = load_settings(), datetime.now(UTC)
     made = make_report(settings, now)
     file = (settings.home / "report.html").absolute()
     made.write_page(file)
-    await markdown("report", as_markdown(made.sections, now))
+    await markdown("report", as_markdown(made.sections, now), "The tables of the page.")
     strip = ", ".join(f"{what} {value}" for what, value, _ in made.sections[0].rows[:3])
-    return Completed(message=f"Wrote {file}: {strip}", data={"file": str(file)})
+    return await told(strip, f"Wrote {file}: {strip}", {"file": str(file)})

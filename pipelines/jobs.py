@@ -156,6 +156,15 @@ def compute_marts(settings: Settings, names: Sequence[str], now: datetime) -> Fr
     return printable_frames({name: pl.DataFrame(table) for name, table in tables.items()})
 
 
+def stored_marts(settings: Settings, names: Sequence[str]) -> Frames:
+    """Some marts as they were built last; `log` and the texts as in `compute_marts`."""
+    lake = Lake(settings.lake)
+    frames = {name: lake.read(f"marts/{name}") for name in names}
+    with connect(lake) as connection:
+        frames["log"] = pl.DataFrame(connection.sql(LOG_SQL).to_arrow_table())
+    return printable_frames(frames)
+
+
 def write_views(settings: Settings) -> str | None:
     """Write `views.sql` beside a local lake; returns its path, None for an object store."""
     lake = Lake(settings.lake)

@@ -1,14 +1,24 @@
 """The report: sections of rows, and their forms as Markdown and JSON. `page` makes the HTML."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.analysis.trends import Trend
 
-__all__ = ["Section", "as_json", "as_markdown", "cell_text", "seconds_as_text"]
+__all__ = [
+    "Links",
+    "Section",
+    "as_json",
+    "as_markdown",
+    "as_markdown_table",
+    "cell_text",
+    "escaped",
+    "seconds_as_text",
+    "with_links",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +40,42 @@ class Section:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Links:
+    """A cell of links: text and address of each. Only Markdown shows it."""
+
+    addresses: tuple[tuple[str, str], ...]
+
+
 def as_markdown(parts: Sequence[Section], now: datetime) -> str:
     """The sections as a page in Markdown."""
     lines = [f"# Dead letters, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC", ""]
     for part in parts:
         lines += [f"## {part.title}", ""]
-        if part.rows:
-            lines += [
-                _row(part.columns),
-                _row(["---"] * len(part.columns)),
-                *(_row([_escaped(value) for value in row]) for row in part.rows),
-            ]
-        else:
-            lines.append("Nothing.")
+        lines += as_markdown_table(part)
         lines += ["", *([part.note, ""] if part.note else [])]
     return "\n".join(lines)
+
+
+def as_markdown_table(part: Section) -> list[str]:
+    """The lines of a section's table."""
+    if not part.rows:
+        return ["Nothing."]
+    return [
+        _row(part.columns),
+        _row(["---"] * len(part.columns)),
+        *(_row([escaped(value) for value in row]) for row in part.rows),
+    ]
+
+
+def with_links(
+    part: Section, title: str, links_of: Callable[[dict[str, Any]], Links | None]
+) -> Section:
+    """The section with one more column, after the first: what each of its rows links to."""
+    rows = tuple(
+        (row[0], links_of(dict(zip(part.columns, row, strict=True))), *row[1:]) for row in part.rows
+    )
+    return replace(part, columns=(part.columns[0], title, *part.columns[1:]), rows=rows)
 
 
 def as_json(parts: Sequence[Section]) -> dict[str, list[dict[str, Any]]]:
@@ -86,6 +117,8 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _escaped(value: Any) -> str:
-    # Values come from messages: nothing of them may act as Markdown or HTML.
+def escaped(value: Any) -> str:
+    """A value as Markdown: nothing in it that comes from a message acts as Markdown or HTML."""
+    if isinstance(value, Links):
+        return " · ".join(f"[{text}]({address})" for text, address in value.addresses)
     return re.sub(r"([\\`*_\[\]<>|&#])", r"\\\1", " ".join(cell_text(value).split()))

@@ -11,6 +11,7 @@ except ImportError:
 VERBS = {
     "up": "servers, Prefect UI and scheduled flows until Ctrl-C",
     "demo": "the whole story once, on servers of its own, then a summary",
+    "deploy": "send the scheduled flows to a Prefect server of your own",
     "migrate": "make the tables and streams that are missing",
     "monitor": "dead letters as they come: shown, drained at once, alerted",
     "bridge": "failures of consumers without our code, from the server's advisories",

@@ -37,7 +37,8 @@ class _Alerts(click.Group):
 def command() -> None:
     """What fires now, and what to do first.
 
-    The flow `alert` evaluates the rules every minute; docs/alerts.md explains them.
+    The flow `alert` evaluates the rules every minute; docs/alerts.md explains them. Each command
+    takes --json and the flags of the other verbs.
     """
 
 

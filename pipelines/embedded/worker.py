@@ -1,4 +1,4 @@
-"""A Prefect worker, and the deployments of prefect.yaml it runs, as programs of Prefect's own."""
+"""A Prefect worker, and the deployments of prefect.yaml it runs, as programs of their own."""
 
 import signal
 import subprocess
@@ -14,6 +14,7 @@ CHECKOUT = Path(__file__).parent.parent.parent
 """The folder that holds flows/, below which the deployments run: the checkout, or site-packages."""
 
 POOL = "local"
+MOST_RUNS = 6  # two more than the queues for analyses and redrives may take together
 
 
 def deployments_file() -> Path:
@@ -22,41 +23,13 @@ def deployments_file() -> Path:
     return packaged if packaged.is_file() else CHECKOUT / "prefect.yaml"
 
 
-def deploy(environment: Mapping[str, str]) -> None:
-    """Send every deployment of prefect.yaml to the server that `environment` names.
+def deploy(environment: Mapping[str, str], *options: str) -> None:
+    """`dlq deploy` with these options, to the server that `environment` names.
 
-    Raises DLQError with Prefect's own words where that fails.
+    Raises DLQError with its own words where that fails.
     """
-    # PWD is what prefect.yaml makes the runs' working folder.
-    environment = {**environment, "PWD": str(CHECKOUT)}
-    if _prefect(["work-pool", "inspect", POOL], environment).returncode:
-        _check(_prefect(["work-pool", "create", POOL, "--type", "process"], environment))
-    chosen = ["--prefect-file", str(deployments_file())]
-    _check(_prefect(["--no-prompt", "deploy", "--all", *chosen], environment))
-
-
-@contextmanager
-def worker(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
-    """A worker of the pool; its log is `home`/worker.log."""
-    process = GuardedProcess(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--limit", "3"],
-        log=home / "worker.log",
-        env=environment,
-        cwd=CHECKOUT,
-        stop_signal=signal.SIGINT,
-        grace_seconds=20,
-    )
-    try:
-        yield
-    finally:
-        process.stop()
-
-
-def _prefect(
-    arguments: list[str], environment: Mapping[str, str]
-) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments],
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "deploy", "--pool", POOL, *options],
         env=dict(environment),
         cwd=CHECKOUT,
         stdin=subprocess.DEVNULL,
@@ -65,9 +38,29 @@ def _prefect(
         check=False,
         start_new_session=True,
     )
-
-
-def _check(done: "subprocess.CompletedProcess[str]") -> None:
     if done.returncode:
         words = (done.stderr or done.stdout).strip().splitlines()
-        raise DLQError(f"Prefect refused: {' '.join(words[-5:])}")
+        raise DLQError(" ".join(words[-5:]).removeprefix("dlq: "))
+
+
+def start_worker(home: Path, environment: Mapping[str, str]) -> GuardedProcess:
+    """A worker of the pool; its log is `home`/worker.log."""
+    limit = ["--limit", str(MOST_RUNS)]
+    return GuardedProcess(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, *limit],
+        log=home / "worker.log",
+        env=environment,
+        cwd=CHECKOUT,
+        stop_signal=signal.SIGINT,
+        grace_seconds=20,
+    )
+
+
+@contextmanager
+def worker(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """The same, for as long as the context lasts."""
+    process = start_worker(home, environment)
+    try:
+        yield
+    finally:
+        process.stop()

@@ -1,31 +1,93 @@
-"""A Prefect server with the deployments of prefect.yaml, once for these tests."""
+"""A Prefect server with the deployments of prefect.yaml and a worker, once for these tests."""
 
+import asyncio
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import nats
 import pytest
+from prefect_api import ENDED, SECRET, Drained, Platform, letter_of, make_late, until
 
 from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
-from pipelines.embedded.worker import deploy
+from pipelines.embedded.worker import deploy, worker
+from pipelines.jobs import migrate_all
 from pipelines.settings import Settings, environment_of
+from pipelines.stores.database import database
 
 
 @pytest.fixture(scope="session")
 def prefect_platform(
-    nats_server: NatsServer,
-    postgres_server: PostgresServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[Settings, PrefectServer, dict[str, str]]]:
-    """Settings, server, and the environment of a worker; everything is deployed."""
+    postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Platform]:
+    """Settings, server, and the environment of a worker; everything is deployed.
+
+    NATS is its own, since the drain also takes what other tests' consumers gave up. The password
+    of the database is `SECRET`, and only blocks tell it to the worker.
+    """
     home = tmp_path_factory.mktemp("prefect")
-    settings = Settings(
-        home=home,
-        nats_url=nats_server.url,
-        postgres_dsn=postgres_server.create_database("flows"),
-        lake_uri=str(home / "lake"),
-    )
-    dsn = postgres_server.create_database("prefect")
-    with PrefectServer(home, database_dsn=dsn) as server:
+    dsn = postgres_server.create_database("flows").replace("@", f":{SECRET}@")
+    own = postgres_server.create_database("prefect")
+    with NatsServer(home) as nats_server, PrefectServer(home, database_dsn=own) as server:
+        settings = Settings(
+            home=home, nats_url=nats_server.url, postgres_dsn=dsn, lake_uri=str(home / "lake")
+        )
         environment = os.environ | environment_of(settings) | server.environment
-        deploy(environment)
-        yield settings, server, environment
+        environment |= {
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "DLQ_REDRIVE_TIMEOUT_SECONDS": "2",
+            "DLQ_REDRIVE_APPROVAL_COUNT": "2",
+            "DLQ_REDRIVE_SUBJECTS": '["odd.>"]',  # which no stream captures: an outcome at once
+        }
+        deploy(environment, "--secrets")
+        del environment["DLQ_POSTGRES_DSN"]
+        yield Platform(settings, server, environment, own)
+
+
+@pytest.fixture(scope="session")
+def platform_with_worker(prefect_platform: Platform) -> Iterator[Platform]:
+    """The same with a worker at work."""
+    with worker(prefect_platform.settings.home, prefect_platform.environment):
+        yield prefect_platform
+
+
+@pytest.fixture(scope="session")
+def drained(platform_with_worker: Platform) -> Drained:
+    """Dead letters, drained by a late run; that is news, so marts are built."""
+    platform = platform_with_worker
+    asyncio.run(_dead_letters(platform.settings))
+    run = until(lambda: _run_that_drained(platform, make_late(platform)), "the drain", 600)
+    built = until(lambda: _by_automation(platform), "marts after a drain")["id"]
+    platform.ended(built)
+    with database(platform.settings.postgres_dsn.get_secret_value()) as connection:
+        row = connection.execute("SELECT DISTINCT group_id FROM failed_events").fetchone()
+    assert row
+    return Drained(run, built, row[0])
+
+
+async def _dead_letters(settings: Settings) -> None:
+    """Three of one group, which are for a subject that no stream captures."""
+    await migrate_all(settings)
+    connection = await nats.connect(settings.nats_url)
+    for number in range(3):
+        letter = letter_of(number, original_subject="odd.ndvi", error_message="[x](javascript:x)")
+        await connection.jetstream().publish("sahool.dlq.odd", letter)
+    await connection.close()
+
+
+def _run_that_drained(platform: Platform, late: str | None) -> str | None:
+    """The late run's id, or that of the scheduled one which was just quicker."""
+    if late is not None:
+        platform.in_state(late, *ENDED)
+    for run in platform.runs("drain-dlq"):
+        if run["name"] == "drain-dlq: 3 messages":
+            return str(run["id"])
+    return None
+
+
+def _by_automation(platform: Platform) -> dict[str, Any] | None:
+    """The marts that were built because a drain brought something."""
+    for run in platform.runs("build-marts"):
+        if (run["created_by"] or {}).get("type") == "AUTOMATION":
+            return run
+    return None

@@ -1,53 +1,20 @@
-"""prefect.yaml against a real server: schedules make runs, a worker runs them, runs tell."""
+"""prefect.yaml against a real server: what is deployed, and what runs do and tell."""
 
-import asyncio
 import json
 import re
-import time
-import urllib.request
 from typing import Any
 
-import nats
+import psycopg
 import pytest
+from prefect_api import SECRET, Drained, Platform, make_late, until
 
-from pipelines.embedded import PrefectServer
-from pipelines.embedded.worker import worker
-from pipelines.jobs import migrate_all
-from pipelines.settings import Settings
 from pipelines.stores.database import database
 
 pytestmark = pytest.mark.xdist_group("prefect")  # one Prefect server is enough
 
-Platform = tuple[Settings, PrefectServer, dict[str, str]]
-
-
-def call(server: PrefectServer, path: str, body: dict[str, Any] | None = None) -> Any:
-    """One request to Prefect's API."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(
-        f"{server.api_url}{path}", data=data, headers={"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.load(answer)
-
-
-def deployments(server: PrefectServer) -> dict[str, dict[str, Any]]:
-    return {d["name"]: d for d in call(server, "/deployments/filter", {})}
-
-
-def finished(server: PrefectServer, run_id: str, within_seconds: float = 120) -> dict[str, Any]:
-    """The run once it has ended."""
-    deadline = time.monotonic() + within_seconds
-    while time.monotonic() < deadline:
-        run: dict[str, Any] = call(server, f"/flow_runs/{run_id}")
-        if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            return run
-        time.sleep(0.5)
-    raise AssertionError(f"run {run_id} did not end: {run['state']}")
-
 
 def test_every_deployment_is_there_with_its_description(prefect_platform: Platform) -> None:
-    found = deployments(prefect_platform[1])
+    found = prefect_platform.deployments()
     assert set(found) == {
         "drain-dlq",
         "build-marts",
@@ -60,49 +27,175 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
     assert all(deployment["description"] for deployment in found.values())
 
 
+def test_neither_a_redrive_nor_the_marts_hold_up_a_drain(prefect_platform: Platform) -> None:
+    """Each has a queue of its own; what may take long has a limit below the worker's."""
+    queues = prefect_platform.call("/work_pools/local/queues/filter", {})
+    limits = {queue["name"]: queue["concurrency_limit"] for queue in queues}
+    assert limits | {"default": None} == {
+        "default": None,
+        "drain": None,
+        "analysis": 2,
+        "redrive": 2,
+    }
+    found = {name: d["work_queue_name"] for name, d in prefect_platform.deployments().items()}
+    assert found == {
+        "drain-dlq": "drain",
+        "alert": "drain",
+        "build-marts": "analysis",
+        "maintain-lake": "analysis",
+        "report": "analysis",
+        "redrive-transient": "redrive",
+        "redrive": "redrive",
+    }
+
+
+def test_automations_watch_over_the_runs(prefect_platform: Platform) -> None:
+    found = {a["name"]: a for a in prefect_platform.call("/automations/filter", {})}
+    assert set(found) == {
+        "dlq: a crashed drain is started again, once",
+        "dlq: a run without heartbeat has crashed",
+        "dlq: alerts are evaluated when a group escalates or a redrive stops itself",
+        "dlq: marts are built after a drain that brought something",
+    }
+    again = found["dlq: a crashed drain is started again, once"]
+    guard = {"prefect.resource.id": "prefect.tag.auto-scheduled"}
+    assert guard in again["trigger"]["match_related"]  # what it starts is not scheduled: no loop
+
+
 def test_the_schedules_make_runs(prefect_platform: Platform) -> None:
     """With the wrong SQLAlchemy a deploy looks fine and no run is ever scheduled."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        wanted = {"state": {"type": {"any_": ["SCHEDULED"]}}}
-        if call(prefect_platform[1], "/flow_runs/count", {"flow_runs": wanted}) >= 3:
-            return
-        time.sleep(0.5)
-    raise AssertionError("no run was scheduled")
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    until(lambda: prefect_platform.call("/flow_runs/count", wanted) >= 3 or None, "runs")
+
+
+def test_a_crashed_drain_is_started_again_but_not_in_a_loop(prefect_platform: Platform) -> None:
+    """Two scheduled ones and the first that was started in their place crash: that makes two."""
+    platform = prefect_platform
+    scheduled = until(lambda: _scheduled(platform, 2), "scheduled drains")
+    _crash(platform, scheduled[0])
+    first = until(lambda: _started(platform, 1), "the drain in the place of the crashed one")
+    _crash(platform, first[0])
+    _crash(platform, scheduled[1])
+    both = until(lambda: _started(platform, 2), "the drain in the place of the other one")
+    assert len(both) == 2
+    for run_id in both:
+        platform.call(f"/flow_runs/{run_id}", method="DELETE")
 
 
 def test_the_redrive_form_explains_its_fields(prefect_platform: Platform) -> None:
-    schema = deployments(prefect_platform[1])["redrive"]["parameter_openapi_schema"]
+    schema = prefect_platform.deployments()["redrive"]["parameter_openapi_schema"]
     assert schema["properties"]["reason"]["description"] == "Why; kept with the batch."
     assert set(schema["required"]) == {"reason", "requested_by"}
 
 
-def test_a_worker_drains_builds_and_finds_nothing_to_redrive(prefect_platform: Platform) -> None:
-    settings, server, environment = prefect_platform
-    asyncio.run(_one_dead_letter(settings))
-    with worker(settings.home, environment):
-        found = deployments(server)
-        messages = {}
-        for name in ("drain-dlq", "build-marts", "report", "alert", "redrive-transient"):
-            run = call(server, f"/deployments/{found[name]['id']}/create_flow_run", {})
-            messages[name] = finished(server, run["id"])["state"]
-    # A scheduled drain may have come first and taken the message.
-    assert messages["drain-dlq"]["message"].startswith("Drained ")
-    assert re.match(r"Built [1-9]\d* marts, [1-9]", messages["build-marts"]["message"])
-    page = settings.home / "report.html"
-    assert messages["report"]["message"].startswith(f"Wrote {page}: dead letters a minute ")
+def test_a_late_drain_works_unless_a_run_since_has_done_so(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    """After downtime the first late run drains all of it, and those behind it are over at once."""
+    first = platform_with_worker.ended(drained.run)
+    assert re.fullmatch(r"Drained 3 messages in [\d.]+ s", first["state"]["message"])
+    assert first["name"] == "drain-dlq: 3 messages"
+    behind = until(lambda: _skipped(platform_with_worker), "a late drain that is skipped")
+    assert behind["message"] == "Late: a run since has drained all of it"
+
+
+def test_a_drain_leaves_its_numbers_and_its_progress(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    shown = platform_with_worker.artifacts(drained.run)
+    assert json.loads(shown["drain"]["data"])[0]["drained"] == 3
+    assert shown[""]["data"] == 100.0
+
+
+def test_marts_are_built_after_a_drain_and_their_page_leads_to_the_redrive(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    platform = platform_with_worker
+    built = platform.ended(drained.built)
+    assert built["created_by"]["type"] == "AUTOMATION"
+    assert re.match(r"Built [1-9]\d* marts, .* 1 groups", built["state"]["message"])
+    page = platform.artifacts(built["id"])["dead-letters"]["data"]
+    form = f"/deployments/deployment/{platform.deployments()['redrive']['id']}/run?parameters="
+    filled_in = f"%7B%22group_id%22%3A%22{drained.group_id}%22%7D"
+    assert f"[form]({form}{filled_in})" in page
+    assert f"[V2](/v2{form}{filled_in})" in page
+    assert r"\[x\](javascript:x)" in page  # what a message says is text
+    with database(platform.settings.postgres_dsn.get_secret_value()) as connection:
+        assert connection.execute("SELECT count(*) FROM failed_events").fetchone() == (3,)
+
+
+def test_the_report_is_a_page_and_an_artifact(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    run = platform_with_worker.ran("report")
+    page = platform_with_worker.settings.home / "report.html"
+    assert run["state"]["message"].startswith(f"Wrote {page}: dead letters a minute ")
     assert "What this report can not know" in page.read_text()
-    assert re.match(r"\d+ firing", messages["alert"]["message"])
-    assert messages["redrive-transient"]["message"] == "Nothing to redrive"
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
-        assert connection.execute("SELECT count(*) FROM failed_events").fetchone() == (1,)
-        assert connection.execute("SELECT count(*) FROM mart_failure_groups").fetchone() == (1,)
-    artifacts = {a["key"] for a in call(server, "/artifacts/filter", {}) if a["key"]}
-    assert {"drain", "marts", "report"} <= artifacts
+    assert "report" in platform_with_worker.artifacts(run["id"])
 
 
-async def _one_dead_letter(settings: Settings) -> None:
-    await migrate_all(settings)
-    connection = await nats.connect(settings.nats_url)
-    await connection.jetstream().publish("sahool.dlq.odd", b"not a dead letter")
-    await connection.close()
+def test_alerts_are_evaluated(platform_with_worker: Platform, drained: Drained) -> None:
+    run = platform_with_worker.ran("alert")
+    assert re.match(r"\d+ firing|Quiet", run["state"]["message"])
+
+
+def test_the_scheduled_redrive_finds_nothing(platform_with_worker: Platform) -> None:
+    run = platform_with_worker.ran("redrive-transient")
+    assert run["state"]["message"] == "Nothing to redrive"
+
+
+def test_no_secret_is_anywhere_in_prefect(platform_with_worker: Platform, drained: Drained) -> None:
+    """The worker knows the database from a block only, and has used it."""
+    platform = platform_with_worker
+    assert "DLQ_POSTGRES_DSN" not in platform.environment
+    told = {
+        kind: platform.call(f"/{kind}/filter", {})
+        for kind in (
+            "flow_runs", "logs", "artifacts", "deployments", "work_pools", "events",
+            "block_documents", "automations",
+        )
+    }  # fmt: skip
+    assert len(told["logs"]) > 20
+    assert "dlq-postgres-dsn" in [block["name"] for block in told["block_documents"]]
+    assert [kind for kind, found in told.items() if SECRET in json.dumps(found)] == []
+    assert SECRET not in (platform.settings.home / "worker.log").read_text()
+    with psycopg.connect(platform.prefect_dsn) as connection:
+        data = connection.execute("SELECT data::text FROM block_document").fetchall()
+    assert data
+    assert SECRET not in str(data)  # encrypted
+
+
+def _skipped(platform: Platform) -> dict[str, Any] | None:
+    """How a late drain ended; None where the limit cancelled it, since two others ran."""
+    late = make_late(platform)
+    state: dict[str, Any] = platform.ended(late)["state"] if late else {"name": "none"}
+    return state if state["name"] == "Skipped" else None
+
+
+def _crash(platform: Platform, run_id: str) -> None:
+    """As if long scheduled: news that follow a state of the last minutes wait for news of that
+    state, and there are none where a schedule made it."""
+    with psycopg.connect(platform.prefect_dsn) as connection:
+        connection.execute(
+            "UPDATE flow_run_state SET timestamp = timestamp - INTERVAL '1 hour'"
+            " WHERE id = (SELECT state_id FROM flow_run WHERE id = %s)",
+            [run_id],
+        )
+    state = {"type": "CRASHED", "name": "Crashed"}
+    platform.call(f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+
+
+def _scheduled(platform: Platform, count: int) -> list[str] | None:
+    """The last so many, for others are about to run."""
+    ids = [run["id"] for run in platform.runs("drain-dlq") if run["state_type"] == "SCHEDULED"]
+    return ids[:count] if len(ids) > count else None
+
+
+def _started(platform: Platform, count: int) -> list[str] | None:
+    """The drains that an automation started, once there are so many."""
+    ids = [
+        run["id"]
+        for run in platform.runs("drain-dlq")
+        if (run["created_by"] or {}).get("type") == "AUTOMATION"
+    ]
+    return ids if len(ids) >= count else None

@@ -37,7 +37,7 @@ def settings(nats_url: str, database_dsn: str, tmp_path: Path) -> Settings:
 async def client(settings: Settings) -> AsyncIterator[Client]:
     """A connection to the session's NATS, on which the platform's streams exist."""
     connection = await nats.connect(settings.nats_url)
-    await ensure_streams(connection.jetstream(), settings.stream_names)
+    await ensure_streams(connection.jetstream(timeout=60), settings.stream_names)
     yield connection
     await connection.close()
 

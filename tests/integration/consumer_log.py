@@ -35,7 +35,7 @@ class Log:
 
     @property
     def js(self) -> JetStreamContext:
-        return self.client.jetstream()
+        return self.client.jetstream(timeout=60)
 
     @property
     def names(self) -> StreamNames:

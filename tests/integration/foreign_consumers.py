@@ -24,7 +24,7 @@ class Platform:
 
     @property
     def js(self) -> JetStreamContext:
-        return self.client.jetstream()
+        return self.client.jetstream(timeout=60)
 
     async def publish(self, *bodies: Any, subject: str = "analysis.ndvi") -> None:
         """Publish events on the event stream."""

@@ -54,7 +54,7 @@ async def publish(
     client: Client, settings: Settings, bodies: Iterable[bytes], subject: str = "dlq.ndvi_computed"
 ) -> dict[int, bytes]:
     """Publish bodies in order below the platform's prefix; what was stored, by sequence."""
-    js, stored = client.jetstream(), {}
+    js, stored = client.jetstream(timeout=60), {}  # a loaded machine takes its time
     where = f"{settings.subject_prefix}.{subject}"
     waiting = list(bodies)
     while waiting:

@@ -66,7 +66,7 @@ class Service:
 async def publish(client: Client, settings: Settings, count: int, **body: Any) -> None:
     for number in range(count):
         payload = json.dumps({"event_id": f"e{number}", **body}).encode()
-        await client.jetstream().publish(
+        await client.jetstream(timeout=60).publish(
             f"{settings.subject_prefix}.analysis.ndvi", payload, headers={"trace": f"t{number}"}
         )
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,16 @@ async def _publish(url: str) -> None:
     await connection.close()
 
 
+def automations(prefect_ui: str) -> list[str]:
+    request = urllib.request.Request(
+        f"{prefect_ui}/api/automations/filter",
+        data=b"{}",
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return [automation["name"] for automation in json.load(answer)]
+
+
 def test_other_commands_find_it_and_data_survive_a_restart(tmp_path: Path) -> None:
     with up(tmp_path) as places:
         assert set(places) == {"nats_url", "postgres_dsn", "lake_uri", "prefect_ui"}
@@ -69,8 +80,11 @@ def test_other_commands_find_it_and_data_survive_a_restart(tmp_path: Path) -> No
         assert dlq(tmp_path, "status")["failures"] == {"pending": 1}
     assert processes_below(tmp_path) == []
     assert not (tmp_path / "endpoints.json").exists()
-    with up(tmp_path):
+    with up(tmp_path) as places:
         status = dlq(tmp_path, "status")
+        names = automations(places["prefect_ui"])
+    assert sorted(names) == sorted(set(names))  # the second deploy added none
+    assert len(names) >= 3
     with PostgresServer(tmp_path) as postgres:
         postgres.remove()  # as root the data are outside the temporary folder
     assert status["messages"] == 1

@@ -1,0 +1,38 @@
+"""Late runs: after downtime they all come, one by one, the oldest first."""
+
+from prefect import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+)
+from prefect.context import FlowRunContext
+
+
+async def is_overtaken() -> bool:
+    """Whether a run of this deployment that started after this one was due has done its work.
+
+    So of ten late runs the first works and the others are over at once. To look at what is done,
+    not at one's age or at who comes after: where every run starts late, all would leave the work to
+    the next.
+    """
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None or run.deployment_id is None or not run.auto_scheduled:
+        return False
+    if run.expected_start_time is None:
+        return False
+    async with get_client() as client:
+        done = await client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id])),
+            flow_run_filter=FlowRunFilter(
+                # Not "Skipped", which is what a run ends as that found the work done.
+                state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Completed"])),
+                start_time=FlowRunFilterStartTime(after_=run.expected_start_time),
+            ),
+            limit=1,
+        )
+    return bool(done)

@@ -1,0 +1,62 @@
+"""A person at Prefect's pages: what tests and screenshots do with Debian's chromium."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium")
+PATIENCE_MS = 120_000  # for a page on a machine that has other things to do
+
+expect.set_options(timeout=PATIENCE_MS)
+
+
+@contextmanager
+def browser_page() -> Iterator[Page]:
+    """One page in a browser of its own."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-quic"],
+            timeout=PATIENCE_MS,
+        )
+        try:
+            context = browser.new_context(viewport={"width": 1280, "height": 800})
+            context.set_default_timeout(PATIENCE_MS)
+            yield context.new_page()
+        finally:
+            browser.close()
+
+
+def open_form(page: Page, ui_url: str, artifact_id: str, group_id: str) -> Page:
+    """From the page "dead-letters", the form of a group's redrive, which opens in a new tab."""
+    page.goto(f"{ui_url}/artifacts/artifact/{artifact_id}")
+    row = page.get_by_role("row").filter(has_text=group_id)
+    with page.context.expect_page() as opened:
+        row.get_by_role("link", name="form").first.click()
+    opened.value.get_by_role("button", name="Submit").wait_for()
+    return opened.value
+
+
+def answer(page: Page, label: str, text: str) -> None:
+    """Fill in one field of a form."""
+    field = page.locator(".schema-form-property").filter(
+        has=page.locator(f".schema-form-property__label:text-matches('^{label}\\\\b')")
+    )
+    field.last.locator("textarea").fill(text)
+
+
+def open_approval(page: Page, ui_url: str, run_id: str) -> None:
+    """The form of a suspended run, with its plan."""
+    page.goto(f"{ui_url}/runs/flow-run/{run_id}")
+    page.get_by_role("button", name="Resume").first.click()
+    page.get_by_text("Decided By").wait_for()
+
+
+def approve(page: Page, by: str) -> None:
+    """Approve the plan of the form that is open."""
+    page.locator(".p-modal [role=switch]").click()
+    answer(page, "Decided By", by)
+    page.locator(".p-modal").get_by_role("button", name="Submit").click()
+    page.get_by_text("Decided By").wait_for(state="hidden")

@@ -1,0 +1,171 @@
+"""What these tests, the screenshots and the faults share: the platform, and Prefect's API."""
+
+import asyncio
+import json
+import os
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+
+from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
+from pipelines.embedded.worker import deploy
+from pipelines.jobs import migrate_all
+from pipelines.settings import Settings, environment_of
+
+SECRET = "planted-9f2c7d1e"  # the password of the database: must be nowhere in Prefect
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+class Platform(NamedTuple):
+    """Servers with everything deployed."""
+
+    settings: Settings
+    server: PrefectServer
+    environment: dict[str, str]  # of a worker
+    prefect_dsn: str  # Prefect's own database
+
+    def call(self, path: str, body: dict[str, Any] | None = None, method: str | None = None) -> Any:
+        """One request to Prefect's API; its answer, parsed."""
+        request = urllib.request.Request(
+            f"{self.server.api_url}{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def deployments(self) -> dict[str, dict[str, Any]]:
+        """All of them by name."""
+        return {found["name"]: found for found in self.call("/deployments/filter", {})}
+
+    def start(self, name: str, **parameters: Any) -> str:
+        """A run of a deployment, now; its id."""
+        wanted = f"/deployments/{self.deployments()[name]['id']}/create_flow_run"
+        run_id: str = self.call(wanted, {"parameters": parameters})["id"]
+        return run_id
+
+    def runs(self, name: str) -> list[dict[str, Any]]:
+        """The runs of a deployment, the newest first."""
+        wanted = {"deployments": {"name": {"any_": [name]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        found: list[dict[str, Any]] = self.call("/flow_runs/filter", wanted)
+        return found
+
+    def ran(self, name: str) -> dict[str, Any]:
+        """A run of a deployment, now, once it has ended; the schedule may be running it already."""
+
+        def try_it() -> dict[str, Any] | None:
+            run = self.ended(self.start(name))
+            return run if run["state_type"] != "CANCELLED" else None
+
+        return until(try_it, f"a run of {name} that no other keeps out")
+
+    def ended(self, run_id: str) -> dict[str, Any]:
+        """A run once it has ended."""
+        return self.in_state(run_id, *ENDED)
+
+    def in_state(self, run_id: str, *types: str) -> dict[str, Any]:
+        """A run once its state is of one of these types; a person waits no longer, either."""
+
+        def look() -> dict[str, Any] | None:
+            run: dict[str, Any] = self.call(f"/flow_runs/{run_id}")
+            if run["state_type"] in ENDED and run["state_type"] not in types:
+                raise AssertionError(f"the run ended as {run['state']}, not as {types}")
+            return run if run["state_type"] in types else None
+
+        return until(look, f"run {run_id} in {types}")
+
+    def artifacts(self, run_id: str) -> dict[str, dict[str, Any]]:
+        """A run's artifacts by key; the key of its progress is ''."""
+        wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
+        return {a["key"] or "": a for a in self.call("/artifacts/filter", wanted)}
+
+
+@contextmanager
+def started(home: Path, **environment: str) -> Iterator[tuple[Platform, PostgresServer]]:
+    """Servers of their own below `home`, everything deployed; for what is no test."""
+    with ExitStack() as stack:
+        nats_server = stack.enter_context(NatsServer(home))
+        postgres = stack.enter_context(PostgresServer(home))
+        stack.callback(postgres.remove)
+        own = postgres.create_database("prefect")
+        settings = Settings(
+            home=home,
+            nats_url=nats_server.url,
+            postgres_dsn=postgres.create_database("flows"),
+            lake_uri=str(home / "lake"),
+        )
+        asyncio.run(migrate_all(settings))
+        server = stack.enter_context(PrefectServer(home, database_dsn=own))
+        full = os.environ | environment_of(settings) | server.environment | environment
+        deploy(full)
+        yield Platform(settings, server, full, own), postgres
+
+
+def make_late(platform: Platform, minutes: float = 10) -> str | None:
+    """A scheduled drain becomes due, so long ago; its id, None where none is scheduled."""
+    ids = [run["id"] for run in platform.runs("drain-dlq") if run["state_type"] == "SCHEDULED"]
+    if not ids:
+        return None
+    values = {"at": (datetime.now(UTC) - timedelta(minutes=minutes)).isoformat(), "id": ids[0]}
+    with psycopg.connect(platform.prefect_dsn) as connection:
+        connection.execute(
+            "UPDATE flow_run_state SET state_details ="
+            " jsonb_set(state_details, '{scheduled_time}', to_jsonb(%(at)s::text))"
+            " WHERE id = (SELECT state_id FROM flow_run WHERE id = %(id)s)",
+            values,
+        )
+        connection.execute(
+            "UPDATE flow_run SET expected_start_time = %(at)s::timestamptz,"
+            " next_scheduled_start_time = %(at)s::timestamptz WHERE id = %(id)s",
+            values,
+        )
+    return str(ids[0])
+
+
+def letter_of(number: int, **changes: Any) -> bytes:
+    """A dead letter as the older services send it."""
+    value = {
+        "event_id": f"event-{number}",
+        "original_subject": "sahool.analysis.ndvi_computed",
+        "event_type": "ndvi_computed",
+        "source_service": "ndvi",
+        "tenant_id": "tenant-1",
+        "error_type": "ValueError",
+        "error_message": f"cloud cover of field {number} is unknown",
+        "stack_trace": None,
+        "retry_count": 3,
+        "max_retries": 3,
+        "first_attempt_at": "2026-01-02T03:04:05Z",
+        "last_attempt_at": "2026-01-02T03:04:06Z",
+        "dlq_timestamp": "2026-01-02T03:04:07Z",
+        "original_data": {"number": number},
+        "original_headers": {},
+        "dlq_reason": "max_retries_exceeded",
+    }
+    return json.dumps({**value, **changes}).encode()
+
+
+class Drained(NamedTuple):
+    """What the fixture of this name did: ids of the runs, and the group of the dead letters."""
+
+    run: str
+    built: str
+    group_id: str
+
+
+def until(look: Callable[[], Any], what: str, within_seconds: float = 480) -> Any:
+    """What `look` finds once it finds something."""
+    deadline = time.monotonic() + within_seconds
+    while time.monotonic() < deadline:
+        if (found := look()) is not None:
+            return found
+        time.sleep(0.3)
+    raise AssertionError(f"waited {within_seconds:.0f} s in vain for {what}")
