@@ -5,7 +5,7 @@ look is found by column, in Rust. All others (another envelope, a redrive that f
 to be cut or mended) take the exact path.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -26,12 +26,15 @@ _Position = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
 
 
 class _Plain(Canonical, gc=False):
-    """The canonical envelope with its numbers in range."""
+    """The canonical envelope with its numbers in range, and not of a redrive."""
 
     retry_count: _Count
     max_retries: _Count
     original_sequence: _Position | None = None
     original_timestamp_ns: _Position | None = None
+    redrive_id: None = None
+    redrive_of: None = None
+    redrive_attempt: None = None
 
 
 _decode_plain = msgspec.json.Decoder(_Plain).decode
@@ -45,8 +48,10 @@ _EARLIEST, _LATEST = ((limit - _EPOCH) // _MICROSECOND for limit in (EARLIEST, L
 
 def decode_all(messages: Sequence[LogMessage], epoch: str, dlq_stream: str) -> pl.DataFrame:
     """A row of `LETTER_SCHEMA` for each message of `dlq_stream`, in their order; never raises."""
-    plain = [(m, letter) for m in messages if (letter := _plain(m.data))]
-    columns = _columns(plain, dlq_stream).with_columns(epoch=pl.lit(epoch))
+    typed = [_plain(m.data) for m in messages]
+    plain = [m for m, letter in zip(messages, typed, strict=True) if letter]
+    columns = _columns(plain, [letter for letter in typed if letter], dlq_stream)
+    columns = columns.with_columns(epoch=pl.lit(epoch))
     is_odd = columns.select(_is_odd()).to_series().fill_null(value=True)
     frame = columns.filter(~is_odd).select(
         pl.col(name).cast(dtype) if name in columns.columns else pl.lit(None, dtype).alias(name)
@@ -62,30 +67,26 @@ def decode_all(messages: Sequence[LogMessage], epoch: str, dlq_stream: str) -> p
 def _plain(data: bytes) -> _Plain | None:
     """The typed envelope, or None where the message needs the exact path."""
     try:
-        letter = _decode_plain(data)
+        return _decode_plain(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
-    redrive = letter.redrive_of, letter.redrive_id, letter.redrive_attempt
-    is_redrive = redrive != (None, None, None) or "Dlq-Redrive-Of" in letter.original_headers
-    return None if is_redrive else letter
 
 
-def _columns(plain: Sequence[tuple[LogMessage, _Plain]], dlq_stream: str) -> pl.DataFrame:
+def _columns(
+    plain: Sequence[LogMessage], letters: Sequence[_Plain], dlq_stream: str
+) -> pl.DataFrame:
     """What the log and the typed envelopes say, by column."""
-    fields: dict[str, Sequence[Any]] = dict.fromkeys(_NAMES, ())
-    if plain:
-        values = zip(*(msgspec.structs.astuple(letter) for _, letter in plain), strict=True)
-        fields = dict(zip(_NAMES, values, strict=True))
-    subjects = {m.subject: clean_text(m.subject) for m, _ in plain}
+    fields = {name: [getattr(letter, name) for letter in letters] for name in _NAMES}
+    subjects = {subject: clean_text(subject) for subject in {m.subject for m in plain}}
     columns: dict[str, tuple[Iterable[Any], pl.DataType]] = {
         name: (fields[name], dtype) for name, dtype in LETTER_SCHEMA.items() if name in fields
     }
     columns |= {
-        "dlq_sequence": ((m.sequence for m, _ in plain), pl.Int64()),
-        "published_at": ((m.timestamp_ns for m, _ in plain), pl.Int64()),
-        "subject": ((subjects[m.subject] for m, _ in plain), pl.String()),
-        "size_bytes": ((len(m.data) for m, _ in plain), pl.Int64()),
-        "failure_id": ((_identity(*pair, dlq_stream) for pair in plain), pl.String()),
+        "dlq_sequence": ((m.sequence for m in plain), pl.Int64()),
+        "published_at": ((m.timestamp_ns for m in plain), pl.Int64()),
+        "subject": ((subjects[m.subject] for m in plain), pl.String()),
+        "size_bytes": ((len(m.data) for m in plain), pl.Int64()),
+        "failure_id": (_identities(plain, letters, dlq_stream), pl.String()),
         "original_published_at": (fields["original_timestamp_ns"], pl.Int64()),
         "original_headers": (map(msgspec.json.encode, fields["original_headers"]), pl.Binary()),
         "original_data": (map(_verbatim, fields["original_data"]), pl.String()),
@@ -107,9 +108,10 @@ def _columns(plain: Sequence[tuple[LogMessage, _Plain]], dlq_stream: str) -> pl.
 
 
 def _is_odd() -> pl.Expr:
-    """Whether a row holds what has to be cut, mended or refused."""
+    """Whether a row holds what has to be cut, mended or refused, or may be of a redrive."""
     suspicious = SUSPICIOUS.pattern.decode()
     return pl.any_horizontal(
+        pl.col("original_headers").str.contains("Dlq-Redrive-Of", literal=True),
         *(pl.col(name).str.len_chars() > limit for name, limit in LIMITS.items()),
         *(pl.col(name).str.len_chars() > LONG_TEXT_LIMIT for name in JSON_COLUMNS),
         *(pl.col(name).str.contains("\0", literal=True) for name in LIMITS),
@@ -121,15 +123,18 @@ def _is_odd() -> pl.Expr:
     ).fill_null(value=False)
 
 
-def _identity(message: LogMessage, letter: _Plain, dlq_stream: str) -> str:
-    origin = letter.original_stream, letter.original_sequence, letter.original_timestamp_ns
-    return identity(message, dlq_stream, letter.failure_id, (*origin, letter.consumer_name))
+def _identities(
+    plain: Sequence[LogMessage], letters: Sequence[_Plain], dlq_stream: str
+) -> Iterator[str]:
+    for message, letter in zip(plain, letters, strict=True):
+        origin = letter.original_stream, letter.original_sequence, letter.original_timestamp_ns
+        yield identity(message, dlq_stream, letter.failure_id, (*origin, letter.consumer_name))
 
 
 def _verbatim(raw: msgspec.Raw) -> str:
     """JSON as it was sent; what is no UTF-8 comes as what `_is_odd` finds."""
     try:
-        return bytes(raw).decode()
+        return str(raw, "utf-8")
     except UnicodeDecodeError:
         return _NUL
 
