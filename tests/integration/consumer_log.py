@@ -35,7 +35,7 @@ class Log:
 
     @property
     def js(self) -> JetStreamContext:
-        return self.client.jetstream(timeout=60)
+        return self.client.jetstream(timeout=20)
 
     @property
     def names(self) -> StreamNames:

@@ -44,7 +44,8 @@ async def replicated(log: Log) -> None:
 
     async def is_made() -> bool:
         with contextlib.suppress(nats.errors.Error):
-            await ensure_streams(log.js, log.names)
+            # A cluster without a leader does not answer: ask again soon.
+            await ensure_streams(log.client.jetstream(timeout=2), log.names)
             return True
         return False
 
