@@ -10,7 +10,12 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
-from nats.js.errors import APIError, NoStreamResponseError
+from nats.js.errors import (
+    APIError,
+    NoStreamResponseError,
+    ServerError,
+    ServiceUnavailableError,
+)
 from psycopg import Connection
 
 from pipelines.deadletter.envelope import encode_case_event
@@ -35,6 +40,14 @@ from pipelines.tracing import send_span
 __all__ = ["Sender", "allowed_subjects"]
 
 logger = logging.getLogger(__name__)
+
+_FOR_NOW = (
+    nats.errors.TimeoutError,
+    nats.errors.NoServersError,
+    ServiceUnavailableError,  # a stream that is full, a server short of resources
+    ServerError,
+)
+"""What says nothing about the event: it is tried again, and later where that does not help."""
 
 
 async def allowed_subjects(js: JetStreamContext, settings: Settings) -> list[str]:
@@ -136,7 +149,7 @@ class Sender:
                     raise
                 logger.warning("Nobody takes %s now, trying again", event.subject)
                 await asyncio.sleep(pause)
-            except (nats.errors.TimeoutError, nats.errors.NoServersError) as error:
+            except _FOR_NOW as error:
                 logger.warning("Publishing to %s: %r, trying again", event.subject, error)
                 await asyncio.sleep(pause)
             except (nats.errors.Error, APIError) as error:

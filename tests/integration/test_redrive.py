@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy
 from nats.js.errors import NoStreamResponseError
 from platform_log import execute
 from redriving import TIMEOUTS, Service, dead_letters, publish, quick, redrive_timeouts, rows
 
 from pipelines.deadletter.ids import redrive_id
-from pipelines.errors import RedriveError
+from pipelines.errors import RedriveError, ServerUnavailableError
 from pipelines.events import DLQAction, DLQEvent, start_dlq_consumer
 from pipelines.jobs import drain_log, query
 from pipelines.redrive.outcomes import OutcomeFollower
@@ -189,6 +190,22 @@ async def test_a_stream_without_a_leader_is_waited_for(
         report = await redrive_timeouts(quick(settings))
     assert report is not None
     assert (report.outcomes, len(refused)) == ({"succeeded": 1}, 1)
+
+
+async def test_a_full_stream_parks_no_failure(settings: Settings, client: Client) -> None:
+    js = client.jetstream(timeout=60)
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+        service.error = None
+        config = (await js.stream_info(settings.events_stream)).config
+        config.max_msgs, config.discard = 1, DiscardPolicy.NEW
+        await js.update_stream(config)
+        with pytest.raises(ServerUnavailableError, match="the next run takes it up"):
+            await redrive_timeouts(quick(settings))
+    await drain_log(settings)
+    assert rows(settings, "SELECT status FROM failed_events") == [("retried",)]
+    assert rows(settings, "SELECT state FROM redrive_batches") == [("running",)]
 
 
 async def test_others_who_get_the_event_do_not_speak_for_the_consumer_that_failed(
