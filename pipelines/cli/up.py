@@ -109,8 +109,8 @@ def _print(places: dict[str, str], is_json: bool) -> None:
     for name, place in places.items():
         console.print(f"  [cyan]{name.replace('_', ' '):<14}[/cyan] {place}", soft_wrap=True)
     console.print(
-        "\nThe flows run as scheduled; the UI shows and starts them. In another terminal, from"
-        "\nthis folder: dlq status, dlq groups, dlq redrive … Ctrl-C stops everything."
+        "\nThe flows run as scheduled; the UI shows and starts them. In another terminal,"
+        " from this folder: dlq status, dlq groups, dlq redrive … Ctrl-C stops everything."
     )
 
 
