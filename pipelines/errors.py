@@ -53,6 +53,10 @@ class RegroupError(DLQError):
     """History can not be regrouped now."""
 
 
+class ErasureError(DLQError):
+    """A tenant can not be erased, or not like this."""
+
+
 class SimulationError(DLQError):
     """A simulated history can not be written there, or makes no sense."""
 

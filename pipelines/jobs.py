@@ -3,8 +3,9 @@
 Each puts stages together; the stages do not know each other.
 """
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +23,7 @@ from pipelines.analysis.unknowns import LOG_SQL
 from pipelines.analysis.views import view_statements
 from pipelines.deadletter.ids import is_uuid
 from pipelines.drain.compare import settled
+from pipelines.drain.erase import ErasureReport, erase
 from pipelines.drain.masking import Masking, masking_in_stream
 from pipelines.drain.regroup import Progress as RegroupProgress
 from pipelines.drain.regroup import RegroupReport, regroup
@@ -34,6 +36,7 @@ from pipelines.jetstream.reader import log_state
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
 from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
+from pipelines.stores.erased import finish
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_care import TableCare, care_for
 from pipelines.stores.lake_sql import connect, local_views, lock, show_marts, write_views_file
@@ -104,6 +107,24 @@ def regroup_history(
     return report
 
 
+async def erase_tenant(
+    settings: Settings,
+    tenant: str,
+    *,
+    actor: str,
+    reason: str,
+    tell: Callable[[str], object] = lambda _: None,
+) -> ErasureReport:
+    """Erase what there is of a tenant, and compute the marts anew; see `drain.erase`."""
+    report = await erase(settings, tenant, actor=actor, reason=reason, tell=tell)
+    tell("the marts")
+    await asyncio.to_thread(build_all_marts, settings)
+    if report.left is None and report.erasure is not None:
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            finish(connection, report.erasure)
+    return report
+
+
 @dataclass(frozen=True, slots=True)
 class MaintainReport:
     """What was done to the lake."""
@@ -133,12 +154,14 @@ def build_all_marts(
     `spark`, which needs the extra of that name and always computes all.
     """
     started = time.monotonic()
-    lake, now = Lake(settings.lake), datetime.now(UTC)
-    if engine == "spark":
-        built = write_marts(lake, build_marts_on_spark(lake, now, redrive_cap=settings.redrive_cap))
-    else:
-        built = update_marts(lake, now, settings.redrive_cap, is_rebuild=is_rebuild)
+    lake, now, cap = Lake(settings.lake), datetime.now(UTC), settings.redrive_cap
     with database(settings.postgres_dsn.get_secret_value()) as postgres:
+        # An erasure must not meet what was read before it.
+        postgres.execute("SELECT pg_advisory_lock_shared(hashtext('dlq marts'))")
+        if engine == "spark":
+            built = write_marts(lake, build_marts_on_spark(lake, now, redrive_cap=cap))
+        else:
+            built = update_marts(lake, now, cap, is_rebuild=is_rebuild)
         replace_marts(postgres, built.summaries)
     write_views(settings)
     return MartsReport(built.is_rebuilt, built.rows, round(time.monotonic() - started, 3))

@@ -10,7 +10,7 @@ from pipelines.analysis.report import Section, seconds_as_text
 __all__ = ["LOG_SQL", "unknowns"]
 
 # Each message of the log is one row of the two tables, so a sequence that no fork of a stream's
-# life has was gone before a drain could read it.
+# life has, and nobody erased, was gone before a drain could read it.
 LOG_SQL = """
 WITH log AS (
     SELECT
@@ -25,20 +25,42 @@ WITH log AS (
     ) AS messages
 ),
 
+erased AS (
+    SELECT DISTINCT e.life, e.dlq_sequence
+    FROM erased_messages AS e
+    ANTI JOIN log AS l ON l.life = e.life AND l.dlq_sequence = e.dlq_sequence
+),
+
 lives AS (
     SELECT
-        MAX(dlq_sequence) - MIN(dlq_sequence) + 1 - COUNT(DISTINCT dlq_sequence) AS missing_count,
+        life,
+        MIN(dlq_sequence) AS first_sequence,
+        MAX(dlq_sequence) AS last_sequence,
+        COUNT(DISTINCT dlq_sequence) AS known_count,
         COUNT(*) FILTER (WHERE is_unreadable) AS unreadable_count,
         MAX(published_at) AS last_at
     FROM log
     GROUP BY life
+),
+
+counted AS (
+    SELECT
+        v.unreadable_count,
+        v.last_at,
+        v.last_sequence - v.first_sequence + 1 - v.known_count - (
+            SELECT COUNT(*)
+            FROM erased AS e
+            WHERE
+                e.life = v.life AND e.dlq_sequence BETWEEN v.first_sequence AND v.last_sequence
+        ) AS missing_count
+    FROM lives AS v
 )
 
 SELECT
     CAST(COALESCE(SUM(missing_count), 0) AS BIGINT) AS missing_count,
     CAST(COALESCE(SUM(unreadable_count), 0) AS BIGINT) AS unreadable_count,
     MAX(last_at) AS last_at
-FROM lives
+FROM counted
 """
 """The frame `log`, one row: what of the log the lake holds."""
 

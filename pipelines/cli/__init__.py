@@ -30,6 +30,7 @@ VERBS = {
     "park": "keep failures from every automatic redrive",
     "unpark": "let parked failures be redriven again",
     "audit": "who did what to which failures, why, with which result",
+    "erase": "delete what a tenant has in stream, lake and Postgres, for good",
     "redact": "what a drain would mask, in a file or in the stream; changes nothing",
     "fingerprint": "the failure group of each line of a file, to try rules on",
     "regroup": "history in the groups that today's rules make",

@@ -44,6 +44,11 @@ DEAD_LETTER_SCHEMA = LETTER_SCHEMA | {
     "dlq_date": pl.Date(),
 }
 CASE_EVENT_SCHEMA = _EVENTS | {"dlq_date": pl.Date()}
+ERASED_SCHEMA: dict[str, pl.DataType] = {
+    "life": pl.String(),  # an epoch without its fork
+    "dlq_sequence": pl.Int64(),
+    "published_at": pl.Datetime("us", "UTC"),
+}
 SERVICE_TOTALS_SCHEMA: dict[str, pl.DataType] = {
     "totals_sequence": pl.Int64(),
     "published_at": pl.Datetime("us", "UTC"),
@@ -92,6 +97,7 @@ def _dlq_date() -> pl.Expr:
 __all__ = [
     "CASE_EVENT_SCHEMA",
     "DEAD_LETTER_SCHEMA",
+    "ERASED_SCHEMA",
     "LETTER_SCHEMA",
     "SERVICE_TOTALS_SCHEMA",
     "case_event_frame",

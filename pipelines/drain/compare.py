@@ -59,6 +59,8 @@ class Picture:
     events: pl.DataFrame  # LAKE_IDENTITY
     rows: pl.DataFrame  # IDENTITY, every row of failed_events that came from the log
     damaged: Sequence[DamagedFile]
+    erased: pl.DataFrame  # ERASED_SCHEMA; none of the above has these
+    leftover: Mapping[str, int]  # how many of the erased are in a store all the same
     kept_since: datetime | None = None  # what is older, the lake's retention removed
 
     @property
@@ -94,6 +96,17 @@ def findings(picture: Picture) -> list[Finding]:
                 damaged.file.row_count or 0,
             )
             for damaged in picture.damaged
+        ),
+        *(
+            Finding(
+                "erased",
+                store,
+                f"{count:,} messages that were erased are in {store}: run `dlq erase` for their"
+                " tenant again.",
+                count,
+            )
+            for store, count in picture.leftover.items()
+            if count
         ),
         *_by_epoch(
             "missing_in_lake",
@@ -179,7 +192,8 @@ def _life() -> pl.Expr:
     return pl.col("epoch").str.replace("#[0-9]+$", "")
 
 
-def _is_of(life: str) -> pl.Expr:
+def is_of(life: str) -> pl.Expr:
+    """Whether a row's epoch is a fork of this life."""
     return _life() == life
 
 
@@ -190,7 +204,7 @@ def _is_in_stream(picture: Picture) -> pl.Expr:
         later = [start for name, start in picture.forks.items() if _fork(name) > _fork(epoch)]
         if later:
             is_lost |= (pl.col("epoch") == epoch) & (pl.col("dlq_sequence") >= min(later))
-    return _is_of(picture.life) & ~is_lost
+    return is_of(picture.life) & ~is_lost
 
 
 def _fork(epoch: str) -> int:
@@ -199,7 +213,7 @@ def _fork(epoch: str) -> int:
 
 def _is_expected(picture: Picture) -> pl.Expr:
     """Whether every sink should hold it by now."""
-    return ~_is_of(picture.life) | (pl.col("dlq_sequence") <= picture.up_to)
+    return ~is_of(picture.life) | (pl.col("dlq_sequence") <= picture.up_to)
 
 
 def _by_epoch(kind: str, where: str, frame: pl.DataFrame) -> list[Finding]:

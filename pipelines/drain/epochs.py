@@ -7,7 +7,7 @@ stream now shows another message there, or ends before it, it was rewound.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -104,16 +104,12 @@ async def current_epoch(
     return begun
 
 
-def gap_before(state: LogState, watermark: int) -> Gap | None:
-    """The gap between what a sink holds and what the stream still has, if there is one."""
-    if state.first_sequence <= watermark + 1:
-        return None
-    return Gap(
-        watermark + 1,
-        state.first_sequence - 1,
-        state.why_gone,
-        is_certain=not state.is_shared,
-    )
+def gaps_before(state: LogState, watermark: int, erased: Iterable[int]) -> Iterator[Gap]:
+    """What is gone between what a sink holds and what the stream still has, but for the erased."""
+    known = [sequence for sequence in erased if watermark < sequence < state.first_sequence]
+    for before, after in pairwise([watermark, *known, state.first_sequence]):
+        if after > before + 1:
+            yield Gap(before + 1, after - 1, state.why_gone, is_certain=not state.is_shared)
 
 
 def holes(messages: Sequence[LogMessage], after: int) -> Iterator[tuple[int, int]]:

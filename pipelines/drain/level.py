@@ -18,6 +18,7 @@ from pipelines.drain.from_lake import batch_of, epoch_order
 from pipelines.drain.from_postgres import letters_from_postgres
 from pipelines.jetstream.reader import LogState
 from pipelines.settings import Settings
+from pipelines.stores.erased import erased_messages, not_erased
 from pipelines.stores.failed_events import FailedEvents
 from pipelines.stores.lake import LakeTable
 
@@ -25,10 +26,13 @@ logger = logging.getLogger(__name__)
 
 # Rows of one epoch above its place in the lake, less those that the stream can still give.
 _ROWS = """
-SELECT id::text, dlq_sequence FROM failed_events
+SELECT id::text, dlq_sequence FROM failed_events f
 WHERE epoch = %s AND dlq_sequence > %s AND dlq_sequence <= %s
   AND (%s::timestamptz IS NULL OR published_at >= %s::timestamptz)
-  AND NOT (dlq_sequence >= %s AND dlq_sequence < %s) ORDER BY dlq_sequence
+  AND NOT (dlq_sequence >= %s AND dlq_sequence < %s)
+  AND NOT EXISTS (SELECT FROM erased_messages e WHERE e.life = %s
+                  AND e.dlq_sequence = f.dlq_sequence AND e.published_at = f.published_at)
+ORDER BY dlq_sequence
 """
 
 
@@ -118,8 +122,10 @@ class Leveller:
         step, before = self.settings.drain_batch_messages, self.filled
         for low in range(after, up_to, step):
             high = min(low + step, up_to)
+            erased = erased_messages(self.connection, life_of(epoch), low, high)
             letters, events = (
-                self.tables[name].rows(epoch, low, high) for name in ("dead_letters", "case_events")
+                not_erased(self.tables[name].rows(epoch, low, high), erased)
+                for name in ("dead_letters", "case_events")
             )
             sink.store(batch_of(epoch, letters, events, high), low)
             self.filled += letters.height + events.height
@@ -189,7 +195,9 @@ class Leveller:
         """Append what Postgres has of an epoch above `after`, but not what can be read."""
         end = up_to if up_to is not None else 2**62
         since = self.settings.lake_kept_since(self.now)
-        found = self.connection.execute(_ROWS, [epoch, after, end, since, since, *readable])
+        found = self.connection.execute(
+            _ROWS, [epoch, after, end, since, since, *readable, life_of(epoch)]
+        )
         rows = found.fetchall()
         step, table = self.settings.drain_batch_messages, self.tables["dead_letters"]
         for number in range(0, len(rows), step):
@@ -209,7 +217,8 @@ class Leveller:
         for table in self.tables.values():
             if (table.watermark(epoch) or 0) < up_to:
                 table.append(table.empty_frame(), epoch, up_to)
-        if len(rows) < up_to - after:
+        erased = erased_messages(self.connection, life_of(epoch), after, up_to)
+        if len(rows) + erased.height < up_to - after:
             reason = (
                 "the lake lost them; what they did to a failure is in Postgres, and the dead"
                 f" letters among them ({len(rows)}) were restored from there"
@@ -232,7 +241,9 @@ class Leveller:
         low, high = events.watermark(epoch), min(letters.watermark(epoch) or 0, gone)
         if low is None or low >= high or self.state.is_shared:
             return
-        if letters.rows(epoch, low, high)["dlq_sequence"].n_unique() == high - low:
+        erased = erased_messages(self.connection, life_of(epoch), low, high)
+        known = {*letters.rows(epoch, low, high)["dlq_sequence"], *erased["dlq_sequence"]}
+        if len(known) == high - low:
             events.append(events.empty_frame(), epoch, high)
 
     # both

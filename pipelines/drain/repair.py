@@ -22,6 +22,7 @@ from pipelines.drain.from_lake import by_epoch
 from pipelines.drain.from_postgres import letters_from_postgres
 from pipelines.jetstream.reader import LogReader, LogState
 from pipelines.settings import Settings
+from pipelines.stores.erased import not_erased
 from pipelines.stores.failed_events import FailedEvents
 from pipelines.stores.lake import LakeTable
 
@@ -78,7 +79,9 @@ class Repair:
         if not ids:
             return
         read = {
-            name: pl.concat([table.empty_frame(), *map(table.read, table.files)])
+            name: not_erased(
+                pl.concat([table.empty_frame(), *map(table.read, table.files)]), picture.erased
+            )
             for name, table in self._tables.items()
         }
         letters, events = read["dead_letters"], read["case_events"]

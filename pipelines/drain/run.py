@@ -21,7 +21,8 @@ from psycopg import Connection
 from pipelines.deadletter.message import LogMessage
 from pipelines.drain.ahead import ahead
 from pipelines.drain.batch import build_batch, without
-from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gap_before, holes, remember_gap
+from pipelines.drain.compare import life_of
+from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gaps_before, holes, remember_gap
 from pipelines.drain.level import Leveller
 from pipelines.drain.lock import alone
 from pipelines.drain.totals import read_totals, store_totals
@@ -33,6 +34,7 @@ from pipelines.jetstream.reader import LogReader, LogState, log_state
 from pipelines.jetstream.streams import find_stream
 from pipelines.settings import Settings
 from pipelines.stores.database import database
+from pipelines.stores.erased import erased_messages, recall
 from pipelines.stores.failed_events import Batch, FailedEvents
 from pipelines.stores.failed_payloads import delete_old_payloads
 from pipelines.stores.lake import LOG_TABLES, Lake, LakeTable
@@ -128,7 +130,9 @@ async def _drain_once(
                 reader = LogReader(client, stream, subjects.log)
                 state = await reader.state()
                 deleted = await deleted_sequences(client, state)
-                tables = {name: Lake(settings.lake).table(name) for name in LOG_TABLES}
+                lake = Lake(settings.lake)
+                await asyncio.to_thread(recall, connection, lake)
+                tables = {name: lake.table(name) for name in LOG_TABLES}
                 leveller = Leveller(connection, tables, state, deleted, settings, datetime.now(UTC))
                 await asyncio.to_thread(leveller.level)
                 sinks = await _Sinks.open(connection, reader, state, settings, leveller)
@@ -226,11 +230,12 @@ class _Sinks:
         self._checkpoint = checkpoint
         self._reached = self.watermark  # every sink has what it lacks up to here
         self._idle_batches = dict.fromkeys(tables, 0)
-        self._seen = (
-            pl.concat(t.of_other_forks(epoch.id, self.watermark) for t in tables.values())
-            if not epoch.id.endswith("#0")
-            else None
-        )
+        erased = erased_messages(connection, life_of(epoch.id), after=self.watermark)
+        self._erased = erased["dlq_sequence"].to_list()
+        self._seen = erased.select("dlq_sequence", "published_at")
+        if not epoch.id.endswith("#0"):
+            others = (t.of_other_forks(epoch.id, self.watermark) for t in tables.values())
+            self._seen = pl.concat([self._seen, *others])
 
     @classmethod
     async def open(
@@ -260,8 +265,9 @@ class _Sinks:
 
     def note_gap(self, state: LogState, after: int, tally: _Tally) -> None:
         """Write and say which sequences after `after` were gone before they could be read."""
-        gap = gap_before(state, after)
-        if gap and remember_gap(self._connection, self.epoch.id, gap):
+        for gap in gaps_before(state, after, self._erased):
+            if not remember_gap(self._connection, self.epoch.id, gap):
+                continue
             tally.gaps += 1
             certainty = "Lost" if gap.is_certain else "Possibly lost"
             tally.notes.append(
@@ -270,8 +276,8 @@ class _Sinks:
             logger.warning(tally.notes[-1])
 
     def unseen(self, batch: Batch) -> Batch:
-        """The batch less what other forks hold: a stream that was rewound may come back."""
-        return batch if self._seen is None else without(batch, self._seen)
+        """The batch less what was erased or other forks hold: what was rewound may come back."""
+        return without(batch, self._seen)
 
     def missing_from(self, batch: Batch) -> pl.Series:
         """The parse_error, or null, of each message of the batch that a sink lacks."""

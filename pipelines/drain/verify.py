@@ -21,6 +21,7 @@ from pipelines.drain.compare import (
     Picture,
     counts,
     findings,
+    is_of,
     life_of,
 )
 from pipelines.drain.from_postgres import identities
@@ -31,6 +32,7 @@ from pipelines.jetstream.contents import stored_sequences
 from pipelines.jetstream.reader import LogReader, LogState, log_state
 from pipelines.settings import Settings
 from pipelines.stores.database import database
+from pipelines.stores.erased import erased_messages, not_erased
 from pipelines.stores.lake import LAYOUTS, LOG_TABLES, Lake, LakeTable
 from pipelines.stores.lake_log import put_aside, torn_log_files
 
@@ -136,15 +138,26 @@ async def _picture(
         " WHERE stream = %s AND created = %s ORDER BY fork",
         [state.stream, state.created],
     ).fetchall()
+    frames["failed_events"] = identities(connection, state.stream)
+    erased = erased_messages(connection)
+    left = {name: not_erased(frame, erased) for name, frame in frames.items()}
+    leftover = {name: frame.height - left[name].height for name, frame in frames.items()}
+    # Who has the place of an erased message of another fork is in the lake, and was not erased.
+    others = pl.concat(left[name].filter(is_of(life_of(epoch))) for name in LOG_TABLES)
+    gone = erased.filter(pl.col("life") == life_of(epoch))["dlq_sequence"]
+    kept = sorted({*stored} - ({*gone} - {*others["dlq_sequence"]}))
+    leftover["the stream"] = len(stored) - len(kept)
     return Picture(
         epoch=epoch,
         up_to=up_to,
         forks=dict(forks),
-        stored=stored,
-        letters=frames["dead_letters"],
-        events=frames["case_events"],
-        rows=identities(connection, state.stream),
+        stored=kept,
+        letters=left["dead_letters"],
+        events=left["case_events"],
+        rows=left["failed_events"],
         damaged=damaged,
+        erased=erased,
+        leftover=leftover,
         kept_since=settings.lake_kept_since(datetime.now(UTC)),
     )
 

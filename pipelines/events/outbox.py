@@ -26,7 +26,7 @@ PUBLISH_ERRORS = (nats.errors.Error, JetStreamError, OSError, TimeoutError)
 _TOO_LARGE_FOR_STREAM = 10054  # the server's code: beyond the stream's max_msg_size
 _SMALL_BODY = 8_000  # bytes; a smaller one is never what makes a dead letter too large
 _CHUNK_BYTES = 128 * 1024
-_BUCKET = "sahool-dlq-bodies"
+BODIES_BUCKET = "sahool-dlq-bodies"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
@@ -119,9 +119,11 @@ async def _forms(
 async def _store_body(connection: Client, name: str, body: bytes) -> dict[str, Any]:
     js = connection.jetstream()
     try:
-        store = await js.object_store(_BUCKET)
+        store = await js.object_store(BODIES_BUCKET)
     except NotFoundError:
-        store = await js.create_object_store(_BUCKET, config=ObjectStoreConfig(ttl=30 * 24 * 3600))
+        store = await js.create_object_store(
+            BODIES_BUCKET, config=ObjectStoreConfig(ttl=30 * 24 * 3600)
+        )
     try:
         info = await store.get_info(name)
         is_there = info.size == len(body)
@@ -132,7 +134,7 @@ async def _store_body(connection: Client, name: str, body: bytes) -> dict[str, A
         options = ObjectMetaOptions(max_chunk_size=chunk_bytes)
         await store.put(name, body, ObjectMeta(options=options))
     digest = hashlib.sha256(body).hexdigest()
-    return {"bucket": _BUCKET, "name": name, "size": len(body), "sha256": digest}
+    return {"bucket": BODIES_BUCKET, "name": name, "size": len(body), "sha256": digest}
 
 
 def _shortened(fields: dict[str, Any], limit: int) -> dict[str, Any]:

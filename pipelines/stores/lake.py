@@ -27,6 +27,7 @@ from pyarrow.dataset import Dataset
 from pipelines.deadletter.frames import (
     CASE_EVENT_SCHEMA,
     DEAD_LETTER_SCHEMA,
+    ERASED_SCHEMA,
     SERVICE_TOTALS_SCHEMA,
 )
 from pipelines.errors import FencedError, LakeError
@@ -49,6 +50,7 @@ LAYOUTS = {
     ),
     "case_events": TableLayout(CASE_EVENT_SCHEMA),
     "service_totals": TableLayout(SERVICE_TOTALS_SCHEMA, (), ("totals_sequence", "published_at")),
+    "erased_messages": TableLayout(ERASED_SCHEMA, ()),
 }
 LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 _GENERATION = "drain"
@@ -229,6 +231,10 @@ class LakeTable:
         is_wanted &= (pl.col("epoch") != epoch) & (pl.col("dlq_sequence") > after)
         return self._collect(self._scan(is_wanted).select("dlq_sequence", "published_at"))
 
+    def select(self, columns: Sequence[str], is_wanted: pl.Expr) -> pl.DataFrame:
+        """Some columns of the rows that are wanted, in no order."""
+        return self._collect(self._scan(is_wanted).select(columns))
+
     def _scan(self, is_wanted: pl.Expr) -> pl.LazyFrame:
         return pl.scan_delta(self._table).filter(is_wanted)
 
@@ -252,20 +258,20 @@ class LakeTable:
         actions = pl.DataFrame(pa.table(self._table.get_add_actions(flatten=True)))
         return sorted(live_files(actions), key=lambda file: (file.first_sequence or 0, file.path))
 
-    def read(self, file: LakeFile) -> pl.DataFrame:
-        """The rows of a live file in the table's columns; those that it lacks are null.
+    def read(self, file: LakeFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The rows of a live file in the table's columns, or some; those that it lacks are null.
 
         Raises LakeError where it is missing or damaged.
         """
         try:
-            rows = self.store.read(file)
+            rows = self.store.read(file, columns)
         except (OSError, ValueError, LookupError, pa.ArrowException) as error:
             raise LakeError(
                 f"{self.path}/{file.path} is damaged ({_line(error)}): `dlq verify --repair`"
                 " rebuilds it."
             ) from error
         return pl.concat([self.empty_frame(), rows], how="diagonal_relaxed").select(
-            pl.col(name).cast(dtype) for name, dtype in self._layout.schema.items()
+            pl.col(name).cast(self._layout.schema[name]) for name in columns or self._layout.schema
         )
 
     def empty_frame(self) -> pl.DataFrame:

@@ -103,6 +103,18 @@ class FileStore:
         except OSError as error:
             return _line(error)
 
+    def paths(self) -> set[str]:
+        """Every file below the table, whether or not the log knows it."""
+        found = self._files.get_file_info(fs.FileSelector("", allow_not_found=True, recursive=True))
+        return {info.path.lstrip("/") for info in found if info.type == fs.FileType.File}
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete files for good, in this order."""
+        for path in paths:
+            self._files.delete_file(path)
+            if self._is_local:
+                sync([(Path(self.path) / path).parent])
+
     def has_checksums(self, file: LakeFile) -> bool:
         """Whether a file was written here: its pages have checksums, its name is its digest."""
         return _DIGEST.search(file.path) is not None

@@ -1,0 +1,218 @@
+"""`dlq erase`: what a tenant has in the log, the lake and Postgres, gone for good.
+
+Tombstones come first (`stores.erased`): once they are written nothing stores the messages again,
+and each step after them finds by them what is left. So an erasure may die anywhere, and a rerun
+finishes it. All of it happens under the drain's lock. What the tenant fails on later is stored.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from nats.aio.client import Client
+from psycopg import Connection
+
+from pipelines.deadletter.sanitize import clean_text
+from pipelines.drain.lock import alone
+from pipelines.drain.tenant import Belongings, belongings
+from pipelines.errors import ErasureError, FencedError
+from pipelines.events.outbox import BODIES_BUCKET
+from pipelines.jetstream.connection import connected
+from pipelines.jetstream.erase import erase_messages, erase_objects
+from pipelines.jetstream.reader import log_state
+from pipelines.settings import Settings
+from pipelines.stores.database import database
+from pipelines.stores.erased import (
+    copy_to_lake,
+    erased_messages,
+    is_unfinished,
+    remember,
+    tenant_hash,
+)
+from pipelines.stores.erased_rows import count_rows, delete_rows
+from pipelines.stores.lake import LOG_TABLES, Lake
+from pipelines.stores.lake_erase import erase_marts, erase_rows
+
+__all__ = ["COUNTED", "ErasureReport", "erase", "preview"]
+
+_TRIES = 5  # at rewriting a table of the lake, which a compaction may do meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureReport:
+    """What was erased, or would be."""
+
+    tenant_hash: str
+    stream: str
+    last_sequence: int  # of the stream; what comes later stays
+    stream_dead_letters: int
+    stream_case_events: int
+    object_bodies: int  # in the object store
+    lake_dead_letters: int
+    lake_case_events: int
+    failures: dict[str, int]  # rows of failed_events by status
+    payloads: int  # raw dead letters in failed_payloads
+    redrives: int  # rows of the outbox
+    batches: int  # of redrives, that had no other failures
+    alert_messages: int  # that quoted one of the failures
+    audit_mentions: int  # rows of the audit that name the tenant; they stay
+    erasure: str | None = None  # its id; None of a preview
+    left: str | None = None  # what is still in the stream, and why
+    is_unfinished: bool = False  # whether an earlier one has not come to its end
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        counts = (getattr(self, name) for name in COUNTED)
+        return not self.is_unfinished and not any(counts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+COUNTED = {
+    "stream_dead_letters": "dead letters in the stream",
+    "stream_case_events": "news of them in the stream",
+    "object_bodies": "bodies in the object store",
+    "lake_dead_letters": "dead letters in the lake",
+    "lake_case_events": "news of them in the lake",
+    "failures": "rows of failed_events",
+    "payloads": "raw dead letters in failed_payloads",
+    "redrives": "redrives in the outbox",
+    "batches": "batches of redrives",
+    "alert_messages": "messages of alerts that quote them",
+}
+"""What is erased, by field of the report."""
+
+
+async def preview(settings: Settings, tenant: str) -> ErasureReport:
+    """What an erasure would find; touches nothing."""
+    tenant = _checked(tenant)
+    async with connected(settings.nats_url, settings.nats_creds, "dlq erase") as client:
+        state = await log_state(client, settings.dlq_stream, settings.subjects.log)
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            found = await belongings(settings, connection, state, tenant)
+            rows = await asyncio.to_thread(count_rows, connection, tenant)
+            hashed = _hashed(settings, tenant)
+            return ErasureReport(
+                tenant_hash=hashed,
+                stream=state.stream,
+                last_sequence=state.last_sequence,
+                **found.counts(),
+                **rows,
+                is_unfinished=is_unfinished(connection, hashed),
+            )
+
+
+async def erase(
+    settings: Settings,
+    tenant: str,
+    *,
+    actor: str,
+    reason: str,
+    tell: Callable[[str], object] = lambda _: None,
+) -> ErasureReport:
+    """Erase a tenant's messages up to the stream's last one, but for the marts to be computed anew.
+
+    Raises ErasureError for a tenant or reason that makes no sense, FencedError where others rewrite
+    the lake all the time. What NATS does not let go of is `left`; all else is done then, too.
+    """
+    tenant = _checked(tenant, reason)
+    async with connected(settings.nats_url, settings.nats_creds, "dlq erase") as client:
+        stream = (await log_state(client, settings.dlq_stream, settings.subjects.log)).stream
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            async with alone(connection, stream, settings.drain_lock_seconds):
+                state = await log_state(client, stream, settings.subjects.log)
+                live = partial(_show_life, connection, stream)
+                tell("looking for it")
+                found = await belongings(settings, connection, state, tenant, live)
+                erasure = remember(
+                    connection,
+                    found.messages,
+                    hashed_tenant=_hashed(settings, tenant),
+                    stream=stream,
+                    last_sequence=state.last_sequence,
+                    actor=actor,
+                    reason=reason,
+                )
+                tell("the stream")
+                left = await _from_stream(client, stream, found, live)
+                tell("the lake")
+                await asyncio.to_thread(_from_lake, settings, connection, live)
+                tell("Postgres")
+                who: dict[str, Any] = {"erasure": erasure, "tenant_hash": _hashed(settings, tenant)}
+                rows = await asyncio.to_thread(
+                    lambda: delete_rows(
+                        connection,
+                        tenant,
+                        actor=actor,
+                        reason=reason,
+                        detail=who | found.counts(),
+                    )
+                )
+                return ErasureReport(
+                    **who,
+                    stream=stream,
+                    last_sequence=state.last_sequence,
+                    **found.counts(),
+                    **rows,
+                    left=left,
+                )
+
+
+async def _from_stream(
+    client: Client, stream: str, found: Belongings, live: Callable[[], object]
+) -> str | None:
+    """Objects first: the dead letters say which there are. Returns what is left, and why."""
+    refusal = await erase_objects(client, BODIES_BUCKET, found.objects, live)
+    refusal = refusal or await erase_messages(client, stream, found.in_stream, live)
+    return refusal and f"NATS keeps some of its {len(found.in_stream):,} messages ({refusal})"
+
+
+def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[], object]) -> None:
+    """Nobody builds marts meanwhile: they would count what they read before."""
+    lake, erased = Lake(settings.lake), erased_messages(connection)
+    copy_to_lake(connection, lake, datetime.now(UTC))
+    connection.execute("SELECT pg_advisory_lock(hashtext('dlq marts'))")
+    try:
+        for name in LOG_TABLES:
+            for attempt in range(_TRIES):
+                try:
+                    erase_rows(lake.table(name), erased, datetime.now(UTC), live)
+                    break
+                except FencedError:
+                    if attempt == _TRIES - 1:
+                        raise
+        erase_marts(lake)
+    finally:
+        if not connection.broken:
+            connection.execute("SELECT pg_advisory_unlock(hashtext('dlq marts'))")
+
+
+def _show_life(connection: Connection[Any], stream: str) -> None:
+    """Drains that wait end the session of one that makes no progress; see `lock`."""
+    connection.execute(
+        "UPDATE drain_checkpoints SET updated_at = now() WHERE stream = %s", [stream]
+    )
+
+
+def _checked(tenant: str, reason: str | None = None) -> str:
+    """The tenant's id as decoding would have it."""
+    if not tenant.strip():
+        raise ErasureError("An empty tenant is nobody: say whose failures are to be erased.")
+    if reason is not None and not reason.strip():
+        raise ErasureError("Say why: --reason is kept in the audit.")
+    if reason is not None and tenant in reason:
+        raise ErasureError(
+            "The reason names the tenant, and the audit keeps it for ever: leave the id out."
+        )
+    return clean_text(tenant)
+
+
+def _hashed(settings: Settings, tenant: str) -> str:
+    key = settings.redaction_key
+    return tenant_hash(tenant, key.get_secret_value() if key else None)

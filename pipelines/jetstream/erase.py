@@ -1,0 +1,72 @@
+"""Stored messages deleted so that the server overwrites their bytes, and objects with them."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Sequence
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js.errors import APIError
+
+from pipelines.jetstream.stored import stored_message
+
+__all__ = ["erase_messages", "erase_objects"]
+
+_AT_ONCE = 100
+_TIMEOUT_SECONDS = 10
+
+
+async def erase_messages(
+    client: Client, stream: str, sequences: Sequence[int], tell: Callable[[], object]
+) -> str | None:
+    """Overwrite and delete these messages; why the server refuses, None where all are gone."""
+    for start in range(0, len(sequences), _AT_ONCE):
+        window = sequences[start : start + _AT_ONCE]
+        refusals = await asyncio.gather(*(_erase(client, stream, each) for each in window))
+        if refusal := next(filter(None, refusals), None):
+            return refusal
+        tell()
+    return None
+
+
+async def erase_objects(
+    client: Client, bucket: str, names: Sequence[str], tell: Callable[[], object]
+) -> str | None:
+    """Overwrite and delete these objects of an object store; returns as `erase_messages`.
+
+    Deleting one as its client does would purge it, which leaves its bytes on the disk.
+    """
+    stream = f"OBJ_{bucket}"
+    for name in names:
+        entry = f"$O.{bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+        try:
+            described = await stored_message(client, stream, 1, entry)
+        except APIError:
+            return None  # there is no such store
+        if described is None:
+            continue
+        chunks, sequences, after = f"$O.{bucket}.C.{json.loads(described.data)['nuid']}", [], 0
+        while chunk := await stored_message(client, stream, after + 1, chunks):
+            after = chunk.sequence
+            sequences.append(after)
+        # The entry last: it says where the rest is.
+        refusal = await erase_messages(client, stream, sequences, tell)
+        refusal = refusal or await _erase(client, stream, described.sequence)
+        if refusal:
+            return refusal
+    return None
+
+
+async def _erase(client: Client, stream: str, sequence: int) -> str | None:
+    """Delete one message; why not, where it is still there."""
+    subject = f"$JS.API.STREAM.MSG.DELETE.{stream}"
+    request = json.dumps({"seq": sequence, "no_erase": False}).encode()
+    try:
+        answer = await client.request(subject, request, timeout=_TIMEOUT_SECONDS)
+    except nats.errors.TimeoutError:
+        return f"no answer on {subject}, which this user may not be allowed to publish to"
+    error = json.loads(answer.data).get("error")
+    if error is None or await stored_message(client, stream, sequence) is None:
+        return None
+    return f"{stream} refuses it: {error.get('description')}"
