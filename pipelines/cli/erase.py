@@ -87,6 +87,6 @@ def _show(report: ErasureReport, tenant: str, went: str, is_json: bool) -> None:
         )
     if report.audit_mentions:
         console.print(
-            f"{report.audit_mentions:,} rows of the audit name it, and stay: the audit is only"
-            " added to."
+            f"Rows of the audit that name it, and stay, since it is only added to:"
+            f" {report.audit_mentions:,}."
         )

@@ -6,6 +6,8 @@ finishes it. All of it happens under the drain's lock. What the tenant fails on 
 """
 
 import asyncio
+import re
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -102,7 +104,7 @@ async def preview(settings: Settings, tenant: str) -> ErasureReport:
                 tenant_hash=hashed,
                 stream=state.stream,
                 last_sequence=state.last_sequence,
-                **found.counts(),
+                **found.counts,
                 **rows,
                 is_unfinished=is_unfinished(connection, hashed),
             )
@@ -151,14 +153,14 @@ async def erase(
                         tenant,
                         actor=actor,
                         reason=reason,
-                        detail=who | found.counts(),
+                        detail=who | found.counts,
                     )
                 )
                 return ErasureReport(
                     **who,
                     stream=stream,
                     last_sequence=state.last_sequence,
-                    **found.counts(),
+                    **found.counts,
                     **rows,
                     left=left,
                 )
@@ -170,14 +172,17 @@ async def _from_stream(
     """Objects first: the dead letters say which there are. Returns what is left, and why."""
     refusal = await erase_objects(client, BODIES_BUCKET, found.objects, live)
     refusal = refusal or await erase_messages(client, stream, found.in_stream, live)
-    return refusal and f"NATS keeps some of its {len(found.in_stream):,} messages ({refusal})"
+    return refusal and f"NATS keeps some of {len(found.in_stream):,} messages ({refusal})"
 
 
 def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[], object]) -> None:
     """Nobody builds marts meanwhile: they would count what they read before."""
     lake, erased = Lake(settings.lake), erased_messages(connection)
     copy_to_lake(connection, lake, datetime.now(UTC))
-    connection.execute("SELECT pg_advisory_lock(hashtext('dlq marts'))")
+    try_lock = "SELECT pg_try_advisory_lock(hashtext('dlq marts'))"
+    while connection.execute(try_lock).fetchone() != (True,):
+        live()
+        time.sleep(0.2)
     try:
         for name in LOG_TABLES:
             for attempt in range(_TRIES):
@@ -206,7 +211,7 @@ def _checked(tenant: str, reason: str | None = None) -> str:
         raise ErasureError("An empty tenant is nobody: say whose failures are to be erased.")
     if reason is not None and not reason.strip():
         raise ErasureError("Say why: --reason is kept in the audit.")
-    if reason is not None and tenant in reason:
+    if reason is not None and re.search(rf"(?<!\w){re.escape(tenant)}(?!\w)", reason):
         raise ErasureError(
             "The reason names the tenant, and the audit keeps it for ever: leave the id out."
         )

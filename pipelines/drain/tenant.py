@@ -35,22 +35,12 @@ _LIFE = pl.col("epoch").str.replace("#[0-9]+$", "").alias("life")
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """Messages of a tenant, and those that were erased before and are still somewhere."""
+    """What there is of a tenant outside of Postgres."""
 
     messages: pl.DataFrame  # ERASED_SCHEMA: the tenant's, wherever they are
-    in_stream: Sequence[int]  # sequences of these and the erased that the stream has
-    stream_letters: int  # how many of those are dead letters
-    lake_rows: dict[str, int]  # the tenant's, by table
+    in_stream: Sequence[int]  # sequences of these, and of whatever else was erased, in the stream
     objects: Sequence[str]  # bodies in the object store, by failure id
-
-    def counts(self) -> dict[str, Any]:
-        """How many there are of each kind."""
-        return {
-            "stream_dead_letters": self.stream_letters,
-            "stream_case_events": len(self.in_stream) - self.stream_letters,
-            "object_bodies": len(self.objects),
-            **{f"lake_{name}": count for name, count in self.lake_rows.items()},
-        }
+    counts: dict[str, Any]  # the tenant's messages: stream_dead_letters, …, lake_case_events
 
 
 async def belongings(
@@ -62,23 +52,28 @@ async def belongings(
 ) -> Belongings:
     """Everything of a tenant, up to the last sequence of `state`; calls `live` now and then."""
     erased = erased_messages(connection)
-    letters, events = await _in_stream(settings, state, tenant, erased, live)
-    lake = await asyncio.to_thread(_in_lake, settings, tenant)
-    known = pl.concat([letters, lake["dead_letters"], _in_postgres(connection, tenant)])
+    letters, events, left = await _in_stream(settings, state, tenant, erased, live)
+    lake = Lake(settings.lake)
+    is_tenants = pl.col("tenant_id") == tenant
+    stored = await asyncio.to_thread(_in_lake, lake, "dead_letters", is_tenants)
+    known = pl.concat([letters, stored, _in_postgres(connection, tenant)])
     failures = known.select("failure_id").unique()
-    told = lake["case_events"].join(failures, on="failure_id", how="semi")
-    is_told = events.join(failures, on="failure_id", how="semi")
-    still = events.join(erased, on=list(ERASED_SCHEMA), how="semi")
-    stream_events = pl.concat([is_told, still]).unique()
+    is_about = pl.col("failure_id").is_in(failures["failure_id"].implode())
+    told = await asyncio.to_thread(_in_lake, lake, "case_events", is_about)
+    events = events.join(failures, on="failure_id", how="semi")
+    is_object = pl.col("payload_encoding") == "object"
+    objects = known.filter(is_object)["failure_id"].unique().to_list()
     return Belongings(
-        messages=pl.concat([known, told, is_told]).select(*ERASED_SCHEMA).unique(),
-        in_stream=sorted({*letters["dlq_sequence"], *stream_events["dlq_sequence"]}),
-        stream_letters=letters.height,
-        lake_rows={"dead_letters": lake["dead_letters"].height, "case_events": told.height},
-        objects=pl.concat([letters, lake["dead_letters"]])
-        .filter(pl.col("payload_encoding") == "object")["failure_id"]
-        .unique()
-        .to_list(),
+        messages=pl.concat([known, told, events]).select(*ERASED_SCHEMA).unique(),
+        in_stream=sorted({*letters["dlq_sequence"], *events["dlq_sequence"], *left}),
+        objects=objects,
+        counts={
+            "stream_dead_letters": letters.height,
+            "stream_case_events": events.height,
+            "object_bodies": len(objects),
+            "lake_dead_letters": stored.height,
+            "lake_case_events": told.height,
+        },
     )
 
 
@@ -88,9 +83,10 @@ async def _in_stream(
     tenant: str,
     erased: pl.DataFrame,
     live: Callable[[], object],
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Dead letters that are the tenant's or erased, and all case events; _FOUND."""
+) -> tuple[pl.DataFrame, pl.DataFrame, list[int]]:
+    """The tenant's dead letters and all case events (_FOUND); sequences of what was erased."""
     epoch = epoch_id(state.stream, state.created, 0)
+    life, left = life_of(epoch), list[int]()
     letters, events = [pl.DataFrame(schema=_FOUND)], [pl.DataFrame(schema=_FOUND)]
 
     def look(messages: list[LogMessage]) -> None:
@@ -98,21 +94,20 @@ async def _in_stream(
         sent = [m for m, is_one in zip(messages, is_letter, strict=True) if is_one]
         told = [m for m, is_one in zip(messages, is_letter, strict=True) if not is_one]
         decoded = decode_all(sent, epoch, state.stream).with_columns(_LIFE)
-        is_erased = decoded.join(erased, on=list(ERASED_SCHEMA), how="semi")
-        is_tenants = decoded.filter(pl.col("tenant_id") == tenant)
-        letters.append(pl.concat([is_erased, is_tenants]).select(*_FOUND).unique())
-        life = life_of(epoch)
+        letters.append(decoded.filter(pl.col("tenant_id") == tenant).select(*_FOUND))
         rows = [
             (life, m.sequence, m.published_at, decode_case_event(m, epoch).failure_id, None)
             for m in told
         ]
         events.append(pl.DataFrame(rows, schema=_FOUND, orient="row"))
+        places = pl.concat([frame.select(*ERASED_SCHEMA) for frame in (decoded, events[-1])])
+        left.extend(places.join(erased, on=list(ERASED_SCHEMA), how="semi")["dlq_sequence"])
 
     async with aclosing(_read(settings, state)) as batches:
         async for messages in batches:
             await asyncio.to_thread(look, messages)
             live()
-    return pl.concat(letters), pl.concat(events)
+    return pl.concat(letters), pl.concat(events), left
 
 
 async def _read(settings: Settings, state: LogState) -> AsyncGenerator[list[LogMessage], None]:
@@ -138,16 +133,13 @@ async def _read(settings: Settings, state: LogState) -> AsyncGenerator[list[LogM
                 await reader.close()
 
 
-def _in_lake(settings: Settings, tenant: str) -> dict[str, pl.DataFrame]:
-    """The tenant's dead letters, and all case events; _FOUND."""
-    lake, place = Lake(settings.lake), ["epoch", "dlq_sequence", "published_at", "failure_id"]
-    letters = lake.table("dead_letters").select(
-        [*place, "payload_encoding"], pl.col("tenant_id") == tenant
-    )
-    events = lake.table("case_events").select(place, pl.col("failure_id").is_not_null())
-    events = events.with_columns(payload_encoding=pl.lit(None, pl.String))
-    tables = {"dead_letters": letters, "case_events": events}
-    return {name: frame.with_columns(_LIFE).select(*_FOUND) for name, frame in tables.items()}
+def _in_lake(lake: Lake, table: str, is_wanted: pl.Expr) -> pl.DataFrame:
+    """The rows of a table that are wanted; _FOUND."""
+    columns = ["epoch", "dlq_sequence", "published_at", "failure_id"]
+    if table == "dead_letters":
+        columns.append("payload_encoding")
+    rows = lake.table(table).select(columns, is_wanted).with_columns(_LIFE)
+    return pl.concat([pl.DataFrame(schema=_FOUND), rows.drop("epoch")], how="diagonal")
 
 
 def _in_postgres(connection: Connection[Any], tenant: str) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """What Postgres holds of a tenant: counted, and deleted in one transaction with its audit."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,20 +31,24 @@ SELECT
             AND o.failure_id NOT IN (SELECT id FROM gone))) AS batches,
     (SELECT count(*) FROM told) AS alert_messages,
     (SELECT count(*) FROM audit_log WHERE strpos(detail::text, %(json)s) > 0
-        OR strpos(detail::text, %(literal)s) > 0 OR strpos(reason, %(tenant)s) > 0
+        OR strpos(detail::text, %(literal)s) > 0 OR reason ~ %(word)s
     ) AS audit_mentions
 """
-# A message about an alert names its sample in a command, by id, beside what the error said.
+# A message about an alert names its sample in a command, by id, beside what the error said; or it
+# is of a rule with a threshold of the tenant's own.
 _TOLD = """
 CREATE TEMP TABLE told ON COMMIT DROP AS
-SELECT DISTINCT m.id FROM alert_messages m,
-    regexp_matches(m.body, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'g') AS named
-WHERE named[1]::uuid IN (SELECT id FROM gone)
+SELECT id FROM alert_messages m WHERE strpos(title || body, %(scope)s) > 0 OR EXISTS (
+    SELECT FROM regexp_matches(body, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'g') AS named
+    JOIN gone ON gone.id = named[1]::uuid)
 """
 # Raw payloads go with the row of failed_events.
 _DELETIONS = (
     "UPDATE alerts SET sample_id = NULL WHERE sample_id IN (SELECT id FROM gone)",
-    "UPDATE alert_messages SET body = %(mark)s WHERE id IN (SELECT id FROM told)",
+    """UPDATE alert_messages SET body = %(mark)s, title = replace(title, %(tenant)s, %(mark)s)
+        WHERE id IN (SELECT id FROM told)""",
+    """UPDATE alerts SET scope = replace(scope, %(tenant)s, %(mark)s)
+        WHERE state = 'resolved' AND strpos(scope, %(scope)s) > 0""",
     """CREATE TEMP TABLE emptied ON COMMIT DROP AS
         SELECT DISTINCT batch_id FROM redrives WHERE failure_id IN (SELECT id FROM gone)""",
     "DELETE FROM redrives WHERE failure_id IN (SELECT id FROM gone)",
@@ -85,13 +90,18 @@ def delete_rows(
 
 def _counted(connection: Connection[Any], tenant: str) -> dict[str, Any]:
     connection.execute(_GONE, _values(tenant))
-    connection.execute(_TOLD)
+    connection.execute(_TOLD, _values(tenant))
     row = connection.cursor(row_factory=dict_row).execute(_COUNTS, _values(tenant)).fetchone()
     assert row is not None
     return row
 
 
 def _values(tenant: str) -> dict[str, str]:
-    """The id as it is, as a string of JSON, and as one of a person's condition."""
-    quoted = json.dumps(tenant, ensure_ascii=False)
-    return {"tenant": tenant, "json": quoted, "literal": f"'{tenant}'"}
+    """The id as it is, and as JSON, a person's condition, a reason and an alert say it."""
+    return {
+        "tenant": tenant,
+        "json": json.dumps(tenant, ensure_ascii=False),
+        "literal": f"'{tenant}'",
+        "word": rf"(^|\W){re.escape(tenant)}(\W|$)",
+        "scope": f"tenant {tenant}",
+    }

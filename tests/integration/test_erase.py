@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import pty
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -11,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner, Result
 from nats.aio.client import Client
-from nats.js.errors import NotFoundError
+from nats.js.errors import NotFoundError, ServerError
 from platform_log import (
     DLQ,
     ROOT,
@@ -33,6 +37,7 @@ from platform_log import (
 
 from pipelines import jobs
 from pipelines.analysis.unknowns import LOG_SQL
+from pipelines.cli import _command
 from pipelines.deadletter import ids
 from pipelines.deadletter.envelope import encode_case_event
 from pipelines.drain import erase as steps
@@ -136,12 +141,23 @@ class World:
         execute(
             self.settings,
             "INSERT INTO alert_messages (kind, alert_ids, channel, title, body, created_at)"
-            " VALUES ('firing', '{}', 'c', 't', %s, now())",
+            " VALUES ('firing', '{}', 'c', 't', %s, now()), ('firing', '{}', 'c', %s, 'b', now()),"
+            " ('firing', '{}', 'c', 'others', 'others', now())",
             f"Sample: nothing for {self.tenant}\nNext: dlq show {self.large}",
+            f"FIRING: unresolved (tenant {self.tenant})",
         )
 
     async def erase(self) -> ErasureReport:
         return await erase_tenant(self.settings, self.tenant, actor="ann", reason="they left")
+
+    def held(self) -> dict[str, set[int]]:
+        """The tenant's sequences in each sink."""
+        is_tenants = "WHERE tenant_id = %s"
+        rows = query(
+            self.settings, f"SELECT dlq_sequence FROM failed_events {is_tenants}", self.tenant
+        )
+        lake = in_lake(self.settings).filter(pl.col("tenant_id") == self.tenant)
+        return {"postgres": {row["dlq_sequence"] for row in rows}, "lake": {*lake["dlq_sequence"]}}
 
     def places(self, server: NatsServer) -> set[str]:
         """Where any byte still names the tenant: files of lake and stream, and tables."""
@@ -205,12 +221,15 @@ async def test_nothing_is_left_of_a_tenant_and_all_of_the_others(
         assert (told.lake_dead_letters, told.lake_case_events, told.payloads) == (7, 1, 7)
         assert told.failures == {"pending": 6, "parked": 1}
         assert (told.object_bodies, told.redrives, told.batches) == (1, 2, 1)
-        assert (told.alert_messages, told.audit_mentions, told.left) == (1, 0, None)
+        assert (told.alert_messages, told.audit_mentions, told.left) == (2, 0, None)
     await check_erased(world, nats_server)
     assert (await preview(settings, world.tenant)).is_empty
     [batch] = query(settings, "SELECT selection FROM redrive_batches")
     assert batch["selection"] == {"tenant_id": "[erased]"}
     [said] = query(settings, "SELECT * FROM audit_log")
+    assert query(settings, "SELECT title, body FROM alert_messages ORDER BY id DESC LIMIT 1") == [
+        {"title": "others", "body": "others"}
+    ]
     assert (said["actor"], said["action"], said["reason"]) == ("ann", "erase", "they left")
     assert said["detail"]["failures"] == {"pending": 6, "parked": 1}
     [erasure] = query(settings, "SELECT * FROM erasures")
@@ -327,7 +346,7 @@ async def test_what_nats_does_not_permit_is_said_and_a_rerun_completes_it(
             "deny_delete": f"{stream} refuses it: message delete not permitted",
             "permission": f"no answer on $JS.API.STREAM.MSG.DELETE.{stream}",
         }
-        assert report.left.startswith(f"NATS keeps some of its 2 messages ({wanted[how]}")
+        assert report.left.startswith(f"NATS keeps some of 2 messages ({wanted[how]}")
         drained = await drain_log(world.settings)
         assert (drained.drained, drained.gaps) == (1, 0)
         check_exact(world.settings, world.kept)
@@ -335,6 +354,7 @@ async def test_what_nats_does_not_permit_is_said_and_a_rerun_completes_it(
         assert (finding.kind, finding.where, finding.count) == ("erased", "the stream", 2)
         await verify_stores(world.settings, is_repair=True)
         check_exact(world.settings, world.kept)
+        assert (await preview(world.settings, "another")).is_empty
         if how == "deny_delete":
             return  # until they age out
         world.settings = open_
@@ -346,9 +366,15 @@ async def test_what_nats_does_not_permit_is_said_and_a_rerun_completes_it(
 # -- stores that were lost, or lag behind
 
 
+@pytest.mark.parametrize(("step", "call"), [("remember", 1), ("erase_rows", 2)])
 @pytest.mark.parametrize("sink", ["lake", "postgres"])
 async def test_a_sink_that_lags_behind_takes_nothing_erased_from_the_other(
-    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch, sink: str
+    settings: Settings,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    sink: str,
+    step: str,
+    call: int,
 ) -> None:
     world = World(settings, client)
     for number in range(0, 40, 2):
@@ -360,15 +386,18 @@ async def test_a_sink_that_lags_behind_takes_nothing_erased_from_the_other(
         stop_sink(patched, sink, 12)
         with pytest.raises(InjectedError):
             await drain_log(world.settings)
-    with monkeypatch.context() as patched:  # the tombstones are there, the rows still are too
-        patched.setattr(steps, "remember", dying(steps.remember, 1))
+    with monkeypatch.context() as patched:  # some rows still are there, beside the tombstones
+        patched.setattr(steps, step, dying(getattr(steps, step), call))
         with pytest.raises(InjectedError):
             await world.erase()
     js = client.jetstream()
     for sequence in range(1, 23):  # so that one must come from the other
-        await js.delete_msg(settings.dlq_stream, sequence)
+        with contextlib.suppress(ServerError):  # it is erased already
+            await js.delete_msg(settings.dlq_stream, sequence)
+    before = world.held()
     report = await drain_log(world.settings)
     assert report.gaps == 0, report.notes
+    assert world.held() == before
     await world.erase()
     check_exact(world.settings, world.kept)
     assert (await drain_log(world.settings)).gaps == 0
@@ -380,7 +409,7 @@ async def test_a_lost_database_learns_from_the_lake_what_was_erased(
     settings = world.settings
     with pytest.MonkeyPatch.context() as patched:  # NATS keeps it all
         patched.setattr(steps, "erase_messages", keeps)
-        assert (await world.erase()).left == "NATS keeps some of its 11 messages (kept)"
+        assert (await world.erase()).left == "NATS keeps some of 11 messages (kept)"
     execute(settings, "DROP SCHEMA public CASCADE")
     execute(settings, "CREATE SCHEMA public")
     migrate(database_dsn)
@@ -447,17 +476,11 @@ async def test_a_message_that_no_client_can_parse_does_not_stop_an_erasure(
 # -- the command
 
 
-def run(
-    world: World, *arguments: str, given: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*DLQ, "erase", "--tenant", world.tenant, *arguments],
-        cwd=ROOT,
-        env=environment(world.settings),
-        input=given,
-        capture_output=True,
-        text=True,
-        check=False,
+async def run(world: World, *arguments: str) -> Result:
+    """The verb, where nobody can be asked."""
+    runner = CliRunner(env={**environment(world.settings), "COLUMNS": "160"})
+    return await asyncio.to_thread(
+        runner.invoke, _command(), ["erase", "--tenant", world.tenant, *arguments]
     )
 
 
@@ -465,21 +488,49 @@ async def test_the_command_shows_asks_and_says(settings: Settings, client: Clien
     world = World(settings, client)
     await world.publish(world.letter(1), letter(2))
     await drain_log(world.settings)
+    execute(
+        settings,
+        "INSERT INTO audit_log (actor, action, detail) VALUES ('ann', 'redrive.planned', %s)",
+        json.dumps({"selection": {"tenant_id": world.tenant}}),
+    )
     before = state_of(settings)
-    told = await asyncio.to_thread(run, world, "--dry-run", "--json")
+    told = await run(world, "--dry-run", "--json")
     assert json.loads(told.stdout)["failures"] == {"pending": 1}
-    unasked = await asyncio.to_thread(run, world, "--reason", "left", given="y\n")
-    assert unasked.returncode == 1
+    unasked = await run(world, "--reason", "left")
+    assert unasked.exit_code == 1
     assert "Nobody is there to be asked" in unasked.stderr
-    named = await asyncio.to_thread(run, world, "--yes", "--reason", f"{world.tenant} left")
-    assert (named.returncode, named.stderr.count("\n")) == (1, 1)
-    assert (await asyncio.to_thread(run, world, "--yes")).returncode == 2
+    named = await run(world, "--yes", "--reason", f"{world.tenant} left")
+    assert (named.exit_code, named.stderr.count("\n")) == (1, 1)
+    assert (await run(world, "--yes")).exit_code == 2
+    refused = await asyncio.to_thread(answer_no, world)
+    assert "Nothing was changed" in refused
+    assert "rows of failed_events (1 pending)" in refused
+    assert "since it is only added to: 1." in refused
     assert state_of(settings) == before
-    done = await asyncio.to_thread(run, world, "--yes", "--reason", "left")
-    assert done.returncode == 0, done.stderr
+    done = await run(world, "--yes", "--reason", "left")
+    assert done.exit_code == 0, done.stderr
     assert "rows of failed_events (1 pending)" in done.stdout
-    again = await asyncio.to_thread(run, world, "--yes", "--reason", "left")
+    again = await run(world, "--yes", "--reason", "left")
     assert again.stdout.startswith("There is nothing of acme-")
+
+
+def answer_no(world: World) -> str:
+    """What the verb prints where a person at a terminal does not agree."""
+    ours, theirs = pty.openpty()
+    os.write(ours, b"n\n")
+    done = subprocess.run(
+        [*DLQ, "erase", "--tenant", world.tenant, "--reason", "left"],
+        cwd=ROOT,
+        env=environment(world.settings, COLUMNS="160"),
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    os.close(theirs)
+    os.close(ours)
+    return done.stdout
 
 
 @pytest.mark.parametrize("tenant", ["", "  "])

@@ -3,6 +3,7 @@
 The store is moto's S3 server; nothing tells deltalake to rename unsafely or to lock elsewhere.
 """
 
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow.parquet as pq
 import pytest
 from nats.aio.client import Client
 from platform_log import ROOT, check_exact, letter, publish, run_drain
@@ -22,6 +24,7 @@ from pipelines.deadletter.envelope import encode_case_event
 from pipelines.jobs import (
     build_all_marts,
     drain_log,
+    erase_tenant,
     maintain_lake,
     query,
     verify_stores,
@@ -179,3 +182,34 @@ async def test_upkeep_marts_and_sql(stored_there: Settings, client: Client, buck
     assert query(stored_there, "SELECT * FROM mart_failures_by_type").height == 1
     assert write_views(stored_there) is None
     assert not [key for key in objects(bucket) if key.endswith("views.sql")]
+
+
+async def test_an_erasure_leaves_nothing_of_a_tenant_in_any_object(
+    stored_there: Settings, client: Client, bucket: Any
+) -> None:
+    tenant = f"acme-{uuid.uuid4()}"
+    for numbers in (range(0, 20, 2), range(20, 40, 2)):
+        letters = [letter(n, tenant_id=tenant, error_message=tenant) for n in numbers]
+        await publish(client, stored_there, letters)
+        await drained(stored_there, client, 0)
+    kept = await publish(client, stored_there, map(letter, range(1, 40, 2)))
+    await drain_log(stored_there)
+    build_all_marts(stored_there)
+    maintain_lake(stored_there)
+    assert len(naming(bucket, tenant)) > 3
+    await erase_tenant(stored_there, tenant, actor="ann", reason="they left")
+    assert naming(bucket, tenant) == []
+    check_exact(stored_there, kept)
+    assert (await verify_stores(stored_there)).findings == ()
+
+
+def naming(bucket: Any, text: str) -> list[str]:
+    """The objects that have a text in them."""
+    found = []
+    for item in bucket.objects.all():
+        content = item.get()["Body"].read()
+        if content.startswith(b"PAR1"):
+            content += str(pq.read_table(io.BytesIO(content)).to_pylist()).encode()
+        if text.encode() in content:
+            found.append(item.key)
+    return found
