@@ -43,7 +43,7 @@ from pipelines.deadletter.envelope import encode_case_event
 from pipelines.drain import erase as steps
 from pipelines.drain.erase import ErasureReport, preview
 from pipelines.embedded import NatsServer
-from pipelines.errors import ErasureError
+from pipelines.errors import ErasureError, FencedError
 from pipelines.events.outbox import _store_body
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import build_all_marts, drain_log, erase_tenant, maintain_lake, verify_stores
@@ -52,6 +52,7 @@ from pipelines.stores.database import migrate
 from pipelines.stores.lake import Lake
 
 _NOW = datetime(2026, 2, 3, tzinfo=UTC)
+_ORIGIN = ("original_stream", "original_sequence", "original_timestamp_ns", "consumer_name")
 
 
 class World:
@@ -82,7 +83,6 @@ class World:
         """Dead letters of every kind, with redrives, alerts and marts; some are not drained yet."""
         origin = ("EVENTS", 7, 1_700_000_000_000_000_000, "ndvi")
         self.large = ids.failure_id(*origin)
-        keys = ("original_stream", "original_sequence", "original_timestamp_ns", "consumer_name")
         pointer = await _store_body(self.client, self.large, self.body)
         second = {
             "metadata": {"original_subject": "sahool.a.b", "failure_reason": "no"},
@@ -96,7 +96,7 @@ class World:
                 failure_id=self.large,
                 payload_encoding="object",
                 original_data={"object": pointer},
-                **dict(zip(keys, origin, strict=True)),
+                **dict(zip(_ORIGIN, origin, strict=True)),
             ),
         )
         await self.publish(*map(letter, range(10, 22)), is_kept=True)
@@ -309,6 +309,26 @@ def dying(step: Callable[..., Any], call: int) -> Callable[..., Any]:
     return later if asyncio.iscoroutinefunction(step) else now
 
 
+async def test_who_works_on_an_older_snapshot_of_the_lake_brings_nothing_back(
+    settings: Settings, client: Client
+) -> None:
+    """Nothing goes from these tables: their files in flight would be deleted all the same."""
+    world = World(settings, client)
+    await world.publish(letter(1), is_kept=True)
+    await drain_log(world.settings)
+    await world.publish(world.letter(2))
+    drain, compaction = (Lake(settings.lake).table("dead_letters") for _ in range(2))
+    await world.erase()
+    [epoch] = query(settings, "SELECT epoch FROM drain_checkpoints")
+    with pytest.raises(FencedError):
+        drain.append(drain.empty_frame(), epoch["epoch"], 2)
+    rows = map(compaction.read, compaction.files)
+    with pytest.raises(FencedError):
+        compaction.replace(compaction.files, rows, _NOW, is_data_change=False, is_compaction=True)
+    await drain_log(world.settings)
+    check_exact(world.settings, world.kept)
+
+
 # -- what NATS does not permit
 
 
@@ -421,6 +441,26 @@ async def keeps(*_: Any) -> str:
     return "kept"
 
 
+async def test_a_repair_tells_an_erased_message_from_another_of_the_same_failure(
+    settings: Settings, client: Client
+) -> None:
+    origin = dict(zip(_ORIGIN, ("EVENTS", 7, 1_700_000_000_000_000_000, "ndvi"), strict=True))
+    same = {**origin, "failure_id": ids.failure_id(*origin.values())}
+    await publish(client, settings, [letter(1, **same), letter(2, **same)])
+    await drain_log(settings)
+    rows = in_lake(settings)
+    life = rows["epoch"][1].rpartition("#")[0]
+    execute(
+        settings, "INSERT INTO erased_messages VALUES (%s, 2, %s)", life, rows["published_at"][1]
+    )
+    execute(settings, "DELETE FROM failed_events")
+    report = await verify_stores(settings, is_repair=True)
+    left = {finding.where: finding.count for finding in report.findings if finding.kind == "erased"}
+    assert left == {"dead_letters": 1, "the stream": 1}
+    [row] = query(settings, "SELECT seen_count, error_message FROM failed_events")
+    assert (row["seen_count"], row["error_message"]) == (1, "no connection to host 1")
+
+
 async def test_the_head_of_an_undrained_stream_is_no_gap_once_erased_and_what_others_lost_is(
     settings: Settings, client: Client
 ) -> None:
@@ -468,9 +508,10 @@ async def test_a_message_that_no_client_can_parse_does_not_stop_an_erasure(
 ) -> None:
     world = World(settings, client)
     subject = f"{settings.subject_prefix}.dlq.x".encode()
-    publish_raw(settings, subject, b"NATS/1.0\r\nno colon\r\n\r\n", b"odd")
+    publish_raw(settings, subject, b"NATS/1.0", world.letter(0))
     await world.publish(world.letter(1))
-    assert (await world.erase()).stream_dead_letters == 1
+    assert (await world.erase()).stream_dead_letters == 2
+    assert [m.data async for m in _stored(client, settings)] == []
 
 
 # -- the command
