@@ -3,11 +3,11 @@
 Each puts stages together; the stages do not know each other.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -36,7 +36,6 @@ from pipelines.jetstream.reader import log_state
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
 from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
-from pipelines.stores.erased import finish
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_care import TableCare, care_for
 from pipelines.stores.lake_sql import connect, local_views, lock, show_marts, write_views_file
@@ -116,13 +115,8 @@ async def erase_tenant(
     tell: Callable[[str], object] = lambda _: None,
 ) -> ErasureReport:
     """Erase what there is of a tenant, and compute the marts anew; see `drain.erase`."""
-    report = await erase(settings, tenant, actor=actor, reason=reason, tell=tell)
-    tell("the marts")
-    await asyncio.to_thread(build_all_marts, settings)
-    if report.left is None and report.erasure is not None:
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
-            finish(connection, report.erasure)
-    return report
+    build = partial(build_all_marts, settings)
+    return await erase(settings, tenant, build, actor=actor, reason=reason, tell=tell)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,14 @@
 
 Tombstones come first (`stores.erased`): once they are written nothing stores the messages again,
 and each step after them finds by them what is left. So an erasure may die anywhere, and a rerun
-finishes it. All of it happens under the drain's lock. What the tenant fails on later is stored.
+finishes it. Lake and Postgres are done under the drain's lock, the stream after that. What the
+tenant fails on later is stored.
 """
 
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,17 +20,18 @@ from psycopg import Connection
 
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.drain.lock import alone
-from pipelines.drain.tenant import Belongings, belongings
+from pipelines.drain.tenant import belongings
 from pipelines.errors import ErasureError, FencedError
 from pipelines.events.outbox import BODIES_BUCKET
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.erase import erase_messages, erase_objects
-from pipelines.jetstream.reader import log_state
+from pipelines.jetstream.reader import LogState, log_state
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.erased import (
     copy_to_lake,
     erased_messages,
+    finish,
     is_unfinished,
     remember,
     tenant_hash,
@@ -40,6 +42,7 @@ from pipelines.stores.lake_erase import erase_marts, erase_rows
 
 __all__ = ["COUNTED", "ErasureReport", "erase", "preview"]
 
+_AT_ONCE = 500  # messages; NATS deletes some hundred in a second
 _TRIES = 5  # at rewriting a table of the lake, which a compaction may do meanwhile
 
 
@@ -113,17 +116,19 @@ async def preview(settings: Settings, tenant: str) -> ErasureReport:
 async def erase(
     settings: Settings,
     tenant: str,
+    build_marts: Callable[[], object],
     *,
     actor: str,
     reason: str,
     tell: Callable[[str], object] = lambda _: None,
 ) -> ErasureReport:
-    """Erase a tenant's messages up to the stream's last one, but for the marts to be computed anew.
+    """Erase a tenant's messages up to the stream's last one; `build_marts` computes those anew.
 
     Raises ErasureError for a tenant or reason that makes no sense, FencedError where others rewrite
     the lake all the time. What NATS does not let go of is `left`; all else is done then, too.
     """
     tenant = _checked(tenant, reason)
+    hashed = _hashed(settings, tenant)
     async with connected(settings.nats_url, settings.nats_creds, "dlq erase") as client:
         stream = (await log_state(client, settings.dlq_stream, settings.subjects.log)).stream
         with database(settings.postgres_dsn.get_secret_value()) as connection:
@@ -135,44 +140,54 @@ async def erase(
                 erasure = remember(
                     connection,
                     found.messages,
-                    hashed_tenant=_hashed(settings, tenant),
+                    hashed_tenant=hashed,
                     stream=stream,
                     last_sequence=state.last_sequence,
                     actor=actor,
                     reason=reason,
                 )
-                tell("the stream")
-                left = await _from_stream(client, stream, found, live)
+                tell("bodies in the object store")
+                # Before the dead letters, which say which there are.
+                left = await erase_objects(client, BODIES_BUCKET, found.objects, live)
                 tell("the lake")
                 await asyncio.to_thread(_from_lake, settings, connection, live)
                 tell("Postgres")
-                who: dict[str, Any] = {"erasure": erasure, "tenant_hash": _hashed(settings, tenant)}
-                rows = await asyncio.to_thread(
-                    lambda: delete_rows(
-                        connection,
-                        tenant,
-                        actor=actor,
-                        reason=reason,
-                        detail=who | found.counts,
-                    )
-                )
-                return ErasureReport(
-                    **who,
-                    stream=stream,
-                    last_sequence=state.last_sequence,
-                    **found.counts,
-                    **rows,
-                    left=left,
-                )
+                detail = {"erasure": erasure, "tenant_hash": hashed, **found.counts}
+                delete = partial(delete_rows, actor=actor, reason=reason, detail=detail)
+                rows = await asyncio.to_thread(delete, connection, tenant)
+            tell("the marts")
+            await asyncio.to_thread(build_marts)
+            # NATS takes its time: drains go on meanwhile.
+            left = left or await _from_stream(client, settings, state, found.in_stream, tell)
+            if left is None:
+                finish(connection, erasure)
+    return ErasureReport(
+        tenant_hash=hashed,
+        stream=stream,
+        last_sequence=state.last_sequence,
+        **found.counts,
+        **rows,
+        erasure=erasure,
+        left=left and f"NATS keeps some of {len(found.in_stream):,} messages ({left})",
+    )
 
 
 async def _from_stream(
-    client: Client, stream: str, found: Belongings, live: Callable[[], object]
+    client: Client,
+    settings: Settings,
+    state: LogState,
+    sequences: Sequence[int],
+    tell: Callable[[str], object],
 ) -> str | None:
-    """Objects first: the dead letters say which there are. Returns what is left, and why."""
-    refusal = await erase_objects(client, BODIES_BUCKET, found.objects, live)
-    refusal = refusal or await erase_messages(client, stream, found.in_stream, live)
-    return refusal and f"NATS keeps some of {len(found.in_stream):,} messages ({refusal})"
+    """Delete messages from the stream as it was then; what refuses it, None where all are gone."""
+    for start in range(0, len(sequences), _AT_ONCE):
+        tell(f"the stream, {start:,} of {len(sequences):,} messages")
+        now = await log_state(client, state.stream, settings.subjects.log)
+        if now.created != state.created:  # other messages have these sequences
+            return "the stream was made anew meanwhile"
+        if refusal := await erase_messages(client, state.stream, sequences[start:][:_AT_ONCE]):
+            return refusal
+    return None
 
 
 def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[], object]) -> None:

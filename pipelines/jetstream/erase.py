@@ -18,7 +18,7 @@ _TIMEOUT_SECONDS = 10
 
 
 async def erase_messages(
-    client: Client, stream: str, sequences: Sequence[int], tell: Callable[[], object]
+    client: Client, stream: str, sequences: Sequence[int], tell: Callable[[], object] | None = None
 ) -> str | None:
     """Overwrite and delete these messages; why the server refuses, None where all are gone."""
     for start in range(0, len(sequences), _AT_ONCE):
@@ -26,7 +26,8 @@ async def erase_messages(
         refusals = await asyncio.gather(*(_erase(client, stream, each) for each in window))
         if refusal := next(filter(None, refusals), None):
             return refusal
-        tell()
+        if tell is not None:
+            tell()
     return None
 
 

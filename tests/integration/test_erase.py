@@ -253,13 +253,13 @@ async def test_what_the_tenant_fails_on_later_is_stored(world: World) -> None:
 STEPS: list[tuple[Any, str, int]] = [
     (steps, "remember", 1),
     (steps, "erase_objects", 1),
-    (steps, "erase_messages", 1),
     (steps, "copy_to_lake", 1),
     (steps, "erase_rows", 1),
     (steps, "erase_rows", 2),
     (steps, "erase_marts", 1),
     (steps, "delete_rows", 1),
     (jobs, "build_all_marts", 1),
+    (steps, "erase_messages", 1),
 ]
 
 
