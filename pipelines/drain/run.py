@@ -161,8 +161,9 @@ async def _copy(
     first = sinks.watermark
     done = max(first, state.first_sequence - 1)
     decoded = ahead(_decode(ahead(_read(reader, state, settings)), sinks.epoch, state, settings))
-    async with aclosing(decoded):
-        async for messages, batch in decoded:
+    ready = ahead(decoded)  # a second one: decoding need not wait where a commit takes long
+    async with aclosing(ready):
+        async for messages, batch in ready:
             for before, after in holes(messages, done) if not state.is_shared else ():
                 # Deleted by a person, or dropped by a limit since this drain began?
                 now = await reader.state()
