@@ -11,7 +11,6 @@ need; the ids that the platform made itself.
 import hashlib
 import re
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 import polars as pl
