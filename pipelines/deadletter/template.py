@@ -256,7 +256,9 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<n>\2",
     ),
     Step(r"([ (=,:\[])-<n>", r"\1<n>"),
-    # Repeats, and what is left to tidy up
+)
+_TIDY: tuple[Step, ...] = (
+    # Repeats, and what is left
     Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
     Step(r"((?:[A-Za-z]+:)?<[a-z]+>)(?:, (?:[A-Za-z]+:)?<[a-z]+>)+", r"\1"),
     Step(r"<host> \[<host>\]", "<host>"),
@@ -276,8 +278,8 @@ _REPLACE: tuple[Step, ...] = (
     Step(KEPT, ""),
 )
 
-STAGES = (_SHORTEN, _REPLACE)
-"""The steps in two stages: after the first, the messages of one failure are often equal already."""
+STAGES = (_SHORTEN, _REPLACE, _TIDY)
+"""The steps in stages, after each of which more messages of one failure are equal already."""
 
 _COMPILED = tuple(
     (re.compile(step.pattern), step.replacement) for stage in STAGES for step in stage

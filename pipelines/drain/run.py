@@ -6,6 +6,7 @@ NATS.
 """
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -90,8 +91,15 @@ async def drain(settings: Settings, progress: Progress | None = None) -> DrainRe
 
     Raises ServerUnavailableError when it stays away, FencedError when another drain took over.
     """
+    gc.freeze()  # else each batch has the collector look again at all that was imported before
+    try:
+        return await _drain(settings, progress or (lambda _done, _total: None))
+    finally:
+        gc.unfreeze()
+
+
+async def _drain(settings: Settings, progress: Progress) -> DrainReport:
     started, tally = time.monotonic(), _Tally()
-    progress = progress or (lambda _done, _total: None)
     is_done, tries = False, 0
     while not is_done:
         before = tally.drained
