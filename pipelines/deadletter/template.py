@@ -51,7 +51,7 @@ _NAMER = (
         "named? reading invoke because import extension directive filter codec keyword "
         "model entity object enum"
     )
-    + "|for key|value of|at path)"
+    + "|(?:for|array) key|value of|at path)"
 )
 # … and before which.
 _NAMED = (
@@ -67,9 +67,9 @@ _VALUE_OF = (
     "(?:"
     + _word(
         "value string input literal integer float numeric number uuid date timestamp boolean token "
-        "text parse parsing invalid received got found entry"
+        "text parse parsing invalid received got found entry convert file"
     )
-    + "|base [0-9]+|time data)"
+    + "|base [0-9]+|time data|enum [A-Za-z0-9_.]+:)"
 )
 _TYPE = (
     "(?:NoneType|int|str|float|bool|bytes|bytearray|list|dict|tuple|set|frozenset|object|type|"
@@ -87,9 +87,10 @@ _IPV6 = (
     f"|(?:{_HEX4}:){{1,7}}:)"
 )
 _VALUE = (
-    r"(?:[A-Za-z_.]+\([^()]*\)|[bru]?'[^']*'|[bru]?\"[^\"]*\"|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
+    r"(?:[A-Za-z_.]+\([^()]*\)|[A-Za-z_.]+\[[^\[\]]*\]|[bru]?'[^']*'|[bru]?\"[^\"]*\"|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
     r"|[^ ,;()\[\]{}'\"<>" + KEPT + r"-][^ ,;()\[\]{}'\"<>]*|-[0-9]+)"
 )
+_FEW_WORDS = "~(?:[^~: X]+ )?[^~: X]*[0-9][^~: X]*(?: [^~: X]+)?~".replace("X", KEPT)
 _UNIT = (
     "(?:[hd]|[Bb]|%| ?(?:s|m|[mun]s|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|bytes?|"
     "secs?|mins?|hrs?|[KMGTkmgt]i?[Bb]))"
@@ -102,9 +103,10 @@ _SHORTEN: tuple[Step, ...] = (
     Step(
         r"(?:DETAIL:|HINT:|CONTEXT:|STATEMENT:|QUERY:|LINE [0-9]+:|\(Background on this error|"
         r"\n *(?:Detail|Hint|Where|Position): |\n\nFailed validating |\nOn instance|"
-        r"\[SQL:|\[parameters:|debug_error_string = |dup key: \{|, Topology Description: |"
-        r"Is the server running |\n(?:FATAL: |connection to server |could not connect to server: )|"
-        r"Multiple connection attempts)(?s:.*)",
+        r"\[SQL:|\[parameters:|debug_error_string = |dup key: \{|"
+        r", Topology Description: |\. Client view of cluster state is |"
+        r"Is the server running |\n(?:FATAL: |server closed the |connection to server |"
+        r"could not connect to server: )|Multiple connection attempts)(?s:.*)",
         "",
     ),
     # libpq: where it tried to connect is not what happened.
@@ -114,14 +116,23 @@ _SHORTEN: tuple[Step, ...] = (
         "",
     ),
     Step(r" \(reached max retries: [0-9]+\)", ""),
+    # Where to read more, and a client's counters.
+    Step(
+        rf"[ \n]*\(?(?:{_word('see help')}|for more information(?:,? see| check)?):? "
+        r"https?://[^ \n)]+\)?",
+        "",
+    ),
+    Step(r"(?:, [A-Za-z-]+: [^,()]*(?:\([^()]*\)[^,()]*)?){6,}", ""),
     # Of several invalid fields the first; how many there are is incidental.
     Step(r"validation errors for ", "validation error for "),
+    Step(r" \([0-9]+ sub-exceptions?\)", ""),
     Step(r"(\[type=[a-z_]+, input_value=)(?s:.*)|(\(type=[a-z_.]+)(?:[;)])(?s:.*)", r"\1\2"),
     # Where a parser stood, with a piece of its text.
     Step(r" at \[Source: (?s:.*?); line: [0-9]+, column: [0-9]+\]", ""),
     Step(r"\"[^\"\n]{0,200}\"\.\.\.", "<str>"),
     # Objects: their type stays.
     Step(r"\[redacted:([a-z0-9_]+)(?::[0-9a-f]+)?\]", r"<\1>"),
+    Step(r"<Future at 0x[0-9a-f]+ state=[a-z]+ (raised [A-Za-z_.]+)>", r"<Future \1>"),
     Step(
         r"<(?:[A-Za-z0-9_]+\.)*([A-Za-z0-9_]+)[^<>\n]{0,200} at 0x[0-9a-fA-F]+[^<>\n]{0,200}>",
         r"<\1>",
@@ -150,7 +161,8 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step(r"(\(-?)([0-9]{1,5}, ?b?['\"])", rf"\1{KEPT}\2"),  # (1062, "Duplicate entry …
     Step(
-        r"(^|[ :(])([45][0-9]{2})( [A-Z][A-Za-z]| error[ :]| responses?[ :]|, message=)",
+        r"(^|[ :('\"])([345][0-9]{2})"
+        r"( OK| [A-Z](?:[a-z]{2}|[A-Z]{2})| error[ :]| responses?[ :]|, message=)",
         rf"\1{KEPT}\2\3",
     ),
     Step("([-=]> )([1-5][0-9]{2}[ ,.;]|[1-5][0-9]{2}$)", rf"\1{KEPT}\2"),
@@ -158,7 +170,16 @@ _REPLACE: tuple[Step, ...] = (
     # What a parser was given, and where a tool that begins with the path says it failed.
     Step("( at index [0-9]+): .*", r"\1"),
     Step(r"^(?:[A-Za-z]:)?[/\\][^:]*: ", "<path>: "),
-    # Structures: their keys and codes are names.
+    # Structures: their keys and codes are names, and a message in them is the verdict.
+    Step(
+        r"\"([A-Za-z0-9_$]+)\"\.\"([A-Za-z0-9_$]+)\"(?:\.\"([A-Za-z0-9_$]+)\")?",
+        rf"\1.{KEPT}\2.{KEPT}\3",
+    ),
+    Step(
+        rf"({_word('message msg reason detail description desc error')}=)"
+        r"(?:'([^']*)'|\"([^\"]*)\")",
+        rf"\1{KEPT}\2\3",
+    ),
     Step(r"'\[([^\[\]]*)\]'", r"[\1]"),
     Step(r"('loc': [(\[])'([^']*)', '([^']*)'", rf"\1{KEPT}\2.{KEPT}\3"),
     Step(r"^\{'([A-Za-z_]+)': \[", r"{\1: ["),
@@ -174,6 +195,7 @@ _REPLACE: tuple[Step, ...] = (
         "<time>",
     ),
     Step(r"(^|[^0-9A-Za-z_])[0-9]{8}T[0-9]{6}Z?", r"\1<time>"),
+    Step(r"[0-9]+° ?[0-9]+['′] ?[0-9.]+[\"″]? ?[NSEW]", "<n>"),
     # key=value and "id: value"
     Step(
         rf"([A-Za-z_]*{_word('code status errno sqlstate')}=|[^A-Za-z_]type=)['\"]?(-?)"
@@ -188,8 +210,16 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<str> in position",
     ),
     Step(r"([Hh]ost ?name |[Uu]ser |[Rr]ole |[Dd]atabase )(?:'[^']*'|\"[^\"]*\")", r"\1<str>"),
-    # V8 shows the first character that is no JSON.
-    Step("^(Unexpected token )'[^' ]'", r"\1<str>"),
+    # Parsers show the first character that they can not read.
+    Step(
+        r"(^Unexpected token |[Cc]haracter )'[^']{1,6}'|^(Unexpected token )[^ ]( in JSON)",
+        r"\1\2<str>\3",
+    ),
+    Step(
+        r"([Vv]alue )['\"](?:undefined|null|None|NaN)['\"]|(unknown variant )`[^`]*`"
+        r"|`[^`]*`( is not a valid )",
+        r"\1\2<str>\3",
+    ),
     Step(r"'([^A-Za-z0-9 '\"/\\]{1,3})'([^A-Za-z0-9]|$)", r"\1\2"),
     Step(rf"({_NAMER}:? )['\"]([^'\" ]{{1,100}})['\"]", rf"\1{KEPT}\2"),
     Step(rf"({_NAMER}: )([A-Za-z_])", rf"\1{KEPT}\2"),
@@ -199,11 +229,20 @@ _REPLACE: tuple[Step, ...] = (
     Step(r"'(?:[A-Za-z]:)?[/\\][^']*'|\"(?:[A-Za-z]:)?[/\\][^\"]*\"", "<str>"),
     Step(rf"({_VALUE_OF}:? |[=<>] |rrno {KEPT}[0-9]+\][^']*: )'[^']*'", r"\1<str>"),
     Step(rf"({_VALUE_OF}:? |[=<>] )\"[^\"]*\"", r"\1<str>"),
-    Step(r"[bru]?'[^' ]{0,64}'|[bru]?\"[^\" ]{0,64}\"", "<str>"),
+    Step(r"[bru]?'[^' ]{0,64}'|(?:W/|[bru])?\"[^\" ]{0,64}\"", "<str>"),
+    # A sentence is a verdict; a few words with a number among them are a value.
+    Step(rf"(^|[^A-Za-z0-9]){_FEW_WORDS.replace('~', chr(39))}", r"\1<str>"),
+    Step(rf"(^|[^A-Za-z0-9]){_FEW_WORDS.replace('~', chr(34))}", r"\1<str>"),
+    Step(r"\[\([^()\[\]]*\)(?:, \([^()\[\]]*\))*\]", "<v>"),
+    # A duration after a colon is no port.
+    Step(r":[0-9]+( ?ms[^A-Za-z])", r": <n>\1"),
     # Hosts and paths
-    Step(r"(?:[A-Za-z0-9.-]*/)?[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?::[0-9]+|/[0-9]+)?", "<host>"),
-    Step(rf"(^|[ '\"(=,\[])(?:[A-Za-z0-9.-]+/)?{_IPV6}(?:[%][a-z0-9]+)?", r"\1<host>"),
-    Step(r"\[<host>\](?::[0-9]+)?", "<host>"),
+    Step(r"(?:[A-Za-z0-9.-]*/)?[0-9]{1,3}(?:\.[0-9]+){3}(?::[0-9]+|/[0-9]+)?", "<host>"),
+    Step(
+        rf"(^|[ '\"(=,\[])(?:[A-Za-z0-9.-]+/)?{_IPV6}(?:[%][a-z0-9]+)?([^A-Za-z0-9_:]|$)",
+        r"\1<host>\2",
+    ),
+    Step(r"(?:[A-Za-z0-9.-]+/)?\[<host>\](?::[0-9]+)?", "<host>"),
     # What could not be resolved is a host, whatever it looks like.
     Step(
         "^[A-Za-z0-9._-]+(: (?:Name or service not known|Temporary failure in name resolution|"
@@ -213,7 +252,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(_PREFIX + r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*:[0-9]{2,5}", r"\1<host>"),
     Step(
         _PREFIX
-        + r"(?:\*\.)?(?:[A-Za-z0-9-]+\.)+(?:com|org|net|io|local|internal|cloud|svc)"
+        + r"(?:\*\.)?(?:[A-Za-z0-9-]+\.)+(?:com|org|net|io|local|internal|cloud|svc|example)"
         + r"([^.A-Za-z0-9_]|\.?$|\. )",
         r"\1<host>\2",
     ),
@@ -229,23 +268,24 @@ _REPLACE: tuple[Step, ...] = (
     Step("(: )[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+$", r"\1<path>"),
     # Numbers
     Step(r"@[0-9a-f]{5,8}|0x[0-9a-fA-F]+", "<id>"),
-    Step(
-        _PREFIX
-        + r"(?:[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]{4,})[A-Za-z0-9]*",
-        r"\1<id>",
-    ),
-    # Of hexadecimal ids some few are all digits, or digits up to their last letters.
-    Step(
-        _PREFIX
-        + "(?:[0-9]{8,}[a-f]+|[0-9]{14,}|(?:[0-9]+[a-f]|[a-f]+[0-9])[0-9a-f]{6,})([^A-Za-z0-9_]|$)",
-        r"\1<id>\2",
-    ),
     # A word of several parts with a number among them names one thing of many.
     Step(
         _PREFIX
         + r"(?:(?:[A-Za-z]+[-_])+[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_.][A-Za-z0-9]+)*"
         + r"|[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)+)"
         + r"([^A-Za-z0-9_'\"]|$)",
+        r"\1<id>\2",
+    ),
+    Step(
+        _PREFIX
+        + r"(?:[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]{4,}"
+        + r"|[A-Z]+[0-9]{2,}[A-Z])[A-Za-z0-9]*",
+        r"\1<id>",
+    ),
+    # Of hexadecimal ids some few are all digits, or digits up to their last letters.
+    Step(
+        _PREFIX
+        + "(?:[0-9]{8,}[a-f]+|[0-9]{14,}|(?:[0-9]+[a-f]|[a-f]+[0-9])[0-9a-f]{6,})([^A-Za-z0-9_]|$)",
         r"\1<id>\2",
     ),
     Step(_PREFIX + r"v?[0-9]+(?:\.[0-9]+)+-?(?:rc|alpha|beta|dev|post)[.-]?[0-9]*", r"\1<n>"),

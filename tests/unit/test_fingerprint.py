@@ -1,7 +1,8 @@
 """Failure groups: what keeps a group, what splits it, and how well it does on real failures."""
 
-import importlib.util
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import duckdb
@@ -19,10 +20,8 @@ from pipelines.deadletter.record import FINGERPRINT_COLUMNS
 from pipelines.deadletter.template import STAGES, template, templates
 from pipelines.deadletter.traces import read_trace
 
-_ROOT = Path(__file__).parents[2]
-_SPEC = importlib.util.spec_from_file_location("quality", _ROOT / "benchmarks" / "quality.py")
-quality = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(quality)
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+quality = importlib.import_module("quality")
 
 corpus = pytest.mark.skipif(
     not quality.corpus_folder().is_dir(), reason="the corpus is not here (set DLQ_CORPUS)"
