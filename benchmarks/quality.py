@@ -124,7 +124,7 @@ def main() -> None:
     """Print the table."""
     corpus = Path(sys.argv[1]) if len(sys.argv) > 1 else corpus_folder()
     measured = {"library_messages": library_messages(), "more_messages": more_messages()}
-    for half in ("seen", "held_out"):
+    for half in ("seen", "held_out", "last"):
         measured[f"fresh_messages, {half}"] = fresh_messages(half)
         measured[f"fresh_traces, {half}"] = fresh_traces(half)
     if corpus.is_dir():
