@@ -90,7 +90,7 @@ _VALUE = (
     r"(?:[A-Za-z_.]+\([^()]*\)|[A-Za-z_.]+\[[^\[\]]*\]|[bru]?'[^']*'|[bru]?\"[^\"]*\"|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
     r"|[^ ,;()\[\]{}'\"<>" + KEPT + r"-][^ ,;()\[\]{}'\"<>]*|-[0-9]+)"
 )
-_FEW_WORDS = "~(?:[^~: X]+ )?[^~: X]*[0-9][^~: X]*(?: [^~: X]+)?~".replace("X", KEPT)
+_FEW_WORDS = "~(?:[^~: X]+ )?[^~: X]*[0-9][^~: X]*(?: [^~: X]*)?~".replace("X", KEPT)
 _UNIT = (
     "(?:[hd]|[Bb]|%| ?(?:s|m|[mun]s|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|bytes?|"
     "secs?|mins?|hrs?|[KMGTkmgt]i?[Bb]))"
@@ -115,7 +115,7 @@ _SHORTEN: tuple[Step, ...] = (
         "could not connect to server: |^connection failed: ",
         "",
     ),
-    Step(r" \(reached max retries: [0-9]+\)", ""),
+    Step(r" \((?:reached max retries|SDK Attempt Count): [0-9]+\)", ""),
     # Where to read more, and a client's counters.
     Step(
         rf"[ \n]*\(?(?:{_word('see help')}|for more information(?:,? see| check)?):? "
@@ -144,7 +144,8 @@ _SHORTEN: tuple[Step, ...] = (
     Step(f"({_word('url uri')}:? )[^ \\t\\r\\n'\"(<]+", r"\1<url>"),
     Step(r"arn:aws[a-z-]*:[^ \t\r\n'\",)]+", "<arn>"),
     Step(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}", "<email>"),
-    Step(_UUID, "<id>"),
+    Step(_UUID + r"(?:_[A-Z]?[0-9]+)?", "<id>"),
+    Step(r"[A-Za-z0-9+/_-]{16,}={1,2}([^=A-Za-z0-9]|$)", r"<id>\1"),
     Step(r"(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}|(?:sha[0-9]{1,3}|md5):[0-9a-fA-F]+", "<id>"),
     # One line from here on: engines differ about `$` before a line's end.
     Step(r"[\t\r\n]+", " "),
@@ -160,6 +161,8 @@ _REPLACE: tuple[Step, ...] = (
         rf"\1\2{KEPT}\3\4",
     ),
     Step(r"(\(-?)([0-9]{1,5}, ?b?['\"])", rf"\1{KEPT}\2"),  # (1062, "Duplicate entry …
+    Step(r"^([0-9]{4,6} \([0-9A-Z]{5}\): )", rf"{KEPT}\1"),  # 1045 (28000): Access denied …
+    Step(r"(['\"] \()([0-9]{1,3}\))", rf"\1{KEPT}\2"),  # … on 'db' (111)
     Step(
         r"(^|[ :('\"])([345][0-9]{2})"
         r"( OK| [A-Z](?:[a-z]{2}|[A-Z]{2})| error[ :]| responses?[ :]|, message=)",
@@ -182,6 +185,10 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step(r"'\[([^\[\]]*)\]'", r"[\1]"),
     Step(r"('loc': [(\[])'([^']*)', '([^']*)'", rf"\1{KEPT}\2.{KEPT}\3"),
+    Step(
+        r"([\"']path[\"']: \[ ?)[\"']([^\"']*)[\"'](?:, [0-9]+, [\"']([^\"']*)[\"'])?",
+        rf"\1{KEPT}\2.{KEPT}\3",
+    ),
     Step(r"^\{'([A-Za-z_]+)': \[", r"{\1: ["),
     # Times, before anything else takes their numbers.
     Step(
@@ -203,7 +210,10 @@ _REPLACE: tuple[Step, ...] = (
         rf"\1\2{KEPT}\3",
     ),
     Step(rf"([A-Za-z_][A-Za-z0-9_.-]*=){_VALUE}", r"\1<v>"),
-    Step(rf"([^A-Za-z]{_word('id')}[:#] *)[^ ,;()\[\]{{}}'\"<>]+", r"\1<id>"),
+    Step(
+        rf"([^A-Za-z]{_word('id')}[:#] *| with (?:key|id|identifier) )[^ ,;()\[\]{{}}'\"<>]+",
+        r"\1<id>",
+    ),
     # Quoted: names of code lose their quotes, the rest its content.
     Step(
         r"(codec can't (?:en|de)code )(?:character|byte)s?(?: '[^']*'| 0x[0-9a-f]+)? in position",
@@ -217,8 +227,8 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step(
         r"([Vv]alue )['\"](?:undefined|null|None|NaN)['\"]|(unknown variant )`[^`]*`"
-        r"|`[^`]*`( is not a valid )",
-        r"\1\2<str>\3",
+        r"|(No enum constant [A-Za-z0-9_.$]+\.)[A-Za-z0-9_]+|`[^`]*`( is not a valid )",
+        r"\1\2\3<str>\4",
     ),
     Step(r"'([^A-Za-z0-9 '\"/\\]{1,3})'([^A-Za-z0-9]|$)", r"\1\2"),
     Step(rf"({_NAMER}:? )['\"]([^'\" ]{{1,100}})['\"]", rf"\1{KEPT}\2"),
@@ -237,7 +247,11 @@ _REPLACE: tuple[Step, ...] = (
     # A duration after a colon is no port.
     Step(r":[0-9]+( ?ms[^A-Za-z])", r": <n>\1"),
     # Hosts and paths
-    Step(r"(?:[A-Za-z0-9.-]*/)?[0-9]{1,3}(?:\.[0-9]+){3}(?::[0-9]+|/[0-9]+)?", "<host>"),
+    Step(
+        r"ipv[46]:[0-9A-Fa-f:.%\[\]]+:[0-9]+"
+        r"|(?:[A-Za-z0-9.-]*/)?[0-9]{1,3}(?:\.[0-9]+){3}(?::[0-9]+|/[0-9]+)?",
+        "<host>",
+    ),
     Step(
         rf"(^|[ '\"(=,\[])(?:[A-Za-z0-9.-]+/)?{_IPV6}(?:[%][a-z0-9]+)?([^A-Za-z0-9_:]|$)",
         r"\1<host>\2",
@@ -265,7 +279,7 @@ _REPLACE: tuple[Step, ...] = (
         r"(?:\?[^ '\")\]]*)?",
         r"\1<path>",
     ),
-    Step("(: )[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+$", r"\1<path>"),
+    Step(f"(^|: ){KEPT}?[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+$", r"\1<path>"),
     # Numbers
     Step(r"@[0-9a-f]{5,8}|0x[0-9a-fA-F]+", "<id>"),
     # A word of several parts with a number among them names one thing of many.
@@ -292,7 +306,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(_PREFIX + r"v[0-9]+(?:\.[0-9]+)*", r"\1<n>"),
     Step(
         rf"(^|[^0-9{KEPT}])[0-9]+(?:[.,][0-9]+)*(?:[eE][+-]?[0-9]+)?"
-        rf"(?:\.?{_UNIT}([^A-Za-z0-9]|$))?",
+        rf"(?: ?[KMGTkmgt]?i?[Bb]/[0-9.]+)?(?:\.?{_UNIT}([^A-Za-z0-9]|$))?",
         r"\1<n>\2",
     ),
     Step(r"([ (=,:\[])-<n>", r"\1<n>"),

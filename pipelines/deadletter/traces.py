@@ -43,6 +43,7 @@ _EXCEPTION_NAME = re.compile(
 _LIBRARY_PATH = re.compile(
     r"site-packages|dist-packages|lib/python3\.|[Pp]ython3?[0-9]*[/\\][Ll]ib[/\\]|<frozen"
     r"|^index [0-9]|^native$|^<anonymous>$|\.p(?:yx|xi|xd)$|^<(?:template|decorator-gen|attrs gen)"
+    r"|^[a-z_]+\.js$"  # of Node itself, before it wrote node:events
     r"|node_modules|(?:^|[ (])node:|^internal/|[/\\]s?bin[/\\][^./\\]*$"
 )
 _LIBRARY_CLASS = re.compile(
@@ -156,13 +157,14 @@ def _python_links(lines: Sequence[str]) -> list[_Link]:
 def _call_links(lines: Sequence[str]) -> list[_Link]:
     """Java and Node print what was raised first and its causes below: turn that round."""
     links = [_Link(None, [])]
-    suppressed: int | None = None  # how far what is suppressed, and its own causes, are indented
+    aside: list[_Frame] = []  # frames of what is suppressed
+    suppressed: int | None = None  # how far it, and its own causes, are indented
     for indented in lines:
         line = indented.strip(" \t\r|+")
         indent = len(indented) - len(indented.lstrip())
         if line.startswith("at "):
-            if suppressed is None and (frame := _call_frame(line)):
-                links[-1].frames.append(frame)
+            if frame := _call_frame(line):
+                (links[-1].frames if suppressed is None else aside).append(frame)
         elif line.startswith("Suppressed:"):
             suppressed = indent if suppressed is None else min(suppressed, indent)
         elif line.startswith(("Caused by:", "[cause]:")):
@@ -176,6 +178,8 @@ def _call_links(lines: Sequence[str]) -> list[_Link]:
                 links[0] = _Link(match[0], [])
     if not any(link.frames for link in links):
         return []  # a text that is not a trace
+    if not any(frame.is_ours for link in links for frame in link.frames):
+        links[-1].frames.extend(aside)  # Reactor's trace of where the call was put together
     return links[::-1]
 
 
