@@ -49,7 +49,7 @@ _NAMER = (
         "constraint relation table columns? attribute operation index schema sequence view "
         "function method class module type field argument parameter property variable option "
         "named? reading invoke because import extension directive filter codec keyword "
-        "model entity object enum"
+        "model entity object enum package"
     )
     + "|(?:for|array) key|value of|at path)"
 )
@@ -67,13 +67,16 @@ _VALUE_OF = (
     "(?:"
     + _word(
         "value string input literal integer float numeric number uuid date timestamp boolean token "
-        "text parse parsing invalid received got found entry convert file"
+        "text parse parsing invalid received got found entry convert file to for of from by"
     )
     + "|base [0-9]+|time data|enum [A-Za-z0-9_.]+:)"
 )
 _TYPE = (
     "(?:NoneType|int|str|float|bool|bytes|bytearray|list|dict|tuple|set|frozenset|object|type|"
     "function|method|coroutine|generator|undefined|null|datetime|date|Decimal|UUID)"
+)
+_CODE_KEY = f"(?:[A-Za-z]*_|{_word('err error exit status http reply response return')})?" + _word(
+    "code status errno sqlstate error"
 )
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
 _DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +"
@@ -90,10 +93,14 @@ _VALUE = (
     r"(?:[A-Za-z_.]+\([^()]*\)|[A-Za-z_.]+\[[^\[\]]*\]|[bru]?'[^']*'|[bru]?\"[^\"]*\"|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
     r"|[^ ,;()\[\]{}'\"<>" + KEPT + r"-][^ ,;()\[\]{}'\"<>]*|-[0-9]+)"
 )
-_FEW_WORDS = "~(?:[^~: X]+ )?[^~: X]*[0-9][^~: X]*(?: [^~: X]*)?~".replace("X", KEPT)
+_FEW_WORDS = "'(?:[^': X]+ )?[^': X]*[0-9][^': X]*(?: [^': X]*)?'".replace("X", KEPT)
 _UNIT = (
     "(?:[hd]|[Bb]|%| ?(?:s|m|[mun]s|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|bytes?|"
     "secs?|mins?|hrs?|[KMGTkmgt]i?[Bb]))"
+)
+_DATA_FILE = (
+    "csv|tsv|jsonl?|ndjson|geojson|parquet|avro|orc|tiff?|jp2|nc|grib2?|shp|gpkg|kml|zip|t?gz|bz2"
+    "|zst|txt|log|pdf|png|jpe?g|xlsx?"
 )
 _PREFIX = "(^|[^0-9A-Za-z_" + KEPT + "])"
 
@@ -103,6 +110,7 @@ _SHORTEN: tuple[Step, ...] = (
     Step(
         r"(?:DETAIL:|HINT:|CONTEXT:|STATEMENT:|QUERY:|LINE [0-9]+:|\(Background on this error|"
         r"\n *(?:Detail|Hint|Where|Position): |\n\nFailed validating |\nOn instance|"
+        r"\nRequire stack:|; line [0-9]+ pos [0-9]+|"
         r"\[SQL:|\[parameters:|debug_error_string = |dup key: \{|"
         r", Topology Description: |\. Client view of cluster state is |"
         r"Is the server running |\n(?:FATAL: |server closed the |connection to server |"
@@ -184,6 +192,7 @@ _REPLACE: tuple[Step, ...] = (
         rf"\1{KEPT}\2\3",
     ),
     Step(r"'\[([^\[\]]*)\]'", r"[\1]"),
+    Step(r"(['\"])\[[^\[\] ]+\]: ", r"\1<id>: "),
     Step(r"('loc': [(\[])'([^']*)', '([^']*)'", rf"\1{KEPT}\2.{KEPT}\3"),
     Step(
         r"([\"']path[\"']: \[ ?)[\"']([^\"']*)[\"'](?:, [0-9]+, [\"']([^\"']*)[\"'])?",
@@ -205,9 +214,12 @@ _REPLACE: tuple[Step, ...] = (
     Step(r"[0-9]+° ?[0-9]+['′] ?[0-9.]+[\"″]? ?[NSEW]", "<n>"),
     # key=value and "id: value"
     Step(
-        rf"([A-Za-z_]*{_word('code status errno sqlstate')}=|[^A-Za-z_]type=)['\"]?(-?)"
-        r"([^ ,;()\[\]{}'\"<>-]+)",
+        rf"((?:^|[^A-Za-z]){_CODE_KEY}=|[^A-Za-z_]type=)['\"]?(-?)([^ ,;()\[\]{{}}'\"<>-]+)",
         rf"\1\2{KEPT}\3",
+    ),
+    Step(
+        rf"(['\"](?:type|kind|reason|{_CODE_KEY})['\"]: )['\"]([A-Za-z_.-]+)['\"]",
+        rf"\1{KEPT}\2",
     ),
     Step(rf"([A-Za-z_][A-Za-z0-9_.-]*=){_VALUE}", r"\1<v>"),
     Step(
@@ -241,8 +253,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(rf"({_VALUE_OF}:? |[=<>] )\"[^\"]*\"", r"\1<str>"),
     Step(r"[bru]?'[^' ]{0,64}'|(?:W/|[bru])?\"[^\" ]{0,64}\"", "<str>"),
     # A sentence is a verdict; a few words with a number among them are a value.
-    Step(rf"(^|[^A-Za-z0-9]){_FEW_WORDS.replace('~', chr(39))}", r"\1<str>"),
-    Step(rf"(^|[^A-Za-z0-9]){_FEW_WORDS.replace('~', chr(34))}", r"\1<str>"),
+    Step(rf"(^|[^A-Za-z0-9])(?:{_FEW_WORDS}|{_FEW_WORDS.replace(chr(39), chr(34))})", r"\1<str>"),
     Step(r"\[\([^()\[\]]*\)(?:, \([^()\[\]]*\))*\]", "<v>"),
     # A duration after a colon is no port.
     Step(r":[0-9]+( ?ms[^A-Za-z])", r": <n>\1"),
@@ -256,14 +267,17 @@ _REPLACE: tuple[Step, ...] = (
         rf"(^|[ '\"(=,\[])(?:[A-Za-z0-9.-]+/)?{_IPV6}(?:[%][a-z0-9]+)?([^A-Za-z0-9_:]|$)",
         r"\1<host>\2",
     ),
-    Step(r"(?:[A-Za-z0-9.-]+/)?\[<host>\](?::[0-9]+)?", "<host>"),
+    Step(
+        r"(?:[A-Za-z0-9.-]+/)?\[<host>\](?::[0-9]+)?|[A-Za-z0-9._-]+@<host>",
+        "<host>",
+    ),
     # What could not be resolved is a host, whatever it looks like.
     Step(
         "^[A-Za-z0-9._-]+(: (?:Name or service not known|Temporary failure in name resolution|"
         "No address associated with hostname|nodename nor servname provided))",
         r"<host>\1",
     ),
-    Step(_PREFIX + r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*:[0-9]{2,5}", r"\1<host>"),
+    Step(_PREFIX + r"[0-9_-]*[A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*:[0-9]{2,}", r"\1<host>"),
     Step(
         _PREFIX
         + r"(?:\*\.)?(?:[A-Za-z0-9-]+\.)+(?:com|org|net|io|local|internal|cloud|svc|example)"
@@ -275,25 +289,26 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<host>\2",
     ),
     Step(
-        r"(^|[ '\"(=,:\[])(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][A-Za-z0-9_.@%+~$-]+)+[/\\]?"
-        r"(?:\?[^ '\")\]]*)?",
+        r"(^|[ '\"(=,:\[])(?:(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][A-Za-z0-9_.@%+~$-]+)+[/\\]?"
+        r"(?:\?[^ '\")\]]*)?|(?:[A-Za-z0-9_-]+/)+[A-Za-z0-9_-]+\.[A-Za-z][A-Za-z0-9]{0,4}"
+        rf"|[A-Za-z0-9_-]+\.(?:{_DATA_FILE}))",
         r"\1<path>",
     ),
     Step(f"(^|: ){KEPT}?[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+$", r"\1<path>"),
     # Numbers
-    Step(r"@[0-9a-f]{5,8}|0x[0-9a-fA-F]+", "<id>"),
+    Step(r"@[0-9a-f]{5,8}|(^|[^0-9A-Za-z])0x[0-9a-fA-F]+", r"\1<id>"),
     # A word of several parts with a number among them names one thing of many.
     Step(
         _PREFIX
         + r"(?:(?:[A-Za-z]+[-_])+[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_.][A-Za-z0-9]+)*"
-        + r"|[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)+)"
+        + r"|[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)+(?:[.+][A-Za-z0-9]+)*)"
         + r"([^A-Za-z0-9_'\"]|$)",
         r"\1<id>\2",
     ),
     Step(
         _PREFIX
         + r"(?:[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]{4,}"
-        + r"|[A-Z]+[0-9]{2,}[A-Z])[A-Za-z0-9]*",
+        + r"|[A-Z]+[0-9]{2,}[A-Z]|[a-z]{1,2}[0-9]+[a-z]{5})[A-Za-z0-9]*",
         r"\1<id>",
     ),
     # Of hexadecimal ids some few are all digits, or digits up to their last letters.
@@ -302,7 +317,10 @@ _REPLACE: tuple[Step, ...] = (
         + "(?:[0-9]{8,}[a-f]+|[0-9]{14,}|(?:[0-9]+[a-f]|[a-f]+[0-9])[0-9a-f]{6,})([^A-Za-z0-9_]|$)",
         r"\1<id>\2",
     ),
-    Step(_PREFIX + r"v?[0-9]+(?:\.[0-9]+)+-?(?:rc|alpha|beta|dev|post)[.-]?[0-9]*", r"\1<n>"),
+    Step(
+        _PREFIX + r"v?[0-9]+(?:\.[0-9]+)+-?(?:rc|alpha|beta|dev|post)[.-]?[0-9]*(?:\+[a-z0-9.]+)?",
+        r"\1<n>",
+    ),
     Step(_PREFIX + r"v[0-9]+(?:\.[0-9]+)*", r"\1<n>"),
     Step(
         rf"(^|[^0-9{KEPT}])[0-9]+(?:[.,][0-9]+)*(?:[eE][+-]?[0-9]+)?"

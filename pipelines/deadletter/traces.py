@@ -108,13 +108,11 @@ def read_trace(stack_trace: str) -> Trace:
     return read_outline(_OUTLINE.findall(stack_trace))
 
 
-def is_our_frame(line: str) -> bool | None:
+def is_our_frame(line: str, rules: FrameRules) -> bool | None:
     """Whether a line of a trace is a frame of our own code; None where it is no frame."""
     bare = line.strip(" \t\r|+")
-    if found := _PYTHON_FRAME.match(bare):
-        return not _LIBRARY_PATH.search(found[1])
-    frame = _call_frame(bare) if bare.startswith("at ") else None
-    return frame.is_ours if frame else None
+    frame = _python_frame(bare) or (_call_frame(bare) if bare.startswith("at ") else None)
+    return any(f.is_ours for f in rules.apply([frame])) if frame else None
 
 
 def read_outline(lines: Sequence[str], rules: FrameRules | None = None) -> Trace:
@@ -140,12 +138,12 @@ def _python_links(lines: Sequence[str]) -> list[_Link]:
         if line.endswith("Traceback (most recent call last)"):
             links.append(_Link(None, []))
             open_link = True
-        elif frame := _PYTHON_FRAME.match(line):
+        elif frame := _python_frame(line):
             if not links:
                 links.append(_Link(None, []))
                 open_link = True
-            depth, path, function = indent or 1, frame[1], frame[2].strip()
-            links[-1].frames.insert(0, _Frame(path, function, not _LIBRARY_PATH.search(path)))
+            depth = indent or 1
+            links[-1].frames.insert(0, frame)
         elif open_link and indent < depth and links[-1].frames and (name := _NAME.match(line)):
             links[-1] = _Link(name[0], links[-1].frames)
             open_link = False
@@ -181,6 +179,11 @@ def _call_links(lines: Sequence[str]) -> list[_Link]:
     if not any(frame.is_ours for link in links for frame in link.frames):
         links[-1].frames.extend(aside)  # Reactor's trace of where the call was put together
     return links[::-1]
+
+
+def _python_frame(line: str) -> _Frame | None:
+    found = _PYTHON_FRAME.match(line)
+    return found and _Frame(found[1], found[2].strip(), not _LIBRARY_PATH.search(found[1]))
 
 
 def _call_frame(line: str) -> _Frame | None:

@@ -22,6 +22,8 @@ from pipelines.deadletter.traces import read_trace
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 quality = importlib.import_module("quality")
+variations = importlib.import_module("variations")
+FRESH = quality.rows_of(quality.FRESH_TRACES)
 
 corpus = pytest.mark.skipif(
     not quality.corpus_folder().is_dir(), reason="the corpus is not here (set DLQ_CORPUS)"
@@ -306,6 +308,24 @@ def test_parent_is_the_place_with_a_trace_and_the_type_without():
     assert (bare.error_class, bare.frames) == ("B", ())
 
 
+def of(row):
+    return fingerprint(row["error_type"], row["error_message"], row["stack_trace"])
+
+
+@pytest.mark.parametrize("row", FRESH, ids=[row["label"] for row in FRESH])
+def test_a_trace_keeps_its_group_in_other_runs_releases_and_places(row):
+    expected = of(row).group_id
+    assert {of(other).group_id for other in variations.kept(row).values()} == {expected}
+
+
+@pytest.mark.parametrize("row", FRESH, ids=[row["label"] for row in FRESH])
+def test_another_type_or_top_frame_splits_the_group_of_a_trace(row):
+    others = variations.split(row)
+    assert len(others) == (2 if row["top"] else 1)
+    groups = {of(row).group_id, *(of(other).group_id for other in others.values())}
+    assert len(groups) == 1 + len(others)
+
+
 # Columns
 
 _fragments = st.sampled_from(
@@ -384,6 +404,13 @@ def test_messages_of_libraries_are_grouped_as_a_person_would():
     measured = quality.library_messages()
     assert measured.precision >= 0.98
     assert measured.f1 >= 0.97
+
+
+@pytest.mark.parametrize("part", quality.PARTS)
+def test_fresh_messages_are_grouped_as_a_person_would(part):
+    measured = quality.fresh_messages(part)
+    assert measured.precision >= 0.98
+    assert measured.f1 >= 0.95
 
 
 @corpus
