@@ -24,6 +24,7 @@ from variations import kept, split
 from pipelines.deadletter.fingerprint import fingerprint
 
 PARTS = ("seen", "held_out")
+FRESH_MESSAGES = Path(__file__).with_name("fresh_messages.jsonl")
 FRESH_TRACES = Path(__file__).with_name("fresh_traces.jsonl")
 
 
@@ -66,7 +67,7 @@ def github_errors(corpus: Path) -> Quality:
 
 def fresh_messages(part: str) -> Quality:
     """Messages of libraries that the others do not know; `part` is one of `PARTS`."""
-    return _messages(Path(__file__).with_name("fresh_messages.jsonl"), part)
+    return _messages(FRESH_MESSAGES, part)
 
 
 def fresh_traces() -> Quality:

@@ -58,7 +58,7 @@ _NAMED = (
     "(?: object |:? (?:is |was |are )?(?:a |the )?(?:"
     + _word(
         "required missing unexpected field column attribute property parameter argument option "
-        "method function table relation"
+        "method function table relation command"
     )
     + "))"
 )
@@ -98,6 +98,11 @@ _UNIT = (
     "(?:[hd]|[Bb]|%| ?(?:s|m|[mun]s|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|bytes?|"
     "secs?|mins?|hrs?|[KMGTkmgt]i?[Bb]))"
 )
+_COUNTED = (
+    "(?:attempt|argument|broker|byte|character|column|document|element|error|event|feature|field"
+    "|file|item|key|line|message|node|part|partition|point|record|request|row|sample|sub-exception"
+    "|task|time|value|worker)"
+)
 _DATA_FILE = (
     "csv|tsv|jsonl?|ndjson|geojson|parquet|avro|orc|tiff?|jp2|nc|grib2?|shp|gpkg|kml|zip|t?gz|bz2"
     "|zst|txt|log|pdf|png|jpe?g|xlsx?"
@@ -112,7 +117,7 @@ _SHORTEN: tuple[Step, ...] = (
         r"\n *(?:Detail|Hint|Where|Position): |\n\nFailed validating |\nOn instance|"
         r"\nRequire stack:|; line [0-9]+ pos [0-9]+|"
         r"\[SQL:|\[parameters:|debug_error_string = |dup key: \{|"
-        r", Topology Description: |\. Client view of cluster state is |"
+        r", Timeout: [0-9.]+s|, Topology Description: |\. Client view of cluster state is |"
         r"Is the server running |\n(?:FATAL: |server closed the |connection to server |"
         r"could not connect to server: )|Multiple connection attempts)(?s:.*)",
         "",
@@ -126,14 +131,13 @@ _SHORTEN: tuple[Step, ...] = (
     Step(r" \((?:reached max retries|SDK Attempt Count): [0-9]+\)", ""),
     # Where to read more, and a client's counters.
     Step(
-        rf"[ \n]*\(?(?:{_word('see help')}|for more information(?:,? see| check)?):? "
+        rf"[ \n]?\(?(?:{_word('see help')}|for more information(?:,? see| check)?):? "
         r"https?://[^ \n)]+\)?",
         "",
     ),
     Step(r"(?:, [A-Za-z-]+: [^,()]*(?:\([^()]*\)[^,()]*)?){6,}", ""),
     # Of several invalid fields the first; how many there are is incidental.
     Step(r"validation errors for ", "validation error for "),
-    Step(r" \([0-9]+ sub-exceptions?\)", ""),
     Step(r"(\[type=[a-z_]+, input_value=)(?s:.*)|(\(type=[a-z_.]+)(?:[;)])(?s:.*)", r"\1\2"),
     # Where a parser stood, with a piece of its text.
     Step(r" at \[Source: (?s:.*?); line: [0-9]+, column: [0-9]+\]", ""),
@@ -147,7 +151,11 @@ _SHORTEN: tuple[Step, ...] = (
     ),
     Step(r"HTTPS?(Connection(?:Pool)?)\(host=[^()]*\)|<HTTPS?(Connection)>", r"<HTTP\1\2>"),
     # Addresses of every kind.
-    Step(r"[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n'\"<>()\[\]{},]+", "<url>"),
+    Step(
+        r"(?:/vsi[a-z_]+/)?[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n'\"<>()\[\]{},]*"
+        r"[^ \t\r\n'\"<>()\[\]{},:;.]",
+        "<url>",
+    ),
     Step(r"(url: )/[^\n]*?( \(Caused by )", r"\1<url>\2"),
     Step(f"({_word('url uri')}:? )[^ \\t\\r\\n'\"(<]+", r"\1<url>"),
     Step(r"arn:aws[a-z-]*:[^ \t\r\n'\",)]+", "<arn>"),
@@ -172,9 +180,10 @@ _REPLACE: tuple[Step, ...] = (
     Step(r"^([0-9]{4,6} \([0-9A-Z]{5}\): )", rf"{KEPT}\1"),  # 1045 (28000): Access denied …
     Step(r"(['\"] \()([0-9]{1,3}\))", rf"\1{KEPT}\2"),  # … on 'db' (111)
     Step(
-        r"(^|[ :('\"])([345][0-9]{2})"
-        r"( OK| [A-Z](?:[a-z]{2}|[A-Z]{2})| error[ :]| responses?[ :]|, message=)",
-        rf"\1{KEPT}\2\3",
+        r"(?:(^|[ :(])([45][0-9]{2})|(['\"])([345][0-9]{2}))"
+        r"( [A-Z][a-z]{2}| (?:BAD|NOT|TOO|INTERNAL|SERVICE|GATEWAY|[A-Z]{8})"
+        r"| error[ :]| responses?[ :]|, message=)",
+        rf"\1\3{KEPT}\2\4\5",
     ),
     Step("([-=]> )([1-5][0-9]{2}[ ,.;]|[1-5][0-9]{2}$)", rf"\1{KEPT}\2"),
     Step("((?:text|application|image|audio|video|multipart)/)([a-z])", rf"\1{KEPT}\2"),
@@ -243,12 +252,13 @@ _REPLACE: tuple[Step, ...] = (
         r"\1\2\3<str>\4",
     ),
     Step(r"'([^A-Za-z0-9 '\"/\\]{1,3})'([^A-Za-z0-9]|$)", r"\1\2"),
-    Step(rf"({_NAMER}:? )['\"]([^'\" ]{{1,100}})['\"]", rf"\1{KEPT}\2"),
-    Step(rf"({_NAMER}: )([A-Za-z_])", rf"\1{KEPT}\2"),
+    Step(rf"({_NAMER}:? )['\"]((?:[^'\" -]|-[^'\" 0-9])+)['\"]", rf"\1{KEPT}\2"),
+    Step(rf"((?:^|[^A-Za-z_]){_NAMER}: )([A-Za-z_])", rf"\1{KEPT}\2"),
     Step(rf"['\"]({_TYPE})['\"]|['\"]([A-Za-z_][A-Za-z0-9_.]*)['\"]({_NAMED})", r"\1\2\3"),
     Step(r"^['\"]([A-Za-z_][A-Za-z_.]*)['\"]$", r"\1"),
     Step(r"^'[^']*'( (?:is|does|was|has) )", r"<str>\1"),
-    Step(r"'(?:[A-Za-z]:)?[/\\][^']*'|\"(?:[A-Za-z]:)?[/\\][^\"]*\"", "<str>"),
+    Step(r"(?:Posix|Windows)Path\('[^']*'\)", "<str>"),
+    Step(r"[bru]?'(?:[A-Za-z]:)?[/\\][^']*'|\"(?:[A-Za-z]:)?[/\\][^\"]*\"", "<str>"),
     Step(rf"({_VALUE_OF}:? |[=<>] |rrno {KEPT}[0-9]+\][^']*: )'[^']*'", r"\1<str>"),
     Step(rf"({_VALUE_OF}:? |[=<>] )\"[^\"]*\"", r"\1<str>"),
     Step(r"[bru]?'[^' ]{0,64}'|(?:W/|[bru])?\"[^\" ]{0,64}\"", "<str>"),
@@ -328,9 +338,11 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<n>\2",
     ),
     Step(r"([ (=,:\[])-<n>", r"\1<n>"),
+    Step(rf"(<n> (?:[a-z]+ )?{_COUNTED})s([^a-z]|$)", r"\1\2"),  # one or many
     # Repeats, and what is left to tidy up
     Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
     Step(r"((?:[A-Za-z]+:)?<[a-z]+>)(?:, (?:[A-Za-z]+:)?<[a-z]+>)+", r"\1"),
+    Step("[A-Za-z]+[_-]<(?:time|id)>", "<id>"),
     Step(r"<host> \[<host>\]", "<host>"),
     Step(r"(<host>)(?: (?:or|and) <host>)+", r"\1"),
     Step(r"(<[a-z]+>=<v>)(?:(?:, <[a-z]+>)?=<v>)+", r"\1"),
