@@ -129,13 +129,6 @@ _SHORTEN: tuple[Step, ...] = (
         "",
     ),
     Step(r" \((?:reached max retries|SDK Attempt Count): [0-9]+\)", ""),
-    # Where to read more, and a client's counters.
-    Step(
-        rf"[ \n]?\(?(?:{_word('see help')}|for more information(?:,? see| check)?):? "
-        r"https?://[^ \n)]+\)?",
-        "",
-    ),
-    Step(r"(?:, [A-Za-z-]+: [^,()]*(?:\([^()]*\)[^,()]*)?){6,}", ""),
     # Of several invalid fields the first; how many there are is incidental.
     Step(r"validation errors for ", "validation error for "),
     Step(r"(\[type=[a-z_]+, input_value=)(?s:.*)|(\(type=[a-z_.]+)(?:[;)])(?s:.*)", r"\1\2"),
@@ -161,7 +154,6 @@ _SHORTEN: tuple[Step, ...] = (
     Step(r"arn:aws[a-z-]*:[^ \t\r\n'\",)]+", "<arn>"),
     Step(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}", "<email>"),
     Step(_UUID + r"(?:_[A-Z]?[0-9]+)?", "<id>"),
-    Step(r"[A-Za-z0-9+/_-]{16,}={1,2}([^=A-Za-z0-9]|$)", r"<id>\1"),
     Step(r"(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}|(?:sha[0-9]{1,3}|md5):[0-9a-fA-F]+", "<id>"),
     # One line from here on: engines differ about `$` before a line's end.
     Step(r"[\t\r\n]+", " "),
@@ -169,6 +161,13 @@ _SHORTEN: tuple[Step, ...] = (
     Step("^ | $", ""),
 )
 _REPLACE: tuple[Step, ...] = (
+    # Where to read more, and a client's counters.
+    Step(
+        rf" ?\(?(?:{_word('see help')}|for more information(?:,? see| check)?):? <url>\)?",
+        "",
+    ),
+    Step(r"(?:, [A-Za-z-]+: [^,()]*(?:\([^()]*\)[^,()]*)?){6,}", ""),
+    Step(r"[A-Za-z0-9+/_-]{16,}={1,2}([^=A-Za-z0-9]|$)", r"<id>\1"),
     # Codes tell failures apart: keep them from the steps that replace numbers.
     Step(
         f"({_word('errno winerror sqlstate signal ora-')}[ :=#(]{{0,3}}"
