@@ -337,10 +337,10 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<n>\2",
     ),
     Step(r"([ (=,:\[])-<n>", r"\1<n>"),
-    Step(rf"(<n> (?:[a-z]+ )?{_COUNTED})s([^a-z]|$)", r"\1\2"),  # one or many
     # Repeats, and what is left to tidy up
     Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
     Step(r"((?:[A-Za-z]+:)?<[a-z]+>)(?:, (?:[A-Za-z]+:)?<[a-z]+>)+", r"\1"),
+    Step(rf"(<n> (?:[a-z]+ )?{_COUNTED})s([^a-z]|$)", r"\1\2"),  # one or many
     Step("[A-Za-z]+[_-]<(?:time|id)>", "<id>"),
     Step(r"<host> \[<host>\]", "<host>"),
     Step(r"(<host>)(?: (?:or|and) <host>)+", r"\1"),
