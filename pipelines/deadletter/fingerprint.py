@@ -21,7 +21,7 @@ from pipelines.deadletter.traces import OUTLINE, Trace, read_outline, read_trace
 
 __all__ = ["FINGERPRINT_VERSION", "Fingerprint", "add_fingerprint", "fingerprint"]
 
-FINGERPRINT_VERSION = 4
+FINGERPRINT_VERSION = 5
 
 _PLACEHOLDER = re.compile("<[a-z]+>")
 
