@@ -373,6 +373,56 @@ def test_columns_and_scalars_agree(rows):
         assert row["fingerprint_rules"] is None
 
 
+# What a message must hold to be taken for lines of a trace, or to hide some.
+_PIECES = st.sampled_from(
+    [
+        *(
+            "boom",
+            "E",
+            "E: ",
+            ": ",
+            "\n",
+            "\r\n",
+            "\t",
+            " ",
+            "Caused by: X",
+            "at a.b.C.m(C.java:1)",
+        ),
+        *(
+            "at fn (/a/b.js:1:2)",
+            " at f (x)",
+            'File "/app/a.py", line 3, in f',
+            "    | ",
+            "Traceback",
+        ),
+        *(
+            "Traceback (most recent call last)",
+            "During handling",
+            "Exception in thread",
+            "ValueError",
+        ),
+    ]
+)
+
+
+_TEXTS = st.lists(_PIECES, max_size=5).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    _TEXTS,
+    st.sampled_from(["", "Traceback (most recent call last):\n"]),
+    _TEXTS,
+    st.sampled_from(["E: ", "E", "", '  File "/app/a.py", line 3, in ']),
+)
+def test_a_message_that_ends_its_trace_is_read_like_any_other(message, header, before, last):
+    trace = f"{header}{before}\n{last}{message}\n"
+    frame = pl.DataFrame({"error_type": "E", "error_message": message, "stack_trace": trace})
+    found, expected = add_fingerprint(frame).row(0, named=True), fingerprint("E", message, trace)
+    assert found["group_id"] == expected.group_id
+    assert found["frames"] == " < ".join(expected.frames)
+
+
 def test_an_empty_batch_gets_the_columns():
     frame = pl.DataFrame(
         schema={"error_type": pl.String, "error_message": pl.String, "stack_trace": pl.String}
