@@ -18,7 +18,7 @@ from pipelines.deadletter.envelope import encode_dead_letter, encode_pointer
 from pipelines.errors import NotPermittedError
 from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
-from pipelines.jetstream.streams import BODIES, ensure_body_store
+from pipelines.jetstream.streams import BODIES_BUCKET, ensure_body_store
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ async def _store_body(connection: Client, name: str, body: bytes) -> dict[str, A
         options = ObjectMetaOptions(max_chunk_size=chunk_bytes)
         await store.put(name, body, ObjectMeta(options=options))
     digest = hashlib.sha256(body).hexdigest()
-    return {"bucket": BODIES, "name": name, "size": len(body), "sha256": digest}
+    return {"bucket": BODIES_BUCKET, "name": name, "size": len(body), "sha256": digest}
 
 
 def _shortened(fields: dict[str, Any], limit: int) -> dict[str, Any]:

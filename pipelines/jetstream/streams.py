@@ -26,7 +26,7 @@ ADVISORIES = (
     "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
 )
 """What the server says when a consumer gives an event up, whoever wrote the consumer."""
-BODIES = "sahool-dlq-bodies"
+BODIES_BUCKET = "sahool-dlq-bodies"
 """The object store of bodies that are too large for a dead letter."""
 
 
@@ -88,9 +88,9 @@ async def ensure_advisory_stream(js: JetStreamContext, names: StreamNames) -> st
 async def ensure_body_store(js: JetStreamContext) -> ObjectStore:
     """The object store of large bodies, made if it is missing."""
     try:
-        return await js.object_store(BODIES)
+        return await js.object_store(BODIES_BUCKET)
     except NotFoundError:
-        return await js.create_object_store(BODIES, config=ObjectStoreConfig(ttl=30 * DAY))
+        return await js.create_object_store(BODIES_BUCKET, config=ObjectStoreConfig(ttl=30 * DAY))
 
 
 async def find_stream(js: JetStreamContext, subject: str) -> str | None:

@@ -234,7 +234,7 @@ MAY_NOT = {
         *("TABLE failed_payloads", "UPDATE redrives SET state = 'succeeded'"),
     ],
     "maintenance": [
-        *("TABLE audit_log", "UPDATE audit_log SET actor = 'a'", "DELETE FROM audit_log"),
+        *("UPDATE audit_log SET actor = 'a'", "DELETE FROM audit_log", "TRUNCATE audit_log"),
         *("INSERT INTO redrive_batches SELECT * FROM redrive_batches", "DELETE FROM alerts"),
     ],
 }

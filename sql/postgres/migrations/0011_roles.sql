@@ -52,7 +52,7 @@ BEGIN
     END LOOP;
 
     -- The tables that there are. Unmasked are failed_payloads and redrive_batches.patch, so neither
-    -- drain nor analyst reads them; the audit is read by auditors alone, and changed by nobody.
+    -- drain nor analyst reads them; the audit is added to, and changed by nobody.
     FOR given IN
         SELECT g.role_name, g.rights, t.table_name
         FROM (VALUES
@@ -60,6 +60,7 @@ BEGIN
             ('dlq_drain', 'SELECT, INSERT', 'drain_epochs drain_anchors service_totals'),
             ('dlq_drain', 'SELECT, UPDATE', 'redrives'),
             ('dlq_drain', 'SELECT', 'erasures schema_migrations'),
+            ('dlq_drain', 'SELECT, INSERT', 'erased_messages'),  -- from the lake's copy
             ('dlq_drain', 'INSERT, DELETE, SELECT (failure_id, stored_at)', 'failed_payloads'),
             ('dlq_redriver', 'SELECT, INSERT, UPDATE', 'redrive_batches redrives'),
             ('dlq_redriver', 'INSERT', 'audit_log'),
@@ -76,9 +77,11 @@ BEGIN
             ('dlq_alerts', 'INSERT', 'audit_log'),
             ('dlq_auditor', 'SELECT', 'audit_log redrives redrive_batches erasures schema_migrations'),
             ('dlq_payloads', 'SELECT', 'failed_payloads'),
-            ('dlq_maintenance', 'DELETE', 'failed_events'),
-            ('dlq_maintenance', 'INSERT, UPDATE', 'erasures'),
-            ('dlq_maintenance', 'INSERT', 'audit_log')
+            ('dlq_maintenance', 'SELECT, DELETE', 'failed_events redrives'),
+            ('dlq_maintenance', 'SELECT, UPDATE, DELETE', 'redrive_batches'),
+            ('dlq_maintenance', 'SELECT, UPDATE', 'alerts alert_messages'),
+            ('dlq_maintenance', 'SELECT, INSERT, UPDATE', 'erasures'),
+            ('dlq_maintenance', 'SELECT, INSERT', 'audit_log')
         ) AS g (role_name, rights, table_names)
         CROSS JOIN unnest(string_to_array(g.table_names, ' ')) AS t (table_name)
         JOIN pg_roles AS r ON r.rolname = g.role_name
