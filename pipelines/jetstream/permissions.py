@@ -18,7 +18,7 @@ from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import NotPermittedError
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
-_MOST_SENT = 10_000  # messages whose subjects are remembered until the server may refuse them
+_MOST_SENT = 2_000  # messages whose subjects are remembered until the server may refuse them
 _MOST_REFUSALS = 100
 _JWT = re.compile(r"BEGIN NATS USER JWT-+\s+[^.\s]+\.([^.\s]+)\.")
 

@@ -23,8 +23,9 @@ from platform_log import ROOT, environment
 from pipelines.alerts.evaluate import evaluate_alerts
 from pipelines.bridge.run import bridge_pending
 from pipelines.cli import _command
+from pipelines.deadletter.subjects import Subjects
 from pipelines.embedded import NatsServer, PostgresServer
-from pipelines.errors import NotPermittedError
+from pipelines.errors import FencedError, NotPermittedError
 from pipelines.events import (
     ConsumerContext,
     DLQAction,
@@ -39,6 +40,7 @@ from pipelines.events.publisher import NATSConfig
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.permissions import check_heard
 from pipelines.jobs import build_all_marts, drain_log, migrate_all, platform_status, verify_stores
+from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import audit_trail, decide, preview_redrive, redrive
 from pipelines.settings import Settings
@@ -252,7 +254,6 @@ SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
     ("drain", "nobody", "drain", "refuses the login: see user and password in DLQ_NATS_URL"),
     ("drain", "drain", "analyst", "refused: permission denied for table "),
-    ("marts", "drain", "auditor", "permission denied for table mart_"),
     ("alerts check", "drain", "drain", "permission denied for table stream_samples: grant it"),
     ("bridge --once", "service", "analyst", "publish to $JS.API.STREAM.INFO.SAHOOL_ADVISORIES: "),
     ("redrive --type TimeoutError --reason a", "drain", "redriver", "permit drain to publish to "),
@@ -294,6 +295,21 @@ def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) 
         assert roles.rows("analyst", "TABLE mart_tried") == [(1,)]
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         roles.rows("analyst", "DELETE FROM mart_tried")
+
+
+async def test_who_may_not_hear_outcomes_is_told_and_takes_none_for_unknown(roles: Roles) -> None:
+    async with roles.client("bridge") as client:
+        with pytest.raises(NotPermittedError, match=r"subscribe to sahool\.redrive"):
+            await OutcomeFollower(client, Subjects()).__aenter__()
+
+
+async def test_a_hung_drain_of_another_user_is_named(roles: Roles) -> None:
+    with psycopg.connect(roles.dsn("drain"), autocommit=True) as hung:
+        hung.execute("SELECT pg_advisory_lock(hashtextextended('dlq drain SAHOOL_DLQ', 0))")
+        pid = hung.info.backend_pid
+        with pytest.raises(FencedError, match=f"session {pid} could not be ended: stop that"):
+            await drain_log(roles.settings("redriver", "redriver", drain_lock_seconds=0.3))
+        await drain_log(roles.settings("drain", "drain", drain_lock_seconds=0.3))
 
 
 async def test_each_role_does_all_of_its_work(roles: Roles) -> None:
