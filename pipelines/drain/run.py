@@ -165,7 +165,7 @@ async def _copy(
     tally: _Tally,
     progress: Progress,
 ) -> None:
-    """Store a batch while the next is decoded and the one after that is read."""
+    """Store a batch while the next is ready, the one after that is decoded, and another is read."""
     first = sinks.watermark
     done = max(first, state.first_sequence - 1)
     decoded = ahead(_decode(ahead(_read(reader, state, settings)), sinks.epoch, state, settings))
