@@ -1,9 +1,14 @@
 #!/bin/sh
-# Once, when PostgreSQL's volume is new: Prefect's own database, and a user for Grafana that reads.
+# Once, when PostgreSQL's volume is new: Prefect's own database, and users for workers and Grafana with
+# the roles that migration 0011 grants their rights to.
 set -eu
 psql --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" \
-  --set password="$DLQ_GRAFANA_PASSWORD" <<'SQL'
+  --set grafana="$DLQ_GRAFANA_PASSWORD" --set worker="$DLQ_WORKER_PASSWORD" <<'SQL'
 CREATE DATABASE prefect;
-CREATE ROLE grafana LOGIN PASSWORD :'password';
-ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO grafana;
+CREATE ROLE dlq_redriver NOLOGIN;
+CREATE ROLE dlq_alerts NOLOGIN;
+CREATE ROLE dlq_payloads NOLOGIN;
+CREATE ROLE dlq_analyst NOLOGIN;
+CREATE ROLE worker LOGIN PASSWORD :'worker' IN ROLE dlq_redriver, dlq_alerts, dlq_payloads;
+CREATE ROLE grafana LOGIN PASSWORD :'grafana' IN ROLE dlq_analyst;
 SQL

@@ -17,6 +17,10 @@ class ServerUnavailableError(DLQError):
     """NATS or PostgreSQL can not be reached (transient: the next run goes on)."""
 
 
+class NotPermittedError(DLQError):
+    """NATS does not let this user do something that its work needs."""
+
+
 class StreamError(DLQError):
     """A stream is missing or configured in a way that would lose messages (permanent)."""
 

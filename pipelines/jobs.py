@@ -33,7 +33,11 @@ from pipelines.drain.verify import VerifyReport, repair, verify
 from pipelines.errors import QueryError, StreamError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reader import log_state
-from pipelines.jetstream.streams import ensure_advisory_stream, ensure_streams
+from pipelines.jetstream.streams import (
+    ensure_advisory_stream,
+    ensure_body_store,
+    ensure_streams,
+)
 from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
 from pipelines.stores.lake import Lake
@@ -65,7 +69,9 @@ async def migrate_all(settings: Settings) -> tuple[list[str], dict[str, str]]:
         js, names = client.jetstream(), settings.stream_names
         try:
             streams = await ensure_streams(js, names)
-            return done, streams | {"advisories": await ensure_advisory_stream(js, names)}
+            streams["advisories"] = await ensure_advisory_stream(js, names)
+            await ensure_body_store(js)  # services need no right to make it
+            return done, streams
         except (JetStreamError, nats.errors.Error) as error:
             raise StreamError(f"The streams could not be made: {error}.") from error
 

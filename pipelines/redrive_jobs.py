@@ -1,17 +1,14 @@
-"""The jobs that change how failures stand: redrives and decisions, whole.
+"""The jobs of a redrive, whole: what a flow, a verb of `dlq` and a notebook call.
 
-What a flow, a verb of `dlq` and a notebook call. A redrive goes in steps, and each may be the last
-of a run: `preview_redrive` (touches nothing), `plan_redrive` (freezes a batch), for a large batch
-`approve` or `reject`, `run_redrive`; meanwhile `pause`, `resume`, `cancel`. `redrive` is the whole
-of it for those who need no approval. What drains does so before, so that it sees what is, and
-after, so that its effect is visible when it returns.
+It goes in steps, and each may be the last of a run: `preview_redrive` (touches nothing),
+`plan_redrive` (freezes a batch), for a large batch `approve` or `reject`, `run_redrive`; meanwhile
+`pause`, `resume`, `cancel`. `redrive` is the whole of it for those who need no approval. What
+drains does so before, so that it sees what is, and after, so that its effect is visible when it
+returns.
 """
 
 import json
-import time
-import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -19,9 +16,8 @@ from typing import Any
 from psycopg import Connection
 
 from pipelines.bridge.run import bridging
-from pipelines.deadletter.ids import is_uuid
 from pipelines.deadletter.record import BRIDGED_REASONS
-from pipelines.errors import QueryError, RedriveError
+from pipelines.errors import RedriveError
 from pipelines.jetstream.connection import connected
 from pipelines.jobs import drain_log, query
 from pipelines.redrive.backtest import BacktestReport, Outcome, backtest
@@ -33,13 +29,6 @@ from pipelines.redrive.batches import (
     move,
     unfinished_batches,
 )
-from pipelines.redrive.decisions import (
-    Affected,
-    Decision,
-    DecisionReport,
-    affected,
-    publish_decision,
-)
 from pipelines.redrive.origin import RefusedError
 from pipelines.redrive.plan import Order, Plan, freeze, plan
 from pipelines.redrive.policy import Cell, Policy
@@ -49,7 +38,6 @@ from pipelines.redrive.run import RedriveReport, run_batch
 from pipelines.redrive.schedule import Judged, judged, learn, plan_scheduled, policy_of
 from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
-from pipelines.stores.audit import audit, audited
 from pipelines.stores.database import database
 
 
@@ -315,94 +303,3 @@ def _one_redriver(connection: Connection[Any]) -> Iterator[None]:
         yield
     finally:
         connection.execute("SELECT pg_advisory_unlock(hashtext('dlq redrive'))")
-
-
-def preview_decision(
-    settings: Settings, selection: Selection, decision: Decision
-) -> tuple[list[Affected], dict[str, str]]:
-    """What a decision would change, and which given ids it would leave; touches nothing."""
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
-        return affected(connection, selection, decision)
-
-
-async def decide(
-    settings: Settings,
-    selection: Selection,
-    decision: Decision,
-    *,
-    actor: str,
-    reason: str,
-    progress: Callable[[int, int], None] | None = None,
-) -> DecisionReport:
-    """Drain, publish the decision on every failure that it changes, drain again.
-
-    It is in the audit before it is on the log. Raises RedriveError where no reason is given.
-    """
-    if not reason.strip():
-        raise RedriveError("Give a reason: it is kept with the failure and in the audit.")
-    started = time.monotonic()
-    await drain_log(settings)
-    decision_id = uuid.uuid4()
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
-        found, left = affected(connection, selection, decision)
-        ids = [each.failure_id for each in found]
-        if ids:
-            audit(
-                connection,
-                f"triage.{decision}",
-                actor=actor,
-                reason=reason,
-                batch_id=str(decision_id),
-                failure_ids=ids,
-                detail={"selection": selection.as_json(), "failures": len(ids)},
-            )
-            async with connected(settings.nats_url, settings.nats_creds, "dlq") as client:
-                await publish_decision(
-                    client.jetstream(),
-                    settings.subjects,
-                    ids,
-                    decision,
-                    decision_id=decision_id,
-                    actor=actor,
-                    reason=reason,
-                    progress=(lambda done: progress(done, len(ids))) if progress else None,
-                )
-            await drain_log(settings)
-        status = "pending" if decision == "unparked" else decision
-        row = connection.execute(
-            "SELECT count(*) FROM failed_events WHERE id = ANY(%s::uuid[]) AND status = %s",
-            [ids, status],
-        ).fetchone()
-        changed = row[0] if row else 0
-        if ids:
-            audit(
-                connection,
-                f"triage.{decision}.done",
-                actor=actor,
-                batch_id=str(decision_id),
-                detail={"failures": len(ids), "changed": changed},
-            )
-    groups, seconds = Counter(each.group_id for each in found), time.monotonic() - started
-    is_cut = len(ids) >= selection.limit
-    return DecisionReport(decision, changed, dict(groups), left, round(seconds, 3), is_cut)
-
-
-def audit_trail(
-    settings: Settings,
-    *,
-    about: str | None = None,
-    actor: str | None = None,
-    action: str | None = None,
-    limit: int = 50,
-) -> list[dict[str, Any]]:
-    """The latest rows of the audit, newest first.
-
-    `about` is a failure's id, or a batch's or its first digits.
-    """
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
-        if about is not None and not is_uuid(about):
-            try:
-                about = find_batch(connection, about).id
-            except RedriveError:
-                raise QueryError(f"{about!r} is no id of a failure or of one batch.") from None
-        return audited(connection, about=about, actor=actor, action=action, limit=limit)

@@ -107,7 +107,8 @@ class Bridge(Service):
             await self._advisories.prepare()
         except (*PUBLISH_ERRORS, StreamError) as error:
             await self.close()
-            raise StreamError(f"The stream of advisories can not be used: {error}.") from error
+            reason = str(error).rstrip(".")
+            raise StreamError(f"The stream of advisories can not be used: {reason}.") from error
         self._intakes.append(self._advisories)
 
     async def sample(self) -> list[Untold]:

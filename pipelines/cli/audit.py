@@ -7,7 +7,7 @@ import click
 
 from pipelines.cli.output import cell, console, print_json, safe
 from pipelines.cli.verb import verb
-from pipelines.redrive_jobs import audit_trail
+from pipelines.decision_jobs import audit_trail
 from pipelines.settings import Settings
 
 

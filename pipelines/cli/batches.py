@@ -8,17 +8,9 @@ import click
 from pipelines.cli.output import cell, console, print_json, print_table, safe
 from pipelines.cli.redrive import run_and_tell
 from pipelines.cli.verb import verb
+from pipelines.decision_jobs import audit_trail
 from pipelines.redrive.batches import Batch
-from pipelines.redrive_jobs import (
-    approve,
-    audit_trail,
-    cancel,
-    list_batches,
-    pause,
-    reject,
-    resume,
-    show_batch,
-)
+from pipelines.redrive_jobs import approve, cancel, list_batches, pause, reject, resume, show_batch
 from pipelines.settings import Settings
 
 _ACTIONS: dict[str, Callable[..., Batch]] = {

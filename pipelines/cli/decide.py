@@ -10,9 +10,9 @@ from pipelines.cli.output import console, print_json, print_table, progress_bar
 from pipelines.cli.plan import LIMIT_REACHED
 from pipelines.cli.selecting import is_agreed, selecting
 from pipelines.cli.verb import verb
+from pipelines.decision_jobs import decide, preview_decision
 from pipelines.redrive.decisions import Affected, Decision
 from pipelines.redrive.selection import Selection
-from pipelines.redrive_jobs import decide, preview_decision
 from pipelines.settings import Settings
 
 _MANY = 10  # from here on a person at a terminal is asked

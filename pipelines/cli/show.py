@@ -13,7 +13,7 @@ from pipelines.analysis.trends import Trend
 from pipelines.cli.groups import STATES, as_json
 from pipelines.cli.output import cell, console, print_json, print_table, safe
 from pipelines.cli.verb import verb
-from pipelines.deadletter.traces import is_our_frame
+from pipelines.deadletter.traces import FrameRules, is_our_frame
 from pipelines.jobs import case_history
 from pipelines.lookup import find_failure, find_group
 from pipelines.settings import Settings
@@ -37,7 +37,7 @@ def command(settings: Settings, is_json: bool, id_: str) -> None:
         return
     if found:
         _print_group(*found, now)
-    _print_failure(failure, is_alone=not found)
+    _print_failure(failure, settings.rules.grouping.frames, is_alone=not found)
     if history:
         print_table("History", ["at", "what", "by", "reason"], history)
     _print_next(failure, found[0] if found else None)
@@ -69,22 +69,22 @@ def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -
     console.print("\n[bold]Its latest failure[/bold]\n")
 
 
-def _print_failure(failure: Mapping[str, Any], *, is_alone: bool) -> None:
+def _print_failure(failure: Mapping[str, Any], rules: FrameRules, *, is_alone: bool) -> None:
     message = f"[bold]{safe(failure['error_type'])}[/bold]: {safe(failure['error_message'])}"
     _head(message) if is_alone else console.print(f"  {message}\n", soft_wrap=True)
     _facts({name: failure[name] for name in _FACTS if is_alone or name != "group_id"})
     _facts({"original_data": _compact(failure["original_data"])})
     if failure["stack_trace"]:
         console.print()
-        _print_trace(failure["stack_trace"].rstrip())
+        _print_trace(failure["stack_trace"].rstrip(), rules)
     console.print()
 
 
-def _print_trace(trace: str) -> None:
-    """Our own frames stand out; a frame's line of code goes with it."""
+def _print_trace(trace: str, rules: FrameRules) -> None:
+    """Our own frames, by the user's rules too, stand out; a frame's code goes with it."""
     style = ""
     for line in trace.splitlines():
-        is_ours = is_our_frame(line)
+        is_ours = is_our_frame(line, rules)
         if is_ours is not None:
             style = "bold" if is_ours else "dim"
         elif not line.startswith("    "):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 import polars as pl
+from msgspec.structs import astuple
 
 from pipelines.deadletter.decode import LIMITS, Canonical, decode
 from pipelines.deadletter.frames import LETTER_SCHEMA, frame_of
@@ -76,16 +77,20 @@ def _columns(
     plain: Sequence[LogMessage], letters: Sequence[_Plain], dlq_stream: str
 ) -> pl.DataFrame:
     """What the log and the typed envelopes say, by column."""
-    fields = {name: [getattr(letter, name) for letter in letters] for name in _NAMES}
-    subjects = {subject: clean_text(subject) for subject in {m.subject for m in plain}}
+    if not plain:
+        return pl.DataFrame(schema=LETTER_SCHEMA)
+    # Row after row is a third of the cost of attribute after attribute: the rows stay in the cache.
+    fields = dict(zip(_NAMES, zip(*map(astuple, letters), strict=True), strict=True))
+    log = dict(zip(LogMessage._fields, zip(*plain, strict=True), strict=True))
+    subjects = {subject: clean_text(subject) for subject in set(log["subject"])}
     columns: dict[str, tuple[Iterable[Any], pl.DataType]] = {
         name: (fields[name], dtype) for name, dtype in LETTER_SCHEMA.items() if name in fields
     }
     columns |= {
-        "dlq_sequence": ((m.sequence for m in plain), pl.Int64()),
-        "published_at": ((m.timestamp_ns for m in plain), pl.Int64()),
-        "subject": ((subjects[m.subject] for m in plain), pl.String()),
-        "size_bytes": ((len(m.data) for m in plain), pl.Int64()),
+        "dlq_sequence": (log["sequence"], pl.Int64()),
+        "published_at": (log["timestamp_ns"], pl.Int64()),
+        "subject": (map(subjects.__getitem__, log["subject"]), pl.String()),
+        "size_bytes": (map(len, log["data"]), pl.Int64()),
         "failure_id": (_identities(plain, letters, dlq_stream), pl.String()),
         "original_published_at": (fields["original_timestamp_ns"], pl.Int64()),
         "original_headers": (map(msgspec.json.encode, fields["original_headers"]), pl.Binary()),

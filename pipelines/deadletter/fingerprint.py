@@ -21,7 +21,7 @@ from pipelines.deadletter.traces import OUTLINE, Trace, read_outline, read_trace
 
 __all__ = ["FINGERPRINT_VERSION", "Fingerprint", "add_fingerprint", "fingerprint"]
 
-FINGERPRINT_VERSION = 4
+FINGERPRINT_VERSION = 5
 
 _PLACEHOLDER = re.compile("<[a-z]+>")
 
@@ -49,16 +49,30 @@ def add_fingerprint(frame: pl.DataFrame, rules: GroupingRules | None = None) -> 
     many messages but one template and one outline, so few rows are left to be hashed one by one.
     """
     rules = rules or GroupingRules()
-    outline = pl.col("stack_trace").fill_null("").str.extract_all(OUTLINE).list.join("\n")
     reduced = pl.DataFrame(
         [
             frame["error_type"],
             templates(rules.replaced(frame["error_message"])).alias("template"),
-            per_distinct(frame.select("stack_trace"), lambda t: t.select(outline))["stack_trace"],
+            _outlines(frame),
             _forced(frame, rules),
         ]
     )
     return frame.with_columns(per_distinct(reduced, partial(_fingerprints, rules)))
+
+
+def _outlines(frame: pl.DataFrame) -> pl.Series:
+    """The outline of each trace.
+
+    A Python trace ends in its message, which is another in each dead letter, while all before it
+    comes again and again: where the message can add nothing to the outline, it is left out.
+    """
+    message = pl.col("error_message")
+    rest = pl.col("stack_trace").str.strip_chars_end("\n").str.strip_suffix(message)
+    is_whole = rest.str.contains(r"(?:^|\n)[A-Za-z_$][A-Za-z0-9_$.]*: $")  # Type:
+    is_plain = is_whole & ~message.str.contains(r"\n|(?:^|[ \t])at ")
+    traces = frame.select(trace=pl.when(is_plain).then(rest).otherwise("stack_trace").fill_null(""))
+    outline = pl.col("trace").str.extract_all(OUTLINE).list.join("\n")
+    return per_distinct(traces, lambda distinct: distinct.select(outline))["trace"]
 
 
 def _forced(frame: pl.DataFrame, rules: GroupingRules) -> pl.Series:

@@ -11,7 +11,6 @@ need; the ids that the platform made itself.
 import hashlib
 import re
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 import polars as pl
@@ -142,32 +141,30 @@ class Redactor:
 
     def redact_frame(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`frame` with every column redacted that may hold secrets; columns may be missing."""
-        columns = [
-            *(self._column(frame, c, "json", self.redact_json) for c in JSON_COLUMNS),
-            *(self._column(frame, c, "text", self.redact_text) for c in FREE_TEXT_COLUMNS),
-            *(self._column(frame, c, "label", self.redact_label) for c in LABEL_COLUMNS),
-        ]
+        kinds: dict[str, tuple[str, Callable[[str], str]]] = {
+            **dict.fromkeys(JSON_COLUMNS, ("json", self.redact_json)),
+            **dict.fromkeys(FREE_TEXT_COLUMNS, ("text", self.redact_text)),
+            **dict.fromkeys(LABEL_COLUMNS, ("label", self.redact_label)),
+        }
+        names = [n for n in kinds if n in frame.columns and n not in self._allowed]
+        suspects = frame.select(
+            pl.col(name).str.contains(self._prefilters[kinds[name][0]]).fill_null(value=False)
+            for name in names
+        )
+        columns = [self._column(frame, n, suspects[n], kinds[n][1]) for n in names]
         return frame.with_columns(column for column in columns if column is not None)
 
     def _column(
-        self,
-        frame: pl.DataFrame,
-        name: str,
-        kind: Literal["json", "text", "label"],
-        redact: Callable[[str], str],
+        self, frame: pl.DataFrame, name: str, is_suspect: pl.Series, redact: Callable[[str], str]
     ) -> pl.Series | None:
         """The column redacted, or None where nothing in it changes."""
-        if name not in frame.columns or name in self._allowed:
-            return None
         column = frame[name]
         changed: dict[int, str] = {}
         if name == "original_data" and "payload_encoding" in frame.columns:
-            opaque = (frame["payload_encoding"] == "base64").fill_null(False).arg_true()
+            opaque = (frame["payload_encoding"] == "base64").fill_null(value=False).arg_true()
             changed = {i: self.redact_base64(t) for i, t in _cells(column, opaque)}
         memory: dict[str, str] = {}
-        prefilter = self._prefilters[kind]
-        suspects = column.str.contains(prefilter)
-        for i, text in _cells(column, suspects.fill_null(False).arg_true()):
+        for i, text in _cells(column, is_suspect.arg_true()):
             if i not in changed:
                 if text not in memory:
                     memory[text] = redact(text)

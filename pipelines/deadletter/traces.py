@@ -31,7 +31,7 @@ OUTLINE = (
     r"|^[ \t]*at (?:[^\r\n()]* \([^\r\n()]*\)|[^ \t\r\n()]*:[0-9]+:[0-9]+)"  # Node
     r"|^[ \t]*(?:Caused by|Suppressed|\[cause\]): ?[A-Za-z_$][A-Za-z0-9_$.]*"
     r'|^Exception in thread "[^"\n]*" [A-Za-z_$][A-Za-z0-9_$.]*'
-    r"|^(?: *\| )?[A-Za-z_$][A-Za-z0-9_$.]*(?: \[[A-Z_0-9]+\])?(?::|\r?$)"  # Error: message
+    r"|^[ |\t]*[A-Za-z_$][A-Za-z0-9_$.]*(?: \[[A-Z_0-9]+\])?(?::|\r?$)"  # Error: message
 )
 _OUTLINE = re.compile(OUTLINE)
 _PYTHON_FRAME = re.compile(r'File "([^"]*)", line [0-9]+, in (.*)')
@@ -42,10 +42,17 @@ _EXCEPTION_NAME = re.compile(
 )
 _LIBRARY_PATH = re.compile(
     r"site-packages|dist-packages|lib/python3\.|[Pp]ython3?[0-9]*[/\\][Ll]ib[/\\]|<frozen"
-    r"|^index [0-9]|^native$|^<anonymous>$"
+    r"|^index [0-9]|^native$|^<anonymous>$|\.p(?:yx|xi|xd)$|^<(?:template|decorator-gen|attrs gen)"
+    r"|^[a-z_]+\.js$"  # of Node itself, before it wrote node:events
     r"|node_modules|(?:^|[ (])node:|^internal/|[/\\]s?bin[/\\][^./\\]*$"
 )
-_LIBRARY_CLASS = re.compile(r"(?:java|javax|jdk|sun|com\.sun)\.")
+_LIBRARY_CLASS = re.compile(
+    r"(?:javax?|jdk|sun|com\.sun|jakarta|kotlinx?|scala|groovy|System|Microsoft"
+    r"|org\.springframework|org\.hibernate|org\.apache\.(?:kafka|catalina|coyote|tomcat|http)"
+    r"|org\.eclipse\.jetty|org\.junit|org\.codehaus\.groovy|com\.fasterxml|com\.zaxxer"
+    r"|com\.google\.common|org\.postgresql|com\.mysql|io\.(?:netty|grpc|ktor|lettuce|micrometer"
+    r"|opentelemetry|projectreactor|reactivex)|reactor|okhttp3|feign)\."
+)
 _LIBRARY_ROOT = re.compile(
     r".*(?:site-packages|dist-packages|node_modules|lib/python3\.[0-9]+)[/\\]"
 )
@@ -101,20 +108,18 @@ def read_trace(stack_trace: str) -> Trace:
     return read_outline(_OUTLINE.findall(stack_trace))
 
 
-def is_our_frame(line: str) -> bool | None:
+def is_our_frame(line: str, rules: FrameRules) -> bool | None:
     """Whether a line of a trace is a frame of our own code; None where it is no frame."""
     bare = line.strip(" \t\r|+")
-    if found := _PYTHON_FRAME.match(bare):
-        return not _LIBRARY_PATH.search(found[1])
-    frame = _call_frame(bare) if bare.startswith("at ") else None
-    return frame.is_ours if frame else None
+    frame = _python_frame(bare) or (_call_frame(bare) if bare.startswith("at ") else None)
+    return any(f.is_ours for f in rules.apply([frame])) if frame else None
 
 
 def read_outline(lines: Sequence[str], rules: FrameRules | None = None) -> Trace:
     """Chain and frames of the lines that `OUTLINE` found, in their order."""
     bare = [line.strip(" \t\r|+") for line in lines]
     is_python = any(line.startswith(('File "', "Traceback", "Exception Group T")) for line in bare)
-    links = _python_links(bare) if is_python else _call_links(lines)
+    links = _python_links(lines) if is_python else _call_links(lines)
     chain = dict.fromkeys(link.name.rpartition(".")[2] for link in links if link.name)
     if rules:
         links = [_Link(link.name, rules.apply(link.frames)) for link in links]
@@ -126,17 +131,20 @@ def _python_links(lines: Sequence[str]) -> list[_Link]:
     links: list[_Link] = []
     group: list[_Link] = []
     open_link = False
-    for line in lines:
+    depth = 0  # of the frames: what is raised is printed less deep, their code deeper
+    for indented in lines:
+        line = indented.strip(" \t\r|+")
+        indent = len(indented) - len(indented.lstrip(" \t|+"))
         if line.endswith("Traceback (most recent call last)"):
             links.append(_Link(None, []))
             open_link = True
-        elif frame := _PYTHON_FRAME.match(line):
+        elif frame := _python_frame(line):
             if not links:
                 links.append(_Link(None, []))
                 open_link = True
-            path, function = frame[1], frame[2].strip()
-            links[-1].frames.insert(0, _Frame(path, function, not _LIBRARY_PATH.search(path)))
-        elif open_link and links[-1].frames and (name := _NAME.match(line)):
+            depth = indent or 1
+            links[-1].frames.insert(0, frame)
+        elif open_link and indent < depth and links[-1].frames and (name := _NAME.match(line)):
             links[-1] = _Link(name[0], links[-1].frames)
             open_link = False
             if name[0].endswith("ExceptionGroup"):
@@ -147,13 +155,14 @@ def _python_links(lines: Sequence[str]) -> list[_Link]:
 def _call_links(lines: Sequence[str]) -> list[_Link]:
     """Java and Node print what was raised first and its causes below: turn that round."""
     links = [_Link(None, [])]
-    suppressed: int | None = None  # how far what is suppressed, and its own causes, are indented
+    aside: list[_Frame] = []  # frames of what is suppressed
+    suppressed: int | None = None  # how far it, and its own causes, are indented
     for indented in lines:
         line = indented.strip(" \t\r|+")
         indent = len(indented) - len(indented.lstrip())
         if line.startswith("at "):
-            if suppressed is None and (frame := _call_frame(line)):
-                links[-1].frames.append(frame)
+            if frame := _call_frame(line):
+                (links[-1].frames if suppressed is None else aside).append(frame)
         elif line.startswith("Suppressed:"):
             suppressed = indent if suppressed is None else min(suppressed, indent)
         elif line.startswith(("Caused by:", "[cause]:")):
@@ -167,7 +176,14 @@ def _call_links(lines: Sequence[str]) -> list[_Link]:
                 links[0] = _Link(match[0], [])
     if not any(link.frames for link in links):
         return []  # a text that is not a trace
+    if not any(frame.is_ours for link in links for frame in link.frames):
+        links[-1].frames.extend(aside)  # Reactor's trace of where the call was put together
     return links[::-1]
+
+
+def _python_frame(line: str) -> _Frame | None:
+    found = _PYTHON_FRAME.match(line)
+    return found and _Frame(found[1], found[2].strip(), not _LIBRARY_PATH.search(found[1]))
 
 
 def _call_frame(line: str) -> _Frame | None:

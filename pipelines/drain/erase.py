@@ -22,10 +22,10 @@ from pipelines.deadletter.sanitize import clean_text
 from pipelines.drain.lock import alone
 from pipelines.drain.tenant import belongings
 from pipelines.errors import ErasureError, FencedError
-from pipelines.events.outbox import BODIES_BUCKET
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.erase import erase_messages, erase_objects
 from pipelines.jetstream.reader import LogState, log_state
+from pipelines.jetstream.streams import BODIES_BUCKET
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.erased import (

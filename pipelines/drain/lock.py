@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from psycopg import Connection
+from psycopg.errors import InsufficientPrivilege
 
 from pipelines.errors import FencedError
 
@@ -61,7 +62,10 @@ def _is_taken(connection: Connection[Any], key: int) -> bool:
 
 def _end(connection: Connection[Any], pid: int, stream: str) -> None:
     logger.warning("Another drain of %s makes no progress: ending its session %d", stream, pid)
-    ended = connection.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone()
+    try:
+        ended = connection.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone()
+    except InsufficientPrivilege:  # of another user's: docs/security.md
+        ended = None
     if ended != (True,):
         raise FencedError(
             f"Another drain of {stream} makes no progress and its session {pid} could not be"

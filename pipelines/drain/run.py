@@ -6,6 +6,7 @@ NATS.
 """
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -92,8 +93,15 @@ async def drain(settings: Settings, progress: Progress | None = None) -> DrainRe
 
     Raises ServerUnavailableError when it stays away, FencedError when another drain took over.
     """
+    gc.freeze()  # else each batch has the collector look again at all that was imported before
+    try:
+        return await _drain(settings, progress or (lambda _done, _total: None))
+    finally:
+        gc.unfreeze()
+
+
+async def _drain(settings: Settings, progress: Progress) -> DrainReport:
     started, tally = time.monotonic(), _Tally()
-    progress = progress or (lambda _done, _total: None)
     is_done, tries = False, 0
     while not is_done:
         before = tally.drained
@@ -161,12 +169,13 @@ async def _copy(
     tally: _Tally,
     progress: Progress,
 ) -> None:
-    """Store a batch while the next is decoded and the one after that is read."""
+    """Store a batch while the next is ready, the one after that is decoded, and another is read."""
     first = sinks.watermark
     done = max(first, state.first_sequence - 1)
     decoded = ahead(_decode(ahead(_read(reader, state, settings)), sinks.epoch, state, settings))
-    async with aclosing(decoded):
-        async for messages, batch in decoded:
+    ready = ahead(decoded)  # a second one: decoding need not wait where a commit takes long
+    async with aclosing(ready):
+        async for messages, batch in ready:
             for before, after in holes(messages, done) if not state.is_shared else ():
                 # Deleted by a person, or dropped by a limit since this drain began?
                 now = await reader.state()

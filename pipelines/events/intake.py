@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
-from pipelines.errors import DLQError, StreamError
+from pipelines.errors import DLQError, NotPermittedError, StreamError
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.jetstream.consumers import ensure_consumer
 from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, delivery_of
@@ -132,6 +132,8 @@ class Intake:
             try:
                 await puller.open()
                 await self._pull(puller)
+            except NotPermittedError as error:
+                logger.warning("%s can not pull: %s", self.durable, error)
             except (PullStalledError, nats.errors.Error, OSError) as error:
                 logger.info("%s: pulling again in a second (%s)", self.durable, error)
             finally:

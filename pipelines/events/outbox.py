@@ -10,23 +10,30 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
-from nats.js.api import ObjectMeta, ObjectMetaOptions, ObjectStoreConfig
-from nats.js.errors import APIError, NotFoundError
+from nats.js.api import ObjectMeta, ObjectMetaOptions
+from nats.js.errors import APIError
 from nats.js.errors import Error as JetStreamError
 
 from pipelines.deadletter.envelope import encode_dead_letter, encode_pointer
+from pipelines.errors import NotPermittedError
 from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
+from pipelines.jetstream.streams import BODIES_BUCKET, ensure_body_store
 
 logger = logging.getLogger(__name__)
 
-PUBLISH_ERRORS = (nats.errors.Error, JetStreamError, OSError, TimeoutError)
+PUBLISH_ERRORS = (
+    nats.errors.Error,
+    JetStreamError,
+    NotPermittedError,
+    OSError,
+    TimeoutError,
+)
 """What a publish raises while the log can not be written."""
 
 _TOO_LARGE_FOR_STREAM = 10054  # the server's code: beyond the stream's max_msg_size
 _SMALL_BODY = 8_000  # bytes; a smaller one is never what makes a dead letter too large
 _CHUNK_BYTES = 128 * 1024
-BODIES_BUCKET = "sahool-dlq-bodies"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
@@ -118,12 +125,7 @@ async def _forms(
 
 async def _store_body(connection: Client, name: str, body: bytes) -> dict[str, Any]:
     js = connection.jetstream()
-    try:
-        store = await js.object_store(BODIES_BUCKET)
-    except NotFoundError:
-        store = await js.create_object_store(
-            BODIES_BUCKET, config=ObjectStoreConfig(ttl=30 * 24 * 3600)
-        )
+    store = await ensure_body_store(js)
     try:
         info = await store.get_info(name)
         is_there = info.size == len(body)

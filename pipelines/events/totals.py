@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from pipelines.errors import NotPermittedError
 from pipelines.events.config import NATSConsumerConfig
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.events.subscription import Subscription
@@ -36,4 +37,7 @@ async def publish_total(config: NATSConsumerConfig, subscription: Subscription) 
         js = subscription.connection.jetstream()
         await js.publish(subject, json.dumps(body).encode(), timeout=5)
     except PUBLISH_ERRORS as error:
-        logger.info("The totals of %s could not be published: %s", subscription.durable, error)
+        level = logging.WARNING if isinstance(error, NotPermittedError) else logging.INFO
+        logger.log(
+            level, "The totals of %s could not be published: %s", subscription.durable, error
+        )

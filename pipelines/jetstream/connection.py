@@ -8,11 +8,16 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 
-from pipelines.errors import MissingPackageError, ServerUnavailableError, SettingsError
+from pipelines.errors import (
+    MissingPackageError,
+    NotPermittedError,
+    ServerUnavailableError,
+    SettingsError,
+)
+from pipelines.jetstream.permissions import PlainSpokenClient, inbox_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +25,7 @@ logger = logging.getLogger(__name__)
 logging.getLogger("nats").addHandler(logging.NullHandler())
 
 
-class TolerantClient(Client):
+class TolerantClient(PlainSpokenClient):
     """A client that no message of another's can silence.
 
     In nats-py a header block or subject that can not be decoded ends the loop that reads, while
@@ -77,6 +82,7 @@ async def connect_service(
                 list(servers),
                 name=name,
                 user_credentials=user_credentials,
+                inbox_prefix=inbox_prefix(servers, user_credentials),
                 reconnect_time_wait=reconnect_time_wait,  # type: ignore[arg-type]  # floats do
                 max_reconnect_attempts=max_reconnect_attempts,
                 allow_reconnect=True,
@@ -118,26 +124,37 @@ async def connected(
     """A connection to the servers at `url` (comma-separated), closed at the end.
 
     Raises ServerUnavailableError where no server answers, or where one no longer does and the
-    caller did not catch it.
+    caller did not catch it, and NotPermittedError where it refuses the login.
     """
     _check_credentials(creds)
 
-    async def log_error(error: Exception) -> None:
-        logger.debug("nats: %s", error)
-
     servers = [server.strip() for server in url.split(",")]
     shown = ", ".join(_without_password(server) for server in servers)
+    connection = PlainSpokenClient()
+
+    async def log_error(error: Exception) -> None:
+        logger.debug("nats: %s", error)
+        if "authorization violation" in str(error).lower() and connection.is_connecting:
+            raise NotPermittedError(  # nats-py would try on for many seconds
+                f"NATS at {shown} refuses the login: see user and password in DLQ_NATS_URL, or the"
+                " file DLQ_NATS_CREDS."
+            ) from error
+
     try:
-        connection = await nats.connect(
+        await connection.connect(
             servers,
             name=name,
             user_credentials=str(creds) if creds else None,
+            inbox_prefix=inbox_prefix(servers, creds),
             max_reconnect_attempts=10,
-            reconnect_time_wait=0.5,
+            reconnect_time_wait=0.5,  # type: ignore[arg-type]  # floats do
             connect_timeout=3,
             allow_reconnect=True,
             error_cb=log_error,
         )
+    except NotPermittedError:
+        await disconnect(connection)
+        raise
     except (nats.errors.Error, OSError, ValueError) as error:
         raise ServerUnavailableError(
             f"No NATS server answers at {shown} ({_detail(error)}): start one, run `dlq up`, or"

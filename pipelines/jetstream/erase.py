@@ -5,10 +5,10 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 
-import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import APIError
 
+from pipelines.errors import NotPermittedError
 from pipelines.jetstream.stored import stored_message
 
 __all__ = ["erase_messages", "erase_objects"]
@@ -65,9 +65,9 @@ async def _erase(client: Client, stream: str, sequence: int) -> str | None:
     request = json.dumps({"seq": sequence, "no_erase": False}).encode()
     try:
         answer = await client.request(subject, request, timeout=_TIMEOUT_SECONDS)
-    except nats.errors.TimeoutError:
-        return f"no answer on {subject}, which this user may not be allowed to publish to"
-    error = json.loads(answer.data).get("error")
-    if error is None or await stored_message(client, stream, sequence) is None:
+    except NotPermittedError as error:
+        return str(error).rstrip(".")
+    refusal = json.loads(answer.data).get("error")
+    if refusal is None or await stored_message(client, stream, sequence) is None:
         return None
-    return f"{stream} refuses it: {error.get('description')}"
+    return f"{stream} refuses it: {refusal.get('description')}"

@@ -13,6 +13,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from pipelines.jetstream.permissions import check_permitted
+
 _GRACE_SECONDS = 3.0
 _NOTHING_THERE = ("404", "408")
 _GONE = ("Consumer Deleted", "Consumer is push based", "Server Shutdown", "Leadership Change")
@@ -90,7 +92,8 @@ class Puller:
 
         Raises PullStalledError where neither messages nor a status came back in time, where the
         next message alone exceeds `max_bytes`, and while there is no connection: nats-py would
-        keep the requests and send them all at once later.
+        keep the requests and send them all at once later. Raises NotPermittedError where the
+        server refused the request, or the inbox.
         """
         if not self._connection.is_connected:
             raise PullStalledError("not connected")
@@ -131,6 +134,7 @@ class Puller:
             async with asyncio.timeout_at(deadline):
                 return await self._arrived.get()
         except TimeoutError as error:
+            check_permitted(self._connection, self._api_subject, f"{self._inbox}.*")
             raise PullStalledError("no answer to a pull request") from error
 
 

@@ -6,8 +6,16 @@ Used by the consumer library and by `dlq migrate`; needs nats-py only.
 from dataclasses import dataclass, field
 
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig, StreamInfo
+from nats.js.api import (
+    DiscardPolicy,
+    ObjectStoreConfig,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+    StreamInfo,
+)
 from nats.js.errors import NotFoundError
+from nats.js.object_store import ObjectStore
 
 from pipelines.deadletter.subjects import Subjects, matches, overlaps
 from pipelines.errors import StreamError
@@ -18,6 +26,8 @@ ADVISORIES = (
     "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
 )
 """What the server says when a consumer gives an event up, whoever wrote the consumer."""
+BODIES_BUCKET = "sahool-dlq-bodies"
+"""The object store of bodies that are too large for a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,14 @@ async def ensure_advisory_stream(js: JetStreamContext, names: StreamNames) -> st
     The server sends them whether or not somebody listens; what nobody keeps is gone.
     """
     return await _ensure(js, names.advisories, ADVISORIES, max_age=7 * DAY)
+
+
+async def ensure_body_store(js: JetStreamContext) -> ObjectStore:
+    """The object store of large bodies, made if it is missing."""
+    try:
+        return await js.object_store(BODIES_BUCKET)
+    except NotFoundError:
+        return await js.create_object_store(BODIES_BUCKET, config=ObjectStoreConfig(ttl=30 * DAY))
 
 
 async def find_stream(js: JetStreamContext, subject: str) -> str | None:

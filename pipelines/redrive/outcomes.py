@@ -15,6 +15,7 @@ from nats.aio.subscription import Subscription
 
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.subjects import Subjects
+from pipelines.jetstream.permissions import check_heard
 
 
 class OutcomeFollower:
@@ -29,7 +30,8 @@ class OutcomeFollower:
     async def __aenter__(self) -> "OutcomeFollower":
         for subject in (self._subjects.redrive("succeeded"), self._subjects.dead_letters):
             self._subscriptions.append(await self._client.subscribe(subject, cb=self._heard))
-        await self._client.flush()
+        # What it may not hear would look like silence, and each outcome be unknown.
+        await check_heard(self._client, *(each.subject for each in self._subscriptions))
         return self
 
     async def __aexit__(

@@ -27,6 +27,7 @@ from pipelines.redrive.policy import Cell, is_transient
 from pipelines.redrive.schedule import handled_per_second, learn, policy_of
 from pipelines.redrive.sending import allowed_subjects
 from pipelines.settings import Settings
+from pipelines.stores.failed_payloads import kept_count
 
 __all__ = ["EditedSample", "Preview", "preview"]
 
@@ -201,12 +202,7 @@ async def _payloads(
         or row.dlq_sequence in deleted
         or ((row.epoch or "").partition("#")[0],) != current
     ]
-    kept = connection.execute(
-        "SELECT CASE WHEN has_table_privilege('failed_payloads', 'SELECT') THEN"
-        " (SELECT count(*) FROM failed_payloads WHERE failure_id = ANY(%s::uuid[])) ELSE 0 END",
-        [absent],
-    ).fetchone()
-    in_postgres = kept[0] if kept and absent else 0
+    in_postgres = kept_count(connection, absent) if absent else 0
     return {
         "in_stream": planned.count - len(absent),
         "kept": in_postgres,

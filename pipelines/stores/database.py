@@ -1,15 +1,23 @@
 """Postgres: connecting, migrating, and one sentence for whatever goes wrong."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import Connection, errors
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.errors import Diagnostic
 
 from pipelines.errors import DLQError, SchemaError, ServerUnavailableError, SettingsError
 from pipelines.sqlfiles import read_sql, sql_folder
+
+logger = logging.getLogger(__name__)
+
+# psycopg logs what comes of an error besides; who wants it can configure logging.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 @contextmanager
@@ -51,7 +59,10 @@ def speaking_plainly(dsn: str) -> Iterator[None]:
             " the next run goes on."
         ) from error
     except errors.InsufficientPrivilege as error:
-        raise DLQError(f"{where(dsn)} refused: {_first_line(error)}: grant it.") from error
+        raise DLQError(
+            f"{where(dsn)} refused: {_first_line(error)}: grant it, or use a user with a role that"
+            " has that right (docs/security.md)."
+        ) from error
     except psycopg.OperationalError as error:
         raise ServerUnavailableError(
             f"{where(dsn)} does not answer ({_first_line(error)}): start it, run `dlq up`, or set"
@@ -74,7 +85,7 @@ def where(dsn: str) -> str:
 def migrate(dsn: str) -> list[str]:
     """Run the migrations that this database has not had; returns their names.
 
-    Each file is idempotent and runs with `psql -f` as well.
+    Each file is idempotent and runs with `psql -f` as well. What it warns of is logged.
     """
     with database(dsn, is_checked=False) as connection:
         # Two services that start together must not migrate at once.
@@ -82,13 +93,28 @@ def migrate(dsn: str) -> list[str]:
         known = _applied(connection)
         pending = [name for name in migrations() if name not in known]
         for name in pending:
-            connection.execute(read_sql(f"postgres/migrations/{name}.sql"))
+            file = f"postgres/migrations/{name}.sql"
+            with _warning_of(connection, sql_folder() / file):
+                connection.execute(read_sql(file))
         return pending
 
 
 def migrations() -> list[str]:
     """The names of all migrations, in order."""
     return sorted(file.stem for file in (sql_folder() / "postgres" / "migrations").glob("*.sql"))
+
+
+@contextmanager
+def _warning_of(connection: Connection[Any], file: Path) -> Iterator[None]:
+    def warn(said: Diagnostic) -> None:
+        if said.severity_nonlocalized == "WARNING":
+            logger.warning("%s: %s", file, said.message_primary)
+
+    connection.add_notice_handler(warn)
+    try:
+        yield
+    finally:
+        connection.remove_notice_handler(warn)
 
 
 def _applied(connection: Connection[Any]) -> set[str]:

@@ -5,14 +5,14 @@ of `failed_events`, or after its own retention.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection, errors
 
 from pipelines.deadletter.message import LogMessage
 
-__all__ = ["delete_old_payloads", "keep_payloads", "kept_payload"]
+__all__ = ["delete_old_payloads", "keep_payloads", "kept_count", "kept_payload"]
 
 
 def keep_payloads(connection: Connection[Any], messages: Mapping[str, LogMessage]) -> None:
@@ -45,6 +45,18 @@ def kept_payload(connection: Connection[Any], failure_id: str) -> LogMessage | N
     except errors.InsufficientPrivilege:
         return None
     return LogMessage(*row) if row else None
+
+
+def kept_count(connection: Connection[Any], failure_ids: Sequence[str]) -> int:
+    """How many of these failures have theirs kept, for those whom the table is granted to."""
+    try:
+        row = connection.execute(
+            "SELECT count(*) FROM failed_payloads WHERE failure_id = ANY(%s::uuid[])",
+            [list(failure_ids)],
+        ).fetchone()
+    except errors.InsufficientPrivilege:
+        return 0
+    return row[0] if row else 0
 
 
 def delete_old_payloads(connection: Connection[Any], days: float) -> None:

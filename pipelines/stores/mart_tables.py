@@ -19,7 +19,7 @@ _TYPES = {
 def replace_marts(connection: Connection[Any], marts: Mapping[str, pl.DataFrame]) -> None:
     """Make `mart_<name>` hold exactly these rows; readers see all the old ones or all the new.
 
-    A table whose columns have changed is made anew.
+    A table whose columns have changed is made anew, with the rights of its roles.
     """
     with connection.transaction():
         for name, frame in marts.items():
@@ -40,6 +40,7 @@ def _replace(connection: Connection[Any], table: str, frame: pl.DataFrame) -> No
         )
         connection.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(table)))
         connection.execute(SQL("CREATE TABLE {} ({})").format(Identifier(table), columns))
+        connection.execute("SELECT share_mart(%s::regclass)", [table])
     else:
         connection.execute(SQL("DELETE FROM {}").format(Identifier(table)))
     names = SQL(", ").join(Identifier(name) for name in frame.columns)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nats
 import pytest
+from consumer_log import Log, opened
 from nats.aio.client import Client
 
 from pipelines.jetstream.streams import ensure_streams
@@ -40,6 +41,13 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
     await ensure_streams(connection.jetstream(timeout=60), settings.stream_names)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def log(nats_url: str) -> AsyncIterator[Log]:
+    """Streams of a consumer's own, without a database."""
+    async with opened(nats_url) as log:
+        yield log
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -160,3 +161,27 @@ async def seen(calls: list[Any], count: int, seconds: float = 60) -> None:
 
 async def _at_least(count_of: Callable[[], Awaitable[int]], count: int) -> bool:
     return await count_of() >= count
+
+
+class Calls(list[ConsumerContext]):
+    """A handler that remembers its calls and does what it is told."""
+
+    def __init__(self, *outcomes: ProcessingResult | BaseException) -> None:
+        self.outcomes = outcomes
+        self.at: list[float] = []
+
+    async def __call__(self, context: ConsumerContext) -> ProcessingResult:
+        self.append(context)
+        self.at.append(time.monotonic())
+        outcome = self.outcomes[min(len(self), len(self.outcomes)) - 1]
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+async def is_pulling(consumer: NATSConsumer) -> bool:
+    return consumer._subscriptions[0]._is_pulling
+
+
+async def equals(awaitable: Awaitable[Any], value: Any) -> bool:
+    return bool(await awaitable == value)

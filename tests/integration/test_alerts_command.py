@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from platform_log import DLQ, ROOT, environment
 
 from pipelines.alerts.rules import read_alert_rules
-from pipelines.redrive_jobs import audit_trail
+from pipelines.decision_jobs import audit_trail
 from pipelines.settings import Settings
 
 

@@ -14,6 +14,7 @@ import nats
 import polars as pl
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from pipelines.cli import VERBS, _command
 from pipelines.embedded.postgres import installed_binaries
@@ -109,6 +110,22 @@ def test_groups_and_show_explain_a_failure_without_its_secrets_and_escapes(dlq: 
     assert "\x1b" not in shown.stdout
     assert "hunter2" not in shown.stdout
     assert f"dlq redrive --group {groups[0]['group_id']}" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("rule", "style"),
+    [("", "1"), (r"library_code = ['ndvi\.py$']", "2"), (r"ignored_frames = [':fetch$']", "2")],
+)
+def test_show_emphasises_frames_by_the_users_rules(
+    dlq: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rule: str, style: str
+) -> None:
+    dlq("drain")
+    group = as_json(dlq("groups", "--json"))["groups"][-1]["group_id"]
+    (tmp_path / "rules.toml").write_text(f"[grouping]\n{rule}\n")
+    monkeypatch.setenv("DLQ_RULES_FILE", str(tmp_path / "rules.toml"))
+    terminal = Console(force_terminal=True, highlight=False, emoji=False)
+    monkeypatch.setattr("pipelines.cli.show.console", terminal)
+    assert f'\x1b[{style}m  File "ndvi.py", line 3, in fetch' in dlq("show", group).stdout
 
 
 def test_show_says_what_is_wrong_with_an_id(dlq: Run) -> None:

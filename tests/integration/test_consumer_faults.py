@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,12 +49,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-async def log(nats_url: str) -> AsyncIterator[Log]:
-    async with opened(nats_url) as log:
-        yield log
 
 
 @pytest.fixture

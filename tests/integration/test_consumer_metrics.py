@@ -2,11 +2,11 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from urllib.request import urlopen
 
 import pytest
-from consumer_log import DEAD_LETTER, SUCCESS, Log, opened, running, until
+from consumer_log import DEAD_LETTER, SUCCESS, Log, equals, running, until
 from prometheus_client import start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -14,12 +14,6 @@ from pipelines.events import ConsumerContext, ProcessingResult
 from pipelines.jetstream.streams import ensure_streams
 
 Scrape = Callable[[str], dict[str, float]]
-
-
-@pytest.fixture
-async def log(nats_url: str) -> AsyncIterator[Log]:
-    async with opened(nats_url) as log:
-        yield log
 
 
 @pytest.fixture
@@ -64,7 +58,7 @@ async def test_prometheus_is_told_what_became_of_the_events(log: Log, scrape: Sc
         for body in ("good", "dead", "once", "hold"):
             await log.publish(body)
         await entered.wait()
-        await until(lambda: _is(log.pending(), (0, 1)))  # all but the one in hand
+        await until(lambda: equals(log.pending(), (0, 1)))  # all but the one in hand
         await until(lambda: _has(lambda: scrape(service), ack_pending=1, in_flight=1))
         during = scrape(service)
         finish.set()
@@ -109,10 +103,6 @@ async def test_a_counter_does_not_go_back_when_its_consumer_is_made_anew(
             await log.settled()
         gc.collect()
         assert scrape(service)["succeeded_total"] == count
-
-
-async def _is(awaitable: object, value: object) -> bool:
-    return bool(await awaitable == value)  # type: ignore[misc]
 
 
 async def _has(ask: Callable[[], dict[str, float]], **wanted: float) -> bool:

@@ -1,11 +1,10 @@
 """What a consumer says of its troubles, and what a handler can say of an event."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from consumer_log import DEAD_LETTER, RETRY, SUCCESS, Log, opened, running, seen, until
+from consumer_log import DEAD_LETTER, RETRY, SUCCESS, Log, running, seen, until
 
 from pipelines.errors import DeadLetterLimitError
 from pipelines.events import (
@@ -18,12 +17,6 @@ from pipelines.events import (
     start_consumer,
 )
 from pipelines.jetstream.streams import ensure_streams
-
-
-@pytest.fixture
-async def log(nats_url: str) -> AsyncIterator[Log]:
-    async with opened(nats_url) as log:
-        yield log
 
 
 class Page(list[tuple[str, str]]):

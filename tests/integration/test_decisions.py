@@ -13,12 +13,12 @@ from platform_log import environment, in_lake, letter, publish, query
 
 from flows.approval import plan_as_markdown
 from pipelines.cli import _command
+from pipelines.decision_jobs import decide, preview_decision
 from pipelines.errors import QueryError, RedriveError
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import drain_log
 from pipelines.redrive.selection import Selection
 from pipelines.redrive.where import COLUMNS
-from pipelines.redrive_jobs import decide, preview_decision
 from pipelines.settings import Settings
 
 Run = Callable[..., Result]
@@ -225,7 +225,7 @@ async def test_a_decision_that_died_while_it_was_told_can_be_said_again(
     await _fill(settings)
     everything = Selection(error_types=("ConnectionError",))
     with monkeypatch.context() as patched:
-        patched.setattr("pipelines.redrive_jobs.drain_log", _only_once(drain_log))
+        patched.setattr("pipelines.decision_jobs.drain_log", _only_once(drain_log))
         with pytest.raises(ConnectionAbortedError):
             await decide(settings, everything, "discarded", actor="ana", reason="first")
     report = await decide(settings, everything, "discarded", actor="ana", reason="again")
@@ -265,7 +265,7 @@ def test_the_audit_can_not_be_changed(dlq: Run, settings: Settings) -> None:
 
 
 async def test_an_audit_of_something_that_is_no_id_is_refused(settings: Settings) -> None:
-    from pipelines.redrive_jobs import audit_trail
+    from pipelines.decision_jobs import audit_trail
 
     with pytest.raises(QueryError, match="is no id"):
         audit_trail(settings, about="x")

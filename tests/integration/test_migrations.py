@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,54 @@ def test_failed_events_has_exactly_the_columns_that_others_know(database_dsn: st
         assert nullable == "YES" or default is not None, name
 
 
+def test_rights_wait_for_a_superuser_where_the_owner_may_make_no_roles(
+    postgres_server_factory: Callable[..., PostgresServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = postgres_server_factory()
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute("CREATE ROLE poor LOGIN")
+        connection.execute("CREATE DATABASE mine OWNER poor")
+        superuser = server.dsn_of("mine")
+        owner, reader = (superuser.replace("postgres@", f"{user}@") for user in ("poor", "reader"))
+        assert migrate(owner) == migrations()
+        assert "0011_roles.sql: poor may not make roles, so there is no dlq_drain, " in caplog.text
+        psql(owner, FOLDER / "0011_roles.sql")
+        connection.execute("CREATE ROLE reader LOGIN")
+        psql(superuser, FOLDER / "0011_roles.sql")
+        connection.execute("GRANT dlq_analyst TO reader")
+        psql(owner, FOLDER / "0011_roles.sql")
+    with psycopg.connect(reader) as connection:
+        assert connection.execute("SELECT count(*) FROM failed_events").fetchone() == (0,)
+
+
+def test_databases_of_a_new_cluster_may_be_migrated_at_once(
+    postgres_server_factory: Callable[..., PostgresServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = postgres_server_factory()
+    databases = [server.create_database(f"other{number}") for number in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(migrate, databases)) == [migrations()] * 6
+    with psycopg.connect(databases[-1]) as connection:
+        made = connection.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'dlq%'")
+        assert made.fetchone() == (7,)
+    assert "WARNING" not in caplog.text
+
+
+def test_erasures_are_the_drains_to_read_and_the_maintenances_to_write(database_dsn: str) -> None:
+    with psycopg.connect(database_dsn, autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS erasures (id BIGINT)")
+    migrate(database_dsn)
+    psql(database_dsn, FOLDER / "0011_roles.sql")
+    with psycopg.connect(database_dsn) as connection:
+        rights = connection.execute(
+            "SELECT rolname, string_agg(right_name, ' ' ORDER BY right_name DESC) FROM pg_roles,"
+            " unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS right_name WHERE rolname LIKE 'dlq%'"
+            " AND has_table_privilege(rolname, 'erasures', right_name) GROUP BY 1"
+        ).fetchall()
+    readers = ("dlq_drain", "dlq_redriver", "dlq_auditor")
+    assert dict(rights) == dict.fromkeys(readers, "SELECT") | {"dlq_maintenance": "SELECT INSERT"}
+
+
 def test_every_column_and_table_has_a_comment(database_dsn: str) -> None:
     migrate(database_dsn)
     with psycopg.connect(database_dsn) as connection:
@@ -148,7 +197,8 @@ def test_psql_runs_the_files_in_order_and_again(
 
 def test_names_of_migrations_are_in_order() -> None:
     names = migrations()
-    assert [name[:4] for name in names] == [f"{n:04}" for n in range(1, len(names) + 1)]
+    numbers = [name[:4] for name in names]
+    assert numbers == sorted(set(numbers))  # no two with one number: their order would be chance
     assert all(re.fullmatch(r"\d{4}_[a-z_]+", name) for name in names)
 
 

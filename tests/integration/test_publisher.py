@@ -5,17 +5,11 @@ from collections.abc import AsyncIterator, Callable
 
 import nats
 import pytest
-from consumer_log import Log, new_prefix, opened
+from consumer_log import Log, new_prefix
 
 from pipelines.embedded import NatsServer
 from pipelines.events import NATSConfig, NATSPublisher
 from pipelines.jetstream.streams import ensure_streams
-
-
-@pytest.fixture
-async def log(nats_url: str) -> AsyncIterator[Log]:
-    async with opened(nats_url) as log:
-        yield log
 
 
 @pytest.fixture

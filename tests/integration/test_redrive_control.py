@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client
 from redriving import TIMEOUTS, Service, event_ids, fail, quick, redrive_timeouts, rows, seen
 
+from pipelines.decision_jobs import audit_trail, decide
 from pipelines.errors import DLQError, RedriveError
 from pipelines.events import ConsumerContext
 from pipelines.jobs import drain_log
@@ -19,9 +20,7 @@ from pipelines.redrive.schedule import learn, policy_of
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import (
     approve,
-    audit_trail,
     cancel,
-    decide,
     list_batches,
     pause,
     plan_redrive,

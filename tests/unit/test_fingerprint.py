@@ -1,7 +1,8 @@
 """Failure groups: what keeps a group, what splits it, and how well it does on real failures."""
 
-import importlib.util
+import importlib
 import re
+import sys
 from pathlib import Path
 
 import duckdb
@@ -16,13 +17,13 @@ from pipelines.deadletter.fingerprint import (
     fingerprint,
 )
 from pipelines.deadletter.record import FINGERPRINT_COLUMNS
-from pipelines.deadletter.template import STAGES, template, templates
+from pipelines.deadletter.template import MESSAGE_LIMIT, STAGES, template, templates
 from pipelines.deadletter.traces import read_trace
 
-_ROOT = Path(__file__).parents[2]
-_SPEC = importlib.util.spec_from_file_location("quality", _ROOT / "benchmarks" / "quality.py")
-quality = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(quality)
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+quality = importlib.import_module("quality")
+variations = importlib.import_module("variations")
+FRESH = quality.rows_of(quality.FRESH_TRACES)
 
 corpus = pytest.mark.skipif(
     not quality.corpus_folder().is_dir(), reason="the corpus is not here (set DLQ_CORPUS)"
@@ -307,6 +308,24 @@ def test_parent_is_the_place_with_a_trace_and_the_type_without():
     assert (bare.error_class, bare.frames) == ("B", ())
 
 
+def of(row):
+    return fingerprint(row["error_type"], row["error_message"], row["stack_trace"])
+
+
+@pytest.mark.parametrize("row", FRESH, ids=[row["label"] for row in FRESH])
+def test_a_trace_keeps_its_group_in_other_runs_releases_and_places(row):
+    expected = of(row).group_id
+    assert {of(other).group_id for other in variations.kept(row).values()} == {expected}
+
+
+@pytest.mark.parametrize("row", FRESH, ids=[row["label"] for row in FRESH])
+def test_another_type_or_top_frame_splits_the_group_of_a_trace(row):
+    others = variations.split(row)
+    assert len(others) == (2 if row["top"] else 1)
+    groups = {of(row).group_id, *(of(other).group_id for other in others.values())}
+    assert len(groups) == 1 + len(others)
+
+
 # Columns
 
 _fragments = st.sampled_from(
@@ -354,6 +373,56 @@ def test_columns_and_scalars_agree(rows):
         assert row["fingerprint_rules"] is None
 
 
+# What a message must hold to be taken for lines of a trace, or to hide some.
+_PIECES = st.sampled_from(
+    [
+        *(
+            "boom",
+            "E",
+            "E: ",
+            ": ",
+            "\n",
+            "\r\n",
+            "\t",
+            " ",
+            "Caused by: X",
+            "at a.b.C.m(C.java:1)",
+        ),
+        *(
+            "at fn (/a/b.js:1:2)",
+            " at f (x)",
+            'File "/app/a.py", line 3, in f',
+            "    | ",
+            "Traceback",
+        ),
+        *(
+            "Traceback (most recent call last)",
+            "During handling",
+            "Exception in thread",
+            "ValueError",
+        ),
+    ]
+)
+
+
+_TEXTS = st.lists(_PIECES, max_size=5).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    _TEXTS,
+    st.sampled_from(["", "Traceback (most recent call last):\n"]),
+    _TEXTS,
+    st.sampled_from(["E: ", "E", "", '  File "/app/a.py", line 3, in ']),
+)
+def test_a_message_that_ends_its_trace_is_read_like_any_other(message, header, before, last):
+    trace = f"{header}{before}\n{last}{message}\n"
+    frame = pl.DataFrame({"error_type": "E", "error_message": message, "stack_trace": trace})
+    found, expected = add_fingerprint(frame).row(0, named=True), fingerprint("E", message, trace)
+    assert found["group_id"] == expected.group_id
+    assert found["frames"] == " < ".join(expected.frames)
+
+
 def test_an_empty_batch_gets_the_columns():
     frame = pl.DataFrame(
         schema={"error_type": pl.String, "error_message": pl.String, "stack_trace": pl.String}
@@ -364,18 +433,25 @@ def test_an_empty_batch_gets_the_columns():
 @settings(max_examples=30, deadline=None)
 @given(st.lists(texts, min_size=1, max_size=12))
 def test_python_polars_and_duckdb_make_the_same_templates(messages):
+    assert_engines_agree(messages)
+
+
+def test_every_engine_makes_the_same_templates_of_fresh_messages():
+    assert_engines_agree([row["error_message"] for row in quality.rows_of(quality.FRESH_MESSAGES)])
+
+
+def assert_engines_agree(messages):
     expected = [template(message) for message in messages]
     assert templates(pl.Series(messages, dtype=pl.String)).to_list() == expected
-    expression, patterns = "$text", {"text": ""}
+    expression, patterns = "text", {}
     for i, (pattern, replacement) in enumerate(step for stage in STAGES for step in stage):
         expression = f"regexp_replace({expression}, $p{i}, $r{i}, 'g')"
         patterns |= {f"p{i}": pattern, f"r{i}": replacement}
     with duckdb.connect() as connection:
-        for message, text in zip(messages, expected, strict=True):
-            row = connection.execute(
-                f"SELECT trim({expression}, ' ')", patterns | {"text": message}
-            )
-            assert row.fetchone() == (text,)
+        query = f"SELECT trim({expression}, ' ') FROM (SELECT unnest($texts) AS text)"
+        texts = [message[:MESSAGE_LIMIT] for message in messages]
+        rows = connection.execute(query, patterns | {"texts": texts}).fetchall()
+    assert [text for (text,) in rows] == expected
 
 
 # Real failures
@@ -385,6 +461,12 @@ def test_messages_of_libraries_are_grouped_as_a_person_would():
     measured = quality.library_messages()
     assert measured.precision >= 0.98
     assert measured.f1 >= 0.97
+
+
+def test_fresh_messages_are_grouped_as_a_person_would():
+    measured = quality.fresh_messages("seen")
+    assert measured.precision >= 0.98
+    assert measured.f1 >= 0.95
 
 
 @corpus

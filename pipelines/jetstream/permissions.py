@@ -1,0 +1,149 @@
+"""What the server does not permit: said at once and in a sentence, where nats-py waits in vain.
+
+The server answers what a user may not do with an error that names the subject, in its own line;
+nats-py logs it, and the request that it is about times out, as it does in an outage.
+"""
+
+import base64
+import json
+import re
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nats.aio.client import DEFAULT_INBOX_PREFIX, Client
+
+from pipelines.deadletter.subjects import subject_token
+from pipelines.errors import NotPermittedError
+
+_VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
+_MOST_SENT = 2_000  # messages whose subjects are remembered until the server may refuse them
+_MOST_REFUSALS = 100
+_JWT = re.compile(r"BEGIN NATS USER JWT-+\s+[^.\s]+\.([^.\s]+)\.")
+
+
+def inbox_prefix(servers: Sequence[str], credentials: str | Path | None) -> str:
+    """Where a user's answers come: `_INBOX.<user>`, so that its rights can end there.
+
+    Who may subscribe to `_INBOX.>` hears what the server sends to others: the drain's dead letters.
+    The user is that of the address or of the credentials file; without one it is `_INBOX`.
+    """
+    user = _user_of_file(Path(credentials)) if credentials else _user_of(servers)
+    default = DEFAULT_INBOX_PREFIX.decode()
+    return f"{default}.{subject_token(user)}" if user else default
+
+
+def _user_of(servers: Sequence[str]) -> str | None:
+    for server in servers:
+        parts = urlsplit(server if "://" in server else f"nats://{server}")
+        if parts.username and parts.password is not None:  # alone it is a token, and secret
+            return parts.username
+    return None
+
+
+def _user_of_file(file: Path) -> str | None:
+    found = _JWT.search(file.read_text())
+    if found is None:
+        return None
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
+        return str(claims["name"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class PlainSpokenClient(Client):
+    """A client whose requests raise NotPermittedError where a right is missing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sent: deque[tuple[str, str]] = deque(maxlen=_MOST_SENT)  # inbox, subject
+        self._refused: dict[str, NotPermittedError] = {}  # by subject
+        self._deaf: tuple[int, NotPermittedError] | None = None  # since which reconnect, and why
+
+    async def publish(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """As ever; raises NotPermittedError for a request whose answer could not be heard."""
+        if self._deaf and self._deaf[0] == self.stats["reconnects"] and self._token(reply):
+            raise self._deaf[1]
+        self._sent.append((reply, subject))
+        await super().publish(subject, payload, reply, headers)
+
+    def check_permitted(self, *subjects: str) -> None:
+        """Raise NotPermittedError where the server has refused one of these subjects of late."""
+        found = [self._refused.pop(each, None) for each in subjects]
+        for error in filter(None, found):
+            raise error
+
+    async def _process_err(self, err_msg: str) -> None:
+        violation = _VIOLATION.match(err_msg)
+        if violation is None:
+            await super()._process_err(err_msg)
+            return
+        verb, refused = violation.groups()
+        error, requests = self._refusal(verb, refused)
+        self._err = error
+        waiting = [self._resp_map[token] for token in requests if token in self._resp_map]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+        if not waiting:
+            await self._error_cb(error)
+
+    def _refusal(self, verb: str, refused: str) -> tuple[NotPermittedError, list[str]]:
+        """The error, and the tokens of the requests that it is about."""
+        # nats-py has made the server's words small letters.
+        if verb == "publish":
+            about = [(inbox, sent) for inbox, sent in self._sent if sent.lower() == refused]
+            subject = about[-1][1] if about else refused
+            error = self._error("publish to", subject)
+            requests = [self._token(inbox) for inbox, _ in about]
+        else:
+            subjects = (sub.subject for sub in self._subs.values())
+            subject = next((each for each in subjects if each.lower() == refused), refused)
+            error = self._error("subscribe to", subject)
+            requests = []
+            if self._token(subject) == "*":
+                self._deaf = self.stats["reconnects"], error
+                requests = list(self._resp_map)
+        if len(self._refused) >= _MOST_REFUSALS:
+            self._refused.clear()
+        self._refused[subject] = error
+        return error, requests
+
+    def _token(self, inbox: str) -> str:
+        """What tells a request's inbox from the others of this connection; empty for another."""
+        prefix = bytes(self._resp_sub_prefix or b"").decode()
+        return inbox[len(prefix) :] if prefix and inbox.startswith(prefix) else ""
+
+    def _error(self, what: str, subject: str) -> NotPermittedError:
+        url = self.connected_url
+        inbox = self._inbox_prefix.decode()
+        if subject.startswith("$JS.ACK."):  # each message's own is another
+            subject = ".".join([*subject.split(".")[:4], ">"])
+        elif subject.startswith(f"{inbox}."):
+            subject = f"{inbox}.>"
+        user = (url.username if url and url.password is not None else None) or "this user"
+        return NotPermittedError(
+            f"NATS does not permit {user} to {what} {subject}: grant it, or use a user whose role"
+            " has that right (docs/security.md)."
+        )
+
+
+def check_permitted(connection: Client, *subjects: str) -> None:
+    """Raise NotPermittedError where the server has refused one of these subjects of late."""
+    if isinstance(connection, PlainSpokenClient):
+        connection.check_permitted(*subjects)
+
+
+async def check_heard(connection: Client, *subjects: str) -> None:
+    """Wait until the server knows of these subscriptions; raises NotPermittedError as above."""
+    for _ in range(2):  # nats-py's first ping may overtake what it has not written yet
+        await connection.flush()
+    check_permitted(connection, *subjects)

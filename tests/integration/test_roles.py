@@ -1,0 +1,396 @@
+"""Rights of least privilege, both ways: each role does all of its work, and no more.
+
+NATS with the users of deploy/nats.conf, PostgreSQL with a login in each group of the migration.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import polars as pl
+import psycopg
+import pytest
+from click.testing import CliRunner
+from nats.aio.client import Client
+from nats.js.api import ConsumerConfig
+from platform_log import ROOT, environment
+
+from pipelines.alerts.evaluate import evaluate_alerts
+from pipelines.bridge.run import bridge_pending
+from pipelines.cli import _command
+from pipelines.deadletter.subjects import Subjects
+from pipelines.embedded import NatsServer, PostgresServer
+from pipelines.errors import FencedError, NotPermittedError
+from pipelines.events import (
+    ConsumerContext,
+    DLQAction,
+    DLQConsumer,
+    DLQEvent,
+    NATSConsumer,
+    NATSConsumerConfig,
+    NATSPublisher,
+    ProcessingResult,
+)
+from pipelines.events.publisher import NATSConfig
+from pipelines.jetstream.connection import connected
+from pipelines.jetstream.permissions import check_heard
+from pipelines.jobs import build_all_marts, drain_log, migrate_all, platform_status, verify_stores
+from pipelines.redrive.outcomes import OutcomeFollower
+from pipelines.redrive.selection import Selection
+from pipelines.redrive_jobs import audit_trail, decide, preview_redrive, redrive
+from pipelines.settings import Settings
+from pipelines.stores.database import database
+from pipelines.stores.mart_tables import replace_marts
+from pipelines.watch import monitor_config
+
+pytestmark = pytest.mark.xdist_group("roles")  # they share a NATS and a platform of their own
+
+LOGINS = {
+    "drain": "dlq_drain",
+    "redriver": "dlq_redriver",
+    "alerts": "dlq_alerts",
+    "analyst": "dlq_analyst",
+    "auditor": "dlq_auditor",
+    "maintenance": "dlq_maintenance",
+}
+USERS = ("operator", "service", "drain", "bridge", "redriver")
+LARGE = 1_048_000  # bytes: with its dead letter around it more than a message may have
+
+
+class Roles:
+    """A platform, and its settings as each user has them."""
+
+    def __init__(self, home: Path, nats_server: NatsServer, postgres: PostgresServer) -> None:
+        self._home, self._nats, self._postgres = home, nats_server, postgres
+        self.database = "roles"
+
+    def nats_url(self, user: str) -> str:
+        return f"nats://{user}:secret@127.0.0.1:{self._nats.port}"
+
+    def dsn(self, login: str) -> str:
+        return f"postgresql://{login}@127.0.0.1:{self._postgres.port}/{self.database}"
+
+    def settings(self, user: str, login: str, **changes: Any) -> Settings:
+        return Settings(
+            home=self._home,
+            nats_url=self.nats_url(user),
+            postgres_dsn=self.dsn(login),
+            lake_uri=str(self._home / "lake"),
+            **{"keep_payloads": True, "redrive_floor_per_second": 1_000.0, **changes},
+        )
+
+    def rows(self, login: str, statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.dsn(login), autocommit=True) as connection:
+            return connection.execute(statement).fetchall()
+
+    @contextlib.asynccontextmanager
+    async def client(self, user: str) -> AsyncIterator[Client]:
+        async with connected(self.nats_url(user), name="test") as client:
+            yield client
+
+
+@pytest.fixture(scope="module")
+def roles(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
+) -> Iterator[Roles]:
+    home = tmp_path_factory.mktemp("roles")
+    text = (ROOT / "deploy/nats.conf").read_text()
+    users = re.sub(r"\$NATS_[A-Z]+_PASSWORD", "secret", text[text.index("authorization {") :])
+    with NatsServer(home, config=users) as server:
+        found = Roles(home, server, postgres_server)
+        postgres_server.create_database(found.database)
+        asyncio.run(_fill(found))
+        yield found
+        postgres_server.drop_database(found.database)
+        with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+            for login in LOGINS:
+                connection.execute(f"DROP ROLE {login}")
+
+
+async def _fill(roles: Roles) -> None:
+    """Tables, streams, and two failures of the service, a small event's and a large one's, drained.
+
+    With the rights of services and of the drain.
+    """
+    await migrate_all(roles.settings("operator", "postgres"))
+    with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
+        for login, group in LOGINS.items():
+            connection.execute(f"CREATE ROLE {login} LOGIN IN ROLE {group}")
+    publisher = NATSPublisher(NATSConfig(servers=[roles.nats_url("service")]))
+    assert await publisher.connect()
+    for number, size in enumerate((10, LARGE)):
+        event = json.dumps({"event_id": f"e{number}", "x": "y" * size}).encode()
+        assert await publisher.publish("sahool.analysis.ndvi", event)
+    await publisher.close()
+    async with service(roles, TimeoutError("slow tile")):
+        await _until(roles, 2)
+    drain = roles.settings("drain", "drain")
+    assert (await drain_log(drain)).drained == 2
+    assert build_all_marts(drain).is_rebuilt
+
+
+@contextlib.asynccontextmanager
+async def service(roles: Roles, error: Exception | None = None) -> AsyncIterator[list[str]]:
+    """The service, with the rights of services; what it was given."""
+    seen: list[str] = []
+
+    async def handle(context: ConsumerContext) -> ProcessingResult:
+        seen.append(context.subject)
+        if error is not None:
+            raise type(error)(*error.args)
+        return ProcessingResult.SUCCESS
+
+    config = NATSConsumerConfig(servers=[roles.nats_url("service")], name="ndvi", max_retries=0)
+    consumer = NATSConsumer(config)
+    assert await consumer.connect()
+    await consumer.subscribe(handle)
+    consumer.start_in_background()
+    try:
+        yield seen
+    finally:
+        await consumer.close()
+
+
+async def _until(roles: Roles, count: int) -> None:
+    """Wait until the log has so many messages."""
+    async with roles.client("operator") as client, asyncio.timeout(20):
+        while (await client.jetstream().stream_info("SAHOOL_DLQ")).state.messages < count:
+            await asyncio.sleep(0.05)
+
+
+MAY_NOT_PUBLISH = {
+    "operator": ["sahool.analysis.ndvi", "sahool.dlq.ndvi", "sahool.triage.discarded"],
+    "service": [
+        *("sahool.triage.discarded", "sahool.redrive.published", "sahool.redrive.requested"),
+        *("$JS.API.STREAM.MSG.GET.SAHOOL_DLQ", "$JS.API.DIRECT.GET.SAHOOL_DLQ"),
+        *("$JS.API.CONSUMER.CREATE.SAHOOL_DLQ", "$JS.API.CONSUMER.CREATE.SAHOOL_DLQ.a.sahool.dlq"),
+        *("$JS.API.CONSUMER.MSG.NEXT.SAHOOL_DLQ.dlq-monitor", "$JS.ACK.SAHOOL_DLQ.dlq-monitor.1"),
+        *("$JS.API.STREAM.CREATE.MIRROR", "$JS.API.STREAM.UPDATE.SAHOOL_EVENTS"),
+        *("$JS.API.STREAM.PURGE.SAHOOL_EVENTS", "$JS.API.CONSUMER.DELETE.SAHOOL_EVENTS.ndvi"),
+    ],
+    "drain": [
+        *("sahool.analysis.ndvi", "sahool.dlq.ndvi", "sahool.redrive.succeeded"),
+        *("sahool.triage.discarded", "sahool.totals.a.b", "$JS.API.STREAM.MSG.DELETE.SAHOOL_DLQ"),
+        *("$JS.API.STREAM.DELETE.SAHOOL_DLQ", "$JS.API.STREAM.UPDATE.SAHOOL_DLQ"),
+        "$JS.API.CONSUMER.MSG.NEXT.SAHOOL_EVENTS.ndvi",
+    ],
+    "bridge": [
+        *("sahool.analysis.ndvi", "sahool.triage.discarded", "sahool.redrive.succeeded"),
+        *("$JS.API.STREAM.MSG.GET.SAHOOL_DLQ", "$JS.API.CONSUMER.CREATE.SAHOOL_DLQ"),
+        *("$JS.API.STREAM.CREATE.MIRROR", "$JS.ACK.SAHOOL_EVENTS.ndvi.1"),
+    ],
+    "redriver": [
+        *("sahool.totals.a.b", "$JS.API.STREAM.MSG.DELETE.SAHOOL_DLQ", "$JS.ACK.SAHOOL_EVENTS.a.1"),
+        *("$JS.API.STREAM.CREATE.MIRROR", "$JS.API.STREAM.PURGE.SAHOOL_EVENTS"),
+    ],
+}
+NOBODY_MAY_HEAR = ("_INBOX.>", "_INBOX.other.>", ">", "sahool.triage.>", "$JS.EVENT.ADVISORY.>")
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_nats_refuses_the_rest_at_once_and_names_it(roles: Roles, user: str) -> None:
+    heard = [*NOBODY_MAY_HEAR, *(["sahool.dlq.>"] if user != "redriver" else [])]
+    async with asyncio.timeout(10), roles.client(user) as client:
+        for subject in MAY_NOT_PUBLISH[user]:
+            said = subject.replace(".1", ".>")  # of one message's acknowledgement
+            words = re.escape(f"NATS does not permit {user} to publish to {said}:")
+            with pytest.raises(NotPermittedError, match=words):
+                await client.request(subject, b"{}", timeout=10)
+        for subject in heard:
+            await client.subscribe(subject)
+            words = re.escape(f"NATS does not permit {user} to subscribe to {subject}:")
+            with pytest.raises(NotPermittedError, match=words):
+                await check_heard(client, subject)
+
+
+MAY_NOT = {
+    "drain": [
+        *("SELECT data FROM failed_payloads", "DELETE FROM failed_events", "TABLE audit_log"),
+        *("INSERT INTO audit_log (actor, action) VALUES ('a', 'b')", "DELETE FROM redrives"),
+        *("INSERT INTO redrive_batches SELECT * FROM redrive_batches", "TABLE redrive_batches"),
+        "UPDATE alerts SET state = 'resolved'",
+    ],
+    "redriver": [
+        *("SELECT data FROM failed_payloads", "DELETE FROM failed_events", "TABLE audit_log"),
+        *("UPDATE audit_log SET actor = 'a'", "DELETE FROM audit_log", "TRUNCATE audit_log"),
+        *("DELETE FROM redrives", "DELETE FROM alerts"),
+    ],
+    "alerts": [
+        *("UPDATE failed_events SET status = 'resolved'", "TABLE failed_payloads"),
+        *("TABLE audit_log", "UPDATE audit_log SET actor = 'a'", "CREATE TABLE a ()"),
+        *("UPDATE redrives SET state = 'succeeded'", "SELECT patch FROM redrive_batches"),
+    ],
+    "analyst": [
+        *("TABLE failed_payloads", "SELECT patch FROM redrive_batches", "TABLE audit_log"),
+        *("UPDATE failed_events SET status = 'resolved'", "DELETE FROM failed_events"),
+        *("DELETE FROM mart_metrics", "CREATE TABLE a ()", "DELETE FROM alerts"),
+    ],
+    "auditor": [
+        *("UPDATE audit_log SET actor = 'a'", "DELETE FROM audit_log", "TRUNCATE audit_log"),
+        *("INSERT INTO audit_log (actor, action) VALUES ('a', 'b')", "TABLE failed_events"),
+        *("TABLE failed_payloads", "UPDATE redrives SET state = 'succeeded'"),
+    ],
+    "maintenance": [
+        *("UPDATE audit_log SET actor = 'a'", "DELETE FROM audit_log", "TRUNCATE audit_log"),
+        *("INSERT INTO redrive_batches SELECT * FROM redrive_batches", "DELETE FROM alerts"),
+    ],
+}
+
+
+@pytest.mark.parametrize("login", LOGINS)
+def test_postgres_refuses_the_rest(roles: Roles, login: str) -> None:
+    with psycopg.connect(roles.dsn(login), autocommit=True) as connection:
+        for statement in MAY_NOT[login]:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
+
+
+SENTENCES = [
+    ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
+    ("drain", "nobody", "drain", "refuses the login: see user and password in DLQ_NATS_URL"),
+    ("drain", "drain", "analyst", "refused: permission denied for table "),
+    ("alerts check", "drain", "drain", "permission denied for table stream_samples: grant it"),
+    ("bridge --once", "service", "analyst", "publish to $JS.API.STREAM.INFO.SAHOOL_ADVISORIES: "),
+    ("redrive --type TimeoutError --reason a", "drain", "redriver", "permit drain to publish to "),
+    (
+        "park --type TimeoutError --reason a",
+        "drain",
+        "redriver",
+        "drain to publish to sahool.triage.",
+    ),
+    ("park --type TimeoutError --reason a", "redriver", "drain", "table audit_log: grant it"),
+    ("audit", "drain", "redriver", "permission denied for table audit_log: grant it"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "user", "login", "words"), SENTENCES)
+def test_a_verb_without_a_right_names_it_in_one_line(
+    roles: Roles,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    user: str,
+    login: str,
+    words: str,
+) -> None:
+    for name, value in environment(roles.settings(user, login)).items():
+        if name.startswith("DLQ_"):
+            monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(_command(), arguments.split(), catch_exceptions=False)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) -> None:
+    for number, maker in enumerate(("postgres", "drain", "redriver", "postgres", "drain")):
+        frame = pl.DataFrame({f"version_{number}": [1]})
+        with database(roles.dsn(maker)) as connection:
+            replace_marts(connection, {"tried": frame})
+        assert roles.rows("analyst", "TABLE mart_tried") == [(1,)]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        roles.rows("analyst", "DELETE FROM mart_tried")
+
+
+async def test_who_may_not_hear_outcomes_is_told_and_takes_none_for_unknown(roles: Roles) -> None:
+    async with roles.client("bridge") as client:
+        with pytest.raises(NotPermittedError, match=r"subscribe to sahool\.redrive"):
+            await OutcomeFollower(client, Subjects()).__aenter__()
+
+
+async def test_a_hung_drain_of_another_user_is_named(roles: Roles) -> None:
+    with psycopg.connect(roles.dsn("drain"), autocommit=True) as hung:
+        hung.execute("SELECT pg_advisory_lock(hashtextextended('dlq drain SAHOOL_DLQ', 0))")
+        pid = hung.info.backend_pid
+        with pytest.raises(FencedError, match=f"session {pid} could not be ended: stop that"):
+            await drain_log(roles.settings("redriver", "redriver", drain_lock_seconds=0.3))
+        await drain_log(roles.settings("drain", "drain", drain_lock_seconds=0.3))
+
+
+async def test_each_role_does_all_of_its_work(roles: Roles) -> None:
+    """One story, since each needs what those before it did."""
+    drain = roles.settings("drain", "drain")
+    assert roles.rows("analyst", "SELECT count(*) FROM service_totals") == [(1,)]
+    assert not (await verify_stores(drain)).findings
+    assert (await platform_status(drain)).failures == {"pending": 2}
+
+    decided: list[DLQEvent] = []
+
+    async def handle(event: DLQEvent) -> DLQAction:
+        decided.append(event)
+        return DLQAction.ALERT
+
+    monitor = DLQConsumer(monitor_config(drain))
+    assert await monitor.connect()
+    await monitor.subscribe(handle)
+    monitor.start_in_background()
+    await _until(roles, 4)
+    await monitor.close()
+    assert len(decided) == 2
+
+    await evaluate_alerts(roles.settings("drain", "alerts"))
+    assert roles.rows("analyst", "SELECT DISTINCT problem FROM stream_samples") == [(None,)]
+
+    redriver, by_hand = roles.settings("redriver", "redriver"), {"trigger": "manual"}
+    by_hand |= {"requested_by": "t", "reason": "cured"}
+    timeouts = Selection(error_types=("TimeoutError",))
+    assert (await preview_redrive(redriver, timeouts)).payloads["in_stream"] == 2
+    async with service(roles):
+        report = await redrive(redriver, timeouts, **by_hand)
+    assert report is not None
+    assert report.outcomes == {"succeeded": 2}
+
+    async with foreign(roles, "billing"):  # workers bridge, too
+        assert await bridge_pending(redriver) == ({"bridged": 2}, [])
+    billing = Selection(subject="sahool.actions.billing")
+    decision = await decide(redriver, billing, "parked", actor="t", reason="a test")
+    assert decision.changed == 2
+    async with foreign(roles, "spraying") as acknowledge:
+        bridged = await bridge_pending(roles.settings("bridge", "analyst"))
+        assert bridged == ({"bridged": 2}, [])
+        content = asyncio.create_task(acknowledge())
+        report = await redrive(
+            redriver, Selection(subject="sahool.actions.spraying", limit=1), **by_hand
+        )
+        await content
+    assert report is not None
+    assert report.outcomes == {"succeeded": 1}
+    trail = audit_trail(roles.settings("drain", "auditor"))
+    assert {row["db_user"] for row in trail} == {"redriver"}
+
+    with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
+        connection.execute("DELETE FROM failed_events WHERE error_type = 'TimeoutError'")
+    maintenance = roles.settings("redriver", "maintenance")
+    assert (await verify_stores(maintenance, is_repair=True)).is_well
+    kept = roles.rows("maintenance", "SELECT count(*) FROM failed_payloads")
+    assert kept == [(4,)]  # of the failures that were not deleted
+
+
+@contextlib.asynccontextmanager
+async def foreign(roles: Roles, name: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """A consumer without our code, as a service, gives two events up; a call acknowledges one.
+
+    One of them is large, and the server has not noticed yet.
+    """
+    client = await nats.connect(roles.nats_url("service"), inbox_prefix="_INBOX.service")
+    js, subject = client.jetstream(), f"sahool.actions.{name}"
+    for size in (10, LARGE):
+        await js.publish(subject, json.dumps({"x": "y" * size}).encode())
+    config = ConsumerConfig(max_deliver=2, ack_wait=1)
+    sub = await js.pull_subscribe(subject, name, "SAHOOL_EVENTS", config)
+    for _ in range(2):
+        for msg in await sub.fetch(2):
+            await msg.nak()
+    await client.flush()
+
+    async def acknowledge() -> None:
+        [msg] = await sub.fetch(1, timeout=20)
+        await msg.ack()
+
+    yield acknowledge
+    await client.close()
