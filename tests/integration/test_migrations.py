@@ -147,10 +147,7 @@ def test_databases_of_a_new_cluster_may_be_migrated_at_once(
 
 
 def test_erasures_are_the_drains_to_read_and_the_maintenances_to_write(database_dsn: str) -> None:
-    with psycopg.connect(database_dsn, autocommit=True) as connection:
-        connection.execute("CREATE TABLE IF NOT EXISTS erasures (id BIGINT)")
     migrate(database_dsn)
-    psql(database_dsn, FOLDER / "0011_roles.sql")
     with psycopg.connect(database_dsn) as connection:
         rights = connection.execute(
             "SELECT rolname, string_agg(right_name, ' ' ORDER BY right_name DESC) FROM pg_roles,"
