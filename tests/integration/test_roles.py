@@ -24,6 +24,7 @@ from pipelines.alerts.evaluate import evaluate_alerts
 from pipelines.bridge.run import bridge_pending
 from pipelines.cli import _command
 from pipelines.deadletter.subjects import Subjects
+from pipelines.decision_jobs import audit_trail, decide
 from pipelines.embedded import NatsServer, PostgresServer
 from pipelines.errors import FencedError, NotPermittedError
 from pipelines.events import (
@@ -42,7 +43,7 @@ from pipelines.jetstream.permissions import check_heard
 from pipelines.jobs import build_all_marts, drain_log, migrate_all, platform_status, verify_stores
 from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.redrive.selection import Selection
-from pipelines.redrive_jobs import audit_trail, decide, preview_redrive, redrive
+from pipelines.redrive_jobs import preview_redrive, redrive
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.mart_tables import replace_marts
