@@ -33,6 +33,7 @@ from pipelines.stores.erased import (
     erased_messages,
     finish,
     is_unfinished,
+    recall,
     remember,
     tenant_hash,
 )
@@ -136,6 +137,7 @@ async def erase(
                 state = await log_state(client, stream, settings.subjects.log)
                 live = partial(_show_life, connection, stream)
                 tell("looking for it")
+                await asyncio.to_thread(recall, connection, Lake(settings.lake))
                 found = await belongings(settings, connection, state, tenant, live)
                 erasure = remember(
                     connection,

@@ -57,7 +57,8 @@ async def connect_service(
 ) -> Client:
     """A connection that comes back by itself, for a service; the caller closes it.
 
-    Raises ServerUnavailableError where no server answers within `timeout_seconds`.
+    Raises ServerUnavailableError where no server answers, or takes the login, within
+    `timeout_seconds`.
     """
     _check_credentials(user_credentials)
 
@@ -93,6 +94,11 @@ async def connect_service(
         await disconnect(client)
         shown = ", ".join(_without_password(server) for server in servers)
         cause = client.last_error or error
+        if _is_login_refused(cause):
+            raise ServerUnavailableError(
+                f"NATS at {shown} refuses the login: see the user and password of its address, or"
+                " the credentials file."
+            ) from error
         raise ServerUnavailableError(
             f"No NATS server answers at {shown} ({_detail(cause)})."
         ) from error
@@ -134,7 +140,7 @@ async def connected(
 
     async def log_error(error: Exception) -> None:
         logger.debug("nats: %s", error)
-        if "authorization violation" in str(error).lower() and connection.is_connecting:
+        if _is_login_refused(error) and connection.is_connecting:
             raise NotPermittedError(  # nats-py would try on for many seconds
                 f"NATS at {shown} refuses the login: see user and password in DLQ_NATS_URL, or the"
                 " file DLQ_NATS_CREDS."
@@ -181,6 +187,10 @@ def _check_credentials(file: Path | str | None) -> None:
         raise MissingPackageError(
             "NATS credentials files need the package nkeys: pip install 'sahool-dlq[nkeys]'."
         )
+
+
+def _is_login_refused(error: Exception) -> bool:
+    return "authorization violation" in str(error).lower()
 
 
 def _detail(error: Exception) -> str:

@@ -38,7 +38,7 @@ SELECT
 # is of a rule with a threshold of the tenant's own.
 _TOLD = """
 CREATE TEMP TABLE told ON COMMIT DROP AS
-SELECT id FROM alert_messages m WHERE strpos(title || body, %(scope)s) > 0 OR EXISTS (
+SELECT id FROM alert_messages m WHERE title ~ %(scope)s OR body ~ %(scope)s OR EXISTS (
     SELECT FROM regexp_matches(body, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'g') AS named
     JOIN gone ON gone.id = named[1]::uuid)
 """
@@ -48,7 +48,7 @@ _DELETIONS = (
     """UPDATE alert_messages SET body = %(mark)s, title = replace(title, %(tenant)s, %(mark)s)
         WHERE id IN (SELECT id FROM told)""",
     """UPDATE alerts SET scope = replace(scope, %(tenant)s, %(mark)s)
-        WHERE state = 'resolved' AND strpos(scope, %(scope)s) > 0""",
+        WHERE state = 'resolved' AND scope ~ %(scope)s""",
     """CREATE TEMP TABLE emptied ON COMMIT DROP AS
         SELECT DISTINCT batch_id FROM redrives WHERE failure_id IN (SELECT id FROM gone)""",
     "DELETE FROM redrives WHERE failure_id IN (SELECT id FROM gone)",
@@ -101,7 +101,7 @@ def _values(tenant: str) -> dict[str, str]:
     return {
         "tenant": tenant,
         "json": json.dumps(tenant, ensure_ascii=False),
-        "literal": f"'{tenant}'",
+        "literal": "'{}'".format(tenant.replace("'", "''")),
         "word": rf"(^|\W){re.escape(tenant)}(\W|$)",
-        "scope": f"tenant {tenant}",
+        "scope": rf"(?n)\mtenant {re.escape(tenant)}(\)|: |$)",  # that of acme-2 is another
     }

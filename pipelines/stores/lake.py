@@ -6,6 +6,7 @@ holds the log (by epoch), and a generation that fences a stopped writer which wa
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -324,8 +325,8 @@ class LakeTable:
         if self._table.transaction_version(_GENERATION) != self._generation:
             raise self._fenced()
         before = self._table.version()
+        actions: list[AddAction | RemoveAction] = [*leaving]
         try:
-            actions: list[AddAction | RemoveAction] = [*leaving]
             for frame in rows:
                 actions += self.store.write(frame, is_data_change=is_data_change)
             self._table.create_write_transaction(
@@ -342,11 +343,22 @@ class LakeTable:
         except CommitFailedError as error:
             if "oncurrent" not in str(error):
                 raise self._not_written(error) from error
+            self._delete_unless_live(actions)
             raise self._fenced() from error
         except (DeltaError, OSError, pa.ArrowException) as error:
             raise self._not_written(error) from error
         if "://" not in self.path:
             _sync_log(Path(self.path) / "_delta_log", before + 1, self._table.version())
+
+    def _delete_unless_live(self, actions: Sequence[AddAction | RemoveAction]) -> None:
+        """Delete the files of a commit that was refused: they may hold what was erased meanwhile.
+
+        Not those that came in after all, as where an object store's answer to it was lost.
+        """
+        live = set(pa.table(_open(self.path).get_add_actions(flatten=True))["path"].to_pylist())
+        written = {action.path for action in actions if isinstance(action, AddAction)}
+        with suppress(OSError):  # a vacuum deletes them later
+            self.store.delete(written - live)
 
     def _fenced(self) -> FencedError:
         return FencedError(

@@ -26,7 +26,7 @@ from pipelines.cli import _command
 from pipelines.deadletter.subjects import Subjects
 from pipelines.decision_jobs import audit_trail, decide
 from pipelines.embedded import NatsServer, PostgresServer
-from pipelines.errors import FencedError, NotPermittedError
+from pipelines.errors import FencedError, NotPermittedError, ServerUnavailableError
 from pipelines.events import (
     ConsumerContext,
     DLQAction,
@@ -38,7 +38,7 @@ from pipelines.events import (
     ProcessingResult,
 )
 from pipelines.events.publisher import NATSConfig
-from pipelines.jetstream.connection import connected
+from pipelines.jetstream.connection import connect_service, connected
 from pipelines.jetstream.permissions import check_heard
 from pipelines.jobs import build_all_marts, drain_log, migrate_all, platform_status, verify_stores
 from pipelines.redrive.outcomes import OutcomeFollower
@@ -286,6 +286,13 @@ def test_a_verb_without_a_right_names_it_in_one_line(
     assert result.stdout == ""
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
+    with pytest.raises(ServerUnavailableError, match="refuses the login: see the user and passw"):
+        await connect_service(
+            [roles.nats_url("nobody")], name="t", user_credentials=None, timeout_seconds=0.3
+        )
 
 
 def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) -> None:
