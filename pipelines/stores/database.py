@@ -1,6 +1,7 @@
 """Postgres: connecting, migrating, and one sentence for whatever goes wrong."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 # psycopg logs what comes of an error besides; who wants it can configure logging.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
+
+# To a login; one that is starting, stopping or full will answer later.
+_REFUSED = re.compile(r"failed: FATAL: +(?!the database system|sorry|remaining)(.*)")
 
 
 @contextmanager
@@ -64,6 +68,11 @@ def speaking_plainly(dsn: str) -> Iterator[None]:
             " has that right (docs/security.md)."
         ) from error
     except psycopg.OperationalError as error:
+        if refused := _REFUSED.search(_first_line(error)):
+            raise ServerUnavailableError(
+                f"{where(dsn)} refuses the login ({refused[1]}): see user, password and database"
+                " in DLQ_POSTGRES_DSN."
+            ) from error
         raise ServerUnavailableError(
             f"{where(dsn)} does not answer ({_first_line(error)}): start it, run `dlq up`, or set"
             " DLQ_POSTGRES_DSN."

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 import nats
@@ -23,6 +23,7 @@ from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
 from pipelines.stores.erased_rows import count_rows, delete_rows
 from pipelines.stores.lake import Lake
+from pipelines.stores.lake_files import FileStore
 
 
 async def test_deletions_do_not_queue_before_the_requests_of_others(
@@ -75,6 +76,24 @@ async def test_who_has_read_before_an_erasure_leaves_no_file_of_it(
         compaction.replace(compaction.files, rows, now, is_data_change=False, is_compaction=True)
     assert world.places(nats_server) == set()
     assert in_lake(settings)["dlq_sequence"].to_list() == [2]
+
+
+async def test_a_vacuum_that_deletes_the_same_files_does_not_stop_it(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(settings, client)
+    await world.publish(world.letter(1))
+    await drain_log(world.settings)
+    delete = FileStore.delete
+
+    def late(store: FileStore, paths: Iterable[str]) -> None:
+        found = list(paths)
+        delete(store, found)
+        delete(store, found)
+
+    monkeypatch.setattr(FileStore, "delete", late)
+    assert (await world.erase()).lake_dead_letters == 1
+    assert in_lake(settings).is_empty()
 
 
 async def test_bodies_that_it_may_not_read_stop_nothing_else(

@@ -254,6 +254,7 @@ def test_postgres_refuses_the_rest(roles: Roles, login: str) -> None:
 SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
     ("drain", "nobody", "drain", "refuses the login: see user and password in DLQ_NATS_URL"),
+    ("status", "drain", "nobody", 'refuses the login (role "nobody" does not exist): see user'),
     ("drain", "drain", "analyst", "refused: permission denied for table "),
     ("alerts check", "drain", "drain", "permission denied for table stream_samples: grant it"),
     ("bridge --once", "service", "analyst", "publish to $JS.API.STREAM.INFO.SAHOOL_ADVISORIES: "),
