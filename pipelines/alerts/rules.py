@@ -31,7 +31,7 @@ _SHIPPED = Path(__file__).with_name("rules.toml")
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One rule: the value that `sql/alerts/<name>.sql` finds is above `above`."""
+    """One rule: the value that its SELECT of `sql/alerts` finds is above `above`."""
 
     name: str
     title: str  # what it says, in words
