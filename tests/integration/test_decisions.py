@@ -229,6 +229,9 @@ def test_what_makes_no_sense_is_one_sentence_and_changes_nothing(
         assert dlq(verb, "--limit", "-1").exit_code == 2
     unset = dlq("redrive", "--type", "ConnectionError", "--edit", "")
     assert (unset.exit_code, "The edit is no JSON" in unset.stderr) == (1, True)
+    unkept = dlq("redrive", "--type", "ConnectionError", "--edit", r'{"unit": "\u0000"}')
+    assert (unkept.exit_code, unkept.stderr.count("\n")) == (1, 1)
+    assert "The edit holds NUL or a lone surrogate, which PostgreSQL can not keep" in unkept.stderr
     assert statuses(settings) == before
     assert query(settings, "SELECT count(*) AS n FROM audit_log") == [{"n": 0}]
 
