@@ -82,6 +82,7 @@ def main() -> None:
         lake = working_copy(made, _FOLDER / "work")
         with status(f"Building the marts of {rows_of(made):,} dead letters"):
             whole, by_relation = update(lake)
+            by_relation["the rest"] = whole - by_relation.total()
             drain_held_back(made, lake)
             more, _ = update(lake)
         found.append((whole, more))
@@ -95,7 +96,6 @@ def main() -> None:
     (small_whole, _), (whole, more) = found
     print_ratios(
         [
-            ("a rebuild ÷ all of those plain GROUP BYs", whole / sum(plain.values()), "≤ 3"),
             ("one run after a small drain ÷ a rebuild", more / whole, "≤ 0.1"),
             ("a rebuild of the large lake ÷ of the small", whole / small_whole, "≤ 10"),
         ]
@@ -109,10 +109,13 @@ def print_marts(seconds: Counter[str], plain: dict[str, float]) -> None:
         table.add_column(column, justify="right")
     shared = {name: sum(seconds[part] for part in parts) for name, parts in FACTS.items()}
     for name, spent in (shared | {name: seconds[name] for name in MARTS}).items():
-        ratio = spent / plain[name]
-        colour = "green" if ratio <= _MOST else "red"
-        row = (f"{spent:.2f}", f"{plain[name]:.2f}", f"[{colour}]{ratio:.2f}[/{colour}]")
-        table.add_row(name, *row, f"≤ {_MOST:.0f}")
+        ratio, target = f"{spent / plain[name]:.2f}", ""
+        if name not in shared:
+            colour = "green" if spent <= _MOST * plain[name] else "red"
+            ratio, target = f"[{colour}]{ratio}[/{colour}]", f"≤ {_MOST:.0f}"
+        table.add_row(name, f"{spent:.2f}", f"{plain[name]:.2f}", ratio, target)
+    whole, bound = seconds.total(), sum(plain.values())
+    table.add_row("all, and writing it", f"{whole:.2f}", f"{bound:.2f}", f"{whole / bound:.2f}", "")
     console.print(table)
     console.print()
 

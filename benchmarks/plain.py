@@ -163,7 +163,8 @@ def plain_seconds(lake: Lake, now: datetime) -> dict[str, float]:
             for table, keys, columns in groups:
                 table, _, is_week = table.partition(" of a week")
                 days = f"WHERE dlq_date > DATE '{now.date()}' - 7" if is_week else ""
-                read = [f'MAX("{column}")' for column in columns.split()]
+                others = ", ".join(f'"{column}"' for column in columns.split())
+                read = [f"MAX(HASH({others}))"] if others else []  # so that they are read, no more
                 connection.execute(
                     f"SELECT {', '.join([*keys, 'COUNT(*)', *read])} FROM {table} {days}"  # noqa: S608
                     f" GROUP BY {', '.join(keys)} OFFSET {1 << 62}"  # all is computed, none fetched
