@@ -3,10 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test explore soak try-faults test-spark lint bench bench-marts bench-memory bench-peers bench-quality screenshots grafana grafana-preview lock clean
+.PHONY: help setup demo up deploy test explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality screenshots grafana grafana-preview lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 16
 
 setup: .venv/.ready  ## make .venv with the locked versions (wheels only)
 
@@ -71,15 +71,18 @@ grafana-preview: setup  ## the dashboards as one HTML page below DLQ_HOME, from 
 bench-quality: setup  ## precision and recall of the fingerprint on real messages (DLQ_CORPUS names their folder)
 	@$(BIN)/python benchmarks/quality.py
 
-bench: setup  ## speed of consumer and drain beside their bounds and peers, as ratios (some minutes)
-	@$(BIN)/python benchmarks/consumer.py
-	@$(BIN)/python benchmarks/drain.py $(ARGS)
-	@$(BIN)/python benchmarks/marts.py --letters 1000000
+bench: bench-consumer bench-drain bench-marts bench-memory  ## all ratios beside their targets (long, 10 GB of disk); or one of:
 
-bench-marts: setup  ## what the marts cost: rebuilt, and after a small drain, over ten million dead letters (long, 3 GB of disk)
+bench-consumer: setup  ## speed of the consumer beside bare nats-py (two minutes)
+	@$(BIN)/python benchmarks/consumer.py $(ARGS)
+
+bench-drain: setup  ## speed of the drain beside its bounds and its peers (some minutes)
+	@$(BIN)/python benchmarks/drain.py $(ARGS)
+
+bench-marts: setup  ## what the marts cost: rebuilt, and after a small drain, over ten million dead letters (3 GB of disk)
 	@$(BIN)/python benchmarks/marts.py $(ARGS)
 
-bench-memory: setup  ## peak memory of a drain of 100,000 and of 1,000,000 dead letters (ten minutes, 10 GB of disk)
+bench-memory: setup  ## peak memory of a drain of 100,000 and of 1,000,000 dead letters (10 GB of disk)
 	@$(BIN)/python benchmarks/memory.py $(ARGS)
 
 bench-peers: .venv-peers/.ready  ## the libraries that `make bench` compares with, in .venv-peers

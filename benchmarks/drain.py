@@ -36,7 +36,7 @@ WHERE jsonb_typeof(original_data) <> 'object' OR jsonb_typeof(attempts) <> 'arra
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=60_000, help="in the log, for the drain")
+    parser.add_argument("--messages", type=int, default=120_000, help="in the log, for the drain")
     parser.add_argument("--peer-messages", type=int, default=12_000, help="for batching peers")
     parser.add_argument("--loop-messages", type=int, default=3_000, help="for INSERT and ack")
     parser.add_argument("--repetitions", type=int, default=3)

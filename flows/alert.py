@@ -4,6 +4,7 @@ from prefect import State, flow
 
 from flows.show import table, told
 from pipelines.alerts.evaluate import evaluate_alerts
+from pipelines.analysis.report import escaped
 from pipelines.settings import load_settings
 
 
@@ -15,7 +16,7 @@ async def alert() -> State:
     """
     report = await evaluate_alerts(load_settings())
     if report.firing or report.told:
-        await table("alerts", [{"firing": text} for text in report.firing], "Alerts.")
+        await table("alerts", [{"firing": escaped(text)} for text in report.firing], "Alerts.")
     message = (
         f"{len(report.firing)} firing: {'; '.join(report.firing)}" if report.firing else "Quiet"
     )

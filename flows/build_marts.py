@@ -30,7 +30,7 @@ async def build_marts(is_rebuild: bool = False) -> State:
     await table(
         "marts", [{"mart": name, "rows": rows} for name, rows in built.rows.items()], "Their rows."
     )
-    marts = await asyncio.to_thread(stored_marts, settings, NEEDED_MARTS)
+    marts = await asyncio.to_thread(stored_marts, settings, (*NEEDED_MARTS, "failures_hourly"))
     await markdown("dead-letters", await _page(marts, datetime.now(UTC)), "How things stand.")
     groups = marts["failure_groups"]
     for group in groups.filter("is_escalating").to_dicts():

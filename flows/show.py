@@ -38,7 +38,7 @@ async def told(did: str, message: str, data: Any = None, *, state: str | None = 
 
 
 async def table(key: str, rows: Sequence[Mapping[str, Any]], description: str = "") -> None:
-    """A searchable table."""
+    """A searchable table, its cells in Markdown; what comes from messages must be escaped."""
     shown = [dict(row) for row in rows]
     await acreate_table_artifact(table=shown, key=key, description=description or None)
 

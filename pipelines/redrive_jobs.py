@@ -35,7 +35,14 @@ from pipelines.redrive.policy import Cell, Policy
 from pipelines.redrive.preview import Preview, preview
 from pipelines.redrive.run import Progress as RedriveProgress
 from pipelines.redrive.run import RedriveReport, run_batch
-from pipelines.redrive.schedule import Judged, judged, learn, plan_scheduled, policy_of
+from pipelines.redrive.schedule import (
+    Judged,
+    changed_redrives,
+    judged,
+    learn,
+    plan_scheduled,
+    policy_of,
+)
 from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
 from pipelines.stores.database import database
@@ -198,7 +205,12 @@ def explain_policy(
 
 
 def backtest_policy(settings: Settings, policy: Policy | None = None) -> BacktestReport:
-    """What a policy would have done with the redrives that the lake knows of."""
+    """What a policy would have done with the redrives that the lake knows of, as they were.
+
+    Those of an edit or redirect are left out: PostgreSQL knows which.
+    """
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        others = changed_redrives(connection)
     rows = query(
         settings,
         "SELECT failure_id, group_id, error_class, attempt, outcome = 'succeeded',"
@@ -208,6 +220,7 @@ def backtest_policy(settings: Settings, policy: Policy | None = None) -> Backtes
     outcomes = [
         Outcome(failure, Cell(group or "", error, attempt), is_success, published_at, ended_at)
         for failure, group, error, attempt, is_success, published_at, ended_at in rows
+        if (failure, attempt) not in others
     ]
     return backtest(outcomes, policy or policy_of(settings), tuple(settings.transient_error_types))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import polars as pl
 
-from pipelines.analysis.page import as_html
 from pipelines.analysis.report import Section
 from pipelines.analysis.sections import NEEDED_MARTS, sections
 from pipelines.errors import ReportError
@@ -28,6 +27,8 @@ class Report:
     def write_page(self, file: Path) -> None:
         """Write the page with charts; raises ReportError where that can not be done."""
         try:
+            from pipelines.analysis.page import as_html  # its drawing package loads for a second
+
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(as_html(self.frames, self.sections, self.now), encoding="utf-8")
         except OSError as error:

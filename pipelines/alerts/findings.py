@@ -11,7 +11,7 @@ from psycopg import Connection, sql
 from psycopg.rows import class_row
 
 from pipelines.alerts.rules import AlertRules, Rule, error_classes, sql_pattern
-from pipelines.sqlfiles import read_sql
+from pipelines.sqlfiles import read_sql, sql_folder
 
 __all__ = ["Finding", "find", "finding_sql"]
 
@@ -56,10 +56,19 @@ def finding_sql(rules: AlertRules, rule: Rule) -> str:
         "settings (window_minutes, least_count, error_types) AS (\n"
         f"VALUES {_rows(settings, 'float8', 'int', 'text[]')}\n),\n"
         f"clock AS MATERIALIZED (\n{_bare('alerts/clock.sql')}),\n"
-        f"scoped_failures AS NOT MATERIALIZED (\n{_bare('alerts/scoped_failures.sql')})\n"
-        f"SELECT * FROM (\n{_bare(f'alerts/{rule.name}.sql')}) AS found\n"
+        f"scoped_failures AS NOT MATERIALIZED (\n{_bare('alerts/scoped_failures.sql')})"
+        f"{_found(rule)} AS found\n"
         "ORDER BY value DESC NULLS LAST, scope, subject\n"
     )
+
+
+def _found(rule: Rule) -> str:
+    """The rule's own part; a file in `failures/` only says which failures are to be counted."""
+    failures = f"alerts/failures/{rule.name}.sql"
+    if (sql_folder() / failures).is_file():
+        counted = _bare("alerts/counted_failures.sql")
+        return f",\nheld AS (\n{_bare(failures)})\nSELECT * FROM (\n{counted})"
+    return f"\nSELECT * FROM (\n{_bare(f'alerts/{rule.name}.sql')})"
 
 
 def _bare(file: str) -> str:

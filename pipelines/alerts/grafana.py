@@ -50,6 +50,8 @@ def _rule(rules: AlertRules, rule: Rule) -> dict[str, Any]:
         "expression": "A",
         "conditions": [{"evaluator": {"type": "gt", "params": [0]}}],
     }
+    command = rule.command.replace("{sample}", "GROUP")
+    command = command.replace("{subject}", "{{ .Labels.subject }}")
     return {
         "uid": f"dlq-{rule.name.replace('_', '-')}",
         "title": rule.title,
@@ -73,7 +75,7 @@ def _rule(rules: AlertRules, rule: Rule) -> dict[str, Any]:
         "for": f"{rule.for_minutes * 60:g}s",
         "annotations": {
             "summary": f"{rule.title}{{{{ with .Labels.subject }}}}: {{{{ . }}}}{{{{ end }}}}",
-            "description": f"{rule.first} Next: {rule.command.replace('{sample}', 'GROUP')}",
+            "description": f"{rule.first} Next: {command}",
         },
         "labels": {"severity": rule.severity, "rule": rule.name},
         "isPaused": False,

@@ -3,6 +3,7 @@
 import json
 
 from pipelines.alerts.rules import AlertRules, Rule, Scope
+from pipelines.alerts.text import singular
 
 __all__ = ["prometheus_rules"]
 
@@ -41,7 +42,10 @@ def prometheus_rules(rules: AlertRules) -> str:
 def _entry(rule: Rule, scope: Scope) -> str:
     name = "".join(word.capitalize() for word in rule.name.split("_"))
     limit = f"{scope.above:g}"
-    value = f"{{{{ $value | printf `%.4g` }}}} {rule.unit}, fires above {limit}"
+    unit, space, rest = rule.unit.partition(" ")
+    if (one := singular(unit)) != unit:
+        unit = f"{{{{ if eq $value 1.0 }}}}{one}{{{{ else }}}}{unit}{{{{ end }}}}"
+    value = f"{{{{ $value | printf `%.4g` }}}} {unit}{space}{rest}, fires above {limit}"
     facts = {
         "expr": f"{rule.metric}{{scope={_quoted(scope.name)}}} > {limit}",
         "for": f"{rule.for_minutes * 60:g}s",

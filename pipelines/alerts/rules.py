@@ -31,7 +31,7 @@ _SHIPPED = Path(__file__).with_name("rules.toml")
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One rule: the value that `sql/alerts/<name>.sql` finds is above `above`."""
+    """One rule: the value that its SELECT of `sql/alerts` finds is above `above`."""
 
     name: str
     title: str  # what it says, in words
@@ -45,7 +45,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     channels: tuple[str, ...]  # names; none: all
     metric: Annotated[str, msgspec.Meta(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")]  # of `dlq exporter`
     first: str  # what to do first
-    command: str  # the next one; {sample} is the id of a failure
+    command: str  # the next one; {sample} is the id of a failure, {subject} what the alert is about
     by_service: bool = False  # it can have thresholds by service and tenant
     window_minutes: Annotated[float, msgspec.Meta(gt=0)] = 0  # that it looks back; 0: it does not
     least_count: int = 0  # of messages, without which nothing is known

@@ -1,6 +1,7 @@
 """What a message about alerts says: what, since when, how many, a sample, a link, what to do."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from urllib.parse import quote
 from pipelines.alerts.rules import EVERYTHING, AlertRules, Rule
 from pipelines.alerts.states import Alert
 
-__all__ = ["Sample", "compose", "headline", "plain", "quantity"]
+__all__ = ["Sample", "compose", "headline", "plain", "quantity", "singular"]
 
 _MOST_LISTED = 5
 _LINE_LIMIT = 500  # characters
@@ -39,7 +40,12 @@ def plain(text: str) -> str:
 def quantity(value: float, unit: str) -> str:
     """A value with its unit, as people read it."""
     number = f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
-    return f"{number} {unit}"
+    return f"{number} {singular(unit) if value == 1 else unit}"
+
+
+def singular(unit: str) -> str:
+    """The unit of one: of a plural in its first word, the singular."""
+    return re.sub(r"^(\w+?)(?:(?<=ch)es|(?<!s)s)\b", r"\1", unit)
 
 
 def headline(alert: Alert, rule: Rule) -> str:
@@ -120,7 +126,8 @@ def command(alert: Alert, rule: Rule) -> str:
     """The command to go on with."""
     if "{sample}" in rule.command and not alert.sample_id:
         return "dlq groups"
-    return rule.command.replace("{sample}", alert.sample_id or "")
+    text = rule.command.replace("{subject}", shlex.quote(plain(alert.subject)))
+    return text.replace("{sample}", alert.sample_id or "")
 
 
 def _listed(group: Sequence[Alert], rule: Rule) -> list[str]:

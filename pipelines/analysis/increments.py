@@ -12,16 +12,23 @@ through the failures in parts, so that its memory does not follow the length of 
 # reported as leaked, at length, when the process ends.
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import duckdb
 
+from pipelines.analysis.loading import (
+    LOG_TABLES,
+    WORKING,
+    counted_rows,
+    drop_words,
+    make_chains,
+    number_words,
+    parts,
+    touch,
+)
 from pipelines.analysis.marts import DAILY, FACTS
 from pipelines.analysis.views import create_views, view_sql
 from pipelines.errors import QueryError
@@ -29,19 +36,10 @@ from pipelines.sqlfiles import read_sql
 
 __all__ = ["Reach", "counting"]
 
-LOG_TABLES = ("dead_letters", "case_events")
-PART_ROWS = 1_000_000
-"""A whole count takes about so many failures at once: some 3 GB of memory."""
+PART_ROWS = 2_000_000
+"""A whole count takes about so many failures at once: some 5 GB of memory."""
 
 _LATEST = ("sample_failure_id", "parent_id", "template", "frames")
-
-# What the views and marts read of a dead letter; the rest, its texts above all, stays on the disk.
-_READ = {
-    *("epoch", "dlq_sequence", "published_at", "dlq_date", "failure_id", "root_failure_id"),
-    *("redrive_attempt", "event_type", "original_stream", "original_sequence", "service"),
-    *("consumer_name", "tenant_id", "error_type", "error_class", "first_attempt_at"),
-    *("dlq_timestamp", "group_id", "parent_id", "template", "frames"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,8 @@ def counting(
             connection.execute(f"DROP VIEW IF EXISTS temp.{name}")
             connection.execute(f"DROP TABLE IF EXISTS temp.changed_{name}")
             connection.execute(f"DROP TABLE IF EXISTS temp.delta_{name}")
-        _forget(connection, [*FACTS, *LOG_TABLES, "touched", "families", "family_edges", "reach"])
+        _forget(connection, [*FACTS, *LOG_TABLES, *WORKING, "reach"])
+        drop_words(connection)
 
 
 def _counted(
@@ -113,21 +112,28 @@ def _counted(
     reach = (before or Reach()).grown(found)
     if reach is None:
         return None
+    if reach == before:
+        for name in DAILY:
+            connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS FROM kept_{name}")
+        return reach, {name: [] for name in DAILY}
     _make_reach(connection, before or Reach(), reach)
-    _make_families(connection)
+    make_chains(connection)
     if before is None:
-        for number, load in enumerate(_parts(connection, part_rows)):
-            load()
+        number_words(connection)
+        for number, is_wanted in enumerate(parts(connection, part_rows)):
+            for name in LOG_TABLES:
+                rows = counted_rows(connection, name, is_whole=True)
+                _hide(connection, name, f"{rows} {is_wanted[name]}")
             _add(connection, redrive_cap, sign=1, is_first=number == 0)
     else:
-        _touch(connection, sources)
+        touch(connection, sources)
         for name in LOG_TABLES:
             is_touched = "m.failure_id IN (SELECT failure_id FROM touched)"
-            _hide(connection, name, f"{_counted_rows(connection, name)} WHERE {is_touched}")
+            _hide(connection, name, f"{counted_rows(connection, name)} WHERE {is_touched}")
         _add(connection, redrive_cap, sign=1, is_first=True)
         _unload_new(connection)
         _add(connection, redrive_cap, sign=-1, is_first=False)
-    _forget(connection, [*LOG_TABLES, "touched", "families", "family_edges"])  # show the log again
+    _forget(connection, [*LOG_TABLES, *WORKING])  # show the log again
     return reach, {name: _merge(connection, name, is_kept=before is not None) for name in DAILY}
 
 
@@ -160,125 +166,9 @@ def _make_reach(connection: duckdb.DuckDBPyConnection, before: Reach, after: Rea
             )
 
 
-def _make_families(connection: duckdb.DuckDBPyConnection) -> None:
-    """Table `families`: one id for a whole chain, by each failure in a chain of redrives."""
-    connection.execute("""
-        CREATE OR REPLACE TEMP TABLE family_edges AS
-        WITH redriven AS (
-            SELECT DISTINCT failure_id AS a, root_failure_id AS b
-            FROM memory.main.dead_letters
-            WHERE root_failure_id IS NOT NULL
-        )
-        SELECT a, b FROM redriven UNION SELECT b AS a, a AS b FROM redriven
-    """)
-    connection.execute("""
-        CREATE OR REPLACE TEMP TABLE families AS
-        SELECT a AS failure_id, LEAST(a, MIN(b)) AS family FROM family_edges GROUP BY a
-    """)
-    while _one_step(connection):
-        pass
-
-
-def _one_step(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Give each failure the least family of its neighbours; whether that changed anything."""
-    (count,) = connection.execute("""
-        WITH nearer AS (
-            SELECT e.a AS failure_id, MIN(f.family) AS family
-            FROM family_edges AS e
-            INNER JOIN families AS f ON f.failure_id = e.b
-            GROUP BY e.a
-        )
-        UPDATE families AS f SET family = n.family
-        FROM nearer AS n
-        WHERE n.failure_id = f.failure_id AND n.family < f.family
-    """).fetchall()[0]
-    return bool(count)
-
-
-def _parts(connection: duckdb.DuckDBPyConnection, part_rows: int) -> Iterator[Callable[[], None]]:
-    """What loads each part of the log: some failures, with whole chains and all said of them.
-
-    More than one part goes through files of the temporary folder (`TMPDIR`), so that the lake is
-    read once: some 150 bytes for each message.
-    """
-    (rows,) = connection.execute("SELECT COUNT(*) FROM memory.main.dead_letters").fetchall()[0]
-    parts = rows // part_rows + 1
-    if parts == 1:
-        yield partial(_load_all, connection)
-        return
-    part = f"HASH(COALESCE(f.family, m.failure_id)) % {parts} AS part"
-    with TemporaryDirectory(prefix="dlq-marts-") as folder:
-        for name in LOG_TABLES:
-            connection.execute(f"""
-                COPY (
-                    {_counted_rows(connection, name, part)}
-                    LEFT JOIN families AS f ON f.failure_id = m.failure_id
-                    WHERE m.failure_id IS NOT NULL
-                ) TO '{folder}/{name}' (FORMAT parquet, PARTITION_BY (part))
-            """)
-        for number in range(parts):
-            yield partial(_load_part, connection, Path(folder), number)
-
-
-def _load_part(connection: duckdb.DuckDBPyConnection, folder: Path, number: int) -> None:
-    for name in LOG_TABLES:
-        files = [str(file) for file in Path(folder, name, f"part={number}").glob("*")]
-        select = f"SELECT * FROM read_parquet({files})"  # noqa: S608
-        _hide(
-            connection, name, select if files else _counted_rows(connection, name) + "WHERE false"
-        )
-
-
-def _load_all(connection: duckdb.DuckDBPyConnection) -> None:
-    for name in LOG_TABLES:
-        _hide(connection, name, _counted_rows(connection, name))
-
-
-def _counted_rows(connection: duckdb.DuckDBPyConnection, name: str, *more: str) -> str:
-    """The SELECT of a table's rows (`m`) that are within the reach; what nothing reads is null."""
-    columns = connection.execute(f"DESCRIBE memory.main.{name}").fetchall()
-    listed = [
-        f'm."{column}"'
-        if name == "case_events" or column in _READ
-        else f'CAST(NULL AS {kind}) AS "{column}"'
-        for column, kind, *_ in columns
-        if column != "body"
-    ]
-    return f"""
-        SELECT {", ".join([*listed, *more])}
-        FROM memory.main.{name} AS m
-        INNER JOIN reach AS r
-            ON r.name = '{name}' AND r.epoch = m.epoch AND m.dlq_sequence <= r.sequence_now
-    """  # noqa: S608
-
-
 def _hide(connection: duckdb.DuckDBPyConnection, name: str, select: str) -> None:
     """Hide a table of the log behind these rows of it."""
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {select}")
-
-
-def _touch(connection: duckdb.DuckDBPyConnection, sources: Mapping[str, str]) -> None:
-    """Table `touched`: the failures that messages beyond the reach speak of, with whole chains."""
-    named = " UNION ".join(
-        f"""
-        SELECT m.failure_id
-        FROM {sources[name]} AS m
-        INNER JOIN reach AS r
-            ON r.name = '{name}' AND r.epoch = m.epoch AND m.dlq_sequence > r.sequence_before
-        """  # noqa: S608
-        for name in LOG_TABLES
-    )
-    connection.execute(f"""
-        CREATE OR REPLACE TEMP TABLE touched AS
-        WITH named AS ({named})
-        SELECT failure_id FROM named WHERE failure_id IS NOT NULL
-        UNION
-        SELECT g.failure_id
-        FROM families AS g
-        WHERE g.family IN (
-            SELECT f.family FROM families AS f INNER JOIN named AS n ON n.failure_id = f.failure_id
-        )
-    """)  # noqa: S608
 
 
 def _unload_new(connection: duckdb.DuckDBPyConnection) -> None:
@@ -310,13 +200,13 @@ def _add(
 
 def _merge(connection: duckdb.DuckDBPyConnection, name: str, *, is_kept: bool) -> list[date]:
     """Make `changed_<mart>` and the view of the mart's name; returns the days that changed."""
-    columns = [row[0] for row in connection.execute(f"DESCRIBE delta_{name}").fetchall()[:-1]]
-    listed = ", ".join(columns)
-    # What a case is now and was before cancels out where it stayed the same.
-    net = (
-        f"(SELECT {listed}, SUM(sign) AS sign FROM delta_{name} GROUP BY ALL HAVING SUM(sign) <> 0)"  # noqa: S608
-    )
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE delta_{name} AS FROM {net}")
+    kinds = dict(row[:2] for row in connection.execute(f"DESCRIBE delta_{name}").fetchall()[:-1])
+    columns, listed = list(kinds), ", ".join(kinds)
+    if is_kept:  # what a case is now and was before cancels out where it stayed the same
+        connection.execute(f"""
+            CREATE OR REPLACE TEMP TABLE delta_{name} AS
+            SELECT {listed}, SUM(sign) AS sign FROM delta_{name} GROUP BY ALL HAVING SUM(sign) <> 0
+        """)  # noqa: S608
     (days,) = connection.execute(
         f"SELECT LIST(DISTINCT dlq_date ORDER BY dlq_date) FROM delta_{name}"  # noqa: S608
     ).fetchall()[0]
@@ -328,7 +218,7 @@ def _merge(connection: duckdb.DuckDBPyConnection, name: str, *, is_kept: bool) -
     keys = [column for column in columns if _merged(column) is None]
     counts = [column for column in columns if column.endswith("_count")]
     merged = ", ".join(
-        f"{_merged(column)} AS {column}" if _merged(column) else column for column in columns
+        f"{_merged(column) or _as_text(column, kind)} AS {column}" for column, kind in kinds.items()
     )
     connection.execute(f"""
         CREATE OR REPLACE TEMP TABLE changed_{name} AS
@@ -345,6 +235,10 @@ def _merge(connection: duckdb.DuckDBPyConnection, name: str, *, is_kept: bool) -
         f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {listed} FROM changed_{name} {rest}"  # noqa: S608
     )
     return days
+
+
+def _as_text(column: str, kind: str) -> str:
+    return f"CAST({column} AS VARCHAR)" if kind.startswith("ENUM") else column
 
 
 def _rows_of(counts: Sequence[str]) -> str:

@@ -19,7 +19,8 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
-from pipelines.analysis.increments import LOG_TABLES, Reach, counting
+from pipelines.analysis.increments import Reach, counting
+from pipelines.analysis.loading import LOG_TABLES
 from pipelines.analysis.marts import DAILY, SUMMARIES, build_summaries, plain
 from pipelines.analysis.views import VIEWS, view_sql
 from pipelines.sqlfiles import read_sql

@@ -65,6 +65,7 @@ SUMMARIES = (
     "contributors",
     "poison_tenants",
     "poison_messages",
+    "poison_consumers",
     "metrics",
 )
 """The marts as of now, each after those that it reads."""

@@ -16,7 +16,6 @@ __all__ = ["NEEDED_MARTS", "printable_frames", "sections"]
 
 NEEDED_MARTS = (
     "failures_minutely",
-    "failures_hourly",
     "failure_groups",
     "service_health",
     "resolution_times",
@@ -25,6 +24,7 @@ NEEDED_MARTS = (
     "contributors",
     "poison_tenants",
     "poison_messages",
+    "poison_consumers",
     "co_failures",
     "redrive_outcomes",
     "metrics",
@@ -52,10 +52,11 @@ def sections(
         _resolution(frames["resolution_times"], most_rows),
         _redrives(frames["redrive_outcomes"], most_rows),
         _recent(frames["contributors"], most_rows),
-        _hours(frames["hour_of_week"], frames["failures_hourly"], now, most_rows),
+        _hours(frames["hour_of_week"], most_rows),
         _by_group(frames["contributors"], frames["failure_groups"], most_rows),
         _tenants(frames["poison_tenants"], most_rows),
         _messages(frames["poison_messages"], most_rows),
+        _consumers(frames["poison_consumers"], most_rows),
         _together(frames["co_failures"], most_rows),
         unknowns(frames, now),
     ]
@@ -231,18 +232,22 @@ def _contributing(frame: pl.DataFrame, most_rows: int) -> list[tuple[Any, ...]]:
     return found
 
 
-def _hours(
-    frame: pl.DataFrame, failures_hourly: pl.DataFrame, now: datetime, most_rows: int
-) -> Section:
+def _hours(frame: pl.DataFrame, most_rows: int) -> Section:
+    habits = frame.filter(
+        pl.col("dimension") == "service",
+        pl.col("p_value") < _CERTAIN,
+        pl.col("failure_count") >= 10,
+        pl.col("weeks_high") * 4 >= pl.col("week_count") * 3,
+    )
     rows = tuple(
         (
             row["value"],
             f"{_DAYS[row['hour_of_week'] // 24]} {row['hour_of_week'] % 24:02}:00",
             round(row["failure_count"] / row["week_count"]),
             f"{row['failure_count'] / row['expected_count']:.1f}×",
-            f"{row['weeks']} of {row['week_count']}",
+            f"{row['weeks_high']} of {row['week_count']}",
         )
-        for row in _habits(frame, failures_hourly, now).head(most_rows).to_dicts()
+        for row in habits.head(most_rows).to_dicts()
     )
     note = (
         "Hours (UTC) in which a service has three times its mean hour or more, and that in three"
@@ -252,32 +257,6 @@ def _hours(
     )
     columns = ("service", "hour", "a week", "ratio", "weeks")
     return Section("Hours of the week", columns, rows, note)
-
-
-def _habits(
-    hour_of_week: pl.DataFrame, failures_hourly: pl.DataFrame, now: datetime
-) -> pl.DataFrame:
-    """The cells of services that stand out week by week; `weeks`: in how many."""
-    hour = pl.col("hour_at").dt
-    weekly = failures_hourly.group_by(
-        pl.col("service").alias("value"),
-        hour_of_week=((hour.weekday() - 1).cast(pl.Int64) * 24 + hour.hour()),
-        weeks_ago=(pl.lit(now) - pl.col("hour_at")).dt.total_days() // 7,
-    ).agg(weekly_count=pl.col("failure_count").sum())
-    usual = pl.col("expected_count") / pl.col("week_count")
-    is_high = (pl.col("weekly_count") >= 3 * usual) & (pl.col("weeks_ago") < pl.col("week_count"))
-    cells = hour_of_week.filter(pl.col("p_value") < _CERTAIN, pl.col("failure_count") >= 10)
-    keys = ["value", "hour_of_week"]
-    high = (
-        cells.join(weekly, on=keys)
-        .group_by(keys)
-        .agg(weeks=pl.col("weeks_ago").filter(is_high).n_unique())
-    )
-    return (
-        cells.join(high, on=keys)
-        .filter(pl.col("weeks") * 4 >= pl.col("week_count") * 3)
-        .sort("value", "hour_of_week")
-    )
 
 
 def _together(frame: pl.DataFrame, most_rows: int) -> Section:
@@ -335,3 +314,24 @@ def _messages(frame: pl.DataFrame, most_rows: int) -> Section:
     columns = ("failure", "error type", "tenant", "event", "why")
     note = "The message is at fault rather than the service: look at it, then discard or mend it."
     return Section("Poison messages", columns, rows, note)
+
+
+def _consumers(frame: pl.DataFrame, most_rows: int) -> Section:
+    rows = tuple(
+        (
+            row["consumer_name"],
+            row["consumer_versions"],
+            row["group_id"],
+            row["error_class"],
+            row["message_count"],
+            row["tenant_count"],
+            row["first_failed_at"],
+        )
+        for row in frame.head(most_rows).to_dicts()
+    )
+    columns = ("consumer", "versions", "group", "error type", "messages", "tenants", "since")
+    note = (
+        "The code is at fault rather than the messages: many fail here, in this consumer alone,"
+        " of whichever tenant, and waiting will not help. Of seven days."
+    )
+    return Section("Poison consumers", columns, rows, note)

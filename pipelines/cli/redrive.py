@@ -12,6 +12,7 @@ from pipelines.cli.output import console, print_json, progress_bar
 from pipelines.cli.plan import LIMIT_REACHED, print_plan, print_report
 from pipelines.cli.selecting import is_agreed, selecting
 from pipelines.cli.verb import verb
+from pipelines.errors import RedriveError
 from pipelines.redrive.batches import ENDED
 from pipelines.redrive.edit import read_patch
 from pipelines.redrive.plan import Order
@@ -58,6 +59,7 @@ def command(
 
     Takes pending failures; a parked one by its id. Each group ramps 1, 10, all, and stops where
     nothing succeeds. More than DLQ_REDRIVE_APPROVAL_COUNT wait for an approval. Ctrl-C pauses.
+    The exit status is 1 where a group was stopped.
     """
     if transient:
         types = (*selection.error_types, *transient_selection(settings).error_types)
@@ -92,13 +94,15 @@ def command(
         if not is_approved and not _is_approved(settings, batch.id, shown.plan.count, by, is_json):
             return
         approve(settings, batch.id, by=by)
-    run_and_tell(settings, batch.id, by, is_json)
-    if shown.plan.limit_reached and not is_json:
-        console.print(LIMIT_REACHED)
+    note = LIMIT_REACHED if shown.plan.limit_reached else ""
+    run_and_tell(settings, batch.id, by, is_json, note)
 
 
-def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool) -> None:
-    """Carry out a batch with its progress shown; Ctrl-C pauses it."""
+def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool, note: str = "") -> None:
+    """Carry out a batch with its progress shown, and print its report; Ctrl-C pauses it.
+
+    Raises RedriveError, once that is printed, where the batch aborted itself.
+    """
     try:
         with progress_bar("Redriving") as bar:
             task = bar.add_task("redrive", total=None)
@@ -115,6 +119,13 @@ def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool) -> N
         print_json(report.as_dict())
     else:
         print_report(report)
+        if note:
+            console.print(note)
+    if report.state == "aborted":
+        raise RedriveError(
+            f"The batch {report.batch_id} aborted itself, since a group was stopped: find the cause"
+            " before you redrive it again."
+        )
 
 
 def _interrupted(settings: Settings, batch_id: str, by: str) -> RedriveReport:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from pipelines.deadletter.redaction import Redactor
+from pipelines.deadletter.sanitize import parse_json
 from pipelines.errors import RedriveError
 from pipelines.redrive.origin import RefusedError
 
@@ -27,9 +28,11 @@ class Change(NamedTuple):
 
 
 def read_patch(text: str) -> dict[str, Any]:
-    """A merge patch that a person wrote; raises RedriveError where it is none."""
+    """A merge patch that a person wrote; raises RedriveError where it is none that can be kept."""
+    mended: set[str] = set()
     try:
         value = json.loads(text)
+        parse_json(text.encode(), mended)
     except (ValueError, RecursionError) as error:
         raise RedriveError(f"The edit is no JSON: {error}.") from error
     if not isinstance(value, dict) or not value:
@@ -39,6 +42,10 @@ def read_patch(text: str) -> dict[str, Any]:
         )
     if len(text.encode()) > _MOST_BYTES:
         raise RedriveError(f"The edit has more than {_MOST_BYTES:,} bytes.")
+    if unstorable := sorted(mended - {"an integer beyond 64 bits"}):  # which bodies may hold
+        raise RedriveError(
+            f"The edit holds {unstorable[0]}, which PostgreSQL can not keep: leave it out."
+        )
     return value
 
 

@@ -23,6 +23,7 @@ from pipelines.settings import Settings
 __all__ = [
     "Judged",
     "Pending",
+    "changed_redrives",
     "handled_per_second",
     "judged",
     "learn",
@@ -86,6 +87,15 @@ def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History
             Cell(group, error_type, attempt), successes or 0.0, failures or 0.0, last_at, now
         )
     return history
+
+
+def changed_redrives(connection: Connection[Any]) -> set[tuple[str, int]]:
+    """Failure and attempt of each redrive of an edit or redirect, which the policy never sends."""
+    rows = connection.execute(
+        "SELECT r.failure_id::text, r.attempt FROM redrives r JOIN redrive_batches b"
+        " ON b.id = r.batch_id WHERE b.patch IS NOT NULL OR b.redirect_to IS NOT NULL"
+    )
+    return set(rows.fetchall())
 
 
 def judged(

@@ -29,6 +29,7 @@ def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     try:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET parquet_metadata_cache = true")  # each view asks for it again
         for name in LAYOUTS:
             connection.execute(_view(name, source(connection, lake, name)))
     except duckdb.Error as error:

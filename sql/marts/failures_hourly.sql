@@ -8,11 +8,11 @@
 --   failure_count  cases
 --   group_count    distinct failure groups
 SELECT
-    DATE_TRUNC('hour', minute_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour_at,
+    DATE_TRUNC('hour', MIN(minute_at) AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour_at,
     service,
     error_class,
     CAST(SUM(failure_count) AS BIGINT) AS failure_count,
     COUNT(DISTINCT group_id) AS group_count
 FROM failures_minutely
-GROUP BY hour_at, service, error_class
+GROUP BY FLOOR(minute_number / 60), service, error_class
 ORDER BY hour_at, service, error_class

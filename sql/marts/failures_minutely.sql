@@ -10,7 +10,7 @@
 --   first_opened_at  oldest dlq_timestamp in it, UTC
 SELECT
     dlq_date,
-    DATE_TRUNC('minute', opened_at) AS minute_at,
+    DATE_TRUNC('minute', MIN(opened_at)) AS minute_at,
     CAST(FLOOR(EPOCH(opened_at) / 60) AS BIGINT) AS minute_number,
     service,
     error_class,

@@ -8,6 +8,7 @@
 --   week_count        weeks that were counted
 --   failure_count     cases in this hour of all the weeks
 --   weeks_hit         weeks with a case in it: one outage makes one week, not a habit
+--   weeks_high        weeks in which it had three times the series' mean hour or more
 --   expected_count    the mean of the series' 168 hours
 --   chi_square        of the whole series against a week without pattern, 167 degrees of freedom
 --   p_value           how likely so uneven a week is by chance alone
@@ -48,15 +49,24 @@ series AS (
     GROUP BY dimension, value
 ),
 
+weekly AS (
+    SELECT dimension, value, hour_of_week, weeks_ago, SUM(failure_count) AS failure_count
+    FROM counted
+    GROUP BY dimension, value, hour_of_week, weeks_ago
+),
+
 hours AS (
     SELECT
-        dimension,
-        value,
-        hour_of_week,
-        SUM(failure_count) AS failure_count,
-        COUNT(DISTINCT weeks_ago) AS weeks_hit
-    FROM counted
-    GROUP BY dimension, value, hour_of_week
+        w.dimension,
+        w.value,
+        w.hour_of_week,
+        SUM(w.failure_count) AS failure_count,
+        COUNT(*) AS weeks_hit,
+        SUM(CASE WHEN w.failure_count >= 3 * s.expected_count / s.week_count THEN 1 ELSE 0 END)
+            AS weeks_high
+    FROM weekly AS w
+    INNER JOIN series AS s ON s.dimension = w.dimension AND s.value = w.value
+    GROUP BY w.dimension, w.value, w.hour_of_week
 ),
 
 cells AS (
@@ -67,6 +77,7 @@ cells AS (
         s.week_count,
         COALESCE(h.failure_count, 0) AS failure_count,
         COALESCE(h.weeks_hit, 0) AS weeks_hit,
+        COALESCE(h.weeks_high, 0) AS weeks_high,
         s.expected_count
     FROM series AS s
     CROSS JOIN week_hours AS w
@@ -84,6 +95,7 @@ SELECT
     CAST(week_count AS BIGINT) AS week_count,
     CAST(failure_count AS BIGINT) AS failure_count,
     weeks_hit,
+    CAST(weeks_high AS BIGINT) AS weeks_high,
     expected_count,
     SUM((failure_count - expected_count) * (failure_count - expected_count) / expected_count)
         OVER (PARTITION BY dimension, value) AS chi_square

@@ -20,6 +20,20 @@ WITH cured AS (
     GROUP BY group_id
 ),
 
+-- The few first, by three columns; then all of these.
+struck AS (
+    SELECT d.original_stream, d.original_sequence
+    FROM dead_letters AS d
+    CROSS JOIN clock AS n
+    WHERE
+        d.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 7
+        AND d.root_failure_id IS NULL
+        AND d.original_stream IS NOT NULL
+        AND d.original_sequence IS NOT NULL
+    GROUP BY d.original_stream, d.original_sequence
+    HAVING MIN(d.consumer_name) < MAX(d.consumer_name)
+),
+
 several AS (
     SELECT
         d.original_stream,
@@ -31,14 +45,13 @@ several AS (
         MAX_BY(d.event_type, d.published_at) AS event_type,
         MAX_BY(d.tenant_id, d.published_at) AS tenant_id
     FROM dead_letters AS d
+    INNER JOIN struck AS s
+        ON s.original_sequence = d.original_sequence AND s.original_stream = d.original_stream
     CROSS JOIN clock AS n
     WHERE
         d.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 7
         AND d.root_failure_id IS NULL
-        AND d.original_stream IS NOT NULL
-        AND d.original_sequence IS NOT NULL
     GROUP BY d.original_stream, d.original_sequence
-    HAVING MIN(d.consumer_name) < MAX(d.consumer_name)
 )
 
 SELECT

@@ -7,7 +7,7 @@
 --   handled_count, succeeded_count, retried_count, dead_lettered_count, skipped_count
 --                       messages since the samples before, over all consumers of the service
 SELECT
-    DATE_TRUNC('hour', published_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour_at,
+    DATE_TRUNC('hour', MIN(published_at) AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour_at,
     service,
     CAST(SUM(handled) AS BIGINT) AS handled_count,
     CAST(SUM(succeeded) AS BIGINT) AS succeeded_count,
@@ -15,5 +15,5 @@ SELECT
     CAST(SUM(dead_lettered) AS BIGINT) AS dead_lettered_count,
     CAST(SUM(skipped) AS BIGINT) AS skipped_count
 FROM service_traffic
-GROUP BY hour_at, service
+GROUP BY FLOOR(EPOCH(published_at) / 3600), service
 ORDER BY hour_at, service

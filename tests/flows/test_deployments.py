@@ -135,8 +135,18 @@ def test_the_report_is_a_page_and_an_artifact(
 
 
 def test_alerts_are_evaluated(platform_with_worker: Platform, drained: Drained) -> None:
+    with database(platform_with_worker.settings.postgres_dsn.get_secret_value()) as connection:
+        connection.execute(
+            "INSERT INTO alerts (rule, scope, subject, state, severity, value, above, since,"
+            " detail, started_at, seen_at) VALUES ('service_failing', 'all', '[x](javascript:x)',"
+            " 'firing', 'critical', 0.9, 0.5, now(), '', now(), now() + interval '1 hour')"
+        )
     run = platform_with_worker.ran("alert")
-    assert re.match(r"\d+ firing|Quiet", run["state"]["message"])
+    assert re.match(r"[1-9]\d* firing", run["state"]["message"])
+    told = platform_with_worker.artifacts(run["id"])["alerts"]["data"]
+    assert r"A service fails all its messages: \[x\](javascript:x)" in [
+        row["firing"] for row in json.loads(told)
+    ]
 
 
 def test_the_scheduled_redrive_finds_nothing(platform_with_worker: Platform) -> None:

@@ -245,6 +245,35 @@ def test_redrives_that_nobody_answered_are_found_for_an_hour(settings: Settings)
     assert found(settings, "redrive_unanswered") == []
 
 
+def test_a_redrive_that_nobody_approves_is_found_after_a_day(settings: Settings) -> None:
+    execute(
+        settings,
+        "INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection, state, planned,"
+        " created_at) SELECT md5(state)::uuid, 'manual', 'ana', 'tiles are back', '{}', state, 120,"
+        " now() - CASE state WHEN 'planned' THEN 23 ELSE 25 END * interval '1 hour'"
+        " FROM unnest(ARRAY['awaiting_approval', 'planned', 'running', 'paused']) state",
+    )
+    execute(
+        settings,
+        "UPDATE redrive_batches SET state = 'awaiting_approval' WHERE id = md5('planned')::uuid",
+    )
+    waiting, young = found(settings, "approval_waiting")
+    assert (waiting.value, young.value) == (pytest.approx(25, abs=0.1), pytest.approx(23, abs=0.1))
+    assert (waiting.is_above, young.is_above) == (True, False)
+    assert (waiting.failure_count, waiting.detail) == (
+        120,
+        "120 redrives, asked for by ana: tiles are back",
+    )
+    [batch] = query(
+        settings, "SELECT * FROM redrive_batches WHERE id = md5('awaiting_approval')::uuid"
+    )
+    assert (waiting.subject, waiting.since) == (str(batch["id"]), batch["created_at"])
+    sooner = "[rules.approval_waiting]\nabove = 2"
+    assert all(finding.is_above for finding in found(settings, "approval_waiting", sooner))
+    execute(settings, "UPDATE redrive_batches SET state = 'running'")  # somebody approved them
+    assert found(settings, "approval_waiting") == []
+
+
 def test_the_log_that_can_not_be_written_or_is_nearly_full(settings: Settings) -> None:
     add_sample(settings, 9, problem="an older trouble")
     add_sample(settings, 5)

@@ -182,14 +182,28 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     shown = dlq("batches", "show", batch["id"][:8]).stdout
     assert "redrive.awaiting_approval" in shown
     # Nobody may be redriven to: the subject is not on the allow-list.
-    report = as_json(dlq(*chosen, "--approve", "--json"))
+    aborted = dlq(*chosen, "--approve", "--json")
+    report = json.loads(aborted.stdout)
+    assert aborted.exit_code == 1
+    assert aborted.stderr == (
+        f"dlq: The batch {report['batch_id']} aborted itself, since a group was stopped: find the"
+        " cause before you redrive it again.\n"
+    )
     assert (report["state"], report["outcomes"]) == ("aborted", {"refused": 1, "cancelled": 2})
     [(why, count)] = report["reasons"]["refused"].items()
     assert (count, "is not among the subjects that DLQ_REDRIVE_SUBJECTS allows" in why) == (1, True)
     assert "1 refused" in dlq("audit", report["batch_id"][:8]).stdout
-    told = dlq(*chosen, "--approve").stdout
-    assert f"refused 1: {why}." in told
-    assert "That is as many as --limit takes" in told
+    told = dlq(*chosen, "--approve")
+    assert (told.exit_code, "aborted itself" in told.stderr) == (1, True)
+    assert f"refused 1: {why}." in told.stdout
+    assert "That is as many as --limit takes" in told.stdout
+    waiting = as_json(dlq(*chosen[:3], "--json"))["batch_id"]
+    as_json(dlq("batches", "approve", waiting, "--later", "--json"))
+    as_json(dlq("batches", "pause", waiting, "--json"))
+    resumed = dlq("batches", "resume", waiting)
+    assert (resumed.exit_code, resumed.stderr.count("\n")) == (1, 1)
+    assert f"The batch {waiting} aborted itself" in resumed.stderr
+    assert f"refused 1: {why}." in resumed.stdout
     assert dlq("batches", "show", "zzz").exit_code == 1
     assert "No redrive was planned yet" not in dlq("batches").stdout
 
@@ -215,6 +229,9 @@ def test_what_makes_no_sense_is_one_sentence_and_changes_nothing(
         assert dlq(verb, "--limit", "-1").exit_code == 2
     unset = dlq("redrive", "--type", "ConnectionError", "--edit", "")
     assert (unset.exit_code, "The edit is no JSON" in unset.stderr) == (1, True)
+    unkept = dlq("redrive", "--type", "ConnectionError", "--edit", r'{"unit": "\u0000"}')
+    assert (unkept.exit_code, unkept.stderr.count("\n")) == (1, 1)
+    assert "The edit holds NUL or a lone surrogate, which PostgreSQL can not keep" in unkept.stderr
     assert statuses(settings) == before
     assert query(settings, "SELECT count(*) AS n FROM audit_log") == [{"n": 0}]
 

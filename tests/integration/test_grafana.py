@@ -78,6 +78,11 @@ def seeded(
         " CASE WHEN f.redrive_count = 0 THEN 'succeeded' ELSE 'failed_again' END, NULL, now(),"
         " now() FROM failed_events f, redrive_batches b LIMIT 40",
     )
+    execute(
+        settings,
+        "INSERT INTO redrive_batches SELECT gen_random_uuid(), 'manual', 'me', 'why', '{}',"
+        " 'awaiting_approval', NULL, 9, now() - interval '2 days'",
+    )
     execute(settings, "INSERT INTO stream_gaps VALUES ('e', 4, 9, 'its age limit', true)")
     asyncio.run(evaluate_alerts(settings))
     with psycopg.connect(settings.postgres_dsn.get_secret_value(), autocommit=True) as connection:
@@ -155,7 +160,9 @@ def test_grafana_fires_on_what_the_evaluation_fires_on(seeded: psycopg.Connectio
     ours = seeded.execute(
         "SELECT rule, scope, subject FROM alerts WHERE state <> 'resolved'"
     ).fetchall()
-    assert {"unresolved", "redrive_aborted", "gap"} <= {rule for rule, _, _ in ours}
+    assert {"unresolved", "redrive_aborted", "approval_waiting", "gap"} <= {
+        rule for rule, _, _ in ours
+    }
     assert firing == set(ours)
 
 

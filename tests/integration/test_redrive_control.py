@@ -20,6 +20,7 @@ from pipelines.redrive.schedule import learn, policy_of
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import (
     approve,
+    backtest_policy,
     cancel,
     list_batches,
     pause,
@@ -212,6 +213,7 @@ async def test_an_edit_changes_the_raw_event_and_shows_only_what_is_redacted(
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         history = learn(connection, datetime.now(UTC), policy_of(settings))
     assert history.last_at(Cell(group, "TimeoutError", 1)) is None
+    assert backtest_policy(settings).redrives == 0
     letter = await client.jetstream().get_msg(settings.dlq_stream, 1)
     assert b'"unit": "acre"' in (letter.data or b"")  # the original is kept
 

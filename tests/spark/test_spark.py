@@ -28,6 +28,9 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Tables]:
     folder = tmp_path_factory.mktemp("spark")
     (folder / "spark-defaults.conf").write_text(
         "spark.master local[2]\nspark.sql.shuffle.partitions 2\nspark.driver.memory 1g\n"
+        "spark.ui.enabled false\n"
+        # To compile code for each query costs more here than the rows do.
+        "spark.sql.codegen.wholeStage false\nspark.sql.codegen.factoryMode NO_CODEGEN\n"
     )
     settings = Settings(home=folder, lake_uri=str(folder / "lake"))
     into_lake(settings, Scenario(NOW, days=29, hourly=4, seed=5))

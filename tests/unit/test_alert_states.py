@@ -9,7 +9,8 @@ import pytest
 from pipelines.alerts.findings import Finding
 from pipelines.alerts.rules import AlertRules, Rule, read_alert_rules
 from pipelines.alerts.states import Alert, step
-from pipelines.alerts.text import Sample, compose, plain
+from pipelines.alerts.text import Sample, compose, plain, quantity
+from pipelines.alerts.text import command as next_command
 
 NOW = datetime(2026, 3, 1, 10, tzinfo=UTC)
 HOLDS = Finding("all", "", 12.0, 10.0, 60, NOW, "id-1", "a 60", ["id-1"], is_told=False)
@@ -139,6 +140,42 @@ def test_a_message_says_what_since_when_how_many_a_sample_a_link_and_what_next()
         f"First: {rule('critical_errors').first}",
         "Next: dlq show id-1",
     ]
+
+
+def test_a_message_about_an_approval_has_the_batch_who_asked_and_the_commands() -> None:
+    detail = "1 redrive, asked for by ana: <!channel>"
+    facts = {"value": 25.5, "above": 24, "failure_count": 1, "detail": detail, "sample_id": None}
+    title, body = compose("firing", [alert("approval_waiting", "5b2e-77", **facts)], RULES, {})
+    assert title == "FIRING: A redrive waits for its approval: 5b2e-77"
+    assert body.splitlines() == [
+        f"What: {title.removeprefix('FIRING: ')}",
+        "Now: 25.50 hours (fires above 24)",
+        "Since: 2026-03-01 10:00:00 UTC",
+        "How many: 1 failure",
+        "Who: 1 redrive, asked for by ana: <\u200b!channel>",
+        f"First: {rule('approval_waiting').first}",
+        "Next: dlq batches approve 5b2e-77  # or reject",
+    ]
+    odd = alert("approval_waiting", "x; rm -rf ~")
+    assert next_command(odd, rule("approval_waiting")).startswith(
+        "dlq batches approve 'x; rm -rf ~'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (1, "batches", "1 batch"),
+        (2, "batches", "2 batches"),
+        (1, "failures open for more than 24 hours", "1 failure open for more than 24 hours"),
+        (1, "sequences", "1 sequence"),
+        (1, "of its limit", "1 of its limit"),
+        (1, "a minute", "1 a minute"),
+        (0.5, "minutes", "0.50 minutes"),
+    ],
+)
+def test_one_has_no_plural(value: float, unit: str, text: str) -> None:
+    assert quantity(value, unit) == text
 
 
 def test_an_outage_of_five_hundred_services_is_one_short_message() -> None:

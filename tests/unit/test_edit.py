@@ -77,6 +77,27 @@ def test_an_edit_that_is_none_is_one_sentence(text: str) -> None:
         read_patch(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (r'{"a": [{"b": "x\u0000"}]}', "NUL or a lone surrogate"),
+        (r'{"a\ud800": 1}', "NUL or a lone surrogate"),
+        ('{"a": NaN}', "NaN"),
+        ('{"a": 1e999}', "a number beyond 64 bits"),
+    ],
+)
+def test_what_postgres_can_not_keep_is_said_before_anything_is_planned(
+    text: str, what: str
+) -> None:
+    with pytest.raises(RedriveError, match=f"^The edit holds {what}, which PostgreSQL can not"):
+        read_patch(text)
+
+
+def test_what_only_looks_like_it_may_be_edited_in() -> None:
+    for text in (r'{"a": "\\u0000"}', r'{"a": "\ud83d\ude00"}', '{"a": 123456789012345678901234}'):
+        assert read_patch(text) == json.loads(text)
+
+
 def test_the_difference_is_shown_without_secrets() -> None:
     before = b'{"unit": "acre", "api_key": "k1", "who": {"mail": "a@b.example", "n": 1}, "old": 0}'
     patch = {"unit": "ha", "api_key": "k2", "who": {"mail": "c@d.example"}, "old": None, "new": [1]}

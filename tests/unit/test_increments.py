@@ -95,3 +95,28 @@ def test_drained_in_steps_is_the_same_as_counted_whole(
         reach, tables = found
         keep(lake, tables)
     assert_same(tables, whole(lake, cap))
+
+
+def test_a_part_has_the_whole_chain_and_all_that_is_said_of_it() -> None:
+    """Also where a failure of a redrive is a case of its own, a root again, or has two roots."""
+    lake, log = Log(), list[Message]()
+    lake.connection.execute("SET TimeZone = 'UTC'")
+    for name in "abcdefgh":
+        log += [
+            Message(name),
+            Message(f"{name}1", name, attempt=1, consumer="other"),
+            Message(f"{name}1", kind="triage.resolved"),
+            # a root that is a redrive
+            Message(f"{name}2"),
+            Message(f"{name}3", f"{name}2", attempt=1, consumer="other"),
+            Message(f"{name}4", f"{name}3", attempt=1, consumer="other"),
+            # two roots
+            Message(f"{name}5"),
+            Message(f"{name}6"),
+            Message(f"{name}7", f"{name}5", attempt=1),
+            Message(f"{name}7", f"{name}6", attempt=1),
+        ]
+    append(lake, log)
+    found = counted(lake, None, 3, part_rows=1)
+    assert found is not None
+    assert_same(found[1], whole(lake, 3))

@@ -9,8 +9,11 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from pipelines.analysis import increments
 from pipelines.analysis.kept import daily_marts, update_marts
 from pipelines.analysis.marts import DAILY, MARTS, build_marts
+from pipelines.analysis.sections import NEEDED_MARTS
+from pipelines.jobs import compute_marts
 from pipelines.settings import Settings
 from pipelines.simulation.run import into_lake
 from pipelines.simulation.scenario import Scenario
@@ -139,3 +142,18 @@ def test_marts_that_a_killed_run_left_half_written_are_built_again(
 def test_other_settings_count_again(lake: Lake) -> None:
     check(lake, is_rebuilt=True, cap=1)
     check(lake, is_rebuilt=False, cap=1)
+
+
+def test_marts_that_are_up_to_date_are_read_and_say_what_a_whole_count_does(
+    lake: Lake, history: Frames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain(lake, history, 0.6, 1.0)
+    update_marts(lake, UNTIL, 3)
+    with connect(lake) as connection:
+        expected = build_marts(connection, UNTIL, NEEDED_MARTS)
+    monkeypatch.delattr(increments, "make_chains")  # nothing of the log is counted again
+    later = Settings(lake_uri=lake.uri)
+    found = compute_marts(later, NEEDED_MARTS, UNTIL)
+    for name in NEEDED_MARTS:
+        whole = rows(pl.DataFrame(expected[name]))
+        assert_frame_equal(rows(found[name].select(whole.columns)), whole, rel_tol=1e-9)

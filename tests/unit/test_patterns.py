@@ -247,7 +247,24 @@ def test_a_daily_habit_is_found_and_an_hour_of_the_week_counted_right(log: Log) 
     assert cells[0]["chi_square"] == pytest.approx(chi_square)
     assert cells[0]["p_value"] < 1e-20
     busiest = max(cells.values(), key=lambda row: row["failure_count"])
-    assert (busiest["weeks_hit"], busiest["week_count"]) == (5, 5)
+    assert (busiest["weeks_hit"], busiest["weeks_high"], busiest["week_count"]) == (5, 5, 5)
+    assert {row["weeks_high"] for row in cells.values() if row["weeks_hit"] == 0} <= {0}
+
+
+def test_an_outage_makes_one_high_week_and_no_habit(log: Log) -> None:
+    rows = at(*[before(days=7 * week) for week in range(5)])
+    rows += at(*[before(days=8, hours=10 + n / 60) for n in range(20)])
+    fill(log, rows)
+    (usual, outage) = (
+        next(
+            row
+            for row in mart(log, "hour_of_week")
+            if row["hour_of_week"] == when.weekday() * 24 + when.hour
+        )
+        for when in (before(days=7), before(days=8, hours=10))
+    )
+    assert (usual["weeks_hit"], usual["weeks_high"]) == (4, 4)
+    assert (outage["weeks_hit"], outage["weeks_high"]) == (1, 1)
 
 
 def test_nothing_is_found_in_quiet_data(log: Log) -> None:
@@ -379,6 +396,42 @@ def test_poison_messages(log: Log) -> None:
         ("several_consumers", failure("e"), 2),
     ]
     assert (found[0]["redrive_count"], found[0]["cured_count"]) == (3, 1)
+
+
+def test_poison_consumers(log: Log) -> None:
+    """Of six consumers with twenty failures, one has code of its own to blame."""
+    for number in range(20):
+        place = {"original_sequence": number, "dlq_timestamp": before(days=1, minutes=-number)}
+        tenant = {"tenant_id": f"t{number % 4}"}
+        bad = {"group_id": "code", "consumer_version": f"2.{number % 2}"}
+        log.dead_letter(f"a{number}", **place, **tenant, **bad)
+        for consumer in ("soil", "advice"):  # the message is at fault
+            other = {"original_sequence": 100 + number, "consumer_name": consumer}
+            log.dead_letter(f"{consumer}{number}", group_id=consumer, **tenant, **other)
+        other = {"original_sequence": 200 + number, "error_class": "TimeoutError"}
+        log.dead_letter(f"c{number}", group_id="passes", consumer_name="map", **tenant, **other)
+        other = {"original_sequence": 300 + number, "consumer_name": "feed"}
+        log.dead_letter(f"d{number}", group_id="theirs", tenant_id="theirs", **other)
+        other = {"original_sequence": 400 + number % 19, "consumer_name": "few"}
+        log.dead_letter(f"e{number}", group_id="few", **tenant, **other)
+    for number in range(200):  # so that `theirs` is far less of everything else
+        log.dead_letter(f"f{number}", group_id=f"{number}", original_sequence=500 + number)
+    log.dead_letter("a", root="a0", original_sequence=0, group_id="code", tenant_id="other")
+    assert mart(log, "poison_consumers") == [
+        {
+            "original_stream": "SAHOOL_EVENTS",
+            "consumer_name": "ndvi",
+            "service": "ndvi",
+            "consumer_versions": "2.0, 2.1",
+            "group_id": "code",
+            "error_class": "ValueError",
+            "message_count": 20,
+            "tenant_count": 4,
+            "event_type_count": 1,
+            "first_failed_at": before(days=1),
+            "last_failed_at": before(days=1, minutes=-19),
+        }
+    ]
 
 
 # Health and metrics --------------------------------------------------------------------------

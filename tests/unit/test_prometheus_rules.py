@@ -46,8 +46,8 @@ def test_the_committed_file_is_what_the_alert_file_makes() -> None:
 def test_prometheus_takes_the_rules_also_with_odd_overrides(tmp_path: Path) -> None:
     odd = tmp_path / "odd.yml"
     odd.write_text(prometheus_rules(read_alert_rules(OVERRIDES)))
-    assert "SUCCESS: 13 rules found" in promtool("check", "rules", str(COMMITTED))
-    assert "SUCCESS: 19 rules found" in promtool("check", "rules", str(odd))
+    assert "SUCCESS: 14 rules found" in promtool("check", "rules", str(COMMITTED))
+    assert "SUCCESS: 20 rules found" in promtool("check", "rules", str(odd))
 
 
 def judge(tmp_path: Path, rules: AlertRules, *tests: dict[str, Any]) -> None:
@@ -90,7 +90,7 @@ def test_each_rule_fires_above_its_threshold_and_not_at_it(tmp_path: Path) -> No
                     "promql_expr_test": [firing("30m", *names)],
                 }
             )
-    assert len(tests) == 24
+    assert len(tests) == 26
     judge(tmp_path, rules, *tests)
 
 
@@ -159,6 +159,31 @@ def test_an_alert_says_what_and_an_exporter_that_is_gone_is_one(tmp_path: Path) 
             }
         ],
     }
+    one = {
+        "interval": "1m",
+        "input_series": [UP, series("dlq_aborted_redrives", "1x5 2x30")],
+        "alert_rule_test": [
+            {
+                "eval_time": at,
+                "alertname": "DlqRedriveAborted",
+                "exp_alerts": [
+                    {
+                        "exp_labels": {
+                            "rule": "redrive_aborted",
+                            "scope": "all",
+                            "severity": "warning",
+                        },
+                        "exp_annotations": {
+                            "summary": "A redrive stopped itself",
+                            "description": f"{value}, fires above 0",
+                            "runbook": read_alert_rules().rules[7].first,
+                        },
+                    }
+                ],
+            }
+            for at, value in (("5m", "1 batch"), ("9m", "2 batches"))
+        ],
+    }
     gone = {
         "interval": "1m",
         "input_series": [{"series": 'dlq_up{server="postgres"}', "values": "1x5 0x9 _x30"}],
@@ -168,4 +193,4 @@ def test_an_alert_says_what_and_an_exporter_that_is_gone_is_one(tmp_path: Path) 
             firing("40m", "DlqExporterAbsent"),
         ],
     }
-    judge(tmp_path, read_alert_rules(), failing, gone)
+    judge(tmp_path, read_alert_rules(), failing, one, gone)

@@ -1,0 +1,36 @@
+-- What a rule of `failures/` finds. PostgreSQL; reads its rows as `held`: those of `scoped_failures`,
+-- each with what it is told under (`subject`), what it is called (`part`), what the count is divided
+-- by (`divisor`), and whether an alert that has named it will do (`is_told`).
+--
+-- Grain: one row per scope and subject with a failure.
+--   value   failures, divided
+--   detail  the three largest parts; the other columns: docs/alerts.md
+WITH parts AS (
+    SELECT
+        scope,
+        subject,
+        part || ' ' || COUNT(*) AS words,
+        ROW_NUMBER() OVER (
+            PARTITION BY scope, subject
+            ORDER BY COUNT(*) DESC, part
+        ) AS place
+    FROM held
+    GROUP BY scope, subject, part
+)
+
+SELECT
+    h.scope,
+    h.subject,
+    COUNT(*) / h.divisor::float8 AS value,
+    h.above,
+    COUNT(*) AS failure_count,
+    MIN(h.dlq_timestamp) AS since,
+    (ARRAY_AGG(h.id::text ORDER BY h.dlq_timestamp DESC, h.id))[1] AS sample_id,
+    (
+        SELECT STRING_AGG(p.words, '; ' ORDER BY p.place) FROM parts AS p
+        WHERE p.place <= 3 AND p.scope = h.scope AND p.subject = h.subject
+    ) AS detail,
+    (ARRAY_AGG(h.id::text) FILTER (WHERE NOT h.alert_sent))[1:500] AS unmarked_ids,
+    BOOL_AND(h.is_told) AS is_told
+FROM held AS h
+GROUP BY h.scope, h.above, h.subject, h.divisor

@@ -1,0 +1,17 @@
+-- How fast failures come. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
+--
+-- Grain: one row per failure in the window, which ends where the drain has come to.
+--   divisor  the minutes of the window, so that the value is failures a minute
+--   the other columns: counted_failures.sql
+SELECT
+    f.*,
+    '' AS subject,
+    f.service || ' ' || f.error_class AS part,
+    r.window_minutes AS divisor,
+    FALSE AS is_told
+FROM scoped_failures AS f
+CROSS JOIN clock AS n
+CROSS JOIN settings AS r
+WHERE
+    f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+    AND f.dlq_timestamp <= n.drained_until
