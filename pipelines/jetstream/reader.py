@@ -67,8 +67,8 @@ async def log_state(connection: Client, stream: str, filters: tuple[str, ...]) -
             info = await js.stream_info(other)
     except (ServiceUnavailableError, nats.errors.NoRespondersError, TimeoutError) as error:
         raise ServerUnavailableError(
-            "The NATS server does not answer JetStream requests: enable JetStream (`jetstream {}`)"
-            " or check the account's permissions."
+            "The NATS server does not answer JetStream requests: it is overloaded, JetStream is not"
+            " enabled (`jetstream {}`), or the account has no right to it."
         ) from error
     except APIError as error:
         raise StreamError(f"Stream {stream} can not be read: {error.description}.") from error

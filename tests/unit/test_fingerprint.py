@@ -408,7 +408,7 @@ _PIECES = st.sampled_from(
 _TEXTS = st.lists(_PIECES, max_size=5).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     _TEXTS,
     st.sampled_from(["", "Traceback (most recent call last):\n"]),
