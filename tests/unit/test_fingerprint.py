@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.deadletter.fingerprint import (
@@ -409,6 +409,9 @@ _TEXTS = st.lists(_PIECES, max_size=5).map("".join)
 
 
 @settings(max_examples=120, deadline=None)
+@example("at a.b.C.m(C.java:1)", "", "", "E: ")
+@example('x\n  File "/app/a.py", line 3, in f', "Traceback (most recent call last):\n", "", "E: ")
+@example("f", "Traceback (most recent call last):\n", "", '  File "/app/a.py", line 3, in ')
 @given(
     _TEXTS,
     st.sampled_from(["", "Traceback (most recent call last):\n"]),
