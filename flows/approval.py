@@ -10,6 +10,7 @@ from prefect.flow_runs import asuspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
+from pipelines.alerts.text import quantity
 from pipelines.analysis.report import Section, as_markdown_table, escaped, seconds_as_text
 
 PATIENCE = timedelta(days=7)
@@ -63,7 +64,8 @@ def plan_as_markdown(shown: Mapping[str, Any]) -> str:
     )
     columns = ("redrives", "service", "error type", "group")
     ramp = "Each group ramps 1, 10, all, and stops where nothing succeeds."
-    lines = [f"**{shown['planned']:,} redrives, {len(groups):,} groups.** {ramp}", ""]
+    counts = quantity(shown["planned"], "redrives"), quantity(len(groups), "groups")
+    lines = [f"**{counts[0]}, {counts[1]}.** {ramp}", ""]
     expected, time = shown["expected_successes"], seconds_as_text(shown["seconds"])
     lines += [f"About {expected:,.0f} may succeed. Publishing takes about {time}.", ""]
     for reason, count in shown["refused"].items():

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from flows.approval import ask, batch_of_this_run, plan_as_markdown, remember_batch
 from flows.show import happened, markdown, progress, table, told
+from pipelines.alerts.text import quantity
 from pipelines.redrive.plan import Order
 from pipelines.redrive.run import RedriveReport
 from pipelines.redrive.selection import Selection
@@ -135,7 +136,8 @@ async def _told(report: RedriveReport | None) -> State:
         return await told("nothing to do", "Nothing to redrive")
     await table("redrives", [{"outcome": k, "redrives": n} for k, n in report.outcomes.items()])
     outcomes = ", ".join(f"{n:,} {state}" for state, n in report.outcomes.items()) or "no outcome"
-    stopped = f"; {len(report.stopped_groups)} groups stopped" if report.stopped_groups else ""
+    stopped_count = quantity(len(report.stopped_groups), "groups")
+    stopped = f"; {stopped_count} stopped" if report.stopped_groups else ""
     if report.state in ("paused", "cancelled"):
         stopped += f"; {report.state} by a person"
     if report.stopped_groups:

@@ -319,17 +319,17 @@ def _messages(frame: pl.DataFrame, most_rows: int) -> Section:
 def _consumers(frame: pl.DataFrame, most_rows: int) -> Section:
     rows = tuple(
         (
+            row["group_id"],
             row["consumer_name"],
             row["consumer_versions"],
-            row["group_id"],
             row["error_class"],
             row["message_count"],
             row["tenant_count"],
-            row["first_failed_at"],
+            f"{row['first_failed_at']:%d %b %H:%M}",
         )
         for row in frame.head(most_rows).to_dicts()
     )
-    columns = ("consumer", "versions", "group", "error type", "messages", "tenants", "since")
+    columns = ("group", "consumer", "versions", "error type", "messages", "tenants", "since")
     note = (
         "The code is at fault rather than the messages: many fail here, in this consumer alone,"
         " of whichever tenant, and waiting will not help. Of seven days."

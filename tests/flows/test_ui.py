@@ -59,7 +59,7 @@ def test_from_the_page_of_groups_to_an_approved_redrive(
     assert list(given.values()) == ["the cause is repaired", "ann", drained.group_id]
     assert platform.in_state(run["id"], "PAUSED")["state"]["name"] == "Suspended"
     open_approval(form, ui, run["id"])
-    expect(form.get_by_text("3 redrives, 1 groups.")).to_be_visible()
+    expect(form.get_by_text("3 redrives, 1 group.")).to_be_visible()
     approve(form, "bob")
     ended = platform.ended(run["id"])
     assert ended["state_type"] == "COMPLETED"
