@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import nats
@@ -55,7 +56,8 @@ def platform_with_worker(prefect_platform: Platform) -> Iterator[Platform]:
 def drained(platform_with_worker: Platform) -> Drained:
     """Dead letters, drained by a late run; that is news, so marts are built."""
     platform = platform_with_worker
-    asyncio.run(_dead_letters(platform.settings))
+    with ThreadPoolExecutor(1) as other:  # where a browser is at work this one has a loop already
+        other.submit(lambda: asyncio.run(_dead_letters(platform.settings))).result()
     run = until(lambda: _run_that_drained(platform, make_late(platform)), "the drain", 600)
     built = until(lambda: _by_automation(platform), "marts after a drain")["id"]
     platform.ended(built)
