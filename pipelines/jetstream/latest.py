@@ -7,13 +7,17 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from pipelines.jetstream.pull import Puller, delivery_of
+from pipelines.errors import ServerUnavailableError
+from pipelines.jetstream.pull import Puller, PullStalledError, delivery_of
 
 _MOST = 100_000
 
 
 async def latest_messages(client: Client, stream: str, subject: str) -> AsyncGenerator[Msg, None]:
-    """The last message of every subject that the filter matches; none without such a stream."""
+    """The last message of every subject that the filter matches; none without such a stream.
+
+    Raises ServerUnavailableError where the server stops answering.
+    """
     js = client.jetstream()
     try:
         info = await js.add_consumer(
@@ -28,13 +32,17 @@ async def latest_messages(client: Client, stream: str, subject: str) -> AsyncGen
         )
     except NotFoundError:
         return
-    puller = Puller(client, stream, info.name)
+    puller, is_stalled = Puller(client, stream, info.name), False
     await puller.open()
     try:
         async for msg in puller.pull(_MOST):
             yield msg
             if delivery_of(msg).pending == 0:
                 break
+    except PullStalledError as error:
+        is_stalled = True
+        raise ServerUnavailableError(f"Reading stream {stream} stalled ({error}).") from error
     finally:
-        await puller.close()
-        await js.delete_consumer(stream, info.name)
+        if not is_stalled:  # else nobody would answer; the consumer goes when it is idle
+            await puller.close()
+            await js.delete_consumer(stream, info.name)

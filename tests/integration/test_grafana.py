@@ -75,7 +75,7 @@ def seeded(
     execute(
         settings,
         "INSERT INTO redrives SELECT gen_random_uuid(), f.id, 1, b.id, f.group_id, 's', NULL,"
-        " CASE WHEN f.redrive_count = 0 THEN 'succeeded' ELSE 'failed_again' END, NULL, now(),"
+        " CASE WHEN f.dlq_sequence %% 2 = 0 THEN 'succeeded' ELSE 'failed_again' END, NULL, now(),"
         " now() FROM failed_events f, redrive_batches b LIMIT 40",
     )
     execute(

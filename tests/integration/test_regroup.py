@@ -10,14 +10,14 @@ import pytest
 from nats.aio.client import Client
 from platform_log import execute, failures, in_lake, letter, publish, query, state_of
 
-from pipelines.deadletter.message import LogMessage
 from pipelines.drain import regroup as regroup_module
-from pipelines.drain.batch import build_batch
 from pipelines.drain.regroup import RegroupReport
+from pipelines.drain.run import _Sinks
 from pipelines.errors import RegroupError
 from pipelines.jobs import drain_log, regroup_history
 from pipelines.settings import Settings
 from pipelines.stores.database import database
+from pipelines.stores.failed_events import Batch
 from pipelines.stores.lake import Lake
 
 RULES = """
@@ -150,14 +150,14 @@ async def test_a_drain_at_work_is_not_fenced_and_keeps_what_it_writes(
     await drain_log(ruled.model_copy(update={"rules_file": None}))
     await publish(client, settings, letters(40, 60))
     reports: list[RegroupReport] = []
-    build = build_batch
+    store = _Sinks.store
 
-    def with_a_regroup(messages: list[LogMessage], **options: Any) -> Any:
-        if messages[0].sequence > 60:  # batches 2 and 3, after this drain's first commit
-            reports.append(regroup_history(ruled))
-        return build(messages, **options)
+    async def then_regrouped(self: _Sinks, batch: Batch) -> None:
+        await store(self, batch)
+        if batch.last_sequence < 100:  # between this drain's commits
+            reports.append(await asyncio.to_thread(regroup_history, ruled))
 
-    monkeypatch.setattr("pipelines.drain.run.build_batch", with_a_regroup)
+    monkeypatch.setattr(_Sinks, "store", then_regrouped)
     # This drain has not heard of the rules.
     drained = await drain_log(ruled.model_copy(update={"rules_file": None}))
     assert drained.drained == 60
