@@ -17,7 +17,7 @@ from psycopg import Connection
 
 from pipelines.deadletter.message import LogMessage
 from pipelines.jetstream.reader import LogReader, LogState
-from pipelines.stores.lake import LakeTable
+from pipelines.stores.lake_table import LakeTable
 
 # The newest anchors of this life of the stream, less those that a rewind made untrue.
 _ANCHORS = """

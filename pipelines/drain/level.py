@@ -20,7 +20,7 @@ from pipelines.jetstream.reader import LogState
 from pipelines.settings import Settings
 from pipelines.stores.erased import erased_messages, not_erased
 from pipelines.stores.failed_events import FailedEvents
-from pipelines.stores.lake import LakeTable
+from pipelines.stores.lake_table import LakeTable
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,9 @@ from pipelines.deadletter.record import FINGERPRINT_COLUMNS, TEXT_LIMITS
 from pipelines.errors import FencedError, RegroupError
 from pipelines.settings import Settings
 from pipelines.stores.database import database
-from pipelines.stores.lake import Lake, LakeTable
+from pipelines.stores.lake import Lake
 from pipelines.stores.lake_files import LakeFile
+from pipelines.stores.lake_table import LakeTable
 
 _BATCH_ROWS = 5_000  # of one transaction
 _TRIES = 5  # at a day's files, which a compaction may take away meanwhile

@@ -24,7 +24,7 @@ from pipelines.jetstream.reader import LogReader, LogState
 from pipelines.settings import Settings
 from pipelines.stores.erased import not_erased
 from pipelines.stores.failed_events import FailedEvents
-from pipelines.stores.lake import LakeTable
+from pipelines.stores.lake_table import LakeTable
 
 _IDS_AT_ONCE = 5_000
 

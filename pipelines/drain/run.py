@@ -38,7 +38,8 @@ from pipelines.stores.database import database
 from pipelines.stores.erased import erased_messages, recall
 from pipelines.stores.failed_events import Batch, FailedEvents
 from pipelines.stores.failed_payloads import delete_old_payloads
-from pipelines.stores.lake import LOG_TABLES, Lake, LakeTable
+from pipelines.stores.lake import LOG_TABLES, Lake
+from pipelines.stores.lake_table import LakeTable
 from pipelines.tracing import is_tracing
 
 logger = logging.getLogger(__name__)

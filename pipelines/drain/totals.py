@@ -14,7 +14,7 @@ from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.sanitize import clean_text, parse_time
 from pipelines.jetstream.latest import latest_messages
 from pipelines.jetstream.pull import delivery_of
-from pipelines.stores.lake import LakeTable
+from pipelines.stores.lake_table import LakeTable
 
 logger = logging.getLogger(__name__)
 

@@ -33,8 +33,9 @@ from pipelines.jetstream.reader import LogReader, LogState, log_state
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.erased import erased_messages, not_erased
-from pipelines.stores.lake import LAYOUTS, LOG_TABLES, Lake, LakeTable
+from pipelines.stores.lake import LAYOUTS, LOG_TABLES, Lake
 from pipelines.stores.lake_log import put_aside, torn_log_files
+from pipelines.stores.lake_table import LakeTable
 
 
 @dataclass(frozen=True, slots=True)

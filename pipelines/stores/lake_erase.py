@@ -6,8 +6,9 @@ from datetime import datetime
 import polars as pl
 
 from pipelines.stores.erased import not_erased
-from pipelines.stores.lake import Lake, LakeTable
+from pipelines.stores.lake import Lake
 from pipelines.stores.lake_files import FileStore
+from pipelines.stores.lake_table import LakeTable
 
 __all__ = ["erase_marts", "erase_rows"]
 

@@ -19,7 +19,8 @@ from psycopg.rows import dict_row
 
 from pipelines.settings import Settings
 from pipelines.stores.failed_events import FailedEvents
-from pipelines.stores.lake import Lake, LakeTable
+from pipelines.stores.lake import Lake
+from pipelines.stores.lake_table import LakeTable
 
 ROOT = Path(__file__).parents[2]
 DLQ = [sys.executable, "-c", "from pipelines.cli import main; main()"]

@@ -37,7 +37,8 @@ from pipelines.jobs import drain_log
 from pipelines.settings import Settings
 from pipelines.stores.database import migrate
 from pipelines.stores.failed_events import FailedEvents
-from pipelines.stores.lake import Lake, LakeTable
+from pipelines.stores.lake import Lake
+from pipelines.stores.lake_table import LakeTable
 
 _NOW = datetime(2026, 2, 3, tzinfo=UTC)
 

@@ -17,7 +17,8 @@ from pipelines.errors import FencedError
 from pipelines.jobs import build_all_marts, drain_log, maintain_lake, verify_stores
 from pipelines.jobs import query as sql
 from pipelines.settings import Settings
-from pipelines.stores.lake import LAYOUTS, Lake, LakeTable, TableLayout
+from pipelines.stores.lake import LAYOUTS, Lake
+from pipelines.stores.lake_table import LakeTable, TableLayout
 
 
 async def small_files(settings: Settings, client: Client, count: int = 8) -> dict[int, bytes]:

@@ -12,6 +12,7 @@ from pipelines.deadletter.ids import redrive_id
 from pipelines.jobs import drain_log, query
 from pipelines.settings import Settings
 from pipelines.stores import lake
+from pipelines.stores.lake_table import LakeTable
 
 STATUS = "SELECT status, redrive_count, not_before IS NOT NULL AS is_asked_for FROM cases"
 
@@ -29,7 +30,7 @@ async def test_a_table_without_a_column_of_today(
     older = {name: kind for name, kind in today.schema.items() if name != "not_before"}
     with monkeypatch.context() as patch:
         patch.setitem(lake.LAYOUTS, "case_events", replace(today, schema=older))
-        patch.setattr(lake.LakeTable, "append", _without_it(lake.LakeTable.append))
+        patch.setattr(LakeTable, "append", _without_it(LakeTable.append))
         (settings.home / "lake" / "case_events").rename(settings.home / "newer")
         await drain_log(settings)
     assert "not_before" not in in_lake(settings, "case_events").columns
