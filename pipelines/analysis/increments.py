@@ -20,7 +20,6 @@ from datetime import date, datetime
 import duckdb
 
 from pipelines.analysis.loading import (
-    LOG_TABLES,
     WORKING,
     counted_rows,
     drop_words,
@@ -33,6 +32,7 @@ from pipelines.analysis.marts import DAILY, FACTS
 from pipelines.analysis.views import create_views, view_sql
 from pipelines.errors import QueryError
 from pipelines.sqlfiles import read_sql
+from pipelines.stores.lake import LOG_TABLES
 
 __all__ = ["Reach", "counting"]
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 
 import duckdb
 
+from pipelines.stores.lake import LOG_TABLES
+
 __all__ = [
-    "LOG_TABLES",
     "WORKING",
     "counted_rows",
     "drop_words",
@@ -23,7 +24,6 @@ __all__ = [
     "touch",
 ]
 
-LOG_TABLES = ("dead_letters", "case_events")
 WORKING = ("chains", "families", "family_edges", "touched")
 """The tables that are made here."""
 

@@ -24,13 +24,12 @@ from pipelines.errors import ServerUnavailableError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reader import LogReader, LogState
 from pipelines.settings import Settings
-from pipelines.stores.erased import erased_messages
+from pipelines.stores.erased import LIFE, erased_messages
 from pipelines.stores.lake import Lake
 
 __all__ = ["Belongings", "belongings"]
 
 _FOUND = ERASED_SCHEMA | {"failure_id": pl.String(), "payload_encoding": pl.String()}
-_LIFE = pl.col("epoch").str.replace("#[0-9]+$", "").alias("life")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ async def _in_stream(
         is_letter = [matches(settings.subjects.dead_letters, m.subject) for m in messages]
         sent = [m for m, is_one in zip(messages, is_letter, strict=True) if is_one]
         told = [m for m, is_one in zip(messages, is_letter, strict=True) if not is_one]
-        decoded = decode_all(sent, epoch, state.stream).with_columns(_LIFE)
+        decoded = decode_all(sent, epoch, state.stream).with_columns(LIFE)
         letters.append(decoded.filter(pl.col("tenant_id") == tenant).select(*_FOUND))
         rows = [
             (life, m.sequence, m.published_at, decode_case_event(m, epoch).failure_id, None)
@@ -138,7 +137,7 @@ def _in_lake(lake: Lake, table: str, is_wanted: pl.Expr) -> pl.DataFrame:
     columns = ["epoch", "dlq_sequence", "published_at", "failure_id"]
     if table == "dead_letters":
         columns.append("payload_encoding")
-    rows = lake.table(table).select(columns, is_wanted).with_columns(_LIFE)
+    rows = lake.table(table).select(columns, is_wanted).with_columns(LIFE)
     return pl.concat([pl.DataFrame(schema=_FOUND), rows.drop("epoch")], how="diagonal")
 
 

@@ -17,6 +17,7 @@ from pipelines.deadletter.frames import ERASED_SCHEMA
 from pipelines.stores.lake import Lake
 
 __all__ = [
+    "LIFE",
     "copy_to_lake",
     "erased_messages",
     "finish",
@@ -29,6 +30,8 @@ __all__ = [
 
 _TABLE = "erased_messages"
 _PLACE = list(ERASED_SCHEMA)
+LIFE = pl.col("epoch").str.replace("#[0-9]+$", "").alias("life")
+"""The stream's life in which a row's message was stored: its epoch, whatever the fork."""
 
 
 def tenant_hash(tenant: str, key: str | None) -> str:
@@ -55,8 +58,11 @@ def not_erased(rows: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
     """Rows with `epoch`, `dlq_sequence` and `published_at`, less those with a tombstone."""
     if erased.is_empty() or rows.is_empty():
         return rows
-    placed = rows.with_columns(life=pl.col("epoch").str.replace("#[0-9]+$", ""))
-    return placed.join(erased, on=_PLACE, how="anti", maintain_order="left").drop("life")
+    return (
+        rows.with_columns(LIFE)
+        .join(erased, on=_PLACE, how="anti", maintain_order="left")
+        .drop("life")
+    )
 
 
 def remember(
