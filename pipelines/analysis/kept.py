@@ -20,11 +20,10 @@ import polars as pl
 import pyarrow as pa
 
 from pipelines.analysis.increments import Reach, counting
-from pipelines.analysis.loading import LOG_TABLES
 from pipelines.analysis.marts import DAILY, SUMMARIES, build_summaries, plain
 from pipelines.analysis.views import VIEWS, view_sql
 from pipelines.sqlfiles import read_sql
-from pipelines.stores.lake import Lake
+from pipelines.stores.lake import LOG_TABLES, Lake
 from pipelines.stores.lake_sql import connect, files_source, source
 
 __all__ = ["Built", "daily_marts", "update_marts", "write_marts"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import nats
 import pytest
 from consumer_log import Log, opened
+from erasing import World
 from nats.aio.client import Client
 
 from pipelines.jetstream.streams import ensure_streams
@@ -48,6 +49,14 @@ async def log(nats_url: str) -> AsyncIterator[Log]:
     """Streams of a consumer's own, without a database."""
     async with opened(nats_url) as log:
         yield log
+
+
+@pytest.fixture
+async def world(settings: Settings, client: Client) -> World:
+    """A platform full of the failures of two tenants, one of which is to go."""
+    world = World(settings, client)
+    await world.fill()
+    return world
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import nats
 import polars as pl
 import pytest
+from erasing import World, keeps
 from nats.aio.client import Client
 from platform_log import execute, failures, in_lake, letter, publish, query
-from test_erase import World, keeps
 
 from pipelines.drain import erase as steps
 from pipelines.embedded import NatsServer

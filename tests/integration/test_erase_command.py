@@ -1,0 +1,89 @@
+"""The verb `dlq erase`."""
+
+import asyncio
+import json
+import os
+import pty
+import subprocess
+
+import pytest
+from click.testing import CliRunner, Result
+from erasing import World
+from nats.aio.client import Client
+from platform_log import (
+    DLQ,
+    ROOT,
+    environment,
+    execute,
+    letter,
+    state_of,
+)
+
+from pipelines.cli import _command
+from pipelines.drain.erase import preview
+from pipelines.errors import ErasureError
+from pipelines.jobs import drain_log
+from pipelines.settings import Settings
+
+
+async def run(world: World, *arguments: str) -> Result:
+    """The verb, where nobody can be asked."""
+    runner = CliRunner(env={**environment(world.settings), "COLUMNS": "160"})
+    return await asyncio.to_thread(
+        runner.invoke, _command(), ["erase", "--tenant", world.tenant, *arguments]
+    )
+
+
+async def test_the_command_shows_asks_and_says(settings: Settings, client: Client) -> None:
+    world = World(settings, client)
+    await world.publish(world.letter(1), letter(2))
+    await drain_log(world.settings)
+    execute(
+        settings,
+        "INSERT INTO audit_log (actor, action, detail) VALUES ('ann', 'redrive.planned', %s)",
+        json.dumps({"selection": {"tenant_id": world.tenant}}),
+    )
+    before = state_of(settings)
+    told = await run(world, "--dry-run", "--json")
+    assert json.loads(told.stdout)["failures"] == {"pending": 1}
+    unasked = await run(world, "--reason", "left")
+    assert unasked.exit_code == 1
+    assert "Nobody is there to be asked" in unasked.stderr
+    named = await run(world, "--yes", "--reason", f"{world.tenant} left")
+    assert (named.exit_code, named.stderr.count("\n")) == (1, 1)
+    assert (await run(world, "--yes")).exit_code == 2
+    refused = await asyncio.to_thread(answer_no, world)
+    assert "Nothing was changed" in refused
+    assert "rows of failed_events (1 pending)" in refused
+    assert "since it is only added to: 1." in refused
+    assert state_of(settings) == before
+    done = await run(world, "--yes", "--reason", "left")
+    assert done.exit_code == 0, done.stderr
+    assert "rows of failed_events (1 pending)" in done.stdout
+    again = await run(world, "--yes", "--reason", "left")
+    assert again.stdout.startswith("There is nothing of acme-")
+
+
+def answer_no(world: World) -> str:
+    """What the verb prints where a person at a terminal does not agree."""
+    ours, theirs = pty.openpty()
+    os.write(ours, b"n\n")
+    done = subprocess.run(
+        [*DLQ, "erase", "--tenant", world.tenant, "--reason", "left"],
+        cwd=ROOT,
+        env=environment(world.settings, COLUMNS="160"),
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    os.close(theirs)
+    os.close(ours)
+    return done.stdout
+
+
+@pytest.mark.parametrize("tenant", ["", "  "])
+async def test_nobody_is_no_tenant(settings: Settings, client: Client, tenant: str) -> None:
+    with pytest.raises(ErasureError, match="nobody"):
+        await preview(settings, tenant)
