@@ -1,5 +1,6 @@
 """Which failures to redrive, frozen as a batch in Postgres before anything is published."""
 
+import json
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pipelines.deadletter.ids import consumer_address, redrive_id
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import RedriveError
 from pipelines.redrive.batches import move
+from pipelines.redrive.edit import read_patch
 from pipelines.redrive.selection import SERVICE, Selection
 from pipelines.stores.audit import audit
 
@@ -99,7 +101,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How a batch is to be carried out, by whose wish."""
+    """How a batch is to be carried out, by whose wish.
+
+    Raises RedriveError for a patch that can not be kept, whether a command or a form brings it.
+    """
 
     trigger: str  # automatic | manual
     requested_by: str
@@ -107,6 +112,10 @@ class Order:
     redirect_to: str | None = None  # a subject instead of their own
     patch: dict[str, Any] | None = None  # JSON merge patch of the bodies
     per_second: float | None = None  # None leaves it to the budget
+
+    def __post_init__(self) -> None:
+        if self.patch:
+            read_patch(json.dumps(self.patch))
 
 
 def plan(connection: Connection[Any], selection: Selection) -> Plan:

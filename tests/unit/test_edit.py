@@ -11,6 +11,7 @@ from pipelines.deadletter.redaction import Redactor
 from pipelines.errors import RedriveError
 from pipelines.redrive.edit import Change, changes, patched, read_patch
 from pipelines.redrive.origin import RefusedError
+from pipelines.redrive.plan import Order
 
 # The examples of RFC 7396, appendix A, of which the target and the patch are objects.
 EXAMPLES = [
@@ -91,6 +92,12 @@ def test_what_postgres_can_not_keep_is_said_before_anything_is_planned(
 ) -> None:
     with pytest.raises(RedriveError, match=f"^The edit holds {what}, which PostgreSQL can not"):
         read_patch(text)
+
+
+def test_a_form_orders_nothing_that_postgres_can_not_keep() -> None:
+    with pytest.raises(RedriveError, match="NUL or a lone surrogate"):
+        Order("manual", "ann", "why", patch={"a": "x\0"})
+    assert Order("manual", "ann", "why", patch={"a": None}).patch == {"a": None}
 
 
 def test_what_only_looks_like_it_may_be_edited_in() -> None:
