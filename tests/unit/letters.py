@@ -1,13 +1,17 @@
 """Dead letters as bytes, and what `decode` makes of them."""
 
 import json
+import math
 from datetime import UTC, datetime
 from typing import Any
+
+import msgspec
+import pytest
 
 from pipelines.deadletter import ids
 from pipelines.deadletter.decode import decode
 from pipelines.deadletter.message import LogMessage
-from pipelines.deadletter.record import DeadLetter
+from pipelines.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT, DeadLetter
 
 EPOCH = "SAHOOL_DLQ|1"
 STREAM = "SAHOOL_DLQ"
@@ -98,3 +102,46 @@ def message(
 def read(body: bytes | dict[str, Any], subject: str = "sahool.dlq.ndvi_computed") -> DeadLetter:
     """What the drain makes of a message with this body."""
     return decode(message(body, subject), EPOCH, STREAM)
+
+
+OWN_ID = ids.dead_letter_id(STREAM, SEQUENCE, PUBLISHED_NS)
+INT64 = range(-(2**63), 2**63)
+
+
+def assert_storable(letter: DeadLetter) -> None:
+    """Every value fits Parquet and PostgreSQL as it is."""
+    for name, value in msgspec.structs.asdict(letter).items():
+        if isinstance(value, str):
+            value.encode()  # no lone surrogate
+            assert "\0" not in value, name
+            assert len(value) <= LONG_TEXT_LIMIT, name
+        elif isinstance(value, int):
+            assert value in INT64, name
+        elif isinstance(value, datetime):
+            assert value.utcoffset() is not None, name
+    for count in (letter.retry_count, letter.max_retries, letter.redrive_attempt or 0):
+        assert 0 <= count < 2**31
+    for name in JSON_COLUMNS:
+        text = getattr(letter, name)
+        if text is not None:
+            assert_storable_json(json.loads(text, parse_constant=pytest.fail))
+    assert set(json.loads(letter.original_headers).values()) <= {
+        value for value in json.loads(letter.original_headers).values() if isinstance(value, str)
+    }
+
+
+def assert_storable_json(value: Any) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            assert_storable_json(key)
+            assert_storable_json(item)
+    elif isinstance(value, list):
+        for item in value:
+            assert_storable_json(item)
+    elif isinstance(value, str):
+        value.encode()
+        assert "\0" not in value
+    elif isinstance(value, int):
+        assert value in INT64
+    elif isinstance(value, float):
+        assert math.isfinite(value)
