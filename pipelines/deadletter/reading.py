@@ -67,7 +67,7 @@ RAW_LIMIT = 100_000
 _INTEGERS = {"retry_count", "max_retries", "original_sequence", "original_timestamp_ns"}
 _INTEGERS |= {"redrive_attempt"}
 TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
-_ORIGIN = ("original_stream", "original_sequence", "original_timestamp_ns", "consumer_name")
+ORIGIN = ("original_stream", "original_sequence", "original_timestamp_ns", "consumer_name")
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 ENCODINGS = {"json", "base64", "object", "text"}
@@ -204,7 +204,7 @@ class Reading:
         root = self._redrive(fields, headers)
         self._integers(fields)
         self._times(fields, published_at)
-        origin = [fields.get(name) for name in _ORIGIN]
+        origin = [fields.get(name) for name in ORIGIN]
         failure = identity(message, dlq_stream, fields.get("failure_id"), origin)
         fields["failure_id"] = failure
         if root and root[0] != failure:

@@ -10,7 +10,8 @@ need; the ids that the platform made itself.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import msgspec
 import polars as pl
@@ -146,33 +147,26 @@ class Redactor:
             **dict.fromkeys(FREE_TEXT_COLUMNS, ("text", self.redact_text)),
             **dict.fromkeys(LABEL_COLUMNS, ("label", self.redact_label)),
         }
+        frame = self._without_bytes(frame)
         names = [n for n in kinds if n in frame.columns and n not in self._allowed]
-        suspects = frame.select(
-            pl.col(name).str.contains(self._prefilters[kinds[name][0]]).fill_null(value=False)
-            for name in names
+        suspects = _rows(
+            frame,
+            {name: pl.col(name).str.contains(self._prefilters[kinds[name][0]]) for name in names},
         )
-        columns = [self._column(frame, n, suspects[n], kinds[n][1]) for n in names]
+        columns = [_redacted(frame[n], rows, kinds[n][1]) for n, rows in suspects.items() if rows]
         return frame.with_columns(column for column in columns if column is not None)
 
-    def _column(
-        self, frame: pl.DataFrame, name: str, is_suspect: pl.Series, redact: Callable[[str], str]
-    ) -> pl.Series | None:
-        """The column redacted, or None where nothing in it changes."""
-        column = frame[name]
-        changed: dict[int, str] = {}
-        if name == "original_data" and "payload_encoding" in frame.columns:
-            opaque = (frame["payload_encoding"] == "base64").fill_null(value=False).arg_true()
-            changed = {i: self.redact_base64(t) for i, t in _cells(column, opaque)}
-        memory: dict[str, str] = {}
-        for i, text in _cells(column, is_suspect.arg_true()):
-            if i not in changed:
-                if text not in memory:
-                    memory[text] = redact(text)
-                if memory[text] != text:
-                    changed[i] = _clamped(memory[text], name)
-        if not changed:
-            return None
-        return column.scatter(list(changed), list(changed.values()))
+    def _without_bytes(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """`frame` with their size in place of payloads in base64."""
+        if "original_data" in self._allowed or not {"original_data", "payload_encoding"} <= {
+            *frame.columns
+        }:
+            return frame
+        opaque = _rows(frame, {"original_data": pl.col("payload_encoding") == "base64"})[
+            "original_data"
+        ]
+        column = _redacted(frame["original_data"], opaque, self.redact_base64) if opaque else None
+        return frame if column is None else frame.with_columns(column)
 
     # One string
 
@@ -326,8 +320,28 @@ def _unquoted(value: str) -> tuple[str, str, str]:
     return "", inner, value[len(inner) :]
 
 
-def _cells(column: pl.Series, rows: pl.Series) -> list[tuple[int, str]]:
-    return [(i, t) for i, t in zip(rows, column.gather(rows), strict=True) if t is not None]
+def _rows(frame: pl.DataFrame, wanted: Mapping[str, pl.Expr]) -> dict[str, list[int]]:
+    """The numbers of the rows for which each expression is true."""
+    if not wanted:
+        return {}
+    found = frame.select(
+        is_wanted.fill_null(value=False).arg_true().implode().alias(name)
+        for name, is_wanted in wanted.items()
+    )
+    return found.row(0, named=True)
+
+
+def _redacted(
+    column: pl.Series, rows: Sequence[int], redact: Callable[[str], str]
+) -> pl.Series | None:
+    """The column redacted in these rows, or None where nothing in it changes."""
+    redact = cache(redact)
+    changed = {
+        row: _clamped(new, column.name)
+        for row, text in zip(rows, column.gather(rows), strict=True)
+        if text is not None and (new := redact(text)) != text
+    }
+    return column.scatter(list(changed), list(changed.values())) if changed else None
 
 
 def _clamped(text: str, column: str) -> str:

@@ -25,6 +25,8 @@ MESSAGE_LIMIT = 2_000
 
 KEPT = "\x01"
 
+_STEPS_AT_ONCE = 6  # measured: fewer look too often, of more too many are tried in vain
+
 
 class Step(NamedTuple):
     """Replace every match; groups are written `\\1`, as in Python and DuckDB."""
@@ -386,7 +388,20 @@ def templates(messages: pl.Series) -> pl.Series:
 
 
 def _replace(stage: Sequence[Step], frame: pl.DataFrame) -> pl.DataFrame:
-    text = pl.col("text")
-    for pattern, replacement in stage:
-        text = text.str.replace_all(pattern, re.sub(r"\\([0-9])", r"${\1}", replacement))
-    return frame.select(text)
+    """The texts after a stage. What matches no step of a few is spared all of them at once."""
+    for first in range(0, len(stage), _STEPS_AT_ONCE):
+        steps = stage[first : first + _STEPS_AT_ONCE]
+        pattern = "|".join(f"(?:{step.pattern})" for step in steps)
+        matching = frame.select(pl.col("text").str.contains(pattern).arg_true())["text"]
+        if matching.is_empty():
+            continue
+        text = pl.col("text")
+        for step in steps:
+            text = text.str.replace_all(step.pattern, _in_rust(step.replacement))
+        replaced = frame[matching].select(text)["text"]
+        frame = frame["text"].scatter(matching, replaced).to_frame()
+    return frame
+
+
+def _in_rust(replacement: str) -> str:
+    return re.sub(r"\\([0-9])", r"${\1}", replacement)

@@ -107,7 +107,7 @@ class FailedEvents:
             " redrive_trigger, resolved_at, resolution_cause, resolution_notes, discarded_at,"
             " alert_sent, alert_sent_at, redrive_not_before"
             " FROM failed_events WHERE id = ANY(%s::uuid[])",
-            [list(ids)],
+            [f"{{{','.join(ids)}}}"],  # a list would be quoted id by id
         )
         return {
             row[0]: Case(row[0], row[1], consumer_address(row[2], row[3]), *row[4:])
