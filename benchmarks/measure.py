@@ -4,6 +4,7 @@ The machine may be shared and its speed may change from minute to minute, so tha
 one run mean something, and the CPU that a row costs is the steadiest figure.
 """
 
+import math
 import os
 import statistics
 import time
@@ -87,8 +88,10 @@ def cpu_each(runs: Sequence[Run], process: str = "client") -> float:
 
 
 def print_rates(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
-    """Rates and CPU per row of every contestant."""
-    table = Table("", "rows", "rows/s", "spread", title=title, title_justify="left", box=None)
+    """Rates and CPU per row of every contestant, and how many cores all its processes kept busy."""
+    table = Table(
+        *("", "rows", "rows/s", "spread", "cores"), title=title, title_justify="left", box=None
+    )
     measured = {name for found in runs.values() for run in found for name in run.cpu_seconds}
     processes = {key: name for key, name in _PROCESSES.items() if key in measured}
     for process in processes.values():
@@ -106,6 +109,7 @@ def print_rates(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
             f"{found[0].rows:,}",
             f"{rate(found):,.0f}",
             f"{(max(rates) - min(rates)) / rate(found):.0%}",
+            f"{sum(value for value in cpu if not math.isnan(value)) * rate(found) / 1e6:.2f}",
             *(f"{value:.1f}" for value in cpu),
         )
     console.print(table)

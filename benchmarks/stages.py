@@ -15,6 +15,7 @@ from pipelines.deadletter.bulk import decode_all
 from pipelines.deadletter.fingerprint import add_fingerprint
 from pipelines.deadletter.frames import dead_letter_frame
 from pipelines.deadletter.message import LogMessage
+from pipelines.drain.run import collecting_rarely
 from pipelines.jetstream.reader import LogReader
 from pipelines.stores.database import database
 from pipelines.stores.failed_rows import FOLDED_SCHEMA, copy_rows
@@ -38,7 +39,7 @@ def stages(platform: Platform) -> dict[str, float]:
     rules = settings.rules
     redactor = settings.redactor(rules)
     table = Lake(settings.lake).table("dead_letters")
-    with database(platform.dsn) as connection:
+    with database(platform.dsn) as connection, collecting_rarely():
         for messages in batches:
             with stage("decode"):
                 letters = decode_all(messages, "bench#0", settings.dlq_stream)

@@ -10,7 +10,7 @@ need; the ids that the platform made itself.
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import msgspec
@@ -149,23 +149,17 @@ class Redactor:
         }
         frame = self._without_bytes(frame)
         names = [n for n in kinds if n in frame.columns and n not in self._allowed]
-        suspects = _rows(
-            frame,
-            {name: pl.col(name).str.contains(self._prefilters[kinds[name][0]]) for name in names},
-        )
+        suspicious = {n: pl.col(n).str.contains(self._prefilters[kinds[n][0]]) for n in names}
+        suspects = _rows(frame, suspicious)
         columns = [_redacted(frame[n], rows, kinds[n][1]) for n, rows in suspects.items() if rows]
         return frame.with_columns(column for column in columns if column is not None)
 
     def _without_bytes(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`frame` with their size in place of payloads in base64."""
-        if "original_data" in self._allowed or not {"original_data", "payload_encoding"} <= {
-            *frame.columns
-        }:
+        if not {"original_data", "payload_encoding"} <= {*frame.columns} - {*self._allowed}:
             return frame
-        opaque = _rows(frame, {"original_data": pl.col("payload_encoding") == "base64"})[
-            "original_data"
-        ]
-        column = _redacted(frame["original_data"], opaque, self.redact_base64) if opaque else None
+        rows = _rows(frame, {"base64": pl.col("payload_encoding") == "base64"})["base64"]
+        column = _redacted(frame["original_data"], rows, self.redact_base64) if rows else None
         return frame if column is None else frame.with_columns(column)
 
     # One string
@@ -331,9 +325,7 @@ def _rows(frame: pl.DataFrame, wanted: Mapping[str, pl.Expr]) -> dict[str, list[
     return found.row(0, named=True)
 
 
-def _redacted(
-    column: pl.Series, rows: Sequence[int], redact: Callable[[str], str]
-) -> pl.Series | None:
+def _redacted(column: pl.Series, rows: list[int], redact: Callable[[str], str]) -> pl.Series | None:
     """The column redacted in these rows, or None where nothing in it changes."""
     redact = cache(redact)
     changed = {

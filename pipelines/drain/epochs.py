@@ -15,7 +15,6 @@ from typing import Any
 
 from psycopg import Connection
 
-from pipelines.deadletter.message import LogMessage
 from pipelines.jetstream.reader import LogReader, LogState
 from pipelines.stores.lake_table import LakeTable
 
@@ -112,11 +111,10 @@ def gaps_before(state: LogState, watermark: int, erased: Iterable[int]) -> Itera
             yield Gap(before + 1, after - 1, state.why_gone, is_certain=not state.is_shared)
 
 
-def holes(messages: Sequence[LogMessage], after: int) -> Iterator[tuple[int, int]]:
+def holes(sequences: Sequence[int], after: int) -> Iterator[tuple[int, int]]:
     """The neighbours of each run of sequences that is missing between `after` and the last."""
-    if messages[-1].sequence - after > len(messages):
-        sequences = [after, *(message.sequence for message in messages)]
-        yield from ((a, b) for a, b in pairwise(sequences) if b > a + 1)
+    if sequences[-1] - after > len(sequences):
+        yield from ((a, b) for a, b in pairwise([after, *sequences]) if b > a + 1)
 
 
 def remember_gap(connection: Connection[Any], epoch: str, gap: Gap) -> bool:

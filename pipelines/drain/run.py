@@ -9,8 +9,8 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -94,10 +94,20 @@ async def drain(settings: Settings, progress: Progress | None = None) -> DrainRe
 
     Raises ServerUnavailableError when it stays away, FencedError when another drain took over.
     """
-    gc.freeze()  # else each batch has the collector look again at all that was imported before
-    try:
+    with collecting_rarely():
         return await _drain(settings, progress or (lambda _done, _total: None))
+
+
+@contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """Have Python's collector look seldom, at little: rows are many, and no garbage till stored."""
+    thresholds = gc.get_threshold()
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(100_000)
+    try:
+        yield
     finally:
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
 
 
@@ -176,8 +186,8 @@ async def _copy(
     decoded = ahead(_decode(ahead(_read(reader, state, settings)), sinks.epoch, state, settings))
     ready = ahead(decoded)  # a second one: decoding need not wait where a commit takes long
     async with aclosing(ready):
-        async for messages, batch in ready:
-            for before, after in holes(messages, done) if not state.is_shared else ():
+        async for sequences, batch in ready:
+            for before, after in holes(sequences, done) if not state.is_shared else ():
                 # Deleted by a person, or dropped by a limit since this drain began?
                 now = await reader.state()
                 seen = replace(now, first_sequence=min(now.first_sequence, after))
@@ -204,7 +214,8 @@ async def _read(
 
 async def _decode(
     read: AsyncGenerator[list[LogMessage], None], epoch: Epoch, state: LogState, settings: Settings
-) -> AsyncGenerator[tuple[list[LogMessage], Batch], None]:
+) -> AsyncGenerator[tuple[list[int], Batch], None]:
+    """The batches, each with the sequences that were read for it."""
     rules = settings.rules
     redactor = settings.redactor(rules)
     async with aclosing(read):
@@ -219,7 +230,9 @@ async def _decode(
                 grouping=rules.grouping,
                 keeps_payloads=settings.keep_payloads,
             )
-            yield messages, batch
+            sequences = [message.sequence for message in messages]
+            del messages  # many megabytes, which nobody needs any more
+            yield sequences, batch
 
 
 class _Sinks:

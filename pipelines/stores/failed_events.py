@@ -6,7 +6,7 @@ failure is copied with its final status and an old one is updated once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 import polars as pl
 from psycopg import Connection
@@ -115,22 +115,24 @@ class FailedEvents:
         }
 
     def _update(self, fold: Fold) -> None:
-        with self._connection.cursor() as cursor:
-            assignments = ", ".join(f"{name} = %s" for name in FOLDED_SCHEMA)
-            cursor.executemany(
-                f"UPDATE failed_events SET {assignments} WHERE id = %s",  # noqa: S608
-                [[*folded(case), case.failure_id] for case in fold.changed()],
-            )
-            cursor.executemany(
-                "UPDATE failed_events SET seen_count = seen_count + %s WHERE id = %s",
-                [[count, failure_id] for failure_id, count in fold.repeats],
-            )
+        assignments = ", ".join(f"{name} = %s" for name in FOLDED_SCHEMA)
+        self._execute_each(
+            f"UPDATE failed_events SET {assignments} WHERE id = %s",  # noqa: S608
+            [[*folded(case), case.failure_id] for case in fold.changed()],
+        )
+        self._execute_each(
+            "UPDATE failed_events SET seen_count = seen_count + %s WHERE id = %s",
+            [[count, failure_id] for failure_id, count in fold.repeats],
+        )
 
     def _settle_redrives(self, fold: Fold) -> None:
         """Write down in the outbox how its redrives ended; a late success corrects `unknown`."""
-        with self._connection.cursor() as cursor:
-            cursor.executemany(
-                "UPDATE redrives SET state = %s, state_reason = %s, ended_at = %s WHERE id = %s"
-                " AND state IN ('planned', 'published', 'outcome_unknown')",
-                fold.redrive_ends,
-            )
+        self._execute_each(
+            "UPDATE redrives SET state = %s, state_reason = %s, ended_at = %s WHERE id = %s"
+            " AND state IN ('planned', 'published', 'outcome_unknown')",
+            fold.redrive_ends,
+        )
+
+    def _execute_each(self, query: LiteralString, rows: Sequence[Sequence[Any]]) -> None:
+        if rows:  # else psycopg asks the server all the same
+            self._connection.cursor().executemany(query, rows)

@@ -37,21 +37,24 @@ class Fold:
         self._cases = dict(known)
         self._cap = cap
         self.redrive_ends: list[list[Any]] = []
-        counts = letters.group_by("failure_id").agg(seen_count=pl.len())
+        counted = letters.lazy().with_columns(seen_count=pl.len().over("failure_id"))
+        firsts = counted.filter(pl.col("failure_id").is_first_distinct()).collect()
         is_known = pl.col("failure_id").is_in(list(known))
-        self.repeats: list[tuple[str, int]] = counts.filter(is_known).rows()
-        opened = letters.unique("failure_id", keep="first", maintain_order=True).filter(~is_known)
+        repeats = firsts.filter(is_known).select("failure_id", "seen_count")
+        self.repeats: list[tuple[str, int]] = repeats.rows()
+        opened = firsts.filter(~is_known)
         self._apply(opened, events, ids_told_of(letters, events))
         told = [[i, *folded(c)] for i, c in self._cases.items() if i not in known]
         cases = pl.DataFrame(told, {"failure_id": pl.String(), **FOLDED_SCHEMA}, orient="row")
         self.new = (
-            opened.join(counts, on="failure_id", how="left", maintain_order="left")
-            .join(cases, on="failure_id", how="left", maintain_order="left")
+            opened.lazy()
+            .join(cases.lazy(), on="failure_id", how="left", maintain_order="left")
             .with_columns(
                 pl.col("status").fill_null("pending"),
                 pl.col("redrive_count").fill_null(0),
                 pl.col("alert_sent").fill_null(value=False),
             )
+            .collect()
         )
         """Letters that are no repeats, in log order, with the columns of `FOLDED_SCHEMA`."""
 

@@ -38,6 +38,14 @@ def epoch(settings: Settings) -> str:
     return str(row["epoch"])
 
 
+def test_who_opens_a_table_replays_few_commits(settings: Settings) -> None:
+    table = Lake(settings.lake).table("case_events")
+    for sequence in range(1, 25):
+        table.append(table.empty_frame(), "log#0", sequence)
+    assert len(list(Path(table.path, "_delta_log").glob("*.checkpoint.parquet"))) == 1
+    assert Lake(settings.lake).watermark("case_events", "log#0") == 24
+
+
 async def test_compaction_keeps_rows_and_watermarks_in_one_sorted_file(
     settings: Settings, client: Client
 ) -> None:
