@@ -18,7 +18,9 @@ async def ahead(source: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
         try:
             while (item := await following) is not None:
                 following = asyncio.ensure_future(anext(source, None))
-                yield item
+                held = [item]
+                del item
+                yield held.pop()  # only the caller holds it now: it may be many megabytes
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

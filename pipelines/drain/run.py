@@ -210,6 +210,7 @@ async def _read(
     count, size = settings.drain_batch_messages, settings.drain_batch_bytes
     while messages := await reader.read(count, size, state.last_sequence):
         yield messages
+        del messages  # before the next are read
 
 
 async def _decode(
@@ -231,7 +232,7 @@ async def _decode(
                 keeps_payloads=settings.keep_payloads,
             )
             sequences = [message.sequence for message in messages]
-            del messages  # many megabytes, which nobody needs any more
+            del messages  # before the batch waits
             yield sequences, batch
 
 

@@ -1,6 +1,7 @@
 """A stage works one item ahead, and no further; errors and the end come in order."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -63,3 +64,17 @@ async def test_stages_behind_one_another_are_closed_together_in_the_midst_of_wor
         assert await anext(items) == 1
         await asyncio.sleep(0)
     assert source.is_closed
+
+
+async def test_what_was_taken_is_held_by_nobody_else() -> None:
+    class Item:
+        pass
+
+    async def items() -> AsyncGenerator[Item, None]:
+        yield Item()
+        await asyncio.Event().wait()
+
+    async with aclosing(ahead(items())) as following:
+        seen = weakref.ref(await anext(following))
+        await asyncio.sleep(0)
+        assert seen() is None
