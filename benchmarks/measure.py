@@ -90,12 +90,15 @@ def cpu_each(runs: Sequence[Run], process: str = "client") -> float:
 def print_rates(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
     """Rates and CPU per row of every contestant, and how many cores all its processes kept busy."""
     table = Table(
-        *("", "rows", "rows/s", "spread", "cores"), title=title, title_justify="left", box=None
+        *("", "rows", "rows/s", "spread", "cores"),
+        title=f"{title}; µs of CPU",
+        title_justify="left",
+        box=None,
     )
     measured = {name for found in runs.values() for run in found for name in run.cpu_seconds}
     processes = {key: name for key, name in _PROCESSES.items() if key in measured}
     for process in processes.values():
-        table.add_column(f"{process} CPU µs/row", justify="right")
+        table.add_column(f"{process} µs/row", justify="right")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, found in runs.items():
