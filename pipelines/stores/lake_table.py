@@ -67,7 +67,7 @@ class LakeTable:
                 configuration={
                     "delta.dataSkippingStatsColumns": ",".join(layout.statistics),
                     "delta.logRetentionDuration": "interval 30 days",
-                    "delta.checkpointInterval": "20",  # of 100, what a commit reads grows to 10 ms
+                    "delta.checkpointInterval": "20",  # by 100, each commit reads ever more
                 },
             )
             self._add_new_columns()
