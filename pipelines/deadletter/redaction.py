@@ -59,6 +59,7 @@ _MASKED = re.compile(rf"(?i:(?:bearer|basic|token|api-?key)[ \t]+)?{patterns.MAR
 _BASE64 = re.compile(r'\s*\{\s*"base64"\s*:\s*"((?:[A-Za-z0-9+/_-]|\\/)*)=*"\s*\}\s*')
 _QUOTED = re.compile(r"""([bruBRU]?\\*["'])(.*?)(\\*["']|)""", re.DOTALL)
 _NAME_START = re.compile(r"[A-Za-z0-9_.-]*$")
+_IS_OPAQUE = pl.col("payload_encoding").eq_missing("base64")
 _MAX_NESTING = 8  # JSON within strings within JSON; what is deeper is read as text
 
 
@@ -147,18 +148,18 @@ class Redactor:
             **dict.fromkeys(FREE_TEXT_COLUMNS, ("text", self.redact_text)),
             **dict.fromkeys(LABEL_COLUMNS, ("label", self.redact_label)),
         }
-        frame = self._without_bytes(frame)
         names = [n for n in kinds if n in frame.columns and n not in self._allowed]
         suspicious = {n: pl.col(n).str.contains(self._prefilters[kinds[n][0]]) for n in names}
+        if "original_data" in names and "payload_encoding" in frame.columns:
+            frame = self._without_bytes(frame)
+            suspicious["original_data"] &= ~_IS_OPAQUE
         suspects = _rows(frame, suspicious)
         columns = [_redacted(frame[n], rows, kinds[n][1]) for n, rows in suspects.items() if rows]
         return frame.with_columns(column for column in columns if column is not None)
 
     def _without_bytes(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`frame` with their size in place of payloads in base64."""
-        if not {"original_data", "payload_encoding"} <= {*frame.columns} - {*self._allowed}:
-            return frame
-        rows = _rows(frame, {"base64": pl.col("payload_encoding") == "base64"})["base64"]
+        rows = _rows(frame, {"base64": _IS_OPAQUE})["base64"]
         column = _redacted(frame["original_data"], rows, self.redact_base64) if rows else None
         return frame if column is None else frame.with_columns(column)
 

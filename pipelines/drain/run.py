@@ -45,6 +45,7 @@ from pipelines.tracing import is_tracing
 logger = logging.getLogger(__name__)
 
 _PAUSES_SECONDS = (1.0, 4.0)  # before another try, where the last one got no further
+_RARELY = (100_000, 10, 10)  # thresholds of the collector, far above a batch's rows
 _IDLE_BATCHES = 20  # after which a table without rows moves its watermark all the same
 
 
@@ -102,8 +103,11 @@ async def drain(settings: Settings, progress: Progress | None = None) -> DrainRe
 def collecting_rarely() -> Iterator[None]:
     """Have Python's collector look seldom, at little: rows are many, and no garbage till stored."""
     thresholds = gc.get_threshold()
+    if thresholds == _RARELY:  # another drain of this process does it
+        yield
+        return
     gc.freeze()  # what was imported stays
-    gc.set_threshold(100_000)
+    gc.set_threshold(*_RARELY)
     try:
         yield
     finally:

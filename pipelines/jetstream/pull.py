@@ -90,7 +90,7 @@ class Puller:
 
         With 0 seconds, those that the server has now.
 
-        Raises PullStalledError where neither messages nor a status came back in time, where the
+        Raises PullStalledError where neither a message nor a status came for too long, where the
         next message alone exceeds `max_bytes`, and while there is no connection: nats-py would
         keep the requests and send them all at once later. Raises NotPermittedError where the
         server refused the request, or the inbox.
@@ -107,10 +107,9 @@ class Puller:
         if max_bytes is not None:
             request["max_bytes"] = max_bytes
         await self._connection.publish(self._api_subject, json.dumps(request).encode(), reply=inbox)
-        deadline = asyncio.get_running_loop().time() + expires_seconds + _GRACE_SECONDS
         missing = batch
         while missing:
-            msg = await self._next(deadline)
+            msg = await self._next(expires_seconds + _GRACE_SECONDS)
             if _is_delivery(msg):
                 missing -= 1
                 yield msg
@@ -125,13 +124,14 @@ class Puller:
                     raise PullStalledError(reason)  # asked again at once it would be refused again
                 return
 
-    async def _next(self, deadline: float) -> Msg:
+    async def _next(self, patience_seconds: float) -> Msg:
+        """What arrives next: however slow the line, as long as something comes."""
         try:
             return self._arrived.get_nowait()
         except asyncio.QueueEmpty:
             pass
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(patience_seconds):
                 return await self._arrived.get()
         except TimeoutError as error:
             check_permitted(self._connection, self._api_subject, f"{self._inbox}.*")

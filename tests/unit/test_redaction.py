@@ -339,6 +339,8 @@ def test_opaque_bytes_become_a_note_of_their_size():
     redacted = REDACTOR.redact_frame(frame)
     note = '{"base64": "[redacted 5 bytes]"}'
     assert redacted["original_data"].to_list() == [note, '{"base64": "aGVsbG8="}', "{}", None]
+    rules = RedactionRules(patterns={"code": "[a-z]{4}64"})  # finds the note's own key
+    assert Redactor(rules).redact_frame(frame)["original_data"][0] == note
     assert REDACTOR.redact_frame(redacted).equals(redacted)
 
 
