@@ -52,8 +52,8 @@ class Settings(BaseSettings):
         description="headers by which an event says how it failed",
     )
 
-    drain_batch_messages: int = Field(7_500, ge=1, description="most messages in one commit")
-    drain_batch_bytes: int = Field(24 << 20, ge=1, description="most body bytes in one commit")
+    drain_batch_messages: int = Field(6_000, ge=1, description="most messages in one commit")
+    drain_batch_bytes: int = Field(20 << 20, ge=1, description="most body bytes in one commit")
     drain_lock_seconds: float = Field(60, gt=0, description="how long to wait for another drain")
     redaction_key: SecretStr | None = Field(None, description="key of the masks' stable hashes")
 
