@@ -15,7 +15,7 @@ from pipelines.deadletter.bulk import decode_all
 from pipelines.deadletter.fingerprint import add_fingerprint
 from pipelines.deadletter.frames import dead_letter_frame
 from pipelines.deadletter.message import LogMessage
-from pipelines.drain.run import collecting_rarely
+from pipelines.drain.collecting import collecting_rarely
 from pipelines.jetstream.reader import LogReader
 from pipelines.stores.database import database
 from pipelines.stores.failed_rows import FOLDED_SCHEMA, copy_rows

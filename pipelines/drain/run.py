@@ -6,11 +6,10 @@ NATS.
 """
 
 import asyncio
-import gc
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +21,7 @@ from psycopg import Connection
 from pipelines.deadletter.message import LogMessage
 from pipelines.drain.ahead import ahead
 from pipelines.drain.batch import build_batch, without
+from pipelines.drain.collecting import collecting_rarely
 from pipelines.drain.compare import life_of
 from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gaps_before, holes, remember_gap
 from pipelines.drain.level import Leveller
@@ -45,7 +45,6 @@ from pipelines.tracing import is_tracing
 logger = logging.getLogger(__name__)
 
 _PAUSES_SECONDS = (1.0, 4.0)  # before another try, where the last one got no further
-_RARELY = (100_000, 10, 10)  # thresholds of the collector, far above a batch's rows
 _IDLE_BATCHES = 20  # after which a table without rows moves its watermark all the same
 
 
@@ -97,22 +96,6 @@ async def drain(settings: Settings, progress: Progress | None = None) -> DrainRe
     """
     with collecting_rarely():
         return await _drain(settings, progress or (lambda _done, _total: None))
-
-
-@contextmanager
-def collecting_rarely() -> Iterator[None]:
-    """Have Python's collector look seldom, at little: rows are many, and no garbage till stored."""
-    thresholds = gc.get_threshold()
-    if thresholds == _RARELY:  # another drain of this process does it
-        yield
-        return
-    gc.freeze()  # what was imported stays
-    gc.set_threshold(*_RARELY)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
 
 
 async def _drain(settings: Settings, progress: Progress) -> DrainReport:

@@ -37,8 +37,8 @@ class Fold:
         self._cases = dict(known)
         self._cap = cap
         self.redrive_ends: list[list[Any]] = []
-        counted = letters.lazy().with_columns(seen_count=pl.len().over("failure_id"))
-        firsts = counted.filter(pl.col("failure_id").is_first_distinct()).collect()
+        counted = letters.with_columns(seen_count=pl.len().over("failure_id"))
+        firsts = counted.filter(pl.col("failure_id").is_first_distinct())
         is_known = pl.col("failure_id").is_in(list(known))
         repeats = firsts.filter(is_known).select("failure_id", "seen_count")
         self.repeats: list[tuple[str, int]] = repeats.rows()
@@ -46,15 +46,12 @@ class Fold:
         self._apply(opened, events, ids_told_of(letters, events))
         told = [[i, *folded(c)] for i, c in self._cases.items() if i not in known]
         cases = pl.DataFrame(told, {"failure_id": pl.String(), **FOLDED_SCHEMA}, orient="row")
-        self.new = (
-            opened.lazy()
-            .join(cases.lazy(), on="failure_id", how="left", maintain_order="left")
-            .with_columns(
-                pl.col("status").fill_null("pending"),
-                pl.col("redrive_count").fill_null(0),
-                pl.col("alert_sent").fill_null(value=False),
-            )
-            .collect()
+        self.new = opened.join(
+            cases, on="failure_id", how="left", maintain_order="left"
+        ).with_columns(
+            pl.col("status").fill_null("pending"),
+            pl.col("redrive_count").fill_null(0),
+            pl.col("alert_sent").fill_null(value=False),
         )
         """Letters that are no repeats, in log order, with the columns of `FOLDED_SCHEMA`."""
 

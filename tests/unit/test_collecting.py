@@ -2,7 +2,7 @@
 
 import gc
 
-from pipelines.drain.run import collecting_rarely
+from pipelines.drain.collecting import collecting_rarely
 
 
 def test_the_collector_rests_in_a_drain_and_no_longer() -> None:
