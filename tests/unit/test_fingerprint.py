@@ -17,7 +17,8 @@ from pipelines.deadletter.fingerprint import (
     fingerprint,
 )
 from pipelines.deadletter.record import FINGERPRINT_COLUMNS
-from pipelines.deadletter.template import MESSAGE_LIMIT, STAGES, template, templates
+from pipelines.deadletter.template import MESSAGE_LIMIT, template, templates
+from pipelines.deadletter.template_steps import STAGES
 from pipelines.deadletter.traces import read_trace
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))

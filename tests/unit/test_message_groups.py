@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.deadletter import template
+from pipelines.deadletter import template_steps
 from pipelines.deadletter.fingerprint import fingerprint
 
 _small = st.integers(0, 10**6)
@@ -20,7 +20,7 @@ _hosts = st.one_of(
     _word.map("{}.example.com".format),
     _word.map("{}.prod.svc.cluster.local".format),
 )
-_TYPES = re.findall("[A-Za-z]{2,}", template._TYPE)
+_TYPES = re.findall("[A-Za-z]{2,}", template_steps._TYPE)
 _VALUES = {
     "number": st.one_of(
         _small.map(str),
