@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     dlq_stream: str = "SAHOOL_DLQ"
     totals_stream: str = "SAHOOL_TOTALS"
     advisory_stream: str = "SAHOOL_ADVISORIES"
+    ack_stream: str = "SAHOOL_ACKS"
     bridge_services: dict[str, str] = Field(
         {}, description="services by consumer or stream/consumer, with wildcards"
     )
@@ -118,6 +119,7 @@ class Settings(BaseSettings):
             self.totals_stream,
             self.subjects,
             self.advisory_stream,
+            self.ack_stream,
         )
 
     @property

@@ -26,8 +26,11 @@ ADVISORIES = (
     "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
 )
 """What the server says when a consumer gives an event up, whoever wrote the consumer."""
+ACK_METRICS = "$JS.EVENT.METRIC.CONSUMER.ACK.>"
+"""What the server says of each acknowledgement, where a consumer's are sampled."""
 BODIES_BUCKET = "sahool-dlq-bodies"
 """The object store of bodies that are too large for a dead letter."""
+_ACK_BYTES = 1 << 30  # about four million acknowledgements
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class StreamNames:
     totals: str = "SAHOOL_TOTALS"
     subjects: Subjects = field(default_factory=Subjects)
     advisories: str = "SAHOOL_ADVISORIES"
+    acks: str = "SAHOOL_ACKS"
 
 
 async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, str]:
@@ -85,6 +89,15 @@ async def ensure_advisory_stream(js: JetStreamContext, names: StreamNames) -> st
     return await _ensure(js, names.advisories, ADVISORIES, max_age=7 * DAY)
 
 
+async def ensure_ack_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream that keeps what the server says of acknowledgements, if none does.
+
+    One of its own, since there is one message for each event that is handled: beside the advisories
+    they would need a limit, and that would take advisories, which are failures.
+    """
+    return await _ensure(js, names.acks, (ACK_METRICS,), max_age=DAY, max_bytes=_ACK_BYTES)
+
+
 async def ensure_body_store(js: JetStreamContext) -> ObjectStore:
     """The object store of large bodies, made if it is missing."""
     try:
@@ -107,6 +120,7 @@ async def _ensure(
     subjects: tuple[str, ...],
     *,
     max_age: float,
+    max_bytes: int | None = None,
     is_log: bool = False,
 ) -> str:
     existing = await _stream_info(js, name)
@@ -114,7 +128,7 @@ async def _ensure(
         holders = {subject: await find_stream(js, subject) for subject in subjects}
         if other := _sole_holder(holders, name):
             return other
-        await js.add_stream(_new_config(name, subjects, max_age, is_log))
+        await js.add_stream(_new_config(name, subjects, max_age, max_bytes, is_log))
         return name
     held = list(existing.config.subjects or [])
     missing = [s for s in subjects if not any(_covers(have, s) for have in held)]
@@ -141,7 +155,9 @@ def _sole_holder(holders: dict[str, str | None], name: str) -> str | None:
     return found.pop()
 
 
-def _new_config(name: str, subjects: tuple[str, ...], max_age: float, is_log: bool) -> StreamConfig:
+def _new_config(
+    name: str, subjects: tuple[str, ...], max_age: float, max_bytes: int | None, is_log: bool
+) -> StreamConfig:
     return StreamConfig(
         name=name,
         subjects=list(subjects),
@@ -149,6 +165,7 @@ def _new_config(name: str, subjects: tuple[str, ...], max_age: float, is_log: bo
         retention=RetentionPolicy.LIMITS,
         discard=DiscardPolicy.OLD,
         max_age=max_age,
+        max_bytes=max_bytes,
         duplicate_window=3600 if is_log else 120,
         allow_direct=True,
         deny_purge=is_log,

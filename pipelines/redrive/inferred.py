@@ -1,38 +1,61 @@
 """How a redrive ended at a consumer that has no code of ours, and so says nothing itself.
 
 It gave the event up: the server's advisory becomes a dead letter, which the follower hears. It was
-content: its acknowledgement floor passes the event, and no advisory comes. The floor alone is no
-proof, since it passes an exhausted event too, once a later one is acknowledged.
+content: where the server tells of its acknowledgements, that proves it (`redrive.acks`). Elsewhere
+its acknowledgement floor passes the event, and no advisory comes. The floor alone says little, since
+it passes an exhausted event too, once a later one is acknowledged.
 """
 
 import asyncio
-from typing import NamedTuple
 
 import nats.errors
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
+
+from pipelines.redrive.acks import AckFollower, Mark, Place
 
 _LOOK_SECONDS = 0.5
 _SETTLE_SECONDS = 2.0  # in which an advisory of an event that the floor has passed must have come
 _HEARD_SECONDS = 0.2  # for a dead letter that the server has sent to be heard
 
 
-class Place(NamedTuple):
-    """Where a redriven event stands, and whose answer counts."""
+async def end_of_foreign(
+    js: JetStreamContext,
+    acks: AckFollower,
+    place: Place,
+    mark: Mark | None,
+    bridge: tuple[str, str],
+    outcome: "asyncio.Future[str]",
+) -> str:
+    """The outcome, or `proved` or `inferred`, which are successes.
 
-    stream: str
-    sequence: int
-    consumer: str  # durable name
+    `mark` is from before the publish, and `bridge` the stream of advisories and the bridge's durable
+    on it. Where the server tells of every acknowledgement nothing is inferred. May wait for ever:
+    the caller has the patience.
+    """
+    if mark is None:
+        return await _inferred(js, place, bridge, outcome)
+    acked = asyncio.ensure_future(acks.acknowledged(place, mark))
+    told = asyncio.ensure_future(_first_told(outcome, acked))
+    try:
+        return await (told if mark.is_all_told else _inferred(js, place, bridge, told))
+    finally:
+        acked.cancel()
+        told.cancel()
 
 
-async def inferred_success(
+async def _first_told(outcome: "asyncio.Future[str]", acked: "asyncio.Future[str]") -> str:
+    await asyncio.wait({outcome, acked}, return_when=asyncio.FIRST_COMPLETED)
+    # A service that wrote a dead letter of its own acknowledges the event after it.
+    if outcome.done() or await _heard(outcome, _HEARD_SECONDS):
+        return outcome.result()
+    return acked.result()
+
+
+async def _inferred(
     js: JetStreamContext, place: Place, bridge: tuple[str, str], outcome: "asyncio.Future[str]"
 ) -> str:
-    """Wait until `outcome` is known or nothing is left that could contradict a success.
-
-    Returns the outcome, or `succeeded`, which is then inferred. `bridge` is the stream of
-    advisories and the bridge's durable on it. May wait for ever: the caller has the patience.
-    """
+    """Wait until `outcome` is known or nothing is left that could contradict a success."""
     while not await _is_past(js, place):
         if await _heard(outcome, _LOOK_SECONDS):
             return outcome.result()
@@ -41,7 +64,7 @@ async def inferred_success(
     while await _backlog(js, *bridge):
         if await _heard(outcome, _LOOK_SECONDS):
             return outcome.result()
-    return outcome.result() if await _heard(outcome, _HEARD_SECONDS) else "succeeded"
+    return outcome.result() if await _heard(outcome, _HEARD_SECONDS) else "inferred"
 
 
 async def _heard(outcome: "asyncio.Future[str]", seconds: float) -> bool:

@@ -23,9 +23,9 @@ from pipelines.errors import ServerUnavailableError
 from pipelines.jetstream.consumers import consumers_of
 from pipelines.jetstream.reader import LogReader, log_state
 from pipelines.jetstream.streams import find_stream
+from pipelines.redrive.acks import Place
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.edit import patched
-from pipelines.redrive.inferred import Place
 from pipelines.redrive.origin import (
     Event,
     RefusedError,
