@@ -22,6 +22,7 @@ from nats.js.errors import APIError
 
 from pipelines.bridge.advisory import Advisory, dead_letter_of, read_advisory, service_of
 from pipelines.bridge.sample import Untold, sample
+from pipelines.bridge.totals import publish_totals
 from pipelines.deadletter.subjects import matches
 from pipelines.errors import DLQError, ServerUnavailableError, StreamError
 from pipelines.events.intake import Intake
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 _NO_STREAM = 10059  # the server's code for "stream not found"
 _POLL_SECONDS = 0.2
 _SAMPLE_SECONDS = 60
+_COUNT_SECONDS = 30
 
 OnLetter = Callable[[Advisory, dict[str, Any]], object]
 """Called with each advisory that became a dead letter, and the dead letter's fields."""
@@ -125,8 +127,21 @@ class Bridge(Service):
             logger.warning("What no advisory said could not be looked for: %s", error)
             return []
 
+    async def count(self) -> None:
+        """Publish the totals of consumers whose acknowledgements are told; see `bridge.totals`."""
+        assert self._connection is not None
+        try:
+            await publish_totals(self._connection, self._platform)
+        except (*PUBLISH_ERRORS, DLQError) as error:
+            logger.warning("The totals could not be published: %s", error)
+
     def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
-        return (self._sample_for_ever(),)
+        return (self._sample_for_ever(), self._count_for_ever())
+
+    async def _count_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_COUNT_SECONDS)
+            await self.count()
 
     async def _sample_for_ever(self) -> None:
         while True:
@@ -186,7 +201,7 @@ class _Advisories(Intake):
         self._settings = settings
         self._on_letter = on_letter
         names = settings.stream_names
-        self._own_streams = {names.dead_letters, names.totals, names.advisories}
+        self._own_streams = {names.dead_letters, names.totals, names.advisories, names.acks}
 
     async def backlog(self) -> int:
         """Advisories that are still to be dealt with, or to be acknowledged."""
@@ -245,7 +260,8 @@ class _Advisories(Intake):
         self, advisory: Advisory, event: StoredMessage | None, counted_as: str
     ) -> bool:
         """Publish until the server has the dead letter; False where the bridge closes before."""
-        service = service_of(advisory, self._settings.bridge_services)
+        services = self._settings.bridge_services
+        service = service_of(advisory.stream, advisory.consumer, services)
         headers = self._settings.bridge_headers
         fields, body, is_json = dead_letter_of(advisory, event, service, headers)
         is_out = await publish_until_acknowledged(
@@ -288,4 +304,5 @@ async def bridge_pending(settings: Settings) -> tuple[Counter[str], list[Untold]
     async with bridging(settings) as bridge:
         untold = await bridge.sample()
         await bridge.catch_up()
+        await bridge.count()
     return bridge.counts, untold

@@ -84,6 +84,11 @@ class Intake:
         self.stopped.set()
 
     @property
+    def stream(self) -> str:
+        """The stream that it pulls from."""
+        return self._stream
+
+    @property
     def in_flight(self) -> int:
         """Messages in the hands of this process: being settled, or waiting for it."""
         return len(self._running) + len(self._waiting)

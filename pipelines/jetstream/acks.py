@@ -47,7 +47,12 @@ def sampled_percent(config: ConsumerConfig) -> int:
     """How many of a hundred of its acknowledgements the server tells of, 0 to 100."""
     if config.ack_policy != AckPolicy.EXPLICIT:
         return 0  # of the others the server tells nothing, whatever is set
+    return percent(config.sample_freq)
+
+
+def percent(sample_freq: str | None) -> int:
+    """A `sample_freq` as the server reads it, 0 to 100."""
     try:
-        return min(max(int((config.sample_freq or "0").removesuffix("%")), 0), 100)
+        return min(max(int((sample_freq or "0").removesuffix("%")), 0), 100)
     except ValueError:
         return 0

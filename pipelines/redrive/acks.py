@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
@@ -73,8 +73,8 @@ class AckFollower:
         created = await self._created((address or "").partition("/")[0])
         return Mark(created, at, percent == 100)
 
-    async def acknowledged(self, place: Place, mark: Mark) -> Literal["proved"]:
-        """Returns once the redriven event at `place` was acknowledged; waits for ever for it."""
+    async def acknowledged(self, place: Place, mark: Mark) -> str:
+        """`proved`, once the redriven event at `place` was acknowledged; waits for ever for it."""
         while True:
             at = await self._told(place, mark.at)
             # Asked only now: whatever the place is since, it was this event's all the time.

@@ -2,8 +2,8 @@
 
 It gave the event up: the server's advisory becomes a dead letter, which the follower hears. It was
 content: where the server tells of its acknowledgements, that proves it (`redrive.acks`). Elsewhere
-its acknowledgement floor passes the event, and no advisory comes. The floor alone says little, since
-it passes an exhausted event too, once a later one is acknowledged.
+its acknowledgement floor passes the event, and no advisory comes. The floor alone says little: it
+passes an exhausted event too, once a later one is acknowledged.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ async def end_of_foreign(
 ) -> str:
     """The outcome, or `proved` or `inferred`, which are successes.
 
-    `mark` is from before the publish, and `bridge` the stream of advisories and the bridge's durable
-    on it. Where the server tells of every acknowledgement nothing is inferred. May wait for ever:
-    the caller has the patience.
+    `mark` is from before the publish, `bridge` the stream of advisories and the bridge's durable on
+    it. Where the server tells of every acknowledgement, nothing is inferred. May wait for ever: the
+    caller has the patience.
     """
     if mark is None:
         return await _inferred(js, place, bridge, outcome)
