@@ -135,9 +135,9 @@ def _total(
     service, now = service_of(*address, settings.bridge_services), datetime.now(UTC)
     before = latest.bridged.get(address)
     if before is None or address in anew:
-        return Total(service, *address, started_at=now, at=now, counted_to={})
+        return Total(service, *address, now, now, {})
     if before.service != service:  # it is called otherwise since: what was counted, stays there
-        return Total(service, *address, started_at=now, at=now, counted_to=before.counted_to)
+        return Total(service, *address, before.at, now, before.counted_to)
     before.at = now
     return before
 
@@ -161,8 +161,10 @@ async def _count(
     """Add what a stream has of each consumer beyond where it was counted."""
     info = await client.jetstream().stream_info(stream)
     created, last = str(info.created), info.state.last_seq
-    starts = {}
+    starts, first = {}, set()
     for address, total in totals.items():
+        if stream not in total.counted_to:
+            first.add(address)
         position = total.counted_to.get(stream, Position(created, 0))
         if position.created != created:
             position = Position(created, 0)
@@ -183,13 +185,13 @@ async def _count(
         while found := await reader.read(_READ_MESSAGES, _READ_BYTES, last):
             for message in found:
                 of_stream, consumer = message.subject.split(".")[-2:]
-                if message.sequence > starts[of_stream, consumer]:
-                    _add(totals[of_stream, consumer], message)
+                if message.sequence > starts[address := (of_stream, consumer)]:
+                    _add(totals[address], message, is_first=address in first)
     finally:
         await reader.close()
 
 
-def _add(total: Total, message: LogMessage) -> None:
+def _add(total: Total, message: LogMessage, *, is_first: bool) -> None:
     try:
         if message.subject == ack_subject(total.stream, total.consumer):
             metric = read_ack(message.data)
@@ -199,8 +201,8 @@ def _add(total: Total, message: LogMessage) -> None:
             deliveries = metric.deliveries
         else:
             advisory = read_advisory(message.data)
-            if advisory.timestamp < total.started_at:
-                return  # from when nobody counted what was handled
+            if is_first and advisory.timestamp < total.started_at:
+                return  # from before the server told of what was handled
             total.dead_lettered += 1
             deliveries = advisory.deliveries
     except ValueError as error:
