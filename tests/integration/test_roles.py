@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
 from platform_log import ROOT, environment
 
+from pipelines.adoption_jobs import adopt
 from pipelines.alerts.evaluate import evaluate_alerts
 from pipelines.bridge.run import bridge_pending
 from pipelines.cli import _command
@@ -119,6 +120,10 @@ async def _fill(roles: Roles) -> None:
     With the rights of services and of the drain.
     """
     await migrate_all(roles.settings("operator", "postgres"))
+    async with roles.client("operator") as client:
+        await client.jetstream().add_consumer(
+            "SAHOOL_EVENTS", durable_name="quiet", filter_subject="sahool.actions.quiet"
+        )
     with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
         for login, group in LOGINS.items():
             connection.execute(f"CREATE ROLE {login} LOGIN IN ROLE {group}")
@@ -173,6 +178,7 @@ MAY_NOT_PUBLISH = {
         *("$JS.API.CONSUMER.MSG.NEXT.SAHOOL_DLQ.dlq-monitor", "$JS.ACK.SAHOOL_DLQ.dlq-monitor.1"),
         *("$JS.API.STREAM.CREATE.MIRROR", "$JS.API.STREAM.UPDATE.SAHOOL_EVENTS"),
         *("$JS.API.STREAM.PURGE.SAHOOL_EVENTS", "$JS.API.CONSUMER.DELETE.SAHOOL_EVENTS.ndvi"),
+        "$JS.EVENT.METRIC.CONSUMER.ACK.SAHOOL_EVENTS.ndvi",
     ],
     "drain": [
         *("sahool.analysis.ndvi", "sahool.dlq.ndvi", "sahool.redrive.succeeded"),
@@ -184,9 +190,11 @@ MAY_NOT_PUBLISH = {
         *("sahool.analysis.ndvi", "sahool.triage.discarded", "sahool.redrive.succeeded"),
         *("$JS.API.STREAM.MSG.GET.SAHOOL_DLQ", "$JS.API.CONSUMER.CREATE.SAHOOL_DLQ"),
         *("$JS.API.STREAM.CREATE.MIRROR", "$JS.ACK.SAHOOL_EVENTS.ndvi.1"),
+        *("$JS.API.CONSUMER.CREATE.SAHOOL_EVENTS.a", "$JS.EVENT.METRIC.CONSUMER.ACK.S.c"),
     ],
     "redriver": [
-        *("sahool.totals.a.b", "$JS.API.STREAM.MSG.DELETE.SAHOOL_DLQ", "$JS.ACK.SAHOOL_EVENTS.a.1"),
+        *("$JS.API.STREAM.MSG.DELETE.SAHOOL_DLQ", "$JS.ACK.SAHOOL_EVENTS.a.1"),
+        "$JS.EVENT.METRIC.CONSUMER.ACK.SAHOOL_EVENTS.a",
         *("$JS.API.STREAM.CREATE.MIRROR", "$JS.API.STREAM.PURGE.SAHOOL_EVENTS"),
     ],
 }
@@ -251,6 +259,7 @@ def test_postgres_refuses_the_rest(roles: Roles, login: str) -> None:
                 connection.execute(statement)
 
 
+ADOPT = "adopt SAHOOL_EVENTS/quiet --proof --reason a --json"
 SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
     ("drain", "nobody", "drain", "refuses the login: see user and password in DLQ_NATS_URL"),
@@ -267,6 +276,9 @@ SENTENCES = [
     ),
     ("park --type TimeoutError --reason a", "redriver", "drain", "table audit_log: grant it"),
     ("audit", "drain", "redriver", "permission denied for table audit_log: grant it"),
+    (ADOPT, "service", "redriver", "service to publish to $JS.API.CONSUMER.CREATE.SAHOOL_TOTALS: "),
+    (ADOPT, "bridge", "redriver", "bridge to publish to $JS.API.STREAM.CREATE.SAHOOL_ACKS: "),
+    (ADOPT, "operator", "drain", "permission denied for table audit_log: grant it"),
 ]
 
 
@@ -363,14 +375,28 @@ async def test_each_role_does_all_of_its_work(roles: Roles) -> None:
         bridged = await bridge_pending(roles.settings("bridge", "analyst"))
         assert bridged == ({"bridged": 2}, [])
         content = asyncio.create_task(acknowledge())
-        report = await redrive(
-            redriver, Selection(subject="sahool.actions.spraying", limit=1), **by_hand
-        )
+        spraying = Selection(subject="sahool.actions.spraying", limit=1)
+        report = await redrive(redriver, spraying, **by_hand)
         await content
-    assert report is not None
-    assert report.outcomes == {"succeeded": 1}
+        assert report is not None
+        assert report.outcomes == {"succeeded": 1}
+        assert next(iter(report.reasons["succeeded"])).startswith("inferred: ")
+
+        operator = roles.settings("operator", "maintenance")
+        await adopt(operator, "spraying", actor="t", reason="to know")
+        content = asyncio.create_task(acknowledge())
+        report = await redrive(redriver, spraying, **by_hand)
+        await content
+        assert report is not None
+        assert next(iter(report.reasons["succeeded"])).startswith("proved: ")
+        for user in ("redriver", "bridge"):
+            await bridge_pending(roles.settings(user, "analyst"))
+        await drain_log(drain)
+        totals = "SELECT handled FROM service_totals WHERE service = 'spraying' ORDER BY 1"
+        assert (1,) in roles.rows("analyst", totals)
+        await adopt(operator, "spraying", actor="t", reason="enough", is_undo=True)
     trail = audit_trail(roles.settings("drain", "auditor"))
-    assert {row["db_user"] for row in trail} == {"redriver"}
+    assert {row["db_user"] for row in trail} == {"redriver", "maintenance"}
 
     with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
         connection.execute("DELETE FROM failed_events WHERE error_type = 'TimeoutError'")
