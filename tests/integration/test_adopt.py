@@ -92,7 +92,8 @@ async def test_one_value_is_changed_and_taken_back_and_the_audit_says_who_and_wh
     platform: Platform,
 ) -> None:
     before = await odd_consumer(platform, "billing")
-    assert {key: before[key] for key in ODD if key != "metadata"}.items() <= before.items()
+    if platform.client.connected_server_version.minor > 11:  # older ones know less themselves
+        assert {key: before[key] for key in ODD} == ODD | {"metadata": before["metadata"]}
     status, shown, _ = await dlq(platform, "adopt", "billing", "--proof", "--dry-run")
     assert (status, shown["changed"], shown["dry_run"]) == (0, True, True)
     assert await raw(platform, "billing") == before

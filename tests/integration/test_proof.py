@@ -121,13 +121,15 @@ async def reset_past(platform: Platform, sequence: int) -> None:
 
 
 async def made_anew(platform: Platform, _: int) -> None:
-    """The consumer is deleted, and made anew for what comes from then on."""
+    """The consumer is deleted, and made anew for what comes from then on, which it handles."""
     stream = platform.settings.events_stream
     await platform.js.delete_consumer(stream, "c")
     config = ConsumerConfig(
         durable_name="c", ack_policy=AckPolicy.EXPLICIT, deliver_policy="new", max_deliver=2
     )
     await platform.js.add_consumer(stream, config)
+    await platform.publish({"n": 2})
+    await answer(platform, b"+ACK")
 
 
 async def displaced(platform: Platform, _: int) -> None:
@@ -145,6 +147,8 @@ PASSED_BY = [reset_past, made_anew, displaced]
 
 async def prepare_for(passed_by: object, platform: Platform) -> None:
     """An event, in a stream of last values where that matters."""
+    if passed_by is reset_past and platform.client.connected_server_version.minor < 14:
+        pytest.skip("nats-server resets consumers from 2.14 on")
     if passed_by is displaced:
         info = await platform.js.stream_info(platform.settings.events_stream)
         info.config.max_msgs_per_subject = 1
@@ -165,7 +169,7 @@ async def test_what_the_figures_passed_by_without_an_acknowledgement_is_not_call
     assert reason == "silent for 6 s, and the server told of no acknowledgement"
 
 
-@pytest.mark.parametrize("passed_by", PASSED_BY, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("passed_by", [reset_past, made_anew], ids=lambda each: each.__name__)
 async def test_where_nothing_is_told_the_figures_still_infer(
     platform: Platform, passed_by: Callable[[Platform, int], Awaitable[None]]
 ) -> None:
