@@ -14,6 +14,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from platform_log import query
 
 from pipelines.adoption_jobs import adopt
+from pipelines.alerts.evaluate import evaluate_alerts
 from pipelines.bridge.run import bridge_pending
 from pipelines.bridge.totals import latest_totals, publish_totals
 from pipelines.embedded import NatsServer
@@ -219,3 +220,18 @@ async def test_what_is_no_acknowledgement_is_left_out(platform: Platform) -> Non
     await work(platform, "c", 1, 10)
     await publish_totals(platform.client, platform.settings)
     assert await counted(platform, "c") == (10, 8, 1, 2)
+
+
+async def test_a_foreign_service_that_fails_all_its_messages_fires_the_alert(
+    platform: Platform,
+) -> None:
+    settings = platform.settings
+    await consumer(platform, "c")
+    await drain_log(settings)
+    await platform.publish(*({"n": number} for number in range(1, 7)))
+    await platform.fail("c", dict.fromkeys(range(1, 7), b"+TERM no"))
+    await bridge_pending(settings)
+    await drain_log(settings)
+    await evaluate_alerts(settings)
+    rows = query(settings, "SELECT detail FROM alerts WHERE rule = 'service_failing'")
+    assert [row["detail"] for row in rows] == ["none of 6 handler calls succeeded in 5 minutes"]
