@@ -114,9 +114,7 @@ def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
         raise RefusedError(f"{subject[:100]!r} is no subject to publish to")
     if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
         raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
-    if subject.startswith(("$", "_INBOX")) or any(
-        matches(pattern, subject) for pattern in (*own.log, own.totals)
-    ):
+    if subject.startswith(("$", "_INBOX")) or any(matches(pattern, subject) for pattern in own.own):
         raise RefusedError(f"a redrive never publishes to {subject[:100]}")
     if not any(matches(pattern, subject) for pattern in allowed):
         raise RefusedError(

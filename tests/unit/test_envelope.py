@@ -14,8 +14,9 @@ from pipelines.deadletter.decode import decode
 from pipelines.deadletter.envelope import encode_case_event, encode_dead_letter, encode_pointer
 from pipelines.deadletter.record import DeadLetter
 from pipelines.events import results
+from pipelines.events.attempts import Attempts
 from pipelines.events.config import NATSConsumerConfig
-from pipelines.events.failure import Attempts, dead_letter_fields, parse_body
+from pipelines.events.failure import dead_letter_fields, parse_body
 from pipelines.jetstream.pull import Delivery
 from pipelines.redrive.origin import Event, original_event
 
@@ -32,7 +33,7 @@ def fields_of(body: bytes, headers: dict[str, str] | None = None) -> dict[str, A
         delivery=DELIVERY,
         config=NATSConsumerConfig(name="ndvi-service", version="1"),
         handler="handle",
-        attempts=Attempts(NOW),
+        attempts=Attempts(NOW, 4, 4),
         verdict=results.DeadLetter(error=ValueError("boom"), dlq_reason="max_retries_exceeded"),
         now=NOW,
     )
