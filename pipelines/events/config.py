@@ -146,7 +146,7 @@ class ConsumerContext(BaseModel):
     subject: str
     data: bytes
     headers: dict[str, str] = Field(default_factory=dict)
-    attempt: int = 0  # calls that began before; 0 for the first
+    attempt: int = 0  # calls that failed before; 0 for the first
     max_retries: int = 3
     stream: str = ""
     sequence: int = 0

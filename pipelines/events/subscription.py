@@ -201,7 +201,7 @@ class Subscription(Intake):
         `attempts` are the calls before; None for an event that was never delivered before.
         """
         config = self._config.in_force(event_type_of(msg.subject))
-        attempt = attempts.begun_count if attempts else 0
+        attempt = attempts.failed_count if attempts else 0
         began_at = datetime.now(UTC)
         if attempts is not None:
             await self._log.begin(self.connection, delivery, attempts)
