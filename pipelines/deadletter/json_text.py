@@ -5,8 +5,9 @@ Parsing and writing a document again would turn 1.10 into 1.1 and 12345678901234
 
 import json
 import re
+from typing import NamedTuple
 
-__all__ = ["STRING", "decoded", "is_json", "spelled", "value_end"]
+__all__ = ["STRING", "Member", "decoded", "is_json", "members", "shallow", "spelled", "value_end"]
 
 STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)?')
 """A string (its raw content is group 1), and the colon (group 2) that makes it a key."""
@@ -45,3 +46,48 @@ def value_end(text: str, start: int) -> int:
         if depth == 0:
             return match.end()
     return len(text)
+
+
+class Member(NamedTuple):
+    """One member of an object, as it is spelt."""
+
+    key: str  # with its quotes
+    value: str
+
+
+def members(text: str) -> dict[str, Member]:
+    """The members of a JSON object by key, of equal keys the last, however deep their values are.
+
+    `text` is known to be JSON. Raises ValueError where it is no object.
+    """
+    position = len(text) - len(text.lstrip())
+    if text[position : position + 1] != "{":
+        raise ValueError("it is no JSON object")
+    found: dict[str, Member] = {}
+    while match := STRING.search(text, position):
+        position = value_end(text, match.end())
+        key = f'"{match[1]}"'
+        found[decoded(match[1])] = Member(key, text[match.end() : position])
+    return found
+
+
+def shallow(text: str, depth: int) -> str:
+    """`text` with the arrays and objects that are nested deeper than `depth` as strings.
+
+    Raises ValueError where one of them is not closed.
+    """
+    pieces: list[str] = []
+    nesting = copied = start = 0
+    for match in _NESTING.finditer(text):
+        if match[0] in "[{":
+            nesting += 1
+            if nesting == depth + 1:
+                start = match.start()
+        elif match[0] in "]}":
+            if nesting == depth + 1:
+                pieces += text[copied:start], json.dumps(text[start : match.end()])
+                copied = match.end()
+            nesting -= 1
+    if nesting > depth:
+        raise ValueError(f"nested deeper than {depth}, and not closed")
+    return "".join([*pieces, text[copied:]])
