@@ -13,6 +13,7 @@ STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)?')
 """A string (its raw content is group 1), and the colon (group 2) that makes it a key."""
 
 _NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]')
+_RUNS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]+')
 _SCALAR = re.compile(r"[^\s,\]}]+")
 
 
@@ -78,16 +79,18 @@ def shallow(text: str, depth: int) -> str:
     """
     pieces: list[str] = []
     nesting = copied = start = 0
-    for match in _NESTING.finditer(text):
-        if match[0] in "[{":
-            nesting += 1
-            if nesting == depth + 1:
-                start = match.start()
-        elif match[0] in "]}":
-            if nesting == depth + 1:
-                pieces += text[copied:start], json.dumps(text[start : match.end()])
-                copied = match.end()
-            nesting -= 1
+    for match in _RUNS.finditer(text):
+        count = match.end() - match.start()
+        if match[0][0] in "[{":
+            if nesting <= depth < nesting + count:
+                start = match.start() + depth - nesting
+            nesting += count
+        elif match[0][0] in "]}":
+            nesting -= count
+            if nesting <= depth < nesting + count:
+                end = match.end() - (depth - nesting)
+                pieces += text[copied:start], json.dumps(text[start:end])
+                copied = end
     if nesting > depth:
         raise ValueError(f"nested deeper than {depth}, and not closed")
     return "".join([*pieces, text[copied:]])

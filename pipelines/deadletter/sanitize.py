@@ -24,6 +24,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 SUSPICIOUS = re.compile(
     rb"\\u(?:0000|[dD][89a-fA-F])|(?:^|[\s:,\[])-?(?:\d{19}|\d+(?:\.\d+)?[eE][+-]?\d{3})"
 )
+_MAY_NEED_MENDING = re.compile(f"{_UNSTORABLE.pattern}|{SUSPICIOUS.pattern.decode()}")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -93,6 +94,8 @@ def _parsed(text: str, mended: set[str]) -> Any:
         return name
 
     try:
+        if text.count("[") + text.count("{") <= MAX_DEPTH and not _MAY_NEED_MENDING.search(text):
+            return json.loads(text, parse_constant=constant)
         value = json.loads(text, parse_int=integer, parse_float=fraction, parse_constant=constant)
         return _clean(value, 0, mended)
     except RecursionError as error:
