@@ -91,7 +91,7 @@ def _show(report: ErasureReport, tenant: str, went: str, is_json: bool) -> None:
             f" {report.audit_mentions:,}."
         )
     if count := report.unread_dead_letters:
-        noun = "dead letter" if count == 1 else "dead letters"
+        noun, stay = ("dead letter", "stays") if count == 1 else ("dead letters", "stay")
         console.print(
-            f"{count:,} {noun} that can not be read may hold the tenant's data, and stay."
+            f"{count:,} {noun} that can not be read may hold the tenant's data, and {stay}."
         )
