@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from letters import EPOCH, STREAM, message, ours, read
 
+from pipelines.deadletter import json_text
 from pipelines.deadletter.body import LARGEST_INFLATED, InflateError, text_of
 from pipelines.deadletter.bulk import decode_all
 from pipelines.deadletter.event import event_ids
@@ -137,6 +138,44 @@ def test_ids_beside_what_is_nested_deeply_are_found(depth: int, is_first: bool) 
     assert event_ids(parse_body(body)[1], {}) == {"event_id": "x1", "tenant_id": "acme"}
     assert read(around(body)).tenant_id == "acme"
     assert patched(body, {"a": 1}).endswith(b'"a":1}')
+
+
+def flattened(value: Any, depth: int) -> Any:
+    """The value with what is nested deeper than `depth` as its text."""
+    if not isinstance(value, list | dict):
+        return value
+    if depth == 0:
+        return json.dumps(value)
+    if isinstance(value, list):
+        return [flattened(each, depth - 1) for each in value]
+    return {key: flattened(each, depth - 1) for key, each in value.items()}
+
+
+NESTED = st.recursive(
+    st.none() | st.integers(0, 9) | st.text('[]{}"\\,: a', max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('[{"a', max_size=3), inner),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(NESTED, st.integers(0, 4))
+def test_only_what_is_nested_deeper_becomes_its_text(value: Any, depth: int) -> None:
+    text = json.dumps(value)
+    assert json.loads(json_text.shallow(text, depth)) == flattened(value, depth)
+    if isinstance(value, dict):
+        found = json_text.members(text)
+        assert {key: json.loads(member.value) for key, member in found.items()} == value
+
+
+@pytest.mark.parametrize("depth", [10, 300, 3_000])
+def test_no_secret_hides_in_nesting(depth: int) -> None:
+    inside = '{"password": "hunter2", "mail": "ali@example.com"}'
+    letter = message(around(("[" * depth + inside + "]" * depth).encode("utf-16")))
+    frame = decode_all([letter], EPOCH, STREAM)
+    [kept] = Redactor().redact_frame(frame)["original_data"]
+    assert "hunter2" not in kept
+    assert "ali@" not in kept
 
 
 def test_a_bomb_is_not_read_and_says_why() -> None:
