@@ -1,6 +1,6 @@
 """A failed event as a dead letter: every field that explains it, and the original bytes."""
 
-import json
+import contextlib
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,7 +9,8 @@ from typing import Any
 from pydantic_core import from_json
 
 from pipelines.deadletter import ids
-from pipelines.deadletter.sanitize import clean_text
+from pipelines.deadletter.event import event_ids
+from pipelines.deadletter.sanitize import clean_text, parse_json
 from pipelines.deadletter.subjects import event_type_of
 from pipelines.events.attempts import Attempts
 from pipelines.events.cause import Cause, cause_of
@@ -22,11 +23,15 @@ REDRIVE_ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
 
 
 def parse_body(data: bytes) -> tuple[bool, Any]:
-    """Whether a body is strict JSON in UTF-8, and its value."""
-    try:
+    """Whether a body is strict JSON in UTF-8, and what a handler may read in it; None if nothing.
+
+    What is no strict JSON comes with what can not be stored mended, see `sanitize.parse_json`.
+    """
+    with contextlib.suppress(ValueError):
         return True, from_json(data, allow_inf_nan=False)
-    except ValueError:
-        return False, None
+    with contextlib.suppress(ValueError):
+        return False, parse_json(data)
+    return False, None
 
 
 def event_fields(
@@ -36,15 +41,15 @@ def event_fields(
 
     `body` is the event's body parsed; the body itself is not part of it (docs/wire-format.md).
     """
-    payload: dict[str, Any] = body if isinstance(body, dict) else {}
+    said = event_ids(body, headers)
     fields = {
-        "event_id": _text(payload, "event_id") or headers.get("Nats-Msg-Id") or "unknown",
+        "event_id": said.get("event_id") or "unknown",
         "original_subject": subject,
         "event_type": event_type_of(subject),
-        "source_service": _text(payload, "source_service") or "unknown",
-        "tenant_id": _text(payload, "tenant_id"),
-        "field_id": _text(payload, "field_id"),
-        "farmer_id": _text(payload, "farmer_id"),
+        "source_service": said.get("source_service") or "unknown",
+        "tenant_id": said.get("tenant_id"),
+        "field_id": said.get("field_id"),
+        "farmer_id": said.get("farmer_id"),
         "original_headers": dict(headers),
         "original_stream": delivery.stream,
         "original_sequence": delivery.sequence,
@@ -136,8 +141,3 @@ _WORDS = {
     "handler_dead_letter": "The handler returned DEAD_LETTER without an exception.",
     "max_retries_exceeded": "The handler returned RETRY until its retries ran out.",
 }
-
-
-def _text(payload: dict[str, Any], key: str) -> str | None:
-    value = payload.get(key)
-    return value if isinstance(value, str) else None if value is None else json.dumps(value)

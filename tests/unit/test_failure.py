@@ -1,5 +1,6 @@
 """A failed event as the canonical keys of a dead letter, whatever its exception or headers are."""
 
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -246,14 +247,19 @@ def test_what_waits_for_its_retry_holds_no_long_texts() -> None:
         (b'{"a": 1}', (True, {"a": 1})),
         (b" null ", (True, None)),
         (b"", (False, None)),
-        (b"[NaN]", (False, None)),
         (b'"\xff"', (False, None)),
-        (b'"\\ud800"', (False, None)),
-        (b"\xef\xbb\xbf1", (False, None)),
+        (b"[NaN]", (False, ["NaN"])),
+        (b'"\\ud800"', (False, "\ufffd")),
+        (b"\xef\xbb\xbf1", (False, 1)),
+        ('{"a": "é"}'.encode("utf-16"), (False, {"a": "é"})),
+        (gzip.compress(b'{"a": 1}'), (False, {"a": 1})),
+        (gzip.compress(b'{"a": 1}')[:-4], (False, None)),
         (b"[" * 100_000, (False, None)),
     ],
 )
-def test_only_strict_json_in_utf8_is_json(body: bytes, parsed: tuple[bool, Any]) -> None:
+def test_only_strict_json_in_utf8_is_json_and_more_is_read(
+    body: bytes, parsed: tuple[bool, Any]
+) -> None:
     assert parse_body(body) == parsed
 
 
