@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     events_stream: str = "SAHOOL_EVENTS"
     dlq_stream: str = "SAHOOL_DLQ"
     totals_stream: str = "SAHOOL_TOTALS"
+    attempts_stream: str = "SAHOOL_ATTEMPTS"
     advisory_stream: str = "SAHOOL_ADVISORIES"
     ack_stream: str = "SAHOOL_ACKS"
     bridge_services: dict[str, str] = Field(
@@ -119,6 +120,7 @@ class Settings(BaseSettings):
             self.totals_stream,
             self.subjects,
             self.advisory_stream,
+            self.attempts_stream,
             self.ack_stream,
         )
 

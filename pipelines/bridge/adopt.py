@@ -63,8 +63,7 @@ async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
     if not slash:
         stream = await _stream_of(client, consumer)
     found = await _as_it_is(client, stream, consumer)
-    names = settings.stream_names
-    if stream in (names.dead_letters, names.totals, names.advisories, names.acks):
+    if stream in settings.stream_names.own:
         raise AdoptionError(f"{found.address} reads the platform's own stream: nothing to prove.")
     if owner := owner_of(await latest_totals(client, settings), (stream, consumer)):
         raise AdoptionError(

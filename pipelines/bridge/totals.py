@@ -106,12 +106,10 @@ async def publish_totals(
     js = client.jetstream()
     if await find_stream(js, ACK_METRICS) is None:
         return 0
-    names = settings.stream_names
-    own_streams = {names.dead_letters, names.totals, names.advisories, names.acks}
     latest = await latest_totals(client, settings)
     adopted = [
         info
-        async for _, info in all_consumers(client, own_streams)
+        async for _, info in all_consumers(client, settings.stream_names.own)
         if sampled_percent(info.config) == 100 and not owner_of(latest, _address(info))
     ]
     if not adopted:

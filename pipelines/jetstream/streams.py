@@ -42,7 +42,15 @@ class StreamNames:
     totals: str = "SAHOOL_TOTALS"
     subjects: Subjects = field(default_factory=Subjects)
     advisories: str = "SAHOOL_ADVISORIES"
+    attempts: str = "SAHOOL_ATTEMPTS"
     acks: str = "SAHOOL_ACKS"
+
+    @property
+    def own(self) -> frozenset[str]:
+        """Those that the platform itself reads."""
+        return frozenset(
+            (self.dead_letters, self.totals, self.attempts, self.advisories, self.acks)
+        )
 
 
 async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, str]:
@@ -56,6 +64,7 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
         "events": await ensure_event_stream(js, names),
         "dead_letters": await ensure_log_stream(js, names),
         "totals": await ensure_totals_stream(js, names),
+        "attempts": await ensure_attempts_stream(js, names),
     }
 
 
@@ -79,6 +88,15 @@ async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:
 async def ensure_totals_stream(js: JetStreamContext, names: StreamNames) -> str:
     """Make the stream of the consumers' counters if it is missing; see `ensure_streams`."""
     return await _ensure(js, names.totals, (names.subjects.totals,), max_age=7 * DAY)
+
+
+async def ensure_attempts_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream of what consumers remember if it is missing; see `ensure_streams`.
+
+    One message for each event that waits for a retry: the latest.
+    """
+    subjects = (names.subjects.attempts,)
+    return await _ensure(js, names.attempts, subjects, max_age=7 * DAY, max_msgs_per_subject=1)
 
 
 async def ensure_advisory_stream(js: JetStreamContext, names: StreamNames) -> str:
@@ -120,6 +138,7 @@ async def _ensure(
     subjects: tuple[str, ...],
     *,
     max_age: float,
+    max_msgs_per_subject: int = -1,
     max_bytes: int | None = None,
     is_log: bool = False,
 ) -> str:
@@ -128,7 +147,10 @@ async def _ensure(
         holders = {subject: await find_stream(js, subject) for subject in subjects}
         if other := _sole_holder(holders, name):
             return other
-        await js.add_stream(_new_config(name, subjects, max_age, max_bytes, is_log))
+        config = _new_config(name, subjects, max_age, is_log)
+        config.max_msgs_per_subject = max_msgs_per_subject
+        config.max_bytes = max_bytes
+        await js.add_stream(config)
         return name
     held = list(existing.config.subjects or [])
     missing = [s for s in subjects if not any(_covers(have, s) for have in held)]
@@ -155,9 +177,7 @@ def _sole_holder(holders: dict[str, str | None], name: str) -> str | None:
     return found.pop()
 
 
-def _new_config(
-    name: str, subjects: tuple[str, ...], max_age: float, max_bytes: int | None, is_log: bool
-) -> StreamConfig:
+def _new_config(name: str, subjects: tuple[str, ...], max_age: float, is_log: bool) -> StreamConfig:
     return StreamConfig(
         name=name,
         subjects=list(subjects),
@@ -165,7 +185,6 @@ def _new_config(
         retention=RetentionPolicy.LIMITS,
         discard=DiscardPolicy.OLD,
         max_age=max_age,
-        max_bytes=max_bytes,
         duplicate_window=3600 if is_log else 120,
         allow_direct=True,
         deny_purge=is_log,
