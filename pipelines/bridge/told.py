@@ -11,7 +11,7 @@ from pipelines.jetstream.pull import Puller, delivery_of
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 
-_SUBJECT = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+MAX_DELIVERIES_SUBJECT = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 
 
 async def told_by_advisories(
@@ -24,7 +24,7 @@ async def told_by_advisories(
         ConsumerConfig(
             ack_policy=AckPolicy.NONE,
             deliver_policy=DeliverPolicy.ALL,
-            filter_subject=f"{_SUBJECT}.{consumer.stream_name}.{consumer.name}",
+            filter_subject=f"{MAX_DELIVERIES_SUBJECT}.{consumer.stream_name}.{consumer.name}",
             inactive_threshold=60,
             mem_storage=True,
         ),

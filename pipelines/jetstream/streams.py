@@ -26,6 +26,9 @@ ADVISORIES = (
     "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
 )
 """What the server says when a consumer gives an event up, whoever wrote the consumer."""
+REMOVED_REASONS = ("Unacknowledged message was deleted", "Message deleted by stream limits")
+"""The reasons of a MSG_TERMINATED that no consumer sent: its event left the stream while a consumer
+had it, by a newer value, age, TTL, another limit, a rollup, a purge by subject or a deletion."""
 BODIES_BUCKET = "sahool-dlq-bodies"
 """The object store of bodies that are too large for a dead letter."""
 
