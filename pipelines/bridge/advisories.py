@@ -123,9 +123,9 @@ class Advisories(Intake):
         if consumer not in self._removed_from:
             self._removed_from.add(consumer)
             logger.warning(
-                "%s had event %d in hand when it left the stream: by a newer value, its age, another"
-                " limit or a deletion. Whether it was handled nobody can say, so it is no failure."
-                " More of them are only counted.",
+                "%s had event %d in hand when it left the stream: by a newer value, its age,"
+                " another limit or a deletion. Whether it was handled nobody can say, so it is no"
+                " failure. More of them are only counted.",
                 consumer,
                 advisory.stream_seq,
             )

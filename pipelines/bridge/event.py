@@ -7,8 +7,8 @@ from nats.aio.client import Client
 from nats.js.errors import APIError
 
 from pipelines.bridge.advisory import Advisory, nanoseconds, read_advisory
-from pipelines.bridge.told import MAX_DELIVERIES_SUBJECT
 from pipelines.jetstream.stored import StoredMessage, stored_message
+from pipelines.jetstream.streams import GIVEN_UP
 
 _NO_STREAM = 10059  # the server's code for "stream not found"
 
@@ -55,7 +55,7 @@ class GivenUp:
         return stream_created is None or said >= stream_created
 
     async def _read_on(self, connection: Client, key: tuple[str, str]) -> None:
-        subject = ".".join((MAX_DELIVERIES_SUBJECT, *key))
+        subject = ".".join((GIVEN_UP, *key))
         known = self._known.setdefault(key, {})
         while stored := await stored_message(
             connection, self._advisories, self._next.get(key, 1), subject

@@ -9,38 +9,18 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from datetime import datetime
-from functools import partial
 from typing import Any, NamedTuple
 
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-
 from pipelines.bridge.advisories import Advisories, OnLetter
-    MAX_DELIVERIES,
-    TERMINATED,
-    Advisory,
-    dead_letter_of,
-    read_advisory,
-    service_of,
-)
-from pipelines.bridge.event import GivenUp, event_of
-from pipelines.bridge.late import LateAcks
-from pipelines.bridge.sample import Untold, sample
-from pipelines.deadletter.subjects import matches
+from pipelines.bridge.sample import Untold
 from pipelines.errors import DLQError, ServerUnavailableError, StreamError
-from pipelines.events.intake import Intake
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
-    publish_dead_letter,
-    publish_until_acknowledged,
 )
 from pipelines.events.service import Service
-from pipelines.jetstream.pull import Delivery, PullStalledError
-from pipelines.jetstream.stored import StoredMessage
+from pipelines.jetstream.pull import PullStalledError
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_log_stream
 from pipelines.settings import Settings
 
@@ -48,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 _SAMPLE_SECONDS = 60
+
 
 class BridgeConnection(NamedTuple):
     """How the bridge connects; see `events.service.ConnectionSettings`."""
