@@ -114,6 +114,8 @@ def dead_letter_of(
     message = said["error_message"]
     if event is None:
         message += f" The event itself is gone: {advisory.stream} no longer has it."
+        if advisory.kind == MAX_DELIVERIES:  # what follows DETAIL: has no part in the fingerprint
+            message += " DETAIL: it was acknowledged too late, or removed."
     at, retries = advisory.timestamp.isoformat(), advisory.deliveries - 1
     fields = {
         **event_fields(
