@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 
 import pytest
 from foreign_consumers import Platform, opened
@@ -11,6 +12,8 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 from platform_log import failures
 
+from pipelines.bridge.advisory import Advisory
+from pipelines.bridge.late import LateAcks
 from pipelines.bridge.run import bridge_pending, bridging
 from pipelines.embedded import NatsServer
 from pipelines.jetstream.streams import TERMINATIONS
@@ -317,3 +320,26 @@ async def test_success_is_not_inferred_from_an_event_that_left_unanswered(
     else:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(inferred, 5)
+
+
+async def test_only_the_latest_of_many_events_that_were_given_up_are_listened_for(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.bridge.late._MOST_EVENTS", 2)
+    late = LateAcks(platform.settings.subjects, asyncio.Event())
+    heard = [await late.listen(platform.client, _given_up(number)) for number in (1, 2, 3)]
+    for number in (1, 2, 3):
+        await platform.client.publish(f"$JS.ACK.X.c.2.{number}.1.1.0", b"+ACK")
+    await asyncio.wait_for(asyncio.gather(*heard[1:]), 10)
+    assert not heard[0].done()
+
+
+def _given_up(sequence: int) -> Advisory:
+    return Advisory(
+        type="io.nats.jetstream.advisory.v1.max_deliver",
+        stream="X",
+        consumer="c",
+        stream_seq=sequence,
+        deliveries=2,
+        timestamp=datetime.now(UTC),
+    )
