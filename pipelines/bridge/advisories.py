@@ -76,7 +76,7 @@ class Advisories(Intake):
         self._settings = settings
         self._on_letter = on_letter
         names = settings.stream_names
-        self._own_streams = {names.dead_letters, names.totals, names.advisories}
+        self._own_streams = {names.dead_letters, names.totals, names.advisories, names.attempts}
 
     async def run(self) -> None:
         """As ever; then what was heard of late acknowledgements is told, too."""
@@ -134,8 +134,7 @@ class Advisories(Intake):
         """Whether a reader of the log itself gave up: its dead letter would come back to it."""
         subjects = self._settings.subjects
         return advisory.stream in self._own_streams or (
-            event is not None
-            and any(matches(own, event.subject) for own in (*subjects.log, subjects.totals))
+            event is not None and any(matches(own, event.subject) for own in subjects.own)
         )
 
     async def sample(self, client: Client) -> list[Untold]:
