@@ -25,7 +25,7 @@ from pipelines.jetstream.acks import ack_subject, read_ack, sampled_percent
 from pipelines.jetstream.latest import latest_messages
 from pipelines.jetstream.pull import delivery_of
 from pipelines.jetstream.reader import LogReader
-from pipelines.jetstream.streams import ACK_METRICS, ADVISORIES, find_stream
+from pipelines.jetstream.streams import ACK_METRICS, ADVISORIES, REMOVED_REASONS, find_stream
 from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ async def _count(
     """Add what a stream has of each consumer beyond where it was counted."""
     info = await client.jetstream().stream_info(stream)
     created, last = str(info.created), info.state.last_seq
-    starts, first = {}, set()
+    starts, first, failed = {}, set(), defaultdict[Address, set[int]](set)
     for address, total in totals.items():
         if stream not in total.counted_to:
             first.add(address)
@@ -184,12 +184,12 @@ async def _count(
             for message in found:
                 of_stream, consumer = message.subject.split(".")[-2:]
                 if message.sequence > starts[address := (of_stream, consumer)]:
-                    _add(totals[address], message, is_first=address in first)
+                    _add(totals[address], message, failed[address], is_first=address in first)
     finally:
         await reader.close()
 
 
-def _add(total: Total, message: LogMessage, *, is_first: bool) -> None:
+def _add(total: Total, message: LogMessage, failed: set[int], *, is_first: bool) -> None:
     try:
         if message.subject == ack_subject(total.stream, total.consumer):
             metric = read_ack(message.data)
@@ -201,6 +201,9 @@ def _add(total: Total, message: LogMessage, *, is_first: bool) -> None:
             advisory = read_advisory(message.data)
             if is_first and advisory.timestamp < total.started_at:
                 return  # from before the server told of what was handled
+            if advisory.reason in REMOVED_REASONS or advisory.stream_seq in failed:
+                return  # no failure, or one that was counted: it was terminated too late
+            failed.add(advisory.stream_seq)
             total.dead_lettered += 1
             deliveries = advisory.deliveries
     except ValueError as error:

@@ -28,7 +28,7 @@ from pipelines.jetstream.connection import connected
 from pipelines.jetstream.streams import ADVISORIES, find_stream
 from pipelines.redrive.acks import AckFollower, Mark, Place, following_acks
 from pipelines.redrive.batches import ENDED, Batch, find_batch, finish, move
-from pipelines.redrive.inferred import end_of_foreign
+from pipelines.redrive.inferred import Advisories, end_of_foreign
 from pipelines.redrive.origin import ExpiredError, RefusedError
 from pipelines.redrive.outbox import Outbox, Redrive, load_redrives
 from pipelines.redrive.outcomes import OutcomeFollower
@@ -152,7 +152,10 @@ class _Run:
         """Find whom to reach, and how fast to go."""
         await self._sender.prepare()
         names = self._settings.stream_names
-        self._advisory_stream = await find_stream(self._js, ADVISORIES[0]) or names.advisories
+        stream = await find_stream(self._js, ADVISORIES[0])
+        since = (await self._js.stream_info(stream)).state.last_seq + 1 if stream else 1
+        durable = self._settings.bridge_durable
+        self._advisories = Advisories(stream or names.advisories, since, durable)
         rates = {} if self._batch.per_second else handled_per_second(self._connection)
         budgets = {service: self._policy.budget_per_second(rate) for service, rate in rates.items()}
         floor = self._batch.per_second or self._policy.floor_per_second
@@ -311,8 +314,8 @@ class _Run:
         self, redrive: Redrive, place: Place, mark: Mark | None, outcome: "asyncio.Future[str]"
     ) -> str:
         """The outcome of a redrive to a consumer that does not tell of a success."""
-        bridge = (self._advisory_stream, self._settings.bridge_durable)
-        result = await end_of_foreign(self._js, self._acks, place, mark, bridge, outcome)
+        advisories = self._advisories
+        result = await end_of_foreign(self._js, self._acks, place, mark, advisories, outcome)
         who, what = redrive.addressed_to, place.sequence
         reasons = {
             "proved": f"proved: the server says that {who} acknowledged {what}",

@@ -179,6 +179,30 @@ async def test_what_was_dropped_before_it_was_counted_is_said(
     assert f"{settings.ack_stream} dropped some of 8 messages" in warning
 
 
+async def test_an_event_is_given_up_once_and_one_that_left_its_stream_is_no_failure(
+    platform: Platform,
+) -> None:
+    settings, js = platform.settings, platform.js
+    await js.add_stream(name="WORK", subjects=["work.>"], retention="workqueue")
+    await consumer(platform, "c", stream="WORK")
+    await js.publish("work.a", b"0")
+    sub = await js.pull_subscribe("", "c", stream="WORK")
+    for _ in range(2):
+        [exhausted] = await sub.fetch(1, timeout=5)
+        await exhausted.nak()
+    await js.publish("work.a", b"1")
+    [held] = await sub.fetch(1, timeout=5)
+    await js.delete_msg("WORK", held.metadata.sequence.stream)
+    await platform.client.publish(exhausted.reply, b"+TERM too late")
+    await platform.client.flush()
+    async with asyncio.timeout(20):
+        while (await js.stream_info(settings.advisory_stream)).state.messages < 3:
+            await asyncio.sleep(0.05)
+    await publish_totals(platform.client, settings)
+    total = (await latest_totals(platform.client, settings)).bridged["WORK", "c"]
+    assert (total.handled, total.dead_lettered, total.retried) == (1, 1, 1)
+
+
 async def test_a_consumer_that_is_adopted_again_begins_anew(platform: Platform) -> None:
     settings = platform.settings
     await consumer(platform, "c")
