@@ -70,8 +70,8 @@ async def odd_consumer(platform: Platform, name: str) -> Any:
     return await raw(platform, name)
 
 
-async def dlq(platform: Platform, *arguments: str) -> tuple[int, Any, str]:
-    """Exit status of `dlq`, its JSON, and its errors."""
+async def dlq(platform: Platform, *arguments: str, is_json: bool = True) -> tuple[int, Any, str]:
+    """Exit status of `dlq`, its JSON or text, and its errors."""
     settings = platform.settings
     streams = {
         "DLQ_ADVISORY_STREAM": settings.advisory_stream,
@@ -79,13 +79,14 @@ async def dlq(platform: Platform, *arguments: str) -> tuple[int, Any, str]:
     }
     done = await asyncio.to_thread(
         subprocess.run,
-        [*DLQ, *arguments, "--json"],
+        [*DLQ, *arguments, *(["--json"] if is_json else [])],
         env=environment(settings, **streams),
         capture_output=True,
         text=True,
         check=False,
     )
-    return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
+    shown = json.loads(done.stdout) if is_json and done.stdout else done.stdout
+    return done.returncode, shown, done.stderr
 
 
 async def test_one_value_is_changed_and_taken_back_and_the_audit_says_who_and_why(
@@ -96,6 +97,10 @@ async def test_one_value_is_changed_and_taken_back_and_the_audit_says_who_and_wh
         assert {key: before[key] for key in ODD} == ODD | {"metadata": before["metadata"]}
     status, shown, _ = await dlq(platform, "adopt", "billing", "--proof", "--dry-run")
     assert (status, shown["changed"], shown["dry_run"]) == (0, True, True)
+    shown = await dlq(platform, "adopt", "billing", "--proof", "--dry-run", is_json=False)
+    change = f"{platform.settings.events_stream}/billing: sample_freq 30% → 100%"
+    rest = f"its other {len(before) - 1} settings stay.\nNothing was changed.\n"
+    assert shown == (0, f"{change}; {rest}", "")
     assert await raw(platform, "billing") == before
     assert query(platform.settings, "TABLE audit_log") == []
 
