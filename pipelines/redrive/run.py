@@ -25,7 +25,7 @@ from psycopg import Connection
 
 from pipelines.errors import RedriveError
 from pipelines.jetstream.connection import connected
-from pipelines.jetstream.streams import ADVISORIES, find_stream
+from pipelines.jetstream.streams import ADVISORIES, find_streams
 from pipelines.redrive.batches import ENDED, Batch, find_batch, finish, move
 from pipelines.redrive.inferred import Place, inferred_success
 from pipelines.redrive.origin import ExpiredError, RefusedError
@@ -147,7 +147,8 @@ class _Run:
         """Find whom to reach, and how fast to go."""
         await self._sender.prepare()
         names = self._settings.stream_names
-        self._advisory_stream = await find_stream(self._js, ADVISORIES[0]) or names.advisories
+        holders = await find_streams(self._js, ADVISORIES[0])
+        self._advisory_stream = holders[0] if len(holders) == 1 else names.advisories
         rates = {} if self._batch.per_second else handled_per_second(self._connection)
         budgets = {service: self._policy.budget_per_second(rate) for service, rate in rates.items()}
         floor = self._batch.per_second or self._policy.floor_per_second
