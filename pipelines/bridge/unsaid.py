@@ -85,8 +85,7 @@ async def nudge(client: Client, info: ConsumerInfo) -> None:
     """Make the server look at events whose answer is overdue, as the consumer's next pull would.
 
     The request takes one byte at most, so that nothing is delivered, and no delivery is counted. Of
-    a priority group it pins nothing either. While a client is pinned it sees nothing: whether it
-    lives, only the server can tell, which lets go of one that is silent for the group's timeout.
+    a priority group it neither takes the pin, nor does it prolong that of a client, having no id.
     """
     request: dict[str, Any] = {"batch": 1, "no_wait": True, "max_bytes": 1}
     js, what = client.jetstream(), f"CONSUMER.INFO.{info.stream_name}.{info.name}"
@@ -94,8 +93,11 @@ async def nudge(client: Client, info: ConsumerInfo) -> None:
         config = (await ask(js, what))["config"]  # nats-py knows no groups
     except NotFoundError:
         return
+    going_on = ["409"]
     if groups := config.get("priority_groups"):
         request["group"] = groups[0]
+    if config.get("priority_policy") == "pinned_client":
+        going_on.append("404")  # also says that there is something, and for another
     body = json.dumps(request).encode()
     where = f"$JS.API.CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}"
     # An event that may still be delivered goes to the end of the queue: the next may be exhausted.
@@ -107,7 +109,7 @@ async def nudge(client: Client, info: ConsumerInfo) -> None:
         headers = answer.headers or {}
         if headers.get("Status") not in ("404", "408", "409"):
             logger.warning("%s can not be looked at: %s", where, headers.get("Description"))
-        if headers.get("Status") != "409":
+        if headers.get("Status") not in going_on:
             return  # there is nothing to be delivered now
 
 
