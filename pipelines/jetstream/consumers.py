@@ -2,6 +2,7 @@
 
 import logging
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from nats.js import JetStreamContext
@@ -44,12 +45,13 @@ async def ensure_consumer(
     """
     new = {name: value for name, value in wanted.as_dict().items() if value is not None}
     try:
-        config = await _make_or_adopt(js, stream, new)
+        config = await _make_or_adopt(js, stream, new, group)
     except APIError as error:
         if error.err_code not in _CHANGED_MEANWHILE:
             raise
-        config = await _make_or_adopt(js, stream, new)  # another process did the same
-    if until := config.get("pause_until"):
+        config = await _make_or_adopt(js, stream, new, group)  # another process did the same
+    until = config.get("pause_until")
+    if until and datetime.fromisoformat(until) > datetime.now(UTC):
         logger.warning("Consumer %s on %s is paused until %s", wanted.name, stream, until)
     return PullTerms(
         _group(stream, config, group),
@@ -58,8 +60,11 @@ async def ensure_consumer(
     )
 
 
-async def _make_or_adopt(js: JetStreamContext, stream: str, new: dict[str, Any]) -> dict[str, Any]:
+async def _make_or_adopt(
+    js: JetStreamContext, stream: str, new: dict[str, Any], group: str | None
+) -> dict[str, Any]:
     config = await _info(js, stream, new["name"])
+    _group(stream, config or new, group)  # before anything is made or changed
     if config is None:
         return await _put(js, stream, "create", new)
     _check(stream, config)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -35,10 +36,16 @@ KEPT = {
 }
 
 
+KEPT_SINCE_2_11 = {"priority_groups", "pause_until"}
+
+
 async def make(log: Log, **config: Any) -> dict[str, Any]:
     """A durable `ndvi` of somebody else's; what the server has of its configuration."""
     named = {"name": "ndvi", "durable_name": "ndvi", "ack_policy": "explicit", **config}
     stream = log.names.events
+    version = log.client.connected_server_version
+    if KEPT_SINCE_2_11 & config.keys() and (version.major, version.minor) < (2, 11):
+        pytest.skip("this server knows no priority groups and no pause")
     answer = await ask(
         log.js, f"CONSUMER.CREATE.{stream}.ndvi", stream_name=stream, action="create", config=named
     )
@@ -135,8 +142,7 @@ async def test_one_that_can_not_be_worked_with_is_refused_and_left_alone(
     with pytest.raises(StreamError, match=f"Consumer ndvi on {log.names.events} .*{what}"):
         await consumer.subscribe(Calls(SUCCESS))
     await consumer.close()
-    if "priority_groups" not in existing:
-        assert await config_of(log) == before
+    assert await config_of(log) == before
 
 
 async def test_a_group_that_the_consumer_does_not_have_is_refused(log: Log) -> None:
@@ -145,6 +151,21 @@ async def test_a_group_that_the_consumer_does_not_have_is_refused(log: Log) -> N
     with pytest.raises(StreamError, match="has no priority groups: leave out priority_group"):
         await consumer.subscribe(Calls(SUCCESS))
     await consumer.close()
+    assert await log.js.consumers_info(log.names.events) == []
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_paused_one_stays_paused_which_is_said(
+    log: Log, caplog: pytest.LogCaptureFixture, hours: int
+) -> None:
+    until_ = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
+    before = await make(log, pause_until=until_)
+    consumer = NATSConsumer(log.config())
+    assert await consumer.connect()
+    await consumer.subscribe(Calls(SUCCESS))
+    await consumer.close()
+    assert (await config_of(log)).get("pause_until") == before.get("pause_until")
+    assert (f"Consumer ndvi on {log.names.events} is paused until" in caplog.text) == (hours > 0)
 
 
 async def test_what_the_server_refuses_is_raised(log: Log) -> None:
