@@ -21,7 +21,7 @@ from nats.js.errors import APIError
 from pipelines.bridge.advisory import read_advisory, service_of
 from pipelines.bridge.unsaid import all_consumers
 from pipelines.deadletter.message import LogMessage
-from pipelines.jetstream.acks import ack_subject, read_ack, sampled_percent
+from pipelines.jetstream.acks import ack_stream, ack_subject, read_ack, told_percent
 from pipelines.jetstream.latest import latest_messages
 from pipelines.jetstream.pull import delivery_of
 from pipelines.jetstream.reader import LogReader
@@ -73,7 +73,7 @@ async def latest_totals(client: Client, settings: Settings) -> Latest:
     """The latest totals of every consumer; see `drain.totals` for what becomes of them."""
     found = Latest({}, {}, {})
     subject = settings.subjects.totals
-    stream = await find_stream(client.jetstream(), subject)
+    stream = await find_stream(client.jetstream(), subject, settings.totals_stream)
     if stream is None:
         return found
     async with aclosing(latest_messages(client, stream, subject)) as latest:
@@ -104,18 +104,23 @@ async def publish_totals(
     Those of `anew` begin at zero, with what comes from now on. May raise whatever a publish does.
     """
     js = client.jetstream()
-    if await find_stream(js, ACK_METRICS) is None:
+    acks = await ack_stream(js, settings.ack_stream)
+    if acks is None:
         return 0
     latest = await latest_totals(client, settings)
     adopted = [
         info
         async for _, info in all_consumers(client, settings.stream_names.own)
-        if sampled_percent(info.config) == 100 and not owner_of(latest, _address(info))
+        if await told_percent(js, acks, info) == 100 and not owner_of(latest, _address(info))
     ]
     if not adopted:
         return 0
     totals = {_address(info): _total(_address(info), settings, latest, anew) for info in adopted}
-    for stream, subjects in (await _holders(client)).items():
+    holders = {acks: [ACK_METRICS]}  # first: it says since when the others count
+    for subject in ADVISORIES:
+        if holder := await find_stream(js, subject, settings.advisory_stream):
+            holders.setdefault(holder, []).append(subject)
+    for stream, subjects in holders.items():
         await _count(client, stream, subjects, totals, anew)
     for total in totals.values():
         await _publish(client, settings, latest, total)
@@ -140,19 +145,10 @@ def _total(
     return before
 
 
-async def _holders(client: Client) -> dict[str, list[str]]:
-    """What is counted, by the stream that has it; acknowledgements first."""
-    found = defaultdict(list)
-    for subject in (ACK_METRICS, *ADVISORIES):
-        if stream := await find_stream(client.jetstream(), subject):
-            found[stream].append(subject.removesuffix(">"))
-    return found
-
-
 async def _count(
     client: Client,
     stream: str,
-    prefixes: Sequence[str],
+    subjects: Sequence[str],
     totals: Mapping[Address, Total],
     anew: Collection[Address],
 ) -> None:
@@ -176,7 +172,7 @@ async def _count(
             )
         starts[address] = last if address in anew else min(position.sequence, last)
         total.counted_to = total.counted_to | {stream: Position(created, last)}
-    filters = [f"{prefix}{'.'.join(address)}" for prefix in prefixes for address in totals]
+    filters = (each.replace(">", ".".join(address)) for each in subjects for address in totals)
     reader = LogReader(client, stream, tuple(filters))
     await reader.seek(min(starts.values()) + 1)
     try:

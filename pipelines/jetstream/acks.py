@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 import msgspec
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 
-from pipelines.jetstream.streams import ACK_METRICS
+from pipelines.jetstream.streams import ACK_METRICS, find_streams
 
 ALL = "100%"
 """The `sample_freq` by which every acknowledgement is told."""
@@ -41,6 +42,19 @@ def read_ack(data: bytes) -> AckMetric:
 def ack_subject(stream: str, consumer: str) -> str:
     """Where the server tells of a consumer's acknowledgements."""
     return ACK_METRICS.replace(">", f"{stream}.{consumer}")
+
+
+async def ack_stream(js: JetStreamContext, name: str) -> str | None:
+    """The stream that keeps acknowledgements: the one called `name`, else another that does."""
+    found = await find_streams(js, ACK_METRICS)
+    return name if name in found else next(iter(found), None)
+
+
+async def told_percent(js: JetStreamContext, kept_in: str, info: ConsumerInfo) -> int:
+    """How many of a hundred of a consumer's acknowledgements come into the stream `kept_in`."""
+    told = sampled_percent(info.config)
+    subject = ack_subject(info.stream_name, info.name)
+    return told if told and kept_in in await find_streams(js, subject) else 0
 
 
 def sampled_percent(config: ConsumerConfig) -> int:

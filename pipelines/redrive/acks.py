@@ -21,9 +21,8 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
-from pipelines.jetstream.acks import ack_subject, read_ack, sampled_percent
+from pipelines.jetstream.acks import ack_stream, ack_subject, read_ack, told_percent
 from pipelines.jetstream.pull import Puller, PullStalledError, delivery_of
-from pipelines.jetstream.streams import ACK_METRICS, find_stream
 
 __all__ = ["AckFollower", "Mark", "Place", "following_acks"]
 
@@ -159,14 +158,14 @@ class AckFollower:
 
 @asynccontextmanager
 async def following_acks(
-    client: Client, addresses: Iterable[str | None]
+    client: Client, name: str, addresses: Iterable[str | None]
 ) -> AsyncIterator[AckFollower]:
     """Follows those of the consumers `<stream>/<durable>` of whose acknowledgements a stream hears.
 
-    Raises NotPermittedError where that stream may not be read.
+    `name` is what that stream is called. Raises NotPermittedError where it may not be read.
     """
     js = client.jetstream()
-    stream = await find_stream(js, ACK_METRICS) or ""
+    stream = await ack_stream(js, name) or ""
     percents = {}
     for address in filter(None, set(addresses) if stream else ()):
         of_stream, _, consumer = address.partition("/")
@@ -174,7 +173,7 @@ async def following_acks(
             continue  # a dead letter may say what it likes
         with suppress(NotFoundError):
             info = await js.consumer_info(of_stream, consumer)
-            percents[address] = sampled_percent(info.config)
+            percents[address] = await told_percent(js, stream, info)
     follower = AckFollower(client, stream, {a: part for a, part in percents.items() if part})
     if not any(percents.values()):
         yield follower
