@@ -3,7 +3,6 @@
 import json
 import re
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from pipelines.deadletter import ids
+from pipelines.deadletter.headers import Headers, redrive_marks, value_of
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.deadletter.subjects import event_type_of
 from pipelines.events.config import NATSConsumerConfig
@@ -26,8 +26,7 @@ CRASH_LOOP = DeadLetter(
 )
 
 _CALLER = str(Path(__file__).with_name("subscription.py"))
-REDRIVE_ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
-"""A redrive's attempt, as its header says it."""
+_REDRIVE_ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
 
 
 class Cause(NamedTuple):
@@ -110,7 +109,7 @@ def parse_body(data: bytes) -> tuple[bool, Any]:
 
 
 def event_fields(
-    *, subject: str, headers: Mapping[str, str], body: Any, delivery: Delivery
+    *, subject: str, headers: Headers, body: Any, delivery: Delivery
 ) -> dict[str, Any]:
     """The canonical keys of a dead letter that say which event it is about, and who failed on it.
 
@@ -118,7 +117,7 @@ def event_fields(
     """
     payload: dict[str, Any] = body if isinstance(body, dict) else {}
     fields = {
-        "event_id": _text(payload, "event_id") or headers.get("Nats-Msg-Id") or "unknown",
+        "event_id": _text(payload, "event_id") or value_of(headers, "Nats-Msg-Id") or "unknown",
         "original_subject": subject,
         "event_type": event_type_of(subject),
         "source_service": _text(payload, "source_service") or "unknown",
@@ -133,14 +132,16 @@ def event_fields(
         "failure_id": ids.failure_id(
             delivery.stream, delivery.sequence, delivery.timestamp_ns, delivery.consumer
         ),
-        "traceparent": headers.get("traceparent"),
+        "traceparent": value_of(headers, "traceparent"),
     }
-    if "Dlq-Redrive-Of" in headers:
-        attempt = headers.get("Dlq-Redrive-Attempt", "")
+    root, redrive, attempt = redrive_marks(headers)
+    if root is not None:
         fields |= {
-            "redrive_of": headers["Dlq-Redrive-Of"],
-            "redrive_id": headers.get("Dlq-Redrive-Id"),
-            "redrive_attempt": int(attempt) if REDRIVE_ATTEMPT.match(attempt) else None,
+            "redrive_of": root,
+            "redrive_id": redrive,
+            "redrive_attempt": int(attempt)
+            if attempt and _REDRIVE_ATTEMPT.match(attempt)
+            else None,
         }
     return fields
 
@@ -148,7 +149,7 @@ def event_fields(
 def dead_letter_fields(
     *,
     subject: str,
-    headers: Mapping[str, str],
+    headers: Headers,
     body: Any,
     delivery: Delivery,
     config: NATSConsumerConfig,

@@ -148,7 +148,8 @@ async def test_headers_that_act_or_mark_another_redrive_are_left_out() -> None:
         "X-Number": 7,
     }
     event = await event_of(ours(original_headers=headers))
-    assert event.headers == {"X-Tenant": "t1", "traceparent": "00-1", "Status": "503"}
+    kept = {"X-Tenant": "t1", "traceparent": "00-1", "Status": "503", "X-Number": "7"}
+    assert event.headers == kept
 
 
 # Where a redrive may go
