@@ -37,7 +37,11 @@ _MOST_ATTEMPTS = 2**31 - 1
 def values_of(headers: Headers, name: str) -> list[str]:
     """All values of a header, in order; empty where there is none."""
     wanted = name.lower()
-    return [value for key, value in pairs_of(headers) if key.lower() == wanted]
+    values: list[str] = []
+    for key, held in headers.items():
+        if key.lower() == wanted:
+            values += [held] if isinstance(held, str) else held
+    return values
 
 
 def value_of(headers: Headers, name: str) -> str | None:
@@ -109,9 +113,8 @@ def redrive_marks(headers: Headers) -> tuple[str | None, str | None, str | None]
     own: a service copied them from the event that it handled onto one of its own.
     """
     root, redrive, attempt = (value_of(headers, name) for name in MARKS)
-    if value_of(headers, "Nats-Msg-Id") not in (None, redrive):
-        return None, None, None
-    return root, redrive, attempt
+    is_copied = value_of(headers, "Nats-Msg-Id") not in (None, redrive)
+    return (None, None, None) if is_copied else (root, redrive, attempt)
 
 
 def redrive_of(headers: Headers) -> Redrive | None:
@@ -119,7 +122,9 @@ def redrive_of(headers: Headers) -> Redrive | None:
 
     Anybody may write its marks: those that do not prove each other are not believed.
     """
-    return proven_redrive(*redrive_marks(headers)) if headers else None
+    if value_of(headers, MARKS[0]) is None:  # of nearly all events
+        return None
+    return proven_redrive(*redrive_marks(headers))
 
 
 def proven_redrive(root: Any, redrive: Any, attempt: Any) -> Redrive | None:
