@@ -12,6 +12,7 @@ from pipelines.deadletter.sanitize import dump_json, kind_of
 
 __all__ = [
     "ADDRESSEE",
+    "MARKS",
     "Headers",
     "MutableHeaders",
     "Redrive",
@@ -30,7 +31,9 @@ Headers = Mapping[str, str | list[str]]
 MutableHeaders = dict[str, str | list[str]]
 
 MARKS = ("Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt")
+"""The headers that make an event a redrive: root failure, id and attempt."""
 ADDRESSEE = "Dlq-Redrive-For"
+"""The header that names the consumer it is for."""
 _MOST_ATTEMPTS = 2**31 - 1
 
 

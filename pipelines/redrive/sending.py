@@ -19,7 +19,7 @@ from nats.js.errors import (
 from psycopg import Connection
 
 from pipelines.deadletter.envelope import encode_case_event
-from pipelines.deadletter.headers import ADDRESSEE, MutableHeaders
+from pipelines.deadletter.headers import ADDRESSEE, MARKS, MutableHeaders
 from pipelines.errors import ServerUnavailableError
 from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
@@ -114,12 +114,8 @@ class Sender:
 
     def headers(self, redrive: Redrive, event: Event) -> MutableHeaders:
         """Its headers; raises RefusedError where they can not be sent, or make it too large."""
-        headers = event.headers | {
-            "Nats-Msg-Id": redrive.id,
-            "Dlq-Redrive-Id": redrive.id,
-            "Dlq-Redrive-Of": redrive.failure_id,
-            "Dlq-Redrive-Attempt": str(redrive.attempt),
-        }
+        marks = redrive.failure_id, redrive.id, str(redrive.attempt)
+        headers = event.headers | {"Nats-Msg-Id": redrive.id} | dict(zip(MARKS, marks, strict=True))
         if redrive.addressed_to and not self.is_elsewhere(redrive):
             headers[ADDRESSEE] = redrive.addressed_to
         try:

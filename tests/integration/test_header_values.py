@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from consumer_log import RETRY, SUCCESS, Calls, Log, running
 from nats.aio.client import Client
-from platform_log import environment, failures, in_lake, publish, publish_raw
+from platform_log import environment, failures, in_lake, letter, publish, publish_raw
 from raw_headers import lines_of
 from redriving import Service, dead_letters, quick, redrive_timeouts, seen
 from test_consumer_redrives import redrive_headers
@@ -79,10 +79,10 @@ async def test_repeated_headers_come_back_from_a_failure_in_order(
         assert (context.headers["X-Tag"], context.headers["x-tag"]) == ("green", "blue")
         assert context.header_values("x-TAG") == ["red", "green", "blue"]
         assert context.redrive_of is None
-        letter = await client.jetstream().get_msg(settings.dlq_stream, 1)
-        assert letter.headers == {
+        stored = await client.jetstream().get_msg(settings.dlq_stream, 1)
+        assert stored.headers == {
             "traceparent": TRACE,
-            "Nats-Msg-Id": json.loads(letter.data or b"")["failure_id"],
+            "Nats-Msg-Id": json.loads(stored.data or b"")["failure_id"],
         }
         await drain_log(settings)
         service.error = None
@@ -105,7 +105,7 @@ async def test_repeated_headers_come_back_from_a_failure_in_order(
     lines = await lines_of(client, settings.events_stream, 2)
     assert [line for line in lines if line not in of_redrive(lines)] == COMES_BACK
     assert [line.partition(":")[0] for line in of_redrive(lines)] == [
-        "Nats-Msg-Id", "Dlq-Redrive-Id", "Dlq-Redrive-Of", "Dlq-Redrive-Attempt", "Dlq-Redrive-For",
+        "Nats-Msg-Id", "Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt", "Dlq-Redrive-For",
     ]  # fmt: skip
     assert service.seen[1].header_values("X-Tag") == ["red", "green", "blue"]
     assert (await verify_stores(settings)).findings == ()
@@ -212,6 +212,25 @@ async def test_ids_and_marks_of_four_kilobytes_lose_no_event(
         report = await redrive_timeouts(quick(settings))
     assert report is not None
     assert report.outcomes == {"succeeded": 4}
+
+
+async def test_a_header_that_can_not_be_sent_is_refused_with_its_name(
+    settings: Settings, client: Client
+) -> None:
+    where = f"{settings.subject_prefix}.analysis.ndvi"
+    smuggling = {"X-Tag": ["red"], "a: b\r\nNats-Rollup": "all"}
+    changes = {"error_type": "TimeoutError", "original_subject": where}
+    await publish(client, settings, [letter(1, original_headers=smuggling, **changes)])
+    await drain_log(settings)
+    report = await redrive_timeouts(quick(settings))
+    assert report is not None
+    assert report.outcomes == {"refused": 1}
+    await drain_log(settings)
+    [row] = failures(settings)
+    assert row["status"] == "parked"
+    assert "a header of its event can not be sent" in row["resolution_notes"]
+    assert "Nats-Rollup" in row["resolution_notes"]
+    assert (await client.jetstream().stream_info(settings.events_stream)).state.messages == 0
 
 
 @pytest.mark.parametrize(
