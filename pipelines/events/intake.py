@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -27,6 +28,8 @@ _PULL_SECONDS = 5.0
 _PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
 _AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
 _MOST_AHEAD = 500
+_OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer …
+_OLD_SECONDS = 0.1  # … and in hand for so long
 _ACK_SECONDS = 0.002  # that an acknowledgement waits for others to travel with
 _ACK_PAUSE_SECONDS = 0.1  # before it is tried again, while there is no connection
 
@@ -76,6 +79,8 @@ class Intake:
         self._has_room = asyncio.Event()
         self._done: list[Msg] = []  # to be acknowledged
         self._has_done = asyncio.Event()
+        self._old: list[tuple[int, int]] = []  # in hand, and the server was told nothing of them
+        self._has_old = asyncio.Event()
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
         self._seconds_each = 0.0  # that the latest messages took, on average
@@ -103,6 +108,7 @@ class Intake:
         self._is_pulling = True
         pull = asyncio.create_task(self._pull_for_ever())
         beat = asyncio.create_task(self._keep_in_progress())
+        early = asyncio.create_task(self._keep_old_in_progress())
         acks = asyncio.create_task(self._acknowledge_for_ever())
         stop = asyncio.create_task(self._closing.wait())
         try:
@@ -118,7 +124,9 @@ class Intake:
                         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting, self._waiting = self._waiting, {}
-            await _cancel(pull, beat, acks, stop, *(each.task for each in self._running.values()))
+            await _cancel(
+                pull, beat, early, acks, stop, *(each.task for each in self._running.values())
+            )
             not_begun, self._running = self._running, {}
             self._left += [each[0] for each in (*waiting.values(), *not_begun.values())]
             await self._give_back_left()
@@ -175,6 +183,18 @@ class Intake:
             return
         self._waiting[event] = _Arrival(msg, delivery, time.monotonic())
         self._start_waiting()
+        if self._is_old(delivery):
+            self._old.append(event)
+            self._has_old.set()
+
+    def _is_old(self, delivery: Delivery) -> bool:
+        """Whether a restart of the server would deliver it again at once.
+
+        From then on, as after a change of the consumer's leader, ack_wait counts from when the
+        event was stored, unless something was said of it.
+        """
+        age_seconds = time.time() - delivery.timestamp_ns / 1e9
+        return age_seconds > self._ack_wait_seconds * _OLD_SHARE
 
     def _start_waiting(self) -> None:
         """Start a task for each waiting message, as many as may run.
@@ -187,12 +207,9 @@ class Intake:
             and self._log_is_writable.is_set()
         ):
             event = next(iter(self._waiting))
-            msg, delivery, arrived_at = self._waiting.pop(event)
-            now = time.monotonic()
-            if now - arrived_at > self._ack_wait_seconds / 2:
-                continue  # nobody said that it is in progress: the server delivers it again
+            msg, delivery, _ = self._waiting.pop(event)
             task = asyncio.create_task(self._process(msg, delivery))
-            self._running[event] = _Running(msg, task, now)
+            self._running[event] = _Running(msg, task, time.monotonic())
 
     def _end(self, event: tuple[int, int]) -> None:
         seconds = time.monotonic() - self._running.pop(event).since
@@ -210,7 +227,9 @@ class Intake:
                 await connection.force_reconnect()
         while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
             await asyncio.sleep(0.1)
-        await self._send_acknowledgements()  # well before the next pull would deliver them again
+        # Well before the next pull would deliver again what is done, or in hand.
+        await self._send_acknowledgements()
+        await self._say_in_progress([*self._running, *self._waiting])
         try:
             await self.prepare()
         except (*PUBLISH_ERRORS, StreamError) as error:
@@ -238,9 +257,31 @@ class Intake:
     async def _keep_in_progress(self) -> None:
         while True:
             await asyncio.sleep(self._ack_wait_seconds / 3)
-            for running in list(self._running.values()):
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    await self._answer(running.msg, b"+WPI")
+            await self._give_back_late()
+            await self._say_in_progress([*self._running, *self._waiting])
+
+    async def _keep_old_in_progress(self) -> None:
+        """Say it early of old events: of most there is nothing more to say by then."""
+        while True:
+            await self._has_old.wait()
+            await asyncio.sleep(_OLD_SECONDS)
+            self._has_old.clear()
+            old, self._old = self._old, []
+            await self._say_in_progress(old)
+
+    async def _say_in_progress(self, events: Iterable[tuple[int, int]]) -> None:
+        with contextlib.suppress(nats.errors.Error, OSError):
+            for event in events:
+                if in_hand := self._running.get(event) or self._waiting.get(event):
+                    await self._answer(in_hand.msg, b"+WPI")
+
+    async def _give_back_late(self) -> None:
+        """Let others have what has waited here for so long: the calls have become slow."""
+        now = time.monotonic()
+        for event, each in list(self._waiting.items()):
+            is_late = now - each.at > self._ack_wait_seconds / 2
+            if is_late and self._waiting.pop(event, None) is not None:
+                await self._give_back(each.msg)
 
     def _acknowledge(self, msg: Msg) -> None:
         """Tell the server, within a moment, that a message is done: many in one write.

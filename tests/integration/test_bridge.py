@@ -4,6 +4,8 @@ One NATS server of its own for all tests here: advisories are the server's, not 
 """
 
 import asyncio
+import base64
+import gzip
 import json
 import shutil
 import subprocess
@@ -140,6 +142,21 @@ async def test_repeated_headers_come_back_from_a_foreign_consumers_failure(
     published = await lines_of(platform.client, settings.events_stream, 2)
     ours = [line for line in published if not line.startswith(("Nats-Msg-Id: ", "Dlq-Redrive-"))]
     assert ours == ["X-Tag: red", "X-Tag: green", "error-message: first", "ERROR-MESSAGE: no tile"]
+
+
+async def test_what_its_consumer_can_read_is_read(platform: Platform) -> None:
+    text = json.dumps({"event_id": "e1", "tenant_id": "t", "ndvi": float("nan")})
+    forms = [text.encode(), text.encode("utf-16"), gzip.compress(text.encode("utf-8-sig"))]
+    await platform.publish(*forms)
+    reason = b'+TERM {"error_type": "Odd", "ndvi": NaN}'
+    await platform.fail("c", dict.fromkeys((1, 2, 3), reason))
+    await bridge_pending(platform.settings)
+    letters = await platform.letters()
+    assert [(each["event_id"], each["tenant_id"], each["error_type"]) for each in letters] == [
+        ("e1", "t", "Odd")
+    ] * 3
+    sent = [base64.b64decode(each["original_data"]["base64"]) for each in letters]
+    assert sorted(sent) == sorted(forms)
 
 
 async def test_headers_of_an_event_say_how_it_failed_and_a_reason_says_it_better(
