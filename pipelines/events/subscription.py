@@ -20,7 +20,8 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from pipelines.deadletter.envelope import encode_case_event
-from pipelines.deadletter.ids import consumer_address, is_uuid
+from pipelines.deadletter.headers import ADDRESSEE, Headers, Redrive, redrive_of, value_of
+from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import event_type_of, subject_token
 from pipelines.errors import DeadLetterLimitError
@@ -29,7 +30,6 @@ from pipelines.events.config import ConsumerContext, NATSConsumerConfig
 from pipelines.events.counters import Counters
 from pipelines.events.failure import (
     EVENT_REMOVED,
-    REDRIVE_ATTEMPT,
     crash_loop,
     dead_letter_fields,
     parse_body,
@@ -44,6 +44,7 @@ from pipelines.events.outbox import (
 from pipelines.events.policy import decide, is_crash_loop
 from pipelines.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
 from pipelines.events.waiting import WaitingEvents
+from pipelines.jetstream.headers import every_header
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.stored import stored_message
 from pipelines.tracing import fail_span, span, traced, traceparent
@@ -68,11 +69,11 @@ def _processing(_: "Subscription", msg: Msg, delivery: Delivery) -> Any:
     return span(
         f"process {msg.subject}",
         "consumer",
-        msg.headers or {},
+        every_header(msg.headers),
         messaging__system="nats",
         messaging__destination__name=msg.subject,
         messaging__consumer__group__name=delivery.consumer,
-        messaging__message__id=(msg.headers or {}).get("Nats-Msg-Id"),
+        messaging__message__id=value_of(every_header(msg.headers), "Nats-Msg-Id"),
         dlq__delivery_count=delivery.delivery_count,
     )
 
@@ -165,7 +166,7 @@ class Subscription(Intake):
                 retry.is_gone = True  # look again: another process may just be taking it
             else:
                 config = self._config.in_force(event_type_of(msg.subject))
-                headers = _headers_of(msg)
+                headers = every_header(msg.headers)
                 await self._dead_letter(msg, delivery, headers, EVENT_REMOVED, config, attempts)
 
     @traced(_processing)
@@ -173,8 +174,8 @@ class Subscription(Intake):
         if self.error is not None:
             await self._give_back(msg)
             return
-        headers = _headers_of(msg)
-        addressee = headers.get("Dlq-Redrive-For")
+        headers = every_header(msg.headers)
+        addressee = value_of(headers, ADDRESSEE) if redrive_of(headers) else None
         if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
             self.counters.skipped += 1
             self._acknowledge(msg)
@@ -195,7 +196,7 @@ class Subscription(Intake):
             await self._attempt(msg, delivery, headers, attempts)
 
     async def _attempt(
-        self, msg: Msg, delivery: Delivery, headers: dict[str, str], attempts: Attempts | None
+        self, msg: Msg, delivery: Delivery, headers: Headers, attempts: Attempts | None
     ) -> None:
         """Call the handler, and do what follows from what it says.
 
@@ -234,7 +235,7 @@ class Subscription(Intake):
         self,
         msg: Msg,
         delivery: Delivery,
-        headers: dict[str, str],
+        headers: Headers,
         attempt: int,
         max_retries: int,
     ) -> HandlerResult:
@@ -242,13 +243,14 @@ class Subscription(Intake):
         context = ConsumerContext(
             subject=msg.subject,
             data=msg.data,
-            headers=headers,
+            headers=msg.headers or {},
+            repeated_headers={k: v for k, v in headers.items() if isinstance(v, list)},
             attempt=attempt,
             max_retries=max_retries,
             stream=delivery.stream,
             sequence=delivery.sequence,
             published_at=time_of_ns(delivery.timestamp_ns),
-            redrive_of=headers.get("Dlq-Redrive-Of"),
+            redrive_of=redrive.root if (redrive := redrive_of(headers)) else None,
         )
         began = time.perf_counter()
         seconds = self._config.handler_timeout_seconds
@@ -274,40 +276,37 @@ class Subscription(Intake):
         self.counters.count_call(took)
         return result
 
-    async def _succeeded(self, msg: Msg, delivery: Delivery, headers: dict[str, str]) -> None:
+    async def _succeeded(self, msg: Msg, delivery: Delivery, headers: Headers) -> None:
         """Acknowledge; a redrive's success is published first.
 
         If that keeps failing the event is acknowledged all the same: to run a handler again that
         succeeded would be worse than an outcome that stays unknown.
         """
-        if "Dlq-Redrive-Id" in headers:
-            await self._tell_success(delivery, headers)
+        if redrive := redrive_of(headers):
+            await self._tell_success(delivery, redrive)
         self._retries.forget(delivery)
         self.counters.succeeded += 1
         self._acknowledge(msg)
         self._settled(is_dead=False)
 
-    async def _tell_success(self, delivery: Delivery, headers: dict[str, str]) -> None:
-        root, redrive = headers.get("Dlq-Redrive-Of", ""), headers["Dlq-Redrive-Id"]
-        attempt = headers.get("Dlq-Redrive-Attempt", "")
-        if is_uuid(root) and is_uuid(redrive) and REDRIVE_ATTEMPT.match(attempt):
-            body = encode_case_event(
-                failure_id=root,
-                redrive_id=redrive,
-                attempt=int(attempt),
-                consumer=consumer_address(delivery.stream, delivery.consumer),
-                actor=self._config.name,
-                at=datetime.now(UTC),
-            )
-            subject = self._config.subjects.redrive("succeeded")
-            await publish_redrive_success(self.connection, subject, body, redrive)
+    async def _tell_success(self, delivery: Delivery, redrive: Redrive) -> None:
+        body = encode_case_event(
+            failure_id=redrive.root,
+            redrive_id=redrive.id,
+            attempt=redrive.attempt,
+            consumer=consumer_address(delivery.stream, delivery.consumer),
+            actor=self._config.name,
+            at=datetime.now(UTC),
+        )
+        subject = self._config.subjects.redrive("succeeded")
+        await publish_redrive_success(self.connection, subject, body, redrive.id)
 
     @traced(_dead_lettering)
     async def _dead_letter(
         self,
         msg: Msg,
         delivery: Delivery,
-        headers: dict[str, str],
+        headers: Headers,
         verdict: DeadLetter,
         config: NATSConsumerConfig,
         attempts: Attempts,
@@ -388,11 +387,6 @@ class Subscription(Intake):
             )
             self._tell("dead_letter_limit", str(self.error))
             self._closing.set()
-
-
-def _headers_of(msg: Msg) -> dict[str, str]:
-    """An event's headers as text."""
-    return {str(k): str(v) for k, v in msg.headers.items()} if msg.headers else {}
 
 
 def _detail(error: BaseException) -> str:

@@ -10,12 +10,15 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nats.aio.client import DEFAULT_INBOX_PREFIX, Client
+from nats.protocol.command import hpub_cmd
 
 from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import NotPermittedError
 from pipelines.jetstream.address import Address
+from pipelines.jetstream.headers import encode_headers
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
 _MOST_SENT = 2_000  # messages whose subjects are remembered until the server may refuse them
@@ -47,7 +50,10 @@ def _user_of_file(file: Path) -> str | None:
 
 
 class PlainSpokenClient(Client):
-    """A client whose requests raise NotPermittedError where a right is missing."""
+    """A client whose requests raise NotPermittedError where a right is missing.
+
+    A header that it publishes may have a list of values.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,13 +67,32 @@ class PlainSpokenClient(Client):
         subject: str,
         payload: bytes = b"",
         reply: str = "",
-        headers: dict[str, str] | None = None,
+        headers: dict[str, Any] | None = None,
     ) -> None:
         """As ever; raises NotPermittedError for a request whose answer could not be heard."""
         if self._deaf and self._deaf[0] == self.stats["reconnects"] and self._token(reply):
             raise self._deaf[1]
         self._sent.append((reply, subject))
         await super().publish(subject, payload, reply, headers)
+
+    async def _send_publish(
+        self,
+        subject: str,
+        reply: str,
+        payload: bytes,
+        payload_size: int,
+        headers: dict[str, Any] | None,
+    ) -> None:
+        """As nats-py does, but a header may have several values, and any name that NATS takes."""
+        if not headers:
+            await super()._send_publish(subject, reply, payload, payload_size, None)
+            return
+        command = hpub_cmd(subject, reply, encode_headers(headers), payload)
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += payload_size
+        await self._send_command(command)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
 
     def check_permitted(self, *subjects: str) -> None:
         """Raise NotPermittedError where the server has refused one of these subjects of late."""
