@@ -4,6 +4,7 @@ The server answers what a user may not do with an error that names the subject, 
 nats-py logs it, and the request that it is about times out, as it does in an outage.
 """
 
+import asyncio
 import base64
 import json
 import re
@@ -99,6 +100,12 @@ class PlainSpokenClient(Client):
         found = [self._refused.pop(each, None) for each in subjects]
         for error in filter(None, found):
             raise error
+
+    async def _process_pong(self) -> None:
+        # In nats-py the answer to a ping that nobody waits for any more ends the loop that reads.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.Future()
+        await super()._process_pong()
 
     def _connect_command(self) -> bytes:
         """With the login of the server's own address; one that the cluster named gets the first."""
