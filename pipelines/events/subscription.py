@@ -189,7 +189,10 @@ class Subscription(Intake):
             )
             return
         async with self._suspects if attempts.unfinished_count >= _SUSPECT else _AT_ONCE:
-            await self._attempt(msg, delivery, headers, attempts)
+            if self._closing.has_begun:  # while it waited
+                await self._give_back(msg)
+            else:
+                await self._attempt(msg, delivery, headers, attempts)
 
     async def _attempt(
         self, msg: Msg, delivery: Delivery, headers: Headers, attempts: Attempts | None
