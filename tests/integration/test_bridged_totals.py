@@ -94,7 +94,7 @@ async def test_totals_of_a_foreign_service_are_in_both_sinks_and_its_failure_rat
     [in_postgres] = query(settings, sql.format("mart_service_health"))
     assert tuple(in_postgres.values()) == expected
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        assert 0 < handled_per_second(connection)["billing"] < 20
+        assert handled_per_second(connection)["billing"] > 0
 
 
 async def test_the_time_to_acknowledge_is_in_the_totals(platform: Platform) -> None:
