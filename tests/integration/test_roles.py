@@ -15,6 +15,7 @@ import nats
 import polars as pl
 import psycopg
 import pytest
+import servers
 from click.testing import CliRunner
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
@@ -102,7 +103,7 @@ def roles(
     home = tmp_path_factory.mktemp("roles")
     text = (ROOT / "deploy/nats.conf").read_text()
     users = re.sub(r"\$NATS_[A-Z]+_PASSWORD", "secret", text[text.index("authorization {") :])
-    with NatsServer(home, config=users) as server:
+    with servers.nats(home, config=users) as server:
         found = Roles(home, server, postgres_server)
         postgres_server.create_database(found.database)
         asyncio.run(_fill(found))

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import servers
 from foreign_consumers import Platform, opened
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 from platform_log import failures
@@ -10,7 +11,6 @@ from platform_log import failures
 from pipelines.bridge.run import bridge_pending
 from pipelines.bridge.sample import Untold
 from pipelines.deadletter import ids
-from pipelines.embedded import NatsServer
 from pipelines.jetstream.streams import ensure_advisory_stream
 from pipelines.jobs import drain_log
 from pipelines.settings import Settings
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("unsaid")  # they share a NATS of their own
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Instead of the session's server."""
-    with NatsServer(tmp_path_factory.mktemp("unsaid")) as server:
+    with servers.nats(tmp_path_factory.mktemp("unsaid")) as server:
         yield server.url
 
 
