@@ -16,6 +16,7 @@ from nats.aio.client import DEFAULT_INBOX_PREFIX, Client
 
 from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import NotPermittedError
+from pipelines.jetstream.acks import ACKS, all_of_consumer
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
 _MOST_SENT = 2_000  # messages whose subjects are remembered until the server may refuse them
@@ -125,8 +126,8 @@ class PlainSpokenClient(Client):
     def _error(self, what: str, subject: str) -> NotPermittedError:
         url = self.connected_url
         inbox = self._inbox_prefix.decode()
-        if subject.startswith("$JS.ACK."):  # each message's own is another
-            subject = ".".join([*subject.split(".")[:4], ">"])
+        if subject.startswith(ACKS):  # each message's own is another
+            subject = all_of_consumer(subject)
         elif subject.startswith(f"{inbox}."):
             subject = f"{inbox}.>"
         user = (url.username if url and url.password is not None else None) or "this user"

@@ -14,6 +14,7 @@ from psycopg import Connection
 
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.subjects import Subjects, matches
+from pipelines.jetstream.bodies import stored_body
 from pipelines.jetstream.reader import LogReader
 from pipelines.stores.failed_payloads import kept_payload
 
@@ -158,8 +159,7 @@ def _with_margins(message: bytes, data: bytes) -> bytes:
 async def _stored_body(js: JetStreamContext, data: bytes) -> bytes:
     try:
         pointer = msgspec.json.decode(data)["object"]
-        store = await js.object_store(pointer["bucket"])
-        body = (await store.get(pointer["name"])).data or b""
+        body = await stored_body(js, pointer["bucket"], pointer["name"])
     except (*_UNREADABLE, KeyError, TypeError):
         raise RefusedError("its pointer to the object store can not be read") from None
     except JetStreamError as error:

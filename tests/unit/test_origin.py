@@ -36,10 +36,15 @@ class ObjectStores:
         self._bucket = bucket
         return self
 
-    async def get(self, name: str) -> SimpleNamespace:
+    async def get_info(self, name: str) -> SimpleNamespace:
         if (self._bucket, name) not in self._bodies:
             raise ObjectNotFoundError
-        return SimpleNamespace(data=self._bodies[self._bucket, name])
+        self._chunks = self._bodies[self._bucket, name]
+        return SimpleNamespace(size=len(self._chunks), nuid="n")
+
+    async def get_msg(self, _stream: str, seq: int, _subject: str, **_: bool) -> SimpleNamespace:
+        """A byte in each chunk."""
+        return SimpleNamespace(seq=seq, data=self._chunks[seq - 1 : seq])
 
 
 async def event_of(body: bytes | dict[str, Any], stores: ObjectStores | None = None) -> Event:
