@@ -19,7 +19,7 @@ import servers
 from click.testing import CliRunner
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
-from platform_log import ROOT, environment
+from platform_log import environment
 
 from pipelines.alerts.evaluate import evaluate_alerts
 from pipelines.bridge.run import bridge_pending
@@ -102,9 +102,7 @@ def roles(
     tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
 ) -> Iterator[Roles]:
     home = tmp_path_factory.mktemp("roles")
-    text = (ROOT / "deploy/nats.conf").read_text()
-    users = re.sub(r"\$NATS_[A-Z]+_PASSWORD", "secret", text[text.index("max_payload:") :])
-    with servers.nats(home, config=users) as server:
+    with servers.nats(home, servers.shipped_users()) as server:
         found = Roles(home, server, postgres_server)
         postgres_server.create_database(found.database)
         asyncio.run(_fill(found))
