@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     events_stream: str = "SAHOOL_EVENTS"
     dlq_stream: str = "SAHOOL_DLQ"
     totals_stream: str = "SAHOOL_TOTALS"
+    attempts_stream: str = "SAHOOL_ATTEMPTS"
     advisory_stream: str = "SAHOOL_ADVISORIES"
     bridge_services: dict[str, str] = Field(
         {}, description="services by consumer or stream/consumer, with wildcards"
@@ -118,6 +119,7 @@ class Settings(BaseSettings):
             self.totals_stream,
             self.subjects,
             self.advisory_stream,
+            self.attempts_stream,
         )
 
     @property

@@ -141,8 +141,8 @@ def _said(advisory: Advisory, on_event: dict[str, str]) -> dict[str, str]:
         "error_type": "MessageTerminated",
         "error_message": f"{advisory.consumer} terminated it without a reason.",
     } | on_event
-    is_json, value = parse_body(advisory.reason.encode())
-    if is_json and isinstance(value, dict):
+    _, value = parse_body(advisory.reason.encode())
+    if isinstance(value, dict):
         return said | _texts({key: value.get(key) for key in get_args(ErrorKey)})
     return said | _texts({"error_message": advisory.reason})
 

@@ -186,7 +186,7 @@ class _Advisories(Intake):
         self._settings = settings
         self._on_letter = on_letter
         names = settings.stream_names
-        self._own_streams = {names.dead_letters, names.totals, names.advisories}
+        self._own_streams = {names.dead_letters, names.totals, names.advisories, names.attempts}
 
     async def backlog(self) -> int:
         """Advisories that are still to be dealt with, or to be acknowledged."""
@@ -232,8 +232,7 @@ class _Advisories(Intake):
         """Whether a reader of the log itself gave up: its dead letter would come back to it."""
         subjects = self._settings.subjects
         return advisory.stream in self._own_streams or (
-            event is not None
-            and any(matches(own, event.subject) for own in (*subjects.log, subjects.totals))
+            event is not None and any(matches(own, event.subject) for own in subjects.own)
         )
 
     async def sample(self, client: Client) -> list[Untold]:

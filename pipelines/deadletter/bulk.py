@@ -13,12 +13,21 @@ import msgspec
 import polars as pl
 from msgspec.structs import astuple
 
+from pipelines.deadletter.body import InflateError
 from pipelines.deadletter.decode import LIMITS, Canonical, decode
+from pipelines.deadletter.envelope import base64_body
 from pipelines.deadletter.frames import LETTER_SCHEMA, frame_of
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.reading import ENCODINGS, INT32_MAX, INT64_MAX, ORIGIN, TIMES, identity
 from pipelines.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT
-from pipelines.deadletter.sanitize import EARLIEST, LATEST, MAX_DEPTH, SUSPICIOUS, clean_text
+from pipelines.deadletter.sanitize import (
+    EARLIEST,
+    LATEST,
+    MAX_DEPTH,
+    SUSPICIOUS,
+    clean_text,
+    parse_json,
+)
 
 __all__ = ["decode_all"]
 
@@ -54,6 +63,10 @@ def decode_all(messages: Sequence[LogMessage], epoch: str, dlq_stream: str) -> p
     columns = _columns(plain, [row for row in typed if row], dlq_stream)
     columns = columns.with_columns(epoch=pl.lit(epoch))
     is_odd = columns.select(_is_odd()).to_series().fill_null(value=True)
+    is_base64 = columns["payload_encoding"] == "base64"
+    if is_base64.any():
+        bodies = zip(is_base64, columns["original_data"], strict=True)
+        is_odd |= pl.Series([is_one and _may_be_read(body) for is_one, body in bodies])
     frame = columns.filter(~is_odd).select(
         pl.col(name).cast(dtype) if name in columns.columns else pl.lit(None, dtype).alias(name)
         for name, dtype in LETTER_SCHEMA.items()
@@ -141,6 +154,17 @@ def _verbatim(raw: msgspec.Raw) -> str:
         return str(raw, "utf-8")
     except UnicodeDecodeError:
         return _NUL
+
+
+def _may_be_read(body: str) -> bool:
+    """Whether a body in base64 holds JSON, or something is to be said about it."""
+    try:
+        parse_json(base64_body(body))
+    except InflateError:
+        return True
+    except ValueError:
+        return False
+    return True
 
 
 def _attempts(raw: msgspec.Raw) -> str | None:

@@ -1,8 +1,8 @@
 """Any bytes on a dead-letter subject, read as far as they go: tolerant, and in plain Python.
 
 What services import reads dead letters with this; the drain does where its typed decoder refuses
-(`decode`). So both see the same fields and the same identity in a message, unless it is no UTF-8
-somewhere, or nested too deeply: only the typed decoder looks past the place.
+(`decode`). So both see the same fields and the same identity in a message, unless it is no text
+somewhere: only the typed decoder looks past the place.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from pipelines.deadletter import ids
+from pipelines.deadletter.body import InflateError
+from pipelines.deadletter.envelope import base64_body
+from pipelines.deadletter.event import event_ids
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.sanitize import (
     clean_text,
@@ -64,6 +67,10 @@ CANONICAL_KEYS = (
 RAW_LIMIT = 100_000
 """Characters that are kept of bytes which are no JSON."""
 
+_MOST_TIMES, _MOST_SMALL = 20, 10_000
+"""How much longer than its dead letter the JSON of a compressed body may be, and is kept: so many
+times, or characters. A batch is measured by what it is in the stream."""
+
 _INTEGERS = {"retry_count", "max_retries", "original_sequence", "original_timestamp_ns"}
 _INTEGERS |= {"redrive_attempt"}
 TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
@@ -113,7 +120,7 @@ class Reading:
             kind = {list: "an array", str: "a string", type(None): "null"}.get(type(value))
             self.problems.append(f"not a dead letter: {kind or 'a bare value'}, not a JSON object")
         self.envelope = "other"
-        return {"original_data": dump_json(value)}
+        return event_ids(value, {}) | {"original_data": dump_json(value)}
 
     def _loose_canonical(self, value: dict[str, Any]) -> dict[str, Any]:
         """A canonical envelope with missing keys or wrong types: what is usable, is used."""
@@ -181,10 +188,7 @@ class Reading:
             self.problems.append(f"original_message is not JSON: {error}")
             fields["original_data"] = raw_data(body.encode(), RAW_LIMIT)
             fields["payload_encoding"] = "text"
-        if isinstance(parsed, dict):
-            for name in ("tenant_id", "field_id", "farmer_id"):
-                if isinstance(parsed.get(name), str):
-                    fields[name] = parsed[name]
+        fields = event_ids(parsed, {}) | fields
         times, errors = metadata.get("retry_timestamps"), metadata.get("retry_errors")
         if isinstance(times, list) and isinstance(errors, list):
             pairs = zip(times, errors, strict=False)
@@ -201,6 +205,8 @@ class Reading:
         """
         message, published_at = self.message, self.message.published_at
         headers = fields.setdefault("original_headers", {})
+        if fields.get("payload_encoding") == "base64":
+            self._read_body(fields)
         root = self._redrive(fields, headers)
         self._integers(fields)
         self._times(fields, published_at)
@@ -215,6 +221,27 @@ class Reading:
         fields.setdefault("event_type", event_type_of(message.subject))
         fields.setdefault("original_data", "null")
         return {name: value for name, value in fields.items() if value is not None}
+
+    def _read_body(self, fields: dict[str, Any]) -> None:
+        """Put the JSON in the place of a body in base64, if it holds any, and add what it says."""
+        mended: set[str] = set()
+        try:
+            value = parse_json(base64_body(fields.get("original_data", "null")), mended)
+        except InflateError as error:
+            self.problems.append(f"original_data can not be read: {error}")
+            return
+        except ValueError:
+            return  # it is no JSON, which is no problem
+        text, size = dump_json(value), len(self.message.data)
+        if len(text) > max(_MOST_SMALL, _MOST_TIMES * size):
+            text = dump_json({"cut": f"{len(text)} characters"})
+            mended.add("more than is kept")
+        if mended:
+            self.clamped.append("original_data")
+        fields["original_data"], fields["payload_encoding"] = text, "json"
+        for name, said in event_ids(value, fields["original_headers"]).items():
+            if fields.get(name) in (None, "unknown"):
+                fields[name] = said
 
     def _redrive(
         self, fields: dict[str, Any], headers: dict[str, str]

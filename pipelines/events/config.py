@@ -79,6 +79,7 @@ class NATSConsumerConfig(BaseModel):
     # what is before `.dlq` is the prefix of all of the log's subjects
     dlq_subject_prefix: str = Field(default="sahool.dlq", pattern=r"^[A-Za-z0-9_-]{1,64}\.dlq$")
     totals_stream_name: str = "SAHOOL_TOTALS"
+    attempts_stream_name: str = "SAHOOL_ATTEMPTS"
     totals_interval_seconds: float = Field(default=30, gt=0)
 
     connect_timeout_seconds: float = Field(default=10, gt=0)  # for `connect` as a whole
@@ -145,7 +146,7 @@ class ConsumerContext(BaseModel):
     subject: str
     data: bytes
     headers: dict[str, str] = Field(default_factory=dict)
-    attempt: int = 0  # 0 for the first call
+    attempt: int = 0  # calls that failed before; 0 for the first
     max_retries: int = 3
     stream: str = ""
     sequence: int = 0

@@ -25,6 +25,7 @@ from pipelines.events.totals import publish_total, publish_totals
 from pipelines.jetstream.consumers import durable_name
 from pipelines.jetstream.streams import (
     StreamNames,
+    ensure_attempts_stream,
     ensure_event_stream,
     ensure_log_stream,
     ensure_totals_stream,
@@ -72,11 +73,11 @@ class NATSConsumer(Service):
         connection = self._to_subscribe()
         config = self.config
         subject = subject or config.subject_filter
-        for own in config.subjects.log:
+        for own in (*config.subjects.log, config.subjects.attempts):
             if overlaps(subject, own):
                 raise ValueError(
-                    f"The filter {subject} also matches {own}, so the consumer would eat its own"
-                    f" dead letters: use narrower filters, such as {config.subjects.events[0]}."
+                    f"The filter {subject} also matches {own}, so the consumer would get what it"
+                    f" writes itself: use narrower filters, such as {config.subjects.events[0]}."
                 )
         stream = await self._stream_for(connection, subject, stream_name or config.stream_name)
         durable = durable_name(consumer_name or config.consumer_name or f"{config.name}-{subject}")
@@ -112,12 +113,13 @@ class NATSConsumer(Service):
         await asyncio.gather(*(publish_total(self.config, each) for each in self._subscriptions))
 
     async def _watch(self) -> None:
-        """Tell when a subscription's retries soon stop the delivery."""
+        """Look after the events that wait for a retry."""
         while True:
             await asyncio.sleep(self.config.totals_interval_seconds)
             for subscription in self._subscriptions:
                 try:
                     await subscription.check_ack_pending()
+                    await subscription.dead_letter_removed()
                 except PUBLISH_ERRORS as error:
                     logger.info("%s could not be looked at: %s", subscription.durable, error)
 
@@ -141,9 +143,10 @@ class NATSConsumer(Service):
             events=wanted,
             dead_letters=config.dlq_stream_name,
             totals=config.totals_stream_name,
+            attempts=config.attempts_stream_name,
             subjects=config.subjects,
         )
-        needed = [ensure_log_stream, ensure_totals_stream]
+        needed = [ensure_log_stream, ensure_totals_stream, ensure_attempts_stream]
         if any(overlaps(subject, own) for own in config.subjects.events):
             needed.append(ensure_event_stream)  # a stream of other subjects is left as it is
         for ensure in needed:

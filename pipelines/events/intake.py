@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ _PULL_SECONDS = 5.0
 _PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
 _AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
 _MOST_AHEAD = 500
+_OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer
 _ACK_SECONDS = 0.002  # that an acknowledgement waits for others to travel with
 _ACK_PAUSE_SECONDS = 0.1  # before it is tried again, while there is no connection
 
@@ -154,7 +156,7 @@ class Intake:
                 continue
             async with aclosing(puller.pull(room, _PULL_SECONDS)) as arriving:
                 async for msg in arriving:
-                    self._accept(msg)
+                    await self._accept(msg)
 
     def _ahead(self) -> int:
         """How many messages to have at hand for the next moment.
@@ -165,7 +167,7 @@ class Intake:
             return 0
         return min(_MOST_AHEAD, int(_AHEAD_SECONDS * self._max_concurrency / self._seconds_each))
 
-    def _accept(self, msg: Msg) -> None:
+    async def _accept(self, msg: Msg) -> None:
         delivery = delivery_of(msg)
         event = delivery.event
         if event in self._running:
@@ -174,7 +176,19 @@ class Intake:
             logger.info("%s: message %s came again while in hand", self.durable, event[0])
             return
         self._waiting[event] = _Arrival(msg, delivery, time.monotonic())
+        if self._is_old(delivery):
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._answer(msg, b"+WPI")
         self._start_waiting()
+
+    def _is_old(self, delivery: Delivery) -> bool:
+        """Whether a restart of the server would deliver it again at once.
+
+        From then on, as after a change of the consumer's leader, ack_wait counts from when the
+        event was stored, unless something was said of it.
+        """
+        age_seconds = time.time() - delivery.timestamp_ns / 1e9
+        return age_seconds > self._ack_wait_seconds * _OLD_SHARE
 
     def _start_waiting(self) -> None:
         """Start a task for each waiting message, as many as may run.
@@ -187,12 +201,9 @@ class Intake:
             and self._log_is_writable.is_set()
         ):
             event = next(iter(self._waiting))
-            msg, delivery, arrived_at = self._waiting.pop(event)
-            now = time.monotonic()
-            if now - arrived_at > self._ack_wait_seconds / 2:
-                continue  # nobody said that it is in progress: the server delivers it again
+            msg, delivery, _ = self._waiting.pop(event)
             task = asyncio.create_task(self._process(msg, delivery))
-            self._running[event] = _Running(msg, task, now)
+            self._running[event] = _Running(msg, task, time.monotonic())
 
     def _end(self, event: tuple[int, int]) -> None:
         seconds = time.monotonic() - self._running.pop(event).since
@@ -210,7 +221,9 @@ class Intake:
                 await connection.force_reconnect()
         while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
             await asyncio.sleep(0.1)
-        await self._send_acknowledgements()  # well before the next pull would deliver them again
+        # Well before the next pull would deliver again what is done, or in hand.
+        await self._send_acknowledgements()
+        await self._say_in_progress()
         try:
             await self.prepare()
         except (*PUBLISH_ERRORS, StreamError) as error:
@@ -238,9 +251,26 @@ class Intake:
     async def _keep_in_progress(self) -> None:
         while True:
             await asyncio.sleep(self._ack_wait_seconds / 3)
-            for running in list(self._running.values()):
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    await self._answer(running.msg, b"+WPI")
+            await self._give_back_late()
+            await self._say_in_progress()
+
+    async def _say_in_progress(self) -> None:
+        with contextlib.suppress(nats.errors.Error, OSError):
+            for msg in [*self._messages()]:
+                await self._answer(msg, b"+WPI")
+
+    def _messages(self) -> Iterator[Msg]:
+        """All that this process has in hand."""
+        yield from (each.msg for each in self._running.values())
+        yield from (each.msg for each in self._waiting.values())
+
+    async def _give_back_late(self) -> None:
+        """Let others have what has waited here for so long: the calls have become slow."""
+        now = time.monotonic()
+        for event, each in list(self._waiting.items()):
+            is_late = now - each.at > self._ack_wait_seconds / 2
+            if is_late and self._waiting.pop(event, None) is not None:
+                await self._give_back(each.msg)
 
     def _acknowledge(self, msg: Msg) -> None:
         """Tell the server, within a moment, that a message is done: many in one write.

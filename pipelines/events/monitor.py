@@ -10,6 +10,7 @@ A durable consumer, so nothing is missed while it is down. It writes no database
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -148,13 +149,14 @@ class _DeadLetters(Intake):
         self._handler = handler
         self._notifier = notifier
         self._config = config
+        self._failed: Counter[int] = Counter()  # calls for a dead letter, by its sequence
 
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         """Decide, tell, acknowledge, in this order; whatever fails is done again from the start."""
         message = LogMessage(msg.subject, delivery.sequence, delivery.timestamp_ns, msg.data)
         event = DLQEvent.read(message, delivery.stream)
         try:
-            action = await self._decide(event, delivery.delivery_count)
+            action = await self._decide(event)
             if action is DLQAction.ALERT:
                 async with asyncio.timeout(self._config.handler_timeout_seconds):
                     await self._notifier(event)
@@ -177,9 +179,10 @@ class _DeadLetters(Intake):
             if not await self._tell(news):
                 await self._give_back(msg)
                 return
+        self._failed.pop(event.sequence, None)
         self._acknowledge(msg)
 
-    async def _decide(self, event: DLQEvent, delivery_count: int) -> DLQAction:
+    async def _decide(self, event: DLQEvent) -> DLQAction:
         """The handler's action, or STORE where it failed too often; raises what it raised."""
         try:
             async with asyncio.timeout(self._config.handler_timeout_seconds):
@@ -187,14 +190,16 @@ class _DeadLetters(Intake):
             if not isinstance(action, DLQAction):
                 raise TypeError(f"The handler returned {action!r}, not a DLQAction.")
         except Exception:
-            if delivery_count < self._config.max_handler_failures:
+            # Not the delivery count: not every delivery becomes a call.
+            self._failed[event.sequence] += 1
+            if self._failed[event.sequence] < self._config.max_handler_failures:
                 raise
             logger.exception(
                 "The handler failed on dead letter %d (%s) %d times: it counts as STORE, and the"
                 " drain has it",
                 event.sequence,
                 event.failure_id,
-                delivery_count,
+                self._failed[event.sequence],
             )
             return DLQAction.STORE
         return action

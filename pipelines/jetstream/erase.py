@@ -1,14 +1,13 @@
 """Stored messages deleted so that the server overwrites their bytes, and objects with them."""
 
 import asyncio
-import base64
 import json
 from collections.abc import Callable, Sequence
 
 from nats.aio.client import Client
-from nats.js.errors import APIError
 
 from pipelines.errors import NotPermittedError
+from pipelines.jetstream.bodies import object_messages
 from pipelines.jetstream.stored import stored_message
 
 __all__ = ["erase_messages", "erase_objects"]
@@ -38,24 +37,18 @@ async def erase_objects(
 
     Deleting one as its client does would purge it, which leaves its bytes on the disk.
     """
-    stream = f"OBJ_{bucket}"
     for name in names:
-        entry = f"$O.{bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
         try:
-            described = await stored_message(client, stream, 1, entry)
-        except APIError:
-            return None  # there is no such store
+            stored = await object_messages(client, bucket, name)
         except NotPermittedError as error:
             return str(error).rstrip(".")
-        if described is None:
+        if not stored:
             continue
-        chunks, sequences, after = f"$O.{bucket}.C.{json.loads(described.data)['nuid']}", [], 0
-        while chunk := await stored_message(client, stream, after + 1, chunks):
-            after = chunk.sequence
-            sequences.append(after)
+        entry, *chunks = [message.sequence for message in stored]
+        stream = f"OBJ_{bucket}"
         # The entry last: it says where the rest is.
-        refusal = await erase_messages(client, stream, sequences, tell)
-        refusal = refusal or await _erase(client, stream, described.sequence)
+        refusal = await erase_messages(client, stream, chunks, tell)
+        refusal = refusal or await _erase(client, stream, entry)
         if refusal:
             return refusal
     return None

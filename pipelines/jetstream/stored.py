@@ -28,10 +28,20 @@ async def stored_message(
 
     Raises APIError where the stream does not exist, or the server refuses.
     """
-    request = {"seq": sequence}
     wanted = {"next_by_subj": next_by_subject} if next_by_subject else {}
+    return await _get(connection, stream, {"seq": sequence, **wanted})
+
+
+async def last_message(connection: Client, stream: str, subject: str) -> StoredMessage | None:
+    """The newest message on a subject; raises as `stored_message` does."""
+    return await _get(connection, stream, {"last_by_subj": subject})
+
+
+async def _get(
+    connection: Client, stream: str, request: dict[str, int | str]
+) -> StoredMessage | None:
     answer = await connection.request(
-        f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(request | wanted).encode(), timeout=10
+        f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(request).encode(), timeout=10
     )
     value: dict[str, Any] = json.loads(answer.data)
     if error := value.get("error"):

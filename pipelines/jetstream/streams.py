@@ -39,6 +39,7 @@ class StreamNames:
     totals: str = "SAHOOL_TOTALS"
     subjects: Subjects = field(default_factory=Subjects)
     advisories: str = "SAHOOL_ADVISORIES"
+    attempts: str = "SAHOOL_ATTEMPTS"
 
 
 async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, str]:
@@ -52,6 +53,7 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
         "events": await ensure_event_stream(js, names),
         "dead_letters": await ensure_log_stream(js, names),
         "totals": await ensure_totals_stream(js, names),
+        "attempts": await ensure_attempts_stream(js, names),
     }
 
 
@@ -75,6 +77,15 @@ async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:
 async def ensure_totals_stream(js: JetStreamContext, names: StreamNames) -> str:
     """Make the stream of the consumers' counters if it is missing; see `ensure_streams`."""
     return await _ensure(js, names.totals, (names.subjects.totals,), max_age=7 * DAY)
+
+
+async def ensure_attempts_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream of what consumers remember if it is missing; see `ensure_streams`.
+
+    One message for each event that waits for a retry: the latest.
+    """
+    subjects = (names.subjects.attempts,)
+    return await _ensure(js, names.attempts, subjects, max_age=7 * DAY, max_msgs_per_subject=1)
 
 
 async def ensure_advisory_stream(js: JetStreamContext, names: StreamNames) -> str:
@@ -107,6 +118,7 @@ async def _ensure(
     subjects: tuple[str, ...],
     *,
     max_age: float,
+    max_msgs_per_subject: int = -1,
     is_log: bool = False,
 ) -> str:
     existing = await _stream_info(js, name)
@@ -114,7 +126,9 @@ async def _ensure(
         holders = {subject: await find_stream(js, subject) for subject in subjects}
         if other := _sole_holder(holders, name):
             return other
-        await js.add_stream(_new_config(name, subjects, max_age, is_log))
+        config = _new_config(name, subjects, max_age, is_log)
+        config.max_msgs_per_subject = max_msgs_per_subject
+        await js.add_stream(config)
         return name
     held = list(existing.config.subjects or [])
     missing = [s for s in subjects if not any(_covers(have, s) for have in held)]

@@ -1,19 +1,23 @@
 """A dead letter in the stream back to the event it is about: original subject, bytes, headers."""
 
-import base64
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-from nats.js import JetStreamContext
+from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 
+from pipelines.deadletter.body import text_of
+from pipelines.deadletter.envelope import base64_body
+from pipelines.deadletter.json_text import members
 from pipelines.deadletter.message import LogMessage
-from pipelines.deadletter.subjects import Subjects, matches
+from pipelines.deadletter.sanitize import parse_json
+from pipelines.deadletter.subjects import Subjects, matches, subject_token
 from pipelines.jetstream.bodies import stored_body
 from pipelines.jetstream.reader import LogReader
 from pipelines.stores.failed_payloads import kept_payload
@@ -57,6 +61,9 @@ class _Second(msgspec.Struct):
     original_message: str
 
 
+_Envelope = TypeVar("_Envelope", bound=msgspec.Struct)
+
+
 async def stored_dead_letter(
     reader: LogReader,
     connection: Connection[Any],
@@ -79,21 +86,22 @@ async def stored_dead_letter(
     return message
 
 
-async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
+async def original_event(client: Client, message: LogMessage) -> Event:
     """The event inside a dead letter.
 
     Raises RefusedError where the dead letter does not hold the original bytes, ExpiredError where
     the object store that held them no longer does.
     """
     try:
-        letter = msgspec.json.decode(message.data, type=_Canonical)
+        letter = _read(message.data, _Canonical)
     except _UNREADABLE:
         try:
-            second = msgspec.json.decode(message.data, type=_Second)
+            second = _read(message.data, _Second)
         except _UNREADABLE:
             raise RefusedError("the message is no dead letter that holds an event") from None
-        return Event(second.metadata.original_subject, second.original_message.encode(), {})
-    body = await _body(js, message.data, bytes(letter.original_data), letter.payload_encoding)
+        body = second.original_message.encode(errors="surrogatepass")
+        return Event(second.metadata.original_subject, body, {})
+    body = await _body(client, message.data, bytes(letter.original_data), letter.payload_encoding)
     headers = {
         name: value
         for name, value in letter.original_headers.items()
@@ -103,6 +111,20 @@ async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
     }
     trace = letter.traceparent if isinstance(letter.traceparent, str) else None
     return Event(letter.original_subject, body, headers, trace)
+
+
+def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:
+    """A dead letter of this kind, in whatever JSON; raises one of _UNREADABLE where it is none."""
+    try:
+        return msgspec.json.decode(data, type=envelope)
+    except _UNREADABLE:
+        value, spelt = parse_json(data), members(text_of(data)[0])
+    if "original_data" in spelt:  # the event's own bytes, which nothing may mend
+        original = spelt["original_data"].value.encode(errors="surrogatepass")
+        value["original_data"] = msgspec.Raw(original)
+    if "original_message" in spelt:
+        value["original_message"] = json.loads(spelt["original_message"].value)
+    return msgspec.convert(value, type=envelope)
 
 
 def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
@@ -115,9 +137,7 @@ def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
         raise RefusedError(f"{subject[:100]!r} is no subject to publish to")
     if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
         raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
-    if subject.startswith(("$", "_INBOX")) or any(
-        matches(pattern, subject) for pattern in (*own.log, own.totals)
-    ):
+    if subject.startswith(("$", "_INBOX")) or any(matches(pattern, subject) for pattern in own.own):
         raise RefusedError(f"a redrive never publishes to {subject[:100]}")
     if not any(matches(pattern, subject) for pattern in allowed):
         raise RefusedError(
@@ -126,14 +146,14 @@ def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
         )
 
 
-async def _body(js: JetStreamContext, message: bytes, data: bytes, encoding: str | None) -> bytes:
+async def _body(client: Client, message: bytes, data: bytes, encoding: str | None) -> bytes:
     if encoding == "base64":
         try:
-            return base64.b64decode(msgspec.json.decode(data)["base64"], validate=True)
-        except (*_UNREADABLE, KeyError, TypeError):
-            raise RefusedError("its base64 body can not be decoded") from None
+            return base64_body(data)
+        except ValueError as error:
+            raise RefusedError(str(error)) from None
     if encoding == "object":
-        return await _stored_body(js, data)
+        return await _stored_body(client, data)
     if encoding == "json":
         return _with_margins(message, data)
     if encoding is not None:
@@ -156,14 +176,19 @@ def _with_margins(message: bytes, data: bytes) -> bytes:
     return leading + data + after[: after.index(b"}")]
 
 
-async def _stored_body(js: JetStreamContext, data: bytes) -> bytes:
+async def _stored_body(client: Client, data: bytes) -> bytes:
     try:
         pointer = msgspec.json.decode(data)["object"]
-        body = await stored_body(js, pointer["bucket"], pointer["name"])
+        bucket, name = pointer["bucket"], pointer["name"]
+        if not isinstance(name, str) or subject_token(bucket) != bucket:
+            raise TypeError
+        body = await stored_body(client, bucket, name)
     except (*_UNREADABLE, KeyError, TypeError):
         raise RefusedError("its pointer to the object store can not be read") from None
     except JetStreamError as error:
         raise ExpiredError(f"the object store no longer has its body ({error})") from None
+    if body is None:
+        raise ExpiredError("the object store no longer has its body")
     if hashlib.sha256(body).hexdigest() != pointer.get("sha256"):
         raise RefusedError("the object store holds another body than the one that failed")
     return body

@@ -4,6 +4,8 @@ One NATS server of its own for all tests here: advisories are the server's, not 
 """
 
 import asyncio
+import base64
+import gzip
 import json
 import shutil
 import subprocess
@@ -104,6 +106,21 @@ async def test_a_reason_in_json_says_type_message_trace_and_service(platform: Pl
         key: cause[key] for key in ("error_type", "error_message", "stack_trace")
     }
     assert letter["consumer_service"] == "tiles"
+
+
+async def test_what_its_consumer_can_read_is_read(platform: Platform) -> None:
+    text = json.dumps({"event_id": "e1", "tenant_id": "t", "ndvi": float("nan")})
+    forms = [text.encode(), text.encode("utf-16"), gzip.compress(text.encode("utf-8-sig"))]
+    await platform.publish(*forms)
+    reason = b'+TERM {"error_type": "Odd", "ndvi": NaN}'
+    await platform.fail("c", dict.fromkeys((1, 2, 3), reason))
+    await bridge_pending(platform.settings)
+    letters = await platform.letters()
+    assert [(each["event_id"], each["tenant_id"], each["error_type"]) for each in letters] == [
+        ("e1", "t", "Odd")
+    ] * 3
+    sent = [base64.b64decode(each["original_data"]["base64"]) for each in letters]
+    assert sorted(sent) == sorted(forms)
 
 
 async def test_headers_of_an_event_say_how_it_failed_and_a_reason_says_it_better(
