@@ -5,7 +5,9 @@ who listen then. Its figures (`CONSUMER.INFO`) are there all the same. What they
 nats-server 2.14 and 2.15, with `max_deliver` 2 or more (older ones count removed events, too):
 
 - `num_redelivered` counts the events that were delivered more than once and not acknowledged, and
-  goes on counting one that is exhausted, over restarts, until its stream removes it.
+  goes on counting one that is exhausted, over restarts, until its stream removes it or a late
+  answer comes. Any purge by subject and any rollup, of other subjects too, may set it back to none.
+  So it may tell less than there is, and never more.
 - `num_ack_pending` counts those that wait for an answer. So `num_redelivered - num_ack_pending`
   events, where that is more than none, are surely exhausted.
 - Where nothing waits for an answer, and the stream has just `num_redelivered` of the events that

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -28,7 +28,8 @@ _PULL_SECONDS = 5.0
 _PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
 _AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
 _MOST_AHEAD = 500
-_OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer
+_OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer …
+_OLD_SECONDS = 0.1  # … and in hand for so long
 _ACK_SECONDS = 0.002  # that an acknowledgement waits for others to travel with
 _ACK_PAUSE_SECONDS = 0.1  # before it is tried again, while there is no connection
 
@@ -78,6 +79,8 @@ class Intake:
         self._has_room = asyncio.Event()
         self._done: list[Msg] = []  # to be acknowledged
         self._has_done = asyncio.Event()
+        self._old: list[tuple[int, int]] = []  # in hand, and the server was told nothing of them
+        self._has_old = asyncio.Event()
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
         self._seconds_each = 0.0  # that the latest messages took, on average
@@ -105,6 +108,7 @@ class Intake:
         self._is_pulling = True
         pull = asyncio.create_task(self._pull_for_ever())
         beat = asyncio.create_task(self._keep_in_progress())
+        early = asyncio.create_task(self._keep_old_in_progress())
         acks = asyncio.create_task(self._acknowledge_for_ever())
         stop = asyncio.create_task(self._closing.wait())
         try:
@@ -120,7 +124,9 @@ class Intake:
                         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting, self._waiting = self._waiting, {}
-            await _cancel(pull, beat, acks, stop, *(each.task for each in self._running.values()))
+            await _cancel(
+                pull, beat, early, acks, stop, *(each.task for each in self._running.values())
+            )
             not_begun, self._running = self._running, {}
             self._left += [each[0] for each in (*waiting.values(), *not_begun.values())]
             await self._give_back_left()
@@ -156,7 +162,7 @@ class Intake:
                 continue
             async with aclosing(puller.pull(room, _PULL_SECONDS)) as arriving:
                 async for msg in arriving:
-                    await self._accept(msg)
+                    self._accept(msg)
 
     def _ahead(self) -> int:
         """How many messages to have at hand for the next moment.
@@ -167,7 +173,7 @@ class Intake:
             return 0
         return min(_MOST_AHEAD, int(_AHEAD_SECONDS * self._max_concurrency / self._seconds_each))
 
-    async def _accept(self, msg: Msg) -> None:
+    def _accept(self, msg: Msg) -> None:
         delivery = delivery_of(msg)
         event = delivery.event
         if event in self._running:
@@ -176,10 +182,10 @@ class Intake:
             logger.info("%s: message %s came again while in hand", self.durable, event[0])
             return
         self._waiting[event] = _Arrival(msg, delivery, time.monotonic())
-        if self._is_old(delivery):
-            with contextlib.suppress(nats.errors.Error, OSError):
-                await self._answer(msg, b"+WPI")
         self._start_waiting()
+        if self._is_old(delivery):
+            self._old.append(event)
+            self._has_old.set()
 
     def _is_old(self, delivery: Delivery) -> bool:
         """Whether a restart of the server would deliver it again at once.
@@ -223,7 +229,7 @@ class Intake:
             await asyncio.sleep(0.1)
         # Well before the next pull would deliver again what is done, or in hand.
         await self._send_acknowledgements()
-        await self._say_in_progress()
+        await self._say_in_progress([*self._running, *self._waiting])
         try:
             await self.prepare()
         except (*PUBLISH_ERRORS, StreamError) as error:
@@ -252,17 +258,22 @@ class Intake:
         while True:
             await asyncio.sleep(self._ack_wait_seconds / 3)
             await self._give_back_late()
-            await self._say_in_progress()
+            await self._say_in_progress([*self._running, *self._waiting])
 
-    async def _say_in_progress(self) -> None:
+    async def _keep_old_in_progress(self) -> None:
+        """Say it early of old events: of most there is nothing more to say by then."""
+        while True:
+            await self._has_old.wait()
+            await asyncio.sleep(_OLD_SECONDS)
+            self._has_old.clear()
+            old, self._old = self._old, []
+            await self._say_in_progress(old)
+
+    async def _say_in_progress(self, events: Iterable[tuple[int, int]]) -> None:
         with contextlib.suppress(nats.errors.Error, OSError):
-            for msg in [*self._messages()]:
-                await self._answer(msg, b"+WPI")
-
-    def _messages(self) -> Iterator[Msg]:
-        """All that this process has in hand."""
-        yield from (each.msg for each in self._running.values())
-        yield from (each.msg for each in self._waiting.values())
+            for event in events:
+                if in_hand := self._running.get(event) or self._waiting.get(event):
+                    await self._answer(in_hand.msg, b"+WPI")
 
     async def _give_back_late(self) -> None:
         """Let others have what has waited here for so long: the calls have become slow."""

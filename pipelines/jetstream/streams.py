@@ -21,11 +21,13 @@ from pipelines.deadletter.subjects import Subjects, matches, overlaps
 from pipelines.errors import StreamError
 
 DAY = 24 * 3600.0
-ADVISORIES = (
-    "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
-    "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>",
-)
+GIVEN_UP = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+TERMINATIONS = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
+ADVISORIES = (f"{GIVEN_UP}.>", f"{TERMINATIONS}.>")
 """What the server says when a consumer gives an event up, whoever wrote the consumer."""
+REMOVED_REASONS = ("Unacknowledged message was deleted", "Message deleted by stream limits")
+"""The reasons of a MSG_TERMINATED that no consumer sent: its event left the stream while a consumer
+had it, by a newer value, age, TTL, another limit, a rollup, a purge by subject or a deletion."""
 BODIES_BUCKET = "sahool-dlq-bodies"
 """The object store of bodies that are too large for a dead letter."""
 

@@ -312,7 +312,16 @@ async def test_dlq_migrate_makes_the_stream_and_dlq_bridge_once_tells(platform: 
     assert (await dlq("migrate"))["streams"]["advisories"] == settings.advisory_stream
     await platform.publish({})
     await platform.fail("c", {1: b"+TERM no"})
-    counts = {"bridged": 1, "gone": 0, "skipped": 0, "found": 0, "untold": []}
+    counts = {
+        "bridged": 1,
+        "gone": 0,
+        "skipped": 0,
+        "found": 0,
+        "repeated": 0,
+        "removed": 0,
+        "acknowledged": 0,
+        "untold": [],
+    }
     assert await dlq("bridge", "--once") == counts
 
 

@@ -140,6 +140,7 @@ async def test_a_restart_of_the_server_delivers_nothing_again_that_is_in_hand(
         async with running(config, handler) as one, running(config, handler):
             await until(lambda: _is(calls.total, 8))
             assert await is_pulling(one)
+            await asyncio.sleep(0.5)  # the server has heard that they are in progress
             await asyncio.to_thread(server.stop)
             await asyncio.to_thread(server.start)
             await asyncio.sleep(3)  # both pull again

@@ -9,7 +9,7 @@ from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 from platform_log import failures
 
 from pipelines.bridge.run import bridge_pending
-from pipelines.bridge.sample import Untold
+from pipelines.bridge.sample import _EXACT_SINCE, Untold
 from pipelines.deadletter import ids
 from pipelines.jetstream.streams import ensure_advisory_stream
 from pipelines.jobs import drain_log
@@ -147,3 +147,60 @@ async def test_our_own_readers_and_consumers_that_never_give_up_are_left_alone(
             await msg.nak()
     await forget(platform)
     assert await bridge_pending(settings) == ({}, [])
+
+
+@pytest.mark.parametrize("how", ["purge by subject", "rollup"])
+async def test_what_a_purge_made_the_figures_forget_is_not_told_and_nothing_is_invented(
+    platform: Platform, how: str
+) -> None:
+    settings, js = platform.settings, platform.js
+    await js.add_stream(StreamConfig(name="X", subjects=["x.>"], allow_rollup_hdrs=True))
+    for subject in ("x.good", "x.bad", "x.old"):
+        await js.publish(subject, b"1")
+    await platform.fail("c", {1: b"+ACK", 3: b"+ACK"}, stream="X")
+    await forget(platform)
+    exact = _is_exact(platform)
+    assert await bridge_pending(settings) == ({}, [Untold("X", "c", 1)] if exact else [])
+    if how == "rollup":
+        await js.publish("x.old", b"2", headers={"Nats-Rollup": "sub"})
+    else:
+        await js.purge_stream("X", subject="x.old")
+    assert (await js.get_msg("X", 2)).data == b"1"  # given up, and still there
+    assert await bridge_pending(settings) == ({}, [])
+    await js.publish("x.bad", b"3")
+    await platform.fail("c", {4: b"+ACK"} if how == "rollup" else {}, stream="X")
+    assert await bridge_pending(settings) == ({"bridged": 1}, [])
+    await forget(platform)  # of two events that were given up the figures know one
+    assert await bridge_pending(settings) == ({}, [Untold("X", "c", 1)] if exact else [])
+    assert len(await platform.letters()) == 1
+
+
+async def test_lowering_max_deliver_gives_up_what_is_past_it_and_2_15_says_so(
+    platform: Platform,
+) -> None:
+    settings, stream, js = platform.settings, platform.settings.events_stream, platform.js
+    await platform.publish({"n": 1})
+    config = ConsumerConfig(max_deliver=-1, ack_wait=30)
+    sub = await js.pull_subscribe("", "c", stream=stream, config=config)
+    for _ in range(4):
+        for msg in await sub.fetch(1, timeout=10):
+            await msg.nak()
+    edited = (await sub.consumer_info()).config
+    edited.max_deliver = 2
+    await js.add_consumer(stream, edited)
+    await platform.publish({"n": 2})
+    await platform.fail("c", {})
+    version = platform.client.connected_server_version
+    if (version.major, version.minor) >= (2, 15):
+        told = {"bridged": 2}
+    elif (version.major, version.minor) >= (2, 14):
+        told = {"bridged": 1, "found": 1}
+    else:
+        told = {"bridged": 1}
+    assert await bridge_pending(settings) == (told, [])
+
+
+def _is_exact(platform: Platform) -> bool:
+    """Whether the figures of this server are used, see `sample`."""
+    version = platform.client.connected_server_version
+    return (version.major, version.minor) >= _EXACT_SINCE
