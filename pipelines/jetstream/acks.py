@@ -22,5 +22,11 @@ def all_of_consumer(reply: str) -> str:
     return ".".join([*tokens[: _stream_at(tokens) + 2], ">"])
 
 
+def ack_subjects(stream: str, consumer: str, sequence: int) -> tuple[str, str]:
+    """Where the answers about one event of a stream can be heard: each form's."""
+    whose = f"{stream}.{consumer}.*.{sequence}"
+    return f"{ACKS}{whose}.*.*.*", f"{ACKS}*.*.{whose}.>"
+
+
 def _stream_at(tokens: list[str]) -> int:
     return 4 if len(tokens) >= _SHORTEST_WITH_DOMAIN else 2
