@@ -43,17 +43,20 @@ class RetryPolicy(BaseModel):
 class NATSConsumerConfig(BaseModel):
     """How a `NATSConsumer` connects, retries and dead-letters. Durations are in seconds."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
 
-    servers: list[str] = Field(default_factory=lambda: ["nats://localhost:4222"])
+    servers: list[str] = Field(default_factory=lambda: ["nats://localhost:4222"], repr=False)
     name: str = "sahool-consumer"  # the service; a dead letter's consumer_service
     version: str | None = None  # the service's version; a dead letter's consumer_version
     user_credentials: str | None = None  # path of a NATS credentials file
 
+    # Where it is given it decides; else the stream that holds the subject is found, and where none
+    # does, one of this name is made.
     stream_name: str = "SAHOOL_EVENTS"
     consumer_name: str | None = None  # durable name; default from name and subject
     subject_filter: str = "sahool.analysis.*"
     durable: bool = True
+    priority_group: str | None = None  # of an existing durable; needed where it has several
 
     max_retries: int = Field(default=3, ge=0)  # retries after the first call
     retry_delay_seconds: float = Field(default=5, ge=0)

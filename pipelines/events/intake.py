@@ -20,7 +20,7 @@ from nats.js.api import ConsumerConfig
 from pipelines.errors import DLQError, NotPermittedError, StreamError
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.jetstream.consumers import ensure_consumer
-from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, delivery_of
+from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, PullTerms, delivery_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,7 @@ class Intake:
         max_concurrency: int,
         shutdown_seconds: float,
         closing: asyncio.Event,
+        priority_group: str | None = None,
     ) -> None:
         self.connection = connection  # the owner replaces one that ended for good
         self.durable = str(wanted.name)
@@ -70,6 +71,8 @@ class Intake:
         self.error: DLQError | None = None  # why it stopped by itself
         self._stream = stream
         self._wanted = wanted
+        self._priority_group = priority_group
+        self._terms = PullTerms()
         self._ack_wait_seconds = ack_wait_seconds
         self._max_concurrency = max_concurrency
         self._shutdown_seconds = shutdown_seconds
@@ -100,7 +103,9 @@ class Intake:
 
     async def prepare(self) -> None:
         """Make or update the durable consumer on the server."""
-        await ensure_consumer(self.connection.jetstream(), self._stream, self._wanted)
+        self._terms = await ensure_consumer(
+            self.connection.jetstream(), self._stream, self._wanted, self._priority_group
+        )
 
     async def run(self) -> None:
         """Work until closing, then finish what is in hand, or give it back."""
@@ -134,9 +139,10 @@ class Intake:
             self.stopped.set()
 
     async def _pull_for_ever(self) -> None:
+        pin = None
         while True:
             connection = self.connection
-            puller = Puller(connection, self._stream, self.durable)
+            puller = Puller(connection, self._stream, self.durable, self._terms, pin)
             try:
                 await puller.open()
                 await self._pull(puller)
@@ -148,6 +154,7 @@ class Intake:
                 with contextlib.suppress(nats.errors.Error, OSError):
                     for msg in await puller.close():
                         await self._give_back(msg)
+            pin = puller.pin
             await self._recover(connection)
 
     async def _pull(self, puller: Puller) -> None:

@@ -15,6 +15,7 @@ from pipelines.deadletter.subjects import Subjects, subject_token
 from pipelines.errors import ServerUnavailableError, StreamError
 from pipelines.events.analysis_event import AnalysisEvent
 from pipelines.events.outbox import PUBLISH_ERRORS
+from pipelines.jetstream.address import split_servers
 from pipelines.jetstream.connection import connect_service, disconnect, wire_size
 from pipelines.jetstream.streams import StreamNames, ensure_event_stream
 
@@ -24,15 +25,16 @@ _LONGEST_SUBJECT = 1_000  # bytes; the server ends a connection that sends thous
 
 
 def _default_servers() -> list[str]:
-    return os.environ.get("NATS_URL", "nats://localhost:4222").split(",")
+    return split_servers(os.environ.get("NATS_URL", "nats://localhost:4222"))
 
 
 class NATSConfig(BaseModel):
     """How a `NATSPublisher` connects."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
 
-    servers: list[str] = Field(default_factory=_default_servers)  # NATS_URL: comma-separated
+    # NATS_URL: comma-separated
+    servers: list[str] = Field(default_factory=_default_servers, repr=False)
     name: str = "sahool-publisher"
     user_credentials: str | None = None
     stream_name: str = "SAHOOL_EVENTS"

@@ -115,6 +115,7 @@ class Subscription(Intake):
             max_concurrency=config.max_concurrency,
             shutdown_seconds=config.shutdown_seconds,
             closing=closing,
+            priority_group=config.priority_group,
         )
         self.counters = Counters()
         self.started_at = datetime.now(UTC)

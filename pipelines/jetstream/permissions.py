@@ -10,13 +10,13 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from nats.aio.client import DEFAULT_INBOX_PREFIX, Client
 
 from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import NotPermittedError
 from pipelines.jetstream.acks import ACKS, all_of_consumer
+from pipelines.jetstream.address import Address
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
 _MOST_SENT = 2_000  # messages whose subjects are remembered until the server may refuse them
@@ -24,23 +24,16 @@ _MOST_REFUSALS = 100
 _JWT = re.compile(r"BEGIN NATS USER JWT-+\s+[^.\s]+\.([^.\s]+)\.")
 
 
-def inbox_prefix(servers: Sequence[str], credentials: str | Path | None) -> str:
+def inbox_prefix(servers: Sequence[Address], credentials: str | Path | None) -> str:
     """Where a user's answers come: `_INBOX.<user>`, so that its rights can end there.
 
     Who may subscribe to `_INBOX.>` hears what the server sends to others: the drain's dead letters.
     The user is that of the address or of the credentials file; without one it is `_INBOX`.
     """
-    user = _user_of_file(Path(credentials)) if credentials else _user_of(servers)
+    users = (server.user for server in servers)  # a token names none, and is secret
+    user = _user_of_file(Path(credentials)) if credentials else next(filter(None, users), None)
     default = DEFAULT_INBOX_PREFIX.decode()
     return f"{default}.{subject_token(user)}" if user else default
-
-
-def _user_of(servers: Sequence[str]) -> str | None:
-    for server in servers:
-        parts = urlsplit(server if "://" in server else f"nats://{server}")
-        if parts.username and parts.password is not None:  # alone it is a token, and secret
-            return parts.username
-    return None
 
 
 def _user_of_file(file: Path) -> str | None:
@@ -59,6 +52,7 @@ class PlainSpokenClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
+        self.addresses: Sequence[Address] = ()  # with the logins, which nats-py's pool has not
         self._sent: deque[tuple[str, str]] = deque(maxlen=_MOST_SENT)  # inbox, subject
         self._refused: dict[str, NotPermittedError] = {}  # by subject
         self._deaf: tuple[int, NotPermittedError] | None = None  # since which reconnect, and why
@@ -81,6 +75,15 @@ class PlainSpokenClient(Client):
         found = [self._refused.pop(each, None) for each in subjects]
         for error in filter(None, found):
             raise error
+
+    def _connect_command(self) -> bytes:
+        """With the login of the server's own address; one that the cluster named gets the first."""
+        server = self._current_server
+        logins = {each.host: each.login for each in self.addresses if each.login}
+        if logins and server is not None:
+            login = logins.get(server.uri.netloc) or next(iter(logins.values()))
+            self.options.update({"user": None, "password": None, "token": None} | login)
+        return super()._connect_command()
 
     async def _process_err(self, err_msg: str) -> None:
         violation = _VIOLATION.match(err_msg)
@@ -124,13 +127,12 @@ class PlainSpokenClient(Client):
         return inbox[len(prefix) :] if prefix and inbox.startswith(prefix) else ""
 
     def _error(self, what: str, subject: str) -> NotPermittedError:
-        url = self.connected_url
         inbox = self._inbox_prefix.decode()
         if subject.startswith(ACKS):  # each message's own is another
             subject = all_of_consumer(subject)
         elif subject.startswith(f"{inbox}."):
             subject = f"{inbox}.>"
-        user = (url.username if url and url.password is not None else None) or "this user"
+        user = self.options.get("user") or "this user"
         return NotPermittedError(
             f"NATS does not permit {user} to {what} {subject}: grant it, or use a user whose role"
             " has that right (docs/security.md)."

@@ -22,7 +22,7 @@ from pipelines.deadletter.envelope import encode_case_event
 from pipelines.errors import ServerUnavailableError
 from pipelines.jetstream.consumers import consumers_of
 from pipelines.jetstream.reader import LogReader, log_state
-from pipelines.jetstream.streams import find_stream
+from pipelines.jetstream.streams import find_streams
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.edit import patched
 from pipelines.redrive.inferred import Place
@@ -162,7 +162,7 @@ class Sender:
     async def _may_be_captured(self, subject: str) -> bool:
         """Whether a stream takes it: one that elects a leader answers as if there were none."""
         try:
-            return await find_stream(self._js, subject) is not None
+            return bool(await find_streams(self._js, subject))
         except (nats.errors.Error, nats.errors.TimeoutError, APIError):
             return True
 
