@@ -40,6 +40,7 @@ class BridgeConnection(NamedTuple):
     connect_timeout_seconds: float = 10
     reconnect_time_wait: float = 1
     max_reconnect_attempts: int = -1
+    shutdown_seconds: float = 10
 
 
 class Bridge(Service):

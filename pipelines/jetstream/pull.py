@@ -7,16 +7,20 @@ real when its reply subject says so, whatever its headers.
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import NamedTuple
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from pipelines.jetstream.acks import ACKS, fields_of
+from pipelines.jetstream.bounded import within
 from pipelines.jetstream.permissions import check_permitted
 
 _GRACE_SECONDS = 3.0
+_CLOSE_SECONDS = 1.0  # for the server to say that it delivers nothing more
 _NOTHING_THERE = ("404", "408")
 _PIN = "Nats-Pin-Id"
 _PINNED_TO_ANOTHER = "423"
@@ -91,15 +95,15 @@ class Puller:
             pending_bytes_limit=0,
         )
 
-    async def close(self) -> list[Msg]:
-        """Stop listening; the server delivers nothing more, not even to open requests.
-
-        Returns what arrived and was not yielded, or was on its way: given back, it need not wait
-        for its ack_wait.
-        """
+    async def close(self) -> None:
+        """Stop listening; the server delivers nothing more, not even to open requests."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None and self._connection.is_connected:
-            await subscription.drain()  # type: ignore[no-untyped-call]
+            with suppress(nats.errors.Error, OSError):
+                await within(_CLOSE_SECONDS, subscription.drain())  # type: ignore[no-untyped-call]
+
+    def left(self) -> list[Msg]:
+        """What arrived and was not yielded: given back, it need not wait for its ack_wait."""
         left = []
         while not self._arrived.empty():
             left.append(self._arrived.get_nowait())
