@@ -11,7 +11,7 @@ from psycopg import Connection
 from pipelines.bridge.adopt import Adoption, adoptable, change, sampled
 from pipelines.bridge.totals import publish_totals
 from pipelines.errors import AdoptionError, DLQError, StreamError
-from pipelines.jetstream.acks import ALL, percent
+from pipelines.jetstream.ack_metrics import ALL, percent
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.streams import ensure_ack_stream
 from pipelines.settings import Settings

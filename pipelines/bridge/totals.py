@@ -21,7 +21,7 @@ from nats.js.errors import APIError
 from pipelines.bridge.advisory import read_advisory, service_of
 from pipelines.bridge.unsaid import all_consumers
 from pipelines.deadletter.message import LogMessage
-from pipelines.jetstream.acks import ack_stream, ack_subject, read_ack, told_percent
+from pipelines.jetstream.ack_metrics import ack_stream, ack_subject, read_ack, told_percent
 from pipelines.jetstream.latest import latest_messages
 from pipelines.jetstream.pull import delivery_of
 from pipelines.jetstream.reader import LogReader

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from pipelines.jetstream.acks import ACKS, fields_of
 from pipelines.jetstream.bounded import within
 from pipelines.jetstream.permissions import check_permitted
 
@@ -55,10 +56,8 @@ class Delivery(NamedTuple):
 
 
 def delivery_of(msg: Msg) -> Delivery:
-    """The delivery's metadata, from the 9-token reply or the 12-token one with a domain."""
-    tokens = msg.reply.split(".")
-    tokens = tokens[2:] if len(tokens) == 9 else tokens[4:11]
-    stream, consumer, count, sequence, _, timestamp_ns, pending = tokens
+    """The delivery's metadata, from the reply's subject."""
+    stream, consumer, count, sequence, _, timestamp_ns, pending = fields_of(msg.reply)
     return Delivery(stream, consumer, int(count), int(sequence), int(timestamp_ns), int(pending))
 
 
@@ -178,4 +177,4 @@ class Puller:
 
 
 def _is_delivery(msg: Msg) -> bool:
-    return msg.reply.startswith("$JS.ACK.")
+    return msg.reply.startswith(ACKS)

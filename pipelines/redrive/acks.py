@@ -21,7 +21,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
-from pipelines.jetstream.acks import ack_stream, ack_subject, read_ack, told_percent
+from pipelines.jetstream.ack_metrics import ack_stream, ack_subject, read_ack, told_percent
 from pipelines.jetstream.pull import Puller, PullStalledError, delivery_of
 
 __all__ = ["AckFollower", "Mark", "Place", "following_acks"]

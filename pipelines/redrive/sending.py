@@ -99,7 +99,7 @@ class Sender:
                 redrive.dlq_sequence,
                 redrive.dead_lettered_at,
             )
-            event = await original_event(self._js, message)
+            event = await original_event(self._client, message)
         except nats.errors.TimeoutError as error:  # which is a TimeoutError, as silence is
             raise ServerUnavailableError(
                 "NATS does not give the raw dead letters: the batch stays running, and the next run"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
+import servers
 from foreign_consumers import Platform, opened
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -15,7 +16,6 @@ from platform_log import failures
 from pipelines.bridge.advisory import Advisory
 from pipelines.bridge.late import LateAcks
 from pipelines.bridge.run import bridge_pending, bridging
-from pipelines.embedded import NatsServer
 from pipelines.jetstream.streams import TERMINATIONS
 from pipelines.jobs import case_history, drain_log
 from pipelines.redrive.acks import Place
@@ -31,7 +31,7 @@ TAKING = [RetentionPolicy.WORK_QUEUE, RetentionPolicy.INTEREST]  # an answer tak
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Instead of the session's server."""
-    with NatsServer(tmp_path_factory.mktemp("answers")) as server:
+    with servers.nats(tmp_path_factory.mktemp("answers")) as server:
         yield server.url
 
 

@@ -18,7 +18,7 @@ from pipelines.alerts.evaluate import evaluate_alerts
 from pipelines.bridge.run import bridge_pending
 from pipelines.bridge.totals import latest_totals, publish_totals
 from pipelines.embedded import NatsServer
-from pipelines.jetstream.acks import ack_subject
+from pipelines.jetstream.ack_metrics import ack_subject
 from pipelines.jobs import build_all_marts, drain_log
 from pipelines.jobs import query as in_lake
 from pipelines.redrive.schedule import handled_per_second

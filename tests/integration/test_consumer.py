@@ -135,7 +135,7 @@ async def test_the_trace_goes_on_in_the_dead_letter_and_in_its_redrive(log: Log)
     letter = json.loads(stored.data or b"")
     assert stored.headers == trace | {"Nats-Msg-Id": letter["failure_id"]}
     assert letter["traceparent"] == trace["traceparent"]
-    redriven = await original_event(log.js, LogMessage("", 1, 0, stored.data or b""))
+    redriven = await original_event(log.client, LogMessage("", 1, 0, stored.data or b""))
     assert redriven.headers == trace
 
 

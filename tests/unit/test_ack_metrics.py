@@ -3,7 +3,7 @@
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from pipelines.jetstream.acks import ack_subject, read_ack, sampled_percent
+from pipelines.jetstream.ack_metrics import ack_subject, read_ack, sampled_percent
 
 SAID = (
     b'{"type":"io.nats.jetstream.metric.v1.consumer_ack","id":"eClVh9","domain":"hub",'
