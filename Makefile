@@ -44,7 +44,7 @@ test: lint  ## lint, types, contracts, then unit and integration tests on real s
 # Beside these, the locked nats-server: as it is, by make test, and with its feature flag.
 NATS_VERSIONS := $(patsubst tests/nats-versions/%.lock,%,$(wildcard tests/nats-versions/*.lock))
 NATS_TESTS ?= *streams publisher acks consumer* handler_tasks shutdown_ends header_values event_bodies adopting \
-  logins dlq_monitor bridge answers unsaid roles redrive*
+  logins dlq_monitor bridge answers unsaid proof adopt bridged_totals roles redrive*
 test-nats-versions: nats-versions  ## the tests that depend on NATS, on older servers and with js_ack_fc_v2
 	@failed=; \
 	try() { \
