@@ -88,7 +88,7 @@ def after(before: Case, *messages: CaseEvent | DeadLetter, cap: int = CAP) -> Ca
 
 
 def test_a_dead_letter_opens_a_pending_case_of_its_consumer() -> None:
-    assert case_of(letter()) == Case(ROOT, "pending", ADDRESS)
+    assert case_of(letter()) == Case(ROOT, "pending", ADDRESS, first_attempt_at=T0)
     assert case_of(letter(consumer_name=None)).consumer is None
     assert case_of(letter(original_stream=None)).consumer is None
 

@@ -117,6 +117,7 @@ def test_failure_groups(log: Log) -> None:
             "resolved_count": 1,
             "parked_count": 1,
             "discarded_count": 1,
+            "reopened_count": 0,
             "redrive_count": 2,
             "redrive_succeeded_count": 1,
             "redrive_chance": pytest.approx(0.163, abs=0.01),
