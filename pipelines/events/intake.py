@@ -9,6 +9,7 @@ import contextlib
 import logging
 import time
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import nats.errors
@@ -78,6 +79,8 @@ class Intake:
         self._has_done = asyncio.Event()
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
+        self._created: datetime | None = None  # the consumer, as the server says
+        self._latest = (0, 0)  # Delivery.event of the latest first delivery
         self._seconds_each = 0.0  # that the latest messages took, on average
         self._log_is_writable = asyncio.Event()  # nothing is taken or started while it is not set
         self._log_is_writable.set()
@@ -94,8 +97,33 @@ class Intake:
         return self._log_is_writable.is_set()
 
     async def prepare(self) -> None:
-        """Make or update the durable consumer on the server."""
-        await ensure_consumer(self.connection.jetstream(), self._stream, self._wanted)
+        """Make or update the durable consumer on the server; one made anew is said."""
+        info = await ensure_consumer(self.connection.jetstream(), self._stream, self._wanted)
+        if self._created not in (None, info.created):
+            self._latest = (0, 0)
+            self._tell_rewound(
+                f"{self.durable} on {self._stream} was deleted and made anew: it begins where a new"
+                " consumer does, so events come again that were handled."
+            )
+        self._created = info.created
+
+    def _tell_rewound(self, what: str) -> None:
+        """Say that the consumer went back in its stream."""
+        logger.warning("%s", what)
+
+    def _follow(self, delivery: Delivery) -> None:
+        """Notice a first delivery of what was delivered before: first ones come in order."""
+        if delivery.delivery_count > 1:
+            return
+        sequence, stored_at = self._latest
+        self._latest = delivery.event
+        # A stream made anew begins at 1 too, but with later events.
+        if delivery.sequence <= sequence and delivery.timestamp_ns <= stored_at:
+            self._tell_rewound(
+                f"{self.durable} on {self._stream} went back from sequence {sequence} to"
+                f" {delivery.sequence}: it was reset, or the server lost its place, so events come"
+                " again that were handled."
+            )
 
     async def run(self) -> None:
         """Work until closing, then finish what is in hand, or give it back."""
@@ -167,6 +195,7 @@ class Intake:
 
     def _accept(self, msg: Msg) -> None:
         delivery = delivery_of(msg)
+        self._follow(delivery)
         event = delivery.event
         if event in self._running:
             # The server missed our heartbeats, in an outage. Whatever the running task's answer

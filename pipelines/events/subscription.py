@@ -56,7 +56,8 @@ _FOR_EVER = nullcontext()
 
 Tell = Callable[[str, str], object]
 """Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
-`ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped).
+`ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped),
+`consumer_rewound` (it was made anew or reset: events come again that were handled).
 """
 
 
@@ -121,7 +122,7 @@ class Subscription(Intake):
         self._rng = rng
         self._tell = tell
         self._attempts: dict[tuple[int, int], Attempts] = {}  # by Delivery.event
-        self._latest: deque[bool] = deque(maxlen=config.dead_letter_limit_events)
+        self._endings: deque[bool] = deque(maxlen=config.dead_letter_limit_events)
 
     async def check_ack_pending(self) -> None:
         """Tell when the server soon delivers nothing more, for all the retries that wait."""
@@ -134,6 +135,9 @@ class Subscription(Intake):
                 f"{self.durable}: {pending} events wait for a retry or an answer; at {most} the"
                 " server delivers nothing more: see why they fail, or raise max_ack_pending.",
             )
+
+    def _tell_rewound(self, what: str) -> None:
+        self._tell("consumer_rewound", what)
 
     @traced(_processing)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
@@ -314,7 +318,7 @@ class Subscription(Intake):
 
     def _settled(self, *, is_dead: bool) -> None:
         """Stop the consumer where nearly everything is dead-lettered."""
-        latest, most = self._latest, self._config.dead_letter_limit_events
+        latest, most = self._endings, self._config.dead_letter_limit_events
         latest.append(is_dead)
         if not is_dead or not most or len(latest) < most or self.error is not None:
             return

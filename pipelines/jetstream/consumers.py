@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 from nats.js.errors import APIError, NotFoundError
 
 from pipelines.deadletter.subjects import matches
@@ -20,8 +20,10 @@ def durable_name(text: str) -> str:
     return re.sub(r"[^!-~]|[./\\]", "_", text)[:_LONGEST_NAME]
 
 
-async def ensure_consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> None:
-    """Make the consumer `wanted.name`, or update the one of that name.
+async def ensure_consumer(
+    js: JetStreamContext, stream: str, wanted: ConsumerConfig
+) -> ConsumerInfo:
+    """Make the consumer `wanted.name`, or update the one of that name; returns how it is then.
 
     What the server lets nobody change (where it started to deliver) stays as it is. A limit of
     deliveries does not: a message that reached it would be lost to the consumer.
@@ -30,7 +32,7 @@ async def ensure_consumer(js: JetStreamContext, stream: str, wanted: ConsumerCon
     one, and the server's error where it refuses the consumer.
     """
     try:
-        await js.add_consumer(stream, wanted)
+        return await js.add_consumer(stream, wanted)
     except APIError as refused:  # a 500 of the server's, where a setting can not be changed
         try:
             existing = (await js.consumer_info(stream, str(wanted.name))).config
@@ -50,7 +52,7 @@ async def ensure_consumer(js: JetStreamContext, stream: str, wanted: ConsumerCon
             replay_policy=existing.replay_policy,
             max_waiting=existing.max_waiting,
         )
-        await js.add_consumer(stream, adopted)
+        return await js.add_consumer(stream, adopted)
 
 
 async def consumers_of(js: JetStreamContext, subject: str) -> list[str]:
