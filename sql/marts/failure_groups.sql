@@ -8,7 +8,7 @@
 --                            regressed   a person resolved the last of it, and then it came again
 --                                        (or discarded a case that was then reopened):
 --                                        all that is open opened after the last resolution by
---                                        a person, and a case's first attempt came after it. What
+--                                        a person, to the minute, and a case's first attempt came after it. What
 --                                        automatic redrives cure was never said to be over
 --                            new         first seen less than 24 hours ago
 --                            escalating  is_escalating
@@ -190,7 +190,9 @@ SELECT
     parent_id,
     CASE
         WHEN open_count = 0 THEN 'resolved'
-        WHEN LEAST(oldest_open_at, last_first_attempt_at) > last_resolved_by_person_at
+        WHEN
+            oldest_open_at >= DATE_TRUNC('minute', last_resolved_by_person_at)
+            AND last_first_attempt_at > last_resolved_by_person_at
             THEN 'regressed'
         WHEN first_seen_at > now - INTERVAL '24' HOUR THEN 'new'
         WHEN failure_count_1h >= 10 AND failure_count_1h > escalation_limit THEN 'escalating'
