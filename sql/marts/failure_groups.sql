@@ -6,10 +6,10 @@
 --   parent_id                groups alike in type and frames
 --   state                    resolved    nothing is open
 --                            regressed   a person resolved the last of it, and then it came again
---                                        (or discarded a case that was then reopened):
---                                        all that is open opened after the last resolution by
---                                        a person, to the minute, and a case's first attempt came after it. What
---                                        automatic redrives cure was never said to be over
+--                                        (or discarded a case that was then reopened): all
+--                                        that is open opened after that, to the minute, and a
+--                                        case's first attempt came after it. What automatic
+--                                        redrives cure was never said to be over
 --                            new         first seen less than 24 hours ago
 --                            escalating  is_escalating
 --                            ongoing     else; the first that applies
