@@ -47,7 +47,8 @@ def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
 
     That is status, opening, redrive_count, closed_at and cause, as in `cases`, and how its opening
     before was closed (last_closed_at, last_closed_as); a later row of a redrive chain has the
-    status superseded. Of a case that was reopened it is its latest dead letter. Raises QueryError where none, or more than one, matches.
+    status superseded. Of a case that was reopened it is its latest dead letter. Raises QueryError
+    where none, or more than one, matches.
     """
     with connect(Lake(settings.lake)) as lake:
         found = lake.execute(

@@ -126,9 +126,7 @@ async def _forms(
             yield encode_dead_letter(short, body, is_json)
 
 
-async def _store_body(
-    connection: Client, name: str, body: bytes, began_at: str
-) -> dict[str, Any]:
+async def _store_body(connection: Client, name: str, body: bytes, began_at: str) -> dict[str, Any]:
     """Store a body, also where an earlier failing did: it is to last as long as this one."""
     js = connection.jetstream()
     store = await ensure_body_store(js)

@@ -87,7 +87,7 @@ def news_of(
 ) -> Iterator[News]:
     """What is told on the log when an action is taken."""
     subjects = config.subjects
-    about = f"{event.failure_id}-{event.first_attempt_at.isoformat()}"  # not one of its failing anew
+    about = f"{event.failure_id}-{event.first_attempt_at.isoformat()}"
     for failure, attempt in event.cases.items():
         if action is DLQAction.RETRY:
             redrive = redrive_id(failure, attempt)

@@ -26,7 +26,7 @@ _LAST_ATTEMPT = f"((f.opening - 1) * {ATTEMPTS_PER_OPENING} + f.redrive_count)"
 """The number of the last redrive that ended without success, over `failed_events f`."""
 
 IDLE = (
-    f"NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > {_LAST_ATTEMPT}"  # noqa: S608
+    f"NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > {_LAST_ATTEMPT}"
     " AND r.state IN ('planned', 'published', 'succeeded'))"
 )
 """No batch holds the failure, over `failed_events f`."""

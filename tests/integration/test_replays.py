@@ -12,8 +12,8 @@ from platform_log import environment
 from redriving import Service, dead_letters, event_ids, publish, quick, rows, seen
 
 from pipelines.cli import _command
-from pipelines.decision_jobs import decide
 from pipelines.deadletter.ids import redrive_id
+from pipelines.decision_jobs import decide
 from pipelines.events import ConsumerContext
 from pipelines.jobs import compute_marts, drain_log, query
 from pipelines.redrive.selection import Selection
@@ -26,8 +26,9 @@ STANDING = (
     " WHERE status <> 'superseded' ORDER BY event_id"
 )
 IN_LAKE = (
-    "SELECT d.event_id, c.status, c.opening, c.redrive_count FROM cases AS c INNER JOIN dead_letters"
-    " AS d ON d.epoch = c.epoch AND d.dlq_sequence = c.dlq_sequence ORDER BY 1, c.opening"
+    "SELECT d.event_id, c.status, c.opening, c.redrive_count FROM cases AS c"
+    " INNER JOIN dead_letters AS d ON d.epoch = c.epoch AND d.dlq_sequence = c.dlq_sequence"
+    " ORDER BY 1, c.opening"
 )
 
 
