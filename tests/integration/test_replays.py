@@ -16,8 +16,9 @@ from pipelines.deadletter.ids import redrive_id
 from pipelines.decision_jobs import decide
 from pipelines.events import ConsumerContext
 from pipelines.jobs import compute_marts, drain_log, query
+from pipelines.redrive.plan import Order
 from pipelines.redrive.selection import Selection
-from pipelines.redrive_jobs import redrive
+from pipelines.redrive_jobs import plan_redrive, redrive, run_redrive
 from pipelines.settings import Settings
 from pipelines.sqlfiles import read_sql
 
@@ -200,3 +201,33 @@ async def group(settings: Settings) -> dict[str, Any]:
     frame = compute_marts(settings, ["failure_groups"], datetime.now(UTC))["failure_groups"]
     [row] = frame.select("state", "reopened_count").to_dicts()
     return row
+
+
+async def test_what_was_planned_before_a_case_was_closed_is_not_published_after_it_is_reopened(
+    settings: Settings, client: Client
+) -> None:
+    service = Broken(settings, ValueError())
+    async with service.running(service.on_trouble):
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+        await drain_log(settings)
+        [(failure,)] = rows(settings, "SELECT id::text FROM failed_events")
+        selection = Selection(failure_ids=(failure,))
+        planned = await plan_redrive(settings, selection, Order("manual", "ana", "is mended"))
+        assert planned is not None
+        await decide(settings, selection, "resolved", actor="ana", reason="is over")
+        await rewind(client, settings, "reset")
+        await dead_letters(client, settings, 3)
+        service.seen.clear()
+        report = await run_redrive(quick(settings), planned[0].id)
+        assert report.outcomes == {"cancelled": 1}
+        assert service.seen == []
+        assert rows(settings, "SELECT state, state_reason FROM redrives") == [
+            ("cancelled", "its failure is reopened meanwhile")
+        ]
+        service.error = None
+        await redrive_of(settings, failure)
+        assert rows(settings, "SELECT attempt, state FROM redrives ORDER BY 1") == [
+            (1, "cancelled"),
+            (1001, "succeeded"),
+        ]
