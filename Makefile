@@ -48,8 +48,10 @@ explore: setup  ## the tests that leave something to chance, each round with ano
 	    $$(grep -rlE '^from (seed|hypothesis|wild) import|^import wild' tests/unit tests/integration) || exit 1; done
 
 SECONDS ?= 60
-soak: setup  ## kill drains, NATS and PostgreSQL at random, then look for what is lost or doubled; SEED=… repeats a run
+EVENTS ?= 20000
+soak: setup  ## kill drains, services, NATS and PostgreSQL at random, then look for what is lost or doubled; SEED=… repeats a run
 	@$(BIN)/python tests/integration/soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python tests/integration/consumer_soak.py --events $(EVENTS) $(if $(SEED),--seed $(SEED))
 
 try-faults: setup  ## kill worker, Prefect and PostgreSQL below the scheduled flows, and say what was seen (ten minutes)
 	@$(BIN)/python tests/flows/faults.py $(ARGS)

@@ -1,5 +1,7 @@
 """What may arrive on the log: messages that no service of ours would send (hypothesis)."""
 
+import base64
+import gzip
 import json
 from datetime import timedelta, timezone
 from typing import Any
@@ -100,7 +102,10 @@ _WORDS = st.sampled_from([b"null", b"true", b"false", b"None", b"", b"{}", b"[]"
 _DEEP = st.sampled_from([100, 257, 600, 20_000]).map(lambda n: b"[" * n + b"]" * n)
 VALUES = documents(_WORDS | NUMBERS | STRINGS | TIMES, KEYS) | _DEEP
 HEADERS = st.lists(
-    st.tuples(KEYS | st.sampled_from([b'"Dlq-Redrive-Of"', b'"Nats-Msg-Id"']), STRINGS | VALUES),
+    st.tuples(
+        KEYS | st.sampled_from([b'"Dlq-Redrive-Of"', b'"dlq-redrive-of"', b'"Nats-Msg-Id"']),
+        STRINGS | st.lists(STRINGS).map(lambda values: b"[" + b",".join(values) + b"]") | VALUES,
+    ),
     max_size=3,
 ).map(lambda pairs: b"{" + b", ".join(b": ".join(pair) for pair in pairs) + b"}")
 _TIMES_OF_A_LETTER = ("first_attempt_at", "last_attempt_at", "dlq_timestamp", "at")
@@ -148,8 +153,39 @@ def _perhaps_cut(body: bytes) -> st.SearchStrategy[bytes]:
 _OF_OLDER_SERVICES = st.tuples(VALUES, VALUES).map(
     lambda pair: b'{"metadata": %b, "original_message": %b}' % pair
 )
+_CHARSETS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be")
+
+
+def _encoded(text: bytes, charset: str, is_gzip: bool, is_cut: bool) -> bytes:
+    data = text.decode(errors="surrogateescape").encode(charset, "surrogatepass")
+    data = gzip.compress(data, mtime=0) if is_gzip else data
+    return data[:-1] if is_cut else data
+
+
+def encoded(texts: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    """Texts in UTF-8 in every encoding and compression that a handler may read, or one cut off."""
+    flags = st.booleans(), st.sampled_from([False] * 4 + [True])
+    return st.builds(_encoded, texts, st.sampled_from(_CHARSETS), *flags)
+
+
+_AROUND_BYTES = (encoded(VALUES | _spoiled({"tenant_id": "t2"})) | st.binary(max_size=30)).map(
+    lambda body: json.dumps(
+        CANONICAL
+        | {
+            "tenant_id": None,
+            "payload_encoding": "base64",
+            "original_data": {"base64": base64.b64encode(body).decode()},
+        }
+    ).encode()
+)
 LETTERS = st.one_of(
-    _spoiled(CANONICAL), _spoiled(CANONICAL), _OF_OLDER_SERVICES, VALUES, st.binary(max_size=60)
+    _spoiled(CANONICAL),
+    _spoiled(CANONICAL),
+    _OF_OLDER_SERVICES,
+    VALUES,
+    st.binary(max_size=60),
+    _AROUND_BYTES,
+    encoded(_spoiled(CANONICAL)),
 )
 """Bodies on the subjects of dead letters."""
 

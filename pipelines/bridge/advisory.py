@@ -9,11 +9,13 @@ from typing import Annotated, Any, Final, Literal, get_args
 import msgspec
 from nats.js.api import ConsumerInfo
 
+from pipelines.deadletter.headers import Headers, value_of
 from pipelines.deadletter.record import BRIDGED_REASONS, ErrorKey
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.events.failure import event_fields, parse_body
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.stored import StoredMessage
+from pipelines.jetstream.streams import REMOVED_REASONS
 
 MAX_DELIVERIES, TERMINATED = BRIDGED_REASONS
 
@@ -57,11 +59,18 @@ class Advisory(msgspec.Struct, frozen=True):
         """Its `dlq_reason`, one of BRIDGED_REASONS."""
         return MAX_DELIVERIES if self.type == _MAX_DELIVER else TERMINATED
 
-    @property
-    def timestamp_ns(self) -> int:
-        """When the server said so, nanoseconds since 1970, to the microsecond."""
-        since = self.timestamp - _EPOCH
-        return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000
+    def is_removal(self, event: StoredMessage | None) -> bool:
+        """Whether the event left its stream while the consumer had it, and nobody sent a +TERM.
+
+        One who sends the server's own words has the event in its stream still, but on a work queue.
+        """
+        return event is None and self.kind == TERMINATED and self.reason in REMOVED_REASONS
+
+
+def nanoseconds(time: datetime) -> int:
+    """Since 1970, to the microsecond."""
+    since = time - _EPOCH
+    return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000
 
 
 def read_advisory(data: bytes) -> Advisory:
@@ -86,14 +95,16 @@ def dead_letter_of(
     event: StoredMessage | None,
     service: str,
     error_headers: Mapping[ErrorKey, str] = MappingProxyType({}),
+    stream_created: datetime | None = None,
 ) -> tuple[dict[str, Any], bytes, bool]:
     """Fields, body and whether it is JSON, as `publish_dead_letter` takes them.
 
     `error_headers` names the headers of the event that may say what is known of the error, by the
     keys that a reason in JSON may have.
 
-    Without its event, which the stream no longer has, the advisory's own time takes the place of
-    the event's, so that the failure's id is still the same each time.
+    Without its event, which the stream no longer has, the time when that stream was made takes the
+    place of the event's: the failure has the same id whatever is said of it, and how often. Where
+    that is unknown too, the advisory's own time does.
     """
     said = _said(advisory, _from_headers(event.headers if event else {}, error_headers))
     is_json, body = parse_body(event.data) if event else (True, None)
@@ -102,12 +113,14 @@ def dead_letter_of(
         advisory.consumer,
         advisory.deliveries,
         advisory.stream_seq,
-        event.timestamp_ns if event else advisory.timestamp_ns,
+        event.timestamp_ns if event else nanoseconds(stream_created or advisory.timestamp),
         0,
     )
     message = said["error_message"]
     if event is None:
         message += f" The event itself is gone: {advisory.stream} no longer has it."
+        if advisory.kind == MAX_DELIVERIES:  # what follows DETAIL: has no part in the fingerprint
+            message += " DETAIL: it was acknowledged too late, or removed."
     at, retries = advisory.timestamp.isoformat(), advisory.deliveries - 1
     # The same each time it is published, or the server would take it for another failing.
     began_at = (advisory.not_before or advisory.timestamp).isoformat()
@@ -147,15 +160,14 @@ def _said(advisory: Advisory, on_event: dict[str, str]) -> dict[str, str]:
         "error_type": "MessageTerminated",
         "error_message": f"{advisory.consumer} terminated it without a reason.",
     } | on_event
-    is_json, value = parse_body(advisory.reason.encode())
-    if is_json and isinstance(value, dict):
+    _, value = parse_body(advisory.reason.encode())
+    if isinstance(value, dict):
         return said | _texts({key: value.get(key) for key in get_args(ErrorKey)})
     return said | _texts({"error_message": advisory.reason})
 
 
-def _from_headers(headers: Mapping[str, str], names: Mapping[ErrorKey, str]) -> dict[str, str]:
-    found = {name.lower(): value for name, value in headers.items()}
-    return _texts({key: found.get(name.lower()) for key, name in names.items()})
+def _from_headers(headers: Headers, names: Mapping[ErrorKey, str]) -> dict[str, str]:
+    return _texts({key: value_of(headers, name) for key, name in names.items()})
 
 
 def _texts(values: Mapping[ErrorKey, object]) -> dict[str, str]:

@@ -16,6 +16,8 @@ from pipelines.cli.output import PlainHandler, console, errors, print_json, safe
 from pipelines.cli.verb import verb
 from pipelines.settings import Settings
 
+_COUNTED = ("bridged", "gone", "skipped", "found", "repeated", "removed", "acknowledged")
+
 
 @verb
 @click.option("--once", "is_once", is_flag=True, help="bring in what there is, then end")
@@ -27,7 +29,7 @@ def command(settings: Settings, is_json: bool, is_once: bool) -> None:
     """
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
     counts, untold = asyncio.run(bridge_pending(settings) if is_once else _run(settings, is_json))
-    facts: dict[str, Any] = {name: counts[name] for name in ("bridged", "gone", "skipped", "found")}
+    facts: dict[str, Any] = {name: counts[name] for name in _COUNTED}
     facts["untold"] = [each._asdict() for each in untold]
     if is_json:
         print_json({"kind": "end", **facts} if not is_once else facts)
@@ -36,6 +38,18 @@ def command(settings: Settings, is_json: bool, is_once: bool) -> None:
         f"Brought in by advisories: {facts['bridged']:,}, and {facts['gone']:,} whose event was"
         f" gone; without one: {facts['found']:,}. Advisories left out: {facts['skipped']:,}."
     )
+    if facts["repeated"]:
+        console.print(f"Said again of failures that were brought in before: {facts['repeated']:,}.")
+    if facts["removed"]:
+        console.print(
+            f"Events that left their stream while a consumer had them: {facts['removed']:,}."
+            " Whether they were handled nobody can say, so they are no failures."
+        )
+    if facts["acknowledged"]:
+        console.print(
+            f"Acknowledged after they were given up: {facts['acknowledged']:,}. Their failures are"
+            " discarded."
+        )
     if is_once:
         _print_untold(untold)
 

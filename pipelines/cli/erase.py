@@ -90,3 +90,8 @@ def _show(report: ErasureReport, tenant: str, went: str, is_json: bool) -> None:
             f"Rows of the audit that name it, and stay, since it is only added to:"
             f" {report.audit_mentions:,}."
         )
+    if count := report.unread_dead_letters:
+        noun, stay = ("dead letter", "stays") if count == 1 else ("dead letters", "stay")
+        console.print(
+            f"{count:,} {noun} that can not be read may hold the tenant's data, and {stay}."
+        )

@@ -13,12 +13,22 @@ import msgspec
 import polars as pl
 from msgspec.structs import astuple
 
+from pipelines.deadletter.body import InflateError
 from pipelines.deadletter.decode import LIMITS, Canonical, decode
+from pipelines.deadletter.envelope import base64_body
 from pipelines.deadletter.frames import LETTER_SCHEMA, frame_of
+from pipelines.deadletter.headers import MutableHeaders, headers_of_json
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.reading import ENCODINGS, INT32_MAX, INT64_MAX, ORIGIN, TIMES, identity
 from pipelines.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT
-from pipelines.deadletter.sanitize import EARLIEST, LATEST, MAX_DEPTH, SUSPICIOUS, clean_text
+from pipelines.deadletter.sanitize import (
+    EARLIEST,
+    LATEST,
+    MAX_DEPTH,
+    SUSPICIOUS,
+    clean_text,
+    parse_json,
+)
 
 __all__ = ["decode_all"]
 
@@ -31,6 +41,7 @@ class _Plain(Canonical, gc=False):
 
     retry_count: _Count
     max_retries: _Count
+    original_headers: MutableHeaders
     original_sequence: _Position | None = None
     original_timestamp_ns: _Position | None = None
     redrive_id: None = None
@@ -54,6 +65,10 @@ def decode_all(messages: Sequence[LogMessage], epoch: str, dlq_stream: str) -> p
     columns = _columns(plain, [row for row in typed if row], dlq_stream)
     columns = columns.with_columns(epoch=pl.lit(epoch))
     is_odd = columns.select(_is_odd()).to_series().fill_null(value=True)
+    is_base64 = columns["payload_encoding"] == "base64"
+    if is_base64.any():
+        bodies = zip(is_base64, columns["original_data"], strict=True)
+        is_odd |= pl.Series([is_one and _may_be_read(body) for is_one, body in bodies])
     frame = columns.filter(~is_odd).select(
         pl.col(name).cast(dtype) if name in columns.columns else pl.lit(None, dtype).alias(name)
         for name, dtype in LETTER_SCHEMA.items()
@@ -92,7 +107,7 @@ def _columns(
         "size_bytes": (map(len, log["data"]), pl.Int64()),
         "failure_id": (_identities(plain, fields, dlq_stream), pl.String()),
         "original_published_at": (fields["original_timestamp_ns"], pl.Int64()),
-        "original_headers": (map(msgspec.json.encode, fields["original_headers"]), pl.Binary()),
+        "original_headers": (map(_headers, fields["original_headers"]), pl.Binary()),
         "original_data": (map(_verbatim, fields["original_data"]), pl.String()),
         "attempts": (map(_attempts, fields["attempts"]), pl.String()),
         **{name: (map(_microseconds, fields[name]), pl.Int64()) for name in TIMES},
@@ -115,7 +130,7 @@ def _is_odd() -> pl.Expr:
     """Whether a row holds what has to be cut, mended or refused, or may be of a redrive."""
     suspicious = SUSPICIOUS.pattern.decode()
     return pl.any_horizontal(
-        pl.col("original_headers").str.contains("Dlq-Redrive-Of", literal=True),
+        pl.col("original_headers").str.contains("(?i)dlq-redrive-of"),
         *(pl.col(name).str.len_chars() > limit for name, limit in LIMITS.items()),
         *(pl.col(name).str.len_chars() > LONG_TEXT_LIMIT for name in JSON_COLUMNS),
         *(pl.col(name).str.contains("\0", literal=True) for name in LIMITS),
@@ -141,6 +156,22 @@ def _verbatim(raw: msgspec.Raw) -> str:
         return str(raw, "utf-8")
     except UnicodeDecodeError:
         return _NUL
+
+
+def _headers(headers: MutableHeaders) -> bytes:
+    text = msgspec.json.encode(headers)
+    return msgspec.json.encode(headers_of_json(headers)) if b"[" in text else text
+
+
+def _may_be_read(body: str) -> bool:
+    """Whether a body in base64 holds JSON, or something is to be said about it."""
+    try:
+        parse_json(base64_body(body))
+    except InflateError:
+        return True
+    except ValueError:
+        return False
+    return True
 
 
 def _attempts(raw: msgspec.Raw) -> str | None:

@@ -25,6 +25,14 @@ def encode_dead_letter(fields: dict[str, Any], body: bytes, is_json: bool) -> by
     return head[:-1].encode() + b', "original_data": ' + data + b"}"
 
 
+def base64_body(data: bytes | str) -> bytes:
+    """The body in the `original_data` of a dead letter in base64; raises ValueError."""
+    try:
+        return base64.b64decode(json.loads(data)["base64"], validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError("its base64 body can not be decoded") from error
+
+
 def encode_pointer(fields: dict[str, Any], pointer: dict[str, Any]) -> bytes:
     """The dead letter of an event whose body is kept in an object store, being too large."""
     whole = {**fields, "payload_encoding": "object", "original_data": {"object": pointer}}

@@ -5,13 +5,15 @@ Parsing and writing a document again would turn 1.10 into 1.1 and 12345678901234
 
 import json
 import re
+from typing import NamedTuple
 
-__all__ = ["STRING", "decoded", "is_json", "spelled", "value_end"]
+__all__ = ["STRING", "Member", "decoded", "is_json", "members", "shallow", "spelled", "value_end"]
 
 STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)?')
 """A string (its raw content is group 1), and the colon (group 2) that makes it a key."""
 
 _NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]')
+_RUNS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]+')
 _SCALAR = re.compile(r"[^\s,\]}]+")
 
 
@@ -45,3 +47,50 @@ def value_end(text: str, start: int) -> int:
         if depth == 0:
             return match.end()
     return len(text)
+
+
+class Member(NamedTuple):
+    """One member of an object, as it is spelt."""
+
+    key: str  # with its quotes
+    value: str
+
+
+def members(text: str) -> dict[str, Member]:
+    """The members of a JSON object by key, of equal keys the last, however deep their values are.
+
+    `text` is known to be JSON. Raises ValueError where it is no object.
+    """
+    position = len(text) - len(text.lstrip())
+    if text[position : position + 1] != "{":
+        raise ValueError("it is no JSON object")
+    found: dict[str, Member] = {}
+    while match := STRING.search(text, position):
+        position = value_end(text, match.end())
+        key = f'"{match[1]}"'
+        found[decoded(match[1])] = Member(key, text[match.end() : position])
+    return found
+
+
+def shallow(text: str, depth: int) -> str:
+    """`text` with the arrays and objects that are nested deeper than `depth` as strings.
+
+    Raises ValueError where one of them is not closed.
+    """
+    pieces: list[str] = []
+    nesting = copied = start = 0
+    for match in _RUNS.finditer(text):
+        count = match.end() - match.start()
+        if match[0][0] in "[{":
+            if nesting <= depth < nesting + count:
+                start = match.start() + depth - nesting
+            nesting += count
+        elif match[0][0] in "]}":
+            nesting -= count
+            if nesting <= depth < nesting + count:
+                end = match.end() - (depth - nesting)
+                pieces += text[copied:start], json.dumps(text[start:end])
+                copied = end
+    if nesting > depth:
+        raise ValueError(f"nested deeper than {depth}, and not closed")
+    return "".join([*pieces, text[copied:]])

@@ -1,8 +1,8 @@
 """Any bytes on a dead-letter subject, read as far as they go: tolerant, and in plain Python.
 
 What services import reads dead letters with this; the drain does where its typed decoder refuses
-(`decode`). So both see the same fields and the same identity in a message, unless it is no UTF-8
-somewhere, or nested too deeply: only the typed decoder looks past the place.
+(`decode`). So both see the same fields and the same identity in a message, unless it is no text
+somewhere: only the typed decoder looks past the place.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,21 @@ from datetime import datetime
 from typing import Any
 
 from pipelines.deadletter import ids
+from pipelines.deadletter.body import InflateError
+from pipelines.deadletter.envelope import base64_body
+from pipelines.deadletter.event import event_ids
+from pipelines.deadletter.headers import (
+    MutableHeaders,
+    Redrive,
+    headers_of_json,
+    proven_redrive,
+    redrive_marks,
+)
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.sanitize import (
     clean_text,
     dump_json,
+    kind_of,
     parse_json,
     parse_time,
     raw_data,
@@ -64,6 +75,10 @@ CANONICAL_KEYS = (
 RAW_LIMIT = 100_000
 """Characters that are kept of bytes which are no JSON."""
 
+_MOST_TIMES, _MOST_SMALL = 20, 10_000
+"""How much longer than its dead letter the JSON of a compressed body may be, and is kept: so many
+times, or characters. A batch is measured by what it is in the stream."""
+
 _INTEGERS = {"retry_count", "max_retries", "original_sequence", "original_timestamp_ns"}
 _INTEGERS |= {"redrive_attempt"}
 TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
@@ -113,7 +128,7 @@ class Reading:
             kind = {list: "an array", str: "a string", type(None): "null"}.get(type(value))
             self.problems.append(f"not a dead letter: {kind or 'a bare value'}, not a JSON object")
         self.envelope = "other"
-        return {"original_data": dump_json(value)}
+        return event_ids(value, {}) | {"original_data": dump_json(value)}
 
     def _loose_canonical(self, value: dict[str, Any]) -> dict[str, Any]:
         """A canonical envelope with missing keys or wrong types: what is usable, is used."""
@@ -127,7 +142,7 @@ class Reading:
                 if name in value and not (name == "attempts" and found is None):
                     fields[name] = dump_json(found)
             elif name == "original_headers":
-                fields[name] = self._headers(found if name in value else {})
+                fields[name] = self.headers(found if name in value else {})
             elif found is not None:
                 self._take(fields, name, found)
             elif name in value and name in REQUIRED_KEYS:
@@ -146,18 +161,14 @@ class Reading:
             fields[name] = found if isinstance(found, str) else dump_json(found)
             if isinstance(found, str):
                 return
-        self.problems.append(f"{name} is {_kind(found)}")
+        self.problems.append(f"{name} is {kind_of(found)}")
 
-    def _headers(self, found: Any) -> dict[str, str]:
+    def headers(self, found: Any) -> MutableHeaders:
+        """The event's headers, from whatever value was sent for them."""
         if not isinstance(found, dict):
-            self.problems.append(f"original_headers is {_kind(found)}")
+            self.problems.append(f"original_headers is {kind_of(found)}")
             return {}
-        headers: dict[str, str] = {}
-        for key, item in found.items():
-            headers[key] = item if isinstance(item, str) else dump_json(item)
-            if not isinstance(item, str):
-                self.problems.append(f"original_headers.{key} is {_kind(item)}")
-        return headers
+        return headers_of_json(found, self.problems)
 
     def _metadata(self, metadata: dict[str, Any], original: Any) -> dict[str, Any]:
         """The second envelope: `metadata`, and the original body as a string."""
@@ -169,7 +180,7 @@ class Reading:
         if "failure_reason" not in metadata:
             self.problems.append("missing failure_reason")
         if not isinstance(original, str):
-            self.problems.append(f"original_message is {_kind(original)}")
+            self.problems.append(f"original_message is {kind_of(original)}")
         body = original if isinstance(original, str) else dump_json(original)
         try:
             mended: set[str] = set()
@@ -181,10 +192,7 @@ class Reading:
             self.problems.append(f"original_message is not JSON: {error}")
             fields["original_data"] = raw_data(body.encode(), RAW_LIMIT)
             fields["payload_encoding"] = "text"
-        if isinstance(parsed, dict):
-            for name in ("tenant_id", "field_id", "farmer_id"):
-                if isinstance(parsed.get(name), str):
-                    fields[name] = parsed[name]
+        fields = event_ids(parsed, {}) | fields
         times, errors = metadata.get("retry_timestamps"), metadata.get("retry_errors")
         if isinstance(times, list) and isinstance(errors, list):
             pairs = zip(times, errors, strict=False)
@@ -201,14 +209,16 @@ class Reading:
         """
         message, published_at = self.message, self.message.published_at
         headers = fields.setdefault("original_headers", {})
-        root = self._redrive(fields, headers)
+        if fields.get("payload_encoding") == "base64":
+            self._read_body(fields)
+        redrive = self._redrive(fields, headers)
         self._integers(fields)
         self._times(fields, published_at)
         origin = [fields.get(name) for name in ORIGIN]
         failure = identity(message, dlq_stream, fields.get("failure_id"), origin)
         fields["failure_id"] = failure
-        if root and root[0] != failure:
-            fields["root_failure_id"], fields["redrive_attempt"], fields["redrive_id"] = root
+        if redrive and redrive.root != failure:
+            fields["root_failure_id"], fields["redrive_id"], fields["redrive_attempt"] = redrive
         if fields.get("payload_encoding", "json") not in ENCODINGS:
             self.problems.append("payload_encoding is unknown")
             fields["payload_encoding"] = "json"
@@ -216,27 +226,38 @@ class Reading:
         fields.setdefault("original_data", "null")
         return {name: value for name, value in fields.items() if value is not None}
 
-    def _redrive(
-        self, fields: dict[str, Any], headers: dict[str, str]
-    ) -> tuple[str, int, str] | None:
-        """Root failure, attempt and redrive id, if the failed message was itself a redrive."""
-        root = fields.pop("redrive_of", None) or headers.get("Dlq-Redrive-Of")
-        redrive = fields.pop("redrive_id", None) or headers.get("Dlq-Redrive-Id")
-        attempt = fields.pop("redrive_attempt", None) or headers.get("Dlq-Redrive-Attempt")
-        if root is None:
-            return None
+    def _read_body(self, fields: dict[str, Any]) -> None:
+        """Put the JSON in the place of a body in base64, if it holds any, and add what it says."""
+        mended: set[str] = set()
         try:
-            number = int(attempt or 0)
+            value = parse_json(base64_body(fields.get("original_data", "null")), mended)
+        except InflateError as error:
+            self.problems.append(f"original_data can not be read: {error}")
+            return
         except ValueError:
-            number = 0
-        if (
-            not 0 < number < INT32_MAX
-            or not ids.is_uuid(root)
-            or redrive != ids.redrive_id(root, number)
-        ):
-            self.problems.append("its redrive keys contradict each other")
+            return  # it is no JSON, which is no problem
+        text, size = dump_json(value), len(self.message.data)
+        if len(text) > max(_MOST_SMALL, _MOST_TIMES * size):
+            text = dump_json({"cut": f"{len(text)} characters"})
+            mended.add("more than is kept")
+        if mended:
+            self.clamped.append("original_data")
+        fields["original_data"], fields["payload_encoding"] = text, "json"
+        for name, said in event_ids(value, fields["original_headers"]).items():
+            if fields.get(name) in (None, "unknown"):
+                fields[name] = said
+
+    def _redrive(self, fields: dict[str, Any], headers: MutableHeaders) -> Redrive | None:
+        """The redrive, if the failed message was itself one."""
+        marks = redrive_marks(headers)  # all that an older service says
+        names = zip(("redrive_of", "redrive_id", "redrive_attempt"), marks, strict=True)
+        keys = [fields.pop(name, None) or mark for name, mark in names]
+        if keys[0] is None:
             return None
-        return root, number, redrive
+        redrive = proven_redrive(*keys)
+        if redrive is None:
+            self.problems.append("its redrive keys contradict each other")
+        return redrive
 
     def _integers(self, fields: dict[str, Any]) -> None:
         for name in ("retry_count", "max_retries"):
@@ -290,8 +311,3 @@ def identity(
     if claimed and None not in origin and claimed == ids.failure_id(*origin):
         return claimed
     return ids.dead_letter_id(dlq_stream, message.sequence, message.timestamp_ns)
-
-
-def _kind(value: Any) -> str:
-    names = {str: "a string", list: "an array", dict: "an object", bool: "a boolean"}
-    return names.get(type(value), "null" if value is None else "a number")

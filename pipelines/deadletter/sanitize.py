@@ -9,10 +9,13 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+from pipelines.deadletter import json_text
+from pipelines.deadletter.body import text_of
+
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 MAX_DEPTH = 200
-"""Deepest nesting of a JSON document that is kept as JSON."""
+"""Deepest nesting of a JSON document that is kept as JSON; what is deeper is kept as its text."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # What valid JSON can hold that PostgreSQL's jsonb refuses or a 64-bit reader misreads: escapes of
@@ -21,6 +24,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 SUSPICIOUS = re.compile(
     rb"\\u(?:0000|[dD][89a-fA-F])|(?:^|[\s:,\[])-?(?:\d{19}|\d+(?:\.\d+)?[eE][+-]?\d{3})"
 )
+_MAY_NEED_MENDING = re.compile(f"{_UNSTORABLE.pattern}|{SUSPICIOUS.pattern.decode()}")
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -56,13 +60,22 @@ def parse_time(text: str) -> datetime:
 
 
 def parse_json(data: bytes, mended: set[str] | None = None) -> Any:
-    """The most that can be made of JSON: NaN and unholdable numbers come as strings.
+    """The most that can be made of JSON: NaN, unholdable numbers and deep values come as strings.
 
-    What had to be mended is added to `mended`, in words. Raises ValueError where it is not JSON in
-    UTF-8, or nested deeper than `MAX_DEPTH`.
+    Whatever Python's `json.loads` reads in these bytes, or in what they inflate to, is read. What
+    had to be mended is added to `mended`, in words. Raises ValueError where there is no JSON.
     """
     mended = set() if mended is None else mended
+    text, _ = text_of(data)
+    try:
+        return _parsed(text, mended)
+    except _TooDeepError:
+        pass
+    mended.add(f"nesting deeper than {MAX_DEPTH}")
+    return _parsed(json_text.shallow(text, MAX_DEPTH), mended)
 
+
+def _parsed(text: str, mended: set[str]) -> Any:
     def integer(digits: str) -> int | str:
         if len(digits) <= 20 and (number := int(digits)) in _INT64:
             return number
@@ -81,18 +94,18 @@ def parse_json(data: bytes, mended: set[str] | None = None) -> Any:
         return name
 
     try:
-        value = json.loads(
-            data.decode(), parse_int=integer, parse_float=fraction, parse_constant=constant
-        )
+        if text.count("[") + text.count("{") <= MAX_DEPTH and not _MAY_NEED_MENDING.search(text):
+            return json.loads(text, parse_constant=constant)
+        value = json.loads(text, parse_int=integer, parse_float=fraction, parse_constant=constant)
         return _clean(value, 0, mended)
     except RecursionError as error:
-        raise ValueError(f"nested deeper than {MAX_DEPTH}") from error
+        raise _TooDeepError(f"nested deeper than {MAX_DEPTH}") from error
 
 
 def storable_json(data: bytes, mended: set[str] | None = None) -> str:
     """JSON text for a JSON column: verbatim where every sink takes it, else mended.
 
-    `data` is known to be valid JSON. Raises ValueError where it is no UTF-8, or nested too deeply.
+    `data` is known to be JSON. Raises ValueError where it is no UTF-8.
     """
     if data.count(b"[") + data.count(b"{") <= MAX_DEPTH and not SUSPICIOUS.search(data):
         return data.decode()
@@ -106,9 +119,19 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def kind_of(value: Any) -> str:
+    """What a parsed JSON value is, in words."""
+    names = {str: "a string", list: "an array", dict: "an object", bool: "a boolean"}
+    return names.get(type(value), "null" if value is None else "a number")
+
+
 def raw_data(data: bytes, limit: int) -> str:
     """JSON text that carries bytes which are no JSON: lossy, at most `limit` characters of them."""
     return dump_json({"raw_data": clean_text(data.decode(errors="replace")[:limit])})
+
+
+class _TooDeepError(ValueError):
+    """A document is nested too deeply to be kept, or for the parser."""
 
 
 def _clean(value: Any, depth: int, mended: set[str]) -> Any:
@@ -118,7 +141,7 @@ def _clean(value: Any, depth: int, mended: set[str]) -> Any:
             mended.add("NUL or a lone surrogate")
         return text
     if depth > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+        raise _TooDeepError(f"nested deeper than {MAX_DEPTH}")
     if isinstance(value, list):
         return [_clean(item, depth + 1, mended) for item in value]
     if isinstance(value, dict):

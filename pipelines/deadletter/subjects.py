@@ -39,6 +39,16 @@ class Subjects:
         return f"{self.prefix}.totals.>"
 
     @property
+    def attempts(self) -> str:
+        """Filter of what consumers remember of events that wait for a retry."""
+        return f"{self.prefix}.attempts.>"
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Filters of everything that the platform itself writes, which is no event."""
+        return (*self.log, self.totals, self.attempts)
+
+    @property
     def events(self) -> tuple[str, ...]:
         """What services publish and consume, by default."""
         return (f"{self.prefix}.analysis.>", f"{self.prefix}.actions.>")
@@ -48,7 +58,7 @@ class Subjects:
         first, _, rest = subject.partition(".")
         domain, _, is_deeper = rest.partition(".")
         all_like_it = f"{first}.{domain}.>"
-        if first != self.prefix or not domain or all_like_it in (*self.log, self.totals):
+        if first != self.prefix or not domain or all_like_it in self.own:
             return self.events
         like = all_like_it if is_deeper else subject
         return self.events if like in self.events else (*self.events, like)
@@ -68,6 +78,10 @@ class Subjects:
     def total(self, service: str, consumer: str) -> str:
         """Where one consumer's counters go."""
         return f"{self.prefix}.totals.{subject_token(service)}.{subject_token(consumer)}"
+
+    def attempt(self, stream: str, consumer: str, sequence: int) -> str:
+        """Where a consumer remembers the calls for one event."""
+        return f"{self.prefix}.attempts.{stream}.{consumer}.{sequence}"
 
 
 def event_type_of(subject: str) -> str:

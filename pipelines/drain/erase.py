@@ -59,6 +59,7 @@ class ErasureReport:
     object_bodies: int  # in the object store
     lake_dead_letters: int
     lake_case_events: int
+    unread_dead_letters: int  # that nobody can read, and name no tenant; they stay
     failures: dict[str, int]  # rows of failed_events by status
     payloads: int  # raw dead letters in failed_payloads
     redrives: int  # rows of the outbox
@@ -101,7 +102,7 @@ async def preview(settings: Settings, tenant: str) -> ErasureReport:
     async with connected(settings.nats_url, settings.nats_creds, "dlq erase") as client:
         state = await log_state(client, settings.dlq_stream, settings.subjects.log)
         with database(settings.postgres_dsn.get_secret_value()) as connection:
-            found = await belongings(settings, connection, state, tenant)
+            found = await belongings(settings, client, connection, state, tenant)
             rows = await asyncio.to_thread(count_rows, connection, tenant)
             hashed = _hashed(settings, tenant)
             return ErasureReport(
@@ -138,7 +139,7 @@ async def erase(
                 live = partial(_show_life, connection, stream)
                 tell("looking for it")
                 await asyncio.to_thread(recall, connection, Lake(settings.lake))
-                found = await belongings(settings, connection, state, tenant, live)
+                found = await belongings(settings, client, connection, state, tenant, live)
                 erasure = remember(
                     connection,
                     found.messages,

@@ -8,8 +8,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import aclosing
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import nats.errors
@@ -20,7 +20,7 @@ from nats.js.api import ConsumerConfig
 from pipelines.errors import DLQError, NotPermittedError, StreamError
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.jetstream.consumers import ensure_consumer
-from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, delivery_of
+from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, PullTerms, delivery_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ _PULL_SECONDS = 5.0
 _PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
 _AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
 _MOST_AHEAD = 500
+_OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer …
+_OLD_SECONDS = 0.1  # … and in hand for so long
 _ACK_SECONDS = 0.002  # that an acknowledgement waits for others to travel with
 _ACK_PAUSE_SECONDS = 0.1  # before it is tried again, while there is no connection
 
@@ -61,6 +63,7 @@ class Intake:
         max_concurrency: int,
         shutdown_seconds: float,
         closing: asyncio.Event,
+        priority_group: str | None = None,
     ) -> None:
         self.connection = connection  # the owner replaces one that ended for good
         self.durable = str(wanted.name)
@@ -68,6 +71,8 @@ class Intake:
         self.error: DLQError | None = None  # why it stopped by itself
         self._stream = stream
         self._wanted = wanted
+        self._priority_group = priority_group
+        self._terms = PullTerms()
         self._ack_wait_seconds = ack_wait_seconds
         self._max_concurrency = max_concurrency
         self._shutdown_seconds = shutdown_seconds
@@ -77,10 +82,11 @@ class Intake:
         self._has_room = asyncio.Event()
         self._done: list[Msg] = []  # to be acknowledged
         self._has_done = asyncio.Event()
+        self._old: list[tuple[int, int]] = []  # in hand, and the server was told nothing of them
+        self._has_old = asyncio.Event()
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
-        self._created: datetime | None = None  # the consumer, as the server says
-        self._latest = (0, 0)  # Delivery.event of the latest first delivery
+        self._place = (0, 0)  # Delivery.event of the latest first delivery
         self._seconds_each = 0.0  # that the latest messages took, on average
         self._log_is_writable = asyncio.Event()  # nothing is taken or started while it is not set
         self._log_is_writable.set()
@@ -98,14 +104,16 @@ class Intake:
 
     async def prepare(self) -> None:
         """Make or update the durable consumer on the server; one made anew is said."""
-        info = await ensure_consumer(self.connection.jetstream(), self._stream, self._wanted)
-        if self._created not in (None, info.created):
-            self._latest = (0, 0)
+        known = self._terms.created
+        self._terms = await ensure_consumer(
+            self.connection.jetstream(), self._stream, self._wanted, self._priority_group
+        )
+        if known and known != self._terms.created:
+            self._place = (0, 0)
             self._tell_rewound(
                 f"{self.durable} on {self._stream} was deleted and made anew: it begins where a new"
                 " consumer does, so events come again that were handled."
             )
-        self._created = info.created
 
     def _tell_rewound(self, what: str) -> None:
         """Say that the consumer went back in its stream."""
@@ -115,8 +123,8 @@ class Intake:
         """Notice a first delivery of what was delivered before: first ones come in order."""
         if delivery.delivery_count > 1:
             return
-        sequence, stored_at = self._latest
-        self._latest = delivery.event
+        sequence, stored_at = self._place
+        self._place = delivery.event
         # A stream made anew begins at 1 too, but with later events.
         if delivery.sequence <= sequence and delivery.timestamp_ns <= stored_at:
             self._tell_rewound(
@@ -131,6 +139,7 @@ class Intake:
         self._is_pulling = True
         pull = asyncio.create_task(self._pull_for_ever())
         beat = asyncio.create_task(self._keep_in_progress())
+        early = asyncio.create_task(self._keep_old_in_progress())
         acks = asyncio.create_task(self._acknowledge_for_ever())
         stop = asyncio.create_task(self._closing.wait())
         try:
@@ -146,7 +155,9 @@ class Intake:
                         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting, self._waiting = self._waiting, {}
-            await _cancel(pull, beat, acks, stop, *(each.task for each in self._running.values()))
+            await _cancel(
+                pull, beat, early, acks, stop, *(each.task for each in self._running.values())
+            )
             not_begun, self._running = self._running, {}
             self._left += [each[0] for each in (*waiting.values(), *not_begun.values())]
             await self._give_back_left()
@@ -154,9 +165,10 @@ class Intake:
             self.stopped.set()
 
     async def _pull_for_ever(self) -> None:
+        pin = None
         while True:
             connection = self.connection
-            puller = Puller(connection, self._stream, self.durable)
+            puller = Puller(connection, self._stream, self.durable, self._terms, pin)
             try:
                 await puller.open()
                 await self._pull(puller)
@@ -168,6 +180,7 @@ class Intake:
                 with contextlib.suppress(nats.errors.Error, OSError):
                     for msg in await puller.close():
                         await self._give_back(msg)
+            pin = puller.pin
             await self._recover(connection)
 
     async def _pull(self, puller: Puller) -> None:
@@ -204,6 +217,18 @@ class Intake:
             return
         self._waiting[event] = _Arrival(msg, delivery, time.monotonic())
         self._start_waiting()
+        if self._is_old(delivery):
+            self._old.append(event)
+            self._has_old.set()
+
+    def _is_old(self, delivery: Delivery) -> bool:
+        """Whether a restart of the server would deliver it again at once.
+
+        From then on, as after a change of the consumer's leader, ack_wait counts from when the
+        event was stored, unless something was said of it.
+        """
+        age_seconds = time.time() - delivery.timestamp_ns / 1e9
+        return age_seconds > self._ack_wait_seconds * _OLD_SHARE
 
     def _start_waiting(self) -> None:
         """Start a task for each waiting message, as many as may run.
@@ -216,12 +241,9 @@ class Intake:
             and self._log_is_writable.is_set()
         ):
             event = next(iter(self._waiting))
-            msg, delivery, arrived_at = self._waiting.pop(event)
-            now = time.monotonic()
-            if now - arrived_at > self._ack_wait_seconds / 2:
-                continue  # nobody said that it is in progress: the server delivers it again
+            msg, delivery, _ = self._waiting.pop(event)
             task = asyncio.create_task(self._process(msg, delivery))
-            self._running[event] = _Running(msg, task, now)
+            self._running[event] = _Running(msg, task, time.monotonic())
 
     def _end(self, event: tuple[int, int]) -> None:
         seconds = time.monotonic() - self._running.pop(event).since
@@ -239,7 +261,9 @@ class Intake:
                 await connection.force_reconnect()
         while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
             await asyncio.sleep(0.1)
-        await self._send_acknowledgements()  # well before the next pull would deliver them again
+        # Well before the next pull would deliver again what is done, or in hand.
+        await self._send_acknowledgements()
+        await self._say_in_progress([*self._running, *self._waiting])
         try:
             await self.prepare()
         except (*PUBLISH_ERRORS, StreamError) as error:
@@ -267,9 +291,31 @@ class Intake:
     async def _keep_in_progress(self) -> None:
         while True:
             await asyncio.sleep(self._ack_wait_seconds / 3)
-            for running in list(self._running.values()):
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    await self._answer(running.msg, b"+WPI")
+            await self._give_back_late()
+            await self._say_in_progress([*self._running, *self._waiting])
+
+    async def _keep_old_in_progress(self) -> None:
+        """Say it early of old events: of most there is nothing more to say by then."""
+        while True:
+            await self._has_old.wait()
+            await asyncio.sleep(_OLD_SECONDS)
+            self._has_old.clear()
+            old, self._old = self._old, []
+            await self._say_in_progress(old)
+
+    async def _say_in_progress(self, events: Iterable[tuple[int, int]]) -> None:
+        with contextlib.suppress(nats.errors.Error, OSError):
+            for event in events:
+                if in_hand := self._running.get(event) or self._waiting.get(event):
+                    await self._answer(in_hand.msg, b"+WPI")
+
+    async def _give_back_late(self) -> None:
+        """Let others have what has waited here for so long: the calls have become slow."""
+        now = time.monotonic()
+        for event, each in list(self._waiting.items()):
+            is_late = now - each.at > self._ack_wait_seconds / 2
+            if is_late and self._waiting.pop(event, None) is not None:
+                await self._give_back(each.msg)
 
     def _acknowledge(self, msg: Msg) -> None:
         """Tell the server, within a moment, that a message is done: many in one write.

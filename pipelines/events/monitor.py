@@ -10,6 +10,7 @@ A durable consumer, so nothing is missed while it is down. It writes no database
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -21,6 +22,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from pipelines.deadletter.message import LogMessage
 from pipelines.errors import StreamError
 from pipelines.events.dlq_event import DLQEvent
+from pipelines.events.handlers import as_async
 from pipelines.events.intake import Intake
 from pipelines.events.outbox import PUBLISH_ERRORS, publish_until_acknowledged
 from pipelines.events.service import Service
@@ -32,7 +34,9 @@ from pipelines.events.triage import (
     news_of,
     retry_delay,
 )
+from pipelines.jetstream.address import shown
 from pipelines.jetstream.consumers import durable_name
+from pipelines.jetstream.incoming import can_hold
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.streams import StreamNames, ensure_log_stream, find_stream
 
@@ -69,7 +73,7 @@ class DLQConsumer(Service):
     ) -> None:
         self.config = config or DLQConsumerConfig()
         super().__init__(self.config)
-        self._notifier = notifier or log_alert
+        self._notifier = as_async(notifier or log_alert)
         if not self.config.store_in_db:
             logger.warning("store_in_db=False changes nothing: the drain stores every dead letter")
 
@@ -79,11 +83,12 @@ class DLQConsumer(Service):
         """Prepare the durable consumer for `handler`; `start` runs it.
 
         A new one starts at the beginning of the stream. Raises RuntimeError before `connect` and
-        after `start`, StreamError where no stream holds `subject` or the durable can not be pulled
-        from.
+        after `start`, TypeError for a handler that is not async, StreamError where no stream or
+        more than one holds `subject`, and where the durable can not be pulled from.
         """
         connection = self._to_subscribe()
         config = self.config
+        handler = as_async(handler or partial(default_dlq_handler, config=config))
         subject = subject or config.dlq_subject
         durable = config.consumer_name or f"{config.name}-{subject}"
         intake = _DeadLetters(
@@ -91,7 +96,7 @@ class DLQConsumer(Service):
             stream=await self._stream_for(connection, subject),
             durable=durable_name(durable),
             subject=subject,
-            handler=handler or partial(default_dlq_handler, config=config),
+            handler=handler,
             notifier=self._notifier,
             config=config,
             closing=self._closing,
@@ -106,6 +111,8 @@ class DLQConsumer(Service):
             await ensure_log_stream(js, names)
         except (*PUBLISH_ERRORS, StreamError) as error:
             logger.warning("The dead-letter stream could not be checked or made: %s", error)
+        if await can_hold(js, names.dead_letters, subject):
+            return names.dead_letters
         stream = await find_stream(js, subject)
         if stream is None:
             raise StreamError(f"No stream holds {subject}: run `dlq migrate`.")
@@ -148,13 +155,14 @@ class _DeadLetters(Intake):
         self._handler = handler
         self._notifier = notifier
         self._config = config
+        self._failed: Counter[int] = Counter()  # calls for a dead letter, by its sequence
 
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         """Decide, tell, acknowledge, in this order; whatever fails is done again from the start."""
         message = LogMessage(msg.subject, delivery.sequence, delivery.timestamp_ns, msg.data)
         event = DLQEvent.read(message, delivery.stream)
         try:
-            action = await self._decide(event, delivery.delivery_count)
+            action = await self._decide(event)
             if action is DLQAction.ALERT:
                 async with asyncio.timeout(self._config.handler_timeout_seconds):
                     await self._notifier(event)
@@ -177,9 +185,10 @@ class _DeadLetters(Intake):
             if not await self._tell(news):
                 await self._give_back(msg)
                 return
+        self._failed.pop(event.sequence, None)
         self._acknowledge(msg)
 
-    async def _decide(self, event: DLQEvent, delivery_count: int) -> DLQAction:
+    async def _decide(self, event: DLQEvent) -> DLQAction:
         """The handler's action, or STORE where it failed too often; raises what it raised."""
         try:
             async with asyncio.timeout(self._config.handler_timeout_seconds):
@@ -187,14 +196,16 @@ class _DeadLetters(Intake):
             if not isinstance(action, DLQAction):
                 raise TypeError(f"The handler returned {action!r}, not a DLQAction.")
         except Exception:
-            if delivery_count < self._config.max_handler_failures:
+            # Not the delivery count: not every delivery becomes a call.
+            self._failed[event.sequence] += 1
+            if self._failed[event.sequence] < self._config.max_handler_failures:
                 raise
             logger.exception(
                 "The handler failed on dead letter %d (%s) %d times: it counts as STORE, and the"
                 " drain has it",
                 event.sequence,
                 event.failure_id,
-                delivery_count,
+                self._failed[event.sequence],
             )
             return DLQAction.STORE
         return action
@@ -234,7 +245,7 @@ async def start_dlq_consumer(
     """
     consumer = DLQConsumer(config, notifier=notifier)
     if not await consumer.connect():
-        raise ConnectionError(f"No NATS server answers at {', '.join(consumer.config.servers)}.")
+        raise ConnectionError(f"No NATS server answers at {shown(consumer.config.servers)}.")
     await consumer.subscribe(handler)
     consumer.start_in_background()
     return consumer

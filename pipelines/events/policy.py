@@ -11,9 +11,9 @@ from pipelines.events.config import NATSConsumerConfig, class_names
 from pipelines.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
 
 CRASH_SLACK = 5
-"""Deliveries beyond max_retries + 1 before an event counts as one that kills its process.
+"""Calls beyond max_retries + 1 before an event counts as one that kills its process.
 
-Restarts and outages raise the server's delivery count too.
+A call may also be cut short by a process that is killed for another reason.
 """
 
 
@@ -46,9 +46,9 @@ def decide(
     return Retry(asked.reason, asked.error, max(delay, 0))
 
 
-def is_crash_loop(delivery_count: int, max_retries: int) -> bool:
-    """Whether an event was delivered so often that its handler must be killing the process."""
-    return delivery_count > max_retries + 1 + CRASH_SLACK
+def is_crash_loop(begun_count: int, max_retries: int) -> bool:
+    """Whether so many calls for an event began that its handler must be killing the process."""
+    return begun_count > max_retries + CRASH_SLACK
 
 
 def next_delay(attempt: int, config: NATSConsumerConfig, rng: random.Random) -> float:

@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,16 +20,17 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from pipelines.deadletter.envelope import encode_case_event
-from pipelines.deadletter.ids import consumer_address, is_uuid
+from pipelines.deadletter.headers import ADDRESSEE, Headers, Redrive, redrive_of, value_of
+from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import event_type_of, subject_token
 from pipelines.errors import DeadLetterLimitError
+from pipelines.events.attempts import AttemptLog, Attempts
 from pipelines.events.config import ConsumerContext, NATSConsumerConfig
 from pipelines.events.counters import Counters
 from pipelines.events.failure import (
-    CRASH_LOOP,
-    REDRIVE_ATTEMPT,
-    Attempts,
+    EVENT_REMOVED,
+    crash_loop,
     dead_letter_fields,
     parse_body,
 )
@@ -42,14 +43,17 @@ from pipelines.events.outbox import (
 )
 from pipelines.events.policy import decide, is_crash_loop
 from pipelines.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
+from pipelines.events.waiting import WaitingEvents
+from pipelines.jetstream.headers import every_header
 from pipelines.jetstream.pull import Delivery
+from pipelines.jetstream.stored import stored_message
 from pipelines.tracing import fail_span, span, traced, traceparent
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
-_MOST_REMEMBERED = 10_000  # events that wait for their retry
+_SUSPECT = 2  # calls that never ended: the event may kill its process, so one of these at a time
 _NEARLY_FULL = 0.8  # of max_ack_pending
 _FOR_EVER = nullcontext()
 
@@ -66,11 +70,11 @@ def _processing(_: "Subscription", msg: Msg, delivery: Delivery) -> Any:
     return span(
         f"process {msg.subject}",
         "consumer",
-        msg.headers or {},
+        every_header(msg.headers),
         messaging__system="nats",
         messaging__destination__name=msg.subject,
         messaging__consumer__group__name=delivery.consumer,
-        messaging__message__id=(msg.headers or {}).get("Nats-Msg-Id"),
+        messaging__message__id=value_of(every_header(msg.headers), "Nats-Msg-Id"),
         dlq__delivery_count=delivery.delivery_count,
     )
 
@@ -113,6 +117,7 @@ class Subscription(Intake):
             max_concurrency=config.max_concurrency,
             shutdown_seconds=config.shutdown_seconds,
             closing=closing,
+            priority_group=config.priority_group,
         )
         self.counters = Counters()
         self.started_at = datetime.now(UTC)
@@ -121,8 +126,15 @@ class Subscription(Intake):
         self._config = config
         self._rng = rng
         self._tell = tell
-        self._attempts: dict[tuple[int, int], Attempts] = {}  # by Delivery.event
-        self._endings: deque[bool] = deque(maxlen=config.dead_letter_limit_events)
+        self._log = AttemptLog(config.subjects, stream, durable)
+        self._retries = WaitingEvents()
+        self._suspects = asyncio.Lock()
+        self._latest: deque[bool] = deque(maxlen=config.dead_letter_limit_events)
+
+    async def prepare(self) -> None:
+        """Make or update the durable consumer on the server, and see where attempts are kept."""
+        await super().prepare()
+        await self._log.open(self.connection)
 
     async def check_ack_pending(self) -> None:
         """Tell when the server soon delivers nothing more, for all the retries that wait."""
@@ -136,6 +148,28 @@ class Subscription(Intake):
                 " server delivers nothing more: see why they fail, or raise max_ack_pending.",
             )
 
+    async def dead_letter_removed(self) -> None:
+        """Dead-letter the events that their stream removed while they waited here for a retry.
+
+        A retry that is overdue may only be late, or with another process: the stream and the
+        attempts tell. Raises one of PUBLISH_ERRORS where they can not be asked.
+        """
+        if not self._log.is_kept:
+            return
+        for retry in self._retries.overdue({*self._running, *self._waiting}):
+            msg, delivery, attempts = retry.msg, retry.delivery, retry.attempts
+            stored = await stored_message(self.connection, self._stream, delivery.sequence)
+            if stored is not None and stored.timestamp_ns == delivery.timestamp_ns:
+                continue
+            if not await self._log.is_latest(self.connection, delivery):
+                self._retries.forget(delivery)  # another process took it
+            elif not retry.is_gone:
+                retry.is_gone = True  # look again: another process may just be taking it
+            else:
+                config = self._config.in_force(event_type_of(msg.subject))
+                headers = every_header(msg.headers)
+                await self._dead_letter(msg, delivery, headers, EVENT_REMOVED, config, attempts)
+
     def _tell_rewound(self, what: str) -> None:
         self._tell("consumer_rewound", what)
 
@@ -144,39 +178,68 @@ class Subscription(Intake):
         if self.error is not None:
             await self._give_back(msg)
             return
-        headers = {str(k): str(v) for k, v in msg.headers.items()} if msg.headers else {}
-        addressee = headers.get("Dlq-Redrive-For")
+        headers = every_header(msg.headers)
+        addressee = value_of(headers, ADDRESSEE) if redrive_of(headers) else None
         if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
             self.counters.skipped += 1
             self._acknowledge(msg)
             return
-        event_type = event_type_of(msg.subject)
-        count = delivery.delivery_count
-        if count > 1 and is_crash_loop(count, self._config.most_retries(event_type)):
-            await self._dead_letter(msg, delivery, headers, CRASH_LOOP, self._config)
+        if delivery.delivery_count == 1:
+            self._retries.forget(delivery)  # of an earlier life of the consumer
+            await self._attempt(msg, delivery, headers, None)
             return
-        config = self._config.in_force(event_type)
-        attempt = count - 1
+        own = self._retries.attempts(delivery)
+        attempts = await self._log.before(self.connection, delivery, own)
+        most = self._config.most_retries(event_type_of(msg.subject))
+        if is_crash_loop(attempts.begun_count, most):
+            await self._dead_letter(
+                msg, delivery, headers, crash_loop(attempts), self._config, attempts
+            )
+            return
+        async with self._suspects if attempts.unfinished_count >= _SUSPECT else _FOR_EVER:
+            await self._attempt(msg, delivery, headers, attempts)
+
+    async def _attempt(
+        self, msg: Msg, delivery: Delivery, headers: Headers, attempts: Attempts | None
+    ) -> None:
+        """Call the handler, and do what follows from what it says.
+
+        `attempts` are the calls before; None for an event that was never delivered before.
+        """
+        config = self._config.in_force(event_type_of(msg.subject))
+        attempt = attempts.failed_count if attempts else 0
         began_at = datetime.now(UTC)
-        result = await self._call(msg, delivery, headers, attempt, config.max_retries)
+        if attempts is not None:
+            await self._log.begin(self.connection, delivery, attempts)
+        try:
+            result = await self._call(msg, delivery, headers, attempt, config.max_retries)
+        except asyncio.CancelledError:
+            if attempts is not None:  # it was cut short, and is to be made again
+                attempts.begun_count -= 1
+                await self._tell_attempts(delivery, attempts)
+            raise
         if isinstance(result, (Retry, DeadLetter)) and result.error is not None:
-            config = self._config.in_force(event_type, result.error)
+            config = self._config.in_force(event_type_of(msg.subject), result.error)
         match decide(result, attempt, config, self._rng):
             case None:
                 await self._succeeded(msg, delivery, headers)
             case Retry() as retry:
-                self._remember(delivery, retry, began_at)
+                attempts = attempts or Attempts(began_at, delivery.delivery_count, 1)
+                attempts.add(datetime.now(UTC), retry.error, retry.reason)
+                self._retries.keep(msg, delivery, attempts, retry.delay_seconds or 0)
                 self.counters.retried += 1
+                await self._log.write(self.connection, delivery, attempts)
                 await self._answer(msg, nak(retry.delay_seconds or 0))
             case DeadLetter() as verdict:
-                self._remember(delivery, verdict, began_at)
-                await self._dead_letter(msg, delivery, headers, verdict, config)
+                attempts = attempts or Attempts(began_at, delivery.delivery_count, 1)
+                attempts.add(datetime.now(UTC), verdict.error, verdict.reason)
+                await self._dead_letter(msg, delivery, headers, verdict, config, attempts)
 
     async def _call(
         self,
         msg: Msg,
         delivery: Delivery,
-        headers: dict[str, str],
+        headers: Headers,
         attempt: int,
         max_retries: int,
     ) -> HandlerResult:
@@ -184,13 +247,14 @@ class Subscription(Intake):
         context = ConsumerContext(
             subject=msg.subject,
             data=msg.data,
-            headers=headers,
+            headers=msg.headers or {},
+            repeated_headers={k: v for k, v in headers.items() if isinstance(v, list)},
             attempt=attempt,
             max_retries=max_retries,
             stream=delivery.stream,
             sequence=delivery.sequence,
             published_at=time_of_ns(delivery.timestamp_ns),
-            redrive_of=headers.get("Dlq-Redrive-Of"),
+            redrive_of=redrive.root if (redrive := redrive_of(headers)) else None,
         )
         began = time.perf_counter()
         seconds = self._config.handler_timeout_seconds
@@ -216,50 +280,40 @@ class Subscription(Intake):
         self.counters.count_call(took)
         return result
 
-    def _remember(self, delivery: Delivery, result: Retry | DeadLetter, began_at: datetime) -> None:
-        known = self._attempts.get(delivery.event)
-        if known is None:
-            if len(self._attempts) >= _MOST_REMEMBERED:
-                self._attempts.pop(next(iter(self._attempts)))
-            known = self._attempts[delivery.event] = Attempts(began_at)
-        known.add(datetime.now(UTC), result.error, result.reason)
-
-    async def _succeeded(self, msg: Msg, delivery: Delivery, headers: dict[str, str]) -> None:
+    async def _succeeded(self, msg: Msg, delivery: Delivery, headers: Headers) -> None:
         """Acknowledge; a redrive's success is published first.
 
         If that keeps failing the event is acknowledged all the same: to run a handler again that
         succeeded would be worse than an outcome that stays unknown.
         """
-        if "Dlq-Redrive-Id" in headers:
-            await self._tell_success(delivery, headers)
-        self._attempts.pop(delivery.event, None)
+        if redrive := redrive_of(headers):
+            await self._tell_success(delivery, redrive)
+        self._retries.forget(delivery)
         self.counters.succeeded += 1
         self._acknowledge(msg)
         self._settled(is_dead=False)
 
-    async def _tell_success(self, delivery: Delivery, headers: dict[str, str]) -> None:
-        root, redrive = headers.get("Dlq-Redrive-Of", ""), headers["Dlq-Redrive-Id"]
-        attempt = headers.get("Dlq-Redrive-Attempt", "")
-        if is_uuid(root) and is_uuid(redrive) and REDRIVE_ATTEMPT.match(attempt):
-            body = encode_case_event(
-                failure_id=root,
-                redrive_id=redrive,
-                attempt=int(attempt),
-                consumer=consumer_address(delivery.stream, delivery.consumer),
-                actor=self._config.name,
-                at=datetime.now(UTC),
-            )
-            subject = self._config.subjects.redrive("succeeded")
-            await publish_redrive_success(self.connection, subject, body, redrive)
+    async def _tell_success(self, delivery: Delivery, redrive: Redrive) -> None:
+        body = encode_case_event(
+            failure_id=redrive.root,
+            redrive_id=redrive.id,
+            attempt=redrive.attempt,
+            consumer=consumer_address(delivery.stream, delivery.consumer),
+            actor=self._config.name,
+            at=datetime.now(UTC),
+        )
+        subject = self._config.subjects.redrive("succeeded")
+        await publish_redrive_success(self.connection, subject, body, redrive.id)
 
     @traced(_dead_lettering)
     async def _dead_letter(
         self,
         msg: Msg,
         delivery: Delivery,
-        headers: dict[str, str],
+        headers: Headers,
         verdict: DeadLetter,
         config: NATSConsumerConfig,
+        attempts: Attempts,
     ) -> None:
         """Publish the dead letter until the server has it, then acknowledge the event."""
         now = datetime.now(UTC)
@@ -271,7 +325,7 @@ class Subscription(Intake):
             delivery=delivery,
             config=config,
             handler=getattr(self._handler, "__qualname__", type(self._handler).__name__),
-            attempts=self._attempts.get(delivery.event) or Attempts(now),
+            attempts=attempts,
             verdict=verdict,
             now=now,
         )
@@ -283,7 +337,7 @@ class Subscription(Intake):
                 verdict.dlq_reason,
                 fields["error_message"],
             )
-            self._attempts.pop(delivery.event, None)
+            self._retries.forget(delivery)
             await self._answer(msg, b"+TERM " + verdict.dlq_reason.encode())
             return
 
@@ -309,16 +363,22 @@ class Subscription(Intake):
             if is_published:
                 self._tell("dlq_writable", f"{self.durable}: dead letters can be written again.")
         if not is_published:
+            await self._tell_attempts(delivery, attempts)
             await self._give_back(msg)
             return
-        self._attempts.pop(delivery.event, None)
+        self._retries.forget(delivery)
         self.counters.dead_lettered += 1
         self._acknowledge(msg)
         self._settled(is_dead=True)
 
+    async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
+        """Let who gets the event next know of them, as far as there is a connection."""
+        with suppress(*PUBLISH_ERRORS):
+            await self._log.write(self.connection, delivery, attempts)
+
     def _settled(self, *, is_dead: bool) -> None:
         """Stop the consumer where nearly everything is dead-lettered."""
-        latest, most = self._endings, self._config.dead_letter_limit_events
+        latest, most = self._latest, self._config.dead_letter_limit_events
         latest.append(is_dead)
         if not is_dead or not most or len(latest) < most or self.error is not None:
             return

@@ -9,9 +9,9 @@ from nats.aio.client import Client
 from nats.js.errors import APIError
 
 from pipelines.errors import NotPermittedError
-from pipelines.jetstream.stored import stored_message
+from pipelines.jetstream.stored import StoredMessage, stored_message
 
-__all__ = ["erase_messages", "erase_objects"]
+__all__ = ["erase_messages", "erase_objects", "object_messages"]
 
 _AT_ONCE = 4  # more are no faster: they wait in the server's queue, before the requests of others
 _TIMEOUT_SECONDS = 10
@@ -38,27 +38,42 @@ async def erase_objects(
 
     Deleting one as its client does would purge it, which leaves its bytes on the disk.
     """
-    stream = f"OBJ_{bucket}"
     for name in names:
-        entry = f"$O.{bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
         try:
-            described = await stored_message(client, stream, 1, entry)
-        except APIError:
-            return None  # there is no such store
+            stored = await object_messages(client, bucket, name)
         except NotPermittedError as error:
             return str(error).rstrip(".")
-        if described is None:
+        if not stored:
             continue
-        chunks, sequences, after = f"$O.{bucket}.C.{json.loads(described.data)['nuid']}", [], 0
-        while chunk := await stored_message(client, stream, after + 1, chunks):
-            after = chunk.sequence
-            sequences.append(after)
+        entry, *chunks = [message.sequence for message in stored]
+        stream = f"OBJ_{bucket}"
         # The entry last: it says where the rest is.
-        refusal = await erase_messages(client, stream, sequences, tell)
-        refusal = refusal or await _erase(client, stream, described.sequence)
+        refusal = await erase_messages(client, stream, chunks, tell)
+        refusal = refusal or await _erase(client, stream, entry)
         if refusal:
             return refusal
     return None
+
+
+async def object_messages(client: Client, bucket: str, name: str) -> list[StoredMessage]:
+    """The messages that an object of an object store is, its entry first; empty: no such object.
+
+    Raises as `stored_message` does.
+    """
+    stream = f"OBJ_{bucket}"
+    name_token = base64.urlsafe_b64encode(name.encode()).decode()
+    try:
+        entry = await stored_message(client, stream, 1, f"$O.{bucket}.M.{name_token}")
+    except APIError:
+        return []  # there is no such store
+    if entry is None:
+        return []
+    found, chunks = [entry], f"$O.{bucket}.C.{json.loads(entry.data)['nuid']}"
+    after = 0
+    while chunk := await stored_message(client, stream, after + 1, chunks):
+        after = chunk.sequence
+        found.append(chunk)
+    return found
 
 
 async def _erase(client: Client, stream: str, sequence: int) -> str | None:

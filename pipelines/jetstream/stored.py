@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from nats.aio.client import Client
 from nats.js.errors import APIError
 
+from pipelines.deadletter.headers import Headers
+from pipelines.jetstream.headers import parse_headers
+
 _NO_MESSAGE = 10037  # the server's code for "no message found"
 
 
@@ -17,7 +20,7 @@ class StoredMessage(NamedTuple):
     subject: str
     sequence: int
     timestamp_ns: int  # the server's time, nanoseconds since 1970
-    headers: dict[str, str]  # of repeated ones the last
+    headers: Headers
     data: bytes
 
 
@@ -28,10 +31,20 @@ async def stored_message(
 
     Raises APIError where the stream does not exist, or the server refuses.
     """
-    request = {"seq": sequence}
     wanted = {"next_by_subj": next_by_subject} if next_by_subject else {}
+    return await _get(connection, stream, {"seq": sequence, **wanted})
+
+
+async def last_message(connection: Client, stream: str, subject: str) -> StoredMessage | None:
+    """The newest message on a subject; raises as `stored_message` does."""
+    return await _get(connection, stream, {"last_by_subj": subject})
+
+
+async def _get(
+    connection: Client, stream: str, request: dict[str, int | str]
+) -> StoredMessage | None:
     answer = await connection.request(
-        f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(request | wanted).encode(), timeout=10
+        f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(request).encode(), timeout=10
     )
     value: dict[str, Any] = json.loads(answer.data)
     if error := value.get("error"):
@@ -43,16 +56,9 @@ async def stored_message(
         stored["subject"],
         stored["seq"],
         _nanoseconds(stored["time"]),
-        _headers(base64.b64decode(stored.get("hdrs") or "")),
+        parse_headers(base64.b64decode(stored.get("hdrs") or "")),
         base64.b64decode(stored.get("data") or ""),
     )
-
-
-def _headers(block: bytes) -> dict[str, str]:
-    """A header block as far as it can be read; its first line is the version."""
-    lines = block.decode(errors="replace").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines if ":" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _nanoseconds(text: str) -> int:

@@ -6,17 +6,16 @@ What the patch does not name keeps its spelling, byte for byte: numbers too.
 import json
 from typing import Any, NamedTuple
 
-import msgspec
-
+from pipelines.deadletter.body import text_of
+from pipelines.deadletter.json_text import Member, members
 from pipelines.deadletter.redaction import Redactor
-from pipelines.deadletter.sanitize import parse_json
+from pipelines.deadletter.sanitize import dump_json, parse_json
 from pipelines.errors import RedriveError
 from pipelines.redrive.origin import RefusedError
 
 __all__ = ["Change", "changes", "patched", "read_patch"]
 
 _MOST_BYTES = 100_000
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class Change(NamedTuple):
@@ -50,37 +49,39 @@ def read_patch(text: str) -> dict[str, Any]:
 
 
 def patched(body: bytes, patch: dict[str, Any]) -> bytes:
-    """The body with the patch applied; raises RefusedError for a body that is no JSON object."""
+    """The body with the patch applied, in the form in which it was: encoding, mark, gzip.
+
+    Raises RefusedError for a body that is no JSON object.
+    """
     try:
-        if body.lstrip()[:1] == b"{":
-            return bytes(_merged(msgspec.Raw(body), patch))
-    except _UNREADABLE:
-        pass
-    raise RefusedError("it can not be edited, being no JSON object")
+        is_object = isinstance(parse_json(body), dict)
+    except ValueError:
+        is_object = False
+    if not is_object:
+        raise RefusedError("it can not be edited, being no JSON object")
+    text, form = text_of(body)
+    return form.bytes_of(_merged(text, patch))
 
 
-def _merged(target: msgspec.Raw | None, patch: Any) -> msgspec.Raw:
+def _merged(target: str, patch: Any) -> str:
     if not isinstance(patch, dict):
-        return msgspec.Raw(msgspec.json.encode(patch))
-    try:
-        value = msgspec.json.decode(target, type=dict[str, msgspec.Raw]) if target else {}
-    except msgspec.ValidationError:
-        if target is not None and bytes(target).lstrip()[:1] == b"{":
-            raise
-        value = {}  # what is no object is replaced by one
+        return dump_json(patch)
+    value = members(target) if target.lstrip().startswith("{") else {}  # what is none becomes one
     for key, change in patch.items():
         if change is None:
             value.pop(key, None)
         else:
-            value[key] = _merged(value.get(key), change)
-    return msgspec.Raw(msgspec.json.encode(value))
+            old = value.get(key) or Member(dump_json(key), "")
+            value[key] = Member(old.key, _merged(old.value, change))
+    return "{" + ",".join(f"{key}:{text}" for key, text in value.values()) + "}"
 
 
 def changes(before: bytes, after: bytes, redactor: Redactor) -> list[Change]:
     """What differs between two JSON bodies, as it may be shown: secrets are masked."""
-    shown = [json.loads(redactor.redact_json(body.decode())) for body in (before, after)]
+    old, new = parse_json(before), parse_json(after)
+    shown = [json.loads(redactor.redact_json(dump_json(value))) for value in (old, new)]
     found: list[Change] = []
-    _compare(json.loads(before), json.loads(after), shown[0], shown[1], "", found)
+    _compare(old, new, shown[0], shown[1], "", found)
     return found
 
 

@@ -2,15 +2,20 @@
 
 It gave the event up: the server's advisory becomes a dead letter, which the follower hears. It was
 content: its acknowledgement floor passes the event, and no advisory comes. The floor alone is no
-proof, since it passes an exhausted event too, once a later one is acknowledged.
+proof, since it passes an exhausted event too, once a later one is acknowledged, and one that left
+its stream before it was answered: by a newer value, its age, a purge. That is no success.
 """
 
 import asyncio
+import json
 from typing import NamedTuple
 
 import nats.errors
 from nats.js import JetStreamContext
-from nats.js.errors import APIError
+from nats.js.api import RetentionPolicy
+from nats.js.errors import APIError, NotFoundError
+
+from pipelines.jetstream.streams import REMOVED_REASONS, TERMINATIONS
 
 _LOOK_SECONDS = 0.5
 _SETTLE_SECONDS = 2.0  # in which an advisory of an event that the floor has passed must have come
@@ -25,20 +30,28 @@ class Place(NamedTuple):
     consumer: str  # durable name
 
 
+class Advisories(NamedTuple):
+    """Where the server's advisories are, and who brings them in."""
+
+    stream: str
+    since: int  # the first sequence that can be about the redrives
+    durable: str  # the bridge's
+
+
 async def inferred_success(
-    js: JetStreamContext, place: Place, bridge: tuple[str, str], outcome: "asyncio.Future[str]"
+    js: JetStreamContext, place: Place, advisories: Advisories, outcome: "asyncio.Future[str]"
 ) -> str:
     """Wait until `outcome` is known or nothing is left that could contradict a success.
 
-    Returns the outcome, or `succeeded`, which is then inferred. `bridge` is the stream of
-    advisories and the bridge's durable on it. May wait for ever: the caller has the patience.
+    Returns the outcome, or `succeeded`, which is then inferred. May wait for
+    ever: the caller has the patience.
     """
-    while not await _is_past(js, place):
+    while not await _is_past(js, place) or await _may_be_removed(js, place, advisories):
         if await _heard(outcome, _LOOK_SECONDS):
             return outcome.result()
     if await _heard(outcome, _SETTLE_SECONDS):
         return outcome.result()
-    while await _backlog(js, *bridge):
+    while await _backlog(js, advisories.stream, advisories.durable):
         if await _heard(outcome, _LOOK_SECONDS):
             return outcome.result()
     return outcome.result() if await _heard(outcome, _HEARD_SECONDS) else "succeeded"
@@ -56,6 +69,39 @@ async def _is_past(js: JetStreamContext, place: Place) -> bool:
     except (nats.errors.Error, APIError):
         return False  # gone, or not to be asked now
     return info.ack_floor is not None and info.ack_floor.stream_seq >= place.sequence
+
+
+async def _may_be_removed(js: JetStreamContext, place: Place, advisories: Advisories) -> bool:
+    """Whether the event may have left its stream before the consumer answered for it."""
+    try:
+        await js.get_msg(place.stream, place.sequence)
+    except NotFoundError:
+        pass
+    except (nats.errors.Error, APIError):
+        return True  # nobody can say: look again
+    else:
+        return False
+    try:
+        stream = await js.stream_info(place.stream)
+        if stream.config.retention == RetentionPolicy.LIMITS:
+            return True  # an answer does not take it away, and a purge is not told of
+        return await _is_told_removed(js, place, advisories)
+    except (nats.errors.Error, APIError):
+        return True
+
+
+async def _is_told_removed(js: JetStreamContext, place: Place, advisories: Advisories) -> bool:
+    subject = f"{TERMINATIONS}.{place.stream}.{place.consumer}"
+    sequence = advisories.since
+    while True:
+        try:
+            found = await js.get_msg(advisories.stream, sequence, subject=subject, next=True)
+        except NotFoundError:
+            return False
+        said = json.loads(found.data or b"{}")
+        if said.get("stream_seq") == place.sequence and said.get("reason") in REMOVED_REASONS:
+            return True
+        sequence = (found.seq or sequence) + 1
 
 
 async def _backlog(js: JetStreamContext, stream: str, durable: str) -> bool:

@@ -1,18 +1,23 @@
 """A dead letter in the stream back to the event it is about: original subject, bytes, headers."""
 
-import base64
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 
+from pipelines.deadletter.body import text_of
+from pipelines.deadletter.envelope import base64_body
+from pipelines.deadletter.headers import MutableHeaders, headers_of_json
+from pipelines.deadletter.json_text import members
 from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.sanitize import parse_json
 from pipelines.deadletter.subjects import Subjects, matches
 from pipelines.jetstream.reader import LogReader
 from pipelines.stores.failed_payloads import kept_payload
@@ -35,14 +40,14 @@ class Event:
 
     subject: str
     body: bytes
-    headers: dict[str, str]
+    headers: MutableHeaders
     traceparent: str | None = None  # of the dead letter
 
 
 class _Canonical(msgspec.Struct):
     original_subject: str
     original_data: msgspec.Raw
-    original_headers: dict[str, Any] = {}
+    original_headers: msgspec.Raw = msgspec.Raw(b"{}")
     payload_encoding: str | None = None  # older services do not say
     traceparent: Any = None
 
@@ -54,6 +59,9 @@ class _Metadata(msgspec.Struct):
 class _Second(msgspec.Struct):
     metadata: _Metadata
     original_message: str
+
+
+_Envelope = TypeVar("_Envelope", bound=msgspec.Struct)
 
 
 async def stored_dead_letter(
@@ -85,23 +93,38 @@ async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
     the object store that held them no longer does.
     """
     try:
-        letter = msgspec.json.decode(message.data, type=_Canonical)
+        letter = _read(message.data, _Canonical)
     except _UNREADABLE:
         try:
-            second = msgspec.json.decode(message.data, type=_Second)
+            second = _read(message.data, _Second)
         except _UNREADABLE:
             raise RefusedError("the message is no dead letter that holds an event") from None
-        return Event(second.metadata.original_subject, second.original_message.encode(), {})
+        body = second.original_message.encode(errors="surrogatepass")
+        return Event(second.metadata.original_subject, body, {})
     body = await _body(js, message.data, bytes(letter.original_data), letter.payload_encoding)
     headers = {
         name: value
-        for name, value in letter.original_headers.items()
+        for name, value in _headers(bytes(letter.original_headers)).items()
         # Nats-* headers act or are rejected; an older redrive's marks are not this one's. The
         # client strips a name before it sends it.
-        if isinstance(value, str) and not name.strip().lower().startswith(("nats-", "dlq-"))
+        if not name.strip().lower().startswith(("nats-", "dlq-"))
     }
     trace = letter.traceparent if isinstance(letter.traceparent, str) else None
     return Event(letter.original_subject, body, headers, trace)
+
+
+def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:
+    """A dead letter of this kind, in whatever JSON; raises one of _UNREADABLE where it is none."""
+    try:
+        return msgspec.json.decode(data, type=envelope)
+    except _UNREADABLE:
+        value, spelt = parse_json(data), members(text_of(data)[0])
+    for name in ("original_data", "original_headers"):  # the event's own, which nothing may mend
+        if name in spelt:
+            value[name] = msgspec.Raw(spelt[name].value.encode(errors="surrogatepass"))
+    if "original_message" in spelt:
+        value["original_message"] = json.loads(spelt["original_message"].value)
+    return msgspec.convert(value, type=envelope)
 
 
 def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
@@ -114,9 +137,7 @@ def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
         raise RefusedError(f"{subject[:100]!r} is no subject to publish to")
     if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
         raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
-    if subject.startswith(("$", "_INBOX")) or any(
-        matches(pattern, subject) for pattern in (*own.log, own.totals)
-    ):
+    if subject.startswith(("$", "_INBOX")) or any(matches(pattern, subject) for pattern in own.own):
         raise RefusedError(f"a redrive never publishes to {subject[:100]}")
     if not any(matches(pattern, subject) for pattern in allowed):
         raise RefusedError(
@@ -125,12 +146,25 @@ def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
         )
 
 
+def _headers(data: bytes) -> MutableHeaders:
+    """All values of all headers; numbers as they are spelt."""
+    try:
+        found = json.loads(data, parse_int=str, parse_float=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        raise RefusedError("the headers of its event can not be read") from None
+    if found is None:  # as Go writes that there are none
+        return {}
+    if not isinstance(found, dict):
+        raise RefusedError("the message is no dead letter that holds an event's headers")
+    return headers_of_json(found)
+
+
 async def _body(js: JetStreamContext, message: bytes, data: bytes, encoding: str | None) -> bytes:
     if encoding == "base64":
         try:
-            return base64.b64decode(msgspec.json.decode(data)["base64"], validate=True)
-        except (*_UNREADABLE, KeyError, TypeError):
-            raise RefusedError("its base64 body can not be decoded") from None
+            return base64_body(data)
+        except ValueError as error:
+            raise RefusedError(str(error)) from None
     if encoding == "object":
         return await _stored_body(js, data)
     if encoding == "json":

@@ -25,9 +25,9 @@ from psycopg import Connection
 
 from pipelines.errors import RedriveError
 from pipelines.jetstream.connection import connected
-from pipelines.jetstream.streams import ADVISORIES, find_stream
+from pipelines.jetstream.streams import ADVISORIES, find_streams
 from pipelines.redrive.batches import ENDED, Batch, find_batch, finish, move
-from pipelines.redrive.inferred import Place, inferred_success
+from pipelines.redrive.inferred import Advisories, Place, inferred_success
 from pipelines.redrive.origin import ExpiredError, RefusedError
 from pipelines.redrive.outbox import Outbox, Redrive, load_redrives
 from pipelines.redrive.outcomes import OutcomeFollower
@@ -147,7 +147,11 @@ class _Run:
         """Find whom to reach, and how fast to go."""
         await self._sender.prepare()
         names = self._settings.stream_names
-        self._advisory_stream = await find_stream(self._js, ADVISORIES[0]) or names.advisories
+        holders = await find_streams(self._js, ADVISORIES[0])
+        stream = holders[0] if len(holders) == 1 else None
+        since = (await self._js.stream_info(stream)).state.last_seq + 1 if stream else 1
+        durable = self._settings.bridge_durable
+        self._advisories = Advisories(stream or names.advisories, since, durable)
         rates = {} if self._batch.per_second else handled_per_second(self._connection)
         budgets = {service: self._policy.budget_per_second(rate) for service, rate in rates.items()}
         floor = self._batch.per_second or self._policy.floor_per_second
@@ -301,8 +305,7 @@ class _Run:
         self, redrive: Redrive, place: Place, outcome: "asyncio.Future[str]"
     ) -> str:
         """The outcome of a redrive to a consumer that does not tell of a success."""
-        bridge = (self._advisory_stream, self._settings.bridge_durable)
-        result = await inferred_success(self._js, place, bridge, outcome)
+        result = await inferred_success(self._js, place, self._advisories, outcome)
         if result != "succeeded":
             return result
         reason = (

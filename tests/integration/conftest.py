@@ -32,6 +32,7 @@ def settings(nats_url: str, database_dsn: str, tmp_path: Path) -> Settings:
         events_stream=f"EVENTS_{prefix}",
         dlq_stream=f"DLQ_{prefix}",
         totals_stream=f"TOTALS_{prefix}",
+        attempts_stream=f"ATTEMPTS_{prefix}",
     )
 
 

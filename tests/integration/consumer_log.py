@@ -41,7 +41,13 @@ class Log:
     @property
     def names(self) -> StreamNames:
         p = self.prefix
-        return StreamNames(f"EVENTS_{p}", f"DLQ_{p}", f"TOTALS_{p}", Subjects(p))
+        return StreamNames(
+            f"EVENTS_{p}",
+            f"DLQ_{p}",
+            f"TOTALS_{p}",
+            Subjects(p),
+            attempts=f"ATTEMPTS_{p}",
+        )
 
     def config(self, **changes: Any) -> NATSConsumerConfig:
         """A quick consumer of this log."""
@@ -54,6 +60,7 @@ class Log:
                 "stream_name": names.events,
                 "dlq_stream_name": names.dead_letters,
                 "totals_stream_name": names.totals,
+                "attempts_stream_name": names.attempts,
                 "dlq_subject_prefix": f"{self.prefix}.dlq",
                 "consumer_name": "ndvi",
                 "subject_filter": f"{self.prefix}.analysis.*",

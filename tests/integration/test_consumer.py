@@ -184,7 +184,8 @@ async def test_the_delivery_count_survives_a_new_consumer(log: Log) -> None:
         attempts.append([context.attempt for context in calls])
     assert attempts == [[0], [1], [2]]
     [letter] = await log.letters(1)
-    assert len(letter["attempts"]) == 1  # those that this process saw
+    assert [each["error_type"] for each in letter["attempts"]] == ["ValueError"] * 3
+    assert letter["first_attempt_at"] < letter["attempts"][0]["at"]
 
 
 async def test_what_is_no_result_is_a_failure_that_says_so(log: Log) -> None:

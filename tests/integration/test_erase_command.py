@@ -16,6 +16,7 @@ from platform_log import (
     environment,
     execute,
     letter,
+    query,
     state_of,
 )
 
@@ -81,6 +82,24 @@ def answer_no(world: World) -> str:
     os.close(theirs)
     os.close(ours)
     return done.stdout
+
+
+async def test_what_nobody_can_read_is_said(settings: Settings, client: Client) -> None:
+    world = World(settings, client)
+    await world.publish(b"no JSON", letter(1))
+    nothing = await run(world, "--dry-run")
+    assert nothing.stdout.startswith(f"There is nothing of {world.tenant}.")
+    said = "1 dead letter that can not be read may hold the tenant's data, and stays."
+    assert said in nothing.stdout
+    await world.publish(world.letter(2), b"nor this")
+    done = await run(world, "--yes", "--reason", "left", "--json")
+    assert json.loads(done.stdout)["unread_dead_letters"] == 2
+    [audited] = query(settings, "SELECT detail FROM audit_log")
+    assert audited["detail"]["unread_dead_letters"] == 2
+    again = await run(world, "--dry-run")
+    assert (
+        "2 dead letters that can not be read may hold the tenant's data, and stay." in again.stdout
+    )
 
 
 @pytest.mark.parametrize("tenant", ["", "  "])

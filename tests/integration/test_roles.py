@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from nats.js.api import ConsumerConfig
 from platform_log import ROOT, environment
 
 from pipelines.alerts.evaluate import evaluate_alerts
+from pipelines.bridge.advisory import Advisory, read_advisory
+from pipelines.bridge.late import LateAcks
 from pipelines.bridge.run import bridge_pending
 from pipelines.cli import _command
+from pipelines.deadletter import ids
 from pipelines.deadletter.subjects import Subjects
 from pipelines.decision_jobs import audit_trail, decide
 from pipelines.embedded import NatsServer, PostgresServer
@@ -40,6 +44,7 @@ from pipelines.events import (
 from pipelines.events.publisher import NATSConfig
 from pipelines.jetstream.connection import connect_service, connected
 from pipelines.jetstream.permissions import check_heard
+from pipelines.jetstream.stored import stored_message
 from pipelines.jobs import build_all_marts, drain_log, migrate_all, platform_status, verify_stores
 from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.redrive.selection import Selection
@@ -181,7 +186,7 @@ MAY_NOT_PUBLISH = {
         "$JS.API.CONSUMER.MSG.NEXT.SAHOOL_EVENTS.ndvi",
     ],
     "bridge": [
-        *("sahool.analysis.ndvi", "sahool.triage.discarded", "sahool.redrive.succeeded"),
+        *("sahool.analysis.ndvi", "sahool.triage.resolved", "sahool.redrive.succeeded"),
         *("$JS.API.STREAM.MSG.GET.SAHOOL_DLQ", "$JS.API.CONSUMER.CREATE.SAHOOL_DLQ"),
         *("$JS.API.STREAM.CREATE.MIRROR", "$JS.ACK.SAHOOL_EVENTS.ndvi.1"),
     ],
@@ -403,3 +408,50 @@ async def foreign(roles: Roles, name: str) -> AsyncIterator[Callable[[], Awaitab
 
     yield acknowledge
     await client.close()
+
+
+def given_up(sequence: int) -> Advisory:
+    """That the consumer `late` gave up an event."""
+    said = {
+        "type": "io.nats.jetstream.advisory.v1.max_deliver",
+        "stream": "SAHOOL_EVENTS",
+        "consumer": "late",
+        "stream_seq": sequence,
+        "deliveries": 2,
+        "timestamp": datetime.now(UTC).isoformat(),
+    }
+    return read_advisory(json.dumps(said).encode())
+
+
+@pytest.mark.parametrize("user", ["bridge", "redriver"])
+async def test_who_bridges_hears_late_acknowledgements_and_may_say_so(
+    roles: Roles, user: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last of the stories: it leaves news in the log, of a failure that there is not."""
+    async with roles.client(user) as client:
+        late, advisory = LateAcks(Subjects(), asyncio.Event()), given_up(7)
+        acked = await late.listen(client, advisory)
+        async with roles.client("service") as worker:
+            await worker.publish("$JS.ACK.SAHOOL_EVENTS.late.2.7.1.1.0", b"+ACK")
+            await asyncio.wait_for(acked, 10)
+        assert await stored_message(client, "SAHOOL_ADVISORIES", 1, "a.b") is None
+        failure = ids.failure_id("SAHOOL_EVENTS", 7, 1, "late")
+        origin = {"original_stream": "SAHOOL_EVENTS", "consumer_name": "late"}
+        late.tell_of(acked, client, advisory, {"failure_id": failure, **origin})
+        await asyncio.sleep(0)  # in which a future calls its callbacks
+        await late.close()
+    assert late.told_count == 1
+    assert not caplog.records
+
+
+async def test_who_may_not_hear_acknowledgements_is_told_once_and_bridges_on(
+    roles: Roles, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with roles.client("drain") as client:
+        late = LateAcks(Subjects(), asyncio.Event())
+        for sequence in (1, 2):
+            acked = await late.listen(client, given_up(sequence))
+            assert not acked.done()
+        assert client.is_connected
+    said = "Acknowledgements that come too late are not heard: NATS does not permit drain to"
+    assert caplog.text.count(said) == 1

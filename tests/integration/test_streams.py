@@ -39,6 +39,7 @@ async def test_the_log_is_made_so_that_it_can_be_read_again_and_not_purged(
         "events": names.events,
         "dead_letters": names.dead_letters,
         "totals": names.totals,
+        "attempts": names.attempts,
     }
     config = (await js.stream_info(names.dead_letters)).config
     assert config.subjects == list(names.subjects.log)

@@ -1,5 +1,6 @@
 """A failed event as the canonical keys of a dead letter, whatever its exception or headers are."""
 
+import gzip
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,15 +8,10 @@ from typing import Any
 import pytest
 
 from pipelines.deadletter import ids
+from pipelines.events.attempts import Attempts
+from pipelines.events.cause import error_text, stack_trace
 from pipelines.events.config import NATSConsumerConfig
-from pipelines.events.failure import (
-    CRASH_LOOP,
-    Attempts,
-    dead_letter_fields,
-    error_text,
-    parse_body,
-    stack_trace,
-)
+from pipelines.events.failure import EVENT_REMOVED, crash_loop, dead_letter_fields, parse_body
 from pipelines.events.results import DeadLetter
 from pipelines.jetstream.pull import Delivery, delivery_of
 
@@ -36,7 +32,7 @@ def fields(**changes: Any) -> dict[str, Any]:
         "delivery": DELIVERY,
         "config": NATSConsumerConfig(name="ndvi-service", version="1.2", max_retries=3),
         "handler": "Service.handle",
-        "attempts": Attempts(NOW - timedelta(minutes=1)),
+        "attempts": Attempts(NOW - timedelta(minutes=1), 4, 4, 4),
         "verdict": DeadLetter(None, raised(ValueError("boom")), "max_retries_exceeded"),
         "now": NOW,
     }
@@ -97,12 +93,11 @@ def test_ids_of_other_types_are_kept_as_text() -> None:
     assert (found["tenant_id"], found["field_id"], found["farmer_id"]) == ("7", '["a"]', "false")
 
 
-@pytest.mark.parametrize(("deliveries", "retries"), [(1, 0), (3, 2), (4, 3), (50, 3)])
-def test_the_retry_count_is_that_of_retries_not_of_deliveries(
-    deliveries: int, retries: int
-) -> None:
-    delivery = DELIVERY._replace(delivery_count=deliveries)
-    assert fields(delivery=delivery)["retry_count"] == retries
+@pytest.mark.parametrize(("calls", "retries"), [(0, 0), (1, 0), (3, 2), (4, 3), (50, 3)])
+def test_the_retry_count_is_that_of_calls_not_of_deliveries(calls: int, retries: int) -> None:
+    delivery = DELIVERY._replace(delivery_count=17)
+    attempts = Attempts(NOW, 17, calls)
+    assert fields(delivery=delivery, attempts=attempts)["retry_count"] == retries
 
 
 @pytest.mark.parametrize(
@@ -111,7 +106,9 @@ def test_the_retry_count_is_that_of_retries_not_of_deliveries(
         (DeadLetter(), "HandlerResult"),
         (DeadLetter(dlq_reason="max_retries_exceeded"), "HandlerResult"),
         (DeadLetter("The field was sold.", dlq_reason="sold"), "HandlerResult"),
-        (CRASH_LOOP, "CrashLoop"),
+        (crash_loop(Attempts(NOW, 12, 9, 2)), "CrashLoop"),
+        (crash_loop(Attempts(NOW, 9, 9, 9)), "CrashLoop"),
+        (EVENT_REMOVED, "EventRemoved"),
     ],
 )
 def test_a_failure_without_an_exception_is_explained(verdict: DeadLetter, kind: str) -> None:
@@ -130,6 +127,20 @@ def test_the_cause_is_the_last_known_one_where_the_last_call_says_nothing() -> N
     assert "ValueError: cause" in found["stack_trace"]
     said = fields(verdict=DeadLetter("The sensor is gone."), attempts=attempts)
     assert (said["error_type"], said["error_message"]) == ("HandlerResult", "The sensor is gone.")
+
+
+def test_a_crash_loop_says_how_many_calls_began_and_never_ended() -> None:
+    message = fields(verdict=crash_loop(Attempts(NOW, 12, 9, 2)))["error_message"]
+    assert "At least 9 calls of its handler began, and 7 never ended" in message
+
+
+def test_an_event_that_was_removed_says_how_its_last_call_ended() -> None:
+    attempts = Attempts(NOW, 1, 1)
+    attempts.add(NOW, raised(KeyError("sensor")))
+    found = fields(verdict=EVENT_REMOVED, attempts=attempts)
+    assert (found["error_type"], found["dlq_reason"]) == ("EventRemoved", "event_removed")
+    assert found["error_message"].endswith("Its last call ended with KeyError: 'sensor'")
+    assert "KeyError" in found["stack_trace"]
 
 
 def test_a_handlers_words_are_kept_beside_its_exception() -> None:
@@ -236,14 +247,19 @@ def test_what_waits_for_its_retry_holds_no_long_texts() -> None:
         (b'{"a": 1}', (True, {"a": 1})),
         (b" null ", (True, None)),
         (b"", (False, None)),
-        (b"[NaN]", (False, None)),
         (b'"\xff"', (False, None)),
-        (b'"\\ud800"', (False, None)),
-        (b"\xef\xbb\xbf1", (False, None)),
+        (b"[NaN]", (False, ["NaN"])),
+        (b'"\\ud800"', (False, "\ufffd")),
+        (b"\xef\xbb\xbf1", (False, 1)),
+        ('{"a": "é"}'.encode("utf-16"), (False, {"a": "é"})),
+        (gzip.compress(b'{"a": 1}'), (False, {"a": 1})),
+        (gzip.compress(b'{"a": 1}')[:-4], (False, None)),
         (b"[" * 100_000, (False, None)),
     ],
 )
-def test_only_strict_json_in_utf8_is_json(body: bytes, parsed: tuple[bool, Any]) -> None:
+def test_only_strict_json_in_utf8_is_json_and_more_is_read(
+    body: bytes, parsed: tuple[bool, Any]
+) -> None:
     assert parse_body(body) == parsed
 
 

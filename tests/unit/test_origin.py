@@ -52,9 +52,29 @@ async def test_an_older_services_json_is_given_back() -> None:
     assert event.body == json.dumps(OLD["original_data"]).encode()
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "utf-8-sig", "utf-16", "utf-32-be"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        '{"ndvi" : NaN, "most": -Infinity}',
+        r'["\ud800", 1.10]',
+        '{"a":' + "[" * 5_000 + "]" * 5_000 + "}",
+        "12345678901234567890123",
+    ],
+)
+async def test_json_that_only_some_readers_take_is_given_back_as_it_was(
+    data: str, charset: str
+) -> None:
+    letter = json.dumps(OLD).replace(json.dumps(OLD["original_data"]), data)
+    event = await event_of(letter.encode(charset))
+    assert (event.subject, event.body) == (SUBJECT, data.encode())
+
+
 async def test_the_second_envelopes_text_is_given_back_exactly() -> None:
     event = await event_of(second(' {"a" : 1.10}\n'))
     assert event == Event("sahool.field.created", b' {"a" : 1.10}\n', {})
+    odd = second(' {"a" : NaN}\n', retry_errors=[float("nan")])
+    assert (await event_of(odd)).body == b' {"a" : NaN}\n'
 
 
 async def test_base64_is_given_back_as_bytes() -> None:
@@ -148,7 +168,8 @@ async def test_headers_that_act_or_mark_another_redrive_are_left_out() -> None:
         "X-Number": 7,
     }
     event = await event_of(ours(original_headers=headers))
-    assert event.headers == {"X-Tenant": "t1", "traceparent": "00-1", "Status": "503"}
+    kept = {"X-Tenant": "t1", "traceparent": "00-1", "Status": "503", "X-Number": "7"}
+    assert event.headers == kept
 
 
 # Where a redrive may go
@@ -214,3 +235,10 @@ def test_the_platforms_own_subjects_follow_the_prefix() -> None:
     check_subject("sahool.dlq.x", ("sahool.>",), Subjects("farm"))
     with pytest.raises(RefusedError, match="never"):
         check_subject("farm.dlq.x", ("farm.>",), Subjects("farm"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+async def test_every_value_comes_back_in_whatever_json_the_dead_letter_is(encoding: str) -> None:
+    letter = ours(original_headers={"X-Tag": ["red", "green"], "X-Rate": "RATE", "X": None})
+    event = await event_of(json.dumps(letter).replace('"RATE"', "1.50e400").encode(encoding))
+    assert event.headers == {"X-Tag": ["red", "green"], "X-Rate": "1.50e400", "X": []}

@@ -109,9 +109,9 @@ def test_a_retry_waits_as_long_as_next_delay_says() -> None:
     assert decide(RETRY, 1, config, rng()) == Retry(delay_seconds=next_delay(1, config, rng()))
 
 
-def test_only_deliveries_beyond_all_retries_and_the_slack_are_a_crash_loop() -> None:
-    assert not is_crash_loop(3 + 1 + CRASH_SLACK, 3)
-    assert is_crash_loop(3 + 1 + CRASH_SLACK + 1, 3)
+def test_only_calls_beyond_all_retries_and_the_slack_are_a_crash_loop() -> None:
+    assert not is_crash_loop(3 + CRASH_SLACK, 3)
+    assert is_crash_loop(3 + 1 + CRASH_SLACK, 3)
 
 
 @pytest.mark.parametrize("seconds", [0, 0.5, 3_600])

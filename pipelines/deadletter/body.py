@@ -1,0 +1,65 @@
+"""The text in a body's bytes, as whoever handles the event may read it, and the way back to bytes.
+
+Standard library only, since every service that consumes events imports it.
+"""
+
+import codecs
+import gzip
+import io
+import json
+import zlib
+from typing import NamedTuple
+
+__all__ = ["LARGEST_INFLATED", "Form", "InflateError", "text_of"]
+
+LARGEST_INFLATED = 8 * 1024 * 1024
+"""Bytes that a compressed body may inflate to; one that goes beyond is not read."""
+
+_GZIP = b"\x1f\x8b\x08"  # what no text begins with, so no header has to say it
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as that of UTF-16 does
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+)
+
+
+class InflateError(ValueError):
+    """A body in gzip that is broken, or inflates to more than LARGEST_INFLATED."""
+
+
+class Form(NamedTuple):
+    """How a text stands in bytes."""
+
+    bom: bytes
+    charset: str
+    is_gzip: bool
+
+    def bytes_of(self, text: str) -> bytes:
+        """The text in this form."""
+        data = self.bom + text.encode(self.charset, "surrogatepass")
+        return gzip.compress(data, mtime=0) if self.is_gzip else data
+
+
+def text_of(data: bytes) -> tuple[str, Form]:
+    """The text that Python's `json.loads` would read in a body, inflated before where it is gzip.
+
+    Raises InflateError, or ValueError where the bytes are no text.
+    """
+    is_gzip = data.startswith(_GZIP)
+    if is_gzip:
+        data = _inflated(data)
+    bom, charset = next((each for each in _BOMS if data.startswith(each[0])), (b"", ""))
+    form = Form(bom, charset or json.detect_encoding(data), is_gzip)
+    return data[len(bom) :].decode(form.charset, "surrogatepass"), form
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        inflated = gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST_INFLATED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InflateError(f"its gzip is broken: {error}") from None
+    if len(inflated) > LARGEST_INFLATED:
+        raise InflateError(f"it inflates to more than {LARGEST_INFLATED:,} bytes")
+    return inflated
