@@ -81,13 +81,13 @@ def read_advisory(data: bytes) -> Advisory:
         raise ValueError(str(error)) from error
 
 
-def service_of(advisory: Advisory, services: Mapping[str, str]) -> str:
+def service_of(stream: str, consumer: str, services: Mapping[str, str]) -> str:
     """The service behind a consumer: the first pattern that matches it, else its own name."""
-    names = (advisory.consumer, f"{advisory.stream}/{advisory.consumer}")
+    names = (consumer, f"{stream}/{consumer}")
     for pattern, service in services.items():
         if any(fnmatchcase(name, pattern) for name in names):
             return service
-    return advisory.consumer
+    return consumer
 
 
 def dead_letter_of(

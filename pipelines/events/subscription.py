@@ -26,6 +26,7 @@ from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import event_type_of, subject_token
 from pipelines.errors import DeadLetterLimitError
 from pipelines.events.attempts import AttemptLog, Attempts
+from pipelines.events.closing import Closing
 from pipelines.events.config import ConsumerContext, NATSConsumerConfig
 from pipelines.events.counters import Counters
 from pipelines.events.failure import (
@@ -55,8 +56,7 @@ Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _SUSPECT = 2  # calls that never ended: the event may kill its process, so one of these at a time
 _NEARLY_FULL = 0.8  # of max_ack_pending
-_FOR_EVER = nullcontext()
-
+_AT_ONCE = nullcontext()
 
 Tell = Callable[[str, str], object]
 """Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
@@ -96,7 +96,7 @@ class Subscription(Intake):
         handler: Handler,
         config: NATSConsumerConfig,
         rng: random.Random,
-        closing: asyncio.Event,
+        closing: Closing,
         tell: Tell,
     ) -> None:
         super().__init__(
@@ -115,7 +115,6 @@ class Subscription(Intake):
             ),
             ack_wait_seconds=config.ack_wait_seconds,
             max_concurrency=config.max_concurrency,
-            shutdown_seconds=config.shutdown_seconds,
             closing=closing,
             priority_group=config.priority_group,
         )
@@ -175,9 +174,6 @@ class Subscription(Intake):
 
     @traced(_processing)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
-        if self.error is not None:
-            await self._give_back(msg)
-            return
         headers = every_header(msg.headers)
         addressee = value_of(headers, ADDRESSEE) if redrive_of(headers) else None
         if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
@@ -196,8 +192,11 @@ class Subscription(Intake):
                 msg, delivery, headers, crash_loop(attempts), self._config, attempts
             )
             return
-        async with self._suspects if attempts.unfinished_count >= _SUSPECT else _FOR_EVER:
-            await self._attempt(msg, delivery, headers, attempts)
+        async with self._suspects if attempts.unfinished_count >= _SUSPECT else _AT_ONCE:
+            if self._closing.has_begun:  # while it waited
+                await self._give_back(msg)
+            else:
+                await self._attempt(msg, delivery, headers, attempts)
 
     async def _attempt(
         self, msg: Msg, delivery: Delivery, headers: Headers, attempts: Attempts | None
@@ -258,25 +257,20 @@ class Subscription(Intake):
         )
         began = time.perf_counter()
         seconds = self._config.handler_timeout_seconds
-        timer = asyncio.timeout(seconds) if seconds else None
         result: HandlerResult
         try:
-            async with timer or _FOR_EVER:
-                said: object = await self._handler(context)
+            said: object = await self._outcome(self._handler(context), seconds)
             if not isinstance(said, HandlerResult):
                 raise TypeError(f"The handler returned {said!r}, not a ProcessingResult.")
             result = said
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001  (whatever a handler raises is its failure)
-            is_late = timer is not None and timer.expired()
-            if is_late and isinstance(error, TimeoutError) and not error.args:
-                error.args = (f"The handler took longer than {seconds} s.",)
             result = Retry(error=error)
             fail_span(error)
         took = time.perf_counter() - began
-        if result is not ProcessingResult.SUCCESS and _is_being_cancelled():
-            raise asyncio.CancelledError  # closing: what the handler makes of it is no failure
+        if result is not ProcessingResult.SUCCESS and self._is_cutting_off:
+            raise asyncio.CancelledError  # what the handler makes of the end is no failure
         self.counters.count_call(took)
         return result
 
@@ -357,7 +351,13 @@ class Subscription(Intake):
                     )
                 raise
 
-        is_published = await publish_until_acknowledged(publish, what=what, give_up=self._closing)
+        try:
+            is_published = await publish_until_acknowledged(
+                publish, what=what, give_up=self._closing
+            )
+        except asyncio.CancelledError:
+            self._log_is_writable.set()  # it is the next one that finds out
+            raise
         if not self._log_is_writable.is_set():
             self._log_is_writable.set()
             if is_published:
@@ -395,8 +395,3 @@ class Subscription(Intake):
 
 def _detail(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

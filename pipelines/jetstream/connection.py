@@ -19,11 +19,13 @@ from pipelines.errors import (
     SettingsError,
 )
 from pipelines.jetstream.address import read_address, shown, split_servers
+from pipelines.jetstream.bounded import within
 from pipelines.jetstream.headers import LastValues, encode_headers, parse_headers
 from pipelines.jetstream.permissions import PlainSpokenClient, inbox_prefix
 
 logger = logging.getLogger(__name__)
 
+_DISCONNECT_SECONDS = 0.5
 _PLAIN_BLOCK = b"NATS/1.0\r\n"  # no status of the server's
 
 # nats-py prints a traceback when a message breaks its parser; who wants it can configure logging.
@@ -113,10 +115,14 @@ async def connect_service(
 
 
 async def disconnect(client: Client) -> None:
-    """Close a connection, also where there is nobody to say goodbye to."""
-    if not client.is_closed:
-        with suppress(nats.errors.Error, OSError):
-            await client.close()
+    """Close a connection, soon, also where there is nobody to say goodbye to.
+
+    nats-py alone would wait for a server that hangs until it takes what is still to be written.
+    """
+    if client.is_closed:
+        return
+    with suppress(nats.errors.Error, OSError):
+        await within(_DISCONNECT_SECONDS, client.close())
 
 
 def wire_size(data: bytes, headers: Headers | None = None) -> int:

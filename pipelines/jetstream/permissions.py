@@ -4,6 +4,7 @@ The server answers what a user may not do with an error that names the subject, 
 nats-py logs it, and the request that it is about times out, as it does in an outage.
 """
 
+import asyncio
 import base64
 import json
 import re
@@ -17,6 +18,7 @@ from nats.protocol.command import hpub_cmd
 
 from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import NotPermittedError
+from pipelines.jetstream.acks import ACKS, all_of_consumer
 from pipelines.jetstream.address import Address
 from pipelines.jetstream.headers import encode_headers
 
@@ -100,6 +102,12 @@ class PlainSpokenClient(Client):
         for error in filter(None, found):
             raise error
 
+    async def _process_pong(self) -> None:
+        # In nats-py the answer to a ping that nobody waits for any more ends the loop that reads.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.Future()
+        await super()._process_pong()
+
     def _connect_command(self) -> bytes:
         """With the login of the server's own address; one that the cluster named gets the first."""
         server = self._current_server
@@ -152,8 +160,8 @@ class PlainSpokenClient(Client):
 
     def _error(self, what: str, subject: str) -> NotPermittedError:
         inbox = self._inbox_prefix.decode()
-        if subject.startswith("$JS.ACK."):  # each message's own is another
-            subject = ".".join([*subject.split(".")[:4], ">"])
+        if subject.startswith(ACKS):  # each message's own is another
+            subject = all_of_consumer(subject)
         elif subject.startswith(f"{inbox}."):
             subject = f"{inbox}.>"
         user = self.options.get("user") or "this user"

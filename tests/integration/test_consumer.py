@@ -137,7 +137,7 @@ async def test_the_trace_goes_on_in_the_dead_letter_and_in_its_redrive(log: Log)
     message_id = f"{letter['failure_id']}-{letter['first_attempt_at']}"
     assert stored.headers == trace | {"Nats-Msg-Id": message_id}
     assert letter["traceparent"] == trace["traceparent"]
-    redriven = await original_event(log.js, LogMessage("", 1, 0, stored.data or b""))
+    redriven = await original_event(log.client, LogMessage("", 1, 0, stored.data or b""))
     assert redriven.headers == trace
 
 
