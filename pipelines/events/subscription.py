@@ -156,17 +156,20 @@ class Subscription(Intake):
             return
         for retry in self._retries.overdue({*self._running, *self._waiting}):
             msg, delivery, attempts = retry.msg, retry.delivery, retry.attempts
+            if not await self._log.is_latest(self.connection, delivery):
+                self._retries.forget(delivery)  # another process took it
+                continue
             stored = await stored_message(self.connection, self._stream, delivery.sequence)
             if stored is not None and stored.timestamp_ns == delivery.timestamp_ns:
                 continue
-            if not await self._log.is_latest(self.connection, delivery):
-                self._retries.forget(delivery)  # another process took it
-            elif not retry.is_gone:
+            if not retry.is_gone:
                 retry.is_gone = True  # look again: another process may just be taking it
-            else:
-                config = self._config.in_force(event_type_of(msg.subject))
-                headers = every_header(msg.headers)
-                await self._dead_letter(msg, delivery, headers, EVENT_REMOVED, config, attempts)
+                continue
+            config = self._config.in_force(event_type_of(msg.subject))
+            headers = every_header(msg.headers)
+            # No answer follows: it names the sequence alone, which in a stream that was made anew
+            # is another event's.
+            await self._give_up(msg, delivery, headers, EVENT_REMOVED, config, attempts)
 
     @traced(_processing)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
@@ -204,12 +207,12 @@ class Subscription(Intake):
         config = self._config.in_force(event_type_of(msg.subject))
         attempt = attempts.failed_count if attempts else 0
         began_at = datetime.now(UTC)
-        if attempts is not None:
-            await self._log.begin(self.connection, delivery, attempts)
         try:
+            if attempts is not None:
+                await self._log.begin(self.connection, delivery, attempts)
             result = await self._call(msg, delivery, headers, attempt, config.max_retries)
-        except asyncio.CancelledError:
-            if attempts is not None:  # it was cut short, and is to be made again
+        except (asyncio.CancelledError, *PUBLISH_ERRORS):
+            if attempts is not None:  # it was cut short, or not made, and is to be made
                 attempts.begun_count -= 1
                 await self._tell_attempts(delivery, attempts)
             raise
