@@ -167,9 +167,7 @@ class Subscription(Intake):
                 continue
             config = self._config.in_force(event_type_of(msg.subject))
             headers = every_header(msg.headers)
-            # No answer follows: it names the sequence alone, which in a stream that was made anew
-            # is another event's.
-            await self._give_up(msg, delivery, headers, EVENT_REMOVED, config, attempts)
+            await self._write_dead_letter(msg, delivery, headers, EVENT_REMOVED, config, attempts)
 
     @traced(_processing)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
@@ -298,7 +296,6 @@ class Subscription(Intake):
         subject = self._config.subjects.redrive("succeeded")
         await publish_redrive_success(self.connection, subject, body, redrive.id)
 
-    @traced(_dead_lettering)
     async def _dead_letter(
         self,
         msg: Msg,
@@ -308,7 +305,27 @@ class Subscription(Intake):
         config: NATSConsumerConfig,
         attempts: Attempts,
     ) -> None:
-        """Publish the dead letter until the server has it, then acknowledge the event."""
+        """Acknowledge an event once its dead letter is written; else give it back."""
+        if not await self._write_dead_letter(msg, delivery, headers, verdict, config, attempts):
+            await self._tell_attempts(delivery, attempts)
+            await self._give_back(msg)
+        elif config.dlq_enabled:
+            self._acknowledge(msg)
+            self._settled(is_dead=True)
+        else:
+            await self._answer(msg, b"+TERM " + verdict.dlq_reason.encode())
+
+    @traced(_dead_lettering)
+    async def _write_dead_letter(
+        self,
+        msg: Msg,
+        delivery: Delivery,
+        headers: Headers,
+        verdict: DeadLetter,
+        config: NATSConsumerConfig,
+        attempts: Attempts,
+    ) -> bool:
+        """Publish the dead letter until the server has it; False where the end comes first."""
         now = datetime.now(UTC)
         is_json, body = parse_body(msg.data)
         fields = dead_letter_fields(
@@ -331,8 +348,7 @@ class Subscription(Intake):
                 fields["error_message"],
             )
             self._retries.forget(delivery)
-            await self._answer(msg, b"+TERM " + verdict.dlq_reason.encode())
-            return
+            return True
 
         what = f"The dead letter of event {fields['event_id']}"
 
@@ -361,14 +377,10 @@ class Subscription(Intake):
             self._log_is_writable.set()
             if is_published:
                 self._tell("dlq_writable", f"{self.durable}: dead letters can be written again.")
-        if not is_published:
-            await self._tell_attempts(delivery, attempts)
-            await self._give_back(msg)
-            return
-        self._retries.forget(delivery)
-        self.counters.dead_lettered += 1
-        self._acknowledge(msg)
-        self._settled(is_dead=True)
+        if is_published:
+            self._retries.forget(delivery)
+            self.counters.dead_lettered += 1
+        return is_published
 
     async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
         """Let who gets the event next know of them, as far as there is a connection."""
