@@ -9,12 +9,13 @@ many calls began. It holds no word of the event or of its errors.
 import json
 import logging
 import secrets
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from nats.aio.client import Client
-from nats.js.errors import NoStreamResponseError
+from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.deadletter.subjects import Subjects
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_KEPT_TRACE = 16_000  # characters, while an event waits for its retry
 _MOST_CALLS = 10  # that a dead letter tells of
+_LOOK_AGAIN_SECONDS = 10.0  # for the stream, while there is none
 
 
 @dataclass(slots=True)
@@ -68,6 +70,8 @@ class AttemptLog:
         self._subjects = subjects
         self._consumer = stream, consumer
         self._kept_in: str | None = None  # the stream that holds the attempts
+        self._looked_at = 0.0  # of the monotonic clock
+        self._said = ""  # why there is none
 
     @property
     def is_kept(self) -> bool:
@@ -77,18 +81,31 @@ class AttemptLog:
     async def open(self, connection: Client) -> None:
         """Find the stream by a first message; that there is none is only logged.
 
-        Raises what a publish raises in an outage.
+        Raises what a request raises in an outage: where they were kept before counts on.
         """
-        self._kept_in = None
+        self._looked_at = time.monotonic()
+        subject = self._subject(0)
         try:
-            stored = await connection.jetstream().publish(self._subject(0), b"{}", timeout=5)
-            self._kept_in = stored.stream
-        except (NoStreamResponseError, NotPermittedError) as error:
+            stored = await connection.jetstream().publish(subject, b"{}", timeout=5)
+            if await last_message(connection, stored.stream, subject) is None:
+                self._lose(f"stream {stored.stream} drops what nobody consumes")
+            else:
+                self._kept_in, self._said = stored.stream, ""
+        except NoStreamResponseError as error:
+            if self._kept_in is None:  # else it may only be without a leader: reading tells
+                self._lose(str(error))
+        except NotPermittedError as error:
+            self._lose(str(error))
+
+    def _lose(self, why: str) -> None:
+        self._kept_in = None
+        if why != self._said:
+            self._said = why
             logger.warning(
                 "Attempts can not be kept on %s (%s), so each delivery counts as one: run"
                 " `dlq migrate`, or grant the right (docs/security.md).",
                 self._subjects.attempts,
-                error,
+                why,
             )
 
     async def before(
@@ -99,11 +116,14 @@ class AttemptLog:
         Raises what a request raises in an outage.
         """
         count = delivery.delivery_count
-        if own is not None and own.delivery_count == count - 1:
-            return own
+        latest_own = own if own is not None and own.delivery_count == count - 1 else None
+        if latest_own is not None and not latest_own.unfinished_count:
+            return latest_own
+        if self._kept_in is None and time.monotonic() - self._looked_at > _LOOK_AGAIN_SECONDS:
+            await self.open(connection)
         kept = await self._latest(connection, delivery)
         if self._kept_in is None:
-            return Attempts(datetime.now(UTC), count - 1, count - 1, count - 1)
+            return latest_own or Attempts(datetime.now(UTC), count - 1, count - 1, count - 1)
         # What is over, of this delivery or of a later one is of an earlier life of the consumer,
         # which was made anew or reset.
         known = [
@@ -149,10 +169,13 @@ class AttemptLog:
         if self._kept_in is None:
             return
         subject, body = self._subject(delivery.sequence), _encode(attempts, delivery)
-        if is_sure:
-            await connection.jetstream().publish(subject, body, timeout=5)
-        else:
+        if not is_sure:
             await connection.publish(subject, body)
+            return
+        try:
+            await connection.jetstream().publish(subject, body, timeout=5)
+        except NotPermittedError as error:
+            self._lose(str(error))
 
     async def _latest(self, connection: Client, delivery: Delivery) -> Attempts | None:
         """What was kept last of an event; None where nothing is."""
@@ -160,9 +183,8 @@ class AttemptLog:
             return None
         try:
             kept = await last_message(connection, self._kept_in, self._subject(delivery.sequence))
-        except NotPermittedError as error:
-            self._kept_in = None
-            logger.warning("Attempts can not be read, so each delivery counts as one: %s", error)
+        except (NotPermittedError, NotFoundError) as error:
+            self._lose(str(error))
             return None
         return _decode(kept.data, delivery) if kept else None
 

@@ -157,17 +157,18 @@ class Subscription(Intake):
             return
         for retry in self._retries.overdue({*self._running, *self._waiting}):
             msg, delivery, attempts = retry.msg, retry.delivery, retry.attempts
+            if not await self._log.is_latest(self.connection, delivery):
+                self._retries.forget(delivery)  # another process took it
+                continue
             stored = await stored_message(self.connection, self._stream, delivery.sequence)
             if stored is not None and stored.timestamp_ns == delivery.timestamp_ns:
                 continue
-            if not await self._log.is_latest(self.connection, delivery):
-                self._retries.forget(delivery)  # another process took it
-            elif not retry.is_gone:
+            if not retry.is_gone:
                 retry.is_gone = True  # look again: another process may just be taking it
-            else:
-                config = self._config.in_force(event_type_of(msg.subject))
-                headers = every_header(msg.headers)
-                await self._dead_letter(msg, delivery, headers, EVENT_REMOVED, config, attempts)
+                continue
+            config = self._config.in_force(event_type_of(msg.subject))
+            headers = every_header(msg.headers)
+            await self._write_dead_letter(msg, delivery, headers, EVENT_REMOVED, config, attempts)
 
     def _tell_rewound(self, what: str) -> None:
         self._tell("consumer_rewound", what)
@@ -208,12 +209,12 @@ class Subscription(Intake):
         config = self._config.in_force(event_type_of(msg.subject))
         attempt = attempts.failed_count if attempts else 0
         began_at = datetime.now(UTC)
-        if attempts is not None:
-            await self._log.begin(self.connection, delivery, attempts)
         try:
+            if attempts is not None:
+                await self._log.begin(self.connection, delivery, attempts)
             result = await self._call(msg, delivery, headers, attempt, config.max_retries)
-        except asyncio.CancelledError:
-            if attempts is not None:  # it was cut short, and is to be made again
+        except (asyncio.CancelledError, *PUBLISH_ERRORS):
+            if attempts is not None:  # it was cut short, or not made, and is to be made
                 attempts.begun_count -= 1
                 await self._tell_attempts(delivery, attempts)
             raise
@@ -300,7 +301,6 @@ class Subscription(Intake):
         subject = self._config.subjects.redrive("succeeded")
         await publish_redrive_success(self.connection, subject, body, redrive.id)
 
-    @traced(_dead_lettering)
     async def _dead_letter(
         self,
         msg: Msg,
@@ -310,7 +310,29 @@ class Subscription(Intake):
         config: NATSConsumerConfig,
         attempts: Attempts,
     ) -> None:
-        """Publish the dead letter until the server has it, then acknowledge the event."""
+        """Acknowledge an event once its dead letter is written; else give it back."""
+        if not await self._write_dead_letter(msg, delivery, headers, verdict, config, attempts):
+            await self._tell_attempts(delivery, attempts)
+            await self._give_back(msg)
+            return
+        await self._tell_over(delivery, attempts)
+        if config.dlq_enabled:
+            self._acknowledge(msg)
+            self._settled(is_dead=True)
+        else:
+            await self._answer(msg, b"+TERM " + verdict.dlq_reason.encode())
+
+    @traced(_dead_lettering)
+    async def _write_dead_letter(
+        self,
+        msg: Msg,
+        delivery: Delivery,
+        headers: Headers,
+        verdict: DeadLetter,
+        config: NATSConsumerConfig,
+        attempts: Attempts,
+    ) -> bool:
+        """Publish the dead letter until the server has it; False where the end comes first."""
         now = datetime.now(UTC)
         is_json, body = parse_body(msg.data)
         fields = dead_letter_fields(
@@ -333,8 +355,7 @@ class Subscription(Intake):
                 fields["error_message"],
             )
             self._retries.forget(delivery)
-            await self._answer(msg, b"+TERM " + verdict.dlq_reason.encode())
-            return
+            return True
 
         what = f"The dead letter of event {fields['event_id']}"
 
@@ -363,15 +384,10 @@ class Subscription(Intake):
             self._log_is_writable.set()
             if is_published:
                 self._tell("dlq_writable", f"{self.durable}: dead letters can be written again.")
-        if not is_published:
-            await self._tell_attempts(delivery, attempts)
-            await self._give_back(msg)
-            return
-        self._retries.forget(delivery)
-        self.counters.dead_lettered += 1
-        await self._tell_over(delivery, attempts)
-        self._acknowledge(msg)
-        self._settled(is_dead=True)
+        if is_published:
+            self._retries.forget(delivery)
+            self.counters.dead_lettered += 1
+        return is_published
 
     async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
         """Let who gets the event next know of them, as far as there is a connection."""
