@@ -20,7 +20,7 @@ from pipelines.errors import MissingPackageError, QueryError
 from pipelines.sqlfiles import read_sql
 from pipelines.stores.lake import LAYOUTS, Lake
 
-__all__ = ["build_marts_on_spark"]
+__all__ = ["build_marts_on_spark", "translated"]
 
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
@@ -128,7 +128,7 @@ def _frame(spark: Any, sql: str) -> Any:
         for part in clause.expressions:
             _materialise(spark, part.alias, part.this)
         query.set("with_", None)
-    return spark.sql(_translated(query))
+    return spark.sql(translated(query))
 
 
 def _materialise(spark: Any, name: str, query: Any) -> None:
@@ -141,10 +141,10 @@ def _materialise(spark: Any, name: str, query: Any) -> None:
 
     is_recursive = any(table.name == name for table in query.find_all(exp.Table))
     if not is_recursive:
-        _kept(spark.sql(_translated(query))).createOrReplaceTempView(name)
+        _kept(spark.sql(translated(query))).createOrReplaceTempView(name)
         return
-    fresh = _kept(spark.sql(_translated(query.this)))
-    step = _translated(query.expression)
+    fresh = _kept(spark.sql(translated(query.this)))
+    step = translated(query.expression)
     columns = [f"CAST(`{field.name}` AS {field.dataType.simpleString()})" for field in fresh.schema]
     names, found = fresh.columns, [fresh]
     while not fresh.isEmpty():
@@ -162,11 +162,11 @@ def _kept(frame: Any) -> Any:
     return frame.localCheckpoint()
 
 
-def _translated(query: Any) -> str:
+def translated(query: Any) -> str:
     """The query in Spark's dialect, with what sqlglot leaves to Spark, which can not do it."""
     from sqlglot import exp
 
-    def translated(node: Any) -> Any:
+    def spark_of(node: Any) -> Any:
         name = node.sql_name() if isinstance(node, exp.Func) else ""
         if isinstance(node, exp.Anonymous):
             name = node.name.upper()
@@ -193,7 +193,7 @@ def _translated(query: Any) -> str:
 
     query = query.copy()
     for node in reversed(list(query.walk())):  # parts before the whole
-        if (new := translated(node)) is not node:
+        if (new := spark_of(node)) is not node:
             node.replace(new)
     return str(query.sql("spark"))
 

@@ -88,6 +88,7 @@ def test_of_a_key_that_comes_twice_the_last_is_kept_and_that_is_said() -> None:
     row = decode_all([LogMessage("s", 1, PUBLISHED_NS, twice)], "e", STREAM).row(0, named=True)
     assert row["original_data"] == '{"a":[1.1],"b":{"c":2}}'
     assert row["parse_error"] == "original_data holds a key twice"
+    assert row["clamped"] == "original_data"
 
 
 @settings(deadline=None, max_examples=300)

@@ -390,11 +390,21 @@ def test_poison_messages(log: Log) -> None:
     log.dead_letter("d", original_sequence=7, consumer_name="ndvi")
     log.dead_letter("e", original_sequence=7, consumer_name="soil", service="soil")
     log.dead_letter("f", original_sequence=8)
+    at = {
+        "original_sequence": 9,
+        "published_at": before(hours=3),
+        "dlq_date": before(hours=3).date(),
+    }
+    log.dead_letter("g", **at, tenant_id="t2", event_type="old")
+    log.dead_letter("h", **at, tenant_id=None, consumer_name="soil", event_type="new")
     found = mart(log, "poison_messages")
-    assert [(r["kind"], r["failure_id"], r["consumer_count"]) for r in found] == [
+    assert sorted((r["kind"], r["failure_id"], r["consumer_count"]) for r in found) == [
         ("redriven_in_vain", failure("a"), 1),
         ("several_consumers", failure("e"), 2),
+        ("several_consumers", failure("h"), 2),
     ]
+    (of_h,) = [row for row in found if row["failure_id"] == failure("h")]
+    assert (of_h["tenant_id"], of_h["event_type"]) == (None, "new")  # nothing of g's
     assert (found[0]["redrive_count"], found[0]["cured_count"]) == (3, 1)
 
 

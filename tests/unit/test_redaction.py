@@ -252,7 +252,8 @@ def test_key_names_are_searched_too():
 def test_values_of_keys_that_get_one_mask_stay_apart():
     text = (
         '{"a@example.com": 1.10, "b@example.com": {"c@example.com": "{", "\\u0041@example.com": 2},'
-        ' "[redacted:email]": 3, "[redacted:email] 2": 4, "note": "{\\"a@x.org\\": 5, \\"b@x.org\\": 6}"}'
+        ' "[redacted:email]": 3, "[redacted:email] 2": 4, "note":'
+        ' "{\\"a@x.org\\": 5, \\"b@x.org\\": 6}"}'
     )
     redacted = REDACTOR.redact_json(text)
     assert redacted == (
