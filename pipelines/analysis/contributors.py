@@ -175,10 +175,8 @@ def _judged(tested: pl.DataFrame, size: int) -> pl.DataFrame:
     """One subject's attributes and pairs that tell something, the most telling first."""
     in_question = tested["in_question"][0]
     others = size - in_question
-    p_values = [
-        fisher_tail(hits, in_question, hits + elsewhere, size)
-        for hits, elsewhere in tested.select("failure_count", "elsewhere").iter_rows()
-    ]
+    hits = tested["failure_count"]
+    p_values = fisher_tail(hits, in_question, hits + tested["elsewhere"], size)
     ratio = ((pl.col("failure_count") + 0.5) / (in_question + 1)) / (
         (pl.col("elsewhere") + 0.5) / (others + 1)
     )
@@ -186,7 +184,7 @@ def _judged(tested: pl.DataFrame, size: int) -> pl.DataFrame:
         share=pl.col("failure_count") / in_question,
         baseline_share=pl.col("elsewhere") / others,
         risk_ratio=ratio,
-        adjusted_p=pl.Series(adjusted(p_values), dtype=pl.Float64),
+        adjusted_p=adjusted(p_values),
     )
     telling = judged.filter(
         pl.col("risk_ratio") >= LEAST_RATIO, pl.col("adjusted_p") < MOST_P
@@ -264,12 +262,10 @@ def _explained_pairs(judged: pl.DataFrame) -> pl.DataFrame:
         )
         for on in (_KEYS[:2], _KEYS[2:])
     )
-    tails = [
-        fisher_tail(hits, drawn, hits + elsewhere, drawn + others)
-        for hits, elsewhere, drawn, others in given.select(pl.exclude(_KEYS)).iter_rows()
-    ]
+    hits, elsewhere, drawn, others = given.select(pl.exclude(_KEYS)).get_columns()
+    tails = fisher_tail(hits, drawn, hits + elsewhere, drawn + others)
     ratio = ((pl.col("failure_count") + 0.5) / (pl.col("part_count") + 1)) / (
         (pl.col("elsewhere") + 0.5) / (pl.col("part_elsewhere") + 1)
     )
-    is_new = (ratio > 1 / EXPLAINED) & (pl.Series(adjusted(tails), dtype=pl.Float64) < MOST_P)
+    is_new = (ratio > 1 / EXPLAINED) & (adjusted(tails) < MOST_P)
     return given.filter(~is_new).select(_KEYS).unique()

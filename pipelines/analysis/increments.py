@@ -251,7 +251,8 @@ def _merged(column: str) -> str | None:
     if column.endswith("_count"):
         return f"CAST(SUM(sign * {column}) AS BIGINT)"
     if column in _LATEST:
-        return f"NULLIF(MAX_BY(COALESCE({column}, ''), last_log_position) FILTER (sign > 0), '')"
+        latest = f"ARG_MAX_NULL({column}, last_log_position) FILTER (sign > 0)"
+        return f"CAST({latest} AS VARCHAR)"
     if column.startswith("first_"):
         return f"MIN({column}) FILTER (sign > 0)"
     if column.startswith("last_"):

@@ -169,8 +169,8 @@ def _build(connection: duckdb.DuckDBPyConnection, now: datetime, name: str) -> p
 def _uneven_hours(query: Query, _: datetime) -> pl.DataFrame:
     cells = query(read_sql("marts/hour_of_week.sql"))
     series = cells.select("dimension", "value", "chi_square").unique(["dimension", "value"])
-    tails = [significance.chi_square_tail(chi, 167) for chi in series["chi_square"]]
-    known = series.drop("chi_square").with_columns(p_value=pl.Series(tails, dtype=pl.Float64))
+    tails = significance.chi_square_tail(series["chi_square"], 167)
+    known = series.drop("chi_square").with_columns(p_value=tails)
     return cells.join(known, on=["dimension", "value"], how="left", maintain_order="left")
 
 
@@ -179,11 +179,11 @@ def _significant_pairs(query: Query, _: datetime) -> pl.DataFrame:
     together, a, b, slots = (
         pairs[name] for name in ("together_count", "outbreaks_a", "outbreaks_b", "slot_count")
     )
-    tails = [significance.fisher_tail(*row) for row in zip(together, a, b, slots, strict=True)]
+    tails = significance.fisher_tail(together, a, b, slots)
     return pairs.with_columns(
         lift=together * slots / (a * b),
-        p_value=pl.Series(tails, dtype=pl.Float64),
-        adjusted_p=pl.Series(significance.adjusted(tails), dtype=pl.Float64),
+        p_value=tails,
+        adjusted_p=significance.adjusted(tails),
     ).filter(pl.col("together_count") >= 3, pl.col("adjusted_p") < 0.01)
 
 

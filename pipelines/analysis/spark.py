@@ -20,7 +20,7 @@ from pipelines.errors import MissingPackageError, QueryError
 from pipelines.sqlfiles import read_sql
 from pipelines.stores.lake import LAYOUTS, Lake
 
-__all__ = ["build_marts_on_spark"]
+__all__ = ["build_marts_on_spark", "translated"]
 
 _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
@@ -30,6 +30,7 @@ _SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
+_NAMES = {"EPOCH_US": "UNIX_MICROS", "ARG_MAX_NULL": "MAX_BY", "ROW": "STRUCT"}
 _TYPES = {pl.String: "STRING", pl.Int64: "BIGINT", pl.Date: "DATE", pl.Datetime: "TIMESTAMP"}
 
 
@@ -127,7 +128,7 @@ def _frame(spark: Any, sql: str) -> Any:
         for part in clause.expressions:
             _materialise(spark, part.alias, part.this)
         query.set("with_", None)
-    return spark.sql(_translated(query))
+    return spark.sql(translated(query))
 
 
 def _materialise(spark: Any, name: str, query: Any) -> None:
@@ -140,10 +141,10 @@ def _materialise(spark: Any, name: str, query: Any) -> None:
 
     is_recursive = any(table.name == name for table in query.find_all(exp.Table))
     if not is_recursive:
-        _kept(spark.sql(_translated(query))).createOrReplaceTempView(name)
+        _kept(spark.sql(translated(query))).createOrReplaceTempView(name)
         return
-    fresh = _kept(spark.sql(_translated(query.this)))
-    step = _translated(query.expression)
+    fresh = _kept(spark.sql(translated(query.this)))
+    step = translated(query.expression)
     columns = [f"CAST(`{field.name}` AS {field.dataType.simpleString()})" for field in fresh.schema]
     names, found = fresh.columns, [fresh]
     while not fresh.isEmpty():
@@ -161,16 +162,20 @@ def _kept(frame: Any) -> Any:
     return frame.localCheckpoint()
 
 
-def _translated(query: Any) -> str:
+def translated(query: Any) -> str:
     """The query in Spark's dialect, with what sqlglot leaves to Spark, which can not do it."""
     from sqlglot import exp
 
-    def translated(node: Any) -> Any:
+    def spark_of(node: Any) -> Any:
         name = node.sql_name() if isinstance(node, exp.Func) else ""
         if isinstance(node, exp.Anonymous):
             name = node.name.upper()
-        if name == "EPOCH_US":
-            return exp.Anonymous(this="UNIX_MICROS", expressions=node.expressions)
+        if name in _NAMES:
+            return exp.Anonymous(this=_NAMES[name], expressions=node.expressions)
+        if isinstance(node, exp.Literal) and not node.is_string and "." in node.this:
+            return exp.Literal(this=f"{node.this}D", is_string=False)  # else DECIMAL, and rounded
+        if isinstance(node, exp.Log):  # of base 10 or 2: not as a quotient, which is less exact
+            return exp.Anonymous(this=f"LOG{node.this}", expressions=[node.expression])
         if isinstance(node, exp.DateDiff):  # in seconds: DuckDB counts those that begin between
             later, earlier = (
                 f"UNIX_SECONDS({at.sql('spark')})" for at in (node.this, node.expression)
@@ -179,14 +184,18 @@ def _translated(query: Any) -> str:
         if isinstance(node, exp.GroupConcat):  # STRING_AGG(DISTINCT x, … ORDER BY x)
             value = next(node.find_all(exp.Column)).sql("spark")
             names = f"ARRAY_JOIN(SORT_ARRAY(COLLECT_SET({value})), ', ')"
-            return exp.maybe_parse(f"NULLIF({names}, '')", dialect="spark")
+            return exp.maybe_parse(f"IF(COUNT({value}) > 0, {names}, NULL)", dialect="spark")
         if name == "GROUPING" and len(node.expressions) > 1:
             bits = [f"GROUPING({part.sql('spark')})" for part in node.expressions]
             worth = [f"{bit} * {1 << place}" for place, bit in enumerate(reversed(bits))]
             return exp.maybe_parse(f"({' + '.join(worth)})", dialect="spark")
         return node
 
-    return str(query.transform(translated).sql("spark"))
+    query = query.copy()
+    for node in reversed(list(query.walk())):  # parts before the whole
+        if (new := spark_of(node)) is not node:
+            node.replace(new)
+    return str(query.sql("spark"))
 
 
 def _spark_errors() -> tuple[type[Exception], ...]:

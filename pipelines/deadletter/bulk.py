@@ -52,6 +52,7 @@ class _Plain(Canonical, gc=False):
 _decode_plain = msgspec.json.Decoder(_Plain).decode
 _NUL = r"\u0000"  # the one character that JSON can hold and no sink takes
 _VERBATIM = ("original_data", "attempts")
+_STRING_OR_KEY = r'"[^"\\]*(?:\\.[^"\\]*)*"\s*:?'
 _NAMES = _Plain.__struct_fields__
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -69,6 +70,8 @@ def decode_all(messages: Sequence[LogMessage], epoch: str, dlq_stream: str) -> p
     if is_base64.any():
         bodies = zip(is_base64, columns["original_data"], strict=True)
         is_odd |= pl.Series([is_one and _may_be_read(body) for is_one, body in bodies])
+    for name in _VERBATIM:
+        is_odd |= _has_a_key_twice(columns[name])
     frame = columns.filter(~is_odd).select(
         pl.col(name).cast(dtype) if name in columns.columns else pl.lit(None, dtype).alias(name)
         for name, dtype in LETTER_SCHEMA.items()
@@ -161,6 +164,45 @@ def _verbatim(raw: msgspec.Raw) -> str:
 def _headers(headers: MutableHeaders) -> bytes:
     text = msgspec.json.encode(headers)
     return msgspec.json.encode(headers_of_json(headers)) if b"[" in text else text
+
+
+def _has_a_key_twice(texts: pl.Series) -> pl.Series:
+    """Whether an object in each of these JSON texts may have a key twice.
+
+    In Rust only where all keys of a text differ: mostly, and at a tenth of the cost.
+    """
+    key = pl.col("key")
+    suspects = (
+        texts.str.extract_all(_STRING_OR_KEY)
+        .alias("key")
+        .to_frame()
+        .with_row_index("row")
+        .explode("key")
+        .filter(key.str.ends_with(":"))
+        .group_by("row")
+        .agg(
+            count=pl.len(),
+            is_one=(key.n_unique() < pl.len())
+            | (key.str.contains("\\", literal=True) | ~key.str.ends_with('":')).any(),
+        )
+        .filter("is_one")
+    )
+    found = [row for row, count, _ in suspects.iter_rows() if _key_count(texts[row]) != count]
+    return pl.Series([False]).new_from_index(0, len(texts)).scatter(found, values=True)
+
+
+def _key_count(text: str) -> int:
+    """The keys of all objects in a JSON text, those that come twice once; -1 where unknown."""
+
+    def keys_in(value: Any) -> int:
+        if isinstance(value, dict):
+            return len(value) + sum(map(keys_in, value.values()))
+        return sum(map(keys_in, value)) if isinstance(value, list) else 0
+
+    try:
+        return keys_in(msgspec.json.decode(text))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return -1
 
 
 def _may_be_read(body: str) -> bool:

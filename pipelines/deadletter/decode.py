@@ -98,6 +98,8 @@ class _Reading(Reading):
         except ValueError as error:
             fields[name] = raw_data(data, RAW_LIMIT)
             self.problems.append(f"{name} can not be kept as JSON: {error}")
+        if mended:
+            self.clamped.append(name)
         self.note(f"{name} holds", mended)
 
     def _mend_texts(self, fields: dict[str, Any]) -> None:

@@ -7,13 +7,24 @@ import json
 import re
 from typing import NamedTuple
 
-__all__ = ["STRING", "Member", "decoded", "is_json", "members", "shallow", "spelled", "value_end"]
+__all__ = [
+    "STRING",
+    "Member",
+    "decoded",
+    "is_json",
+    "members",
+    "numbered",
+    "shallow",
+    "spelled",
+    "value_end",
+]
 
 STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)?')
 """A string (its raw content is group 1), and the colon (group 2) that makes it a key."""
 
 _NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]')
 _RUNS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]+')
+_KEYS = re.compile(rf"{STRING.pattern}|[{{}}]")
 _SCALAR = re.compile(r"[^\s,\]}]+")
 
 
@@ -70,6 +81,34 @@ def members(text: str) -> dict[str, Member]:
         key = f'"{match[1]}"'
         found[decoded(match[1])] = Member(key, text[match.end() : position])
     return found
+
+
+def numbered(text: str) -> str:
+    """`text`, in which a key that its object has already gets a number: `key`, `key 2`, `key 3`.
+
+    `text` is known to be JSON.
+    """
+    pieces: list[str] = []
+    copied = 0
+    objects: list[dict[str, int]] = []  # their keys, and how often each came
+    for match in _KEYS.finditer(text):
+        if match[0] == "{":
+            objects.append({})
+        elif match[0] == "}":
+            objects.pop()
+        elif match[2]:
+            key = new = decoded(match[1])
+            seen = objects[-1]
+            count = seen.get(key, 1)
+            while new in seen:
+                count += 1
+                new = f"{key} {count}"
+            seen[key] = count
+            seen[new] = seen.get(new, 1)
+            if new != key:
+                pieces += text[copied : match.start()], spelled(match[1], new), match[2]
+                copied = match.end()
+    return "".join([*pieces, text[copied:]])
 
 
 def shallow(text: str, depth: int) -> str:

@@ -264,6 +264,7 @@ class Redactor:
         """Valid JSON, copied verbatim but for the strings and values that are masked."""
         pieces: list[str] = []
         copied = position = 0
+        has_masked_keys = False
         while match := json_text.STRING.search(text, position):
             position = match.end()
             string = json_text.decoded(match[1])
@@ -276,6 +277,7 @@ class Redactor:
                     colon or "",
                 )
                 copied = position
+                has_masked_keys |= colon is not None
             key = _MARK.sub("", new)
             kind = "plain" if colon is None else self._kind(key)
             if kind in ("secret", "allowed") or (kind == "phone" and _TEXTS.match(text, position)):
@@ -285,7 +287,9 @@ class Redactor:
                 if masked != value:
                     pieces += text[copied : match.end()], masked
                     copied = position
-        return "".join([*pieces, text[copied:]]) if pieces else text
+        redacted = "".join([*pieces, text[copied:]]) if pieces else text
+        # Two addresses that are keys get one mask, and a key that comes twice has one value.
+        return json_text.numbered(redacted) if has_masked_keys else redacted
 
     def _value(self, kind: KeyKind, key: str, value: str, depth: int) -> str:
         """The JSON value of a key that tells something about it."""

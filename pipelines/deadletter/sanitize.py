@@ -7,6 +7,7 @@ strings, times are UTC between 1970 and 2200.
 import json
 import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pipelines.deadletter import json_text
@@ -62,8 +63,9 @@ def parse_time(text: str) -> datetime:
 def parse_json(data: bytes, mended: set[str] | None = None) -> Any:
     """The most that can be made of JSON: NaN, unholdable numbers and deep values come as strings.
 
-    Whatever Python's `json.loads` reads in these bytes, or in what they inflate to, is read. What
-    had to be mended is added to `mended`, in words. Raises ValueError where there is no JSON.
+    Whatever Python's `json.loads` reads in these bytes, or in what they inflate to, is read; of a
+    key that an object has twice, the last value. What had to be mended is added to `mended`, in
+    words. Raises ValueError where there is no JSON.
     """
     mended = set() if mended is None else mended
     text, _ = text_of(data)
@@ -93,10 +95,17 @@ def _parsed(text: str, mended: set[str]) -> Any:
         mended.add(name)
         return name
 
+    def last_of_each(members: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(members)
+        if len(found) < len(members):
+            mended.add("a key twice")
+        return found
+
+    read = partial(json.loads, parse_constant=constant, object_pairs_hook=last_of_each)
     try:
         if text.count("[") + text.count("{") <= MAX_DEPTH and not _MAY_NEED_MENDING.search(text):
-            return json.loads(text, parse_constant=constant)
-        value = json.loads(text, parse_int=integer, parse_float=fraction, parse_constant=constant)
+            return read(text)
+        value = read(text, parse_int=integer, parse_float=fraction)
         return _clean(value, 0, mended)
     except RecursionError as error:
         raise _TooDeepError(f"nested deeper than {MAX_DEPTH}") from error
@@ -107,8 +116,6 @@ def storable_json(data: bytes, mended: set[str] | None = None) -> str:
 
     `data` is known to be JSON. Raises ValueError where it is no UTF-8.
     """
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH and not SUSPICIOUS.search(data):
-        return data.decode()
     mended = set() if mended is None else mended
     value = parse_json(data, mended)
     return dump_json(value) if mended else data.decode()

@@ -6,13 +6,14 @@ as much each half-life. A redrive is worth it while the chance is likely enough 
 `worth`; a group for which it is not gets one canary a day, so that a cure is noticed.
 """
 
-import math
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
+
+import scipy  # loads scipy.special, which takes its time, when it is first asked for
 
 from pipelines.deadletter.error_families import TRANSIENT, with_subclasses
 
@@ -22,7 +23,6 @@ __all__ = [
     "History",
     "Policy",
     "Verdict",
-    "beta_tail",
     "delay_before",
     "is_hopeless",
     "is_transient",
@@ -90,7 +90,7 @@ class Belief(NamedTuple):
 
     def probability_above(self, chance: float) -> float:
         """How likely the chance is at least this."""
-        return beta_tail(chance, self.a, self.b)
+        return float(scipy.special.betaincc(self.a, self.b, chance))
 
 
 class Verdict(NamedTuple):
@@ -215,38 +215,3 @@ def delay_before(failure_id: str, attempt: int, policy: Policy) -> timedelta:
     for _ in range(min(attempt, 50)):
         seconds = min(policy.most_delay_seconds, rng.uniform(base, max(base, 3 * seconds)))
     return timedelta(seconds=seconds)
-
-
-def beta_tail(x: float, a: float, b: float) -> float:
-    """P(p >= x) for p of Beta(a, b): one less the regularized incomplete beta function."""
-    if x <= 0:
-        return 1.0
-    if x >= 1:
-        return 0.0
-    if x > (a + 1) / (a + b + 2):  # where the fraction converges
-        return _beta_part(1 - x, b, a)
-    return 1 - _beta_part(x, a, b)
-
-
-def _beta_part(x: float, a: float, b: float) -> float:
-    """I_x(a, b) by Lentz's continued fraction, for x below its mean or so."""
-    log_front = (
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
-    )
-    tiny = 1e-300
-    c, d = 1.0, 1 / _not_zero(1 - (a + b) * x / (a + 1), tiny)
-    fraction = d
-    for m in range(1, 1_000):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for term in (even, odd):
-            d = 1 / _not_zero(1 + term * d, tiny)
-            c = _not_zero(1 + term / c, tiny)
-            fraction *= c * d
-        if abs(c * d - 1) < 1e-12:
-            break
-    return min(max(math.exp(log_front) * fraction / a, 0.0), 1.0)
-
-
-def _not_zero(value: float, tiny: float) -> float:
-    return value if abs(value) > tiny else tiny

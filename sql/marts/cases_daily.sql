@@ -29,10 +29,10 @@ SELECT
         END
     ) AS last_resolved_by_person_at,
     MAX(log_position) AS last_log_position,
-    MAX_BY(failure_id, log_position) AS sample_failure_id,
-    NULLIF(MAX_BY(COALESCE(parent_id, ''), log_position), '') AS parent_id,
-    NULLIF(MAX_BY(COALESCE(template, ''), log_position), '') AS template,
-    NULLIF(MAX_BY(COALESCE(frames, ''), log_position), '') AS frames
+    ARG_MAX_NULL(failure_id, log_position) AS sample_failure_id,
+    ARG_MAX_NULL(parent_id, log_position) AS parent_id,
+    ARG_MAX_NULL(template, log_position) AS template,
+    ARG_MAX_NULL(frames, log_position) AS frames
 FROM cases
 GROUP BY dlq_date, group_id, service, consumer_name, error_class
 ORDER BY dlq_date, group_id, service, consumer_name, error_class

@@ -35,11 +35,11 @@
 WITH tallied AS (
     SELECT
         group_id,
-        MAX_BY(parent_id, last_log_position) AS parent_id,
-        MAX_BY(error_class, last_log_position) AS error_class,
-        MAX_BY(template, last_log_position) AS template,
-        MAX_BY(frames, last_log_position) AS frames,
-        MAX_BY(sample_failure_id, last_log_position) AS sample_failure_id,
+        ARG_MAX_NULL(parent_id, last_log_position) AS parent_id,
+        ARG_MAX_NULL(error_class, last_log_position) AS error_class,
+        ARG_MAX_NULL(template, last_log_position) AS template,
+        ARG_MAX_NULL(frames, last_log_position) AS frames,
+        ARG_MAX_NULL(sample_failure_id, last_log_position) AS sample_failure_id,
         SUM(case_count) AS failure_count,
         MIN(first_opened_at) AS first_seen_at,
         MAX(last_opened_at) AS last_seen_at,

@@ -39,11 +39,11 @@ several AS (
         d.original_stream,
         d.original_sequence,
         COUNT(DISTINCT d.consumer_name) AS consumer_count,
-        MAX_BY(d.failure_id, d.published_at) AS failure_id,
-        MAX_BY(d.group_id, d.published_at) AS group_id,
-        MAX_BY(d.error_class, d.published_at) AS error_class,
-        MAX_BY(d.event_type, d.published_at) AS event_type,
-        MAX_BY(d.tenant_id, d.published_at) AS tenant_id
+        ARG_MAX_NULL(d.failure_id, ROW(d.published_at, d.dlq_sequence)) AS failure_id,
+        ARG_MAX_NULL(d.group_id, ROW(d.published_at, d.dlq_sequence)) AS group_id,
+        ARG_MAX_NULL(d.error_class, ROW(d.published_at, d.dlq_sequence)) AS error_class,
+        ARG_MAX_NULL(d.event_type, ROW(d.published_at, d.dlq_sequence)) AS event_type,
+        ARG_MAX_NULL(d.tenant_id, ROW(d.published_at, d.dlq_sequence)) AS tenant_id
     FROM dead_letters AS d
     INNER JOIN struck AS s
         ON s.original_sequence = d.original_sequence AND s.original_stream = d.original_stream

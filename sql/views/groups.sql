@@ -10,10 +10,10 @@
 --   tenant_count    distinct tenants
 SELECT
     group_id,
-    MAX_BY(parent_id, log_position) AS parent_id,
-    MAX_BY(error_class, log_position) AS error_class,
-    MAX_BY(template, log_position) AS template,
-    MAX_BY(frames, log_position) AS frames,
+    ARG_MAX_NULL(parent_id, log_position) AS parent_id,
+    ARG_MAX_NULL(error_class, log_position) AS error_class,
+    ARG_MAX_NULL(template, log_position) AS template,
+    ARG_MAX_NULL(frames, log_position) AS frames,
     COUNT(*) AS failure_count,
     SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN 1 ELSE 0 END) AS open_count,
     MIN(opened_at) AS first_seen_at,

@@ -24,6 +24,8 @@ from pipelines.redrive.run import RedriveReport
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import preview_redrive, redrive
 from pipelines.settings import Settings
+from pipelines.stores.lake import Lake
+from pipelines.stores.lake_sql import connect
 
 UNREADABLE = [
     b"\x0a\x04acme\x12\x03\xff\xfe\x01",  # Protobuf
@@ -143,6 +145,33 @@ async def test_an_edit_changes_what_it_names_and_the_handler_reads_it(
         assert (context.data[:2] == sent[event_id][:2]) or context.data[:1] == b"{"
         compressed = sent[event_id].startswith(b"\x1f\x8b")
         assert context.headers.get("Content-Encoding") == ("gzip" if compressed else None)
+
+
+async def test_of_a_key_that_comes_twice_all_see_the_value_that_the_handler_sees(
+    settings: Settings, client: Client
+) -> None:
+    body = b'{"event_id": "e", "note": "first", "at": {"n": 1, "n": 2.50}, "note": "last"}'
+    async with Service(settings, ValueError("boom")).running() as service:
+        await fail_on(settings, client, service, [body])
+        await drain_log(settings)
+        (row,) = query(settings, "SELECT original_data, clamped, parse_error FROM failed_events")
+        assert row["original_data"] == json.loads(body)
+        assert row["clamped"] == "original_data"
+        assert row["parse_error"] == "original_data holds a key twice"
+        columns = "original_data ->> 'note' AS note, original_data ->> '$.at.n' AS n"
+        with connect(Lake(settings.lake)) as lake:
+            found = lake.execute(f"SELECT {columns} FROM dead_letters").fetchall()
+        assert found == [("last", "2.5")]
+        first = await preview_redrive(settings, Selection(where="data.note = 'first'"))
+        assert first.plan.count == 0
+        last = Selection(where="data.note = 'last'")
+        (edit,) = (await preview_redrive(settings, last, patch={"note": "new"})).edits
+        assert [change.before for change in edit.changes] == ['"last"']
+        service.error = None
+        service.seen.clear()
+        report = await redriven(settings, "data.note = 'last'")
+    assert report.outcomes == {"succeeded": 1}
+    assert [context.data for context in service.seen] == [body]
 
 
 async def test_all_of_a_tenant_is_erased_and_what_nobody_can_read_is_counted(

@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+import wild
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from letters import OLD, PUBLISHED_NS, STREAM, ours, second
 from polars.testing import assert_frame_equal
@@ -13,7 +14,8 @@ from pipelines.deadletter.bulk import decode_all
 from pipelines.deadletter.decode import LIMITS, decode
 from pipelines.deadletter.frames import LETTER_SCHEMA, frame_of
 from pipelines.deadletter.message import LogMessage
-from pipelines.deadletter.record import LONG_TEXT_LIMIT, TEXT_LIMITS
+from pipelines.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT, TEXT_LIMITS
+from pipelines.deadletter.redaction import Redactor
 
 
 def check(*bodies: bytes, subject: str = "sahool.dlq.ndvi_computed") -> None:
@@ -37,6 +39,8 @@ PLAIN = [
     body(dlq_timestamp="2026-01-02T03:04:05.123456789-11:30"),
     body(original_data={"hash": "3e123e9991234567890123456789"}),
     body(unknown="key", error_message="", stack_trace=""),
+    body(original_data={"id": 1, "field": {"id": 2}}, attempts=[{"at": "x"}, {"at": "y"}]),
+    body(original_data={"a\\b": 1, "a:": ["a", {'a"': '":'}]}),
 ]
 ODD = [
     *(body(**{name: value}) for name in ("redrive_of", "redrive_id") for value in ("", "x")),
@@ -58,6 +62,16 @@ ODD = [
     body(error_message="x" * (LONG_TEXT_LIMIT + 1)),
     body(original_data="x" * LONG_TEXT_LIMIT),
     *(body(**{name: "é" * (limit + 1)}) for name, limit in TEXT_LIMITS.items()),
+    *(
+        body(**{name: 1}).replace(b'"%s": 1' % name.encode(), b'"%s": %s' % (name.encode(), twice))
+        for name in ("original_data", "attempts")
+        for twice in (
+            b'{"a": 1, "a": 2}',
+            b'{"a" : 1.10, "b": 3, "a": 2}',
+            rb'{"a": 1, "\u0061": 2}',
+            b'[{"a": 1}, {"b": {"a": 1, "c": [], "a": {}}}]',
+        )
+    ),
     *(b"", b"{", b"null", b"[1]", b"{}", b"\xff", b"NaN"),
 ]
 
@@ -65,6 +79,33 @@ ODD = [
 @pytest.mark.parametrize("message", [*PLAIN, *ODD])
 def test_one_message_is_read_alike(message: bytes) -> None:
     check(message)
+
+
+def test_of_a_key_that_comes_twice_the_last_is_kept_and_that_is_said() -> None:
+    twice = body(original_data=0).replace(
+        b'"original_data": 0', b'"original_data": {"a": 1, "b": {"c": 1, "c": 2}, "a": [1.10]}'
+    )
+    row = decode_all([LogMessage("s", 1, PUBLISHED_NS, twice)], "e", STREAM).row(0, named=True)
+    assert row["original_data"] == '{"a":[1.1],"b":{"c":2}}'
+    assert row["parse_error"] == "original_data holds a key twice"
+    assert row["clamped"] == "original_data"
+
+
+@settings(deadline=None, max_examples=300)
+@given(wild.documents(wild.NUMBERS | wild.STRINGS, wild.KEYS))
+@example(b'{"a@example.com": 1, "b@example.com": 2}')
+def test_no_document_reaches_the_sinks_with_a_key_twice(document: bytes) -> None:
+    """Whatever the document, and whether or not masks make two keys alike."""
+    message = body(original_data=0, attempts=0).replace(b": 0", b": " + document)
+    check(message)
+    letters = decode_all([LogMessage("s", 1, PUBLISHED_NS, message)], "e", STREAM)
+    for name in JSON_COLUMNS:
+        text = Redactor().redact_frame(letters)[name].item()
+        json.loads(text or "{}", object_pairs_hook=once)
+
+
+def once(members: list[tuple[str, Any]]) -> None:
+    assert len(dict(members)) == len(members)
 
 
 def test_a_mixed_batch_is_read_alike_and_in_order() -> None:

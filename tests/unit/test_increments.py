@@ -72,7 +72,9 @@ def rows(table: pa.Table) -> list[str]:
 
 def assert_same(found: Tables, expected: Tables) -> None:
     for name in DAILY:
-        assert rows(found[name].select(expected[name].column_names)) == rows(expected[name]), name
+        table = found[name].select(expected[name].column_names)
+        assert rows(table) == rows(expected[name]), name
+        assert table.schema.types == expected[name].schema.types, name
 
 
 @given(

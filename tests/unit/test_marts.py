@@ -1,6 +1,6 @@
 """Each mart on a small log: expected rows written out, the time passed in."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from math import log2
 from typing import Any
 
@@ -81,6 +81,45 @@ def test_hours_are_utc_whatever_the_time_zone_of_the_connection(log: Log) -> Non
     table = build_marts(log.connection, NOW, ["failures_hourly"])["failures_hourly"]
     assert table.schema.field("hour_at").type == pa.timestamp("us", tz="UTC")
     assert table["hour_at"].to_pylist() == [NOW.replace(hour=9)]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe", "America/New_York"])
+def test_no_mart_hears_of_a_change_of_the_clocks_where_the_session_is(zone: str) -> None:
+    now = datetime(2026, 11, 1, 12, 0, 7, 654321, tzinfo=UTC)  # Berlin's had a week before
+    built = []
+    for session in ("UTC", zone):
+        log = Log()
+        log.connection.execute(f"SET TimeZone = '{session}'")
+        for number in [1_200, *range(300, 0, -1)]:
+            at = now - timedelta(minutes=37.3 * number)
+            place = {"published_at": at, "dlq_date": at.date()}
+            service = "ndvi" if number % 3 else "soil"
+            log.dead_letter(str(number), **place, dlq_timestamp=at, service=service)
+            if number % 4 == 0:
+                log.event("triage.resolved", str(number), **place | {"at": at + timedelta(hours=9)})
+            counts = {
+                "handled": 3_000 - number,
+                "succeeded": 1_500 - number,
+                "dead_lettered": 1_500,
+            }
+            log.totals("ndvi", published_at=at, **counts, started_at=before(days=99))
+        built.append(build_marts(log.connection, now))
+    assert built[0]["failures_hourly"].num_rows > 180
+    assert built[0]["hour_of_week"].num_rows > 0
+    assert built[1] == built[0]
+
+
+def test_a_group_is_as_its_latest_case_also_in_what_that_lacks(log: Log) -> None:
+    log.dead_letter("a", template="old", frames="", parent_id="p0")
+    lacking = dict.fromkeys(("template", "frames", "parent_id", "error_class"))
+    log.dead_letter("b", **lacking, error_type="?")
+    names = ["sample_failure_id", *lacking]
+    assert mart(log, "failure_groups", *names) == [{"sample_failure_id": failure("b"), **lacking}]
+    assert log.rows(f"SELECT {', '.join(lacking)} FROM groups") == [lacking]
+    log.dead_letter("c", template="", frames="f", parent_id="p2")  # no message is no lack of one
+    of_c = {"template": "", "frames": "f", "parent_id": "p2", "error_class": "ValueError"}
+    assert mart(log, "failure_groups", *of_c) == [of_c]
+    assert log.rows(f"SELECT {', '.join(of_c)} FROM groups") == [of_c]
 
 
 def test_failure_groups(log: Log) -> None:

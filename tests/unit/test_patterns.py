@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 from lake_log import NOW, Log, before, failure
+from scipy.stats import poisson
 
 from pipelines.analysis.contributors import explain
 from pipelines.analysis.marts import build_marts
-from pipelines.analysis.significance import poisson_tail
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_spikes_agree_with_a_naive_reading_of_the_rule(log: Log) -> None:
                 sum(week * 10080 <= a < week * 10080 + 60 for a in ages) for week in (1, 2, 3, 4)
             )
             assert (row["failure_count"], row["expected_count"]) == (x, expected)
-            rule = x >= 10 and x >= 3 * expected and poisson_tail(x, expected) < 1e-4
+            rule = x >= 10 and x >= 3 * expected and poisson.sf(x - 1, expected) < 1e-4
             assert row["is_spike"] == rule == (row["value"] == "s1")
 
 
@@ -390,11 +390,21 @@ def test_poison_messages(log: Log) -> None:
     log.dead_letter("d", original_sequence=7, consumer_name="ndvi")
     log.dead_letter("e", original_sequence=7, consumer_name="soil", service="soil")
     log.dead_letter("f", original_sequence=8)
+    at = {
+        "original_sequence": 9,
+        "published_at": before(hours=3),
+        "dlq_date": before(hours=3).date(),
+    }
+    log.dead_letter("g", **at, tenant_id="t2", event_type="old")
+    log.dead_letter("h", **at, tenant_id=None, consumer_name="soil", event_type="new")
     found = mart(log, "poison_messages")
-    assert [(r["kind"], r["failure_id"], r["consumer_count"]) for r in found] == [
+    assert sorted((r["kind"], r["failure_id"], r["consumer_count"]) for r in found) == [
         ("redriven_in_vain", failure("a"), 1),
         ("several_consumers", failure("e"), 2),
+        ("several_consumers", failure("h"), 2),
     ]
+    (of_h,) = [row for row in found if row["failure_id"] == failure("h")]
+    assert (of_h["tenant_id"], of_h["event_type"]) == (None, "new")  # nothing of g's
     assert (found[0]["redrive_count"], found[0]["cured_count"]) == (3, 1)
 
 

@@ -249,6 +249,23 @@ def test_key_names_are_searched_too():
     assert REDACTOR.redact_json('{"ali@example.com": 1}') == '{"[redacted:email]": 1}'
 
 
+def test_values_of_keys_that_get_one_mask_stay_apart():
+    text = (
+        '{"a@example.com": 1.10, "b@example.com": {"c@example.com": "{", "\\u0041@example.com": 2},'
+        ' "[redacted:email]": 3, "[redacted:email] 2": 4, "note":'
+        ' "{\\"a@x.org\\": 5, \\"b@x.org\\": 6}"}'
+    )
+    redacted = REDACTOR.redact_json(text)
+    assert redacted == (
+        '{"[redacted:email]": 1.10, "[redacted:email] 2": {"[redacted:email]": "{",'
+        ' "[redacted:email] 2": 2}, "[redacted:email] 3": 3, "[redacted:email] 2 2": 4,'
+        ' "note": "{\\"[redacted:email]\\": 5, \\"[redacted:email] 2\\": 6}"}'
+    )
+    assert REDACTOR.redact_json(redacted) == redacted
+    many = json.dumps({f"user{number}@example.com": number for number in range(20_000)})
+    assert list(json.loads(REDACTOR.redact_json(many)).values()) == list(range(20_000))
+
+
 def test_a_local_number_is_masked_where_the_key_says_that_it_is_a_phone():
     document = (
         '{"farmerPhone": "777 123 456", "phone_model": "x9", "phone": 777123456, "n": "777123456"}'

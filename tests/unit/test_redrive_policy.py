@@ -2,13 +2,14 @@
 
 import random
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from math import comb
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_world import Group, Tally, always_three, by_policy
-from scipy.stats import beta
 
 from pipelines.redrive.backtest import Outcome, backtest
 from pipelines.redrive.policy import (
@@ -16,7 +17,6 @@ from pipelines.redrive.policy import (
     Cell,
     History,
     Policy,
-    beta_tail,
     delay_before,
     is_hopeless,
     is_transient,
@@ -29,14 +29,16 @@ TYPES = ("TimeoutError", "ConnectionError")
 CELL = Cell("g", "TimeoutError", 1)
 
 
-@given(st.floats(0.001, 0.999), st.floats(0.05, 500), st.floats(0.05, 500))
+@given(st.integers(1, 300), st.integers(1, 300), st.fractions(0, 1, max_denominator=100))
 @settings(deadline=None)
-def test_the_tail_of_a_beta_distribution_is_scipys(x: float, a: float, b: float) -> None:
-    assert beta_tail(x, a, b) == pytest.approx(beta.sf(x, a, b), abs=1e-9)
-
-
-def test_the_ends_of_the_tail() -> None:
-    assert [beta_tail(x, 2, 3) for x in (-1, 0, 1, 2)] == [1, 1, 0, 0]
+def test_the_chance_is_above_something_as_often_as_coins_say(
+    a: int, b: int, chance: Fraction
+) -> None:
+    """P(Beta(a, b) ≥ x) = P(a - 1 or fewer heads of a + b - 1 coins of chance x), an identity."""
+    coins = a + b - 1
+    heads = (comb(coins, k) * chance**k * (1 - chance) ** (coins - k) for k in range(a))
+    found = Belief(a, b, 0).probability_above(float(chance))
+    assert found == pytest.approx(float(sum(heads)), rel=1e-9)
 
 
 def history(*outcomes: tuple[Cell, float, float, datetime]) -> History:

@@ -62,6 +62,8 @@ def test_what_is_no_time_between_1970_and_2200_is_refused(text: str) -> None:
     ("data", "value", "mended"),
     [
         (b'{"a": [1, -2.5, null, true]}', {"a": [1, -2.5, None, True]}, set()),
+        (b'{"a": 1, "b": {"c": 1, "c": [2]}, "a": 3}', {"a": 3, "b": {"c": [2]}}, {"a key twice"}),
+        (b'[{"a": 1}, {"a": {"a": 2}}]', [{"a": 1}, {"a": {"a": 2}}], set()),
         (b"[NaN, Infinity]", ["NaN", "Infinity"], {"NaN", "Infinity"}),
         (b"9223372036854775807", 2**63 - 1, set()),
         (b"9223372036854775808", "9223372036854775808", {"an integer beyond 64 bits"}),

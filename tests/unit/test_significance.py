@@ -1,48 +1,92 @@
 """Tail probabilities against their definitions in exact fractions, and published values."""
 
-import math
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from fractions import Fraction
+from math import comb, exp, factorial
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.analysis.contributors import SAMPLE
 from pipelines.analysis.significance import (
+    CHANCE,
+    LEAST_SPIKE,
     adjusted,
     chi_square_tail,
     fisher_tail,
-    poisson_tail,
     spike_limits,
 )
 
 
-@given(st.integers(0, 60), st.fractions(0, 40, max_denominator=50))
-@settings(deadline=None)
-def test_poisson_tail_is_one_minus_the_sum_below(count: int, mean: Fraction) -> None:
-    below = sum(mean**k / math.factorial(k) for k in range(count))
-    exact = 1 - float(below) * math.exp(-float(mean))
-    assert poisson_tail(count, float(mean)) == pytest.approx(exact, abs=1e-12)
+def fisher(both: int, first: int, second: int, total: int) -> float:
+    (tail,) = fisher_tail(pl.Series([both]), first, pl.Series([second]), total)
+    return tail
 
 
-def test_poisson_tail_keeps_its_digits_far_out() -> None:
-    exact = sum(Fraction(2) ** k / math.factorial(k) for k in range(80, 140))
-    assert poisson_tail(80, 2.0) == pytest.approx(float(exact) * math.exp(-2), rel=1e-9)
-    assert poisson_tail(100_000, 20_000) == 0.0
-    assert poisson_tail(20_000, 20_000.0) == pytest.approx(0.5, abs=0.005)
+def tables(both: int, first: int, second: int, total: int) -> Iterator[int]:
+    """In how many ways `both`, and one more each time, are marked twice: exact."""
+    ways = comb(first, both) * comb(total - first, second - both)
+    while ways:
+        yield ways
+        ways *= (first - both) * (second - both)
+        ways //= (both + 1) * (total - first - second + both + 1)
+        both += 1
 
 
-@given(st.integers(1, 60), st.data())
-@settings(deadline=None)
-def test_fisher_tail_counts_the_tables(total: int, data: st.DataObject) -> None:
-    first = data.draw(st.integers(0, total))
-    second = data.draw(st.integers(0, total))
-    both = data.draw(st.integers(0, total))
-    tables = sum(
-        math.comb(first, k) * math.comb(total - first, second - k)
-        for k in range(max(both, 0, first + second - total), min(first, second) + 1)
+def exact_fisher(both: int, first: int, second: int, total: int) -> float:
+    least = max(0, first + second - total)
+    if both > min(first, second):
+        return 0.0
+    ways = sum(tables(max(both, least), first, second, total))
+    return float(Fraction(ways, comb(total, second)))
+
+
+@st.composite
+def any_table(draw: st.DrawFn, most: int) -> tuple[int, int, int, int]:
+    """Both, first, second and total; `both` mostly near to what chance leads to expect."""
+    total = draw(st.integers(1, most))
+    first, second = draw(st.integers(0, total)), draw(st.integers(0, total))
+    both = first * second // total + draw(st.integers(-60, 60))
+    return draw(st.sampled_from([min(max(both, 0), total), draw(st.integers(0, total))])), *(
+        first,
+        second,
+        total,
     )
-    exact = float(Fraction(tables, math.comb(total, second)))
-    assert fisher_tail(both, first, second, total) == pytest.approx(exact, rel=1e-9, abs=1e-15)
+
+
+@given(any_table(most=3_000))
+@settings(deadline=None)
+def test_fisher_tail_counts_the_tables(table: tuple[int, int, int, int]) -> None:
+    assert fisher(*table) == pytest.approx(exact_fisher(*table), rel=1e-9, abs=1e-300)
+
+
+@given(any_table(most=SAMPLE))
+@settings(deadline=None)
+def test_the_tail_of_a_large_table_is_one_less_the_other(table: tuple[int, int, int, int]) -> None:
+    """P(K ≥ both) + P(first - K ≥ first - both + 1) = 1, where the other half is marked."""
+    both, first, second, total = table
+    tail, other = fisher(*table), fisher(first - both + 1, first, total - second, total)
+    assert 0 <= tail <= 1
+    assert tail + other == pytest.approx(1, abs=1e-9)
+    assert fisher(both, second, first, total) == pytest.approx(tail, rel=1e-6, abs=1e-300)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        (250, 5_000, 25_250, 50_000),  # the first of many terms is below the smallest float
+        (0, 25_000, 25_000, 50_000),
+        (12_800, 25_000, 25_000, 50_000),
+        (400, 500, 30_000, 50_000),
+    ],
+)
+def test_large_tables_are_exact(table: tuple[int, int, int, int]) -> None:
+    assert fisher(*table) == pytest.approx(exact_fisher(*table), rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -50,28 +94,49 @@ def test_fisher_tail_counts_the_tables(total: int, data: st.DataObject) -> None:
     [(3.841458820694124, 1, 0.05), (5.991464547107979, 2, 0.05), (198.1537, 167, 0.05)],
 )
 def test_chi_square_tail_has_the_tables_values(statistic: float, degrees: int, p: float) -> None:
-    assert chi_square_tail(statistic, degrees) == pytest.approx(p, rel=1e-3)
+    assert chi_square_tail(pl.Series([statistic]), degrees)[0] == pytest.approx(p, rel=1e-3)
 
 
-@given(st.integers(1, 100), st.floats(0.01, 400))
-@settings(deadline=None)
-def test_chi_square_tail_of_even_degrees_is_a_poisson_sum(half: int, statistic: float) -> None:
-    """P(χ² with 2k degrees ≥ x) = P(Poisson(x/2) < k), an identity."""
-    below = 1 - poisson_tail(half, statistic / 2)
-    assert chi_square_tail(statistic, 2 * half) == pytest.approx(below, abs=1e-9)
-
-
-def test_adjusted_p_values_by_hand() -> None:
-    assert adjusted([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
-    assert adjusted([0.01], tests=10) == pytest.approx([0.1])
-    assert adjusted([]) == []
+@given(st.lists(st.floats(0, 1), max_size=50))
+def test_adjusted_p_values_are_benjamini_and_hochbergs(p_values: list[float]) -> None:
+    """The least that a p-value of this size or larger would be adjusted to by its rank alone."""
+    assert adjusted(pl.Series(p_values, dtype=pl.Float64)).to_list() == pytest.approx(
+        [
+            min(
+                min(1, other * len(p_values) / sum(p <= other for p in p_values))
+                for other in p_values
+                if other >= p_value
+            )
+            for p_value in p_values
+        ]
+    )
 
 
 def test_the_spike_limits_are_the_rule() -> None:
     limits = dict(spike_limits())
-    for count in range(10, 200):
+    assert min(limits) == LEAST_SPIKE
+    for count in range(LEAST_SPIKE, 200):
         limit = limits.get(count, count / 3)
-        assert poisson_tail(count, limit) <= 1e-4
         assert limit <= count / 3
-        if count in limits:
-            assert poisson_tail(count, limit * 1.0001) > 1e-4
+        assert (poisson_tail(count, limit) == pytest.approx(CHANCE, rel=1e-9)) == (count in limits)
+        assert poisson_tail(count, limit) <= CHANCE * (1 + 1e-9)
+
+
+def poisson_tail(count: int, mean: float) -> float:
+    terms = (Fraction(mean) ** k / factorial(k) for k in range(count, count + 200))
+    return float(sum(terms)) * exp(-mean)
+
+
+def test_no_verb_waits_for_distributions_that_it_does_not_ask() -> None:
+    code = """
+import importlib, json, pkgutil, sys
+import pipelines.cli
+for module in pkgutil.iter_modules(pipelines.cli.__path__, "pipelines.cli."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(json.dumps(sorted(sys.modules)))
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    loaded = set(json.loads(found.stdout))
+    assert {"pipelines.analysis.significance", "pipelines.redrive.policy"} <= loaded
+    assert not loaded & {"scipy.special", "scipy.stats"}
