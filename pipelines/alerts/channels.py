@@ -69,7 +69,7 @@ class Channel:
                 break
             logger.warning("%s did not take an alert: again in %.0f s", self.name, pause)
             await asyncio.sleep(pause)
-        logger.error("%s is given up for the alert: %s", self.name, message.title)
+        logger.error("%s has not taken the alert: %s", self.name, message.title)
         return False
 
     def close(self) -> None:

@@ -50,9 +50,10 @@ class Chat:
         Apprise itself cuts what it has turned into HTML, in the middle of a tag or an entity, and
         Telegram refuses that.
         """
-        limit = int(self._target.body_maxlen)
-        is_shared = not self._target.title_maxlen or self._target.overflow_amalgamate_title
-        title = self._shorter(message.title, limit // 2 if is_shared else self._target.title_maxlen)
+        limit, longest_title = int(self._target.body_maxlen), int(self._target.title_maxlen)
+        is_shared = not longest_title or self._target.overflow_amalgamate_title
+        most = limit // 2 if is_shared else longest_title
+        title = self._shorter(message.title, min(most, longest_title or most))
         if is_shared:
             limit -= self._size(title) + _MARKUP
         return title, self._shorter(message.body, limit)

@@ -113,7 +113,7 @@ class _Opsgenie(IncidentService):
         self._plugin = _apprise(url)
         self.is_verified = self._plugin.verify_certificate
         given = type(self._plugin).parse_url(url)
-        self._tags = [tag for tag in str(given.get("tags") or "").split(",") if tag]
+        self._tags = list(given.get("tags") or [])
         self._priority = f"P{self._plugin.priority}" if given.get("priority") else None
 
     def _request(self, message: Message, incident: Incident) -> _Request:
@@ -167,7 +167,7 @@ class _Alertmanager(IncidentService):
         now = datetime.now(UTC)
         # An end in the future, by a clock that is behind ours, would be no end: so the last look.
         is_over = incident.action == "resolve"
-        ends = (incident.until or now) if is_over else now + _STANDS_FOR
+        ends = min(incident.until or now, now) if is_over else now + _STANDS_FOR
         labels = {  # as in the rules file for Prometheus
             "alertname": alert_name(incident.rule),
             "severity": incident.severity,
