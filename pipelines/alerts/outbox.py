@@ -96,11 +96,11 @@ async def deliver(
 ) -> Delivery:
     """Send what waits, each channel by itself, and tell the forgetful what stands."""
     known = {channel.key: channel for channel in channels}
-    due, gone, missed = [], [], 0
+    due, gone, logged, missed = [], [], [], 0
     for message in store.waiting_messages(connection):
         if message.channel == _LOG_CHANNEL:
             logger.error("ALERT: %s\n%s", message.title, message.body)
-            store.give_up(connection, [message.id])  # nobody was told: no channel is set
+            logged.append(message.id)  # nobody was told: no channel is set
         elif now - message.created_at > _GIVE_UP:
             logger.error("%s is given up for the alert: %s", message.channel, message.title)
             gone.append(message.id)
@@ -113,7 +113,7 @@ async def deliver(
             missed += 1
         else:
             due.append(message)
-    store.give_up(connection, gone)
+    store.give_up(connection, gone + logged)
     if forgetful := [channel.key for channel in channels if channel.is_forgetful]:
         due += store.standing_messages(connection, forgetful)
     sent = await _send_all(connection, known, due)
