@@ -20,6 +20,7 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
         "build-marts",
         "maintain-lake",
         "alert",
+        "look-after-runs",
         "redrive-transient",
         "redrive",
         "report",
@@ -41,6 +42,7 @@ def test_neither_a_redrive_nor_the_marts_hold_up_a_drain(prefect_platform: Platf
     assert found == {
         "drain-dlq": "drain",
         "alert": "drain",
+        "look-after-runs": "drain",
         "build-marts": "analysis",
         "maintain-lake": "analysis",
         "report": "analysis",
@@ -53,9 +55,9 @@ def test_automations_watch_over_the_runs(prefect_platform: Platform) -> None:
     found = {a["name"]: a for a in prefect_platform.call("/automations/filter", {})}
     assert set(found) == {
         "dlq: a crashed drain is started again, once",
-        "dlq: a run without heartbeat has crashed",
         "dlq: alerts are evaluated when a group escalates or a redrive stops itself",
         "dlq: marts are built after a drain that brought something",
+        "dlq: runs are looked after when one is silent",
     }
     again = found["dlq: a crashed drain is started again, once"]
     guard = {"prefect.resource.id": "prefect.tag.auto-scheduled"}
