@@ -31,8 +31,9 @@ _PAUSE_SECONDS = 5.0
 async def look_after_runs() -> State:
     """Listen to all runs of the platform, and mark those as crashed that nothing is heard of.
 
-    Started when a run has been silent for 90 seconds. Where Prefect's server was away that says
-    nothing, so only what is not heard now counts; where it goes away meanwhile, it begins anew.
+    Started when a run has been silent for 90 seconds, and every half hour. Where Prefect's server
+    was away that says nothing, so only what is not heard now counts; where it goes away meanwhile,
+    this begins anew.
     """
     while True:
         try:

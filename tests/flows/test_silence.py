@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import psycopg
 import pytest
 from prefect_api import Platform, until
 
@@ -44,13 +44,15 @@ def long_run(platform: Platform, folder: Path, name: str) -> Iterator[subprocess
         process.wait()
 
 
-def heard(platform: Platform, name: str) -> dict[str, Any] | None:
-    """The run of this name once a heartbeat of it has arrived."""
-    for run in platform.call("/flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}}):
-        about = {"id": [f"prefect.flow-run.{run['id']}"]}
-        wanted = {"event": {"name": ["prefect.flow-run.heartbeat"]}, "resource": about}
-        if platform.call("/events/filter", {"filter": wanted})["events"]:
-            return dict(run)
+def heard(platform: Platform, name: str) -> str | None:
+    """The id of the run of this name once the server has looked at a heartbeat of it."""
+    wanted = {"flow_runs": {"name": {"any_": [name]}}}
+    for run in platform.call("/flow_runs/filter", wanted):
+        with psycopg.connect(platform.prefect_dsn) as connection:
+            about = f"%{run['id']}%"
+            found = "SELECT 1 FROM automation_bucket WHERE bucketing_key::text LIKE %s"
+            if connection.execute(found, [about]).fetchone():
+                return str(run["id"])
     return None
 
 
@@ -63,7 +65,7 @@ def test_only_what_the_server_could_have_heard_counts_as_silence(
         long_run(platform, tmp_path, "dead") as dead_process,
     ):
         healthy, dead = (
-            until(lambda name=name: heard(platform, name), f"a heartbeat of {name}")["id"]
+            until(lambda name=name: heard(platform, name), f"a heartbeat of {name}")
             for name in ("healthy", "dead")
         )
         platform.server.kill()

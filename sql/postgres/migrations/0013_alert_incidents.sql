@@ -12,6 +12,6 @@ CREATE INDEX IF NOT EXISTS alert_messages_incidents ON alert_messages ((alert_id
 COMMENT ON COLUMN alert_messages.incident IS
     'key of the incident that it opens, acknowledges or resolves; null: a message to people';
 
-INSERT INTO schema_migrations (name) VALUES ('0012_alert_incidents') ON CONFLICT DO NOTHING;
+INSERT INTO schema_migrations (name) VALUES ('0013_alert_incidents') ON CONFLICT DO NOTHING;
 
 COMMIT;
