@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from prefect_api import SECRET, Drained, Platform, make_late, until
 
+from flows.deploy import RETIRED_AUTOMATIONS
+from pipelines.embedded.worker import deploy
 from pipelines.stores.database import database
 
 pytestmark = pytest.mark.xdist_group("prefect")  # one Prefect server is enough
@@ -62,6 +64,17 @@ def test_automations_watch_over_the_runs(prefect_platform: Platform) -> None:
     again = found["dlq: a crashed drain is started again, once"]
     guard = {"prefect.resource.id": "prefect.tag.auto-scheduled"}
     assert guard in again["trigger"]["match_related"]  # what it starts is not scheduled: no loop
+
+
+def test_a_deploy_takes_away_what_an_earlier_version_brought(prefect_platform: Platform) -> None:
+    [name] = RETIRED_AUTOMATIONS
+    trigger = {"type": "event", "posture": "Reactive", "expect": ["x"], "threshold": 1, "within": 0}
+    one = {"name": name, "trigger": trigger, "actions": [{"type": "do-nothing"}]}
+    prefect_platform.call("/automations/", one)
+    deploy(prefect_platform.environment)
+    left = {found["name"] for found in prefect_platform.call("/automations/filter", {})}
+    assert name not in left
+    assert "dlq: runs are looked after when one is silent" in left
 
 
 def test_the_schedules_make_runs(prefect_platform: Platform) -> None:
