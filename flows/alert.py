@@ -22,5 +22,7 @@ async def alert() -> State:
     )
     if report.waiting:
         message += f"; {report.waiting} messages wait for a channel"
+    if report.given_up:
+        message += f"; {report.given_up} messages are given up, that their channel never took"
     did = f"{len(report.firing)} firing" if report.firing else "quiet"
     return await told(did, message, report.as_dict())

@@ -93,7 +93,7 @@ class Settings(BaseSettings):
         ["TimeoutError", "ConnectionError"], description="what redrive-transient takes"
     )
 
-    alert_urls: list[SecretStr] = Field([], description="channels of Apprise")
+    alert_urls: list[SecretStr] = Field([], description="channels: of Apprise, or of incidents")
     alert_rules_file: Path | None = Field(None, description="TOML file that changes alert rules")
     alert_cooldown_seconds: float = Field(
         600, gt=0, description="between two alerts about one group of failures"

@@ -1,4 +1,4 @@
-"""Where alerts go: channels of Apprise (Slack, Teams, Telegram, mail, webhooks and many more).
+"""Where alerts go: chats and mail through Apprise, and services that keep incidents.
 
 Each works by itself, in a thread of its own, so that one which hangs holds up no other.
 """
@@ -8,8 +8,10 @@ import logging
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Protocol
 
+from pipelines.alerts.chat import Chat
+from pipelines.alerts.incidents import incident_service
 from pipelines.alerts.message import Message
 from pipelines.errors import SettingsError
 
@@ -22,25 +24,40 @@ PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _NAMED = re.compile(r"([A-Za-z0-9_-]{1,50})=(?=\w+:)")
 
 
-class Channel:
-    """One place where people look; `entry` is Apprise's URL, with `name=` before it or without.
+class Target(Protocol):
+    """What is at the other end of a channel."""
 
-    Raises SettingsError, which does not show the URL, where Apprise knows no such channel.
+    name: str
+
+    @property
+    def is_for_incidents(self) -> bool:
+        """Whether it takes a message for each alert and its changes, by key."""
+
+    @property
+    def is_forgetful(self) -> bool:
+        """Whether it must be told again and again of what still fires."""
+
+    def send(self, message: Message) -> bool:
+        """Whether it took the message; may raise anything."""
+
+
+class Channel:
+    """One place where people look; `entry` is its URL, with `name=` before it or without.
+
+    Raises SettingsError, which does not show the URL, where that makes no sense.
     """
 
     def __init__(self, entry: str, number: int) -> None:
-        import apprise  # slow to import, and only needed with a channel
-
         found = _NAMED.match(entry)
-        target: Any = apprise.Apprise.instantiate(entry[found.end() :] if found else entry)
-        if target is None:
-            raise SettingsError(
-                f"DLQ_ALERT_URLS: entry {number} is no channel that Apprise knows, such as"
-                " slack://…, mailto://… or json://host/path."
-            )
-        self._target = apprise.Apprise(servers=[target])
+        url = entry[found.end() :] if found else entry
+        try:
+            self._target: Target = incident_service(url) or Chat(url)
+        except ValueError as error:
+            raise SettingsError(f"DLQ_ALERT_URLS: entry {number} {error}.") from None
         self.key = found[1] if found else str(number)  # what rules call it
-        self.name = f"{target.service_name} (entry {number} of DLQ_ALERT_URLS)"
+        self.name = f"{self._target.name} (entry {number} of DLQ_ALERT_URLS)"
+        self.is_for_incidents = self._target.is_for_incidents
+        self.is_forgetful = self._target.is_forgetful
         self._thread = ThreadPoolExecutor(1, f"alert-{number}")
 
     async def deliver(self, message: Message, pauses: Sequence[float] = PAUSES_SECONDS) -> bool:
@@ -52,7 +69,7 @@ class Channel:
                 break
             logger.warning("%s did not take an alert: again in %.0f s", self.name, pause)
             await asyncio.sleep(pause)
-        logger.error("%s is given up for the alert: %s", self.name, message.title)
+        logger.error("%s has not taken the alert: %s", self.name, message.title)
         return False
 
     def close(self) -> None:
@@ -60,18 +77,8 @@ class Channel:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _send(self, message: Message) -> bool:
-        import apprise
-
-        kind = apprise.NotifyType.SUCCESS if message.is_good else apprise.NotifyType.FAILURE
         try:
-            return bool(
-                self._target.notify(  # as text, so that channels of HTML escape it
-                    title=message.title,
-                    body=message.body,
-                    notify_type=kind,
-                    body_format=apprise.NotifyFormat.TEXT,
-                )
-            )
+            return self._target.send(message)
         except Exception as error:  # noqa: BLE001  (a hundred plugins can raise anything)
             logger.warning("%s failed: %s", self.name, type(error).__name__)
             return False

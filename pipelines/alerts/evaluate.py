@@ -1,15 +1,11 @@
-"""evaluate_alerts: look at the servers, ask the rules, remember, tell, and mark what was told.
-
-What is to be said is written to an outbox in the transaction that changes the alerts, and sent from
-there: a run that dies says it at the next one, and a channel that is down gets it when it is back.
-"""
+"""evaluate_alerts: look at the servers, ask the rules, remember, tell, and mark what was told."""
 
 import asyncio
-import contextlib
 import logging
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
@@ -20,11 +16,12 @@ from psycopg.errors import LockNotAvailable
 from pipelines.alerts import store
 from pipelines.alerts.channels import Channel, open_channels
 from pipelines.alerts.findings import Finding, find
-from pipelines.alerts.message import Message
+from pipelines.alerts.message import Incident, Message
 from pipelines.alerts.observe import keep, look, silent_consumers
+from pipelines.alerts.outbox import TRIES_SECONDS, deliver, say
 from pipelines.alerts.rules import AlertRules, alert_rules
 from pipelines.alerts.states import Alert, Step, step
-from pipelines.alerts.text import compose, headline
+from pipelines.alerts.text import headline
 from pipelines.deadletter.envelope import encode_case_event
 from pipelines.errors import AlertError, DLQError, SettingsError
 from pipelines.jetstream.connection import connected
@@ -36,12 +33,6 @@ __all__ = ["AlertsReport", "evaluate_alerts", "send_test", "what_is_found"]
 logger = logging.getLogger(__name__)
 
 ACTOR = "dlq-alerts"
-TRIES_SECONDS = (1.0, 3.0)
-"""Between tries of one message on one channel within a run; the next run goes on."""
-
-_GIVE_UP = timedelta(hours=24)
-_PATIENCE_SECONDS = 45.0  # with one channel, within a run
-_LOG_CHANNEL = "log"  # where there is no other
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +45,8 @@ class AlertsReport:
     unknown: tuple[str, ...]  # what can not be known
     told: tuple[str, ...]  # titles of the messages that it wrote
     delivered: int  # messages that a channel took
-    waiting: int  # that no channel has taken yet
+    waiting: int  # that their channel has not taken yet
+    given_up: int  # that their channel never took, and that are not sent any more
     marked: int  # failures that an alert has named now
 
     def as_dict(self) -> dict[str, Any]:
@@ -80,7 +72,7 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
                 keep(connection, seen, now)
                 findings = what_is_found(connection, rules)
                 titles = _advance(connection, rules, findings, channels, now)
-            delivered, waiting = await _deliver(connection, channels, now)
+            sent = await deliver(connection, channels, now)
             marked = await _mark(settings, connection, findings)
             alerts = store.firing_alerts(connection)
     finally:
@@ -93,8 +85,9 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
         resolved=sum(1 for title in titles if title.startswith("RESOLVED")),
         unknown=tuple(_unknown(findings)),
         told=tuple(titles),
-        delivered=delivered,
-        waiting=waiting,
+        delivered=sent.taken,
+        waiting=sent.waiting,
+        given_up=sent.given_up,
         marked=marked,
     )
 
@@ -112,24 +105,43 @@ async def send_test(settings: Settings) -> dict[str, bool]:
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
     if not channels:
         raise SettingsError("There is no channel to test: set DLQ_ALERT_URLS.")
-    message = Message(
-        "TEST: alerts of sahool-dlq arrive here",
-        "Nothing is wrong. Somebody ran `dlq alerts test`.\nNext: dlq alerts",
-        is_good=True,
-    )
     try:
-        took = await asyncio.gather(*(each.deliver(message, TRIES_SECONDS) for each in channels))
+        took = await asyncio.gather(*map(_test, channels))
     finally:
         for channel in channels:
             channel.close()
     return {channel.name: is_taken for channel, is_taken in zip(channels, took, strict=True)}
 
 
+async def _test(channel: Channel) -> bool:
+    """Send good news; to who keeps incidents, one that opens and one that ends."""
+    opened = Incident(
+        key=f"dlq-test-{uuid.uuid4().hex[:16]}",
+        action="trigger",
+        rule="test",
+        scope="all",
+        subject="",
+        severity="warning",
+        since=datetime.now(UTC),
+    )
+    message = Message(
+        "TEST: alerts of sahool-dlq arrive here",
+        "Nothing is wrong. Somebody ran `dlq alerts test`.\nNext: dlq alerts",
+        is_good=True,
+        incident=replace(opened, action="resolve", message_id=uuid.uuid4().hex),
+    )
+    if channel.is_for_incidents:
+        first = replace(message, incident=opened, is_good=False)
+        if not await channel.deliver(first, TRIES_SECONDS):
+            return False
+    return await channel.deliver(message, TRIES_SECONDS)
+
+
 def _alone(connection: Connection[Any]) -> None:
     """Wait for another evaluation, as long as this connection lives."""
     connection.execute("SET lock_timeout = '60s'")
     try:
-        connection.execute("SELECT pg_advisory_lock(hashtext('dlq alerts'))")
+        connection.execute(f"SELECT pg_advisory_lock({store.LOCK})")
     except LockNotAvailable as error:
         raise AlertError(
             "Another evaluation of the alerts has not ended for a minute: see which channel hangs."
@@ -171,73 +183,7 @@ def _advance(
         alert = replace(done.alert, id=store.save(connection, done.alert))
         if done.kind is not None:
             said.append((done.kind, alert))
-    return _say(connection, rules, said, channels, now)
-
-
-def _say(
-    connection: Connection[Any],
-    rules: AlertRules,
-    said: Iterable[tuple[str, Alert]],
-    channels: Sequence[Channel],
-    now: datetime,
-) -> list[str]:
-    """One message for all alerts that go to the same channels with the same news."""
-    every = tuple(channel.key for channel in channels) or (_LOG_CHANNEL,)
-    groups: dict[tuple[str, tuple[str, ...]], list[Alert]] = {}
-    for kind, alert in said:
-        rule = rules.rule(alert.rule)
-        assert rule is not None
-        where = rules.scope(rule, alert.scope).channels or every
-        groups.setdefault((kind, where), []).append(alert)
-    titles = []
-    for (kind, where), alerts in groups.items():
-        samples = store.samples_of(connection, {a.sample_id for a in alerts if a.sample_id})
-        text = compose(kind, alerts, rules, samples)
-        store.put_out(connection, kind, [alert.id for alert in alerts], where, text, now)
-        titles.append(text[0])
-    return titles
-
-
-async def _deliver(
-    connection: Connection[Any], channels: Sequence[Channel], now: datetime
-) -> tuple[int, int]:
-    """Send what waits, each channel by itself; returns how many were taken, and how many wait."""
-    waiting = store.waiting_messages(connection)
-    by_channel: dict[str, list[store.Outgoing]] = {}
-    gone = []
-    for message in waiting:
-        if now - message.created_at > _GIVE_UP:
-            gone.append(message.id)
-        else:
-            by_channel.setdefault(message.channel, []).append(message)
-    for message in by_channel.pop(_LOG_CHANNEL, []):
-        logger.error("ALERT: %s\n%s", message.title, message.body)
-        gone.append(message.id)  # nobody was told: no channel is set
-    known = {channel.key: channel for channel in channels}
-    gone += [m.id for key, messages in by_channel.items() if key not in known for m in messages]
-    store.give_up(connection, gone)
-    sendings = [_send(known[key], m) for key, m in by_channel.items() if key in known]
-    taken = missed = 0
-    for sending in asyncio.as_completed(sendings):
-        results = await sending
-        store.note_deliveries(connection, results)  # now: another channel may take long
-        taken += sum(results.values())
-        missed += len(results) - sum(results.values())
-    return taken, missed
-
-
-async def _send(channel: Channel, messages: Sequence[store.Outgoing]) -> dict[int, bool]:
-    """Oldest first; once the channel did not take one, each of the rest is tried once."""
-    results = dict.fromkeys((message.id for message in messages), False)
-    has_failed = False
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            for message in messages:
-                text = Message(message.title, message.body, is_good=message.kind == "resolved")
-                pauses = () if has_failed else TRIES_SECONDS
-                results[message.id] = await channel.deliver(text, pauses)
-                has_failed |= not results[message.id]  # of itself, or for what that message says
-    return results
+    return say(connection, rules, said, channels, now)
 
 
 async def _mark(

@@ -1,17 +1,20 @@
 """What an alert says: redacted, grouped as the drain groups, with the next command."""
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 import polars as pl
 
+from pipelines.alerts.text import plain
 from pipelines.deadletter.fingerprint import add_fingerprint, fingerprint
 from pipelines.deadletter.grouping import GroupingRules
 from pipelines.deadletter.redaction import Redactor
 from pipelines.deadletter.sanitize import dump_json
 from pipelines.events.dlq_event import DLQEvent
 
-_MESSAGE_LIMIT, _SAMPLE_LIMIT, _NAME_LIMIT = 500, 300, 100  # characters
+_SAMPLE_LIMIT, _NAME_LIMIT = 300, 100  # characters
 
 
 def group_of(event: DLQEvent, redactor: Redactor, grouping: GroupingRules) -> str:
@@ -27,13 +30,29 @@ def group_of(event: DLQEvent, redactor: Redactor, grouping: GroupingRules) -> st
 
 
 @dataclass(frozen=True, slots=True)
+class Incident:
+    """What a message is to those who keep incidents: news of one alert, under a key that stays."""
+
+    key: str  # the same from the first message to the last
+    action: Literal["trigger", "acknowledge", "resolve"]
+    rule: str
+    scope: str
+    subject: str  # what it is about; empty: everything
+    severity: str  # warning | critical
+    since: datetime
+    until: datetime | None = None  # last look at which it held; None: it still does
+    message_id: str = field(default_factory=lambda: uuid.uuid4().hex)  # the same at each try
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """What is sent to people."""
+    """What is sent to people, or to who keeps their incidents."""
 
     title: str
     body: str
     command: str = ""  # the next one; it is in the body too
     is_good: bool = False  # that something is over
+    incident: Incident | None = None  # whose news it is, for a channel of incidents
 
 
 def message_of(
@@ -49,21 +68,31 @@ def message_of(
 
     `count` dead letters since `since`, of which `new_count` have not been told of before.
     """
-    error_type = _cut(redactor.redact_label(event.error_type), _NAME_LIMIT)
-    service = _cut(redactor.redact_label(event.service), _NAME_LIMIT)
+    error_type = _name(redactor, event.error_type)
+    service = _name(redactor, event.service)
     how_many = f"{count:,}" if count == new_count else f"{count:,}, {new_count:,} of them new"
     command = f"dlq show {event.failure_id}"
-    lines = (
-        f"What: {error_type}: {_cut(redactor.redact_text(event.error_message), _MESSAGE_LIMIT)}",
-        f"Where: {service}, on {_cut(redactor.redact_label(event.original_subject), _NAME_LIMIT)}",
+    lines = (  # what counts stands first: a channel may cut the rest
+        f"What: {error_type}: {plain(redactor.redact_text(event.error_message))}",
+        f"Where: {service}, on {_name(redactor, event.original_subject)}",
         f"Since: {since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
         f"How many: {how_many}",
-        f"Sample: {_cut(_body(event, redactor), _SAMPLE_LIMIT)}",
         f"Next: {command}",
         f"The group: dlq show {group_id}",
+        f"Sample: {plain(_body(event, redactor), _SAMPLE_LIMIT)}",
     )
     noun = "dead letter" if count == 1 else "dead letters"
-    return Message(f"{error_type} in {service}: {count:,} {noun}", "\n".join(lines), command)
+    incident = Incident(
+        key=f"dlq-group-{group_id}",
+        action="trigger",
+        rule="dead_letters",
+        scope="group",
+        subject=service,
+        severity="critical",
+        since=since,
+    )
+    title = f"{error_type} in {service}: {count:,} {noun}"
+    return Message(title, "\n".join(lines), command, incident=incident)
 
 
 def _body(event: DLQEvent, redactor: Redactor) -> str:
@@ -72,5 +101,5 @@ def _body(event: DLQEvent, redactor: Redactor) -> str:
     return redactor.redact_base64(text) if is_opaque else redactor.redact_json(text)
 
 
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}…"
+def _name(redactor: Redactor, text: str) -> str:
+    return plain(redactor.redact_label(text), _NAME_LIMIT)

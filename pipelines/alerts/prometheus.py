@@ -5,7 +5,7 @@ import json
 from pipelines.alerts.rules import AlertRules, Rule, Scope
 from pipelines.alerts.text import singular
 
-__all__ = ["prometheus_rules"]
+__all__ = ["alert_name", "prometheus_rules"]
 
 _HEAD = """\
 # Made by `dlq alerts rules --format prometheus` from the alert file; change that, and make it anew.
@@ -39,8 +39,13 @@ def prometheus_rules(rules: AlertRules) -> str:
     return _HEAD + "".join(entries) + _ABSENT
 
 
+def alert_name(rule: str) -> str:
+    """What Prometheus and Alertmanager call the alert of a rule."""
+    name = "".join(word.capitalize() for word in rule.split("_"))
+    return name if name.startswith("Dlq") else f"Dlq{name}"
+
+
 def _entry(rule: Rule, scope: Scope) -> str:
-    name = "".join(word.capitalize() for word in rule.name.split("_"))
     limit = f"{scope.above:g}"
     unit, space, rest = rule.unit.partition(" ")
     if (one := singular(unit)) != unit:
@@ -58,7 +63,7 @@ def _entry(rule: Rule, scope: Scope) -> str:
         "runbook": rule.first,
     }
     return (
-        f"      - alert: {name if name.startswith('Dlq') else f'Dlq{name}'}\n"
+        f"      - alert: {alert_name(rule.name)}\n"
         f"{_lines(facts, 8)}        labels:\n{_lines(labels, 10)}"
         f"        annotations:\n{_lines(notes, 10)}"
     )

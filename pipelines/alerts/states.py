@@ -5,6 +5,7 @@
                                                           none once somebody acknowledged it
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -42,6 +43,11 @@ class Alert:
     def key(self) -> tuple[str, str, str]:
         """What makes it the same alert at the next look."""
         return self.rule, self.scope, self.subject
+
+    def incident_key(self, platform: str) -> str:
+        """What its incidents are called elsewhere: the same for each episode; says no names."""
+        text = "\0".join((platform, *self.key))
+        return f"dlq-{self.rule}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,25 @@ class Outgoing:
     """A message that waits for its channel: a row of `alert_messages`."""
 
     id: int
-    kind: str  # firing | reminder | resolved
+    kind: str  # firing | reminder | acknowledged | resolved
     alert_ids: list[int]
     channel: str
     title: str
     body: str
+    incident: str | None  # key of the one that it is about; None: a message to people
     created_at: datetime
+    is_waiting: bool  # no channel has taken it yet
+
+
+LOCK = "hashtext('dlq alerts')"
+"""The advisory lock of who evaluates or sends."""
+
+
+def platform_id(connection: Connection[Any]) -> str:
+    """What tells this platform from others that send to the same place; a restore keeps it."""
+    row = connection.execute("SELECT min(applied_at)::text FROM schema_migrations").fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 def live_alerts(connection: Connection[Any]) -> dict[tuple[str, str, str], Alert]:
@@ -40,6 +53,12 @@ def firing_alerts(connection: Connection[Any]) -> list[Alert]:
     """What is pending or fires, the gravest first."""
     order = "ORDER BY state, severity, fired_at, id"
     return _alerts(connection, f"WHERE state <> 'resolved' {order}", [])
+
+
+def alerts_of(connection: Connection[Any], ids: Iterable[int]) -> dict[int, Alert]:
+    """Alerts by id, as they are now."""
+    found = _alerts(connection, "WHERE id = ANY(%s)", [list(ids)])
+    return {alert.id: alert for alert in found}
 
 
 def past_alerts(connection: Connection[Any], limit: int) -> list[Alert]:
@@ -128,23 +147,51 @@ def put_out(
     channels: Iterable[str],
     text: tuple[str, str],
     now: datetime,
+    incident: str | None = None,
 ) -> None:
     """Write a message to the outbox, once for each channel."""
     with connection.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO alert_messages (kind, alert_ids, channel, title, body, created_at)"
-            " VALUES (%s, %s, %s, %s, %s, %s)",
-            [[kind, list(alert_ids), channel, *text, now] for channel in channels],
+            "INSERT INTO alert_messages"
+            " (kind, alert_ids, channel, title, body, created_at, incident)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            [[kind, list(alert_ids), channel, *text, now, incident] for channel in channels],
         )
 
 
 def waiting_messages(connection: Connection[Any]) -> list[Outgoing]:
     """What no channel has taken yet, oldest first."""
-    with connection.cursor(row_factory=class_row(Outgoing)) as cursor:
-        return cursor.execute(
-            "SELECT id, kind, alert_ids, channel, title, body, created_at FROM alert_messages"
-            " WHERE delivered_at IS NULL AND given_up_at IS NULL ORDER BY id"
-        ).fetchall()
+    return _messages(connection, "delivered_at IS NULL AND given_up_at IS NULL ORDER BY id", [])
+
+
+def standing_messages(connection: Connection[Any], channels: Sequence[str]) -> list[Outgoing]:
+    """What these channels were told last of each alert that still fires."""
+    found = (
+        "id IN (SELECT max(m.id) FROM alert_messages m JOIN alerts a ON a.id = m.alert_ids[1]"
+        " WHERE a.state = 'firing' AND m.incident IS NOT NULL AND m.channel = ANY(%s)"
+        " GROUP BY m.channel, a.id) AND delivered_at IS NOT NULL ORDER BY id"
+    )
+    return _messages(connection, found, [list(channels)])
+
+
+def channels_told(connection: Connection[Any], alert: Alert) -> list[str]:
+    """The channels that hold an incident of this alert, or will once they are told."""
+    rows = connection.execute(
+        "SELECT DISTINCT channel FROM alert_messages"
+        " WHERE alert_ids[1] = %s AND incident IS NOT NULL ORDER BY 1",
+        [alert.id],
+    )
+    return [row[0] for row in rows]
+
+
+def undelivered(connection: Connection[Any]) -> list[tuple[str, int, int]]:
+    """Channel, messages that wait, messages that were given up in the last seven days."""
+    return connection.execute(
+        "SELECT channel, count(*) FILTER (WHERE given_up_at IS NULL), count(given_up_at)"
+        " FROM alert_messages WHERE delivered_at IS NULL AND channel <> 'log'"
+        " AND (given_up_at IS NULL OR given_up_at > now() - interval '7 days')"
+        " GROUP BY channel ORDER BY channel"
+    ).fetchall()
 
 
 def note_deliveries(connection: Connection[Any], results: Mapping[int, bool]) -> None:
@@ -177,5 +224,14 @@ def _alerts(connection: Connection[Any], rest: str, values: list[Any]) -> list[A
     with connection.cursor(row_factory=class_row(Alert)) as cursor:
         return cursor.execute(
             f"SELECT {_READ}, id FROM alerts {rest}",  # noqa: S608  # type: ignore[arg-type]
+            values,
+        ).fetchall()
+
+
+def _messages(connection: Connection[Any], condition: str, values: list[Any]) -> list[Outgoing]:
+    with connection.cursor(row_factory=class_row(Outgoing)) as cursor:
+        return cursor.execute(
+            "SELECT id, kind, alert_ids, channel, title, body, incident, created_at,"  # noqa: S608
+            f" delivered_at IS NULL AS is_waiting FROM alert_messages WHERE {condition}",
             values,
         ).fetchall()

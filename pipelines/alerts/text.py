@@ -14,9 +14,11 @@ __all__ = ["Sample", "compose", "headline", "plain", "quantity", "singular"]
 
 _MOST_LISTED = 5
 _LINE_LIMIT = 500  # characters
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]+")
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+"
+)
 # What chats take for a command: <!channel>, <@user>, <https://link|text>, @everyone.
-_MENTION = re.compile(r"<(?=[!@#/a-zA-Z])|@(?=(?:everyone|here|channel|all)\b)")
+_MENTION = re.compile(r"<(?=[!@#/a-zA-Z])|@(?=(?:everyone|here|channel|all)\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,13 @@ class Sample:
     subject: str
 
 
-def plain(text: str) -> str:
-    """Words of a message in one line that no terminal or chat takes for more than words."""
+def plain(text: str, limit: int = _LINE_LIMIT) -> str:
+    """Words of a message in one line that no terminal or chat takes for more than words.
+
+    Of more than `limit` characters the rest is cut.
+    """
     line = " ".join(_CONTROL.sub(" ", text).split())
-    line = line if len(line) <= _LINE_LIMIT else f"{line[:_LINE_LIMIT]}…"
+    line = line if len(line) <= limit else f"{line[:limit]}…"
     return _MENTION.sub(lambda found: f"{found[0]}\u200b", line)
 
 
@@ -59,42 +64,41 @@ def headline(alert: Alert, rule: Rule) -> str:
 def compose(
     kind: str, alerts: Sequence[Alert], rules: AlertRules, samples: Mapping[str, Sample]
 ) -> tuple[str, str]:
-    """Title and body of one message about alerts of one kind: firing, reminder or resolved.
+    """Title and body of one message about alerts of one kind: firing, reminder, acknowledged, …
 
     Alerts of the same rule are one section, so that an outage of many is still a short message.
+    What counts stands first, the samples last: a channel may cut the rest.
     """
     ranked = sorted(alerts, key=lambda alert: (alert.severity != "critical", -alert.value))
     by_rule: dict[str, list[Alert]] = {}
     for alert in ranked:
         by_rule.setdefault(alert.rule, []).append(alert)
-    sections, heads = [], []
+    sections, heads, quoted = [], [], []
     for name, group in by_rule.items():
         rule = rules.rule(name)
         assert rule is not None
         first, more = group[0], len(group) - 1
         heads.append(headline(first, rule) + (f" and {more} more" if more else ""))
-        sections.append("\n".join(_section(kind, group, rule, rules, samples)))
-    word = {"firing": "FIRING", "reminder": "STILL FIRING", "resolved": "RESOLVED"}[kind]
+        sections.append("\n".join(_section(kind, group, rule, rules)))
+        if kind != "resolved" and (sample := samples.get(first.sample_id or "")):
+            quoted.append(
+                f"Sample: {plain(sample.error_type)} in {plain(sample.service)} on"
+                f" {plain(sample.subject)}: {plain(sample.error_message)}"
+            )
+    word = "STILL FIRING" if kind == "reminder" else kind.upper()
     rest = f" (+{len(heads) - 1} more)" if len(heads) > 1 else ""
-    return f"{word}: {heads[0]}{rest}", "\n\n".join(sections)
+    end = ("\n" if len(heads) == 1 else "\n\n") + "\n".join(quoted) if quoted else ""
+    return f"{word}: {heads[0]}{rest}", "\n\n".join(sections) + end
 
 
-def _section(
-    kind: str,
-    group: Sequence[Alert],
-    rule: Rule,
-    rules: AlertRules,
-    samples: Mapping[str, Sample],
-) -> list[str]:
+def _section(kind: str, group: Sequence[Alert], rule: Rule, rules: AlertRules) -> list[str]:
     first = group[0]
     since = min(alert.since for alert in group)
     lines = [f"What: {headline(first, rule) if len(group) == 1 else rule.title}"]
     if kind == "resolved":
         ended = max(alert.seen_at for alert in group)
         lines.append(f"From: {_time(since)} to {_time(ended)}")
-        if len(group) > 1:
-            lines += _listed(group, rule)
-        return lines
+        return lines if len(group) == 1 else lines + _listed(group, rule)
     if len(group) == 1:
         lines.append(f"Now: {_limits(first, rule)}")
     else:
@@ -105,20 +109,16 @@ def _section(
         lines.append(f"How many: {_failures(sum(counts))}")
     if first.detail and len(group) == 1:
         lines.append(f"Who: {plain(first.detail)}")
-    if sample := samples.get(first.sample_id or ""):
-        lines.append(
-            f"Sample: {plain(sample.error_type)} in {plain(sample.service)} on"
-            f" {plain(sample.subject)}: {plain(sample.error_message)}"
-        )
     if first.acked_by:
-        lines.append(f"Looked after by: {plain(first.acked_by)}")
+        reason = f": {plain(first.ack_reason)}" if first.ack_reason else ""
+        lines.append(f"Looked after by: {plain(first.acked_by)}{reason}")
+    lines.append(f"First: {rule.first}")
+    lines.append(f"Next: {command(first, rule)}")
     if rules.link:
         subject = quote(first.subject, safe="")
         lines.append(
             f"Link: {rules.link.replace('{rule}', rule.name).replace('{subject}', subject)}"
         )
-    lines.append(f"First: {rule.first}")
-    lines.append(f"Next: {command(first, rule)}")
     return lines
 
 

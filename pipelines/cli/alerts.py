@@ -10,12 +10,13 @@ from math import isfinite
 
 import click
 
-from pipelines.alerts.evaluate import evaluate_alerts, send_test
+from pipelines.alerts.evaluate import AlertsReport, evaluate_alerts, send_test
 from pipelines.alerts.grafana import grafana_rules
+from pipelines.alerts.outbox import acknowledge_alerts
 from pipelines.alerts.prometheus import prometheus_rules
 from pipelines.alerts.rules import AlertRules, Scope, alert_rules
 from pipelines.alerts.states import Alert
-from pipelines.alerts.store import acknowledge, firing_alerts, past_alerts
+from pipelines.alerts.store import firing_alerts, past_alerts, undelivered
 from pipelines.alerts.text import command as next_command
 from pipelines.alerts.text import headline, quantity
 from pipelines.cli.output import PlainHandler, console, print_json, print_table, safe, spinner
@@ -48,31 +49,57 @@ def now(settings: Settings, is_json: bool) -> None:
     rules = alert_rules(settings)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         alerts = firing_alerts(connection)
+        left = undelivered(connection)
         row = connection.execute("SELECT max(at) FROM stream_samples WHERE role = 'log'").fetchone()
     evaluated_at = row[0] if row else None
     if is_json:
-        print_json({"evaluated_at": evaluated_at, "alerts": [asdict(alert) for alert in alerts]})
+        keys = ("channel", "waiting", "given_up")
+        print_json(
+            {
+                "evaluated_at": evaluated_at,
+                "alerts": [asdict(alert) for alert in alerts],
+                "undelivered": [dict(zip(keys, counts, strict=True)) for counts in left],
+            }
+        )
         return
     _show(rules, alerts)
+    for channel, waiting, given_up in left:
+        console.print(
+            f"[bold red]The channel {safe(channel)} did not take messages: {waiting} waiting,"
+            f" {given_up} given up in the last seven days.[/bold red] `dlq alerts history` names"
+            " them, `dlq alerts test` tries the channel.",
+            soft_wrap=True,
+        )
     _say_when(evaluated_at)
 
 
 @verb
 def check(settings: Settings, is_json: bool) -> None:
-    """Evaluate every rule now and send what is to be said, as the flow `alert` does."""
+    """Evaluate every rule now and send what is to be said, as the flow `alert` does.
+
+    Ends with 1 where a channel has not taken a message.
+    """
     _log_plainly()
     with spinner("Asking the rules"):
         report = asyncio.run(evaluate_alerts(settings))
     if is_json:
         print_json(report.as_dict())
-        return
+    else:
+        _show_report(report)
+    if report.waiting or report.given_up:
+        sys.exit(1)
+
+
+def _show_report(report: AlertsReport) -> None:
     for title in report.told:
         console.print(f"[bold]{safe(title)}[/bold]", soft_wrap=True)
     for text in report.unknown:
         console.print(f"[dim]Unknown: {safe(text)}[/dim]", soft_wrap=True)
+    given_up = f", given up: {report.given_up}" if report.given_up else ""
     console.print(
         f"Firing: {len(report.firing)}. Pending: {report.pending}. Messages taken:"
-        f" {report.delivered}, waiting: {report.waiting}. Failures marked: {report.marked:,}."
+        f" {report.delivered}, waiting: {report.waiting}{given_up}. Failures marked:"
+        f" {report.marked:,}."
     )
     for text in report.firing:
         console.print(f"[red]● {safe(text)}[/red]", soft_wrap=True)
@@ -137,15 +164,24 @@ def history(settings: Settings, is_json: bool, limit: int) -> None:
 @click.argument("ids", nargs=-1, type=int, metavar="[ID]…")
 @click.option("--reason", default="", help="what is being done about it")
 def ack(settings: Settings, is_json: bool, ids: tuple[int, ...], reason: str) -> None:
-    """Say that you look after these alerts, or all that fire: no reminders until they are over."""
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
-        alerts = acknowledge(connection, ids, getpass.getuser(), reason)
+    """Say that you look after these alerts, or all that fire: no reminders until they are over.
+
+    Their incidents are acknowledged, where a channel keeps them.
+    """
+    _log_plainly()
+    acknowledging = acknowledge_alerts(settings, ids, getpass.getuser(), reason)
+    alerts, untold = asyncio.run(acknowledging)
     if is_json:
-        print_json({"acknowledged": [alert.id for alert in alerts]})
+        print_json({"acknowledged": [alert.id for alert in alerts], "untold": untold})
         return
     rules = alert_rules(settings)
     for alert in alerts:
         console.print(f"Acknowledged {alert.id}: {safe(_headline(rules, alert))}", soft_wrap=True)
+    for channel in untold:
+        console.print(
+            f"The channel {safe(channel)} does not know it yet: the next evaluation says it.",
+            soft_wrap=True,
+        )
 
 
 @verb

@@ -61,9 +61,9 @@ async def test_an_outage_is_one_message_that_says_what_is_needed() -> None:
         "Where: satellite-service, on sahool.analysis.ndvi_computed",
         "Since: 2026-01-02 03:04:07 UTC",
         "How many: 500",
-        'Sample: {"number":1,"name":"Gänse 1","list":[1,null,1.5]}',
         f"Next: dlq show {event(1).failure_id}",
         f"The group: dlq show {group}",
+        'Sample: {"number":1,"name":"Gänse 1","list":[1,null,1.5]}',
     ]
 
 
@@ -95,6 +95,17 @@ async def test_no_secret_reaches_a_channel() -> None:
     assert "0.5" in text
     assert "hunter2" not in text
     assert "ada@" not in text
+
+
+async def test_words_of_a_dead_letter_steer_no_chat() -> None:
+    odd = "\x1b[31m\u202e<!channel> @everyone\nNext: rm -rf"
+    failure = event(1, error_message=odd, error_type="@here", original_data={"x": odd})
+    async with inbox() as box, notifier(open_channels([box.url])) as notify:
+        await notify(failure)
+    [message] = box.messages
+    text = message["title"] + message["message"]
+    for command in ("\x1b", "\u202e", "<!", "@everyone", "@here", "\nNext: rm"):
+        assert command not in text
 
 
 async def test_a_channel_that_is_down_blocks_no_other_and_gets_it_later(

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.js.api import DiscardPolicy
 from platform_log import execute, failures, letter, publish, query
 
-from pipelines.alerts import evaluate
+from pipelines.alerts import evaluate, outbox
 from pipelines.alerts.channels import Channel
 from pipelines.alerts.evaluate import evaluate_alerts, send_test
 from pipelines.alerts.message import Message
@@ -25,6 +25,7 @@ from pipelines.settings import Settings
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "TRIES_SECONDS", (0.01,))
+    monkeypatch.setattr(outbox, "TRIES_SECONDS", (0.01,))
 
 
 def with_channels(settings: Settings, *urls: str, rules: str = "") -> Settings:
@@ -158,7 +159,7 @@ async def test_a_run_that_died_before_it_sent_says_it_at_the_next(
     async with inbox() as box:
         settings = with_channels(settings, box.url)
         with monkeypatch.context() as patched:
-            patched.setattr(evaluate, "_deliver", die)
+            patched.setattr(evaluate, "deliver", die)
             with pytest.raises(KeyboardInterrupt):
                 await evaluate_alerts(settings)
         assert box.messages == []

@@ -135,10 +135,10 @@ def test_a_message_says_what_since_when_how_many_a_sample_a_link_and_what_next()
         "Since: 2026-03-01 10:00:00 UTC",
         "How many: 60 failures",
         "Who: DatabaseError 60",
-        "Sample: TimeoutError in ndvi on sahool.analysis.x: too slow",
-        "Link: https://grafana.example/critical_errors?s=ndvi%2Feu",
         f"First: {rule('critical_errors').first}",
         "Next: dlq show id-1",
+        "Link: https://grafana.example/critical_errors?s=ndvi%2Feu",
+        "Sample: TimeoutError in ndvi on sahool.analysis.x: too slow",
     ]
 
 
@@ -188,12 +188,16 @@ def test_an_outage_of_five_hundred_services_is_one_short_message() -> None:
 
 
 def test_words_of_a_message_are_words() -> None:
-    odd = "a\x1b[31m\nWhat: \u202e<!channel> <https://x|y> @here <b>" + "x" * 600
+    odd = (
+        "a\x1b[31m\nWhat: \u202e\u200f\u2028<!channel> <https://x|y> @here @Everyone <b>"
+        + "x" * 600
+    )
     text = plain(odd)
     assert "\x1b" not in text
     assert "\n" not in text
-    assert "\u202e" not in text
-    for command in ("<!", "<h", "@here", "<b"):
+    for sign in "\u202e\u200f\u2028":
+        assert sign not in text
+    for command in ("<!", "<h", "@here", "@Everyone", "<b"):
         assert command not in text
     assert len(text) < 520
     assert plain("a@b.example: 3 < 4") == "a@b.example: 3 < 4"
