@@ -157,7 +157,7 @@ class Leveller:
         held = letters.watermark(epoch)
         if held is None and checkpoint >= start:  # it lost this epoch, and maybe earlier ones
             held = self._fill_older(epoch)
-            if letters.is_empty and self.state.first_sequence <= 1:
+            if letters.is_empty and self.state.first_sequence <= self.state.made_at_sequence:
                 return  # the stream has it all
             for table in self.tables.values():
                 if table.watermark(epoch) is None:

@@ -19,7 +19,14 @@ from pipelines.deadletter.frames import (
     SERVICE_TOTALS_SCHEMA,
 )
 from pipelines.errors import LakeError
-from pipelines.stores.lake_table import CONTENT, LakeTable, TableLayout, one_line, open_table
+from pipelines.stores.lake_table import (
+    CONTENT,
+    LakeTable,
+    TableLayout,
+    one_line,
+    open_table,
+    reading,
+)
 
 __all__ = ["LAYOUTS", "LOG_TABLES", "Lake"]
 
@@ -90,7 +97,8 @@ class Lake:
 
     def read(self, name: str) -> pl.DataFrame:
         """A whole table, for tests and small tables."""
-        return pl.read_delta(self.path(name))
+        with reading(self.path(name)):
+            return pl.read_delta(self.path(name))
 
     def vacuum(self, name: str, hours: int) -> int:
         """Delete files that left the log so long ago, or never came into it; how many."""
