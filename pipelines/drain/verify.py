@@ -5,7 +5,8 @@ lock. Finding is pure (`compare`); here is the looking.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +37,7 @@ from pipelines.stores.database import database
 from pipelines.stores.erased import copy_to_lake, erased_messages, not_erased
 from pipelines.stores.lake import LOG_TABLES, Lake
 from pipelines.stores.lake_table import LakeTable
+from pipelines.stores.platform import check_owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +69,14 @@ async def verify(settings: Settings, bytes_per_second: float | None = None) -> V
     lake, checks = Lake(settings.lake), _Checks(bytes_per_second)
     if torn := torn_logs(lake):  # a table whose log is torn can not be opened, or lacks rows
         return VerifyReport(tuple(torn), (), 0, 0, 0, {}, started, _since(started))
-    for name in (*LOG_TABLES, "service_totals"):  # which may take hours; the look itself does not
+    async with _servers(settings) as (_, _, connection):  # before what may take hours
+        check_owner(connection, lake)
+    for name in (*LOG_TABLES, "service_totals"):
         await asyncio.to_thread(checks.damaged, lake.table(name))
-    checks.pace = None
-    async with connected(settings.nats_url, settings.nats_creds, "dlq verify") as client:
-        state = await log_state(client, settings.dlq_stream, settings.subjects.log)
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
-            report = await _look(settings, client, state, connection, lake, checks)
-            return replace(report, started_at=started, seconds=_since(started))
+    checks.pace = None  # what came since is read at once
+    async with _servers(settings) as (client, state, connection):
+        report = await _look(settings, client, state, connection, lake, checks)
+    return replace(report, started_at=started, seconds=_since(started))
 
 
 async def repair(settings: Settings) -> list[Finding]:
@@ -84,23 +86,33 @@ async def repair(settings: Settings) -> list[Finding]:
     longer has from Postgres; Postgres from the lake. A sink that is merely behind is for the drain.
     """
     lake, checks = Lake(settings.lake), _Checks()
+    async with (
+        _servers(settings) as (client, state, connection),
+        alone(connection, state.stream, settings.drain_lock_seconds),
+    ):
+        mended = await asyncio.to_thread(mend_logs, lake, datetime.now(UTC))
+        check_owner(connection, lake)
+        if "erased_messages" in mended.tables:
+            copy_to_lake(connection, lake, datetime.now(UTC))
+        look = await _look(settings, client, state, connection, lake, checks)
+        tables = _tables(lake)
+        picture = await _picture(settings, client, state, connection, tables, checks)
+        reader = LogReader(client, state.stream, settings.subjects.log)
+        mender = Repair(settings, connection, reader, state, tables, mended)
+        lost = await mender.lake(picture)
+        picture = await _picture(settings, client, state, connection, tables, checks)
+        await asyncio.to_thread(mender.postgres, picture)
+    return [*mended.findings, *look.findings, *lost]
+
+
+@asynccontextmanager
+async def _servers(
+    settings: Settings,
+) -> AsyncIterator[tuple[Client, LogState, Connection[Any]]]:
     async with connected(settings.nats_url, settings.nats_creds, "dlq verify") as client:
         state = await log_state(client, settings.dlq_stream, settings.subjects.log)
         with database(settings.postgres_dsn.get_secret_value()) as connection:
-            async with alone(connection, state.stream, settings.drain_lock_seconds):
-                mended = await asyncio.to_thread(mend_logs, lake, datetime.now(UTC))
-                if "erased_messages" in mended.tables:
-                    copy_to_lake(connection, lake, datetime.now(UTC))
-                look = await _look(settings, client, state, connection, lake, checks)
-                found = [*mended.findings, *look.findings]
-                tables = _tables(lake)
-                picture = await _picture(settings, client, state, connection, tables, checks)
-                reader = LogReader(client, state.stream, settings.subjects.log)
-                mender = Repair(settings, connection, reader, state, tables, mended)
-                found += await mender.lake(picture)
-                picture = await _picture(settings, client, state, connection, tables, checks)
-                await asyncio.to_thread(mender.postgres, picture)
-    return found
+            yield client, state, connection
 
 
 class _Checks:

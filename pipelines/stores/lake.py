@@ -38,6 +38,7 @@ LAYOUTS = {
     "service_totals": TableLayout(SERVICE_TOTALS_SCHEMA, (), ("totals_sequence", "published_at")),
     "erased_messages": TableLayout(ERASED_SCHEMA, ()),
 }
+_OWNED, _OWNER = "dead_letters", "dlq.platform"  # the table that says whose it is, and its property
 LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 
 
@@ -86,6 +87,21 @@ class Lake:
             return open_table(self.path(name)).version()
         except TableNotFoundError:
             return None
+
+    @property
+    def owner(self) -> str | None:
+        """The id of the platform that it belongs to; None where it does not say."""
+        try:
+            return open_table(self.path(_OWNED)).metadata().configuration.get(_OWNER)
+        except TableNotFoundError:
+            return None
+
+    def give_to(self, owner: str) -> None:
+        """Let it belong to a platform; raises LakeError."""
+        self.table(_OWNED)
+        with reading(self.path(_OWNED)):
+            table = open_table(self.path(_OWNED))
+            table.alter.set_table_properties({_OWNER: owner}, raise_if_not_exists=False)
 
     def content(self, name: str) -> str:
         """Stays the same while a table of the log only grows, or its rows move between files."""

@@ -136,6 +136,18 @@ class FileStore:
         else:
             self._put_object(path, data)
 
+    def copy_to(self, other: "FileStore", path: str) -> int:
+        """Copy a data file into another store; returns its size in bytes.
+
+        Raises OSError, also where its bytes are not those that were written.
+        """
+        data = self.read_bytes(path)
+        digest = _DIGEST.search(path)
+        if digest and hashlib.sha256(data).hexdigest()[:_DIGEST_LENGTH] != digest[1]:
+            raise OSError(f"{self.path}/{path} is damaged: run `dlq verify --repair` first")
+        other.put(path, data)
+        return len(data)
+
     def left_files(self, live: Container[str]) -> Iterator[LakeFile]:
         """The data files that are not live, and as they were written."""
         for path in sorted(self.paths()):
