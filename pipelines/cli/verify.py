@@ -21,7 +21,8 @@ def command(
 ) -> None:
     """Compare stream, lake and Postgres message by message, and read every page of the lake.
 
-    Exits with 1 where something is wrong and not repaired; the result is kept for alerts and report.
+    Exits with 1 where something is wrong and not repaired. The result is kept, for the report and
+    the alert `damage`.
     With --repair, a torn log of the lake begins anew; damaged and missing files are rebuilt from
     what else is in their folder, the stream, else Postgres; missing rows of Postgres from the lake;
     then a drain brings every sink up to date.

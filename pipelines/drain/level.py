@@ -223,7 +223,9 @@ class Leveller:
             if (table.watermark(epoch) or 0) < up_to:
                 table.append(table.empty_frame(), epoch, up_to)
         erased = erased_messages(self.connection, life_of(epoch), after, up_to)
-        if len(rows) + erased.height < up_to - after:
+        is_here = (pl.col("epoch") == epoch) & pl.col("dlq_sequence").is_between(after + 1, up_to)
+        events = self.tables["case_events"].select(["dlq_sequence"], is_here)
+        if len(rows) + events.height + erased.height < up_to - after:
             reason = (
                 "the lake lost them; what they did to a failure is in Postgres, and the dead"
                 f" letters among them ({len(rows)}) were restored from there"

@@ -119,9 +119,10 @@ class Repair:
             found[name] = []
             for file in table.store.left_files({file.path for file in table.files}):
                 rows = not_erased(table.read(file), picture.erased).with_columns(LIFE)
-                marks = {epoch: table.watermark(epoch) or 0 for epoch in rows["epoch"].unique()}
-                mark = pl.col("epoch").replace_strict(marks, return_dtype=pl.Int64)
-                is_wanted = pl.col("dlq_sequence") <= mark
+                is_wanted = pl.lit(value=False)
+                for epoch in rows["epoch"].unique():
+                    mark = table.watermark(epoch) or 0
+                    is_wanted |= (pl.col("epoch") == epoch) & (pl.col("dlq_sequence") <= mark)
                 if picture.kept_since is not None:
                     is_wanted &= pl.col("published_at") >= picture.kept_since
                 rows = rows.filter(is_wanted).unique(_MESSAGE, maintain_order=True)

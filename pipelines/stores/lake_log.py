@@ -281,4 +281,4 @@ def _plain(value: Any) -> Any:
 
 
 def _essence(add: Mapping[str, Any]) -> tuple[Any, ...]:
-    return add["size"], add["partitionValues"], json.loads(add.get("stats") or "{}")
+    return add["size"], add["partitionValues"], add.get("stats")
