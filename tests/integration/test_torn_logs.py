@@ -171,9 +171,8 @@ async def test_what_was_in_a_lost_entry_and_its_files_alone_is_told_as_lost(
     await drained(settings, client)
     await lose_stream(client, settings)
     log = log_of(settings, "case_events")
-    lines = [
-        json.loads(line) for file in log.glob("*.json") for line in file.open() if line.strip()
-    ]
+    text = "\n".join(file.read_text() for file in log.glob("*.json"))
+    lines = [json.loads(line) for line in text.splitlines() if line]
     (path,) = [line["add"]["path"] for line in lines if "add" in line]
     (log.parent / path).unlink()
     last = sorted(log.glob("*.json"))[-1]
