@@ -96,7 +96,8 @@ async def test_below_the_first_sequence_that_a_stream_was_made_with_nothing_is_l
     if lost == "postgres":
         execute(
             settings,
-            "TRUNCATE failed_events, failed_payloads, drain_checkpoints, drain_epochs, drain_anchors",
+            "TRUNCATE failed_events, failed_payloads, drain_checkpoints, drain_epochs,"
+            " drain_anchors",
         )
     elif lost == "lake":
         shutil.rmtree(settings.lake)
