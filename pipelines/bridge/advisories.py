@@ -1,6 +1,5 @@
 """The stream of advisories as the bridge takes it in: what becomes of each."""
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -24,12 +23,14 @@ from pipelines.bridge.event import GivenUp, event_of
 from pipelines.bridge.late import LateAcks
 from pipelines.bridge.sample import Untold, sample
 from pipelines.deadletter.subjects import matches
-from pipelines.events.intake import Intake
+from pipelines.events.closing import Closing
+from pipelines.events.intake import WRITE_SECONDS, Intake
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
     publish_dead_letter,
     publish_until_acknowledged,
 )
+from pipelines.jetstream.bounded import within
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.stored import StoredMessage
 from pipelines.settings import Settings
@@ -50,7 +51,7 @@ class Advisories(Intake):
         settings: Settings,
         on_letter: OnLetter | None,
         ack_wait_seconds: float,
-        closing: asyncio.Event,
+        closing: Closing,
     ) -> None:
         durable = settings.bridge_durable
         super().__init__(
@@ -66,7 +67,6 @@ class Advisories(Intake):
             ),
             ack_wait_seconds=ack_wait_seconds,
             max_concurrency=32,
-            shutdown_seconds=10,
             closing=closing,
         )
         self.counts: Counter[str] = Counter()
@@ -75,13 +75,12 @@ class Advisories(Intake):
         self.late_acks = LateAcks(settings.subjects, closing)
         self._settings = settings
         self._on_letter = on_letter
-        names = settings.stream_names
-        self._own_streams = {names.dead_letters, names.totals, names.advisories, names.attempts}
+        self._own_streams = settings.stream_names.own
 
     async def run(self) -> None:
         """As ever; then what was heard of late acknowledgements is told, too."""
         await super().run()
-        await self.late_acks.close()
+        await within(self._closing.last_seconds(WRITE_SECONDS), self.late_acks.close())
 
     async def backlog(self) -> int:
         """Advisories that are still to be dealt with, or to be acknowledged."""
@@ -150,7 +149,8 @@ class Advisories(Intake):
         stream_created: datetime | None = None,
     ) -> bool:
         """Publish until the server has the dead letter; False where the bridge closes before."""
-        service = service_of(advisory, self._settings.bridge_services)
+        services = self._settings.bridge_services
+        service = service_of(advisory.stream, advisory.consumer, services)
         headers = self._settings.bridge_headers
         fields, body, is_json = dead_letter_of(advisory, event, service, headers, stream_created)
         is_given_up = advisory.kind == MAX_DELIVERIES

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.deadletter.headers import values_of
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import SettingsError
 
@@ -148,10 +149,15 @@ class ConsumerContext(BaseModel):
 
     subject: str
     data: bytes
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict)  # of a repeated one the last value
+    repeated_headers: dict[str, list[str]] = Field(default_factory=dict)  # all values, in order
     attempt: int = 0  # calls that failed before; 0 for the first
     max_retries: int = 3
     stream: str = ""
     sequence: int = 0
     published_at: datetime | None = None  # the server's time, UTC
     redrive_of: str | None = None  # the failure that this redrive is about
+
+    def header_values(self, name: str) -> list[str]:
+        """All values of a header in order, whatever the case of its name; empty without one."""
+        return values_of({**self.headers, **self.repeated_headers}, name)

@@ -21,6 +21,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from pipelines.deadletter.message import LogMessage
 from pipelines.errors import StreamError
+from pipelines.events.closing import Closing
 from pipelines.events.dlq_event import DLQEvent
 from pipelines.events.handlers import as_async
 from pipelines.events.intake import Intake
@@ -132,7 +133,7 @@ class _DeadLetters(Intake):
         handler: DLQHandler,
         notifier: Notifier,
         config: DLQConsumerConfig,
-        closing: asyncio.Event,
+        closing: Closing,
     ) -> None:
         super().__init__(
             connection,
@@ -149,7 +150,6 @@ class _DeadLetters(Intake):
             ),
             ack_wait_seconds=config.ack_wait_seconds,
             max_concurrency=config.max_concurrency,
-            shutdown_seconds=config.shutdown_seconds,
             closing=closing,
         )
         self._handler = handler
@@ -164,9 +164,10 @@ class _DeadLetters(Intake):
         try:
             action = await self._decide(event)
             if action is DLQAction.ALERT:
-                async with asyncio.timeout(self._config.handler_timeout_seconds):
-                    await self._notifier(event)
-        except Exception as error:  # noqa: BLE001  (handlers and notifiers can raise anything)
+                await self._outcome(self._notifier(event), self._config.handler_timeout_seconds)
+        except (Exception, asyncio.CancelledError) as error:
+            if self._is_cutting_off:
+                raise
             delay = retry_delay(delivery.delivery_count, self._config)
             logger.warning(
                 "Dead letter %d (%s) is tried again in %.0f s: %s: %s",
@@ -191,11 +192,13 @@ class _DeadLetters(Intake):
     async def _decide(self, event: DLQEvent) -> DLQAction:
         """The handler's action, or STORE where it failed too often; raises what it raised."""
         try:
-            async with asyncio.timeout(self._config.handler_timeout_seconds):
-                action: object = await self._handler(event)
+            seconds = self._config.handler_timeout_seconds
+            action: object = await self._outcome(self._handler(event), seconds)
             if not isinstance(action, DLQAction):
                 raise TypeError(f"The handler returned {action!r}, not a DLQAction.")
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            if self._is_cutting_off:
+                raise
             # Not the delivery count: not every delivery becomes a call.
             self._failed[event.sequence] += 1
             if self._failed[event.sequence] < self._config.max_handler_failures:

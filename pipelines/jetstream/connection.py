@@ -3,7 +3,7 @@
 import asyncio
 import importlib.util
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
+from pipelines.deadletter.headers import Headers
 from pipelines.errors import (
     MissingPackageError,
     NotPermittedError,
@@ -18,9 +19,14 @@ from pipelines.errors import (
     SettingsError,
 )
 from pipelines.jetstream.address import read_address, shown, split_servers
+from pipelines.jetstream.bounded import within
+from pipelines.jetstream.headers import LastValues, encode_headers, parse_headers
 from pipelines.jetstream.permissions import PlainSpokenClient, inbox_prefix
 
 logger = logging.getLogger(__name__)
+
+_DISCONNECT_SECONDS = 0.5
+_PLAIN_BLOCK = b"NATS/1.0\r\n"  # no status of the server's
 
 # nats-py prints a traceback when a message breaks its parser; who wants it can configure logging.
 logging.getLogger("nats").addHandler(logging.NullHandler())
@@ -30,10 +36,12 @@ class TolerantClient(PlainSpokenClient):
     """A client that no message of another's can silence.
 
     In nats-py a header block or subject that can not be decoded ends the loop that reads, while
-    `is_connected` stays True.
+    `is_connected` stays True. It also keeps all values of a repeated header: see `every_header`.
     """
 
     async def _process_headers(self, headers: Any) -> dict[str, str] | None:
+        if not headers or headers.startswith(_PLAIN_BLOCK):
+            return LastValues(parse_headers(headers)) or None if headers else None
         try:
             return await super()._process_headers(headers)
         except (IndexError, ValueError) as error:
@@ -107,21 +115,22 @@ async def connect_service(
 
 
 async def disconnect(client: Client) -> None:
-    """Close a connection, also where there is nobody to say goodbye to."""
-    if not client.is_closed:
-        with suppress(nats.errors.Error, OSError):
-            await client.close()
+    """Close a connection, soon, also where there is nobody to say goodbye to.
+
+    nats-py alone would wait for a server that hangs until it takes what is still to be written.
+    """
+    if client.is_closed:
+        return
+    with suppress(nats.errors.Error, OSError):
+        await within(_DISCONNECT_SECONDS, client.close())
 
 
-def wire_size(data: bytes, headers: Mapping[str, str] | None = None) -> int:
+def wire_size(data: bytes, headers: Headers | None = None) -> int:
     """What the server compares with its max_payload: the body, and the headers as sent.
 
     One byte too many and the server ends the connection; nats-py then does not come back.
     """
-    lines = (
-        len(name.encode()) + len(value.encode()) + 4 for name, value in (headers or {}).items()
-    )
-    return len(data) + (12 + sum(lines) if headers else 0)
+    return len(data) + (len(encode_headers(headers)) if headers else 0)
 
 
 @asynccontextmanager

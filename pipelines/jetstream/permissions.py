@@ -4,18 +4,23 @@ The server answers what a user may not do with an error that names the subject, 
 nats-py logs it, and the request that it is about times out, as it does in an outage.
 """
 
+import asyncio
 import base64
 import json
 import re
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nats.aio.client import DEFAULT_INBOX_PREFIX, Client
+from nats.protocol.command import hpub_cmd
 
 from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import NotPermittedError
+from pipelines.jetstream.acks import ACKS, all_of_consumer
 from pipelines.jetstream.address import Address
+from pipelines.jetstream.headers import encode_headers
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
 _MOST_SENT = 2_000  # messages whose subjects are remembered until the server may refuse them
@@ -47,7 +52,10 @@ def _user_of_file(file: Path) -> str | None:
 
 
 class PlainSpokenClient(Client):
-    """A client whose requests raise NotPermittedError where a right is missing."""
+    """A client whose requests raise NotPermittedError where a right is missing.
+
+    A header that it publishes may have a list of values.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +69,7 @@ class PlainSpokenClient(Client):
         subject: str,
         payload: bytes = b"",
         reply: str = "",
-        headers: dict[str, str] | None = None,
+        headers: dict[str, Any] | None = None,
     ) -> None:
         """As ever; raises NotPermittedError for a request whose answer could not be heard."""
         if self._deaf and self._deaf[0] == self.stats["reconnects"] and self._token(reply):
@@ -69,11 +77,36 @@ class PlainSpokenClient(Client):
         self._sent.append((reply, subject))
         await super().publish(subject, payload, reply, headers)
 
+    async def _send_publish(
+        self,
+        subject: str,
+        reply: str,
+        payload: bytes,
+        payload_size: int,
+        headers: dict[str, Any] | None,
+    ) -> None:
+        """As nats-py does, but a header may have several values, and any name that NATS takes."""
+        if not headers:
+            await super()._send_publish(subject, reply, payload, payload_size, None)
+            return
+        command = hpub_cmd(subject, reply, encode_headers(headers), payload)
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += payload_size
+        await self._send_command(command)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
     def check_permitted(self, *subjects: str) -> None:
         """Raise NotPermittedError where the server has refused one of these subjects of late."""
         found = [self._refused.pop(each, None) for each in subjects]
         for error in filter(None, found):
             raise error
+
+    async def _process_pong(self) -> None:
+        # In nats-py the answer to a ping that nobody waits for any more ends the loop that reads.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.Future()
+        await super()._process_pong()
 
     def _connect_command(self) -> bytes:
         """With the login of the server's own address; one that the cluster named gets the first."""
@@ -127,8 +160,8 @@ class PlainSpokenClient(Client):
 
     def _error(self, what: str, subject: str) -> NotPermittedError:
         inbox = self._inbox_prefix.decode()
-        if subject.startswith("$JS.ACK."):  # each message's own is another
-            subject = ".".join([*subject.split(".")[:4], ">"])
+        if subject.startswith(ACKS):  # each message's own is another
+            subject = all_of_consumer(subject)
         elif subject.startswith(f"{inbox}."):
             subject = f"{inbox}.>"
         user = self.options.get("user") or "this user"

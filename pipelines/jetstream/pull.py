@@ -7,15 +7,20 @@ real when its reply subject says so, whatever its headers.
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import NamedTuple
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from pipelines.jetstream.acks import ACKS, fields_of
+from pipelines.jetstream.bounded import within
 from pipelines.jetstream.permissions import check_permitted
 
 _GRACE_SECONDS = 3.0
+_CLOSE_SECONDS = 1.0  # for the server to say that it delivers nothing more
 _NOTHING_THERE = ("404", "408")
 _PIN = "Nats-Pin-Id"
 _PINNED_TO_ANOTHER = "423"
@@ -32,6 +37,7 @@ class PullTerms(NamedTuple):
     group: str | None = None  # the priority group to pull for
     max_batch: int = 0  # messages; 0: as many as one likes
     max_expires_seconds: float = 0  # 0: as long as one likes
+    created: str = ""  # when the consumer was made, as the server says it
 
 
 class Delivery(NamedTuple):
@@ -51,10 +57,8 @@ class Delivery(NamedTuple):
 
 
 def delivery_of(msg: Msg) -> Delivery:
-    """The delivery's metadata, from the 9-token reply or the 12-token one with a domain."""
-    tokens = msg.reply.split(".")
-    tokens = tokens[2:] if len(tokens) == 9 else tokens[4:11]
-    stream, consumer, count, sequence, _, timestamp_ns, pending = tokens
+    """The delivery's metadata, from the reply's subject."""
+    stream, consumer, count, sequence, _, timestamp_ns, pending = fields_of(msg.reply)
     return Delivery(stream, consumer, int(count), int(sequence), int(timestamp_ns), int(pending))
 
 
@@ -92,15 +96,15 @@ class Puller:
             pending_bytes_limit=0,
         )
 
-    async def close(self) -> list[Msg]:
-        """Stop listening; the server delivers nothing more, not even to open requests.
-
-        Returns what arrived and was not yielded, or was on its way: given back, it need not wait
-        for its ack_wait.
-        """
+    async def close(self) -> None:
+        """Stop listening; the server delivers nothing more, not even to open requests."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None and self._connection.is_connected:
-            await subscription.drain()  # type: ignore[no-untyped-call]
+            with suppress(nats.errors.Error, OSError):
+                await within(_CLOSE_SECONDS, subscription.drain())  # type: ignore[no-untyped-call]
+
+    def left(self) -> list[Msg]:
+        """What arrived and was not yielded: given back, it need not wait for its ack_wait."""
         left = []
         while not self._arrived.empty():
             left.append(self._arrived.get_nowait())
@@ -174,4 +178,4 @@ class Puller:
 
 
 def _is_delivery(msg: Msg) -> bool:
-    return msg.reply.startswith("$JS.ACK.")
+    return msg.reply.startswith(ACKS)

@@ -268,8 +268,10 @@ class _Msg:
         self.reply = reply
 
 
-@pytest.mark.parametrize("around", [("$JS.ACK", ""), ("$JS.ACK.hub.ACCHASH", ".rand0m")])
-def test_a_delivery_is_read_from_both_forms_of_the_reply(around: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "around", [("$JS.ACK", ""), ("$JS.ACK._.ACCHASH", ""), ("$JS.ACK.hub.ACCHASH", ".rand0m")]
+)
+def test_a_delivery_is_read_from_each_form_of_the_reply(around: tuple[str, str]) -> None:
     head, tail = around
     reply = f"{head}.SAHOOL_EVENTS.ndvi.4.7.9.1772359100000000000.0{tail}"
     assert delivery_of(_Msg(reply)) == DELIVERY  # type: ignore[arg-type]
