@@ -6,11 +6,12 @@ from flows.drain_dlq import drain_dlq
 from flows.maintain_lake import maintain_lake
 from flows.redrive import redrive_selected, redrive_transient
 from flows.report import report
+from flows.verify import verify
 
 FLOWS = {
     flow.name: flow
     for flow in (
-        *(drain_dlq, build_marts, maintain_lake, alert, report),
+        *(drain_dlq, build_marts, maintain_lake, verify, alert, report),
         *(redrive_transient, redrive_selected),
     )
 }

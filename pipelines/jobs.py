@@ -44,6 +44,8 @@ from pipelines.stores.lake import Lake
 from pipelines.stores.lake_care import TableCare, care_for
 from pipelines.stores.lake_sql import connect, local_views, lock, show_marts, write_views_file
 from pipelines.stores.mart_tables import replace_marts
+from pipelines.stores.platform import check_owner
+from pipelines.stores.verifications import keep_verification
 
 Frames = dict[str, pl.DataFrame]
 """Marts by name."""
@@ -76,9 +78,11 @@ async def migrate_all(settings: Settings) -> tuple[list[str], dict[str, str]]:
             raise StreamError(f"The streams could not be made: {error}.") from error
 
 
-async def drain_log(settings: Settings, progress: DrainProgress | None = None) -> DrainReport:
+async def drain_log(
+    settings: Settings, progress: DrainProgress | None = None, *, is_lake_adopted: bool = False
+) -> DrainReport:
     """Drain the log into every sink, then say in `views.sql` which files the lake has."""
-    report = await drain(settings, progress)
+    report = await drain(settings, progress, is_lake_adopted=is_lake_adopted)
     write_views(settings)
     return report
 
@@ -89,17 +93,31 @@ async def masking_in_log(settings: Settings, limit: int) -> Masking:
         return await masking_in_stream(client, settings, limit)
 
 
-async def verify_stores(settings: Settings, *, is_repair: bool = False) -> VerifyReport:
-    """Compare stream, lake and Postgres, and read every byte of the lake.
+async def verify_stores(
+    settings: Settings, *, is_repair: bool = False, bytes_per_second: float | None = None
+) -> VerifyReport:
+    """Compare stream, lake and Postgres, and read every byte of the lake, no faster than is said.
 
-    With `is_repair`, mend first, drain what a sink lacks, and look again.
+    With `is_repair`, mend first, drain what a sink lacks, and look again. What was found is kept in
+    Postgres.
     """
-    if not is_repair:
-        return await verify(settings)
-    found = await repair(settings)
-    await drain_log(settings)
-    after = await verify(settings)
-    return replace(after, findings=tuple(settled(found, after.findings)))
+    found = []
+    if is_repair:
+        found = await repair(settings)
+        await drain_log(settings)
+    report = await verify(settings, bytes_per_second)
+    report = replace(report, findings=tuple(settled(found, report.findings)))
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        keep_verification(
+            connection,
+            started_at=report.started_at,
+            seconds=report.seconds,
+            files=report.files,
+            read_bytes=report.read_bytes,
+            unchecked_files=report.unchecked_files,
+            findings=[finding.as_dict() for finding in report.findings],
+        )
+    return report
 
 
 def regroup_history(
@@ -156,6 +174,7 @@ def build_all_marts(
     started = time.monotonic()
     lake, now, cap = Lake(settings.lake), datetime.now(UTC), settings.redrive_cap
     with database(settings.postgres_dsn.get_secret_value()) as postgres:
+        check_owner(postgres, lake)
         # An erasure must not meet what was read before it.
         postgres.execute("SELECT pg_advisory_lock_shared(hashtext('dlq marts'))")
         if engine == "spark":

@@ -1,6 +1,7 @@
 """The report as a job: what the flow, `dlq report` and the demo call."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -8,12 +9,16 @@ from pathlib import Path
 import polars as pl
 
 from pipelines.analysis.report import Section
-from pipelines.analysis.sections import NEEDED_MARTS, sections
-from pipelines.errors import ReportError
+from pipelines.analysis.sections import NEEDED_MARTS, printable_frames, sections
+from pipelines.errors import DLQError, ReportError
 from pipelines.jobs import compute_marts
 from pipelines.settings import Settings
+from pipelines.stores.database import database
+from pipelines.stores.verifications import last_verifications
 
 __all__ = ["Report", "make_report"]
+
+_SHOWN_VERIFICATIONS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,9 @@ class Report:
 
 
 def make_report(settings: Settings, now: datetime) -> Report:
-    """The report as of `now`, from the lake alone."""
+    """The report as of `now`, from the lake; when that was verified, Postgres says, if it can."""
     frames = compute_marts(settings, NEEDED_MARTS, now)
+    with suppress(DLQError), database(settings.postgres_dsn.get_secret_value()) as connection:
+        kept = last_verifications(connection, _SHOWN_VERIFICATIONS)
+        frames |= printable_frames({"verifications": kept})
     return Report(now, frames, sections(frames, now))

@@ -32,6 +32,7 @@ NEEDED_MARTS = (
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _CERTAIN = 1e-4  # a week so uneven comes by chance less often than this
+_MOST_WRONG = 3  # findings that are told whole
 _EVIDENT = ("service", "event_type")  # a group is its service's anyway
 
 
@@ -44,7 +45,11 @@ def printable_frames(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFra
 def sections(
     frames: Mapping[str, pl.DataFrame], now: datetime, most_rows: int = 12
 ) -> list[Section]:
-    """The report as of `now`, the worst first; `frames` are the needed marts and `log`."""
+    """The report as of `now`, the worst first.
+
+    `frames` are the needed marts and `log`, and `verifications` where these are known.
+    """
+    verified = frames.get("verifications")
     return [
         _now(frames),
         _groups(frames, now, most_rows),
@@ -58,6 +63,7 @@ def sections(
         _messages(frames["poison_messages"], most_rows),
         _consumers(frames["poison_consumers"], most_rows),
         _together(frames["co_failures"], most_rows),
+        *([_verified(verified)] if verified is not None and not verified.is_empty() else []),
         unknowns(frames, now),
     ]
 
@@ -335,3 +341,28 @@ def _consumers(frame: pl.DataFrame, most_rows: int) -> Section:
         " of whichever tenant, and waiting will not help. Of seven days."
     )
     return Section("Poison consumers", columns, rows, note)
+
+
+def _verified(frame: pl.DataFrame) -> Section:
+    rows = tuple(
+        (
+            row["started_at"],
+            row["files"],
+            f"{row['read_bytes'] / 1e6:,.1f} MB",
+            seconds_as_text(row["seconds"]),
+            row["wrong_count"],
+            row["repaired_count"],
+        )
+        for row in frame.to_dicts()
+    )
+    wrong = frame["wrong"].item(0).to_list()
+    unchecked = frame["unchecked_files"].item(0)
+    note = (
+        " ".join(wrong[:_MOST_WRONG]) + " dlq verify --repair mends it."
+        if wrong
+        else "Stream, lake and Postgres were the same, and no page of the lake was damaged."
+    )
+    if unchecked:
+        note += f" {unchecked:,} files of an older version have no checksums."
+    columns = ("verified", "files", "read", "took", "wrong", "repaired")
+    return Section("Verification", columns, rows, note)

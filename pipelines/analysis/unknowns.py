@@ -9,6 +9,8 @@ from pipelines.analysis.report import Section, seconds_as_text
 
 __all__ = ["LOG_SQL", "unknowns"]
 
+_VERIFIED_SECONDS = 2 * 86_400  # the schedule is nightly
+
 # Each message of the log is one row of the two tables, so a sequence that no fork of a stream's
 # life has, and nobody erased, was gone before a drain could read it.
 LOG_SQL = """
@@ -78,6 +80,8 @@ def unknowns(frames: Mapping[str, pl.DataFrame], now: datetime) -> Section:
             "what was not drained": f"The newest message here is {behind} old; what came later is"
             " not in the report."
         }
+    if reason := _unverified(frames.get("verifications"), now):
+        found["damage on disk"] = reason
     if silent:
         found["successes"] = f"No totals of {silent}: their failure rate is unknown."
     if count := log["missing_count"]:
@@ -95,3 +99,17 @@ def unknowns(frames: Mapping[str, pl.DataFrame], now: datetime) -> Section:
             f"{untold:,} redrives ended in silence; they count neither as success nor as failure."
         )
     return Section("What this report can not know", ("what", "why"), tuple(found.items()))
+
+
+def _unverified(verifications: pl.DataFrame | None, now: datetime) -> str | None:
+    if verifications is None:
+        return "Postgres does not say when stream, lake and Postgres were last verified."
+    if verifications.is_empty():
+        return "Nobody has read the lake against its checksums yet: dlq verify does."
+    age = (now - verifications["started_at"].item(0)).total_seconds()
+    if age > _VERIFIED_SECONDS:
+        return (
+            f"The lake was last read against its checksums {seconds_as_text(age)} ago: see the runs"
+            " of the flow verify."
+        )
+    return None

@@ -39,6 +39,7 @@ VERBS = {
     "simulate": "a realistic history with known causes, for trying things out",
     "status": "stream, sinks, open failures and redrives at a glance",
     "verify": "compare stream, lake and Postgres; read the lake's checksums; repair",
+    "copy": "a copy of the lake that is whole, while drains go on",
     "maintain": "compact and vacuum the lake, and forget what is too old",
     "views": "write views.sql, for a DuckDB shell, beside the lake",
 }

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import click
+
 from pipelines.cli.output import console, print_json, progress_bar
 from pipelines.cli.verb import verb
 from pipelines.jobs import drain_log
@@ -9,7 +11,10 @@ from pipelines.settings import Settings
 
 
 @verb
-def command(settings: Settings, is_json: bool) -> None:
+@click.option(
+    "--adopt-lake", "is_lake_adopted", is_flag=True, help="take over a lake of another platform"
+)
+def command(settings: Settings, is_json: bool, is_lake_adopted: bool) -> None:
     """Bring what failed since the last drain into the lake and Postgres, exactly once.
 
     Safe to run at any time and to kill at any time: the next run goes on where both sinks are.
@@ -17,7 +22,11 @@ def command(settings: Settings, is_json: bool) -> None:
     with progress_bar("Draining") as bar:
         task = bar.add_task("drain", total=None)
         report = asyncio.run(
-            drain_log(settings, lambda done, total: bar.update(task, completed=done, total=total))
+            drain_log(
+                settings,
+                lambda done, total: bar.update(task, completed=done, total=total),
+                is_lake_adopted=is_lake_adopted,
+            )
         )
     if is_json:
         print_json(report.as_dict())

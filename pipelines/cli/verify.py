@@ -13,15 +13,23 @@ from pipelines.settings import Settings
 
 @verb
 @click.option("--repair", "is_repair", is_flag=True, help="mend what can be mended")
-def command(settings: Settings, is_json: bool, is_repair: bool) -> None:
+@click.option(
+    "--megabytes-per-second", type=float, help="read the lake no faster [as fast as it goes]"
+)
+def command(
+    settings: Settings, is_json: bool, is_repair: bool, megabytes_per_second: float | None
+) -> None:
     """Compare stream, lake and Postgres message by message, and read every page of the lake.
 
-    Exits with 1 where something is wrong and not repaired. With --repair, damaged files of the
-    lake are rebuilt from the stream, else from Postgres; missing rows of Postgres from the lake;
+    Exits with 1 where something is wrong and not repaired. The result is kept, for the report and
+    the alert `damage`.
+    With --repair, a torn log of the lake begins anew; damaged and missing files are rebuilt from
+    what else is in their folder, the stream, else Postgres; missing rows of Postgres from the lake;
     then a drain brings every sink up to date.
     """
     with spinner("Verifying"):
-        report = asyncio.run(verify_stores(settings, is_repair=is_repair))
+        rate = megabytes_per_second and megabytes_per_second * 1e6
+        report = asyncio.run(verify_stores(settings, is_repair=is_repair, bytes_per_second=rate))
     if is_json:
         print_json(report.as_dict())
     else:
@@ -36,7 +44,8 @@ def command(settings: Settings, is_json: bool, is_repair: bool) -> None:
         unchecked = (
             f", {report.unchecked_files:,} without checksums" if report.unchecked_files else ""
         )
-        console.print(f"{report.files:,} files of the lake read{unchecked}.")
+        size = f"{report.read_bytes / 1e6:,.1f} MB"
+        console.print(f"{report.files:,} files of the lake read, {size}{unchecked}.")
         if not report.findings:
             console.print("Stream, lake and Postgres are the same.")
     if not report.is_well:

@@ -104,7 +104,11 @@ async def current_epoch(
 
 
 def gaps_before(state: LogState, watermark: int, erased: Iterable[int]) -> Iterator[Gap]:
-    """What is gone between what a sink holds and what the stream still has, but for the erased."""
+    """What is gone between what a sink holds and what the stream still has, but for the erased.
+
+    Nothing is gone below the sequence at which the stream was made.
+    """
+    watermark = max(watermark, state.made_at_sequence - 1)
     known = [sequence for sequence in erased if watermark < sequence < state.first_sequence]
     for before, after in pairwise([watermark, *known, state.first_sequence]):
         if after > before + 1:

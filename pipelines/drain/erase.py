@@ -40,6 +40,7 @@ from pipelines.stores.erased import (
 from pipelines.stores.erased_rows import count_rows, delete_rows
 from pipelines.stores.lake import LOG_TABLES, Lake
 from pipelines.stores.lake_erase import erase_marts, erase_rows
+from pipelines.stores.platform import check_owner
 
 __all__ = ["COUNTED", "ErasureReport", "erase", "preview"]
 
@@ -137,6 +138,7 @@ async def erase(
             async with alone(connection, stream, settings.drain_lock_seconds):
                 state = await log_state(client, stream, settings.subjects.log)
                 live = partial(_show_life, connection, stream)
+                check_owner(connection, Lake(settings.lake))
                 tell("looking for it")
                 await asyncio.to_thread(recall, connection, Lake(settings.lake))
                 found = await belongings(settings, client, connection, state, tenant, live)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import polars as pl
 from psycopg import Connection
 
 from pipelines.drain.compare import life_of
@@ -119,9 +120,12 @@ class Leveller:
         if up_to <= after:
             return
         sink = FailedEvents(self.connection, self.state.stream, self.settings.redrive_cap)
-        step, before = self.settings.drain_batch_messages, self.filled
-        for low in range(after, up_to, step):
-            high = min(low + step, up_to)
+        step, before, low = self.settings.drain_batch_messages, self.filled, after
+        # By rows, for a stream may have few messages in billions of sequences.
+        is_wanted = (pl.col("epoch") == epoch) & pl.col("dlq_sequence").is_between(after + 1, up_to)
+        places = [t.select(["dlq_sequence"], is_wanted) for t in self.tables.values()]
+        sequences = pl.concat(places)["dlq_sequence"].unique().sort().to_list()
+        for high in [*(s for s in sequences[step - 1 :: step] if s < up_to), up_to]:
             erased = erased_messages(self.connection, life_of(epoch), low, high)
             letters, events = (
                 not_erased(self.tables[name].rows(epoch, low, high), erased)
@@ -129,6 +133,7 @@ class Leveller:
             )
             sink.store(batch_of(epoch, letters, events, high), low)
             self.filled += letters.height + events.height
+            low = high
         if self.filled > before:
             self._note(f"Postgres took {self.filled - before:,} messages of {epoch} from the lake")
 
@@ -157,13 +162,13 @@ class Leveller:
         held = letters.watermark(epoch)
         if held is None and checkpoint >= start:  # it lost this epoch, and maybe earlier ones
             held = self._fill_older(epoch)
-            if letters.is_empty and self.state.first_sequence <= 1:
+            if letters.is_empty and self.state.first_sequence <= self.state.made_at_sequence:
                 return  # the stream has it all
             for table in self.tables.values():
                 if table.watermark(epoch) is None:
                     table.append(table.empty_frame(), epoch, held)
         last = min(checkpoint, self.state.first_sequence - 1)
-        if held is not None and held < last:
+        if held is not None and (held := max(held, self.state.made_at_sequence - 1)) < last:
             self._copy_to_lake(epoch, held, last)
 
     def _fill_older(self, current: str) -> int:
@@ -218,7 +223,9 @@ class Leveller:
             if (table.watermark(epoch) or 0) < up_to:
                 table.append(table.empty_frame(), epoch, up_to)
         erased = erased_messages(self.connection, life_of(epoch), after, up_to)
-        if len(rows) + erased.height < up_to - after:
+        is_here = (pl.col("epoch") == epoch) & pl.col("dlq_sequence").is_between(after + 1, up_to)
+        events = self.tables["case_events"].select(["dlq_sequence"], is_here)
+        if len(rows) + events.height + erased.height < up_to - after:
             reason = (
                 "the lake lost them; what they did to a failure is in Postgres, and the dead"
                 f" letters among them ({len(rows)}) were restored from there"
@@ -241,6 +248,7 @@ class Leveller:
         low, high = events.watermark(epoch), min(letters.watermark(epoch) or 0, gone)
         if low is None or low >= high or self.state.is_shared:
             return
+        low = max(low, self.state.made_at_sequence - 1)
         erased = erased_messages(self.connection, life_of(epoch), low, high)
         known = {*letters.rows(epoch, low, high)["dlq_sequence"], *erased["dlq_sequence"]}
         if len(known) == high - low:

@@ -28,6 +28,7 @@ from pipelines.stores.database import database
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_files import LakeFile
 from pipelines.stores.lake_table import LakeTable
+from pipelines.stores.platform import check_owner
 
 _BATCH_ROWS = 5_000  # of one transaction
 _TRIES = 5  # at a day's files, which a compaction may take away meanwhile
@@ -99,6 +100,7 @@ def regroup(
             progress(report.lake.rows + report.postgres.rows)
 
     with database(settings.postgres_dsn.get_secret_value()) as connection:
+        check_owner(connection, lake)
         if connection.execute(
             "SELECT pg_try_advisory_lock(hashtext('dlq regroup'))"
         ).fetchone() != (True,):

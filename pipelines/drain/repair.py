@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import polars as pl
@@ -13,20 +14,26 @@ from pipelines.drain.compare import (
     Finding,
     Picture,
     doubled_in_lake,
+    is_of,
+    life_of,
     missing_in_lake,
     missing_in_postgres,
+    ranges,
+    runs,
     unknown_to_lake,
 )
 from pipelines.drain.epochs import Gap, remember_gap
 from pipelines.drain.from_lake import by_epoch
 from pipelines.drain.from_postgres import letters_from_postgres
+from pipelines.drain.mend import Mended
 from pipelines.jetstream.reader import LogReader, LogState
 from pipelines.settings import Settings
-from pipelines.stores.erased import not_erased
+from pipelines.stores.erased import LIFE, not_erased
 from pipelines.stores.failed_events import FailedEvents
 from pipelines.stores.lake_table import LakeTable
 
 _IDS_AT_ONCE = 5_000
+_MESSAGE = ["life", "dlq_sequence", "published_at"]  # which message a row is about
 
 
 class Repair:
@@ -39,19 +46,26 @@ class Repair:
         reader: LogReader,
         state: LogState,
         tables: Mapping[str, LakeTable],
+        mended: Mended,
     ) -> None:
         self._settings = settings
         self._connection = connection
         self._reader = reader
         self._state = state
         self._tables = tables
+        self._mended = mended
 
     async def lake(self, picture: Picture) -> list[Finding]:
         """Put the lake's rows right, one commit a table; returns what is lost for good."""
-        rebuilt = await self._from_stream(
-            picture, missing_in_lake(picture)["dlq_sequence"].to_list()
-        )
+        missing = missing_in_lake(picture)["dlq_sequence"]
         ids = unknown_to_lake(picture)["failure_id"].to_list()
+        rebuilt: dict[str, list[pl.DataFrame]] = {name: [] for name in self._tables}
+        if self._mended.tables or picture.damaged or missing.len() or ids:
+            rebuilt = await asyncio.to_thread(self._from_left_files, picture)
+        found = {s for frames in rebuilt.values() for f in frames for s in _of_life(f, picture)}
+        decoded = await self._from_stream(picture, [s for s in missing if s not in found])
+        for name, frames in decoded.items():
+            rebuilt[name] += frames
         found_ids = {i for frame in rebuilt["dead_letters"] for i in frame["failure_id"]}
         rebuilt["dead_letters"] += self._from_postgres([i for i in ids if i not in found_ids])
         doubled = doubled_in_lake(picture)
@@ -71,7 +85,7 @@ class Repair:
             absent -= sum(frame.height for frame in rebuilt[name])
             if damaged and absent > 0:
                 lost.append(self._tell_loss(picture, name, absent))
-        return lost
+        return [*lost, *self._lost_with_entries(picture, rebuilt)]
 
     def postgres(self, picture: Picture) -> None:
         """Fold the cases that lack a row anew, from all that the lake knows of them."""
@@ -91,6 +105,55 @@ class Repair:
         events = events.filter(pl.col("failure_id").is_in(letters["failure_id"].to_list()))
         postgres = FailedEvents(self._connection, self._state.stream, self._settings.redrive_cap)
         postgres.refold(list(by_epoch(letters, events)))
+
+    def _from_left_files(self, picture: Picture) -> dict[str, list[pl.DataFrame]]:
+        """Rows that a table lacks, from files in its folder that are not live, by table.
+
+        A file leaves the log when its rows are in others, and then stays for some days; one whose
+        entry was lost looks the same.
+        """
+        found: dict[str, list[pl.DataFrame]] = {}
+        for name, known in (("dead_letters", picture.letters), ("case_events", picture.events)):
+            table = self._tables[name]
+            known = known.with_columns(LIFE).select(_MESSAGE)
+            found[name] = []
+            for file in table.store.left_files({file.path for file in table.files}):
+                rows = not_erased(table.read(file), picture.erased).with_columns(LIFE)
+                is_wanted = pl.lit(value=False)
+                for epoch in rows["epoch"].unique():
+                    mark = table.watermark(epoch) or 0
+                    is_wanted |= (pl.col("epoch") == epoch) & (pl.col("dlq_sequence") <= mark)
+                if picture.kept_since is not None:
+                    is_wanted &= pl.col("published_at") >= picture.kept_since
+                rows = rows.filter(is_wanted).unique(_MESSAGE, maintain_order=True)
+                rows = rows.join(known, on=_MESSAGE, how="anti", maintain_order="left")
+                if not rows.is_empty():
+                    known = pl.concat([known, rows.select(_MESSAGE)])
+                    found[name].append(rows.drop("life"))
+        return found
+
+    def _lost_with_entries(
+        self, picture: Picture, rebuilt: Mapping[str, Sequence[pl.DataFrame]]
+    ) -> list[Finding]:
+        """Which messages were only in log entries that are gone, with their files."""
+        findings = []
+        for lost in self._mended.lost:
+            if life_of(lost.epoch) != picture.life or self._state.is_shared:
+                continue  # others' messages have sequences, too
+            held = {*picture.stored, *picture.erased["dlq_sequence"]}
+            for frame in (picture.letters, picture.events, *chain(*rebuilt.values())):
+                held |= {*_of_life(frame, picture)}
+            kept = min(held, default=0) if picture.kept_since is not None else 0
+            gone = sorted({*range(max(lost.after + 1, kept), lost.up_to + 1)} - held)
+            reason = "they were only in a log entry of the lake that was lost"
+            news = [
+                remember_gap(self._connection, lost.epoch, Gap(a, b, reason, is_certain=True))
+                for a, b in runs(gone)
+            ]
+            if any(news):
+                what = f"{len(gone):,} messages of {lost.epoch} are lost: sequences {ranges(gone)}"
+                findings.append(Finding("lost_rows", lost.epoch, f"{what}; {reason}.", len(gone)))
+        return findings
 
     async def _from_stream(
         self, picture: Picture, sequences: Sequence[int]
@@ -155,6 +218,11 @@ class Repair:
             " files, which stay in its folder until they are vacuumed after 7 days.",
             count,
         )
+
+
+def _of_life(frame: pl.DataFrame, picture: Picture) -> list[int]:
+    """The sequences of a frame's rows that are of the current life of the stream."""
+    return frame.filter(is_of(picture.life))["dlq_sequence"].to_list()
 
 
 def _without(frame: pl.DataFrame, doubled: pl.DataFrame, path: str) -> pl.DataFrame:

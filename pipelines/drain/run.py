@@ -40,6 +40,7 @@ from pipelines.stores.failed_events import Batch, FailedEvents
 from pipelines.stores.failed_payloads import delete_old_payloads
 from pipelines.stores.lake import LOG_TABLES, Lake
 from pipelines.stores.lake_table import LakeTable
+from pipelines.stores.platform import own_lake
 from pipelines.tracing import is_tracing
 
 logger = logging.getLogger(__name__)
@@ -89,22 +90,29 @@ class _Tally:
         self.notes += leveller.notes
 
 
-async def drain(settings: Settings, progress: Progress | None = None) -> DrainReport:
+async def drain(
+    settings: Settings, progress: Progress | None = None, *, is_lake_adopted: bool = False
+) -> DrainReport:
     """Drain what the log holds now; a server that goes away in between is waited for.
 
-    Raises ServerUnavailableError when it stays away, FencedError when another drain took over.
+    Raises ServerUnavailableError when it stays away, FencedError when another drain took over,
+    LakeError where the lake is another platform's, unless `is_lake_adopted`.
     """
     with collecting_rarely():
-        return await _drain(settings, progress or (lambda _done, _total: None))
+        return await _drain(
+            settings, progress or (lambda _done, _total: None), is_lake_adopted=is_lake_adopted
+        )
 
 
-async def _drain(settings: Settings, progress: Progress) -> DrainReport:
+async def _drain(settings: Settings, progress: Progress, *, is_lake_adopted: bool) -> DrainReport:
     started, tally = time.monotonic(), _Tally()
     is_done, tries = False, 0
     while not is_done:
         before = tally.drained
         try:
-            await _drain_once(settings, tally, progress, is_retry=tries > 0)
+            await _drain_once(
+                settings, tally, progress, is_retry=tries > 0, is_lake_adopted=is_lake_adopted
+            )
             is_done = True
         except ServerUnavailableError as error:
             tries = 0 if tally.drained > before else tries
@@ -126,7 +134,12 @@ async def _drain(settings: Settings, progress: Progress) -> DrainReport:
 
 
 async def _drain_once(
-    settings: Settings, tally: _Tally, progress: Progress, *, is_retry: bool
+    settings: Settings,
+    tally: _Tally,
+    progress: Progress,
+    *,
+    is_retry: bool,
+    is_lake_adopted: bool,
 ) -> None:
     subjects, dsn = settings.subjects, settings.postgres_dsn.get_secret_value()
     async with connected(settings.nats_url, settings.nats_creds, "dlq drain") as client:
@@ -137,6 +150,10 @@ async def _drain_once(
                 state = await reader.state()
                 deleted = await deleted_sequences(client, state)
                 lake = Lake(settings.lake)
+                life = life_of(epoch_id(stream, state.created, 0))
+                own_lake(
+                    connection, lake, life, settings.subject_prefix, is_adopted=is_lake_adopted
+                )
                 await asyncio.to_thread(recall, connection, lake)
                 tables = {name: lake.table(name) for name in LOG_TABLES}
                 leveller = Leveller(connection, tables, state, deleted, settings, datetime.now(UTC))

@@ -5,7 +5,8 @@ lock. Finding is pure (`compare`); here is the looking.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,16 +27,17 @@ from pipelines.drain.compare import (
 )
 from pipelines.drain.from_postgres import identities
 from pipelines.drain.lock import alone
+from pipelines.drain.mend import mend_logs, torn_logs
 from pipelines.drain.repair import Repair
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.contents import stored_sequences
 from pipelines.jetstream.reader import LogReader, LogState, log_state
 from pipelines.settings import Settings
 from pipelines.stores.database import database
-from pipelines.stores.erased import erased_messages, not_erased
-from pipelines.stores.lake import LAYOUTS, LOG_TABLES, Lake
-from pipelines.stores.lake_log import put_aside, torn_log_files
+from pipelines.stores.erased import copy_to_lake, erased_messages, not_erased
+from pipelines.stores.lake import LOG_TABLES, Lake
 from pipelines.stores.lake_table import LakeTable
+from pipelines.stores.platform import check_owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,11 @@ class VerifyReport:
     findings: tuple[Finding, ...]
     epochs: tuple[dict[str, Any], ...]  # messages of each epoch in each store
     files: int  # files of the lake that were read, every page against its checksum
+    read_bytes: int  # that these files have
     unchecked_files: int  # those that an older version wrote without checksums
     sinks: dict[str, int | None]  # how far each holds the log
+    started_at: datetime
+    seconds: float
 
     @property
     def is_well(self) -> bool:
@@ -58,38 +63,78 @@ class VerifyReport:
         return asdict(self) | {"is_well": self.is_well}
 
 
-async def verify(settings: Settings) -> VerifyReport:
-    """Compare the stores; changes nothing."""
-    lake = Lake(settings.lake)
-    if torn := _torn(lake):  # a table whose log is torn can not be opened
-        return VerifyReport(tuple(torn), (), 0, 0, {})
-    async with connected(settings.nats_url, settings.nats_creds, "dlq verify") as client:
-        state = await log_state(client, settings.dlq_stream, settings.subjects.log)
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
-            return await _look(settings, client, state, connection, lake)
+async def verify(settings: Settings, bytes_per_second: float | None = None) -> VerifyReport:
+    """Compare the stores; changes nothing. With `bytes_per_second`, the lake is read no faster."""
+    started = datetime.now(UTC)
+    lake, checks = Lake(settings.lake), _Checks(bytes_per_second)
+    if torn := torn_logs(lake):  # a table whose log is torn can not be opened, or lacks rows
+        return VerifyReport(tuple(torn), (), 0, 0, 0, {}, started, _since(started))
+    async with _servers(settings) as (_, _, connection):  # before what may take hours
+        check_owner(connection, lake)
+    for name in (*LOG_TABLES, "service_totals"):
+        await asyncio.to_thread(checks.damaged, lake.table(name))
+    checks.pace = None  # what came since is read at once
+    async with _servers(settings) as (client, state, connection):
+        report = await _look(settings, client, state, connection, lake, checks)
+    return replace(report, started_at=started, seconds=_since(started))
 
 
 async def repair(settings: Settings) -> list[Finding]:
     """Mend what can be mended; returns what was found. A drain and another look should follow.
 
-    The lake is rebuilt from the stream, what that no longer has from Postgres; Postgres from the
-    lake. A sink that is merely behind is for the drain.
+    The lake is rebuilt from files that left it and are there still, from the stream, what that no
+    longer has from Postgres; Postgres from the lake. A sink that is merely behind is for the drain.
     """
-    lake = Lake(settings.lake)
-    found = _torn(lake, is_repair=True)
+    lake, checks = Lake(settings.lake), _Checks()
+    async with (
+        _servers(settings) as (client, state, connection),
+        alone(connection, state.stream, settings.drain_lock_seconds),
+    ):
+        mended = await asyncio.to_thread(mend_logs, lake, datetime.now(UTC))
+        check_owner(connection, lake)
+        if "erased_messages" in mended.tables:
+            copy_to_lake(connection, lake, datetime.now(UTC))
+        look = await _look(settings, client, state, connection, lake, checks)
+        tables = _tables(lake)
+        picture = await _picture(settings, client, state, connection, tables, checks)
+        reader = LogReader(client, state.stream, settings.subjects.log)
+        mender = Repair(settings, connection, reader, state, tables, mended)
+        lost = await mender.lake(picture)
+        picture = await _picture(settings, client, state, connection, tables, checks)
+        await asyncio.to_thread(mender.postgres, picture)
+    return [*mended.findings, *look.findings, *lost]
+
+
+@asynccontextmanager
+async def _servers(
+    settings: Settings,
+) -> AsyncIterator[tuple[Client, LogState, Connection[Any]]]:
     async with connected(settings.nats_url, settings.nats_creds, "dlq verify") as client:
         state = await log_state(client, settings.dlq_stream, settings.subjects.log)
         with database(settings.postgres_dsn.get_secret_value()) as connection:
-            async with alone(connection, state.stream, settings.drain_lock_seconds):
-                found += (await _look(settings, client, state, connection, lake)).findings
-                tables = _tables(lake)
-                picture = await _picture(settings, client, state, connection, tables)
-                reader = LogReader(client, state.stream, settings.subjects.log)
-                mender = Repair(settings, connection, reader, state, tables)
-                found += await mender.lake(picture)
-                picture = await _picture(settings, client, state, connection, tables)
-                await asyncio.to_thread(mender.postgres, picture)
-    return found
+            yield client, state, connection
+
+
+class _Checks:
+    """The files that were read against their checksums; each is read once.
+
+    A file never changes under its name, so what was found of it holds as long as it is live.
+    """
+
+    def __init__(self, bytes_per_second: float | None = None) -> None:
+        self.pace = bytes_per_second
+        self._found: dict[tuple[str, str], str | None] = {}
+
+    def damaged(self, table: LakeTable) -> list[DamagedFile]:
+        """Those of a table's live files that can not be read as they were written."""
+        found = []
+        for file in table.files:
+            key = (table.name, file.path)
+            if key not in self._found:
+                self._found[key] = table.store.check(file, self.pace)
+            if reason := self._found[key]:
+                found.append(DamagedFile(table.name, file, reason))
+        return found
 
 
 async def _look(
@@ -98,20 +143,24 @@ async def _look(
     state: LogState,
     connection: Connection[Any],
     lake: Lake,
+    checks: _Checks,
 ) -> VerifyReport:
+    started = datetime.now(UTC)
     tables = _tables(lake)
-    picture = await _picture(settings, client, state, connection, tables)
+    picture = await _picture(settings, client, state, connection, tables, checks)
     epoch, checkpoint = _checkpoint(connection, state)
     sinks = {"postgres": checkpoint if epoch else None} | {
         f"lake {name}": table.watermark(epoch) for name, table in tables.items()
     }
     totals = lake.table("service_totals")
-    damaged = [*picture.damaged, *await asyncio.to_thread(_damaged, totals)]
+    damaged = [*picture.damaged, *await asyncio.to_thread(checks.damaged, totals)]
     picture = replace(picture, damaged=damaged)
     files = [(table, file) for table in (*tables.values(), totals) for file in table.files]
     unchecked = sum(not table.store.has_checksums(file) for table, file in files)
-    found = [*findings(picture), *_behind(sinks, state)]
-    return VerifyReport(tuple(found), tuple(counts(picture)), len(files), unchecked, sinks)
+    read = sum(file.size_bytes for _, file in files)
+    found = (*findings(picture), *_behind(sinks, state))
+    epochs = tuple(counts(picture))
+    return VerifyReport(found, epochs, len(files), read, unchecked, sinks, started, _since(started))
 
 
 async def _picture(
@@ -120,6 +169,7 @@ async def _picture(
     state: LogState,
     connection: Connection[Any],
     tables: Mapping[str, LakeTable],
+    checks: _Checks,
 ) -> Picture:
     """Look at everything; the lake's snapshots and the checkpoint come first, so bound the rest."""
     epoch, checkpoint = _checkpoint(connection, state)
@@ -129,7 +179,9 @@ async def _picture(
     stored = (
         await stored_sequences(client, state, settings.subjects.log, up_to) if is_current else []
     )
-    damaged = await asyncio.to_thread(lambda: [d for t in tables.values() for d in _damaged(t)])
+    damaged = await asyncio.to_thread(
+        lambda: [d for t in tables.values() for d in checks.damaged(t)]
+    )
     bad = {(d.table, d.file.path) for d in damaged}
     frames = {
         name: await asyncio.to_thread(_identities, table, bad) for name, table in tables.items()
@@ -179,11 +231,6 @@ def _checkpoint(connection: Connection[Any], state: LogState) -> tuple[str, int]
     return row or ("", 0)
 
 
-def _damaged(table: LakeTable) -> list[DamagedFile]:
-    checked = ((file, table.store.check(file)) for file in table.files)
-    return [DamagedFile(table.name, file, reason) for file, reason in checked if reason]
-
-
 def _identities(table: LakeTable, bad: set[tuple[str, str]]) -> pl.DataFrame:
     columns = [name for name in LAKE_IDENTITY if name != "path"]
     frames = [
@@ -211,12 +258,5 @@ def _behind(sinks: Mapping[str, int | None], state: LogState) -> list[Finding]:
     ]
 
 
-def _torn(lake: Lake, *, is_repair: bool = False) -> list[Finding]:
-    found = []
-    for name in LAYOUTS:
-        for file, reason in torn_log_files(lake.path(name)).items():
-            if is_repair:
-                put_aside(file)
-            where = f"{name}/_delta_log/{file.name}"
-            found.append(Finding("torn_log", where, f"{where} is torn: {reason}.", 1))
-    return found
+def _since(started: datetime) -> float:
+    return round((datetime.now(UTC) - started).total_seconds(), 3)

@@ -38,6 +38,7 @@ class LogState:
 
     stream: str
     created: datetime
+    made_at_sequence: int  # the first that it was to use when it was made; none is below it
     first_sequence: int
     last_sequence: int  # of the stream; on a shared stream it may be no dead letter
     message_count: int
@@ -86,6 +87,7 @@ def _checked(info: StreamInfo, filters: tuple[str, ...]) -> LogState:
     return LogState(
         stream=str(config.name),
         created=created if isinstance(created, datetime) else datetime.fromtimestamp(0, UTC),
+        made_at_sequence=config.first_seq or 1,
         first_sequence=info.state.first_seq,
         last_sequence=info.state.last_seq,
         message_count=info.state.messages,

@@ -19,7 +19,14 @@ from pipelines.deadletter.frames import (
     SERVICE_TOTALS_SCHEMA,
 )
 from pipelines.errors import LakeError
-from pipelines.stores.lake_table import CONTENT, LakeTable, TableLayout, one_line, open_table
+from pipelines.stores.lake_table import (
+    CONTENT,
+    LakeTable,
+    TableLayout,
+    one_line,
+    open_table,
+    reading,
+)
 
 __all__ = ["LAYOUTS", "LOG_TABLES", "Lake"]
 
@@ -31,6 +38,7 @@ LAYOUTS = {
     "service_totals": TableLayout(SERVICE_TOTALS_SCHEMA, (), ("totals_sequence", "published_at")),
     "erased_messages": TableLayout(ERASED_SCHEMA, ()),
 }
+_OWNED, _OWNER = "dead_letters", "dlq.platform"  # the table that says whose it is, and its property
 LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 
 
@@ -80,6 +88,21 @@ class Lake:
         except TableNotFoundError:
             return None
 
+    @property
+    def owner(self) -> str | None:
+        """The id of the platform that it belongs to; None where it does not say."""
+        try:
+            return open_table(self.path(_OWNED)).metadata().configuration.get(_OWNER)
+        except TableNotFoundError:
+            return None
+
+    def give_to(self, owner: str) -> None:
+        """Let it belong to a platform; raises LakeError."""
+        self.table(_OWNED)
+        with reading(self.path(_OWNED)):
+            table = open_table(self.path(_OWNED))
+            table.alter.set_table_properties({_OWNER: owner}, raise_if_not_exists=False)
+
     def content(self, name: str) -> str:
         """Stays the same while a table of the log only grows, or its rows move between files."""
         try:
@@ -90,7 +113,8 @@ class Lake:
 
     def read(self, name: str) -> pl.DataFrame:
         """A whole table, for tests and small tables."""
-        return pl.read_delta(self.path(name))
+        with reading(self.path(name)):
+            return pl.read_delta(self.path(name))
 
     def vacuum(self, name: str, hours: int) -> int:
         """Delete files that left the log so long ago, or never came into it; how many."""

@@ -8,8 +8,9 @@ import io
 import json
 import os
 import re
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -27,6 +28,7 @@ _ROW_GROUP_ROWS = 100_000
 _SAMPLE_ROWS = 1_000
 # A file's name ends in the start of its SHA-256: page checksums alone would miss a flipped footer.
 _DIGEST_LENGTH = 32
+_DAY = re.compile(r"dlq_date=(\d{4}-\d\d-\d\d)/")
 _DIGEST = re.compile(rf"part-[0-9a-f]{{8}}-([0-9a-f]{{{_DIGEST_LENGTH}}})\.parquet$")
 
 
@@ -90,8 +92,8 @@ class FileStore:
             frame = pl.DataFrame(parquet.read(columns=wanted))
         return frame if file.day is None else frame.with_columns(dlq_date=pl.lit(file.day))
 
-    def check(self, file: LakeFile) -> str | None:
-        """What is wrong with a file, or None; all of it is read."""
+    def check(self, file: LakeFile, bytes_per_second: float | None = None) -> str | None:
+        """What is wrong with a file, or None; all of it is read, no faster than is said."""
         try:
             info = self._files.get_file_info(file.path)
             if info.type == fs.FileType.NotFound:
@@ -99,15 +101,65 @@ class FileStore:
             if info.size != file.size_bytes:
                 return f"it has {info.size:,} bytes, not {file.size_bytes:,}"
             if digest := _DIGEST.search(file.path):
-                return None if self._digest(file) == digest[1] else self._torn_page(file)
+                is_whole = self._digest(file, bytes_per_second) == digest[1]
+                return None if is_whole else self._torn_page(file)
             return self._wrong_page(file)
         except OSError as error:
             return _line(error)
 
-    def paths(self) -> set[str]:
-        """Every file below the table, whether or not the log knows it."""
-        found = self._files.get_file_info(fs.FileSelector("", allow_not_found=True, recursive=True))
+    def paths(self, folder: str = "") -> set[str]:
+        """Every file below the table, or a folder of it, whether or not the log knows it."""
+        found = self._files.get_file_info(
+            fs.FileSelector(folder.rstrip("/"), allow_not_found=True, recursive=True)
+        )
         return {info.path.lstrip("/") for info in found if info.type == fs.FileType.File}
+
+    def read_bytes(self, path: str) -> bytes:
+        """A file as it is; raises OSError."""
+        with self._files.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file, whole or not at all; on a disk one that is there already is kept.
+
+        Raises OSError, FileExistsError where it is kept.
+        """
+        if self._is_local:
+            file = Path(self.path) / path
+            fresh = file.with_name(f".{uuid.uuid4().hex}")
+            _write_durably(fresh, data)
+            try:
+                os.link(fresh, file)
+            finally:
+                fresh.unlink()
+            sync([file.parent])
+        else:
+            self._put_object(path, data)
+
+    def copy_to(self, other: "FileStore", path: str) -> int:
+        """Copy a data file into another store; returns its size in bytes.
+
+        Raises OSError, also where its bytes are not those that were written.
+        """
+        data = self.read_bytes(path)
+        digest = _DIGEST.search(path)
+        if digest and hashlib.sha256(data).hexdigest()[:_DIGEST_LENGTH] != digest[1]:
+            raise OSError(f"{self.path}/{path} is damaged: run `dlq verify --repair` first")
+        other.put(path, data)
+        return len(data)
+
+    def left_files(self, live: Container[str]) -> Iterator[LakeFile]:
+        """The data files that are not live, and as they were written."""
+        for path in sorted(self.paths()):
+            if not path.endswith(".parquet") or path.startswith("_") or path in live:
+                continue
+            size = self._files.get_file_info(path).size or 0
+            day = _DAY.match(path)
+            file = LakeFile(
+                path, size, None, date.fromisoformat(day[1]) if day else None, None, None, None
+            )
+            if self.check(file) is None:
+                yield file
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files for good, in this order."""
@@ -121,11 +173,14 @@ class FileStore:
         """Whether a file was written here: its pages have checksums, its name is its digest."""
         return _DIGEST.search(file.path) is not None
 
-    def _digest(self, file: LakeFile) -> str:
-        digest = hashlib.sha256()
+    def _digest(self, file: LakeFile, bytes_per_second: float | None) -> str:
+        digest, started, read = hashlib.sha256(), time.monotonic(), 0
         with self._files.open_input_stream(file.path) as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
+                read += len(block)
+                if bytes_per_second:
+                    time.sleep(max(0.0, started + read / bytes_per_second - time.monotonic()))
         return digest.hexdigest()[:_DIGEST_LENGTH]
 
     def _torn_page(self, file: LakeFile) -> str:
@@ -168,13 +223,16 @@ class FileStore:
         digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:_DIGEST_LENGTH]
         path = f"{folder}part-{uuid.uuid4().hex[:8]}-{digest}.parquet"
         if self._is_local:
-            _write_durably(Path(self.path) / path, buffer)
+            _write_durably(Path(self.path) / path, buffer.getbuffer())
         else:
-            # Buffered, because deltalake's stream takes nothing but bytes.
-            with self._files.open_output_stream(path, buffer_size=size + 1) as stream:
-                stream.write(buffer.getbuffer())
+            self._put_object(path, buffer.getbuffer())
         now = int(datetime.now(UTC).timestamp() * 1000)
         return AddAction(path, size, values, now, is_data_change, self._statistics_of(frame))
+
+    def _put_object(self, path: str, data: bytes | memoryview) -> None:
+        # Buffered, because deltalake's stream takes nothing but bytes.
+        with self._files.open_output_stream(path, buffer_size=len(data) + 1) as stream:
+            stream.write(data)
 
     def _partition_values(self, day: date | None) -> dict[str, str | None]:
         return {} if self._partition is None else {self._partition: str(day)}
@@ -231,12 +289,12 @@ def _repeating(frame: pl.DataFrame) -> list[str]:
     return [c.name for c in sample if c.n_unique() <= sample.height / 2]
 
 
-def _write_durably(file: Path, buffer: io.BytesIO) -> None:
+def _write_durably(file: Path, data: bytes | memoryview) -> None:
     is_new_folder = not file.parent.exists()
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with file.open("xb") as stream:
-            stream.write(buffer.getbuffer())
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
     except OSError:

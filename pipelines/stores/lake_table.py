@@ -5,8 +5,8 @@ holds the log (by epoch), and a generation that fences a stopped writer which wa
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,14 +25,24 @@ from deltalake.transaction import AddAction, RemoveAction
 from pipelines.errors import FencedError, LakeError
 from pipelines.stores.lake_files import FileStore, LakeFile, live_files, sync
 
-__all__ = ["CONTENT", "LakeTable", "TableLayout", "one_line", "open_table"]
+__all__ = [
+    "CONTENT",
+    "FILES",
+    "GENERATION",
+    "LakeTable",
+    "TableLayout",
+    "new_table",
+    "one_line",
+    "open_table",
+    "reading",
+]
 
-_GENERATION = "drain"
+GENERATION = "drain"  # fences a writer that stopped and wakes up later
 _ARROW = re.compile(r"\s*(?:\x1b\[\d*m)*↳(?:\x1b\[\d*m)*")  # deltalake colours what caused what
 CONTENT = "content"  # counts what changed rows otherwise than by adding some
 _OS_ERROR = re.compile(r' Error: Os \{ code: \d+, kind: \w+, message: "([^"]*)" \}')  # Rust's
 _XML = re.compile(r"<\?xml.*<Code>(\w+)</Code>.*</Error>")  # an object store's answer
-_FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
+FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,35 +69,38 @@ class LakeTable:
         partition = layout.partition_by[0] if layout.partition_by else None
         self._schema = pl.DataFrame(schema=layout.schema).to_arrow().schema
         try:
-            self._table = DeltaTable.create(
-                self.path,
-                self._schema,
-                mode="ignore",
-                partition_by=list(layout.partition_by) or None,
-                configuration={
-                    "delta.dataSkippingStatsColumns": ",".join(layout.statistics),
-                    "delta.logRetentionDuration": "interval 30 days",
-                    "delta.checkpointInterval": "20",  # by 100, each commit reads ever more
-                },
-            )
+            self.store = FileStore(self.path, layout.statistics, partition)
+            self._table = self._open()
             self._add_new_columns()
+            self._generation = self._table.transaction_version(GENERATION)
         except (DeltaError, OSError) as error:
             advice = (
                 "Set DLQ_LAKE_URI to a folder that can be written; where it was damaged, run"
                 " `dlq verify --repair`."
                 if "://" not in path
                 else "Set DLQ_LAKE_URI to a bucket that exists, and address, region and keys in"
-                " the store's own variables (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, …)."
+                " the store's own variables (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, …);"
+                " where it was damaged, run `dlq verify --repair`."
             )
             raise LakeError(
                 f"The lake can not be opened at {self.path}: {one_line(error)}. {advice}"
             ) from error
-        self.store = FileStore(self.path, layout.statistics, partition)
-        self._generation = self._table.transaction_version(_GENERATION)
+
+    def _open(self) -> DeltaTable:
+        """The table, made where nothing is there."""
+        if DeltaTable.is_deltatable(self.path):
+            return DeltaTable(self.path)
+        if any(path.endswith(".parquet") for path in self.store.paths()):
+            raise LakeError(
+                f"{self.path} has data files but no log: put its log back, or run `dlq verify"
+                " --repair`, which makes one from them."
+            )
+        return new_table(self.path, self._layout)
 
     def watermark(self, epoch: str) -> int | None:
         """The last sequence of `epoch` that this table holds; None where it has none."""
-        return self._table.transaction_version(epoch)
+        with reading(self.path):
+            return self._table.transaction_version(epoch)
 
     def epochs(self, prefix: str) -> dict[str, int]:
         """The first sequence of each epoch that has rows and begins with `prefix`."""
@@ -127,26 +140,26 @@ class LakeTable:
         return self._collect(self._scan(is_wanted).select(columns))
 
     def _scan(self, is_wanted: pl.Expr) -> pl.LazyFrame:
-        return pl.scan_delta(self._table).filter(is_wanted)
+        with reading(self.path):
+            return pl.scan_delta(self._table).filter(is_wanted)
 
     def _collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         try:
             return rows.collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise LakeError(
-                f"The lake table {self.path} can not be read: {one_line(error)}:"
-                " `dlq verify --repair` rebuilds damaged files."
-            ) from error
+        except (pl.exceptions.PolarsError, DeltaError, OSError) as error:
+            raise _not_read(self.path, error) from error
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was ever appended."""
-        return self._table.transaction_version(_GENERATION) is None
+        with reading(self.path):
+            return self._table.transaction_version(GENERATION) is None
 
     @property
     def files(self) -> list[LakeFile]:
         """The live files of the snapshot, in log order of their rows."""
-        actions = pl.DataFrame(pa.table(self._table.get_add_actions(flatten=True)))
+        with reading(self.path):
+            actions = pl.DataFrame(pa.table(self._table.get_add_actions(flatten=True)))
         return sorted(live_files(actions), key=lambda file: (file.first_sequence or 0, file.path))
 
     def read(self, file: LakeFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -193,16 +206,16 @@ class LakeTable:
         Drains go on undisturbed, unless `is_fencing`: then one that works on an older snapshot
         stops. Raises as `append` does.
         """
-        versions = {_FILES: (self._table.transaction_version(_FILES) or 0) + 1}
+        versions = {FILES: (self.watermark(FILES) or 0) + 1}
         if not is_compaction:
-            versions[CONTENT] = (self._table.transaction_version(CONTENT) or 0) + 1
+            versions[CONTENT] = (self.watermark(CONTENT) or 0) + 1
         if is_fencing:
             versions |= self._next_generation()
         leaving = [self.store.remove(file, now, is_data_change=is_data_change) for file in removed]
         self._commit(rows, versions, leaving, is_data_change=is_data_change)
 
     def _next_generation(self) -> dict[str, int]:
-        return {_GENERATION: (self._generation or 0) + 1}
+        return {GENERATION: (self._generation or 0) + 1}
 
     def _commit(
         self,
@@ -212,7 +225,7 @@ class LakeTable:
         *,
         is_data_change: bool = True,
     ) -> None:
-        if self._table.transaction_version(_GENERATION) != self._generation:
+        if self.watermark(GENERATION) != self._generation:
             raise self._fenced()
         before = self._table.version()
         actions: list[AddAction | RemoveAction] = [*leaving]
@@ -228,14 +241,16 @@ class LakeTable:
                     app_transactions=[Transaction(*item) for item in versions.items()]
                 ),
             )
-            self._generation = versions.get(_GENERATION, self._generation)
+            self._generation = versions.get(GENERATION, self._generation)
             self._table.update_incremental()  # shows another's commit too, which the next refuses
         except CommitFailedError as error:
-            if "oncurrent" not in str(error):
+            if not re.search("oncurrent|changed since", str(error)):
                 raise self._not_written(error) from error
             self._delete_unless_live(actions)
             raise self._fenced() from error
         except (DeltaError, OSError, pa.ArrowException) as error:
+            if _is_removed(self.path):  # data files alone would look like a table that lost its log
+                self.store.delete(a.path for a in actions if isinstance(a, AddAction))
             raise self._not_written(error) from error
         if "://" not in self.path:
             _sync_log(Path(self.path) / "_delta_log", before + 1, self._table.version())
@@ -258,6 +273,8 @@ class LakeTable:
         )
 
     def _not_written(self, error: Exception) -> LakeError:
+        if _is_removed(self.path):
+            return _not_read(self.path, error)
         return LakeError(f"The lake table {self.path} was not written: {one_line(error)}.")
 
     def _add_new_columns(self) -> None:
@@ -271,15 +288,50 @@ class LakeTable:
 
 def open_table(path: str) -> DeltaTable:
     """A table as it is now; raises LakeError where it can not be read."""
-    try:
+    with reading(path):
         return DeltaTable(path)
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turn the errors of reading a table into ours, but for its absence: TableNotFoundError."""
+    try:
+        yield
     except TableNotFoundError:
         raise
     except (DeltaError, OSError) as error:
-        raise LakeError(
-            f"The lake table {path} can not be read: {one_line(error)}: `dlq verify --repair` mends"
-            " what a power loss tore."
-        ) from error
+        raise _not_read(path, error) from error
+
+
+def new_table(path: str, layout: TableLayout) -> DeltaTable:
+    """Make an empty table; one that another made just now is opened."""
+    return DeltaTable.create(
+        path,
+        pl.DataFrame(schema=layout.schema).to_arrow().schema,
+        mode="ignore",
+        partition_by=list(layout.partition_by) or None,
+        configuration={
+            "delta.dataSkippingStatsColumns": ",".join(layout.statistics),
+            "delta.logRetentionDuration": "interval 30 days",
+            "delta.checkpointInterval": "20",  # by 100, each commit reads ever more
+        },
+    )
+
+
+def _is_removed(path: str) -> bool:
+    return "://" not in path and not Path(path, "_delta_log").is_dir()
+
+
+def _not_read(path: str, error: Exception) -> LakeError:
+    if _is_removed(path):
+        return LakeError(
+            f"The lake table {path} is not there any more: somebody removed it. Put a copy back, or"
+            " run `dlq drain`, which makes it anew from the stream and Postgres."
+        )
+    return LakeError(
+        f"The lake table {path} can not be read: {one_line(error)}: `dlq verify --repair` mends a"
+        " torn log and rebuilds damaged files."
+    )
 
 
 def one_line(error: Exception) -> str:

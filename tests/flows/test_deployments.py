@@ -11,6 +11,7 @@ from prefect_api import SECRET, Drained, Platform, make_late, until
 from flows.deploy import RETIRED_AUTOMATIONS
 from pipelines.embedded.worker import deploy
 from pipelines.stores.database import database
+from pipelines.stores.verifications import last_verifications
 
 pytestmark = pytest.mark.xdist_group("prefect")  # one Prefect server is enough
 
@@ -21,6 +22,7 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
         "drain-dlq",
         "build-marts",
         "maintain-lake",
+        "verify",
         "alert",
         "look-after-runs",
         "redrive-transient",
@@ -47,6 +49,7 @@ def test_neither_a_redrive_nor_the_marts_hold_up_a_drain(prefect_platform: Platf
         "look-after-runs": "drain",
         "build-marts": "analysis",
         "maintain-lake": "analysis",
+        "verify": "analysis",
         "report": "analysis",
         "redrive-transient": "redrive",
         "redrive": "redrive",
@@ -147,6 +150,31 @@ def test_the_report_is_a_page_and_an_artifact(
     assert run["state"]["message"].startswith(f"Wrote {page}: dead letters a minute ")
     assert "What this report can not know" in page.read_text()
     assert "report" in platform_with_worker.artifacts(run["id"])
+
+
+def test_the_stores_are_verified_gently_and_nothing_is_repaired(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    platform = platform_with_worker
+    run = platform.ran("verify")
+    said = r"Read [1-9]\d* files, [\d.]+ MB, in [\d.]+ s: nothing wrong"
+    assert re.fullmatch(said, run["state"]["message"])
+    (file,) = (platform.settings.home / "lake" / "dead_letters").rglob("part-*.parquet")
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
+        damaged = file.read_bytes()
+        run = platform.ran("verify")
+        assert run["name"] == "verify: 1 wrong"
+        assert file.read_bytes() == damaged
+        rows = json.loads(platform.artifacts(run["id"])["verification"]["data"])
+        assert [row["kind"] for row in rows] == [r"damaged\_file"]
+    finally:
+        file.write_bytes(whole)
+    with database(platform.settings.postgres_dsn.get_secret_value()) as connection:
+        kept = last_verifications(connection, 2)
+    assert kept["wrong_count"].to_list() == [1, 0]
+    assert file.name in kept["wrong"][0][0]
 
 
 def test_alerts_are_evaluated(platform_with_worker: Platform, drained: Drained) -> None:

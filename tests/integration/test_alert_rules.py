@@ -3,7 +3,13 @@
 from typing import Any
 
 import pytest
-from alert_rows import add_checkpoint, add_failures, add_sample, add_totals
+from alert_rows import (
+    add_checkpoint,
+    add_failures,
+    add_sample,
+    add_totals,
+    add_verification,
+)
 from platform_log import execute, query
 
 from pipelines.alerts.findings import Finding, find
@@ -203,6 +209,22 @@ def test_what_the_dashboards_call_not_drained_is_of_this_life_of_the_stream(
     add_sample(settings, 1, last=7)
     execute(settings, "UPDATE stream_samples SET created = created + interval '1 day'")
     assert query(settings, lag) == [{"value": 7}]
+
+
+def test_what_the_last_verification_found_is_told_until_one_finds_nothing(
+    settings: Settings,
+) -> None:
+    wrong = {"kind": "damaged_file", "where": "a", "count": 3, "is_repaired": False}
+    many = [wrong | {"what": f"File {number} is damaged."} for number in range(5)]
+    mended = [finding | {"is_repaired": True} for finding in many]
+    assert found(settings, "damage") == []
+    add_verification(settings, many)
+    finding = one(settings, "damage")
+    assert (finding.value, finding.is_above) == (5, True)
+    assert finding.detail == "File 0 is damaged. File 1 is damaged. File 2 is damaged."
+    add_verification(settings, mended)
+    finding = one(settings, "damage")
+    assert (finding.value, finding.is_above, finding.detail) == (0, False, None)
 
 
 def test_gaps_quarantine_and_aborted_redrives_are_found_for_an_hour(settings: Settings) -> None:

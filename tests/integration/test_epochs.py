@@ -15,6 +15,7 @@ from nats.js.api import StreamConfig
 from platform_log import (
     InjectedError,
     check_exact,
+    execute,
     failures,
     in_lake,
     letter,
@@ -75,6 +76,37 @@ async def test_messages_that_limits_removed_unread_are_one_gap_row_once(
     before = state_of(settings)
     assert (await drain_log(settings)).gaps == 0
     assert state_of(settings) == before
+
+
+@pytest.mark.parametrize("lost", [None, "postgres", "lake"])
+async def test_below_the_first_sequence_that_a_stream_was_made_with_nothing_is_lost(
+    settings: Settings, client: Client, lost: str | None
+) -> None:
+    """Nor is it looked for, number by number, where a sink is filled from the other."""
+    js = client.jetstream()
+    config = (await js.stream_info(settings.dlq_stream)).config
+    await js.delete_stream(settings.dlq_stream)
+    await js.add_stream(config, first_seq=5_000_000_000)
+    stored = await publish(client, settings, map(letter, range(20)))
+    assert min(stored) == 5_000_000_000
+    report = await drain_log(settings)
+    assert (report.gaps, report.notes, report.drained) == (0, (), 20)
+    later = await publish(client, settings, map(letter, range(20, 30)))
+    await lose(client, settings, 5_000_000_024)
+    if lost == "postgres":
+        execute(
+            settings,
+            "TRUNCATE failed_events, failed_payloads, drain_checkpoints, drain_epochs,"
+            " drain_anchors",
+        )
+    elif lost == "lake":
+        shutil.rmtree(settings.lake)
+    await drain_log(settings)
+    kept = stored | {sequence: body for sequence, body in later.items() if sequence > 5_000_000_024}
+    assert [row["dlq_sequence"] for row in failures(settings)] == sorted(kept)
+    assert sorted(in_lake(settings)["dlq_sequence"]) == sorted(kept)
+    told = [(5_000_000_020, 5_000_000_024)]
+    assert [gap[:2] for gap in gaps(settings)] == told
 
 
 async def test_what_was_drained_before_it_aged_out_is_no_gap(

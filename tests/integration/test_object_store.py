@@ -32,6 +32,9 @@ from pipelines.jobs import (
 )
 from pipelines.settings import Settings
 from pipelines.stores.lake import Lake
+from pipelines.stores.lake_copy import copy_lake
+from pipelines.stores.lake_files import FileStore
+from pipelines.stores.lake_log import read_log
 
 _NOW = datetime(2026, 2, 3, tzinfo=UTC)
 
@@ -58,6 +61,37 @@ while done < 60:
             print("committed", flush=True)
         except FencedError:
             print("fenced", flush=True)
+"""
+
+
+# 120 commits of a row each, beside one who makes the files fewer all the time.
+_DRAIN = """
+import sys
+from datetime import UTC, datetime
+import polars as pl
+from pipelines.stores.lake import Lake
+
+now = datetime.now(UTC)
+table = Lake(sys.argv[1]).table("dead_letters")
+for sequence in range(1, 121):
+    rows = pl.DataFrame({"epoch": ["race#0"], "dlq_sequence": [sequence]})
+    rows = rows.with_columns(published_at=pl.lit(now), dlq_date=pl.lit(now.date()))
+    rows = pl.concat([table.empty_frame(), rows], how="diagonal_relaxed")
+    table.append(rows, "race#0", sequence)
+    print("committed", flush=True)
+"""
+_UPKEEP = """
+import sys
+from datetime import UTC, datetime
+from deltalake import DeltaTable
+from pipelines.stores.lake import Lake
+from pipelines.stores.lake_care import care_for
+
+lake = Lake(sys.argv[1])
+while lake.watermark("dead_letters", "race#0") < 120:
+    care_for(lake, datetime.now(UTC), None)
+    print("compacted", flush=True)
+    DeltaTable(lake.path("dead_letters")).create_checkpoint()
 """
 
 
@@ -142,6 +176,58 @@ def test_of_two_puts_of_one_log_entry_the_second_is_fenced(bucket: Any) -> None:
     assert "fenced" in said
     rows = Lake(lake).read("dead_letters")
     assert sorted(rows["dlq_sequence"]) == list(range(1, 61))
+
+
+def test_checkpoints_of_drains_and_upkeep_that_race_corrupt_nothing(bucket: Any) -> None:
+    """Both write checkpoints and the pointer, the pointer as often as they can."""
+    lake = f"s3://{bucket.name}/beside"
+    Lake(lake).table("dead_letters")
+    drain, upkeep = (
+        subprocess.Popen(
+            [sys.executable, "-c", script, lake], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
+        for script in (_DRAIN, _UPKEEP)
+    )
+    outputs = [process.communicate(timeout=300)[0].split() for process in (drain, upkeep)]
+    assert [drain.returncode, upkeep.returncode] == [0, 0]
+    assert outputs[0].count("committed") == 120
+    assert outputs[1].count("compacted") >= 5
+    store = FileStore(f"{lake}/dead_letters", (), None)
+    log = read_log(store)
+    assert (log.faults, log.state.marks["race#0"]) == ({}, 120)
+    names = store.paths("_delta_log/")
+    assert len([name for name in names if ".checkpoint" in name]) >= 6
+    assert sorted(Lake(lake).read("dead_letters")["dlq_sequence"]) == list(range(1, 121))
+    for name in names:  # whichever pointer won, and where it is the oldest of all
+        if name.endswith(".checkpoint.parquet"):
+            version = int(name.split("/")[1][:20])
+            store.put("_delta_log/_last_checkpoint", b'{"version":%d,"size":1}' % version)
+            assert read_log(store).faults == {}
+            assert Lake(lake).watermark("dead_letters", "race#0") == 120
+
+
+async def test_a_torn_log_of_a_bucket_is_mended_too(
+    stored_there: Settings, client: Client, bucket: Any
+) -> None:
+    stored = await drained(stored_there, client)
+    log = "dlq/lake/dead_letters/_delta_log"
+    for number in range(1, 61):
+        await client.jetstream().delete_msg(stored_there.dlq_stream, number)
+    bucket.Object(f"{log}/{3:020}.json").delete()
+    bucket.Object(f"{log}/_last_checkpoint").put(Body=b'{"version": 99999, "size": 3}')
+    found = (await verify_stores(stored_there)).findings
+    assert {finding.where for finding in found} == {
+        f"dead_letters/_delta_log/{3:020}.json",
+        "dead_letters/_delta_log/_last_checkpoint",
+    }
+    report = await verify_stores(stored_there, is_repair=True)
+    assert report.is_well, report.findings
+    check_exact(stored_there, stored)
+    copied = copy_lake(Lake(stored_there.lake), Lake(f"s3://{bucket.name}/copy"), _NOW)
+    assert {table.table for table in copied} >= {"dead_letters", "case_events"}
+    copy = stored_there.model_copy(update={"lake_uri": f"s3://{bucket.name}/copy"})
+    check_exact(copy, stored)
+    assert (await verify_stores(copy)).findings == ()
 
 
 async def test_damaged_and_missing_objects_are_named_and_rebuilt(

@@ -10,10 +10,12 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
+from alert_rows import add_verification
 from click.testing import CliRunner, Result
+from platform_log import execute
 
 from pipelines.analysis.page import as_html, figures
-from pipelines.analysis.report import as_markdown
+from pipelines.analysis.report import Section, as_markdown
 from pipelines.analysis.sections import printable_frames, sections
 from pipelines.analysis.unknowns import LOG_SQL
 from pipelines.cli import _command
@@ -21,6 +23,8 @@ from pipelines.cli.output import console
 from pipelines.errors import ReportError
 from pipelines.reporting import Report, make_report
 from pipelines.settings import Settings
+from pipelines.stores.database import database
+from pipelines.stores.verifications import last_verifications
 
 pytestmark = pytest.mark.xdist_group("simulated")  # one lake for all
 
@@ -120,7 +124,42 @@ def test_what_messages_say_stays_text(report: Report) -> None:
 def test_what_it_can_not_know_is_said(report: Report) -> None:
     told = dict(report.sections[-1].rows)
     assert "notification" in told["successes"]
-    assert set(told) <= {"what was not drained", "successes", "some redrives"}
+    assert set(told) <= {"what was not drained", "successes", "some redrives", "damage on disk"}
+    assert "Postgres does not say" in told["damage on disk"]  # it is away
+
+
+def test_what_verifications_found_is_shown(report: Report, settings: Settings) -> None:
+    def shown() -> tuple[dict[str, Section], str | None]:
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            kept = last_verifications(connection, 7)
+        parts = sections({**report.frames, "verifications": kept}, datetime.now(UTC))
+        return {part.title: part for part in parts}, dict(parts[-1].rows).get("damage on disk")
+
+    parts, unknown = shown()
+    assert "Verification" not in parts
+    assert unknown == "Nobody has read the lake against its checksums yet: dlq verify does."
+    add_verification(settings, [])
+    parts, unknown = shown()
+    assert (parts["Verification"].rows[0][1:], unknown) == ((12, "3.4 MB", "1.5 s", 0, 0), None)
+    finding = {"kind": "k", "where": "w", "count": 1}
+    add_verification(
+        settings, [finding | {"what": f"{n}.", "is_repaired": n < 2} for n in range(4)]
+    )
+    parts, _ = shown()
+    assert [row[-2:] for row in parts["Verification"].rows] == [(2, 2), (0, 0)]
+    assert parts["Verification"].note == "2. 3. dlq verify --repair mends it."
+    execute(settings, "UPDATE verifications SET started_at = started_at - interval '3 days'")
+    assert "3.0 d ago" in (shown()[1] or "")
+
+
+def test_the_report_asks_postgres_when_it_was_verified(
+    simulated: Settings, settings: Settings
+) -> None:
+    add_verification(settings, [])
+    both = settings.model_copy(update={"lake_uri": simulated.lake})
+    made = make_report(both, datetime.now(UTC))
+    assert "Verification" in [part.title for part in made.sections]
+    assert "<h2>Verification</h2>" in as_html(made.frames, made.sections, made.now)
 
 
 def test_gaps_in_the_log_are_counted_over_the_forks_of_a_stream() -> None:

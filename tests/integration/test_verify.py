@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ from pipelines.drain.verify import VerifyReport
 from pipelines.jobs import drain_log, verify_stores
 from pipelines.settings import Settings
 from pipelines.stores.lake import Lake
+from pipelines.stores.lake_files import FileStore
 
 _NOW = datetime(2026, 2, 3, tzinfo=UTC)
 
@@ -70,6 +72,12 @@ async def test_a_sound_platform_has_no_findings_and_is_left_as_it_is(
     report = await verify_stores(settings)
     assert (report.findings, report.is_well, report.unchecked_files) == ((), True, 0)
     assert report.files == 4
+    sizes = [
+        file.stat().st_size
+        for name in ("dead_letters", "case_events")
+        for file in files(settings, name)
+    ]
+    assert report.read_bytes == sum(sizes)
     (epoch,) = report.epochs
     assert {k: v for k, v in epoch.items() if k != "epoch"} == {
         "first_sequence": 1,
@@ -80,6 +88,58 @@ async def test_a_sound_platform_has_no_findings_and_is_left_as_it_is(
         "postgres": 60,
     }
     assert state_of(settings) == before
+
+
+async def test_each_verification_is_kept_with_what_it_found(
+    settings: Settings, client: Client
+) -> None:
+    await drained(settings, client)
+    await verify_stores(settings)
+    files(settings)[0].unlink()
+    await verify_stores(settings)
+    await verify_stores(settings, is_repair=True)
+    kept = query(settings, "SELECT * FROM verifications ORDER BY id")
+    assert [(row["wrong_count"], row["repaired_count"]) for row in kept] == [(0, 0), (2, 0), (0, 2)]
+    assert [finding["kind"] for finding in kept[1]["findings"]] == [
+        "damaged_file",
+        "missing_in_lake",
+    ]
+    assert {row["files"] for row in kept} == {4}
+    assert all(row["read_bytes"] > 0 and row["seconds"] > 0 for row in kept)
+
+
+async def test_the_lake_is_read_no_faster_than_is_said(settings: Settings, client: Client) -> None:
+    await drained(settings, client)
+    report = await verify_stores(settings)
+    started = time.monotonic()
+    slow = await verify_stores(settings, bytes_per_second=report.read_bytes / 3)
+    assert time.monotonic() - started >= 3
+    assert slow.seconds >= 3
+    assert (slow.findings, slow.read_bytes) == ((), report.read_bytes)
+
+
+async def test_a_file_that_leaves_the_lake_while_it_is_read_is_not_missed(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An erasure deletes at once what left, and reading everything may take hours."""
+    stored = await drained(settings, client)
+    check, left = FileStore.check, list[Path]()
+
+    def leaving(self: FileStore, *arguments: Any) -> str | None:
+        if not left:
+            table = Lake(settings.lake).table("dead_letters")
+            left.extend(Path(table.path) / file.path for file in table.files)
+            rows = pl.concat(table.read(file) for file in table.files)
+            table.replace(table.files, [rows], _NOW, is_data_change=False)
+            for file in left:
+                file.unlink()
+        return check(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FileStore, "check", leaving)
+        report = await verify_stores(settings)
+    assert (len(left), report.findings, report.files) == (3, (), 2)
+    check_exact(settings, stored)
 
 
 async def test_any_flipped_bit_is_found(settings: Settings, client: Client) -> None:
@@ -183,8 +243,8 @@ async def test_a_torn_last_log_entry_is_taken_out_and_its_rows_drained_again(
 ) -> None:
     stored = await drained(settings, client)
     log = Path(settings.lake) / "dead_letters" / "_delta_log"
-    last = sorted(log.glob("*.json"))[3]  # the third of dead letters
-    for later in sorted(log.glob("*.json"))[4:]:
+    last = sorted(log.glob("*.json"))[4]  # the third of dead letters
+    for later in sorted(log.glob("*.json"))[5:]:
         later.unlink()
     text = last.read_bytes()
     if kept == "before its watermark":

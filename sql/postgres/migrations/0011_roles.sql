@@ -57,7 +57,8 @@ BEGIN
         SELECT g.role_name, g.rights, t.table_name
         FROM (VALUES
             ('dlq_drain', 'SELECT, INSERT, UPDATE', 'failed_events drain_checkpoints stream_gaps'),
-            ('dlq_drain', 'SELECT, INSERT', 'drain_epochs drain_anchors service_totals'),
+            ('dlq_drain', 'SELECT, INSERT', 'drain_epochs drain_anchors service_totals verifications'),
+            ('dlq_drain', 'SELECT, INSERT, UPDATE', 'platform'),
             ('dlq_drain', 'SELECT, UPDATE', 'redrives'),
             ('dlq_drain', 'SELECT', 'erasures schema_migrations'),
             ('dlq_drain', 'SELECT, INSERT', 'erased_messages'),  -- from the lake's copy
@@ -66,7 +67,7 @@ BEGIN
             ('dlq_redriver', 'INSERT', 'audit_log'),
             ('dlq_analyst', 'SELECT', 'failed_events drain_checkpoints drain_epochs drain_anchors'
                 ' stream_gaps redrives service_totals alerts alert_messages stream_samples'
-                ' consumer_samples schema_migrations'),
+                ' consumer_samples schema_migrations platform verifications'),
             ('dlq_analyst', format('SELECT (%s)', (
                 SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
                 WHERE attrelid = 'redrive_batches'::regclass AND attnum > 0 AND NOT attisdropped

@@ -1,0 +1,40 @@
+"""verify: every byte of the lake read, and stream, lake and Postgres compared."""
+
+import os
+from contextlib import suppress
+from dataclasses import asdict
+
+from prefect import State, flow
+
+from flows.show import table, told
+from pipelines.analysis.report import escaped
+from pipelines.jobs import verify_stores
+from pipelines.settings import load_settings
+
+
+@flow(name="verify", flow_run_name="verify", timeout_seconds=20 * 3600)
+async def verify(megabytes_per_second: float = 20) -> State:
+    """Look for damage and differences, without haste; repairs nothing.
+
+    What it finds fires the alert `damage`, and is in the report.
+
+    Args:
+        megabytes_per_second: How fast the lake is read at most, so that drains are not held up.
+    """
+    with suppress(OSError):
+        os.nice(max(0, 10 - os.nice(0)))  # a run is a process of its own
+    report = await verify_stores(load_settings(), bytes_per_second=megabytes_per_second * 1e6)
+    if report.findings:
+        rows = [
+            {name: escaped(value) for name, value in asdict(finding).items()}
+            for finding in report.findings
+        ]
+        await table("verification", rows, "What is wrong: `dlq verify --repair` mends it.")
+    wrong = len(report.findings)
+    found = f"{wrong:,} wrong" if wrong else "nothing wrong"
+    return await told(
+        found,
+        f"Read {report.files:,} files, {report.read_bytes / 1e6:,.1f} MB, in"
+        f" {report.seconds:.1f} s: {found}",
+        report.as_dict(),
+    )

@@ -1,0 +1,22 @@
+-- What the last verification found and did not repair. PostgreSQL; reads `scopes`.
+--
+-- Grain: one row, none where nothing was verified yet.
+--   value   findings
+--   detail  the first of them; the other columns: docs/alerts.md
+SELECT
+    p.scope,
+    '' AS subject,
+    v.wrong_count::float8 AS value,
+    p.above,
+    NULL::bigint AS failure_count,
+    v.started_at AS since,
+    NULL::text AS sample_id,
+    (
+        SELECT STRING_AGG(f.finding ->> 'what', ' ' ORDER BY f.place)
+        FROM JSONB_ARRAY_ELEMENTS(v.findings) WITH ORDINALITY AS f (finding, place)
+        WHERE f.place <= 3 AND NOT (f.finding ->> 'is_repaired')::boolean
+    ) AS detail,
+    NULL::text [] AS unmarked_ids,
+    FALSE AS is_told
+FROM (SELECT * FROM verifications ORDER BY started_at DESC, id DESC LIMIT 1) AS v
+INNER JOIN scopes AS p ON p.scope = 'all'
