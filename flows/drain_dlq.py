@@ -38,6 +38,8 @@ async def drain_dlq() -> State:
     message = f"Drained {report.drained:,} messages in {report.seconds:.1f} s"
     if count := bridged["bridged"] + bridged["gone"] + bridged["found"]:
         message += f", {count:,} of them of consumers without our code"
+    if bridged["removed"]:
+        message += f"; {bridged['removed']:,} events left their stream in the hands of a consumer"
     if report.quarantined:
         message += f", {report.quarantined:,} quarantined"
     if report.gaps:

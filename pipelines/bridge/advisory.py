@@ -9,11 +9,13 @@ from typing import Annotated, Any, Final, Literal, get_args
 import msgspec
 from nats.js.api import ConsumerInfo
 
+from pipelines.deadletter.headers import Headers, value_of
 from pipelines.deadletter.record import BRIDGED_REASONS, ErrorKey
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.events.failure import event_fields, parse_body
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.stored import StoredMessage
+from pipelines.jetstream.streams import REMOVED_REASONS
 
 MAX_DELIVERIES, TERMINATED = BRIDGED_REASONS
 
@@ -32,10 +34,13 @@ class Advisory(msgspec.Struct, frozen=True):
     stream_seq: Annotated[int, msgspec.Meta(gt=0)]
     deliveries: Annotated[int, msgspec.Meta(gt=0)]  # 1 for an event that was terminated at once
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+    not_before: datetime | None = None  # where nobody said when: the event was stored then
     reason: str = ""  # what the consumer said with +TERM; or what else is to be said
 
     @classmethod
-    def unsaid(cls, info: ConsumerInfo, sequence: int, now: datetime) -> "Advisory":
+    def unsaid(
+        cls, info: ConsumerInfo, sequence: int, stored_at: datetime, now: datetime
+    ) -> "Advisory":
         """The advisory that the server did not send, or sent when nobody listened."""
         return cls(
             type=_MAX_DELIVER,
@@ -44,6 +49,7 @@ class Advisory(msgspec.Struct, frozen=True):
             stream_seq=sequence,
             deliveries=info.config.max_deliver or 1,
             timestamp=now,
+            not_before=stored_at,
             # What follows DETAIL: has no part in the fingerprint.
             reason="DETAIL: no advisory said so; the consumer's figures prove it.",
         )
@@ -53,11 +59,18 @@ class Advisory(msgspec.Struct, frozen=True):
         """Its `dlq_reason`, one of BRIDGED_REASONS."""
         return MAX_DELIVERIES if self.type == _MAX_DELIVER else TERMINATED
 
-    @property
-    def timestamp_ns(self) -> int:
-        """When the server said so, nanoseconds since 1970, to the microsecond."""
-        since = self.timestamp - _EPOCH
-        return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000
+    def is_removal(self, event: StoredMessage | None) -> bool:
+        """Whether the event left its stream while the consumer had it, and nobody sent a +TERM.
+
+        One who sends the server's own words has the event in its stream still, but on a work queue.
+        """
+        return event is None and self.kind == TERMINATED and self.reason in REMOVED_REASONS
+
+
+def nanoseconds(time: datetime) -> int:
+    """Since 1970, to the microsecond."""
+    since = time - _EPOCH
+    return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000
 
 
 def read_advisory(data: bytes) -> Advisory:
@@ -68,13 +81,13 @@ def read_advisory(data: bytes) -> Advisory:
         raise ValueError(str(error)) from error
 
 
-def service_of(advisory: Advisory, services: Mapping[str, str]) -> str:
+def service_of(stream: str, consumer: str, services: Mapping[str, str]) -> str:
     """The service behind a consumer: the first pattern that matches it, else its own name."""
-    names = (advisory.consumer, f"{advisory.stream}/{advisory.consumer}")
+    names = (consumer, f"{stream}/{consumer}")
     for pattern, service in services.items():
         if any(fnmatchcase(name, pattern) for name in names):
             return service
-    return advisory.consumer
+    return consumer
 
 
 def dead_letter_of(
@@ -82,14 +95,16 @@ def dead_letter_of(
     event: StoredMessage | None,
     service: str,
     error_headers: Mapping[ErrorKey, str] = MappingProxyType({}),
+    stream_created: datetime | None = None,
 ) -> tuple[dict[str, Any], bytes, bool]:
     """Fields, body and whether it is JSON, as `publish_dead_letter` takes them.
 
     `error_headers` names the headers of the event that may say what is known of the error, by the
     keys that a reason in JSON may have.
 
-    Without its event, which the stream no longer has, the advisory's own time takes the place of
-    the event's, so that the failure's id is still the same each time.
+    Without its event, which the stream no longer has, the time when that stream was made takes the
+    place of the event's: the failure has the same id whatever is said of it, and how often. Where
+    that is unknown too, the advisory's own time does.
     """
     said = _said(advisory, _from_headers(event.headers if event else {}, error_headers))
     is_json, body = parse_body(event.data) if event else (True, None)
@@ -98,13 +113,17 @@ def dead_letter_of(
         advisory.consumer,
         advisory.deliveries,
         advisory.stream_seq,
-        event.timestamp_ns if event else advisory.timestamp_ns,
+        event.timestamp_ns if event else nanoseconds(stream_created or advisory.timestamp),
         0,
     )
     message = said["error_message"]
     if event is None:
         message += f" The event itself is gone: {advisory.stream} no longer has it."
+        if advisory.kind == MAX_DELIVERIES:  # what follows DETAIL: has no part in the fingerprint
+            message += " DETAIL: it was acknowledged too late, or removed."
     at, retries = advisory.timestamp.isoformat(), advisory.deliveries - 1
+    # The same each time it is published, or the server would take it for another failing.
+    began_at = (advisory.not_before or advisory.timestamp).isoformat()
     fields = {
         **event_fields(
             subject=event.subject if event else "unknown",
@@ -117,7 +136,7 @@ def dead_letter_of(
         "stack_trace": said.get("stack_trace"),
         "retry_count": retries,
         "max_retries": retries,  # what was left after a +TERM, nobody says
-        "first_attempt_at": at,
+        "first_attempt_at": began_at,
         "last_attempt_at": at,
         "dlq_timestamp": at,
         "dlq_reason": advisory.kind,
@@ -147,9 +166,8 @@ def _said(advisory: Advisory, on_event: dict[str, str]) -> dict[str, str]:
     return said | _texts({"error_message": advisory.reason})
 
 
-def _from_headers(headers: Mapping[str, str], names: Mapping[ErrorKey, str]) -> dict[str, str]:
-    found = {name.lower(): value for name, value in headers.items()}
-    return _texts({key: found.get(name.lower()) for key, name in names.items()})
+def _from_headers(headers: Headers, names: Mapping[ErrorKey, str]) -> dict[str, str]:
+    return _texts({key: value_of(headers, name) for key, name in names.items()})
 
 
 def _texts(values: Mapping[ErrorKey, object]) -> dict[str, str]:

@@ -8,10 +8,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, 
 
 from pipelines.bridge.advisory import MAX_DELIVERIES, read_advisory
 from pipelines.jetstream.pull import Puller, delivery_of
+from pipelines.jetstream.streams import GIVEN_UP
 from pipelines.settings import Settings
 from pipelines.stores.database import database
-
-_SUBJECT = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 
 
 async def told_by_advisories(
@@ -24,7 +23,7 @@ async def told_by_advisories(
         ConsumerConfig(
             ack_policy=AckPolicy.NONE,
             deliver_policy=DeliverPolicy.ALL,
-            filter_subject=f"{_SUBJECT}.{consumer.stream_name}.{consumer.name}",
+            filter_subject=f"{GIVEN_UP}.{consumer.stream_name}.{consumer.name}",
             inactive_threshold=60,
             mem_storage=True,
         ),

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from collections import Counter
 from typing import Any
@@ -14,7 +13,10 @@ from pipelines.bridge.run import Bridge, bridge_pending
 from pipelines.bridge.sample import Untold
 from pipelines.cli.output import PlainHandler, console, errors, print_json, safe
 from pipelines.cli.verb import verb
+from pipelines.events.signals import set_by_signal
 from pipelines.settings import Settings
+
+_COUNTED = ("bridged", "gone", "skipped", "found", "repeated", "removed", "acknowledged")
 
 
 @verb
@@ -27,7 +29,7 @@ def command(settings: Settings, is_json: bool, is_once: bool) -> None:
     """
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
     counts, untold = asyncio.run(bridge_pending(settings) if is_once else _run(settings, is_json))
-    facts: dict[str, Any] = {name: counts[name] for name in ("bridged", "gone", "skipped", "found")}
+    facts: dict[str, Any] = {name: counts[name] for name in _COUNTED}
     facts["untold"] = [each._asdict() for each in untold]
     if is_json:
         print_json({"kind": "end", **facts} if not is_once else facts)
@@ -36,6 +38,18 @@ def command(settings: Settings, is_json: bool, is_once: bool) -> None:
         f"Brought in by advisories: {facts['bridged']:,}, and {facts['gone']:,} whose event was"
         f" gone; without one: {facts['found']:,}. Advisories left out: {facts['skipped']:,}."
     )
+    if facts["repeated"]:
+        console.print(f"Said again of failures that were brought in before: {facts['repeated']:,}.")
+    if facts["removed"]:
+        console.print(
+            f"Events that left their stream while a consumer had them: {facts['removed']:,}."
+            " Whether they were handled nobody can say, so they are no failures."
+        )
+    if facts["acknowledged"]:
+        console.print(
+            f"Acknowledged after they were given up: {facts['acknowledged']:,}. Their failures are"
+            " discarded."
+        )
     if is_once:
         _print_untold(untold)
 
@@ -50,8 +64,6 @@ def _print_untold(untold: list[Untold]) -> None:
 
 async def _run(settings: Settings, is_json: bool) -> tuple[Counter[str], list[Untold]]:
     stop = asyncio.Event()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     redactor = settings.redactor(settings.rules)
 
     def show(advisory: Advisory, fields: dict[str, Any]) -> None:
@@ -74,14 +86,15 @@ async def _run(settings: Settings, is_json: bool) -> tuple[Counter[str], list[Un
             soft_wrap=True,
         )
 
-    bridge = Bridge(settings, show)
-    await bridge.open()
-    if not is_json:
-        errors.print("[dim]Waiting for advisories. Ctrl-C ends it.[/dim]")
-    bridge.start_in_background()
-    untold = await bridge.sample()
-    if not is_json:
-        _print_untold(untold)
-    await stop.wait()
-    await bridge.close()
+    with set_by_signal(stop):
+        bridge = Bridge(settings, show)
+        await bridge.open()
+        if not is_json:
+            errors.print("[dim]Waiting for advisories. Ctrl-C ends it.[/dim]")
+        bridge.start_in_background()
+        untold = await bridge.sample()
+        if not is_json:
+            _print_untold(untold)
+        await stop.wait()
+        await bridge.close()
     return bridge.counts, untold

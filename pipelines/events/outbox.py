@@ -5,6 +5,7 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from itertools import islice
 from typing import Any
 
 import nats.errors
@@ -15,6 +16,7 @@ from nats.js.errors import APIError
 from nats.js.errors import Error as JetStreamError
 
 from pipelines.deadletter.envelope import encode_dead_letter, encode_pointer
+from pipelines.deadletter.headers import MutableHeaders, add_header, pairs_of
 from pipelines.errors import NotPermittedError
 from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
@@ -44,12 +46,12 @@ async def publish_dead_letter(
 
     A body that is too large for one message once wrapped goes to an object store, and the dead
     letter carries a pointer. The event's trace goes on with it. Raises one of PUBLISH_ERRORS;
-    publishing again is harmless.
+    publishing the same again is harmless. An event that fails anew, because its consumer was made
+    to start anew, has another first attempt, so the server takes its dead letter.
     """
     js = connection.jetstream()
-    span = {"traceparent": fields["traceparent"]} if fields.get("traceparent") else {}
-    headers = trace_context(fields["original_headers"] | span)
-    headers["Nats-Msg-Id"] = fields["failure_id"]
+    headers = trace_context(fields["original_headers"], fields.get("traceparent"))
+    headers["Nats-Msg-Id"] = f"{fields['failure_id']}-{fields['first_attempt_at']}"
     async with aclosing(_forms(connection, fields, body, is_json)) as forms:
         async for payload in forms:
             if wire_size(payload, headers) > connection.max_payload:
@@ -113,7 +115,9 @@ async def _forms(
     """The dead letter, whole at first, then ever shorter; the body stays whole somewhere."""
     yield encode_dead_letter(fields, body, is_json)
     if len(body) > _SMALL_BODY:
-        pointer = await _store_body(connection, fields["failure_id"], body)
+        pointer = await _store_body(
+            connection, fields["failure_id"], body, fields["first_attempt_at"]
+        )
         yield encode_pointer(fields, pointer)
     for limit in (8_000, 1_000, 100):  # characters: the failure says too much for one message
         short = _shortened(fields, limit)
@@ -123,12 +127,13 @@ async def _forms(
             yield encode_dead_letter(short, body, is_json)
 
 
-async def _store_body(connection: Client, name: str, body: bytes) -> dict[str, Any]:
+async def _store_body(connection: Client, name: str, body: bytes, began_at: str) -> dict[str, Any]:
+    """Store a body, also where an earlier failing did: it is to last as long as this one."""
     js = connection.jetstream()
     store = await ensure_body_store(js)
     try:
         info = await store.get_info(name)
-        is_there = info.size == len(body)
+        is_there = info.size == len(body) and (info.mtime or "") > began_at
     except JetStreamError:
         is_there = False
     if not is_there:
@@ -146,6 +151,8 @@ def _shortened(fields: dict[str, Any], limit: int) -> dict[str, Any]:
         key: value[:limit] if isinstance(value, str) and key not in kept else value
         for key, value in fields.items()
     }
-    headers = list(fields["original_headers"].items())[:50]
-    cut = {key: value[:limit] for key, value in headers if len(key) <= limit}
+    cut: MutableHeaders = {}
+    for name, value in islice(pairs_of(fields["original_headers"]), 50):
+        if len(name) <= limit:
+            add_header(cut, name, value[:limit])
     return {**short, "original_headers": cut, "attempts": []}

@@ -8,16 +8,18 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
-from nats.js import JetStreamContext
+from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 
 from pipelines.deadletter.body import text_of
 from pipelines.deadletter.envelope import base64_body
+from pipelines.deadletter.headers import MutableHeaders, headers_of_json
 from pipelines.deadletter.json_text import members
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.sanitize import parse_json
-from pipelines.deadletter.subjects import Subjects, matches
+from pipelines.deadletter.subjects import Subjects, matches, subject_token
+from pipelines.jetstream.bodies import stored_body
 from pipelines.jetstream.reader import LogReader
 from pipelines.stores.failed_payloads import kept_payload
 
@@ -39,14 +41,14 @@ class Event:
 
     subject: str
     body: bytes
-    headers: dict[str, str]
+    headers: MutableHeaders
     traceparent: str | None = None  # of the dead letter
 
 
 class _Canonical(msgspec.Struct):
     original_subject: str
     original_data: msgspec.Raw
-    original_headers: dict[str, Any] = {}
+    original_headers: msgspec.Raw = msgspec.Raw(b"{}")
     payload_encoding: str | None = None  # older services do not say
     traceparent: Any = None
 
@@ -85,7 +87,7 @@ async def stored_dead_letter(
     return message
 
 
-async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
+async def original_event(client: Client, message: LogMessage) -> Event:
     """The event inside a dead letter.
 
     Raises RefusedError where the dead letter does not hold the original bytes, ExpiredError where
@@ -100,13 +102,13 @@ async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
             raise RefusedError("the message is no dead letter that holds an event") from None
         body = second.original_message.encode(errors="surrogatepass")
         return Event(second.metadata.original_subject, body, {})
-    body = await _body(js, message.data, bytes(letter.original_data), letter.payload_encoding)
+    body = await _body(client, message.data, bytes(letter.original_data), letter.payload_encoding)
     headers = {
         name: value
-        for name, value in letter.original_headers.items()
+        for name, value in _headers(bytes(letter.original_headers)).items()
         # Nats-* headers act or are rejected; an older redrive's marks are not this one's. The
         # client strips a name before it sends it.
-        if isinstance(value, str) and not name.strip().lower().startswith(("nats-", "dlq-"))
+        if not name.strip().lower().startswith(("nats-", "dlq-"))
     }
     trace = letter.traceparent if isinstance(letter.traceparent, str) else None
     return Event(letter.original_subject, body, headers, trace)
@@ -118,9 +120,9 @@ def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:
         return msgspec.json.decode(data, type=envelope)
     except _UNREADABLE:
         value, spelt = parse_json(data), members(text_of(data)[0])
-    if "original_data" in spelt:  # the event's own bytes, which nothing may mend
-        original = spelt["original_data"].value.encode(errors="surrogatepass")
-        value["original_data"] = msgspec.Raw(original)
+    for name in ("original_data", "original_headers"):  # the event's own, which nothing may mend
+        if name in spelt:
+            value[name] = msgspec.Raw(spelt[name].value.encode(errors="surrogatepass"))
     if "original_message" in spelt:
         value["original_message"] = json.loads(spelt["original_message"].value)
     return msgspec.convert(value, type=envelope)
@@ -145,14 +147,27 @@ def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
         )
 
 
-async def _body(js: JetStreamContext, message: bytes, data: bytes, encoding: str | None) -> bytes:
+def _headers(data: bytes) -> MutableHeaders:
+    """All values of all headers; numbers as they are spelt."""
+    try:
+        found = json.loads(data, parse_int=str, parse_float=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        raise RefusedError("the headers of its event can not be read") from None
+    if found is None:  # as Go writes that there are none
+        return {}
+    if not isinstance(found, dict):
+        raise RefusedError("the message is no dead letter that holds an event's headers")
+    return headers_of_json(found)
+
+
+async def _body(client: Client, message: bytes, data: bytes, encoding: str | None) -> bytes:
     if encoding == "base64":
         try:
             return base64_body(data)
         except ValueError as error:
             raise RefusedError(str(error)) from None
     if encoding == "object":
-        return await _stored_body(js, data)
+        return await _stored_body(client, data)
     if encoding == "json":
         return _with_margins(message, data)
     if encoding is not None:
@@ -175,15 +190,19 @@ def _with_margins(message: bytes, data: bytes) -> bytes:
     return leading + data + after[: after.index(b"}")]
 
 
-async def _stored_body(js: JetStreamContext, data: bytes) -> bytes:
+async def _stored_body(client: Client, data: bytes) -> bytes:
     try:
         pointer = msgspec.json.decode(data)["object"]
-        store = await js.object_store(pointer["bucket"])
-        body = (await store.get(pointer["name"])).data or b""
+        bucket, name = pointer["bucket"], pointer["name"]
+        if not isinstance(name, str) or subject_token(bucket) != bucket:
+            raise TypeError
+        body = await stored_body(client, bucket, name)
     except (*_UNREADABLE, KeyError, TypeError):
         raise RefusedError("its pointer to the object store can not be read") from None
     except JetStreamError as error:
         raise ExpiredError(f"the object store no longer has its body ({error})") from None
+    if body is None:
+        raise ExpiredError("the object store no longer has its body")
     if hashlib.sha256(body).hexdigest() != pointer.get("sha256"):
         raise RefusedError("the object store holds another body than the one that failed")
     return body
