@@ -30,7 +30,12 @@ _SETTINGS = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
-_NAMES = {"EPOCH_US": "UNIX_MICROS", "ARG_MAX_NULL": "MAX_BY", "ROW": "STRUCT"}
+_NAMES = {
+    "EPOCH_US": "UNIX_MICROS",
+    "ARG_MAX_NULL": "MAX_BY",  # which skips NULLs in DuckDB, and hands them out in Spark
+    "ARG_MIN_NULL": "MIN_BY",
+    "ROW": "STRUCT",
+}
 _TYPES = {pl.String: "STRING", pl.Int64: "BIGINT", pl.Date: "DATE", pl.Datetime: "TIMESTAMP"}
 
 

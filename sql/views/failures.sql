@@ -26,8 +26,8 @@ firsts AS (
     SELECT
         failure_id,
         MIN(log_position) AS log_position,
-        MIN_BY(first_attempt_at, log_position) AS first_attempt_at,
-        MIN_BY(COALESCE(consumer_address, ''), log_position) AS consumer_address,
+        ARG_MIN_NULL(first_attempt_at, log_position) AS first_attempt_at,
+        ARG_MIN_NULL(COALESCE(consumer_address, ''), log_position) AS consumer_address,
         COUNT(*) AS seen_count
     FROM letters
     GROUP BY failure_id

@@ -1,5 +1,6 @@
 """Each mart on a small log: expected rows written out, the time passed in."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from math import log2
 from typing import Any
@@ -107,6 +108,13 @@ def test_no_mart_hears_of_a_change_of_the_clocks_where_the_session_is(zone: str)
     assert built[0]["failures_hourly"].num_rows > 180
     assert built[0]["hour_of_week"].num_rows > 0
     assert built[1] == built[0]
+
+
+def test_no_newest_value_is_taken_by_a_function_of_which_engines_disagree() -> None:
+    for folder in ("views", "marts"):
+        for file in (sql_folder() / folder).glob("*.sql"):
+            skips_nulls = r"(?i)\b(max_by|min_by|arg_max|arg_min|any_value|first|last)\("
+            assert not re.search(skips_nulls, file.read_text()), f"{file}: use ARG_MAX_NULL"
 
 
 def test_a_group_is_as_its_latest_case_also_in_what_that_lacks(log: Log) -> None:
