@@ -165,15 +165,15 @@ def test_the_stores_are_verified_gently_and_nothing_is_repaired(
         file.write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
         damaged = file.read_bytes()
         run = platform.ran("verify")
-        assert run["name"] == "verify: 1 wrong"
+        assert run["name"] == "verify: 2 wrong"  # the file, and the messages that were in it
         assert file.read_bytes() == damaged
         rows = json.loads(platform.artifacts(run["id"])["verification"]["data"])
-        assert [row["kind"] for row in rows] == [r"damaged\_file"]
+        assert [row["kind"] for row in rows] == [r"damaged\_file", r"missing\_in\_lake"]
     finally:
         file.write_bytes(whole)
     with database(platform.settings.postgres_dsn.get_secret_value()) as connection:
         kept = last_verifications(connection, 2)
-    assert kept["wrong_count"].to_list() == [1, 0]
+    assert kept["wrong_count"].to_list() == [2, 0]
     assert file.name in kept["wrong"][0][0]
 
 
