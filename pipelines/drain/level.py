@@ -13,7 +13,7 @@ from typing import Any
 from psycopg import Connection
 
 from pipelines.drain.compare import life_of
-from pipelines.drain.epochs import Gap, epoch_id, remember_gap
+from pipelines.drain.epochs import Gap, remember_gap
 from pipelines.drain.from_lake import batch_of, epoch_order
 from pipelines.drain.from_postgres import letters_from_postgres
 from pipelines.jetstream.reader import LogState
@@ -93,7 +93,7 @@ class Leveller:
         letters = self.tables["dead_letters"]
         if known and life_of(known) == self._life:
             _, fork = epoch_order(known)
-            if letters.watermark(epoch_id(self.state.stream, self.state.created, fork + 1)) is None:
+            if letters.watermark(f"{self._life}#{fork + 1}") is None:
                 return [(known, 1)]
         first: dict[str, int] = {}
         for table in self.tables.values():
@@ -250,7 +250,7 @@ class Leveller:
 
     @property
     def _life(self) -> str:
-        return life_of(epoch_id(self.state.stream, self.state.created, 0))
+        return self.state.life
 
     def _checkpoint(self) -> tuple[str, int] | None:
         return self.connection.execute(

@@ -25,6 +25,7 @@ from pipelines.drain.collecting import collecting_rarely
 from pipelines.drain.compare import life_of
 from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gaps_before, holes, remember_gap
 from pipelines.drain.level import Leveller
+from pipelines.drain.lives import find_life
 from pipelines.drain.lock import alone
 from pipelines.drain.totals import read_totals, store_totals
 from pipelines.drain.traces import trace_batch
@@ -135,10 +136,11 @@ async def _drain_once(
             async with alone(connection, stream, settings.drain_lock_seconds):
                 reader = LogReader(client, stream, subjects.log)
                 state = await reader.state()
-                deleted = await deleted_sequences(client, state)
                 lake = Lake(settings.lake)
                 await asyncio.to_thread(recall, connection, lake)
                 tables = {name: lake.table(name) for name in LOG_TABLES}
+                state = await find_life(connection, reader, state, tables)
+                deleted = await deleted_sequences(client, state)
                 leveller = Leveller(connection, tables, state, deleted, settings, datetime.now(UTC))
                 await asyncio.to_thread(leveller.level)
                 sinks = await _Sinks.open(connection, reader, state, settings, leveller)
