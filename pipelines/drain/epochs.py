@@ -97,15 +97,13 @@ async def current_epoch(
         held = {name: min(match, match if mark is None else mark) for name, mark in marks.items()}
         readable = (state.first_sequence, match + 1)
         checkpoint = min(match, await asyncio.to_thread(finish, epoch, readable))
-    start = min(checkpoint, *held.values()) + 1
+    for name, table in tables.items():  # before it begins, so that a crash loses no mark
+        if not table.is_empty:
+            table.append(table.empty_frame(), f"{state.life}#{fork + 1}", held[name])
     reason = f"the stream was rewound to sequence {match}"
     if is_restored:
         reason = f"the stream was restored from a backup, and is the same up to sequence {match}"
-    begun = _begin(connection, state, fork + 1, start, reason, checkpoint)
-    for name, table in tables.items():
-        if not table.is_empty and held[name] >= start:
-            table.append(table.empty_frame(), begun.id, held[name])
-    return begun
+    return _begin(connection, state, fork + 1, match + 1, reason, checkpoint)
 
 
 def gaps_before(state: LogState, watermark: int, erased: Iterable[int]) -> Iterator[Gap]:

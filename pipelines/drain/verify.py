@@ -138,8 +138,7 @@ async def _picture(
         name: await asyncio.to_thread(_identities, table, bad) for name, table in tables.items()
     }
     forks = connection.execute(
-        "SELECT epoch, start_sequence FROM drain_epochs"
-        " WHERE starts_with(epoch, %s) ORDER BY fork",
+        "SELECT epoch, start_sequence FROM drain_epochs WHERE starts_with(epoch, %s) ORDER BY fork",
         [f"{state.life}#"],
     ).fetchall()
     frames["failed_events"] = identities(connection, state.stream)
