@@ -4,7 +4,7 @@ A message of the log is the same wherever its life of the stream, its sequence a
 are; the forks of one life (see `epochs`) share their sequences below the fork.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -225,21 +225,27 @@ def _by_epoch(kind: str, where: str, frame: pl.DataFrame) -> list[Finding]:
                 kind,
                 str(epoch),
                 f"{len(sequences):,} messages of {epoch} are {where}: sequences"
-                f" {_ranges(sequences)}.",
+                f" {ranges(sequences)}.",
                 len(sequences),
             )
         )
     return found
 
 
-def _ranges(sequences: Sequence[int]) -> str:
-    """1, 2, 3, 7 as `1–3, 7`; no more than a line of it."""
-    runs: list[list[int]] = []
+def runs(sequences: Iterable[int]) -> list[tuple[int, int]]:
+    """Sequences in order as first and last of those that follow each other."""
+    found: list[tuple[int, int]] = []
     for sequence in sequences:
-        if runs and sequence <= runs[-1][1] + 1:
-            runs[-1][1] = sequence
+        if found and sequence <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], sequence)
         else:
-            runs.append([sequence, sequence])
-    shown = [f"{a}–{b}" if a < b else str(a) for a, b in runs[:_SHOWN_RANGES]]
-    more = f" and {len(runs) - len(shown)} more ranges" if len(runs) > len(shown) else ""
+            found.append((sequence, sequence))
+    return found
+
+
+def ranges(sequences: Iterable[int]) -> str:
+    """1, 2, 3, 7 as `1–3, 7`; no more than a line of it."""
+    found = runs(sequences)
+    shown = [f"{a}–{b}" if a < b else str(a) for a, b in found[:_SHOWN_RANGES]]
+    more = f" and {len(found) - len(shown)} more ranges" if len(found) > len(shown) else ""
     return ", ".join(shown) + more

@@ -114,12 +114,6 @@ def gaps_before(state: LogState, watermark: int, erased: Iterable[int]) -> Itera
             yield Gap(before + 1, after - 1, state.why_gone, is_certain=not state.is_shared)
 
 
-def holes(sequences: Sequence[int], after: int) -> Iterator[tuple[int, int]]:
-    """The neighbours of each run of sequences that is missing between `after` and the last."""
-    if sequences[-1] - after > len(sequences):
-        yield from ((a, b) for a, b in pairwise([after, *sequences]) if b > a + 1)
-
-
 def remember_gap(connection: Connection[Any], epoch: str, gap: Gap) -> bool:
     """Write a gap row, or that a known one has grown; False where it is known as it is."""
     cursor = connection.execute(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from backups import Backup, back_up, restore
+from backups import back_up, restore
 from erasing import World
 from nats.aio.client import Client
 from platform_log import (
