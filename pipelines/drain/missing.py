@@ -67,8 +67,8 @@ def in_words(gaps: Sequence[Gap]) -> Iterator[str]:
     if len(gaps) > _TOLD_ONE_BY_ONE:
         count = sum(gap.last_sequence - gap.first_sequence + 1 for gap in gaps)
         yield (
-            f"{certainty}: {count:,} messages between sequences {gaps[0].first_sequence} and"
-            f" {gaps[-1].last_sequence}, in {len(gaps):,} runs; {gaps[-1].reason}."
+            f"{certainty}: {count:,} messages in {len(gaps):,} runs, sequences"
+            f" {gaps[0].first_sequence} to {gaps[-1].last_sequence}; {gaps[-1].reason}."
         )
         return
     for gap in gaps:

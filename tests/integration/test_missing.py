@@ -167,7 +167,9 @@ async def test_many_runs_are_a_row_each_and_one_sentence(
     report = await drain_log(settings)
     assert gaps(settings) == [(sequence, sequence) for sequence in lost]
     assert (report.gaps, len(report.notes)) == (10, 1)
-    assert report.notes[0].startswith("Lost: 10 messages between sequences 2 and 38, in 10 runs; ")
+    assert report.notes[0].startswith("Lost: 10 messages in 10 runs, sequences 2 to 38; ")
+    [told] = (await platform_status(settings)).gaps
+    assert told.startswith(f"Lost: 10 messages in 10 runs, sequences 2 to 38 of {report.epoch}; ")
     check_exact(settings, kept)
 
 
