@@ -290,9 +290,13 @@ async def platform_status(settings: Settings) -> PlatformStatus:
             ).fetchall()
         )
         gaps = connection.execute(
-            "SELECT CASE WHEN is_certain THEN 'Lost' ELSE 'Possibly lost' END || ': sequences '"
-            " || first_sequence || ' to ' || last_sequence || ' of ' || epoch || '; ' || reason"
-            " FROM stream_gaps ORDER BY found_at DESC LIMIT 10"
+            "SELECT CASE WHEN is_certain THEN 'Lost' ELSE 'Possibly lost' END || ': '"
+            " || CASE count(*) WHEN 1 THEN '' ELSE sum(last_sequence - first_sequence + 1)"
+            " || ' messages in ' || count(*) || ' runs, ' END || 'sequences '"
+            " || min(first_sequence) || ' to ' || max(last_sequence) || ' of ' || epoch"
+            " || '; ' || reason FROM stream_gaps"
+            " GROUP BY epoch, is_certain, reason, date_trunc('minute', found_at)"
+            " ORDER BY max(found_at) DESC LIMIT 10"
         ).fetchall()
     lake = Lake(settings.lake)
     sinks = {"postgres": checkpoint} | {

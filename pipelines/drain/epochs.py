@@ -1,12 +1,14 @@
-"""Which life of the dead-letter stream this is: the same, a recreated one, or a rewound one.
+"""Which epoch of the log this is: the same, a recreated stream, a rewound or a restored one.
 
 Sequences mean something only within one epoch. A stream that was recreated starts at 1 again with
-another creation time; one that lost its disk, or was restored from an older snapshot, may reuse
+another creation time; one that lost its disk, or was put back to an older moment, may reuse
 sequences with the same. The last message of each batch is remembered as an anchor: where the
-stream now shows another message there, or ends before it, it was rewound.
+stream now shows another message there, or ends before it, it was rewound. One that was restored
+from a backup goes on with the life that it is a copy of (`lives`), as the next fork.
 """
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,16 +17,16 @@ from typing import Any
 
 from psycopg import Connection
 
-from pipelines.jetstream.reader import LogReader, LogState
+from pipelines.jetstream.reader import LogReader, LogState, life_id
 from pipelines.stores.lake_table import LakeTable
 
 # The newest anchors of this life of the stream, less those that a rewind made untrue.
 _ANCHORS = """
 SELECT a.sequence, a.timestamp_ns
 FROM drain_anchors a JOIN drain_epochs e USING (epoch)
-WHERE e.stream = %s AND e.created = %s AND NOT EXISTS (
+WHERE starts_with(e.epoch, %(forks)s) AND NOT EXISTS (
     SELECT FROM drain_epochs later
-    WHERE later.stream = e.stream AND later.created = e.created AND later.fork > e.fork
+    WHERE starts_with(later.epoch, %(forks)s) AND later.fork > e.fork
       AND later.start_sequence <= a.sequence)
 ORDER BY a.sequence DESC LIMIT 1000
 """
@@ -51,7 +53,7 @@ class Gap:
 
 def epoch_id(stream: str, created: datetime, fork: int) -> str:
     """`<stream>@<creation time>#<fork>`."""
-    return f"{stream}@{created.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z#{fork}"
+    return f"{life_id(stream, created)}#{fork}"
 
 
 async def current_epoch(
@@ -67,40 +69,41 @@ async def current_epoch(
     `finish` levels the sinks on an epoch that is over; see `Leveller.finish`.
     """
     known = connection.execute(
-        "SELECT e.epoch, e.start_sequence, e.created, e.fork, c.epoch"
+        "SELECT e.epoch, e.start_sequence, e.created, e.fork, c.epoch,"
+        " starts_with(e.epoch, %s) AS is_of_life"
         " FROM drain_epochs e JOIN drain_checkpoints c USING (stream) WHERE stream = %s"
-        " ORDER BY e.created = %s DESC, e.started_at DESC, e.fork DESC LIMIT 1",
-        [state.stream, state.created],
+        " ORDER BY is_of_life DESC, e.fork DESC LIMIT 1",
+        [f"{state.life}#", state.stream],
     ).fetchone()
     if known is None:
         fork = 0
-        while tables["dead_letters"].watermark(epoch_id(state.stream, state.created, fork + 1)):
+        while tables["dead_letters"].watermark(f"{state.life}#{fork + 1}"):
             fork += 1
         return _begin(connection, state, fork, 1, "first seen")
-    epoch, start, created, fork, latest = known
-    if created != state.created.astimezone(UTC):
+    epoch, start, created, fork, latest, is_of_life = known
+    if not is_of_life:
         return _begin(connection, state, 0, 1, "the stream was recreated")
+    is_restored = created != state.created.astimezone(UTC)
     match, is_rewound = await _newest_match(connection, reader, state)
-    if epoch == latest and not is_rewound:
+    if epoch == latest and not is_rewound and not is_restored:
         return Epoch(epoch, start, "the same")
+    # Between two anchors, the lake knows what each sequence was.
+    match = await _last_match(reader, _places(tables, state.life, match), match)
     held = dict.fromkeys(tables, match)
     checkpoint = match
     if epoch == latest:
-        # Between two anchors, the lake knows what each sequence was; no sink may lack what is
-        # left to the old epoch.
-        rows = tables["dead_letters"].positions(epoch.rpartition("#")[0], after=match)
-        match = await _last_match(reader, rows, match)
+        # No sink may lack what is left to the old epoch.
         marks = {name: table.watermark(epoch) for name, table in tables.items()}
         held = {name: min(match, match if mark is None else mark) for name, mark in marks.items()}
         readable = (state.first_sequence, match + 1)
         checkpoint = min(match, await asyncio.to_thread(finish, epoch, readable))
-    start = min(checkpoint, *held.values()) + 1
+    for name, table in tables.items():  # before it begins, so that a crash loses no mark
+        if not table.is_empty:
+            table.append(table.empty_frame(), f"{state.life}#{fork + 1}", held[name])
     reason = f"the stream was rewound to sequence {match}"
-    begun = _begin(connection, state, fork + 1, start, reason, checkpoint)
-    for name, table in tables.items():
-        if not table.is_empty and held[name] >= start:
-            table.append(table.empty_frame(), begun.id, held[name])
-    return begun
+    if is_restored:
+        reason = f"the stream was restored from a backup, and is the same up to sequence {match}"
+    return _begin(connection, state, fork + 1, match + 1, reason, checkpoint)
 
 
 def gaps_before(state: LogState, watermark: int, erased: Iterable[int]) -> Iterator[Gap]:
@@ -113,12 +116,6 @@ def gaps_before(state: LogState, watermark: int, erased: Iterable[int]) -> Itera
     for before, after in pairwise([watermark, *known, state.first_sequence]):
         if after > before + 1:
             yield Gap(before + 1, after - 1, state.why_gone, is_certain=not state.is_shared)
-
-
-def holes(sequences: Sequence[int], after: int) -> Iterator[tuple[int, int]]:
-    """The neighbours of each run of sequences that is missing between `after` and the last."""
-    if sequences[-1] - after > len(sequences):
-        yield from ((a, b) for a, b in pairwise([after, *sequences]) if b > a + 1)
 
 
 def remember_gap(connection: Connection[Any], epoch: str, gap: Gap) -> bool:
@@ -142,7 +139,7 @@ def _begin(
     checkpoint: int | None = None,
 ) -> Epoch:
     """Start an epoch and point the checkpoint at it, in one transaction."""
-    epoch = epoch_id(state.stream, state.created, fork)
+    epoch = f"{state.life}#{fork}"
     with connection.transaction():
         connection.execute(
             "INSERT INTO drain_epochs (epoch, stream, created, fork, start_sequence, reason)"
@@ -166,7 +163,7 @@ async def _newest_match(
     An anchor below the stream's first sequence has aged out, and is taken to match; one that was
     deleted says nothing.
     """
-    anchors = connection.execute(_ANCHORS, [state.stream, state.created]).fetchall()
+    anchors = connection.execute(_ANCHORS, {"forks": f"{state.life}#"}).fetchall()
     is_rewound = False
     for sequence, timestamp_ns in anchors:
         if sequence > state.last_sequence:
@@ -183,15 +180,23 @@ async def _newest_match(
     return 0, is_rewound
 
 
+def _places(
+    tables: Mapping[str, LakeTable], life: str, after: int
+) -> Sequence[tuple[int, datetime]]:
+    """Sequence and server time of what the lake has of a life above `after`, in order."""
+    return sorted(place for table in tables.values() for place in table.positions(life, after))
+
+
 async def _last_match(reader: LogReader, rows: Sequence[tuple[int, datetime]], match: int) -> int:
     """The last of these rows (sequence, server time) that the stream still holds, else `match`."""
     low, high = 0, len(rows)
     while low < high:
         middle = (low + high) // 2
-        sequence, published_at = rows[middle]
-        stored = await reader.read_raw(sequence)
-        if stored and (stored.sequence, stored.published_at) == (sequence, published_at):
-            low = middle + 1
+        stored = await reader.read_raw(rows[middle][0])
+        place = (stored.sequence, stored.published_at) if stored else None
+        found = bisect_left(rows, place, middle, high) if place else high
+        if found < high and rows[found] == place:  # those between were deleted
+            low = found + 1
         else:
             high = middle
     return rows[low - 1][0] if low else match

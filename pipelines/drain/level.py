@@ -13,8 +13,8 @@ from typing import Any
 import polars as pl
 from psycopg import Connection
 
-from pipelines.drain.compare import life_of
-from pipelines.drain.epochs import Gap, epoch_id, remember_gap
+from pipelines.drain.compare import life_of, runs
+from pipelines.drain.epochs import Gap, remember_gap
 from pipelines.drain.from_lake import batch_of, epoch_order
 from pipelines.drain.from_postgres import letters_from_postgres
 from pipelines.jetstream.reader import LogState
@@ -53,6 +53,8 @@ class Leveller:
 
     def level(self) -> None:
         """Fill both sinks up to where the stream takes over."""
+        if self.deleted:
+            self._settle_events()
         checkpoint = self._checkpoint()
         chain = self._epochs_from(checkpoint[0] if checkpoint else None)
         for number, (epoch, start) in enumerate(chain):
@@ -68,7 +70,7 @@ class Leveller:
                 self.finish(found[0])
             else:
                 self._fill_lake(*found)
-
+                self._fill_holes(*found)
         self._settle_events()
 
     def finish(self, epoch: str, readable: tuple[int, int] = (0, 0)) -> int:
@@ -94,7 +96,7 @@ class Leveller:
         letters = self.tables["dead_letters"]
         if known and life_of(known) == self._life:
             _, fork = epoch_order(known)
-            if letters.watermark(epoch_id(self.state.stream, self.state.created, fork + 1)) is None:
+            if letters.watermark(f"{self._life}#{fork + 1}") is None:
                 return [(known, 1)]
         first: dict[str, int] = {}
         for table in self.tables.values():
@@ -171,6 +173,41 @@ class Leveller:
         if held is not None and (held := max(held, self.state.made_at_sequence - 1)) < last:
             self._copy_to_lake(epoch, held, last)
 
+    def _fill_holes(self, epoch: str, checkpoint: int) -> None:
+        """What left the middle of the stream after Postgres read it, and before the lake did.
+
+        Its mark stays: the drain reads the others.
+        """
+        letters = self.tables["dead_letters"]
+        held = letters.watermark(epoch)
+        gone = [s for s in self.deleted if held is not None and held < s <= checkpoint]
+        if held is None or not gone:
+            return
+        is_there = (pl.col("epoch") == epoch) & pl.col("dlq_sequence").is_in(gone)
+        erased = erased_messages(self.connection, life_of(epoch), held, checkpoint)
+        known = {*letters.select(["dlq_sequence"], is_there)["dlq_sequence"]}
+        lacking = sorted({*gone} - known - {*erased["dlq_sequence"]})
+        rows = self.connection.execute(
+            "SELECT id::text, dlq_sequence FROM failed_events"
+            " WHERE epoch = %s AND dlq_sequence = ANY(%s)",
+            [epoch, lacking],
+        ).fetchall()
+        if rows:
+            frame = letters_from_postgres(
+                self.connection,
+                [name for name, _ in rows],
+                self.settings.subject_prefix,
+                self.settings.rules.grouping,
+            )
+            letters.append(frame, epoch, held)
+            self.filled += len(rows)
+            self._note(f"The lake took {len(rows):,} dead letters of {epoch} from Postgres")
+        for first, last in runs(sorted({*lacking} - {sequence for _, sequence in rows})):
+            reason = "the lake lost them; what they did to a failure is in Postgres"
+            if remember_gap(self.connection, epoch, Gap(first, last, reason, is_certain=False)):
+                self.gaps += 1
+                self.notes.append(f"Possibly lost: sequences {first} to {last}; {reason}.")
+
     def _fill_older(self, current: str) -> int:
         """Older epochs' rows that only Postgres has; returns how far the lake holds this life."""
         starts, held = self._starts(), 0
@@ -238,19 +275,22 @@ class Leveller:
     def _settle_events(self) -> None:
         """Move the mark of a table that lacks nothing but dead letters, which the other has.
 
-        What aged out between the tables' marks is then no gap.
+        What left the stream between the tables' marks is then no gap.
         """
         checkpoint = self._checkpoint()
         if checkpoint is None or life_of(checkpoint[0]) != self._life:
             return
-        epoch, gone = checkpoint[0], self.state.first_sequence - 1
+        epoch = checkpoint[0]
         letters, events = self.tables["dead_letters"], self.tables["case_events"]
-        low, high = events.watermark(epoch), min(letters.watermark(epoch) or 0, gone)
+        low = 0 if events.is_empty else events.watermark(epoch)
+        high = letters.watermark(epoch) or 0
         if low is None or low >= high or self.state.is_shared:
             return
         low = max(low, self.state.made_at_sequence - 1)
         erased = erased_messages(self.connection, life_of(epoch), low, high)
-        known = {*letters.rows(epoch, low, high)["dlq_sequence"], *erased["dlq_sequence"]}
+        is_there = (pl.col("epoch") == epoch) & pl.col("dlq_sequence").is_between(low + 1, high)
+        found = letters.select(["dlq_sequence"], is_there)
+        known = {*found["dlq_sequence"], *erased["dlq_sequence"]}
         if len(known) == high - low:
             events.append(events.empty_frame(), epoch, high)
 
@@ -258,7 +298,7 @@ class Leveller:
 
     @property
     def _life(self) -> str:
-        return life_of(epoch_id(self.state.stream, self.state.created, 0))
+        return self.state.life
 
     def _checkpoint(self) -> tuple[str, int] | None:
         return self.connection.execute(

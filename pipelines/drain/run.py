@@ -8,9 +8,9 @@ NATS.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,9 +23,11 @@ from pipelines.drain.ahead import ahead
 from pipelines.drain.batch import build_batch, without
 from pipelines.drain.collecting import collecting_rarely
 from pipelines.drain.compare import life_of
-from pipelines.drain.epochs import Epoch, current_epoch, epoch_id, gaps_before, holes, remember_gap
+from pipelines.drain.epochs import Epoch, Gap, current_epoch, epoch_id, gaps_before, remember_gap
 from pipelines.drain.level import Leveller
+from pipelines.drain.lives import find_life
 from pipelines.drain.lock import alone
+from pipelines.drain.missing import Missing, in_words
 from pipelines.drain.totals import read_totals, store_totals
 from pipelines.drain.traces import trace_batch
 from pipelines.errors import ServerUnavailableError
@@ -148,7 +150,6 @@ async def _drain_once(
             async with alone(connection, stream, settings.drain_lock_seconds):
                 reader = LogReader(client, stream, subjects.log)
                 state = await reader.state()
-                deleted = await deleted_sequences(client, state)
                 lake = Lake(settings.lake)
                 life = life_of(epoch_id(stream, state.created, 0))
                 own_lake(
@@ -156,16 +157,19 @@ async def _drain_once(
                 )
                 await asyncio.to_thread(recall, connection, lake)
                 tables = {name: lake.table(name) for name in LOG_TABLES}
+                state = await find_life(connection, reader, state, tables)
+                deleted = await deleted_sequences(client, state)
                 leveller = Leveller(connection, tables, state, deleted, settings, datetime.now(UTC))
                 await asyncio.to_thread(leveller.level)
                 sinks = await _Sinks.open(connection, reader, state, settings, leveller)
                 tally.stream, tally.epoch = stream, sinks.epoch.id
                 tally.add(leveller)
                 _note_epoch(sinks.epoch, tally)
-                sinks.note_gap(state, sinks.watermark, tally)
+                sinks.note_gaps(gaps_before(state, sinks.watermark, sinks.erased), tally)
                 await reader.seek(sinks.watermark + 1, is_suspect=is_retry)
+                missing = Missing(client, reader, state, deleted)
                 try:
-                    await _copy(reader, sinks, state, settings, tally, progress)
+                    await _copy(reader, sinks, missing, settings, tally, progress)
                 except ServerUnavailableError:
                     await asyncio.to_thread(sinks.catch_up)  # so the next try starts right here
                     raise
@@ -179,23 +183,19 @@ async def _drain_once(
 async def _copy(
     reader: LogReader,
     sinks: "_Sinks",
-    state: LogState,
+    missing: Missing,
     settings: Settings,
     tally: _Tally,
     progress: Progress,
 ) -> None:
     """Store a batch while the next is ready, the one after that is decoded, and another is read."""
-    first = sinks.watermark
+    first, state = sinks.watermark, missing.state
     done = max(first, state.first_sequence - 1)
     decoded = ahead(_decode(ahead(_read(reader, state, settings)), sinks.epoch, state, settings))
     ready = ahead(decoded)  # a second one: decoding need not wait where a commit takes long
     async with aclosing(ready):
         async for sequences, batch in ready:
-            for before, after in holes(sequences, done) if not state.is_shared else ():
-                # Deleted by a person, or dropped by a limit since this drain began?
-                now = await reader.state()
-                seen = replace(now, first_sequence=min(now.first_sequence, after))
-                sinks.note_gap(seen, before, tally)
+            sinks.note_gaps(await missing.gaps(sequences, done, sinks), tally)
             done = batch.last_sequence
             batch = sinks.unseen(batch)
             new = sinks.missing_from(batch)
@@ -206,6 +206,7 @@ async def _copy(
             tally.drained += new.len()
             tally.quarantined += new.count()  # those that are not null
             progress(batch.last_sequence - first, max(state.last_sequence - first, 1))
+    sinks.note_gaps(await missing.gaps([state.last_sequence + 1], done, sinks), tally)
 
 
 async def _read(
@@ -259,7 +260,7 @@ class _Sinks:
         self._reached = self.watermark  # every sink has what it lacks up to here
         self._idle_batches = dict.fromkeys(tables, 0)
         erased = erased_messages(connection, life_of(epoch.id), after=self.watermark)
-        self._erased = erased["dlq_sequence"].to_list()
+        self.erased = erased["dlq_sequence"].to_list()
         self._seen = erased.select("dlq_sequence", "published_at")
         if not epoch.id.endswith("#0"):
             others = (t.of_other_forks(epoch.id, self.watermark) for t in tables.values())
@@ -291,17 +292,23 @@ class _Sinks:
         """How far the sink that is furthest behind holds the log."""
         return min(self._checkpoint, *(self._held(table) for table in self._tables.values()))
 
-    def note_gap(self, state: LogState, after: int, tally: _Tally) -> None:
-        """Write and say which sequences after `after` were gone before they could be read."""
-        for gap in gaps_before(state, after, self._erased):
-            if not remember_gap(self._connection, self.epoch.id, gap):
-                continue
-            tally.gaps += 1
-            certainty = "Lost" if gap.is_certain else "Possibly lost"
-            tally.notes.append(
-                f"{certainty}: sequences {gap.first_sequence} to {gap.last_sequence}; {gap.reason}."
-            )
-            logger.warning(tally.notes[-1])
+    def note_gaps(self, gaps: Iterable[Gap], tally: _Tally) -> None:
+        """Write and say which sequences were gone before they could be read."""
+        new = [gap for gap in gaps if remember_gap(self._connection, self.epoch.id, gap)]
+        tally.gaps += len(new)
+        if notes := list(in_words(new)):
+            tally.notes += notes
+            logger.warning("\n".join(notes))
+
+    def knows(self, sequences: Sequence[int]) -> set[int]:
+        """Those of these sequences that were erased, or that a sink has of this epoch."""
+        known = {*self.erased} | {s for s in sequences if s <= self._checkpoint}
+        for table in self._tables.values():
+            if sequences and sequences[0] <= self._held(table):
+                is_one = pl.col("dlq_sequence").is_in(sequences)
+                is_one &= pl.col("epoch") == self.epoch.id
+                known |= {*table.select(["dlq_sequence"], is_one)["dlq_sequence"]}
+        return known
 
     def unseen(self, batch: Batch) -> Batch:
         """The batch less what was erased or other forks hold: what was rewound may come back."""

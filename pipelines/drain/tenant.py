@@ -20,14 +20,14 @@ from pipelines.deadletter.frames import ERASED_SCHEMA
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.subjects import matches
 from pipelines.drain.compare import life_of
-from pipelines.drain.epochs import epoch_id
+from pipelines.drain.lives import find_life
 from pipelines.drain.unread import FOUND, IS_DOUBTFUL, doubtful_rows, in_kept_payloads, in_objects
 from pipelines.errors import ServerUnavailableError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reader import LogReader, LogState
 from pipelines.settings import Settings
 from pipelines.stores.erased import LIFE, erased_messages
-from pipelines.stores.lake import Lake
+from pipelines.stores.lake import LOG_TABLES, Lake
 
 __all__ = ["Belongings", "belongings"]
 
@@ -55,6 +55,9 @@ async def belongings(
     """Everything of a tenant, up to the last sequence of `state`; calls `live` now and then."""
     erased, lake = erased_messages(connection), Lake(settings.lake)
     doubtful = await asyncio.to_thread(doubtful_rows, lake, connection)
+    tables = {name: lake.table(name) for name in LOG_TABLES}
+    reader = LogReader(client, state.stream, settings.subjects.log)
+    state = await find_life(connection, reader, state, tables)
     look = _Look(settings, state, tenant, erased, doubtful)
     async with aclosing(_read(settings, state)) as batches:
         async for messages in batches:
@@ -105,7 +108,7 @@ class _Look:
     ) -> None:
         self._subjects = settings.subjects
         self._stream = state.stream
-        self._epoch = epoch_id(state.stream, state.created, 0)
+        self._epoch = f"{state.life}#0"
         self._tenant = tenant
         self._erased = erased
         self._in_question = doubtful

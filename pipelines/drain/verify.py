@@ -26,6 +26,7 @@ from pipelines.drain.compare import (
     life_of,
 )
 from pipelines.drain.from_postgres import identities
+from pipelines.drain.lives import find_life
 from pipelines.drain.lock import alone
 from pipelines.drain.mend import mend_logs, torn_logs
 from pipelines.drain.repair import Repair
@@ -172,10 +173,12 @@ async def _picture(
     checks: _Checks,
 ) -> Picture:
     """Look at everything; the lake's snapshots and the checkpoint come first, so bound the rest."""
+    reader = LogReader(client, state.stream, settings.subjects.log)
     epoch, checkpoint = _checkpoint(connection, state)
     marks = [table.watermark(epoch) for table in tables.values()]
     up_to = min(checkpoint, *(mark or 0 for mark in marks))
-    is_current = life_of(epoch) == life_of_state(state)
+    state = await find_life(connection, reader, state, tables)
+    is_current = life_of(epoch) == state.life
     stored = (
         await stored_sequences(client, state, settings.subjects.log, up_to) if is_current else []
     )
@@ -187,9 +190,8 @@ async def _picture(
         name: await asyncio.to_thread(_identities, table, bad) for name, table in tables.items()
     }
     forks = connection.execute(
-        "SELECT epoch, start_sequence FROM drain_epochs"
-        " WHERE stream = %s AND created = %s ORDER BY fork",
-        [state.stream, state.created],
+        "SELECT epoch, start_sequence FROM drain_epochs WHERE starts_with(epoch, %s) ORDER BY fork",
+        [f"{state.life}#"],
     ).fetchall()
     frames["failed_events"] = identities(connection, state.stream)
     erased = erased_messages(connection)
@@ -213,11 +215,6 @@ async def _picture(
         leftover=leftover,
         kept_since=settings.lake_kept_since(datetime.now(UTC)),
     )
-
-
-def life_of_state(state: LogState) -> str:
-    """The life of the stream as it stands now."""
-    return f"{state.stream}@{state.created.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 def _tables(lake: Lake) -> dict[str, LakeTable]:

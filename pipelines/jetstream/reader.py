@@ -39,12 +39,19 @@ class LogState:
     stream: str
     created: datetime
     made_at_sequence: int  # the first that it was to use when it was made; none is below it
+    life: str  # the log's: its stream and its creation; a restored stream has its original's
     first_sequence: int
     last_sequence: int  # of the stream; on a shared stream it may be no dead letter
     message_count: int
     size_bytes: int
-    why_gone: str  # what can have removed messages, for a person
+    why_gone: str  # what can have removed the oldest messages, for a person
+    why_missing: str  # what can have removed others
     is_shared: bool  # it holds other subjects too, so holes in our sequences are normal
+
+
+def life_id(stream: str, created: datetime) -> str:
+    """`<stream>@<creation time>`."""
+    return f"{stream}@{created.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
 
 
 async def log_state(connection: Client, stream: str, filters: tuple[str, ...]) -> LogState:
@@ -83,16 +90,19 @@ def _checked(info: StreamInfo, filters: tuple[str, ...]) -> LogState:
             f"Stream {config.name} has {config.retention} retention, which deletes dead letters"
             " once they are read: use a stream with limits retention."
         )
-    created = info.created
+    is_known = isinstance(info.created, datetime)
+    created = info.created if isinstance(info.created, datetime) else datetime.fromtimestamp(0, UTC)
     return LogState(
         stream=str(config.name),
-        created=created if isinstance(created, datetime) else datetime.fromtimestamp(0, UTC),
+        created=created,
+        life=life_id(str(config.name), created),
         made_at_sequence=config.first_seq or 1,
         first_sequence=info.state.first_seq,
         last_sequence=info.state.last_seq,
         message_count=info.state.messages,
         size_bytes=info.state.bytes,
-        why_gone=why_gone(config, datetime.now(UTC) - created) if created else "unknown",
+        why_gone=why_gone(config, datetime.now(UTC) - created) if is_known else "unknown",
+        why_missing=why_missing(config),
         is_shared=not set(config.subjects or []) <= set(filters),
     )
 
@@ -120,6 +130,24 @@ def why_gone(config: StreamConfig, age: timedelta) -> str:
             " purges are denied"
         )
     return f"{' or '.join(limits)} removed them, or a person, before they were drained"
+
+
+def why_missing(config: StreamConfig) -> str:
+    """What can have removed messages of a stream that has older ones still."""
+    ways = [
+        name
+        for name, is_possible in (
+            ("its count limit by subject", (config.max_msgs_per_subject or -1) > 0),
+            ("a time to live of their own", config.allow_msg_ttl),
+            ("a rollup", config.allow_rollup_hdrs),
+            ("a purge by subject", not config.deny_purge),
+            ("a person who deleted them", not config.deny_delete),
+        )
+        if is_possible
+    ]
+    if not ways:
+        return "nothing that the stream allows removes them: its server lost them"
+    return f"{' or '.join(ways)} removed them, and none that are older, before they were drained"
 
 
 class LogReader:

@@ -63,7 +63,7 @@ class World:
         """Dead letters of every kind, with redrives, alerts and marts; some are not drained yet."""
         origin = ("EVENTS", 7, 1_700_000_000_000_000_000, "ndvi")
         self.large = ids.failure_id(*origin)
-        pointer = await _store_body(self.client, self.large, self.body)
+        pointer = await _store_body(self.client, self.large, self.body, NOW.isoformat())
         second = {
             "metadata": {"original_subject": "sahool.a.b", "failure_reason": "no"},
             "original_message": json.dumps({"tenant_id": self.tenant}),

@@ -241,6 +241,14 @@ def test_gaps_quarantine_and_aborted_redrives_are_found_for_an_hour(settings: Se
     )
     gap = one(settings, "gap")
     assert (gap.value, gap.detail) == (6, "lost: sequences 4 to 9; its age limit")
+    execute(
+        settings,
+        "INSERT INTO stream_gaps SELECT 'e', n, n + 1, 'its age limit', true, g.found_at"
+        " FROM stream_gaps g, generate_series(20, 50, 10) n WHERE first_sequence = 4",
+    )
+    gap = one(settings, "gap")
+    wanted = "lost: 14 messages in 5 runs, sequences 4 to 51; its age limit"
+    assert (gap.subject, gap.value, gap.detail) == ("e from 4", 14, wanted)
     assert (one(settings, "quarantine").value, one(settings, "quarantine").detail) == (2, "odd 2")
     aborted = one(settings, "redrive_aborted")
     assert (aborted.value, aborted.detail) == (2, "group f00d: none of 1 succeeded")

@@ -163,19 +163,6 @@ async def test_a_gap_says_what_can_have_made_it(settings: Settings, client: Clie
     assert gaps(settings) == [(1, 3, True)]
 
 
-async def test_messages_that_a_person_deleted_are_no_gap(
-    settings: Settings, client: Client
-) -> None:
-    stored = await publish(client, settings, map(letter, range(10)))
-    for sequence in (4, 5, 10):
-        assert await client.jetstream().delete_msg(settings.dlq_stream, sequence)
-        del stored[sequence]
-    report = await drain_log(settings)
-    assert (report.gaps, report.drained) == (0, 7)
-    check_exact(settings, stored)
-    assert (await drain_log(settings)).notes == ()
-
-
 async def test_a_purged_stream_is_a_gap(settings: Settings, client: Client) -> None:
     js = client.jetstream()
     await js.delete_stream(settings.dlq_stream)
