@@ -16,8 +16,8 @@ from pipelines.deadletter.cases import Case
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.message import LogMessage
 from pipelines.errors import FencedError
-from pipelines.stores.failed_payloads import keep_payloads
-from pipelines.stores.failed_rows import FOLDED_SCHEMA, copy_rows
+from pipelines.stores.failed_payloads import forget_payloads, keep_payloads
+from pipelines.stores.failed_rows import FOLDED_SCHEMA, copy_rows, replace_rows
 from pipelines.stores.fold import Fold, folded, ids_told_of
 
 
@@ -94,12 +94,15 @@ class FailedEvents:
         events = [event for event in batch.events if event.dlq_sequence > after]
         known = self._load({*letters["failure_id"], *ids_told_of(letters, events)})
         fold = Fold(letters, events, known, self._cap)
-        seen_before = self._clear(fold.reopened)
-        copy_rows(self._connection, fold.new)
+        is_reopened = pl.col("failure_id").is_in(fold.reopened)
+        copy_rows(self._connection, fold.new.filter(~is_reopened))
+        replace_rows(self._connection, fold.new.filter(is_reopened))
+        if fold.reopened:
+            forget_payloads(self._connection, fold.reopened)
         if batch.payloads is not None:
             rows = fold.new.select("failure_id", "dlq_sequence").iter_rows()
             keep_payloads(self._connection, {i: batch.payloads[sequence] for i, sequence in rows})
-        self._update(fold, seen_before)
+        self._update(fold)
         self._settle_redrives(fold)
 
     def _load(self, ids: set[str]) -> dict[str, Case]:
@@ -116,14 +119,7 @@ class FailedEvents:
             for row in cursor
         }
 
-    def _clear(self, ids: Sequence[str]) -> list[tuple[str, int]]:
-        """Remove the rows of reopened cases; returns how often each was seen."""
-        return self._connection.execute(
-            "DELETE FROM failed_events WHERE id = ANY(%s::uuid[]) RETURNING id::text, seen_count",
-            [list(ids)],
-        ).fetchall()
-
-    def _update(self, fold: Fold, seen_before: Sequence[tuple[str, int]]) -> None:
+    def _update(self, fold: Fold) -> None:
         assignments = ", ".join(f"{name} = %s" for name in FOLDED_SCHEMA)
         self._execute_each(
             f"UPDATE failed_events SET {assignments} WHERE id = %s",  # noqa: S608
@@ -131,7 +127,7 @@ class FailedEvents:
         )
         self._execute_each(
             "UPDATE failed_events SET seen_count = seen_count + %s WHERE id = %s",
-            [[count, failure_id] for failure_id, count in (*fold.repeats, *seen_before)],
+            [[count, failure_id] for failure_id, count in fold.repeats],
         )
 
     def _settle_redrives(self, fold: Fold) -> None:

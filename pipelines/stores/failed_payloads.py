@@ -31,6 +31,13 @@ def keep_payloads(connection: Connection[Any], messages: Mapping[str, LogMessage
             copy.write_row([uuid.UUID(failure_id), *message])
 
 
+def forget_payloads(connection: Connection[Any], failure_ids: Sequence[str]) -> None:
+    """Remove what was kept of these failures, in the caller's transaction."""
+    connection.execute(
+        "DELETE FROM failed_payloads WHERE failure_id = ANY(%s::uuid[])", [list(failure_ids)]
+    )
+
+
 def kept_payload(connection: Connection[Any], failure_id: str) -> LogMessage | None:
     """The dead letter of a failure as the stream held it; None where it was not kept.
 

@@ -13,7 +13,7 @@ from psycopg import Connection, errors
 from pipelines.deadletter.record import JSON_COLUMNS, TEXT_LIMITS
 from pipelines.deadletter.sanitize import clean_text
 
-__all__ = ["FOLDED_SCHEMA", "copy_rows"]
+__all__ = ["FOLDED_SCHEMA", "copy_rows", "replace_rows"]
 
 _TEXT, _TIME = pl.String(), pl.Datetime("us", "UTC")
 FOLDED_SCHEMA: dict[str, pl.DataType] = {
@@ -39,9 +39,13 @@ _SCHEMA: dict[str, pl.DataType] = {
     "payload_encoding": _TEXT, "parse_error": _TEXT, "clamped": _TEXT, "seen_count": pl.Int32(),
     **FOLDED_SCHEMA,
 }  # fmt: skip
-_COPY = "COPY failed_events ({}) FROM STDIN (FORMAT BINARY)".format(
-    ", ".join("id" if name == "failure_id" else name for name in _SCHEMA)
+_NAMES = ["id" if name == "failure_id" else name for name in _SCHEMA]
+_COPY = "COPY {} ({}) FROM STDIN (FORMAT BINARY)"
+_ASSIGNMENTS = ", ".join(
+    f"{name} = f.{name} + r.{name}" if name == "seen_count" else f"{name} = r.{name}"
+    for name in _NAMES
 )
+_REPLACE = f"UPDATE failed_events AS f SET {_ASSIGNMENTS} FROM reopened AS r WHERE f.id = r.id"  # noqa: S608
 _ROWS_AT_ONCE = 1_000  # how much of a batch is encoded before it is sent
 _REFUSED = '{"refused":"by PostgreSQL; the raw bytes are in the stream"}'
 # PostgreSQL's refusals of a value, whatever the sanitiser let through.
@@ -56,12 +60,30 @@ def copy_rows(connection: Connection[Any], rows: pl.DataFrame) -> None:
     _copy(connection, rows.select(_column(name, dtype) for name, dtype in _SCHEMA.items()))
 
 
-def _copy(connection: Connection[Any], rows: pl.DataFrame) -> None:
+def replace_rows(connection: Connection[Any], rows: pl.DataFrame) -> None:
+    """Put the same in the place of rows that there are, of cases that failed anew.
+
+    By way of a temporary table, since a drain may not delete failures.
+    """
+    if rows.is_empty():
+        return
+    names = ", ".join(_NAMES)
+    connection.execute(
+        f"CREATE TEMPORARY TABLE reopened AS SELECT {names} FROM failed_events WITH NO DATA"  # noqa: S608
+    )
+    selected = rows.select(_column(name, dtype) for name, dtype in _SCHEMA.items())
+    _copy(connection, selected, "reopened")
+    connection.execute(_REPLACE)
+    connection.execute("DROP TABLE pg_temp.reopened")
+
+
+def _copy(connection: Connection[Any], rows: pl.DataFrame, table: str = "failed_events") -> None:
     """Where PostgreSQL refuses some rows, find them by halves and keep them as notes."""
     if rows.is_empty():
         return
+    command = _COPY.format(table, ", ".join(_NAMES))
     try:
-        with connection.transaction(), connection.cursor().copy(_COPY) as copy:
+        with connection.transaction(), connection.cursor().copy(command) as copy:
             encoder = _encoder()
             copy.write(encoder.write_header())
             for part in rows.iter_slices(_ROWS_AT_ONCE):
@@ -71,10 +93,10 @@ def _copy(connection: Connection[Any], rows: pl.DataFrame) -> None:
     except _REFUSALS as error:
         if rows.height > 1:
             half = rows.height // 2
-            _copy(connection, rows[:half])
-            _copy(connection, rows[half:])
+            _copy(connection, rows[:half], table)
+            _copy(connection, rows[half:], table)
         elif rows["original_data"].item() != _REFUSED:
-            _copy(connection, _without_json(rows, error))
+            _copy(connection, _without_json(rows, error), table)
         else:
             raise
 

@@ -54,7 +54,7 @@ class Fold:
         is_chained = is_first & pl.col("root_failure_id").is_not_null()
         self._apply(counted.filter(is_told_of | is_chained), events)
         self.reopened = [i for i in self._reopened if i in known]
-        """Cases stored earlier whose row is to make place for one of `new`."""
+        """Cases stored earlier whose row one of `new` takes the place of."""
         repeats = counted.filter(is_first & is_known).select("failure_id", "seen_count")
         self.repeats: list[tuple[str, int]] = [
             (i, count) for i, count in repeats.iter_rows() if i not in self._reopened
