@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml  # type: ignore[import-untyped]  # which Prefect brings
 from prefect import get_client
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
@@ -22,8 +25,7 @@ from prefect.workers.utilities import get_default_base_job_template_for_infrastr
 from pipelines.embedded.worker import CHECKOUT, deployments_file
 from pipelines.errors import DLQError
 
-RETIRED_AUTOMATIONS = ("dlq: a run without heartbeat has crashed",)
-"""Of earlier versions: it took runs for dead that a server could not hear while it was away."""
+AUTOMATIONS = Path(__file__).with_name("automations.yaml")
 
 QUEUES: dict[str, tuple[int, int | None]] = {
     "drain": (1, None),
@@ -114,8 +116,12 @@ def _deployments(pool: str) -> None:
 
 
 async def _automations(client: PrefectClient) -> list[str]:
-    """What the deployments bring stays; what earlier versions brought goes."""
-    for name in RETIRED_AUTOMATIONS:
-        for automation in await client.read_automations_by_name(name):
-            await client.delete_automation(automation.id)
+    wanted = [AutomationCore.model_validate(one) for one in yaml.safe_load(AUTOMATIONS.read_text())]
+    for automation in wanted:
+        there = await client.read_automations_by_name(automation.name)
+        if there:
+            automation.enabled = there[0].enabled  # a person may have switched it off
+            await client.update_automation(there[0].id, automation)
+        else:
+            await client.create_automation(automation)
     return sorted(automation.name for automation in await client.read_automations())

@@ -8,8 +8,6 @@ import psycopg
 import pytest
 from prefect_api import SECRET, Drained, Platform, make_late, until
 
-from flows.deploy import RETIRED_AUTOMATIONS
-from pipelines.embedded.worker import deploy
 from pipelines.stores.database import database
 from pipelines.stores.verifications import last_verifications
 
@@ -24,7 +22,6 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
         "maintain-lake",
         "verify",
         "alert",
-        "look-after-runs",
         "redrive-transient",
         "redrive",
         "report",
@@ -46,7 +43,6 @@ def test_neither_a_redrive_nor_the_marts_hold_up_a_drain(prefect_platform: Platf
     assert found == {
         "drain-dlq": "drain",
         "alert": "drain",
-        "look-after-runs": "drain",
         "build-marts": "analysis",
         "maintain-lake": "analysis",
         "verify": "analysis",
@@ -60,24 +56,13 @@ def test_automations_watch_over_the_runs(prefect_platform: Platform) -> None:
     found = {a["name"]: a for a in prefect_platform.call("/automations/filter", {})}
     assert set(found) == {
         "dlq: a crashed drain is started again, once",
+        "dlq: a run without heartbeat has crashed",
         "dlq: alerts are evaluated when a group escalates or a redrive stops itself",
         "dlq: marts are built after a drain that brought something",
-        "dlq: runs are looked after when one is silent",
     }
     again = found["dlq: a crashed drain is started again, once"]
     guard = {"prefect.resource.id": "prefect.tag.auto-scheduled"}
     assert guard in again["trigger"]["match_related"]  # what it starts is not scheduled: no loop
-
-
-def test_a_deploy_takes_away_what_an_earlier_version_brought(prefect_platform: Platform) -> None:
-    [name] = RETIRED_AUTOMATIONS
-    trigger = {"type": "event", "posture": "Reactive", "expect": ["x"], "threshold": 1, "within": 0}
-    one = {"name": name, "trigger": trigger, "actions": [{"type": "do-nothing"}]}
-    prefect_platform.call("/automations/", one)
-    deploy(prefect_platform.environment)
-    left = {found["name"] for found in prefect_platform.call("/automations/filter", {})}
-    assert name not in left
-    assert "dlq: runs are looked after when one is silent" in left
 
 
 def test_the_schedules_make_runs(prefect_platform: Platform) -> None:
