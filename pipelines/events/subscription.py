@@ -11,7 +11,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,7 +56,6 @@ Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _SUSPECT = 2  # calls that never ended: the event may kill its process, so one of these at a time
 _NEARLY_FULL = 0.8  # of max_ack_pending
-_AT_ONCE = nullcontext()
 
 Tell = Callable[[str, str], object]
 """Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
@@ -193,11 +192,22 @@ class Subscription(Intake):
                 msg, delivery, headers, crash_loop(attempts), self._config, attempts
             )
             return
-        async with self._suspects if attempts.unfinished_count >= _SUSPECT else _AT_ONCE:
+        if attempts.unfinished_count < _SUSPECT:
+            await self._attempt(msg, delivery, headers, attempts)
+            return
+        try:
+            async with asyncio.timeout(self._ack_wait_seconds):
+                await self._suspects.acquire()
+        except TimeoutError:  # the one at work may never end: leave the place to others
+            await self._give_back(msg, self._ack_wait_seconds)
+            return
+        try:
             if self._closing.has_begun:  # while it waited
                 await self._give_back(msg)
             else:
                 await self._attempt(msg, delivery, headers, attempts)
+        finally:
+            self._suspects.release()
 
     async def _attempt(
         self, msg: Msg, delivery: Delivery, headers: Headers, attempts: Attempts | None

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from collections import Counter
 
 from consumer_log import Log, running, seen, until
 from nats.js.api import RetentionPolicy, StreamConfig
@@ -125,3 +126,38 @@ async def test_a_stream_that_keeps_nothing_is_none(log: Log) -> None:
             await seen(calls, number)
     await log.letters(1)
     assert calls == [0, 1]
+
+
+async def test_a_suspect_that_never_ends_leaves_the_places_to_others(log: Log) -> None:
+    """Of events that may kill their process one is called at a time, and the others do not wait."""
+    config = log.config(ack_wait_seconds=0.5, max_concurrency=2)
+    go, handled = asyncio.Event(), list[bytes]()
+
+    async def handler(context: ConsumerContext) -> ProcessingResult:
+        if context.data != b"harmless" and not handled:
+            await go.wait()
+        handled.append(context.data)
+        return ProcessingResult.SUCCESS
+
+    async with running(config, handler):
+        pass  # makes the durable
+    await log.publish(b"first")
+    await log.publish(b"second")
+    taken = await log.js.pull_subscribe_bind("ndvi", log.names.events)
+    dying = AttemptLog(config.subjects, log.names.events, "ndvi")
+    await dying.open(log.client)
+    begun = Counter[int]()
+    while min(begun[1], begun[2]) < 2:  # each delivery is called for, and its process dies
+        [msg] = await taken.fetch(1, timeout=5)
+        delivery = delivery_of(msg)
+        if delivery.delivery_count > 1:
+            before = await dying.before(log.client, delivery, None)
+            await dying.begin(log.client, delivery, before)
+            begun[delivery.sequence] += 1
+    async with running(config, handler):
+        await log.publish(b"harmless")
+        await seen(handled, 1)
+        assert handled == [b"harmless"]
+        go.set()
+        await log.settled()
+    assert set(handled) == {b"first", b"second", b"harmless"}
