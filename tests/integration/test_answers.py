@@ -258,8 +258,8 @@ async def test_an_acknowledgement_after_an_event_was_given_up_discards_its_failu
     await drain_log(settings)
     [row] = failures(settings)
     assert row["status"] == "discarded"
-    [(_, kind, who, why)] = case_history(settings, str(row["id"]))
-    assert (kind, who) == ("triage.discarded", "dlq-bridge")
+    [(_, failed, _, _), (_, kind, who, why)] = case_history(settings, str(row["id"]))
+    assert (failed, kind, who) == ("failed", "triage.discarded", "dlq-bridge")
     assert why == "c acknowledged it after it had given it up: it was handled."
 
 
