@@ -135,7 +135,7 @@ def filled(database_dsn: str) -> str:
             " NOW(), 'UTC')) WHERE status = 'superseded'"
         )
         connection.execute("UPDATE failed_events SET resolved_at = NOW() WHERE event_id = 'cured'")
-        for batch, made in (("batch", ago(hours=1)), ("fresh", NOW)):
+        for batch, made in (("batch", ago(hours=1)), ("fresh", datetime.now(UTC))):
             connection.execute(
                 "INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection, state,"
                 " planned, created_at) VALUES (%s, 'manual', 'me', 'try', '{}', 'running', 2, %s)",

@@ -46,13 +46,15 @@ class Edge:
         return consumer
 
     async def bound_to(self, durable: str = "ndvi") -> list[str]:
-        """The streams that have a consumer of this name."""
+        """The streams that have a consumer of this name, on a server that has many others."""
+        own, page = [], 0
+        while streams := await self.log.js.streams_info(page):
+            page += len(streams)
+            own += [s.config.name or "" for s in streams if self.log.prefix in (s.config.name or "")]
         return [
-            stream.config.name or ""
-            for stream in await self.log.js.streams_info()
-            if self.log.prefix in (stream.config.name or "")
-            and durable
-            in [info.name for info in await self.log.js.consumers_info(stream.config.name)]
+            stream
+            for stream in sorted(own)
+            if durable in [info.name for info in await self.log.js.consumers_info(stream)]
         ]
 
 
