@@ -15,7 +15,6 @@ from typing import Any
 import nats.errors
 from nats.js.errors import APIError
 from psycopg import Connection
-from psycopg.errors import LockNotAvailable
 
 from pipelines.alerts import store
 from pipelines.alerts.channels import Channel, open_channels
@@ -29,7 +28,8 @@ from pipelines.deadletter.envelope import encode_case_event
 from pipelines.errors import AlertError, DLQError, SettingsError
 from pipelines.jetstream.connection import connected
 from pipelines.settings import Settings
-from pipelines.stores.database import database
+from pipelines.stores.database import database, locking
+from pipelines.stores.lock import Lock
 
 __all__ = ["AlertsReport", "evaluate_alerts", "send_test", "what_is_found"]
 
@@ -41,6 +41,7 @@ TRIES_SECONDS = (1.0, 3.0)
 
 _GIVE_UP = timedelta(hours=24)
 _PATIENCE_SECONDS = 45.0  # with one channel, within a run
+_LOCK_TRIES = 300  # five a second, until another evaluation has ended
 _LOG_CHANNEL = "log"  # where there is no other
 
 
@@ -73,13 +74,15 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
     _check_channels(rules, channels)
     try:
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
+        dsn = settings.postgres_dsn.get_secret_value()
+        with database(dsn) as connection, locking(dsn, "dlq alerts") as lock:
             seen = await look(settings, silent_consumers(connection))
-            _alone(connection)
+            await _alone(lock)
             with connection.transaction():  # a look that led to nothing is no evaluation
                 keep(connection, seen, now)
                 findings = what_is_found(connection, rules)
                 titles = _advance(connection, rules, findings, channels, now)
+            lock.check()  # another evaluation would say the same
             delivered, waiting = await _deliver(connection, channels, now)
             marked = await _mark(settings, connection, findings)
             alerts = store.firing_alerts(connection)
@@ -125,15 +128,15 @@ async def send_test(settings: Settings) -> dict[str, bool]:
     return {channel.name: is_taken for channel, is_taken in zip(channels, took, strict=True)}
 
 
-def _alone(connection: Connection[Any]) -> None:
-    """Wait for another evaluation, as long as this connection lives."""
-    connection.execute("SET lock_timeout = '60s'")
-    try:
-        connection.execute("SELECT pg_advisory_lock(hashtext('dlq alerts'))")
-    except LockNotAvailable as error:
-        raise AlertError(
-            "Another evaluation of the alerts has not ended for a minute: see which channel hangs."
-        ) from error
+async def _alone(lock: Lock) -> None:
+    """Wait for another evaluation."""
+    for _ in range(_LOCK_TRIES):
+        if lock.take():
+            return
+        await asyncio.sleep(0.2)
+    raise AlertError(
+        "Another evaluation of the alerts has not ended for a minute: see which channel hangs."
+    )
 
 
 def _check_channels(rules: AlertRules, channels: Sequence[Channel]) -> None:

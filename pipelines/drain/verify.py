@@ -79,8 +79,9 @@ async def repair(settings: Settings) -> list[Finding]:
     found = _torn(lake, is_repair=True)
     async with connected(settings.nats_url, settings.nats_creds, "dlq verify") as client:
         state = await log_state(client, settings.dlq_stream, settings.subjects.log)
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
-            async with alone(connection, state.stream, settings.drain_lock_seconds):
+        dsn = settings.postgres_dsn.get_secret_value()
+        with database(dsn) as connection:
+            async with alone(dsn, connection, state.stream, settings.drain_lock_seconds):
                 found += (await _look(settings, client, state, connection, lake)).findings
                 tables = _tables(lake)
                 picture = await _picture(settings, client, state, connection, tables)
