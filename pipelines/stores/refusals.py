@@ -110,7 +110,7 @@ def _ours(server: str, error: psycopg.Error) -> DLQError:
         )
     if _POOL.search(text):
         return ServerUnavailableError(
-            f"The pooler at {server} refused ({said}): docs/operations.md says how it is to be set."
+            f"The pooler before {server} refused ({said}): docs/operations.md says how it is to be set."
         )
     if _FATAL.search(text) and error.sqlstate is None:
         return ServerUnavailableError(
