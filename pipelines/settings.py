@@ -30,7 +30,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DLQ_", frozen=True, extra="ignore")
 
     home: Path = Field(Path(".dlq"), description="folder of the embedded servers and the lake")
-    nats_url: str = Field("nats://127.0.0.1:4222", description="comma-separated server addresses")
+    nats_url: str = Field(
+        "nats://127.0.0.1:4222", description="comma-separated server addresses", repr=False
+    )
     nats_creds: Path | None = Field(None, description="NATS credentials file")
     postgres_dsn: SecretStr = Field(
         SecretStr("postgresql://127.0.0.1:5432/dlq"), description="PostgreSQL connection string"

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
+from pipelines.deadletter.headers import Headers, MutableHeaders, value_of
+
 __all__ = [
     "fail_span",
     "is_tracing",
@@ -32,9 +34,7 @@ def is_tracing() -> bool:
 
 
 @contextmanager
-def span(
-    name: str, kind: str, parent: Mapping[str, Any] | None = None, **attributes: Any
-) -> Iterator[None]:
+def span(name: str, kind: str, parent: Headers | None = None, **attributes: Any) -> Iterator[None]:
     """A span around what is done, below `parent` (headers) or the span that is open.
 
     `kind` is consumer, producer or internal; dots of attribute names are written as `__`.
@@ -74,11 +74,14 @@ def traced(
 
 @asynccontextmanager
 async def send_span(
-    name: str, parent: Mapping[str, Any], headers: dict[str, str], **attributes: Any
+    name: str, parent: Headers, headers: MutableHeaders, **attributes: Any
 ) -> AsyncIterator[None]:
     """A span around sending a message with `headers`, which then carry it."""
     with span(name, "producer", parent, **attributes):
-        headers |= _carried()
+        carried = _carried()
+        for name in [name for name in headers if name.lower() in carried]:
+            del headers[name]
+        headers |= carried
         yield
 
 
@@ -105,7 +108,7 @@ def spans_of_drained(letters: Iterable[Mapping[str, Any]], started_ns: int, ende
     for letter in letters:
         tracer.start_span(
             "drain",
-            context=_context(letter),
+            context=_context({key: letter[key] for key in _KEYS if letter[key]}),
             kind=_kind("consumer"),
             start_time=started_ns,
             attributes={
@@ -134,12 +137,12 @@ def _tracer_of(provider: Any) -> Any:
     return provider.get_tracer("sahool-dlq")
 
 
-def _context(carrier: Mapping[str, Any]) -> Any:
+def _context(carrier: Headers) -> Any:
     """The context that headers carry; an empty one where they carry none."""
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    known = {key: value for key in _KEYS if isinstance(value := carrier.get(key), str)}
+    known = {key: value for key in _KEYS if (value := value_of(carrier, key))}
     return TraceContextTextMapPropagator().extract(known, Context())
 
 

@@ -14,6 +14,7 @@ from pipelines.errors import DLQError, ServerUnavailableError
 from pipelines.events.dlq_event import DLQEvent
 from pipelines.events.monitor import DLQConsumer
 from pipelines.events.triage import DLQAction, DLQConsumerConfig, default_action
+from pipelines.jetstream.address import shown, split_servers
 from pipelines.jobs import drain_log
 from pipelines.settings import Settings
 
@@ -37,7 +38,7 @@ def monitor_config(settings: Settings, **changes: object) -> DLQConsumerConfig:
     """The monitor of the platform that these settings describe."""
     return DLQConsumerConfig.model_validate(
         {
-            "servers": [server.strip() for server in settings.nats_url.split(",")],
+            "servers": split_servers(settings.nats_url),
             "name": "dlq-monitor",
             "user_credentials": str(settings.nats_creds) if settings.nats_creds else None,
             "dlq_subject": settings.subjects.dead_letters,
@@ -76,8 +77,8 @@ async def watch(
         consumer = DLQConsumer(config, notifier=notifier)
         if not await consumer.connect():
             raise ServerUnavailableError(
-                f"No NATS server answers at {settings.nats_url}: start one, run `dlq up`, or set"
-                " DLQ_NATS_URL."
+                f"No NATS server answers at {shown(config.servers)}: start one, run `dlq up`, or"
+                " set DLQ_NATS_URL."
             )
         closing = asyncio.Event()
         try:

@@ -102,7 +102,10 @@ _WORDS = st.sampled_from([b"null", b"true", b"false", b"None", b"", b"{}", b"[]"
 _DEEP = st.sampled_from([100, 257, 600, 20_000]).map(lambda n: b"[" * n + b"]" * n)
 VALUES = documents(_WORDS | NUMBERS | STRINGS | TIMES, KEYS) | _DEEP
 HEADERS = st.lists(
-    st.tuples(KEYS | st.sampled_from([b'"Dlq-Redrive-Of"', b'"Nats-Msg-Id"']), STRINGS | VALUES),
+    st.tuples(
+        KEYS | st.sampled_from([b'"Dlq-Redrive-Of"', b'"dlq-redrive-of"', b'"Nats-Msg-Id"']),
+        STRINGS | st.lists(STRINGS).map(lambda values: b"[" + b",".join(values) + b"]") | VALUES,
+    ),
     max_size=3,
 ).map(lambda pairs: b"{" + b", ".join(b": ".join(pair) for pair in pairs) + b"}")
 _TIMES_OF_A_LETTER = ("first_attempt_at", "last_attempt_at", "dlq_timestamp", "at")

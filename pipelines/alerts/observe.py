@@ -154,7 +154,8 @@ def _why_unwritable(info: StreamInfo) -> str | None:
 
 async def _held(client: Client, settings: Settings) -> str | None:
     """Which services say that they hold dead letters which they can not write."""
-    stream = await find_stream(client.jetstream(), settings.subjects.totals)
+    js = client.jetstream()
+    stream = await find_stream(js, settings.subjects.totals, settings.totals_stream)
     if stream is None:
         return None
     services = set()
@@ -186,7 +187,7 @@ async def _last_of_log(client: Client, settings: Settings) -> int:
     last = 0
     for subject in settings.subjects.log:
         request = json.dumps({"last_by_subj": subject}).encode()
-        name = await find_stream(client.jetstream(), subject)
+        name = await find_stream(client.jetstream(), subject, settings.dlq_stream)
         answer = await client.request(f"$JS.API.STREAM.MSG.GET.{name}", request, timeout=5)
         message = json.loads(answer.data).get("message") or {}
         last = max(last, int(message.get("seq", 0)))

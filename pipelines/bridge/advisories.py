@@ -1,6 +1,5 @@
 """The stream of advisories as the bridge takes it in: what becomes of each."""
 
-import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -24,12 +23,14 @@ from pipelines.bridge.event import GivenUp, event_of
 from pipelines.bridge.late import LateAcks
 from pipelines.bridge.sample import Untold, sample
 from pipelines.deadletter.subjects import matches
-from pipelines.events.intake import Intake
+from pipelines.events.closing import Closing
+from pipelines.events.intake import WRITE_SECONDS, Intake
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
     publish_dead_letter,
     publish_until_acknowledged,
 )
+from pipelines.jetstream.bounded import within
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.stored import StoredMessage
 from pipelines.settings import Settings
@@ -50,7 +51,7 @@ class Advisories(Intake):
         settings: Settings,
         on_letter: OnLetter | None,
         ack_wait_seconds: float,
-        closing: asyncio.Event,
+        closing: Closing,
     ) -> None:
         durable = settings.bridge_durable
         super().__init__(
@@ -66,7 +67,6 @@ class Advisories(Intake):
             ),
             ack_wait_seconds=ack_wait_seconds,
             max_concurrency=32,
-            shutdown_seconds=10,
             closing=closing,
         )
         self.counts: Counter[str] = Counter()
@@ -81,7 +81,7 @@ class Advisories(Intake):
     async def run(self) -> None:
         """As ever; then what was heard of late acknowledgements is told, too."""
         await super().run()
-        await self.late_acks.close()
+        await within(self._closing.last_seconds(WRITE_SECONDS), self.late_acks.close())
 
     async def backlog(self) -> int:
         """Advisories that are still to be dealt with, or to be acknowledged."""

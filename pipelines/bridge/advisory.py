@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 import msgspec
 from nats.js.api import ConsumerInfo
 
+from pipelines.deadletter.headers import Headers, value_of
 from pipelines.deadletter.record import BRIDGED_REASONS, ErrorKey
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.events.failure import event_fields, parse_body
@@ -159,9 +160,8 @@ def _said(advisory: Advisory, on_event: dict[str, str]) -> dict[str, str]:
     return said | _texts({"error_message": advisory.reason})
 
 
-def _from_headers(headers: Mapping[str, str], names: Mapping[ErrorKey, str]) -> dict[str, str]:
-    found = {name.lower(): value for name, value in headers.items()}
-    return _texts({key: found.get(name.lower()) for key, name in names.items()})
+def _from_headers(headers: Headers, names: Mapping[ErrorKey, str]) -> dict[str, str]:
+    return _texts({key: value_of(headers, name) for key, name in names.items()})
 
 
 def _texts(values: Mapping[ErrorKey, object]) -> dict[str, str]:

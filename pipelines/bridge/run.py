@@ -20,6 +20,7 @@ from pipelines.events.outbox import (
     PUBLISH_ERRORS,
 )
 from pipelines.events.service import Service
+from pipelines.jetstream.address import shown, split_servers
 from pipelines.jetstream.pull import PullStalledError
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_log_stream
 from pipelines.settings import Settings
@@ -39,6 +40,7 @@ class BridgeConnection(NamedTuple):
     connect_timeout_seconds: float = 10
     reconnect_time_wait: float = 1
     max_reconnect_attempts: int = -1
+    shutdown_seconds: float = 10
 
 
 class Bridge(Service):
@@ -53,7 +55,7 @@ class Bridge(Service):
     ) -> None:
         self._platform = settings
         creds = settings.nats_creds
-        servers = [server.strip() for server in settings.nats_url.split(",")]
+        servers = split_servers(settings.nats_url)
         super().__init__(BridgeConnection(servers, str(creds) if creds else None))
         self._on_letter = on_letter
         self._ack_wait_seconds = ack_wait_seconds
@@ -81,8 +83,8 @@ class Bridge(Service):
         settings = self._platform
         if not await self.connect() or self._connection is None:
             raise ServerUnavailableError(
-                f"No NATS server answers at {settings.nats_url}: start one, run `dlq up`, or set"
-                " DLQ_NATS_URL."
+                f"No NATS server answers at {shown(self._settings.servers)}: start one, run"
+                " `dlq up`, or set DLQ_NATS_URL."
             )
         js = self._connection.jetstream()
         try:

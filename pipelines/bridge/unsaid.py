@@ -17,13 +17,19 @@ nats-server 2.14 and 2.15, with `max_deliver` 2 or more (older ones count remove
 """
 
 import json
+import logging
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerInfo, StreamInfo
+from nats.js.errors import NotFoundError
 
+from pipelines.jetstream.api import ask
 from pipelines.jetstream.stored import stored_message
+
+logger = logging.getLogger(__name__)
 
 _MOST_NUDGES = 100
 _MOST_SUBJECTS = 100_000  # that the server lists in one answer
@@ -80,17 +86,32 @@ async def all_consumers(
 async def nudge(client: Client, info: ConsumerInfo) -> None:
     """Make the server look at events whose answer is overdue, as the consumer's next pull would.
 
-    The request takes one byte at most, so that nothing is delivered, and no delivery is counted.
+    The request takes one byte at most, so that nothing is delivered, and no delivery is counted. Of
+    a priority group it neither takes the pin, nor does it prolong that of a client, having no id.
     """
-    request = json.dumps({"batch": 1, "no_wait": True, "max_bytes": 1}).encode()
+    request: dict[str, Any] = {"batch": 1, "no_wait": True, "max_bytes": 1}
+    js, what = client.jetstream(), f"CONSUMER.INFO.{info.stream_name}.{info.name}"
+    try:
+        config = (await ask(js, what))["config"]  # nats-py knows no groups
+    except NotFoundError:
+        return
+    going_on = ["409"]
+    if groups := config.get("priority_groups"):
+        request["group"] = groups[0]
+    if config.get("priority_policy") == "pinned_client":
+        going_on.append("404")  # also says that there is something, and for another
+    body = json.dumps(request).encode()
     where = f"$JS.API.CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}"
     # An event that may still be delivered goes to the end of the queue: the next may be exhausted.
     for _ in range(min(info.num_ack_pending or 0, _MOST_NUDGES)):
         try:
-            answer = await client.request(where, request, timeout=2)
+            answer = await client.request(where, body, timeout=2)
         except nats.errors.Error:
             return
-        if (answer.headers or {}).get("Status") != "409":
+        headers = answer.headers or {}
+        if headers.get("Status") not in ("404", "408", "409"):
+            logger.warning("%s can not be looked at: %s", where, headers.get("Description"))
+        if headers.get("Status") not in going_on:
             return  # there is nothing to be delivered now
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from collections import Counter
 from typing import Any
@@ -14,6 +13,7 @@ from pipelines.bridge.run import Bridge, bridge_pending
 from pipelines.bridge.sample import Untold
 from pipelines.cli.output import PlainHandler, console, errors, print_json, safe
 from pipelines.cli.verb import verb
+from pipelines.events.signals import set_by_signal
 from pipelines.settings import Settings
 
 _COUNTED = ("bridged", "gone", "skipped", "found", "repeated", "removed", "acknowledged")
@@ -64,8 +64,6 @@ def _print_untold(untold: list[Untold]) -> None:
 
 async def _run(settings: Settings, is_json: bool) -> tuple[Counter[str], list[Untold]]:
     stop = asyncio.Event()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     redactor = settings.redactor(settings.rules)
 
     def show(advisory: Advisory, fields: dict[str, Any]) -> None:
@@ -88,14 +86,15 @@ async def _run(settings: Settings, is_json: bool) -> tuple[Counter[str], list[Un
             soft_wrap=True,
         )
 
-    bridge = Bridge(settings, show)
-    await bridge.open()
-    if not is_json:
-        errors.print("[dim]Waiting for advisories. Ctrl-C ends it.[/dim]")
-    bridge.start_in_background()
-    untold = await bridge.sample()
-    if not is_json:
-        _print_untold(untold)
-    await stop.wait()
-    await bridge.close()
+    with set_by_signal(stop):
+        bridge = Bridge(settings, show)
+        await bridge.open()
+        if not is_json:
+            errors.print("[dim]Waiting for advisories. Ctrl-C ends it.[/dim]")
+        bridge.start_in_background()
+        untold = await bridge.sample()
+        if not is_json:
+            _print_untold(untold)
+        await stop.wait()
+        await bridge.close()
     return bridge.counts, untold

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 import sys
 from collections import Counter
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from pipelines.cli.output import PlainHandler, console, errors, print_json, safe
 from pipelines.cli.verb import verb
 from pipelines.drain.run import DrainReport
 from pipelines.events.dlq_event import DLQEvent
+from pipelines.events.signals import set_by_signal
 from pipelines.events.triage import DLQAction, DLQConsumerConfig
 from pipelines.settings import Settings
 from pipelines.watch import Screen, monitor_config, watch
@@ -59,14 +59,13 @@ async def _run(settings: Settings, is_json: bool, config: DLQConsumerConfig) -> 
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
     logging.getLogger("apprise").setLevel(logging.CRITICAL)  # a channel's failures we tell
     stop = asyncio.Event()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     if not is_json:
         channels = len(settings.alert_urls)
         where = f"{channels} alert channels" if channels else "no alert channels, alerts show here"
         errors.print(f"[dim]Monitoring {config.dlq_subject}; {where}. Ctrl-C ends it.[/dim]")
     view = _View(settings, is_json)
-    await watch(settings, config, Screen(view.dead_letter, view.alert, view.drained), stop)
+    with set_by_signal(stop):
+        await watch(settings, config, Screen(view.dead_letter, view.alert, view.drained), stop)
     view.end()
 
 

@@ -73,7 +73,8 @@ def _print_failure(failure: Mapping[str, Any], rules: FrameRules, *, is_alone: b
     message = f"[bold]{safe(failure['error_type'])}[/bold]: {safe(failure['error_message'])}"
     _head(message) if is_alone else console.print(f"  {message}\n", soft_wrap=True)
     _facts({name: failure[name] for name in _FACTS if is_alone or name != "group_id"})
-    _facts({"original_data": _compact(failure["original_data"])})
+    for name in ("original_headers", "original_data"):
+        _facts({name: _compact(failure[name])})
     if failure["stack_trace"]:
         console.print()
         _print_trace(failure["stack_trace"].rstrip(), rules)

@@ -14,6 +14,7 @@ from pipelines.cli.verb import verb
 from pipelines.demo.live import live
 from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
 from pipelines.embedded.worker import deploy, worker
+from pipelines.jetstream.address import shown, split_servers
 from pipelines.jobs import migrate_all
 from pipelines.settings import (
     ENDPOINTS_FILE,
@@ -60,7 +61,7 @@ async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
             "prefect_ui": prefect.ui_url,
         }
         _remember(home, places, stack)
-        _print(places, is_json)
+        _print(places | {"nats_url": shown(split_servers(nats_url))}, is_json)
         await _until(stop, home, settings, farm_dsn if has_fleet else None)
         _say("Stopping")
 

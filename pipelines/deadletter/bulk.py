@@ -17,6 +17,7 @@ from pipelines.deadletter.body import InflateError
 from pipelines.deadletter.decode import LIMITS, Canonical, decode
 from pipelines.deadletter.envelope import base64_body
 from pipelines.deadletter.frames import LETTER_SCHEMA, frame_of
+from pipelines.deadletter.headers import MutableHeaders, headers_of_json
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.reading import ENCODINGS, INT32_MAX, INT64_MAX, ORIGIN, TIMES, identity
 from pipelines.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT
@@ -40,6 +41,7 @@ class _Plain(Canonical, gc=False):
 
     retry_count: _Count
     max_retries: _Count
+    original_headers: MutableHeaders
     original_sequence: _Position | None = None
     original_timestamp_ns: _Position | None = None
     redrive_id: None = None
@@ -105,7 +107,7 @@ def _columns(
         "size_bytes": (map(len, log["data"]), pl.Int64()),
         "failure_id": (_identities(plain, fields, dlq_stream), pl.String()),
         "original_published_at": (fields["original_timestamp_ns"], pl.Int64()),
-        "original_headers": (map(msgspec.json.encode, fields["original_headers"]), pl.Binary()),
+        "original_headers": (map(_headers, fields["original_headers"]), pl.Binary()),
         "original_data": (map(_verbatim, fields["original_data"]), pl.String()),
         "attempts": (map(_attempts, fields["attempts"]), pl.String()),
         **{name: (map(_microseconds, fields[name]), pl.Int64()) for name in TIMES},
@@ -128,7 +130,7 @@ def _is_odd() -> pl.Expr:
     """Whether a row holds what has to be cut, mended or refused, or may be of a redrive."""
     suspicious = SUSPICIOUS.pattern.decode()
     return pl.any_horizontal(
-        pl.col("original_headers").str.contains("Dlq-Redrive-Of", literal=True),
+        pl.col("original_headers").str.contains("(?i)dlq-redrive-of"),
         *(pl.col(name).str.len_chars() > limit for name, limit in LIMITS.items()),
         *(pl.col(name).str.len_chars() > LONG_TEXT_LIMIT for name in JSON_COLUMNS),
         *(pl.col(name).str.contains("\0", literal=True) for name in LIMITS),
@@ -154,6 +156,11 @@ def _verbatim(raw: msgspec.Raw) -> str:
         return str(raw, "utf-8")
     except UnicodeDecodeError:
         return _NUL
+
+
+def _headers(headers: MutableHeaders) -> bytes:
+    text = msgspec.json.encode(headers)
+    return msgspec.json.encode(headers_of_json(headers)) if b"[" in text else text
 
 
 def _may_be_read(body: str) -> bool:

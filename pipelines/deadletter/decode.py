@@ -36,7 +36,7 @@ class Canonical(msgspec.Struct, gc=False):
     dlq_timestamp: str
     dlq_reason: str
     original_data: msgspec.Raw
-    original_headers: dict[str, str]
+    original_headers: dict[str, Any]
     stack_trace: str | None = None
     tenant_id: str | None = None
     field_id: str | None = None
@@ -80,6 +80,7 @@ class _Reading(Reading):
         """The fields of a well-formed canonical envelope; raises where it is anything else."""
         typed = _decode_canonical(self.message.data)
         fields = msgspec.structs.asdict(typed)
+        fields["original_headers"] = self.headers(typed.original_headers)
         self._json(fields, "original_data")
         if bytes(typed.attempts) in (b"", b"null"):
             fields["attempts"] = None
@@ -107,7 +108,12 @@ class _Reading(Reading):
                 if name not in ("original_data", "attempts"):
                     self.note(f"{name} holds", {"NUL"})
         headers = fields["original_headers"]
-        fields["original_headers"] = {clean_text(k): clean_text(v) for k, v in headers.items()}
+        fields["original_headers"] = {
+            clean_text(name): clean_text(held)
+            if isinstance(held, str)
+            else [*map(clean_text, held)]
+            for name, held in headers.items()
+        }
         if fields["original_headers"] != headers:
             self.clamped.append("original_headers")
             self.note("original_headers holds", {"NUL"})

@@ -1,9 +1,9 @@
 """What an event says of itself: the ids in its body and in its headers."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
+from pipelines.deadletter.headers import Headers, value_of
 from pipelines.deadletter.sanitize import clean_text
 
 __all__ = ["event_ids"]
@@ -11,7 +11,7 @@ __all__ = ["event_ids"]
 _IDS = ("tenant_id", "field_id", "farmer_id", "source_service")
 
 
-def event_ids(body: Any, headers: Mapping[str, str]) -> dict[str, str]:
+def event_ids(body: Any, headers: Headers) -> dict[str, str]:
     """What is known of `event_id`, `tenant_id`, `field_id`, `farmer_id` and `source_service`.
 
     `body` is the parsed body. The event's id is its `event_id`, else that of a CloudEvent (`id`
@@ -28,8 +28,8 @@ def event_ids(body: Any, headers: Mapping[str, str]) -> dict[str, str]:
     found["event_id"] = (
         _text(payload, "event_id")
         or (_text(payload, "id") if is_cloud_event else None)
-        or _header(headers, "ce-id")
-        or _header(headers, "nats-msg-id")
+        or value_of(headers, "ce-id")
+        or value_of(headers, "nats-msg-id")
     )
     return {name: text for name, text in found.items() if text is not None}
 
@@ -39,8 +39,3 @@ def _text(payload: dict[str, Any], key: str) -> str | None:
     if value is None:
         return None
     return clean_text(value if isinstance(value, str) else json.dumps(value))
-
-
-def _header(headers: Mapping[str, str], name: str) -> str | None:
-    """A header, its name in whatever case."""
-    return next((value for key, value in headers.items() if key.lower() == name), None)

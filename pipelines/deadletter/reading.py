@@ -13,10 +13,18 @@ from pipelines.deadletter import ids
 from pipelines.deadletter.body import InflateError
 from pipelines.deadletter.envelope import base64_body
 from pipelines.deadletter.event import event_ids
+from pipelines.deadletter.headers import (
+    MutableHeaders,
+    Redrive,
+    headers_of_json,
+    proven_redrive,
+    redrive_marks,
+)
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.sanitize import (
     clean_text,
     dump_json,
+    kind_of,
     parse_json,
     parse_time,
     raw_data,
@@ -134,7 +142,7 @@ class Reading:
                 if name in value and not (name == "attempts" and found is None):
                     fields[name] = dump_json(found)
             elif name == "original_headers":
-                fields[name] = self._headers(found if name in value else {})
+                fields[name] = self.headers(found if name in value else {})
             elif found is not None:
                 self._take(fields, name, found)
             elif name in value and name in REQUIRED_KEYS:
@@ -153,18 +161,14 @@ class Reading:
             fields[name] = found if isinstance(found, str) else dump_json(found)
             if isinstance(found, str):
                 return
-        self.problems.append(f"{name} is {_kind(found)}")
+        self.problems.append(f"{name} is {kind_of(found)}")
 
-    def _headers(self, found: Any) -> dict[str, str]:
+    def headers(self, found: Any) -> MutableHeaders:
+        """The event's headers, from whatever value was sent for them."""
         if not isinstance(found, dict):
-            self.problems.append(f"original_headers is {_kind(found)}")
+            self.problems.append(f"original_headers is {kind_of(found)}")
             return {}
-        headers: dict[str, str] = {}
-        for key, item in found.items():
-            headers[key] = item if isinstance(item, str) else dump_json(item)
-            if not isinstance(item, str):
-                self.problems.append(f"original_headers.{key} is {_kind(item)}")
-        return headers
+        return headers_of_json(found, self.problems)
 
     def _metadata(self, metadata: dict[str, Any], original: Any) -> dict[str, Any]:
         """The second envelope: `metadata`, and the original body as a string."""
@@ -176,7 +180,7 @@ class Reading:
         if "failure_reason" not in metadata:
             self.problems.append("missing failure_reason")
         if not isinstance(original, str):
-            self.problems.append(f"original_message is {_kind(original)}")
+            self.problems.append(f"original_message is {kind_of(original)}")
         body = original if isinstance(original, str) else dump_json(original)
         try:
             mended: set[str] = set()
@@ -207,14 +211,14 @@ class Reading:
         headers = fields.setdefault("original_headers", {})
         if fields.get("payload_encoding") == "base64":
             self._read_body(fields)
-        root = self._redrive(fields, headers)
+        redrive = self._redrive(fields, headers)
         self._integers(fields)
         self._times(fields, published_at)
         origin = [fields.get(name) for name in ORIGIN]
         failure = identity(message, dlq_stream, fields.get("failure_id"), origin)
         fields["failure_id"] = failure
-        if root and root[0] != failure:
-            fields["root_failure_id"], fields["redrive_attempt"], fields["redrive_id"] = root
+        if redrive and redrive.root != failure:
+            fields["root_failure_id"], fields["redrive_id"], fields["redrive_attempt"] = redrive
         if fields.get("payload_encoding", "json") not in ENCODINGS:
             self.problems.append("payload_encoding is unknown")
             fields["payload_encoding"] = "json"
@@ -243,27 +247,17 @@ class Reading:
             if fields.get(name) in (None, "unknown"):
                 fields[name] = said
 
-    def _redrive(
-        self, fields: dict[str, Any], headers: dict[str, str]
-    ) -> tuple[str, int, str] | None:
-        """Root failure, attempt and redrive id, if the failed message was itself a redrive."""
-        root = fields.pop("redrive_of", None) or headers.get("Dlq-Redrive-Of")
-        redrive = fields.pop("redrive_id", None) or headers.get("Dlq-Redrive-Id")
-        attempt = fields.pop("redrive_attempt", None) or headers.get("Dlq-Redrive-Attempt")
-        if root is None:
+    def _redrive(self, fields: dict[str, Any], headers: MutableHeaders) -> Redrive | None:
+        """The redrive, if the failed message was itself one."""
+        marks = redrive_marks(headers)  # all that an older service says
+        names = zip(("redrive_of", "redrive_id", "redrive_attempt"), marks, strict=True)
+        keys = [fields.pop(name, None) or mark for name, mark in names]
+        if keys[0] is None:
             return None
-        try:
-            number = int(attempt or 0)
-        except ValueError:
-            number = 0
-        if (
-            not 0 < number < INT32_MAX
-            or not ids.is_uuid(root)
-            or redrive != ids.redrive_id(root, number)
-        ):
+        redrive = proven_redrive(*keys)
+        if redrive is None:
             self.problems.append("its redrive keys contradict each other")
-            return None
-        return root, number, redrive
+        return redrive
 
     def _integers(self, fields: dict[str, Any]) -> None:
         for name in ("retry_count", "max_retries"):
@@ -317,8 +311,3 @@ def identity(
     if claimed and None not in origin and claimed == ids.failure_id(*origin):
         return claimed
     return ids.dead_letter_id(dlq_stream, message.sequence, message.timestamp_ns)
-
-
-def _kind(value: Any) -> str:
-    names = {str: "a string", list: "an array", dict: "an object", bool: "a boolean"}
-    return names.get(type(value), "null" if value is None else "a number")

@@ -82,7 +82,7 @@ class DeadLetter(msgspec.Struct, kw_only=True, gc=False):
 
     # The event itself
     original_data: str  # JSON
-    original_headers: str = "{}"  # JSON object of strings
+    original_headers: str = "{}"  # JSON object of strings, and arrays of them
     payload_encoding: str = "json"  # json | base64 | object | text
 
     # How it was read

@@ -58,6 +58,9 @@ _MARK = re.compile(patterns.MARK)
 _MASKED = re.compile(rf"(?i:(?:bearer|basic|token|api-?key)[ \t]+)?{patterns.MARK}")
 _BASE64 = re.compile(r'\s*\{\s*"base64"\s*:\s*"((?:[A-Za-z0-9+/_-]|\\/)*)=*"\s*\}\s*')
 _QUOTED = re.compile(r"""([bruBRU]?\\*["'])(.*?)(\\*["']|)""", re.DOTALL)
+_TEXTS = re.compile(  # a JSON string, or an array of nothing else
+    r'"|\[(?:\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+,?+)*+\s*+\]'
+)
 _NAME_START = re.compile(r"[A-Za-z0-9_.-]*$")
 _IS_OPAQUE = pl.col("payload_encoding").eq_missing("base64")
 _MAX_NESTING = 8  # JSON within strings within JSON; what is deeper is read as text
@@ -275,7 +278,7 @@ class Redactor:
                 copied = position
             key = _MARK.sub("", new)
             kind = "plain" if colon is None else self._kind(key)
-            if kind in ("secret", "allowed") or (kind == "phone" and text[position] == '"'):
+            if kind in ("secret", "allowed") or (kind == "phone" and _TEXTS.match(text, position)):
                 position = json_text.value_end(text, match.end())
                 value = text[match.end() : position]
                 masked = self._value(kind, key, value, depth)
@@ -288,6 +291,8 @@ class Redactor:
         """The JSON value of a key that tells something about it."""
         if kind == "allowed":
             return value
+        if kind == "phone" and value.startswith("["):
+            return json_text.STRING.sub(lambda text: self._value(kind, key, text[0], depth), value)
         content = json_text.decoded(value[1:-1]) if value.startswith('"') else value
         if kind == "secret":
             return value if _MARK.fullmatch(content) else f'"{self._mask("secret", content, key)}"'

@@ -119,6 +119,12 @@ def dump_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
+def kind_of(value: Any) -> str:
+    """What a parsed JSON value is, in words."""
+    names = {str: "a string", list: "an array", dict: "an object", bool: "a boolean"}
+    return names.get(type(value), "null" if value is None else "a number")
+
+
 def raw_data(data: bytes, limit: int) -> str:
     """JSON text that carries bytes which are no JSON: lossy, at most `limit` characters of them."""
     return dump_json({"raw_data": clean_text(data.decode(errors="replace")[:limit])})

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from pipelines.demo.agronomy import estimate_yield
 from pipelines.demo.upstreams import ask
 from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
+from pipelines.jetstream.address import shown, split_servers
 
 CREATE_INVOICES = """
 CREATE TABLE IF NOT EXISTS invoices (
@@ -98,11 +99,11 @@ async def run(config: dict[str, Any]) -> None:
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    consumers = []
+    servers, consumers = split_servers(config["nats_url"]), []
     for service, (subject, handler) in SERVICES.items():
         consumer = NATSConsumer(
             NATSConsumerConfig(
-                servers=[config["nats_url"]],
+                servers=servers,
                 name=service,
                 version="1.4.2",
                 consumer_name=service,
@@ -113,7 +114,7 @@ async def run(config: dict[str, Any]) -> None:
             )
         )
         if not await consumer.connect():
-            raise SystemExit(f"{service} can not reach NATS at {config['nats_url']}.")
+            raise SystemExit(f"{service} can not reach NATS at {shown(servers)}.")
         await consumer.subscribe(handler.__get__(fleet), subject=f"sahool.{subject}")
         consumer.start_in_background()
         consumers.append(consumer)

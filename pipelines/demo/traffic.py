@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from pipelines.events import NATSConfig, NATSPublisher
+from pipelines.jetstream.address import shown, split_servers
 
 TENANTS = ("green-valley", "al-waha", "north-ridge", "delta-farms", "sunrise-coop")
 PLANTED_SECRETS = ("hunter2-planted", "farmer.planted@example.org")
@@ -29,9 +30,10 @@ def events(count: int, rng: random.Random) -> Iterator[tuple[str, dict[str, Any]
 
 async def publish(url: str, traffic: Iterator[tuple[str, dict[str, Any]]]) -> AsyncIterator[str]:
     """Publish events, 64 at a time; yields the ids of those the server has acknowledged."""
-    publisher = NATSPublisher(NATSConfig(servers=[url], name="field-gateway"))
+    servers = split_servers(url)
+    publisher = NATSPublisher(NATSConfig(servers=servers, name="field-gateway"))
     if not await publisher.connect():
-        raise ConnectionError(f"No NATS server answers at {url}.")
+        raise ConnectionError(f"No NATS server answers at {shown(servers)}.")
     try:
         while batch := [event for _, event in zip(range(64), traffic, strict=False)]:
             results = await asyncio.gather(

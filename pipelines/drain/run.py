@@ -355,10 +355,11 @@ def _note_epoch(epoch: Epoch, tally: _Tally) -> None:
 
 
 async def _sample_totals(client: Client, connection: Connection[Any], settings: Settings) -> None:
-    stream = await find_stream(client.jetstream(), settings.subjects.totals)
+    js = client.jetstream()
+    stream = await find_stream(js, settings.subjects.totals, settings.totals_stream)
     if stream is None:
         return
-    info = await client.jetstream().stream_info(stream)
+    info = await js.stream_info(stream)
     totals = await read_totals(client, stream, settings.subjects.totals)
     assert info.created is not None
     epoch = epoch_id(stream, info.created, 0)

@@ -5,6 +5,7 @@ import time
 
 import polars as pl
 
+from pipelines.deadletter.headers import value_of
 from pipelines.stores.failed_events import Batch
 from pipelines.tracing import spans_of_drained
 
@@ -18,7 +19,7 @@ def trace_batch(batch: Batch, started_ns: int) -> None:
     )
     spans_of_drained(
         (
-            letter | {"tracestate": json.loads(letter["original_headers"]).get("tracestate")}
+            letter | {"tracestate": value_of(json.loads(letter["original_headers"]), "tracestate")}
             for letter in letters
         ),
         started_ns,

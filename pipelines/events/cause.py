@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pipelines.deadletter.sanitize import clean_text
 
 _LONGEST_TRACE = 64_000  # characters
-_CALLER = str(Path(__file__).with_name("subscription.py"))
+_CALLERS = {str(Path(__file__).with_name(name)) for name in ("subscription.py", "intake.py")}
 
 
 class Cause(NamedTuple):
@@ -45,7 +45,7 @@ def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
         trace = traceback.TracebackException.from_exception(error)
         link: traceback.TracebackException | None = trace
         while link is not None:
-            link.stack[:] = [frame for frame in link.stack if frame.filename != _CALLER]
+            link.stack[:] = [frame for frame in link.stack if frame.filename not in _CALLERS]
             link = link.__cause__ or link.__context__
         text = clean_text("".join(trace.format()))
     except Exception as failure:  # noqa: BLE001  (see error_text)

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipelines.deadletter.headers import values_of
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import SettingsError
 
@@ -43,17 +44,20 @@ class RetryPolicy(BaseModel):
 class NATSConsumerConfig(BaseModel):
     """How a `NATSConsumer` connects, retries and dead-letters. Durations are in seconds."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
 
-    servers: list[str] = Field(default_factory=lambda: ["nats://localhost:4222"])
+    servers: list[str] = Field(default_factory=lambda: ["nats://localhost:4222"], repr=False)
     name: str = "sahool-consumer"  # the service; a dead letter's consumer_service
     version: str | None = None  # the service's version; a dead letter's consumer_version
     user_credentials: str | None = None  # path of a NATS credentials file
 
+    # Where it is given it decides; else the stream that holds the subject is found, and where none
+    # does, one of this name is made.
     stream_name: str = "SAHOOL_EVENTS"
     consumer_name: str | None = None  # durable name; default from name and subject
     subject_filter: str = "sahool.analysis.*"
     durable: bool = True
+    priority_group: str | None = None  # of an existing durable; needed where it has several
 
     max_retries: int = Field(default=3, ge=0)  # retries after the first call
     retry_delay_seconds: float = Field(default=5, ge=0)
@@ -145,10 +149,15 @@ class ConsumerContext(BaseModel):
 
     subject: str
     data: bytes
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict)  # of a repeated one the last value
+    repeated_headers: dict[str, list[str]] = Field(default_factory=dict)  # all values, in order
     attempt: int = 0  # calls that failed before; 0 for the first
     max_retries: int = 3
     stream: str = ""
     sequence: int = 0
     published_at: datetime | None = None  # the server's time, UTC
     redrive_of: str | None = None  # the failure that this redrive is about
+
+    def header_values(self, name: str) -> list[str]:
+        """All values of a header in order, whatever the case of its name; empty without one."""
+        return values_of({**self.headers, **self.repeated_headers}, name)

@@ -18,10 +18,13 @@ from nats.aio.client import Client
 from pipelines.deadletter.subjects import overlaps
 from pipelines.errors import StreamError
 from pipelines.events.config import NATSConsumerConfig
+from pipelines.events.handlers import as_async
 from pipelines.events.outbox import PUBLISH_ERRORS
+from pipelines.events.results import DeadLetter
 from pipelines.events.service import Service
 from pipelines.events.subscription import Handler, Subscription, Tell
 from pipelines.events.totals import publish_total, publish_totals
+from pipelines.jetstream.address import shown
 from pipelines.jetstream.consumers import durable_name
 from pipelines.jetstream.streams import (
     StreamNames,
@@ -30,6 +33,7 @@ from pipelines.jetstream.streams import (
     ensure_log_stream,
     ensure_totals_stream,
     find_stream,
+    named_stream,
 )
 from pipelines.lazy import is_installed
 
@@ -66,12 +70,17 @@ class NATSConsumer(Service):
     ) -> None:
         """Prepare a durable consumer for `handler`; `start` runs it.
 
-        Raises RuntimeError before `connect` and after `start`, ValueError for a filter that would
-        match the consumer's own dead letters and for a durable that another subscription uses,
-        StreamError where no stream holds `subject` or the durable can not be pulled from.
+        A stream that is named, here or in the settings, is the one. Else the one that captures
+        `subject` is found.
+
+        Raises RuntimeError before `connect` and after `start`, TypeError for a handler that is not
+        async, ValueError for a filter that would match the consumer's own dead letters and for a
+        durable that another subscription uses, StreamError where no stream, not the named one or
+        more than one holds `subject`, and where the durable can not be pulled from.
         """
         connection = self._to_subscribe()
         config = self.config
+        handler = as_async(handler, lambda error: DeadLetter(error=error))
         subject = subject or config.subject_filter
         for own in (*config.subjects.log, config.subjects.attempts):
             if overlaps(subject, own):
@@ -79,7 +88,7 @@ class NATSConsumer(Service):
                     f"The filter {subject} also matches {own}, so the consumer would get what it"
                     f" writes itself: use narrower filters, such as {config.subjects.events[0]}."
                 )
-        stream = await self._stream_for(connection, subject, stream_name or config.stream_name)
+        stream = await self._stream_for(connection, subject, stream_name)
         durable = durable_name(consumer_name or config.consumer_name or f"{config.name}-{subject}")
         if any(other.durable == durable for other in self._subscriptions):
             raise ValueError(
@@ -136,11 +145,13 @@ class NATSConsumer(Service):
                 self._telling.add(task)
                 task.add_done_callback(self._telling.discard)
 
-    async def _stream_for(self, connection: Client, subject: str, wanted: str) -> str:
+    async def _stream_for(self, connection: Client, subject: str, named: str | None) -> str:
         config = self.config
         js = connection.jetstream()
+        if named is None and "stream_name" in config.model_fields_set:
+            named = config.stream_name
         names = StreamNames(
-            events=wanted,
+            events=named or config.stream_name,
             dead_letters=config.dlq_stream_name,
             totals=config.totals_stream_name,
             attempts=config.attempts_stream_name,
@@ -154,10 +165,12 @@ class NATSConsumer(Service):
                 await ensure(js, names)
             except (*PUBLISH_ERRORS, StreamError) as error:
                 logger.warning("The streams could not be checked or made: %s", error)
+        if named is not None:
+            return await named_stream(js, named, subject)
         stream = await find_stream(js, subject)
         if stream is None:
             raise StreamError(
-                f"No stream holds {subject}: add it to stream {wanted}, or run `dlq migrate`."
+                f"No stream holds {subject}: add it to stream {names.events}, or run `dlq migrate`."
             )
         return stream
 
@@ -181,7 +194,7 @@ async def start_consumer(
     """
     consumer = NATSConsumer(config, on_trouble)
     if not await consumer.connect():
-        raise ConnectionError(f"No NATS server answers at {', '.join(consumer.config.servers)}.")
+        raise ConnectionError(f"No NATS server answers at {shown(consumer.config.servers)}.")
     await consumer.subscribe(handler)
     consumer.start_in_background()
     return consumer

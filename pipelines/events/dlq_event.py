@@ -6,12 +6,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.deadletter.headers import ADDRESSEE, MutableHeaders, value_of
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.reading import Reading
 from pipelines.deadletter.sanitize import clean_text
-
-_ADDRESSEE = "Dlq-Redrive-For"
 
 
 class DLQEvent(BaseModel):
@@ -53,7 +52,7 @@ class DLQEvent(BaseModel):
 
     # The event itself
     original_data: Any = None  # the body where it is JSON; else see payload_encoding
-    original_headers: dict[str, str] = Field(default_factory=dict)
+    original_headers: MutableHeaders = Field(default_factory=dict)
     payload_encoding: str = "json"  # json | base64 | object | text
     traceparent: str | None = None
 
@@ -103,7 +102,7 @@ class DLQEvent(BaseModel):
         what names the other changes nothing.
         """
         cases = {self.failure_id: 1}
-        addressee = self.original_headers.get(_ADDRESSEE)
+        addressee = value_of(self.original_headers, ADDRESSEE)
         address = consumer_address(self.original_stream, self.consumer_name)
         if self.root_failure_id and addressee in (None, address):
             cases[self.root_failure_id] = (self.redrive_attempt or 0) + 1

@@ -3,7 +3,9 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from pipelines.deadletter.headers import MutableHeaders, headers_of_json
 
 
 def _in_utc(value: datetime) -> datetime:
@@ -12,6 +14,12 @@ def _in_utc(value: datetime) -> datetime:
 
 Time = Annotated[datetime, AfterValidator(_in_utc)]
 """A time; one without an offset, as older services send it, is UTC."""
+
+OriginalHeaders = Annotated[
+    MutableHeaders,
+    BeforeValidator(lambda value: headers_of_json(value) if isinstance(value, dict) else value),
+]
+"""The event's headers: a text, or a list of texts where one was repeated."""
 
 
 class FailedEvent(BaseModel):
@@ -43,7 +51,7 @@ class FailedEvent(BaseModel):
 
     # The event itself
     original_data: Any  # its body, where payload_encoding is json
-    original_headers: dict[str, str] = Field(default_factory=dict)
+    original_headers: OriginalHeaders = Field(default_factory=dict)
     payload_encoding: str = "json"  # json | base64 | object
 
     # What `NATSConsumer` adds

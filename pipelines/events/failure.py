@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic_core import from_json
 
 from pipelines.deadletter import ids
 from pipelines.deadletter.event import event_ids
+from pipelines.deadletter.headers import Headers, redrive_marks, value_of
 from pipelines.deadletter.sanitize import clean_text, parse_json
 from pipelines.deadletter.subjects import event_type_of
 from pipelines.events.attempts import Attempts
@@ -18,8 +18,7 @@ from pipelines.events.config import NATSConsumerConfig
 from pipelines.events.results import DeadLetter
 from pipelines.jetstream.pull import Delivery
 
-REDRIVE_ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
-"""A redrive's attempt, as its header says it."""
+_REDRIVE_ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
 
 
 def parse_body(data: bytes) -> tuple[bool, Any]:
@@ -35,7 +34,7 @@ def parse_body(data: bytes) -> tuple[bool, Any]:
 
 
 def event_fields(
-    *, subject: str, headers: Mapping[str, str], body: Any, delivery: Delivery
+    *, subject: str, headers: Headers, body: Any, delivery: Delivery
 ) -> dict[str, Any]:
     """The canonical keys of a dead letter that say which event it is about, and who failed on it.
 
@@ -58,14 +57,16 @@ def event_fields(
         "failure_id": ids.failure_id(
             delivery.stream, delivery.sequence, delivery.timestamp_ns, delivery.consumer
         ),
-        "traceparent": headers.get("traceparent"),
+        "traceparent": value_of(headers, "traceparent"),
     }
-    if "Dlq-Redrive-Of" in headers:
-        attempt = headers.get("Dlq-Redrive-Attempt", "")
+    root, redrive, attempt = redrive_marks(headers)
+    if root is not None:
         fields |= {
-            "redrive_of": headers["Dlq-Redrive-Of"],
-            "redrive_id": headers.get("Dlq-Redrive-Id"),
-            "redrive_attempt": int(attempt) if REDRIVE_ATTEMPT.match(attempt) else None,
+            "redrive_of": root,
+            "redrive_id": redrive,
+            "redrive_attempt": int(attempt)
+            if attempt and _REDRIVE_ATTEMPT.match(attempt)
+            else None,
         }
     return fields
 
@@ -73,7 +74,7 @@ def event_fields(
 def dead_letter_fields(
     *,
     subject: str,
-    headers: Mapping[str, str],
+    headers: Headers,
     body: Any,
     delivery: Delivery,
     config: NATSConsumerConfig,

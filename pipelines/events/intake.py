@@ -8,19 +8,27 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import aclosing
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
-from pipelines.errors import DLQError, NotPermittedError, StreamError
+from pipelines.errors import NotPermittedError, StreamError
+from pipelines.events.closing import (
+    CUT_SECONDS,
+    Closing,
+    end,
+    forget_cancellations,
+    is_cancelled_still,
+)
 from pipelines.events.outbox import PUBLISH_ERRORS
+from pipelines.jetstream.bounded import within
 from pipelines.jetstream.consumers import ensure_consumer
-from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, delivery_of
+from pipelines.jetstream.pull import Delivery, Puller, PullStalledError, PullTerms, delivery_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +40,9 @@ _OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been sto
 _OLD_SECONDS = 0.1  # … and in hand for so long
 _ACK_SECONDS = 0.002  # that an acknowledgement waits for others to travel with
 _ACK_PAUSE_SECONDS = 0.1  # before it is tried again, while there is no connection
+WRITE_SECONDS = 1.0  # for what is still to be written in the end
+
+T = TypeVar("T")
 
 
 class _Arrival(NamedTuple):
@@ -50,7 +61,7 @@ class Intake:
     """The consumer that `wanted` describes on `stream`, pulled from until `closing`.
 
     A subclass settles each message in `_settle`. A message that it does not settle is delivered
-    again: after a pause where it raised, at once where it was cancelled.
+    again: after a pause where it raised, at once where it was cut off by the end.
     """
 
     def __init__(
@@ -61,19 +72,21 @@ class Intake:
         wanted: ConsumerConfig,
         ack_wait_seconds: float,
         max_concurrency: int,
-        shutdown_seconds: float,
-        closing: asyncio.Event,
+        closing: Closing,
+        priority_group: str | None = None,
     ) -> None:
         self.connection = connection  # the owner replaces one that ended for good
         self.durable = str(wanted.name)
         self.stopped = asyncio.Event()
-        self.error: DLQError | None = None  # why it stopped by itself
+        self.error: BaseException | None = None  # why it stopped by itself
         self._stream = stream
         self._wanted = wanted
+        self._priority_group = priority_group
+        self._terms = PullTerms()
         self._ack_wait_seconds = ack_wait_seconds
         self._max_concurrency = max_concurrency
-        self._shutdown_seconds = shutdown_seconds
         self._closing = closing
+        self._is_cutting_off = False  # what a handler raises from now on is no failure
         self._waiting: dict[tuple[int, int], _Arrival] = {}  # by Delivery.event, oldest first
         self._running: dict[tuple[int, int], _Running] = {}
         self._has_room = asyncio.Event()
@@ -83,6 +96,7 @@ class Intake:
         self._has_old = asyncio.Event()
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
+        self._puller: Puller | None = None
         self._seconds_each = 0.0  # that the latest messages took, on average
         self._log_is_writable = asyncio.Event()  # nothing is taken or started while it is not set
         self._log_is_writable.set()
@@ -100,7 +114,9 @@ class Intake:
 
     async def prepare(self) -> None:
         """Make or update the durable consumer on the server."""
-        await ensure_consumer(self.connection.jetstream(), self._stream, self._wanted)
+        self._terms = await ensure_consumer(
+            self.connection.jetstream(), self._stream, self._wanted, self._priority_group
+        )
 
     async def run(self) -> None:
         """Work until closing, then finish what is in hand, or give it back."""
@@ -114,29 +130,50 @@ class Intake:
         try:
             await asyncio.wait({stop, pull}, return_when=asyncio.FIRST_COMPLETED)
             if pull.done():
-                pull.result()  # it only ends by an error
-            await _cancel(pull)
-            await self._give_back_left()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._shutdown_seconds):
-                    while self._running:
-                        tasks = [running.task for running in self._running.values()]
-                        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                pull.result()  # it may have ended by an error
+            await end([pull], self._closing.last_seconds(CUT_SECONDS))
+            await self._stop_pulling()
+            while self._running and (left := self._closing.seconds_left()):
+                tasks = [running.task for running in self._running.values()]
+                await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            waiting, self._waiting = self._waiting, {}
-            await _cancel(
-                pull, beat, early, acks, stop, *(each.task for each in self._running.values())
-            )
-            not_begun, self._running = self._running, {}
-            self._left += [each[0] for each in (*waiting.values(), *not_begun.values())]
-            await self._give_back_left()
-            await self._send_acknowledgements()
+            for _ in range(2):  # asyncio.run cancels again what a program cancelled before it ended
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._cut_off(pull, beat, early, acks, stop)
+                    break
             self.stopped.set()
 
+    async def _cut_off(self, *own: asyncio.Task[object]) -> None:
+        """End what goes on; what it had in hand is delivered again."""
+        self._is_cutting_off = True
+        self._closing.set()
+        waiting, self._waiting = self._waiting, {}
+        handlers = [running.task for running in self._running.values()]
+        for task in handlers:
+            self._closing.has_cut_off = True
+            task.cancel()  # also one that a library of its own has cancelled before
+        await end([*own, *handlers], self._closing.last_seconds(CUT_SECONDS))
+        if stubborn := sum(not task.done() for task in handlers):
+            logger.error("%s: %d handlers go on though they were cancelled", self.durable, stubborn)
+        self._left += [each.msg for each in waiting.values()]
+        self._left += [each.msg for each in self._running.values()]
+        await self._stop_pulling()
+        await within(self._closing.last_seconds(WRITE_SECONDS), self._send_acknowledgements())
+
+    async def _stop_pulling(self) -> None:
+        """Let the server deliver nothing more, then give back what nobody began."""
+        if self._puller is not None:
+            await within(self._closing.last_seconds(WRITE_SECONDS), self._puller.close())
+            self._left += self._puller.left()
+        self._is_pulling = False
+        await within(self._closing.last_seconds(WRITE_SECONDS), self._give_back_left())
+
     async def _pull_for_ever(self) -> None:
-        while True:
+        pin = None
+        while not self._closing.has_begun:
             connection = self.connection
-            puller = Puller(connection, self._stream, self.durable)
+            puller = Puller(connection, self._stream, self.durable, self._terms, pin)
+            self._puller = puller
             try:
                 await puller.open()
                 await self._pull(puller)
@@ -144,15 +181,16 @@ class Intake:
                 logger.warning("%s can not pull: %s", self.durable, error)
             except (PullStalledError, nats.errors.Error, OSError) as error:
                 logger.info("%s: pulling again in a second (%s)", self.durable, error)
-            finally:
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    for msg in await puller.close():
-                        await self._give_back(msg)
-            await self._recover(connection)
+            if not self._closing.has_begun:
+                await puller.close()
+                for msg in puller.left():
+                    await self._give_back(msg)
+                pin = puller.pin
+                await self._recover(connection)
 
     async def _pull(self, puller: Puller) -> None:
-        """Take what arrives; ends by an error, after which an open request is void."""
-        while True:
+        """Take what arrives; ends by an error, after which an open request is void, or closing."""
+        while not self._closing.has_begun:
             await self._log_is_writable.wait()
             wanted = self._max_concurrency + self._ahead()
             room = wanted - self.in_flight
@@ -238,10 +276,19 @@ class Intake:
     async def _process(self, msg: Msg, delivery: Delivery) -> None:
         """Settle one message; whatever goes wrong here, it is not lost."""
         try:
-            await self._settle(msg, delivery)
+            if self._closing.has_begun:
+                await self._give_back(msg)  # nothing is begun any more
+            else:
+                await self._settle(msg, delivery)
         except asyncio.CancelledError:
+            await forget_cancellations()
+            if not self._closing.has_begun:
+                logger.warning("%s: a handler's library cancelled its task late", self.durable)
+            await self._give_back(msg, 0 if self._closing.has_begun else _PAUSE_SECONDS)
+        except (SystemExit, KeyboardInterrupt) as error:  # raised again once all is in order
+            self.error = self.error or error
+            self._closing.set()
             await self._give_back(msg)
-            raise
         except PUBLISH_ERRORS as error:
             logger.info("%s: a message will be delivered again (%s)", self.durable, error)
         except Exception:
@@ -253,6 +300,36 @@ class Intake:
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         """Answer the server about one message, or raise."""
         raise NotImplementedError
+
+    async def _outcome(self, call: Awaitable[T], seconds: float | None) -> T:
+        """What a handler returns, within `seconds`; its task is as clean afterwards as before.
+
+        Raises what it raises, and TimeoutError where it is late. A CancelledError is its own doing,
+        unless `_is_cutting_off`: then, whatever it makes of that, it is what is raised.
+        """
+        timer = asyncio.timeout(seconds) if seconds else None
+        try:
+            if timer is None:
+                result = await call
+            else:
+                async with timer:
+                    result = await call
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            await forget_cancellations()
+            if self._is_cutting_off:
+                raise asyncio.CancelledError from error
+            if timer is not None and timer.expired():
+                late = f"The handler took longer than {seconds} s."
+                if isinstance(error, asyncio.CancelledError):
+                    raise TimeoutError(late) from error
+                if isinstance(error, TimeoutError) and not error.args:
+                    error.args = (late,)
+            raise
+        if is_cancelled_still():
+            await forget_cancellations()
+        return result
 
     async def _keep_in_progress(self) -> None:
         while True:
@@ -326,10 +403,8 @@ class Intake:
             await self._answer(msg, nak(delay_seconds))
 
     async def _give_back_left(self) -> None:
-        self._is_pulling = False
-        left, self._left = self._left, []
-        for msg in left:
-            await self._give_back(msg)
+        while self._left:
+            await self._give_back(self._left.pop(0))
 
     async def _answer(self, msg: Msg, answer: bytes) -> None:
         # Not by msg.ack(): the message may have come over a connection that has ended since.
@@ -339,9 +414,3 @@ class Intake:
 def nak(delay_seconds: float) -> bytes:
     """The answer that gives a message back, to be delivered again after a delay."""
     return b'-NAK {"delay": %d}' % (delay_seconds * 1e9) if delay_seconds else b"-NAK"
-
-
-async def _cancel(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -21,7 +21,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from pipelines.deadletter.message import LogMessage
 from pipelines.errors import StreamError
+from pipelines.events.closing import Closing
 from pipelines.events.dlq_event import DLQEvent
+from pipelines.events.handlers import as_async
 from pipelines.events.intake import Intake
 from pipelines.events.outbox import PUBLISH_ERRORS, publish_until_acknowledged
 from pipelines.events.service import Service
@@ -33,7 +35,9 @@ from pipelines.events.triage import (
     news_of,
     retry_delay,
 )
+from pipelines.jetstream.address import shown
 from pipelines.jetstream.consumers import durable_name
+from pipelines.jetstream.incoming import can_hold
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.streams import StreamNames, ensure_log_stream, find_stream
 
@@ -70,7 +74,7 @@ class DLQConsumer(Service):
     ) -> None:
         self.config = config or DLQConsumerConfig()
         super().__init__(self.config)
-        self._notifier = notifier or log_alert
+        self._notifier = as_async(notifier or log_alert)
         if not self.config.store_in_db:
             logger.warning("store_in_db=False changes nothing: the drain stores every dead letter")
 
@@ -80,11 +84,12 @@ class DLQConsumer(Service):
         """Prepare the durable consumer for `handler`; `start` runs it.
 
         A new one starts at the beginning of the stream. Raises RuntimeError before `connect` and
-        after `start`, StreamError where no stream holds `subject` or the durable can not be pulled
-        from.
+        after `start`, TypeError for a handler that is not async, StreamError where no stream or
+        more than one holds `subject`, and where the durable can not be pulled from.
         """
         connection = self._to_subscribe()
         config = self.config
+        handler = as_async(handler or partial(default_dlq_handler, config=config))
         subject = subject or config.dlq_subject
         durable = config.consumer_name or f"{config.name}-{subject}"
         intake = _DeadLetters(
@@ -92,7 +97,7 @@ class DLQConsumer(Service):
             stream=await self._stream_for(connection, subject),
             durable=durable_name(durable),
             subject=subject,
-            handler=handler or partial(default_dlq_handler, config=config),
+            handler=handler,
             notifier=self._notifier,
             config=config,
             closing=self._closing,
@@ -107,6 +112,8 @@ class DLQConsumer(Service):
             await ensure_log_stream(js, names)
         except (*PUBLISH_ERRORS, StreamError) as error:
             logger.warning("The dead-letter stream could not be checked or made: %s", error)
+        if await can_hold(js, names.dead_letters, subject):
+            return names.dead_letters
         stream = await find_stream(js, subject)
         if stream is None:
             raise StreamError(f"No stream holds {subject}: run `dlq migrate`.")
@@ -126,7 +133,7 @@ class _DeadLetters(Intake):
         handler: DLQHandler,
         notifier: Notifier,
         config: DLQConsumerConfig,
-        closing: asyncio.Event,
+        closing: Closing,
     ) -> None:
         super().__init__(
             connection,
@@ -143,7 +150,6 @@ class _DeadLetters(Intake):
             ),
             ack_wait_seconds=config.ack_wait_seconds,
             max_concurrency=config.max_concurrency,
-            shutdown_seconds=config.shutdown_seconds,
             closing=closing,
         )
         self._handler = handler
@@ -158,9 +164,10 @@ class _DeadLetters(Intake):
         try:
             action = await self._decide(event)
             if action is DLQAction.ALERT:
-                async with asyncio.timeout(self._config.handler_timeout_seconds):
-                    await self._notifier(event)
-        except Exception as error:  # noqa: BLE001  (handlers and notifiers can raise anything)
+                await self._outcome(self._notifier(event), self._config.handler_timeout_seconds)
+        except (Exception, asyncio.CancelledError) as error:
+            if self._is_cutting_off:
+                raise
             delay = retry_delay(delivery.delivery_count, self._config)
             logger.warning(
                 "Dead letter %d (%s) is tried again in %.0f s: %s: %s",
@@ -185,11 +192,13 @@ class _DeadLetters(Intake):
     async def _decide(self, event: DLQEvent) -> DLQAction:
         """The handler's action, or STORE where it failed too often; raises what it raised."""
         try:
-            async with asyncio.timeout(self._config.handler_timeout_seconds):
-                action: object = await self._handler(event)
+            seconds = self._config.handler_timeout_seconds
+            action: object = await self._outcome(self._handler(event), seconds)
             if not isinstance(action, DLQAction):
                 raise TypeError(f"The handler returned {action!r}, not a DLQAction.")
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            if self._is_cutting_off:
+                raise
             # Not the delivery count: not every delivery becomes a call.
             self._failed[event.sequence] += 1
             if self._failed[event.sequence] < self._config.max_handler_failures:
@@ -239,7 +248,7 @@ async def start_dlq_consumer(
     """
     consumer = DLQConsumer(config, notifier=notifier)
     if not await consumer.connect():
-        raise ConnectionError(f"No NATS server answers at {', '.join(consumer.config.servers)}.")
+        raise ConnectionError(f"No NATS server answers at {shown(consumer.config.servers)}.")
     await consumer.subscribe(handler)
     consumer.start_in_background()
     return consumer

@@ -5,6 +5,7 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from itertools import islice
 from typing import Any
 
 import nats.errors
@@ -15,6 +16,7 @@ from nats.js.errors import APIError
 from nats.js.errors import Error as JetStreamError
 
 from pipelines.deadletter.envelope import encode_dead_letter, encode_pointer
+from pipelines.deadletter.headers import MutableHeaders, add_header, pairs_of
 from pipelines.errors import NotPermittedError
 from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
@@ -47,8 +49,7 @@ async def publish_dead_letter(
     publishing again is harmless.
     """
     js = connection.jetstream()
-    span = {"traceparent": fields["traceparent"]} if fields.get("traceparent") else {}
-    headers = trace_context(fields["original_headers"] | span)
+    headers = trace_context(fields["original_headers"], fields.get("traceparent"))
     headers["Nats-Msg-Id"] = fields["failure_id"]
     async with aclosing(_forms(connection, fields, body, is_json)) as forms:
         async for payload in forms:
@@ -146,6 +147,8 @@ def _shortened(fields: dict[str, Any], limit: int) -> dict[str, Any]:
         key: value[:limit] if isinstance(value, str) and key not in kept else value
         for key, value in fields.items()
     }
-    headers = list(fields["original_headers"].items())[:50]
-    cut = {key: value[:limit] for key, value in headers if len(key) <= limit}
+    cut: MutableHeaders = {}
+    for name, value in islice(pairs_of(fields["original_headers"]), 50):
+        if len(name) <= limit:
+            add_header(cut, name, value[:limit])
     return {**short, "original_headers": cut, "attempts": []}

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from nats.aio.client import Client
@@ -11,10 +10,12 @@ from nats.errors import MaxPayloadError
 from nats.js.errors import NoStreamResponseError
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.deadletter.headers import Headers
 from pipelines.deadletter.subjects import Subjects, subject_token
 from pipelines.errors import ServerUnavailableError, StreamError
 from pipelines.events.analysis_event import AnalysisEvent
 from pipelines.events.outbox import PUBLISH_ERRORS
+from pipelines.jetstream.address import split_servers
 from pipelines.jetstream.connection import connect_service, disconnect, wire_size
 from pipelines.jetstream.streams import StreamNames, ensure_event_stream
 
@@ -24,15 +25,16 @@ _LONGEST_SUBJECT = 1_000  # bytes; the server ends a connection that sends thous
 
 
 def _default_servers() -> list[str]:
-    return os.environ.get("NATS_URL", "nats://localhost:4222").split(",")
+    return split_servers(os.environ.get("NATS_URL", "nats://localhost:4222"))
 
 
 class NATSConfig(BaseModel):
     """How a `NATSPublisher` connects."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
 
-    servers: list[str] = Field(default_factory=_default_servers)  # NATS_URL: comma-separated
+    # NATS_URL: comma-separated
+    servers: list[str] = Field(default_factory=_default_servers, repr=False)
     name: str = "sahool-publisher"
     user_credentials: str | None = None
     stream_name: str = "SAHOOL_EVENTS"
@@ -82,10 +84,11 @@ class NATSPublisher:
             return False
         return True
 
-    async def publish(
-        self, subject: str, data: bytes, headers: Mapping[str, str] | None = None
-    ) -> bool:
-        """Publish one event; False, with the reason logged, where the server did not take it."""
+    async def publish(self, subject: str, data: bytes, headers: Headers | None = None) -> bool:
+        """Publish one event; False, with the reason logged, where the server did not take it.
+
+        A header with a list of values is sent once for each of them.
+        """
         if self._connection is not None:
             await self.connect()  # nats-py gives it up on most errors that a server sends
         if (connection := self._connection) is None:
@@ -132,7 +135,7 @@ class NATSPublisher:
         return await self.publish(subject, event.to_json().encode())
 
     async def _publish(
-        self, connection: Client, subject: str, data: bytes, headers: dict[str, str] | None
+        self, connection: Client, subject: str, data: bytes, headers: dict[str, Any] | None
     ) -> None:
         if len(subject.encode()) > _LONGEST_SUBJECT or (
             wire_size(data, headers) > connection.max_payload

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-import signal
+import threading
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -11,10 +11,15 @@ import nats.errors
 from nats.aio.client import Client
 
 from pipelines.errors import ServerUnavailableError
+from pipelines.events.closing import CUT_SECONDS, GRACE_SECONDS, Closing, end
 from pipelines.events.intake import Intake
+from pipelines.events.signals import end_process, set_by_signal
+from pipelines.jetstream.bounded import within
 from pipelines.jetstream.connection import connect_service, disconnect
 
 logger = logging.getLogger(__name__)
+
+_FAREWELL_SECONDS = 2.5  # to flush and to say goodbye, where the server is slow or away
 
 
 class ConnectionSettings(Protocol):
@@ -32,6 +37,8 @@ class ConnectionSettings(Protocol):
     def reconnect_time_wait(self) -> float: ...
     @property
     def max_reconnect_attempts(self) -> int: ...
+    @property
+    def shutdown_seconds(self) -> float: ...
 
 
 class Service:
@@ -41,7 +48,7 @@ class Service:
         self._settings = settings
         self._connection: Client | None = None
         self._intakes: list[Intake] = []
-        self._closing = asyncio.Event()
+        self._closing = Closing(settings.shutdown_seconds)
         self._background: asyncio.Task[None] | None = None
         self._is_started = False
 
@@ -75,38 +82,58 @@ class Service:
     async def start(self) -> None:
         """Work until `close` is called or the task is cancelled.
 
-        Raises what made an intake stop by itself.
+        Raises what made an intake stop by itself, also SystemExit where a handler called sys.exit.
         """
         if not self._intakes:
             raise RuntimeError("Nothing to consume: await subscribe(handler) first.")
         if self._is_started:
             raise RuntimeError("It was started already: make another for another start.")
         self._is_started = True
-        async with asyncio.TaskGroup() as group:
-            runs = [group.create_task(intake.run()) for intake in self._intakes]
-            others = [group.create_task(work) for work in (self._stay_connected(), *self._chores())]
+        runs = [asyncio.create_task(intake.run()) for intake in self._intakes]
+        others = [asyncio.create_task(work) for work in (self._stay_connected(), *self._chores())]
+        work: list[asyncio.Future[Any]] = [asyncio.gather(*runs), *others]
+        try:
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()  # a chore only ends by an error
+        finally:
+            self._closing.set()
+            for run in runs:
+                if not run.cancelling():  # twice would interrupt what it does in the end
+                    run.cancel()
             await asyncio.wait(runs)
-            for task in others:
-                task.cancel()
+            await end(others, self._closing.last_seconds(CUT_SECONDS))
         for intake in self._intakes:
             if intake.error is not None:
+                if not isinstance(intake.error, Exception):
+                    await self._disconnect()  # it ends the loop, and everything in it
                 raise intake.error
 
     async def run(self) -> None:
         """Work until the process is told to end (SIGTERM, Ctrl-C), then close in order.
 
-        For the main program of a service: the event loop must run in the main thread.
+        For the main program of a service: the event loop must run in the main thread. Told once
+        more, the process ends at once; and it ends soon after `shutdown_seconds` where a handler,
+        or a thread that it left behind, does not.
         """
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for each in signals:
-            loop.add_signal_handler(each, self._closing.set)
-        try:
-            await self.start()
-        finally:
-            await self.close()
-            for each in signals:
-                loop.remove_signal_handler(each)
+        last_resort: threading.Timer | None = None
+
+        def on_signal(number: int) -> None:
+            nonlocal last_resort
+            self._closing.begin()
+            last_resort = threading.Timer(
+                self._closing.shutdown_seconds + GRACE_SECONDS + 0.5, _end_without, [number]
+            )
+            last_resort.daemon = True
+            last_resort.start()
+
+        with set_by_signal(self._closing, on_signal):
+            try:
+                await self.start()
+            finally:
+                await self.close()
+                if last_resort is not None and not self._closing.has_cut_off:
+                    last_resort.cancel()
 
     def start_in_background(self) -> None:
         """Run `start` as a task of the running loop, until `close`."""
@@ -114,18 +141,31 @@ class Service:
         self._background.add_done_callback(_log_failure)
 
     async def close(self) -> None:
-        """Take nothing more, let running handlers finish, then disconnect."""
+        """Take nothing more, let running handlers finish, then disconnect.
+
+        It takes `shutdown_seconds` and some more at most.
+        """
         self._closing.set()
         if self._background is not None:
             await asyncio.wait({self._background})
         await asyncio.gather(*(intake.stopped.wait() for intake in self._intakes))
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         connection = self._connection
         if connection is None or connection.is_closed:
             return
-        await self._say_goodbye()
-        with contextlib.suppress(nats.errors.Error, TimeoutError):
-            await connection.drain()
+        with contextlib.suppress(nats.errors.Error, OSError):
+            seconds = self._closing.last_seconds(_FAREWELL_SECONDS)
+            await within(seconds, self._part(connection))
         await disconnect(connection)
+
+    async def _part(self, connection: Client) -> None:
+        """See to it that the server has every answer, then say goodbye."""
+        while not connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
+            await asyncio.sleep(0.1)
+        await connection.flush()
+        await self._say_goodbye()
 
     def _to_subscribe(self) -> Client:
         """The connection, where a subscription would still be worked on."""
@@ -158,6 +198,11 @@ class Service:
                         intake.connection = self._connection
 
 
+def _end_without(number: int) -> None:
+    logger.error("A handler, or a thread of it, does not end: the process ends without it")
+    end_process(number)
+
+
 def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
+    if not task.cancelled() and isinstance(error := task.exception(), Exception):
         logger.error("The consumer stopped by an error", exc_info=error)

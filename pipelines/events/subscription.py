@@ -20,16 +20,17 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from pipelines.deadletter.envelope import encode_case_event
-from pipelines.deadletter.ids import consumer_address, is_uuid
+from pipelines.deadletter.headers import ADDRESSEE, Headers, Redrive, redrive_of, value_of
+from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import event_type_of, subject_token
 from pipelines.errors import DeadLetterLimitError
 from pipelines.events.attempts import AttemptLog, Attempts
+from pipelines.events.closing import Closing
 from pipelines.events.config import ConsumerContext, NATSConsumerConfig
 from pipelines.events.counters import Counters
 from pipelines.events.failure import (
     EVENT_REMOVED,
-    REDRIVE_ATTEMPT,
     crash_loop,
     dead_letter_fields,
     parse_body,
@@ -44,6 +45,7 @@ from pipelines.events.outbox import (
 from pipelines.events.policy import decide, is_crash_loop
 from pipelines.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
 from pipelines.events.waiting import WaitingEvents
+from pipelines.jetstream.headers import every_header
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.stored import stored_message
 from pipelines.tracing import fail_span, span, traced, traceparent
@@ -54,8 +56,7 @@ Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _SUSPECT = 2  # calls that never ended: the event may kill its process, so one of these at a time
 _NEARLY_FULL = 0.8  # of max_ack_pending
-_FOR_EVER = nullcontext()
-
+_AT_ONCE = nullcontext()
 
 Tell = Callable[[str, str], object]
 """Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
@@ -68,11 +69,11 @@ def _processing(_: "Subscription", msg: Msg, delivery: Delivery) -> Any:
     return span(
         f"process {msg.subject}",
         "consumer",
-        msg.headers or {},
+        every_header(msg.headers),
         messaging__system="nats",
         messaging__destination__name=msg.subject,
         messaging__consumer__group__name=delivery.consumer,
-        messaging__message__id=(msg.headers or {}).get("Nats-Msg-Id"),
+        messaging__message__id=value_of(every_header(msg.headers), "Nats-Msg-Id"),
         dlq__delivery_count=delivery.delivery_count,
     )
 
@@ -94,7 +95,7 @@ class Subscription(Intake):
         handler: Handler,
         config: NATSConsumerConfig,
         rng: random.Random,
-        closing: asyncio.Event,
+        closing: Closing,
         tell: Tell,
     ) -> None:
         super().__init__(
@@ -113,8 +114,8 @@ class Subscription(Intake):
             ),
             ack_wait_seconds=config.ack_wait_seconds,
             max_concurrency=config.max_concurrency,
-            shutdown_seconds=config.shutdown_seconds,
             closing=closing,
+            priority_group=config.priority_group,
         )
         self.counters = Counters()
         self.started_at = datetime.now(UTC)
@@ -164,16 +165,13 @@ class Subscription(Intake):
                 retry.is_gone = True  # look again: another process may just be taking it
             else:
                 config = self._config.in_force(event_type_of(msg.subject))
-                headers = _headers_of(msg)
+                headers = every_header(msg.headers)
                 await self._dead_letter(msg, delivery, headers, EVENT_REMOVED, config, attempts)
 
     @traced(_processing)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
-        if self.error is not None:
-            await self._give_back(msg)
-            return
-        headers = _headers_of(msg)
-        addressee = headers.get("Dlq-Redrive-For")
+        headers = every_header(msg.headers)
+        addressee = value_of(headers, ADDRESSEE) if redrive_of(headers) else None
         if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
             self.counters.skipped += 1
             self._acknowledge(msg)
@@ -190,11 +188,11 @@ class Subscription(Intake):
                 msg, delivery, headers, crash_loop(attempts), self._config, attempts
             )
             return
-        async with self._suspects if attempts.unfinished_count >= _SUSPECT else _FOR_EVER:
+        async with self._suspects if attempts.unfinished_count >= _SUSPECT else _AT_ONCE:
             await self._attempt(msg, delivery, headers, attempts)
 
     async def _attempt(
-        self, msg: Msg, delivery: Delivery, headers: dict[str, str], attempts: Attempts | None
+        self, msg: Msg, delivery: Delivery, headers: Headers, attempts: Attempts | None
     ) -> None:
         """Call the handler, and do what follows from what it says.
 
@@ -233,7 +231,7 @@ class Subscription(Intake):
         self,
         msg: Msg,
         delivery: Delivery,
-        headers: dict[str, str],
+        headers: Headers,
         attempt: int,
         max_retries: int,
     ) -> HandlerResult:
@@ -241,72 +239,65 @@ class Subscription(Intake):
         context = ConsumerContext(
             subject=msg.subject,
             data=msg.data,
-            headers=headers,
+            headers=msg.headers or {},
+            repeated_headers={k: v for k, v in headers.items() if isinstance(v, list)},
             attempt=attempt,
             max_retries=max_retries,
             stream=delivery.stream,
             sequence=delivery.sequence,
             published_at=time_of_ns(delivery.timestamp_ns),
-            redrive_of=headers.get("Dlq-Redrive-Of"),
+            redrive_of=redrive.root if (redrive := redrive_of(headers)) else None,
         )
         began = time.perf_counter()
         seconds = self._config.handler_timeout_seconds
-        timer = asyncio.timeout(seconds) if seconds else None
         result: HandlerResult
         try:
-            async with timer or _FOR_EVER:
-                said: object = await self._handler(context)
+            said: object = await self._outcome(self._handler(context), seconds)
             if not isinstance(said, HandlerResult):
                 raise TypeError(f"The handler returned {said!r}, not a ProcessingResult.")
             result = said
         except (SystemExit, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # noqa: BLE001  (whatever a handler raises is its failure)
-            is_late = timer is not None and timer.expired()
-            if is_late and isinstance(error, TimeoutError) and not error.args:
-                error.args = (f"The handler took longer than {seconds} s.",)
             result = Retry(error=error)
             fail_span(error)
         took = time.perf_counter() - began
-        if result is not ProcessingResult.SUCCESS and _is_being_cancelled():
-            raise asyncio.CancelledError  # closing: what the handler makes of it is no failure
+        if result is not ProcessingResult.SUCCESS and self._is_cutting_off:
+            raise asyncio.CancelledError  # what the handler makes of the end is no failure
         self.counters.count_call(took)
         return result
 
-    async def _succeeded(self, msg: Msg, delivery: Delivery, headers: dict[str, str]) -> None:
+    async def _succeeded(self, msg: Msg, delivery: Delivery, headers: Headers) -> None:
         """Acknowledge; a redrive's success is published first.
 
         If that keeps failing the event is acknowledged all the same: to run a handler again that
         succeeded would be worse than an outcome that stays unknown.
         """
-        if "Dlq-Redrive-Id" in headers:
-            await self._tell_success(delivery, headers)
+        if redrive := redrive_of(headers):
+            await self._tell_success(delivery, redrive)
         self._retries.forget(delivery)
         self.counters.succeeded += 1
         self._acknowledge(msg)
         self._settled(is_dead=False)
 
-    async def _tell_success(self, delivery: Delivery, headers: dict[str, str]) -> None:
-        root, redrive = headers.get("Dlq-Redrive-Of", ""), headers["Dlq-Redrive-Id"]
-        attempt = headers.get("Dlq-Redrive-Attempt", "")
-        if is_uuid(root) and is_uuid(redrive) and REDRIVE_ATTEMPT.match(attempt):
-            body = encode_case_event(
-                failure_id=root,
-                redrive_id=redrive,
-                attempt=int(attempt),
-                consumer=consumer_address(delivery.stream, delivery.consumer),
-                actor=self._config.name,
-                at=datetime.now(UTC),
-            )
-            subject = self._config.subjects.redrive("succeeded")
-            await publish_redrive_success(self.connection, subject, body, redrive)
+    async def _tell_success(self, delivery: Delivery, redrive: Redrive) -> None:
+        body = encode_case_event(
+            failure_id=redrive.root,
+            redrive_id=redrive.id,
+            attempt=redrive.attempt,
+            consumer=consumer_address(delivery.stream, delivery.consumer),
+            actor=self._config.name,
+            at=datetime.now(UTC),
+        )
+        subject = self._config.subjects.redrive("succeeded")
+        await publish_redrive_success(self.connection, subject, body, redrive.id)
 
     @traced(_dead_lettering)
     async def _dead_letter(
         self,
         msg: Msg,
         delivery: Delivery,
-        headers: dict[str, str],
+        headers: Headers,
         verdict: DeadLetter,
         config: NATSConsumerConfig,
         attempts: Attempts,
@@ -353,7 +344,13 @@ class Subscription(Intake):
                     )
                 raise
 
-        is_published = await publish_until_acknowledged(publish, what=what, give_up=self._closing)
+        try:
+            is_published = await publish_until_acknowledged(
+                publish, what=what, give_up=self._closing
+            )
+        except asyncio.CancelledError:
+            self._log_is_writable.set()  # it is the next one that finds out
+            raise
         if not self._log_is_writable.is_set():
             self._log_is_writable.set()
             if is_published:
@@ -389,15 +386,5 @@ class Subscription(Intake):
             self._closing.set()
 
 
-def _headers_of(msg: Msg) -> dict[str, str]:
-    """An event's headers as text."""
-    return {str(k): str(v) for k, v in msg.headers.items()} if msg.headers else {}
-
-
 def _detail(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -26,9 +26,9 @@ class DLQAction(Enum):
 class DLQConsumerConfig(BaseModel):
     """How a `DLQConsumer` connects, and what the default handler decides."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
 
-    servers: list[str] = Field(default_factory=lambda: ["nats://localhost:4222"])
+    servers: list[str] = Field(default_factory=lambda: ["nats://localhost:4222"], repr=False)
     name: str = "sahool-dlq-consumer"  # the actor of what is decided
     user_credentials: str | None = None  # path of a NATS credentials file
 

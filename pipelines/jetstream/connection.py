@@ -3,7 +3,7 @@
 import asyncio
 import importlib.util
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,22 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 
+from pipelines.deadletter.headers import Headers
 from pipelines.errors import (
     MissingPackageError,
     NotPermittedError,
     ServerUnavailableError,
     SettingsError,
 )
+from pipelines.jetstream.address import read_address, shown, split_servers
+from pipelines.jetstream.bounded import within
+from pipelines.jetstream.headers import LastValues, encode_headers, parse_headers
 from pipelines.jetstream.permissions import PlainSpokenClient, inbox_prefix
 
 logger = logging.getLogger(__name__)
+
+_DISCONNECT_SECONDS = 0.5
+_PLAIN_BLOCK = b"NATS/1.0\r\n"  # no status of the server's
 
 # nats-py prints a traceback when a message breaks its parser; who wants it can configure logging.
 logging.getLogger("nats").addHandler(logging.NullHandler())
@@ -29,10 +36,12 @@ class TolerantClient(PlainSpokenClient):
     """A client that no message of another's can silence.
 
     In nats-py a header block or subject that can not be decoded ends the loop that reads, while
-    `is_connected` stays True.
+    `is_connected` stays True. It also keeps all values of a repeated header: see `every_header`.
     """
 
     async def _process_headers(self, headers: Any) -> dict[str, str] | None:
+        if not headers or headers.startswith(_PLAIN_BLOCK):
+            return LastValues(parse_headers(headers)) or None if headers else None
         try:
             return await super()._process_headers(headers)
         except (IndexError, ValueError) as error:
@@ -58,9 +67,10 @@ async def connect_service(
     """A connection that comes back by itself, for a service; the caller closes it.
 
     Raises ServerUnavailableError where no server answers, or takes the login, within
-    `timeout_seconds`.
+    `timeout_seconds`, and SettingsError for what is no address.
     """
     _check_credentials(user_credentials)
+    where = shown(servers)
 
     said = ""
 
@@ -79,12 +89,12 @@ async def connect_service(
     client = TolerantClient()
     try:
         async with asyncio.timeout(timeout_seconds):  # nats-py alone would try for ever
-            await client.connect(
-                list(servers),
+            await _connect(
+                client,
+                servers,
+                user_credentials,
                 name=name,
-                user_credentials=user_credentials,
-                inbox_prefix=inbox_prefix(servers, user_credentials),
-                reconnect_time_wait=reconnect_time_wait,  # type: ignore[arg-type]  # floats do
+                reconnect_time_wait=reconnect_time_wait,
                 max_reconnect_attempts=max_reconnect_attempts,
                 allow_reconnect=True,
                 error_cb=log_error,
@@ -92,35 +102,35 @@ async def connect_service(
             )
     except (nats.errors.Error, OSError, ValueError) as error:
         await disconnect(client)
-        shown = ", ".join(_without_password(server) for server in servers)
         cause = client.last_error or error
         if _is_login_refused(cause):
             raise ServerUnavailableError(
-                f"NATS at {shown} refuses the login: see the user and password of its address, or"
+                f"NATS at {where} refuses the login: see the user and password of its address, or"
                 " the credentials file."
             ) from error
         raise ServerUnavailableError(
-            f"No NATS server answers at {shown} ({_detail(cause)})."
+            f"No NATS server answers at {where} ({_detail(cause)})."
         ) from error
     return client
 
 
 async def disconnect(client: Client) -> None:
-    """Close a connection, also where there is nobody to say goodbye to."""
-    if not client.is_closed:
-        with suppress(nats.errors.Error, OSError):
-            await client.close()
+    """Close a connection, soon, also where there is nobody to say goodbye to.
+
+    nats-py alone would wait for a server that hangs until it takes what is still to be written.
+    """
+    if client.is_closed:
+        return
+    with suppress(nats.errors.Error, OSError):
+        await within(_DISCONNECT_SECONDS, client.close())
 
 
-def wire_size(data: bytes, headers: Mapping[str, str] | None = None) -> int:
+def wire_size(data: bytes, headers: Headers | None = None) -> int:
     """What the server compares with its max_payload: the body, and the headers as sent.
 
     One byte too many and the server ends the connection; nats-py then does not come back.
     """
-    lines = (
-        len(name.encode()) + len(value.encode()) + 4 for name, value in (headers or {}).items()
-    )
-    return len(data) + (12 + sum(lines) if headers else 0)
+    return len(data) + (len(encode_headers(headers)) if headers else 0)
 
 
 @asynccontextmanager
@@ -130,30 +140,31 @@ async def connected(
     """A connection to the servers at `url` (comma-separated), closed at the end.
 
     Raises ServerUnavailableError where no server answers, or where one no longer does and the
-    caller did not catch it, and NotPermittedError where it refuses the login.
+    caller did not catch it, NotPermittedError where it refuses the login, and SettingsError for
+    what is no address.
     """
     _check_credentials(creds)
 
-    servers = [server.strip() for server in url.split(",")]
-    shown = ", ".join(_without_password(server) for server in servers)
+    servers = split_servers(url)
+    where = shown(servers)
     connection = PlainSpokenClient()
 
     async def log_error(error: Exception) -> None:
         logger.debug("nats: %s", error)
         if _is_login_refused(error) and connection.is_connecting:
             raise NotPermittedError(  # nats-py would try on for many seconds
-                f"NATS at {shown} refuses the login: see user and password in DLQ_NATS_URL, or the"
+                f"NATS at {where} refuses the login: see user and password in DLQ_NATS_URL, or the"
                 " file DLQ_NATS_CREDS."
             ) from error
 
     try:
-        await connection.connect(
+        await _connect(
+            connection,
             servers,
+            str(creds) if creds else None,
             name=name,
-            user_credentials=str(creds) if creds else None,
-            inbox_prefix=inbox_prefix(servers, creds),
             max_reconnect_attempts=10,
-            reconnect_time_wait=0.5,  # type: ignore[arg-type]  # floats do
+            reconnect_time_wait=0.5,
             connect_timeout=3,
             allow_reconnect=True,
             error_cb=log_error,
@@ -163,18 +174,33 @@ async def connected(
         raise
     except (nats.errors.Error, OSError, ValueError) as error:
         raise ServerUnavailableError(
-            f"No NATS server answers at {shown} ({_detail(error)}): start one, run `dlq up`, or"
+            f"No NATS server answers at {where} ({_detail(error)}): start one, run `dlq up`, or"
             " set DLQ_NATS_URL."
         ) from error
     try:
         yield connection
     except (nats.errors.Error, TimeoutError) as error:
         raise ServerUnavailableError(
-            f"NATS at {shown} does not answer as it should ({_detail(error)}): see whether it runs;"
+            f"NATS at {where} does not answer as it should ({_detail(error)}): see whether it runs;"
             " the next run goes on."
         ) from error
     finally:
         await disconnect(connection)
+
+
+async def _connect(
+    client: PlainSpokenClient, servers: Sequence[str], user_credentials: str | None, **options: Any
+) -> None:
+    """Connect as nats-py does, with the logins of the addresses kept out of what it may print."""
+    client.addresses = addresses = [read_address(server) for server in servers]
+    login: dict[str, Any] = next((each.login for each in addresses if each.login), {})
+    await client.connect(
+        [each.url for each in addresses],
+        user_credentials=user_credentials,
+        inbox_prefix=inbox_prefix(addresses, user_credentials),
+        **login,
+        **options,
+    )
 
 
 def _check_credentials(file: Path | str | None) -> None:
@@ -195,8 +221,3 @@ def _is_login_refused(error: Exception) -> bool:
 
 def _detail(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _without_password(server: str) -> str:
-    scheme, _, rest = server.rpartition("://")
-    return f"{scheme or 'nats'}://{rest.rsplit('@', 1)[-1]}"

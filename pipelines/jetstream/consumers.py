@@ -1,17 +1,27 @@
 """Durable pull consumers on the server, and how an existing one is adopted."""
 
+import logging
 import re
-from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError
 
 from pipelines.deadletter.subjects import matches
 from pipelines.errors import StreamError
-from pipelines.jetstream.streams import find_stream
+from pipelines.jetstream.api import ask
+from pipelines.jetstream.pull import PullTerms
+from pipelines.jetstream.streams import find_streams
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 200  # characters; the server takes 255
+_NO_CONSUMER = 10014  # the server's code for "consumer not found"
+_CHANGED_MEANWHILE = (10148, 10149)  # … for a consumer to be made that exists, or to be updated
+_OURS = ("ack_wait", "max_deliver", "max_ack_pending", "filter_subject")
+"""What an existing consumer can not be left. A limit of deliveries loses what reaches it."""
 
 
 def durable_name(text: str) -> str:
@@ -20,51 +30,113 @@ def durable_name(text: str) -> str:
     return re.sub(r"[^!-~]|[./\\]", "_", text)[:_LONGEST_NAME]
 
 
-async def ensure_consumer(js: JetStreamContext, stream: str, wanted: ConsumerConfig) -> None:
-    """Make the consumer `wanted.name`, or update the one of that name.
+async def ensure_consumer(
+    js: JetStreamContext, stream: str, wanted: ConsumerConfig, group: str | None = None
+) -> PullTerms:
+    """Make the consumer `wanted.name`, or adopt the one of that name; how it is to be pulled.
 
-    What the server lets nobody change (where it started to deliver) stays as it is. A limit of
-    deliveries does not: a message that reached it would be lost to the consumer.
+    Of an existing one only the filter, `ack_wait`, `max_ack_pending` and the limit of deliveries
+    are changed, and a `backoff` taken away, which would overrule how long a retry waits. Whatever
+    else was set stays as it is, also what nats-py does not know. `group` is the priority group to
+    pull for, where it has several.
 
     Raises StreamError for an existing consumer that can not be pulled from and acknowledged one by
-    one, and the server's error where it refuses the consumer.
+    one with the whole message, or has another group, and the server's error where it refuses.
     """
+    new = {name: value for name, value in wanted.as_dict().items() if value is not None}
     try:
-        await js.add_consumer(stream, wanted)
-    except APIError as refused:  # a 500 of the server's, where a setting can not be changed
-        try:
-            existing = (await js.consumer_info(stream, str(wanted.name))).config
-        except NotFoundError:
-            raise refused from None
-        if existing.deliver_subject or existing.ack_policy != AckPolicy.EXPLICIT:
-            kind = "a push consumer" if existing.deliver_subject else "not acknowledged explicitly"
-            raise StreamError(
-                f"Consumer {wanted.name} on {stream} exists and is {kind}: choose another"
-                " consumer_name, or delete it (`nats consumer rm`)."
-            ) from refused
-        adopted = replace(
-            wanted,
-            deliver_policy=existing.deliver_policy,
-            opt_start_seq=existing.opt_start_seq,
-            opt_start_time=existing.opt_start_time,
-            replay_policy=existing.replay_policy,
-            max_waiting=existing.max_waiting,
-        )
-        await js.add_consumer(stream, adopted)
+        config = await _make_or_adopt(js, stream, new, group)
+    except APIError as error:
+        if error.err_code not in _CHANGED_MEANWHILE:
+            raise
+        config = await _make_or_adopt(js, stream, new, group)  # another process did the same
+    until = config.get("pause_until")
+    if until and datetime.fromisoformat(until) > datetime.now(UTC):
+        logger.warning("Consumer %s on %s is paused until %s", wanted.name, stream, until)
+    return PullTerms(
+        _group(stream, config, group),
+        max_batch=config.get("max_batch") or 0,
+        max_expires_seconds=(config.get("max_expires") or 0) / 1e9,
+    )
+
+
+async def _make_or_adopt(
+    js: JetStreamContext, stream: str, new: dict[str, Any], group: str | None
+) -> dict[str, Any]:
+    config = await _info(js, stream, new["name"])
+    _group(stream, config or new, group)  # before anything is made or changed
+    if config is None:
+        return await _put(js, stream, "create", new)
+    _check(stream, config)
+    changed = _adopted(config, new)
+    return config if changed == config else await _put(js, stream, "update", changed)
+
+
+def _adopted(existing: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    dropped = ("backoff", "filter_subject", "filter_subjects")
+    kept = {name: value for name, value in existing.items() if name not in dropped}
+    return kept | {name: new[name] for name in _OURS if name in new}
+
+
+def _check(stream: str, config: dict[str, Any]) -> None:
+    if config.get("deliver_subject"):
+        kind = "is a push consumer"
+    elif config.get("ack_policy") != AckPolicy.EXPLICIT.value:
+        kind = "is not acknowledged explicitly"
+    elif config.get("headers_only"):
+        kind = "delivers headers only, no events"
+    else:
+        return
+    raise StreamError(
+        f"Consumer {config['name']} on {stream} exists and {kind}: choose another consumer_name,"
+        " or delete it (`nats consumer rm`)."
+    )
+
+
+def _group(stream: str, config: dict[str, Any], wanted: str | None) -> str | None:
+    groups: list[str] = config.get("priority_groups") or []
+    if wanted in groups:
+        return wanted
+    if wanted is None and len(groups) < 2:
+        return groups[0] if groups else None
+    has = f"the priority groups {', '.join(groups)}" if groups else "no priority groups"
+    raise StreamError(
+        f"Consumer {config['name']} on {stream} has {has}: "
+        + ("name one of them as priority_group." if groups else "leave out priority_group.")
+    )
+
+
+async def _info(js: JetStreamContext, stream: str, name: str) -> dict[str, Any] | None:
+    """What the server has of its configuration, all of it; None where there is no such consumer."""
+    try:
+        config: dict[str, Any] = (await ask(js, f"CONSUMER.INFO.{stream}.{name}"))["config"]
+    except APIError as error:
+        if error.err_code == _NO_CONSUMER:
+            return None
+        raise
+    return config
+
+
+async def _put(
+    js: JetStreamContext, stream: str, action: str, config: dict[str, Any]
+) -> dict[str, Any]:
+    where = [stream, config["name"], *filter(None, [config.get("filter_subject")])]
+    what = f"CONSUMER.CREATE.{'.'.join(where)}"
+    answer = await ask(js, what, stream_name=stream, action=action, config=config)
+    made: dict[str, Any] = answer["config"]
+    return made
 
 
 async def consumers_of(js: JetStreamContext, subject: str) -> list[str]:
     """`<stream>/<durable>` of every durable consumer that gets what is published on `subject`."""
-    stream = await find_stream(js, subject)
-    if stream is None:
-        return []
     found: list[str] = []
-    offset = 0
-    while page := await js.consumers_info(stream, offset):
-        offset += len(page)
-        for info in page:
-            config = info.config
-            filters = config.filter_subjects or [config.filter_subject or ">"]
-            if config.durable_name and any(matches(each, subject) for each in filters):
-                found.append(f"{stream}/{config.durable_name}")
+    for stream in await find_streams(js, subject):
+        offset = 0
+        while page := await js.consumers_info(stream, offset):
+            offset += len(page)
+            for info in page:
+                config = info.config
+                filters = config.filter_subjects or [config.filter_subject or ">"]
+                if config.durable_name and any(matches(each, subject) for each in filters):
+                    found.append(f"{stream}/{config.durable_name}")
     return sorted(found)

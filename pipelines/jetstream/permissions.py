@@ -4,18 +4,22 @@ The server answers what a user may not do with an error that names the subject, 
 nats-py logs it, and the request that it is about times out, as it does in an outage.
 """
 
+import asyncio
 import base64
 import json
 import re
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
 from nats.aio.client import DEFAULT_INBOX_PREFIX, Client
+from nats.protocol.command import hpub_cmd
 
 from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import NotPermittedError
+from pipelines.jetstream.address import Address
+from pipelines.jetstream.headers import encode_headers
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
 _MOST_SENT = 2_000  # messages whose subjects are remembered until the server may refuse them
@@ -23,23 +27,16 @@ _MOST_REFUSALS = 100
 _JWT = re.compile(r"BEGIN NATS USER JWT-+\s+[^.\s]+\.([^.\s]+)\.")
 
 
-def inbox_prefix(servers: Sequence[str], credentials: str | Path | None) -> str:
+def inbox_prefix(servers: Sequence[Address], credentials: str | Path | None) -> str:
     """Where a user's answers come: `_INBOX.<user>`, so that its rights can end there.
 
     Who may subscribe to `_INBOX.>` hears what the server sends to others: the drain's dead letters.
     The user is that of the address or of the credentials file; without one it is `_INBOX`.
     """
-    user = _user_of_file(Path(credentials)) if credentials else _user_of(servers)
+    users = (server.user for server in servers)  # a token names none, and is secret
+    user = _user_of_file(Path(credentials)) if credentials else next(filter(None, users), None)
     default = DEFAULT_INBOX_PREFIX.decode()
     return f"{default}.{subject_token(user)}" if user else default
-
-
-def _user_of(servers: Sequence[str]) -> str | None:
-    for server in servers:
-        parts = urlsplit(server if "://" in server else f"nats://{server}")
-        if parts.username and parts.password is not None:  # alone it is a token, and secret
-            return parts.username
-    return None
 
 
 def _user_of_file(file: Path) -> str | None:
@@ -54,10 +51,14 @@ def _user_of_file(file: Path) -> str | None:
 
 
 class PlainSpokenClient(Client):
-    """A client whose requests raise NotPermittedError where a right is missing."""
+    """A client whose requests raise NotPermittedError where a right is missing.
+
+    A header that it publishes may have a list of values.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.addresses: Sequence[Address] = ()  # with the logins, which nats-py's pool has not
         self._sent: deque[tuple[str, str]] = deque(maxlen=_MOST_SENT)  # inbox, subject
         self._refused: dict[str, NotPermittedError] = {}  # by subject
         self._deaf: tuple[int, NotPermittedError] | None = None  # since which reconnect, and why
@@ -67,7 +68,7 @@ class PlainSpokenClient(Client):
         subject: str,
         payload: bytes = b"",
         reply: str = "",
-        headers: dict[str, str] | None = None,
+        headers: dict[str, Any] | None = None,
     ) -> None:
         """As ever; raises NotPermittedError for a request whose answer could not be heard."""
         if self._deaf and self._deaf[0] == self.stats["reconnects"] and self._token(reply):
@@ -75,11 +76,45 @@ class PlainSpokenClient(Client):
         self._sent.append((reply, subject))
         await super().publish(subject, payload, reply, headers)
 
+    async def _send_publish(
+        self,
+        subject: str,
+        reply: str,
+        payload: bytes,
+        payload_size: int,
+        headers: dict[str, Any] | None,
+    ) -> None:
+        """As nats-py does, but a header may have several values, and any name that NATS takes."""
+        if not headers:
+            await super()._send_publish(subject, reply, payload, payload_size, None)
+            return
+        command = hpub_cmd(subject, reply, encode_headers(headers), payload)
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += payload_size
+        await self._send_command(command)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
+
     def check_permitted(self, *subjects: str) -> None:
         """Raise NotPermittedError where the server has refused one of these subjects of late."""
         found = [self._refused.pop(each, None) for each in subjects]
         for error in filter(None, found):
             raise error
+
+    async def _process_pong(self) -> None:
+        # In nats-py the answer to a ping that nobody waits for any more ends the loop that reads.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.Future()
+        await super()._process_pong()
+
+    def _connect_command(self) -> bytes:
+        """With the login of the server's own address; one that the cluster named gets the first."""
+        server = self._current_server
+        logins = {each.host: each.login for each in self.addresses if each.login}
+        if logins and server is not None:
+            login = logins.get(server.uri.netloc) or next(iter(logins.values()))
+            self.options.update({"user": None, "password": None, "token": None} | login)
+        return super()._connect_command()
 
     async def _process_err(self, err_msg: str) -> None:
         violation = _VIOLATION.match(err_msg)
@@ -123,13 +158,12 @@ class PlainSpokenClient(Client):
         return inbox[len(prefix) :] if prefix and inbox.startswith(prefix) else ""
 
     def _error(self, what: str, subject: str) -> NotPermittedError:
-        url = self.connected_url
         inbox = self._inbox_prefix.decode()
         if subject.startswith("$JS.ACK."):  # each message's own is another
             subject = ".".join([*subject.split(".")[:4], ">"])
         elif subject.startswith(f"{inbox}."):
             subject = f"{inbox}.>"
-        user = (url.username if url and url.password is not None else None) or "this user"
+        user = self.options.get("user") or "this user"
         return NotPermittedError(
             f"NATS does not permit {user} to {what} {subject}: grant it, or use a user whose role"
             " has that right (docs/security.md)."

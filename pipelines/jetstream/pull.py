@@ -7,21 +7,35 @@ real when its reply subject says so, whatever its headers.
 import asyncio
 import json
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import NamedTuple
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from pipelines.jetstream.bounded import within
 from pipelines.jetstream.permissions import check_permitted
 
 _GRACE_SECONDS = 3.0
+_CLOSE_SECONDS = 1.0  # for the server to say that it delivers nothing more
 _NOTHING_THERE = ("404", "408")
+_PIN = "Nats-Pin-Id"
+_PINNED_TO_ANOTHER = "423"
 _GONE = ("Consumer Deleted", "Consumer is push based", "Server Shutdown", "Leadership Change")
 
 
 class PullStalledError(Exception):
     """Nothing came back in time: the consumer is gone, or the connection no longer reads."""
+
+
+class PullTerms(NamedTuple):
+    """What a consumer demands of each pull request; the server refuses others."""
+
+    group: str | None = None  # the priority group to pull for
+    max_batch: int = 0  # messages; 0: as many as one likes
+    max_expires_seconds: float = 0  # 0: as long as one likes
 
 
 class Delivery(NamedTuple):
@@ -49,9 +63,22 @@ def delivery_of(msg: Msg) -> Delivery:
 
 
 class Puller:
-    """One pull consumer's messages, a request at a time."""
+    """One pull consumer's messages, a request at a time.
 
-    def __init__(self, connection: Client, stream: str, consumer: str) -> None:
+    Of a group whose consumer is pinned to one client, `pin` says that we are that one: whoever
+    pulls on with another Puller hands it over, or waits until the server misses us.
+    """
+
+    def __init__(
+        self,
+        connection: Client,
+        stream: str,
+        consumer: str,
+        terms: PullTerms = PullTerms(),  # noqa: B008  (it can not be changed)
+        pin: str | None = None,
+    ) -> None:
+        self.pin = pin
+        self._terms = terms
         self._connection = connection
         self._api_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = ""
@@ -69,15 +96,15 @@ class Puller:
             pending_bytes_limit=0,
         )
 
-    async def close(self) -> list[Msg]:
-        """Stop listening; the server delivers nothing more, not even to open requests.
-
-        Returns what arrived and was not yielded, or was on its way: given back, it need not wait
-        for its ack_wait.
-        """
+    async def close(self) -> None:
+        """Stop listening; the server delivers nothing more, not even to open requests."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None and self._connection.is_connected:
-            await subscription.drain()  # type: ignore[no-untyped-call]
+            with suppress(nats.errors.Error, OSError):
+                await within(_CLOSE_SECONDS, subscription.drain())  # type: ignore[no-untyped-call]
+
+    def left(self) -> list[Msg]:
+        """What arrived and was not yielded: given back, it need not wait for its ack_wait."""
         left = []
         while not self._arrived.empty():
             left.append(self._arrived.get_nowait())
@@ -88,7 +115,7 @@ class Puller:
     ) -> AsyncGenerator[Msg, None]:
         """Up to `batch` messages as they come, fewer when `expires_seconds` pass without more.
 
-        With 0 seconds, those that the server has now.
+        With 0 seconds, those that the server has now. Never more, nor longer, than the terms allow.
 
         Raises PullStalledError where neither a message nor a status came for too long, where the
         next message alone exceeds `max_bytes`, and while there is no connection: nats-py would
@@ -99,25 +126,37 @@ class Puller:
             raise PullStalledError("not connected")
         self._request_count += 1
         inbox = f"{self._inbox}.{self._request_count}"
-        request: dict[str, int | bool] = {"batch": batch}
+        terms = self._terms
+        batch = min(batch, terms.max_batch or batch)
+        expires_seconds = min(expires_seconds, terms.max_expires_seconds or expires_seconds)
+        request: dict[str, int | bool | str] = {"batch": batch}
         if expires_seconds:
             request["expires"] = int(expires_seconds * 1e9)
         else:
             request["no_wait"] = True
         if max_bytes is not None:
             request["max_bytes"] = max_bytes
+        if terms.group is not None:
+            request["group"] = terms.group
+            if self.pin is not None:
+                request["id"] = self.pin
         await self._connection.publish(self._api_subject, json.dumps(request).encode(), reply=inbox)
         missing = batch
         while missing:
             msg = await self._next(expires_seconds + _GRACE_SECONDS)
             if _is_delivery(msg):
                 missing -= 1
+                if terms.group is not None:
+                    self.pin = (msg.headers or {}).get(_PIN, self.pin)
                 yield msg
             elif msg.subject == inbox:
                 headers = msg.headers or {}
                 status, reason = headers.get("Status"), headers.get("Description", "")
                 if status == "100":
                     continue
+                if status == _PINNED_TO_ANOTHER and "id" in request:
+                    self.pin = None  # the next request waits until it is our turn again
+                    return
                 if status == "503" or any(gone in reason for gone in _GONE):
                     raise PullStalledError(reason or "no responders")
                 if missing == batch and status not in _NOTHING_THERE:

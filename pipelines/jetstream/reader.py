@@ -58,7 +58,7 @@ async def log_state(connection: Client, stream: str, filters: tuple[str, ...]) -
         try:
             info = await js.stream_info(stream)
         except NotFoundError:
-            other = await find_stream(js, filters[0])
+            other = await find_stream(js, filters[0], stream)
             if other is None:
                 raise StreamError(
                     f"There is no stream {stream}, nor one that captures {filters[0]}:"

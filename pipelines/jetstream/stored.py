@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from nats.aio.client import Client
 from nats.js.errors import APIError
 
+from pipelines.deadletter.headers import Headers
+from pipelines.jetstream.headers import parse_headers
+
 _NO_MESSAGE = 10037  # the server's code for "no message found"
 
 
@@ -17,7 +20,7 @@ class StoredMessage(NamedTuple):
     subject: str
     sequence: int
     timestamp_ns: int  # the server's time, nanoseconds since 1970
-    headers: dict[str, str]  # of repeated ones the last
+    headers: Headers
     data: bytes
 
 
@@ -53,16 +56,9 @@ async def _get(
         stored["subject"],
         stored["seq"],
         _nanoseconds(stored["time"]),
-        _headers(base64.b64decode(stored.get("hdrs") or "")),
+        parse_headers(base64.b64decode(stored.get("hdrs") or "")),
         base64.b64decode(stored.get("data") or ""),
     )
-
-
-def _headers(block: bytes) -> dict[str, str]:
-    """A header block as far as it can be read; its first line is the version."""
-    lines = block.decode(errors="replace").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines if ":" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _nanoseconds(text: str) -> int:

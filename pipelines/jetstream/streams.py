@@ -19,6 +19,8 @@ from nats.js.object_store import ObjectStore
 
 from pipelines.deadletter.subjects import Subjects, matches, overlaps
 from pipelines.errors import StreamError
+from pipelines.jetstream.api import ask
+from pipelines.jetstream.incoming import can_hold
 
 DAY = 24 * 3600.0
 GIVEN_UP = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
@@ -106,12 +108,55 @@ async def ensure_body_store(js: JetStreamContext) -> ObjectStore:
         return await js.create_object_store(BODIES_BUCKET, config=ObjectStoreConfig(ttl=30 * DAY))
 
 
-async def find_stream(js: JetStreamContext, subject: str) -> str | None:
-    """The name of the stream that captures a subject or filter, or None."""
-    try:
-        return await js.find_stream_name_by_subject(subject)
-    except NotFoundError:
-        return None
+async def find_streams(js: JetStreamContext, subject: str) -> list[str]:
+    """The names of all streams that capture something of a subject or filter.
+
+    Mirrors, and what streams get from their `sources`, are not among them.
+    """
+    found: list[str] = []
+    while True:  # nats-py would return the first of several
+        answer = await ask(js, "STREAM.NAMES", subject=subject, offset=len(found))
+        page = answer.get("streams") or []
+        found += page
+        if not page or len(found) >= answer["total"]:
+            return sorted(found)
+
+
+async def find_stream(js: JetStreamContext, subject: str, name: str | None = None) -> str | None:
+    """The stream that captures a subject or filter, or None; of several the one called `name`.
+
+    Raises StreamError where several do and none is called so.
+    """
+    found = await find_streams(js, subject)
+    if len(found) > 1 and name not in found:
+        raise StreamError(
+            f"Streams {' and '.join(found)} all hold something of {subject}: give the name of one"
+            " as stream_name, or use a narrower filter."
+        )
+    return name if name in found else next(iter(found), None)
+
+
+async def named_stream(js: JetStreamContext, name: str, subject: str) -> str:
+    """`name`, where there is such a stream and it can hold what a filter matches.
+
+    Raises StreamError where there is not, or it can not.
+    """
+    holders = await find_streams(js, subject)
+    if name in holders:
+        return name
+    holds = await can_hold(js, name, subject)
+    if holds:
+        return name
+    others = f" ({' and '.join(holders)} can)" if holders else ""
+    if holds is None:
+        raise StreamError(
+            f"There is no stream {name} that could hold {subject}{others}: make it, or give another"
+            " stream_name."
+        )
+    raise StreamError(
+        f"Nothing on {subject} ever comes into stream {name}{others}: give another stream_name or"
+        " filter, or let the stream hold that subject."
+    )
 
 
 async def _ensure(
@@ -125,7 +170,7 @@ async def _ensure(
 ) -> str:
     existing = await _stream_info(js, name)
     if existing is None:
-        holders = {subject: await find_stream(js, subject) for subject in subjects}
+        holders = {subject: await find_streams(js, subject) for subject in subjects}
         if other := _sole_holder(holders, name):
             return other
         config = _new_config(name, subjects, max_age, is_log)
@@ -135,9 +180,14 @@ async def _ensure(
     held = list(existing.config.subjects or [])
     missing = [s for s in subjects if not any(_covers(have, s) for have in held)]
     if missing:
-        holders = {subject: await find_stream(js, subject) for subject in missing}
+        holders = {subject: await find_streams(js, subject) for subject in missing}
         if other := _sole_holder(holders, name):
             return other
+        if existing.config.mirror or (existing.config.sources and not held and not is_log):
+            raise StreamError(
+                f"Stream {name} gets its messages from others, and does not capture"
+                f" {', '.join(missing)}: let another stream capture them."
+            )
         kept = [have for have in held if not any(_covers(s, have) for s in missing)]
         config = existing.config
         config.subjects = [*kept, *missing]
@@ -145,11 +195,11 @@ async def _ensure(
     return name
 
 
-def _sole_holder(holders: dict[str, str | None], name: str) -> str | None:
-    found = {holder for holder in holders.values() if holder and holder != name}
+def _sole_holder(holders: dict[str, list[str]], name: str) -> str | None:
+    found = {holder for those in holders.values() for holder in those if holder != name}
     if not found:
         return None
-    if len(found) > 1 or None in holders.values():
+    if len(found) > 1 or [] in holders.values():
         raise StreamError(
             f"Stream {' and '.join(sorted(found))} captures some of {', '.join(holders)} but not"
             f" all: give stream {name} all of them, or let one stream capture them all."

@@ -14,6 +14,7 @@ from psycopg import Connection
 
 from pipelines.deadletter.body import text_of
 from pipelines.deadletter.envelope import base64_body
+from pipelines.deadletter.headers import MutableHeaders, headers_of_json
 from pipelines.deadletter.json_text import members
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.sanitize import parse_json
@@ -39,14 +40,14 @@ class Event:
 
     subject: str
     body: bytes
-    headers: dict[str, str]
+    headers: MutableHeaders
     traceparent: str | None = None  # of the dead letter
 
 
 class _Canonical(msgspec.Struct):
     original_subject: str
     original_data: msgspec.Raw
-    original_headers: dict[str, Any] = {}
+    original_headers: msgspec.Raw = msgspec.Raw(b"{}")
     payload_encoding: str | None = None  # older services do not say
     traceparent: Any = None
 
@@ -103,10 +104,10 @@ async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
     body = await _body(js, message.data, bytes(letter.original_data), letter.payload_encoding)
     headers = {
         name: value
-        for name, value in letter.original_headers.items()
+        for name, value in _headers(bytes(letter.original_headers)).items()
         # Nats-* headers act or are rejected; an older redrive's marks are not this one's. The
         # client strips a name before it sends it.
-        if isinstance(value, str) and not name.strip().lower().startswith(("nats-", "dlq-"))
+        if not name.strip().lower().startswith(("nats-", "dlq-"))
     }
     trace = letter.traceparent if isinstance(letter.traceparent, str) else None
     return Event(letter.original_subject, body, headers, trace)
@@ -118,9 +119,9 @@ def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:
         return msgspec.json.decode(data, type=envelope)
     except _UNREADABLE:
         value, spelt = parse_json(data), members(text_of(data)[0])
-    if "original_data" in spelt:  # the event's own bytes, which nothing may mend
-        original = spelt["original_data"].value.encode(errors="surrogatepass")
-        value["original_data"] = msgspec.Raw(original)
+    for name in ("original_data", "original_headers"):  # the event's own, which nothing may mend
+        if name in spelt:
+            value[name] = msgspec.Raw(spelt[name].value.encode(errors="surrogatepass"))
     if "original_message" in spelt:
         value["original_message"] = json.loads(spelt["original_message"].value)
     return msgspec.convert(value, type=envelope)
@@ -143,6 +144,19 @@ def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
             f"{subject[:100]} is not among the subjects that DLQ_REDRIVE_SUBJECTS allows"
             f" ({', '.join(allowed)})"
         )
+
+
+def _headers(data: bytes) -> MutableHeaders:
+    """All values of all headers; numbers as they are spelt."""
+    try:
+        found = json.loads(data, parse_int=str, parse_float=str, parse_constant=str)
+    except (ValueError, RecursionError):
+        raise RefusedError("the headers of its event can not be read") from None
+    if found is None:  # as Go writes that there are none
+        return {}
+    if not isinstance(found, dict):
+        raise RefusedError("the message is no dead letter that holds an event's headers")
+    return headers_of_json(found)
 
 
 async def _body(js: JetStreamContext, message: bytes, data: bytes, encoding: str | None) -> bytes:

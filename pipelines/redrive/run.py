@@ -26,7 +26,7 @@ from psycopg import Connection
 
 from pipelines.errors import RedriveError
 from pipelines.jetstream.connection import connected
-from pipelines.jetstream.streams import ADVISORIES, find_stream
+from pipelines.jetstream.streams import ADVISORIES, find_streams
 from pipelines.redrive.batches import ENDED, Batch, find_batch, finish, move
 from pipelines.redrive.inferred import Advisories, Place, inferred_success
 from pipelines.redrive.origin import ExpiredError, RefusedError
@@ -154,7 +154,8 @@ class _Run:
         """Find whom to reach, and how fast to go."""
         await self._sender.prepare()
         names = self._settings.stream_names
-        stream = await find_stream(self._js, ADVISORIES[0])
+        holders = await find_streams(self._js, ADVISORIES[0])
+        stream = holders[0] if len(holders) == 1 else None
         since = (await self._js.stream_info(stream)).state.last_seq + 1 if stream else 1
         durable = self._settings.bridge_durable
         self._advisories = Advisories(stream or names.advisories, since, durable)

@@ -19,10 +19,13 @@ from nats.js.errors import (
 from psycopg import Connection
 
 from pipelines.deadletter.envelope import encode_case_event
+from pipelines.deadletter.headers import ADDRESSEE, MARKS, MutableHeaders
 from pipelines.errors import ServerUnavailableError
+from pipelines.events.trace import trace_context
+from pipelines.jetstream.connection import wire_size
 from pipelines.jetstream.consumers import consumers_of
 from pipelines.jetstream.reader import LogReader, log_state
-from pipelines.jetstream.streams import find_stream
+from pipelines.jetstream.streams import find_streams
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.edit import patched
 from pipelines.redrive.inferred import Place
@@ -48,6 +51,7 @@ _FOR_NOW = (
     ServerError,
 )
 """What says nothing about the event: it is tried again, and later where that does not help."""
+_TRACE_BYTES = 100  # of the trace context that the span of a redrive adds
 
 
 async def allowed_subjects(js: JetStreamContext, settings: Settings) -> list[str]:
@@ -108,27 +112,25 @@ class Sender:
         check_subject(event.subject, self._allowed, self._settings.subjects)
         return event
 
-    def headers(self, redrive: Redrive, event: Event) -> dict[str, str]:
-        """Its headers; raises RefusedError where it has become too large with them."""
-        headers = event.headers | {
-            "Nats-Msg-Id": redrive.id,
-            "Dlq-Redrive-Id": redrive.id,
-            "Dlq-Redrive-Of": redrive.failure_id,
-            "Dlq-Redrive-Attempt": str(redrive.attempt),
-        }
+    def headers(self, redrive: Redrive, event: Event) -> MutableHeaders:
+        """Its headers; raises RefusedError where they can not be sent, or make it too large."""
+        marks = redrive.failure_id, redrive.id, str(redrive.attempt)
+        headers = event.headers | {"Nats-Msg-Id": redrive.id} | dict(zip(MARKS, marks, strict=True))
         if redrive.addressed_to and not self.is_elsewhere(redrive):
-            headers["Dlq-Redrive-For"] = redrive.addressed_to
-        lines = (len(k.encode()) + len(v.encode()) + 4 for k, v in headers.items())
-        size = len(event.body) + sum(lines) + 100
+            headers[ADDRESSEE] = redrive.addressed_to
+        try:
+            size = wire_size(event.body, headers) + _TRACE_BYTES
+        except nats.errors.BadHeaderError as error:
+            raise RefusedError(f"a header of its event can not be sent: {error}") from error
         if size > self._client.max_payload:  # the server would drop the connection
             raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
         return headers
 
-    async def send(self, redrive: Redrive, event: Event, headers: dict[str, str]) -> Place | None:
+    async def send(self, redrive: Redrive, event: Event, headers: MutableHeaders) -> Place | None:
         """Publish; returns where the event stands then, where its consumer is known."""
         traced = send_span(
             "redrive",
-            event.headers | {"traceparent": event.traceparent or ""},
+            trace_context(event.headers, event.traceparent),
             headers,
             dlq__failure_id=redrive.failure_id,
             dlq__redrive_id=redrive.id,
@@ -139,7 +141,7 @@ class Sender:
         consumer = (redrive.addressed_to or "").partition("/")[2]
         return Place(ack.stream, ack.seq, consumer) if consumer else None
 
-    async def until_known(self, event: Event, headers: dict[str, str]) -> PubAck:
+    async def until_known(self, event: Event, headers: MutableHeaders) -> PubAck:
         """Publish; a publish that timed out may have landed, so it is repeated under its id."""
         for pause in (0.2, 1.0, 3.0):
             try:
@@ -162,7 +164,7 @@ class Sender:
     async def _may_be_captured(self, subject: str) -> bool:
         """Whether a stream takes it: one that elects a leader answers as if there were none."""
         try:
-            return await find_stream(self._js, subject) is not None
+            return bool(await find_streams(self._js, subject))
         except (nats.errors.Error, nats.errors.TimeoutError, APIError):
             return True
 

@@ -56,7 +56,12 @@ COLUMNS: dict[str, Column] = {
 }
 """What a condition may name, besides `data.…` and `headers.…`."""
 
-_PAYLOADS = {"data": "f.original_data", "headers": "f.original_headers"}
+_DATA, _HEADERS = "f.original_data", "f.original_headers"
+# A header has one value, or an array of them; its name is found whatever its case.
+_HEADER_VALUES = (
+    f"jsonb_each(CASE jsonb_typeof({_HEADERS}) WHEN 'object' THEN {_HEADERS} END) h,"
+    " jsonb_path_query(h.value, '$[*]') v WHERE lower(h.key) = lower(%s)"
+)
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -126,19 +131,18 @@ class _Parser:
         return self._comparison(*self._column(name))
 
     def _comparison(self, sql: str, kind: Kind | None, path: list[str]) -> str:
-        """`kind` is None for a payload, of which `path` is the way to its value."""
+        """`kind` is None for a payload; `path` is the way to a value in it, or in the headers."""
         if self._take("word", "is"):
             is_not = self._take("word", "not") is not None
             self._take("word", "null") or self._refuse("NULL")
-            return f"{self._as_text(sql, path)} IS {'NOT ' if is_not else ''}NULL"
+            return self._is_null(sql, path, is_not=is_not)
         negation = "NOT " if self._take("word", "not") else ""
         for word in ("like", "ilike"):
             if self._take("word", word):
                 if kind not in ("text", None):
                     self._refuse(f"no {word.upper()}, which is for texts")
-                left = self._as_text(sql, path)
-                self.values.append(self._literal("text"))
-                return f"{left} {negation}{word.upper()} %s"
+                pattern = self._literal("text")
+                return self._holds(sql, path, f"{negation}{word.upper()}", pattern)
         if self._take("word", "in"):
             return f"({negation}({self._one_of(sql, kind, path)}))"
         sign = None if negation else self._take("sign")
@@ -156,17 +160,29 @@ class _Parser:
 
     def _compared(self, sql: str, kind: Kind | None, path: list[str], sign: str) -> str:
         value = self._literal(kind)
-        if kind is not None:
-            self.values.append(value)
-            return f"{sql} {sign} %s"
-        if isinstance(value, str):
-            left = self._as_text(sql, path)
-            self.values.append(value)
-            return f"{left} {sign} %s"
+        if kind is not None or isinstance(value, str):
+            return self._holds(sql, path, sign, value)
         # JSON compares a number with a text as well; that is never what is meant.
         self.values += [path, "boolean" if isinstance(value, bool) else "number", path, value]
         of_value = "to_jsonb(%s::boolean)" if isinstance(value, bool) else "to_jsonb(%s::numeric)"
         return f"(jsonb_typeof({sql} #> %s) = %s AND {sql} #> %s {sign} {of_value})"
+
+    def _holds(self, sql: str, path: list[str], sign: str, value: Any) -> str:
+        """A comparison of a text; of a header that any value holds it, or that none does."""
+        if sql != _HEADERS:
+            left = self._as_text(sql, path)
+            self.values.append(value)
+            return f"{left} {sign} %s"
+        self.values += [value, ".".join(path)]
+        positive = "=" if sign == "<>" else sign.removeprefix("NOT ")
+        held = f"(SELECT bool_or(v #>> '{{}}' {positive} %s) FROM {_HEADER_VALUES})"  # noqa: S608
+        return held if positive == sign else f"(NOT {held})"
+
+    def _is_null(self, sql: str, path: list[str], *, is_not: bool) -> str:
+        if sql == _HEADERS:
+            self.values.append(".".join(path))
+            return f"{'' if is_not else 'NOT '}EXISTS (SELECT FROM {_HEADER_VALUES})"
+        return f"{self._as_text(sql, path)} IS {'NOT ' if is_not else ''}NULL"
 
     def _as_text(self, sql: str, path: list[str]) -> str:
         if not path:
@@ -176,9 +192,9 @@ class _Parser:
 
     def _column(self, name: str) -> tuple[str, Kind | None, list[str]]:
         head, _, rest = name.partition(".")
-        if head.lower() in _PAYLOADS and rest:
+        if head.lower() in ("data", "headers") and rest:
             path = [part.strip('"') for part in re.findall(r'"[^"]+"|[^.]+', rest)]
-            return _PAYLOADS[head.lower()], None, path
+            return (_HEADERS, "text", path) if head.lower() == "headers" else (_DATA, None, path)
         column = COLUMNS.get(name.lower())
         if column is None:
             raise QueryError(

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from foreign_consumers import Platform, opened
 from nats.js.api import RetentionPolicy, StreamConfig
-from platform_log import DLQ, ROOT, environment, failures, publish, query
+from platform_log import DLQ, ROOT, environment, failures, in_lake, publish, publish_raw, query
+from raw_headers import lines_of
 
 from flows.drain_dlq import drain_dlq
 from pipelines.bridge.run import Bridge, bridge_pending
@@ -106,6 +107,41 @@ async def test_a_reason_in_json_says_type_message_trace_and_service(platform: Pl
         key: cause[key] for key in ("error_type", "error_message", "stack_trace")
     }
     assert letter["consumer_service"] == "tiles"
+
+
+async def test_repeated_headers_come_back_from_a_foreign_consumers_failure(
+    platform: Platform,
+) -> None:
+    settings = platform.settings
+    lines = ["X-Tag: red", "error-message: first", "X-Tag: green", "ERROR-MESSAGE: no tile"]
+    where = f"{settings.subject_prefix}.analysis.ndvi".encode()
+    marks = ["NATS-msg-id: m1", "nats-TTL: 9s", "dlq-redrive-OF: x"]
+    publish_raw(settings, where, "\r\n".join(["NATS/1.0", *marks, *lines, "\r\n"]).encode(), b"{}")
+    await platform.fail("c", {})
+    await bridge_pending(settings)
+    [letter] = await platform.letters()
+    headers = {
+        "NATS-msg-id": "m1",
+        "nats-TTL": "9s",
+        "dlq-redrive-OF": "x",
+        "X-Tag": ["red", "green"],
+        "error-message": "first",
+        "ERROR-MESSAGE": "no tile",
+    }
+    assert (letter["original_headers"], letter["event_id"]) == (headers, "m1")
+    assert letter["error_message"] == "no tile"
+    stored = await lines_of(platform.client, settings.dlq_stream, 1)
+    assert stored == [f"Nats-Msg-Id: {letter['failure_id']}"]
+    await drain_log(settings)
+    [row] = failures(settings)
+    assert row["original_headers"] == headers
+    assert [json.loads(text) for text in in_lake(settings)["original_headers"]] == [headers]
+    selection = Selection(where="headers.x-tag = 'red'")
+    patient = settings.model_copy(update={"redrive_timeout_seconds": 1})
+    await redrive(patient, selection, trigger="manual", requested_by="me", reason="cured")
+    published = await lines_of(platform.client, settings.events_stream, 2)
+    ours = [line for line in published if not line.startswith(("Nats-Msg-Id: ", "Dlq-Redrive-"))]
+    assert ours == ["X-Tag: red", "X-Tag: green", "error-message: first", "ERROR-MESSAGE: no tile"]
 
 
 async def test_what_its_consumer_can_read_is_read(platform: Platform) -> None:

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from nats.aio.client import Client
@@ -10,6 +10,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from raw_headers import lines_of
 from test_redrive import Service, dead_letters, redrive_timeouts
 
 from pipelines import tracing
@@ -49,12 +50,14 @@ def chain(spans: InMemorySpanExporter, span: ReadableSpan) -> list[str]:
         span = known[span.parent.span_id]
 
 
+@pytest.mark.parametrize("spelt", [str.lower, str.title])
 async def test_a_failure_is_one_trace_from_its_event_to_its_cure(
-    settings: Settings, client: Client, spans: InMemorySpanExporter
+    settings: Settings, client: Client, spans: InMemorySpanExporter, spelt: Callable[[str], str]
 ) -> None:
+    carried = {spelt(name): value for name, value in CARRIED.items()}
     subject = f"{settings.subject_prefix}.analysis.ndvi"
     async with Service(settings, TimeoutError("slow tile")).running() as service:
-        await client.jetstream().publish(subject, b'{"event_id": "e1"}', headers=CARRIED)
+        await client.jetstream().publish(subject, b'{"event_id": "e1"}', headers=carried)
         await dead_letters(client, settings, 1)
         await drain_log(settings)
         service.error = None
@@ -81,6 +84,8 @@ async def test_a_failure_is_one_trace_from_its_event_to_its_cure(
     assert drained.attributes is not None
     assert drained.attributes["dlq.sequence"] == 1
     assert service.seen[1].headers["traceparent"].split("-")[1] == f"{TRACE:032x}"
+    lines = await lines_of(client, settings.events_stream, 2)
+    assert len([line for line in lines if line.lower().startswith("traceparent:")]) == 1
     letter = await client.jetstream().get_msg(settings.dlq_stream, 1)
     [written] = [span for span in recorded if span.name == "dead letter"]
     assert (letter.headers or {})["traceparent"].split("-")[2] == f"{written.context.span_id:016x}"

@@ -1,6 +1,8 @@
 """What no advisory said: events given up before anybody listened, or with nobody pulling."""
 
+import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
 
 import pytest
 from foreign_consumers import Platform, opened
@@ -11,6 +13,8 @@ from pipelines.bridge.run import bridge_pending
 from pipelines.bridge.sample import _EXACT_SINCE, Untold
 from pipelines.deadletter import ids
 from pipelines.embedded import NatsServer
+from pipelines.jetstream.api import ask
+from pipelines.jetstream.pull import Puller, PullTerms, delivery_of
 from pipelines.jetstream.streams import ensure_advisory_stream
 from pipelines.jobs import drain_log
 from pipelines.settings import Settings
@@ -127,6 +131,95 @@ async def test_what_nobody_pulls_for_is_noticed_and_no_delivery_is_spent(
             deliveries[msg.data] = msg.metadata.num_delivered
             await msg.ack()
     assert deliveries == {b'{"n": 2}': 2, b'{"n": 3}': 1}
+
+
+async def grouped(platform: Platform, **config: Any) -> Puller:
+    """A puller for group `g` of a new consumer `c`, which has had the first event twice."""
+    stream = platform.settings.events_stream
+    version = platform.client.connected_server_version
+    needed = (2, 12) if config["priority_policy"] == "prioritized" else (2, 11)
+    if (version.major, version.minor) < needed:
+        pytest.skip("this server does not know such groups")
+    whole = {"ack_policy": "explicit", "max_deliver": 2, "priority_groups": ["g"], **config}
+    body = {"stream_name": stream, "config": {"name": "c", "durable_name": "c", **whole}}
+    await ask(platform.js, f"CONSUMER.CREATE.{stream}.c", **body)
+    puller = Puller(platform.client, stream, "c", PullTerms("g"))
+    await puller.open()
+    await platform.publish({"n": 1}, {"n": 2}, {"n": 3})
+    for _ in range(2):
+        async for msg in puller.pull(1):
+            assert msg.data == b'{"n": 1}'
+            await msg.nak()
+        await platform.client.flush()
+    return puller
+
+
+async def test_a_consumer_with_priority_groups_is_made_to_notice_too(platform: Platform) -> None:
+    settings = platform.settings
+    puller = await grouped(platform, priority_policy="overflow")
+    assert (await bridge_pending(settings))[1] == []
+    assert [letter["original_data"] for letter in await platform.letters()] == [{"n": 1}]
+    assert [msg.data async for msg in puller.pull(5)] == [b'{"n": 2}', b'{"n": 3}']
+    await puller.close()
+
+
+async def test_no_look_takes_a_pin_from_a_client_or_keeps_one_for_a_dead_one(
+    platform: Platform,
+) -> None:
+    settings, stream = platform.settings, platform.settings.events_stream
+    puller = await grouped(
+        platform, priority_policy="pinned_client", priority_timeout=6 * 10**9, ack_wait=3600 * 10**9
+    )
+
+    async def pinned() -> str | None:
+        info = await ask(platform.js, f"CONSUMER.INFO.{stream}.c")
+        return cast("str | None", info["priority_groups"][0].get("pinned_client_id"))
+
+    pin = await pinned()
+    assert pin == puller.pin
+    assert await bridge_pending(settings) == ({"bridged": 1}, [])
+    assert await pinned() == pin
+    deliveries: dict[bytes, int] = {}
+    for _ in range(3):  # it is alive, and gets what it would have got
+        async for msg in puller.pull(1):
+            deliveries[msg.data] = delivery_of(msg).delivery_count
+            if len(deliveries) == 1 and deliveries[msg.data] == 1:
+                await msg.nak()
+                await platform.client.flush()
+        assert await bridge_pending(settings) == ({}, [])
+        assert await pinned() == pin
+    assert deliveries == {b'{"n": 2}': 2, b'{"n": 3}': 1}
+    # From here on it is dead; looks do not prolong its pin, and do not take it themselves.
+    await puller.close()
+    began = time.monotonic()
+    while await pinned() is not None:
+        assert time.monotonic() - began < 30
+        await bridge_pending(settings)
+    assert await bridge_pending(settings) == ({}, [])
+    assert await pinned() is None
+
+
+@pytest.mark.parametrize("policy", ["overflow", "pinned_client", "prioritized"])
+async def test_one_behind_others_of_a_group_is_noticed(platform: Platform, policy: str) -> None:
+    settings, stream = platform.settings, platform.settings.events_stream
+    puller = await grouped(platform, priority_policy=policy, ack_wait=3600 * 10**9)
+    [second, third] = [msg async for msg in puller.pull(2)]
+    for msg in (second, third):
+        await msg.nak()
+        await platform.client.flush()
+    [again] = [msg async for msg in puller.pull(1)]
+    await again.nak()
+    await platform.client.flush()
+    assert await bridge_pending(settings) == ({"bridged": 2}, [])
+    given_up = {letter["original_sequence"] for letter in await platform.letters()}
+    assert given_up == {1, delivery_of(again).sequence}
+    [last] = [msg async for msg in puller.pull(5)]
+    assert (delivery_of(last).delivery_count, {delivery_of(last).sequence} | given_up) == (
+        2,
+        {1, 2, 3},
+    )
+    assert (await platform.js.consumer_info(stream, "c")).num_ack_pending == 1
+    await puller.close()
 
 
 async def test_our_own_readers_and_consumers_that_never_give_up_are_left_alone(

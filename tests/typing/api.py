@@ -69,6 +69,8 @@ async def plain(context: ConsumerContext) -> ProcessingResult:
     assert_type(context.subject, str)
     assert_type(context.data, bytes)
     assert_type(context.headers, dict[str, str])
+    assert_type(context.repeated_headers, dict[str, list[str]])
+    assert_type(context.header_values("X-Tag"), list[str])
     assert_type(context.attempt, int)
     assert_type(context.max_retries, int)
     assert_type(context.published_at, datetime | None)

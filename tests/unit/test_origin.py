@@ -168,7 +168,8 @@ async def test_headers_that_act_or_mark_another_redrive_are_left_out() -> None:
         "X-Number": 7,
     }
     event = await event_of(ours(original_headers=headers))
-    assert event.headers == {"X-Tenant": "t1", "traceparent": "00-1", "Status": "503"}
+    kept = {"X-Tenant": "t1", "traceparent": "00-1", "Status": "503", "X-Number": "7"}
+    assert event.headers == kept
 
 
 # Where a redrive may go
@@ -234,3 +235,10 @@ def test_the_platforms_own_subjects_follow_the_prefix() -> None:
     check_subject("sahool.dlq.x", ("sahool.>",), Subjects("farm"))
     with pytest.raises(RefusedError, match="never"):
         check_subject("farm.dlq.x", ("farm.>",), Subjects("farm"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+async def test_every_value_comes_back_in_whatever_json_the_dead_letter_is(encoding: str) -> None:
+    letter = ours(original_headers={"X-Tag": ["red", "green"], "X-Rate": "RATE", "X": None})
+    event = await event_of(json.dumps(letter).replace('"RATE"', "1.50e400").encode(encoding))
+    assert event.headers == {"X-Tag": ["red", "green"], "X-Rate": "1.50e400", "X": []}

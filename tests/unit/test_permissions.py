@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.jetstream.address import read_address
 from pipelines.jetstream.permissions import inbox_prefix
 
 
@@ -15,12 +16,14 @@ from pipelines.jetstream.permissions import inbox_prefix
         (["nats://drain:secret@host:4222"], "_INBOX.drain"),
         (["nats://host:4222", "drain:secret@other:4222"], "_INBOX.drain"),
         (["nats://a.b*c:secret@host"], "_INBOX.a_b_c"),
+        (["nats://ndvi%2Dservice:secret@host"], "_INBOX.ndvi-service"),
+        (["nats://drain:a/b?c#d@e@host"], "_INBOX.drain"),
         (["nats://host:4222"], "_INBOX"),
         (["nats://t0ken@host:4222"], "_INBOX"),  # a token is secret
     ],
 )
 def test_answers_come_under_the_user_of_the_address(servers: list[str], prefix: str) -> None:
-    assert inbox_prefix(servers, None) == prefix
+    assert inbox_prefix([read_address(each) for each in servers], None) == prefix
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,6 @@ def test_a_credentials_file_names_the_user_too(tmp_path: Path, claims: bytes, pr
     parts = [base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (b"{}", claims, b"s")]
     file = tmp_path / "user.creds"
     file.write_text(f"-----BEGIN NATS USER JWT-----\n{'.'.join(parts)}\n------END NATS USER JWT---")
-    assert inbox_prefix(["nats://host"], file) == prefix
+    assert inbox_prefix([read_address("nats://host")], file) == prefix
     file.write_text(json.dumps("nothing"))
-    assert inbox_prefix(["nats://host"], file) == "_INBOX"
+    assert inbox_prefix([read_address("nats://host")], file) == "_INBOX"

@@ -254,6 +254,27 @@ def test_a_local_number_is_masked_where_the_key_says_that_it_is_a_phone():
         '{"farmerPhone": "777 123 456", "phone_model": "x9", "phone": 777123456, "n": "777123456"}'
     )
     assert REDACTOR.redact_json(document) == document.replace('"777 123 456"', '"[redacted:phone]"')
+    listed = '{"X-Phone": [ "x", "777 123 456" ], "n": ["777123456"], "phones": [{"n": "7771234"}]}'
+    masked = listed.replace('"777 123 456"', '"[redacted:phone]"')
+    assert REDACTOR.redact_json(listed) == masked
+    frame = REDACTOR.redact_frame(pl.DataFrame({"original_headers": [listed]}))
+    assert frame["original_headers"].to_list() == [masked]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        '{"X-Note": ["fine", "password=hunter2"]}',
+        '{"Authorization": ["Bearer x", "Bearer hunter2"]}',
+        '{"Cookie": ["theme=dark", "sid=hunter2"]}',
+        '{"X": ["fine", "https://ali:hunter2@host"]}',
+        '{"X": ["fine", "Authorization: Bearer hunter2"]}',
+    ],
+)
+def test_a_secret_in_any_value_of_a_repeated_header_is_masked(headers):
+    frame = REDACTOR.redact_frame(pl.DataFrame({"original_headers": [headers]}))
+    assert "hunter2" not in frame["original_headers"][0]
+    assert "redacted" in frame["original_headers"][0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""How a service ends: the mark that it does, one deadline for all, and tasks that will not end."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable
+from typing import Any
+
+GRACE_SECONDS = 4.0  # beyond `shutdown_seconds`, for everything that follows the handlers
+CUT_SECONDS = 2.0  # of these, for tasks that were cancelled
+_AGAIN_SECONDS = 1.0  # before a task that goes on is cancelled again
+_LEAST_SECONDS = 0.1  # for each last word, however late it is
+
+
+class Closing(asyncio.Event):
+    """The mark that a service ends; its clock runs from the first word of it."""
+
+    def __init__(self, shutdown_seconds: float) -> None:
+        super().__init__()
+        self.has_cut_off = False  # a handler that had not ended by itself
+        self.shutdown_seconds = shutdown_seconds
+        self._began_at: float | None = None  # of the monotonic clock
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the service was told to end, though the loop may not have heard of it yet."""
+        return self._began_at is not None
+
+    def begin(self) -> None:
+        """Start the clock; a signal's handler may call it at any moment."""
+        if self._began_at is None:
+            self._began_at = time.monotonic()
+
+    def set(self) -> None:
+        """Start the clock, and wake up whoever waits for the end."""
+        self.begin()
+        super().set()
+
+    def seconds_left(self) -> float:
+        """How long handlers may still run."""
+        return max(0, self._until() - time.monotonic())
+
+    def last_seconds(self, at_most: float) -> float:
+        """How long something else may still take: giving back, saying goodbye."""
+        left = self._until() + GRACE_SECONDS - time.monotonic()
+        return max(_LEAST_SECONDS, min(left, at_most))
+
+    def _until(self) -> float:
+        began_at = time.monotonic() if self._began_at is None else self._began_at
+        return began_at + self.shutdown_seconds
+
+
+async def end(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:
+    """Cancel tasks, and wait for them, for so many seconds at most.
+
+    Who does not listen is cancelled again: `asyncio.wait_for` of Python 3.11, nats-py and handlers
+    can swallow a cancellation. Who is being cancelled already is given a moment first.
+    """
+    until = time.monotonic() + seconds
+    pending = {task for task in tasks if not task.done()}
+    is_again = False
+    while pending:
+        for task in pending:
+            if is_again or not task.cancelling():
+                task.cancel()
+        left = max(0, until - time.monotonic())
+        _, pending = await asyncio.wait(pending, timeout=min(left, _AGAIN_SECONDS))
+        if not left:
+            return
+        is_again = True
+
+
+def is_cancelled_still() -> bool:
+    """Whether a request to end the running task is left, be it heard or still to come.
+
+    `asyncio.TaskGroup` of Python 3.11 and 3.12 leaves one, and libraries that never take it back.
+    """
+    task = asyncio.current_task()
+    return task is not None and bool(task.cancelling() or getattr(task, "_must_cancel", False))
+
+
+async def forget_cancellations() -> None:
+    """Make the running task as if nobody had ever asked it to end.
+
+    What is left would disturb, or end, the next thing that the task waits for.
+    """
+    task = asyncio.current_task()
+    if task is None or not is_cancelled_still():
+        return
+    while task.cancelling():
+        task.uncancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+    while task.cancelling():
+        task.uncancel()

@@ -1,0 +1,93 @@
+"""Functions that a service gives us to call: async ones, and what else turns out to be one."""
+
+import functools
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AWAITABLE = re.compile(r"\b(Awaitable|Coroutine|Future|Task)\b")
+_NAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function, a method, a partial or an object that can be called is called."""
+    if isinstance(function, functools.partial):
+        return name_of(function.func)
+    return str(getattr(function, "__qualname__", type(function).__name__))
+
+
+def as_async(
+    function: Callable[[T], Awaitable[R]], refuse: Callable[[TypeError], R] | None = None
+) -> Callable[[T], Awaitable[R]]:
+    """`function`, where it is async; raises TypeError where it surely is not.
+
+    Of some nobody knows before they are called: a lambda, a mock, a decorator's wrapper. What such
+    a one returns that can not be awaited counts as `refuse` says; without it a TypeError is raised.
+    """
+    if _is_async(function):
+        return function
+    if not callable(function) or _is_plain(function):
+        raise TypeError(
+            f"{name_of(function)} is not async: write `async def`, and put work that blocks into"
+            " asyncio.to_thread."
+        )
+
+    async def call(argument: T) -> R:
+        said: object = function(argument)
+        if inspect.isawaitable(said):
+            result: R = await said
+            return result
+        error = TypeError(
+            f"{name_of(function)} is not async: it returned {type(said).__name__}, which can not be"
+            " awaited; write `async def`."
+        )
+        if refuse is None:
+            raise error
+        return refuse(error)
+
+    call.__qualname__ = name_of(function)
+    return call
+
+
+def _is_async(function: Any) -> bool:
+    """Whether calling it surely makes a coroutine, below partials and decorators."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    called = type(function).__call__ if not inspect.isroutine(function) else function
+    return any(
+        inspect.iscoroutinefunction(each) or _flags(each) & inspect.CO_COROUTINE
+        for each in (function, called)
+    )
+
+
+def _flags(function: Any) -> int:
+    """The flags of its code; an AsyncMock has no more than these to know it by."""
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return flags if isinstance(flags, int) else 0
+
+
+def _is_plain(function: Any) -> bool:
+    """Whether it is a `def` that takes an event and says of no awaitable that it returns it.
+
+    One without a parameter of its own (`*args, **kwargs`) passes on what another returns.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function):
+        function = getattr(function, "__call__", None)  # noqa: B004  (bound, whatever it is)
+    whole = inspect.unwrap(function)
+    if _is_async(whole) or not (inspect.isfunction(function) or inspect.ismethod(function)):
+        return False
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        return True
+    signature = inspect.signature(function, follow_wrapped=False)
+    says = signature.return_annotation
+    return (
+        function.__name__ != "<lambda>"
+        and any(each.kind in _NAMED for each in signature.parameters.values())
+        and not (says is not signature.empty and _AWAITABLE.search(str(says)))
+    )
