@@ -52,7 +52,7 @@ class Lock:
         """Raise FencedError where it is no longer held: its session was ended."""
         try:
             why = None if self._session() == self._pid else "it is another session now"
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             why = one_line(error)
         if why is not None:
             raise FencedError(

@@ -40,7 +40,9 @@ _TEXTS = {
     r"due to idle-in-transaction timeout": "25P03",
     r"due to transaction timeout": "25P04",
     r"too many c|remaining connection slots|max_client_conn": "53300",
-    r"due to administrator command": "57P01",
+    # The last two are what psycopg says where a pooler's session ended while nothing was asked.
+    r"due to administrator command|server closed the connection"
+    r"|received 2 results|COPY cannot be mixed": "57P01",
     r"the database system is": "57P03",
     r"due to idle-session timeout": "57P05",
 }
@@ -110,7 +112,7 @@ def _ours(server: str, error: psycopg.Error) -> DLQError:
         )
     if _POOL.search(text):
         return ServerUnavailableError(
-            f"The pooler before {server} refused ({said}): docs/operations.md says how it is to be set."
+            f"The pooler before {server} refused ({said}): docs/operations.md says how to set it."
         )
     if _FATAL.search(text) and error.sqlstate is None:
         return ServerUnavailableError(

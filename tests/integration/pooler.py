@@ -22,8 +22,10 @@ needs_pgbouncer = pytest.mark.skipif(
 
 
 @contextmanager
-def pooled(dsn: str, folder: Path, mode: str = "transaction", size: int = 3) -> Iterator[str]:
-    """The DSN of a PgBouncer with so many sessions of the server, and nothing else set."""
+def pooled(
+    dsn: str, folder: Path, mode: str = "transaction", size: int = 3, query_wait_timeout: int = 120
+) -> Iterator[str]:
+    """The DSN of a PgBouncer with so many sessions of the server, and little else set."""
     assert PGBOUNCER is not None
     server, port = conninfo_to_dict(dsn), free_port("PgBouncer")
     config = folder / "pgbouncer.ini"
@@ -32,6 +34,7 @@ def pooled(dsn: str, folder: Path, mode: str = "transaction", size: int = 3) -> 
         f" user={server['user']}\n"
         f"[pgbouncer]\nlisten_addr = {HOST}\nlisten_port = {port}\nunix_socket_dir =\n"
         f"auth_type = any\npool_mode = {mode}\ndefault_pool_size = {size}\n"
+        f"query_wait_timeout = {query_wait_timeout}\n"
     )
     with config.open() as read, (folder / "pgbouncer.log").open("w") as log:
         # It refuses to run as root, and as somebody else it may not reach the folder.
