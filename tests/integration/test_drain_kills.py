@@ -345,7 +345,7 @@ async def test_backends_killed_in_mid_copy_are_retried(
 
 _SESSIONS = (
     "SELECT pid, state, query FROM pg_stat_activity"
-    " WHERE datname = current_database() AND application_name = 'dlq'"
+    " WHERE datname = current_database() AND application_name IN ('dlq', 'dlq lock')"
 )
 
 

@@ -71,11 +71,11 @@ with locking(sys.argv[1], "x") as lock:
 CIRCLE_SECONDS = 90  # for all jobs; a lock that stayed behind takes a drain a minute
 
 
-def odd(dsn: str) -> None:
-    """Set the database of a DSN as ODD has it, for sessions to come."""
+def odd(dsn: str, **changes: str) -> None:
+    """Set the database of a DSN in odd ways, for sessions to come."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         name = sql.Identifier(connection.info.dbname)
-        for setting, value in ODD.items():
+        for setting, value in (ODD | changes).items():
             statement = sql.SQL("ALTER DATABASE {} SET {} = {}")
             connection.execute(statement.format(name, sql.Identifier(setting), sql.Literal(value)))
 
@@ -153,7 +153,7 @@ def behind_a_pooler(
 async def test_every_job_runs_through_a_pooler(
     behind_a_pooler: Settings, client: Client, database_dsn: str
 ) -> None:
-    odd(database_dsn)
+    odd(database_dsn, idle_session_timeout="10min")  # the sessions are the pooler's own
     async with asyncio.timeout(CIRCLE_SECONDS):
         assert (await migrate_all(behind_a_pooler))[0] == []
         await everything(behind_a_pooler, client)
