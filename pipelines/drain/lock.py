@@ -15,6 +15,7 @@ from psycopg.errors import InsufficientPrivilege
 
 from pipelines.errors import FencedError
 from pipelines.stores.database import locking
+from pipelines.stores.lock import Lock
 
 logger = logging.getLogger(__name__)
 
@@ -39,19 +40,19 @@ async def alone(
             if state != seen:
                 seen, since = state, loop.time()
             elif holder is not None and loop.time() - since > patience_seconds:
-                _end(connection, holder, stream)
+                _end(lock, holder, stream)
                 since = loop.time()
             await asyncio.sleep(0.2)
         yield
 
 
-def _end(connection: Connection[Any], pid: int, stream: str) -> None:
+def _end(lock: Lock, pid: int, stream: str) -> None:
     logger.warning("Another drain of %s makes no progress: ending its session %d", stream, pid)
     try:
-        ended = connection.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone()
+        is_ended = lock.end_holder(pid)
     except InsufficientPrivilege:  # of another user's: docs/security.md
-        ended = None
-    if ended != (True,):
+        is_ended = False
+    if not is_ended:
         raise FencedError(
             f"Another drain of {stream} makes no progress and its session {pid} could not be"
             " ended: stop that process."

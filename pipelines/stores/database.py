@@ -1,6 +1,7 @@
 """Postgres: connecting, locking and migrating."""
 
 import logging
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 # psycopg logs what comes of an error besides; who wants it can configure logging.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
+_APPLICATION = (
+    f"dlq {secrets.token_hex(4)}"  # whose session it is: this process's; see `end_holder`
+)
+
 # What a session relies on, whatever the server, the database or the user is set to. The first four
 # a pooler in transaction mode carries from one of its sessions to the next; see docs/operations.md.
 _SESSION = """
@@ -38,9 +43,7 @@ SET idle_session_timeout = 0;
 
 
 @contextmanager
-def database(
-    dsn: str, *, is_checked: bool = True, application: str = "dlq"
-) -> Iterator[Connection[Any]]:
+def database(dsn: str, *, is_checked: bool = True) -> Iterator[Connection[Any]]:
     """A connection, in autocommit mode: each piece of work opens its own transaction.
 
     With `is_checked`, raises SchemaError where `dlq migrate` has not been run; SettingsError where
@@ -58,7 +61,7 @@ def database(
             dsn,
             autocommit=True,
             connect_timeout=5,
-            application_name=application,
+            application_name=_APPLICATION,
             prepare_threshold=None,  # a pooler hands the session on, and another has its statements
         )
         with closing(connection):
@@ -73,7 +76,7 @@ def database(
 @contextmanager
 def locking(dsn: str, name: str, *, is_shared: bool = False) -> Iterator[Lock]:
     """A lock to be taken, on a connection of its own; it ends with this context."""
-    with database(dsn, is_checked=False, application="dlq lock") as connection:
+    with database(dsn, is_checked=False) as connection:
         lock = Lock(connection, name, is_shared=is_shared)
         try:
             yield lock

@@ -27,6 +27,14 @@ SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = 
     SELECT oid FROM pg_database WHERE datname = current_database())
   AND (classid::bigint << 32) | objid::bigint = {_KEY}
 """  # noqa: S608
+# Its process has others, which may be amid a transaction.
+_END = """
+SELECT count(*) FILTER (WHERE pg_terminate_backend(o.pid)) FROM pg_stat_activity h
+JOIN pg_stat_activity o ON o.pid = h.pid OR (o.datid = h.datid
+    AND o.application_name = h.application_name
+    AND h.application_name NOT IN ('', current_setting('application_name')))
+WHERE h.pid = %s
+"""
 
 
 class Lock:
@@ -69,6 +77,14 @@ class Lock:
         """The server's process that holds it, where another does."""
         row = self._connection.execute(_HOLDER, [self.name]).fetchone()
         return row[0] if row else None
+
+    def end_holder(self, pid: int) -> bool:
+        """End the sessions of the process that holds it; whether there were any.
+
+        Raises psycopg's InsufficientPrivilege where that is not allowed.
+        """
+        row = self._connection.execute(_END, [pid]).fetchone()
+        return row is not None and row[0] > 0
 
     def _session(self) -> int | None:
         row = self._connection.execute("SELECT pg_backend_pid()").fetchone()
