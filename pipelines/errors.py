@@ -53,6 +53,10 @@ class MissingPackageError(DLQError, ImportError):
     """Something was used that needs a package which is not installed."""
 
 
+class AdoptionError(DLQError):
+    """A consumer can not be adopted, or not like this."""
+
+
 class RegroupError(DLQError):
     """History can not be regrouped now."""
 

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     totals_stream: str = "SAHOOL_TOTALS"
     attempts_stream: str = "SAHOOL_ATTEMPTS"
     advisory_stream: str = "SAHOOL_ADVISORIES"
+    ack_stream: str = "SAHOOL_ACKS"
     bridge_services: dict[str, str] = Field(
         {}, description="services by consumer or stream/consumer, with wildcards"
     )
@@ -122,6 +123,7 @@ class Settings(BaseSettings):
             self.subjects,
             self.advisory_stream,
             self.attempts_stream,
+            self.ack_stream,
         )
 
     @property

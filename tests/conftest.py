@@ -1,15 +1,12 @@
-"""Real servers for tests: one NATS and one PostgreSQL per session, others on demand.
+"""Real servers for tests: one NATS and one PostgreSQL per session, others on demand."""
 
-`DLQ_TEST_POSTGRES_BIN` names the bin folder of another PostgreSQL to test against.
-"""
-
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import servers
 from hypothesis import settings
 from seed import IS_FIXED
 
@@ -18,13 +15,11 @@ from pipelines.embedded import NatsServer, PostgresServer
 settings.register_profile("tests", derandomize=IS_FIXED, deadline=None, print_blob=True)
 settings.load_profile("tests")
 
-POSTGRES_BIN = os.environ.get("DLQ_TEST_POSTGRES_BIN")
-
 
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     """The session's NATS with JetStream. Tests share it: use subjects and streams of your own."""
-    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+    with servers.nats(tmp_path_factory.mktemp("nats")) as server:
         yield server
 
 
@@ -36,7 +31,7 @@ def nats_url(nats_server: NatsServer) -> str:
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """The session's PostgreSQL. Tests take a `database_dsn` of their own from it."""
-    with postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with servers.postgres(tmp_path_factory.mktemp("postgres")) as server:
         try:
             yield server
         finally:
@@ -58,7 +53,7 @@ def nats_server_factory(tmp_path: Path) -> Iterator[Callable[..., NatsServer]]:
 
         def start(home: Path | None = None, **options: object) -> NatsServer:
             home = home or tmp_path / f"nats-{uuid.uuid4().hex[:6]}"
-            return running.enter_context(NatsServer(home, **options))
+            return running.enter_context(servers.nats(home, **options))
 
         yield start
 
@@ -69,14 +64,10 @@ def postgres_server_factory(tmp_path: Path) -> Iterator[Callable[..., PostgresSe
     with ExitStack() as running:
 
         def start(home: Path | None = None, **options: object) -> PostgresServer:
-            server = postgres(home or tmp_path / f"postgres-{uuid.uuid4().hex[:6]}", **options)
+            server = servers.postgres(
+                home or tmp_path / f"postgres-{uuid.uuid4().hex[:6]}", **options
+            )
             running.callback(server.remove)
             return running.enter_context(server)
 
         yield start
-
-
-def postgres(home: Path, **options: object) -> PostgresServer:
-    """A PostgreSQL for tests: not durable, of the version that the environment asks for."""
-    bin_dir = Path(POSTGRES_BIN) if POSTGRES_BIN else None
-    return PostgresServer(home, **{"durable": False, "bin_dir": bin_dir, **options})

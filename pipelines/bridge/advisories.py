@@ -75,8 +75,7 @@ class Advisories(Intake):
         self.late_acks = LateAcks(settings.subjects, closing)
         self._settings = settings
         self._on_letter = on_letter
-        names = settings.stream_names
-        self._own_streams = {names.dead_letters, names.totals, names.advisories, names.attempts}
+        self._own_streams = settings.stream_names.own
 
     async def run(self) -> None:
         """As ever; then what was heard of late acknowledgements is told, too."""
@@ -150,7 +149,8 @@ class Advisories(Intake):
         stream_created: datetime | None = None,
     ) -> bool:
         """Publish until the server has the dead letter; False where the bridge closes before."""
-        service = service_of(advisory, self._settings.bridge_services)
+        services = self._settings.bridge_services
+        service = service_of(advisory.stream, advisory.consumer, services)
         headers = self._settings.bridge_headers
         fields, body, is_json = dead_letter_of(advisory, event, service, headers, stream_created)
         is_given_up = advisory.kind == MAX_DELIVERIES

@@ -24,6 +24,7 @@ from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import NotPermittedError
 from pipelines.events.outbox import publish_until_acknowledged
+from pipelines.jetstream.acks import ack_subjects
 from pipelines.jetstream.permissions import check_heard
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class LateAcks:
 
         if not self._is_permitted:
             return acked
-        subjects = ack_subjects(advisory)
+        subjects = ack_subjects(advisory.stream, advisory.consumer, advisory.stream_seq)
         self._listening.append([await connection.subscribe(each, cb=hear) for each in subjects])
         if len(self._listening) > _MOST_EVENTS:
             await _unsubscribe(self._listening.popleft())
@@ -122,12 +123,6 @@ async def _unsubscribe(subscriptions: list[Subscription]) -> None:
     for each in subscriptions:
         with contextlib.suppress(nats.errors.Error):  # it ended with its connection
             await each.unsubscribe()
-
-
-def ack_subjects(advisory: Advisory) -> tuple[str, str]:
-    """Where a consumer acknowledges an event: as ever, and with domain and account."""
-    who, what = f"{advisory.stream}.{advisory.consumer}", advisory.stream_seq
-    return f"$JS.ACK.{who}.*.{what}.*.*.*", f"$JS.ACK.*.*.{who}.*.{what}.>"
 
 
 def is_ack(answer: bytes) -> bool:

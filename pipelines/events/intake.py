@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
 from pipelines.errors import NotPermittedError, StreamError
+from pipelines.events.acknowledgements import Acknowledgements
 from pipelines.events.closing import (
     CUT_SECONDS,
     Closing,
@@ -38,8 +39,6 @@ _AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they
 _MOST_AHEAD = 500
 _OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer …
 _OLD_SECONDS = 0.1  # … and in hand for so long
-_ACK_SECONDS = 0.002  # that an acknowledgement waits for others to travel with
-_ACK_PAUSE_SECONDS = 0.1  # before it is tried again, while there is no connection
 WRITE_SECONDS = 1.0  # for what is still to be written in the end
 
 T = TypeVar("T")
@@ -90,17 +89,22 @@ class Intake:
         self._waiting: dict[tuple[int, int], _Arrival] = {}  # by Delivery.event, oldest first
         self._running: dict[tuple[int, int], _Running] = {}
         self._has_room = asyncio.Event()
-        self._done: list[Msg] = []  # to be acknowledged
-        self._has_done = asyncio.Event()
+        self._acks = Acknowledgements(self.durable, self._answer)
         self._old: list[tuple[int, int]] = []  # in hand, and the server was told nothing of them
         self._has_old = asyncio.Event()
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
+        self._place = (0, 0)  # Delivery.event of the latest first delivery
         self._puller: Puller | None = None
         self._seconds_each = 0.0  # that the latest messages took, on average
         self._log_is_writable = asyncio.Event()  # nothing is taken or started while it is not set
         self._log_is_writable.set()
         self.stopped.set()
+
+    @property
+    def stream(self) -> str:
+        """The stream that it pulls from."""
+        return self._stream
 
     @property
     def in_flight(self) -> int:
@@ -113,10 +117,35 @@ class Intake:
         return self._log_is_writable.is_set()
 
     async def prepare(self) -> None:
-        """Make or update the durable consumer on the server."""
+        """Make or update the durable consumer on the server; one made anew is said."""
+        known = self._terms.created
         self._terms = await ensure_consumer(
             self.connection.jetstream(), self._stream, self._wanted, self._priority_group
         )
+        if known and known != self._terms.created:
+            self._place = (0, 0)
+            self._tell_rewound(
+                f"{self.durable} on {self._stream} was deleted and made anew: it begins where a new"
+                " consumer does, so events come again that were handled."
+            )
+
+    def _tell_rewound(self, what: str) -> None:
+        """Say that the consumer went back in its stream."""
+        logger.warning("%s", what)
+
+    def _follow(self, delivery: Delivery) -> None:
+        """Notice a first delivery of what was delivered before: first ones come in order."""
+        if delivery.delivery_count > 1:
+            return
+        sequence, stored_at = self._place
+        self._place = delivery.event
+        # A stream made anew begins at 1 too, but with later events.
+        if delivery.sequence <= sequence and delivery.timestamp_ns <= stored_at:
+            self._tell_rewound(
+                f"{self.durable} on {self._stream} went back from sequence {sequence} to"
+                f" {delivery.sequence}: it was reset, or the server lost its place, so events come"
+                " again that were handled."
+            )
 
     async def run(self) -> None:
         """Work until closing, then finish what is in hand, or give it back."""
@@ -125,7 +154,7 @@ class Intake:
         pull = asyncio.create_task(self._pull_for_ever())
         beat = asyncio.create_task(self._keep_in_progress())
         early = asyncio.create_task(self._keep_old_in_progress())
-        acks = asyncio.create_task(self._acknowledge_for_ever())
+        acks = asyncio.create_task(self._acks.send_for_ever())
         stop = asyncio.create_task(self._closing.wait())
         try:
             await asyncio.wait({stop, pull}, return_when=asyncio.FIRST_COMPLETED)
@@ -158,7 +187,7 @@ class Intake:
         self._left += [each.msg for each in waiting.values()]
         self._left += [each.msg for each in self._running.values()]
         await self._stop_pulling()
-        await within(self._closing.last_seconds(WRITE_SECONDS), self._send_acknowledgements())
+        await within(self._closing.last_seconds(WRITE_SECONDS), self._acks.send())
 
     async def _stop_pulling(self) -> None:
         """Let the server deliver nothing more, then give back what nobody began."""
@@ -213,6 +242,7 @@ class Intake:
 
     def _accept(self, msg: Msg) -> None:
         delivery = delivery_of(msg)
+        self._follow(delivery)
         event = delivery.event
         if event in self._running:
             # The server missed our heartbeats, in an outage. Whatever the running task's answer
@@ -266,7 +296,7 @@ class Intake:
         while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
             await asyncio.sleep(0.1)
         # Well before the next pull would deliver again what is done, or in hand.
-        await self._send_acknowledgements()
+        await self._acks.send()
         await self._say_in_progress([*self._running, *self._waiting])
         try:
             await self.prepare()
@@ -361,34 +391,8 @@ class Intake:
                 await self._give_back(each.msg)
 
     def _acknowledge(self, msg: Msg) -> None:
-        """Tell the server, within a moment, that a message is done: many in one write.
-
-        A process that dies in this moment gets the message again, as when it dies before.
-        """
-        self._done.append(msg)
-        self._has_done.set()
-
-    async def _acknowledge_for_ever(self) -> None:
-        while True:
-            await self._has_done.wait()
-            await asyncio.sleep(_ACK_SECONDS)
-            await self._send_acknowledgements()
-            if self._done:
-                await asyncio.sleep(_ACK_PAUSE_SECONDS)
-                self._has_done.set()
-
-    async def _send_acknowledgements(self) -> None:
-        self._has_done.clear()
-        done, self._done = self._done, []
-        sent_count = 0
-        try:
-            for msg in done:
-                await self._answer(msg, b"+ACK")
-                sent_count += 1
-        except (nats.errors.Error, OSError) as error:
-            # What was handled should not be handled again: the next connection takes them.
-            logger.info("%s: acknowledgements wait for a connection (%s)", self.durable, error)
-            self._done[:0] = done[sent_count:]
+        """Tell the server, within a moment, that a message is done."""
+        self._acks.add(msg)
 
     async def _give_back(self, msg: Msg, delay_seconds: float = 0) -> None:
         """Let the server deliver the message again soon; after ack_wait it does so by itself.

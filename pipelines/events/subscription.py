@@ -60,7 +60,8 @@ _AT_ONCE = nullcontext()
 
 Tell = Callable[[str, str], object]
 """Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
-`ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped).
+`ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped),
+`consumer_rewound` (it was made anew or reset: events come again that were handled).
 """
 
 
@@ -168,6 +169,9 @@ class Subscription(Intake):
                 headers = every_header(msg.headers)
                 await self._dead_letter(msg, delivery, headers, EVENT_REMOVED, config, attempts)
 
+    def _tell_rewound(self, what: str) -> None:
+        self._tell("consumer_rewound", what)
+
     @traced(_processing)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         headers = every_header(msg.headers)
@@ -189,7 +193,10 @@ class Subscription(Intake):
             )
             return
         async with self._suspects if attempts.unfinished_count >= _SUSPECT else _AT_ONCE:
-            await self._attempt(msg, delivery, headers, attempts)
+            if self._closing.has_begun:  # while it waited
+                await self._give_back(msg)
+            else:
+                await self._attempt(msg, delivery, headers, attempts)
 
     async def _attempt(
         self, msg: Msg, delivery: Delivery, headers: Headers, attempts: Attempts | None
@@ -215,6 +222,7 @@ class Subscription(Intake):
         match decide(result, attempt, config, self._rng):
             case None:
                 await self._succeeded(msg, delivery, headers)
+                await self._tell_over(delivery, attempts)
             case Retry() as retry:
                 attempts = attempts or Attempts(began_at, delivery.delivery_count, 1)
                 attempts.add(datetime.now(UTC), retry.error, retry.reason)
@@ -361,6 +369,7 @@ class Subscription(Intake):
             return
         self._retries.forget(delivery)
         self.counters.dead_lettered += 1
+        await self._tell_over(delivery, attempts)
         self._acknowledge(msg)
         self._settled(is_dead=True)
 
@@ -368,6 +377,12 @@ class Subscription(Intake):
         """Let who gets the event next know of them, as far as there is a connection."""
         with suppress(*PUBLISH_ERRORS):
             await self._log.write(self.connection, delivery, attempts)
+
+    async def _tell_over(self, delivery: Delivery, attempts: Attempts | None) -> None:
+        """Let nobody count the calls again where the consumer is reset, or made anew."""
+        if attempts is not None and delivery.delivery_count > 1:
+            attempts.is_over = True
+            await self._tell_attempts(delivery, attempts)
 
     def _settled(self, *, is_dead: bool) -> None:
         """Stop the consumer where nearly everything is dead-lettered."""

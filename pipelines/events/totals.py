@@ -26,6 +26,7 @@ async def publish_total(config: NATSConsumerConfig, subscription: Subscription) 
     """Publish one subscription's counters since it started; a failure to do so is only logged."""
     body = {
         "service": config.name,
+        "stream": subscription.stream,
         "consumer": subscription.durable,
         "started_at": subscription.started_at.isoformat(),
         "at": datetime.now(UTC).isoformat(),

@@ -1,17 +1,16 @@
 """Stored messages deleted so that the server overwrites their bytes, and objects with them."""
 
 import asyncio
-import base64
 import json
 from collections.abc import Callable, Sequence
 
 from nats.aio.client import Client
-from nats.js.errors import APIError
 
 from pipelines.errors import NotPermittedError
-from pipelines.jetstream.stored import StoredMessage, stored_message
+from pipelines.jetstream.bodies import object_messages
+from pipelines.jetstream.stored import stored_message
 
-__all__ = ["erase_messages", "erase_objects", "object_messages"]
+__all__ = ["erase_messages", "erase_objects"]
 
 _AT_ONCE = 4  # more are no faster: they wait in the server's queue, before the requests of others
 _TIMEOUT_SECONDS = 10
@@ -53,27 +52,6 @@ async def erase_objects(
         if refusal:
             return refusal
     return None
-
-
-async def object_messages(client: Client, bucket: str, name: str) -> list[StoredMessage]:
-    """The messages that an object of an object store is, its entry first; empty: no such object.
-
-    Raises as `stored_message` does.
-    """
-    stream = f"OBJ_{bucket}"
-    name_token = base64.urlsafe_b64encode(name.encode()).decode()
-    try:
-        entry = await stored_message(client, stream, 1, f"$O.{bucket}.M.{name_token}")
-    except APIError:
-        return []  # there is no such store
-    if entry is None:
-        return []
-    found, chunks = [entry], f"$O.{bucket}.C.{json.loads(entry.data)['nuid']}"
-    after = 0
-    while chunk := await stored_message(client, stream, after + 1, chunks):
-        after = chunk.sequence
-        found.append(chunk)
-    return found
 
 
 async def _erase(client: Client, stream: str, sequence: int) -> str | None:

@@ -18,6 +18,7 @@ from nats.protocol.command import hpub_cmd
 
 from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import NotPermittedError
+from pipelines.jetstream.acks import ACKS, all_of_consumer
 from pipelines.jetstream.address import Address
 from pipelines.jetstream.headers import encode_headers
 
@@ -159,8 +160,8 @@ class PlainSpokenClient(Client):
 
     def _error(self, what: str, subject: str) -> NotPermittedError:
         inbox = self._inbox_prefix.decode()
-        if subject.startswith("$JS.ACK."):  # each message's own is another
-            subject = ".".join([*subject.split(".")[:4], ">"])
+        if subject.startswith(ACKS):  # each message's own is another
+            subject = all_of_consumer(subject)
         elif subject.startswith(f"{inbox}."):
             subject = f"{inbox}.>"
         user = self.options.get("user") or "this user"

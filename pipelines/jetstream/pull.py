@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from pipelines.jetstream.acks import ACKS, fields_of
 from pipelines.jetstream.bounded import within
 from pipelines.jetstream.permissions import check_permitted
 
@@ -36,6 +37,7 @@ class PullTerms(NamedTuple):
     group: str | None = None  # the priority group to pull for
     max_batch: int = 0  # messages; 0: as many as one likes
     max_expires_seconds: float = 0  # 0: as long as one likes
+    created: str = ""  # when the consumer was made, as the server says it
 
 
 class Delivery(NamedTuple):
@@ -55,10 +57,8 @@ class Delivery(NamedTuple):
 
 
 def delivery_of(msg: Msg) -> Delivery:
-    """The delivery's metadata, from the 9-token reply or the 12-token one with a domain."""
-    tokens = msg.reply.split(".")
-    tokens = tokens[2:] if len(tokens) == 9 else tokens[4:11]
-    stream, consumer, count, sequence, _, timestamp_ns, pending = tokens
+    """The delivery's metadata, from the reply's subject."""
+    stream, consumer, count, sequence, _, timestamp_ns, pending = fields_of(msg.reply)
     return Delivery(stream, consumer, int(count), int(sequence), int(timestamp_ns), int(pending))
 
 
@@ -178,4 +178,4 @@ class Puller:
 
 
 def _is_delivery(msg: Msg) -> bool:
-    return msg.reply.startswith("$JS.ACK.")
+    return msg.reply.startswith(ACKS)

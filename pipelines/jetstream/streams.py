@@ -30,8 +30,11 @@ ADVISORIES = (f"{GIVEN_UP}.>", f"{TERMINATIONS}.>")
 REMOVED_REASONS = ("Unacknowledged message was deleted", "Message deleted by stream limits")
 """The reasons of a MSG_TERMINATED that no consumer sent: its event left the stream while a consumer
 had it, by a newer value, age, TTL, another limit, a rollup, a purge by subject or a deletion."""
+ACK_METRICS = "$JS.EVENT.METRIC.CONSUMER.ACK.>"
+"""What the server says of each acknowledgement, where a consumer's are sampled."""
 BODIES_BUCKET = "sahool-dlq-bodies"
 """The object store of bodies that are too large for a dead letter."""
+_ACK_BYTES = 1 << 30  # about four million acknowledgements
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,14 @@ class StreamNames:
     subjects: Subjects = field(default_factory=Subjects)
     advisories: str = "SAHOOL_ADVISORIES"
     attempts: str = "SAHOOL_ATTEMPTS"
+    acks: str = "SAHOOL_ACKS"
+
+    @property
+    def own(self) -> frozenset[str]:
+        """Those that the platform itself reads."""
+        return frozenset(
+            (self.dead_letters, self.totals, self.attempts, self.advisories, self.acks)
+        )
 
 
 async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, str]:
@@ -98,6 +109,15 @@ async def ensure_advisory_stream(js: JetStreamContext, names: StreamNames) -> st
     The server sends them whether or not somebody listens; what nobody keeps is gone.
     """
     return await _ensure(js, names.advisories, ADVISORIES, max_age=7 * DAY)
+
+
+async def ensure_ack_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream that keeps what the server says of acknowledgements, if none does.
+
+    One of its own, since there is one message for each event that is handled: beside the advisories
+    they would need a limit, and that would take advisories, which are failures.
+    """
+    return await _ensure(js, names.acks, (ACK_METRICS,), max_age=DAY, max_bytes=_ACK_BYTES)
 
 
 async def ensure_body_store(js: JetStreamContext) -> ObjectStore:
@@ -166,6 +186,7 @@ async def _ensure(
     *,
     max_age: float,
     max_msgs_per_subject: int = -1,
+    max_bytes: int | None = None,
     is_log: bool = False,
 ) -> str:
     existing = await _stream_info(js, name)
@@ -175,6 +196,7 @@ async def _ensure(
             return other
         config = _new_config(name, subjects, max_age, is_log)
         config.max_msgs_per_subject = max_msgs_per_subject
+        config.max_bytes = max_bytes
         await js.add_stream(config)
         return name
     held = list(existing.config.subjects or [])

@@ -1,9 +1,10 @@
 """How a redrive ended at a consumer that has no code of ours, and so says nothing itself.
 
 It gave the event up: the server's advisory becomes a dead letter, which the follower hears. It was
-content: its acknowledgement floor passes the event, and no advisory comes. The floor alone is no
-proof, since it passes an exhausted event too, once a later one is acknowledged, and one that left
-its stream before it was answered: by a newer value, its age, a purge. That is no success.
+content: where the server tells of its acknowledgements, that proves it (`redrive.acks`). Elsewhere
+its acknowledgement floor passes the event, and no advisory comes. The floor alone says little: it
+passes an exhausted event too, once a later one is acknowledged, and one that left its stream before
+it was answered: by a newer value, its age, a purge. That is no success.
 """
 
 import asyncio
@@ -16,18 +17,11 @@ from nats.js.api import RetentionPolicy
 from nats.js.errors import APIError, NotFoundError
 
 from pipelines.jetstream.streams import REMOVED_REASONS, TERMINATIONS
+from pipelines.redrive.acks import AckFollower, Mark, Place
 
 _LOOK_SECONDS = 0.5
 _SETTLE_SECONDS = 2.0  # in which an advisory of an event that the floor has passed must have come
 _HEARD_SECONDS = 0.2  # for a dead letter that the server has sent to be heard
-
-
-class Place(NamedTuple):
-    """Where a redriven event stands, and whose answer counts."""
-
-    stream: str
-    sequence: int
-    consumer: str  # durable name
 
 
 class Advisories(NamedTuple):
@@ -38,14 +32,42 @@ class Advisories(NamedTuple):
     durable: str  # the bridge's
 
 
+async def end_of_foreign(
+    js: JetStreamContext,
+    acks: AckFollower,
+    place: Place,
+    mark: Mark | None,
+    advisories: Advisories,
+    outcome: "asyncio.Future[str]",
+) -> str:
+    """The outcome, or `proved` or `inferred`, which are successes.
+
+    `mark` is from before the publish. Where the server tells of every acknowledgement, nothing is
+    inferred. May wait for ever: the caller has the patience.
+    """
+    if mark is None:
+        return await inferred_success(js, place, advisories, outcome)
+    acked = asyncio.ensure_future(acks.acknowledged(place, mark))
+    told = asyncio.ensure_future(_first_told(outcome, acked))
+    try:
+        return await (told if mark.is_all_told else inferred_success(js, place, advisories, told))
+    finally:
+        acked.cancel()
+        told.cancel()
+
+
+async def _first_told(outcome: "asyncio.Future[str]", acked: "asyncio.Future[str]") -> str:
+    await asyncio.wait({outcome, acked}, return_when=asyncio.FIRST_COMPLETED)
+    # A service that wrote a dead letter of its own acknowledges the event after it.
+    if outcome.done() or await _heard(outcome, _HEARD_SECONDS):
+        return outcome.result()
+    return acked.result()
+
+
 async def inferred_success(
     js: JetStreamContext, place: Place, advisories: Advisories, outcome: "asyncio.Future[str]"
 ) -> str:
-    """Wait until `outcome` is known or nothing is left that could contradict a success.
-
-    Returns the outcome, or `succeeded`, which is then inferred. May wait for
-    ever: the caller has the patience.
-    """
+    """The outcome, or `inferred` once nothing is left that could contradict a success."""
     while not await _is_past(js, place) or await _may_be_removed(js, place, advisories):
         if await _heard(outcome, _LOOK_SECONDS):
             return outcome.result()
@@ -54,7 +76,7 @@ async def inferred_success(
     while await _backlog(js, advisories.stream, advisories.durable):
         if await _heard(outcome, _LOOK_SECONDS):
             return outcome.result()
-    return outcome.result() if await _heard(outcome, _HEARD_SECONDS) else "succeeded"
+    return outcome.result() if await _heard(outcome, _HEARD_SECONDS) else "inferred"
 
 
 async def _heard(outcome: "asyncio.Future[str]", seconds: float) -> bool:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
-from nats.js import JetStreamContext
+from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 
@@ -18,7 +18,8 @@ from pipelines.deadletter.headers import MutableHeaders, headers_of_json
 from pipelines.deadletter.json_text import members
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.sanitize import parse_json
-from pipelines.deadletter.subjects import Subjects, matches
+from pipelines.deadletter.subjects import Subjects, matches, subject_token
+from pipelines.jetstream.bodies import stored_body
 from pipelines.jetstream.reader import LogReader
 from pipelines.stores.failed_payloads import kept_payload
 
@@ -86,7 +87,7 @@ async def stored_dead_letter(
     return message
 
 
-async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
+async def original_event(client: Client, message: LogMessage) -> Event:
     """The event inside a dead letter.
 
     Raises RefusedError where the dead letter does not hold the original bytes, ExpiredError where
@@ -101,7 +102,7 @@ async def original_event(js: JetStreamContext, message: LogMessage) -> Event:
             raise RefusedError("the message is no dead letter that holds an event") from None
         body = second.original_message.encode(errors="surrogatepass")
         return Event(second.metadata.original_subject, body, {})
-    body = await _body(js, message.data, bytes(letter.original_data), letter.payload_encoding)
+    body = await _body(client, message.data, bytes(letter.original_data), letter.payload_encoding)
     headers = {
         name: value
         for name, value in _headers(bytes(letter.original_headers)).items()
@@ -159,14 +160,14 @@ def _headers(data: bytes) -> MutableHeaders:
     return headers_of_json(found)
 
 
-async def _body(js: JetStreamContext, message: bytes, data: bytes, encoding: str | None) -> bytes:
+async def _body(client: Client, message: bytes, data: bytes, encoding: str | None) -> bytes:
     if encoding == "base64":
         try:
             return base64_body(data)
         except ValueError as error:
             raise RefusedError(str(error)) from None
     if encoding == "object":
-        return await _stored_body(js, data)
+        return await _stored_body(client, data)
     if encoding == "json":
         return _with_margins(message, data)
     if encoding is not None:
@@ -189,15 +190,19 @@ def _with_margins(message: bytes, data: bytes) -> bytes:
     return leading + data + after[: after.index(b"}")]
 
 
-async def _stored_body(js: JetStreamContext, data: bytes) -> bytes:
+async def _stored_body(client: Client, data: bytes) -> bytes:
     try:
         pointer = msgspec.json.decode(data)["object"]
-        store = await js.object_store(pointer["bucket"])
-        body = (await store.get(pointer["name"])).data or b""
+        bucket, name = pointer["bucket"], pointer["name"]
+        if not isinstance(name, str) or subject_token(bucket) != bucket:
+            raise TypeError
+        body = await stored_body(client, bucket, name)
     except (*_UNREADABLE, KeyError, TypeError):
         raise RefusedError("its pointer to the object store can not be read") from None
     except JetStreamError as error:
         raise ExpiredError(f"the object store no longer has its body ({error})") from None
+    if body is None:
+        raise ExpiredError("the object store no longer has its body")
     if hashlib.sha256(body).hexdigest() != pointer.get("sha256"):
         raise RefusedError("the object store holds another body than the one that failed")
     return body

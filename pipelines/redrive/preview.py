@@ -218,7 +218,7 @@ async def _edits(
     patch: dict[str, Any],
 ) -> list[EditedSample]:
     """What the edit changes in the first few events: on the raw bytes, shown redacted."""
-    js, subjects = client.jetstream(), settings.subjects
+    subjects = settings.subjects
     state = await log_state(client, settings.dlq_stream, subjects.log)
     reader = LogReader(client, state.stream, subjects.log)
     redactor: Redactor = settings.redactor(settings.rules)
@@ -228,7 +228,7 @@ async def _edits(
             message = await stored_dead_letter(
                 reader, connection, row.failure_id, row.dlq_sequence, row.published_at
             )
-            body = (await original_event(js, message)).body
+            body = (await original_event(client, message)).body
             found = changes(body, patched(body, patch), redactor)
             samples.append(EditedSample(row.failure_id, found))
         except (RefusedError, ExpiredError, ValueError) as error:

@@ -27,8 +27,9 @@ from psycopg import Connection
 from pipelines.errors import RedriveError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.streams import ADVISORIES, find_streams
+from pipelines.redrive.acks import AckFollower, Mark, Place, following_acks
 from pipelines.redrive.batches import ENDED, Batch, find_batch, finish, move
-from pipelines.redrive.inferred import Advisories, Place, inferred_success
+from pipelines.redrive.inferred import Advisories, end_of_foreign
 from pipelines.redrive.origin import ExpiredError, RefusedError
 from pipelines.redrive.outbox import Outbox, Redrive, load_redrives
 from pipelines.redrive.outcomes import OutcomeFollower
@@ -101,11 +102,13 @@ async def run_batch(
         if batch.state == "planned":
             move(connection, batch.id, "running", actor=batch.requested_by)
         redrives = load_redrives(connection, batch.id)
+        foreign = [redrive.addressed_to for redrive in redrives if redrive.is_foreign]
         async with (
             connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client,
             OutcomeFollower(client, settings.subjects) as follower,
+            following_acks(client, settings.ack_stream, foreign) as acks,
         ):
-            run = _Run(settings, client, connection, lock, follower, batch)
+            run = _Run(settings, client, connection, lock, follower, acks, batch)
             await run.prepare()
             outcomes, stopped = await run.all(redrives, progress)
         reason = "; ".join(f"{group}: {why}" for group, why in stopped.items()) or None
@@ -134,6 +137,7 @@ class _Run:
         connection: Connection[Any],
         lock: Lock,
         follower: OutcomeFollower,
+        acks: AckFollower,
         batch: Batch,
     ) -> None:
         self._settings = settings
@@ -142,6 +146,7 @@ class _Run:
         self._connection = connection
         self._lock = lock
         self._follower = follower
+        self._acks = acks
         self._batch = batch
         self._outbox = Outbox(connection, batch)
         self._sender = Sender(settings, client, connection, batch)
@@ -192,7 +197,7 @@ class _Run:
         return self._outcomes, stopped
 
     def _belief(self, history: History, redrive: Redrive) -> Belief:
-        cell = Cell(redrive.group_id, redrive.error_type, redrive.attempt)
+        cell = Cell(redrive.group_id, redrive.error_type, redrive.nth)
         types = self._settings.transient_error_types
         transient = is_transient(redrive.error_type, redrive.error_message, types)
         return history.belief(cell, datetime.now(UTC), transient=transient)
@@ -257,6 +262,7 @@ class _Run:
         is_elsewhere = self._sender.is_elsewhere(redrive)
         addressee = None if is_elsewhere else redrive.addressed_to
         outcome = self._follower.expect(redrive.id, addressee)
+        mark: Mark | None = None
         try:
             place = None
             if redrive.silent_seconds is None:
@@ -266,6 +272,8 @@ class _Run:
                     return await self._left(group, redrive)
                 event = await self._sender.event(redrive)
                 headers = self._sender.headers(redrive, event)
+                if redrive.is_foreign:
+                    mark = await self._acks.mark(redrive.addressed_to)
                 self._lock.check()
                 if not self._outbox.claim(redrive):
                     return await self._not_claimed(group, redrive)
@@ -275,7 +283,7 @@ class _Run:
                 if is_elsewhere:
                     return await self._redirected(redrive, outcome)
                 if redrive.is_foreign and place is not None:
-                    return await self._inferred(redrive, place, outcome)
+                    return await self._foreign(redrive, place, mark, outcome)
                 return await outcome
         except RefusedError as error:
             return await self._ended(redrive, "refused", str(error))
@@ -284,8 +292,10 @@ class _Run:
         except NoStreamResponseError:
             return await self._ended(redrive, "unroutable", "no stream captures its subject")
         except TimeoutError:
-            seconds = self._settings.redrive_timeout_seconds
-            return await self._ended(redrive, "outcome_unknown", f"silent for {seconds:.0f} s")
+            silence = f"silent for {self._settings.redrive_timeout_seconds:.0f} s"
+            if mark is not None and mark.is_all_told:
+                silence += ", and the server told of no acknowledgement"
+            return await self._ended(redrive, "outcome_unknown", silence)
         finally:
             self._follower.forget(redrive.id)
 
@@ -310,18 +320,20 @@ class _Run:
         reason = f"{where}, and failed there: that is a failure of its own"
         return await self._ended(redrive, "outcome_unknown", reason)
 
-    async def _inferred(
-        self, redrive: Redrive, place: Place, outcome: "asyncio.Future[str]"
+    async def _foreign(
+        self, redrive: Redrive, place: Place, mark: Mark | None, outcome: "asyncio.Future[str]"
     ) -> str:
         """The outcome of a redrive to a consumer that does not tell of a success."""
-        result = await inferred_success(self._js, place, self._advisories, outcome)
-        if result != "succeeded":
+        advisories = self._advisories
+        result = await end_of_foreign(self._js, self._acks, place, mark, advisories, outcome)
+        who, what = redrive.addressed_to, place.sequence
+        reasons = {
+            "proved": f"proved: the server says that {who} acknowledged {what}",
+            "inferred": f"inferred: {who} acknowledged up to {what}, and no advisory came",
+        }
+        if result not in reasons:
             return result
-        reason = (
-            f"inferred: {redrive.addressed_to} acknowledged up to {place.sequence}, and no advisory"
-            " came"
-        )
-        return await self._ended(redrive, "succeeded", reason)
+        return await self._ended(redrive, "succeeded", reasons[result])
 
     async def _ended(
         self, redrive: Redrive, state: str, reason: str, name: str | None = None

@@ -26,9 +26,9 @@ from pipelines.jetstream.connection import wire_size
 from pipelines.jetstream.consumers import consumers_of
 from pipelines.jetstream.reader import LogReader, log_state
 from pipelines.jetstream.streams import find_streams
+from pipelines.redrive.acks import Place
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.edit import patched
-from pipelines.redrive.inferred import Place
 from pipelines.redrive.origin import (
     Event,
     RefusedError,
@@ -99,7 +99,7 @@ class Sender:
                 redrive.dlq_sequence,
                 redrive.dead_lettered_at,
             )
-            event = await original_event(self._js, message)
+            event = await original_event(self._client, message)
         except nats.errors.TimeoutError as error:  # which is a TimeoutError, as silence is
             raise ServerUnavailableError(
                 "NATS does not give the raw dead letters: the batch stays running, and the next run"

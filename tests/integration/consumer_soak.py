@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -123,6 +124,7 @@ class ConsumerSoak:
     events: int
     seed: int
     is_synced: bool = False  # the server writes each message to the disk before it acknowledges
+    nats_server: Callable[..., NatsServer] = NatsServer
     done: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     slowest_end: float = 0  # seconds that a process took to end
@@ -136,11 +138,11 @@ class ConsumerSoak:
     async def run(self) -> list[str]:
         """Do it; returns what is wrong."""
         chance = random.Random(self.seed)
-        server = NatsServer(self.home / "nats")
+        server = self.nats_server(self.home / "nats")
         if self.is_synced:
             store = json.dumps(str(server.data))
             config = f"jetstream: {{ store_dir: {store}, sync_interval: always }}"
-            server = NatsServer(self.home / "nats", config=config)
+            server = self.nats_server(self.home / "nats", config=config)
         with server:
             async with opened(server.url) as log:
                 config = log.config(

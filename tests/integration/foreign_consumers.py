@@ -70,7 +70,9 @@ class Platform:
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Platform]:
     """A platform on a server of the test's own, which is left without streams."""
-    settings = settings.model_copy(update={"advisory_stream": f"ADV_{settings.subject_prefix}"})
+    prefix = settings.subject_prefix
+    own = {"advisory_stream": f"ADV_{prefix}", "ack_stream": f"ACKS_{prefix}"}
+    settings = settings.model_copy(update=own)
     client = await nats.connect(settings.nats_url)
     await ensure_streams(client.jetstream(), settings.stream_names)
     await ensure_advisory_stream(client.jetstream(), settings.stream_names)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
+import servers
 from foreign_consumers import Platform, opened
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -15,10 +16,10 @@ from platform_log import failures
 from pipelines.bridge.advisory import Advisory
 from pipelines.bridge.late import LateAcks
 from pipelines.bridge.run import bridge_pending, bridging
-from pipelines.embedded import NatsServer
 from pipelines.jetstream.streams import TERMINATIONS
 from pipelines.jobs import case_history, drain_log
-from pipelines.redrive.inferred import Advisories, Place, inferred_success
+from pipelines.redrive.acks import Place
+from pipelines.redrive.inferred import Advisories, inferred_success
 from pipelines.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("answers")  # they share a NATS of their own
@@ -30,7 +31,7 @@ TAKING = [RetentionPolicy.WORK_QUEUE, RetentionPolicy.INTEREST]  # an answer tak
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Instead of the session's server."""
-    with NatsServer(tmp_path_factory.mktemp("answers")) as server:
+    with servers.nats(tmp_path_factory.mktemp("answers")) as server:
         yield server.url
 
 
@@ -316,7 +317,7 @@ async def test_success_is_not_inferred_from_an_event_that_left_unanswered(
     advisories = Advisories(settings.advisory_stream, 1, settings.bridge_durable)
     inferred = inferred_success(platform.js, Place("X", 1, "c"), advisories, outcome)
     if is_acknowledged:
-        assert await asyncio.wait_for(inferred, 20) == "succeeded"
+        assert await asyncio.wait_for(inferred, 20) == "inferred"
     else:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(inferred, 5)

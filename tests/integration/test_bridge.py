@@ -15,6 +15,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
+import servers
 from foreign_consumers import Platform, opened
 from nats.js.api import RetentionPolicy, StreamConfig
 from platform_log import DLQ, ROOT, environment, failures, in_lake, publish, publish_raw, query
@@ -23,7 +24,6 @@ from raw_headers import lines_of
 from flows.drain_dlq import drain_dlq
 from pipelines.bridge.run import Bridge, bridge_pending
 from pipelines.deadletter import ids
-from pipelines.embedded import NatsServer
 from pipelines.errors import StreamError
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import case_history, drain_log
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.xdist_group("bridge")  # they share a NATS of their own
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Instead of the session's server."""
-    with NatsServer(tmp_path_factory.mktemp("bridge")) as server:
+    with servers.nats(tmp_path_factory.mktemp("bridge")) as server:
         yield server.url
 
 
@@ -131,7 +131,7 @@ async def test_repeated_headers_come_back_from_a_foreign_consumers_failure(
     assert (letter["original_headers"], letter["event_id"]) == (headers, "m1")
     assert letter["error_message"] == "no tile"
     stored = await lines_of(platform.client, settings.dlq_stream, 1)
-    assert stored == [f"Nats-Msg-Id: {letter['failure_id']}"]
+    assert stored == [f"Nats-Msg-Id: {letter['failure_id']}-{letter['first_attempt_at']}"]
     await drain_log(settings)
     [row] = failures(settings)
     assert row["original_headers"] == headers

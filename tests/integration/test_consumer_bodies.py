@@ -9,7 +9,7 @@ from consumer_log import RETRY, SUCCESS, Calls, Log, running
 from platform_log import publish_raw
 
 from pipelines.deadletter.message import LogMessage
-from pipelines.redrive.origin import original_event
+from pipelines.redrive.origin import ExpiredError, original_event
 from pipelines.settings import Settings
 
 
@@ -41,7 +41,13 @@ async def test_a_large_body_goes_to_the_object_store_and_comes_back(log: Log) ->
     assert (letter["event_id"], letter["error_type"]) == ("big", "ValueError")
     assert (pointer["size"], pointer["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
     message = LogMessage(str(stored.subject), 1, 0, stored.data or b"")
-    assert (await original_event(log.js, message)).body == body
+    assert (await original_event(log.client, message)).body == body
+    bucket, stream = pointer["bucket"], f"OBJ_{pointer['bucket']}"
+    info = await (await log.js.object_store(bucket)).get_info(pointer["name"])
+    chunk = await log.js.get_msg(stream, 1, f"$O.{bucket}.C.{info.nuid}", next=True)
+    await log.js.delete_msg(stream, chunk.seq)
+    with pytest.raises(ExpiredError, match="no longer has its body"):
+        await original_event(log.client, message)
 
 
 async def test_a_stream_with_a_smaller_limit_gets_a_pointer(log: Log) -> None:

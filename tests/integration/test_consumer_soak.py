@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import servers
 from consumer_soak import ConsumerSoak
 from seed import SEED
 
@@ -12,7 +13,7 @@ async def test_what_was_killed_at_random_gave_up_no_event_that_did_not_fail(
     tmp_path: Path, is_synced: bool
 ) -> None:
     print(f"DLQ_TEST_SEED={SEED}")
-    soak = ConsumerSoak(tmp_path, events=10_000, seed=SEED, is_synced=is_synced)
+    soak = ConsumerSoak(tmp_path, 10_000, SEED, is_synced, nats_server=servers.nats)
     assert await soak.run() == []
     print(soak.done)
     assert soak.done["events published"] == 10_000

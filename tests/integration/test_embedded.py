@@ -18,6 +18,7 @@ from pathlib import Path
 import nats
 import psycopg
 import pytest
+from servers import POSTGRES_BIN
 
 from pipelines.embedded import NatsServer, PostgresServer, PrefectServer, account
 from pipelines.embedded.process import Account, GuardedProcess
@@ -257,7 +258,7 @@ def test_a_home_is_free_again_once_a_killed_owners_server_is_gone(tmp_path: Path
     owner.stdout.close()
     with NatsServer(tmp_path) as server:
         assert server.is_running
-    with PostgresServer(tmp_path, durable=False, bin_dir=other_postgres()) as postgres:
+    with PostgresServer(tmp_path, durable=False, bin_dir=POSTGRES_BIN) as postgres:
         assert postgres.is_running
         assert str(postgres.data) == data
     postgres.remove()
@@ -324,7 +325,7 @@ def test_data_that_nobody_could_reach_are_elsewhere_and_stay_there(
     private.mkdir(mode=0o700)
     places = []
     for _ in range(2):
-        with PostgresServer(private, durable=False, bin_dir=other_postgres()) as server:
+        with PostgresServer(private, durable=False, bin_dir=POSTGRES_BIN) as server:
             places.append(server.data)
     assert places[0] == places[1]
     assert places[0].parent == open_folder / "kept"
@@ -347,11 +348,6 @@ def test_a_planted_folder_is_not_used(open_folder: Path, monkeypatch: pytest.Mon
 
 
 # -- helpers
-
-
-def other_postgres() -> Path | None:
-    found = os.environ.get("DLQ_TEST_POSTGRES_BIN")
-    return Path(found) if found else None
 
 
 def get(url: str) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+import servers
 from click.testing import CliRunner
 from consumer_log import SUCCESS, Calls, Log, new_prefix, running, seen, until
 
@@ -51,7 +52,7 @@ def address(server: NatsServer, password: str, user: str = "u") -> str:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One user for each password: u0, u1, …"""
     config = users(**{f"u{n}": password for n, password in enumerate(PASSWORDS)})
-    with NatsServer(tmp_path_factory.mktemp("logins"), config=config) as server:
+    with servers.nats(tmp_path_factory.mktemp("logins"), config) as server:
         yield server
 
 

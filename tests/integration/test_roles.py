@@ -16,11 +16,13 @@ import nats
 import polars as pl
 import psycopg
 import pytest
+import servers
 from click.testing import CliRunner
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
-from platform_log import ROOT, environment
+from platform_log import environment
 
+from pipelines.adoption_jobs import adopt
 from pipelines.alerts.evaluate import evaluate_alerts
 from pipelines.bridge.advisory import Advisory, read_advisory
 from pipelines.bridge.late import LateAcks
@@ -42,6 +44,7 @@ from pipelines.events import (
     ProcessingResult,
 )
 from pipelines.events.publisher import NATSConfig
+from pipelines.jetstream.acks import ACKS, all_of_consumer
 from pipelines.jetstream.connection import connect_service, connected
 from pipelines.jetstream.permissions import check_heard
 from pipelines.jetstream.stored import stored_message
@@ -65,7 +68,7 @@ LOGINS = {
     "maintenance": "dlq_maintenance",
 }
 USERS = ("operator", "service", "drain", "bridge", "redriver")
-LARGE = 1_048_000  # bytes: with its dead letter around it more than a message may have
+LARGE = 7_999_000  # bytes: with its dead letter around it more than a message may have
 
 
 class Roles:
@@ -105,9 +108,7 @@ def roles(
     tmp_path_factory: pytest.TempPathFactory, postgres_server: PostgresServer
 ) -> Iterator[Roles]:
     home = tmp_path_factory.mktemp("roles")
-    text = (ROOT / "deploy/nats.conf").read_text()
-    users = re.sub(r"\$NATS_[A-Z]+_PASSWORD", "secret", text[text.index("authorization {") :])
-    with NatsServer(home, config=users) as server:
+    with servers.nats(home, servers.shipped_users()) as server:
         found = Roles(home, server, postgres_server)
         postgres_server.create_database(found.database)
         asyncio.run(_fill(found))
@@ -124,6 +125,10 @@ async def _fill(roles: Roles) -> None:
     With the rights of services and of the drain.
     """
     await migrate_all(roles.settings("operator", "postgres"))
+    async with roles.client("operator") as client:
+        await client.jetstream().add_consumer(
+            "SAHOOL_EVENTS", durable_name="quiet", filter_subject="sahool.actions.quiet"
+        )
     with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
         for login, group in LOGINS.items():
             connection.execute(f"CREATE ROLE {login} LOGIN IN ROLE {group}")
@@ -176,8 +181,12 @@ MAY_NOT_PUBLISH = {
         *("$JS.API.STREAM.MSG.GET.SAHOOL_DLQ", "$JS.API.DIRECT.GET.SAHOOL_DLQ"),
         *("$JS.API.CONSUMER.CREATE.SAHOOL_DLQ", "$JS.API.CONSUMER.CREATE.SAHOOL_DLQ.a.sahool.dlq"),
         *("$JS.API.CONSUMER.MSG.NEXT.SAHOOL_DLQ.dlq-monitor", "$JS.ACK.SAHOOL_DLQ.dlq-monitor.1"),
+        # the newer form, and the older one that a wildcard for the newer one's domain would permit
+        "$JS.ACK._.h4sh.SAHOOL_DLQ.dlq-monitor.1.1.1.1.1",
+        "$JS.ACK.SAHOOL_DLQ.dlq-monitor.SAHOOL_EVENTS.1.1.1.1",
         *("$JS.API.STREAM.CREATE.MIRROR", "$JS.API.STREAM.UPDATE.SAHOOL_EVENTS"),
         *("$JS.API.STREAM.PURGE.SAHOOL_EVENTS", "$JS.API.CONSUMER.DELETE.SAHOOL_EVENTS.ndvi"),
+        "$JS.EVENT.METRIC.CONSUMER.ACK.SAHOOL_EVENTS.ndvi",
     ],
     "drain": [
         *("sahool.analysis.ndvi", "sahool.dlq.ndvi", "sahool.redrive.succeeded"),
@@ -189,9 +198,11 @@ MAY_NOT_PUBLISH = {
         *("sahool.analysis.ndvi", "sahool.triage.resolved", "sahool.redrive.succeeded"),
         *("$JS.API.STREAM.MSG.GET.SAHOOL_DLQ", "$JS.API.CONSUMER.CREATE.SAHOOL_DLQ"),
         *("$JS.API.STREAM.CREATE.MIRROR", "$JS.ACK.SAHOOL_EVENTS.ndvi.1"),
+        *("$JS.API.CONSUMER.CREATE.SAHOOL_EVENTS.a", "$JS.EVENT.METRIC.CONSUMER.ACK.S.c"),
     ],
     "redriver": [
-        *("sahool.totals.a.b", "$JS.API.STREAM.MSG.DELETE.SAHOOL_DLQ", "$JS.ACK.SAHOOL_EVENTS.a.1"),
+        *("$JS.API.STREAM.MSG.DELETE.SAHOOL_DLQ", "$JS.ACK.SAHOOL_EVENTS.a.1"),
+        "$JS.EVENT.METRIC.CONSUMER.ACK.SAHOOL_EVENTS.a",
         *("$JS.API.STREAM.CREATE.MIRROR", "$JS.API.STREAM.PURGE.SAHOOL_EVENTS"),
     ],
 }
@@ -203,7 +214,7 @@ async def test_nats_refuses_the_rest_at_once_and_names_it(roles: Roles, user: st
     heard = [*NOBODY_MAY_HEAR, *(["sahool.dlq.>"] if user != "redriver" else [])]
     async with asyncio.timeout(10), roles.client(user) as client:
         for subject in MAY_NOT_PUBLISH[user]:
-            said = subject.replace(".1", ".>")  # of one message's acknowledgement
+            said = all_of_consumer(subject) if subject.startswith(ACKS) else subject
             words = re.escape(f"NATS does not permit {user} to publish to {said}:")
             with pytest.raises(NotPermittedError, match=words):
                 await client.request(subject, b"{}", timeout=10)
@@ -256,6 +267,7 @@ def test_postgres_refuses_the_rest(roles: Roles, login: str) -> None:
                 connection.execute(statement)
 
 
+ADOPT = "adopt SAHOOL_EVENTS/quiet --proof --reason a --json"
 SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
     ("drain", "nobody", "drain", "refuses the login: see user and password in DLQ_NATS_URL"),
@@ -272,6 +284,9 @@ SENTENCES = [
     ),
     ("park --type TimeoutError --reason a", "redriver", "drain", "table audit_log: grant it"),
     ("audit", "drain", "redriver", "permission denied for table audit_log: grant it"),
+    (ADOPT, "service", "redriver", "service to publish to $JS.API.CONSUMER.CREATE.SAHOOL_TOTALS: "),
+    (ADOPT, "bridge", "redriver", "bridge to publish to $JS.API.STREAM.CREATE.SAHOOL_ACKS: "),
+    (ADOPT, "operator", "drain", "permission denied for table audit_log: grant it"),
 ]
 
 
@@ -368,14 +383,28 @@ async def test_each_role_does_all_of_its_work(roles: Roles) -> None:
         bridged = await bridge_pending(roles.settings("bridge", "analyst"))
         assert bridged == ({"bridged": 2}, [])
         content = asyncio.create_task(acknowledge())
-        report = await redrive(
-            redriver, Selection(subject="sahool.actions.spraying", limit=1), **by_hand
-        )
+        spraying = Selection(subject="sahool.actions.spraying", limit=1)
+        report = await redrive(redriver, spraying, **by_hand)
         await content
-    assert report is not None
-    assert report.outcomes == {"succeeded": 1}
+        assert report is not None
+        assert report.outcomes == {"succeeded": 1}
+        assert next(iter(report.reasons["succeeded"])).startswith("inferred: ")
+
+        operator = roles.settings("operator", "maintenance")
+        await adopt(operator, "spraying", actor="t", reason="to know")
+        content = asyncio.create_task(acknowledge())
+        report = await redrive(redriver, spraying, **by_hand)
+        await content
+        assert report is not None
+        assert next(iter(report.reasons["succeeded"])).startswith("proved: ")
+        for user in ("redriver", "bridge"):
+            await bridge_pending(roles.settings(user, "analyst"))
+        await drain_log(drain)
+        totals = "SELECT handled FROM service_totals WHERE service = 'spraying' ORDER BY 1"
+        assert (1,) in roles.rows("analyst", totals)
+        await adopt(operator, "spraying", actor="t", reason="enough", is_undo=True)
     trail = audit_trail(roles.settings("drain", "auditor"))
-    assert {row["db_user"] for row in trail} == {"redriver"}
+    assert {row["db_user"] for row in trail} == {"redriver", "maintenance"}
 
     with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
         connection.execute("DELETE FROM failed_events WHERE error_type = 'TimeoutError'")

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import pytest
+import servers
 from foreign_consumers import Platform, opened
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 from platform_log import failures
@@ -12,7 +13,6 @@ from platform_log import failures
 from pipelines.bridge.run import bridge_pending
 from pipelines.bridge.sample import _EXACT_SINCE, Untold
 from pipelines.deadletter import ids
-from pipelines.embedded import NatsServer
 from pipelines.jetstream.api import ask
 from pipelines.jetstream.pull import Puller, PullTerms, delivery_of
 from pipelines.jetstream.streams import ensure_advisory_stream
@@ -21,11 +21,13 @@ from pipelines.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("unsaid")  # they share a NATS of their own
 
+counts_exactly = servers.needs_nats(2, 14, "before, num_redelivered counts removed events, too")
+
 
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Instead of the session's server."""
-    with NatsServer(tmp_path_factory.mktemp("unsaid")) as server:
+    with servers.nats(tmp_path_factory.mktemp("unsaid")) as server:
         yield server.url
 
 
@@ -41,6 +43,7 @@ async def forget(platform: Platform) -> None:
     await ensure_advisory_stream(platform.js, platform.settings.stream_names)
 
 
+@counts_exactly
 async def test_events_given_up_before_anybody_listened_are_found_where_all_failed(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,6 +74,7 @@ async def test_events_given_up_before_anybody_listened_are_found_where_all_faile
     assert await bridge_pending(settings) == ({}, [])
 
 
+@counts_exactly
 async def test_on_a_work_queue_they_are_found_though_others_were_handled(
     platform: Platform,
 ) -> None:
@@ -85,6 +89,7 @@ async def test_on_a_work_queue_they_are_found_though_others_were_handled(
     assert [letter["original_data"] for letter in await platform.letters()] == [1, 3]
 
 
+@counts_exactly
 async def test_among_handled_events_only_their_number_is_told_and_less_what_is_known(
     platform: Platform,
 ) -> None:

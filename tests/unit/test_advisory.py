@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from pipelines.bridge.advisory import Advisory, dead_letter_of, nanoseconds, read_advisory
-from pipelines.bridge.late import ack_subjects, cases_of, is_ack
+from pipelines.bridge.late import cases_of, is_ack
 from pipelines.deadletter import ids
 from pipelines.deadletter.subjects import matches
+from pipelines.jetstream.acks import ack_subjects
 from pipelines.jetstream.stored import StoredMessage
 from pipelines.jetstream.streams import REMOVED_REASONS
 
@@ -63,7 +64,7 @@ ACKED = [
 def test_the_acknowledgement_of_one_event_is_listened_for_in_both_forms(
     subject: str, is_heard: bool
 ) -> None:
-    assert any(matches(each, subject) for each in ack_subjects(advisory())) is is_heard
+    assert any(matches(each, subject) for each in ack_subjects("X", "c", 7)) is is_heard
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import pytest
 from letters import METADATA, OLD, message, ours, second
-from nats.js.errors import BucketNotFoundError, ObjectNotFoundError
 
 from pipelines.deadletter.subjects import Subjects
 from pipelines.redrive.origin import (
@@ -23,23 +22,25 @@ SUBJECT = OLD["original_subject"]
 
 
 class ObjectStores:
-    """The part of JetStream that a pointer needs."""
+    """The part of a client that a pointer needs: entries, and a byte in each chunk."""
 
     def __init__(self, bodies: dict[tuple[str, str], bytes] | None = None) -> None:
         self._bodies = bodies or {}
 
-    async def object_store(self, bucket: str) -> "ObjectStores":
-        if not isinstance(bucket, str):
-            raise TypeError
-        if bucket not in {found for found, _ in self._bodies}:
-            raise BucketNotFoundError
-        self._bucket = bucket
-        return self
-
-    async def get(self, name: str) -> SimpleNamespace:
-        if (self._bucket, name) not in self._bodies:
-            raise ObjectNotFoundError
-        return SimpleNamespace(data=self._bodies[self._bucket, name])
+    async def request(self, subject: str, data: bytes, **_: float) -> SimpleNamespace:
+        bucket, asked = subject.rpartition("OBJ_")[2], json.loads(data)
+        kind, token = asked["next_by_subj"].split(".")[-2:]
+        body = self._bodies.get((bucket, base64.urlsafe_b64decode(token).decode()))
+        parts = [bytes([each]) for each in body or b""]
+        if kind == "M" and body is not None:
+            parts = [json.dumps({"nuid": token, "size": len(body)}).encode()]
+        number = asked["seq"]
+        if number > len(parts):
+            return SimpleNamespace(data=b'{"error": {"code": 404, "err_code": 10037}}')
+        part = base64.b64encode(parts[number - 1]).decode()
+        time = "2026-03-01T00:00:00Z"
+        stored = {"subject": asked["next_by_subj"], "seq": number, "time": time, "data": part}
+        return SimpleNamespace(data=json.dumps({"message": stored}).encode())
 
 
 async def event_of(body: bytes | dict[str, Any], stores: ObjectStores | None = None) -> Event:
@@ -106,7 +107,14 @@ async def test_another_body_than_the_one_that_failed_is_refused() -> None:
         await event_of(pointing(POINTER), ObjectStores({("b", "n"): b"abd"}))
 
 
-@pytest.mark.parametrize("pointer", [None, 1, [], {}, "x", {"bucket": 1}, {"bucket": "b"}])
+@pytest.mark.parametrize(
+    "pointer",
+    [
+        *(None, 1, [], {}, "x", {"bucket": 1}, {"bucket": "b"}, {"bucket": "b", "name": 1}),
+        {"bucket": 1, "name": "n"},
+        {"bucket": "b 5\r\nPUB a 1", "name": "n"},
+    ],
+)
 async def test_a_pointer_that_is_none_is_refused(pointer: Any) -> None:
     with pytest.raises(RefusedError, match="pointer"):
         await event_of(pointing(pointer), ObjectStores({("b", "n"): b"abc"}))

@@ -1,0 +1,124 @@
+"""A consumer without our code, of which the server is to tell every acknowledgement.
+
+Its configuration is taken as the server has it, and given back with one value changed: a client's
+own idea of a consumer would drop what that client does not know.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nats.aio.client import Client
+
+from pipelines.bridge.totals import latest_totals, owner_of
+from pipelines.bridge.unsaid import all_consumers
+from pipelines.errors import AdoptionError
+from pipelines.settings import Settings
+
+_NO_STREAM, _NO_CONSUMER = 10059, 10014  # the server's codes for "not found"
+_NAME = re.compile(r"[^\s.*>/\\]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What is to be changed of a consumer, or was: `before` and `after` are its configuration."""
+
+    stream: str
+    consumer: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+    @property
+    def address(self) -> str:
+        """`<stream>/<durable>`, as a redrive names it."""
+        return f"{self.stream}/{self.consumer}"
+
+    @property
+    def is_change(self) -> bool:
+        """False where it is so already."""
+        return self.before != self.after
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {**asdict(self), "changed": self.is_change}
+
+
+def sampled(found: Adoption, freq: str | None) -> Adoption:
+    """The same with this `sample_freq` afterwards; None: with none."""
+    rest = {name: value for name, value in found.before.items() if name != "sample_freq"}
+    after = rest | ({"sample_freq": freq} if freq else {})
+    return Adoption(found.stream, found.consumer, found.before, after)
+
+
+async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
+    """The consumer `<stream>/<durable>`, or the one of that name, as it is.
+
+    Raises AdoptionError where there is none, or more than one, or where acknowledgements would
+    prove nothing.
+    """
+    stream, slash, consumer = name.rpartition("/")
+    if not _NAME.fullmatch(consumer) or (slash and not _NAME.fullmatch(stream)):
+        raise AdoptionError(f"{name!r} is no consumer: say CONSUMER, or STREAM/CONSUMER.")
+    if not slash:
+        stream = await _stream_of(client, consumer)
+    found = await _as_it_is(client, stream, consumer)
+    if stream in settings.stream_names.own:
+        raise AdoptionError(f"{found.address} reads the platform's own stream: nothing to prove.")
+    if owner := owner_of(await latest_totals(client, settings), (stream, consumer)):
+        raise AdoptionError(
+            f"{found.address} is a NATSConsumer of {owner}, which tells successes and totals"
+            " itself: it needs no proof."
+        )
+    if (policy := found.before.get("ack_policy")) != "explicit":
+        raise AdoptionError(
+            f"The server tells nothing of acknowledgements by {found.address}, whose ack_policy is"
+            f" {policy}: it would have to be explicit."
+        )
+    return found
+
+
+async def change(client: Client, adoption: Adoption) -> None:
+    """Give the consumer its configuration; raises AdoptionError where the server refuses it."""
+    where = f"$JS.API.CONSUMER.CREATE.{adoption.stream}.{adoption.consumer}"
+    request = {"stream_name": adoption.stream, "config": adoption.after, "action": "update"}
+    answer = await _asked(client, where, request)
+    if error := answer.get("error"):
+        raise AdoptionError(f"The server leaves {adoption.address} as it is: {_said(error)}.")
+
+
+async def _stream_of(client: Client, consumer: str) -> str:
+    streams = [
+        info.stream_name async for _, info in all_consumers(client, ()) if info.name == consumer
+    ]
+    if not streams:
+        raise AdoptionError(f"No stream has a consumer {consumer}: `nats consumer ls` lists them.")
+    if len(streams) > 1:
+        either = " or ".join(f"{stream}/{consumer}" for stream in sorted(streams))
+        raise AdoptionError(f"More than one stream has a consumer {consumer}: say {either}.")
+    return streams[0]
+
+
+async def _as_it_is(client: Client, stream: str, consumer: str) -> Adoption:
+    answer = await _asked(client, f"$JS.API.CONSUMER.INFO.{stream}.{consumer}", None)
+    if error := answer.get("error"):
+        if error.get("err_code") == _NO_STREAM:
+            raise AdoptionError(f"There is no stream {stream}: `nats stream ls` lists them.")
+        if error.get("err_code") == _NO_CONSUMER:
+            raise AdoptionError(
+                f"Stream {stream} has no consumer {consumer}: `nats consumer ls {stream}` lists"
+                " them."
+            )
+        raise AdoptionError(f"{stream}/{consumer} can not be looked at: {_said(error)}.")
+    config = dict(answer["config"])
+    return Adoption(stream, consumer, config, config)
+
+
+async def _asked(client: Client, subject: str, request: dict[str, Any] | None) -> dict[str, Any]:
+    body = json.dumps(request).encode() if request else b""
+    answer: dict[str, Any] = json.loads((await client.request(subject, body, timeout=10)).data)
+    return answer
+
+
+def _said(error: dict[str, Any]) -> str:
+    return str(error.get("description", "it does not say why")).rstrip(".")

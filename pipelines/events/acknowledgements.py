@@ -1,0 +1,55 @@
+"""Acknowledgements, many in one write, kept through an outage."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import nats.errors
+from nats.aio.msg import Msg
+
+logger = logging.getLogger(__name__)
+
+_WAIT_SECONDS = 0.002  # that one waits for others to travel with
+_PAUSE_SECONDS = 0.1  # before they are tried again, while there is no connection
+
+
+class Acknowledgements:
+    """What is done and not acknowledged yet.
+
+    A process that dies in this moment gets the messages again, as when it dies before.
+    """
+
+    def __init__(self, durable: str, answer: Callable[[Msg, bytes], Awaitable[None]]) -> None:
+        self._durable = durable
+        self._answer = answer
+        self._done: list[Msg] = []
+        self._has_done = asyncio.Event()
+
+    def add(self, msg: Msg) -> None:
+        """Acknowledge it within a moment."""
+        self._done.append(msg)
+        self._has_done.set()
+
+    async def send_for_ever(self) -> None:
+        """Send what is added, and again what could not be sent."""
+        while True:
+            await self._has_done.wait()
+            await asyncio.sleep(_WAIT_SECONDS)
+            await self.send()
+            if self._done:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                self._has_done.set()
+
+    async def send(self) -> None:
+        """Send all now; what can not be sent is kept, which is logged."""
+        self._has_done.clear()
+        done, self._done = self._done, []
+        sent_count = 0
+        try:
+            for msg in done:
+                await self._answer(msg, b"+ACK")
+                sent_count += 1
+        except (nats.errors.Error, OSError) as error:
+            # What was handled should not be handled again: the next connection takes them.
+            logger.info("%s: acknowledgements wait for a connection (%s)", self._durable, error)
+            self._done[:0] = done[sent_count:]

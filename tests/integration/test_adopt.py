@@ -1,0 +1,200 @@
+"""`dlq adopt`: one value of a foreign consumer is changed, and all else stays as it is.
+
+One NATS server of its own for all tests here, as for the bridge's.
+"""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from foreign_consumers import Platform, opened
+from nats.js.api import AckPolicy, ConsumerConfig
+from platform_log import DLQ, environment, query
+
+from pipelines.adoption_jobs import adopt
+from pipelines.embedded import NatsServer
+from pipelines.errors import AdoptionError
+from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
+from pipelines.settings import Settings
+
+pytestmark = pytest.mark.xdist_group("adopt")  # they share a NATS of their own
+
+ODD = {
+    "description": "what nats-py knows, and what it does not",
+    "backoff": [1_000_000_000, 2_000_000_000],
+    "max_deliver": 3,
+    "max_batch": 7,
+    "metadata": {"team": "billing"},
+    "pause_until": "2199-01-01T00:00:00Z",
+    "priority_groups": ["g"],
+    "priority_policy": "overflow",
+    "sample_freq": "30%",
+}
+
+
+@pytest.fixture(scope="module")
+def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Instead of the session's server."""
+    with NatsServer(tmp_path_factory.mktemp("adopt")) as server:
+        yield server.url
+
+
+@pytest.fixture
+async def platform(settings: Settings) -> AsyncIterator[Platform]:
+    async with opened(settings) as platform:
+        yield platform
+
+
+async def asked(platform: Platform, subject: str, body: Any = None) -> Any:
+    """What the server answers, past nats-py's own idea of it."""
+    data = b"" if body is None else json.dumps(body).encode()
+    return json.loads((await platform.client.request(f"$JS.API.{subject}", data)).data)
+
+
+async def raw(platform: Platform, name: str) -> Any:
+    return (await asked(platform, f"CONSUMER.INFO.{platform.settings.events_stream}.{name}"))[
+        "config"
+    ]
+
+
+async def odd_consumer(platform: Platform, name: str) -> Any:
+    """A consumer with settings that nats-py drops; its configuration on the server."""
+    stream = platform.settings.events_stream
+    config = {"durable_name": name, "name": name, "ack_policy": "explicit", **ODD}
+    request = {"stream_name": stream, "config": config}
+    answer = await asked(platform, f"CONSUMER.CREATE.{stream}.{name}", request)
+    assert "error" not in answer
+    return await raw(platform, name)
+
+
+async def dlq(platform: Platform, *arguments: str, is_json: bool = True) -> tuple[int, Any, str]:
+    """Exit status of `dlq`, its JSON or text, and its errors."""
+    settings = platform.settings
+    streams = {
+        "DLQ_ADVISORY_STREAM": settings.advisory_stream,
+        "DLQ_ACK_STREAM": settings.ack_stream,
+    }
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [*DLQ, *arguments, *(["--json"] if is_json else [])],
+        env=environment(settings, **streams),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shown = json.loads(done.stdout) if is_json and done.stdout else done.stdout
+    return done.returncode, shown, done.stderr
+
+
+async def test_one_value_is_changed_and_taken_back_and_the_audit_says_who_and_why(
+    platform: Platform,
+) -> None:
+    before = await odd_consumer(platform, "billing")
+    if platform.client.connected_server_version.minor > 11:  # older ones know less themselves
+        assert {key: before[key] for key in ODD} == ODD | {"metadata": before["metadata"]}
+    status, shown, _ = await dlq(platform, "adopt", "billing", "--proof", "--dry-run")
+    assert (status, shown["changed"], shown["dry_run"]) == (0, True, True)
+    shown = await dlq(platform, "adopt", "billing", "--proof", "--dry-run", is_json=False)
+    change = f"{platform.settings.events_stream}/billing: sample_freq 30% → 100%"
+    rest = f"its other {len(before) - 1} settings stay.\nNothing was changed.\n"
+    assert shown == (0, f"{change}; {rest}", "")
+    assert await raw(platform, "billing") == before
+    assert query(platform.settings, "TABLE audit_log") == []
+
+    why = ("--reason", "to know", "--by", "ana")
+    assert (await dlq(platform, "adopt", "billing", "--proof", *why))[0] == 0
+    assert await raw(platform, "billing") == before | {"sample_freq": "100%"}
+    status, again, _ = await dlq(platform, "adopt", "billing", "--proof", *why)
+    assert (status, again["changed"]) == (0, False)
+    assert await raw(platform, "billing") == before | {"sample_freq": "100%"}
+
+    status, undone, _ = await dlq(platform, "adopt", "billing", "--undo", *why)
+    assert (status, undone["changed"]) == (0, True)
+    assert await raw(platform, "billing") == before
+    assert not (await dlq(platform, "adopt", "billing", "--undo", *why))[1]["changed"]
+
+    trail = query(platform.settings, "SELECT action, actor, reason, detail FROM audit_log")
+    where = {"stream": platform.settings.events_stream, "consumer": "billing"}
+    assert [(row["action"], row["actor"], row["reason"]) for row in trail] == [
+        ("adopt.proof", "ana", "to know"),
+        ("adopt.undo", "ana", "to know"),
+    ]
+    assert [row["detail"] for row in trail] == [
+        {**where, "before": "30%", "after": "100%"},
+        {**where, "before": "100%", "after": "30%"},
+    ]
+
+
+async def test_without_sampling_before_it_has_none_afterwards(platform: Platform) -> None:
+    stream = platform.settings.events_stream
+    await platform.js.add_consumer(
+        stream, ConsumerConfig(durable_name="c", ack_policy=AckPolicy.EXPLICIT, filter_subject=">")
+    )
+    before = await raw(platform, "c")
+    await adopt(platform.settings, f"{stream}/c", actor="me", reason="r")
+    assert (await raw(platform, "c"))["sample_freq"] == "100%"
+    await adopt(platform.settings, f"{stream}/c", actor="me", reason="r", is_undo=True)
+    after = await raw(platform, "c")
+    assert {**after, "name": "c"} == {**before, "name": "c"}  # which older servers add
+
+
+async def test_what_can_not_be_adopted_is_said_in_one_sentence(platform: Platform) -> None:
+    settings, stream = platform.settings, platform.settings.events_stream
+    for name, policy in (("all", AckPolicy.ALL), ("none", AckPolicy.NONE)):
+        config = ConsumerConfig(durable_name=name, ack_policy=policy)
+        await platform.js.add_consumer(stream, config)
+    await platform.js.add_stream(name="OTHER", subjects=["other.>"])
+    for where in (stream, "OTHER"):
+        config = ConsumerConfig(durable_name="twice", ack_policy=AckPolicy.EXPLICIT)
+        await platform.js.add_consumer(where, config)
+    config = ConsumerConfig(durable_name="reader", ack_policy=AckPolicy.EXPLICIT)
+    await platform.js.add_consumer(settings.dlq_stream, config)
+    for name, words in (
+        ("NONE/c", "There is no stream NONE: "),
+        (f"{stream}/c", f"Stream {stream} has no consumer c: "),
+        ("c", "No stream has a consumer c: "),
+        ("twice", f"say {stream}/twice or OTHER/twice."),
+        ("a b", "'a b' is no consumer: "),
+        ("a/b/c", "'a/b/c' is no consumer: "),
+        ("all", "whose ack_policy is all: "),
+        ("none", "whose ack_policy is none: "),
+        (f"{settings.dlq_stream}/reader", "reads the platform's own stream"),
+    ):
+        status, _, said = await dlq(platform, "adopt", name, "--proof", "--reason", "r")
+        assert status == 1
+        assert words in said
+        assert said.count("\n") == 1
+    assert query(settings, "TABLE audit_log") == []
+
+
+async def test_a_consumer_of_our_library_needs_none_and_its_namesake_elsewhere_may(
+    platform: Platform,
+) -> None:
+    settings = platform.settings
+
+    async def handle(_: ConsumerContext) -> ProcessingResult:
+        return ProcessingResult.SUCCESS
+
+    config = NATSConsumerConfig(
+        servers=[settings.nats_url],
+        name="ndvi",
+        consumer_name="worker",
+        stream_name=settings.events_stream,
+        dlq_stream_name=settings.dlq_stream,
+        totals_stream_name=settings.totals_stream,
+        dlq_subject_prefix=f"{settings.subject_prefix}.dlq",
+    )
+    consumer = NATSConsumer(config)
+    assert await consumer.connect()
+    await consumer.subscribe(handle, f"{settings.subject_prefix}.analysis.*")
+    consumer.start_in_background()
+    await consumer.close()  # says its totals
+    with pytest.raises(AdoptionError, match="worker is a NATSConsumer of ndvi, which tells"):
+        await adopt(settings, "worker", actor="me", reason="r")
+    await platform.js.add_stream(name="OTHER", subjects=["other.>"])
+    namesake = ConsumerConfig(durable_name="worker", ack_policy=AckPolicy.EXPLICIT)
+    await platform.js.add_consumer("OTHER", namesake)
+    assert (await adopt(settings, "OTHER/worker", actor="me", reason="r")).is_change
