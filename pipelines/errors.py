@@ -30,7 +30,7 @@ class SchemaError(DLQError):
 
 
 class FencedError(DLQError):
-    """Another drain has written since this one looked; this one wrote nothing and stops."""
+    """Another run has taken over since this one looked; this one wrote nothing and stops."""
 
 
 class LakeError(DLQError):

@@ -39,7 +39,7 @@ from pipelines.jetstream.streams import (
     ensure_streams,
 )
 from pipelines.settings import Settings
-from pipelines.stores.database import database, migrate
+from pipelines.stores.database import database, locking, migrate
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_care import TableCare, care_for
 from pipelines.stores.lake_sql import connect, local_views, lock, show_marts, write_views_file
@@ -173,14 +173,16 @@ def build_all_marts(
     """
     started = time.monotonic()
     lake, now, cap = Lake(settings.lake), datetime.now(UTC), settings.redrive_cap
-    with database(settings.postgres_dsn.get_secret_value()) as postgres:
+    dsn = settings.postgres_dsn.get_secret_value()
+    with database(dsn) as postgres, locking(dsn, "dlq marts", is_shared=True) as lock:
         check_owner(postgres, lake)
-        # An erasure must not meet what was read before it.
-        postgres.execute("SELECT pg_advisory_lock_shared(hashtext('dlq marts'))")
+        while not lock.take():  # an erasure must not meet what was read before it
+            time.sleep(0.2)
         if engine == "spark":
             built = write_marts(lake, build_marts_on_spark(lake, now, redrive_cap=cap))
         else:
             built = update_marts(lake, now, cap, is_rebuild=is_rebuild)
+        lock.check()
         replace_marts(postgres, built.summaries)
     write_views(settings)
     return MartsReport(built.is_rebuilt, built.rows, round(time.monotonic() - started, 3))

@@ -46,7 +46,8 @@ from pipelines.redrive.schedule import (
 )
 from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
-from pipelines.stores.database import database
+from pipelines.stores.database import database, locking
+from pipelines.stores.lock import Lock
 
 
 async def preview_redrive(
@@ -96,11 +97,11 @@ async def run_redrive(
     await drain_log(settings)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         batch = find_batch(connection, batch_id)
-        with _one_redriver(connection):
+        with _one_redriver(settings) as lock:
             for left_over in unfinished_batches(connection):
                 if left_over != batch.id:
-                    await _run(settings, connection, left_over, None)
-            report = await _run(settings, connection, batch.id, progress)
+                    await _run(settings, connection, lock, left_over, None)
+            report = await _run(settings, connection, lock, batch.id, progress)
     await drain_log(settings)
     return report
 
@@ -126,11 +127,11 @@ async def redrive(
     await drain_log(settings)
     with (
         database(settings.postgres_dsn.get_secret_value()) as connection,
-        _one_redriver(connection),
+        _one_redriver(settings) as lock,
     ):
         left_over = unfinished_batches(connection)
         for batch_id in left_over:
-            await _run(settings, connection, batch_id, progress)
+            await _run(settings, connection, lock, batch_id, progress)
         if left_over:
             await drain_log(settings)
         planned = _plan(settings, connection, selection)
@@ -141,7 +142,7 @@ async def redrive(
         batch = find_batch(connection, _freeze(settings, connection, planned, selection, order))
         if batch.state == "awaiting_approval":
             return RedriveReport(batch.id, batch.planned, state=batch.state)
-        report = await _run(settings, connection, batch.id, progress)
+        report = await _run(settings, connection, lock, batch.id, progress)
     await drain_log(settings)
     return report
 
@@ -281,6 +282,7 @@ def _freeze(
 async def _run(
     settings: Settings,
     connection: Connection[Any],
+    lock: Lock,
     batch_id: str,
     progress: RedriveProgress | None,
 ) -> RedriveReport:
@@ -291,7 +293,7 @@ async def _run(
     ).fetchone()
     # Else nobody would hear that a consumer without our code failed again.
     async with bridging(settings) if foreign is not None else nullcontext():
-        return await run_batch(settings, batch_id, progress)
+        return await run_batch(settings, lock, batch_id, progress)
 
 
 def _move(
@@ -311,15 +313,12 @@ def _move(
 
 
 @contextmanager
-def _one_redriver(connection: Connection[Any]) -> Iterator[None]:
+def _one_redriver(settings: Settings) -> Iterator[Lock]:
     """Two redrives at once would take up each other's batches."""
-    row = connection.execute("SELECT pg_try_advisory_lock(hashtext('dlq redrive'))").fetchone()
-    if row != (True,):
-        raise RedriveError(
-            "Another redrive is running: try again when it has ended. A batch that is frozen"
-            " already is taken up by the next redrive."
-        )
-    try:
-        yield
-    finally:
-        connection.execute("SELECT pg_advisory_unlock(hashtext('dlq redrive'))")
+    with locking(settings.postgres_dsn.get_secret_value(), "dlq redrive") as lock:
+        if not lock.take():
+            raise RedriveError(
+                "Another redrive is running: try again when it has ended. A batch that is frozen"
+                " already is taken up by the next redrive."
+            )
+        yield lock

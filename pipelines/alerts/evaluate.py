@@ -11,7 +11,6 @@ from typing import Any
 import nats.errors
 from nats.js.errors import APIError
 from psycopg import Connection
-from psycopg.errors import LockNotAvailable
 
 from pipelines.alerts import store
 from pipelines.alerts.channels import Channel, open_channels
@@ -26,13 +25,15 @@ from pipelines.deadletter.envelope import encode_case_event
 from pipelines.errors import AlertError, DLQError, SettingsError
 from pipelines.jetstream.connection import connected
 from pipelines.settings import Settings
-from pipelines.stores.database import database
+from pipelines.stores.database import database, locking
+from pipelines.stores.lock import Lock
 
 __all__ = ["AlertsReport", "evaluate_alerts", "send_test", "what_is_found"]
 
 logger = logging.getLogger(__name__)
 
 ACTOR = "dlq-alerts"
+_LOCK_TRIES = 300  # five a second, until another evaluation has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,15 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
     _check_channels(rules, channels)
     try:
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
+        dsn = settings.postgres_dsn.get_secret_value()
+        with database(dsn) as connection, locking(dsn, store.LOCK) as lock:
             seen = await look(settings, silent_consumers(connection))
-            _alone(connection)
+            await _alone(lock)
             with connection.transaction():  # a look that led to nothing is no evaluation
                 keep(connection, seen, now)
                 findings = what_is_found(connection, rules)
                 titles = _advance(connection, rules, findings, channels, now)
+            lock.check()  # another evaluation would say the same
             sent = await deliver(connection, channels, now)
             marked = await _mark(settings, connection, findings)
             alerts = store.firing_alerts(connection)
@@ -137,15 +140,15 @@ async def _test(channel: Channel) -> bool:
     return await channel.deliver(message, TRIES_SECONDS)
 
 
-def _alone(connection: Connection[Any]) -> None:
-    """Wait for another evaluation, as long as this connection lives."""
-    connection.execute("SET lock_timeout = '60s'")
-    try:
-        connection.execute(f"SELECT pg_advisory_lock({store.LOCK})")
-    except LockNotAvailable as error:
-        raise AlertError(
-            "Another evaluation of the alerts has not ended for a minute: see which channel hangs."
-        ) from error
+async def _alone(lock: Lock) -> None:
+    """Wait for another evaluation."""
+    for _ in range(_LOCK_TRIES):
+        if lock.take():
+            return
+        await asyncio.sleep(0.2)
+    raise AlertError(
+        "Another evaluation of the alerts has not ended for a minute: see which channel hangs."
+    )
 
 
 def _check_channels(rules: AlertRules, channels: Sequence[Channel]) -> None:

@@ -121,8 +121,9 @@ class DLQCollector(Collector):
 
     def _of_postgres(self) -> list[GaugeMetricFamily]:
         rules = self._rules
-        with database(self._settings.postgres_dsn.get_secret_value()) as connection:
-            connection.execute("SET statement_timeout = '10s'")
+        dsn = self._settings.postgres_dsn.get_secret_value()
+        with database(dsn) as connection, connection.transaction():
+            connection.execute("SET LOCAL statement_timeout = '10s'")
             findings = what_is_found(connection, rules)
             pipeline = connection.execute(read_sql("exporter/pipeline.sql")).fetchall()
             five = _mart_metrics(connection)

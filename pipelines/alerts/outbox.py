@@ -21,7 +21,7 @@ from pipelines.alerts.rules import AlertRules, alert_rules
 from pipelines.alerts.states import Alert
 from pipelines.alerts.text import compose
 from pipelines.settings import Settings
-from pipelines.stores.database import database
+from pipelines.stores.database import database, locking
 
 __all__ = ["TRIES_SECONDS", "Delivery", "acknowledge_alerts", "deliver", "say"]
 
@@ -131,15 +131,15 @@ async def acknowledge_alerts(
     rules = alert_rules(settings)
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
     try:
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
+        dsn = settings.postgres_dsn.get_secret_value()
+        with database(dsn) as connection, locking(dsn, store.LOCK) as lock:
             with connection.transaction():
                 alerts = store.acknowledge(connection, ids, actor, reason)
                 told = [("acknowledged", alert) for alert in alerts]
                 say(connection, rules, told, channels, datetime.now(UTC))
             keys = {alert.incident_key(store.platform_id(connection)) for alert in alerts}
             known = {channel.key: channel for channel in channels}
-            row = connection.execute(f"SELECT pg_try_advisory_lock({store.LOCK})").fetchone()
-            if row and row[0]:  # else an evaluation is sending just now
+            if lock.take():  # else an evaluation is sending just now
                 waiting = store.waiting_messages(connection)
                 due = [m for m in waiting if m.incident in keys and m.channel in known]
                 await _send_all(connection, known, due)

@@ -32,7 +32,7 @@ class Outgoing:
     is_waiting: bool  # no channel has taken it yet
 
 
-LOCK = "hashtext('dlq alerts')"
+LOCK = "dlq alerts"
 """The advisory lock of who evaluates or sends."""
 
 

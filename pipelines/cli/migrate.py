@@ -6,7 +6,7 @@ from pipelines.cli.output import console, print_json
 from pipelines.cli.verb import verb
 from pipelines.jobs import migrate_all
 from pipelines.settings import Settings
-from pipelines.stores.database import where
+from pipelines.stores.refusals import where
 
 
 @verb

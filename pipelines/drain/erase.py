@@ -27,7 +27,7 @@ from pipelines.jetstream.erase import erase_messages, erase_objects
 from pipelines.jetstream.reader import LogState, log_state
 from pipelines.jetstream.streams import BODIES_BUCKET
 from pipelines.settings import Settings
-from pipelines.stores.database import database
+from pipelines.stores.database import database, locking
 from pipelines.stores.erased import (
     copy_to_lake,
     erased_messages,
@@ -131,11 +131,11 @@ async def erase(
     the lake all the time. What NATS does not let go of is `left`; all else is done then, too.
     """
     tenant = _checked(tenant, reason)
-    hashed = _hashed(settings, tenant)
+    hashed, dsn = _hashed(settings, tenant), settings.postgres_dsn.get_secret_value()
     async with connected(settings.nats_url, settings.nats_creds, "dlq erase") as client:
         stream = (await log_state(client, settings.dlq_stream, settings.subjects.log)).stream
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
-            async with alone(connection, stream, settings.drain_lock_seconds):
+        with database(dsn) as connection:
+            async with alone(dsn, connection, stream, settings.drain_lock_seconds):
                 state = await log_state(client, stream, settings.subjects.log)
                 live = partial(_show_life, connection, stream)
                 check_owner(connection, Lake(settings.lake))
@@ -199,11 +199,10 @@ def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[
     """Nobody builds marts meanwhile: they would count what they read before."""
     lake, erased = Lake(settings.lake), erased_messages(connection)
     copy_to_lake(connection, lake, datetime.now(UTC))
-    try_lock = "SELECT pg_try_advisory_lock(hashtext('dlq marts'))"
-    while connection.execute(try_lock).fetchone() != (True,):
-        live()
-        time.sleep(0.2)
-    try:
+    with locking(settings.postgres_dsn.get_secret_value(), "dlq marts") as lock:
+        while not lock.take():
+            live()
+            time.sleep(0.2)
         for name in LOG_TABLES:
             for attempt in range(_TRIES):
                 try:
@@ -213,9 +212,6 @@ def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[
                     if attempt == _TRIES - 1:
                         raise
         erase_marts(lake)
-    finally:
-        if not connection.broken:
-            connection.execute("SELECT pg_advisory_unlock(hashtext('dlq marts'))")
 
 
 def _show_life(connection: Connection[Any], stream: str) -> None:

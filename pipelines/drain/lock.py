@@ -14,59 +14,45 @@ from psycopg import Connection
 from psycopg.errors import InsufficientPrivilege
 
 from pipelines.errors import FencedError
+from pipelines.stores.database import locking
+from pipelines.stores.lock import Lock
 
 logger = logging.getLogger(__name__)
 
-_HOLDER = """
-SELECT l.pid, c.updated_at FROM pg_locks l
-LEFT JOIN drain_checkpoints c ON c.stream = %s
-WHERE l.locktype = 'advisory' AND l.granted AND l.database = (
-    SELECT oid FROM pg_database WHERE datname = current_database())
-  AND (l.classid::bigint << 32) | l.objid::bigint = %s
-"""
+_PROGRESS = "SELECT updated_at FROM drain_checkpoints WHERE stream = %s"
 
 
 @asynccontextmanager
 async def alone(
-    connection: Connection[Any], stream: str, patience_seconds: float
+    dsn: str, connection: Connection[Any], stream: str, patience_seconds: float
 ) -> AsyncIterator[None]:
-    """Hold the drain's lock on a stream.
+    """Hold the drain's lock on a stream; `connection` is for what is to be asked meanwhile.
 
     A holder that has not moved the checkpoint for `patience_seconds` (a stopped process holds its
     locks for ever) has its session ended. Raises FencedError where that is not allowed.
     """
-    row = connection.execute("SELECT hashtextextended(%s, 0)", [f"dlq drain {stream}"]).fetchone()
-    assert row is not None
-    key = row[0]
     loop = asyncio.get_running_loop()
     seen, since = None, loop.time()
-    while not _is_taken(connection, key):
-        holder = connection.execute(_HOLDER, [stream, key]).fetchone()
-        if holder != seen:
-            seen, since = holder, loop.time()
-        elif holder is not None and loop.time() - since > patience_seconds:
-            _end(connection, holder[0], stream)
-            since = loop.time()
-        await asyncio.sleep(0.2)
-    try:
+    with locking(dsn, f"dlq drain {stream}") as lock:
+        while not lock.take():
+            holder = lock.holder()
+            state = holder, connection.execute(_PROGRESS, [stream]).fetchone()
+            if state != seen:
+                seen, since = state, loop.time()
+            elif holder is not None and loop.time() - since > patience_seconds:
+                _end(lock, holder, stream)
+                since = loop.time()
+            await asyncio.sleep(0.2)
         yield
-    finally:
-        if not connection.broken:
-            connection.execute("SELECT pg_advisory_unlock(%s)", [key])
 
 
-def _is_taken(connection: Connection[Any], key: int) -> bool:
-    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [key]).fetchone()
-    return row == (True,)
-
-
-def _end(connection: Connection[Any], pid: int, stream: str) -> None:
+def _end(lock: Lock, pid: int, stream: str) -> None:
     logger.warning("Another drain of %s makes no progress: ending its session %d", stream, pid)
     try:
-        ended = connection.execute("SELECT pg_terminate_backend(%s)", [pid]).fetchone()
+        is_ended = lock.end_holder(pid)
     except InsufficientPrivilege:  # of another user's: docs/security.md
-        ended = None
-    if ended != (True,):
+        is_ended = False
+    if not is_ended:
         raise FencedError(
             f"Another drain of {stream} makes no progress and its session {pid} could not be"
             " ended: stop that process."

@@ -24,7 +24,7 @@ from pipelines.deadletter.grouping import GroupingRules
 from pipelines.deadletter.record import FINGERPRINT_COLUMNS, TEXT_LIMITS
 from pipelines.errors import FencedError, RegroupError
 from pipelines.settings import Settings
-from pipelines.stores.database import database
+from pipelines.stores.database import database, locking
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_files import LakeFile
 from pipelines.stores.lake_table import LakeTable
@@ -99,11 +99,10 @@ def regroup(
         if progress is not None:
             progress(report.lake.rows + report.postgres.rows)
 
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    dsn = settings.postgres_dsn.get_secret_value()
+    with database(dsn) as connection, locking(dsn, "dlq regroup") as lock:
         check_owner(connection, lake)
-        if connection.execute(
-            "SELECT pg_try_advisory_lock(hashtext('dlq regroup'))"
-        ).fetchone() != (True,):
+        if not lock.take():
             raise RegroupError("Another regroup is running: try again when it has ended.")
         for day in sorted({file.day for file in lake.table("dead_letters").files}, key=str):
             _regroup_day(lake, day, rules, report.lake, is_dry_run=is_dry_run)

@@ -147,7 +147,7 @@ async def _drain_once(
     async with connected(settings.nats_url, settings.nats_creds, "dlq drain") as client:
         stream = (await log_state(client, settings.dlq_stream, subjects.log)).stream
         with database(dsn) as connection:
-            async with alone(connection, stream, settings.drain_lock_seconds):
+            async with alone(dsn, connection, stream, settings.drain_lock_seconds):
                 reader = LogReader(client, stream, subjects.log)
                 state = await reader.state()
                 lake = Lake(settings.lake)

@@ -89,7 +89,12 @@ async def repair(settings: Settings) -> list[Finding]:
     lake, checks = Lake(settings.lake), _Checks()
     async with (
         _servers(settings) as (client, state, connection),
-        alone(connection, state.stream, settings.drain_lock_seconds),
+        alone(
+            settings.postgres_dsn.get_secret_value(),
+            connection,
+            state.stream,
+            settings.drain_lock_seconds,
+        ),
     ):
         mended = await asyncio.to_thread(mend_logs, lake, datetime.now(UTC))
         check_owner(connection, lake)

@@ -71,6 +71,15 @@ class Outbox:
         ).fetchone()
         return row[0] if row else "gone"
 
+    def cancel(self, redrive: Redrive, reason: str | None) -> bool:
+        """Take a redrive off, unless it was published or ended meanwhile."""
+        cancelled = self._connection.execute(
+            "UPDATE redrives SET state = 'cancelled', state_reason = %s, ended_at = now()"
+            " WHERE id = %s AND batch_id = %s AND state = 'planned'",
+            [reason, redrive.id, self._batch_id],
+        )
+        return cancelled.rowcount == 1
+
     def mark(self, redrive: Redrive, state: str, reason: str | None) -> None:
         """Write down how a redrive ended."""
         self._connection.execute(

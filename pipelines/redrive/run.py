@@ -8,7 +8,8 @@ only waits for the outcomes of rows that are `published`, and calls silence `out
 Each group of a service ramps by itself: 1, then 10, then all. A stage without any success stops it
 and leaves the rest pending; where the outcomes say that redriving is hopeless, the rest is parked.
 A batch that somebody pauses or cancels publishes nothing more: the row becomes `published` only
-while its batch is running and its failure still waits.
+while its batch is running and its failure still waits. Nor does a run that has lost its lock: it
+stops before the next publish, and what it has published is followed by whoever took over.
 """
 
 import asyncio
@@ -38,8 +39,10 @@ from pipelines.redrive.schedule import handled_per_second, learn, policy_of
 from pipelines.redrive.sending import Sender
 from pipelines.settings import Settings
 from pipelines.stores.database import database
+from pipelines.stores.lock import Lock
 
 STAGES = (1, 10, None)
+_UNPUBLISHED = ("refused", "expired", "unroutable")  # outcomes that say so
 _MOST_REASONS = 5  # of one outcome; a subject or a size makes each another
 
 
@@ -78,12 +81,13 @@ Progress = Callable[[Counter[str], int], None]
 
 
 async def run_batch(
-    settings: Settings, batch_id: str, progress: Progress | None = None
+    settings: Settings, lock: Lock, batch_id: str, progress: Progress | None = None
 ) -> RedriveReport:
-    """Carry out a planned batch, or what a killed or paused run left of it.
+    """Carry out a planned batch, or what a killed or paused run left of it, while `lock` is held.
 
     A batch that has ended is only reported, once no outcome of what it published is missing. Raises
-    RedriveError where there is no such batch, or where it waits for somebody.
+    RedriveError where there is no such batch, or where it waits for somebody; FencedError where the
+    lock was lost.
     """
     started = time.monotonic()
     with database(settings.postgres_dsn.get_secret_value()) as connection:
@@ -104,10 +108,11 @@ async def run_batch(
             OutcomeFollower(client, settings.subjects) as follower,
             following_acks(client, settings.ack_stream, foreign) as acks,
         ):
-            run = _Run(settings, client, connection, follower, acks, batch)
+            run = _Run(settings, client, connection, lock, follower, acks, batch)
             await run.prepare()
             outcomes, stopped = await run.all(redrives, progress)
         reason = "; ".join(f"{group}: {why}" for group, why in stopped.items()) or None
+        lock.check()
         state = finish(
             connection,
             batch.id,
@@ -130,6 +135,7 @@ class _Run:
         settings: Settings,
         client: Client,
         connection: Connection[Any],
+        lock: Lock,
         follower: OutcomeFollower,
         acks: AckFollower,
         batch: Batch,
@@ -138,6 +144,7 @@ class _Run:
         self._policy = policy_of(settings)
         self._js = client.jetstream()
         self._connection = connection
+        self._lock = lock
         self._follower = follower
         self._acks = acks
         self._batch = batch
@@ -239,9 +246,10 @@ class _Run:
         if self._halted == "paused":
             return "held"
         if self._halted is None:
+            self._lock.check()
             if group.is_hopeless:
                 await self._sender.park(redrive, f"redriving its group is hopeless: {group.why}")
-            self._outbox.mark(redrive, "cancelled", group.why)
+            self._outbox.cancel(redrive, group.why)
         return "cancelled"
 
     def _halt(self, state: str) -> None:
@@ -266,6 +274,7 @@ class _Run:
                 headers = self._sender.headers(redrive, event)
                 if redrive.is_foreign:
                     mark = await self._acks.mark(redrive.addressed_to)
+                self._lock.check()
                 if not self._outbox.claim(redrive):
                     return await self._not_claimed(group, redrive)
                 place = await self._sender.send(redrive, event, headers)
@@ -296,7 +305,7 @@ class _Run:
             self._halt(state)
             return await self._left(group, redrive)
         status = self._outbox.status_of(redrive)
-        self._outbox.mark(redrive, "cancelled", f"its failure is {status} meanwhile")
+        self._outbox.cancel(redrive, f"its failure is {status} meanwhile")
         return "cancelled"
 
     async def _redirected(self, redrive: Redrive, outcome: "asyncio.Future[str]") -> str:
@@ -329,6 +338,8 @@ class _Run:
     async def _ended(
         self, redrive: Redrive, state: str, reason: str, name: str | None = None
     ) -> str:
+        if state in _UNPUBLISHED:
+            self._lock.check()  # else another may publish it right now
         await self._sender.tell(redrive, state, reason, name)
         self._outbox.mark(redrive, state, reason)
         told = self.reasons.setdefault(state, {})

@@ -1,27 +1,45 @@
-"""Postgres: connecting, migrating, and one sentence for whatever goes wrong."""
+"""Postgres: connecting, locking and migrating."""
 
 import logging
-import re
+import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import Connection, errors
+from psycopg import Connection, IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import Diagnostic
 
-from pipelines.errors import DLQError, SchemaError, ServerUnavailableError, SettingsError
+from pipelines.errors import SchemaError, SettingsError
 from pipelines.sqlfiles import read_sql, sql_folder
+from pipelines.stores.lock import Lock
+from pipelines.stores.refusals import speaking_plainly, where
 
 logger = logging.getLogger(__name__)
 
 # psycopg logs what comes of an error besides; who wants it can configure logging.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
-# To a login; one that is starting, stopping or full will answer later.
-_REFUSED = re.compile(r"failed: FATAL: +(?!the database system|sorry|remaining)(.*)")
+_APPLICATION = (
+    f"dlq {secrets.token_hex(4)}"  # whose session it is: this process's; see `end_holder`
+)
+
+# What a session relies on, whatever the server, the database or the user is set to. The first four
+# a pooler in transaction mode carries from one of its sessions to the next; see docs/operations.md.
+_SESSION = """
+SET DateStyle = 'ISO, MDY';
+SET TimeZone = 'UTC';
+SET client_encoding = 'UTF8';
+SET standard_conforming_strings = on;
+SET IntervalStyle = 'postgres';
+SET bytea_output = 'hex';
+SET extra_float_digits = 1;
+SET default_transaction_isolation = 'read committed';
+SET idle_session_timeout = 0;
+"""
 
 
 @contextmanager
@@ -29,7 +47,8 @@ def database(dsn: str, *, is_checked: bool = True) -> Iterator[Connection[Any]]:
     """A connection, in autocommit mode: each piece of work opens its own transaction.
 
     With `is_checked`, raises SchemaError where `dlq migrate` has not been run; SettingsError where
-    `dsn` is none. Errors of the server come out as one of ours, in one sentence.
+    `dsn` is none, or its database has not the encoding UTF8. Errors of the server come out as one
+    of ours, in one sentence.
     """
     try:
         conninfo_to_dict(dsn)
@@ -39,56 +58,31 @@ def database(dsn: str, *, is_checked: bool = True) -> Iterator[Connection[Any]]:
         ) from error
     with speaking_plainly(dsn):
         connection = psycopg.connect(
-            dsn, autocommit=True, connect_timeout=5, application_name="dlq"
+            dsn,
+            autocommit=True,
+            connect_timeout=5,
+            application_name=_APPLICATION,
+            prepare_threshold=None,  # a pooler hands the session on, and another has its statements
         )
-        with connection:
-            connection.execute("SET TimeZone = 'UTC'")
+        with closing(connection):
+            connection.isolation_level = IsolationLevel.READ_COMMITTED
+            _check_encoding(connection, where(dsn))
+            connection.execute(_SESSION)
             if is_checked:
                 _check(connection)
             yield connection
 
 
 @contextmanager
-def speaking_plainly(dsn: str) -> Iterator[None]:
-    """Turn psycopg's errors into ours."""
-    try:
-        yield
-    except errors.UndefinedTable as error:
-        raise SchemaError(
-            f"{where(dsn)} has no tables of this platform: run `dlq migrate`."
-        ) from error
-    except errors.DiskFull as error:
-        raise ServerUnavailableError(
-            f"The disk of {where(dsn)} is full: its last transaction was undone; make room, and"
-            " the next run goes on."
-        ) from error
-    except errors.InsufficientPrivilege as error:
-        raise DLQError(
-            f"{where(dsn)} refused: {_first_line(error)}: grant it, or use a user with a role that"
-            " has that right (docs/security.md)."
-        ) from error
-    except psycopg.OperationalError as error:
-        if refused := _REFUSED.search(_first_line(error)):
-            raise ServerUnavailableError(
-                f"{where(dsn)} refuses the login ({refused[1]}): see user, password and database"
-                " in DLQ_POSTGRES_DSN."
-            ) from error
-        raise ServerUnavailableError(
-            f"{where(dsn)} does not answer ({_first_line(error)}): start it, run `dlq up`, or set"
-            " DLQ_POSTGRES_DSN."
-        ) from error
-    except psycopg.Error as error:
-        raise DLQError(f"{where(dsn)} refused: {_first_line(error)}.") from error
-
-
-def where(dsn: str) -> str:
-    """The server and database of a connection string, without its password."""
-    try:
-        parts = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
-        return "PostgreSQL"
-    host, port = parts.get("host", "localhost"), parts.get("port", 5432)
-    return f"PostgreSQL at {host}:{port}/{parts.get('dbname', '')}"
+def locking(dsn: str, name: str, *, is_shared: bool = False) -> Iterator[Lock]:
+    """A lock to be taken, on a connection of its own; it ends with this context."""
+    with database(dsn, is_checked=False) as connection:
+        lock = Lock(connection, name, is_shared=is_shared)
+        try:
+            yield lock
+        finally:
+            with suppress(psycopg.Error):  # it was lost: then others can have it
+                lock.release()
 
 
 def migrate(dsn: str) -> list[str]:
@@ -96,9 +90,9 @@ def migrate(dsn: str) -> list[str]:
 
     Each file is idempotent and runs with `psql -f` as well. What it warns of is logged.
     """
-    with database(dsn, is_checked=False) as connection:
-        # Two services that start together must not migrate at once.
-        connection.execute("SELECT pg_advisory_lock(hashtext('dlq migrate'))")
+    with locking(dsn, "dlq migrate") as lock, database(dsn, is_checked=False) as connection:
+        while not lock.take():  # two services that start together must not migrate at once
+            time.sleep(0.2)
         known = _applied(connection)
         pending = [name for name in migrations() if name not in known]
         for name in pending:
@@ -141,6 +135,12 @@ def _check(connection: Connection[Any]) -> None:
         )
 
 
-def _first_line(error: psycopg.Error) -> str:
-    text = str(error).strip().splitlines()
-    return text[0].rstrip(".") if text else type(error).__name__
+def _check_encoding(connection: Connection[Any], server: str) -> None:
+    """Others can not hold every text of a dead letter, or do not know where a character ends."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SettingsError(
+            f"{server} has the encoding {encoding}, which can not hold every dead letter: make a"
+            " database with ENCODING 'UTF8', name it in DLQ_POSTGRES_DSN and run `dlq migrate`;"
+            " nothing was stored here, and NATS keeps what is not drained."
+        )

@@ -18,6 +18,7 @@ from nats.aio.client import Client
 from platform_log import (
     InjectedError,
     check_exact,
+    execute,
     failures,
     in_lake,
     letter,
@@ -235,6 +236,32 @@ async def test_a_stopped_drain_is_passed_and_fenced_when_it_wakes(
         sleeper.communicate()
 
 
+async def test_a_drain_that_hangs_amid_a_transaction_is_passed(
+    settings: Settings, client: Client
+) -> None:
+    """It holds the checkpoint's row besides the lock, on another session."""
+    stored = await publish(client, settings, map(letter, range(30)))
+    execute(
+        settings,
+        "CREATE TABLE hanging AS SELECT 1 AS n;"
+        "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " PERFORM pg_sleep(600) FROM hanging; RETURN NULL; END $$;"
+        "CREATE TRIGGER hang AFTER UPDATE ON drain_checkpoints FOR EACH ROW"
+        " EXECUTE FUNCTION hang()",
+    )
+    hangs = start_drain(settings)
+    try:
+        sleeps = "SELECT FROM pg_stat_activity WHERE datname = current_database()"
+        await _wait_until(lambda: query(settings, sleeps + " AND wait_event = 'PgSleep'"))
+        execute(settings, "DELETE FROM hanging")
+        status, output, errors = await run_drain(settings, DLQ_DRAIN_LOCK_SECONDS="1")
+        assert (status, json.loads(output)["last_sequence"]) == (0, 30), errors
+    finally:
+        hangs.kill()
+        hangs.communicate()
+    check_exact(settings, stored)
+
+
 async def test_a_drain_that_fills_only_the_lake_is_not_taken_for_stuck(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +372,7 @@ async def test_backends_killed_in_mid_copy_are_retried(
 
 _SESSIONS = (
     "SELECT pid, state, query FROM pg_stat_activity"
-    " WHERE datname = current_database() AND application_name = 'dlq'"
+    " WHERE datname = current_database() AND starts_with(application_name, 'dlq')"
 )
 
 

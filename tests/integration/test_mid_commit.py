@@ -25,7 +25,7 @@ CREATE CONSTRAINT TRIGGER wait_long AFTER UPDATE ON drain_checkpoints
   EXECUTE FUNCTION wait_long();
 """
 IN_COMMIT = (
-    "SELECT wait_event FROM pg_stat_activity WHERE application_name = 'dlq'"
+    "SELECT wait_event FROM pg_stat_activity WHERE starts_with(application_name, 'dlq')"
     " AND state = 'active' AND query = 'COMMIT' AND wait_event IN ('PgSleep', 'SyncRep')"
 )
 

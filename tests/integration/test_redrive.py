@@ -298,7 +298,7 @@ async def test_a_second_redrive_at_once_is_refused_in_one_sentence(
     settings: Settings, client: Client
 ) -> None:
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        connection.execute("SELECT pg_advisory_lock(hashtext('dlq redrive'))")
+        connection.execute("SELECT pg_advisory_lock(hashtextextended('dlq redrive', 0))")
         with pytest.raises(RedriveError, match="Another redrive is running"):
             await redrive_timeouts(settings)
 

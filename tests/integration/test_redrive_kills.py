@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from nats.aio.client import Client
-from platform_log import DLQ, ROOT, InjectedError, environment, execute
+from platform_log import DLQ, ROOT, InjectedError, environment, execute, query
 from redriving import TIMEOUTS, Service, event_ids, fail, quick, redrive_timeouts, rows, seen
 
 from pipelines.jobs import drain_log
@@ -214,6 +214,38 @@ async def test_two_redrivers_at_once_publish_each_attempt_once(
     assert sorted(event_ids(service)) == sorted(f"e{n}" for n in range(COUNT))
     # The healthy consumer had each event once, when it was new, and no redrive.
     assert Counter(event_ids(other)) == Counter(f"e{n}" for n in range(COUNT))
+
+
+async def test_a_redriver_that_loses_its_lock_publishes_nothing_more_and_unsays_nothing(
+    settings: Settings, client: Client
+) -> None:
+    """An administrator, a time-out or a failover ended the session while a second one starts."""
+    slow = {"DLQ_REDRIVE_PER_SECOND": "3"}
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, 30)
+        service.error = None
+        first = start(settings, "redrive", "--type", "TimeoutError", **slow)
+        await seen(service, 3)
+        ended = query(settings, "SELECT count(pg_terminate_backend(pid)) AS n FROM (" + _LOCKS)
+        assert ended == [{"n": 1}]
+        second = asyncio.create_task(redrive_timeouts(quick(settings, redrive_per_second=8)))
+        _, errors = await asyncio.to_thread(first.communicate, timeout=60)
+        await second
+    assert first.returncode == 1
+    assert errors.startswith("dlq: The lock of this run (dlq redrive) was lost (terminating conn")
+    assert _all_resolved(settings)
+    assert set(attempts(service).values()) == {1}
+    assert sorted(event_ids(service)) == sorted(f"e{n}" for n in range(30))
+    # What the first published, the second follows: an outcome may have come before it listened.
+    states = Counter(row[0] for row in rows(settings, "SELECT state FROM redrives"))
+    assert states == {"succeeded": 30}
+    assert [batch.state for batch in list_batches(settings)] == ["done"]
+
+
+_LOCKS = (
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = ("
+    "SELECT oid FROM pg_database WHERE datname = current_database())) AS held"
+)
 
 
 async def test_a_redrive_does_not_feed_itself(settings: Settings, client: Client) -> None:

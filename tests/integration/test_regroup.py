@@ -195,7 +195,7 @@ async def test_a_drain_s_commit_between_reading_and_writing_a_day_is_kept(
 
 async def test_two_regroups_do_not_run_at_once(settings: Settings) -> None:
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        connection.execute("SELECT pg_advisory_lock(hashtext('dlq regroup'))")
+        connection.execute("SELECT pg_advisory_lock(hashtextextended('dlq regroup', 0))")
         with pytest.raises(RegroupError, match="Another regroup is running"):
             regroup_history(settings)
     assert Lake(settings.lake).files("dead_letters") == []
