@@ -47,14 +47,14 @@ class Edge:
 
     async def bound_to(self, durable: str = "ndvi") -> list[str]:
         """The streams that have a consumer of this name, on a server that has many others."""
-        own, page = [], 0
-        while streams := await self.log.js.streams_info(page):
-            page += len(streams)
-            own += [s.config.name or "" for s in streams if self.log.prefix in (s.config.name or "")]
+        names: list[str] = []
+        while streams := await self.log.js.streams_info(len(names)):
+            names += [str(stream.config.name) for stream in streams]
         return [
             stream
-            for stream in sorted(own)
-            if durable in [info.name for info in await self.log.js.consumers_info(stream)]
+            for stream in sorted(names)
+            if self.log.prefix in stream
+            and durable in [info.name for info in await self.log.js.consumers_info(stream)]
         ]
 
 
