@@ -220,14 +220,15 @@ def query(settings: Settings, statement: str) -> pl.DataFrame:
 
 
 def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:
-    """What happened to a case after it was stored, in log order: at, what, by whom, reason."""
+    """What happened to a case, in order: at, what, by whom, reason; each time it failed, too."""
     if not is_uuid(failure_id):
         raise QueryError(f"{failure_id!r} is no failure id.")
     with connect(Lake(settings.lake)) as connection:
         return connection.execute(
             'SELECT "at", kind, actor, reason FROM case_events WHERE failure_id = $id UNION ALL'
-            " SELECT dlq_timestamp, 'redrive.failed_again', service, error_type FROM dead_letters"
-            ' WHERE root_failure_id = $id ORDER BY "at"',
+            " SELECT dlq_timestamp, CASE WHEN failure_id = $id THEN 'failed' ELSE"
+            " 'redrive.failed_again' END, service, error_type FROM dead_letters"
+            ' WHERE $id IN (failure_id, root_failure_id) ORDER BY "at"',
             {"id": failure_id},
         ).fetchall()
 

@@ -45,8 +45,10 @@ def find_group(
 def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
     """A dead letter by the first digits of its failure's id, as `dead_letters`, and how it stands.
 
-    That is status, redrive_count, closed_at and cause, as in `cases`; a later row of a redrive
-    chain has the status superseded. Raises QueryError where none, or more than one, matches.
+    That is status, opening, redrive_count, closed_at and cause, as in `cases`, and how its opening
+    before was closed (last_closed_at, last_closed_as); a later row of a redrive chain has the
+    status superseded. Of a case that was reopened it is its latest dead letter. Raises QueryError
+    where none, or more than one, matches.
     """
     with connect(Lake(settings.lake)) as lake:
         found = lake.execute(
@@ -93,9 +95,12 @@ def _as_it_stands(
         create_views(small, redrive_cap)
         rows = small.sql(
             "SELECT d.*, coalesce(c.status, 'superseded') AS status, c.redrive_count, c.closed_at,"
-            " c.cause FROM dead_letters AS d"
+            " c.cause, f.opening, l.closed_at AS last_closed_at, l.cause AS last_closed_as"
+            " FROM dead_letters AS d"
             " INNER JOIN failures AS f ON f.epoch = d.epoch AND f.dlq_sequence = d.dlq_sequence"
-            " LEFT JOIN cases AS c ON c.failure_id = d.failure_id WHERE d.failure_id = $id",
+            " LEFT JOIN cases AS c ON c.failure_id = d.failure_id AND c.opening = f.opening"
+            " LEFT JOIN cases AS l ON l.failure_id = d.failure_id AND l.opening = f.opening - 1"
+            " WHERE d.failure_id = $id ORDER BY f.opening DESC LIMIT 1",
             params={"id": failure_id},
         ).to_arrow_table()
     row: dict[str, Any] = pl.DataFrame(rows).row(0, named=True)

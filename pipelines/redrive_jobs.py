@@ -16,6 +16,7 @@ from typing import Any
 from psycopg import Connection
 
 from pipelines.bridge.run import bridging
+from pipelines.deadletter.cases import opening_and_nth
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import RedriveError
 from pipelines.jetstream.connection import connected
@@ -218,7 +219,13 @@ def backtest_policy(settings: Settings, policy: Policy | None = None) -> Backtes
         " WHERE outcome IN ('succeeded', 'failed_again')",
     ).rows()
     outcomes = [
-        Outcome(failure, Cell(group or "", error, attempt), is_success, published_at, ended_at)
+        Outcome(
+            failure,
+            Cell(group or "", error, opening_and_nth(attempt)[1]),
+            is_success,
+            published_at,
+            ended_at,
+        )
         for failure, group, error, attempt, is_success, published_at, ended_at in rows
         if (failure, attempt) not in others
     ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import duckdb
 
+from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING
 from pipelines.deadletter.error_families import CRITICAL, TRANSIENT, with_subclasses
 from pipelines.errors import QueryError
 from pipelines.sqlfiles import read_sql
@@ -20,8 +21,8 @@ VIEWS = (
     "redrive_rules",
     "error_classes",
     "epochs",
-    "failures",
     "case_log",
+    "failures",
     "cases",
     "groups",
     "redrives",
@@ -53,7 +54,10 @@ def create_views(connection: duckdb.DuckDBPyConnection, redrive_cap: int = 3) ->
 def view_sql(name: str, redrive_cap: int = 3) -> str:
     """A view's SELECT: a file of `sql/views`, or one row of settings and the error families."""
     if name == "redrive_rules":
-        return f"SELECT {int(redrive_cap)} AS redrive_cap"
+        return (
+            f"SELECT {int(redrive_cap)} AS redrive_cap,"
+            f" {ATTEMPTS_PER_OPENING} AS attempts_per_opening"
+        )
     if name == "error_classes":
         return _error_classes()
     return read_sql(f"views/{name}.sql")

@@ -34,10 +34,13 @@ class Advisory(msgspec.Struct, frozen=True):
     stream_seq: Annotated[int, msgspec.Meta(gt=0)]
     deliveries: Annotated[int, msgspec.Meta(gt=0)]  # 1 for an event that was terminated at once
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+    not_before: datetime | None = None  # where nobody said when: the event was stored then
     reason: str = ""  # what the consumer said with +TERM; or what else is to be said
 
     @classmethod
-    def unsaid(cls, info: ConsumerInfo, sequence: int, now: datetime) -> "Advisory":
+    def unsaid(
+        cls, info: ConsumerInfo, sequence: int, stored_at: datetime, now: datetime
+    ) -> "Advisory":
         """The advisory that the server did not send, or sent when nobody listened."""
         return cls(
             type=_MAX_DELIVER,
@@ -46,6 +49,7 @@ class Advisory(msgspec.Struct, frozen=True):
             stream_seq=sequence,
             deliveries=info.config.max_deliver or 1,
             timestamp=now,
+            not_before=stored_at,
             # What follows DETAIL: has no part in the fingerprint.
             reason="DETAIL: no advisory said so; the consumer's figures prove it.",
         )
@@ -118,6 +122,8 @@ def dead_letter_of(
         if advisory.kind == MAX_DELIVERIES:  # what follows DETAIL: has no part in the fingerprint
             message += " DETAIL: it was acknowledged too late, or removed."
     at, retries = advisory.timestamp.isoformat(), advisory.deliveries - 1
+    # The same each time it is published, or the server would take it for another failing.
+    began_at = (advisory.not_before or advisory.timestamp).isoformat()
     fields = {
         **event_fields(
             subject=event.subject if event else "unknown",
@@ -130,7 +136,7 @@ def dead_letter_of(
         "stack_trace": said.get("stack_trace"),
         "retry_count": retries,
         "max_retries": retries,  # what was left after a +TERM, nobody says
-        "first_attempt_at": at,
+        "first_attempt_at": began_at,
         "last_attempt_at": at,
         "dlq_timestamp": at,
         "dlq_reason": advisory.kind,

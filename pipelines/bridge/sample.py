@@ -23,6 +23,7 @@ from pipelines.bridge.unsaid import (
     nudge,
     proven,
 )
+from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import Subjects, overlaps
 from pipelines.jetstream.stored import StoredMessage, stored_message
 from pipelines.settings import Settings
@@ -77,8 +78,11 @@ async def sample(
             continue
         for sequence in (each for each in sequences if each not in told):
             event = await stored_message(client, consumer.stream_name, sequence)
-            advisory = Advisory.unsaid(consumer, sequence, datetime.now(UTC))
-            if event is not None and not await publish(advisory, event):
+            if event is None:
+                continue
+            stored_at = time_of_ns(event.timestamp_ns)
+            advisory = Advisory.unsaid(consumer, sequence, stored_at, datetime.now(UTC))
+            if not await publish(advisory, event):
                 return untold
     if is_nudged:
         await asyncio.sleep(_ON_ITS_WAY_SECONDS)

@@ -50,6 +50,8 @@ def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -
     _head(f"[{STATES[state]}]{state}[/]  [bold]{safe(what)}[/bold]")
     by_hour = f"{group['failure_count_1h']:,} in the last hour"
     closed = f"{group['resolved_count']:,} resolved, {group['discarded_count']:,} discarded"
+    if group["reopened_count"]:
+        closed += f"; {group['reopened_count']:,} more were, and failed anew"
     parked = f", of which {group['parked_count']:,} parked" if group["parked_count"] else ""
     _facts(
         {
@@ -72,13 +74,24 @@ def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -
 def _print_failure(failure: Mapping[str, Any], rules: FrameRules, *, is_alone: bool) -> None:
     message = f"[bold]{safe(failure['error_type'])}[/bold]: {safe(failure['error_message'])}"
     _head(message) if is_alone else console.print(f"  {message}\n", soft_wrap=True)
-    _facts({name: failure[name] for name in _FACTS if is_alone or name != "group_id"})
+    facts = {**failure, "regressed": _regressed(failure)}
+    _facts({name: facts[name] for name in _FACTS if is_alone or name != "group_id"})
     for name in ("original_headers", "original_data"):
         _facts({name: _compact(failure[name])})
     if failure["stack_trace"]:
         console.print()
         _print_trace(failure["stack_trace"].rstrip(), rules)
     console.print()
+
+
+def _regressed(failure: Mapping[str, Any]) -> str | None:
+    """What was said of it before it failed anew."""
+    if failure["last_closed_at"] is None:
+        return None
+    return (
+        f"opening {failure['opening']}: it failed anew after it was closed"
+        f" ({failure['last_closed_as']}) at {_at(failure['last_closed_at'])}"
+    )
 
 
 def _print_trace(trace: str, rules: FrameRules) -> None:
@@ -135,8 +148,8 @@ def _compact(text: str) -> str:
 
 
 _FACTS: Sequence[str] = (
-    "failure_id", "group_id", "status", "service", "consumer_name", "consumer_version", "handler",
-    "event_type", "original_subject", "event_id", "source_service", "tenant_id", "field_id",
-    "farmer_id", "dlq_reason", "retry_count", "redrive_count", "first_attempt_at", "dlq_timestamp",
-    "closed_at", "cause", "parse_error",
+    "failure_id", "group_id", "status", "regressed", "service", "consumer_name", "consumer_version",
+    "handler", "event_type", "original_subject", "event_id", "source_service", "tenant_id",
+    "field_id", "farmer_id", "dlq_reason", "retry_count", "redrive_count", "first_attempt_at",
+    "dlq_timestamp", "closed_at", "cause", "parse_error",
 )  # fmt: skip

@@ -1,13 +1,19 @@
 """The life of a failure, in one place: what each message of the log does to its case.
 
 A case is one root failure, one live row of `failed_events`. The drain folds dead letters and case
-events in log order with `apply_dead_letter` and `apply_event`; nothing else changes a status.
+events in log order with `apply_dead_letter`, `apply_repeat` and `apply_event`; nothing else changes
+a status.
 
     pending ──requested──▶ pending, to be redriven when due
     pending ──published──▶ retried ──succeeded──▶ resolved
        ▲                      │
        └──── failed again ────┘── at the cap, unroutable, refused, expired ──▶ parked
     pending | retried | parked ──resolved / discarded (by hand)──▶ resolved / discarded
+    resolved | discarded ──failed anew──▶ pending, in its next opening
+
+The number of a redrive's attempt says which opening it belongs to: 1, 2, … in the first, 1001,
+1002, … in the second. So what is said late of an earlier one changes nothing, no two redrives of a
+failure share an id, and consumers that know nothing of openings pass the number on.
 """
 
 from dataclasses import dataclass, replace
@@ -22,6 +28,8 @@ LIVE = ("pending", "retried", "parked")
 CLOSED = ("resolved", "discarded")
 STATUSES = (*LIVE, *CLOSED, "superseded")
 
+ATTEMPTS_PER_OPENING = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -30,7 +38,7 @@ class Case:
     failure_id: str
     status: str = "pending"
     consumer: str | None = None  # <stream>/<durable> of the failing consumer, where known
-    redrive_count: int = 0  # redrives that ended without success
+    redrive_count: int = 0  # redrives of this opening that ended without success
     trigger: str | None = None  # of the last redrive: automatic | manual
     resolved_at: datetime | None = None
     resolution_cause: str | None = None  # automatic_redrive | manual_redrive | manual
@@ -39,12 +47,50 @@ class Case:
     alert_sent: bool = False
     alert_sent_at: datetime | None = None
     redrive_not_before: datetime | None = None  # when a redrive that was asked for is due
+    opening: int = 1  # one more each time it was closed and failed anew
+    last_closed_at: datetime | None = None  # the closing before this opening, which did not last
+    last_closed_as: str | None = None  # discarded, or the resolution_cause that it had
+    first_attempt_at: datetime | None = None  # of the dead letter that opened it
 
 
 def case_of(letter: DeadLetter) -> Case:
     """The case that a dead letter opens."""
     return Case(
-        letter.failure_id, consumer=consumer_address(letter.original_stream, letter.consumer_name)
+        letter.failure_id,
+        consumer=consumer_address(letter.original_stream, letter.consumer_name),
+        first_attempt_at=letter.first_attempt_at,
+    )
+
+
+def attempt_number(opening: int, nth: int) -> int:
+    """The number of the `nth` redrive (1 for the first) of an opening."""
+    return (opening - 1) * ATTEMPTS_PER_OPENING + nth
+
+
+def opening_and_nth(attempt: int) -> tuple[int, int]:
+    """Which opening of its case a redrive belongs to, and which one of that it is."""
+    opening = (max(attempt, 1) - 1) // ATTEMPTS_PER_OPENING + 1
+    return opening, attempt - attempt_number(opening, 0)
+
+
+def apply_repeat(case: Case, letter: DeadLetter) -> Case:
+    """The case after another dead letter of the same failure.
+
+    One that began to fail after the case was closed reopens it: its consumer was made to start
+    anew, and what was said to be over is not. Any other is the same failing, published again.
+    """
+    closed_at = case.resolved_at or case.discarded_at
+    if case.status not in CLOSED or closed_at is None:
+        return case
+    if letter.first_attempt_at <= max(closed_at, case.first_attempt_at or closed_at):
+        return case
+    cause = "discarded" if case.status == "discarded" else case.resolution_cause
+    return replace(
+        case_of(letter),
+        consumer=case.consumer,
+        opening=case.opening + 1,
+        last_closed_at=closed_at,
+        last_closed_as=cause,
     )
 
 
@@ -54,7 +100,7 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter, cap: int) -> tuple[
     Returns whether the letter is superseded (its root stays the one live row), and the root as it
     is then. It is a case of its own where the root is unknown, superseded itself or resolved, or
     where another consumer than the root's failed on it. A redrive that ended already says nothing
-    new about its root.
+    new about its root, and one of an earlier opening neither.
     """
     if root is None or root.status in ("resolved", "superseded"):
         return False, root
@@ -62,10 +108,10 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter, cap: int) -> tuple[
         letter.original_stream, letter.consumer_name
     ):
         return False, root
-    attempt = letter.redrive_attempt or 0
-    if root.status == "discarded" or attempt <= root.redrive_count:
+    opening, nth = opening_and_nth(letter.redrive_attempt or 0)
+    if root.status == "discarded" or opening < root.opening or nth <= root.redrive_count:
         return True, root
-    return True, _ended_without_success(root, attempt, cap)
+    return True, _ended_without_success(root, nth, cap)
 
 
 def is_answer(case: Case, event: CaseEvent) -> bool:
@@ -86,12 +132,15 @@ def apply_event(case: Case, event: CaseEvent, cap: int) -> Case:
 def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int, cap: int) -> Case:
     if case.status not in LIVE:
         return case
+    opening, nth = opening_and_nth(attempt)
+    if opening < case.opening and kind != "requested":  # who asks can not know how often it opened
+        return case
     if kind == "succeeded":
         if not is_answer(case, event):
             return case
         cause = f"{case.trigger or 'automatic'}_redrive"
         return _closed(case, status="resolved", resolved_at=event.at, resolution_cause=cause)
-    if attempt <= case.redrive_count:
+    if nth <= case.redrive_count:
         return case  # said again, or late: that attempt has ended, and another may be out
     if kind == "requested":
         if case.status != "pending":
@@ -103,8 +152,8 @@ def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int, cap: int) ->
             return case
         return replace(case, status="retried", trigger=event.trigger or "automatic")
     if kind == "outcome_unknown":
-        return _ended_without_success(case, attempt, cap)
-    return replace(case, status="parked", redrive_count=attempt, resolution_notes=event.reason)
+        return _ended_without_success(case, nth, cap)
+    return replace(case, status="parked", redrive_count=nth, resolution_notes=event.reason)
 
 
 def _triage(case: Case, event: CaseEvent, kind: str) -> Case:
@@ -135,6 +184,6 @@ def _closed(case: Case, **changes: Any) -> Case:
     return replace(case, redrive_not_before=None, **changes)
 
 
-def _ended_without_success(case: Case, attempt: int, cap: int) -> Case:
-    status = "parked" if case.status == "parked" or attempt >= cap else "pending"
-    return replace(case, status=status, redrive_count=attempt, redrive_not_before=None)
+def _ended_without_success(case: Case, nth: int, cap: int) -> Case:
+    status = "parked" if case.status == "parked" or nth >= cap else "pending"
+    return replace(case, status=status, redrive_count=nth, redrive_not_before=None)

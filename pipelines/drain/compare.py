@@ -183,9 +183,15 @@ def unknown_to_lake(picture: Picture) -> pl.DataFrame:
     expected = picture.rows.filter(_is_expected(picture))
     if picture.kept_since is not None:
         expected = expected.filter(pl.col("published_at") >= picture.kept_since)
-    absent = expected.join(picture.letters, on="failure_id", how="anti")
+    absent = _without_message(expected, picture.letters)
     is_stored = pl.col("dlq_sequence").is_in(list(picture.stored)) & _is_in_stream(picture)
     return absent.filter(~is_stored).sort("epoch", "dlq_sequence")
+
+
+def _without_message(frame: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose very message the others lack: a failure's other dead letters do not count."""
+    message = (_life(), pl.col("dlq_sequence"), pl.col("published_at"))
+    return frame.join(others, on=message, how="anti", maintain_order="left")
 
 
 def _life() -> pl.Expr:

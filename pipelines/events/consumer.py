@@ -39,6 +39,7 @@ from pipelines.lazy import is_installed
 
 logger = logging.getLogger(__name__)
 
+_LEVELS = {"dlq_writable": logging.INFO, "consumer_rewound": logging.WARNING}
 _CALLBACK_FAILED = "The callback on_trouble failed"
 
 
@@ -48,7 +49,8 @@ class NATSConsumer(Service):
     `on_trouble`, async or not, is called with a kind of trouble and a sentence about it, which is
     logged as well: `dlq_unwritable` and, when it is over, `dlq_writable`; `ack_pending`, when so
     many retries wait that the server soon delivers nothing more; `dead_letter_limit`, when nearly
-    everything was dead-lettered and the consumer stops.
+    everything was dead-lettered and the consumer stops; `consumer_rewound`, when the durable was
+    made anew or reset while this process runs, so that events come again that were handled.
     """
 
     def __init__(
@@ -133,7 +135,7 @@ class NATSConsumer(Service):
                     logger.info("%s could not be looked at: %s", subscription.durable, error)
 
     def _tell(self, kind: str, message: str) -> None:
-        logger.log(logging.INFO if kind == "dlq_writable" else logging.ERROR, "%s", message)
+        logger.log(_LEVELS.get(kind, logging.ERROR), "%s", message)
         if self._on_trouble is not None:
             try:
                 said = self._on_trouble(kind, message)

@@ -94,6 +94,7 @@ class Intake:
         self._has_old = asyncio.Event()
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
+        self._place = (0, 0)  # Delivery.event of the latest first delivery
         self._puller: Puller | None = None
         self._seconds_each = 0.0  # that the latest messages took, on average
         self._log_is_writable = asyncio.Event()  # nothing is taken or started while it is not set
@@ -116,10 +117,35 @@ class Intake:
         return self._log_is_writable.is_set()
 
     async def prepare(self) -> None:
-        """Make or update the durable consumer on the server."""
+        """Make or update the durable consumer on the server; one made anew is said."""
+        known = self._terms.created
         self._terms = await ensure_consumer(
             self.connection.jetstream(), self._stream, self._wanted, self._priority_group
         )
+        if known and known != self._terms.created:
+            self._place = (0, 0)
+            self._tell_rewound(
+                f"{self.durable} on {self._stream} was deleted and made anew: it begins where a new"
+                " consumer does, so events come again that were handled."
+            )
+
+    def _tell_rewound(self, what: str) -> None:
+        """Say that the consumer went back in its stream."""
+        logger.warning("%s", what)
+
+    def _follow(self, delivery: Delivery) -> None:
+        """Notice a first delivery of what was delivered before: first ones come in order."""
+        if delivery.delivery_count > 1:
+            return
+        sequence, stored_at = self._place
+        self._place = delivery.event
+        # A stream made anew begins at 1 too, but with later events.
+        if delivery.sequence <= sequence and delivery.timestamp_ns <= stored_at:
+            self._tell_rewound(
+                f"{self.durable} on {self._stream} went back from sequence {sequence} to"
+                f" {delivery.sequence}: it was reset, or the server lost its place, so events come"
+                " again that were handled."
+            )
 
     async def run(self) -> None:
         """Work until closing, then finish what is in hand, or give it back."""
@@ -216,6 +242,7 @@ class Intake:
 
     def _accept(self, msg: Msg) -> None:
         delivery = delivery_of(msg)
+        self._follow(delivery)
         event = delivery.event
         if event in self._running:
             # The server missed our heartbeats, in an outage. Whatever the running task's answer

@@ -46,11 +46,12 @@ async def publish_dead_letter(
 
     A body that is too large for one message once wrapped goes to an object store, and the dead
     letter carries a pointer. The event's trace goes on with it. Raises one of PUBLISH_ERRORS;
-    publishing again is harmless.
+    publishing the same again is harmless. An event that fails anew, because its consumer was made
+    to start anew, has another first attempt, so the server takes its dead letter.
     """
     js = connection.jetstream()
     headers = trace_context(fields["original_headers"], fields.get("traceparent"))
-    headers["Nats-Msg-Id"] = fields["failure_id"]
+    headers["Nats-Msg-Id"] = f"{fields['failure_id']}-{fields['first_attempt_at']}"
     async with aclosing(_forms(connection, fields, body, is_json)) as forms:
         async for payload in forms:
             if wire_size(payload, headers) > connection.max_payload:
@@ -114,7 +115,9 @@ async def _forms(
     """The dead letter, whole at first, then ever shorter; the body stays whole somewhere."""
     yield encode_dead_letter(fields, body, is_json)
     if len(body) > _SMALL_BODY:
-        pointer = await _store_body(connection, fields["failure_id"], body)
+        pointer = await _store_body(
+            connection, fields["failure_id"], body, fields["first_attempt_at"]
+        )
         yield encode_pointer(fields, pointer)
     for limit in (8_000, 1_000, 100):  # characters: the failure says too much for one message
         short = _shortened(fields, limit)
@@ -124,12 +127,13 @@ async def _forms(
             yield encode_dead_letter(short, body, is_json)
 
 
-async def _store_body(connection: Client, name: str, body: bytes) -> dict[str, Any]:
+async def _store_body(connection: Client, name: str, body: bytes, began_at: str) -> dict[str, Any]:
+    """Store a body, also where an earlier failing did: it is to last as long as this one."""
     js = connection.jetstream()
     store = await ensure_body_store(js)
     try:
         info = await store.get_info(name)
-        is_there = info.size == len(body)
+        is_there = info.size == len(body) and (info.mtime or "") > began_at
     except JetStreamError:
         is_there = False
     if not is_there:

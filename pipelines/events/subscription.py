@@ -60,7 +60,8 @@ _AT_ONCE = nullcontext()
 
 Tell = Callable[[str, str], object]
 """Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
-`ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped).
+`ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped),
+`consumer_rewound` (it was made anew or reset: events come again that were handled).
 """
 
 
@@ -167,6 +168,9 @@ class Subscription(Intake):
                 config = self._config.in_force(event_type_of(msg.subject))
                 headers = every_header(msg.headers)
                 await self._dead_letter(msg, delivery, headers, EVENT_REMOVED, config, attempts)
+
+    def _tell_rewound(self, what: str) -> None:
+        self._tell("consumer_rewound", what)
 
     @traced(_processing)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:

@@ -87,6 +87,7 @@ def news_of(
 ) -> Iterator[News]:
     """What is told on the log when an action is taken."""
     subjects = config.subjects
+    about = f"{event.failure_id}-{event.first_attempt_at.isoformat()}"
     for failure, attempt in event.cases.items():
         if action is DLQAction.RETRY:
             redrive = redrive_id(failure, attempt)
@@ -101,11 +102,11 @@ def news_of(
                 # By the dead letter's time, not by now: said again, it says the same.
                 not_before=event.published_at + timedelta(hours=config.auto_retry_delay_hours),
             )
-            yield News(subjects.redrive("requested"), f"{redrive}-requested", body)
+            yield News(subjects.redrive("requested"), f"{about}-{redrive}-requested", body)
         elif action in _DECISIONS:
             decision = _DECISIONS[action]
             body = encode_case_event(failure_id=failure, at=now, actor=config.name, reason=reason)
-            message_id = f"{event.failure_id}-{failure}-{decision}"
+            message_id = f"{about}-{failure}-{decision}"
             yield News(subjects.triage(decision), message_id, body)
 
 

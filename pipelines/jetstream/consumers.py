@@ -45,11 +45,12 @@ async def ensure_consumer(
     """
     new = {name: value for name, value in wanted.as_dict().items() if value is not None}
     try:
-        config = await _make_or_adopt(js, stream, new, group)
+        info = await _make_or_adopt(js, stream, new, group)
     except APIError as error:
         if error.err_code not in _CHANGED_MEANWHILE:
             raise
-        config = await _make_or_adopt(js, stream, new, group)  # another process did the same
+        info = await _make_or_adopt(js, stream, new, group)  # another process did the same
+    config = info["config"]
     until = config.get("pause_until")
     if until and datetime.fromisoformat(until) > datetime.now(UTC):
         logger.warning("Consumer %s on %s is paused until %s", wanted.name, stream, until)
@@ -57,19 +58,21 @@ async def ensure_consumer(
         _group(stream, config, group),
         max_batch=config.get("max_batch") or 0,
         max_expires_seconds=(config.get("max_expires") or 0) / 1e9,
+        created=info["created"],
     )
 
 
 async def _make_or_adopt(
     js: JetStreamContext, stream: str, new: dict[str, Any], group: str | None
 ) -> dict[str, Any]:
-    config = await _info(js, stream, new["name"])
-    _group(stream, config or new, group)  # before anything is made or changed
-    if config is None:
+    info = await _info(js, stream, new["name"])
+    config = info["config"] if info else new
+    _group(stream, config, group)  # before anything is made or changed
+    if info is None:
         return await _put(js, stream, "create", new)
     _check(stream, config)
     changed = _adopted(config, new)
-    return config if changed == config else await _put(js, stream, "update", changed)
+    return info if changed == config else await _put(js, stream, "update", changed)
 
 
 def _adopted(existing: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -107,14 +110,13 @@ def _group(stream: str, config: dict[str, Any], wanted: str | None) -> str | Non
 
 
 async def _info(js: JetStreamContext, stream: str, name: str) -> dict[str, Any] | None:
-    """What the server has of its configuration, all of it; None where there is no such consumer."""
+    """All that the server says of a consumer; None where there is none of this name."""
     try:
-        config: dict[str, Any] = (await ask(js, f"CONSUMER.INFO.{stream}.{name}"))["config"]
+        return await ask(js, f"CONSUMER.INFO.{stream}.{name}")
     except APIError as error:
         if error.err_code == _NO_CONSUMER:
             return None
         raise
-    return config
 
 
 async def _put(
@@ -122,9 +124,7 @@ async def _put(
 ) -> dict[str, Any]:
     where = [stream, config["name"], *filter(None, [config.get("filter_subject")])]
     what = f"CONSUMER.CREATE.{'.'.join(where)}"
-    answer = await ask(js, what, stream_name=stream, action=action, config=config)
-    made: dict[str, Any] = answer["config"]
-    return made
+    return await ask(js, what, stream_name=stream, action=action, config=config)
 
 
 async def consumers_of(js: JetStreamContext, subject: str) -> list[str]:

@@ -37,6 +37,7 @@ class PullTerms(NamedTuple):
     group: str | None = None  # the priority group to pull for
     max_batch: int = 0  # messages; 0: as many as one likes
     max_expires_seconds: float = 0  # 0: as long as one likes
+    created: str = ""  # when the consumer was made, as the server says it
 
 
 class Delivery(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from pipelines.deadletter.cases import opening_and_nth
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.selection import SERVICE
@@ -30,6 +31,16 @@ class Redrive:
     error_type: str
     error_message: str
 
+    @property
+    def opening(self) -> int:
+        """Which opening of its case it was planned for."""
+        return opening_and_nth(self.attempt)[0]
+
+    @property
+    def nth(self) -> int:
+        """1 for the first of its opening."""
+        return opening_and_nth(self.attempt)[1]
+
 
 class Outbox:
     """The rows of one batch."""
@@ -46,15 +57,17 @@ class Outbox:
             "UPDATE redrives r SET state = 'published', published_at = now()"
             " FROM redrive_batches b, failed_events f WHERE r.id = %s AND r.state = 'planned'"
             " AND r.batch_id = %s AND b.id = r.batch_id AND b.state = 'running'"
-            " AND f.id = r.failure_id AND f.status = ANY(%s) RETURNING r.id",
-            [redrive.id, self._batch_id, self._statuses],
+            " AND f.id = r.failure_id AND f.opening = %s AND f.status = ANY(%s) RETURNING r.id",
+            [redrive.id, self._batch_id, redrive.opening, self._statuses],
         ).fetchone()
         return claimed is not None
 
     def status_of(self, redrive: Redrive) -> str:
-        """How the failure stands."""
+        """How the failure stands; `reopened` where its case was closed since it was planned."""
         row = self._connection.execute(
-            "SELECT status FROM failed_events WHERE id = %s", [redrive.failure_id]
+            "SELECT CASE WHEN opening > %s THEN 'reopened' ELSE status END FROM failed_events"
+            " WHERE id = %s",
+            [redrive.opening, redrive.failure_id],
         ).fetchone()
         return row[0] if row else "gone"
 

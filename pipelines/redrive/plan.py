@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING, attempt_number
 from pipelines.deadletter.ids import consumer_address, redrive_id
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import RedriveError
@@ -21,8 +22,11 @@ from pipelines.stores.audit import audit
 
 __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
 
+_LAST_ATTEMPT = f"((f.opening - 1) * {ATTEMPTS_PER_OPENING} + f.redrive_count)"
+"""The number of the last redrive that ended without success, over `failed_events f`."""
+
 IDLE = (
-    "NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > f.redrive_count"
+    f"NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > {_LAST_ATTEMPT}"
     " AND r.state IN ('planned', 'published', 'succeeded'))"
 )
 """No batch holds the failure, over `failed_events f`."""
@@ -39,6 +43,7 @@ class PlannedFailure(NamedTuple):
     stream: str | None
     consumer: str | None  # durable that failed
     redrive_count: int
+    opening: int  # of its case; 1 for one that was never reopened
     is_foreign: bool  # the consumer that failed has no code of ours
     error_message: str
     failed_at: datetime  # when the consumer gave up
@@ -46,6 +51,11 @@ class PlannedFailure(NamedTuple):
     epoch: str | None
     dlq_sequence: int | None
     published_at: datetime | None  # server's time of the dead letter
+
+    @property
+    def attempt(self) -> int:
+        """The number of its next redrive."""
+        return attempt_number(self.opening, self.redrive_count + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +149,9 @@ def find_pending(
     rows = connection.execute(
         f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, {SERVICE},"  # noqa: S608
         " f.original_subject, f.original_stream, f.consumer_name, f.redrive_count,"
-        " f.dlq_reason = ANY(%s), left(f.error_message, 500), f.dlq_timestamp,"
+        " f.opening, f.dlq_reason = ANY(%s), left(f.error_message, 500), f.dlq_timestamp,"
         " (SELECT max(r.ended_at) FROM redrives r WHERE r.failure_id = f.id"
-        "   AND r.attempt = f.redrive_count), f.epoch, f.dlq_sequence, f.published_at"
+        f"   AND r.attempt = {_LAST_ATTEMPT}), f.epoch, f.dlq_sequence, f.published_at"
         f" FROM failed_events f WHERE {condition} AND {IDLE}"
         " ORDER BY f.dlq_timestamp, f.id LIMIT %s",
         [list(BRIDGED_REASONS), *values, limit],
@@ -190,9 +200,9 @@ def freeze(
             " WHERE redrives.state = 'cancelled'",
             [
                 [
-                    redrive_id(row.failure_id, row.redrive_count + 1),
+                    redrive_id(row.failure_id, row.attempt),
                     row.failure_id,
-                    row.redrive_count + 1,
+                    row.attempt,
                     batch_id,
                     row.group_id,
                     order.redirect_to or row.subject,

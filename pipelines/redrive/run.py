@@ -190,7 +190,7 @@ class _Run:
         return self._outcomes, stopped
 
     def _belief(self, history: History, redrive: Redrive) -> Belief:
-        cell = Cell(redrive.group_id, redrive.error_type, redrive.attempt)
+        cell = Cell(redrive.group_id, redrive.error_type, redrive.nth)
         types = self._settings.transient_error_types
         transient = is_transient(redrive.error_type, redrive.error_message, types)
         return history.belief(cell, datetime.now(UTC), transient=transient)

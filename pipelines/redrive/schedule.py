@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from psycopg import Connection
 
+from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING
 from pipelines.redrive.plan import IDLE, Plan, PlannedFailure, find_pending
 from pipelines.redrive.policy import (
     Belief,
@@ -65,7 +66,7 @@ def policy_of(settings: Settings) -> Policy:
 def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History:
     """What the outcomes in the outbox say; those of an edit or redirect say nothing here."""
     rows = connection.execute(
-        "SELECT coalesce(r.group_id, ''), f.error_type, r.attempt,"
+        "SELECT coalesce(r.group_id, ''), f.error_type, (r.attempt - 1) %% %(per_opening)s + 1,"
         " sum(weight) FILTER (WHERE r.state = 'succeeded'),"
         " sum(weight) FILTER (WHERE r.state = 'failed_again'), max(r.ended_at)"
         " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
@@ -77,6 +78,7 @@ def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History
         " GROUP BY 1, 2, 3 ORDER BY 6",
         {
             "now": now,
+            "per_opening": ATTEMPTS_PER_OPENING,
             "half_life": policy.half_life.total_seconds(),
             "since": now - _REMEMBERED_HALF_LIVES * policy.half_life,
         },

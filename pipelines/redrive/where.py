@@ -51,6 +51,7 @@ COLUMNS: dict[str, Column] = {
     "status": Column("f.status", "text", "pending, retried or parked"),
     "retry_count": Column("f.retry_count", "number", "retries inside the consumer"),
     "redrive_count": Column("f.redrive_count", "number", "redrives without success"),
+    "opening": Column("f.opening", "number", "1; more where it was closed and failed anew"),
     "first_attempt_at": Column("f.first_attempt_at", "time", "first call that failed"),
     "dlq_timestamp": Column("f.dlq_timestamp", "time", "when the consumer gave up"),
 }

@@ -94,18 +94,20 @@ class FailedEvents:
         events = [event for event in batch.events if event.dlq_sequence > after]
         known = self._load({*letters["failure_id"], *ids_told_of(letters, events)})
         fold = Fold(letters, events, known, self._cap)
+        seen_before = self._clear(fold.reopened)
         copy_rows(self._connection, fold.new)
         if batch.payloads is not None:
             rows = fold.new.select("failure_id", "dlq_sequence").iter_rows()
             keep_payloads(self._connection, {i: batch.payloads[sequence] for i, sequence in rows})
-        self._update(fold)
+        self._update(fold, seen_before)
         self._settle_redrives(fold)
 
     def _load(self, ids: set[str]) -> dict[str, Case]:
         cursor = self._connection.execute(
             "SELECT id::text, status, original_stream, consumer_name, redrive_count,"
             " redrive_trigger, resolved_at, resolution_cause, resolution_notes, discarded_at,"
-            " alert_sent, alert_sent_at, redrive_not_before"
+            " alert_sent, alert_sent_at, redrive_not_before, opening, last_closed_at,"
+            " last_closed_as, first_attempt_at"
             " FROM failed_events WHERE id = ANY(%s::uuid[])",
             [f"{{{','.join(ids)}}}"],  # a list would be quoted id by id
         )
@@ -114,7 +116,14 @@ class FailedEvents:
             for row in cursor
         }
 
-    def _update(self, fold: Fold) -> None:
+    def _clear(self, ids: Sequence[str]) -> list[tuple[str, int]]:
+        """Remove the rows of reopened cases; returns how often each was seen."""
+        return self._connection.execute(
+            "DELETE FROM failed_events WHERE id = ANY(%s::uuid[]) RETURNING id::text, seen_count",
+            [list(ids)],
+        ).fetchall()
+
+    def _update(self, fold: Fold, seen_before: Sequence[tuple[str, int]]) -> None:
         assignments = ", ".join(f"{name} = %s" for name in FOLDED_SCHEMA)
         self._execute_each(
             f"UPDATE failed_events SET {assignments} WHERE id = %s",  # noqa: S608
@@ -122,7 +131,7 @@ class FailedEvents:
         )
         self._execute_each(
             "UPDATE failed_events SET seen_count = seen_count + %s WHERE id = %s",
-            [[count, failure_id] for failure_id, count in fold.repeats],
+            [[count, failure_id] for failure_id, count in (*fold.repeats, *seen_before)],
         )
 
     def _settle_redrives(self, fold: Fold) -> None:

@@ -1,16 +1,24 @@
 """A batch's messages applied, in log order, to the cases they are about.
 
 Most dead letters open a case that nothing else in the batch speaks of: those stay columns, with the
-defaults of a new case. Only what a redrive or an event touches becomes a `Case`.
+defaults of a new case. Only what a redrive, an event or a repeat touches becomes a `Case`.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from pipelines.deadletter.case_events import CaseEvent
-from pipelines.deadletter.cases import Case, apply_dead_letter, apply_event, case_of, is_answer
+from pipelines.deadletter.cases import (
+    Case,
+    apply_dead_letter,
+    apply_event,
+    apply_repeat,
+    case_of,
+    is_answer,
+)
 from pipelines.deadletter.record import DeadLetter
 from pipelines.stores.failed_rows import FOLDED_SCHEMA
 
@@ -37,14 +45,26 @@ class Fold:
         self._cases = dict(known)
         self._cap = cap
         self.redrive_ends: list[list[Any]] = []
+        self._reopened: dict[str, int] = {}  # the latest letter that reopened a case, by its id
         counted = letters.with_columns(seen_count=pl.len().over("failure_id"))
-        firsts = counted.filter(pl.col("failure_id").is_first_distinct())
+        is_first = pl.col("failure_id").is_first_distinct()
         is_known = pl.col("failure_id").is_in(list(known))
-        repeats = firsts.filter(is_known).select("failure_id", "seen_count")
-        self.repeats: list[tuple[str, int]] = repeats.rows()
-        opened = firsts.filter(~is_known)
-        self._apply(opened, events, ids_told_of(letters, events))
-        told = [[i, *folded(c)] for i, c in self._cases.items() if i not in known]
+        told_of = ids_told_of(letters, events)
+        is_told_of = pl.col("failure_id").is_in([*told_of, *known])
+        is_chained = is_first & pl.col("root_failure_id").is_not_null()
+        self._apply(counted.filter(is_told_of | is_chained), events)
+        self.reopened = [i for i in self._reopened if i in known]
+        """Cases stored earlier whose row is to make place for one of `new`."""
+        repeats = counted.filter(is_first & is_known).select("failure_id", "seen_count")
+        self.repeats: list[tuple[str, int]] = [
+            (i, count) for i, count in repeats.iter_rows() if i not in self._reopened
+        ]
+        is_reopened = pl.col("failure_id").is_in(list(self._reopened))
+        is_latest = pl.col("dlq_sequence").is_in(list(self._reopened.values()))
+        opened = counted.filter(is_latest | (is_first & ~is_known & ~is_reopened))
+        told = [
+            [i, *folded(c)] for i, c in self._cases.items() if i not in known or i in self._reopened
+        ]
         cases = pl.DataFrame(told, {"failure_id": pl.String(), **FOLDED_SCHEMA}, orient="row")
         self.new = opened.join(
             cases, on="failure_id", how="left", maintain_order="left"
@@ -52,16 +72,19 @@ class Fold:
             pl.col("status").fill_null("pending"),
             pl.col("redrive_count").fill_null(0),
             pl.col("alert_sent").fill_null(value=False),
+            pl.col("opening").fill_null(1),
         )
-        """Letters that are no repeats, in log order, with the columns of `FOLDED_SCHEMA`."""
+        """Letters that open a case or are superseded, in log order, with `FOLDED_SCHEMA`."""
 
     def changed(self) -> Iterable[Case]:
-        """The cases stored earlier whose row is no longer true."""
-        return [self._cases[key] for key, case in self._known.items() if self._cases[key] != case]
+        """The cases stored earlier whose row is no longer true, reopened ones left out."""
+        return [
+            self._cases[key]
+            for key, case in self._known.items()
+            if self._cases[key] != case and key not in self._reopened
+        ]
 
-    def _apply(self, opened: pl.DataFrame, events: Sequence[CaseEvent], told_of: set[str]) -> None:
-        is_told_of = pl.col("failure_id").is_in(list(told_of))
-        rows = opened.filter(is_told_of | pl.col("root_failure_id").is_not_null())
+    def _apply(self, rows: pl.DataFrame, events: Sequence[CaseEvent]) -> None:
         fields = rows.select(DeadLetter.__struct_fields__).iter_rows(named=True)
         messages: list[DeadLetter | CaseEvent] = [DeadLetter(**row) for row in fields]
         for message in sorted([*messages, *events], key=lambda message: message.dlq_sequence):
@@ -71,13 +94,19 @@ class Fold:
                 self._event(message)
 
     def _dead_letter(self, letter: DeadLetter) -> None:
+        if known := self._cases.get(letter.failure_id):
+            case = apply_repeat(known, letter)
+            if case is not known:
+                self._cases[letter.failure_id] = case
+                self._reopened[letter.failure_id] = letter.dlq_sequence
+            return
         case = case_of(letter)
         if root_id := letter.root_failure_id:
             is_superseded, root = apply_dead_letter(self._cases.get(root_id), letter, self._cap)
             if root is not None:
                 self._cases[root_id] = root
             if is_superseded:
-                case = Case(letter.failure_id, "superseded", case.consumer)
+                case = replace(case, status="superseded")
                 self.redrive_ends.append(
                     ["failed_again", letter.error_type, letter.published_at, letter.redrive_id]
                 )
@@ -109,4 +138,7 @@ def folded(case: Case) -> list[Any]:
         case.alert_sent,
         case.alert_sent_at,
         case.redrive_not_before,
+        case.opening,
+        case.last_closed_at,
+        case.last_closed_as,
     ]

@@ -3,12 +3,12 @@
 -- Owner: pipelines/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), group_id, service,
 -- consumer_name and error_class.
---   case_count
+--   case_count                       cases, and once more for each time one was reopened
 --   first_opened_at, last_opened_at  oldest and newest dlq_timestamp, UTC
 --   last_first_attempt_at            newest first attempt, UTC
 --   last_resolved_at                 newest resolution, by whomever, UTC, or null
 --   last_resolved_by_person_at       newest resolution by hand, or by a redrive that a person
---                                    asked for, UTC, or null
+--                                    asked for, or discard of a case that was reopened, UTC, or null
 --   last_log_position                place in the log of the latest case; of it are
 --   sample_failure_id, parent_id, template, frames
 SELECT
@@ -21,9 +21,13 @@ SELECT
     MIN(opened_at) AS first_opened_at,
     MAX(opened_at) AS last_opened_at,
     MAX(first_attempt_at) AS last_first_attempt_at,
-    MAX(CASE WHEN status = 'resolved' THEN closed_at END) AS last_resolved_at,
-    MAX(CASE WHEN cause IN ('manual', 'manual_redrive') THEN closed_at END)
-        AS last_resolved_by_person_at,
+    MAX(CASE WHEN cause <> 'discarded' THEN closed_at END) AS last_resolved_at,
+    MAX(
+        CASE
+            WHEN cause IN ('manual', 'manual_redrive') OR (cause = 'discarded' AND status = 'reopened')
+                THEN closed_at
+        END
+    ) AS last_resolved_by_person_at,
     MAX(log_position) AS last_log_position,
     MAX_BY(failure_id, log_position) AS sample_failure_id,
     NULLIF(MAX_BY(COALESCE(parent_id, ''), log_position), '') AS parent_id,

@@ -5,7 +5,9 @@
 -- cause and duration.
 --   dimension         overall | error_class | service | tenant_id | group_id
 --   value             of the dimension; 'all' for overall; cases without tenant are in no tenant's
---   cause             open | automatic_redrive | manual_redrive | manual | discarded
+--   cause             open | automatic_redrive | manual_redrive | manual | discarded, or reopened:
+--                     it was closed after this time, which did not last. So it counts as one that
+--                     lasted at least this long, and its next opening counts anew
 --   duration_seconds  from opening to closing, to three significant digits, at least 0; null while
 --                     open
 --   open_since        while open: the minute of dlq_timestamp, UTC; else null
@@ -17,7 +19,7 @@ WITH lasted AS (
         service,
         tenant_id,
         group_id,
-        cause,
+        CASE WHEN status = 'reopened' THEN 'reopened' ELSE cause END AS cause,
         CASE
             WHEN closed_at > opened_at THEN (EPOCH_US(closed_at) - EPOCH_US(opened_at)) / 1e6
             WHEN closed_at IS NOT NULL THEN 0

@@ -5,10 +5,11 @@
 --   group_id                 16 hexadecimal digits
 --   parent_id                groups alike in type and frames
 --   state                    resolved    nothing is open
---                            regressed   a person resolved the last of it, and then it came again:
---                                        all that is open opened after the last resolution by
---                                        a person, and a case's first attempt came after it. What
---                                        automatic redrives cure was never said to be over
+--                            regressed   a person resolved the last of it, and then it came again
+--                                        (or discarded a case that was then reopened): all
+--                                        that is open opened after that, to the minute, and a
+--                                        case's first attempt came after it. What automatic
+--                                        redrives cure was never said to be over
 --                            new         first seen less than 24 hours ago
 --                            escalating  is_escalating
 --                            ongoing     else; the first that applies
@@ -16,7 +17,7 @@
 --   escalation_limit         cases in an hour that the hours of the seven days before lead to
 --                            expect at most; ten times their greatest where the group is younger
 --   error_class, template, frames, sample_failure_id   of the group's latest case
---   failure_count            cases
+--   failure_count            cases, and once more for each time one was reopened
 --   failure_count_1h, failure_count_24h   of the last hour and 24 hours, to the minute
 --   first_seen_at            oldest dlq_timestamp, UTC
 --   last_seen_at             newest dlq_timestamp, UTC
@@ -25,6 +26,7 @@
 --   tenant_count             distinct tenants
 --   open_count               pending, retried or parked
 --   resolved_count, parked_count, discarded_count
+--   reopened_count           cases that were closed, which did not last
 --   redrive_count            redrives that went out: published, or known to have ended in a handler
 --   redrive_succeeded_count  of these, those that succeeded
 --   redrive_chance           how likely a redrive succeeds, 0 to 1: the mean of Beta(a + successes,
@@ -58,7 +60,8 @@ standing AS (
             AS open_count,
         SUM(CASE WHEN status = 'resolved' THEN case_count ELSE 0 END) AS resolved_count,
         SUM(CASE WHEN status = 'parked' THEN case_count ELSE 0 END) AS parked_count,
-        SUM(CASE WHEN status = 'discarded' THEN case_count ELSE 0 END) AS discarded_count
+        SUM(CASE WHEN status = 'discarded' THEN case_count ELSE 0 END) AS discarded_count,
+        SUM(CASE WHEN status = 'reopened' THEN case_count ELSE 0 END) AS reopened_count
     FROM statuses_daily
     GROUP BY group_id
 ),
@@ -156,6 +159,7 @@ judged AS (
         s.resolved_count,
         s.parked_count,
         s.discarded_count,
+        s.reopened_count,
         h.tenant_count,
         COALESCE(l.now_count, 0) AS failure_count_1h,
         COALESCE(l.day_count, 0) AS failure_count_24h,
@@ -186,7 +190,9 @@ SELECT
     parent_id,
     CASE
         WHEN open_count = 0 THEN 'resolved'
-        WHEN LEAST(oldest_open_at, last_first_attempt_at) > last_resolved_by_person_at
+        WHEN
+            oldest_open_at >= DATE_TRUNC('minute', last_resolved_by_person_at)
+            AND last_first_attempt_at > last_resolved_by_person_at
             THEN 'regressed'
         WHEN first_seen_at > now - INTERVAL '24' HOUR THEN 'new'
         WHEN failure_count_1h >= 10 AND failure_count_1h > escalation_limit THEN 'escalating'
@@ -211,6 +217,7 @@ SELECT
     CAST(resolved_count AS BIGINT) AS resolved_count,
     CAST(parked_count AS BIGINT) AS parked_count,
     CAST(discarded_count AS BIGINT) AS discarded_count,
+    CAST(reopened_count AS BIGINT) AS reopened_count,
     redrive_count,
     redrive_succeeded_count,
     redrive_chance

@@ -6,7 +6,7 @@
 --   outcome          as in `redrives`
 --   ended_minute     when that happened, in minutes since 1970; null while waiting
 --   attempt_count    redrives
---   case_count       of these, the first of a case; so their sum counts cases
+--   case_count       of these, the first of an opening; so their sum counts cases
 --   automatic_count  of these, those that nobody asked for
 --   out_count        of these, those that went out: published, or known to have ended in a handler
 SELECT
@@ -21,7 +21,7 @@ SELECT
     COUNT(*) FILTER (WHERE published_at IS NOT NULL OR outcome IN ('succeeded', 'failed_again'))
         AS out_count
 FROM (
-    SELECT *, MIN(attempt) OVER (PARTITION BY failure_id) AS first_attempt FROM redrives
+    SELECT *, MIN(attempt) OVER (PARTITION BY failure_id, opening) AS first_attempt FROM redrives
 ) AS numbered
 GROUP BY ALL
 ORDER BY dlq_date, group_id, error_class, outcome, ended_minute

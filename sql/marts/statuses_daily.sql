@@ -3,7 +3,7 @@
 -- Owner: pipelines/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), group_id, service,
 -- consumer_name, error_class, status and open_since.
---   status      pending | retried | parked | resolved | discarded
+--   status      pending | retried | parked | resolved | discarded | reopened
 --   open_since  while open: the minute of dlq_timestamp, UTC; else null
 --   case_count
 SELECT

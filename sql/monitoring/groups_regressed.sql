@@ -1,15 +1,23 @@
 -- What a person resolved, and what came again since. PostgreSQL, on `failed_events`.
 --
 -- Grain: one row per failure group with an open failure whose first attempt came after the last
--- resolution by a person (by hand, or by a redrive that a person asked for).
+-- resolution by a person (by hand, or by a redrive that a person asked for). A failure that itself
+-- was resolved or discarded by a person, and failed anew, is one of these.
 --   resolved_at, resolution_notes  of that resolution
 --   returned_count  open failures since
 --   returned_at     first of them
 --   sample_id       the latest of them, for `dlq show`
 WITH resolutions AS (
     SELECT DISTINCT ON (group_id) group_id, resolved_at, resolution_notes
-    FROM failed_events
-    WHERE status = 'resolved' AND resolution_cause IN ('manual', 'manual_redrive')
+    FROM (
+        SELECT group_id, resolved_at, resolution_notes
+        FROM failed_events
+        WHERE status = 'resolved' AND resolution_cause IN ('manual', 'manual_redrive')
+        UNION ALL
+        SELECT group_id, last_closed_at, NULL
+        FROM failed_events
+        WHERE last_closed_as IN ('manual', 'manual_redrive', 'discarded')
+    ) AS closed
     ORDER BY group_id, resolved_at DESC
 )
 

@@ -7,35 +7,76 @@
 --   log_position  place in the whole log, see `epochs`
 --   kind          redrive.requested | published | succeeded | failed_again | unroutable | refused | expired |
 --                 outcome_unknown, triage.resolved | discarded | parked | unparked | alerted
---   attempt       1 for the first redrive, 0 where there is none
+--   attempt       1 for the first redrive, 1001 for the first after the case was reopened, and so
+--                 on; 0 where there is none
+--   opening       which opening of the case the attempt belongs to, see `failures`; 1 for none
+--   nth           1 for the first redrive of that opening; 0 where there is none
 --   trigger       automatic | manual, null where it was not said
 --   consumer      <stream>/<durable> that speaks, or is addressed; null where unknown
 --   not_before    when a redrive that was asked for is due, UTC; null for every other kind
 --   happened_at   when the sender says it happened, UTC
-SELECT
-    c.failure_id,
-    CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + c.dlq_sequence
-        AS log_position,
-    c.kind,
-    COALESCE(c.attempt, 0) AS attempt,
-    c.trigger,
-    c.consumer,
-    CASE WHEN c.kind = 'redrive.requested' THEN COALESCE(c.not_before, c."at") END AS not_before,
-    c."at" AS happened_at
-FROM case_events AS c
-INNER JOIN epochs AS e ON e.epoch = c.epoch
-WHERE c.failure_id IS NOT NULL AND c.parse_error IS NULL
+WITH chained AS (
+    SELECT
+        d.failure_id,
+        MIN(CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + d.dlq_sequence)
+            AS log_position
+    FROM dead_letters AS d
+    INNER JOIN epochs AS e ON e.epoch = d.epoch
+    WHERE
+        d.failure_id IN (
+            SELECT c.failure_id FROM dead_letters AS c WHERE c.root_failure_id IS NOT NULL
+        )
+    GROUP BY d.failure_id
+),
 
-UNION ALL
+messages AS (
+    SELECT
+        c.failure_id,
+        CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + c.dlq_sequence
+            AS log_position,
+        c.kind,
+        COALESCE(c.attempt, 0) AS attempt,
+        c.trigger,
+        c.consumer,
+        CASE WHEN c.kind = 'redrive.requested' THEN COALESCE(c.not_before, c."at") END
+            AS not_before,
+        c."at" AS happened_at
+    FROM case_events AS c
+    INNER JOIN epochs AS e ON e.epoch = c.epoch
+    WHERE c.failure_id IS NOT NULL AND c.parse_error IS NULL
+
+    UNION ALL
+
+    SELECT
+        d.root_failure_id AS failure_id,
+        f.log_position,
+        'redrive.failed_again' AS kind,
+        COALESCE(d.redrive_attempt, 0) AS attempt,
+        CAST(NULL AS VARCHAR) AS trigger,
+        NULLIF(d.original_stream, '') || '/' || NULLIF(d.consumer_name, '') AS consumer,
+        CAST(NULL AS TIMESTAMPTZ) AS not_before,
+        d.dlq_timestamp AS happened_at
+    FROM dead_letters AS d
+    INNER JOIN epochs AS e ON e.epoch = d.epoch
+    INNER JOIN chained AS f
+        ON
+            f.failure_id = d.failure_id
+            AND f.log_position
+            = CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + d.dlq_sequence
+    WHERE d.root_failure_id IS NOT NULL
+)
 
 SELECT
-    root_failure_id AS failure_id,
-    log_position,
-    'redrive.failed_again' AS kind,
-    COALESCE(redrive_attempt, 0) AS attempt,
-    CAST(NULL AS VARCHAR) AS trigger,
-    consumer_address AS consumer,
-    CAST(NULL AS TIMESTAMPTZ) AS not_before,
-    dlq_timestamp AS happened_at
-FROM failures
-WHERE root_failure_id IS NOT NULL
+    m.failure_id,
+    m.log_position,
+    m.kind,
+    m.attempt,
+    (GREATEST(m.attempt, 1) - 1) // r.attempts_per_opening + 1 AS opening,
+    m.attempt - (GREATEST(m.attempt, 1) - 1) // r.attempts_per_opening * r.attempts_per_opening
+        AS nth,
+    m.trigger,
+    m.consumer,
+    m.not_before,
+    m.happened_at
+FROM messages AS m
+CROSS JOIN redrive_rules AS r

@@ -1,10 +1,9 @@
 -- The groups as the log has them at this moment; the mart `failure_groups` knows more of each.
 --
 -- Owner: pipelines/analysis
--- Owner: pipelines/analysis
 -- Grain: one row per group_id.
 --   parent_id, error_class, template, frames  of the group's latest case
---   failure_count   cases
+--   failure_count   cases, and once more for each time one was reopened
 --   open_count      pending, retried or parked
 --   first_seen_at   when its first case opened, UTC
 --   last_seen_at    when its latest case opened, UTC

@@ -3,8 +3,9 @@
 -- Owner: pipelines/analysis
 -- Grain: one row per (root failure, attempt) that the log names, published or not.
 --   failure_id    the root failure
---   dlq_date      the day of its dead letter
---   attempt       1 for the first redrive
+--   dlq_date      the day of the dead letter that opened it
+--   opening       which opening of the case it belongs to, see `failures`
+--   attempt       1 for the first redrive, 1001 for the first after the case was reopened
 --   trigger       automatic | manual, null where it was not said
 --   published_at  when the redrive was published; null where the log does not say so
 --   outcome       succeeded | failed_again | unroutable | refused | expired | outcome_unknown,
@@ -17,15 +18,16 @@
 WITH ordered AS (
     SELECT
         l.failure_id,
-        f.dlq_date,
+        COALESCE(o.dlq_date, f.dlq_date) AS dlq_date,
+        l.opening,
         l.attempt,
         REPLACE(l.kind, 'redrive.', '') AS outcome,
         l.trigger,
         l.happened_at,
         f.service,
         f.consumer_name,
-        f.error_class,
-        f.group_id,
+        COALESCE(o.error_class, f.error_class) AS error_class,
+        COALESCE(o.group_id, f.group_id) AS group_id,
         ROW_NUMBER() OVER (
             PARTITION BY l.failure_id, l.attempt
             ORDER BY
@@ -37,7 +39,13 @@ WITH ordered AS (
                 l.log_position
         ) AS nth
     FROM case_log AS l
-    INNER JOIN failures AS f ON f.failure_id = l.failure_id AND f.log_position < l.log_position
+    INNER JOIN failures AS f
+        ON
+            f.failure_id = l.failure_id
+            AND f.opening = 1
+            AND f.log_position < l.log_position
+    LEFT JOIN failures AS o
+        ON o.failure_id = l.failure_id AND o.opening = l.opening AND o.opening > 1
     WHERE
         l.attempt > 0
         AND l.kind LIKE 'redrive.%'
@@ -52,6 +60,7 @@ WITH ordered AS (
 SELECT
     failure_id,
     MAX(dlq_date) AS dlq_date,
+    MAX(opening) AS opening,
     attempt,
     MAX(trigger) AS trigger,
     MIN(CASE WHEN outcome = 'published' THEN happened_at END) AS published_at,

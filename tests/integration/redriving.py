@@ -10,6 +10,7 @@ from typing import Any
 from nats.aio.client import Client
 
 from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
+from pipelines.events.subscription import Tell
 from pipelines.redrive.run import RedriveReport
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import redrive
@@ -41,7 +42,7 @@ class Service:
         return False
 
     @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Service"]:
+    async def running(self, on_trouble: Tell | None = None) -> AsyncIterator["Service"]:
         settings = self.settings
         config = NATSConsumerConfig(
             servers=[settings.nats_url],
@@ -53,7 +54,7 @@ class Service:
             max_retries=0,
             max_concurrency=8,
         )
-        consumer = NATSConsumer(config)
+        consumer = NATSConsumer(config, on_trouble)
         assert await consumer.connect()
         await consumer.subscribe(self.handle, f"{settings.subject_prefix}.{self.subject}")
         consumer.start_in_background()

@@ -131,7 +131,7 @@ async def test_repeated_headers_come_back_from_a_foreign_consumers_failure(
     assert (letter["original_headers"], letter["event_id"]) == (headers, "m1")
     assert letter["error_message"] == "no tile"
     stored = await lines_of(platform.client, settings.dlq_stream, 1)
-    assert stored == [f"Nats-Msg-Id: {letter['failure_id']}"]
+    assert stored == [f"Nats-Msg-Id: {letter['failure_id']}-{letter['first_attempt_at']}"]
     await drain_log(settings)
     [row] = failures(settings)
     assert row["original_headers"] == headers

@@ -87,7 +87,8 @@ async def test_a_dead_letter_has_every_canonical_key(log: Log) -> None:
     assert stored.subject == f"{log.prefix}.dlq.ndvi"
     letter = json.loads(stored.data)
     original = await log.js.get_msg(log.names.events, sequence)
-    assert stored.headers == {"Nats-Msg-Id": letter["failure_id"]}  # no Nats-* of the original
+    message_id = f"{letter['failure_id']}-{letter['first_attempt_at']}"
+    assert stored.headers == {"Nats-Msg-Id": message_id}  # no Nats-* of the original
     assert letter["original_headers"] == headers
     timestamp_ns = letter["original_timestamp_ns"]
     assert letter["failure_id"] == ids.failure_id(log.names.events, sequence, timestamp_ns, "ndvi")
@@ -133,7 +134,8 @@ async def test_the_trace_goes_on_in_the_dead_letter_and_in_its_redrive(log: Log)
         await log.publish({}, headers=trace)
         [stored] = await log.stored(1)
     letter = json.loads(stored.data or b"")
-    assert stored.headers == trace | {"Nats-Msg-Id": letter["failure_id"]}
+    message_id = f"{letter['failure_id']}-{letter['first_attempt_at']}"
+    assert stored.headers == trace | {"Nats-Msg-Id": message_id}
     assert letter["traceparent"] == trace["traceparent"]
     redriven = await original_event(log.client, LogMessage("", 1, 0, stored.data or b""))
     assert redriven.headers == trace

@@ -80,9 +80,10 @@ async def test_repeated_headers_come_back_from_a_failure_in_order(
         assert context.header_values("x-TAG") == ["red", "green", "blue"]
         assert context.redrive_of is None
         stored = await client.jetstream().get_msg(settings.dlq_stream, 1)
+        letter = json.loads(stored.data or b"")
         assert stored.headers == {
             "traceparent": TRACE,
-            "Nats-Msg-Id": json.loads(stored.data or b"")["failure_id"],
+            "Nats-Msg-Id": f"{letter['failure_id']}-{letter['first_attempt_at']}",
         }
         await drain_log(settings)
         service.error = None

@@ -35,11 +35,43 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Tables]:
     settings = Settings(home=folder, lake_uri=str(folder / "lake"))
     into_lake(settings, Scenario(NOW, days=29, hourly=4, seed=5))
     lake = Lake(settings.lake)
+    fail_anew(lake, 20)
     with connect(lake) as connection:
         by_duckdb = build_marts(connection, NOW)
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(os.environ, "SPARK_CONF_DIR", str(folder))
         return by_duckdb, build_marts_on_spark(lake, NOW)
+
+
+def fail_anew(lake: Lake, count: int) -> None:
+    """So many closed cases fail again, the day after the last message."""
+    letters, events = lake.read("dead_letters"), lake.read("case_events")
+    kinds = ["triage.resolved", "triage.discarded", "redrive.succeeded"]
+    closed = events.filter(pl.col("kind").is_in(kinds))["failure_id"].unique().sort()
+    last = max(letters["dlq_sequence"].max(), events["dlq_sequence"].max())  # type: ignore[type-var]
+    again = (
+        letters.filter(
+            pl.col("failure_id").is_in(closed.implode()), pl.col("root_failure_id").is_null()
+        )
+        .unique("failure_id")
+        .sort("failure_id")
+        .head(count)
+        .with_columns(
+            pl.lit(NOW).alias(name)
+            for name in ("published_at", "first_attempt_at", "last_attempt_at", "dlq_timestamp")
+        )
+        .with_columns(
+            dlq_sequence=pl.lit(last) + 1 + pl.int_range(pl.len()), dlq_date=pl.lit(NOW.date())
+        )
+    )
+    assert again.height == count
+    epoch, sequence = again["epoch"][0], again["dlq_sequence"][-1]
+    lake.table("dead_letters").append(again, epoch, sequence)
+
+
+def test_cases_that_failed_anew_are_among_them(engines: tuple[Tables, Tables]) -> None:
+    for tables in engines:
+        assert pl.DataFrame(tables["failure_groups"])["reopened_count"].sum() == 20
 
 
 @pytest.mark.parametrize("name", MARTS)

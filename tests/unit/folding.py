@@ -25,7 +25,8 @@ def fold_all(
 
 def cases_of(fold: Fold) -> dict[str, Case]:
     """The rows that are new, as the next batch finds them."""
-    columns = ["failure_id", "original_stream", "consumer_name", *FOLDED_SCHEMA]
+    place = ["failure_id", "original_stream", "consumer_name"]
+    columns = [*place, *FOLDED_SCHEMA, "first_attempt_at"]
     return {
         failure_id: Case(failure_id, status, consumer_address(stream, consumer), *rest)
         for failure_id, stream, consumer, status, *rest in fold.new.select(columns).iter_rows()

@@ -16,7 +16,10 @@ from pipelines.deadletter.cases import (
     Case,
     apply_dead_letter,
     apply_event,
+    apply_repeat,
+    attempt_number,
     case_of,
+    opening_and_nth,
 )
 from pipelines.deadletter.record import DeadLetter
 from pipelines.stores.fold import Fold
@@ -88,7 +91,7 @@ def after(before: Case, *messages: CaseEvent | DeadLetter, cap: int = CAP) -> Ca
 
 
 def test_a_dead_letter_opens_a_pending_case_of_its_consumer() -> None:
-    assert case_of(letter()) == Case(ROOT, "pending", ADDRESS)
+    assert case_of(letter()) == Case(ROOT, "pending", ADDRESS, first_attempt_at=T0)
     assert case_of(letter(consumer_name=None)).consumer is None
     assert case_of(letter(original_stream=None)).consumer is None
 
@@ -277,6 +280,93 @@ def test_a_failure_anywhere_counts_where_the_roots_consumer_is_unknown() -> None
     assert apply_dead_letter(root, letter("a", 1), CAP)[0]
 
 
+# A failure that comes again
+
+
+@pytest.mark.parametrize("status", CLOSED)
+def test_a_failure_that_began_after_its_case_was_closed_reopens_it(status: str) -> None:
+    closed = after(
+        case(),
+        event("redrive.outcome_unknown", 1),
+        event("triage.alerted"),
+        event(f"triage.{status}"),
+    )
+    later = letter(first_attempt_at=AT + timedelta(seconds=1))
+    assert apply_repeat(closed, later) == Case(
+        ROOT,
+        "pending",
+        ADDRESS,
+        opening=2,
+        last_closed_at=AT,
+        last_closed_as="manual" if status == "resolved" else "discarded",
+        first_attempt_at=later.first_attempt_at,
+    )
+
+
+@pytest.mark.parametrize("seconds", [-1, 0])
+@pytest.mark.parametrize("status", CLOSED)
+def test_a_failure_that_began_before_its_case_was_closed_is_a_repeat(
+    status: str, seconds: int
+) -> None:
+    closed = after(case(), event(f"triage.{status}"))
+    assert apply_repeat(closed, letter(first_attempt_at=AT + timedelta(seconds=seconds))) == closed
+
+
+@pytest.mark.parametrize("status", [*LIVE, "superseded"])
+def test_a_failure_that_comes_again_while_its_case_is_open_is_a_repeat(status: str) -> None:
+    assert apply_repeat(case(status), letter(first_attempt_at=AT + timedelta(days=1))) == case(
+        status
+    )
+
+
+def test_the_same_dead_letter_of_a_clock_that_is_ahead_is_a_repeat() -> None:
+    ahead = letter(first_attempt_at=AT + timedelta(hours=1))
+    closed = after(case_of(ahead), event("triage.resolved"))
+    assert apply_repeat(closed, ahead) == closed
+
+
+REOPENED = case(opening=2, trigger=None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "attempt", "status", "count"),
+    [
+        *((f"redrive.{kind}", 1, "pending", 0) for kind in ("published", "succeeded", "expired")),
+        ("redrive.outcome_unknown", 999, "pending", 0),
+        ("redrive.published", 1001, "retried", 0),
+        ("redrive.succeeded", 1001, "resolved", 0),
+        ("redrive.outcome_unknown", 1001, "pending", 1),
+        ("redrive.outcome_unknown", 1003, "parked", 3),
+        ("redrive.refused", 1002, "parked", 2),
+    ],
+)
+def test_only_redrives_of_this_opening_move_a_reopened_case(
+    kind: str, attempt: int, status: str, count: int
+) -> None:
+    found = after(REOPENED, event(kind, attempt))
+    assert (found.status, found.redrive_count) == (status, count)
+
+
+def test_a_redrive_is_asked_for_by_who_does_not_know_how_often_the_case_was_opened() -> None:
+    assert after(REOPENED, event("redrive.requested", 1)).redrive_not_before == AT
+    once = after(REOPENED, event("redrive.outcome_unknown", 1001))
+    assert after(once, event("redrive.requested", 1)) == once
+    assert after(once, event("redrive.requested", 1002)).redrive_not_before == AT
+
+
+def test_a_late_failure_of_an_earlier_openings_redrive_is_superseded_and_changes_nothing() -> None:
+    assert apply_dead_letter(REOPENED, letter("late", 1), CAP) == (True, REOPENED)
+    assert apply_dead_letter(REOPENED, letter("again", 1001), CAP)[1] == replace(
+        REOPENED, redrive_count=1
+    )
+
+
+@pytest.mark.parametrize(("opening", "nth", "number"), [(1, 1, 1), (2, 1, 1001), (3, 12, 2012)])
+def test_the_number_of_an_attempt_says_its_opening(opening: int, nth: int, number: int) -> None:
+    assert attempt_number(opening, nth) == number
+    assert opening_and_nth(number) == (opening, nth)
+
+
 # The fold over a batch
 
 
@@ -303,6 +393,19 @@ def test_repeats_of_a_failure_are_counted_and_change_nothing() -> None:
     assert new.new.select("seen_count", "status").rows() == [(3, "resolved")]
     old = fold(letter(), letter(), known=case("resolved"))
     assert (old.repeats, old.new.height, list(old.changed())) == ([(ROOT, 2)], 0, [])
+
+
+def test_the_row_of_a_reopened_case_is_its_latest_dead_letter() -> None:
+    later = letter(first_attempt_at=AT + timedelta(hours=1), error_type="KeyError")
+    new = fold(letter(), event("triage.resolved"), letter(), later, later)
+    columns = ["dlq_sequence", "error_type", "seen_count", "status", "opening", "last_closed_at"]
+    assert new.new.select(columns).rows() == [(4, "KeyError", 4, "pending", 2, AT)]
+    assert (new.reopened, new.repeats) == ([], [])
+
+    known = replace(case("resolved"), resolved_at=AT, resolution_cause="manual")
+    old = fold(letter(), later, event("triage.parked"), known=known)
+    assert old.new.select(columns).rows() == [(2, "KeyError", 2, "parked", 2, AT)]
+    assert (old.reopened, old.repeats, list(old.changed())) == ([ROOT], [], [])
 
 
 def test_a_repeat_of_a_redrive_that_failed_again_counts_once() -> None:

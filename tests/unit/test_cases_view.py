@@ -11,7 +11,13 @@ from lake_log import ADDRESS, EPOCH, Log, before, failure
 
 from pipelines.analysis.views import create_views
 from pipelines.deadletter.case_events import CaseEvent
-from pipelines.deadletter.cases import Case, apply_dead_letter, apply_event, case_of
+from pipelines.deadletter.cases import (
+    Case,
+    apply_dead_letter,
+    apply_event,
+    apply_repeat,
+    case_of,
+)
 from pipelines.deadletter.record import DeadLetter
 
 COLUMNS = ("status", "redrive_count", "cause")
@@ -25,9 +31,9 @@ def log() -> Log:
 
 
 def cases(log: Log, *columns: str) -> dict[str, tuple[Any, ...]]:
-    """The chosen columns of every case, by failure_id."""
-    rows = log.rows("SELECT * FROM cases")
-    assert len({row["failure_id"] for row in rows}) == len(rows)
+    """The chosen columns of every case as it stands now, by failure_id."""
+    rows = log.rows("SELECT * FROM cases ORDER BY opening")
+    assert len({(row["failure_id"], row["opening"]) for row in rows}) == len(rows)
     return {row["failure_id"]: tuple(row[name] for name in columns or COLUMNS) for row in rows}
 
 
@@ -45,6 +51,7 @@ def test_a_dead_letter_opens_a_pending_case(log: Log) -> None:
     (row,) = log.rows("SELECT * EXCLUDE log_position FROM cases")
     assert row == {
         "failure_id": a,
+        "opening": 1,
         "dlq_date": before(days=2).date(),
         "service": "soil",
         "tenant_id": None,
@@ -74,10 +81,54 @@ def test_a_dead_letter_opens_a_pending_case(log: Log) -> None:
 
 
 def test_a_repeat_of_a_dead_letter_is_the_same_case(log: Log) -> None:
-    a = log.dead_letter("a", error_class="TimeoutError")
+    began_at = before(days=3)
+    a = log.dead_letter("a", error_class="TimeoutError", first_attempt_at=began_at)
     log.event("triage.resolved", "a")
-    log.dead_letter("a", error_class="Repeated")
+    log.dead_letter("a", error_class="Repeated", first_attempt_at=began_at)
     assert cases(log, "status", "error_class") == {a: ("resolved", "TimeoutError")}
+
+
+def test_a_repeat_of_a_dead_letter_whose_consumers_clock_is_ahead_is_the_same_case(
+    log: Log,
+) -> None:
+    a = log.dead_letter("a", first_attempt_at=before(days=-1))
+    log.event("triage.resolved", "a")
+    log.dead_letter("a", first_attempt_at=before(days=-1))
+    assert cases(log, "status", "opening") == {a: ("resolved", 1)}
+
+
+@pytest.mark.parametrize(("kind", "cause"), [("resolved", "manual"), ("discarded", "discarded")])
+def test_a_failure_that_began_after_its_case_was_closed_reopens_it(
+    log: Log, kind: str, cause: str
+) -> None:
+    redriven(log, "a", 2)
+    log.event(f"triage.{kind}", "a", at=before(days=1))
+    log.dead_letter("a", error_class="Later", dlq_timestamp=before(hours=5))
+    log.event("redrive.published", "a", attempt=1001)
+    log.event("redrive.outcome_unknown", "a", attempt=1001)
+    rows = log.rows("SELECT * FROM cases ORDER BY opening")
+    columns = ("opening", "status", "redrive_count", "cause", "closed_at", "error_class")
+    assert [tuple(row[name] for name in columns) for row in rows] == [
+        (1, "reopened", 2, cause, before(days=1), "ValueError"),
+        (2, "pending", 1, "open", None, "Later"),
+    ]
+
+
+def test_a_reopened_case_can_be_closed_and_reopened_again(log: Log) -> None:
+    log.dead_letter("a")
+    log.event("redrive.succeeded", "a", attempt=1)
+    log.dead_letter("a")
+    log.event("redrive.published", "a", attempt=1001, trigger="manual")
+    log.event("redrive.succeeded", "a", attempt=1001)
+    log.dead_letter("a")
+    log.event("redrive.succeeded", "a", attempt=1)  # late: of an earlier opening
+    log.event("redrive.succeeded", "a", attempt=1001)
+    rows = log.rows("SELECT opening, status, cause FROM cases ORDER BY opening")
+    assert [tuple(row.values()) for row in rows] == [
+        (1, "reopened", "automatic_redrive"),
+        (2, "reopened", "manual_redrive"),
+        (3, "pending", "open"),
+    ]
 
 
 def test_the_first_row_is_that_of_the_first_epoch_not_of_the_lowest_sequence(log: Log) -> None:
@@ -197,7 +248,7 @@ def test_an_unknown_outcome_counts_also_where_its_publish_was_not_seen(log: Log)
 
 
 @pytest.mark.parametrize("kind", ["resolved", "discarded"])
-def test_a_decision_closes_a_case_and_nothing_opens_it_again(log: Log, kind: str) -> None:
+def test_a_decision_closes_a_case_and_no_other_message_opens_it_again(log: Log, kind: str) -> None:
     a = log.dead_letter("a")
     log.event(f"triage.{kind}", "a", at=before(hours=1))
     log.event("triage.unparked", "a")
@@ -331,7 +382,7 @@ def folded(messages: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
             )
             if known:
                 found[message.name] = apply_event(known, event, cap)
-        elif message.name not in found:
+        else:
             letter = DeadLetter(
                 **place,
                 size_bytes=0,
@@ -345,6 +396,9 @@ def folded(messages: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
                 original_data="{}",
                 envelope="canonical",
             )
+            if message.name in found:
+                found[message.name] = known and apply_repeat(known, letter)
+                continue
             superseded, root = False, None
             if message.root:
                 superseded, root = apply_dead_letter(found.get(message.root), letter, cap)

@@ -21,7 +21,8 @@ from pipelines.deadletter.record import DeadLetter
 
 NAMES = st.sampled_from("abcde")
 ROOTS = st.sampled_from("abc")
-ATTEMPTS = st.sampled_from([1, 1, 1, 2, 2, 3, 4])
+ATTEMPTS = st.sampled_from([1, 1, 1, 2, 2, 3, 4, 1001, 1001, 1002, 2001])
+BEGAN = st.sampled_from([None, None, None, 1, 10, 25, 100])
 CONSUMERS = st.sampled_from(["ndvi", "ndvi", "ndvi", "ndvi", "other", None])
 DUE = st.sampled_from([None, before(days=1), before(days=-1)])
 TRIGGERS = st.sampled_from(["automatic", "manual", None])
@@ -39,13 +40,19 @@ class Message:
     consumer: str | None = "ndvi"
     parse_error: str | None = None
     not_before: datetime | None = None
+    began: int | None = None  # place in the log at whose time its first attempt was; else its own
+
+
+def moment(place: int) -> datetime:
+    """The time of a place in the log, as `Log` has it too."""
+    return before(days=2) + timedelta(seconds=place)
 
 
 def letter(name: str, root: str | None = None, **changes: Any) -> Message:
     return Message(name, root if root != name else None, **changes)
 
 
-LETTERS = st.builds(letter, NAMES, consumer=CONSUMERS)
+LETTERS = st.builds(letter, NAMES, consumer=CONSUMERS, began=BEGAN)
 FAILED_AGAIN = st.builds(letter, NAMES, ROOTS, attempt=ATTEMPTS, consumer=CONSUMERS)
 OUTCOMES = st.builds(
     Message,
@@ -67,11 +74,24 @@ DECISIONS = st.builds(
 
 @st.composite
 def stories(draw: st.DrawFn) -> list[Message]:
-    """A root and its redrives as they really go, each with an end of its own."""
+    """A root and its redrives as they really go, each with an end of its own.
+
+    Its consumer may start anew after that, and fail anew; then its redrives have other numbers.
+    """
     root = draw(ROOTS)
     consumer = draw(CONSUMERS)
+    return [
+        message
+        for opening in range(draw(st.sampled_from([1, 1, 2, 3])))
+        for message in draw(openings(root, consumer, 1_000 * opening))
+    ]
+
+
+@st.composite
+def openings(draw: st.DrawFn, root: str, consumer: str | None, attempts: int) -> list[Message]:
+    """A failure, its redrives, and maybe a decision on it."""
     messages = [letter(root, consumer=consumer)]
-    for attempt in range(1, draw(st.integers(1, 4)) + 1):
+    for attempt in range(attempts + 1, attempts + draw(st.integers(1, 4)) + 1):
         if draw(st.booleans()):
             asked = Message(root, kind="redrive.requested", attempt=attempt)
             messages.append(replace(asked, not_before=draw(DUE)))
@@ -84,7 +104,8 @@ def stories(draw: st.DrawFn) -> list[Message]:
         else:
             attempt_or_none = attempt if end.startswith("redrive.") else None
             messages.append(replace(out, kind=end, attempt=attempt_or_none))
-    return messages
+    decision = draw(st.sampled_from([None, "triage.resolved", "triage.discarded"]))
+    return [*messages, Message(root, kind=decision)] if decision else messages
 
 
 @st.composite
@@ -108,7 +129,7 @@ def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
     """The messages as the drain decodes them, in places that `Log` gives them too."""
     messages: list[DeadLetter | CaseEvent] = []
     for sequence, message in enumerate(log, 1):
-        at = before(days=2) + timedelta(seconds=sequence)
+        at = moment(sequence)
         place = {"epoch": EPOCH, "dlq_sequence": sequence, "published_at": at, "subject": ""}
         if message.kind:
             messages.append(
@@ -135,7 +156,7 @@ def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
                     redrive_attempt=message.attempt,
                     original_stream="SAHOOL_EVENTS",
                     consumer_name=message.consumer,
-                    first_attempt_at=at,
+                    first_attempt_at=moment(message.began or sequence),
                     last_attempt_at=at,
                     dlq_timestamp=at,
                     original_data="{}",
@@ -163,6 +184,10 @@ def by_fold(log: list[Message], cap: int, batch_size: int) -> dict[str, tuple[An
             case.redrive_count,
             case.redrive_not_before,
             case.resolved_at or case.discarded_at,
+            case.opening,
+            case.first_attempt_at,
+            case.last_closed_at,
+            case.last_closed_as,
             "discarded" if case.status == "discarded" else case.resolution_cause or "open",
         )
         for key, case in folded(log, cap, batch_size).items()
@@ -189,12 +214,19 @@ def by_view(log: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
                 root=message.root,
                 redrive_attempt=message.attempt,
                 consumer_name=message.consumer,
+                first_attempt_at=moment(message.began or lake.sequence + 1),
             )
     create_views(lake.connection, redrive_cap=cap)
     rows = lake.rows(
-        "SELECT failure_id, status, redrive_count, not_before, closed_at, cause FROM cases"
+        "SELECT failure_id, status, redrive_count, not_before, closed_at, opening,"
+        " first_attempt_at, LAG(closed_at) OVER case_ AS last_closed_at,"
+        " LAG(cause) OVER case_ AS last_closed_as, cause FROM cases"
+        " WINDOW case_ AS (PARTITION BY failure_id ORDER BY opening) ORDER BY opening"
     )
-    assert len({row["failure_id"] for row in rows}) == len(rows)
+    latest = {row["failure_id"]: row["opening"] for row in rows}
+    assert len(rows) == sum(latest.values())
+    for row in rows:
+        assert (row["status"] == "reopened") == (row["opening"] < latest[row["failure_id"]])
     return {row.pop("failure_id"): tuple(row.values()) for row in rows}
 
 
@@ -229,6 +261,30 @@ ONCE_DIFFERENT = {
         told("triage.unparked"),
         told("redrive.refused", 1),
     ],
+    "resolved, failed anew, and an old redrive's success told late": [
+        letter("a"),
+        told("redrive.published", 1),
+        told("triage.resolved"),
+        letter("a"),
+        told("redrive.succeeded", 1),
+        told("redrive.published", 1001),
+        told("redrive.outcome_unknown", 1001),
+    ],
+    "a redrive of an earlier opening fails again after the next began": [
+        letter("a"),
+        told("redrive.published", 1),
+        told("triage.discarded"),
+        letter("a"),
+        letter("d", "a", attempt=1),
+        told("redrive.requested", 1),
+    ],
+    "its root was resolved when it failed, and is open again": [
+        letter("a"),
+        told("redrive.succeeded", 1),
+        letter("d", "a", attempt=1),
+        letter("a"),
+        letter("e", "a", attempt=1001),
+    ],
     "its root is superseded": [
         letter("a"),
         letter("b", "a", attempt=1),
@@ -243,6 +299,21 @@ ONCE_DIFFERENT = {
 @example(log=ONCE_DIFFERENT["an older redrive fails while a newer is out"], cap=3, batch_size=4)
 @example(log=ONCE_DIFFERENT["refused, unparked, and told again"], cap=3, batch_size=4)
 @example(log=ONCE_DIFFERENT["its root is superseded"], cap=3, batch_size=4)
+@example(
+    log=ONCE_DIFFERENT["resolved, failed anew, and an old redrive's success told late"],
+    cap=3,
+    batch_size=4,
+)
+@example(
+    log=ONCE_DIFFERENT["a redrive of an earlier opening fails again after the next began"],
+    cap=3,
+    batch_size=4,
+)
+@example(
+    log=ONCE_DIFFERENT["its root was resolved when it failed, and is open again"],
+    cap=3,
+    batch_size=1,
+)
 @settings(max_examples=60, deadline=None)
 def test_the_fold_equals_the_view(log: list[Message], cap: int, batch_size: int) -> None:
     assert by_fold(log, cap, batch_size) == by_view(log, cap)
@@ -268,13 +339,36 @@ def test_a_message_told_twice_in_a_row_makes_no_difference(
 
 
 def _without_times(rows: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
-    return {key: (status, count, cause) for key, (status, count, *_, cause) in rows.items()}
+    return {
+        key: (status, count, opening, cause)
+        for key, (status, count, _, _, opening, *_, cause) in rows.items()
+    }
+
+
+@given(log=logs(), cap=st.sampled_from([1, 2, 3]), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_the_same_dead_letter_published_again_at_any_time_makes_no_difference(
+    log: list[Message], cap: int, data: st.DataObject
+) -> None:
+    letters = [place for place, message in enumerate(log) if not message.kind]
+    if not letters:
+        return
+    place = data.draw(st.sampled_from(letters))
+    later = data.draw(st.integers(place + 1, len(log)))
+    # its place is kept free in the log that lacks it, so that all other times are the same
+    nothing = Message("f", kind="triage.alerted")
+    same = replace(log[place], began=log[place].began or place + 1)
+    without, again = (
+        by_fold([*log[:later], extra, *log[later:]], cap, 1_000) for extra in (nothing, same)
+    )
+    assert without == again
 
 
 def test_the_generated_logs_reach_every_status_and_cause() -> None:
     """So that the properties above are not about empty logs."""
     seen: set[tuple[str, str]] = set()
     due: set[bool] = set()
+    openings: set[tuple[int, str | None]] = set()
 
     @given(log=logs(), cap=st.sampled_from([1, 2, 3]))
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -282,6 +376,7 @@ def test_the_generated_logs_reach_every_status_and_cause() -> None:
         rows = folded(log, cap, 1_000).values()
         seen.update((case.status, case.resolution_cause or "") for case in rows)
         due.update(case.redrive_not_before is not None for case in rows)
+        openings.update((case.opening, case.last_closed_as) for case in rows)
 
     collect()
     assert {status for status, _ in seen} == {
@@ -290,3 +385,5 @@ def test_the_generated_logs_reach_every_status_and_cause() -> None:
     causes = {cause for status, cause in seen if status == "resolved"}
     assert causes == {"automatic_redrive", "manual_redrive", "manual"}
     assert due == {True, False}
+    assert {opening for opening, _ in openings} >= {1, 2, 3}
+    assert {cause for _, cause in openings} >= {None, "discarded", "manual", "automatic_redrive"}

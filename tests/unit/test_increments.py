@@ -7,7 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lake_log import NOW, Log, before
-from test_fold_equals_view import Message, logs
+from test_fold_equals_view import Message, logs, moment
 
 from pipelines.analysis.increments import Reach, counting
 from pipelines.analysis.marts import DAILY, build_marts
@@ -40,6 +40,7 @@ def append(lake: Log, messages: list[Message], **places: Any) -> None:
                 consumer_name=message.consumer,
                 tenant_id=message.name,
                 template=message.name if message.attempt else None,
+                first_attempt_at=moment(message.began or lake.sequence + 1),
                 **place,
             )
 

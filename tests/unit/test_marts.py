@@ -117,6 +117,7 @@ def test_failure_groups(log: Log) -> None:
             "resolved_count": 1,
             "parked_count": 1,
             "discarded_count": 1,
+            "reopened_count": 0,
             "redrive_count": 2,
             "redrive_succeeded_count": 1,
             "redrive_chance": pytest.approx(0.163, abs=0.01),
@@ -150,6 +151,66 @@ def test_the_state_of_a_group(
         if hours is not None:
             log.event("triage.resolved", str(index), at=before(hours=hours))
     assert mart(log, "failure_groups", "state") == [{"state": state}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [("triage.resolved", "regressed"), ("triage.discarded", "regressed"),
+     ("redrive.succeeded", "ongoing")],  # nobody said that it was over
+)  # fmt: skip
+def test_a_group_whose_only_case_was_closed_and_failed_anew(
+    log: Log, kind: str, state: str
+) -> None:
+    log.dead_letter("a", dlq_timestamp=before(hours=40))
+    attempt = 1 if kind.startswith("redrive") else None
+    log.event(kind, "a", attempt=attempt, at=before(hours=38))
+    log.dead_letter("a", dlq_timestamp=before(hours=4), template="now")
+    assert mart(
+        log, "failure_groups", "state", "failure_count", "open_count", "resolved_count",
+        "discarded_count", "reopened_count", "first_seen_at", "template",
+    ) == [
+        {
+            "state": state, "failure_count": 2, "open_count": 1, "resolved_count": 0,
+            "discarded_count": 0, "reopened_count": 1, "first_seen_at": before(hours=40),
+            "template": "now",
+        }
+    ]  # fmt: skip
+
+
+def test_a_resolution_that_did_not_last_ends_nothing_and_the_case_lasts_anew(log: Log) -> None:
+    log.dead_letter("a", dlq_timestamp=before(hours=40))
+    log.event("triage.resolved", "a", at=before(hours=38))
+    log.dead_letter("a", dlq_timestamp=before(hours=4))
+    durations = mart(log, "durations_daily", "dimension", "cause", "duration_seconds", "open_since")
+    assert [row for row in durations if row["dimension"] == "overall"] == [
+        {
+            "dimension": "overall", "cause": "open", "duration_seconds": None,
+            "open_since": before(hours=4),
+        },
+        {
+            "dimension": "overall", "cause": "reopened", "duration_seconds": 7_200,
+            "open_since": None,
+        },
+    ]  # fmt: skip
+    [times] = [
+        row
+        for row in mart(log, "resolution_times", "dimension", "n", "events", "follow_up_seconds")
+        if row["dimension"] == "overall"
+    ]
+    assert (times["n"], times["events"], times["follow_up_seconds"]) == (2, 0, 4 * 3_600)
+
+
+def test_redrives_of_a_reopened_case_count_for_what_is_wrong_with_it_now(log: Log) -> None:
+    log.dead_letter("a")
+    log.event("redrive.published", "a", attempt=1)
+    log.event("redrive.succeeded", "a", attempt=1)
+    log.dead_letter("a", group_id="g2")
+    log.event("redrive.published", "a", attempt=1001)
+    log.event("redrive.outcome_unknown", "a", attempt=1001)
+    assert mart(log, "redrive_outcomes", "group_id", "case_count", "attempt_count") == [
+        {"group_id": "g1", "case_count": 1, "attempt_count": 1},
+        {"group_id": "g2", "case_count": 1, "attempt_count": 1},
+    ]
 
 
 def test_a_redrive_that_fails_again_does_not_make_a_group_regressed(log: Log) -> None:
