@@ -40,6 +40,7 @@ class Attempts:
     calls: list[dict[str, str]] = field(default_factory=list)  # the latest that failed
     cause: Cause | None = None  # of the last call whose cause is known, its texts cut
     owner: str = ""  # the process that called last
+    is_over: bool = False  # it was handled or dead-lettered: what comes later begins anew
 
     @property
     def unfinished_count(self) -> int:
@@ -103,9 +104,13 @@ class AttemptLog:
         kept = await self._latest(connection, delivery)
         if self._kept_in is None:
             return Attempts(datetime.now(UTC), count - 1, count - 1, count - 1)
-        # What is of this delivery or a later one is of an earlier life of the consumer, which was
-        # made anew or reset.
-        known = [each for each in (own, kept) if each is not None and each.delivery_count < count]
+        # What is over, of this delivery or of a later one is of an earlier life of the consumer,
+        # which was made anew or reset.
+        known = [
+            each
+            for each in (own, kept)
+            if each is not None and each.delivery_count < count and not each.is_over
+        ]
         latest = max(known, key=lambda each: each.delivery_count, default=None)
         return latest or Attempts(datetime.now(UTC))
 
@@ -130,10 +135,8 @@ class AttemptLog:
         Raises what a request raises in an outage.
         """
         latest = await self._latest(connection, delivery)
-        return latest is None or (latest.owner, latest.delivery_count) == (
-            self._owner,
-            delivery.delivery_count,
-        )
+        ours = (self._owner, delivery.delivery_count, False)
+        return latest is None or (latest.owner, latest.delivery_count, latest.is_over) == ours
 
     async def write(
         self, connection: Client, delivery: Delivery, attempts: Attempts, *, is_sure: bool = False
@@ -176,6 +179,7 @@ def _encode(attempts: Attempts, delivery: Delivery) -> bytes:
         "failed_count": attempts.failed_count,
         "calls": [{"at": each["at"], "error_type": each["error_type"]} for each in attempts.calls],
         "owner": attempts.owner,
+        "is_over": attempts.is_over,
     }
     return json.dumps(kept).encode()
 
@@ -196,6 +200,7 @@ def _decode(data: bytes, delivery: Delivery) -> Attempts | None:
                 for each in kept["calls"]
             ],
             owner=str(kept["owner"]),
+            is_over=bool(kept.get("is_over")),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -222,6 +222,7 @@ class Subscription(Intake):
         match decide(result, attempt, config, self._rng):
             case None:
                 await self._succeeded(msg, delivery, headers)
+                await self._tell_over(delivery, attempts)
             case Retry() as retry:
                 attempts = attempts or Attempts(began_at, delivery.delivery_count, 1)
                 attempts.add(datetime.now(UTC), retry.error, retry.reason)
@@ -368,6 +369,7 @@ class Subscription(Intake):
             return
         self._retries.forget(delivery)
         self.counters.dead_lettered += 1
+        await self._tell_over(delivery, attempts)
         self._acknowledge(msg)
         self._settled(is_dead=True)
 
@@ -375,6 +377,12 @@ class Subscription(Intake):
         """Let who gets the event next know of them, as far as there is a connection."""
         with suppress(*PUBLISH_ERRORS):
             await self._log.write(self.connection, delivery, attempts)
+
+    async def _tell_over(self, delivery: Delivery, attempts: Attempts | None) -> None:
+        """Let nobody count the calls again where the consumer is reset, or made anew."""
+        if attempts is not None and delivery.delivery_count > 1:
+            attempts.is_over = True
+            await self._tell_attempts(delivery, attempts)
 
     def _settled(self, *, is_dead: bool) -> None:
         """Stop the consumer where nearly everything is dead-lettered."""

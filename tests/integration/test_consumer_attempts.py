@@ -99,6 +99,33 @@ async def test_a_consumer_that_was_made_anew_begins_to_count_anew(log: Log) -> N
     assert calls == [0, 1, 0, 1]
 
 
+async def test_what_was_counted_before_the_consumer_was_made_anew_counts_no_more(log: Log) -> None:
+    """Also where nobody was called for the first delivery after it."""
+    config = log.config(max_retries=1)
+    calls: list[int] = []
+
+    async def handler(context: ConsumerContext) -> ProcessingResult:
+        calls.append(context.attempt)
+        if len(calls) == 2:
+            return SUCCESS
+        raise ValueError("no")
+
+    await log.publish({})
+    async with running(config, handler):
+        await seen(calls, 2)
+        await log.settled()
+    durable = (await log.js.consumer_info(log.names.events, "ndvi")).config
+    await log.js.delete_consumer(log.names.events, "ndvi")
+    durable.ack_wait = 0.2
+    await log.js.add_consumer(log.names.events, durable)
+    taken = await log.js.pull_subscribe_bind("ndvi", log.names.events)
+    for _ in range(2):
+        await taken.fetch(1, timeout=5)
+    async with running(config, handler):
+        await log.letters(1)
+    assert calls == [0, 1, 0, 1]
+
+
 async def test_without_a_place_for_attempts_each_delivery_counts(
     log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -252,8 +252,8 @@ def test_what_waits_for_its_retry_holds_no_long_texts() -> None:
         (b'"\\ud800"', (False, "\ufffd")),
         (b"\xef\xbb\xbf1", (False, 1)),
         ('{"a": "é"}'.encode("utf-16"), (False, {"a": "é"})),
-        (gzip.compress(b'{"a": 1}'), (False, {"a": 1})),
-        (gzip.compress(b'{"a": 1}')[:-4], (False, None)),
+        (gzip.compress(b'{"a": 1}', mtime=0), (False, {"a": 1})),
+        (gzip.compress(b'{"a": 1}', mtime=0)[:-4], (False, None)),
         (b"[" * 100_000, (False, None)),
     ],
 )
