@@ -24,14 +24,13 @@ from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import NotPermittedError
 from pipelines.events.outbox import publish_until_acknowledged
-from pipelines.jetstream.acks import ack_subjects
+from pipelines.jetstream.acks import ack_subjects, is_ack
 from pipelines.jetstream.permissions import check_heard
 
 logger = logging.getLogger(__name__)
 
 ACTOR = "dlq-bridge"
 _MOST_EVENTS = 1_000  # that are listened for; the latest ones
-_ACKS = (b"", b"+ACK", b"+OK")
 
 
 class LateAcks:
@@ -123,11 +122,6 @@ async def _unsubscribe(subscriptions: list[Subscription]) -> None:
     for each in subscriptions:
         with contextlib.suppress(nats.errors.Error):  # it ended with its connection
             await each.unsubscribe()
-
-
-def is_ack(answer: bytes) -> bool:
-    """Whether an answer says that the event was handled."""
-    return answer in _ACKS or answer.startswith(b"+NXT")
 
 
 def cases_of(fields: dict[str, Any]) -> list[str]:

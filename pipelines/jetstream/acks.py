@@ -4,7 +4,10 @@
 and whatever a later server adds at the end (nats-server with the feature flag `js_ack_fc_v2`).
 """
 
+from typing import Literal
+
 ACKS = "$JS.ACK."
+_ACKED = (b"", b"+ACK", b"+OK")
 _FIELDS = 7  # stream, consumer, and the five numbers
 _SHORTEST_WITH_DOMAIN = 11  # tokens
 
@@ -22,8 +25,13 @@ def all_of_consumer(reply: str) -> str:
     return ".".join([*tokens[: _stream_at(tokens) + 2], ">"])
 
 
-def ack_subjects(stream: str, consumer: str, sequence: int) -> tuple[str, str]:
-    """Where the answers about one event of a stream can be heard: each form's."""
+def is_ack(answer: bytes) -> bool:
+    """Whether an answer says that the event was handled."""
+    return answer in _ACKED or answer.startswith(b"+NXT")
+
+
+def ack_subjects(stream: str, consumer: str, sequence: int | Literal["*"]) -> tuple[str, str]:
+    """Where a consumer's answers about one event, or about all, can be heard: each form's."""
     whose = f"{stream}.{consumer}.*.{sequence}"
     return f"{ACKS}{whose}.*.*.*", f"{ACKS}*.*.{whose}.>"
 

@@ -18,6 +18,7 @@ from pipelines.jetstream.streams import find_streams
 logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 200  # characters; the server takes 255
+_NO_NAME = re.compile(r"[^!-~]|[.*>/\\]")
 _NO_CONSUMER = 10014  # the server's code for "consumer not found"
 _CHANGED_MEANWHILE = (10148, 10149)  # … for a consumer to be made that exists, or to be updated
 _OURS = ("ack_wait", "max_deliver", "max_ack_pending", "filter_subject")
@@ -28,6 +29,13 @@ def durable_name(text: str) -> str:
     """`text` as the name of a durable consumer: what the server takes in one stays as it is."""
     text = text.replace(">", "all").replace("*", "any")
     return re.sub(r"[^!-~]|[./\\]", "_", text)[:_LONGEST_NAME]
+
+
+def parts_of(address: str | None) -> tuple[str, str] | None:
+    """Stream and durable of `<stream>/<durable>`; None where no consumer can have that address."""
+    stream, _, consumer = (address or "").partition("/")
+    is_one = all(name and not _NO_NAME.search(name) for name in (stream, consumer))
+    return (stream, consumer) if is_one else None
 
 
 async def ensure_consumer(

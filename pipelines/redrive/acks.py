@@ -1,18 +1,10 @@
-"""How a redrive ended at a consumer without our code, by what the server says of acknowledgements.
-
-What it says of an event's place proves that this event was acknowledged, if the place is still
-that event's: a stream that was made anew gives the same sequences to others. So what counts comes
-after the publish, from the very stream that was there before it.
-"""
+"""What the server says of the acknowledgements of consumers without our code: a proof."""
 
 import asyncio
 import logging
-import re
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
-from typing import NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
@@ -22,98 +14,52 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
 from pipelines.jetstream.ack_metrics import ack_stream, ack_subject, read_ack, told_percent
+from pipelines.jetstream.consumers import parts_of
 from pipelines.jetstream.pull import Puller, PullStalledError, delivery_of
+from pipelines.redrive.heard import Heard, Mark, Place
 
-__all__ = ["AckFollower", "Mark", "Place", "following_acks"]
+__all__ = ["AckFollower", "following_acks"]
 
 logger = logging.getLogger(__name__)
 
-_NO_NAME = re.compile(r"[^!-~]|[.*>/\\]")
+_ALL = 100  # percent
 _BATCH, _PULL_SECONDS = 1_000, 5.0
 _PAUSE_SECONDS = 0.5  # before what broke off is read again
-_KEPT_SECONDS = 60.0  # longer than a publish takes, whose place is known only then
 
 
-class Place(NamedTuple):
-    """Where a redriven event stands, and whose answer counts."""
-
-    stream: str
-    sequence: int
-    consumer: str  # durable name
-
-
-class Mark(NamedTuple):
-    """How things stand before a redrive is published."""
-
-    created: datetime | None  # the stream; None where nobody could tell, and nothing is proved
-    at: float  # of the monotonic clock
-    is_all_told: bool  # of each acknowledgement the server tells: silence is no success
-
-
-class AckFollower:
+class AckFollower(Heard):
     """Hears of the acknowledgements of some consumers, from the stream that keeps them."""
 
     def __init__(self, client: Client, stream: str, percents: dict[str, int]) -> None:
-        self._client = client
+        super().__init__(client)
         self._stream = stream
-        self._percents = percents  # told, by `stream/consumer`
+        self._percents = {address: told for address, told in percents.items() if told}
         self._next_sequence = 0
         self._puller: Puller | None = None
         self._consumer = ""
-        self._waiting: dict[Place, asyncio.Future[datetime]] = {}
-        self._heard: dict[Place, tuple[float, datetime]] = {}  # oldest first
+        self.untold = [address for address, told in percents.items() if told < _ALL]
+        """Consumers of which the server tells nothing, or not all."""
 
-    async def mark(self, address: str | None) -> Mark | None:
-        """To be had before a publish; None for a consumer of which nothing is told."""
-        percent = self._percents.get(address or "", 0)
-        if not percent:
-            return None
-        at = time.monotonic()
-        created = await self._created((address or "").partition("/")[0])
-        return Mark(created, at, percent == 100)
+    async def mark(self, address: str | None) -> Mark:
+        """To be had before a publish to this consumer, `<stream>/<durable>`."""
+        at, parts = time.monotonic(), parts_of(address)
+        if parts is None:
+            return Mark(None, None, at, is_all_told=False)
+        return Mark(
+            await self.created(parts[0]),
+            await self.created(*parts),
+            at,
+            is_all_told=self._percents.get(address or "") == _ALL,
+        )
 
-    async def acknowledged(self, place: Place, mark: Mark) -> str:
-        """`proved`, once the redriven event at `place` was acknowledged; waits for ever for it."""
-        while True:
-            at = await self._told(place, mark.at)
-            # Asked only now: whatever the place is since, it was this event's all the time.
-            created = await self._created(place.stream)
-            if created is not None and created == mark.created and at >= created:
-                return "proved"
-
-    async def _told(self, place: Place, since: float) -> datetime:
-        heard_at, at = self._heard.pop(place, (0.0, None))
-        if at is not None and heard_at >= since:
-            return at
-        self._waiting[place] = asyncio.get_running_loop().create_future()
-        try:
-            return await self._waiting[place]
-        finally:
-            del self._waiting[place]
-
-    async def _created(self, stream: str) -> datetime | None:
-        try:
-            created = (await self._client.jetstream().stream_info(stream)).created
-        except (nats.errors.Error, JetStreamError):
-            return None
-        return created if isinstance(created, datetime) else None
-
-    def _hear(self, msg: Msg) -> None:
+    def _read(self, msg: Msg) -> None:
         self._next_sequence = delivery_of(msg).sequence + 1
         try:
             metric = read_ack(msg.data)
         except ValueError as error:
             logger.warning("What %s says makes no sense: %s", msg.subject, error)
             return
-        place, now = Place(metric.stream, metric.stream_seq, metric.consumer), time.monotonic()
-        waiting = self._waiting.get(place)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(metric.timestamp)
-            return
-        self._heard.pop(place, None)
-        self._heard[place] = now, metric.timestamp
-        while (oldest := next(iter(self._heard))) and self._heard[oldest][0] < now - _KEPT_SECONDS:
-            del self._heard[oldest]
+        self._hear(Place(metric.stream, metric.stream_seq, metric.consumer), metric.timestamp)
 
     async def open(self) -> None:
         """Listen from now on, or from where listening broke off."""
@@ -149,7 +95,7 @@ class AckFollower:
                     await self.open()
                 while self._puller is not None:
                     async for msg in self._puller.pull(_BATCH, _PULL_SECONDS):
-                        self._hear(msg)
+                        self._read(msg)
             except (PullStalledError, nats.errors.Error, JetStreamError, OSError) as error:
                 logger.info("Acknowledgements are read again in a moment: %s", error)
             await self.close()
@@ -167,14 +113,15 @@ async def following_acks(
     js = client.jetstream()
     stream = await ack_stream(js, name) or ""
     percents = {}
-    for address in filter(None, set(addresses) if stream else ()):
-        of_stream, _, consumer = address.partition("/")
-        if _NO_NAME.search(of_stream + consumer):
+    for address in filter(None, set(addresses)):
+        parts = parts_of(address)
+        if parts is None:
             continue  # a dead letter may say what it likes
+        percents[address] = 0
         with suppress(NotFoundError):
-            info = await js.consumer_info(of_stream, consumer)
-            percents[address] = await told_percent(js, stream, info)
-    follower = AckFollower(client, stream, {a: part for a, part in percents.items() if part})
+            info = await js.consumer_info(*parts) if stream else None
+            percents[address] = await told_percent(js, stream, info) if info else 0
+    follower = AckFollower(client, stream, percents)
     if not any(percents.values()):
         yield follower
         return

@@ -27,9 +27,10 @@ from psycopg import Connection
 from pipelines.errors import RedriveError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.streams import ADVISORIES, find_streams
-from pipelines.redrive.acks import AckFollower, Mark, Place, following_acks
+from pipelines.redrive.acks import AckFollower, following_acks
 from pipelines.redrive.batches import ENDED, Batch, find_batch, finish, move
-from pipelines.redrive.inferred import Advisories, end_of_foreign
+from pipelines.redrive.heard import Mark, Place
+from pipelines.redrive.inferred import Advisories, end_of_foreign, why_silent
 from pipelines.redrive.origin import ExpiredError, RefusedError
 from pipelines.redrive.outbox import Outbox, Redrive, load_redrives
 from pipelines.redrive.outcomes import OutcomeFollower
@@ -37,6 +38,7 @@ from pipelines.redrive.pace import Budget
 from pipelines.redrive.policy import Belief, Cell, History, is_hopeless, is_transient
 from pipelines.redrive.schedule import handled_per_second, learn, policy_of
 from pipelines.redrive.sending import Sender
+from pipelines.redrive.sent_acks import SentAcks, listening
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.lock import Lock
@@ -107,8 +109,9 @@ async def run_batch(
             connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client,
             OutcomeFollower(client, settings.subjects) as follower,
             following_acks(client, settings.ack_stream, foreign) as acks,
+            listening(client, acks.untold) as sent,
         ):
-            run = _Run(settings, client, connection, lock, follower, acks, batch)
+            run = _Run(settings, client, connection, lock, follower, acks, sent, batch)
             await run.prepare()
             outcomes, stopped = await run.all(redrives, progress)
         reason = "; ".join(f"{group}: {why}" for group, why in stopped.items()) or None
@@ -138,6 +141,7 @@ class _Run:
         lock: Lock,
         follower: OutcomeFollower,
         acks: AckFollower,
+        sent: SentAcks,
         batch: Batch,
     ) -> None:
         self._settings = settings
@@ -147,6 +151,7 @@ class _Run:
         self._lock = lock
         self._follower = follower
         self._acks = acks
+        self._sent = sent
         self._batch = batch
         self._outbox = Outbox(connection, batch)
         self._sender = Sender(settings, client, connection, batch)
@@ -161,9 +166,7 @@ class _Run:
         names = self._settings.stream_names
         holders = await find_streams(self._js, ADVISORIES[0])
         stream = holders[0] if len(holders) == 1 else None
-        since = (await self._js.stream_info(stream)).state.last_seq + 1 if stream else 1
-        durable = self._settings.bridge_durable
-        self._advisories = Advisories(stream or names.advisories, since, durable)
+        self._advisories = Advisories(stream or names.advisories, self._settings.bridge_durable)
         rates = {} if self._batch.per_second else handled_per_second(self._connection)
         budgets = {service: self._policy.budget_per_second(rate) for service, rate in rates.items()}
         floor = self._batch.per_second or self._policy.floor_per_second
@@ -263,8 +266,8 @@ class _Run:
         addressee = None if is_elsewhere else redrive.addressed_to
         outcome = self._follower.expect(redrive.id, addressee)
         mark: Mark | None = None
+        place: Place | None = None
         try:
-            place = None
             if redrive.silent_seconds is None:
                 async with group.turns:
                     is_turn = await self._budget.turn(redrive.service, group.stop)
@@ -282,7 +285,7 @@ class _Run:
             async with asyncio.timeout(max(patience, 0)):
                 if is_elsewhere:
                     return await self._redirected(redrive, outcome)
-                if redrive.is_foreign and place is not None:
+                if mark is not None and place is not None:
                     return await self._foreign(redrive, place, mark, outcome)
                 return await outcome
         except RefusedError as error:
@@ -292,10 +295,7 @@ class _Run:
         except NoStreamResponseError:
             return await self._ended(redrive, "unroutable", "no stream captures its subject")
         except TimeoutError:
-            silence = f"silent for {self._settings.redrive_timeout_seconds:.0f} s"
-            if mark is not None and mark.is_all_told:
-                silence += ", and the server told of no acknowledgement"
-            return await self._ended(redrive, "outcome_unknown", silence)
+            return await self._ended(redrive, "outcome_unknown", await self._silence(place, mark))
         finally:
             self._follower.forget(redrive.id)
 
@@ -321,19 +321,31 @@ class _Run:
         return await self._ended(redrive, "outcome_unknown", reason)
 
     async def _foreign(
-        self, redrive: Redrive, place: Place, mark: Mark | None, outcome: "asyncio.Future[str]"
+        self, redrive: Redrive, place: Place, mark: Mark, outcome: "asyncio.Future[str]"
     ) -> str:
         """The outcome of a redrive to a consumer that does not tell of a success."""
-        advisories = self._advisories
-        result = await end_of_foreign(self._js, self._acks, place, mark, advisories, outcome)
+        result = await end_of_foreign(
+            self._js, self._acks, self._sent, place, mark, self._advisories, outcome
+        )
         who, what = redrive.addressed_to, place.sequence
         reasons = {
             "proved": f"proved: the server says that {who} acknowledged {what}",
-            "inferred": f"inferred: {who} acknowledged up to {what}, and no advisory came",
+            "inferred": f"inferred: {who} was heard to acknowledge {what}, and no advisory came",
         }
         if result not in reasons:
             return result
         return await self._ended(redrive, "succeeded", reasons[result])
+
+    async def _silence(self, place: Place | None, mark: Mark | None) -> str:
+        """What is known of a redrive that nobody answered."""
+        said = [f"silent for {self._settings.redrive_timeout_seconds:.0f} s"]
+        if mark is not None and mark.is_all_told:
+            said.append("and the server told of no acknowledgement")
+        if mark is not None and place is not None:
+            said += filter(None, [await why_silent(self._js, place, mark)])
+        elif mark is not None:
+            said.append("its consumer takes it from another stream than the one that stored it")
+        return ", ".join(said)
 
     async def _ended(
         self, redrive: Redrive, state: str, reason: str, name: str | None = None

@@ -23,12 +23,12 @@ from pipelines.deadletter.headers import ADDRESSEE, MARKS, MutableHeaders
 from pipelines.errors import ServerUnavailableError
 from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
-from pipelines.jetstream.consumers import consumers_of
+from pipelines.jetstream.consumers import consumers_of, parts_of
 from pipelines.jetstream.reader import LogReader, log_state
 from pipelines.jetstream.streams import find_streams
-from pipelines.redrive.acks import Place
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.edit import patched
+from pipelines.redrive.heard import Place
 from pipelines.redrive.origin import (
     Event,
     RefusedError,
@@ -127,7 +127,7 @@ class Sender:
         return headers
 
     async def send(self, redrive: Redrive, event: Event, headers: MutableHeaders) -> Place | None:
-        """Publish; returns where the event stands then, where its consumer is known."""
+        """Publish; returns where the event stands then, where its consumer takes it from there."""
         traced = send_span(
             "redrive",
             trace_context(event.headers, event.traceparent),
@@ -138,8 +138,9 @@ class Sender:
         async with traced:
             await self.tell(redrive, "published", None)
             ack = await self.until_known(event, headers)
-        consumer = (redrive.addressed_to or "").partition("/")[2]
-        return Place(ack.stream, ack.seq, consumer) if consumer else None
+        stream, consumer = parts_of(redrive.addressed_to) or (None, "")
+        # A stream that sources or mirrors that one has the event in another place.
+        return Place(ack.stream, ack.seq, consumer) if stream == ack.stream else None
 
     async def until_known(self, event: Event, headers: MutableHeaders) -> PubAck:
         """Publish; a publish that timed out may have landed, so it is repeated under its id."""

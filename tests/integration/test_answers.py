@@ -18,8 +18,10 @@ from pipelines.bridge.late import LateAcks
 from pipelines.bridge.run import bridge_pending, bridging
 from pipelines.jetstream.streams import TERMINATIONS
 from pipelines.jobs import case_history, drain_log
-from pipelines.redrive.acks import Place
-from pipelines.redrive.inferred import Advisories, inferred_success
+from pipelines.redrive.acks import following_acks
+from pipelines.redrive.heard import Place
+from pipelines.redrive.inferred import Advisories, end_of_foreign, why_silent
+from pipelines.redrive.sent_acks import listening
 from pipelines.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("answers")  # they share a NATS of their own
@@ -307,20 +309,29 @@ async def test_success_is_not_inferred_from_an_event_that_left_unanswered(
 ) -> None:
     settings = platform.settings
     [msg] = await hold(platform, {"retention": retention})
-    if is_acknowledged:
-        await msg.ack_sync()
-    else:
-        await platform.js.delete_msg("X", 1)
-        await has_advisories(platform, "c", 1)
-    await bridge_pending(settings)  # so that its durable is there, and has nothing to do
     outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    advisories = Advisories(settings.advisory_stream, 1, settings.bridge_durable)
-    inferred = inferred_success(platform.js, Place("X", 1, "c"), advisories, outcome)
-    if is_acknowledged:
-        assert await asyncio.wait_for(inferred, 20) == "inferred"
-    else:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(inferred, 5)
+    advisories, place = (
+        Advisories(settings.advisory_stream, settings.bridge_durable),
+        Place("X", 1, "c"),
+    )
+    async with (
+        following_acks(platform.client, settings.ack_stream, ["X/c"]) as told,
+        listening(platform.client, told.untold) as sent,
+    ):
+        mark = await told.mark("X/c")
+        if is_acknowledged:
+            await msg.ack_sync()
+        else:
+            await platform.js.delete_msg("X", 1)
+            await has_advisories(platform, "c", 1)
+        await bridge_pending(settings)  # so that its durable is there, and has nothing to do
+        end = end_of_foreign(platform.js, told, sent, place, mark, advisories, outcome)
+        if is_acknowledged:
+            assert await asyncio.wait_for(end, 20) == "inferred"
+        else:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(end, 5)
+            assert await why_silent(platform.js, place, mark) == "the event left X unanswered"
 
 
 async def test_only_the_latest_of_many_events_that_were_given_up_are_listened_for(

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from pipelines.bridge.advisory import Advisory, dead_letter_of, nanoseconds, read_advisory
-from pipelines.bridge.late import cases_of, is_ack
+from pipelines.bridge.late import cases_of
 from pipelines.deadletter import ids
 from pipelines.deadletter.subjects import matches
-from pipelines.jetstream.acks import ack_subjects
+from pipelines.jetstream.acks import ack_subjects, is_ack
 from pipelines.jetstream.stored import StoredMessage
 from pipelines.jetstream.streams import REMOVED_REASONS
 
