@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from nats.aio.client import Client
 from platform_log import execute, query
 from redriving import TIMEOUTS, Service, event_ids, fail, quick, redrive_timeouts, rows, seen
 
+from pipelines.deadletter.envelope import encode_case_event
 from pipelines.events import ConsumerContext, ProcessingResult, subscription
 from pipelines.jobs import drain_log
 from pipelines.jobs import query as query_lake
@@ -129,7 +131,10 @@ async def test_an_older_database_lets_go_of_what_ended_batches_held(
         await fail(settings, client, service, 2)
         ended = await frozen(settings)
         execute(settings, "UPDATE redrive_batches SET state = 'done', ended_at = now()")
-        await fail_more(settings, client, service)
+        await client.jetstream().publish(
+            f"{settings.subject_prefix}.analysis.ndvi", b'{"event_id": "later"}'
+        )
+        await stored(client, settings.dlq_stream, 3)
         waiting = await frozen(settings)
         assert await plan_redrive(settings, TIMEOUTS, Order("manual", "ana", "held")) is None
         execute(settings, read_sql("postgres/migrations/0017_outbox.sql"))
@@ -145,14 +150,10 @@ async def test_an_older_database_lets_go_of_what_ended_batches_held(
     assert query(settings, "SELECT FROM redrives WHERE state = 'planned'") == []
 
 
-async def fail_more(settings: Settings, client: Client, service: Service) -> None:
-    subject = f"{settings.subject_prefix}.analysis.ndvi"
-    count = len(service.seen)
-    await client.jetstream().publish(subject, b'{"event_id": "later"}')
-    await seen(service, count + 1)
-    js, names = client.jetstream(), settings.dlq_stream
+async def stored(client: Client, stream: str, count: int) -> None:
+    """Wait until a stream holds so many messages."""
     async with asyncio.timeout(20):
-        while (await js.stream_info(names)).state.messages < 3:
+        while (await client.jetstream().stream_info(stream)).state.messages < count:
             await asyncio.sleep(0.05)
 
 
@@ -231,3 +232,89 @@ async def told(client: Client, settings: Settings, kind: str, count: int) -> Non
             if (info.state.subjects or {}).get(subject, 0) >= count:
                 return
             await asyncio.sleep(0.05)
+
+
+LOSSES = {
+    "the rows and the batch": ("DELETE FROM redrives", "DELETE FROM redrive_batches"),
+    "that they were taken out": (
+        "UPDATE redrives SET state = 'planned', published_at = NULL, ended_at = NULL",
+        "UPDATE redrive_batches SET state = 'running', ended_at = NULL",
+    ),
+    "and an older redriver called them cancelled": (
+        "UPDATE redrives SET state = 'cancelled'",
+        "UPDATE redrive_batches SET state = 'done'",
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+async def test_what_the_log_says_was_published_is_followed_after_a_failover(
+    settings: Settings, client: Client, loss: str
+) -> None:
+    settings = quick(settings, redrive_timeout_seconds=60)
+    async with Slow(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, COUNT)
+        service.error = None
+        running = asyncio.create_task(redrive_timeouts(settings))
+        await stored(client, settings.events_stream, 2 * COUNT)  # the first eleven have succeeded
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        for statement in LOSSES[loss]:  # as a replica that was behind has it
+            execute(settings, statement)
+        await drain_log(settings)
+        standing = rows(
+            settings, "SELECT status, count(*) FROM failed_events GROUP BY 1 ORDER BY 1"
+        )
+        assert ("retried", COUNT - 11) in standing
+        again = asyncio.create_task(redrive_timeouts(quick(settings)))
+        await following(settings, COUNT - 11)
+        service.is_let_go.set()
+        assert await again is None  # and nothing was left to plan
+        await drain_log(settings)
+    assert rows(settings, "SELECT DISTINCT status FROM failed_events") == [("resolved",)]
+    assert sorted(event_ids(service)) == sorted(f"e{n}" for n in range(COUNT))
+    states = rows(settings, "SELECT DISTINCT state FROM redrives WHERE state <> 'cancelled'")
+    assert states == [("succeeded",)]
+    assert {batch.state for batch in list_batches(settings)} == {"done"}
+
+
+async def following(settings: Settings, count: int) -> None:
+    """Wait until so many redrives are out."""
+    async with asyncio.timeout(20):
+        while query(settings, "SELECT count(*) AS n FROM redrives WHERE state = 'published'") != [
+            {"n": count}
+        ]:
+            await asyncio.sleep(0.05)
+
+
+async def test_what_was_said_to_be_published_and_nobody_answers_is_unknown(
+    settings: Settings, client: Client
+) -> None:
+    """The news was told, then the redriver died, and PostgreSQL forgot it all."""
+    settings = quick(settings, redrive_timeout_seconds=1)
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, 3)
+        await frozen(settings)
+        [(failure, attempt, redrive)] = rows(
+            settings, "SELECT failure_id::text, attempt, id::text FROM redrives LIMIT 1"
+        )
+        body = encode_case_event(
+            failure_id=failure,
+            redrive_id=redrive,
+            attempt=attempt,
+            actor="ana",
+            at=datetime.now(UTC),
+        )
+        subject = settings.subjects.redrive("published")
+        await client.jetstream().publish(subject, body, headers={"Nats-Msg-Id": redrive})
+        execute(settings, "DELETE FROM redrives")
+        execute(settings, "DELETE FROM redrive_batches")
+        assert await redrive_timeouts(settings, selection=OTHERS) is None
+    found = "SELECT status, redrive_count FROM failed_events WHERE id = %s"
+    assert query(settings, found, failure) == [{"status": "pending", "redrive_count": 1}]
+    [batch] = list_batches(settings)
+    assert (batch.state, batch.planned, batch.outcomes) == ("done", 1, {"outcome_unknown": 1})
+    assert service.seen == []
+    assert await redrive_timeouts(settings, selection=OTHERS) is None  # once is enough
+    assert len(list_batches(settings)) == 1
