@@ -45,6 +45,7 @@ from pipelines.redrive.schedule import (
     policy_of,
 )
 from pipelines.redrive.selection import Selection
+from pipelines.redrive.unfollowed import follow_again, has_unfollowed
 from pipelines.settings import Settings
 from pipelines.stores.database import database, locking
 from pipelines.stores.lock import Lock
@@ -98,7 +99,7 @@ async def run_redrive(
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         batch = find_batch(connection, batch_id)
         with _one_redriver(settings) as lock:
-            for left_over in unfinished_batches(connection):
+            for left_over in await _left_over(settings, connection):
                 if left_over != batch.id:
                     await _run(settings, connection, lock, left_over, None)
             report = await _run(settings, connection, lock, batch.id, progress)
@@ -129,7 +130,7 @@ async def redrive(
         database(settings.postgres_dsn.get_secret_value()) as connection,
         _one_redriver(settings) as lock,
     ):
-        left_over = unfinished_batches(connection)
+        left_over = await _left_over(settings, connection)
         for batch_id in left_over:
             await _run(settings, connection, lock, batch_id, progress)
         if left_over:
@@ -277,6 +278,14 @@ def _freeze(
     return freeze(
         connection, planned, selection, order, needs_approval=needs_approval, shown_patch=shown
     )
+
+
+async def _left_over(settings: Settings, connection: Connection[Any]) -> list[str]:
+    """The batches that are finished first, with one of all that nobody follows."""
+    if has_unfollowed(connection):
+        await drain_log(settings)  # what another redriver has followed until now is settled then
+        follow_again(connection)
+    return unfinished_batches(connection)
 
 
 async def _run(

@@ -12,6 +12,7 @@ from pipelines.deadletter.sanitize import dump_json, kind_of
 
 __all__ = [
     "ADDRESSEE",
+    "INSTEAD_OF",
     "MARKS",
     "Headers",
     "MutableHeaders",
@@ -34,6 +35,9 @@ MARKS = ("Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt")
 """The headers that make an event a redrive: root failure, id and attempt."""
 ADDRESSEE = "Dlq-Redrive-For"
 """The header that names the consumer it is for."""
+INSTEAD_OF = "Dlq-Redrive-Instead-Of"
+"""The header that names the consumer that failed, where others get it: whoever handles it tells the
+success for that one."""
 _MOST_ATTEMPTS = 2**31 - 1
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.deadletter.headers import ADDRESSEE, MutableHeaders, value_of
+from pipelines.deadletter.headers import ADDRESSEE, INSTEAD_OF, MutableHeaders, value_of
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.message import LogMessage
 from pipelines.deadletter.reading import Reading
@@ -102,7 +102,8 @@ class DLQEvent(BaseModel):
         what names the other changes nothing.
         """
         cases = {self.failure_id: 1}
-        addressee = value_of(self.original_headers, ADDRESSEE)
+        headers = self.original_headers
+        addressee = value_of(headers, ADDRESSEE) or value_of(headers, INSTEAD_OF)
         address = consumer_address(self.original_stream, self.consumer_name)
         if self.root_failure_id and addressee in (None, address):
             cases[self.root_failure_id] = (self.redrive_attempt or 0) + 1

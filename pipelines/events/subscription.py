@@ -20,7 +20,14 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from pipelines.deadletter.envelope import encode_case_event
-from pipelines.deadletter.headers import ADDRESSEE, Headers, Redrive, redrive_of, value_of
+from pipelines.deadletter.headers import (
+    ADDRESSEE,
+    INSTEAD_OF,
+    Headers,
+    Redrive,
+    redrive_of,
+    value_of,
+)
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.message import time_of_ns
 from pipelines.deadletter.subjects import event_type_of, subject_token
@@ -293,18 +300,22 @@ class Subscription(Intake):
         succeeded would be worse than an outcome that stays unknown.
         """
         if redrive := redrive_of(headers):
-            await self._tell_success(delivery, redrive)
+            await self._tell_success(delivery, redrive, value_of(headers, INSTEAD_OF))
         self._retries.forget(delivery)
         self.counters.succeeded += 1
         self._acknowledge(msg)
         self._settled(is_dead=False)
 
-    async def _tell_success(self, delivery: Delivery, redrive: Redrive) -> None:
+    async def _tell_success(
+        self, delivery: Delivery, redrive: Redrive, instead_of: str | None
+    ) -> None:
+        consumer = consumer_address(delivery.stream, delivery.consumer)
         body = encode_case_event(
             failure_id=redrive.root,
             redrive_id=redrive.id,
             attempt=redrive.attempt,
-            consumer=consumer_address(delivery.stream, delivery.consumer),
+            consumer=instead_of or consumer,
+            reason=f"redirected, and handled by {consumer}" if instead_of else None,
             actor=self._config.name,
             at=datetime.now(UTC),
         )

@@ -6,7 +6,8 @@
     awaiting_approval
                 all of the four above ──▶ cancelled
 
-Every change of state goes through `move`, and is in the audit.
+Every change of state goes through `move`, and is in the audit. A batch that has ended has no
+planned redrive: it would hold its failure for ever.
 """
 
 from collections import Counter
@@ -110,14 +111,15 @@ def batches(connection: Connection[Any], limit: int = 20) -> list[Batch]:
 def unfinished_batches(connection: Connection[Any]) -> list[str]:
     """Batches that a killed run left behind, or that none has taken up, oldest first.
 
-    Also ended ones of which a published redrive has no outcome: nobody else would follow it.
+    Also ended and paused ones of which a published redrive has no outcome: nobody else would follow
+    it.
     """
     rows = connection.execute(
         "SELECT b.id::text FROM redrive_batches b WHERE b.state IN ('planned', 'running')"
         " OR (b.state = ANY(%s) AND EXISTS (SELECT FROM redrives r"
         "   JOIN failed_events f ON f.id = r.failure_id"
         "   WHERE r.batch_id = b.id AND r.state = 'published')) ORDER BY b.created_at",
-        [list(ENDED)],
+        [["paused", *ENDED]],
     )
     return [row[0] for row in rows]
 
@@ -131,7 +133,7 @@ def move(
     reason: str | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Bring a batch into another state; what a cancelled one has not published is cancelled too.
+    """Bring a batch into another state; what one that ends has not published is cancelled.
 
     Raises RedriveError, having changed nothing, where that does not follow from its state.
     """
@@ -147,11 +149,12 @@ def move(
             " ended_at = CASE WHEN %s THEN now() END WHERE id = %s",
             [to, reason, to in ENDED, batch_id],
         )
-        if to == "cancelled":
+        if to in ENDED:
+            by_whom = f"the batch was cancelled by {actor}"
             connection.execute(
                 "UPDATE redrives SET state = 'cancelled', state_reason = %s, ended_at = now()"
                 " WHERE batch_id = %s AND state = 'planned'",
-                [f"the batch was cancelled by {actor}", batch_id],
+                [by_whom if to == "cancelled" else "its failure is gone", batch_id],
             )
         audit(
             connection,
@@ -172,11 +175,21 @@ def finish(
     reason: str | None,
     detail: Mapping[str, Any],
 ) -> BatchState:
-    """Bring a batch that still runs to its end; returns the state that it is in then."""
+    """Bring a batch that still runs to its end; returns the state that it is in then.
+
+    That is `running` where redrives are still planned: somebody paused it, and resumed it since.
+    """
     with connection.transaction():
         connection.execute("SELECT FROM redrive_batches WHERE id = %s FOR UPDATE", [batch_id])
         state = find_batch(connection, batch_id).state
         if state != "running":  # somebody paused or cancelled it
+            return state
+        planned = connection.execute(
+            "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+            " WHERE r.batch_id = %s AND r.state = 'planned' LIMIT 1",
+            [batch_id],
+        ).fetchone()
+        if planned is not None:
             return state
         move(connection, batch_id, to, actor=actor, reason=reason, detail=detail)
     return to

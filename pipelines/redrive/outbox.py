@@ -32,6 +32,11 @@ class Redrive:
     error_message: str
 
     @property
+    def is_out(self) -> bool:
+        """Whether it was published before."""
+        return self.silent_seconds is not None
+
+    @property
     def opening(self) -> int:
         """Which opening of its case it was planned for."""
         return opening_and_nth(self.attempt)[0]

@@ -24,7 +24,7 @@ class OutcomeFollower:
     def __init__(self, client: Client, subjects: Subjects) -> None:
         self._client = client
         self._subjects = subjects
-        self._waiting: dict[str, tuple[asyncio.Future[str], str | None]] = {}
+        self._waiting: dict[str, tuple[asyncio.Future[str], str | None, bool]] = {}
         self._subscriptions: list[Subscription] = []
 
     async def __aenter__(self) -> "OutcomeFollower":
@@ -44,14 +44,17 @@ class OutcomeFollower:
             for subscription in self._subscriptions:
                 await subscription.unsubscribe()
 
-    def expect(self, redrive_id: str, consumer: str | None) -> "asyncio.Future[str]":
+    def expect(
+        self, redrive_id: str, consumer: str | None, *, is_elsewhere: bool = False
+    ) -> "asyncio.Future[str]":
         """A future that becomes `succeeded` or `failed_again`; call before publishing.
 
         Others than `consumer` may get the event too, and fail on it: that says nothing. None takes
-        anybody's word.
+        anybody's word. So does `is_elsewhere`; a success that is not told for `consumer` is then
+        `handled_elsewhere`.
         """
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._waiting[redrive_id] = future, consumer
+        self._waiting[redrive_id] = future, consumer, is_elsewhere
         return future
 
     def forget(self, redrive_id: str) -> None:
@@ -63,13 +66,15 @@ class OutcomeFollower:
             return
         try:
             said = json.loads(msg.data)
-            future, consumer = self._waiting[said["redrive_id"]]
+            future, consumer, is_elsewhere = self._waiting[said["redrive_id"]]
         except (ValueError, KeyError, TypeError, RecursionError):
             return
         is_success = msg.subject == self._subjects.redrive("succeeded")
         by = said.get("consumer") if is_success else _failed_at(said)
-        if consumer in (None, by) and not future.done():
-            future.set_result("succeeded" if is_success else "failed_again")
+        is_answer = consumer in (None, by)
+        if not future.done() and (is_answer or is_elsewhere):
+            success = "succeeded" if is_answer else "handled_elsewhere"
+            future.set_result(success if is_success else "failed_again")
 
 
 def _failed_at(letter: dict[str, Any]) -> str | None:

@@ -28,7 +28,7 @@ from pipelines.errors import RedriveError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.streams import ADVISORIES, find_streams
 from pipelines.redrive.acks import AckFollower, following_acks
-from pipelines.redrive.batches import ENDED, Batch, find_batch, finish, move
+from pipelines.redrive.batches import ENDED, Batch, BatchState, find_batch, finish, move
 from pipelines.redrive.heard import Mark, Place
 from pipelines.redrive.inferred import Advisories, end_of_foreign, why_silent
 from pipelines.redrive.origin import ExpiredError, RefusedError
@@ -87,16 +87,17 @@ async def run_batch(
 ) -> RedriveReport:
     """Carry out a planned batch, or what a killed or paused run left of it, while `lock` is held.
 
-    A batch that has ended is only reported, once no outcome of what it published is missing. Raises
-    RedriveError where there is no such batch, or where it waits for somebody; FencedError where the
-    lock was lost.
+    A batch that has ended is only reported, once no outcome of what it published is missing; of a
+    paused one only what it published is followed. Raises RedriveError where there is no such batch,
+    or where it waits for somebody; FencedError where the lock was lost.
     """
     started = time.monotonic()
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         batch = find_batch(connection, batch_id)
-        if batch.state in ENDED and not batch.outcomes.get("published"):
+        is_out = bool(batch.outcomes.get("published"))
+        if batch.state in ENDED and not is_out:
             return RedriveReport(batch.id, batch.planned, batch.outcomes, state=batch.state)
-        if batch.state in ("awaiting_approval", "paused"):
+        if batch.state == "awaiting_approval" or (batch.state == "paused" and not is_out):
             verb = "approve" if batch.state == "awaiting_approval" else "resume"
             raise RedriveError(
                 f"The batch is {batch.state}: `dlq batches {verb} {batch.id}` lets it go on."
@@ -105,6 +106,8 @@ async def run_batch(
             move(connection, batch.id, "running", actor=batch.requested_by)
         redrives = load_redrives(connection, batch.id)
         foreign = [redrive.addressed_to for redrive in redrives if redrive.is_foreign]
+        if batch.state == "paused":
+            redrives = [redrive for redrive in redrives if redrive.is_out]
         async with (
             connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client,
             OutcomeFollower(client, settings.subjects) as follower,
@@ -113,20 +116,23 @@ async def run_batch(
         ):
             run = _Run(settings, client, connection, lock, follower, acks, sent, batch)
             await run.prepare()
-            outcomes, stopped = await run.all(redrives, progress)
-        reason = "; ".join(f"{group}: {why}" for group, why in stopped.items()) or None
-        lock.check()
-        state = finish(
-            connection,
-            batch.id,
-            "aborted" if stopped else "done",
-            actor=batch.requested_by,
-            reason=reason,
-            detail={"failures": len(redrives), "outcomes": dict(outcomes)},
-        )
+            state: BatchState = "running"
+            while state == "running":  # again where it was paused, and resumed before it was over
+                outcomes, stopped = await run.all(redrives, progress)
+                lock.check()
+                state = finish(
+                    connection,
+                    batch.id,
+                    "aborted" if stopped else "done",
+                    actor=batch.requested_by,
+                    reason="; ".join(f"{group}: {why}" for group, why in stopped.items()) or None,
+                    detail={"failures": outcomes.total(), "outcomes": dict(outcomes)},
+                )
+                left = load_redrives(connection, batch.id)
+                redrives = [redrive for redrive in left if not redrive.is_out]
     seconds = round(time.monotonic() - started, 3)
     return RedriveReport(
-        batch.id, len(redrives), dict(outcomes), stopped, run.reasons, seconds, state
+        batch.id, outcomes.total(), dict(outcomes), stopped, run.reasons, seconds, state
     )
 
 
@@ -157,6 +163,7 @@ class _Run:
         self._sender = Sender(settings, client, connection, batch)
         self._groups: list[_Group] = []
         self._outcomes: Counter[str] = Counter()
+        self._stopped: dict[str, str] = {}  # group id: why
         self.reasons: dict[str, dict[str, int]] = {}
         self._halted: str | None = None  # the state into which somebody brought the batch
 
@@ -175,13 +182,18 @@ class _Run:
     async def all(
         self, redrives: Iterable[Redrive], progress: Progress | None
     ) -> tuple[Counter[str], dict[str, str]]:
-        """Every group side by side; returns the outcomes, and why groups were stopped."""
+        """Every group side by side; returns the outcomes, and why groups were stopped.
+
+        Called again with what a pause left behind, it adds to them.
+        """
+        self._halted = None
+        planned = self._outcomes.total() - self._outcomes.pop("held", 0)
         history = learn(self._connection, datetime.now(UTC), self._policy)
         rows: dict[tuple[str, str], list[Redrive]] = {}
         for redrive in redrives:
             rows.setdefault((redrive.group_id, redrive.service), []).append(redrive)
         self._groups = [_Group(group, self._belief(history, group[0])) for group in rows.values()]
-        planned = sum(len(group) for group in rows.values())
+        planned += sum(len(group) for group in rows.values())
 
         def tell() -> None:
             if progress is not None:
@@ -193,11 +205,10 @@ class _Run:
                     tasks.create_task(self._ramp(group, tell))
         except ExceptionGroup as errors:
             raise _first(errors) from errors
-        stopped: dict[str, str] = {}
         for group in self._groups:
             if group.why is not None:
-                stopped.setdefault(group.redrives[0].group_id, group.why)
-        return self._outcomes, stopped
+                self._stopped.setdefault(group.redrives[0].group_id, group.why)
+        return self._outcomes, self._stopped
 
     def _belief(self, history: History, redrive: Redrive) -> Belief:
         cell = Cell(redrive.group_id, redrive.error_type, redrive.nth)
@@ -218,7 +229,7 @@ class _Run:
             self._outcomes[state] += 1
 
         rest = group.redrives
-        out = sum(redrive.silent_seconds is not None for redrive in rest)  # they come first
+        out = sum(redrive.is_out for redrive in rest)  # they come first
         # What a killed run published is followed to its outcome, whatever becomes of the rest.
         for size in (out, *STAGES) if out else STAGES:
             results: Counter[str] = Counter()
@@ -263,12 +274,11 @@ class _Run:
     async def _one(self, group: _Group, redrive: Redrive) -> str:
         """One redrive from the outbox to its outcome, which is also told to the log."""
         is_elsewhere = self._sender.is_elsewhere(redrive)
-        addressee = None if is_elsewhere else redrive.addressed_to
-        outcome = self._follower.expect(redrive.id, addressee)
+        outcome = self._follower.expect(redrive.id, redrive.addressed_to, is_elsewhere=is_elsewhere)
         mark: Mark | None = None
         place: Place | None = None
         try:
-            if redrive.silent_seconds is None:
+            if not redrive.is_out:
                 async with group.turns:
                     is_turn = await self._budget.turn(redrive.service, group.stop)
                 if not is_turn:
@@ -309,11 +319,12 @@ class _Run:
         return "cancelled"
 
     async def _redirected(self, redrive: Redrive, outcome: "asyncio.Future[str]") -> str:
-        """The outcome of a redrive to others than the consumer that failed; they do not speak for
-        its failure, so it is told here."""
+        """The outcome of a redrive to others than the consumer that failed."""
         result = await outcome
-        where = f"redirected to {self._batch.redirect_to}"
         if result == "succeeded":
+            return result
+        where = f"redirected to {self._batch.redirect_to}"
+        if result == "handled_elsewhere":  # by an older version, which does not speak for others
             return await self._ended(
                 redrive, "succeeded", f"{where}, and handled there", "redirected"
             )

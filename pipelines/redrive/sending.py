@@ -19,7 +19,7 @@ from nats.js.errors import (
 from psycopg import Connection
 
 from pipelines.deadletter.envelope import encode_case_event
-from pipelines.deadletter.headers import ADDRESSEE, MARKS, MutableHeaders
+from pipelines.deadletter.headers import ADDRESSEE, INSTEAD_OF, MARKS, MutableHeaders
 from pipelines.errors import ServerUnavailableError
 from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
@@ -116,8 +116,9 @@ class Sender:
         """Its headers; raises RefusedError where they can not be sent, or make it too large."""
         marks = redrive.failure_id, redrive.id, str(redrive.attempt)
         headers = event.headers | {"Nats-Msg-Id": redrive.id} | dict(zip(MARKS, marks, strict=True))
-        if redrive.addressed_to and not self.is_elsewhere(redrive):
-            headers[ADDRESSEE] = redrive.addressed_to
+        if redrive.addressed_to:
+            mark = INSTEAD_OF if self.is_elsewhere(redrive) else ADDRESSEE
+            headers[mark] = redrive.addressed_to
         try:
             size = wire_size(event.body, headers) + _TRACE_BYTES
         except nats.errors.BadHeaderError as error:

@@ -44,6 +44,21 @@ async def test_a_redrive_for_us_is_told_before_it_is_acknowledged(log: Log) -> N
     assert news["consumer"] == f"{log.names.events}/ndvi"
 
 
+async def test_a_redrive_instead_of_another_is_handled_and_told_for_that_one(log: Log) -> None:
+    calls = Calls(SUCCESS)
+    subscription = await log.client.subscribe(f"{log.prefix}.redrive.>")
+    async with running(log.config(), calls):
+        headers = redrive_headers(log, "other")
+        headers["Dlq-Redrive-Instead-Of"] = headers.pop("Dlq-Redrive-For")
+        await log.publish({}, headers=headers)
+        told = await subscription.next_msg(timeout=30)
+        await log.settled()
+    news = json.loads(told.data)
+    assert news["consumer"] == f"{log.names.events}/other"
+    assert news["reason"] == f"redirected, and handled by {log.names.events}/ndvi"
+    assert len(calls) == 1
+
+
 async def test_a_success_that_can_not_be_told_is_acknowledged_all_the_same(log: Log) -> None:
     calls = Calls(SUCCESS)
     async with running(log.config(), calls):

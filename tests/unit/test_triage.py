@@ -96,8 +96,9 @@ def test_what_failed_again_is_about_its_root_too() -> None:
     assert {row[1] for row in told(DLQAction.DISCARD, letter)} == {OWN, ROOT}
 
 
-def test_a_redrive_that_failed_in_another_consumer_says_nothing_of_the_root() -> None:
-    letter = failed_again(original_headers={"Dlq-Redrive-For": "SAHOOL_EVENTS/other"})
+@pytest.mark.parametrize("name", ["Dlq-Redrive-For", "Dlq-Redrive-Instead-Of"])
+def test_a_redrive_that_failed_in_another_consumer_says_nothing_of_the_root(name: str) -> None:
+    letter = failed_again(original_headers={name: "SAHOOL_EVENTS/other"})
     assert letter.root_failure_id == ROOT
     assert set(letter.cases) == {OWN}
     letter = failed_again(original_headers={"Dlq-Redrive-For": "SAHOOL_EVENTS/ndvi"})
