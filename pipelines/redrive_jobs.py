@@ -34,6 +34,7 @@ from pipelines.redrive.origin import RefusedError
 from pipelines.redrive.plan import Order, Plan, freeze, plan
 from pipelines.redrive.policy import Cell, Policy
 from pipelines.redrive.preview import Preview, preview
+from pipelines.redrive.reach import unreached_addressees
 from pipelines.redrive.run import Progress as RedriveProgress
 from pipelines.redrive.run import RedriveReport, run_batch
 from pipelines.redrive.schedule import (
@@ -60,7 +61,7 @@ async def preview_redrive(
 ) -> Preview:
     """What a redrive of this selection would do, as of the last drain; touches nothing."""
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        planned = _plan(settings, connection, selection)
+        planned = await _plan(settings, connection, selection)
         return await _preview(settings, connection, planned, redirect_to, patch, per_second)
 
 
@@ -74,7 +75,7 @@ async def plan_redrive(
     """
     await drain_log(settings)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        planned = _plan(settings, connection, selection)
+        planned = await _plan(settings, connection, selection)
         if not planned.count:
             return None
         shown = await _preview(
@@ -134,7 +135,7 @@ async def redrive(
             await _run(settings, connection, lock, batch_id, progress)
         if left_over:
             await drain_log(settings)
-        planned = _plan(settings, connection, selection)
+        planned = await _plan(settings, connection, selection)
         if not planned.count:
             return None
         if redirect_to is not None:
@@ -233,10 +234,12 @@ def backtest_policy(settings: Settings, policy: Policy | None = None) -> Backtes
     return backtest(outcomes, policy or policy_of(settings), tuple(settings.transient_error_types))
 
 
-def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:
-    if selection.due_at is not None:
-        return plan_scheduled(connection, selection, settings, selection.due_at)
-    return plan(connection, selection)
+async def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:
+    if selection.due_at is None:
+        return plan(connection, selection)
+    async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
+        unreached = await unreached_addressees(client.jetstream(), connection)
+    return plan_scheduled(connection, selection, settings, selection.due_at, unreached)
 
 
 async def _preview(

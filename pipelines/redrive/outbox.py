@@ -30,6 +30,7 @@ class Redrive:
     service: str
     error_type: str
     error_message: str
+    subject: str  # that its event goes to
 
     @property
     def opening(self) -> int:
@@ -95,8 +96,8 @@ def load_redrives(connection: Connection[Any], batch_id: str) -> list[Redrive]:
         "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"  # noqa: S608
         " r.addressed_to, f.dlq_sequence, f.published_at,"
         " CASE WHEN r.state = 'published' THEN extract(epoch FROM now() - r.published_at)::float8"
-        f" END, f.dlq_reason = ANY(%s), {SERVICE}, f.error_type, left(f.error_message, 500)"
-        " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        f" END, f.dlq_reason = ANY(%s), {SERVICE}, f.error_type, left(f.error_message, 500),"
+        " r.subject FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
         " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"
         " ORDER BY (r.state = 'planned'), f.dlq_timestamp, r.id",
         [list(BRIDGED_REASONS), batch_id],

@@ -25,6 +25,12 @@ __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "f
 _LAST_ATTEMPT = f"((f.opening - 1) * {ATTEMPTS_PER_OPENING} + f.redrive_count)"
 """The number of the last redrive that ended without success, over `failed_events f`."""
 
+ADDRESS = "(nullif(f.original_stream, '') || '/' || nullif(f.consumer_name, ''))"
+"""`<stream>/<durable>` that a failure is redriven to, over `failed_events f`; null for none."""
+
+Addressee = tuple[str, str]
+"""`<stream>/<durable>`, and the subject of the events that failed there."""
+
 IDLE = (
     f"NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > {_LAST_ATTEMPT}"
     " AND r.state IN ('planned', 'published', 'succeeded'))"
@@ -56,6 +62,11 @@ class PlannedFailure(NamedTuple):
     def attempt(self) -> int:
         """The number of its next redrive."""
         return attempt_number(self.opening, self.redrive_count + 1)
+
+    @property
+    def address(self) -> str | None:
+        """`<stream>/<durable>` that it is redriven to; None where nobody said who failed."""
+        return consumer_address(self.stream, self.consumer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +116,7 @@ class Plan:
         """The consumers that failed, by subject; None for one that nobody named."""
         found: dict[str, set[str | None]] = {}
         for row in self.rows:
-            found.setdefault(row.subject, set()).add(consumer_address(row.stream, row.consumer))
+            found.setdefault(row.subject, set()).add(row.address)
         return found
 
 
@@ -206,7 +217,7 @@ def freeze(
                     batch_id,
                     row.group_id,
                     order.redirect_to or row.subject,
-                    consumer_address(row.stream, row.consumer),
+                    row.address,
                 ]
                 for row in planned.rows
             ],
