@@ -10,6 +10,7 @@ returns.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +32,7 @@ from pipelines.redrive.batches import (
     unfinished_batches,
 )
 from pipelines.redrive.origin import RefusedError
-from pipelines.redrive.plan import Order, Plan, freeze, plan
+from pipelines.redrive.plan import FAILED_AT, Order, Plan, freeze, plan
 from pipelines.redrive.policy import Cell, Policy
 from pipelines.redrive.preview import Preview, preview
 from pipelines.redrive.reach import unreached_addressees
@@ -58,11 +59,13 @@ async def preview_redrive(
     redirect_to: str | None = None,
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
+    addressed_to: str | None = None,
 ) -> Preview:
     """What a redrive of this selection would do, as of the last drain; touches nothing."""
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         planned = await _plan(settings, connection, selection)
-        return await _preview(settings, connection, planned, redirect_to, patch, per_second)
+        order = Order("manual", "", "", redirect_to, patch, per_second, addressed_to)
+        return await _preview(settings, connection, planned, order)
 
 
 async def plan_redrive(
@@ -78,9 +81,7 @@ async def plan_redrive(
         planned = await _plan(settings, connection, selection)
         if not planned.count:
             return None
-        shown = await _preview(
-            settings, connection, planned, order.redirect_to, order.patch, order.per_second
-        )
+        shown = await _preview(settings, connection, planned, order)
         batch_id = _freeze(settings, connection, planned, selection, order)
         return find_batch(connection, batch_id), shown
 
@@ -117,6 +118,7 @@ async def redrive(
     redirect_to: str | None = None,
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
+    addressed_to: str | None = None,
     progress: RedriveProgress | None = None,
 ) -> RedriveReport | None:
     """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
@@ -124,7 +126,7 @@ async def redrive(
     A batch that an earlier run left unfinished is finished first. One that needs an approval is
     only frozen: its report says `awaiting_approval`.
     """
-    order = Order(trigger, requested_by, reason, redirect_to, patch, per_second)
+    order = Order(trigger, requested_by, reason, redirect_to, patch, per_second, addressed_to)
     await drain_log(settings)
     with (
         database(settings.postgres_dsn.get_secret_value()) as connection,
@@ -139,7 +141,7 @@ async def redrive(
         if not planned.count:
             return None
         if redirect_to is not None:
-            await _preview(settings, connection, planned, redirect_to, None, None)  # may refuse
+            await _preview(settings, connection, planned, replace(order, patch=None))  # may refuse
         batch = find_batch(connection, _freeze(settings, connection, planned, selection, order))
         if batch.state == "awaiting_approval":
             return RedriveReport(batch.id, batch.planned, state=batch.state)
@@ -246,9 +248,7 @@ async def _preview(
     settings: Settings,
     connection: Connection[Any],
     planned: Plan,
-    redirect_to: str | None,
-    patch: dict[str, Any] | None,
-    per_second: float | None,
+    order: Order,
 ) -> Preview:
     async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
         try:
@@ -257,9 +257,10 @@ async def _preview(
                 client,
                 connection,
                 planned,
-                redirect_to=redirect_to,
-                patch=patch,
-                per_second=per_second,
+                redirect_to=order.redirect_to,
+                patch=order.patch,
+                per_second=order.per_second,
+                addressed_to=order.addressed_to,
             )
         except RefusedError as error:
             raise RedriveError(f"The redirect is refused: {error}.") from error
@@ -290,8 +291,9 @@ async def _run(
     progress: RedriveProgress | None,
 ) -> RedriveReport:
     foreign = connection.execute(
-        "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
-        " WHERE r.batch_id = %s AND f.dlq_reason = ANY(%s) LIMIT 1",
+        "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"  # noqa: S608
+        " WHERE r.batch_id = %s AND (f.dlq_reason = ANY(%s)"
+        f" OR r.addressed_to IS DISTINCT FROM {FAILED_AT}) LIMIT 1",
         [batch_id, list(BRIDGED_REASONS)],
     ).fetchone()
     # Else nobody would hear that a consumer without our code failed again.

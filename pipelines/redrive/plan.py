@@ -12,9 +12,10 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING, attempt_number
-from pipelines.deadletter.ids import consumer_address, redrive_id
+from pipelines.deadletter.ids import redrive_id
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import RedriveError
+from pipelines.jetstream.consumers import parts_of
 from pipelines.redrive.batches import move
 from pipelines.redrive.edit import read_patch
 from pipelines.redrive.selection import SERVICE, Selection
@@ -25,8 +26,14 @@ __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "f
 _LAST_ATTEMPT = f"((f.opening - 1) * {ATTEMPTS_PER_OPENING} + f.redrive_count)"
 """The number of the last redrive that ended without success, over `failed_events f`."""
 
-ADDRESS = "(nullif(f.original_stream, '') || '/' || nullif(f.consumer_name, ''))"
-"""`<stream>/<durable>` that a failure is redriven to, over `failed_events f`; null for none."""
+FAILED_AT = "(nullif(f.original_stream, '') || '/' || nullif(f.consumer_name, ''))"
+"""`<stream>/<durable>` that failed, over `failed_events f`; null where nobody said so."""
+
+ADDRESS = f"coalesce(f.handed_to, {FAILED_AT})"
+"""`<stream>/<durable>` that a failure is redriven to: the one that its latest redrive was for."""
+
+IS_FOREIGN = f"(f.dlq_reason = ANY(%s) OR {ADDRESS} IS DISTINCT FROM {FAILED_AT})"
+"""Whether that may be a consumer without our code, with `BRIDGED_REASONS`."""
 
 Addressee = tuple[str, str]
 """`<stream>/<durable>`, and the subject of the events that failed there."""
@@ -46,11 +53,10 @@ class PlannedFailure(NamedTuple):
     error_type: str
     service: str  # that failed
     subject: str
-    stream: str | None
-    consumer: str | None  # durable that failed
+    address: str | None  # <stream>/<durable> that it is redriven to; None: nobody said who failed
     redrive_count: int
     opening: int  # of its case; 1 for one that was never reopened
-    is_foreign: bool  # the consumer that failed has no code of ours
+    is_foreign: bool  # that consumer may have no code of ours
     error_message: str
     failed_at: datetime  # when the consumer gave up
     ended_at: datetime | None  # when its last redrive ended
@@ -62,11 +68,6 @@ class PlannedFailure(NamedTuple):
     def attempt(self) -> int:
         """The number of its next redrive."""
         return attempt_number(self.opening, self.redrive_count + 1)
-
-    @property
-    def address(self) -> str | None:
-        """`<stream>/<durable>` that it is redriven to; None where nobody said who failed."""
-        return consumer_address(self.stream, self.consumer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,8 @@ class Plan:
 class Order:
     """How a batch is to be carried out, by whose wish.
 
-    Raises RedriveError for a patch that can not be kept, whether a command or a form brings it.
+    Raises RedriveError for a patch that can not be kept, or an addressee that none can be, whether
+    a command or a form brings it.
     """
 
     trigger: str  # automatic | manual
@@ -133,10 +135,25 @@ class Order:
     redirect_to: str | None = None  # a subject instead of their own
     patch: dict[str, Any] | None = None  # JSON merge patch of the bodies
     per_second: float | None = None  # None leaves it to the budget
+    addressed_to: str | None = None  # <stream>/<durable> instead of the consumer that failed
 
     def __post_init__(self) -> None:
+        if self.addressed_to is not None:
+            check_addressee(self.addressed_to, self.redirect_to)
         if self.patch:
             read_patch(json.dumps(self.patch))
+
+
+def check_addressee(address: str, redirect_to: str | None) -> None:
+    """Raise RedriveError where nothing can be addressed to this consumer."""
+    if parts_of(address) is None:
+        raise RedriveError(
+            f"{address!r} is no consumer: write STREAM/CONSUMER, as a dry run shows them."
+        )
+    if redirect_to is not None:
+        raise RedriveError(
+            "What goes to another subject is addressed to nobody: give --to or --for, not both."
+        )
 
 
 def plan(connection: Connection[Any], selection: Selection) -> Plan:
@@ -159,8 +176,8 @@ def find_pending(
     """Failures that no batch holds, the oldest first."""
     rows = connection.execute(
         f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, {SERVICE},"  # noqa: S608
-        " f.original_subject, f.original_stream, f.consumer_name, f.redrive_count,"
-        " f.opening, f.dlq_reason = ANY(%s), left(f.error_message, 500), f.dlq_timestamp,"
+        f" f.original_subject, {ADDRESS}, f.redrive_count,"
+        f" f.opening, {IS_FOREIGN}, left(f.error_message, 500), f.dlq_timestamp,"
         " (SELECT max(r.ended_at) FROM redrives r WHERE r.failure_id = f.id"
         f"   AND r.attempt = {_LAST_ATTEMPT}), f.epoch, f.dlq_sequence, f.published_at"
         f" FROM failed_events f WHERE {condition} AND {IDLE}"
@@ -217,7 +234,7 @@ def freeze(
                     batch_id,
                     row.group_id,
                     order.redirect_to or row.subject,
-                    row.address,
+                    order.addressed_to or row.address,
                 ]
                 for row in planned.rows
             ],
@@ -239,6 +256,7 @@ def freeze(
                 "trigger": order.trigger,
                 "failures": counted[0] if counted else 0,
                 **({"redirect_to": order.redirect_to} if order.redirect_to else {}),
+                **({"addressed_to": order.addressed_to} if order.addressed_to else {}),
                 **({"patch": shown_patch} if shown_patch else {}),
             },
         )

@@ -109,6 +109,7 @@ async def preview(
     redirect_to: str | None = None,
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
+    addressed_to: str | None = None,
 ) -> Preview:
     """Look at everything that a plan touches, and touch nothing.
 
@@ -122,14 +123,14 @@ async def preview(
     accepted = [row for row in planned.rows if row.subject not in refusals]
     reached = Reached()
     if redirect_to is None:
-        reached = await whom_it_reaches(js, connection, accepted)
+        reached = await whom_it_reaches(js, connection, accepted, addressed_to)
         accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
     rates = _rates(settings, connection, planned, per_second)
     return Preview(
         planned,
         {redirect_to: await consumers_of(js, redirect_to)}
         if redirect_to
-        else await _also_reached(js, planned),
+        else await _also_reached(js, planned, addressed_to),
         Counter(refusals[row.subject] for row in planned.rows if row.subject in refusals),
         await _payloads(settings, client, connection, planned),
         _expected(settings, connection, accepted),
@@ -145,10 +146,13 @@ async def preview(
     )
 
 
-async def _also_reached(js: JetStreamContext, planned: Plan) -> dict[str, list[str]]:
+async def _also_reached(
+    js: JetStreamContext, planned: Plan, addressed_to: str | None
+) -> dict[str, list[str]]:
     """By subject, the durable consumers that hear an event which is meant for another."""
     found = {}
-    for subject, addressees in planned.addressees.items():
+    for subject, failed_at in planned.addressees.items():
+        addressees = {addressed_to} if addressed_to else failed_at
         only = addressees if len(addressees) == 1 else set()
         if others := [each for each in await consumers_of(js, subject) if each not in only]:
             found[subject] = others

@@ -12,7 +12,7 @@ from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import NotPermittedError
 from pipelines.jetstream.consumers import consumers_of, durable_name
 from pipelines.jetstream.reach import Lookout
-from pipelines.redrive.plan import ADDRESS, IDLE, Addressee, PlannedFailure
+from pipelines.redrive.plan import ADDRESS, IDLE, IS_FOREIGN, Addressee, PlannedFailure
 
 __all__ = ["Reached", "Unreached", "unreached_addressees", "whom_it_reaches"]
 
@@ -108,8 +108,8 @@ async def unreached_addressees(
 ) -> dict[Addressee, str]:
     """The consumers of all that is pending and held by no batch to which nothing gets, and why."""
     rows = connection.execute(
-        f"SELECT {ADDRESS}, f.original_subject, bool_and(f.dlq_reason = ANY(%s))"  # noqa: S608
-        f" FROM failed_events f WHERE f.status = 'pending' AND {ADDRESS} <> '/' AND {IDLE}"
+        f"SELECT {ADDRESS}, f.original_subject, coalesce(bool_and({IS_FOREIGN}), false)"  # noqa: S608
+        f" FROM failed_events f WHERE f.status = 'pending' AND {ADDRESS} IS NOT NULL AND {IDLE}"
         " GROUP BY 1, 2",
         [list(BRIDGED_REASONS)],
     ).fetchall()

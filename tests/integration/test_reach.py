@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
@@ -10,7 +11,10 @@ from nats.js.api import ConsumerConfig
 from platform_log import execute
 from redriving import TIMEOUTS, Service, dead_letters, fail, publish, quick, redrive_timeouts, rows
 
-from pipelines.jobs import drain_log
+from pipelines.errors import RedriveError
+from pipelines.events import ConsumerContext, ProcessingResult
+from pipelines.jobs import drain_log, query
+from pipelines.redrive.plan import Order
 from pipelines.redrive.run import RedriveReport
 from pipelines.redrive_jobs import preview_redrive, redrive, transient_selection
 from pipelines.settings import Settings
@@ -23,10 +27,10 @@ async def fail_and_stop(settings: Settings, client: Client, service: Service, co
     await drain_log(settings)
 
 
-async def by_hand(settings: Settings, **more: object) -> RedriveReport:
+async def by_hand(settings: Settings, **more: Any) -> RedriveReport:
     report = await redrive(
         quick(settings), TIMEOUTS, trigger="manual", requested_by="ana", reason="x", **more
-    )  # type: ignore[arg-type]
+    )
     assert report is not None
     return report
 
@@ -119,7 +123,7 @@ async def test_one_that_works_on_events_without_asking_for_more_is_reached(
     gate = asyncio.Event()
 
     class Busy(Service):
-        async def handle(self, context):  # type: ignore[no-untyped-def]
+        async def handle(self, context: ConsumerContext) -> ProcessingResult:
             if context.redrive_of is None and self.error is None:
                 await gate.wait()
             return await super().handle(context)
@@ -226,3 +230,118 @@ async def test_an_address_that_no_consumer_has_is_said_so(
     why, _ = await reason(settings)
     assert why == f"no consumer can be called {stream}/{consumer or '*'}"
     assert (await by_hand(settings)).outcomes == {"cancelled": 1}
+
+
+async def test_for_a_successor_its_outcome_counts_for_the_failure(
+    settings: Settings, client: Client
+) -> None:
+    old = Service(settings, TimeoutError("slow"), durable="ndvi-v1")
+    await fail_and_stop(settings, client, old, 2)
+    to = address(settings, "ndvi-v2")
+    bystander = Service(settings, name="yield")
+    async with Service(settings, durable="ndvi-v2").running() as new, bystander.running():
+        await seen_all(new, 2)
+        new.error = TimeoutError("still slow")
+        new.seen.clear()
+        await seen_all(bystander, 2)
+        report = await by_hand(settings, addressed_to=to)
+        assert report.outcomes == {"failed_again": 1, "cancelled": 1}
+        assert [context.redrive_of is None for context in new.seen] == [False]
+        assert statuses(settings) == [
+            ("pending", 0, None, 1), ("pending", 1, to, 1), ("superseded", 0, None, 1)
+        ]  # fmt: skip
+        assert query(settings, "SELECT status, redrive_count FROM cases ORDER BY 2").rows() == [
+            ("pending", 0),
+            ("pending", 1),
+        ]
+        # What was handed over stays with the successor, for the schedule too.
+        new.error = None
+        report = await redrive_timeouts(quick(settings), selection=transient_selection(settings))
+        assert report is not None
+        assert (report.planned, report.outcomes) == (1, {"succeeded": 1})
+        report = await by_hand(settings, addressed_to=to)
+        assert report.outcomes == {"succeeded": 1}
+        assert len(bystander.seen) == 2
+    assert [status for status, *_ in statuses(settings)] == ["resolved", "resolved", "superseded"]
+    assert query(settings, "SELECT DISTINCT status FROM cases").rows() == [("resolved",)]
+    assert query(
+        settings, "SELECT outcome, count(*) FROM redrives GROUP BY 1 ORDER BY 1"
+    ).rows() == [
+        ("failed_again", 1),
+        ("succeeded", 2),
+    ]
+
+
+def statuses(settings: Settings) -> list[tuple[object, ...]]:
+    sql = "SELECT status, redrive_count, handed_to, count(*) FROM failed_events GROUP BY 1, 2, 3"
+    return sorted(rows(settings, sql), key=str)
+
+
+async def test_a_success_of_the_successor_that_comes_late_counts(
+    settings: Settings, client: Client
+) -> None:
+    old = Service(settings, TimeoutError("slow"), durable="ndvi-v1")
+    await fail_and_stop(settings, client, old, 1)
+    gate = asyncio.Event()
+
+    class Slow(Service):
+        async def handle(self, context: ConsumerContext) -> ProcessingResult:
+            if context.redrive_of is not None:
+                await gate.wait()
+            return await super().handle(context)
+
+    async with Slow(settings, durable="ndvi-v2").running() as new:
+        await seen_all(new, 1)
+        to = address(settings, "ndvi-v2")
+        hasty = settings.model_copy(update={"redrive_timeout_seconds": 0.5})
+        report = await redrive(
+            hasty, TIMEOUTS, trigger="manual", requested_by="ana", reason="x", addressed_to=to
+        )
+        assert report is not None
+        assert report.outcomes == {"outcome_unknown": 1}
+        gate.set()
+        await dead_letters(client, settings, 4)
+    await drain_log(settings)
+    assert statuses(settings) == [("resolved", 1, to, 1)]
+    assert rows(settings, "SELECT state FROM redrives") == [("succeeded",)]
+
+
+async def test_for_a_successor_without_our_code_success_is_heard(
+    settings: Settings, client: Client
+) -> None:
+    js, stream = client.jetstream(), settings.events_stream
+    await fail_and_stop(settings, client, Service(settings, TimeoutError("slow")), 1)
+    config = ConsumerConfig(ack_policy="explicit", max_deliver=2)
+    subject = f"{settings.subject_prefix}.analysis.*"
+    sub = await js.pull_subscribe(subject, "go-worker", stream=stream, config=config)
+
+    async def work() -> None:
+        while True:
+            try:
+                for msg in await sub.fetch(1, timeout=1):
+                    await msg.ack()
+            except TimeoutError:
+                continue
+
+    working = asyncio.create_task(work())
+    try:
+        report = await by_hand(settings, addressed_to=address(settings, "go-worker"))
+    finally:
+        working.cancel()
+    assert report.outcomes == {"succeeded": 1}
+    assert next(iter(report.reasons["succeeded"])).startswith("inferred: ")
+    assert rows(settings, "SELECT status FROM failed_events") == [("resolved",)]
+
+
+@pytest.mark.parametrize(
+    ("addressed_to", "redirect_to", "text"),
+    [
+        ("ndvi-v2", None, "'ndvi-v2' is no consumer: write STREAM/CONSUMER"),
+        ("A/b", "x.y", "give --to or --for, not both"),
+    ],
+)
+def test_an_addressee_that_makes_no_sense_is_refused(
+    addressed_to: str, redirect_to: str | None, text: str
+) -> None:
+    with pytest.raises(RedriveError, match=text):
+        Order("manual", "ana", "x", redirect_to=redirect_to, addressed_to=addressed_to)
