@@ -32,7 +32,7 @@ from pipelines.redrive.batches import (
     unfinished_batches,
 )
 from pipelines.redrive.origin import RefusedError
-from pipelines.redrive.plan import FAILED_AT, Order, Plan, freeze, plan
+from pipelines.redrive.plan import Order, Plan, freeze, plan
 from pipelines.redrive.policy import Cell, Policy
 from pipelines.redrive.preview import Preview, preview
 from pipelines.redrive.reach import unreached_addressees
@@ -48,6 +48,7 @@ from pipelines.redrive.schedule import (
 )
 from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
+from pipelines.stores.addressees import FAILED_AT
 from pipelines.stores.database import database, locking
 from pipelines.stores.lock import Lock
 

@@ -17,7 +17,7 @@ from pipelines.errors import NotPermittedError
 from pipelines.jetstream.api import ask
 from pipelines.jetstream.consumers import parts_of
 
-__all__ = ["Lookout", "Reach"]
+__all__ = ["Lookout", "Reach", "Wanted"]
 
 _LATELY = timedelta(minutes=15)
 _BETWEEN_PULLS_SECONDS = 3.0  # in which a consumer that pulls all the time is seen to
@@ -56,6 +56,7 @@ class _Sight:
 
 
 Wanted = tuple[str | None, str, bool]
+"""A consumer `<stream>/<durable>`, the subject of an event for it, and whether to be patient."""
 
 
 class Lookout:
@@ -82,7 +83,7 @@ class Lookout:
         return (await asyncio.shield(look)).of(subject)
 
     async def reaches(self, wanted: Iterable[Wanted]) -> dict[Wanted, Reach]:
-        """The same for many: address, subject, and whether to be patient."""
+        """The same for many."""
         keys = list(dict.fromkeys(wanted))
         found = await asyncio.gather(
             *(

@@ -9,8 +9,8 @@ from psycopg import Connection
 from pipelines.deadletter.cases import opening_and_nth
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.redrive.batches import Batch
-from pipelines.redrive.plan import FAILED_AT
 from pipelines.redrive.selection import SERVICE
+from pipelines.stores.addressees import FAILED_AT
 
 __all__ = ["Outbox", "Redrive", "load_redrives"]
 

@@ -19,21 +19,13 @@ from pipelines.jetstream.consumers import parts_of
 from pipelines.redrive.batches import move
 from pipelines.redrive.edit import read_patch
 from pipelines.redrive.selection import SERVICE, Selection
+from pipelines.stores.addressees import ADDRESS, IS_FOREIGN
 from pipelines.stores.audit import audit
 
 __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
 
 _LAST_ATTEMPT = f"((f.opening - 1) * {ATTEMPTS_PER_OPENING} + f.redrive_count)"
 """The number of the last redrive that ended without success, over `failed_events f`."""
-
-FAILED_AT = "(nullif(f.original_stream, '') || '/' || nullif(f.consumer_name, ''))"
-"""`<stream>/<durable>` that failed, over `failed_events f`; null where nobody said so."""
-
-ADDRESS = f"coalesce(f.handed_to, {FAILED_AT})"
-"""`<stream>/<durable>` that a failure is redriven to: the one that its latest redrive was for."""
-
-IS_FOREIGN = f"(f.dlq_reason = ANY(%s) OR {ADDRESS} IS DISTINCT FROM {FAILED_AT})"
-"""Whether that may be a consumer without our code, with `BRIDGED_REASONS`."""
 
 Addressee = tuple[str, str]
 """`<stream>/<durable>`, and the subject of the events that failed there."""

@@ -8,11 +8,11 @@ from typing import Any
 from nats.js import JetStreamContext
 from psycopg import Connection
 
-from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import NotPermittedError
 from pipelines.jetstream.consumers import consumers_of, durable_name
 from pipelines.jetstream.reach import Lookout
-from pipelines.redrive.plan import ADDRESS, IDLE, IS_FOREIGN, Addressee, PlannedFailure
+from pipelines.redrive.plan import Addressee, PlannedFailure
+from pipelines.stores.addressees import pending_addressees
 
 __all__ = ["Reached", "Unreached", "unreached_addressees", "whom_it_reaches"]
 
@@ -106,12 +106,6 @@ def _is_of(service: str, durable: str, own: Collection[str]) -> bool:
 async def unreached_addressees(
     js: JetStreamContext, connection: Connection[Any]
 ) -> dict[Addressee, str]:
-    """The consumers of all that is pending and held by no batch to which nothing gets, and why."""
-    rows = connection.execute(
-        f"SELECT {ADDRESS}, f.original_subject, coalesce(bool_and({IS_FOREIGN}), false)"  # noqa: S608
-        f" FROM failed_events f WHERE f.status = 'pending' AND {ADDRESS} IS NOT NULL AND {IDLE}"
-        " GROUP BY 1, 2",
-        [list(BRIDGED_REASONS)],
-    ).fetchall()
-    reaches = await Lookout(js).reaches(rows)
+    """The consumers of what is pending to which no event gets, and why."""
+    reaches = await Lookout(js).reaches(pending_addressees(connection))
     return {(str(a), subject): r.problem for (a, subject, _), r in reaches.items() if r.problem}

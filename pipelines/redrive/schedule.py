@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from psycopg import Connection
 
 from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING
-from pipelines.redrive.plan import ADDRESS, IDLE, Addressee, Plan, PlannedFailure, find_pending
+from pipelines.redrive.plan import IDLE, Addressee, Plan, PlannedFailure, find_pending
 from pipelines.redrive.policy import (
     Belief,
     Cell,
@@ -22,6 +22,7 @@ from pipelines.redrive.policy import (
 )
 from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
+from pipelines.stores.addressees import ADDRESS
 
 __all__ = [
     "Judged",

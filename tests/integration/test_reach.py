@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from nats.aio.client import Client
-from nats.js.api import ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig
 from platform_log import execute
 from redriving import TIMEOUTS, Service, dead_letters, fail, publish, quick, redrive_timeouts, rows
 
+from pipelines.alerts.evaluate import AlertsReport, evaluate_alerts, what_is_found
+from pipelines.alerts.rules import alert_rules
 from pipelines.errors import RedriveError
 from pipelines.events import ConsumerContext, ProcessingResult
 from pipelines.jobs import drain_log, query
@@ -18,6 +20,7 @@ from pipelines.redrive.plan import Order
 from pipelines.redrive.run import RedriveReport
 from pipelines.redrive_jobs import preview_redrive, redrive, transient_selection
 from pipelines.settings import Settings
+from pipelines.stores.database import database
 
 
 async def fail_and_stop(settings: Settings, client: Client, service: Service, count: int) -> None:
@@ -152,7 +155,7 @@ async def test_a_renamed_durable_has_its_successor_offered(
     await fail_and_stop(settings, client, old, 3)
     new = Service(settings, durable="ndvi-v2")
     stranger = Service(settings, name="yield", durable="yield-v2")
-    idle = ConsumerConfig(durable_name="ndvi-v0", ack_policy="explicit")
+    idle = ConsumerConfig(durable_name="ndvi-v0", ack_policy=AckPolicy.EXPLICIT)
     await client.jetstream().add_consumer(settings.events_stream, idle)
     async with new.running(), stranger.running():
         shown = await preview_redrive(settings, TIMEOUTS)
@@ -256,9 +259,9 @@ async def test_for_a_successor_its_outcome_counts_for_the_failure(
         ]
         # What was handed over stays with the successor, for the schedule too.
         new.error = None
-        report = await redrive_timeouts(quick(settings), selection=transient_selection(settings))
-        assert report is not None
-        assert (report.planned, report.outcomes) == (1, {"succeeded": 1})
+        taken = await redrive_timeouts(quick(settings), selection=transient_selection(settings))
+        assert taken is not None
+        assert (taken.planned, taken.outcomes) == (1, {"succeeded": 1})
         report = await by_hand(settings, addressed_to=to)
         assert report.outcomes == {"succeeded": 1}
         assert len(bystander.seen) == 2
@@ -311,7 +314,7 @@ async def test_for_a_successor_without_our_code_success_is_heard(
 ) -> None:
     js, stream = client.jetstream(), settings.events_stream
     await fail_and_stop(settings, client, Service(settings, TimeoutError("slow")), 1)
-    config = ConsumerConfig(ack_policy="explicit", max_deliver=2)
+    config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, max_deliver=2)
     subject = f"{settings.subject_prefix}.analysis.*"
     sub = await js.pull_subscribe(subject, "go-worker", stream=stream, config=config)
 
@@ -345,3 +348,51 @@ def test_an_addressee_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(RedriveError, match=text):
         Order("manual", "ana", "x", redirect_to=redirect_to, addressed_to=addressed_to)
+
+
+async def alerts_of(settings: Settings, minutes: float) -> tuple[set[str], AlertsReport]:
+    report = await evaluate_alerts(settings, datetime.now(UTC) + timedelta(minutes=minutes))
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        found = what_is_found(connection, alert_rules(settings))["redrive_unreached"]
+    return {f"{finding.value} {finding.subject}: {finding.detail}" for finding in found}, report
+
+
+async def test_an_alert_says_why_nothing_is_redriven_and_ends_when_somebody_pulls(
+    settings: Settings, client: Client
+) -> None:
+    service = Service(settings, TimeoutError("slow"))
+    await fail_and_stop(settings, client, service, 3)
+    found, first = await alerts_of(settings, 0)
+    [text] = found
+    assert text.startswith(f"3.0 {address(settings, 'ndvi')}: nobody pulls from ")
+    title = f"A redrive would reach nobody: {address(settings, 'ndvi')}"
+    assert title not in first.firing  # it may be starting
+    _, later = await alerts_of(settings, 11)
+    assert title in later.firing
+    # Who can not look knows nothing: it goes on.
+    away = settings.model_copy(update={"nats_url": "nats://127.0.0.1:1"})
+    _, blind = await alerts_of(away, 12)
+    assert title in blind.firing
+    service.error = None
+    async with service.running():
+        found, _ = await alerts_of(settings, 13)
+        assert found == set()
+        _, ended = await alerts_of(settings, 19)
+        assert ended.resolved == 1
+        assert title not in ended.firing
+
+
+async def test_an_alert_goes_by_whom_a_failure_was_handed_to(
+    settings: Settings, client: Client
+) -> None:
+    old = Service(settings, TimeoutError("slow"), durable="ndvi-v1")
+    await fail_and_stop(settings, client, old, 2)
+    await client.jetstream().delete_consumer(settings.events_stream, "ndvi-v1")
+    v1, v2 = (address(settings, each) for each in ("ndvi-v1", "ndvi-v2"))
+    found, _ = await alerts_of(settings, 0)
+    assert found == {f"2.0 {v1}: there is no consumer {v1}"}
+    execute(settings, "UPDATE failed_events SET handed_to = %s", v2)
+    found, _ = await alerts_of(settings, 1)
+    assert found == {f"2.0 {v2}: there is no consumer {v2}"}
+    execute(settings, "UPDATE failed_events SET status = 'parked'")
+    assert (await alerts_of(settings, 2))[0] == set()

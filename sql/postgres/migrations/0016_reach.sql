@@ -10,7 +10,8 @@ COMMENT ON COLUMN failed_events.handed_to IS
 CREATE TABLE IF NOT EXISTS unreached_consumers (
     consumer TEXT NOT NULL,
     subject  TEXT NOT NULL,
-    problem  TEXT NOT NULL,
+    reason   TEXT NOT NULL,
+    is_known BOOLEAN NOT NULL,
     since    TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (consumer, subject)
 );
@@ -18,6 +19,8 @@ COMMENT ON TABLE unreached_consumers IS
     'Consumers of pending failures that no redrive would reach, as of the latest look of the alerts.';
 COMMENT ON COLUMN unreached_consumers.consumer IS '<stream>/<durable>';
 COMMENT ON COLUMN unreached_consumers.subject IS 'of the events that failed there';
+COMMENT ON COLUMN unreached_consumers.reason IS 'why no event gets there, or why nobody can tell';
+COMMENT ON COLUMN unreached_consumers.is_known IS 'false: nobody can tell';
 COMMENT ON COLUMN unreached_consumers.since IS 'the first of the looks that saw it so';
 
 DO $$
