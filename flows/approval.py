@@ -70,6 +70,10 @@ def plan_as_markdown(shown: Mapping[str, Any]) -> str:
     lines += [f"About {expected:,.0f} may succeed. Publishing takes about {time}.", ""]
     for reason, count in shown["refused"].items():
         lines += [f"{count:,} would be refused, and parked: {escaped(reason)}.", ""]
+    for each in shown["unreached"]:
+        who = escaped(", ".join(each["successors"]))
+        also = f" Of the same service is {who}: address them to that." if who else ""
+        lines += [f"{each['count']:,} would reach nobody: {escaped(each['reason'])}.{also}", ""]
     if shown["redirect_to"]:
         lines += [f"They go to {escaped(shown['redirect_to'])} instead of their own subjects.", ""]
     if gone := shown["payloads"]["gone"]:

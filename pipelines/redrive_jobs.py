@@ -10,6 +10,7 @@ returns.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +35,7 @@ from pipelines.redrive.origin import RefusedError
 from pipelines.redrive.plan import Order, Plan, freeze, plan
 from pipelines.redrive.policy import Cell, Policy
 from pipelines.redrive.preview import Preview, preview
+from pipelines.redrive.reach import unreached_addressees
 from pipelines.redrive.run import Progress as RedriveProgress
 from pipelines.redrive.run import RedriveReport, run_batch
 from pipelines.redrive.schedule import (
@@ -47,6 +49,7 @@ from pipelines.redrive.schedule import (
 from pipelines.redrive.selection import Selection
 from pipelines.redrive.unfollowed import follow_again, has_unfollowed
 from pipelines.settings import Settings
+from pipelines.stores.addressees import FAILED_AT
 from pipelines.stores.database import database, locking
 from pipelines.stores.lock import Lock
 
@@ -58,11 +61,13 @@ async def preview_redrive(
     redirect_to: str | None = None,
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
+    addressed_to: str | None = None,
 ) -> Preview:
     """What a redrive of this selection would do, as of the last drain; touches nothing."""
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        planned = _plan(settings, connection, selection)
-        return await _preview(settings, connection, planned, redirect_to, patch, per_second)
+        planned = await _plan(settings, connection, selection)
+        order = Order("manual", "", "", redirect_to, patch, per_second, addressed_to)
+        return await _preview(settings, connection, planned, order)
 
 
 async def plan_redrive(
@@ -75,12 +80,10 @@ async def plan_redrive(
     """
     await drain_log(settings)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        planned = _plan(settings, connection, selection)
+        planned = await _plan(settings, connection, selection)
         if not planned.count:
             return None
-        shown = await _preview(
-            settings, connection, planned, order.redirect_to, order.patch, order.per_second
-        )
+        shown = await _preview(settings, connection, planned, order)
         batch_id = _freeze(settings, connection, planned, selection, order)
         return find_batch(connection, batch_id), shown
 
@@ -117,6 +120,7 @@ async def redrive(
     redirect_to: str | None = None,
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
+    addressed_to: str | None = None,
     progress: RedriveProgress | None = None,
 ) -> RedriveReport | None:
     """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
@@ -124,7 +128,7 @@ async def redrive(
     A batch that an earlier run left unfinished is finished first. One that needs an approval is
     only frozen: its report says `awaiting_approval`.
     """
-    order = Order(trigger, requested_by, reason, redirect_to, patch, per_second)
+    order = Order(trigger, requested_by, reason, redirect_to, patch, per_second, addressed_to)
     await drain_log(settings)
     with (
         database(settings.postgres_dsn.get_secret_value()) as connection,
@@ -135,11 +139,11 @@ async def redrive(
             await _run(settings, connection, lock, batch_id, progress)
         if left_over:
             await drain_log(settings)
-        planned = _plan(settings, connection, selection)
+        planned = await _plan(settings, connection, selection)
         if not planned.count:
             return None
         if redirect_to is not None:
-            await _preview(settings, connection, planned, redirect_to, None, None)  # may refuse
+            await _preview(settings, connection, planned, replace(order, patch=None))  # may refuse
         batch = find_batch(connection, _freeze(settings, connection, planned, selection, order))
         if batch.state == "awaiting_approval":
             return RedriveReport(batch.id, batch.planned, state=batch.state)
@@ -234,19 +238,19 @@ def backtest_policy(settings: Settings, policy: Policy | None = None) -> Backtes
     return backtest(outcomes, policy or policy_of(settings), tuple(settings.transient_error_types))
 
 
-def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:
-    if selection.due_at is not None:
-        return plan_scheduled(connection, selection, settings, selection.due_at)
-    return plan(connection, selection)
+async def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:
+    if selection.due_at is None:
+        return plan(connection, selection)
+    async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
+        unreached = await unreached_addressees(client.jetstream(), connection)
+    return plan_scheduled(connection, selection, settings, selection.due_at, unreached)
 
 
 async def _preview(
     settings: Settings,
     connection: Connection[Any],
     planned: Plan,
-    redirect_to: str | None,
-    patch: dict[str, Any] | None,
-    per_second: float | None,
+    order: Order,
 ) -> Preview:
     async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
         try:
@@ -255,9 +259,10 @@ async def _preview(
                 client,
                 connection,
                 planned,
-                redirect_to=redirect_to,
-                patch=patch,
-                per_second=per_second,
+                redirect_to=order.redirect_to,
+                patch=order.patch,
+                per_second=order.per_second,
+                addressed_to=order.addressed_to,
             )
         except RefusedError as error:
             raise RedriveError(f"The redirect is refused: {error}.") from error
@@ -296,8 +301,9 @@ async def _run(
     progress: RedriveProgress | None,
 ) -> RedriveReport:
     foreign = connection.execute(
-        "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
-        " WHERE r.batch_id = %s AND f.dlq_reason = ANY(%s) LIMIT 1",
+        "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"  # noqa: S608
+        " WHERE r.batch_id = %s AND (f.dlq_reason = ANY(%s)"
+        f" OR r.addressed_to IS DISTINCT FROM {FAILED_AT}) LIMIT 1",
         [batch_id, list(BRIDGED_REASONS)],
     ).fetchone()
     # Else nobody would hear that a consumer without our code failed again.

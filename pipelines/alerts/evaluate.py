@@ -25,6 +25,7 @@ from pipelines.deadletter.envelope import encode_case_event
 from pipelines.errors import AlertError, DLQError, SettingsError
 from pipelines.jetstream.connection import connected
 from pipelines.settings import Settings
+from pipelines.stores.addressees import pending_addressees
 from pipelines.stores.database import database, locking
 from pipelines.stores.lock import Lock
 
@@ -68,7 +69,9 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
     try:
         dsn = settings.postgres_dsn.get_secret_value()
         with database(dsn) as connection, locking(dsn, store.LOCK) as lock:
-            seen = await look(settings, silent_consumers(connection))
+            seen = await look(
+                settings, silent_consumers(connection), pending_addressees(connection)
+            )
             await _alone(lock)
             with connection.transaction():  # a look that led to nothing is no evaluation
                 keep(connection, seen, now)

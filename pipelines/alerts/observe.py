@@ -1,7 +1,7 @@
 """A look at the servers before the rules are asked: into Postgres, where the rules read it."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from pipelines.errors import DLQError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.latest import latest_messages
 from pipelines.jetstream.pull import PullStalledError, delivery_of
+from pipelines.jetstream.reach import Lookout, Reach, Wanted
 from pipelines.jetstream.reader import log_state
 from pipelines.jetstream.streams import find_stream
 from pipelines.settings import Settings
@@ -63,10 +64,18 @@ class Look:
 
     streams: tuple[StreamSample, ...]
     acknowledged: dict[tuple[str, str], int]  # sequence by stream and consumer
+    reaches: dict[Wanted, Reach] | None = None  # of pending failures; None: nobody could look
 
 
-async def look(settings: Settings, consumers: Iterable[tuple[str, str]] = ()) -> Look:
-    """Look at the streams, and at these consumers; a server that is away is a problem noted."""
+async def look(
+    settings: Settings,
+    consumers: Iterable[tuple[str, str]] = (),
+    addressees: Iterable[Wanted] = (),
+) -> Look:
+    """Look at the streams, whether these consumers get on, and whether events get to those.
+
+    A server that is away is a problem noted.
+    """
     log = settings.dlq_stream
     try:
         async with connected(settings.nats_url, settings.nats_creds, "dlq alerts") as client:
@@ -78,6 +87,7 @@ async def look(settings: Settings, consumers: Iterable[tuple[str, str]] = ()) ->
             return Look(
                 (_sample("log", info, last, problem), *filter(None, others)),
                 await _acknowledged(client, consumers),
+                await Lookout(client.jetstream()).reaches(addressees),
             )
     except DLQError as error:
         return Look((StreamSample("log", log, problem=str(error)),), {})
@@ -111,11 +121,35 @@ def keep(connection: Connection[Any], seen: Look, at: datetime) -> None:
             " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
             [[*key, sequence, at] for key, sequence in seen.acknowledged.items()],
         )
+        if seen.reaches is not None:
+            _keep_reaches(connection, seen.reaches, at)
         for table in ("stream_samples", "consumer_samples"):
             cursor.execute(
                 f"DELETE FROM {table} WHERE at < %s - interval '{_KEPT}'",  # noqa: S608
                 [at],
             )
+
+
+def _keep_reaches(
+    connection: Connection[Any], reaches: Mapping[Wanted, Reach], at: datetime
+) -> None:
+    """Store to which consumers nothing gets, or nobody knows, instead of what was seen before."""
+    rows = [
+        (address, subject, reach.problem or reach.doubt, reach.problem is not None)
+        for (address, subject, _), reach in reaches.items()
+        if reach.problem or reach.doubt
+    ]
+    connection.execute(
+        "DELETE FROM unreached_consumers WHERE (consumer, subject)"
+        " NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        [[row[0] for row in rows], [row[1] for row in rows]],
+    )
+    connection.cursor().executemany(
+        "INSERT INTO unreached_consumers AS u (consumer, subject, reason, is_known, since)"
+        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (consumer, subject) DO UPDATE"
+        " SET reason = excluded.reason, is_known = excluded.is_known",
+        [[*row, at] for row in rows],
+    )
 
 
 def _sample(role: str, info: StreamInfo, last: int, problem: str | None = None) -> StreamSample:

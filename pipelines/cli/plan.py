@@ -52,9 +52,9 @@ def _print_edits(edits: list[EditedSample]) -> None:
 
 
 def _published(shown: Preview) -> str:
-    refused = sum(shown.refused.values())
+    left_out = sum(shown.refused.values()) + len(shown.reached.unreached_ids)
     count = shown.plan.count
-    return f"{count - refused:,} of {count:,}" if refused else f"{count:,}"
+    return f"{count - left_out:,} of {count:,}" if left_out else f"{count:,}"
 
 
 def _facts(shown: Preview) -> list[str]:
@@ -63,6 +63,7 @@ def _facts(shown: Preview) -> list[str]:
         f"{number:,} would be refused, and parked: {safe(reason)}."
         for reason, number in shown.refused.items()
     ]
+    facts += unreached_facts(shown)
     if shown.plan.limit_reached:
         facts.append(LIMIT_REACHED)
     facts += [
@@ -95,6 +96,22 @@ def _facts(shown: Preview) -> list[str]:
             else "One with our code passes over what is for another; any other gets it again."
         )
         facts.append(f"{safe(subject)} is heard by {safe(', '.join(consumers))} too. {who}")
+    return facts
+
+
+def unreached_facts(shown: Preview) -> list[str]:
+    """Which failures would reach nobody, why, and what to do; and where that can not be known."""
+    facts = []
+    for each in shown.reached.unreached:
+        said = f"{each.count:,} would reach nobody, and stay as they are: {safe(each.reason)}."
+        if each.successors:
+            ways = "  or  ".join(f"dlq redrive … --for {safe(name)}" for name in each.successors)
+            said += f" A consumer of the same service takes such events:  {ways}"
+        facts.append(said)
+    facts += [
+        f"Whether {count:,} reach somebody can not be known: {safe(doubt)}."
+        for doubt, count in shown.reached.doubts
+    ]
     return facts
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pipelines.cli.output import console, print_json, progress_bar
-from pipelines.cli.plan import LIMIT_REACHED, print_plan, print_report
+from pipelines.cli.plan import LIMIT_REACHED, print_plan, print_report, unreached_facts
 from pipelines.cli.selecting import is_agreed, selecting
 from pipelines.cli.verb import verb
 from pipelines.errors import RedriveError
@@ -36,6 +36,7 @@ from pipelines.settings import Settings
 @selecting
 @click.option("--transient", is_flag=True, help="the types of DLQ_TRANSIENT_ERROR_TYPES")
 @click.option("--to", "redirect_to", help="publish to this subject instead of the events' own")
+@click.option("--for", "addressed_to", help="address it to this consumer, STREAM/CONSUMER")
 @click.option("--edit", help='change the bodies: a JSON merge patch, {"unit": "ha"}, or @FILE')
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
 @click.option("--reason", default="by hand", show_default=True, help="why; kept with the batch")
@@ -48,6 +49,7 @@ def command(
     selection: Selection,
     transient: bool,
     redirect_to: str | None,
+    addressed_to: str | None,
     edit: str | None,
     rate: float | None,
     reason: str,
@@ -58,8 +60,8 @@ def command(
     """Publish failed events again, to the consumer that failed: retry, replay, redrive.
 
     Takes pending failures; a parked one by its id. Each group ramps 1, 10, all, and stops where
-    nothing succeeds. More than DLQ_REDRIVE_APPROVAL_COUNT wait for an approval. Ctrl-C pauses.
-    The exit status is 1 where a group was stopped.
+    nothing succeeds. What would reach nobody stays as it is. More than DLQ_REDRIVE_APPROVAL_COUNT
+    wait for an approval. Ctrl-C pauses. The exit status is 1 where a group was stopped.
     """
     if transient:
         types = (*selection.error_types, *transient_selection(settings).error_types)
@@ -68,7 +70,12 @@ def command(
     if dry_run:
         shown = asyncio.run(
             preview_redrive(
-                settings, selection, redirect_to=redirect_to, patch=patch, per_second=rate
+                settings,
+                selection,
+                redirect_to=redirect_to,
+                patch=patch,
+                per_second=rate,
+                addressed_to=addressed_to,
             )
         )
         if is_json:
@@ -77,7 +84,7 @@ def command(
             print_plan(shown)
             console.print("[dim]Nothing was published. Leave out --dry-run to do it.[/dim]")
         return
-    order = Order("manual", by, reason, redirect_to, patch, rate)
+    order = Order("manual", by, reason, redirect_to, patch, rate, addressed_to)
     planned = asyncio.run(plan_redrive(settings, selection, order))
     if planned is None:
         if is_json:
@@ -94,7 +101,7 @@ def command(
         if not is_approved and not _is_approved(settings, batch.id, shown.plan.count, by, is_json):
             return
         approve(settings, batch.id, by=by)
-    note = LIMIT_REACHED if shown.plan.limit_reached else ""
+    note = "\n".join(unreached_facts(shown) + [LIMIT_REACHED] * shown.plan.limit_reached)
     run_and_tell(settings, batch.id, by, is_json, note)
 
 
@@ -120,7 +127,7 @@ def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool, note
     else:
         print_report(report)
         if note:
-            console.print(note)
+            console.print(note, soft_wrap=True)
     if report.state == "aborted":
         raise RedriveError(
             f"The batch {report.batch_id} aborted itself, since a group was stopped: find the cause"

@@ -50,6 +50,7 @@ class Case:
     opening: int = 1  # one more each time it was closed and failed anew
     last_closed_at: datetime | None = None  # the closing before this opening, which did not last
     last_closed_as: str | None = None  # discarded, or the resolution_cause that it had
+    handed_to: str | None = None  # <stream>/<durable> that its latest redrive was for
     first_attempt_at: datetime | None = None  # of the dead letter that opened it
 
 
@@ -91,6 +92,7 @@ def apply_repeat(case: Case, letter: DeadLetter) -> Case:
         opening=case.opening + 1,
         last_closed_at=closed_at,
         last_closed_as=cause,
+        handed_to=case.handed_to,
     )
 
 
@@ -99,14 +101,13 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter, cap: int) -> tuple[
 
     Returns whether the letter is superseded (its root stays the one live row), and the root as it
     is then. It is a case of its own where the root is unknown, superseded itself or resolved, or
-    where another consumer than the root's failed on it. A redrive that ended already says nothing
-    new about its root, and one of an earlier opening neither.
+    where another consumer failed on it than the root's, or the one that it was handed to. A
+    redrive that ended already says nothing new about its root, and one of an earlier opening
+    neither.
     """
     if root is None or root.status in ("resolved", "superseded"):
         return False, root
-    if root.consumer and root.consumer != consumer_address(
-        letter.original_stream, letter.consumer_name
-    ):
+    if not _is_asked(root, consumer_address(letter.original_stream, letter.consumer_name)):
         return False, root
     opening, nth = opening_and_nth(letter.redrive_attempt or 0)
     if root.status == "discarded" or opening < root.opening or nth <= root.redrive_count:
@@ -116,7 +117,12 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter, cap: int) -> tuple[
 
 def is_answer(case: Case, event: CaseEvent) -> bool:
     """Whether an outcome comes from the consumer that the redrive was addressed to."""
-    return not case.consumer or event.consumer == case.consumer
+    return _is_asked(case, event.consumer)
+
+
+def _is_asked(case: Case, consumer: str | None) -> bool:
+    """Whether a consumer speaks for the case: the one that failed, or that it was handed to."""
+    return not case.consumer or (consumer or "") in (case.consumer, case.handed_to)
 
 
 def apply_event(case: Case, event: CaseEvent, cap: int) -> Case:
@@ -124,6 +130,8 @@ def apply_event(case: Case, event: CaseEvent, cap: int) -> Case:
     if event.parse_error or case.status == "superseded":
         return case
     topic, kind = event.kind.split(".")
+    if event.kind == "redrive.published":
+        case = replace(case, handed_to=event.consumer)
     if topic == "triage":
         return _triage(case, event, kind)
     return _redrive(case, event, kind, event.attempt or 0, cap)

@@ -10,6 +10,7 @@ from pipelines.deadletter.cases import opening_and_nth
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.selection import SERVICE
+from pipelines.stores.addressees import FAILED_AT
 
 __all__ = ["Outbox", "Redrive", "load_redrives"]
 
@@ -26,10 +27,11 @@ class Redrive:
     dlq_sequence: int | None
     dead_lettered_at: datetime | None  # the server's time of the dead letter
     silent_seconds: float | None  # since a killed run published it; None where none has
-    is_foreign: bool  # the consumer that failed has no code of ours: nobody tells of a success
+    is_foreign: bool  # its consumer may have no code of ours: nobody tells of a success
     service: str
     error_type: str
     error_message: str
+    subject: str  # that its event goes to
 
     @property
     def is_out(self) -> bool:
@@ -100,8 +102,9 @@ def load_redrives(connection: Connection[Any], batch_id: str) -> list[Redrive]:
         "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"  # noqa: S608
         " r.addressed_to, f.dlq_sequence, f.published_at,"
         " CASE WHEN r.state = 'published' THEN extract(epoch FROM now() - r.published_at)::float8"
-        f" END, f.dlq_reason = ANY(%s), {SERVICE}, f.error_type, left(f.error_message, 500)"
-        " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        f" END, f.dlq_reason = ANY(%s) OR r.addressed_to IS DISTINCT FROM {FAILED_AT}, {SERVICE},"
+        " f.error_type, left(f.error_message, 500),"
+        " r.subject FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
         " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"
         " ORDER BY (r.state = 'planned'), f.dlq_timestamp, r.id",
         [list(BRIDGED_REASONS), batch_id],

@@ -12,18 +12,23 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING, attempt_number
-from pipelines.deadletter.ids import consumer_address, redrive_id
+from pipelines.deadletter.ids import redrive_id
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import RedriveError
+from pipelines.jetstream.consumers import parts_of
 from pipelines.redrive.batches import move
 from pipelines.redrive.edit import read_patch
 from pipelines.redrive.selection import SERVICE, Selection
+from pipelines.stores.addressees import ADDRESS, IS_FOREIGN
 from pipelines.stores.audit import audit
 
 __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
 
 _LAST_ATTEMPT = f"((f.opening - 1) * {ATTEMPTS_PER_OPENING} + f.redrive_count)"
 """The number of the last redrive that ended without success, over `failed_events f`."""
+
+Addressee = tuple[str, str]
+"""`<stream>/<durable>`, and the subject of the events that failed there."""
 
 IDLE = (
     f"NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > {_LAST_ATTEMPT}"
@@ -40,11 +45,10 @@ class PlannedFailure(NamedTuple):
     error_type: str
     service: str  # that failed
     subject: str
-    stream: str | None
-    consumer: str | None  # durable that failed
+    address: str | None  # <stream>/<durable> that it is redriven to; None: nobody said who failed
     redrive_count: int
     opening: int  # of its case; 1 for one that was never reopened
-    is_foreign: bool  # the consumer that failed has no code of ours
+    is_foreign: bool  # that consumer may have no code of ours
     error_message: str
     failed_at: datetime  # when the consumer gave up
     ended_at: datetime | None  # when its last redrive ended
@@ -105,7 +109,7 @@ class Plan:
         """The consumers that failed, by subject; None for one that nobody named."""
         found: dict[str, set[str | None]] = {}
         for row in self.rows:
-            found.setdefault(row.subject, set()).add(consumer_address(row.stream, row.consumer))
+            found.setdefault(row.subject, set()).add(row.address)
         return found
 
 
@@ -113,7 +117,8 @@ class Plan:
 class Order:
     """How a batch is to be carried out, by whose wish.
 
-    Raises RedriveError for a patch that can not be kept, whether a command or a form brings it.
+    Raises RedriveError for a patch that can not be kept, or an addressee that none can be, whether
+    a command or a form brings it.
     """
 
     trigger: str  # automatic | manual
@@ -122,10 +127,25 @@ class Order:
     redirect_to: str | None = None  # a subject instead of their own
     patch: dict[str, Any] | None = None  # JSON merge patch of the bodies
     per_second: float | None = None  # None leaves it to the budget
+    addressed_to: str | None = None  # <stream>/<durable> instead of the consumer that failed
 
     def __post_init__(self) -> None:
+        if self.addressed_to is not None:
+            check_addressee(self.addressed_to, self.redirect_to)
         if self.patch:
             read_patch(json.dumps(self.patch))
+
+
+def check_addressee(address: str, redirect_to: str | None) -> None:
+    """Raise RedriveError where nothing can be addressed to this consumer."""
+    if parts_of(address) is None:
+        raise RedriveError(
+            f"{address!r} is no consumer: write STREAM/CONSUMER, as a dry run shows them."
+        )
+    if redirect_to is not None:
+        raise RedriveError(
+            "What goes to another subject is addressed to nobody: give --to or --for, not both."
+        )
 
 
 def plan(connection: Connection[Any], selection: Selection) -> Plan:
@@ -148,8 +168,8 @@ def find_pending(
     """Failures that no batch holds, the oldest first."""
     rows = connection.execute(
         f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, {SERVICE},"  # noqa: S608
-        " f.original_subject, f.original_stream, f.consumer_name, f.redrive_count,"
-        " f.opening, f.dlq_reason = ANY(%s), left(f.error_message, 500), f.dlq_timestamp,"
+        f" f.original_subject, {ADDRESS}, f.redrive_count,"
+        f" f.opening, {IS_FOREIGN}, left(f.error_message, 500), f.dlq_timestamp,"
         " (SELECT max(r.ended_at) FROM redrives r WHERE r.failure_id = f.id"
         f"   AND r.attempt = {_LAST_ATTEMPT}), f.epoch, f.dlq_sequence, f.published_at"
         f" FROM failed_events f WHERE {condition} AND {IDLE}"
@@ -206,7 +226,7 @@ def freeze(
                     batch_id,
                     row.group_id,
                     order.redirect_to or row.subject,
-                    consumer_address(row.stream, row.consumer),
+                    order.addressed_to or row.address,
                 ]
                 for row in planned.rows
             ],
@@ -228,6 +248,7 @@ def freeze(
                 "trigger": order.trigger,
                 "failures": counted[0] if counted else 0,
                 **({"redirect_to": order.redirect_to} if order.redirect_to else {}),
+                **({"addressed_to": order.addressed_to} if order.addressed_to else {}),
                 **({"patch": shown_patch} if shown_patch else {}),
             },
         )

@@ -24,6 +24,7 @@ from pipelines.redrive.origin import (
 )
 from pipelines.redrive.plan import Plan, PlannedFailure
 from pipelines.redrive.policy import Cell, is_transient
+from pipelines.redrive.reach import Reached, whom_it_reaches
 from pipelines.redrive.schedule import handled_per_second, learn, policy_of
 from pipelines.redrive.sending import allowed_subjects
 from pipelines.settings import Settings
@@ -56,6 +57,7 @@ class Preview:
     seconds: float  # for publishing, about
     redirect_to: str | None = None
     edits: list[EditedSample] = field(default_factory=list)
+    reached: Reached = field(default_factory=Reached)
 
     @property
     def sample(self) -> list[PlannedFailure]:
@@ -72,6 +74,7 @@ class Preview:
             "redirect_to": self.redirect_to,
             "also_reached": dict(self.also_reached),
             "refused": dict(self.refused),
+            "unreached": self.reached.as_list(),
             "limit_reached": self.plan.limit_reached,
             "payloads": dict(self.payloads),
             "expected_successes": round(self.expected_successes, 1),
@@ -106,6 +109,7 @@ async def preview(
     redirect_to: str | None = None,
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
+    addressed_to: str | None = None,
 ) -> Preview:
     """Look at everything that a plan touches, and touch nothing.
 
@@ -117,12 +121,16 @@ async def preview(
         check_subject(redirect_to, allowed, settings.subjects)
     refusals = {} if redirect_to else _refusals(settings, planned, allowed)
     accepted = [row for row in planned.rows if row.subject not in refusals]
+    reached = Reached()
+    if redirect_to is None:
+        reached = await whom_it_reaches(js, connection, accepted, addressed_to)
+        accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
     rates = _rates(settings, connection, planned, per_second)
     return Preview(
         planned,
         {redirect_to: await consumers_of(js, redirect_to)}
         if redirect_to
-        else await _also_reached(js, planned),
+        else await _also_reached(js, planned, addressed_to),
         Counter(refusals[row.subject] for row in planned.rows if row.subject in refusals),
         await _payloads(settings, client, connection, planned),
         _expected(settings, connection, accepted),
@@ -134,13 +142,17 @@ async def preview(
         ),
         redirect_to,
         await _edits(settings, client, connection, planned, patch) if patch else [],
+        reached,
     )
 
 
-async def _also_reached(js: JetStreamContext, planned: Plan) -> dict[str, list[str]]:
+async def _also_reached(
+    js: JetStreamContext, planned: Plan, addressed_to: str | None
+) -> dict[str, list[str]]:
     """By subject, the durable consumers that hear an event which is meant for another."""
     found = {}
-    for subject, addressees in planned.addressees.items():
+    for subject, failed_at in planned.addressees.items():
+        addressees = {addressed_to} if addressed_to else failed_at
         only = addressees if len(addressees) == 1 else set()
         if others := [each for each in await consumers_of(js, subject) if each not in only]:
             found[subject] = others

@@ -26,6 +26,7 @@ from psycopg import Connection
 
 from pipelines.errors import RedriveError
 from pipelines.jetstream.connection import connected
+from pipelines.jetstream.reach import Lookout
 from pipelines.jetstream.streams import ADVISORIES, find_streams
 from pipelines.redrive.acks import AckFollower, following_acks
 from pipelines.redrive.batches import ENDED, Batch, BatchState, find_batch, finish, move
@@ -160,7 +161,8 @@ class _Run:
         self._sent = sent
         self._batch = batch
         self._outbox = Outbox(connection, batch)
-        self._sender = Sender(settings, client, connection, batch)
+        self._lookout = Lookout(self._js)
+        self._sender = Sender(settings, client, connection, batch, self._lookout)
         self._groups: list[_Group] = []
         self._outcomes: Counter[str] = Counter()
         self._stopped: dict[str, str] = {}  # group id: why
@@ -279,6 +281,8 @@ class _Run:
         place: Place | None = None
         try:
             if not redrive.is_out:
+                if why := await self._why_nobody(redrive):
+                    return await self._unreached(group, redrive, why)
                 async with group.turns:
                     is_turn = await self._budget.turn(redrive.service, group.stop)
                 if not is_turn:
@@ -287,6 +291,8 @@ class _Run:
                 headers = self._sender.headers(redrive, event)
                 if redrive.is_foreign:
                     mark = await self._acks.mark(redrive.addressed_to)
+                if why := await self._why_nobody(redrive):
+                    return await self._unreached(group, redrive, why)
                 self._lock.check()
                 if not self._outbox.claim(redrive):
                     return await self._not_claimed(group, redrive)
@@ -308,6 +314,22 @@ class _Run:
             return await self._ended(redrive, "outcome_unknown", await self._silence(place, mark))
         finally:
             self._follower.forget(redrive.id)
+
+    async def _why_nobody(self, redrive: Redrive) -> str | None:
+        """Why nobody would take its event now."""
+        if self._sender.is_elsewhere(redrive):
+            return self._sender.why_nobody(redrive)
+        address, is_patient = redrive.addressed_to, redrive.is_foreign
+        return (await self._lookout.reach(address, redrive.subject, is_patient=is_patient)).problem
+
+    async def _unreached(self, group: _Group, redrive: Redrive, why: str) -> str:
+        """Leave a failure as it is: an attempt that reaches nobody says nothing."""
+        if self._halted is not None:
+            return await self._left(group, redrive)
+        self._lock.check()
+        self._outbox.cancel(redrive, why)
+        self._note("cancelled", why)
+        return "cancelled"
 
     async def _not_claimed(self, group: _Group, redrive: Redrive) -> str:
         state = find_batch(self._connection, self._batch.id).state
@@ -365,10 +387,13 @@ class _Run:
             self._lock.check()  # else another may publish it right now
         await self._sender.tell(redrive, state, reason, name)
         self._outbox.mark(redrive, state, reason)
+        self._note(state, reason)
+        return state
+
+    def _note(self, state: str, reason: str) -> None:
         told = self.reasons.setdefault(state, {})
         if reason in told or len(told) < _MOST_REASONS:
             told[reason] = told.get(reason, 0) + 1
-        return state
 
 
 def _listed(results: "Counter[str]") -> str:

@@ -1,5 +1,7 @@
 """What the schedule redrives: what the policy says pays, and what somebody asked for and is due."""
 
+import functools
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -7,7 +9,7 @@ from typing import Any, NamedTuple
 from psycopg import Connection
 
 from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING
-from pipelines.redrive.plan import IDLE, Plan, PlannedFailure, find_pending
+from pipelines.redrive.plan import IDLE, Addressee, Plan, PlannedFailure, find_pending
 from pipelines.redrive.policy import (
     Belief,
     Cell,
@@ -20,6 +22,7 @@ from pipelines.redrive.policy import (
 )
 from pipelines.redrive.selection import Selection
 from pipelines.settings import Settings
+from pipelines.stores.addressees import ADDRESS
 
 __all__ = [
     "Judged",
@@ -128,44 +131,65 @@ def judged(
 
 
 def plan_scheduled(
-    connection: Connection[Any], selection: Selection, settings: Settings, now: datetime
+    connection: Connection[Any],
+    selection: Selection,
+    settings: Settings,
+    now: datetime,
+    unreached: Collection[Addressee],
 ) -> Plan:
-    """The failures that the schedule redrives now; touches nothing."""
+    """The failures that the schedule redrives now; touches nothing.
+
+    Those of `unreached` are left alone: a redrive would bring them to nobody.
+    """
     policy = policy_of(settings)
-    asked_for = find_pending(
-        connection,
-        "f.status = 'pending' AND f.redrive_not_before <= %s",
-        [now],
-        selection.limit,
-    )
+    find = functools.partial(_find_reached, connection, unreached)
+    asked_for = find("f.redrive_not_before <= %s", [now], selection.limit)
     history = learn(connection, now, policy)
     verdicts = judged(connection, selection, history, settings, now)
     rows = {row.failure_id: row for row in asked_for}
-    for row in _worth_it(connection, selection, verdicts):
+    for row in _worth_it(find, selection, verdicts):
         if _rested(row, policy) <= now:
             rows.setdefault(row.failure_id, row)
     for each in verdicts:
         if each.verdict.kind == "canary":
-            rows |= {row.failure_id: row for row in _of_cells(connection, selection, [each], 1)}
+            rows |= {row.failure_id: row for row in _of_cells(find, selection, [each], 1)}
     return Plan(tuple(rows.values())[: selection.limit])
 
 
-def _worth_it(
-    connection: Connection[Any], selection: Selection, verdicts: list[Judged]
-) -> list[PlannedFailure]:
-    paying = [each for each in verdicts if each.verdict.kind == "redrive"]
-    return _of_cells(connection, selection, paying, selection.limit) if paying else []
+_Find = Callable[[str, list[Any], int], list[PlannedFailure]]
 
 
-def _of_cells(
-    connection: Connection[Any], selection: Selection, cells: list[Judged], limit: int
+def _find_reached(
+    connection: Connection[Any],
+    unreached: Collection[Addressee],
+    condition: str,
+    values: list[Any],
+    limit: int,
 ) -> list[PlannedFailure]:
-    condition, values = selection.condition()
-    found = [each.pending.cell for each in cells]
+    """Pending failures whose consumer is reached."""
     return find_pending(
         connection,
         f"f.status = 'pending' AND {condition}"  # noqa: S608
-        f" AND {_CELL} IN (SELECT * FROM unnest(%s::text[], %s::text[], %s::int[]))",
+        f" AND (coalesce({ADDRESS}, ''), f.original_subject)"
+        " NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        [*values, [address for address, _ in unreached], [subject for _, subject in unreached]],
+        limit,
+    )
+
+
+def _worth_it(find: _Find, selection: Selection, verdicts: list[Judged]) -> list[PlannedFailure]:
+    paying = [each for each in verdicts if each.verdict.kind == "redrive"]
+    return _of_cells(find, selection, paying, selection.limit) if paying else []
+
+
+def _of_cells(
+    find: _Find, selection: Selection, cells: list[Judged], limit: int
+) -> list[PlannedFailure]:
+    condition, values = selection.condition()
+    found = [each.pending.cell for each in cells]
+    return find(
+        f"{condition} AND"  # noqa: S608
+        f" {_CELL} IN (SELECT * FROM unnest(%s::text[], %s::text[], %s::int[]))",
         [
             *values,
             [cell.group_id for cell in found],

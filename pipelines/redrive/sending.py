@@ -24,6 +24,7 @@ from pipelines.errors import ServerUnavailableError
 from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
 from pipelines.jetstream.consumers import consumers_of, parts_of
+from pipelines.jetstream.reach import Lookout
 from pipelines.jetstream.reader import LogReader, log_state
 from pipelines.jetstream.streams import find_streams
 from pipelines.redrive.batches import Batch
@@ -69,13 +70,21 @@ class Sender:
     """Publishes the events of one batch, and what becomes of them."""
 
     def __init__(
-        self, settings: Settings, client: Client, connection: Connection[Any], batch: Batch
+        self,
+        settings: Settings,
+        client: Client,
+        connection: Connection[Any],
+        batch: Batch,
+        lookout: Lookout,
     ) -> None:
         self._settings = settings
         self._client = client
         self._js = client.jetstream()
         self._connection = connection
         self._batch = batch
+        self._lookout = lookout
+        self._receivers: dict[bool, dict[str, str | None]] | None = None
+        """Of a redirect, by patience: who hears it, with what keeps it from them."""
 
     async def prepare(self) -> None:
         """Find the stream that holds the raw bytes, and whom a redirect reaches."""
@@ -83,11 +92,36 @@ class Sender:
         state = await log_state(self._client, self._settings.dlq_stream, subjects.log)
         self._reader = LogReader(self._client, state.stream, subjects.log)
         self._allowed = await allowed_subjects(self._js, self._settings)
-        self._receivers = set(await consumers_of(self._js, redirect)) if redirect else None
+        if redirect is not None:
+            await self._look_for_receivers(redirect)
+
+    async def _look_for_receivers(self, redirect: str) -> None:
+        known = await consumers_of(self._js, redirect)
+        keys = [(each, redirect, patient) for each in known for patient in (True, False)]
+        reaches = await self._lookout.reaches(keys)
+        problems = {key: reach.problem for key, reach in reaches.items()}
+        self._receivers = {
+            is_patient: {each: problems[each, redirect, is_patient] for each in known}
+            for is_patient in (True, False)
+        }
 
     def is_elsewhere(self, redrive: Redrive) -> bool:
-        """Whether it goes where the consumer that failed does not listen."""
-        return self._receivers is not None and redrive.addressed_to not in self._receivers
+        """Whether it goes where the consumer that failed does not listen, or no longer pulls."""
+        if self._receivers is None:
+            return False
+        own, receivers = redrive.addressed_to or "", self._receivers[redrive.is_foreign]
+        return own not in receivers or receivers[own] is not None
+
+    def why_nobody(self, redrive: Redrive) -> str | None:
+        """Why none of the consumers that are known takes what is redirected elsewhere."""
+        if self._receivers is None:
+            return None
+        problems = dict(self._receivers[True])
+        if redrive.addressed_to in problems:
+            problems[redrive.addressed_to] = self._receivers[redrive.is_foreign][
+                redrive.addressed_to
+            ]
+        return None if None in problems.values() else "; ".join(map(str, problems.values())) or None
 
     async def event(self, redrive: Redrive) -> Event:
         """What is to be published; raises RefusedError or ExpiredError where nothing can be."""

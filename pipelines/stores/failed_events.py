@@ -110,7 +110,7 @@ class FailedEvents:
             "SELECT id::text, status, original_stream, consumer_name, redrive_count,"
             " redrive_trigger, resolved_at, resolution_cause, resolution_notes, discarded_at,"
             " alert_sent, alert_sent_at, redrive_not_before, opening, last_closed_at,"
-            " last_closed_as, first_attempt_at"
+            " last_closed_as, handed_to, first_attempt_at"
             " FROM failed_events WHERE id = ANY(%s::uuid[])",
             [f"{{{','.join(ids)}}}"],  # a list would be quoted id by id
         )

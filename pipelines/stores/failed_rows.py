@@ -22,6 +22,7 @@ FOLDED_SCHEMA: dict[str, pl.DataType] = {
     "resolution_cause": _TEXT, "resolution_notes": _TEXT, "discarded_at": _TIME,
     "alert_sent": pl.Boolean(), "alert_sent_at": _TIME, "redrive_not_before": _TIME,
     "opening": pl.Int32(), "last_closed_at": _TIME, "last_closed_as": _TEXT,
+    "handed_to": _TEXT,
 }  # fmt: skip
 """Columns that the fold decides."""
 

@@ -141,4 +141,5 @@ def folded(case: Case) -> list[Any]:
         case.opening,
         case.last_closed_at,
         case.last_closed_as,
+        case.handed_to,
     ]

@@ -13,6 +13,8 @@
 --   nth           1 for the first redrive of that opening; 0 where there is none
 --   trigger       automatic | manual, null where it was not said
 --   consumer      <stream>/<durable> that speaks, or is addressed; null where unknown
+--   handed_to     the consumer of the latest redrive.published until then, empty where it names none
+--   handed_position  its place in the whole log
 --   not_before    when a redrive that was asked for is due, UTC; null for every other kind
 --   happened_at   when the sender says it happened, UTC
 WITH chained AS (
@@ -76,6 +78,10 @@ SELECT
         AS nth,
     m.trigger,
     m.consumer,
+    LAST_VALUE(CASE WHEN m.kind = 'redrive.published' THEN COALESCE(m.consumer, '') END IGNORE NULLS)
+        OVER (PARTITION BY m.failure_id ORDER BY m.log_position) AS handed_to,
+    MAX(CASE WHEN m.kind = 'redrive.published' THEN m.log_position END)
+        OVER (PARTITION BY m.failure_id ORDER BY m.log_position) AS handed_position,
     m.not_before,
     m.happened_at
 FROM messages AS m

@@ -16,13 +16,20 @@
 --   the rest       as in `failures`
 --
 -- Three steps. (1) A failure of a redrive is a case of its own where its root is none, was resolved
--- before, or failed in another consumer; else it is superseded. Hence down the chains from their
+-- before, or failed in a consumer that it was not meant for; else it is superseded. Hence down the chains from their
 -- roots. (2) What happened between opening and closing is folded in log order, one recursion a
 -- step, because each step depends on the status before. (3) Together.
 WITH RECURSIVE children AS (
-    SELECT failure_id, root_failure_id, log_position, consumer_address
-    FROM failures
-    WHERE opening = 1 AND root_failure_id IS NOT NULL
+    SELECT
+        f.failure_id,
+        f.root_failure_id,
+        f.log_position,
+        f.consumer_address,
+        CASE WHEN l.handed_to = l.consumer THEN l.handed_position END AS handed_position
+    FROM failures AS f
+    LEFT JOIN case_log AS l
+        ON l.failure_id = f.root_failure_id AND l.log_position = f.log_position
+    WHERE f.opening = 1 AND f.root_failure_id IS NOT NULL
 ),
 
 roots AS (
@@ -62,6 +69,7 @@ lineage AS (
         OR (
             root.consumer_address IS NOT NULL
             AND root.consumer_address <> COALESCE(l.consumer_address, '')
+            AND COALESCE(l.handed_position, 0) <= root.log_position
         ) AS is_case
     FROM lineage AS root
     INNER JOIN children AS l
@@ -109,7 +117,11 @@ steps AS (
                     )
                     OR (
                         l.kind = 'redrive.failed_again'
-                        AND (f.consumer_address IS NULL OR f.consumer_address = l.consumer)
+                        AND (
+                            f.consumer_address IS NULL
+                            OR f.consumer_address = l.consumer
+                            OR (l.handed_to = l.consumer AND l.handed_position > f.first_position)
+                        )
                     )
                 )
             )

@@ -7,6 +7,7 @@
 --                     after the case had been closed. Any other repeat opens nothing
 --   log_position      place in the whole log, see `epochs`
 --   consumer_address  <stream>/<durable> of the failing consumer, null where a part is unknown
+--   first_position    place of its first dead letter
 --   seen_count        messages that carried this failure
 --   closed_position, closed_kind, closed_at  the message that closes this opening, where it is a
 --                     case; null while open
@@ -55,7 +56,11 @@ closings AS (
         l.kind IN ('triage.resolved', 'triage.discarded')
         OR (
             l.kind = 'redrive.succeeded'
-            AND (f.consumer_address = '' OR f.consumer_address = l.consumer)
+            AND (
+                f.consumer_address = ''
+                OR f.consumer_address = l.consumer
+                OR (l.handed_to = l.consumer AND l.handed_position > f.log_position)
+            )
         )
 ),
 
@@ -119,6 +124,7 @@ SELECT
     d.dlq_sequence,
     d.published_at,
     d.dlq_date,
+    f.log_position AS first_position,
     f.seen_count,
     d.root_failure_id,
     d.redrive_id,

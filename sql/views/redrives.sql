@@ -14,7 +14,8 @@
 --   ended_at      when that happened, UTC
 --   service, consumer_name, error_class, group_id  of the root failure
 --
--- An outcome counts only from the consumer that failed, where it is known.
+-- An outcome counts only from the consumer that failed, where it is known, or from the one that the
+-- latest redrive was for.
 WITH ordered AS (
     SELECT
         l.failure_id,
@@ -54,6 +55,7 @@ WITH ordered AS (
             l.kind NOT IN ('redrive.succeeded', 'redrive.failed_again')
             OR f.consumer_address IS NULL
             OR f.consumer_address = l.consumer
+            OR (l.handed_to = l.consumer AND l.handed_position > f.log_position)
         )
 )
 

@@ -30,6 +30,7 @@ class Service:
     seen: list[ConsumerContext] = field(default_factory=list)
     name: str = "ndvi"
     subject: str = "analysis.*"  # below the prefix
+    durable: str = ""  # its name, where that is another than the service's
 
     async def handle(self, context: ConsumerContext) -> ProcessingResult:
         self.seen.append(context)
@@ -47,7 +48,7 @@ class Service:
         config = NATSConsumerConfig(
             servers=[settings.nats_url],
             name=self.name,
-            consumer_name=self.name,
+            consumer_name=self.durable or self.name,
             stream_name=settings.events_stream,
             dlq_stream_name=settings.dlq_stream,
             dlq_subject_prefix=f"{settings.subject_prefix}.dlq",

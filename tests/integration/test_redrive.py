@@ -15,7 +15,13 @@ from redriving import TIMEOUTS, Service, dead_letters, publish, quick, redrive_t
 
 from pipelines.deadletter.ids import redrive_id
 from pipelines.errors import RedriveError, ServerUnavailableError
-from pipelines.events import DLQAction, DLQEvent, start_dlq_consumer
+from pipelines.events import (
+    ConsumerContext,
+    DLQAction,
+    DLQEvent,
+    ProcessingResult,
+    start_dlq_consumer,
+)
 from pipelines.jobs import drain_log, query
 from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.redrive.selection import Selection
@@ -105,14 +111,23 @@ async def test_a_redrive_reaches_only_the_consumer_that_failed(
 async def test_silence_is_an_unknown_outcome_and_never_a_success(
     settings: Settings, client: Client
 ) -> None:
-    async with Service(settings, TimeoutError("slow")).running():
+    gate = asyncio.Event()
+
+    class Slow(Service):
+        async def handle(self, context: ConsumerContext) -> ProcessingResult:
+            if context.redrive_of is not None:
+                await gate.wait()
+            return await super().handle(context)
+
+    async with Slow(settings, TimeoutError("slow")).running() as service:
         await publish(client, settings, 1)
         await dead_letters(client, settings, 1)
-    report = await redrive_timeouts(quick(settings, redrive_timeout_seconds=0.5))
-    assert report is not None
-    assert report.outcomes == {"outcome_unknown": 1}
-    assert rows(settings, "SELECT status, redrive_count FROM failed_events") == [("pending", 1)]
-    async with Service(settings).running():  # the service comes back, and finds the redrive
+        service.error = None
+        report = await redrive_timeouts(quick(settings, redrive_timeout_seconds=0.5))
+        assert report is not None
+        assert report.outcomes == {"outcome_unknown": 1}
+        assert rows(settings, "SELECT status, redrive_count FROM failed_events") == [("pending", 1)]
+        gate.set()  # the redrive succeeds after all
         await dead_letters(client, settings, 4)
     await drain_log(settings)
     assert rows(settings, "SELECT status FROM failed_events") == [("resolved",)]
@@ -138,6 +153,8 @@ async def test_a_subject_without_a_stream_is_unroutable(settings: Settings, clie
         await publish(client, settings, 1)
         await dead_letters(client, settings, 1)
     subject = f"{settings.subject_prefix}.analysis.>"
+    await drain_log(settings)
+    execute(settings, "UPDATE failed_events SET consumer_name = NULL")  # else it is left alone
     await client.jetstream().delete_stream(settings.events_stream)
     report = await redrive_timeouts(quick(settings, redrive_subjects=[subject]))
     assert report is not None

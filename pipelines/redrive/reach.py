@@ -1,0 +1,111 @@
+"""Whom the redrives of a plan would reach, and who has taken the place of those that are gone."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nats.js import JetStreamContext
+from psycopg import Connection
+
+from pipelines.errors import NotPermittedError
+from pipelines.jetstream.consumers import consumers_of, durable_name
+from pipelines.jetstream.reach import Lookout
+from pipelines.redrive.plan import Addressee, PlannedFailure
+from pipelines.stores.addressees import pending_addressees
+
+__all__ = ["Reached", "Unreached", "unreached_addressees", "whom_it_reaches"]
+
+_MOST_SUCCESSORS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """Failures of a plan that a redrive would bring to nobody."""
+
+    consumer: str  # <stream>/<durable>
+    reason: str
+    count: int
+    successors: tuple[str, ...] = ()  # consumers of the same service that would take the events
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """Which failures of a plan get to their consumer, as far as can be known."""
+
+    unreached: tuple[Unreached, ...] = ()  # the most first
+    doubts: tuple[tuple[str, int], ...] = ()  # why it can not be known, and of how many
+    unreached_ids: frozenset[str] = frozenset()
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """For `--json`."""
+        return [{**asdict(each), "successors": list(each.successors)} for each in self.unreached]
+
+
+async def whom_it_reaches(
+    js: JetStreamContext,
+    connection: Connection[Any],
+    rows: Iterable[PlannedFailure],
+    addressed_to: str | None = None,
+) -> Reached:
+    """A look at each consumer that a redrive would be addressed to; `addressed_to`: all to that."""
+    lookout, rows = Lookout(js), list(rows)
+    is_named = addressed_to is not None
+    keys = [(addressed_to or row.address, row.subject, row.is_foreign or is_named) for row in rows]
+    reaches = await lookout.reaches(keys)
+    counts: Counter[tuple[str, str]] = Counter()
+    examples: dict[tuple[str, str], PlannedFailure] = {}
+    doubts: Counter[str] = Counter()
+    ids = set()
+    for row, key in zip(rows, keys, strict=True):
+        address, (problem, doubt) = key[0] or "", reaches[key]
+        if doubt is not None:
+            doubts[doubt] += 1
+        if problem is not None:
+            counts[address, problem] += 1
+            examples.setdefault((address, problem), row)
+            ids.add(row.failure_id)
+    found = []
+    for (address, problem), count in counts.most_common():
+        row = examples[address, problem]
+        successors = await _successors(js, connection, lookout, row, address)
+        found.append(Unreached(address, problem, count, successors))
+    return Reached(tuple(found), tuple(doubts.most_common()), frozenset(ids))
+
+
+async def _successors(
+    js: JetStreamContext,
+    connection: Connection[Any],
+    lookout: Lookout,
+    row: PlannedFailure,
+    address: str,
+) -> tuple[str, ...]:
+    """The consumers of the service that failed which take the event's subject and are pulled."""
+    own = {name for (name,) in connection.execute(
+        "SELECT DISTINCT consumer FROM service_totals WHERE service = %s", [row.service]
+    )}  # fmt: skip
+    try:
+        heard_by = await consumers_of(js, row.subject)
+    except NotPermittedError:
+        return ()
+    found = []
+    for each in heard_by:
+        if each == address or not _is_of(row.service, each.partition("/")[2], own):
+            continue
+        if (await lookout.reach(each, row.subject, is_patient=True)).problem is None:
+            found.append(each)
+    return tuple(found[:_MOST_SUCCESSORS])
+
+
+def _is_of(service: str, durable: str, own: Collection[str]) -> bool:
+    """By the totals that it publishes, or by its name, as a consumer of ours is called."""
+    name = durable_name(service)
+    return durable in own or durable == name or durable.startswith((f"{name}-", f"{name}_"))
+
+
+async def unreached_addressees(
+    js: JetStreamContext, connection: Connection[Any]
+) -> dict[Addressee, str]:
+    """The consumers of what is pending to which no event gets, and why."""
+    reaches = await Lookout(js).reaches(pending_addressees(connection))
+    return {(str(a), subject): r.problem for (a, subject, _), r in reaches.items() if r.problem}

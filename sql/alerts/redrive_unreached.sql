@@ -1,0 +1,28 @@
+-- Pending failures whose redrive would reach nobody. PostgreSQL; reads `scopes`.
+--
+-- Grain: one row per consumer that the latest look saw so.
+--   value    failures; null where nobody could tell
+--   subject  <stream>/<durable>
+--   since    the first look that saw it so
+--   detail   why; the other columns: docs/alerts.md
+SELECT
+    p.scope,
+    u.consumer AS subject,
+    CASE WHEN BOOL_OR(u.is_known) THEN COUNT(*) FILTER (WHERE u.is_known) END::float8 AS value,
+    p.above,
+    COUNT(*) AS failure_count,
+    MIN(u.since) AS since,
+    (ARRAY_AGG(f.id::text ORDER BY u.is_known DESC, f.dlq_timestamp DESC, f.id))[1] AS sample_id,
+    STRING_AGG(DISTINCT u.reason, '; ') AS detail,
+    NULL::text [] AS unmarked_ids,
+    FALSE AS is_told
+FROM unreached_consumers AS u
+INNER JOIN failed_events AS f
+    ON
+        f.status = 'pending'
+        AND f.original_subject = u.subject
+        AND COALESCE(
+            f.handed_to, NULLIF(f.original_stream, '') || '/' || NULLIF(f.consumer_name, '')
+        ) = u.consumer
+INNER JOIN scopes AS p ON p.scope = 'all'
+GROUP BY p.scope, p.above, u.consumer

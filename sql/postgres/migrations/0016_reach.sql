@@ -1,0 +1,42 @@
+-- Whom redrives reach: the consumer that a failure was handed to, and those that nothing gets to.
+-- Idempotent.
+
+BEGIN;
+
+ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS handed_to TEXT;
+COMMENT ON COLUMN failed_events.handed_to IS
+    '<stream>/<durable> that its latest redrive was for; the next ones are too';
+
+CREATE TABLE IF NOT EXISTS unreached_consumers (
+    consumer TEXT NOT NULL,
+    subject  TEXT NOT NULL,
+    reason   TEXT NOT NULL,
+    is_known BOOLEAN NOT NULL,
+    since    TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (consumer, subject)
+);
+COMMENT ON TABLE unreached_consumers IS
+    'Consumers of pending failures that no redrive would reach, as of the latest look of the alerts.';
+COMMENT ON COLUMN unreached_consumers.consumer IS '<stream>/<durable>';
+COMMENT ON COLUMN unreached_consumers.subject IS 'of the events that failed there';
+COMMENT ON COLUMN unreached_consumers.reason IS 'why no event gets there, or why nobody can tell';
+COMMENT ON COLUMN unreached_consumers.is_known IS 'false: nobody can tell';
+COMMENT ON COLUMN unreached_consumers.since IS 'the first of the looks that saw it so';
+
+DO $$
+DECLARE
+    given RECORD;
+BEGIN
+    FOR given IN
+        SELECT g.role_name, g.rights
+        FROM (VALUES ('dlq_analyst', 'SELECT'), ('dlq_alerts', 'SELECT, INSERT, UPDATE, DELETE'))
+            AS g (role_name, rights)
+        JOIN pg_roles AS r ON r.rolname = g.role_name
+    LOOP
+        EXECUTE format('GRANT %s ON unreached_consumers TO %I', given.rights, given.role_name);
+    END LOOP;
+END $$;
+
+INSERT INTO schema_migrations (name) VALUES ('0016_reach') ON CONFLICT DO NOTHING;
+
+COMMIT;

@@ -1,0 +1,398 @@
+"""A redrive spends an attempt only where somebody takes the event."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig
+from platform_log import execute
+from redriving import TIMEOUTS, Service, dead_letters, fail, publish, quick, redrive_timeouts, rows
+
+from pipelines.alerts.evaluate import AlertsReport, evaluate_alerts, what_is_found
+from pipelines.alerts.rules import alert_rules
+from pipelines.errors import RedriveError
+from pipelines.events import ConsumerContext, ProcessingResult
+from pipelines.jobs import drain_log, query
+from pipelines.redrive.plan import Order
+from pipelines.redrive.run import RedriveReport
+from pipelines.redrive_jobs import preview_redrive, redrive, transient_selection
+from pipelines.settings import Settings
+from pipelines.stores.database import database
+
+
+async def fail_and_stop(settings: Settings, client: Client, service: Service, count: int) -> None:
+    """Let a service fail on so many events, and stop it."""
+    async with service.running():
+        await fail(settings, client, service, count)
+    await drain_log(settings)
+
+
+async def by_hand(settings: Settings, **more: Any) -> RedriveReport:
+    report = await redrive(
+        quick(settings), TIMEOUTS, trigger="manual", requested_by="ana", reason="x", **more
+    )
+    assert report is not None
+    return report
+
+
+def address(settings: Settings, durable: str) -> str:
+    return f"{settings.events_stream}/{durable}"
+
+
+async def reason(settings: Settings) -> tuple[str, int]:
+    """Why nothing of a plan would reach anybody, and of how many."""
+    shown = await preview_redrive(settings, TIMEOUTS)
+    [each] = shown.reached.unreached
+    assert shown.expected_successes == 0
+    return each.reason, each.count
+
+
+async def test_one_that_nobody_pulls_from_spends_no_attempt(
+    settings: Settings, client: Client
+) -> None:
+    service = Service(settings, TimeoutError("slow"))
+    await fail_and_stop(settings, client, service, 12)
+    why, count = await reason(settings)
+    assert why.startswith(f"nobody pulls from {address(settings, 'ndvi')}, the last time at 20")
+    assert count == 12
+    for _ in range(2):
+        report = await by_hand(settings)
+        assert report.outcomes == {"cancelled": 12}
+        assert list(report.reasons["cancelled"]) == [why]
+    assert rows(settings, "SELECT DISTINCT status, redrive_count FROM failed_events") == [
+        ("pending", 0)
+    ]
+    service.error = None
+    async with service.running():
+        assert (await by_hand(settings)).outcomes == {"succeeded": 12}
+
+
+async def test_one_that_is_gone_or_has_another_filter_is_said_so(
+    settings: Settings, client: Client
+) -> None:
+    js, stream = client.jetstream(), settings.events_stream
+    await fail_and_stop(settings, client, Service(settings, TimeoutError("slow")), 2)
+    other = ConsumerConfig(durable_name="ndvi", filter_subject=f"{settings.subject_prefix}.x.y")
+    await js.delete_consumer(stream, "ndvi")
+    assert await reason(settings) == (f"there is no consumer {address(settings, 'ndvi')}", 2)
+    await js.add_consumer(stream, other)
+    pulled = await js.pull_subscribe_bind("ndvi", stream)
+    pulling = asyncio.create_task(pulled.fetch(1, timeout=30))
+    subject = f"{settings.subject_prefix}.analysis.ndvi"
+    try:
+        wanted = f"{address(settings, 'ndvi')} does not take {subject}, only {other.filter_subject}"
+        assert await reason(settings) == (wanted, 2)
+        assert (await by_hand(settings)).outcomes == {"cancelled": 2}
+    finally:
+        pulling.cancel()
+    await js.delete_stream(stream)
+    assert await reason(settings) == (f"there is no stream {stream}", 2)
+    assert (await by_hand(settings)).outcomes == {"cancelled": 2}
+    assert rows(settings, "SELECT DISTINCT status, redrive_count FROM failed_events") == [
+        ("pending", 0)
+    ]
+
+
+async def test_a_paused_one_is_left_alone_until_it_goes_on(
+    settings: Settings, client: Client
+) -> None:
+    service = Service(settings, TimeoutError("slow"))
+    async with service.running():
+        await fail(settings, client, service, 3)
+        await drain_log(settings)
+        until = datetime.now(UTC) + timedelta(hours=1)
+        await pause(client, settings, until)
+        why = f"{address(settings, 'ndvi')} is paused until {until:%Y-%m-%d %H:%M} UTC"
+        assert await reason(settings) == (why, 3)
+        assert (await by_hand(settings)).outcomes == {"cancelled": 3}
+        await pause(client, settings, datetime(2020, 1, 1, tzinfo=UTC))
+        service.error = None
+        assert (await by_hand(settings)).outcomes == {"succeeded": 3}
+
+
+async def pause(client: Client, settings: Settings, until: datetime) -> None:
+    where = f"$JS.API.CONSUMER.PAUSE.{settings.events_stream}.ndvi"
+    body = json.dumps({"pause_until": until.isoformat()}).encode()
+    assert "error" not in json.loads((await client.request(where, body, timeout=10)).data)
+
+
+async def test_one_that_works_on_events_without_asking_for_more_is_reached(
+    settings: Settings, client: Client
+) -> None:
+    """All its slots are taken: it pulls again when a handler ends."""
+    gate = asyncio.Event()
+
+    class Busy(Service):
+        async def handle(self, context: ConsumerContext) -> ProcessingResult:
+            if context.redrive_of is None and self.error is None:
+                await gate.wait()
+            return await super().handle(context)
+
+    service = Busy(settings, TimeoutError("slow"))
+    async with service.running():
+        await fail(settings, client, service, 2)
+        await drain_log(settings)
+        service.error = None
+        await publish(client, settings, 8)  # as many as it handles at once
+        js = client.jetstream()
+        async with asyncio.timeout(20):
+            while (await js.consumer_info(settings.events_stream, "ndvi")).num_waiting:
+                await asyncio.sleep(0.05)
+        shown = await preview_redrive(settings, TIMEOUTS)
+        assert shown.reached.unreached == ()
+        running = asyncio.create_task(by_hand(settings))
+        gate.set()
+        assert (await running).outcomes == {"succeeded": 2}
+
+
+async def test_a_renamed_durable_has_its_successor_offered(
+    settings: Settings, client: Client
+) -> None:
+    old = Service(settings, TimeoutError("slow"), durable="ndvi-v1")
+    await fail_and_stop(settings, client, old, 3)
+    new = Service(settings, durable="ndvi-v2")
+    stranger = Service(settings, name="yield", durable="yield-v2")
+    idle = ConsumerConfig(durable_name="ndvi-v0", ack_policy=AckPolicy.EXPLICIT)
+    await client.jetstream().add_consumer(settings.events_stream, idle)
+    async with new.running(), stranger.running():
+        shown = await preview_redrive(settings, TIMEOUTS)
+        [each] = shown.reached.unreached
+        assert (each.consumer, each.count) == (address(settings, "ndvi-v1"), 3)
+        assert each.successors == (address(settings, "ndvi-v2"),)
+
+
+async def test_a_redirect_to_its_own_subject_passes_over_a_durable_that_nobody_pulls(
+    settings: Settings, client: Client
+) -> None:
+    old = Service(settings, TimeoutError("slow"), durable="ndvi-v1")
+    await fail_and_stop(settings, client, old, 3)
+    to = f"{settings.subject_prefix}.analysis.ndvi"
+    report = await by_hand(settings, redirect_to=to)
+    assert report.outcomes == {"cancelled": 3}
+    [why] = report.reasons["cancelled"]
+    assert why.startswith(f"nobody pulls from {address(settings, 'ndvi-v1')}")
+    async with Service(settings, durable="ndvi-v2").running() as new:
+        await seen_all(new, 3)
+        new.seen.clear()
+        report = await by_hand(settings, redirect_to=to)
+        assert report.outcomes == {"succeeded": 3}
+        assert len(new.seen) == 3
+    assert rows(settings, "SELECT DISTINCT status, redrive_count FROM failed_events") == [
+        ("resolved", 0)
+    ]
+
+
+async def seen_all(service: Service, count: int) -> None:
+    """Wait until a new durable has been given what was in the stream before."""
+    async with asyncio.timeout(20):
+        while len(service.seen) < count:
+            await asyncio.sleep(0.05)
+
+
+async def test_the_schedule_leaves_alone_what_nobody_takes_and_takes_the_rest(
+    settings: Settings, client: Client
+) -> None:
+    settings = quick(settings)
+    old = Service(settings, TimeoutError("slow"), durable="old")
+    async with old.running():
+        await fail(settings, client, old, 3)
+    well = Service(settings, TimeoutError("slow"), durable="well")
+    async with well.running():
+        await dead_letters(client, settings, 6)  # it gets the same events
+        well.error = None
+        report = await redrive_timeouts(settings, selection=transient_selection(settings))
+        assert report is not None
+        assert (report.planned, report.outcomes) == (3, {"succeeded": 3})
+        again = await redrive_timeouts(settings, selection=transient_selection(settings))
+        assert again is None
+    states = (
+        "SELECT consumer_name, status, redrive_count, count(*) FROM failed_events GROUP BY 1, 2, 3"
+    )
+    assert sorted(rows(settings, states)) == [("old", "pending", 0, 3), ("well", "resolved", 0, 3)]
+    # Neither the limit nor a time that was asked for brings them in.
+    execute(
+        settings, "UPDATE failed_events SET redrive_not_before = now() WHERE status = 'pending'"
+    )
+    assert await redrive_timeouts(settings, selection=transient_selection(settings)) is None
+
+
+@pytest.mark.parametrize("text", ["a b/c", "no-stream", "x/y.z"])
+async def test_an_address_that_no_consumer_has_is_said_so(
+    settings: Settings, client: Client, text: str
+) -> None:
+    await fail_and_stop(settings, client, Service(settings, TimeoutError("slow")), 1)
+    stream, _, consumer = text.partition("/")
+    execute(
+        settings,
+        "UPDATE failed_events SET original_stream = %s, consumer_name = %s",
+        *(stream, consumer or "*"),
+    )
+    why, _ = await reason(settings)
+    assert why == f"no consumer can be called {stream}/{consumer or '*'}"
+    assert (await by_hand(settings)).outcomes == {"cancelled": 1}
+
+
+async def test_for_a_successor_its_outcome_counts_for_the_failure(
+    settings: Settings, client: Client
+) -> None:
+    old = Service(settings, TimeoutError("slow"), durable="ndvi-v1")
+    await fail_and_stop(settings, client, old, 2)
+    to = address(settings, "ndvi-v2")
+    bystander = Service(settings, name="yield")
+    async with Service(settings, durable="ndvi-v2").running() as new, bystander.running():
+        await seen_all(new, 2)
+        new.error = TimeoutError("still slow")
+        new.seen.clear()
+        await seen_all(bystander, 2)
+        report = await by_hand(settings, addressed_to=to)
+        assert report.outcomes == {"failed_again": 1, "cancelled": 1}
+        assert [context.redrive_of is None for context in new.seen] == [False]
+        assert statuses(settings) == [
+            ("pending", 0, None, 1), ("pending", 1, to, 1), ("superseded", 0, None, 1)
+        ]  # fmt: skip
+        assert query(settings, "SELECT status, redrive_count FROM cases ORDER BY 2").rows() == [
+            ("pending", 0),
+            ("pending", 1),
+        ]
+        # What was handed over stays with the successor, for the schedule too.
+        new.error = None
+        taken = await redrive_timeouts(quick(settings), selection=transient_selection(settings))
+        assert taken is not None
+        assert (taken.planned, taken.outcomes) == (1, {"succeeded": 1})
+        report = await by_hand(settings, addressed_to=to)
+        assert report.outcomes == {"succeeded": 1}
+        assert len(bystander.seen) == 2
+    assert [status for status, *_ in statuses(settings)] == ["resolved", "resolved", "superseded"]
+    assert query(settings, "SELECT DISTINCT status FROM cases").rows() == [("resolved",)]
+    assert query(
+        settings, "SELECT outcome, count(*) FROM redrives GROUP BY 1 ORDER BY 1"
+    ).rows() == [
+        ("failed_again", 1),
+        ("succeeded", 2),
+    ]
+
+
+def statuses(settings: Settings) -> list[tuple[object, ...]]:
+    sql = "SELECT status, redrive_count, handed_to, count(*) FROM failed_events GROUP BY 1, 2, 3"
+    return sorted(rows(settings, sql), key=str)
+
+
+async def test_a_success_of_the_successor_that_comes_late_counts(
+    settings: Settings, client: Client
+) -> None:
+    old = Service(settings, TimeoutError("slow"), durable="ndvi-v1")
+    await fail_and_stop(settings, client, old, 1)
+    gate = asyncio.Event()
+
+    class Slow(Service):
+        async def handle(self, context: ConsumerContext) -> ProcessingResult:
+            if context.redrive_of is not None:
+                await gate.wait()
+            return await super().handle(context)
+
+    async with Slow(settings, durable="ndvi-v2").running() as new:
+        await seen_all(new, 1)
+        to = address(settings, "ndvi-v2")
+        hasty = settings.model_copy(update={"redrive_timeout_seconds": 0.5})
+        report = await redrive(
+            hasty, TIMEOUTS, trigger="manual", requested_by="ana", reason="x", addressed_to=to
+        )
+        assert report is not None
+        assert report.outcomes == {"outcome_unknown": 1}
+        gate.set()
+        await dead_letters(client, settings, 4)
+    await drain_log(settings)
+    assert statuses(settings) == [("resolved", 1, to, 1)]
+    assert rows(settings, "SELECT state FROM redrives") == [("succeeded",)]
+
+
+async def test_for_a_successor_without_our_code_success_is_heard(
+    settings: Settings, client: Client
+) -> None:
+    js, stream = client.jetstream(), settings.events_stream
+    await fail_and_stop(settings, client, Service(settings, TimeoutError("slow")), 1)
+    config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, max_deliver=2)
+    subject = f"{settings.subject_prefix}.analysis.*"
+    sub = await js.pull_subscribe(subject, "go-worker", stream=stream, config=config)
+
+    async def work() -> None:
+        while True:
+            try:
+                for msg in await sub.fetch(1, timeout=1):
+                    await msg.ack()
+            except TimeoutError:
+                continue
+
+    working = asyncio.create_task(work())
+    try:
+        report = await by_hand(settings, addressed_to=address(settings, "go-worker"))
+    finally:
+        working.cancel()
+    assert report.outcomes == {"succeeded": 1}
+    assert next(iter(report.reasons["succeeded"])).startswith("inferred: ")
+    assert rows(settings, "SELECT status FROM failed_events") == [("resolved",)]
+
+
+@pytest.mark.parametrize(
+    ("addressed_to", "redirect_to", "text"),
+    [
+        ("ndvi-v2", None, "'ndvi-v2' is no consumer: write STREAM/CONSUMER"),
+        ("A/b", "x.y", "give --to or --for, not both"),
+    ],
+)
+def test_an_addressee_that_makes_no_sense_is_refused(
+    addressed_to: str, redirect_to: str | None, text: str
+) -> None:
+    with pytest.raises(RedriveError, match=text):
+        Order("manual", "ana", "x", redirect_to=redirect_to, addressed_to=addressed_to)
+
+
+async def alerts_of(settings: Settings, minutes: float) -> tuple[set[str], AlertsReport]:
+    report = await evaluate_alerts(settings, datetime.now(UTC) + timedelta(minutes=minutes))
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        found = what_is_found(connection, alert_rules(settings))["redrive_unreached"]
+    return {f"{finding.value} {finding.subject}: {finding.detail}" for finding in found}, report
+
+
+async def test_an_alert_says_why_nothing_is_redriven_and_ends_when_somebody_pulls(
+    settings: Settings, client: Client
+) -> None:
+    service = Service(settings, TimeoutError("slow"))
+    await fail_and_stop(settings, client, service, 3)
+    found, first = await alerts_of(settings, 0)
+    [text] = found
+    assert text.startswith(f"3.0 {address(settings, 'ndvi')}: nobody pulls from ")
+    title = f"A redrive would reach nobody: {address(settings, 'ndvi')}"
+    assert title not in first.firing  # it may be starting
+    _, later = await alerts_of(settings, 11)
+    assert title in later.firing
+    # Who can not look knows nothing: it goes on.
+    away = settings.model_copy(update={"nats_url": "nats://127.0.0.1:1"})
+    _, blind = await alerts_of(away, 12)
+    assert title in blind.firing
+    service.error = None
+    async with service.running():
+        found, _ = await alerts_of(settings, 13)
+        assert found == set()
+        _, ended = await alerts_of(settings, 19)
+        assert ended.resolved == 1
+        assert title not in ended.firing
+
+
+async def test_an_alert_goes_by_whom_a_failure_was_handed_to(
+    settings: Settings, client: Client
+) -> None:
+    old = Service(settings, TimeoutError("slow"), durable="ndvi-v1")
+    await fail_and_stop(settings, client, old, 2)
+    await client.jetstream().delete_consumer(settings.events_stream, "ndvi-v1")
+    v1, v2 = (address(settings, each) for each in ("ndvi-v1", "ndvi-v2"))
+    found, _ = await alerts_of(settings, 0)
+    assert found == {f"2.0 {v1}: there is no consumer {v1}"}
+    execute(settings, "UPDATE failed_events SET handed_to = %s", v2)
+    found, _ = await alerts_of(settings, 1)
+    assert found == {f"2.0 {v2}: there is no consumer {v2}"}
+    execute(settings, "UPDATE failed_events SET status = 'parked'")
+    assert (await alerts_of(settings, 2))[0] == set()
