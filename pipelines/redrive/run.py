@@ -37,7 +37,7 @@ from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.redrive.pace import Budget
 from pipelines.redrive.policy import Belief, Cell, History, is_hopeless, is_transient
 from pipelines.redrive.schedule import handled_per_second, learn, policy_of
-from pipelines.redrive.sending import Sender
+from pipelines.redrive.sending import Sender, Sent
 from pipelines.redrive.sent_acks import SentAcks, listening
 from pipelines.settings import Settings
 from pipelines.stores.database import database
@@ -266,7 +266,7 @@ class _Run:
         addressee = None if is_elsewhere else redrive.addressed_to
         outcome = self._follower.expect(redrive.id, addressee)
         mark: Mark | None = None
-        place: Place | None = None
+        place, doubt = Sent()
         try:
             if redrive.silent_seconds is None:
                 async with group.turns:
@@ -280,7 +280,7 @@ class _Run:
                 self._lock.check()
                 if not self._outbox.claim(redrive):
                     return await self._not_claimed(group, redrive)
-                place = await self._sender.send(redrive, event, headers)
+                place, doubt = await self._sender.send(redrive, event, headers)
             patience = self._settings.redrive_timeout_seconds - (redrive.silent_seconds or 0)
             async with asyncio.timeout(max(patience, 0)):
                 if is_elsewhere:
@@ -295,7 +295,8 @@ class _Run:
         except NoStreamResponseError:
             return await self._ended(redrive, "unroutable", "no stream captures its subject")
         except TimeoutError:
-            return await self._ended(redrive, "outcome_unknown", await self._silence(place, mark))
+            silence = await self._silence(place, mark, doubt)
+            return await self._ended(redrive, "outcome_unknown", silence)
         finally:
             self._follower.forget(redrive.id)
 
@@ -336,12 +337,14 @@ class _Run:
             return result
         return await self._ended(redrive, "succeeded", reasons[result])
 
-    async def _silence(self, place: Place | None, mark: Mark | None) -> str:
+    async def _silence(self, place: Place | None, mark: Mark | None, doubt: str | None) -> str:
         """What is known of a redrive that nobody answered."""
         said = [f"silent for {self._settings.redrive_timeout_seconds:.0f} s"]
         if mark is not None and mark.is_all_told:
             said.append("and the server told of no acknowledgement")
-        if mark is not None and place is not None:
+        if doubt is not None:
+            said.append(doubt)
+        elif mark is not None and place is not None:
             said += filter(None, [await why_silent(self._js, place, mark)])
         elif mark is not None:
             said.append("its consumer takes it from another stream than the one that stored it")
