@@ -18,6 +18,7 @@ from redriving import Service, dead_letters, fail, quick, redrive_timeouts, rows
 
 from pipelines.embedded import NatsServer
 from pipelines.errors import ServerUnavailableError
+from pipelines.events import NATSConfig, NATSPublisher
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.stored import stored_message
 from pipelines.jetstream.streams import ensure_streams
@@ -330,6 +331,22 @@ async def test_an_id_that_a_cluster_is_storing_just_now_is_no_refusal(
             assert len({ack.seq for ack in acks}) == 1
         assert await stored(client, name) == 21
     assert "err_code=10158" in caplog.text
+
+
+async def test_a_publisher_that_repeats_itself_on_a_cluster_says_that_it_was_taken(
+    settings: Settings, cluster: list[NatsServer]
+) -> None:
+    config = NATSConfig(servers=[server.url for server in cluster])
+    async with connected(",".join(config.servers)) as client:
+        name, subject = await replicated(client, settings)
+        publisher = NATSPublisher(config)
+        assert await publisher.connect()
+        for number in range(20):
+            headers = {"Nats-Msg-Id": f"r{number}"}
+            taken = [publisher.publish(subject, b"event", headers) for _ in range(4)]
+            assert set(await asyncio.gather(*taken)) == {True}
+        await publisher.close()
+        assert await stored(client, name) == 20
 
 
 async def test_a_cluster_that_lost_its_quorum_for_a_while_has_the_event_once(
