@@ -61,6 +61,7 @@ async def redrive_selected(
     redirect_to: str | None = None,
     edit: dict[str, Any] | None = None,
     per_second: Annotated[float, Field(gt=0)] | None = None,
+    max_age_seconds: Annotated[float, Field(gt=0)] | None = None,
 ) -> State:
     """Publish the failures that a person selected again, to the consumers that failed.
 
@@ -84,6 +85,7 @@ async def redrive_selected(
         redirect_to: Publish to this subject instead of the events' own.
         edit: JSON merge patch of the events' bodies; the original is kept.
         per_second: Redrives a second; empty leaves it to the budget.
+        max_age_seconds: Events that are older are left out and parked; empty takes any age.
     """
     selection = Selection(
         failure_ids=tuple(failure_ids or ()),
@@ -98,7 +100,7 @@ async def redrive_selected(
         where=where,
         limit=limit,
     )
-    order = Order("manual", requested_by, reason, redirect_to, edit, per_second)
+    order = Order("manual", requested_by, reason, redirect_to, edit, per_second, max_age_seconds)
     return await _carry_out(selection, order)
 
 

@@ -10,6 +10,7 @@ returns.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,11 +58,14 @@ async def preview_redrive(
     redirect_to: str | None = None,
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
+    max_age_seconds: float | None = None,
 ) -> Preview:
     """What a redrive of this selection would do, as of the last drain; touches nothing."""
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         planned = _plan(settings, connection, selection)
-        return await _preview(settings, connection, planned, redirect_to, patch, per_second)
+        return await _preview(
+            settings, connection, planned, redirect_to, patch, per_second, max_age_seconds
+        )
 
 
 async def plan_redrive(
@@ -78,7 +82,13 @@ async def plan_redrive(
         if not planned.count:
             return None
         shown = await _preview(
-            settings, connection, planned, order.redirect_to, order.patch, order.per_second
+            settings,
+            connection,
+            planned,
+            order.redirect_to,
+            order.patch,
+            order.per_second,
+            order.max_age_seconds,
         )
         batch_id = _freeze(settings, connection, planned, selection, order)
         return find_batch(connection, batch_id), shown
@@ -116,6 +126,7 @@ async def redrive(
     redirect_to: str | None = None,
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
+    max_age_seconds: float | None = None,
     progress: RedriveProgress | None = None,
 ) -> RedriveReport | None:
     """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
@@ -123,7 +134,7 @@ async def redrive(
     A batch that an earlier run left unfinished is finished first. One that needs an approval is
     only frozen: its report says `awaiting_approval`.
     """
-    order = Order(trigger, requested_by, reason, redirect_to, patch, per_second)
+    order = Order(trigger, requested_by, reason, redirect_to, patch, per_second, max_age_seconds)
     await drain_log(settings)
     with (
         database(settings.postgres_dsn.get_secret_value()) as connection,
@@ -138,7 +149,7 @@ async def redrive(
         if not planned.count:
             return None
         if redirect_to is not None:
-            await _preview(settings, connection, planned, redirect_to, None, None)  # may refuse
+            await _preview(settings, connection, planned, redirect_to)  # may refuse
         batch = find_batch(connection, _freeze(settings, connection, planned, selection, order))
         if batch.state == "awaiting_approval":
             return RedriveReport(batch.id, batch.planned, state=batch.state)
@@ -243,9 +254,10 @@ async def _preview(
     settings: Settings,
     connection: Connection[Any],
     planned: Plan,
-    redirect_to: str | None,
-    patch: dict[str, Any] | None,
-    per_second: float | None,
+    redirect_to: str | None = None,
+    patch: dict[str, Any] | None = None,
+    per_second: float | None = None,
+    max_age_seconds: float | None = None,
 ) -> Preview:
     async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
         try:
@@ -257,6 +269,7 @@ async def _preview(
                 redirect_to=redirect_to,
                 patch=patch,
                 per_second=per_second,
+                max_age_seconds=max_age_seconds or settings.redrive_max_age_seconds,
             )
         except RefusedError as error:
             raise RedriveError(f"The redirect is refused: {error}.") from error
@@ -269,6 +282,9 @@ def _freeze(
     selection: Selection,
     order: Order,
 ) -> str:
+    order = replace(
+        order, max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds
+    )
     most = settings.redrive_approval_count
     needs_approval = order.trigger == "manual" and 0 < most < planned.count
     shown = order.patch and json.loads(

@@ -17,7 +17,7 @@ from pipelines.redrive.batches import ENDED
 from pipelines.redrive.edit import read_patch
 from pipelines.redrive.plan import Order
 from pipelines.redrive.run import RedriveReport
-from pipelines.redrive.selection import Selection
+from pipelines.redrive.selection import Selection, duration
 from pipelines.redrive_jobs import (
     approve,
     cancel,
@@ -38,6 +38,7 @@ from pipelines.settings import Settings
 @click.option("--to", "redirect_to", help="publish to this subject instead of the events' own")
 @click.option("--edit", help='change the bodies: a JSON merge patch, {"unit": "ha"}, or @FILE')
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
+@click.option("--max-age", help="leave out events older than this, and park them: 24h, 7d")
 @click.option("--reason", default="by hand", show_default=True, help="why; kept with the batch")
 @click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
 @click.option("--dry-run", is_flag=True, help="show what would be published, touch nothing")
@@ -50,6 +51,7 @@ def command(
     redirect_to: str | None,
     edit: str | None,
     rate: float | None,
+    max_age: str | None,
     reason: str,
     by: str,
     dry_run: bool,
@@ -65,10 +67,16 @@ def command(
         types = (*selection.error_types, *transient_selection(settings).error_types)
         selection = replace(selection, error_types=types)
     patch = read_patch(_text(edit)) if edit is not None else None
+    max_age_seconds = _seconds(max_age) if max_age is not None else None
     if dry_run:
         shown = asyncio.run(
             preview_redrive(
-                settings, selection, redirect_to=redirect_to, patch=patch, per_second=rate
+                settings,
+                selection,
+                redirect_to=redirect_to,
+                patch=patch,
+                per_second=rate,
+                max_age_seconds=max_age_seconds,
             )
         )
         if is_json:
@@ -77,7 +85,7 @@ def command(
             print_plan(shown)
             console.print("[dim]Nothing was published. Leave out --dry-run to do it.[/dim]")
         return
-    order = Order("manual", by, reason, redirect_to, patch, rate)
+    order = Order("manual", by, reason, redirect_to, patch, rate, max_age_seconds)
     planned = asyncio.run(plan_redrive(settings, selection, order))
     if planned is None:
         if is_json:
@@ -152,6 +160,18 @@ def _is_approved(settings: Settings, batch_id: str, count: int, by: str, is_json
     else:
         print_report(report)
     return False
+
+
+def _seconds(max_age: str) -> float:
+    try:
+        found = duration(max_age)
+    except OverflowError:
+        found = None
+    if not found:
+        raise click.BadParameter(
+            f"{max_age[:40]!r} is no age: write 24h or 7d.", param_hint="--max-age"
+        )
+    return found.total_seconds()
 
 
 def _text(edit: str) -> str:

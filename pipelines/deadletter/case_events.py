@@ -16,7 +16,7 @@ from pipelines.deadletter.sanitize import clean_text, dump_json, parse_json, par
 
 REDRIVE_KINDS = (
     *("requested", "published"),
-    *("succeeded", "unroutable", "refused", "expired", "outcome_unknown"),
+    *("succeeded", "unroutable", "refused", "expired", "too_late", "outcome_unknown"),
 )
 TRIAGE_KINDS = ("resolved", "discarded", "parked", "unparked", "alerted")
 KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for kind in TRIAGE_KINDS}

@@ -122,6 +122,7 @@ class Order:
     redirect_to: str | None = None  # a subject instead of their own
     patch: dict[str, Any] | None = None  # JSON merge patch of the bodies
     per_second: float | None = None  # None leaves it to the budget
+    max_age_seconds: float | None = None  # of an event; None takes any age
 
     def __post_init__(self) -> None:
         if self.patch:
@@ -179,8 +180,8 @@ def freeze(
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection, state,"
-            " planned, redirect_to, patch, per_second)"
-            " VALUES (%s, %s, %s, %s, %s, 'planned', 0, %s, %s, %s)",
+            " planned, redirect_to, patch, per_second, max_age_seconds)"
+            " VALUES (%s, %s, %s, %s, %s, 'planned', 0, %s, %s, %s, %s)",
             [
                 batch_id,
                 order.trigger,
@@ -190,6 +191,7 @@ def freeze(
                 order.redirect_to,
                 Jsonb(order.patch) if order.patch else None,
                 order.per_second,
+                order.max_age_seconds,
             ],
         )
         cursor.executemany(
@@ -228,6 +230,7 @@ def freeze(
                 "trigger": order.trigger,
                 "failures": counted[0] if counted else 0,
                 **({"redirect_to": order.redirect_to} if order.redirect_to else {}),
+                **({"max_age_seconds": order.max_age_seconds} if order.max_age_seconds else {}),
                 **({"patch": shown_patch} if shown_patch else {}),
             },
         )

@@ -31,6 +31,7 @@ from pipelines.redrive.acks import AckFollower, following_acks
 from pipelines.redrive.batches import ENDED, Batch, find_batch, finish, move
 from pipelines.redrive.heard import Mark, Place
 from pipelines.redrive.inferred import Advisories, end_of_foreign, why_silent
+from pipelines.redrive.lifetime import TooLateError
 from pipelines.redrive.origin import ExpiredError, RefusedError
 from pipelines.redrive.outbox import Outbox, Redrive, load_redrives
 from pipelines.redrive.outcomes import OutcomeFollower
@@ -44,7 +45,8 @@ from pipelines.stores.database import database
 from pipelines.stores.lock import Lock
 
 STAGES = (1, 10, None)
-_UNPUBLISHED = ("refused", "expired", "unroutable")  # outcomes that say so
+_UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes that say so
+_SAYING_NOTHING = ("cancelled", "expired", "too_late")  # of their group
 _MOST_REASONS = 5  # of one outcome; a subject or a size makes each another
 
 
@@ -225,7 +227,7 @@ class _Run:
             while rest and not group.stop.is_set() and not results:
                 stage, rest = rest[:size], rest[size:] if size else []
                 results.update(await asyncio.gather(*(one(redrive) for redrive in stage)))
-                for state in ("cancelled", "expired"):  # nothing was published: it says nothing
+                for state in _SAYING_NOTHING:
                     del results[state]
             if rest and results and not results["succeeded"] and not group.stop.is_set():
                 group.why = f"none of {results.total()} succeeded: {_listed(results)}"
@@ -292,6 +294,8 @@ class _Run:
             return await self._ended(redrive, "refused", str(error))
         except ExpiredError as error:
             return await self._ended(redrive, "expired", str(error))
+        except TooLateError as error:
+            return await self._ended(redrive, "too_late", str(error))
         except NoStreamResponseError:
             return await self._ended(redrive, "unroutable", "no stream captures its subject")
         except TimeoutError:

@@ -23,6 +23,7 @@ from pipelines.jetstream.refusals import is_for_now
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.edit import patched
 from pipelines.redrive.heard import Place
+from pipelines.redrive.lifetime import check_age, remaining_ttl
 from pipelines.redrive.once import ADDED_BYTES, PAUSES, DoubtError, OncePublisher
 from pipelines.redrive.origin import (
     Event,
@@ -107,9 +108,14 @@ class Sender:
         return event
 
     def headers(self, redrive: Redrive, event: Event) -> MutableHeaders:
-        """Its headers; raises RefusedError where they can not be sent, or make it too large."""
+        """Its headers; raises RefusedError where they can not be sent, or make it too large, and
+        TooLateError where the event is too old."""
+        now = datetime.now(UTC)
+        since = min(filter(None, (event.published_at, redrive.dead_lettered_at)), default=now)
+        check_age(self._batch.max_age_seconds, since, now)
         marks = redrive.failure_id, redrive.id, str(redrive.attempt)
         headers = event.headers | {"Nats-Msg-Id": redrive.id} | dict(zip(MARKS, marks, strict=True))
+        headers |= remaining_ttl(event.ttl, since, now)
         if redrive.addressed_to and not self.is_elsewhere(redrive):
             headers[ADDRESSEE] = redrive.addressed_to
         try:
