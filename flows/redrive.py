@@ -62,6 +62,7 @@ async def redrive_selected(
     edit: dict[str, Any] | None = None,
     per_second: Annotated[float, Field(gt=0)] | None = None,
     addressed_to: str | None = None,
+    max_age_seconds: Annotated[float, Field(gt=0)] | None = None,
 ) -> State:
     """Publish the failures that a person selected again, to the consumers that failed.
 
@@ -86,6 +87,7 @@ async def redrive_selected(
         edit: JSON merge patch of the events' bodies; the original is kept.
         per_second: Redrives a second; empty leaves it to the budget.
         addressed_to: The consumer, STREAM/CONSUMER, that takes the place of those that failed.
+        max_age_seconds: Events that are older are left out and parked; empty takes any age.
     """
     selection = Selection(
         failure_ids=tuple(failure_ids or ()),
@@ -100,7 +102,16 @@ async def redrive_selected(
         where=where,
         limit=limit,
     )
-    order = Order("manual", requested_by, reason, redirect_to, edit, per_second, addressed_to)
+    order = Order(
+        "manual",
+        requested_by,
+        reason,
+        redirect_to,
+        edit,
+        per_second,
+        addressed_to,
+        max_age_seconds,
+    )
     return await _carry_out(selection, order)
 
 

@@ -62,11 +62,12 @@ async def preview_redrive(
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
     addressed_to: str | None = None,
+    max_age_seconds: float | None = None,
 ) -> Preview:
     """What a redrive of this selection would do, as of the last drain; touches nothing."""
+    order = Order("manual", "", "", redirect_to, patch, per_second, addressed_to, max_age_seconds)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         planned = await _plan(settings, connection, selection)
-        order = Order("manual", "", "", redirect_to, patch, per_second, addressed_to)
         return await _preview(settings, connection, planned, order)
 
 
@@ -121,6 +122,7 @@ async def redrive(
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
     addressed_to: str | None = None,
+    max_age_seconds: float | None = None,
     progress: RedriveProgress | None = None,
 ) -> RedriveReport | None:
     """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
@@ -128,7 +130,16 @@ async def redrive(
     A batch that an earlier run left unfinished is finished first. One that needs an approval is
     only frozen: its report says `awaiting_approval`.
     """
-    order = Order(trigger, requested_by, reason, redirect_to, patch, per_second, addressed_to)
+    order = Order(
+        trigger,
+        requested_by,
+        reason,
+        redirect_to,
+        patch,
+        per_second,
+        addressed_to,
+        max_age_seconds,
+    )
     await drain_log(settings)
     with (
         database(settings.postgres_dsn.get_secret_value()) as connection,
@@ -263,6 +274,7 @@ async def _preview(
                 patch=order.patch,
                 per_second=order.per_second,
                 addressed_to=order.addressed_to,
+                max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds,
             )
         except RefusedError as error:
             raise RedriveError(f"The redirect is refused: {error}.") from error
@@ -275,6 +287,9 @@ def _freeze(
     selection: Selection,
     order: Order,
 ) -> str:
+    order = replace(
+        order, max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds
+    )
     most = settings.redrive_approval_count
     needs_approval = order.trigger == "manual" and 0 < most < planned.count
     shown = order.patch and json.loads(

@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     redrive_delay_seconds: float = Field(
         30, ge=0, description="least rest of a failure before the schedule redrives it"
     )
+    redrive_max_age_seconds: float | None = Field(
+        None, gt=0, description="age of an event from which no redrive publishes it; default any"
+    )
     transient_error_types: list[str] = Field(
         ["TimeoutError", "ConnectionError"], description="what redrive-transient takes"
     )

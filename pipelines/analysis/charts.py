@@ -26,7 +26,7 @@ from pipelines.analysis.axes import (
     words,
 )
 from pipelines.analysis.look import WIDE, Look, styled
-from pipelines.analysis.resolution import CAUSES
+from pipelines.analysis.resolution import CAUSES, IMPOSSIBLE
 
 __all__ = [
     "contributors",
@@ -349,7 +349,7 @@ def redrive_outcomes(redrive_outcomes: pl.DataFrame, look: Look = WIDE) -> Any:
             failed_again=pl.col("failed_again_count"),
             succeeded=pl.col("succeeded_count"),
             unknown=pl.col("outcome_unknown_count") + pl.col("waiting_count"),
-            impossible=pl.sum_horizontal("unroutable_count", "refused_count", "expired_count"),
+            impossible=pl.sum_horizontal(*IMPOSSIBLE),
         )
     )
     names = shown["name"].to_list()

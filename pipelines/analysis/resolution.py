@@ -12,6 +12,7 @@ import polars as pl
 __all__ = [
     "CAUSES",
     "DURATIONS_SQL",
+    "IMPOSSIBLE",
     "curves",
     "observations",
     "resolution_curves",
@@ -22,6 +23,9 @@ __all__ = [
 
 CAUSES = ("automatic_redrive", "manual_redrive", "manual", "discarded")
 """How a case ends; `open` for one that has not."""
+
+IMPOSSIBLE = ("unroutable_count", "refused_count", "expired_count", "too_late_count")
+"""Columns of the mart redrive_outcomes: nothing could be published."""
 
 DURATIONS_SQL = """
 SELECT

@@ -8,6 +8,7 @@ import polars as pl
 
 from pipelines.analysis.advice import by_urgency, chance_in_words, next_command
 from pipelines.analysis.report import Section, seconds_as_text
+from pipelines.analysis.resolution import IMPOSSIBLE
 from pipelines.analysis.trends import group_trends
 from pipelines.analysis.unknowns import unknowns
 from pipelines.deadletter.sanitize import STEERING
@@ -192,12 +193,12 @@ def _redrives(frame: pl.DataFrame, most_rows: int) -> Section:
             row["succeeded_count"],
             row["failed_again_count"],
             row["outcome_unknown_count"] + row["waiting_count"],
-            row["unroutable_count"] + row["refused_count"] + row["expired_count"],
+            sum(row[name] for name in IMPOSSIBLE),
         )
         for row in frame.head(most_rows).to_dicts()
     )
     columns = ("group", "error type", "redrives", "succeeded", "failed", "unknown", "impossible")
-    note = "Impossible: no stream takes the subject, not allowed, or the bytes are gone."
+    note = "Impossible: no stream takes the subject, not allowed, too old, or the bytes are gone."
     return Section("Redrive outcomes", columns, rows, note)
 
 

@@ -17,7 +17,7 @@ from pipelines.redrive.batches import ENDED
 from pipelines.redrive.edit import read_patch
 from pipelines.redrive.plan import Order
 from pipelines.redrive.run import RedriveReport
-from pipelines.redrive.selection import Selection
+from pipelines.redrive.selection import Selection, duration
 from pipelines.redrive_jobs import (
     approve,
     cancel,
@@ -39,6 +39,7 @@ from pipelines.settings import Settings
 @click.option("--for", "addressed_to", help="address it to this consumer, STREAM/CONSUMER")
 @click.option("--edit", help='change the bodies: a JSON merge patch, {"unit": "ha"}, or @FILE')
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
+@click.option("--max-age", help="leave out events older than this, and park them: 24h, 7d")
 @click.option("--reason", default="by hand", show_default=True, help="why; kept with the batch")
 @click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
 @click.option("--dry-run", is_flag=True, help="show what would be published, touch nothing")
@@ -52,6 +53,7 @@ def command(
     addressed_to: str | None,
     edit: str | None,
     rate: float | None,
+    max_age: str | None,
     reason: str,
     by: str,
     dry_run: bool,
@@ -67,6 +69,7 @@ def command(
         types = (*selection.error_types, *transient_selection(settings).error_types)
         selection = replace(selection, error_types=types)
     patch = read_patch(_text(edit)) if edit is not None else None
+    max_age_seconds = _seconds(max_age) if max_age is not None else None
     if dry_run:
         shown = asyncio.run(
             preview_redrive(
@@ -76,6 +79,7 @@ def command(
                 patch=patch,
                 per_second=rate,
                 addressed_to=addressed_to,
+                max_age_seconds=max_age_seconds,
             )
         )
         if is_json:
@@ -84,7 +88,7 @@ def command(
             print_plan(shown)
             console.print("[dim]Nothing was published. Leave out --dry-run to do it.[/dim]")
         return
-    order = Order("manual", by, reason, redirect_to, patch, rate, addressed_to)
+    order = Order("manual", by, reason, redirect_to, patch, rate, addressed_to, max_age_seconds)
     planned = asyncio.run(plan_redrive(settings, selection, order))
     if planned is None:
         if is_json:
@@ -159,6 +163,18 @@ def _is_approved(settings: Settings, batch_id: str, count: int, by: str, is_json
     else:
         print_report(report)
     return False
+
+
+def _seconds(max_age: str) -> float:
+    try:
+        found = duration(max_age)
+    except OverflowError:
+        found = None
+    if not found:
+        raise click.BadParameter(
+            f"{max_age[:40]!r} is no age: write 24h or 7d.", param_hint="--max-age"
+        )
+    return found.total_seconds()
 
 
 def _text(edit: str) -> str:

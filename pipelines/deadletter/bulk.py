@@ -18,7 +18,7 @@ from pipelines.deadletter.decode import LIMITS, Canonical, decode
 from pipelines.deadletter.envelope import base64_body
 from pipelines.deadletter.frames import LETTER_SCHEMA, frame_of
 from pipelines.deadletter.headers import MutableHeaders, headers_of_json
-from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.message import MOST_AHEAD, LogMessage
 from pipelines.deadletter.reading import ENCODINGS, INT32_MAX, INT64_MAX, ORIGIN, TIMES, identity
 from pipelines.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT
 from pipelines.deadletter.sanitize import (
@@ -141,6 +141,7 @@ def _is_odd() -> pl.Expr:
         *(pl.col(name).str.contains(suspicious) for name in _VERBATIM),
         *(pl.col(name).str.count_matches(r"[\[{]") > MAX_DEPTH for name in _VERBATIM),
         *(~pl.col(name).is_between(_EARLIEST, _LATEST).fill_null(value=False) for name in TIMES),
+        *(pl.col(name) - pl.col("published_at") > MOST_AHEAD // _MICROSECOND for name in TIMES),
         ~pl.col("payload_encoding").is_in(list(ENCODINGS)),
     ).fill_null(value=False)
 

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 
 from pipelines.deadletter import ids
-from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.message import MOST_AHEAD, LogMessage
 from pipelines.deadletter.record import LONG_TEXT_LIMIT
 from pipelines.deadletter.sanitize import clean_text, dump_json, parse_json, parse_time, raw_data
 
 REDRIVE_KINDS = (
     *("requested", "published"),
-    *("succeeded", "unroutable", "refused", "expired", "outcome_unknown"),
+    *("succeeded", "unroutable", "refused", "expired", "too_late", "outcome_unknown"),
 )
 TRIAGE_KINDS = ("resolved", "discarded", "parked", "unparked", "alerted")
 KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for kind in TRIAGE_KINDS}
@@ -69,13 +69,7 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
         attempt = value.get("attempt")
         if type(attempt) is int and 0 < attempt < _MOST_ATTEMPTS:
             fields["attempt"] = attempt
-    fields["at"] = message.published_at
-    for name in ("at", "not_before"):
-        if isinstance(value, dict) and name in value:
-            try:
-                fields[name] = parse_time(str(value[name]))
-            except ValueError:
-                problems.append(f"{name} is no time between 1970 and 2200")
+    fields |= _times(value if isinstance(value, dict) else {}, message.published_at, problems)
     if kind not in KINDS:
         problems.append(f"unknown subject {message.subject[:100]}")
     failure = fields.get("failure_id")
@@ -97,3 +91,16 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
         parse_error=clean_text("; ".join(problems)) or None,
         **fields,
     )
+
+
+def _times(value: dict[str, Any], published_at: datetime, problems: list[str]) -> dict[str, Any]:
+    fields = {"at": published_at}
+    for name in ("at", "not_before"):
+        if name in value:
+            try:
+                fields[name] = parse_time(str(value[name]))
+            except ValueError:
+                problems.append(f"{name} is no time between 1970 and 2200")
+    if fields["at"] > published_at + MOST_AHEAD:
+        fields["at"] = published_at  # what it closes would stay closed till then
+    return fields

@@ -7,7 +7,7 @@ a status.
     pending ──requested──▶ pending, to be redriven when due
     pending ──published──▶ retried ──succeeded──▶ resolved
        ▲                      │
-       └──── failed again ────┘── at the cap, unroutable, refused, expired ──▶ parked
+       └──── failed again ────┘── at the cap, unroutable, refused, expired, too_late ──▶ parked
     pending | retried | parked ──resolved / discarded (by hand)──▶ resolved / discarded
     resolved | discarded ──failed anew──▶ pending, in its next opening
 

@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+MOST_AHEAD = timedelta(minutes=1)
+"""What a sender's clock may be ahead of the server's: of a time beyond that the server's counts."""
+
 
 class LogMessage(NamedTuple):
     """A stored message: its place in the stream, and its bytes."""

@@ -20,7 +20,7 @@ from pipelines.deadletter.headers import (
     proven_redrive,
     redrive_marks,
 )
-from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.message import MOST_AHEAD, LogMessage
 from pipelines.deadletter.sanitize import (
     clean_text,
     dump_json,
@@ -276,12 +276,19 @@ class Reading:
         for name in TIMES:
             text = fields.get(name)
             fields[name] = published_at
-            if text is not None:
-                try:
-                    fields[name] = parse_time(text)
-                except ValueError:
-                    self.problems.append(f"{name} is no time between 1970 and 2200: {text[:40]}")
-                    self.clamped.append(name)
+            if text is None:
+                continue
+            try:
+                time = parse_time(text)
+            except ValueError:
+                self.problems.append(f"{name} is no time between 1970 and 2200: {text[:40]}")
+                self.clamped.append(name)
+                continue
+            if time > published_at + MOST_AHEAD:  # else nothing that asks for a time would see it
+                self.problems.append(f"{name} is ahead of the server's time: {text[:40]}")
+                self.clamped.append(name)
+            else:
+                fields[name] = time
 
 
 _METADATA_KEYS = {

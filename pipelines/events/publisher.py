@@ -7,7 +7,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
-from nats.js.errors import NoStreamResponseError
+from nats.js.errors import APIError, NoStreamResponseError
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.deadletter.headers import Headers
@@ -17,11 +17,13 @@ from pipelines.events.analysis_event import AnalysisEvent
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.jetstream.address import split_servers
 from pipelines.jetstream.connection import connect_service, disconnect, wire_size
+from pipelines.jetstream.refusals import IN_PROCESS
 from pipelines.jetstream.streams import StreamNames, ensure_event_stream
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_SUBJECT = 1_000  # bytes; the server ends a connection that sends thousands
+_PAUSES = 0.1, 0.5, 2.0  # seconds, while a cluster is storing the same id
 
 
 def _default_servers() -> list[str]:
@@ -95,7 +97,7 @@ class NATSPublisher:
             logger.error("Not connected: await publisher.connect() first.")
             return False
         try:
-            await self._publish(connection, subject, data, dict(headers or {}) or None)
+            await self._until_known(connection, subject, data, dict(headers or {}) or None)
         except (*PUBLISH_ERRORS, StreamError) as error:
             logger.error(
                 "Event on %s was not published: %s",
@@ -133,6 +135,20 @@ class NATSPublisher:
         where = ".".join(map(subject_token, action_type.split(".")))
         subject = f"{self.config.subject_prefix}.actions.{where}"
         return await self.publish(subject, event.to_json().encode())
+
+    async def _until_known(
+        self, connection: Client, subject: str, data: bytes, headers: dict[str, Any] | None
+    ) -> None:
+        """Publish; what is being stored under its id by an earlier try ends as a duplicate."""
+        for pause in (*_PAUSES, None):
+            try:
+                await self._publish(connection, subject, data, headers)
+            except APIError as error:
+                if pause is None or error.err_code != IN_PROCESS:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                return
 
     async def _publish(
         self, connection: Client, subject: str, data: bytes, headers: dict[str, Any] | None

@@ -1,5 +1,6 @@
 """Durable pull consumers on the server, and how an existing one is adopted."""
 
+import itertools
 import logging
 import re
 from datetime import UTC, datetime
@@ -9,11 +10,11 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError
 
-from pipelines.deadletter.subjects import matches
+from pipelines.deadletter.subjects import overlaps
 from pipelines.errors import StreamError
 from pipelines.jetstream.api import ask
+from pipelines.jetstream.incoming import streams_with
 from pipelines.jetstream.pull import PullTerms
-from pipelines.jetstream.streams import find_streams
 
 logger = logging.getLogger(__name__)
 
@@ -138,15 +139,19 @@ async def _put(
 
 
 async def consumers_of(js: JetStreamContext, subject: str) -> list[str]:
-    """`<stream>/<durable>` of every durable consumer that gets what is published on `subject`."""
+    """`<stream>/<durable>` of every durable consumer that gets what is published on `subject`.
+
+    Also those of streams that source or mirror it.
+    """
     found: list[str] = []
-    for stream in await find_streams(js, subject):
+    for stream, stored_as in (await streams_with(js, subject)).items():
         offset = 0
         while page := await js.consumers_info(stream, offset):
             offset += len(page)
             for info in page:
                 config = info.config
                 filters = config.filter_subjects or [config.filter_subject or ">"]
-                if config.durable_name and any(matches(each, subject) for each in filters):
+                pairs = itertools.product(filters, stored_as)
+                if config.durable_name and any(overlaps(*pair) for pair in pairs):
                     found.append(f"{stream}/{config.durable_name}")
     return sorted(found)

@@ -6,16 +6,17 @@ nothing that its stream ever gets is taken, and waits for ever.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from nats.js import JetStreamContext
-from nats.js.api import StreamSource
+from nats.js.api import StreamConfig, StreamSource
 from nats.js.errors import NotFoundError
 
-from pipelines.deadletter.subjects import overlaps
+from pipelines.deadletter.subjects import matches, overlaps
 from pipelines.errors import NotPermittedError
 
 _ANYTHING = (">",)
+_WILDCARDS = frozenset("*>")
 _FUNCTION = re.compile(r"\{\{\s*(\w*).*?\}\}|(?<![^.])\$\d+(?![^.])")
 _MANY = ("split", "slice")  # functions that make several tokens of one
 
@@ -31,6 +32,48 @@ async def can_hold(js: JetStreamContext, stream: str, subject: str) -> bool | No
     return bool((await js.stream_info(stream, subjects_filter=subject)).state.subjects)
 
 
+async def streams_with(js: JetStreamContext, subject: str) -> dict[str, list[str]]:
+    """Every stream that gets what is published on a subject, and as which subjects or filters.
+
+    That which captures it comes first, then those that source or mirror it, also by way of others.
+    Streams of other accounts and domains, and what we may not see, are not among them.
+    """
+    configs: list[StreamConfig] = []
+    while page := await js.streams_info(len(configs)):
+        configs += [info.config for info in page]
+    found: dict[str, list[str]] = {}
+    for config in configs:
+        if any(matches(each, subject) for each in config.subjects or ()):
+            found[str(config.name)] = _transformed(config, [subject])
+    waiting = [config for config in configs if config.name not in found]
+    while reached := {
+        str(config.name): got for config in waiting if (got := _got_from(config, found))
+    }:
+        found |= reached
+        waiting = [config for config in waiting if config.name not in reached]
+    return found
+
+
+def _got_from(config: StreamConfig, streams: Mapping[str, Sequence[str]]) -> list[str]:
+    """As what a stream gets what others have, by mirroring or sourcing them."""
+    sources = [config.mirror] if config.mirror else config.sources or []
+    filters = [
+        each
+        for source in sources
+        if not source.external and source.name in streams
+        for each in through(source, streams[source.name])
+    ]
+    return _transformed(config, filters)
+
+
+def _transformed(config: StreamConfig, filters: list[str]) -> list[str]:
+    """As what a stream that transforms subjects stores what comes to it."""
+    transform = config.subject_transform
+    if transform and any(overlaps(transform.src or ">", each) for each in filters):
+        return [*filters, _destination(transform.dest)]
+    return filters
+
+
 async def _incoming(
     js: JetStreamContext, stream: str, seen: frozenset[str]
 ) -> tuple[str, ...] | None:
@@ -42,10 +85,7 @@ async def _incoming(
     filters = list(config.subjects or [])
     for source in [config.mirror] if config.mirror else config.sources or []:
         filters += through(source, await _of_origin(js, source, seen | {stream}))
-    transform = config.subject_transform
-    if transform and any(overlaps(transform.src or ">", each) for each in filters):
-        filters.append(_destination(transform.dest))
-    return tuple(filters)
+    return tuple(_transformed(config, filters))
 
 
 async def _of_origin(
@@ -68,9 +108,13 @@ def through(source: StreamSource, origin: Iterable[str]) -> list[str]:
         wanted = [(each.src or ">", each.dest or each.src or ">") for each in transforms]
     if not wanted:
         return list(origin)
-    return [
-        _destination(dest) for src, dest in wanted if any(overlaps(src, each) for each in origin)
-    ]
+    found: dict[str, None] = {}  # in order, each once
+    for src, dest in wanted:
+        for each in origin:
+            if overlaps(src, each):
+                is_kept = src == dest and not _WILDCARDS.intersection(each.split("."))
+                found[each if is_kept else _destination(dest)] = None
+    return list(found)
 
 
 def _destination(pattern: str) -> str:

@@ -61,6 +61,7 @@ class Batch:
     redirect_to: str | None  # subject that the events go to instead of their own
     patch: dict[str, Any] | None  # JSON merge patch of their bodies; not redacted
     per_second: float | None  # that a person asked for
+    max_age_seconds: float | None  # of an event, from which it is too old
     created_at: datetime
     ended_at: datetime | None
     outcomes: dict[str, int] = field(default_factory=dict)  # redrives by state
@@ -72,7 +73,8 @@ class Batch:
 
 _COLUMNS = (
     "b.id::text, b.trigger, b.requested_by, b.reason, b.selection, b.state, b.state_reason,"
-    " b.planned, b.redirect_to, b.patch, b.per_second, b.created_at, b.ended_at"
+    " b.planned, b.redirect_to, b.patch, b.per_second, b.max_age_seconds,"
+    " b.created_at, b.ended_at"
 )
 
 

@@ -16,11 +16,13 @@ from pipelines.deadletter.body import text_of
 from pipelines.deadletter.envelope import base64_body
 from pipelines.deadletter.headers import MutableHeaders, headers_of_json
 from pipelines.deadletter.json_text import members
-from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.message import LogMessage, time_of_ns
+from pipelines.deadletter.reading import INT64_MAX
 from pipelines.deadletter.sanitize import parse_json
 from pipelines.deadletter.subjects import Subjects, matches, subject_token
 from pipelines.jetstream.bodies import stored_body
 from pipelines.jetstream.reader import LogReader
+from pipelines.redrive.lifetime import ttl_of
 from pipelines.stores.failed_payloads import kept_payload
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -43,6 +45,8 @@ class Event:
     body: bytes
     headers: MutableHeaders
     traceparent: str | None = None  # of the dead letter
+    published_at: datetime | None = None  # when it was stored, by the server's clock
+    ttl: str | None = None  # its Nats-TTL
 
 
 class _Canonical(msgspec.Struct):
@@ -51,6 +55,7 @@ class _Canonical(msgspec.Struct):
     original_headers: msgspec.Raw = msgspec.Raw(b"{}")
     payload_encoding: str | None = None  # older services do not say
     traceparent: Any = None
+    original_timestamp_ns: Any = None
 
 
 class _Metadata(msgspec.Struct):
@@ -103,15 +108,23 @@ async def original_event(client: Client, message: LogMessage) -> Event:
         body = second.original_message.encode(errors="surrogatepass")
         return Event(second.metadata.original_subject, body, {})
     body = await _body(client, message.data, bytes(letter.original_data), letter.payload_encoding)
+    sent = _headers(bytes(letter.original_headers))
     headers = {
         name: value
-        for name, value in _headers(bytes(letter.original_headers)).items()
+        for name, value in sent.items()
         # Nats-* headers act or are rejected; an older redrive's marks are not this one's. The
         # client strips a name before it sends it.
         if not name.strip().lower().startswith(("nats-", "dlq-"))
     }
     trace = letter.traceparent if isinstance(letter.traceparent, str) else None
-    return Event(letter.original_subject, body, headers, trace)
+    stored_at = _time(letter.original_timestamp_ns)
+    return Event(letter.original_subject, body, headers, trace, stored_at, ttl_of(sent))
+
+
+def _time(timestamp_ns: Any) -> datetime | None:
+    if type(timestamp_ns) is not int or not 0 <= timestamp_ns <= INT64_MAX:
+        return None
+    return time_of_ns(timestamp_ns)
 
 
 def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:

@@ -128,6 +128,7 @@ class Order:
     patch: dict[str, Any] | None = None  # JSON merge patch of the bodies
     per_second: float | None = None  # None leaves it to the budget
     addressed_to: str | None = None  # <stream>/<durable> instead of the consumer that failed
+    max_age_seconds: float | None = None  # of an event; None takes any age
 
     def __post_init__(self) -> None:
         if self.addressed_to is not None:
@@ -199,8 +200,8 @@ def freeze(
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection, state,"
-            " planned, redirect_to, patch, per_second)"
-            " VALUES (%s, %s, %s, %s, %s, 'planned', 0, %s, %s, %s)",
+            " planned, redirect_to, patch, per_second, max_age_seconds)"
+            " VALUES (%s, %s, %s, %s, %s, 'planned', 0, %s, %s, %s, %s)",
             [
                 batch_id,
                 order.trigger,
@@ -210,6 +211,7 @@ def freeze(
                 order.redirect_to,
                 Jsonb(order.patch) if order.patch else None,
                 order.per_second,
+                order.max_age_seconds,
             ],
         )
         cursor.executemany(
@@ -249,6 +251,7 @@ def freeze(
                 "failures": counted[0] if counted else 0,
                 **({"redirect_to": order.redirect_to} if order.redirect_to else {}),
                 **({"addressed_to": order.addressed_to} if order.addressed_to else {}),
+                **({"max_age_seconds": order.max_age_seconds} if order.max_age_seconds else {}),
                 **({"patch": shown_patch} if shown_patch else {}),
             },
         )

@@ -15,6 +15,14 @@ from pipelines.jetstream.consumers import consumers_of
 from pipelines.jetstream.contents import deleted_sequences
 from pipelines.jetstream.reader import LogReader, log_state
 from pipelines.redrive.edit import Change, changes, patched
+from pipelines.redrive.lifetime import (
+    TTL,
+    TooLateError,
+    age_in_words,
+    check_age,
+    remaining_ttl,
+    ttl_of,
+)
 from pipelines.redrive.origin import (
     ExpiredError,
     RefusedError,
@@ -110,6 +118,7 @@ async def preview(
     patch: dict[str, Any] | None = None,
     per_second: float | None = None,
     addressed_to: str | None = None,
+    max_age_seconds: float | None = None,
 ) -> Preview:
     """Look at everything that a plan touches, and touch nothing.
 
@@ -120,7 +129,13 @@ async def preview(
     if redirect_to is not None:
         check_subject(redirect_to, allowed, settings.subjects)
     refusals = {} if redirect_to else _refusals(settings, planned, allowed)
-    accepted = [row for row in planned.rows if row.subject not in refusals]
+    late = _too_late(connection, planned, max_age_seconds)
+    refused = {
+        row.failure_id: reason
+        for row in planned.rows
+        if (reason := refusals.get(row.subject) or late.get(row.failure_id))
+    }
+    accepted = [row for row in planned.rows if row.failure_id not in refused]
     reached = Reached()
     if redirect_to is None:
         reached = await whom_it_reaches(js, connection, accepted, addressed_to)
@@ -131,7 +146,7 @@ async def preview(
         {redirect_to: await consumers_of(js, redirect_to)}
         if redirect_to
         else await _also_reached(js, planned, addressed_to),
-        Counter(refusals[row.subject] for row in planned.rows if row.subject in refusals),
+        Counter(refused.values()),
         await _payloads(settings, client, connection, planned),
         _expected(settings, connection, accepted),
         min(settings.redrive_per_second, sum(rates.values())),
@@ -177,6 +192,34 @@ def _refusals(settings: Settings, planned: Plan, allowed: Sequence[str]) -> dict
             check_subject(subject, allowed, settings.subjects)
         except RefusedError as error:
             found[subject] = str(error)
+    return found
+
+
+def _too_late(
+    connection: Connection[Any], planned: Plan, max_age_seconds: float | None
+) -> dict[str, str]:
+    """The failures of a plan whose events are surely too old, and why.
+
+    How old they are exactly their raw dead letters say, which are read when they are published.
+    """
+    now = datetime.now(UTC)
+    rows = connection.execute(
+        "SELECT id::text, least(first_attempt_at, published_at), original_headers->'Nats-TTL'"
+        " FROM failed_events WHERE id = ANY(%s::uuid[])"
+        " AND (%s OR original_headers ? 'Nats-TTL')",
+        [[row.failure_id for row in planned.rows], max_age_seconds is not None],
+    )
+    found = {}
+    for failure, since, ttl in rows:
+        try:
+            check_age(max_age_seconds, since, now)
+        except TooLateError:
+            found[failure] = f"older than {age_in_words(max_age_seconds or 0)}"
+            continue
+        try:
+            remaining_ttl(ttl_of({TTL: ttl} if ttl else {}), since, now)
+        except TooLateError:
+            found[failure] = f"the time that its producer gave it ({TTL}) is over"
     return found
 
 

@@ -32,20 +32,22 @@ from pipelines.redrive.acks import AckFollower, following_acks
 from pipelines.redrive.batches import ENDED, Batch, BatchState, find_batch, finish, move
 from pipelines.redrive.heard import Mark, Place
 from pipelines.redrive.inferred import Advisories, end_of_foreign, why_silent
+from pipelines.redrive.lifetime import TooLateError
 from pipelines.redrive.origin import ExpiredError, RefusedError
 from pipelines.redrive.outbox import Outbox, Redrive, load_redrives
 from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.redrive.pace import Budget
 from pipelines.redrive.policy import Belief, Cell, History, is_hopeless, is_transient
 from pipelines.redrive.schedule import handled_per_second, learn, policy_of
-from pipelines.redrive.sending import Sender
+from pipelines.redrive.sending import Sender, Sent
 from pipelines.redrive.sent_acks import SentAcks, listening
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.lock import Lock
 
 STAGES = (1, 10, None)
-_UNPUBLISHED = ("refused", "expired", "unroutable")  # outcomes that say so
+_UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes that say so
+_SAYING_NOTHING = ("cancelled", "expired", "too_late")  # of their group
 _MOST_REASONS = 5  # of one outcome; a subject or a size makes each another
 
 
@@ -238,7 +240,7 @@ class _Run:
             while rest and not group.stop.is_set() and not results:
                 stage, rest = rest[:size], rest[size:] if size else []
                 results.update(await asyncio.gather(*(one(redrive) for redrive in stage)))
-                for state in ("cancelled", "expired"):  # nothing was published: it says nothing
+                for state in _SAYING_NOTHING:
                     del results[state]
             if rest and results and not results["succeeded"] and not group.stop.is_set():
                 group.why = f"none of {results.total()} succeeded: {_listed(results)}"
@@ -278,7 +280,7 @@ class _Run:
         is_elsewhere = self._sender.is_elsewhere(redrive)
         outcome = self._follower.expect(redrive.id, redrive.addressed_to, is_elsewhere=is_elsewhere)
         mark: Mark | None = None
-        place: Place | None = None
+        place, doubt = Sent()
         try:
             if not redrive.is_out:
                 if why := await self._why_nobody(redrive):
@@ -296,7 +298,7 @@ class _Run:
                 self._lock.check()
                 if not self._outbox.claim(redrive):
                     return await self._not_claimed(group, redrive)
-                place = await self._sender.send(redrive, event, headers)
+                place, doubt = await self._sender.send(redrive, event, headers)
             patience = self._settings.redrive_timeout_seconds - (redrive.silent_seconds or 0)
             async with asyncio.timeout(max(patience, 0)):
                 if is_elsewhere:
@@ -308,10 +310,13 @@ class _Run:
             return await self._ended(redrive, "refused", str(error))
         except ExpiredError as error:
             return await self._ended(redrive, "expired", str(error))
+        except TooLateError as error:
+            return await self._ended(redrive, "too_late", str(error))
         except NoStreamResponseError:
             return await self._ended(redrive, "unroutable", "no stream captures its subject")
         except TimeoutError:
-            return await self._ended(redrive, "outcome_unknown", await self._silence(place, mark))
+            silence = await self._silence(place, mark, doubt)
+            return await self._ended(redrive, "outcome_unknown", silence)
         finally:
             self._follower.forget(redrive.id)
 
@@ -369,12 +374,14 @@ class _Run:
             return result
         return await self._ended(redrive, "succeeded", reasons[result])
 
-    async def _silence(self, place: Place | None, mark: Mark | None) -> str:
+    async def _silence(self, place: Place | None, mark: Mark | None, doubt: str | None) -> str:
         """What is known of a redrive that nobody answered."""
         said = [f"silent for {self._settings.redrive_timeout_seconds:.0f} s"]
         if mark is not None and mark.is_all_told:
             said.append("and the server told of no acknowledgement")
-        if mark is not None and place is not None:
+        if doubt is not None:
+            said.append(doubt)
+        elif mark is not None and place is not None:
             said += filter(None, [await why_silent(self._js, place, mark)])
         elif mark is not None:
             said.append("its consumer takes it from another stream than the one that stored it")

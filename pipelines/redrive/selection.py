@@ -10,7 +10,7 @@ from pipelines.deadletter.ids import is_uuid
 from pipelines.errors import RedriveError
 from pipelines.redrive.where import COLUMNS, compile_where
 
-__all__ = ["SERVICE", "Selection", "moment"]
+__all__ = ["SERVICE", "Selection", "duration", "moment"]
 
 SERVICE = COLUMNS["service"].sql
 """The service of a failure, over `failed_events f`."""
@@ -105,15 +105,21 @@ def _literal(token: str) -> str:
     return re.sub(r"[^\w-]", lambda found: f"\\{found[0]}", token, flags=re.ASCII)
 
 
+def duration(text: str) -> timedelta | None:
+    """`24h`, `7d` or `30m`; None for anything else. Raises OverflowError where it is too long."""
+    ago = _AGO.fullmatch(text.strip())
+    return timedelta(seconds=float(ago[1]) * _UNITS[ago[2]]) if ago else None
+
+
 def moment(text: str, now: datetime) -> datetime:
     """`24h`, `7d` or `30m` ago, or a time in ISO 8601, which is UTC unless it says otherwise.
 
     Raises RedriveError for anything else.
     """
-    ago = _AGO.fullmatch(text.strip())
     try:
-        if ago:
-            return now - timedelta(seconds=float(ago[1]) * _UNITS[ago[2]])
+        ago = duration(text)
+        if ago is not None:
+            return now - ago
         value = datetime.fromisoformat(text.strip())
     except (ValueError, OverflowError):
         raise RedriveError(

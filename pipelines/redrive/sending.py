@@ -1,21 +1,15 @@
 """One redrive on its way to its consumer: the event as it was, or edited, and the news of it."""
 
 import asyncio
-import logging
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
-from nats.js.errors import (
-    APIError,
-    NoStreamResponseError,
-    ServerError,
-    ServiceUnavailableError,
-)
+from nats.js.errors import APIError
 from psycopg import Connection
 
 from pipelines.deadletter.envelope import encode_case_event
@@ -26,10 +20,12 @@ from pipelines.jetstream.connection import wire_size
 from pipelines.jetstream.consumers import consumers_of, parts_of
 from pipelines.jetstream.reach import Lookout
 from pipelines.jetstream.reader import LogReader, log_state
-from pipelines.jetstream.streams import find_streams
+from pipelines.jetstream.refusals import is_for_now
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.edit import patched
 from pipelines.redrive.heard import Place
+from pipelines.redrive.lifetime import check_age, remaining_ttl
+from pipelines.redrive.once import ADDED_BYTES, PAUSES, DoubtError, OncePublisher
 from pipelines.redrive.origin import (
     Event,
     RefusedError,
@@ -41,18 +37,16 @@ from pipelines.redrive.outbox import Redrive
 from pipelines.settings import Settings
 from pipelines.tracing import send_span
 
-__all__ = ["Sender", "allowed_subjects"]
+__all__ = ["Sender", "Sent", "allowed_subjects"]
 
-logger = logging.getLogger(__name__)
-
-_FOR_NOW = (
-    nats.errors.TimeoutError,
-    nats.errors.NoServersError,
-    ServiceUnavailableError,  # a stream that is full, a server short of resources
-    ServerError,
-)
-"""What says nothing about the event: it is tried again, and later where that does not help."""
 _TRACE_BYTES = 100  # of the trace context that the span of a redrive adds
+
+
+class Sent(NamedTuple):
+    """What is known of a redrive that was published."""
+
+    place: Place | None = None  # where the event stands, where its consumer takes it from there
+    doubt: str | None = None  # why it may not be stored
 
 
 async def allowed_subjects(js: JetStreamContext, settings: Settings) -> list[str]:
@@ -80,6 +74,7 @@ class Sender:
         self._settings = settings
         self._client = client
         self._js = client.jetstream()
+        self._once = OncePublisher(client)
         self._connection = connection
         self._batch = batch
         self._lookout = lookout
@@ -147,22 +142,27 @@ class Sender:
         return event
 
     def headers(self, redrive: Redrive, event: Event) -> MutableHeaders:
-        """Its headers; raises RefusedError where they can not be sent, or make it too large."""
+        """Its headers; raises RefusedError where they can not be sent, or make it too large, and
+        TooLateError where the event is too old."""
+        now = datetime.now(UTC)
+        since = min(filter(None, (event.published_at, redrive.dead_lettered_at)), default=now)
+        check_age(self._batch.max_age_seconds, since, now)
         marks = redrive.failure_id, redrive.id, str(redrive.attempt)
         headers = event.headers | {"Nats-Msg-Id": redrive.id} | dict(zip(MARKS, marks, strict=True))
+        headers |= remaining_ttl(event.ttl, since, now)
         if redrive.addressed_to:
             mark = INSTEAD_OF if self.is_elsewhere(redrive) else ADDRESSEE
             headers[mark] = redrive.addressed_to
         try:
-            size = wire_size(event.body, headers) + _TRACE_BYTES
+            size = wire_size(event.body, headers) + _TRACE_BYTES + ADDED_BYTES
         except nats.errors.BadHeaderError as error:
             raise RefusedError(f"a header of its event can not be sent: {error}") from error
         if size > self._client.max_payload:  # the server would drop the connection
             raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
         return headers
 
-    async def send(self, redrive: Redrive, event: Event, headers: MutableHeaders) -> Place | None:
-        """Publish; returns where the event stands then, where its consumer takes it from there."""
+    async def send(self, redrive: Redrive, event: Event, headers: MutableHeaders) -> Sent:
+        """Publish, and tell what is known of it then."""
         traced = send_span(
             "redrive",
             trace_context(event.headers, event.traceparent),
@@ -172,37 +172,17 @@ class Sender:
         )
         async with traced:
             await self.tell(redrive, "published", None)
-            ack = await self.until_known(event, headers)
+            try:
+                ack = await self.until_known(event, headers)
+            except DoubtError as error:
+                return Sent(None, f"whether it was stored is not known: {error}")
         stream, consumer = parts_of(redrive.addressed_to) or (None, "")
         # A stream that sources or mirrors that one has the event in another place.
-        return Place(ack.stream, ack.seq, consumer) if stream == ack.stream else None
+        return Sent(Place(ack.stream, ack.seq, consumer) if stream == ack.stream else None)
 
     async def until_known(self, event: Event, headers: MutableHeaders) -> PubAck:
-        """Publish; a publish that timed out may have landed, so it is repeated under its id."""
-        for pause in (0.2, 1.0, 3.0):
-            try:
-                return await self._js.publish(event.subject, event.body, headers=headers, timeout=5)
-            except NoStreamResponseError:
-                if not await self._may_be_captured(event.subject):
-                    raise
-                logger.warning("Nobody takes %s now, trying again", event.subject)
-                await asyncio.sleep(pause)
-            except _FOR_NOW as error:
-                logger.warning("Publishing to %s: %r, trying again", event.subject, error)
-                await asyncio.sleep(pause)
-            except (nats.errors.Error, APIError) as error:
-                raise RefusedError(f"the server refused it: {error}") from error
-        raise ServerUnavailableError(
-            f"NATS does not acknowledge what is published to {event.subject}: the batch stays"
-            " running, and the next run takes it up."
-        )
-
-    async def _may_be_captured(self, subject: str) -> bool:
-        """Whether a stream takes it: one that elects a leader answers as if there were none."""
-        try:
-            return bool(await find_streams(self._js, subject))
-        except (nats.errors.Error, nats.errors.TimeoutError, APIError):
-            return True
+        """Publish; raises as `OncePublisher.publish` does."""
+        return await self._once.publish(event.subject, event.body, headers)
 
     async def tell(
         self, redrive: Redrive, kind: str, reason: str | None, name: str | None = None
@@ -236,10 +216,15 @@ class Sender:
 
     async def _publish(self, subject: str, body: bytes, message_id: str) -> None:
         headers = {"Nats-Msg-Id": message_id}
-        try:
-            await self._js.publish(subject, body, headers=headers, timeout=5)
-        except (nats.errors.Error, APIError) as error:
-            raise ServerUnavailableError(
-                f"The log can not be written ({error!r}): the batch stays running, and the next"
-                " run takes it up."
-            ) from error
+        for pause in (*PAUSES, None):
+            try:
+                await self._js.publish(subject, body, headers=headers, timeout=5)
+            except (nats.errors.Error, APIError) as error:
+                if pause is None or not is_for_now(error):
+                    raise ServerUnavailableError(
+                        f"The log can not be written ({error!r}): the batch stays running, and the"
+                        " next run takes it up."
+                    ) from error
+                await asyncio.sleep(pause)  # said twice, it says nothing new
+            else:
+                return

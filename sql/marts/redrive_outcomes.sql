@@ -12,6 +12,7 @@
 --   unroutable_count      no stream takes the subject
 --   refused_count         not on the allow-list
 --   expired_count         the raw bytes were gone
+--   too_late_count        the event was too old to be done again
 --   outcome_unknown_count nothing was heard before the deadline
 --   waiting_count         published, nothing heard yet
 --   success_rate          succeeded / (succeeded + failed again), 0 to 1; null without either
@@ -31,6 +32,8 @@ SELECT
         AS refused_count,
     CAST(SUM(CASE WHEN outcome = 'expired' THEN attempt_count ELSE 0 END) AS BIGINT)
         AS expired_count,
+    CAST(SUM(CASE WHEN outcome = 'too_late' THEN attempt_count ELSE 0 END) AS BIGINT)
+        AS too_late_count,
     CAST(SUM(CASE WHEN outcome = 'outcome_unknown' THEN attempt_count ELSE 0 END) AS BIGINT)
         AS outcome_unknown_count,
     CAST(SUM(CASE WHEN outcome = 'waiting' THEN attempt_count ELSE 0 END) AS BIGINT)

@@ -6,7 +6,7 @@
 --   failure_id    the root failure
 --   log_position  place in the whole log, see `epochs`
 --   kind          redrive.requested | published | succeeded | failed_again | unroutable | refused | expired |
---                 outcome_unknown, triage.resolved | discarded | parked | unparked | alerted
+--                 too_late | outcome_unknown, triage.resolved | discarded | parked | unparked | alerted
 --   attempt       1 for the first redrive, 1001 for the first after the case was reopened, and so
 --                 on; 0 where there is none
 --   opening       which opening of the case the attempt belongs to, see `failures`; 1 for none

@@ -113,6 +113,7 @@ steps AS (
                         'redrive.unroutable',
                         'redrive.refused',
                         'redrive.expired',
+                        'redrive.too_late',
                         'redrive.outcome_unknown'
                     )
                     OR (
@@ -189,8 +190,9 @@ fold AS (
             s.nth > f.redrive_count
             AND s.kind IN ('redrive.failed_again', 'redrive.outcome_unknown') AS is_failed,
             s.nth > f.redrive_count
-            AND s.kind IN ('redrive.unroutable', 'redrive.refused', 'redrive.expired')
-                AS is_hopeless
+            AND s.kind IN (
+                'redrive.unroutable', 'redrive.refused', 'redrive.expired', 'redrive.too_late'
+            ) AS is_hopeless
         FROM fold AS f
         INNER JOIN steps AS s
             ON

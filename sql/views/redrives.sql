@@ -8,8 +8,8 @@
 --   attempt       1 for the first redrive, 1001 for the first after the case was reopened
 --   trigger       automatic | manual, null where it was not said
 --   published_at  when the redrive was published; null where the log does not say so
---   outcome       succeeded | failed_again | unroutable | refused | expired | outcome_unknown,
---                 or waiting; the first definite one counts, also when it comes after a silence
+--   outcome       succeeded | failed_again | unroutable | refused | expired | too_late |
+--                 outcome_unknown, or waiting; the first definite one counts, also when it comes after a silence
 --                 that was called outcome_unknown
 --   ended_at      when that happened, UTC
 --   service, consumer_name, error_class, group_id  of the root failure

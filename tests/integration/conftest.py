@@ -1,7 +1,8 @@
 """A platform of its own for each test: prefix, streams, database and lake."""
 
+import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from consumer_log import Log, opened
 from erasing import World
 from nats.aio.client import Client
 
+from pipelines.embedded import NatsServer
+from pipelines.embedded.server import HOST, free_port
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.settings import Settings
 from pipelines.simulation.run import into_lake
@@ -67,3 +70,18 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     settings = Settings(home=folder, lake_uri=str(folder / "lake"))
     into_lake(settings, Scenario(datetime.now(UTC), days=29, hourly=1, seed=3))
     return settings
+
+
+@pytest.fixture
+async def cluster(nats_server_factory: Callable[..., NatsServer]) -> list[NatsServer]:
+    """Three servers that know each other."""
+    ports = [free_port("NATS") for _ in range(3)]
+    routes = ", ".join(f'"nats://{HOST}:{port}"' for port in ports)
+    configs = [
+        f'cluster {{ name: c, listen: "{HOST}:{port}", routes: [{routes}] }}' for port in ports
+    ]
+    return list(
+        await asyncio.gather(
+            *(asyncio.to_thread(nats_server_factory, config=config) for config in configs)
+        )
+    )

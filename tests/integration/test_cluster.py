@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
 
 import nats
 import nats.errors
@@ -12,7 +11,6 @@ from consumer_log import SUCCESS, Log, running, until
 from platform_log import failures, in_lake, letter, publish, query
 
 from pipelines.embedded import NatsServer
-from pipelines.embedded.server import HOST, free_port
 from pipelines.errors import ServerUnavailableError
 from pipelines.events import ConsumerContext, ProcessingResult
 from pipelines.events import intake as intake_module
@@ -22,21 +20,6 @@ from pipelines.jobs import drain_log, verify_stores
 from pipelines.settings import Settings
 
 EVENTS = 100
-
-
-@pytest.fixture
-async def cluster(nats_server_factory: Callable[..., NatsServer]) -> list[NatsServer]:
-    """Three servers that know each other."""
-    ports = [free_port("NATS") for _ in range(3)]
-    routes = ", ".join(f'"nats://{HOST}:{port}"' for port in ports)
-    configs = [
-        f'cluster {{ name: c, listen: "{HOST}:{port}", routes: [{routes}] }}' for port in ports
-    ]
-    return list(
-        await asyncio.gather(
-            *(asyncio.to_thread(nats_server_factory, config=config) for config in configs)
-        )
-    )
 
 
 async def replicated(log: Log) -> None:

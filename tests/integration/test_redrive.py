@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy
-from nats.js.errors import NoStreamResponseError
+from nats.js.api import DiscardPolicy, StreamConfig, StreamSource, SubjectTransform
+from nats.js.errors import APIError, NoStreamResponseError
 from platform_log import execute
 from redriving import TIMEOUTS, Service, dead_letters, publish, quick, redrive_timeouts, rows
 
@@ -294,6 +294,61 @@ async def test_the_plan_names_who_else_hears_the_events(settings: Settings, clie
     assert (await preview_redrive(settings, TIMEOUTS)).also_reached == {subject: [one]}
     execute(settings, "UPDATE failed_events SET consumer_name = NULL")  # as older services say it
     assert (await preview_redrive(settings, TIMEOUTS)).also_reached == {subject: [one, other]}
+
+
+async def test_the_plan_names_who_hears_the_events_by_way_of_other_streams(
+    settings: Settings, client: Client
+) -> None:
+    js, prefix = client.jetstream(timeout=60), settings.subject_prefix
+    events, names = settings.events_stream, [f"{kind}_{prefix}" for kind in "ABCDE"]
+    renamed = SubjectTransform(f"{prefix}.analysis.*", f"{prefix}copy.{{{{wildcard(1)}}}}.x")
+    sources = [
+        {"mirror": StreamSource(events)},
+        {"sources": [StreamSource(events, subject_transforms=[renamed])]},
+        {"sources": [StreamSource(names[1])]},  # of the copy, as it calls it
+        {"sources": [StreamSource(events, filter_subject=f"{prefix}.actions.>")]},
+        {"sources": [StreamSource(settings.totals_stream)]},
+    ]
+    for name, from_whom in zip(names, sources, strict=True):
+        await js.add_stream(StreamConfig(name, **from_whom))
+        await js.add_consumer(name, durable_name="all")
+    for filter_subject in (f"{prefix}copy.ndvi.*", f"{prefix}copy.evi.y", f"{prefix}.analysis.*"):
+        durable = filter_subject.replace(".", "-").replace("*", "any")
+        await js.add_consumer(names[2], durable_name=durable, filter_subject=filter_subject)
+    async with Service(settings, TimeoutError("slow")).running():
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+    await drain_log(settings)
+    reached = (await preview_redrive(settings, TIMEOUTS)).also_reached
+    assert reached == {
+        f"{prefix}.analysis.ndvi": [
+            *(f"{name}/all" for name in names[:3]),
+            f"{names[2]}/{prefix}copy-ndvi-any",
+        ]
+    }
+    for name in reversed(names):
+        await js.delete_stream(name)
+
+
+async def test_news_that_the_log_takes_late_costs_no_attempt(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_really, lost = JetStreamContext.publish, []
+
+    async def late(js: JetStreamContext, subject: str, *more: Any, **named: Any) -> Any:
+        if subject.endswith(".redrive.published") and len(lost) < 2:
+            lost.append(subject)
+            raise APIError(code=409, err_code=10158, description="duplicate message id is in proc")
+        return await publish_really(js, subject, *more, **named)
+
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await publish(client, settings, 1)
+        await dead_letters(client, settings, 1)
+        service.error = None
+        monkeypatch.setattr(JetStreamContext, "publish", late)
+        report = await redrive_timeouts(quick(settings))
+    assert report is not None
+    assert (report.outcomes, len(lost)) == ({"succeeded": 1}, 2)
 
 
 async def test_subclasses_by_name_are_taken_and_other_errors_are_left(

@@ -1,19 +1,20 @@
 """`decode_all`: by column what `decode` says of each message, whatever its bytes."""
 
 import json
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 import wild
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from letters import OLD, PUBLISHED_NS, STREAM, ours, second
+from letters import OLD, PUBLISHED_AT, PUBLISHED_NS, STREAM, ours, second
 from polars.testing import assert_frame_equal
 
 from pipelines.deadletter.bulk import decode_all
 from pipelines.deadletter.decode import LIMITS, decode
 from pipelines.deadletter.frames import LETTER_SCHEMA, frame_of
-from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.message import MOST_AHEAD, LogMessage
 from pipelines.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT, TEXT_LIMITS
 from pipelines.deadletter.redaction import Redactor
 
@@ -29,6 +30,9 @@ def body(**changes: Any) -> bytes:
     return json.dumps({**OLD, **changes}).encode()
 
 
+TIME_NAMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
+AHEAD_ENOUGH = (PUBLISHED_AT + MOST_AHEAD).isoformat()
+TOO_FAR_AHEAD = (PUBLISHED_AT + MOST_AHEAD + timedelta(microseconds=1)).isoformat()
 PLAIN = [
     *(body(original_data=value) for value in (None, [], "x", 1.5, {"a": {"b": [{}]}}, -0)),
     *(body(attempts=value) for value in (None, [], [{"at": "x"}], {})),
@@ -37,6 +41,7 @@ PLAIN = [
     body(consumer_service="", source_service=""),
     body(dlq_timestamp="2026-01-02T03:04:05"),
     body(dlq_timestamp="2026-01-02T03:04:05.123456789-11:30"),
+    *(body(**{name: AHEAD_ENOUGH}) for name in TIME_NAMES),
     body(original_data={"hash": "3e123e9991234567890123456789"}),
     body(unknown="key", error_message="", stack_trace=""),
     body(original_data={"id": 1, "field": {"id": 2}}, attempts=[{"at": "x"}, {"at": "y"}]),
@@ -52,6 +57,8 @@ ODD = [
     body(original_data="x").replace(b'"x"', b'"\xff\xfe"'),
     body(attempts="x").replace(b'"x"', b'"\xff\xfe"'),
     *(body(dlq_timestamp=value) for value in ("soon", "2200-01-02", "9999-12-31T23:59-14:00", 5)),
+    *(body(**{name: TOO_FAR_AHEAD}) for name in TIME_NAMES),
+    body(dlq_timestamp="2106-02-07T06:28:15Z"),
     *(body(retry_count=value) for value in (-1, 2**31, "3", None, 1.5, True)),
     *(body(original_timestamp_ns=value) for value in (-1, 2**63, "3")),
     body(payload_encoding="morse"),
@@ -126,7 +133,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
+NEAR = st.integers(-(10**8), 10**8).map(lambda us: PUBLISHED_AT + timedelta(microseconds=us))
 TIMES = st.datetimes().map(str) | st.datetimes().map(lambda t: t.isoformat() + "+05:30")
+TIMES |= NEAR.map(datetime.isoformat)
 
 
 @settings(max_examples=150, deadline=None)

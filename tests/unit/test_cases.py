@@ -115,7 +115,7 @@ TABLE = {
     ("pending", 1, "redrive.outcome_unknown", 2): ("pending", 2),  # parked and unparked meanwhile
     **{
         key: value
-        for kind in ("unroutable", "refused", "expired")
+        for kind in ("unroutable", "refused", "expired", "too_late")
         for key, value in {
             ("retried", 0, f"redrive.{kind}", 1): ("parked", 1),
             ("pending", 1, f"redrive.{kind}", 2): ("parked", 2),
@@ -168,7 +168,7 @@ def test_an_event_told_twice_does_what_it_does_once(kind: str, status: str, coun
 
 
 @pytest.mark.parametrize(
-    "kind", ["published", "outcome_unknown", "unroutable", "refused", "expired"]
+    "kind", ["published", "outcome_unknown", "unroutable", "refused", "expired", "too_late"]
 )
 def test_an_event_of_an_ended_redrive_told_much_later_changes_nothing(kind: str) -> None:
     now = after(
@@ -426,7 +426,7 @@ def test_an_event_of_an_unknown_kind_can_not_stop_the_fold(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["succeeded", "unroutable", "refused", "expired", "outcome_unknown"]
+    "kind", ["succeeded", "unroutable", "refused", "expired", "too_late", "outcome_unknown"]
 )
 @pytest.mark.parametrize("status", STATUSES)
 def test_the_outbox_hears_how_each_redrive_ended_whatever_the_case_is(

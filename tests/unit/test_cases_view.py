@@ -224,7 +224,7 @@ def test_a_success_of_anybody_counts_where_the_failing_consumer_is_unknown(log: 
     assert cases(log) == {a: ("resolved", 0, "automatic_redrive")}
 
 
-@pytest.mark.parametrize("kind", ["unroutable", "refused", "expired"])
+@pytest.mark.parametrize("kind", ["unroutable", "refused", "expired", "too_late"])
 def test_a_redrive_that_could_not_go_out_parks_the_case(log: Log, kind: str) -> None:
     a = log.dead_letter("a")
     log.event(f"redrive.{kind}", "a", attempt=1)
@@ -330,7 +330,10 @@ ATTEMPTS = st.one_of(st.none(), st.integers(1, 4))
 CONSUMERS = st.sampled_from([ADDRESS, ADDRESS, ADDRESS, "SAHOOL_EVENTS/other", None])
 KINDS = st.sampled_from(
     ["redrive.published"] * 3
-    + [f"redrive.{kind}" for kind in ("succeeded", "unroutable", "expired", "outcome_unknown")]
+    + [
+        f"redrive.{kind}"
+        for kind in ("succeeded", "unroutable", "expired", "too_late", "outcome_unknown")
+    ]
     + [f"triage.{kind}" for kind in ("resolved", "discarded", "parked", "unparked", "alerted")]
 )
 

@@ -282,3 +282,16 @@ def test_a_failure_is_not_its_own_root() -> None:
     letter = read(redriven(redrive_of=own, redrive_id=ids.redrive_id(own, 2)))
     assert letter.failure_id == own
     assert letter.root_failure_id is None
+
+
+def test_a_clock_that_is_ahead_counts_as_the_servers_time() -> None:
+    near, far = "2026-03-01T10:01:00Z", "2026-03-01T10:01:01Z"
+    changes = {"first_attempt_at": near, "last_attempt_at": far, "dlq_timestamp": "2106-02-07"}
+    row = read({**OLD, **changes})
+    assert row.first_attempt_at == datetime(2026, 3, 1, 10, 1, tzinfo=UTC)
+    assert (row.last_attempt_at, row.dlq_timestamp) == (PUBLISHED_AT, PUBLISHED_AT)
+    assert row.clamped == "last_attempt_at,dlq_timestamp"
+    assert row.parse_error == (
+        f"last_attempt_at is ahead of the server's time: {far}; "
+        "dlq_timestamp is ahead of the server's time: 2106-02-07"
+    )

@@ -408,7 +408,7 @@ def test_service_traffic_hourly(log: Log) -> None:
 
 
 def test_redrive_outcomes(log: Log) -> None:
-    for name in "abcdefg":
+    for name in "abcdefgi":
         log.dead_letter(name)
     redrive(log, "a", 1, "failed_again", trigger="automatic")
     redrive(log, "a", 2, "succeeded", trigger="manual")
@@ -417,20 +417,22 @@ def test_redrive_outcomes(log: Log) -> None:
     redrive(log, "d", 1, "unroutable")
     log.event("redrive.refused", "e", attempt=1)
     log.event("redrive.expired", "f", attempt=1)
+    log.event("redrive.too_late", "i", attempt=1)
     redrive(log, "g", 1, None)
     log.dead_letter("h", group_id="g2")
     redrive(log, "h", 1, None)
     expected = {
         "group_id": "g1",
         "error_class": "ValueError",
-        "case_count": 7,
-        "attempt_count": 8,
-        "automatic_count": 7,
+        "case_count": 8,
+        "attempt_count": 9,
+        "automatic_count": 8,
         "succeeded_count": 2,
         "failed_again_count": 1,
         "unroutable_count": 1,
         "refused_count": 1,
         "expired_count": 1,
+        "too_late_count": 1,
         "outcome_unknown_count": 1,
         "waiting_count": 1,
         "success_rate": pytest.approx(2 / 3),

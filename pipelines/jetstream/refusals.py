@@ -1,0 +1,29 @@
+"""What a publish may raise: a refusal of the message, or only that it was not a good moment.
+
+Needs nats-py only.
+"""
+
+from nats.errors import BadHeaderError, BadSubjectError, MaxPayloadError
+from nats.js.errors import APIError
+
+IN_PROCESS = 10158
+"""The server's code for an id that is being stored in a cluster right now: it may land, or not."""
+WRONG_LAST_SEQUENCE = 10071
+"""… and for a condition that does not hold, which a repeat of the same meets, too."""
+
+_OF_THE_MESSAGE = (BadHeaderError, BadSubjectError, MaxPayloadError)
+_PASSING = (408, 409, 429)  # HTTP's codes that the server gives such answers
+_SERVER_TROUBLE = 500
+
+
+def is_for_now(error: Exception) -> bool:
+    """Whether the same message may be taken later; it may also have been stored.
+
+    Of what the client raises only a few speak of the message. The others are time-outs and
+    connections that are down, closing or gone.
+    """
+    if isinstance(error, APIError):
+        code = error.code or _SERVER_TROUBLE
+        is_passing = code >= _SERVER_TROUBLE or code in _PASSING
+        return is_passing or error.err_code == WRONG_LAST_SEQUENCE
+    return not isinstance(error, _OF_THE_MESSAGE)
