@@ -7,7 +7,7 @@ Times are seconds since 1970, all of one machine.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -175,11 +175,12 @@ class History:
 
 def faults(history: History) -> list[str]:
     """What is wrong; empty where nothing is."""
-    return [
-        f"{check.__name__.strip('_').replace('_', ' ')}: {fault}"
-        for check in CHECKS
-        for fault in check(history)
-    ]
+    return [f"{name_of(check)}: {fault}" for check in CHECKS for fault in check(history)]
+
+
+def name_of(check: Callable[[History], Iterator[str]]) -> str:
+    """What a fault that it finds begins with."""
+    return check.__name__.strip("_").replace("_", " ")
 
 
 def _published_twice(history: History) -> Iterator[str]:

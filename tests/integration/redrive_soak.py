@@ -41,7 +41,7 @@ from pipelines.redrive_jobs import list_batches, redrive, reject, resume
 from pipelines.settings import Settings
 from pipelines.stores.database import database, migrate
 
-REDRIVERS, CAP = 2, 3
+REDRIVERS, CAP = 2, 2
 NOBODY = Selection(service="nobody")
 
 
@@ -54,12 +54,13 @@ class RedriveSoak:
     seed: int
     least_kills: int = 0  # on a slow machine it takes longer, rather than do less
     least_redrives: int = 0
+    nats_server: Callable[..., NatsServer] = NatsServer
     done: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
     async def run(self) -> list[str]:
         """Do it; returns what is wrong."""
-        self._nats = NatsServer(self.home / "nats")
+        self._nats = self.nats_server(self.home / "nats")
         self._postgres = PostgresServer(self.home / "postgres", durable=False)
         with self._nats, self._postgres:
             try:
@@ -84,7 +85,9 @@ class RedriveSoak:
         )
         self._chance = random.Random(self.seed)
         self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["pipelines.redrive_jobs", "pipelines.decision_jobs"])
+        self._processes.set_forkserver_preload(
+            ["pipelines.decision_jobs", "pipelines.redrive_jobs"]
+        )
         self._services = [
             Service("ndvi", "analysis.*", 0),
             Service("healthy", "analysis.*", 0, is_healthy=True),
@@ -150,14 +153,14 @@ class RedriveSoak:
     async def _produce(self, client: Client, chance: random.Random) -> None:
         """Events of both subjects, a few at a time."""
         while self._goes_on():
-            for _ in range(chance.randrange(1, 5)):
+            for _ in range(chance.randrange(1, 4)):
                 self.done["events"] += 1
                 number = self.done["events"]
                 kind = chance.choices(list(KINDS), weights=list(KINDS.values()))[0]
                 body = {"event_id": f"e{number}", "n": number, "kind": kind, "unit": "acre"}
                 subject = chance.choice(["analysis.ndvi", "analysis.soil", "actions.rescue"])
                 await self._publish(client, subject, json.dumps(body).encode(), f"e{number}")
-            await asyncio.sleep(chance.uniform(0.05, 0.4))
+            await asyncio.sleep(chance.uniform(0.1, 0.9))
 
     async def _publish(self, client: Client, subject: str, body: bytes, message_id: str) -> None:
         where = f"{self._settings.subject_prefix}.{subject}"

@@ -12,7 +12,7 @@ from pipelines.deadletter.headers import redrive_of
 from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
 from pipelines.settings import Settings
 
-KINDS = {"good": 4, "once": 3, "twice": 2, "never": 1, "edit": 2}
+KINDS = {"good": 3, "once": 3, "twice": 2, "never": 1, "edit": 2}
 """What becomes of an event, and how often it is drawn."""
 PATCH = {"unit": "ha", "legacy": None}
 """The edit that cures an event."""
