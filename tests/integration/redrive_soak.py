@@ -115,7 +115,7 @@ class RedriveSoak:
         producing = asyncio.create_task(self._produce(client, random.Random(self.seed + 1)))
         try:
             while self._goes_on():
-                await asyncio.sleep(self._chance.uniform(0.1, 1.5))
+                await asyncio.sleep(self._chance.uniform(0.5, 2.5))
                 await self._harm()
             await producing
         finally:

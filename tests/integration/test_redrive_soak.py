@@ -14,6 +14,6 @@ async def test_redrives_and_decisions_hold_while_all_is_killed_at_random(tmp_pat
     )
     assert await soak.run() == []
     print(soak.done)
-    assert soak.done["redrives published"] >= 20
+    assert soak.done["redrives published"] >= 12
     assert soak.done["cases: resolved"] > 0
     assert soak.kills >= 4
