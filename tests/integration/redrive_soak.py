@@ -53,7 +53,7 @@ class RedriveSoak:
     seconds: float
     seed: int
     least_kills: int = 0  # on a slow machine it takes longer, rather than do less
-    least_redrives: int = 0
+    least_successes: int = 0
     nats_server: Callable[..., NatsServer] = NatsServer
     done: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
@@ -129,13 +129,13 @@ class RedriveSoak:
         return sum(count for what, count in self.done.items() if "killed" in what)
 
     @property
-    def redrives(self) -> int:
-        """How many redrives a handler was called for."""
+    def success_count(self) -> int:
+        """How many redrives a handler was content with."""
         calls = (call for service in self._services for call in service.calls)
-        return len({call.redrive_id for call in calls if call.redrive_id})
+        return len({call.redrive_id for call in calls if call.outcome == "success"} - {None})
 
     def _goes_on(self) -> bool:
-        is_enough = self.kills >= self.least_kills and self.redrives >= self.least_redrives
+        is_enough = self.kills >= self.least_kills and self.success_count >= self.least_successes
         return time.monotonic() < self._until or not is_enough
 
     @contextlib.asynccontextmanager
