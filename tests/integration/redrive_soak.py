@@ -95,6 +95,9 @@ class RedriveSoak:
         ]
         async with self._connected() as client:
             await ensure_streams(client.jetstream(timeout=60), settings.stream_names)
+            config = (await client.jetstream().stream_info(settings.events_stream)).config
+            config.duplicate_window = 1
+            await client.jetstream().update_stream(config)
             consumers = [await service.serve(settings) for service in self._services]
             try:
                 await self._live(client)

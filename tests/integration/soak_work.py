@@ -58,7 +58,7 @@ async def drain(settings: Settings, chance: random.Random) -> None:
 
 async def bring_back(settings: Settings, chance: random.Random) -> None:
     """One run of a redriver: by the schedule's policy, or all of a service, fast or slow."""
-    settings = settings.model_copy(update={"redrive_per_second": chance.choice([5, 40, 1_000])})
+    settings = settings.model_copy(update={"redrive_per_second": chance.choice([2, 10, 1_000])})
     by_hand = Selection(service=chance.choice(["ndvi", "rescue"]), limit=chance.randrange(1, 30))
     is_scheduled = chance.random() < 0.5
     report = await redrive(
@@ -117,10 +117,14 @@ async def _do(did: str, settings: Settings, chance: random.Random) -> list[str]:
     statuses = APPLIES_TO.get(did, ("pending", "parked"))  # type: ignore[call-overload]
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         found = connection.execute(
-            "SELECT id::text FROM failed_events WHERE status = ANY(%s) ORDER BY dlq_sequence",
+            "SELECT id::text, EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id"
+            " AND r.state IN ('planned', 'published')) FROM failed_events f"
+            " WHERE status = ANY(%s) ORDER BY dlq_sequence",
             [list(statuses)],
         ).fetchall()
-    ids = tuple(chance.sample([row[0] for row in found], min(len(found), chance.randrange(1, 6))))
+    in_hand = [row[0] for row in found if row[1]]
+    among = in_hand if in_hand and chance.random() < 0.5 else [row[0] for row in found]
+    ids = tuple(chance.sample(among, min(len(among), chance.randrange(1, 6))))
     if not ids:
         return []
     if did in APPLIES_TO:
