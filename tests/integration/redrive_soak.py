@@ -33,6 +33,7 @@ from soak_services import KINDS, Service
 from soak_work import again_and_again, bring_back, decide_something, drain
 
 from pipelines.embedded import NatsServer, PostgresServer
+from pipelines.errors import RedriveError
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import drain_log, verify_stores
 from pipelines.redrive.batches import unfinished_batches
@@ -102,7 +103,8 @@ class RedriveSoak:
             try:
                 await self._live(client)
                 await self._settle(client)
-                await self._end_batches()
+                async with asyncio.timeout(120):
+                    await self._end_batches()
                 await self._settle(client)
                 await drain_log(settings)
                 await self._check(client)
@@ -245,12 +247,17 @@ class RedriveSoak:
                 resume(settings, batch.id, by="ana")
             elif batch.state == "awaiting_approval":
                 reject(settings, batch.id, by="ana")
-        for _ in range(5):
-            await redrive(settings, NOBODY, trigger="manual", requested_by="ana", reason="the end")
+        while True:
+            try:
+                await redrive(
+                    settings, NOBODY, trigger="manual", requested_by="ana", reason="the end"
+                )
+            except RedriveError:  # PostgreSQL has yet to see that the last redriver is dead
+                await asyncio.sleep(0.2)
+                continue
             with database(settings.postgres_dsn.get_secret_value()) as connection:
                 if not unfinished_batches(connection):
                     return
-        self.problems.append("batches are not over, though nobody is away any more")
 
     async def _check(self, client: Client) -> None:
         log = (self.home / "work.log").read_text()
