@@ -30,7 +30,7 @@ from nats.aio.client import Client
 from pydantic import SecretStr
 from soak_history import history_of
 from soak_services import KINDS, Service
-from soak_work import again_and_again, bring_back, decide_something, drain
+from soak_work import again_and_again, bring_back, decide_something, drain, note
 
 from pipelines.embedded import NatsServer, PostgresServer
 from pipelines.errors import RedriveError
@@ -244,6 +244,7 @@ class RedriveSoak:
         settings = self._settings
         for batch in list_batches(settings, 10_000):
             if batch.state == "paused":
+                note(settings, "resumed", [batch.id], time.time())
                 resume(settings, batch.id, by="ana")
             elif batch.state == "awaiting_approval":
                 reject(settings, batch.id, by="ana")

@@ -7,7 +7,7 @@ import random
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,17 @@ async def bring_back(settings: Settings, chance: random.Random) -> None:
 
 
 async def decide_something(settings: Settings, chance: random.Random) -> None:
-    """One thing that a person does; what was done is a line in a file."""
+    """One thing that a person does; once it is done it is a line in a file."""
     began = time.time()
     did = chance.choices(list(DEEDS), weights=list(DEEDS.values()))[0]
     if about := await _do(did, settings, chance):
-        line = json.dumps([did, about, began, time.time()])
-        with (settings.home / "deeds.jsonl").open("a") as deeds:
-            deeds.write(line + "\n")
+        note(settings, did, about, began)
+
+
+def note(settings: Settings, did: str, about: Sequence[str], began: float) -> None:
+    """Write down that a person did something."""
+    with (settings.home / "deeds.jsonl").open("a") as deeds:
+        deeds.write(json.dumps([did, about, began, time.time()]) + "\n")
 
 
 DEEDS = {
@@ -112,7 +116,10 @@ async def _do(did: str, settings: Settings, chance: random.Random) -> list[str]:
         batches = sorted(each.id for each in list_batches(settings) if each.state in states)
         if not batches:
             return []
-        verb(settings, batch := chance.choice(batches), by="ana")
+        batch = chance.choice(batches)
+        if did == "resumed":  # who is killed may have done it
+            note(settings, did, [batch], time.time())
+        verb(settings, batch, by="ana")
         return [batch]
     statuses = APPLIES_TO.get(did, ("pending", "parked"))  # type: ignore[call-overload]
     with database(settings.postgres_dsn.get_secret_value()) as connection:
@@ -129,6 +136,8 @@ async def _do(did: str, settings: Settings, chance: random.Random) -> list[str]:
         return []
     if did in APPLIES_TO:
         decision: Decision = did  # type: ignore[assignment]
+        if did == "unparked":
+            note(settings, did, ids, time.time())
         report = await decide(
             settings, Selection(failure_ids=ids), decision, actor="ana", reason="soak"
         )
