@@ -1,6 +1,7 @@
 """Dead runs are found on a real Prefect server, and living ones stay when the server was away."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -20,7 +21,7 @@ from pipelines.settings import Settings
 
 pytestmark = pytest.mark.xdist_group("prefect")  # one Prefect server is enough
 
-SILENT_SECONDS, AWAY_SECONDS = 30, 45
+SILENT_SECONDS, AWAY_SECONDS = 40, 50
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 
 
@@ -111,6 +112,19 @@ def last_heard(platform: Platform, run_id: str) -> datetime | None:
     return datetime.fromisoformat(found[0]["received"]) if found else None
 
 
+def looked(platform: Platform, since: datetime) -> dict[str, Any] | None:
+    """A run of watch-runs that began since then and came to its end."""
+    wanted = {
+        "flows": {"name": {"any_": ["watch-runs"]}},
+        "flow_runs": {
+            "start_time": {"after_": since.isoformat()},
+            "state": {"type": {"any_": ["COMPLETED"]}},
+        },
+    }
+    found: list[dict[str, Any]] = platform.call("/flow_runs/filter", wanted)
+    return found[0] if found else None
+
+
 def test_a_server_that_was_away_takes_no_living_run_for_dead(
     postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
@@ -119,9 +133,10 @@ def test_a_server_that_was_away_takes_no_living_run_for_dead(
         server = stack.enter_context(PrefectServer(tmp_path, database_dsn=own))
         environment = os.environ | server.environment
         platform = Platform(Settings(home=tmp_path), server, environment, own)
-        for name in ("living", "dying"):
-            code = RUN.format(name=name)
-            process = stack.enter_context(python(code, environment, tmp_path / f"{name}.log"))
+        alive, killed = (
+            stack.enter_context(python(RUN.format(name=name), environment, tmp_path / name))
+            for name in ("living", "dying")
+        )
         stack.enter_context(python(WATCH, environment, tmp_path / "watch.log"))
 
         def heard(name: str, since: datetime = BEGAN) -> dict[str, Any] | None:
@@ -129,24 +144,29 @@ def test_a_server_that_was_away_takes_no_living_run_for_dead(
             at = last_heard(platform, run["id"]) if run else None
             return run if at is not None and at > since else None
 
+        def state(run: dict[str, Any]) -> str:
+            return str(platform.call(f"/flow_runs/{run['id']}")["state_type"])
+
         living = until(lambda: heard("living"), "a living run")
         dying = until(lambda: heard("dying"), "another")
-        until(lambda: heard("watch-runs"), "the one that watches")
-        process.kill()  # the other one
+        until(lambda: looked(platform, BEGAN), "the one that watches")
+        killed.kill()
         server.stop()
         time.sleep(AWAY_SECONDS)  # longer than the limit: that is what is tried
+        alive.send_signal(signal.SIGSTOP)  # it takes its time to connect again
         back = datetime.now(UTC)
         server.start()
+        until(lambda: looked(platform, back), "a look since then")
+        assert state(living) == "RUNNING"
+        alive.send_signal(signal.SIGCONT)
         until(lambda: heard("living", back), "a heartbeat since then")
         dead = platform.in_state(dying["id"], "CRASHED")
         said = f"Its process has been silent for {SILENT_SECONDS} s in which others spoke."
         assert dead["state"]["message"] == said
-        assert platform.call(f"/flow_runs/{living['id']}")["state_type"] == "RUNNING"
         marked = {"flow_runs": {"name": {"any_": ["watch-runs: 1 dead"]}}}
         watched = until(lambda: platform.call("/flow_runs/filter", marked) or None, "its report")
-        assert platform.ended(watched[0]["id"])["state"]["message"] == (
-            f"Marked as crashed: {dying['name']}"
-        )
+        told = platform.ended(watched[0]["id"])["state"]["message"]
+        assert told == f"Marked as crashed: {dying['name']}"
         now = datetime.now(UTC)
-        until(lambda: heard("watch-runs", now), "another look")
-        assert platform.call(f"/flow_runs/{living['id']}")["state_type"] == "RUNNING"
+        until(lambda: looked(platform, now), "another look")
+        assert state(living) == "RUNNING"

@@ -113,20 +113,28 @@ class RedriveSoak:
                     await consumer.close()
 
     async def _live(self, client: Client) -> None:
-        """Let them work and harm them."""
+        """Let them work and harm them, then let them work on until enough was brought back."""
         works = [drain, *[bring_back] * REDRIVERS, decide_something]
         self._works = [(work, self._start(work)) for work in works]
-        self._until = time.monotonic() + self.seconds
         producing = asyncio.create_task(self._produce(client, random.Random(self.seed + 1)))
         try:
-            while self._goes_on():
+            await self._succeeded(1)
+            until = time.monotonic() + self.seconds
+            while time.monotonic() < until or self.kills < self.least_kills:
                 await asyncio.sleep(self._chance.uniform(0.5, 2.5))
                 await self._harm()
-            await producing
+            await self._succeeded(self.least_successes)
         finally:
             producing.cancel()
+            await asyncio.gather(producing, return_exceptions=True)
             for _, process in self._works:
                 self._end(process)
+
+    async def _succeeded(self, count: int) -> None:
+        """Wait until so many redrives were successes."""
+        async with asyncio.timeout(180):
+            while self.success_count < count:
+                await asyncio.sleep(0.1)
 
     @property
     def kills(self) -> int:
@@ -138,10 +146,6 @@ class RedriveSoak:
         """How many redrives a handler was content with."""
         calls = (call for service in self._services for call in service.calls)
         return len({call.redrive_id for call in calls if call.outcome == "success"} - {None})
-
-    def _goes_on(self) -> bool:
-        is_enough = self.kills >= self.least_kills and self.success_count >= self.least_successes
-        return time.monotonic() < self._until or not is_enough
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[Client]:
@@ -156,8 +160,8 @@ class RedriveSoak:
             await client.close()
 
     async def _produce(self, client: Client, chance: random.Random) -> None:
-        """Events of both subjects, a few at a time."""
-        while self._goes_on():
+        """Events of both subjects, a few at a time, for ever."""
+        while True:
             for _ in range(chance.randrange(1, 4)):
                 self.done["events"] += 1
                 number = self.done["events"]
