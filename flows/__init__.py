@@ -7,12 +7,13 @@ from flows.maintain_lake import maintain_lake
 from flows.redrive import redrive_selected, redrive_transient
 from flows.report import report
 from flows.verify import verify
+from flows.watch_runs import watch_runs
 
 FLOWS = {
     flow.name: flow
     for flow in (
         *(drain_dlq, build_marts, maintain_lake, verify, alert, report),
-        *(redrive_transient, redrive_selected),
+        *(redrive_transient, redrive_selected, watch_runs),
     )
 }
 """Every flow by its name."""

@@ -8,16 +8,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml  # type: ignore[import-untyped]  # which Prefect brings
 from prefect import get_client
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
@@ -25,7 +22,9 @@ from prefect.workers.utilities import get_default_base_job_template_for_infrastr
 from pipelines.embedded.worker import CHECKOUT, deployments_file
 from pipelines.errors import DLQError
 
-AUTOMATIONS = Path(__file__).with_name("automations.yaml")
+RETIRED = ("dlq: a run without heartbeat has crashed",)
+"""Automations of older versions. `watch-runs` took this one's place: it called every run dead once
+the server itself had been away."""
 
 QUEUES: dict[str, tuple[int, int | None]] = {
     "drain": (1, None),
@@ -116,12 +115,8 @@ def _deployments(pool: str) -> None:
 
 
 async def _automations(client: PrefectClient) -> list[str]:
-    wanted = [AutomationCore.model_validate(one) for one in yaml.safe_load(AUTOMATIONS.read_text())]
-    for automation in wanted:
-        there = await client.read_automations_by_name(automation.name)
-        if there:
-            automation.enabled = there[0].enabled  # a person may have switched it off
-            await client.update_automation(there[0].id, automation)
-        else:
-            await client.create_automation(automation)
+    """The names of all of them, once those are gone that older versions made."""
+    for name in RETIRED:
+        for automation in await client.read_automations_by_name(name):
+            await client.delete_automation(automation.id)
     return sorted(automation.name for automation in await client.read_automations())

@@ -10,6 +10,7 @@ import nats
 import pytest
 from prefect_api import ENDED, SECRET, Drained, Platform, letter_of, make_late, until
 
+from flows.deploy import RETIRED
 from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
 from pipelines.embedded.worker import deploy, worker
 from pipelines.jobs import migrate_all
@@ -40,9 +41,18 @@ def prefect_platform(
             "DLQ_REDRIVE_APPROVAL_COUNT": "2",
             "DLQ_REDRIVE_SUBJECTS": '["odd.>"]',  # which no stream captures: an outcome at once
         }
+        platform = Platform(settings, server, environment, own)
+        for name in RETIRED:
+            platform.call("/automations/", _automation(name))
         deploy(environment, "--secrets")
         del environment["DLQ_POSTGRES_DSN"]
-        yield Platform(settings, server, environment, own)
+        yield platform
+
+
+def _automation(name: str) -> dict[str, Any]:
+    """One that never does anything."""
+    trigger = {"type": "event", "posture": "Reactive", "expect": ["nothing"], "threshold": 1}
+    return {"name": name, "trigger": trigger | {"within": 0}, "actions": [{"type": "do-nothing"}]}
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,7 @@ class Trial:
                 if (found := self.platform.call(f"/flow_runs/{run}"))["state_type"] == "CRASHED"
                 else None
             ),
-            "the automation that finds the dead run",
+            "the run that finds the dead one",
             PATIENCE_SECONDS,
         )
         after = seconds + time.monotonic() - killed

@@ -25,6 +25,7 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
         "redrive-transient",
         "redrive",
         "report",
+        "watch-runs",
     }
     assert all(deployment["description"] for deployment in found.values())
 
@@ -49,6 +50,7 @@ def test_neither_a_redrive_nor_the_marts_hold_up_a_drain(prefect_platform: Platf
         "report": "analysis",
         "redrive-transient": "redrive",
         "redrive": "redrive",
+        "watch-runs": "drain",
     }
 
 
@@ -56,7 +58,6 @@ def test_automations_watch_over_the_runs(prefect_platform: Platform) -> None:
     found = {a["name"]: a for a in prefect_platform.call("/automations/filter", {})}
     assert set(found) == {
         "dlq: a crashed drain is started again, once",
-        "dlq: a run without heartbeat has crashed",
         "dlq: alerts are evaluated when a group escalates or a redrive stops itself",
         "dlq: marts are built after a drain that brought something",
     }
@@ -175,6 +176,12 @@ def test_alerts_are_evaluated(platform_with_worker: Platform, drained: Drained) 
     assert r"A service fails all its messages: \[x\](javascript:x)" in [
         row["firing"] for row in json.loads(told)
     ]
+
+
+def test_the_living_are_left_alone(platform_with_worker: Platform) -> None:
+    """tests/flows/test_watch_runs.py has the dead."""
+    run = platform_with_worker.ran("watch-runs")
+    assert run["state"]["message"] == "All live"
 
 
 def test_the_scheduled_redrive_finds_nothing(platform_with_worker: Platform) -> None:

@@ -1,0 +1,26 @@
+"""watch-runs: runs whose process has died give their place back."""
+
+from prefect import State, flow
+
+from flows.late import is_overtaken
+from flows.show import table, told
+from flows.silent import mark_silent
+
+
+@flow(name="watch-runs", flow_run_name="watch-runs", timeout_seconds=300)
+async def watch_runs(silent_seconds: float = 120) -> State:
+    """Mark the runs as crashed whose process is silent, which frees their places.
+
+    Silence counts while the server hears others: after an outage of its own nobody is silent yet.
+
+    Args:
+        silent_seconds: After how long; a run says every 30 seconds that it lives.
+    """
+    if await is_overtaken():
+        return await told("late", "Late: a run since has looked", state="Skipped")
+    dead = await mark_silent(silent_seconds)
+    if dead:
+        rows = [{"run": each.name, "last heard": str(each.last_heard_at)} for each in dead]
+        await table("dead-runs", rows, "Marked as crashed.")
+    names = ", ".join(each.name for each in dead)
+    return await told(f"{len(dead)} dead", f"Marked as crashed: {names}" if dead else "All live")

@@ -1,0 +1,304 @@
+"""Three services, two redrivers, a drain and a person, while NATS and PostgreSQL are killed.
+
+Every call of every handler is written down, and all that a person did; `history.faults` says at
+the end what is wrong. `make soak` runs it after the others.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import history
+import nats
+import nats.errors
+import psycopg
+from nats.aio.client import Client
+from pydantic import SecretStr
+from soak_history import history_of
+from soak_services import KINDS, Service
+from soak_work import again_and_again, bring_back, decide_something, drain, note
+
+from pipelines.embedded import NatsServer, PostgresServer
+from pipelines.errors import RedriveError
+from pipelines.jetstream.streams import ensure_streams
+from pipelines.jobs import drain_log, verify_stores
+from pipelines.redrive.batches import unfinished_batches
+from pipelines.redrive.selection import Selection
+from pipelines.redrive_jobs import list_batches, redrive, reject, resume
+from pipelines.settings import Settings
+from pipelines.stores.database import database, migrate
+
+REDRIVERS, CAP = 2, 2
+NOBODY = Selection(service="nobody")
+
+
+@dataclass
+class RedriveSoak:
+    """One run: what it does, what it did, and what is wrong at the end."""
+
+    home: Path
+    seconds: float
+    seed: int
+    least_kills: int = 0  # on a slow machine it takes longer, rather than do less
+    least_successes: int = 0
+    nats_server: Callable[..., NatsServer] = NatsServer
+    done: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    async def run(self) -> list[str]:
+        """Do it; returns what is wrong."""
+        self._nats = self.nats_server(self.home / "nats")
+        self._postgres = PostgresServer(self.home / "postgres", durable=False)
+        with self._nats, self._postgres:
+            try:
+                await self._soak()
+            finally:
+                self._postgres.remove()
+        return self.problems
+
+    async def _soak(self) -> None:
+        migrate(self._postgres.dsn)
+        self._settings = settings = Settings(
+            home=self.home,
+            nats_url=self._nats.url,
+            postgres_dsn=SecretStr(self._postgres.dsn),
+            lake_uri=str(self.home / "lake"),
+            drain_lock_seconds=2,
+            redrive_cap=CAP,
+            redrive_timeout_seconds=4,
+            redrive_delay_seconds=0,
+            redrive_floor_per_second=1_000,
+            redrive_approval_count=8,
+        )
+        self._chance = random.Random(self.seed)
+        self._processes = multiprocessing.get_context("forkserver")
+        self._processes.set_forkserver_preload(
+            ["pipelines.decision_jobs", "pipelines.redrive_jobs"]
+        )
+        self._services = [
+            Service("ndvi", "analysis.*", 0),
+            Service("healthy", "analysis.*", 0, is_healthy=True),
+            Service("rescue", "actions.*", 1),
+        ]
+        async with self._connected() as client:
+            await ensure_streams(client.jetstream(timeout=60), settings.stream_names)
+            config = (await client.jetstream().stream_info(settings.events_stream)).config
+            config.duplicate_window = 1
+            await client.jetstream().update_stream(config)
+            consumers = [await service.serve(settings) for service in self._services]
+            try:
+                await self._live(client)
+                await self._settle(client)
+                async with asyncio.timeout(120):
+                    await self._end_batches()
+                await self._settle(client)
+                await drain_log(settings)
+                await self._check(client)
+            finally:
+                for consumer in consumers:
+                    await consumer.close()
+
+    async def _live(self, client: Client) -> None:
+        """Let them work and harm them, then let them work on until enough was brought back."""
+        works = [drain, *[bring_back] * REDRIVERS, decide_something]
+        self._works = [(work, self._start(work)) for work in works]
+        producing = asyncio.create_task(self._produce(client, random.Random(self.seed + 1)))
+        try:
+            await self._succeeded(1)
+            until = time.monotonic() + self.seconds
+            while time.monotonic() < until or self.kills < self.least_kills:
+                await asyncio.sleep(self._chance.uniform(0.5, 2.5))
+                await self._harm()
+            await self._succeeded(self.least_successes)
+        finally:
+            producing.cancel()
+            await asyncio.gather(producing, return_exceptions=True)
+            for _, process in self._works:
+                self._end(process)
+
+    async def _succeeded(self, count: int) -> None:
+        """Wait until so many redrives were successes."""
+        async with asyncio.timeout(180):
+            while self.success_count < count:
+                await asyncio.sleep(0.1)
+
+    @property
+    def kills(self) -> int:
+        """How many processes, servers and sessions were ended."""
+        return sum(count for what, count in self.done.items() if "killed" in what)
+
+    @property
+    def success_count(self) -> int:
+        """How many redrives a handler was content with."""
+        calls = (call for service in self._services for call in service.calls)
+        return len({call.redrive_id for call in calls if call.outcome == "success"} - {None})
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Client]:
+        async def ignore(_: Exception) -> None: ...
+
+        client = await nats.connect(
+            self._nats.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
+        )
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    async def _produce(self, client: Client, chance: random.Random) -> None:
+        """Events of both subjects, a few at a time, for ever."""
+        while True:
+            for _ in range(chance.randrange(1, 4)):
+                self.done["events"] += 1
+                number = self.done["events"]
+                kind = chance.choices(list(KINDS), weights=list(KINDS.values()))[0]
+                body = {"event_id": f"e{number}", "n": number, "kind": kind, "unit": "acre"}
+                subject = chance.choice(["analysis.ndvi", "analysis.soil", "actions.rescue"])
+                await self._publish(client, subject, json.dumps(body).encode(), f"e{number}")
+            await asyncio.sleep(chance.uniform(0.1, 0.9))
+
+    async def _publish(self, client: Client, subject: str, body: bytes, message_id: str) -> None:
+        where = f"{self._settings.subject_prefix}.{subject}"
+        headers = {"Nats-Msg-Id": message_id}
+        while True:
+            with contextlib.suppress(nats.errors.Error, TimeoutError):
+                await client.jetstream().publish(where, body, headers=headers, timeout=2)
+                return
+            await asyncio.sleep(0.1)
+
+    # -- what is done to those at work
+
+    async def _harm(self) -> None:
+        """One thing that happens in real life."""
+        chosen = self._chance.choices(
+            ("killed", "stopped for a while", "NATS killed", "PostgreSQL killed", "lock killed"),
+            weights=(5, 2, 2, 2, 1),
+        )[0]
+        which, pause_ = self._chance.randrange(len(self._works)), self._chance.uniform(0, 1)
+        work, process = self._works[which]
+        if chosen == "killed":
+            self._end(process)
+            self._works[which] = work, self._start(work)
+            chosen = f"{work.__name__} killed"
+        elif chosen == "stopped for a while" and process.is_alive():
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGSTOP)
+            await asyncio.sleep(4 * pause_)
+            os.kill(process.pid, signal.SIGCONT)
+        elif chosen == "lock killed":
+            await asyncio.to_thread(self._end_locks)
+        elif chosen.endswith("killed"):
+            server = self._nats if chosen.startswith("NATS") else self._postgres
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(pause_)
+            await asyncio.to_thread(server.start)
+        self.done[chosen] += 1
+
+    def _end_locks(self) -> None:
+        with psycopg.connect(self._postgres.dsn) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                " WHERE locktype = 'advisory' AND granted"
+            )
+
+    def _start(self, work: Callable[..., Any]) -> BaseProcess:
+        seed = self._chance.randrange(1 << 30)
+        arguments = (work, self._settings, self.home / "work.log", seed)
+        process = self._processes.Process(target=again_and_again, args=arguments, daemon=True)
+        process.start()
+        return process
+
+    def _end(self, process: BaseProcess) -> None:
+        if process.exitcode is not None:
+            self.problems.append(f"a process ended by itself with status {process.exitcode}")
+        process.kill()
+        process.join()
+
+    # -- the end
+
+    async def _settle(self, client: Client) -> None:
+        """Wait until each service has answered for all that there is."""
+        async with asyncio.timeout(180):
+            for service in self._services:
+                while True:
+                    with contextlib.suppress(nats.errors.Error):
+                        info = await client.jetstream().consumer_info(
+                            self._settings.events_stream, service.name
+                        )
+                        if (info.num_pending, info.num_ack_pending) == (0, 0):
+                            break
+                    await asyncio.sleep(0.1)
+
+    async def _end_batches(self) -> None:
+        """Let no batch wait for anybody, and follow what is out."""
+        settings = self._settings
+        for batch in list_batches(settings, 10_000):
+            if batch.state == "paused":
+                note(settings, "resumed", [batch.id], time.time())
+                resume(settings, batch.id, by="ana")
+            elif batch.state == "awaiting_approval":
+                reject(settings, batch.id, by="ana")
+        while True:
+            try:
+                await redrive(
+                    settings, NOBODY, trigger="manual", requested_by="ana", reason="the end"
+                )
+            except RedriveError:  # PostgreSQL has yet to see that the last redriver is dead
+                await asyncio.sleep(0.2)
+                continue
+            with database(settings.postgres_dsn.get_secret_value()) as connection:
+                if not unfinished_batches(connection):
+                    return
+
+    async def _check(self, client: Client) -> None:
+        log = (self.home / "work.log").read_text()
+        self.done["errors that people were told"] = log.count("dlq: ")
+        if "Traceback" in log:
+            self.problems.append("it died of:\n" + log[log.index("Traceback") :][:3_000])
+        found = await history_of(self._settings, client, self._services, CAP)
+        self.done |= Counter(f"redrives: {each.state}" for each in found.redrives)
+        self.done |= Counter(f"batches: {each.state}" for each in found.batches.values())
+        self.done |= Counter(f"cases: {each.status}" for each in found.cases.values())
+        self.done |= Counter(f"a person: {each.did}" for each in found.deeds)
+        self.done["calls"], self.done["redrives published"] = len(found.calls), len(found.out)
+        self.problems += history.faults(found)
+        verified = await verify_stores(self._settings)
+        self.problems += [f"dlq verify: {finding}" for finding in verified.findings]
+
+
+def main() -> int:
+    """Run for the time asked for, and say what was done and what is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=None)
+    given = parser.parse_args()
+    seed = random.randrange(1 << 32) if given.seed is None else given.seed
+    print(f"SEED={seed}", flush=True)
+    home = Path(tempfile.mkdtemp(prefix="dlq-soak-"))
+    soak, started = RedriveSoak(home, given.seconds, seed), time.monotonic()
+    problems = asyncio.run(soak.run())
+    for what, count in sorted(soak.done.items()):
+        print(f"{count:8,}  {what}")
+    print(f"{time.monotonic() - started:8,.0f}  seconds")
+    for problem in problems:
+        print(f"WRONG: {problem}")
+    print("not sound" if problems else "sound")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
