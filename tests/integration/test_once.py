@@ -188,7 +188,7 @@ async def test_a_refusal_after_a_lost_answer_is_a_doubt_and_before_it_a_refusal(
 
 
 @pytest.mark.parametrize("window", [0.5, 120])
-async def test_a_nats_that_hangs_or_dies_while_a_redrive_publishes_gets_it_once(
+async def test_a_nats_that_dies_while_a_redrive_publishes_gets_it_once(
     settings: Settings,
     nats_server_factory: Callable[..., NatsServer],
     monkeypatch: pytest.MonkeyPatch,

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import subprocess
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from nats.aio.client import Client
-from platform_log import execute, letter
+from platform_log import DLQ, ROOT, environment, execute, letter
 from platform_log import publish as publish_letters
 from redriving import TIMEOUTS, Service, dead_letters, fail, quick, redrive_timeouts, rows, seen
 
@@ -143,3 +144,22 @@ def test_an_age_that_is_none_is_refused(age: str) -> None:
     result = CliRunner().invoke(_command(), arguments)
     assert result.exit_code == 2
     assert "is no age: write 24h or 7d." in result.output
+
+
+async def test_the_flag_of_the_command_is_kept_with_the_batch(
+    settings: Settings, client: Client
+) -> None:
+    await old_letters(settings, client, 1)
+    command = [*DLQ, "redrive", "--type", "TimeoutError", "--max-age", "1d", "--json"]
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        cwd=ROOT,
+        env=environment(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["outcomes"] == {"too_late": 1}
+    assert rows(settings, "SELECT max_age_seconds FROM redrive_batches") == [(86_400.0,)]
