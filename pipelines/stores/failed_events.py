@@ -17,7 +17,7 @@ from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.message import LogMessage
 from pipelines.errors import FencedError
 from pipelines.stores.failed_payloads import forget_payloads, keep_payloads
-from pipelines.stores.failed_rows import FOLDED_SCHEMA, copy_rows, replace_rows
+from pipelines.stores.failed_rows import copy_rows, replace_rows, update_rows
 from pipelines.stores.fold import Fold, folded, ids_told_of
 
 
@@ -37,10 +37,9 @@ class Batch:
 class FailedEvents:
     """`failed_events` as its single writer sees it."""
 
-    def __init__(self, connection: Connection[Any], stream: str, redrive_cap: int) -> None:
+    def __init__(self, connection: Connection[Any], stream: str) -> None:
         self._connection = connection
         self._stream = stream
-        self._cap = redrive_cap
 
     def store(self, batch: Batch, after: int) -> None:
         """Store what lies above sequence `after`, which must still be the checkpoint.
@@ -93,7 +92,7 @@ class FailedEvents:
         letters = batch.letter_frame.filter(pl.col("dlq_sequence") > after)
         events = [event for event in batch.events if event.dlq_sequence > after]
         known = self._load({*letters["failure_id"], *ids_told_of(letters, events)})
-        fold = Fold(letters, events, known, self._cap)
+        fold = Fold(letters, events, known)
         is_reopened = pl.col("failure_id").is_in(fold.reopened)
         copy_rows(self._connection, fold.new.filter(~is_reopened))
         replace_rows(self._connection, fold.new.filter(is_reopened))
@@ -109,8 +108,8 @@ class FailedEvents:
         cursor = self._connection.execute(
             "SELECT id::text, status, original_stream, consumer_name, redrive_count,"
             " redrive_trigger, resolved_at, resolution_cause, resolution_notes, discarded_at,"
-            " alert_sent, alert_sent_at, redrive_not_before, opening, last_closed_at,"
-            " last_closed_as, first_attempt_at"
+            " alert_sent, alert_sent_at, redrive_not_before, redrive_cap, opening,"
+            " last_closed_at, last_closed_as, first_attempt_at"
             " FROM failed_events WHERE id = ANY(%s::uuid[])",
             [f"{{{','.join(ids)}}}"],  # a list would be quoted id by id
         )
@@ -120,11 +119,7 @@ class FailedEvents:
         }
 
     def _update(self, fold: Fold) -> None:
-        assignments = ", ".join(f"{name} = %s" for name in FOLDED_SCHEMA)
-        self._execute_each(
-            f"UPDATE failed_events SET {assignments} WHERE id = %s",  # noqa: S608
-            [[*folded(case), case.failure_id] for case in fold.changed()],
-        )
+        update_rows(self._connection, [[case.failure_id, *folded(case)] for case in fold.changed()])
         self._execute_each(
             "UPDATE failed_events SET seen_count = seen_count + %s WHERE id = %s",
             [[count, failure_id] for failure_id, count in fold.repeats],

@@ -14,6 +14,8 @@
 --   trigger       automatic | manual, null where it was not said
 --   consumer      <stream>/<durable> that speaks, or is addressed; null where unknown
 --   not_before    when a redrive that was asked for is due, UTC; null for every other kind
+--   redrive_cap   of redrive.published: failed redrives after which the case is parked; null where
+--                 it was not said
 --   happened_at   when the sender says it happened, UTC
 WITH chained AS (
     SELECT
@@ -40,6 +42,7 @@ messages AS (
         c.consumer,
         CASE WHEN c.kind = 'redrive.requested' THEN COALESCE(c.not_before, c."at") END
             AS not_before,
+        c.redrive_cap,
         c."at" AS happened_at
     FROM case_events AS c
     INNER JOIN epochs AS e ON e.epoch = c.epoch
@@ -55,6 +58,7 @@ messages AS (
         CAST(NULL AS VARCHAR) AS trigger,
         NULLIF(d.original_stream, '') || '/' || NULLIF(d.consumer_name, '') AS consumer,
         CAST(NULL AS TIMESTAMPTZ) AS not_before,
+        CAST(NULL AS BIGINT) AS redrive_cap,
         d.dlq_timestamp AS happened_at
     FROM dead_letters AS d
     INNER JOIN epochs AS e ON e.epoch = d.epoch
@@ -77,6 +81,7 @@ SELECT
     m.trigger,
     m.consumer,
     m.not_before,
+    m.redrive_cap,
     m.happened_at
 FROM messages AS m
 CROSS JOIN redrive_rules AS r
