@@ -172,16 +172,16 @@ def build_all_marts(
     `spark`, which needs the extra of that name and always computes all.
     """
     started = time.monotonic()
-    lake, now, cap = Lake(settings.lake), datetime.now(UTC), settings.redrive_cap
+    lake, now = Lake(settings.lake), datetime.now(UTC)
     dsn = settings.postgres_dsn.get_secret_value()
     with database(dsn) as postgres, locking(dsn, "dlq marts", is_shared=True) as lock:
         check_owner(postgres, lake)
         while not lock.take():  # an erasure must not meet what was read before it
             time.sleep(0.2)
         if engine == "spark":
-            built = write_marts(lake, build_marts_on_spark(lake, now, redrive_cap=cap))
+            built = write_marts(lake, build_marts_on_spark(lake, now))
         else:
-            built = update_marts(lake, now, cap, is_rebuild=is_rebuild)
+            built = update_marts(lake, now, is_rebuild=is_rebuild)
         lock.check()
         replace_marts(postgres, built.summaries)
     write_views(settings)
@@ -193,8 +193,8 @@ def compute_marts(settings: Settings, names: Sequence[str], now: datetime) -> Fr
 
     To them comes `log`, one row about what of the log the lake holds.
     """
-    lake, cap = Lake(settings.lake), settings.redrive_cap
-    with connect(lake) as connection, daily_marts(connection, lake, cap, is_written=False):
+    lake = Lake(settings.lake)
+    with connect(lake) as connection, daily_marts(connection, lake, is_written=False):
         tables = build_summaries(connection, now, names)
         tables["log"] = connection.sql(LOG_SQL).to_arrow_table()
     return printable_frames({name: pl.DataFrame(table) for name, table in tables.items()})
@@ -215,7 +215,7 @@ def write_views(settings: Settings) -> str | None:
     if not lake.is_local:
         return None
     tables, marts = local_views(lake, list(MARTS))
-    views = [f"{view.rstrip().rstrip(';')};" for view in view_statements(settings.redrive_cap)]
+    views = [f"{view.rstrip().rstrip(';')};" for view in view_statements()]
     return str(write_views_file(lake, [*tables, *views, *marts]))
 
 
@@ -227,7 +227,7 @@ def query(settings: Settings, statement: str) -> pl.DataFrame:
     lake = Lake(settings.lake)
     with connect(lake) as connection:
         try:
-            for view in view_statements(settings.redrive_cap):
+            for view in view_statements():
                 connection.execute(view)
             show_marts(connection, lake, list(MARTS))
             lock(connection, lake)

@@ -63,12 +63,10 @@ def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
             )
         if len(found) > 1:
             raise QueryError(f"Several failures begin with {prefix!r}: give more of the id.")
-        return _as_it_stands(lake, found[0][0], settings.redrive_cap)
+        return _as_it_stands(lake, found[0][0])
 
 
-def _as_it_stands(
-    lake: duckdb.DuckDBPyConnection, failure_id: str, redrive_cap: int
-) -> dict[str, Any]:
+def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str, Any]:
     """The failure's row and its case, folded from what the lake has of its chain alone."""
     chain = [failure_id]
     while root := lake.execute(
@@ -92,7 +90,7 @@ def _as_it_stands(
         tables = {"dead_letters": letters, "case_events": events, "service_totals": totals}
         for name, table in tables.items():
             small.register(name, table)
-        create_views(small, redrive_cap)
+        create_views(small)
         rows = small.sql(
             "SELECT d.*, coalesce(c.status, 'superseded') AS status, c.redrive_count, c.closed_at,"
             " c.cause, f.opening, l.closed_at AS last_closed_at, l.cause AS last_closed_as"

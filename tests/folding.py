@@ -13,14 +13,12 @@ from pipelines.stores.failed_rows import FOLDED_SCHEMA
 from pipelines.stores.fold import Fold
 
 
-def fold_all(
-    messages: Sequence[CaseEvent | DeadLetter], known: Mapping[str, Case], cap: int
-) -> Fold:
+def fold_all(messages: Sequence[CaseEvent | DeadLetter], known: Mapping[str, Case]) -> Fold:
     """The fold of these messages in this order, whatever their sequences."""
     placed = [msgspec.structs.replace(m, dlq_sequence=n) for n, m in enumerate(messages, 1)]
     letters = [message for message in placed if isinstance(message, DeadLetter)]
     events = [message for message in placed if isinstance(message, CaseEvent)]
-    return Fold(frame_of(letters, LETTER_SCHEMA), events, dict(known), cap)
+    return Fold(frame_of(letters, LETTER_SCHEMA), events, dict(known))
 
 
 def cases_of(fold: Fold) -> dict[str, Case]:

@@ -73,7 +73,6 @@ class Reach:
 def counting(
     connection: duckdb.DuckDBPyConnection,
     before: Reach | None = None,
-    redrive_cap: int = 3,
     *,
     fresh: Mapping[str, str] | None = None,
     part_rows: int = PART_ROWS,
@@ -86,9 +85,9 @@ def counting(
     rows than in `kept_<mart>`; those are in `changed_<mart>`. Yields None where the log did not
     just grow: then count anew, without `before`, and each day that has rows is a changed one.
     """
-    create_views(connection, redrive_cap)
+    create_views(connection)
     try:
-        yield _counted(connection, before, redrive_cap, fresh, part_rows)
+        yield _counted(connection, before, fresh, part_rows)
     except duckdb.Error as error:
         raise QueryError(f"The marts by day failed: {str(error).splitlines()[0]}") from error
     finally:
@@ -103,7 +102,6 @@ def counting(
 def _counted(
     connection: duckdb.DuckDBPyConnection,
     before: Reach | None,
-    redrive_cap: int,
     fresh: Mapping[str, str] | None,
     part_rows: int,
 ) -> tuple[Reach, dict[str, list[date]]] | None:
@@ -124,15 +122,15 @@ def _counted(
             for name in LOG_TABLES:
                 rows = counted_rows(connection, name, is_whole=True)
                 _hide(connection, name, f"{rows} {is_wanted[name]}")
-            _add(connection, redrive_cap, sign=1, is_first=number == 0)
+            _add(connection, sign=1, is_first=number == 0)
     else:
         touch(connection, sources)
         for name in LOG_TABLES:
             is_touched = "m.failure_id IN (SELECT failure_id FROM touched)"
             _hide(connection, name, f"{counted_rows(connection, name)} WHERE {is_touched}")
-        _add(connection, redrive_cap, sign=1, is_first=True)
+        _add(connection, sign=1, is_first=True)
         _unload_new(connection)
-        _add(connection, redrive_cap, sign=-1, is_first=False)
+        _add(connection, sign=-1, is_first=False)
     _forget(connection, [*LOG_TABLES, *WORKING])  # show the log again
     return reach, {name: _merge(connection, name, is_kept=before is not None) for name in DAILY}
 
@@ -179,15 +177,11 @@ def _unload_new(connection: duckdb.DuckDBPyConnection) -> None:
         """)  # noqa: S608
 
 
-def _add(
-    connection: duckdb.DuckDBPyConnection, redrive_cap: int, *, sign: int, is_first: bool
-) -> None:
+def _add(connection: duckdb.DuckDBPyConnection, *, sign: int, is_first: bool) -> None:
     """Count what is loaded into the tables `delta_<mart>`."""
     for name in FACTS:
         if name != "epochs":
-            connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE {name} AS\n{view_sql(name, redrive_cap)}"
-            )
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS\n{view_sql(name)}")
     for name in DAILY:
         start = f"CREATE OR REPLACE TEMP TABLE delta_{name} AS"
         if not is_first:

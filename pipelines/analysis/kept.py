@@ -40,11 +40,11 @@ class Built:
     summaries: dict[str, pl.DataFrame]  # those as of now
 
 
-def update_marts(lake: Lake, now: datetime, redrive_cap: int, *, is_rebuild: bool = False) -> Built:
+def update_marts(lake: Lake, now: datetime, *, is_rebuild: bool = False) -> Built:
     """Bring the lake's marts up to date as of `now` (aware); see `daily_marts`."""
     with (
         connect(lake) as connection,
-        daily_marts(connection, lake, redrive_cap, is_rebuild=is_rebuild) as is_rebuilt,
+        daily_marts(connection, lake, is_rebuild=is_rebuild) as is_rebuilt,
     ):
         tables = build_summaries(connection, now)
         rows = {name: _row_count(connection, name) for name in DAILY}
@@ -86,7 +86,6 @@ class _Note:
 def daily_marts(
     connection: duckdb.DuckDBPyConnection,
     lake: Lake,
-    redrive_cap: int,
     *,
     is_written: bool = True,
     is_rebuild: bool = False,
@@ -99,7 +98,7 @@ def daily_marts(
     """
     content = {name: lake.content(name) for name in LOG_TABLES}
     files = {name: lake.files(name) for name in LOG_TABLES}
-    recipe = _recipe(redrive_cap)
+    recipe = _recipe()
     note = None if is_rebuild else _read_note(lake)
     if note and (
         (note.recipe, note.content) != (recipe, content)
@@ -110,11 +109,11 @@ def daily_marts(
         found = None
         if note:
             fresh = _show_kept(connection, lake, files, note)
-            found = stack.enter_context(counting(connection, note.reach, redrive_cap, fresh=fresh))
+            found = stack.enter_context(counting(connection, note.reach, fresh=fresh))
         if found is None:
             stack.close()
             note = None
-            found = stack.enter_context(counting(connection, None, redrive_cap))
+            found = stack.enter_context(counting(connection, None))
         assert found is not None  # nothing is counted yet that could be out of order
         reach, days = found
         if is_written:
@@ -125,8 +124,8 @@ def daily_marts(
         yield note is None
 
 
-def _recipe(redrive_cap: int) -> str:
-    texts = [view_sql(name, redrive_cap) for name in VIEWS]
+def _recipe() -> str:
+    texts = [view_sql(name) for name in VIEWS]
     texts += [read_sql(f"marts/{name}.sql") for name in DAILY]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
 

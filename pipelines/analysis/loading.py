@@ -41,7 +41,10 @@ _READ = {
         *("dlq_sequence", "dlq_date", "failure_id", "root_failure_id", "redrive_attempt"),
         *("original_sequence", "first_attempt_at", "dlq_timestamp"),
     ),
-    "case_events": (*("dlq_sequence", "failure_id", "attempt", "not_before", "at", "parse_error"),),
+    "case_events": (
+        *("dlq_sequence", "failure_id", "attempt", "not_before", "redrive_cap", "at"),
+        "parse_error",
+    ),
 }
 """... and the others."""
 

@@ -83,7 +83,6 @@ def build_marts(
     now: datetime,
     names: Sequence[str] | None = None,
     *,
-    redrive_cap: int = 3,
     slo: float = 0.999,
 ) -> dict[str, pa.Table]:
     """Compute the marts `names`, or all, as of `now` (aware): Arrow tables by name.
@@ -94,8 +93,8 @@ def build_marts(
     if now.tzinfo is None:
         raise ValueError("now must be an aware datetime")
     wanted = wanted_marts(names)
-    create_views(connection, redrive_cap)
-    with _facts(connection, redrive_cap), _parameters(connection, now, slo):
+    create_views(connection)
+    with _facts(connection), _parameters(connection, now, slo):
         return _built(connection, now, wanted, with_sources(wanted))
 
 
@@ -226,14 +225,12 @@ def _read_by(name: str) -> list[str]:
 
 
 @contextmanager
-def _facts(connection: duckdb.DuckDBPyConnection, redrive_cap: int) -> Iterator[None]:
+def _facts(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Hide the views that most marts read behind temporary tables of the same names."""
     try:
         for name in FACTS:
             try:
-                connection.execute(
-                    f"CREATE OR REPLACE TEMP TABLE {name} AS\n{view_sql(name, redrive_cap)}"
-                )
+                connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS\n{view_sql(name)}")
             except duckdb.Error as error:
                 raise QueryError(f"The view {name} failed: {_first_line(error)}") from error
         yield

@@ -44,7 +44,6 @@ def build_marts_on_spark(
     now: datetime,
     names: Sequence[str] | None = None,
     *,
-    redrive_cap: int = 3,
     slo: float = 0.999,
 ) -> dict[str, pa.Table]:
     """The marts `names`, or all, as of `now` (aware): what `build_marts` computes on DuckDB.
@@ -60,7 +59,7 @@ def build_marts_on_spark(
             name, columns = relation.split(" ", 1)
             _run(spark, name, f"SELECT * FROM (VALUES {rows}) AS t {columns}")  # noqa: S608
         for name in VIEWS:
-            _run(spark, name, view_sql(name, redrive_cap), is_kept=name in FACTS)
+            _run(spark, name, view_sql(name), is_kept=name in FACTS)
         tables = {}
         for name in with_sources(wanted):
             tables[name] = _build(spark, now, name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import duckdb
 
-from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING
+from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING, DEFAULT_REDRIVE_CAP
 from pipelines.deadletter.error_families import CRITICAL, TRANSIENT, with_subclasses
 from pipelines.errors import QueryError
 from pipelines.sqlfiles import read_sql
@@ -33,17 +33,17 @@ VIEWS = (
 GENERATED_VIEWS = ("redrive_rules", "error_classes")
 
 
-def view_statements(redrive_cap: int = 3) -> list[str]:
+def view_statements() -> list[str]:
     """The statements that make the views, in order; whoever runs them again changes nothing."""
-    return [f"CREATE OR REPLACE VIEW {name} AS\n{view_sql(name, redrive_cap)}" for name in VIEWS]
+    return [f"CREATE OR REPLACE VIEW {name} AS\n{view_sql(name)}" for name in VIEWS]
 
 
-def create_views(connection: duckdb.DuckDBPyConnection, redrive_cap: int = 3) -> None:
+def create_views(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the views on a connection that shows the base tables.
 
     Raises QueryError where one of them is missing or has other columns.
     """
-    for name, statement in zip(VIEWS, view_statements(redrive_cap), strict=True):
+    for name, statement in zip(VIEWS, view_statements(), strict=True):
         try:
             connection.execute(statement)
         except duckdb.Error as error:
@@ -51,11 +51,11 @@ def create_views(connection: duckdb.DuckDBPyConnection, redrive_cap: int = 3) ->
             raise QueryError(f"The view {name} can not be made: {reason}") from error
 
 
-def view_sql(name: str, redrive_cap: int = 3) -> str:
-    """A view's SELECT: a file of `sql/views`, or one row of settings and the error families."""
+def view_sql(name: str) -> str:
+    """A view's SELECT: a file of `sql/views`, or one row of rules and the error families."""
     if name == "redrive_rules":
         return (
-            f"SELECT {int(redrive_cap)} AS redrive_cap,"
+            f"SELECT {DEFAULT_REDRIVE_CAP} AS default_redrive_cap,"
             f" {ATTEMPTS_PER_OPENING} AS attempts_per_opening"
         )
     if name == "error_classes":

@@ -22,7 +22,8 @@ TRIAGE_KINDS = ("resolved", "discarded", "parked", "unparked", "alerted")
 KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for kind in TRIAGE_KINDS}
 
 _TEXT_LIMIT = 1_000
-_MOST_ATTEMPTS = 2**31 - 1  # so that the next one fits the column too
+_MOST = 2**31 - 1  # attempts: so that the next one fits the column too
+_NUMBERS = ("attempt", "redrive_cap")
 _TEXTS = ("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "actor", "reason")
 
 
@@ -43,6 +44,7 @@ class CaseEvent(msgspec.Struct, kw_only=True, gc=False):
     actor: str | None = None
     reason: str | None = None
     not_before: datetime | None = None  # of redrive.requested: when it is due; None is at once
+    redrive_cap: int | None = None  # of redrive.published: see `cases`
     at: datetime
     body: str  # the whole JSON object
     parse_error: str | None = None
@@ -61,15 +63,8 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
         body = dump_json(value)
         if len(body) > LONG_TEXT_LIMIT:
             body = dump_json({"cut": f"{len(body)} characters"})
-    fields: dict[str, Any] = {}
-    if isinstance(value, dict):
-        for name in _TEXTS:
-            if isinstance(value.get(name), str):
-                fields[name] = clean_text(value[name])[:_TEXT_LIMIT]
-        attempt = value.get("attempt")
-        if type(attempt) is int and 0 < attempt < _MOST_ATTEMPTS:
-            fields["attempt"] = attempt
-    fields |= _times(value if isinstance(value, dict) else {}, message.published_at, problems)
+    given: dict[str, Any] = value if isinstance(value, dict) else {}
+    fields = _texts_and_numbers(given) | _times(given, message.published_at, problems)
     if kind not in KINDS:
         problems.append(f"unknown subject {message.subject[:100]}")
     failure = fields.get("failure_id")
@@ -91,6 +86,18 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
         parse_error=clean_text("; ".join(problems)) or None,
         **fields,
     )
+
+
+def _texts_and_numbers(value: dict[str, Any]) -> dict[str, Any]:
+    """Those that can be used; what is of another kind is left out."""
+    fields: dict[str, Any] = {}
+    for name in _TEXTS:
+        if isinstance(value.get(name), str):
+            fields[name] = clean_text(value[name])[:_TEXT_LIMIT]
+    for name in _NUMBERS:
+        if type(value.get(name)) is int and 0 < value[name] < _MOST:
+            fields[name] = value[name]
+    return fields
 
 
 def _times(value: dict[str, Any], published_at: datetime, problems: list[str]) -> dict[str, Any]:

@@ -14,6 +14,9 @@ a status.
 The number of a redrive's attempt says which opening it belongs to: 1, 2, … in the first, 1001,
 1002, … in the second. So what is said late of an earlier one changes nothing, no two redrives of a
 failure share an id, and consumers that know nothing of openings pass the number on.
+
+The cap is what `published` says that it is: so the same log comes to the same cases, whatever the
+setting is when it is folded.
 """
 
 from dataclasses import dataclass, replace
@@ -29,6 +32,8 @@ CLOSED = ("resolved", "discarded")
 STATUSES = (*LIVE, *CLOSED, "superseded")
 
 ATTEMPTS_PER_OPENING = 1_000
+DEFAULT_REDRIVE_CAP = 3
+"""Failed redrives after which a case is parked, where the log does not say: older versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class Case:
     alert_sent: bool = False
     alert_sent_at: datetime | None = None
     redrive_not_before: datetime | None = None  # when a redrive that was asked for is due
+    redrive_cap: int | None = None  # as the last redrive that was published has it
     opening: int = 1  # one more each time it was closed and failed anew
     last_closed_at: datetime | None = None  # the closing before this opening, which did not last
     last_closed_as: str | None = None  # discarded, or the resolution_cause that it had
@@ -96,7 +102,7 @@ def apply_repeat(case: Case, letter: DeadLetter) -> Case:
     )
 
 
-def apply_dead_letter(root: Case | None, letter: DeadLetter, cap: int) -> tuple[bool, Case | None]:
+def apply_dead_letter(root: Case | None, letter: DeadLetter) -> tuple[bool, Case | None]:
     """What a dead letter that comes from a redrive does to its root.
 
     Returns whether the letter is superseded (its root stays the one live row), and the root as it
@@ -112,7 +118,7 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter, cap: int) -> tuple[
     opening, nth = opening_and_nth(letter.redrive_attempt or 0)
     if root.status == "discarded" or opening < root.opening or nth <= root.redrive_count:
         return True, root
-    return True, _ended_without_success(root, nth, cap)
+    return True, _ended_without_success(root, nth)
 
 
 def is_answer(case: Case, event: CaseEvent) -> bool:
@@ -125,7 +131,7 @@ def _is_asked(case: Case, consumer: str | None) -> bool:
     return not case.consumer or (consumer or "") in (case.consumer, case.handed_to)
 
 
-def apply_event(case: Case, event: CaseEvent, cap: int) -> Case:
+def apply_event(case: Case, event: CaseEvent) -> Case:
     """The case after an event; unchanged where the event does not apply to its status."""
     if event.parse_error or case.status == "superseded":
         return case
@@ -134,10 +140,10 @@ def apply_event(case: Case, event: CaseEvent, cap: int) -> Case:
         case = replace(case, handed_to=event.consumer)
     if topic == "triage":
         return _triage(case, event, kind)
-    return _redrive(case, event, kind, event.attempt or 0, cap)
+    return _redrive(case, event, kind, event.attempt or 0)
 
 
-def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int, cap: int) -> Case:
+def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
     if case.status not in LIVE:
         return case
     opening, nth = opening_and_nth(attempt)
@@ -156,11 +162,12 @@ def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int, cap: int) ->
         return replace(case, redrive_not_before=event.not_before or event.at)
     case = replace(case, redrive_not_before=None)  # what was asked for has come
     if kind == "published":
+        case = replace(case, redrive_cap=event.redrive_cap)
         if case.status == "retried":
             return case
         return replace(case, status="retried", trigger=event.trigger or "automatic")
     if kind == "outcome_unknown":
-        return _ended_without_success(case, nth, cap)
+        return _ended_without_success(case, nth)
     return replace(case, status="parked", redrive_count=nth, resolution_notes=event.reason)
 
 
@@ -192,6 +199,7 @@ def _closed(case: Case, **changes: Any) -> Case:
     return replace(case, redrive_not_before=None, **changes)
 
 
-def _ended_without_success(case: Case, nth: int, cap: int) -> Case:
+def _ended_without_success(case: Case, nth: int) -> Case:
+    cap = case.redrive_cap or DEFAULT_REDRIVE_CAP
     status = "parked" if case.status == "parked" or nth >= cap else "pending"
     return replace(case, status=status, redrive_count=nth, redrive_not_before=None)

@@ -51,6 +51,7 @@ def encode_case_event(
     trigger: str | None = None,
     consumer: str | None = None,
     not_before: datetime | None = None,
+    redrive_cap: int | None = None,
 ) -> bytes:
     """The body of a case event; absent values are left out."""
     value = {
@@ -64,5 +65,6 @@ def encode_case_event(
         "trigger": trigger,
         "consumer": consumer,
         "not_before": not_before.isoformat() if not_before else None,
+        "redrive_cap": redrive_cap,
     }
     return dump_json({name: item for name, item in value.items() if item is not None}).encode()

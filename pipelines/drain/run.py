@@ -282,7 +282,7 @@ class _Sinks:
             "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
         ).fetchone()
         assert row is not None
-        postgres = FailedEvents(connection, state.stream, settings.redrive_cap)
+        postgres = FailedEvents(connection, state.stream)
         if settings.keep_payloads:
             delete_old_payloads(connection, settings.payload_days)
         return cls(connection, epoch, postgres, tables, row[0])

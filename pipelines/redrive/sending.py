@@ -197,6 +197,7 @@ class Sender:
             consumer=redrive.addressed_to,
             actor=self._batch.requested_by,
             reason=reason,
+            redrive_cap=self._settings.redrive_cap if kind == "published" else None,
             at=datetime.now(UTC),
         )
         subject = self._settings.subjects.redrive(kind)

@@ -37,10 +37,9 @@ class Batch:
 class FailedEvents:
     """`failed_events` as its single writer sees it."""
 
-    def __init__(self, connection: Connection[Any], stream: str, redrive_cap: int) -> None:
+    def __init__(self, connection: Connection[Any], stream: str) -> None:
         self._connection = connection
         self._stream = stream
-        self._cap = redrive_cap
 
     def store(self, batch: Batch, after: int) -> None:
         """Store what lies above sequence `after`, which must still be the checkpoint.
@@ -93,7 +92,7 @@ class FailedEvents:
         letters = batch.letter_frame.filter(pl.col("dlq_sequence") > after)
         events = [event for event in batch.events if event.dlq_sequence > after]
         known = self._load({*letters["failure_id"], *ids_told_of(letters, events)})
-        fold = Fold(letters, events, known, self._cap)
+        fold = Fold(letters, events, known)
         is_reopened = pl.col("failure_id").is_in(fold.reopened)
         copy_rows(self._connection, fold.new.filter(~is_reopened))
         replace_rows(self._connection, fold.new.filter(is_reopened))
@@ -109,8 +108,8 @@ class FailedEvents:
         cursor = self._connection.execute(
             "SELECT id::text, status, original_stream, consumer_name, redrive_count,"
             " redrive_trigger, resolved_at, resolution_cause, resolution_notes, discarded_at,"
-            " alert_sent, alert_sent_at, redrive_not_before, opening, last_closed_at,"
-            " last_closed_as, handed_to, first_attempt_at"
+            " alert_sent, alert_sent_at, redrive_not_before, redrive_cap, opening,"
+            " last_closed_at, last_closed_as, handed_to, first_attempt_at"
             " FROM failed_events WHERE id = ANY(%s::uuid[])",
             [f"{{{','.join(ids)}}}"],  # a list would be quoted id by id
         )

@@ -21,6 +21,7 @@ FOLDED_SCHEMA: dict[str, pl.DataType] = {
     "status": _TEXT, "redrive_count": pl.Int32(), "redrive_trigger": _TEXT, "resolved_at": _TIME,
     "resolution_cause": _TEXT, "resolution_notes": _TEXT, "discarded_at": _TIME,
     "alert_sent": pl.Boolean(), "alert_sent_at": _TIME, "redrive_not_before": _TIME,
+    "redrive_cap": pl.Int32(),
     "opening": pl.Int32(), "last_closed_at": _TIME, "last_closed_as": _TEXT,
     "handed_to": _TEXT,
 }  # fmt: skip

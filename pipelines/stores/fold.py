@@ -39,11 +39,9 @@ class Fold:
         letters: pl.DataFrame,
         events: Sequence[CaseEvent],
         known: dict[str, Case],
-        cap: int,
     ) -> None:
         self._known = known
         self._cases = dict(known)
-        self._cap = cap
         self.redrive_ends: list[list[Any]] = []
         self._reopened: dict[str, int] = {}  # the latest letter that reopened a case, by its id
         counted = letters.with_columns(seen_count=pl.len().over("failure_id"))
@@ -102,7 +100,7 @@ class Fold:
             return
         case = case_of(letter)
         if root_id := letter.root_failure_id:
-            is_superseded, root = apply_dead_letter(self._cases.get(root_id), letter, self._cap)
+            is_superseded, root = apply_dead_letter(self._cases.get(root_id), letter)
             if root is not None:
                 self._cases[root_id] = root
             if is_superseded:
@@ -116,7 +114,7 @@ class Fold:
         case = self._cases.get(event.failure_id or "")
         if case is None or event.parse_error:
             return
-        self._cases[case.failure_id] = apply_event(case, event, self._cap)
+        self._cases[case.failure_id] = apply_event(case, event)
         topic, kind = event.kind.split(".")
         if topic != "redrive" or kind in ("requested", "published"):
             return
@@ -138,6 +136,7 @@ def folded(case: Case) -> list[Any]:
         case.alert_sent,
         case.alert_sent_at,
         case.redrive_not_before,
+        case.redrive_cap,
         case.opening,
         case.last_closed_at,
         case.last_closed_as,

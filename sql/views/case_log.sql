@@ -16,6 +16,8 @@
 --   handed_to     the consumer of the latest redrive.published until then, empty where it names none
 --   handed_position  its place in the whole log
 --   not_before    when a redrive that was asked for is due, UTC; null for every other kind
+--   redrive_cap   of redrive.published: failed redrives after which the case is parked; null where
+--                 it was not said
 --   happened_at   when the sender says it happened, UTC
 WITH chained AS (
     SELECT
@@ -42,6 +44,7 @@ messages AS (
         c.consumer,
         CASE WHEN c.kind = 'redrive.requested' THEN COALESCE(c.not_before, c."at") END
             AS not_before,
+        c.redrive_cap,
         c."at" AS happened_at
     FROM case_events AS c
     INNER JOIN epochs AS e ON e.epoch = c.epoch
@@ -57,6 +60,7 @@ messages AS (
         CAST(NULL AS VARCHAR) AS trigger,
         NULLIF(d.original_stream, '') || '/' || NULLIF(d.consumer_name, '') AS consumer,
         CAST(NULL AS TIMESTAMPTZ) AS not_before,
+        CAST(NULL AS BIGINT) AS redrive_cap,
         d.dlq_timestamp AS happened_at
     FROM dead_letters AS d
     INNER JOIN epochs AS e ON e.epoch = d.epoch
@@ -83,6 +87,7 @@ SELECT
     MAX(CASE WHEN m.kind = 'redrive.published' THEN m.log_position END)
         OVER (PARTITION BY m.failure_id ORDER BY m.log_position) AS handed_position,
     m.not_before,
+    m.redrive_cap,
     m.happened_at
 FROM messages AS m
 CROSS JOIN redrive_rules AS r

@@ -95,6 +95,7 @@ steps AS (
         l.nth,
         l.trigger,
         l.not_before,
+        l.redrive_cap,
         ROW_NUMBER() OVER (PARTITION BY f.failure_id, f.opening ORDER BY l.log_position) AS step
     FROM failures AS f
     INNER JOIN case_log AS l
@@ -138,7 +139,8 @@ fold AS (
         CAST('pending' AS VARCHAR) AS status,
         CAST(0 AS INTEGER) AS redrive_count,
         CAST('automatic' AS VARCHAR) AS trigger,
-        CAST(NULL AS TIMESTAMPTZ) AS not_before
+        CAST(NULL AS TIMESTAMPTZ) AS not_before,
+        CAST(NULL AS BIGINT) AS redrive_cap
     FROM steps
     WHERE step = 1
 
@@ -151,7 +153,7 @@ fold AS (
         CASE
             WHEN is_published THEN 'retried'
             WHEN is_hopeless THEN 'parked'
-            WHEN is_failed AND (status = 'parked' OR nth >= redrive_cap) THEN 'parked'
+            WHEN is_failed AND (status = 'parked' OR nth >= COALESCE(redrive_cap, default_redrive_cap)) THEN 'parked'
             WHEN is_failed THEN 'pending'
             WHEN kind = 'triage.parked' THEN 'parked'
             WHEN kind = 'triage.unparked' AND status = 'parked' THEN 'pending'
@@ -165,7 +167,8 @@ fold AS (
             WHEN is_requested THEN said_not_before
             WHEN is_published OR is_failed OR is_hopeless THEN NULL
             ELSE not_before
-        END AS not_before
+        END AS not_before,
+        CASE WHEN is_told THEN said_redrive_cap ELSE redrive_cap END AS redrive_cap
     FROM (
         SELECT
             f.failure_id,
@@ -178,12 +181,15 @@ fold AS (
             f.trigger,
             f.not_before,
             s.not_before AS said_not_before,
-            r.redrive_cap,
+            f.redrive_cap,
+            s.redrive_cap AS said_redrive_cap,
+            r.default_redrive_cap,
             COALESCE(NULLIF(s.trigger, ''), 'automatic') AS said_trigger,
             -- An attempt that has ended is ended: what is said of it again, or late, is passed over.
             s.nth > f.redrive_count
             AND s.kind = 'redrive.requested'
             AND f.status = 'pending' AS is_requested,
+            s.nth > f.redrive_count AND s.kind = 'redrive.published' AS is_told,
             s.nth > f.redrive_count
             AND s.kind = 'redrive.published'
             AND f.status <> 'retried' AS is_published,

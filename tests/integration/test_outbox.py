@@ -14,7 +14,7 @@ from redriving import TIMEOUTS, Service, event_ids, fail, quick, redrive_timeout
 
 from pipelines.deadletter.envelope import encode_case_event
 from pipelines.events import ConsumerContext, ProcessingResult, subscription
-from pipelines.jobs import drain_log
+from pipelines.jobs import drain_log, verify_stores
 from pipelines.jobs import query as query_lake
 from pipelines.redrive.batches import finish, move
 from pipelines.redrive.plan import Order
@@ -318,3 +318,34 @@ async def test_what_was_said_to_be_published_and_nobody_answers_is_unknown(
     assert service.seen == []
     assert await redrive_timeouts(settings, selection=OTHERS) is None  # once is enough
     assert len(list_batches(settings)) == 1
+
+
+async def test_who_is_parked_does_not_depend_on_the_setting_of_today(
+    settings: Settings, client: Client
+) -> None:
+    low, high = quick(settings, redrive_cap=1), quick(settings, redrive_cap=5)
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, 1)
+        await redrive_timeouts(low)  # and is parked
+        await client.jetstream().publish(f"{settings.subject_prefix}.analysis.ndvi", b"{}")
+        await stored(
+            client, settings.dlq_stream, 4
+        )  # two letters and the redrive's news came before
+        for _ in range(4):
+            await redrive_timeouts(high)
+    folded = "SELECT id::text, status, redrive_count FROM failed_events" + ROOTS
+    before = rows(settings, folded)
+    assert sorted(row[1:] for row in before) == [("parked", 1), ("pending", 4)]
+    for changed in (low, high):
+        await drain_log(changed)
+        assert (await verify_stores(changed)).is_well
+        assert query_lake(changed, CASES).rows() == before
+    execute(settings, "DELETE FROM failed_events")
+    report = await verify_stores(low, is_repair=True)  # folds them anew from the lake
+    assert report.is_well
+    assert rows(settings, folded) == before
+    assert query_lake(low, CASES).rows() == before
+
+
+ROOTS = " WHERE root_failure_id IS NULL ORDER BY 1"
+CASES = "SELECT failure_id, status, redrive_count FROM cases ORDER BY 1"

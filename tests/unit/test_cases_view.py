@@ -172,10 +172,14 @@ def test_a_case_is_parked_at_the_cap(log: Log) -> None:
     assert cases(log) == {failure("a"): ("parked", 3, "open")}
 
 
-def test_the_cap_is_a_setting(log: Log) -> None:
+def test_the_cap_is_what_the_redrive_that_failed_was_published_with(log: Log) -> None:
     redriven(log, "a", 2)
-    create_views(log.connection, redrive_cap=2)
-    assert cases(log) == {failure("a"): ("parked", 2, "open")}
+    log.event("redrive.published", "a", attempt=3, redrive_cap=5)
+    log.dead_letter("a3", root="a", redrive_attempt=3)
+    assert cases(log) == {failure("a"): ("pending", 3, "open")}
+    log.event("redrive.published", "a", attempt=4, redrive_cap=2)
+    log.event("redrive.outcome_unknown", "a", attempt=4)
+    assert cases(log) == {failure("a"): ("parked", 4, "open")}
 
 
 def test_a_parked_case_stays_parked_when_its_redrive_fails_again(log: Log) -> None:
@@ -348,6 +352,7 @@ class Message:
     attempt: int | None = None
     trigger: str | None = None
     consumer: str | None = ADDRESS
+    redrive_cap: int | None = None
 
 
 MESSAGES = st.one_of(
@@ -361,11 +366,12 @@ MESSAGES = st.one_of(
         attempt=ATTEMPTS,
         trigger=st.sampled_from(["automatic", "manual", None]),
         consumer=CONSUMERS,
+        redrive_cap=st.sampled_from([None, 1, 2, 4]),
     ),
 )
 
 
-def folded(messages: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
+def folded(messages: list[Message]) -> dict[str, tuple[Any, ...]]:
     """What the drain makes of the messages: `COLUMNS` of every case."""
     found: dict[str, Case | None] = {}  # None: superseded
     for sequence, message in enumerate(messages, 1):
@@ -380,11 +386,12 @@ def folded(messages: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
                 attempt=message.attempt,
                 trigger=message.trigger,
                 consumer=message.consumer,
+                redrive_cap=message.redrive_cap,
                 at=at,
                 body="{}",
             )
             if known:
-                found[message.name] = apply_event(known, event, cap)
+                found[message.name] = apply_event(known, event)
         else:
             letter = DeadLetter(
                 **place,
@@ -404,7 +411,7 @@ def folded(messages: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
                 continue
             superseded, root = False, None
             if message.root:
-                superseded, root = apply_dead_letter(found.get(message.root), letter, cap)
+                superseded, root = apply_dead_letter(found.get(message.root), letter)
             if root and message.root:
                 found[message.root] = root
             found[message.name] = None if superseded else case_of(letter)
@@ -419,9 +426,9 @@ def folded(messages: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
     }
 
 
-@given(messages=st.lists(MESSAGES, max_size=25), cap=st.sampled_from([1, 2, 3]))
+@given(messages=st.lists(MESSAGES, max_size=25))
 @settings(max_examples=40, deadline=None)
-def test_the_view_agrees_with_the_fold(messages: list[Message], cap: int) -> None:
+def test_the_view_agrees_with_the_fold(messages: list[Message]) -> None:
     log = Log()
     for message in messages:
         if message.kind:
@@ -431,6 +438,7 @@ def test_the_view_agrees_with_the_fold(messages: list[Message], cap: int) -> Non
                 attempt=message.attempt,
                 trigger=message.trigger,
                 consumer=message.consumer,
+                redrive_cap=message.redrive_cap,
             )
         else:
             log.dead_letter(
@@ -439,5 +447,5 @@ def test_the_view_agrees_with_the_fold(messages: list[Message], cap: int) -> Non
                 redrive_attempt=message.attempt,
                 consumer_name=message.consumer and message.consumer.split("/")[1],
             )
-    create_views(log.connection, redrive_cap=cap)
-    assert folded(messages, cap) == cases(log)
+    create_views(log.connection)
+    assert folded(messages) == cases(log)

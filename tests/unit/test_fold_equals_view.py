@@ -25,6 +25,7 @@ ATTEMPTS = st.sampled_from([1, 1, 1, 2, 2, 3, 4, 1001, 1001, 1002, 2001])
 BEGAN = st.sampled_from([None, None, None, 1, 10, 25, 100])
 CONSUMERS = st.sampled_from(["ndvi", "ndvi", "ndvi", "ndvi", "other", None])
 DUE = st.sampled_from([None, before(days=1), before(days=-1)])
+CAPS = st.sampled_from([None, 1, 2, 3, 5])
 TRIGGERS = st.sampled_from(["automatic", "manual", None])
 
 
@@ -40,6 +41,7 @@ class Message:
     consumer: str | None = "ndvi"
     parse_error: str | None = None
     not_before: datetime | None = None
+    redrive_cap: int | None = None
     began: int | None = None  # place in the log at whose time its first attempt was; else its own
 
 
@@ -63,6 +65,7 @@ OUTCOMES = st.builds(
     consumer=CONSUMERS,
     parse_error=st.sampled_from([None] * 9 + ["it can not be read"]),
     not_before=DUE,
+    redrive_cap=CAPS,
 )
 DECISIONS = st.builds(
     Message,
@@ -96,7 +99,7 @@ def openings(draw: st.DrawFn, root: str, consumer: str | None, attempts: int) ->
             asked = Message(root, kind="redrive.requested", attempt=attempt)
             messages.append(replace(asked, not_before=draw(DUE)))
         out = Message(root, kind="redrive.published", attempt=attempt, consumer=consumer)
-        messages.append(replace(out, trigger=draw(TRIGGERS)))
+        messages.append(replace(out, trigger=draw(TRIGGERS), redrive_cap=draw(CAPS)))
         end = draw(st.sampled_from(["failed_again", *sorted(KINDS)]))
         if end == "failed_again":
             again = letter(draw(st.sampled_from("de")), root, attempt=attempt, consumer=consumer)
@@ -122,7 +125,11 @@ def logs(draw: st.DrawFn) -> list[Message]:
     for place in draw(st.lists(st.integers(0, 60), max_size=3)):
         if place < len(log):
             log.insert(draw(st.integers(place, len(log))), log[place])
-    return log
+    # A failure's id is made from its consumer, among others.
+    consumers: dict[str, str | None] = {}
+    return [
+        m if m.kind else replace(m, consumer=consumers.setdefault(m.name, m.consumer)) for m in log
+    ]
 
 
 def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
@@ -144,6 +151,7 @@ def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
                     body="{}",
                     parse_error=message.parse_error,
                     not_before=message.not_before,
+                    redrive_cap=message.redrive_cap,
                 )
             )
         else:
@@ -166,18 +174,18 @@ def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
     return messages
 
 
-def folded(log: list[Message], cap: int, batch_size: int) -> dict[str, Case]:
+def folded(log: list[Message], batch_size: int) -> dict[str, Case]:
     """The rows of `failed_events` after a drain in batches of this size."""
     rows: dict[str, Case] = {}
     messages = decoded(log)
     for start in range(0, len(messages), batch_size):
-        fold = fold_all(messages[start : start + batch_size], rows, cap)
+        fold = fold_all(messages[start : start + batch_size], rows)
         rows |= cases_of(fold)
         rows |= {case.failure_id: case for case in fold.changed()}
     return rows
 
 
-def by_fold(log: list[Message], cap: int, batch_size: int) -> dict[str, tuple[Any, ...]]:
+def by_fold(log: list[Message], batch_size: int) -> dict[str, tuple[Any, ...]]:
     return {
         key: (
             case.status,
@@ -190,12 +198,12 @@ def by_fold(log: list[Message], cap: int, batch_size: int) -> dict[str, tuple[An
             case.last_closed_as,
             "discarded" if case.status == "discarded" else case.resolution_cause or "open",
         )
-        for key, case in folded(log, cap, batch_size).items()
+        for key, case in folded(log, batch_size).items()
         if case.status != "superseded"
     }
 
 
-def by_view(log: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
+def by_view(log: list[Message]) -> dict[str, tuple[Any, ...]]:
     lake = Log()
     for message in log:
         if message.kind:
@@ -207,6 +215,7 @@ def by_view(log: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
                 consumer=consumer_address("SAHOOL_EVENTS", message.consumer),
                 parse_error=message.parse_error,
                 not_before=message.not_before,
+                redrive_cap=message.redrive_cap,
             )
         else:
             lake.dead_letter(
@@ -216,7 +225,7 @@ def by_view(log: list[Message], cap: int) -> dict[str, tuple[Any, ...]]:
                 consumer_name=message.consumer,
                 first_attempt_at=moment(message.began or lake.sequence + 1),
             )
-    create_views(lake.connection, redrive_cap=cap)
+    create_views(lake.connection)
     rows = lake.rows(
         "SELECT failure_id, status, redrive_count, not_before, closed_at, opening,"
         " first_attempt_at, LAG(closed_at) OVER case_ AS last_closed_at,"
@@ -293,48 +302,43 @@ ONCE_DIFFERENT = {
 }
 
 
-@given(log=logs(), cap=st.sampled_from([1, 2, 3]), batch_size=st.sampled_from([1, 4, 1_000]))
-@example(log=ONCE_DIFFERENT["parked while it was out"], cap=3, batch_size=4)
-@example(log=ONCE_DIFFERENT["parked and unparked while it was out"], cap=3, batch_size=4)
-@example(log=ONCE_DIFFERENT["an older redrive fails while a newer is out"], cap=3, batch_size=4)
-@example(log=ONCE_DIFFERENT["refused, unparked, and told again"], cap=3, batch_size=4)
-@example(log=ONCE_DIFFERENT["its root is superseded"], cap=3, batch_size=4)
+@given(log=logs(), batch_size=st.sampled_from([1, 4, 1_000]))
+@example(log=ONCE_DIFFERENT["parked while it was out"], batch_size=4)
+@example(log=ONCE_DIFFERENT["parked and unparked while it was out"], batch_size=4)
+@example(log=ONCE_DIFFERENT["an older redrive fails while a newer is out"], batch_size=4)
+@example(log=ONCE_DIFFERENT["refused, unparked, and told again"], batch_size=4)
+@example(log=ONCE_DIFFERENT["its root is superseded"], batch_size=4)
 @example(
     log=ONCE_DIFFERENT["resolved, failed anew, and an old redrive's success told late"],
-    cap=3,
     batch_size=4,
 )
 @example(
     log=ONCE_DIFFERENT["a redrive of an earlier opening fails again after the next began"],
-    cap=3,
     batch_size=4,
 )
 @example(
     log=ONCE_DIFFERENT["its root was resolved when it failed, and is open again"],
-    cap=3,
     batch_size=1,
 )
 @settings(max_examples=60, deadline=None)
-def test_the_fold_equals_the_view(log: list[Message], cap: int, batch_size: int) -> None:
-    assert by_fold(log, cap, batch_size) == by_view(log, cap)
+def test_the_fold_equals_the_view(log: list[Message], batch_size: int) -> None:
+    assert by_fold(log, batch_size) == by_view(log)
 
 
-@given(log=logs(), cap=st.sampled_from([1, 2, 3]), batch_size=st.integers(1, 10))
+@given(log=logs(), batch_size=st.integers(1, 10))
 @settings(max_examples=60, deadline=None)
-def test_where_batches_are_cut_makes_no_difference(
-    log: list[Message], cap: int, batch_size: int
-) -> None:
-    assert folded(log, cap, batch_size) == folded(log, cap, 1_000)
+def test_where_batches_are_cut_makes_no_difference(log: list[Message], batch_size: int) -> None:
+    assert folded(log, batch_size) == folded(log, 1_000)
 
 
-@given(log=logs(), cap=st.sampled_from([1, 2, 3]), data=st.data())
+@given(log=logs(), data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_message_told_twice_in_a_row_makes_no_difference(
-    log: list[Message], cap: int, data: st.DataObject
+    log: list[Message], data: st.DataObject
 ) -> None:
     place = data.draw(st.integers(0, max(len(log) - 1, 0)))
     again = [*log[: place + 1], *log[place:]]
-    once, twice = by_fold(log, cap, 1_000), by_fold(again, cap, 1_000)
+    once, twice = by_fold(log, 1_000), by_fold(again, 1_000)
     assert _without_times(once) == _without_times(twice)
 
 
@@ -345,10 +349,10 @@ def _without_times(rows: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...
     }
 
 
-@given(log=logs(), cap=st.sampled_from([1, 2, 3]), data=st.data())
+@given(log=logs(), data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_the_same_dead_letter_published_again_at_any_time_makes_no_difference(
-    log: list[Message], cap: int, data: st.DataObject
+    log: list[Message], data: st.DataObject
 ) -> None:
     letters = [place for place, message in enumerate(log) if not message.kind]
     if not letters:
@@ -359,7 +363,7 @@ def test_the_same_dead_letter_published_again_at_any_time_makes_no_difference(
     nothing = Message("f", kind="triage.alerted")
     same = replace(log[place], began=log[place].began or place + 1)
     without, again = (
-        by_fold([*log[:later], extra, *log[later:]], cap, 1_000) for extra in (nothing, same)
+        by_fold([*log[:later], extra, *log[later:]], 1_000) for extra in (nothing, same)
     )
     assert without == again
 
@@ -370,10 +374,10 @@ def test_the_generated_logs_reach_every_status_and_cause() -> None:
     due: set[bool] = set()
     openings: set[tuple[int, str | None]] = set()
 
-    @given(log=logs(), cap=st.sampled_from([1, 2, 3]))
+    @given(log=logs())
     @settings(max_examples=150, deadline=None, derandomize=True, database=None)
-    def collect(log: list[Message], cap: int) -> None:
-        rows = folded(log, cap, 1_000).values()
+    def collect(log: list[Message]) -> None:
+        rows = folded(log, 1_000).values()
         seen.update((case.status, case.resolution_cause or "") for case in rows)
         due.update(case.redrive_not_before is not None for case in rows)
         openings.update((case.opening, case.last_closed_as) for case in rows)

@@ -30,6 +30,7 @@ def append(lake: Log, messages: list[Message], **places: Any) -> None:
                 consumer=consumer_address("SAHOOL_EVENTS", message.consumer),
                 parse_error=message.parse_error,
                 not_before=message.not_before,
+                redrive_cap=message.redrive_cap,
                 **place,
             )
         else:
@@ -52,18 +53,16 @@ def keep(lake: Log, tables: Tables) -> None:
         lake.connection.unregister("arrow")
 
 
-def counted(
-    lake: Log, before: Reach | None, cap: int, part_rows: int = 1_000
-) -> tuple[Reach, Tables] | None:
-    with counting(lake.connection, before, cap, part_rows=part_rows) as found:
+def counted(lake: Log, before: Reach | None, part_rows: int = 1_000) -> tuple[Reach, Tables] | None:
+    with counting(lake.connection, before, part_rows=part_rows) as found:
         if found is None:
             return None
         tables = {name: lake.connection.sql(f"FROM {name}").to_arrow_table() for name in DAILY}
     return found[0], tables
 
 
-def whole(lake: Log, cap: int) -> Tables:
-    return build_marts(lake.connection, NOW, DAILY, redrive_cap=cap)
+def whole(lake: Log) -> Tables:
+    return build_marts(lake.connection, NOW, DAILY)
 
 
 def rows(table: pa.Table) -> list[str]:
@@ -79,13 +78,12 @@ def assert_same(found: Tables, expected: Tables) -> None:
 
 @given(
     log=logs(),
-    cap=st.sampled_from([1, 2, 3]),
     steps=st.lists(st.integers(1, 9), max_size=3),
     part_rows=st.sampled_from([2, 1_000]),
 )
 @settings(max_examples=6, deadline=None)
 def test_drained_in_steps_is_the_same_as_counted_whole(
-    log: list[Message], cap: int, steps: list[int], part_rows: int
+    log: list[Message], steps: list[int], part_rows: int
 ) -> None:
     lake, reach = Log(), None
     lake.connection.execute("SET TimeZone = 'UTC'")
@@ -93,11 +91,11 @@ def test_drained_in_steps_is_the_same_as_counted_whole(
     for step in [*steps, len(log)]:
         append(lake, waiting[:step])
         waiting = waiting[step:]
-        found = counted(lake, reach, cap, part_rows)
+        found = counted(lake, reach, part_rows)
         assert found is not None
         reach, tables = found
         keep(lake, tables)
-    assert_same(tables, whole(lake, cap))
+    assert_same(tables, whole(lake))
 
 
 def test_a_part_has_the_whole_chain_and_all_that_is_said_of_it() -> None:
@@ -120,6 +118,6 @@ def test_a_part_has_the_whole_chain_and_all_that_is_said_of_it() -> None:
             Message(f"{name}7", f"{name}6", attempt=1),
         ]
     append(lake, log)
-    found = counted(lake, None, 3, part_rows=1)
+    found = counted(lake, None, part_rows=1)
     assert found is not None
-    assert_same(found[1], whole(lake, 3))
+    assert_same(found[1], whole(lake))

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from pipelines.analysis import increments
+from pipelines.analysis import increments, views
 from pipelines.analysis.kept import daily_marts, update_marts
 from pipelines.analysis.marts import DAILY, MARTS, build_marts
 from pipelines.analysis.sections import NEEDED_MARTS
@@ -41,7 +41,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, history: Frames) -> Path:
     lake = Lake(str(folder / "lake"))
     lake.table("service_totals")
     drain(lake, history, 0, 0.6)
-    assert update_marts(lake, UNTIL, 3).is_rebuilt
+    assert update_marts(lake, UNTIL).is_rebuilt
     return folder / "lake"
 
 
@@ -62,16 +62,16 @@ def drain(lake: Lake, history: Frames, start: float, end: float, epoch: str | No
         lake.table(name).append(rows, rows["epoch"][0], int(end * last))
 
 
-def check(lake: Lake, *, is_rebuilt: bool, cap: int = 3) -> None:
+def check(lake: Lake, *, is_rebuilt: bool) -> None:
     """A run goes this way, and the marts by day that it leaves are those of a whole count."""
-    with connect(lake) as connection, daily_marts(connection, lake, cap) as was_rebuilt:
+    with connect(lake) as connection, daily_marts(connection, lake) as was_rebuilt:
         assert was_rebuilt == is_rebuilt
-    check_kept(lake, DAILY, cap)
+    check_kept(lake, DAILY)
 
 
-def check_kept(lake: Lake, names: Sequence[str], cap: int = 3) -> None:
+def check_kept(lake: Lake, names: Sequence[str]) -> None:
     with connect(lake) as connection:
-        expected = build_marts(connection, UNTIL, names, redrive_cap=cap)
+        expected = build_marts(connection, UNTIL, names)
     for name in names:
         whole = rows(pl.DataFrame(expected[name]))
         found = lake.read(f"marts/{name}").select(whole.columns)
@@ -91,7 +91,7 @@ def test_drains_are_added_also_where_the_lake_was_compacted_between(
     drain(lake, history, 0.8, 0.801)
     care_for(lake, UNTIL, None)
     check(lake, is_rebuilt=False)
-    built = update_marts(lake, UNTIL, 3)  # nothing came
+    built = update_marts(lake, UNTIL)  # nothing came
     assert not built.is_rebuilt
     check_kept(lake, MARTS)
     assert built.rows == {name: lake.read(f"marts/{name}").height for name in MARTS}
@@ -139,16 +139,17 @@ def test_marts_that_a_killed_run_left_half_written_are_built_again(
     check(lake, is_rebuilt=True)
 
 
-def test_other_settings_count_again(lake: Lake) -> None:
-    check(lake, is_rebuilt=True, cap=1)
-    check(lake, is_rebuilt=False, cap=1)
+def test_other_rules_count_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "DEFAULT_REDRIVE_CAP", 1)
+    check(lake, is_rebuilt=True)
+    check(lake, is_rebuilt=False)
 
 
 def test_marts_that_are_up_to_date_are_read_and_say_what_a_whole_count_does(
     lake: Lake, history: Frames, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drain(lake, history, 0.6, 1.0)
-    update_marts(lake, UNTIL, 3)
+    update_marts(lake, UNTIL)
     with connect(lake) as connection:
         expected = build_marts(connection, UNTIL, NEEDED_MARTS)
     monkeypatch.delattr(increments, "make_chains")  # nothing of the log is counted again
