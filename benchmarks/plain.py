@@ -33,8 +33,10 @@ GROUPS = {
         (
             "case_events",
             ("failure_id",),
-            "epoch dlq_sequence kind attempt trigger consumer not_before redrive_cap at"
-            " parse_error",
+            (
+                "epoch dlq_sequence kind attempt trigger consumer not_before redrive_cap at"
+                " parse_error"
+            ),
         ),
     ],
     "redrives (shared)": [
