@@ -116,6 +116,7 @@ class RedriveSoak:
         """Let them work and harm them, then let them work on until enough was brought back."""
         works = [drain, *[bring_back] * REDRIVERS, decide_something]
         self._works = [(work, self._start(work)) for work in works]
+        self._is_producing = True
         producing = asyncio.create_task(self._produce(client, random.Random(self.seed + 1)))
         try:
             await self._succeeded(1)
@@ -124,9 +125,10 @@ class RedriveSoak:
                 await asyncio.sleep(self._chance.uniform(0.5, 2.5))
                 await self._harm()
             await self._succeeded(self.least_successes)
+            self._is_producing = False
+            await producing
         finally:
             producing.cancel()
-            await asyncio.gather(producing, return_exceptions=True)
             for _, process in self._works:
                 self._end(process)
 
@@ -160,8 +162,8 @@ class RedriveSoak:
             await client.close()
 
     async def _produce(self, client: Client, chance: random.Random) -> None:
-        """Events of both subjects, a few at a time, for ever."""
-        while True:
+        """Events of both subjects, a few at a time."""
+        while self._is_producing:
             for _ in range(chance.randrange(1, 4)):
                 self.done["events"] += 1
                 number = self.done["events"]
