@@ -10,6 +10,7 @@ returns.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -269,6 +270,7 @@ def _freeze(
     selection: Selection,
     order: Order,
 ) -> str:
+    order = replace(order, reason=settings.masked(order.reason))
     most = settings.redrive_approval_count
     needs_approval = order.trigger == "manual" and 0 < most < planned.count
     shown = order.patch and json.loads(
@@ -304,6 +306,7 @@ def _move(
     by: str,
     reason: str | None,
 ) -> Batch:
+    reason = reason and settings.masked(reason)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         batch = find_batch(connection, batch_id)
         if since is not None and batch.state != since:
@@ -315,10 +318,10 @@ def _move(
 @contextmanager
 def _one_redriver(settings: Settings) -> Iterator[Lock]:
     """Two redrives at once would take up each other's batches."""
-    with locking(settings.postgres_dsn.get_secret_value(), "dlq redrive") as lock:
+    with locking(settings.postgres_dsn.get_secret_value(), "redrive") as lock:
         if not lock.take():
             raise RedriveError(
-                "Another redrive is running: try again when it has ended. A batch that is frozen"
-                " already is taken up by the next redrive."
+                f"Another redrive is running ({lock.held_by()}): try again when it has ended. A batch"
+                " that is frozen already is taken up by the next redrive."
             )
         yield lock

@@ -163,7 +163,7 @@ def test_a_pool_that_is_too_small_for_the_locks_is_a_sentence(
 ) -> None:
     with (
         pooled(database_dsn, tmp_path, size=1, query_wait_timeout=1) as dsn,
-        locking(dsn, "x") as lock,
+        locking(dsn, "redrive") as lock,
     ):
         assert lock.take()
         with (

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import nats
-import polars as pl
 import psycopg
 import pytest
 import servers
@@ -53,8 +52,7 @@ from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import preview_redrive, redrive
 from pipelines.settings import Settings
-from pipelines.stores.database import database
-from pipelines.stores.mart_tables import replace_marts
+from pipelines.stores.database import locking
 from pipelines.watch import monitor_config
 
 pytestmark = pytest.mark.xdist_group("roles")  # they share a NATS and a platform of their own
@@ -230,7 +228,7 @@ MAY_NOT = {
         *("SELECT data FROM failed_payloads", "DELETE FROM failed_events", "TABLE audit_log"),
         *("INSERT INTO audit_log (actor, action) VALUES ('a', 'b')", "DELETE FROM redrives"),
         *("INSERT INTO redrive_batches SELECT * FROM redrive_batches", "TABLE redrive_batches"),
-        "UPDATE alerts SET state = 'resolved'",
+        *("UPDATE alerts SET state = 'resolved'", "CREATE TABLE a ()"),
     ],
     "redriver": [
         *("SELECT data FROM failed_payloads", "DELETE FROM failed_events", "TABLE audit_log"),
@@ -272,8 +270,8 @@ SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
     ("drain", "nobody", "drain", "refuses the login: see user and password in DLQ_NATS_URL"),
     ("status", "drain", "nobody", 'refuses the login (role "nobody" does not exist): see user'),
-    ("drain", "drain", "analyst", "refused: permission denied for table "),
-    ("alerts check", "drain", "drain", "permission denied for table stream_samples: grant it"),
+    ("drain", "drain", "analyst", "refused: permission denied for view lock_drain: grant it"),
+    ("alerts check", "drain", "drain", "permission denied for view lock_alerts: grant it"),
     ("bridge --once", "service", "analyst", "publish to $JS.API.STREAM.INFO.SAHOOL_ADVISORIES: "),
     ("redrive --type TimeoutError --reason a", "drain", "redriver", "permit drain to publish to "),
     (
@@ -316,16 +314,6 @@ async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
         )
 
 
-def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) -> None:
-    for number, maker in enumerate(("postgres", "drain", "redriver", "postgres", "drain")):
-        frame = pl.DataFrame({f"version_{number}": [1]})
-        with database(roles.dsn(maker)) as connection:
-            replace_marts(connection, {"tried": frame})
-        assert roles.rows("analyst", "TABLE mart_tried") == [(1,)]
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        roles.rows("analyst", "DELETE FROM mart_tried")
-
-
 async def test_who_may_not_hear_outcomes_is_told_and_takes_none_for_unknown(roles: Roles) -> None:
     async with roles.client("bridge") as client:
         with pytest.raises(NotPermittedError, match=r"subscribe to sahool\.redrive"):
@@ -333,10 +321,9 @@ async def test_who_may_not_hear_outcomes_is_told_and_takes_none_for_unknown(role
 
 
 async def test_a_hung_drain_of_another_user_is_named(roles: Roles) -> None:
-    with psycopg.connect(roles.dsn("drain"), autocommit=True) as hung:
-        hung.execute("SELECT pg_advisory_lock(hashtextextended('dlq drain SAHOOL_DLQ', 0))")
-        pid = hung.info.backend_pid
-        with pytest.raises(FencedError, match=f"session {pid} could not be ended: stop that"):
+    with locking(roles.dsn("drain"), "drain") as hung:
+        assert hung.take()
+        with pytest.raises(FencedError, match=r"its session \d+ of drain \(.*could not be ended: stop"):
             await drain_log(roles.settings("redriver", "redriver", drain_lock_seconds=0.3))
         await drain_log(roles.settings("drain", "drain", drain_lock_seconds=0.3))
 
