@@ -321,7 +321,7 @@ def _one_redriver(settings: Settings) -> Iterator[Lock]:
     with locking(settings.postgres_dsn.get_secret_value(), "redrive") as lock:
         if not lock.take():
             raise RedriveError(
-                f"Another redrive is running ({lock.held_by()}): try again when it has ended. A batch"
-                " that is frozen already is taken up by the next redrive."
+                f"Another redrive is running ({lock.held_by()}): try again when it has ended. A"
+                " batch that is frozen already is taken up by the next redrive."
             )
         yield lock

@@ -41,7 +41,8 @@ SET extra_float_digits = 1;
 SET default_transaction_isolation = 'read committed';
 SET idle_session_timeout = 0;
 SET search_path = pg_catalog, dlq, pg_temp;
-SELECT set_config(name, '5min', false) FROM pg_settings WHERE name = 'lock_timeout' AND setting = '0';
+SELECT set_config(name, '5min', false) FROM pg_settings
+WHERE name = 'lock_timeout' AND setting = '0';
 """
 _SCHEMA = "0000_schema"
 

@@ -1,10 +1,11 @@
 """A lock among all runs of the platform, also of those that reach PostgreSQL through a pooler.
 
 It is the lock of a relation, in a transaction that stays open on a connection of its own: a pooler
-in transaction mode keeps one session of the server for it as long, and whatever ends the holder, the
-connection or the server ends the lock with it. The relation is a view that holds nothing, which only
-the roles of the job may lock; an advisory lock would be anybody's. The transaction has neither a
-snapshot nor an id, and no VACUUM looks at a view, so it holds none up.
+in transaction mode keeps one session of the server for it as long, and whatever ends the holder,
+the connection or the server ends the lock with it. The relation is a view that holds nothing, which
+only the roles of the job may lock; an advisory lock would be anybody's, and a row's would give the
+transaction an id that VACUUM minds. As it is it has neither that nor a snapshot, and no VACUUM
+looks at a view.
 """
 
 import logging
@@ -65,7 +66,9 @@ class Holder:
         who = f"session {self.pid} of {self.user or 'a user that is gone'}"
         if self.application:
             who += f" ({self.application!r})"
-        return who + (f", since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if self.since else "")
+        return who + (
+            f", since {self.since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
+        )
 
 
 class Lock:
@@ -117,9 +120,9 @@ class Lock:
             waited = time.monotonic() - started
             if waited > _LONGEST_SECONDS:
                 raise FencedError(
-                    f"{what} waited {_LONGEST_SECONDS:.0f} s for the lock of this database ({self.name}):"
-                    f" {self.held_by()} has it. Wait for its end, or stop that process; the next"
-                    " run goes on."
+                    f"{what} waited {_LONGEST_SECONDS:.0f} s for the lock of this database"
+                    f" ({self.name}): {self.held_by()} has it. Wait for its end, or stop that"
+                    " process; the next run goes on."
                 )
             if waited > _SAID_AFTER_SECONDS and not is_said:
                 is_said = True

@@ -61,8 +61,10 @@ MAKING = (
 )
 CHANGING = (
     "CREATE SCHEMA more",
-    "CREATE TRIGGER more BEFORE INSERT ON dlq.mart_metrics FOR EACH ROW"
-    " EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    (
+        "CREATE TRIGGER more BEFORE INSERT ON dlq.mart_metrics FOR EACH ROW"
+        " EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+    ),
     "CREATE RULE more AS ON INSERT TO dlq.mart_metrics DO ALSO NOTIFY more",
     "ALTER TABLE dlq.mart_metrics ADD more int",
     "ALTER TABLE dlq.failed_events ALTER status SET DEFAULT 'resolved'",
@@ -70,8 +72,10 @@ CHANGING = (
     "DROP TABLE dlq.mart_metrics",
     "DROP VIEW dlq.lock_drain",
     "CREATE OR REPLACE VIEW dlq.lock_drain AS SELECT false AS is_lock",
-    "CREATE OR REPLACE FUNCTION dlq.refuse_audit_change() RETURNS trigger LANGUAGE plpgsql AS"
-    " 'BEGIN RETURN NEW; END'",
+    (
+        "CREATE OR REPLACE FUNCTION dlq.refuse_audit_change() RETURNS trigger LANGUAGE plpgsql"
+        " AS 'BEGIN RETURN NEW; END'"
+    ),
     "ALTER TABLE dlq.audit_log DISABLE TRIGGER ALL",
     "INSERT INTO dlq.schema_migrations (name) VALUES ('9999_more')",
 )
@@ -80,7 +84,10 @@ CHANGING = (
 @pytest.mark.parametrize("group", GROUPS)
 def test_nobody_but_the_owner_makes_anything(settings: Settings, group: str) -> None:
     with login(settings, group) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
-        for statement in (*(s.format(where) for s in MAKING for where in ("dlq", "public")), *CHANGING):
+        for statement in (
+            *(s.format(where) for s in MAKING for where in ("dlq", "public")),
+            *CHANGING,
+        ):
             with pytest.raises(InsufficientPrivilege):
                 connection.execute(statement)  # type: ignore[arg-type]
 
@@ -123,9 +130,13 @@ async def test_what_somebody_plants_in_other_schemas_is_never_used(
                 connection.execute("SELECT 'a'::varchar = 'b'::varchar")
         trapped = make_conninfo(dsn, options="-c search_path=public,dlq")
         with database(trapped) as connection:
-            assert connection.execute("SHOW search_path").fetchone() == ("pg_catalog, dlq, pg_temp",)
+            assert connection.execute("SHOW search_path").fetchone() == (
+                "pg_catalog, dlq, pg_temp",
+            )
             connection.execute("CREATE TEMP TABLE failed_events (a int)")
-            found = connection.execute("SELECT 'failed_events'::regclass::oid = %s::regclass::oid", ["dlq.failed_events"])
+            found = connection.execute(
+                "SELECT 'failed_events'::regclass::oid = %s::regclass::oid", ["dlq.failed_events"]
+            )
             assert found.fetchone() == (True,)
         over = settings.model_copy(update={"postgres_dsn": type(settings.postgres_dsn)(trapped)})
         assert (await drain_log(over)).drained == 2
@@ -152,7 +163,9 @@ def test_every_function_of_ours_has_a_fixed_path(settings: Settings) -> None:
     ]
 
 
-def test_marts_have_the_tables_that_migrations_made(settings: Settings, simulated: Settings) -> None:
+def test_marts_have_the_tables_that_migrations_made(
+    settings: Settings, simulated: Settings
+) -> None:
     built = compute_marts(simulated, SUMMARIES, datetime.now(UTC))
     del built["log"]
     with login(settings, "drain") as dsn, database(dsn) as connection:
@@ -231,7 +244,13 @@ async def test_nobody_else_stops_a_drain_or_marts(settings: Settings, client: Cl
     """A login holds every advisory lock that it knows, and all that it may of our tables."""
     await publish(client, settings, [letter(1)])
     with login(settings, "analyst") as dsn, psycopg.connect(dsn) as connection:
-        for name in ("drain SAHOOL_DLQ", f"drain {settings.dlq_stream}", "marts", "redrive", "alerts"):
+        for name in (
+            "drain SAHOOL_DLQ",
+            f"drain {settings.dlq_stream}",
+            "marts",
+            "redrive",
+            "alerts",
+        ):
             connection.execute("SELECT pg_advisory_lock(hashtextextended('dlq ' || %s, 0))", [name])
         for table in ("failed_events", "drain_checkpoints", "mart_metrics"):
             connection.execute(f"LOCK TABLE dlq.{table} IN ACCESS SHARE MODE")  # type: ignore[arg-type]
@@ -254,10 +273,14 @@ def test_a_wait_for_a_lock_names_its_holder_and_ends(
     with locking(dsn, "marts") as erasing, locking(dsn, "migrate") as migrating:
         assert erasing.take()
         assert migrating.take()
-        who = r"session \d+ of postgres \('dlq [0-9a-f]{8}'\), since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
-        with pytest.raises(FencedError, match=rf"The building of marts waited .*\(marts\): {who} has"):
+        who = r"session \d+ of postgres \('dlq [0-9a-f]{8}'\), since 20[-0-9]+ [0-9:]{8} UTC"
+        with pytest.raises(
+            FencedError, match=rf"The building of marts waited .*\(marts\): {who} has"
+        ):
             build_all_marts(settings)
-        with pytest.raises(FencedError, match=rf"dlq migrate waited 1 s .*\(migrate\): {who} has it"):
+        with pytest.raises(
+            FencedError, match=rf"dlq migrate waited 1 s .*\(migrate\): {who} has it"
+        ):
             migrate(dsn)
     assert "The building of marts waits: session " in caplog.text
     assert build_all_marts(settings).is_rebuilt
@@ -297,11 +320,9 @@ def test_a_lock_holds_up_no_vacuum(settings: Settings) -> None:
             execute(settings, "CREATE TABLE dead AS SELECT generate_series(1, 1000) AS n")
             execute(settings, "DELETE FROM dead")
             with psycopg.connect(dsn, autocommit=True) as connection:
-                said: list[str] = []
-                connection.add_notice_handler(lambda diag: said.append(diag.message_primary or ""))
                 connection.execute("SET lock_timeout = '5s'")
                 connection.execute("VACUUM")
-                connection.execute("VACUUM (VERBOSE, INDEX_CLEANUP ON) dead")
+                connection.execute("VACUUM dead")
                 assert connection.execute("SELECT pg_relation_size('dead')").fetchone() == (0,)
             execute(settings, "DROP TABLE dead")
             lock.check()

@@ -323,7 +323,9 @@ async def test_who_may_not_hear_outcomes_is_told_and_takes_none_for_unknown(role
 async def test_a_hung_drain_of_another_user_is_named(roles: Roles) -> None:
     with locking(roles.dsn("drain"), "drain") as hung:
         assert hung.take()
-        with pytest.raises(FencedError, match=r"its session \d+ of drain \(.*could not be ended: stop"):
+        with pytest.raises(
+            FencedError, match=r"its session \d+ of drain \(.*could not be ended: stop"
+        ):
             await drain_log(roles.settings("redriver", "redriver", drain_lock_seconds=0.3))
         await drain_log(roles.settings("drain", "drain", drain_lock_seconds=0.3))
 
