@@ -184,7 +184,9 @@ def test_a_lock_behind_a_pooler_ends_with_its_holder_and_holds_up_no_vacuum(
         with locking(dsn, "redrive") as first, locking(dsn, "redrive") as second:
             assert (first.take(), second.take()) == (True, False)
             held = "SELECT backend_xmin, backend_xid FROM pg_stat_activity WHERE pid = %s"
-            assert query(settings, held, second.holder()) == [
+            holder = second.holder()
+            assert holder is not None
+            assert query(settings, held, holder.pid) == [
                 {"backend_xmin": None, "backend_xid": None}
             ]
             first.release()

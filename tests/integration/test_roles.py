@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import polars as pl
 import psycopg
 import pytest
 import servers
@@ -31,7 +32,7 @@ from pipelines.deadletter import ids
 from pipelines.deadletter.subjects import Subjects
 from pipelines.decision_jobs import audit_trail, decide
 from pipelines.embedded import NatsServer, PostgresServer
-from pipelines.errors import FencedError, NotPermittedError, ServerUnavailableError
+from pipelines.errors import FencedError, NotPermittedError, SchemaError, ServerUnavailableError
 from pipelines.events import (
     ConsumerContext,
     DLQAction,
@@ -52,7 +53,8 @@ from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import preview_redrive, redrive
 from pipelines.settings import Settings
-from pipelines.stores.database import locking
+from pipelines.stores.database import database, locking, migrate
+from pipelines.stores.mart_tables import fill_marts
 from pipelines.watch import monitor_config
 
 pytestmark = pytest.mark.xdist_group("roles")  # they share a NATS and a platform of their own
@@ -312,6 +314,27 @@ async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
         await connect_service(
             [roles.nats_url("nobody")], name="t", user_credentials=None, timeout_seconds=0.3
         )
+
+
+def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) -> None:
+    """A migration drops and makes it, and whoever drains fills it."""
+    frame = pl.DataFrame({"metric": ["a"], "label": [""], "value": [1.0]})
+    for _ in range(2):
+        for filler in ("postgres", "drain", "redriver", "maintenance"):
+            with database(roles.dsn(filler)) as connection:
+                fill_marts(connection, {"metrics": frame})
+            assert roles.rows("analyst", "TABLE dlq.mart_metrics") == [("a", "", 1.0)]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            roles.rows("analyst", "DELETE FROM dlq.mart_metrics")
+        with psycopg.connect(roles.dsn("postgres")) as connection:
+            connection.execute("DROP TABLE dlq.mart_metrics")
+            connection.execute("DELETE FROM dlq.schema_migrations WHERE name = '0018_rights'")
+        with database(roles.dsn("drain"), is_checked=False) as connection:
+            with pytest.raises(SchemaError, match=r"no table dlq\.mart_metrics with the columns"):
+                fill_marts(connection, {"metrics": frame})
+            with pytest.raises(SchemaError, match="this login does not find them"):
+                connection.execute("TABLE mart_metrics")
+        assert migrate(roles.dsn("postgres")) == ["0018_rights"]
 
 
 async def test_who_may_not_hear_outcomes_is_told_and_takes_none_for_unknown(roles: Roles) -> None:
