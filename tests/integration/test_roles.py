@@ -332,8 +332,11 @@ def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) 
         with database(roles.dsn("drain"), is_checked=False) as connection:
             with pytest.raises(SchemaError, match=r"no table dlq\.mart_metrics with the columns"):
                 fill_marts(connection, {"metrics": frame})
-            with pytest.raises(SchemaError, match="this login does not find them"):
-                connection.execute("TABLE mart_metrics")
+        with (
+            pytest.raises(SchemaError, match="this login does not find them"),
+            database(roles.dsn("drain"), is_checked=False) as connection,
+        ):
+            connection.execute("TABLE mart_metrics")
         assert migrate(roles.dsn("postgres")) == ["0018_rights"]
 
 
