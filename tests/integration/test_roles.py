@@ -329,9 +329,11 @@ def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) 
         with psycopg.connect(roles.dsn("postgres")) as connection:
             connection.execute("DROP TABLE dlq.mart_metrics")
             connection.execute("DELETE FROM dlq.schema_migrations WHERE name = '0018_rights'")
-        with database(roles.dsn("drain"), is_checked=False) as connection:
-            with pytest.raises(SchemaError, match=r"no table dlq\.mart_metrics with the columns"):
-                fill_marts(connection, {"metrics": frame})
+        with (
+            pytest.raises(SchemaError, match=r"no table dlq\.mart_metrics with the columns"),
+            database(roles.dsn("drain"), is_checked=False) as connection,
+        ):
+            fill_marts(connection, {"metrics": frame})
         with (
             pytest.raises(SchemaError, match="this login does not find them"),
             database(roles.dsn("drain"), is_checked=False) as connection,
