@@ -11,4 +11,6 @@ CREATE ROLE dlq_payloads NOLOGIN;
 CREATE ROLE dlq_analyst NOLOGIN;
 CREATE ROLE worker LOGIN PASSWORD :'worker' IN ROLE dlq_redriver, dlq_alerts, dlq_payloads;
 CREATE ROLE grafana LOGIN PASSWORD :'grafana' IN ROLE dlq_analyst;
+ALTER ROLE worker SET search_path = pg_catalog, dlq, pg_temp;
+ALTER ROLE grafana SET search_path = pg_catalog, dlq, pg_temp;
 SQL

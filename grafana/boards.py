@@ -94,7 +94,7 @@ DASHBOARDS = (
             variable(
                 "state",
                 "State",
-                "SELECT DISTINCT state FROM mart_failure_groups ORDER BY state",
+                "SELECT DISTINCT state FROM dlq.mart_failure_groups ORDER BY state",
                 is_many=True,
             ),
         ),
@@ -137,7 +137,7 @@ DASHBOARDS = (
         ),
         (
             variable(
-                "service", "Service", "SELECT service FROM mart_service_health ORDER BY service"
+                "service", "Service", "SELECT service FROM dlq.mart_service_health ORDER BY service"
             ),
         ),
     ),

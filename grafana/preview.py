@@ -172,7 +172,8 @@ if __name__ == "__main__":
     file = Path(settings.home) / "grafana-preview.html"
     try:
         with database(settings.postgres_dsn.get_secret_value()) as opened:
-            if opened.execute("SELECT to_regclass('mart_service_health')").fetchone() == (None,):
+            made = opened.execute("SELECT to_regclass('dlq.mart_service_health')").fetchone()
+            if made == (None,):
                 sys.exit("grafana-preview: there are no marts yet: run `dlq marts` first.")
             text = page(opened)
     except DLQError as error:

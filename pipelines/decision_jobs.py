@@ -50,7 +50,7 @@ async def decide(
     """
     if not reason.strip():
         raise RedriveError("Give a reason: it is kept with the failure and in the audit.")
-    started = time.monotonic()
+    started, reason = time.monotonic(), settings.masked(reason)
     await drain_log(settings)
     decision_id = uuid.uuid4()
     with database(settings.postgres_dsn.get_secret_value()) as connection:

@@ -43,7 +43,7 @@ from pipelines.stores.database import database, locking, migrate
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_care import TableCare, care_for
 from pipelines.stores.lake_sql import connect, local_views, lock, show_marts, write_views_file
-from pipelines.stores.mart_tables import replace_marts
+from pipelines.stores.mart_tables import fill_marts
 from pipelines.stores.platform import check_owner
 from pipelines.stores.verifications import keep_verification
 
@@ -174,16 +174,16 @@ def build_all_marts(
     started = time.monotonic()
     lake, now = Lake(settings.lake), datetime.now(UTC)
     dsn = settings.postgres_dsn.get_secret_value()
-    with database(dsn) as postgres, locking(dsn, "dlq marts", is_shared=True) as lock:
+    with database(dsn) as postgres, locking(dsn, "marts", is_shared=True) as lock:
         check_owner(postgres, lake)
-        while not lock.take():  # an erasure must not meet what was read before it
-            time.sleep(0.2)
+        # An erasure must not meet what was read before it.
+        lock.wait("The building of marts")
         if engine == "spark":
             built = write_marts(lake, build_marts_on_spark(lake, now))
         else:
             built = update_marts(lake, now, is_rebuild=is_rebuild)
         lock.check()
-        replace_marts(postgres, built.summaries)
+        fill_marts(postgres, built.summaries)
     write_views(settings)
     return MartsReport(built.is_rebuilt, built.rows, round(time.monotonic() - started, 3))
 

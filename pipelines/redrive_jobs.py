@@ -288,7 +288,9 @@ def _freeze(
     order: Order,
 ) -> str:
     order = replace(
-        order, max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds
+        order,
+        reason=settings.masked(order.reason),
+        max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds,
     )
     most = settings.redrive_approval_count
     needs_approval = order.trigger == "manual" and 0 < most < planned.count
@@ -334,6 +336,7 @@ def _move(
     by: str,
     reason: str | None,
 ) -> Batch:
+    reason = reason and settings.masked(reason)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         batch = find_batch(connection, batch_id)
         if since is not None and batch.state != since:
@@ -345,10 +348,10 @@ def _move(
 @contextmanager
 def _one_redriver(settings: Settings) -> Iterator[Lock]:
     """Two redrives at once would take up each other's batches."""
-    with locking(settings.postgres_dsn.get_secret_value(), "dlq redrive") as lock:
+    with locking(settings.postgres_dsn.get_secret_value(), "redrive") as lock:
         if not lock.take():
             raise RedriveError(
-                "Another redrive is running: try again when it has ended. A batch that is frozen"
-                " already is taken up by the next redrive."
+                f"Another redrive is running ({lock.held_by()}): try again when it has ended. A"
+                " batch that is frozen already is taken up by the next redrive."
             )
         yield lock

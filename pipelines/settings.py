@@ -152,6 +152,10 @@ class Settings(BaseSettings):
         key = self.redaction_key
         return Redactor(rules.redaction, key.get_secret_value().encode() if key else None)
 
+    def masked(self, said: str) -> str:
+        """What a person said, such as a reason, as it may be kept: masked like all else."""
+        return self.redactor(self.rules).redact_text(said)
+
     @property
     def lake(self) -> str:
         """Where the lake is: a folder or an object store's URI."""

@@ -150,7 +150,8 @@ async def _alone(lock: Lock) -> None:
             return
         await asyncio.sleep(0.2)
     raise AlertError(
-        "Another evaluation of the alerts has not ended for a minute: see which channel hangs."
+        f"Another evaluation of the alerts ({lock.held_by()}) has not ended for a minute: see which"
+        " channel hangs."
     )
 
 

@@ -155,7 +155,7 @@ async def _streams(settings: Settings) -> tuple[StreamSample, ...]:
 
 
 def _mart_metrics(connection: Connection[Any]) -> list[tuple[str, str, float | None]]:
-    if connection.execute("SELECT to_regclass('mart_metrics')").fetchone() == (None,):
+    if connection.execute("SELECT to_regclass('dlq.mart_metrics')").fetchone() == (None,):
         return []  # build-marts has not run yet
     return connection.execute("SELECT metric, label, value FROM mart_metrics").fetchall()
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from psycopg import Connection
 from psycopg.rows import class_row
@@ -32,8 +32,8 @@ class Outgoing:
     is_waiting: bool  # no channel has taken it yet
 
 
-LOCK = "dlq alerts"
-"""The advisory lock of who evaluates or sends."""
+LOCK: Final = "alerts"
+"""The lock of who evaluates or sends."""
 
 
 def platform_id(connection: Connection[Any]) -> str:

@@ -8,7 +8,6 @@ tenant fails on later is stored.
 
 import asyncio
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -130,7 +129,7 @@ async def erase(
     Raises ErasureError for a tenant or reason that makes no sense, FencedError where others rewrite
     the lake all the time. What NATS does not let go of is `left`; all else is done then, too.
     """
-    tenant = _checked(tenant, reason)
+    tenant, reason = _checked(tenant, reason), settings.masked(reason)
     hashed, dsn = _hashed(settings, tenant), settings.postgres_dsn.get_secret_value()
     async with connected(settings.nats_url, settings.nats_creds, "dlq erase") as client:
         stream = (await log_state(client, settings.dlq_stream, settings.subjects.log)).stream
@@ -199,10 +198,8 @@ def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[
     """Nobody builds marts meanwhile: they would count what they read before."""
     lake, erased = Lake(settings.lake), erased_messages(connection)
     copy_to_lake(connection, lake, datetime.now(UTC))
-    with locking(settings.postgres_dsn.get_secret_value(), "dlq marts") as lock:
-        while not lock.take():
-            live()
-            time.sleep(0.2)
+    with locking(settings.postgres_dsn.get_secret_value(), "marts") as lock:
+        lock.wait("The erasure", live)
         for name in LOG_TABLES:
             for attempt in range(_TRIES):
                 try:

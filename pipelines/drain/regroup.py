@@ -100,10 +100,12 @@ def regroup(
             progress(report.lake.rows + report.postgres.rows)
 
     dsn = settings.postgres_dsn.get_secret_value()
-    with database(dsn) as connection, locking(dsn, "dlq regroup") as lock:
+    with database(dsn) as connection, locking(dsn, "regroup") as lock:
         check_owner(connection, lake)
         if not lock.take():
-            raise RegroupError("Another regroup is running: try again when it has ended.")
+            raise RegroupError(
+                f"Another regroup is running ({lock.held_by()}): try again when it has ended."
+            )
         for day in sorted({file.day for file in lake.table("dead_letters").files}, key=str):
             _regroup_day(lake, day, rules, report.lake, is_dry_run=is_dry_run)
             tell()

@@ -21,8 +21,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pipelines.sqlfiles import read_sql
 
-CREATE_TABLE_SQL = read_sql("postgres/migrations/0001_failed_events.sql")
-"""The first migration: makes `failed_events` where there is none. `dlq migrate` runs them all."""
+CREATE_TABLE_SQL = (
+    read_sql("postgres/migrations/0001_failed_events.sql")
+    .replace("SET LOCAL search_path = pg_catalog, dlq, pg_temp;\n", "")
+    .replace("dlq.", "")
+)
+"""The first migration, for the session's own schema: makes `failed_events` where there is none.
+
+`dlq migrate` runs them all, and moves such a table into the schema `dlq`.
+"""
 
 _OPEN = ("pending", "retried", "parked")
 

@@ -2,7 +2,6 @@
 
 import logging
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from psycopg.errors import Diagnostic
 
 from pipelines.errors import SchemaError, SettingsError
 from pipelines.sqlfiles import read_sql, sql_folder
-from pipelines.stores.lock import Lock
+from pipelines.stores.lock import Lock, LockName
 from pipelines.stores.refusals import speaking_plainly, where
 
 logger = logging.getLogger(__name__)
@@ -29,6 +28,8 @@ _APPLICATION = (
 
 # What a session relies on, whatever the server, the database or the user is set to. The first four
 # a pooler in transaction mode carries from one of its sessions to the next; see docs/operations.md.
+# Nobody but their owner makes anything in the schemas of the path, so a name is what we mean by it;
+# temporary tables, which anybody makes, come last. No wait for a lock is for ever.
 _SESSION = """
 SET DateStyle = 'ISO, MDY';
 SET TimeZone = 'UTC';
@@ -39,7 +40,11 @@ SET bytea_output = 'hex';
 SET extra_float_digits = 1;
 SET default_transaction_isolation = 'read committed';
 SET idle_session_timeout = 0;
+SET search_path = pg_catalog, dlq, pg_temp;
+SELECT set_config(name, '5min', false) FROM pg_settings
+WHERE name = 'lock_timeout' AND setting = '0';
 """
+_SCHEMA = "0000_schema"
 
 
 @contextmanager
@@ -74,7 +79,7 @@ def database(dsn: str, *, is_checked: bool = True) -> Iterator[Connection[Any]]:
 
 
 @contextmanager
-def locking(dsn: str, name: str, *, is_shared: bool = False) -> Iterator[Lock]:
+def locking(dsn: str, name: LockName, *, is_shared: bool = False) -> Iterator[Lock]:
     """A lock to be taken, on a connection of its own; it ends with this context."""
     with database(dsn, is_checked=False) as connection:
         lock = Lock(connection, name, is_shared=is_shared)
@@ -90,16 +95,24 @@ def migrate(dsn: str) -> list[str]:
 
     Each file is idempotent and runs with `psql -f` as well. What it warns of is logged.
     """
-    with locking(dsn, "dlq migrate") as lock, database(dsn, is_checked=False) as connection:
-        while not lock.take():  # two services that start together must not migrate at once
-            time.sleep(0.2)
+    with locking(dsn, "migrate") as lock, database(dsn, is_checked=False) as connection:
+        done = []
+        if _SCHEMA not in _applied(connection):  # it makes the lock, and waits for others itself
+            _run(connection, _SCHEMA)
+            done = [_SCHEMA]
+        # Two services that start together must not migrate at once.
+        lock.wait("dlq migrate")
         known = _applied(connection)
         pending = [name for name in migrations() if name not in known]
         for name in pending:
-            file = f"postgres/migrations/{name}.sql"
-            with _warning_of(connection, sql_folder() / file):
-                connection.execute(read_sql(file))
-        return pending
+            _run(connection, name)
+        return done + pending
+
+
+def _run(connection: Connection[Any], name: str) -> None:
+    file = f"postgres/migrations/{name}.sql"
+    with _warning_of(connection, sql_folder() / file):
+        connection.execute(read_sql(file))
 
 
 def migrations() -> list[str]:
@@ -121,9 +134,9 @@ def _warning_of(connection: Connection[Any], file: Path) -> Iterator[None]:
 
 
 def _applied(connection: Connection[Any]) -> set[str]:
-    if connection.execute("SELECT to_regclass('schema_migrations')").fetchone() == (None,):
+    if connection.execute("SELECT to_regclass('dlq.schema_migrations')").fetchone() == (None,):
         return set()
-    return {name for (name,) in connection.execute("SELECT name FROM schema_migrations")}
+    return {name for (name,) in connection.execute("SELECT name FROM dlq.schema_migrations")}
 
 
 def _check(connection: Connection[Any]) -> None:

@@ -1,4 +1,7 @@
-"""The marts that operators and Grafana read, in Postgres: replaced together, in one transaction."""
+"""The marts that operators and Grafana read, in Postgres: filled together, in one transaction.
+
+Migrations make their tables, so that who fills them need not be able to make anything.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,50 +10,36 @@ import polars as pl
 from psycopg import Connection
 from psycopg.sql import SQL, Identifier
 
-_TYPES = {
-    pl.String: "text",
-    pl.Boolean: "boolean",
-    pl.Date: "date",
-    pl.Float64: "double precision",
-    pl.Datetime: "timestamptz",
-}
+from pipelines.errors import SchemaError
+
+__all__ = ["fill_marts"]
 
 
-def replace_marts(connection: Connection[Any], marts: Mapping[str, pl.DataFrame]) -> None:
+def fill_marts(connection: Connection[Any], marts: Mapping[str, pl.DataFrame]) -> None:
     """Make `mart_<name>` hold exactly these rows; readers see all the old ones or all the new.
 
-    A table whose columns have changed is made anew, with the rights of its roles.
+    Raises SchemaError where a table has not the columns of its mart.
     """
     with connection.transaction():
         for name, frame in marts.items():
-            _replace(connection, f"mart_{name}", frame)
+            _fill(connection, f"mart_{name}", frame)
 
 
-def _replace(connection: Connection[Any], table: str, frame: pl.DataFrame) -> None:
-    wanted = [(name, _type(dtype)) for name, dtype in frame.schema.items()]
+def _fill(connection: Connection[Any], name: str, frame: pl.DataFrame) -> None:
     found = connection.execute(
-        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute"
-        " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-        [table],
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0"
+        " AND NOT attisdropped ORDER BY attnum",
+        [f"dlq.{name}"],
     ).fetchall()
-    plain = {"timestamptz": "timestamp with time zone"}
-    if found != [(name, plain.get(kind, kind)) for name, kind in wanted]:
-        columns = SQL(", ").join(
-            [SQL("{} {}").format(Identifier(name), SQL(kind)) for name, kind in wanted]
+    if [column for (column,) in found] != frame.columns:
+        raise SchemaError(
+            f"The database {connection.info.dbname} has no table dlq.{name} with the columns that"
+            " this version of dlq fills: run `dlq migrate`, with the same version."
         )
-        connection.execute(SQL("DROP TABLE IF EXISTS {}").format(Identifier(table)))
-        connection.execute(SQL("CREATE TABLE {} ({})").format(Identifier(table), columns))
-        connection.execute("SELECT share_mart(%s::regclass)", [table])
-    else:
-        connection.execute(SQL("DELETE FROM {}").format(Identifier(table)))
-    names = SQL(", ").join(Identifier(name) for name in frame.columns)
-    statement = SQL("COPY {} ({}) FROM STDIN").format(Identifier(table), names)
+    table = Identifier("dlq", name)
+    connection.execute(SQL("DELETE FROM {}").format(table))
+    columns = SQL(", ").join(Identifier(column) for column in frame.columns)
+    statement = SQL("COPY {} ({}) FROM STDIN").format(table, columns)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         for row in frame.iter_rows():
             copy.write_row(row)
-
-
-def _type(dtype: pl.DataType) -> str:
-    if dtype.is_integer():
-        return "bigint"
-    return _TYPES[type(dtype)]

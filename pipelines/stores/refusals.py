@@ -85,8 +85,11 @@ def one_line(error: psycopg.Error) -> str:
 
 def _ours(server: str, error: psycopg.Error) -> DLQError:
     text, said = str(error), one_line(error)
-    if isinstance(error, errors.UndefinedTable):
-        return SchemaError(f"{server} has no tables of this platform: run `dlq migrate`.")
+    if isinstance(error, (errors.UndefinedTable, errors.InvalidSchemaName)):
+        return SchemaError(
+            f"{server} has no tables of this platform, or this login does not find them ({said}):"
+            " run `dlq migrate`; behind a pooler see search_path in docs/operations.md."
+        )
     if isinstance(error, errors.DiskFull):
         return ServerUnavailableError(
             f"The disk of {server} is full: its last transaction was undone; make room, and"

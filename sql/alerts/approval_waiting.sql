@@ -17,7 +17,7 @@ SELECT
     || ', asked for by ' || b.requested_by || ': ' || b.reason AS detail,
     NULL::text [] AS unmarked_ids,
     FALSE AS is_told
-FROM redrive_batches AS b
+FROM dlq.redrive_batches AS b
 CROSS JOIN clock AS n
 INNER JOIN scopes AS p ON p.scope = 'all'
 WHERE b.state = 'awaiting_approval'

@@ -9,14 +9,14 @@ SELECT
     COALESCE(
         (
             SELECT MAX(s.at)
-            FROM stream_samples AS s
-            INNER JOIN drain_checkpoints AS c ON c.stream = s.stream
-            INNER JOIN drain_epochs AS e ON e.epoch = c.epoch AND e.created = s.created
+            FROM dlq.stream_samples AS s
+            INNER JOIN dlq.drain_checkpoints AS c ON c.stream = s.stream
+            INNER JOIN dlq.drain_epochs AS e ON e.epoch = c.epoch AND e.created = s.created
             WHERE
                 s.role = 'log'
                 AND (s.last_sequence <= c.last_sequence OR s.first_sequence > s.last_sequence)
                 AND EXISTS (
-                    SELECT FROM stream_samples AS latest
+                    SELECT FROM dlq.stream_samples AS latest
                     WHERE latest.role = 'log' AND latest.at > NOW() - INTERVAL '10 minutes'
                 )
         ),

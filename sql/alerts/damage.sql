@@ -18,5 +18,5 @@ SELECT
     ) AS detail,
     NULL::text [] AS unmarked_ids,
     FALSE AS is_told
-FROM (SELECT * FROM verifications ORDER BY started_at DESC, id DESC LIMIT 1) AS v
+FROM (SELECT * FROM dlq.verifications ORDER BY started_at DESC, id DESC LIMIT 1) AS v
 INNER JOIN scopes AS p ON p.scope = 'all'

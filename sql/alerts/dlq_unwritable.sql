@@ -12,12 +12,12 @@ SELECT
     NULL::bigint AS failure_count,
     COALESCE(
         (
-            SELECT MIN(bad.at) FROM stream_samples AS bad
+            SELECT MIN(bad.at) FROM dlq.stream_samples AS bad
             WHERE
                 bad.role = 'log'
                 AND bad.at > COALESCE(
                     (
-                        SELECT MAX(good.at) FROM stream_samples AS good
+                        SELECT MAX(good.at) FROM dlq.stream_samples AS good
                         WHERE good.role = 'log' AND good.problem IS NULL
                     ),
                     '-infinity'
@@ -29,6 +29,6 @@ SELECT
     s.problem AS detail,
     NULL::text [] AS unmarked_ids,
     FALSE AS is_told
-FROM (SELECT * FROM stream_samples WHERE role = 'log' ORDER BY at DESC LIMIT 1) AS s
+FROM (SELECT * FROM dlq.stream_samples WHERE role = 'log' ORDER BY at DESC LIMIT 1) AS s
 INNER JOIN scopes AS p ON p.scope = 'all'
 WHERE s.problem IS NOT NULL

@@ -14,7 +14,7 @@ SELECT
     (MAX(s.last_sequence) - COALESCE(MAX(h.last_sequence), 0)) || ' messages wait' AS detail,
     NULL::text [] AS unmarked_ids,
     FALSE AS is_told
-FROM stream_samples AS s
+FROM dlq.stream_samples AS s
 CROSS JOIN clock AS n
 INNER JOIN scopes AS p ON p.scope = 'all'
 LEFT JOIN (
@@ -22,8 +22,8 @@ LEFT JOIN (
         c.stream,
         e.created,
         c.last_sequence
-    FROM drain_checkpoints AS c
-    INNER JOIN drain_epochs AS e ON e.epoch = c.epoch
+    FROM dlq.drain_checkpoints AS c
+    INNER JOIN dlq.drain_epochs AS e ON e.epoch = c.epoch
 ) AS h ON h.stream = s.stream AND h.created = s.created
 WHERE
     s.role = 'log'
@@ -32,7 +32,7 @@ WHERE
     AND s.created = (
         SELECT latest.created
         FROM (
-            SELECT * FROM stream_samples
+            SELECT * FROM dlq.stream_samples
             WHERE role = 'log' AND created IS NOT NULL
             ORDER BY at DESC
             LIMIT 1

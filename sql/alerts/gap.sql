@@ -20,7 +20,7 @@ SELECT
     || MAX(g.last_sequence) || '; ' || g.reason AS detail,
     NULL::text [] AS unmarked_ids,
     FALSE AS is_told
-FROM stream_gaps AS g
+FROM dlq.stream_gaps AS g
 CROSS JOIN clock AS n
 CROSS JOIN settings AS r
 INNER JOIN scopes AS p ON p.scope = 'all'

@@ -16,8 +16,8 @@ SELECT
     FALSE AS is_told
 FROM (
     SELECT
-        (SELECT MAX(s.at) FROM stream_samples AS s WHERE s.role = 'log') AS looked_at,
-        (SELECT MIN(e.started_at) FROM drain_epochs AS e) AS drained_at
+        (SELECT MAX(s.at) FROM dlq.stream_samples AS s WHERE s.role = 'log') AS looked_at,
+        (SELECT MIN(e.started_at) FROM dlq.drain_epochs AS e) AS drained_at
 ) AS l
 CROSS JOIN clock AS n
 INNER JOIN scopes AS p ON p.scope = 'all'

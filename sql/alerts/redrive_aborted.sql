@@ -15,7 +15,7 @@ SELECT
     (ARRAY_AGG('group ' || b.state_reason ORDER BY b.ended_at DESC))[1] AS detail,
     NULL::text [] AS unmarked_ids,
     FALSE AS is_told
-FROM redrive_batches AS b
+FROM dlq.redrive_batches AS b
 CROSS JOIN clock AS n
 CROSS JOIN settings AS r
 INNER JOIN scopes AS p ON p.scope = 'all'

@@ -23,8 +23,8 @@ FROM (
         MIN(d.ended_at) AS since,
         MAX(d.ended_at) AS until_at,
         (ARRAY_AGG(d.failure_id::text ORDER BY d.ended_at DESC))[1] AS sample_id
-    FROM redrives AS d
-    INNER JOIN failed_events AS f ON f.id = d.failure_id
+    FROM dlq.redrives AS d
+    INNER JOIN dlq.failed_events AS f ON f.id = d.failure_id
     CROSS JOIN clock AS n
     CROSS JOIN settings AS r
     WHERE

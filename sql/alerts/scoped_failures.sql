@@ -17,7 +17,7 @@ SELECT
     f.consumer_name,
     COALESCE(f.consumer_service, f.source_service) AS service,
     REGEXP_REPLACE(f.error_type, '^.*[.]', '') AS error_class
-FROM failed_events AS f
+FROM dlq.failed_events AS f
 CROSS JOIN LATERAL (
     SELECT
         p.scope,

@@ -17,7 +17,7 @@ WITH counted AS (
             OVER one_life AS handled,
         t.succeeded - LAG(t.succeeded, 1, CASE WHEN t.started_at > w.begins_at THEN 0::bigint END)
             OVER one_life AS succeeded
-    FROM service_totals AS t
+    FROM dlq.service_totals AS t
     CROSS JOIN (
         SELECT n.drained_until - r.window_minutes * INTERVAL '1 minute' AS begins_at
         FROM clock AS n
@@ -82,7 +82,7 @@ progress AS (
         ) AS f
         CROSS JOIN clock AS n
         CROSS JOIN settings AS r
-        LEFT JOIN consumer_samples AS s
+        LEFT JOIN dlq.consumer_samples AS s
             ON
                 s.stream = f.original_stream
                 AND s.consumer = f.consumer_name

@@ -21,6 +21,6 @@ SELECT
     ) AS detail,
     NULL::text [] AS unmarked_ids,
     FALSE AS is_told
-FROM (SELECT * FROM stream_samples WHERE role = 'log' ORDER BY at DESC LIMIT 1) AS s
+FROM (SELECT * FROM dlq.stream_samples WHERE role = 'log' ORDER BY at DESC LIMIT 1) AS s
 INNER JOIN scopes AS p ON p.scope = 'all'
 WHERE s.max_messages IS NOT NULL OR s.max_bytes IS NOT NULL

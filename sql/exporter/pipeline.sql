@@ -15,40 +15,40 @@ SELECT
     'failures' AS metric,
     status AS label,
     COUNT(*)::float8 AS value
-FROM failed_events
+FROM dlq.failed_events
 GROUP BY status
 UNION ALL
 SELECT
     'oldest_open',
     '',
     COALESCE(EXTRACT(EPOCH FROM NOW() - MIN(dlq_timestamp)), 0)::float8
-FROM failed_events
+FROM dlq.failed_events
 WHERE status IN ('pending', 'retried', 'parked')
 UNION ALL
 SELECT
     'quarantined',
     '',
     COUNT(*)::float8
-FROM failed_events
+FROM dlq.failed_events
 WHERE parse_error IS NOT NULL
 UNION ALL
 SELECT
     'drained',
     stream,
     last_sequence::float8
-FROM drain_checkpoints
+FROM dlq.drain_checkpoints
 UNION ALL
 SELECT
     'gaps',
     '',
     COALESCE(SUM(last_sequence - first_sequence + 1), 0)::float8
-FROM stream_gaps
+FROM dlq.stream_gaps
 UNION ALL
 SELECT
     'redrives',
     state,
     COUNT(*)::float8
-FROM redrives
+FROM dlq.redrives
 GROUP BY state
 UNION ALL
 SELECT
@@ -56,12 +56,12 @@ SELECT
     s.severity,
     COUNT(a.id)::float8
 FROM (VALUES ('critical'), ('warning')) AS s (severity)
-LEFT JOIN alerts AS a ON a.severity = s.severity AND a.state = 'firing'
+LEFT JOIN dlq.alerts AS a ON a.severity = s.severity AND a.state = 'firing'
 GROUP BY s.severity
 UNION ALL
 SELECT
     'alert_messages',
     '',
     COUNT(*)::float8
-FROM alert_messages
+FROM dlq.alert_messages
 WHERE delivered_at IS NULL AND given_up_at IS NULL

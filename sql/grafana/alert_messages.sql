@@ -8,6 +8,6 @@ SELECT
     try_count,
     delivered_at,
     given_up_at
-FROM alert_messages
+FROM dlq.alert_messages
 ORDER BY id DESC
 LIMIT 50

@@ -2,5 +2,5 @@
 --
 -- Grain: one row.
 SELECT COUNT(*) AS value
-FROM alerts
+FROM dlq.alerts
 WHERE state = 'firing'

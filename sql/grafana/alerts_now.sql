@@ -12,6 +12,6 @@ SELECT
     since,
     detail,
     acked_by
-FROM alerts
+FROM dlq.alerts
 WHERE state <> 'resolved'
 ORDER BY state, severity, since

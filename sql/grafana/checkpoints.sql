@@ -6,5 +6,5 @@ SELECT
     epoch,
     last_sequence,
     updated_at
-FROM drain_checkpoints
+FROM dlq.drain_checkpoints
 ORDER BY stream

@@ -12,6 +12,6 @@ SELECT
     share,
     baseline_share,
     risk_ratio
-FROM mart_contributors
+FROM dlq.mart_contributors
 ORDER BY subject = 'last 24 hours' DESC, failure_count DESC
 LIMIT 50

@@ -4,7 +4,7 @@
 SELECT
     REGEXP_REPLACE(error_type, '^.*[.]', '') AS error_type,
     COUNT(*) AS failures
-FROM failed_events
+FROM dlq.failed_events
 WHERE status <> 'superseded' AND $__timeFilter(dlq_timestamp)
 GROUP BY 1
 ORDER BY failures DESC, error_type

@@ -8,6 +8,6 @@ SELECT
     last_sequence,
     is_certain,
     reason
-FROM stream_gaps
+FROM dlq.stream_gaps
 ORDER BY found_at DESC
 LIMIT 50

@@ -14,7 +14,7 @@ SELECT
     tenant_count,
     redrive_chance,
     last_seen_at
-FROM mart_failure_groups
+FROM dlq.mart_failure_groups
 WHERE state IN (${state:sqlstring})
 ORDER BY failure_count_24h DESC, failure_count DESC
 LIMIT 200

@@ -5,10 +5,10 @@ SELECT
     $__timeGroup(f.dlq_timestamp, $__interval) AS time,
     LEFT(f.group_id, 8) AS metric,
     COUNT(*) AS failures
-FROM failed_events AS f
+FROM dlq.failed_events AS f
 INNER JOIN (
     SELECT group_id
-    FROM failed_events
+    FROM dlq.failed_events
     WHERE status <> 'superseded' AND $__timeFilter(dlq_timestamp)
     GROUP BY group_id
     ORDER BY COUNT(*) DESC, group_id

@@ -4,6 +4,6 @@
 SELECT
     at AS time,
     message_count AS messages
-FROM stream_samples
+FROM dlq.stream_samples
 WHERE role = 'log' AND message_count IS NOT NULL AND $__timeFilter(at)
 ORDER BY at

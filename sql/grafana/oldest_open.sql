@@ -2,5 +2,5 @@
 --
 -- Grain: one row.
 SELECT EXTRACT(EPOCH FROM NOW() - MIN(dlq_timestamp))::float8 AS value
-FROM failed_events
+FROM dlq.failed_events
 WHERE status IN ('pending', 'retried', 'parked')

@@ -2,5 +2,5 @@
 --
 -- Grain: one row.
 SELECT COUNT(*) AS value
-FROM failed_events
+FROM dlq.failed_events
 WHERE status IN ('pending', 'retried', 'parked')

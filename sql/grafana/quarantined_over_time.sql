@@ -4,7 +4,7 @@
 SELECT
     $__timeGroup(dlq_timestamp, $__interval) AS time,
     COUNT(*) AS quarantined
-FROM failed_events
+FROM dlq.failed_events
 WHERE parse_error IS NOT NULL AND $__timeFilter(dlq_timestamp)
 GROUP BY 1
 ORDER BY 1

@@ -2,5 +2,5 @@
 --
 -- Grain: one row.
 SELECT COUNT(*)::float8 / 5 AS value
-FROM failed_events
+FROM dlq.failed_events
 WHERE status <> 'superseded' AND dlq_timestamp > NOW() - INTERVAL '5 minutes'

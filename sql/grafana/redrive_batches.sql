@@ -10,6 +10,6 @@ SELECT
     state,
     state_reason,
     ended_at
-FROM redrive_batches
+FROM dlq.redrive_batches
 ORDER BY created_at DESC
 LIMIT 50

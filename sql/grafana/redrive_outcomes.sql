@@ -10,6 +10,6 @@ SELECT
     failed_again_count,
     outcome_unknown_count,
     success_rate
-FROM mart_redrive_outcomes
+FROM dlq.mart_redrive_outcomes
 ORDER BY attempt_count DESC, group_id
 LIMIT 100

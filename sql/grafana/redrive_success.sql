@@ -3,5 +3,5 @@
 --
 -- Grain: one row.
 SELECT AVG((state = 'succeeded')::int)::float8 AS value
-FROM redrives
+FROM dlq.redrives
 WHERE state IN ('succeeded', 'failed_again') AND $__timeFilter(ended_at)

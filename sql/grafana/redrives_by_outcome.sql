@@ -8,7 +8,7 @@ FROM (
     SELECT
         state,
         COALESCE(ended_at, published_at, NOW()) AS changed_at
-    FROM redrives
+    FROM dlq.redrives
 ) AS r
 WHERE $__timeFilter(changed_at)
 GROUP BY state

@@ -10,6 +10,6 @@ SELECT
     manual_redrive,
     manual AS resolved_by_hand,
     discarded
-FROM mart_resolution_curves
+FROM dlq.mart_resolution_curves
 WHERE dimension = 'overall' AND t_seconds <= 3 * 86400  -- a linear axis shows no more
 ORDER BY t_seconds

@@ -9,7 +9,7 @@ SELECT
     median_seconds,
     p90_seconds,
     rmst_24h_seconds
-FROM mart_resolution_times
+FROM dlq.mart_resolution_times
 WHERE dimension IN ('overall', 'error_class', 'service')
 ORDER BY dimension, n DESC
 LIMIT 100

@@ -7,5 +7,5 @@ SELECT
     burn_1h AS "1 h",
     burn_6h AS "6 h",
     burn_3d AS "3 d"
-FROM mart_service_health
+FROM dlq.mart_service_health
 WHERE service = '$service'

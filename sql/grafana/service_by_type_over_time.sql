@@ -5,7 +5,7 @@ SELECT
     $__timeGroup(dlq_timestamp, $__interval) AS time,
     REGEXP_REPLACE(error_type, '^.*[.]', '') AS metric,
     COUNT(*) AS failures
-FROM failed_events
+FROM dlq.failed_events
 WHERE
     status <> 'superseded'
     AND $__timeFilter(dlq_timestamp)

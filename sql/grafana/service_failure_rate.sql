@@ -5,5 +5,5 @@ SELECT
     failure_rate_24h AS rate,
     failure_rate_24h_low AS low,
     failure_rate_24h_high AS high
-FROM mart_service_health
+FROM dlq.mart_service_health
 WHERE service = '$service'

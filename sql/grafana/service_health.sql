@@ -10,5 +10,5 @@ SELECT
     open_count,
     oldest_open_age_seconds,
     failure_rate_24h
-FROM mart_service_health
+FROM dlq.mart_service_health
 ORDER BY score, service

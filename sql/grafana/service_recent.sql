@@ -10,7 +10,7 @@ SELECT
     LEFT(error_message, 200) AS message,
     status,
     redrive_count
-FROM failed_events
+FROM dlq.failed_events
 WHERE status <> 'superseded' AND COALESCE(consumer_service, source_service) = '$service'
 ORDER BY dlq_timestamp DESC
 LIMIT 50

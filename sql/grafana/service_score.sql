@@ -2,5 +2,5 @@
 --
 -- Grain: one row.
 SELECT score AS value
-FROM mart_service_health
+FROM dlq.mart_service_health
 WHERE service = '$service'

@@ -6,6 +6,6 @@ SELECT
     succeeded_count AS succeeded,
     retried_count AS retried,
     dead_lettered_count AS dead_lettered
-FROM mart_service_traffic_hourly
+FROM dlq.mart_service_traffic_hourly
 WHERE service = '$service' AND $__timeFilter(hour_at)
 ORDER BY hour_at

@@ -5,6 +5,6 @@ SELECT
     at AS time,
     stream AS metric,
     size_bytes
-FROM stream_samples
+FROM dlq.stream_samples
 WHERE size_bytes IS NOT NULL AND $__timeFilter(at)
 ORDER BY at

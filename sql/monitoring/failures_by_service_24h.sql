@@ -11,7 +11,7 @@ SELECT
     COUNT(*) FILTER (WHERE status IN ('pending', 'retried', 'parked')) AS open_count,
     STRING_AGG(DISTINCT error_type, ', ' ORDER BY error_type) AS error_types,
     MAX(dlq_timestamp) AS last_seen_at
-FROM failed_events
+FROM dlq.failed_events
 WHERE status <> 'superseded' AND dlq_timestamp > NOW() - INTERVAL '24 hours'
 GROUP BY COALESCE(consumer_service, source_service)
 ORDER BY failure_count DESC, service

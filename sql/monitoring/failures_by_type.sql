@@ -11,7 +11,7 @@ SELECT
     COUNT(DISTINCT group_id) AS group_count,
     MIN(dlq_timestamp) AS first_seen_at,
     MAX(dlq_timestamp) AS last_seen_at
-FROM failed_events
+FROM dlq.failed_events
 WHERE status <> 'superseded'
 GROUP BY error_type
 ORDER BY failure_count DESC, error_type

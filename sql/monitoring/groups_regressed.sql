@@ -11,11 +11,11 @@ WITH resolutions AS (
     SELECT DISTINCT ON (group_id) group_id, resolved_at, resolution_notes
     FROM (
         SELECT group_id, resolved_at, resolution_notes
-        FROM failed_events
+        FROM dlq.failed_events
         WHERE status = 'resolved' AND resolution_cause IN ('manual', 'manual_redrive')
         UNION ALL
         SELECT group_id, last_closed_at, NULL
-        FROM failed_events
+        FROM dlq.failed_events
         WHERE last_closed_as IN ('manual', 'manual_redrive', 'discarded')
     ) AS closed
     ORDER BY group_id, resolved_at DESC
@@ -33,7 +33,7 @@ SELECT
     COUNT(*) AS returned_count,
     MIN(f.dlq_timestamp) AS returned_at,
     (ARRAY_AGG(f.id ORDER BY f.dlq_timestamp DESC, f.id))[1] AS sample_id
-FROM failed_events AS f
+FROM dlq.failed_events AS f
 INNER JOIN resolutions AS r ON r.group_id = f.group_id
 WHERE
     f.status IN ('pending', 'retried', 'parked')

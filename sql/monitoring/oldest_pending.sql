@@ -13,7 +13,7 @@ SELECT
     COALESCE(consumer_service, source_service) AS service,
     error_type,
     LEFT(error_message, 200) AS message
-FROM failed_events
+FROM dlq.failed_events
 WHERE status IN ('pending', 'retried', 'parked')
 ORDER BY dlq_timestamp
 LIMIT 50

@@ -11,7 +11,7 @@ SELECT
     MIN(dlq_timestamp) AS oldest_at,
     ROUND(EXTRACT(EPOCH FROM NOW() - MIN(dlq_timestamp)))::bigint AS oldest_age_seconds,
     (ARRAY_AGG(id ORDER BY dlq_timestamp, id))[1] AS oldest_id
-FROM failed_events
+FROM dlq.failed_events
 WHERE status IN ('pending', 'retried', 'parked')
 GROUP BY COALESCE(consumer_service, source_service)
 ORDER BY oldest_at, service

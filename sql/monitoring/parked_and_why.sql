@@ -12,7 +12,7 @@ SELECT
     COUNT(*) AS failure_count,
     MIN(dlq_timestamp) AS oldest_at,
     MAX(id::text) AS sample_id
-FROM failed_events
+FROM dlq.failed_events
 WHERE status = 'parked'
 GROUP BY COALESCE(consumer_service, source_service), error_type, redrive_count, resolution_notes
 ORDER BY failure_count DESC, service, error_type

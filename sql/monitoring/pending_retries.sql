@@ -13,7 +13,7 @@ SELECT
     COUNT(*) FILTER (WHERE redrive_count > 0) AS redriven_count,
     MIN(dlq_timestamp) AS oldest_at,
     ROUND(EXTRACT(EPOCH FROM NOW() - MIN(dlq_timestamp)))::bigint AS oldest_age_seconds
-FROM failed_events
+FROM dlq.failed_events
 WHERE status IN ('pending', 'retried')
 GROUP BY COALESCE(consumer_service, source_service), error_type, status
 ORDER BY failure_count DESC, service, error_type, status

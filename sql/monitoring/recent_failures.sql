@@ -16,7 +16,7 @@ SELECT
     status,
     redrive_count,
     group_id
-FROM failed_events
+FROM dlq.failed_events
 WHERE status <> 'superseded'
 ORDER BY dlq_timestamp DESC
 LIMIT 100

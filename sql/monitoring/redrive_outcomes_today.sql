@@ -25,7 +25,7 @@ FROM (
                 root_failure_id IS NOT NULL
                 AND dlq_timestamp >= DATE_TRUNC('day', NOW(), 'UTC')
         ) AS failed_again_count
-    FROM failed_events
+    FROM dlq.failed_events
     WHERE
         resolved_at >= DATE_TRUNC('day', NOW(), 'UTC')
         OR dlq_timestamp >= DATE_TRUNC('day', NOW(), 'UTC')

@@ -14,8 +14,8 @@ SELECT
     COUNT(*) FILTER (WHERE r.state = 'planned') AS planned_count,
     COUNT(*) FILTER (WHERE r.state = 'published') AS published_count,
     MIN(COALESCE(r.published_at, b.created_at)) AS oldest_at
-FROM redrive_batches AS b
-INNER JOIN redrives AS r ON r.batch_id = b.id
+FROM dlq.redrive_batches AS b
+INNER JOIN dlq.redrives AS r ON r.batch_id = b.id
 WHERE r.state IN ('planned', 'published')
 GROUP BY b.id
 HAVING MIN(COALESCE(r.published_at, b.created_at)) < NOW() - INTERVAL '10 minutes'

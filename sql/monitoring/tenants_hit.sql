@@ -16,7 +16,7 @@ SELECT
         DISTINCT COALESCE(consumer_service, source_service), ', '
         ORDER BY COALESCE(consumer_service, source_service)
     ) AS services
-FROM failed_events
+FROM dlq.failed_events
 WHERE status <> 'superseded' AND dlq_timestamp > NOW() - INTERVAL '24 hours'
 GROUP BY tenant_id
 ORDER BY failure_count DESC, tenant_id

@@ -147,7 +147,7 @@ class World:
             for file in folder.rglob("*")
             if file.is_file() and self._is_in(file)
         }
-        tables = query(self.settings, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        tables = query(self.settings, "SELECT tablename FROM pg_tables WHERE schemaname = 'dlq'")
         for table in (row["tablename"] for row in tables):
             rows = query(self.settings, f"SELECT t::text AS row FROM {table} t")
             hexed = self.tenant.encode().hex()

@@ -449,7 +449,8 @@ async def test_a_lake_that_can_not_be_written_is_said(settings: Settings, client
 async def test_rights_that_lack_in_postgres_are_said(settings: Settings, client: Client) -> None:
     name = f"reader_{uuid.uuid4().hex[:8]}"
     execute(settings, f"CREATE ROLE {name} LOGIN")
-    execute(settings, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}")
+    execute(settings, f"GRANT USAGE ON SCHEMA dlq TO {name}")
+    execute(settings, f"GRANT SELECT ON ALL TABLES IN SCHEMA dlq TO {name}")
     try:
         dsn = psycopg.conninfo.make_conninfo(settings.postgres_dsn.get_secret_value(), user=name)
         assert "permission denied" in await sentence(settings, DLQ_POSTGRES_DSN=dsn)

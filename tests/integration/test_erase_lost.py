@@ -71,8 +71,7 @@ async def test_a_lost_database_learns_from_the_lake_what_was_erased(
     with pytest.MonkeyPatch.context() as patched:  # NATS keeps it all
         patched.setattr(steps, "erase_messages", keeps)
         assert (await world.erase()).left == "NATS keeps some of 11 messages (kept)"
-    execute(settings, "DROP SCHEMA public CASCADE")
-    execute(settings, "CREATE SCHEMA public")
+    execute(settings, "DROP SCHEMA dlq CASCADE")
     migrate(database_dsn)
     assert (await drain_log(settings)).gaps == 0
     check_exact(settings, world.kept)

@@ -51,8 +51,7 @@ async def test_an_erasure_first_learns_the_tombstones_that_a_lost_database_forgo
     with monkeypatch.context() as patched:
         patched.setattr(steps, "erase_messages", keeps)
         await world.erase()
-    execute(settings, "DROP SCHEMA public CASCADE")
-    execute(settings, "CREATE SCHEMA public")
+    execute(settings, "DROP SCHEMA dlq CASCADE")
     migrate(settings.postgres_dsn.get_secret_value())
     await erase_tenant(world.settings, "other", actor="ann", reason="left, too")
     await drain_log(world.settings)

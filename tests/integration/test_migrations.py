@@ -76,11 +76,11 @@ def schema(dsn: str) -> list[tuple[Any, ...]]:
         return connection.execute(
             "SELECT 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod)"
             " FROM pg_attribute JOIN pg_class c ON c.oid = attrelid"
-            " WHERE relnamespace = 'public'::regnamespace AND attnum > 0 UNION ALL"
+            " WHERE relnamespace = 'dlq'::regnamespace AND attnum > 0 UNION ALL"
             " SELECT 'index', tablename, indexname, indexdef FROM pg_indexes"
-            " WHERE schemaname = 'public' UNION ALL"
+            " WHERE schemaname = 'dlq' UNION ALL"
             " SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid)"
-            " FROM pg_constraint WHERE connamespace = 'public'::regnamespace UNION ALL"
+            " FROM pg_constraint WHERE connamespace = 'dlq'::regnamespace UNION ALL"
             " SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(oid)"
             " FROM pg_trigger WHERE NOT tgisinternal UNION ALL"
             " SELECT 'comment', objoid::regclass::text, objsubid::text, description"
@@ -102,7 +102,8 @@ def psql(dsn: str, file: Path) -> None:
 
 
 def test_failed_events_has_exactly_the_columns_that_others_know(database_dsn: str) -> None:
-    psql(database_dsn, FOLDER / "0001_failed_events.sql")
+    for name in ("0000_schema", "0001_failed_events"):
+        psql(database_dsn, FOLDER / f"{name}.sql")
     assert columns(database_dsn) == FIRST
     migrate(database_dsn)
     found = columns(database_dsn)
@@ -164,7 +165,7 @@ def test_every_column_and_table_has_a_comment(database_dsn: str) -> None:
         bare = connection.execute(
             "SELECT attname FROM pg_attribute WHERE attrelid = 'failed_events'::regclass"
             " AND attnum > 0 AND col_description(attrelid, attnum) IS NULL UNION ALL"
-            " SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+            " SELECT relname FROM pg_class WHERE relnamespace = 'dlq'::regnamespace"
             " AND relkind = 'r' AND obj_description(oid) IS NULL"
         ).fetchall()
     assert bare == []

@@ -27,6 +27,7 @@ from pipelines.events import (
 from pipelines.jobs import drain_log
 from pipelines.settings import Settings
 from pipelines.sqlfiles import read_sql
+from pipelines.stores.database import migrate
 
 
 def url_of(dsn: str) -> str:
@@ -157,10 +158,14 @@ async def test_an_asynchronous_session_runs_them_too(drained: Settings, database
     await engine.dispose()
 
 
-def test_by_service_needs_the_tables_of_dlq_migrate(engine: Engine) -> None:
+def test_by_service_needs_the_tables_of_dlq_migrate(engine: Engine, database_dsn: str) -> None:
     with engine.begin() as connection:
         connection.execute(text(CREATE_TABLE_SQL))
     with Session(engine) as session:
         assert session.scalars(recent_failures()).all() == []
         with pytest.raises(ProgrammingError, match="consumer_service"):
             session.execute(failures_by_service())
+    assert "0001_failed_events" in migrate(database_dsn)
+    engine.dispose()  # sessions from now on have the path that the database has
+    with Session(engine) as session:
+        assert session.execute(failures_by_service()).all() == []

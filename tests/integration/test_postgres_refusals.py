@@ -13,13 +13,13 @@ from psycopg import Connection
 
 from pipelines.embedded import PostgresServer
 from pipelines.errors import DLQError, ServerUnavailableError
-from pipelines.stores.database import database, locking
+from pipelines.stores.database import database, locking, migrate
 
 
 @pytest.fixture
 def admin(database_dsn: str) -> Iterator[Connection[Any]]:
     with psycopg.connect(database_dsn, autocommit=True) as connection:
-        connection.execute("CREATE TABLE held (n int)")
+        connection.execute("CREATE TABLE public.held (n int)")
         yield connection
 
 
@@ -47,7 +47,7 @@ def idle_in_transaction(admin: Connection[Any], connection: Connection[Any]) -> 
 def waiting(admin: Connection[Any], connection: Connection[Any]) -> None:
     with admin.transaction():
         admin.execute("LOCK held")
-        connection.execute("SELECT * FROM held")
+        connection.execute("SELECT * FROM public.held")
 
 
 def ended(admin: Connection[Any], connection: Connection[Any]) -> None:
@@ -61,7 +61,7 @@ def asleep(_: Connection[Any], connection: Connection[Any]) -> None:
 
 
 def writing(_: Connection[Any], connection: Connection[Any]) -> None:
-    connection.execute("INSERT INTO held VALUES (1)")
+    connection.execute("INSERT INTO public.held VALUES (1)")
 
 
 SESSIONS = {
@@ -140,7 +140,7 @@ def test_a_pooled_session_that_is_ended_while_idle_is_transient(
 ) -> None:
     def copy(connection: Connection[Any]) -> None:
         end(admin, connection)
-        with connection.cursor().copy("COPY held FROM STDIN") as to:
+        with connection.cursor().copy("COPY public.held FROM STDIN") as to:
             to.write_row([1])
 
     def transact(connection: Connection[Any]) -> None:
@@ -161,9 +161,10 @@ def test_a_pooled_session_that_is_ended_while_idle_is_transient(
 def test_a_pool_that_is_too_small_for_the_locks_is_a_sentence(
     database_dsn: str, tmp_path: Path
 ) -> None:
+    migrate(database_dsn)
     with (
         pooled(database_dsn, tmp_path, size=1, query_wait_timeout=1) as dsn,
-        locking(dsn, "x") as lock,
+        locking(dsn, "redrive") as lock,
     ):
         assert lock.take()
         with (

@@ -232,7 +232,7 @@ async def test_a_redriver_that_loses_its_lock_publishes_nothing_more_and_unsays_
         _, errors = await asyncio.to_thread(first.communicate, timeout=60)
         await second
     assert first.returncode == 1
-    assert errors.startswith("dlq: The lock of this run (dlq redrive) was lost (terminating conn")
+    assert errors.startswith("dlq: The lock of this run (redrive) was lost (terminating conn")
     assert _all_resolved(settings)
     assert set(attempts(service).values()) == {1}
     assert sorted(event_ids(service)) == sorted(f"e{n}" for n in range(30))
@@ -243,8 +243,9 @@ async def test_a_redriver_that_loses_its_lock_publishes_nothing_more_and_unsays_
 
 
 _LOCKS = (
-    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND database = ("
-    "SELECT oid FROM pg_database WHERE datname = current_database())) AS held"
+    "SELECT pid FROM pg_locks WHERE relation IN (SELECT oid FROM pg_class WHERE"
+    " starts_with(relname, 'lock_')) AND granted"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS held"
 )
 
 

@@ -16,7 +16,7 @@ from pipelines.drain.run import _Sinks
 from pipelines.errors import RegroupError
 from pipelines.jobs import drain_log, regroup_history
 from pipelines.settings import Settings
-from pipelines.stores.database import database
+from pipelines.stores.database import locking
 from pipelines.stores.failed_events import Batch
 from pipelines.stores.lake import Lake
 
@@ -194,8 +194,8 @@ async def test_a_drain_s_commit_between_reading_and_writing_a_day_is_kept(
 
 
 async def test_two_regroups_do_not_run_at_once(settings: Settings) -> None:
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
-        connection.execute("SELECT pg_advisory_lock(hashtextextended('dlq regroup', 0))")
-        with pytest.raises(RegroupError, match="Another regroup is running"):
+    with locking(settings.postgres_dsn.get_secret_value(), "regroup") as lock:
+        assert lock.take()
+        with pytest.raises(RegroupError, match=r"Another regroup is running \(session \d+ of "):
             regroup_history(settings)
     assert Lake(settings.lake).files("dead_letters") == []

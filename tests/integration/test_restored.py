@@ -122,8 +122,7 @@ async def test_a_backup_restored_twice_and_a_lost_store_double_nothing(
 
 def lose(settings: Settings, dsn: str, what: str) -> None:
     if what == "the database":
-        execute(settings, "DROP SCHEMA public CASCADE")
-        execute(settings, "CREATE SCHEMA public")
+        execute(settings, "DROP SCHEMA dlq CASCADE")
         migrate(dsn)
     elif what == "the lake":
         shutil.rmtree(Path(settings.lake))

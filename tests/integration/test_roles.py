@@ -32,7 +32,7 @@ from pipelines.deadletter import ids
 from pipelines.deadletter.subjects import Subjects
 from pipelines.decision_jobs import audit_trail, decide
 from pipelines.embedded import NatsServer, PostgresServer
-from pipelines.errors import FencedError, NotPermittedError, ServerUnavailableError
+from pipelines.errors import FencedError, NotPermittedError, SchemaError, ServerUnavailableError
 from pipelines.events import (
     ConsumerContext,
     DLQAction,
@@ -53,8 +53,8 @@ from pipelines.redrive.outcomes import OutcomeFollower
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import preview_redrive, redrive
 from pipelines.settings import Settings
-from pipelines.stores.database import database
-from pipelines.stores.mart_tables import replace_marts
+from pipelines.stores.database import database, locking, migrate
+from pipelines.stores.mart_tables import fill_marts
 from pipelines.watch import monitor_config
 
 pytestmark = pytest.mark.xdist_group("roles")  # they share a NATS and a platform of their own
@@ -230,7 +230,7 @@ MAY_NOT = {
         *("SELECT data FROM failed_payloads", "DELETE FROM failed_events", "TABLE audit_log"),
         *("INSERT INTO audit_log (actor, action) VALUES ('a', 'b')", "DELETE FROM redrives"),
         *("INSERT INTO redrive_batches SELECT * FROM redrive_batches", "TABLE redrive_batches"),
-        "UPDATE alerts SET state = 'resolved'",
+        *("UPDATE alerts SET state = 'resolved'", "CREATE TABLE a ()"),
     ],
     "redriver": [
         *("SELECT data FROM failed_payloads", "DELETE FROM failed_events", "TABLE audit_log"),
@@ -272,8 +272,8 @@ SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
     ("drain", "nobody", "drain", "refuses the login: see user and password in DLQ_NATS_URL"),
     ("status", "drain", "nobody", 'refuses the login (role "nobody" does not exist): see user'),
-    ("drain", "drain", "analyst", "refused: permission denied for table "),
-    ("alerts check", "drain", "drain", "permission denied for table stream_samples: grant it"),
+    ("drain", "drain", "analyst", "refused: permission denied for view lock_drain: grant it"),
+    ("alerts check", "drain", "drain", "permission denied for view lock_alerts: grant it"),
     ("bridge --once", "service", "analyst", "publish to $JS.API.STREAM.INFO.SAHOOL_ADVISORIES: "),
     ("redrive --type TimeoutError --reason a", "drain", "redriver", "permit drain to publish to "),
     (
@@ -317,13 +317,29 @@ async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
 
 
 def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) -> None:
-    for number, maker in enumerate(("postgres", "drain", "redriver", "postgres", "drain")):
-        frame = pl.DataFrame({f"version_{number}": [1]})
-        with database(roles.dsn(maker)) as connection:
-            replace_marts(connection, {"tried": frame})
-        assert roles.rows("analyst", "TABLE mart_tried") == [(1,)]
-    with pytest.raises(psycopg.errors.InsufficientPrivilege):
-        roles.rows("analyst", "DELETE FROM mart_tried")
+    """A migration drops and makes it, and whoever drains fills it."""
+    frame = pl.DataFrame({"metric": ["a"], "label": [""], "value": [1.0]})
+    for _ in range(2):
+        for filler in ("postgres", "drain", "redriver", "maintenance"):
+            with database(roles.dsn(filler)) as connection:
+                fill_marts(connection, {"metrics": frame})
+            assert roles.rows("analyst", "TABLE dlq.mart_metrics") == [("a", "", 1.0)]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            roles.rows("analyst", "DELETE FROM dlq.mart_metrics")
+        with psycopg.connect(roles.dsn("postgres")) as connection:
+            connection.execute("DROP TABLE dlq.mart_metrics")
+            connection.execute("DELETE FROM dlq.schema_migrations WHERE name = '0018_rights'")
+        with (
+            pytest.raises(SchemaError, match=r"no table dlq\.mart_metrics with the columns"),
+            database(roles.dsn("drain"), is_checked=False) as connection,
+        ):
+            fill_marts(connection, {"metrics": frame})
+        with (
+            pytest.raises(SchemaError, match="this login does not find them"),
+            database(roles.dsn("drain"), is_checked=False) as connection,
+        ):
+            connection.execute("TABLE mart_metrics")
+        assert migrate(roles.dsn("postgres")) == ["0018_rights"]
 
 
 async def test_who_may_not_hear_outcomes_is_told_and_takes_none_for_unknown(roles: Roles) -> None:
@@ -333,10 +349,11 @@ async def test_who_may_not_hear_outcomes_is_told_and_takes_none_for_unknown(role
 
 
 async def test_a_hung_drain_of_another_user_is_named(roles: Roles) -> None:
-    with psycopg.connect(roles.dsn("drain"), autocommit=True) as hung:
-        hung.execute("SELECT pg_advisory_lock(hashtextextended('dlq drain SAHOOL_DLQ', 0))")
-        pid = hung.info.backend_pid
-        with pytest.raises(FencedError, match=f"session {pid} could not be ended: stop that"):
+    with locking(roles.dsn("drain"), "drain") as hung:
+        assert hung.take()
+        with pytest.raises(
+            FencedError, match=r"its session \d+ of drain \(.*could not be ended: stop"
+        ):
             await drain_log(roles.settings("redriver", "redriver", drain_lock_seconds=0.3))
         await drain_log(roles.settings("drain", "drain", drain_lock_seconds=0.3))
 

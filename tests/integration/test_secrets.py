@@ -116,7 +116,7 @@ def _is_table(file: Path) -> bool:
 
 def of_database(settings: Settings) -> str:
     """Every row of every table."""
-    tables = query(settings, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    tables = query(settings, "SELECT tablename FROM pg_tables WHERE schemaname = 'dlq'")
     rows = [
         row["row"]
         for table in tables

@@ -2,8 +2,9 @@
 -- so that a table of theirs is adopted as it is. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
-CREATE TABLE IF NOT EXISTS failed_events (
+CREATE TABLE IF NOT EXISTS dlq.failed_events (
     id               UUID PRIMARY KEY,
     event_id         VARCHAR(255) NOT NULL,
     event_type       VARCHAR(100) NOT NULL,
@@ -32,8 +33,8 @@ CREATE TABLE IF NOT EXISTS failed_events (
     updated_at       TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 
-CREATE OR REPLACE FUNCTION set_failed_events_updated_at() RETURNS trigger
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION dlq.set_failed_events_updated_at() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     NEW.updated_at = now();
     RETURN NEW;

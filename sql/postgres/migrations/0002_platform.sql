@@ -2,6 +2,7 @@
 -- checkpoints; the outbox of redrives; the consumers' totals. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE failed_events
     ADD COLUMN IF NOT EXISTS epoch               TEXT,
@@ -54,7 +55,7 @@ CREATE INDEX IF NOT EXISTS failed_events_open ON failed_events (group_id, dlq_ti
 -- Recent failures, and Grafana's time range.
 CREATE INDEX IF NOT EXISTS failed_events_dlq_timestamp ON failed_events (dlq_timestamp);
 
-CREATE TABLE IF NOT EXISTS drain_checkpoints (
+CREATE TABLE IF NOT EXISTS dlq.drain_checkpoints (
     stream        TEXT PRIMARY KEY,
     epoch         TEXT NOT NULL,
     last_sequence BIGINT NOT NULL,
@@ -63,7 +64,7 @@ CREATE TABLE IF NOT EXISTS drain_checkpoints (
 COMMENT ON TABLE drain_checkpoints IS
     'How far failed_events holds the log; written in the transaction that writes the rows.';
 
-CREATE TABLE IF NOT EXISTS drain_epochs (
+CREATE TABLE IF NOT EXISTS dlq.drain_epochs (
     epoch          TEXT PRIMARY KEY,
     stream         TEXT NOT NULL,
     created        TIMESTAMPTZ NOT NULL,
@@ -75,7 +76,7 @@ CREATE TABLE IF NOT EXISTS drain_epochs (
 COMMENT ON TABLE drain_epochs IS
     'Each life of the dead-letter stream: first seen, recreated, or rewound after a loss.';
 
-CREATE TABLE IF NOT EXISTS drain_anchors (
+CREATE TABLE IF NOT EXISTS dlq.drain_anchors (
     epoch        TEXT NOT NULL,
     sequence     BIGINT NOT NULL,
     timestamp_ns BIGINT NOT NULL,
@@ -84,7 +85,7 @@ CREATE TABLE IF NOT EXISTS drain_anchors (
 COMMENT ON TABLE drain_anchors IS
     'The last message of each batch: where the stream shows another there, it was rewound.';
 
-CREATE TABLE IF NOT EXISTS stream_gaps (
+CREATE TABLE IF NOT EXISTS dlq.stream_gaps (
     epoch          TEXT NOT NULL,
     first_sequence BIGINT NOT NULL,
     last_sequence  BIGINT NOT NULL,
@@ -95,7 +96,7 @@ CREATE TABLE IF NOT EXISTS stream_gaps (
 );
 COMMENT ON TABLE stream_gaps IS 'Sequences of the log that were gone before the drain could read them.';
 
-CREATE TABLE IF NOT EXISTS redrive_batches (
+CREATE TABLE IF NOT EXISTS dlq.redrive_batches (
     id           UUID PRIMARY KEY,
     trigger      TEXT NOT NULL CHECK (trigger IN ('automatic', 'manual')),
     requested_by TEXT NOT NULL,
@@ -110,7 +111,7 @@ CREATE TABLE IF NOT EXISTS redrive_batches (
 );
 COMMENT ON TABLE redrive_batches IS 'A redrive as it was asked for, frozen: its rows are in redrives.';
 
-CREATE TABLE IF NOT EXISTS redrives (
+CREATE TABLE IF NOT EXISTS dlq.redrives (
     id           UUID PRIMARY KEY,
     failure_id   UUID NOT NULL,
     attempt      INTEGER NOT NULL,
@@ -129,7 +130,7 @@ CREATE INDEX IF NOT EXISTS redrives_unsettled ON redrives (batch_id, state)
     WHERE state IN ('planned', 'published');
 COMMENT ON TABLE redrives IS 'The outbox: a row per attempt, written before anything is published.';
 
-CREATE TABLE IF NOT EXISTS service_totals (
+CREATE TABLE IF NOT EXISTS dlq.service_totals (
     totals_sequence BIGINT NOT NULL,
     published_at    TIMESTAMPTZ NOT NULL,
     service         TEXT NOT NULL,
@@ -144,11 +145,6 @@ CREATE TABLE IF NOT EXISTS service_totals (
 );
 COMMENT ON TABLE service_totals IS 'Samples of the consumers'' own counters since their start.';
 
-CREATE TABLE IF NOT EXISTS schema_migrations (
-    name       TEXT PRIMARY KEY,
-    applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
-);
-COMMENT ON TABLE schema_migrations IS 'Migrations that this database has had.';
 INSERT INTO schema_migrations (name) VALUES ('0001_failed_events'), ('0002_platform')
     ON CONFLICT DO NOTHING;
 

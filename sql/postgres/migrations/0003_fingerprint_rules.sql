@@ -2,6 +2,7 @@
 -- Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS fingerprint_rules VARCHAR(16);
 COMMENT ON COLUMN failed_events.fingerprint_version IS 'version of the fingerprint recipe';

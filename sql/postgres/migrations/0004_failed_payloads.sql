@@ -2,8 +2,9 @@
 -- owner, and whoever is granted it, may read them. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
-CREATE TABLE IF NOT EXISTS failed_payloads (
+CREATE TABLE IF NOT EXISTS dlq.failed_payloads (
     failure_id   UUID PRIMARY KEY REFERENCES failed_events (id) ON DELETE CASCADE,
     subject      TEXT NOT NULL,
     dlq_sequence BIGINT NOT NULL,

@@ -1,6 +1,7 @@
 -- Redrives that were asked for, with the time before which they must not happen. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS redrive_not_before TIMESTAMPTZ;
 COMMENT ON COLUMN failed_events.redrive_not_before IS

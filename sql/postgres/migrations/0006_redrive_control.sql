@@ -2,6 +2,7 @@
 -- Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE redrive_batches
     ADD COLUMN IF NOT EXISTS redirect_to TEXT,

@@ -2,8 +2,9 @@
 -- Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
-CREATE TABLE IF NOT EXISTS audit_log (
+CREATE TABLE IF NOT EXISTS dlq.audit_log (
     id          BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at          TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
     actor       TEXT NOT NULL,
@@ -25,8 +26,8 @@ COMMENT ON COLUMN audit_log.db_user IS 'who was logged in to PostgreSQL: not sel
 
 CREATE INDEX IF NOT EXISTS audit_log_batch ON audit_log (batch_id);
 
-CREATE OR REPLACE FUNCTION refuse_audit_change() RETURNS trigger
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION dlq.refuse_audit_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION 'audit_log is append-only: % is refused', TG_OP
         USING ERRCODE = 'insufficient_privilege';

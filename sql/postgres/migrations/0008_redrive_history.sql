@@ -1,6 +1,7 @@
 -- The redrives that ended, by time: what the policy learns from. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 CREATE INDEX IF NOT EXISTS redrives_ended ON redrives (ended_at)
     WHERE state IN ('succeeded', 'failed_again');

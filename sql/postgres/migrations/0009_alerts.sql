@@ -2,8 +2,9 @@
 -- Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
-CREATE TABLE IF NOT EXISTS alerts (
+CREATE TABLE IF NOT EXISTS dlq.alerts (
     id            BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     rule          TEXT NOT NULL,
     scope         TEXT NOT NULL,
@@ -49,7 +50,7 @@ COMMENT ON COLUMN alerts.told_at IS 'when a message about it was written last';
 COMMENT ON COLUMN alerts.told_count IS 'messages about it';
 COMMENT ON COLUMN alerts.acked_by IS 'who looks after it (self-declared): no reminders any more';
 
-CREATE TABLE IF NOT EXISTS alert_messages (
+CREATE TABLE IF NOT EXISTS dlq.alert_messages (
     id           BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     kind         TEXT NOT NULL CHECK (kind IN ('firing', 'reminder', 'resolved')),
     alert_ids    BIGINT[] NOT NULL,
@@ -66,7 +67,7 @@ CREATE INDEX IF NOT EXISTS alert_messages_waiting ON alert_messages (id)
 COMMENT ON TABLE alert_messages IS
     'The outbox of alerts: a row per message and channel, written before anything is sent.';
 
-CREATE TABLE IF NOT EXISTS stream_samples (
+CREATE TABLE IF NOT EXISTS dlq.stream_samples (
     at             TIMESTAMPTZ NOT NULL,
     role           TEXT NOT NULL,
     stream         TEXT NOT NULL,
@@ -87,7 +88,7 @@ COMMENT ON COLUMN stream_samples.last_sequence IS 'of the log''s own subjects';
 COMMENT ON COLUMN stream_samples.max_messages IS 'null: no limit';
 COMMENT ON COLUMN stream_samples.problem IS 'why it can not be read or written; null: it can';
 
-CREATE TABLE IF NOT EXISTS consumer_samples (
+CREATE TABLE IF NOT EXISTS dlq.consumer_samples (
     at                    TIMESTAMPTZ NOT NULL,
     stream                TEXT NOT NULL,
     consumer              TEXT NOT NULL,

@@ -2,8 +2,9 @@
 -- only, nothing that the messages said. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
-CREATE TABLE IF NOT EXISTS erasures (
+CREATE TABLE IF NOT EXISTS dlq.erasures (
     id            UUID PRIMARY KEY DEFAULT gen_random_uuid(),
     tenant_hash   TEXT NOT NULL,
     stream        TEXT NOT NULL,
@@ -21,7 +22,7 @@ COMMENT ON COLUMN erasures.last_sequence IS
 COMMENT ON COLUMN erasures.requested_by IS 'who, as they say themselves';
 COMMENT ON COLUMN erasures.finished_at IS 'null: something of it may still be somewhere';
 
-CREATE TABLE IF NOT EXISTS erased_messages (
+CREATE TABLE IF NOT EXISTS dlq.erased_messages (
     life         TEXT NOT NULL,
     dlq_sequence BIGINT NOT NULL,
     published_at TIMESTAMPTZ NOT NULL,

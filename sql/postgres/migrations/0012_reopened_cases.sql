@@ -1,6 +1,7 @@
 -- Cases that were closed and failed anew. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE failed_events
     ADD COLUMN IF NOT EXISTS opening        INTEGER NOT NULL DEFAULT 1,

@@ -1,6 +1,7 @@
 -- Messages that open and close incidents: one for each alert, under a key that stays. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE alert_messages ADD COLUMN IF NOT EXISTS incident TEXT;
 ALTER TABLE alert_messages DROP CONSTRAINT IF EXISTS alert_messages_kind_check;

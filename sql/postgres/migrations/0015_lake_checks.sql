@@ -1,8 +1,9 @@
 -- Whose lake it is, and what was found when it was read. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
-CREATE TABLE IF NOT EXISTS platform (
+CREATE TABLE IF NOT EXISTS dlq.platform (
     is_only BOOLEAN PRIMARY KEY DEFAULT true CHECK (is_only),
     id      TEXT NOT NULL,
     made_at TIMESTAMPTZ NOT NULL DEFAULT now()
@@ -10,7 +11,7 @@ CREATE TABLE IF NOT EXISTS platform (
 COMMENT ON TABLE platform IS 'One row: the id of this platform, which its lake has, too.';
 COMMENT ON COLUMN platform.id IS 'subject prefix and a random id; made by the first drain';
 
-CREATE TABLE IF NOT EXISTS verifications (
+CREATE TABLE IF NOT EXISTS dlq.verifications (
     id              BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     started_at      TIMESTAMPTZ NOT NULL,
     seconds         DOUBLE PRECISION NOT NULL,

@@ -2,12 +2,13 @@
 -- Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS handed_to TEXT;
 COMMENT ON COLUMN failed_events.handed_to IS
     '<stream>/<durable> that its latest redrive was for; the next ones are too';
 
-CREATE TABLE IF NOT EXISTS unreached_consumers (
+CREATE TABLE IF NOT EXISTS dlq.unreached_consumers (
     consumer TEXT NOT NULL,
     subject  TEXT NOT NULL,
     reason   TEXT NOT NULL,

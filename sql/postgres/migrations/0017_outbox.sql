@@ -2,6 +2,7 @@
 -- which held their failures for ever. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS redrive_cap INTEGER;
 COMMENT ON COLUMN failed_events.redrive_cap IS

@@ -1,6 +1,7 @@
 -- Redrives of events that are too old to be done again. Idempotent.
 
 BEGIN;
+SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE redrive_batches ADD COLUMN IF NOT EXISTS max_age_seconds DOUBLE PRECISION;
 COMMENT ON COLUMN redrive_batches.max_age_seconds IS
