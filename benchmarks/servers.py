@@ -70,7 +70,7 @@ def servers(folder: Path = _FOLDER) -> Iterator[Platform]:
 async def fill(platform: Platform, dead_letters: Iterable[tuple[str, bytes]]) -> None:
     """Publish dead letters (event type and body) to the log, each acknowledged."""
     settings = platform.settings
-    async with await nats.connect(settings.nats_url) as client:
+    async with await nats.connect(settings.nats_url.get_secret_value()) as client:
         js = client.jetstream()
         await ensure_streams(js, settings.stream_names)
         prefix = settings.subject_prefix

@@ -70,7 +70,7 @@ def drained(platform_with_worker: Platform) -> Drained:
 async def _dead_letters(settings: Settings) -> None:
     """Three of one group, which are for a subject that no stream captures."""
     await migrate_all(settings)
-    connection = await nats.connect(settings.nats_url)
+    connection = await nats.connect(settings.nats_url.get_secret_value())
     for number in range(3):
         letter = letter_of(number, original_subject="odd.ndvi", error_message="[x](javascript:x)")
         await connection.jetstream().publish("sahool.dlq.odd", letter)

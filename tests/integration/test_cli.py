@@ -66,7 +66,7 @@ def dlq(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 async def _fill(settings: Settings) -> None:
-    connection = await nats.connect(settings.nats_url)
+    connection = await nats.connect(settings.nats_url.get_secret_value())
     js = connection.jetstream()
     await ensure_streams(js, settings.stream_names)
     for number in range(2):

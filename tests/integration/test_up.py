@@ -74,8 +74,10 @@ def automations(prefect_ui: str) -> list[str]:
 
 def test_other_commands_find_it_and_data_survive_a_restart(tmp_path: Path) -> None:
     with up(tmp_path) as places:
-        assert set(places) == {"nats_url", "postgres_dsn", "lake_uri", "prefect_ui"}
-        asyncio.run(_publish(places["nats_url"]))
+        assert set(places) == {"nats_url", "postgres", "lake_uri", "prefect_ui"}
+        file = tmp_path / "endpoints.json"
+        assert file.stat().st_mode & 0o777 == 0o600
+        asyncio.run(_publish(json.loads(file.read_text())["nats_url"]))
         dlq(tmp_path, "drain")
         assert dlq(tmp_path, "status")["failures"] == {"pending": 1}
     assert processes_below(tmp_path) == []
