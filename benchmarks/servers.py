@@ -50,7 +50,10 @@ def servers(folder: Path = _FOLDER) -> Iterator[Platform]:
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="bench-", dir=folder))
     try:
-        with NatsServer(home) as nats_server, PostgresServer(home) as postgres:
+        with (
+            NatsServer(home, has_login=False) as nats_server,
+            PostgresServer(home, has_login=False) as postgres,
+        ):
             settings = Settings(
                 home=home,
                 nats_url=nats_server.url,

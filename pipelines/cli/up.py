@@ -40,7 +40,7 @@ def command(settings: Settings, is_json: bool, has_fleet: bool) -> None:
 
 async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
     home = given.home.absolute()
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     stop = asyncio.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
@@ -61,6 +61,7 @@ async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
             "postgres": where(dsn).removeprefix("PostgreSQL at "),
             "lake_uri": settings.lake,
             "prefect_ui": prefect.ui_url,
+            "prefect_login": str(prefect.password_file),
         }
         logins = {"nats_url": revealed(nats_url), "postgres_dsn": dsn}
         _remember(home, places | logins, stack)

@@ -221,5 +221,5 @@ def _empty(home: Path) -> None:
         if not (home / _MARKER).exists():
             raise DLQError(f"{home} holds something else than a demo: give another --home.")
         shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / _MARKER).touch()

@@ -19,6 +19,20 @@ def write_private(file: Path, text: str) -> None:
         raise
 
 
+def make_private(home: Path, known_by: Path) -> None:
+    """Make a folder that only its owner enters; one that is there already, where it is a home.
+
+    It is one where `known_by` is in it: other folders are left as they are.
+    """
+    try:
+        home.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        if known_by.exists():
+            # Root's PostgreSQL runs as another user, and must get at the data that it has there.
+            is_passed = os.geteuid() == 0 and (home / "postgres" / "data").exists()
+            home.chmod(0o711 if is_passed else 0o700)
+
+
 def remembered_password(file: Path) -> str:
     """The password in `file`, made up where there is none yet."""
     with contextlib.suppress(FileNotFoundError):

@@ -29,7 +29,10 @@ def prefect_platform(
     home = tmp_path_factory.mktemp("prefect")
     dsn = postgres_server.create_database("flows").replace("@", f":{SECRET}@")
     own = postgres_server.create_database("prefect")
-    with NatsServer(home) as nats_server, PrefectServer(home, database_dsn=own) as server:
+    with (
+        NatsServer(home, has_login=False) as nats_server,
+        PrefectServer(home, database_dsn=own, has_login=False) as server,
+    ):
         settings = Settings(
             home=home, nats_url=nats_server.url, postgres_dsn=dsn, lake_uri=str(home / "lake")
         )

@@ -33,7 +33,7 @@ COUNTED = ("handled", "succeeded", "retried", "dead_lettered")
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Instead of the session's server."""
-    with NatsServer(tmp_path_factory.mktemp("totals")) as server:
+    with NatsServer(tmp_path_factory.mktemp("totals"), has_login=False) as server:
         yield server.url
 
 
