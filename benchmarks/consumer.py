@@ -69,7 +69,7 @@ def main() -> None:
 
 async def publish(platform: Platform, count: int) -> None:
     """Put `count` events into the stream."""
-    async with await nats.connect(platform.settings.nats_url) as client:
+    async with await nats.connect(platform.settings.nats_url.get_secret_value()) as client:
         js = client.jetstream()
         await ensure_streams(js, platform.settings.stream_names)
         for first in range(0, count, 1_000):
@@ -91,7 +91,7 @@ def measure(
         stopwatch = Stopwatch({"nats": platform.nats.pid})
         await work(platform, durable, count)
         done = stopwatch.run(count)
-        async with await nats.connect(platform.settings.nats_url) as client:
+        async with await nats.connect(platform.settings.nats_url.get_secret_value()) as client:
             await check(client, platform.settings.events_stream, durable)
         return done
 
@@ -112,7 +112,7 @@ async def check(client: Client, stream: str, durable: str) -> None:
 
 async def bare(platform: Platform, durable: str, count: int) -> None:
     """What one writes first: fetch a batch, call the handler, acknowledge."""
-    async with await nats.connect(platform.settings.nats_url) as client:
+    async with await nats.connect(platform.settings.nats_url.get_secret_value()) as client:
         subscription = await client.jetstream().pull_subscribe(
             "sahool.analysis.*",
             durable,

@@ -135,7 +135,7 @@ def fetch_only(platform: Platform, count: int) -> Run:
     """Read everything with nats-py's fetch, acknowledge nothing, keep nothing."""
 
     async def read() -> Run:
-        async with await nats.connect(platform.settings.nats_url) as client:
+        async with await nats.connect(platform.settings.nats_url.get_secret_value()) as client:
             watch, seen = _watch(platform), 0
             subscription = await client.jetstream().pull_subscribe(
                 platform.settings.subjects.dead_letters,
@@ -161,7 +161,7 @@ def peer(platform: Platform, name: str, count: int) -> Run | None:
     watch = _watch(platform)
     done = subprocess.run(
         [
-            *(python, _PEERS / f"{name}.py", "--nats-url", settings.nats_url),
+            *(python, _PEERS / f"{name}.py", "--nats-url", settings.nats_url.get_secret_value()),
             *("--dsn", platform.dsn, "--stream", settings.dlq_stream),
             *("--subject", settings.subjects.dead_letters, "--rows", str(count)),
         ],
@@ -180,7 +180,7 @@ def peer(platform: Platform, name: str, count: int) -> Run | None:
 
 async def forget_consumers(platform: Platform) -> None:
     """So that the next run reads from the start again."""
-    async with await nats.connect(platform.settings.nats_url) as client:
+    async with await nats.connect(platform.settings.nats_url.get_secret_value()) as client:
         js, stream = client.jetstream(), platform.settings.dlq_stream
         for info in await js.consumers_info(stream):
             await js.delete_consumer(stream, info.name)

@@ -74,7 +74,7 @@ def drained(platform: Platform, name: str, count: int) -> Peak:
     command = [sys.executable, "-m", "pipelines.cli", "drain", "--json"]
     environment = os.environ | {
         "DLQ_HOME": str(settings.home),
-        "DLQ_NATS_URL": settings.nats_url,
+        "DLQ_NATS_URL": settings.nats_url.get_secret_value(),
         "DLQ_POSTGRES_DSN": platform.dsn,
         "DLQ_LAKE_URI": settings.lake,
     }

@@ -50,7 +50,10 @@ def servers(folder: Path = _FOLDER) -> Iterator[Platform]:
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="bench-", dir=folder))
     try:
-        with NatsServer(home) as nats_server, PostgresServer(home) as postgres:
+        with (
+            NatsServer(home, has_login=False) as nats_server,
+            PostgresServer(home, has_login=False) as postgres,
+        ):
             settings = Settings(
                 home=home,
                 nats_url=nats_server.url,
@@ -70,7 +73,7 @@ def servers(folder: Path = _FOLDER) -> Iterator[Platform]:
 async def fill(platform: Platform, dead_letters: Iterable[tuple[str, bytes]]) -> None:
     """Publish dead letters (event type and body) to the log, each acknowledged."""
     settings = platform.settings
-    async with await nats.connect(settings.nats_url) as client:
+    async with await nats.connect(settings.nats_url.get_secret_value()) as client:
         js = client.jetstream()
         await ensure_streams(js, settings.stream_names)
         prefix = settings.subject_prefix

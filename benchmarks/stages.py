@@ -78,7 +78,7 @@ def print_stages(platform: Platform) -> None:
 async def _read(platform: Platform) -> list[list[LogMessage]]:
     settings = platform.settings
     batches = []
-    async with await nats.connect(settings.nats_url) as client:
+    async with await nats.connect(settings.nats_url.get_secret_value()) as client:
         reader = LogReader(client, settings.dlq_stream, settings.subjects.log)
         last = (await reader.state()).last_sequence
         await reader.seek(1)

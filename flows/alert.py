@@ -24,5 +24,7 @@ async def alert() -> State:
         message += f"; {report.waiting} messages wait for a channel"
     if report.given_up:
         message += f"; {report.given_up} messages are given up, that their channel never took"
+    if report.unknown:
+        message += f"; not known: {'; '.join(report.unknown)}"
     did = f"{len(report.firing)} firing" if report.firing else "quiet"
     return await told(did, message, report.as_dict())

@@ -42,7 +42,14 @@ from pipelines.settings import Settings
 from pipelines.stores.database import database, locking, migrate
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_care import TableCare, care_for
-from pipelines.stores.lake_sql import connect, local_views, lock, show_marts, write_views_file
+from pipelines.stores.lake_sql import (
+    connect,
+    local_views,
+    seal,
+    show_marts,
+    time_limit,
+    write_views_file,
+)
 from pipelines.stores.mart_tables import fill_marts
 from pipelines.stores.platform import check_owner
 from pipelines.stores.verifications import keep_verification
@@ -219,23 +226,29 @@ def write_views(settings: Settings) -> str | None:
     return str(write_views_file(lake, [*tables, *views, *marts]))
 
 
-def query(settings: Settings, statement: str) -> pl.DataFrame:
-    """The rows of one SELECT or EXPLAIN over the lake, which can change nothing.
+def query(
+    settings: Settings, statement: str, limit: int | None = None, seconds: float = 300
+) -> pl.DataFrame:
+    """The first rows, or all, of one SELECT or EXPLAIN over the lake, which can change nothing.
 
-    Raises QueryError for any other statement, and where DuckDB refuses it.
+    Raises QueryError for any other statement, where DuckDB refuses it, and where it takes longer.
     """
     lake = Lake(settings.lake)
-    with connect(lake) as connection:
+    with connect(lake, is_sealed=True) as connection:
         try:
             for view in view_statements():
                 connection.execute(view)
             show_marts(connection, lake, list(MARTS))
-            lock(connection, lake)
+            seal(connection)
             statements = connection.extract_statements(statement)
             allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
             if len(statements) != 1 or statements[0].type not in allowed:
                 raise QueryError("Give exactly one SELECT or EXPLAIN statement.")
-            return pl.DataFrame(connection.sql(statement).to_arrow_table())
+            with time_limit(connection, seconds):
+                rows = connection.sql(statement)
+                if limit is not None and statements[0].type == duckdb.StatementType.SELECT:
+                    rows = rows.limit(limit)
+                return pl.DataFrame(rows.to_arrow_table())
         except duckdb.Error as error:
             raise QueryError(f"DuckDB refused the statement: {error}") from error
 

@@ -27,11 +27,13 @@ _STORES = ("s3", "s3a", "gs", "az", "abfss")  # where two can not both put the s
 class Settings(BaseSettings):
     """Where the servers are, what the streams are called, how far the work may go."""
 
-    model_config = SettingsConfigDict(env_prefix="DLQ_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="DLQ_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     home: Path = Field(Path(".dlq"), description="folder of the embedded servers and the lake")
-    nats_url: str = Field(
-        "nats://127.0.0.1:4222", description="comma-separated server addresses", repr=False
+    nats_url: SecretStr = Field(
+        SecretStr("nats://127.0.0.1:4222"), description="comma-separated server addresses"
     )
     nats_creds: Path | None = Field(None, description="NATS credentials file")
     postgres_dsn: SecretStr = Field(
@@ -226,7 +228,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
         "DLQ_HOME": str(settings.home.absolute()),
-        "DLQ_NATS_URL": settings.nats_url,
+        "DLQ_NATS_URL": settings.nats_url.get_secret_value(),
         "DLQ_POSTGRES_DSN": settings.postgres_dsn.get_secret_value(),
         "DLQ_LAKE_URI": settings.lake,
         **{

@@ -38,13 +38,15 @@ def needs_nats(major: int, minor: int, why: str) -> pytest.MarkDecorator:
 
 
 def nats(home: Path, config: str = "", **options: Any) -> NatsServer:
-    """A NATS for tests."""
-    return NatsServer(home, config=f"{config}\n{NATS_CONFIG}", bin_dir=NATS_BIN, **options)
+    """A NATS for tests: open."""
+    config = f"{config}\n{NATS_CONFIG}"
+    return NatsServer(home, config=config, bin_dir=NATS_BIN, has_login=False, **options)
 
 
 def postgres(home: Path, **options: Any) -> PostgresServer:
-    """A PostgreSQL for tests: not durable."""
-    return PostgresServer(home, **{"durable": False, "bin_dir": POSTGRES_BIN, **options})
+    """A PostgreSQL for tests: not durable, and open."""
+    defaults = {"durable": False, "bin_dir": POSTGRES_BIN, "has_login": False}
+    return PostgresServer(home, **defaults | options)
 
 
 def shipped_users() -> str:

@@ -16,7 +16,7 @@ from pipelines.alerts import store
 from pipelines.alerts.channels import Channel, open_channels
 from pipelines.alerts.findings import Finding, find
 from pipelines.alerts.message import Incident, Message
-from pipelines.alerts.observe import keep, look, silent_consumers
+from pipelines.alerts.observe import Look, keep, look, silent_consumers
 from pipelines.alerts.outbox import TRIES_SECONDS, deliver, say
 from pipelines.alerts.rules import AlertRules, alert_rules
 from pipelines.alerts.states import Alert, Step, step
@@ -89,7 +89,7 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
         firing=tuple(_headline(rules, alert) for alert in firing),
         pending=len(alerts) - len(firing),
         resolved=sum(1 for title in titles if title.startswith("RESOLVED")),
-        unknown=tuple(_unknown(findings)),
+        unknown=(*_unknown(findings), *_skipped(seen)),
         told=tuple(titles),
         delivered=sent.taken,
         waiting=sent.waiting,
@@ -231,6 +231,15 @@ async def _mark(
 def _headline(rules: AlertRules, alert: Alert) -> str:
     rule = rules.rule(alert.rule)
     return headline(alert, rule) if rule else alert.rule
+
+
+def _skipped(seen: Look) -> Iterable[str]:
+    if seen.skipped:
+        noun = "consumer" if seen.skipped == 1 else "consumers"
+        yield (
+            f"{seen.skipped:,} {noun} that dead letters name: whether they acknowledge anything;"
+            " there can be none of that name, or NATS does not answer, or more than it is asked for"
+        )
 
 
 def _unknown(findings: Mapping[str, Sequence[Finding]]) -> Iterable[str]:

@@ -20,6 +20,7 @@ from pipelines.alerts.evaluate import what_is_found
 from pipelines.alerts.findings import Finding
 from pipelines.alerts.observe import StreamSample, look
 from pipelines.alerts.rules import EVERYTHING, Rule, alert_rules
+from pipelines.deadletter.sanitize import readable
 from pipelines.errors import DLQError
 from pipelines.settings import Settings
 from pipelines.sqlfiles import read_sql
@@ -157,7 +158,8 @@ async def _streams(settings: Settings) -> tuple[StreamSample, ...]:
 def _mart_metrics(connection: Connection[Any]) -> list[tuple[str, str, float | None]]:
     if connection.execute("SELECT to_regclass('dlq.mart_metrics')").fetchone() == (None,):
         return []  # build-marts has not run yet
-    return connection.execute("SELECT metric, label, value FROM mart_metrics").fetchall()
+    rows = connection.execute("SELECT metric, label, value FROM mart_metrics").fetchall()
+    return [(metric, readable(label), value) for metric, label, value in rows]
 
 
 def _families(

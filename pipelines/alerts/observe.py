@@ -1,6 +1,8 @@
 """A look at the servers before the rules are asked: into Postgres, where the rules read it."""
 
+import asyncio
 import json
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -9,12 +11,14 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.api import DiscardPolicy, StreamInfo
-from nats.js.errors import APIError
+from nats.js.api import ConsumerInfo, DiscardPolicy, StreamInfo
+from nats.js.errors import APIError, NotFoundError
 from psycopg import Connection
 
+from pipelines.deadletter.sanitize import readable
 from pipelines.errors import DLQError
 from pipelines.jetstream.connection import connected
+from pipelines.jetstream.consumers import is_name
 from pipelines.jetstream.latest import latest_messages
 from pipelines.jetstream.pull import PullStalledError, delivery_of
 from pipelines.jetstream.reach import Lookout, Reach, Wanted
@@ -23,6 +27,8 @@ from pipelines.jetstream.streams import find_stream
 from pipelines.settings import Settings
 
 __all__ = ["StreamSample", "keep", "look", "silent_consumers"]
+
+logger = logging.getLogger(__name__)
 
 _KEPT = "7 days"
 _FRESH = timedelta(minutes=3)  # of what a consumer says of itself
@@ -38,7 +44,6 @@ WHERE f.dlq_timestamp > now() - interval '15 minutes'
       SELECT FROM service_totals t
       WHERE t.service = coalesce(f.consumer_service, f.source_service)
         AND t.published_at > now() - interval '30 minutes')
-LIMIT %s
 """
 
 
@@ -65,6 +70,7 @@ class Look:
     streams: tuple[StreamSample, ...]
     acknowledged: dict[tuple[str, str], int]  # sequence by stream and consumer
     reaches: dict[Wanted, Reach] | None = None  # of pending failures; None: nobody could look
+    skipped: int = 0  # consumers that dead letters name, and that could not be looked at
 
 
 async def look(
@@ -84,10 +90,12 @@ async def look(
             last = await _last_of_log(client, settings) if state.is_shared else state.last_sequence
             problem = _why_unwritable(info) or await _held(client, settings)
             others = [await _other(client, settings, role) for role in ("events", "totals")]
+            acknowledged, skipped = await _acknowledged(client, consumers)
             return Look(
                 (_sample("log", info, last, problem), *filter(None, others)),
-                await _acknowledged(client, consumers),
+                acknowledged,
                 await Lookout(client.jetstream()).reaches(addressees),
+                skipped,
             )
     except DLQError as error:
         return Look((StreamSample("log", log, problem=str(error)),), {})
@@ -97,8 +105,8 @@ async def look(
 
 
 def silent_consumers(connection: Connection[Any]) -> list[tuple[str, str]]:
-    """Consumers that failed of late and publish no totals: stream and durable."""
-    return connection.execute(_SILENT, [_MOST_CONSUMERS]).fetchall()
+    """Consumers that failed of late and publish no totals: stream and durable, as it is said."""
+    return connection.execute(_SILENT).fetchall()
 
 
 def keep(connection: Connection[Any], seen: Look, at: datetime) -> None:
@@ -199,10 +207,10 @@ async def _held(client: Client, settings: Settings) -> str | None:
             try:
                 value = json.loads(msg.data)
                 is_held = value.get("is_dlq_writable") is False
-            except (ValueError, AttributeError):
+            except (ValueError, AttributeError, RecursionError):
                 continue
             if is_held and delivery_of(msg).timestamp_ns > fresh:
-                services.add(str(value.get("service")))
+                services.add(readable(str(value.get("service"))))
     names = sorted(services)
     return f"{', '.join(names[:5])} can not write dead letters, and hold them" if names else None
 
@@ -230,12 +238,22 @@ async def _last_of_log(client: Client, settings: Settings) -> int:
 
 async def _acknowledged(
     client: Client, consumers: Iterable[tuple[str, str]]
-) -> dict[tuple[str, str], int]:
+) -> tuple[dict[tuple[str, str], int], int]:
+    """How far each consumer acknowledged; and of how many nobody can say that.
+
+    A dead letter says what it likes: such a stream or consumer need not be, or be possible.
+    """
+    asked = list(consumers)
+    named = [pair for pair in asked if all(map(is_name, pair))][:_MOST_CONSUMERS]
+    js = client.jetstream()
+    infos = await asyncio.gather(
+        *(js.consumer_info(*pair) for pair in named), return_exceptions=True
+    )
     found = {}
-    for stream, consumer in consumers:
-        try:
-            info = await client.jetstream().consumer_info(stream, consumer)
-        except APIError:
-            continue
-        found[stream, consumer] = info.ack_floor.stream_seq if info.ack_floor else 0
-    return found
+    for pair, info in zip(named, infos, strict=True):
+        if isinstance(info, ConsumerInfo):
+            found[pair] = info.ack_floor.stream_seq if info.ack_floor else 0
+        elif not isinstance(info, NotFoundError):
+            logger.info("Consumer %s of %s can not be looked at: %r", *reversed(pair), info)
+    gone = sum(isinstance(info, NotFoundError) for info in infos)
+    return found, len(asked) - len(found) - gone

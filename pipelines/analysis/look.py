@@ -5,14 +5,16 @@ lightness. Every colour of a palette is unlike the others, so that the SVG of a 
 in their place: the page's style sheet then says light or dark.
 """
 
-import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 
-__all__ = ["DARK", "LIGHT", "PHONE", "WIDE", "Look", "as_svg", "styled"]
+from pipelines.analysis.drawing import draw
+
+__all__ = ["DARK", "LIGHT", "PHONE", "WIDE", "Look", "as_svgs", "styled"]
 
 LIGHT = {
     "paper": "#ffffff",
@@ -127,14 +129,18 @@ def styled(chart: alt.Chart | alt.LayerChart, look: Look, what: str) -> Any:
     )
 
 
-def as_svg(chart: alt.Chart | alt.LayerChart) -> str:
-    """The chart, drawn without a browser, its colours as the names of `LIGHT` (CSS variables)."""
-    out = io.StringIO()
-    chart.save(out, format="svg")
+def as_svgs(charts: Sequence[alt.Chart | alt.LayerChart]) -> list[str | None]:
+    """The charts, drawn without a browser, their colours as the names of `LIGHT` (CSS variables).
+
+    None for one that could not be drawn.
+    """
+    with alt.data_transformers.enable("default"), alt.data_transformers.disable_max_rows():
+        specs = [chart.to_dict(context={"pre_transform": False}) for chart in charts]
+    version = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
     names = {colour: name for name, colour in LIGHT.items()}
 
     def named(found: re.Match[str]) -> str:
         name = names.get(found[1].lower())
         return f'="var(--{name})"' if name else found[0]
 
-    return re.sub(r'="(#[0-9a-fA-F]{6})"', named, out.getvalue())
+    return [svg and re.sub(r'="(#[0-9a-fA-F]{6})"', named, svg) for svg in draw(specs, version)]

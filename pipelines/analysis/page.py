@@ -15,12 +15,13 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from pipelines.analysis import charts
-from pipelines.analysis.look import DARK, LIGHT, PHONE, WIDE, Look, as_svg
+from pipelines.analysis.look import DARK, LIGHT, PHONE, WIDE, Look, as_svgs
 from pipelines.analysis.report import Section, cell_text
 
 __all__ = ["Figure", "as_html", "figures"]
 
 _Draw = Callable[[Look], Any]
+_NOT_DRAWN = Markup("<p>This chart could not be drawn; the table below it has the numbers.</p>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +31,14 @@ class Figure:
     draw: _Draw
     caption: str
 
-    @property
-    def wide(self) -> Markup:
-        """For a desk; a print has it too."""
-        return Markup(as_svg(self.draw(WIDE)))  # noqa: S704  (Vega escapes what it draws)
 
-    @property
-    def narrow(self) -> Markup:
-        """For a phone."""
-        return Markup(as_svg(self.draw(PHONE)))  # noqa: S704
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A figure for a desk, which a print has too, and for a phone."""
+
+    wide: Markup
+    narrow: Markup
+    caption: str
 
 
 def as_html(frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: datetime) -> str:
@@ -55,10 +55,22 @@ def as_html(frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: d
         now=now,
         strip=now_part,
         sections=rest,
-        figures=figures(frames, now),
+        figures=_drawn(figures(frames, now)),
         light=LIGHT,
         dark=DARK,
     )
+
+
+def _drawn(found: Mapping[str, Sequence[Figure]]) -> dict[str, list[_Drawn]]:
+    """The figures by section, drawn all together: a drawing process starts slowly."""
+    every = [figure for those in found.values() for figure in those]
+    svgs = as_svgs([figure.draw(look) for figure in every for look in (WIDE, PHONE)])
+    # Vega escapes what it draws.
+    shown = iter([Markup(svg) if svg else _NOT_DRAWN for svg in svgs])  # noqa: S704
+    return {
+        title: [_Drawn(next(shown), next(shown), figure.caption) for figure in those]
+        for title, those in found.items()
+    }
 
 
 def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list[Figure]]:

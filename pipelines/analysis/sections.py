@@ -11,7 +11,7 @@ from pipelines.analysis.report import Section, seconds_as_text
 from pipelines.analysis.resolution import IMPOSSIBLE
 from pipelines.analysis.trends import group_trends
 from pipelines.analysis.unknowns import unknowns
-from pipelines.deadletter.sanitize import STEERING
+from pipelines.deadletter.sanitize import LONGEST_NAME, STEERING
 
 __all__ = ["NEEDED_MARTS", "printable_frames", "sections"]
 
@@ -38,9 +38,13 @@ _EVIDENT = ("service", "event_type")  # a group is its service's anyway
 
 
 def printable_frames(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """The frames without characters that steer a terminal or reverse a line."""
+    """The frames without characters that steer a terminal or that nothing can draw, cut to names.
+
+    See `readable`, which does the same with one text.
+    """
     texts = pl.col(pl.String).str.replace_all(STEERING, "\N{REPLACEMENT CHARACTER}")
-    return {name: frame.with_columns(texts) for name, frame in frames.items()}
+    cut = texts.str.replace(rf"(?s)^(.{{{LONGEST_NAME - 1}}})..+$", "$1…")
+    return {name: frame.with_columns(cut) for name, frame in frames.items()}
 
 
 def sections(

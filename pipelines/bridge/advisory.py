@@ -13,6 +13,7 @@ from pipelines.deadletter.headers import Headers, value_of
 from pipelines.deadletter.record import BRIDGED_REASONS, ErrorKey
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.events.failure import event_fields, parse_body
+from pipelines.jetstream.consumers import is_name
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.stored import StoredMessage
 from pipelines.jetstream.streams import REMOVED_REASONS
@@ -76,9 +77,12 @@ def nanoseconds(time: datetime) -> int:
 def read_advisory(data: bytes) -> Advisory:
     """The advisory in a message; raises ValueError where it is none, or of another kind."""
     try:
-        return msgspec.json.decode(data, type=Advisory)
+        advisory = msgspec.json.decode(data, type=Advisory)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from error
+    if not (is_name(advisory.stream) and is_name(advisory.consumer)):  # not the server's
+        raise ValueError("no stream and consumer can be called so")
+    return advisory
 
 
 def service_of(stream: str, consumer: str, services: Mapping[str, str]) -> str:

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from pydantic import SecretStr
+
 from pipelines.bridge.advisories import Advisories, OnLetter
 from pipelines.bridge.sample import Untold
 from pipelines.bridge.totals import publish_totals
@@ -36,7 +38,7 @@ _COUNT_SECONDS = 30
 class BridgeConnection(NamedTuple):
     """How the bridge connects; see `events.service.ConnectionSettings`."""
 
-    servers: list[str]
+    servers: list[SecretStr]
     user_credentials: str | None
     name: str = "dlq-bridge"
     connect_timeout_seconds: float = 10

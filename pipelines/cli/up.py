@@ -13,8 +13,9 @@ from pipelines.cli.output import console, errors, print_json
 from pipelines.cli.verb import verb
 from pipelines.demo.live import live
 from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
+from pipelines.embedded.private import write_private
 from pipelines.embedded.worker import deploy, worker
-from pipelines.jetstream.address import shown, split_servers
+from pipelines.jetstream.address import Server, revealed, shown, split_servers
 from pipelines.jobs import migrate_all
 from pipelines.settings import (
     ENDPOINTS_FILE,
@@ -23,6 +24,7 @@ from pipelines.settings import (
     is_given,
     load_settings,
 )
+from pipelines.stores.refusals import where
 
 
 @verb
@@ -38,7 +40,7 @@ def command(settings: Settings, is_json: bool, has_fleet: bool) -> None:
 
 async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
     home = given.home.absolute()
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     stop = asyncio.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
@@ -55,22 +57,25 @@ async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
         await asyncio.to_thread(deploy, environment)
         stack.enter_context(worker(home, environment))
         places = {
-            "nats_url": nats_url,
-            "postgres_dsn": dsn,
+            "nats_url": shown(split_servers(nats_url)),
+            "postgres": where(dsn).removeprefix("PostgreSQL at "),
             "lake_uri": settings.lake,
             "prefect_ui": prefect.ui_url,
+            "prefect_login": str(prefect.password_file),
         }
-        _remember(home, places, stack)
-        _print(places | {"nats_url": shown(split_servers(nats_url))}, is_json)
+        logins = {"nats_url": revealed(nats_url), "postgres_dsn": dsn}
+        _remember(home, places | logins, stack)
+        _print(places, is_json)
         await _until(stop, home, settings, farm_dsn if has_fleet else None)
         _say("Stopping")
 
 
 def _servers(
     given: Settings, home: Path, stack: contextlib.ExitStack
-) -> tuple[str, str, str | None, str]:
+) -> tuple[Server, str, str | None, str]:
     """Addresses of NATS and PostgreSQL, of Prefect's database, and of the fleet's own."""
-    nats_url, dsn = given.nats_url, given.postgres_dsn.get_secret_value()
+    nats_url: Server = given.nats_url
+    dsn = given.postgres_dsn.get_secret_value()
     if not is_given(given, "nats_url"):
         _say("Starting NATS")
         nats_url = stack.enter_context(NatsServer(home)).url
@@ -85,7 +90,7 @@ def _servers(
 def _remember(home: Path, places: dict[str, str], stack: contextlib.ExitStack) -> None:
     """Let other commands find the servers as long as they run."""
     file = home / ENDPOINTS_FILE
-    file.write_text(json.dumps(places), encoding="utf-8")
+    write_private(file, json.dumps(places))
     stack.callback(file.unlink, missing_ok=True)
 
 

@@ -29,8 +29,14 @@ _MAY_NEED_MENDING = re.compile(f"{_UNSTORABLE.pattern}|{SUSPICIOUS.pattern.decod
 _INT64 = range(-(2**63), 2**63)
 
 
-STEERING = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-"""Characters that steer a terminal or turn a line round, for Python and Polars alike."""
+STEERING = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
+"""Characters that steer a terminal, break or turn a line, or that a drawing can not hold.
+
+For Python and Polars alike.
+"""
+
+LONGEST_NAME = 255
+"""Most characters of a name that is shown, drawn or a label."""
 
 UNPRINTABLE = re.compile(f"{STEERING[:-1]}\ud800-\udfff]")
 
@@ -38,6 +44,12 @@ UNPRINTABLE = re.compile(f"{STEERING[:-1]}\ud800-\udfff]")
 def printable(text: str) -> str:
     """`text` for a person's eyes: what steers the terminal or reverses it is U+FFFD."""
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def readable(text: str, limit: int = LONGEST_NAME) -> str:
+    """A name for a person's eyes: printable, and cut where it has more than `limit` characters."""
+    shown = printable(text[: limit + 1])
+    return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 def clean_text(text: str) -> str:

@@ -12,25 +12,28 @@ import psycopg
 
 from pipelines.demo.services import CREATE_INVOICES
 from pipelines.demo.upstreams import Upstreams
+from pipelines.embedded.private import write_private
 from pipelines.embedded.process import GuardedProcess
+from pipelines.jetstream.address import Server, revealed
 
 
 @contextmanager
-def fleet(home: Path, nats_url: str, farm_dsn: str, upstreams: Upstreams) -> Iterator[None]:
+def fleet(home: Path, nats_url: Server, farm_dsn: str, upstreams: Upstreams) -> Iterator[None]:
     """Run the services against these upstreams; `farm_dsn` is the billing service's database."""
     with psycopg.connect(farm_dsn, autocommit=True) as connection:
         connection.execute(CREATE_INVOICES)
     config = home / "fleet.json"
-    config.write_text(
+    write_private(
+        config,
         json.dumps(
             {
-                "nats_url": nats_url,
+                "nats_url": revealed(nats_url),
                 "postgres_dsn": farm_dsn,
                 "tiles": upstreams.tiles,
                 "forecasts": upstreams.forecasts,
                 "sensors": upstreams.sensors,
             }
-        )
+        ),
     )
     process = GuardedProcess(
         [sys.executable, "-m", "pipelines.demo.services", str(config)],

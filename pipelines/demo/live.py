@@ -7,6 +7,7 @@ from pathlib import Path
 from pipelines.demo.fleet import fleet
 from pipelines.demo.traffic import events, publish
 from pipelines.demo.upstreams import Upstreams
+from pipelines.jetstream.address import Server
 from pipelines.settings import Settings
 
 _EVENTS_A_SECOND = 5
@@ -22,7 +23,7 @@ async def live(home: Path, settings: Settings, farm_dsn: str) -> None:
                 tasks.create_task(_weather(upstreams))
 
 
-async def _traffic(url: str) -> None:
+async def _traffic(url: Server) -> None:
     rng = random.Random()  # noqa: S311  (events of a demo)
     while True:
         async for _ in publish(url, events(_EVENTS_A_SECOND * 2, rng)):

@@ -26,6 +26,7 @@ from pipelines.demo.traffic import events, publish
 from pipelines.demo.upstreams import Upstreams
 from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
 from pipelines.errors import DLQError
+from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reader import log_state
 from pipelines.jobs import migrate_all, query
 from pipelines.reporting import make_report
@@ -166,9 +167,8 @@ async def _publish(settings: Settings, count: int, seed: int) -> set[str]:
 async def _settled(settings: Settings, published: int) -> None:
     """Wait until every consumer has finished with every event."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    connection = await nats.connect(settings.nats_url)
-    try:
-        js = connection.jetstream()
+    async with connected(settings.nats_url) as client:
+        js = client.jetstream()
         while time.monotonic() < deadline:
             done = 0
             with contextlib.suppress(nats.js.errors.NotFoundError):
@@ -179,17 +179,12 @@ async def _settled(settings: Settings, published: int) -> None:
             if done == len(SERVICES):
                 return
             await asyncio.sleep(0.2)
-    finally:
-        await connection.close()
     raise DLQError(f"The services did not finish {published:,} events in {_SETTLE_SECONDS} s.")
 
 
 async def _checks(settings: Settings, published: set[str]) -> list[Check]:
-    connection = await nats.connect(settings.nats_url)
-    try:
-        log = await log_state(connection, settings.dlq_stream, settings.subjects.log)
-    finally:
-        await connection.close()
+    async with connected(settings.nats_url) as client:
+        log = await log_state(client, settings.dlq_stream, settings.subjects.log)
     totals: pl.DataFrame = query(settings, "SELECT sum(succeeded)::BIGINT FROM service_traffic")
     cases = query(settings, "SELECT failure_id, status FROM cases")
     with database(settings.postgres_dsn.get_secret_value()) as postgres:
@@ -226,5 +221,5 @@ def _empty(home: Path) -> None:
         if not (home / _MARKER).exists():
             raise DLQError(f"{home} holds something else than a demo: give another --home.")
         shutil.rmtree(home)
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     (home / _MARKER).touch()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from pipelines.events import NATSConfig, NATSPublisher
-from pipelines.jetstream.address import shown, split_servers
+from pipelines.jetstream.address import Server, shown, split_servers
 
 TENANTS = ("green-valley", "al-waha", "north-ridge", "delta-farms", "sunrise-coop")
 PLANTED_SECRETS = ("hunter2-planted", "farmer.planted@example.org")
@@ -28,7 +28,7 @@ def events(count: int, rng: random.Random) -> Iterator[tuple[str, dict[str, Any]
         yield kind, body
 
 
-async def publish(url: str, traffic: Iterator[tuple[str, dict[str, Any]]]) -> AsyncIterator[str]:
+async def publish(url: Server, traffic: Iterator[tuple[str, dict[str, Any]]]) -> AsyncIterator[str]:
     """Publish events, 64 at a time; yields the ids of those the server has acknowledged."""
     servers = split_servers(url)
     publisher = NATSPublisher(NATSConfig(servers=servers, name="field-gateway"))

@@ -11,6 +11,7 @@ from psycopg import Connection
 
 from pipelines.deadletter.frames import SERVICE_TOTALS_SCHEMA
 from pipelines.deadletter.message import time_of_ns
+from pipelines.deadletter.record import TEXT_LIMITS
 from pipelines.deadletter.sanitize import clean_text, parse_time
 from pipelines.jetstream.latest import latest_messages
 from pipelines.jetstream.pull import delivery_of
@@ -18,6 +19,14 @@ from pipelines.stores.lake_table import LakeTable
 
 logger = logging.getLogger(__name__)
 
+_SENSELESS = (
+    ValueError,
+    ArithmeticError,  # infinity
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
 _COUNTERS = ("handled", "succeeded", "retried", "dead_lettered", "skipped")
 
 
@@ -32,7 +41,7 @@ async def read_totals(client: Client, stream: str, subject: str) -> pl.DataFrame
             delivery = delivery_of(msg)
             try:
                 rows.append(_row(msg.data, delivery.sequence, delivery.timestamp_ns))
-            except (ValueError, KeyError, TypeError) as error:
+            except _SENSELESS as error:
                 logger.warning("Totals on %s make no sense: %r", msg.subject, error)
     return pl.DataFrame(rows, schema=SERVICE_TOTALS_SCHEMA, orient="row").sort("totals_sequence")
 
@@ -56,14 +65,21 @@ def store_totals(
         )
 
 
+def _name(value: object) -> str:
+    """A name that fits into PostgreSQL's index."""
+    return clean_text(str(value))[: TEXT_LIMITS["consumer_name"]]
+
+
 def _row(data: bytes, sequence: int, timestamp_ns: int) -> list[Any]:
     value = json.loads(data)
     counters = [int(value.get(name, 0)) for name in _COUNTERS]
+    if not all(0 <= counter < 2**63 for counter in counters):
+        raise ValueError("a counter is no number of events")
     return [
         sequence,
         time_of_ns(timestamp_ns),
-        clean_text(str(value["service"])),
-        clean_text(str(value["consumer"])),
+        _name(value["service"]),
+        _name(value["consumer"]),
         parse_time(value["started_at"]),
         *counters,
     ]

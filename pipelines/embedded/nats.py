@@ -8,7 +8,8 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipelines.embedded.server import HOST, EmbeddedServer
+from pipelines.embedded.private import remembered_password, write_private
+from pipelines.embedded.server import HOST, USER, EmbeddedServer
 from pipelines.errors import ServerUnavailableError
 
 
@@ -26,8 +27,9 @@ class NatsServer(EmbeddedServer):
         max_payload: int | None = None,  # bytes; the server's default is 1 MiB
         config: str = "",  # more lines for the server's configuration file
         bin_dir: Path | None = None,  # another nats-server's, instead of the wheel's
+        has_login: bool = True,  # False where `config` has users of its own
     ) -> None:
-        super().__init__(home, port)
+        super().__init__(home, port, has_login=has_login)
         self._bin_dir = bin_dir
         self._max_payload = max_payload
         self._config = config
@@ -36,7 +38,7 @@ class NatsServer(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        return f"nats://{HOST}:{self.port}"
+        return f"nats://{self._login}{HOST}:{self.port}"
 
     def _prepare(self) -> None:
         super()._prepare()
@@ -47,7 +49,10 @@ class NatsServer(EmbeddedServer):
         ]
         if self._max_payload is not None:
             lines.append(f"max_payload: {self._max_payload}")
-        self._config_file.write_text("\n".join([*lines, self._config, ""]), encoding="utf-8")
+        if self._has_login:
+            password = json.dumps(remembered_password(self.password_file))
+            lines.append(f"authorization {{ user: {USER}, password: {password} }}")
+        write_private(self._config_file, "\n".join([*lines, self._config, ""]))
 
     def _command(self) -> Sequence[str | Path]:
         return [nats_server_binary(self._bin_dir), "--config", self._config_file]

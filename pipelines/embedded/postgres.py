@@ -17,6 +17,7 @@ import psycopg
 from psycopg import sql
 
 from pipelines.embedded.account import data_folder, installed_binaries, reachable_binaries
+from pipelines.embedded.private import remembered_password
 from pipelines.embedded.process import Account
 from pipelines.embedded.server import HOST, EmbeddedServer
 from pipelines.errors import ServerUnavailableError
@@ -26,10 +27,11 @@ SUPERUSER = "postgres"
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 FIRST_WITH_BUILTIN_LOCALE = 17
 STATUS_LINE = 7  # of postmaster.pid, from 0
+LOGIN_RULES = f"host all,replication all {HOST}/32 scram-sha-256\n"
 
 
 class PostgresServer(EmbeddedServer):
-    """PostgreSQL over TCP on loopback, without passwords and without a Unix socket.
+    """PostgreSQL over TCP on loopback, with SCRAM and without a Unix socket.
 
     Started by root it runs as `nobody`; `data` then says where the data are, which is not below
     `home` if that user can not get there.
@@ -49,8 +51,9 @@ class PostgresServer(EmbeddedServer):
         *,
         durable: bool = True,  # False is faster, and unsafe when the machine itself crashes
         bin_dir: Path | None = None,  # another PostgreSQL's, instead of the wheel's
+        has_login: bool = True,
     ) -> None:
-        super().__init__(home, port)
+        super().__init__(home, port, has_login=has_login)
         self.database = database
         self._durable = durable
         self._bin_dir = bin_dir
@@ -63,7 +66,8 @@ class PostgresServer(EmbeddedServer):
         return self.dsn_of(self.database)
 
     def dsn_of(self, database: str) -> str:
-        return f"postgresql://{SUPERUSER}@{HOST}:{self.port}/{database}"
+        login = f":{remembered_password(self.password_file)}" if self._has_login else ""
+        return f"postgresql://{SUPERUSER}{login}@{HOST}:{self.port}/{database}"
 
     def create_database(self, name: str) -> str:
         """Create a database unless it exists; its DSN."""
@@ -110,6 +114,24 @@ class PostgresServer(EmbeddedServer):
                 "run pg_upgrade or choose another folder"
             )
 
+        if self._has_login:
+            self._want_login()
+
+    def _want_login(self) -> None:
+        """Give the superuser its password, and let nobody in without; the server does not run."""
+        rules = self._cluster / "pg_hba.conf"
+        if self.password_file.exists() and rules.read_text() == LOGIN_RULES:
+            return
+        word = remembered_password(self.password_file)
+        order = f"ALTER ROLE {SUPERUSER} PASSWORD '{word}'\n"
+        done = self._run("postgres", "--single", "-D", str(self._cluster), "postgres", text=order)
+        if done.returncode != 0:
+            raise ServerUnavailableError(
+                f"PostgreSQL in {self.data} could not be given a password: correct what it says\n"
+                f"{done.stderr.strip()}"
+            )
+        rules.write_text(LOGIN_RULES)  # the owner stays who it was
+
     def _launch(self, lock: int) -> None:
         super()._launch(lock)
         self.create_database(self.database)
@@ -145,9 +167,12 @@ class PostgresServer(EmbeddedServer):
             )
         return int(match[1])
 
-    def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, program: str, *arguments: str, text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [self._binaries / program, *arguments],
+            input=text,
             user=self._user.uid if self._user else None,
             group=self._user.gid if self._user else None,
             extra_groups=() if self._user else None,

@@ -35,8 +35,9 @@ class PrefectServer(EmbeddedServer):
         *,
         database_dsn: str | None,  # postgresql://…, a database of its own; None: SQLite in home
         settings: Mapping[str, str] | None = None,  # more PREFECT_* variables for the server
+        has_login: bool = True,
     ) -> None:
-        super().__init__(home, port)
+        super().__init__(home, port, has_login=has_login)
         self._database_dsn = database_dsn
         self._settings = dict(settings or {})
 
@@ -58,6 +59,7 @@ class PrefectServer(EmbeddedServer):
             "PREFECT_PROFILE": "local",  # one that a new PREFECT_HOME has, whatever the user's is
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # an error, not a second server
             "no_proxy": f"{bypassed},{HOST}" if bypassed else HOST,
+            **({"PREFECT_API_AUTH_STRING": self._login.rstrip("@")} if self._has_login else {}),
             **NO_ANALYTICS,
         }
 
@@ -88,6 +90,11 @@ class PrefectServer(EmbeddedServer):
             "PREFECT_SERVER_UI_API_URL": self.api_url,
             # By default the UI's files are copied into the installed package.
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(self.data / "ui"),
+            **(
+                {"PREFECT_SERVER_API_AUTH_STRING": self._login.rstrip("@")}
+                if self._has_login
+                else {}
+            ),
             **self._settings,
         }
 

@@ -14,10 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
+from pipelines.embedded.private import make_private, remembered_password
 from pipelines.embedded.process import Account, GuardedProcess
 from pipelines.errors import ServerUnavailableError
 
 HOST = "127.0.0.1"
+USER = "dlq"
 # Below the range from which systems take the ports of outgoing connections: a client that keeps
 # reconnecting to a killed server's port in that range can end up connected to itself.
 PORTS = range(20_000, 32_000)
@@ -29,6 +31,9 @@ TAIL_LINES = 12
 class EmbeddedServer(ABC):
     """A server on loopback whose data live in `home` and survive a restart.
 
+    It wants a login, since every user of the machine can reach a port: the password is made at the
+    first start and kept in `home`, which nobody else may read. `has_login=False` is for tests.
+
     Use it in a `with` statement, or call `start` and `stop`. The server ends with this process,
     however that ends. Every failure is a `ServerUnavailableError` with the end of the log.
     """
@@ -39,8 +44,9 @@ class EmbeddedServer(ABC):
     grace_seconds: ClassVar[float] = 10.0  # to stop in an orderly way
     ready_seconds: ClassVar[float] = 30.0  # to become ready
 
-    def __init__(self, home: Path, port: int | None = None) -> None:
+    def __init__(self, home: Path, port: int | None = None, *, has_login: bool = True) -> None:
         self.home = Path(home).absolute()
+        self._has_login = has_login
         self.data = self.home / self.folder  # where the data really are, once started
         self._port = port
         self._lock: int | None = None
@@ -77,6 +83,16 @@ class EmbeddedServer(ABC):
         return self._process is not None and self._process.is_running
 
     @property
+    def password_file(self) -> Path:
+        """Where the password is kept."""
+        return self.home / f"{self.folder}.password"
+
+    @property
+    def _login(self) -> str:
+        """`user:password@`; empty where the server wants none."""
+        return f"{USER}:{remembered_password(self.password_file)}@" if self._has_login else ""
+
+    @property
     def log(self) -> Path:
         return self.home / f"{self.folder}.log"
 
@@ -87,6 +103,8 @@ class EmbeddedServer(ABC):
         if self._process is not None:
             self._process.stop()  # it crashed: let go of its pipes
         try:
+            if self._has_login:
+                make_private(self.home, self.home / f"{self.folder}.lock")
             self.home.mkdir(parents=True, exist_ok=True)
             if self._lock is None:
                 self._lock = lock_home(self.home / f"{self.folder}.lock", self.title)

@@ -6,11 +6,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from pipelines.deadletter.headers import values_of
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import SettingsError
+from pipelines.jetstream.address import Servers
 
 
 class RetryPolicy(BaseModel):
@@ -46,7 +47,7 @@ class NATSConsumerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
 
-    servers: list[str] = Field(default_factory=lambda: ["nats://localhost:4222"], repr=False)
+    servers: Servers = Field(default_factory=lambda: [SecretStr("nats://localhost:4222")])
     name: str = "sahool-consumer"  # the service; a dead letter's consumer_service
     version: str | None = None  # the service's version; a dead letter's consumer_version
     user_credentials: str | None = None  # path of a NATS credentials file

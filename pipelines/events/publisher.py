@@ -8,14 +8,14 @@ from typing import Any
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
 from nats.js.errors import APIError, NoStreamResponseError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from pipelines.deadletter.headers import Headers
 from pipelines.deadletter.subjects import Subjects, subject_token
 from pipelines.errors import ServerUnavailableError, StreamError
 from pipelines.events.analysis_event import AnalysisEvent
 from pipelines.events.outbox import PUBLISH_ERRORS
-from pipelines.jetstream.address import split_servers
+from pipelines.jetstream.address import Servers, split_servers
 from pipelines.jetstream.connection import connect_service, disconnect, wire_size
 from pipelines.jetstream.refusals import IN_PROCESS
 from pipelines.jetstream.streams import StreamNames, ensure_event_stream
@@ -26,7 +26,7 @@ _LONGEST_SUBJECT = 1_000  # bytes; the server ends a connection that sends thous
 _PAUSES = 0.1, 0.5, 2.0  # seconds, while a cluster is storing the same id
 
 
-def _default_servers() -> list[str]:
+def _default_servers() -> list[SecretStr]:
     return split_servers(os.environ.get("NATS_URL", "nats://localhost:4222"))
 
 
@@ -36,7 +36,7 @@ class NATSConfig(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
 
     # NATS_URL: comma-separated
-    servers: list[str] = Field(default_factory=_default_servers, repr=False)
+    servers: Servers = Field(default_factory=_default_servers)
     name: str = "sahool-publisher"
     user_credentials: str | None = None
     stream_name: str = "SAHOOL_EVENTS"

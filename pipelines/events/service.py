@@ -14,6 +14,7 @@ from pipelines.errors import ServerUnavailableError
 from pipelines.events.closing import CUT_SECONDS, GRACE_SECONDS, Closing, end
 from pipelines.events.intake import Intake
 from pipelines.events.signals import end_process, set_by_signal
+from pipelines.jetstream.address import Server
 from pipelines.jetstream.bounded import within
 from pipelines.jetstream.connection import connect_service, disconnect
 
@@ -26,7 +27,7 @@ class ConnectionSettings(Protocol):
     """The settings that a connection needs, whatever else is configured with them."""
 
     @property
-    def servers(self) -> Sequence[str]: ...
+    def servers(self) -> Sequence[Server]: ...
     @property
     def name(self) -> str: ...
     @property

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from pipelines.deadletter.envelope import encode_case_event
 from pipelines.deadletter.error_families import with_subclasses
 from pipelines.deadletter.ids import redrive_id
 from pipelines.deadletter.subjects import Subjects
 from pipelines.events.dlq_event import DLQEvent
+from pipelines.jetstream.address import Servers
 
 
 class DLQAction(Enum):
@@ -28,7 +29,7 @@ class DLQConsumerConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
 
-    servers: list[str] = Field(default_factory=lambda: ["nats://localhost:4222"], repr=False)
+    servers: Servers = Field(default_factory=lambda: [SecretStr("nats://localhost:4222")])
     name: str = "sahool-dlq-consumer"  # the actor of what is decided
     user_credentials: str | None = None  # path of a NATS credentials file
 

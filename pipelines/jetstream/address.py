@@ -7,7 +7,10 @@ end it. So it gets addresses without logins from us, and the logins beside them.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 from urllib.parse import unquote
+
+from pydantic import AfterValidator, Field, SecretStr
 
 from pipelines.errors import SettingsError
 
@@ -16,6 +19,17 @@ _PORT = 4222  # of the schemes that are no web sockets
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[\w.-]+)(?::(\d{0,5}))?")
 _EXAMPLE = "nats://user:password@host:4222"
+
+Server = str | SecretStr
+"""An address as it is given; it may hold a password."""
+
+
+def _hidden(servers: Sequence[Server]) -> Sequence[Server]:
+    return [SecretStr(server) if isinstance(server, str) else server for server in servers]
+
+
+Servers = Annotated[Sequence[Server], AfterValidator(_hidden), Field(repr=False)]
+"""Addresses as a field of settings: whatever prints, dumps or logs these shows no password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +58,14 @@ class Address:
         return f"{self.scheme}://{self.host}"
 
 
-def read_address(text: str) -> Address:
+def read_address(server: Server) -> Address:
     """An address: `nats://user:password@host:4222`, or `token@host`, with or without the scheme.
 
     In a user, password or token what is percent-encoded is decoded, and every other character
     stands for itself; a user's `:` can only be encoded. Raises SettingsError, which says nothing of
     the text, where it is none.
     """
-    text = text.strip()
+    text = revealed(server).strip()
     known = _SCHEME.match(text)
     scheme = known[1].lower() if known else "nats"
     rest = text[known.end() :] if known else text
@@ -77,23 +91,28 @@ def read_address(text: str) -> Address:
     )
 
 
-def split_servers(text: str) -> list[str]:
+def split_servers(text: Server) -> list[SecretStr]:
     """The addresses in a setting that separates them by commas.
 
     Raises SettingsError where a comma may as well belong to a password.
     """
-    servers = [each.strip() for each in text.split(",")]
+    servers = [each.strip() for each in revealed(text).split(",")]
     if any("@" in each and "://" not in each for each in servers[1:]):
         raise SettingsError(
             f"NATS addresses can not be told apart: write each as {_EXAMPLE}, and %2C for a comma"
             " in a password."
         )
-    return [each for each in servers if each]
+    return [SecretStr(each) for each in servers if each]
 
 
-def shown(servers: Sequence[str]) -> str:
+def shown(servers: Sequence[Server]) -> str:
     """Addresses for people: nothing of a login is in it."""
     return ", ".join(str(read_address(server)) for server in servers)
+
+
+def revealed(server: Server) -> str:
+    """An address with its login, for who connects."""
+    return server.get_secret_value() if isinstance(server, SecretStr) else server
 
 
 def _split(place: str) -> tuple[str, str]:

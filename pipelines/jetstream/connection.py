@@ -18,7 +18,7 @@ from pipelines.errors import (
     ServerUnavailableError,
     SettingsError,
 )
-from pipelines.jetstream.address import read_address, shown, split_servers
+from pipelines.jetstream.address import Server, read_address, shown, split_servers
 from pipelines.jetstream.bounded import within
 from pipelines.jetstream.headers import LastValues, encode_headers, parse_headers
 from pipelines.jetstream.permissions import PlainSpokenClient, inbox_prefix
@@ -56,7 +56,7 @@ class TolerantClient(PlainSpokenClient):
 
 
 async def connect_service(
-    servers: Sequence[str],
+    servers: Sequence[Server],
     *,
     name: str,
     user_credentials: str | None,
@@ -135,7 +135,7 @@ def wire_size(data: bytes, headers: Headers | None = None) -> int:
 
 @asynccontextmanager
 async def connected(
-    url: str, creds: Path | None = None, name: str = "dlq"
+    url: Server, creds: Path | None = None, name: str = "dlq"
 ) -> AsyncIterator[Client]:
     """A connection to the servers at `url` (comma-separated), closed at the end.
 
@@ -189,7 +189,10 @@ async def connected(
 
 
 async def _connect(
-    client: PlainSpokenClient, servers: Sequence[str], user_credentials: str | None, **options: Any
+    client: PlainSpokenClient,
+    servers: Sequence[Server],
+    user_credentials: str | None,
+    **options: Any,
 ) -> None:
     """Connect as nats-py does, with the logins of the addresses kept out of what it may print."""
     client.addresses = addresses = [read_address(server) for server in servers]

@@ -19,7 +19,8 @@ from pipelines.jetstream.pull import PullTerms
 logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 200  # characters; the server takes 255
-_NO_NAME = re.compile(r"[^!-~]|[.*>/\\]")
+_NO_NAME = re.compile(r"[\s\x00-\x1f\x7f.*>/\\\ud800-\udfff]")
+_MOST_IN_NAME = 255  # bytes, as the server says
 _NO_CONSUMER = 10014  # the server's code for "consumer not found"
 _CHANGED_MEANWHILE = (10148, 10149)  # … for a consumer to be made that exists, or to be updated
 _OURS = ("ack_wait", "max_deliver", "max_ack_pending", "filter_subject")
@@ -35,8 +36,16 @@ def durable_name(text: str) -> str:
 def parts_of(address: str | None) -> tuple[str, str] | None:
     """Stream and durable of `<stream>/<durable>`; None where no consumer can have that address."""
     stream, _, consumer = (address or "").partition("/")
-    is_one = all(name and not _NO_NAME.search(name) for name in (stream, consumer))
-    return (stream, consumer) if is_one else None
+    return (stream, consumer) if is_name(stream) and is_name(consumer) else None
+
+
+def is_name(text: str) -> bool:
+    """Whether a stream or consumer can be called so.
+
+    What comes from a message can be anything, and is asked here before it is part of a request: the
+    client refuses other names with an error, and the server ends the connection for long ones.
+    """
+    return not _NO_NAME.search(text) and 0 < len(text.encode()) <= _MOST_IN_NAME
 
 
 async def ensure_consumer(

@@ -9,13 +9,12 @@ from typing import Any
 
 import psycopg
 from psycopg import Connection, IsolationLevel
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import Diagnostic
 
 from pipelines.errors import SchemaError, SettingsError
 from pipelines.sqlfiles import read_sql, sql_folder
 from pipelines.stores.lock import Lock, LockName
-from pipelines.stores.refusals import speaking_plainly, where
+from pipelines.stores.refusals import read_dsn, speaking_plainly, where
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +54,7 @@ def database(dsn: str, *, is_checked: bool = True) -> Iterator[Connection[Any]]:
     `dsn` is none, or its database has not the encoding UTF8. Errors of the server come out as one
     of ours, in one sentence.
     """
-    try:
-        conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError as error:  # says the string, with its password
-        raise SettingsError(
-            "DLQ_POSTGRES_DSN makes no sense: give it as postgresql://user@host:5432/database."
-        ) from error
+    read_dsn(dsn)
     with speaking_plainly(dsn):
         connection = psycopg.connect(
             dsn,

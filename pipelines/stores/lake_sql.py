@@ -1,15 +1,18 @@
 """The lake as DuckDB tables: views over the live files of each table's log.
 
 Never a glob: a folder also holds files that are in no log entry, and those of older versions. The
-files of an object store are read by Arrow for DuckDB, which itself needs an extension for that.
+files of an object store are read by Arrow for DuckDB, which itself needs an extension for that; and
+so are all, for a connection that is to have no files.
 """
 
 # Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
 # reported as leaked, at length, when the process ends.
 from __future__ import annotations
 
+import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -21,38 +24,57 @@ from pipelines.stores.lake import LAYOUTS, Lake
 _TYPES = {pl.String: "VARCHAR", pl.Int64: "BIGINT", pl.Date: "DATE", pl.Datetime: "TIMESTAMPTZ"}
 
 
-def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
+def connect(lake: Lake, *, is_sealed: bool = False) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB, in UTC, with the lake's tables as views.
 
-    Raises QueryError where the lake can not be read.
+    Sealed it needs no files itself, so that `seal` can take them from it. Raises QueryError where
+    the lake can not be read.
     """
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     try:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET parquet_metadata_cache = true")  # each view asks for it again
         for name in LAYOUTS:
-            connection.execute(_view(name, source(connection, lake, name)))
+            connection.execute(_view(name, source(connection, lake, name, is_sealed=is_sealed)))
     except duckdb.Error as error:
         raise QueryError(f"The lake at {lake.uri} can not be read: {error}") from error
     return connection
 
 
 def show_marts(connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[str]) -> None:
-    """Add the marts that have been built, as `mart_<name>`."""
+    """Add the marts that have been built, as `mart_<name>`, to a sealed connection."""
     for name in names:
-        if found := source(connection, lake, f"marts/{name}"):
+        if found := source(connection, lake, f"marts/{name}", is_sealed=True):
             connection.execute(_mart_view(name, found))
 
 
-def lock(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
-    """For SQL that a person typed: no access but to the lake, and no way to change that.
+def seal(connection: duckdb.DuckDBPyConnection) -> None:
+    """For SQL that a person typed: no file, no network, and no way to change that.
 
-    DuckDB would still write into the lake (COPY, ATTACH), so the caller also checks the statement.
+    Not to allow the lake's folder: who may read a file there, may write it. And the type of a
+    statement says nothing: EXPLAIN ANALYZE runs what it explains, and a SELECT can have a COPY in
+    its WITH.
     """
-    connection.execute("SET allowed_directories = [$folder]".replace("$folder", _quoted(lake.uri)))
     connection.execute("SET enable_external_access = false")
+    connection.execute("SET python_enable_replacements = false")
     connection.execute("SET memory_limit = '4GB'")
     connection.execute("SET lock_configuration = true")
+
+
+@contextmanager
+def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """Interrupt what runs on a connection after so long; raises QueryError then."""
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise QueryError(
+            f"The statement was ended after {seconds:g} seconds: let it read less, or give it"
+            " longer (--seconds)."
+        ) from error
+    finally:
+        timer.cancel()
 
 
 def local_views(lake: Lake, marts: list[str]) -> tuple[list[str], list[str]]:
@@ -88,9 +110,11 @@ def write_views_file(lake: Lake, statements: list[str]) -> Path:
     return file
 
 
-def source(connection: duckdb.DuckDBPyConnection, lake: Lake, path: str) -> str | None:
+def source(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, path: str, *, is_sealed: bool = False
+) -> str | None:
     """What a connection reads a table from; None where there is no such table."""
-    if lake.is_local:
+    if lake.is_local and not is_sealed:
         return _files(lake, path)
     dataset = lake.dataset(path)
     if dataset is None:

@@ -8,9 +8,15 @@ import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
-from pipelines.errors import DLQError, SchemaError, ServerUnavailableError
+from pipelines.errors import DLQError, SchemaError, ServerUnavailableError, SettingsError
 
-__all__ = ["one_line", "speaking_plainly", "where"]
+__all__ = ["one_line", "read_dsn", "speaking_plainly", "where"]
+
+_URI_BEGIN = re.compile(r"postgres(?:ql)?://")
+_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[\w.%-]*)(?::\d{0,5})?"
+_URI = re.compile(
+    rf"{_URI_BEGIN.pattern}(?:[^/?#@]*@)?{_HOST}(?:,{_HOST})*(?:/[^/?#@]*)?(?:\?[^#]*)?"
+)
 
 # What the server did, and what to do about it, by SQLSTATE. Each ends a run, and nothing is lost.
 _FOR_NOW = {
@@ -68,11 +74,28 @@ def speaking_plainly(dsn: str) -> Iterator[None]:
 def where(dsn: str) -> str:
     """The server and database of a connection string, without its password."""
     try:
-        parts = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError:
+        parts = read_dsn(dsn)
+    except SettingsError:
         return "PostgreSQL"
     host, port = parts.get("host", "localhost"), parts.get("port", 5432)
     return f"PostgreSQL at {host}:{port}/{parts.get('dbname', '')}"
+
+
+def read_dsn(dsn: str) -> dict[str, str]:
+    """The parts of a connection string.
+
+    Raises SettingsError, which says nothing of the string, where it is none, or libpq would take
+    some of its password for the host, the port or the database, and name it in its errors.
+    """
+    try:
+        if _URI_BEGIN.match(dsn) and not _URI.fullmatch(dsn):
+            raise ValueError
+        return {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+    except (psycopg.ProgrammingError, ValueError):  # the first says the string, with its password
+        raise SettingsError(
+            "DLQ_POSTGRES_DSN makes no sense: give it as postgresql://user@host:5432/database, and"
+            " in the password % and two digits (%40 for @) for what has a meaning in an address."
+        ) from None
 
 
 def one_line(error: psycopg.Error) -> str:

@@ -16,8 +16,8 @@ SELECT
     STRING_AGG(DISTINCT u.reason, '; ') AS detail,
     NULL::text [] AS unmarked_ids,
     FALSE AS is_told
-FROM unreached_consumers AS u
-INNER JOIN failed_events AS f
+FROM dlq.unreached_consumers AS u
+INNER JOIN dlq.failed_events AS f
     ON
         f.status = 'pending'
         AND f.original_subject = u.subject

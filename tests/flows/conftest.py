@@ -30,7 +30,10 @@ def prefect_platform(
     home = tmp_path_factory.mktemp("prefect")
     dsn = postgres_server.create_database("flows").replace("@", f":{SECRET}@")
     own = postgres_server.create_database("prefect")
-    with NatsServer(home) as nats_server, PrefectServer(home, database_dsn=own) as server:
+    with (
+        NatsServer(home, has_login=False) as nats_server,
+        PrefectServer(home, database_dsn=own, has_login=False) as server,
+    ):
         settings = Settings(
             home=home, nats_url=nats_server.url, postgres_dsn=dsn, lake_uri=str(home / "lake")
         )
@@ -80,7 +83,7 @@ def drained(platform_with_worker: Platform) -> Drained:
 async def _dead_letters(settings: Settings) -> None:
     """Three of one group, which are for a subject that no stream captures."""
     await migrate_all(settings)
-    connection = await nats.connect(settings.nats_url)
+    connection = await nats.connect(settings.nats_url.get_secret_value())
     for number in range(3):
         letter = letter_of(number, original_subject="odd.ndvi", error_message="[x](javascript:x)")
         await connection.jetstream().publish("sahool.dlq.odd", letter)

@@ -52,7 +52,7 @@ class Services:
         self._thread.join()
 
     async def _publish(self) -> None:
-        connection = await nats.connect(self._settings.nats_url)
+        connection = await nats.connect(self._settings.nats_url.get_secret_value())
         number = 0
         while not self._stop.is_set():
             number += 1

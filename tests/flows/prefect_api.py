@@ -92,8 +92,8 @@ class Platform(NamedTuple):
 def started(home: Path, **environment: str) -> Iterator[tuple[Platform, PostgresServer]]:
     """Servers of their own below `home`, everything deployed; for what is no test."""
     with ExitStack() as stack:
-        nats_server = stack.enter_context(NatsServer(home))
-        postgres = stack.enter_context(PostgresServer(home))
+        nats_server = stack.enter_context(NatsServer(home, has_login=False))
+        postgres = stack.enter_context(PostgresServer(home, has_login=False))
         stack.callback(postgres.remove)
         own = postgres.create_database("prefect")
         settings = Settings(
@@ -103,7 +103,7 @@ def started(home: Path, **environment: str) -> Iterator[tuple[Platform, Postgres
             lake_uri=str(home / "lake"),
         )
         asyncio.run(migrate_all(settings))
-        server = stack.enter_context(PrefectServer(home, database_dsn=own))
+        server = stack.enter_context(PrefectServer(home, database_dsn=own, has_login=False))
         full = os.environ | environment_of(settings) | server.environment | environment
         deploy(full)
         yield Platform(settings, server, full, own), postgres

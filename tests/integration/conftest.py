@@ -42,7 +42,7 @@ def settings(nats_url: str, database_dsn: str, tmp_path: Path) -> Settings:
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[Client]:
     """A connection to the session's NATS, on which the platform's streams exist."""
-    connection = await nats.connect(settings.nats_url)
+    connection = await nats.connect(settings.nats_url.get_secret_value())
     await ensure_streams(connection.jetstream(timeout=60), settings.stream_names)
     yield connection
     await connection.close()

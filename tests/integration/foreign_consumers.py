@@ -73,7 +73,7 @@ async def opened(settings: Settings) -> AsyncIterator[Platform]:
     prefix = settings.subject_prefix
     own = {"advisory_stream": f"ADV_{prefix}", "ack_stream": f"ACKS_{prefix}"}
     settings = settings.model_copy(update=own)
-    client = await nats.connect(settings.nats_url)
+    client = await nats.connect(settings.nats_url.get_secret_value())
     await ensure_streams(client.jetstream(), settings.stream_names)
     await ensure_advisory_stream(client.jetstream(), settings.stream_names)
     yield Platform(settings, client)

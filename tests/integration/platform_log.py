@@ -69,7 +69,7 @@ def publish_raw(
     settings: Settings, subject: bytes, headers: bytes | None, body: bytes, count: int = 1
 ) -> None:
     """Publish bytes that no client would send; returns when the server has taken them."""
-    where = urlsplit(settings.nats_url)
+    where = urlsplit(settings.nats_url.get_secret_value())
     with socket.create_connection((where.hostname or "", where.port or 0), timeout=10) as wire:
         lines = wire.makefile("rb")
         assert lines.readline().startswith(b"INFO")
@@ -173,7 +173,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
     return {
         **inherited,
         "DLQ_HOME": str(settings.home),
-        "DLQ_NATS_URL": settings.nats_url,
+        "DLQ_NATS_URL": settings.nats_url.get_secret_value(),
         "DLQ_POSTGRES_DSN": settings.postgres_dsn.get_secret_value(),
         "DLQ_LAKE_URI": settings.lake,
         "DLQ_SUBJECT_PREFIX": settings.subject_prefix,

@@ -82,8 +82,8 @@ class Soak:
     async def run(self) -> list[str]:
         """Do it; returns what is wrong."""
         self._nats, self._postgres = (
-            NatsServer(self.home / "nats"),
-            PostgresServer(self.home / "postgres", durable=False),
+            NatsServer(self.home / "nats", has_login=False),
+            PostgresServer(self.home / "postgres", durable=False, has_login=False),
         )
         with self._nats, self._postgres:
             try:

@@ -38,7 +38,7 @@ ODD = {
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Instead of the session's server."""
-    with NatsServer(tmp_path_factory.mktemp("adopt")) as server:
+    with NatsServer(tmp_path_factory.mktemp("adopt"), has_login=False) as server:
         yield server.url
 
 

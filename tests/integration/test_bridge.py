@@ -412,9 +412,9 @@ async def test_failures_of_a_javascript_service_are_grouped_with_their_reason(
     events = [{"verdict": "ok"}, {"verdict": "nak"}]
     events += [{"verdict": "term", "reason": f"no price for crop {n}"} for n in (1, 2, 3)]
     await platform.publish(*events)
-    assert await node("worker.mjs", settings.nats_url, settings.events_stream, "js", "2", "6") == {
-        "settled": 6
-    }
+    url = settings.nats_url.get_secret_value()
+    settled = await node("worker.mjs", url, settings.events_stream, "js", "2", "6")
+    assert settled == {"settled": 6}
     assert await bridge_pending(settings) == ({"bridged": 4}, [])
     await drain_log(settings)
     groups = query(
@@ -432,7 +432,8 @@ async def test_failures_of_a_javascript_service_are_grouped_with_their_reason(
 async def test_a_javascript_service_writes_dead_letters_of_its_own(platform: Platform) -> None:
     settings = platform.settings
     await platform.publish({"crop": "wheat"})
-    arguments = (settings.nats_url, settings.subject_prefix, settings.events_stream)
+    url = settings.nats_url.get_secret_value()
+    arguments = (url, settings.subject_prefix, settings.events_stream)
     await node("failing.mjs", *arguments)
     await drain_log(settings)
     [row] = failures(settings)

@@ -33,7 +33,7 @@ COUNTED = ("handled", "succeeded", "retried", "dead_lettered")
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Instead of the session's server."""
-    with NatsServer(tmp_path_factory.mktemp("totals")) as server:
+    with NatsServer(tmp_path_factory.mktemp("totals"), has_login=False) as server:
         yield server.url
 
 
@@ -117,7 +117,7 @@ async def test_bridges_that_die_or_count_at_once_count_nothing_twice(
 ) -> None:
     settings = platform.settings
     await consumer(platform, "c")
-    others = [await nats.connect(settings.nats_url) for _ in range(4)]
+    others = [await nats.connect(settings.nats_url.get_secret_value()) for _ in range(4)]
     for round_ in range(3):
         await work(platform, "c", 1 + 10 * round_, 10 + 10 * round_)
         done = await asyncio.gather(*(publish_totals(each, settings) for each in others))

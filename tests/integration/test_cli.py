@@ -66,7 +66,7 @@ def dlq(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 async def _fill(settings: Settings) -> None:
-    connection = await nats.connect(settings.nats_url)
+    connection = await nats.connect(settings.nats_url.get_secret_value())
     js = connection.jetstream()
     await ensure_streams(js, settings.stream_names)
     for number in range(2):
@@ -140,8 +140,17 @@ def test_sql_reads_and_never_writes(dlq: Run, settings: Settings, tmp_path: Path
     answer = as_json(dlq("sql", "--json", "SELECT count(*) AS n FROM dead_letters"))
     assert answer == {"columns": ["n"], "rows": [[3]]}
     target = Path(settings.lake) / "stolen.parquet"
+    kept = {file: file.read_bytes() for file in Path(settings.lake).rglob("*") if file.is_file()}
+    written = [target, next(file for file in kept if file.suffix == ".parquet")]
+    copies = [f"COPY (SELECT 1) TO '{file}'" for file in written]
     for statement in (
-        f"COPY (SELECT 1) TO '{target}'",
+        copies[0],
+        *(f"EXPLAIN /* x */ ANALYZE {copy}" for copy in copies),
+        *(f"WITH x AS ({copy}) SELECT 1" for copy in copies),
+        f"EXPORT DATABASE '{target}'",
+        f"SELECT * FROM read_parquet('{written[1]}')",
+        "SET enable_external_access = true",
+        "CREATE TABLE x AS SELECT 1",
         "SELECT 1; SELECT 2",
         f"ATTACH '{target}' AS x",
         "INSTALL httpfs",
@@ -151,7 +160,22 @@ def test_sql_reads_and_never_writes(dlq: Run, settings: Settings, tmp_path: Path
         refused = dlq("sql", statement)
         assert (refused.exit_code, refused.stdout) == (1, ""), statement
         assert refused.stderr.startswith("dlq: "), statement
-    assert not target.exists()
+    plan = as_json(dlq("sql", "--json", "EXPLAIN SELECT * FROM dead_letters"))
+    assert "physical_plan" in str(plan["rows"])
+    now = {file: file.read_bytes() for file in Path(settings.lake).rglob("*") if file.is_file()}
+    assert now == kept
+
+
+def test_sql_reads_no_more_rows_than_asked_for_and_takes_no_longer(dlq: Run) -> None:
+    endless = "SELECT range AS n FROM range(1_000_000_000)"
+    some = dlq("sql", "--limit", "2", endless)
+    assert some.exit_code == 0, some.stderr
+    assert "There are more rows: --limit" in some.stdout
+    assert as_json(dlq("sql", "--json", "--limit", "2", endless))["rows"] == [[0], [1]]
+    dear = "SELECT count(*) FROM range(1_000_000_000_000) WHERE random() < 0"
+    ended = dlq("sql", "--seconds", "0.5", dear)
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("dlq: The statement was ended after 0.5 seconds")
 
 
 def test_marts_are_in_postgres_and_the_lake(dlq: Run) -> None:

@@ -39,7 +39,7 @@ def dlq(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 async def _fill(settings: Settings) -> None:
-    connection = await nats.connect(settings.nats_url)
+    connection = await nats.connect(settings.nats_url.get_secret_value())
     await ensure_streams(connection.jetstream(), settings.stream_names)
     bodies = [letter(n, tenant_id=f"tenant-{n % 2}", retry_count=n) for n in range(12)]
     await publish(connection, settings, bodies)

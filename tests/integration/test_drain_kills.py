@@ -311,7 +311,7 @@ Platform = tuple[Settings, NatsServer, PostgresServer]
 
 
 async def _fill(settings: Settings, count: int) -> dict[int, bytes]:
-    async with await nats.connect(settings.nats_url) as client:
+    async with await nats.connect(settings.nats_url.get_secret_value()) as client:
         await ensure_streams(client.jetstream(), settings.stream_names)
         return await publish(client, settings, map(letter, range(count)))
 

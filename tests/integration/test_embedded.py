@@ -1,5 +1,6 @@
 """The embedded servers: data survive, nothing is left behind, failures are one sentence."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import nats
 import psycopg
@@ -22,7 +24,8 @@ from servers import POSTGRES_BIN
 
 from pipelines.embedded import NatsServer, PostgresServer, PrefectServer, account
 from pipelines.embedded.process import Account, GuardedProcess
-from pipelines.errors import DLQError, ServerUnavailableError
+from pipelines.errors import DLQError, NotPermittedError, ServerUnavailableError
+from pipelines.jetstream.connection import connected
 
 Factory = Callable[..., NatsServer]
 PostgresFactory = Callable[..., PostgresServer]
@@ -145,7 +148,7 @@ def test_prefect_serves_its_own_database_and_the_right_ui(
     tmp_path: Path, postgres_server: PostgresServer
 ) -> None:
     dsn = postgres_server.create_database("prefect")
-    with PrefectServer(tmp_path, database_dsn=dsn) as prefect:
+    with PrefectServer(tmp_path, database_dsn=dsn, has_login=False) as prefect:
         children = [prefect.pid, *descendants(prefect.pid)]
         assert get(f"{prefect.ui_url}/ui-settings")["api_url"] == prefect.api_url
         assert prefect.environment["PREFECT_API_URL"] == prefect.api_url
@@ -153,6 +156,58 @@ def test_prefect_serves_its_own_database_and_the_right_ui(
             connection.execute("SELECT FROM flow_run")
     assert not any(map(is_running, children))
     postgres_server.drop_database("prefect")
+
+
+async def test_who_has_no_password_gets_in_nowhere_and_nothing_shows_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    options: dict[str, Any] = {"durable": False, "bin_dir": POSTGRES_BIN}
+    with NatsServer(home) as queue, PostgresServer(home, **options) as rows:
+        async with connected(queue.url):
+            pass
+        with psycopg.connect(rows.dsn) as connection:
+            connection.execute("SELECT 1")
+        for login in ("", "dlq:wrong@"):
+            with pytest.raises(NotPermittedError, match="refuses the login"):
+                async with connected(f"nats://{login}127.0.0.1:{queue.port}"):
+                    pass
+        for password in ("", ":wrong"):
+            for user in ("postgres", "nobody"):
+                with pytest.raises(psycopg.OperationalError, match="password"):
+                    psycopg.connect(f"postgresql://{user}{password}@127.0.0.1:{rows.port}/dlq")
+        passwords = [server.password_file.read_text().strip() for server in (queue, rows)]
+        shown = await asyncio.to_thread(
+            subprocess.check_output, ["ps", "axww", "-o", "args"], text=True
+        )
+        assert queue.folder in shown
+        assert not [word for word in passwords if word in shown]
+        held = [file for file in home.rglob("*") if file.is_file() and file.suffix != ".lock"]
+        leaks = [f for f in held if any(word.encode() in f.read_bytes() for word in passwords)]
+        assert {file.stat().st_mode & 0o777 for file in leaks} == {0o600}
+        assert home.stat().st_mode & 0o777 == 0o700
+        dsn, url = rows.dsn, queue.url
+    with NatsServer(home) as queue, PostgresServer(home, **options) as rows:
+        assert (rows.dsn, queue.url) == (dsn, url)
+        rows.password_file.unlink()
+        rows.stop()
+        rows.start()
+        with psycopg.connect(rows.dsn) as connection:  # with a new one
+            connection.execute("SELECT 1")
+    assert len(set(passwords)) == 2
+    rows.remove()
+
+
+def test_a_cluster_that_an_older_version_made_wants_a_login_from_now_on(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"durable": False, "bin_dir": POSTGRES_BIN}
+    with PostgresServer(tmp_path, has_login=False, **options) as rows:
+        with psycopg.connect(rows.dsn, autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 1 AS a")
+        open_dsn = rows.dsn
+    with PostgresServer(tmp_path, **options) as rows:
+        with pytest.raises(psycopg.OperationalError, match="password"):
+            psycopg.connect(open_dsn)
+        with psycopg.connect(rows.dsn) as connection:
+            assert connection.execute("SELECT a FROM kept").fetchall() == [(1,)]
+    rows.remove()
 
 
 # -- nothing is left behind
@@ -304,7 +359,7 @@ def test_binaries_that_nobody_can_reach_are_copied_once(
     monkeypatch.setattr(account, "PRIVATE_FOLDERS", [open_folder / "kept"])
 
     for _ in range(2):
-        with PostgresServer(open_folder / "home", durable=False) as server:
+        with PostgresServer(open_folder / "home", durable=False, has_login=False) as server:
             assert server.data == open_folder / "home" / "postgres"
             assert owner_of(server.pid) == Account.nobody().uid
 

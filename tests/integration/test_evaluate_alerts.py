@@ -272,6 +272,32 @@ async def test_a_consumer_without_totals_is_looked_at_for_progress(
     assert [row["acknowledged_sequence"] for row in samples] == [0, 0, 1]
 
 
+async def test_what_dead_letters_say_of_consumers_and_totals_stops_no_evaluation(
+    settings: Settings, client: Client
+) -> None:
+    js, durable = client.jetstream(), f"خدمة{uuid.uuid4().hex[:6]}"
+    subject = f"{settings.subject_prefix}.analysis.x"
+    await js.pull_subscribe(subject, durable, stream=settings.events_stream)
+    impossible = ("a b", "a.*", ">", "x/y", "tab\t", "\x0b", "", "\u2028")
+    for name in impossible:
+        add_failures(settings, 1, stream=settings.events_stream, consumer=name)
+        add_failures(settings, 1, stream=name, consumer=durable)
+    add_failures(settings, 1, stream="NO_SUCH", consumer=durable)
+    add_failures(settings, 6, stream=settings.events_stream, consumer=durable)
+    for number, service in enumerate(("a\0b", "\ud800", ["x"], "s" * 5_000)):
+        body = {"service": service, "consumer": "c", "is_dlq_writable": False}
+        await js.publish(settings.subjects.total(f"t{number}", "c"), json.dumps(body).encode())
+    await js.publish(settings.subjects.total("t9", "c"), b"[" * 100_000)
+    report = await evaluate_alerts(settings)
+    samples = query(settings, "SELECT consumer FROM consumer_samples")
+    assert [row["consumer"] for row in samples] == [durable]
+    assert [text for text in report.unknown if text.startswith(f"{2 * len(impossible)} consumers")]
+    row = query(settings, "SELECT detail FROM alerts WHERE rule = 'dlq_unwritable'")[0]
+    assert "a\N{REPLACEMENT CHARACTER}b" in row["detail"]
+    assert len(row["detail"]) < 1_000
+    assert (await evaluate_alerts(settings, minutes_later(1))).firing == report.firing
+
+
 async def test_a_test_is_sent_to_every_channel(settings: Settings) -> None:
     with pytest.raises(SettingsError, match="set DLQ_ALERT_URLS"):
         await send_test(settings)

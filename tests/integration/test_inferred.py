@@ -35,7 +35,7 @@ RETENTIONS = [RetentionPolicy.LIMITS, RetentionPolicy.LIMITS, RetentionPolicy.IN
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Instead of the session's server."""
-    with NatsServer(tmp_path_factory.mktemp("inferred")) as server:
+    with NatsServer(tmp_path_factory.mktemp("inferred"), has_login=False) as server:
         yield server.url
 
 

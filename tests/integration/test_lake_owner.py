@@ -39,7 +39,7 @@ async def other(settings: Settings, other_dsn: str) -> AsyncIterator[Settings]:
         update=names
         | {"subject_prefix": prefix, "postgres_dsn": type(settings.postgres_dsn)(other_dsn)}
     )
-    connection = await nats.connect(other.nats_url)
+    connection = await nats.connect(other.nats_url.get_secret_value())
     await ensure_streams(connection.jetstream(timeout=60), other.stream_names)
     yield other
     await connection.close()

@@ -28,7 +28,7 @@ ALL_OF_THEM = Selection(error_types=("MessageTerminated",))
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Instead of the session's server."""
-    with NatsServer(tmp_path_factory.mktemp("proof")) as server:
+    with NatsServer(tmp_path_factory.mktemp("proof"), has_login=False) as server:
         yield server.url
 
 

@@ -255,7 +255,7 @@ async def test_a_history_in_the_log_is_drained_as_any_other(
 async def test_an_empty_database_takes_a_simulated_lake_over(
     settings: Settings, client: Client
 ) -> None:
-    flags = ("--nats-url", settings.nats_url, "--lake-uri", settings.lake)
+    flags = ("--nats-url", settings.nats_url.get_secret_value(), "--lake-uri", settings.lake)
     stream = {"DLQ_DLQ_STREAM": settings.dlq_stream, "DLQ_HOME": str(settings.home)}
     arguments = [*flags, "--days", "2", "--rate", "5", "--json"]
     done = CliRunner(env=stream).invoke(command, arguments)

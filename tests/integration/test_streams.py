@@ -23,7 +23,7 @@ def names(settings: Settings) -> StreamNames:
 @pytest.fixture
 async def js(settings: Settings, names: StreamNames) -> AsyncIterator[JetStreamContext]:
     """JetStream, on which the platform's streams do not exist yet."""
-    connection = await nats.connect(settings.nats_url)
+    connection = await nats.connect(settings.nats_url.get_secret_value())
     js = connection.jetstream()
     yield js
     for info in await js.streams_info():

@@ -1,6 +1,7 @@
 """`dlq up` as a person runs it: addresses, other commands that find it, Ctrl-C, data that stay."""
 
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -62,11 +63,12 @@ async def _publish(url: str) -> None:
     await connection.close()
 
 
-def automations(prefect_ui: str) -> list[str]:
+def automations(prefect_ui: str, password: str) -> list[str]:
+    login = base64.b64encode(f"dlq:{password}".encode()).decode()
     request = urllib.request.Request(
         f"{prefect_ui}/api/automations/filter",
         data=b"{}",
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "Authorization": f"Basic {login}"},
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
         return [automation["name"] for automation in json.load(answer)]
@@ -74,15 +76,17 @@ def automations(prefect_ui: str) -> list[str]:
 
 def test_other_commands_find_it_and_data_survive_a_restart(tmp_path: Path) -> None:
     with up(tmp_path) as places:
-        assert set(places) == {"nats_url", "postgres_dsn", "lake_uri", "prefect_ui"}
-        asyncio.run(_publish(places["nats_url"]))
+        assert set(places) == {"nats_url", "postgres", "lake_uri", "prefect_ui", "prefect_login"}
+        file = tmp_path / "endpoints.json"
+        assert file.stat().st_mode & 0o777 == 0o600
+        asyncio.run(_publish(json.loads(file.read_text())["nats_url"]))
         dlq(tmp_path, "drain")
         assert dlq(tmp_path, "status")["failures"] == {"pending": 1}
     assert processes_below(tmp_path) == []
     assert not (tmp_path / "endpoints.json").exists()
     with up(tmp_path) as places:
         status = dlq(tmp_path, "status")
-        names = automations(places["prefect_ui"])
+        names = automations(places["prefect_ui"], Path(places["prefect_login"]).read_text().strip())
     assert sorted(names) == sorted(set(names))  # the second deploy added none
     assert len(names) >= 3
     with PostgresServer(tmp_path) as postgres:

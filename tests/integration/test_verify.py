@@ -90,6 +90,27 @@ async def test_a_sound_platform_has_no_findings_and_is_left_as_it_is(
     assert state_of(settings) == before
 
 
+async def test_an_answer_that_a_request_had_delivered_into_the_log_is_none_of_its_messages(
+    settings: Settings, client: Client
+) -> None:
+    js, event = client.jetstream(), f"{settings.subject_prefix}.analysis.x"
+    durable = f"d{uuid.uuid4().hex[:6]}"
+    await js.pull_subscribe(event, durable, stream=settings.events_stream)
+    await publish(client, settings, map(letter, range(3)))
+    await js.publish(event, b"an event")
+    request = f"$JS.API.CONSUMER.MSG.NEXT.{settings.events_stream}.{durable}"
+    await client.publish(request, b"1", reply=f"{settings.subject_prefix}.dlq.x")
+    async with asyncio.timeout(10):
+        while (await js.stream_info(settings.dlq_stream)).state.last_seq < 4:
+            await asyncio.sleep(0.01)
+    assert (await js.get_msg(settings.dlq_stream, 4)).subject == event
+    await publish(client, settings, map(letter, range(3, 6)))
+    report = await drain_log(settings)
+    assert (report.gaps, report.last_sequence) == (0, 7)
+    assert (await verify_stores(settings)).findings == ()
+    assert (await verify_stores(settings, is_repair=True)).findings == ()
+
+
 async def test_each_verification_is_kept_with_what_it_found(
     settings: Settings, client: Client
 ) -> None:

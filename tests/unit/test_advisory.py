@@ -27,6 +27,19 @@ def advisory(kind: str = "terminated", at: datetime = AT, reason: str = "") -> A
     return read_advisory(body.encode())
 
 
+@pytest.mark.parametrize("name", ["a b", "a.b", "*", "x/y", "n" * 256, "\\u0000"])
+@pytest.mark.parametrize("key", ["stream", "consumer"])
+def test_an_advisory_of_what_can_not_be_is_none(key: str, name: str) -> None:
+    body = (
+        '{"type": "io.nats.jetstream.advisory.v1.terminated", "stream": "X", "consumer": "c",'
+        ' "stream_seq": 7, "deliveries": 2, "timestamp": "2026-11-29T08:00:00Z"}'
+    )
+    assert read_advisory(body.encode()).stream == "X"
+    old = '"X"' if key == "stream" else '"c"'
+    with pytest.raises(ValueError, match="called so"):
+        read_advisory(body.replace(old, f'"{name}"').encode())
+
+
 @pytest.mark.parametrize("reason", REMOVED_REASONS)
 def test_only_a_termination_in_the_servers_words_of_an_event_that_is_gone_is_a_removal(
     reason: str,

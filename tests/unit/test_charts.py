@@ -3,12 +3,16 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import altair as alt
 import polars as pl
 import pytest
 
 from pipelines.analysis import charts
-from pipelines.analysis.look import DARK, LIGHT, PHONE, Look, as_svg
+from pipelines.analysis.drawing import draw
+from pipelines.analysis.look import DARK, LIGHT, PHONE, WIDE, Look, as_svgs
 from pipelines.analysis.resolution import CAUSES, curves, thin
+from pipelines.analysis.sections import printable_frames
+from pipelines.deadletter.sanitize import UNPRINTABLE, readable
 
 END = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
@@ -107,11 +111,38 @@ def test_every_chart_has_each_colour_of_its_look_alone_and_as_a_name_in_svg() ->
     assert LIGHT["blue"] not in str(
         charts.failures_by_type(*arguments, Look(is_dark=True)).to_dict()
     )
-    svg = as_svg(charts.failures_by_type(*arguments))
+    svg, narrow = as_svgs([charts.failures_by_type(*arguments, look) for look in (WIDE, PHONE)])
+    assert svg
+    assert narrow
     assert "var(--blue)" in svg
     assert "#0072b2" not in svg
-    narrow = as_svg(charts.failures_by_type(*arguments, PHONE))
     assert 'width="340"' in narrow
+
+
+def test_a_chart_that_can_not_be_drawn_or_takes_too_long_costs_no_other() -> None:
+    version = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
+    good = {"data": {"values": [{"x": 1}]}, "mark": "bar", "encoding": {"x": {"field": "x"}}}
+    points = [{"x": n, "y": n * n % 1009} for n in range(400_000)]
+    axes = {axis: {"field": axis, "type": "quantitative"} for axis in ("x", "y")}
+    long = {"data": {"values": points}, "mark": "point", "encoding": axes}
+    first, none, last = draw([good, {"mark": "no such"}, good], version)
+    assert first == last
+    assert first is not None
+    assert first.startswith("<svg")
+    assert none is None
+    assert draw([long], version, seconds=1) == [None]
+
+
+def test_a_name_of_any_length_and_characters_is_drawn() -> None:
+    every = "".join(map(chr, [*range(1, 0xA0), *range(0x2000, 0x2070), *range(0xFDD0, 0x10000)]))
+    names = [every[start : start + 80] for start in range(0, len(every), 80)]
+    frames = printable_frames({"m": minutes(*((3, name, "X", 30) for name in names))})
+    assert not any(UNPRINTABLE.search(name) for name in frames["m"]["service"])
+    long = printable_frames({"m": minutes((3, "x" * 20_000, "X", 30))})["m"]
+    assert long["service"][0] == readable("x" * 20_000) == "x" * 254 + "…"
+    begin = END - timedelta(hours=1)
+    svgs = as_svgs([charts.service_heat_map(m, begin, END) for m in (frames["m"], long)])
+    assert all(svgs)
 
 
 def test_trends_have_a_row_for_each_group() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from pipelines.errors import SettingsError
 from pipelines.events.config import NATSConsumerConfig, RetryPolicy
@@ -35,7 +36,7 @@ class NoJitter(random.Random):
 
 def test_the_defaults_are_those_that_services_know() -> None:
     expected = {
-        "servers": ["nats://localhost:4222"],
+        "servers": [SecretStr("nats://localhost:4222")],
         "stream_name": "SAHOOL_EVENTS",
         "consumer_name": None,
         "subject_filter": "sahool.analysis.*",

@@ -33,7 +33,7 @@ def write_endpoints(home: Path, text: str | dict[str, Any]) -> None:
 
 def test_the_defaults_are_local(tmp_path: Path) -> None:
     settings = load_settings()
-    assert settings.nats_url == "nats://127.0.0.1:4222"
+    assert settings.nats_url == SecretStr("nats://127.0.0.1:4222")
     assert settings.lake == str(tmp_path / ".dlq" / "lake")
     assert settings.subjects.dead_letters == "sahool.dlq.>"
     assert settings.redrive_subjects == []
@@ -44,10 +44,10 @@ def test_an_argument_wins_over_the_environment_over_running_servers_over_the_def
 ) -> None:
     servers = {"nats_url": "nats://running", "postgres_dsn": "postgresql://running/dlq"}
     write_endpoints(tmp_path / ".dlq", servers)
-    assert load_settings().nats_url == "nats://running"
+    assert load_settings().nats_url == SecretStr("nats://running")
     monkeypatch.setenv("DLQ_NATS_URL", "nats://environment")
-    assert load_settings().nats_url == "nats://environment"
-    assert load_settings(nats_url="nats://argument").nats_url == "nats://argument"
+    assert load_settings().nats_url == SecretStr("nats://environment")
+    assert load_settings(nats_url="nats://argument").nats_url == SecretStr("nats://argument")
     assert load_settings().postgres_dsn.get_secret_value() == "postgresql://running/dlq"
     assert load_settings().dlq_stream == "SAHOOL_DLQ"
 
@@ -61,13 +61,13 @@ def test_running_servers_are_those_of_the_home_in_force(
     if how == "environment":
         monkeypatch.setenv("DLQ_HOME", str(tmp_path / "mine"))
     settings = load_settings(home=tmp_path / "mine" if how == "argument" else None)
-    assert settings.nats_url == "nats://mine"
+    assert settings.nats_url == SecretStr("nats://mine")
     assert settings.lake == str(tmp_path / "mine" / "lake")
 
 
 def test_an_argument_that_is_none_counts_as_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLQ_NATS_URL", "nats://environment")
-    assert load_settings(nats_url=None).nats_url == "nats://environment"
+    assert load_settings(nats_url=None).nats_url == SecretStr("nats://environment")
 
 
 def test_a_setting_is_given_by_a_person_not_by_running_servers(
@@ -125,12 +125,16 @@ def test_a_broken_file_of_running_servers_is_an_error_in_one_sentence(
 
 def test_other_keys_of_running_servers_are_left_alone(tmp_path: Path) -> None:
     write_endpoints(tmp_path / ".dlq", {"prefect_url": "http://x", "nats_url": "nats://x"})
-    assert load_settings().nats_url == "nats://x"
+    assert load_settings().nats_url == SecretStr("nats://x")
 
 
 def test_secrets_are_not_shown() -> None:
-    settings = load_settings(postgres_dsn="postgresql://u:hunter2@h/d", redaction_key="k3y")
-    assert "hunter2" not in f"{settings!r} {settings}"
+    settings = load_settings(
+        postgres_dsn="postgresql://u:hunter2@h/d",
+        redaction_key="k3y",
+        nats_url="nats://u:hunter2@h",
+    )
+    assert "hunter2" not in f"{settings!r} {settings} {settings.model_dump()}"
     assert "k3y" not in f"{settings!r} {settings}"
     assert settings.redaction_key == SecretStr("k3y")
 
@@ -151,7 +155,7 @@ def test_a_child_process_sees_the_same_servers_and_lake(
         monkeypatch.setenv(name, value)
     monkeypatch.chdir("/")
     child = load_settings()
-    assert (child.nats_url, child.lake) == ("nats://n", "s3://lake")
+    assert (child.nats_url, child.lake) == (SecretStr("nats://n"), "s3://lake")
     assert child.postgres_dsn.get_secret_value() == "postgresql://p"
     assert child.home == tmp_path / "here"
 

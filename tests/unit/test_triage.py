@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from letters import OLD, ORIGIN, SEQUENCE, STREAM, message, ours, second
+from pydantic import SecretStr
 
 from pipelines.deadletter import ids
 from pipelines.deadletter.case_events import decode_case_event
@@ -43,7 +44,7 @@ def told(action: DLQAction, event: DLQEvent, **settings: Any) -> list[tuple[Any,
 
 def test_the_defaults_are_those_that_services_know() -> None:
     config = DLQConsumerConfig()
-    assert config.servers == ["nats://localhost:4222"]
+    assert config.servers == [SecretStr("nats://localhost:4222")]
     assert config.dlq_subject == "sahool.dlq.>"
     assert (config.store_in_db, config.alert_on_critical, config.auto_retry_enabled) == (
         *(True, True),

@@ -74,7 +74,7 @@ BEGIN
             ('dlq_redriver', told, 'audit_log'),
             ('dlq_analyst', 'SELECT', 'failed_events drain_checkpoints drain_epochs drain_anchors'
                 ' stream_gaps redrives service_totals alerts alert_messages stream_samples'
-                ' consumer_samples schema_migrations platform verifications'),
+                ' consumer_samples schema_migrations platform verifications unreached_consumers'),
             ('dlq_analyst', 'SELECT', marts),
             ('dlq_analyst', format('SELECT (%s)', (
                 SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
@@ -83,6 +83,7 @@ BEGIN
             ('dlq_alerts', 'INSERT, UPDATE, DELETE', 'alerts'),
             ('dlq_alerts', 'INSERT, UPDATE', 'alert_messages'),
             ('dlq_alerts', 'INSERT, DELETE', 'stream_samples consumer_samples'),
+            ('dlq_alerts', 'SELECT, INSERT, UPDATE, DELETE', 'unreached_consumers'),
             ('dlq_alerts', 'DELETE', 'lock_alerts'),
             ('dlq_alerts', told, 'audit_log'),
             ('dlq_auditor', 'SELECT', 'audit_log redrives redrive_batches erasures schema_migrations'),
