@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import nats
+import nats.js.errors
 import polars as pl
 
 from pipelines.analysis.report import Section, as_json, as_markdown
@@ -26,6 +26,7 @@ from pipelines.demo.traffic import events, publish
 from pipelines.demo.upstreams import Upstreams
 from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
 from pipelines.errors import DLQError
+from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reader import log_state
 from pipelines.jobs import migrate_all, query
 from pipelines.reporting import make_report
@@ -166,8 +167,7 @@ async def _publish(settings: Settings, count: int, seed: int) -> set[str]:
 async def _settled(settings: Settings, published: int) -> None:
     """Wait until every consumer has finished with every event."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    connection = await nats.connect(settings.nats_url)
-    try:
+    async with connected(settings.nats_url, settings.nats_creds, "dlq demo") as connection:
         js = connection.jetstream()
         while time.monotonic() < deadline:
             done = 0
@@ -179,17 +179,12 @@ async def _settled(settings: Settings, published: int) -> None:
             if done == len(SERVICES):
                 return
             await asyncio.sleep(0.2)
-    finally:
-        await connection.close()
     raise DLQError(f"The services did not finish {published:,} events in {_SETTLE_SECONDS} s.")
 
 
 async def _checks(settings: Settings, published: set[str]) -> list[Check]:
-    connection = await nats.connect(settings.nats_url)
-    try:
+    async with connected(settings.nats_url, settings.nats_creds, "dlq demo") as connection:
         log = await log_state(connection, settings.dlq_stream, settings.subjects.log)
-    finally:
-        await connection.close()
     totals: pl.DataFrame = query(settings, "SELECT sum(succeeded)::BIGINT FROM service_traffic")
     cases = query(settings, "SELECT failure_id, status FROM cases")
     with database(settings.postgres_dsn.get_secret_value()) as postgres:
