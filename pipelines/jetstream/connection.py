@@ -111,7 +111,9 @@ async def connect_service(
                 " the credentials file."
             ) from error
         raise ServerUnavailableError(
-            client.tls_fault or f"No NATS server answers at {where} ({_detail(cause)})."
+            client.tls_fault
+            or f"No NATS server answers at {where} ({_detail(cause)}): start one, or give another"
+            " address."
         ) from error
     return client
 
