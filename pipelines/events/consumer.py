@@ -25,7 +25,7 @@ from pipelines.events.service import Service
 from pipelines.events.subscription import Handler, Subscription, Tell
 from pipelines.events.totals import publish_total, publish_totals
 from pipelines.jetstream.address import shown
-from pipelines.jetstream.consumers import durable_name
+from pipelines.jetstream.consumers import default_durable, durable_name
 from pipelines.jetstream.streams import (
     StreamNames,
     ensure_attempts_stream,
@@ -91,7 +91,8 @@ class NATSConsumer(Service):
                     f" writes itself: use narrower filters, such as {config.subjects.events[0]}."
                 )
         stream = await self._stream_for(connection, subject, stream_name)
-        durable = durable_name(consumer_name or config.consumer_name or f"{config.name}-{subject}")
+        named = consumer_name or config.consumer_name
+        durable = durable_name(named) if named else default_durable(config.name, subject)
         if any(other.durable == durable for other in self._subscriptions):
             raise ValueError(
                 f"Another subscription already uses the durable consumer {durable}: give each a"

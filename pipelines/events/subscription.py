@@ -47,7 +47,7 @@ from pipelines.events.results import DeadLetter, HandlerResult, ProcessingResult
 from pipelines.events.waiting import WaitingEvents
 from pipelines.jetstream.headers import every_header
 from pipelines.jetstream.pull import Delivery
-from pipelines.jetstream.stored import stored_message
+from pipelines.jetstream.stored import is_stored
 from pipelines.tracing import fail_span, span, traced, traceparent
 
 logger = logging.getLogger(__name__)
@@ -159,8 +159,8 @@ class Subscription(Intake):
             if not await self._log.is_latest(self.connection, delivery):
                 self._retries.forget(delivery)  # another process took it
                 continue
-            stored = await stored_message(self.connection, self._stream, delivery.sequence)
-            if stored is not None and stored.timestamp_ns == delivery.timestamp_ns:
+            event = delivery.sequence, delivery.timestamp_ns
+            if await is_stored(self.connection, self._stream, *event):
                 continue
             if not retry.is_gone:
                 retry.is_gone = True  # look again: another process may just be taking it
