@@ -39,7 +39,11 @@ from pipelines.lazy import is_installed
 
 logger = logging.getLogger(__name__)
 
-_LEVELS = {"dlq_writable": logging.INFO, "consumer_rewound": logging.WARNING}
+_LEVELS = {
+    "dlq_writable": logging.INFO,
+    "consumer_rewound": logging.WARNING,
+    "dead_letter_id_taken": logging.WARNING,
+}
 _CALLBACK_FAILED = "The callback on_trouble failed"
 
 
@@ -50,7 +54,8 @@ class NATSConsumer(Service):
     logged as well: `dlq_unwritable` and, when it is over, `dlq_writable`; `ack_pending`, when so
     many retries wait that the server soon delivers nothing more; `dead_letter_limit`, when nearly
     everything was dead-lettered and the consumer stops; `consumer_rewound`, when the durable was
-    made anew or reset while this process runs, so that events come again that were handled.
+    made anew or reset while this process runs, so that events come again that were handled;
+    `dead_letter_id_taken`, when the log had a message with a dead letter's id before it.
     """
 
     def __init__(

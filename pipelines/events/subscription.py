@@ -38,6 +38,7 @@ from pipelines.events.failure import (
 from pipelines.events.intake import Intake, nak
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
+    OwnId,
     publish_dead_letter,
     publish_redrive_success,
     publish_until_acknowledged,
@@ -60,7 +61,8 @@ _NEARLY_FULL = 0.8  # of max_ack_pending
 Tell = Callable[[str, str], object]
 """Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
 `ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped),
-`consumer_rewound` (it was made anew or reset: events come again that were handled).
+`consumer_rewound` (it was made anew or reset: events come again that were handled),
+`dead_letter_id_taken` (another message had a dead letter's id before: both are kept).
 """
 
 
@@ -368,11 +370,14 @@ class Subscription(Intake):
             return True
 
         what = f"The dead letter of event {fields['event_id']}"
+        own_id = OwnId()
 
         async def publish() -> None:
             subject = f"{config.dlq_subject_prefix}.{subject_token(event_type_of(msg.subject))}"
             try:
-                await publish_dead_letter(self.connection, subject, fields, msg.data, is_json)
+                await publish_dead_letter(
+                    self.connection, subject, fields, msg.data, is_json, own_id
+                )
             except PUBLISH_ERRORS as error:
                 if self._log_is_writable.is_set():
                     self._log_is_writable.clear()
@@ -397,6 +402,13 @@ class Subscription(Intake):
         if is_published:
             self._retries.forget(delivery)
             self.counters.dead_lettered += 1
+        if is_published and own_id.suffix:
+            self.counters.ids_taken += 1
+            self._tell(
+                "dead_letter_id_taken",
+                f"{self.durable}: the id of failure {fields['failure_id']} was in the log before"
+                " its dead letter: of a process of this service that died, or forged. Both are kept.",
+            )
         return is_published
 
     async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
