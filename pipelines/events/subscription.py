@@ -407,7 +407,7 @@ class Subscription(Intake):
             self._tell(
                 "dead_letter_id_taken",
                 f"{self.durable}: the id of failure {fields['failure_id']} was in the log before"
-                " its dead letter: of a process of this service that died, or forged. Both are kept.",
+                " it, of a process of this service that died, or forged: both are kept.",
             )
         return is_published
 
