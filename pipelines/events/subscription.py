@@ -406,8 +406,8 @@ class Subscription(Intake):
             self.counters.ids_taken += 1
             self._tell(
                 "dead_letter_id_taken",
-                f"{self.durable}: the id of failure {fields['failure_id']} was in the log before"
-                " it, of a process of this service that died, or forged: both are kept.",
+                f"{self.durable}: failure {fields['failure_id']} had a dead letter before its"
+                " own, of a process of this service that died, or forged: both are kept.",
             )
         return is_published
 
