@@ -51,7 +51,7 @@ class OwnId:
     """
 
     suffix: str = ""  # makes it an id that nobody else knows
-    is_sent: bool = False  # a try ended without an answer, so it may be there
+    is_sent: bool = False  # a try succeeded, or ended without an answer: it may be there
 
 
 async def publish_dead_letter(
@@ -68,7 +68,8 @@ async def publish_dead_letter(
     letter carries a pointer. The event's trace goes on with it. Raises one of PUBLISH_ERRORS;
     publishing the same again is harmless. An event that fails anew, because its consumer was made
     to start anew, has another first attempt, so the server takes its dead letter. With `own_id`,
-    kept from try to try, it is published beside a message of somebody else's that has its id.
+    kept from try to try, also where the event comes again, it is published beside a message of
+    somebody else's that has its id.
     """
     headers = trace_context(fields["original_headers"], fields.get("traceparent"))
     async with aclosing(_forms(connection, fields, body, is_json)) as forms:
@@ -106,7 +107,10 @@ async def _publish_once(
             if own_id:
                 own_id.is_sent = True
             raise
-        if own_id is None or not stored.duplicate or own_id.is_sent or own_id.suffix:
+        if own_id is None:
+            return
+        if not stored.duplicate or own_id.is_sent or own_id.suffix:
+            own_id.is_sent = True
             return
         own_id.suffix = secrets.token_hex(_SUFFIX_BYTES)
 
