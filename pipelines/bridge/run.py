@@ -18,12 +18,12 @@ from pydantic import SecretStr
 from pipelines.bridge.advisories import Advisories, OnLetter
 from pipelines.bridge.sample import Untold
 from pipelines.bridge.totals import publish_totals
-from pipelines.errors import DLQError, ServerUnavailableError, StreamError
+from pipelines.errors import DLQError, StreamError
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
 )
 from pipelines.events.service import Service
-from pipelines.jetstream.address import shown, split_servers
+from pipelines.jetstream.address import split_servers
 from pipelines.jetstream.pull import PullStalledError
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_log_stream
 from pipelines.settings import Settings
@@ -85,17 +85,13 @@ class Bridge(Service):
         be made.
         """
         settings = self._platform
-        if not await self.connect() or self._connection is None:
-            raise ServerUnavailableError(
-                f"No NATS server answers at {shown(self._settings.servers)}: start one, run"
-                " `dlq up`, or set DLQ_NATS_URL."
-            )
-        js = self._connection.jetstream()
+        connection = await self._open()
+        js = connection.jetstream()
         try:
             await ensure_log_stream(js, settings.stream_names)
             stream = await ensure_advisory_stream(js, settings.stream_names)
             self._advisories = Advisories(
-                self._connection,
+                connection,
                 stream,
                 settings,
                 self._on_letter,

@@ -24,6 +24,7 @@ VERBS = {
     "redrive": "publish failures again to the consumer that failed (retry, replay)",
     "alerts": "what fires now; send a test, look back, acknowledge",
     "exporter": "metrics for Prometheus",
+    "nats-permissions": "what a service or role needs of NATS, for the server's configuration",
     "batches": "redrives that were planned: list, show, pause, resume, cancel, approve",
     "policy": "which groups the scheduled redrive takes, and why; backtest",
     "discard": "close failures that nothing is to be done about",
@@ -60,7 +61,7 @@ def _command() -> "click.Group":
         def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
             if name not in VERBS:
                 return None
-            module = importlib.import_module(f"pipelines.cli.{name}")
+            module = importlib.import_module(f"pipelines.cli.{name.replace('-', '_')}")
             command: click.Command = module.command
             return command
 

@@ -25,7 +25,7 @@ from pipelines.events.service import Service
 from pipelines.events.subscription import Handler, Subscription, Tell
 from pipelines.events.totals import publish_total, publish_totals
 from pipelines.jetstream.address import shown
-from pipelines.jetstream.consumers import durable_name
+from pipelines.jetstream.consumers import default_durable, durable_name
 from pipelines.jetstream.streams import (
     StreamNames,
     ensure_attempts_stream,
@@ -39,7 +39,11 @@ from pipelines.lazy import is_installed
 
 logger = logging.getLogger(__name__)
 
-_LEVELS = {"dlq_writable": logging.INFO, "consumer_rewound": logging.WARNING}
+_LEVELS = {
+    "dlq_writable": logging.INFO,
+    "consumer_rewound": logging.WARNING,
+    "dead_letter_id_taken": logging.WARNING,
+}
 _CALLBACK_FAILED = "The callback on_trouble failed"
 
 
@@ -50,7 +54,8 @@ class NATSConsumer(Service):
     logged as well: `dlq_unwritable` and, when it is over, `dlq_writable`; `ack_pending`, when so
     many retries wait that the server soon delivers nothing more; `dead_letter_limit`, when nearly
     everything was dead-lettered and the consumer stops; `consumer_rewound`, when the durable was
-    made anew or reset while this process runs, so that events come again that were handled.
+    made anew or reset while this process runs, so that events come again that were handled;
+    `dead_letter_id_taken`, when the log had a message with a dead letter's id before it.
     """
 
     def __init__(
@@ -91,7 +96,8 @@ class NATSConsumer(Service):
                     f" writes itself: use narrower filters, such as {config.subjects.events[0]}."
                 )
         stream = await self._stream_for(connection, subject, stream_name)
-        durable = durable_name(consumer_name or config.consumer_name or f"{config.name}-{subject}")
+        named = consumer_name or config.consumer_name
+        durable = durable_name(named) if named else default_durable(config.name, subject)
         if any(other.durable == durable for other in self._subscriptions):
             raise ValueError(
                 f"Another subscription already uses the durable consumer {durable}: give each a"

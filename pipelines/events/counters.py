@@ -17,6 +17,7 @@ class Counters:
     retried: int = 0
     dead_lettered: int = 0
     skipped: int = 0  # redrives addressed to another consumer
+    ids_taken: int = 0  # dead letters whose id was in the log before, not by this process
     handler_seconds: float = 0  # in all calls together
     # calls by the first of DURATIONS that they were no longer than; the last were longer
     by_duration: list[int] = field(default_factory=lambda: [0] * (len(DURATIONS) + 1))

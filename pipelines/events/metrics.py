@@ -22,6 +22,7 @@ _COUNTERS = {
     "retried": "Events given back, to be delivered again after a delay.",
     "dead_lettered": "Events whose dead letter the server has acknowledged.",
     "skipped": "Redrives that were addressed to another consumer.",
+    "ids_taken": "Dead letters whose id was in the log before them, not by this process.",
 }
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import logging
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -12,7 +14,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
 from nats.js.api import ObjectMeta, ObjectMetaOptions
-from nats.js.errors import APIError
+from nats.js.errors import APIError, NoStreamResponseError
 from nats.js.errors import Error as JetStreamError
 
 from pipelines.deadletter.envelope import encode_dead_letter, encode_pointer
@@ -34,36 +36,88 @@ PUBLISH_ERRORS = (
 """What a publish raises while the log can not be written."""
 
 _TOO_LARGE_FOR_STREAM = 10054  # the server's code: beyond the stream's max_msg_size
+_SUFFIX_BYTES = 8
 _SMALL_BODY = 8_000  # bytes; a smaller one is never what makes a dead letter too large
 _CHUNK_BYTES = 128 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 
 
+@dataclass(slots=True)
+class OwnId:
+    """Whether a dead letter's id can be in the log by the tries of its own process.
+
+    Where it is there and can not be, somebody else used it: another process of the service, which
+    died before it acknowledged the event, or a forger, whose message would take the place of ours.
+    """
+
+    suffix: str = ""  # makes it an id that nobody else knows
+    is_sent: bool = False  # a try succeeded, or ended without an answer: it may be there
+
+
 async def publish_dead_letter(
-    connection: Client, subject: str, fields: dict[str, Any], body: bytes, is_json: bool
+    connection: Client,
+    subject: str,
+    fields: dict[str, Any],
+    body: bytes,
+    is_json: bool,
+    own_id: OwnId | None = None,
 ) -> None:
     """Publish one dead letter and wait for the server's acknowledgement.
 
     A body that is too large for one message once wrapped goes to an object store, and the dead
     letter carries a pointer. The event's trace goes on with it. Raises one of PUBLISH_ERRORS;
     publishing the same again is harmless. An event that fails anew, because its consumer was made
-    to start anew, has another first attempt, so the server takes its dead letter.
+    to start anew, has another first attempt, so the server takes its dead letter. With `own_id`,
+    kept from try to try, also where the event comes again, it is published beside a message of
+    somebody else's that has its id.
     """
-    js = connection.jetstream()
     headers = trace_context(fields["original_headers"], fields.get("traceparent"))
-    headers["Nats-Msg-Id"] = f"{fields['failure_id']}-{fields['first_attempt_at']}"
     async with aclosing(_forms(connection, fields, body, is_json)) as forms:
         async for payload in forms:
+            longest = "0" * 2 * _SUFFIX_BYTES if own_id else ""
+            headers["Nats-Msg-Id"] = _message_id(fields, longest)
             if wire_size(payload, headers) > connection.max_payload:
                 continue
             try:
-                await js.publish(subject, payload, headers=headers, timeout=5)
+                await _publish_once(connection, subject, payload, headers, fields, own_id)
             except APIError as error:
                 if error.err_code != _TOO_LARGE_FOR_STREAM:
                     raise
             else:
                 return
     raise MaxPayloadError
+
+
+async def _publish_once(
+    connection: Client,
+    subject: str,
+    payload: bytes,
+    headers: dict[str, Any],
+    fields: dict[str, Any],
+    own_id: OwnId | None,
+) -> None:
+    js = connection.jetstream()
+    while True:
+        headers["Nats-Msg-Id"] = _message_id(fields, own_id.suffix if own_id else "")
+        try:
+            stored = await js.publish(subject, payload, headers=headers, timeout=5)
+        except (APIError, NoStreamResponseError, NotPermittedError):
+            raise  # it is not there
+        except PUBLISH_ERRORS:
+            if own_id:
+                own_id.is_sent = True
+            raise
+        if own_id is None:
+            return
+        if not stored.duplicate or own_id.is_sent or own_id.suffix:
+            own_id.is_sent = True
+            return
+        own_id.suffix = secrets.token_hex(_SUFFIX_BYTES)
+
+
+def _message_id(fields: dict[str, Any], suffix: str) -> str:
+    message_id = f"{fields['failure_id']}-{fields['first_attempt_at']}"
+    return f"{message_id}-{suffix}" if suffix else message_id
 
 
 async def publish_until_acknowledged(

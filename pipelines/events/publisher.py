@@ -1,6 +1,7 @@
 """Publishing events through JetStream: True once the server has them."""
 
 import asyncio
+import contextlib
 import logging
 import os
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from pipelines.deadletter.headers import Headers
 from pipelines.deadletter.subjects import Subjects, subject_token
-from pipelines.errors import ServerUnavailableError, StreamError
+from pipelines.errors import ServerUnavailableError, SettingsError, StreamError
 from pipelines.events.analysis_event import AnalysisEvent
 from pipelines.events.outbox import PUBLISH_ERRORS
 from pipelines.jetstream.address import Servers, split_servers
@@ -92,7 +93,8 @@ class NATSPublisher:
         A header with a list of values is sent once for each of them.
         """
         if self._connection is not None:
-            await self.connect()  # nats-py gives it up on most errors that a server sends
+            with contextlib.suppress(SettingsError):  # a file just being written
+                await self.connect()  # nats-py gives it up on most errors that a server sends
         if (connection := self._connection) is None:
             logger.error("Not connected: await publisher.connect() first.")
             return False

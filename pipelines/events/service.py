@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import nats.errors
 from nats.aio.client import Client
 
-from pipelines.errors import ServerUnavailableError
+from pipelines.errors import ServerUnavailableError, SettingsError
 from pipelines.events.closing import CUT_SECONDS, GRACE_SECONDS, Closing, end
 from pipelines.events.intake import Intake
 from pipelines.events.signals import end_process, set_by_signal
@@ -65,20 +65,24 @@ class Service:
         """
         if self._connection is not None and not self._connection.is_closed:
             return self._connection.is_connected
-        settings = self._settings
         try:
-            self._connection = await connect_service(
-                settings.servers,
-                name=settings.name,
-                user_credentials=settings.user_credentials,
-                timeout_seconds=settings.connect_timeout_seconds,
-                reconnect_time_wait=settings.reconnect_time_wait,
-                max_reconnect_attempts=settings.max_reconnect_attempts,
-            )
+            await self._open()
         except ServerUnavailableError as error:
             logger.error("%s", error)
             return False
         return True
+
+    async def _open(self) -> Client:
+        settings = self._settings
+        self._connection = connection = await connect_service(
+            settings.servers,
+            name=settings.name,
+            user_credentials=settings.user_credentials,
+            timeout_seconds=settings.connect_timeout_seconds,
+            reconnect_time_wait=settings.reconnect_time_wait,
+            max_reconnect_attempts=settings.max_reconnect_attempts,
+        )
+        return connection
 
     async def start(self) -> None:
         """Work until `close` is called or the task is cancelled.
@@ -194,7 +198,12 @@ class Service:
                 logger.error(
                     "The connection was ended (%s): connecting", self._connection.last_error
                 )
-                if await self.connect():
+                try:
+                    is_connected = await self.connect()
+                except SettingsError as error:  # a credentials file that is just being written
+                    logger.error("%s", error)
+                    continue
+                if is_connected:
                     for intake in self._intakes:
                         intake.connection = self._connection
 

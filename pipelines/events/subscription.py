@@ -45,6 +45,7 @@ from pipelines.events.failure import (
 from pipelines.events.intake import Intake, nak
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
+    OwnId,
     publish_dead_letter,
     publish_redrive_success,
     publish_until_acknowledged,
@@ -54,7 +55,7 @@ from pipelines.events.results import DeadLetter, HandlerResult, ProcessingResult
 from pipelines.events.waiting import WaitingEvents
 from pipelines.jetstream.headers import every_header
 from pipelines.jetstream.pull import Delivery
-from pipelines.jetstream.stored import stored_message
+from pipelines.jetstream.stored import is_stored
 from pipelines.tracing import fail_span, span, traced, traceparent
 
 logger = logging.getLogger(__name__)
@@ -63,11 +64,13 @@ Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _SUSPECT = 2  # calls that never ended: the event may kill its process, so one of these at a time
 _NEARLY_FULL = 0.8  # of max_ack_pending
+_MOST_OWN_IDS = 10_000
 
 Tell = Callable[[str, str], object]
 """Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
 `ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped),
-`consumer_rewound` (it was made anew or reset: events come again that were handled).
+`consumer_rewound` (it was made anew or reset: events come again that were handled),
+`dead_letter_id_taken` (another message had a dead letter's id before: both are kept).
 """
 
 
@@ -133,6 +136,7 @@ class Subscription(Intake):
         self._tell = tell
         self._log = AttemptLog(config.subjects, stream, durable)
         self._retries = WaitingEvents()
+        self._own_ids: dict[str, OwnId] = {}  # of the latest dead letters
         self._suspects = asyncio.Lock()
         self._latest: deque[bool] = deque(maxlen=config.dead_letter_limit_events)
 
@@ -166,8 +170,8 @@ class Subscription(Intake):
             if not await self._log.is_latest(self.connection, delivery):
                 self._retries.forget(delivery)  # another process took it
                 continue
-            stored = await stored_message(self.connection, self._stream, delivery.sequence)
-            if stored is not None and stored.timestamp_ns == delivery.timestamp_ns:
+            event = delivery.sequence, delivery.timestamp_ns
+            if await is_stored(self.connection, self._stream, *event):
                 continue
             if not retry.is_gone:
                 retry.is_gone = True  # look again: another process may just be taking it
@@ -379,11 +383,15 @@ class Subscription(Intake):
             return True
 
         what = f"The dead letter of event {fields['event_id']}"
+        own_id = self._own_id(f"{fields['failure_id']}-{fields['first_attempt_at']}")
+        suffix = own_id.suffix
 
         async def publish() -> None:
             subject = f"{config.dlq_subject_prefix}.{subject_token(event_type_of(msg.subject))}"
             try:
-                await publish_dead_letter(self.connection, subject, fields, msg.data, is_json)
+                await publish_dead_letter(
+                    self.connection, subject, fields, msg.data, is_json, own_id
+                )
             except PUBLISH_ERRORS as error:
                 if self._log_is_writable.is_set():
                     self._log_is_writable.clear()
@@ -408,7 +416,22 @@ class Subscription(Intake):
         if is_published:
             self._retries.forget(delivery)
             self.counters.dead_lettered += 1
+        if is_published and own_id.suffix != suffix:
+            self.counters.ids_taken += 1
+            self._tell(
+                "dead_letter_id_taken",
+                f"{self.durable}: failure {fields['failure_id']} had a dead letter before its"
+                " own, of a process of this service that died, or forged: both are kept.",
+            )
         return is_published
+
+    def _own_id(self, name: str) -> OwnId:
+        """What is known of an id: an answer may be lost, and the event then comes again."""
+        own_id = self._own_ids.pop(name, None) or OwnId()
+        self._own_ids[name] = own_id
+        if len(self._own_ids) > _MOST_OWN_IDS:
+            del self._own_ids[next(iter(self._own_ids))]
+        return own_id
 
     async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
         """Let who gets the event next know of them, as far as there is a connection."""

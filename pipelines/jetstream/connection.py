@@ -1,6 +1,8 @@
 """Connections to NATS: a job's fails in one sentence, and soon; a service's lasts."""
 
 import asyncio
+import base64
+import importlib
 import importlib.util
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -20,11 +22,13 @@ from pipelines.errors import (
 )
 from pipelines.jetstream.address import Server, read_address, shown, split_servers
 from pipelines.jetstream.bounded import within
+from pipelines.jetstream.credentials import Credentials, read_credentials
 from pipelines.jetstream.headers import LastValues, encode_headers, parse_headers
 from pipelines.jetstream.permissions import PlainSpokenClient, inbox_prefix
 
 logger = logging.getLogger(__name__)
 
+_CONNECT_SECONDS = 30  # a job's, with all its attempts
 _DISCONNECT_SECONDS = 0.5
 _PLAIN_BLOCK = b"NATS/1.0\r\n"  # no status of the server's
 
@@ -66,17 +70,16 @@ async def connect_service(
 ) -> Client:
     """A connection that comes back by itself, for a service; the caller closes it.
 
-    Raises ServerUnavailableError where no server answers, or takes the login, within
-    `timeout_seconds`, and SettingsError for what is no address.
+    Raises ServerUnavailableError where no server answers, takes the login, or can be trusted within
+    `timeout_seconds`, and SettingsError for what is no address or no credentials file.
     """
-    _check_credentials(user_credentials)
     where = shown(servers)
-
+    client = TolerantClient()
     said = ""
 
     async def log_error(error: Exception) -> None:
         nonlocal said
-        text = _detail(error)
+        text = client.read_fault(error) or _detail(error)
         # An outage says the same every few seconds: once is enough.
         logger.log(logging.DEBUG if text == said else logging.WARNING, "nats: %s", text)
         said = text
@@ -86,7 +89,6 @@ async def connect_service(
         said = ""
         logger.warning("nats: connected again")
 
-    client = TolerantClient()
     try:
         async with asyncio.timeout(timeout_seconds):  # nats-py alone would try for ever
             await _connect(
@@ -109,7 +111,9 @@ async def connect_service(
                 " the credentials file."
             ) from error
         raise ServerUnavailableError(
-            f"No NATS server answers at {where} ({_detail(cause)})."
+            client.tls_fault
+            or f"No NATS server answers at {where} ({_detail(cause)}): start one, or give another"
+            " address."
         ) from error
     return client
 
@@ -139,44 +143,51 @@ async def connected(
 ) -> AsyncIterator[Client]:
     """A connection to the servers at `url` (comma-separated), closed at the end.
 
-    Raises ServerUnavailableError where no server answers, or where one no longer does and the
-    caller did not catch it, NotPermittedError where it refuses the login, and SettingsError for
-    what is no address.
+    Raises ServerUnavailableError where no server answers or can be trusted, or where one no longer
+    answers and the caller did not catch it, NotPermittedError where it refuses the login, and
+    SettingsError for what is no address or no credentials file.
     """
-    _check_credentials(creds)
-
     servers = split_servers(url)
     where = shown(servers)
     connection = PlainSpokenClient()
+    is_up = False
 
     async def log_error(error: Exception) -> None:
         logger.debug("nats: %s", error)
-        if _is_login_refused(error) and connection.is_connecting:
+        if is_up:
+            return
+        if _is_login_refused(error):
             raise NotPermittedError(  # nats-py would try on for many seconds
                 f"NATS at {where} refuses the login: see user and password in DLQ_NATS_URL, or the"
                 " file DLQ_NATS_CREDS."
             ) from error
+        if len(servers) == 1 and (fault := connection.read_fault(error)):
+            raise ServerUnavailableError(fault) from error
 
     try:
-        await _connect(
-            connection,
-            servers,
-            str(creds) if creds else None,
-            name=name,
-            max_reconnect_attempts=10,
-            reconnect_time_wait=0.5,
-            connect_timeout=3,
-            allow_reconnect=True,
-            error_cb=log_error,
-        )
-    except NotPermittedError:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            await _connect(
+                connection,
+                servers,
+                str(creds) if creds else None,
+                name=name,
+                max_reconnect_attempts=10,
+                reconnect_time_wait=0.5,
+                connect_timeout=3,
+                allow_reconnect=True,
+                error_cb=log_error,
+            )
+    except (NotPermittedError, ServerUnavailableError):
         await disconnect(connection)
         raise
     except (nats.errors.Error, OSError, ValueError) as error:
+        await disconnect(connection)
         raise ServerUnavailableError(
-            f"No NATS server answers at {where} ({_detail(error)}): start one, run `dlq up`, or"
+            connection.tls_fault
+            or f"No NATS server answers at {where} ({_detail(error)}): start one, run `dlq up`, or"
             " set DLQ_NATS_URL."
         ) from error
+    is_up = True
     try:
         yield connection
     except (nats.errors.Error, TimeoutError) as error:
@@ -197,25 +208,36 @@ async def _connect(
     """Connect as nats-py does, with the logins of the addresses kept out of what it may print."""
     client.addresses = addresses = [read_address(server) for server in servers]
     login: dict[str, Any] = next((each.login for each in addresses if each.login), {})
+    credentials = read_credentials(user_credentials) if user_credentials else None
+    if user_credentials:
+        login |= _login_by_file(user_credentials)
     await client.connect(
         [each.url for each in addresses],
-        user_credentials=user_credentials,
-        inbox_prefix=inbox_prefix(addresses, user_credentials),
+        inbox_prefix=inbox_prefix(addresses, credentials),
         **login,
         **options,
     )
 
 
-def _check_credentials(file: Path | str | None) -> None:
-    """nats-py would fail later, and with a traceback."""
-    if file is None:
-        return
-    if not Path(file).is_file():
-        raise SettingsError(f"There is no NATS credentials file {file}: name one that exists.")
+def _login_by_file(file: str) -> dict[str, Any]:
+    """nats-py's options for a credentials file, which is read anew for each connection."""
     if importlib.util.find_spec("nkeys") is None:
         raise MissingPackageError(
             "NATS credentials files need the package nkeys: pip install 'sahool-dlq[nkeys]'."
         )
+    nkeys = importlib.import_module("nkeys")
+
+    def read() -> Credentials:
+        try:
+            return read_credentials(file)
+        except SettingsError as error:  # any other error than its own would end nats-py's attempts
+            raise nats.errors.Error(str(error)) from None
+
+    def sign(nonce: str) -> bytes:
+        signature = nkeys.from_seed(bytearray(read().seed)).sign(nonce.encode())
+        return base64.b64encode(signature)
+
+    return {"user_jwt_cb": lambda: read().jwt.encode(), "signature_cb": sign}
 
 
 def _is_login_refused(error: Exception) -> bool:

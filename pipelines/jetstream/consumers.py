@@ -33,6 +33,11 @@ def durable_name(text: str) -> str:
     return re.sub(r"[^!-~]|[./\\]", "_", text)[:_LONGEST_NAME]
 
 
+def default_durable(service: str, subject: str) -> str:
+    """The durable consumer of a service on a filter, where it gives none a name."""
+    return durable_name(f"{service}-{subject}")
+
+
 def parts_of(address: str | None) -> tuple[str, str] | None:
     """Stream and durable of `<stream>/<durable>`; None where no consumer can have that address."""
     stream, _, consumer = (address or "").partition("/")

@@ -5,12 +5,9 @@ nats-py logs it, and the request that it is about times out, as it does in an ou
 """
 
 import asyncio
-import base64
-import json
 import re
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from nats.aio.client import DEFAULT_INBOX_PREFIX, Client
@@ -20,38 +17,28 @@ from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import NotPermittedError
 from pipelines.jetstream.acks import ACKS, all_of_consumer
 from pipelines.jetstream.address import Address
+from pipelines.jetstream.credentials import Credentials
 from pipelines.jetstream.headers import encode_headers
+from pipelines.jetstream.tls import EncryptingClient
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
 _MOST_SENT = 2_000  # messages whose subjects are remembered until the server may refuse them
 _MOST_REFUSALS = 100
-_JWT = re.compile(r"BEGIN NATS USER JWT-+\s+[^.\s]+\.([^.\s]+)\.")
 
 
-def inbox_prefix(servers: Sequence[Address], credentials: str | Path | None) -> str:
+def inbox_prefix(servers: Sequence[Address], credentials: Credentials | None) -> str:
     """Where a user's answers come: `_INBOX.<user>`, so that its rights can end there.
 
     Who may subscribe to `_INBOX.>` hears what the server sends to others: the drain's dead letters.
     The user is that of the address or of the credentials file; without one it is `_INBOX`.
     """
     users = (server.user for server in servers)  # a token names none, and is secret
-    user = _user_of_file(Path(credentials)) if credentials else next(filter(None, users), None)
+    user = credentials.user if credentials else next(filter(None, users), None)
     default = DEFAULT_INBOX_PREFIX.decode()
     return f"{default}.{subject_token(user)}" if user else default
 
 
-def _user_of_file(file: Path) -> str | None:
-    found = _JWT.search(file.read_text())
-    if found is None:
-        return None
-    try:
-        claims = json.loads(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
-        return str(claims["name"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-class PlainSpokenClient(Client):
+class PlainSpokenClient(EncryptingClient):
     """A client whose requests raise NotPermittedError where a right is missing.
 
     A header that it publishes may have a list of values.
@@ -59,7 +46,6 @@ class PlainSpokenClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self.addresses: Sequence[Address] = ()  # with the logins, which nats-py's pool has not
         self._sent: deque[tuple[str, str]] = deque(maxlen=_MOST_SENT)  # inbox, subject
         self._refused: dict[str, NotPermittedError] = {}  # by subject
         self._deaf: tuple[int, NotPermittedError] | None = None  # since which reconnect, and why
@@ -115,6 +101,7 @@ class PlainSpokenClient(Client):
         if logins and server is not None:
             login = logins.get(server.uri.netloc) or next(iter(logins.values()))
             self.options.update({"user": None, "password": None, "token": None} | login)
+        self._auth_configured = self._auth_configured or self._signature_cb is not None
         return super()._connect_command()
 
     async def _process_err(self, err_msg: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from nats.aio.client import Client
 from nats.js.errors import APIError
 
-from pipelines.deadletter.headers import Headers
-from pipelines.jetstream.headers import parse_headers
+from pipelines.deadletter.headers import Headers, value_of
+from pipelines.errors import NotPermittedError
+from pipelines.jetstream.headers import every_header, parse_headers
 
 _NO_MESSAGE = 10037  # the server's code for "no message found"
 
@@ -36,21 +37,60 @@ async def stored_message(
 
 
 async def last_message(connection: Client, stream: str, subject: str) -> StoredMessage | None:
-    """The newest message on a subject; raises as `stored_message` does."""
-    return await _get(connection, stream, {"last_by_subj": subject})
+    """The newest message on a subject; raises as `stored_message` does.
+
+    Who may read this subject only, asks where the subject is in the request.
+    """
+    try:
+        return await _get(connection, stream, {"last_by_subj": subject})
+    except NotPermittedError:
+        return await _get_direct(connection, stream, subject)
+
+
+async def is_stored(connection: Client, stream: str, sequence: int, timestamp_ns: int) -> bool:
+    """Whether a stream still has this message; raises as `stored_message` does.
+
+    Who may not read others' messages asks which are missing: then a message that has taken the
+    place of another counts as that.
+    """
+    try:
+        stored = await stored_message(connection, stream, sequence)
+    except NotPermittedError:
+        state = (await _ask(connection, f"STREAM.INFO.{stream}", {"deleted_details": True}))[
+            "state"
+        ]
+        is_between = state["first_seq"] <= sequence <= state["last_seq"]
+        return is_between and sequence not in (state.get("deleted") or ())
+    return stored is not None and stored.timestamp_ns == timestamp_ns
+
+
+async def _ask(connection: Client, what: str, request: dict[str, Any]) -> dict[str, Any]:
+    answer = await connection.request(f"$JS.API.{what}", json.dumps(request).encode(), timeout=10)
+    value: dict[str, Any] = json.loads(answer.data)
+    if error := value.get("error"):
+        raise APIError.from_error(error)
+    return value
+
+
+async def _get_direct(connection: Client, stream: str, subject: str) -> StoredMessage | None:
+    answer = await connection.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout=10)
+    headers = every_header(answer.headers)
+    stored_at = value_of(headers, "Nats-Time-Stamp")
+    if stored_at is None:
+        return None
+    sequence = int(value_of(headers, "Nats-Sequence") or 0)
+    return StoredMessage(subject, sequence, _nanoseconds(stored_at), headers, answer.data)
 
 
 async def _get(
     connection: Client, stream: str, request: dict[str, int | str]
 ) -> StoredMessage | None:
-    answer = await connection.request(
-        f"$JS.API.STREAM.MSG.GET.{stream}", json.dumps(request).encode(), timeout=10
-    )
-    value: dict[str, Any] = json.loads(answer.data)
-    if error := value.get("error"):
-        if error.get("err_code") == _NO_MESSAGE:
+    try:
+        value = await _ask(connection, f"STREAM.MSG.GET.{stream}", request)
+    except APIError as error:
+        if error.err_code == _NO_MESSAGE:
             return None
-        raise APIError.from_error(error)
+        raise
     stored = value["message"]
     return StoredMessage(
         stored["subject"],

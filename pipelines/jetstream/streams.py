@@ -8,17 +8,18 @@ from dataclasses import dataclass, field
 from nats.js import JetStreamContext
 from nats.js.api import (
     DiscardPolicy,
+    ObjectInfo,
     ObjectStoreConfig,
     RetentionPolicy,
     StorageType,
     StreamConfig,
     StreamInfo,
 )
-from nats.js.errors import NotFoundError
+from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
 from pipelines.deadletter.subjects import Subjects, matches, overlaps
-from pipelines.errors import StreamError
+from pipelines.errors import NotPermittedError, StreamError
 from pipelines.jetstream.api import ask
 from pipelines.jetstream.incoming import can_hold
 
@@ -123,9 +124,20 @@ async def ensure_ack_stream(js: JetStreamContext, names: StreamNames) -> str:
 async def ensure_body_store(js: JetStreamContext) -> ObjectStore:
     """The object store of large bodies, made if it is missing."""
     try:
-        return await js.object_store(BODIES_BUCKET)
+        await js.object_store(BODIES_BUCKET)
     except NotFoundError:
-        return await js.create_object_store(BODIES_BUCKET, config=ObjectStoreConfig(ttl=30 * DAY))
+        await js.create_object_store(BODIES_BUCKET, config=ObjectStoreConfig(ttl=30 * DAY))
+    return _WritableStore(BODIES_BUCKET, f"OBJ_{BODIES_BUCKET}", js)
+
+
+class _WritableStore(ObjectStore):
+    """A store in which who may only write finds nothing, and writes."""
+
+    async def get_info(self, name: str, show_deleted: bool | None = False) -> ObjectInfo:
+        try:
+            return await super().get_info(name, show_deleted)
+        except NotPermittedError:
+            raise ObjectNotFoundError from None
 
 
 async def find_streams(js: JetStreamContext, subject: str) -> list[str]:

@@ -28,5 +28,6 @@ def test_what_is_published_are_plain_figures() -> None:
         "retried": 2,
         "dead_lettered": 0,
         "skipped": 0,
+        "ids_taken": 0,
         "handler_seconds": 0,
     }

@@ -54,7 +54,7 @@ def test_every_column_of_a_condition_is_documented_as_it_is() -> None:
 
 
 def test_every_verb_has_its_module() -> None:
-    modules = {file.stem for file in (ROOT / "pipelines/cli").glob("*.py")}
+    modules = {file.stem.replace("_", "-") for file in (ROOT / "pipelines/cli").glob("*.py")}
     assert set(VERBS) <= modules
 
 

@@ -1,0 +1,107 @@
+"""Who uses a failure's id before its dead letter takes nothing away, and is seen."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from consumer_log import Log, opened, running, until
+
+from pipelines.deadletter import ids
+from pipelines.embedded import NatsServer
+from pipelines.events import ConsumerContext, NATSConsumer, ProcessingResult, Retry
+from pipelines.events.outbox import OwnId, publish_dead_letter
+from pipelines.events.results import HandlerResult
+from pipelines.jetstream.stored import last_message, stored_message
+
+FORGED = b'{"forged": true}'
+
+
+async def first_attempt_at(log: Log) -> str:
+    """What everybody may read who may read the attempts of an event that waits for its retry."""
+    found: dict[str, Any] = {}
+
+    async def is_kept() -> bool:
+        subject = log.names.subjects.attempt(log.names.events, "ndvi", 1)
+        message = await last_message(log.client, log.names.attempts, subject)
+        found.update(json.loads(message.data) if message else {})
+        return bool(found)
+
+    await until(is_kept)
+    return str(found["first_at"])
+
+
+async def test_a_forged_dead_letter_does_not_take_the_place_of_the_real_one(log: Log) -> None:
+    told: list[str] = []
+    may_fail = asyncio.Event()
+
+    async def handler(context: ConsumerContext) -> HandlerResult:
+        if context.attempt == 0:
+            return Retry(delay_seconds=0.2)
+        await may_fail.wait()
+        raise ValueError("the real failure")
+
+    consumer = NATSConsumer(log.config(max_retries=1), lambda kind, _: told.append(kind))
+    assert await consumer.connect()
+    await consumer.subscribe(handler)
+    consumer.start_in_background()
+    try:
+        await log.publish({"n": 1})
+        message_id = f"{await failure_id(log)}-{await first_attempt_at(log)}"
+        headers = {"Nats-Msg-Id": message_id}
+        await log.js.publish(f"{log.prefix}.dlq.ndvi", FORGED, headers=headers)
+        may_fail.set()
+        forged, real = await log.stored(2)
+        await log.settled()
+        [subscription] = consumer._subscriptions
+        assert (subscription.counters.dead_lettered, subscription.counters.ids_taken) == (1, 1)
+    finally:
+        await consumer.close()
+    assert forged.data == FORGED
+    assert json.loads(real.data or b"")["error_message"] == "the real failure"
+    assert (real.headers or {})["Nats-Msg-Id"].startswith(f"{message_id}-")
+    assert told == ["dead_letter_id_taken"]
+
+
+async def failure_id(log: Log) -> str:
+    event = await stored_message(log.client, log.names.events, 1)
+    assert event is not None
+    return ids.failure_id(log.names.events, 1, event.timestamp_ns, "ndvi")
+
+
+async def test_our_own_try_that_was_not_answered_stays_one_message(
+    nats_server_factory: Callable[..., NatsServer],
+) -> None:
+    server = nats_server_factory()
+    assert server.pid is not None
+
+    async def handler(context: ConsumerContext) -> ProcessingResult:
+        os.kill(server.pid or 0, signal.SIGSTOP)  # what it is sent now, it takes when it goes on
+        raise ValueError("bad")
+
+    async with opened(server.url) as log, running(log.config(), handler) as consumer:
+        await log.publish({"n": 1})
+        [subscription] = consumer._subscriptions
+
+        async def has_failed_once() -> bool:
+            return not subscription.is_log_writable
+
+        try:
+            await until(has_failed_once, 30)
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        await log.letters(1)
+        await log.settled()
+        assert (subscription.counters.dead_lettered, subscription.counters.ids_taken) == (1, 0)
+
+
+async def test_a_try_under_the_new_id_that_is_repeated_stays_one_message(log: Log) -> None:
+    fields = {"failure_id": "f", "first_attempt_at": "t", "original_headers": {}}
+    subject, own_id = f"{log.prefix}.dlq.ndvi", OwnId()
+    await log.js.publish(subject, FORGED, headers={"Nats-Msg-Id": "f-t"})
+    for _ in range(2):
+        await publish_dead_letter(log.client, subject, fields, b"{}", True, own_id)
+    await publish_dead_letter(log.client, subject, fields, b"{}", True)  # who does not look
+    assert len(await log.stored(2)) == 2

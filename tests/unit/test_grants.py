@@ -1,0 +1,78 @@
+"""deploy/nats.conf and docs say what `dlq nats-permissions` says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipelines.cli import _command
+from pipelines.jetstream.grants import ROLES, grants_of_role
+from pipelines.jetstream.streams import StreamNames
+
+ROOT = Path(__file__).parents[2]
+CONF = (ROOT / "deploy/nats.conf").read_text()
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(_command(), ["nats-permissions", *arguments])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_shipped_configuration_has_the_grants_of_each_role(role: str) -> None:
+    [block] = re.findall(rf"^      user: {role}, .*?^    }}\n", CONF, re.M | re.S)
+    said = re.sub(r"#.*", "", block)
+    publish, subscribe = said.split("subscribe:")
+    grants = grants_of_role(StreamNames(), role)
+    assert re.findall(r'"([^"]+)"', publish) == list(grants.publish)
+    assert re.findall(r'"([^"]+)"', subscribe) == list(grants.subscribe)
+    assert json.loads(run("--role", role, "--json")) == {
+        "user": role,
+        "publish": list(grants.publish),
+        "subscribe": list(grants.subscribe),
+    }
+
+
+def test_the_example_of_a_service_is_what_the_verb_prints() -> None:
+    arguments = "--service", "billing", "--consumes", "sahool.actions.billing"
+    told = " ".join(("dlq nats-permissions", *arguments))
+    assert told in CONF
+    assert told in (ROOT / "docs/security.md").read_text()
+    example = re.sub(r"^    # ?", "", CONF[CONF.index(told) :], flags=re.M)
+    assert run(*arguments) in example
+
+
+def test_streams_prefix_durable_and_user_are_as_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLQ_EVENTS_STREAM", "TASKS")
+    monkeypatch.setenv("DLQ_SUBJECT_PREFIX", "farm")
+    said = run(
+        *("--service", "a b", "--consumes", "farm.tasks.>", "--consumer", "tiles", "--user", "t.x")
+    )
+    assert '"$JS.API.CONSUMER.CREATE.TASKS.tiles.farm.tasks.>"' in said
+    assert '"farm.totals.a_b.tiles"' in said
+    assert '"farm.dlq.*"' in said
+    assert 'user: "t.x", password: $NATS_T_X_PASSWORD' in said
+    assert 'subscribe: ["_INBOX.t_x.>"]' in said
+    assert "SAHOOL_EVENTS" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--service", "a", "--role", "drain"),
+        ("--role", "drain", "--publishes", "a.b"),
+        ("--service", "a", "--consumer", "d"),
+        ("--service", "a", "--consumer", "d", "--consumes", "a", "--consumes", "b"),
+        ("--service", "a", "--consumes", "a b"),
+        ("--service", "a", "--publishes", 'a"]'),
+        ("--service", "a", "--consumes", "a..b"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(_command(), ["nats-permissions", *arguments])
+    assert result.exit_code == 2
+    assert "Traceback" not in result.output
