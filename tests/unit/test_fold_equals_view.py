@@ -95,11 +95,12 @@ def openings(draw: st.DrawFn, root: str, consumer: str | None, attempts: int) ->
         if draw(st.booleans()):
             asked = Message(root, kind="redrive.requested", attempt=attempt)
             messages.append(replace(asked, not_before=draw(DUE)))
-        out = Message(root, kind="redrive.published", attempt=attempt, consumer=consumer)
+        addressee = draw(st.one_of(st.just(consumer), CONSUMERS))  # it may be handed over
+        out = Message(root, kind="redrive.published", attempt=attempt, consumer=addressee)
         messages.append(replace(out, trigger=draw(TRIGGERS)))
         end = draw(st.sampled_from(["failed_again", *sorted(KINDS)]))
         if end == "failed_again":
-            again = letter(draw(st.sampled_from("de")), root, attempt=attempt, consumer=consumer)
+            again = letter(draw(st.sampled_from("de")), root, attempt=attempt, consumer=addressee)
             messages.append(again)
         else:
             attempt_or_none = attempt if end.startswith("redrive.") else None
@@ -285,6 +286,29 @@ ONCE_DIFFERENT = {
         letter("a"),
         letter("e", "a", attempt=1001),
     ],
+    "handed over, and it fails again there": [
+        letter("a", consumer="ndvi"),
+        replace(told("redrive.published", 1), consumer="soil"),
+        letter("d", "a", attempt=1, consumer="soil"),
+    ],
+    "handed over and back, and the first says that it succeeded": [
+        letter("a", consumer="ndvi"),
+        replace(told("redrive.published", 1), consumer="soil"),
+        replace(told("redrive.published", 2), consumer="ndvi"),
+        replace(told("redrive.succeeded", 1), consumer="soil"),
+    ],
+    "handed over before it failed": [
+        replace(told("redrive.published", 1), consumer="soil"),
+        letter("a", consumer="ndvi"),
+        replace(told("redrive.succeeded", 1), consumer="soil"),
+    ],
+    "handed over, resolved by the new one, and failed anew": [
+        letter("a", consumer="ndvi"),
+        replace(told("redrive.published", 1), consumer="soil"),
+        replace(told("redrive.succeeded", 1), consumer="soil"),
+        letter("a", consumer="ndvi"),
+        letter("d", "a", attempt=1001, consumer="soil"),
+    ],
     "its root is superseded": [
         letter("a"),
         letter("b", "a", attempt=1),
@@ -299,6 +323,18 @@ ONCE_DIFFERENT = {
 @example(log=ONCE_DIFFERENT["an older redrive fails while a newer is out"], cap=3, batch_size=4)
 @example(log=ONCE_DIFFERENT["refused, unparked, and told again"], cap=3, batch_size=4)
 @example(log=ONCE_DIFFERENT["its root is superseded"], cap=3, batch_size=4)
+@example(log=ONCE_DIFFERENT["handed over, and it fails again there"], cap=3, batch_size=1)
+@example(
+    log=ONCE_DIFFERENT["handed over and back, and the first says that it succeeded"],
+    cap=3,
+    batch_size=1,
+)
+@example(log=ONCE_DIFFERENT["handed over before it failed"], cap=3, batch_size=1)
+@example(
+    log=ONCE_DIFFERENT["handed over, resolved by the new one, and failed anew"],
+    cap=3,
+    batch_size=1,
+)
 @example(
     log=ONCE_DIFFERENT["resolved, failed anew, and an old redrive's success told late"],
     cap=3,
