@@ -411,7 +411,7 @@ def test_new_failures_are_copied_with_their_final_status() -> None:
 
 def test_known_failures_are_updated_once_where_they_changed() -> None:
     found = fold(event("redrive.published", 1), letter("a", 1), known=case())
-    assert list(found.changed()) == [case("pending", 1, trigger="automatic")]
+    assert list(found.changed()) == [case("pending", 1, trigger="automatic", handed_to=ADDRESS)]
     assert list(fold(event("triage.unparked"), known=case()).changed()) == []
 
 
