@@ -27,7 +27,7 @@ from pipelines.settings import Settings
 from pipelines.stores.database import database, locking
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_files import LakeFile
-from pipelines.stores.lake_table import LakeTable
+from pipelines.stores.lake_table import LakeTable, open_table, scanned
 from pipelines.stores.platform import check_owner
 
 _BATCH_ROWS = 5_000  # of one transaction
@@ -212,7 +212,7 @@ def _uncut(rows: pl.DataFrame, lake: Lake) -> pl.DataFrame:
         return rows
     sequences = cut["dlq_sequence"].drop_nulls().implode()
     whole = (
-        pl.scan_delta(lake.path("dead_letters"))
+        scanned(open_table(lake.path("dead_letters")))
         .filter(
             pl.col("dlq_sequence").is_in(sequences), pl.col("error_type").str.len_chars() > limit
         )

@@ -120,11 +120,13 @@ def _group(stream: str, config: dict[str, Any], wanted: str | None) -> str | Non
 async def _info(js: JetStreamContext, stream: str, name: str) -> dict[str, Any] | None:
     """All that the server says of a consumer; None where there is none of this name."""
     try:
-        return await ask(js, f"CONSUMER.INFO.{stream}.{name}")
+        info = await ask(js, f"CONSUMER.INFO.{stream}.{name}")
     except APIError as error:
         if error.err_code == _NO_CONSUMER:
             return None
         raise
+    info["config"].setdefault("name", name)  # nats-server 2.10 leaves out that of a durable
+    return info
 
 
 async def _put(

@@ -17,7 +17,7 @@ from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.message import LogMessage
 from pipelines.errors import FencedError
 from pipelines.stores.failed_payloads import forget_payloads, keep_payloads
-from pipelines.stores.failed_rows import FOLDED_SCHEMA, copy_rows, replace_rows
+from pipelines.stores.failed_rows import copy_rows, replace_rows, update_rows
 from pipelines.stores.fold import Fold, folded, ids_told_of
 
 
@@ -120,11 +120,7 @@ class FailedEvents:
         }
 
     def _update(self, fold: Fold) -> None:
-        assignments = ", ".join(f"{name} = %s" for name in FOLDED_SCHEMA)
-        self._execute_each(
-            f"UPDATE failed_events SET {assignments} WHERE id = %s",  # noqa: S608
-            [[*folded(case), case.failure_id] for case in fold.changed()],
-        )
+        update_rows(self._connection, [[case.failure_id, *folded(case)] for case in fold.changed()])
         self._execute_each(
             "UPDATE failed_events SET seen_count = seen_count + %s WHERE id = %s",
             [[count, failure_id] for failure_id, count in fold.repeats],

@@ -1,5 +1,6 @@
 """Rows of `failed_events` as PostgreSQL's binary COPY takes them, encoded from columns in Rust."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -13,7 +14,7 @@ from psycopg import Connection, errors
 from pipelines.deadletter.record import JSON_COLUMNS, TEXT_LIMITS
 from pipelines.deadletter.sanitize import clean_text
 
-__all__ = ["FOLDED_SCHEMA", "copy_rows", "replace_rows"]
+__all__ = ["FOLDED_SCHEMA", "copy_rows", "replace_rows", "update_rows"]
 
 _TEXT, _TIME = pl.String(), pl.Datetime("us", "UTC")
 FOLDED_SCHEMA: dict[str, pl.DataType] = {
@@ -47,6 +48,12 @@ _ASSIGNMENTS = ", ".join(
     for name in _NAMES
 )
 _REPLACE = f"UPDATE failed_events AS f SET {_ASSIGNMENTS} FROM reopened AS r WHERE f.id = r.id"  # noqa: S608
+_TYPES = {_TEXT: "text", _TIME: "timestamptz", pl.Boolean(): "boolean", pl.Int32(): "integer"}
+_FOLDED_ARRAYS = ", ".join(f"%s::{_TYPES[dtype]}[]" for dtype in FOLDED_SCHEMA.values())
+_UPDATE = f"""
+UPDATE failed_events AS f SET {", ".join(f"{name} = r.{name}" for name in FOLDED_SCHEMA)}
+FROM unnest(%s::uuid[], {_FOLDED_ARRAYS}) AS r (id, {", ".join(FOLDED_SCHEMA)}) WHERE f.id = r.id
+"""  # noqa: S608
 _ROWS_AT_ONCE = 1_000  # how much of a batch is encoded before it is sent
 _REFUSED = '{"refused":"by PostgreSQL; the raw bytes are in the stream"}'
 # PostgreSQL's refusals of a value, whatever the sanitiser let through.
@@ -76,6 +83,12 @@ def replace_rows(connection: Connection[Any], rows: pl.DataFrame) -> None:
     _copy(connection, selected, "reopened")
     connection.execute(_REPLACE)
     connection.execute("DROP TABLE pg_temp.reopened")
+
+
+def update_rows(connection: Connection[Any], rows: Sequence[Sequence[Any]]) -> None:
+    """Set what the fold decides: rows of a failure's id and the values of `FOLDED_SCHEMA`."""
+    if rows:
+        connection.execute(_UPDATE, [list(column) for column in zip(*rows, strict=True)])
 
 
 def _copy(connection: Connection[Any], rows: pl.DataFrame, table: str = "failed_events") -> None:

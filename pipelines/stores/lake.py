@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
+from urllib.parse import unquote, urlsplit
 
 import polars as pl
 from deltalake import (
@@ -26,6 +27,7 @@ from pipelines.stores.lake_table import (
     one_line,
     open_table,
     reading,
+    scanned,
 )
 
 __all__ = ["LAYOUTS", "LOG_TABLES", "Lake"]
@@ -63,9 +65,14 @@ class Lake:
     def files(self, name: str) -> list[str]:
         """The live data files of a table, oldest first; none where there is no such table."""
         try:
-            return sorted(open_table(self.path(name)).file_uris())
+            table = open_table(self.path(name))
         except TableNotFoundError:
             return []
+        files = sorted(table.file_uris())
+        if self.is_local:  # the folder is escaped as in a URI, which nobody who opens files expects
+            escaped = urlsplit(table.table_uri).path
+            files = [unquote(escaped) + file.removeprefix(escaped) for file in files]
+        return files
 
     def dataset(self, name: str) -> Dataset | None:
         """A table as Arrow reads it, wherever it is; None where there is no such table."""
@@ -114,7 +121,7 @@ class Lake:
     def read(self, name: str) -> pl.DataFrame:
         """A whole table, for tests and small tables."""
         with reading(self.path(name)):
-            return pl.read_delta(self.path(name))
+            return scanned(open_table(self.path(name))).collect()
 
     def vacuum(self, name: str, hours: int) -> int:
         """Delete files that left the log so long ago, or never came into it; how many."""

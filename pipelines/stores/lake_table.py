@@ -35,6 +35,7 @@ __all__ = [
     "one_line",
     "open_table",
     "reading",
+    "scanned",
 ]
 
 GENERATION = "drain"  # fences a writer that stopped and wakes up later
@@ -141,7 +142,7 @@ class LakeTable:
 
     def _scan(self, is_wanted: pl.Expr) -> pl.LazyFrame:
         with reading(self.path):
-            return pl.scan_delta(self._table).filter(is_wanted)
+            return scanned(self._table).filter(is_wanted)
 
     def _collect(self, rows: pl.LazyFrame) -> pl.DataFrame:
         try:
@@ -290,6 +291,11 @@ def open_table(path: str) -> DeltaTable:
     """A table as it is now; raises LakeError where it can not be read."""
     with reading(path):
         return DeltaTable(path)
+
+
+def scanned(table: DeltaTable) -> pl.LazyFrame:
+    """Its rows; Polars' own reader does not find a file whose folder is escaped in a URI."""
+    return pl.scan_delta(table, use_pyarrow="%" in table.table_uri)
 
 
 @contextmanager

@@ -14,7 +14,13 @@ from nats.aio.client import Client
 from platform_log import check_exact, in_lake, letter, publish, query
 
 from pipelines.errors import FencedError
-from pipelines.jobs import build_all_marts, drain_log, maintain_lake, verify_stores
+from pipelines.jobs import (
+    build_all_marts,
+    drain_log,
+    maintain_lake,
+    regroup_history,
+    verify_stores,
+)
 from pipelines.jobs import query as sql
 from pipelines.settings import Settings
 from pipelines.stores.lake import LAYOUTS, Lake
@@ -237,3 +243,19 @@ def test_a_commit_is_safe_on_the_disk_with_its_file_and_both_folders(
     log = file.parents[1] / "_delta_log"
     wanted = (file, file.parent, log / f"{1:020}.json", log)
     assert {str(path) for path in wanted} <= synced
+
+
+async def test_a_lake_below_a_folder_whose_name_a_uri_would_escape(
+    settings: Settings, client: Client, tmp_path: Path
+) -> None:
+    settings = settings.model_copy(update={"lake_uri": str(tmp_path / "my lake é#")})
+    stored = await small_files(settings, client, 2)
+    stored |= await publish(client, settings, map(letter, range(20, 25)))
+    await drain_log(settings)
+    maintain_lake(settings)
+    regroup_history(settings)
+    build_all_marts(settings)
+    assert sql(settings, "SELECT COUNT(*) FROM failures").item() == 25
+    assert sql(settings, "SELECT SUM(failure_count) FROM mart_failures_by_type").item() == 25
+    assert (await verify_stores(settings)).is_well
+    check_exact(settings, stored)
