@@ -13,7 +13,7 @@ from nats.js.api import DiscardPolicy, StreamInfo
 from nats.js.errors import APIError
 from psycopg import Connection
 
-from pipelines.errors import DLQError
+from pipelines.errors import DLQError, NotPermittedError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.latest import latest_messages
 from pipelines.jetstream.pull import PullStalledError, delivery_of
@@ -235,7 +235,7 @@ async def _acknowledged(
     for stream, consumer in consumers:
         try:
             info = await client.jetstream().consumer_info(stream, consumer)
-        except APIError:
+        except (APIError, NotPermittedError):
             continue
         found[stream, consumer] = info.ack_floor.stream_seq if info.ack_floor else 0
     return found
