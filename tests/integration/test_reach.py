@@ -19,6 +19,7 @@ from pipelines.cli.plan import unreached_facts
 from pipelines.embedded import NatsServer
 from pipelines.errors import RedriveError
 from pipelines.events import ConsumerContext, ProcessingResult
+from pipelines.jetstream.reach import Lookout, Reach
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import drain_log, query
 from pipelines.redrive.plan import Order
@@ -128,29 +129,19 @@ async def test_one_that_works_on_events_without_asking_for_more_is_reached(
     settings: Settings, client: Client
 ) -> None:
     """All its slots are taken: it pulls again when a handler ends."""
-    gate = asyncio.Event()
-
-    class Busy(Service):
-        async def handle(self, context: ConsumerContext) -> ProcessingResult:
-            if context.redrive_of is None and self.error is None:
-                await gate.wait()
-            return await super().handle(context)
-
-    service = Busy(settings, TimeoutError("slow"))
-    async with service.running():
-        await fail(settings, client, service, 2)
-        await drain_log(settings)
-        service.error = None
-        await publish(client, settings, 8)  # as many as it handles at once
-        js = client.jetstream()
-        async with asyncio.timeout(20):
-            while (await js.consumer_info(settings.events_stream, "ndvi")).num_waiting:
-                await asyncio.sleep(0.05)
-        shown = await preview_redrive(settings, TIMEOUTS)
-        assert shown.reached.unreached == ()
-        running = asyncio.create_task(by_hand(settings))
-        gate.set()
-        assert (await running).outcomes == {"succeeded": 2}
+    js, stream = client.jetstream(), settings.events_stream
+    subject = f"{settings.subject_prefix}.analysis.ndvi"
+    sub = await js.pull_subscribe(subject, "busy", stream=stream)
+    await publish(client, settings, 1)
+    [msg] = await sub.fetch(1, timeout=10)
+    busy = address(settings, "busy")
+    assert await Lookout(js).reach(busy, subject, is_patient=False) == Reach()
+    await msg.ack_sync(timeout=10)
+    idle = await Lookout(js).reach(busy, subject, is_patient=False)
+    assert idle.problem is not None
+    assert idle.problem.startswith(f"nobody pulls from {busy}, the last time at ")
+    # One without our code may fetch now and then.
+    assert await Lookout(js).reach(busy, subject, is_patient=True) == Reach()
 
 
 async def test_a_renamed_durable_has_its_successor_offered(
