@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import nats
 import pytest
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
@@ -13,8 +15,12 @@ from redriving import TIMEOUTS, Service, dead_letters, fail, publish, quick, red
 
 from pipelines.alerts.evaluate import AlertsReport, evaluate_alerts, what_is_found
 from pipelines.alerts.rules import alert_rules
+from pipelines.cli.plan import unreached_facts
+from pipelines.embedded import NatsServer
 from pipelines.errors import RedriveError
 from pipelines.events import ConsumerContext, ProcessingResult
+from pipelines.jetstream.reach import Lookout, Reach
+from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import drain_log, query
 from pipelines.redrive.plan import Order
 from pipelines.redrive.run import RedriveReport
@@ -123,29 +129,19 @@ async def test_one_that_works_on_events_without_asking_for_more_is_reached(
     settings: Settings, client: Client
 ) -> None:
     """All its slots are taken: it pulls again when a handler ends."""
-    gate = asyncio.Event()
-
-    class Busy(Service):
-        async def handle(self, context: ConsumerContext) -> ProcessingResult:
-            if context.redrive_of is None and self.error is None:
-                await gate.wait()
-            return await super().handle(context)
-
-    service = Busy(settings, TimeoutError("slow"))
-    async with service.running():
-        await fail(settings, client, service, 2)
-        await drain_log(settings)
-        service.error = None
-        await publish(client, settings, 8)  # as many as it handles at once
-        js = client.jetstream()
-        async with asyncio.timeout(20):
-            while (await js.consumer_info(settings.events_stream, "ndvi")).num_waiting:
-                await asyncio.sleep(0.05)
-        shown = await preview_redrive(settings, TIMEOUTS)
-        assert shown.reached.unreached == ()
-        running = asyncio.create_task(by_hand(settings))
-        gate.set()
-        assert (await running).outcomes == {"succeeded": 2}
+    js, stream = client.jetstream(), settings.events_stream
+    subject = f"{settings.subject_prefix}.analysis.ndvi"
+    sub = await js.pull_subscribe(subject, "busy", stream=stream)
+    await publish(client, settings, 1)
+    [msg] = await sub.fetch(1, timeout=10)
+    busy = address(settings, "busy")
+    assert await Lookout(js).reach(busy, subject, is_patient=False) == Reach()
+    await msg.ack_sync(timeout=10)
+    idle = await Lookout(js).reach(busy, subject, is_patient=False)
+    assert idle.problem is not None
+    assert idle.problem.startswith(f"nobody pulls from {busy}, the last time at ")
+    # One without our code may fetch now and then.
+    assert await Lookout(js).reach(busy, subject, is_patient=True) == Reach()
 
 
 async def test_a_renamed_durable_has_its_successor_offered(
@@ -162,6 +158,10 @@ async def test_a_renamed_durable_has_its_successor_offered(
         [each] = shown.reached.unreached
         assert (each.consumer, each.count) == (address(settings, "ndvi-v1"), 3)
         assert each.successors == (address(settings, "ndvi-v2"),)
+        [fact] = unreached_facts(shown)
+        assert fact.startswith("3 would reach nobody, and stay as they are: nobody pulls from ")
+        assert fact.endswith(f"dlq redrive … --for {address(settings, 'ndvi-v2')}")
+        assert shown.as_dict()["unreached"][0]["successors"] == [address(settings, "ndvi-v2")]
 
 
 async def test_a_redirect_to_its_own_subject_passes_over_a_durable_that_nobody_pulls(
@@ -396,3 +396,35 @@ async def test_an_alert_goes_by_whom_a_failure_was_handed_to(
     assert found == {f"2.0 {v2}: there is no consumer {v2}"}
     execute(settings, "UPDATE failed_events SET status = 'parked'")
     assert (await alerts_of(settings, 2))[0] == set()
+
+
+async def test_what_may_not_be_asked_is_unknown_and_redriven(
+    settings: Settings, nats_server_factory: Callable[..., NatsServer]
+) -> None:
+    users = """
+    authorization: { users: [ { user: all, password: x }, { user: some, password: x,
+      permissions: { publish: { deny: "$JS.API.CONSUMER.INFO.EVENTS_>" } } } ] }
+    """.replace("EVENTS_>", f"{settings.events_stream}.ndvi")
+    server = nats_server_factory(config=users)
+    urls = {name: server.url.replace("://", f"://{name}:x@") for name in ("all", "some")}
+    settings = settings.model_copy(update={"nats_url": urls["all"]})
+    asking = settings.model_copy(update={"nats_url": urls["some"]})
+    async with await nats.connect(urls["all"]) as client:
+        await ensure_streams(client.jetstream(timeout=60), settings.stream_names)
+        service = Service(settings, TimeoutError("slow"))
+        async with service.running():
+            await fail(settings, client, service, 1)
+            await drain_log(settings)
+            service.error = None
+            shown = await preview_redrive(asking, TIMEOUTS)
+            assert shown.reached.unreached == ()
+            [fact] = unreached_facts(shown)
+            assert fact.startswith(
+                "Whether 1 reach somebody can not be known: NATS does not permit"
+            )
+            where = f"$JS.API.CONSUMER.INFO.{settings.events_stream}.ndvi"
+            assert where in fact
+            found, _ = await alerts_of(asking, 0)
+            [text] = found
+            assert text.startswith(f"None {address(settings, 'ndvi')}: NATS does not permit some")
+            assert (await by_hand(asking)).outcomes == {"succeeded": 1}

@@ -144,7 +144,34 @@ def test_each_message_moves_a_case_as_the_table_says(step: tuple[str, int, str, 
 @pytest.mark.parametrize("kind", sorted(KINDS - {"triage.alerted"}))
 def test_nothing_moves_a_closed_or_superseded_case(status: str, kind: str) -> None:
     closed = case(status, 1)
-    assert after(closed, event(kind, 2 if kind.startswith("redrive") else None)) == closed
+    told = after(closed, event(kind, 2 if kind.startswith("redrive") else None))
+    assert replace(told, handed_to=None) == closed
+    assert (told.handed_to is not None) == (kind == "redrive.published" and status in CLOSED)
+
+
+SUCCESSOR = "SAHOOL_EVENTS/ndvi-v2"
+
+
+def test_a_case_that_was_handed_over_hears_its_new_consumer_and_the_one_that_failed() -> None:
+    handed = after(case_of(letter()), event("redrive.published", 1, consumer=SUCCESSOR))
+    assert (handed.status, handed.handed_to) == ("retried", SUCCESSOR)
+    for speaker in (SUCCESSOR, ADDRESS):
+        assert after(handed, event("redrive.succeeded", 1, consumer=speaker)).status == "resolved"
+    other = event("redrive.succeeded", 1, consumer="SAHOOL_EVENTS/yield")
+    assert after(handed, other) == handed
+
+
+@pytest.mark.parametrize(
+    ("consumer", "is_superseded", "count"), [("ndvi-v2", True, 1), ("yield", False, 0)]
+)
+def test_what_fails_again_where_it_was_handed_to_is_no_failure_of_its_own(
+    consumer: str, is_superseded: bool, count: int
+) -> None:
+    handed = after(case_of(letter()), event("redrive.published", 1, consumer=SUCCESSOR))
+    again = letter("again", 1, consumer_name=consumer)
+    found, root = apply_dead_letter(handed, again, CAP)
+    assert root is not None
+    assert (found, root.redrive_count, root.handed_to) == (is_superseded, count, SUCCESSOR)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -384,7 +411,7 @@ def test_new_failures_are_copied_with_their_final_status() -> None:
 
 def test_known_failures_are_updated_once_where_they_changed() -> None:
     found = fold(event("redrive.published", 1), letter("a", 1), known=case())
-    assert list(found.changed()) == [case("pending", 1, trigger="automatic")]
+    assert list(found.changed()) == [case("pending", 1, trigger="automatic", handed_to=ADDRESS)]
     assert list(fold(event("triage.unparked"), known=case()).changed()) == []
 
 
