@@ -169,7 +169,7 @@ def test_what_fails_again_where_it_was_handed_to_is_no_failure_of_its_own(
 ) -> None:
     handed = after(case_of(letter()), event("redrive.published", 1, consumer=SUCCESSOR))
     again = letter("again", 1, consumer_name=consumer)
-    found, root = apply_dead_letter(handed, again, CAP)
+    found, root = apply_dead_letter(handed, again)
     assert root is not None
     assert (found, root.redrive_count, root.handed_to) == (is_superseded, count, SUCCESSOR)
 
