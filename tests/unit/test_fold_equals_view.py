@@ -337,9 +337,7 @@ ONCE_DIFFERENT = {
     log=ONCE_DIFFERENT["handed over and back, and the first says that it succeeded"], batch_size=1
 )
 @example(log=ONCE_DIFFERENT["handed over before it failed"], batch_size=1)
-@example(
-    log=ONCE_DIFFERENT["handed over, resolved by the new one, and failed anew"], batch_size=1
-)
+@example(log=ONCE_DIFFERENT["handed over, resolved by the new one, and failed anew"], batch_size=1)
 @example(
     log=ONCE_DIFFERENT["resolved, failed anew, and an old redrive's success told late"],
     batch_size=4,
