@@ -30,7 +30,7 @@ QUICK = (0.05, 0.05)
 
 def event(number: int, **changes: Any) -> DLQEvent:
     body = letter(number, **changes)
-    return DLQEvent.read(LogMessage("sahool.dlq.ndvi_computed", number, 10**18, body), "SAHOOL_DLQ")
+    return DLQEvent.read(LogMessage("sahool.dlq.ndvi_computed", number, 2 * 10**18, body), "SAHOOL_DLQ")
 
 
 @dataclass

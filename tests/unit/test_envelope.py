@@ -85,7 +85,7 @@ BODIES = [
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:20]))
 async def test_a_redrive_gets_the_original_bytes_back(body: bytes) -> None:
     event = await redriven(dead_letter(body))
-    assert event == Event("sahool.analysis.ndvi_computed", body, {})
+    assert (event.subject, event.body, event.headers) == ("sahool.analysis.ndvi_computed", body, {})
 
 
 JSON = st.recursive(
