@@ -16,10 +16,13 @@ from pipelines.deadletter.headers import ADDRESSEE, MARKS
 from pipelines.deadletter.subjects import matches
 
 FAILED = "failed"  # a dead letter, among the kinds of case events
-NOT_OUT = ("planned", "cancelled", "refused", "unroutable", "expired")
+NOT_OUT = ("planned", "cancelled", "refused", "unroutable", "expired", "too_late")
 """States of the outbox that say that nothing was published."""
 CLOSED_BATCHES = ("done", "aborted", "cancelled")
-_ENDS = ("redrive.outcome_unknown", "redrive.refused", "redrive.unroutable", "redrive.expired")
+_ENDS = (
+    *("redrive.outcome_unknown", "redrive.refused", "redrive.unroutable", "redrive.expired"),
+    "redrive.too_late",
+)
 
 
 class Service(NamedTuple):
