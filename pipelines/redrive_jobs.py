@@ -103,7 +103,7 @@ async def run_redrive(
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         batch = find_batch(connection, batch_id)
         with _one_redriver(settings) as lock:
-            for left_over in await _left_over(settings, connection):
+            for left_over in await _left_over(settings, connection, lock):
                 if left_over != batch.id:
                     await _run(settings, connection, lock, left_over, None)
             report = await _run(settings, connection, lock, batch.id, progress)
@@ -145,7 +145,7 @@ async def redrive(
         database(settings.postgres_dsn.get_secret_value()) as connection,
         _one_redriver(settings) as lock,
     ):
-        left_over = await _left_over(settings, connection)
+        left_over = await _left_over(settings, connection, lock)
         for batch_id in left_over:
             await _run(settings, connection, lock, batch_id, progress)
         if left_over:
@@ -302,10 +302,11 @@ def _freeze(
     )
 
 
-async def _left_over(settings: Settings, connection: Connection[Any]) -> list[str]:
+async def _left_over(settings: Settings, connection: Connection[Any], lock: Lock) -> list[str]:
     """The batches that are finished first, with one of all that nobody follows."""
     if has_unfollowed(connection):
         await drain_log(settings)  # what another redriver has followed until now is settled then
+        lock.check()
         follow_again(connection)
     return unfinished_batches(connection)
 

@@ -16,10 +16,13 @@ from pipelines.deadletter.headers import ADDRESSEE, MARKS
 from pipelines.deadletter.subjects import matches
 
 FAILED = "failed"  # a dead letter, among the kinds of case events
-NOT_OUT = ("planned", "cancelled", "refused", "unroutable", "expired")
+NOT_OUT = ("planned", "cancelled", "refused", "unroutable", "expired", "too_late")
 """States of the outbox that say that nothing was published."""
 CLOSED_BATCHES = ("done", "aborted", "cancelled")
-_ENDS = ("redrive.outcome_unknown", "redrive.refused", "redrive.unroutable", "redrive.expired")
+_ENDS = (
+    *("redrive.outcome_unknown", "redrive.refused", "redrive.unroutable", "redrive.expired"),
+    "redrive.too_late",
+)
 
 
 class Service(NamedTuple):
@@ -329,16 +332,31 @@ def _decision_ignored(history: History) -> Iterator[str]:
             continue
         undone = ("unparked",) if deed.did == "parked" else ("resumed",)
         for about in deed.about:
-            until = min(
-                [d.began for d in history.deeds[index:] if d.did in undone and about in d.about],
-                default=float("inf"),
-            )
+            ends = [d.began for d in history.deeds[index:] if d.did in undone and about in d.about]
+            if deed.did == "parked":
+                ends += _taken_out_anyway(history, about, deed)
+            until = min(ends, default=float("inf"))
             for row in history.redrives:
                 is_named = deed.did == "parked" and history.batches[row.batch_id].is_by_ids
                 if about not in (row.failure_id, row.batch_id) or is_named:
                     continue
                 if row.claimed_at is not None and deed.ended < row.claimed_at < until:
                     yield f"redrive {row.id} was taken out after {about} was {deed.did}"
+
+
+def _taken_out_anyway(history: History, failure_id: str, deed: Deed) -> Iterator[float]:
+    """When a parked failure was: by its id, or by who had begun to when the log was told of it.
+
+    Where that fails again, the failure is pending once more.
+    """
+    told_at = {each.redrive_id: each.at for each in history.log if each.kind.endswith("published")}
+    for row in history.redrives:
+        if row.failure_id != failure_id or row.claimed_at is None:
+            continue
+        is_named = history.batches[row.batch_id].is_by_ids
+        is_after = told_at.get(row.id, 0.0) > deed.began
+        if is_after and (is_named or row.claimed_at <= deed.ended):
+            yield row.claimed_at
 
 
 def _left_over(history: History) -> Iterator[str]:

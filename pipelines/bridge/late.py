@@ -20,6 +20,7 @@ from nats.aio.subscription import Subscription
 
 from pipelines.bridge.advisory import Advisory
 from pipelines.deadletter.envelope import encode_case_event
+from pipelines.deadletter.headers import ADDRESSEE, INSTEAD_OF, value_of
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import NotPermittedError
@@ -127,10 +128,9 @@ async def _unsubscribe(subscriptions: list[Subscription]) -> None:
 def cases_of(fields: dict[str, Any]) -> list[str]:
     """The failures that a dead letter may be a case of: itself, and the root of a redrive."""
     cases = [fields["failure_id"]]
+    headers = fields["original_headers"]
+    addressee = value_of(headers, ADDRESSEE) or value_of(headers, INSTEAD_OF)
     address = consumer_address(fields["original_stream"], fields["consumer_name"])
-    if fields.get("redrive_of") and fields["original_headers"].get("Dlq-Redrive-For") in (
-        None,
-        address,
-    ):
+    if fields.get("redrive_of") and addressee in (None, address):
         cases.append(fields["redrive_of"])
     return cases

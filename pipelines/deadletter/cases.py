@@ -128,7 +128,9 @@ def is_answer(case: Case, event: CaseEvent) -> bool:
 
 def _is_asked(case: Case, consumer: str | None) -> bool:
     """Whether a consumer speaks for the case: the one that failed, or that it was handed to."""
-    return not case.consumer or (consumer or "") in (case.consumer, case.handed_to)
+    if not case.consumer:
+        return True
+    return consumer is not None and consumer in (case.consumer, case.handed_to)
 
 
 def apply_event(case: Case, event: CaseEvent) -> Case:

@@ -14,6 +14,8 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 
+from pipelines.errors import NotPermittedError
+
 _KEPT_SECONDS = 60.0  # longer than a publish takes, whose place is known only then
 _MOST_KEPT = 100_000
 
@@ -60,7 +62,7 @@ class Heard:
                 created = (await js.consumer_info(stream, consumer)).created
             else:
                 created = (await js.stream_info(stream)).created
-        except (nats.errors.Error, JetStreamError):
+        except (nats.errors.Error, JetStreamError, NotPermittedError):
             return None
         return created if isinstance(created, datetime) else None
 

@@ -14,6 +14,7 @@ import nats.errors
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NotFoundError
 
+from pipelines.errors import NotPermittedError
 from pipelines.redrive.acks import AckFollower
 from pipelines.redrive.heard import Mark, Place
 from pipelines.redrive.sent_acks import SentAcks
@@ -81,7 +82,7 @@ async def _backlog(js: JetStreamContext, advisories: Advisories) -> bool:
     """Whether there are advisories that the bridge has not brought in, as far as can be known."""
     try:
         info = await js.consumer_info(advisories.stream, advisories.durable)
-    except (nats.errors.Error, APIError):
+    except (nats.errors.Error, APIError, NotPermittedError):
         return True
     return bool((info.num_pending or 0) + (info.num_ack_pending or 0))
 
@@ -97,6 +98,6 @@ async def why_silent(js: JetStreamContext, place: Place, mark: Mark) -> str | No
         if error.err_code == _NO_MESSAGE:
             return f"the event left {place.stream} unanswered"
         return f"{place.stream}/{place.consumer} is gone"
-    except (nats.errors.Error, APIError):
+    except (nats.errors.Error, APIError, NotPermittedError):
         return None
     return None

@@ -18,7 +18,7 @@ from nats.js.api import Header, PubAck, RetentionPolicy, StreamConfig, StreamInf
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from pipelines.deadletter.headers import MutableHeaders
-from pipelines.errors import ServerUnavailableError
+from pipelines.errors import NotPermittedError, ServerUnavailableError
 from pipelines.jetstream.refusals import WRONG_LAST_SEQUENCE, is_for_now
 from pipelines.jetstream.stored import stored_message
 from pipelines.jetstream.streams import find_streams
@@ -97,7 +97,10 @@ class OncePublisher:
             raise DoubtError(f"which stream takes {subject} was not known")
         error: APIError | None = None
         for _ in range(_MOST_CONFLICTS):
-            stored = await place.find(str(headers["Nats-Msg-Id"]))
+            try:
+                stored = await place.find(str(headers["Nats-Msg-Id"]))
+            except NotPermittedError as denied:
+                raise DoubtError(str(denied)) from None
             if stored is not None:
                 return PubAck(stream=place.stream, seq=stored)
             try:

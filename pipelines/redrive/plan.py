@@ -218,7 +218,8 @@ def freeze(
             "INSERT INTO redrives (id, failure_id, attempt, batch_id, group_id, subject,"
             " addressed_to, state) VALUES (%s, %s, %s, %s, %s, %s, %s, 'planned')"
             " ON CONFLICT (failure_id, attempt) DO UPDATE SET batch_id = excluded.batch_id,"
-            " subject = excluded.subject, state = 'planned', state_reason = NULL, ended_at = NULL"
+            " subject = excluded.subject, addressed_to = excluded.addressed_to,"
+            " group_id = excluded.group_id, state = 'planned', state_reason = NULL, ended_at = NULL"
             " WHERE redrives.state = 'cancelled'",
             [
                 [

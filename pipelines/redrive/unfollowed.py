@@ -10,7 +10,8 @@ from typing import Any
 from psycopg import Connection
 
 from pipelines.deadletter.cases import attempt_number
-from pipelines.deadletter.ids import consumer_address, redrive_id
+from pipelines.deadletter.ids import redrive_id
+from pipelines.stores.addressees import ADDRESS
 from pipelines.stores.audit import audit
 
 __all__ = ["follow_again", "has_unfollowed"]
@@ -37,7 +38,7 @@ def follow_again(connection: Connection[Any]) -> None:
     with connection.transaction():
         found = connection.execute(
             "SELECT f.id::text, f.opening, f.redrive_count, coalesce(f.group_id, ''),"
-            f" f.original_subject, f.original_stream, f.consumer_name {_UNFOLLOWED}"
+            f" f.original_subject, {ADDRESS} {_UNFOLLOWED}"
         ).fetchall()
         if not found:
             return
@@ -48,16 +49,16 @@ def follow_again(connection: Connection[Any]) -> None:
             [batch_id, _BY, _REASON, len(found)],
         )
         rows = []
-        for failure_id, opening, count, group_id, subject, stream, consumer in found:
+        for failure_id, opening, count, group_id, subject, address in found:
             attempt = attempt_number(opening, count + 1)
-            address = consumer_address(stream, consumer)
             key = [redrive_id(failure_id, attempt), failure_id, attempt]
             rows.append([*key, batch_id, group_id, subject, address])
         connection.cursor().executemany(
             "INSERT INTO redrives (id, failure_id, attempt, batch_id, group_id, subject,"
             " addressed_to, state, published_at) VALUES (%s, %s, %s, %s, %s, %s, %s, 'published',"
             " now()) ON CONFLICT (failure_id, attempt) DO UPDATE SET batch_id = excluded.batch_id,"
-            " state = 'published', state_reason = NULL, published_at = now(), ended_at = NULL",
+            " addressed_to = excluded.addressed_to, state = 'published', state_reason = NULL,"
+            " published_at = now(), ended_at = NULL",
             rows,
         )
         audit(

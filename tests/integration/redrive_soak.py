@@ -213,8 +213,9 @@ class RedriveSoak:
     def _end_locks(self) -> None:
         with psycopg.connect(self._postgres.dsn) as connection:
             connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_locks"
-                " WHERE locktype = 'advisory' AND granted"
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE granted"
+                " AND relation IN ('dlq.lock_drain'::regclass, 'dlq.lock_redrive'::regclass)"
+                " AND mode <> 'AccessShareLock' AND pid <> pg_backend_pid()"
             )
 
     def _start(self, work: Callable[..., Any]) -> BaseProcess:

@@ -55,7 +55,7 @@ async def history_of(
             for each in list_batches(settings, 100_000)
         },
         _deeds(settings),
-        {"the stream": _by_fold(messages, cap), **_stored(settings, cap)},
+        {"the stream": _by_fold(messages), **_stored(settings)},
     )
 
 
@@ -87,7 +87,7 @@ async def _log(settings: Settings, client: Client) -> list[DeadLetter | CaseEven
     return found
 
 
-def _stored(settings: Settings, cap: int) -> dict[str, dict[str, history.Case]]:
+def _stored(settings: Settings) -> dict[str, dict[str, history.Case]]:
     columns = "failure_id::text, status, redrive_count, CASE WHEN status = 'resolved' THEN"
     in_postgres = rows(
         settings,
@@ -95,7 +95,7 @@ def _stored(settings: Settings, cap: int) -> dict[str, dict[str, history.Case]]:
         " WHERE status <> 'superseded'",
     )
     with connect(Lake(settings.lake)) as lake:
-        create_views(lake, redrive_cap=cap)
+        create_views(lake)
         in_lake = lake.execute(
             f"SELECT {columns} cause END FROM cases WHERE status <> 'reopened'"
         ).fetchall()
@@ -136,13 +136,13 @@ def _told(message: DeadLetter | CaseEvent) -> history.Told:
     )
 
 
-def _by_fold(messages: list[DeadLetter | CaseEvent], cap: int) -> dict[str, history.Case]:
+def _by_fold(messages: list[DeadLetter | CaseEvent]) -> dict[str, history.Case]:
     return {
         key: history.Case(
             case.status,
             case.redrive_count,
             case.resolution_cause if case.status == "resolved" else None,
         )
-        for key, case in cases_of(fold_all(messages, {}, cap)).items()
+        for key, case in cases_of(fold_all(messages, {})).items()
         if case.status != "superseded"
     }

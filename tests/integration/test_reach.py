@@ -247,6 +247,7 @@ async def test_for_a_successor_its_outcome_counts_for_the_failure(
         new.error = TimeoutError("still slow")
         new.seen.clear()
         await seen_all(bystander, 2)
+        assert (await by_hand(settings)).outcomes == {"cancelled": 2}  # which binds to nobody
         report = await by_hand(settings, addressed_to=to)
         assert report.outcomes == {"failed_again": 1, "cancelled": 1}
         assert [context.redrive_of is None for context in new.seen] == [False]

@@ -99,6 +99,7 @@ def test_what_counts_as_an_acknowledgement(answer: bytes, says_handled: bool) ->
         ({"redrive_of": "r"}, ["f", "r"]),
         ({"redrive_of": "r", "original_headers": {"Dlq-Redrive-For": "X/c"}}, ["f", "r"]),
         ({"redrive_of": "r", "original_headers": {"Dlq-Redrive-For": "X/d"}}, ["f"]),
+        ({"redrive_of": "r", "original_headers": {"Dlq-Redrive-Instead-Of": "X/d"}}, ["f"]),
     ],
 )
 def test_a_redrive_that_was_acknowledged_late_is_about_its_root_too(

@@ -161,6 +161,11 @@ def test_a_case_that_was_handed_over_hears_its_new_consumer_and_the_one_that_fai
     assert after(handed, other) == handed
 
 
+def test_nobody_speaks_for_a_consumer_without_a_name() -> None:
+    handed = after(case_of(letter()), event("redrive.published", 1, consumer=""))
+    assert after(handed, event("redrive.succeeded", 1, consumer=None)) == handed
+
+
 @pytest.mark.parametrize(
     ("consumer", "is_superseded", "count"), [("ndvi-v2", True, 1), ("yield", False, 0)]
 )

@@ -237,6 +237,12 @@ def test_a_planted_fault_is_found(name: str, plant: Callable[[History], None]) -
     [
         add("deeds", Deed("parked", ("b",), 24, 25)),  # a person named it all the same
         add("deeds", Deed("parked", ("a",), 24, 25), Deed("unparked", ("a",), 26, 27)),
+        add("deeds", Deed("parked", ("a",), 17, 18.5)),  # its redrive was told after that
+        all_of(  # a person named it, and it failed again
+            add("deeds", Deed("parked", ("a",), 16, 17)),
+            change("redrives", 0, batch_id="batch-4"),
+            lambda history: history.batches.update({"batch-4": Batch("done", is_by_ids=True)}),
+        ),
         add("deeds", Deed("paused", ("batch-1",), 19, 20), Deed("resumed", ("batch-1",), 21, 22)),
         everywhere("a", "discarded", 1),
         everywhere("b", "resolved", 1, "manual"),

@@ -546,3 +546,27 @@ def test_a_naive_now_is_refused(log: Log) -> None:
 def test_a_missing_sql_file_is_an_error_that_names_it() -> None:
     with pytest.raises(QueryError, match=r"marts/nonsense\.sql"):
         read_sql("marts/nonsense.sql")
+
+
+def test_postgres_has_a_table_for_each_mart_that_it_is_given(log: Log) -> None:
+    log.dead_letter("a")
+    types = {
+        pa.int64(): "BIGINT",
+        pa.int32(): "BIGINT",
+        pa.float64(): "DOUBLE PRECISION",
+        pa.string(): "TEXT",
+        pa.large_string(): "TEXT",
+        pa.bool_(): "BOOLEAN",
+        pa.timestamp("us", "UTC"): "TIMESTAMPTZ",
+    }
+    made: dict[str, list[list[str]]] = {}
+    for file in sorted((sql_folder() / "postgres" / "migrations").glob("*.sql")):
+        for name, columns in re.findall(
+            r"CREATE TABLE IF NOT EXISTS dlq\.mart_(\w+) \(\n(.*?)\n\);", file.read_text(), re.S
+        ):
+            made[name] = [line.strip(" ,").split(None, 1) for line in columns.splitlines()]
+    built = build_marts(log.connection, NOW, SUMMARIES)
+    assert made == {
+        name: [[field.name, types[field.type]] for field in table.schema]
+        for name, table in built.items()
+    }

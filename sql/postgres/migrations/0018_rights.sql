@@ -93,6 +93,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_redrive_outcomes (
     unroutable_count      BIGINT,
     refused_count         BIGINT,
     expired_count         BIGINT,
+    too_late_count        BIGINT,
     outcome_unknown_count BIGINT,
     waiting_count         BIGINT,
     success_rate          DOUBLE PRECISION
