@@ -22,6 +22,12 @@ Handler = Callable[[ConsumerContext], Awaitable[ProcessingResult]]
 SUCCESS, RETRY, DEAD_LETTER = ProcessingResult
 
 
+def in_full(config: NATSConsumerConfig) -> str:
+    """As JSON for another process, with the addresses that a dump would hide."""
+    servers = [server.get_secret_value() for server in config.servers]
+    return json.dumps(json.loads(config.model_dump_json()) | {"servers": servers})
+
+
 def new_prefix() -> str:
     return f"c{uuid.uuid4().hex[:8]}"
 

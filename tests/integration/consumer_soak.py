@@ -23,7 +23,7 @@ from typing import Any
 
 import nats
 import nats.errors
-from consumer_log import SUCCESS, Log, opened
+from consumer_log import SUCCESS, Log, in_full, opened
 
 from pipelines.embedded import NatsServer
 from pipelines.events import ConsumerContext, DeadLetter, NATSConsumer, NATSConsumerConfig
@@ -194,7 +194,7 @@ class ConsumerSoak:
                 sys.executable,
                 __file__,
                 "--serve",
-                self._config.model_dump_json(),
+                in_full(self._config),
                 str(self._folder),
                 stdout=output,
                 stderr=output,

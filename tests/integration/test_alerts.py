@@ -30,7 +30,8 @@ QUICK = (0.05, 0.05)
 
 def event(number: int, **changes: Any) -> DLQEvent:
     body = letter(number, **changes)
-    return DLQEvent.read(LogMessage("sahool.dlq.ndvi_computed", number, 2 * 10**18, body), "SAHOOL_DLQ")
+    message = LogMessage("sahool.dlq.ndvi_computed", number, 2 * 10**18, body)
+    return DLQEvent.read(message, "SAHOOL_DLQ")
 
 
 @dataclass

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from consumer_log import RETRY, SUCCESS, Log, opened, running, seen, until
+from consumer_log import RETRY, SUCCESS, Log, in_full, opened, running, seen, until
 from nats.js.api import DiscardPolicy
 from seed import SEED
 
@@ -348,7 +348,7 @@ async def test_connect_says_false_without_a_server(
 @contextlib.contextmanager
 def service(config: NATSConsumerConfig) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVICE, config.model_dump_json()],
+        [sys.executable, "-c", SERVICE, in_full(config)],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         text=True,

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 
 import pytest
-from consumer_log import SUCCESS, Calls, Log, running, seen
+from consumer_log import SUCCESS, Calls, Log, in_full, running, seen
 
 from pipelines.events import (
     ConsumerContext,
@@ -255,7 +255,7 @@ async def test_a_program_that_cancels_every_task_in_the_end_has_no_failed_events
         sys.executable,
         "-c",
         PROGRAM,
-        log.config(max_retries=0).model_dump_json(),
+        in_full(log.config(max_retries=0)),
         who,
         cwd=Path(__file__).parents[2],
         stdin=subprocess.PIPE,

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from consumer_log import SUCCESS, Calls, Log, opened, running, seen
+from consumer_log import SUCCESS, Calls, Log, in_full, opened, running, seen
 from seed import SEED
 
 from pipelines.bridge.run import Bridge
@@ -90,7 +90,7 @@ async def service(
         sys.executable,
         "-c",
         PROGRAM,
-        config.model_dump_json(),
+        in_full(config),
         what,
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
