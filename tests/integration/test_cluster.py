@@ -9,6 +9,7 @@ import nats.errors
 import pytest
 from consumer_log import SUCCESS, Log, running, until
 from platform_log import failures, in_lake, letter, publish, query
+from pydantic import SecretStr
 
 from pipelines.embedded import NatsServer
 from pipelines.errors import ServerUnavailableError
@@ -74,7 +75,7 @@ async def test_the_death_of_the_leader_loses_and_doubles_nothing(
     await replicated(log)
     platform = settings.model_copy(
         update={
-            "nats_url": ",".join(urls),
+            "nats_url": SecretStr(",".join(urls)),
             "subject_prefix": log.prefix,
             "events_stream": log.names.events,
             "dlq_stream": log.names.dead_letters,

@@ -22,6 +22,7 @@ from platform_log import (
     publish,
     query,
 )
+from pydantic import SecretStr
 
 from pipelines.embedded import NatsServer, PostgresServer
 from pipelines.errors import LakeError, ServerUnavailableError
@@ -168,7 +169,7 @@ async def test_a_full_disk_below_nats_loses_no_dead_letter(
     async with opened(server.url) as log:
         names = {"dlq_stream": log.names.dead_letters, "events_stream": log.names.events}
         platform = settings.model_copy(
-            update={"nats_url": server.url, "subject_prefix": log.prefix, **names}
+            update={"nats_url": SecretStr(server.url), "subject_prefix": log.prefix, **names}
         )
         async with running(log.config(ack_wait_seconds=1), fails):
             for number in range(60):

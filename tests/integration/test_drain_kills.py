@@ -28,6 +28,7 @@ from platform_log import (
     start_drain,
     state_of,
 )
+from pydantic import SecretStr
 from seed import SEED
 
 from pipelines.deadletter.envelope import encode_case_event
@@ -302,7 +303,10 @@ def platform(
     """A platform on servers of its own, which may be killed."""
     server, postgres = nats_server_factory(), postgres_server_factory()
     migrate(postgres.dsn)
-    changes = {"nats_url": server.url, "postgres_dsn": type(settings.postgres_dsn)(postgres.dsn)}
+    changes = {
+        "nats_url": SecretStr(server.url),
+        "postgres_dsn": type(settings.postgres_dsn)(postgres.dsn),
+    }
     changes |= {"drain_batch_messages": 20}
     return settings.model_copy(update=changes), server, postgres
 

@@ -24,6 +24,7 @@ from platform_log import (
     state_of,
     stop_sink,
 )
+from pydantic import SecretStr
 
 from pipelines.drain.run import DrainReport
 from pipelines.embedded import NatsServer
@@ -276,7 +277,7 @@ class Rewinding:
 @pytest.fixture
 def rewinding(nats_server_factory: Callable[..., NatsServer], settings: Settings) -> Rewinding:
     server = nats_server_factory()
-    return Rewinding(server, settings.model_copy(update={"nats_url": server.url}))
+    return Rewinding(server, settings.model_copy(update={"nats_url": SecretStr(server.url)}))
 
 
 @pytest.mark.parametrize("old", [60, 57, 43])  # at an anchor, and between two

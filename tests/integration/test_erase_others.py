@@ -11,6 +11,7 @@ import pytest
 from erasing import World, keeps
 from nats.aio.client import Client
 from platform_log import execute, failures, in_lake, letter, publish, query
+from pydantic import SecretStr
 
 from pipelines.drain import erase as steps
 from pipelines.embedded import NatsServer
@@ -106,14 +107,14 @@ async def test_bodies_that_it_may_not_read_stop_nothing_else(
     urls = {name: server.url.replace("://", f"://{name}:x@") for name in ("all", "some")}
     async with await nats.connect(urls["all"]) as client:
         await ensure_streams(client.jetstream(), settings.stream_names)
-        world = World(settings.model_copy(update={"nats_url": urls["all"]}), client)
+        world = World(settings.model_copy(update={"nats_url": SecretStr(urls["all"])}), client)
         await world.fill()
-        world.settings = world.settings.model_copy(update={"nats_url": urls["some"]})
+        world.settings = world.settings.model_copy(update={"nats_url": SecretStr(urls["some"])})
         report = await world.erase()
         assert report.left is not None
         assert "does not permit some to publish to $JS.API.STREAM.MSG.GET.OBJ_" in report.left
         assert world.held() == {"postgres": set(), "lake": set()}
-        world.settings = world.settings.model_copy(update={"nats_url": urls["all"]})
+        world.settings = world.settings.model_copy(update={"nats_url": SecretStr(urls["all"])})
         assert (await world.erase()).left is None
         assert world.places(server) == set()
 

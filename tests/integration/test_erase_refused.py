@@ -9,6 +9,7 @@ from platform_log import (
     check_exact,
     letter,
 )
+from pydantic import SecretStr
 
 from pipelines.drain.erase import preview
 from pipelines.embedded import NatsServer
@@ -27,7 +28,7 @@ async def test_what_nats_does_not_permit_is_said_and_a_rerun_completes_it(
     """
     server = nats_server_factory(config=users)
     urls = {name: server.url.replace("://", f"://{name}:x@") for name in ("all", "some")}
-    open_ = settings.model_copy(update={"nats_url": urls["all"]})
+    open_ = settings.model_copy(update={"nats_url": SecretStr(urls["all"])})
     async with await nats.connect(urls["all"]) as client:
         js = client.jetstream()
         await ensure_streams(js, settings.stream_names)
@@ -39,7 +40,7 @@ async def test_what_nats_does_not_permit_is_said_and_a_rerun_completes_it(
         world = World(open_, client)
         await world.publish(world.letter(1), letter(2), world.letter(3))
         world.kept = {2: letter(2)}
-        world.settings = open_.model_copy(update={"nats_url": urls["some"]})
+        world.settings = open_.model_copy(update={"nats_url": SecretStr(urls["some"])})
         report = await world.erase()
         assert report.left is not None
         stream = settings.dlq_stream

@@ -14,6 +14,7 @@ from consumer_log import until
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig, StreamSource
+from pydantic import SecretStr
 from redriving import Service, dead_letters, fail, quick, redrive_timeouts, rows
 
 from pipelines.embedded import NatsServer
@@ -196,7 +197,7 @@ async def test_a_nats_that_dies_while_a_redrive_publishes_gets_it_once(
 ) -> None:
     """It stored the event, told nobody, and comes back after its duplicate window."""
     server = nats_server_factory()
-    settings = quick(settings, nats_url=server.url, redrive_timeout_seconds=15)
+    settings = quick(settings, nats_url=SecretStr(server.url), redrive_timeout_seconds=15)
     tasks: list[asyncio.Task[None]] = []
 
     async def come_back() -> None:
@@ -262,7 +263,7 @@ async def test_a_nats_that_stays_away_parks_nothing(
 ) -> None:
     """The connection that is given up for good says nothing of the event."""
     server = nats_server_factory()
-    settings = quick(settings, nats_url=server.url, redrive_timeout_seconds=5)
+    settings = quick(settings, nats_url=SecretStr(server.url), redrive_timeout_seconds=5)
 
     async def ignore(_: Exception) -> None: ...
 

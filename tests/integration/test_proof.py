@@ -10,6 +10,7 @@ import pytest
 from foreign_consumers import Platform, opened
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig, StreamSource
 from platform_log import query
+from pydantic import SecretStr
 
 from pipelines.adoption_jobs import adopt
 from pipelines.bridge.run import bridge_pending
@@ -248,7 +249,7 @@ async def test_acknowledgements_of_an_outage_are_heard_after_it(
     settings: Settings, nats_server_factory: Callable[..., NatsServer], tmp_path: Any
 ) -> None:
     server = nats_server_factory(tmp_path / "outage")
-    async with opened(settings.model_copy(update={"nats_url": server.url})) as platform:
+    async with opened(settings.model_copy(update={"nats_url": SecretStr(server.url)})) as platform:
         await platform.publish({"n": 1})
         await failed(platform)
 

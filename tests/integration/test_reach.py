@@ -11,6 +11,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 from platform_log import execute
+from pydantic import SecretStr
 from redriving import TIMEOUTS, Service, dead_letters, fail, publish, quick, redrive_timeouts, rows
 
 from pipelines.alerts.evaluate import AlertsReport, evaluate_alerts, what_is_found
@@ -371,7 +372,7 @@ async def test_an_alert_says_why_nothing_is_redriven_and_ends_when_somebody_pull
     _, later = await alerts_of(settings, 11)
     assert title in later.firing
     # Who can not look knows nothing: it goes on.
-    away = settings.model_copy(update={"nats_url": "nats://127.0.0.1:1"})
+    away = settings.model_copy(update={"nats_url": SecretStr("nats://127.0.0.1:1")})
     _, blind = await alerts_of(away, 12)
     assert title in blind.firing
     service.error = None
@@ -408,8 +409,8 @@ async def test_what_may_not_be_asked_is_unknown_and_redriven(
     """.replace("EVENTS_>", f"{settings.events_stream}.ndvi")
     server = nats_server_factory(config=users)
     urls = {name: server.url.replace("://", f"://{name}:x@") for name in ("all", "some")}
-    settings = settings.model_copy(update={"nats_url": urls["all"]})
-    asking = settings.model_copy(update={"nats_url": urls["some"]})
+    settings = settings.model_copy(update={"nats_url": SecretStr(urls["all"])})
+    asking = settings.model_copy(update={"nats_url": SecretStr(urls["some"])})
     async with await nats.connect(urls["all"]) as client:
         await ensure_streams(client.jetstream(timeout=60), settings.stream_names)
         service = Service(settings, TimeoutError("slow"))

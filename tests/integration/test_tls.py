@@ -12,6 +12,7 @@ import servers
 from certificates import Authority
 from consumer_log import until
 from platform_log import failures, letter, publish
+from pydantic import SecretStr
 from test_dlq_monitor import monitor
 
 from pipelines.embedded import NatsServer
@@ -184,7 +185,7 @@ async def test_a_monitor_bears_a_wrong_certificate_drains_again_and_ends(
     certified: Certified, settings: Settings
 ) -> None:
     url = f"tls://u:secret@{HOST}:{certified.port}"
-    settings = settings.model_copy(update={"nats_url": url})
+    settings = settings.model_copy(update={"nats_url": SecretStr(url)})
     trusted = {"SSL_CERT_FILE": str(certified.known.file)}
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(certified.server("good"))
