@@ -9,6 +9,7 @@ way makes the server refuse it.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -47,8 +48,10 @@ class DoubtError(Exception):
 class OncePublisher:
     """Publishes events with an id each; the streams are known after the first of a subject."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, may_go_on: Callable[[], object] = lambda: None) -> None:
+        """`may_go_on` is called before each repeat, and raises where there must be none."""
         self._client = client
+        self._may_go_on = may_go_on
         self._js = client.jetstream()
         self._guarding: dict[str, str] = {}  # by subject: the stream whose ids are a guard
 
@@ -81,6 +84,7 @@ class OncePublisher:
                 said = str(error) or type(error).__name__
                 logger.warning("Publishing to %s: %s, trying again", subject, said)
             await asyncio.sleep(pause)
+            self._may_go_on()
         raise ServerUnavailableError(
             f"NATS does not acknowledge what is published to {subject}: the batch stays"
             " running, and the next run takes it up."

@@ -164,7 +164,7 @@ class _Run:
         self._batch = batch
         self._outbox = Outbox(connection, batch)
         self._lookout = Lookout(self._js)
-        self._sender = Sender(settings, client, connection, batch, self._lookout)
+        self._sender = Sender(settings, client, connection, batch, self._lookout, lock)
         self._groups: list[_Group] = []
         self._outcomes: Counter[str] = Counter()
         self._stopped: dict[str, str] = {}  # group id: why

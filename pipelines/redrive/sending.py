@@ -35,6 +35,7 @@ from pipelines.redrive.origin import (
 )
 from pipelines.redrive.outbox import Redrive
 from pipelines.settings import Settings
+from pipelines.stores.lock import Lock
 from pipelines.tracing import send_span
 
 __all__ = ["Sender", "Sent", "allowed_subjects"]
@@ -70,11 +71,12 @@ class Sender:
         connection: Connection[Any],
         batch: Batch,
         lookout: Lookout,
+        lock: Lock,
     ) -> None:
         self._settings = settings
         self._client = client
         self._js = client.jetstream()
-        self._once = OncePublisher(client)
+        self._once = OncePublisher(client, lock.check)
         self._connection = connection
         self._batch = batch
         self._lookout = lookout

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from redriving import Service, dead_letters, fail, quick, redrive_timeouts, rows
 
 from pipelines.embedded import NatsServer
-from pipelines.errors import ServerUnavailableError
+from pipelines.errors import FencedError, ServerUnavailableError
 from pipelines.events import NATSConfig, NATSPublisher
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.stored import stored_message
@@ -84,6 +84,20 @@ async def test_a_stream_with_sources_gets_an_event_once_though_its_answer_is_los
             ack = await OncePublisher(own).publish(subject, b"event", HEADERS)
         assert (ack.stream, ack.seq) == (name, 4)
         assert await stored(client, name) == 7
+
+
+async def test_who_has_lost_the_lock_repeats_nothing(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> None:
+        raise FencedError("it is another's now")
+
+    async with stream(client, settings) as (name, subject):
+        losing(monkeypatch, "Nats-Msg-Id", lambda: client.jetstream().purge_stream(name))
+        async with connected(settings.nats_url) as own:
+            with pytest.raises(FencedError):
+                await OncePublisher(own, lost).publish(subject, b"event", HEADERS)
+        assert (await client.jetstream().stream_info(name)).state.messages == 0
 
 
 async def test_what_was_not_stored_is_published_again_also_beside_others(
@@ -249,7 +263,12 @@ async def test_a_redrive_in_doubt_is_followed_and_its_silence_says_so(
     async with Service(settings, TimeoutError("slow")).running() as service:
         await fail(settings, client, service, 1)
     losing(monkeypatch, "Dlq-Redrive-Id", purge)
-    report = await redrive_timeouts(settings)
+    silent = await js.pull_subscribe_bind("ndvi", settings.events_stream)
+    pulling = asyncio.create_task(silent.fetch(1, timeout=60))
+    try:
+        report = await redrive_timeouts(settings)
+    finally:
+        pulling.cancel()
     assert report is not None
     assert report.outcomes == {"outcome_unknown": 1}
     [reason] = report.reasons["outcome_unknown"]
