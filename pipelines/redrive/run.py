@@ -331,6 +331,8 @@ class _Run:
         """Leave a failure as it is: an attempt that reaches nobody says nothing."""
         if self._halted is not None:
             return await self._left(group, redrive)
+        # What can never go out is parked, as the plan says: that raises.
+        self._sender.headers(redrive, await self._sender.event(redrive))
         self._lock.check()
         self._outbox.cancel(redrive, why)
         self._note("cancelled", why)
