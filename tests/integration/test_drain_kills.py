@@ -244,9 +244,9 @@ async def test_a_drain_that_hangs_amid_a_transaction_is_passed(
     stored = await publish(client, settings, map(letter, range(30)))
     execute(
         settings,
-        "CREATE TABLE hanging AS SELECT 1 AS n;"
+        "CREATE TABLE public.hanging AS SELECT 1 AS n;"
         "CREATE FUNCTION hang() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-        " PERFORM pg_sleep(600) FROM hanging; RETURN NULL; END $$;"
+        " PERFORM pg_sleep(600) FROM public.hanging; RETURN NULL; END $$;"
         "CREATE TRIGGER hang AFTER UPDATE ON drain_checkpoints FOR EACH ROW"
         " EXECUTE FUNCTION hang()",
     )
@@ -254,7 +254,7 @@ async def test_a_drain_that_hangs_amid_a_transaction_is_passed(
     try:
         sleeps = "SELECT FROM pg_stat_activity WHERE datname = current_database()"
         await _wait_until(lambda: query(settings, sleeps + " AND wait_event = 'PgSleep'"))
-        execute(settings, "DELETE FROM hanging")
+        execute(settings, "DELETE FROM public.hanging")
         status, output, errors = await run_drain(settings, DLQ_DRAIN_LOCK_SECONDS="1")
         assert (status, json.loads(output)["last_sequence"]) == (0, 30), errors
     finally:
