@@ -21,14 +21,21 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pipelines.sqlfiles import read_sql
 
-CREATE_TABLE_SQL = (
+_STATEMENTS = (
     read_sql("postgres/migrations/0001_failed_events.sql")
-    .replace("SET LOCAL search_path = pg_catalog, dlq, pg_temp;\n", "")
+    .partition("SET LOCAL search_path = pg_catalog, dlq, pg_temp;\n")[2]
+    .rpartition("COMMIT;")[0]
     .replace("dlq.", "")
 )
+CREATE_TABLE_SQL = f"""DO $create$ BEGIN
+IF to_regclass('failed_events') IS NULL THEN
+{_STATEMENTS}
+END IF;
+END $create$;
+"""
 """The first migration, for the session's own schema: makes `failed_events` where there is none.
 
-`dlq migrate` runs them all, and moves such a table into the schema `dlq`.
+`dlq migrate` runs them all, and moves such a table into the schema `dlq`, where it is found, too.
 """
 
 _OPEN = ("pending", "retried", "parked")
