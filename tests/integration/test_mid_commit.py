@@ -15,9 +15,9 @@ from pipelines.stores.database import migrate
 
 # A trigger at the end of the transaction keeps it waiting, until the server is started anew.
 WAITS_BEFORE = """
-CREATE TABLE started AS SELECT pg_postmaster_start_time() AS at;
+CREATE TABLE public.started AS SELECT pg_postmaster_start_time() AS at;
 CREATE FUNCTION wait_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-  PERFORM pg_sleep(300) FROM started WHERE at = pg_postmaster_start_time();
+  PERFORM pg_sleep(300) FROM public.started WHERE at = pg_postmaster_start_time();
   RETURN NULL;
 END $$;
 CREATE CONSTRAINT TRIGGER wait_long AFTER UPDATE ON drain_checkpoints

@@ -357,7 +357,7 @@ async def test_a_publisher_that_repeats_itself_on_a_cluster_says_that_it_was_tak
     settings: Settings, cluster: list[NatsServer]
 ) -> None:
     config = NATSConfig(servers=[server.url for server in cluster])
-    async with connected(",".join(config.servers)) as client:
+    async with connected(cluster[0].url) as client:
         name, subject = await replicated(client, settings)
         publisher = NATSPublisher(config)
         assert await publisher.connect()
