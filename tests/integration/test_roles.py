@@ -482,8 +482,8 @@ async def test_who_bridges_hears_late_acknowledgements_and_may_say_so(
             await asyncio.wait_for(acked, 10)
         assert await stored_message(client, "SAHOOL_ADVISORIES", 1, "a.b") is None
         failure = ids.failure_id("SAHOOL_EVENTS", 7, 1, "late")
-        origin = {"original_stream": "SAHOOL_EVENTS", "consumer_name": "late"}
-        late.tell_of(acked, client, advisory, {"failure_id": failure, **origin})
+        fields = {"failure_id": failure, "consumer_name": "late", "original_headers": {}}
+        late.tell_of(acked, client, advisory, fields | {"original_stream": "SAHOOL_EVENTS"})
         await asyncio.sleep(0)  # in which a future calls its callbacks
         await late.close()
     assert late.told_count == 1
