@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 import servers
 from foreign_consumers import Platform, opened
+from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 from platform_log import failures
 
@@ -138,6 +139,11 @@ async def test_what_nobody_pulls_for_is_noticed_and_no_delivery_is_spent(
     assert deliveries == {b'{"n": 2}': 2, b'{"n": 3}': 1}
 
 
+async def refuse(platform: Platform, msg: Msg) -> None:
+    """Refuse a delivery, and wait until the server knows: it may take the next pull first."""
+    await platform.client.request(msg.reply, b"-NAK", timeout=30)
+
+
 async def grouped(platform: Platform, **config: Any) -> Puller:
     """A puller for group `g` of a new consumer `c`, which has had the first event twice."""
     stream = platform.settings.events_stream
@@ -154,8 +160,7 @@ async def grouped(platform: Platform, **config: Any) -> Puller:
     for _ in range(2):
         async for msg in puller.pull(1):
             assert msg.data == b'{"n": 1}'
-            await msg.nak()
-        await platform.client.flush()
+            await refuse(platform, msg)
     return puller
 
 
@@ -189,8 +194,7 @@ async def test_no_look_takes_a_pin_from_a_client_or_keeps_one_for_a_dead_one(
         async for msg in puller.pull(1):
             deliveries[msg.data] = delivery_of(msg).delivery_count
             if len(deliveries) == 1 and deliveries[msg.data] == 1:
-                await msg.nak()
-                await platform.client.flush()
+                await refuse(platform, msg)
         assert await bridge_pending(settings) == ({}, [])
         assert await pinned() == pin
     assert deliveries == {b'{"n": 2}': 2, b'{"n": 3}': 1}
@@ -210,11 +214,9 @@ async def test_one_behind_others_of_a_group_is_noticed(platform: Platform, polic
     puller = await grouped(platform, priority_policy=policy, ack_wait=3600 * 10**9)
     [second, third] = [msg async for msg in puller.pull(2)]
     for msg in (second, third):
-        await msg.nak()
-        await platform.client.flush()
+        await refuse(platform, msg)
     [again] = [msg async for msg in puller.pull(1)]
-    await again.nak()
-    await platform.client.flush()
+    await refuse(platform, again)
     assert await bridge_pending(settings) == ({"bridged": 2}, [])
     given_up = {letter["original_sequence"] for letter in await platform.letters()}
     assert given_up == {1, delivery_of(again).sequence}
@@ -237,7 +239,7 @@ async def test_our_own_readers_and_consumers_that_never_give_up_are_left_alone(
     endless = await platform.js.pull_subscribe("", "endless", stream=settings.events_stream)
     for _ in range(3):
         for msg in await endless.fetch(1):
-            await msg.nak()
+            await refuse(platform, msg)
     await forget(platform)
     assert await bridge_pending(settings) == ({}, [])
 
@@ -277,7 +279,7 @@ async def test_lowering_max_deliver_gives_up_what_is_past_it_and_2_15_says_so(
     sub = await js.pull_subscribe("", "c", stream=stream, config=config)
     for _ in range(4):
         for msg in await sub.fetch(1, timeout=10):
-            await msg.nak()
+            await refuse(platform, msg)
     edited = (await sub.consumer_info()).config
     edited.max_deliver = 2
     await js.add_consumer(stream, edited)
