@@ -21,7 +21,7 @@ from psycopg import Connection
 
 from pipelines.alerts.text import quantity
 from pipelines.analysis.axes import row_axis, time_axis
-from pipelines.analysis.look import LIGHT, Look, as_svg, styled
+from pipelines.analysis.look import LIGHT, Look, as_svgs, styled
 from pipelines.analysis.report import cell_text, seconds_as_text
 from pipelines.errors import DLQError
 from pipelines.settings import load_settings
@@ -100,7 +100,8 @@ def drawn(panel: Panel, names: list[str], rows: list[tuple[Any, ...]]) -> Markup
         cells = zip(titles, texts[0], strict=True)
         return Markup(_JINJA.from_string(_STAT).render(cells=cells))  # noqa: S704
     frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
-    return Markup(as_svg(_chart(panel, frame)))  # noqa: S704  (Vega escapes what it draws)
+    [svg] = as_svgs([_chart(panel, frame)])
+    return Markup(svg or "It could not be drawn.")  # noqa: S704  (Vega escapes what it draws)
 
 
 def _text(value: Any, unit: str) -> str:
