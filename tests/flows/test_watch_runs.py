@@ -129,7 +129,7 @@ def test_a_server_that_was_away_takes_no_living_run_for_dead(
 ) -> None:
     own = postgres_server.create_database("watched")
     with ExitStack() as stack:
-        server = stack.enter_context(PrefectServer(tmp_path, database_dsn=own))
+        server = stack.enter_context(PrefectServer(tmp_path, database_dsn=own, has_login=False))
         environment = os.environ | server.environment
         platform = Platform(Settings(home=tmp_path), server, environment, own)
         alive, killed = (
