@@ -128,8 +128,7 @@ class GroupingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def frames(self) -> FrameRules:
         """What they say about frames."""
-        kinds = (self.our_code, self.library_code, self.ignored_frames)
-        return FrameRules(*(tuple(map(re.compile, patterns)) for patterns in kinds))
+        return FrameRules(self.our_code, self.library_code, self.ignored_frames)
 
     @property
     def merged(self) -> dict[str, str]:

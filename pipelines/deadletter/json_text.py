@@ -22,6 +22,7 @@ __all__ = [
 STRING = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:\s*)?')
 """A string (its raw content is group 1), and the colon (group 2) that makes it a key."""
 
+_DECODER = json.JSONDecoder(parse_int=str, parse_float=str)
 _NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]|[\]}]')
 _RUNS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{]+|[\]}]+')
 _KEYS = re.compile(rf"{STRING.pattern}|[{{}}]")
@@ -31,7 +32,7 @@ _SCALAR = re.compile(r"[^\s,\]}]+")
 def is_json(text: str) -> bool:
     """Whether `text` is a JSON document that Python can nest through."""
     try:
-        json.loads(text, parse_int=str, parse_float=str)
+        _DECODER.decode(text)
     except (ValueError, RecursionError):
         return False
     return True

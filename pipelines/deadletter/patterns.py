@@ -1,17 +1,22 @@
-"""Regular expressions that users write, held to what both engines understand."""
+"""Regular expressions that users write, held to what both engines understand.
+
+They are matched by Rust's engine alone, whose time is linear in the text, also in single strings.
+"""
 
 import re
 import warnings
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import polars as pl
 
-__all__ = ["checked", "without_anchors"]
+__all__ = ["checked", "is_found", "substituted", "without_anchors"]
 
 _CLASS_OR_ESCAPE = r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\[^AZzb]"
 
 
 def checked(pattern: str) -> re.Pattern[str]:
-    """The pattern compiled for Python, known to work by column in Rust too.
+    """The pattern compiled for Python, which knows its groups; known to work in Rust too.
 
     Raises ValueError where one of them refuses it (Rust knows neither look-around nor
     back-references), or where it matches the empty text and so would match everywhere.
@@ -20,8 +25,8 @@ def checked(pattern: str) -> re.Pattern[str]:
         warnings.simplefilter("error")  # what Python may read otherwise one day, Rust does now
         try:
             compiled = re.compile(pattern)
-            for rust in (pattern, without_anchors(pattern)):
-                pl.Series([""]).str.contains(rust)
+            is_empty = is_found(pattern, "")
+            is_found(without_anchors(pattern), "")
         except (re.error, FutureWarning, DeprecationWarning) as error:
             raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
         except pl.exceptions.ComputeError as error:
@@ -29,9 +34,33 @@ def checked(pattern: str) -> re.Pattern[str]:
                 f"{pattern!r} needs what a linear-time engine does not have, look-around or a"
                 " back-reference: write it without"
             ) from error
-    if compiled.search(""):
+    if is_empty:
         raise ValueError(f"{pattern!r} matches the empty text, so it would match everywhere")
     return compiled
+
+
+@lru_cache(100_000)
+def is_found(pattern: str, text: str) -> bool:
+    """Whether `pattern` is found in `text`."""
+    return bool(pl.Series([text]).str.contains(pattern).item())
+
+
+def substituted(pattern: str, new: Callable[[str], str], texts: Sequence[str]) -> list[str]:
+    """The texts with what `pattern` finds in them replaced by what `new` makes of it."""
+    before, after = _unused(texts)
+    marked = pl.Series(texts, dtype=pl.String).str.replace_all(pattern, f"{before}${{0}}{after}")
+    cut = re.compile(f"{before}([^{after}]*){after}")
+    return [cut.sub(lambda found: found[1] and new(found[1]), text) for text in marked]
+
+
+def _unused(texts: Sequence[str]) -> tuple[str, str]:
+    """Two characters that stand in none of the texts, and in no pattern that people write."""
+    used = set().union(*texts)
+    free = (chr(code) for code in range(0xF0000, 0xFFFFE))  # for private use
+    before, after = (
+        sign for _, sign in zip(range(2), (s for s in free if s not in used), strict=False)
+    )
+    return before, after
 
 
 def without_anchors(pattern: str) -> str:

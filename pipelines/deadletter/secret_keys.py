@@ -5,91 +5,73 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
 
-__all__ = ["KeyKind", "assignment_pattern", "is_code", "key_kinds", "key_words", "name_hint"]
+from pipelines.deadletter.secret_words import (
+    ABOUT,
+    BEFORE,
+    PHONES,
+    PHRASE_ENDS,
+    SECRETS,
+    folded,
+)
+
+__all__ = ["KeyKind", "KeyKinds", "key_kinds", "key_words", "phrase_kinds"]
 
 KeyKind = Literal["secret", "phone", "allowed", "plain"]
+KeyKinds = Callable[[str], KeyKind]
 
-_SECRETS = (
-    r"[a-z]*passwords?",
-    r"passwd|pwd|passphrases?",
-    r"[a-z]*secrets?",
-    r"(?:access|api|auth|bearer|csrf|id|refresh|session|xsrf)?token",
-    r"(?:access|api|auth|bearer|refresh|session)_tokens",
-    r"(?:access|account|api|encryption|private|secret|shared|signing|subscription)_*keys?",
-    r"authorization|credentials?|creds?|cookies?|session_*ids?",
-    r"jwt|nkey|otp|cvv|cvc",
-)
-# The number, kind or date of a secret is not the secret.
-_ABOUT = r"_*(?:counts?|types?|limits?|length|expir[a-z]*|ttl|us(?:ed|age)|polic(?:y|ies))(?![a-z])"
-_PHONES = r"(?:tele)?(?:phone|mobile|msisdn|whatsapp)"
-_HINTS = (
-    "passw|passphrase|pwd|secret|token|cred|cookie|authorization|jwt|nkey|otp|cvv|cvc|"
-    "session[-_. ]*id|"
-    "(?:access|account|api|encryption|private|shared|signing|subscription)[-_. ]*key"
-)
-_NO_VALUE = (
-    r"(?i:none|null|nil|true|false|undefined|str|string|bytes|int|any|secretstr|bearer|basic|token"
-    r"|digest|\*+|\.+|%s|\?)"
-)
+KEPT_IDS = ("tenant_id", "field_id", "farmer_id")
+"""Names of what analyses need; never masked."""
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_JOINTS = re.compile(r"[-. '’/:\u00a0]+")
+_PHRASE = re.compile(r"(?:[^\W_][\w.'’-]{0,40}[ \u00a0]){1,4}$")
 
 
 def key_words(key: str) -> str:
     """`apiKey`, `API-Key`, `x.api key` → `api_key`, `api_key`, `x_api_key`."""
-    split = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", key)
-    return re.sub(r"[-. ]", "_", split).lower()
+    return folded(_JOINTS.sub("_", _CAMEL.sub("_", key)))
 
 
-def key_kinds(keys: Sequence[str], allow_keys: Sequence[str]) -> Callable[[str], KeyKind]:
+def key_kinds(keys: Sequence[str], allow_keys: Sequence[str]) -> KeyKinds:
     """What a key tells about its value. Whole words only: `secretary`, `tokenizer` tell nothing."""
-    secrets = "|".join([*_SECRETS, *(re.escape(key_words(k)).replace("_", "_*") for k in keys)])
-    secret = re.compile(rf"(?<![a-z])(?:{secrets})(?![a-z])(?!{_ABOUT})|^auth$")
-    phone = re.compile(rf"(?<![a-z]){_PHONES}")
+    own = "|".join(re.escape(key_words(key)).replace("_", "_*") for key in keys)
+    secret = re.compile(rf"(?<![^\W\d_])(?:{own})(?![^\W\d_])|{SECRETS}" if own else SECRETS)
+    phone = re.compile(PHONES)
     allowed = frozenset(map(key_words, allow_keys))
+    kept = frozenset(KEPT_IDS) - frozenset(map(key_words, keys))
 
     @lru_cache(10_000)
     def kind(key: str) -> KeyKind:
         name = key_words(key)
-        if name in allowed:
+        if name in allowed or name in kept:
             return "allowed"
-        if secret.search(name):
+        if name == "auth":
             return "secret"
+        for found in secret.finditer(name):
+            if not ABOUT.match(name, found.end()) and not BEFORE.search(name[: found.start()]):
+                return "secret"
         return "phone" if phone.search(name) else "plain"
 
     return kind
 
 
-def name_hint(keys: Sequence[str]) -> str:
-    """A pattern, good for Rust too, that is found (in any case) in every name of a secret."""
-    return "|".join([_HINTS, *(re.escape(key_words(k)).replace("_", "[-_. ]*") for k in keys)])
+def phrase_kinds(kind: KeyKinds, keys: Sequence[str]) -> Callable[[str, int, str], str | None]:
+    """The name of a secret that ends in `name`, which begins at a place of a text; None if none.
 
-
-def assignment_pattern(keys: Sequence[str], mark: str) -> re.Pattern[str]:
-    """`password='x'`, `"token": "x"`, `?api_key=x`: groups name (from the hint on), sep, value.
-
-    A mark is matched too, without groups, so that it is stepped over.
+    Names have blanks where people write them: `API key`, `mot de passe`, `كلمة المرور`.
     """
-    quoted = (
-        r'[bruBRU]?(?:\\+"(?:[^"\\\n]|\\(?!"))*\\+"|"(?:[^"\\]|\\.)*"|'
-        r"'(?:[^'\\]|\\.)*'|[\"'][^\n]*)"
-    )
-    nested = r"\[[^\[\]]*\][^\s\"',;&(){}\[\]<>]*|\{[^{}]*\}|\([^()]*\)"
-    bare = r"[^\s\"',;&(){}\[\]<>]+(?:\([^()\n]*\))?"
-    return re.compile(
-        rf"{mark}|(?P<name>(?:{name_hint(keys)})[A-Za-z0-9_.-]{{0,40}}|auth(?![A-Za-z0-9_.-]))"
-        r"(?P<sep>\\*[\"']?\]?[ \t]*(?:=>|:=|=|:(?!//))[ \t]*)"
-        rf"(?P<value>{quoted}|{nested}|{bare})",
-        re.IGNORECASE | re.ASCII,
-    )
+    ends = PHRASE_ENDS | {key_words(key).rpartition("_")[2] for key in keys}
 
+    def phrase(text: str, start: int, name: str) -> str | None:
+        if kind(name) == "secret":
+            return name
+        if text[start - 1 : start] not in (" ", "\u00a0") or key_words(name) not in ends:
+            return None
+        before = _PHRASE.search(text, max(0, start - 80), start)
+        words = re.split("[ \u00a0]", before[0]) if before else []
+        for count in range(2, len(words) + 1):
+            whole = " ".join([*words[-count:-1], name])
+            if kind(whole) == "secret":
+                return whole
+        return None
 
-def is_code(key: str, assignment: re.Match[str]) -> bool:
-    """Whether no literal is assigned but a type, a call, a variable of that name, or prose."""
-    separator, value = assignment.group("sep", "value")
-    if assignment.string[assignment.end() : assignment.end() + 1] in ("(", "["):
-        return True  # token = get(f(x)), token: Optional[str]
-    if value.endswith(")") and "(" in value[1:]:
-        return '"' not in value and "'" not in value  # token = get(x)
-    if re.fullmatch(_NO_VALUE, value) or re.fullmatch(rf"(?:\w+\.)*{re.escape(key)}", value):
-        return True
-    is_prose = separator.rstrip() == ":" and separator != ":" and re.fullmatch("[a-z]+", value)
-    return bool(is_prose) and not re.search("pass|pwd|secret|key", key, re.IGNORECASE)
+    return phrase

@@ -1,47 +1,37 @@
-"""Shapes of secrets and personal data in text.
+"""Shapes of secrets in text: tokens, logins, signatures, hashed passwords."""
 
-The patterns are exact Python; `prefilters` are their loose counterparts for Rust: a text in which
-a pattern masks something always contains them, most other texts do not. They know nothing of word
-boundaries and checksums, and a false hit only costs time.
-"""
-
-import base64
-import binascii
 import re
-from collections.abc import Sequence
-
-from pipelines.deadletter.patterns import without_anchors
-from pipelines.deadletter.secret_keys import name_hint
 
 __all__ = [
     "AUTHORIZATION",
     "BASIC",
     "BEARER",
-    "CARD",
+    "BEGIN",
     "COOKIE",
-    "DIGITS",
     "EMAIL",
+    "HASHED",
     "JWT",
-    "LABELLED_PHONE",
-    "LOCAL_PHONE",
     "LOGIN",
+    "LONG_RUN",
     "MARK",
-    "PHONE",
+    "ORACLE",
     "PRIVATE_KEY",
     "SHORTEST",
+    "SIGNED",
+    "SOLID_NEEDLES",
     "VENDOR_NEEDLES",
     "VENDOR_TOKEN",
-    "is_card",
-    "is_login",
-    "prefilters",
 ]
 
+BEGIN = r"(?:^|[\x00-\-/:-@\[-`{-\x7f]|\\(?:[a-z]|u[0-9a-f]{4}))"
+"""For Rust: what stands before a number or a token, in raw JSON too, where `\\n` may."""
 MARK = r"\[redacted(?::[a-z0-9_]{1,40}(?::[0-9a-f]{12})?| [0-9]+ (?:bytes|characters))\]"
 """What a masked value looks like; it is never masked again."""
-SHORTEST = 9
-"""Characters of the shortest match without any of `=`, `:`, `@`: `+12345678`."""
-DIGITS = re.compile(r"[0-9][0-9 ().-]{6}")
-"""What every card and phone number contains."""
+SHORTEST = 8
+"""Characters of the shortest match without any of `=`, `:`, `@`: `pin 1234`."""
+
+LONG_RUN = re.compile(r"[A-Za-z0-9_.+/=~%@-]{14}")
+"""What every token, signature, hashed or encoded secret holds: so many signs without a blank."""
 
 # In the patterns that keep something, the last group is what is masked.
 AUTHORIZATION = re.compile(
@@ -83,77 +73,51 @@ VENDOR_TOKEN = re.compile(
     r"|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|hf_[A-Za-z0-9]{30,}"
     r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|do[opr]_v1_[a-f0-9]{40,}"
     r"|shp(?:at|ca|pa|ss)_[a-fA-F0-9]{30,}|hv[bs]\.[A-Za-z0-9_-]{20,}|AGE-SECRET-KEY-1[A-Z0-9]{50,}"
+    # hexadecimal or in capitals, which only the vendor's name tells from an id
+    r"|key-[0-9a-f]{32}|dapi[0-9a-f]{32}|NR[A-Z]{2}-[A-Z0-9]{27}|sq0[a-z]{3}-[A-Za-z0-9_-]{22,}"
+    r"|(?:sbp|bkua|rubygems|lin_oauth|sntry[a-z]|cio|tfp|figd|circle|pat|akp)_[0-9a-f]{32,}"
+    r"|PMAK-[0-9a-f]{24}-[0-9a-f]{34}|xkeysib-[0-9a-f]{64}-[A-Za-z0-9]{16}|AKCp[A-Za-z0-9]{40,}"
+    r"|LTAI[A-Za-z0-9]{16,24}|AKID[A-Za-z0-9]{32}|EAA[A-Z][A-Za-z0-9_-]{50,}"
+    r"|sl\.[A-Za-z0-9_-]{100,}"
     r"|S[ACNOUX][A-Z2-7]{56}(?![A-Z0-9]))"  # seeds of NATS nkeys
 )
-VENDOR_NEEDLES = (
-    *("AKIA", "ASIA", "ABIA", "ACCA", "ghp_", "gho_", "ghs_", "ghr_", "ghu_", "github_pat_"),
-    *("glpat-", "xox", "xapp-", "sk-", "k_live_", "k_test_", "whsec_", "AIza", "ya29.", "npm_"),
-    *("pypi-", "hf_", "SG.", "_v1_", "shp", "hvb.", "hvs.", "AGE-SECRET"),
+SOLID_NEEDLES = (
+    *("AKIA", "ASIA", "ABIA", "ACCA", "AIza", "dapi", "AKCp", "LTAI", "AKID", "EAA"),
     *("SA", "SC", "SN", "SO", "SU", "SX"),
+)
+"""One of them is in every token of `VENDOR_TOKEN` that has letters and digits alone."""
+VENDOR_NEEDLES = (
+    *SOLID_NEEDLES,
+    *("ghp_", "gho_", "ghs_", "ghr_", "ghu_", "github_pat_", "glpat-", "xox", "xapp-", "sk-"),
+    *("k_live_", "k_test_", "whsec_", "ya29.", "npm_", "pypi-", "hf_", "SG.", "_v1_", "shp"),
+    *("hvb.", "hvs.", "AGE-SECRET", "key-", "NR", "sq0", "sbp_", "bkua_", "rubygems_"),
+    *("lin_oauth_", "sntry", "cio_", "tfp_", "figd_", "circle_", "pat_", "akp_", "PMAK-"),
+    *("xkeysib-", "sl."),
 )
 EMAIL = re.compile(
     r"(?<![\w.%+-])(?!git@)[\w.%+-]{1,64}@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,24}(?![\w-])"
 )
-CARD = re.compile(
-    r"(?<![0-9A-Za-z.])(?<![0-9][ -])"
-    r"(?:[2-6][0-9]{3}(?:[0-9]{9,15}|([ -])[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?)"
-    r"|3[0-9]{3}([ -])[0-9]{6}\2[0-9]{4,5})"
-    r"(?![0-9A-Za-z_])(?!-[0-9])(?!\.[0-9])"
-)
-PHONE = re.compile(
-    r"(?<![\w+.])\+[1-9](?:[ ()-]{0,2}[0-9]){7,14}(?![0-9A-Za-z_])(?!\.[0-9])"
-    r"|(?<![\w.+-])(?<![0-9] )(?:\([2-9][0-9]{2}\) ?|[2-9][0-9]{2}-)[0-9]{3}-[0-9]{4}"
-    r"(?![\w-])(?!\.[0-9])",
-    re.ASCII,
-)
-LOCAL_PHONE = re.compile(r"\+?\(?[0-9](?:[ ().-]{0,2}[0-9]){6,14}")
-"""A number as people write it: only where a name says that it is a phone's."""
-LABELLED_PHONE = re.compile(
-    r"(?<![a-z])(?:tele)?(?:phone|mobile|msisdn|whatsapp)(?:[ _-]?(?:number|no))?"
-    rf"\\*[\"']?[ \t]*[:=][ \t]*\\*[\"']?({LOCAL_PHONE.pattern})(?![0-9A-Za-z_])(?!\.[0-9])",
+SIGNED = re.compile(  # what makes a signed URL work, and what signs a request
+    r"(?<![A-Za-z0-9])(?:x-(?:amz|goog|oss|cos|ms|hub)-)?(?:signature(?:-256)?|sig|sign|hmac"
+    r"|credential"
+    r"|security-token|key-pair-id|policy|awsaccesskeyid|ossaccesskeyid|googleaccessid)"
+    r"\\*[\"']?[ \t]*(?:[:=]|%3d)[ \t]*\\*[\"']?(?:sha256=|sha1=|v1=)?"
+    r"((?=[A-Za-z+/=_%.~@-]{0,200}[0-9])[A-Za-z0-9+/=_%.~@-]{16,})"
+    r"|[?&](?:code|key|hdnea|hdnts|h|auth_key|st|e?hash|verify"
+    r"|ticket)=((?=[A-Za-z_%.~-]{0,60}[0-9])[A-Za-z0-9_%.~/+-]{20,})",
     re.IGNORECASE | re.ASCII,
 )
-
-_TOKENS = (
-    r"eyJ[A-Za-z0-9_-]{5}|PRIVATE KEY|(?i:bearer|basic)[ \t\\]"
-    r"|A[KSBC][IC]A[A-Z0-9]{16}|gh[opsru]_|github_pat_|glpat-|xox[abeoprs]-|xapp-"
-    r"|sk-[A-Za-z0-9_-]{16}|k_(?:live|test)_|whsec_|AIza|ya29\.|npm_|pypi-|hf_|SG\.|do[opr]_v1_"
-    r"|shp(?:at|ca|pa|ss)_|hv[bs]\.|AGE-SECRET|S[ACNOUX][A-Z2-7]{56}"
+ORACLE = re.compile(
+    r"(?:jdbc:oracle:[a-z0-9]{1,8}:(?=[^@\s]{3})"
+    r"|\b(?:sqlplus|sqlldr|expdp|impdp|rman|exp|imp)\b[^\n@/]{0,80}[ \t\"'=])"
+    r"([A-Za-z][\w$#.-]{0,60}/[^\s@]{1,100})(?=@|\s|$)"
+    r"|(?<![\w/.:@-])([A-Za-z][\w$#]{0,30}/[^\s/@\"']{1,64})(?=@(?!sha[0-9])(?://)?[\w.-]{1,80}"
+    r"(?::[0-9]{2,5})?[/:][\w.$-]+"
+    r"|@\(DESCRIPTION)",
+    re.IGNORECASE | re.ASCII,
 )
-_NUMBERS = (
-    r"|(?:^|[^0-9.])[2-6][0-9]{3}(?:[0-9]{9}|[ -][0-9]{4}[ -][0-9]{4}|[ -][0-9]{6}[ -])"
-    r"|\+[1-9][ ()0-9-]{7}|[2-9][0-9]{2}(?:\) ?|-)[0-9]{3}-[0-9]{4}"
-    r"|(?i:phone|mobile|msisdn|whatsapp)[A-Za-z0-9_. -]{0,40}[\\\"']*[ \t\r\n]*[:=]"
-    r"(?:[ \t\r\n\\\"'+(]*[0-9]|[ \t\r\n]*\[)"  # of an array, any may be one
+HASHED = re.compile(  # a password, hashed to be kept
+    r"\$(?:2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}|argon2(?:id|i|d)\$[A-Za-z0-9$=,+/.]{20,300}"
+    r"|(?:1|5|6|y|7|apr1|scrypt|pbkdf2[a-z0-9-]{0,10})\$[A-Za-z0-9$=,./+-]{20,300})"
+    r"|\bpbkdf2_sha[0-9]{1,3}\$[A-Za-z0-9$=+/]{20,200}|\{S?SHA[0-9]{0,3}\}[A-Za-z0-9+/=]{20,200}"
 )
-
-
-def prefilters(keys: Sequence[str], patterns: Sequence[str]) -> dict[str, str]:
-    """The Rust pattern that a cell must contain to be worth a look, for each kind of column."""
-    hint = name_hint(keys)
-    assigned = rf"(?i:(?:{hint})[a-z0-9_.-]{{0,40}}|auth)[\\\"'\]]*[ \t]*[:=]"
-    login = r"[^ /]@|//[^ \n]*@"
-    # Where a text begins and ends, or what an escape stands for, raw JSON does not tell.
-    extra = "".join(f"|{without_anchors(pattern)}" for pattern in patterns)
-    escaped = r"|\\" if patterns else r"|\\u00"
-    return {
-        "label": f"{_TOKENS}|{assigned}|{login}{extra}",
-        "text": rf"^[ \t\r\n]*[\[{{]|{_TOKENS}|{assigned}|{login}{_NUMBERS}{extra}",
-        "json": rf"{_TOKENS}|(?i:{hint})|(?i:auth)[\\\"'\]]|@{_NUMBERS}{extra}{escaped}",
-    }
-
-
-def is_card(text: str) -> bool:
-    """Luhn's check on the digits of `text`, in a length that cards have."""
-    digits = [int(c) for c in text if c in "0123456789"]
-    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
-    return 13 <= len(digits) <= 19 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
-
-
-def is_login(encoded: str) -> bool:
-    """Whether base64 text says `user:password`."""
-    try:
-        decoded = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-        return ":" in decoded.decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return False

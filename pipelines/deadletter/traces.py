@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pipelines.deadletter.patterns import is_found
+
 __all__ = [
     "FRAME_COUNT",
     "OUTLINE",
@@ -78,22 +80,22 @@ class _Frame(NamedTuple):
 class FrameRules(NamedTuple):
     """A user's own word on frames: patterns that are searched for."""
 
-    ours: tuple[re.Pattern[str], ...] = ()  # in the path or class
-    library: tuple[re.Pattern[str], ...] = ()  # in the path or class
-    ignored: tuple[re.Pattern[str], ...] = ()  # in `path:function` or `class:function`
+    ours: tuple[str, ...] = ()  # in the path or class
+    library: tuple[str, ...] = ()  # in the path or class
+    ignored: tuple[str, ...] = ()  # in `path:function` or `class:function`
 
     def apply(self, frames: Sequence[_Frame]) -> list[_Frame]:
         """The frames that count, with the user's mind on whose they are."""
         return [
             frame._replace(is_ours=self._is_ours(frame))
             for frame in frames
-            if not any(p.search(f"{frame.place}:{frame.function}") for p in self.ignored)
+            if not any(is_found(p, f"{frame.place}:{frame.function}") for p in self.ignored)
         ]
 
     def _is_ours(self, frame: _Frame) -> bool:
-        if any(pattern.search(frame.place) for pattern in self.ours):
+        if any(is_found(pattern, frame.place) for pattern in self.ours):
             return True
-        return frame.is_ours and not any(p.search(frame.place) for p in self.library)
+        return frame.is_ours and not any(is_found(p, frame.place) for p in self.library)
 
 
 class _Link(NamedTuple):

@@ -20,6 +20,8 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from pipelines.deadletter.message import LogMessage
+from pipelines.deadletter.sanitize import printable
+from pipelines.deadletter.text_redaction import TextRedactor
 from pipelines.errors import StreamError
 from pipelines.events.closing import Closing
 from pipelines.events.dlq_event import DLQEvent
@@ -43,6 +45,8 @@ from pipelines.jetstream.streams import StreamNames, ensure_log_stream, find_str
 
 logger = logging.getLogger(__name__)
 
+_LONGEST_LOOKED_AT, _LONGEST_SAID = 10_000, 500  # characters of a text in the log
+
 DLQHandler = Callable[[DLQEvent], Awaitable[DLQAction]]
 Notifier = Callable[[DLQEvent], Awaitable[None]]
 """Tells people of a dead letter; what it raises is logged, and it is called again later."""
@@ -56,14 +60,20 @@ async def default_dlq_handler(
 
 
 async def log_alert(event: DLQEvent) -> None:
-    """The notifier of who has none."""
+    """The notifier of who has none: one line, with secrets masked as the drain masks them."""
     logger.error(
         "ALERT: %s in %s: %s (failure %s)",
-        event.error_type,
-        event.service,
-        event.error_message[:500],
+        *(_said(text) for text in (event.error_type, event.service, event.error_message)),
         event.failure_id,
     )
+
+
+_redactor = TextRedactor()
+
+
+def _said(text: str) -> str:
+    masked = _redactor.redact_text(text[:_LONGEST_LOOKED_AT])[:_LONGEST_SAID]
+    return printable(" ".join(masked.split()))
 
 
 class DLQConsumer(Service):
