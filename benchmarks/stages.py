@@ -56,6 +56,7 @@ def stages(platform: Platform) -> dict[str, float]:
                 status=pl.lit("pending"),
                 redrive_count=pl.lit(0),
                 alert_sent=pl.lit(value=False),
+                opening=pl.lit(1),
                 seen_count=pl.lit(1),
             )
             with stage("encode and COPY"):
