@@ -6,7 +6,9 @@
 
 import os
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,23 @@ def postgres(home: Path, **options: Any) -> PostgresServer:
     """A PostgreSQL for tests: not durable, and open."""
     defaults = {"durable": False, "bin_dir": POSTGRES_BIN, "has_login": False}
     return PostgresServer(home, **defaults | options)
+
+
+def pause(pid: int) -> None:
+    """Stop a process, and wait until all its threads stand still; SIGCONT lets it go on.
+
+    The signal alone comes back before that: on a busy machine a server still answers for a while.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    while any(_thread_state(each) not in "TX" for each in Path(f"/proc/{pid}/task").iterdir()):
+        time.sleep(0.001)
+
+
+def _thread_state(thread: Path) -> str:
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"  # it ended
 
 
 def shipped_users() -> str:

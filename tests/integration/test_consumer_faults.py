@@ -17,6 +17,7 @@ import pytest
 from consumer_log import RETRY, SUCCESS, Log, in_full, opened, running, seen, until
 from nats.js.api import DiscardPolicy
 from seed import SEED
+from servers import pause
 
 from pipelines.embedded import NatsServer
 from pipelines.events import (
@@ -318,7 +319,7 @@ async def test_a_server_that_hangs_for_a_while_stops_nothing(nats_server_factory
     server = nats_server_factory()
     slow = Slow(0)
     async with opened(server.url) as log, running(log.config(ack_wait_seconds=1), slow):
-        os.kill(server.pid, signal.SIGSTOP)
+        pause(server.pid)
         await asyncio.sleep(2)
         os.kill(server.pid, signal.SIGCONT)
         await log.publish(b"1")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from consumer_log import Log, opened, running, until
+from servers import pause
 
 from pipelines.deadletter import ids
 from pipelines.embedded import NatsServer
@@ -75,10 +76,9 @@ async def test_our_own_try_that_was_not_answered_stays_one_message(
     nats_server_factory: Callable[..., NatsServer],
 ) -> None:
     server = nats_server_factory()
-    assert server.pid is not None
 
     async def handler(context: ConsumerContext) -> ProcessingResult:
-        os.kill(server.pid or 0, signal.SIGSTOP)  # what it is sent now, it takes when it goes on
+        pause(server.pid)  # what it is sent now, it takes when it goes on
         raise ValueError("bad")
 
     async with opened(server.url) as log, running(log.config(), handler) as consumer:

@@ -16,6 +16,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig, StreamSource
 from pydantic import SecretStr
 from redriving import Service, dead_letters, fail, quick, redrive_timeouts, rows
+from servers import pause
 
 from pipelines.embedded import NatsServer
 from pipelines.errors import FencedError, ServerUnavailableError
@@ -385,7 +386,7 @@ async def test_a_cluster_that_lost_its_quorum_for_a_while_has_the_event_once(
         once = OncePublisher(client)
         await once.publish(subject, b"second", {"Nats-Msg-Id": "second"})
         for pid in stopped:
-            kill(pid, signal.SIGSTOP)
+            pause(pid)
         try:
             publishing = asyncio.create_task(once.publish(subject, b"event", HEADERS))
 

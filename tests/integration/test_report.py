@@ -248,5 +248,6 @@ def test_show_tells_a_case_from_a_later_failure_of_its_chain(
 
 
 def test_a_report_of_the_past_counts_ages_from_its_own_time(report: Report) -> None:
-    later = sections(report.frames, report.now + timedelta(hours=5))
+    of_its_time = report.frames["log"]["last_at"][0] + timedelta(hours=5)
+    later = sections(report.frames, of_its_time)
     assert "5.0 h old" in dict(later[-1].rows)["what was not drained"]

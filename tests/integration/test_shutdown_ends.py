@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from consumer_log import SUCCESS, Calls, Log, in_full, opened, running, seen
 from seed import SEED
+from servers import pause
 
 from pipelines.bridge.run import Bridge
 from pipelines.embedded import NatsServer
@@ -235,7 +236,7 @@ async def test_a_server_that_hangs_holds_no_service_up(nats_server_factory: Fact
             await log.publish(number)
         for _ in range(10):
             await _line(process)
-        os.kill(server.pid, signal.SIGSTOP)
+        pause(server.pid)
         try:
             process.terminate()
             assert await _ends(process, 1 + 5) == 0
@@ -280,7 +281,7 @@ async def test_monitor_and_bridge_end_while_the_server_hangs(
         monitor.start_in_background()
         bridge.start_in_background()
         await called.wait()
-        os.kill(server.pid, signal.SIGSTOP)
+        pause(server.pid)
         try:
             await asyncio.gather(_closes(monitor, 0.5), _closes(bridge, 0))  # nothing is in hand
         finally:
