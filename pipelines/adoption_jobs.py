@@ -43,7 +43,7 @@ async def adopt(
     """
     if not reason.strip():
         raise AdoptionError("Give a reason: it is kept in the audit.")
-    reason = settings.masked(reason)
+    actor, reason = settings.masked(actor), settings.masked(reason)
     async with connected(settings.nats_url, settings.nats_creds, "dlq adopt") as client:
         adoption = await _wanted(settings, client, name, is_undo=is_undo)
         if is_undo:

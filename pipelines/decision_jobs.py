@@ -50,7 +50,7 @@ async def decide(
     """
     if not reason.strip():
         raise RedriveError("Give a reason: it is kept with the failure and in the audit.")
-    started, reason = time.monotonic(), settings.masked(reason)
+    started, actor, reason = time.monotonic(), settings.masked(actor), settings.masked(reason)
     await drain_log(settings)
     decision_id = uuid.uuid4()
     with database(settings.postgres_dsn.get_secret_value()) as connection:
@@ -64,7 +64,10 @@ async def decide(
                 reason=reason,
                 batch_id=str(decision_id),
                 failure_ids=ids,
-                detail={"selection": selection.as_json(), "failures": len(ids)},
+                detail={
+                    "selection": selection.masked(settings.masked).as_json(),
+                    "failures": len(ids),
+                },
             )
             async with connected(settings.nats_url, settings.nats_creds, "dlq") as client:
                 await publish_decision(

@@ -22,6 +22,11 @@ from pipelines.stores.lake_sql import connect
 __all__ = ["failure_groups", "find_failure", "find_group"]
 
 _GROUP = re.compile(r"[0-9a-f]{16}")
+_SAID = (
+    *("service", "consumer_name", "event_id", "event_type", "original_subject", "tenant_id"),
+    *("error_type", "error_message", "original_data", "original_headers", "payload_encoding"),
+)
+"""What a dead letter says that another of the same failing says, too."""
 
 
 def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dict[str, Trend]]:
@@ -101,5 +106,14 @@ def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str,
             " WHERE d.failure_id = $id ORDER BY f.opening DESC LIMIT 1",
             params={"id": failure_id},
         ).to_arrow_table()
+        others = small.sql(
+            "SELECT d.epoch, d.dlq_sequence, d.published_at, d.service, d.error_type,"  # noqa: S608
+            " d.error_message, d.original_subject FROM dead_letters AS d WHERE d.failure_id = $id"
+            " AND NOT EXISTS (FROM failures AS f INNER JOIN dead_letters AS o"
+            " ON o.epoch = f.epoch AND o.dlq_sequence = f.dlq_sequence WHERE o.failure_id = $id"
+            f" AND {' AND '.join(f'o.{n} IS NOT DISTINCT FROM d.{n}' for n in _SAID)})"
+            " ORDER BY d.published_at, d.dlq_sequence",
+            params={"id": failure_id},
+        ).to_arrow_table()
     row: dict[str, Any] = pl.DataFrame(rows).row(0, named=True)
-    return row
+    return row | {"also_said": pl.DataFrame(others).to_dicts()}

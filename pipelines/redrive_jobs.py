@@ -287,8 +287,10 @@ def _freeze(
     selection: Selection,
     order: Order,
 ) -> str:
+    selection = selection.masked(settings.masked)
     order = replace(
         order,
+        requested_by=settings.masked(order.requested_by),
         reason=settings.masked(order.reason),
         max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds,
     )
@@ -337,7 +339,7 @@ def _move(
     by: str,
     reason: str | None,
 ) -> Batch:
-    reason = reason and settings.masked(reason)
+    by, reason = settings.masked(by), reason and settings.masked(reason)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         batch = find_batch(connection, batch_id)
         if since is not None and batch.state != since:

@@ -134,7 +134,8 @@ async def acknowledge_alerts(
         dsn = settings.postgres_dsn.get_secret_value()
         with database(dsn) as connection, locking(dsn, store.LOCK) as lock:
             with connection.transaction():
-                alerts = store.acknowledge(connection, ids, actor, settings.masked(reason))
+                by, why = settings.masked(actor), settings.masked(reason)
+                alerts = store.acknowledge(connection, ids, by, why)
                 told = [("acknowledged", alert) for alert in alerts]
                 say(connection, rules, told, channels, datetime.now(UTC))
             keys = {alert.incident_key(store.platform_id(connection)) for alert in alerts}

@@ -21,12 +21,14 @@ from pipelines.bridge.advisory import (
 )
 from pipelines.bridge.event import GivenUp, event_of
 from pipelines.bridge.late import LateAcks
+from pipelines.bridge.same import SameLetters
 from pipelines.bridge.sample import Untold, sample
 from pipelines.deadletter.subjects import matches
 from pipelines.events.closing import Closing
 from pipelines.events.intake import WRITE_SECONDS, Intake
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
+    OwnIds,
     publish_dead_letter,
     publish_until_acknowledged,
 )
@@ -75,6 +77,7 @@ class Advisories(Intake):
         self.late_acks = LateAcks(settings.subjects, closing)
         self._settings = settings
         self._on_letter = on_letter
+        self._own_ids = OwnIds(SameLetters(connection).is_ours)
         self._own_streams = settings.stream_names.own
 
     async def run(self) -> None:
@@ -155,6 +158,8 @@ class Advisories(Intake):
         fields, body, is_json = dead_letter_of(advisory, event, service, headers, stream_created)
         is_given_up = advisory.kind == MAX_DELIVERIES
         acked = is_given_up and await self.late_acks.listen(self.connection, advisory)
+        own_id = self._own_ids.of(fields)
+        suffix = own_id.suffix
         is_out = await publish_until_acknowledged(
             partial(
                 publish_dead_letter,
@@ -163,6 +168,7 @@ class Advisories(Intake):
                 fields,
                 body,
                 is_json,
+                own_id,
             ),
             what=f"The dead letter of {advisory.consumer} about {advisory.stream}"
             f" {advisory.stream_seq}",
@@ -172,6 +178,14 @@ class Advisories(Intake):
             if acked:
                 self.late_acks.tell_of(acked, self.connection, advisory, fields)
             self.counts[counted_as] += 1
+            if own_id.suffix != suffix:
+                self.counts["ids_taken"] += 1
+                logger.warning(
+                    "Failure %s (%s) had another dead letter before its own, forged or of another"
+                    " version: both are kept.",
+                    fields["failure_id"],
+                    advisory.consumer,
+                )
             if self._on_letter is not None:
                 self._on_letter(advisory, fields)
         return is_out

@@ -71,7 +71,8 @@ class Bridge(Service):
 
         Dead letters: bridged, gone (without their event), found (without an advisory). No dead
         letters: repeated (a termination of what was given up before), removed (the event left its
-        stream while a consumer had it), skipped. Then acknowledged: after it was given up.
+        stream while a consumer had it), skipped. Then acknowledged: after it was given up; and
+        ids_taken: dead letters that found another one under their id, beside which they stand.
         """
         if self._advisories is None:
             return Counter()

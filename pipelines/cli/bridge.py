@@ -16,7 +16,10 @@ from pipelines.cli.verb import verb
 from pipelines.events.signals import set_by_signal
 from pipelines.settings import Settings
 
-_COUNTED = ("bridged", "gone", "skipped", "found", "repeated", "removed", "acknowledged")
+_COUNTED = (
+    *("bridged", "gone", "skipped", "found", "repeated", "removed"),
+    *("acknowledged", "ids_taken"),
+)
 
 
 @verb
@@ -49,6 +52,11 @@ def command(settings: Settings, is_json: bool, is_once: bool) -> None:
         console.print(
             f"Acknowledged after they were given up: {facts['acknowledged']:,}. Their failures are"
             " discarded."
+        )
+    if facts["ids_taken"]:
+        console.print(
+            f"Found another dead letter under their id: {facts['ids_taken']:,}. Somebody forged it,"
+            " or another version wrote it; both are kept, and `dlq show` tells them apart."
         )
     if is_once:
         _print_untold(untold)

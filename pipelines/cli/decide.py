@@ -63,7 +63,8 @@ def deciding(decision: Decision, explanation: str) -> click.Command:
             console.print(f"{failure} stays {status}.")
         if report.changed or not report.left:
             console.print(
-                f"{report.changed:,} failures are {decision} now: {reason!r}, by {by}."
+                f"{report.changed:,} failures are {decision} now:"
+                f" {settings.masked(reason)!r}, by {settings.masked(by)}."
                 if report.changed
                 else f"No failure there can be {decision}.",
                 markup=False,

@@ -38,6 +38,7 @@ def command(settings: Settings, is_json: bool, id_: str) -> None:
     if found:
         _print_group(*found, now)
     _print_failure(failure, settings.rules.grouping.frames, is_alone=not found)
+    _print_others(failure["also_said"])
     if history:
         print_table("History", ["at", "what", "by", "reason"], history)
     _print_next(failure, found[0] if found else None)
@@ -82,6 +83,20 @@ def _print_failure(failure: Mapping[str, Any], rules: FrameRules, *, is_alone: b
         console.print()
         _print_trace(failure["stack_trace"].rstrip(), rules)
     console.print()
+
+
+def _print_others(others: Sequence[Mapping[str, Any]]) -> None:
+    """Nobody can tell which of them is true: the first counts, and none is hidden."""
+    if not others:
+        return
+    say = "other dead letter says" if len(others) == 1 else "other dead letters say"
+    print_table(
+        f"{len(others):,} {say} something else of this failure",
+        ["at", "sequence", "service", "type", "message", "subject"],
+        [[each[name] for name in _OTHERS] for each in others],
+        note="It was published twice, or somebody else used its id. The one shown above came first,"
+        " and is what a redrive takes: look at both before you redrive it.",
+    )
 
 
 def _regressed(failure: Mapping[str, Any]) -> str | None:
@@ -147,6 +162,10 @@ def _compact(text: str) -> str:
         return text
 
 
+_OTHERS = (
+    *("published_at", "dlq_sequence", "service"),
+    *("error_type", "error_message", "original_subject"),
+)
 _FACTS: Sequence[str] = (
     "failure_id", "group_id", "status", "regressed", "service", "consumer_name", "consumer_version",
     "handler", "event_type", "original_subject", "event_id", "source_service", "tenant_id",

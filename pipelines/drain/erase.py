@@ -129,7 +129,8 @@ async def erase(
     Raises ErasureError for a tenant or reason that makes no sense, FencedError where others rewrite
     the lake all the time. What NATS does not let go of is `left`; all else is done then, too.
     """
-    tenant, reason = _checked(tenant, reason), settings.masked(reason)
+    tenant = _checked(tenant, reason)
+    actor, reason = settings.masked(actor), settings.masked(reason)
     hashed, dsn = _hashed(settings, tenant), settings.postgres_dsn.get_secret_value()
     async with connected(settings.nats_url, settings.nats_creds, "dlq erase") as client:
         stream = (await log_state(client, settings.dlq_stream, settings.subjects.log)).stream

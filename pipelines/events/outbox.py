@@ -13,7 +13,7 @@ from typing import Any
 import nats.errors
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
-from nats.js.api import ObjectMeta, ObjectMetaOptions
+from nats.js.api import ObjectMeta, ObjectMetaOptions, PubAck
 from nats.js.errors import APIError, NoStreamResponseError
 from nats.js.errors import Error as JetStreamError
 
@@ -40,6 +40,10 @@ _SUFFIX_BYTES = 8
 _SMALL_BODY = 8_000  # bytes; a smaller one is never what makes a dead letter too large
 _CHUNK_BYTES = 128 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+_MOST_OWN_IDS = 10_000
+
+IsOurs = Callable[[PubAck, str, bytes], Awaitable[bool]]
+"""Whether the message that the server calls a duplicate is ours: its place, our subject, body."""
 
 
 @dataclass(slots=True)
@@ -52,6 +56,24 @@ class OwnId:
 
     suffix: str = ""  # makes it an id that nobody else knows
     is_sent: bool = False  # a try succeeded, or ended without an answer: it may be there
+    is_ours: IsOurs | None = None  # of who may read the log, and would write the same again
+
+
+class OwnIds:
+    """The latest of a process: an answer may be lost, and the event then comes again."""
+
+    def __init__(self, is_ours: IsOurs | None = None) -> None:
+        self._is_ours = is_ours
+        self._latest: dict[str, OwnId] = {}
+
+    def of(self, fields: dict[str, Any]) -> OwnId:
+        """That of the dead letter with these fields."""
+        name = _message_id(fields, "")
+        own_id = self._latest.pop(name, None) or OwnId(is_ours=self._is_ours)
+        self._latest[name] = own_id
+        if len(self._latest) > _MOST_OWN_IDS:
+            del self._latest[next(iter(self._latest))]
+        return own_id
 
 
 async def publish_dead_letter(
@@ -109,7 +131,8 @@ async def _publish_once(
             raise
         if own_id is None:
             return
-        if not stored.duplicate or own_id.is_sent or own_id.suffix:
+        is_known = not stored.duplicate or own_id.is_sent or own_id.suffix
+        if is_known or (own_id.is_ours and await own_id.is_ours(stored, subject, payload)):
             own_id.is_sent = True
             return
         own_id.suffix = secrets.token_hex(_SUFFIX_BYTES)

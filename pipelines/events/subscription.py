@@ -45,7 +45,7 @@ from pipelines.events.failure import (
 from pipelines.events.intake import Intake, nak
 from pipelines.events.outbox import (
     PUBLISH_ERRORS,
-    OwnId,
+    OwnIds,
     publish_dead_letter,
     publish_redrive_success,
     publish_until_acknowledged,
@@ -64,7 +64,6 @@ Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _SUSPECT = 2  # calls that never ended: the event may kill its process, so one of these at a time
 _NEARLY_FULL = 0.8  # of max_ack_pending
-_MOST_OWN_IDS = 10_000
 
 Tell = Callable[[str, str], object]
 """Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
@@ -136,7 +135,7 @@ class Subscription(Intake):
         self._tell = tell
         self._log = AttemptLog(config.subjects, stream, durable)
         self._retries = WaitingEvents()
-        self._own_ids: dict[str, OwnId] = {}  # of the latest dead letters
+        self._own_ids = OwnIds()
         self._suspects = asyncio.Lock()
         self._latest: deque[bool] = deque(maxlen=config.dead_letter_limit_events)
 
@@ -383,7 +382,7 @@ class Subscription(Intake):
             return True
 
         what = f"The dead letter of event {fields['event_id']}"
-        own_id = self._own_id(f"{fields['failure_id']}-{fields['first_attempt_at']}")
+        own_id = self._own_ids.of(fields)
         suffix = own_id.suffix
 
         async def publish() -> None:
@@ -424,14 +423,6 @@ class Subscription(Intake):
                 " own, of a process of this service that died, or forged: both are kept.",
             )
         return is_published
-
-    def _own_id(self, name: str) -> OwnId:
-        """What is known of an id: an answer may be lost, and the event then comes again."""
-        own_id = self._own_ids.pop(name, None) or OwnId()
-        self._own_ids[name] = own_id
-        if len(self._own_ids) > _MOST_OWN_IDS:
-            del self._own_ids[next(iter(self._own_ids))]
-        return own_id
 
     async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
         """Let who gets the event next know of them, as far as there is a connection."""

@@ -1,7 +1,8 @@
 """Which failures a person, or the schedule, speaks of."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -46,6 +47,15 @@ class Selection:
         for name in ("since", "until", "due_at"):
             values[name] = values[name] and values[name].isoformat()
         return {name: value for name, value in values.items() if value}
+
+    def masked(self, mask: Callable[[str], str]) -> "Selection":
+        """The same as it may be kept: `mask` is given each free text of it."""
+        texts = {name: getattr(self, name) for name in ("service", "event_type", "subject", "where")}
+        return replace(
+            self,
+            error_types=tuple(map(mask, self.error_types)),
+            **{name: mask(text) for name, text in texts.items() if text is not None},
+        )
 
     def condition(self) -> tuple[str, list[Any]]:
         """SQL over `failed_events f`, with its values.

@@ -22,11 +22,15 @@ from platform_log import DLQ, ROOT, environment, failures, in_lake, publish, pub
 from raw_headers import lines_of
 
 from flows.drain_dlq import drain_dlq
+from pipelines.bridge.advisory import dead_letter_of, read_advisory
 from pipelines.bridge.run import Bridge, bridge_pending
 from pipelines.deadletter import ids
 from pipelines.errors import StreamError
+from pipelines.events.outbox import publish_dead_letter
+from pipelines.jetstream.stored import stored_message
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import case_history, drain_log
+from pipelines.lookup import find_failure
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import preview_redrive, redrive
 from pipelines.settings import Settings
@@ -276,6 +280,72 @@ async def test_a_bridge_that_dies_between_dead_letter_and_acknowledgement_adds_n
     rows = failures(settings)
     assert len(rows) == 20
     assert {row["seen_count"] for row in rows} == {2}
+
+
+async def test_one_that_dies_then_finds_its_own_dead_letters_and_adds_none(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = platform.settings
+    await platform.publish({"n": 1}, {"large": "x" * 1_048_000})
+    await platform.fail("c", {1: b"+TERM no"})
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr("pipelines.events.intake.Intake._acknowledge", lambda *_: None)
+            patched.setattr("pipelines.events.intake.Intake._give_back", _nothing)
+            dying = Bridge(settings, ack_wait_seconds=1)
+            await dying.open()
+            dying.start_in_background()
+            while dying.counts["bridged"] < 2:
+                await asyncio.sleep(0.05)
+            await dying.close()
+    assert await bridge_pending(settings) == ({"bridged": 2}, [])
+    assert len(await platform.letters()) == 2
+
+
+async def test_who_used_a_failures_id_before_the_bridge_takes_nothing_away_and_is_seen(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = platform.settings
+    await platform.publish({"n": 1}, {"n": 2})
+    await platform.fail("c", {1: b"+TERM the real failure", 2: b"+TERM another"})
+    fields, body = await _dead_letter(platform, 1)
+    forged = {**fields, "error_message": "all is well", "original_subject": "evil.subject"}
+    await publish_dead_letter(
+        platform.client, settings.subjects.dead_letter("ndvi"), forged, b'{"forged": 1}', True
+    )
+    assert await bridge_pending(settings) == ({"bridged": 2, "ids_taken": 1}, [])
+    assert "had another dead letter before its own" in caplog.text
+    first, second, _ = await platform.letters()
+    assert {first["error_message"], second["error_message"]} == {"all is well", "the real failure"}
+
+    await drain_log(settings)
+    rows = failures(settings)
+    assert [row["seen_count"] for row in rows] == [2, 1]
+    assert [str(row["id"]) for row in rows][0] == fields["failure_id"]
+    shown = subprocess.run(  # noqa: ASYNC221
+        [*DLQ, "show", fields["failure_id"]],
+        env=environment(settings, COLUMNS="200"),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "1 other dead letter says something else of this failure" in shown
+    assert "all is well" in shown
+    assert "the real failure" in shown
+    assert body == b'{"n": 1}'
+    assert find_failure(settings, str(rows[1]["id"]))["also_said"] == []
+
+
+async def _dead_letter(platform: Platform, sequence: int) -> tuple[dict[str, Any], bytes]:
+    """What anybody can work out who reads the advisories and events."""
+    settings = platform.settings
+    name = settings.advisory_stream
+    for at in range(1, (await platform.js.stream_info(name)).state.last_seq + 1):
+        advisory = read_advisory((await platform.js.get_msg(name, at)).data or b"")
+        if advisory.stream_seq == sequence:
+            event = await stored_message(platform.client, advisory.stream, sequence)
+            return dead_letter_of(advisory, event, advisory.consumer)[:2]
+    raise AssertionError(sequence)
 
 
 async def test_killed_at_random_it_brings_in_every_advisory_once(platform: Platform) -> None:
