@@ -1,7 +1,7 @@
-"""`make audit`: known vulnerabilities of what the lock files install, and no all-clear without them.
+"""`make audit`: known vulnerabilities of what the lock files install, and no all-clear in the dark.
 
-pip-audit says "No known vulnerabilities found" and ends with 0 also where the database knows none of
-the packages, as an index that is only a mirror does not. Here that is an error.
+pip-audit says "No known vulnerabilities found" and ends with 0 also where the database knows none
+of the packages, as an index that is only a mirror does not. Here that is an error.
 
 Needs pip-audit beside this Python. Ends with 0 where every package was looked up and none has a
 known vulnerability, 1 where one has, 2 where not all could be looked up.

@@ -51,7 +51,8 @@ def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
     """A dead letter by the first digits of its failure's id, as `dead_letters`, and how it stands.
 
     That is status, opening, redrive_count, closed_at and cause, as in `cases`, and how its opening
-    before was closed (last_closed_at, last_closed_as); a later row of a redrive chain has the
+    before was closed (last_closed_at, last_closed_as), and the consumer that its latest redrive was
+    for (handed_to); a later row of a redrive chain has the
     status superseded. Of a case that was reopened it is its latest dead letter. Raises QueryError
     where none, or more than one, matches.
     """
@@ -98,7 +99,9 @@ def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str,
         create_views(small)
         rows = small.sql(
             "SELECT d.*, coalesce(c.status, 'superseded') AS status, c.redrive_count, c.closed_at,"
-            " c.cause, f.opening, l.closed_at AS last_closed_at, l.cause AS last_closed_as"
+            " c.cause, f.opening, l.closed_at AS last_closed_at, l.cause AS last_closed_as,"
+            " (SELECT nullif(arg_max(e.handed_to, e.log_position), '') FROM case_log AS e"
+            "   WHERE e.failure_id = d.failure_id) AS handed_to"
             " FROM dead_letters AS d"
             " INNER JOIN failures AS f ON f.epoch = d.epoch AND f.dlq_sequence = d.dlq_sequence"
             " LEFT JOIN cases AS c ON c.failure_id = d.failure_id AND c.opening = f.opening"

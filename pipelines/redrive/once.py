@@ -60,7 +60,8 @@ class OncePublisher:
 
         Raises RefusedError where the server refuses the event, NoStreamResponseError where no
         stream captures its subject, DoubtError where it may be stored and a repeat could store it
-        twice, and ServerUnavailableError where nothing more is known after the tries.
+        twice, NotPermittedError where it is surely not, for want of a right, and
+        ServerUnavailableError where nothing more is known after the tries.
         """
         place = await self._place(subject)
         may_be_stored = False
@@ -75,6 +76,10 @@ class OncePublisher:
                 if not await self._may_be_captured(subject):
                     raise
                 logger.warning("Nobody takes %s now, trying again", subject)
+            except NotPermittedError as error:
+                if may_be_stored:
+                    raise DoubtError(f"then it was not permitted: {error}") from error
+                raise
             except _ERRORS as error:
                 if not is_for_now(error):
                     if may_be_stored:

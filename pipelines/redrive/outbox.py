@@ -58,16 +58,24 @@ class Outbox:
         by_id = bool(batch.selection.get("failure_ids"))
         self._statuses = ["pending", "parked"] if by_id else ["pending"]
 
-    def claim(self, redrive: Redrive) -> bool:
-        """Take a redrive out, if its batch still runs and its failure still waits."""
+    def claim(self, redrive: Redrive) -> str | None:
+        """Take a redrive out, if its batch still runs and its failure still waits: its status."""
         claimed = self._connection.execute(
             "UPDATE redrives r SET state = 'published', published_at = now()"
             " FROM redrive_batches b, failed_events f WHERE r.id = %s AND r.state = 'planned'"
             " AND r.batch_id = %s AND b.id = r.batch_id AND b.state = 'running'"
-            " AND f.id = r.failure_id AND f.opening = %s AND f.status = ANY(%s) RETURNING r.id",
+            " AND f.id = r.failure_id AND f.opening = %s AND f.status = ANY(%s) RETURNING f.status",
             [redrive.id, self._batch_id, redrive.opening, self._statuses],
         ).fetchone()
-        return claimed is not None
+        return claimed[0] if claimed else None
+
+    def release(self, redrive: Redrive) -> None:
+        """Put back one that was taken out and surely not published."""
+        self._connection.execute(
+            "UPDATE redrives SET state = 'planned', published_at = NULL"
+            " WHERE id = %s AND batch_id = %s AND state = 'published'",
+            [redrive.id, self._batch_id],
+        )
 
     def status_of(self, redrive: Redrive) -> str:
         """How the failure stands; `reopened` where its case was closed since it was planned."""

@@ -13,6 +13,7 @@ from psycopg import Connection
 from pipelines.deadletter.redaction import Redactor
 from pipelines.jetstream.consumers import consumers_of
 from pipelines.jetstream.contents import deleted_sequences
+from pipelines.jetstream.reach import Lookout
 from pipelines.jetstream.reader import LogReader, log_state
 from pipelines.redrive.edit import Change, changes, patched
 from pipelines.redrive.lifetime import (
@@ -32,7 +33,13 @@ from pipelines.redrive.origin import (
 )
 from pipelines.redrive.plan import Plan, PlannedFailure
 from pipelines.redrive.policy import Cell, is_transient
-from pipelines.redrive.reach import Reached, whom_it_reaches
+from pipelines.redrive.reach import (
+    Reached,
+    unreached_of,
+    whom_it_reaches,
+    why_no_lifetime,
+)
+from pipelines.redrive.receivers import Receivers
 from pipelines.redrive.schedule import handled_per_second, learn, policy_of
 from pipelines.redrive.sending import allowed_subjects
 from pipelines.settings import Settings
@@ -129,17 +136,22 @@ async def preview(
     if redirect_to is not None:
         check_subject(redirect_to, allowed, settings.subjects)
     refusals = {} if redirect_to else _refusals(settings, planned, allowed)
-    late = _too_late(connection, planned, max_age_seconds)
+    late, mortal = _lifetimes(connection, planned, max_age_seconds)
     refused = {
         row.failure_id: reason
         for row in planned.rows
         if (reason := refusals.get(row.subject) or late.get(row.failure_id))
     }
     accepted = [row for row in planned.rows if row.failure_id not in refused]
-    reached = Reached()
+    reached = await _short_lived(
+        client, [r for r in accepted if r.failure_id in mortal], redirect_to
+    )
+    accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
     if redirect_to is None:
-        reached = await whom_it_reaches(js, connection, accepted, addressed_to)
-        accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
+        reached += await whom_it_reaches(js, connection, accepted, addressed_to)
+    else:
+        reached += await _redirected(js, accepted, redirect_to)
+    accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
     rates = _rates(settings, connection, planned, per_second)
     return Preview(
         planned,
@@ -158,6 +170,31 @@ async def preview(
         redirect_to,
         await _edits(settings, client, connection, planned, patch) if patch else [],
         reached,
+    )
+
+
+async def _short_lived(
+    client: Client, mortal: Sequence[PlannedFailure], redirect_to: str | None
+) -> Reached:
+    """Those whose stream takes nothing with a time to live."""
+    goals = {redirect_to or row.subject for row in mortal}
+    reasons = {goal: await why_no_lifetime(client, goal) for goal in goals}
+    return unreached_of(
+        (row, goal, why)
+        for row in mortal
+        if (why := reasons[goal := redirect_to or row.subject]) is not None
+    )
+
+
+async def _redirected(
+    js: JetStreamContext, rows: Sequence[PlannedFailure], redirect_to: str
+) -> Reached:
+    """Those that nobody would take at the other subject, as the run finds it."""
+    receivers = await Receivers.of(js, Lookout(js), redirect_to)
+    return unreached_of(
+        (row, redirect_to, why)
+        for row in rows
+        if (why := receivers.why_nobody(row.address, is_foreign=row.is_foreign)) is not None
     )
 
 
@@ -195,10 +232,10 @@ def _refusals(settings: Settings, planned: Plan, allowed: Sequence[str]) -> dict
     return found
 
 
-def _too_late(
+def _lifetimes(
     connection: Connection[Any], planned: Plan, max_age_seconds: float | None
-) -> dict[str, str]:
-    """The failures of a plan whose events are surely too old, and why.
+) -> tuple[dict[str, str], set[str]]:
+    """The failures of a plan whose events are surely too old, and why; those with a time to live.
 
     How old they are exactly their raw dead letters say, which are read when they are published.
     """
@@ -209,7 +246,7 @@ def _too_late(
         " AND (%s OR original_headers ? 'Nats-TTL')",
         [[row.failure_id for row in planned.rows], max_age_seconds is not None],
     )
-    found = {}
+    found, mortal = dict[str, str](), set[str]()
     for failure, since, ttl in rows:
         try:
             check_age(max_age_seconds, since, now)
@@ -217,10 +254,11 @@ def _too_late(
             found[failure] = f"older than {age_in_words(max_age_seconds or 0)}"
             continue
         try:
-            remaining_ttl(ttl_of({TTL: ttl} if ttl else {}), since, now)
+            if remaining_ttl(ttl_of({TTL: ttl} if ttl else {}), since, now):
+                mortal.add(failure)
         except TooLateError:
             found[failure] = f"the time that its producer gave it ({TTL}) is over"
-    return found
+    return found, mortal
 
 
 def _expected(

@@ -5,25 +5,38 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import nats.errors
+from nats.aio.client import Client
 from nats.js import JetStreamContext
+from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 
 from pipelines.errors import NotPermittedError
 from pipelines.jetstream.consumers import consumers_of, durable_name
 from pipelines.jetstream.reach import Lookout
+from pipelines.jetstream.streams import find_streams
+from pipelines.redrive.lifetime import TTL
 from pipelines.redrive.plan import Addressee, PlannedFailure
 from pipelines.stores.addressees import pending_addressees
 
-__all__ = ["Reached", "Unreached", "unreached_addressees", "whom_it_reaches"]
+__all__ = [
+    "Reached",
+    "Unreached",
+    "unreached_addressees",
+    "unreached_of",
+    "whom_it_reaches",
+    "why_no_lifetime",
+]
 
 _MOST_SUCCESSORS = 3
+_TTL_SINCE = (2, 11)  # nats-server; before, the header says nothing
 
 
 @dataclass(frozen=True, slots=True)
 class Unreached:
     """Failures of a plan that a redrive would bring to nobody."""
 
-    consumer: str  # <stream>/<durable>
+    consumer: str  # <stream>/<durable>; of a redirect, its subject
     reason: str
     count: int
     successors: tuple[str, ...] = ()  # consumers of the same service that would take the events
@@ -36,6 +49,14 @@ class Reached:
     unreached: tuple[Unreached, ...] = ()  # the most first
     doubts: tuple[tuple[str, int], ...] = ()  # why it can not be known, and of how many
     unreached_ids: frozenset[str] = frozenset()
+
+    def __add__(self, other: "Reached") -> "Reached":
+        """What both say, of different failures."""
+        return Reached(
+            self.unreached + other.unreached,
+            self.doubts + other.doubts,
+            self.unreached_ids | other.unreached_ids,
+        )
 
     def as_list(self) -> list[dict[str, Any]]:
         """For `--json`."""
@@ -71,6 +92,30 @@ async def whom_it_reaches(
         successors = await _successors(js, connection, lookout, row, address)
         found.append(Unreached(address, problem, count, successors))
     return Reached(tuple(found), tuple(doubts.most_common()), frozenset(ids))
+
+
+def unreached_of(found: Iterable[tuple[PlannedFailure, str, str]]) -> Reached:
+    """Failures that get nowhere, each with where it would go, and why it does not."""
+    rows = list(found)
+    counts = Counter((where, reason) for _, where, reason in rows)
+    return Reached(
+        tuple(Unreached(*key, count) for key, count in counts.most_common()),
+        unreached_ids=frozenset(row.failure_id for row, _, _ in rows),
+    )
+
+
+async def why_no_lifetime(client: Client, subject: str) -> str | None:
+    """Why the stream of a subject refuses what has a `Nats-TTL`; None where nobody can tell."""
+    version, js = client.connected_server_version, client.jetstream()
+    if (version.major, version.minor) < _TTL_SINCE:
+        return None
+    try:
+        streams = await find_streams(js, subject)
+        if len(streams) != 1 or (await js.stream_info(streams[0])).config.allow_msg_ttl:
+            return None
+    except (nats.errors.Error, JetStreamError, NotPermittedError):
+        return None
+    return f"{streams[0]} takes no event with a {TTL}: let it (allow_msg_ttl), or redirect it"
 
 
 async def _successors(

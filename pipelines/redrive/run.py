@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from nats.js.errors import NoStreamResponseError
 from psycopg import Connection
 
-from pipelines.errors import RedriveError
+from pipelines.errors import NotPermittedError, RedriveError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reach import Lookout
 from pipelines.jetstream.streams import ADVISORIES, find_streams
@@ -47,6 +47,7 @@ from pipelines.stores.lock import Lock
 
 STAGES = (1, 10, None)
 _UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes that say so
+_STATES = {RefusedError: "refused", ExpiredError: "expired", TooLateError: "too_late"}
 _SAYING_NOTHING = ("cancelled", "expired", "too_late")  # of their group
 _MOST_REASONS = 5  # of one outcome; a subject or a size makes each another
 
@@ -169,7 +170,8 @@ class _Run:
         self._outcomes: Counter[str] = Counter()
         self._stopped: dict[str, str] = {}  # group id: why
         self.reasons: dict[str, dict[str, int]] = {}
-        self._halted: str | None = None  # the state into which somebody brought the batch
+        self._halted: str | None = None  # the state into which somebody brought the batch; denied
+        self._missing_right: NotPermittedError | None = None
 
     async def prepare(self) -> None:
         """Find whom to reach, and how fast to go."""
@@ -188,7 +190,8 @@ class _Run:
     ) -> tuple[Counter[str], dict[str, str]]:
         """Every group side by side; returns the outcomes, and why groups were stopped.
 
-        Called again with what a pause left behind, it adds to them.
+        Called again with what a pause left behind, it adds to them. Raises NotPermittedError where
+        a right is missing; what waits then stays planned, and no attempt is spent.
         """
         self._halted = None
         planned = self._outcomes.total() - self._outcomes.pop("held", 0)
@@ -209,6 +212,8 @@ class _Run:
                     tasks.create_task(self._ramp(group, tell))
         except ExceptionGroup as errors:
             raise _first(errors) from errors
+        if self._missing_right is not None:
+            raise self._missing_right
         for group in self._groups:
             if group.why is not None:
                 self._stopped.setdefault(group.redrives[0].group_id, group.why)
@@ -261,7 +266,7 @@ class _Run:
 
     async def _left(self, group: _Group, redrive: Redrive) -> str:
         """What becomes of a redrive that is not published because something was stopped."""
-        if self._halted == "paused":
+        if self._halted in ("paused", "denied"):
             return "held"
         if self._halted is None:
             self._lock.check()
@@ -293,12 +298,14 @@ class _Run:
                 headers = self._sender.headers(redrive, event)
                 if redrive.is_foreign:
                     mark = await self._acks.mark(redrive.addressed_to)
-                if why := await self._why_nobody(redrive):
+                why = await self._why_nobody(redrive)
+                if why := why or await self._sender.why_not_taken(event, headers):
                     return await self._unreached(group, redrive, why)
                 self._lock.check()
-                if not self._outbox.claim(redrive):
+                if not (before := self._outbox.claim(redrive)):
                     return await self._not_claimed(group, redrive)
-                place, doubt = await self._sender.send(redrive, event, headers)
+                is_parked = before == "parked"
+                place, doubt = await self._sender.send(redrive, event, headers, is_parked=is_parked)
             patience = self._settings.redrive_timeout_seconds - (redrive.silent_seconds or 0)
             async with asyncio.timeout(max(patience, 0)):
                 if is_elsewhere:
@@ -306,12 +313,10 @@ class _Run:
                 if mark is not None and place is not None:
                     return await self._foreign(redrive, place, mark, outcome)
                 return await outcome
-        except RefusedError as error:
-            return await self._ended(redrive, "refused", str(error))
-        except ExpiredError as error:
-            return await self._ended(redrive, "expired", str(error))
-        except TooLateError as error:
-            return await self._ended(redrive, "too_late", str(error))
+        except NotPermittedError as error:
+            return self._denied(redrive, error)
+        except (RefusedError, ExpiredError, TooLateError) as error:
+            return await self._ended(redrive, _STATES[type(error)], str(error))
         except NoStreamResponseError:
             return await self._ended(redrive, "unroutable", "no stream captures its subject")
         except TimeoutError:
@@ -337,6 +342,16 @@ class _Run:
         self._outbox.cancel(redrive, why)
         self._note("cancelled", why)
         return "cancelled"
+
+    def _denied(self, redrive: Redrive, error: NotPermittedError) -> str:
+        """A right is missing: nothing was published, and nothing more is."""
+        if redrive.is_out:
+            raise error
+        self._lock.check()
+        self._outbox.release(redrive)
+        self._missing_right = self._missing_right or error
+        self._halt("denied")
+        return "held"
 
     async def _not_claimed(self, group: _Group, redrive: Redrive) -> str:
         state = find_batch(self._connection, self._batch.id).state

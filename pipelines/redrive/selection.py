@@ -50,11 +50,13 @@ class Selection:
 
     def masked(self, mask: Callable[[str], str]) -> "Selection":
         """The same as it may be kept: `mask` is given each free text of it."""
-        texts = {name: getattr(self, name) for name in ("service", "event_type", "subject", "where")}
         return replace(
             self,
             error_types=tuple(map(mask, self.error_types)),
-            **{name: mask(text) for name, text in texts.items() if text is not None},
+            service=self.service and mask(self.service),
+            event_type=self.event_type and mask(self.event_type),
+            subject=self.subject and mask(self.subject),
+            where=self.where and mask(self.where),
         )
 
     def condition(self) -> tuple[str, list[Any]]:

@@ -1,6 +1,7 @@
 """One redrive on its way to its consumer: the event as it was, or edited, and the news of it."""
 
 import asyncio
+import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -14,17 +15,17 @@ from psycopg import Connection
 
 from pipelines.deadletter.envelope import encode_case_event
 from pipelines.deadletter.headers import ADDRESSEE, INSTEAD_OF, MARKS, MutableHeaders
-from pipelines.errors import ServerUnavailableError
+from pipelines.errors import NotPermittedError, ServerUnavailableError
 from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
-from pipelines.jetstream.consumers import consumers_of, parts_of
+from pipelines.jetstream.consumers import parts_of
 from pipelines.jetstream.reach import Lookout
 from pipelines.jetstream.reader import LogReader, log_state
 from pipelines.jetstream.refusals import is_for_now
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.edit import patched
 from pipelines.redrive.heard import Place
-from pipelines.redrive.lifetime import check_age, remaining_ttl
+from pipelines.redrive.lifetime import TTL, check_age, remaining_ttl
 from pipelines.redrive.once import ADDED_BYTES, PAUSES, DoubtError, OncePublisher
 from pipelines.redrive.origin import (
     Event,
@@ -34,6 +35,8 @@ from pipelines.redrive.origin import (
     stored_dead_letter,
 )
 from pipelines.redrive.outbox import Redrive
+from pipelines.redrive.reach import why_no_lifetime
+from pipelines.redrive.receivers import Receivers
 from pipelines.settings import Settings
 from pipelines.stores.lock import Lock
 from pipelines.tracing import send_span
@@ -80,8 +83,8 @@ class Sender:
         self._connection = connection
         self._batch = batch
         self._lookout = lookout
-        self._receivers: dict[bool, dict[str, str | None]] | None = None
-        """Of a redirect, by patience: who hears it, with what keeps it from them."""
+        self._receivers: Receivers | None = None  # of a redirect
+        self._lifeless: dict[str, str | None] = {}  # subjects whose stream takes no Nats-TTL: why
 
     async def prepare(self) -> None:
         """Find the stream that holds the raw bytes, and whom a redirect reaches."""
@@ -90,35 +93,19 @@ class Sender:
         self._reader = LogReader(self._client, state.stream, subjects.log)
         self._allowed = await allowed_subjects(self._js, self._settings)
         if redirect is not None:
-            await self._look_for_receivers(redirect)
-
-    async def _look_for_receivers(self, redirect: str) -> None:
-        known = await consumers_of(self._js, redirect)
-        keys = [(each, redirect, patient) for each in known for patient in (True, False)]
-        reaches = await self._lookout.reaches(keys)
-        problems = {key: reach.problem for key, reach in reaches.items()}
-        self._receivers = {
-            is_patient: {each: problems[each, redirect, is_patient] for each in known}
-            for is_patient in (True, False)
-        }
+            self._receivers = await Receivers.of(self._js, self._lookout, redirect)
 
     def is_elsewhere(self, redrive: Redrive) -> bool:
         """Whether it goes where the consumer that failed does not listen, or no longer pulls."""
-        if self._receivers is None:
-            return False
-        own, receivers = redrive.addressed_to or "", self._receivers[redrive.is_foreign]
-        return own not in receivers or receivers[own] is not None
+        return self._receivers is not None and not self._receivers.take(
+            redrive.addressed_to, is_foreign=redrive.is_foreign
+        )
 
     def why_nobody(self, redrive: Redrive) -> str | None:
         """Why none of the consumers that are known takes what is redirected elsewhere."""
         if self._receivers is None:
             return None
-        problems = dict(self._receivers[True])
-        if redrive.addressed_to in problems:
-            problems[redrive.addressed_to] = self._receivers[redrive.is_foreign][
-                redrive.addressed_to
-            ]
-        return None if None in problems.values() else "; ".join(map(str, problems.values())) or None
+        return self._receivers.why_nobody(redrive.addressed_to, is_foreign=redrive.is_foreign)
 
     async def event(self, redrive: Redrive) -> Event:
         """What is to be published; raises RefusedError or ExpiredError where nothing can be."""
@@ -163,8 +150,21 @@ class Sender:
             raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
         return headers
 
-    async def send(self, redrive: Redrive, event: Event, headers: MutableHeaders) -> Sent:
-        """Publish, and tell what is known of it then."""
+    async def why_not_taken(self, event: Event, headers: MutableHeaders) -> str | None:
+        """Why its stream would refuse the event, as far as that is known before."""
+        if TTL not in headers:
+            return None
+        if event.subject not in self._lifeless:
+            self._lifeless[event.subject] = await why_no_lifetime(self._client, event.subject)
+        return self._lifeless[event.subject]
+
+    async def send(
+        self, redrive: Redrive, event: Event, headers: MutableHeaders, *, is_parked: bool = False
+    ) -> Sent:
+        """Publish, and tell what is known of it then; `is_parked`: its failure was so before.
+
+        Raises NotPermittedError where it may not, which leaves the failure as it was.
+        """
         traced = send_span(
             "redrive",
             trace_context(event.headers, event.traceparent),
@@ -178,9 +178,21 @@ class Sender:
                 ack = await self.until_known(event, headers)
             except DoubtError as error:
                 return Sent(None, f"whether it was stored is not known: {error}")
+            except NotPermittedError as error:
+                await self._take_back(redrive, f"not published: {error}", is_parked=is_parked)
+                raise
         stream, consumer = parts_of(redrive.addressed_to) or (None, "")
         # A stream that sources or mirrors that one has the event in another place.
         return Sent(Place(ack.stream, ack.seq, consumer) if stream == ack.stream else None)
+
+    async def _take_back(self, redrive: Redrive, reason: str, *, is_parked: bool) -> None:
+        """Let the failure be as it was before `published`, which spends no attempt.
+
+        Each time under other ids: what was told before must not make the server drop one of them.
+        """
+        token = secrets.token_hex(8)
+        for kind in ("parked",) if is_parked else ("parked", "unparked"):
+            await self._decide(redrive, kind, reason, f"{redrive.id}-{kind}-{token}")
 
     async def until_known(self, event: Event, headers: MutableHeaders) -> PubAck:
         """Publish; raises as `OncePublisher.publish` does."""
@@ -207,6 +219,9 @@ class Sender:
 
     async def park(self, redrive: Redrive, reason: str) -> None:
         """Tell the log that its failure is parked."""
+        await self._decide(redrive, "parked", reason, f"{redrive.id}-parked")
+
+    async def _decide(self, redrive: Redrive, kind: str, reason: str, message_id: str) -> None:
         body = encode_case_event(
             failure_id=redrive.failure_id,
             batch_id=self._batch.id,
@@ -214,8 +229,7 @@ class Sender:
             reason=reason,
             at=datetime.now(UTC),
         )
-        subject = self._settings.subjects.triage("parked")
-        await self._publish(subject, body, f"{redrive.id}-parked")
+        await self._publish(self._settings.subjects.triage(kind), body, message_id)
 
     async def _publish(self, subject: str, body: bytes, message_id: str) -> None:
         headers = {"Nats-Msg-Id": message_id}

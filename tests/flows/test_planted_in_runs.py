@@ -54,7 +54,9 @@ def test_no_state_log_or_file_of_a_run_holds_a_password(
     platform, home = prefect_platform, tmp_path / "home"
     planted = {
         "nats": {"DLQ_NATS_URL": f"nats://u:{PASSWORD}@{guarded}"},
-        "postgres": {"DLQ_POSTGRES_DSN": f"postgresql://u:{PASSWORD.replace('/', '%2F')}@127.0.0.1:1/d"},
+        "postgres": {
+            "DLQ_POSTGRES_DSN": f"postgresql://u:{PASSWORD.replace('/', '%2F')}@127.0.0.1:1/d"
+        },
     }[refuses]
     environment = os.environ | environment_of(platform.settings) | platform.server.environment
     environment |= {"DLQ_HOME": str(home), "PREFECT_LOGGING_EXTRA_LOGGERS": "pipelines,nats"}

@@ -321,7 +321,7 @@ async def test_who_used_a_failures_id_before_the_bridge_takes_nothing_away_and_i
     await drain_log(settings)
     rows = failures(settings)
     assert [row["seen_count"] for row in rows] == [2, 1]
-    assert [str(row["id"]) for row in rows][0] == fields["failure_id"]
+    assert str(rows[0]["id"]) == fields["failure_id"]
     shown = subprocess.run(  # noqa: ASYNC221
         [*DLQ, "show", fields["failure_id"]],
         env=environment(settings, COLUMNS="200"),

@@ -42,7 +42,11 @@ def report(*packages: dict[str, Any]) -> str:
     [
         (report(KNOWN), 0, "1 packages, no known vulnerability."),
         (report(KNOWN, AFFECTED), 1, "jinja2 2.4.1: PYSEC-2014-8, fixed in 2.7.2"),
-        (report(KNOWN, UNKNOWN), 2, "knows 1 of 2 packages, so nothing is known of the rest (altair)"),
+        (
+            report(KNOWN, UNKNOWN),
+            2,
+            "knows 1 of 2 packages, so nothing is known of the rest (altair)",
+        ),
         (report(UNKNOWN, AFFECTED), 2, "jinja2 2.4.1: PYSEC-2014-8"),
         (report(), 2, "knows 0 of 0 packages"),
         ("", 2, "no advisory database can be reached, so nothing is known (last words)."),
