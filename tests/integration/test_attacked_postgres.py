@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from nats.aio.client import Client
-from platform_log import execute, letter, publish, query, run_drain
+from platform_log import execute, in_lake, letter, publish, query, run_drain
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from psycopg.errors import InsufficientPrivilege
@@ -17,7 +17,7 @@ from psycopg.errors import InsufficientPrivilege
 from pipelines.analysis.marts import SUMMARIES
 from pipelines.decision_jobs import audit_trail, decide
 from pipelines.errors import FencedError
-from pipelines.jobs import build_all_marts, compute_marts, drain_log
+from pipelines.jobs import build_all_marts, compute_marts, drain_log, erase_tenant
 from pipelines.redrive.plan import Order
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import cancel, plan_redrive
@@ -224,6 +224,33 @@ async def test_what_a_reason_says_is_masked_wherever_it_is_kept(
     assert kept.count("the login was password=") >= 4
     assert "hunter2" not in kept
     assert "ana@farm" not in kept
+
+
+async def test_what_a_person_says_is_masked_wherever_it_is_kept(
+    settings: Settings, client: Client
+) -> None:
+    await publish(client, settings, [letter(1), letter(2)])
+    await drain_log(settings)
+    by, planted = "ana, password=hunter2-X9", "'password=hunter2-X9'"
+    chosen = Selection(
+        where=f"error_type = 'ConnectionError' OR error_message = {planted}", limit=1
+    )
+    assert (await decide(settings, chosen, "parked", actor=by, reason="x")).changed == 1
+    planned = await plan_redrive(settings, chosen, Order("manual", by, "x"))
+    assert planned is not None
+    cancel(settings, planned[0].id, by=by, reason="x")
+    kept = "\n".join(
+        row["said"]
+        for table in ("audit_log", "redrive_batches", "failed_events")
+        for row in query(settings, f"SELECT t::text AS said FROM {table} t")
+    )
+    kept += "".join(in_lake(settings, "case_events")["body"])
+    assert not (await erase_tenant(settings, "tenant-1", actor=by, reason="x")).is_empty
+    for table in ("audit_log", "erasures"):
+        kept += str(query(settings, f"SELECT t::text FROM {table} t"))
+    assert kept.count("ana, password=") >= 5
+    assert kept.count("error_message = ") >= 3
+    assert "hunter2" not in kept
 
 
 @pytest.mark.parametrize("name", LOCKS)

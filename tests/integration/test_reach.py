@@ -8,14 +8,16 @@ from typing import Any
 
 import nats
 import pytest
+from click.testing import CliRunner
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
-from platform_log import execute
+from platform_log import environment, execute
 from pydantic import SecretStr
 from redriving import TIMEOUTS, Service, dead_letters, fail, publish, quick, redrive_timeouts, rows
 
 from pipelines.alerts.evaluate import AlertsReport, evaluate_alerts, what_is_found
 from pipelines.alerts.rules import alert_rules
+from pipelines.cli import _command
 from pipelines.cli.plan import unreached_facts
 from pipelines.embedded import NatsServer
 from pipelines.errors import RedriveError
@@ -23,6 +25,7 @@ from pipelines.events import ConsumerContext, ProcessingResult
 from pipelines.jetstream.reach import Lookout, Reach
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.jobs import drain_log, query
+from pipelines.lookup import find_failure
 from pipelines.redrive.plan import Order
 from pipelines.redrive.run import RedriveReport
 from pipelines.redrive_jobs import preview_redrive, redrive, transient_selection
@@ -175,9 +178,14 @@ async def test_a_redirect_to_its_own_subject_passes_over_a_durable_that_nobody_p
     assert report.outcomes == {"cancelled": 3}
     [why] = report.reasons["cancelled"]
     assert why.startswith(f"nobody pulls from {address(settings, 'ndvi-v1')}")
+    shown = await preview_redrive(settings, TIMEOUTS, redirect_to=to)  # it says so before
+    [each] = shown.reached.unreached
+    assert (each.consumer, each.reason, each.count) == (to, why, 3)
+    assert (shown.expected_successes, len(shown.reached.unreached_ids)) == (0, 3)
     async with Service(settings, durable="ndvi-v2").running() as new:
         await seen_all(new, 3)
         new.seen.clear()
+        assert not (await preview_redrive(settings, TIMEOUTS, redirect_to=to)).reached.unreached
         report = await by_hand(settings, redirect_to=to)
         assert report.outcomes == {"succeeded": 3}
         assert len(new.seen) == 3
@@ -259,6 +267,13 @@ async def test_for_a_successor_its_outcome_counts_for_the_failure(
             ("pending", 0),
             ("pending", 1),
         ]
+        [tried] = rows(settings, "SELECT id::text FROM failed_events WHERE redrive_count = 1")
+        shown = find_failure(settings, tried[0])
+        assert (shown["handed_to"], shown["consumer_name"]) == (to, "ndvi-v1")
+        told = await asyncio.to_thread(
+            CliRunner(env=environment(settings)).invoke, _command(), ["show", tried[0]]
+        )
+        assert f"handed_to          {to}" in told.output
         # What was handed over stays with the successor, for the schedule too.
         new.error = None
         taken = await redrive_timeouts(quick(settings), selection=transient_selection(settings))

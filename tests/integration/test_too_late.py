@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from nats.aio.client import Client
+from nats.js.api import StreamConfig
 from platform_log import DLQ, ROOT, environment, execute, letter
 from platform_log import publish as publish_letters
 from redriving import TIMEOUTS, Service, dead_letters, fail, quick, redrive_timeouts, rows, seen
@@ -15,7 +16,13 @@ from redriving import TIMEOUTS, Service, dead_letters, fail, quick, redrive_time
 from pipelines.cli import _command
 from pipelines.jobs import drain_log, query
 from pipelines.redrive.plan import Order
-from pipelines.redrive_jobs import plan_redrive, preview_redrive, run_redrive, transient_selection
+from pipelines.redrive_jobs import (
+    plan_redrive,
+    preview_redrive,
+    redrive,
+    run_redrive,
+    transient_selection,
+)
 from pipelines.settings import Settings
 
 
@@ -67,6 +74,43 @@ async def test_an_event_lives_as_long_as_its_producer_wanted(
     ]
     last = (await client.jetstream().stream_info(settings.events_stream)).state.last_seq
     assert last == 3 + 2
+
+
+async def test_a_redirect_to_a_stream_that_takes_no_ttl_says_so_and_spends_nothing(
+    settings: Settings, client: Client
+) -> None:
+    to = f"{settings.subject_prefix}-other.ndvi"
+    settings = quick(settings, redrive_subjects=[to])
+    other = StreamConfig(name=f"OTHER_{settings.subject_prefix}", subjects=[to])
+    await client.jetstream().add_stream(other)
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await with_ttl(settings, client, "1h", "never", "0")
+        await dead_letters(client, settings, 3)
+        await drain_log(settings)
+        service.error = None
+        shown = await preview_redrive(settings, TIMEOUTS, redirect_to=to)
+        [each] = shown.reached.unreached
+        why = f"OTHER_{settings.subject_prefix} takes no event with a Nats-TTL: let it"
+        assert (each.consumer, each.count) == (to, 2)
+        assert each.reason.startswith(why)
+        report = await redrive(
+            settings,
+            TIMEOUTS,
+            trigger="manual",
+            requested_by="ana",
+            reason="x",
+            redirect_to=to,
+        )
+    assert report is not None
+    assert report.outcomes["cancelled"] == 2
+    assert list(report.reasons["cancelled"]) == [each.reason]
+    assert (await client.jetstream().stream_info(other.name)).state.messages == 1
+    found = rows(settings, "SELECT status, redrive_count FROM failed_events ORDER BY event_id")
+    assert found[:2] == [("pending", 0)] * 2
+
+    other.allow_msg_ttl = True
+    await client.jetstream().update_stream(other)
+    assert not (await preview_redrive(settings, TIMEOUTS, redirect_to=to)).reached.unreached
 
 
 OLD = 1_000_000_000_000_000_000  # nanoseconds: September 2001
