@@ -95,6 +95,21 @@ class OncePublisher:
             " running, and the next run takes it up."
         )
 
+    async def drops_repeat(self, subject: str, after_seconds: float) -> bool:
+        """Whether what may have been published so long ago can be published again and be there once.
+
+        That is so within the duplicate window of a stream that keeps its messages.
+        """
+        try:
+            streams = await find_streams(self._js, subject)
+            if len(streams) != 1:
+                return False
+            config = (await self._js.stream_info(streams[0])).config
+        except (*_ERRORS, NotPermittedError):
+            return False
+        window = config.duplicate_window or 0
+        return _is_guarded(config) and after_seconds + _WINDOW_SECONDS / 2 < window
+
     async def _try(self, subject: str, body: bytes, headers: Any) -> PubAck:
         return await self._js.publish(subject, body, headers=dict(headers), timeout=_SECONDS)
 

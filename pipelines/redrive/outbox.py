@@ -69,6 +69,17 @@ class Outbox:
         ).fetchone()
         return claimed[0] if claimed else None
 
+    def is_wanted(self, redrive: Redrive) -> bool:
+        """Whether one that is out may still be published: its batch runs, its failure waits."""
+        found = self._connection.execute(
+            "SELECT FROM redrives r JOIN redrive_batches b ON b.id = r.batch_id"
+            " JOIN failed_events f ON f.id = r.failure_id WHERE r.id = %s AND b.id = %s"
+            " AND r.state = 'published' AND b.state = 'running' AND f.opening = %s"
+            " AND f.status = ANY(%s)",
+            [redrive.id, self._batch_id, redrive.opening, [*self._statuses, "retried"]],
+        ).fetchone()
+        return found is not None
+
     def release(self, redrive: Redrive) -> None:
         """Put back one that was taken out and surely not published."""
         self._connection.execute(

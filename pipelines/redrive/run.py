@@ -3,7 +3,8 @@
 For each redrive the order is: outbox row `planned` (by the plan), row `published`, the news in the
 log, the event itself. So a redrive is recorded before anything can come of it, its news stands in
 the log before its outcome, and a run that is killed never publishes an event twice: the next run
-only waits for the outcomes of rows that are `published`, and calls silence `outcome_unknown`.
+waits for the outcomes of rows that are `published`, and calls silence `outcome_unknown`. Only where
+the stream still knows the event's id, and drops what it has, it first publishes what may be missing.
 
 Each group of a service ramps by itself: 1, then 10, then all. A stage without any success stops it
 and leaves the rest pending; where the outcomes say that redriving is hopeless, the rest is parked.
@@ -286,8 +287,11 @@ class _Run:
         outcome = self._follower.expect(redrive.id, redrive.addressed_to, is_elsewhere=is_elsewhere)
         mark: Mark | None = None
         place, doubt = Sent()
+        silent_seconds = redrive.silent_seconds or 0
         try:
-            if not redrive.is_out:
+            if redrive.is_out and (again := await self._again(redrive)):
+                mark, (place, doubt), silent_seconds = *again, 0
+            elif not redrive.is_out:
                 if why := await self._why_nobody(redrive):
                     return await self._unreached(group, redrive, why)
                 async with group.turns:
@@ -306,7 +310,7 @@ class _Run:
                     return await self._not_claimed(group, redrive)
                 is_parked = before == "parked"
                 place, doubt = await self._sender.send(redrive, event, headers, is_parked=is_parked)
-            patience = self._settings.redrive_timeout_seconds - (redrive.silent_seconds or 0)
+            patience = self._settings.redrive_timeout_seconds - silent_seconds
             async with asyncio.timeout(max(patience, 0)):
                 if is_elsewhere:
                     return await self._redirected(redrive, outcome)
@@ -324,6 +328,23 @@ class _Run:
             return await self._ended(redrive, "outcome_unknown", silence)
         finally:
             self._follower.forget(redrive.id)
+
+    async def _again(self, redrive: Redrive) -> tuple[Mark | None, Sent] | None:
+        """What is known once a killed run's event is out after all; None: that is only followed.
+
+        The stream drops it where the killed run had published it.
+        """
+        if not self._outbox.is_wanted(redrive) or await self._why_nobody(redrive):
+            return None
+        try:
+            event = await self._sender.event(redrive)
+            headers = self._sender.headers(redrive, event)
+        except (RefusedError, ExpiredError, TooLateError):
+            return None
+        mark = await self._acks.mark(redrive.addressed_to) if redrive.is_foreign else None
+        self._lock.check()
+        sent = await self._sender.send_again(redrive, event, headers)
+        return (mark, sent) if sent else None
 
     async def _why_nobody(self, redrive: Redrive) -> str | None:
         """Why nobody would take its event now."""

@@ -53,6 +53,12 @@ class Sent(NamedTuple):
     doubt: str | None = None  # why it may not be stored
 
 
+def _sent(redrive: Redrive, ack: PubAck) -> Sent:
+    stream, consumer = parts_of(redrive.addressed_to) or (None, "")
+    # A stream that sources or mirrors that one has the event in another place.
+    return Sent(Place(ack.stream, ack.seq, consumer) if stream == ack.stream else None)
+
+
 async def allowed_subjects(js: JetStreamContext, settings: Settings) -> list[str]:
     """Filters of what a redrive may publish to: as set, else the subjects of the event stream."""
     if settings.redrive_subjects:
@@ -181,9 +187,20 @@ class Sender:
             except NotPermittedError as error:
                 await self._take_back(redrive, f"not published: {error}", is_parked=is_parked)
                 raise
-        stream, consumer = parts_of(redrive.addressed_to) or (None, "")
-        # A stream that sources or mirrors that one has the event in another place.
-        return Sent(Place(ack.stream, ack.seq, consumer) if stream == ack.stream else None)
+        return _sent(redrive, ack)
+
+    async def send_again(
+        self, redrive: Redrive, event: Event, headers: MutableHeaders
+    ) -> Sent | None:
+        """Publish what a killed run took out; None where it had done so, or nobody can tell."""
+        if not await self._once.drops_repeat(event.subject, redrive.silent_seconds or 0):
+            return None
+        await self.tell(redrive, "published", None)  # known again where it was told
+        try:
+            ack = await self._js.publish(event.subject, event.body, headers=headers, timeout=5)
+        except (nats.errors.Error, APIError, NotPermittedError):
+            return None
+        return None if ack.duplicate else _sent(redrive, ack)
 
     async def _take_back(self, redrive: Redrive, reason: str, *, is_parked: bool) -> None:
         """Let the failure be as it was before `published`, which spends no attempt.

@@ -92,6 +92,8 @@ async def test_a_run_that_dies_at_a_step_publishes_nothing_twice_and_loses_nothi
                 break
     assert _all_resolved(settings)
     assert set(attempts(service).values()) == {1}
+    # Not even one whose event had not been published spent its attempt.
+    assert rows(settings, "SELECT DISTINCT redrive_count FROM failed_events") == [(0,)]
     assert set(event_ids(service)) == {f"e{n}" for n in range(COUNT)}
     assert {batch.state for batch in list_batches(settings)} <= {"done", "aborted"}
 

@@ -27,7 +27,7 @@ from pipelines.settings import Settings
 
 
 async def with_ttl(settings: Settings, client: Client, *ttls: str) -> None:
-    """Publish an event for each TTL."""
+    """Publish an event for each TTL; none where it is empty."""
     js = client.jetstream(timeout=60)
     config = (await js.stream_info(settings.events_stream)).config
     config.allow_msg_ttl = True
@@ -35,7 +35,7 @@ async def with_ttl(settings: Settings, client: Client, *ttls: str) -> None:
     for number, ttl in enumerate(ttls):
         body = json.dumps({"event_id": f"e{number}"}).encode()
         where = f"{settings.subject_prefix}.analysis.ndvi"
-        await js.publish(where, body, headers={"Nats-TTL": ttl})
+        await js.publish(where, body, headers={"Nats-TTL": ttl} if ttl else None)
 
 
 async def test_an_event_lives_as_long_as_its_producer_wanted(
@@ -84,7 +84,7 @@ async def test_a_redirect_to_a_stream_that_takes_no_ttl_says_so_and_spends_nothi
     other = StreamConfig(name=f"OTHER_{settings.subject_prefix}", subjects=[to])
     await client.jetstream().add_stream(other)
     async with Service(settings, TimeoutError("slow")).running() as service:
-        await with_ttl(settings, client, "1h", "never", "0")
+        await with_ttl(settings, client, "1h", "never", "")
         await dead_letters(client, settings, 3)
         await drain_log(settings)
         service.error = None
