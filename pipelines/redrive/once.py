@@ -96,7 +96,7 @@ class OncePublisher:
         )
 
     async def drops_repeat(self, subject: str, after_seconds: float) -> bool:
-        """Whether what may have been published so long ago can be published again and be there once.
+        """Whether what may have been published so long ago can be so again, and is there once.
 
         That is so within the duplicate window of a stream that keeps its messages.
         """

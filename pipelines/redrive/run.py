@@ -3,8 +3,8 @@
 For each redrive the order is: outbox row `planned` (by the plan), row `published`, the news in the
 log, the event itself. So a redrive is recorded before anything can come of it, its news stands in
 the log before its outcome, and a run that is killed never publishes an event twice: the next run
-waits for the outcomes of rows that are `published`, and calls silence `outcome_unknown`. Only where
-the stream still knows the event's id, and drops what it has, it first publishes what may be missing.
+waits for the outcomes of rows that are `published`, and calls silence `outcome_unknown`. Only
+where the stream still knows the event's id, and drops what it has, it first publishes that again.
 
 Each group of a service ramps by itself: 1, then 10, then all. A stage without any success stops it
 and leaves the rest pending; where the outcomes say that redriving is hopeless, the rest is parked.
@@ -33,6 +33,7 @@ from pipelines.redrive.acks import AckFollower, following_acks
 from pipelines.redrive.batches import ENDED, Batch, BatchState, find_batch, finish, move
 from pipelines.redrive.heard import Mark, Place
 from pipelines.redrive.inferred import Advisories, end_of_foreign, why_silent
+from pipelines.redrive.late_decisions import DecidedError
 from pipelines.redrive.lifetime import TooLateError
 from pipelines.redrive.origin import ExpiredError, RefusedError
 from pipelines.redrive.outbox import Outbox, Redrive, load_redrives
@@ -317,8 +318,8 @@ class _Run:
                 if mark is not None and place is not None:
                     return await self._foreign(redrive, place, mark, outcome)
                 return await outcome
-        except NotPermittedError as error:
-            return self._denied(redrive, error)
+        except (NotPermittedError, DecidedError) as error:
+            return self._not_sent(redrive, error)
         except (RefusedError, ExpiredError, TooLateError) as error:
             return await self._ended(redrive, _STATES[type(error)], str(error))
         except NoStreamResponseError:
@@ -364,12 +365,16 @@ class _Run:
         self._note("cancelled", why)
         return "cancelled"
 
-    def _denied(self, redrive: Redrive, error: NotPermittedError) -> str:
-        """A right is missing: nothing was published, and nothing more is."""
+    def _not_sent(self, redrive: Redrive, error: NotPermittedError | DecidedError) -> str:
+        """Nothing was published; nothing more is where a right is missing."""
         if redrive.is_out:
             raise error
         self._lock.check()
         self._outbox.release(redrive)
+        if isinstance(error, DecidedError):
+            self._outbox.cancel(redrive, str(error))
+            self._note("cancelled", str(error))
+            return "cancelled"
         self._missing_right = self._missing_right or error
         self._halt("denied")
         return "held"

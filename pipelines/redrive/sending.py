@@ -25,6 +25,7 @@ from pipelines.jetstream.refusals import is_for_now
 from pipelines.redrive.batches import Batch
 from pipelines.redrive.edit import patched
 from pipelines.redrive.heard import Place
+from pipelines.redrive.late_decisions import DecidedError, LateDecisions
 from pipelines.redrive.lifetime import TTL, check_age, remaining_ttl
 from pipelines.redrive.once import ADDED_BYTES, PAUSES, DoubtError, OncePublisher
 from pipelines.redrive.origin import (
@@ -97,6 +98,11 @@ class Sender:
         subjects, redirect = self._settings.subjects, self._batch.redirect_to
         state = await log_state(self._client, self._settings.dlq_stream, subjects.log)
         self._reader = LogReader(self._client, state.stream, subjects.log)
+        drained = self._connection.execute(
+            "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
+        ).fetchone()
+        after = drained[0] if drained else 0
+        self._decisions = LateDecisions(self._client, state.stream, subjects, after)
         self._allowed = await allowed_subjects(self._js, self._settings)
         if redirect is not None:
             self._receivers = await Receivers.of(self._js, self._lookout, redirect)
@@ -169,7 +175,8 @@ class Sender:
     ) -> Sent:
         """Publish, and tell what is known of it then; `is_parked`: its failure was so before.
 
-        Raises NotPermittedError where it may not, which leaves the failure as it was.
+        Raises NotPermittedError where it may not, and DecidedError where somebody decided on the
+        failure before the news of it; either leaves the failure as it was.
         """
         traced = send_span(
             "redrive",
@@ -180,6 +187,7 @@ class Sender:
         )
         async with traced:
             await self.tell(redrive, "published", None)
+            await self._check_decisions(redrive)
             try:
                 ack = await self.until_known(event, headers)
             except DoubtError as error:
@@ -201,6 +209,15 @@ class Sender:
         except (nats.errors.Error, APIError, NotPermittedError):
             return None
         return None if ack.duplicate else _sent(redrive, ack)
+
+    async def _check_decisions(self, redrive: Redrive) -> None:
+        try:
+            await self._decisions.check(redrive.failure_id)
+        except DecidedError as error:
+            if error.decision == "parked":  # which the news undid
+                message_id = f"{redrive.id}-parked-{secrets.token_hex(8)}"
+                await self._decide(redrive, "parked", error.reason or str(error), message_id)
+            raise
 
     async def _take_back(self, redrive: Redrive, reason: str, *, is_parked: bool) -> None:
         """Let the failure be as it was before `published`, which spends no attempt.

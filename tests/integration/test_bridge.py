@@ -426,6 +426,7 @@ async def test_dlq_migrate_makes_the_stream_and_dlq_bridge_once_tells(platform: 
         "repeated": 0,
         "removed": 0,
         "acknowledged": 0,
+        "ids_taken": 0,
         "untold": [],
     }
     assert await dlq("bridge", "--once") == counts

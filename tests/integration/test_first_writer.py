@@ -10,11 +10,13 @@ from typing import Any
 from consumer_log import Log, opened, running, until
 from servers import pause
 
+from pipelines.bridge.same import SameLetters
 from pipelines.deadletter import ids
 from pipelines.embedded import NatsServer
 from pipelines.events import ConsumerContext, NATSConsumer, ProcessingResult, Retry
-from pipelines.events.outbox import OwnId, publish_dead_letter
+from pipelines.events.outbox import OwnId, OwnIds, publish_dead_letter
 from pipelines.events.results import HandlerResult
+from pipelines.jetstream.connection import connected
 from pipelines.jetstream.stored import last_message, stored_message
 
 FORGED = b'{"forged": true}'
@@ -105,3 +107,51 @@ async def test_a_try_under_the_new_id_that_is_repeated_stays_one_message(log: Lo
         await publish_dead_letter(log.client, subject, fields, b"{}", True, own_id)
     await publish_dead_letter(log.client, subject, fields, b"{}", True)  # who does not look
     assert len(await log.stored(2)) == 2
+
+
+READERS = """
+authorization {
+  users: [
+    { user: "reader", password: "secret" }
+    { user: "blind", password: "secret", permissions: { publish: { deny: "$JS.API.STREAM.MSG.>" }}}
+  ]
+}
+"""
+
+
+async def test_who_may_read_the_log_knows_its_own_dead_letter_of_before_it_died(
+    nats_server_factory: Callable[..., NatsServer],
+) -> None:
+    server = nats_server_factory(config=READERS)
+    url = server.url.replace("nats://", "nats://{}:secret@")
+    when = "2026-01-02T03:04:05+00:00"
+    fields = {"failure_id": "f", "first_attempt_at": when, "original_headers": {}}
+    fields |= {"last_attempt_at": when, "dlq_timestamp": when}
+    async with opened(url.format("reader")) as log:
+        subject = f"{log.prefix}.dlq.ndvi"
+        names = log.names.dead_letters
+
+        async def written(user: str, changes: dict[str, str], is_json: bool = True) -> int:
+            """By a new process; how many messages the log has then."""
+            async with connected(url.format(user)) as client:
+                letter = fields | changes
+                own_id = OwnIds(SameLetters(client).is_ours).of(letter)
+                await publish_dead_letter(client, subject, letter, b"{}", is_json, own_id)
+            return (await log.js.stream_info(names)).state.messages
+
+        assert [await written("reader", {}) for _ in range(2)] == [1, 1]
+        assert await written("reader", {"error_message": "another"}) == 2
+        assert await written("reader", {}, is_json=False) == 3
+        later = {"last_attempt_at": "2026-01-03T00:00:00+00:00"}
+        later["dlq_timestamp"] = later["last_attempt_at"]
+        assert await written("reader", later) == 4  # with an advisory its time is part of it
+        assert await written("blind", {}) == 5  # it can not know, and keeps both
+
+        # Found without an advisory: it says when somebody looked, which is another time each time.
+        found = {"failure_id": "g", "dlq_timestamp": "2026-01-03T00:00:00+00:00"}
+        found["last_attempt_at"] = found["dlq_timestamp"]
+        assert await written("reader", found) == 6
+        assert await written("reader", {**later, **found}) == 6
+        again = {"failure_id": "g"} | dict.fromkeys(later, "2026-01-04T00:00:00+00:00")
+        assert await written("reader", again) == 6
+        assert await written("reader", {**again, "error_message": "another"}) == 7

@@ -9,15 +9,18 @@ import pytest
 from nats.aio.client import Client
 from redriving import TIMEOUTS, Service, event_ids, fail, quick, redrive_timeouts, rows, seen
 
+from pipelines.deadletter.envelope import encode_case_event
 from pipelines.decision_jobs import audit_trail, decide
 from pipelines.errors import DLQError, RedriveError
 from pipelines.events import ConsumerContext
-from pipelines.jobs import drain_log
+from pipelines.jobs import drain_log, query
 from pipelines.redrive.batches import ENDED, TRANSITIONS, Batch, move
+from pipelines.redrive.outbox import Redrive
 from pipelines.redrive.plan import Order
 from pipelines.redrive.policy import Cell
 from pipelines.redrive.schedule import learn, policy_of
 from pipelines.redrive.selection import Selection
+from pipelines.redrive.sending import Sender
 from pipelines.redrive_jobs import (
     approve,
     backtest_policy,
@@ -216,6 +219,49 @@ async def test_an_edit_changes_the_raw_event_and_shows_only_what_is_redacted(
     assert backtest_policy(settings).redrives == 0
     letter = await client.jetstream().get_msg(settings.dlq_stream, 1)
     assert b'"unit": "acre"' in (letter.data or b"")  # the original is kept
+
+
+@pytest.mark.parametrize("decision", ["parked", "discarded", "unparked", "alerted"])
+async def test_what_is_decided_just_before_the_news_of_a_redrive_holds(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch, decision: str
+) -> None:
+    """The redrive is taken out by then, and no drain has seen the decision."""
+    settings = quick(settings)
+    js, subject = client.jetstream(timeout=60), settings.subjects.triage(decision)
+    real, decided = Sender.tell, set[str]()
+
+    async def tell(self: Sender, redrive: Redrive, kind: str, *more: Any) -> None:
+        if kind == "published":
+            decided.add(redrive.failure_id)
+            body = encode_case_event(
+                failure_id=redrive.failure_id, at=datetime.now(UTC), actor="bo", reason="hands off"
+            )
+            await js.publish(subject, body)
+        await real(self, redrive, kind, *more)
+
+    async with Service(settings, TimeoutError("slow")).running() as service:
+        await fail(settings, client, service, 3)
+        service.error = None
+        with monkeypatch.context() as patched:
+            patched.setattr(Sender, "tell", tell)
+            report = await redrive_timeouts(settings)
+        assert report is not None
+        assert len(decided) == 3
+        stand = "SELECT DISTINCT status, redrive_count, resolution_notes FROM failed_events"
+        if decision not in ("parked", "discarded"):
+            assert report.outcomes == {"succeeded": 3}
+            assert [row[:2] for row in rows(settings, stand)] == [("resolved", 0)]
+            return
+        assert report.outcomes == {"cancelled": 3}
+        assert report.reasons == {"cancelled": {f"it was {decision} meanwhile": 3}}
+        assert service.seen == []
+        assert rows(settings, stand) == [(decision, 0, "hands off")]
+        assert query(settings, "SELECT DISTINCT status FROM cases").rows() == [(decision,)]
+        ids = tuple(sorted(decided))
+        if decision == "parked":  # by its id it goes out all the same, as ever
+            again = await redrive_timeouts(settings, selection=Selection(failure_ids=ids))
+            assert again is not None
+            assert again.outcomes == {"succeeded": 3}
 
 
 async def test_a_redirect_is_told_for_the_failure_by_the_redriver(

@@ -55,7 +55,8 @@ async def test_events_given_up_before_anybody_listened_are_found_where_all_faile
     with monkeypatch.context() as older_server:  # its figures count what is no longer there
         older_server.setattr("pipelines.bridge.sample._EXACT_SINCE", (999, 0))
         assert await bridge_pending(settings) == ({}, [])
-    assert await bridge_pending(settings) == ({"found": 3}, [])
+    for _ in range(2):  # another bridge finds what the first has written, and adds nothing
+        assert await bridge_pending(settings) == ({"found": 3}, [])
     letters = await platform.letters()
     assert [letter["original_data"] for letter in letters] == [{"n": 1}, {"n": 2}, {"n": 3}]
     for letter in letters:
