@@ -74,6 +74,9 @@ def plan_as_markdown(shown: Mapping[str, Any]) -> str:
         who = escaped(", ".join(each["successors"]))
         also = f" Of the same service is {who}: address them to that." if who else ""
         lines += [f"{each['count']:,} would reach nobody: {escaped(each['reason'])}.{also}", ""]
+    if shown["repeated"]:
+        said = "have more than one dead letter, of which the first counts: `dlq show ID`"
+        lines += [f"{shown['repeated']:,} {said}.", ""]
     if shown["redirect_to"]:
         lines += [f"They go to {escaped(shown['redirect_to'])} instead of their own subjects.", ""]
     if gone := shown["payloads"]["gone"]:

@@ -64,6 +64,11 @@ def _facts(shown: Preview) -> list[str]:
         for reason, number in shown.refused.items()
     ]
     facts += unreached_facts(shown)
+    if shown.repeated:
+        facts.append(
+            f"{shown.repeated:,} have more than one dead letter: published twice, or forged. The"
+            " first counts, and `dlq show ID` says where another differs."
+        )
     if shown.plan.limit_reached:
         facts.append(LIMIT_REACHED)
     facts += [

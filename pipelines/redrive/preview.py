@@ -73,6 +73,7 @@ class Preview:
     redirect_to: str | None = None
     edits: list[EditedSample] = field(default_factory=list)
     reached: Reached = field(default_factory=Reached)
+    repeated: int = 0  # failures with more than one dead letter: which is true, nobody can tell
 
     @property
     def sample(self) -> list[PlannedFailure]:
@@ -92,6 +93,7 @@ class Preview:
             "unreached": self.reached.as_list(),
             "limit_reached": self.plan.limit_reached,
             "payloads": dict(self.payloads),
+            "repeated": self.repeated,
             "expected_successes": round(self.expected_successes, 1),
             "per_second": round(self.per_second, 2),
             "seconds": round(self.seconds, 1),
@@ -170,7 +172,16 @@ async def preview(
         redirect_to,
         await _edits(settings, client, connection, planned, patch) if patch else [],
         reached,
+        _repeated(connection, planned),
     )
+
+
+def _repeated(connection: Connection[Any], planned: Plan) -> int:
+    row = connection.execute(
+        "SELECT count(*) FROM failed_events WHERE id = ANY(%s::uuid[]) AND seen_count > opening",
+        [[row.failure_id for row in planned.rows]],
+    ).fetchone()
+    return row[0] if row else 0
 
 
 async def _short_lived(

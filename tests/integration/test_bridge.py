@@ -321,6 +321,8 @@ async def test_who_used_a_failures_id_before_the_bridge_takes_nothing_away_and_i
     await drain_log(settings)
     rows = failures(settings)
     assert [row["seen_count"] for row in rows] == [2, 1]
+    both = Selection(failure_ids=tuple(str(row["id"]) for row in rows))
+    assert (await preview_redrive(settings, both)).repeated == 1
     assert str(rows[0]["id"]) == fields["failure_id"]
     shown = subprocess.run(  # noqa: ASYNC221
         [*DLQ, "show", fields["failure_id"]],
