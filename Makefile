@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test quick fmt test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality sbom screenshots grafana grafana-preview lock clean
+.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality sbom screenshots grafana grafana-preview lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 20
@@ -51,6 +51,20 @@ test: lint  ## lint, types, contracts, then unit and integration tests on real s
 
 quick: lint  ## lint and unit tests, without a server: in under a minute, once mypy has its cache
 	$(BIN)/pytest -n $(CORES) tests/unit $(ARGS)
+
+PYTHONS ?= python3.12 python3.13 python3.14
+test-pythons: setup  ## unit tests on those of PYTHONS that are installed, each in an environment of its own
+	@UV=$$(command -v uv || echo $(BIN)/uv); failed=; \
+	for python in $(PYTHONS); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
+	    || { echo "not run: no $$python here" >&2; continue; }; \
+	  at=.pythons/$$version; \
+	  $$UV venv --quiet --allow-existing --python $$($$python -c 'import sys; print(sys.executable)') $$at && \
+	  $$UV pip sync --quiet --python $$at/bin/python --require-hashes --only-binary :all: requirements.lock && \
+	  $$UV pip install --quiet --python $$at/bin/python --no-deps --no-build-isolation -e . && \
+	  $$at/bin/pytest -n $(CORES) tests/unit $(ARGS) || failed="$$failed $$version"; \
+	done; \
+	test -z "$$failed" || { echo "failed with Python$$failed" >&2; exit 1; }
 
 # Beside these, the locked nats-server: as it is, by make test, and with its feature flag.
 NATS_VERSIONS := $(patsubst tests/nats-versions/%.lock,%,$(wildcard tests/nats-versions/*.lock))
@@ -159,4 +173,4 @@ lock:  ## resolve the newest allowed versions into requirements.lock
 	    --python-version 3.11 --custom-compile-command "make lock" - -o tests/nats-versions/$$version.lock || exit 1; done
 
 clean:  ## remove .venv, caches and the embedded servers' data
-	rm -rf .venv .venv-peers .venv-sbom sbom.json sbom-spark.json .nats .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-sbom .pythons sbom.json sbom-spark.json .nats .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis

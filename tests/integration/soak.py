@@ -103,9 +103,11 @@ class Soak:
         async with parts.lasting_client(self._nats.url) as client:
             await ensure_streams(client.jetstream(), self._settings.stream_names)
             self._drains = [self._start() for _ in range(DRAINS)]
-            self._until = time.monotonic() + self.seconds
+            self._until = float("inf")
             producing = asyncio.create_task(self._produce(client, random.Random(self.seed + 1)))
             try:
+                await self._something_is_stored()
+                self._until = time.monotonic() + self.seconds
                 while self._goes_on():
                     await asyncio.sleep(self._chance.uniform(0.1, 1.2))
                     await self._harm()
@@ -115,6 +117,13 @@ class Soak:
                 for process in self._drains:
                     self._end(process)
         await self._check()
+
+    async def _something_is_stored(self) -> None:
+        """Wait: a slow machine needs a while to start drains, and before that none can lose."""
+        stored = "SELECT last_sequence FROM drain_checkpoints WHERE last_sequence > 0"
+        async with asyncio.timeout(180):
+            while not await asyncio.to_thread(query, self._settings, stored):
+                await asyncio.sleep(0.1)
 
     @property
     def kills(self) -> int:
