@@ -49,7 +49,7 @@ WORKERS ?= $(shell echo $$((2 * $(CORES))))
 test: lint  ## lint, types, contracts, then unit and integration tests on real servers
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
-quick: lint  ## lint and unit tests, without a server: in under a minute, once mypy has its cache
+quick: lint  ## lint and unit tests, without a server
 	$(BIN)/pytest -n $(CORES) tests/unit $(ARGS)
 
 PYTHONS ?= python3.12 python3.13 python3.14
