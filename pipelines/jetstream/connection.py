@@ -5,6 +5,8 @@ import base64
 import importlib
 import importlib.util
 import logging
+import ssl
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -139,9 +141,12 @@ def wire_size(data: bytes, headers: Headers | None = None) -> int:
 
 @asynccontextmanager
 async def connected(
-    url: Server, creds: Path | None = None, name: str = "dlq"
+    url: Server, creds: Path | None = None, name: str = "dlq", *, patience_seconds: float = 0
 ) -> AsyncIterator[Client]:
     """A connection to the servers at `url` (comma-separated), closed at the end.
+
+    Where nobody listens at any of them it fails at once, or after `patience_seconds` (at most
+    five) of trying again: for who must not take a restart for an outage.
 
     Raises ServerUnavailableError where no server answers or can be trusted, or where one no longer
     answers and the caller did not catch it, NotPermittedError where it refuses the login, and
@@ -151,11 +156,16 @@ async def connected(
     where = shown(servers)
     connection = PlainSpokenClient()
     is_up = False
+    begun, tries = time.monotonic(), 0
 
     async def log_error(error: Exception) -> None:
+        nonlocal tries
         logger.debug("nats: %s", error)
         if is_up:
             return
+        tries = tries + 1 if _is_nobody_there(error) else 0
+        if tries >= len(servers) and time.monotonic() - begun >= patience_seconds:
+            raise _no_answer(where, error) from error
         if _is_login_refused(error):
             raise NotPermittedError(  # nats-py would try on for many seconds
                 f"NATS at {where} refuses the login: see user and password in DLQ_NATS_URL, or the"
@@ -182,11 +192,9 @@ async def connected(
         raise
     except (nats.errors.Error, OSError, ValueError) as error:
         await disconnect(connection)
-        raise ServerUnavailableError(
-            connection.tls_fault
-            or f"No NATS server answers at {where} ({_detail(error)}): start one, run `dlq up`, or"
-            " set DLQ_NATS_URL."
-        ) from error
+        if connection.tls_fault:
+            raise ServerUnavailableError(connection.tls_fault) from error
+        raise _no_answer(where, error) from error
     is_up = True
     try:
         yield connection
@@ -238,6 +246,19 @@ def _login_by_file(file: str) -> dict[str, Any]:
         return base64.b64encode(signature)
 
     return {"user_jwt_cb": lambda: read().jwt.encode(), "signature_cb": sign}
+
+
+def _no_answer(where: str, error: Exception) -> ServerUnavailableError:
+    return ServerUnavailableError(
+        f"No NATS server answers at {where} ({_detail(error)}): start one, run `dlq up`, or set"
+        " DLQ_NATS_URL."
+    )
+
+
+def _is_nobody_there(error: Exception) -> bool:
+    """Whether no connection was made: nobody listens, or the host is not known."""
+    late_or_later = TimeoutError | ConnectionResetError | BrokenPipeError | ssl.SSLError
+    return isinstance(error, OSError) and not isinstance(error, late_or_later)
 
 
 def _is_login_refused(error: Exception) -> bool:

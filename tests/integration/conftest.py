@@ -18,18 +18,16 @@ from pipelines.jetstream.streams import ensure_streams
 from pipelines.settings import Settings
 from pipelines.simulation.run import into_lake
 from pipelines.simulation.scenario import Scenario
-from pipelines.stores.database import migrate
 
 
 @pytest.fixture
-def settings(nats_url: str, database_dsn: str, tmp_path: Path) -> Settings:
+def settings(nats_url: str, migrated_dsn: str, tmp_path: Path) -> Settings:
     """Settings of a platform on the session's servers, with a migrated database."""
     prefix = f"t{uuid.uuid4().hex[:8]}"
-    migrate(database_dsn)
     return Settings(
         home=tmp_path,
         nats_url=nats_url,
-        postgres_dsn=database_dsn,
+        postgres_dsn=migrated_dsn,
         lake_uri=str(tmp_path / "lake"),
         subject_prefix=prefix,
         events_stream=f"EVENTS_{prefix}",

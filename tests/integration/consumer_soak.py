@@ -24,6 +24,7 @@ from typing import Any
 import nats
 import nats.errors
 from consumer_log import SUCCESS, Log, in_full, opened
+from soak_parts import read_options, say
 
 from pipelines.embedded import NatsServer
 from pipelines.events import ConsumerContext, DeadLetter, NATSConsumer, NATSConsumerConfig
@@ -289,31 +290,22 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.serve:
-        config = NATSConsumerConfig.model_validate_json(given.serve[0])
-        asyncio.run(serve(config, Path(given.serve[1])))
+    if sys.argv[1:2] == ["--serve"]:
+        asyncio.run(serve(NATSConsumerConfig.model_validate_json(sys.argv[2]), Path(sys.argv[3])))
         return 0
-    seed = random.randrange(1 << 32) if given.seed is None else given.seed
-    print(f"SEED={seed}", flush=True)
+    given = read_options(parser)
     is_sound = True
     for is_synced in (False, True):
         with tempfile.TemporaryDirectory(prefix="dlq-soak-") as home:
             began = time.monotonic()
-            soak = ConsumerSoak(Path(home), given.events, seed, is_synced)
+            soak = ConsumerSoak(Path(home), given.events, given.seed, is_synced)
             problems = asyncio.run(soak.run())
             if problems:
-                kept = Path(tempfile.gettempdir()) / f"dlq-consumer-soak-{seed}.log"
+                kept = Path(tempfile.gettempdir()) / f"dlq-consumer-soak-{given.seed}.log"
                 kept.write_bytes((Path(home) / "services.log").read_bytes())
         print(f"sync_interval {'always' if is_synced else 'by default'}:")
-        for what, count in sorted(soak.done.items()):
-            print(f"{count:8,}  {what}")
-        print(f"{soak.slowest_end:8.1f}  seconds that the slowest process took to end")
-        print(f"{time.monotonic() - began:8,.0f}  seconds")
-        for problem in problems:
-            print(f"WRONG: {problem}")
+        slowest = f"{soak.slowest_end:8.1f}  seconds that the slowest process took to end"
+        say(soak.done, began, problems, slowest)
         is_sound &= not problems
     print("sound" if is_sound else "not sound")
     return 0 if is_sound else 1

@@ -9,23 +9,21 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
-import os
 import random
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import history
-import nats
 import nats.errors
 import psycopg
+import soak_parts as parts
 from nats.aio.client import Client
 from pydantic import SecretStr
 from soak_history import history_of
@@ -94,7 +92,7 @@ class RedriveSoak:
             Service("healthy", "analysis.*", 0, is_healthy=True),
             Service("rescue", "actions.*", 1),
         ]
-        async with self._connected() as client:
+        async with parts.lasting_client(self._nats.url) as client:
             await ensure_streams(client.jetstream(timeout=60), settings.stream_names)
             config = (await client.jetstream().stream_info(settings.events_stream)).config
             config.duplicate_window = 1
@@ -149,18 +147,6 @@ class RedriveSoak:
         calls = (call for service in self._services for call in service.calls)
         return len({call.redrive_id for call in calls if call.outcome == "success"} - {None})
 
-    @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Client]:
-        async def ignore(_: Exception) -> None: ...
-
-        client = await nats.connect(
-            self._nats.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
-        )
-        try:
-            yield client
-        finally:
-            await client.close()
-
     async def _produce(self, client: Client, chance: random.Random) -> None:
         """Events of both subjects, a few at a time."""
         while self._is_producing:
@@ -170,17 +156,9 @@ class RedriveSoak:
                 kind = chance.choices(list(KINDS), weights=list(KINDS.values()))[0]
                 body = {"event_id": f"e{number}", "n": number, "kind": kind, "unit": "acre"}
                 subject = chance.choice(["analysis.ndvi", "analysis.soil", "actions.rescue"])
-                await self._publish(client, subject, json.dumps(body).encode(), f"e{number}")
+                where = f"{self._settings.subject_prefix}.{subject}"
+                await parts.publish(client, where, json.dumps(body).encode(), f"e{number}")
             await asyncio.sleep(chance.uniform(0.1, 0.9))
-
-    async def _publish(self, client: Client, subject: str, body: bytes, message_id: str) -> None:
-        where = f"{self._settings.subject_prefix}.{subject}"
-        headers = {"Nats-Msg-Id": message_id}
-        while True:
-            with contextlib.suppress(nats.errors.Error, TimeoutError):
-                await client.jetstream().publish(where, body, headers=headers, timeout=2)
-                return
-            await asyncio.sleep(0.1)
 
     # -- what is done to those at work
 
@@ -190,24 +168,18 @@ class RedriveSoak:
             ("killed", "stopped for a while", "NATS killed", "PostgreSQL killed", "lock killed"),
             weights=(5, 2, 2, 2, 1),
         )[0]
-        which, pause_ = self._chance.randrange(len(self._works)), self._chance.uniform(0, 1)
+        which, pause = self._chance.randrange(len(self._works)), self._chance.uniform(0, 1)
         work, process = self._works[which]
         if chosen == "killed":
             self._end(process)
             self._works[which] = work, self._start(work)
             chosen = f"{work.__name__} killed"
         elif chosen == "stopped for a while" and process.is_alive():
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGSTOP)
-            await asyncio.sleep(4 * pause_)
-            os.kill(process.pid, signal.SIGCONT)
+            await parts.stop_for(process, 4 * pause)
         elif chosen == "lock killed":
             await asyncio.to_thread(self._end_locks)
         elif chosen.endswith("killed"):
-            server = self._nats if chosen.startswith("NATS") else self._postgres
-            await asyncio.to_thread(server.kill)
-            await asyncio.sleep(pause_)
-            await asyncio.to_thread(server.start)
+            await parts.kill_for(self._nats if chosen.startswith("NATS") else self._postgres, pause)
         self.done[chosen] += 1
 
     def _end_locks(self) -> None:
@@ -226,10 +198,7 @@ class RedriveSoak:
         return process
 
     def _end(self, process: BaseProcess) -> None:
-        if process.exitcode is not None:
-            self.problems.append(f"a process ended by itself with status {process.exitcode}")
-        process.kill()
-        process.join()
+        parts.end(process, self.problems, "process")
 
     # -- the end
 
@@ -270,8 +239,7 @@ class RedriveSoak:
     async def _check(self, client: Client) -> None:
         log = (self.home / "work.log").read_text()
         self.done["errors that people were told"] = log.count("dlq: ")
-        if "Traceback" in log:
-            self.problems.append("it died of:\n" + log[log.index("Traceback") :][:3_000])
+        self.problems += parts.traceback_in(log)
         found = await history_of(self._settings, client, self._services, CAP)
         self.done |= Counter(f"redrives: {each.state}" for each in found.redrives)
         self.done |= Counter(f"batches: {each.state}" for each in found.batches.values())
@@ -287,18 +255,11 @@ def main() -> int:
     """Run for the time asked for, and say what was done and what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=None)
-    given = parser.parse_args()
-    seed = random.randrange(1 << 32) if given.seed is None else given.seed
-    print(f"SEED={seed}", flush=True)
+    given = parts.read_options(parser)
     home = Path(tempfile.mkdtemp(prefix="dlq-soak-"))
-    soak, started = RedriveSoak(home, given.seconds, seed), time.monotonic()
+    soak, started = RedriveSoak(home, given.seconds, given.seed), time.monotonic()
     problems = asyncio.run(soak.run())
-    for what, count in sorted(soak.done.items()):
-        print(f"{count:8,}  {what}")
-    print(f"{time.monotonic() - started:8,.0f}  seconds")
-    for problem in problems:
-        print(f"WRONG: {problem}")
+    parts.say(soak.done, started, problems)
     print("not sound" if problems else "sound")
     return 1 if problems else 0
 

@@ -6,26 +6,22 @@ with its values, in the same status in both, and `dlq verify` finds nothing.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import multiprocessing
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import nats
-import nats.errors
+import soak_parts as parts
 from nats.aio.client import Client
 from platform_log import failures, in_lake, letter, query
 from pydantic import SecretStr
@@ -104,12 +100,14 @@ class Soak:
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(["pipelines.jobs", "platform_log"])
         self._chance = random.Random(self.seed)
-        async with self._connected() as client:
+        async with parts.lasting_client(self._nats.url) as client:
             await ensure_streams(client.jetstream(), self._settings.stream_names)
             self._drains = [self._start() for _ in range(DRAINS)]
-            self._until = time.monotonic() + self.seconds
+            self._until = float("inf")
             producing = asyncio.create_task(self._produce(client, random.Random(self.seed + 1)))
             try:
+                await self._something_is_stored()
+                self._until = time.monotonic() + self.seconds
                 while self._goes_on():
                     await asyncio.sleep(self._chance.uniform(0.1, 1.2))
                     await self._harm()
@@ -120,6 +118,13 @@ class Soak:
                     self._end(process)
         await self._check()
 
+    async def _something_is_stored(self) -> None:
+        """Wait: a slow machine needs a while to start drains, and before that none can lose."""
+        stored = "SELECT last_sequence FROM drain_checkpoints WHERE last_sequence > 0"
+        async with asyncio.timeout(180):
+            while not await asyncio.to_thread(query, self._settings, stored):
+                await asyncio.sleep(0.1)
+
     @property
     def kills(self) -> int:
         """How many processes and servers were killed."""
@@ -129,18 +134,6 @@ class Soak:
         return time.monotonic() < self._until or self.kills < self.least_kills
 
     # -- what is published
-
-    @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Client]:
-        async def ignore(_: Exception) -> None: ...
-
-        client = await nats.connect(
-            self._nats.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
-        )
-        try:
-            yield client
-        finally:
-            await client.close()
 
     async def _produce(self, client: Client, chance: random.Random) -> None:
         """Dead letters, decisions about them, and now and then the same failure again."""
@@ -162,13 +155,8 @@ class Soak:
     async def _publish(self, client: Client, subject: str, body: bytes) -> int:
         """Publish until the server acknowledges it; its sequence."""
         self.done["published"] += 1
-        headers = {"Nats-Msg-Id": str(self.done["published"])}
         where = f"{self._settings.subject_prefix}.{subject}"
-        while True:
-            with contextlib.suppress(nats.errors.Error, TimeoutError):
-                ack = await client.jetstream().publish(where, body, headers=headers, timeout=2)
-                return ack.seq
-            await asyncio.sleep(0.1)
+        return await parts.publish(client, where, body, str(self.done["published"]))
 
     # -- what is done to those at work
 
@@ -183,15 +171,9 @@ class Soak:
         if chosen == "drain killed":
             self._drains[which] = self._start(self._end(process))
         elif chosen == "drain stopped for a while" and process.is_alive():
-            assert process.pid is not None
-            os.kill(process.pid, signal.SIGSTOP)
-            await asyncio.sleep(4 * pause)
-            os.kill(process.pid, signal.SIGCONT)
+            await parts.stop_for(process, 4 * pause)
         elif chosen.endswith("killed"):
-            server = self._nats if chosen.startswith("NATS") else self._postgres
-            await asyncio.to_thread(server.kill)
-            await asyncio.sleep(pause)
-            await asyncio.to_thread(server.start)
+            await parts.kill_for(self._nats if chosen.startswith("NATS") else self._postgres, pause)
         self.done[chosen] += 1
 
     def _start(self, _ended: None = None) -> BaseProcess:
@@ -201,10 +183,7 @@ class Soak:
         return process
 
     def _end(self, process: BaseProcess) -> None:
-        if process.exitcode is not None:
-            self.problems.append(f"a drain ended by itself with status {process.exitcode}")
-        process.kill()
-        process.join()
+        parts.end(process, self.problems, "drain")
 
     # -- what must be true at the end
 
@@ -214,8 +193,7 @@ class Soak:
         self.done["drains that gave up"] = log.count("dlq: ")
         (stored,) = query(self._settings, "SELECT last_sequence FROM drain_checkpoints")
         self.done["stored before the last drain"] = stored["last_sequence"]
-        if "Traceback" in log:
-            self.problems.append("a drain died of:\n" + log[log.index("Traceback") :][:3_000])
+        self.problems += parts.traceback_in(log)
         report = await drain_log(self._settings)
         self._expect("epoch", [report.epoch.rpartition("#")[2]], ["0"])
         letters, rows = in_lake(self._settings), failures(self._settings)
@@ -279,24 +257,18 @@ def main() -> int:
     """Run for the time asked for, and say what was done and what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--seed", type=int, default=None)
-    given = parser.parse_args()
-    seed = random.randrange(1 << 32) if given.seed is None else given.seed
-    print(f"SEED={seed}", flush=True)
+    given = parts.read_options(parser)
     with tempfile.TemporaryDirectory(prefix="dlq-soak-") as home:
-        soak = Soak(Path(home), given.seconds, seed)
+        soak = Soak(Path(home), given.seconds, given.seed)
         started = time.monotonic()
         problems = asyncio.run(soak.run())
         if problems:
-            (Path(tempfile.gettempdir()) / f"dlq-soak-{seed}.log").write_text(
+            (Path(tempfile.gettempdir()) / f"dlq-soak-{given.seed}.log").write_text(
                 (Path(home) / "drains.log").read_text()
             )
-    for what, count in sorted(soak.done.items()):
-        print(f"{count:8,}  {what}")
-    print(f"{time.monotonic() - started:8,.0f}  seconds")
-    for problem in problems:
-        print(f"WRONG: {problem}")
-    print(f"{'not sound' if problems else 'sound'}; again with: make soak SECONDS=… SEED={seed}")
+    parts.say(soak.done, started, problems)
+    verdict = "not sound" if problems else "sound"
+    print(f"{verdict}; again with: make soak SECONDS=… SEED={given.seed}")
     return 1 if problems else 0
 
 

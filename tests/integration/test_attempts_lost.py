@@ -4,10 +4,12 @@ import asyncio
 import dataclasses
 from collections import Counter
 
+import pytest
 from consumer_log import Log, running, seen, until
 from nats.js.api import RetentionPolicy, StreamConfig
 
 from pipelines.events import ConsumerContext, NATSConsumer, ProcessingResult
+from pipelines.events import intake as intake_module
 from pipelines.events.attempts import AttemptLog
 from pipelines.events.subscription import Subscription
 from pipelines.jetstream.pull import delivery_of
@@ -21,11 +23,25 @@ async def _take(log: Log, times: int) -> None:
         await taken.fetch(1, timeout=5)
 
 
-def _subscription(consumer: NATSConsumer) -> Subscription:
+@pytest.fixture
+def _short_pulls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_module, "_PULL_SECONDS", 0.3)
+
+
+async def _held(consumer: NATSConsumer) -> Subscription:
+    """It takes nothing for now, and its pull request has ended."""
     [subscription] = consumer._subscriptions
+    gate = subscription._log_is_writable
+    gate.clear()
+
+    async def waits() -> bool:
+        return bool(gate._waiters)  # type: ignore[attr-defined]
+
+    await until(waits)
     return subscription
 
 
+@pytest.mark.usefixtures("_short_pulls")
 async def test_events_are_called_when_the_stream_is_deleted_under_a_consumer(log: Log) -> None:
     config = log.config(max_retries=3, ack_wait_seconds=0.3)
     calls: list[int] = []
@@ -35,10 +51,8 @@ async def test_events_are_called_when_the_stream_is_deleted_under_a_consumer(log
         raise ValueError("no")
 
     async with running(config, fails) as consumer:
-        subscription = _subscription(consumer)
-        subscription._log_is_writable.clear()  # it takes nothing for now
+        subscription = await _held(consumer)
         await log.js.delete_stream(log.names.attempts)
-        await asyncio.sleep(5.5)  # its pull request has ended
         await log.publish({})
         await _take(log, 2)
         subscription._log_is_writable.set()
@@ -79,6 +93,7 @@ async def test_a_call_that_could_not_be_noted_down_is_not_counted(log: Log) -> N
     assert (letter["dlq_reason"], letter["retry_count"]) == ("max_retries_exceeded", 1)
 
 
+@pytest.mark.usefixtures("_short_pulls")
 async def test_a_restart_without_the_stream_makes_no_calls_of_deliveries(log: Log) -> None:
     """For a moment nobody answers for it, as when it has no leader."""
     config = log.config(max_retries=1, ack_wait_seconds=0.2)
@@ -89,12 +104,10 @@ async def test_a_restart_without_the_stream_makes_no_calls_of_deliveries(log: Lo
         raise ValueError("no")
 
     async with running(config, fails) as consumer:
-        subscription = _subscription(consumer)
-        subscription._log_is_writable.clear()  # it takes nothing for now
+        subscription = await _held(consumer)
         await log.js.delete_stream(log.names.attempts)
         await subscription.prepare()
         await ensure_attempts_stream(log.js, log.names)
-        await asyncio.sleep(5.5)  # its pull request has ended
         await log.publish({})
         await _take(log, 12)
         subscription._log_is_writable.set()

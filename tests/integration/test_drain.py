@@ -299,17 +299,19 @@ async def test_headers_and_subjects_that_break_the_client_stop_nothing(
     assert report.drained == len(everything)
 
 
-async def test_hundreds_of_unreadable_messages_are_drained_in_a_few_seconds(
+async def test_hundreds_of_unreadable_messages_are_drained_without_a_wait_for_each(
     settings: Settings, client: Client
 ) -> None:
     subject = f"{settings.subject_prefix}.dlq.odd".encode()
+    await publish(client, settings, map(letter, range(550)))
+    usual = await drain_log(settings)
     await publish(client, settings, map(letter, range(150)))
     publish_raw(settings, subject, b"NATS/1.0", letter(1), count=250)
     await publish(client, settings, map(letter, range(150)))
     report = await drain_log(settings)
-    assert report.drained == 550
-    assert in_lake(settings)["dlq_sequence"].to_list() == list(range(1, 551))
-    assert report.seconds < 20
+    assert report.drained == usual.drained == 550
+    assert in_lake(settings)["dlq_sequence"].to_list() == list(range(1, 1101))
+    assert report.seconds < 20 * usual.seconds + 5
 
 
 async def test_a_message_as_large_as_the_server_takes_gets_through_both_ways(

@@ -65,14 +65,14 @@ async def test_a_sink_that_lags_behind_takes_nothing_erased_from_the_other(
 
 
 async def test_a_lost_database_learns_from_the_lake_what_was_erased(
-    world: World, database_dsn: str, client: Client
+    world: World, migrated_dsn: str, client: Client
 ) -> None:
     settings = world.settings
     with pytest.MonkeyPatch.context() as patched:  # NATS keeps it all
         patched.setattr(steps, "erase_messages", keeps)
         assert (await world.erase()).left == "NATS keeps some of 11 messages (kept)"
     execute(settings, "DROP SCHEMA dlq CASCADE")
-    migrate(database_dsn)
+    migrate(migrated_dsn)
     assert (await drain_log(settings)).gaps == 0
     check_exact(settings, world.kept)
 

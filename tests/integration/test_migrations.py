@@ -89,6 +89,19 @@ def schema(dsn: str) -> list[tuple[Any, ...]]:
         ).fetchall()
 
 
+def dump(dsn: str) -> list[str]:
+    """The database as pg_dump makes it anew, without rows: owners, rights and settings too."""
+    done = subprocess.run(
+        [installed_binaries() / "pg_dump", "--schema-only", "--create", dsn],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+    lines = done.stdout.replace(str(name), "database").splitlines()
+    return [line for line in lines if "restrict " not in line]  # it has a random word
+
+
 def psql(dsn: str, file: Path) -> None:
     """Run a file as `psql -f` does, stopping at the first error."""
     done = subprocess.run(
@@ -147,9 +160,8 @@ def test_databases_of_a_new_cluster_may_be_migrated_at_once(
     assert "WARNING" not in caplog.text
 
 
-def test_erasures_are_the_drains_to_read_and_the_maintenances_to_write(database_dsn: str) -> None:
-    migrate(database_dsn)
-    with psycopg.connect(database_dsn) as connection:
+def test_erasures_are_the_drains_to_read_and_the_maintenances_to_write(migrated_dsn: str) -> None:
+    with psycopg.connect(migrated_dsn) as connection:
         rights = connection.execute(
             "SELECT rolname, string_agg(right_name, ' ' ORDER BY right_name DESC) FROM pg_roles,"
             " unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS right_name WHERE rolname LIKE 'dlq%'"
@@ -159,9 +171,8 @@ def test_erasures_are_the_drains_to_read_and_the_maintenances_to_write(database_
     assert dict(rights) == dict.fromkeys(readers, "SELECT") | {"dlq_maintenance": "SELECT INSERT"}
 
 
-def test_every_column_and_table_has_a_comment(database_dsn: str) -> None:
-    migrate(database_dsn)
-    with psycopg.connect(database_dsn) as connection:
+def test_every_column_and_table_has_a_comment(migrated_dsn: str) -> None:
+    with psycopg.connect(migrated_dsn) as connection:
         bare = connection.execute(
             "SELECT attname FROM pg_attribute WHERE attrelid = 'failed_events'::regclass"
             " AND attnum > 0 AND col_description(attrelid, attnum) IS NULL UNION ALL"
@@ -176,6 +187,15 @@ def test_migrating_twice_changes_nothing(database_dsn: str) -> None:
     before = schema(database_dsn)
     assert migrate(database_dsn) == []
     assert schema(database_dsn) == before
+
+
+def test_a_clone_is_what_migrating_makes(database_dsn: str, migrated_dsn: str) -> None:
+    """Most tests start from a clone: see `migrated_dsn`."""
+    migrate(database_dsn)
+    made = dump(database_dsn)
+    assert dump(migrated_dsn) == made
+    assert any("SET search_path" in line for line in made if line.startswith("ALTER DATABASE"))
+    assert migrate(migrated_dsn) == []
 
 
 def test_psql_runs_the_files_in_order_and_again(

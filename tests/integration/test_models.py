@@ -94,9 +94,11 @@ async def drained(settings: Settings, client: Client) -> Settings:
 
 
 @pytest.fixture
-def session(drained: Settings, engine: Engine) -> Iterator[Session]:
+def session(drained: Settings, migrated_dsn: str) -> Iterator[Session]:
+    engine = create_engine(url_of(migrated_dsn))
     with Session(engine) as session:
         yield session
+    engine.dispose()
 
 
 def test_recent_failures_are_whole_rows_newest_first(session: Session) -> None:
@@ -150,8 +152,8 @@ def test_the_helpers_count_as_the_monitoring_queries_do(session: Session) -> Non
     assert [row.id for row in newest] == [row.id for row in session.scalars(recent_failures())]
 
 
-async def test_an_asynchronous_session_runs_them_too(drained: Settings, database_dsn: str) -> None:
-    engine = create_async_engine(url_of(database_dsn))
+async def test_an_asynchronous_session_runs_them_too(drained: Settings, migrated_dsn: str) -> None:
+    engine = create_async_engine(url_of(migrated_dsn))
     async with AsyncSession(engine) as session:
         assert len((await session.scalars(recent_failures())).all()) == 5
         assert (await session.execute(failures_by_service(hours=2))).all() == [("weather", 1, 0)]

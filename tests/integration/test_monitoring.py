@@ -9,8 +9,6 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from pipelines.stores.database import migrate
-
 FOLDER = Path(__file__).parents[2] / "sql" / "monitoring"
 NOW = datetime.now(UTC)
 
@@ -115,9 +113,8 @@ EXPECTED: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.fixture
-def filled(database_dsn: str) -> str:
-    migrate(database_dsn)
-    with psycopg.connect(database_dsn) as connection:
+def filled(migrated_dsn: str) -> str:
+    with psycopg.connect(migrated_dsn) as connection:
         for name, service, error_type, group, tenant, at, more in FAILURES:
             row = {
                 "id": id_of(name), "event_id": name, "event_type": "x", "original_subject": "s.x",
@@ -147,7 +144,7 @@ def filled(database_dsn: str) -> str:
                     " VALUES (%s, %s, 1, %s, 's.x', %s)",
                     [uuid.uuid4(), id_of(f"{batch}{number}"), id_of(batch), state],
                 )
-    return database_dsn
+    return migrated_dsn
 
 
 def test_every_query_gives_the_rows_that_it_must(filled: str) -> None:

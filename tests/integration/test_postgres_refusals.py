@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from pipelines.embedded import PostgresServer
 from pipelines.errors import DLQError, ServerUnavailableError
-from pipelines.stores.database import database, locking, migrate
+from pipelines.stores.database import database, locking
 
 
 @pytest.fixture
@@ -159,11 +159,10 @@ def test_a_pooled_session_that_is_ended_while_idle_is_transient(
 
 @needs_pgbouncer
 def test_a_pool_that_is_too_small_for_the_locks_is_a_sentence(
-    database_dsn: str, tmp_path: Path
+    migrated_dsn: str, tmp_path: Path
 ) -> None:
-    migrate(database_dsn)
     with (
-        pooled(database_dsn, tmp_path, size=1, query_wait_timeout=1) as dsn,
+        pooled(migrated_dsn, tmp_path, size=1, query_wait_timeout=1) as dsn,
         locking(dsn, "redrive") as lock,
     ):
         assert lock.take()

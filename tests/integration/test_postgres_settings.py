@@ -133,27 +133,27 @@ def _metrics(settings: Settings) -> set[tuple[str, str, float]]:
 
 
 async def test_every_job_runs_whatever_the_database_is_set_to(
-    settings: Settings, client: Client, database_dsn: str
+    settings: Settings, client: Client, migrated_dsn: str
 ) -> None:
-    odd(database_dsn)
+    odd(migrated_dsn)
     await everything(settings, client)
 
 
 @pytest.fixture(params=["transaction", "session"])
 def behind_a_pooler(
-    settings: Settings, database_dsn: str, tmp_path: Path, request: pytest.FixtureRequest
+    settings: Settings, migrated_dsn: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Settings]:
     with pooled(
-        database_dsn, tmp_path, request.param, 3 if request.param == "transaction" else 20
+        migrated_dsn, tmp_path, request.param, 3 if request.param == "transaction" else 20
     ) as dsn:
         yield on(settings, dsn)
 
 
 @needs_pgbouncer
 async def test_every_job_runs_through_a_pooler(
-    behind_a_pooler: Settings, client: Client, database_dsn: str
+    behind_a_pooler: Settings, client: Client, migrated_dsn: str
 ) -> None:
-    odd(database_dsn, idle_session_timeout="10min")  # the sessions are the pooler's own
+    odd(migrated_dsn, idle_session_timeout="10min")  # the sessions are the pooler's own
     async with asyncio.timeout(CIRCLE_SECONDS):
         assert (await migrate_all(behind_a_pooler))[0] == []
         await everything(behind_a_pooler, client)
@@ -163,10 +163,10 @@ async def test_every_job_runs_through_a_pooler(
 
 @needs_pgbouncer
 async def test_drains_at_once_through_a_pooler_store_each_message_once(
-    settings: Settings, client: Client, database_dsn: str, tmp_path: Path
+    settings: Settings, client: Client, migrated_dsn: str, tmp_path: Path
 ) -> None:
     stored = await publish(client, settings, map(letter, range(300)))
-    with pooled(database_dsn, tmp_path) as dsn:
+    with pooled(migrated_dsn, tmp_path) as dsn:
         behind = on(settings, dsn)
         drains = [start_drain(behind, DLQ_DRAIN_BATCH_MESSAGES="20") for _ in range(3)]
         for process in drains:
@@ -178,9 +178,9 @@ async def test_drains_at_once_through_a_pooler_store_each_message_once(
 
 @needs_pgbouncer
 def test_a_lock_behind_a_pooler_ends_with_its_holder_and_holds_up_no_vacuum(
-    settings: Settings, database_dsn: str, tmp_path: Path
+    settings: Settings, migrated_dsn: str, tmp_path: Path
 ) -> None:
-    with pooled(database_dsn, tmp_path) as dsn:
+    with pooled(migrated_dsn, tmp_path) as dsn:
         with locking(dsn, "redrive") as first, locking(dsn, "redrive") as second:
             assert (first.take(), second.take()) == (True, False)
             held = "SELECT backend_xmin, backend_xid FROM pg_stat_activity WHERE pid = %s"
@@ -208,9 +208,9 @@ def test_a_lock_behind_a_pooler_ends_with_its_holder_and_holds_up_no_vacuum(
 
 @needs_pgbouncer
 async def test_a_pooler_that_allows_no_transaction_is_refused_in_a_sentence(
-    settings: Settings, client: Client, database_dsn: str, tmp_path: Path
+    settings: Settings, client: Client, migrated_dsn: str, tmp_path: Path
 ) -> None:
-    with pooled(database_dsn, tmp_path, "statement") as dsn:
+    with pooled(migrated_dsn, tmp_path, "statement") as dsn:
         status, _, errors = await run_drain(on(settings, dsn))
     assert status == 1
     assert errors.startswith("dlq: The pooler before PostgreSQL at ")

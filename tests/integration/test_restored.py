@@ -100,7 +100,7 @@ async def test_a_stream_that_is_restored_whole_goes_on(settings: Settings, clien
 
 @pytest.mark.parametrize("lost", ["nothing", "the database", "the lake"])
 async def test_a_backup_restored_twice_and_a_lost_store_double_nothing(
-    settings: Settings, client: Client, database_dsn: str, lost: str
+    settings: Settings, client: Client, migrated_dsn: str, lost: str
 ) -> None:
     bodies = list((await publish(client, settings, map(letter, range(40)))).values())
     await drained(settings)
@@ -113,7 +113,7 @@ async def test_a_backup_restored_twice_and_a_lost_store_double_nothing(
         ).values()
         await drained(settings, is_lake_adopted=is_lost)
         await restore(client, backup)
-        lose(settings, database_dsn, lost)
+        lose(settings, migrated_dsn, lost)
     bodies += (await publish(client, settings, map(letter, range(300, 310)))).values()
     await drained(settings, is_lake_adopted=is_lost)
     check_once(settings, bodies)
