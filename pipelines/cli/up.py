@@ -199,7 +199,8 @@ def _program() -> str:
 
 
 def _home(home: Path) -> str:
-    return "" if home == Settings.model_fields["home"].default else f" --home {shlex.quote(str(home))}"
+    is_default = home == Settings.model_fields["home"].default
+    return "" if is_default else f" --home {shlex.quote(str(home))}"
 
 
 def _say(text: str) -> None:

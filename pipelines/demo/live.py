@@ -1,4 +1,4 @@
-"""Live failures for `dlq up`: a trickle of events, and upstreams that fail now and then, and heal."""
+"""Live failures for `dlq up`: a trickle of events, and upstreams that fail and heal."""
 
 import asyncio
 import itertools

@@ -67,8 +67,8 @@ class Opening:
 
     def _count(self, query: str) -> int:
         # Where it is away, who watches it says so; and there are no marts before the first build.
-        with contextlib.suppress(DLQError, psycopg.Error):
-            with database(self._settings.postgres_dsn.get_secret_value()) as connection:
-                row = connection.execute(query, [self._since]).fetchone()
-                return int(row[0]) if row else 0
+        dsn = self._settings.postgres_dsn.get_secret_value()
+        with contextlib.suppress(DLQError, psycopg.Error), database(dsn) as connection:
+            row = connection.execute(query, [self._since]).fetchone()
+            return int(row[0]) if row else 0
         return 0

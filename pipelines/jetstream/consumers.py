@@ -93,7 +93,11 @@ async def ensure_consumer(
 
 
 async def _make_or_adopt(
-    js: JetStreamContext, stream: str, new: dict[str, Any], group: str | None, must_start_there: bool
+    js: JetStreamContext,
+    stream: str,
+    new: dict[str, Any],
+    group: str | None,
+    must_start_there: bool,
 ) -> dict[str, Any]:
     info = await _info(js, stream, new["name"])
     config = info["config"] if info else new
@@ -137,10 +141,10 @@ def _check_start(stream: str, info: dict[str, Any], new: dict[str, Any]) -> None
         is_as_wanted |= since is not None and since < datetime.fromisoformat(info["created"])
     if not is_as_wanted:
         raise StreamError(
-            f"Consumer {new['name']} on {stream} exists and began at {_start_in_words(info['config'])},"
-            f" not at {_start_in_words(new)}, and NATS never changes that: leave out deliver_policy to"
-            " go on where it stands, choose another consumer_name, or delete it"
-            " (`nats consumer rm`)."
+            f"Consumer {new['name']} on {stream} exists and began at"
+            f" {_start_in_words(info['config'])}, not at {_start_in_words(new)}, and NATS never"
+            " changes that: leave out deliver_policy to go on where it stands, choose another"
+            " consumer_name, or delete it (`nats consumer rm`)."
         )
 
 

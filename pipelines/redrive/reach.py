@@ -1,7 +1,7 @@
 """Whom the redrives of a plan would reach, and who has taken the place of those that are gone."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from pipelines.errors import NotPermittedError
 from pipelines.jetstream.consumers import consumers_of, durable_name
-from pipelines.jetstream.reach import Lookout
+from pipelines.jetstream.reach import Lookout, Reach, Stopped, Wanted
 from pipelines.redrive.plan import Addressee, PlannedFailure
 from pipelines.stores.addressees import pending_addressees
 
@@ -53,6 +53,7 @@ async def whom_it_reaches(
     is_named = addressed_to is not None
     keys = [(addressed_to or row.address, row.subject, row.is_foreign or is_named) for row in rows]
     reaches = await lookout.reaches(keys)
+    reaches |= await _stopped(lookout, connection, reaches)
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], PlannedFailure] = {}
     doubts: Counter[str] = Counter()
@@ -71,6 +72,24 @@ async def whom_it_reaches(
         successors = await _successors(js, connection, lookout, row, address)
         found.append(Unreached(address, problem, count, successors))
     return Reached(tuple(found), tuple(doubts.most_common()), frozenset(ids))
+
+
+async def _stopped(
+    lookout: Lookout, connection: Connection[Any], reaches: Mapping[Wanted, Reach]
+) -> dict[Wanted, Reach]:
+    """Consumers that the alerts saw stopped, and that nobody pulls from now either.
+
+    A look alone takes the events that one has in hand for a sign of life.
+    """
+    rows = connection.execute("SELECT consumer FROM stopped_consumers").fetchall()
+    seen = {consumer for (consumer,) in rows}
+    found = {}
+    for key, reach in reaches.items():
+        if reach == Reach() and key[0] in seen:
+            stopped = await lookout.stopped(key[0], is_silent=True)
+            if isinstance(stopped, Stopped):
+                found[key] = Reach(stopped.reason)
+    return found
 
 
 async def _successors(

@@ -86,7 +86,9 @@ async def test_one_that_began_elsewhere_is_refused_in_a_sentence(
         pass
     consumer = NATSConsumer(log.config(**wanted))
     assert await consumer.connect()
-    with pytest.raises(StreamError, match=f"Consumer ndvi on {log.names.events} exists and {words}"):
+    with pytest.raises(
+        StreamError, match=f"Consumer ndvi on {log.names.events} exists and {words}"
+    ):
         await consumer.subscribe(Calls(SUCCESS))
     await consumer.close()
 
@@ -114,7 +116,7 @@ async def test_one_that_began_there_is_taken(log: Log) -> None:
         {"opt_start_seq": 5},
         {"deliver_policy": "new", "opt_start_seq": 5},
         {"deliver_policy": "by_start_sequence", "opt_start_seq": 0},
-        {"deliver_policy": "by_start_time", "opt_start_time": datetime(2026, 1, 1)},
+        {"deliver_policy": "by_start_time", "opt_start_time": datetime(2026, 1, 1)}  # noqa: DTZ001,
         {"deliver_policy": "last"},
     ],
 )
