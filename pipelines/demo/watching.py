@@ -24,7 +24,7 @@ async def watch(
     home: Path, settings: Settings, services: GuardedProcess, say: Callable[[str], None]
 ) -> None:
     """Look at the services for ever, and say once what stopped and what is back."""
-    stopped: set[str] = set()
+    well, stopped = set[str](), set[str]()  # services that worked once, and that do not now
     log = home / FLEET_LOG
     while services.is_running:
         await asyncio.sleep(_SECONDS)
@@ -32,6 +32,8 @@ async def watch(
             problems = await _problems(settings)
         except (DLQError, nats.errors.Error, APIError):  # NATS is away: who watches it says so
             continue
+        well |= SERVICES.keys() - problems.keys()
+        problems = {service: why for service, why in problems.items() if service in well}
         for service in sorted(problems.keys() - stopped):
             if services.is_running:
                 say(f"{service} stopped: {problems[service]}; see {log}")
