@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pipelines.embedded import PostgresServer
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "PREFECT_"))}
 DLQ = [sys.executable, "-m", "pipelines.cli"]
+LIMIT_SECONDS = 900.0
 
 
 @contextmanager
@@ -113,6 +115,8 @@ def test_the_first_hour_begins_with_failures_and_a_cure(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stderr is not None
     told: list[str] = []
+    limit = threading.Timer(LIMIT_SECONDS, process.kill)
+    limit.start()
     try:
         printed = []
         for line in process.stdout:
@@ -142,6 +146,7 @@ def test_the_first_hour_begins_with_failures_and_a_cure(tmp_path: Path) -> None:
         else:
             raise AssertionError("its death was not said")
     finally:
+        limit.cancel()
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=120)
     assert processes_below(tmp_path) == []
