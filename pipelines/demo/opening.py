@@ -18,7 +18,7 @@ __all__ = ["Opening"]
 
 _FIRST_DRAIN_SECONDS = 15.0  # until some services have given up
 _POLL_SECONDS = 1.0
-_AGAIN_SECONDS = 45.0  # before a run is started again that led to nothing
+_AGAIN_SECONDS = 120.0  # before a run is started again that led to nothing
 
 _FAILED = "SELECT count(*) FROM failed_events WHERE published_at > %s"
 _GROUPED = "SELECT count(*) FROM mart_failure_groups WHERE last_seen_at > %s"

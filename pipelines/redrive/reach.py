@@ -85,8 +85,9 @@ async def _stopped(
     seen = {consumer for (consumer,) in rows}
     found = {}
     for key, reach in reaches.items():
-        if reach == Reach() and key[0] in seen:
-            stopped = await lookout.stopped(key[0], is_silent=True)
+        address = key[0]
+        if address is not None and address in seen and reach == Reach():
+            stopped = await lookout.stopped(address, is_silent=True)
             if isinstance(stopped, Stopped):
                 found[key] = Reach(stopped.reason)
     return found
