@@ -12,20 +12,25 @@ setup: .venv/.ready  ## make .venv with the locked versions (wheels only)
 
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"sahool-dlq needs Python 3.11 or newer, and $(PYTHON) is {v.major}.{v.minor}: run make PYTHON=python3.12 (or another) instead")'
+	@echo "Making .venv: the locked packages, as wheels (2 GB on disk; a minute or two the first time)"
 	@UV=$$(command -v uv); \
 	if [ -z "$$UV" ]; then \
+	  echo "1/3 fetching uv, which installs the others"; \
 	  test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { echo "python3 has no venv module: install your system's python3-venv package, or uv" >&2; exit 1; }; \
 	  $(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r <(sed -n '/^uv==/,/# via/p' requirements.lock); \
 	  UV=$(BIN)/uv; \
 	else $$UV venv --quiet --allow-existing --python $(PYTHON) .venv; fi; \
-	$$UV pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes --only-binary :all: requirements.lock && \
-	$$UV pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	echo "2/3 installing the packages, and compiling them"; \
+	$$UV pip sync --compile-bytecode --python $(BIN)/python --require-hashes --only-binary :all: requirements.lock && \
+	echo "3/3 installing sahool-dlq itself" && \
+	$$UV pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . && \
+	echo "Ready: make up, or source .venv/bin/activate and dlq --help"
 	@touch $@
 
 demo: setup  ## the whole story once, on servers of its own
 	@$(BIN)/dlq demo $(ARGS)
 
-up: setup  ## servers, Prefect UI and scheduled flows until Ctrl-C; make up ARGS=--fleet shows live failures
+up: setup  ## servers, Prefect UI and scheduled flows until Ctrl-C, with live failures unless DLQ_NATS_URL or DLQ_POSTGRES_DSN is set
 	@$(BIN)/dlq up $(ARGS)
 
 deploy: setup  ## send deployments, queues and automations to the Prefect server of PREFECT_API_URL

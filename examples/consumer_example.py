@@ -94,7 +94,7 @@ async def publish_samples() -> None:
         "field-5": {"mean": 0.62, "hectares": 3.1},
     }
     for field, data in samples.items():
-        await publish_analysis_completed("ndvi.computed", "satellite-service", field, data)
+        await publish_analysis_completed("example.ndvi_computed", "satellite-service", field, data)
 
 
 async def main() -> None:
@@ -104,7 +104,7 @@ async def main() -> None:
     consumer = NATSConsumer(CONFIG)
     if not await consumer.connect():
         sys.exit(1)  # the reason is in the log
-    await consumer.subscribe(handle, subject="sahool.analysis.ndvi_computed")
+    await consumer.subscribe(handle, subject="sahool.analysis.example_ndvi_computed")
     await consumer.run()
 
 

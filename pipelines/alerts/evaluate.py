@@ -16,7 +16,7 @@ from pipelines.alerts import store
 from pipelines.alerts.channels import Channel, open_channels
 from pipelines.alerts.findings import Finding, find
 from pipelines.alerts.message import Incident, Message
-from pipelines.alerts.observe import Look, keep, look, silent_consumers
+from pipelines.alerts.observe import Look, keep, look, silent_consumers, stopped_consumers
 from pipelines.alerts.outbox import TRIES_SECONDS, deliver, say
 from pipelines.alerts.rules import AlertRules, alert_rules
 from pipelines.alerts.states import Alert, Step, step
@@ -70,7 +70,10 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
         dsn = settings.postgres_dsn.get_secret_value()
         with database(dsn) as connection, locking(dsn, store.LOCK) as lock:
             seen = await look(
-                settings, silent_consumers(connection), pending_addressees(connection)
+                settings,
+                silent_consumers(connection),
+                pending_addressees(connection),
+                stopped_consumers(connection),
             )
             await _alone(lock)
             with connection.transaction():  # a look that led to nothing is no evaluation

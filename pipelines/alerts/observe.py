@@ -5,9 +5,9 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
@@ -21,18 +21,19 @@ from pipelines.jetstream.connection import connected
 from pipelines.jetstream.consumers import is_name
 from pipelines.jetstream.latest import latest_messages
 from pipelines.jetstream.pull import PullStalledError, delivery_of
-from pipelines.jetstream.reach import Lookout, Reach, Wanted
+from pipelines.jetstream.reach import Lookout, Reach, Stopped, Wanted
 from pipelines.jetstream.reader import log_state
 from pipelines.jetstream.streams import find_stream
 from pipelines.settings import Settings
 
-__all__ = ["StreamSample", "keep", "look", "silent_consumers"]
+__all__ = ["StreamSample", "keep", "look", "silent_consumers", "stopped_consumers"]
 
 logger = logging.getLogger(__name__)
 
 _KEPT = "7 days"
 _FRESH = timedelta(minutes=3)  # of what a consumer says of itself
 _MOST_CONSUMERS = 50
+_MOST_STOPPED = 1_000  # consumers of ours that are looked at
 
 # Consumers whose services failed of late and publish no totals: do they acknowledge anything?
 _SILENT = """
@@ -71,16 +72,20 @@ class Look:
     acknowledged: dict[tuple[str, str], int]  # sequence by stream and consumer
     reaches: dict[Wanted, Reach] | None = None  # of pending failures; None: nobody could look
     skipped: int = 0  # consumers that dead letters name, and that could not be looked at
+    # by service and consumer, of those that published totals; a Reach: it did not, or nobody knows
+    stopped: dict[tuple[str, str], Stopped | Reach] = field(default_factory=dict)
 
 
 async def look(
     settings: Settings,
     consumers: Iterable[tuple[str, str]] = (),
     addressees: Iterable[Wanted] = (),
+    stopped_before: Mapping[str, str] | None = None,
 ) -> Look:
     """Look at the streams, whether these consumers get on, and whether events get to those.
 
-    A server that is away is a problem noted.
+    `stopped_before` are the services of consumers that the look before saw stopped: they are looked
+    at though their totals are gone. A server that is away is a problem noted.
     """
     log = settings.dlq_stream
     try:
@@ -90,14 +95,17 @@ async def look(
             state = await log_state(client, log, settings.subjects.log)
             info = await client.jetstream().stream_info(state.stream)
             last = await _last_of_log(client, settings) if state.is_shared else state.last_sequence
-            problem = _why_unwritable(info) or await _held(client, settings)
+            totals = await _totals(client, settings)
+            problem = _why_unwritable(info) or _held(totals)
             others = [await _other(client, settings, role) for role in ("events", "totals")]
             acknowledged, skipped = await _acknowledged(client, consumers)
+            lookout = Lookout(client.jetstream())
             return Look(
                 (_sample("log", info, last, problem), *filter(None, others)),
                 acknowledged,
-                await Lookout(client.jetstream()).reaches(addressees),
+                await lookout.reaches(addressees),
                 skipped,
+                await _stopped(lookout, totals, stopped_before or {}),
             )
     except DLQError as error:
         return Look((StreamSample("log", log, problem=str(error)),), {})
@@ -133,6 +141,7 @@ def keep(connection: Connection[Any], seen: Look, at: datetime) -> None:
         )
         if seen.reaches is not None:
             _keep_reaches(connection, seen.reaches, at)
+        _keep_stopped(connection, seen.stopped, at)
         for table in ("stream_samples", "consumer_samples"):
             cursor.execute(
                 f"DELETE FROM {table} WHERE at < %s - interval '{_KEPT}'",  # noqa: S608
@@ -159,6 +168,37 @@ def _keep_reaches(
         " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (consumer, subject) DO UPDATE"
         " SET reason = excluded.reason, is_known = excluded.is_known",
         [[*row, at] for row in rows],
+    )
+
+
+def stopped_consumers(connection: Connection[Any]) -> dict[str, str]:
+    """The services of the consumers that the latest look saw stopped, by `<stream>/<durable>`."""
+    rows = connection.execute("SELECT consumer, service FROM stopped_consumers").fetchall()
+    return dict(rows)
+
+
+def _keep_stopped(
+    connection: Connection[Any], seen: Mapping[tuple[str, str], Stopped | Reach], at: datetime
+) -> None:
+    """Store who stopped; of whom nobody can tell stays as it was seen before."""
+    others = [
+        consumer
+        for (_, consumer), each in seen.items()
+        if not isinstance(each, Stopped) and each.doubt is None
+    ]
+    connection.execute("DELETE FROM stopped_consumers WHERE consumer = ANY(%s)", [others])
+    connection.cursor().executemany(
+        "INSERT INTO stopped_consumers AS s"
+        " (service, consumer, reason, waiting_count, least_count, since)"
+        " VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (consumer) DO UPDATE"
+        " SET service = excluded.service, reason = excluded.reason,"
+        " waiting_count = excluded.waiting_count,"
+        " least_count = least(s.least_count, excluded.waiting_count)",
+        [
+            [*key, each.reason, each.waiting_count, each.waiting_count, at]
+            for key, each in seen.items()
+            if isinstance(each, Stopped)
+        ],
     )
 
 
@@ -196,25 +236,62 @@ def _why_unwritable(info: StreamInfo) -> str | None:
     return None
 
 
-async def _held(client: Client, settings: Settings) -> str | None:
-    """Which services say that they hold dead letters which they can not write."""
+class _Total(NamedTuple):
+    """What one of our consumers said of itself last."""
+
+    service: str
+    consumer: str | None  # <stream>/<durable>; None: none can be called so
+    is_dlq_writable: bool
+    is_fresh: bool
+
+
+async def _totals(client: Client, settings: Settings) -> list[_Total]:
+    """The latest totals of our consumers; the bridge's, of others, are left out."""
+    found: list[_Total] = []
     js = client.jetstream()
     stream = await find_stream(js, settings.subjects.totals, settings.totals_stream)
     if stream is None:
-        return None
-    services = set()
+        return found
     fresh = (datetime.now(UTC) - _FRESH).timestamp() * 1e9
     async with aclosing(latest_messages(client, stream, settings.subjects.totals)) as latest:
         async for msg in latest:
             try:
                 value = json.loads(msg.data)
-                is_held = value.get("is_dlq_writable") is False
-            except (ValueError, AttributeError, RecursionError):
+                if "counted_to" in value:
+                    continue
+                names = [str(value.get(key)) for key in ("stream", "consumer")]
+                total = _Total(
+                    readable(str(value.get("service"))),
+                    "/".join(names) if all(map(is_name, names)) else None,
+                    value.get("is_dlq_writable") is not False,
+                    delivery_of(msg).timestamp_ns > fresh,
+                )
+            except (ValueError, TypeError, AttributeError, RecursionError):
                 continue
-            if is_held and delivery_of(msg).timestamp_ns > fresh:
-                services.add(readable(str(value.get("service"))))
-    names = sorted(services)
+            found.append(total)
+    return found
+
+
+def _held(totals: Iterable[_Total]) -> str | None:
+    """Which services say that they hold dead letters which they can not write."""
+    names = sorted({each.service for each in totals if each.is_fresh and not each.is_dlq_writable})
     return f"{', '.join(names[:5])} can not write dead letters, and hold them" if names else None
+
+
+async def _stopped(
+    lookout: Lookout, totals: Iterable[_Total], before: Mapping[str, str]
+) -> dict[tuple[str, str], Stopped | Reach]:
+    """Whether anybody pulls from our consumers."""
+    services = dict(before)
+    services |= {each.consumer: each.service for each in totals if each.consumer is not None}
+    fresh = {each.consumer for each in totals if each.is_fresh}
+    asked = list(services)[:_MOST_STOPPED]
+    found = await asyncio.gather(
+        *(lookout.stopped(consumer, is_silent=consumer not in fresh) for consumer in asked)
+    )
+    return {
+        (services[consumer], consumer): each for consumer, each in zip(asked, found, strict=True)
+    }
 
 
 async def _other(client: Client, settings: Settings, role: str) -> StreamSample | None:

@@ -1,1 +1,1 @@
-"""A small farm platform that fails for real reasons: for `dlq demo` and `dlq up --fleet`."""
+"""A small farm platform that fails for real reasons: for `dlq demo` and `dlq up`."""

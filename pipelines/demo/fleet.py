@@ -10,18 +10,22 @@ from pathlib import Path
 
 import psycopg
 
-from pipelines.demo.services import CREATE_INVOICES
+from pipelines.demo.services import CREATE_TABLES
 from pipelines.demo.upstreams import Upstreams
 from pipelines.embedded.private import write_private
 from pipelines.embedded.process import GuardedProcess
 from pipelines.jetstream.address import Server, revealed
 
+FLEET_LOG = "fleet.log"
+
 
 @contextmanager
-def fleet(home: Path, nats_url: Server, farm_dsn: str, upstreams: Upstreams) -> Iterator[None]:
+def fleet(
+    home: Path, nats_url: Server, farm_dsn: str, upstreams: Upstreams
+) -> Iterator[GuardedProcess]:
     """Run the services against these upstreams; `farm_dsn` is the billing service's database."""
     with psycopg.connect(farm_dsn, autocommit=True) as connection:
-        connection.execute(CREATE_INVOICES)
+        connection.execute(CREATE_TABLES)
     config = home / "fleet.json"
     write_private(
         config,
@@ -37,13 +41,13 @@ def fleet(home: Path, nats_url: Server, farm_dsn: str, upstreams: Upstreams) -> 
     )
     process = GuardedProcess(
         [sys.executable, "-m", "pipelines.demo.services", str(config)],
-        log=home / "fleet.log",
+        log=home / FLEET_LOG,
         env=os.environ,
         cwd=home,
         stop_signal=signal.SIGTERM,
         grace_seconds=15,
     )
     try:
-        yield
+        yield process
     finally:
         process.stop()

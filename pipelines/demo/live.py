@@ -1,39 +1,89 @@
-"""Live failures for `dlq up --fleet`: a trickle of events, and upstreams that fail now and then."""
+"""Live failures for `dlq up`: a trickle of events, and upstreams that fail and heal."""
 
 import asyncio
+import itertools
 import random
+from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
+
 from pipelines.demo.fleet import fleet
-from pipelines.demo.traffic import events, publish
+from pipelines.demo.opening import Opening
+from pipelines.demo.traffic import events, gateway, publish
 from pipelines.demo.upstreams import Upstreams
+from pipelines.demo.watching import watch
 from pipelines.jetstream.address import Server
 from pipelines.settings import Settings
 
-_EVENTS_A_SECOND = 5
-_OUTAGE_SECONDS, _HEALTHY_SECONDS = 180, 420
+__all__ = ["live"]
+
+Say = Callable[[str], None]
+
+_EVENTS_A_TURN, _TURN_SECONDS = 10, 2.0
+_FAULTY = 0.25  # of the demo's share of events that no retry can help
+_FIRST_OUTAGE_SECONDS, _OUTAGE_SECONDS, _HEALTHY_SECONDS = 45.0, 150.0, 450.0
+_PAUSE_SECONDS = 5.0  # before the farm's database is asked again
 
 
-async def live(home: Path, settings: Settings, farm_dsn: str) -> None:
-    """Publish and fail until cancelled: three minutes of outage, seven without."""
+async def live(
+    home: Path,
+    settings: Settings,
+    farm_dsn: str,
+    say: Say,
+    start_run: Callable[[str], None],
+    speed: float = 1,
+) -> None:
+    """Publish, fail and heal until cancelled.
+
+    `say` is told what happens, `start_run` starts a run of a deployment. Events come and outages
+    pass `speed` times as fast.
+    """
     async with Upstreams() as upstreams:
-        with fleet(home, settings.nats_url, farm_dsn, upstreams):
+        with fleet(home, settings.nats_url, farm_dsn, upstreams) as services:
+            opening = Opening(settings, say, start_run)
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(_traffic(settings.nats_url))
-                tasks.create_task(_weather(upstreams))
+                tasks.create_task(_traffic(settings.nats_url, farm_dsn, speed))
+                tasks.create_task(_weather(upstreams, opening, say, speed))
+                tasks.create_task(watch(home, settings, services, say))
+                tasks.create_task(opening.play())
 
 
-async def _traffic(url: Server) -> None:
+async def _traffic(url: Server, farm_dsn: str, speed: float) -> None:
     rng = random.Random()  # noqa: S311  (events of a demo)
-    while True:
-        async for _ in publish(url, events(_EVENTS_A_SECOND * 2, rng)):
-            pass
-        await asyncio.sleep(2)
+    async with gateway(url) as publisher:
+        while True:
+            try:
+                numbers = await _take_numbers(farm_dsn)
+            except psycopg.OperationalError:  # it is away: who watches it says so
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            await publish(publisher, list(events(numbers, rng, _FAULTY)))
+            await asyncio.sleep(_TURN_SECONDS / speed)
 
 
-async def _weather(upstreams: Upstreams) -> None:
-    while True:
-        await asyncio.sleep(_OUTAGE_SECONDS)
+async def _take_numbers(farm_dsn: str) -> list[int]:
+    """Numbers that no event had, also before a restart: an invoice's is its key."""
+    async with await psycopg.AsyncConnection.connect(farm_dsn, autocommit=True) as connection:
+        rows = await connection.execute(
+            "SELECT nextval('event_numbers') FROM generate_series(1, %s)", [_EVENTS_A_TURN]
+        )
+        return [number for (number,) in await rows.fetchall()]
+
+
+async def _weather(upstreams: Upstreams, opening: Opening, say: Say, speed: float) -> None:
+    await asyncio.sleep(_FIRST_OUTAGE_SECONDS / speed)
+    await upstreams.heal()
+    say("The tile server is quick again, the forecast service is back")
+    opening.is_healed.set()
+    outages = (
+        (upstreams.slow_down, "The tile server is slow", "The tile server is quick again"),
+        (upstreams.stop_forecasts, "The forecast service is away", "The forecast service is back"),
+    )
+    for fail, begin, end in itertools.cycle(outages):
+        await asyncio.sleep(_HEALTHY_SECONDS / speed)
+        fail()
+        say(begin)
+        await asyncio.sleep(_OUTAGE_SECONDS / speed)
         await upstreams.heal()
-        await asyncio.sleep(_HEALTHY_SECONDS)
-        upstreams.fail()
+        say(end)

@@ -21,9 +21,10 @@ from pipelines.demo.upstreams import ask
 from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
 from pipelines.jetstream.address import shown, split_servers
 
-CREATE_INVOICES = """
+CREATE_TABLES = """
 CREATE TABLE IF NOT EXISTS invoices (
-    number TEXT PRIMARY KEY, amount NUMERIC NOT NULL CHECK (amount > 0))
+    number TEXT PRIMARY KEY, amount NUMERIC NOT NULL CHECK (amount > 0));
+CREATE SEQUENCE IF NOT EXISTS event_numbers
 """
 _TILE_TIMEOUT_SECONDS = 0.25
 

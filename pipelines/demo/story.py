@@ -5,6 +5,7 @@ Servers of its own on loopback, real failures, the flows as Prefect runs them.
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -22,7 +23,7 @@ from pipelines.analysis.report import Section, as_json, as_markdown
 from pipelines.demo.checks import Check, check_all
 from pipelines.demo.fleet import fleet
 from pipelines.demo.services import SERVICES
-from pipelines.demo.traffic import events, publish
+from pipelines.demo.traffic import events, gateway, publish
 from pipelines.demo.upstreams import Upstreams
 from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
 from pipelines.errors import DLQError
@@ -36,6 +37,7 @@ from pipelines.stores.database import database
 from pipelines.stores.lake import Lake
 
 _SETTLE_SECONDS = 60
+_PUBLISHED_AT_ONCE = 64
 _MARKER = ".dlq-demo"
 
 
@@ -160,8 +162,12 @@ class _Chapters:
 
 
 async def _publish(settings: Settings, count: int, seed: int) -> set[str]:
-    traffic = events(count, random.Random(seed))  # noqa: S311  (a demo's events, not a secret)
-    return {event_id async for event_id in publish(settings.nats_url, traffic)}
+    traffic = events(range(count), random.Random(seed))  # noqa: S311  (a demo's events, no secret)
+    published: set[str] = set()
+    async with gateway(settings.nats_url) as publisher:
+        while batch := list(itertools.islice(traffic, _PUBLISHED_AT_ONCE)):
+            published.update(await publish(publisher, batch))
+    return published
 
 
 async def _settled(settings: Settings, published: int) -> None:

@@ -16,7 +16,7 @@ class Upstreams:
     """The three services on loopback; `tiles`, `forecasts` and `sensors` are their ports."""
 
     def __init__(self) -> None:
-        self._is_healed = False
+        self._is_slow = True
         self._seen: set[str] = set()
         self._servers: list[asyncio.Server] = []
         self._reserved = socket.socket()
@@ -43,14 +43,19 @@ class Upstreams:
 
     async def heal(self) -> None:
         """Make the tile server quick and start the forecast service."""
-        self._is_healed = True
-        self._forecasts = await asyncio.start_server(self._forecast, sock=self._reserved)
+        self._is_slow = False
+        if self._forecasts is None:
+            self._forecasts = await asyncio.start_server(self._forecast, sock=self._reserved)
 
-    def fail(self) -> None:
-        """Make the tile server slow again and stop the forecast service."""
-        self._is_healed = False
+    def slow_down(self) -> None:
+        """Make the tile server slow for archived tiles."""
+        self._is_slow = True
+
+    def stop_forecasts(self) -> None:
+        """Stop the forecast service: connections are refused."""
         if self._forecasts is not None:
             self._forecasts.close()
+            self._forecasts = None
             self._reserved = socket.socket()
             self._reserve(self.forecasts)
 
@@ -67,7 +72,7 @@ class Upstreams:
 
     async def _tile(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tile = (await reader.readline()).decode().strip()
-        if tile.endswith("-archive") and not self._is_healed:
+        if tile.endswith("-archive") and self._is_slow:
             await asyncio.sleep(_SLOW_SECONDS)
         await _answer(writer, b"tile\n")
 
@@ -81,6 +86,7 @@ class Upstreams:
             self._seen.add(sample)
             writer.transport.abort()
             return
+        self._seen.discard(sample)
         await _answer(writer, b"moist\n")
 
 

@@ -1,16 +1,20 @@
 """A Prefect server, started as a program: nothing of Prefect is imported here."""
 
+import base64
 import http.client
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import util
 from pathlib import Path
+from typing import Any
 
 from pipelines.embedded.server import HOST, EmbeddedServer
 from pipelines.errors import ServerUnavailableError
 
 HEALTH_TIMEOUT_SECONDS = 2.0
+_ANSWER_SECONDS = 20.0
 NO_ANALYTICS = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 # A run of a few seconds leaves some seventy event rows, and nothing deletes runs by default.
 RETENTION = {
@@ -105,5 +109,31 @@ class PrefectServer(EmbeddedServer):
             return connection.getresponse().read() == b"true"
         except (OSError, http.client.HTTPException):
             return False
+        finally:
+            connection.close()
+
+    def start_run(self, deployment: str) -> None:
+        """Start a run of a deployment whose flow is called the same.
+
+        Raises ServerUnavailableError where the server does not take it.
+        """
+        found = self._ask("GET", f"/api/deployments/name/{deployment}/{deployment}")
+        self._ask("POST", f"/api/deployments/{found['id']}/create_flow_run", {})
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        headers = {"Content-Type": "application/json"}
+        if self._has_login:
+            login = base64.b64encode(self._login.rstrip("@").encode()).decode()
+            headers["Authorization"] = f"Basic {login}"
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=_ANSWER_SECONDS)
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            if answer.status >= 300:
+                raise ServerUnavailableError(f"Prefect refuses {method} {path}: {answer.status}")
+            return json.loads(text)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ServerUnavailableError(f"Prefect does not answer: {error!r}") from error
         finally:
             connection.close()

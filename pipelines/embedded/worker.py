@@ -14,6 +14,7 @@ CHECKOUT = Path(__file__).parent.parent.parent
 """The folder that holds flows/, below which the deployments run: the checkout, or site-packages."""
 
 POOL = "local"
+WORKER_LOG = "worker.log"
 MOST_RUNS = 6  # two more than the queues for analyses and redrives may take together
 
 
@@ -48,7 +49,7 @@ def start_worker(home: Path, environment: Mapping[str, str]) -> GuardedProcess:
     limit = ["--limit", str(MOST_RUNS)]
     return GuardedProcess(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, *limit],
-        log=home / "worker.log",
+        log=home / WORKER_LOG,
         env=environment,
         cwd=CHECKOUT,
         stop_signal=signal.SIGINT,
@@ -57,10 +58,10 @@ def start_worker(home: Path, environment: Mapping[str, str]) -> GuardedProcess:
 
 
 @contextmanager
-def worker(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
+def worker(home: Path, environment: Mapping[str, str]) -> Iterator[GuardedProcess]:
     """The same, for as long as the context lasts."""
     process = start_worker(home, environment)
     try:
-        yield
+        yield process
     finally:
         process.stop()

@@ -4,9 +4,17 @@ import tomllib
 from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from pipelines.deadletter.headers import values_of
 from pipelines.deadletter.subjects import Subjects
@@ -58,6 +66,11 @@ class NATSConsumerConfig(BaseModel):
     consumer_name: str | None = None  # durable name; default from name and subject
     subject_filter: str = "sahool.analysis.*"
     durable: bool = True
+    # Where a durable begins that is made. NATS never changes that: one that began elsewhere is
+    # refused. None: at all, and one that is there goes on where it stands.
+    deliver_policy: Literal["all", "new", "by_start_sequence", "by_start_time"] | None = None
+    opt_start_seq: int | None = Field(default=None, ge=1)  # with by_start_sequence
+    opt_start_time: AwareDatetime | None = None  # with by_start_time
     priority_group: str | None = None  # of an existing durable; needed where it has several
 
     max_retries: int = Field(default=3, ge=0)  # retries after the first call
@@ -91,6 +104,14 @@ class NATSConsumerConfig(BaseModel):
     reconnect_time_wait: float = Field(default=2, ge=0)
     max_reconnect_attempts: int = -1  # for ever
 
+    @model_validator(mode="after")
+    def _has_one_start(self) -> Self:
+        needed = {"opt_start_seq": "by_start_sequence", "opt_start_time": "by_start_time"}
+        for name, policy in needed.items():
+            if (getattr(self, name) is not None) != (self.deliver_policy == policy):
+                raise ValueError(f'give {name} with deliver_policy="{policy}", and only then')
+        return self
+
     @property
     def subjects(self) -> Subjects:
         """The log's subjects below the same prefix as the dead letters."""
@@ -112,8 +133,9 @@ class NATSConsumerConfig(BaseModel):
             raise SettingsError(f"{path} can not be read: {error}.") from error
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"{path}: {name} makes no sense: {first['msg']}.") from error
+            name = ".".join(str(part) for part in first["loc"]) or "it"
+            reason = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"{path}: {name} makes no sense: {reason}.") from error
 
     def in_force(self, event_type: str, error: BaseException | None = None) -> Self:
         """These settings with the policies for an event type and an error applied."""

@@ -10,12 +10,13 @@ import logging
 import time
 from collections.abc import Awaitable, Iterable
 from contextlib import aclosing
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import ConsumerConfig
+from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from pipelines.errors import NotPermittedError, StreamError
 from pipelines.events.acknowledgements import Acknowledgements
@@ -73,6 +74,7 @@ class Intake:
         max_concurrency: int,
         closing: Closing,
         priority_group: str | None = None,
+        must_start_there: bool = False,  # refuse an existing consumer that began elsewhere
     ) -> None:
         self.connection = connection  # the owner replaces one that ended for good
         self.durable = str(wanted.name)
@@ -81,6 +83,7 @@ class Intake:
         self._stream = stream
         self._wanted = wanted
         self._priority_group = priority_group
+        self._must_start_there = must_start_there
         self._terms = PullTerms()
         self._ack_wait_seconds = ack_wait_seconds
         self._max_concurrency = max_concurrency
@@ -119,8 +122,17 @@ class Intake:
     async def prepare(self) -> None:
         """Make or update the durable consumer on the server; one made anew is said."""
         known = self._terms.created
+        wanted = self._wanted
+        if known and wanted.deliver_policy is DeliverPolicy.NEW:
+            # Made anew, it must not skip what was published since it was made first.
+            at = datetime.fromisoformat(known)
+            wanted = wanted.evolve(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=at)
         self._terms = await ensure_consumer(
-            self.connection.jetstream(), self._stream, self._wanted, self._priority_group
+            self.connection.jetstream(),
+            self._stream,
+            wanted,
+            self._priority_group,
+            must_start_there=self._must_start_there and not known,
         )
         if known and known != self._terms.created:
             self._place = (0, 0)

@@ -114,7 +114,9 @@ class Subscription(Intake):
                 durable_name=durable if config.durable else None,
                 name=durable,
                 ack_policy=AckPolicy.EXPLICIT,
-                deliver_policy=DeliverPolicy.ALL,
+                deliver_policy=DeliverPolicy(config.deliver_policy or "all"),
+                opt_start_seq=config.opt_start_seq,
+                opt_start_time=config.opt_start_time,
                 filter_subject=subject,
                 ack_wait=config.ack_wait_seconds,
                 max_deliver=-1,  # the library counts; an exhausted message would be unreachable
@@ -125,6 +127,7 @@ class Subscription(Intake):
             max_concurrency=config.max_concurrency,
             closing=closing,
             priority_group=config.priority_group,
+            must_start_there=config.deliver_policy is not None,
         )
         self.counters = Counters()
         self.started_at = datetime.now(UTC)
@@ -143,6 +146,21 @@ class Subscription(Intake):
         """Make or update the durable consumer on the server, and see where attempts are kept."""
         await super().prepare()
         await self._log.open(self.connection)
+
+    async def run(self) -> None:
+        """Work until closing."""
+        stream, subject = self._stream, self._wanted.filter_subject
+        logger.info(
+            "%s consumes %s of %s as %s",
+            *(self._config.name, subject, stream, self.durable),
+            extra={
+                "service": self._config.name,
+                "stream": stream,
+                "consumer": self.durable,
+                "subject": subject,
+            },
+        )
+        await super().run()
 
     async def check_ack_pending(self) -> None:
         """Tell when the server soon delivers nothing more, for all the retries that wait."""
@@ -249,6 +267,7 @@ class Subscription(Intake):
                 attempts.add(datetime.now(UTC), retry.error, retry.reason)
                 self._retries.keep(msg, delivery, attempts, retry.delay_seconds or 0)
                 self.counters.retried += 1
+                self._log_retry(msg, delivery, attempts, retry.delay_seconds or 0)
                 await self._log.write(self.connection, delivery, attempts)
                 await self._answer(msg, nak(retry.delay_seconds or 0))
             case DeadLetter() as verdict:
@@ -415,6 +434,7 @@ class Subscription(Intake):
         if is_published:
             self._retries.forget(delivery)
             self.counters.dead_lettered += 1
+            self._log_dead_letter(fields)
         if is_published and own_id.suffix != suffix:
             self.counters.ids_taken += 1
             self._tell(
@@ -423,6 +443,45 @@ class Subscription(Intake):
                 " own, of a process of this service that died, or forged: both are kept.",
             )
         return is_published
+
+    def _log_retry(
+        self, msg: Msg, delivery: Delivery, attempts: Attempts, delay_seconds: float
+    ) -> None:
+        error_type = attempts.calls[-1]["error_type"]
+        logger.debug(
+            "Event %d on %s is retried in %.1f s, after call %d: %s",
+            *(delivery.sequence, msg.subject, delay_seconds, attempts.failed_count),
+            error_type or "no exception",
+            extra={
+                "service": self._config.name,
+                "stream": self._stream,
+                "consumer": self.durable,
+                "subject": msg.subject,
+                "sequence": delivery.sequence,
+                "event_type": event_type_of(msg.subject),
+                "error_type": error_type,
+                "failed_count": attempts.failed_count,
+                "delay_seconds": delay_seconds,
+            },
+        )
+
+    def _log_dead_letter(self, fields: dict[str, Any]) -> None:
+        logger.warning(
+            "Dead letter: %s on %s (%s), failure %s",
+            *(fields["error_type"], fields["original_subject"], fields["dlq_reason"]),
+            fields["failure_id"],
+            extra={
+                "service": fields["consumer_service"],
+                "stream": fields["original_stream"],
+                "consumer": fields["consumer_name"],
+                "subject": fields["original_subject"],
+                "sequence": fields["original_sequence"],
+                "event_type": fields["event_type"],
+                "error_type": fields["error_type"],
+                "failure_id": fields["failure_id"],
+                "dlq_reason": fields["dlq_reason"],
+            },
+        )
 
     async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
         """Let who gets the event next know of them, as far as there is a connection."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 
 from pipelines.deadletter.subjects import overlaps
@@ -54,7 +54,12 @@ def is_name(text: str) -> bool:
 
 
 async def ensure_consumer(
-    js: JetStreamContext, stream: str, wanted: ConsumerConfig, group: str | None = None
+    js: JetStreamContext,
+    stream: str,
+    wanted: ConsumerConfig,
+    group: str | None = None,
+    *,
+    must_start_there: bool = False,
 ) -> PullTerms:
     """Make the consumer `wanted.name`, or adopt the one of that name; how it is to be pulled.
 
@@ -64,15 +69,17 @@ async def ensure_consumer(
     pull for, where it has several.
 
     Raises StreamError for an existing consumer that can not be pulled from and acknowledged one by
-    one with the whole message, or has another group, and the server's error where it refuses.
+    one with the whole message, has another group, or, with `must_start_there`, began elsewhere than
+    `wanted` says; and the server's error where it refuses.
     """
     new = {name: value for name, value in wanted.as_dict().items() if value is not None}
     try:
-        info = await _make_or_adopt(js, stream, new, group)
+        info = await _make_or_adopt(js, stream, new, group, must_start_there)
     except APIError as error:
         if error.err_code not in _CHANGED_MEANWHILE:
             raise
-        info = await _make_or_adopt(js, stream, new, group)  # another process did the same
+        # another process did the same
+        info = await _make_or_adopt(js, stream, new, group, must_start_there)
     config = info["config"]
     until = config.get("pause_until")
     if until and datetime.fromisoformat(until) > datetime.now(UTC):
@@ -86,7 +93,11 @@ async def ensure_consumer(
 
 
 async def _make_or_adopt(
-    js: JetStreamContext, stream: str, new: dict[str, Any], group: str | None
+    js: JetStreamContext,
+    stream: str,
+    new: dict[str, Any],
+    group: str | None,
+    must_start_there: bool,
 ) -> dict[str, Any]:
     info = await _info(js, stream, new["name"])
     config = info["config"] if info else new
@@ -94,6 +105,8 @@ async def _make_or_adopt(
     if info is None:
         return await _put(js, stream, "create", new)
     _check(stream, config)
+    if must_start_there:
+        _check_start(stream, info, new)
     changed = _adopted(config, new)
     return info if changed == config else await _put(js, stream, "update", changed)
 
@@ -117,6 +130,36 @@ def _check(stream: str, config: dict[str, Any]) -> None:
         f"Consumer {config['name']} on {stream} exists and {kind}: choose another consumer_name,"
         " or delete it (`nats consumer rm`)."
     )
+
+
+def _check_start(stream: str, info: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raise StreamError where a consumer began elsewhere: the server never changes that."""
+    is_as_wanted = _start(info["config"]) == _start(new)
+    # One that began at `new` and was made anew begins at the time of the first, see Intake.
+    if new.get("deliver_policy") == DeliverPolicy.NEW:
+        since = _start(info["config"])[2]
+        is_as_wanted |= since is not None and since < datetime.fromisoformat(info["created"])
+    if not is_as_wanted:
+        raise StreamError(
+            f"Consumer {new['name']} on {stream} exists and began at"
+            f" {_start_in_words(info['config'])}, not at {_start_in_words(new)}, and NATS never"
+            " changes that: leave out deliver_policy to go on where it stands, choose another"
+            " consumer_name, or delete it (`nats consumer rm`)."
+        )
+
+
+def _start(config: dict[str, Any]) -> tuple[str, int | None, datetime | None]:
+    at = config.get("opt_start_time")
+    return (
+        DeliverPolicy(config.get("deliver_policy", "all")).value,
+        config.get("opt_start_seq") or None,
+        datetime.fromisoformat(at) if at else None,
+    )
+
+
+def _start_in_words(config: dict[str, Any]) -> str:
+    policy, sequence, at = _start(config)
+    return " ".join([policy, *(str(each) for each in (sequence, at) if each)])
 
 
 def _group(stream: str, config: dict[str, Any], wanted: str | None) -> str | None:

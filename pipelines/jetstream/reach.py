@@ -17,7 +17,7 @@ from pipelines.errors import NotPermittedError
 from pipelines.jetstream.api import ask
 from pipelines.jetstream.consumers import parts_of
 
-__all__ = ["Lookout", "Reach", "Wanted"]
+__all__ = ["Lookout", "Reach", "Stopped", "Wanted"]
 
 _LATELY = timedelta(minutes=15)
 _BETWEEN_PULLS_SECONDS = 3.0  # in which a consumer that pulls all the time is seen to
@@ -33,6 +33,13 @@ class Reach(NamedTuple):
     doubt: str | None = None  # why nobody can tell
 
 
+class Stopped(NamedTuple):
+    """A consumer that is there, and that nobody pulls from."""
+
+    reason: str
+    waiting_count: int  # events that it has not been given, or has not answered
+
+
 @dataclass(frozen=True, slots=True)
 class _Sight:
     """A consumer as it was seen."""
@@ -41,6 +48,8 @@ class _Sight:
     reach: Reach  # of whatever its filter lets through
     filters: tuple[str, ...] = (">",)
     stream_subjects: tuple[str, ...] | None = None  # None: others feed the stream, or rename
+    waiting_count: int | None = None  # None: it is not there, or nobody can tell
+    is_pulled: bool = False  # just now
     at: float = field(default_factory=time.monotonic)
 
     def of(self, subject: str) -> Reach:
@@ -76,11 +85,25 @@ class Lookout:
         """
         if address is None:
             return Reach(doubt="their dead letters do not say which consumer failed")
+        return (await self._sight(address, is_patient=is_patient)).of(subject)
+
+    async def stopped(self, address: str, *, is_silent: bool) -> Stopped | Reach:
+        """Whether one of our consumers is there and nobody pulls from it; a Reach where not so.
+
+        `is_silent`: its service publishes no totals any more, so what is in hand is in nobody's.
+        """
+        sight = await self._sight(address, is_patient=False)
+        problem, count = sight.reach.problem, sight.waiting_count
+        if problem is None and is_silent and not sight.is_pulled:
+            problem = f"nobody pulls from {address}, and its service tells nothing any more"
+        return sight.reach if problem is None or count is None else Stopped(problem, count)
+
+    async def _sight(self, address: str, *, is_patient: bool) -> _Sight:
         key = address, is_patient
         look = self._seen.get(key)
         if look is None or (look.done() and time.monotonic() > look.result().at + _FRESH_SECONDS):
             look = self._seen[key] = asyncio.ensure_future(self._look(*key))
-        return (await asyncio.shield(look)).of(subject)
+        return await asyncio.shield(look)
 
     async def reaches(self, wanted: Iterable[Wanted]) -> dict[Wanted, Reach]:
         """The same for many."""
@@ -132,7 +155,10 @@ def _seen(address: str, info: dict[str, Any], config: StreamConfig, *, is_patien
     is_plain = not (config.sources or config.mirror or config.subject_transform)
     problem = _why_idle(address, info, is_patient=is_patient)
     subjects = tuple(config.subjects or []) if is_plain else None
-    return _Sight(address, Reach(problem), tuple(filters), subjects)
+    waiting = int(info.get("num_pending") or 0) + int(info.get("num_ack_pending") or 0)
+    return _Sight(
+        address, Reach(problem), tuple(filters), subjects, waiting, bool(info.get("num_waiting"))
+    )
 
 
 def _why_idle(address: str, info: dict[str, Any], *, is_patient: bool) -> str | None:

@@ -1,7 +1,7 @@
 """Whom the redrives of a plan would reach, and who has taken the place of those that are gone."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from pipelines.errors import NotPermittedError
 from pipelines.jetstream.consumers import consumers_of, durable_name
-from pipelines.jetstream.reach import Lookout
+from pipelines.jetstream.reach import Lookout, Reach, Stopped, Wanted
 from pipelines.jetstream.streams import find_streams
 from pipelines.redrive.lifetime import TTL
 from pipelines.redrive.plan import Addressee, PlannedFailure
@@ -74,6 +74,7 @@ async def whom_it_reaches(
     is_named = addressed_to is not None
     keys = [(addressed_to or row.address, row.subject, row.is_foreign or is_named) for row in rows]
     reaches = await lookout.reaches(keys)
+    reaches |= await _stopped(lookout, connection, reaches)
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], PlannedFailure] = {}
     doubts: Counter[str] = Counter()
@@ -116,6 +117,25 @@ async def why_no_lifetime(client: Client, subject: str) -> str | None:
     except (nats.errors.Error, JetStreamError, NotPermittedError):
         return None
     return f"{streams[0]} takes no event with a {TTL}: let it (allow_msg_ttl), or redirect it"
+
+
+async def _stopped(
+    lookout: Lookout, connection: Connection[Any], reaches: Mapping[Wanted, Reach]
+) -> dict[Wanted, Reach]:
+    """Consumers that the alerts saw stopped, and that nobody pulls from now either.
+
+    A look alone takes the events that one has in hand for a sign of life.
+    """
+    rows = connection.execute("SELECT consumer FROM stopped_consumers").fetchall()
+    seen = {consumer for (consumer,) in rows}
+    found = {}
+    for key, reach in reaches.items():
+        address = key[0]
+        if address is not None and address in seen and reach == Reach():
+            stopped = await lookout.stopped(address, is_silent=True)
+            if isinstance(stopped, Stopped):
+                found[key] = Reach(stopped.reason)
+    return found
 
 
 async def _successors(

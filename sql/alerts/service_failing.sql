@@ -5,7 +5,8 @@
 --   value   lower bound of Wilson's 95 % interval of the share that failed, where none succeeded: of
 --           the handler calls, where its consumers' totals are known; else of the failures, where its
 --           consumers acknowledged nothing meanwhile. 0 where some succeeded, or where there are less
---           than settings.least_count; null where that can not be known.
+--           than settings.least_count; null where that can not be known, which is also so where
+--           there are less since a consumer of it stopped.
 --   detail  what it rests on; the other columns: docs/alerts.md
 WITH counted AS (
     SELECT
@@ -92,33 +93,44 @@ progress AS (
     GROUP BY k.service
 ),
 
+stopped AS (
+    SELECT
+        c.service,
+        MIN(c.since) AS since
+    FROM dlq.stopped_consumers AS c
+    GROUP BY c.service
+),
+
 judged AS (
     SELECT
-        COALESCE(f.service, t.service) AS service,
+        COALESCE(f.service, t.service, c.service) AS service,
+        c.service IS NOT NULL AS is_stopped,
         t.service IS NOT NULL AS has_totals,
-        CASE WHEN t.service IS NULL THEN f.failure_count ELSE t.handled END AS attempts,
+        COALESCE(CASE WHEN t.service IS NULL THEN f.failure_count ELSE t.handled END, 0) AS attempts,
         CASE
             WHEN t.service IS NOT NULL THEN t.succeeded = 0
             WHEN p.is_known THEN NOT p.has_moved
         END AS is_stuck,
         COALESCE(f.failure_count, 0) AS failure_count,
-        COALESCE(f.since, n.drained_until - r.window_minutes * INTERVAL '1 minute') AS since,
+        COALESCE(f.since, c.since, n.drained_until - r.window_minutes * INTERVAL '1 minute') AS since,
         f.sample_id,
         f.unmarked_ids,
         r.least_count,
         r.window_minutes
     FROM failed AS f
     FULL OUTER JOIN totals AS t ON t.service = f.service
+    FULL OUTER JOIN stopped AS c ON c.service = COALESCE(f.service, t.service)
     LEFT JOIN progress AS p ON p.service = f.service
     CROSS JOIN clock AS n
     CROSS JOIN settings AS r
-    WHERE f.service IS NOT NULL OR t.handled > t.succeeded
+    WHERE f.service IS NOT NULL OR t.handled > t.succeeded OR c.service IS NOT NULL
 )
 
 SELECT
     s.scope,
     j.service AS subject,
     CASE
+        WHEN j.is_stopped AND j.attempts < j.least_count AND COALESCE(j.is_stuck, TRUE) THEN NULL
         WHEN j.attempts < j.least_count OR NOT j.is_stuck THEN 0
         -- The share is 1, so Wilson's lower bound is n / (n + z²).
         WHEN j.is_stuck THEN j.attempts / (j.attempts + 1.959963984540054 * 1.959963984540054)
@@ -128,6 +140,8 @@ SELECT
     j.since,
     j.sample_id,
     CASE
+        WHEN j.is_stopped AND j.attempts < j.least_count AND COALESCE(j.is_stuck, TRUE)
+            THEN 'its consumer stopped, so whether it fails is not known; ' || j.attempts || ' calls'
         WHEN j.has_totals AND j.is_stuck
             THEN 'none of ' || j.attempts || ' handler calls succeeded'
         WHEN j.has_totals THEN 'some handler calls succeeded'

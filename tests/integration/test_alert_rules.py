@@ -148,6 +148,39 @@ def test_a_service_that_only_retries_is_found_too(settings: Settings) -> None:
     assert finding.is_above
 
 
+def stop(settings: Settings, waiting: int, least: int, service: str = "ndvi-service") -> None:
+    execute(
+        settings,
+        "INSERT INTO stopped_consumers VALUES ('E/' || %s, %s, 'nobody pulls', %s, %s, now())",
+        *(service, service, waiting, least),
+    )
+
+
+def test_that_nothing_is_handled_any_more_is_no_end_of_failing(settings: Settings) -> None:
+    add_totals(settings, "ndvi-service", (30, 100, 90), (6, 150, 90), (4, 153, 90))
+    assert one(settings, "service_failing").value == 0  # three calls say nothing
+    stop(settings, 9, 9)
+    unknown = one(settings, "service_failing")
+    assert unknown.value is None
+    assert unknown.detail is not None
+    assert unknown.detail.startswith("its consumer stopped, so whether it fails is not known; 3 ")
+    add_totals(settings, "other", (6, 10, 10), (4, 20, 12))
+    stop(settings, 9, 9, "other")
+    of_other = next(f for f in found(settings, "service_failing") if f.subject == "other")
+    assert of_other.value == 0  # some calls succeeded
+
+
+def test_a_stopped_consumer_is_told_of_once_its_backlog_grows(settings: Settings) -> None:
+    stop(settings, 9, 9)
+    assert not one(settings, "consumer_stopped").is_above
+    execute(settings, "UPDATE stopped_consumers SET waiting_count = 12")
+    finding = one(settings, "consumer_stopped")
+    assert (finding.subject, finding.value, finding.is_above) == ("E/ndvi-service", 12, True)
+    assert finding.detail == "ndvi-service: nobody pulls; 12 events wait"
+    changes = '[[overrides]]\nrule = "consumer_stopped"\nservice = "ndvi-*"\nabove = 500'
+    assert not one(settings, "consumer_stopped", changes=changes).is_above
+
+
 def consumer_at(settings: Settings, *samples: tuple[float, int]) -> None:
     for minutes_ago, sequence in samples:
         execute(

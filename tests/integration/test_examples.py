@@ -59,7 +59,7 @@ async def test_consumer_example_fails_in_four_ways_and_ends_in_order(
         with contextlib.suppress(ProcessLookupError):
             process.kill()
     assert process.returncode == 0
-    assert durable == "irrigation-service-sahool_analysis_ndvi_computed"
+    assert durable == "irrigation-service-sahool_analysis_example_ndvi_computed"
     told = {letter.field_id: letter for letter in letters}
     assert {field: (t.dlq_reason, t.retry_count) for field, t in told.items()} == {
         "field-3": ("validation_error", 0),

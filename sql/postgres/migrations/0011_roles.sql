@@ -64,7 +64,7 @@ BEGIN
             ('dlq_drain', 'SELECT, INSERT', 'drain_epochs drain_anchors service_totals verifications'),
             ('dlq_drain', 'SELECT, INSERT, UPDATE', 'platform'),
             ('dlq_drain', 'SELECT, UPDATE', 'redrives'),
-            ('dlq_drain', 'SELECT', 'erasures schema_migrations'),
+            ('dlq_drain', 'SELECT', 'erasures schema_migrations stopped_consumers'),
             ('dlq_drain', 'SELECT, INSERT', 'erased_messages'),  -- from the lake's copy
             ('dlq_drain', 'INSERT, DELETE, SELECT (failure_id, stored_at)', 'failed_payloads'),
             ('dlq_redriver', 'SELECT, INSERT, UPDATE', 'redrive_batches redrives'),
@@ -74,7 +74,8 @@ BEGIN
             ('dlq_redriver', told, 'audit_log'),
             ('dlq_analyst', 'SELECT', 'failed_events drain_checkpoints drain_epochs drain_anchors'
                 ' stream_gaps redrives service_totals alerts alert_messages stream_samples'
-                ' consumer_samples schema_migrations platform verifications unreached_consumers'),
+                ' consumer_samples schema_migrations platform verifications unreached_consumers'
+                ' stopped_consumers'),
             ('dlq_analyst', 'SELECT', marts),
             ('dlq_analyst', format('SELECT (%s)', (
                 SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
@@ -83,7 +84,7 @@ BEGIN
             ('dlq_alerts', 'INSERT, UPDATE, DELETE', 'alerts'),
             ('dlq_alerts', 'INSERT, UPDATE', 'alert_messages'),
             ('dlq_alerts', 'INSERT, DELETE', 'stream_samples consumer_samples'),
-            ('dlq_alerts', 'SELECT, INSERT, UPDATE, DELETE', 'unreached_consumers'),
+            ('dlq_alerts', 'SELECT, INSERT, UPDATE, DELETE', 'unreached_consumers stopped_consumers'),
             ('dlq_alerts', 'DELETE', 'lock_alerts'),
             ('dlq_alerts', told, 'audit_log'),
             ('dlq_auditor', 'SELECT', 'audit_log redrives redrive_batches erasures schema_migrations'),

@@ -1,0 +1,56 @@
+"""Says which of the fleet's services stopped: the process, or a consumer alone."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import nats.errors
+from nats.js.errors import APIError
+
+from pipelines.demo.fleet import FLEET_LOG
+from pipelines.demo.services import SERVICES
+from pipelines.embedded.process import GuardedProcess
+from pipelines.errors import DLQError
+from pipelines.jetstream.connection import connected
+from pipelines.jetstream.reach import Lookout
+from pipelines.settings import Settings
+
+__all__ = ["watch"]
+
+_SECONDS = 10.0  # between two looks
+
+
+async def watch(
+    home: Path, settings: Settings, services: GuardedProcess, say: Callable[[str], None]
+) -> None:
+    """Look at the services for ever, and say once what stopped and what is back."""
+    well, stopped = set[str](), set[str]()  # services that worked once, and that do not now
+    log = home / FLEET_LOG
+    while services.is_running:
+        await asyncio.sleep(_SECONDS)
+        try:
+            problems = await _problems(settings)
+        except (DLQError, nats.errors.Error, APIError):  # NATS is away: who watches it says so
+            continue
+        well |= SERVICES.keys() - problems.keys()
+        problems = {service: why for service, why in problems.items() if service in well}
+        for service in sorted(problems.keys() - stopped):
+            if services.is_running:
+                say(f"{service} stopped: {problems[service]}; see {log}")
+        for service in sorted(stopped - problems.keys()):
+            say(f"{service} works again")
+        stopped = set(problems)
+    say(f"The six services ended: see {log}; Ctrl-C and another dlq up start them again")
+
+
+async def _problems(settings: Settings) -> dict[str, str]:
+    """Why nothing gets to a service, by its name."""
+    async with connected(settings.nats_url, settings.nats_creds, "dlq up") as client:
+        wanted = {
+            service: (f"{settings.events_stream}/{service}", f"sahool.{subject}", False)
+            for service, (subject, _) in SERVICES.items()
+        }
+        reaches = await Lookout(client.jetstream()).reaches(wanted.values())
+        return {
+            service: problem for service, key in wanted.items() if (problem := reaches[key].problem)
+        }
