@@ -16,7 +16,7 @@ VERBS = {
     "monitor": "dead letters as they come: shown, drained at once, alerted",
     "bridge": "failures of consumers without our code, from the server's advisories",
     "doctor": "what becomes of failures at every consumer of any NATS, and how to mend it",
-    "adopt": "let the server prove what a consumer without our code handles",
+    "adopt": "let a consumer without our code give up what fails, and prove what succeeds",
     "drain": "bring what failed into the lake and Postgres",
     "marts": "compute the tables that explain the failures",
     "groups": "failures alike, with their state and what to do",

@@ -34,7 +34,9 @@ _STYLES = {Severity.LOSES: "bold red", Severity.MAY_LOSE: "yellow", Severity.ADV
     help="nagios: exit status 0, 1 for a warning, 2 for a loss, 3 where nobody answers",
 )
 @click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), help="write one page that needs no network"
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="write one page that needs no network",
 )
 @click.option(
     "--listen",
@@ -62,8 +64,8 @@ def command(
 ) -> None:
     """Say for each stream and consumer what becomes of a message that always fails.
 
-    Needs a NATS server and read-only rights, and nothing of ours: no PostgreSQL, no lake, no stream.
-    It changes nothing, and delivers nothing. Exit status 1 where something loses data.
+    Needs a NATS server and read-only rights, and nothing of ours: no PostgreSQL, no lake, no
+    stream. It changes nothing, and delivers nothing. Exit status 1 where something loses data.
     """
     if is_json and form != "text":
         raise click.UsageError("--json is a format of its own: leave out --format.")

@@ -131,7 +131,9 @@ def as_sections(diagnosis: Diagnosis) -> Sequence[Section]:
         ("durable consumers", len(diagnosis.fates), ""),
         *((str(severity), number, "findings") for severity, number in counts.items()),
     )
-    findings = tuple((f.subject, str(f.severity), f.sentence, f.command) for f in diagnosis.findings)
+    findings = tuple(
+        (f.subject, str(f.severity), f.sentence, f.command) for f in diagnosis.findings
+    )
     return (
         Section("Now", ("what", "value", "of which"), strip),
         Section(

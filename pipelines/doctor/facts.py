@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pipelines.deadletter.subjects import overlaps, subject_token
-from pipelines.jetstream.streams import GIVEN_UP, StreamNames, covers
+from pipelines.deadletter.subjects import covers, overlaps, subject_token
+from pipelines.jetstream.streams import GIVEN_UP, StreamNames
 
 _EXACT_FIGURES = (2, 14)
 """Older servers go on counting redelivered events that a stream has removed."""

@@ -127,9 +127,7 @@ class _Reader:
     async def _counts(self, stream: Stream) -> Mapping[str, int]:
         """How many messages it has of each subject that a rule asks for."""
         wanted = [f"{GIVEN_UP}.>", self._names.subjects.totals]
-        filters = [
-            each for each in wanted if any(overlaps(each, have) for have in stream.subjects)
-        ]
+        filters = [each for each in wanted if any(overlaps(each, have) for have in stream.subjects)]
         if stream.is_queue:
             filters = [">"]
         counts: dict[str, int] = {}
@@ -146,4 +144,3 @@ class _Reader:
             ahead = min(times) - answered_at  # surely so much, however long the answer took
             behind = asked_at - max(times)
             self.clock_seconds = max(ahead, 0.0) or -max(behind, 0.0)
-

@@ -18,7 +18,7 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
-from pipelines.deadletter.subjects import Subjects, matches, overlaps
+from pipelines.deadletter.subjects import Subjects, covers
 from pipelines.errors import NotPermittedError, StreamError
 from pipelines.jetstream.api import ask
 from pipelines.jetstream.incoming import can_hold
@@ -260,10 +260,3 @@ async def _stream_info(js: JetStreamContext, name: str) -> StreamInfo | None:
         return await js.stream_info(name)
     except NotFoundError:
         return None
-
-
-def covers(have: str, wanted: str) -> bool:
-    """Whether every subject of filter `wanted` is matched by filter `have`."""
-    if have == wanted:
-        return True
-    return overlaps(have, wanted) and matches(have, wanted.replace(">", "x.x").replace("*", "x"))

@@ -4,6 +4,7 @@ One NATS server of its own, since the doctor looks at all of an account.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,13 +12,17 @@ from pathlib import Path
 import nats
 import pytest
 import servers
+from click.testing import CliRunner, Result
 from nats.errors import NoRespondersError
 from zoo import SECOND, Zoo, opened, until
 
+from pipelines.cli import _command
 from pipelines.doctor.finding import Severity
 from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
+from pipelines.jetstream.grants import grants_of_role
 from pipelines.jetstream.streams import (
     ADVISORIES,
+    StreamNames,
     ensure_ack_stream,
     ensure_advisory_stream,
     ensure_body_store,
@@ -60,8 +65,10 @@ async def test_a_well_configured_account_has_no_findings(zoo: Zoo) -> None:
     await zoo.stream("WORK", retention="workqueue", discard="new", max_msgs=1_000, **limits)
     await zoo.consumer("WORK", "a", max_deliver=3, filter_subject="WORK.a.>")
     await zoo.consumer("WORK", "others", max_deliver=3, filter_subject="WORK.b")
-    await zoo.ask("STREAM.UPDATE.WORK", **(await zoo.ask("STREAM.INFO.WORK"))["config"]
-                  | {"subjects": ["WORK.a.>", "WORK.b"]})
+    await zoo.ask(
+        "STREAM.UPDATE.WORK",
+        **(await zoo.ask("STREAM.INFO.WORK"))["config"] | {"subjects": ["WORK.a.>", "WORK.b"]},
+    )
     await zoo.publish("ORDERS.a", 2)
     await zoo.publish("WORK.b")
     for stream, consumer in (("ORDERS", "billing"), ("WORK", "others")):
@@ -108,8 +115,6 @@ async def test_bare_naks_burn_all_attempts_in_milliseconds(zoo: Zoo) -> None:
     await zoo.stream("S")
     await zoo.consumer("S", max_deliver=5, backoff=[10 * SECOND, 20 * SECOND])
     looking = asyncio.create_task(zoo.found("bare-naks", "S/c", listen_seconds=3))
-    await asyncio.sleep(0)
-    await zoo.publish("S.a")
     started = time.monotonic()
 
     async def heard() -> bool:
@@ -124,7 +129,7 @@ async def test_bare_naks_burn_all_attempts_in_milliseconds(zoo: Zoo) -> None:
     assert found.evidence["most_deliveries"] == 5
     assert await zoo.pull("S") == []
     assert time.monotonic() - started < 10  # the shortest backoff
-    assert await zoo.messages("S") >= 2
+    assert await zoo.messages("S") >= 1
 
 
 async def test_what_is_given_up_with_nobody_listening_is_skipped_without_a_word(zoo: Zoo) -> None:
@@ -204,13 +209,13 @@ async def test_a_work_queue_holds_for_ever_what_was_given_up(zoo: Zoo) -> None:
 
 async def test_a_retry_outlasts_what_its_stream_keeps(zoo: Zoo) -> None:
     await zoo.stream("S", max_age=SECOND, duplicate_window=SECOND // 10)
-    await zoo.consumer("S", max_deliver=3, backoff=[SECOND, 2 * SECOND])
+    await zoo.consumer("S", max_deliver=3, backoff=[2 * SECOND])
     found = await zoo.found("retries-outlast-age", "S/c")
     assert found.severity is MAY_LOSE
-    assert found.evidence == {"retry_seconds": 5, "max_age_seconds": 1}
+    assert found.evidence == {"retry_seconds": 6, "max_age_seconds": 1}
     await zoo.publish("S.a")
     assert len(await zoo.pull("S")) == 1
-    assert await zoo.pull("S", seconds=3) == []  # its second attempt never comes
+    assert await zoo.pull("S", seconds=4) == []  # its second attempt never comes
     assert await zoo.messages("S") == 0
 
 
@@ -256,7 +261,9 @@ async def test_open_events_hold_up_the_others(zoo: Zoo) -> None:
 
 async def test_a_paused_consumer_gets_nothing(zoo: Zoo) -> None:
     await zoo.stream("S", max_age=SECOND, duplicate_window=SECOND // 10)
-    await zoo.consumer("S", max_deliver=2, ack_wait=SECOND // 10, pause_until="2199-01-01T00:00:00Z")
+    await zoo.consumer(
+        "S", max_deliver=2, ack_wait=SECOND // 10, pause_until="2199-01-01T00:00:00Z"
+    )
     await zoo.publish("S.a")
     found = await zoo.found("paused", "S/c")
     assert (found.severity, "1 event wait" in found.sentence) == (LOSES, True)
@@ -436,3 +443,106 @@ async def test_advisories_that_nobody_reads_or_that_go_soon(zoo: Zoo) -> None:
 
     await until(is_gone)
     assert (await zoo.found("given-up-before", "S/c")).severity is LOSES
+
+
+async def test_every_page_of_streams_and_consumers_is_read(zoo: Zoo) -> None:
+    await zoo.stream("S", storage="memory")
+    streams = [f"T{number}" for number in range(300)]
+    for names in (streams[at : at + 50] for at in range(0, 300, 50)):
+        await asyncio.gather(*(zoo.stream(name, storage="memory") for name in names))
+        await asyncio.gather(*(zoo.consumer("S", name) for name in names))
+    found = await zoo.examine()
+    assert found.streams == 301
+    assert {name for name, _ in found.fates} == {f"S/{name}" for name in streams}
+    assert {each.subject for each in found.findings if each.rule == "loops"} == {
+        f"S/{name}" for name in streams
+    }
+
+
+LIMITED = """
+authorization { users: [
+  { user: all, password: secret }
+  { user: doctor, password: secret, permissions: {
+      publish: [%s], subscribe: [%s] } }
+  { user: half, password: secret, permissions: {
+      publish: ["$JS.API.STREAM.LIST", "$JS.API.CONSUMER.LIST.S"], subscribe: ["_INBOX.half.>"] } }
+  { user: blind, password: secret, permissions: {
+      publish: ["$JS.API.INFO"], subscribe: ["_INBOX.blind.>"] } }
+] }
+"""
+
+
+async def test_it_works_with_its_rights_and_tells_what_it_may_not_see(tmp_path: Path) -> None:
+    grants = grants_of_role(StreamNames(), "doctor")
+    lists = [", ".join(f'"{each}"' for each in part) for part in (grants.publish, grants.subscribe)]
+    with servers.nats(tmp_path, LIMITED % tuple(lists)) as server:
+
+        def login(user: str) -> str:
+            return f"nats://{user}:secret@127.0.0.1:{server.port}"
+
+        client = await nats.connect(login("all"))
+        zoo = Zoo(login("all"), client)
+        await zoo.stream("S")
+        await zoo.consumer("S")
+        await zoo.stream("Q", retention="workqueue", max_age=HOUR)
+        await zoo.consumer("Q", max_deliver=2)
+        full = await zoo.rules(listen_seconds=0.1)
+        assert await Zoo(login("doctor"), client).rules(listen_seconds=0.1) == full
+        half = await Zoo(login("half"), client).examine(listen_seconds=0.1)
+        unseen = [each.evidence["request"] for each in half.findings if each.rule == "unseen"]
+        assert unseen == ["$JS.ACK.>", "STREAM.INFO.Q", "CONSUMER.LIST.Q", "INFO"]
+        assert ("loops", "S/c") in {(each.rule, each.subject) for each in half.findings}
+        assert not any(each.subject.startswith("Q") for each in half.findings)
+        blind = await Zoo(login("blind"), client).examine(listen_seconds=0)
+        assert (blind.is_blind, blind.is_losing, blind.streams) == (True, True, 0)
+        await client.close()
+
+
+def run(url: str, *arguments: str) -> Result:
+    """`dlq doctor`, with a PostgreSQL that is not there."""
+    given = ["doctor", "--nats-url", url, "--postgres-dsn", "postgresql://127.0.0.1:1/no"]
+    return CliRunner().invoke(_command(), [*given, "--listen", "0", *arguments])
+
+
+async def test_each_form_says_the_same_and_the_exit_status_tells(zoo: Zoo, tmp_path: Path) -> None:
+    async def ran(*arguments: str) -> tuple[int, str]:
+        result = await asyncio.to_thread(run, zoo.url, *arguments)
+        return result.exit_code, result.output
+
+    assert await ran() == (0, "0 streams, 0 durable consumers: nothing is wrong.\n")
+    assert (await ran("--format", "nagios"))[0] == 0
+    await zoo.stream("S")
+    await zoo.consumer("S")
+    assert (await ran())[0] == 0  # it may lose
+    assert (await ran("--format", "nagios"))[0] == 1
+    await zoo.stream("I", retention="interest", max_age=HOUR)
+    status, text = await ran()
+    assert status == 1
+    assert "loses data  I queue-unclaimed" in text
+    assert "It is delivered again every 30 s, for ever." in text
+    status, text = await ran("--json")
+    assert status == 1
+    told = json.loads(text)
+    assert told["counts"] == {"loses": 1, "may_lose": 1, "advice": 0}
+    assert [each["rule"] for each in told["findings"]] == ["queue-unclaimed", "loops"]
+    assert [each["consumer"] for each in told["consumers"]] == ["S/c"]
+    status, text = await ran("--format", "nagios")
+    assert status == 2
+    assert text.startswith("DLQ CRITICAL - 2 streams, 1 durable consumer: 1 loses data, 1 may lose")
+    assert " | loses=1 may_lose=1 advice=0\n" in text
+    status, text = await ran("--format", "prometheus")
+    assert 'dlq_doctor_finding{rule="loops",severity="may_lose",subject="S/c"} 1.0' in text
+    assert 'dlq_doctor_findings{severity="loses"} 1.0' in text
+    page = tmp_path / "doctor.html"
+    assert (await ran("--html", str(page)))[0] == 1
+    html = page.read_text()
+    assert "<h1>What becomes of failures</h1>" in html
+    assert "No consumer takes I.&gt;: events there are deleted at once." in html
+    assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org", "")
+
+
+def test_where_nobody_answers_nagios_is_told_so() -> None:
+    result = run("nats://127.0.0.1:1", "--format", "nagios")
+    assert result.exit_code == 3
+    assert result.output.startswith("DLQ UNKNOWN - ")
+    assert run("nats://127.0.0.1:1").exit_code == 1
