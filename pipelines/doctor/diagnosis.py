@@ -119,7 +119,7 @@ def as_nagios(diagnosis: Diagnosis) -> tuple[str, int]:
     figures = " ".join(f"{severity.name.lower()}={n}" for severity, n in counts.items())
     lines = [f"DLQ {word} - {diagnosis.summary}"]
     lines += [f"{each.severity}: {each.subject}: {each.sentence}" for each in diagnosis.findings]
-    first, *rest = (printable(line).replace("|", "/") for line in lines)
+    first, *rest = (printable(" ".join(line.split())).replace("|", "/") for line in lines)
     return "\n".join((f"{first} | {figures}", *rest)), status
 
 
