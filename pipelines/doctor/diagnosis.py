@@ -18,6 +18,8 @@ from pipelines.doctor.reading import STREAMS, read_account
 from pipelines.doctor.rules import diagnose
 from pipelines.errors import ReportError
 from pipelines.settings import Settings
+from pipelines.stores.database import database
+from pipelines.stores.diagnoses import keep_diagnosis
 
 _OK, _WARNING, _CRITICAL = 0, 1, 2
 NAGIOS_UNKNOWN = 3
@@ -73,6 +75,19 @@ def diagnosis_of(account: Account) -> Diagnosis:
         tuple((each.address, fate(account, each)) for each in durable),
         STREAMS in account.unseen,
     )
+
+
+def keep(settings: Settings, diagnosis: Diagnosis, at: datetime) -> None:
+    """Store it in Postgres, where the alert `loses_data` finds it."""
+    names = ("rule", "severity", "subject", "sentence", "command")
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        keep_diagnosis(
+            connection,
+            at=at,
+            loses=diagnosis.counts[Severity.LOSES],
+            may_lose=diagnosis.counts[Severity.MAY_LOSE],
+            findings=[{name: getattr(f, name) for name in names} for f in diagnosis.findings],
+        )
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from pipelines.settings import Settings
 
 STREAMS, LIMITS = "STREAM.LIST", "INFO"
 _NAK = b"-NAK"
+_NO_JETSTREAM = (None, 10039, 10076)  # nobody answers, not for this account, not at this server
 _TIMEOUT_SECONDS = 20
 
 
@@ -70,9 +71,12 @@ class _Reader:
         try:
             return await ask(self._js, what, **body)
         except ServiceUnavailableError as error:
-            raise StreamError(
-                "NATS has no JetStream for this account: there is nothing that could be lost."
-            ) from error
+            if error.err_code in _NO_JETSTREAM:
+                raise StreamError(
+                    "NATS has no JetStream for this account: nothing is stored in it."
+                ) from error
+            self.unseen[what] = str(error)
+            return None
         except NotFoundError:
             return None  # it was deleted meanwhile
         except (NotPermittedError, APIError, TimeoutError) as error:

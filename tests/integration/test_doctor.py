@@ -18,6 +18,7 @@ from zoo import SECOND, Zoo, opened, until
 
 from pipelines.cli import _command
 from pipelines.doctor.finding import Severity
+from pipelines.errors import StreamError
 from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
 from pipelines.jetstream.grants import grants_of_role
 from pipelines.jetstream.streams import (
@@ -460,15 +461,17 @@ async def test_every_page_of_streams_and_consumers_is_read(zoo: Zoo) -> None:
 
 
 LIMITED = """
-authorization { users: [
-  { user: all, password: secret }
-  { user: doctor, password: secret, permissions: {
-      publish: [%s], subscribe: [%s] } }
-  { user: half, password: secret, permissions: {
-      publish: ["$JS.API.STREAM.LIST", "$JS.API.CONSUMER.LIST.S"], subscribe: ["_INBOX.half.>"] } }
-  { user: blind, password: secret, permissions: {
-      publish: ["$JS.API.INFO"], subscribe: ["_INBOX.blind.>"] } }
-] }
+accounts {
+  FULL { jetstream { max_streams: 2 }, users: [
+    { user: all, password: secret }
+    { user: doctor, password: secret, permissions: { publish: [%s], subscribe: [%s] } }
+    { user: half, password: secret, permissions: {
+        publish: ["$JS.API.STREAM.LIST", "$JS.API.CONSUMER.LIST.S"], subscribe: ["_INBOX.half.>"] } }
+    { user: blind, password: secret, permissions: {
+        publish: ["$JS.API.INFO"], subscribe: ["_INBOX.blind.>"] } }
+  ] }
+  NONE { users: [ { user: none, password: secret } ] }
+}
 """
 
 
@@ -486,6 +489,9 @@ async def test_it_works_with_its_rights_and_tells_what_it_may_not_see(tmp_path: 
         await zoo.consumer("S")
         await zoo.stream("Q", retention="workqueue", max_age=HOUR)
         await zoo.consumer("Q", max_deliver=2)
+        refused = await zoo.ask("STREAM.CREATE.T", name="T", subjects=["T.>"])
+        assert "maximum number of streams reached" in refused["error"]["description"]
+        assert (await zoo.found("near-limits", "account")).severity is LOSES
         full = await zoo.rules(listen_seconds=0.1)
         assert await Zoo(login("doctor"), client).rules(listen_seconds=0.1) == full
         half = await Zoo(login("half"), client).examine(listen_seconds=0.1)
@@ -495,6 +501,8 @@ async def test_it_works_with_its_rights_and_tells_what_it_may_not_see(tmp_path: 
         assert not any(each.subject.startswith("Q") for each in half.findings)
         blind = await Zoo(login("blind"), client).examine(listen_seconds=0)
         assert (blind.is_blind, blind.is_losing, blind.streams) == (True, True, 0)
+        with pytest.raises(StreamError, match="NATS has no JetStream for this account"):
+            await Zoo(login("none"), client).examine()
         await client.close()
 
 
