@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from pipelines.doctor.consumer_rules import NEAR
+from pipelines.doctor.delivery_rules import NEAR
 from pipelines.doctor.facts import Account
 from pipelines.doctor.finding import Said, Severity, dlq, nats, span
 

@@ -56,3 +56,8 @@ def dlq(*words: str) -> str:
 def count(number: int, what: str) -> str:
     """`1 event`, `1,000 events`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def waiting(number: int) -> str:
+    """`1 event waits`, `1,000 events wait`."""
+    return f"{count(number, 'event')} wait{'s' if number == 1 else ''}"

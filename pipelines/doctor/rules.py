@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pipelines.doctor import account_rules, consumer_rules, stream_rules
+from pipelines.doctor import account_rules, consumer_rules, delivery_rules, stream_rules
 from pipelines.doctor.facts import Account, Consumer, Stream
 from pipelines.doctor.finding import Finding, Said, Severity
 
@@ -20,15 +20,15 @@ OF_CONSUMERS: dict[str, Callable[[Account, Consumer], Said | None]] = {
     "one-delivery": consumer_rules.one_delivery,
     "held-in-queue": consumer_rules.held,
     "retries-outlast-age": consumer_rules.outlasts,
-    "removed-undelivered": consumer_rules.overtaken,
-    "nearly-removed": consumer_rules.nearly_overtaken,
-    "max-ack-pending": consumer_rules.full,
-    "paused": consumer_rules.paused,
-    "stalled": consumer_rules.stalled,
-    "filter-of-nothing": consumer_rules.unmatched,
-    "deleted-when-idle": consumer_rules.forgotten,
-    "consumer-in-memory": consumer_rules.in_memory,
-    "redelivered-share": consumer_rules.repeated,
+    "removed-undelivered": delivery_rules.overtaken,
+    "nearly-removed": delivery_rules.nearly_overtaken,
+    "max-ack-pending": delivery_rules.full,
+    "paused": delivery_rules.paused,
+    "stalled": delivery_rules.stalled,
+    "filter-of-nothing": delivery_rules.unmatched,
+    "deleted-when-idle": delivery_rules.forgotten,
+    "consumer-in-memory": delivery_rules.in_memory,
+    "redelivered-share": delivery_rules.repeated,
 }
 OF_STREAMS: dict[str, Callable[[Account, Stream], Said | None]] = {
     "queue-unclaimed": stream_rules.unclaimed,

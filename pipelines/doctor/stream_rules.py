@@ -6,7 +6,7 @@ Each rule looks at one stream and says what is wrong, or None. `rules` has them 
 from collections.abc import Mapping
 
 from pipelines.deadletter.subjects import covers, matches, overlaps
-from pipelines.doctor.consumer_rules import NEAR
+from pipelines.doctor.delivery_rules import NEAR
 from pipelines.doctor.facts import Account, Stream
 from pipelines.doctor.finding import Said, Severity, count, dlq, nats, span
 from pipelines.jetstream.streams import DAY, GIVEN_UP

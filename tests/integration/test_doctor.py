@@ -466,7 +466,8 @@ accounts {
     { user: all, password: secret }
     { user: doctor, password: secret, permissions: { publish: [%s], subscribe: [%s] } }
     { user: half, password: secret, permissions: {
-        publish: ["$JS.API.STREAM.LIST", "$JS.API.CONSUMER.LIST.S"], subscribe: ["_INBOX.half.>"] } }
+        publish: ["$JS.API.STREAM.LIST", "$JS.API.CONSUMER.LIST.S"], subscribe: ["_INBOX.half.>"]
+    } }
     { user: blind, password: secret, permissions: {
         publish: ["$JS.API.INFO"], subscribe: ["_INBOX.blind.>"] } }
   ] }
