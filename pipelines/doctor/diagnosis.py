@@ -52,7 +52,13 @@ class Diagnosis:
         if self.is_blind:
             return "Nothing could be looked at."
         looked = f"{count(self.streams, 'stream')}, {count(len(self.fates), 'durable consumer')}"
-        found = [f"{number} {severity}" for severity, number in self.counts.items() if number]
+        found = [
+            f"{number} lose data"
+            if severity is Severity.LOSES and number > 1
+            else f"{number} {severity}"
+            for severity, number in self.counts.items()
+            if number
+        ]
         return f"{looked}: {', '.join(found) or 'nothing is wrong'}."
 
 

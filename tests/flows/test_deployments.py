@@ -180,7 +180,7 @@ def test_alerts_are_evaluated(platform_with_worker: Platform, drained: Drained) 
     ]
 
 
-def test_the_doctor_leaves_a_page(platform_with_worker: Platform, drained: Drained) -> None:
+def test_the_doctor_leaves_a_page(platform_with_worker: Platform) -> None:
     run = platform_with_worker.ran("doctor")
     page = platform_with_worker.settings.home / "doctor.html"
     assert run["state"]["message"].startswith(f"Wrote {page.absolute()}. ")
