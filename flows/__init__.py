@@ -2,6 +2,7 @@
 
 from flows.alert import alert
 from flows.build_marts import build_marts
+from flows.doctor import doctor
 from flows.drain_dlq import drain_dlq
 from flows.maintain_lake import maintain_lake
 from flows.redrive import redrive_selected, redrive_transient
@@ -12,7 +13,7 @@ from flows.watch_runs import watch_runs
 FLOWS = {
     flow.name: flow
     for flow in (
-        *(drain_dlq, build_marts, maintain_lake, verify, alert, report),
+        *(drain_dlq, build_marts, maintain_lake, verify, alert, report, doctor),
         *(redrive_transient, redrive_selected, watch_runs),
     )
 }

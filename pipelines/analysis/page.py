@@ -18,7 +18,7 @@ from pipelines.analysis import charts
 from pipelines.analysis.look import DARK, LIGHT, PHONE, WIDE, Look, as_svgs
 from pipelines.analysis.report import Section, cell_text
 
-__all__ = ["Figure", "as_html", "figures"]
+__all__ = ["Figure", "as_html", "as_page", "figures"]
 
 _Draw = Callable[[Look], Any]
 _NOT_DRAWN = Markup("<p>This chart could not be drawn; the table below it has the numbers.</p>")
@@ -43,6 +43,16 @@ class _Drawn:
 
 def as_html(frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: datetime) -> str:
     """The page: the sections, and beside them the charts of the same frames."""
+    return as_page("Dead letters", parts, now, _drawn(figures(frames, now)))
+
+
+def as_page(
+    title: str,
+    parts: Sequence[Section],
+    now: datetime,
+    drawn: Mapping[str, Sequence[_Drawn]] | None = None,
+) -> str:
+    """A page of sections, of which the first is a strip of numbers, with charts by section."""
     environment = Environment(
         autoescape=True,
         loader=FileSystemLoader(Path(__file__).parent),
@@ -52,10 +62,11 @@ def as_html(frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: d
     environment.filters["text"] = cell_text
     now_part, *rest = parts
     return environment.get_template("page.html").render(
+        title=title,
         now=now,
         strip=now_part,
         sections=rest,
-        figures=_drawn(figures(frames, now)),
+        figures=drawn or {},
         light=LIGHT,
         dark=DARK,
     )

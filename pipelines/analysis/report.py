@@ -47,9 +47,9 @@ class Links:
     addresses: tuple[tuple[str, str], ...]
 
 
-def as_markdown(parts: Sequence[Section], now: datetime) -> str:
+def as_markdown(parts: Sequence[Section], now: datetime, title: str = "Dead letters") -> str:
     """The sections as a page in Markdown."""
-    lines = [f"# Dead letters, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC", ""]
+    lines = [f"# {title}, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC", ""]
     for part in parts:
         lines += [f"## {part.title}", ""]
         lines += as_markdown_table(part)

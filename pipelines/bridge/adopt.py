@@ -1,12 +1,13 @@
-"""A consumer without our code, of which the server is to tell every acknowledgement.
+"""A consumer without our code that is to give up what always fails, or to prove what succeeds.
 
-Its configuration is taken as the server has it, and given back with one value changed: a client's
+Its configuration is taken as the server has it, and given back with few values changed: a client's
 own idea of a consumer would drop what that client does not know.
 """
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nats.aio.client import Client
@@ -17,6 +18,11 @@ from pipelines.errors import AdoptionError
 from pipelines.settings import Settings
 
 _NO_STREAM, _NO_CONSUMER = 10059, 10014  # the server's codes for "not found"
+SAMPLING = ("sample_freq",)
+"""What a proof changes of a consumer."""
+LIMITS = ("max_deliver", "backoff", "ack_wait")
+"""What decides when it gives an event up; with a backoff, ack_wait is the first of it."""
+_MAX_DELIVER = 5
 _NAME = re.compile(r"[^\s.*>/\\]+")
 
 
@@ -28,6 +34,7 @@ class Adoption:
     consumer: str
     before: dict[str, Any]
     after: dict[str, Any]
+    redelivered: int = 0  # events that came again, and wait
 
     @property
     def address(self) -> str:
@@ -37,25 +44,55 @@ class Adoption:
     @property
     def is_change(self) -> bool:
         """False where it is so already."""
-        return self.before != self.after
+        return bool(self.changed)
+
+    @property
+    def changed(self) -> list[str]:
+        """The names of the values that change."""
+        names = self.before | self.after
+        return [each for each in names if self.before.get(each) != self.after.get(each)]
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
         return {**asdict(self), "changed": self.is_change}
 
 
-def sampled(found: Adoption, freq: str | None) -> Adoption:
-    """The same with this `sample_freq` afterwards; None: with none."""
-    rest = {name: value for name, value in found.before.items() if name != "sample_freq"}
-    after = rest | ({"sample_freq": freq} if freq else {})
-    return Adoption(found.stream, found.consumer, found.before, after)
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a consumer is to give an event up."""
+
+    max_deliver: int | None = None  # None: as it is, where it is limited, or else five
+    backoff_seconds: tuple[float, ...] = ()  # waits for an answer; none: as they are
+
+
+def with_values(found: Adoption, values: Mapping[str, Any]) -> Adoption:
+    """The same with these values afterwards; None: with none."""
+    rest = {name: value for name, value in found.after.items() if name not in values}
+    return replace(found, after=rest | {k: v for k, v in values.items() if v is not None})
+
+
+def limited(found: Adoption, limits: Limits) -> Adoption:
+    """The same with an end to the deliveries of an event.
+
+    Raises AdoptionError where the backoff has more waits than there are deliveries.
+    """
+    now = int(found.after.get("max_deliver") or 0)
+    most = limits.max_deliver or (now if now > 0 else _MAX_DELIVER)
+    waits = [round(each * 1e9) for each in limits.backoff_seconds]
+    if len(waits or found.after.get("backoff") or ()) > most:
+        raise AdoptionError(
+            f"The backoff of {found.address} has more waits than the {most} deliveries of"
+            " max_deliver: leave some out, or allow more deliveries."
+        )
+    values: dict[str, Any] = {"max_deliver": most}
+    return with_values(found, values | ({"backoff": waits, "ack_wait": waits[0]} if waits else {}))
 
 
 async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
     """The consumer `<stream>/<durable>`, or the one of that name, as it is.
 
-    Raises AdoptionError where there is none, or more than one, or where acknowledgements would
-    prove nothing.
+    Raises AdoptionError where there is none, or more than one, or one that is not acknowledged
+    explicitly, or is ours.
     """
     stream, slash, consumer = name.rpartition("/")
     if not _NAME.fullmatch(consumer) or (slash and not _NAME.fullmatch(stream)):
@@ -111,7 +148,7 @@ async def _as_it_is(client: Client, stream: str, consumer: str) -> Adoption:
             )
         raise AdoptionError(f"{stream}/{consumer} can not be looked at: {_said(error)}.")
     config = dict(answer["config"])
-    return Adoption(stream, consumer, config, config)
+    return Adoption(stream, consumer, config, config, answer.get("num_redelivered") or 0)
 
 
 async def _asked(client: Client, subject: str, request: dict[str, Any] | None) -> dict[str, Any]:

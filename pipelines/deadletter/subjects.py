@@ -100,6 +100,12 @@ def matches(pattern: str, subject: str) -> bool:
     return len(wanted) == len(tokens)
 
 
+def covers(pattern: str, wanted: str) -> bool:
+    """Whether a filter matches every subject that the filter `wanted` does."""
+    is_open = wanted.split(".")[-1] == ">"
+    return matches(pattern, wanted) and (not is_open or pattern.split(".")[-1] == ">")
+
+
 def overlaps(left: str, right: str) -> bool:
     """Whether some subject is matched by both filters."""
     a, b = left.split("."), right.split(".")

@@ -159,12 +159,16 @@ $JS.ACK.{dead_letters}.> $JS.ACK._.*.{dead_letters}.>
 $JS.ACK.{advisories}.> $JS.ACK._.*.{advisories}.>
 $JS.API.STREAM.MSG.GET.{bodies} $O.{bucket}.>
 """
+_DOCTOR = """
+$JS.API.INFO $JS.API.STREAM.LIST $JS.API.STREAM.INFO.* $JS.API.CONSUMER.LIST.*
+"""
 _EVERY_ACK = "$JS.ACK.{events}.> $JS.ACK.*.*.{events}.>"
 _ROLES = {
     "operator": ("$JS.API.> {prefix}.totals.*.*", ""),
     "service": (_SERVICE, ""),
     "drain": (_DRAIN, ""),
     "bridge": (_BRIDGE, _EVERY_ACK),
+    "doctor": (_DOCTOR, "$JS.ACK.>"),
     "redriver": (_REDRIVER, "{prefix}.dlq.> {prefix}.redrive.succeeded " + _EVERY_ACK),
 }
 ROLES = tuple(_ROLES)

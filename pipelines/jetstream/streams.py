@@ -18,7 +18,7 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
-from pipelines.deadletter.subjects import Subjects, matches, overlaps
+from pipelines.deadletter.subjects import Subjects, covers
 from pipelines.errors import NotPermittedError, StreamError
 from pipelines.jetstream.api import ask
 from pipelines.jetstream.incoming import can_hold
@@ -212,7 +212,7 @@ async def _ensure(
         await js.add_stream(config)
         return name
     held = list(existing.config.subjects or [])
-    missing = [s for s in subjects if not any(_covers(have, s) for have in held)]
+    missing = [s for s in subjects if not any(covers(have, s) for have in held)]
     if missing:
         holders = {subject: await find_streams(js, subject) for subject in missing}
         if other := _sole_holder(holders, name):
@@ -222,7 +222,7 @@ async def _ensure(
                 f"Stream {name} gets its messages from others, and does not capture"
                 f" {', '.join(missing)}: let another stream capture them."
             )
-        kept = [have for have in held if not any(_covers(s, have) for s in missing)]
+        kept = [have for have in held if not any(covers(s, have) for s in missing)]
         config = existing.config
         config.subjects = [*kept, *missing]
         await js.update_stream(config)
@@ -260,10 +260,3 @@ async def _stream_info(js: JetStreamContext, name: str) -> StreamInfo | None:
         return await js.stream_info(name)
     except NotFoundError:
         return None
-
-
-def _covers(have: str, wanted: str) -> bool:
-    """Whether every subject of filter `wanted` is matched by filter `have`."""
-    if have == wanted:
-        return True
-    return overlaps(have, wanted) and matches(have, wanted.replace(">", "x.x").replace("*", "x"))

@@ -25,6 +25,7 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
         "redrive-transient",
         "redrive",
         "report",
+        "doctor",
         "watch-runs",
     }
     assert all(deployment["description"] for deployment in found.values())
@@ -48,6 +49,7 @@ def test_neither_a_redrive_nor_the_marts_hold_up_a_drain(prefect_platform: Platf
         "maintain-lake": "analysis",
         "verify": "analysis",
         "report": "analysis",
+        "doctor": "analysis",
         "redrive-transient": "redrive",
         "redrive": "redrive",
         "watch-runs": "drain",
@@ -176,6 +178,16 @@ def test_alerts_are_evaluated(platform_with_worker: Platform, drained: Drained) 
     assert r"A service fails all its messages: \[x\](javascript:x)" in [
         row["firing"] for row in json.loads(told)
     ]
+
+
+def test_the_doctor_leaves_a_page(platform_with_worker: Platform) -> None:
+    run = platform_with_worker.ran("doctor")
+    page = platform_with_worker.settings.home / "doctor.html"
+    assert run["state"]["message"].startswith(f"Wrote {page.absolute()}. ")
+    assert re.search(r"\d+ streams, \d+ durable consumers?: ", run["state"]["message"])
+    assert "What becomes of failures" in page.read_text()
+    shown = platform_with_worker.artifacts(run["id"])["doctor"]["data"]
+    assert "## What becomes of an event that always fails" in shown
 
 
 def test_the_living_are_left_alone(platform_with_worker: Platform) -> None:

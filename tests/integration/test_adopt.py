@@ -14,7 +14,9 @@ from foreign_consumers import Platform, opened
 from nats.js.api import AckPolicy, ConsumerConfig
 from platform_log import DLQ, environment, query
 
-from pipelines.adoption_jobs import adopt
+from pipelines.adoption_jobs import Wish, adopt
+from pipelines.bridge.adopt import Limits
+from pipelines.bridge.run import bridge_pending
 from pipelines.embedded import NatsServer
 from pipelines.errors import AdoptionError
 from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
@@ -139,6 +141,108 @@ async def test_without_sampling_before_it_has_none_afterwards(platform: Platform
     await adopt(platform.settings, f"{stream}/c", actor="me", reason="r", is_undo=True)
     after = await raw(platform, "c")
     assert {**after, "name": "c"} == {**before, "name": "c"}  # which older servers add
+
+
+async def test_a_consumer_gives_up_what_fails_and_that_is_taken_back(platform: Platform) -> None:
+    settings, before = platform.settings, await odd_consumer(platform, "odd")
+    stream = settings.events_stream
+    await platform.js.add_consumer(
+        stream, ConsumerConfig(durable_name="c", ack_policy=AckPolicy.EXPLICIT, ack_wait=7)
+    )
+    plain = await raw(platform, "c")
+    shown = await dlq(platform, "adopt", "c", "--dry-run", is_json=False)
+    change = f"{stream}/c: max_deliver unlimited → 5"
+    rest = f"its other {len(plain) - 1} settings stay.\nNothing was changed.\n"
+    assert shown == (0, f"{change}; {rest}", "")
+    assert await raw(platform, "c") == plain
+    assert query(settings, "TABLE audit_log") == []
+
+    why = ("--reason", "loops", "--by", "ana")
+    await platform.js.delete_stream(settings.advisory_stream)
+    assert (await dlq(platform, "adopt", "c", *why))[0] == 0
+    assert await raw(platform, "c") == plain | {"max_deliver": 5}
+    assert await platform.js.stream_info(settings.advisory_stream)  # or nobody would be told
+    status, again, _ = await dlq(platform, "adopt", "c", *why)
+    assert (status, again["changed"]) == (0, False)
+    assert not (await dlq(platform, "adopt", "odd", *why))[1]["changed"]  # it gives up already
+
+    both = ("--max-deliver", "3", "--backoff", "2,4.5", "--proof")
+    assert (await dlq(platform, "adopt", "c", *both, *why))[0] == 0
+    waits = {"backoff": [2_000_000_000, 4_500_000_000], "ack_wait": 2_000_000_000}
+    assert await raw(platform, "c") == plain | waits | {"max_deliver": 3, "sample_freq": "100%"}
+    status, _, said = await dlq(platform, "adopt", "c", "--undo", *why)
+    assert (status, said) == (0, "")
+    assert {**await raw(platform, "c"), "name": "c"} == {**plain, "name": "c"}
+    assert not (await dlq(platform, "adopt", "c", "--undo", *why))[1]["changed"]
+
+    trail = query(settings, "SELECT action, detail FROM audit_log ORDER BY id")
+    assert [row["action"] for row in trail] == [
+        *("adopt.limits", "adopt.proof", "adopt.limits", "adopt.undo", "adopt.limits.undo")
+    ]
+    where = {"stream": stream, "consumer": "c"}
+    assert trail[0]["detail"] == {
+        **where,
+        "before": {"max_deliver": -1},
+        "after": {"max_deliver": 5},
+    }
+    assert trail[4]["detail"]["after"] == {
+        "max_deliver": -1,
+        "backoff": None,
+        "ack_wait": 7_000_000_000,
+    }
+    assert await raw(platform, "odd") == before
+
+
+async def test_undone_is_what_was_done_and_not_what_others_did_since(platform: Platform) -> None:
+    stream = platform.settings.events_stream
+    await platform.js.add_consumer(
+        stream, ConsumerConfig(durable_name="c", ack_policy=AckPolicy.EXPLICIT)
+    )
+    why = {"actor": "me", "reason": "r"}
+    wish = Wish(is_proof=False, limits=Limits())
+    await adopt(platform.settings, f"{stream}/c", wish, **why)
+    config = await raw(platform, "c") | {"max_deliver": 9}
+    request = {"stream_name": stream, "config": config, "action": "update"}
+    assert "error" not in await asked(platform, f"CONSUMER.CREATE.{stream}.c", request)
+    undone = await adopt(platform.settings, f"{stream}/c", **why, is_undo=True)
+    assert not undone.is_change
+    assert (await raw(platform, "c"))["max_deliver"] == 9
+
+
+async def test_a_given_up_event_of_an_adopted_consumer_is_a_dead_letter(platform: Platform) -> None:
+    settings = platform.settings
+    where = f"{settings.events_stream}/c"
+    config = ConsumerConfig(durable_name="c", ack_policy=AckPolicy.EXPLICIT)
+    await platform.js.add_consumer(settings.events_stream, config)
+    wish = Wish(is_proof=False, limits=Limits(max_deliver=2))
+    await adopt(settings, where, wish, actor="me", reason="r")
+    await platform.publish({"n": 1})
+    await platform.fail("c", {})
+    counts, _ = await bridge_pending(settings)
+    assert counts["bridged"] == 1
+    assert [letter["original_sequence"] for letter in await platform.letters()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--undo", "--proof"), "stands alone"),
+        (("--undo", "--max-deliver", "3"), "stands alone"),
+        (("--backoff", "1,x"), "seconds and commas"),
+        (("--backoff", "0"), "seconds and commas"),
+        (("--max-deliver", "2", "--backoff", "1,2,3"), "more waits than the 2 deliveries"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    platform: Platform, arguments: tuple[str, ...], words: str
+) -> None:
+    config = ConsumerConfig(durable_name="c", ack_policy=AckPolicy.EXPLICIT)
+    await platform.js.add_consumer(platform.settings.events_stream, config)
+    before = await raw(platform, "c")
+    status, _, said = await dlq(platform, "adopt", "c", *arguments, "--reason", "r")
+    assert status in (1, 2)
+    assert words in " ".join(said.split())
+    assert await raw(platform, "c") == before
 
 
 async def test_what_can_not_be_adopted_is_said_in_one_sentence(platform: Platform) -> None:

@@ -1,5 +1,6 @@
 """What each rule finds on PostgreSQL: where its condition holds, and where it does not."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from pipelines.alerts.rules import AlertRules, read_alert_rules
 from pipelines.settings import Settings
 from pipelines.sqlfiles import read_sql
 from pipelines.stores.database import database
+from pipelines.stores.diagnoses import keep_diagnosis
 
 MORE = """
 [[overrides]]
@@ -257,6 +259,30 @@ def test_what_the_last_verification_found_is_told_until_one_finds_nothing(
     assert finding.detail == "File 0 is damaged. File 1 is damaged. File 2 is damaged."
     add_verification(settings, mended)
     finding = one(settings, "damage")
+    assert (finding.value, finding.is_above, finding.detail) == (0, False, None)
+
+
+def test_what_loses_data_is_told_until_the_doctor_finds_nothing(settings: Settings) -> None:
+    rows = [
+        {"severity": "loses data", "subject": f"S/{n}", "sentence": "So it is."} for n in "abcd"
+    ]
+    rows.append({"severity": "may lose", "subject": "S/e", "sentence": "Perhaps."})
+
+    def look(loses: int, minutes_ago: float) -> None:
+        at = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            findings = rows[4 - loses :]
+            keep_diagnosis(connection, at=at, loses=loses, may_lose=1, findings=findings)
+
+    assert found(settings, "loses_data") == []
+    look(4, minutes_ago=25 * 60)
+    assert found(settings, "loses_data") == []  # nobody knows whether it is still so
+    look(2, minutes_ago=60)
+    finding = one(settings, "loses_data")
+    assert (finding.value, finding.is_above) == (2, True)
+    assert finding.detail == "S/c: So it is. S/d: So it is."
+    look(0, minutes_ago=1)
+    finding = one(settings, "loses_data")
     assert (finding.value, finding.is_above, finding.detail) == (0, False, None)
 
 

@@ -1,0 +1,29 @@
+"""doctor: what becomes of failures at every stream and consumer, as tables and a page."""
+
+from datetime import UTC, datetime
+
+from prefect import State, flow
+
+from flows.show import markdown, told
+from pipelines.analysis.report import as_markdown
+from pipelines.doctor.diagnosis import TITLE, as_json, as_sections, examine, keep, write_page
+from pipelines.settings import load_settings
+
+
+@flow(name="doctor", flow_run_name="doctor", timeout_seconds=1800)
+async def doctor(listen_seconds: float = 10, stalled_seconds: float = 900) -> State:
+    """Look at the account of DLQ_NATS_URL; changes nothing. Writes `doctor.html` below DLQ_HOME.
+
+    What loses data fires the alert `loses_data`.
+
+    Args:
+        listen_seconds: How long to listen to what consumers answer.
+        stalled_seconds: Silence after which a consumer stands still.
+    """
+    settings, now = load_settings(), datetime.now(UTC)
+    found = await examine(settings, listen_seconds=listen_seconds, stalled_seconds=stalled_seconds)
+    file = (settings.home / "doctor.html").absolute()
+    write_page(found, file, now)
+    keep(settings, found, now)
+    await markdown("doctor", as_markdown(as_sections(found), now, TITLE), found.summary)
+    return await told(found.summary.rstrip("."), f"Wrote {file}. {found.summary}", as_json(found))
