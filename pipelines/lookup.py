@@ -13,7 +13,7 @@ import polars as pl
 
 from pipelines.analysis.trends import Trend, group_trends
 from pipelines.analysis.views import create_views
-from pipelines.errors import QueryError
+from pipelines.errors import QueryError, UnknownNameError
 from pipelines.jobs import compute_marts
 from pipelines.settings import Settings
 from pipelines.stores.lake import Lake
@@ -21,7 +21,8 @@ from pipelines.stores.lake_sql import connect
 
 __all__ = ["failure_groups", "find_failure", "find_group"]
 
-_GROUP = re.compile(r"[0-9a-f]{16}")
+_GROUP_DIGITS = 16
+_GROUP = re.compile(r"[0-9a-f]{1,16}")
 
 
 def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dict[str, Trend]]:
@@ -33,11 +34,29 @@ def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dic
 def find_group(
     settings: Settings, id_: str, now: datetime
 ) -> tuple[dict[str, Any], Trend | None] | None:
-    """A group and its trend by its id; None where it is no group's."""
-    if not _GROUP.fullmatch(id_.lower()):
+    """A group and its trend by its id, or the first digits that it alone has.
+
+    None where no group begins so. Raises QueryError where several do, or a failure does as well.
+    """
+    prefix = id_.lower()
+    if not _GROUP.fullmatch(prefix):
         return None
+    with connect(Lake(settings.lake)) as lake:
+        found = [
+            name
+            for (name,) in lake.execute(
+                "SELECT DISTINCT group_id FROM dead_letters WHERE starts_with(group_id, $prefix)"
+                " UNION ALL SELECT DISTINCT failure_id FROM dead_letters"
+                " WHERE length($prefix) < 16 AND starts_with(failure_id, $prefix) LIMIT 4",
+                {"prefix": prefix},
+            ).fetchall()
+        ]
+    if not any(len(name) == _GROUP_DIGITS for name in found):
+        return None
+    if len(found) > 1:
+        raise QueryError(f"Several begin with {id_!r}: {', '.join(found)}. Give more of the id.")
     groups, trends = failure_groups(settings, now)
-    for row in groups.filter(pl.col("group_id") == id_.lower()).to_dicts():
+    for row in groups.filter(pl.col("group_id") == found[0]).to_dicts():
         return row, trends.get(row["group_id"])
     return None
 
@@ -57,7 +76,7 @@ def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
             {"prefix": prefix},
         ).fetchall()
         if not found:
-            raise QueryError(
+            raise UnknownNameError(
                 f"Neither a failure nor a group is called {prefix!r}: `dlq groups` lists groups,"
                 " and `dlq drain` brings in what is new."
             )

@@ -41,8 +41,10 @@ class _Drawn:
     caption: str
 
 
-def as_html(frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: datetime) -> str:
-    """The page: the sections, and beside them the charts of the same frames."""
+def as_html(
+    frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: datetime, headline: str = ""
+) -> str:
+    """The page: a sentence, the sections, and beside them the charts of the same frames."""
     environment = Environment(
         autoescape=True,
         loader=FileSystemLoader(Path(__file__).parent),
@@ -53,6 +55,7 @@ def as_html(frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: d
     now_part, *rest = parts
     return environment.get_template("page.html").render(
         now=now,
+        headline=headline,
         strip=now_part,
         sections=rest,
         figures=_drawn(figures(frames, now)),
@@ -92,8 +95,8 @@ def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list
             ),
             Figure(
                 lambda look: charts.service_heat_map(minutes, since(7), now, look),
-                "Each row is a service. A dark column through several rows is an outage that they"
-                " share; a dark row is one service's own trouble.",
+                "Each row is a service. A column of strong colour through several rows is an outage"
+                " that they share; a row of it is one service's own trouble.",
             ),
         ],
         "Health per service": [
@@ -135,7 +138,7 @@ def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list
         found["Hours of the week"] = [
             Figure(
                 lambda look: charts.hour_of_week(frames["hour_of_week"], look=look),
-                "Working hours show as a block. A lone dark cell may be a single outage: the table"
+                "Working hours show as a block. A lone strong cell may be a single outage: the table"
                 " names only hours that stood out in three quarters of the weeks.",
             )
         ]

@@ -7,6 +7,8 @@ from decimal import Decimal
 
 from rich.cells import cell_len
 
+from pipelines.analysis.trends import Trend
+
 __all__ = ["GAP", "Column", "fitting", "measure"]
 
 GAP = 2  # blanks between two columns
@@ -60,7 +62,7 @@ def _is_number(value: object) -> bool:
 
 def _is_whole(value: object) -> bool:
     """Whether it says something else, or nothing, once it is cut."""
-    if isinstance(value, int | float | Decimal | date | datetime | time | timedelta):
+    if isinstance(value, int | float | Decimal | date | datetime | time | timedelta | Trend):
         return True
     text = str(value)
     return len(text) <= _LONGEST_NAME and not any(sign.isspace() for sign in text)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipelines.cli.output import console
 from pipelines.cli.results import FORMS, print_expanded, print_result, write_parquet
-from pipelines.cli.verb import verb
+from pipelines.cli.verb import known_lake, verb
 from pipelines.errors import QueryError
 from pipelines.jobs import answer
 from pipelines.settings import Settings
@@ -63,6 +63,7 @@ def command(
 
     On a terminal a table shows the columns for which there is room, and says so; a pipe gets all.
     """
+    known_lake(settings)
     form = "json" if is_json else form
     if (form == "parquet") < (output is not None):
         raise click.UsageError("--output is for --format parquet; redirect anything else: > FILE.")

@@ -182,7 +182,7 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     shown = dlq("batches", "show", batch["id"][:8]).stdout
     assert "redrive.awaiting_approval" in shown
     # Nobody may be redriven to: the subject is not on the allow-list.
-    aborted = dlq(*chosen, "--approve", "--json")
+    aborted = dlq(*chosen, "--yes", "--json")
     report = json.loads(aborted.stdout)
     assert aborted.exit_code == 1
     assert aborted.stderr == (
@@ -193,7 +193,7 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     [(why, count)] = report["reasons"]["refused"].items()
     assert (count, "is not among the subjects that DLQ_REDRIVE_SUBJECTS allows" in why) == (1, True)
     assert "1 refused" in dlq("audit", report["batch_id"][:8]).stdout
-    told = dlq(*chosen, "--approve")
+    told = dlq(*chosen, "--yes")
     assert (told.exit_code, "aborted itself" in told.stderr) == (1, True)
     assert f"refused 1: {why}." in told.stdout
     assert "That is as many as --limit takes" in told.stdout
