@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.deadletter.ids import is_uuid
-from pipelines.errors import QueryError, RedriveError, UnknownNameError
+from pipelines.errors import RedriveError, UnknownNameError
 from pipelines.jetstream.connection import connected
 from pipelines.jobs import drain_log
 from pipelines.redrive.batches import find_batch
@@ -114,5 +114,7 @@ def audit_trail(
             try:
                 about = find_batch(connection, about).id
             except (RedriveError, UnknownNameError):
-                raise UnknownNameError(f"{about!r} is no id of a failure or of one batch.") from None
+                raise UnknownNameError(
+                    f"{about!r} is no id of a failure or of one batch."
+                ) from None
         return audited(connection, about=about, actor=actor, action=action, limit=limit)

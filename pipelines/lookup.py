@@ -114,7 +114,7 @@ def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str,
             "SELECT d.*, coalesce(c.status, 'superseded') AS status, c.redrive_count, c.closed_at,"
             " c.cause, f.opening, l.closed_at AS last_closed_at, l.cause AS last_closed_as"
             " FROM dead_letters AS d"
-            " INNER JOIN failures AS f ON f.epoch = d.epoch AND f.dlq_sequence = d.dlq_sequence"
+            " INNER JOIN openings AS f ON f.epoch = d.epoch AND f.dlq_sequence = d.dlq_sequence"
             " LEFT JOIN cases AS c ON c.failure_id = d.failure_id AND c.opening = f.opening"
             " LEFT JOIN cases AS l ON l.failure_id = d.failure_id AND l.opening = f.opening - 1"
             " WHERE d.failure_id = $id ORDER BY f.opening DESC LIMIT 1",

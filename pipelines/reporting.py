@@ -36,7 +36,9 @@ class Report:
             from pipelines.analysis.page import as_html  # its drawing package loads for a second
 
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(as_html(self.frames, self.sections, self.now, self.headline), encoding="utf-8")
+            file.write_text(
+                as_html(self.frames, self.sections, self.now, self.headline), encoding="utf-8"
+            )
         except OSError as error:
             raise ReportError(f"{file} was not written: {error.strerror}.") from error
 

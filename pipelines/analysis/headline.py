@@ -41,9 +41,7 @@ def headline(frames: Mapping[str, pl.DataFrame], now: datetime) -> str:
     )
 
 
-def _spike(
-    spiking: list[dict[str, Any]], frames: Mapping[str, pl.DataFrame], now: datetime
-) -> str:
+def _spike(spiking: list[dict[str, Any]], frames: Mapping[str, pl.DataFrame], now: datetime) -> str:
     worst, count = spiking[0], len(spiking) - 1
     expected, service = worst["expected_count"], worst["value"]
     found = f"{worst['failure_count']:,} in the last hour"

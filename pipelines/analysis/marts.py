@@ -73,7 +73,7 @@ SUMMARIES = (
 MARTS = (*DAILY, *SUMMARIES)
 
 # Read by most marts and dear to compute: tables of the connection while the marts are built.
-FACTS = ("epochs", "case_log", "failures", "cases", "redrives")
+FACTS = ("epochs", "case_log", "openings", "cases", "redrives")
 
 Query = Callable[[str], pl.DataFrame]
 

@@ -138,8 +138,8 @@ def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list
         found["Hours of the week"] = [
             Figure(
                 lambda look: charts.hour_of_week(frames["hour_of_week"], look=look),
-                "Working hours show as a block. A lone strong cell may be a single outage: the table"
-                " names only hours that stood out in three quarters of the weeks.",
+                "Working hours show as a block. A lone strong cell may be a single outage: the"
+                " table names only hours that stood out in three quarters of the weeks.",
             )
         ]
     return found

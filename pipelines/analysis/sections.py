@@ -101,7 +101,9 @@ def as_json(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, Any]
     groups = [
         row
         | {
-            "failure_count_by_6h": list(trend.counts) if (trend := trends.get(row["group_id"])) else [],
+            "failure_count_by_6h": list(trend.counts)
+            if (trend := trends.get(row["group_id"]))
+            else [],
             "next": next_command(row),
         }
         for row in by_urgency(frames["failure_groups"]).to_dicts()
@@ -148,7 +150,11 @@ def _now(frames: Mapping[str, pl.DataFrame]) -> Section:
             f"last hour; {now['dead_letters_per_minute_24h']:.1f} in 24 hours",
         ),
         ("open failures", now["open_count"], f"in {now['open_group_count']:,} groups"),
-        ("oldest open", seconds_as_text(now["oldest_open_seconds"]), f"{now['parked_count']:,} parked"),
+        (
+            "oldest open",
+            seconds_as_text(now["oldest_open_seconds"]),
+            f"{now['parked_count']:,} parked",
+        ),
         (
             "redrives succeed",
             "–" if success is None else f"{success:.0%}",

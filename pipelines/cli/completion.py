@@ -17,6 +17,7 @@ def command(settings: Settings, is_json: bool, shell: str) -> None:  # noqa: ARG
     """
     found = get_completion_class(shell)
     assert found is not None  # the choices are click's own
-    script = found(click.get_current_context().find_root().command, {}, "dlq", "_DLQ_COMPLETE").source()
+    script = found(
+        click.get_current_context().find_root().command, {}, "dlq", "_DLQ_COMPLETE"
+    ).source()
     print_json({"script": script}) if is_json else click.echo(script)
-

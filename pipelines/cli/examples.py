@@ -14,7 +14,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq report --markdown > report.md",
         "dlq report --json",
     ),
-    "alerts": ("dlq alerts", "dlq alerts history --limit 5", "dlq alerts ack --reason 'rolled back'"),
+    "alerts": (
+        "dlq alerts",
+        "dlq alerts history --limit 5",
+        "dlq alerts ack --reason 'rolled back'",
+    ),
     "alerts ack": ("dlq alerts ack 17 --reason 'rolled back'",),
     "alerts history": ("dlq alerts history --limit 5",),
     "alerts rules": ("dlq alerts rules --format prometheus > dlq-rules.yml",),
@@ -34,7 +38,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq redrive --group 1f0c --dry-run",
         "dlq redrive --group 1f0c --reason 'tile server is back'",
         "dlq redrive --transient --since 24h --yes",
-        "dlq redrive --where \"data.crop = 'wheat'\" --edit '{\"unit\": \"ha\"}'",
+        'dlq redrive --where "data.crop = \'wheat\'" --edit \'{"unit": "ha"}\'',
     ),
     "batches": (
         "dlq batches",
@@ -72,8 +76,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "fingerprint": ("dlq fingerprint failures.jsonl",),
     "views": ("dlq views", "duckdb -init .dlq/lake/views.sql"),
     "completion": (
-        "eval \"$(dlq completion zsh)\"  # in ~/.zshrc",
-        "eval \"$(dlq completion bash)\"  # in ~/.bashrc",
+        'eval "$(dlq completion zsh)"  # in ~/.zshrc',
+        'eval "$(dlq completion bash)"  # in ~/.bashrc',
         "dlq completion fish > ~/.config/fish/completions/dlq.fish",
     ),
 }

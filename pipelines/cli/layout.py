@@ -38,7 +38,10 @@ def measure(
     """The columns of `rows`, which `texts` are the shown cells of."""
     return [
         _column(
-            index, name, [row[index] for row in rows], [shown[index].splitlines() for shown in texts]
+            index,
+            name,
+            [row[index] for row in rows],
+            [shown[index].splitlines() for shown in texts],
         )
         for index, name in enumerate(names)
     ]

@@ -113,7 +113,9 @@ def _interval(value: pa.MonthDayNano) -> str:
     sign = "-" if value.months < 0 else ""
     parts = [f"{sign}{years} years" * bool(years), f"{sign}{months} months" * bool(months)]
     parts.append(f"{value.days} days" * bool(value.days))
-    micros = value.nanoseconds // 1_000 if value.nanoseconds >= 0 else -(-value.nanoseconds // 1_000)
+    micros = (
+        value.nanoseconds // 1_000 if value.nanoseconds >= 0 else -(-value.nanoseconds // 1_000)
+    )
     if micros or not any(parts):
         seconds, rest = divmod(abs(micros), 1_000_000)
         clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
@@ -185,13 +187,12 @@ def _print_table(table: pa.Table) -> None:
         )
     for row, values in zip(texts, rows, strict=True):
         drawn.add_row(
-            *(
-                "[dim]NULL[/dim]" if values[c.index] is None else safe(row[c.index])
-                for c in shown
-            )
+            *("[dim]NULL[/dim]" if values[c.index] is None else safe(row[c.index]) for c in shown)
         )
     width = sum(column.width + GAP for column in shown)
-    target = console if space else type(console)(file=console.file, width=max(width, 1), emoji=False)
+    target = (
+        console if space else type(console)(file=console.file, width=max(width, 1), emoji=False)
+    )
     target.print(drawn)
     counts = f"{_count(table.num_rows, 'row')}, {_count(len(every), 'column')}"
     if len(shown) < len(every) or any(c.width > _WIDEST_TEXT for c in every if space and c.is_text):

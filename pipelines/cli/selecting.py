@@ -15,7 +15,9 @@ from pipelines.settings import Settings
 
 _FLAGS = (
     click.argument("failure_ids", nargs=-1, metavar="[FAILURE_ID]…"),
-    click.option("--group", "group_id", help="a failure group, or its first digits: see `dlq groups`"),
+    click.option(
+        "--group", "group_id", help="a failure group, or its first digits: see `dlq groups`"
+    ),
     click.option("--type", "error_types", multiple=True, help="error type, with its subclasses"),
     click.option("--service", help="the service that failed"),
     click.option("--tenant", "tenant_id", help="only events of this tenant"),

@@ -36,7 +36,7 @@ class Verb(click.Command):
         """The options, in two parts."""
         own, common = [], []
         for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
+            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)):
                 (common if parameter.name in _COMMON else own).append(record)
         for title, records in (("Options", own), ("Options of every verb", common)):
             if records:

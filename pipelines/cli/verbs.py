@@ -4,7 +4,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -14,7 +14,8 @@ __all__ = ["Verbs"]
 
 _ALIASES = {
     "retry": "redrive", "replay": "redrive", "requeue": "redrive", "query": "sql", "list": "groups",
-    "ls": "groups", "start": "up", "run": "up", "serve": "up", "delete": "discard", "close": "discard",
+    "ls": "groups", "start": "up", "run": "up", "serve": "up", "delete": "discard",
+    "close": "discard",
     "metrics": "exporter", "backup": "copy", "schema": "tables", "describe": "tables",
     "tail": "monitor", "watch": "monitor", "init": "migrate", "check": "verify", "history": "audit",
 }  # fmt: skip
@@ -72,7 +73,7 @@ class Verbs(click.Group):
         complete_var: str | None = None,
         standalone_mode: bool = True,
         **extra: Any,
-    ) -> NoReturn | Any:
+    ) -> Any:
         """Run a verb; wrong usage ends with 2, Ctrl-C with 130, and --json makes errors JSON."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode, **extra)

@@ -80,7 +80,9 @@ def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterato
         timer.cancel()
 
 
-def ask(connection: duckdb.DuckDBPyConnection, statement: str, limit: int | None = None) -> pa.Table:
+def ask(
+    connection: duckdb.DuckDBPyConnection, statement: str, limit: int | None = None
+) -> pa.Table:
     """What one reading statement says on a sealed connection: the first `limit` rows, or all.
 
     Names may repeat, and intervals are Arrow's. Raises QueryError for any other statement, and
@@ -180,6 +182,11 @@ def _view(table: str, source: str | None) -> str:
         # Files that an older version wrote lack columns: no row has them all.
         rows = f"SELECT {columns} FROM ({rows} UNION ALL BY NAME SELECT * FROM {source})"  # noqa: S608
     return f"CREATE OR REPLACE VIEW {table} AS {rows};"
+
+
+def empty_table(table: str) -> str:
+    """The statement that makes a table of the log, without rows."""
+    return _view(table, None)
 
 
 def _mart_view(name: str, source: str) -> str:
