@@ -7,11 +7,12 @@ column that a header does not explain is explained where `the rest as in` points
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 
 import duckdb
 
-from pipelines.analysis.marts import MARTS
+from pipelines.analysis.marts import MARTS, build_marts
 from pipelines.analysis.views import VIEWS, create_views
 from pipelines.errors import QueryError, UnknownNameError
 from pipelines.sqlfiles import read_sql, sql_folder
@@ -20,11 +21,12 @@ from pipelines.stores.lake_sql import LAYOUTS, empty_table
 __all__ = ["Column", "Relation", "as_markdown", "postgres_comments", "relation", "relations"]
 
 _BY_SUFFIX = (
-    ("_seconds", "s"), ("_bytes", "bytes"), ("_at", "UTC"), ("_count", "count"), ("_share", "0 to 1"),
-    ("_minute", "minutes"), ("_date", "day, UTC"), ("_sequence", "sequence"),
+    ("_seconds", "s"), ("_bytes", "bytes"), ("_at", "UTC"), ("_count", "count"),
+    ("_share", "0 to 1"), ("_minute", "minutes"), ("_date", "day, UTC"), ("_sequence", "sequence"),
 )  # fmt: skip
 _COLUMN = re.compile(r"--   (\w+(?:, \w+)*)(?: \(([^)]*)\))?(?:  +(\S.*)|)$")
 _REST = re.compile(r"--   the rest  +as in `(\w+)`")
+_SOME_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 _LOG = ("dead_letters", "cases", "failure_groups", "service_health", "redrives", "durations_daily")
 
 
@@ -69,8 +71,13 @@ def relation(name: str) -> Relation:
     for each in relations():
         if each.name == name.lower():
             columns = tuple(
-                Column(column, kind, _unit(column), _meaning(_file(each.name), column))
-                for column, kind in _types()[each.name].items()
+                Column(
+                    column,
+                    kind.replace("TIMESTAMP WITH TIME ZONE", "timestamptz").lower(),
+                    _unit(column),
+                    _meaning(_file(each.name), column),
+                )
+                for column, kind in _types(each.name, each.kind).items()
             )
             return Relation(each.name, each.kind, each.title, each.grain, columns)
     raise UnknownNameError(f"There is no table {name!r} in the lake: `dlq tables` lists them.")
@@ -86,8 +93,7 @@ def as_markdown() -> str:
             lines += [f"### {each.name}", "", each.title, "", f"*{each.grain}*", ""]
             lines += ["| column | type | unit | meaning |", "| --- | --- | --- | --- |"]
             lines += [
-                f"| `{c.name}` | {c.kind.lower()} | {c.unit} | {_cell(c.meaning)} |"
-                for c in each.columns
+                f"| `{c.name}` | {c.kind} | {c.unit} | {_cell(c.meaning)} |" for c in each.columns
             ]
             lines.append("")
     lines += ["## PostgreSQL", "", _POSTGRES, ""]
@@ -105,7 +111,8 @@ def postgres_comments() -> Mapping[str, tuple[str, dict[str, str]]]:
     """The COMMENTs of the migrations by table: its own, and those of its columns."""
     found: dict[str, tuple[str, dict[str, str]]] = {}
     pattern = re.compile(
-        r"^COMMENT ON (TABLE|VIEW|COLUMN) (?:dlq\.)?(\w+)(?:\.(\w+))? IS\s+((?:'(?:[^']|'')*'\s*)+);",
+        r"^COMMENT ON (TABLE|VIEW|COLUMN) (?:dlq\.)?(\w+)(?:\.(\w+))?"
+        r" IS\s+((?:'(?:[^']|'')*'\s*)+);",
         re.MULTILINE,
     )
     for file in sorted((sql_folder() / "postgres" / "migrations").glob("*.sql")):
@@ -167,10 +174,14 @@ def _parsed(sql: str) -> _Header:
     meanings = {name: " ".join(parts) for name, parts in texts.items()}
     return _Header(
         " ".join(line.removeprefix("--").strip() for line in title.splitlines()),
-        " ".join(grain).removeprefix("Grain: ").capitalize(),
+        _sentence(" ".join(grain).removeprefix("Grain: ")),
         meanings,
         source,
     )
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _meaning(name: str, column: str) -> str:
@@ -180,7 +191,8 @@ def _meaning(name: str, column: str) -> str:
     for other in (header.rest, *_LOG):
         if other and other != name and (said := _header(other).meanings.get(column)):
             return said
-        if other and (further := _header(other).rest) and (said := _header(further).meanings.get(column)):
+        further = _header(other).rest if other else None
+        if further and (said := _header(further).meanings.get(column)):
             return said
     return ""
 
@@ -190,25 +202,18 @@ def _unit(column: str) -> str:
 
 
 @cache
-def _types() -> dict[str, dict[str, str]]:
-    """The columns of everything, with their types, of an empty lake."""
-    from datetime import UTC, datetime
-
-    from pipelines.analysis.marts import build_marts
-
+def _types(name: str, kind: str) -> dict[str, str]:
+    """The columns of a relation, with DuckDB's types: those of an empty lake."""
     with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        for name in LAYOUTS:
-            connection.execute(empty_table(name))
+        for table in LAYOUTS:
+            connection.execute(empty_table(table))
         create_views(connection)
-        tables = build_marts(connection, datetime(2026, 1, 1, tzinfo=UTC))
-        for name, table in tables.items():
-            connection.register(f"mart_{name}", table)
-        names = [*LAYOUTS, *VIEWS, *(f"mart_{name}" for name in MARTS)]
-        return {
-            name: {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
-            for name in names
-        }
+        if kind == "mart":
+            [(mart, table)] = build_marts(connection, _SOME_TIME, [_file(name)]).items()
+            connection.register(f"mart_{mart}", table)
+        described = connection.execute(f"DESCRIBE {name}").fetchall()
+        return {column: type_ for column, type_, *_ in described}
 
 
 def _cell(text: str) -> str:
@@ -217,18 +222,16 @@ def _cell(text: str) -> str:
 
 _INTRODUCTION = """# The data: tables, views, marts and their columns
 
-*Made by `python -m pipelines.cli tables --markdown > docs/data.md` from the headers of the SQL files and the COMMENTs
-of the migrations; a test keeps it so.*
+*`dlq tables --markdown` prints this page, from the headers of the SQL files and the COMMENTs of the
+migrations; a test keeps it so.*
 
-`dlq tables` lists them, `dlq tables NAME` explains one, `dlq sql` asks them (DuckDB). A **table** is
-what drains write, a **view** is computed when it is asked, a **mart** is written by `dlq marts` and
-is as old as its last run. Times are UTC; a name ends with its unit: `_seconds`, `_bytes`, `_at`,
+`dlq tables` lists them, `dlq tables NAME` explains one, `dlq sql` asks them (DuckDB). A **table**
+is what drains write, a **view** is computed when it is asked, a **mart** is written by `dlq marts`
+and is as old as its last run. Times are UTC; a name ends with its unit: `_seconds`, `_bytes`, `_at`,
 `_count`. All texts are redacted.
 
 Begin with [`failures`](#failures): one row per failure, with status, message, body and age.
 """
 
-_POSTGRES = (
-    "The schema `dlq` holds what stands now; `\\d+ dlq.failed_events` in psql shows the same. The marts"
-    " `mart_…` that sum up are there too, with the columns above."
-)
+_POSTGRES = """The schema `dlq` holds what stands now; in psql `\\d+ dlq.failed_events` says the same.
+The marts as of now are there too (`dlq.mart_…`), with the columns above."""

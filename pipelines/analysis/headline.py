@@ -53,7 +53,8 @@ def _spike(spiking: list[dict[str, Any]], frames: Mapping[str, pl.DataFrame], no
     began = f" since {_clock(since, now)}" if since else ""
     others = ""
     if count:
-        others = f"; {count} other service{'' if count == 1 else 's'} fail more than usual, too"
+        noun = "1 other service fails" if count == 1 else f"{count} other services fail"
+        others = f"; {noun} more than usual, too"
     cure = _cure(frames["failure_groups"], service)
     return f"{service} is failing {how}{began} ({found}){cure}{others}."
 

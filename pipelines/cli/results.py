@@ -24,7 +24,7 @@ from pipelines.errors import QueryError
 __all__ = ["FORMS", "print_expanded", "print_result", "write_parquet"]
 
 FORMS = ("table", "csv", "json", "jsonl", "parquet", "md")
-_WIDEST_TEXT = 40  # of a cell on a terminal
+_WIDEST_TEXTS = (40, 24)  # of a cell on a terminal: the first with which all columns fit
 
 
 def print_result(table: pa.Table, form: str) -> None:
@@ -110,18 +110,18 @@ def _text(value: Any) -> str:
 
 def _interval(value: pa.MonthDayNano) -> str:
     years, months = divmod(abs(value.months), 12)
-    sign = "-" if value.months < 0 else ""
-    parts = [f"{sign}{years} years" * bool(years), f"{sign}{months} months" * bool(months)]
-    parts.append(f"{value.days} days" * bool(value.days))
+    sign = -1 if value.months < 0 else 1
+    counts = {"year": sign * years, "month": sign * months, "day": value.days}
+    parts = [f"{n} {unit}{'' if abs(n) == 1 else 's'}" for unit, n in counts.items() if n]
     micros = (
         value.nanoseconds // 1_000 if value.nanoseconds >= 0 else -(-value.nanoseconds // 1_000)
     )
-    if micros or not any(parts):
+    if micros or not parts:
         seconds, rest = divmod(abs(micros), 1_000_000)
         clock = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
         fraction = f".{rest:06}".rstrip("0") if rest else ""
         parts.append(f"{'-' if micros < 0 else ''}{clock}{fraction}")
-    return " ".join(part for part in parts if part)
+    return " ".join(parts)
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
@@ -168,12 +168,19 @@ def print_expanded(table: pa.Table) -> None:
 
 def _print_table(table: pa.Table) -> None:
     rows = list(_rows(table))
+    if table.column_names == ["explain_key", "explain_value"]:  # a drawing of many lines
+        for _, plan in rows:
+            console.print(safe(plan), soft_wrap=True)
+        return
     texts = [[_one_line(_text(value)) for value in row] for row in rows]
     every = measure(table.column_names, rows, texts)
     space = room()
     shown = every
     if space is not None:
-        shown = fitting([_capped(column) for column in every], space)
+        for widest in _WIDEST_TEXTS:
+            shown = fitting([_capped(column, widest) for column in every], space)
+            if len(shown) == len(every):
+                break
     drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
     for column in shown:
         drawn.add_column(
@@ -195,16 +202,18 @@ def _print_table(table: pa.Table) -> None:
     )
     target.print(drawn)
     counts = f"{_count(table.num_rows, 'row')}, {_count(len(every), 'column')}"
-    if len(shown) < len(every) or any(c.width > _WIDEST_TEXT for c in every if space and c.is_text):
-        hint = f"{counts}, {len(shown):,} shown: -x shows each row whole, a pipe all."
+    is_cut = any(column.width < every[column.index].width for column in shown)
+    if len(shown) < len(every) or is_cut:
+        shown_count = f", {len(shown):,} shown" if len(shown) < len(every) else ""
+        hint = f"{counts}{shown_count}: -x shows each row whole, a pipe all."
         console.print(f"[dim]{hint}[/dim]")
     elif space:
         console.print(f"[dim]{counts}.[/dim]")
 
 
-def _capped(column: Column) -> Column:
+def _capped(column: Column, widest: int) -> Column:
     """The column no wider than a terminal has room for; what must not be cut stays."""
-    width = max(column.least, min(column.width, _WIDEST_TEXT))
+    width = max(column.least, min(column.width, widest))
     return Column(column.index, column.name, width, width, column.is_number)
 
 

@@ -18,7 +18,10 @@ from pipelines.errors import DLQError
 from pipelines.jobs import answer
 from pipelines.settings import Settings
 
-_COLUMNS = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal ORDER BY ALL"
+_COLUMNS = """
+SELECT table_name, column_name FROM duckdb_columns()
+WHERE NOT internal AND NOT contains(table_name, ' ') ORDER BY ALL
+"""
 _WORDS = (
     "SELECT", "FROM", "WHERE", "GROUP BY", "ORDER BY", "LIMIT", "HAVING", "JOIN", "LEFT JOIN",
     "USING", "WITH", "AS", "ON", "AND", "OR", "NOT", "IN", "IS NULL", "LIKE", "BETWEEN", "DISTINCT",

@@ -29,7 +29,10 @@ def command(settings: Settings, is_json: bool, name: str | None, is_markdown: bo
 def _list(is_json: bool) -> None:
     found = relations()
     if is_json:
-        rows = [{key: each[key] for key in ("name", "kind", "title", "grain")} for each in map(asdict, found)]
+        rows = [
+            {key: each[key] for key in ("name", "kind", "title", "grain")}
+            for each in map(asdict, found)
+        ]
         print_json({"tables": rows})
         return
     for kind in ("table", "view", "mart"):
@@ -48,6 +51,6 @@ def _explain(name: str, is_json: bool) -> None:
     print_table(
         "",
         ["column", "type", "unit", "meaning"],
-        [(c.name, c.kind.lower(), c.unit, c.meaning) for c in found.columns],
+        [(c.name, c.kind, c.unit, c.meaning) for c in found.columns],
         drop=["type"],
     )
