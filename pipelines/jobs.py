@@ -6,6 +6,7 @@ Each puts stages together; the stages do not know each other.
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -18,7 +19,7 @@ import pyarrow as pa
 from nats.js.errors import Error as JetStreamError
 
 from pipelines.analysis.kept import daily_marts, update_marts, write_marts
-from pipelines.analysis.marts import MARTS, build_summaries
+from pipelines.analysis.marts import MARTS, build_summaries, facts
 from pipelines.analysis.sections import printable_frames
 from pipelines.analysis.spark import build_marts_on_spark
 from pipelines.analysis.unknowns import LOG_SQL
@@ -243,8 +244,8 @@ def answer(
             for view in view_statements():
                 connection.execute(view)
             show_marts(connection, lake, list(MARTS))
-            seal(connection)
-            with time_limit(connection, seconds):
+            with time_limit(connection, seconds), _facts_of(connection, statement):
+                seal(connection)
                 return ask(connection, statement, limit)
         except duckdb.CatalogException as error:
             if "Table with name" in str(error):
@@ -252,6 +253,14 @@ def answer(
             raise QueryError(f"DuckDB refused the statement: {error}") from error
         except duckdb.Error as error:
             raise QueryError(f"DuckDB refused the statement: {error}") from error
+
+
+def _facts_of(
+    connection: duckdb.DuckDBPyConnection, statement: str
+) -> AbstractContextManager[None]:
+    """The views that stand on each other, computed once, where a statement may ask them."""
+    is_asked = re.search(r"\b(failures|openings|cases|groups|redrives)\b", statement, re.IGNORECASE)
+    return facts(connection) if is_asked else nullcontext()
 
 
 def _no_table(said: str) -> str:

@@ -227,11 +227,12 @@ migrations; a test keeps it so.*
 
 `dlq tables` lists them, `dlq tables NAME` explains one, `dlq sql` asks them (DuckDB). A **table**
 is what drains write, a **view** is computed when it is asked, a **mart** is written by `dlq marts`
-and is as old as its last run. Times are UTC; a name ends with its unit: `_seconds`, `_bytes`, `_at`,
-`_count`. All texts are redacted.
+and is as old as its last run. Times are UTC; a name ends with its unit: `_seconds`, `_bytes`,
+`_at`, `_count`. All texts are redacted.
 
 Begin with [`failures`](#failures): one row per failure, with status, message, body and age.
 """
 
-_POSTGRES = """The schema `dlq` holds what stands now; in psql `\\d+ dlq.failed_events` says the same.
+_POSTGRES = """\
+The schema `dlq` holds what stands now; in psql `\\d+ dlq.failed_events` says the same.
 The marts as of now are there too (`dlq.mart_…`), with the columns above."""

@@ -46,9 +46,9 @@ def _spike(spiking: list[dict[str, Any]], frames: Mapping[str, pl.DataFrame], no
     expected, service = worst["expected_count"], worst["value"]
     found = f"{worst['failure_count']:,} in the last hour"
     if expected >= 0.1:
-        how = f"{worst['failure_count'] / expected:,.0f}× more than usual"
+        how = f" {worst['failure_count'] / expected:,.0f}× more than usual"
     else:
-        how = "as it usually does not"
+        how, found = "", f"{found}, usually none"
     since = _since(frames["failures_minutely"], service, now)
     began = f" since {_clock(since, now)}" if since else ""
     others = ""
@@ -56,7 +56,7 @@ def _spike(spiking: list[dict[str, Any]], frames: Mapping[str, pl.DataFrame], no
         noun = "1 other service fails" if count == 1 else f"{count} other services fail"
         others = f"; {noun} more than usual, too"
     cure = _cure(frames["failure_groups"], service)
-    return f"{service} is failing {how}{began} ({found}){cure}{others}."
+    return f"{service} is failing{how}{began} ({found}){cure}{others}."
 
 
 def _since(minutes: pl.DataFrame, service: str, now: datetime) -> datetime | None:

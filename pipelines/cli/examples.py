@@ -73,7 +73,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq nats-permissions --service billing --consumes 'sahool.invoice.*'",
     ),
     "redact": ("dlq redact --dry-run --limit 100",),
-    "fingerprint": ("dlq fingerprint failures.jsonl",),
+    "fingerprint": ("dlq fingerprint - < failures.jsonl",),
     "views": ("dlq views", "duckdb -init .dlq/lake/views.sql"),
     "completion": (
         'eval "$(dlq completion zsh)"  # in ~/.zshrc',

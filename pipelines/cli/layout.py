@@ -9,11 +9,12 @@ from rich.cells import cell_len
 
 from pipelines.analysis.trends import Trend
 
-__all__ = ["GAP", "Column", "fitting", "measure"]
+__all__ = ["GAP", "Column", "fitting", "measure", "widths"]
 
 GAP = 2  # blanks between two columns
 _LONGEST_NAME = 40  # longer words, such as a URL, may be broken
 _NARROWEST_TEXT = 16
+_LONGEST_WORD = 24  # of a text that is kept in one piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ def _column(
     width = max((cell_len(line) for lines in texts for line in lines), default=0)
     width = max(width, cell_len(name))
     is_whole = all(_is_whole(value) for value in known)
-    least = width if is_whole else min(width, max(_NARROWEST_TEXT, cell_len(name)))
+    words = (cell_len(word) for lines in texts for line in lines for word in line.split())
+    longest = min(max(words, default=0), _LONGEST_WORD)
+    least = width if is_whole else min(width, max(_NARROWEST_TEXT, cell_len(name), longest))
     return Column(index, name, width, least, is_number)
 
 
@@ -86,6 +89,19 @@ def fitting(columns: Sequence[Column], room: int | None, drop: Sequence[str] = (
         )
         shown.remove(going)
     return shown
+
+
+def widths(columns: Sequence[Column], room: int | None) -> list[int]:
+    """How wide each column is drawn: what room is left goes to the texts, evenly."""
+    if room is None:
+        return [column.width for column in columns]
+    found = [column.least for column in columns]
+    left = room - _least(columns)
+    while left > 0 and (wanting := [n for n, c in enumerate(columns) if found[n] < c.width]):
+        for n in wanting[:left]:
+            found[n] += 1
+        left -= len(wanting[:left])
+    return found
 
 
 def _least(columns: Sequence[Column]) -> int:

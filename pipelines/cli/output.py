@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.layout import GAP, fitting, measure
+from pipelines.cli.layout import GAP, fitting, measure, widths
 from pipelines.deadletter.sanitize import UNPRINTABLE, printable
 
 console = Console(highlight=False, emoji=False)
@@ -78,13 +78,13 @@ def print_table(
     every = measure(columns, rows, [[_unescaped(text) for text in row] for row in texts])
     shown = fitting(every, room(), drop)
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
-    for column in shown:
+    for column, width in zip(shown, widths(shown, room()), strict=True):
         table.add_column(
             safe(column.name),
             justify="right" if column.is_number else "left",
             style="cyan" if column.index == 0 else None,
             no_wrap=not column.is_text,
-            min_width=column.least,
+            width=width,
             overflow="fold",
         )
     for row in texts:

@@ -2,7 +2,8 @@
 --
 -- Owner: pipelines/analysis
 -- Grain: one row per failure_id. A redrive that failed again is a failure too, with the status
--- superseded: `cases` has the live ones alone. PostgreSQL has a view of the same name and columns.
+-- superseded: `cases` has the live ones alone. PostgreSQL has a view of the same name with these
+-- columns, all but consumer_version.
 --   status            pending | retried | parked | resolved | discarded; superseded: a later failure of
 --                     a redrive chain, whose root tells how it stands
 --   age_seconds       since it became a dead letter
@@ -55,8 +56,9 @@ SELECT
     o.published_at,
     o.epoch,
     o.dlq_sequence
-FROM openings AS o
+FROM (
+    SELECT *, MAX(opening) OVER (PARTITION BY failure_id) AS latest_opening FROM openings
+) AS o
 INNER JOIN dead_letters AS d ON d.epoch = o.epoch AND d.dlq_sequence = o.dlq_sequence
-LEFT JOIN openings AS later ON later.failure_id = o.failure_id AND later.opening = o.opening + 1
 LEFT JOIN cases AS c ON c.failure_id = o.failure_id AND c.opening = o.opening
-WHERE later.failure_id IS NULL
+WHERE o.opening = o.latest_opening

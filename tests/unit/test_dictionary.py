@@ -17,7 +17,7 @@ NAMES = [each.name for each in relations()]
 
 
 def test_every_relation_is_listed_once_with_title_and_grain() -> None:
-    assert NAMES == [*LAYOUTS, *VIEWS, *(f"mart_{name}" for name in MARTS)]
+    assert [*LAYOUTS, *VIEWS, *(f"mart_{name}" for name in MARTS)] == NAMES
     for each in relations():
         assert each.title.endswith((".", ":")), each.name
         assert each.grain.startswith("One row"), (each.name, each.grain)

@@ -68,7 +68,7 @@ def test_a_redrive_is_recommended_only_where_it_may_help(chance: float, said: st
 def test_a_service_that_never_failed_has_no_ratio_and_yesterday_its_date() -> None:
     told = headline(frames(spikes=[("tiles", 70, 0.0)], minutes=list(range(0, 1_000, 20))), NOW)
     assert told.startswith(
-        "tiles is failing as it usually does not since 2026-03-01 23:00 UTC (70 in"
+        "tiles is failing since 2026-03-01 23:00 UTC (70 in the last hour, usually none)"
     )
 
 
