@@ -21,7 +21,6 @@ from pipelines.stores.lake_sql import connect
 
 __all__ = ["failure_groups", "find_failure", "find_group"]
 
-_GROUP_DIGITS = 16
 _GROUP = re.compile(r"[0-9a-f]{1,16}")
 
 
@@ -34,29 +33,26 @@ def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dic
 def find_group(
     settings: Settings, id_: str, now: datetime
 ) -> tuple[dict[str, Any], Trend | None] | None:
-    """A group and its trend by its id, or the first digits that it alone has.
+    """A group and its trend by its id, or the first digits that no other group has.
 
-    None where no group begins so. Raises QueryError where several do, or a failure does as well.
+    None where no group begins so. Raises QueryError where several do.
     """
     prefix = id_.lower()
     if not _GROUP.fullmatch(prefix):
         return None
     with connect(Lake(settings.lake)) as lake:
-        found = [
-            name
-            for (name,) in lake.execute(
-                "SELECT DISTINCT group_id FROM dead_letters WHERE starts_with(group_id, $prefix)"
-                " UNION ALL SELECT DISTINCT failure_id FROM dead_letters"
-                " WHERE length($prefix) < 16 AND starts_with(failure_id, $prefix) LIMIT 4",
-                {"prefix": prefix},
-            ).fetchall()
-        ]
-    if not any(len(name) == _GROUP_DIGITS for name in found):
+        found = lake.execute(
+            "SELECT DISTINCT group_id FROM dead_letters WHERE starts_with(group_id, $prefix)"
+            " LIMIT 4",
+            {"prefix": prefix},
+        ).fetchall()
+    if not found:
         return None
     if len(found) > 1:
-        raise QueryError(f"Several begin with {id_!r}: {', '.join(found)}. Give more of the id.")
+        names = ", ".join(name for (name,) in found)
+        raise QueryError(f"Several groups begin with {id_!r}: {names}. Give more of the id.")
     groups, trends = failure_groups(settings, now)
-    for row in groups.filter(pl.col("group_id") == found[0]).to_dicts():
+    for row in groups.filter(pl.col("group_id") == found[0][0]).to_dicts():
         return row, trends.get(row["group_id"])
     return None
 

@@ -1,6 +1,5 @@
 """What to do next about a failure group: pure, and the same words everywhere."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,9 +23,8 @@ def what_failed(group: Mapping[str, Any]) -> str:
     said = (group["template"] or "").strip()
     if said not in ("", "None", "null"):
         return f"{group['error_class']}: {said}"
-    frames = (group.get("frames") or "").strip()
-    first = re.split(r"[\s;|>,]+", frames)[0] if frames else ""
-    return f"{group['error_class']} (no message){f' in {first}' if first else ''}"
+    nearest = (group["frames"] or "").split(" < ")[0].rpartition(":")[2]
+    return f"{group['error_class']} (no message){f' in {nearest}' if nearest else ''}"
 
 
 def chance_in_words(group: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ class Verbs(click.Group):
             with formatter.section(chapter):
                 formatter.write_dl(list(verbs.items()))
 
-    def main(  # type: ignore[override]
+    def main(
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = None,

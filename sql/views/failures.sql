@@ -6,7 +6,7 @@
 -- columns, all but consumer_version.
 --   status            pending | retried | parked | resolved | discarded; superseded: a later failure of
 --                     a redrive chain, whose root tells how it stands
---   age_seconds       since it became a dead letter
+--   age_seconds       since it became a dead letter, whole seconds
 --   message           text of the exception, redacted
 --   subject           subject of the event; a redrive goes there
 --   reopened_count    how often it failed anew after it had been closed
@@ -20,7 +20,7 @@
 SELECT
     o.failure_id,
     COALESCE(c.status, 'superseded') AS status,
-    EPOCH(CURRENT_TIMESTAMP) - EPOCH(o.dlq_timestamp) AS age_seconds,
+    CAST(FLOOR(EPOCH(CURRENT_TIMESTAMP) - EPOCH(o.dlq_timestamp)) AS BIGINT) AS age_seconds,
     o.service,
     o.error_class,
     o.error_message AS message,

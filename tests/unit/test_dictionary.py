@@ -32,7 +32,7 @@ def test_every_column_is_explained(name: str) -> None:
 
 def test_a_column_says_its_unit_and_where_it_is_explained() -> None:
     columns = {column.name: column for column in relation("failures").columns}
-    assert (columns["age_seconds"].unit, columns["age_seconds"].kind) == ("s", "double")
+    assert (columns["age_seconds"].unit, columns["age_seconds"].kind) == ("s", "bigint")
     assert columns["opened_at"].unit == "UTC"
     assert columns["stack_trace"].meaning == "traceback as text, redacted"  # as in dead_letters
     assert {"status", "message", "body"} <= columns.keys()

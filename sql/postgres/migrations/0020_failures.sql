@@ -9,7 +9,7 @@ CREATE OR REPLACE VIEW dlq.failures WITH (security_invoker = true) AS
 SELECT
     f.id AS failure_id,
     f.status,
-    EXTRACT(EPOCH FROM now() - f.dlq_timestamp)::DOUBLE PRECISION AS age_seconds,
+    floor(EXTRACT(EPOCH FROM now() - f.dlq_timestamp))::BIGINT AS age_seconds,
     COALESCE(f.consumer_service, f.source_service) AS service,
     regexp_replace(f.error_type, '^.*\.', '') AS error_class,
     f.error_message AS message,
