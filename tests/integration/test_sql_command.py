@@ -68,7 +68,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Console:
     [
         ("PIVOT (SELECT 1 AS n, 'up' AS state) ON state USING sum(n)", "up", 1),
         ("SELECT up FROM (PIVOT (SELECT 1 AS n, 'up' AS s) ON s USING sum(n))", "up", 1),
-        ("-- why\nWITH q AS (SELECT 7 AS n) FROM q", "n", 7),
+        ("\n-- why\nWITH q AS (SELECT 7 AS n) FROM q", "n", 7),
         ("VALUES (3, 4)", "col1", 4),
         ("FROM (SELECT 5 AS n)", "n", 5),
         ("DESCRIBE epochs", "column_name", "epoch"),
@@ -157,15 +157,20 @@ def test_a_terminal_is_told_how_many_columns_it_does_not_show(
     piped = ask("SELECT * FROM failures LIMIT 2").stdout.splitlines()
     assert piped[0].split() == every
     expanded = ask("-x", "SELECT * FROM failures LIMIT 1").stdout
-    assert re.findall(r"^  (\w+)", expanded, re.MULTILINE) == every
+    # The lines of a stack trace begin so, too.
+    found = re.findall(r"^  (\w+)", expanded, re.MULTILINE)
+    assert [name for name in found if name in every] == every
 
 
 def test_no_number_and_no_id_is_cut_on_a_terminal(ask: Ask, terminal: Console) -> None:
-    text = ask("SELECT 123456789012345678 AS n, uuid() AS id, repeat('word ', 99) AS t").stdout
-    assert "123456789012345678" in text
+    text = ask("SELECT uuid() AS id, repeat('word ', 99) AS t").stdout
     assert re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text)
-    assert "…" in text
-    assert "3 columns: -x shows each row whole" in text
+    assert "word …" in text or "wor…" in text
+    assert "1 row, 2 columns: -x shows each row whole" in text
+    numbers = ", ".join(f"123456789012345678 AS n{n}" for n in range(9))
+    text = ask(f"SELECT {numbers}").stdout
+    assert text.splitlines()[1].split() == ["123456789012345678"] * 4
+    assert "9 columns, 4 shown" in text
 
 
 def test_a_statement_comes_from_a_pipe(ask: Ask) -> None:
@@ -214,7 +219,7 @@ def test_the_prompt_answers_completes_remembers_and_ends(lake: Settings) -> None
     os.close(child)
     screen = Screen(parent)
     try:
-        screen.wait_for("dlq sql> ")
+        screen.wait_for("dlq sql>")
         screen.type("SELECT 6 * 7 AS answer;\r")
         screen.wait_for("1 row, 1 column")
         assert "42" in screen.text
