@@ -165,7 +165,7 @@ def test_a_terminal_is_told_how_many_columns_it_does_not_show(
 def test_no_number_and_no_id_is_cut_on_a_terminal(ask: Ask, terminal: Console) -> None:
     text = ask("SELECT uuid() AS id, repeat('word ', 99) AS t").stdout
     assert re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text)
-    assert "word …" in text or "wor…" in text
+    assert "…" in text
     assert "1 row, 2 columns: -x shows each row whole" in text
     numbers = ", ".join(f"123456789012345678 AS n{n}" for n in range(9))
     text = ask(f"SELECT {numbers}").stdout
