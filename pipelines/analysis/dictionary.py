@@ -24,7 +24,7 @@ _BY_SUFFIX = (
     ("_seconds", "s"), ("_bytes", "bytes"), ("_at", "UTC"), ("_count", "count"),
     ("_share", "0 to 1"), ("_minute", "minutes"), ("_date", "day, UTC"), ("_sequence", "sequence"),
 )  # fmt: skip
-_COLUMN = re.compile(r"--   (\w+(?:, \w+)*)(?: \(([^)]*)\))?(?:  +(\S.*)|)$")
+_COLUMN = re.compile(r"--   (\w+(?:, \w+)*)(?: \(([^)]*)\))?(?: +(\S.*)|)$")
 _REST = re.compile(r"--   the rest  +as in `(\w+)`")
 _SOME_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 _LOG = ("dead_letters", "cases", "failure_groups", "service_health", "redrives", "durations_daily")

@@ -21,7 +21,7 @@
 --   has_totals               whether its consumers' counters are known. Without them nothing is
 --                            known about successes, and all that follows is null
 --   handled_count, succeeded_count, dead_lettered_count  messages, as long as the lake remembers
---   handled_count_24h, succeeded_count_24h, dead_lettered_count_24h
+--   handled_count_24h, succeeded_count_24h, dead_lettered_count_24h  of the last 24 hours
 --   failure_rate_24h         dead-lettered / (succeeded + dead-lettered), 0 to 1; null where
 --                            nothing was finished
 --   failure_rate_24h_low, failure_rate_24h_high          its Wilson 95 % interval

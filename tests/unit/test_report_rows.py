@@ -37,9 +37,15 @@ def test_a_mean_of_24_hours_is_said_of_cases_that_were_watched_so_long(
 
 def test_the_number_of_an_event_is_a_name_and_no_amount() -> None:
     row: dict[str, Any] = {
-        "kind": "several_consumers", "failure_id": "f", "error_class": "ValueError", "tenant_id": "t",
-        "original_sequence": 1084, "consumer_count": 3, "redrive_count": None, "cured_count": None,
-    }  # fmt: skip
+        "kind": "several_consumers",
+        "failure_id": "f",
+        "error_class": "ValueError",
+        "tenant_id": "t",
+        "original_sequence": 1084,
+        "consumer_count": 3,
+        "redrive_count": None,
+        "cured_count": None,
+    }
     part = sections._messages(pl.DataFrame([row]), 12)
     assert dict(zip(part.columns, part.rows[0], strict=True))["event"] == "1084"
     assert "may be at fault" in part.note
