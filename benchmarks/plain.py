@@ -13,7 +13,7 @@ FACTS = {
     "cases (shared)": (
         "memory",  # its types, memory.main.…
         *("chains", "families", "family_edges", "dead_letters", "case_events", "epochs", "reach"),
-        *("failures", "case_log", "cases"),
+        *("openings", "case_log", "cases"),
     ),
     "redrives (shared)": ("redrives",),
 }

@@ -8,9 +8,8 @@ import polars as pl
 from prefect import State, flow
 
 from flows.show import form_of, happened, markdown, table, told
-from pipelines.analysis.changes import changes
 from pipelines.analysis.report import as_markdown, with_links
-from pipelines.analysis.sections import NEEDED_MARTS, sections
+from pipelines.analysis.sections import NEEDED_MARTS, headline, sections
 from pipelines.jobs import build_all_marts, stored_marts
 from pipelines.settings import load_settings
 
@@ -30,13 +29,13 @@ async def build_marts(is_rebuild: bool = False) -> State:
     await table(
         "marts", [{"mart": name, "rows": rows} for name, rows in built.rows.items()], "Their rows."
     )
-    marts = await asyncio.to_thread(stored_marts, settings, (*NEEDED_MARTS, "failures_hourly"))
+    marts = await asyncio.to_thread(stored_marts, settings, NEEDED_MARTS)
     await markdown("dead-letters", await _page(marts, datetime.now(UTC)), "How things stand.")
     groups = marts["failure_groups"]
     for group in groups.filter("is_escalating").to_dicts():
         _tell_spike(group)
     total = sum(built.rows.values())
-    escalating = groups["is_escalating"].sum()
+    escalating = (groups["state"] == "escalating").sum()
     spikes = f", {escalating:,} escalating" if escalating else ""
     return await told(
         f"{groups.height:,} groups{spikes}",
@@ -48,13 +47,13 @@ async def build_marts(is_rebuild: bool = False) -> State:
 
 async def _page(marts: Mapping[str, pl.DataFrame], now: datetime) -> str:
     """Groups with the way to their redrive, what changed, health, resolution, outcomes."""
-    now_, groups, *others = sections(marts, now)[:5]
+    now_, groups, *others = sections(marts, now)[:7]
     form = await form_of("redrive/redrive")
     if form is not None:
         groups = with_links(
             groups, "redrive", lambda row: form({"group_id": row["group"]}) if row["open"] else None
         )
-    return as_markdown([now_, groups, *changes(marts, now), *others], now)
+    return as_markdown([now_, groups, *others], now, headline(marts, now))
 
 
 def _tell_spike(group: dict[str, object]) -> None:

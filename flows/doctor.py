@@ -25,5 +25,5 @@ async def doctor(listen_seconds: float = 10, stalled_seconds: float = 900) -> St
     file = (settings.home / "doctor.html").absolute()
     write_page(found, file, now)
     keep(settings, found, now)
-    await markdown("doctor", as_markdown(as_sections(found), now, TITLE), found.summary)
+    await markdown("doctor", as_markdown(as_sections(found), now, title=TITLE), found.summary)
     return await told(found.summary.rstrip("."), f"Wrote {file}. {found.summary}", as_json(found))

@@ -17,6 +17,8 @@ async def report() -> State:
     made = make_report(settings, now)
     file = (settings.home / "report.html").absolute()
     made.write_page(file)
-    await markdown("report", as_markdown(made.sections, now), "The tables of the page.")
+    await markdown(
+        "report", as_markdown(made.sections, now, made.headline), "The tables of the page."
+    )
     strip = ", ".join(f"{what} {value}" for what, value, _ in made.sections[0].rows[:3])
     return await told(strip, f"Wrote {file}: {strip}", {"file": str(file)})

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pipelines.deadletter.ids import is_uuid
-from pipelines.errors import QueryError, RedriveError
+from pipelines.errors import RedriveError, UnknownNameError
 from pipelines.jetstream.connection import connected
 from pipelines.jobs import drain_log
 from pipelines.redrive.batches import find_batch
@@ -116,6 +116,8 @@ def audit_trail(
         if about is not None and not is_uuid(about):
             try:
                 about = find_batch(connection, about).id
-            except RedriveError:
-                raise QueryError(f"{about!r} is no id of a failure or of one batch.") from None
+            except (RedriveError, UnknownNameError):
+                raise UnknownNameError(
+                    f"{about!r} is no id of a failure or of one batch."
+                ) from None
         return audited(connection, about=about, actor=actor, action=action, limit=limit)

@@ -1,7 +1,7 @@
 """The errors that people see: one sentence that says what to do.
 
-Every error of ours is a `DLQError`. The `dlq` command prints its message and exits 1; a flow
-run fails with it as state message.
+Every error of ours is a `DLQError`. The `dlq` command prints its message and exits with 1, or 2
+where something was named that there is not; a flow run fails with it as state message.
 """
 
 
@@ -47,6 +47,10 @@ class DeadLetterLimitError(DLQError):
 
 class QueryError(DLQError):
     """A SQL statement was refused or failed."""
+
+
+class UnknownNameError(QueryError):
+    """There is no such failure, group, batch, lake, table or mart."""
 
 
 class MissingPackageError(DLQError, ImportError):

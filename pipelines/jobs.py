@@ -3,8 +3,10 @@
 Each puts stages together; the stages do not know each other.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -13,10 +15,11 @@ from typing import Any
 import duckdb
 import nats.errors
 import polars as pl
+import pyarrow as pa
 from nats.js.errors import Error as JetStreamError
 
 from pipelines.analysis.kept import daily_marts, update_marts, write_marts
-from pipelines.analysis.marts import MARTS, build_summaries
+from pipelines.analysis.marts import MARTS, build_summaries, facts
 from pipelines.analysis.sections import printable_frames
 from pipelines.analysis.spark import build_marts_on_spark
 from pipelines.analysis.unknowns import LOG_SQL
@@ -30,7 +33,7 @@ from pipelines.drain.regroup import RegroupReport, regroup
 from pipelines.drain.run import DrainReport, drain
 from pipelines.drain.run import Progress as DrainProgress
 from pipelines.drain.verify import VerifyReport, repair, verify
-from pipelines.errors import QueryError, StreamError
+from pipelines.errors import QueryError, StreamError, UnknownNameError
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.reader import log_state
 from pipelines.jetstream.streams import (
@@ -43,6 +46,7 @@ from pipelines.stores.database import database, locking, migrate
 from pipelines.stores.lake import Lake
 from pipelines.stores.lake_care import TableCare, care_for
 from pipelines.stores.lake_sql import (
+    ask,
     connect,
     local_views,
     seal,
@@ -226,12 +230,13 @@ def write_views(settings: Settings) -> str | None:
     return str(write_views_file(lake, [*tables, *views, *marts]))
 
 
-def query(
+def answer(
     settings: Settings, statement: str, limit: int | None = None, seconds: float = 300
-) -> pl.DataFrame:
-    """The first rows, or all, of one SELECT or EXPLAIN over the lake, which can change nothing.
+) -> pa.Table:
+    """The first rows, or all, of one statement over the lake that reads, and can change nothing.
 
-    Raises QueryError for any other statement, where DuckDB refuses it, and where it takes longer.
+    Names may repeat, and intervals are Arrow's. Raises QueryError for any other statement, where
+    DuckDB refuses it, and where it takes longer; UnknownNameError where there is no such table.
     """
     lake = Lake(settings.lake)
     with connect(lake, is_sealed=True) as connection:
@@ -239,18 +244,40 @@ def query(
             for view in view_statements():
                 connection.execute(view)
             show_marts(connection, lake, list(MARTS))
-            seal(connection)
-            statements = connection.extract_statements(statement)
-            allowed = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
-            if len(statements) != 1 or statements[0].type not in allowed:
-                raise QueryError("Give exactly one SELECT or EXPLAIN statement.")
-            with time_limit(connection, seconds):
-                rows = connection.sql(statement)
-                if limit is not None and statements[0].type == duckdb.StatementType.SELECT:
-                    rows = rows.limit(limit)
-                return pl.DataFrame(rows.to_arrow_table())
+            with time_limit(connection, seconds), _facts_of(connection, statement):
+                seal(connection)
+                return ask(connection, statement, limit)
+        except duckdb.CatalogException as error:
+            if "Table with name" in str(error):
+                raise UnknownNameError(_no_table(str(error))) from error
+            raise QueryError(f"DuckDB refused the statement: {error}") from error
         except duckdb.Error as error:
             raise QueryError(f"DuckDB refused the statement: {error}") from error
+
+
+def _facts_of(
+    connection: duckdb.DuckDBPyConnection, statement: str
+) -> AbstractContextManager[None]:
+    """The views that stand on each other, computed once, where a statement may ask them."""
+    is_asked = re.search(r"\b(failures|openings|cases|groups|redrives)\b", statement, re.IGNORECASE)
+    return facts(connection) if is_asked else nullcontext()
+
+
+def _no_table(said: str) -> str:
+    """DuckDB's own words, and where the names stand."""
+    name = re.search(r"Table with name (\S+)", said)
+    guess = re.search(r'Did you mean "([^"]+)"', said)
+    asked = f"There is no table {name[1] if name else ''} in the lake"
+    if name and name[1].removeprefix("mart_") in MARTS:
+        return f"{asked} yet: `dlq marts` makes it."
+    return f"{asked}{f'; did you mean {guess[1]}?' if guess else '.'} `dlq tables` lists them."
+
+
+def query(
+    settings: Settings, statement: str, limit: int | None = None, seconds: float = 300
+) -> pl.DataFrame:
+    """See `answer`; for statements whose columns have names of their own, and no intervals."""
+    return pl.DataFrame(answer(settings, statement, limit, seconds))
 
 
 def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ import polars as pl
 
 from pipelines.analysis.trends import Trend, group_trends
 from pipelines.analysis.views import create_views
-from pipelines.errors import QueryError
+from pipelines.errors import QueryError, UnknownNameError
 from pipelines.jobs import compute_marts
 from pipelines.settings import Settings
 from pipelines.stores.lake import Lake
@@ -21,7 +21,7 @@ from pipelines.stores.lake_sql import connect
 
 __all__ = ["failure_groups", "find_failure", "find_group"]
 
-_GROUP = re.compile(r"[0-9a-f]{16}")
+_GROUP = re.compile(r"[0-9a-f]{1,16}")
 _SAID = (
     *("service", "consumer_name", "event_id", "event_type", "original_subject", "tenant_id"),
     *("error_type", "error_message", "original_data", "original_headers", "payload_encoding"),
@@ -38,11 +38,26 @@ def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dic
 def find_group(
     settings: Settings, id_: str, now: datetime
 ) -> tuple[dict[str, Any], Trend | None] | None:
-    """A group and its trend by its id; None where it is no group's."""
-    if not _GROUP.fullmatch(id_.lower()):
+    """A group and its trend by its id, or the first digits that no other group has.
+
+    None where no group begins so. Raises QueryError where several do.
+    """
+    prefix = id_.lower()
+    if not _GROUP.fullmatch(prefix):
         return None
+    with connect(Lake(settings.lake)) as lake:
+        found = lake.execute(
+            "SELECT DISTINCT group_id FROM dead_letters WHERE starts_with(group_id, $prefix)"
+            " LIMIT 4",
+            {"prefix": prefix},
+        ).fetchall()
+    if not found:
+        return None
+    if len(found) > 1:
+        names = ", ".join(name for (name,) in found)
+        raise QueryError(f"Several groups begin with {id_!r}: {names}. Give more of the id.")
     groups, trends = failure_groups(settings, now)
-    for row in groups.filter(pl.col("group_id") == id_.lower()).to_dicts():
+    for row in groups.filter(pl.col("group_id") == found[0][0]).to_dicts():
         return row, trends.get(row["group_id"])
     return None
 
@@ -63,7 +78,7 @@ def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
             {"prefix": prefix},
         ).fetchall()
         if not found:
-            raise QueryError(
+            raise UnknownNameError(
                 f"Neither a failure nor a group is called {prefix!r}: `dlq groups` lists groups,"
                 " and `dlq drain` brings in what is new."
             )
@@ -103,7 +118,7 @@ def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str,
             " (SELECT nullif(arg_max(e.handed_to, e.log_position), '') FROM case_log AS e"
             "   WHERE e.failure_id = d.failure_id) AS handed_to"
             " FROM dead_letters AS d"
-            " INNER JOIN failures AS f ON f.epoch = d.epoch AND f.dlq_sequence = d.dlq_sequence"
+            " INNER JOIN openings AS f ON f.epoch = d.epoch AND f.dlq_sequence = d.dlq_sequence"
             " LEFT JOIN cases AS c ON c.failure_id = d.failure_id AND c.opening = f.opening"
             " LEFT JOIN cases AS l ON l.failure_id = d.failure_id AND l.opening = f.opening - 1"
             " WHERE d.failure_id = $id ORDER BY f.opening DESC LIMIT 1",

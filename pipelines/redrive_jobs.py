@@ -8,6 +8,7 @@ returns.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -19,7 +20,7 @@ from psycopg import Connection
 from pipelines.bridge.run import bridging
 from pipelines.deadletter.cases import opening_and_nth
 from pipelines.deadletter.record import BRIDGED_REASONS
-from pipelines.errors import RedriveError
+from pipelines.errors import QueryError, RedriveError, UnknownNameError
 from pipelines.jetstream.connection import connected
 from pipelines.jobs import drain_log, query
 from pipelines.redrive.backtest import BacktestReport, Outcome, backtest
@@ -198,6 +199,23 @@ def list_batches(settings: Settings, limit: int = 20) -> list[Batch]:
     """The latest batches, those that are not over first."""
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         return batches(connection, limit)
+
+
+def known_group(settings: Settings, prefix: str) -> str:
+    """The id of the group that begins so; raises UnknownNameError for none, QueryError for more."""
+    found: list[str] = []
+    if re.fullmatch("[0-9a-f]{1,16}", prefix.lower()):
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT group_id FROM failed_events WHERE group_id LIKE %s LIMIT 3",
+                [f"{prefix.lower()}%"],
+            )
+            found = [group for (group,) in rows]
+    if not found:
+        raise UnknownNameError(f"There is no group {prefix!r}: `dlq groups` lists them.")
+    if len(found) > 1:
+        raise QueryError(f"Several groups begin with {prefix!r}: {', '.join(found)}.")
+    return found[0]
 
 
 def show_batch(settings: Settings, batch_id: str) -> Batch:

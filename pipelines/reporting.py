@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from pipelines.analysis.report import Section
-from pipelines.analysis.sections import NEEDED_MARTS, printable_frames, sections
+from pipelines.analysis.sections import NEEDED_MARTS, headline, printable_frames, sections
 from pipelines.errors import DLQError, ReportError
 from pipelines.jobs import compute_marts
 from pipelines.settings import Settings
@@ -28,6 +28,7 @@ class Report:
     now: datetime
     frames: Mapping[str, pl.DataFrame]  # the marts that it is made of, and `log`
     sections: list[Section]
+    headline: str  # what is worst now, in one sentence
 
     def write_page(self, file: Path) -> None:
         """Write the page with charts; raises ReportError where that can not be done."""
@@ -35,7 +36,9 @@ class Report:
             from pipelines.analysis.page import as_html  # its drawing package loads for a second
 
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(as_html(self.frames, self.sections, self.now), encoding="utf-8")
+            file.write_text(
+                as_html(self.frames, self.sections, self.now, self.headline), encoding="utf-8"
+            )
         except OSError as error:
             raise ReportError(f"{file} was not written: {error.strerror}.") from error
 
@@ -46,4 +49,4 @@ def make_report(settings: Settings, now: datetime) -> Report:
     with suppress(DLQError), database(settings.postgres_dsn.get_secret_value()) as connection:
         kept = last_verifications(connection, _SHOWN_VERIFICATIONS)
         frames |= printable_frames({"verifications": kept})
-    return Report(now, frames, sections(frames, now))
+    return Report(now, frames, sections(frames, now), headline(frames, now))

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ["UNLIKELY", "by_urgency", "chance_in_words", "next_command"]
+__all__ = ["LIKELY", "UNLIKELY", "by_urgency", "chance_in_words", "next_command", "what_failed"]
 
 LIKELY = 0.5
 UNLIKELY = 0.2
@@ -16,6 +16,15 @@ def by_urgency(failure_groups: pl.DataFrame) -> pl.DataFrame:
     """The groups, first what changed for the worse, then by open failures."""
     urgency = pl.col("state").replace_strict(_URGENCY, default=2)
     return failure_groups.sort(urgency, -pl.col("open_count"), -pl.col("failure_count"), "group_id")
+
+
+def what_failed(group: Mapping[str, Any]) -> str:
+    """A group in a few words: its type and message, or where it failed if it says nothing."""
+    said = (group["template"] or "").strip()
+    if said not in ("", "None", "null"):
+        return f"{group['error_class']}: {said}"
+    nearest = (group["frames"] or "").split(" < ")[0].rpartition(":")[2]
+    return f"{group['error_class']} (no message){f' in {nearest}' if nearest else ''}"
 
 
 def chance_in_words(group: Mapping[str, Any]) -> str:
@@ -36,6 +45,7 @@ def next_command(group: Mapping[str, Any]) -> str:
     """The command to run next; empty where nothing is open."""
     if not group["open_count"]:
         return ""
-    if group["open_count"] == group["parked_count"]:  # a parked failure is redriven by its id
+    # A parked failure is redriven by its id; a likely bug is looked at before it is redriven.
+    if group["open_count"] == group["parked_count"] or group["redrive_chance"] < UNLIKELY:
         return f"dlq show {group['group_id']}"
     return f"dlq redrive --group {group['group_id']} --dry-run"

@@ -23,6 +23,7 @@ __all__ = [
     "share_axis",
     "step_minutes",
     "time_axis",
+    "whole_parts",
     "words",
 ]
 
@@ -40,6 +41,15 @@ _AS_TIME = (
 def step_minutes(minutes: float, most: int) -> int:
     """The shortest round number of minutes that makes at most so many parts."""
     return next((step for step in _STEPS if minutes / step <= most), _STEPS[-1])
+
+
+def whole_parts(end: datetime, step: int) -> pl.Expr:
+    """When the part of `step` minutes began that `minute_at` is in; the last part ends at `end`.
+
+    Counted back from the end, so that the last part is as long as the others.
+    """
+    minutes = (pl.lit(end) - pl.col("minute_at")).dt.total_minutes() // step + 1
+    return pl.lit(end) - pl.duration(minutes=minutes * step)
 
 
 def largest(frame: pl.DataFrame, name: str, count: str, most: int) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from pipelines.analysis.advice import what_failed
 from pipelines.analysis.report import Section
 
 _DAY = timedelta(days=1)
@@ -28,7 +29,7 @@ def _groups(frame: pl.DataFrame, now: datetime, most_rows: int) -> Section:
     rows = []
     for group in frame.sort("failure_count", descending=True).to_dicts():
         if change := _change(group, now):
-            what = f"{group['error_class']}: {group['template']}".removesuffix(": ")[:90]
+            what = what_failed(group)[:90]
             rows.append((group["group_id"], change, group["failure_count_24h"], what))
     note = f"{len(rows)} groups in all." if len(rows) > most_rows else ""
     columns = ("group", "since yesterday", "failures 24 h", "what")

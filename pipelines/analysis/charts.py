@@ -23,6 +23,7 @@ from pipelines.analysis.axes import (
     share_axis,
     step_minutes,
     time_axis,
+    whole_parts,
     words,
 )
 from pipelines.analysis.look import WIDE, Look, styled
@@ -63,10 +64,11 @@ def failures_by_type(
     """Dead letters a minute from `start` to `end`, stacked by type; the rarer types are one."""
     step = step_minutes((end - start) / timedelta(minutes=1), 48 if look.is_narrow else 96)
     shown = failures_minutely.filter(pl.col("minute_at").is_between(start, end))
+    parts = whole_parts(end, step)
     common = largest(shown, "error_class", "failure_count", MOST_SERIES)
     frame = (
         shown.group_by(
-            pl.col("minute_at").dt.truncate(f"{step}m").alias("from"),
+            parts.alias("from"),
             pl.when(pl.col("error_class").is_in(common))
             .then("error_class")
             .otherwise(pl.lit("other"))
@@ -139,9 +141,10 @@ def service_heat_map(
     step = step_minutes((end - start) / timedelta(minutes=1), 28 if look.is_narrow else 84)
     shown = failures_minutely.filter(pl.col("minute_at").is_between(start, end))
     services = largest(shown, "service", "failure_count", 15)
+    parts = whole_parts(end, step)
     cells = (
         shown.filter(pl.col("service").is_in(services))
-        .group_by("service", pl.col("minute_at").dt.truncate(f"{step}m").alias("from"))
+        .group_by("service", parts.alias("from"))
         .agg(count=pl.col("failure_count").sum())
         .with_columns(to=pl.col("from") + timedelta(minutes=step))
         .sort("service", "from")

@@ -32,6 +32,7 @@ __all__ = [
     "SUMMARIES",
     "build_marts",
     "build_summaries",
+    "facts",
     "parameters",
     "plain",
     "wanted_marts",
@@ -73,7 +74,7 @@ SUMMARIES = (
 MARTS = (*DAILY, *SUMMARIES)
 
 # Read by most marts and dear to compute: tables of the connection while the marts are built.
-FACTS = ("epochs", "case_log", "failures", "cases", "redrives")
+FACTS = ("epochs", "case_log", "openings", "cases", "redrives")
 
 Query = Callable[[str], pl.DataFrame]
 
@@ -94,7 +95,7 @@ def build_marts(
         raise ValueError("now must be an aware datetime")
     wanted = wanted_marts(names)
     create_views(connection)
-    with _facts(connection), _parameters(connection, now, slo):
+    with facts(connection), _parameters(connection, now, slo):
         return _built(connection, now, wanted, with_sources(wanted))
 
 
@@ -225,12 +226,14 @@ def _read_by(name: str) -> list[str]:
 
 
 @contextmanager
-def _facts(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def facts(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Hide the views that most marts read behind temporary tables of the same names."""
     try:
         for name in FACTS:
             try:
                 connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS\n{view_sql(name)}")
+            except duckdb.InterruptException:
+                raise  # whose time it was says so
             except duckdb.Error as error:
                 raise QueryError(f"The view {name} failed: {_first_line(error)}") from error
         yield

@@ -41,9 +41,11 @@ class _Drawn:
     caption: str
 
 
-def as_html(frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: datetime) -> str:
-    """The page: the sections, and beside them the charts of the same frames."""
-    return as_page("Dead letters", parts, now, _drawn(figures(frames, now)))
+def as_html(
+    frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: datetime, headline: str = ""
+) -> str:
+    """The page: a sentence, the sections, and beside them the charts of the same frames."""
+    return as_page("Dead letters", parts, now, _drawn(figures(frames, now)), headline)
 
 
 def as_page(
@@ -51,6 +53,7 @@ def as_page(
     parts: Sequence[Section],
     now: datetime,
     drawn: Mapping[str, Sequence[_Drawn]] | None = None,
+    headline: str = "",
 ) -> str:
     """A page of sections, of which the first is a strip of numbers, with charts by section."""
     environment = Environment(
@@ -64,6 +67,7 @@ def as_page(
     return environment.get_template("page.html").render(
         title=title,
         now=now,
+        headline=headline,
         strip=now_part,
         sections=rest,
         figures=drawn or {},
@@ -103,8 +107,8 @@ def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list
             ),
             Figure(
                 lambda look: charts.service_heat_map(minutes, since(7), now, look),
-                "Each row is a service. A dark column through several rows is an outage that they"
-                " share; a dark row is one service's own trouble.",
+                "Each row is a service. A column of strong colour through several rows is an outage"
+                " that they share; a row of it is one service's own trouble.",
             ),
         ],
         "Health per service": [
@@ -146,8 +150,8 @@ def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list
         found["Hours of the week"] = [
             Figure(
                 lambda look: charts.hour_of_week(frames["hour_of_week"], look=look),
-                "Working hours show as a block. A lone dark cell may be a single outage: the table"
-                " names only hours that stood out in three quarters of the weeks.",
+                "Working hours show as a block. A lone strong cell may be a single outage: the"
+                " table names only hours that stood out in three quarters of the weeks.",
             )
         ]
     return found

@@ -6,12 +6,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.analysis.trends import Trend
-
 __all__ = [
     "Links",
     "Section",
-    "as_json",
     "as_markdown",
     "as_markdown_table",
     "cell_text",
@@ -47,9 +44,12 @@ class Links:
     addresses: tuple[tuple[str, str], ...]
 
 
-def as_markdown(parts: Sequence[Section], now: datetime, title: str = "Dead letters") -> str:
-    """The sections as a page in Markdown."""
+def as_markdown(
+    parts: Sequence[Section], now: datetime, headline: str = "", title: str = "Dead letters"
+) -> str:
+    """The sections as a page in Markdown, below a sentence that says the most."""
     lines = [f"# {title}, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC", ""]
+    lines += [f"**{escaped(headline)}**", ""] if headline else []
     for part in parts:
         lines += [f"## {part.title}", ""]
         lines += as_markdown_table(part)
@@ -76,18 +76,6 @@ def with_links(
         (row[0], links_of(dict(zip(part.columns, row, strict=True))), *row[1:]) for row in part.rows
     )
     return replace(part, columns=(part.columns[0], title, *part.columns[1:]), rows=rows)
-
-
-def as_json(parts: Sequence[Section]) -> dict[str, list[dict[str, Any]]]:
-    """The sections as lists of objects, by title."""
-
-    def plain(value: Any) -> Any:
-        return list(value.counts) if isinstance(value, Trend) else value
-
-    return {
-        part.title: [dict(zip(part.columns, map(plain, row), strict=True)) for row in part.rows]
-        for part in parts
-    }
 
 
 def cell_text(value: Any) -> str:

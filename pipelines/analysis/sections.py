@@ -6,17 +6,21 @@ from typing import Any
 
 import polars as pl
 
-from pipelines.analysis.advice import by_urgency, chance_in_words, next_command
+from pipelines.analysis.advice import by_urgency, chance_in_words, next_command, what_failed
+from pipelines.analysis.changes import changes
+from pipelines.analysis.headline import headline
 from pipelines.analysis.report import Section, seconds_as_text
 from pipelines.analysis.resolution import IMPOSSIBLE
 from pipelines.analysis.trends import group_trends
 from pipelines.analysis.unknowns import unknowns
 from pipelines.deadletter.sanitize import LONGEST_NAME, STEERING
 
-__all__ = ["NEEDED_MARTS", "printable_frames", "sections"]
+__all__ = ["NEEDED_MARTS", "as_json", "headline", "printable_frames", "sections"]
 
 NEEDED_MARTS = (
     "failures_minutely",
+    "failures_hourly",
+    "spikes",
     "failure_groups",
     "service_health",
     "resolution_times",
@@ -31,8 +35,21 @@ NEEDED_MARTS = (
     "metrics",
 )
 
+_TOLD = (
+    "service_health",
+    "resolution_times",
+    "redrive_outcomes",
+    "contributors",
+    "poison_tenants",
+    "poison_messages",
+    "poison_consumers",
+    "co_failures",
+    "hour_of_week",
+)
+
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _CERTAIN = 1e-4  # a week so uneven comes by chance less often than this
+_DAY_SECONDS = 86_400
 _MOST_WRONG = 3  # findings that are told whole
 _EVIDENT = ("service", "event_type")  # a group is its service's anyway
 
@@ -58,6 +75,7 @@ def sections(
     return [
         _now(frames),
         _groups(frames, now, most_rows),
+        *changes(frames, now, most_rows),
         _health(frames["service_health"], most_rows),
         _resolution(frames["resolution_times"], most_rows),
         _redrives(frames["redrive_outcomes"], most_rows),
@@ -73,30 +91,77 @@ def sections(
     ]
 
 
-def _now(frames: Mapping[str, pl.DataFrame]) -> Section:
+def as_json(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, Any]:
+    """The report for programs: numbers whose unit their key says, no prose but the headline.
+
+    The rows are those of the marts, whose columns docs/data.md explains; a group has its trend
+    (failures in 28 steps of 6 hours, the last of which ends now) and next command besides.
+    """
+    trends = group_trends(frames["failures_minutely"], now)
+    groups = [
+        row
+        | {
+            "failure_count_by_6h": list(trend.counts)
+            if (trend := trends.get(row["group_id"]))
+            else [],
+            "next": next_command(row),
+        }
+        for row in by_urgency(frames["failure_groups"]).to_dicts()
+    ]
+    told = {name: frames[name].to_dicts() for name in _TOLD}
+    verified = frames.get("verifications")
+    return {
+        "as_of": now,
+        "headline": headline(frames, now),
+        "now": _figures(frames),
+        "failure_groups": groups,
+        **told,
+        "verifications": [] if verified is None else verified.to_dicts(),
+        "log": frames["log"].row(0, named=True),
+    }
+
+
+def _figures(frames: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
+    """The strip on top, in numbers; None where something is not known."""
     health, groups = frames["service_health"], frames["failure_groups"]
     metrics = {(metric, label): value for metric, label, value in frames["metrics"].iter_rows()}
-    rate, daily = metrics.get(("dlq_rate", "1 hour")), metrics.get(("dlq_rate", "24 hours"))
-    success = metrics.get(("redrive_success_rate", "24 hours"))
-    oldest = health["oldest_open_age_seconds"].max()
-    critical = int(health["critical_count_24h"].sum())
     open_groups = groups.filter(pl.col("open_count") > 0)
     notable = open_groups.filter(pl.col("state").is_in(["new", "escalating", "regressed"]))
+    return {
+        "dead_letters_per_minute_1h": metrics.get(("dlq_rate", "1 hour")) or 0.0,
+        "dead_letters_per_minute_24h": metrics.get(("dlq_rate", "24 hours")) or 0.0,
+        "open_count": int(groups["open_count"].sum()),
+        "open_group_count": open_groups.height,
+        "oldest_open_seconds": health["oldest_open_age_seconds"].max(),
+        "parked_count": int(groups["parked_count"].sum()),
+        "redrive_success_share_24h": metrics.get(("redrive_success_rate", "24 hours")),
+        "notable_group_count": notable.height,
+        "critical_count_24h": int(health["critical_count_24h"].sum()),
+    }
+
+
+def _now(frames: Mapping[str, pl.DataFrame]) -> Section:
+    now = _figures(frames)
+    success = now["redrive_success_share_24h"]
     rows = (
-        ("dead letters a minute", f"{rate or 0:.1f}", f"last hour; {daily or 0:.1f} in 24 hours"),
-        ("open failures", int(groups["open_count"].sum()), f"in {open_groups.height:,} groups"),
+        (
+            "dead letters a minute",
+            f"{now['dead_letters_per_minute_1h']:.1f}",
+            f"last hour; {now['dead_letters_per_minute_24h']:.1f} in 24 hours",
+        ),
+        ("open failures", now["open_count"], f"in {now['open_group_count']:,} groups"),
         (
             "oldest open",
-            seconds_as_text(oldest),  # type: ignore[arg-type]
-            f"{int(groups['parked_count'].sum()):,} parked",
+            seconds_as_text(now["oldest_open_seconds"]),
+            f"{now['parked_count']:,} parked",
         ),
         (
             "redrives succeed",
             "–" if success is None else f"{success:.0%}",
             "of those of 24 hours whose outcome is known",
         ),
-        ("groups to look at", notable.height, "new, escalating or regressed"),
-        ("critical errors", critical, "in 24 hours"),
+        ("groups to look at", now["notable_group_count"], "new, escalating or regressed"),
+        ("critical errors", now["critical_count_24h"], "in 24 hours"),
     )
     return Section("Now", ("what", "value", "of which"), rows)
 
@@ -114,7 +179,7 @@ def _groups(frames: Mapping[str, pl.DataFrame], now: datetime, most_rows: int) -
             row["services"],
             trends.get(row["group_id"]),
             chance_in_words(row),
-            f"{row['error_class']}: {row['template']}".removesuffix(": ")[:120],
+            what_failed(row)[:120],
             next_command(row),
         )
         for row in by_urgency(frame).head(most_rows).to_dicts()
@@ -172,7 +237,7 @@ def _resolution(frame: pl.DataFrame, most_rows: int) -> Section:
             f"{row['open_share']:.1%}",
             seconds_as_text(row["median_seconds"], "not reached"),
             seconds_as_text(row["p90_seconds"], "not reached"),
-            seconds_as_text(row["rmst_24h_seconds"]),
+            seconds_as_text(_mean_of_a_day(row), "not reached"),
             seconds_as_text(row["follow_up_seconds"]),
         )
         for row in chosen.head(most_rows).to_dicts()
@@ -183,9 +248,16 @@ def _resolution(frame: pl.DataFrame, most_rows: int) -> Section:
     )  # fmt: skip
     note = (
         "Kaplan-Meier: cases that are still open count as not yet closed. Not reached: in the time"
-        " for which they were watched, fewer than half, or nine tenths, were closed."
+        " for which they were watched, fewer than half, or nine tenths, were closed; or they were"
+        " watched for less than the 24 h."
     )
     return Section("Time to resolution", columns, rows, note)
+
+
+def _mean_of_a_day(row: dict[str, Any]) -> float | None:
+    """The mean time open within 24 h; None where it was not watched so long, and some are open."""
+    is_known = row["follow_up_seconds"] >= _DAY_SECONDS or not row["open_share"]
+    return row["rmst_24h_seconds"] if is_known else None
 
 
 def _redrives(frame: pl.DataFrame, most_rows: int) -> Section:
@@ -317,13 +389,15 @@ def _messages(frame: pl.DataFrame, most_rows: int) -> Section:
             row["failure_id"],
             row["error_class"],
             row["tenant_id"],
-            row["original_sequence"],
+            None if row["original_sequence"] is None else str(row["original_sequence"]),
             why(row),
         )
         for row in frame.head(most_rows).to_dicts()
     )
     columns = ("failure", "error type", "tenant", "event", "why")
-    note = "The message is at fault rather than the service: look at it, then discard or mend it."
+    note = (
+        "The message may be at fault rather than the service: look at it, then discard or mend it."
+    )
     return Section("Poison messages", columns, rows, note)
 
 
@@ -342,8 +416,9 @@ def _consumers(frame: pl.DataFrame, most_rows: int) -> Section:
     )
     columns = ("group", "consumer", "versions", "error type", "messages", "tenants", "since")
     note = (
-        "The code is at fault rather than the messages: many fail here, in this consumer alone,"
-        " of whichever tenant, and waiting will not help. Of seven days."
+        "The code may be at fault rather than the messages: many fail here, in this consumer alone,"
+        " of whichever tenant, and waiting will not help. Of seven days; errors that tell of an"
+        " event's content (validation, duplicates) are left out."
     )
     return Section("Poison consumers", columns, rows, note)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import duckdb
 
 from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING, DEFAULT_REDRIVE_CAP
-from pipelines.deadletter.error_families import CRITICAL, TRANSIENT, with_subclasses
+from pipelines.deadletter.error_families import CONTENT, CRITICAL, TRANSIENT, with_subclasses
 from pipelines.errors import QueryError
 from pipelines.sqlfiles import read_sql
 
@@ -22,8 +22,9 @@ VIEWS = (
     "error_classes",
     "epochs",
     "case_log",
-    "failures",
+    "openings",
     "cases",
+    "failures",
     "groups",
     "redrives",
     "service_traffic",
@@ -70,5 +71,6 @@ def _error_classes() -> str:
         for family, types in (("transient", TRANSIENT), ("critical", CRITICAL))
         for name in with_subclasses(types)
     ]
+    rows += [f"('{name}', 'content')" for name in CONTENT]
     values = ", ".join(rows)
     return f"SELECT error_class, family FROM (VALUES {values}) AS f (error_class, family)"  # noqa: S608

@@ -29,12 +29,12 @@ class _Alerts(click.Group):
     """Without a word after it, `dlq alerts` shows what fires."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or (args[0].startswith("-") and args[0] != "--help"):
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
             args = ["now", *args]
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_Alerts)
+@click.group(cls=_Alerts, context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """What fires now, and what to do first.
 
@@ -148,6 +148,7 @@ def history(settings: Settings, is_json: bool, limit: int) -> None:
             (a.id, a.fired_at, a.resolved_at, _headline(rules, a), a.told_count, a.acked_by)
             for a in alerts
         ],
+        drop=["looked after by", "messages", "resolved"],
     )
     if messages:
         print_table(
@@ -157,6 +158,7 @@ def history(settings: Settings, is_json: bool, limit: int) -> None:
                 (at, channel, _fate(channel, taken, given_up), tries, title)
                 for at, channel, title, tries, taken, given_up in messages
             ],
+            drop=["tries", "channel"],
         )
 
 
@@ -211,7 +213,11 @@ def rules(settings: Settings, is_json: bool, form: str) -> None:
         print_json({"rules": [dict(zip(columns, row, strict=True)) for row in rows]})
         return
     print_table(
-        "Alert rules", columns, rows, note="docs/alerts.md says what each looks at; – is off."
+        "Alert rules",
+        columns,
+        rows,
+        note="docs/alerts.md says what each looks at; – is off.",
+        drop=["channels", "severity", "for minutes"],
     )
 
 

@@ -95,6 +95,7 @@ def _list(found: list[Batch], is_json: bool) -> None:
             for batch in found
         ],
         note="dlq batches show BATCH says more.",
+        drop=["by", "at"],
     )
 
 

@@ -6,14 +6,12 @@ import time
 
 import click
 
-from pipelines.cli.output import console, errors, print_json, print_table
+from pipelines.cli.output import console, errors, print_json, print_table, safe
+from pipelines.cli.report import print_section
 from pipelines.cli.verb import verb
 from pipelines.demo.story import Story, tell
 from pipelines.settings import Settings
 
-_ELSEWHERE = (  # the page has room for them
-    "7 days", "a redrive works", "next", "score", "alert", "mean of the first 24 h", "watched for",
-)  # fmt: skip
 _EXAMPLE = "SELECT error_class, count(*) FROM failures GROUP BY 1"
 
 
@@ -40,13 +38,10 @@ def command(settings: Settings, is_json: bool, events: int, seed: int) -> None:
 
 
 def _print(story: Story) -> None:
-    console.print()
+    console.print(f"\n[bold]{safe(story.headline)}[/bold]\n")
     for section in story.sections:
         if section.rows:
-            shown = [n for n, name in enumerate(section.columns) if name not in _ELSEWHERE]
-            columns = [section.columns[n] for n in shown]
-            rows = [[row[n] for n in shown] for row in section.rows]
-            print_table(section.title, columns, rows, section.note)
+            print_section(section)
     print_table(
         "Checks",
         ["", "what", "found"],

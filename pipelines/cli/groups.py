@@ -6,18 +6,18 @@ from typing import Any
 
 import click
 
-from pipelines.analysis.advice import by_urgency, chance_in_words, next_command
+from pipelines.analysis.advice import by_urgency, chance_in_words, next_command, what_failed
 from pipelines.analysis.report import seconds_as_text
 from pipelines.analysis.trends import Trend
 from pipelines.cli.output import console, print_json, print_line, safe
-from pipelines.cli.verb import verb
+from pipelines.cli.verb import known_lake, verb
 from pipelines.lookup import failure_groups
 from pipelines.settings import Settings
 
 STATES = {
     "escalating": "bold red",
     "regressed": "bold yellow",
-    "new": "bold blue",
+    "new": "bold cyan",
     "ongoing": "bold",
     "resolved": "green",
 }
@@ -32,6 +32,7 @@ def command(
 ) -> None:
     """Failures alike, the most urgent first: what, since when, in which state, who is hit."""
     now = datetime.now(UTC)
+    known_lake(settings)
     frame, trends = failure_groups(settings, now)
     groups = [
         row
@@ -66,13 +67,15 @@ def print_groups(
     """Three lines for each, which fit on a terminal of 80 columns."""
     for row in groups:
         ago = seconds_as_text(max((now - row["last_seen_at"]).total_seconds(), 0))
-        style, what = STATES[row["state"]], f"{row['error_class']}: {row['template']}"
-        print_line(f"[{style}]{row['state']}[/]  {safe(what.removesuffix(': '))}")
+        style = STATES[row["state"]]
+        print_line(f"[{style}]{row['state']}[/]  {safe(what_failed(row))}")
         print_line(
             f"  [cyan]{row['group_id']}[/cyan]  {row['open_count']:,} open of"
             f" {row['failure_count']:,} · {row['tenant_count']:,} tenants ·"
             f" {safe(row['services'])} · {ago} ago"
         )
         trend = trends.get(row["group_id"], "none in 7 days")
-        print_line(f"  [blue]{trend!s:<28}[/blue]  redrive {chance_in_words(row)}")
+        print_line(f"  [cyan]{trend!s:<28}[/cyan]  redrive {chance_in_words(row)}")
+        if command := next_command(row):
+            print_line(f"  [dim]{safe(command)}[/dim]")
         console.print()

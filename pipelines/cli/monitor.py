@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from pipelines.alerts.message import Message
-from pipelines.cli.output import PlainHandler, console, errors, print_json, safe
+from pipelines.cli.output import PlainHandler, console, errors, print_json, print_line, safe
 from pipelines.cli.verb import verb
 from pipelines.drain.run import DrainReport
 from pipelines.events.dlq_event import DLQEvent
@@ -97,7 +97,7 @@ class _View:
             self._json("dead_letter", facts | _places(event, action))
             return
         message = " ".join(facts["error_message"].split())
-        _line(
+        print_line(
             f"[dim]{_clock(event.published_at)}[/dim] {_ACTIONS[action]} {event.failure_id[:8]}"
             f" [bold]{safe(facts['error_type'][:60])}[/bold]"
             f" [cyan]{safe(facts['service'][:60])}[/cyan] {safe(facts['event_type'][:60])}:"
@@ -109,7 +109,7 @@ class _View:
         if self._is_json:
             self._json("alert", {"title": message.title, "body": message.body})
             return
-        _line(
+        print_line(
             f"[dim]{_clock(datetime.now(UTC))}[/dim] [bold red]ALERT[/bold red]  "
             f"[bold]{safe(message.title)}[/bold]: {safe(message.command)}"
         )
@@ -138,17 +138,9 @@ class _View:
         sys.stdout.flush()
 
 
-def _line(markup: str) -> None:
-    """One line on a terminal, cut at its edge; whole where the output is no terminal."""
-    if console.is_terminal:
-        console.print(markup, no_wrap=True, overflow="ellipsis")
-    else:
-        console.print(markup, soft_wrap=True)
-
-
 _ACTIONS = {
     DLQAction.STORE: "[green]store  [/green]",
-    DLQAction.RETRY: "[blue]retry  [/blue]",
+    DLQAction.RETRY: "[cyan]retry  [/cyan]",
     DLQAction.ALERT: "[red]alert  [/red]",
     DLQAction.DISCARD: "[dim]discard[/dim]",
 }

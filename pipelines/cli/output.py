@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from decimal import Decimal
+from math import inf, isfinite
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
+from pipelines.cli.layout import GAP, fitting, measure, widths
 from pipelines.deadletter.sanitize import UNPRINTABLE, printable
 
 console = Console(highlight=False, emoji=False)
@@ -20,9 +23,17 @@ errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    text = json.dumps(value, default=_as_json, ensure_ascii=False)
+    """One JSON object on standard output; NaN and infinities, which JSON has not, as strings."""
+    text = json.dumps(_finite(value), default=_as_json, ensure_ascii=False, allow_nan=False)
     print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return {inf: "Infinity", -inf: "-Infinity"}.get(value, "NaN")
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _as_json(value: object) -> int | float | str:
@@ -37,32 +48,64 @@ def safe(text: object) -> str:
 
 
 def print_line(markup: str) -> None:
-    """One line, cut at the terminal's edge."""
-    console.print(markup, no_wrap=True, overflow="ellipsis")
+    """One line: cut at a terminal's edge, whole where the output is no terminal."""
+    if console.is_terminal:
+        console.print(markup, no_wrap=True, overflow="ellipsis")
+    else:
+        console.print(markup, soft_wrap=True)
+
+
+def room() -> int | None:
+    """How many columns the terminal has; None where the output is no terminal: nothing is cut."""
+    return console.width if console.is_terminal else None
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = ""
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    note: str = "",
+    *,
+    drop: Sequence[str] = (),
 ) -> None:
-    """A table; numbers stand right, long texts are cut at the terminal's edge."""
+    """A table; numbers stand right. On a terminal it fits, and a line says what was left out.
+
+    `drop` names the columns to be left out, the first one first, then come the last ones. Numbers,
+    times, ids and names are never cut; texts are wrapped.
+    """
     rows = [list(row) for row in rows]
-    table = Table(box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        is_number = all(isinstance(row[index], int | float) for row in rows) and bool(rows)
+    texts = [[cell(value) for value in row] for row in rows]
+    every = measure(columns, rows, [[_unescaped(text) for text in row] for row in texts])
+    shown = fitting(every, room(), drop)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for column, width in zip(shown, widths(shown, room()), strict=True):
         table.add_column(
-            column,
-            justify="right" if is_number else "left",
-            style="cyan" if index == 0 else None,
-            no_wrap=is_number or index == 0,
-            overflow="ellipsis",
+            safe(column.name),
+            justify="right" if column.is_number else "left",
+            style="cyan" if column.index == 0 else None,
+            no_wrap=not column.is_text,
+            width=width,
+            overflow="fold",
         )
-    for row in rows:
-        table.add_row(*(cell(value) for value in row))
-    console.print(title, style="bold", soft_wrap=True)  # a table's own is broken at its width
-    console.print(table)
+    for row in texts:
+        table.add_row(*(row[column.index] for column in shown))
+    if title:
+        console.print(title, style="bold", soft_wrap=True)  # a table's own is broken at its width
+    width = sum(column.width + GAP for column in every)
+    target = console if room() else Console(file=console.file, width=max(width, 1), emoji=False)
+    target.print(table)
     if note:
-        console.print(f"[dim]{note}[/dim]")
+        console.print(f"[dim]{note}[/dim]", soft_wrap=not console.is_terminal)
+    left_out = [column.name for column in every if column not in shown]
+    if left_out:
+        names = safe(", ".join(left_out))
+        console.print(f"[dim]Left out for want of room: {names}. A pipe or --json has all.[/dim]")
     console.print()
+
+
+def _unescaped(text: str) -> str:
+    """What a cell's markup shows."""
+    return Text.from_markup(text, emoji=False).plain
 
 
 def cell(value: object) -> str:

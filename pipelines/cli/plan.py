@@ -27,6 +27,7 @@ def print_plan(shown: Preview) -> None:
         "The oldest of them",
         ["failure", "failed at", "subject", "message"],
         [(r.failure_id, r.failed_at, r.subject, r.error_message) for r in shown.sample],
+        drop=["subject", "failed at"],
     )
     _print_edits(shown.edits)
     for fact in _facts(shown):

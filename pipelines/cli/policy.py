@@ -12,7 +12,12 @@ from pipelines.redrive.backtest import BacktestReport
 from pipelines.redrive.policy import Policy
 from pipelines.redrive.schedule import Judged, policy_of
 from pipelines.redrive.selection import Selection
-from pipelines.redrive_jobs import backtest_policy, explain_policy, transient_selection
+from pipelines.redrive_jobs import (
+    backtest_policy,
+    explain_policy,
+    known_group,
+    transient_selection,
+)
 from pipelines.settings import Settings
 
 
@@ -47,7 +52,7 @@ def command(
             _print_backtest(report)
         return
     if group_id:
-        selection = Selection(group_id=group_id)
+        selection = Selection(group_id=known_group(settings, group_id))
     elif is_all:
         selection = Selection(where="status = 'pending'")
     else:
@@ -106,6 +111,7 @@ def _print_groups(found: list[Judged]) -> None:
             for each in found
         ],
         note="A failure also rests before each redrive, and each group ramps: 1, 10, all.",
+        drop=["attempt", "services", "error type"],
     )
 
 

@@ -43,7 +43,7 @@ from pipelines.settings import Settings
 @click.option("--reason", default="by hand", show_default=True, help="why; kept with the batch")
 @click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
 @click.option("--dry-run", is_flag=True, help="show what would be published, touch nothing")
-@click.option("--approve", "is_approved", is_flag=True, help="do not ask, however many they are")
+@click.option("--yes", "is_approved", is_flag=True, help="do not ask, however many they are")
 def command(
     settings: Settings,
     is_json: bool,

@@ -1,15 +1,24 @@
 """`dlq report`."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from pipelines.analysis.report import as_json, as_markdown
-from pipelines.cli.output import console, print_json
-from pipelines.cli.verb import verb
-from pipelines.reporting import make_report
+from pipelines.analysis.report import Section, as_markdown
+from pipelines.analysis.sections import as_json
+from pipelines.cli.output import console, print_json, print_table, safe
+from pipelines.cli.verb import known_lake, verb
+from pipelines.reporting import Report, make_report
 from pipelines.settings import Settings
+
+DROP = (
+    "next", "7 days", "tenants", "versions", "score", "watched for", "mean of the first 24 h",
+    "services", "a redrive works", "tenant", "impossible", "unknown", "of all", "elsewhere",
+    "share before", "took", "read", "error type", "succeeded", "failures",
+)  # fmt: skip
+"""Columns that a narrow terminal does without, the first one first."""
 
 
 @verb
@@ -18,17 +27,36 @@ from pipelines.settings import Settings
     type=click.Path(path_type=Path, dir_okay=False),
     help="write one page with charts, which needs no network",
 )
-def command(settings: Settings, is_json: bool, html: Path | None) -> None:
-    """Say how things stand: groups, health, times to resolution, what stands out, what is unknown.
+@click.option("--markdown", "is_markdown", is_flag=True, help="Markdown, also on a terminal")
+def command(settings: Settings, is_json: bool, html: Path | None, is_markdown: bool) -> None:
+    """Say how things stand: what is worst, what changed, groups, health, times, what is unknown.
 
-    Needs the lake only. Prints Markdown; with --html it writes a page with charts instead.
+    Needs the lake only. Tables on a terminal, Markdown in a pipe; --json has numbers, whose unit
+    their key says. With --html it writes a page with charts instead.
     """
+    known_lake(settings)
     report = make_report(settings, datetime.now(UTC))
     if html:
         report.write_page(html)
     if is_json:
-        print_json(as_json(report.sections))
+        print_json(as_json(report.frames, report.now))
     elif html:
         console.print(f"Wrote {html}", soft_wrap=True)
+    elif is_markdown or not console.is_terminal:
+        click.echo(as_markdown(report.sections, report.now, report.headline))
     else:
-        click.echo(as_markdown(report.sections, report.now))
+        _print(report)
+
+
+def _print(report: Report) -> None:
+    console.print(f"[bold]{safe(report.headline)}[/bold]\n")
+    for section in report.sections:
+        print_section(section)
+
+
+def print_section(section: Section, drop: Sequence[str] = DROP) -> None:
+    """A section as a table; one without rows in a line."""
+    if not section.rows:
+        console.print(f"[bold]{safe(section.title)}[/bold]: nothing.\n")
+        return
+    print_table(section.title, section.columns, section.rows, section.note, drop=drop)

@@ -10,10 +10,14 @@ import click
 
 from pipelines.cli.output import errors
 from pipelines.redrive.selection import Selection, moment
+from pipelines.redrive_jobs import known_group
+from pipelines.settings import Settings
 
 _FLAGS = (
     click.argument("failure_ids", nargs=-1, metavar="[FAILURE_ID]…"),
-    click.option("--group", "group_id", help="a failure group, as `dlq groups` shows it"),
+    click.option(
+        "--group", "group_id", help="a failure group, or its first digits: see `dlq groups`"
+    ),
     click.option("--type", "error_types", multiple=True, help="error type, with its subclasses"),
     click.option("--service", help="the service that failed"),
     click.option("--tenant", "tenant_id", help="only events of this tenant"),
@@ -32,12 +36,14 @@ def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb's function a `selection` made from the flags that are added to it."""
 
     @functools.wraps(function)
-    def run(*arguments: Any, **parameters: Any) -> None:
+    def run(settings: Settings, *arguments: Any, **parameters: Any) -> None:
         given = {name: parameters.pop(name) for name in _NAMES}
         now = datetime.now(UTC)
+        if given["group_id"]:
+            given["group_id"] = known_group(settings, given["group_id"])
         for name in ("since", "until"):
             given[name] = moment(given[name], now) if given[name] else None
-        function(*arguments, selection=Selection(**given), **parameters)
+        function(settings, *arguments, selection=Selection(**given), **parameters)
 
     for flag in reversed(_FLAGS):
         run = flag(run)

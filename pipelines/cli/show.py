@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from pipelines.analysis.advice import UNLIKELY, chance_in_words, next_command
+from pipelines.analysis.advice import UNLIKELY, chance_in_words, what_failed
 from pipelines.analysis.report import seconds_as_text
 from pipelines.analysis.trends import Trend
 from pipelines.cli.groups import STATES, as_json
 from pipelines.cli.output import cell, console, print_json, print_table, safe
-from pipelines.cli.verb import verb
+from pipelines.cli.verb import known_lake, verb
 from pipelines.deadletter.traces import FrameRules, is_our_frame
 from pipelines.jobs import case_history
 from pipelines.lookup import find_failure, find_group
@@ -28,6 +28,7 @@ def command(settings: Settings, is_json: bool, id_: str) -> None:
     to it since, how likely a redrive works, and what to run next. Reads the lake.
     """
     now = datetime.now(UTC)
+    known_lake(settings)
     found = find_group(settings, id_, now)
     failure = find_failure(settings, found[0]["sample_failure_id"] if found else id_)
     history = case_history(settings, failure["failure_id"])
@@ -46,9 +47,8 @@ def command(settings: Settings, is_json: bool, id_: str) -> None:
 
 def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -> None:
     ago = seconds_as_text(max((now - group["last_seen_at"]).total_seconds(), 0))
-    what = f"{group['error_class']}: {group['template']}".removesuffix(": ")
     state = group["state"]
-    _head(f"[{STATES[state]}]{state}[/]  [bold]{safe(what)}[/bold]")
+    _head(f"[{STATES[state]}]{state}[/]  [bold]{safe(what_failed(group))}[/bold]")
     by_hour = f"{group['failure_count_1h']:,} in the last hour"
     closed = f"{group['resolved_count']:,} resolved, {group['discarded_count']:,} discarded"
     if group["reopened_count"]:
@@ -124,20 +124,41 @@ def _print_trace(trace: str, rules: FrameRules) -> None:
 
 def _print_next(failure: Mapping[str, Any], group: Mapping[str, Any] | None) -> None:
     commands: list[tuple[str, str]] = []
-    if group and (command := next_command(group)) and "redrive" in command:
-        is_unlikely = group["redrive_chance"] < UNLIKELY
-        first = "; mend the cause first" if is_unlikely else ""
-        commands.append((command, f"what a redrive would publish{first}"))
-        commands.append((command.removesuffix(" --dry-run"), "redrive it: 1, then 10, then all"))
-    if failure["status"] in ("pending", "parked"):
+    if group:
+        commands += _next_of_group(group)
+    elif failure["status"] in ("pending", "parked"):
         commands.append((f"dlq redrive {failure['failure_id']}", "redrive this one"))
     if not group:
         commands.append((f"dlq show {failure['group_id']}", "how its group stands"))
     if failure["status"] == "superseded":
         commands.append((f"dlq show {failure['root_failure_id']}", "the case it belongs to"))
-    console.print("[bold]Next[/bold]")
+    if commands:
+        console.print("[bold]Next[/bold]")
     for command, why in commands:
         console.print(f"  [cyan]{command}[/cyan]\n      {why}", soft_wrap=True)
+
+
+def _next_of_group(group: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What fits it: a redrive where that may help, else the cause first, or an end to it."""
+    redrive = f"dlq redrive --group {group['group_id']}"
+    close = f"dlq discard --group {group['group_id']} --reason '…'"
+    unpark = f"dlq unpark --group {group['group_id']} --reason '…'"
+    if not group["open_count"]:
+        return []
+    if group["open_count"] == group["parked_count"]:
+        return [
+            (unpark, "once the cause is mended: let them be redriven again"),
+            (close, "or close them, where nothing is to be done about them"),
+        ]
+    if group["redrive_chance"] < UNLIKELY:
+        return [
+            (f"{redrive} --dry-run", "once the cause is mended: what a redrive would publish"),
+            (close, "or close them, where nothing is to be done about them"),
+        ]
+    return [
+        (f"{redrive} --dry-run", "what a redrive would publish"),
+        (redrive, "redrive it: 1, then 10, then all"),
+    ]
 
 
 def _head(text: str) -> None:

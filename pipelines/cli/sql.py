@@ -1,19 +1,42 @@
 """`dlq sql`."""
 
-import click
+import sys
+from pathlib import Path
 
-from pipelines.cli.output import console, print_json, print_table
-from pipelines.cli.verb import verb
-from pipelines.jobs import query
+import click
+import pyarrow as pa
+
+from pipelines.cli.output import console
+from pipelines.cli.results import FORMS, print_expanded, print_result, write_parquet
+from pipelines.cli.verb import known_lake, verb
+from pipelines.errors import QueryError
+from pipelines.jobs import answer
 from pipelines.settings import Settings
 
 _MOST_ROWS = 100
 
 
 @verb
-@click.argument("statement")
+@click.argument("statement", required=False)
 @click.option(
-    "--limit", type=click.IntRange(0), help="most rows to read [default: 100; with --json all]"
+    "--format",
+    "form",
+    type=click.Choice(FORMS),
+    default="table",
+    show_default=True,
+    help="how rows are printed",
+)
+@click.option("-x", "--expanded", "is_expanded", is_flag=True, help="each row by itself, whole")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="the file of --format parquet",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(0),
+    help="most rows to read [default: all; as a table on a terminal 100]",
 )
 @click.option(
     "--seconds",
@@ -23,19 +46,63 @@ _MOST_ROWS = 100
     help="how long it may take",
 )
 def command(
-    settings: Settings, is_json: bool, statement: str, limit: int | None, seconds: float
+    settings: Settings,
+    is_json: bool,
+    statement: str | None,
+    form: str,
+    is_expanded: bool,
+    output: Path | None,
+    limit: int | None,
+    seconds: float,
 ) -> None:
-    """Run one SELECT over the lake (DuckDB), which can change nothing.
+    """Ask the lake in SQL (DuckDB); nothing can be changed.
 
-    Tables: dead_letters, case_events, service_totals; views: failures, cases, redrives, …; and
-    every mart as mart_<name>. Example: dlq sql "SELECT service, count(*) FROM failures GROUP BY 1"
+    STATEMENT reads: SELECT, FROM, WITH, VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN. Without
+    one it comes from standard input, at a terminal from a prompt with history and completion.
+    `dlq tables` lists tables, views and marts with their columns.
+
+    On a terminal a table shows the columns for which there is room, and says so; a pipe gets all.
     """
-    if is_json:
-        frame = query(settings, statement, limit, seconds)
-        print_json({"columns": frame.columns, "rows": frame.rows()})
+    known_lake(settings)
+    form = "json" if is_json else form
+    if (form == "parquet") < (output is not None):
+        raise click.UsageError("--output is for --format parquet; redirect anything else: > FILE.")
+    if statement is None and sys.stdin.isatty():
+        if form == "parquet":
+            raise click.UsageError("--format parquet needs a statement.")
+        from pipelines.cli.sql_prompt import prompt
+
+        prompt(settings, form, seconds, _MOST_ROWS if limit is None else limit, is_expanded)
         return
-    limit = _MOST_ROWS if limit is None else limit
-    frame = query(settings, statement, limit + 1, seconds)
-    print_table("", frame.columns, frame.head(limit).rows())
-    if frame.height > limit:
+    if statement is None:
+        statement = sys.stdin.read()
+    if not statement.strip():
+        raise QueryError("There is no statement: dlq sql 'SELECT count(*) FROM failures'.")
+    if limit is None and form == "table" and console.is_terminal:
+        limit = _MOST_ROWS
+    if form == "parquet":
+        write_parquet(answer(settings, statement, limit, seconds), output)
+        return
+    show(settings, statement, form, seconds, limit, is_expanded)
+
+
+def show(
+    settings: Settings,
+    statement: str,
+    form: str,
+    seconds: float,
+    limit: int | None,
+    is_expanded: bool,
+) -> None:
+    """Print what a statement says, and whether there is more; raises QueryError."""
+    more = limit is not None and form == "table"
+    table: pa.Table = answer(
+        settings, statement, limit + 1 if limit is not None and more else limit, seconds
+    )
+    shown = table.slice(0, limit) if more else table
+    if is_expanded and form == "table":
+        print_expanded(shown)
+    else:
+        print_result(shown, form)
+    if shown.num_rows < table.num_rows:
         console.print("[dim]There are more rows: --limit[/dim]")

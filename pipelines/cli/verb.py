@@ -8,8 +8,11 @@ from typing import Any
 
 import click
 
-from pipelines.errors import DLQError
+from pipelines.cli.examples import EXAMPLES
+from pipelines.cli.failing import fail
+from pipelines.errors import DLQError, UnknownNameError
 from pipelines.settings import Settings, load_settings
+from pipelines.stores.lake import LAYOUTS, Lake
 
 _FLAGS = (
     click.option("--json", "is_json", is_flag=True, help="print one JSON object"),
@@ -21,6 +24,42 @@ _FLAGS = (
     ),
     click.option("--debug", is_flag=True, help="show tracebacks"),
 )
+
+
+_COMMON = ("is_json", "nats_url", "postgres_dsn", "lake_uri", "home", "debug", "help")
+
+
+class Verb(click.Command):
+    """A command whose help has its own options first, then those of every verb, then examples."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options, in two parts."""
+        own, common = [], []
+        for parameter in self.get_params(ctx):
+            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)):
+                (common if parameter.name in _COMMON else own).append(record)
+        for title, records in (("Options", own), ("Options of every verb", common)):
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The examples, each as it can be pasted."""
+        names = ctx.command_path.split()[1:]
+        if examples := EXAMPLES.get(" ".join(names)):
+            with formatter.section("Examples"):
+                for line in examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+def known_lake(settings: Settings) -> None:
+    """Raises UnknownNameError where there is no lake at all, rather than to call it empty."""
+    lake = Lake(settings.lake)
+    if all(lake.version(name) is None for name in LAYOUTS):
+        raise UnknownNameError(
+            f"There is no lake at {lake.uri}: say where it is with --lake-uri or DLQ_LAKE_URI, or"
+            " run `dlq drain`, which makes it."
+        )
 
 
 def verb(function: Callable[..., Any]) -> click.Command:
@@ -45,8 +84,8 @@ def verb(function: Callable[..., Any]) -> click.Command:
         except DLQError as error:
             if debug:
                 raise
-            click.echo(f"dlq: {error}", err=True)
-            sys.exit(1)
+            status = 2 if isinstance(error, UnknownNameError) else 1
+            fail(str(error), status, is_json=is_json)
         except BrokenPipeError:
             sys.exit(1)
         except KeyboardInterrupt:
@@ -54,4 +93,4 @@ def verb(function: Callable[..., Any]) -> click.Command:
 
     for flag in reversed(_FLAGS):
         run = flag(run)
-    return click.command(help=function.__doc__)(run)
+    return click.command(cls=Verb, help=function.__doc__)(run)

@@ -39,6 +39,16 @@ CRITICAL: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """What needs a person."""
 
+CONTENT = (
+    "ValidationError", "RequestValidationError", "SchemaError", "SchemaValidationError",
+    "ConstraintViolationException", "JSONDecodeError", "JsonParseException", "UnicodeDecodeError",
+    "DecodeError", "ParseError", "InvalidPayloadError", "IntegrityError", "UniqueViolation",
+    "UniqueViolationError", "ForeignKeyViolation", "ForeignKeyViolationError", "NotNullViolation",
+    "NotNullViolationError", "CheckViolation", "CheckViolationError", "DuplicateKeyException",
+    "DuplicateKeyError", "DataIntegrityViolationException",
+)  # fmt: skip
+"""What an event's content explains, whichever code reads it: it is invalid, or there already."""
+
 
 def with_subclasses(error_types: Iterable[str]) -> list[str]:
     """The class names that these error types stand for: themselves and their known subclasses."""

@@ -19,7 +19,8 @@ from typing import Any
 import nats.js.errors
 import polars as pl
 
-from pipelines.analysis.report import Section, as_json, as_markdown
+from pipelines.analysis.report import Section, as_markdown
+from pipelines.analysis.sections import as_json
 from pipelines.demo.checks import Check, check_all
 from pipelines.demo.fleet import fleet
 from pipelines.demo.services import SERVICES
@@ -49,6 +50,8 @@ class Story:
     published: int
     flows: dict[str, str]  # flow run: its state message
     sections: list[Section]
+    report: dict[str, Any]  # the same in numbers
+    headline: str
     checks: list[Check]
     places: dict[str, str]
 
@@ -65,7 +68,7 @@ class Story:
             "is_sound": self.is_sound,
             "flows": self.flows,
             "checks": [{"name": c.name, "is_met": c.is_met, "found": c.found} for c in self.checks],
-            "report": as_json(self.sections),
+            "report": self.report,
             "places": self.places,
         }
 
@@ -125,13 +128,15 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
         report = make_report(settings, datetime.now(UTC))
         page = home / "report.html"
         report.write_page(page)
-        text = as_markdown(report.sections, report.now)
+        text = as_markdown(report.sections, report.now, report.headline)
         page.with_suffix(".md").write_text(text, encoding="utf-8")
         return Story(
             seconds=round(time.monotonic() - started, 1),
             published=len(published),
             flows=chapters.messages,
             sections=report.sections,
+            report=as_json(report.frames, report.now),
+            headline=report.headline,
             checks=checks,
             places={
                 "lake": settings.lake,

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from psycopg import Connection
 from psycopg.rows import dict_row
 
-from pipelines.errors import RedriveError
+from pipelines.errors import RedriveError, UnknownNameError
 from pipelines.stores.audit import audit
 
 __all__ = [
@@ -79,7 +79,7 @@ _COLUMNS = (
 
 
 def find_batch(connection: Connection[Any], prefix: str) -> Batch:
-    """The batch whose id begins so; raises RedriveError where none does, or several do."""
+    """The batch whose id begins so; raises UnknownNameError for none, RedriveError for several."""
     rows = (
         connection.cursor(row_factory=dict_row)
         .execute(
@@ -90,7 +90,7 @@ def find_batch(connection: Connection[Any], prefix: str) -> Batch:
         .fetchall()
     )
     if not rows or not prefix:
-        raise RedriveError(f"There is no batch {prefix!r}: `dlq batches` lists them.")
+        raise UnknownNameError(f"There is no batch {prefix!r}: `dlq batches` lists them.")
     if len(rows) > 1:
         raise RedriveError(f"Several batches begin with {prefix!r}: give more of the id.")
     return _with_outcomes(connection, rows)[0]

@@ -9,6 +9,7 @@ so are all, for a connection that is to have no files.
 # reported as leaked, at length, when the process ends.
 from __future__ import annotations
 
+import re
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,12 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
+import pyarrow as pa
 
 from pipelines.errors import LakeError, QueryError
 from pipelines.stores.lake import LAYOUTS, Lake
 
+_PIVOTING = ("PIVOT", "PIVOT_WIDER", "FROM", "SELECT", "WITH", "EXPLAIN")
 _TYPES = {pl.String: "VARCHAR", pl.Int64: "BIGINT", pl.Date: "DATE", pl.Datetime: "TIMESTAMPTZ"}
 
 
@@ -75,6 +78,37 @@ def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterato
         ) from error
     finally:
         timer.cancel()
+
+
+def ask(
+    connection: duckdb.DuckDBPyConnection, statement: str, limit: int | None = None
+) -> pa.Table:
+    """What one reading statement says on a sealed connection: the first `limit` rows, or all.
+
+    Names may repeat, and intervals are Arrow's. Raises QueryError for any other statement, and
+    duckdb.Error.
+    """
+    statements = connection.extract_statements(statement)
+    if len(statements) != 1 or not _is_reading(statements[0]):
+        raise QueryError(
+            "Give exactly one statement that reads: SELECT, FROM, WITH, VALUES, PIVOT, DESCRIBE,"
+            " SUMMARIZE, SHOW or EXPLAIN."
+        )
+    rows = connection.sql(statement)
+    if limit is not None and statements[0].type != duckdb.StatementType.EXPLAIN:
+        rows = rows.limit(limit)
+    return rows.to_arrow_table()
+
+
+def _is_reading(statement: duckdb.Statement) -> bool:
+    """Whether a statement is no other kind; what it does then, `seal` holds back.
+
+    A PIVOT is several statements in one, which can be a CREATE TABLE or a COPY around it, too.
+    """
+    if statement.type == duckdb.StatementType.MULTI:
+        bare = re.sub(r"--[^\n]*|/\*.*?\*/|[\s(]+", " ", statement.query, flags=re.DOTALL).split()
+        return bool(bare) and bare[0].upper() in _PIVOTING
+    return statement.type in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 
 
 def local_views(lake: Lake, marts: list[str]) -> tuple[list[str], list[str]]:
@@ -148,6 +182,11 @@ def _view(table: str, source: str | None) -> str:
         # Files that an older version wrote lack columns: no row has them all.
         rows = f"SELECT {columns} FROM ({rows} UNION ALL BY NAME SELECT * FROM {source})"  # noqa: S608
     return f"CREATE OR REPLACE VIEW {table} AS {rows};"
+
+
+def empty_table(table: str) -> str:
+    """The statement that makes a table of the log, without rows."""
+    return _view(table, None)
 
 
 def _mart_view(name: str, source: str) -> str:

@@ -11,7 +11,7 @@
 --   duration_seconds  from opening to closing, to three significant digits, at least 0; null while
 --                     open
 --   open_since        while open: the minute of dlq_timestamp, UTC; else null
---   case_count
+--   case_count  cases
 WITH lasted AS (
     SELECT
         dlq_date,

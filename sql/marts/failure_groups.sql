@@ -25,7 +25,7 @@
 --   services, consumers      names in alphabetical order, joined by ', '
 --   tenant_count             distinct tenants
 --   open_count               pending, retried or parked
---   resolved_count, parked_count, discarded_count
+--   resolved_count, parked_count, discarded_count  cases with that status
 --   reopened_count           cases that were closed, which did not last
 --   redrive_count            redrives that went out: published, or known to have ended in a handler
 --   redrive_succeeded_count  of these, those that succeeded

@@ -68,7 +68,10 @@ times AS (
         CASE l.label
             WHEN 'median' THEN t.median_seconds
             WHEN 'p90' THEN t.p90_seconds
-            ELSE t.rmst_24h_seconds
+            WHEN 'mean_of_first_24h' THEN
+                CASE
+                    WHEN t.follow_up_seconds >= 86400 OR t.open_share = 0 THEN t.rmst_24h_seconds
+                END
         END AS value
     FROM resolution_times AS t
     CROSS JOIN (VALUES ('median'), ('p90'), ('mean_of_first_24h')) AS l (label)

@@ -1,11 +1,12 @@
--- Consumers whose code seems at fault: many messages fail in one of them, for one reason that does
+-- Consumers whose code may be at fault: many messages fail in one of them, for one reason that does
 -- not pass by itself.
 --
 -- Owner: pipelines/analysis
 -- Grain: one row per consumer (original_stream, consumer_name) and group_id with at least 20 such
 -- messages among the dead letters of the last seven days, those of redrives left out. Not counted
 -- are messages that failed in other consumers too (`poison_messages`: the message is at fault),
--- groups of one tenant (`poison_tenants`) and transient error types (`error_classes`).
+-- groups of one tenant (`poison_tenants`), and transient error types and those that
+-- an event's content explains (`error_classes`).
 --   original_stream, consumer_name, service
 --   consumer_versions  those that failed, in alphabetical order, joined by ', '; null where unknown
 --   group_id, error_class
@@ -55,7 +56,8 @@ SELECT
     f.first_failed_at,
     f.last_failed_at
 FROM failed AS f
-LEFT JOIN error_classes AS e ON e.error_class = f.error_class AND e.family = 'transient'
+LEFT JOIN error_classes AS e
+    ON e.error_class = f.error_class AND e.family IN ('transient', 'content')
 LEFT JOIN (SELECT DISTINCT group_id FROM poison_tenants) AS t ON t.group_id = f.group_id
 WHERE f.message_count >= 20 AND e.error_class IS NULL AND t.group_id IS NULL
 ORDER BY f.message_count DESC, f.consumer_name, f.group_id

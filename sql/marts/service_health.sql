@@ -21,7 +21,7 @@
 --   has_totals               whether its consumers' counters are known. Without them nothing is
 --                            known about successes, and all that follows is null
 --   handled_count, succeeded_count, dead_lettered_count  messages, as long as the lake remembers
---   handled_count_24h, succeeded_count_24h, dead_lettered_count_24h
+--   handled_count_24h, succeeded_count_24h, dead_lettered_count_24h  of the last 24 hours
 --   failure_rate_24h         dead-lettered / (succeeded + dead-lettered), 0 to 1; null where
 --                            nothing was finished
 --   failure_rate_24h_low, failure_rate_24h_high          its Wilson 95 % interval
@@ -180,10 +180,20 @@ together AS (
         r.succeeded_count_24h,
         r.dead_lettered_count_24h,
         r.p AS failure_rate_24h,
-        (r.p + r.z2 / (2 * r.n) - SQRT(r.z2 * (r.p * (1 - r.p) / r.n + r.z2 / (4 * r.n * r.n))))
-        / (1 + r.z2 / r.n) AS failure_rate_24h_low,
-        (r.p + r.z2 / (2 * r.n) + SQRT(r.z2 * (r.p * (1 - r.p) / r.n + r.z2 / (4 * r.n * r.n))))
-        / (1 + r.z2 / r.n) AS failure_rate_24h_high,
+        CASE  -- of none and of all it is exact, where rounding says -1e-18
+            WHEN r.p = 0 THEN 0.0
+            ELSE (
+                r.p + r.z2 / (2 * r.n)
+                - SQRT(r.z2 * (r.p * (1 - r.p) / r.n + r.z2 / (4 * r.n * r.n)))
+            ) / (1 + r.z2 / r.n)
+        END AS failure_rate_24h_low,
+        CASE
+            WHEN r.p = 1 THEN 1.0
+            ELSE (
+                r.p + r.z2 / (2 * r.n)
+                + SQRT(r.z2 * (r.p * (1 - r.p) / r.n + r.z2 / (4 * r.n * r.n)))
+            ) / (1 + r.z2 / r.n)
+        END AS failure_rate_24h_high,
         r.burn_5m,
         r.burn_30m,
         r.burn_1h,

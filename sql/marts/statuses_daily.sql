@@ -5,7 +5,7 @@
 -- consumer_name, error_class, status and open_since.
 --   status      pending | retried | parked | resolved | discarded | reopened
 --   open_since  while open: the minute of dlq_timestamp, UTC; else null
---   case_count
+--   case_count  cases
 SELECT
     dlq_date,
     group_id,

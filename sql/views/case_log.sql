@@ -9,7 +9,7 @@
 --                 too_late | outcome_unknown, triage.resolved | discarded | parked | unparked | alerted
 --   attempt       1 for the first redrive, 1001 for the first after the case was reopened, and so
 --                 on; 0 where there is none
---   opening       which opening of the case the attempt belongs to, see `failures`; 1 for none
+--   opening       which opening of the case the attempt belongs to, see `openings`; 1 for none
 --   nth           1 for the first redrive of that opening; 0 where there is none
 --   trigger       automatic | manual, null where it was not said
 --   consumer      <stream>/<durable> that speaks, or is addressed; null where unknown

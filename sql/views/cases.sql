@@ -13,7 +13,7 @@
 --   closed_at      when it was resolved or discarded, null while open
 --   cause          open | automatic_redrive | manual_redrive | manual | discarded
 --   log_position   place in the whole log, see `epochs`
---   the rest       as in `failures`
+--   the rest       as in `openings`
 --
 -- Three steps. (1) A failure of a redrive is a case of its own where its root is none, was resolved
 -- before, or failed in a consumer that it was not meant for; else it is superseded. Hence down the chains from their
@@ -26,7 +26,7 @@ WITH RECURSIVE children AS (
         f.log_position,
         f.consumer_address,
         CASE WHEN l.handed_to = l.consumer THEN l.handed_position END AS handed_position
-    FROM failures AS f
+    FROM openings AS f
     LEFT JOIN case_log AS l
         ON l.failure_id = f.root_failure_id AND l.log_position = f.log_position
     WHERE f.opening = 1 AND f.root_failure_id IS NOT NULL
@@ -34,17 +34,17 @@ WITH RECURSIVE children AS (
 
 roots AS (
     SELECT failure_id, root_failure_id, log_position, consumer_address
-    FROM failures
+    FROM openings
     WHERE opening = 1 AND failure_id IN (SELECT root_failure_id FROM children)
 ),
 
 reopened AS (
-    SELECT failure_id, opening, log_position FROM failures WHERE opening > 1
+    SELECT failure_id, opening, log_position FROM openings WHERE opening > 1
 ),
 
 resolutions AS (
     SELECT f.failure_id, f.closed_position AS since, n.log_position AS until
-    FROM failures AS f
+    FROM openings AS f
     LEFT JOIN reopened AS n ON n.failure_id = f.failure_id AND n.opening = f.opening + 1
     WHERE
         f.closed_kind <> 'triage.discarded'
@@ -97,7 +97,7 @@ steps AS (
         l.not_before,
         l.redrive_cap,
         ROW_NUMBER() OVER (PARTITION BY f.failure_id, f.opening ORDER BY l.log_position) AS step
-    FROM failures AS f
+    FROM openings AS f
     INNER JOIN case_log AS l
         ON
             l.failure_id = f.failure_id
@@ -261,7 +261,7 @@ SELECT
     f.dlq_sequence,
     f.epoch,
     f.log_position
-FROM failures AS f
+FROM openings AS f
 LEFT JOIN superseded AS s ON s.failure_id = f.failure_id
 LEFT JOIN reopened AS n ON n.failure_id = f.failure_id AND n.opening = f.opening + 1
 LEFT JOIN outcomes AS o ON o.failure_id = f.failure_id AND o.opening = f.opening

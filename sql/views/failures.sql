@@ -1,167 +1,64 @@
--- Each failure once, by its first dead letter, and once more for each time it was reopened.
+-- Each failure as it stands now: what failed, what it said, what was in it, how old it is.
 --
 -- Owner: pipelines/analysis
--- Grain: one row per failure_id and opening. A redrive that failed again is a failure too; `cases`
--- tells which failures are the live row of their chain.
---   opening           1 for the first dead letter; one more for each later one that began to fail
---                     after the case had been closed. Any other repeat opens nothing
---   log_position      place in the whole log, see `epochs`
---   consumer_address  <stream>/<durable> of the failing consumer, null where a part is unknown
---   first_position    place of its first dead letter
---   seen_count        messages that carried this failure
---   closed_position, closed_kind, closed_at  the message that closes this opening, where it is a
---                     case; null while open
---   the rest          as in `dead_letters`, of the dead letter that opened it
-WITH RECURSIVE letters AS (
-    SELECT
-        d.failure_id,
-        CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + d.dlq_sequence
-            AS log_position,
-        NULLIF(d.original_stream, '') || '/' || NULLIF(d.consumer_name, '') AS consumer_address,
-        d.first_attempt_at
-    FROM dead_letters AS d
-    INNER JOIN epochs AS e ON e.epoch = d.epoch
-),
-
-firsts AS (
-    SELECT
-        failure_id,
-        MIN(log_position) AS log_position,
-        ARG_MIN_NULL(first_attempt_at, log_position) AS first_attempt_at,
-        ARG_MIN_NULL(COALESCE(consumer_address, ''), log_position) AS consumer_address,
-        COUNT(*) AS seen_count
-    FROM letters
-    GROUP BY failure_id
-),
-
-repeats AS (
-    SELECT l.failure_id, l.log_position, l.first_attempt_at
-    FROM letters AS l
-    INNER JOIN firsts AS f ON f.failure_id = l.failure_id AND f.log_position < l.log_position
-    WHERE f.seen_count > 1
-),
-
-closings AS (
-    SELECT
-        f.failure_id,
-        l.log_position,
-        l.kind,
-        l.happened_at,
-        CASE WHEN l.kind = 'redrive.succeeded' THEN l.opening END AS opening,
-        ROW_NUMBER() OVER (PARTITION BY f.failure_id ORDER BY l.log_position) AS nth
-    FROM firsts AS f
-    INNER JOIN case_log AS l
-        ON l.failure_id = f.failure_id AND l.log_position > f.log_position
-    WHERE
-        l.kind IN ('triage.resolved', 'triage.discarded')
-        OR (
-            l.kind = 'redrive.succeeded'
-            AND (
-                f.consumer_address = ''
-                OR f.consumer_address = l.consumer
-                OR (l.handed_to = l.consumer AND l.handed_position > f.log_position)
-            )
-        )
-),
-
-openings AS (
-    SELECT
-        f.failure_id,
-        CAST(1 AS BIGINT) AS opening,
-        f.log_position,
-        f.first_attempt_at,
-        c.log_position AS closed_position,
-        c.kind AS closed_kind,
-        c.happened_at AS closed_at
-    FROM firsts AS f
-    LEFT JOIN closings AS c ON c.failure_id = f.failure_id AND c.nth = 1
-
-    UNION ALL
-
-    -- The next dead letter that began to fail after the closing, with what closes it in turn: a
-    -- success of an earlier opening's redrive, told late, does not.
-    SELECT
-        failure_id,
-        opening,
-        log_position,
-        first_attempt_at,
-        closed_position,
-        closed_kind,
-        closed_at
-    FROM (
-        SELECT
-            o.failure_id,
-            CAST(o.opening + 1 AS BIGINT) AS opening,
-            r.log_position,
-            r.first_attempt_at,
-            c.log_position AS closed_position,
-            c.kind AS closed_kind,
-            c.happened_at AS closed_at,
-            ROW_NUMBER() OVER (
-                PARTITION BY o.failure_id ORDER BY r.log_position, c.log_position
-            ) AS nth
-        FROM openings AS o
-        INNER JOIN repeats AS r
-            ON
-                r.failure_id = o.failure_id
-                AND r.log_position > o.closed_position
-                AND r.first_attempt_at > o.closed_at
-                AND r.first_attempt_at > o.first_attempt_at
-        LEFT JOIN closings AS c
-            ON
-                c.failure_id = o.failure_id
-                AND c.log_position > r.log_position
-                AND (c.opening IS NULL OR c.opening > o.opening)
-    ) AS next_opening
-    WHERE nth = 1
-)
-
+-- Grain: one row per failure_id. A redrive that failed again is a failure too, with the status
+-- superseded: `cases` has the live ones alone. PostgreSQL has a view of the same name with these
+-- columns, all but consumer_version.
+--   status            pending | retried | parked | resolved | discarded; superseded: a later failure of
+--                     a redrive chain, whose root tells how it stands
+--   age_seconds       since it became a dead letter, whole seconds
+--   message           text of the exception, redacted
+--   subject           subject of the event; a redrive goes there
+--   reopened_count    how often it failed anew after it had been closed
+--   redrive_count     redrives that ended without success since it was opened; null if superseded
+--   opened_at         when it became a dead letter, by the service's clock, UTC
+--   closed_at         when it was resolved or discarded, UTC; null while open
+--   cause             open | automatic_redrive | manual_redrive | manual | discarded
+--   body              body of the event as JSON, redacted
+--   headers           headers of the event as a JSON object, redacted
+--   the rest          as in `dead_letters`
 SELECT
-    d.failure_id,
-    o.opening,
-    o.log_position,
-    d.epoch,
-    d.dlq_sequence,
-    d.published_at,
-    d.dlq_date,
-    f.log_position AS first_position,
-    f.seen_count,
-    d.root_failure_id,
-    d.redrive_id,
-    d.redrive_attempt,
-    d.event_id,
-    d.event_type,
-    d.original_subject,
-    d.original_stream,
-    d.original_sequence,
-    d.source_service,
-    d.service,
-    d.consumer_name,
-    d.consumer_version,
-    NULLIF(f.consumer_address, '') AS consumer_address,
-    d.tenant_id,
-    d.field_id,
-    d.error_type,
-    d.error_class,
-    d.error_message,
-    d.retry_count,
-    d.first_attempt_at,
-    d.last_attempt_at,
-    d.dlq_timestamp,
-    d.dlq_reason,
-    d.parse_error,
-    d.group_id,
-    d.parent_id,
-    d.template,
-    d.frames,
-    o.closed_position,
-    o.closed_kind,
-    o.closed_at
-FROM dead_letters AS d
-INNER JOIN epochs AS e ON e.epoch = d.epoch
-INNER JOIN openings AS o
-    ON
-        o.failure_id = d.failure_id
-        AND o.log_position
-        = CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + d.dlq_sequence
-INNER JOIN firsts AS f ON f.failure_id = d.failure_id
+    o.failure_id,
+    COALESCE(c.status, 'superseded') AS status,
+    CAST(FLOOR(EPOCH(CURRENT_TIMESTAMP) - EPOCH(o.dlq_timestamp)) AS BIGINT) AS age_seconds,
+    o.service,
+    o.error_class,
+    o.error_message AS message,
+    o.tenant_id,
+    o.event_type,
+    o.original_subject AS subject,
+    o.group_id,
+    o.consumer_name,
+    o.consumer_version,
+    d.handler,
+    o.error_type,
+    o.retry_count,
+    o.opening - 1 AS reopened_count,
+    c.redrive_count,
+    o.dlq_timestamp AS opened_at,
+    c.closed_at,
+    c.cause,
+    o.dlq_reason,
+    o.first_attempt_at,
+    o.last_attempt_at,
+    o.root_failure_id,
+    o.event_id,
+    o.source_service,
+    o.original_stream,
+    o.original_sequence,
+    o.field_id,
+    d.farmer_id,
+    o.parent_id,
+    d.stack_trace,
+    d.original_data AS body,
+    d.original_headers AS headers,
+    o.parse_error,
+    o.published_at,
+    o.epoch,
+    o.dlq_sequence
+FROM (
+    SELECT *, MAX(opening) OVER (PARTITION BY failure_id) AS latest_opening FROM openings
+) AS o
+INNER JOIN dead_letters AS d ON d.epoch = o.epoch AND d.dlq_sequence = o.dlq_sequence
+LEFT JOIN cases AS c ON c.failure_id = o.failure_id AND c.opening = o.opening
+WHERE o.opening = o.latest_opening

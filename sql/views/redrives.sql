@@ -4,7 +4,7 @@
 -- Grain: one row per (root failure, attempt) that the log names, published or not.
 --   failure_id    the root failure
 --   dlq_date      the day of the dead letter that opened it
---   opening       which opening of the case it belongs to, see `failures`
+--   opening       which opening of the case it belongs to, see `openings`
 --   attempt       1 for the first redrive, 1001 for the first after the case was reopened
 --   trigger       automatic | manual, null where it was not said
 --   published_at  when the redrive was published; null where the log does not say so
@@ -40,12 +40,12 @@ WITH ordered AS (
                 l.log_position
         ) AS nth
     FROM case_log AS l
-    INNER JOIN failures AS f
+    INNER JOIN openings AS f
         ON
             f.failure_id = l.failure_id
             AND f.opening = 1
             AND f.log_position < l.log_position
-    LEFT JOIN failures AS o
+    LEFT JOIN openings AS o
         ON o.failure_id = l.failure_id AND o.opening = l.opening AND o.opening > 1
     WHERE
         l.attempt > 0

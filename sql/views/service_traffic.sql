@@ -2,7 +2,7 @@
 --
 -- Owner: pipelines/analysis
 -- Grain: one row per sample of `service_totals`.
---   service, consumer
+--   service, consumer  that counted: as in `service_totals`
 --   published_at  server's time of the sample, UTC
 --   handled, succeeded, retried, dead_lettered, skipped
 --                 messages since the sample before; the first sample of a process counts since it

@@ -131,7 +131,7 @@ def test_show_emphasises_frames_by_the_users_rules(
 def test_show_says_what_is_wrong_with_an_id(dlq: Run) -> None:
     dlq("drain")
     result = dlq("show", "ffff-no-such")
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (2, "")
     assert "Neither a failure nor a group is called 'ffff-no-such'" in result.stderr
 
 

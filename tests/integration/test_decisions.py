@@ -182,18 +182,18 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     shown = dlq("batches", "show", batch["id"][:8]).stdout
     assert "redrive.awaiting_approval" in shown
     # Nobody may be redriven to: the subject is not on the allow-list.
-    aborted = dlq(*chosen, "--approve", "--json")
+    aborted = dlq(*chosen, "--yes", "--json")
     report = json.loads(aborted.stdout)
     assert aborted.exit_code == 1
-    assert aborted.stderr == (
-        f"dlq: The batch {report['batch_id']} aborted itself, since a group was stopped: find the"
-        " cause before you redrive it again.\n"
+    assert json.loads(aborted.stderr)["error"] == (
+        f"The batch {report['batch_id']} aborted itself, since a group was stopped: find the"
+        " cause before you redrive it again."
     )
     assert (report["state"], report["outcomes"]) == ("aborted", {"refused": 1, "cancelled": 2})
     [(why, count)] = report["reasons"]["refused"].items()
     assert (count, "is not among the subjects that DLQ_REDRIVE_SUBJECTS allows" in why) == (1, True)
     assert "1 refused" in dlq("audit", report["batch_id"][:8]).stdout
-    told = dlq(*chosen, "--approve")
+    told = dlq(*chosen, "--yes")
     assert (told.exit_code, "aborted itself" in told.stderr) == (1, True)
     assert f"refused 1: {why}." in told.stdout
     assert "That is as many as --limit takes" in told.stdout
@@ -204,7 +204,7 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     assert (resumed.exit_code, resumed.stderr.count("\n")) == (1, 1)
     assert f"The batch {waiting} aborted itself" in resumed.stderr
     assert f"refused 1: {why}." in resumed.stdout
-    assert dlq("batches", "show", "zzz").exit_code == 1
+    assert dlq("batches", "show", "zzz").exit_code == 2
     assert "No redrive was planned yet" not in dlq("batches").stdout
 
 
@@ -218,13 +218,18 @@ def test_what_makes_no_sense_is_one_sentence_and_changes_nothing(
         ("00000000-0000-0000-0000-000000000000", "--reason", "x"): "No failure has the id",
         ("--where", "1 = 1; DROP TABLE failed_events", "--reason", "x"): "The condition",
         ("--since", "soon", "--reason", "x"): "'soon' is no time",
-        ("--group", "g", "--reason", " "): "Give a reason",
+        ("--type", "ConnectionError", "--reason", " "): "Give a reason",
         ("--type", "ConnectionError", "--group", "", "--reason", "x"): "An empty group selects",
     }.items():
         result = dlq("discard", *arguments)
         assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.stderr
         assert needs in result.stderr
-    assert dlq("discard", "--group", "g").exit_code == 2  # no reason
+    assert dlq("discard", "--type", "ConnectionError").exit_code == 2  # no reason
+    for unknown in ("g", "0123456789abcdef", "%"):
+        for verb in ("discard", "redrive"):
+            nobody = dlq(verb, "--group", unknown, "--reason", "x")
+            assert (nobody.exit_code, nobody.stdout) == (2, "")
+            assert f"There is no group {unknown!r}" in nobody.stderr
     for verb in ("audit", "batches"):
         assert dlq(verb, "--limit", "-1").exit_code == 2
     unset = dlq("redrive", "--type", "ConnectionError", "--edit", "")

@@ -25,7 +25,7 @@ def test_the_demo_is_sound_and_leaves_no_process(tmp_path: Path) -> None:
     assert story["published"] == 600
     assert [check["name"] for check in story["checks"] if not check["is_met"]] == []
     assert story["flows"]["drain-dlq"].startswith("Drained ")
-    groups = {group["what"].split(":")[0] for group in story["report"]["Failure groups"]}
+    groups = {group["error_class"] for group in story["report"]["failure_groups"]}
     assert groups == {
         "TimeoutError",
         "ConnectionRefusedError",

@@ -196,7 +196,7 @@ def test_dlq_report_writes_a_page_and_prints_json(simulated: Settings, tmp_path:
     done = run(simulated, "report", "--html", str(tmp_path / "a.html"), "--json")
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert len(told["Failure groups"][0]["7 days"]) == 28
+    assert len(told["failure_groups"][0]["failure_count_by_6h"]) == 28
     assert "<h1>Dead letters</h1>" in (tmp_path / "a.html").read_text()
 
 

@@ -20,6 +20,7 @@ def group(group_id: str, state: str, ended: datetime | None = None) -> dict[str,
         "failure_count_24h": 3,
         "error_class": "TimeoutError",
         "template": "no answer",
+        "frames": "",
     }
 
 

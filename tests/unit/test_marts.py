@@ -377,6 +377,17 @@ def test_service_health_sums_the_last_value_of_every_process(log: Log) -> None:
     }
 
 
+def test_the_interval_of_a_rate_of_none_or_all_ends_at_it_exactly(log: Log) -> None:
+    """Rounding would say -0.000 %."""
+    counts = [*range(1, 60), 997, 31_337]
+    for n in counts:
+        log.totals(f"well-{n}", handled=n, succeeded=n, dead_lettered=0)
+        log.totals(f"ill-{n}", handled=n, succeeded=0, dead_lettered=n)
+    rows = {row["service"]: row for row in mart(log, "service_health")}
+    assert {rows[f"well-{n}"]["failure_rate_24h_low"] for n in counts} == {0.0}
+    assert {rows[f"ill-{n}"]["failure_rate_24h_high"] for n in counts} == {1.0}
+
+
 def test_service_health_counts_the_last_24_hours_of_an_old_process(log: Log) -> None:
     process = {"started_at": before(days=3)}
     log.totals("ndvi", published_at=before(hours=25), succeeded=100, dead_lettered=50, **process)

@@ -409,7 +409,7 @@ def test_poison_messages(log: Log) -> None:
 
 
 def test_poison_consumers(log: Log) -> None:
-    """Of six consumers with twenty failures, one has code of its own to blame."""
+    """Of seven consumers with twenty failures, one may have code of its own to blame."""
     for number in range(20):
         place = {"original_sequence": number, "dlq_timestamp": before(days=1, minutes=-number)}
         tenant = {"tenant_id": f"t{number % 4}"}
@@ -422,6 +422,8 @@ def test_poison_consumers(log: Log) -> None:
         log.dead_letter(f"c{number}", group_id="passes", consumer_name="map", **tenant, **other)
         other = {"original_sequence": 300 + number, "consumer_name": "feed"}
         log.dead_letter(f"d{number}", group_id="theirs", tenant_id="theirs", **other)
+        other = {"original_sequence": 800 + number, "error_class": "UniqueViolation"}
+        log.dead_letter(f"g{number}", group_id="content", consumer_name="rows", **tenant, **other)
         other = {"original_sequence": 400 + number % 19, "consumer_name": "few"}
         log.dead_letter(f"e{number}", group_id="few", **tenant, **other)
     for number in range(200):  # so that `theirs` is far less of everything else

@@ -1,0 +1,14 @@
+-- What failures have in common that others do not.
+--
+-- Owner: pipelines/analysis
+-- Grain: one row per finding, at most ten of each subject.
+--   subject          a group_id of the last seven days, against all other groups of the week; or
+--                    'last 24 hours', against the seven days before
+--   attribute        tenant_id | service | event_type | consumer_version | field_id, or data.<key>
+--   value            of the attribute
+--   other_attribute, other_value  of a pair; else null
+--   failure_count    sampled failures in question that have it
+--   share            of all in question, 0 to 1
+--   baseline_share   of the others, 0 to 1
+--   risk_ratio       share / baseline_share, with half a failure added
+--   adjusted_p       how likely so much is by chance, after Benjamini and Hochberg

@@ -1,0 +1,7 @@
+-- Which messages of the log were erased for a tenant: that they were there, and nothing of them.
+--
+-- Owner: pipelines/drain
+-- Grain: one row per erased message.
+--   life          an epoch without its fork
+--   dlq_sequence  sequence in the dead-letter stream
+--   published_at  the server's time of the message, UTC

@@ -1,0 +1,6 @@
+-- The families of error types: what may pass by itself, what needs a person, what content explains.
+--
+-- Owner: pipelines/analysis
+-- Grain: one row per family and error_class.
+--   error_class  last dotted segment of the exception's type
+--   family       transient | critical | content

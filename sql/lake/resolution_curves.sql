@@ -1,0 +1,11 @@
+-- The share of failures still open after a time, and how the others ended, for drawing.
+--
+-- Owner: pipelines/analysis
+-- Grain: one row per cohort (dimension, value) and t_seconds: about 100 points of each curve.
+--   dimension, value   as in `resolution_times`
+--   t_seconds          time since the failure
+--   at_risk            cases that lasted at least this long
+--   ended              those that ended at it
+--   survival           share still open just after, 0 to 1
+--   automatic_redrive, manual_redrive, manual, discarded
+--                      share ended so by then, 0 to 1: with survival they add up to 1
