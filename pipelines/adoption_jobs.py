@@ -28,7 +28,7 @@ async def preview_adoption(settings: Settings, name: str, *, is_undo: bool = Fal
 
     Raises AdoptionError for a consumer that there is not, or that needs none.
     """
-    async with connected(settings.nats_url, settings.nats_creds, "dlq adopt") as client:
+    async with connected(settings.access, "dlq adopt") as client:
         return await _wanted(settings, client, name, is_undo=is_undo)
 
 
@@ -44,7 +44,7 @@ async def adopt(
     if not reason.strip():
         raise AdoptionError("Give a reason: it is kept in the audit.")
     reason = settings.masked(reason)
-    async with connected(settings.nats_url, settings.nats_creds, "dlq adopt") as client:
+    async with connected(settings.access, "dlq adopt") as client:
         adoption = await _wanted(settings, client, name, is_undo=is_undo)
         if is_undo:
             await _count(settings, client)  # what is told until now

@@ -66,7 +66,7 @@ async def decide(
                 failure_ids=ids,
                 detail={"selection": selection.as_json(), "failures": len(ids)},
             )
-            async with connected(settings.nats_url, settings.nats_creds, "dlq") as client:
+            async with connected(settings.access, "dlq") as client:
                 await publish_decision(
                     client.jetstream(),
                     settings.subjects,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import SecretStr
 
 from pipelines.cli.output import console, errors, print_json
 from pipelines.cli.verb import verb
@@ -22,7 +23,6 @@ from pipelines.settings import (
     Settings,
     environment_of,
     is_given,
-    load_settings,
 )
 from pipelines.stores.refusals import where
 
@@ -46,9 +46,8 @@ async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     with contextlib.ExitStack() as stack:
         nats_url, dsn, prefect_dsn, farm_dsn = _servers(given, home, stack)
-        settings = load_settings(
-            home=home, nats_url=nats_url, postgres_dsn=dsn, lake_uri=given.lake
-        )
+        addresses = {"nats_url": SecretStr(revealed(nats_url)), "postgres_dsn": SecretStr(dsn)}
+        settings = given.model_copy(update={"home": home, "lake_uri": given.lake, **addresses})
         await migrate_all(settings)
         _say("Starting Prefect")
         prefect = stack.enter_context(PrefectServer(home, database_dsn=prefect_dsn))
@@ -76,7 +75,9 @@ def _servers(
     """Addresses of NATS and PostgreSQL, of Prefect's database, and of the fleet's own."""
     nats_url: Server = given.nats_url
     dsn = given.postgres_dsn.get_secret_value()
-    if not is_given(given, "nats_url"):
+    if given.nats_context and not is_given(given, "nats_url"):
+        nats_url = ",".join(map(revealed, given.access.servers))
+    elif not is_given(given, "nats_url"):
         _say("Starting NATS")
         nats_url = stack.enter_context(NatsServer(home)).url
     if is_given(given, "postgres_dsn"):

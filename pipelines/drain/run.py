@@ -144,7 +144,7 @@ async def _drain_once(
     is_lake_adopted: bool,
 ) -> None:
     subjects, dsn = settings.subjects, settings.postgres_dsn.get_secret_value()
-    async with connected(settings.nats_url, settings.nats_creds, "dlq drain") as client:
+    async with connected(settings.access, "dlq drain") as client:
         stream = (await log_state(client, settings.dlq_stream, subjects.log)).stream
         with database(dsn) as connection:
             async with alone(dsn, connection, stream, settings.drain_lock_seconds):
