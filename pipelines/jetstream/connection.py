@@ -10,7 +10,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from pipelines.deadletter.headers import Headers
-from pipelines.errors import DLQError, NotPermittedError, ServerUnavailableError
+from pipelines.errors import NotPermittedError, ServerUnavailableError
 from pipelines.jetstream.access import Access, access_to
 from pipelines.jetstream.address import Server, read_address, shown
 from pipelines.jetstream.bounded import within
@@ -84,17 +84,20 @@ async def connect_service(
         logger.warning("nats: connected again")
 
     try:
-        async with asyncio.timeout(timeout_seconds):  # nats-py alone would try for ever
-            await _connect(
-                client,
-                access,
-                name=name,
-                reconnect_time_wait=reconnect_time_wait,
-                max_reconnect_attempts=max_reconnect_attempts,
-                allow_reconnect=True,
-                error_cb=log_error,
-                reconnected_cb=log_return,
-            )
+        await _connect(
+            client,
+            access,
+            timeout_seconds,
+            name=name,
+            reconnect_time_wait=reconnect_time_wait,
+            max_reconnect_attempts=max_reconnect_attempts,
+            allow_reconnect=True,
+            error_cb=log_error,
+            reconnected_cb=log_return,
+        )
+    except ServerUnavailableError:
+        await disconnect(client)
+        raise
     except (nats.errors.Error, OSError, ValueError) as error:
         await disconnect(client)
         cause = client.last_error or error
@@ -151,18 +154,18 @@ async def connected(to: Access | Server, name: str = "dlq") -> AsyncIterator[Cli
             raise ServerUnavailableError(fault) from error
 
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            await _connect(
-                connection,
-                access,
-                name=name,
-                max_reconnect_attempts=10,
-                reconnect_time_wait=0.5,
-                connect_timeout=3,
-                allow_reconnect=True,
-                error_cb=log_error,
-            )
-    except DLQError:
+        await _connect(
+            connection,
+            access,
+            _CONNECT_SECONDS,
+            name=name,
+            max_reconnect_attempts=10,
+            reconnect_time_wait=0.5,
+            connect_timeout=3,
+            allow_reconnect=True,
+            error_cb=log_error,
+        )
+    except (NotPermittedError, ServerUnavailableError):
         await disconnect(connection)
         raise
     except (nats.errors.Error, OSError, ValueError) as error:
@@ -184,19 +187,27 @@ async def connected(to: Access | Server, name: str = "dlq") -> AsyncIterator[Cli
         await disconnect(connection)
 
 
-async def _connect(client: PlainSpokenClient, access: Access, **options: Any) -> None:
+async def _connect(
+    client: PlainSpokenClient, access: Access, seconds: float, **options: Any
+) -> None:
     """Connect as nats-py does, with the logins of the addresses kept out of what it may print."""
     client.access = access
     client.addresses = addresses = [read_address(server) for server in access.servers]
     client.login = login = login_of(access, addresses)
     tls_context(access)  # what is wrong with its files is said at once
-    await client.connect(
-        [each.url for each in addresses],
-        inbox_prefix=inbox_prefix(access, login),
-        tls_handshake_first=access.tls_first,
-        **login.options,
-        **options,
-    )
+    urls = [each.url for each in addresses]
+    options |= {"inbox_prefix": inbox_prefix(access, login), **login.options}
+    connecting = client.connect(urls, tls_handshake_first=access.tls_first, **options)
+    attempts = asyncio.create_task(connecting)
+    try:
+        await asyncio.wait({attempts}, timeout=seconds)
+        if not attempts.done():  # nats-py alone would try for ever
+            raise TimeoutError
+        attempts.result()
+    finally:
+        while not attempts.done():  # now and then nats-py swallows a cancellation
+            attempts.cancel()
+            await asyncio.wait({attempts}, timeout=0.1)
     if access.jetstream_domain:
         await _check_domain(client, access.jetstream_domain)
 

@@ -4,7 +4,6 @@ Used by the consumer library and by `dlq migrate`; needs nats-py only.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import nats.errors
@@ -71,11 +70,13 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
     `SAHOOL_EVENTS` on `sahool.>`) serves that role. An existing stream of ours that lacks a
     subject is extended. Raises StreamError where a stream captures only some of the subjects.
     """
-    log = await ensure_log_stream(js, names)  # first: it looks whether there is one elsewhere
+    # First: they look whether there is one elsewhere, and who makes streams may publish totals.
+    totals = await ensure_totals_stream(js, names)
+    log = await ensure_log_stream(js, names)
     return {
         "events": await ensure_event_stream(js, names),
         "dead_letters": log,
-        "totals": await ensure_totals_stream(js, names),
+        "totals": totals,
         "attempts": await ensure_attempts_stream(js, names),
     }
 
@@ -94,15 +95,16 @@ async def ensure_event_stream(
 async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:
     """Make the dead-letter stream if it is missing; see `ensure_streams`."""
     subjects = names.subjects.log
+    asked = names.subjects.dead_letter("anybody")
     return await _ensure(
-        js, names.dead_letters, subjects, max_age=30 * DAY, is_log=True, is_single=True
+        js, names.dead_letters, subjects, max_age=30 * DAY, is_log=True, asked=asked
     )
 
 
 async def ensure_totals_stream(js: JetStreamContext, names: StreamNames) -> str:
     """Make the stream of the consumers' counters if it is missing; see `ensure_streams`."""
-    subjects = (names.subjects.totals,)
-    return await _ensure(js, names.totals, subjects, max_age=7 * DAY, is_single=True)
+    subjects, asked = (names.subjects.totals,), names.subjects.total("anybody", "anybody")
+    return await _ensure(js, names.totals, subjects, max_age=7 * DAY, asked=asked)
 
 
 async def ensure_attempts_stream(js: JetStreamContext, names: StreamNames) -> str:
@@ -210,15 +212,15 @@ async def _ensure(
     max_msgs_per_subject: int = -1,
     max_bytes: int | None = None,
     is_log: bool = False,
-    is_single: bool = False,  # one for all domains and accounts that are linked
+    asked: str | None = None,  # subject of one that all linked domains and accounts share
 ) -> str:
     existing = await _stream_info(js, name)
     if existing is None:
         holders = {subject: await find_streams(js, subject) for subject in subjects}
         if other := _sole_holder(holders, name):
             return other
-        if is_single:
-            await _refuse_second(js, name, subjects)
+        if asked:
+            await _refuse_second(js, name, asked)
         config = _new_config(name, subjects, max_age, is_log)
         config.max_msgs_per_subject = max_msgs_per_subject
         config.max_bytes = max_bytes
@@ -242,32 +244,28 @@ async def _ensure(
     return name
 
 
-async def _refuse_second(js: JetStreamContext, name: str, subjects: Sequence[str]) -> None:
-    """Raise StreamError where a stream that this API does not show keeps these subjects already.
+async def _refuse_second(js: JetStreamContext, name: str, subject: str) -> None:
+    """Raise StreamError where a stream that this API does not show keeps a subject already.
 
     On a leaf node that is one in the hub's domain, in an account one that another exports: what is
     published comes to it, and with a second one here, each would have a part of the log. Every
     stream that a message comes to answers that it is not the one that the message is for.
     """
     request = js._nc.request  # noqa: SLF001  (it has no public one)
-    for subject in subjects:
-        try:
-            answer = await request(
-                subject.replace(">", "anybody"),
-                headers={Header.EXPECTED_STREAM: _NO_STREAM},
-                timeout=_ANSWER_SECONDS,
-            )
-            keeper = json.loads(answer.data).get("stream")
-        except (nats.errors.NoRespondersError, TimeoutError, NotPermittedError):
-            continue  # nobody keeps it, or nobody can say
-        except (ValueError, AttributeError):
-            continue  # no stream's answer
-        if keeper and not await find_streams(js, subject):  # one just made would be found
-            raise StreamError(
-                f"Stream {keeper} of another JetStream domain or account keeps {subject} already,"
-                f" and {name} here would be a second log: set jetstream_domain (DLQ_NATS_JETSTREAM_"
-                "DOMAIN) or jetstream_api_prefix to where it is (docs/connecting.md)."
-            )
+    try:
+        headers = {Header.EXPECTED_STREAM: _NO_STREAM}
+        answer = await request(subject, headers=headers, timeout=_ANSWER_SECONDS)
+        keeper = json.loads(answer.data).get("stream")
+    except (nats.errors.NoRespondersError, TimeoutError, NotPermittedError):
+        return  # nobody keeps it, or nobody can say
+    except (ValueError, AttributeError):
+        return  # no stream's answer
+    if keeper and not await find_streams(js, subject):  # one that was just made is found
+        raise StreamError(
+            f"Stream {keeper} of another JetStream domain or account keeps {subject} already, and"
+            f" {name} here would be a second one: set jetstream_domain or jetstream_api_prefix"
+            " (DLQ_NATS_JETSTREAM_…) to where it is (docs/connecting.md)."
+        )
 
 
 def _sole_holder(holders: dict[str, list[str]], name: str) -> str | None:

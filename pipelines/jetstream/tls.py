@@ -96,7 +96,7 @@ class EncryptingClient(Client):
             if not self.is_connected:  # nats-py takes the connection's end for an answer
                 self._end_tasks()
                 if self.access.cert and self._server_info.get("tls_verify"):
-                    raise TLSRefusedError(self._refused(_MAYBE_REFUSED))
+                    raise TLSRefusedError(self._refuses(_MAYBE_REFUSED))
                 raise nats.errors.UnexpectedEOF
         except (OSError, nats.errors.Error) as error:
             self.tls_fault = self.read_fault(error) or self.tls_fault
@@ -127,10 +127,10 @@ class EncryptingClient(Client):
             if not self.access.cert:
                 return f"{self._server()} {_WANTS_CERTIFICATE}"
             known = (why for alert, why in _REFUSALS.items() if alert in reason)
-            return self._refused(next(known, reason))
+            return self._refuses(next(known, reason))
         return f"TLS with {self._server()} fails ({reason}): see the server's tls block."
 
-    def _refused(self, why: str) -> str:
+    def _refuses(self, why: str) -> str:
         return (
             f"{self._server()} refuses the client certificate {self.access.cert} ({why}): name one"
             " that its ca_file knows and that is valid today."

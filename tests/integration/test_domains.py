@@ -11,7 +11,6 @@ import nats.errors
 import pytest
 from consumer_log import SUCCESS, Calls, Log, running, until
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
-from platform_log import failures
 from pydantic import SecretStr
 
 from pipelines.bridge.run import bridge_pending
@@ -34,10 +33,12 @@ accounts {
   HUB: { jetstream: enabled, users: [ { user: hub, password: s } ], exports: [
     { service: "$JS.API.>", response_type: stream }
     { service: "$JS.ACK.>" }
+    { service: "$O.sahool-dlq-bodies.>" }
     { service: "PREFIX.>" } ] }
   PLANT: { jetstream: enabled, users: [ { user: plant, password: s } ], imports: [
     { service: { account: HUB, subject: "$JS.API.>" }, to: "HUB.API.>" }
     { service: { account: HUB, subject: "$JS.ACK.>" } }
+    { service: { account: HUB, subject: "$O.sahool-dlq-bodies.>" } }
     { service: { account: HUB, subject: "PREFIX.>" } } ] }
 }
 """
@@ -106,10 +107,9 @@ async def check_whole_way(settings: Settings, log: Log, far: str, **where: str) 
     config = log.config(servers=[far], totals_interval_seconds=0.5, **where)
     async with running(config, calls):
         await log.publish({"n": 1})
-        await log.letters(1)
+        [letter] = await log.letters(1)
         assert (await drain_log(settings)).drained == 1
-        [failure] = failures(settings)
-        selection = Selection(failure_ids=(str(failure["failure_id"]),))
+        selection = Selection(failure_ids=(letter["failure_id"],))
         done = await redrive(
             settings, selection, trigger="manual", requested_by="me", reason="cured"
         )
@@ -170,7 +170,7 @@ async def test_migrate_makes_no_second_log(
     where = {"jetstream_domain": "hub"} if kind == "leaf" else {"jetstream_api_prefix": "HUB.API"}
     async with from_afar(settings, urls["hub"], far, **where) as (changed, log, _):
         here = {"nats_jetstream_domain": None, "nats_jetstream_api_prefix": None}
-        with pytest.raises(StreamError, match=f"Stream {log.names.dead_letters} of another Jet"):
+        with pytest.raises(StreamError, match=f"Stream {log.names.totals} of another Jet"):
             await migrate_all(changed.model_copy(update=here))
         assert await streams_at(far) == []
         await migrate_all(changed)
@@ -204,10 +204,8 @@ async def test_what_a_leafs_own_consumer_gave_up_is_no_failure_of_the_hub(
         await far.jetstream().add_stream(StreamConfig(name=events, subjects=["plant.>"]))
         await far.jetstream().publish("plant.1", b"the leaf's")
         await log.publish({"whose": "the hub's"})
-        for client in (far, near):
-            js = client.jetstream()
-            wanted = ConsumerConfig(durable_name="foreign", ack_policy=AckPolicy.EXPLICIT)
-            await js.add_consumer(events, wanted)
+        wanted = ConsumerConfig(durable_name="foreign", ack_policy=AckPolicy.EXPLICIT)
+        await far.jetstream().add_consumer(events, wanted)
         subscription = await far.jetstream().pull_subscribe_bind("foreign", events)
         [message] = await subscription.fetch(1, timeout=10)
         await message.term()
