@@ -224,7 +224,7 @@ class Settings(BaseSettings):
             environment = {k: v for k, v in environment.items() if not k.startswith("nats_")}
         servers = endpoints(typed.get("home") or environment.get("home") or ".dlq")
         if "nats_context" in typed or "nats_context" in environment:
-            servers.pop("nats_url", None)
+            servers = {k: v for k, v in servers.items() if not k.startswith("nats_")}
         return (init_settings, lambda: environment, lambda: servers)
 
 
@@ -268,7 +268,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """The environment in which a child process sees the same servers and lake."""
     return {
         **os.environ,
-        **_nats_environment(settings),
+        **{f"DLQ_{name.upper()}": value for name, value in nats_settings(settings).items()},
         "DLQ_HOME": str(settings.home.absolute()),
         "DLQ_POSTGRES_DSN": settings.postgres_dsn.get_secret_value(),
         "DLQ_LAKE_URI": settings.lake,
@@ -283,7 +283,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
     }
 
 
-def _nats_environment(settings: Settings) -> dict[str, str]:
+def nats_settings(settings: Settings) -> dict[str, str]:
+    """The settings by which NATS is reached, as text and by name; with their secrets."""
     given = {
         name: getattr(settings, name)
         for name in settings.model_fields_set
@@ -291,7 +292,7 @@ def _nats_environment(settings: Settings) -> dict[str, str]:
     }
     if not settings.nats_context:
         given.setdefault("nats_url", settings.nats_url)
-    return {f"DLQ_{name.upper()}": _as_text(value) for name, value in given.items()}
+    return {name: _as_text(value) for name, value in given.items()}
 
 
 def _as_text(value: object) -> str:

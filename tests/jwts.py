@@ -51,7 +51,7 @@ def _part(data: bytes) -> str:
 
 
 class Operator:
-    """An operator whose servers know two accounts, `account` with JetStream and one for the system."""
+    """An operator whose servers know `account`, with JetStream, and the system's."""
 
     def __init__(self) -> None:
         self._key, self.account, self._system = map(Key, ("operator", "account", "account"))

@@ -23,6 +23,7 @@ from pipelines.settings import (
     Settings,
     environment_of,
     is_given,
+    nats_settings,
 )
 from pipelines.stores.refusals import where
 
@@ -62,7 +63,7 @@ async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
             "prefect_ui": prefect.ui_url,
             "prefect_login": str(prefect.password_file),
         }
-        logins = {"nats_url": revealed(nats_url), "postgres_dsn": dsn}
+        logins = {**nats_settings(settings), "postgres_dsn": dsn}
         _remember(home, places | logins, stack)
         _print(places, is_json)
         await _until(stop, home, settings, farm_dsn if has_fleet else None)

@@ -74,7 +74,9 @@ def read_context(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
         if not isinstance(value, wanted):
             kind = "true or false" if wanted is bool else "a text"
             raise SettingsError(f"The NATS context {file} has a {key} that is not {kind}.")
-    return {key: _expanded(value, environ) if key in PATHS else value for key, value in found.items()}
+    return {
+        key: _expanded(value, environ) if key in PATHS else value for key, value in found.items()
+    }
 
 
 def _expanded(path: str, environ: Mapping[str, str]) -> str:

@@ -43,8 +43,6 @@ def public_key(seed: str) -> str:
     return base64.b32encode(raw + _checksum(raw)).decode().rstrip("=")
 
 
-
-
 def _checksum(raw: bytes) -> bytes:
     return binascii.crc_hqx(raw, 0).to_bytes(2, "little")
 

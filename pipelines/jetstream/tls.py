@@ -184,7 +184,9 @@ def _load_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
 
 
 def _unreadable(file: str | None, error: OSError, name: str) -> SettingsError:
-    return SettingsError(f"{file} can not be read ({error.strerror}): name a file that can as {name}.")
+    return SettingsError(
+        f"{file} can not be read ({error.strerror}): name a file that can as {name}."
+    )
 
 
 def _certificate(error: ssl.SSLCertVerificationError) -> str:

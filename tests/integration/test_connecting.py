@@ -121,7 +121,9 @@ class Unasked(NatsServer):
 
     def __init__(self, home: Path, config: str) -> None:
         super().__init__(
-            home, config=f"{config}\n{servers.NATS_CONFIG}", bin_dir=servers.NATS_BIN,
+            home,
+            config=f"{config}\n{servers.NATS_CONFIG}",
+            bin_dir=servers.NATS_BIN,
             has_login=False,
         )
 
@@ -244,9 +246,7 @@ async def test_a_sentence_says_which_of_it_is_wrong(
                 async with connected(access):
                     pass
             with pytest.raises(ServerUnavailableError, match=FAULTS[fault]) as by_service:
-                await connect_service(
-                    access, name="t", timeout_seconds=5, reconnect_time_wait=0.2
-                )
+                await connect_service(access, name="t", timeout_seconds=5, reconnect_time_wait=0.2)
     for refused in (by_job, by_service):
         assert "\n" not in str(refused.value)
         assert secured.user.seed not in str(refused.value)

@@ -26,9 +26,7 @@ async def test_it_works_and_a_damaged_file_is_borne_until_it_is_whole_again(
     async with asyncio.timeout(60), connected(access) as client:
         assert (await client.jetstream().account_info()).streams == 0
         assert client.new_inbox().startswith("_INBOX.drain.")
-    service = await connect_service(
-        access, name="t", timeout_seconds=10, reconnect_time_wait=0.1
-    )
+    service = await connect_service(access, name="t", timeout_seconds=10, reconnect_time_wait=0.1)
     file.write_text(whole.replace(user.seed, user.seed[:-3]))
     await service.force_reconnect()
 

@@ -1,4 +1,4 @@
-"""A log in another JetStream domain, seen from a leaf node, and one that another account exports."""
+"""A log in another JetStream domain, seen from a leaf, and one that another account exports."""
 
 import asyncio
 import contextlib
@@ -21,8 +21,8 @@ from pipelines.jetstream.access import Access
 from pipelines.jetstream.bodies import stored_body
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.erase import erase_messages
-from pipelines.jetstream.streams import BODIES_BUCKET, ensure_body_store, ensure_streams
 from pipelines.jetstream.stored import last_message, stored_message
+from pipelines.jetstream.streams import BODIES_BUCKET, ensure_body_store, ensure_streams
 from pipelines.jobs import drain_log, migrate_all
 from pipelines.redrive.selection import Selection
 from pipelines.redrive_jobs import redrive

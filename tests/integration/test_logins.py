@@ -149,7 +149,8 @@ async def test_a_server_that_the_cluster_named_gets_the_login_too(
         return nats_server_factory(config=f"{users(u='a/b')}\ncluster {{ name: c, {routes} }}")
 
     first, second = await asyncio.gather(*(asyncio.to_thread(start, port) for port in ports))
-    client = await connect_service(Access(servers=[address(first, "a/b")]),
+    client = await connect_service(
+        Access(servers=[address(first, "a/b")]),
         name="t",
         timeout_seconds=20,
         reconnect_time_wait=0.1,

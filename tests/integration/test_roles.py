@@ -312,7 +312,8 @@ def test_a_verb_without_a_right_names_it_in_one_line(
 
 async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
     with pytest.raises(ServerUnavailableError, match="refuses the login of its address: see"):
-        await connect_service(Access(servers=[roles.nats_url("nobody")]), name="t", timeout_seconds=0.3
+        await connect_service(
+            Access(servers=[roles.nats_url("nobody")]), name="t", timeout_seconds=0.3
         )
 
 

@@ -102,7 +102,8 @@ async def wire(port: int) -> AsyncIterator[Wire]:
 
 
 async def service(url: str, seconds: float) -> None:
-    client = await connect_service(Access(servers=[url]), name="t", timeout_seconds=seconds, reconnect_time_wait=0.1
+    client = await connect_service(
+        Access(servers=[url]), name="t", timeout_seconds=seconds, reconnect_time_wait=0.1
     )
     await disconnect(client)
 
@@ -111,7 +112,10 @@ async def service(url: str, seconds: float) -> None:
     ("kind", "words"),
     [
         ("none", NO_TLS),
-        ("unknown", f"{UNKNOWN}: name the file with the authority's certificate as ca (DLQ_NATS_CA)."),
+        (
+            "unknown",
+            f"{UNKNOWN}: name the file with the authority's certificate as ca",
+        ),
         ("expired", "shows a certificate that has expired"),
         ("early", "shows a certificate that is not valid yet"),
         ("name", "shows a certificate that is for other names"),
@@ -158,7 +162,8 @@ async def test_a_service_says_why_it_is_away_and_comes_back_with_the_certificate
     words = {"none": NO_TLS, "unknown": UNKNOWN, "wants": WANTS}[kind]
     async with wire(certified.port) as tapped, asyncio.timeout(60):
         with certified.server("good"):
-            client = await connect_service(Access(servers=[tapped.url]),
+            client = await connect_service(
+                Access(servers=[tapped.url]),
                 name="t",
                 timeout_seconds=10,
                 reconnect_time_wait=0.1,

@@ -12,7 +12,7 @@ from pipelines.errors import SettingsError
 from pipelines.events import NATSConfig, NATSConsumerConfig
 from pipelines.events.triage import DLQConsumerConfig
 from pipelines.jetstream.access import Access
-from pipelines.settings import ENDPOINTS_FILE, environment_of, load_settings
+from pipelines.settings import ENDPOINTS_FILE, environment_of, load_settings, nats_settings
 from pipelines.watch import monitor_config
 
 EVERYTHING = {
@@ -157,6 +157,16 @@ def test_running_servers_are_reached_as_they_are(
     assert settings.access.ca is None
     assert monitor_config(settings).ca is None
     assert addresses(load_settings(nats_context="named").access) == ["nats://named"]
+
+
+def test_running_servers_that_want_more_say_so(tmp_path: Path) -> None:
+    """What `dlq up` was given for servers of others counts for commands beside it too."""
+    given = load_settings(nats_url="tls://other", nats_ca="/ca.pem", nats_token="t")
+    (tmp_path / ".dlq").mkdir()
+    (tmp_path / ".dlq" / ENDPOINTS_FILE).write_text(json.dumps(nats_settings(given)))
+    found = load_settings().access
+    assert found == given.access
+    assert (addresses(found), found.ca, found.token) == (["tls://other"], "/ca.pem", SecretStr("t"))
 
 
 def test_a_child_process_sees_the_same(
