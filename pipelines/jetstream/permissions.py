@@ -108,9 +108,9 @@ class PlainSpokenClient(EncryptingClient):
     async def _process_err(self, err_msg: str) -> None:
         if self.is_connected and any(each in err_msg for each in _RENEWABLE):
             # nats-py would end for good; the files are read anew, and may have been renewed.
-            error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
-            await self._error_cb(error)
-            await self._process_op_err(error)
+            ended = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
+            await self._error_cb(ended)
+            await self._process_op_err(ended)
             return
         violation = _VIOLATION.match(err_msg)
         if violation is None:

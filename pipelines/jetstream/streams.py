@@ -253,7 +253,7 @@ async def _refuse_second(js: JetStreamContext, name: str, subject: str) -> None:
     """
     request = js._nc.request  # noqa: SLF001  (it has no public one)
     try:
-        headers = {Header.EXPECTED_STREAM: _NO_STREAM}
+        headers = {Header.EXPECTED_STREAM.value: _NO_STREAM}
         answer = await request(subject, headers=headers, timeout=_ANSWER_SECONDS)
         keeper = json.loads(answer.data).get("stream")
     except (nats.errors.NoRespondersError, TimeoutError, NotPermittedError):

@@ -13,7 +13,7 @@ from consumer_log import Calls, Log, new_prefix, running, seen, until
 from jwts import Key, Operator, creds
 
 from pipelines.alerts.observe import look
-from pipelines.bridge.run import Bridge
+from pipelines.bridge.run import Bridge, bridging
 from pipelines.embedded import NatsServer
 from pipelines.embedded.server import HOST
 from pipelines.errors import DLQError, ServerUnavailableError, SettingsError
@@ -132,6 +132,20 @@ class Unasked(NatsServer):
         return log.is_file() and "Server is ready" in log.read_text()
 
 
+def platform(database_dsn: str, **nats: Any) -> Settings:
+    prefix = new_prefix()
+    return Settings(
+        postgres_dsn=database_dsn,
+        subject_prefix=prefix,
+        events_stream=f"EVENTS_{prefix}",
+        dlq_stream=f"DLQ_{prefix}",
+        totals_stream=f"TOTALS_{prefix}",
+        attempts_stream=f"ATTEMPTS_{prefix}",
+        advisory_stream=f"ADV_{prefix}",
+        **nats,
+    )
+
+
 async def test_consumer_publisher_monitor_bridge_and_exporter_connect_by_one_context(
     secured: Secured,
     nats_server_factory: Callable[..., NatsServer],
@@ -146,16 +160,8 @@ async def test_consumer_publisher_monitor_bridge_and_exporter_connect_by_one_con
     (folder / "plant.json").write_text(json.dumps({"url": server.url, **said}))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("NATS_CONTEXT", "plant")
-    prefix = new_prefix()
-    settings = Settings(
-        postgres_dsn=database_dsn,
-        subject_prefix=prefix,
-        events_stream=f"EVENTS_{prefix}",
-        dlq_stream=f"DLQ_{prefix}",
-        totals_stream=f"TOTALS_{prefix}",
-        attempts_stream=f"ATTEMPTS_{prefix}",
-        advisory_stream=f"ADV_{prefix}",
-    )
+    settings = platform(database_dsn)
+    prefix = settings.subject_prefix
     async with asyncio.timeout(120), connected(settings.access) as client:
         assert client.new_inbox().startswith(f"_INBOX.{secured.user.public}.")
         log = Log(server.url, client, prefix)
@@ -279,35 +285,57 @@ async def is_up(client: Any) -> bool:
     return bool(client.is_connected)
 
 
-async def test_a_service_comes_back_with_the_renewed_jwt(
+async def test_all_come_back_with_the_renewed_jwt(
     secured: Secured,
     nats_server_factory: Callable[..., NatsServer],
     caplog: pytest.LogCaptureFixture,
+    database_dsn: str,
 ) -> None:
     """The server ends the connection of a JWT that expires; nats-py alone would not come back."""
     server = nats_server_factory(config=secured.operator.config())
-    user, name = secured.user, "user.creds"
-    file = secured.file(name, creds(secured.operator.user(user, "drain", 4), user.seed))
-    access = Access(servers=[server.url], user_credentials=file)
-    async with asyncio.timeout(120), connected(access) as job:
-        log = Log(server.url, job)
-        await ensure_streams(log.js, log.names)
-        config = log.config().model_copy(update={"user_credentials": file, "max_retries": 0})
-        async with running(config, Calls(ValueError("no"))) as consumer:
-            service = consumer._connection
-            await until(lambda: is_gone(service), 30)
-            secured.file(name, creds(secured.operator.user(user, "drain"), user.seed))
-            await until(lambda: is_up(service), 30)
-            assert consumer._connection is service
-            async with connected(access) as client:
+
+    def renew(seconds: float | None = None) -> str:
+        jwt = secured.operator.user(secured.user, "drain", seconds)
+        return secured.file("user.creds", creds(jwt, secured.user.seed))
+
+    file = renew()
+    settings = platform(database_dsn, nats_url=server.url, nats_creds=file)
+    shown: list[DLQEvent] = []
+
+    async def handle(event: DLQEvent) -> DLQAction:
+        shown.append(event)
+        return DLQAction.STORE
+
+    async with asyncio.timeout(150):
+        async with connected(settings.access) as client:
+            log = Log(server.url, client, settings.subject_prefix)
+            await ensure_streams(log.js, log.names)
+        config = log.config().model_copy(update={"user_credentials": file})
+        async with (
+            running(config, Calls(ValueError("no"))) as consumer,
+            bridging(settings) as bridge,
+        ):
+            monitor = await start_dlq_consumer(handle, monitor_config(settings))
+            services = [each._connection for each in (consumer, bridge, monitor)]
+            renew(8)
+            for each in services:
+                await each.force_reconnect()
+
+            async def have_expired() -> bool:
+                return caplog.text.lower().count("user authentication expired") == len(services)
+
+            await until(have_expired, 40)
+            renew()
+            for each in services:
+                await until(lambda each=each: is_up(each), 30)
+            assert services == [each._connection for each in (consumer, bridge, monitor)]
+            async with connected(settings.access) as client:
                 log.client = client
                 await log.publish({})
                 await log.letters(1)
-    assert "user authentication expired" in caplog.text.lower()
-
-
-async def is_gone(client: Any) -> bool:
-    return not client.is_connected
+            await seen(shown, 1)
+            await monitor.close()
+        assert (await look(settings)).streams[0].problem is None
 
 
 async def test_a_service_comes_back_with_the_renewed_certificate(
