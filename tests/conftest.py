@@ -1,5 +1,6 @@
 """Real servers for tests: one NATS and one PostgreSQL per session, others on demand."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,9 @@ from hypothesis import settings
 from seed import IS_FIXED
 
 from pipelines.embedded import NatsServer, PostgresServer
+
+for name in [name for name in os.environ if name.startswith("NATS_")]:
+    del os.environ[name]  # how a person's `nats` command connects is nothing to the tests
 
 settings.register_profile("tests", derandomize=IS_FIXED, deadline=None, print_blob=True)
 settings.load_profile("tests")

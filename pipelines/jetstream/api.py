@@ -9,21 +9,27 @@ from nats.js import JetStreamContext
 from pipelines.jetstream.access import Access
 from pipelines.jetstream.tls import EncryptingClient
 
+_PLAIN = Access.model_construct()  # of a client that is not ours
+
 
 def api_subject(client: Client, what: str) -> str:
     """The subject of a request such as `CONSUMER.INFO.<stream>.<consumer>`, on this connection.
 
     JetStream's API may be in a domain, or below the prefix of another account: see `Access`.
     """
-    return f"{client.jetstream()._prefix}.{what}"  # noqa: SLF001  (it has no public one)
+    return f"{_access(client).api_prefix}.{what}"
 
 
 def domain_of(client: Client) -> str:
     """The JetStream domain that this connection works on; empty where that is not known."""
-    access = client.access if isinstance(client, EncryptingClient) else Access.model_construct()
+    access = _access(client)
     if access.jetstream_api_prefix:
         return ""
     return access.jetstream_domain or client._server_info.get("domain", "")  # noqa: SLF001
+
+
+def _access(client: Client) -> Access:
+    return client.access if isinstance(client, EncryptingClient) else _PLAIN
 
 
 def check_domain(said: str, domain: str) -> None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from pydantic import SecretStr
 
+from pipelines.cli import _command
 from pipelines.errors import SettingsError
 from pipelines.events import NATSConfig, NATSConsumerConfig
 from pipelines.events.triage import DLQConsumerConfig
@@ -213,6 +215,20 @@ def test_a_missing_or_damaged_context_is_one_sentence(
         assert "\n" not in str(refused.value)
 
 
+def test_a_user_without_a_home_has_no_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it is in a container that runs as any number."""
+
+    def fail(*_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(Path, "home", fail)
+    assert addresses(NATSConsumerConfig()) == ["nats://localhost:4222"]
+    with pytest.raises(SettingsError, match="There is no NATS context plant"):
+        Access(context="plant")
+
+
 @pytest.mark.parametrize("name", ["../c", "a/b", "..", "a\\b"])
 def test_a_context_is_a_name_and_no_path(name: str) -> None:
     with pytest.raises(SettingsError, match="No NATS context can be called"):
@@ -237,3 +253,13 @@ def test_a_context_is_a_name_and_no_path(name: str) -> None:
 def test_what_makes_no_sense_together_is_one_sentence(given: dict[str, str], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         Access(**given)
+
+
+def test_the_command_takes_a_context_and_a_server(contexts: Path) -> None:
+    write(contexts, "plant", **EVERYTHING)
+    arguments = "nats-permissions", "--role", "drain", "--json", "-s", "nats://x", "--context"
+    told = CliRunner().invoke(_command(), [*arguments, "plant"])
+    assert "$JS.hub.API.STREAM.NAMES" in json.loads(told.stdout)["publish"]
+    refused = CliRunner().invoke(_command(), [*arguments, "other"])
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("dlq: There is no NATS context other (")
