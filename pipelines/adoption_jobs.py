@@ -54,7 +54,7 @@ async def preview_adoption(
 
     Raises AdoptionError for a consumer that there is not, or that needs none.
     """
-    async with connected(settings.nats_url, settings.nats_creds, "dlq adopt") as client:
+    async with connected(settings.access, "dlq adopt") as client:
         return await _wanted(settings, client, name, wish, is_undo=is_undo)
 
 
@@ -77,7 +77,7 @@ async def adopt(
     if not reason.strip():
         raise AdoptionError("Give a reason: it is kept in the audit.")
     actor, reason = settings.masked(actor), settings.masked(reason)
-    async with connected(settings.nats_url, settings.nats_creds, "dlq adopt") as client:
+    async with connected(settings.access, "dlq adopt") as client:
         adoption = await _wanted(settings, client, name, wish, is_undo=is_undo)
         if is_undo:
             await _count(settings, client)  # what is told until now

@@ -69,7 +69,7 @@ async def decide(
                     "failures": len(ids),
                 },
             )
-            async with connected(settings.nats_url, settings.nats_creds, "dlq") as client:
+            async with connected(settings.access, "dlq") as client:
                 await publish_decision(
                     client.jetstream(),
                     settings.subjects,

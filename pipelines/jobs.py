@@ -78,7 +78,7 @@ class MartsReport:
 async def migrate_all(settings: Settings) -> tuple[list[str], dict[str, str]]:
     """Make tables and streams that are missing; returns new migrations, and streams by role."""
     done = migrate(settings.postgres_dsn.get_secret_value())
-    async with connected(settings.nats_url, settings.nats_creds, "dlq migrate") as client:
+    async with connected(settings.access, "dlq migrate") as client:
         js, names = client.jetstream(), settings.stream_names
         try:
             streams = await ensure_streams(js, names)
@@ -100,7 +100,7 @@ async def drain_log(
 
 async def masking_in_log(settings: Settings, limit: int) -> Masking:
     """What redaction masks in the last `limit` messages of the log; touches nothing."""
-    async with connected(settings.nats_url, settings.nats_creds, "dlq redact") as client:
+    async with connected(settings.access, "dlq redact") as client:
         return await masking_in_stream(client, settings, limit)
 
 
@@ -314,7 +314,7 @@ class PlatformStatus:
 
 async def platform_status(settings: Settings) -> PlatformStatus:
     """Stream, sinks, failures, redrives and gaps, as of now."""
-    async with connected(settings.nats_url, settings.nats_creds, "dlq status") as client:
+    async with connected(settings.access, "dlq status") as client:
         state = await log_state(client, settings.dlq_stream, settings.subjects.log)
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         row = connection.execute(

@@ -270,7 +270,7 @@ def backtest_policy(settings: Settings, policy: Policy | None = None) -> Backtes
 async def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:
     if selection.due_at is None:
         return plan(connection, selection)
-    async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
+    async with connected(settings.access, "dlq redrive") as client:
         unreached = await unreached_addressees(client.jetstream(), connection)
     return plan_scheduled(connection, selection, settings, selection.due_at, unreached)
 
@@ -281,7 +281,7 @@ async def _preview(
     planned: Plan,
     order: Order,
 ) -> Preview:
-    async with connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client:
+    async with connected(settings.access, "dlq redrive") as client:
         try:
             return await preview(
                 settings,

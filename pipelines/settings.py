@@ -18,6 +18,9 @@ from pipelines.deadletter.redaction import Redactor
 from pipelines.deadletter.rules import Rules, read_rules
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import SettingsError
+from pipelines.jetstream.access import COMPLETE, Access, completed
+from pipelines.jetstream.address import split_servers
+from pipelines.jetstream.contexts import FIELDS
 from pipelines.jetstream.streams import StreamNames
 
 ENDPOINTS_FILE = "endpoints.json"
@@ -35,7 +38,23 @@ class Settings(BaseSettings):
     nats_url: SecretStr = Field(
         SecretStr("nats://127.0.0.1:4222"), description="comma-separated server addresses"
     )
+    nats_context: str | None = Field(None, description="context of the `nats` command")
     nats_creds: Path | None = Field(None, description="NATS credentials file")
+    nats_nkey: Path | None = Field(None, description="file with the seed of a user's NKey")
+    nats_user_jwt: SecretStr | None = Field(None, description="a user's JWT; with its seed")
+    nats_user_seed: SecretStr | None = Field(None, description="a seed, instead of the file")
+    nats_user: str | None = Field(None, description="user, where no address says one")
+    nats_password: SecretStr | None = Field(None, description="the user's password")
+    nats_token: SecretStr | None = Field(None, description="token, instead of a user")
+    nats_ca: Path | None = Field(None, description="authorities of the servers' certificates")
+    nats_cert: Path | None = Field(None, description="our certificate, for servers that want one")
+    nats_key: Path | None = Field(None, description="the key of our certificate")
+    nats_tls_first: bool = Field(False, description="for servers with handshake_first")
+    nats_inbox_prefix: str | None = Field(None, description="default _INBOX.<user>")
+    nats_jetstream_domain: str | None = Field(None, description="JetStream domain of the log")
+    nats_jetstream_api_prefix: str | None = Field(
+        None, description="prefix of a JetStream API that another account exports"
+    )
     postgres_dsn: SecretStr = Field(
         SecretStr("postgresql://127.0.0.1:5432/dlq"), description="PostgreSQL connection string"
     )
@@ -114,6 +133,25 @@ class Settings(BaseSettings):
         return uri.removeprefix("file://")
 
     @property
+    def access(self) -> Access:
+        """How to connect to NATS; raises SettingsError where it makes no sense.
+
+        Where `dlq up` runs the servers, nothing else says how.
+        """
+        given: dict[str, Any] = {
+            field: str(value) if isinstance(value := getattr(self, f"nats_{key}"), Path) else value
+            for key, field in FIELDS.items()
+            if key != "url" and f"nats_{key}" in self.model_fields_set
+        }
+        if "nats_url" in self.model_fields_set:
+            given["servers"] = split_servers(self.nats_url)
+        is_running = "servers" in given and not is_given(self, "nats_url")
+        given["context"] = self.nats_context
+        found = completed(given, {} if is_running else os.environ)
+        found.setdefault("servers", split_servers(self.nats_url))
+        return Access.model_validate(found, context=COMPLETE)
+
+    @property
     def subjects(self) -> Subjects:
         """The subjects below the prefix."""
         return Subjects(self.subject_prefix)
@@ -181,10 +219,13 @@ class Settings(BaseSettings):
     ) -> tuple[Any, ...]:
         """Arguments, environment, then the running embedded servers."""
 
-        def running_servers() -> dict[str, Any]:
-            return endpoints(init_settings().get("home") or env_settings().get("home") or ".dlq")
-
-        return (init_settings, env_settings, running_servers)
+        typed, environment = init_settings(), env_settings()
+        if "nats_context" in typed:  # one that is typed is not mixed with another cluster's
+            environment = {k: v for k, v in environment.items() if not k.startswith("nats_")}
+        servers = endpoints(typed.get("home") or environment.get("home") or ".dlq")
+        if "nats_context" in typed or "nats_context" in environment:
+            servers = {k: v for k, v in servers.items() if not k.startswith("nats_")}
+        return (init_settings, lambda: environment, lambda: servers)
 
 
 def endpoints(home: Path | str) -> dict[str, Any]:
@@ -227,8 +268,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
     """The environment in which a child process sees the same servers and lake."""
     return {
         **os.environ,
+        **{f"DLQ_{name.upper()}": value for name, value in nats_settings(settings).items()},
         "DLQ_HOME": str(settings.home.absolute()),
-        "DLQ_NATS_URL": settings.nats_url.get_secret_value(),
         "DLQ_POSTGRES_DSN": settings.postgres_dsn.get_secret_value(),
         "DLQ_LAKE_URI": settings.lake,
         **{
@@ -240,3 +281,21 @@ def environment_of(settings: Settings) -> dict[str, str]:
             if file
         },
     }
+
+
+def nats_settings(settings: Settings) -> dict[str, str]:
+    """The settings by which NATS is reached, as text and by name; with their secrets."""
+    given = {
+        name: getattr(settings, name)
+        for name in settings.model_fields_set
+        if name.startswith("nats_") and getattr(settings, name) is not None
+    }
+    if not settings.nats_context:
+        given.setdefault("nats_url", settings.nats_url)
+    return {name: _as_text(value) for name, value in given.items()}
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return str(value.absolute() if isinstance(value, Path) else value)

@@ -14,7 +14,8 @@ from pipelines.errors import DLQError, ServerUnavailableError
 from pipelines.events.dlq_event import DLQEvent
 from pipelines.events.monitor import DLQConsumer
 from pipelines.events.triage import DLQAction, DLQConsumerConfig, default_action
-from pipelines.jetstream.address import shown, split_servers
+from pipelines.jetstream.access import COMPLETE
+from pipelines.jetstream.address import shown
 from pipelines.jobs import drain_log
 from pipelines.settings import Settings
 
@@ -38,13 +39,13 @@ def monitor_config(settings: Settings, **changes: object) -> DLQConsumerConfig:
     """The monitor of the platform that these settings describe."""
     return DLQConsumerConfig.model_validate(
         {
-            "servers": split_servers(settings.nats_url),
+            **dict(settings.access),
             "name": "dlq-monitor",
-            "user_credentials": str(settings.nats_creds) if settings.nats_creds else None,
             "dlq_subject": settings.subjects.dead_letters,
             "dlq_stream_name": settings.dlq_stream,
             **changes,
-        }
+        },
+        context=COMPLETE,
     )
 
 

@@ -1,5 +1,6 @@
 """Real servers for tests: one NATS and one PostgreSQL per session, others on demand."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +15,9 @@ from seed import IS_FIXED
 from pipelines.embedded import NatsServer, PostgresServer
 from pipelines.sqlfiles import read_sql
 from pipelines.stores.database import migrate
+
+for name in [name for name in os.environ if name.startswith("NATS_")]:
+    del os.environ[name]  # how a person's `nats` command connects is nothing to the tests
 
 settings.register_profile("tests", derandomize=IS_FIXED, deadline=None, print_blob=True)
 settings.load_profile("tests")

@@ -211,7 +211,7 @@ async def _mark(
     if not wanted:
         return 0
     try:
-        async with connected(settings.nats_url, settings.nats_creds, "dlq alerts") as client:
+        async with connected(settings.access, "dlq alerts") as client:
             js = client.jetstream()
             for failure_id, alert in wanted.items():
                 assert alert.told_at is not None

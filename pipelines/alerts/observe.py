@@ -17,6 +17,7 @@ from psycopg import Connection
 
 from pipelines.deadletter.sanitize import readable
 from pipelines.errors import DLQError
+from pipelines.jetstream.api import api_subject
 from pipelines.jetstream.connection import connected
 from pipelines.jetstream.consumers import is_name
 from pipelines.jetstream.latest import latest_messages
@@ -89,9 +90,7 @@ async def look(
     """
     log = settings.dlq_stream
     try:
-        async with connected(
-            settings.nats_url, settings.nats_creds, "dlq alerts", patience_seconds=5
-        ) as client:
+        async with connected(settings.access, "dlq alerts", patience_seconds=5) as client:
             state = await log_state(client, log, settings.subjects.log)
             info = await client.jetstream().stream_info(state.stream)
             last = await _last_of_log(client, settings) if state.is_shared else state.last_sequence
@@ -309,7 +308,8 @@ async def _last_of_log(client: Client, settings: Settings) -> int:
     for subject in settings.subjects.log:
         request = json.dumps({"last_by_subj": subject}).encode()
         name = await find_stream(client.jetstream(), subject, settings.dlq_stream)
-        answer = await client.request(f"$JS.API.STREAM.MSG.GET.{name}", request, timeout=5)
+        where = api_subject(client, f"STREAM.MSG.GET.{name}")
+        answer = await client.request(where, request, timeout=5)
         message = json.loads(answer.data).get("message") or {}
         last = max(last, int(message.get("seq", 0)))
     return last

@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from pipelines.bridge.totals import latest_totals, owner_of
 from pipelines.bridge.unsaid import all_consumers
 from pipelines.errors import AdoptionError
+from pipelines.jetstream.api import api_subject
 from pipelines.settings import Settings
 
 _NO_STREAM, _NO_CONSUMER = 10059, 10014  # the server's codes for "not found"
@@ -117,7 +118,7 @@ async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
 
 async def change(client: Client, adoption: Adoption) -> None:
     """Give the consumer its configuration; raises AdoptionError where the server refuses it."""
-    where = f"$JS.API.CONSUMER.CREATE.{adoption.stream}.{adoption.consumer}"
+    where = api_subject(client, f"CONSUMER.CREATE.{adoption.stream}.{adoption.consumer}")
     request = {"stream_name": adoption.stream, "config": adoption.after, "action": "update"}
     answer = await _asked(client, where, request)
     if error := answer.get("error"):
@@ -137,7 +138,7 @@ async def _stream_of(client: Client, consumer: str) -> str:
 
 
 async def _as_it_is(client: Client, stream: str, consumer: str) -> Adoption:
-    answer = await _asked(client, f"$JS.API.CONSUMER.INFO.{stream}.{consumer}", None)
+    answer = await _asked(client, api_subject(client, f"CONSUMER.INFO.{stream}.{consumer}"), None)
     if error := answer.get("error"):
         if error.get("err_code") == _NO_STREAM:
             raise AdoptionError(f"There is no stream {stream}: `nats stream ls` lists them.")

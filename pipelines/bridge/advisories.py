@@ -32,6 +32,7 @@ from pipelines.events.outbox import (
     publish_dead_letter,
     publish_until_acknowledged,
 )
+from pipelines.jetstream.api import domain_of
 from pipelines.jetstream.bounded import within
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.stored import StoredMessage
@@ -95,7 +96,7 @@ class Advisories(Intake):
 
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         try:
-            advisory = read_advisory(msg.data)
+            advisory = read_advisory(msg.data, domain_of(self.connection))
         except ValueError as error:
             logger.warning("Advisory %d is left out: %s", delivery.sequence, error)
             self.counts["skipped"] += 1

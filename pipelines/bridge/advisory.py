@@ -13,6 +13,7 @@ from pipelines.deadletter.headers import Headers, value_of
 from pipelines.deadletter.record import BRIDGED_REASONS, ErrorKey
 from pipelines.deadletter.sanitize import clean_text
 from pipelines.events.failure import event_fields, parse_body
+from pipelines.jetstream.api import check_domain
 from pipelines.jetstream.consumers import is_name
 from pipelines.jetstream.pull import Delivery
 from pipelines.jetstream.stored import StoredMessage
@@ -36,6 +37,7 @@ class Advisory(msgspec.Struct, frozen=True):
     deliveries: Annotated[int, msgspec.Meta(gt=0)]  # 1 for an event that was terminated at once
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
     not_before: datetime | None = None  # where nobody said when: the event was stored then
+    domain: str = ""  # where the stream is; empty: the server has none
     reason: str = ""  # what the consumer said with +TERM; or what else is to be said
 
     @classmethod
@@ -74,14 +76,18 @@ def nanoseconds(time: datetime) -> int:
     return ((since.days * 86_400 + since.seconds) * 10**6 + since.microseconds) * 1000
 
 
-def read_advisory(data: bytes) -> Advisory:
-    """The advisory in a message; raises ValueError where it is none, or of another kind."""
+def read_advisory(data: bytes, domain: str = "") -> Advisory:
+    """The advisory in a message.
+
+    Raises ValueError where it is none, of another kind, or about another JetStream domain.
+    """
     try:
         advisory = msgspec.json.decode(data, type=Advisory)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from error
     if not (is_name(advisory.stream) and is_name(advisory.consumer)):  # not the server's
         raise ValueError("no stream and consumer can be called so")
+    check_domain(advisory.domain, domain)
     return advisory
 
 

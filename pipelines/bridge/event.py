@@ -7,6 +7,7 @@ from nats.aio.client import Client
 from nats.js.errors import APIError
 
 from pipelines.bridge.advisory import Advisory, nanoseconds, read_advisory
+from pipelines.jetstream.api import domain_of
 from pipelines.jetstream.stored import StoredMessage, stored_message
 from pipelines.jetstream.streams import GIVEN_UP
 
@@ -62,7 +63,7 @@ class GivenUp:
         ):
             self._next[key] = stored.sequence + 1
             try:
-                advisory = read_advisory(stored.data)
+                advisory = read_advisory(stored.data, domain_of(connection))
             except ValueError:
                 continue
             known[advisory.stream_seq] = advisory.timestamp

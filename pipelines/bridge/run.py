@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from pydantic import SecretStr
-
 from pipelines.bridge.advisories import Advisories, OnLetter
 from pipelines.bridge.sample import Untold
 from pipelines.bridge.totals import publish_totals
@@ -23,7 +21,6 @@ from pipelines.events.outbox import (
     PUBLISH_ERRORS,
 )
 from pipelines.events.service import Service
-from pipelines.jetstream.address import split_servers
 from pipelines.jetstream.pull import PullStalledError
 from pipelines.jetstream.streams import ensure_advisory_stream, ensure_log_stream
 from pipelines.settings import Settings
@@ -36,10 +33,8 @@ _COUNT_SECONDS = 30
 
 
 class BridgeConnection(NamedTuple):
-    """How the bridge connects; see `events.service.ConnectionSettings`."""
+    """How the bridge stays connected; see `events.service.ConnectionSettings`."""
 
-    servers: list[SecretStr]
-    user_credentials: str | None
     name: str = "dlq-bridge"
     connect_timeout_seconds: float = 10
     reconnect_time_wait: float = 1
@@ -58,9 +53,7 @@ class Bridge(Service):
         ack_wait_seconds: float = 30,
     ) -> None:
         self._platform = settings
-        creds = settings.nats_creds
-        servers = split_servers(settings.nats_url)
-        super().__init__(BridgeConnection(servers, str(creds) if creds else None))
+        super().__init__(settings.access, BridgeConnection())
         self._on_letter = on_letter
         self._ack_wait_seconds = ack_wait_seconds
         self._advisories: Advisories | None = None

@@ -7,6 +7,7 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamInfo
 
 from pipelines.bridge.advisory import MAX_DELIVERIES, read_advisory
+from pipelines.jetstream.api import domain_of
 from pipelines.jetstream.pull import Puller, delivery_of
 from pipelines.jetstream.streams import GIVEN_UP
 from pipelines.settings import Settings
@@ -35,7 +36,7 @@ async def told_by_advisories(
         for _ in range(0, reader.num_pending or 0, 10_000):
             async for msg in puller.pull(10_000):
                 with suppress(ValueError):
-                    advisory = read_advisory(msg.data)
+                    advisory = read_advisory(msg.data, domain_of(client))
                     # An earlier one is about a stream that this one has taken the place of.
                     if stream.created is None or advisory.timestamp >= stream.created:
                         told.add(advisory.stream_seq)

@@ -22,6 +22,7 @@ from pipelines.bridge.advisory import read_advisory, service_of
 from pipelines.bridge.unsaid import all_consumers
 from pipelines.deadletter.message import LogMessage
 from pipelines.jetstream.ack_metrics import ack_stream, ack_subject, read_ack, told_percent
+from pipelines.jetstream.api import domain_of
 from pipelines.jetstream.latest import latest_messages
 from pipelines.jetstream.pull import delivery_of
 from pipelines.jetstream.reader import LogReader
@@ -173,28 +174,31 @@ async def _count(
         starts[address] = last if address in anew else min(position.sequence, last)
         total.counted_to = total.counted_to | {stream: Position(created, last)}
     filters = (each.replace(">", ".".join(address)) for each in subjects for address in totals)
-    reader = LogReader(client, stream, tuple(filters))
+    reader, domain = LogReader(client, stream, tuple(filters)), domain_of(client)
     await reader.seek(min(starts.values()) + 1)
     try:
         while found := await reader.read(_READ_MESSAGES, _READ_BYTES, last):
             for message in found:
                 of_stream, consumer = message.subject.split(".")[-2:]
                 if message.sequence > starts[address := (of_stream, consumer)]:
-                    _add(totals[address], message, failed[address], is_first=address in first)
+                    is_first = address in first
+                    _add(totals[address], message, domain, failed[address], is_first=is_first)
     finally:
         await reader.close()
 
 
-def _add(total: Total, message: LogMessage, failed: set[int], *, is_first: bool) -> None:
+def _add(
+    total: Total, message: LogMessage, domain: str, failed: set[int], *, is_first: bool
+) -> None:
     try:
         if message.subject == ack_subject(total.stream, total.consumer):
-            metric = read_ack(message.data)
+            metric = read_ack(message.data, domain)
             total.started_at = min(total.started_at, metric.timestamp)
             total.succeeded += 1
             total.handler_seconds += max(metric.ack_time, 0) / 1e9
             deliveries = metric.deliveries
         else:
-            advisory = read_advisory(message.data)
+            advisory = read_advisory(message.data, domain)
             if is_first and advisory.timestamp < total.started_at:
                 return  # from before the server told of what was handled
             if advisory.reason in REMOVED_REASONS or advisory.stream_seq in failed:

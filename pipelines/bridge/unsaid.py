@@ -26,7 +26,7 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerInfo, StreamInfo
 from nats.js.errors import NotFoundError
 
-from pipelines.jetstream.api import ask
+from pipelines.jetstream.api import api_subject, ask
 from pipelines.jetstream.stored import stored_message
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ async def nudge(client: Client, info: ConsumerInfo) -> None:
     if config.get("priority_policy") == "pinned_client":
         going_on.append("404")  # also says that there is something, and for another
     body = json.dumps(request).encode()
-    where = f"$JS.API.CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}"
+    where = api_subject(client, f"CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}")
     # An event that may still be delivered goes to the end of the queue: the next may be exhausted.
     for _ in range(min(info.num_ack_pending or 0, _MOST_NUDGES)):
         try:

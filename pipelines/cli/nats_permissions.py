@@ -2,12 +2,13 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
 from pipelines.cli.output import print_json
 from pipelines.cli.verb import verb
+from pipelines.jetstream.access import Access
 from pipelines.jetstream.consumers import default_durable, durable_name
 from pipelines.jetstream.grants import ROLES, Consumption, Grants, grants_of_role, grants_of_service
 from pipelines.settings import Settings
@@ -68,10 +69,21 @@ def command(
             for each in consumes
         ]
         grants = grants_of_service(names, name, of_service, publishes, user)
+    grants = _where_the_api_is(grants, settings.access)
     if is_json:
         print_json(asdict(grants))
     else:
         click.echo(as_block(grants))
+
+
+def _where_the_api_is(grants: Grants, access: Access) -> Grants:
+    """The same rights in the JetStream domain, or below the prefix, that the settings name."""
+
+    def there(subject: str) -> str:
+        subject = subject.replace("$JS.API.", f"{access.api_prefix}.")
+        return subject.replace("$JS.ACK._.", f"$JS.ACK.{access.jetstream_domain or '_'}.")
+
+    return replace(grants, publish=tuple(map(there, grants.publish)))
 
 
 def as_block(grants: Grants) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import click
+from pydantic import SecretStr
 
 from pipelines.cli.output import console, errors, print_json, safe
 from pipelines.cli.verb import verb
@@ -28,7 +29,7 @@ from pipelines.settings import (
     Settings,
     environment_of,
     is_given,
-    load_settings,
+    nats_settings,
 )
 from pipelines.stores.refusals import where
 
@@ -84,9 +85,8 @@ async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
     parts = _Parts()
     with contextlib.ExitStack() as stack:
         nats_url, dsn, prefect_dsn, farm_dsn = _servers(given, home, stack, parts)
-        settings = load_settings(
-            home=home, nats_url=nats_url, postgres_dsn=dsn, lake_uri=given.lake
-        )
+        addresses = {"nats_url": SecretStr(revealed(nats_url)), "postgres_dsn": SecretStr(dsn)}
+        settings = given.model_copy(update={"home": home, "lake_uri": given.lake, **addresses})
         await migrate_all(settings)
         _say("Starting Prefect (the first time takes half a minute)")
         prefect = stack.enter_context(PrefectServer(home, database_dsn=prefect_dsn))
@@ -104,7 +104,7 @@ async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
             "prefect_login": str(prefect.password_file),
             "dead_letters": f"{prefect.ui_url}/artifacts/key/dead-letters",
         }
-        logins = {"nats_url": revealed(nats_url), "postgres_dsn": dsn}
+        logins = {**nats_settings(settings), "postgres_dsn": dsn}
         _remember(home, places | logins, stack)
         if is_json:
             print_json(places)
@@ -129,7 +129,9 @@ def _servers(
     """Addresses of NATS and PostgreSQL, of Prefect's database, and of the fleet's own."""
     nats_url: Server = given.nats_url
     dsn = given.postgres_dsn.get_secret_value()
-    if not is_given(given, "nats_url"):
+    if given.nats_context and not is_given(given, "nats_url"):
+        nats_url = ",".join(map(revealed, given.access.servers))
+    elif not is_given(given, "nats_url"):
         _say("Starting NATS")
         nats = stack.enter_context(NatsServer(home))
         nats_url, parts.running["NATS"] = nats.url, (nats, nats.log)

@@ -16,7 +16,13 @@ from pipelines.stores.lake import LAYOUTS, Lake
 
 _FLAGS = (
     click.option("--json", "is_json", is_flag=True, help="print one JSON object"),
-    click.option("--nats-url", help="server addresses, comma-separated [DLQ_NATS_URL]"),
+    click.option(
+        *("-s", "--server", "--nats-url", "nats_url"),
+        help="NATS servers' addresses, comma-separated [DLQ_NATS_URL]",
+    ),
+    click.option(
+        "--context", "nats_context", help="context of the nats command [DLQ_NATS_CONTEXT]"
+    ),
     click.option("--postgres-dsn", help="connection string [DLQ_POSTGRES_DSN]"),
     click.option("--lake-uri", help="folder or s3://… of the lake [DLQ_LAKE_URI]"),
     click.option(
@@ -71,6 +77,7 @@ def verb(function: Callable[..., Any]) -> click.Command:
         is_json: bool,
         debug: bool,
         nats_url: str | None,
+        nats_context: str | None,
         postgres_dsn: str | None,
         lake_uri: str | None,
         home: Path | None,
@@ -78,7 +85,11 @@ def verb(function: Callable[..., Any]) -> click.Command:
     ) -> None:
         try:
             settings: Settings = load_settings(
-                nats_url=nats_url, postgres_dsn=postgres_dsn, lake_uri=lake_uri, home=home
+                nats_url=nats_url,
+                nats_context=nats_context,
+                postgres_dsn=postgres_dsn,
+                lake_uri=lake_uri,
+                home=home,
             )
             function(settings, is_json, **parameters)
         except DLQError as error:

@@ -178,7 +178,7 @@ async def _publish(settings: Settings, count: int, seed: int) -> set[str]:
 async def _settled(settings: Settings, published: int) -> None:
     """Wait until every consumer has finished with every event."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    async with connected(settings.nats_url, settings.nats_creds, "dlq demo") as client:
+    async with connected(settings.access, "dlq demo") as client:
         js = client.jetstream()
         while time.monotonic() < deadline:
             done = 0
@@ -194,7 +194,7 @@ async def _settled(settings: Settings, published: int) -> None:
 
 
 async def _checks(settings: Settings, published: set[str]) -> list[Check]:
-    async with connected(settings.nats_url, settings.nats_creds, "dlq demo") as client:
+    async with connected(settings.access, "dlq demo") as client:
         log = await log_state(client, settings.dlq_stream, settings.subjects.log)
     totals: pl.DataFrame = query(settings, "SELECT sum(succeeded)::BIGINT FROM service_traffic")
     cases = query(settings, "SELECT failure_id, status FROM cases")

@@ -45,7 +45,7 @@ async def watch(
 
 async def _problems(settings: Settings) -> dict[str, str]:
     """Why nothing gets to a service, by its name."""
-    async with connected(settings.nats_url, settings.nats_creds, "dlq up") as client:
+    async with connected(settings.access, "dlq up") as client:
         wanted = {
             service: (f"{settings.events_stream}/{service}", f"sahool.{subject}", False)
             for service, (subject, _) in SERVICES.items()

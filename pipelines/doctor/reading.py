@@ -38,7 +38,7 @@ async def read_account(
     Raises ServerUnavailableError where no server answers, and StreamError where the account has no
     JetStream.
     """
-    async with connected(settings.nats_url, settings.nats_creds, "dlq doctor") as client:
+    async with connected(settings.access, "dlq doctor") as client:
         reader = _Reader(client, settings.stream_names)
         heard = await reader.listen(listen_seconds)
         streams = await reader.streams()

@@ -99,7 +99,7 @@ COUNTED = {
 async def preview(settings: Settings, tenant: str) -> ErasureReport:
     """What an erasure would find; touches nothing."""
     tenant = _checked(tenant)
-    async with connected(settings.nats_url, settings.nats_creds, "dlq erase") as client:
+    async with connected(settings.access, "dlq erase") as client:
         state = await log_state(client, settings.dlq_stream, settings.subjects.log)
         with database(settings.postgres_dsn.get_secret_value()) as connection:
             found = await belongings(settings, client, connection, state, tenant)
@@ -132,7 +132,7 @@ async def erase(
     tenant = _checked(tenant, reason)
     actor, reason = settings.masked(actor), settings.masked(reason)
     hashed, dsn = _hashed(settings, tenant), settings.postgres_dsn.get_secret_value()
-    async with connected(settings.nats_url, settings.nats_creds, "dlq erase") as client:
+    async with connected(settings.access, "dlq erase") as client:
         stream = (await log_state(client, settings.dlq_stream, settings.subjects.log)).stream
         with database(dsn) as connection:
             async with alone(dsn, connection, stream, settings.drain_lock_seconds):

@@ -145,9 +145,7 @@ async def _drain_once(
 ) -> None:
     subjects, dsn = settings.subjects, settings.postgres_dsn.get_secret_value()
     patience = 5 if is_retry else 0  # it may be amid a restart
-    async with connected(
-        settings.nats_url, settings.nats_creds, "dlq drain", patience_seconds=patience
-    ) as client:
+    async with connected(settings.access, "dlq drain", patience_seconds=patience) as client:
         stream = (await log_state(client, settings.dlq_stream, subjects.log)).stream
         with database(dsn) as connection:
             async with alone(dsn, connection, stream, settings.drain_lock_seconds):

@@ -145,7 +145,7 @@ async def _read(settings: Settings, state: LogState) -> AsyncGenerator[list[LogM
     reached, is_suspect = state.first_sequence - 1, False
     while reached < state.last_sequence:
         before = reached
-        async with connected(settings.nats_url, settings.nats_creds, "dlq erase") as client:
+        async with connected(settings.access, "dlq erase") as client:
             reader = LogReader(client, state.stream, settings.subjects.log)
             await reader.seek(reached + 1, is_suspect=is_suspect)
             try:

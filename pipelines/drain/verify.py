@@ -115,7 +115,7 @@ async def repair(settings: Settings) -> list[Finding]:
 async def _servers(
     settings: Settings,
 ) -> AsyncIterator[tuple[Client, LogState, Connection[Any]]]:
-    async with connected(settings.nats_url, settings.nats_creds, "dlq verify") as client:
+    async with connected(settings.access, "dlq verify") as client:
         state = await log_state(client, settings.dlq_stream, settings.subjects.log)
         with database(settings.postgres_dsn.get_secret_value()) as connection:
             yield client, state, connection

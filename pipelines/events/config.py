@@ -11,7 +11,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     model_validator,
 )
@@ -19,7 +18,7 @@ from pydantic import (
 from pipelines.deadletter.headers import values_of
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import SettingsError
-from pipelines.jetstream.address import Servers
+from pipelines.jetstream.access import Access
 
 
 class RetryPolicy(BaseModel):
@@ -50,15 +49,14 @@ class RetryPolicy(BaseModel):
         )
 
 
-class NATSConsumerConfig(BaseModel):
-    """How a `NATSConsumer` connects, retries and dead-letters. Durations are in seconds."""
+class NATSConsumerConfig(Access):
+    """How a `NATSConsumer` connects, retries and dead-letters. Durations are in seconds.
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
+    How it connects says `Access`.
+    """
 
-    servers: Servers = Field(default_factory=lambda: [SecretStr("nats://localhost:4222")])
     name: str = "sahool-consumer"  # the service; a dead letter's consumer_service
     version: str | None = None  # the service's version; a dead letter's consumer_version
-    user_credentials: str | None = None  # path of a NATS credentials file
 
     # Where it is given it decides; else the stream that holds the subject is found, and where none
     # does, one of this name is made.

@@ -63,7 +63,7 @@ class NATSConsumer(Service):
     ) -> None:
         self.config = config or NATSConsumerConfig()
         self._on_trouble = on_trouble
-        super().__init__(self.config)
+        super().__init__(self.config, self.config)
         self._subscriptions: list[Subscription] = []
         self._rng = random.Random()  # noqa: S311  (jitter, not a secret)
         self._telling: set[asyncio.Task[None]] = set()  # calls of on_trouble

@@ -83,7 +83,7 @@ class DLQConsumer(Service):
         self, config: DLQConsumerConfig | None = None, *, notifier: Notifier | None = None
     ) -> None:
         self.config = config or DLQConsumerConfig()
-        super().__init__(self.config)
+        super().__init__(self.config, self.config)
         self._notifier = as_async(notifier or log_alert)
         if not self.config.store_in_db:
             logger.warning("store_in_db=False changes nothing: the drain stores every dead letter")

@@ -3,20 +3,19 @@
 import asyncio
 import contextlib
 import logging
-import os
 from typing import Any
 
 from nats.aio.client import Client
 from nats.errors import MaxPayloadError
 from nats.js.errors import APIError, NoStreamResponseError
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field
 
 from pipelines.deadletter.headers import Headers
 from pipelines.deadletter.subjects import Subjects, subject_token
 from pipelines.errors import ServerUnavailableError, SettingsError, StreamError
 from pipelines.events.analysis_event import AnalysisEvent
 from pipelines.events.outbox import PUBLISH_ERRORS
-from pipelines.jetstream.address import Servers, split_servers
+from pipelines.jetstream.access import Access
 from pipelines.jetstream.connection import connect_service, disconnect, wire_size
 from pipelines.jetstream.refusals import IN_PROCESS
 from pipelines.jetstream.streams import StreamNames, ensure_event_stream
@@ -27,19 +26,10 @@ _LONGEST_SUBJECT = 1_000  # bytes; the server ends a connection that sends thous
 _PAUSES = 0.1, 0.5, 2.0  # seconds, while a cluster is storing the same id
 
 
-def _default_servers() -> list[SecretStr]:
-    return split_servers(os.environ.get("NATS_URL", "nats://localhost:4222"))
+class NATSConfig(Access):
+    """How a `NATSPublisher` connects; see `Access`."""
 
-
-class NATSConfig(BaseModel):
-    """How a `NATSPublisher` connects."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
-
-    # NATS_URL: comma-separated
-    servers: Servers = Field(default_factory=_default_servers)
     name: str = "sahool-publisher"
-    user_credentials: str | None = None
     stream_name: str = "SAHOOL_EVENTS"
     subject_prefix: str = "sahool"
     timeout_seconds: float = Field(default=5, gt=0)  # for one publish
@@ -75,9 +65,8 @@ class NATSPublisher:
         config = self.config
         try:
             self._connection = await connect_service(
-                config.servers,
+                config,
                 name=config.name,
-                user_credentials=config.user_credentials,
                 timeout_seconds=config.connect_timeout_seconds,
                 reconnect_time_wait=config.reconnect_time_wait,
                 max_reconnect_attempts=config.max_reconnect_attempts,

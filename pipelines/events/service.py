@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol
 
 import nats.errors
@@ -14,7 +14,7 @@ from pipelines.errors import ServerUnavailableError, SettingsError
 from pipelines.events.closing import CUT_SECONDS, GRACE_SECONDS, Closing, end
 from pipelines.events.intake import Intake
 from pipelines.events.signals import end_process, set_by_signal
-from pipelines.jetstream.address import Server
+from pipelines.jetstream.access import Access
 from pipelines.jetstream.bounded import within
 from pipelines.jetstream.connection import connect_service, disconnect
 
@@ -24,14 +24,10 @@ _FAREWELL_SECONDS = 2.5  # to flush and to say goodbye, where the server is slow
 
 
 class ConnectionSettings(Protocol):
-    """The settings that a connection needs, whatever else is configured with them."""
+    """The settings that a connection needs beside its `Access`, whatever else is with them."""
 
     @property
-    def servers(self) -> Sequence[Server]: ...
-    @property
     def name(self) -> str: ...
-    @property
-    def user_credentials(self) -> str | None: ...
     @property
     def connect_timeout_seconds(self) -> float: ...
     @property
@@ -45,7 +41,8 @@ class ConnectionSettings(Protocol):
 class Service:
     """A connection, and the intakes that work on it until `close`."""
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, access: Access, settings: ConnectionSettings) -> None:
+        self._access = access
         self._settings = settings
         self._connection: Client | None = None
         self._intakes: list[Intake] = []
@@ -75,9 +72,8 @@ class Service:
     async def _open(self) -> Client:
         settings = self._settings
         self._connection = connection = await connect_service(
-            settings.servers,
+            self._access,
             name=settings.name,
-            user_credentials=settings.user_credentials,
             timeout_seconds=settings.connect_timeout_seconds,
             reconnect_time_wait=settings.reconnect_time_wait,
             max_reconnect_attempts=settings.max_reconnect_attempts,

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field
 
 from pipelines.deadletter.envelope import encode_case_event
 from pipelines.deadletter.error_families import with_subclasses
 from pipelines.deadletter.ids import redrive_id
 from pipelines.deadletter.subjects import Subjects
 from pipelines.events.dlq_event import DLQEvent
-from pipelines.jetstream.address import Servers
+from pipelines.jetstream.access import Access
 
 
 class DLQAction(Enum):
@@ -24,14 +24,10 @@ class DLQAction(Enum):
     DISCARD = "discard"  # keep it as discarded: nothing is to be done about it
 
 
-class DLQConsumerConfig(BaseModel):
-    """How a `DLQConsumer` connects, and what the default handler decides."""
+class DLQConsumerConfig(Access):
+    """How a `DLQConsumer` connects (see `Access`), and what the default handler decides."""
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
-
-    servers: Servers = Field(default_factory=lambda: [SecretStr("nats://localhost:4222")])
     name: str = "sahool-dlq-consumer"  # the actor of what is decided
-    user_credentials: str | None = None  # path of a NATS credentials file
 
     dlq_subject: str = Field(default="sahool.dlq.>", pattern=r"^[^.*>]+\.dlq\.")
     dlq_stream_name: str = "SAHOOL_DLQ"  # made where no stream holds the subject

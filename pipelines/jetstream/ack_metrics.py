@@ -13,6 +13,7 @@ import msgspec
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo
 
+from pipelines.jetstream.api import check_domain
 from pipelines.jetstream.streams import ACK_METRICS, find_streams
 
 ALL = "100%"
@@ -29,14 +30,20 @@ class AckMetric(msgspec.Struct, frozen=True):
     deliveries: Annotated[int, msgspec.Meta(gt=0)]
     ack_time: int  # nanoseconds since the last delivery
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
+    domain: str = ""  # where the stream is; empty: the server has none
 
 
-def read_ack(data: bytes) -> AckMetric:
-    """The acknowledgement in a message; raises ValueError where it is none."""
+def read_ack(data: bytes, domain: str = "") -> AckMetric:
+    """The acknowledgement in a message.
+
+    Raises ValueError where it is none, or about another JetStream domain.
+    """
     try:
-        return msgspec.json.decode(data, type=AckMetric)
+        metric = msgspec.json.decode(data, type=AckMetric)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from error
+    check_domain(metric.domain, domain)
+    return metric
 
 
 def ack_subject(stream: str, consumer: str) -> str:

@@ -1,9 +1,44 @@
-"""The server's JSON API as it answers: nats-py drops the fields that it does not know."""
+"""The server's JSON API: where it is, and as it answers (nats-py drops fields it does not know)."""
 
 import json
 from typing import Any
 
+from nats.aio.client import Client
 from nats.js import JetStreamContext
+
+from pipelines.jetstream.access import Access
+from pipelines.jetstream.tls import EncryptingClient
+
+_PLAIN = Access.model_construct()  # of a client that is not ours
+
+
+def api_subject(client: Client, what: str) -> str:
+    """The subject of a request such as `CONSUMER.INFO.<stream>.<consumer>`, on this connection.
+
+    JetStream's API may be in a domain, or below the prefix of another account: see `Access`.
+    """
+    return f"{_access(client).api_prefix}.{what}"
+
+
+def domain_of(client: Client) -> str:
+    """The JetStream domain that this connection works on; empty where that is not known."""
+    access = _access(client)
+    if access.jetstream_api_prefix:
+        return ""
+    return access.jetstream_domain or client._server_info.get("domain", "")  # noqa: SLF001
+
+
+def _access(client: Client) -> Access:
+    return client.access if isinstance(client, EncryptingClient) else _PLAIN
+
+
+def check_domain(said: str, domain: str) -> None:
+    """Raise ValueError where what a server said is about another domain's streams.
+
+    It reaches the domains that are linked, where a stream may have the same name.
+    """
+    if said and domain and said != domain:
+        raise ValueError(f"it is about JetStream domain {said}")
 
 
 async def ask(js: JetStreamContext, what: str, **body: Any) -> dict[str, Any]:

@@ -1,37 +1,32 @@
 """Connections to NATS: a job's fails in one sentence, and soon; a service's lasts."""
 
 import asyncio
-import base64
-import importlib
-import importlib.util
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
 
 from pipelines.deadletter.headers import Headers
-from pipelines.errors import (
-    MissingPackageError,
-    NotPermittedError,
-    ServerUnavailableError,
-    SettingsError,
-)
-from pipelines.jetstream.address import Server, read_address, shown, split_servers
+from pipelines.errors import NotPermittedError, ServerUnavailableError
+from pipelines.jetstream.access import Access, access_to
+from pipelines.jetstream.address import Server, read_address, shown
 from pipelines.jetstream.bounded import within
-from pipelines.jetstream.credentials import Credentials, read_credentials
 from pipelines.jetstream.headers import LastValues, encode_headers, parse_headers
-from pipelines.jetstream.permissions import PlainSpokenClient, inbox_prefix
+from pipelines.jetstream.login import UnreadableError, inbox_prefix, login_of
+from pipelines.jetstream.permissions import PlainSpokenClient
+from pipelines.jetstream.tls import tls_context
 
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 30  # a job's, with all its attempts
 _DISCONNECT_SECONDS = 0.5
+_DOMAIN_SECONDS = 5
+_LOGIN_REFUSALS = ("authorization violation", "authentication expired", "authentication revoked")
 _PLAIN_BLOCK = b"NATS/1.0\r\n"  # no status of the server's
 
 # nats-py prints a traceback when a message breaks its parser; who wants it can configure logging.
@@ -62,10 +57,9 @@ class TolerantClient(PlainSpokenClient):
 
 
 async def connect_service(
-    servers: Sequence[Server],
+    access: Access,
     *,
     name: str,
-    user_credentials: str | None,
     timeout_seconds: float,
     reconnect_time_wait: float = 2,
     max_reconnect_attempts: int = -1,
@@ -73,9 +67,9 @@ async def connect_service(
     """A connection that comes back by itself, for a service; the caller closes it.
 
     Raises ServerUnavailableError where no server answers, takes the login, or can be trusted within
-    `timeout_seconds`, and SettingsError for what is no address or no credentials file.
+    `timeout_seconds`, and SettingsError for what is no address, or a file that can not be used.
     """
-    where = shown(servers)
+    where = shown(access.servers)
     client = TolerantClient()
     said = ""
 
@@ -92,26 +86,25 @@ async def connect_service(
         logger.warning("nats: connected again")
 
     try:
-        async with asyncio.timeout(timeout_seconds):  # nats-py alone would try for ever
-            await _connect(
-                client,
-                servers,
-                user_credentials,
-                name=name,
-                reconnect_time_wait=reconnect_time_wait,
-                max_reconnect_attempts=max_reconnect_attempts,
-                allow_reconnect=True,
-                error_cb=log_error,
-                reconnected_cb=log_return,
-            )
+        await _connect(
+            client,
+            access,
+            timeout_seconds,
+            name=name,
+            reconnect_time_wait=reconnect_time_wait,
+            max_reconnect_attempts=max_reconnect_attempts,
+            allow_reconnect=True,
+            error_cb=log_error,
+            reconnected_cb=log_return,
+        )
+    except ServerUnavailableError:
+        await disconnect(client)
+        raise
     except (nats.errors.Error, OSError, ValueError) as error:
         await disconnect(client)
         cause = client.last_error or error
         if _is_login_refused(cause):
-            raise ServerUnavailableError(
-                f"NATS at {where} refuses the login: see the user and password of its address, or"
-                " the credentials file."
-            ) from error
+            raise ServerUnavailableError(_refused(client, where)) from error
         raise ServerUnavailableError(
             client.tls_fault
             or f"No NATS server answers at {where} ({_detail(cause)}): start one, or give another"
@@ -141,19 +134,19 @@ def wire_size(data: bytes, headers: Headers | None = None) -> int:
 
 @asynccontextmanager
 async def connected(
-    url: Server, creds: Path | None = None, name: str = "dlq", *, patience_seconds: float = 0
+    to: Access | Server, name: str = "dlq", *, patience_seconds: float = 0
 ) -> AsyncIterator[Client]:
-    """A connection to the servers at `url` (comma-separated), closed at the end.
+    """A connection, also to addresses (comma-separated) alone, closed at the end.
 
     Where nobody listens at any of them it fails at once, or after `patience_seconds` (at most
     five) of trying again: for who must not take a restart for an outage.
 
     Raises ServerUnavailableError where no server answers or can be trusted, or where one no longer
     answers and the caller did not catch it, NotPermittedError where it refuses the login, and
-    SettingsError for what is no address or no credentials file.
+    SettingsError for what is no address, or a file that can not be used.
     """
-    servers = split_servers(url)
-    where = shown(servers)
+    access = to if isinstance(to, Access) else access_to(to)
+    where = shown(access.servers)
     connection = PlainSpokenClient()
     is_up = False
     begun, tries = time.monotonic(), 0
@@ -164,29 +157,26 @@ async def connected(
         if is_up:
             return
         tries = tries + 1 if _is_nobody_there(error) else 0
-        if tries >= len(servers) and time.monotonic() - begun >= patience_seconds:
+        if tries >= len(access.servers) and time.monotonic() - begun >= patience_seconds:
             raise _no_answer(where, error) from error
         if _is_login_refused(error):
-            raise NotPermittedError(  # nats-py would try on for many seconds
-                f"NATS at {where} refuses the login: see user and password in DLQ_NATS_URL, or the"
-                " file DLQ_NATS_CREDS."
-            ) from error
-        if len(servers) == 1 and (fault := connection.read_fault(error)):
+            # nats-py would try on for many seconds
+            raise NotPermittedError(_refused(connection, where)) from error
+        if len(access.servers) == 1 and (fault := connection.read_fault(error)):
             raise ServerUnavailableError(fault) from error
 
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            await _connect(
-                connection,
-                servers,
-                str(creds) if creds else None,
-                name=name,
-                max_reconnect_attempts=10,
-                reconnect_time_wait=0.5,
-                connect_timeout=3,
-                allow_reconnect=True,
-                error_cb=log_error,
-            )
+        await _connect(
+            connection,
+            access,
+            _CONNECT_SECONDS,
+            name=name,
+            max_reconnect_attempts=10,
+            reconnect_time_wait=0.5,
+            connect_timeout=3,
+            allow_reconnect=True,
+            error_cb=log_error,
+        )
     except (NotPermittedError, ServerUnavailableError):
         await disconnect(connection)
         raise
@@ -208,44 +198,48 @@ async def connected(
 
 
 async def _connect(
-    client: PlainSpokenClient,
-    servers: Sequence[Server],
-    user_credentials: str | None,
-    **options: Any,
+    client: PlainSpokenClient, access: Access, seconds: float, **options: Any
 ) -> None:
     """Connect as nats-py does, with the logins of the addresses kept out of what it may print."""
-    client.addresses = addresses = [read_address(server) for server in servers]
-    login: dict[str, Any] = next((each.login for each in addresses if each.login), {})
-    credentials = read_credentials(user_credentials) if user_credentials else None
-    if user_credentials:
-        login |= _login_by_file(user_credentials)
-    await client.connect(
-        [each.url for each in addresses],
-        inbox_prefix=inbox_prefix(addresses, credentials),
-        **login,
-        **options,
-    )
+    client.access = access
+    client.addresses = addresses = [read_address(server) for server in access.servers]
+    client.login = login = login_of(access, addresses)
+    tls_context(access)  # what is wrong with its files is said at once
+    urls = [each.url for each in addresses]
+    options |= {"inbox_prefix": inbox_prefix(access, login), **login.options}
+    connecting = client.connect(urls, tls_handshake_first=access.tls_first, **options)
+    attempts = asyncio.create_task(connecting)
+    try:
+        await asyncio.wait({attempts}, timeout=seconds)
+        if not attempts.done():  # nats-py alone would try for ever
+            raise TimeoutError
+        attempts.result()
+    finally:
+        while not attempts.done():  # now and then nats-py swallows a cancellation
+            attempts.cancel()
+            await asyncio.wait({attempts}, timeout=0.1)
+    if access.jetstream_domain:
+        await _check_domain(client, access.jetstream_domain)
 
 
-def _login_by_file(file: str) -> dict[str, Any]:
-    """nats-py's options for a credentials file, which is read anew for each connection."""
-    if importlib.util.find_spec("nkeys") is None:
-        raise MissingPackageError(
-            "NATS credentials files need the package nkeys: pip install 'sahool-dlq[nkeys]'."
-        )
-    nkeys = importlib.import_module("nkeys")
+async def _check_domain(client: Client, domain: str) -> None:
+    try:
+        await client.request(f"$JS.{domain}.API.INFO", timeout=_DOMAIN_SECONDS)
+    except nats.errors.NoRespondersError:
+        raise ServerUnavailableError(
+            f"No JetStream of domain {domain} answers: see jetstream_domain (DLQ_NATS_JETSTREAM_"
+            "DOMAIN), and whether this server is linked with that domain's."
+        ) from None
+    except (NotPermittedError, TimeoutError):
+        return  # who may not ask this may do the rest
 
-    def read() -> Credentials:
-        try:
-            return read_credentials(file)
-        except SettingsError as error:  # any other error than its own would end nats-py's attempts
-            raise nats.errors.Error(str(error)) from None
 
-    def sign(nonce: str) -> bytes:
-        signature = nkeys.from_seed(bytearray(read().seed)).sign(nonce.encode())
-        return base64.b64encode(signature)
-
-    return {"user_jwt_cb": lambda: read().jwt.encode(), "signature_cb": sign}
+def _refused(client: PlainSpokenClient, where: str) -> str:
+    try:
+        fault = client.login.fault() if client.login else ""
+    except UnreadableError as error:
+        return f"NATS at {where} refuses the login. {error}"
+    return f"NATS at {where} refuses the login {fault}."
 
 
 def _no_answer(where: str, error: Exception) -> ServerUnavailableError:
@@ -262,7 +256,7 @@ def _is_nobody_there(error: Exception) -> bool:
 
 
 def _is_login_refused(error: Exception) -> bool:
-    return "authorization violation" in str(error).lower()
+    return any(each in str(error).lower() for each in _LOGIN_REFUSALS)
 
 
 def _detail(error: Exception) -> str:

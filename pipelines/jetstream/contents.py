@@ -7,6 +7,7 @@ from nats.aio.client import Client
 
 from pipelines.deadletter.subjects import matches
 from pipelines.errors import StreamError
+from pipelines.jetstream.api import api_subject
 from pipelines.jetstream.reader import LogReader, LogState
 from pipelines.jetstream.stored import stored_message
 
@@ -69,9 +70,8 @@ async def _of_subject(client: Client, state: LogState, subject: str) -> list[int
 
 
 async def _info(client: Client, state: LogState, **wanted: Any) -> dict[str, Any]:
-    answer = await client.request(
-        f"$JS.API.STREAM.INFO.{state.stream}", json.dumps(wanted).encode(), timeout=30
-    )
+    where = api_subject(client, f"STREAM.INFO.{state.stream}")
+    answer = await client.request(where, json.dumps(wanted).encode(), timeout=30)
     value = json.loads(answer.data)
     if error := value.get("error"):
         raise StreamError(f"Stream {state.stream} can not be read: {error.get('description')}.")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from nats.aio.client import Client
 
 from pipelines.errors import NotPermittedError
+from pipelines.jetstream.api import api_subject
 from pipelines.jetstream.bodies import object_messages
 from pipelines.jetstream.stored import stored_message
 
@@ -56,7 +57,7 @@ async def erase_objects(
 
 async def _erase(client: Client, stream: str, sequence: int) -> str | None:
     """Delete one message; why not, where it is still there."""
-    subject = f"$JS.API.STREAM.MSG.DELETE.{stream}"
+    subject = api_subject(client, f"STREAM.MSG.DELETE.{stream}")
     request = json.dumps({"seq": sequence, "no_erase": False}).encode()
     try:
         answer = await client.request(subject, request, timeout=_TIMEOUT_SECONDS)

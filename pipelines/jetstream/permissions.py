@@ -7,35 +7,28 @@ nats-py logs it, and the request that it is about times out, as it does in an ou
 import asyncio
 import re
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
-from nats.aio.client import DEFAULT_INBOX_PREFIX, Client
+import nats.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
 from nats.protocol.command import hpub_cmd
 
-from pipelines.deadletter.subjects import subject_token
 from pipelines.errors import NotPermittedError
 from pipelines.jetstream.acks import ACKS, all_of_consumer
-from pipelines.jetstream.address import Address
-from pipelines.jetstream.credentials import Credentials
 from pipelines.jetstream.headers import encode_headers
+from pipelines.jetstream.login import Login
 from pipelines.jetstream.tls import EncryptingClient
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
+# Errors with which a server ends a connection whose login was good when it began.
+_RENEWABLE = (
+    "user authentication expired",
+    "user authentication revoked",
+    "account authentication expired",
+)
 _MOST_SENT = 2_000  # messages whose subjects are remembered until the server may refuse them
 _MOST_REFUSALS = 100
-
-
-def inbox_prefix(servers: Sequence[Address], credentials: Credentials | None) -> str:
-    """Where a user's answers come: `_INBOX.<user>`, so that its rights can end there.
-
-    Who may subscribe to `_INBOX.>` hears what the server sends to others: the drain's dead letters.
-    The user is that of the address or of the credentials file; without one it is `_INBOX`.
-    """
-    users = (server.user for server in servers)  # a token names none, and is secret
-    user = credentials.user if credentials else next(filter(None, users), None)
-    default = DEFAULT_INBOX_PREFIX.decode()
-    return f"{default}.{subject_token(user)}" if user else default
 
 
 class PlainSpokenClient(EncryptingClient):
@@ -49,6 +42,7 @@ class PlainSpokenClient(EncryptingClient):
         self._sent: deque[tuple[str, str]] = deque(maxlen=_MOST_SENT)  # inbox, subject
         self._refused: dict[str, NotPermittedError] = {}  # by subject
         self._deaf: tuple[int, NotPermittedError] | None = None  # since which reconnect, and why
+        self.login: Login | None = None
 
     async def publish(
         self,
@@ -98,13 +92,26 @@ class PlainSpokenClient(EncryptingClient):
         """With the login of the server's own address; one that the cluster named gets the first."""
         server = self._current_server
         logins = {each.host: each.login for each in self.addresses if each.login}
-        if logins and server is not None:
+        is_of_address = self.login is None or not (self.access.user or self.access.token)
+        if logins and server is not None and is_of_address:
             login = logins.get(server.uri.netloc) or next(iter(logins.values()))
             self.options.update({"user": None, "password": None, "token": None} | login)
+        if self.login is not None and self.login.nkey is not None:
+            self._public_nkey = self.login.nkey()
         self._auth_configured = self._auth_configured or self._signature_cb is not None
         return super()._connect_command()
 
+    def jetstream(self, **options: Any) -> JetStreamContext:
+        """JetStream where its API is: in a domain, or below another account's prefix."""
+        return super().jetstream(**{"prefix": self.access.api_prefix, **options})
+
     async def _process_err(self, err_msg: str) -> None:
+        if self.is_connected and any(each in err_msg for each in _RENEWABLE):
+            # nats-py would end for good; the files are read anew, and may have been renewed.
+            ended = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
+            await self._error_cb(ended)
+            await self._process_op_err(ended)
+            return
         violation = _VIOLATION.match(err_msg)
         if violation is None:
             await super()._process_err(err_msg)

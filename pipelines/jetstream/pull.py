@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from pipelines.jetstream.acks import ACKS, fields_of
+from pipelines.jetstream.api import api_subject
 from pipelines.jetstream.bounded import within
 from pipelines.jetstream.permissions import check_permitted
 
@@ -80,7 +81,7 @@ class Puller:
         self.pin = pin
         self._terms = terms
         self._connection = connection
-        self._api_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._api_subject = api_subject(connection, f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
         self._inbox = ""
         self._request_count = 0
         self._arrived: asyncio.Queue[Msg] = asyncio.Queue()

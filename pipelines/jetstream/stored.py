@@ -10,6 +10,7 @@ from nats.js.errors import APIError
 
 from pipelines.deadletter.headers import Headers, value_of
 from pipelines.errors import NotPermittedError
+from pipelines.jetstream.api import api_subject
 from pipelines.jetstream.headers import every_header, parse_headers
 
 _NO_MESSAGE = 10037  # the server's code for "no message found"
@@ -65,7 +66,8 @@ async def is_stored(connection: Client, stream: str, sequence: int, timestamp_ns
 
 
 async def _ask(connection: Client, what: str, request: dict[str, Any]) -> dict[str, Any]:
-    answer = await connection.request(f"$JS.API.{what}", json.dumps(request).encode(), timeout=10)
+    where = api_subject(connection, what)
+    answer = await connection.request(where, json.dumps(request).encode(), timeout=10)
     value: dict[str, Any] = json.loads(answer.data)
     if error := value.get("error"):
         raise APIError.from_error(error)
@@ -73,7 +75,8 @@ async def _ask(connection: Client, what: str, request: dict[str, Any]) -> dict[s
 
 
 async def _get_direct(connection: Client, stream: str, subject: str) -> StoredMessage | None:
-    answer = await connection.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout=10)
+    where = api_subject(connection, f"DIRECT.GET.{stream}.{subject}")
+    answer = await connection.request(where, timeout=10)
     headers = every_header(answer.headers)
     stored_at = value_of(headers, "Nats-Time-Stamp")
     if stored_at is None:

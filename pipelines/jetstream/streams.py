@@ -3,11 +3,14 @@
 Used by the consumer library and by `dlq migrate`; needs nats-py only.
 """
 
+import json
 from dataclasses import dataclass, field
 
+import nats.errors
 from nats.js import JetStreamContext
 from nats.js.api import (
     DiscardPolicy,
+    Header,
     ObjectInfo,
     ObjectStoreConfig,
     RetentionPolicy,
@@ -35,6 +38,8 @@ ACK_METRICS = "$JS.EVENT.METRIC.CONSUMER.ACK.>"
 """What the server says of each acknowledgement, where a consumer's are sampled."""
 BODIES_BUCKET = "sahool-dlq-bodies"
 """The object store of bodies that are too large for a dead letter."""
+_NO_STREAM = "."  # no stream can be called so
+_ANSWER_SECONDS = 2  # of a stream that is further away
 _ACK_BYTES = 1 << 30  # about four million acknowledgements
 
 
@@ -65,10 +70,13 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
     `SAHOOL_EVENTS` on `sahool.>`) serves that role. An existing stream of ours that lacks a
     subject is extended. Raises StreamError where a stream captures only some of the subjects.
     """
+    # First: they look whether there is one elsewhere, and who makes streams may publish totals.
+    totals = await ensure_totals_stream(js, names)
+    log = await ensure_log_stream(js, names)
     return {
         "events": await ensure_event_stream(js, names),
-        "dead_letters": await ensure_log_stream(js, names),
-        "totals": await ensure_totals_stream(js, names),
+        "dead_letters": log,
+        "totals": totals,
         "attempts": await ensure_attempts_stream(js, names),
     }
 
@@ -87,12 +95,16 @@ async def ensure_event_stream(
 async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:
     """Make the dead-letter stream if it is missing; see `ensure_streams`."""
     subjects = names.subjects.log
-    return await _ensure(js, names.dead_letters, subjects, max_age=30 * DAY, is_log=True)
+    asked = names.subjects.dead_letter("anybody")
+    return await _ensure(
+        js, names.dead_letters, subjects, max_age=30 * DAY, is_log=True, asked=asked
+    )
 
 
 async def ensure_totals_stream(js: JetStreamContext, names: StreamNames) -> str:
     """Make the stream of the consumers' counters if it is missing; see `ensure_streams`."""
-    return await _ensure(js, names.totals, (names.subjects.totals,), max_age=7 * DAY)
+    subjects, asked = (names.subjects.totals,), names.subjects.total("anybody", "anybody")
+    return await _ensure(js, names.totals, subjects, max_age=7 * DAY, asked=asked)
 
 
 async def ensure_attempts_stream(js: JetStreamContext, names: StreamNames) -> str:
@@ -200,12 +212,15 @@ async def _ensure(
     max_msgs_per_subject: int = -1,
     max_bytes: int | None = None,
     is_log: bool = False,
+    asked: str | None = None,  # subject of one that all linked domains and accounts share
 ) -> str:
     existing = await _stream_info(js, name)
     if existing is None:
         holders = {subject: await find_streams(js, subject) for subject in subjects}
         if other := _sole_holder(holders, name):
             return other
+        if asked:
+            await _refuse_second(js, name, asked)
         config = _new_config(name, subjects, max_age, is_log)
         config.max_msgs_per_subject = max_msgs_per_subject
         config.max_bytes = max_bytes
@@ -227,6 +242,30 @@ async def _ensure(
         config.subjects = [*kept, *missing]
         await js.update_stream(config)
     return name
+
+
+async def _refuse_second(js: JetStreamContext, name: str, subject: str) -> None:
+    """Raise StreamError where a stream that this API does not show keeps a subject already.
+
+    On a leaf node that is one in the hub's domain, in an account one that another exports: what is
+    published comes to it, and with a second one here, each would have a part of the log. Every
+    stream that a message comes to answers that it is not the one that the message is for.
+    """
+    request = js._nc.request  # noqa: SLF001  (it has no public one)
+    try:
+        headers = {Header.EXPECTED_STREAM.value: _NO_STREAM}
+        answer = await request(subject, headers=headers, timeout=_ANSWER_SECONDS)
+        keeper = json.loads(answer.data).get("stream")
+    except (nats.errors.NoRespondersError, TimeoutError, NotPermittedError):
+        return  # nobody keeps it, or nobody can say
+    except (ValueError, AttributeError):
+        return  # no stream's answer
+    if keeper and not await find_streams(js, subject):  # one that was just made is found
+        raise StreamError(
+            f"Stream {keeper} of another JetStream domain or account keeps {subject} already, and"
+            f" {name} here would be a second one: set jetstream_domain or jetstream_api_prefix"
+            " (DLQ_NATS_JETSTREAM_…) to where it is (docs/connecting.md)."
+        )
 
 
 def _sole_holder(holders: dict[str, list[str]], name: str) -> str | None:

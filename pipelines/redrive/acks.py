@@ -14,6 +14,7 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
 from pipelines.jetstream.ack_metrics import ack_stream, ack_subject, read_ack, told_percent
+from pipelines.jetstream.api import domain_of
 from pipelines.jetstream.consumers import parts_of
 from pipelines.jetstream.pull import Puller, PullStalledError, delivery_of
 from pipelines.redrive.heard import Heard, Mark, Place
@@ -55,7 +56,7 @@ class AckFollower(Heard):
     def _read(self, msg: Msg) -> None:
         self._next_sequence = delivery_of(msg).sequence + 1
         try:
-            metric = read_ack(msg.data)
+            metric = read_ack(msg.data, domain_of(self._client))
         except ValueError as error:
             logger.warning("What %s says makes no sense: %s", msg.subject, error)
             return

@@ -115,7 +115,7 @@ async def run_batch(
         if batch.state == "paused":
             redrives = [redrive for redrive in redrives if redrive.is_out]
         async with (
-            connected(settings.nats_url, settings.nats_creds, "dlq redrive") as client,
+            connected(settings.access, "dlq redrive") as client,
             OutcomeFollower(client, settings.subjects) as follower,
             following_acks(client, settings.ack_stream, foreign) as acks,
             listening(client, acks.untold) as sent,

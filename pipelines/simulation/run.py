@@ -114,7 +114,7 @@ async def into_stream(
     """
     started = time.monotonic()
     counts = {Letter: 0, News: 0}
-    async with connected(settings.nats_url, settings.nats_creds, "dlq simulate") as client:
+    async with connected(settings.access, "dlq simulate") as client:
         js = client.jetstream()
         await ensure_streams(js, settings.stream_names)
         state = await log_state(client, settings.dlq_stream, settings.subjects.log)

@@ -27,6 +27,7 @@ from pipelines.events import (
     start_consumer,
     start_dlq_consumer,
 )
+from pipelines.jetstream.access import Access
 from pipelines.jetstream.connection import connect_service, connected
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.settings import Settings
@@ -66,7 +67,7 @@ async def test_a_password_works_encoded_and_where_it_is_clear_as_it_is(
     async with connected(encoded) as client:
         assert (await client.jetstream().account_info()).streams == 0
     for url in (encoded, *([] if "%2" in password else [raw])):
-        service = await connect_service([url], name="t", user_credentials=None, timeout_seconds=10)
+        service = await connect_service(Access(servers=[url]), name="t", timeout_seconds=10)
         assert (await service.jetstream().account_info()).streams == 0
         assert service.new_inbox().startswith(f"_INBOX.u{number}.")
         await service.close()
@@ -123,7 +124,7 @@ async def test_a_token_and_servers_with_logins_of_their_own(
     ]
     by_port = {each.port: each for each in (first, second, third)}
     client = await connect_service(
-        servers, name="t", user_credentials=None, timeout_seconds=20, reconnect_time_wait=0.1
+        Access(servers=servers), name="t", timeout_seconds=20, reconnect_time_wait=0.1
     )
 
     async def is_answered() -> bool:
@@ -149,9 +150,8 @@ async def test_a_server_that_the_cluster_named_gets_the_login_too(
 
     first, second = await asyncio.gather(*(asyncio.to_thread(start, port) for port in ports))
     client = await connect_service(
-        [address(first, "a/b")],
+        Access(servers=[address(first, "a/b")]),
         name="t",
-        user_credentials=None,
         timeout_seconds=20,
         reconnect_time_wait=0.1,
     )

@@ -44,6 +44,7 @@ from pipelines.events import (
     ProcessingResult,
 )
 from pipelines.events.publisher import NATSConfig
+from pipelines.jetstream.access import Access
 from pipelines.jetstream.acks import ACKS, all_of_consumer
 from pipelines.jetstream.connection import connect_service, connected
 from pipelines.jetstream.permissions import check_heard
@@ -270,7 +271,7 @@ def test_postgres_refuses_the_rest(roles: Roles, login: str) -> None:
 ADOPT = "adopt SAHOOL_EVENTS/quiet --proof --reason a --json"
 SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
-    ("drain", "nobody", "drain", "refuses the login: see user and password in DLQ_NATS_URL"),
+    ("drain", "nobody", "drain", "refuses the login of its address: see the user and password"),
     ("status", "drain", "nobody", 'refuses the login (role "nobody" does not exist): see user'),
     ("drain", "drain", "analyst", "refused: permission denied for view lock_drain: grant it"),
     ("alerts check", "drain", "drain", "permission denied for view lock_alerts: grant it"),
@@ -310,9 +311,9 @@ def test_a_verb_without_a_right_names_it_in_one_line(
 
 
 async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
-    with pytest.raises(ServerUnavailableError, match="refuses the login: see the user and passw"):
+    with pytest.raises(ServerUnavailableError, match="refuses the login of its address: see"):
         await connect_service(
-            [roles.nats_url("nobody")], name="t", user_credentials=None, timeout_seconds=0.3
+            Access(servers=[roles.nats_url("nobody")]), name="t", timeout_seconds=0.3
         )
 
 

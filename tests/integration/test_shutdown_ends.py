@@ -29,6 +29,7 @@ from pipelines.events import (
 )
 from pipelines.events.dlq_event import DLQEvent
 from pipelines.events.service import Service
+from pipelines.jetstream.access import Access
 from pipelines.jetstream.connection import connect_service, disconnect
 from pipelines.settings import Settings
 
@@ -313,9 +314,7 @@ async def test_a_service_ends_after_and_amid_restarts_of_nats(nats_server_factor
 async def test_an_answer_that_nobody_waits_for_any_more_deafens_no_connection(
     nats_url: str,
 ) -> None:
-    connection = await connect_service(
-        [nats_url], name="test", user_credentials=None, timeout_seconds=20
-    )
+    connection = await connect_service(Access(servers=[nats_url]), name="test", timeout_seconds=20)
     flushing = asyncio.create_task(connection.flush())
     async with asyncio.timeout(20):
         while not connection._pongs:

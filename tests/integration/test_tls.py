@@ -18,6 +18,7 @@ from test_dlq_monitor import monitor
 from pipelines.embedded import NatsServer
 from pipelines.embedded.server import HOST, free_port
 from pipelines.errors import ServerUnavailableError
+from pipelines.jetstream.access import Access
 from pipelines.jetstream.connection import connect_service, connected, disconnect
 from pipelines.jetstream.streams import ensure_streams
 from pipelines.settings import Settings
@@ -102,7 +103,7 @@ async def wire(port: int) -> AsyncIterator[Wire]:
 
 async def service(url: str, seconds: float) -> None:
     client = await connect_service(
-        [url], name="t", user_credentials=None, timeout_seconds=seconds, reconnect_time_wait=0.1
+        Access(servers=[url]), name="t", timeout_seconds=seconds, reconnect_time_wait=0.1
     )
     await disconnect(client)
 
@@ -111,7 +112,10 @@ async def service(url: str, seconds: float) -> None:
     ("kind", "words"),
     [
         ("none", NO_TLS),
-        ("unknown", f"{UNKNOWN}: name the file with the authority's certificate in SSL_CERT_FILE."),
+        (
+            "unknown",
+            f"{UNKNOWN}: name the file with the authority's certificate as ca",
+        ),
         ("expired", "shows a certificate that has expired"),
         ("early", "shows a certificate that is not valid yet"),
         ("name", "shows a certificate that is for other names"),
@@ -159,9 +163,8 @@ async def test_a_service_says_why_it_is_away_and_comes_back_with_the_certificate
     async with wire(certified.port) as tapped, asyncio.timeout(60):
         with certified.server("good"):
             client = await connect_service(
-                [tapped.url],
+                Access(servers=[tapped.url]),
                 name="t",
-                user_credentials=None,
                 timeout_seconds=10,
                 reconnect_time_wait=0.1,
             )

@@ -140,6 +140,22 @@ def test_an_absent_extra_breaks_no_import_and_is_named_when_used(site: Path) -> 
     )
 
 
+def test_a_login_by_nkey_names_the_extra_that_it_needs(site: Path, tmp_path: Path) -> None:
+    seed = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"  # of NATS's documentation
+    (tmp_path / "user.nk").write_text(seed)
+    ask = (
+        "import asyncio\n"
+        "from pipelines.events import *\n"
+        f"config = NATSConsumerConfig(nkey={str(tmp_path / 'user.nk')!r})\n"
+        "asyncio.run(NATSConsumer(config).connect())"
+    )
+    done = run(site, "python", "-I", "-c", ask)
+    assert done.stderr.splitlines()[-1] == (
+        "pipelines.errors.MissingPackageError: A login by NKey, JWT or credentials file needs the"
+        " package cryptography: pip install 'sahool-dlq[nkeys]'."
+    )
+
+
 def test_the_example_needs_no_more_than_a_server(site: Path) -> None:
     done = run(site, "python", "-I", ROOT / "examples" / "simple_test.py")
     assert done.returncode == 1

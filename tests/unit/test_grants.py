@@ -76,3 +76,18 @@ def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
     result = CliRunner().invoke(_command(), ["nats-permissions", *arguments])
     assert result.exit_code == 2
     assert "Traceback" not in result.output
+
+
+def test_the_rights_are_where_the_api_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = "--role", "drain", "--json"
+    here = json.loads(run(*arguments))["publish"]
+    monkeypatch.setenv("DLQ_NATS_JETSTREAM_DOMAIN", "hub")
+    in_domain = json.loads(run(*arguments))["publish"]
+    assert in_domain == [
+        each.replace("$JS.API.", "$JS.hub.API.").replace("$JS.ACK._.", "$JS.ACK.hub.")
+        for each in here
+    ]
+    assert "$JS.hub.API.STREAM.NAMES" in in_domain
+    monkeypatch.delenv("DLQ_NATS_JETSTREAM_DOMAIN")
+    monkeypatch.setenv("DLQ_NATS_JETSTREAM_API_PREFIX", "HUB.API")
+    assert "HUB.API.STREAM.NAMES" in json.loads(run(*arguments))["publish"]
