@@ -18,6 +18,7 @@ from pipelines.settings import Settings
 __all__ = ["watch"]
 
 _SECONDS = 10.0  # between two looks
+_STARTING_LOOKS = 4  # until one that has not worked yet counts as stopped
 
 
 async def watch(
@@ -25,6 +26,7 @@ async def watch(
 ) -> None:
     """Look at the services for ever, and say once what stopped and what is back."""
     well, stopped = set[str](), set[str]()  # services that worked once, and that do not now
+    looks = 0
     log = home / FLEET_LOG
     while services.is_running:
         await asyncio.sleep(_SECONDS)
@@ -32,7 +34,8 @@ async def watch(
             problems = await _problems(settings)
         except (DLQError, nats.errors.Error, APIError):  # NATS is away: who watches it says so
             continue
-        well |= SERVICES.keys() - problems.keys()
+        looks += 1
+        well |= SERVICES.keys() - (problems.keys() if looks < _STARTING_LOOKS else set())
         problems = {service: why for service, why in problems.items() if service in well}
         for service in sorted(problems.keys() - stopped):
             if services.is_running:

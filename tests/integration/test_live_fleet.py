@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -65,9 +66,10 @@ async def running(farm: Settings, start_run: Callable[[str], None]) -> AsyncIter
 
 
 async def until_said(said: list[str], words: str) -> str:
-    async with asyncio.timeout(240):
-        while not (found := [line for line in said if words in line]):
-            await asyncio.sleep(0.1)
+    deadline = time.monotonic() + 240
+    while not (found := [line for line in said if words in line]):
+        assert time.monotonic() < deadline, said
+        await asyncio.sleep(0.1)
     return found[0]
 
 
