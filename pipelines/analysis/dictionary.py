@@ -16,7 +16,8 @@ from pipelines.analysis.marts import MARTS, build_marts
 from pipelines.analysis.views import VIEWS, create_views
 from pipelines.errors import QueryError, UnknownNameError
 from pipelines.sqlfiles import read_sql, sql_folder
-from pipelines.stores.lake_sql import LAYOUTS, empty_table
+from pipelines.stores.lake import LAYOUTS
+from pipelines.stores.lake_sql import empty_table
 
 __all__ = ["Column", "Relation", "as_markdown", "postgres_comments", "relation", "relations"]
 
@@ -210,8 +211,8 @@ def _types(name: str, kind: str) -> dict[str, str]:
             connection.execute(empty_table(table))
         create_views(connection)
         if kind == "mart":
-            [(mart, table)] = build_marts(connection, _SOME_TIME, [_file(name)]).items()
-            connection.register(f"mart_{mart}", table)
+            [(mart, built)] = build_marts(connection, _SOME_TIME, [_file(name)]).items()
+            connection.register(f"mart_{mart}", built)
         described = connection.execute(f"DESCRIBE {name}").fetchall()
         return {column: type_ for column, type_, *_ in described}
 

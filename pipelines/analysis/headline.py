@@ -89,7 +89,8 @@ def _cure(groups: pl.DataFrame, service: str) -> str:
     )
     if its.is_empty():
         return ""
-    chance = (its["open_count"] * its["redrive_chance"]).sum() / its["open_count"].sum()
+    weighed = (pl.col("redrive_chance") * pl.col("open_count")).sum() / pl.col("open_count").sum()
+    chance = float(its.select(weighed).item())
     if chance >= LIKELY:
         return "; likely cured by a redrive"
     if chance < UNLIKELY:

@@ -75,7 +75,9 @@ def prompt(settings: Settings, form: str, seconds: float, limit: int, is_expande
     """Ask for statements until Ctrl-D; an error is printed, and the next one is asked for."""
     from pipelines.cli.sql import show
 
-    tables, columns = (column.to_pylist() for column in answer(settings, _COLUMNS).columns)
+    tables, columns = (
+        [str(name) for name in column.to_pylist()] for column in answer(settings, _COLUMNS).columns
+    )
     completer = NameCompleter(zip(tables, columns, strict=True))
     session: PromptSession[str] = PromptSession(
         history=_history(settings.home),

@@ -36,8 +36,8 @@ def _list(is_json: bool) -> None:
         print_json({"tables": rows})
         return
     for kind in ("table", "view", "mart"):
-        rows = [(each.name, each.title) for each in found if each.kind == kind]
-        print_table(f"{kind.capitalize()}s", ["name", "what"], rows)
+        shown = [(each.name, each.title) for each in found if each.kind == kind]
+        print_table(f"{kind.capitalize()}s", ["name", "what"], shown)
     console.print("[dim]The columns of one: dlq tables NAME. To ask: dlq sql.[/dim]")
 
 

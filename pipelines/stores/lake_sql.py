@@ -97,7 +97,8 @@ def ask(
     rows = connection.sql(statement)
     if limit is not None and statements[0].type != duckdb.StatementType.EXPLAIN:
         rows = rows.limit(limit)
-    return rows.to_arrow_table()
+    table: pa.Table = rows.to_arrow_table()
+    return table
 
 
 def _is_reading(statement: duckdb.Statement) -> bool:
