@@ -64,6 +64,12 @@ def _facts(shown: Preview) -> list[str]:
         for reason, number in shown.refused.items()
     ]
     facts += unreached_facts(shown)
+    if shown.own_copies:
+        facts.append(
+            f"Of {shown.own_copies:,} the stream no longer has the event: --own-copy publishes what"
+            " their dead letters hold, which whoever wrote them could choose; without it they stay"
+            " as they are."
+        )
     if shown.plan.limit_reached:
         facts.append(LIMIT_REACHED)
     facts += [

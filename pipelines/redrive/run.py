@@ -41,12 +41,14 @@ from pipelines.redrive.policy import Belief, Cell, History, is_hopeless, is_tran
 from pipelines.redrive.schedule import handled_per_second, learn, policy_of
 from pipelines.redrive.sending import Sender, Sent
 from pipelines.redrive.sent_acks import SentAcks, listening
+from pipelines.redrive.source import OwnCopyError
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.lock import Lock
 
 STAGES = (1, 10, None)
 _UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes that say so
+_STATES = {RefusedError: "refused", ExpiredError: "expired", TooLateError: "too_late"}
 _SAYING_NOTHING = ("cancelled", "expired", "too_late")  # of their group
 _MOST_REASONS = 5  # of one outcome; a subject or a size makes each another
 
@@ -306,12 +308,10 @@ class _Run:
                 if mark is not None and place is not None:
                     return await self._foreign(redrive, place, mark, outcome)
                 return await outcome
-        except RefusedError as error:
-            return await self._ended(redrive, "refused", str(error))
-        except ExpiredError as error:
-            return await self._ended(redrive, "expired", str(error))
-        except TooLateError as error:
-            return await self._ended(redrive, "too_late", str(error))
+        except tuple(_STATES) as error:
+            return await self._ended(redrive, _STATES[type(error)], str(error))
+        except OwnCopyError as error:
+            return await self._left_to_people(redrive, str(error))
         except NoStreamResponseError:
             return await self._ended(redrive, "unroutable", "no stream captures its subject")
         except TimeoutError:
@@ -336,6 +336,15 @@ class _Run:
         self._lock.check()
         self._outbox.cancel(redrive, why)
         self._note("cancelled", why)
+        return "cancelled"
+
+    async def _left_to_people(self, redrive: Redrive, why: str) -> str:
+        """Publish nothing that only a dead letter says, unless a person has agreed to that."""
+        self._lock.check()
+        if self._batch.trigger == "automatic":  # so that it is not planned again and again
+            await self._sender.park(redrive, f"only by hand, with --own-copy: {why}")
+        self._outbox.cancel(redrive, why)
+        self._note("cancelled", f"{why}; --own-copy publishes what the dead letter holds")
         return "cancelled"
 
     async def _not_claimed(self, group: _Group, redrive: Redrive) -> str:

@@ -76,3 +76,9 @@ def test_what_makes_no_sense_is_refused(arguments: tuple[str, ...]) -> None:
     result = CliRunner().invoke(_command(), ["nats-permissions", *arguments])
     assert result.exit_code == 2
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("filter_", "last"), [("sahool.actions.paid", "paid"), ("sahool.>", "*")])
+def test_a_service_writes_dead_letters_on_its_own_subject(filter_: str, last: str) -> None:
+    said = run(*("--service", "a b", "--consumes", filter_, "--dlq-subject-per-service"))
+    assert re.findall(r'"(sahool\.dlq\.[^"]*)"', said) == [f"sahool.dlq.a_b.{last}"]
