@@ -63,6 +63,7 @@ async def redrive_selected(
     per_second: Annotated[float, Field(gt=0)] | None = None,
     addressed_to: str | None = None,
     max_age_seconds: Annotated[float, Field(gt=0)] | None = None,
+    own_copy: bool = False,
 ) -> State:
     """Publish the failures that a person selected again, to the consumers that failed.
 
@@ -88,6 +89,7 @@ async def redrive_selected(
         per_second: Redrives a second; empty leaves it to the budget.
         addressed_to: The consumer, STREAM/CONSUMER, that takes the place of those that failed.
         max_age_seconds: Events that are older are left out and parked; empty takes any age.
+        own_copy: Also publish events that their stream has lost, as their dead letters hold them.
     """
     selection = Selection(
         failure_ids=tuple(failure_ids or ()),
@@ -111,6 +113,7 @@ async def redrive_selected(
         per_second,
         addressed_to,
         max_age_seconds,
+        own_copy,
     )
     return await _carry_out(selection, order)
 

@@ -56,6 +56,7 @@ from pipelines.stores.lake_sql import (
 )
 from pipelines.stores.mart_tables import fill_marts
 from pipelines.stores.platform import check_owner
+from pipelines.stores.unfounded import unfounded_counts
 from pipelines.stores.verifications import keep_verification
 
 Frames = dict[str, pl.DataFrame]
@@ -281,17 +282,39 @@ def query(
 
 
 def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:
-    """What happened to a case, in order: at, what, by whom, reason; each time it failed, too."""
+    """What happened to a case, in order: at, what, by whom, reason; each time it failed, too.
+
+    What names a redrive that the log does not know is there, and its reason says so.
+    """
     if not is_uuid(failure_id):
         raise QueryError(f"{failure_id!r} is no failure id.")
     with connect(Lake(settings.lake)) as connection:
-        return connection.execute(
-            'SELECT "at", kind, actor, reason FROM case_events WHERE failure_id = $id UNION ALL'
-            " SELECT dlq_timestamp, CASE WHEN failure_id = $id THEN 'failed' ELSE"
-            " 'redrive.failed_again' END, service, error_type FROM dead_letters"
-            ' WHERE $id IN (failure_id, root_failure_id) ORDER BY "at"',
-            {"id": failure_id},
-        ).fetchall()
+        return connection.execute(_HISTORY, {"id": failure_id, "doubt": _UNFOUNDED}).fetchall()
+
+
+_UNFOUNDED = "changes nothing: the log has no redrive.published with its id"
+_HISTORY = """
+WITH announced AS (
+    SELECT redrive_id, attempt FROM case_events
+    WHERE failure_id = $id AND kind = 'redrive.published' AND parse_error IS NULL
+),
+said AS (
+    SELECT "at", kind, actor, reason, redrive_id, attempt, kind = 'redrive.succeeded'
+        OR (starts_with(kind, 'triage.') AND redrive_id IS NOT NULL) AS is_claim
+    FROM case_events WHERE failure_id = $id
+    UNION ALL
+    SELECT dlq_timestamp, CASE WHEN failure_id = $id THEN 'failed' ELSE 'redrive.failed_again' END,
+        service, error_type, redrive_id, redrive_attempt, failure_id <> $id
+            AND redrive_id IS NOT NULL
+    FROM dead_letters WHERE $id IN (failure_id, root_failure_id)
+)
+SELECT "at", kind, actor, CASE
+    WHEN is_claim AND NOT EXISTS (
+        SELECT 1 FROM announced AS a
+        WHERE a.redrive_id = said.redrive_id AND a.attempt = said.attempt
+    ) THEN concat_ws('; ', reason, $doubt) ELSE reason END AS reason
+FROM said ORDER BY "at"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +328,7 @@ class PlatformStatus:
     sinks: dict[str, int]  # last sequence that each holds
     failures: dict[str, int]  # failed_events by status
     redrives: dict[str, int]  # by state
+    unfounded: dict[str, int]  # outcomes of redrives that the log does not know, by kind
     gaps: list[str]
 
     def as_dict(self) -> dict[str, Any]:
@@ -331,6 +355,7 @@ async def platform_status(settings: Settings) -> PlatformStatus:
                 "SELECT state, count(*) FROM redrives GROUP BY 1 ORDER BY 2 DESC"
             ).fetchall()
         )
+        unfounded = unfounded_counts(connection)
         gaps = connection.execute(
             "SELECT CASE WHEN is_certain THEN 'Lost' ELSE 'Possibly lost' END || ': '"
             " || CASE count(*) WHEN 1 THEN '' ELSE sum(last_sequence - first_sequence + 1)"
@@ -352,5 +377,6 @@ async def platform_status(settings: Settings) -> PlatformStatus:
         sinks,
         failures,
         redrives,
+        unfounded,
         [gap for (gap,) in gaps],
     )

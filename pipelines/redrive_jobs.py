@@ -124,13 +124,16 @@ async def redrive(
     per_second: float | None = None,
     addressed_to: str | None = None,
     max_age_seconds: float | None = None,
+    own_copy: bool | None = None,
     progress: RedriveProgress | None = None,
 ) -> RedriveReport | None:
     """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
 
     A batch that an earlier run left unfinished is finished first. One that needs an approval is
-    only frozen: its report says `awaiting_approval`.
+    only frozen: its report says `awaiting_approval`. Without `own_copy` what the events' stream no
+    longer has goes out by hand alone, or where DLQ_REDRIVE_OWN_COPIES says so.
     """
+    is_by_hand = trigger == "manual"
     order = Order(
         trigger,
         requested_by,
@@ -140,6 +143,7 @@ async def redrive(
         per_second,
         addressed_to,
         max_age_seconds,
+        (is_by_hand or settings.redrive_own_copies) if own_copy is None else own_copy,
     )
     await drain_log(settings)
     with (

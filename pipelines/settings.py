@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     redrive_delay_seconds: float = Field(
         30, ge=0, description="least rest of a failure before the schedule redrives it"
     )
+    redrive_own_copies: bool = False  # the schedule publishes what only the dead letter still has
     redrive_max_age_seconds: float | None = Field(
         None, gt=0, description="age of an event from which no redrive publishes it; default any"
     )

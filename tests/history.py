@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from pipelines.deadletter.headers import ADDRESSEE, MARKS
+from pipelines.deadletter.headers import ADDRESSEE, MARKS, TOKEN
 from pipelines.deadletter.subjects import matches
 
 FAILED = "failed"  # a dead letter, among the kinds of case events
@@ -46,7 +46,7 @@ class Event(NamedTuple):
     @property
     def redrive_id(self) -> str | None:
         """Of what the redriver published."""
-        return self.headers.get(MARKS[1])
+        return self.headers.get(TOKEN) or self.headers.get(MARKS[1])
 
     @property
     def root(self) -> str | None:

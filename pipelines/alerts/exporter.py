@@ -73,6 +73,9 @@ _PIPELINE = {
     "drained": _Metric("dlq_drained_sequence", "stream", "Last sequence that PostgreSQL holds."),
     "gaps": _Metric("dlq_gap_sequences", "", "Sequences that were lost before they were drained."),
     "redrives": _Metric("dlq_redrives", "state", "Redrives."),
+    "unfounded": _Metric(
+        "dlq_unfounded_outcomes", "kind", "Outcomes of redrives that the log does not know."
+    ),
     "alerts": _Metric("dlq_alerts_firing", "severity", "Alerts that fire."),
     "alert_messages": _Metric(
         "dlq_alert_messages_waiting", "", "Messages that no channel has taken yet."

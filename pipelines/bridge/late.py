@@ -20,7 +20,13 @@ from nats.aio.subscription import Subscription
 
 from pipelines.bridge.advisory import Advisory
 from pipelines.deadletter.envelope import encode_case_event
-from pipelines.deadletter.headers import ADDRESSEE, INSTEAD_OF, value_of
+from pipelines.deadletter.headers import (
+    ADDRESSEE,
+    INSTEAD_OF,
+    Redrive,
+    redrive_of,
+    value_of,
+)
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.subjects import Subjects
 from pipelines.errors import NotPermittedError
@@ -98,9 +104,11 @@ class LateAcks:
 
     async def _tell(self, connection: Client, advisory: Advisory, fields: dict[str, Any]) -> None:
         js = connection.jetstream()
-        for failure in cases_of(fields):
+        for failure, redrive in cases_of(fields).items():
             body = encode_case_event(
                 failure_id=failure,
+                redrive_id=redrive and redrive.id,
+                attempt=redrive and redrive.attempt,
                 at=datetime.now(UTC),
                 actor=ACTOR,
                 consumer=consumer_address(advisory.stream, advisory.consumer),
@@ -125,12 +133,16 @@ async def _unsubscribe(subscriptions: list[Subscription]) -> None:
             await each.unsubscribe()
 
 
-def cases_of(fields: dict[str, Any]) -> list[str]:
-    """The failures that a dead letter may be a case of: itself, and the root of a redrive."""
-    cases = [fields["failure_id"]]
+def cases_of(fields: dict[str, Any]) -> dict[str, Redrive | None]:
+    """The failures that a dead letter may be a case of: itself, and the root of its redrive.
+
+    Whether there was such a redrive the drain looks.
+    """
+    cases: dict[str, Redrive | None] = {fields["failure_id"]: None}
     headers = fields["original_headers"]
     addressee = value_of(headers, ADDRESSEE) or value_of(headers, INSTEAD_OF)
     address = consumer_address(fields["original_stream"], fields["consumer_name"])
-    if fields.get("redrive_of") and addressee in (None, address):
-        cases.append(fields["redrive_of"])
+    redrive = redrive_of(headers)
+    if redrive is not None and addressee in (None, address):
+        cases[redrive.root] = redrive
     return cases

@@ -28,6 +28,12 @@ _FILTER = re.compile(r"""[^\s."'\\]+(\.[^\s."'\\]+)*""")
 @click.option(
     "--publishes", multiple=True, metavar="FILTER", help="subjects it publishes; repeatable"
 )
+@click.option(
+    "--dlq-subject-per-service",
+    "is_dlq_own",
+    is_flag=True,
+    help="its dead letters go to a subject of its own, as that option of its configuration says",
+)
 @click.option("--user", help="name of the user [the service's]")
 def command(
     settings: Settings,
@@ -37,6 +43,7 @@ def command(
     consumes: tuple[str, ...],
     durable: str | None,
     publishes: tuple[str, ...],
+    is_dlq_own: bool,
     user: str | None,
 ) -> None:
     """What a user of NATS needs and no more, as a block for the server's configuration.
@@ -50,7 +57,7 @@ def command(
         raise click.UsageError("--consumer names the durable of one --consumes.")
     if durable and not consumes:
         raise click.UsageError("--consumer needs --consumes, the filter of that durable.")
-    if role and (consumes or publishes or durable or user):
+    if role and (consumes or publishes or durable or user or is_dlq_own):
         raise click.UsageError("--role stands alone: its subjects follow from the settings.")
     for each in (*consumes, *publishes):
         if not _FILTER.fullmatch(each):
@@ -68,7 +75,7 @@ def command(
             )
             for each in consumes
         ]
-        grants = grants_of_service(names, name, of_service, publishes, user)
+        grants = grants_of_service(names, name, of_service, publishes, user, is_dlq_own=is_dlq_own)
     grants = _where_the_api_is(grants, settings.access)
     if is_json:
         print_json(asdict(grants))

@@ -70,6 +70,12 @@ def _facts(shown: Preview) -> list[str]:
             f"{shown.repeated:,} have more than one dead letter: published twice, or forged. The"
             " first counts, and `dlq show ID` says where another differs."
         )
+    if shown.own_copies:
+        facts.append(
+            f"Of {shown.own_copies:,} the stream no longer has the event: --own-copy publishes what"
+            " their dead letters hold, which whoever wrote them could choose; without it they stay"
+            " as they are."
+        )
     if shown.plan.limit_reached:
         facts.append(LIMIT_REACHED)
     facts += [

@@ -40,6 +40,9 @@ from pipelines.settings import Settings
 @click.option("--edit", help='change the bodies: a JSON merge patch, {"unit": "ha"}, or @FILE')
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
 @click.option("--max-age", help="leave out events older than this, and park them: 24h, 7d")
+@click.option(
+    "--own-copy", is_flag=True, help="also what the stream lost: the copy in the dead letter"
+)
 @click.option("--reason", default="by hand", show_default=True, help="why; kept with the batch")
 @click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
 @click.option("--dry-run", is_flag=True, help="show what would be published, touch nothing")
@@ -54,6 +57,7 @@ def command(
     edit: str | None,
     rate: float | None,
     max_age: str | None,
+    own_copy: bool,
     reason: str,
     by: str,
     dry_run: bool,
@@ -88,7 +92,17 @@ def command(
             print_plan(shown)
             console.print("[dim]Nothing was published. Leave out --dry-run to do it.[/dim]")
         return
-    order = Order("manual", by, reason, redirect_to, patch, rate, addressed_to, max_age_seconds)
+    order = Order(
+        "manual",
+        by,
+        reason,
+        redirect_to,
+        patch,
+        rate,
+        addressed_to,
+        max_age_seconds,
+        own_copy,
+    )
     planned = asyncio.run(plan_redrive(settings, selection, order))
     if planned is None:
         if is_json:

@@ -30,5 +30,11 @@ def command(settings: Settings, is_json: bool) -> None:
     print_table("Failures", ["status", "count"], status.failures.items())
     if status.redrives:
         print_table("Redrives", ["state", "count"], status.redrives.items())
+    if status.unfounded:
+        print_table(
+            "Outcomes of redrives that the log does not know: they change nothing",
+            ["kind", "count"],
+            status.unfounded.items(),
+        )
     for gap in status.gaps:
         console.print(f"[bold red]{gap}[/bold red]")

@@ -134,6 +134,7 @@ def _is_odd() -> pl.Expr:
     suspicious = SUSPICIOUS.pattern.decode()
     return pl.any_horizontal(
         pl.col("original_headers").str.contains("(?i)dlq-redrive-of"),
+        pl.col("subject").str.contains(r"\.dlq\.[^.]*\.[^.]*$"),  # of one service
         *(pl.col(name).str.len_chars() > limit for name, limit in LIMITS.items()),
         *(pl.col(name).str.len_chars() > LONG_TEXT_LIMIT for name in JSON_COLUMNS),
         *(pl.col(name).str.contains("\0", literal=True) for name in LIMITS),

@@ -36,7 +36,7 @@ class CaseEvent(msgspec.Struct, kw_only=True, gc=False):
     subject: str
     kind: str  # redrive.published, …, triage.resolved, …; anything else has a parse_error
     failure_id: str | None = None  # the root failure
-    redrive_id: str | None = None
+    redrive_id: str | None = None  # of a decision: it is about what failed again in that redrive
     batch_id: str | None = None
     attempt: int | None = None  # 1 for the first redrive
     trigger: str | None = None  # automatic | manual
@@ -71,11 +71,10 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
     if not failure or not ids.is_uuid(failure):
         problems.append("missing failure_id")
         fields["failure_id"] = None
-    elif kind.startswith("redrive.") and (
-        "attempt" not in fields
-        or fields.get("redrive_id") != ids.redrive_id(failure, fields["attempt"])
+    elif (kind.startswith("redrive.") or "redrive_id" in fields) and not (
+        "attempt" in fields and ids.is_uuid(fields.get("redrive_id", ""))
     ):
-        problems.append("redrive_id is not that of this failure and attempt")
+        problems.append("redrive_id and attempt name no redrive")
     return CaseEvent(
         epoch=epoch,
         dlq_sequence=message.sequence,

@@ -15,16 +15,22 @@ The number of a redrive's attempt says which opening it belongs to: 1, 2, … in
 1002, … in the second. So what is said late of an earlier one changes nothing, no two redrives of a
 failure share an id, and consumers that know nothing of openings pass the number on.
 
+Anybody who may write dead letters or successes can say that a redrive ended. It counts only for a
+redrive whose `published`, which only the redriver writes, is in the log, and names it by the id
+that it has there, which nobody can guess (`is_founded`). What comes before its `published` counts
+as soon as that is there.
+
 The cap is what `published` says that it is: so the same log comes to the same cases, whatever the
 setting is when it is folded.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from pipelines.deadletter.case_events import CaseEvent
-from pipelines.deadletter.ids import consumer_address
+from pipelines.deadletter.ids import consumer_address, redrive_id
 from pipelines.deadletter.record import DeadLetter
 
 LIVE = ("pending", "retried", "parked")
@@ -57,6 +63,9 @@ class Case:
     last_closed_at: datetime | None = None  # the closing before this opening, which did not last
     last_closed_as: str | None = None  # discarded, or the resolution_cause that it had
     handed_to: str | None = None  # <stream>/<durable> that its latest redrive was for
+    announced: Mapping[str, int] | None = field(default_factory=dict)
+    """The redrives whose `published` is in the log: attempts by id. None where an older version
+    stored the case and nothing says which there were."""
     first_attempt_at: datetime | None = None  # of the dead letter that opened it
 
 
@@ -99,6 +108,7 @@ def apply_repeat(case: Case, letter: DeadLetter) -> Case:
         last_closed_at=closed_at,
         last_closed_as=cause,
         handed_to=case.handed_to,
+        announced=case.announced,
     )
 
 
@@ -111,14 +121,45 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter) -> tuple[bool, Case
     redrive that ended already says nothing new about its root, and one of an earlier opening
     neither.
     """
+    address = consumer_address(letter.original_stream, letter.consumer_name)
+    return apply_failed_again(root, address, letter.redrive_attempt or 0)
+
+
+def apply_failed_again(
+    root: Case | None, consumer: str | None, attempt: int
+) -> tuple[bool, Case | None]:
+    """The same for a dead letter of which only the consumer and the attempt are known."""
     if root is None or root.status in ("resolved", "superseded"):
         return False, root
-    if not _is_asked(root, consumer_address(letter.original_stream, letter.consumer_name)):
+    if not _is_asked(root, consumer):
         return False, root
-    opening, nth = opening_and_nth(letter.redrive_attempt or 0)
+    opening, nth = opening_and_nth(attempt)
     if root.status == "discarded" or opening < root.opening or nth <= root.redrive_count:
         return True, root
     return True, _ended_without_success(root, nth)
+
+
+def is_claim(event: CaseEvent) -> bool:
+    """Whether others than the redriver tell it of one of its redrives: it has to be founded.
+
+    So is a decision about a dead letter that names a redrive, where it is told of the root.
+    """
+    is_decision = event.kind.startswith("triage.") and event.redrive_id is not None
+    return event.kind == "redrive.succeeded" or is_decision
+
+
+def is_founded(case: Case | None, said_id: str | None, attempt: int | None) -> bool:
+    """Whether a redrive that is named by this id and attempt was published, as the log says.
+
+    What was restored from PostgreSQL has no id, and was found true before.
+    """
+    if case is None:
+        return False
+    if said_id is None:
+        return True
+    if case.announced is None:
+        return said_id == redrive_id(case.failure_id, attempt or 0)
+    return attempt is not None and case.announced.get(said_id) == attempt
 
 
 def is_answer(case: Case, event: CaseEvent) -> bool:
@@ -139,10 +180,16 @@ def apply_event(case: Case, event: CaseEvent) -> Case:
         return case
     topic, kind = event.kind.split(".")
     if event.kind == "redrive.published":
-        case = replace(case, handed_to=event.consumer)
+        case = _announced(replace(case, handed_to=event.consumer), event)
     if topic == "triage":
         return _triage(case, event, kind)
     return _redrive(case, event, kind, event.attempt or 0)
+
+
+def _announced(case: Case, event: CaseEvent) -> Case:
+    if event.redrive_id is None or event.attempt is None:
+        return case
+    return replace(case, announced={event.redrive_id: event.attempt, **(case.announced or {})})
 
 
 def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:

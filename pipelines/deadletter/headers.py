@@ -14,6 +14,7 @@ __all__ = [
     "ADDRESSEE",
     "INSTEAD_OF",
     "MARKS",
+    "TOKEN",
     "Headers",
     "MutableHeaders",
     "Redrive",
@@ -23,6 +24,7 @@ __all__ = [
     "proven_redrive",
     "redrive_marks",
     "redrive_of",
+    "told_redrive_id",
     "value_of",
     "values_of",
 ]
@@ -35,6 +37,9 @@ MARKS = ("Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt")
 """The headers that make an event a redrive: root failure, id and attempt."""
 ADDRESSEE = "Dlq-Redrive-For"
 """The header that names the consumer it is for."""
+TOKEN = "Dlq-Redrive-Token"  # noqa: S105  (a name)
+"""The header with the id under which the log knows the redrive, which nobody can guess: whoever
+answers for it says that. Redrives of older versions have none, and are known by their mark."""
 INSTEAD_OF = "Dlq-Redrive-Instead-Of"
 """The header that names the consumer that failed, where others get it: whoever handles it tells the
 success for that one."""
@@ -109,7 +114,7 @@ class Redrive(NamedTuple):
     """The redrive that an event is."""
 
     root: str  # failure id
-    id: str
+    id: str  # as the log knows it
     attempt: int  # 1 for the first
 
 
@@ -127,11 +132,19 @@ def redrive_marks(headers: Headers) -> tuple[str | None, str | None, str | None]
 def redrive_of(headers: Headers) -> Redrive | None:
     """The redrive that an event with these headers is; None where it is none.
 
-    Anybody may write its marks: those that do not prove each other are not believed.
+    Marks that do not prove each other are not believed. Who knows how they are made can forge them
+    all the same: so whether there was such a redrive only the drain can tell, by its id.
     """
     if value_of(headers, MARKS[0]) is None:  # of nearly all events
         return None
-    return proven_redrive(*redrive_marks(headers))
+    redrive = proven_redrive(*redrive_marks(headers))
+    return redrive and redrive._replace(id=told_redrive_id(headers) or redrive.id)
+
+
+def told_redrive_id(headers: Headers) -> str | None:
+    """The id of `TOKEN`; None where there is none that could be one."""
+    token = value_of(headers, TOKEN)
+    return token if token and ids.is_uuid(token) else None
 
 
 def proven_redrive(root: Any, redrive: Any, attempt: Any) -> Redrive | None:

@@ -21,7 +21,11 @@ def dead_letter_id(dlq_stream: str, sequence: int, timestamp_ns: int) -> str:
 
 
 def redrive_id(root_failure_id: str, attempt: int) -> str:
-    """The id of one attempt to redrive a failure; also its `Nats-Msg-Id`."""
+    """What the marks of one attempt to redrive a failure say, and its `Nats-Msg-Id`.
+
+    Anybody can compute it. The log knows a redrive by an id at random (`headers.TOKEN`), those of
+    older versions by this.
+    """
     return _uuid5(f"redrive|{root_failure_id}|{attempt}")
 
 

@@ -19,6 +19,7 @@ from pipelines.deadletter.headers import (
     headers_of_json,
     proven_redrive,
     redrive_marks,
+    told_redrive_id,
 )
 from pipelines.deadletter.message import MOST_AHEAD, LogMessage
 from pipelines.deadletter.sanitize import (
@@ -29,7 +30,7 @@ from pipelines.deadletter.sanitize import (
     parse_time,
     raw_data,
 )
-from pipelines.deadletter.subjects import event_type_of
+from pipelines.deadletter.subjects import event_type_of, subject_token, writer_of
 
 REQUIRED_KEYS = (
     "event_id",
@@ -211,7 +212,7 @@ class Reading:
         headers = fields.setdefault("original_headers", {})
         if fields.get("payload_encoding") == "base64":
             self._read_body(fields)
-        redrive = self._redrive(fields, headers)
+        redrive = self._redrive(fields, headers) if self._is_of_its_writer(fields) else None
         self._integers(fields)
         self._times(fields, published_at)
         origin = [fields.get(name) for name in ORIGIN]
@@ -247,6 +248,20 @@ class Reading:
             if fields.get(name) in (None, "unknown"):
                 fields[name] = said
 
+    def _is_of_its_writer(self, fields: dict[str, Any]) -> bool:
+        """Whether the service that failed is the one whose subject it came on, where it has one.
+
+        The subject counts: whoever may not write it can not have sent it.
+        """
+        writer, said = writer_of(self.message.subject), fields.get("consumer_service")
+        if self.envelope != "canonical" or writer is None or subject_token(said or "") == writer:
+            return True
+        self.problems.append(f"it came on the subject of {writer}, and says it is of {said}")
+        fields["consumer_service"] = writer
+        for name in ("redrive_of", "redrive_id", "redrive_attempt"):
+            fields.pop(name, None)
+        return False
+
     def _redrive(self, fields: dict[str, Any], headers: MutableHeaders) -> Redrive | None:
         """The redrive, if the failed message was itself one."""
         marks = redrive_marks(headers)  # all that an older service says
@@ -257,7 +272,8 @@ class Reading:
         redrive = proven_redrive(*keys)
         if redrive is None:
             self.problems.append("its redrive keys contradict each other")
-        return redrive
+            return None
+        return redrive._replace(id=told_redrive_id(headers) or redrive.id)
 
     def _integers(self, fields: dict[str, Any]) -> None:
         for name in ("retry_count", "max_retries"):

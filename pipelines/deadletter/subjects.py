@@ -63,9 +63,13 @@ class Subjects:
         like = all_like_it if is_deeper else subject
         return self.events if like in self.events else (*self.events, like)
 
-    def dead_letter(self, event_type: str) -> str:
-        """Where a failure of this event type goes."""
-        return f"{self.prefix}.dlq.{subject_token(event_type)}"
+    def dead_letter(self, event_type: str, service: str | None = None) -> str:
+        """Where a failure of this event type goes; with `service` on a subject of that service.
+
+        So the server's permissions say who may write it.
+        """
+        of_service = f"{subject_token(service)}." if service else ""
+        return f"{self.prefix}.dlq.{of_service}{subject_token(event_type)}"
 
     def redrive(self, outcome: str) -> str:
         """Where the news of a redrive goes (`published`, `succeeded`, …)."""
@@ -87,6 +91,12 @@ class Subjects:
 def event_type_of(subject: str) -> str:
     """The event type of an event: the last token of its subject."""
     return subject.rsplit(".", 1)[-1]
+
+
+def writer_of(subject: str) -> str | None:
+    """The service that a dead letter's subject is of; None where it is of none."""
+    writer, _, event_type = subject.partition(".dlq.")[2].partition(".")
+    return writer if event_type and "." not in event_type else None
 
 
 def matches(pattern: str, subject: str) -> bool:

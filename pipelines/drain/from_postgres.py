@@ -20,7 +20,7 @@ _GROUPS = ("group_id", "parent_id", "fingerprint_version")
 _ROWS = """
 SELECT id::text AS failure_id, f.*, original_data::text AS original_data,
        original_headers::text AS original_headers, attempts::text AS attempts,
-       root_failure_id::text AS root_failure_id,
+       CASE WHEN status = 'superseded' THEN root_failure_id::text END AS root_failure_id,
        coalesce(consumer_service, source_service) AS service,
        'restored' AS envelope, 0 AS size_bytes, %(prefix)s || '.dlq.' || event_type AS subject
 FROM failed_events f WHERE id = ANY(%(ids)s::uuid[]) ORDER BY epoch, dlq_sequence

@@ -94,6 +94,8 @@ class NATSConsumerConfig(Access):
     dlq_stream_name: str = "SAHOOL_DLQ"
     # what is before `.dlq` is the prefix of all of the log's subjects
     dlq_subject_prefix: str = Field(default="sahool.dlq", pattern=r"^[A-Za-z0-9_-]{1,64}\.dlq$")
+    # dead letters go to `….dlq.<name>.<event type>`, which a user of the service alone may write
+    dlq_subject_per_service: bool = False
     totals_stream_name: str = "SAHOOL_TOTALS"
     attempts_stream_name: str = "SAHOOL_ATTEMPTS"
     totals_interval_seconds: float = Field(default=30, gt=0)

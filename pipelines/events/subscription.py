@@ -30,7 +30,7 @@ from pipelines.deadletter.headers import (
 )
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.message import time_of_ns
-from pipelines.deadletter.subjects import event_type_of, subject_token
+from pipelines.deadletter.subjects import event_type_of
 from pipelines.errors import DeadLetterLimitError
 from pipelines.events.attempts import AttemptLog, Attempts
 from pipelines.events.closing import Closing
@@ -206,6 +206,7 @@ class Subscription(Intake):
         addressee = value_of(headers, ADDRESSEE) if redrive_of(headers) else None
         if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
             self.counters.skipped += 1
+            logger.info("Skipped %s of %s: a redrive for %s", msg.subject, delivery, addressee)
             self._acknowledge(msg)
             return
         if delivery.delivery_count == 1:
@@ -405,7 +406,8 @@ class Subscription(Intake):
         suffix = own_id.suffix
 
         async def publish() -> None:
-            subject = f"{config.dlq_subject_prefix}.{subject_token(event_type_of(msg.subject))}"
+            service = config.name if config.dlq_subject_per_service else None
+            subject = config.subjects.dead_letter(event_type_of(msg.subject), service)
             try:
                 await publish_dead_letter(
                     self.connection, subject, fields, msg.data, is_json, own_id

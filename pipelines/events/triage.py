@@ -102,7 +102,15 @@ def news_of(
             yield News(subjects.redrive("requested"), f"{about}-{redrive}-requested", body)
         elif action in _DECISIONS:
             decision = _DECISIONS[action]
-            body = encode_case_event(failure_id=failure, at=now, actor=config.name, reason=reason)
+            is_root = failure != event.failure_id  # told with the redrive, which must be known
+            body = encode_case_event(
+                failure_id=failure,
+                at=now,
+                actor=config.name,
+                reason=reason,
+                redrive_id=event.redrive_id if is_root else None,
+                attempt=event.redrive_attempt if is_root else None,
+            )
             message_id = f"{about}-{failure}-{decision}"
             yield News(subjects.triage(decision), message_id, body)
 

@@ -38,17 +38,19 @@ def grants_of_service(
     consumes: Sequence[Consumption],
     publishes: Iterable[str] = (),
     user: str | None = None,
+    *,
+    is_dlq_own: bool = False,
 ) -> Grants:
     """What `NATSConsumer` and `NATSPublisher` need for this service's consumers and no others.
 
     It can neither read what its filters do not match, nor touch another's consumer. `publishes` are
-    filters of the events that it publishes.
+    filters of the events that it publishes. `is_dlq_own` is for `dlq_subject_per_service`.
     """
     prefix = names.subjects.prefix
     streams = sorted({each.stream for each in consumes} | {names.events})
     granted = [
         *publishes,
-        *(_dead_letters(names, each.subject) for each in consumes),
+        *(_dead_letters(names, each.subject, service if is_dlq_own else None) for each in consumes),
         names.subjects.redrive("succeeded"),
         *(names.subjects.total(service, each.durable) for each in consumes),
         *(f"{prefix}.attempts.{each.stream}.{each.durable}.*" for each in consumes),
@@ -95,11 +97,11 @@ def _of_consumer(names: StreamNames, one: Consumption) -> tuple[str, ...]:
     )
 
 
-def _dead_letters(names: StreamNames, subject: str) -> str:
+def _dead_letters(names: StreamNames, subject: str, service: str | None) -> str:
     last = event_type_of(subject)
     if last in ("*", ">"):
-        return f"{names.subjects.prefix}.dlq.*"
-    return names.subjects.dead_letter(last)
+        return f"{names.subjects.dead_letter('any', service).removesuffix('any')}*"
+    return names.subjects.dead_letter(last, service)
 
 
 _SERVICE = """

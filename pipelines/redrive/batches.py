@@ -62,6 +62,7 @@ class Batch:
     patch: dict[str, Any] | None  # JSON merge patch of their bodies; not redacted
     per_second: float | None  # that a person asked for
     max_age_seconds: float | None  # of an event, from which it is too old
+    own_copy: bool  # whether the copy of a dead letter may be published, too
     created_at: datetime
     ended_at: datetime | None
     outcomes: dict[str, int] = field(default_factory=dict)  # redrives by state
@@ -73,7 +74,7 @@ class Batch:
 
 _COLUMNS = (
     "b.id::text, b.trigger, b.requested_by, b.reason, b.selection, b.state, b.state_reason,"
-    " b.planned, b.redirect_to, b.patch, b.per_second, b.max_age_seconds,"
+    " b.planned, b.redirect_to, b.patch, b.per_second, b.max_age_seconds, b.own_copy,"
     " b.created_at, b.ended_at"
 )
 

@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from nats.js.api import Header, PubAck, RetentionPolicy, StreamConfig, StreamInfo
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
-from pipelines.deadletter.headers import MutableHeaders
+from pipelines.deadletter.headers import TOKEN, MutableHeaders, value_of
 from pipelines.errors import NotPermittedError, ServerUnavailableError
 from pipelines.jetstream.refusals import WRONG_LAST_SEQUENCE, is_for_now
 from pipelines.jetstream.stored import stored_message
@@ -68,7 +68,7 @@ class OncePublisher:
         for pause in PAUSES:
             try:
                 if not may_be_stored:
-                    return await self._try(subject, body, headers)
+                    return await self._first(subject, body, headers)
                 return await self._again(place, subject, body, headers)
             except NoStreamResponseError:
                 if may_be_stored:
@@ -109,6 +109,17 @@ class OncePublisher:
             return False
         window = config.duplicate_window or 0
         return _is_guarded(config) and after_seconds + _WINDOW_SECONDS / 2 < window
+
+    async def _first(self, subject: str, body: bytes, headers: MutableHeaders) -> PubAck:
+        """Anybody can use a redrive's id before it does: then the stream drops the redrive."""
+        ack = await self._try(subject, body, headers)
+        if ack.duplicate and TOKEN in headers:
+            stored = await stored_message(self._client, ack.stream, ack.seq)
+            if stored is None or value_of(stored.headers, TOKEN) != headers[TOKEN]:
+                raise DoubtError(
+                    f"the stream dropped it, since message {ack.seq} of {ack.stream} has its id"
+                )
+        return ack
 
     async def _try(self, subject: str, body: bytes, headers: Any) -> PubAck:
         return await self._js.publish(subject, body, headers=dict(headers), timeout=_SECONDS)

@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from pipelines.deadletter.body import text_of
 from pipelines.deadletter.envelope import base64_body
-from pipelines.deadletter.headers import MutableHeaders, headers_of_json
+from pipelines.deadletter.headers import Headers, MutableHeaders, headers_of_json
 from pipelines.deadletter.json_text import members
 from pipelines.deadletter.message import LogMessage, time_of_ns
 from pipelines.deadletter.reading import INT64_MAX
@@ -47,6 +47,9 @@ class Event:
     traceparent: str | None = None  # of the dead letter
     published_at: datetime | None = None  # when it was stored, by the server's clock
     ttl: str | None = None  # its Nats-TTL
+    stream: str | None = None  # where it stands, as the dead letter says
+    sequence: int | None = None
+    timestamp_ns: int | None = None
 
 
 class _Canonical(msgspec.Struct):
@@ -55,6 +58,8 @@ class _Canonical(msgspec.Struct):
     original_headers: msgspec.Raw = msgspec.Raw(b"{}")
     payload_encoding: str | None = None  # older services do not say
     traceparent: Any = None
+    original_stream: Any = None
+    original_sequence: Any = None
     original_timestamp_ns: Any = None
 
 
@@ -109,22 +114,35 @@ async def original_event(client: Client, message: LogMessage) -> Event:
         return Event(second.metadata.original_subject, body, {})
     body = await _body(client, message.data, bytes(letter.original_data), letter.payload_encoding)
     sent = _headers(bytes(letter.original_headers))
-    headers = {
-        name: value
+    trace = letter.traceparent if isinstance(letter.traceparent, str) else None
+    stream = letter.original_stream
+    timestamp_ns = _number(letter.original_timestamp_ns)
+    return Event(
+        letter.original_subject,
+        body,
+        event_headers(sent),
+        trace,
+        None if timestamp_ns is None else time_of_ns(timestamp_ns),
+        ttl_of(sent),
+        stream if isinstance(stream, str) else None,
+        _number(letter.original_sequence),
+        timestamp_ns,
+    )
+
+
+def event_headers(sent: Headers) -> MutableHeaders:
+    """The headers that an event is published with again, of those that it had."""
+    return {
+        name: value if isinstance(value, str) else list(value)
         for name, value in sent.items()
         # Nats-* headers act or are rejected; an older redrive's marks are not this one's. The
         # client strips a name before it sends it.
         if not name.strip().lower().startswith(("nats-", "dlq-"))
     }
-    trace = letter.traceparent if isinstance(letter.traceparent, str) else None
-    stored_at = _time(letter.original_timestamp_ns)
-    return Event(letter.original_subject, body, headers, trace, stored_at, ttl_of(sent))
 
 
-def _time(timestamp_ns: Any) -> datetime | None:
-    if type(timestamp_ns) is not int or not 0 <= timestamp_ns <= INT64_MAX:
-        return None
-    return time_of_ns(timestamp_ns)
+def _number(said: Any) -> int | None:
+    return said if type(said) is int and 0 <= said <= INT64_MAX else None
 
 
 def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:

@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from pipelines.deadletter.headers import headers_of_json, told_redrive_id
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.subjects import Subjects
 from pipelines.jetstream.permissions import check_heard
@@ -66,8 +67,9 @@ class OutcomeFollower:
             return
         try:
             said = json.loads(msg.data)
-            future, consumer, is_elsewhere = self._waiting[said["redrive_id"]]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            token = told_redrive_id(headers_of_json(said.get("original_headers") or {}))
+            future, consumer, is_elsewhere = self._waiting[token or said["redrive_id"]]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return
         is_success = msg.subject == self._subjects.redrive("succeeded")
         by = said.get("consumer") if is_success else _failed_at(said)

@@ -12,7 +12,6 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from pipelines.deadletter.cases import ATTEMPTS_PER_OPENING, attempt_number
-from pipelines.deadletter.ids import redrive_id
 from pipelines.deadletter.record import BRIDGED_REASONS
 from pipelines.errors import RedriveError
 from pipelines.jetstream.consumers import parts_of
@@ -129,6 +128,7 @@ class Order:
     per_second: float | None = None  # None leaves it to the budget
     addressed_to: str | None = None  # <stream>/<durable> instead of the consumer that failed
     max_age_seconds: float | None = None  # of an event; None takes any age
+    own_copy: bool = True  # also what the events' stream no longer has, as its dead letter holds it
 
     def __post_init__(self) -> None:
         if self.addressed_to is not None:
@@ -200,8 +200,8 @@ def freeze(
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection, state,"
-            " planned, redirect_to, patch, per_second, max_age_seconds)"
-            " VALUES (%s, %s, %s, %s, %s, 'planned', 0, %s, %s, %s, %s)",
+            " planned, redirect_to, patch, per_second, max_age_seconds, own_copy)"
+            " VALUES (%s, %s, %s, %s, %s, 'planned', 0, %s, %s, %s, %s, %s)",
             [
                 batch_id,
                 order.trigger,
@@ -212,6 +212,7 @@ def freeze(
                 Jsonb(order.patch) if order.patch else None,
                 order.per_second,
                 order.max_age_seconds,
+                order.own_copy,
             ],
         )
         cursor.executemany(
@@ -223,7 +224,7 @@ def freeze(
             " WHERE redrives.state = 'cancelled'",
             [
                 [
-                    redrive_id(row.failure_id, row.attempt),
+                    str(uuid.uuid4()),  # nobody can guess it: who knows it was given the event
                     row.failure_id,
                     row.attempt,
                     batch_id,
@@ -253,6 +254,7 @@ def freeze(
                 **({"redirect_to": order.redirect_to} if order.redirect_to else {}),
                 **({"addressed_to": order.addressed_to} if order.addressed_to else {}),
                 **({"max_age_seconds": order.max_age_seconds} if order.max_age_seconds else {}),
+                "own_copy": order.own_copy,
                 **({"patch": shown_patch} if shown_patch else {}),
             },
         )

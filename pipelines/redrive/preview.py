@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -42,6 +43,7 @@ from pipelines.redrive.reach import (
 from pipelines.redrive.receivers import Receivers
 from pipelines.redrive.schedule import handled_per_second, learn, policy_of
 from pipelines.redrive.sending import allowed_subjects
+from pipelines.redrive.source import OwnCopyError, absent_count, as_stored
 from pipelines.settings import Settings
 from pipelines.stores.failed_payloads import kept_count
 
@@ -66,6 +68,7 @@ class Preview:
     plan: Plan
     also_reached: Mapping[str, list[str]]  # consumers that get it besides the one that failed
     refused: Mapping[str, int]  # failures that would be parked instead, by reason
+    own_copies: int  # of which the events' stream lacks the event: what their dead letters hold
     payloads: Mapping[str, int]  # raw dead letters: in_stream, kept (in Postgres), gone
     expected_successes: float
     per_second: float  # redrives, over all services
@@ -92,6 +95,7 @@ class Preview:
             "refused": dict(self.refused),
             "unreached": self.reached.as_list(),
             "limit_reached": self.plan.limit_reached,
+            "own_copies": self.own_copies,
             "payloads": dict(self.payloads),
             "repeated": self.repeated,
             "expected_successes": round(self.expected_successes, 1),
@@ -161,6 +165,7 @@ async def preview(
         if redirect_to
         else await _also_reached(js, planned, addressed_to),
         Counter(refused.values()),
+        await absent_count(client, connection, [row.failure_id for row in accepted]),
         await _payloads(settings, client, connection, planned),
         _expected(settings, connection, accepted),
         min(settings.redrive_per_second, sum(rates.values())),
@@ -332,7 +337,10 @@ async def _edits(
             message = await stored_dead_letter(
                 reader, connection, row.failure_id, row.dlq_sequence, row.published_at
             )
-            body = (await original_event(client, message)).body
+            event = await original_event(client, message)
+            with suppress(OwnCopyError):
+                event = await as_stored(client, event)
+            body = event.body
             found = changes(body, patched(body, patch), redactor)
             samples.append(EditedSample(row.failure_id, found))
         except (RefusedError, ExpiredError, ValueError) as error:

@@ -43,6 +43,7 @@ from pipelines.redrive.policy import Belief, Cell, History, is_hopeless, is_tran
 from pipelines.redrive.schedule import handled_per_second, learn, policy_of
 from pipelines.redrive.sending import Sender, Sent
 from pipelines.redrive.sent_acks import SentAcks, listening
+from pipelines.redrive.source import OwnCopyError
 from pipelines.settings import Settings
 from pipelines.stores.database import database
 from pipelines.stores.lock import Lock
@@ -318,10 +319,8 @@ class _Run:
                 if mark is not None and place is not None:
                     return await self._foreign(redrive, place, mark, outcome)
                 return await outcome
-        except (NotPermittedError, DecidedError) as error:
-            return self._not_sent(redrive, error)
-        except (RefusedError, ExpiredError, TooLateError) as error:
-            return await self._ended(redrive, _STATES[type(error)], str(error))
+        except (NotPermittedError, DecidedError, OwnCopyError, *_STATES) as error:
+            return await self._unsent(redrive, error)
         except NoStreamResponseError:
             return await self._ended(redrive, "unroutable", "no stream captures its subject")
         except TimeoutError:
@@ -340,7 +339,7 @@ class _Run:
         try:
             event = await self._sender.event(redrive)
             headers = self._sender.headers(redrive, event)
-        except (RefusedError, ExpiredError, TooLateError):
+        except (RefusedError, ExpiredError, TooLateError, OwnCopyError):
             return None
         mark = await self._acks.mark(redrive.addressed_to) if redrive.is_foreign else None
         self._lock.check()
@@ -365,6 +364,16 @@ class _Run:
         self._note("cancelled", why)
         return "cancelled"
 
+    async def _unsent(self, redrive: Redrive, error: Exception) -> str:
+        """What becomes of a redrive whose event was not published."""
+        match error:
+            case NotPermittedError() | DecidedError():
+                return self._not_sent(redrive, error)
+            case OwnCopyError():
+                return await self._left_to_people(redrive, str(error))
+            case _:
+                return await self._ended(redrive, _STATES[type(error)], str(error))
+
     def _not_sent(self, redrive: Redrive, error: NotPermittedError | DecidedError) -> str:
         """Nothing was published; nothing more is where a right is missing."""
         if redrive.is_out:
@@ -378,6 +387,15 @@ class _Run:
         self._missing_right = self._missing_right or error
         self._halt("denied")
         return "held"
+
+    async def _left_to_people(self, redrive: Redrive, why: str) -> str:
+        """Publish nothing that only a dead letter says, unless a person has agreed to that."""
+        self._lock.check()
+        if self._batch.trigger == "automatic":  # so that it is not planned again and again
+            await self._sender.park(redrive, f"only by hand, with --own-copy: {why}")
+        self._outbox.cancel(redrive, why)
+        self._note("cancelled", f"{why}; --own-copy publishes what the dead letter holds")
+        return "cancelled"
 
     async def _not_claimed(self, group: _Group, redrive: Redrive) -> str:
         state = find_batch(self._connection, self._batch.id).state

@@ -14,7 +14,8 @@ from nats.js.errors import APIError
 from psycopg import Connection
 
 from pipelines.deadletter.envelope import encode_case_event
-from pipelines.deadletter.headers import ADDRESSEE, INSTEAD_OF, MARKS, MutableHeaders
+from pipelines.deadletter.headers import ADDRESSEE, INSTEAD_OF, MARKS, TOKEN, MutableHeaders
+from pipelines.deadletter.ids import redrive_id
 from pipelines.errors import NotPermittedError, ServerUnavailableError
 from pipelines.events.trace import trace_context
 from pipelines.jetstream.connection import wire_size
@@ -38,6 +39,7 @@ from pipelines.redrive.origin import (
 from pipelines.redrive.outbox import Redrive
 from pipelines.redrive.reach import why_no_lifetime
 from pipelines.redrive.receivers import Receivers
+from pipelines.redrive.source import OwnCopyError, as_stored
 from pipelines.settings import Settings
 from pipelines.stores.lock import Lock
 from pipelines.tracing import send_span
@@ -120,7 +122,8 @@ class Sender:
         return self._receivers.why_nobody(redrive.addressed_to, is_foreign=redrive.is_foreign)
 
     async def event(self, redrive: Redrive) -> Event:
-        """What is to be published; raises RefusedError or ExpiredError where nothing can be."""
+        """What is to be published; raises RefusedError or ExpiredError where nothing can be, and
+        OwnCopyError where it would be what only the dead letter says."""
         try:
             message = await stored_dead_letter(
                 self._reader,
@@ -129,7 +132,7 @@ class Sender:
                 redrive.dlq_sequence,
                 redrive.dead_lettered_at,
             )
-            event = await original_event(self._client, message)
+            event = await self._as_stored(await original_event(self._client, message))
         except nats.errors.TimeoutError as error:  # which is a TimeoutError, as silence is
             raise ServerUnavailableError(
                 "NATS does not give the raw dead letters: the batch stays running, and the next run"
@@ -142,18 +145,28 @@ class Sender:
         check_subject(event.subject, self._allowed, self._settings.subjects)
         return event
 
+    async def _as_stored(self, event: Event) -> Event:
+        try:
+            return await as_stored(self._client, event)
+        except OwnCopyError:
+            if not self._batch.own_copy:
+                raise
+            return event
+
     def headers(self, redrive: Redrive, event: Event) -> MutableHeaders:
         """Its headers; raises RefusedError where they can not be sent, or make it too large, and
         TooLateError where the event is too old."""
         now = datetime.now(UTC)
         since = min(filter(None, (event.published_at, redrive.dead_lettered_at)), default=now)
         check_age(self._batch.max_age_seconds, since, now)
-        marks = redrive.failure_id, redrive.id, str(redrive.attempt)
-        headers = event.headers | {"Nats-Msg-Id": redrive.id} | dict(zip(MARKS, marks, strict=True))
+        mark = redrive_id(redrive.failure_id, redrive.attempt)
+        marks = redrive.failure_id, mark, str(redrive.attempt)
+        headers = event.headers | {"Nats-Msg-Id": mark} | dict(zip(MARKS, marks, strict=True))
+        headers[TOKEN] = redrive.id
         headers |= remaining_ttl(event.ttl, since, now)
         if redrive.addressed_to:
-            mark = INSTEAD_OF if self.is_elsewhere(redrive) else ADDRESSEE
-            headers[mark] = redrive.addressed_to
+            name = INSTEAD_OF if self.is_elsewhere(redrive) else ADDRESSEE
+            headers[name] = redrive.addressed_to
         try:
             size = wire_size(event.body, headers) + _TRACE_BYTES + ADDED_BYTES
         except nats.errors.BadHeaderError as error:

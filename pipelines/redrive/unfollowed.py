@@ -4,6 +4,7 @@ So it is after a failover to a replica that lacks the outbox's latest rows, and 
 was filled again from the lake. The failure is `retried`, and would be so for ever.
 """
 
+import json
 import uuid
 from typing import Any
 
@@ -38,7 +39,7 @@ def follow_again(connection: Connection[Any]) -> None:
     with connection.transaction():
         found = connection.execute(
             "SELECT f.id::text, f.opening, f.redrive_count, coalesce(f.group_id, ''),"
-            f" f.original_subject, {ADDRESS} {_UNFOLLOWED}"
+            f" f.original_subject, f.announced, {ADDRESS} {_UNFOLLOWED}"
         ).fetchall()
         if not found:
             return
@@ -49,16 +50,17 @@ def follow_again(connection: Connection[Any]) -> None:
             [batch_id, _BY, _REASON, len(found)],
         )
         rows = []
-        for failure_id, opening, count, group_id, subject, address in found:
+        for failure_id, opening, count, group_id, subject, announced, address in found:
             attempt = attempt_number(opening, count + 1)
-            key = [redrive_id(failure_id, attempt), failure_id, attempt]
+            ids = {number: id_ for id_, number in json.loads(announced or "{}").items()}
+            key = [ids.get(attempt) or redrive_id(failure_id, attempt), failure_id, attempt]
             rows.append([*key, batch_id, group_id, subject, address])
         connection.cursor().executemany(
             "INSERT INTO redrives (id, failure_id, attempt, batch_id, group_id, subject,"
             " addressed_to, state, published_at) VALUES (%s, %s, %s, %s, %s, %s, %s, 'published',"
-            " now()) ON CONFLICT (failure_id, attempt) DO UPDATE SET batch_id = excluded.batch_id,"
-            " addressed_to = excluded.addressed_to, state = 'published', state_reason = NULL,"
-            " published_at = now(), ended_at = NULL",
+            " now()) ON CONFLICT (failure_id, attempt) DO UPDATE SET id = excluded.id,"
+            " batch_id = excluded.batch_id, addressed_to = excluded.addressed_to,"
+            " state = 'published', state_reason = NULL, published_at = now(), ended_at = NULL",
             rows,
         )
         audit(

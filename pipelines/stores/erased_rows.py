@@ -61,6 +61,11 @@ _DELETIONS = (
         OR strpos(selection ->> 'where', %(literal)s) > 0""",
     """UPDATE redrive_batches SET patch = NULL
         WHERE ended_at IS NOT NULL AND strpos(patch::text, %(json)s) > 0""",
+    """DELETE FROM unfounded_outcomes u
+        WHERE failure_id IN (SELECT id FROM gone) OR letter_id IN (SELECT id FROM gone)
+        OR EXISTS (SELECT FROM erased_messages e
+            WHERE e.life = regexp_replace(u.epoch, '#[0-9]+$', '')
+            AND e.dlq_sequence = u.dlq_sequence AND e.published_at = u.published_at)""",
     "DELETE FROM failed_events WHERE id IN (SELECT id FROM gone)",
 )
 

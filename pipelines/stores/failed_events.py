@@ -4,6 +4,7 @@ Cases are folded in log order before anything is written (`deadletter.cases`), s
 failure is copied with its final status and an old one is updated once.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -19,6 +20,7 @@ from pipelines.errors import FencedError
 from pipelines.stores.failed_payloads import forget_payloads, keep_payloads
 from pipelines.stores.failed_rows import copy_rows, replace_rows, update_rows
 from pipelines.stores.fold import Fold, folded, ids_told_of
+from pipelines.stores.unfounded import early_claims, store_claims
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,10 @@ class FailedEvents:
     def _apply(self, batch: Batch, after: int) -> None:
         letters = batch.letter_frame.filter(pl.col("dlq_sequence") > after)
         events = [event for event in batch.events if event.dlq_sequence > after]
-        known = self._load({*letters["failure_id"], *ids_told_of(letters, events)})
-        fold = Fold(letters, events, known)
+        early = early_claims(self._connection, events)
+        claimed = {claim.letter_id for claim in early if claim.letter_id}
+        known = self._load({*letters["failure_id"], *ids_told_of(letters, events), *claimed})
+        fold = Fold(letters, events, known, early)
         is_reopened = pl.col("failure_id").is_in(fold.reopened)
         copy_rows(self._connection, fold.new.filter(~is_reopened))
         replace_rows(self._connection, fold.new.filter(is_reopened))
@@ -103,20 +107,18 @@ class FailedEvents:
             keep_payloads(self._connection, {i: batch.payloads[sequence] for i, sequence in rows})
         self._update(fold)
         self._settle_redrives(fold)
+        store_claims(self._connection, fold.claims, fold.founded)
 
     def _load(self, ids: set[str]) -> dict[str, Case]:
         cursor = self._connection.execute(
             "SELECT id::text, status, original_stream, consumer_name, redrive_count,"
             " redrive_trigger, resolved_at, resolution_cause, resolution_notes, discarded_at,"
             " alert_sent, alert_sent_at, redrive_not_before, redrive_cap, opening,"
-            " last_closed_at, last_closed_as, handed_to, first_attempt_at"
+            " last_closed_at, last_closed_as, handed_to, announced, first_attempt_at"
             " FROM failed_events WHERE id = ANY(%s::uuid[])",
             [f"{{{','.join(ids)}}}"],  # a list would be quoted id by id
         )
-        return {
-            row[0]: Case(row[0], row[1], consumer_address(row[2], row[3]), *row[4:])
-            for row in cursor
-        }
+        return {row[0]: _case(row) for row in cursor}
 
     def _update(self, fold: Fold) -> None:
         update_rows(self._connection, [[case.failure_id, *folded(case)] for case in fold.changed()])
@@ -136,3 +138,9 @@ class FailedEvents:
     def _execute_each(self, query: LiteralString, rows: Sequence[Sequence[Any]]) -> None:
         if rows:  # else psycopg asks the server all the same
             self._connection.cursor().executemany(query, rows)
+
+
+def _case(row: Sequence[Any]) -> Case:
+    failure, status, stream, consumer, *rest, announced, first_attempt_at = row
+    told = [*rest, announced and json.loads(announced), first_attempt_at]
+    return Case(failure, status, consumer_address(stream, consumer), *told)

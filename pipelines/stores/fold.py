@@ -4,6 +4,7 @@ Most dead letters open a case that nothing else in the batch speaks of: those st
 defaults of a new case. Only what a redrive, an event or a repeat touches becomes a `Case`.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,10 +16,14 @@ from pipelines.deadletter.cases import (
     Case,
     apply_dead_letter,
     apply_event,
+    apply_failed_again,
     apply_repeat,
     case_of,
     is_answer,
+    is_claim,
+    is_founded,
 )
+from pipelines.deadletter.claims import Claim, claim_of
 from pipelines.deadletter.record import DeadLetter
 from pipelines.stores.failed_rows import FOLDED_SCHEMA
 
@@ -39,8 +44,15 @@ class Fold:
         letters: pl.DataFrame,
         events: Sequence[CaseEvent],
         known: dict[str, Case],
+        early: Sequence[Claim] = (),
     ) -> None:
+        """`early` is what was stored earlier of redrives that the batch announces."""
         self._known = known
+        self._waiting = list(early)
+        self.claims: list[Claim] = []
+        """What names a redrive that is not in the log yet, or comes from another's consumer."""
+        self.founded: list[Claim] = []
+        """Those of `early` that count now."""
         self._cases = dict(known)
         self.redrive_ends: list[list[Any]] = []
         self._reopened: dict[str, int] = {}  # the latest letter that reopened a case, by its id
@@ -71,6 +83,7 @@ class Fold:
             pl.col("redrive_count").fill_null(0),
             pl.col("alert_sent").fill_null(value=False),
             pl.col("opening").fill_null(1),
+            pl.col("announced").fill_null("{}"),
         )
         """Letters that open a case or are superseded, in log order, with `FOLDED_SCHEMA`."""
 
@@ -99,8 +112,12 @@ class Fold:
                 self._reopened[letter.failure_id] = letter.dlq_sequence
             return
         case = case_of(letter)
-        if root_id := letter.root_failure_id:
-            is_superseded, root = apply_dead_letter(self._cases.get(root_id), letter)
+        root_id = letter.root_failure_id
+        root = self._cases.get(root_id or "")
+        if root_id and not is_founded(root, letter.redrive_id, letter.redrive_attempt):
+            self._claim(claim_of(letter))
+        elif root_id:
+            is_superseded, root = apply_dead_letter(root, letter)
             if root is not None:
                 self._cases[root_id] = root
             if is_superseded:
@@ -112,15 +129,57 @@ class Fold:
 
     def _event(self, event: CaseEvent) -> None:
         case = self._cases.get(event.failure_id or "")
-        if case is None or event.parse_error:
+        if event.parse_error:
+            return
+        if is_claim(event) and not is_founded(case, event.redrive_id, event.attempt):
+            self._claim(claim_of(event))
+            return
+        if case is None:
             return
         self._cases[case.failure_id] = apply_event(case, event)
         topic, kind = event.kind.split(".")
+        if kind == "published":
+            self._redeem(event)
         if topic != "redrive" or kind in ("requested", "published"):
             return
         if kind == "succeeded" and not is_answer(case, event):
+            self._claim(claim_of(event, "not_addressee"))
             return
         self.redrive_ends.append([kind, event.reason, event.at, event.redrive_id])
+
+    def _claim(self, claim: Claim | None) -> None:
+        if claim is not None:
+            self.claims.append(claim)
+
+    def _redeem(self, published: CaseEvent) -> None:
+        """Count what was said of a redrive before it was announced, in the order of the log."""
+        said = published.failure_id, published.redrive_id, published.attempt
+        if not is_founded(self._cases.get(published.failure_id or ""), *said[1:]):
+            return  # its case is superseded
+        for claims, is_stored in ((self._waiting, True), (self.claims, False)):
+            ready = [
+                claim
+                for claim in claims
+                if (claim.failure_id, claim.redrive_id, claim.attempt) == said
+                and claim.why == "unannounced"
+            ]
+            for claim in ready:
+                claims.remove(claim)
+                if is_stored:
+                    self.founded.append(claim)
+                self._count(claim)
+
+    def _count(self, claim: Claim) -> None:
+        if claim.letter_id is None:
+            self._event(claim.as_event())
+            return
+        root = self._cases[claim.failure_id]
+        is_superseded, after = apply_failed_again(root, claim.consumer, claim.attempt)
+        self._cases[claim.failure_id] = after or root
+        letter = self._cases.get(claim.letter_id)
+        if is_superseded and letter is not None:
+            self._cases[claim.letter_id] = replace(letter, status="superseded")
+            self.redrive_ends.append(["failed_again", claim.reason, claim.at, claim.redrive_id])
 
 
 def folded(case: Case) -> list[Any]:
@@ -141,4 +200,5 @@ def folded(case: Case) -> list[Any]:
         case.last_closed_at,
         case.last_closed_as,
         case.handed_to,
+        None if case.announced is None else json.dumps(case.announced),
     ]

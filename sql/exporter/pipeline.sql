@@ -7,6 +7,7 @@
 --           drained              last sequence that failed_events holds; label: stream
 --           gaps                 sequences lost unread
 --           redrives             redrives; label: state
+--           unfounded            outcomes of redrives that the log does not know; label: kind
 --           alerts               alerts that fire; label: severity
 --           alert_messages       messages about alerts that no channel has taken yet
 --   label
@@ -50,6 +51,13 @@ SELECT
     COUNT(*)::float8
 FROM dlq.redrives
 GROUP BY state
+UNION ALL
+SELECT
+    'unfounded',
+    kind,
+    COUNT(*)::float8
+FROM dlq.unfounded_outcomes
+GROUP BY kind
 UNION ALL
 SELECT
     'alerts',

@@ -1,10 +1,13 @@
 -- Everything that happened to cases: outcomes, decisions, and redrives that failed again.
 --
 -- Owner: pipelines/analysis
--- Grain: one row per message that names a root failure; messages that could not be read are left
--- out, as they are by the fold.
+-- Grain: one row per message that names a root failure; left out, as they are by the fold, are
+-- messages that could not be read, and those that name a redrive of which the log has no
+-- redrive.published with that id and attempt (`is_founded` in `deadletter/cases.py`).
 --   failure_id    the root failure
---   log_position  place in the whole log, see `epochs`
+--   log_position  place in the whole log, see `epochs`; of what came before the redrive.published that
+--                 it is about, the place of that one
+--   said_position  its own place
 --   kind          redrive.requested | published | succeeded | failed_again | unroutable | refused | expired |
 --                 too_late | outcome_unknown, triage.resolved | discarded | parked | unparked | alerted
 --   attempt       1 for the first redrive, 1001 for the first after the case was reopened, and so
@@ -33,6 +36,40 @@ WITH chained AS (
     GROUP BY d.failure_id
 ),
 
+first_letters AS (
+    SELECT
+        d.failure_id,
+        MIN(CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + d.dlq_sequence)
+            AS log_position
+    FROM dead_letters AS d
+    INNER JOIN epochs AS e ON e.epoch = d.epoch
+    WHERE d.failure_id IN (
+        SELECT p.failure_id FROM case_events AS p WHERE p.kind = 'redrive.published'
+    )
+    GROUP BY d.failure_id
+),
+
+announced AS (
+    SELECT
+        c.failure_id,
+        c.redrive_id,
+        ARG_MIN_NULL(
+            c.attempt,
+            CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + c.dlq_sequence
+        ) AS attempt,
+        MIN(CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + c.dlq_sequence)
+            AS log_position
+    FROM case_events AS c
+    INNER JOIN epochs AS e ON e.epoch = c.epoch
+    INNER JOIN first_letters AS f
+        ON
+            f.failure_id = c.failure_id
+            AND f.log_position
+            < CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + c.dlq_sequence
+    WHERE c.kind = 'redrive.published' AND c.parse_error IS NULL AND c.redrive_id IS NOT NULL
+    GROUP BY c.failure_id, c.redrive_id
+),
+
 messages AS (
     SELECT
         c.failure_id,
@@ -45,7 +82,10 @@ messages AS (
         CASE WHEN c.kind = 'redrive.requested' THEN COALESCE(c.not_before, c."at") END
             AS not_before,
         c.redrive_cap,
-        c."at" AS happened_at
+        c."at" AS happened_at,
+        CASE
+            WHEN c.kind = 'redrive.succeeded' OR c.kind LIKE 'triage.%' THEN c.redrive_id
+        END AS named_id
     FROM case_events AS c
     INNER JOIN epochs AS e ON e.epoch = c.epoch
     WHERE c.failure_id IS NOT NULL AND c.parse_error IS NULL
@@ -61,7 +101,8 @@ messages AS (
         NULLIF(d.original_stream, '') || '/' || NULLIF(d.consumer_name, '') AS consumer,
         CAST(NULL AS TIMESTAMPTZ) AS not_before,
         CAST(NULL AS BIGINT) AS redrive_cap,
-        d.dlq_timestamp AS happened_at
+        d.dlq_timestamp AS happened_at,
+        d.redrive_id AS named_id
     FROM dead_letters AS d
     INNER JOIN epochs AS e ON e.epoch = d.epoch
     INNER JOIN chained AS f
@@ -70,11 +111,30 @@ messages AS (
             AND f.log_position
             = CAST(e.epoch_number AS DECIMAL(38, 0)) * 100000000000000000000 + d.dlq_sequence
     WHERE d.root_failure_id IS NOT NULL
+),
+
+founded AS (
+    SELECT
+        m.failure_id,
+        GREATEST(m.log_position, COALESCE(a.log_position, m.log_position)) AS log_position,
+        m.log_position AS said_position,
+        m.kind,
+        m.attempt,
+        m.trigger,
+        m.consumer,
+        m.not_before,
+        m.redrive_cap,
+        m.happened_at
+    FROM messages AS m
+    LEFT JOIN announced AS a
+        ON a.failure_id = m.failure_id AND a.redrive_id = m.named_id AND a.attempt = m.attempt
+    WHERE m.named_id IS NULL OR a.redrive_id IS NOT NULL
 )
 
 SELECT
     m.failure_id,
     m.log_position,
+    m.said_position,
     m.kind,
     m.attempt,
     (GREATEST(m.attempt, 1) - 1) // r.attempts_per_opening + 1 AS opening,
@@ -89,5 +149,5 @@ SELECT
     m.not_before,
     m.redrive_cap,
     m.happened_at
-FROM messages AS m
+FROM founded AS m
 CROSS JOIN redrive_rules AS r

@@ -16,7 +16,7 @@
 --   the rest       as in `openings`
 --
 -- Three steps. (1) A failure of a redrive is a case of its own where its root is none, was resolved
--- before, or failed in a consumer that it was not meant for; else it is superseded. Hence down the chains from their
+-- before, or failed in a consumer that it was not meant for, or where the log knows no such redrive; else it is superseded. Hence down the chains from their
 -- roots. (2) What happened between opening and closing is folded in log order, one recursion a
 -- step, because each step depends on the status before. (3) Together.
 WITH RECURSIVE children AS (
@@ -25,17 +25,27 @@ WITH RECURSIVE children AS (
         f.root_failure_id,
         f.log_position,
         f.consumer_address,
+        l.log_position AS told_position,
         CASE WHEN l.handed_to = l.consumer THEN l.handed_position END AS handed_position
     FROM openings AS f
     LEFT JOIN case_log AS l
-        ON l.failure_id = f.root_failure_id AND l.log_position = f.log_position
+        ON
+            l.failure_id = f.root_failure_id
+            AND l.said_position = f.log_position
+            AND l.kind = 'redrive.failed_again'
     WHERE f.opening = 1 AND f.root_failure_id IS NOT NULL
 ),
 
 roots AS (
-    SELECT failure_id, root_failure_id, log_position, consumer_address
-    FROM openings
-    WHERE opening = 1 AND failure_id IN (SELECT root_failure_id FROM children)
+    SELECT
+        f.failure_id,
+        f.root_failure_id,
+        f.log_position,
+        COALESCE(c.told_position, f.log_position) AS told_position,
+        f.consumer_address
+    FROM openings AS f
+    LEFT JOIN children AS c ON c.failure_id = f.failure_id
+    WHERE f.opening = 1 AND f.failure_id IN (SELECT root_failure_id FROM children)
 ),
 
 reopened AS (
@@ -43,7 +53,11 @@ reopened AS (
 ),
 
 resolutions AS (
-    SELECT f.failure_id, f.closed_position AS since, n.log_position AS until
+    SELECT
+        f.failure_id,
+        f.closed_position AS since,
+        f.closed_said AS since_said,
+        n.log_position AS until
     FROM openings AS f
     LEFT JOIN reopened AS n ON n.failure_id = f.failure_id AND n.opening = f.opening + 1
     WHERE
@@ -55,7 +69,7 @@ lineage AS (
     SELECT l.failure_id, l.log_position, l.consumer_address, TRUE AS is_case
     FROM roots AS l
     LEFT JOIN roots AS root
-        ON root.failure_id = l.root_failure_id AND root.log_position < l.log_position
+        ON root.failure_id = l.root_failure_id AND root.log_position < l.told_position
     WHERE root.failure_id IS NULL
 
     UNION ALL
@@ -65,6 +79,7 @@ lineage AS (
         l.log_position,
         l.consumer_address,
         NOT root.is_case
+        OR l.told_position IS NULL
         OR r.failure_id IS NOT NULL
         OR (
             root.consumer_address IS NOT NULL
@@ -73,12 +88,17 @@ lineage AS (
         ) AS is_case
     FROM lineage AS root
     INNER JOIN children AS l
-        ON l.root_failure_id = root.failure_id AND l.log_position > root.log_position
+        ON
+            l.root_failure_id = root.failure_id
+            AND COALESCE(l.told_position, l.log_position) > root.log_position
     LEFT JOIN resolutions AS r
         ON
             r.failure_id = root.failure_id
-            AND r.since < l.log_position
-            AND (r.until IS NULL OR r.until > l.log_position)
+            AND (
+                r.since < l.told_position
+                OR (r.since = l.told_position AND r.since_said < l.log_position)
+            )
+            AND (r.until IS NULL OR r.until > l.told_position)
 ),
 
 superseded AS (
@@ -96,13 +116,24 @@ steps AS (
         l.trigger,
         l.not_before,
         l.redrive_cap,
-        ROW_NUMBER() OVER (PARTITION BY f.failure_id, f.opening ORDER BY l.log_position) AS step
+        ROW_NUMBER() OVER (
+            PARTITION BY f.failure_id, f.opening
+            ORDER BY
+                l.log_position, CASE WHEN l.said_position < l.log_position THEN 1 ELSE 0 END, l.said_position
+        ) AS step
     FROM openings AS f
     INNER JOIN case_log AS l
         ON
             l.failure_id = f.failure_id
             AND l.log_position > f.log_position
-            AND (f.closed_position IS NULL OR l.log_position < f.closed_position)
+            AND (
+                f.closed_position IS NULL
+                OR l.log_position < f.closed_position
+                OR (
+                    l.log_position = f.closed_position
+                    AND (l.said_position = l.log_position OR l.said_position < f.closed_said)
+                )
+            )
     WHERE
         (
             l.kind IN ('redrive.requested', 'triage.parked', 'triage.unparked')

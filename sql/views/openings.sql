@@ -10,8 +10,8 @@
 --   consumer_address  <stream>/<durable> of the failing consumer, null where a part is unknown
 --   first_position    place of its first dead letter
 --   seen_count        messages that carried this failure
---   closed_position, closed_kind, closed_at  the message that closes this opening, where it is a
---                     case; null while open
+--   closed_position, closed_said, closed_kind, closed_at  the message that closes this opening,
+--                     where it is a case, with both of its places in `case_log`; null while open
 --   the rest          as in `dead_letters`, of the dead letter that opened it
 WITH RECURSIVE letters AS (
     SELECT
@@ -46,10 +46,13 @@ closings AS (
     SELECT
         f.failure_id,
         l.log_position,
+        l.said_position,
         l.kind,
         l.happened_at,
         CASE WHEN l.kind = 'redrive.succeeded' THEN l.opening END AS opening,
-        ROW_NUMBER() OVER (PARTITION BY f.failure_id ORDER BY l.log_position) AS nth
+        ROW_NUMBER() OVER (
+            PARTITION BY f.failure_id ORDER BY l.log_position, l.said_position
+        ) AS nth
     FROM firsts AS f
     INNER JOIN case_log AS l
         ON l.failure_id = f.failure_id AND l.log_position > f.log_position
@@ -72,6 +75,7 @@ openings AS (
         f.log_position,
         f.first_attempt_at,
         c.log_position AS closed_position,
+        c.said_position AS closed_said,
         c.kind AS closed_kind,
         c.happened_at AS closed_at
     FROM firsts AS f
@@ -87,6 +91,7 @@ openings AS (
         log_position,
         first_attempt_at,
         closed_position,
+        closed_said,
         closed_kind,
         closed_at
     FROM (
@@ -96,10 +101,11 @@ openings AS (
             r.log_position,
             r.first_attempt_at,
             c.log_position AS closed_position,
+            c.said_position AS closed_said,
             c.kind AS closed_kind,
             c.happened_at AS closed_at,
             ROW_NUMBER() OVER (
-                PARTITION BY o.failure_id ORDER BY r.log_position, c.log_position
+                PARTITION BY o.failure_id ORDER BY r.log_position, c.log_position, c.said_position
             ) AS nth
         FROM openings AS o
         INNER JOIN repeats AS r
@@ -156,6 +162,7 @@ SELECT
     d.template,
     d.frames,
     o.closed_position,
+    o.closed_said,
     o.closed_kind,
     o.closed_at
 FROM dead_letters AS d

@@ -106,7 +106,8 @@ async def test_repeated_headers_come_back_from_a_failure_in_order(
     lines = await lines_of(client, settings.events_stream, 2)
     assert [line for line in lines if line not in of_redrive(lines)] == COMES_BACK
     assert [line.partition(":")[0] for line in of_redrive(lines)] == [
-        "Nats-Msg-Id", "Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt", "Dlq-Redrive-For",
+        "Nats-Msg-Id", "Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt", "Dlq-Redrive-Token",
+        "Dlq-Redrive-For",
     ]  # fmt: skip
     assert service.seen[1].header_values("X-Tag") == ["red", "green", "blue"]
     assert (await verify_stores(settings)).findings == ()
@@ -174,7 +175,7 @@ async def test_headers_as_other_languages_write_them_are_kept_and_published(
     ]
     service = Service(settings)
     async with service.running():
-        await redrive_timeouts(quick(settings, redrive_timeout_seconds=2))
+        await redrive_timeouts(quick(settings, redrive_timeout_seconds=2, redrive_own_copies=True))
         await seen(service, 2)
     published = [await lines_of(client, settings.events_stream, seq) for seq in (1, 2)]
     ours = [[line for line in lines if line not in of_redrive(lines)] for lines in published]
@@ -187,7 +188,7 @@ async def test_headers_as_other_languages_write_them_are_kept_and_published(
         ],
     ]  # fmt: skip
     for lines in published:
-        assert len(of_redrive(lines)) == 4  # its own id and marks; it is addressed to nobody
+        assert len(of_redrive(lines)) == 5  # its own ids and marks; it is addressed to nobody
 
 
 async def test_ids_and_marks_of_four_kilobytes_lose_no_event(
@@ -223,7 +224,7 @@ async def test_a_header_that_can_not_be_sent_is_refused_with_its_name(
     changes = {"error_type": "TimeoutError", "original_subject": where}
     await publish(client, settings, [letter(1, original_headers=smuggling, **changes)])
     await drain_log(settings)
-    report = await redrive_timeouts(quick(settings))
+    report = await redrive_timeouts(quick(settings, redrive_own_copies=True))
     assert report is not None
     assert report.outcomes == {"refused": 1}
     await drain_log(settings)

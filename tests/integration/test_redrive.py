@@ -156,7 +156,9 @@ async def test_a_subject_without_a_stream_is_unroutable(settings: Settings, clie
     await drain_log(settings)
     execute(settings, "UPDATE failed_events SET consumer_name = NULL")  # else it is left alone
     await client.jetstream().delete_stream(settings.events_stream)
-    report = await redrive_timeouts(quick(settings, redrive_subjects=[subject]))
+    report = await redrive_timeouts(
+        quick(settings, redrive_subjects=[subject], redrive_own_copies=True)
+    )
     assert report is not None
     assert report.outcomes == {"unroutable": 1}
     assert rows(settings, "SELECT status FROM failed_events") == [("parked",)]

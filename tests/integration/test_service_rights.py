@@ -24,18 +24,27 @@ from pipelines.jetstream.streams import ensure_body_store, ensure_streams
 PREFIX = "rights"
 
 
-def block(service: str) -> str:
+def block(service: str, *, is_dlq_own: bool = False) -> str:
     """The user that `dlq nats-permissions` makes for a service on its own subject."""
     names = Log("", None, PREFIX).names  # type: ignore[arg-type]
     subject = f"{PREFIX}.analysis.{service}"
     consumption = Consumption(names.events, service, subject)
-    return as_block(grants_of_service(names, service, [consumption], [f"{PREFIX}.actions.paid"]))
+    publishes = [f"{PREFIX}.actions.paid"]
+    return as_block(
+        grants_of_service(names, service, [consumption], publishes, is_dlq_own=is_dlq_own)
+    )
 
 
-@pytest.fixture
-async def log(nats_server_factory: Callable[..., NatsServer]) -> AsyncIterator[Log]:
-    """Streams, two services with rights of their own, and an administrator."""
-    blocks = "\n".join(map(block, ("billing", "spraying")))
+@pytest.fixture(params=[False])
+async def log(
+    request: pytest.FixtureRequest, nats_server_factory: Callable[..., NatsServer]
+) -> AsyncIterator[Log]:
+    """Streams, two services with rights of their own, and an administrator.
+
+    With the parameter True their dead letters go to subjects of their own.
+    """
+    services = "billing", "spraying"
+    blocks = "\n".join(block(service, is_dlq_own=request.param) for service in services)
     for service in ("BILLING", "SPRAYING"):
         blocks = blocks.replace(f"$NATS_{service}_PASSWORD", "secret")
     admin = "{ user: admin, password: secret }"
@@ -204,3 +213,19 @@ async def test_it_can_neither_read_other_events_nor_touch_another_consumer(log: 
         1,
         before.delivered,
     )
+
+
+@pytest.mark.parametrize("log", [True], indirect=True)
+async def test_on_a_subject_of_its_own_nobody_else_writes_its_dead_letters(log: Log) -> None:
+    async def handler(_: ConsumerContext) -> HandlerResult:
+        return ProcessingResult.DEAD_LETTER
+
+    async with running(billing(log, dlq_subject_per_service=True), handler):
+        await log.publish(b"{}", "analysis.billing")
+        await log.letters(1)
+    message = await log.js.get_msg(log.names.dead_letters, 1)
+    assert message.subject == f"{PREFIX}.dlq.billing.billing"
+    async with connected(log.url) as client:
+        for subject in ("dlq.spraying.spraying", "dlq.spraying.billing", "dlq.billing"):
+            with pytest.raises(NotPermittedError):
+                await client.request(f"{PREFIX}.{subject}", b"{}", timeout=5)

@@ -1,19 +1,26 @@
 """What an advisory says, and the dead letter or news that follow from it."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
 from pipelines.bridge.advisory import Advisory, dead_letter_of, nanoseconds, read_advisory
 from pipelines.bridge.late import cases_of
 from pipelines.deadletter import ids
+from pipelines.deadletter.headers import Redrive
 from pipelines.deadletter.subjects import matches
 from pipelines.jetstream.acks import ack_subjects, is_ack
 from pipelines.jetstream.stored import StoredMessage
 from pipelines.jetstream.streams import REMOVED_REASONS
 
 AT = datetime(2026, 11, 29, 8, 0, 0, 123456, tzinfo=UTC)
+ROOT, KNOWN_AS = ids.failure_id("X", 7, 1, "c"), ids.redrive_id("any", 1)
+REDRIVE = {
+    "Dlq-Redrive-Of": ROOT,
+    "Dlq-Redrive-Id": ids.redrive_id(ROOT, 2),
+    "Dlq-Redrive-Attempt": "2",
+    "Dlq-Redrive-Token": KNOWN_AS,
+}
 CREATED = AT - timedelta(days=3)
 EVENT = StoredMessage("x.a", 7, nanoseconds(AT) - 1, {}, b"{}")
 
@@ -93,17 +100,19 @@ def test_what_counts_as_an_acknowledgement(answer: bytes, says_handled: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("headers", "expected"),
     [
         ({}, ["f"]),
-        ({"redrive_of": "r"}, ["f", "r"]),
-        ({"redrive_of": "r", "original_headers": {"Dlq-Redrive-For": "X/c"}}, ["f", "r"]),
-        ({"redrive_of": "r", "original_headers": {"Dlq-Redrive-For": "X/d"}}, ["f"]),
-        ({"redrive_of": "r", "original_headers": {"Dlq-Redrive-Instead-Of": "X/d"}}, ["f"]),
+        (REDRIVE, ["f", ROOT]),
+        ({**REDRIVE, "Dlq-Redrive-For": "X/c"}, ["f", ROOT]),
+        ({**REDRIVE, "Dlq-Redrive-For": "X/d"}, ["f"]),
+        ({**REDRIVE, "Dlq-Redrive-Instead-Of": "X/d"}, ["f"]),
     ],
 )
 def test_a_redrive_that_was_acknowledged_late_is_about_its_root_too(
-    changes: dict[str, Any], expected: list[str]
+    headers: dict[str, str], expected: list[str]
 ) -> None:
     fields = {"failure_id": "f", "original_stream": "X", "consumer_name": "c"}
-    assert cases_of({**fields, "original_headers": {}, **changes}) == expected
+    cases = cases_of({**fields, "original_headers": headers})
+    assert list(cases) == expected
+    assert cases.get(ROOT) in (None, Redrive(ROOT, KNOWN_AS, 2))

@@ -1,5 +1,6 @@
 """The life of a case: each message against each status, and the fold over a batch."""
 
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,6 +29,10 @@ ADDRESS = "SAHOOL_EVENTS/ndvi"
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 AT = T0 + timedelta(hours=1)
 ROOT = ids.failure_id("SAHOOL_EVENTS", 1, 1, "ndvi")
+FIRST = {ids.redrive_id(ROOT, 1): 1}
+"""What the log announced: the first redrive."""
+FORGED = str(uuid.UUID(int=7))
+"""The id of a redrive that nobody announced."""
 
 
 def letter(name: str = "root", attempt: int | None = None, **changes: Any) -> DeadLetter:
@@ -145,7 +150,7 @@ def test_each_message_moves_a_case_as_the_table_says(step: tuple[str, int, str, 
 def test_nothing_moves_a_closed_or_superseded_case(status: str, kind: str) -> None:
     closed = case(status, 1)
     told = after(closed, event(kind, 2 if kind.startswith("redrive") else None))
-    assert replace(told, handed_to=None) == closed
+    assert replace(told, handed_to=None, announced={}) == closed
     assert (told.handed_to is not None) == (kind == "redrive.published" and status in CLOSED)
 
 
@@ -416,7 +421,8 @@ def test_new_failures_are_copied_with_their_final_status() -> None:
 
 def test_known_failures_are_updated_once_where_they_changed() -> None:
     found = fold(event("redrive.published", 1), letter("a", 1), known=case())
-    assert list(found.changed()) == [case("pending", 1, trigger="automatic", handed_to=ADDRESS)]
+    now = case("pending", 1, trigger="automatic", handed_to=ADDRESS, announced=FIRST)
+    assert list(found.changed()) == [now]
     assert list(fold(event("triage.unparked"), known=case()).changed()) == []
 
 
@@ -441,7 +447,7 @@ def test_the_row_of_a_reopened_case_is_its_latest_dead_letter() -> None:
 
 
 def test_a_repeat_of_a_redrive_that_failed_again_counts_once() -> None:
-    found = fold(letter(), letter("a", 1), letter("a", 1))
+    found = fold(letter(), event("redrive.published", 1), letter("a", 1), letter("a", 1))
     assert found.new.select("redrive_count", "seen_count").rows() == [(1, 1), (0, 2)]
     assert len(found.redrive_ends) == 1
 
@@ -464,12 +470,13 @@ def test_an_event_of_an_unknown_kind_can_not_stop_the_fold(kind: str) -> None:
 def test_the_outbox_hears_how_each_redrive_ended_whatever_the_case_is(
     kind: str, status: str
 ) -> None:
-    (end,) = fold(event(f"redrive.{kind}", 1), known=case(status)).redrive_ends
+    known = case(status, announced=FIRST)
+    (end,) = fold(event(f"redrive.{kind}", 1), known=known).redrive_ends
     assert end == [kind, f"because of redrive.{kind}", AT, ids.redrive_id(ROOT, 1)]
 
 
 def test_the_outbox_hears_of_a_redrive_that_failed_again() -> None:
-    (end,) = fold(letter("a", 1), known=case("retried")).redrive_ends
+    (end,) = fold(letter("a", 1), known=case("retried", announced=FIRST)).redrive_ends
     assert end == ["failed_again", "ValueError", T0, ids.redrive_id(ROOT, 1)]
 
 
@@ -477,7 +484,8 @@ def test_the_outbox_hears_of_a_redrive_that_failed_again() -> None:
 def test_the_outbox_does_not_hear_other_consumers(status: str) -> None:
     told = event("redrive.succeeded", 1, consumer="SAHOOL_EVENTS/other")
     other = letter("a", 1, consumer_name="other")
-    assert fold(told, other, known=case(status)).redrive_ends == []
+    known = case(status, announced=FIRST)
+    assert fold(told, other, known=known).redrive_ends == []
 
 
 @pytest.mark.parametrize("cut", range(7))
@@ -497,3 +505,78 @@ def test_the_batches_in_which_a_log_is_read_make_no_difference(cut: int) -> None
     whole = cases_of(fold(*log))
     assert cases == whole
     assert whole[ROOT].resolution_cause == "manual_redrive"
+
+
+# What has no cause
+
+
+def by_way_of(redrive_id: str, kind: str = "triage.discarded") -> CaseEvent:
+    """A decision on ROOT that is told of a dead letter which names that redrive."""
+    return event(kind, 1, redrive_id=redrive_id, consumer=None)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        event("redrive.succeeded", 1, redrive_id=FORGED),
+        event("redrive.succeeded", 2),
+        event("redrive.succeeded", 2, redrive_id=ids.redrive_id(ROOT, 1)),
+        letter("a", 1, redrive_id=FORGED),
+        letter("a", 2),
+        *(by_way_of(FORGED, f"triage.{kind}") for kind in ("resolved", "discarded", "parked")),
+    ],
+    ids=lambda message: f"{getattr(message, 'kind', 'dead letter')}-{message.redrive_id}",
+)
+@pytest.mark.parametrize("status", STATUSES)
+def test_what_names_a_redrive_that_nobody_announced_changes_no_case(
+    status: str, forged: CaseEvent | DeadLetter
+) -> None:
+    found = fold(forged, known=case(status, announced=FIRST))
+    assert (list(found.changed()), found.redrive_ends) == ([], [])
+    (claim,) = found.claims
+    assert (claim.failure_id, claim.redrive_id, claim.why) == (
+        ROOT,
+        forged.redrive_id,
+        "unannounced",
+    )
+    assert found.new["status"].to_list() == ["pending"] * isinstance(forged, DeadLetter)
+
+
+def test_a_success_that_another_consumer_tells_is_kept_as_such() -> None:
+    told = event("redrive.succeeded", 1, consumer="SAHOOL_EVENTS/other")
+    (claim,) = fold(told, known=case("retried", announced=FIRST)).claims
+    assert claim.why == "not_addressee"
+
+
+@pytest.mark.parametrize("cut", range(5))
+@pytest.mark.parametrize(
+    ("outcome", "status", "count"),
+    [
+        (event("redrive.succeeded", 1), "resolved", 0),
+        (letter("a", 1), "pending", 1),
+        (by_way_of(ids.redrive_id(ROOT, 1)), "discarded", 0),
+    ],
+    ids=["succeeded", "failed again", "discarded"],
+)
+def test_what_comes_before_its_redrive_is_announced_counts_then(
+    outcome: CaseEvent | DeadLetter, status: str, count: int, cut: int
+) -> None:
+    log = [letter(), outcome, event("triage.alerted"), event("redrive.published", 1)]
+    first = fold(*log[:cut])
+    known = cases_of(first)
+    rest = fold_all(log[cut:], known, first.claims)
+    rows = known | cases_of(rest) | {found.failure_id: found for found in rest.changed()}
+    assert (rows[ROOT].status, rows[ROOT].redrive_count) == (status, count)
+    assert rest.claims == []
+    assert rest.founded == first.claims
+    if isinstance(outcome, DeadLetter):
+        assert rows[outcome.failure_id].status == "superseded"
+    assert len([*first.redrive_ends, *rest.redrive_ends]) == (status != "discarded")
+
+
+def test_a_redrive_of_an_older_version_that_nothing_else_tells_of_is_known_by_its_id() -> None:
+    unknown = case("retried", announced=None)
+    (now,) = fold(event("redrive.succeeded", 1), known=unknown).changed()
+    assert now.status == "resolved"
+    forged = event("redrive.succeeded", 1, redrive_id=FORGED)
+    assert list(fold(forged, known=unknown).changed()) == []

@@ -23,6 +23,7 @@ from letters import (
 )
 
 from pipelines.deadletter import ids, reading
+from pipelines.deadletter.bulk import decode_all
 from pipelines.deadletter.decode import Canonical, decode
 from pipelines.deadletter.message import LogMessage
 
@@ -295,3 +296,27 @@ def test_a_clock_that_is_ahead_counts_as_the_servers_time() -> None:
         f"last_attempt_at is ahead of the server's time: {far}; "
         "dlq_timestamp is ahead of the server's time: 2106-02-07"
     )
+
+
+TOKEN = ids.redrive_id("at random", 7)
+
+
+def test_the_log_knows_a_redrive_by_its_token_where_the_event_had_one() -> None:
+    headers = {"Dlq-Redrive-Token": TOKEN}
+    assert read(redriven(original_headers=headers)).redrive_id == TOKEN
+    assert read(redriven(original_headers={"Dlq-Redrive-Token": "x"})).redrive_id != "x"
+    assert read(ours(original_headers=headers)).redrive_id is None
+
+
+def test_the_subject_of_a_service_says_who_failed() -> None:
+    said = redriven(consumer_service="a b")
+    subject = "sahool.dlq.{}.ndvi_computed"
+    own, other = (message(said)._replace(subject=subject.format(name)) for name in ("a_b", "other"))
+    letter = decode(own, "e", STREAM)
+    assert (letter.service, letter.root_failure_id, letter.parse_error) == ("a b", ROOT, None)
+    letter = decode(other, "e", STREAM)
+    assert (letter.service, letter.event_type) == ("other", said["event_type"])
+    assert letter.root_failure_id is None
+    assert letter.parse_error == "it came on the subject of other, and says it is of a b"
+    plain = message(ours(consumer_service="a b"))._replace(subject=subject.format("other"))
+    assert decode_all([plain], "e", STREAM)["service"].to_list() == ["other"]

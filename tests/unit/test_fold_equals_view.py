@@ -16,6 +16,7 @@ from lake_log import EPOCH, Log, before, failure
 from pipelines.analysis.views import create_views
 from pipelines.deadletter.case_events import KINDS, CaseEvent
 from pipelines.deadletter.cases import Case
+from pipelines.deadletter.claims import Claim
 from pipelines.deadletter.ids import consumer_address
 from pipelines.deadletter.record import DeadLetter
 
@@ -42,6 +43,7 @@ class Message:
     parse_error: str | None = None
     not_before: datetime | None = None
     redrive_cap: int | None = None
+    redrive_id: str | None = None
     began: int | None = None  # place in the log at whose time its first attempt was; else its own
 
 
@@ -54,8 +56,17 @@ def letter(name: str, root: str | None = None, **changes: Any) -> Message:
     return Message(name, root if root != name else None, **changes)
 
 
+def id_of(message: Message) -> str | None:
+    """The id of the redrive that a message names."""
+    return message.redrive_id and failure(f"redrive {message.redrive_id}")
+
+
 LETTERS = st.builds(letter, NAMES, consumer=CONSUMERS, began=BEGAN)
-FAILED_AGAIN = st.builds(letter, NAMES, ROOTS, attempt=ATTEMPTS, consumer=CONSUMERS)
+REDRIVES = st.sampled_from(["a1", "a1", "a2", "b1", "c1", "nobody's", None])
+"""Redrives by their ids: of a story's root and attempt, or of none; what was restored has no id."""
+FAILED_AGAIN = st.builds(
+    letter, NAMES, ROOTS, attempt=ATTEMPTS, consumer=CONSUMERS, redrive_id=REDRIVES
+)
 OUTCOMES = st.builds(
     Message,
     NAMES,
@@ -66,12 +77,21 @@ OUTCOMES = st.builds(
     parse_error=st.sampled_from([None] * 9 + ["it can not be read"]),
     not_before=DUE,
     redrive_cap=CAPS,
+    redrive_id=REDRIVES,
 )
 DECISIONS = st.builds(
     Message,
     NAMES,
     kind=st.sampled_from(sorted(kind for kind in KINDS if kind.startswith("triage."))),
     consumer=st.none(),
+)
+BY_WAY_OF = st.builds(
+    Message,
+    ROOTS,
+    kind=st.sampled_from(sorted(kind for kind in KINDS if kind.startswith("triage."))),
+    attempt=ATTEMPTS,
+    consumer=st.none(),
+    redrive_id=REDRIVES,
 )
 
 
@@ -99,15 +119,20 @@ def openings(draw: st.DrawFn, root: str, consumer: str | None, attempts: int) ->
             asked = Message(root, kind="redrive.requested", attempt=attempt)
             messages.append(replace(asked, not_before=draw(DUE)))
         addressee = draw(st.sampled_from([consumer, consumer, "other"]))  # it may be handed over
+        known_as = f"{root}{attempt}"
         out = Message(root, kind="redrive.published", attempt=attempt, consumer=addressee)
+        out = replace(out, redrive_id=known_as)
         messages.append(replace(out, trigger=draw(TRIGGERS), redrive_cap=draw(CAPS)))
         end = draw(st.sampled_from(["failed_again", *sorted(KINDS)]))
         if end == "failed_again":
             again = letter(draw(st.sampled_from("de")), root, attempt=attempt, consumer=addressee)
-            messages.append(again)
+            messages.append(replace(again, redrive_id=known_as))
+        elif end.startswith("redrive."):
+            messages.append(replace(out, kind=end))
         else:
-            attempt_or_none = attempt if end.startswith("redrive.") else None
-            messages.append(replace(out, kind=end, attempt=attempt_or_none))
+            messages.append(replace(out, kind=end, attempt=None, redrive_id=None))
+        if draw(st.sampled_from([False, False, False, True])):  # the log has sources
+            messages[-2:] = reversed(messages[-2:])
     decision = draw(st.sampled_from([None, "triage.resolved", "triage.discarded"]))
     return [*messages, Message(root, kind=decision)] if decision else messages
 
@@ -120,7 +145,9 @@ def logs(draw: st.DrawFn) -> list[Message]:
         places = draw(st.lists(st.integers(0, 40), min_size=len(story), max_size=len(story)))
         for place, message in zip(sorted(places), story, strict=True):
             log.insert(place, message)
-    noise = draw(st.lists(st.one_of(LETTERS, FAILED_AGAIN, OUTCOMES, DECISIONS), max_size=12))
+    noise = draw(
+        st.lists(st.one_of(LETTERS, FAILED_AGAIN, OUTCOMES, DECISIONS, BY_WAY_OF), max_size=12)
+    )
     for message in noise:
         log.insert(draw(st.integers(0, len(log))), message)
     for place in draw(st.lists(st.integers(0, 60), max_size=3)):
@@ -153,6 +180,7 @@ def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
                     parse_error=message.parse_error,
                     not_before=message.not_before,
                     redrive_cap=message.redrive_cap,
+                    redrive_id=id_of(message),
                 )
             )
         else:
@@ -163,6 +191,7 @@ def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
                     failure_id=failure(message.name),
                     root_failure_id=failure(message.root) if message.root else None,
                     redrive_attempt=message.attempt,
+                    redrive_id=id_of(message),
                     original_stream="SAHOOL_EVENTS",
                     consumer_name=message.consumer,
                     first_attempt_at=moment(message.began or sequence),
@@ -178,9 +207,11 @@ def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
 def folded(log: list[Message], batch_size: int) -> dict[str, Case]:
     """The rows of `failed_events` after a drain in batches of this size."""
     rows: dict[str, Case] = {}
+    claims: list[Claim] = []
     messages = decoded(log)
     for start in range(0, len(messages), batch_size):
-        fold = fold_all(messages[start : start + batch_size], rows)
+        fold = fold_all(messages[start : start + batch_size], rows, claims)
+        claims = [claim for claim in claims if claim not in fold.founded] + fold.claims
         rows |= cases_of(fold)
         rows |= {case.failure_id: case for case in fold.changed()}
     return rows
@@ -217,12 +248,14 @@ def by_view(log: list[Message]) -> dict[str, tuple[Any, ...]]:
                 parse_error=message.parse_error,
                 not_before=message.not_before,
                 redrive_cap=message.redrive_cap,
+                redrive_id=id_of(message),
             )
         else:
             lake.dead_letter(
                 message.name,
                 root=message.root,
                 redrive_attempt=message.attempt,
+                redrive_id=id_of(message),
                 consumer_name=message.consumer,
                 first_attempt_at=moment(message.began or lake.sequence + 1),
             )

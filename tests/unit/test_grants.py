@@ -91,3 +91,9 @@ def test_the_rights_are_where_the_api_is(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("DLQ_NATS_JETSTREAM_DOMAIN")
     monkeypatch.setenv("DLQ_NATS_JETSTREAM_API_PREFIX", "HUB.API")
     assert "HUB.API.STREAM.NAMES" in json.loads(run(*arguments))["publish"]
+
+
+@pytest.mark.parametrize(("filter_", "last"), [("sahool.actions.paid", "paid"), ("sahool.>", "*")])
+def test_a_service_writes_dead_letters_on_its_own_subject(filter_: str, last: str) -> None:
+    said = run(*("--service", "a b", "--consumes", filter_, "--dlq-subject-per-service"))
+    assert re.findall(r'"(sahool\.dlq\.[^"]*)"', said) == [f"sahool.dlq.a_b.{last}"]

@@ -63,6 +63,7 @@ BEGIN
             ('dlq_drain', 'SELECT, INSERT, UPDATE', 'failed_events drain_checkpoints stream_gaps'),
             ('dlq_drain', 'SELECT, INSERT', 'drain_epochs drain_anchors service_totals verifications'),
             ('dlq_drain', 'SELECT, INSERT, UPDATE', 'platform'),
+            ('dlq_drain', 'SELECT, INSERT, DELETE', 'unfounded_outcomes'),
             ('dlq_drain', 'SELECT, UPDATE', 'redrives'),
             ('dlq_drain', 'SELECT', 'erasures schema_migrations stopped_consumers'),
             ('dlq_drain', 'SELECT, INSERT', 'erased_messages'),  -- from the lake's copy
@@ -75,7 +76,7 @@ BEGIN
             ('dlq_analyst', 'SELECT', 'failed_events drain_checkpoints drain_epochs drain_anchors'
                 ' stream_gaps redrives service_totals alerts alert_messages stream_samples'
                 ' consumer_samples schema_migrations platform verifications unreached_consumers'
-                ' stopped_consumers failures'),
+                ' stopped_consumers failures unfounded_outcomes'),
             ('dlq_analyst', 'SELECT', marts),
             ('dlq_analyst', format('SELECT (%s)', (
                 SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
@@ -89,7 +90,7 @@ BEGIN
             ('dlq_alerts', told, 'audit_log'),
             ('dlq_auditor', 'SELECT', 'audit_log redrives redrive_batches erasures schema_migrations'),
             ('dlq_payloads', 'SELECT', 'failed_payloads'),
-            ('dlq_maintenance', 'SELECT, DELETE', 'failed_events redrives'),
+            ('dlq_maintenance', 'SELECT, DELETE', 'failed_events redrives unfounded_outcomes'),
             ('dlq_maintenance', 'SELECT, UPDATE, DELETE', 'redrive_batches'),
             ('dlq_maintenance', 'SELECT, UPDATE', 'alerts alert_messages'),
             ('dlq_maintenance', 'SELECT, INSERT, UPDATE', 'erasures'),
