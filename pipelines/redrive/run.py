@@ -51,6 +51,7 @@ from pipelines.stores.lock import Lock
 STAGES = (1, 10, None)
 _UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes that say so
 _STATES = {RefusedError: "refused", ExpiredError: "expired", TooLateError: "too_late"}
+_UNSENT = (NotPermittedError, DecidedError, OwnCopyError, *tuple(_STATES))
 _SAYING_NOTHING = ("cancelled", "expired", "too_late")  # of their group
 _MOST_REASONS = 5  # of one outcome; a subject or a size makes each another
 
@@ -319,7 +320,7 @@ class _Run:
                 if mark is not None and place is not None:
                     return await self._foreign(redrive, place, mark, outcome)
                 return await outcome
-        except (NotPermittedError, DecidedError, OwnCopyError, *_STATES) as error:
+        except _UNSENT as error:
             return await self._unsent(redrive, error)
         except NoStreamResponseError:
             return await self._ended(redrive, "unroutable", "no stream captures its subject")
