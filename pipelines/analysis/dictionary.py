@@ -6,7 +6,7 @@ column that a header does not explain is explained where `the rest as in` points
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 
@@ -19,7 +19,15 @@ from pipelines.sqlfiles import read_sql, sql_folder
 from pipelines.stores.lake import LAYOUTS
 from pipelines.stores.lake_sql import empty_table
 
-__all__ = ["Column", "Relation", "as_markdown", "postgres_comments", "relation", "relations"]
+__all__ = [
+    "Column",
+    "Relation",
+    "as_markdown",
+    "explained",
+    "postgres_comments",
+    "relation",
+    "relations",
+]
 
 _BY_SUFFIX = (
     ("_seconds", "s"), ("_bytes", "bytes"), ("_at", "UTC"), ("_count", "count"),
@@ -71,22 +79,32 @@ def relation(name: str) -> Relation:
     """One of them, with its columns; raises UnknownNameError where there is none such."""
     for each in relations():
         if each.name == name.lower():
-            columns = tuple(
-                Column(
-                    column,
-                    kind.replace("TIMESTAMP WITH TIME ZONE", "timestamptz").lower(),
-                    _unit(column),
-                    _meaning(_file(each.name), column),
-                )
-                for column, kind in _types(each.name, each.kind).items()
-            )
-            return Relation(each.name, each.kind, each.title, each.grain, columns)
+            return _with_columns(each, _types((_file(each.name),) if each.kind == "mart" else ()))
     raise UnknownNameError(f"There is no table {name!r} in the lake: `dlq tables` lists them.")
+
+
+def explained() -> list[Relation]:
+    """All of them, with their columns."""
+    types = _types(MARTS)
+    return [_with_columns(each, types) for each in relations()]
+
+
+def _with_columns(each: Relation, types: Mapping[str, Mapping[str, str]]) -> Relation:
+    columns = tuple(
+        Column(
+            column,
+            kind.replace("TIMESTAMP WITH TIME ZONE", "timestamptz").lower(),
+            _unit(column),
+            _meaning(_file(each.name), column),
+        )
+        for column, kind in types[each.name].items()
+    )
+    return replace(each, columns=columns)
 
 
 def as_markdown() -> str:
     """docs/data.md."""
-    every = [relation(each.name) for each in relations()]
+    every = explained()
     lines = [_INTRODUCTION]
     for kind, title in (("table", "Tables"), ("view", "Views"), ("mart", "Marts")):
         lines += [f"## {title}", ""]
@@ -203,18 +221,20 @@ def _unit(column: str) -> str:
 
 
 @cache
-def _types(name: str, kind: str) -> dict[str, str]:
-    """The columns of a relation, with DuckDB's types: those of an empty lake."""
+def _types(marts: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """The columns of tables, views and these marts by relation, with DuckDB's types."""
     with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for table in LAYOUTS:
             connection.execute(empty_table(table))
         create_views(connection)
-        if kind == "mart":
-            [(mart, built)] = build_marts(connection, _SOME_TIME, [_file(name)]).items()
+        for mart, built in build_marts(connection, _SOME_TIME, marts).items() if marts else ():
             connection.register(f"mart_{mart}", built)
-        described = connection.execute(f"DESCRIBE {name}").fetchall()
-        return {column: type_ for column, type_, *_ in described}
+        return {
+            name: {column: kind for column, kind, *_ in described.fetchall()}
+            for name in (*LAYOUTS, *VIEWS, *(f"mart_{mart}" for mart in marts))
+            if (described := connection.execute(f"DESCRIBE {name}"))
+        }
 
 
 def _cell(text: str) -> str:
