@@ -50,8 +50,12 @@ from pipelines.stores.lock import Lock
 
 STAGES = (1, 10, None)
 _UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes that say so
-_STATES = {RefusedError: "refused", ExpiredError: "expired", TooLateError: "too_late"}
-_UNSENT = (NotPermittedError, DecidedError, OwnCopyError, *tuple(_STATES))
+_STATES: dict[type[Exception], str] = {
+    RefusedError: "refused",
+    ExpiredError: "expired",
+    TooLateError: "too_late",
+}
+_UNSENT: tuple[type[Exception], ...] = (NotPermittedError, DecidedError, OwnCopyError, *_STATES)
 _SAYING_NOTHING = ("cancelled", "expired", "too_late")  # of their group
 _MOST_REASONS = 5  # of one outcome; a subject or a size makes each another
 
