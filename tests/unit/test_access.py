@@ -262,4 +262,4 @@ def test_the_command_takes_a_context_and_a_server(contexts: Path) -> None:
     assert "$JS.hub.API.STREAM.NAMES" in json.loads(told.stdout)["publish"]
     refused = CliRunner().invoke(_command(), [*arguments, "other"])
     assert refused.exit_code == 1
-    assert refused.stderr.startswith("dlq: There is no NATS context other (")
+    assert json.loads(refused.stderr)["error"].startswith("There is no NATS context other (")
