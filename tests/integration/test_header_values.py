@@ -106,8 +106,8 @@ async def test_repeated_headers_come_back_from_a_failure_in_order(
     lines = await lines_of(client, settings.events_stream, 2)
     assert [line for line in lines if line not in of_redrive(lines)] == COMES_BACK
     assert [line.partition(":")[0] for line in of_redrive(lines)] == [
-        "Nats-Msg-Id", "Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt", "Dlq-Redrive-Token",
-        "Dlq-Redrive-For",
+        "Nats-Msg-Id", "Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt",
+        "Dlq-Redrive-Token", "Dlq-Redrive-For",
     ]  # fmt: skip
     assert service.seen[1].header_values("X-Tag") == ["red", "green", "blue"]
     assert (await verify_stores(settings)).findings == ()
