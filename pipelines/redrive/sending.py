@@ -123,7 +123,7 @@ class Sender:
 
     async def event(self, redrive: Redrive) -> Event:
         """What is to be published; raises RefusedError or ExpiredError where nothing can be, and
-        OwnCopyError where it would be what only the dead letter says."""
+        OwnCopyError where it would be what only the dead letter says, or TooLateError for that."""
         try:
             message = await stored_dead_letter(
                 self._reader,
@@ -132,7 +132,7 @@ class Sender:
                 redrive.dlq_sequence,
                 redrive.dead_lettered_at,
             )
-            event = await self._as_stored(await original_event(self._client, message))
+            event = await self._as_stored(redrive, await original_event(self._client, message))
         except nats.errors.TimeoutError as error:  # which is a TimeoutError, as silence is
             raise ServerUnavailableError(
                 "NATS does not give the raw dead letters: the batch stays running, and the next run"
@@ -145,25 +145,31 @@ class Sender:
         check_subject(event.subject, self._allowed, self._settings.subjects)
         return event
 
-    async def _as_stored(self, event: Event) -> Event:
+    async def _as_stored(self, redrive: Redrive, event: Event) -> Event:
         try:
             return await as_stored(self._client, event)
         except OwnCopyError:
             if not self._batch.own_copy:
+                self._time_left(redrive, event)  # a stream loses what is too old first
                 raise
             return event
+
+    def _time_left(self, redrive: Redrive, event: Event) -> MutableHeaders:
+        """The header that says how long the event may live; raises TooLateError."""
+        now = datetime.now(UTC)
+        since = min(filter(None, (event.published_at, redrive.dead_lettered_at)), default=now)
+        check_age(self._batch.max_age_seconds, since, now)
+        return {**remaining_ttl(event.ttl, since, now)}
 
     def headers(self, redrive: Redrive, event: Event) -> MutableHeaders:
         """Its headers; raises RefusedError where they can not be sent, or make it too large, and
         TooLateError where the event is too old."""
-        now = datetime.now(UTC)
-        since = min(filter(None, (event.published_at, redrive.dead_lettered_at)), default=now)
-        check_age(self._batch.max_age_seconds, since, now)
+        time_left = self._time_left(redrive, event)
         mark = redrive_id(redrive.failure_id, redrive.attempt)
         marks = redrive.failure_id, mark, str(redrive.attempt)
         headers = event.headers | {"Nats-Msg-Id": mark} | dict(zip(MARKS, marks, strict=True))
         headers[TOKEN] = redrive.id
-        headers |= remaining_ttl(event.ttl, since, now)
+        headers |= time_left
         if redrive.addressed_to:
             name = INSTEAD_OF if self.is_elsewhere(redrive) else ADDRESSEE
             headers[name] = redrive.addressed_to
