@@ -134,10 +134,11 @@ async def test_the_first_failures_are_drained_grouped_and_cured(farm: Settings) 
 
 async def test_a_part_that_dies_is_said(farm: Settings, farm_client: Client) -> None:
     async with running(farm, lambda _: None) as said:
-        await published(farm_client, 50)
         pause = b'{"pause_until": "2100-01-01T00:00:00Z"}'
         where = "$JS.API.CONSUMER.PAUSE.SAHOOL_EVENTS.billing-service"
-        await farm_client.request(where, pause, timeout=20)
+        async with asyncio.timeout(240):  # until the service has made its consumer
+            while b'"error"' in (await farm_client.request(where, pause, timeout=20)).data:
+                await asyncio.sleep(0.5)
         line = await until_said(said, "billing-service stopped")
         assert "is paused until 2100-01-01" in line
         assert FLEET_LOG in line
