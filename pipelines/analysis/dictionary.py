@@ -230,11 +230,13 @@ def _types(marts: tuple[str, ...]) -> dict[str, dict[str, str]]:
         create_views(connection)
         for mart, built in build_marts(connection, _SOME_TIME, marts).items() if marts else ():
             connection.register(f"mart_{mart}", built)
-        return {
-            name: {column: kind for column, kind, *_ in described.fetchall()}
-            for name in (*LAYOUTS, *VIEWS, *(f"mart_{mart}" for mart in marts))
-            if (described := connection.execute(f"DESCRIBE {name}"))
-        }
+        names = [*LAYOUTS, *VIEWS, *(f"mart_{mart}" for mart in marts)]
+        return {name: _described(connection, name) for name in names}
+
+
+def _described(connection: duckdb.DuckDBPyConnection, name: str) -> dict[str, str]:
+    rows = connection.execute(f"DESCRIBE {name}").fetchall()
+    return {column: kind for column, kind, *_ in rows}
 
 
 def _cell(text: str) -> str:

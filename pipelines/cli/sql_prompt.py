@@ -82,6 +82,7 @@ def prompt(settings: Settings, form: str, seconds: float, limit: int, is_expande
     session: PromptSession[str] = PromptSession(
         history=_history(settings.home),
         completer=completer,
+        complete_while_typing=False,  # Tab asks
         lexer=PygmentsLexer(SqlLexer),
         key_bindings=_keys(),
         multiline=True,

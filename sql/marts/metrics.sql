@@ -8,7 +8,7 @@
 --           error_distribution     share of the cases of the last 24 hours, 0 to 1; label: type
 --           service_health         score, 0 to 100; label: service
 --           resolution_time        seconds; label: median | p90 | mean_of_first_24h (restricted)
---   label
+--   label   what it is of, as said above
 --   value   null where it is not known, or not reached
 WITH windows AS (
     SELECT *
