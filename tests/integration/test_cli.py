@@ -222,7 +222,9 @@ def test_the_lines_of_the_readme_read_the_lake(
     monkeypatch.chdir(tmp_path / "elsewhere")
     page = (Path(__file__).parents[2] / "README.md").read_text()
     section = page.partition("## The lake without us")[2]
-    lines = section.partition("```python\n")[2].partition("```")[0].splitlines()
+    imports, _, block = section.partition("```python\n")[2].partition("\n\n")
+    assert imports.split() == ["import", "deltalake", "import", "duckdb", "import", "polars"]
+    lines = block.partition("```")[0].splitlines()
     with duckdb.connect() as connection:
         names = {"duckdb": connection, "polars": pl, "deltalake": deltalake}
         groups, *whole = [eval(line, {"open": _read_and_close}, names) for line in lines]
