@@ -36,6 +36,6 @@ BEGIN
     END LOOP;
 END $$;
 
-INSERT INTO schema_migrations (name) VALUES ('0020_stopped') ON CONFLICT DO NOTHING;
+INSERT INTO schema_migrations (name) VALUES ('0021_stopped') ON CONFLICT DO NOTHING;
 
 COMMIT;

@@ -60,6 +60,6 @@ BEGIN
     END IF;
 END $$;
 
-INSERT INTO schema_migrations (name) VALUES ('0020_failures') ON CONFLICT DO NOTHING;
+INSERT INTO schema_migrations (name) VALUES ('0023_failures') ON CONFLICT DO NOTHING;
 
 COMMIT;

@@ -30,6 +30,6 @@ BEGIN
     END LOOP;
 END $$;
 
-INSERT INTO schema_migrations (name) VALUES ('0020_diagnoses') ON CONFLICT DO NOTHING;
+INSERT INTO schema_migrations (name) VALUES ('0022_diagnoses') ON CONFLICT DO NOTHING;
 
 COMMIT;
