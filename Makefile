@@ -101,9 +101,9 @@ explore: setup  ## the tests that leave something to chance, each round with ano
 SECONDS ?= 60
 EVENTS ?= 20000
 soak: setup  ## kill drains, redrivers, services, NATS and PostgreSQL at random, then look for what is lost, doubled or invented; SEED=… repeats a run
-	@$(BIN)/python tests/integration/soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
-	@$(BIN)/python tests/integration/consumer_soak.py --events $(EVENTS) $(if $(SEED),--seed $(SEED))
-	@PYTHONPATH=tests $(BIN)/python tests/integration/redrive_soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python tests/support/soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python tests/support/consumer_soak.py --events $(EVENTS) $(if $(SEED),--seed $(SEED))
+	@PYTHONPATH=tests $(BIN)/python tests/support/redrive_soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 try-faults: setup  ## kill worker, Prefect and PostgreSQL below the scheduled flows, and say what was seen (ten minutes)
 	@$(BIN)/python tests/flows/faults.py $(ARGS)

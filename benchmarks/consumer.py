@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import nats
-from measure import Run, Stopwatch, cpu_each, interleaved, print_rates, print_ratios, rate, status
 from nats.aio.client import Client
 from nats.js.api import ConsumerConfig
-from servers import Platform, servers
 
-from pipelines.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
-from pipelines.jetstream.streams import ensure_streams
+from measure import Run, Stopwatch, cpu_each, interleaved, print_rates, print_ratios, rate, status
+from sahool_dlq.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
+from sahool_dlq.jetstream.streams import ensure_streams
+from servers import Platform, servers
 
 _BODY = b'{"event_id": "e-%07d", "tenant_id": "t-7", "field_id": "f-31", "ndvi": 0.61}'
 _BATCH = 500

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import nats
 import psycopg
+from nats.js.api import AckPolicy, ConsumerConfig
+
 from letters import letters
 from measure import Run, Stopwatch, console, interleaved, print_rates, print_ratios, rate, status
-from nats.js.api import AckPolicy, ConsumerConfig
+from sahool_dlq.drain.run import drain
+from sahool_dlq.stores.lake.lake import Lake
 from servers import Platform, fill, reset, servers
 from stages import print_stages
-
-from pipelines.drain.run import drain
-from pipelines.stores.lake import Lake
 
 _PEERS = Path(__file__).parent / "peers"
 _PEER_PYTHON = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-from measure import status
 
-from pipelines.drain.epochs import epoch_id
-from pipelines.settings import Settings
-from pipelines.simulation.run import into_lake
-from pipelines.simulation.scenario import Scenario
-from pipelines.stores.lake import LAYOUTS, LOG_TABLES, Lake
-from pipelines.stores.lake_sql import connect
+from measure import status
+from sahool_dlq.drain.epochs import epoch_id
+from sahool_dlq.settings import Settings
+from sahool_dlq.simulation.run import into_lake
+from sahool_dlq.simulation.scenario import Scenario
+from sahool_dlq.stores.lake.lake import LAYOUTS, LOG_TABLES, Lake
+from sahool_dlq.stores.lake.sql import connect
 
 NOW = datetime(2026, 3, 4, 15, 20, tzinfo=UTC)
 """When the history ends."""

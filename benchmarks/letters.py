@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from pipelines.deadletter import ids
-from pipelines.deadletter.envelope import encode_dead_letter
+from sahool_dlq.deadletter import ids
+from sahool_dlq.deadletter.envelope.encode import encode_dead_letter
 
 _START = datetime(2026, 1, 5, tzinfo=UTC)
 _SERVICES = ("ndvi", "irrigation", "soil", "yield", "billing", "notification", "weather", "tiles")

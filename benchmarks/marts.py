@@ -11,15 +11,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from history import NOW, drain_held_back, history, rows_of, working_copy
 from measure import console, print_ratios, status
 from plain import FACTS, GROUPS, plain_seconds
-from rich.table import Table
-
-from pipelines.analysis.kept import daily_marts, write_marts
-from pipelines.analysis.marts import MARTS, build_summaries
-from pipelines.stores.lake import Lake
-from pipelines.stores.lake_sql import connect
+from sahool_dlq.analysis.marts.build import MARTS, build_summaries
+from sahool_dlq.analysis.marts.incremental_build import daily_marts, write_marts
+from sahool_dlq.stores.lake.lake import Lake
+from sahool_dlq.stores.lake.sql import connect
 
 _FOLDER = Path(__file__).parents[1] / ".dlq" / "bench-marts"
 _DRAIN = 10_000

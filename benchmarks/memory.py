@@ -12,9 +12,10 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from rich.table import Table
+
 from letters import huge_letters, letters
 from measure import console, print_ratios, status
-from rich.table import Table
 from servers import Platform, fill, reset, servers
 
 _HUGE_BYTES = 900_000
@@ -71,7 +72,7 @@ def drained(platform: Platform, name: str, count: int) -> Peak:
     """`dlq drain` into empty sinks, a process of its own, so that its peak is its own."""
     reset(platform)
     settings = platform.settings
-    command = [sys.executable, "-m", "pipelines.cli", "drain", "--json"]
+    command = [sys.executable, "-m", "sahool_dlq.cli", "drain", "--json"]
     environment = os.environ | {
         "DLQ_HOME": str(settings.home),
         "DLQ_NATS_URL": settings.nats_url.get_secret_value(),

@@ -3,8 +3,8 @@
 import time
 from datetime import datetime
 
-from pipelines.stores.lake import Lake
-from pipelines.stores.lake_sql import connect
+from sahool_dlq.stores.lake.lake import Lake
+from sahool_dlq.stores.lake.sql import connect
 
 _MINUTE = "DATE_TRUNC('minute', dlq_timestamp)"
 _HOUR = "DATE_TRUNC('hour', dlq_timestamp)"

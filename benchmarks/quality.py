@@ -19,9 +19,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sahool_dlq.deadletter.fingerprint.fingerprint import fingerprint
 from variations import kept, split
-
-from pipelines.deadletter.fingerprint import fingerprint
 
 PARTS = ("seen", "held_out")
 FRESH_MESSAGES = Path(__file__).with_name("fresh_messages.jsonl")

@@ -17,10 +17,10 @@ from pathlib import Path
 import nats
 import psycopg
 
-from pipelines.embedded import NatsServer, PostgresServer
-from pipelines.jetstream.streams import ensure_streams
-from pipelines.settings import Settings
-from pipelines.stores.database import migrate
+from sahool_dlq.embedded import NatsServer, PostgresServer
+from sahool_dlq.jetstream.streams import ensure_streams
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.database import migrate
 
 _FOLDER = Path(__file__).parents[1] / ".dlq"
 _PUBLISHES_IN_FLIGHT = 1_000

@@ -7,19 +7,19 @@ from contextlib import contextmanager
 
 import nats
 import polars as pl
-from measure import console
 from rich.table import Table
-from servers import Platform, reset
 
-from pipelines.deadletter.bulk import decode_all
-from pipelines.deadletter.fingerprint import add_fingerprint
-from pipelines.deadletter.frames import dead_letter_frame
-from pipelines.deadletter.message import LogMessage
-from pipelines.drain.collecting import collecting_rarely
-from pipelines.jetstream.reader import LogReader
-from pipelines.stores.database import database
-from pipelines.stores.failed_rows import FOLDED_SCHEMA, copy_rows
-from pipelines.stores.lake import Lake
+from measure import console
+from sahool_dlq.deadletter.envelope.columns import decode_all
+from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
+from sahool_dlq.deadletter.message import LogMessage
+from sahool_dlq.deadletter.rows import dead_letter_frame
+from sahool_dlq.drain.gc_pause import collecting_rarely
+from sahool_dlq.jetstream.reader import LogReader
+from sahool_dlq.stores.lake.lake import Lake
+from sahool_dlq.stores.postgres.database import database
+from sahool_dlq.stores.postgres.failed_rows import FOLDED_SCHEMA, copy_rows
+from servers import Platform, reset
 
 
 def stages(platform: Platform) -> dict[str, float]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from pipelines.reporting import make_report
-from pipelines.settings import Settings
-from pipelines.simulation.run import into_lake
-from pipelines.simulation.scenario import Scenario
+from sahool_dlq.jobs.report import make_report
+from sahool_dlq.settings import Settings
+from sahool_dlq.simulation.run import into_lake
+from sahool_dlq.simulation.scenario import Scenario
 
 UNTIL = datetime(2026, 3, 4, 15, 20, tzinfo=UTC)
 IMAGES = Path(__file__).parent / "images"

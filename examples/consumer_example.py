@@ -21,7 +21,7 @@ import sys
 
 from pydantic import BaseModel
 
-from pipelines.events import (
+from sahool_dlq.events import (
     ConsumerContext,
     DeadLetter,
     NATSConsumer,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psycopg
 
-from pipelines.embedded import NatsServer, PostgresServer
-from pipelines.events import (
+from sahool_dlq.embedded import NatsServer, PostgresServer
+from sahool_dlq.events import (
     ConsumerContext,
     DLQAction,
     DLQConsumerConfig,
@@ -28,8 +28,8 @@ from pipelines.events import (
     start_consumer,
     start_dlq_consumer,
 )
-from pipelines.jobs import drain_log, migrate_all
-from pipelines.settings import Settings
+from sahool_dlq.jobs.jobs import drain_log, migrate_all
+from sahool_dlq.settings import Settings
 
 
 class DatabaseError(Exception):

@@ -13,8 +13,8 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from pipelines.embedded import NatsServer
-from pipelines.events import (
+from sahool_dlq.embedded import NatsServer
+from sahool_dlq.events import (
     AnalysisEvent,
     ConsumerContext,
     DLQAction,

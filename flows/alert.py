@@ -2,10 +2,10 @@
 
 from prefect import State, flow
 
-from flows.show import table, told
-from pipelines.alerts.evaluate import evaluate_alerts
-from pipelines.analysis.report import escaped
-from pipelines.settings import load_settings
+from sahool_dlq.alerts.evaluate import evaluate_alerts
+from sahool_dlq.analysis.report.section import escaped
+from sahool_dlq.orchestration.show import table, told
+from sahool_dlq.settings import load_settings
 
 
 @flow(name="alert", flow_run_name="alert", timeout_seconds=600)

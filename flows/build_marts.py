@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 import polars as pl
 from prefect import State, flow
 
-from flows.show import form_of, happened, markdown, table, told
-from pipelines.analysis.report import as_markdown, with_links
-from pipelines.analysis.sections import NEEDED_MARTS, headline, sections
-from pipelines.jobs import build_all_marts, stored_marts
-from pipelines.settings import load_settings
+from sahool_dlq.analysis.report.section import as_markdown, with_links
+from sahool_dlq.analysis.report.sections import NEEDED_MARTS, headline, sections
+from sahool_dlq.jobs.jobs import build_all_marts, stored_marts
+from sahool_dlq.orchestration.show import form_of, happened, markdown, table, told
+from sahool_dlq.settings import load_settings
 
 
 @flow(name="build-marts", flow_run_name="build-marts", timeout_seconds=3600)

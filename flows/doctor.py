@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 from prefect import State, flow
 
-from flows.show import markdown, told
-from pipelines.analysis.report import as_markdown
-from pipelines.doctor.diagnosis import TITLE, as_json, as_sections, examine, keep, write_page
-from pipelines.settings import load_settings
+from sahool_dlq.analysis.report.section import as_markdown
+from sahool_dlq.doctor.diagnosis import TITLE, as_json, as_sections, examine, keep, write_page
+from sahool_dlq.orchestration.show import markdown, told
+from sahool_dlq.settings import load_settings
 
 
 @flow(name="doctor", flow_run_name="doctor", timeout_seconds=1800)

@@ -4,13 +4,13 @@ from collections import Counter
 
 from prefect import State, flow
 
-from flows.late import is_overtaken
-from flows.show import happened, progress, table, told
-from pipelines.bridge.run import bridge_pending
-from pipelines.bridge.sample import Untold
-from pipelines.errors import DLQError
-from pipelines.jobs import drain_log
-from pipelines.settings import load_settings
+from sahool_dlq.bridge.find_exhausted import Untold
+from sahool_dlq.bridge.run import bridge_pending
+from sahool_dlq.errors import DLQError
+from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.orchestration.late import is_overtaken
+from sahool_dlq.orchestration.show import happened, progress, table, told
+from sahool_dlq.settings import load_settings
 
 
 @flow(name="drain-dlq", flow_run_name="drain-dlq", timeout_seconds=3600)

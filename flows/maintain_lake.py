@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 from prefect import State, flow
 
-from flows.show import table, told
-from pipelines.jobs import maintain_lake as maintain
-from pipelines.settings import load_settings
+from sahool_dlq.jobs.jobs import maintain_lake as maintain
+from sahool_dlq.orchestration.show import table, told
+from sahool_dlq.settings import load_settings
 
 
 @flow(name="maintain-lake", flow_run_name="maintain-lake", timeout_seconds=4 * 3600)

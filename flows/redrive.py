@@ -6,13 +6,8 @@ from typing import Annotated, Any
 from prefect import State, flow
 from pydantic import Field
 
-from flows.approval import ask, batch_of_this_run, plan_as_markdown, remember_batch
-from flows.show import happened, markdown, progress, table, told
-from pipelines.alerts.text import quantity
-from pipelines.redrive.plan import Order
-from pipelines.redrive.run import RedriveReport
-from pipelines.redrive.selection import Selection
-from pipelines.redrive_jobs import (
+from sahool_dlq.alerts.text import quantity
+from sahool_dlq.jobs.redrive import (
     approve,
     plan_redrive,
     redrive,
@@ -21,7 +16,17 @@ from pipelines.redrive_jobs import (
     show_batch,
     transient_selection,
 )
-from pipelines.settings import load_settings
+from sahool_dlq.orchestration.approval import (
+    ask,
+    batch_of_this_run,
+    plan_as_markdown,
+    remember_batch,
+)
+from sahool_dlq.orchestration.show import happened, markdown, progress, table, told
+from sahool_dlq.redrive.choose.plan import Order
+from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.redrive.publish.ramp import RedriveReport
+from sahool_dlq.settings import load_settings
 
 
 @flow(name="redrive-transient", flow_run_name="redrive-transient", timeout_seconds=3600)

@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 
 from prefect import State, flow
 
-from flows.show import markdown, told
-from pipelines.analysis.report import as_markdown
-from pipelines.reporting import make_report
-from pipelines.settings import load_settings
+from sahool_dlq.analysis.report.section import as_markdown
+from sahool_dlq.jobs.report import make_report
+from sahool_dlq.orchestration.show import markdown, told
+from sahool_dlq.settings import load_settings
 
 
 @flow(name="report", flow_run_name="report", timeout_seconds=3600)

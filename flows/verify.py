@@ -6,10 +6,10 @@ from dataclasses import asdict
 
 from prefect import State, flow
 
-from flows.show import table, told
-from pipelines.analysis.report import escaped
-from pipelines.jobs import verify_stores
-from pipelines.settings import load_settings
+from sahool_dlq.analysis.report.section import escaped
+from sahool_dlq.jobs.jobs import verify_stores
+from sahool_dlq.orchestration.show import table, told
+from sahool_dlq.settings import load_settings
 
 
 @flow(name="verify", flow_run_name="verify", timeout_seconds=20 * 3600)

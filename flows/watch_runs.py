@@ -2,9 +2,9 @@
 
 from prefect import State, flow
 
-from flows.late import is_overtaken
-from flows.show import table, told
-from flows.silent import mark_silent
+from sahool_dlq.orchestration.late import is_overtaken
+from sahool_dlq.orchestration.show import table, told
+from sahool_dlq.orchestration.silent import mark_silent
 
 
 @flow(name="watch-runs", flow_run_name="watch-runs", timeout_seconds=300)

@@ -7,9 +7,9 @@ from pathlib import Path
 from boards import DASHBOARDS
 from panels import complete, dashboard
 
-from pipelines.alerts.grafana import grafana_rules
-from pipelines.alerts.prometheus import prometheus_rules
-from pipelines.alerts.rules import read_alert_rules
+from sahool_dlq.alerts.grafana import grafana_rules
+from sahool_dlq.alerts.prometheus import prometheus_rules
+from sahool_dlq.alerts.rules import read_alert_rules
 
 ROOT = Path(__file__).parent.parent
 

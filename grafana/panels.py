@@ -13,8 +13,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import dashboard as sdk
 
-from pipelines.alerts.grafana import DATASOURCE
-from pipelines.sqlfiles import read_sql
+from sahool_dlq.alerts.grafana import DATASOURCE
+from sahool_dlq.sqlfiles import read_sql
 
 _FULL = 24  # columns of Grafana's grid
 

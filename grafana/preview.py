@@ -19,13 +19,13 @@ from markupsafe import Markup
 from panels import Dashboard, Panel, query_of
 from psycopg import Connection
 
-from pipelines.alerts.text import quantity
-from pipelines.analysis.axes import row_axis, time_axis
-from pipelines.analysis.look import LIGHT, Look, as_svgs, styled
-from pipelines.analysis.report import cell_text, seconds_as_text
-from pipelines.errors import DLQError
-from pipelines.settings import load_settings
-from pipelines.stores.database import database
+from sahool_dlq.alerts.text import quantity
+from sahool_dlq.analysis.report.axes import row_axis, time_axis
+from sahool_dlq.analysis.report.section import cell_text, seconds_as_text
+from sahool_dlq.analysis.report.theme import LIGHT, Look, as_svgs, styled
+from sahool_dlq.errors import DLQError
+from sahool_dlq.settings import load_settings
+from sahool_dlq.stores.postgres.database import database
 
 _ROWS = 12  # of a table, that fit its panel
 _PAGE = """<!doctype html><meta charset="utf-8"><title>Dashboards, a preview</title><style>

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-import servers
 from hypothesis import settings
-from seed import IS_FIXED
 
-from pipelines.embedded import NatsServer, PostgresServer
-from pipelines.sqlfiles import read_sql
-from pipelines.stores.database import migrate
+from sahool_dlq.embedded import NatsServer, PostgresServer
+from sahool_dlq.sqlfiles import read_sql
+from sahool_dlq.stores.postgres.database import migrate
+from support import servers
+from support.seed import IS_FIXED
 
 for name in [name for name in os.environ if name.startswith("NATS_")]:
     del os.environ[name]  # how a person's `nats` command connects is nothing to the tests

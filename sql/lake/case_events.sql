@@ -1,6 +1,6 @@
 -- What was done to failures after they failed: redrives, their outcomes, and decisions.
 --
--- Owner: pipelines/drain
+-- Owner: pipelines/sahool_dlq/drain
 -- Grain: one row per message of the case log and epoch.
 --   epoch         stream, its creation time and fork: sequences are unique within it
 --   dlq_sequence  sequence in the dead-letter stream

@@ -1,6 +1,6 @@
 -- What failures have in common that others do not.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per finding, at most ten of each subject.
 --   subject          a group_id of the last seven days, against all other groups of the week; or
 --                    'last 24 hours', against the seven days before

@@ -1,6 +1,6 @@
 -- The dead letters as the stream had them, redacted: the log that everything else is made from.
 --
--- Owner: pipelines/drain
+-- Owner: pipelines/sahool_dlq/drain
 -- Grain: one row per message of the dead-letter stream and epoch. The same failure published twice
 -- has two rows; see `failures`, which has it once.
 --   epoch                  stream, its creation time and fork: sequences are unique within it

@@ -1,6 +1,6 @@
 -- Which messages of the log were erased for a tenant: that they were there, and nothing of them.
 --
--- Owner: pipelines/drain
+-- Owner: pipelines/sahool_dlq/drain
 -- Grain: one row per erased message.
 --   life          an epoch without its fork
 --   dlq_sequence  sequence in the dead-letter stream

@@ -1,6 +1,6 @@
 -- The families of error types: what may pass by itself, what needs a person, what content explains.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per family and error_class.
 --   error_class  last dotted segment of the exception's type
 --   family       transient | critical | content

@@ -1,6 +1,6 @@
 -- The numbers of the redrive rules that the views use.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row.
 --   default_redrive_cap   failed redrives after which a case is parked, where none was said
 --   attempts_per_opening  attempts of a case's first opening are 1 to this, of its second from this + 1

@@ -1,6 +1,6 @@
 -- The share of failures still open after a time, and how the others ended, for drawing.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per cohort (dimension, value) and t_seconds: about 100 points of each curve.
 --   dimension, value   as in `resolution_times`
 --   t_seconds          time since the failure

@@ -1,6 +1,6 @@
 -- How long it takes until a failure is ended, those still open counted in (Kaplan-Meier).
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per cohort (dimension, value).
 --   dimension, value   overall 'all', or an error_class, service, …: see `durations_daily`
 --   n                  cases

@@ -1,6 +1,6 @@
 -- Samples of the consumers' own counters, each since its process started; see `service_traffic`.
 --
--- Owner: pipelines/drain
+-- Owner: pipelines/sahool_dlq/drain
 -- Grain: one row per sample.
 --   totals_sequence  sequence in the stream of totals
 --   published_at     the server's time of the sample, UTC

@@ -1,6 +1,6 @@
 -- The cases, counted: what groups, types and services are summed up from.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), group_id, service,
 -- consumer_name and error_class.
 --   case_count                       cases, and once more for each time one was reopened

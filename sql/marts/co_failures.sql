@@ -1,6 +1,6 @@
 -- Which services tend to begin to fail together. Which of them is at fault it does not say.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per pair of services whose outbreaks in the last four weeks began together at
 -- least three times and more often than by chance (adjusted p < 0.01).
 --   service_a, service_b  in alphabetical order

@@ -1,6 +1,6 @@
 -- How long cases lasted, counted: what survival curves are computed from.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), cohort (dimension, value),
 -- cause and duration.
 --   dimension         overall | error_class | service | tenant_id | group_id

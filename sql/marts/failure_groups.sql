@@ -1,6 +1,6 @@
 -- The groups: failures alike in type, frames and message, and how each stands.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per group_id.
 --   group_id                 16 hexadecimal digits
 --   parent_id                groups alike in type and frames

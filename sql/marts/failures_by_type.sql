@@ -1,6 +1,6 @@
 -- Which errors, and in which services.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per error_class and service. Counts cases: a redrive that fails again is no
 -- new failure.
 --   error_class     last segment of the exception's type

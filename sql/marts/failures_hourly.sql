@@ -1,6 +1,6 @@
 -- When failures happened.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per hour, service and error_class that has a case; hours without are absent.
 --   hour_at        start of the hour of dlq_timestamp, UTC
 --   service        the service that failed, else the one that published

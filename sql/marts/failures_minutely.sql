@@ -1,6 +1,6 @@
 -- When failures happened, to the minute: what every question about time is asked of.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date, minute, service, error_class and group_id that has a case. Built
 -- by dlq_date (the server's day of the dead letter); sum over it, since a service whose clock is
 -- off spreads a minute over two days.

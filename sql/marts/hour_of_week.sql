@@ -1,6 +1,6 @@
 -- When in the week failures come.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per series (dimension, value) and hour of the week, all 168 of each series, over
 -- the last whole weeks (at most 12) before now; empty where the log is younger than 4 weeks.
 --   dimension, value  overall 'all', or a service

@@ -1,7 +1,7 @@
 -- The five metrics: how fast failures come, of which kinds, whether redriving helps, how the
 -- services are, how long it takes until a failure is ended.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per metric and label.
 --   metric  dlq_rate               cases a minute; label: the window it is the mean of
 --           redrive_success_rate   succeeded / (succeeded + failed again), 0 to 1; label: window

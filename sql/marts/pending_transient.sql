@@ -1,6 +1,6 @@
 -- What may pass by itself and is still open: the candidates for a redrive.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per group_id, consumer_name, service and error_class with open cases of the
 -- transient family (see `error_classes`).
 --   group_id, error_class

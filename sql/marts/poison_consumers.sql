@@ -1,7 +1,7 @@
 -- Consumers whose code may be at fault: many messages fail in one of them, for one reason that does
 -- not pass by itself.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per consumer (original_stream, consumer_name) and group_id with at least 20 such
 -- messages among the dead letters of the last seven days, those of redrives left out. Not counted
 -- are messages that failed in other consumers too (`poison_messages`: the message is at fault),

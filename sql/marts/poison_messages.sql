@@ -1,7 +1,7 @@
 -- Messages that no redrive cures while others of their group are cured, and messages that fail
 -- wherever they are consumed.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per kind and message (kind redriven_in_vain: per failure). The second kind looks
 -- at the dead letters of the last seven days, those of redrives left out.
 --   kind             redriven_in_vain: redriven at least three times, failed each time, while

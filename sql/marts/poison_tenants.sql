@@ -1,6 +1,6 @@
 -- Tenants that make up most of a failure group, and far less of everything else.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per tenant and group, over the dead letters of the last seven days: a group of
 -- at least 20 cases, half of them or more of one tenant, who has at most a fifth of that share of
 -- all failures.

@@ -1,6 +1,6 @@
 -- Whether redriving helps.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per group_id and error_class with at least one redrive; sum the counts for a
 -- whole class, never the rates.
 --   group_id, error_class

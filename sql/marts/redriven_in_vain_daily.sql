@@ -1,6 +1,6 @@
 -- The cases that were redriven at least three times and failed each time.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per failure_id and opening.
 --   dlq_date          the server's day of the dead letter
 --   failure_id, opening, group_id, error_class, event_type, tenant_id

@@ -1,6 +1,6 @@
 -- The redrives, counted: what outcomes and rates are summed up from.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the root failure's dead letter), group_id,
 -- error_class, outcome and ended_minute.
 --   outcome          as in `redrives`

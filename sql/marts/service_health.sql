@@ -1,6 +1,6 @@
 -- How each service is doing: its failures, and its failure rate where its totals are known.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per service that failed or that published totals.
 --   service                  consumer_service, else source_service
 --   score                    0 to 100, for display only:

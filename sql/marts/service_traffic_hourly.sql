@@ -1,6 +1,6 @@
 -- What services handled, where their totals are known.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per hour and service with a sample of its consumers' counters.
 --   hour_at             start of the hour of the sample, UTC
 --   service

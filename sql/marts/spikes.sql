@@ -1,6 +1,6 @@
 -- Which series fail more than usual right now.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per series (dimension, value) that failed in the last hour, in the day before it,
 -- or in the same hour of one of the four weeks before.
 --   dimension       overall | service | error_class | group_id

@@ -1,6 +1,6 @@
 -- How the cases stand, counted.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), group_id, service,
 -- consumer_name, error_class, status and open_since.
 --   status      pending | retried | parked | resolved | discarded | reopened

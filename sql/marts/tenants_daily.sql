@@ -1,6 +1,6 @@
 -- Who was hit by what.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), tenant_id, group_id, service
 -- and error_class; tenant_id is null for failures without one.
 --   failure_count  cases

@@ -1,6 +1,6 @@
 -- Everything that happened to cases: outcomes, decisions, and redrives that failed again.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per message that names a root failure; left out, as they are by the fold, are
 -- messages that could not be read, and those that name a redrive of which the log has no
 -- redrive.published with that id and attempt (`is_founded` in `deadletter/cases.py`).

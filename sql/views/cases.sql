@@ -1,6 +1,6 @@
--- The cases and how they stand: what `pipelines/deadletter/cases.py` folds, said in SQL.
+-- The cases and how they stand: what `pipelines/sahool_dlq/deadletter/cases.py` folds, said in SQL.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per case and opening: a case that was closed and failed anew was reopened, and has
 -- one row more. The later rows of a redrive chain (superseded) are not cases.
 --   failure_id     the root failure

@@ -1,6 +1,6 @@
 -- The epochs of the log, numbered in the order in which they began.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per epoch (dead-letter stream, its creation and fork).
 --   epoch         text
 --   epoch_number  integer from 1

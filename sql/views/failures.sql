@@ -1,6 +1,6 @@
 -- Each failure as it stands now: what failed, what it said, what was in it, how old it is.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per failure_id. A redrive that failed again is a failure too, with the status
 -- superseded: `cases` has the live ones alone. PostgreSQL has a view of the same name with these
 -- columns, all but consumer_version.

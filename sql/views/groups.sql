@@ -1,6 +1,6 @@
 -- The groups as the log has them at this moment; the mart `failure_groups` knows more of each.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per group_id.
 --   parent_id, error_class, template, frames  of the group's latest case
 --   failure_count   cases, and once more for each time one was reopened

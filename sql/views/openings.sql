@@ -1,7 +1,7 @@
 -- The openings of failures: each by its first dead letter, and once more for each time it was
 -- reopened. What `cases` and `redrives` stand on; `failures` says how each stands now.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per failure_id and opening. A redrive that failed again is a failure too; `cases`
 -- tells which failures are the live row of their chain.
 --   opening           1 for the first dead letter; one more for each later one that began to fail

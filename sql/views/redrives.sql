@@ -1,6 +1,6 @@
 -- The redrives and how they ended.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per (root failure, attempt) that the log names, published or not.
 --   failure_id    the root failure
 --   dlq_date      the day of the dead letter that opened it

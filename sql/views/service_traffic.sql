@@ -1,6 +1,6 @@
 -- What consumers handled between two samples of their counters.
 --
--- Owner: pipelines/analysis
+-- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per sample of `service_totals`.
 --   service, consumer  that counted: as in `service_totals`
 --   published_at  server's time of the sample, UTC

@@ -10,12 +10,12 @@ import nats
 import pytest
 from prefect_api import ENDED, SECRET, Drained, Platform, letter_of, make_late, until
 
-from flows.deploy import RETIRED
-from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
-from pipelines.embedded.worker import deploy, worker
-from pipelines.jobs import migrate_all
-from pipelines.settings import Settings, environment_of
-from pipelines.stores.database import database
+from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
+from sahool_dlq.embedded.worker import deploy, worker
+from sahool_dlq.jobs.jobs import migrate_all
+from sahool_dlq.orchestration.deploy import RETIRED
+from sahool_dlq.settings import Settings, environment_of
+from sahool_dlq.stores.postgres.database import database
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,11 @@ import nats
 import psycopg
 from prefect_api import Platform, letter_of, make_late, started, until
 
-from pipelines.embedded import PostgresServer
-from pipelines.embedded.worker import start_worker
-from pipelines.jobs import drain_log, verify_stores
-from pipelines.settings import Settings
-from pipelines.stores.lake import Lake
+from sahool_dlq.embedded import PostgresServer
+from sahool_dlq.embedded.worker import start_worker
+from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.lake.lake import Lake
 
 EVERY_SECONDS = 20
 PER_SECOND = 20

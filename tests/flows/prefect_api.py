@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import psycopg
 
-from pipelines.embedded import NatsServer, PostgresServer, PrefectServer
-from pipelines.embedded.worker import deploy
-from pipelines.jobs import migrate_all
-from pipelines.settings import Settings, environment_of
+from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
+from sahool_dlq.embedded.worker import deploy
+from sahool_dlq.jobs.jobs import migrate_all
+from sahool_dlq.settings import Settings, environment_of
 
 SECRET = "planted-9f2c7d1e"  # the password of the database: must be nowhere in Prefect
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")

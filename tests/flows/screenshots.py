@@ -13,9 +13,10 @@ from browser import CHROMIUM, answer, approve, browser_page, open_approval, open
 from playwright.sync_api import Page
 from prefect_api import Platform, started, until
 
-from pipelines.embedded.worker import worker
+from sahool_dlq.embedded.worker import worker
+from support import ROOT
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
+IMAGES = ROOT / "docs" / "images"
 SIMULATED = ["--days", "8", "--rate", "20", "--seed", "1", "--stream"]
 
 
@@ -31,7 +32,7 @@ def main() -> int:
         worker(platform.settings.home, platform.environment),
         browser_page() as page,
     ):
-        simulate = [sys.executable, "-m", "pipelines.cli", "simulate", *SIMULATED]
+        simulate = [sys.executable, "-m", "sahool_dlq.cli", "simulate", *SIMULATED]
         subprocess.run(simulate, env=platform.environment, check=True, capture_output=True)
         platform.ran("drain-dlq")
         built = until(lambda: platform.runs("build-marts") or None, "marts after the drain")[-1]

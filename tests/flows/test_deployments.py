@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from prefect_api import SECRET, Drained, Platform, make_late, until
 
-from pipelines.stores.database import database
-from pipelines.stores.verifications import last_verifications
+from sahool_dlq.stores.postgres.database import database
+from sahool_dlq.stores.postgres.verifications import last_verifications
 
 pytestmark = pytest.mark.xdist_group("prefect")  # one Prefect server is enough
 

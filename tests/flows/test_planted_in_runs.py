@@ -10,9 +10,10 @@ import psycopg
 import pytest
 from prefect_api import Platform
 from psycopg import sql
-from servers import nats
 
-from pipelines.settings import environment_of
+from sahool_dlq.settings import environment_of
+from support import ROOT
+from support.servers import nats
 
 pytestmark = pytest.mark.xdist_group("prefect")  # one Prefect server is enough
 
@@ -66,7 +67,7 @@ def test_no_state_log_or_file_of_a_run_holds_a_password(
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
     )
     assert not done.returncode, done.stderr
     said = [line for line in done.stdout.splitlines() if "127.0.0.1" in line]

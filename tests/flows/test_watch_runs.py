@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from prefect_api import Platform, until
 
-from flows.silent import HEARTBEAT_SECONDS, heard_seconds
-from pipelines.embedded import PostgresServer, PrefectServer
-from pipelines.settings import Settings
+from sahool_dlq.embedded import PostgresServer, PrefectServer
+from sahool_dlq.orchestration.silent import HEARTBEAT_SECONDS, heard_seconds
+from sahool_dlq.settings import Settings
+from support import ROOT
 
 pytestmark = pytest.mark.xdist_group("prefect")  # one Prefect server is enough
 
@@ -64,10 +65,10 @@ with tags("dlq"):
     work()
 """
 WATCH = f"""
-import flows.silent
+import sahool_dlq.orchestration.silent
 from flows.watch_runs import watch_runs
 
-flows.silent.HEARTBEAT_SECONDS = 3.0
+sahool_dlq.orchestration.silent.HEARTBEAT_SECONDS = 3.0
 while True:
     try:
         asyncio.run(watch_runs(silent_seconds={SILENT_SECONDS}))
@@ -84,7 +85,7 @@ def python(code: str, environment: dict[str, str], log: Path) -> Iterator[subpro
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(QUICK + code)],
             env=environment,
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             stdout=output,
             stderr=output,
         )

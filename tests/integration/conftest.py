@@ -8,16 +8,16 @@ from pathlib import Path
 
 import nats
 import pytest
-from consumer_log import Log, opened
-from erasing import World
 from nats.aio.client import Client
 
-from pipelines.embedded import NatsServer
-from pipelines.embedded.server import HOST, free_port
-from pipelines.jetstream.streams import ensure_streams
-from pipelines.settings import Settings
-from pipelines.simulation.run import into_lake
-from pipelines.simulation.scenario import Scenario
+from sahool_dlq.embedded import NatsServer
+from sahool_dlq.embedded.server import HOST, free_port
+from sahool_dlq.jetstream.streams import ensure_streams
+from sahool_dlq.settings import Settings
+from sahool_dlq.simulation.run import into_lake
+from sahool_dlq.simulation.scenario import Scenario
+from support.consumer_log import Log, opened
+from support.erasing import World
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from pipelines.deadletter.case_events import CaseEvent
-from pipelines.deadletter.record import FINGERPRINT_COLUMNS, DeadLetter
-from pipelines.stores.lake import Lake
+from sahool_dlq.deadletter.case_events import CaseEvent
+from sahool_dlq.deadletter.record import FINGERPRINT_COLUMNS, DeadLetter
+from sahool_dlq.stores.lake.lake import Lake
 
 COPIES = 3
 """Of each row with a NULL: as many consumers that failed on its event, the last two at one time."""

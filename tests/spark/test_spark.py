@@ -12,13 +12,13 @@ import sqlglot
 from odd_log import add_odd_rows
 from polars.testing import assert_frame_equal
 
-from pipelines.analysis.marts import MARTS, build_marts
-from pipelines.analysis.spark import build_marts_on_spark, translated
-from pipelines.settings import Settings
-from pipelines.simulation.run import into_lake
-from pipelines.simulation.scenario import Scenario
-from pipelines.stores.lake import Lake
-from pipelines.stores.lake_sql import connect
+from sahool_dlq.analysis.marts.build import MARTS, build_marts
+from sahool_dlq.analysis.marts.spark import build_marts_on_spark, translated
+from sahool_dlq.settings import Settings
+from sahool_dlq.simulation.run import into_lake
+from sahool_dlq.simulation.scenario import Scenario
+from sahool_dlq.stores.lake.lake import Lake
+from sahool_dlq.stores.lake.sql import connect
 
 ZONE = "Europe/Berlin"
 NOW = datetime(2026, 10, 25, 1, 20, 7, 654321, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Every public name of `pipelines.events`, used as a service would: checked, never run.
+"""Every public name of `sahool_dlq.events`, used as a service would: checked, never run.
 
 `make lint` checks it strictly and without the pydantic plugin, as services may. A wrong use carries
 the error that it must cause; mypy fails on an ignore that ignores nothing.
@@ -13,8 +13,8 @@ from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from pipelines import events
-from pipelines.events import (
+from sahool_dlq import events
+from sahool_dlq.events import (
     CONSUMER_AVAILABLE,
     CREATE_TABLE_SQL,
     DLQ_AVAILABLE,

@@ -1,5 +1,0 @@
-"""`python -m pipelines.cli` is `dlq`."""
-
-from pipelines.cli import main
-
-main()

@@ -1,0 +1,252 @@
+"""evaluate_alerts: look at the servers, ask the rules, remember, tell, and mark what was told."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import nats.errors
+from nats.js.errors import APIError
+from psycopg import Connection
+
+from sahool_dlq.alerts import store
+from sahool_dlq.alerts.channels import Channel, open_channels
+from sahool_dlq.alerts.findings import Finding, find
+from sahool_dlq.alerts.message import Incident, Message
+from sahool_dlq.alerts.observe import Look, keep, look, silent_consumers, stopped_consumers
+from sahool_dlq.alerts.outbox import TRIES_SECONDS, deliver, say
+from sahool_dlq.alerts.rules import AlertRules, alert_rules
+from sahool_dlq.alerts.states import Alert, Step, step
+from sahool_dlq.alerts.text import headline
+from sahool_dlq.deadletter.envelope.encode import encode_case_event
+from sahool_dlq.errors import AlertError, DLQError, SettingsError
+from sahool_dlq.jetstream.connection import connected
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.addressees import pending_addressees
+from sahool_dlq.stores.postgres.database import database, locking
+from sahool_dlq.stores.postgres.lock import Lock
+
+__all__ = ["AlertsReport", "evaluate_alerts", "send_test", "what_is_found"]
+
+logger = logging.getLogger(__name__)
+
+ACTOR = "dlq-alerts"
+_LOCK_TRIES = 300  # five a second, until another evaluation has ended
+
+
+@dataclass(frozen=True, slots=True)
+class AlertsReport:
+    """What one evaluation found and said."""
+
+    firing: tuple[str, ...]  # headlines
+    pending: int  # that have not held long enough
+    resolved: int
+    unknown: tuple[str, ...]  # what can not be known
+    told: tuple[str, ...]  # titles of the messages that it wrote
+    delivered: int  # messages that a channel took
+    waiting: int  # that their channel has not taken yet
+    given_up: int  # that their channel never took, and that are not sent any more
+    marked: int  # failures that an alert has named now
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> AlertsReport:
+    """Evaluate every rule once, send what is to be said, and mark the failures it names.
+
+    Raises SettingsError where rules or channels make no sense, ServerUnavailableError where
+    Postgres does not answer, AlertError where another evaluation takes a minute; a NATS that does
+    not answer is itself an alert.
+    """
+    rules, now = alert_rules(settings), now or datetime.now(UTC)
+    channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
+    _check_channels(rules, channels)
+    try:
+        dsn = settings.postgres_dsn.get_secret_value()
+        with database(dsn) as connection, locking(dsn, store.LOCK) as lock:
+            seen = await look(
+                settings,
+                silent_consumers(connection),
+                pending_addressees(connection),
+                stopped_consumers(connection),
+            )
+            await _alone(lock)
+            with connection.transaction():  # a look that led to nothing is no evaluation
+                keep(connection, seen, now)
+                findings = what_is_found(connection, rules)
+                titles = _advance(connection, rules, findings, channels, now)
+            lock.check()  # another evaluation would say the same
+            sent = await deliver(connection, channels, now)
+            marked = await _mark(settings, connection, findings)
+            alerts = store.firing_alerts(connection)
+    finally:
+        for channel in channels:
+            channel.close()
+    firing = [alert for alert in alerts if alert.state == "firing"]
+    return AlertsReport(
+        firing=tuple(_headline(rules, alert) for alert in firing),
+        pending=len(alerts) - len(firing),
+        resolved=sum(1 for title in titles if title.startswith("RESOLVED")),
+        unknown=(*_unknown(findings), *_skipped(seen)),
+        told=tuple(titles),
+        delivered=sent.taken,
+        waiting=sent.waiting,
+        given_up=sent.given_up,
+        marked=marked,
+    )
+
+
+def what_is_found(connection: Connection[Any], rules: AlertRules) -> dict[str, list[Finding]]:
+    """What every rule that is enabled finds now, by rule."""
+    return {rule.name: find(connection, rules, rule) for rule in rules.rules if rule.is_enabled}
+
+
+async def send_test(settings: Settings) -> dict[str, bool]:
+    """Send a message that says it is a test; whether each channel took it, by its name.
+
+    Raises SettingsError without a channel.
+    """
+    channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
+    if not channels:
+        raise SettingsError("There is no channel to test: set DLQ_ALERT_URLS.")
+    try:
+        took = await asyncio.gather(*map(_test, channels))
+    finally:
+        for channel in channels:
+            channel.close()
+    return {channel.name: is_taken for channel, is_taken in zip(channels, took, strict=True)}
+
+
+async def _test(channel: Channel) -> bool:
+    """Send good news; to who keeps incidents, one that opens and one that ends."""
+    opened = Incident(
+        key=f"dlq-test-{uuid.uuid4().hex[:16]}",
+        action="trigger",
+        rule="test",
+        scope="all",
+        subject="",
+        severity="warning",
+        since=datetime.now(UTC),
+    )
+    message = Message(
+        "TEST: alerts of sahool-dlq arrive here",
+        "Nothing is wrong. Somebody ran `dlq alerts test`.\nNext: dlq alerts",
+        is_good=True,
+        incident=replace(opened, action="resolve", message_id=uuid.uuid4().hex),
+    )
+    if channel.is_for_incidents:
+        first = replace(message, incident=opened, is_good=False)
+        if not await channel.deliver(first, TRIES_SECONDS):
+            return False
+    return await channel.deliver(message, TRIES_SECONDS)
+
+
+async def _alone(lock: Lock) -> None:
+    """Wait for another evaluation."""
+    for _ in range(_LOCK_TRIES):
+        if lock.take():
+            return
+        await asyncio.sleep(0.2)
+    raise AlertError(
+        f"Another evaluation of the alerts ({lock.held_by()}) has not ended for a minute: see which"
+        " channel hangs."
+    )
+
+
+def _check_channels(rules: AlertRules, channels: Sequence[Channel]) -> None:
+    known = {channel.key for channel in channels}
+    wanted = {key for rule in rules.rules for scope in rules.scopes(rule) for key in scope.channels}
+    if unknown := sorted(wanted - known):
+        raise SettingsError(
+            f"The alert rules send to the channel {unknown[0]!r}, which DLQ_ALERT_URLS does not"
+            f' name: give it an entry "{unknown[0]}=…".'
+        )
+
+
+def _advance(
+    connection: Connection[Any],
+    rules: AlertRules,
+    findings: Mapping[str, Sequence[Finding]],
+    channels: Sequence[Channel],
+    now: datetime,
+) -> list[str]:
+    """Store the alerts as they are now, and what is to be said; returns the titles."""
+    live, told_before = store.live_alerts(connection), store.last_told(connection)
+    found = {(name, f.scope, f.subject): f for name, each in findings.items() for f in each}
+    said: list[tuple[str, Alert]] = []
+    for key in dict.fromkeys([*live, *found]):
+        rule = rules.rule(key[0])
+        if rule is None:
+            continue
+        scope = rules.scope(rule, key[1])
+        before = live.get(key)
+        done: Step = step(before, found.get(key), rule, scope.severity, told_before.get(key), now)
+        if done.alert is None:
+            if before is not None:
+                store.forget(connection, before)
+            continue
+        alert = replace(done.alert, id=store.save(connection, done.alert))
+        if done.kind is not None:
+            said.append((done.kind, alert))
+    return say(connection, rules, said, channels, now)
+
+
+async def _mark(
+    settings: Settings, connection: Connection[Any], findings: Mapping[str, Sequence[Finding]]
+) -> int:
+    """Say in the log which failures an alert has named, so that the drain marks them."""
+    seen_by_people = store.delivered(connection)
+    wanted: dict[str, Alert] = {}
+    live = store.live_alerts(connection)
+    for name, each in findings.items():
+        for finding in each:
+            alert = live.get((name, finding.scope, finding.subject))
+            if alert is not None and alert.id in seen_by_people:
+                wanted |= dict.fromkeys(finding.unmarked_ids or (), alert)
+    if not wanted:
+        return 0
+    try:
+        async with connected(settings.access, "dlq alerts") as client:
+            js = client.jetstream()
+            for failure_id, alert in wanted.items():
+                assert alert.told_at is not None
+                body = encode_case_event(
+                    failure_id=failure_id, at=alert.told_at, actor=ACTOR, reason=alert.rule
+                )
+                message_id = f"{alert.id}-{failure_id}-alerted"  # said again, it says nothing new
+                await js.publish(
+                    settings.subjects.triage("alerted"),
+                    body,
+                    headers={"Nats-Msg-Id": message_id},
+                    timeout=5,
+                )
+    except (DLQError, nats.errors.Error, APIError) as error:
+        logger.warning("Which failures the alerts name is said at the next run: %s", error)
+        return 0
+    return len(wanted)
+
+
+def _headline(rules: AlertRules, alert: Alert) -> str:
+    rule = rules.rule(alert.rule)
+    return headline(alert, rule) if rule else alert.rule
+
+
+def _skipped(seen: Look) -> Iterable[str]:
+    if seen.skipped:
+        noun = "consumer" if seen.skipped == 1 else "consumers"
+        yield (
+            f"{seen.skipped:,} {noun} that dead letters name: whether they acknowledge anything;"
+            " there can be none of that name, or NATS does not answer, or more than it is asked for"
+        )
+
+
+def _unknown(findings: Mapping[str, Sequence[Finding]]) -> Iterable[str]:
+    for each in findings.values():
+        for finding in each:
+            if finding.value is None:
+                yield f"{finding.subject}: {finding.detail}"

@@ -1,0 +1,89 @@
+"""What the rules find now: each is one SELECT of `sql/alerts`, with its thresholds filled in.
+
+The same text is what Grafana runs, and the exporter's metrics, so that all three say the same.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg import Connection, sql
+from psycopg.rows import class_row
+
+from sahool_dlq.alerts.rules import AlertRules, Rule, error_classes, sql_pattern
+from sahool_dlq.sqlfiles import read_sql, sql_folder
+
+__all__ = ["Finding", "find", "finding_sql"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A value that a rule looks at, above its threshold or not; docs/alerts.md has the columns."""
+
+    scope: str  # the part of the rule
+    subject: str  # a service, a stream, …; empty: everything
+    value: float | None  # in the rule's unit; None: it can not be known
+    above: float  # the threshold
+    failure_count: int | None  # failures that it is about
+    since: datetime | None  # when what it tells of began
+    sample_id: str | None  # one of the failures
+    detail: str | None  # who and what
+    unmarked_ids: list[str] | None  # failures that no alert has named yet, 500 at most
+    is_told: bool  # whether other alerts have named all of them
+
+    @property
+    def is_above(self) -> bool:
+        """Whether the rule's condition holds."""
+        return self.value is not None and self.value > self.above
+
+
+def find(connection: Connection[Any], rules: AlertRules, rule: Rule) -> list[Finding]:
+    """What a rule finds as of now."""
+    with connection.cursor(row_factory=class_row(Finding)) as cursor:
+        return cursor.execute(sql.SQL(finding_sql(rules, rule))).fetchall()
+
+
+def finding_sql(rules: AlertRules, rule: Rule) -> str:
+    """The statement of a rule, without parameters; one row per `Finding`."""
+    scopes = [
+        (place, scope.name, sql_pattern(scope.service), sql_pattern(scope.tenant), scope.above)
+        for place, scope in enumerate(rules.scopes(rule))
+    ]
+    settings = [(rule.window_minutes, rule.least_count, error_classes(rule))]
+    return (
+        "WITH scopes (position, scope, service, tenant, above) AS (\n"
+        f"VALUES {_rows(scopes, 'int', 'text', 'text', 'text', 'float8')}\n),\n"
+        "settings (window_minutes, least_count, error_types) AS (\n"
+        f"VALUES {_rows(settings, 'float8', 'int', 'text[]')}\n),\n"
+        f"clock AS MATERIALIZED (\n{_bare('alerts/clock.sql')}),\n"
+        f"scoped_failures AS NOT MATERIALIZED (\n{_bare('alerts/scoped_failures.sql')})"
+        f"{_found(rule)} AS found\n"
+        "ORDER BY value DESC NULLS LAST, scope, subject\n"
+    )
+
+
+def _found(rule: Rule) -> str:
+    """The rule's own part; a file in `failures/` only says which failures are to be counted."""
+    failures = f"alerts/failures/{rule.name}.sql"
+    if (sql_folder() / failures).is_file():
+        counted = _bare("alerts/counted_failures.sql")
+        return f",\nheld AS (\n{_bare(failures)})\nSELECT * FROM (\n{counted})"
+    return f"\nSELECT * FROM (\n{_bare(f'alerts/{rule.name}.sql')})"
+
+
+def _bare(file: str) -> str:
+    """A SQL file without its comments, so that a panel holds the statement alone."""
+    lines = read_sql(file).splitlines(keepends=True)
+    return "".join(line for line in lines if not line.lstrip().startswith("--"))
+
+
+def _rows(rows: list[Any], *types: str) -> str:
+    return ", ".join(
+        "("
+        + ", ".join(
+            f"{sql.Literal(value).as_string(None)}::{kind}"
+            for value, kind in zip(row, types, strict=True)
+        )
+        + ")"
+        for row in rows
+    )

@@ -1,0 +1,82 @@
+"""The alert rules as rules that Grafana provisions: the same SQL, run by Grafana itself."""
+
+import json
+from typing import Any
+
+from sahool_dlq.alerts.findings import finding_sql
+from sahool_dlq.alerts.rules import AlertRules, Rule
+
+__all__ = ["DATASOURCE", "grafana_rules"]
+
+DATASOURCE = {"type": "grafana-postgresql-datasource", "uid": "dlq-postgres"}
+"""What grafana/provisioning/datasources makes."""
+
+FOLDER = "Dead letters"
+
+
+def grafana_rules(rules: AlertRules) -> str:
+    """A provisioning file (JSON): one rule of Grafana for each rule that is enabled."""
+    group = {
+        "orgId": 1,
+        "name": "sahool-dlq",
+        "folder": FOLDER,
+        "interval": "1m",
+        "rules": [_rule(rules, rule) for rule in rules.rules if rule.is_enabled],
+    }
+    return json.dumps({"apiVersion": 1, "groups": [group]}, indent=2, ensure_ascii=False) + "\n"
+
+
+def firing_sql(rules: AlertRules, rule: Rule) -> str:
+    """1 where the condition of a rule holds, else 0, by scope and subject."""
+    return (
+        "SELECT scope, subject, (value > above)::int AS firing FROM (\n"  # noqa: S608
+        f"{finding_sql(rules, rule)}) AS found\nWHERE value IS NOT NULL\n"
+    )
+
+
+def _rule(rules: AlertRules, rule: Rule) -> dict[str, Any]:
+    query = {
+        "refId": "A",
+        "datasource": DATASOURCE,
+        "editorMode": "code",
+        "rawQuery": True,
+        "rawSql": firing_sql(rules, rule).replace("$", "$$"),  # $x is the environment's x
+        "format": "table",
+    }
+    threshold = {
+        "refId": "B",
+        "datasource": {"type": "__expr__", "uid": "__expr__"},
+        "type": "threshold",
+        "expression": "A",
+        "conditions": [{"evaluator": {"type": "gt", "params": [0]}}],
+    }
+    command = rule.command.replace("{sample}", "GROUP")
+    command = command.replace("{subject}", "{{ .Labels.subject }}")
+    return {
+        "uid": f"dlq-{rule.name.replace('_', '-')}",
+        "title": rule.title,
+        "condition": "B",
+        "data": [
+            {
+                "refId": "A",
+                "relativeTimeRange": {"from": 600, "to": 0},
+                "datasourceUid": DATASOURCE["uid"],
+                "model": query,
+            },
+            {
+                "refId": "B",
+                "relativeTimeRange": {"from": 0, "to": 0},
+                "datasourceUid": "__expr__",
+                "model": threshold,
+            },
+        ],
+        "noDataState": "OK",
+        "execErrState": "Error",
+        "for": f"{rule.for_minutes * 60:g}s",
+        "annotations": {
+            "summary": f"{rule.title}{{{{ with .Labels.subject }}}}: {{{{ . }}}}{{{{ end }}}}",
+            "description": f"{rule.first} Next: {command}",
+        },
+        "labels": {"severity": rule.severity, "rule": rule.name},
+        "isPaused": False,
+    }

@@ -1,0 +1,152 @@
+"""The notifier of a monitor: one message for an outage, not one for each dead letter."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from sahool_dlq.alerts.channels import Channel
+from sahool_dlq.alerts.message import Message, group_of, message_of
+from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
+from sahool_dlq.deadletter.redaction.redactor import Redactor
+from sahool_dlq.errors import DLQError
+from sahool_dlq.events.monitor.dlq_event import DLQEvent
+
+logger = logging.getLogger(__name__)
+
+_GATHER_SECONDS = 1.0  # before a message goes out, so that it can say how many
+_PATIENCE_SECONDS = 10.0  # how long a dead letter waits for its message to be out
+_CLOSING_SECONDS = 5.0
+
+
+class UndeliveredError(DLQError):
+    """No channel has taken the alert yet; whoever called tries again."""
+
+
+@dataclass(slots=True)
+class _Outage:
+    """A group that fails now: what was counted, and the message that tells of it."""
+
+    since: datetime  # the first dead letter's time
+    last_at: float  # clock of the last dead letter
+    count: int = 0
+    told: int = 0  # those that a message has told of
+    started_at: float = 0  # clock of the last message
+    delivery: asyncio.Task[bool] | None = None  # of the last message: whether a channel has it
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether no message is out, or on its way."""
+        return self.delivery is None or (self.delivery.done() and not _is_out(self.delivery))
+
+
+class GroupNotifier:
+    """Tells people of dead letters: the first of a group, then a count after each cool-down.
+
+    Called with a dead letter it returns once a channel has the message that covers it, and raises
+    UndeliveredError where none has within ten seconds; a channel that is down is tried on in the
+    background. Without channels the message is logged. Use it as an async context manager.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        redactor: Redactor,
+        grouping: GroupingRules,
+        *,
+        cooldown_seconds: float,
+        gather_seconds: float = _GATHER_SECONDS,
+        on_message: Callable[[Message], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._channels = channels
+        self._redactor = redactor
+        self._grouping = grouping
+        self._cooldown_seconds = cooldown_seconds
+        self._gather_seconds = gather_seconds
+        self._on_message = on_message or _log
+        self._clock = clock
+        self._outages: dict[str, _Outage] = {}
+        self._deliveries: set[asyncio.Task[bool]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give messages on their way a moment, then stop."""
+        if self._deliveries:
+            await asyncio.wait(self._deliveries, timeout=_CLOSING_SECONDS)
+        for task in self._deliveries:
+            task.cancel()
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
+        for channel in self._channels:
+            channel.close()
+
+    async def __call__(self, event: DLQEvent) -> None:
+        """See to it that a message covers this dead letter."""
+        group_id = group_of(event, self._redactor, self._grouping)
+        now = self._clock()
+        outage = self._outage(event, group_id, now)
+        outage.count += 1
+        if outage.is_silent or now - outage.started_at >= self._cooldown_seconds:
+            outage.started_at = now
+            outage.delivery = self._start(self._tell(event, group_id, outage))
+        assert outage.delivery is not None
+        left = outage.started_at + _PATIENCE_SECONDS - now
+        done, _ = await asyncio.wait({outage.delivery}, timeout=max(left, 0))
+        if not done or not _is_out(outage.delivery):
+            outage.count -= 1  # it comes again
+            raise UndeliveredError(f"No channel has taken the alert about group {group_id} yet.")
+
+    def _outage(self, event: DLQEvent, group_id: str, now: float) -> _Outage:
+        """The group's outage, a new one after a silence as long as the cool-down."""
+        outage = self._outages.get(group_id)
+        if outage is None or now - outage.last_at > self._cooldown_seconds:
+            self._outages = {
+                group: other
+                for group, other in self._outages.items()
+                if now - other.last_at <= self._cooldown_seconds
+            }
+            outage = self._outages[group_id] = _Outage(event.dlq_timestamp, now)
+        outage.last_at = now
+        outage.since = min(outage.since, event.dlq_timestamp)
+        return outage
+
+    async def _tell(self, event: DLQEvent, group_id: str, outage: _Outage) -> bool:
+        """Send a message to every channel; True as soon as one has it."""
+        await asyncio.sleep(self._gather_seconds)
+        message = message_of(
+            event,
+            group_id,
+            self._redactor,
+            count=outage.count,
+            new_count=outage.count - outage.told,
+            since=outage.since,
+        )
+        self._on_message(message)
+        told = outage.count
+        sendings = [self._start(channel.deliver(message)) for channel in self._channels]
+        is_out = not sendings
+        for sending in asyncio.as_completed(sendings):
+            if is_out := await sending:
+                break
+        if is_out:
+            outage.told = told
+        return is_out
+
+    def _start(self, work: Coroutine[Any, Any, bool]) -> asyncio.Task[bool]:
+        task = asyncio.create_task(work)
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
+        return task
+
+
+def _is_out(delivery: asyncio.Task[bool]) -> bool:
+    return not delivery.cancelled() and delivery.exception() is None and delivery.result()
+
+
+def _log(message: Message) -> None:
+    logger.error("ALERT: %s\n%s", message.title, message.body)

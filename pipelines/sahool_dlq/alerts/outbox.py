@@ -1,0 +1,231 @@
+"""What is to be said: written to an outbox with the change that it tells of, and sent from there.
+
+A run that dies says it at the next one, and a channel that is down gets it when it is back. People
+get one message for all that is new; who keeps incidents gets one for each alert, in order.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from psycopg import Connection
+
+from sahool_dlq.alerts import store
+from sahool_dlq.alerts.channels import Channel, open_channels
+from sahool_dlq.alerts.message import Incident, Message
+from sahool_dlq.alerts.rules import AlertRules, alert_rules
+from sahool_dlq.alerts.states import Alert
+from sahool_dlq.alerts.text import compose
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.database import database, locking
+
+__all__ = ["TRIES_SECONDS", "Delivery", "acknowledge_alerts", "deliver", "say"]
+
+logger = logging.getLogger(__name__)
+
+TRIES_SECONDS = (1.0, 3.0)
+"""Between tries of one message on one channel within a run; the next run goes on."""
+
+_GIVE_UP = timedelta(hours=24)
+_PATIENCE_SECONDS = 45.0  # with one channel, within a run
+_LOG_CHANNEL = "log"  # where there is no other
+_ACTIONS: dict[str, Literal["trigger", "acknowledge", "resolve"]] = {
+    "firing": "trigger",
+    "reminder": "trigger",
+    "acknowledged": "acknowledge",
+    "resolved": "resolve",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What came of messages."""
+
+    taken: int = 0  # by their channels
+    waiting: int = 0  # their channel did not take them, or it is not there
+    given_up: int = 0  # waited too long
+
+
+def say(
+    connection: Connection[Any],
+    rules: AlertRules,
+    said: Iterable[tuple[str, Alert]],
+    channels: Sequence[Channel],
+    now: datetime,
+) -> list[str]:
+    """Write what is to be said of alerts, each with its kind of news; returns the titles.
+
+    For people, one message for all alerts that go to the same channels with the same news. What
+    was opened somewhere is acknowledged and resolved there, whatever the rules say now.
+    """
+    every = tuple(channel.key for channel in channels) or (_LOG_CHANNEL,)
+    for_incidents = {channel.key for channel in channels if channel.is_for_incidents}
+    platform = store.platform_id(connection)
+    groups: dict[tuple[str, tuple[str, ...]], list[Alert]] = {}
+    for kind, alert in said:
+        rule = rules.rule(alert.rule)
+        assert rule is not None
+        where = rules.scope(rule, alert.scope).channels or every
+        groups.setdefault((kind, where), []).append(alert)
+    titles = []
+    for (kind, where), alerts in groups.items():
+        samples = store.samples_of(connection, {a.sample_id for a in alerts if a.sample_id})
+        text = compose(kind, alerts, rules, samples)
+        titles.append(text[0])
+        if kind != "acknowledged":
+            people = [key for key in where if key not in for_incidents]
+            store.put_out(connection, kind, [alert.id for alert in alerts], people, text, now)
+        for alert in alerts:
+            if _ACTIONS[kind] == "trigger":
+                keepers = [key for key in where if key in for_incidents]
+            else:
+                keepers = store.channels_told(connection, alert)
+            if keepers:
+                text = compose(kind, [alert], rules, samples)
+                key = alert.incident_key(platform)
+                store.put_out(connection, kind, [alert.id], keepers, text, now, key)
+    return titles
+
+
+async def deliver(
+    connection: Connection[Any], channels: Sequence[Channel], now: datetime
+) -> Delivery:
+    """Send what waits, each channel by itself, and tell the forgetful what stands."""
+    known = {channel.key: channel for channel in channels}
+    due, gone, logged, missed = [], [], [], 0
+    for message in store.waiting_messages(connection):
+        if message.channel == _LOG_CHANNEL:
+            logger.error("ALERT: %s\n%s", message.title, message.body)
+            logged.append(message.id)  # nobody was told: no channel is set
+        elif now - message.created_at > _GIVE_UP:
+            logger.error("%s is given up for the alert: %s", message.channel, message.title)
+            gone.append(message.id)
+        elif message.channel not in known:
+            logger.warning(
+                "DLQ_ALERT_URLS has no entry %s, where a message waits: %s",
+                message.channel,
+                message.title,
+            )
+            missed += 1
+        else:
+            due.append(message)
+    store.give_up(connection, gone + logged)
+    if forgetful := [channel.key for channel in channels if channel.is_forgetful]:
+        due += store.standing_messages(connection, forgetful)
+    sent = await _send_all(connection, known, due)
+    return Delivery(sent.taken, sent.waiting + missed, len(gone))
+
+
+async def acknowledge_alerts(
+    settings: Settings, ids: Sequence[int], actor: str, reason: str
+) -> tuple[list[Alert], list[str]]:
+    """Stop the reminders of these alerts, or of all that fire, and acknowledge their incidents.
+
+    Returns the alerts, and the names of channels that the next evaluation tells. Raises AlertError
+    where one of the ids does not fire, or nothing does, and SettingsError as `evaluate_alerts`.
+    """
+    rules = alert_rules(settings)
+    channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
+    try:
+        dsn = settings.postgres_dsn.get_secret_value()
+        with database(dsn) as connection, locking(dsn, store.LOCK) as lock:
+            with connection.transaction():
+                by, why = settings.masked(actor), settings.masked(reason)
+                alerts = store.acknowledge(connection, ids, by, why)
+                told = [("acknowledged", alert) for alert in alerts]
+                say(connection, rules, told, channels, datetime.now(UTC))
+            keys = {alert.incident_key(store.platform_id(connection)) for alert in alerts}
+            known = {channel.key: channel for channel in channels}
+            if lock.take():  # else an evaluation is sending just now
+                waiting = store.waiting_messages(connection)
+                due = [m for m in waiting if m.incident in keys and m.channel in known]
+                await _send_all(connection, known, due)
+            left = [m.channel for m in store.waiting_messages(connection) if m.incident in keys]
+    finally:
+        for channel in channels:
+            channel.close()
+    return alerts, sorted(set(left))
+
+
+async def _send_all(
+    connection: Connection[Any], known: Mapping[str, Channel], due: Sequence[store.Outgoing]
+) -> Delivery:
+    """Send to each channel its messages, and write down which it took."""
+    by_channel: dict[str, list[store.Outgoing]] = {}
+    for message in due:
+        by_channel.setdefault(message.channel, []).append(message)
+    platform = store.platform_id(connection)
+    alerts = store.alerts_of(connection, {id_ for message in due for id_ in message.alert_ids})
+    sendings = [_send(known[key], each, alerts, platform) for key, each in by_channel.items()]
+    waiting = {message.id for message in due if message.is_waiting}
+    taken = missed = 0
+    for sending in asyncio.as_completed(sendings):
+        results = await sending
+        news = {number: took for number, took in results.items() if number in waiting}
+        store.note_deliveries(connection, news)  # now: another channel may take long
+        taken += sum(news.values())
+        missed += len(results) - sum(results.values())
+    return Delivery(taken, missed)
+
+
+async def _send(
+    channel: Channel,
+    messages: Sequence[store.Outgoing],
+    alerts: Mapping[int, Alert],
+    platform: str,
+) -> dict[int, bool]:
+    """Oldest first; once the channel did not take one, each of the rest is tried once.
+
+    Of an incident nothing is told before what comes first: it would be opened after its end.
+    """
+    results = dict.fromkeys((message.id for message in messages), False)
+    has_failed = False
+    missed: set[str] = set()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            for message in messages:
+                if message.incident in missed:
+                    continue
+                texts = _texts(channel, message, alerts, platform)
+                took = [
+                    await channel.deliver(text, () if has_failed else TRIES_SECONDS)
+                    for text in texts
+                ]
+                results[message.id] = all(took)
+                if not all(took):  # of itself, or for what that message says
+                    has_failed = True
+                    if message.incident:
+                        missed.add(message.incident)
+    return results
+
+
+def _texts(
+    channel: Channel, message: store.Outgoing, alerts: Mapping[int, Alert], platform: str
+) -> list[Message]:
+    """What a channel is sent; also where its entry was of another kind when it was written."""
+    is_good = message.kind == "resolved"
+    if not channel.is_for_incidents:
+        return [Message(message.title, message.body, is_good=is_good)]
+    return [
+        Message(
+            message.title,
+            message.body,
+            is_good=is_good,
+            incident=Incident(
+                key=message.incident or alert.incident_key(platform),
+                action=_ACTIONS[message.kind],
+                rule=alert.rule,
+                scope=alert.scope,
+                subject=alert.subject,
+                severity=alert.severity,
+                since=alert.since,
+                until=alert.seen_at if is_good else None,
+                message_id=f"dlq-{alert.id}-{message.id}",
+            ),
+        )
+        for alert in (alerts[number] for number in message.alert_ids)
+    ]

@@ -1,0 +1,127 @@
+"""The life of an alert, pure: what each look at its condition makes of it, and what is to be said.
+
+(nothing) ──holds──▶ pending ──held for_minutes──▶ firing ──over for keep_minutes──▶ resolved
+                        └──over──▶ (forgotten)        └── reminder every repeat_minutes,
+                                                          none once somebody acknowledged it
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sahool_dlq.alerts.findings import Finding
+from sahool_dlq.alerts.rules import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One episode: the condition of a rule held for a subject. A row of `alerts`."""
+
+    rule: str
+    scope: str
+    subject: str
+    state: str  # pending | firing | resolved
+    severity: str
+    value: float
+    above: float
+    failure_count: int | None
+    since: datetime
+    sample_id: str | None
+    detail: str
+    started_at: datetime  # first look at which the condition held
+    seen_at: datetime  # last one
+    fired_at: datetime | None = None
+    told_at: datetime | None = None  # last message
+    told_count: int = 0
+    acked_at: datetime | None = None
+    acked_by: str | None = None
+    ack_reason: str | None = None
+    resolved_at: datetime | None = None
+    id: int = 0  # 0: not stored yet
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it the same alert at the next look."""
+        return self.rule, self.scope, self.subject
+
+    def incident_key(self, platform: str) -> str:
+        """What its incidents are called elsewhere: the same for each episode; says no names."""
+        text = "\0".join((platform, *self.key))
+        return f"dlq-{self.rule}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one look does to an alert."""
+
+    alert: Alert | None  # as it is then; None: forgotten, or it never was one
+    kind: str | None = None  # what is to be said: firing | reminder | resolved
+
+
+def step(
+    alert: Alert | None,
+    finding: Finding | None,
+    rule: Rule,
+    severity: str,
+    last_told_at: datetime | None,
+    now: datetime,
+) -> Step:
+    """One look: the live alert of a subject, and what the rule finds for it now.
+
+    `last_told_at` is when an earlier episode of the same alert was last told of: one that comes and
+    goes is told of after each cool-down, not each time. What another alert (the monitor's) has told
+    of already is not told again. What can not be known neither begins an alert nor ends one.
+    """
+    if alert is not None and finding is not None and finding.value is None:
+        return Step(replace(alert, seen_at=now) if alert.state == "firing" else None)
+    if finding is None or finding.value is None or not finding.is_above:
+        return _over(alert, rule, now)
+    alert = alert or Alert(
+        rule=rule.name,
+        scope=finding.scope,
+        subject=finding.subject,
+        state="pending",
+        severity=severity,
+        value=finding.value,
+        above=finding.above,
+        failure_count=finding.failure_count,
+        since=finding.since or now,
+        sample_id=finding.sample_id,
+        detail=finding.detail or "",
+        started_at=now,
+        seen_at=now,
+    )
+    alert = replace(
+        alert,
+        severity=severity,
+        value=finding.value,
+        above=finding.above,
+        failure_count=finding.failure_count,
+        since=min(alert.since, finding.since or now),
+        sample_id=finding.sample_id,
+        detail=finding.detail or "",
+        seen_at=now,
+    )
+    if alert.state == "pending":
+        if now - alert.started_at < timedelta(minutes=rule.for_minutes):
+            return Step(alert)
+        alert = replace(alert, state="firing", fired_at=now)
+    last = max(filter(None, (alert.told_at, last_told_at)), default=None)
+    pause = timedelta(minutes=rule.repeat_minutes if alert.told_count else rule.cooldown_minutes)
+    is_due = last is None or now - last >= pause
+    if not is_due or finding.is_told or alert.acked_at is not None:
+        return Step(alert)
+    return _told(alert, "reminder" if alert.told_count else "firing", now)
+
+
+def _over(alert: Alert | None, rule: Rule, now: datetime) -> Step:
+    if alert is None or alert.state == "pending":
+        return Step(None)
+    if now - alert.seen_at < timedelta(minutes=rule.keep_minutes):
+        return Step(alert)
+    alert = replace(alert, state="resolved", resolved_at=now)
+    return _told(alert, "resolved", now) if alert.told_count else Step(alert)
+
+
+def _told(alert: Alert, kind: str, now: datetime) -> Step:
+    return Step(replace(alert, told_at=now, told_count=alert.told_count + 1), kind)

@@ -1,0 +1,76 @@
+"""The views between the lake's tables and the marts: `sql/views`, and two made from Python.
+
+A connection shows the base tables (`dead_letters`, `case_events`, `service_totals`); the views
+stand on them, and people query them (`dlq sql`, `views.sql`).
+"""
+
+# Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
+# reported as leaked, at length, when the process ends.
+from __future__ import annotations
+
+import duckdb
+
+from sahool_dlq.deadletter.cases import ATTEMPTS_PER_OPENING, DEFAULT_REDRIVE_CAP
+from sahool_dlq.deadletter.error_families import CONTENT, CRITICAL, TRANSIENT, with_subclasses
+from sahool_dlq.errors import QueryError
+from sahool_dlq.sqlfiles import read_sql
+
+__all__ = ["GENERATED_VIEWS", "VIEWS", "create_views", "view_sql", "view_statements"]
+
+VIEWS = (
+    "redrive_rules",
+    "error_classes",
+    "epochs",
+    "case_log",
+    "openings",
+    "cases",
+    "failures",
+    "groups",
+    "redrives",
+    "service_traffic",
+)
+"""The views, each after those that it reads."""
+
+GENERATED_VIEWS = ("redrive_rules", "error_classes")
+
+
+def view_statements() -> list[str]:
+    """The statements that make the views, in order; whoever runs them again changes nothing."""
+    return [f"CREATE OR REPLACE VIEW {name} AS\n{view_sql(name)}" for name in VIEWS]
+
+
+def create_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the views on a connection that shows the base tables.
+
+    Raises QueryError where one of them is missing or has other columns.
+    """
+    for name, statement in zip(VIEWS, view_statements(), strict=True):
+        try:
+            connection.execute(statement)
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise QueryError(f"The view {name} can not be made: {reason}") from error
+
+
+def view_sql(name: str) -> str:
+    """A view's SELECT: a file of `sql/views`, or one row of rules and the error families."""
+    if name == "redrive_rules":
+        return (
+            f"SELECT {DEFAULT_REDRIVE_CAP} AS default_redrive_cap,"
+            f" {ATTEMPTS_PER_OPENING} AS attempts_per_opening"
+        )
+    if name == "error_classes":
+        return _error_classes()
+    return read_sql(f"views/{name}.sql")
+
+
+def _error_classes() -> str:
+    """The families of `deadletter.error_families` as rows: error_class, family."""
+    rows = [
+        f"('{name}', '{family}')"
+        for family, types in (("transient", TRANSIENT), ("critical", CRITICAL))
+        for name in with_subclasses(types)
+    ]
+    rows += [f"('{name}', 'content')" for name in CONTENT]
+    values = ", ".join(rows)
+    return f"SELECT error_class, family FROM (VALUES {values}) AS f (error_class, family)"  # noqa: S608

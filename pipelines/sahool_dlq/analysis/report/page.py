@@ -1,0 +1,157 @@
+"""The report as one HTML page that needs nothing else: no script, no network, charts drawn in it.
+
+Every text in it comes escaped, by Jinja or by the drawing of the charts. Charts are there twice,
+for a wide screen and for a phone, and once for light and dark: see `look`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+
+from sahool_dlq.analysis.report import charts
+from sahool_dlq.analysis.report.section import Section, cell_text
+from sahool_dlq.analysis.report.theme import DARK, LIGHT, PHONE, WIDE, Look, as_svgs
+
+__all__ = ["Figure", "as_html", "as_page", "figures"]
+
+_Draw = Callable[[Look], Any]
+_NOT_DRAWN = Markup("<p>This chart could not be drawn; the table below it has the numbers.</p>")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart and how to read it."""
+
+    draw: _Draw
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A figure for a desk, which a print has too, and for a phone."""
+
+    wide: Markup
+    narrow: Markup
+    caption: str
+
+
+def as_html(
+    frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: datetime, headline: str = ""
+) -> str:
+    """The page: a sentence, the sections, and beside them the charts of the same frames."""
+    return as_page("Dead letters", parts, now, _drawn(figures(frames, now)), headline)
+
+
+def as_page(
+    title: str,
+    parts: Sequence[Section],
+    now: datetime,
+    drawn: Mapping[str, Sequence[_Drawn]] | None = None,
+    headline: str = "",
+) -> str:
+    """A page of sections, of which the first is a strip of numbers, with charts by section."""
+    environment = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["text"] = cell_text
+    now_part, *rest = parts
+    return environment.get_template("page.html").render(
+        title=title,
+        now=now,
+        headline=headline,
+        strip=now_part,
+        sections=rest,
+        figures=drawn or {},
+        light=LIGHT,
+        dark=DARK,
+    )
+
+
+def _drawn(found: Mapping[str, Sequence[Figure]]) -> dict[str, list[_Drawn]]:
+    """The figures by section, drawn all together: a drawing process starts slowly."""
+    every = [figure for those in found.values() for figure in those]
+    svgs = as_svgs([figure.draw(look) for figure in every for look in (WIDE, PHONE)])
+    # Vega escapes what it draws.
+    shown = iter([Markup(svg) if svg else _NOT_DRAWN for svg in svgs])  # noqa: S704
+    return {
+        title: [_Drawn(next(shown), next(shown), figure.caption) for figure in those]
+        for title, those in found.items()
+    }
+
+
+def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list[Figure]]:
+    """The charts by the title of the section that they belong to; none of an empty frame."""
+    minutes = frames["failures_minutely"]
+    oldest = minutes["minute_at"].min()
+    if not isinstance(oldest, datetime):
+        return {}  # there is nothing to be drawn
+
+    def since(days: float) -> datetime:
+        # A young log fills the width of its chart.
+        return max(now - timedelta(days=days), min(oldest, now - timedelta(minutes=10)))
+
+    found = {
+        "Failure groups": [
+            Figure(
+                lambda look: charts.failures_by_type(minutes, since(1), now, look),
+                "How fast failures came, and of which kind. A step up in one colour is one cause.",
+            ),
+            Figure(
+                lambda look: charts.service_heat_map(minutes, since(7), now, look),
+                "Each row is a service. A column of strong colour through several rows is an outage"
+                " that they share; a row of it is one service's own trouble.",
+            ),
+        ],
+        "Health per service": [
+            Figure(
+                lambda look: charts.health_parts(frames["service_health"], look),
+                "A score is 100 less the longest bar, so it says which part to mend first.",
+            )
+        ],
+        "Time to resolution": [
+            Figure(
+                lambda look: charts.survival(frames["resolution_curves"], look=look),
+                "Where a curve crosses the dashed line, half of its cases were closed. A curve"
+                " that ends above zero has cases that are still open. The time axis is"
+                " logarithmic.",
+            ),
+            Figure(
+                lambda look: charts.incidence(frames["resolution_curves"], look=look),
+                "Read upwards at a time: the share of all cases closed by then, by each cause; the"
+                " grey rest was still open.",
+            ),
+        ],
+    }
+    if not frames["redrive_outcomes"].is_empty():
+        found["Redrive outcomes"] = [
+            Figure(
+                lambda look: charts.redrive_outcomes(frames["redrive_outcomes"], look),
+                "In brackets, how many redrives. Mostly green: redrive it. Mostly red: mend the"
+                " cause first.",
+            )
+        ]
+    if not frames["contributors"].filter(pl.col("subject") == "last 24 hours").is_empty():
+        found["More frequent than before"] = [
+            Figure(
+                lambda look: charts.contributors(frames["contributors"], look=look),
+                "The wider the gap between the dots, the more this stands out.",
+            )
+        ]
+    if not frames["hour_of_week"].is_empty():
+        found["Hours of the week"] = [
+            Figure(
+                lambda look: charts.hour_of_week(frames["hour_of_week"], look=look),
+                "Working hours show as a block. A lone strong cell may be a single outage: the"
+                " table names only hours that stood out in three quarters of the weeks.",
+            )
+        ]
+    return found

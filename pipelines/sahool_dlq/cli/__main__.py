@@ -1,0 +1,5 @@
+"""`python -m sahool_dlq.cli` is `dlq`."""
+
+from sahool_dlq.cli import main
+
+main()

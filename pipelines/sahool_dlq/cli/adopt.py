@@ -1,0 +1,123 @@
+"""`dlq adopt`."""
+
+import asyncio
+import getpass
+import logging
+from typing import Any
+
+import click
+
+from sahool_dlq.bridge.adopt import LIMITS, Adoption, Limits
+from sahool_dlq.cli.output import PlainHandler, cell, console, print_json, safe
+from sahool_dlq.cli.selecting import is_agreed
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.jobs.adoption import Wish, adopt, preview_adoption
+from sahool_dlq.settings import Settings
+
+
+@verb
+@click.argument("consumer", metavar="[STREAM/]CONSUMER")
+@click.option(
+    "--max-deliver",
+    type=click.IntRange(1, 1_000),
+    help="deliveries after which it gives an event up [5, where it is unlimited]",
+)
+@click.option(
+    "--backoff",
+    metavar="SECONDS,…",
+    help="how long to wait for an answer, delivery by delivery [ack_wait, each time]",
+)
+@click.option("--proof", "is_proof", is_flag=True, help="let the server tell of each success")
+@click.option("--undo", "is_undo", is_flag=True, help="as it was before")
+@click.option("--reason", help="why; kept in the audit")
+@click.option("--by", default=getpass.getuser, help="who does it [your login]")
+@click.option("--dry-run", is_flag=True, help="show the change, touch nothing")
+@click.option("--yes", is_flag=True, help="do not ask")
+def command(
+    settings: Settings,
+    is_json: bool,
+    consumer: str,
+    max_deliver: int | None,
+    backoff: str | None,
+    is_proof: bool,
+    is_undo: bool,
+    reason: str | None,
+    by: str,
+    dry_run: bool,
+    yes: bool,
+) -> None:
+    """Let a consumer without our code give up what always fails, and prove what succeeds.
+
+    Sets its max_deliver to 5 where it is unlimited, and nothing else of it; with --backoff, also
+    how long each delivery waits for an answer. What it gives up is kept by SAHOOL_ADVISORIES, and
+    `dlq bridge` makes a dead letter of it.
+
+    With --proof alone it sets its sample_freq to 100 %, and nothing else of it: the server then
+    says of each event that it was acknowledged. A redrive's success is proved by that instead of
+    inferred, and the service gets totals, and so a failure rate. It costs a message of about 300
+    bytes for each event.
+    """
+    if is_undo and (is_proof or max_deliver or backoff):
+        raise click.UsageError("--undo takes all of it back, and stands alone.")
+    if not dry_run and reason is None:
+        raise click.UsageError("Say why: --reason TEXT is kept in the audit.")
+    is_limited = not is_proof or bool(max_deliver or backoff)
+    wish = Wish(is_proof, Limits(max_deliver, _seconds(backoff)) if is_limited else None)
+    logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
+    found = asyncio.run(preview_adoption(settings, consumer, wish, is_undo=is_undo))
+    if not is_json:
+        _show(found, wish, is_undo=is_undo)
+    if not dry_run and found.is_change and not is_agreed("Change it?", is_yes=yes):
+        dry_run = True
+    if not dry_run:
+        done = adopt(settings, found.address, wish, actor=by, reason=reason or "", is_undo=is_undo)
+        found = asyncio.run(done)
+    if is_json:
+        print_json(found.as_dict() | {"dry_run": dry_run})
+    elif found.is_change:
+        console.print("Nothing was changed." if dry_run else "Done; it is in the audit.")
+
+
+def _seconds(backoff: str | None) -> tuple[float, ...]:
+    try:
+        waits = tuple(float(each) for each in (backoff or "").split(",") if backoff)
+    except ValueError:
+        waits = (0.0,)
+    if not all(0.001 <= each <= 30 * 86_400 for each in waits):
+        raise click.UsageError("--backoff is seconds and commas, such as 30,60,300.")
+    return waits
+
+
+def _show(found: Adoption, wish: Wish, *, is_undo: bool) -> None:
+    if not found.is_change:
+        names = ["sample_freq"] if wish.is_proof or is_undo else []
+        names += ["max_deliver"] if wish.limits else []
+        values = ", ".join(f"{name} {_value(found.before, name)}" for name in names)
+        console.print(f"{safe(found.address)} is so already: {values}.", soft_wrap=True)
+        return
+    changes = ", ".join(
+        f"{name} {_value(found.before, name)} → {_value(found.after, name)}"
+        for name in found.changed
+    )
+    console.print(
+        f"[bold]{safe(found.address)}[/bold]: {changes}; its other"
+        f" {len(found.before.keys() - set(found.changed))} settings stay.",
+        soft_wrap=True,
+    )
+    most = found.after.get("max_deliver") or 0
+    if "max_deliver" in found.changed and most > 0 and found.redelivered:
+        console.print(
+            f"{found.redelivered:,} of its events came again and wait: those that were delivered"
+            f" {most} times by now are given up at once.",
+            soft_wrap=True,
+        )
+
+
+def _value(config: dict[str, Any], name: str) -> str:
+    value = config.get(name)
+    if name in LIMITS and name != "max_deliver" and value:
+        each = value if isinstance(value, list) else [value]
+        return safe(", ".join(f"{wait / 1e9:g} s" for wait in each))
+    if name == "max_deliver" and (value or -1) < 0:
+        return "unlimited"
+    return cell(value)

@@ -1,0 +1,60 @@
+"""`dlq audit`."""
+
+import json
+from typing import Any
+
+import click
+
+from sahool_dlq.cli.output import cell, console, print_json, safe
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.jobs.decisions import audit_trail
+from sahool_dlq.settings import Settings
+
+
+@verb
+@click.argument("id_", metavar="[ID]", required=False)
+@click.option("--actor", help="only what this person or schedule did")
+@click.option("--action", help="only actions that begin so: redrive, triage.discarded, …")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, help="the latest so many"
+)
+def command(
+    settings: Settings,
+    is_json: bool,
+    id_: str | None,
+    actor: str | None,
+    action: str | None,
+    limit: int,
+) -> None:
+    """Who redrove, edited, discarded or parked what, when, why, and with which result.
+
+    With the ID of a failure, or a batch or its first digits: what was done to it. Newest first.
+    """
+    rows = audit_trail(settings, about=id_, actor=actor, action=action, limit=limit)
+    if is_json:
+        print_json({"audit": rows})
+        return
+    if not rows:
+        console.print("Nothing there: no redrive and no decision matches.")
+        return
+    for row in rows:
+        count, batch = row["detail"].get("failures"), row["batch_id"]
+        facts = [
+            f"{cell(row['at'])}  [bold]{safe(row['action'])}[/bold]",
+            batch and batch[:8],
+            f"by {safe(row['actor'])}",
+            count is not None and f"{count:,} failures",
+            safe(_result(row["detail"])),
+        ]
+        console.print("  ".join(fact for fact in facts if fact), soft_wrap=True)
+        if row["reason"]:
+            console.print(f"    {safe(row['reason'])}", soft_wrap=True)
+    console.print("[dim]--json has everything: ids, selections, edits, the database's user.[/dim]")
+
+
+def _result(detail: dict[str, Any]) -> str:
+    if "changed" in detail:
+        return f"{detail['changed']:,} changed"
+    if outcomes := detail.get("outcomes"):
+        return ", ".join(f"{count:,} {state}" for state, count in outcomes.items())
+    return json.dumps(detail["patch"]) if detail.get("patch") else ""

@@ -1,0 +1,121 @@
+"""`dlq batches`."""
+
+import getpass
+from collections.abc import Callable
+
+import click
+
+from sahool_dlq.cli.output import cell, console, print_json, print_table, safe
+from sahool_dlq.cli.redrive import run_and_tell
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.jobs.decisions import audit_trail
+from sahool_dlq.jobs.redrive import approve, cancel, list_batches, pause, reject, resume, show_batch
+from sahool_dlq.redrive.batches import Batch
+from sahool_dlq.settings import Settings
+
+_ACTIONS: dict[str, Callable[..., Batch]] = {
+    "pause": pause,
+    "resume": resume,
+    "cancel": cancel,
+    "approve": approve,
+    "reject": reject,
+}
+_THEN_RUN = ("resume", "approve")
+
+
+@verb
+@click.argument(
+    "action", type=click.Choice(["list", "show", *_ACTIONS]), default="list", required=False
+)
+@click.argument("batch_id", metavar="[BATCH]", required=False)
+@click.option("--reason", help="why; kept in the audit")
+@click.option("--by", default=getpass.getuser, help="who says so [your login]")
+@click.option("--later", is_flag=True, help="resume, approve: leave it to the next redrive")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="list: the latest so many",
+)
+def command(
+    settings: Settings,
+    is_json: bool,
+    action: str,
+    batch_id: str | None,
+    reason: str | None,
+    by: str,
+    later: bool,
+    limit: int,
+) -> None:
+    """Batches of redrives: list, show, pause, resume, cancel, approve, reject.
+
+    BATCH is an id or its first digits. A paused batch publishes nothing more; what is out is
+    followed to its outcome. A resumed or approved one runs here at once, and each group begins
+    with one redrive again. Resume also takes up what a killed run left. What a cancelled one has
+    not published stays pending.
+    """
+    if action == "list":
+        _list(list_batches(settings, limit), is_json)
+        return
+    if not batch_id:
+        raise click.UsageError(f"Say which batch to {action}: `dlq batches` lists them.")
+    if action == "show":
+        _show(settings, show_batch(settings, batch_id), is_json)
+        return
+    batch = _ACTIONS[action](settings, batch_id, by=by, reason=reason)
+    if action in _THEN_RUN and not later:
+        run_and_tell(settings, batch.id, by, is_json)
+    elif is_json:
+        print_json(batch.as_dict())
+    else:
+        console.print(f"The batch {batch.id} is {batch.state}.", soft_wrap=True)
+
+
+def _list(found: list[Batch], is_json: bool) -> None:
+    if is_json:
+        print_json({"batches": [batch.as_dict() for batch in found]})
+        return
+    if not found:
+        console.print("No redrive was planned yet: dlq redrive --help")
+        return
+    print_table(
+        "Batches of redrives",
+        ["batch", "state", "planned", "succeeded", "at", "by", "why"],
+        [
+            (
+                batch.id[:8],
+                batch.state,
+                batch.planned,
+                batch.outcomes.get("succeeded", 0),
+                batch.created_at,
+                batch.requested_by,
+                batch.reason,
+            )
+            for batch in found
+        ],
+        note="dlq batches show BATCH says more.",
+        drop=["by", "at"],
+    )
+
+
+def _show(settings: Settings, batch: Batch, is_json: bool) -> None:
+    history = audit_trail(settings, about=batch.id, action="redrive")
+    if is_json:
+        print_json({"batch": batch.as_dict(), "history": history})
+        return
+    for name, value in batch.as_dict().items():
+        if value not in (None, {}):
+            console.print(f"  [cyan]{name:<14}[/cyan] {_told(value)}", soft_wrap=True)
+    console.print()
+    print_table(
+        "History",
+        ["at", "what", "by", "why"],
+        [(row["at"], row["action"], row["actor"], row["reason"]) for row in reversed(history)],
+    )
+
+
+def _told(value: object) -> str:
+    if isinstance(value, dict):
+        return safe(", ".join(f"{name} {cell(item)}" for name, item in value.items()))
+    return safe(", ".join(value)) if isinstance(value, list) else cell(value)

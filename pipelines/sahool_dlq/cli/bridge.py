@@ -1,0 +1,108 @@
+"""`dlq bridge`."""
+
+import asyncio
+import logging
+import sys
+from collections import Counter
+from typing import Any
+
+import click
+
+from sahool_dlq.bridge.advisory import Advisory
+from sahool_dlq.bridge.find_exhausted import Untold
+from sahool_dlq.bridge.run import Bridge, bridge_pending
+from sahool_dlq.cli.output import PlainHandler, console, errors, print_json, safe
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.events.signals import set_by_signal
+from sahool_dlq.settings import Settings
+
+_COUNTED = (
+    *("bridged", "gone", "skipped", "found", "repeated", "removed"),
+    *("acknowledged", "ids_taken"),
+)
+
+
+@verb
+@click.option("--once", "is_once", is_flag=True, help="bring in what there is, then end")
+def command(settings: Settings, is_json: bool, is_once: bool) -> None:
+    """Bring in failures of consumers that use none of our code; until Ctrl-C.
+
+    The server says when a consumer terminates an event, or has had it max_deliver times. Each such
+    advisory becomes a dead letter with the event that it is about. The flow drain-dlq does it too.
+    """
+    logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
+    counts, untold = asyncio.run(bridge_pending(settings) if is_once else _run(settings, is_json))
+    facts: dict[str, Any] = {name: counts[name] for name in _COUNTED}
+    facts["untold"] = [each._asdict() for each in untold]
+    if is_json:
+        print_json({"kind": "end", **facts} if not is_once else facts)
+        return
+    console.print(
+        f"Brought in by advisories: {facts['bridged']:,}, and {facts['gone']:,} whose event was"
+        f" gone; without one: {facts['found']:,}. Advisories left out: {facts['skipped']:,}."
+    )
+    if facts["repeated"]:
+        console.print(f"Said again of failures that were brought in before: {facts['repeated']:,}.")
+    if facts["removed"]:
+        console.print(
+            f"Events that left their stream while a consumer had them: {facts['removed']:,}."
+            " Whether they were handled nobody can say, so they are no failures."
+        )
+    if facts["acknowledged"]:
+        console.print(
+            f"Acknowledged after they were given up: {facts['acknowledged']:,}. Their failures are"
+            " discarded."
+        )
+    if facts["ids_taken"]:
+        console.print(
+            f"Found another dead letter under their id: {facts['ids_taken']:,}. Somebody forged it,"
+            " or another version wrote it; both are kept, and `dlq show` tells them apart."
+        )
+    if is_once:
+        _print_untold(untold)
+
+
+def _print_untold(untold: list[Untold]) -> None:
+    for each in untold:
+        console.print(
+            f"{safe(each.consumer)} on {safe(each.stream)} gave up at least {each.at_least:,} more:"
+            " its figures tell how many, not which."
+        )
+
+
+async def _run(settings: Settings, is_json: bool) -> tuple[Counter[str], list[Untold]]:
+    stop = asyncio.Event()
+    redactor = settings.redactor(settings.rules)
+
+    def show(advisory: Advisory, fields: dict[str, Any]) -> None:
+        facts: dict[str, Any] = {
+            "stream": advisory.stream,
+            "sequence": advisory.stream_seq,
+            "consumer": advisory.consumer,
+            "service": redactor.redact_label(fields["consumer_service"]),
+            "error_type": redactor.redact_label(fields["error_type"]),
+            "deliveries": advisory.deliveries,
+        }
+        if is_json:
+            print_json({"kind": "dead_letter", **facts})
+            sys.stdout.flush()
+            return
+        console.print(
+            f"[bold]{safe(facts['error_type'][:60])}[/bold] [cyan]{safe(facts['service'][:60])}"
+            f"[/cyan] on {safe(advisory.stream)} {advisory.stream_seq} after"
+            f" {advisory.deliveries} deliveries",
+            soft_wrap=True,
+        )
+
+    with set_by_signal(stop):
+        bridge = Bridge(settings, show)
+        await bridge.open()
+        if not is_json:
+            errors.print("[dim]Waiting for advisories. Ctrl-C ends it.[/dim]")
+        bridge.start_in_background()
+        untold = await bridge.sample()
+        if not is_json:
+            _print_untold(untold)
+        await stop.wait()
+        await bridge.close()
+    return bridge.counts, untold

@@ -1,0 +1,23 @@
+"""`dlq completion`."""
+
+import click
+from click.shell_completion import get_completion_class
+
+from sahool_dlq.cli.output import print_json
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.settings import Settings
+
+
+@verb
+@click.argument("shell", type=click.Choice(["zsh", "bash", "fish"]))
+def command(settings: Settings, is_json: bool, shell: str) -> None:  # noqa: ARG001
+    """Print the script that lets your shell complete verbs, options and their values.
+
+    The shell reads it when it starts: see the examples. bash needs 4.4 or newer.
+    """
+    found = get_completion_class(shell)
+    assert found is not None  # the choices are click's own
+    script = found(
+        click.get_current_context().find_root().command, {}, "dlq", "_DLQ_COMPLETE"
+    ).source()
+    print_json({"script": script}) if is_json else click.echo(script)

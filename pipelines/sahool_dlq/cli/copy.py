@@ -1,0 +1,33 @@
+"""`dlq copy`."""
+
+from datetime import UTC, datetime
+
+import click
+
+from sahool_dlq.cli.output import print_json, print_table, spinner
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.lake.copy import copy_lake
+from sahool_dlq.stores.lake.lake import Lake
+
+
+@verb
+@click.argument("place")
+def command(settings: Settings, is_json: bool, place: str) -> None:
+    """Copy the lake as it is now to an empty PLACE, a folder or s3://…; drains may go on.
+
+    The copy is whole: each file is read against its checksum, and the log names what was copied.
+    """
+    target = Settings(lake_uri=place)
+    with spinner("Copying the lake"):
+        done = copy_lake(Lake(settings.lake), Lake(target.lake), datetime.now(UTC))
+    if is_json:
+        print_json(
+            {
+                "tables": [
+                    {"table": t.table, "files": t.files, "size_bytes": t.size_bytes} for t in done
+                ]
+            }
+        )
+        return
+    print_table("", ["table", "files", "bytes"], [(t.table, t.files, t.size_bytes) for t in done])

@@ -1,0 +1,53 @@
+"""`dlq demo`."""
+
+import asyncio
+import sys
+import time
+
+import click
+
+from sahool_dlq.cli.output import console, errors, print_json, print_table, safe
+from sahool_dlq.cli.report import print_section
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.demo.story import Story, tell
+from sahool_dlq.settings import Settings
+
+_EXAMPLE = "SELECT error_class, count(*) FROM failures GROUP BY 1"
+
+
+@verb
+@click.option("--events", default=3_000, show_default=True, help="events to publish")
+@click.option("--seed", default=7, show_default=True, help="of the events")
+def command(settings: Settings, is_json: bool, events: int, seed: int) -> None:
+    """Tell the whole story once, on servers of its own, then check that nothing was lost.
+
+    Six services fail for real reasons; Prefect flows drain, analyse and redrive. The lake and the
+    report (a page with charts) stay in DLQ_HOME/demo. Exits 1 where an invariant does not hold.
+    """
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        errors.print(f"[dim]{time.monotonic() - started:5.1f} s[/dim]  {text}")
+
+    story = asyncio.run(tell((settings.home / "demo").absolute(), events, seed, say))
+    if is_json:
+        print_json(story.as_dict())
+    else:
+        _print(story)
+    sys.exit(0 if story.is_sound else 1)
+
+
+def _print(story: Story) -> None:
+    console.print(f"\n[bold]{safe(story.headline)}[/bold]\n")
+    for section in story.sections:
+        if section.rows:
+            print_section(section)
+    print_table(
+        "Checks",
+        ["", "what", "found"],
+        [("ok" if c.is_met else "FAILED", c.name, c.found) for c in story.checks],
+    )
+    for name, place in story.places.items():
+        console.print(f"{name}: {place}", soft_wrap=True)
+    console.print(f"\n{story.published:,} events, {story.seconds:.0f} s. Ask the lake yourself:")
+    console.print(f"  dlq sql --lake-uri {story.places['lake']} {_EXAMPLE!r}", soft_wrap=True)

@@ -1,0 +1,43 @@
+"""`dlq deploy`."""
+
+import asyncio
+import os
+
+import click
+
+from sahool_dlq.cli.output import console, print_json
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.settings import Settings
+
+SECRETS = ("DLQ_NATS_URL", "DLQ_POSTGRES_DSN", "DLQ_REDACTION_KEY", "DLQ_ALERT_URLS")
+
+
+@verb
+@click.option(
+    "--pool",
+    envvar="DLQ_WORK_POOL",
+    default="local",
+    show_default=True,
+    help="work pool; made, of type process, where there is none",
+)
+@click.option(
+    "--secrets",
+    "has_secrets",
+    is_flag=True,
+    help=f"keep {', '.join(SECRETS)} of this environment as Secret blocks, for every worker",
+)
+def command(settings: Settings, is_json: bool, pool: str, has_secrets: bool) -> None:  # noqa: ARG001
+    """Send deployments, work queues and automations to the Prefect server of PREFECT_API_URL.
+
+    Run it again after each upgrade: what is there is updated.
+    """
+    from sahool_dlq.orchestration.deploy import deploy  # Prefect takes its time to load
+
+    given = {name: os.environ[name] for name in SECRETS if os.environ.get(name)}
+    done = asyncio.run(deploy(pool, given if has_secrets else {}))
+    if is_json:
+        print_json(done)
+        return
+    for kind, names in done.items():
+        shown = names if isinstance(names, str) else ", ".join(names)
+        console.print(f"  [cyan]{kind:<12}[/cyan] {shown or '–'}", soft_wrap=True)

@@ -1,0 +1,109 @@
+"""`dlq doctor`."""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from sahool_dlq.cli.output import console, errors, print_json, print_table, safe
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.doctor.diagnosis import (
+    NAGIOS_UNKNOWN,
+    Diagnosis,
+    as_json,
+    as_nagios,
+    as_prometheus,
+    examine,
+    write_page,
+)
+from sahool_dlq.doctor.finding import Severity
+from sahool_dlq.errors import DLQError
+from sahool_dlq.settings import Settings
+
+_STYLES = {Severity.LOSES: "bold red", Severity.MAY_LOSE: "yellow", Severity.ADVICE: "dim"}
+
+
+@verb
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "prometheus", "nagios"]),
+    default="text",
+    help="nagios: exit status 0, 1 for a warning, 2 for a loss, 3 where nobody answers",
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="write one page that needs no network",
+)
+@click.option(
+    "--listen",
+    "listen_seconds",
+    type=click.FloatRange(0, 600),
+    default=2.0,
+    metavar="SECONDS",
+    help="how long to listen to what consumers answer [2]",
+)
+@click.option(
+    "--stalled-after",
+    "stalled_seconds",
+    type=click.FloatRange(0),
+    default=900.0,
+    metavar="SECONDS",
+    help="silence after which a consumer stands still [900]",
+)
+def command(
+    settings: Settings,
+    is_json: bool,
+    form: str,
+    html: Path | None,
+    listen_seconds: float,
+    stalled_seconds: float,
+) -> None:
+    """Say for each stream and consumer what becomes of a message that always fails.
+
+    Needs a NATS server and read-only rights, and nothing of ours: no PostgreSQL, no lake, no
+    stream. It changes nothing, and delivers nothing. Exit status 1 where something loses data.
+    """
+    if is_json and form != "text":
+        raise click.UsageError("--json is a format of its own: leave out --format.")
+    looking = examine(settings, listen_seconds=listen_seconds, stalled_seconds=stalled_seconds)
+    try:
+        found = asyncio.run(looking)
+        if html:
+            write_page(found, html, datetime.now(UTC))
+    except DLQError as error:
+        if form != "nagios":
+            raise
+        click.echo(f"DLQ UNKNOWN - {error}")
+        sys.exit(NAGIOS_UNKNOWN)
+    if form == "nagios":
+        text, status = as_nagios(found)
+        click.echo(text)
+        sys.exit(status)
+    if form == "prometheus":
+        click.echo(as_prometheus(found), nl=False)
+    elif is_json:
+        print_json(as_json(found))
+    else:
+        _show(found)
+    if html:
+        errors.print(f"Wrote {safe(html)}", soft_wrap=True)
+    sys.exit(1 if found.is_losing else 0)
+
+
+def _show(found: Diagnosis) -> None:
+    for each in found.findings:
+        style = _STYLES[each.severity]
+        console.print(
+            f"[{style}]{each.severity}[/{style}]  [bold]{safe(each.subject)}[/bold]"
+            f" [dim]{each.rule}[/dim]",
+            soft_wrap=True,
+        )
+        console.print(f"  {safe(each.sentence)}", soft_wrap=True)
+        console.print(f"  [cyan]{safe(each.command)}[/cyan]\n", soft_wrap=True)
+    if found.fates:
+        print_table("What becomes of an event that always fails", ("consumer", "what"), found.fates)
+    console.print(safe(found.summary), soft_wrap=True)

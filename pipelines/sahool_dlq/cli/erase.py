@@ -1,0 +1,97 @@
+"""`dlq erase`."""
+
+import asyncio
+import getpass
+import sys
+
+import click
+
+from sahool_dlq.cli.output import console, errors, print_json, print_table, safe, spinner
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.erasure.erase import COUNTED, ErasureReport, preview
+from sahool_dlq.errors import ErasureError
+from sahool_dlq.jobs.jobs import erase_tenant
+from sahool_dlq.settings import Settings
+
+
+@verb
+@click.option("--tenant", required=True, help="the tenant's id, as its events say it")
+@click.option("--reason", help="why; kept in the audit, so without the id")
+@click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
+@click.option("--yes", is_flag=True, help="do not ask")
+@click.option("--dry-run", is_flag=True, help="show what would go, touch nothing")
+def command(
+    settings: Settings,
+    is_json: bool,
+    tenant: str,
+    reason: str | None,
+    by: str,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    """Delete for good what a tenant has in stream, lake and Postgres up to now.
+
+    What it fails on later is stored as ever. Safe to run again: a rerun finishes what was
+    interrupted, or what NATS did not permit. The events' own stream is not touched.
+    """
+    if not dry_run and reason is None:
+        raise click.UsageError("Say why: --reason TEXT is kept in the audit.")
+    is_asked = not (yes or dry_run)
+    if is_asked and not (sys.stdin.isatty() and errors.is_terminal):
+        raise ErasureError("Nobody is there to be asked: look with --dry-run, then give --yes.")
+    with spinner("Looking"):
+        found = asyncio.run(preview(settings, tenant))
+    if dry_run or found.is_empty:
+        _show(found, tenant, "would go", is_json)
+        return
+    if is_asked:
+        _show(found, tenant, "would go", is_json=False)
+        if not click.confirm("Delete it for good?", err=True):
+            console.print("Nothing was changed.")
+            return
+    with errors.status("Erasing") as status:
+        report = asyncio.run(
+            erase_tenant(
+                settings,
+                tenant,
+                actor=by,
+                reason=reason or "",
+                tell=lambda step: status.update(f"Erasing: {step}"),
+            )
+        )
+    _show(report, tenant, "went", is_json)
+    if report.left is not None:
+        raise ErasureError(
+            f"All else is erased, but {report.left}: no drain stores them; run this again once"
+            " NATS permits it, or when they have aged out."
+        )
+
+
+def _show(report: ErasureReport, tenant: str, went: str, is_json: bool) -> None:
+    if is_json:
+        print_json(report.as_dict())
+        return
+    if report.is_empty:
+        console.print(f"There is nothing of {safe(tenant)}.")
+    else:
+        counts = {name: getattr(report, name) for name in COUNTED}
+        by_status = ", ".join(f"{n:,} {status}" for status, n in report.failures.items())
+        counts["failures"] = sum(report.failures.values())
+        words = COUNTED | (
+            {"failures": f"rows of failed_events ({by_status})"} if by_status else {}
+        )
+        print_table(
+            f"Of {safe(tenant)}, up to sequence {report.last_sequence:,} of {report.stream}",
+            ["what", went],
+            [(words[name], count) for name, count in counts.items()],
+        )
+    if report.audit_mentions:
+        console.print(
+            f"Rows of the audit that name it, and stay, since it is only added to:"
+            f" {report.audit_mentions:,}."
+        )
+    if count := report.unread_dead_letters:
+        noun, stay = ("dead letter", "stays") if count == 1 else ("dead letters", "stay")
+        console.print(
+            f"{count:,} {noun} that can not be read may hold the tenant's data, and {stay}."
+        )

@@ -1,0 +1,44 @@
+"""`dlq exporter`."""
+
+import logging
+import signal
+import threading
+
+import click
+
+from sahool_dlq.alerts.exporter import serve
+from sahool_dlq.cli.output import PlainHandler, errors, print_json
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.errors import SettingsError
+from sahool_dlq.settings import Settings
+
+
+@verb
+@click.option(
+    "--listen", default="127.0.0.1:9877", show_default=True, help="address and port to serve on"
+)
+def command(settings: Settings, is_json: bool, listen: str) -> None:
+    """Serve metrics for Prometheus on http://ADDRESS/metrics, until Ctrl-C.
+
+    The five metrics, what the alert rules look at, and how the pipeline is. Anybody who reaches the
+    address can read them, so it is loopback unless you say otherwise.
+    """
+    logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise SettingsError(f"--listen {listen} is no address and port, such as 127.0.0.1:9877.")
+    try:
+        server = serve(settings, host.strip("[]"), int(port))
+    except OSError as error:
+        raise SettingsError(f"--listen {listen} can not be had: {error.strerror}.") from error
+    where = f"http://{host}:{server.server_port}/metrics"
+    if is_json:
+        print_json({"url": where})
+    else:
+        errors.print(f"[dim]Metrics at {where}. Ctrl-C ends it.[/dim]")
+    stop = threading.Event()
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, lambda *_: stop.set())
+    stop.wait()
+    server.shutdown()
+    server.server_close()

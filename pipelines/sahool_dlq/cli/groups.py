@@ -1,0 +1,81 @@
+"""`dlq groups`."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from sahool_dlq.analysis.report.advice import by_urgency, chance_in_words, next_command, what_failed
+from sahool_dlq.analysis.report.section import seconds_as_text
+from sahool_dlq.analysis.report.trends import Trend
+from sahool_dlq.cli.output import console, print_json, print_line, safe
+from sahool_dlq.cli.verb import known_lake, verb
+from sahool_dlq.jobs.lookup import failure_groups
+from sahool_dlq.settings import Settings
+
+STATES = {
+    "escalating": "bold red",
+    "regressed": "bold yellow",
+    "new": "bold cyan",
+    "ongoing": "bold",
+    "resolved": "green",
+}
+
+
+@verb
+@click.option("--state", type=click.Choice(list(STATES)))
+@click.option("--service", help="only groups of this service")
+@click.option("--limit", default=20, show_default=True, help="most groups to print")
+def command(
+    settings: Settings, is_json: bool, state: str | None, service: str | None, limit: int
+) -> None:
+    """Failures alike, the most urgent first: what, since when, in which state, who is hit."""
+    now = datetime.now(UTC)
+    known_lake(settings)
+    frame, trends = failure_groups(settings, now)
+    groups = [
+        row
+        for row in by_urgency(frame).to_dicts()
+        if (state is None or row["state"] == state)
+        and (service is None or service in (row["services"] or "").split(", "))
+    ]
+    if is_json:
+        known = [(row, trends.get(row["group_id"])) for row in groups]
+        print_json({"groups": [as_json(row, trend) for row, trend in known]})
+        return
+    if not groups:
+        console.print("No failures there. `dlq drain` brings in what is new.")
+        return
+    open_count = sum(row["open_count"] > 0 for row in groups)
+    console.print(f"[bold]{len(groups)} failure groups[/bold], {open_count} with open failures\n")
+    print_groups(groups[:limit], trends, now)
+    if len(groups) > limit:
+        console.print(f"[dim]{len(groups) - limit:,} more: --limit[/dim]")
+    console.print("[dim]Bars: 7 days in steps of 6 hours. More of one: dlq show GROUP[/dim]")
+
+
+def as_json(group: Mapping[str, Any], trend: Trend | None) -> dict[str, Any]:
+    """A group with what the terminal shows besides: trend and next command."""
+    counts = list(trend.counts) if trend else []
+    return {**group, "trend": counts, "next": next_command(group)}
+
+
+def print_groups(
+    groups: Iterable[Mapping[str, Any]], trends: Mapping[str, Trend], now: datetime
+) -> None:
+    """Three lines for each, which fit on a terminal of 80 columns."""
+    for row in groups:
+        ago = seconds_as_text(max((now - row["last_seen_at"]).total_seconds(), 0))
+        style = STATES[row["state"]]
+        print_line(f"[{style}]{row['state']}[/]  {safe(what_failed(row))}")
+        print_line(
+            f"  [cyan]{row['group_id']}[/cyan]  {row['open_count']:,} open of"
+            f" {row['failure_count']:,} · {row['tenant_count']:,} tenants ·"
+            f" {safe(row['services'])} · {ago} ago"
+        )
+        trend = trends.get(row["group_id"], "none in 7 days")
+        print_line(f"  [cyan]{trend!s:<28}[/cyan]  redrive {chance_in_words(row)}")
+        if command := next_command(row):
+            print_line(f"  [dim]{safe(command)}[/dim]")
+        console.print()

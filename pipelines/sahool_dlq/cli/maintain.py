@@ -1,0 +1,35 @@
+"""`dlq maintain`."""
+
+from sahool_dlq.cli.output import print_json, print_table, spinner
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.jobs.jobs import maintain_lake
+from sahool_dlq.settings import Settings
+
+
+@verb
+def command(settings: Settings, is_json: bool) -> None:
+    """Make the lake's many small files few sorted ones, and delete what nobody reads any more.
+
+    Drains go on meanwhile. Files that left a table stay for 7 days. DLQ_LAKE_RETENTION_DAYS says
+    what the lake forgets.
+    """
+    with spinner("Maintaining the lake"):
+        report = maintain_lake(settings)
+    if is_json:
+        print_json(report.as_dict())
+        return
+    print_table(
+        "",
+        ["table", "files before", "after", "rows expired", "files deleted"],
+        [
+            (
+                table.table,
+                table.files_before,
+                table.files_after,
+                table.expired_rows,
+                table.vacuumed_files,
+            )
+            for table in report.tables
+        ],
+        f"{report.seconds:.1f} s",
+    )

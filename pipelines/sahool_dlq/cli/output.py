@@ -1,0 +1,148 @@
+"""Printing for people: nothing that came from a message can steer the terminal."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from decimal import Decimal
+from math import inf, isfinite
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from sahool_dlq.cli.layout import GAP, fitting, measure, widths
+from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
+
+console = Console(highlight=False, emoji=False)
+errors = Console(stderr=True, highlight=False, emoji=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output; NaN and infinities, which JSON has not, as strings."""
+    text = json.dumps(_finite(value), default=_as_json, ensure_ascii=False, allow_nan=False)
+    print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return {inf: "Infinity", -inf: "-Infinity"}.get(value, "NaN")
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _as_json(value: object) -> int | float | str:
+    if isinstance(value, Decimal):  # DuckDB's sums of integers
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def safe(text: object) -> str:
+    """A value from a message, without control characters and markup."""
+    return escape(printable(str(text)))
+
+
+def print_line(markup: str) -> None:
+    """One line: cut at a terminal's edge, whole where the output is no terminal."""
+    if console.is_terminal:
+        console.print(markup, no_wrap=True, overflow="ellipsis")
+    else:
+        console.print(markup, soft_wrap=True)
+
+
+def room() -> int | None:
+    """How many columns the terminal has; None where the output is no terminal: nothing is cut."""
+    return console.width if console.is_terminal else None
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    note: str = "",
+    *,
+    drop: Sequence[str] = (),
+) -> None:
+    """A table; numbers stand right. On a terminal it fits, and a line says what was left out.
+
+    `drop` names the columns to be left out, the first one first, then come the last ones. Numbers,
+    times, ids and names are never cut; texts are wrapped.
+    """
+    rows = [list(row) for row in rows]
+    texts = [[cell(value) for value in row] for row in rows]
+    every = measure(columns, rows, [[_unescaped(text) for text in row] for row in texts])
+    shown = fitting(every, room(), drop)
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    for column, width in zip(shown, widths(shown, room()), strict=True):
+        table.add_column(
+            safe(column.name),
+            justify="right" if column.is_number else "left",
+            style="cyan" if column.index == 0 else None,
+            no_wrap=not column.is_text,
+            width=width,
+            overflow="fold",
+        )
+    for row in texts:
+        table.add_row(*(row[column.index] for column in shown))
+    if title:
+        console.print(title, style="bold", soft_wrap=True)  # a table's own is broken at its width
+    width = sum(column.width + GAP for column in every)
+    target = console if room() else Console(file=console.file, width=max(width, 1), emoji=False)
+    target.print(table)
+    if note:
+        console.print(f"[dim]{note}[/dim]", soft_wrap=not console.is_terminal)
+    left_out = [column.name for column in every if column not in shown]
+    if left_out:
+        names = safe(", ".join(left_out))
+        console.print(f"[dim]Left out for want of room: {names}. A pipe or --json has all.[/dim]")
+    console.print()
+
+
+def _unescaped(text: str) -> str:
+    """What a cell's markup shows."""
+    return Text.from_markup(text, emoji=False).plain
+
+
+def cell(value: object) -> str:
+    """One value as people read it."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.2f}"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
+    return safe(value)
+
+
+def progress_bar(description: str) -> Progress:
+    """A bar on standard error, silent where that is no terminal."""
+    return Progress(
+        TextColumn(description),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+
+
+def spinner(description: str) -> AbstractContextManager[Any]:
+    """Says that work goes on, where there is a terminal."""
+    return errors.status(description)
+
+
+class PlainHandler(logging.Handler):
+    """Warnings of the library, in one line, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        errors.print(f"[yellow]{safe(record.getMessage())}[/yellow]", soft_wrap=True)

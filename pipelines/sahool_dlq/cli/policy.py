@@ -1,0 +1,142 @@
+"""`dlq policy`."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from sahool_dlq.cli.output import console, print_json, print_table
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.jobs.redrive import (
+    backtest_policy,
+    explain_policy,
+    known_group,
+    transient_selection,
+)
+from sahool_dlq.redrive.choose.backtest import BacktestReport
+from sahool_dlq.redrive.choose.policy import Policy
+from sahool_dlq.redrive.choose.schedule import Judged, policy_of
+from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.settings import Settings
+
+
+@verb
+@click.argument("action", type=click.Choice(["show", "backtest"]), default="show", required=False)
+@click.option("--group", "group_id", help="show: this failure group, whatever its type")
+@click.option("--all", "is_all", is_flag=True, help="show: every type, not only transient ones")
+@click.option("--worth", type=click.FloatRange(0, 1), help="chance from which a redrive pays")
+@click.option("--confidence", type=click.FloatRange(0, 1), help="least probability of that chance")
+@click.option("--half-life-days", type=click.FloatRange(0, min_open=True), help="of an outcome")
+def command(
+    settings: Settings,
+    is_json: bool,
+    action: str,
+    group_id: str | None,
+    is_all: bool,
+    worth: float | None,
+    confidence: float | None,
+    half_life_days: float | None,
+) -> None:
+    """What the scheduled redrive does with each group, and why.
+
+    show: what is pending now, by group and attempt, and whether it would be redriven. backtest:
+    what this policy, or one with other numbers, would have done with the redrives of the lake.
+    """
+    policy = _changed(policy_of(settings), worth, confidence, half_life_days)
+    if action == "backtest":
+        report = backtest_policy(settings, policy)
+        if is_json:
+            print_json(report.as_dict())
+        else:
+            _print_backtest(report)
+        return
+    if group_id:
+        selection = Selection(group_id=known_group(settings, group_id))
+    elif is_all:
+        selection = Selection(where="status = 'pending'")
+    else:
+        selection = transient_selection(settings)
+    found = explain_policy(settings, selection, policy)
+    if is_json:
+        print_json({"groups": [_as_dict(each, policy) for each in found]})
+    else:
+        _print_groups(found)
+
+
+def _changed(
+    policy: Policy, worth: float | None, confidence: float | None, half_life_days: float | None
+) -> Policy:
+    given: dict[str, Any] = {
+        "worth": worth,
+        "confidence": confidence,
+        "half_life": half_life_days and timedelta(days=half_life_days),
+    }
+    return replace(policy, **{name: value for name, value in given.items() if value is not None})
+
+
+def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
+    pending, belief = each.pending, each.belief
+    return {
+        "group_id": pending.cell.group_id,
+        "error_type": pending.cell.error_type,
+        "services": pending.services,
+        "attempt": pending.cell.attempt,
+        "pending": pending.failure_count,
+        "chance": round(belief.mean, 4),
+        "trials": round(belief.trials, 2),
+        "probability": round(belief.probability_above(policy.worth), 4),
+        "verdict": each.verdict.kind,
+        "why": each.verdict.why,
+    }
+
+
+def _print_groups(found: list[Judged]) -> None:
+    if not found:
+        console.print("Nothing of that is pending.")
+        return
+    print_table(
+        "What the scheduled redrive does next",
+        ["group", "error type", "services", "attempt", "pending", "verdict", "why"],
+        [
+            (
+                each.pending.cell.group_id,
+                each.pending.cell.error_type,
+                each.pending.services,
+                each.pending.cell.attempt,
+                each.pending.failure_count,
+                each.verdict.kind,
+                each.verdict.why,
+            )
+            for each in found
+        ],
+        note="A failure also rests before each redrive, and each group ramps: 1, 10, all.",
+        drop=["attempt", "services", "error type"],
+    )
+
+
+def _print_backtest(report: BacktestReport) -> None:
+    if not report.redrives:
+        console.print("No redrive in the lake has ended with a success or a failure yet.")
+        return
+    print_table(
+        f"The policy on {report.redrives:,} redrives that were",
+        ["what", "the policy", "as it was"],
+        [
+            ("redrives", report.taken, report.redrives),
+            ("  of these canaries of stopped groups", report.canaries, None),
+            ("successes", report.successes_taken, report.successes),
+            ("failures", report.taken - report.successes_taken, report.redrives - report.successes),
+            (
+                "redrives per success",
+                report.redrives_per_success,
+                report.redrives_per_success_before,
+            ),
+            ("Brier score of its chances", report.brier, None),
+            ("  … of one rate for all", report.brier_of_one_rate, None),
+            ("  … of always expecting success", report.brier_of_always, None),
+        ],
+        note=f"It spares {report.failures_spared:,} failures and misses"
+        f" {report.successes_missed:,} successes; at the end it has stopped"
+        f" {len(report.groups_stopped):,} groups.",
+    )

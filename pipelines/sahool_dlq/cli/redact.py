@@ -1,0 +1,48 @@
+"""`dlq redact`."""
+
+import asyncio
+from typing import BinaryIO
+
+import click
+
+from sahool_dlq.cli.output import console, print_json, print_table
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.drain.redaction_preview import masking_in_lines
+from sahool_dlq.jobs.jobs import masking_in_log
+from sahool_dlq.settings import Settings
+
+
+@verb
+@click.argument("file", type=click.File("rb"), required=False)
+@click.option(
+    "--dry-run", is_flag=True, required=True, expose_value=False, help="say what would be masked"
+)
+@click.option("--limit", default=1_000, show_default=True, help="latest messages of the stream")
+def command(settings: Settings, is_json: bool, file: BinaryIO | None, limit: int) -> None:
+    """What a drain would mask, by rule, with samples in which the secrets are partly hidden.
+
+    In FILE (`-`: standard input), one dead letter a line, else in the dead-letter stream. Touches
+    nothing; masking itself is what every drain does.
+    """
+    masking = (
+        masking_in_lines(file, settings) if file else asyncio.run(masking_in_log(settings, limit))
+    )
+    if is_json:
+        print_json(masking.as_dict())
+        return
+    console.print(
+        f"{masking.messages_masked:,} of {masking.messages:,} messages hold something to mask."
+    )
+    if masking.rules:
+        print_table(
+            "Masks by rule", ["rule", "masks"], [(rule.rule, rule.masks) for rule in masking.rules]
+        )
+        print_table(
+            "Samples",
+            ["rule", "message", "column", "before", "after"],
+            [
+                (rule.rule, sample.sequence, sample.column, sample.before, sample.after)
+                for rule in masking.rules
+                for sample in rule.samples
+            ],
+        )

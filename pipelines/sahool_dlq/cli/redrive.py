@@ -1,0 +1,202 @@
+"""`dlq redrive`."""
+
+import asyncio
+import getpass
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from sahool_dlq.cli.output import console, print_json, progress_bar
+from sahool_dlq.cli.plan import LIMIT_REACHED, print_plan, print_report, unreached_facts
+from sahool_dlq.cli.selecting import is_agreed, selecting
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.errors import RedriveError
+from sahool_dlq.jobs.redrive import (
+    approve,
+    cancel,
+    list_batches,
+    pause,
+    plan_redrive,
+    preview_redrive,
+    run_redrive,
+    show_batch,
+    transient_selection,
+)
+from sahool_dlq.redrive.batches import ENDED
+from sahool_dlq.redrive.choose.plan import Order
+from sahool_dlq.redrive.choose.selection import Selection, duration
+from sahool_dlq.redrive.edit import read_patch
+from sahool_dlq.redrive.publish.ramp import RedriveReport
+from sahool_dlq.settings import Settings
+
+
+@verb
+@selecting
+@click.option("--transient", is_flag=True, help="the types of DLQ_TRANSIENT_ERROR_TYPES")
+@click.option("--to", "redirect_to", help="publish to this subject instead of the events' own")
+@click.option("--for", "addressed_to", help="address it to this consumer, STREAM/CONSUMER")
+@click.option("--edit", help='change the bodies: a JSON merge patch, {"unit": "ha"}, or @FILE')
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
+@click.option("--max-age", help="leave out events older than this, and park them: 24h, 7d")
+@click.option(
+    "--own-copy", is_flag=True, help="also what the stream lost: the copy in the dead letter"
+)
+@click.option("--reason", default="by hand", show_default=True, help="why; kept with the batch")
+@click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
+@click.option("--dry-run", is_flag=True, help="show what would be published, touch nothing")
+@click.option("--yes", "is_approved", is_flag=True, help="do not ask, however many they are")
+def command(
+    settings: Settings,
+    is_json: bool,
+    selection: Selection,
+    transient: bool,
+    redirect_to: str | None,
+    addressed_to: str | None,
+    edit: str | None,
+    rate: float | None,
+    max_age: str | None,
+    own_copy: bool,
+    reason: str,
+    by: str,
+    dry_run: bool,
+    is_approved: bool,
+) -> None:
+    """Publish failed events again, to the consumer that failed: retry, replay, redrive.
+
+    Takes pending failures; a parked one by its id. Each group ramps 1, 10, all, and stops where
+    nothing succeeds. What would reach nobody stays as it is. More than DLQ_REDRIVE_APPROVAL_COUNT
+    wait for an approval. Ctrl-C pauses. The exit status is 1 where a group was stopped.
+    """
+    if transient:
+        types = (*selection.error_types, *transient_selection(settings).error_types)
+        selection = replace(selection, error_types=types)
+    patch = read_patch(_text(edit)) if edit is not None else None
+    max_age_seconds = _seconds(max_age) if max_age is not None else None
+    if dry_run:
+        shown = asyncio.run(
+            preview_redrive(
+                settings,
+                selection,
+                redirect_to=redirect_to,
+                patch=patch,
+                per_second=rate,
+                addressed_to=addressed_to,
+                max_age_seconds=max_age_seconds,
+            )
+        )
+        if is_json:
+            print_json(shown.as_dict())
+        else:
+            print_plan(shown)
+            console.print("[dim]Nothing was published. Leave out --dry-run to do it.[/dim]")
+        return
+    order = Order(
+        "manual",
+        by,
+        reason,
+        redirect_to,
+        patch,
+        rate,
+        addressed_to,
+        max_age_seconds,
+        own_copy,
+    )
+    planned = asyncio.run(plan_redrive(settings, selection, order))
+    if planned is None:
+        if is_json:
+            print_json({"planned": 0, "outcomes": {}})
+        else:
+            console.print("Nothing to redrive: no pending failure matches.")
+            if any(each.state not in ENDED for each in list_batches(settings)):
+                console.print("A batch that is not over may hold it: dlq batches")
+        return
+    batch, shown = planned
+    if batch.state == "awaiting_approval":
+        if not is_json:
+            print_plan(shown)
+        if not is_approved and not _is_approved(settings, batch.id, shown.plan.count, by, is_json):
+            return
+        approve(settings, batch.id, by=by)
+    note = "\n".join(unreached_facts(shown) + [LIMIT_REACHED] * shown.plan.limit_reached)
+    run_and_tell(settings, batch.id, by, is_json, note)
+
+
+def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool, note: str = "") -> None:
+    """Carry out a batch with its progress shown, and print its report; Ctrl-C pauses it.
+
+    Raises RedriveError, once that is printed, where the batch aborted itself.
+    """
+    try:
+        with progress_bar("Redriving") as bar:
+            task = bar.add_task("redrive", total=None)
+            report = asyncio.run(
+                run_redrive(
+                    settings,
+                    batch_id,
+                    lambda done, total: bar.update(task, completed=sum(done.values()), total=total),
+                )
+            )
+    except KeyboardInterrupt:
+        report = _interrupted(settings, batch_id, by)
+    if is_json:
+        print_json(report.as_dict())
+    else:
+        print_report(report)
+        if note:
+            console.print(note, soft_wrap=True)
+    if report.state == "aborted":
+        raise RedriveError(
+            f"The batch {report.batch_id} aborted itself, since a group was stopped: find the cause"
+            " before you redrive it again."
+        )
+
+
+def _interrupted(settings: Settings, batch_id: str, by: str) -> RedriveReport:
+    """Leave nothing behind that a schedule would take up."""
+    batch, why = show_batch(settings, batch_id), "interrupted at the terminal"
+    if batch.state == "running":
+        batch = pause(settings, batch_id, by=by, reason=why)
+    elif batch.state == "planned":
+        batch = cancel(settings, batch_id, by=by, reason=why)
+    return RedriveReport(batch.id, batch.planned, state=batch.state)
+
+
+def _is_approved(settings: Settings, batch_id: str, count: int, by: str, is_json: bool) -> bool:
+    """Whether a person at the terminal approves now; elsewhere the batch goes on waiting."""
+    if not is_json and sys.stdin.isatty():
+        if is_agreed(f"Publish {count:,} events?", is_yes=False):
+            return True
+        cancel(settings, batch_id, by=by, reason="not approved at the terminal")
+        console.print("Nothing was published; the batch is cancelled.")
+        return False
+    report = RedriveReport(batch_id, count, state="awaiting_approval")
+    if is_json:
+        print_json(report.as_dict())
+    else:
+        print_report(report)
+    return False
+
+
+def _seconds(max_age: str) -> float:
+    try:
+        found = duration(max_age)
+    except OverflowError:
+        found = None
+    if not found:
+        raise click.BadParameter(
+            f"{max_age[:40]!r} is no age: write 24h or 7d.", param_hint="--max-age"
+        )
+    return found.total_seconds()
+
+
+def _text(edit: str) -> str:
+    if not edit.startswith("@"):
+        return edit
+    try:
+        return Path(edit[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(
+            f"{edit[1:]} can not be read: {error}", param_hint="--edit"
+        ) from None

@@ -1,0 +1,62 @@
+"""`dlq report`."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from sahool_dlq.analysis.report.section import Section, as_markdown
+from sahool_dlq.analysis.report.sections import as_json
+from sahool_dlq.cli.output import console, print_json, print_table, safe
+from sahool_dlq.cli.verb import known_lake, verb
+from sahool_dlq.jobs.report import Report, make_report
+from sahool_dlq.settings import Settings
+
+DROP = (
+    "next", "7 days", "tenants", "versions", "score", "watched for", "mean of the first 24 h",
+    "services", "a redrive works", "tenant", "impossible", "unknown", "of all", "elsewhere",
+    "share before", "took", "read", "error type", "succeeded", "failures",
+)  # fmt: skip
+"""Columns that a narrow terminal does without, the first one first."""
+
+
+@verb
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="write one page with charts, which needs no network",
+)
+@click.option("--markdown", "is_markdown", is_flag=True, help="Markdown, also on a terminal")
+def command(settings: Settings, is_json: bool, html: Path | None, is_markdown: bool) -> None:
+    """Say how things stand: what is worst, what changed, groups, health, times, what is unknown.
+
+    Needs the lake only. Tables on a terminal, Markdown in a pipe; --json has numbers, whose unit
+    their key says. With --html it writes a page with charts instead.
+    """
+    known_lake(settings)
+    report = make_report(settings, datetime.now(UTC))
+    if html:
+        report.write_page(html)
+    if is_json:
+        print_json(as_json(report.frames, report.now))
+    elif html:
+        console.print(f"Wrote {html}", soft_wrap=True)
+    elif is_markdown or not console.is_terminal:
+        click.echo(as_markdown(report.sections, report.now, report.headline))
+    else:
+        _print(report)
+
+
+def _print(report: Report) -> None:
+    console.print(f"[bold]{safe(report.headline)}[/bold]\n")
+    for section in report.sections:
+        print_section(section)
+
+
+def print_section(section: Section, drop: Sequence[str] = DROP) -> None:
+    """A section as a table; one without rows in a line."""
+    if not section.rows:
+        console.print(f"[bold]{safe(section.title)}[/bold]: nothing.\n")
+        return
+    print_table(section.title, section.columns, section.rows, section.note, drop=drop)

@@ -1,0 +1,102 @@
+"""`dlq simulate`."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from sahool_dlq.cli.output import console, print_json, print_table, progress_bar
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.errors import SimulationError
+from sahool_dlq.settings import Settings
+from sahool_dlq.simulation.run import Progress, SimulationReport, into_lake, into_stream
+from sahool_dlq.simulation.scenario import Scenario
+
+
+@verb
+@click.option("--days", type=click.FloatRange(1, 3650), default=30, show_default=True)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.1),
+    default=60,
+    show_default=True,
+    help="failures an hour where nothing special happens",
+)
+@click.option("--seed", default=1, show_default=True, help="the same seed, the same history")
+@click.option("--until", help="its end, as 2026-01-31T12:00:00Z  [default: now]")
+@click.option("--quiet", is_flag=True, help="plant nothing: there is nothing to be found")
+@click.option("--stream", is_flag=True, help="publish to the log instead, for `dlq drain`")
+@click.option("--add", is_flag=True, help="also where there are data already")
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="where to write what was planted, as JSON  [default: DLQ_HOME/simulated.json]",
+)
+def command(
+    settings: Settings,
+    is_json: bool,
+    days: float,
+    rate: float,
+    seed: int,
+    until: str | None,
+    quiet: bool,
+    stream: bool,
+    add: bool,
+    truth: Path | None,
+) -> None:
+    """Write a realistic history of failures, with known causes to be found, to an empty lake.
+
+    Seasons, outages that spread, a bad deploy, a poison tenant and poison messages, a group that
+    comes back, redrives and how they ended. `dlq marts` then finds them; in an empty database,
+    `dlq drain` takes the history over from the lake.
+
+    A lake or a stream that holds data is refused without --add.
+    """
+    scenario = Scenario(_end(until), days, rate, seed, quiet)
+    place = truth or settings.home / "simulated.json"
+    with progress_bar("Simulating") as bar:
+        task = bar.add_task("", total=100)
+
+        def show(share: float) -> None:
+            bar.update(task, completed=round(100 * share))
+
+        report = _run(settings, scenario, show, is_stream=stream, is_added=add)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report.truth.as_dict(), default=lambda at: at.isoformat(), indent=1)
+    place.write_text(text + "\n", encoding="utf-8")
+    if is_json:
+        print_json(report.as_dict())
+        return
+    print_table(
+        f"{days:g} days in {report.seconds:.1f} s",
+        ["what", "rows"],
+        [
+            ("dead letters", report.dead_letters),
+            ("news of them", report.case_events),
+            ("samples of totals", report.totals),
+        ],
+    )
+    console.print(f"What was planted: {place}", soft_wrap=True)
+
+
+def _run(
+    settings: Settings, scenario: Scenario, show: Progress, *, is_stream: bool, is_added: bool
+) -> SimulationReport:
+    if is_stream:
+        return asyncio.run(into_stream(settings, scenario, show, is_added=is_added))
+    return into_lake(settings, scenario, show, is_added=is_added)
+
+
+def _end(text: str | None) -> datetime:
+    """The time that was given, UTC where it names no zone; else now."""
+    if text is None:
+        return datetime.now(UTC)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SimulationError(
+            f"--until {text!r} is no time: write it as 2026-01-31T12:00:00Z."
+        ) from error
+    return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -1,0 +1,40 @@
+"""`dlq status`."""
+
+import asyncio
+
+from sahool_dlq.cli.output import console, print_json, print_table
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.jobs.jobs import platform_status
+from sahool_dlq.settings import Settings
+
+
+@verb
+def command(settings: Settings, is_json: bool) -> None:
+    """Where the stream and both sinks stand, what is open, how redrives ended, what was lost."""
+    status = asyncio.run(platform_status(settings))
+    if is_json:
+        print_json(status.as_dict())
+        return
+    console.print(
+        f"Stream [bold]{status.stream}[/bold]: {status.messages:,} messages, sequences"
+        f" {status.first_sequence:,} to {status.last_sequence:,}"
+    )
+    print_table(
+        "",
+        ["sink", "holds up to", "behind"],
+        [
+            (sink, sequence, max(status.last_sequence - sequence, 0))
+            for sink, sequence in status.sinks.items()
+        ],
+    )
+    print_table("Failures", ["status", "count"], status.failures.items())
+    if status.redrives:
+        print_table("Redrives", ["state", "count"], status.redrives.items())
+    if status.unfounded:
+        print_table(
+            "Outcomes of redrives that the log does not know: they change nothing",
+            ["kind", "count"],
+            status.unfounded.items(),
+        )
+    for gap in status.gaps:
+        console.print(f"[bold red]{gap}[/bold red]")

@@ -1,0 +1,52 @@
+"""`dlq verify`."""
+
+import asyncio
+import sys
+
+import click
+
+from sahool_dlq.cli.output import console, print_json, print_table, safe, spinner
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.jobs.jobs import verify_stores
+from sahool_dlq.settings import Settings
+
+
+@verb
+@click.option("--repair", "is_repair", is_flag=True, help="mend what can be mended")
+@click.option(
+    "--megabytes-per-second", type=float, help="read the lake no faster [as fast as it goes]"
+)
+def command(
+    settings: Settings, is_json: bool, is_repair: bool, megabytes_per_second: float | None
+) -> None:
+    """Compare stream, lake and Postgres message by message, and read every page of the lake.
+
+    Exits with 1 where something is wrong and not repaired. The result is kept, for the report and
+    the alert `damage`.
+    With --repair, a torn log of the lake begins anew; damaged and missing files are rebuilt from
+    what else is in their folder, the stream, else Postgres; missing rows of Postgres from the lake;
+    then a drain brings every sink up to date.
+    """
+    with spinner("Verifying"):
+        rate = megabytes_per_second and megabytes_per_second * 1e6
+        report = asyncio.run(verify_stores(settings, is_repair=is_repair, bytes_per_second=rate))
+    if is_json:
+        print_json(report.as_dict())
+    else:
+        print_table(
+            "",
+            ["epoch", "from", "to", "stream", "dead letters", "case events", "postgres"],
+            [list(epoch.values()) for epoch in report.epochs],
+        )
+        for finding in report.findings:
+            style, word = ("green", "repaired") if finding.is_repaired else ("bold red", "wrong")
+            console.print(f"[{style}]{word}[/{style}] {safe(finding.what)}")
+        unchecked = (
+            f", {report.unchecked_files:,} without checksums" if report.unchecked_files else ""
+        )
+        size = f"{report.read_bytes / 1e6:,.1f} MB"
+        console.print(f"{report.files:,} files of the lake read, {size}{unchecked}.")
+        if not report.findings:
+            console.print("Stream, lake and Postgres are the same.")
+    if not report.is_well:
+        sys.exit(1)

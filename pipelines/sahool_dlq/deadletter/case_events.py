@@ -1,0 +1,112 @@
+"""What happened to failures after they became dead letters: redrive outcomes and decisions.
+
+Each is a small JSON message on `sahool.redrive.*` or `sahool.triage.*`; the drain folds them, in
+log order, into the status of `failed_events` (see `cases`) and keeps them all in the lake.
+"""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from sahool_dlq.deadletter import ids
+from sahool_dlq.deadletter.message import MOST_AHEAD, LogMessage
+from sahool_dlq.deadletter.record import LONG_TEXT_LIMIT
+from sahool_dlq.deadletter.sanitize import clean_text, dump_json, parse_json, parse_time, raw_data
+
+REDRIVE_KINDS = (
+    *("requested", "published"),
+    *("succeeded", "unroutable", "refused", "expired", "too_late", "outcome_unknown"),
+)
+TRIAGE_KINDS = ("resolved", "discarded", "parked", "unparked", "alerted")
+KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for kind in TRIAGE_KINDS}
+
+_TEXT_LIMIT = 1_000
+_MOST = 2**31 - 1  # attempts: so that the next one fits the column too
+_NUMBERS = ("attempt", "redrive_cap")
+_TEXTS = ("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "actor", "reason")
+
+
+class CaseEvent(msgspec.Struct, kw_only=True, gc=False):
+    """One message of `sahool.redrive.>` or `sahool.triage.>`."""
+
+    epoch: str
+    dlq_sequence: int
+    published_at: datetime
+    subject: str
+    kind: str  # redrive.published, …, triage.resolved, …; anything else has a parse_error
+    failure_id: str | None = None  # the root failure
+    redrive_id: str | None = None  # of a decision: it is about what failed again in that redrive
+    batch_id: str | None = None
+    attempt: int | None = None  # 1 for the first redrive
+    trigger: str | None = None  # automatic | manual
+    consumer: str | None = None  # <stream>/<durable> that a redrive is addressed to, or answers
+    actor: str | None = None
+    reason: str | None = None
+    not_before: datetime | None = None  # of redrive.requested: when it is due; None is at once
+    redrive_cap: int | None = None  # of redrive.published: see `cases`
+    at: datetime
+    body: str  # the whole JSON object
+    parse_error: str | None = None
+
+
+def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
+    """The case event in a message; never raises, what can not be used has a `parse_error`."""
+    kind = message.subject.partition(".")[2]  # all of it: who may tell outcomes decides nothing
+    problems: list[str] = []
+    try:
+        value: Any = parse_json(message.data)
+    except ValueError as error:
+        value, body = None, raw_data(message.data, _TEXT_LIMIT)
+        problems.append(f"not JSON: {error}")
+    else:
+        body = dump_json(value)
+        if len(body) > LONG_TEXT_LIMIT:
+            body = dump_json({"cut": f"{len(body)} characters"})
+    given: dict[str, Any] = value if isinstance(value, dict) else {}
+    fields = _texts_and_numbers(given) | _times(given, message.published_at, problems)
+    if kind not in KINDS:
+        problems.append(f"unknown subject {message.subject[:100]}")
+    failure = fields.get("failure_id")
+    if not failure or not ids.is_uuid(failure):
+        problems.append("missing failure_id")
+        fields["failure_id"] = None
+    elif (kind.startswith("redrive.") or "redrive_id" in fields) and not (
+        "attempt" in fields and ids.is_uuid(fields.get("redrive_id", ""))
+    ):
+        problems.append("redrive_id and attempt name no redrive")
+    return CaseEvent(
+        epoch=epoch,
+        dlq_sequence=message.sequence,
+        published_at=message.published_at,
+        subject=clean_text(message.subject),
+        kind=clean_text(kind)[:_TEXT_LIMIT],
+        body=body,
+        parse_error=clean_text("; ".join(problems)) or None,
+        **fields,
+    )
+
+
+def _texts_and_numbers(value: dict[str, Any]) -> dict[str, Any]:
+    """Those that can be used; what is of another kind is left out."""
+    fields: dict[str, Any] = {}
+    for name in _TEXTS:
+        if isinstance(value.get(name), str):
+            fields[name] = clean_text(value[name])[:_TEXT_LIMIT]
+    for name in _NUMBERS:
+        if type(value.get(name)) is int and 0 < value[name] < _MOST:
+            fields[name] = value[name]
+    return fields
+
+
+def _times(value: dict[str, Any], published_at: datetime, problems: list[str]) -> dict[str, Any]:
+    fields = {"at": published_at}
+    for name in ("at", "not_before"):
+        if name in value:
+            try:
+                fields[name] = parse_time(str(value[name]))
+            except ValueError:
+                problems.append(f"{name} is no time between 1970 and 2200")
+    if fields["at"] > published_at + MOST_AHEAD:
+        fields["at"] = published_at  # what it closes would stay closed till then
+    return fields

@@ -1,0 +1,254 @@
+"""The life of a failure, in one place: what each message of the log does to its case.
+
+A case is one root failure, one live row of `failed_events`. The drain folds dead letters and case
+events in log order with `apply_dead_letter`, `apply_repeat` and `apply_event`; nothing else changes
+a status.
+
+    pending ──requested──▶ pending, to be redriven when due
+    pending ──published──▶ retried ──succeeded──▶ resolved
+       ▲                      │
+       └──── failed again ────┘── at the cap, unroutable, refused, expired, too_late ──▶ parked
+    pending | retried | parked ──resolved / discarded (by hand)──▶ resolved / discarded
+    resolved | discarded ──failed anew──▶ pending, in its next opening
+
+The number of a redrive's attempt says which opening it belongs to: 1, 2, … in the first, 1001,
+1002, … in the second. So what is said late of an earlier one changes nothing, no two redrives of a
+failure share an id, and consumers that know nothing of openings pass the number on.
+
+Anybody who may write dead letters or successes can say that a redrive ended. It counts only for a
+redrive whose `published`, which only the redriver writes, is in the log, and names it by the id
+that it has there, which nobody can guess (`is_founded`). What comes before its `published` counts
+as soon as that is there.
+
+The cap is what `published` says that it is: so the same log comes to the same cases, whatever the
+setting is when it is folded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sahool_dlq.deadletter.case_events import CaseEvent
+from sahool_dlq.deadletter.ids import consumer_address, redrive_id
+from sahool_dlq.deadletter.record import DeadLetter
+
+LIVE = ("pending", "retried", "parked")
+CLOSED = ("resolved", "discarded")
+STATUSES = (*LIVE, *CLOSED, "superseded")
+
+ATTEMPTS_PER_OPENING = 1_000
+DEFAULT_REDRIVE_CAP = 3
+"""Failed redrives after which a case is parked, where the log does not say: older versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """The part of a `failed_events` row that the log changes after it is stored."""
+
+    failure_id: str
+    status: str = "pending"
+    consumer: str | None = None  # <stream>/<durable> of the failing consumer, where known
+    redrive_count: int = 0  # redrives of this opening that ended without success
+    trigger: str | None = None  # of the last redrive: automatic | manual
+    resolved_at: datetime | None = None
+    resolution_cause: str | None = None  # automatic_redrive | manual_redrive | manual
+    resolution_notes: str | None = None
+    discarded_at: datetime | None = None
+    alert_sent: bool = False
+    alert_sent_at: datetime | None = None
+    redrive_not_before: datetime | None = None  # when a redrive that was asked for is due
+    redrive_cap: int | None = None  # as the last redrive that was published has it
+    opening: int = 1  # one more each time it was closed and failed anew
+    last_closed_at: datetime | None = None  # the closing before this opening, which did not last
+    last_closed_as: str | None = None  # discarded, or the resolution_cause that it had
+    handed_to: str | None = None  # <stream>/<durable> that its latest redrive was for
+    announced: Mapping[str, int] | None = field(default_factory=dict)
+    """The redrives whose `published` is in the log: attempts by id. None where an older version
+    stored the case and nothing says which there were."""
+    first_attempt_at: datetime | None = None  # of the dead letter that opened it
+
+
+def case_of(letter: DeadLetter) -> Case:
+    """The case that a dead letter opens."""
+    return Case(
+        letter.failure_id,
+        consumer=consumer_address(letter.original_stream, letter.consumer_name),
+        first_attempt_at=letter.first_attempt_at,
+    )
+
+
+def attempt_number(opening: int, nth: int) -> int:
+    """The number of the `nth` redrive (1 for the first) of an opening."""
+    return (opening - 1) * ATTEMPTS_PER_OPENING + nth
+
+
+def opening_and_nth(attempt: int) -> tuple[int, int]:
+    """Which opening of its case a redrive belongs to, and which one of that it is."""
+    opening = (max(attempt, 1) - 1) // ATTEMPTS_PER_OPENING + 1
+    return opening, attempt - attempt_number(opening, 0)
+
+
+def apply_repeat(case: Case, letter: DeadLetter) -> Case:
+    """The case after another dead letter of the same failure.
+
+    One that began to fail after the case was closed reopens it: its consumer was made to start
+    anew, and what was said to be over is not. Any other is the same failing, published again.
+    """
+    closed_at = case.resolved_at or case.discarded_at
+    if case.status not in CLOSED or closed_at is None:
+        return case
+    if letter.first_attempt_at <= max(closed_at, case.first_attempt_at or closed_at):
+        return case
+    cause = "discarded" if case.status == "discarded" else case.resolution_cause
+    return replace(
+        case_of(letter),
+        consumer=case.consumer,
+        opening=case.opening + 1,
+        last_closed_at=closed_at,
+        last_closed_as=cause,
+        handed_to=case.handed_to,
+        announced=case.announced,
+    )
+
+
+def apply_dead_letter(root: Case | None, letter: DeadLetter) -> tuple[bool, Case | None]:
+    """What a dead letter that comes from a redrive does to its root.
+
+    Returns whether the letter is superseded (its root stays the one live row), and the root as it
+    is then. It is a case of its own where the root is unknown, superseded itself or resolved, or
+    where another consumer failed on it than the root's, or the one that it was handed to. A
+    redrive that ended already says nothing new about its root, and one of an earlier opening
+    neither.
+    """
+    address = consumer_address(letter.original_stream, letter.consumer_name)
+    return apply_failed_again(root, address, letter.redrive_attempt or 0)
+
+
+def apply_failed_again(
+    root: Case | None, consumer: str | None, attempt: int
+) -> tuple[bool, Case | None]:
+    """The same for a dead letter of which only the consumer and the attempt are known."""
+    if root is None or root.status in ("resolved", "superseded"):
+        return False, root
+    if not _is_asked(root, consumer):
+        return False, root
+    opening, nth = opening_and_nth(attempt)
+    if root.status == "discarded" or opening < root.opening or nth <= root.redrive_count:
+        return True, root
+    return True, _ended_without_success(root, nth)
+
+
+def is_claim(event: CaseEvent) -> bool:
+    """Whether others than the redriver tell it of one of its redrives: it has to be founded.
+
+    So is a decision about a dead letter that names a redrive, where it is told of the root.
+    """
+    is_decision = event.kind.startswith("triage.") and event.redrive_id is not None
+    return event.kind == "redrive.succeeded" or is_decision
+
+
+def is_founded(case: Case | None, said_id: str | None, attempt: int | None) -> bool:
+    """Whether a redrive that is named by this id and attempt was published, as the log says.
+
+    What was restored from PostgreSQL has no id, and was found true before.
+    """
+    if case is None:
+        return False
+    if said_id is None:
+        return True
+    if case.announced is None:
+        return said_id == redrive_id(case.failure_id, attempt or 0)
+    return attempt is not None and case.announced.get(said_id) == attempt
+
+
+def is_answer(case: Case, event: CaseEvent) -> bool:
+    """Whether an outcome comes from the consumer that the redrive was addressed to."""
+    return _is_asked(case, event.consumer)
+
+
+def _is_asked(case: Case, consumer: str | None) -> bool:
+    """Whether a consumer speaks for the case: the one that failed, or that it was handed to."""
+    if not case.consumer:
+        return True
+    return consumer is not None and consumer in (case.consumer, case.handed_to)
+
+
+def apply_event(case: Case, event: CaseEvent) -> Case:
+    """The case after an event; unchanged where the event does not apply to its status."""
+    if event.parse_error or case.status == "superseded":
+        return case
+    topic, kind = event.kind.split(".")
+    if event.kind == "redrive.published":
+        case = _announced(replace(case, handed_to=event.consumer), event)
+    if topic == "triage":
+        return _triage(case, event, kind)
+    return _redrive(case, event, kind, event.attempt or 0)
+
+
+def _announced(case: Case, event: CaseEvent) -> Case:
+    if event.redrive_id is None or event.attempt is None:
+        return case
+    return replace(case, announced={event.redrive_id: event.attempt, **(case.announced or {})})
+
+
+def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
+    if case.status not in LIVE:
+        return case
+    opening, nth = opening_and_nth(attempt)
+    if opening < case.opening and kind != "requested":  # who asks can not know how often it opened
+        return case
+    if kind == "succeeded":
+        if not is_answer(case, event):
+            return case
+        cause = f"{case.trigger or 'automatic'}_redrive"
+        return _closed(case, status="resolved", resolved_at=event.at, resolution_cause=cause)
+    if nth <= case.redrive_count:
+        return case  # said again, or late: that attempt has ended, and another may be out
+    if kind == "requested":
+        if case.status != "pending":
+            return case  # one is out, or a person keeps it
+        return replace(case, redrive_not_before=event.not_before or event.at)
+    case = replace(case, redrive_not_before=None)  # what was asked for has come
+    if kind == "published":
+        case = replace(case, redrive_cap=event.redrive_cap)
+        if case.status == "retried":
+            return case
+        return replace(case, status="retried", trigger=event.trigger or "automatic")
+    if kind == "outcome_unknown":
+        return _ended_without_success(case, nth)
+    return replace(case, status="parked", redrive_count=nth, resolution_notes=event.reason)
+
+
+def _triage(case: Case, event: CaseEvent, kind: str) -> Case:
+    if kind == "alerted":
+        return replace(case, alert_sent=True, alert_sent_at=event.at)
+    if case.status in CLOSED:
+        return case
+    if kind == "resolved":
+        return _closed(
+            case,
+            status="resolved",
+            resolved_at=event.at,
+            resolution_cause="manual",
+            resolution_notes=event.reason,
+        )
+    if kind == "discarded":
+        return _closed(
+            case, status="discarded", discarded_at=event.at, resolution_notes=event.reason
+        )
+    if kind == "parked" and case.status != "parked":
+        return replace(case, status="parked", resolution_notes=event.reason)
+    if kind == "unparked" and case.status == "parked":
+        return replace(case, status="pending", resolution_notes=event.reason)
+    return case
+
+
+def _closed(case: Case, **changes: Any) -> Case:
+    return replace(case, redrive_not_before=None, **changes)
+
+
+def _ended_without_success(case: Case, nth: int) -> Case:
+    cap = case.redrive_cap or DEFAULT_REDRIVE_CAP
+    status = "parked" if case.status == "parked" or nth >= cap else "pending"
+    return replace(case, status=status, redrive_count=nth, redrive_not_before=None)

@@ -1,0 +1,70 @@
+"""What services and operators write to the log: dead letters, and news of them.
+
+Standard library only, since every service that consumes events imports it.
+"""
+
+import base64
+import json
+from datetime import datetime
+from typing import Any
+
+from sahool_dlq.deadletter.sanitize import dump_json
+
+
+def encode_dead_letter(fields: dict[str, Any], body: bytes, is_json: bool) -> bytes:
+    """The canonical dead letter around an event's body.
+
+    A JSON body is spliced verbatim, last, so that the original bytes are inside; any other comes
+    as base64. `fields` are the canonical keys without `original_data` and `payload_encoding`.
+    """
+    if is_json:
+        encoding, data = "json", body
+    else:
+        encoding, data = "base64", json.dumps({"base64": base64.b64encode(body).decode()}).encode()
+    head = json.dumps({**fields, "payload_encoding": encoding}, default=str)
+    return head[:-1].encode() + b', "original_data": ' + data + b"}"
+
+
+def base64_body(data: bytes | str) -> bytes:
+    """The body in the `original_data` of a dead letter in base64; raises ValueError."""
+    try:
+        return base64.b64decode(json.loads(data)["base64"], validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError("its base64 body can not be decoded") from error
+
+
+def encode_pointer(fields: dict[str, Any], pointer: dict[str, Any]) -> bytes:
+    """The dead letter of an event whose body is kept in an object store, being too large."""
+    whole = {**fields, "payload_encoding": "object", "original_data": {"object": pointer}}
+    return json.dumps(whole, default=str).encode()
+
+
+def encode_case_event(
+    *,
+    failure_id: str,
+    at: datetime,
+    actor: str,
+    reason: str | None = None,
+    redrive_id: str | None = None,
+    batch_id: str | None = None,
+    attempt: int | None = None,
+    trigger: str | None = None,
+    consumer: str | None = None,
+    not_before: datetime | None = None,
+    redrive_cap: int | None = None,
+) -> bytes:
+    """The body of a case event; absent values are left out."""
+    value = {
+        "failure_id": failure_id,
+        "at": at.isoformat(),
+        "actor": actor,
+        "reason": reason,
+        "redrive_id": redrive_id,
+        "batch_id": batch_id,
+        "attempt": attempt,
+        "trigger": trigger,
+        "consumer": consumer,
+        "not_before": not_before.isoformat() if not_before else None,
+        "redrive_cap": redrive_cap,
+    }
+    return dump_json({name: item for name, item in value.items() if item is not None}).encode()

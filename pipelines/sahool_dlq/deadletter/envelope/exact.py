@@ -1,0 +1,159 @@
+"""Bytes of a dead letter to a `DeadLetter`, whatever the bytes.
+
+Three envelopes are known (docs/wire-format.md): the canonical one, the `metadata` one of another
+generation of services, and everything else. Nothing raises: what can not be read, or not be kept as
+it is, is one row with a `parse_error` that says why, and its raw bytes stay in the stream.
+"""
+
+from typing import Any
+
+import msgspec
+
+from sahool_dlq.deadletter.envelope.tolerant import RAW_LIMIT, Reading
+from sahool_dlq.deadletter.message import LogMessage, time_of_ns
+from sahool_dlq.deadletter.record import (
+    JSON_COLUMNS,
+    LONG_TEXT_LIMIT,
+    TEXT_LIMITS,
+    DeadLetter,
+)
+from sahool_dlq.deadletter.sanitize import clean_text, dump_json, raw_data, storable_json
+
+
+class Canonical(msgspec.Struct, gc=False):
+    """The canonical envelope, typed: a message that fits takes the fast path."""
+
+    event_id: str
+    original_subject: str
+    event_type: str
+    source_service: str
+    error_message: str
+    error_type: str
+    retry_count: int
+    max_retries: int
+    first_attempt_at: str
+    last_attempt_at: str
+    dlq_timestamp: str
+    dlq_reason: str
+    original_data: msgspec.Raw
+    original_headers: dict[str, Any]
+    stack_trace: str | None = None
+    tenant_id: str | None = None
+    field_id: str | None = None
+    farmer_id: str | None = None
+    original_stream: str | None = None
+    original_sequence: int | None = None
+    original_timestamp_ns: int | None = None
+    consumer_name: str | None = None
+    consumer_service: str | None = None
+    consumer_version: str | None = None
+    handler: str | None = None
+    failure_id: str | None = None
+    attempts: msgspec.Raw = msgspec.Raw()  # `Raw | None` would take null only
+    payload_encoding: str = "json"
+    redrive_id: str | None = None
+    redrive_of: str | None = None
+    redrive_attempt: int | None = None
+    traceparent: str | None = None
+
+
+LIMITS = TEXT_LIMITS | dict.fromkeys(
+    ("error_message", "stack_trace", "traceparent"), LONG_TEXT_LIMIT
+)
+_decode_canonical = msgspec.json.Decoder(Canonical).decode
+
+
+def decode(message: LogMessage, epoch: str, dlq_stream: str) -> DeadLetter:
+    """The dead letter in a message of `dlq_stream`; never raises."""
+    reading = _Reading(message)
+    try:
+        fields = reading.canonical()
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        fields = reading.anything()
+    return reading.dead_letter(fields, epoch, dlq_stream)
+
+
+class _Reading(Reading):
+    """One message being read for the sinks: typed where it can be, clamped to what they take."""
+
+    def canonical(self) -> dict[str, Any]:
+        """The fields of a well-formed canonical envelope; raises where it is anything else."""
+        typed = _decode_canonical(self.message.data)
+        fields = msgspec.structs.asdict(typed)
+        fields["original_headers"] = self.headers(typed.original_headers)
+        self._json(fields, "original_data")
+        if bytes(typed.attempts) in (b"", b"null"):
+            fields["attempts"] = None
+        else:
+            self._json(fields, "attempts")
+        if b"\\u0000" in self.message.data:  # the one character that no sink takes
+            self._mend_texts(fields)
+        return fields
+
+    def _json(self, fields: dict[str, Any], name: str) -> None:
+        """Turn a raw JSON value into text that every sink takes."""
+        data, mended = bytes(fields[name]), set[str]()
+        try:
+            fields[name] = storable_json(data, mended)
+        except ValueError as error:
+            fields[name] = raw_data(data, RAW_LIMIT)
+            self.problems.append(f"{name} can not be kept as JSON: {error}")
+        if mended:
+            self.clamped.append(name)
+        self.note(f"{name} holds", mended)
+
+    def _mend_texts(self, fields: dict[str, Any]) -> None:
+        for name, value in fields.items():
+            if isinstance(value, str) and (text := clean_text(value)) != value:
+                fields[name] = text
+                self.clamped.append(name)
+                if name not in ("original_data", "attempts"):
+                    self.note(f"{name} holds", {"NUL"})
+        headers = fields["original_headers"]
+        fields["original_headers"] = {
+            clean_text(name): clean_text(held)
+            if isinstance(held, str)
+            else [*map(clean_text, held)]
+            for name, held in headers.items()
+        }
+        if fields["original_headers"] != headers:
+            self.clamped.append("original_headers")
+            self.note("original_headers holds", {"NUL"})
+
+    def dead_letter(self, fields: dict[str, Any], epoch: str, dlq_stream: str) -> DeadLetter:
+        """The row: the fields completed, and texts clamped."""
+        message = self.message
+        fields = self.completed(fields, dlq_stream)
+        timestamp_ns = fields.pop("original_timestamp_ns", None)
+        if timestamp_ns is not None:
+            fields["original_published_at"] = time_of_ns(timestamp_ns)
+        fields["original_headers"] = msgspec.json.encode(fields["original_headers"]).decode()
+        self._clamp(fields)
+        service = fields.get("consumer_service") or fields.get("source_service") or "unknown"
+        return DeadLetter(
+            epoch=epoch,
+            dlq_sequence=message.sequence,
+            published_at=message.published_at,
+            subject=clean_text(message.subject),
+            size_bytes=len(message.data),
+            service=service,
+            envelope=self.envelope,
+            parse_error=self.parse_error,
+            clamped=",".join(dict.fromkeys(self.clamped)) or None,
+            **fields,
+        )
+
+    def _clamp(self, fields: dict[str, Any]) -> None:
+        """Note which texts a column must cut; JSON that is too long becomes its size."""
+        for name, limit in LIMITS.items():
+            text = fields.get(name)
+            if text is not None and len(text) > limit:
+                fields[name] = text[:LONG_TEXT_LIMIT]  # the lake keeps what a column can not
+                self.clamped.append(name)
+                self.problems.append(f"{name} has {len(text)} characters, not {limit}")
+        for name in JSON_COLUMNS:
+            text = fields.get(name)
+            if text is not None and len(text) > LONG_TEXT_LIMIT:
+                fields[name] = dump_json({"cut": f"{len(text)} characters"})
+                self.clamped.append(name)
+                self.problems.append(f"{name} has {len(text)} characters, not {LONG_TEXT_LIMIT}")

@@ -1,0 +1,131 @@
+"""Failure groups: which dead letters are the same failure.
+
+A group is made of the chain of exceptions, the frames nearest the raise, the type and the template
+of the message. Service and tenant are no part of it, so that a failure which several services share
+is one group. A user's rules (`grouping`) come before and after the recipe. Bump
+`FINGERPRINT_VERSION` whenever a text could get another group than before; `dlq regroup` then
+recomputes what is stored.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from functools import partial
+
+import polars as pl
+
+from sahool_dlq.deadletter.fingerprint.distinct import per_distinct
+from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
+from sahool_dlq.deadletter.fingerprint.stack_trace import OUTLINE, Trace, read_outline, read_trace
+from sahool_dlq.deadletter.fingerprint.template import template, templates
+
+__all__ = ["FINGERPRINT_VERSION", "Fingerprint", "add_fingerprint", "fingerprint"]
+
+FINGERPRINT_VERSION = 5
+
+_PLACEHOLDER = re.compile("<[a-z]+>")
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What identifies a failure, and the two hashes of it."""
+
+    group_id: str  # 16 hexadecimal digits
+    parent_id: str  # 16 hexadecimal digits; the wider group, alike in chain and frames
+    error_class: str  # last dotted segment of the error type
+    template: str  # the message with its variables replaced
+    frames: tuple[str, ...]  # `module:function`, nearest the raise first
+
+
+def fingerprint(error_type: str, error_message: str, stack_trace: str | None) -> Fingerprint:
+    """The group of one failure, without rules of the user's."""
+    return _by_recipe(error_type, template(error_message), read_trace(stack_trace or ""))
+
+
+def add_fingerprint(frame: pl.DataFrame, rules: GroupingRules | None = None) -> pl.DataFrame:
+    """`frame` with the columns of `FINGERPRINT_COLUMNS`; by row what `fingerprint` says.
+
+    Messages and traces are reduced by column to template and outline. A storm of one failure has
+    many messages but one template and one outline, so few rows are left to be hashed one by one.
+    """
+    rules = rules or GroupingRules()
+    reduced = pl.DataFrame(
+        [
+            frame["error_type"],
+            templates(rules.replaced(frame["error_message"])).alias("template"),
+            _outlines(frame),
+            _forced(frame, rules),
+        ]
+    )
+    return frame.with_columns(per_distinct(reduced, partial(_fingerprints, rules)))
+
+
+def _outlines(frame: pl.DataFrame) -> pl.Series:
+    """The outline of each trace.
+
+    A Python trace ends in its message, which is another in each dead letter, while all before it
+    comes again and again: where the message can add nothing to the outline, it is left out.
+    """
+    message = pl.col("error_message")
+    rest = pl.col("stack_trace").str.strip_chars_end("\n").str.strip_suffix(message)
+    is_whole = rest.str.contains(r"(?:^|\n)[A-Za-z_$][A-Za-z0-9_$.]*: $")  # Type:
+    is_plain = is_whole & ~message.str.contains(r"\n|(?:^|[ \t])at ")
+    traces = frame.select(trace=pl.when(is_plain).then(rest).otherwise("stack_trace").fill_null(""))
+    outline = pl.col("trace").str.extract_all(OUTLINE).list.join("\n")
+    return per_distinct(traces, lambda distinct: distinct.select(outline))["trace"]
+
+
+def _forced(frame: pl.DataFrame, rules: GroupingRules) -> pl.Series:
+    if not rules.group:
+        return pl.Series("forced", [None], dtype=pl.String).new_from_index(0, frame.height)
+    keys = frame.select("error_type", "error_message", "stack_trace")
+    return per_distinct(keys, lambda t: t.select(forced=rules.forced()))["forced"]
+
+
+def _fingerprints(rules: GroupingRules, reduced: pl.DataFrame) -> pl.DataFrame:
+    frame_rules, merged = rules.frames, rules.merged
+    prints = []
+    for error_type, text, outline, forced in reduced.iter_rows():
+        found = _by_recipe(error_type, text, read_outline(outline.split("\n"), frame_rules))
+        if forced is not None:
+            found = _named(found, *forced.split("\x1f", 1))
+        elif found.group_id in merged:
+            name = merged[found.group_id]
+            found = _named(found, name, name)
+        prints.append(found)
+    return pl.DataFrame(
+        {
+            "group_id": [p.group_id for p in prints],
+            "parent_id": [p.parent_id for p in prints],
+            "fingerprint_version": [FINGERPRINT_VERSION] * len(prints),
+            "fingerprint_rules": [rules.hash] * len(prints),
+            "error_class": [p.error_class for p in prints],
+            "template": [p.template for p in prints],
+            "frames": [" < ".join(p.frames) for p in prints],
+        },
+        schema_overrides={"fingerprint_version": pl.Int64, "fingerprint_rules": pl.String},
+    )
+
+
+def _by_recipe(error_type: str, text: str, trace: Trace) -> Fingerprint:
+    error_class = error_type.rpartition(".")[2]
+    where = ["\x1f".join(trace.chain or (error_class,)), "\x1f".join(trace.frames)]
+    return Fingerprint(
+        # What kind of value stood there is no part of what failed: an id may be number or UUID.
+        group_id=_digest("group", *where, error_class, _PLACEHOLDER.sub("<>", text)),
+        parent_id=_digest("parent", *where) if trace.frames else _digest("type", error_class),
+        error_class=error_class,
+        template=text,
+        frames=trace.frames,
+    )
+
+
+def _named(found: Fingerprint, rule: str, name: str) -> Fingerprint:
+    """The same failure in a group that a rule names."""
+    return replace(
+        found, group_id=_digest("rule", name), parent_id=_digest("rule", rule), template=name
+    )
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b("\x1e".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,60 @@
+"""The template of an error message: what is left when its variables are replaced.
+
+One message in Python, or a column in Polars: the same steps (`template_steps`), the same template.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import partial
+
+import polars as pl
+
+from sahool_dlq.deadletter.fingerprint.distinct import per_distinct
+from sahool_dlq.deadletter.fingerprint.template_steps import STAGES, Step
+
+__all__ = ["MESSAGE_LIMIT", "template", "templates"]
+
+MESSAGE_LIMIT = 2_000
+"""Characters of a message that are looked at: the verdict stands at its beginning."""
+
+_STEPS_AT_ONCE = 6  # measured: fewer look too often, of more too many are tried in vain
+
+_COMPILED = tuple(
+    (re.compile(step.pattern), step.replacement) for stage in STAGES for step in stage
+)
+
+
+def template(message: str) -> str:
+    """The template of one message."""
+    text = message[:MESSAGE_LIMIT]
+    for pattern, replacement in _COMPILED:
+        text = pattern.sub(replacement, text)
+    return text.strip(" ")
+
+
+def templates(messages: pl.Series) -> pl.Series:
+    """The template of each message, equal to `template` of it."""
+    frame = messages.str.slice(0, MESSAGE_LIMIT).to_frame("text")
+    for stage in STAGES:
+        frame = per_distinct(frame, partial(_replace, stage))
+    return frame["text"].str.strip_chars(" ")
+
+
+def _replace(stage: Sequence[Step], frame: pl.DataFrame) -> pl.DataFrame:
+    """The texts after a stage. What matches no step of a few is spared all of them at once."""
+    for first in range(0, len(stage), _STEPS_AT_ONCE):
+        steps = stage[first : first + _STEPS_AT_ONCE]
+        pattern = "|".join(f"(?:{step.pattern})" for step in steps)
+        matching = frame.select(pl.col("text").str.contains(pattern).arg_true())["text"]
+        if matching.is_empty():
+            continue
+        text = pl.col("text")
+        for step in steps:
+            text = text.str.replace_all(step.pattern, _in_rust(step.replacement))
+        replaced = frame[matching].select(text)["text"]
+        frame = frame["text"].scatter(matching, replaced).to_frame()
+    return frame
+
+
+def _in_rust(replacement: str) -> str:
+    return re.sub(r"\\([0-9])", r"${\1}", replacement)

@@ -1,0 +1,158 @@
+"""The headers of an event, as a dead letter keeps them: by name a text, or an array of texts.
+
+The array holds the values of a header that was repeated, in order. Names keep their spelling; they
+are found whatever their case.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sahool_dlq.deadletter import ids
+from sahool_dlq.deadletter.sanitize import dump_json, kind_of
+
+__all__ = [
+    "ADDRESSEE",
+    "INSTEAD_OF",
+    "MARKS",
+    "TOKEN",
+    "Headers",
+    "MutableHeaders",
+    "Redrive",
+    "add_header",
+    "headers_of_json",
+    "pairs_of",
+    "proven_redrive",
+    "redrive_marks",
+    "redrive_of",
+    "told_redrive_id",
+    "value_of",
+    "values_of",
+]
+
+Headers = Mapping[str, str | list[str]]
+"""Values by name, as `original_headers` of a dead letter has them."""
+MutableHeaders = dict[str, str | list[str]]
+
+MARKS = ("Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt")
+"""The headers that make an event a redrive: root failure, id and attempt."""
+ADDRESSEE = "Dlq-Redrive-For"
+"""The header that names the consumer it is for."""
+TOKEN = "Dlq-Redrive-Token"  # noqa: S105  (a name)
+"""The header with the id under which the log knows the redrive, which nobody can guess: whoever
+answers for it says that. Redrives of older versions have none, and are known by their mark."""
+INSTEAD_OF = "Dlq-Redrive-Instead-Of"
+"""The header that names the consumer that failed, where others get it: whoever handles it tells the
+success for that one."""
+_MOST_ATTEMPTS = 2**31 - 1
+
+
+def values_of(headers: Headers, name: str) -> list[str]:
+    """All values of a header, in order; empty where there is none."""
+    wanted = name.lower()
+    values: list[str] = []
+    for key, held in headers.items():
+        if key.lower() == wanted:
+            values += [held] if isinstance(held, str) else held
+    return values
+
+
+def value_of(headers: Headers, name: str) -> str | None:
+    """The value of a header, of a repeated one the last; None where there is none."""
+    values = values_of(headers, name)
+    return values[-1] if values else None
+
+
+def pairs_of(headers: Headers) -> Iterator[tuple[str, str]]:
+    """Name and value of each header, once for each value."""
+    for name, held in headers.items():
+        if isinstance(held, str):
+            yield name, held
+        else:
+            for value in held:
+                yield name, value
+
+
+def add_header(headers: MutableHeaders, name: str, value: str) -> None:
+    """Add a value, behind those that the header has already."""
+    held = headers.get(name)
+    if held is None:
+        headers[name] = value
+    elif isinstance(held, str):
+        headers[name] = [held, value]
+    else:
+        held.append(value)
+
+
+def headers_of_json(found: Mapping[str, Any], problems: list[str] | None = None) -> MutableHeaders:
+    """The headers that anybody wrote as a JSON object, parsed: whatever the values are.
+
+    Texts and arrays of texts are as they should be; of other values the JSON text is kept, and null
+    is no value. `problems` gets a word about each of them.
+    """
+    problems = [] if problems is None else problems
+    headers: MutableHeaders = {}
+    for name, held in found.items():
+        if isinstance(held, str):
+            headers[name] = held
+            continue
+        if not isinstance(held, list):
+            problems.append(f"original_headers.{name} is {kind_of(held)}")
+        values = held if isinstance(held, list) else [held]
+        odd = {kind_of(value) for value in values if not isinstance(value, str)}
+        if odd and isinstance(held, list):
+            problems.append(f"original_headers.{name} holds {', '.join(sorted(odd))}")
+        texts = [
+            value if isinstance(value, str) else dump_json(value)
+            for value in values
+            if value is not None
+        ]
+        headers[name] = texts[0] if len(texts) == 1 else texts
+    return headers
+
+
+class Redrive(NamedTuple):
+    """The redrive that an event is."""
+
+    root: str  # failure id
+    id: str  # as the log knows it
+    attempt: int  # 1 for the first
+
+
+def redrive_marks(headers: Headers) -> tuple[str | None, str | None, str | None]:
+    """Root failure, id and attempt of the redrive that an event says it is; each may be anything.
+
+    Nothing where the event came under another id than the redrive's, which is published under its
+    own: a service copied them from the event that it handled onto one of its own.
+    """
+    root, redrive, attempt = (value_of(headers, name) for name in MARKS)
+    is_copied = value_of(headers, "Nats-Msg-Id") not in (None, redrive)
+    return (None, None, None) if is_copied else (root, redrive, attempt)
+
+
+def redrive_of(headers: Headers) -> Redrive | None:
+    """The redrive that an event with these headers is; None where it is none.
+
+    Marks that do not prove each other are not believed. Who knows how they are made can forge them
+    all the same: so whether there was such a redrive only the drain can tell, by its id.
+    """
+    if value_of(headers, MARKS[0]) is None:  # of nearly all events
+        return None
+    redrive = proven_redrive(*redrive_marks(headers))
+    return redrive and redrive._replace(id=told_redrive_id(headers) or redrive.id)
+
+
+def told_redrive_id(headers: Headers) -> str | None:
+    """The id of `TOKEN`; None where there is none that could be one."""
+    token = value_of(headers, TOKEN)
+    return token if token and ids.is_uuid(token) else None
+
+
+def proven_redrive(root: Any, redrive: Any, attempt: Any) -> Redrive | None:
+    """The redrive of these keys, where they prove each other."""
+    try:
+        number = int(attempt or 0)
+    except ValueError:
+        return None
+    if not 0 < number < _MOST_ATTEMPTS or not isinstance(root, str) or not ids.is_uuid(root):
+        return None
+    return Redrive(root, redrive, number) if redrive == ids.redrive_id(root, number) else None

@@ -1,0 +1,28 @@
+"""The rules file: what to mask, and what makes a failure group, in TOML (docs/rules.md)."""
+
+import msgspec
+
+from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
+from sahool_dlq.deadletter.redaction.redactor import RedactionRules
+
+__all__ = ["Rules", "read_rules"]
+
+
+class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that a rules file may say."""
+
+    redaction: RedactionRules = RedactionRules()
+    grouping: GroupingRules = GroupingRules()
+
+
+def read_rules(text: str) -> Rules:
+    """The rules of a file.
+
+    Raises ValueError, in one sentence that names the line or the rule, where they make no sense.
+    """
+    try:
+        return msgspec.toml.decode(text, type=Rules)
+    except msgspec.MsgspecError as error:
+        what, _, where = str(error).partition(" - at `$")
+        place = where.strip("`.")
+        raise ValueError(f"{place}: {what}" if place else what) from error

@@ -1,0 +1,236 @@
+"""The whole story once: services fail, the log is drained and explained, redrives cure.
+
+Servers of its own on loopback, real failures, the flows as Prefect runs them.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nats.js.errors
+import polars as pl
+
+from sahool_dlq.analysis.report.section import Section, as_markdown
+from sahool_dlq.analysis.report.sections import as_json
+from sahool_dlq.demo.checks import Check, check_all
+from sahool_dlq.demo.fleet import fleet
+from sahool_dlq.demo.services import SERVICES
+from sahool_dlq.demo.traffic import events, gateway, publish
+from sahool_dlq.demo.upstreams import Upstreams
+from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
+from sahool_dlq.errors import DLQError
+from sahool_dlq.jetstream.connection import connected
+from sahool_dlq.jetstream.reader import log_state
+from sahool_dlq.jobs.jobs import migrate_all, query
+from sahool_dlq.jobs.report import make_report
+from sahool_dlq.settings import Settings, environment_of, load_settings
+from sahool_dlq.sqlfiles import sql_folder
+from sahool_dlq.stores.lake.lake import Lake
+from sahool_dlq.stores.postgres.database import database
+
+_SETTLE_SECONDS = 60
+_PUBLISHED_AT_ONCE = 64
+_MARKER = ".dlq-demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What the demo found."""
+
+    seconds: float
+    published: int
+    flows: dict[str, str]  # flow run: its state message
+    sections: list[Section]
+    report: dict[str, Any]  # the same in numbers
+    headline: str
+    checks: list[Check]
+    places: dict[str, str]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every invariant holds."""
+        return all(check.is_met for check in self.checks)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "seconds": self.seconds,
+            "published": self.published,
+            "is_sound": self.is_sound,
+            "flows": self.flows,
+            "checks": [{"name": c.name, "is_met": c.is_met, "found": c.found} for c in self.checks],
+            "report": self.report,
+            "places": self.places,
+        }
+
+
+Say = Callable[[str], None]
+
+
+async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
+    """Run the story with `count` events below `home`, which is emptied first.
+
+    Raises DLQError where a server can not be started or a step takes too long.
+    """
+    started = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        say("Starting NATS and PostgreSQL")
+        _empty(home)
+        nats_server = stack.enter_context(NatsServer(home))
+        postgres = stack.enter_context(PostgresServer(home))
+        # Below a private home root's data are elsewhere, so emptying home does not reach them.
+        stack.callback(postgres.remove)
+        dsns = {name: _fresh(postgres, name) for name in ("dlq", "prefect", "farm")}
+        settings = load_settings(
+            home=home,
+            nats_url=nats_server.url,
+            postgres_dsn=dsns["dlq"],
+            lake_uri=str(home / "lake"),
+            redrive_timeout_seconds=20,
+            redrive_floor_per_second=50,
+            redrive_delay_seconds=0,
+        )
+        await migrate_all(settings)
+        prefect = PrefectServer(home, database_dsn=dsns["prefect"])
+        stack.callback(prefect.stop)
+        starting = asyncio.create_task(asyncio.to_thread(prefect.start))
+        async with Upstreams() as upstreams:
+            with fleet(home, settings.nats_url, dsns["farm"], upstreams):
+                try:
+                    say(f"Six services at work; publishing {count:,} events")
+                    published = await _publish(settings, count, seed)
+                    say("Waiting for the services to finish, retry and give up")
+                    await _settled(settings, len(published))
+                finally:
+                    say("Starting Prefect")
+                    await starting
+                stack.enter_context(_environment(settings, prefect))
+                chapters = _Chapters(say)
+                await chapters.play("drain-dlq")
+                await chapters.play("build-marts")
+                say("The tile server is quick again, the forecast service is back")
+                await upstreams.heal()
+                await chapters.play("redrive-transient")
+            say("Services stopped; draining what they said last")
+            await chapters.play("drain-dlq", "last drain-dlq")
+            await chapters.play("build-marts", "last build-marts")
+        say("Checking that nothing was lost or doubled")
+        checks = await _checks(settings, published)
+        report = make_report(settings, datetime.now(UTC))
+        page = home / "report.html"
+        report.write_page(page)
+        text = as_markdown(report.sections, report.now, report.headline)
+        page.with_suffix(".md").write_text(text, encoding="utf-8")
+        return Story(
+            seconds=round(time.monotonic() - started, 1),
+            published=len(published),
+            flows=chapters.messages,
+            sections=report.sections,
+            report=as_json(report.frames, report.now),
+            headline=report.headline,
+            checks=checks,
+            places={
+                "lake": settings.lake,
+                "report": str(page),
+                "SQL of the analyses": str(sql_folder()),
+                "tables for a DuckDB shell": f"{settings.lake}/views.sql",
+            },
+        )
+
+
+@dataclass(slots=True)
+class _Chapters:
+    """Flow runs, in this warm process; each is a run that Prefect's UI shows."""
+
+    say: Say
+    messages: dict[str, str] = field(default_factory=dict)
+
+    async def play(self, name: str, label: str | None = None) -> None:
+        # Imported here: Prefect reads its settings when it is imported.
+        from flows import FLOWS
+
+        self.say(f"Prefect flow {label or name}")
+        state = await FLOWS[name](return_state=True)
+        if not state.is_completed():
+            raise DLQError(f"The flow {name} ended as {state.name}: {state.message}")
+        self.messages[label or name] = state.message or ""
+        self.say(f"  {state.message}")
+
+
+async def _publish(settings: Settings, count: int, seed: int) -> set[str]:
+    traffic = events(range(count), random.Random(seed))  # noqa: S311  (a demo's events, no secret)
+    published: set[str] = set()
+    async with gateway(settings.nats_url) as publisher:
+        while batch := list(itertools.islice(traffic, _PUBLISHED_AT_ONCE)):
+            published.update(await publish(publisher, batch))
+    return published
+
+
+async def _settled(settings: Settings, published: int) -> None:
+    """Wait until every consumer has finished with every event."""
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    async with connected(settings.access, "dlq demo") as client:
+        js = client.jetstream()
+        while time.monotonic() < deadline:
+            done = 0
+            with contextlib.suppress(nats.js.errors.NotFoundError):
+                for service in SERVICES:
+                    info = await js.consumer_info(settings.events_stream, service)
+                    waiting = (info.num_pending or 0) + (info.num_ack_pending or 0)
+                    done += 0 if waiting else 1
+            if done == len(SERVICES):
+                return
+            await asyncio.sleep(0.2)
+    raise DLQError(f"The services did not finish {published:,} events in {_SETTLE_SECONDS} s.")
+
+
+async def _checks(settings: Settings, published: set[str]) -> list[Check]:
+    async with connected(settings.access, "dlq demo") as client:
+        log = await log_state(client, settings.dlq_stream, settings.subjects.log)
+    totals: pl.DataFrame = query(settings, "SELECT sum(succeeded)::BIGINT FROM service_traffic")
+    cases = query(settings, "SELECT failure_id, status FROM cases")
+    with database(settings.postgres_dsn.get_secret_value()) as postgres:
+        succeeded = totals.item() or 0
+        return check_all(published, succeeded, log, Lake(settings.lake), cases, postgres)
+
+
+@contextlib.contextmanager
+def _environment(settings: Settings, prefect: PrefectServer) -> Iterator[None]:
+    """The variables by which the flows find the servers; the former ones come back."""
+    before = dict(os.environ)
+    os.environ.update(environment_of(settings))
+    for name in settings.model_fields_set:
+        if name.startswith("redrive_"):
+            os.environ[f"DLQ_{name.upper()}"] = str(getattr(settings, name))
+    os.environ.update(prefect.environment)
+    os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _fresh(postgres: PostgresServer, name: str) -> str:
+    """An empty database, whatever a demo that was killed has left."""
+    postgres.drop_database(name)
+    return postgres.create_database(name)
+
+
+def _empty(home: Path) -> None:
+    """Remove what an earlier demo left; never another folder."""
+    if home.exists() and any(home.iterdir()):
+        if not (home / _MARKER).exists():
+            raise DLQError(f"{home} holds something else than a demo: give another --home.")
+        shutil.rmtree(home)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (home / _MARKER).touch()

@@ -1,0 +1,107 @@
+"""The events that the fleet lives on, some of which it will fail on."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sahool_dlq.events import NATSConfig, NATSPublisher
+from sahool_dlq.jetstream.address import Server, shown, split_servers
+
+TENANTS = ("green-valley", "al-waha", "north-ridge", "delta-farms", "sunrise-coop")
+PLANTED_SECRETS = ("hunter2-planted", "farmer.planted@example.org")
+"""In some events; neither may ever reach a sink."""
+
+
+Event = tuple[str, dict[str, Any]]
+"""Subject without prefix, and body."""
+
+
+def events(numbers: Iterable[int], rng: random.Random, faulty: float = 1) -> Iterator[Event]:
+    """An event for each number, which no other event may have.
+
+    `faulty` is how many of them no retry can help, beside the share that the demo has: 3 %.
+    """
+    for number in numbers:
+        [kind] = rng.choices(list(_MAKERS), weights=[8, 6, 5, 5, 3, 3])
+        body = {
+            "event_id": f"evt-{number:06d}",
+            "tenant_id": rng.choices(TENANTS, weights=[5, 3, 2, 2, 1])[0],
+            "field_id": f"field-{rng.randrange(200)}",
+            "source_service": "field-gateway",
+            **_MAKERS[kind](number, rng, faulty),
+        }
+        yield kind, body
+
+
+@asynccontextmanager
+async def gateway(url: Server) -> AsyncIterator[NATSPublisher]:
+    """What publishes the events; raises ConnectionError where no server answers."""
+    servers = split_servers(url)
+    publisher = NATSPublisher(NATSConfig(servers=servers, name="field-gateway"))
+    if not await publisher.connect():
+        raise ConnectionError(f"No NATS server answers at {shown(servers)}.")
+    try:
+        yield publisher
+    finally:
+        await publisher.close()
+
+
+async def publish(publisher: NATSPublisher, traffic: Sequence[Event]) -> list[str]:
+    """Publish events at once; the ids of those that the server has acknowledged."""
+    results = await asyncio.gather(
+        *(
+            publisher.publish(f"sahool.{subject}", json.dumps(body).encode())
+            for subject, body in traffic
+        )
+    )
+    return [
+        body["event_id"]
+        for (_, body), is_published in zip(traffic, results, strict=True)
+        if is_published
+    ]
+
+
+def _ndvi(number: int, rng: random.Random, _faulty: float) -> dict[str, Any]:
+    kind = "archive" if rng.random() < 0.2 else "live"
+    return {"tile": f"T{number % 60:02d}-{kind}", "cloud_cover": round(rng.random(), 4)}
+
+
+def _weather(number: int, rng: random.Random, _faulty: float) -> dict[str, Any]:
+    forecast = None if rng.random() < 0.15 else {"rain_mm": round(rng.random() * 20, 1)}
+    return {"station": f"ST-{number % 40}", "forecast": forecast}
+
+
+def _soil(number: int, rng: random.Random, _faulty: float) -> dict[str, Any]:
+    return {"sample": f"S{number}-{'flaky' if rng.random() < 0.2 else 'good'}"}
+
+
+def _yield(_number: int, rng: random.Random, faulty: float) -> dict[str, Any]:
+    area = 0 if rng.random() < 0.06 * faulty else round(rng.uniform(0.5, 40), 2)
+    return {"field": {"plants": rng.randrange(10_000, 90_000), "area_hectares": area}}
+
+
+def _invoice(number: int, rng: random.Random, faulty: float) -> dict[str, Any]:
+    unique = f"INV-{number}"
+    return {
+        "number": "INV-STANDING-ORDER" if rng.random() < 0.1 * faulty else unique,
+        "amount": round(rng.uniform(10, 900), 2),
+        "password": PLANTED_SECRETS[0],
+    }
+
+
+def _alert(number: int, rng: random.Random, faulty: float) -> dict[str, Any]:
+    severity = 9 if rng.random() < 0.1 * faulty else rng.randrange(1, 6)
+    return {"severity": severity, "note": f"call {PLANTED_SECRETS[1]} about alert {number}"}
+
+
+_MAKERS = {
+    "analysis.ndvi_computed": _ndvi,
+    "analysis.weather_updated": _weather,
+    "analysis.soil_sampled": _soil,
+    "analysis.yield_estimated": _yield,
+    "actions.invoice_requested": _invoice,
+    "actions.alert_raised": _alert,
+}

@@ -1,0 +1,63 @@
+"""What the doctor says of one thing."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from sahool_dlq.analysis.report.section import seconds_as_text
+
+
+class Severity(StrEnum):
+    """How bad it is, the worst first."""
+
+    LOSES = "loses data"  # the next poison message is lost or never ends, or some were already
+    MAY_LOSE = "may lose"  # it takes something more: a restart, a slow consumer, a bad moment
+    ADVICE = "advice"  # nothing is lost
+
+
+class Said(NamedTuple):
+    """What a rule found."""
+
+    severity: Severity
+    sentence: str
+    command: str  # that mends it, or what to do in a service
+    evidence: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a rule found, of what."""
+
+    rule: str
+    severity: Severity
+    subject: str  # <stream>, <stream>/<consumer>, or `account`
+    sentence: str
+    command: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+def span(seconds: float) -> str:
+    """A duration as people say it."""
+    return seconds_as_text(seconds).replace(".0 ", " ")
+
+
+def nats(*words: str) -> str:
+    """A call of the `nats` command, for a shell."""
+    return shlex.join(("nats", *words))
+
+
+def dlq(*words: str) -> str:
+    """A call of ours; `…` is for a person to fill in."""
+    return " ".join(("dlq", *(each if each == "…" else shlex.quote(each) for each in words)))
+
+
+def count(number: int, what: str) -> str:
+    """`1 event`, `1,000 events`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def waiting(number: int) -> str:
+    """`1 event waits`, `1,000 events wait`."""
+    return f"{count(number, 'event')} wait{'s' if number == 1 else ''}"

@@ -1,0 +1,61 @@
+"""Messages of the log to a batch that both sinks take: decode, redact, fingerprint."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import polars as pl
+
+from sahool_dlq.deadletter.case_events import decode_case_event
+from sahool_dlq.deadletter.envelope.columns import decode_all
+from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
+from sahool_dlq.deadletter.message import LogMessage
+from sahool_dlq.deadletter.redaction.redactor import Redactor
+from sahool_dlq.deadletter.rows import case_event_frame, dead_letter_frame
+from sahool_dlq.deadletter.subjects import Subjects, matches
+from sahool_dlq.stores.postgres.failed_events import Batch
+
+
+def build_batch(
+    messages: Sequence[LogMessage],
+    *,
+    epoch: str,
+    stream: str,
+    subjects: Subjects,
+    redactor: Redactor,
+    grouping: GroupingRules | None = None,
+    keeps_payloads: bool = False,
+) -> Batch:
+    """The batch of these messages, which are in log order and not empty."""
+    is_letter = {
+        subject: matches(subjects.dead_letters, subject)
+        for subject in {message.subject for message in messages}
+    }
+    letters = [message for message in messages if is_letter[message.subject]]
+    events = [decode_case_event(m, epoch) for m in messages if not is_letter[m.subject]]
+    for event in events:
+        event.reason = redactor.redact_text(event.reason) if event.reason else None
+    return Batch(
+        epoch=epoch,
+        last_sequence=messages[-1].sequence,
+        events=events,
+        letter_frame=dead_letter_frame(decode_all(letters, epoch, stream), redactor, grouping),
+        event_frame=case_event_frame(events, redactor),
+        last_timestamp_ns=messages[-1].timestamp_ns,
+        payloads={message.sequence: message for message in letters} if keeps_payloads else None,
+    )
+
+
+def without(batch: Batch, seen: pl.DataFrame) -> Batch:
+    """The batch less the messages (`dlq_sequence`, `published_at`) that are stored already."""
+    if seen.is_empty():
+        return batch
+    message = ["dlq_sequence", "published_at"]
+    letters = batch.letter_frame.join(seen, on=message, how="anti", maintain_order="left")
+    events = batch.event_frame.join(seen, on=message, how="anti", maintain_order="left")
+    kept = set(events["dlq_sequence"])
+    return replace(
+        batch,
+        letter_frame=letters,
+        events=[event for event in batch.events if event.dlq_sequence in kept],
+        event_frame=events,
+    )

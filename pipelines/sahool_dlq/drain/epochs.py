@@ -1,0 +1,202 @@
+"""Which epoch of the log this is: the same, a recreated stream, a rewound or a restored one.
+
+Sequences mean something only within one epoch. A stream that was recreated starts at 1 again with
+another creation time; one that lost its disk, or was put back to an older moment, may reuse
+sequences with the same. The last message of each batch is remembered as an anchor: where the
+stream now shows another message there, or ends before it, it was rewound. One that was restored
+from a backup goes on with the life that it is a copy of (`lives`), as the next fork.
+"""
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+from psycopg import Connection
+
+from sahool_dlq.jetstream.reader import LogReader, LogState, life_id
+from sahool_dlq.stores.lake.table import LakeTable
+
+# The newest anchors of this life of the stream, less those that a rewind made untrue.
+_ANCHORS = """
+SELECT a.sequence, a.timestamp_ns
+FROM drain_anchors a JOIN drain_epochs e USING (epoch)
+WHERE starts_with(e.epoch, %(forks)s) AND NOT EXISTS (
+    SELECT FROM drain_epochs later
+    WHERE starts_with(later.epoch, %(forks)s) AND later.fork > e.fork
+      AND later.start_sequence <= a.sequence)
+ORDER BY a.sequence DESC LIMIT 1000
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One life of the stream, and where its reading starts."""
+
+    id: str
+    start_sequence: int  # first sequence that belongs to it
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Sequences that were gone before they could be read."""
+
+    first_sequence: int
+    last_sequence: int
+    reason: str
+    is_certain: bool  # False on a shared stream, where others' messages have sequences too
+
+
+def epoch_id(stream: str, created: datetime, fork: int) -> str:
+    """`<stream>@<creation time>#<fork>`."""
+    return f"{life_id(stream, created)}#{fork}"
+
+
+async def current_epoch(
+    connection: Connection[Any],
+    reader: LogReader,
+    state: LogState,
+    tables: Mapping[str, LakeTable],
+    finish: Callable[[str, tuple[int, int]], int],
+) -> Epoch:
+    """The epoch to read now, remembered in the database; a new one where the stream has changed.
+
+    A database that knows nothing (new, or lost) takes up the newest epoch that the lake knows.
+    `finish` levels the sinks on an epoch that is over; see `Leveller.finish`.
+    """
+    known = connection.execute(
+        "SELECT e.epoch, e.start_sequence, e.created, e.fork, c.epoch,"
+        " starts_with(e.epoch, %s) AS is_of_life"
+        " FROM drain_epochs e JOIN drain_checkpoints c USING (stream) WHERE stream = %s"
+        " ORDER BY is_of_life DESC, e.fork DESC LIMIT 1",
+        [f"{state.life}#", state.stream],
+    ).fetchone()
+    if known is None:
+        fork = 0
+        while tables["dead_letters"].watermark(f"{state.life}#{fork + 1}"):
+            fork += 1
+        return _begin(connection, state, fork, 1, "first seen")
+    epoch, start, created, fork, latest, is_of_life = known
+    if not is_of_life:
+        return _begin(connection, state, 0, 1, "the stream was recreated")
+    is_restored = created != state.created.astimezone(UTC)
+    match, is_rewound = await _newest_match(connection, reader, state)
+    if epoch == latest and not is_rewound and not is_restored:
+        return Epoch(epoch, start, "the same")
+    # Between two anchors, the lake knows what each sequence was.
+    match = await _last_match(reader, _places(tables, state.life, match), match)
+    held = dict.fromkeys(tables, match)
+    checkpoint = match
+    if epoch == latest:
+        # No sink may lack what is left to the old epoch.
+        marks = {name: table.watermark(epoch) for name, table in tables.items()}
+        held = {name: min(match, match if mark is None else mark) for name, mark in marks.items()}
+        readable = (state.first_sequence, match + 1)
+        checkpoint = min(match, await asyncio.to_thread(finish, epoch, readable))
+    for name, table in tables.items():  # before it begins, so that a crash loses no mark
+        if not table.is_empty:
+            table.append(table.empty_frame(), f"{state.life}#{fork + 1}", held[name])
+    reason = f"the stream was rewound to sequence {match}"
+    if is_restored:
+        reason = f"the stream was restored from a backup, and is the same up to sequence {match}"
+    return _begin(connection, state, fork + 1, match + 1, reason, checkpoint)
+
+
+def gaps_before(state: LogState, watermark: int, erased: Iterable[int]) -> Iterator[Gap]:
+    """What is gone between what a sink holds and what the stream still has, but for the erased.
+
+    Nothing is gone below the sequence at which the stream was made.
+    """
+    watermark = max(watermark, state.made_at_sequence - 1)
+    known = [sequence for sequence in erased if watermark < sequence < state.first_sequence]
+    for before, after in pairwise([watermark, *known, state.first_sequence]):
+        if after > before + 1:
+            yield Gap(before + 1, after - 1, state.why_gone, is_certain=not state.is_shared)
+
+
+def remember_gap(connection: Connection[Any], epoch: str, gap: Gap) -> bool:
+    """Write a gap row, or that a known one has grown; False where it is known as it is."""
+    cursor = connection.execute(
+        "INSERT INTO stream_gaps (epoch, first_sequence, last_sequence, reason, is_certain)"
+        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (epoch, first_sequence) DO UPDATE"
+        " SET last_sequence = excluded.last_sequence, found_at = now()"
+        " WHERE stream_gaps.last_sequence < excluded.last_sequence",
+        [epoch, gap.first_sequence, gap.last_sequence, gap.reason, gap.is_certain],
+    )
+    return cursor.rowcount == 1
+
+
+def _begin(
+    connection: Connection[Any],
+    state: LogState,
+    fork: int,
+    start: int,
+    reason: str,
+    checkpoint: int | None = None,
+) -> Epoch:
+    """Start an epoch and point the checkpoint at it, in one transaction."""
+    epoch = f"{state.life}#{fork}"
+    with connection.transaction():
+        connection.execute(
+            "INSERT INTO drain_epochs (epoch, stream, created, fork, start_sequence, reason)"
+            " VALUES (%s, %s, %s, %s, %s, %s)",
+            [epoch, state.stream, state.created, fork, start, reason],
+        )
+        connection.execute(
+            "INSERT INTO drain_checkpoints (stream, epoch, last_sequence) VALUES (%s, %s, %s)"
+            " ON CONFLICT (stream) DO UPDATE SET epoch = excluded.epoch,"
+            " last_sequence = excluded.last_sequence, updated_at = now()",
+            [state.stream, epoch, start - 1 if checkpoint is None else checkpoint],
+        )
+    return Epoch(epoch, start, reason)
+
+
+async def _newest_match(
+    connection: Connection[Any], reader: LogReader, state: LogState
+) -> tuple[int, bool]:
+    """The newest anchor that still matches, or 0, and whether newer ones do not.
+
+    An anchor below the stream's first sequence has aged out, and is taken to match; one that was
+    deleted says nothing.
+    """
+    anchors = connection.execute(_ANCHORS, {"forks": f"{state.life}#"}).fetchall()
+    is_rewound = False
+    for sequence, timestamp_ns in anchors:
+        if sequence > state.last_sequence:
+            is_rewound = True
+            continue
+        if sequence < state.first_sequence:
+            return sequence, is_rewound
+        stored = await reader.read_raw(sequence)
+        if stored is None or stored.sequence != sequence:
+            continue
+        if stored.timestamp_ns // 1000 == timestamp_ns // 1000:  # the lake knows microseconds
+            return sequence, is_rewound
+        is_rewound = True
+    return 0, is_rewound
+
+
+def _places(
+    tables: Mapping[str, LakeTable], life: str, after: int
+) -> Sequence[tuple[int, datetime]]:
+    """Sequence and server time of what the lake has of a life above `after`, in order."""
+    return sorted(place for table in tables.values() for place in table.positions(life, after))
+
+
+async def _last_match(reader: LogReader, rows: Sequence[tuple[int, datetime]], match: int) -> int:
+    """The last of these rows (sequence, server time) that the stream still holds, else `match`."""
+    low, high = 0, len(rows)
+    while low < high:
+        middle = (low + high) // 2
+        stored = await reader.read_raw(rows[middle][0])
+        place = (stored.sequence, stored.published_at) if stored else None
+        found = bisect_left(rows, place, middle, high) if place else high
+        if found < high and rows[found] == place:  # those between were deleted
+            low = found + 1
+        else:
+            high = middle
+    return rows[low - 1][0] if low else match

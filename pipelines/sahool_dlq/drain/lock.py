@@ -1,0 +1,62 @@
+"""One drain of a database at a time: later ones wait, and end the session of one that is stuck.
+
+This is courtesy. What protects the data is the checkpoint in Postgres and the transaction in the
+lake, which a second writer fails on.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from psycopg import Connection
+from psycopg.errors import InsufficientPrivilege
+
+from sahool_dlq.errors import FencedError
+from sahool_dlq.stores.postgres.database import locking
+from sahool_dlq.stores.postgres.lock import Holder, Lock
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS = "SELECT max(updated_at) FROM drain_checkpoints"
+
+
+@asynccontextmanager
+async def alone(
+    dsn: str, connection: Connection[Any], stream: str, patience_seconds: float
+) -> AsyncIterator[None]:
+    """Hold the drain's lock; `connection` is for what is to be asked meanwhile.
+
+    A holder that has moved no checkpoint for `patience_seconds` (a stopped process holds its
+    locks for ever) has its session ended. Raises FencedError where that is not allowed.
+    """
+    loop = asyncio.get_running_loop()
+    seen, since, is_said = None, loop.time(), False
+    with locking(dsn, "drain") as lock:
+        while not lock.take():
+            holder = lock.holder()
+            state = holder, connection.execute(_PROGRESS).fetchone()
+            if state != seen:
+                seen, since = state, loop.time()
+            if holder is not None and not is_said:
+                is_said = True
+                logger.info("Another drain of %s runs, %s: waiting for its end", stream, holder)
+            elif holder is not None and loop.time() - since > patience_seconds:
+                _end(lock, holder, stream)
+                since = loop.time()
+            await asyncio.sleep(0.2)
+        yield
+
+
+def _end(lock: Lock, holder: Holder, stream: str) -> None:
+    logger.warning("Another drain of %s makes no progress: ending its %s", stream, holder)
+    try:
+        is_ended = lock.end_holder(holder.pid)
+    except InsufficientPrivilege:  # of another user's: docs/security.md
+        is_ended = False
+    if not is_ended:
+        raise FencedError(
+            f"Another drain of {stream} makes no progress and its {holder} could not be ended: stop"
+            " that process."
+        )

@@ -1,0 +1,85 @@
+"""The consumers' counters: the latest of each, sampled by every drain."""
+
+import json
+import logging
+from contextlib import aclosing
+from typing import Any
+
+import polars as pl
+from nats.aio.client import Client
+from psycopg import Connection
+
+from sahool_dlq.deadletter.message import time_of_ns
+from sahool_dlq.deadletter.record import TEXT_LIMITS
+from sahool_dlq.deadletter.rows import SERVICE_TOTALS_SCHEMA
+from sahool_dlq.deadletter.sanitize import clean_text, parse_time
+from sahool_dlq.jetstream.latest import latest_messages
+from sahool_dlq.jetstream.pull import delivery_of
+from sahool_dlq.stores.lake.table import LakeTable
+
+logger = logging.getLogger(__name__)
+
+_SENSELESS = (
+    ValueError,
+    ArithmeticError,  # infinity
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)
+_COUNTERS = ("handled", "succeeded", "retried", "dead_lettered", "skipped")
+
+
+async def read_totals(client: Client, stream: str, subject: str) -> pl.DataFrame:
+    """The last message of every consumer's totals subject; SERVICE_TOTALS_SCHEMA.
+
+    Empty where there is no such stream; a message that makes no sense is logged and left out.
+    """
+    rows = []
+    async with aclosing(latest_messages(client, stream, subject)) as latest:
+        async for msg in latest:
+            delivery = delivery_of(msg)
+            try:
+                rows.append(_row(msg.data, delivery.sequence, delivery.timestamp_ns))
+            except _SENSELESS as error:
+                logger.warning("Totals on %s make no sense: %r", msg.subject, error)
+    return pl.DataFrame(rows, schema=SERVICE_TOTALS_SCHEMA, orient="row").sort("totals_sequence")
+
+
+def store_totals(
+    totals: pl.DataFrame, epoch: str, table: LakeTable, connection: Connection[Any]
+) -> None:
+    """Add the samples that each sink does not have yet."""
+    if totals.is_empty():
+        return
+    last = totals["totals_sequence"].item(-1)
+    new = totals.filter(pl.col("totals_sequence") > (table.watermark(epoch) or 0))
+    if not new.is_empty():
+        table.append(new, epoch, last)
+    columns = list(SERVICE_TOTALS_SCHEMA)
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"INSERT INTO service_totals ({', '.join(columns)})"  # noqa: S608
+            f" VALUES ({', '.join(['%s'] * len(columns))}) ON CONFLICT DO NOTHING",
+            totals.rows(),
+        )
+
+
+def _name(value: object) -> str:
+    """A name that fits into PostgreSQL's index."""
+    return clean_text(str(value))[: TEXT_LIMITS["consumer_name"]]
+
+
+def _row(data: bytes, sequence: int, timestamp_ns: int) -> list[Any]:
+    value = json.loads(data)
+    counters = [int(value.get(name, 0)) for name in _COUNTERS]
+    if not all(0 <= counter < 2**63 for counter in counters):
+        raise ValueError("a counter is no number of events")
+    return [
+        sequence,
+        time_of_ns(timestamp_ns),
+        _name(value["service"]),
+        _name(value["consumer"]),
+        parse_time(value["started_at"]),
+        *counters,
+    ]

@@ -1,0 +1,237 @@
+"""`dlq erase`: what a tenant has in the log, the lake and Postgres, gone for good.
+
+Tombstones come first (`stores.erased`): once they are written nothing stores the messages again,
+and each step after them finds by them what is left. So an erasure may die anywhere, and a rerun
+finishes it. Lake and Postgres are done under the drain's lock, the stream after that. What the
+tenant fails on later is stored.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from nats.aio.client import Client
+from psycopg import Connection
+
+from sahool_dlq.deadletter.sanitize import clean_text
+from sahool_dlq.drain.lock import alone
+from sahool_dlq.erasure.find_tenant import belongings
+from sahool_dlq.erasure.from_lake import erase_marts, erase_rows
+from sahool_dlq.erasure.from_postgres import count_rows, delete_rows
+from sahool_dlq.erasure.from_stream import erase_messages, erase_objects
+from sahool_dlq.errors import ErasureError, FencedError
+from sahool_dlq.jetstream.connection import connected
+from sahool_dlq.jetstream.reader import LogState, log_state
+from sahool_dlq.jetstream.streams import BODIES_BUCKET
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
+from sahool_dlq.stores.platform import check_owner
+from sahool_dlq.stores.postgres.database import database, locking
+from sahool_dlq.stores.tombstones import (
+    copy_to_lake,
+    erased_messages,
+    finish,
+    is_unfinished,
+    recall,
+    remember,
+    tenant_hash,
+)
+
+__all__ = ["COUNTED", "ErasureReport", "erase", "preview"]
+
+_AT_ONCE = 500  # messages; NATS deletes some hundred in a second
+_TRIES = 5  # at rewriting a table of the lake, which a compaction may do meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureReport:
+    """What was erased, or would be."""
+
+    tenant_hash: str
+    stream: str
+    last_sequence: int  # of the stream; what comes later stays
+    stream_dead_letters: int
+    stream_case_events: int
+    object_bodies: int  # in the object store
+    lake_dead_letters: int
+    lake_case_events: int
+    unread_dead_letters: int  # that nobody can read, and name no tenant; they stay
+    failures: dict[str, int]  # rows of failed_events by status
+    payloads: int  # raw dead letters in failed_payloads
+    redrives: int  # rows of the outbox
+    batches: int  # of redrives, that had no other failures
+    alert_messages: int  # that quoted one of the failures
+    audit_mentions: int  # rows of the audit that name the tenant; they stay
+    erasure: str | None = None  # its id; None of a preview
+    left: str | None = None  # what is still in the stream, and why
+    is_unfinished: bool = False  # whether an earlier one has not come to its end
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        counts = (getattr(self, name) for name in COUNTED)
+        return not self.is_unfinished and not any(counts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+COUNTED = {
+    "stream_dead_letters": "dead letters in the stream",
+    "stream_case_events": "news of them in the stream",
+    "object_bodies": "bodies in the object store",
+    "lake_dead_letters": "dead letters in the lake",
+    "lake_case_events": "news of them in the lake",
+    "failures": "rows of failed_events",
+    "payloads": "raw dead letters in failed_payloads",
+    "redrives": "redrives in the outbox",
+    "batches": "batches of redrives",
+    "alert_messages": "messages of alerts that quote them",
+}
+"""What is erased, by field of the report."""
+
+
+async def preview(settings: Settings, tenant: str) -> ErasureReport:
+    """What an erasure would find; touches nothing."""
+    tenant = _checked(tenant)
+    async with connected(settings.access, "dlq erase") as client:
+        state = await log_state(client, settings.dlq_stream, settings.subjects.log)
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            found = await belongings(settings, client, connection, state, tenant)
+            rows = await asyncio.to_thread(count_rows, connection, tenant)
+            hashed = _hashed(settings, tenant)
+            return ErasureReport(
+                tenant_hash=hashed,
+                stream=state.stream,
+                last_sequence=state.last_sequence,
+                **found.counts,
+                **rows,
+                is_unfinished=is_unfinished(connection, hashed),
+            )
+
+
+async def erase(
+    settings: Settings,
+    tenant: str,
+    build_marts: Callable[[], object],
+    *,
+    actor: str,
+    reason: str,
+    tell: Callable[[str], object] = lambda _: None,
+) -> ErasureReport:
+    """Erase a tenant's messages up to the stream's last one; `build_marts` computes those anew.
+
+    Raises ErasureError for a tenant or reason that makes no sense, FencedError where others rewrite
+    the lake all the time. What NATS does not let go of is `left`; all else is done then, too.
+    """
+    tenant = _checked(tenant, reason)
+    actor, reason = settings.masked(actor), settings.masked(reason)
+    hashed, dsn = _hashed(settings, tenant), settings.postgres_dsn.get_secret_value()
+    async with connected(settings.access, "dlq erase") as client:
+        stream = (await log_state(client, settings.dlq_stream, settings.subjects.log)).stream
+        with database(dsn) as connection:
+            async with alone(dsn, connection, stream, settings.drain_lock_seconds):
+                state = await log_state(client, stream, settings.subjects.log)
+                live = partial(_show_life, connection, stream)
+                check_owner(connection, Lake(settings.lake))
+                tell("looking for it")
+                await asyncio.to_thread(recall, connection, Lake(settings.lake))
+                found = await belongings(settings, client, connection, state, tenant, live)
+                erasure = remember(
+                    connection,
+                    found.messages,
+                    hashed_tenant=hashed,
+                    stream=stream,
+                    last_sequence=state.last_sequence,
+                    actor=actor,
+                    reason=reason,
+                )
+                tell("bodies in the object store")
+                # Before the dead letters, which say which there are.
+                left = await erase_objects(client, BODIES_BUCKET, found.objects, live)
+                tell("the lake")
+                await asyncio.to_thread(_from_lake, settings, connection, live)
+                tell("Postgres")
+                detail = {"erasure": erasure, "tenant_hash": hashed, **found.counts}
+                delete = partial(delete_rows, actor=actor, reason=reason, detail=detail)
+                rows = await asyncio.to_thread(delete, connection, tenant)
+            tell("the marts")
+            await asyncio.to_thread(build_marts)
+            # NATS takes its time: drains go on meanwhile.
+            left = left or await _from_stream(client, settings, state, found.in_stream, tell)
+            if left is None:
+                finish(connection, erasure)
+    return ErasureReport(
+        tenant_hash=hashed,
+        stream=stream,
+        last_sequence=state.last_sequence,
+        **found.counts,
+        **rows,
+        erasure=erasure,
+        left=left and f"NATS keeps some of {len(found.in_stream):,} messages ({left})",
+    )
+
+
+async def _from_stream(
+    client: Client,
+    settings: Settings,
+    state: LogState,
+    sequences: Sequence[int],
+    tell: Callable[[str], object],
+) -> str | None:
+    """Delete messages from the stream as it was then; what refuses it, None where all are gone."""
+    for start in range(0, len(sequences), _AT_ONCE):
+        tell(f"the stream, {start:,} of {len(sequences):,} messages")
+        now = await log_state(client, state.stream, settings.subjects.log)
+        if now.created != state.created:  # other messages have these sequences
+            return "the stream was made anew meanwhile"
+        if refusal := await erase_messages(client, state.stream, sequences[start:][:_AT_ONCE]):
+            return refusal
+    return None
+
+
+def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[], object]) -> None:
+    """Nobody builds marts meanwhile: they would count what they read before."""
+    lake, erased = Lake(settings.lake), erased_messages(connection)
+    copy_to_lake(connection, lake, datetime.now(UTC))
+    with locking(settings.postgres_dsn.get_secret_value(), "marts") as lock:
+        lock.wait("The erasure", live)
+        for name in LOG_TABLES:
+            for attempt in range(_TRIES):
+                try:
+                    erase_rows(lake.table(name), erased, datetime.now(UTC), live)
+                    break
+                except FencedError:
+                    if attempt == _TRIES - 1:
+                        raise
+        erase_marts(lake)
+
+
+def _show_life(connection: Connection[Any], stream: str) -> None:
+    """Drains that wait end the session of one that makes no progress; see `lock`."""
+    connection.execute(
+        "UPDATE drain_checkpoints SET updated_at = now() WHERE stream = %s", [stream]
+    )
+
+
+def _checked(tenant: str, reason: str | None = None) -> str:
+    """The tenant's id as decoding would have it."""
+    if not tenant.strip():
+        raise ErasureError("An empty tenant is nobody: say whose failures are to be erased.")
+    if reason is not None and not reason.strip():
+        raise ErasureError("Say why: --reason is kept in the audit.")
+    if reason is not None and re.search(rf"(?<!\w){re.escape(tenant)}(?!\w)", reason):
+        raise ErasureError(
+            "The reason names the tenant, and the audit keeps it for ever: leave the id out."
+        )
+    return clean_text(tenant)
+
+
+def _hashed(settings: Settings, tenant: str) -> str:
+    key = settings.redaction_key
+    return tenant_hash(tenant, key.get_secret_value() if key else None)

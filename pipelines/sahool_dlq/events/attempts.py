@@ -1,0 +1,228 @@
+"""How often an event's handler was called, and how that went, whichever process called it.
+
+The server counts deliveries, and not every delivery becomes a call: an event may wait in a process
+that dies, or be delivered again because the server was restarted. So what is known of an event that
+comes again is kept in a stream, one message an event: who called last, at which delivery, and how
+many calls began. It holds no word of the event or of its errors.
+"""
+
+import json
+import logging
+import secrets
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.client import Client
+from nats.js.errors import NoStreamResponseError, NotFoundError
+
+from sahool_dlq.deadletter.sanitize import clean_text
+from sahool_dlq.deadletter.subjects import Subjects
+from sahool_dlq.errors import NotPermittedError
+from sahool_dlq.events.cause import Cause, cause_of, shortened
+from sahool_dlq.jetstream.pull import Delivery
+from sahool_dlq.jetstream.stored import last_message
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_KEPT_TRACE = 16_000  # characters, while an event waits for its retry
+_MOST_CALLS = 10  # that a dead letter tells of
+_LOOK_AGAIN_SECONDS = 10.0  # for the stream, while there is none
+
+
+@dataclass(slots=True)
+class Attempts:
+    """What is known of the calls for one event."""
+
+    first_at: datetime  # when the first call began, UTC
+    delivery_count: int = 0  # of the delivery that the latest call was for
+    begun_count: int = 0  # calls that began, the one at work included
+    failed_count: int = 0  # calls that ended in failure
+    calls: list[dict[str, str]] = field(default_factory=list)  # the latest that failed
+    cause: Cause | None = None  # of the last call whose cause is known, its texts cut
+    owner: str = ""  # the process that called last
+    is_over: bool = False  # it was handled or dead-lettered: what comes later begins anew
+
+    @property
+    def unfinished_count(self) -> int:
+        """Calls that began and never ended: their process died."""
+        return self.begun_count - self.failed_count
+
+    def add(self, at: datetime, error: BaseException | None, reason: str | None = None) -> None:
+        """Remember that a call failed."""
+        call = {"at": at.isoformat(), "error_type": "", "error_message": ""}
+        if error is not None:
+            kind, message, trace = cause_of(error, _LONGEST_KEPT_TRACE)
+            self.cause = Cause(kind, shortened(message, _LONGEST_KEPT_TRACE), trace)
+            call |= {"error_type": kind, "error_message": message[:2_000]}
+        if reason is not None:
+            call["reason"] = clean_text(str(reason))[:2_000]
+        self.calls = [*self.calls[1 - _MOST_CALLS :], call]
+        self.failed_count += 1
+
+
+class AttemptLog:
+    """The stream that one consumer's processes keep their attempts in."""
+
+    def __init__(self, subjects: Subjects, stream: str, consumer: str) -> None:
+        self._owner = secrets.token_hex(8)
+        self._subjects = subjects
+        self._consumer = stream, consumer
+        self._kept_in: str | None = None  # the stream that holds the attempts
+        self._looked_at = 0.0  # of the monotonic clock
+        self._said = ""  # why there is none
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether attempts can be kept; without, each delivery counts as a call that began."""
+        return self._kept_in is not None
+
+    async def open(self, connection: Client) -> None:
+        """Find the stream by a first message; that there is none is only logged.
+
+        Raises what a request raises in an outage: where they were kept before counts on.
+        """
+        self._looked_at = time.monotonic()
+        subject = self._subject(0)
+        try:
+            stored = await connection.jetstream().publish(subject, b"{}", timeout=5)
+            if await last_message(connection, stored.stream, subject) is None:
+                self._lose(f"stream {stored.stream} drops what nobody consumes")
+            else:
+                self._kept_in, self._said = stored.stream, ""
+        except NoStreamResponseError as error:
+            if self._kept_in is None:  # else it may only be without a leader: reading tells
+                self._lose(str(error))
+        except NotPermittedError as error:
+            self._lose(str(error))
+
+    def _lose(self, why: str) -> None:
+        self._kept_in = None
+        if why != self._said:
+            self._said = why
+            logger.warning(
+                "Attempts can not be kept on %s (%s), so each delivery counts as one: run"
+                " `dlq migrate`, or grant the right (docs/security.md).",
+                self._subjects.attempts,
+                why,
+            )
+
+    async def before(
+        self, connection: Client, delivery: Delivery, own: Attempts | None
+    ) -> Attempts:
+        """The calls before this delivery, `own` being those that this process knows of.
+
+        Raises what a request raises in an outage.
+        """
+        count = delivery.delivery_count
+        latest_own = own if own is not None and own.delivery_count == count - 1 else None
+        if latest_own is not None and not latest_own.unfinished_count:
+            return latest_own
+        if self._kept_in is None and time.monotonic() - self._looked_at > _LOOK_AGAIN_SECONDS:
+            await self.open(connection)
+        kept = await self._latest(connection, delivery)
+        if self._kept_in is None:
+            return latest_own or Attempts(datetime.now(UTC), count - 1, count - 1, count - 1)
+        # What is over, of this delivery or of a later one is of an earlier life of the consumer,
+        # which was made anew or reset.
+        known = [
+            each
+            for each in (own, kept)
+            if each is not None and each.delivery_count < count and not each.is_over
+        ]
+        latest = max(known, key=lambda each: each.delivery_count, default=None)
+        return latest or Attempts(datetime.now(UTC))
+
+    async def begin(self, connection: Client, delivery: Delivery, attempts: Attempts) -> None:
+        """Count a call before it is made, for whoever comes after a process that dies of it.
+
+        A call that follows on a failure of this process needs no word: it told when it failed.
+        Raises what a publish raises in an outage.
+        """
+        is_next = attempts.delivery_count == delivery.delivery_count - 1
+        is_own = is_next and attempts.owner == self._owner
+        # A delivery without a call that is known to have ended: a process may have died of it.
+        is_suspect = not is_next or attempts.unfinished_count > 0
+        attempts.delivery_count = delivery.delivery_count
+        attempts.begun_count += 1
+        if is_suspect or not is_own:
+            await self.write(connection, delivery, attempts, is_sure=is_suspect)
+
+    async def is_latest(self, connection: Client, delivery: Delivery) -> bool:
+        """Whether no other process has taken the event since this delivery to us.
+
+        Raises what a request raises in an outage.
+        """
+        latest = await self._latest(connection, delivery)
+        ours = (self._owner, delivery.delivery_count, False)
+        return latest is None or (latest.owner, latest.delivery_count, latest.is_over) == ours
+
+    async def write(
+        self, connection: Client, delivery: Delivery, attempts: Attempts, *, is_sure: bool = False
+    ) -> None:
+        """Keep what is known of an event; with `is_sure` until the server has it.
+
+        Raises what a publish raises in an outage. What is lost costs the event one call more.
+        """
+        attempts.owner = self._owner
+        if self._kept_in is None:
+            return
+        subject, body = self._subject(delivery.sequence), _encode(attempts, delivery)
+        if not is_sure:
+            await connection.publish(subject, body)
+            return
+        try:
+            await connection.jetstream().publish(subject, body, timeout=5)
+        except NotPermittedError as error:
+            self._lose(str(error))
+
+    async def _latest(self, connection: Client, delivery: Delivery) -> Attempts | None:
+        """What was kept last of an event; None where nothing is."""
+        if self._kept_in is None:
+            return None
+        try:
+            kept = await last_message(connection, self._kept_in, self._subject(delivery.sequence))
+        except (NotPermittedError, NotFoundError) as error:
+            self._lose(str(error))
+            return None
+        return _decode(kept.data, delivery) if kept else None
+
+    def _subject(self, sequence: int) -> str:
+        return self._subjects.attempt(*self._consumer, sequence)
+
+
+def _encode(attempts: Attempts, delivery: Delivery) -> bytes:
+    kept = {
+        "event_timestamp_ns": delivery.timestamp_ns,
+        "first_at": attempts.first_at.isoformat(),
+        "delivery_count": attempts.delivery_count,
+        "begun_count": attempts.begun_count,
+        "failed_count": attempts.failed_count,
+        "calls": [{"at": each["at"], "error_type": each["error_type"]} for each in attempts.calls],
+        "owner": attempts.owner,
+        "is_over": attempts.is_over,
+    }
+    return json.dumps(kept).encode()
+
+
+def _decode(data: bytes, delivery: Delivery) -> Attempts | None:
+    """What a message keeps of this event; None where it is about another, or makes no sense."""
+    try:
+        kept: dict[str, Any] = json.loads(data)
+        if kept["event_timestamp_ns"] != delivery.timestamp_ns:
+            return None
+        return Attempts(
+            datetime.fromisoformat(kept["first_at"]),
+            delivery_count=int(kept["delivery_count"]),
+            begun_count=int(kept["begun_count"]),
+            failed_count=int(kept["failed_count"]),
+            calls=[
+                {"at": str(each["at"]), "error_type": str(each["error_type"]), "error_message": ""}
+                for each in kept["calls"]
+            ],
+            owner=str(kept["owner"]),
+            is_over=bool(kept.get("is_over")),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,61 @@
+"""An exception in words: nothing that it is or does can keep its dead letter back."""
+
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+from sahool_dlq.deadletter.sanitize import clean_text
+
+_LONGEST_TRACE = 64_000  # characters
+_CALLERS = {str(Path(__file__).with_name(name)) for name in ("subscription.py", "intake.py")}
+
+
+class Cause(NamedTuple):
+    """An exception in words: it holds no frames, so it may be kept while retries go on."""
+
+    error_type: str
+    error_message: str
+    stack_trace: str | None
+
+
+def cause_of(error: BaseException, longest_trace: int = _LONGEST_TRACE) -> Cause:
+    """An exception in words."""
+    return Cause(error_type(error), error_text(error), stack_trace(error, longest_trace))
+
+
+def error_type(error: BaseException) -> str:
+    """The class name of an exception, which is what policies and reports go by."""
+    return type(error).__name__
+
+
+def error_text(error: BaseException) -> str:
+    """What an exception says; nothing that an exception does can keep its dead letter back."""
+    try:
+        return clean_text(str(error))
+    except Exception as failure:  # noqa: BLE001  (a broken __str__ can raise anything)
+        return f"(its text can not be read: {type(failure).__name__})"
+
+
+def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
+    """The full chained traceback; the middle is cut where it is longer than `longest` characters.
+
+    This library's own frames are left out: they are the same in every failure.
+    """
+    try:
+        trace = traceback.TracebackException.from_exception(error)
+        link: traceback.TracebackException | None = trace
+        while link is not None:
+            link.stack[:] = [frame for frame in link.stack if frame.filename not in _CALLERS]
+            link = link.__cause__ or link.__context__
+        text = clean_text("".join(trace.format()))
+    except Exception as failure:  # noqa: BLE001  (see error_text)
+        return f"(the traceback can not be read: {type(failure).__name__})"
+    return shortened(text, longest)
+
+
+def shortened(text: str, longest: int) -> str:
+    """`text`, the middle cut where it is longer than `longest` characters."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half} characters cut …\n{text[-half:]}"

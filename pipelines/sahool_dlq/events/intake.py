@@ -1,0 +1,432 @@
+"""The messages of one durable consumer on the server, each in hand of a task of its own.
+
+What a service's subscription and the monitor share: pulling through outages, heartbeats, an orderly
+end. What is done with a message, the subclass says.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Iterable
+from contextlib import aclosing
+from datetime import datetime
+from typing import NamedTuple, TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig, DeliverPolicy
+
+from sahool_dlq.errors import NotPermittedError, StreamError
+from sahool_dlq.events.acknowledgements import Acknowledgements
+from sahool_dlq.events.closing import (
+    CUT_SECONDS,
+    Closing,
+    end,
+    forget_cancellations,
+    is_cancelled_still,
+)
+from sahool_dlq.events.outbox import PUBLISH_ERRORS
+from sahool_dlq.jetstream.bounded import within
+from sahool_dlq.jetstream.consumers import ensure_consumer
+from sahool_dlq.jetstream.pull import Delivery, Puller, PullStalledError, PullTerms, delivery_of
+
+logger = logging.getLogger(__name__)
+
+_PULL_SECONDS = 5.0
+_PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
+_AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
+_MOST_AHEAD = 500
+_OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer …
+_OLD_SECONDS = 0.1  # … and in hand for so long
+WRITE_SECONDS = 1.0  # for what is still to be written in the end
+
+T = TypeVar("T")
+
+
+class _Arrival(NamedTuple):
+    msg: Msg
+    delivery: Delivery
+    at: float  # of the monotonic clock
+
+
+class _Running(NamedTuple):
+    msg: Msg
+    task: asyncio.Task[None]
+    since: float  # of the monotonic clock
+
+
+class Intake:
+    """The consumer that `wanted` describes on `stream`, pulled from until `closing`.
+
+    A subclass settles each message in `_settle`. A message that it does not settle is delivered
+    again: after a pause where it raised, at once where it was cut off by the end.
+    """
+
+    def __init__(
+        self,
+        connection: Client,
+        *,
+        stream: str,
+        wanted: ConsumerConfig,
+        ack_wait_seconds: float,
+        max_concurrency: int,
+        closing: Closing,
+        priority_group: str | None = None,
+        must_start_there: bool = False,  # refuse an existing consumer that began elsewhere
+    ) -> None:
+        self.connection = connection  # the owner replaces one that ended for good
+        self.durable = str(wanted.name)
+        self.stopped = asyncio.Event()
+        self.error: BaseException | None = None  # why it stopped by itself
+        self._stream = stream
+        self._wanted = wanted
+        self._priority_group = priority_group
+        self._must_start_there = must_start_there
+        self._terms = PullTerms()
+        self._ack_wait_seconds = ack_wait_seconds
+        self._max_concurrency = max_concurrency
+        self._closing = closing
+        self._is_cutting_off = False  # what a handler raises from now on is no failure
+        self._waiting: dict[tuple[int, int], _Arrival] = {}  # by Delivery.event, oldest first
+        self._running: dict[tuple[int, int], _Running] = {}
+        self._has_room = asyncio.Event()
+        self._acks = Acknowledgements(self.durable, self._answer)
+        self._old: list[tuple[int, int]] = []  # in hand, and the server was told nothing of them
+        self._has_old = asyncio.Event()
+        self._left: list[Msg] = []  # to be given back once nothing more is pulled
+        self._is_pulling = False
+        self._place = (0, 0)  # Delivery.event of the latest first delivery
+        self._puller: Puller | None = None
+        self._seconds_each = 0.0  # that the latest messages took, on average
+        self._log_is_writable = asyncio.Event()  # nothing is taken or started while it is not set
+        self._log_is_writable.set()
+        self.stopped.set()
+
+    @property
+    def stream(self) -> str:
+        """The stream that it pulls from."""
+        return self._stream
+
+    @property
+    def in_flight(self) -> int:
+        """Messages in the hands of this process: being settled, or waiting for it."""
+        return len(self._running) + len(self._waiting)
+
+    @property
+    def is_log_writable(self) -> bool:
+        """False while a message to the log can not be written, which stops the fetching."""
+        return self._log_is_writable.is_set()
+
+    async def prepare(self) -> None:
+        """Make or update the durable consumer on the server; one made anew is said."""
+        known = self._terms.created
+        wanted = self._wanted
+        if known and wanted.deliver_policy is DeliverPolicy.NEW:
+            # Made anew, it must not skip what was published since it was made first.
+            at = datetime.fromisoformat(known)
+            wanted = wanted.evolve(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=at)
+        self._terms = await ensure_consumer(
+            self.connection.jetstream(),
+            self._stream,
+            wanted,
+            self._priority_group,
+            must_start_there=self._must_start_there and not known,
+        )
+        if known and known != self._terms.created:
+            self._place = (0, 0)
+            self._tell_rewound(
+                f"{self.durable} on {self._stream} was deleted and made anew: it begins where a new"
+                " consumer does, so events come again that were handled."
+            )
+
+    def _tell_rewound(self, what: str) -> None:
+        """Say that the consumer went back in its stream."""
+        logger.warning("%s", what)
+
+    def _follow(self, delivery: Delivery) -> None:
+        """Notice a first delivery of what was delivered before: first ones come in order."""
+        if delivery.delivery_count > 1:
+            return
+        sequence, stored_at = self._place
+        self._place = delivery.event
+        # A stream made anew begins at 1 too, but with later events.
+        if delivery.sequence <= sequence and delivery.timestamp_ns <= stored_at:
+            self._tell_rewound(
+                f"{self.durable} on {self._stream} went back from sequence {sequence} to"
+                f" {delivery.sequence}: it was reset, or the server lost its place, so events come"
+                " again that were handled."
+            )
+
+    async def run(self) -> None:
+        """Work until closing, then finish what is in hand, or give it back."""
+        self.stopped.clear()
+        self._is_pulling = True
+        pull = asyncio.create_task(self._pull_for_ever())
+        beat = asyncio.create_task(self._keep_in_progress())
+        early = asyncio.create_task(self._keep_old_in_progress())
+        acks = asyncio.create_task(self._acks.send_for_ever())
+        stop = asyncio.create_task(self._closing.wait())
+        try:
+            await asyncio.wait({stop, pull}, return_when=asyncio.FIRST_COMPLETED)
+            if pull.done():
+                pull.result()  # it may have ended by an error
+            await end([pull], self._closing.last_seconds(CUT_SECONDS))
+            await self._stop_pulling()
+            while self._running and (left := self._closing.seconds_left()):
+                tasks = [running.task for running in self._running.values()]
+                await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for _ in range(2):  # asyncio.run cancels again what a program cancelled before it ended
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._cut_off(pull, beat, early, acks, stop)
+                    break
+            self.stopped.set()
+
+    async def _cut_off(self, *own: asyncio.Task[object]) -> None:
+        """End what goes on; what it had in hand is delivered again."""
+        self._is_cutting_off = True
+        self._closing.set()
+        waiting, self._waiting = self._waiting, {}
+        handlers = [running.task for running in self._running.values()]
+        for task in handlers:
+            self._closing.has_cut_off = True
+            task.cancel()  # also one that a library of its own has cancelled before
+        await end([*own, *handlers], self._closing.last_seconds(CUT_SECONDS))
+        if stubborn := sum(not task.done() for task in handlers):
+            logger.error("%s: %d handlers go on though they were cancelled", self.durable, stubborn)
+        self._left += [each.msg for each in waiting.values()]
+        self._left += [each.msg for each in self._running.values()]
+        await self._stop_pulling()
+        await within(self._closing.last_seconds(WRITE_SECONDS), self._acks.send())
+
+    async def _stop_pulling(self) -> None:
+        """Let the server deliver nothing more, then give back what nobody began."""
+        if self._puller is not None:
+            await within(self._closing.last_seconds(WRITE_SECONDS), self._puller.close())
+            self._left += self._puller.left()
+        self._is_pulling = False
+        await within(self._closing.last_seconds(WRITE_SECONDS), self._give_back_left())
+
+    async def _pull_for_ever(self) -> None:
+        pin = None
+        while not self._closing.has_begun:
+            connection = self.connection
+            puller = Puller(connection, self._stream, self.durable, self._terms, pin)
+            self._puller = puller
+            try:
+                await puller.open()
+                await self._pull(puller)
+            except NotPermittedError as error:
+                logger.warning("%s can not pull: %s", self.durable, error)
+            except (PullStalledError, nats.errors.Error, OSError) as error:
+                logger.info("%s: pulling again in a second (%s)", self.durable, error)
+            if not self._closing.has_begun:
+                await puller.close()
+                for msg in puller.left():
+                    await self._give_back(msg)
+                pin = puller.pin
+                await self._recover(connection)
+
+    async def _pull(self, puller: Puller) -> None:
+        """Take what arrives; ends by an error, after which an open request is void, or closing."""
+        while not self._closing.has_begun:
+            await self._log_is_writable.wait()
+            wanted = self._max_concurrency + self._ahead()
+            room = wanted - self.in_flight
+            if room <= 0 or (self._waiting and room < wanted / 2):
+                self._has_room.clear()
+                await self._has_room.wait()
+                continue
+            async with aclosing(puller.pull(room, _PULL_SECONDS)) as arriving:
+                async for msg in arriving:
+                    self._accept(msg)
+
+    def _ahead(self) -> int:
+        """How many messages to have at hand for the next moment.
+
+        None while they take long, or nobody knows how long: another process may be free.
+        """
+        if not self._seconds_each:
+            return 0
+        return min(_MOST_AHEAD, int(_AHEAD_SECONDS * self._max_concurrency / self._seconds_each))
+
+    def _accept(self, msg: Msg) -> None:
+        delivery = delivery_of(msg)
+        self._follow(delivery)
+        event = delivery.event
+        if event in self._running:
+            # The server missed our heartbeats, in an outage. Whatever the running task's answer
+            # will be, it holds for this delivery too.
+            logger.info("%s: message %s came again while in hand", self.durable, event[0])
+            return
+        self._waiting[event] = _Arrival(msg, delivery, time.monotonic())
+        self._start_waiting()
+        if self._is_old(delivery):
+            self._old.append(event)
+            self._has_old.set()
+
+    def _is_old(self, delivery: Delivery) -> bool:
+        """Whether a restart of the server would deliver it again at once.
+
+        From then on, as after a change of the consumer's leader, ack_wait counts from when the
+        event was stored, unless something was said of it.
+        """
+        age_seconds = time.time() - delivery.timestamp_ns / 1e9
+        return age_seconds > self._ack_wait_seconds * _OLD_SHARE
+
+    def _start_waiting(self) -> None:
+        """Start a task for each waiting message, as many as may run.
+
+        A task of its own keeps what is done to its context from the next message.
+        """
+        while (
+            self._waiting
+            and len(self._running) < self._max_concurrency
+            and self._log_is_writable.is_set()
+        ):
+            event = next(iter(self._waiting))
+            msg, delivery, _ = self._waiting.pop(event)
+            task = asyncio.create_task(self._process(msg, delivery))
+            self._running[event] = _Running(msg, task, time.monotonic())
+
+    def _end(self, event: tuple[int, int]) -> None:
+        seconds = time.monotonic() - self._running.pop(event).since
+        self._seconds_each = 0.9 * (self._seconds_each or seconds) + 0.1 * seconds
+        self._start_waiting()
+        self._has_room.set()
+
+    async def _recover(self, connection: Client) -> None:
+        """Wait for a connection that answers, and see to it that the consumer exists."""
+        await asyncio.sleep(1)
+        if connection.is_connected:
+            try:
+                await connection.rtt(2)
+            except (nats.errors.Error, OSError):  # nobody reads any more, whatever it says
+                await connection.force_reconnect()
+        while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
+            await asyncio.sleep(0.1)
+        # Well before the next pull would deliver again what is done, or in hand.
+        await self._acks.send()
+        await self._say_in_progress([*self._running, *self._waiting])
+        try:
+            await self.prepare()
+        except (*PUBLISH_ERRORS, StreamError) as error:
+            logger.warning("%s could not be looked at: %s", self.durable, error)
+
+    async def _process(self, msg: Msg, delivery: Delivery) -> None:
+        """Settle one message; whatever goes wrong here, it is not lost."""
+        try:
+            if self._closing.has_begun:
+                await self._give_back(msg)  # nothing is begun any more
+            else:
+                await self._settle(msg, delivery)
+        except asyncio.CancelledError:
+            await forget_cancellations()
+            if not self._closing.has_begun:
+                logger.warning("%s: a handler's library cancelled its task late", self.durable)
+            await self._give_back(msg, 0 if self._closing.has_begun else _PAUSE_SECONDS)
+        except (SystemExit, KeyboardInterrupt) as error:  # raised again once all is in order
+            self.error = self.error or error
+            self._closing.set()
+            await self._give_back(msg)
+        except PUBLISH_ERRORS as error:
+            logger.info("%s: a message will be delivered again (%s)", self.durable, error)
+        except Exception:
+            logger.exception("%s: a message will be delivered again", self.durable)
+            await self._give_back(msg, _PAUSE_SECONDS)
+        finally:
+            self._end(delivery.event)
+
+    async def _settle(self, msg: Msg, delivery: Delivery) -> None:
+        """Answer the server about one message, or raise."""
+        raise NotImplementedError
+
+    async def _outcome(self, call: Awaitable[T], seconds: float | None) -> T:
+        """What a handler returns, within `seconds`; its task is as clean afterwards as before.
+
+        Raises what it raises, and TimeoutError where it is late. A CancelledError is its own doing,
+        unless `_is_cutting_off`: then, whatever it makes of that, it is what is raised.
+        """
+        timer = asyncio.timeout(seconds) if seconds else None
+        try:
+            if timer is None:
+                result = await call
+            else:
+                async with timer:
+                    result = await call
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            await forget_cancellations()
+            if self._is_cutting_off:
+                raise asyncio.CancelledError from error
+            if timer is not None and timer.expired():
+                late = f"The handler took longer than {seconds} s."
+                if isinstance(error, asyncio.CancelledError):
+                    raise TimeoutError(late) from error
+                if isinstance(error, TimeoutError) and not error.args:
+                    error.args = (late,)
+            raise
+        if is_cancelled_still():
+            await forget_cancellations()
+        return result
+
+    async def _keep_in_progress(self) -> None:
+        while True:
+            await asyncio.sleep(self._ack_wait_seconds / 3)
+            await self._give_back_late()
+            await self._say_in_progress([*self._running, *self._waiting])
+
+    async def _keep_old_in_progress(self) -> None:
+        """Say it early of old events: of most there is nothing more to say by then."""
+        while True:
+            await self._has_old.wait()
+            await asyncio.sleep(_OLD_SECONDS)
+            self._has_old.clear()
+            old, self._old = self._old, []
+            await self._say_in_progress(old)
+
+    async def _say_in_progress(self, events: Iterable[tuple[int, int]]) -> None:
+        with contextlib.suppress(nats.errors.Error, OSError):
+            for event in events:
+                if in_hand := self._running.get(event) or self._waiting.get(event):
+                    await self._answer(in_hand.msg, b"+WPI")
+
+    async def _give_back_late(self) -> None:
+        """Let others have what has waited here for so long: the calls have become slow."""
+        now = time.monotonic()
+        for event, each in list(self._waiting.items()):
+            is_late = now - each.at > self._ack_wait_seconds / 2
+            if is_late and self._waiting.pop(event, None) is not None:
+                await self._give_back(each.msg)
+
+    def _acknowledge(self, msg: Msg) -> None:
+        """Tell the server, within a moment, that a message is done."""
+        self._acks.add(msg)
+
+    async def _give_back(self, msg: Msg, delay_seconds: float = 0) -> None:
+        """Let the server deliver the message again soon; after ack_wait it does so by itself.
+
+        When closing, not before the last pull request has ended: to that it would come at once, in
+        vain, and one delivery more would be counted.
+        """
+        if self._closing.is_set() and self._is_pulling and not delay_seconds:
+            self._left.append(msg)
+            return
+        with contextlib.suppress(nats.errors.Error, OSError):
+            await self._answer(msg, nak(delay_seconds))
+
+    async def _give_back_left(self) -> None:
+        while self._left:
+            await self._give_back(self._left.pop(0))
+
+    async def _answer(self, msg: Msg, answer: bytes) -> None:
+        # Not by msg.ack(): the message may have come over a connection that has ended since.
+        await self.connection.publish(msg.reply, answer)
+
+
+def nak(delay_seconds: float) -> bytes:
+    """The answer that gives a message back, to be delivered again after a delay."""
+    return b'-NAK {"delay": %d}' % (delay_seconds * 1e9) if delay_seconds else b"-NAK"

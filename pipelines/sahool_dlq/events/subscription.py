@@ -1,0 +1,517 @@
+"""One durable consumer at work: pull, handle, settle.
+
+For every event exactly one of these happens: it is acknowledged after its handler succeeded; it is
+given back with a delay; it is acknowledged after the server acknowledged its dead letter; or the
+process goes away and the server delivers it again.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from sahool_dlq.deadletter.envelope.encode import encode_case_event
+from sahool_dlq.deadletter.headers import (
+    ADDRESSEE,
+    INSTEAD_OF,
+    Headers,
+    Redrive,
+    redrive_of,
+    value_of,
+)
+from sahool_dlq.deadletter.ids import consumer_address
+from sahool_dlq.deadletter.message import time_of_ns
+from sahool_dlq.deadletter.subjects import event_type_of
+from sahool_dlq.errors import DeadLetterLimitError
+from sahool_dlq.events.attempts import AttemptLog, Attempts
+from sahool_dlq.events.closing import Closing
+from sahool_dlq.events.config import ConsumerContext, NATSConsumerConfig
+from sahool_dlq.events.counters import Counters
+from sahool_dlq.events.failure import (
+    EVENT_REMOVED,
+    crash_loop,
+    dead_letter_fields,
+    parse_body,
+)
+from sahool_dlq.events.intake import Intake, nak
+from sahool_dlq.events.outbox import (
+    PUBLISH_ERRORS,
+    OwnIds,
+    publish_dead_letter,
+    publish_redrive_success,
+    publish_until_acknowledged,
+)
+from sahool_dlq.events.policy import decide, is_crash_loop
+from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
+from sahool_dlq.events.waiting import WaitingEvents
+from sahool_dlq.jetstream.headers import every_header
+from sahool_dlq.jetstream.pull import Delivery
+from sahool_dlq.jetstream.stored import is_stored
+from sahool_dlq.tracing import fail_span, span, traced, traceparent
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
+
+_SUSPECT = 2  # calls that never ended: the event may kill its process, so one of these at a time
+_NEARLY_FULL = 0.8  # of max_ack_pending
+
+Tell = Callable[[str, str], object]
+"""Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
+`ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped),
+`consumer_rewound` (it was made anew or reset: events come again that were handled),
+`dead_letter_id_taken` (another message had a dead letter's id before: both are kept).
+"""
+
+
+def _processing(_: "Subscription", msg: Msg, delivery: Delivery) -> Any:
+    """The span of one delivery, below the one that its event carries."""
+    return span(
+        f"process {msg.subject}",
+        "consumer",
+        every_header(msg.headers),
+        messaging__system="nats",
+        messaging__destination__name=msg.subject,
+        messaging__consumer__group__name=delivery.consumer,
+        messaging__message__id=value_of(every_header(msg.headers), "Nats-Msg-Id"),
+        dlq__delivery_count=delivery.delivery_count,
+    )
+
+
+def _dead_lettering(*_: Any, **__: Any) -> Any:
+    return span("dead letter", "producer")
+
+
+class Subscription(Intake):
+    """The durable consumer `durable` on `stream`, filtered on `subject`, feeding `handler`."""
+
+    def __init__(
+        self,
+        connection: Client,
+        *,
+        stream: str,
+        durable: str,
+        subject: str,
+        handler: Handler,
+        config: NATSConsumerConfig,
+        rng: random.Random,
+        closing: Closing,
+        tell: Tell,
+    ) -> None:
+        super().__init__(
+            connection,
+            stream=stream,
+            wanted=ConsumerConfig(
+                durable_name=durable if config.durable else None,
+                name=durable,
+                ack_policy=AckPolicy.EXPLICIT,
+                deliver_policy=DeliverPolicy(config.deliver_policy or "all"),
+                opt_start_seq=config.opt_start_seq,
+                opt_start_time=config.opt_start_time,
+                filter_subject=subject,
+                ack_wait=config.ack_wait_seconds,
+                max_deliver=-1,  # the library counts; an exhausted message would be unreachable
+                max_ack_pending=config.max_ack_pending,
+                inactive_threshold=None if config.durable else 300,
+            ),
+            ack_wait_seconds=config.ack_wait_seconds,
+            max_concurrency=config.max_concurrency,
+            closing=closing,
+            priority_group=config.priority_group,
+            must_start_there=config.deliver_policy is not None,
+        )
+        self.counters = Counters()
+        self.started_at = datetime.now(UTC)
+        self.ack_pending = 0  # of the durable consumer, when the server was last asked
+        self._handler = handler
+        self._config = config
+        self._rng = rng
+        self._tell = tell
+        self._log = AttemptLog(config.subjects, stream, durable)
+        self._retries = WaitingEvents()
+        self._own_ids = OwnIds()
+        self._suspects = asyncio.Lock()
+        self._latest: deque[bool] = deque(maxlen=config.dead_letter_limit_events)
+
+    async def prepare(self) -> None:
+        """Make or update the durable consumer on the server, and see where attempts are kept."""
+        await super().prepare()
+        await self._log.open(self.connection)
+
+    async def run(self) -> None:
+        """Work until closing."""
+        stream, subject = self._stream, self._wanted.filter_subject
+        logger.info(
+            "%s consumes %s of %s as %s",
+            *(self._config.name, subject, stream, self.durable),
+            extra={
+                "service": self._config.name,
+                "stream": stream,
+                "consumer": self.durable,
+                "subject": subject,
+            },
+        )
+        await super().run()
+
+    async def check_ack_pending(self) -> None:
+        """Tell when the server soon delivers nothing more, for all the retries that wait."""
+        info = await self.connection.jetstream().consumer_info(self._stream, self.durable)
+        self.ack_pending = pending = info.num_ack_pending or 0
+        most = self._config.max_ack_pending
+        if pending >= most * _NEARLY_FULL:
+            self._tell(
+                "ack_pending",
+                f"{self.durable}: {pending} events wait for a retry or an answer; at {most} the"
+                " server delivers nothing more: see why they fail, or raise max_ack_pending.",
+            )
+
+    async def dead_letter_removed(self) -> None:
+        """Dead-letter the events that their stream removed while they waited here for a retry.
+
+        A retry that is overdue may only be late, or with another process: the stream and the
+        attempts tell. Raises one of PUBLISH_ERRORS where they can not be asked.
+        """
+        if not self._log.is_kept:
+            return
+        for retry in self._retries.overdue({*self._running, *self._waiting}):
+            msg, delivery, attempts = retry.msg, retry.delivery, retry.attempts
+            if not await self._log.is_latest(self.connection, delivery):
+                self._retries.forget(delivery)  # another process took it
+                continue
+            event = delivery.sequence, delivery.timestamp_ns
+            if await is_stored(self.connection, self._stream, *event):
+                continue
+            if not retry.is_gone:
+                retry.is_gone = True  # look again: another process may just be taking it
+                continue
+            config = self._config.in_force(event_type_of(msg.subject))
+            headers = every_header(msg.headers)
+            await self._write_dead_letter(msg, delivery, headers, EVENT_REMOVED, config, attempts)
+
+    def _tell_rewound(self, what: str) -> None:
+        self._tell("consumer_rewound", what)
+
+    @traced(_processing)
+    async def _settle(self, msg: Msg, delivery: Delivery) -> None:
+        headers = every_header(msg.headers)
+        addressee = value_of(headers, ADDRESSEE) if redrive_of(headers) else None
+        if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
+            self.counters.skipped += 1
+            logger.info("Skipped %s of %s: a redrive for %s", msg.subject, delivery, addressee)
+            self._acknowledge(msg)
+            return
+        if delivery.delivery_count == 1:
+            self._retries.forget(delivery)  # of an earlier life of the consumer
+            await self._attempt(msg, delivery, headers, None)
+            return
+        own = self._retries.attempts(delivery)
+        attempts = await self._log.before(self.connection, delivery, own)
+        most = self._config.most_retries(event_type_of(msg.subject))
+        if is_crash_loop(attempts.begun_count, most):
+            await self._dead_letter(
+                msg, delivery, headers, crash_loop(attempts), self._config, attempts
+            )
+            return
+        if attempts.unfinished_count < _SUSPECT:
+            await self._attempt(msg, delivery, headers, attempts)
+            return
+        try:
+            async with asyncio.timeout(self._ack_wait_seconds):
+                await self._suspects.acquire()
+        except TimeoutError:  # the one at work may never end: leave the place to others
+            await self._give_back(msg, self._ack_wait_seconds)
+            return
+        try:
+            if self._closing.has_begun:  # while it waited
+                await self._give_back(msg)
+            else:
+                await self._attempt(msg, delivery, headers, attempts)
+        finally:
+            self._suspects.release()
+
+    async def _attempt(
+        self, msg: Msg, delivery: Delivery, headers: Headers, attempts: Attempts | None
+    ) -> None:
+        """Call the handler, and do what follows from what it says.
+
+        `attempts` are the calls before; None for an event that was never delivered before.
+        """
+        config = self._config.in_force(event_type_of(msg.subject))
+        attempt = attempts.failed_count if attempts else 0
+        began_at = datetime.now(UTC)
+        try:
+            if attempts is not None:
+                await self._log.begin(self.connection, delivery, attempts)
+            result = await self._call(msg, delivery, headers, attempt, config.max_retries)
+        except (asyncio.CancelledError, *PUBLISH_ERRORS):
+            if attempts is not None:  # it was cut short, or not made, and is to be made
+                attempts.begun_count -= 1
+                await self._tell_attempts(delivery, attempts)
+            raise
+        if isinstance(result, (Retry, DeadLetter)) and result.error is not None:
+            config = self._config.in_force(event_type_of(msg.subject), result.error)
+        match decide(result, attempt, config, self._rng):
+            case None:
+                await self._succeeded(msg, delivery, headers)
+                await self._tell_over(delivery, attempts)
+            case Retry() as retry:
+                attempts = attempts or Attempts(began_at, delivery.delivery_count, 1)
+                attempts.add(datetime.now(UTC), retry.error, retry.reason)
+                self._retries.keep(msg, delivery, attempts, retry.delay_seconds or 0)
+                self.counters.retried += 1
+                self._log_retry(msg, delivery, attempts, retry.delay_seconds or 0)
+                await self._log.write(self.connection, delivery, attempts)
+                await self._answer(msg, nak(retry.delay_seconds or 0))
+            case DeadLetter() as verdict:
+                attempts = attempts or Attempts(began_at, delivery.delivery_count, 1)
+                attempts.add(datetime.now(UTC), verdict.error, verdict.reason)
+                await self._dead_letter(msg, delivery, headers, verdict, config, attempts)
+
+    async def _call(
+        self,
+        msg: Msg,
+        delivery: Delivery,
+        headers: Headers,
+        attempt: int,
+        max_retries: int,
+    ) -> HandlerResult:
+        """What the handler says; an exception that it raises is a Retry."""
+        context = ConsumerContext(
+            subject=msg.subject,
+            data=msg.data,
+            headers=msg.headers or {},
+            repeated_headers={k: v for k, v in headers.items() if isinstance(v, list)},
+            attempt=attempt,
+            max_retries=max_retries,
+            stream=delivery.stream,
+            sequence=delivery.sequence,
+            published_at=time_of_ns(delivery.timestamp_ns),
+            redrive_of=redrive.root if (redrive := redrive_of(headers)) else None,
+        )
+        began = time.perf_counter()
+        seconds = self._config.handler_timeout_seconds
+        result: HandlerResult
+        try:
+            said: object = await self._outcome(self._handler(context), seconds)
+            if not isinstance(said, HandlerResult):
+                raise TypeError(f"The handler returned {said!r}, not a ProcessingResult.")
+            result = said
+        except (SystemExit, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  (whatever a handler raises is its failure)
+            result = Retry(error=error)
+            fail_span(error)
+        took = time.perf_counter() - began
+        if result is not ProcessingResult.SUCCESS and self._is_cutting_off:
+            raise asyncio.CancelledError  # what the handler makes of the end is no failure
+        self.counters.count_call(took)
+        return result
+
+    async def _succeeded(self, msg: Msg, delivery: Delivery, headers: Headers) -> None:
+        """Acknowledge; a redrive's success is published first.
+
+        If that keeps failing the event is acknowledged all the same: to run a handler again that
+        succeeded would be worse than an outcome that stays unknown.
+        """
+        if redrive := redrive_of(headers):
+            await self._tell_success(delivery, redrive, value_of(headers, INSTEAD_OF))
+        self._retries.forget(delivery)
+        self.counters.succeeded += 1
+        self._acknowledge(msg)
+        self._settled(is_dead=False)
+
+    async def _tell_success(
+        self, delivery: Delivery, redrive: Redrive, instead_of: str | None
+    ) -> None:
+        consumer = consumer_address(delivery.stream, delivery.consumer)
+        body = encode_case_event(
+            failure_id=redrive.root,
+            redrive_id=redrive.id,
+            attempt=redrive.attempt,
+            consumer=instead_of or consumer,
+            reason=f"redirected, and handled by {consumer}" if instead_of else None,
+            actor=self._config.name,
+            at=datetime.now(UTC),
+        )
+        subject = self._config.subjects.redrive("succeeded")
+        await publish_redrive_success(self.connection, subject, body, redrive.id)
+
+    async def _dead_letter(
+        self,
+        msg: Msg,
+        delivery: Delivery,
+        headers: Headers,
+        verdict: DeadLetter,
+        config: NATSConsumerConfig,
+        attempts: Attempts,
+    ) -> None:
+        """Acknowledge an event once its dead letter is written; else give it back."""
+        if not await self._write_dead_letter(msg, delivery, headers, verdict, config, attempts):
+            await self._tell_attempts(delivery, attempts)
+            await self._give_back(msg)
+            return
+        await self._tell_over(delivery, attempts)
+        if config.dlq_enabled:
+            self._acknowledge(msg)
+            self._settled(is_dead=True)
+        else:
+            await self._answer(msg, b"+TERM " + verdict.dlq_reason.encode())
+
+    @traced(_dead_lettering)
+    async def _write_dead_letter(
+        self,
+        msg: Msg,
+        delivery: Delivery,
+        headers: Headers,
+        verdict: DeadLetter,
+        config: NATSConsumerConfig,
+        attempts: Attempts,
+    ) -> bool:
+        """Publish the dead letter until the server has it; False where the end comes first."""
+        now = datetime.now(UTC)
+        is_json, body = parse_body(msg.data)
+        fields = dead_letter_fields(
+            subject=msg.subject,
+            headers=headers,
+            body=body,
+            delivery=delivery,
+            config=config,
+            handler=getattr(self._handler, "__qualname__", type(self._handler).__name__),
+            attempts=attempts,
+            verdict=verdict,
+            now=now,
+        )
+        fields["traceparent"] = traceparent(otherwise=fields["traceparent"])
+        if not config.dlq_enabled:
+            logger.error(
+                "Event %s is given up (%s): %s",
+                fields["event_id"],
+                verdict.dlq_reason,
+                fields["error_message"],
+            )
+            self._retries.forget(delivery)
+            return True
+
+        what = f"The dead letter of event {fields['event_id']}"
+        own_id = self._own_ids.of(fields)
+        suffix = own_id.suffix
+
+        async def publish() -> None:
+            service = config.name if config.dlq_subject_per_service else None
+            subject = config.subjects.dead_letter(event_type_of(msg.subject), service)
+            try:
+                await publish_dead_letter(
+                    self.connection, subject, fields, msg.data, is_json, own_id
+                )
+            except PUBLISH_ERRORS as error:
+                if self._log_is_writable.is_set():
+                    self._log_is_writable.clear()
+                    self._tell(
+                        "dlq_unwritable",
+                        f"{self.durable}: {what} can not be written ({_detail(error)}): no more"
+                        " events are fetched until it can.",
+                    )
+                raise
+
+        try:
+            is_published = await publish_until_acknowledged(
+                publish, what=what, give_up=self._closing
+            )
+        except asyncio.CancelledError:
+            self._log_is_writable.set()  # it is the next one that finds out
+            raise
+        if not self._log_is_writable.is_set():
+            self._log_is_writable.set()
+            if is_published:
+                self._tell("dlq_writable", f"{self.durable}: dead letters can be written again.")
+        if is_published:
+            self._retries.forget(delivery)
+            self.counters.dead_lettered += 1
+            self._log_dead_letter(fields)
+        if is_published and own_id.suffix != suffix:
+            self.counters.ids_taken += 1
+            self._tell(
+                "dead_letter_id_taken",
+                f"{self.durable}: failure {fields['failure_id']} had a dead letter before its"
+                " own, of a process of this service that died, or forged: both are kept.",
+            )
+        return is_published
+
+    def _log_retry(
+        self, msg: Msg, delivery: Delivery, attempts: Attempts, delay_seconds: float
+    ) -> None:
+        error_type = attempts.calls[-1]["error_type"]
+        logger.debug(
+            "Event %d on %s is retried in %.1f s, after call %d: %s",
+            *(delivery.sequence, msg.subject, delay_seconds, attempts.failed_count),
+            error_type or "no exception",
+            extra={
+                "service": self._config.name,
+                "stream": self._stream,
+                "consumer": self.durable,
+                "subject": msg.subject,
+                "sequence": delivery.sequence,
+                "event_type": event_type_of(msg.subject),
+                "error_type": error_type,
+                "failed_count": attempts.failed_count,
+                "delay_seconds": delay_seconds,
+            },
+        )
+
+    def _log_dead_letter(self, fields: dict[str, Any]) -> None:
+        logger.warning(
+            "Dead letter: %s on %s (%s), failure %s",
+            *(fields["error_type"], fields["original_subject"], fields["dlq_reason"]),
+            fields["failure_id"],
+            extra={
+                "service": fields["consumer_service"],
+                "stream": fields["original_stream"],
+                "consumer": fields["consumer_name"],
+                "subject": fields["original_subject"],
+                "sequence": fields["original_sequence"],
+                "event_type": fields["event_type"],
+                "error_type": fields["error_type"],
+                "failure_id": fields["failure_id"],
+                "dlq_reason": fields["dlq_reason"],
+            },
+        )
+
+    async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
+        """Let who gets the event next know of them, as far as there is a connection."""
+        with suppress(*PUBLISH_ERRORS):
+            await self._log.write(self.connection, delivery, attempts)
+
+    async def _tell_over(self, delivery: Delivery, attempts: Attempts | None) -> None:
+        """Let nobody count the calls again where the consumer is reset, or made anew."""
+        if attempts is not None and delivery.delivery_count > 1:
+            attempts.is_over = True
+            await self._tell_attempts(delivery, attempts)
+
+    def _settled(self, *, is_dead: bool) -> None:
+        """Stop the consumer where nearly everything is dead-lettered."""
+        latest, most = self._latest, self._config.dead_letter_limit_events
+        latest.append(is_dead)
+        if not is_dead or not most or len(latest) < most or self.error is not None:
+            return
+        dead = sum(latest)
+        if dead >= most * self._config.dead_letter_limit_share:
+            self.error = DeadLetterLimitError(
+                f"{self.durable} stopped: {dead} of its latest {most} events were dead-lettered, so"
+                " it is the service that fails; mend it and start it again, the rest of the events"
+                " is still in the stream."
+            )
+            self._tell("dead_letter_limit", str(self.error))
+            self._closing.set()
+
+
+def _detail(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,146 @@
+"""Who a connection is for, as nats-py takes it, and what is wrong where a server refuses it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import nats.errors
+from nats.aio.client import DEFAULT_INBOX_PREFIX
+
+from sahool_dlq.deadletter.subjects import subject_token
+from sahool_dlq.errors import SettingsError
+from sahool_dlq.jetstream import nkeys
+from sahool_dlq.jetstream.access import Access
+from sahool_dlq.jetstream.address import Address
+from sahool_dlq.jetstream.credentials import (
+    Credentials,
+    credentials,
+    read_credentials,
+    read_seed,
+)
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A login; its files are read anew for each connection."""
+
+    user: str | None  # by whose name its inboxes go; of a token or a certificate there is none
+    options: dict[str, Any]  # nats-py's
+    nkey: Callable[[], str] | None  # the public key that is sent, where no JWT says it
+    fault: Callable[[], str]  # where a server refuses it: what is wrong, as far as can be told
+
+
+def login_of(access: Access, addresses: Sequence[Address]) -> Login:
+    """The login that `access` describes, else that of the addresses.
+
+    Raises SettingsError for a file that is missing or damaged, MissingPackageError where nothing
+    here can sign.
+    """
+    if file := access.user_credentials:
+        return _by_jwt(read_credentials, file, f"of {file}")
+    if access.user_jwt:
+        return _by_jwt(_jwt_and_seed, access, "by user_jwt")
+    if access.nkey or access.user_seed:
+        return _by_nkey(access)
+    user, password = access.user, access.password
+    if user:
+        secret = password.get_secret_value() if password else ""
+        fault = f"of user {user}: see the user and the password"
+        return Login(user, {"user": user, "password": secret}, None, lambda: fault)
+    if access.token:
+        options = {"token": access.token.get_secret_value()}
+        return Login(None, options, None, lambda: "by token: see the token")
+    users = next((each.user for each in addresses if each.user), None)
+    options = next((each.login for each in addresses if each.login), {})
+    return Login(users, options, None, lambda: _by_address(access, options))
+
+
+def inbox_prefix(access: Access, login: Login) -> str:
+    """Where a user's answers come: `_INBOX.<user>`, so that its rights can end there.
+
+    Who may subscribe to `_INBOX.>` hears what the server sends to others: the drain's dead letters.
+    The user is that of the login (an NKey's is its public key); without one it is `_INBOX`.
+    """
+    if access.inbox_prefix:
+        return access.inbox_prefix.rstrip(".")
+    default = DEFAULT_INBOX_PREFIX.decode()
+    return f"{default}.{subject_token(login.user)}" if login.user else default
+
+
+def _by_jwt(function: Callable[[Any], Credentials], source: Any, whose: str) -> Login:
+    nkeys.check_installed()
+    first = function(source)
+    read = partial(_read, function, source)
+
+    def fault() -> str:
+        found = read()
+        user = f" for user {found.user}" if found.user else ""
+        return f"{whose}{user}: {found.fault(datetime.now(UTC)) or _UNKNOWN_JWT}"
+
+    options = {
+        "user_jwt_cb": lambda: read().jwt.encode(),
+        "signature_cb": lambda nonce: nkeys.sign(read().seed, nonce),
+    }
+    return Login(first.user, options, None, fault)
+
+
+_UNKNOWN_JWT = (
+    "see whether the server knows its account and signer, and has not revoked it; or name another"
+)
+
+
+def _by_nkey(access: Access) -> Login:
+    nkeys.check_installed()
+    first = nkeys.public_key(_seed(access))
+    read = partial(_read, _seed, access)
+    options = {"signature_cb": lambda nonce: nkeys.sign(read(), nonce)}
+
+    def fault() -> str:
+        key = nkeys.public_key(read())
+        return f"by NKey {key}: add this key to the server's users, or name the seed of another"
+
+    return Login(first, options, lambda: nkeys.public_key(read()), fault)
+
+
+def _by_address(access: Access, login: dict[str, str]) -> str:
+    if login:
+        return "of its address: see the user and password there (DLQ_NATS_URL)"
+    if access.cert:
+        return f"by the certificate {access.cert}: see which users the server maps it to"
+    return "without one: give a user and password, creds, an NKey or a token (docs/connecting.md)"
+
+
+def _seed(access: Access) -> str:
+    if access.nkey:
+        return read_seed(access.nkey)
+    assert access.user_seed is not None
+    seed = access.user_seed.get_secret_value().strip()
+    if (fault := nkeys.seed_fault(seed)) is not None:
+        raise SettingsError(f"NATS user_seed {fault}: give a user's seed (nk -gen user).")
+    return seed
+
+
+def _jwt_and_seed(access: Access) -> Credentials:
+    assert access.user_jwt is not None
+    try:
+        return credentials(access.user_jwt.get_secret_value().strip(), _seed(access))
+    except ValueError:
+        raise SettingsError(
+            "NATS user_jwt can not be decoded: give a user's JWT (nsc describe user --raw)."
+        ) from None
+
+
+class UnreadableError(nats.errors.Error):
+    """What a login needs can not be read now; the message says why."""
+
+
+def _read(function: Callable[[Any], Read], source: Any) -> Read:
+    """For nats-py, whose attempts to connect any other error than its own would end."""
+    try:
+        return function(source)
+    except SettingsError as error:
+        raise UnreadableError(str(error)) from None

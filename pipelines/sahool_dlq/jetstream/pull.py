@@ -1,0 +1,182 @@
+"""Pull requests of our own on a nats-py connection.
+
+`fetch` of nats-py hides a message that carries a user header named `Status`; here a message is
+real when its reply subject says so, whatever its headers.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import NamedTuple
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from sahool_dlq.jetstream.acks import ACKS, fields_of
+from sahool_dlq.jetstream.api import api_subject
+from sahool_dlq.jetstream.bounded import within
+from sahool_dlq.jetstream.permissions import check_permitted
+
+_GRACE_SECONDS = 3.0
+_CLOSE_SECONDS = 1.0  # for the server to say that it delivers nothing more
+_NOTHING_THERE = ("404", "408")
+_PIN = "Nats-Pin-Id"
+_PINNED_TO_ANOTHER = "423"
+_GONE = ("Consumer Deleted", "Consumer is push based", "Server Shutdown", "Leadership Change")
+
+
+class PullStalledError(Exception):
+    """Nothing came back in time: the consumer is gone, or the connection no longer reads."""
+
+
+class PullTerms(NamedTuple):
+    """What a consumer demands of each pull request; the server refuses others."""
+
+    group: str | None = None  # the priority group to pull for
+    max_batch: int = 0  # messages; 0: as many as one likes
+    max_expires_seconds: float = 0  # 0: as long as one likes
+    created: str = ""  # when the consumer was made, as the server says it
+
+
+class Delivery(NamedTuple):
+    """What the server says of a delivered message, in its reply subject."""
+
+    stream: str
+    consumer: str
+    delivery_count: int  # 1 for the first delivery
+    sequence: int  # in the stream
+    timestamp_ns: int  # when it was stored, nanoseconds since 1970
+    pending: int  # messages that the consumer has still to deliver
+
+    @property
+    def event(self) -> tuple[int, int]:
+        """What tells a stored message from every other one, in a stream made anew as well."""
+        return self.sequence, self.timestamp_ns
+
+
+def delivery_of(msg: Msg) -> Delivery:
+    """The delivery's metadata, from the reply's subject."""
+    stream, consumer, count, sequence, _, timestamp_ns, pending = fields_of(msg.reply)
+    return Delivery(stream, consumer, int(count), int(sequence), int(timestamp_ns), int(pending))
+
+
+class Puller:
+    """One pull consumer's messages, a request at a time.
+
+    Of a group whose consumer is pinned to one client, `pin` says that we are that one: whoever
+    pulls on with another Puller hands it over, or waits until the server misses us.
+    """
+
+    def __init__(
+        self,
+        connection: Client,
+        stream: str,
+        consumer: str,
+        terms: PullTerms = PullTerms(),  # noqa: B008  (it can not be changed)
+        pin: str | None = None,
+    ) -> None:
+        self.pin = pin
+        self._terms = terms
+        self._connection = connection
+        self._api_subject = api_subject(connection, f"CONSUMER.MSG.NEXT.{stream}.{consumer}")
+        self._inbox = ""
+        self._request_count = 0
+        self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        self._subscription: Subscription | None = None
+
+    async def open(self) -> None:
+        """Listen for deliveries; needed before `pull`."""
+        self._inbox = self._connection.new_inbox()
+        self._subscription = await self._connection.subscribe(
+            f"{self._inbox}.*",
+            cb=self._arrived.put,
+            pending_msgs_limit=0,  # what was asked for bounds what can arrive
+            pending_bytes_limit=0,
+        )
+
+    async def close(self) -> None:
+        """Stop listening; the server delivers nothing more, not even to open requests."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and self._connection.is_connected:
+            with suppress(nats.errors.Error, OSError):
+                await within(_CLOSE_SECONDS, subscription.drain())  # type: ignore[no-untyped-call]
+
+    def left(self) -> list[Msg]:
+        """What arrived and was not yielded: given back, it need not wait for its ack_wait."""
+        left = []
+        while not self._arrived.empty():
+            left.append(self._arrived.get_nowait())
+        return [msg for msg in left if _is_delivery(msg)]
+
+    async def pull(
+        self, batch: int, expires_seconds: float = 0, max_bytes: int | None = None
+    ) -> AsyncGenerator[Msg, None]:
+        """Up to `batch` messages as they come, fewer when `expires_seconds` pass without more.
+
+        With 0 seconds, those that the server has now. Never more, nor longer, than the terms allow.
+
+        Raises PullStalledError where neither a message nor a status came for too long, where the
+        next message alone exceeds `max_bytes`, and while there is no connection: nats-py would
+        keep the requests and send them all at once later. Raises NotPermittedError where the
+        server refused the request, or the inbox.
+        """
+        if not self._connection.is_connected:
+            raise PullStalledError("not connected")
+        self._request_count += 1
+        inbox = f"{self._inbox}.{self._request_count}"
+        terms = self._terms
+        batch = min(batch, terms.max_batch or batch)
+        expires_seconds = min(expires_seconds, terms.max_expires_seconds or expires_seconds)
+        request: dict[str, int | bool | str] = {"batch": batch}
+        if expires_seconds:
+            request["expires"] = int(expires_seconds * 1e9)
+        else:
+            request["no_wait"] = True
+        if max_bytes is not None:
+            request["max_bytes"] = max_bytes
+        if terms.group is not None:
+            request["group"] = terms.group
+            if self.pin is not None:
+                request["id"] = self.pin
+        await self._connection.publish(self._api_subject, json.dumps(request).encode(), reply=inbox)
+        missing = batch
+        while missing:
+            msg = await self._next(expires_seconds + _GRACE_SECONDS)
+            if _is_delivery(msg):
+                missing -= 1
+                if terms.group is not None:
+                    self.pin = (msg.headers or {}).get(_PIN, self.pin)
+                yield msg
+            elif msg.subject == inbox:
+                headers = msg.headers or {}
+                status, reason = headers.get("Status"), headers.get("Description", "")
+                if status == "100":
+                    continue
+                if status == _PINNED_TO_ANOTHER and "id" in request:
+                    self.pin = None  # the next request waits until it is our turn again
+                    return
+                if status == "503" or any(gone in reason for gone in _GONE):
+                    raise PullStalledError(reason or "no responders")
+                if missing == batch and status not in _NOTHING_THERE:
+                    raise PullStalledError(reason)  # asked again at once it would be refused again
+                return
+
+    async def _next(self, patience_seconds: float) -> Msg:
+        """What arrives next: however slow the line, as long as something comes."""
+        try:
+            return self._arrived.get_nowait()
+        except asyncio.QueueEmpty:
+            pass
+        try:
+            async with asyncio.timeout(patience_seconds):
+                return await self._arrived.get()
+        except TimeoutError as error:
+            check_permitted(self._connection, self._api_subject, f"{self._inbox}.*")
+            raise PullStalledError("no answer to a pull request") from error
+
+
+def _is_delivery(msg: Msg) -> bool:
+    return msg.reply.startswith(ACKS)

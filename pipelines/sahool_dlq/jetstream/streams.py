@@ -1,0 +1,301 @@
+"""The streams, and how they come to be: idempotent, and refused where it would lose data.
+
+Used by the consumer library and by `dlq migrate`; needs nats-py only.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.api import (
+    DiscardPolicy,
+    Header,
+    ObjectInfo,
+    ObjectStoreConfig,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+    StreamInfo,
+)
+from nats.js.errors import NotFoundError, ObjectNotFoundError
+from nats.js.object_store import ObjectStore
+
+from sahool_dlq.deadletter.subjects import Subjects, covers
+from sahool_dlq.errors import NotPermittedError, StreamError
+from sahool_dlq.jetstream.api import ask
+from sahool_dlq.jetstream.incoming import can_hold
+
+DAY = 24 * 3600.0
+GIVEN_UP = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+TERMINATIONS = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
+ADVISORIES = (f"{GIVEN_UP}.>", f"{TERMINATIONS}.>")
+"""What the server says when a consumer gives an event up, whoever wrote the consumer."""
+REMOVED_REASONS = ("Unacknowledged message was deleted", "Message deleted by stream limits")
+"""The reasons of a MSG_TERMINATED that no consumer sent: its event left the stream while a consumer
+had it, by a newer value, age, TTL, another limit, a rollup, a purge by subject or a deletion."""
+ACK_METRICS = "$JS.EVENT.METRIC.CONSUMER.ACK.>"
+"""What the server says of each acknowledgement, where a consumer's are sampled."""
+BODIES_BUCKET = "sahool-dlq-bodies"
+"""The object store of bodies that are too large for a dead letter."""
+_NO_STREAM = "."  # no stream can be called so
+_ANSWER_SECONDS = 2  # of a stream that is further away
+_ACK_BYTES = 1 << 30  # about four million acknowledgements
+
+
+@dataclass(frozen=True, slots=True)
+class StreamNames:
+    """What the streams are called, and the subjects they hold."""
+
+    events: str = "SAHOOL_EVENTS"
+    dead_letters: str = "SAHOOL_DLQ"
+    totals: str = "SAHOOL_TOTALS"
+    subjects: Subjects = field(default_factory=Subjects)
+    advisories: str = "SAHOOL_ADVISORIES"
+    attempts: str = "SAHOOL_ATTEMPTS"
+    acks: str = "SAHOOL_ACKS"
+
+    @property
+    def own(self) -> frozenset[str]:
+        """Those that the platform itself reads."""
+        return frozenset(
+            (self.dead_letters, self.totals, self.attempts, self.advisories, self.acks)
+        )
+
+
+async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, str]:
+    """Make what is missing; returns, for each role, the name of the stream that serves it.
+
+    A stream of another name that already captures a role's subjects (older services make
+    `SAHOOL_EVENTS` on `sahool.>`) serves that role. An existing stream of ours that lacks a
+    subject is extended. Raises StreamError where a stream captures only some of the subjects.
+    """
+    # First: they look whether there is one elsewhere, and who makes streams may publish totals.
+    totals = await ensure_totals_stream(js, names)
+    log = await ensure_log_stream(js, names)
+    return {
+        "events": await ensure_event_stream(js, names),
+        "dead_letters": log,
+        "totals": totals,
+        "attempts": await ensure_attempts_stream(js, names),
+    }
+
+
+async def ensure_event_stream(
+    js: JetStreamContext, names: StreamNames, subject: str | None = None
+) -> str:
+    """Make the stream of events if it is missing; see `ensure_streams`.
+
+    With the subject of an event that no stream captures, let it capture that and those like it.
+    """
+    events = names.subjects.events_with(subject) if subject else names.subjects.events
+    return await _ensure(js, names.events, events, max_age=7 * DAY)
+
+
+async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the dead-letter stream if it is missing; see `ensure_streams`."""
+    subjects = names.subjects.log
+    asked = names.subjects.dead_letter("anybody")
+    return await _ensure(
+        js, names.dead_letters, subjects, max_age=30 * DAY, is_log=True, asked=asked
+    )
+
+
+async def ensure_totals_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream of the consumers' counters if it is missing; see `ensure_streams`."""
+    subjects, asked = (names.subjects.totals,), names.subjects.total("anybody", "anybody")
+    return await _ensure(js, names.totals, subjects, max_age=7 * DAY, asked=asked)
+
+
+async def ensure_attempts_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream of what consumers remember if it is missing; see `ensure_streams`.
+
+    One message for each event that waits for a retry: the latest.
+    """
+    subjects = (names.subjects.attempts,)
+    return await _ensure(js, names.attempts, subjects, max_age=7 * DAY, max_msgs_per_subject=1)
+
+
+async def ensure_advisory_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream that keeps the server's advisories if none does; see `ensure_streams`.
+
+    The server sends them whether or not somebody listens; what nobody keeps is gone.
+    """
+    return await _ensure(js, names.advisories, ADVISORIES, max_age=7 * DAY)
+
+
+async def ensure_ack_stream(js: JetStreamContext, names: StreamNames) -> str:
+    """Make the stream that keeps what the server says of acknowledgements, if none does.
+
+    One of its own, since there is one message for each event that is handled: beside the advisories
+    they would need a limit, and that would take advisories, which are failures.
+    """
+    return await _ensure(js, names.acks, (ACK_METRICS,), max_age=DAY, max_bytes=_ACK_BYTES)
+
+
+async def ensure_body_store(js: JetStreamContext) -> ObjectStore:
+    """The object store of large bodies, made if it is missing."""
+    try:
+        await js.object_store(BODIES_BUCKET)
+    except NotFoundError:
+        await js.create_object_store(BODIES_BUCKET, config=ObjectStoreConfig(ttl=30 * DAY))
+    return _WritableStore(BODIES_BUCKET, f"OBJ_{BODIES_BUCKET}", js)
+
+
+class _WritableStore(ObjectStore):
+    """A store in which who may only write finds nothing, and writes."""
+
+    async def get_info(self, name: str, show_deleted: bool | None = False) -> ObjectInfo:
+        try:
+            return await super().get_info(name, show_deleted)
+        except NotPermittedError:
+            raise ObjectNotFoundError from None
+
+
+async def find_streams(js: JetStreamContext, subject: str) -> list[str]:
+    """The names of all streams that capture something of a subject or filter.
+
+    Mirrors, and what streams get from their `sources`, are not among them.
+    """
+    found: list[str] = []
+    while True:  # nats-py would return the first of several
+        answer = await ask(js, "STREAM.NAMES", subject=subject, offset=len(found))
+        page = answer.get("streams") or []
+        found += page
+        if not page or len(found) >= answer["total"]:
+            return sorted(found)
+
+
+async def find_stream(js: JetStreamContext, subject: str, name: str | None = None) -> str | None:
+    """The stream that captures a subject or filter, or None; of several the one called `name`.
+
+    Raises StreamError where several do and none is called so.
+    """
+    found = await find_streams(js, subject)
+    if len(found) > 1 and name not in found:
+        raise StreamError(
+            f"Streams {' and '.join(found)} all hold something of {subject}: give the name of one"
+            " as stream_name, or use a narrower filter."
+        )
+    return name if name in found else next(iter(found), None)
+
+
+async def named_stream(js: JetStreamContext, name: str, subject: str) -> str:
+    """`name`, where there is such a stream and it can hold what a filter matches.
+
+    Raises StreamError where there is not, or it can not.
+    """
+    holders = await find_streams(js, subject)
+    if name in holders:
+        return name
+    holds = await can_hold(js, name, subject)
+    if holds:
+        return name
+    others = f" ({' and '.join(holders)} can)" if holders else ""
+    if holds is None:
+        raise StreamError(
+            f"There is no stream {name} that could hold {subject}{others}: make it, or give another"
+            " stream_name."
+        )
+    raise StreamError(
+        f"Nothing on {subject} ever comes into stream {name}{others}: give another stream_name or"
+        " filter, or let the stream hold that subject."
+    )
+
+
+async def _ensure(
+    js: JetStreamContext,
+    name: str,
+    subjects: tuple[str, ...],
+    *,
+    max_age: float,
+    max_msgs_per_subject: int = -1,
+    max_bytes: int | None = None,
+    is_log: bool = False,
+    asked: str | None = None,  # subject of one that all linked domains and accounts share
+) -> str:
+    existing = await _stream_info(js, name)
+    if existing is None:
+        holders = {subject: await find_streams(js, subject) for subject in subjects}
+        if other := _sole_holder(holders, name):
+            return other
+        if asked:
+            await _refuse_second(js, name, asked)
+        config = _new_config(name, subjects, max_age, is_log)
+        config.max_msgs_per_subject = max_msgs_per_subject
+        config.max_bytes = max_bytes
+        await js.add_stream(config)
+        return name
+    held = list(existing.config.subjects or [])
+    missing = [s for s in subjects if not any(covers(have, s) for have in held)]
+    if missing:
+        holders = {subject: await find_streams(js, subject) for subject in missing}
+        if other := _sole_holder(holders, name):
+            return other
+        if existing.config.mirror or (existing.config.sources and not held and not is_log):
+            raise StreamError(
+                f"Stream {name} gets its messages from others, and does not capture"
+                f" {', '.join(missing)}: let another stream capture them."
+            )
+        kept = [have for have in held if not any(covers(s, have) for s in missing)]
+        config = existing.config
+        config.subjects = [*kept, *missing]
+        await js.update_stream(config)
+    return name
+
+
+async def _refuse_second(js: JetStreamContext, name: str, subject: str) -> None:
+    """Raise StreamError where a stream that this API does not show keeps a subject already.
+
+    On a leaf node that is one in the hub's domain, in an account one that another exports: what is
+    published comes to it, and with a second one here, each would have a part of the log. Every
+    stream that a message comes to answers that it is not the one that the message is for.
+    """
+    request = js._nc.request  # noqa: SLF001  (it has no public one)
+    try:
+        headers = {Header.EXPECTED_STREAM.value: _NO_STREAM}
+        answer = await request(subject, headers=headers, timeout=_ANSWER_SECONDS)
+        keeper = json.loads(answer.data).get("stream")
+    except (nats.errors.NoRespondersError, TimeoutError, NotPermittedError):
+        return  # nobody keeps it, or nobody can say
+    except (ValueError, AttributeError):
+        return  # no stream's answer
+    if keeper and not await find_streams(js, subject):  # one that was just made is found
+        raise StreamError(
+            f"Stream {keeper} of another JetStream domain or account keeps {subject} already, and"
+            f" {name} here would be a second one: set jetstream_domain or jetstream_api_prefix"
+            " (DLQ_NATS_JETSTREAM_…) to where it is (docs/connecting.md)."
+        )
+
+
+def _sole_holder(holders: dict[str, list[str]], name: str) -> str | None:
+    found = {holder for those in holders.values() for holder in those if holder != name}
+    if not found:
+        return None
+    if len(found) > 1 or [] in holders.values():
+        raise StreamError(
+            f"Stream {' and '.join(sorted(found))} captures some of {', '.join(holders)} but not"
+            f" all: give stream {name} all of them, or let one stream capture them all."
+        )
+    return found.pop()
+
+
+def _new_config(name: str, subjects: tuple[str, ...], max_age: float, is_log: bool) -> StreamConfig:
+    return StreamConfig(
+        name=name,
+        subjects=list(subjects),
+        storage=StorageType.FILE,
+        retention=RetentionPolicy.LIMITS,
+        discard=DiscardPolicy.OLD,
+        max_age=max_age,
+        duplicate_window=3600 if is_log else 120,
+        allow_direct=True,
+        deny_purge=is_log,
+    )
+
+
+async def _stream_info(js: JetStreamContext, name: str) -> StreamInfo | None:
+    try:
+        return await js.stream_info(name)
+    except NotFoundError:
+        return None

@@ -1,0 +1,205 @@
+"""TLS with NATS: nothing in clear where TLS is asked for, and a sentence for each fault.
+
+nats-py takes `tls://` for a wish: where the server does not demand TLS, it sends the login in
+clear. And where a handshake fails, it waits for ever for the connection's end.
+"""
+
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+
+from sahool_dlq.errors import SettingsError
+from sahool_dlq.jetstream.access import Access
+from sahool_dlq.jetstream.address import Address
+
+_ENCRYPTED = ("tls", "wss")
+_NO_TLS = (
+    "offers no TLS, and its address says tls://, so nothing was sent to it: set TLS up there, or"
+    " write nats:// where the network itself is safe."
+)
+_NO_TLS_FOR_FILES = (
+    "offers no TLS, and a CA or certificate is given, so nothing was sent to it: set TLS up there,"
+    " or give neither."
+)
+_WANTS_CERTIFICATE = (
+    "wants a client certificate, and this client has none: name it and its key as cert and key"
+    " (DLQ_NATS_CERT, DLQ_NATS_KEY)."
+)
+_SILENT = (
+    "says nothing when a client comes: where its tls block has handshake_first, set tls_first"
+    " (DLQ_NATS_TLS_FIRST)."
+)
+_SPEAKS_FIRST = "does not begin with the TLS handshake: take tls_first away."
+_MAYBE_REFUSED = "after the handshake it ended the connection"
+# The alerts with which a server refuses a client's certificate.
+_REFUSALS = {
+    "UNKNOWN_CA": "its authority is not in the server's ca_file",
+    "CERTIFICATE_EXPIRED": "it has expired",
+    "BAD_CERTIFICATE": "it is not good for a client there",
+    "UNSUPPORTED_CERTIFICATE": "it is not for clients",
+    "CERTIFICATE_REVOKED": "it was revoked",
+}
+# OpenSSL's numbers of what is wrong with a certificate.
+_UNKNOWN_CA = (2, 18, 19, 20, 21)
+_TOO_EARLY, _EXPIRED, _WRONG_NAMES = 9, 10, (62, 64)
+
+
+class TLSRefusedError(nats.errors.Error):
+    """What a server announces can not do, so it was sent nothing; the message says why."""
+
+
+class EncryptingClient(Client):
+    """A client that keeps to `tls://`, and that a failed handshake does not stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: Sequence[Address] = ()  # with the logins, which nats-py's pool has not
+        self.access = Access.model_construct()
+        self.tls_fault: str | None = None  # of the last handshakes: a sentence
+        self._is_greeted = False  # whether the server has said INFO
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """Made anew for each handshake: its files may have been renewed."""
+        try:
+            return tls_context(self.access)
+        except SettingsError as error:  # any other error than its own would end nats-py's attempts
+            raise TLSRefusedError(str(error)) from None
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Called between INFO and CONNECT, of each connection."""
+        server = self._current_server
+        self._is_greeted = True
+        # A server that the cluster named counts as well: nats-py gives it the first login.
+        is_named = any(each.scheme in _ENCRYPTED for each in self.addresses)
+        must = is_named or self.access.wants_tls
+        if initial_connection and server is not None and server.uri.scheme != "wss":
+            if must and not (info.get("tls_required") or info.get("tls_available")):
+                why = _NO_TLS if is_named else _NO_TLS_FOR_FILES
+                raise TLSRefusedError(f"{self._server()} {why}")
+            if must:
+                info["tls_required"] = True  # nats-py does not know the other
+            if info.get("tls_required") and info.get("tls_verify") and not self.access.cert:
+                # A TLS 1.3 server refuses late, and often by just ending the connection.
+                raise TLSRefusedError(f"{self._server()} {_WANTS_CERTIFICATE}")
+        await super()._process_info(info, initial_connection)
+
+    async def _process_connect_init(self) -> None:
+        self._is_greeted = False
+        try:
+            await super()._process_connect_init()
+            if not self.is_connected:  # nats-py takes the connection's end for an answer
+                self._end_tasks()
+                if self.access.cert and self._server_info.get("tls_verify"):
+                    raise TLSRefusedError(self._refuses(_MAYBE_REFUSED))
+                raise nats.errors.UnexpectedEOF
+        except (OSError, nats.errors.Error) as error:
+            self.tls_fault = self.read_fault(error) or self.tls_fault
+            if isinstance(self._transport, TcpTransport):
+                # After a failed handshake nobody tells `wait_closed`, so nats-py must not wait.
+                self._transport.close()  # type: ignore[no-untyped-call]
+                self._transport = None
+            raise
+        self.tls_fault = None
+
+    def read_fault(self, error: Exception) -> str | None:
+        """What is wrong with TLS, in a sentence; None where the error is about something else."""
+        if isinstance(error, TLSRefusedError):
+            return str(error)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"{self._server()} {_certificate(error)}"
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            return self._handshake_fault(str(error.reason or error))
+        is_silence = isinstance(error, TimeoutError) or "expecting INFO" in str(error)
+        if is_silence and not (self._is_greeted or self.access.tls_first) and self._transport:
+            return f"{self._server()} {_SILENT}"
+        return None
+
+    def _handshake_fault(self, reason: str) -> str:
+        if self.access.tls_first and reason == "WRONG_VERSION_NUMBER":
+            return f"{self._server()} {_SPEAKS_FIRST}"
+        if "CERT" in reason or "UNKNOWN_CA" in reason:
+            if not self.access.cert:
+                return f"{self._server()} {_WANTS_CERTIFICATE}"
+            known = (why for alert, why in _REFUSALS.items() if alert in reason)
+            return self._refuses(next(known, reason))
+        return f"TLS with {self._server()} fails ({reason}): see the server's tls block."
+
+    def _refuses(self, why: str) -> str:
+        return (
+            f"{self._server()} refuses the client certificate {self.access.cert} ({why}): name one"
+            " that its ca_file knows and that is valid today."
+        )
+
+    def _server(self) -> str:
+        server = self._current_server
+        return f"NATS at {server.uri.netloc.rpartition('@')[2]}" if server else "NATS"
+
+    def _end_tasks(self) -> None:
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()
+
+
+def tls_context(access: Access) -> ssl.SSLContext:
+    """Whom we trust, and the certificate that we show; SettingsError where a file is no good."""
+    try:
+        context = ssl.create_default_context(cafile=access.ca)
+    except ssl.SSLError:
+        raise SettingsError(
+            f"{access.ca} holds no certificate of an authority: name a PEM file that does as ca."
+        ) from None
+    except OSError as error:
+        raise _unreadable(access.ca, error, "ca") from None
+    if access.cert and access.key:
+        _load_certificate(context, access.cert, access.key)
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
+    for file, name in ((cert, "cert"), (key, "key")):
+        try:
+            with Path(file).open("rb"):
+                pass
+        except OSError as error:
+            raise _unreadable(file, error, name) from None
+    try:
+        context.load_cert_chain(cert, key, password="")  # or OpenSSL would ask for one
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise SettingsError(
+                f"The key {key} is not that of the certificate {cert}: name the one it belongs to."
+            ) from None
+        raise SettingsError(
+            f"{cert} and {key} can not be used as client certificate and key"
+            f" ({error.reason or 'no PEM'}): name PEM files, the key not encrypted."
+        ) from None
+    except ValueError:  # Python's own, of an encrypted key
+        raise SettingsError(f"The key {key} is encrypted: name one that is not.") from None
+
+
+def _unreadable(file: str | None, error: OSError, name: str) -> SettingsError:
+    return SettingsError(
+        f"{file} can not be read ({error.strerror}): name a file that can as {name}."
+    )
+
+
+def _certificate(error: ssl.SSLCertVerificationError) -> str:
+    code = error.verify_code
+    if code in _UNKNOWN_CA:
+        return (
+            "shows a certificate of an authority that is unknown here: name the file with the"
+            " authority's certificate as ca (DLQ_NATS_CA)."
+        )
+    if code == _EXPIRED:
+        return "shows a certificate that has expired: renew it there, or see this machine's clock."
+    if code == _TOO_EARLY:
+        return "shows a certificate that is not valid yet: see the clocks of both machines."
+    if code in _WRONG_NAMES:
+        return "shows a certificate that is for other names: use a name or address that it is for."
+    return f"shows a certificate that does not hold ({error.verify_message}): put in a valid one."

@@ -1,0 +1,183 @@
+"""The job by which a consumer without our code is adopted, or let go again: whole."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js.errors import Error as JetStreamError
+from psycopg import Connection
+
+from sahool_dlq.bridge.adopt import (
+    LIMITS,
+    SAMPLING,
+    Adoption,
+    Limits,
+    adoptable,
+    change,
+    limited,
+    with_values,
+)
+from sahool_dlq.bridge.totals import publish_totals
+from sahool_dlq.errors import AdoptionError, DLQError, StreamError
+from sahool_dlq.jetstream.ack_metrics import ALL, percent
+from sahool_dlq.jetstream.connection import connected
+from sahool_dlq.jetstream.streams import ensure_ack_stream, ensure_advisory_stream
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.audit import audit, audited
+from sahool_dlq.stores.postgres.database import database
+
+logger = logging.getLogger(__name__)
+
+_PROOF, _UNDO = "adopt.proof", "adopt.undo"
+_LIMITED, _UNLIMITED = "adopt.limits", "adopt.limits.undo"
+_LOOKED_BACK = 1_000  # rows of the audit
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an adoption is to change."""
+
+    is_proof: bool = True  # the server tells of every acknowledgement
+    limits: Limits | None = None
+
+
+PROOF = Wish()
+
+
+async def preview_adoption(
+    settings: Settings, name: str, wish: Wish = PROOF, *, is_undo: bool = False
+) -> Adoption:
+    """What an adoption would change, or its undoing; touches nothing.
+
+    Raises AdoptionError for a consumer that there is not, or that needs none.
+    """
+    async with connected(settings.access, "dlq adopt") as client:
+        return await _wanted(settings, client, name, wish, is_undo=is_undo)
+
+
+async def adopt(
+    settings: Settings,
+    name: str,
+    wish: Wish = PROOF,
+    *,
+    actor: str,
+    reason: str,
+    is_undo: bool = False,
+) -> Adoption:
+    """Let a consumer give up what always fails, or the server tell of every acknowledgement by it.
+
+    What the server then says is kept from before on. Undone, the consumer has the values that it
+    had before, but for what somebody else has changed since. A change is in the audit with its
+    reason; where all is so already, nothing is done. Raises AdoptionError as above and where no
+    reason is given, StreamError where what the server tells can not be kept.
+    """
+    if not reason.strip():
+        raise AdoptionError("Give a reason: it is kept in the audit.")
+    actor, reason = settings.masked(actor), settings.masked(reason)
+    async with connected(settings.access, "dlq adopt") as client:
+        adoption = await _wanted(settings, client, name, wish, is_undo=is_undo)
+        if is_undo:
+            await _count(settings, client)  # what is told until now
+        else:
+            await _keep_told(settings, client, wish)
+        if not adoption.is_change:
+            return adoption
+        dsn = settings.postgres_dsn.get_secret_value()
+        with database(dsn) as connection, connection.transaction():
+            _note(connection, adoption, actor, reason, is_undo=is_undo)
+            await change(client, adoption)
+        if wish.is_proof and not is_undo:
+            await _count(settings, client, adoption)
+        return adoption
+
+
+async def _wanted(
+    settings: Settings, client: Client, name: str, wish: Wish, *, is_undo: bool
+) -> Adoption:
+    found = await adoptable(client, settings, name)
+    if is_undo:
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            return _undone(connection, found)
+    if wish.is_proof and percent(found.before.get("sample_freq")) != 100:
+        found = with_values(found, {"sample_freq": ALL})
+    return limited(found, wish.limits) if wish.limits else found
+
+
+def _undone(connection: Connection[Any], found: Adoption) -> Adoption:
+    """With the values from before the adoptions that still stand."""
+    if percent(found.before.get("sample_freq")) == 100:
+        rows = _rows(connection, found, _PROOF)
+        freq = rows[0].get("before") if rows else None
+        found = with_values(found, {"sample_freq": freq if isinstance(freq, str) else None})
+    before: dict[str, Any] = {}
+    after: dict[str, Any] = {}
+    for detail in _rows(connection, found, _LIMITED):  # and their undoing, newest first
+        if detail.get("is_undone"):
+            break
+        before |= detail["before"]
+        after = detail["after"] | after
+    still = {k: v for k, v in before.items() if found.before.get(k) == after.get(k)}
+    return with_values(found, still)
+
+
+def _rows(connection: Connection[Any], found: Adoption, action: str) -> list[dict[str, Any]]:
+    """What the audit says of adoptions of a consumer, newest first."""
+    rows = audited(connection, action=action, limit=_LOOKED_BACK)
+    details = [row["detail"] | {"is_undone": row["action"] == _UNLIMITED} for row in rows]
+    where = (found.stream, found.consumer)
+    return [each for each in details if (each.get("stream"), each.get("consumer")) == where]
+
+
+def _note(
+    connection: Connection[Any], adoption: Adoption, actor: str, reason: str, *, is_undo: bool
+) -> None:
+    where = {"stream": adoption.stream, "consumer": adoption.consumer}
+
+    def values(config: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        return {name: config.get(name) for name in names if name in adoption.changed}
+
+    if before := values(adoption.before, SAMPLING):
+        freqs = {"before": before["sample_freq"], "after": adoption.after.get("sample_freq")}
+        action = _UNDO if is_undo else _PROOF
+        audit(connection, action, actor=actor, reason=reason, detail=where | freqs)
+    if before := values(adoption.before, LIMITS):
+        limits = {"before": before, "after": values(adoption.after, LIMITS)}
+        action = _UNLIMITED if is_undo else _LIMITED
+        audit(connection, action, actor=actor, reason=reason, detail=where | limits)
+
+
+async def _keep_told(settings: Settings, client: Client, wish: Wish) -> None:
+    """Let streams keep what the server is going to tell, before it does."""
+    if wish.is_proof:
+        await _keep_acks(settings, client)
+    if wish.limits is None:
+        return
+    try:
+        await ensure_advisory_stream(client.jetstream(), settings.stream_names)
+    except JetStreamError as error:
+        raise StreamError(
+            f"The stream {settings.advisory_stream}, which keeps what is given up, could not be"
+            f" made: {error}."
+        ) from error
+
+
+async def _keep_acks(settings: Settings, client: Client) -> None:
+    try:
+        await ensure_ack_stream(client.jetstream(), settings.stream_names)
+    except JetStreamError as error:
+        raise StreamError(
+            f"The stream {settings.ack_stream}, which keeps what the server tells, could not be"
+            f" made: {error}."
+        ) from error
+
+
+async def _count(settings: Settings, client: Client, adoption: Adoption | None = None) -> None:
+    """The bridge does it in a moment, too: that this one can not, stops nothing."""
+    anew = [(adoption.stream, adoption.consumer)] if adoption else []
+    try:
+        await publish_totals(client, settings, anew=anew)
+    except (DLQError, nats.errors.Error, JetStreamError) as error:
+        logger.warning("The totals begin with the next run of the bridge: %s", error)

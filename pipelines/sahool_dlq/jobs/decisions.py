@@ -1,0 +1,123 @@
+"""The jobs by which people decide about failures, and look up who decided what: whole.
+
+A decision is in the audit before it is on the log, and drained before its job returns.
+"""
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from sahool_dlq.deadletter.ids import is_uuid
+from sahool_dlq.errors import RedriveError, UnknownNameError
+from sahool_dlq.jetstream.connection import connected
+from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.redrive.batches import find_batch
+from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.redrive.decisions import (
+    Affected,
+    Decision,
+    DecisionReport,
+    affected,
+    publish_decision,
+)
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.audit import audit, audited
+from sahool_dlq.stores.postgres.database import database
+
+
+def preview_decision(
+    settings: Settings, selection: Selection, decision: Decision
+) -> tuple[list[Affected], dict[str, str]]:
+    """What a decision would change, and which given ids it would leave; touches nothing."""
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        return affected(connection, selection, decision)
+
+
+async def decide(
+    settings: Settings,
+    selection: Selection,
+    decision: Decision,
+    *,
+    actor: str,
+    reason: str,
+    progress: Callable[[int, int], None] | None = None,
+) -> DecisionReport:
+    """Drain, publish the decision on every failure that it changes, drain again.
+
+    It is in the audit before it is on the log. Raises RedriveError where no reason is given.
+    """
+    if not reason.strip():
+        raise RedriveError("Give a reason: it is kept with the failure and in the audit.")
+    started, actor, reason = time.monotonic(), settings.masked(actor), settings.masked(reason)
+    await drain_log(settings)
+    decision_id = uuid.uuid4()
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        found, left = affected(connection, selection, decision)
+        ids = [each.failure_id for each in found]
+        if ids:
+            audit(
+                connection,
+                f"triage.{decision}",
+                actor=actor,
+                reason=reason,
+                batch_id=str(decision_id),
+                failure_ids=ids,
+                detail={
+                    "selection": selection.masked(settings.masked).as_json(),
+                    "failures": len(ids),
+                },
+            )
+            async with connected(settings.access, "dlq") as client:
+                await publish_decision(
+                    client.jetstream(),
+                    settings.subjects,
+                    ids,
+                    decision,
+                    decision_id=decision_id,
+                    actor=actor,
+                    reason=reason,
+                    progress=(lambda done: progress(done, len(ids))) if progress else None,
+                )
+            await drain_log(settings)
+        status = "pending" if decision == "unparked" else decision
+        row = connection.execute(
+            "SELECT count(*) FROM failed_events WHERE id = ANY(%s::uuid[]) AND status = %s",
+            [ids, status],
+        ).fetchone()
+        changed = row[0] if row else 0
+        if ids:
+            audit(
+                connection,
+                f"triage.{decision}.done",
+                actor=actor,
+                batch_id=str(decision_id),
+                detail={"failures": len(ids), "changed": changed},
+            )
+    groups, seconds = Counter(each.group_id for each in found), time.monotonic() - started
+    is_cut = len(ids) >= selection.limit
+    return DecisionReport(decision, changed, dict(groups), left, round(seconds, 3), is_cut)
+
+
+def audit_trail(
+    settings: Settings,
+    *,
+    about: str | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    limit: int = 50,
+) -> list[dict[str, Any]]:
+    """The latest rows of the audit, newest first.
+
+    `about` is a failure's id, or a batch's or its first digits.
+    """
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        if about is not None and not is_uuid(about):
+            try:
+                about = find_batch(connection, about).id
+            except (RedriveError, UnknownNameError):
+                raise UnknownNameError(
+                    f"{about!r} is no id of a failure or of one batch."
+                ) from None
+        return audited(connection, about=about, actor=actor, action=action, limit=limit)

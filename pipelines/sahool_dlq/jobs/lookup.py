@@ -1,0 +1,137 @@
+"""One failure or one group, with all that the lake knows of it: what `dlq show` prints."""
+
+# Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
+# reported as leaked, at length, when the process ends.
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from sahool_dlq.analysis.marts.views import create_views
+from sahool_dlq.analysis.report.trends import Trend, group_trends
+from sahool_dlq.errors import QueryError, UnknownNameError
+from sahool_dlq.jobs.jobs import compute_marts
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.lake.lake import Lake
+from sahool_dlq.stores.lake.sql import connect
+
+__all__ = ["failure_groups", "find_failure", "find_group"]
+
+_GROUP = re.compile(r"[0-9a-f]{1,16}")
+_SAID = (
+    *("service", "consumer_name", "event_id", "event_type", "original_subject", "tenant_id"),
+    *("error_type", "error_message", "original_data", "original_headers", "payload_encoding"),
+)
+"""What a dead letter says that another of the same failing says, too."""
+
+
+def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dict[str, Trend]]:
+    """The mart of that name as of `now`, and the trends of its groups."""
+    frames = compute_marts(settings, ["failure_groups", "failures_minutely"], now)
+    return frames["failure_groups"], group_trends(frames["failures_minutely"], now)
+
+
+def find_group(
+    settings: Settings, id_: str, now: datetime
+) -> tuple[dict[str, Any], Trend | None] | None:
+    """A group and its trend by its id, or the first digits that no other group has.
+
+    None where no group begins so. Raises QueryError where several do.
+    """
+    prefix = id_.lower()
+    if not _GROUP.fullmatch(prefix):
+        return None
+    with connect(Lake(settings.lake)) as lake:
+        found = lake.execute(
+            "SELECT DISTINCT group_id FROM dead_letters WHERE starts_with(group_id, $prefix)"
+            " LIMIT 4",
+            {"prefix": prefix},
+        ).fetchall()
+    if not found:
+        return None
+    if len(found) > 1:
+        names = ", ".join(name for (name,) in found)
+        raise QueryError(f"Several groups begin with {id_!r}: {names}. Give more of the id.")
+    groups, trends = failure_groups(settings, now)
+    for row in groups.filter(pl.col("group_id") == found[0][0]).to_dicts():
+        return row, trends.get(row["group_id"])
+    return None
+
+
+def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
+    """A dead letter by the first digits of its failure's id, as `dead_letters`, and how it stands.
+
+    That is status, opening, redrive_count, closed_at and cause, as in `cases`, and how its opening
+    before was closed (last_closed_at, last_closed_as), and the consumer that its latest redrive was
+    for (handed_to); a later row of a redrive chain has the
+    status superseded. Of a case that was reopened it is its latest dead letter. Raises QueryError
+    where none, or more than one, matches.
+    """
+    with connect(Lake(settings.lake)) as lake:
+        found = lake.execute(
+            "SELECT DISTINCT failure_id FROM dead_letters"
+            " WHERE starts_with(failure_id, lower($prefix)) LIMIT 2",
+            {"prefix": prefix},
+        ).fetchall()
+        if not found:
+            raise UnknownNameError(
+                f"Neither a failure nor a group is called {prefix!r}: `dlq groups` lists groups,"
+                " and `dlq drain` brings in what is new."
+            )
+        if len(found) > 1:
+            raise QueryError(f"Several failures begin with {prefix!r}: give more of the id.")
+        return _as_it_stands(lake, found[0][0])
+
+
+def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str, Any]:
+    """The failure's row and its case, folded from what the lake has of its chain alone."""
+    chain = [failure_id]
+    while root := lake.execute(
+        "SELECT root_failure_id FROM dead_letters WHERE failure_id = $id"
+        " AND root_failure_id IS NOT NULL AND NOT list_contains($chain, root_failure_id) LIMIT 1",
+        {"id": chain[-1], "chain": chain},
+    ).fetchone():
+        chain.append(root[0])
+    about = {"chain": chain}
+    letters = lake.sql(
+        "SELECT * FROM dead_letters WHERE list_contains($chain, failure_id)"
+        " OR list_contains($chain, root_failure_id)",
+        params=about,
+    ).to_arrow_table()
+    events = lake.sql(
+        "SELECT * FROM case_events WHERE list_contains($chain, failure_id)", params=about
+    ).to_arrow_table()
+    totals = lake.sql("FROM service_totals LIMIT 0").to_arrow_table()
+    with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as small:
+        small.execute("SET TimeZone = 'UTC'")
+        tables = {"dead_letters": letters, "case_events": events, "service_totals": totals}
+        for name, table in tables.items():
+            small.register(name, table)
+        create_views(small)
+        rows = small.sql(
+            "SELECT d.*, coalesce(c.status, 'superseded') AS status, c.redrive_count, c.closed_at,"
+            " c.cause, f.opening, l.closed_at AS last_closed_at, l.cause AS last_closed_as,"
+            " (SELECT nullif(arg_max(e.handed_to, e.log_position), '') FROM case_log AS e"
+            "   WHERE e.failure_id = d.failure_id) AS handed_to"
+            " FROM dead_letters AS d"
+            " INNER JOIN openings AS f ON f.epoch = d.epoch AND f.dlq_sequence = d.dlq_sequence"
+            " LEFT JOIN cases AS c ON c.failure_id = d.failure_id AND c.opening = f.opening"
+            " LEFT JOIN cases AS l ON l.failure_id = d.failure_id AND l.opening = f.opening - 1"
+            " WHERE d.failure_id = $id ORDER BY f.opening DESC LIMIT 1",
+            params={"id": failure_id},
+        ).to_arrow_table()
+        others = small.sql(
+            "SELECT d.epoch, d.dlq_sequence, d.published_at, d.service, d.error_type,"  # noqa: S608
+            " d.error_message, d.original_subject FROM dead_letters AS d WHERE d.failure_id = $id"
+            " AND NOT EXISTS (FROM openings AS f INNER JOIN dead_letters AS o"
+            " ON o.epoch = f.epoch AND o.dlq_sequence = f.dlq_sequence WHERE o.failure_id = $id"
+            f" AND {' AND '.join(f'o.{n} IS NOT DISTINCT FROM d.{n}' for n in _SAID)})"
+            " ORDER BY d.published_at, d.dlq_sequence",
+            params={"id": failure_id},
+        ).to_arrow_table()
+    row: dict[str, Any] = pl.DataFrame(rows).row(0, named=True)
+    return row | {"also_said": pl.DataFrame(others).to_dicts()}

@@ -1,0 +1,382 @@
+"""The jobs of a redrive, whole: what a flow, a verb of `dlq` and a notebook call.
+
+It goes in steps, and each may be the last of a run: `preview_redrive` (touches nothing),
+`plan_redrive` (freezes a batch), for a large batch `approve` or `reject`, `run_redrive`; meanwhile
+`pause`, `resume`, `cancel`. `redrive` is the whole of it for those who need no approval. What
+drains does so before, so that it sees what is, and after, so that its effect is visible when it
+returns.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import Connection
+
+from sahool_dlq.bridge.run import bridging
+from sahool_dlq.deadletter.cases import opening_and_nth
+from sahool_dlq.deadletter.record import BRIDGED_REASONS
+from sahool_dlq.errors import QueryError, RedriveError, UnknownNameError
+from sahool_dlq.jetstream.connection import connected
+from sahool_dlq.jobs.jobs import drain_log, query
+from sahool_dlq.redrive.batches import (
+    Batch,
+    BatchState,
+    batches,
+    find_batch,
+    move,
+    unfinished_batches,
+)
+from sahool_dlq.redrive.choose.backtest import BacktestReport, Outcome, backtest
+from sahool_dlq.redrive.choose.plan import Order, Plan, freeze, plan
+from sahool_dlq.redrive.choose.policy import Cell, Policy
+from sahool_dlq.redrive.choose.schedule import (
+    Judged,
+    changed_redrives,
+    judged,
+    learn,
+    plan_scheduled,
+    policy_of,
+)
+from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.redrive.origin import RefusedError
+from sahool_dlq.redrive.preview import Preview, preview
+from sahool_dlq.redrive.publish.ramp import Progress as RedriveProgress
+from sahool_dlq.redrive.publish.ramp import RedriveReport, run_batch
+from sahool_dlq.redrive.publish.unfollowed import follow_again, has_unfollowed
+from sahool_dlq.redrive.reach import unreached_addressees
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.addressees import FAILED_AT
+from sahool_dlq.stores.postgres.database import database, locking
+from sahool_dlq.stores.postgres.lock import Lock
+
+
+async def preview_redrive(
+    settings: Settings,
+    selection: Selection,
+    *,
+    redirect_to: str | None = None,
+    patch: dict[str, Any] | None = None,
+    per_second: float | None = None,
+    addressed_to: str | None = None,
+    max_age_seconds: float | None = None,
+) -> Preview:
+    """What a redrive of this selection would do, as of the last drain; touches nothing."""
+    order = Order("manual", "", "", redirect_to, patch, per_second, addressed_to, max_age_seconds)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        planned = await _plan(settings, connection, selection)
+        return await _preview(settings, connection, planned, order)
+
+
+async def plan_redrive(
+    settings: Settings, selection: Selection, order: Order
+) -> tuple[Batch, Preview] | None:
+    """Drain, plan and freeze; None where nothing is to be redriven.
+
+    The batch is `planned`, or `awaiting_approval` where a person asked for more redrives than
+    DLQ_REDRIVE_APPROVAL_COUNT.
+    """
+    await drain_log(settings)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        planned = await _plan(settings, connection, selection)
+        if not planned.count:
+            return None
+        shown = await _preview(settings, connection, planned, order)
+        batch_id = _freeze(settings, connection, planned, selection, order)
+        return find_batch(connection, batch_id), shown
+
+
+async def run_redrive(
+    settings: Settings, batch_id: str, progress: RedriveProgress | None = None
+) -> RedriveReport:
+    """Carry out a batch that was planned, approved or resumed, or left behind.
+
+    Drains before, for outcomes that came while nobody followed them, and after it. Other batches
+    that were left behind are finished first. A batch that has ended is only reported. Raises
+    RedriveError where it waits for somebody, or where another redrive is running: then the batch
+    is kept, and taken up by the next.
+    """
+    await drain_log(settings)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        batch = find_batch(connection, batch_id)
+        with _one_redriver(settings) as lock:
+            for left_over in await _left_over(settings, connection, lock):
+                if left_over != batch.id:
+                    await _run(settings, connection, lock, left_over, None)
+            report = await _run(settings, connection, lock, batch.id, progress)
+    await drain_log(settings)
+    return report
+
+
+async def redrive(
+    settings: Settings,
+    selection: Selection,
+    *,
+    trigger: str,
+    requested_by: str,
+    reason: str,
+    redirect_to: str | None = None,
+    patch: dict[str, Any] | None = None,
+    per_second: float | None = None,
+    addressed_to: str | None = None,
+    max_age_seconds: float | None = None,
+    own_copy: bool | None = None,
+    progress: RedriveProgress | None = None,
+) -> RedriveReport | None:
+    """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
+
+    A batch that an earlier run left unfinished is finished first. One that needs an approval is
+    only frozen: its report says `awaiting_approval`. Without `own_copy` what the events' stream no
+    longer has goes out by hand alone, or where DLQ_REDRIVE_OWN_COPIES says so.
+    """
+    is_by_hand = trigger == "manual"
+    order = Order(
+        trigger,
+        requested_by,
+        reason,
+        redirect_to,
+        patch,
+        per_second,
+        addressed_to,
+        max_age_seconds,
+        (is_by_hand or settings.redrive_own_copies) if own_copy is None else own_copy,
+    )
+    await drain_log(settings)
+    with (
+        database(settings.postgres_dsn.get_secret_value()) as connection,
+        _one_redriver(settings) as lock,
+    ):
+        left_over = await _left_over(settings, connection, lock)
+        for batch_id in left_over:
+            await _run(settings, connection, lock, batch_id, progress)
+        if left_over:
+            await drain_log(settings)
+        planned = await _plan(settings, connection, selection)
+        if not planned.count:
+            return None
+        if redirect_to is not None:
+            await _preview(settings, connection, planned, replace(order, patch=None))  # may refuse
+        batch = find_batch(connection, _freeze(settings, connection, planned, selection, order))
+        if batch.state == "awaiting_approval":
+            return RedriveReport(batch.id, batch.planned, state=batch.state)
+        report = await _run(settings, connection, lock, batch.id, progress)
+    await drain_log(settings)
+    return report
+
+
+def approve(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Let a batch that waits for approval run; `run_redrive`, or the next redrive, takes it up."""
+    return _move(settings, batch_id, "awaiting_approval", "running", by, reason)
+
+
+def reject(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Cancel a batch that waits for approval."""
+    return _move(settings, batch_id, "awaiting_approval", "cancelled", by, reason)
+
+
+def pause(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Publish nothing more of a batch; what is out is followed to its outcome."""
+    return _move(settings, batch_id, "running", "paused", by, reason)
+
+
+def resume(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """Let a paused batch run; `run_redrive`, or the next redrive, takes it up.
+
+    So they do with one that a killed run has left `planned` or `running`, which stays as it is.
+    """
+    batch = show_batch(settings, batch_id)
+    if batch.state in ("planned", "running"):
+        return batch
+    return _move(settings, batch_id, "paused", "running", by, reason)
+
+
+def cancel(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
+    """End a batch; what it has not published stays pending."""
+    return _move(settings, batch_id, None, "cancelled", by, reason)
+
+
+def list_batches(settings: Settings, limit: int = 20) -> list[Batch]:
+    """The latest batches, those that are not over first."""
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        return batches(connection, limit)
+
+
+def known_group(settings: Settings, prefix: str) -> str:
+    """The id of the group that begins so; raises UnknownNameError for none, QueryError for more."""
+    found: list[str] = []
+    if re.fullmatch("[0-9a-f]{1,16}", prefix.lower()):
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT group_id FROM failed_events WHERE group_id LIKE %s LIMIT 3",
+                [f"{prefix.lower()}%"],
+            )
+            found = [group for (group,) in rows]
+    if not found:
+        raise UnknownNameError(f"There is no group {prefix!r}: `dlq groups` lists them.")
+    if len(found) > 1:
+        raise QueryError(f"Several groups begin with {prefix!r}: {', '.join(found)}.")
+    return found[0]
+
+
+def show_batch(settings: Settings, batch_id: str) -> Batch:
+    """A batch, by the first digits of its id."""
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        return find_batch(connection, batch_id)
+
+
+def transient_selection(settings: Settings) -> Selection:
+    """What the scheduled redrive looks at: transient failures, and those asked for and due."""
+    return Selection(error_types=tuple(settings.transient_error_types), due_at=datetime.now(UTC))
+
+
+def explain_policy(
+    settings: Settings, selection: Selection | None = None, policy: Policy | None = None
+) -> list[Judged]:
+    """What the policy says of what is pending in a selection, and why; touches nothing."""
+    now, policy = datetime.now(UTC), policy or policy_of(settings)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        history = learn(connection, now, policy)
+        chosen = selection or transient_selection(settings)
+        return judged(connection, chosen, history, settings, now)
+
+
+def backtest_policy(settings: Settings, policy: Policy | None = None) -> BacktestReport:
+    """What a policy would have done with the redrives that the lake knows of, as they were.
+
+    Those of an edit or redirect are left out: PostgreSQL knows which.
+    """
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        others = changed_redrives(connection)
+    rows = query(
+        settings,
+        "SELECT failure_id, group_id, error_class, attempt, outcome = 'succeeded',"
+        " coalesce(published_at, ended_at), ended_at FROM redrives"
+        " WHERE outcome IN ('succeeded', 'failed_again')",
+    ).rows()
+    outcomes = [
+        Outcome(
+            failure,
+            Cell(group or "", error, opening_and_nth(attempt)[1]),
+            is_success,
+            published_at,
+            ended_at,
+        )
+        for failure, group, error, attempt, is_success, published_at, ended_at in rows
+        if (failure, attempt) not in others
+    ]
+    return backtest(outcomes, policy or policy_of(settings), tuple(settings.transient_error_types))
+
+
+async def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:
+    if selection.due_at is None:
+        return plan(connection, selection)
+    async with connected(settings.access, "dlq redrive") as client:
+        unreached = await unreached_addressees(client.jetstream(), connection)
+    return plan_scheduled(connection, selection, settings, selection.due_at, unreached)
+
+
+async def _preview(
+    settings: Settings,
+    connection: Connection[Any],
+    planned: Plan,
+    order: Order,
+) -> Preview:
+    async with connected(settings.access, "dlq redrive") as client:
+        try:
+            return await preview(
+                settings,
+                client,
+                connection,
+                planned,
+                redirect_to=order.redirect_to,
+                patch=order.patch,
+                per_second=order.per_second,
+                addressed_to=order.addressed_to,
+                max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds,
+            )
+        except RefusedError as error:
+            raise RedriveError(f"The redirect is refused: {error}.") from error
+
+
+def _freeze(
+    settings: Settings,
+    connection: Connection[Any],
+    planned: Plan,
+    selection: Selection,
+    order: Order,
+) -> str:
+    selection = selection.masked(settings.masked)
+    order = replace(
+        order,
+        requested_by=settings.masked(order.requested_by),
+        reason=settings.masked(order.reason),
+        max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds,
+    )
+    most = settings.redrive_approval_count
+    needs_approval = order.trigger == "manual" and 0 < most < planned.count
+    shown = order.patch and json.loads(
+        settings.redactor(settings.rules).redact_json(json.dumps(order.patch))
+    )
+    return freeze(
+        connection, planned, selection, order, needs_approval=needs_approval, shown_patch=shown
+    )
+
+
+async def _left_over(settings: Settings, connection: Connection[Any], lock: Lock) -> list[str]:
+    """The batches that are finished first, with one of all that nobody follows."""
+    if has_unfollowed(connection):
+        await drain_log(settings)  # what another redriver has followed until now is settled then
+        lock.check()
+        follow_again(connection)
+    return unfinished_batches(connection)
+
+
+async def _run(
+    settings: Settings,
+    connection: Connection[Any],
+    lock: Lock,
+    batch_id: str,
+    progress: RedriveProgress | None,
+) -> RedriveReport:
+    foreign = connection.execute(
+        "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"  # noqa: S608
+        " WHERE r.batch_id = %s AND (f.dlq_reason = ANY(%s)"
+        f" OR r.addressed_to IS DISTINCT FROM {FAILED_AT}) LIMIT 1",
+        [batch_id, list(BRIDGED_REASONS)],
+    ).fetchone()
+    # Else nobody would hear that a consumer without our code failed again.
+    async with bridging(settings) if foreign is not None else nullcontext():
+        return await run_batch(settings, lock, batch_id, progress)
+
+
+def _move(
+    settings: Settings,
+    batch_id: str,
+    since: str | None,
+    to: BatchState,
+    by: str,
+    reason: str | None,
+) -> Batch:
+    by, reason = settings.masked(by), reason and settings.masked(reason)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        batch = find_batch(connection, batch_id)
+        if since is not None and batch.state != since:
+            raise RedriveError(f"The batch {batch.id} is {batch.state}, not {since}.")
+        move(connection, batch.id, to, actor=by, reason=reason)
+        return find_batch(connection, batch.id)
+
+
+@contextmanager
+def _one_redriver(settings: Settings) -> Iterator[Lock]:
+    """Two redrives at once would take up each other's batches."""
+    with locking(settings.postgres_dsn.get_secret_value(), "redrive") as lock:
+        if not lock.take():
+            raise RedriveError(
+                f"Another redrive is running ({lock.held_by()}): try again when it has ended. A"
+                " batch that is frozen already is taken up by the next redrive."
+            )
+        yield lock

@@ -1,0 +1,54 @@
+"""The report as a job: what the flow, `dlq report` and the demo call."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from sahool_dlq.analysis.report.section import Section
+from sahool_dlq.analysis.report.sections import NEEDED_MARTS, headline, printable_frames, sections
+from sahool_dlq.errors import DLQError, ReportError
+from sahool_dlq.jobs.jobs import compute_marts
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.database import database
+from sahool_dlq.stores.postgres.verifications import last_verifications
+
+__all__ = ["Report", "make_report"]
+
+_SHOWN_VERIFICATIONS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How things stood at one time."""
+
+    now: datetime
+    frames: Mapping[str, pl.DataFrame]  # the marts that it is made of, and `log`
+    sections: list[Section]
+    headline: str  # what is worst now, in one sentence
+
+    def write_page(self, file: Path) -> None:
+        """Write the page with charts; raises ReportError where that can not be done."""
+        try:
+            from sahool_dlq.analysis.report.page import (
+                as_html,  # its drawing package loads for a second
+            )
+
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(
+                as_html(self.frames, self.sections, self.now, self.headline), encoding="utf-8"
+            )
+        except OSError as error:
+            raise ReportError(f"{file} was not written: {error.strerror}.") from error
+
+
+def make_report(settings: Settings, now: datetime) -> Report:
+    """The report as of `now`, from the lake; when that was verified, Postgres says, if it can."""
+    frames = compute_marts(settings, NEEDED_MARTS, now)
+    with suppress(DLQError), database(settings.postgres_dsn.get_secret_value()) as connection:
+        kept = last_verifications(connection, _SHOWN_VERIFICATIONS)
+        frames |= printable_frames({"verifications": kept})
+    return Report(now, frames, sections(frames, now), headline(frames, now))

@@ -1,0 +1,127 @@
+"""The monitor at work beside a continuous drain: a failure is stored, and told, within seconds."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sahool_dlq.alerts.channels import open_channels
+from sahool_dlq.alerts.message import Message
+from sahool_dlq.alerts.notifier import GroupNotifier
+from sahool_dlq.drain.run import DrainReport
+from sahool_dlq.errors import DLQError, ServerUnavailableError
+from sahool_dlq.events.monitor.consumer import DLQConsumer
+from sahool_dlq.events.monitor.dlq_event import DLQEvent
+from sahool_dlq.events.monitor.triage import DLQAction, DLQConsumerConfig, default_action
+from sahool_dlq.jetstream.access import COMPLETE
+from sahool_dlq.jetstream.address import shown
+from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_TIMER_SECONDS = 3.0  # between drains when no dead letter arrives: outcomes and decisions do
+_SETTLE_SECONDS = 0.3  # after a dead letter, so that its neighbours come with it
+_LONGEST_PAUSE = 30.0  # seconds, before a drain that failed is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """Where to show what happens."""
+
+    dead_letter: Callable[[DLQEvent, DLQAction], None]
+    alert: Callable[[Message], None]
+    drained: Callable[[DrainReport], None]
+
+
+def monitor_config(settings: Settings, **changes: object) -> DLQConsumerConfig:
+    """The monitor of the platform that these settings describe."""
+    return DLQConsumerConfig.model_validate(
+        {
+            **dict(settings.access),
+            "name": "dlq-monitor",
+            "dlq_subject": settings.subjects.dead_letters,
+            "dlq_stream_name": settings.dlq_stream,
+            **changes,
+        },
+        context=COMPLETE,
+    )
+
+
+async def watch(
+    settings: Settings, config: DLQConsumerConfig, screen: Screen, stop: asyncio.Event
+) -> None:
+    """Monitor and drain until `stop`; then let handlers, drain and alerts finish, in this order.
+
+    Raises what the first drain raises (no server, no tables, …), and SettingsError for a channel
+    that makes no sense; a drain that fails later is tried again.
+    """
+    rules = settings.rules
+    channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
+    screen.drained(await _drain(settings))
+    arrived = asyncio.Event()
+
+    async def handle(event: DLQEvent) -> DLQAction:
+        action = default_action(event, config)
+        screen.dead_letter(event, action)
+        arrived.set()
+        return action
+
+    async with GroupNotifier(
+        channels,
+        settings.redactor(rules),
+        rules.grouping,
+        cooldown_seconds=settings.alert_cooldown_seconds,
+        on_message=screen.alert,
+    ) as notifier:
+        consumer = DLQConsumer(config, notifier=notifier)
+        if not await consumer.connect():
+            raise ServerUnavailableError(
+                f"No NATS server answers at {shown(config.servers)}: start one, run `dlq up`, or"
+                " set DLQ_NATS_URL."
+            )
+        closing = asyncio.Event()
+        try:
+            await consumer.subscribe(handle)
+            consumer.start_in_background()
+            drains = asyncio.create_task(_drain_again(settings, screen, arrived, closing))
+            await stop.wait()
+        finally:
+            await consumer.close()
+        closing.set()
+        arrived.set()
+        await drains
+
+
+async def _drain_again(
+    settings: Settings, screen: Screen, arrived: asyncio.Event, closing: asyncio.Event
+) -> None:
+    """Drain whenever a dead letter has arrived, and by a timer; once more when closing."""
+    pause = 1.0
+    is_last = False
+    while not is_last:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TIMER_SECONDS):
+                await arrived.wait()
+        is_last = closing.is_set()
+        if not is_last:
+            await asyncio.sleep(_SETTLE_SECONDS)
+        arrived.clear()
+        try:
+            screen.drained(await _drain(settings))
+            pause = 1.0
+        except DLQError as error:
+            logger.warning("The drain failed: %s", error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await closing.wait()
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            if is_last or closing.is_set():
+                logger.warning("What is not drained yet, the next drain takes.")
+                return
+
+
+async def _drain(settings: Settings) -> DrainReport:
+    """A drain in a thread of its own: its work for the disk would hold up heartbeats."""
+    return await asyncio.to_thread(lambda: asyncio.run(drain_log(settings)))

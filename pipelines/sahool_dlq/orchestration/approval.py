@@ -1,0 +1,95 @@
+"""A large redrive waits for somebody who has seen its plan; nothing is held up meanwhile."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any
+
+from prefect import get_client
+from prefect.context import FlowRunContext
+from prefect.flow_runs import asuspend_flow_run
+from prefect.input import RunInput
+from pydantic import Field
+
+from sahool_dlq.alerts.text import quantity
+from sahool_dlq.analysis.report.section import Section, as_markdown_table, escaped, seconds_as_text
+
+PATIENCE = timedelta(days=7)
+_LABEL = "dlq.batch"
+_MOST_ROWS = 20
+
+
+class Approval(RunInput):
+    """What the form asks for."""
+
+    approve: bool = Field(
+        False,
+        description="On: what is listed above is published. Off: nothing is, and the batch ends.",
+    )
+    decided_by: Annotated[str, Field(min_length=1)] = Field(description="Your name; self-declared.")
+    comment: str = Field("", description="Why; kept with the batch.")
+
+
+async def ask(shown: str) -> Approval:
+    """Suspend the run until somebody has decided on the plan, shown in Markdown.
+
+    The process ends, and so frees its place; the resumed run starts from the top and gets the
+    answer here.
+    """
+    form = Approval.with_initial_data(description=shown)
+    seconds = int(PATIENCE.total_seconds())
+    return await asuspend_flow_run(wait_for_input=form, timeout=seconds, key="approval")
+
+
+async def batch_of_this_run() -> str | None:
+    """The batch that this run froze before it was suspended, or before it crashed."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return str(run.labels[_LABEL]) if run is not None and _LABEL in run.labels else None
+
+
+async def remember_batch(batch_id: str) -> None:
+    """Let this run find its batch when it starts again."""
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None:
+        async with get_client() as client:
+            await client.update_flow_run_labels(context.flow_run.id, {_LABEL: batch_id})
+
+
+def plan_as_markdown(shown: Mapping[str, Any]) -> str:
+    """A plan (`Preview.as_dict`) as a person wants to see it before approving."""
+    groups = shown["groups"]
+    rows = tuple(
+        (group["count"], group["service"], group["error_type"], group["group_id"])
+        for group in groups[:_MOST_ROWS]
+    )
+    columns = ("redrives", "service", "error type", "group")
+    ramp = "Each group ramps 1, 10, all, and stops where nothing succeeds."
+    counts = quantity(shown["planned"], "redrives"), quantity(len(groups), "groups")
+    lines = [f"**{counts[0]}, {counts[1]}.** {ramp}", ""]
+    expected, time = shown["expected_successes"], seconds_as_text(shown["seconds"])
+    lines += [f"About {expected:,.0f} may succeed. Publishing takes about {time}.", ""]
+    for reason, count in shown["refused"].items():
+        lines += [f"{count:,} would be refused, and parked: {escaped(reason)}.", ""]
+    for each in shown["unreached"]:
+        who = escaped(", ".join(each["successors"]))
+        also = f" Of the same service is {who}: address them to that." if who else ""
+        lines += [f"{each['count']:,} would reach nobody: {escaped(each['reason'])}.{also}", ""]
+    if shown["repeated"]:
+        said = "have more than one dead letter, of which the first counts: `dlq show ID`"
+        lines += [f"{shown['repeated']:,} {said}.", ""]
+    if shown["redirect_to"]:
+        lines += [f"They go to {escaped(shown['redirect_to'])} instead of their own subjects.", ""]
+    if gone := shown["payloads"]["gone"]:
+        lines += [f"The original bytes of {gone:,} are gone: these can not be published.", ""]
+    for subject, consumers in shown["also_reached"].items():
+        receivers = escaped(", ".join(consumers) or "none")
+        note = f"On {escaped(subject)} these receive it too: {receivers}."
+        lines += [note, ""]
+    lines += as_markdown_table(Section("", columns, rows))
+    changes = tuple(
+        tuple(change.values()) for edit in shown["edits"] for change in edit["changes"]
+    )[:_MOST_ROWS]
+    if changes:
+        lines += ["", "What the edit changes in the first few:", ""]
+        lines += as_markdown_table(Section("", ("where", "before", "after"), changes))
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""What a run tells: name and state, artifacts with stable keys (they make a history), events."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+from prefect import State, get_client
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+from prefect.context import FlowRunContext
+from prefect.events import emit_event
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+from prefect.states import Completed
+
+from sahool_dlq.analysis.report.section import Links
+
+
+async def told(did: str, message: str, data: Any = None, *, state: str | None = None) -> State:
+    """A run's good end: its name says what it did, its state has the counts.
+
+    `state` is shown instead of "Completed" where nothing was to be done.
+    """
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None:
+        async with get_client() as client:
+            # The flow's name again, since a resumed run has a name already.
+            name = f"{context.flow_run.name.split(':')[0]}: {did}"
+            await client.update_flow_run(context.flow_run.id, name=name)
+    return Completed(message=message, data=data, name=state or "Completed")
+
+
+async def table(key: str, rows: Sequence[Mapping[str, Any]], description: str = "") -> None:
+    """A searchable table, its cells in Markdown; what comes from messages must be escaped."""
+    shown = [dict(row) for row in rows]
+    await acreate_table_artifact(table=shown, key=key, description=description or None)
+
+
+async def markdown(key: str, text: str, description: str = "") -> None:
+    """A page in Markdown; what comes from messages must be escaped in it."""
+    await acreate_markdown_artifact(markdown=text, key=key, description=description or None)
+
+
+def happened(event: str, resource: str, name: str, payload: Mapping[str, Any]) -> None:
+    """An event that automations may listen for, about one of the platform's things."""
+    about = {"prefect.resource.id": resource, "prefect.resource.name": name}
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    related = (
+        [{"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.role": "flow-run"}]
+        if run
+        else []
+    )
+    emit_event(event, resource=about, related=related, payload=dict(payload))
+
+
+@asynccontextmanager
+async def progress(description: str) -> AsyncIterator[Callable[[int, int], None]]:
+    """A progress bar; yields what moves it (done, total), at most once a second."""
+    artifact = await acreate_progress_artifact(progress=0.0, description=description)
+    loop = asyncio.get_running_loop()
+    last = 0.0
+    moving: asyncio.Task[Any] | None = None
+
+    def move(done: int, total: int) -> None:
+        nonlocal last, moving
+        if loop.time() - last >= 1 and (moving is None or moving.done()):
+            last = loop.time()
+            share = min(100.0 * done / max(total, 1), 100.0)
+            moving = loop.create_task(aupdate_progress_artifact(artifact, progress=share))
+
+    yield move
+    if moving is not None:
+        await asyncio.wait([moving])
+    await aupdate_progress_artifact(artifact, progress=100.0)
+
+
+async def form_of(deployment: str) -> Callable[[Mapping[str, Any]], Links] | None:
+    """What links to the run form of a deployment (`flow/name`) with parameters filled in.
+
+    Prefect has two UIs, each with its form. None where nothing is deployed. Without PREFECT_UI_URL
+    the links have no host: whatever address shows them, opens them.
+    """
+    async with get_client() as client:
+        try:
+            found = await client.read_deployment_by_name(deployment)
+        except ObjectNotFound:
+            return None
+    settings = get_current_settings()
+    host = str(settings.ui_url).rstrip("/") if "ui_url" in settings.model_fields_set else ""
+
+    def links(parameters: Mapping[str, Any]) -> Links:
+        query = quote(json.dumps(dict(parameters), separators=(",", ":")), safe="")
+        path = f"deployments/deployment/{found.id}/run?parameters={query}"
+        return Links((("form", f"{host}/{path}"), ("V2", f"{host}/v2/{path}")))
+
+    return links

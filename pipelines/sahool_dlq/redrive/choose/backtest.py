@@ -1,0 +1,112 @@
+"""What a policy would have done with the redrives that were: pure, on stored outcomes."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sahool_dlq.redrive.choose.policy import Cell, History, Policy, is_transient, judge
+
+__all__ = ["BacktestReport", "Outcome", "backtest"]
+
+
+class Outcome(NamedTuple):
+    """One redrive that ended."""
+
+    failure_id: str
+    cell: Cell
+    is_success: bool
+    published_at: datetime
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BacktestReport:
+    """What a policy says to the redrives that were, beside what they came to.
+
+    What it would not have published has no other outcome than the one that was seen; so these are
+    the redrives that it would have spared or kept, not the ones that it would have added.
+    """
+
+    redrives: int  # that ended with a success or a failure
+    successes: int
+    taken: int  # that it would have published, canaries included
+    canaries: int
+    successes_taken: int
+    failures_spared: int
+    successes_missed: int
+    brier: float | None  # of its chances against the outcomes: mean square error, 0 is best
+    brier_of_one_rate: float | None  # of saying the success rate so far to every redrive
+    brier_of_always: float | None  # of those who always redrive, as if each would succeed
+    redrives_per_success: float | None  # of those it takes
+    redrives_per_success_before: float | None  # of all
+    groups_stopped: tuple[str, ...]  # for which it took only canaries at the end
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def backtest(
+    outcomes: Iterable[Outcome], policy: Policy, transient_types: tuple[str, ...]
+) -> BacktestReport:
+    """Replay redrives in the order in which they were published; each is judged by those before.
+
+    An outcome is known from the time at which it came, and only those of redrives that the policy
+    takes are learned from.
+    """
+    rows = sorted(outcomes, key=lambda outcome: (outcome.published_at, outcome.failure_id))
+    history = History(policy)
+    waiting: list[tuple[datetime, int, Outcome]] = []  # a heap, by when they are known
+    last: dict[Cell, datetime] = {}
+    stopped: dict[str, bool] = {}
+    taken = canaries = good = 0
+    errors = always = rate_errors = 0.0
+    seen = seen_good = 0
+    for row in rows:
+        now = row.published_at
+        _learn(history, waiting, now)
+        transient = is_transient(row.cell.error_type, "", transient_types)
+        belief = history.belief(row.cell, now, transient=transient)
+        verdict = judge(belief, last.get(row.cell.learned()), now, policy)
+        errors += (belief.mean - row.is_success) ** 2
+        always += (1 - row.is_success) ** 2
+        rate_errors += ((seen_good + 1) / (seen + 2) - row.is_success) ** 2
+        seen, seen_good = seen + 1, seen_good + row.is_success
+        stopped[row.cell.group_id] = verdict.kind != "redrive"
+        if verdict.kind == "wait":
+            continue
+        taken += 1
+        canaries += verdict.kind == "canary"
+        good += row.is_success
+        last[row.cell.learned()] = now
+        heapq.heappush(waiting, (row.ended_at, seen, row))
+    successes = sum(row.is_success for row in rows)
+    return BacktestReport(
+        redrives=len(rows),
+        successes=successes,
+        taken=taken,
+        canaries=canaries,
+        successes_taken=good,
+        failures_spared=(len(rows) - successes) - (taken - good),
+        successes_missed=successes - good,
+        brier=_share(errors, len(rows)),
+        brier_of_one_rate=_share(rate_errors, len(rows)),
+        brier_of_always=_share(always, len(rows)),
+        redrives_per_success=_share(taken, good),
+        redrives_per_success_before=_share(len(rows), successes),
+        groups_stopped=tuple(sorted(group for group, is_over in stopped.items() if is_over)),
+    )
+
+
+def _learn(history: History, waiting: list[tuple[datetime, int, Outcome]], now: datetime) -> None:
+    """Add what has become known by now."""
+    while waiting and waiting[0][0] <= now:
+        _, _, outcome = heapq.heappop(waiting)
+        good = int(outcome.is_success)
+        history.add(outcome.cell, good, 1 - good, outcome.ended_at)
+
+
+def _share(part: float, whole: float) -> float | None:
+    return round(part / whole, 4) if whole else None

@@ -1,0 +1,263 @@
+"""Which failures to redrive, frozen as a batch in Postgres before anything is published."""
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from sahool_dlq.deadletter.cases import ATTEMPTS_PER_OPENING, attempt_number
+from sahool_dlq.deadletter.record import BRIDGED_REASONS
+from sahool_dlq.errors import RedriveError
+from sahool_dlq.jetstream.consumers import parts_of
+from sahool_dlq.redrive.batches import move
+from sahool_dlq.redrive.choose.selection import SERVICE, Selection
+from sahool_dlq.redrive.edit import read_patch
+from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN
+from sahool_dlq.stores.postgres.audit import audit
+
+__all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
+
+_LAST_ATTEMPT = f"((f.opening - 1) * {ATTEMPTS_PER_OPENING} + f.redrive_count)"
+"""The number of the last redrive that ended without success, over `failed_events f`."""
+
+Addressee = tuple[str, str]
+"""`<stream>/<durable>`, and the subject of the events that failed there."""
+
+IDLE = (
+    f"NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > {_LAST_ATTEMPT}"
+    " AND r.state IN ('planned', 'published', 'succeeded'))"
+)
+"""No batch holds the failure, over `failed_events f`."""
+
+
+class PlannedFailure(NamedTuple):
+    """A failure that a redrive would publish."""
+
+    failure_id: str
+    group_id: str
+    error_type: str
+    service: str  # that failed
+    subject: str
+    address: str | None  # <stream>/<durable> that it is redriven to; None: nobody said who failed
+    redrive_count: int
+    opening: int  # of its case; 1 for one that was never reopened
+    is_foreign: bool  # that consumer may have no code of ours
+    error_message: str
+    failed_at: datetime  # when the consumer gave up
+    ended_at: datetime | None  # when its last redrive ended
+    epoch: str | None
+    dlq_sequence: int | None
+    published_at: datetime | None  # server's time of the dead letter
+
+    @property
+    def attempt(self) -> int:
+        """The number of its next redrive."""
+        return attempt_number(self.opening, self.redrive_count + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGroup:
+    """The share of one group in a plan."""
+
+    group_id: str
+    error_type: str
+    service: str
+    count: int
+    is_foreign: bool = False  # the consumers that failed have no code of ours
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a selection comes to."""
+
+    rows: tuple[PlannedFailure, ...]
+    limit_reached: bool = False  # more may match
+
+    @property
+    def count(self) -> int:
+        """Failures, each published once."""
+        return len(self.rows)
+
+    @property
+    def groups(self) -> list[PlannedGroup]:
+        """By group, type and service, the largest first."""
+        counts = Counter((r.group_id, r.error_type, r.service, r.is_foreign) for r in self.rows)
+        return [
+            PlannedGroup(group, error_type, service, count, is_foreign)
+            for (group, error_type, service, is_foreign), count in counts.most_common()
+        ]
+
+    @property
+    def services(self) -> dict[str, int]:
+        """Failures by the service that failed, the largest first."""
+        return dict(Counter(row.service for row in self.rows).most_common())
+
+    @property
+    def subjects(self) -> list[str]:
+        """Where the events would go."""
+        return sorted({row.subject for row in self.rows})
+
+    @property
+    def addressees(self) -> dict[str, set[str | None]]:
+        """The consumers that failed, by subject; None for one that nobody named."""
+        found: dict[str, set[str | None]] = {}
+        for row in self.rows:
+            found.setdefault(row.subject, set()).add(row.address)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a batch is to be carried out, by whose wish.
+
+    Raises RedriveError for a patch that can not be kept, or an addressee that none can be, whether
+    a command or a form brings it.
+    """
+
+    trigger: str  # automatic | manual
+    requested_by: str
+    reason: str
+    redirect_to: str | None = None  # a subject instead of their own
+    patch: dict[str, Any] | None = None  # JSON merge patch of the bodies
+    per_second: float | None = None  # None leaves it to the budget
+    addressed_to: str | None = None  # <stream>/<durable> instead of the consumer that failed
+    max_age_seconds: float | None = None  # of an event; None takes any age
+    own_copy: bool = True  # also what the events' stream no longer has, as its dead letter holds it
+
+    def __post_init__(self) -> None:
+        if self.addressed_to is not None:
+            check_addressee(self.addressed_to, self.redirect_to)
+        if self.patch:
+            read_patch(json.dumps(self.patch))
+
+
+def check_addressee(address: str, redirect_to: str | None) -> None:
+    """Raise RedriveError where nothing can be addressed to this consumer."""
+    if parts_of(address) is None:
+        raise RedriveError(
+            f"{address!r} is no consumer: write STREAM/CONSUMER, as a dry run shows them."
+        )
+    if redirect_to is not None:
+        raise RedriveError(
+            "What goes to another subject is addressed to nobody: give --to or --for, not both."
+        )
+
+
+def plan(connection: Connection[Any], selection: Selection) -> Plan:
+    """The failures that a redrive of this selection would publish; touches nothing.
+
+    Pending ones that no batch holds; a parked one only by its id. Raises RedriveError for an empty
+    selection or an id that is none.
+    """
+    condition, values = selection.condition()
+    states = ["pending", "parked"] if selection.failure_ids else ["pending"]
+    rows = find_pending(
+        connection, f"f.status = ANY(%s) AND {condition}", [states, *values], selection.limit
+    )
+    return Plan(tuple(rows), len(rows) >= selection.limit)
+
+
+def find_pending(
+    connection: Connection[Any], condition: str, values: Sequence[Any], limit: int
+) -> list[PlannedFailure]:
+    """Failures that no batch holds, the oldest first."""
+    rows = connection.execute(
+        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, {SERVICE},"  # noqa: S608
+        f" f.original_subject, {ADDRESS}, f.redrive_count,"
+        f" f.opening, {IS_FOREIGN}, left(f.error_message, 500), f.dlq_timestamp,"
+        " (SELECT max(r.ended_at) FROM redrives r WHERE r.failure_id = f.id"
+        f"   AND r.attempt = {_LAST_ATTEMPT}), f.epoch, f.dlq_sequence, f.published_at"
+        f" FROM failed_events f WHERE {condition} AND {IDLE}"
+        " ORDER BY f.dlq_timestamp, f.id LIMIT %s",
+        [list(BRIDGED_REASONS), *values, limit],
+    )
+    return [PlannedFailure(*row) for row in rows]
+
+
+def freeze(
+    connection: Connection[Any],
+    planned: Plan,
+    selection: Selection,
+    order: Order,
+    *,
+    needs_approval: bool = False,
+    shown_patch: dict[str, Any] | None = None,
+) -> str:
+    """Write the batch and its outbox rows, and so in the audit; returns the batch's id.
+
+    A failure that another batch took meanwhile is left to that one. `shown_patch` is the edit as
+    the audit may show it.
+    """
+    if not order.reason.strip():
+        raise RedriveError("Give a reason: it is kept with the batch and in the audit.")
+    batch_id = str(uuid.uuid4())
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection, state,"
+            " planned, redirect_to, patch, per_second, max_age_seconds, own_copy)"
+            " VALUES (%s, %s, %s, %s, %s, 'planned', 0, %s, %s, %s, %s, %s)",
+            [
+                batch_id,
+                order.trigger,
+                order.requested_by,
+                order.reason,
+                Jsonb(selection.as_json()),
+                order.redirect_to,
+                Jsonb(order.patch) if order.patch else None,
+                order.per_second,
+                order.max_age_seconds,
+                order.own_copy,
+            ],
+        )
+        cursor.executemany(
+            "INSERT INTO redrives (id, failure_id, attempt, batch_id, group_id, subject,"
+            " addressed_to, state) VALUES (%s, %s, %s, %s, %s, %s, %s, 'planned')"
+            " ON CONFLICT (failure_id, attempt) DO UPDATE SET batch_id = excluded.batch_id,"
+            " subject = excluded.subject, addressed_to = excluded.addressed_to,"
+            " group_id = excluded.group_id, state = 'planned', state_reason = NULL, ended_at = NULL"
+            " WHERE redrives.state = 'cancelled'",
+            [
+                [
+                    str(uuid.uuid4()),  # nobody can guess it: who knows it was given the event
+                    row.failure_id,
+                    row.attempt,
+                    batch_id,
+                    row.group_id,
+                    order.redirect_to or row.subject,
+                    order.addressed_to or row.address,
+                ]
+                for row in planned.rows
+            ],
+        )
+        counted = cursor.execute(
+            "UPDATE redrive_batches SET planned ="
+            " (SELECT count(*) FROM redrives WHERE batch_id = %(id)s) WHERE id = %(id)s"
+            " RETURNING planned",
+            {"id": batch_id},
+        ).fetchone()
+        audit(
+            connection,
+            "redrive.planned",
+            actor=order.requested_by,
+            reason=order.reason,
+            batch_id=batch_id,
+            detail={
+                "selection": selection.as_json(),
+                "trigger": order.trigger,
+                "failures": counted[0] if counted else 0,
+                **({"redirect_to": order.redirect_to} if order.redirect_to else {}),
+                **({"addressed_to": order.addressed_to} if order.addressed_to else {}),
+                **({"max_age_seconds": order.max_age_seconds} if order.max_age_seconds else {}),
+                "own_copy": order.own_copy,
+                **({"patch": shown_patch} if shown_patch else {}),
+            },
+        )
+        if needs_approval:
+            move(connection, batch_id, "awaiting_approval", actor=order.requested_by)
+    return batch_id

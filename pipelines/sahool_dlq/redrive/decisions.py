@@ -1,0 +1,124 @@
+"""What a person decides on failures: it is published, and the drain makes it true."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.errors import Error as JetStreamError
+from psycopg import Connection
+
+from sahool_dlq.deadletter.envelope.encode import encode_case_event
+from sahool_dlq.deadletter.subjects import Subjects
+from sahool_dlq.errors import RedriveError, ServerUnavailableError
+from sahool_dlq.redrive.choose.selection import SERVICE, Selection
+
+__all__ = ["APPLIES_TO", "Affected", "Decision", "DecisionReport", "affected", "publish_decision"]
+
+Decision = Literal["resolved", "discarded", "parked", "unparked"]
+
+APPLIES_TO: dict[Decision, tuple[str, ...]] = {
+    "resolved": ("pending", "retried", "parked"),
+    "discarded": ("pending", "retried", "parked"),
+    "parked": ("pending", "retried"),
+    "unparked": ("parked",),
+}
+"""The statuses that a decision changes, see `deadletter.cases`."""
+
+_IN_FLIGHT = 200
+
+
+class Affected(NamedTuple):
+    """A failure that a decision changes."""
+
+    failure_id: str
+    group_id: str
+    error_type: str
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionReport:
+    """What came of a decision."""
+
+    decision: Decision
+    changed: int  # failures whose status is now what was decided
+    groups: dict[str, int]  # failures by group
+    left: dict[str, str] = field(default_factory=dict)  # ids that were given: status they stay in
+    seconds: float = 0
+    limit_reached: bool = False  # more may match
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def affected(
+    connection: Connection[Any], selection: Selection, decision: Decision
+) -> tuple[list[Affected], dict[str, str]]:
+    """The failures that a decision would change; and of ids that were given, those it would not.
+
+    Raises RedriveError for an empty selection, or an id that no failure has.
+    """
+    condition, values = selection.condition()
+    rows = connection.execute(
+        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, {SERVICE}"  # noqa: S608
+        f" FROM failed_events f WHERE f.status = ANY(%s) AND {condition}"
+        " ORDER BY f.dlq_timestamp, f.id LIMIT %s",
+        [list(APPLIES_TO[decision]), *values, selection.limit],
+    ).fetchall()
+    found = [Affected(*row) for row in rows]
+    missing = set(selection.failure_ids) - {each.failure_id for each in found}
+    statuses: dict[str, str] = dict(
+        connection.execute(
+            "SELECT id::text, status FROM failed_events WHERE id = ANY(%s::uuid[])", [list(missing)]
+        ).fetchall()
+    )
+    if unknown := sorted(missing - set(statuses)):
+        raise RedriveError(
+            f"No failure has the id {unknown[0]}: `dlq show GROUP` shows ids, and `dlq drain`"
+            " brings in what is new."
+        )
+    return found, statuses
+
+
+async def publish_decision(
+    js: JetStreamContext,
+    subjects: Subjects,
+    failure_ids: Sequence[str],
+    decision: Decision,
+    *,
+    decision_id: uuid.UUID,
+    actor: str,
+    reason: str,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Tell the log; said twice under one `decision_id` it is said once."""
+    subject, at = subjects.triage(decision), datetime.now(UTC)
+
+    async def tell(failure_id: str) -> None:
+        body = encode_case_event(failure_id=failure_id, at=at, actor=actor, reason=reason)
+        headers = {"Nats-Msg-Id": f"{decision_id}-{failure_id}"}
+        await js.publish(subject, body, headers=headers, timeout=10)
+
+    done = 0
+    for window in _windows(failure_ids):
+        try:
+            await asyncio.gather(*map(tell, window))
+        except (nats.errors.Error, JetStreamError) as error:
+            raise ServerUnavailableError(
+                f"The log can not be written ({error!r}): {done:,} of {len(failure_ids):,} were"
+                " told; say it again for the rest."
+            ) from error
+        done += len(window)
+        if progress is not None:
+            progress(done)
+
+
+def _windows(failure_ids: Sequence[str]) -> list[Sequence[str]]:
+    starts = range(0, len(failure_ids), _IN_FLIGHT)
+    return [failure_ids[start : start + _IN_FLIGHT] for start in starts]

@@ -1,0 +1,348 @@
+"""What a redrive would do, before it does anything: how many, whom it reaches, what may come."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from psycopg import Connection
+
+from sahool_dlq.deadletter.redaction.redactor import Redactor
+from sahool_dlq.jetstream.consumers import consumers_of
+from sahool_dlq.jetstream.contents import deleted_sequences
+from sahool_dlq.jetstream.reach import Lookout
+from sahool_dlq.jetstream.reader import LogReader, log_state
+from sahool_dlq.redrive.choose.plan import Plan, PlannedFailure
+from sahool_dlq.redrive.choose.policy import Cell, is_transient
+from sahool_dlq.redrive.choose.schedule import handled_per_second, learn, policy_of
+from sahool_dlq.redrive.edit import Change, changes, patched
+from sahool_dlq.redrive.lifetime import (
+    TTL,
+    TooLateError,
+    age_in_words,
+    check_age,
+    remaining_ttl,
+    ttl_of,
+)
+from sahool_dlq.redrive.origin import (
+    ExpiredError,
+    RefusedError,
+    check_subject,
+    original_event,
+    stored_dead_letter,
+)
+from sahool_dlq.redrive.publish.sender import allowed_subjects
+from sahool_dlq.redrive.reach import (
+    Reached,
+    unreached_of,
+    whom_it_reaches,
+    why_no_lifetime,
+)
+from sahool_dlq.redrive.receivers import Receivers
+from sahool_dlq.redrive.source import OwnCopyError, absent_count, as_stored
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.payloads import kept_count
+
+__all__ = ["EditedSample", "Preview", "preview"]
+
+_SAMPLE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EditedSample:
+    """What an edit would change in one event, redacted; or why it can not be edited."""
+
+    failure_id: str
+    changes: list[Change] = field(default_factory=list)
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A plan, and what is known of it."""
+
+    plan: Plan
+    also_reached: Mapping[str, list[str]]  # consumers that get it besides the one that failed
+    refused: Mapping[str, int]  # failures that would be parked instead, by reason
+    own_copies: int  # of which the events' stream lacks the event: what their dead letters hold
+    payloads: Mapping[str, int]  # raw dead letters: in_stream, kept (in Postgres), gone
+    expected_successes: float
+    per_second: float  # redrives, over all services
+    seconds: float  # for publishing, about
+    redirect_to: str | None = None
+    edits: list[EditedSample] = field(default_factory=list)
+    reached: Reached = field(default_factory=Reached)
+    repeated: int = 0  # failures with more than one dead letter: which is true, nobody can tell
+
+    @property
+    def sample(self) -> list[PlannedFailure]:
+        """The oldest few."""
+        return list(self.plan.rows[:_SAMPLE])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`, and for a form on which somebody approves it."""
+        return {
+            "planned": self.plan.count,
+            "groups": [asdict(group) for group in self.plan.groups],
+            "services": self.plan.services,
+            "subjects": self.plan.subjects,
+            "redirect_to": self.redirect_to,
+            "also_reached": dict(self.also_reached),
+            "refused": dict(self.refused),
+            "unreached": self.reached.as_list(),
+            "limit_reached": self.plan.limit_reached,
+            "own_copies": self.own_copies,
+            "payloads": dict(self.payloads),
+            "repeated": self.repeated,
+            "expected_successes": round(self.expected_successes, 1),
+            "per_second": round(self.per_second, 2),
+            "seconds": round(self.seconds, 1),
+            "sample": [
+                {
+                    "failure_id": row.failure_id,
+                    "group_id": row.group_id,
+                    "service": row.service,
+                    "subject": row.subject,
+                    "error_type": row.error_type,
+                    "error_message": row.error_message,
+                    "failed_at": row.failed_at,
+                    "redrive_count": row.redrive_count,
+                }
+                for row in self.sample
+            ],
+            "edits": [
+                {**asdict(edit), "changes": [change._asdict() for change in edit.changes]}
+                for edit in self.edits
+            ],
+        }
+
+
+async def preview(
+    settings: Settings,
+    client: Client,
+    connection: Connection[Any],
+    planned: Plan,
+    *,
+    redirect_to: str | None = None,
+    patch: dict[str, Any] | None = None,
+    per_second: float | None = None,
+    addressed_to: str | None = None,
+    max_age_seconds: float | None = None,
+) -> Preview:
+    """Look at everything that a plan touches, and touch nothing.
+
+    Raises RefusedError where `redirect_to` is no subject that a redrive may publish to.
+    """
+    js = client.jetstream()
+    allowed = await allowed_subjects(js, settings)
+    if redirect_to is not None:
+        check_subject(redirect_to, allowed, settings.subjects)
+    refusals = {} if redirect_to else _refusals(settings, planned, allowed)
+    late, mortal = _lifetimes(connection, planned, max_age_seconds)
+    refused = {
+        row.failure_id: reason
+        for row in planned.rows
+        if (reason := refusals.get(row.subject) or late.get(row.failure_id))
+    }
+    accepted = [row for row in planned.rows if row.failure_id not in refused]
+    reached = await _short_lived(
+        client, [r for r in accepted if r.failure_id in mortal], redirect_to
+    )
+    accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
+    if redirect_to is None:
+        reached += await whom_it_reaches(js, connection, accepted, addressed_to)
+    else:
+        reached += await _redirected(js, accepted, redirect_to)
+    accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
+    rates = _rates(settings, connection, planned, per_second)
+    return Preview(
+        planned,
+        {redirect_to: await consumers_of(js, redirect_to)}
+        if redirect_to
+        else await _also_reached(js, planned, addressed_to),
+        Counter(refused.values()),
+        await absent_count(client, connection, [row.failure_id for row in accepted]),
+        await _payloads(settings, client, connection, planned),
+        _expected(settings, connection, accepted),
+        min(settings.redrive_per_second, sum(rates.values())),
+        max(
+            planned.count / settings.redrive_per_second,
+            *(planned.services[service] / rate for service, rate in rates.items()),
+            0.0,
+        ),
+        redirect_to,
+        await _edits(settings, client, connection, planned, patch) if patch else [],
+        reached,
+        _repeated(connection, planned),
+    )
+
+
+def _repeated(connection: Connection[Any], planned: Plan) -> int:
+    row = connection.execute(
+        "SELECT count(*) FROM failed_events WHERE id = ANY(%s::uuid[]) AND seen_count > opening",
+        [[row.failure_id for row in planned.rows]],
+    ).fetchone()
+    return row[0] if row else 0
+
+
+async def _short_lived(
+    client: Client, mortal: Sequence[PlannedFailure], redirect_to: str | None
+) -> Reached:
+    """Those whose stream takes nothing with a time to live."""
+    goals = {redirect_to or row.subject for row in mortal}
+    reasons = {goal: await why_no_lifetime(client, goal) for goal in goals}
+    return unreached_of(
+        (row, goal, why)
+        for row in mortal
+        if (why := reasons[goal := redirect_to or row.subject]) is not None
+    )
+
+
+async def _redirected(
+    js: JetStreamContext, rows: Sequence[PlannedFailure], redirect_to: str
+) -> Reached:
+    """Those that nobody would take at the other subject, as the run finds it."""
+    receivers = await Receivers.of(js, Lookout(js), redirect_to)
+    return unreached_of(
+        (row, redirect_to, why)
+        for row in rows
+        if (why := receivers.why_nobody(row.address, is_foreign=row.is_foreign)) is not None
+    )
+
+
+async def _also_reached(
+    js: JetStreamContext, planned: Plan, addressed_to: str | None
+) -> dict[str, list[str]]:
+    """By subject, the durable consumers that hear an event which is meant for another."""
+    found = {}
+    for subject, failed_at in planned.addressees.items():
+        addressees = {addressed_to} if addressed_to else failed_at
+        only = addressees if len(addressees) == 1 else set()
+        if others := [each for each in await consumers_of(js, subject) if each not in only]:
+            found[subject] = others
+    return found
+
+
+def _rates(
+    settings: Settings, connection: Connection[Any], planned: Plan, per_second: float | None
+) -> dict[str, float]:
+    if per_second is not None:
+        return dict.fromkeys(planned.services, per_second)
+    handled = handled_per_second(connection)
+    policy = policy_of(settings)
+    return {s: policy.budget_per_second(handled.get(s, 0.0)) for s in planned.services}
+
+
+def _refusals(settings: Settings, planned: Plan, allowed: Sequence[str]) -> dict[str, str]:
+    """The subjects of a plan to which nothing may be published, and why."""
+    found = {}
+    for subject in planned.subjects:
+        try:
+            check_subject(subject, allowed, settings.subjects)
+        except RefusedError as error:
+            found[subject] = str(error)
+    return found
+
+
+def _lifetimes(
+    connection: Connection[Any], planned: Plan, max_age_seconds: float | None
+) -> tuple[dict[str, str], set[str]]:
+    """The failures of a plan whose events are surely too old, and why; those with a time to live.
+
+    How old they are exactly their raw dead letters say, which are read when they are published.
+    """
+    now = datetime.now(UTC)
+    rows = connection.execute(
+        "SELECT id::text, least(first_attempt_at, published_at), original_headers->'Nats-TTL'"
+        " FROM failed_events WHERE id = ANY(%s::uuid[])"
+        " AND (%s OR original_headers ? 'Nats-TTL')",
+        [[row.failure_id for row in planned.rows], max_age_seconds is not None],
+    )
+    found, mortal = dict[str, str](), set[str]()
+    for failure, since, ttl in rows:
+        try:
+            check_age(max_age_seconds, since, now)
+        except TooLateError:
+            found[failure] = f"older than {age_in_words(max_age_seconds or 0)}"
+            continue
+        try:
+            if remaining_ttl(ttl_of({TTL: ttl} if ttl else {}), since, now):
+                mortal.add(failure)
+        except TooLateError:
+            found[failure] = f"the time that its producer gave it ({TTL}) is over"
+    return found, mortal
+
+
+def _expected(
+    settings: Settings, connection: Connection[Any], rows: Sequence[PlannedFailure]
+) -> float:
+    """How many successes the outcomes so far let expect."""
+    now, policy = datetime.now(UTC), policy_of(settings)
+    history = learn(connection, now, policy)
+    chances: dict[tuple[Cell, bool], float] = {}
+    total = 0.0
+    for row in rows:
+        transient = is_transient(row.error_type, row.error_message, settings.transient_error_types)
+        key = Cell(row.group_id, row.error_type, row.redrive_count + 1), transient
+        if key not in chances:
+            chances[key] = history.belief(key[0], now, transient=transient).mean
+        total += chances[key]
+    return total
+
+
+async def _payloads(
+    settings: Settings, client: Client, connection: Connection[Any], planned: Plan
+) -> dict[str, int]:
+    """Where the raw dead letters are, without reading them."""
+    state = await log_state(client, settings.dlq_stream, settings.subjects.log)
+    deleted = set(await deleted_sequences(client, state))
+    current = connection.execute(
+        "SELECT split_part(epoch, '#', 1) FROM drain_checkpoints WHERE stream = %s", [state.stream]
+    ).fetchone()
+    absent = [
+        row.failure_id
+        for row in planned.rows
+        if row.dlq_sequence is None
+        or not state.first_sequence <= row.dlq_sequence <= state.last_sequence
+        or row.dlq_sequence in deleted
+        or ((row.epoch or "").partition("#")[0],) != current
+    ]
+    in_postgres = kept_count(connection, absent) if absent else 0
+    return {
+        "in_stream": planned.count - len(absent),
+        "kept": in_postgres,
+        "gone": len(absent) - in_postgres,
+    }
+
+
+async def _edits(
+    settings: Settings,
+    client: Client,
+    connection: Connection[Any],
+    planned: Plan,
+    patch: dict[str, Any],
+) -> list[EditedSample]:
+    """What the edit changes in the first few events: on the raw bytes, shown redacted."""
+    subjects = settings.subjects
+    state = await log_state(client, settings.dlq_stream, subjects.log)
+    reader = LogReader(client, state.stream, subjects.log)
+    redactor: Redactor = settings.redactor(settings.rules)
+    samples = []
+    for row in planned.rows[:_SAMPLE]:
+        try:
+            message = await stored_dead_letter(
+                reader, connection, row.failure_id, row.dlq_sequence, row.published_at
+            )
+            event = await original_event(client, message)
+            with suppress(OwnCopyError):
+                event = await as_stored(client, event)
+            body = event.body
+            found = changes(body, patched(body, patch), redactor)
+            samples.append(EditedSample(row.failure_id, found))
+        except (RefusedError, ExpiredError, ValueError) as error:
+            samples.append(EditedSample(row.failure_id, refused=str(error)))
+    return samples

@@ -1,0 +1,92 @@
+"""Which redriven events were acknowledged, as far as it was heard.
+
+What is heard of an event's place is about this event only if the place is still that event's: a
+stream that was made anew gives the same sequences to others. So what counts comes after the
+publish, from the very stream that was there before it.
+"""
+
+import asyncio
+import time
+from datetime import datetime
+from typing import NamedTuple
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js.errors import Error as JetStreamError
+
+from sahool_dlq.errors import NotPermittedError
+
+_KEPT_SECONDS = 60.0  # longer than a publish takes, whose place is known only then
+_MOST_KEPT = 100_000
+
+
+class Place(NamedTuple):
+    """Where a redriven event stands, and whose answer counts."""
+
+    stream: str
+    sequence: int
+    consumer: str  # durable name
+
+
+class Mark(NamedTuple):
+    """How things stand before a redrive is published."""
+
+    created: datetime | None  # the stream; None where nobody could tell, and nothing is proved
+    consumer_created: datetime | None
+    at: float  # of the monotonic clock
+    is_all_told: bool  # of each acknowledgement the server tells: silence is no success
+
+
+class Heard:
+    """The acknowledgements of late, and who waits for one."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._waiting: dict[Place, asyncio.Future[datetime]] = {}
+        self._heard: dict[Place, tuple[float, datetime]] = {}  # oldest first
+
+    async def acknowledged(self, place: Place, mark: Mark) -> None:
+        """Return once the redriven event at `place` was acknowledged; waits for ever for it."""
+        while True:
+            at = await self._told(place, mark.at)
+            # Asked only now: whatever the place is since, it was this event's all the time.
+            created = await self.created(place.stream)
+            if created is not None and created == mark.created and at >= created:
+                return
+
+    async def created(self, stream: str, consumer: str | None = None) -> datetime | None:
+        """When a stream, or its consumer, was made; None where nobody can tell."""
+        js = self._client.jetstream()
+        try:
+            if consumer is not None:
+                created = (await js.consumer_info(stream, consumer)).created
+            else:
+                created = (await js.stream_info(stream)).created
+        except (nats.errors.Error, JetStreamError, NotPermittedError):
+            return None
+        return created if isinstance(created, datetime) else None
+
+    def _hear(self, place: Place, at: datetime) -> None:
+        """`at` lies in the life of the stream that had the event: when it was stored, or later."""
+        waiting = self._waiting.get(place)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(at)
+            return
+        now = time.monotonic()
+        self._heard.pop(place, None)
+        self._heard[place] = now, at
+        while len(self._heard) > _MOST_KEPT or self._oldest_at() < now - _KEPT_SECONDS:
+            del self._heard[next(iter(self._heard))]
+
+    def _oldest_at(self) -> float:
+        return self._heard[next(iter(self._heard))][0]
+
+    async def _told(self, place: Place, since: float) -> datetime:
+        heard_at, at = self._heard.pop(place, (0.0, None))
+        if at is not None and heard_at >= since:
+            return at
+        self._waiting[place] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._waiting[place]
+        finally:
+            del self._waiting[place]

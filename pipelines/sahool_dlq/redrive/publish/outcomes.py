@@ -1,0 +1,84 @@
+"""The outcomes of redrives, followed live on their subjects.
+
+A ramp can not wait for the next drain. What is heard here only paces the ramp; what counts is the
+log, which the drain reads.
+"""
+
+import asyncio
+import json
+from types import TracebackType
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from sahool_dlq.deadletter.headers import headers_of_json, told_redrive_id
+from sahool_dlq.deadletter.ids import consumer_address
+from sahool_dlq.deadletter.subjects import Subjects
+from sahool_dlq.jetstream.permissions import check_heard
+
+
+class OutcomeFollower:
+    """Waits for `succeeded` messages and new dead letters of the redrives that it was told of."""
+
+    def __init__(self, client: Client, subjects: Subjects) -> None:
+        self._client = client
+        self._subjects = subjects
+        self._waiting: dict[str, tuple[asyncio.Future[str], str | None, bool]] = {}
+        self._subscriptions: list[Subscription] = []
+
+    async def __aenter__(self) -> "OutcomeFollower":
+        for subject in (self._subjects.redrive("succeeded"), self._subjects.dead_letters):
+            self._subscriptions.append(await self._client.subscribe(subject, cb=self._heard))
+        # What it may not hear would look like silence, and each outcome be unknown.
+        await check_heard(self._client, *(each.subject for each in self._subscriptions))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._client.is_closed:
+            for subscription in self._subscriptions:
+                await subscription.unsubscribe()
+
+    def expect(
+        self, redrive_id: str, consumer: str | None, *, is_elsewhere: bool = False
+    ) -> "asyncio.Future[str]":
+        """A future that becomes `succeeded` or `failed_again`; call before publishing.
+
+        Others than `consumer` may get the event too, and fail on it: that says nothing. None takes
+        anybody's word. So does `is_elsewhere`; a success that is not told for `consumer` is then
+        `handled_elsewhere`.
+        """
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._waiting[redrive_id] = future, consumer, is_elsewhere
+        return future
+
+    def forget(self, redrive_id: str) -> None:
+        """No longer wait for it."""
+        self._waiting.pop(redrive_id, None)
+
+    async def _heard(self, msg: Msg) -> None:
+        if not self._waiting:
+            return
+        try:
+            said = json.loads(msg.data)
+            token = told_redrive_id(headers_of_json(said.get("original_headers") or {}))
+            future, consumer, is_elsewhere = self._waiting[token or said["redrive_id"]]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return
+        is_success = msg.subject == self._subjects.redrive("succeeded")
+        by = said.get("consumer") if is_success else _failed_at(said)
+        is_answer = consumer in (None, by)
+        if not future.done() and (is_answer or is_elsewhere):
+            success = "succeeded" if is_answer else "handled_elsewhere"
+            future.set_result(success if is_success else "failed_again")
+
+
+def _failed_at(letter: dict[str, Any]) -> str | None:
+    stream, consumer = letter.get("original_stream"), letter.get("consumer_name")
+    return consumer_address(stream, consumer)

@@ -1,0 +1,300 @@
+"""One redrive on its way to its consumer: the event as it was, or edited, and the news of it."""
+
+import asyncio
+import secrets
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import PubAck
+from nats.js.errors import APIError
+from psycopg import Connection
+
+from sahool_dlq.deadletter.envelope.encode import encode_case_event
+from sahool_dlq.deadletter.headers import ADDRESSEE, INSTEAD_OF, MARKS, TOKEN, MutableHeaders
+from sahool_dlq.deadletter.ids import redrive_id
+from sahool_dlq.errors import NotPermittedError, ServerUnavailableError
+from sahool_dlq.events.trace_context import trace_context
+from sahool_dlq.jetstream.connection import wire_size
+from sahool_dlq.jetstream.consumers import parts_of
+from sahool_dlq.jetstream.reach import Lookout
+from sahool_dlq.jetstream.reader import LogReader, log_state
+from sahool_dlq.jetstream.refusals import is_for_now
+from sahool_dlq.redrive.batches import Batch
+from sahool_dlq.redrive.edit import patched
+from sahool_dlq.redrive.lifetime import TTL, check_age, remaining_ttl
+from sahool_dlq.redrive.origin import (
+    Event,
+    RefusedError,
+    check_subject,
+    original_event,
+    stored_dead_letter,
+)
+from sahool_dlq.redrive.publish.heard import Place
+from sahool_dlq.redrive.publish.late_decisions import DecidedError, LateDecisions
+from sahool_dlq.redrive.publish.once import ADDED_BYTES, PAUSES, DoubtError, OncePublisher
+from sahool_dlq.redrive.publish.outbox import Redrive
+from sahool_dlq.redrive.reach import why_no_lifetime
+from sahool_dlq.redrive.receivers import Receivers
+from sahool_dlq.redrive.source import OwnCopyError, as_stored
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.lock import Lock
+from sahool_dlq.tracing import send_span
+
+__all__ = ["Sender", "Sent", "allowed_subjects"]
+
+_TRACE_BYTES = 100  # of the trace context that the span of a redrive adds
+
+
+class Sent(NamedTuple):
+    """What is known of a redrive that was published."""
+
+    place: Place | None = None  # where the event stands, where its consumer takes it from there
+    doubt: str | None = None  # why it may not be stored
+
+
+def _sent(redrive: Redrive, ack: PubAck) -> Sent:
+    stream, consumer = parts_of(redrive.addressed_to) or (None, "")
+    # A stream that sources or mirrors that one has the event in another place.
+    return Sent(Place(ack.stream, ack.seq, consumer) if stream == ack.stream else None)
+
+
+async def allowed_subjects(js: JetStreamContext, settings: Settings) -> list[str]:
+    """Filters of what a redrive may publish to: as set, else the subjects of the event stream."""
+    if settings.redrive_subjects:
+        return settings.redrive_subjects
+    try:
+        info = await js.stream_info(settings.events_stream)
+    except APIError:
+        return list(settings.subjects.events)
+    return list(info.config.subjects or settings.subjects.events)
+
+
+class Sender:
+    """Publishes the events of one batch, and what becomes of them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        connection: Connection[Any],
+        batch: Batch,
+        lookout: Lookout,
+        lock: Lock,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._js = client.jetstream()
+        self._once = OncePublisher(client, lock.check)
+        self._connection = connection
+        self._batch = batch
+        self._lookout = lookout
+        self._receivers: Receivers | None = None  # of a redirect
+        self._lifeless: dict[str, str | None] = {}  # subjects whose stream takes no Nats-TTL: why
+
+    async def prepare(self) -> None:
+        """Find the stream that holds the raw bytes, and whom a redirect reaches."""
+        subjects, redirect = self._settings.subjects, self._batch.redirect_to
+        state = await log_state(self._client, self._settings.dlq_stream, subjects.log)
+        self._reader = LogReader(self._client, state.stream, subjects.log)
+        drained = self._connection.execute(
+            "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
+        ).fetchone()
+        after = drained[0] if drained else 0
+        self._decisions = LateDecisions(self._client, state.stream, subjects, after)
+        self._allowed = await allowed_subjects(self._js, self._settings)
+        if redirect is not None:
+            self._receivers = await Receivers.of(self._js, self._lookout, redirect)
+
+    def is_elsewhere(self, redrive: Redrive) -> bool:
+        """Whether it goes where the consumer that failed does not listen, or no longer pulls."""
+        return self._receivers is not None and not self._receivers.take(
+            redrive.addressed_to, is_foreign=redrive.is_foreign
+        )
+
+    def why_nobody(self, redrive: Redrive) -> str | None:
+        """Why none of the consumers that are known takes what is redirected elsewhere."""
+        if self._receivers is None:
+            return None
+        return self._receivers.why_nobody(redrive.addressed_to, is_foreign=redrive.is_foreign)
+
+    async def event(self, redrive: Redrive) -> Event:
+        """What is to be published; raises RefusedError or ExpiredError where nothing can be, and
+        OwnCopyError where it would be what only the dead letter says, or TooLateError for that."""
+        try:
+            message = await stored_dead_letter(
+                self._reader,
+                self._connection,
+                redrive.failure_id,
+                redrive.dlq_sequence,
+                redrive.dead_lettered_at,
+            )
+            event = await self._as_stored(redrive, await original_event(self._client, message))
+        except nats.errors.TimeoutError as error:  # which is a TimeoutError, as silence is
+            raise ServerUnavailableError(
+                "NATS does not give the raw dead letters: the batch stays running, and the next run"
+                " takes it up."
+            ) from error
+        if self._batch.patch:
+            event = replace(event, body=patched(event.body, self._batch.patch))
+        if self._batch.redirect_to:
+            event = replace(event, subject=self._batch.redirect_to)
+        check_subject(event.subject, self._allowed, self._settings.subjects)
+        return event
+
+    async def _as_stored(self, redrive: Redrive, event: Event) -> Event:
+        try:
+            return await as_stored(self._client, event)
+        except OwnCopyError:
+            if not self._batch.own_copy:
+                self._time_left(redrive, event)  # a stream loses what is too old first
+                raise
+            return event
+
+    def _time_left(self, redrive: Redrive, event: Event) -> MutableHeaders:
+        """The header that says how long the event may live; raises TooLateError."""
+        now = datetime.now(UTC)
+        since = min(filter(None, (event.published_at, redrive.dead_lettered_at)), default=now)
+        check_age(self._batch.max_age_seconds, since, now)
+        return {**remaining_ttl(event.ttl, since, now)}
+
+    def headers(self, redrive: Redrive, event: Event) -> MutableHeaders:
+        """Its headers; raises RefusedError where they can not be sent, or make it too large, and
+        TooLateError where the event is too old."""
+        time_left = self._time_left(redrive, event)
+        mark = redrive_id(redrive.failure_id, redrive.attempt)
+        marks = redrive.failure_id, mark, str(redrive.attempt)
+        headers = event.headers | {"Nats-Msg-Id": mark} | dict(zip(MARKS, marks, strict=True))
+        headers[TOKEN] = redrive.id
+        headers |= time_left
+        if redrive.addressed_to:
+            name = INSTEAD_OF if self.is_elsewhere(redrive) else ADDRESSEE
+            headers[name] = redrive.addressed_to
+        try:
+            size = wire_size(event.body, headers) + _TRACE_BYTES + ADDED_BYTES
+        except nats.errors.BadHeaderError as error:
+            raise RefusedError(f"a header of its event can not be sent: {error}") from error
+        if size > self._client.max_payload:  # the server would drop the connection
+            raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
+        return headers
+
+    async def why_not_taken(self, event: Event, headers: MutableHeaders) -> str | None:
+        """Why its stream would refuse the event, as far as that is known before."""
+        if TTL not in headers:
+            return None
+        if event.subject not in self._lifeless:
+            self._lifeless[event.subject] = await why_no_lifetime(self._client, event.subject)
+        return self._lifeless[event.subject]
+
+    async def send(
+        self, redrive: Redrive, event: Event, headers: MutableHeaders, *, is_parked: bool = False
+    ) -> Sent:
+        """Publish, and tell what is known of it then; `is_parked`: its failure was so before.
+
+        Raises NotPermittedError where it may not, and DecidedError where somebody decided on the
+        failure before the news of it; either leaves the failure as it was.
+        """
+        traced = send_span(
+            "redrive",
+            trace_context(event.headers, event.traceparent),
+            headers,
+            dlq__failure_id=redrive.failure_id,
+            dlq__redrive_id=redrive.id,
+        )
+        async with traced:
+            await self.tell(redrive, "published", None)
+            await self._check_decisions(redrive)
+            try:
+                ack = await self.until_known(event, headers)
+            except DoubtError as error:
+                return Sent(None, f"whether it was stored is not known: {error}")
+            except NotPermittedError as error:
+                await self._take_back(redrive, f"not published: {error}", is_parked=is_parked)
+                raise
+        return _sent(redrive, ack)
+
+    async def send_again(
+        self, redrive: Redrive, event: Event, headers: MutableHeaders
+    ) -> Sent | None:
+        """Publish what a killed run took out; None where it had done so, or nobody can tell."""
+        if not await self._once.drops_repeat(event.subject, redrive.silent_seconds or 0):
+            return None
+        await self.tell(redrive, "published", None)  # known again where it was told
+        try:
+            ack = await self._js.publish(event.subject, event.body, headers=headers, timeout=5)
+        except (nats.errors.Error, APIError, NotPermittedError):
+            return None
+        return None if ack.duplicate else _sent(redrive, ack)
+
+    async def _check_decisions(self, redrive: Redrive) -> None:
+        try:
+            await self._decisions.check(redrive.failure_id)
+        except DecidedError as error:
+            if error.decision == "parked":  # which the news undid
+                message_id = f"{redrive.id}-parked-{secrets.token_hex(8)}"
+                await self._decide(redrive, "parked", error.reason or str(error), message_id)
+            raise
+
+    async def _take_back(self, redrive: Redrive, reason: str, *, is_parked: bool) -> None:
+        """Let the failure be as it was before `published`, which spends no attempt.
+
+        Each time under other ids: what was told before must not make the server drop one of them.
+        """
+        token = secrets.token_hex(8)
+        for kind in ("parked",) if is_parked else ("parked", "unparked"):
+            await self._decide(redrive, kind, reason, f"{redrive.id}-{kind}-{token}")
+
+    async def until_known(self, event: Event, headers: MutableHeaders) -> PubAck:
+        """Publish; raises as `OncePublisher.publish` does."""
+        return await self._once.publish(event.subject, event.body, headers)
+
+    async def tell(
+        self, redrive: Redrive, kind: str, reason: str | None, name: str | None = None
+    ) -> None:
+        """Tell the log; `name` is what its message is called where others tell the same."""
+        body = encode_case_event(
+            failure_id=redrive.failure_id,
+            redrive_id=redrive.id,
+            batch_id=self._batch.id,
+            attempt=redrive.attempt,
+            trigger=self._batch.trigger,
+            consumer=redrive.addressed_to,
+            actor=self._batch.requested_by,
+            reason=reason,
+            redrive_cap=self._settings.redrive_cap if kind == "published" else None,
+            at=datetime.now(UTC),
+        )
+        subject = self._settings.subjects.redrive(kind)
+        await self._publish(subject, body, f"{redrive.id}-{name or kind}")
+
+    async def park(self, redrive: Redrive, reason: str) -> None:
+        """Tell the log that its failure is parked."""
+        await self._decide(redrive, "parked", reason, f"{redrive.id}-parked")
+
+    async def _decide(self, redrive: Redrive, kind: str, reason: str, message_id: str) -> None:
+        body = encode_case_event(
+            failure_id=redrive.failure_id,
+            batch_id=self._batch.id,
+            actor=self._batch.requested_by,
+            reason=reason,
+            at=datetime.now(UTC),
+        )
+        await self._publish(self._settings.subjects.triage(kind), body, message_id)
+
+    async def _publish(self, subject: str, body: bytes, message_id: str) -> None:
+        headers = {"Nats-Msg-Id": message_id}
+        for pause in (*PAUSES, None):
+            try:
+                await self._js.publish(subject, body, headers=headers, timeout=5)
+            except (nats.errors.Error, APIError) as error:
+                if pause is None or not is_for_now(error):
+                    raise ServerUnavailableError(
+                        f"The log can not be written ({error!r}): the batch stays running, and the"
+                        " next run takes it up."
+                    ) from error
+                await asyncio.sleep(pause)  # said twice, it says nothing new
+            else:
+                return

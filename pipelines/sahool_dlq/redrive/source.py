@@ -1,0 +1,87 @@
+"""Where the bytes of a redrive come from: the events' stream, or else the dead letter's own copy.
+
+Whoever may write dead letters says in them which event failed. A forged one would have the
+redriver publish a body of its author's choice on a subject that its author may not use. So the
+event is taken from its stream, where only who may publish it has put it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js.errors import APIError
+from psycopg import Connection
+
+from sahool_dlq.errors import NotPermittedError
+from sahool_dlq.jetstream.stored import stored_message
+from sahool_dlq.redrive.lifetime import ttl_of
+from sahool_dlq.redrive.origin import Event, event_headers
+
+__all__ = ["OwnCopyError", "absent_count", "as_stored"]
+
+_NEVER_IN_A_NAME = set(" \t\r\n\0.*>/\\")
+
+
+class OwnCopyError(Exception):
+    """Only the dead letter has the event as it says it was; the message says why."""
+
+
+async def as_stored(client: Client, event: Event) -> Event:
+    """The event of a dead letter as its stream still has it.
+
+    Raises OwnCopyError where stream, sequence, time and subject do not lead to it, and
+    nats.errors.TimeoutError where NATS does not answer.
+    """
+    stream, sequence = event.stream, event.sequence
+    if not stream or sequence is None or event.timestamp_ns is None:
+        raise OwnCopyError("its dead letter does not say which event of a stream failed")
+    if _NEVER_IN_A_NAME & set(stream):
+        raise OwnCopyError(f"{stream[:100]!r} is no stream")
+    try:
+        stored = await stored_message(client, stream, sequence)
+    except (APIError, NotPermittedError, nats.errors.NoRespondersError) as error:
+        said = getattr(error, "description", None) or str(error)
+        raise OwnCopyError(f"stream {stream} does not give its event: {said}") from error
+    if stored is None:
+        raise OwnCopyError(f"stream {stream} no longer has its event, {sequence}")
+    if (stored.timestamp_ns, stored.subject) != (event.timestamp_ns, event.subject):
+        raise OwnCopyError(f"message {sequence} of {stream} is another than its dead letter says")
+    return replace(
+        event,
+        body=stored.data,
+        headers=event_headers(stored.headers),
+        ttl=ttl_of(stored.headers),
+    )
+
+
+async def absent_count(client: Client, connection: Connection[Any], ids: Sequence[str]) -> int:
+    """Of how many failures the stream surely lacks the event, by what it says of its sequences."""
+    rows = connection.execute(
+        "SELECT coalesce(original_stream, ''), array_agg(original_sequence) FROM failed_events"
+        " WHERE id = ANY(%s::uuid[]) GROUP BY 1",
+        [list(ids)],
+    ).fetchall()
+    count = 0
+    for stream, sequences in rows:
+        state = await _state(client, stream)
+        gone = set(state.get("deleted") or ())
+        first, last = state.get("first_seq", 1), state.get("last_seq", 0)
+        count += sum(s is None or not first <= s <= last or s in gone for s in sequences)
+    return count
+
+
+async def _state(client: Client, stream: str) -> dict[str, Any]:
+    """What a stream says of its messages; nothing where it can not be asked."""
+    if not stream or _NEVER_IN_A_NAME & set(stream):
+        return {}
+    try:
+        answer = await client.request(
+            f"$JS.API.STREAM.INFO.{stream}", b'{"deleted_details": true}', timeout=30
+        )
+    except (nats.errors.Error, NotPermittedError):
+        return {}
+    state: dict[str, Any] = json.loads(answer.data).get("state") or {}
+    return state

@@ -1,0 +1,48 @@
+"""What the lake holds as batches for Postgres: how a lost or older database is filled again."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import polars as pl
+
+from sahool_dlq.deadletter.case_events import CaseEvent
+from sahool_dlq.deadletter.record import FINGERPRINT_COLUMNS
+from sahool_dlq.deadletter.rows import CASE_EVENT_SCHEMA
+from sahool_dlq.stores.postgres.failed_events import Batch
+
+_ADDED = {*FINGERPRINT_COLUMNS, "dlq_date"}
+_EVENT_FIELDS = [name for name in CASE_EVENT_SCHEMA if name not in _ADDED]
+
+
+def batch_of(
+    epoch: str, letters: pl.DataFrame, events: pl.DataFrame, last_sequence: int | None = None
+) -> Batch:
+    """One epoch's rows of the lake, in log order, as they were when they were decoded."""
+    letters, events = letters.sort("dlq_sequence"), events.sort("dlq_sequence")
+    rows = pl.concat([frame.select("dlq_sequence", "published_at") for frame in (letters, events)])
+    end = rows.sort("dlq_sequence").tail(1).rows()
+    last, last_at = end[0] if end else (0, datetime.fromtimestamp(0, UTC))
+    return Batch(
+        epoch=epoch,
+        last_sequence=last if last_sequence is None else last_sequence,
+        events=[CaseEvent(**row) for row in events.select(_EVENT_FIELDS).iter_rows(named=True)],
+        letter_frame=letters,
+        event_frame=events,
+        last_timestamp_ns=int(last_at.timestamp() * 1_000_000) * 1000,
+    )
+
+
+def by_epoch(letters: pl.DataFrame, events: pl.DataFrame) -> Iterator[Batch]:
+    """The rows as one batch for each epoch, oldest epoch first."""
+    for epoch in sorted({*letters["epoch"], *events["epoch"]}, key=epoch_order):
+        yield batch_of(
+            epoch,
+            letters.filter(pl.col("epoch") == epoch),
+            events.filter(pl.col("epoch") == epoch),
+        )
+
+
+def epoch_order(epoch: str) -> tuple[str, int]:
+    """By creation of the stream, then by fork: the order in which epochs began."""
+    life, _, fork = epoch.rpartition("#")
+    return life, int(fork)

@@ -1,0 +1,142 @@
+"""What is planted in a history, and when: pure, and the same for the same seed."""
+
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sahool_dlq.simulation.fleet import BACKGROUND, BAD_DEPLOY, REGRESSION, Kind, kind
+
+__all__ = ["HOUR", "Outage", "Scenario", "Source", "hour_of_week", "time_of"]
+
+HOUR = 3600.0
+
+POISON_TENANT = "tenant-17"
+BAD_VERSION = "2.4.0"
+HABIT_HOURS = (6, 7)
+"""Hours of the week, Monday first, in which `billing` fails more: its weekly run."""
+FOLLOWERS = {"irrigation": 45.0, "ndvi": 80.0}
+"""Services that fail when `weather` does, and how many seconds later they begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A stretch of time in which one kind of failure comes at one rate."""
+
+    name: str  # its random numbers are its own, so that another source changes nothing of it
+    kind: Kind
+    hourly: float  # failures an hour, in the mean
+    start: float  # seconds since 1970
+    end: float
+    is_seasonal: bool = False  # follows the hours of the week
+    hours: tuple[int, ...] = ()  # only in these hours of the week
+    tenant: str | None = None  # whose failures they are; None: any tenant's
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """`weather` is down, and what depends on it follows."""
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A month, or whatever `days` is, up to `until`, with `hourly` failures in its quiet hours."""
+
+    until: datetime
+    days: float
+    hourly: float
+    seed: int
+    is_quiet: bool = False  # nothing planted, no seasons: nothing is to be found
+
+    @property
+    def end(self) -> float:
+        """The last moment, seconds since 1970."""
+        return self.until.timestamp()
+
+    @property
+    def start(self) -> float:
+        """The first moment."""
+        return self.end - self.days * 24 * HOUR
+
+    @property
+    def deployed_at(self) -> float:
+        """When the bad version of `yield` came."""
+        return self.end - min(20 * HOUR, 0.3 * self.days * 24 * HOUR)
+
+    @property
+    def repaired_at(self) -> float:
+        """By then the regression's first round was resolved, all of it."""
+        return self._at(0.6)
+
+    @property
+    def returned_at(self) -> float:
+        """When it came back."""
+        return self.end - min(6 * HOUR, 0.1 * self.days * 24 * HOUR)
+
+    @property
+    def outages(self) -> tuple[Outage, ...]:
+        """About one in four days, the last of them well before `until`."""
+        if self.is_quiet:
+            return ()
+        rng = self.rng("outages")
+        count = max(1, int(self.days // 4))
+        found = []
+        for number in range(count):
+            start = self._at((number + 0.5) / count) + rng.uniform(-3, 3) * HOUR
+            found.append(Outage(start, start + rng.uniform(25, 50) * 60))
+        return tuple(found)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All that fails, but for the messages that fail again and again."""
+        usual = tuple(
+            Source(k.name, k, k.share * self.hourly, self.start, self.end, not self.is_quiet)
+            for k in BACKGROUND
+        )
+        return usual if self.is_quiet else (*usual, *self._planted())
+
+    def _planted(self) -> tuple[Source, ...]:
+        rate, end = self.hourly, self.end
+        weather, billing = (
+            kind("weather", "ConnectionRefusedError"),
+            kind("billing", "UniqueViolation"),
+        )
+        outages = [
+            Source(f"outage {number} of {k.service}", k, max(600, 6 * rate), at, outage.end)
+            for number, outage in enumerate(self.outages)
+            for k, at in (
+                (weather, outage.start),
+                (kind("irrigation", "ReadTimeout"), outage.start + FOLLOWERS["irrigation"]),
+                (kind("ndvi", "TimeoutError"), outage.start + FOLLOWERS["ndvi"]),
+            )
+        ]
+        tiles, soil = kind("tiles", "ClientConnectorError"), kind("soil", "ValidationError")
+        week = end - min(6, 0.5 * self.days) * 24 * HOUR
+        return (
+            *outages,
+            Source("spike", tiles, max(240, 4 * rate), end - 40 * 60, end),
+            Source("bad deploy", BAD_DEPLOY, 0.3 * rate, self.deployed_at, end),
+            Source("poison tenant", soil, 0.1 * rate, week, end, tenant=POISON_TENANT),
+            Source("habit", billing, 1.5 * rate, self.start, end, hours=HABIT_HOURS),
+            Source("first round", REGRESSION, max(1, 0.02 * rate), self._at(0.35), self._at(0.5)),
+            Source("second round", REGRESSION, max(4, 0.05 * rate), self.returned_at, end),
+        )
+
+    def rng(self, name: str) -> random.Random:
+        """Random numbers for one purpose."""
+        return random.Random(f"{self.seed} {name}")  # noqa: S311  (material, no secret)
+
+    def _at(self, share: float) -> float:
+        return self.start + share * (self.end - self.start)
+
+
+def hour_of_week(at: float) -> int:
+    """0 is Monday 00:00 UTC; 1970 began on a Thursday."""
+    return (int(at // HOUR) + 72) % 168
+
+
+def time_of(at: float) -> datetime:
+    """Aware UTC, to the microsecond."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=round(at * 1e6))

@@ -1,0 +1,27 @@
+"""Whom the failures of `failed_events f` are redriven to, in SQL."""
+
+from typing import Any
+
+from psycopg import Connection
+
+from sahool_dlq.deadletter.record import BRIDGED_REASONS
+
+__all__ = ["ADDRESS", "FAILED_AT", "IS_FOREIGN", "pending_addressees"]
+
+FAILED_AT = "(nullif(f.original_stream, '') || '/' || nullif(f.consumer_name, ''))"
+"""`<stream>/<durable>` that failed; null where nobody said so."""
+
+ADDRESS = f"coalesce(f.handed_to, {FAILED_AT})"
+"""`<stream>/<durable>` that a failure is redriven to: the one that its latest redrive was for."""
+
+IS_FOREIGN = f"(f.dlq_reason = ANY(%s) OR {ADDRESS} IS DISTINCT FROM {FAILED_AT})"
+"""Whether that may be a consumer without our code, with `BRIDGED_REASONS`."""
+
+
+def pending_addressees(connection: Connection[Any]) -> list[tuple[str, str, bool]]:
+    """Of all that is pending: consumer, subject of its events, whether it may lack our code."""
+    return connection.execute(
+        f"SELECT {ADDRESS}, f.original_subject, coalesce(bool_and({IS_FOREIGN}), false)"  # noqa: S608
+        f" FROM failed_events f WHERE f.status = 'pending' AND {ADDRESS} IS NOT NULL GROUP BY 1, 2",
+        [list(BRIDGED_REASONS)],
+    ).fetchall()

@@ -1,0 +1,146 @@
+"""The drain's sink in Postgres: rows, statuses and the checkpoint in one transaction.
+
+Cases are folded in log order before anything is written (`deadletter.cases`), so that a new
+failure is copied with its final status and an old one is updated once.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import polars as pl
+from psycopg import Connection
+
+from sahool_dlq.deadletter.case_events import CaseEvent
+from sahool_dlq.deadletter.cases import Case
+from sahool_dlq.deadletter.ids import consumer_address
+from sahool_dlq.deadletter.message import LogMessage
+from sahool_dlq.errors import FencedError
+from sahool_dlq.stores.postgres.failed_rows import copy_rows, replace_rows, update_rows
+from sahool_dlq.stores.postgres.fold import Fold, folded, ids_told_of
+from sahool_dlq.stores.postgres.payloads import forget_payloads, keep_payloads
+from sahool_dlq.stores.unfounded import early_claims, store_claims
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch of the log, decoded and redacted: rows for both sinks, and events for the fold."""
+
+    epoch: str
+    last_sequence: int
+    events: Sequence[CaseEvent]
+    letter_frame: pl.DataFrame  # DEAD_LETTER_SCHEMA
+    event_frame: pl.DataFrame  # CASE_EVENT_SCHEMA
+    last_timestamp_ns: int
+    payloads: Mapping[int, LogMessage] | None = None  # by sequence; None: not to be kept
+
+
+class FailedEvents:
+    """`failed_events` as its single writer sees it."""
+
+    def __init__(self, connection: Connection[Any], stream: str) -> None:
+        self._connection = connection
+        self._stream = stream
+
+    def store(self, batch: Batch, after: int) -> None:
+        """Store what lies above sequence `after`, which must still be the checkpoint.
+
+        Raises FencedError, having written nothing, where another drain has moved the checkpoint.
+        """
+        with self._connection.transaction():
+            found = self._connection.execute(
+                "SELECT epoch, last_sequence FROM drain_checkpoints WHERE stream = %s FOR UPDATE",
+                [self._stream],
+            ).fetchone()
+            if found != (batch.epoch, after):
+                raise FencedError(
+                    f"Another drain moved the checkpoint of {self._stream} to {found}; it goes on,"
+                    " this one stops."
+                )
+            self._apply(batch, after)
+            self._connection.execute(
+                "UPDATE drain_checkpoints SET last_sequence = %s, updated_at = now()"
+                " WHERE stream = %s",
+                [batch.last_sequence, self._stream],
+            )
+            self._connection.execute(
+                "INSERT INTO drain_anchors (epoch, sequence, timestamp_ns) VALUES (%s, %s, %s)"
+                " ON CONFLICT DO NOTHING",
+                [batch.epoch, batch.last_sequence, batch.last_timestamp_ns],
+            )
+
+    def refold(self, batches: Sequence[Batch]) -> None:
+        """Store these cases anew, from all that the lake holds of them: a batch for each epoch."""
+        ids = [failure_id for batch in batches for failure_id in batch.letter_frame["failure_id"]]
+        with self._connection.transaction():
+            self._connection.execute(  # raw payloads go with their row
+                "CREATE TEMP TABLE kept_payloads ON COMMIT DROP AS"
+                " SELECT * FROM failed_payloads WHERE failure_id = ANY(%s::uuid[])",
+                [ids],
+            )
+            self._connection.execute("DELETE FROM failed_events WHERE id = ANY(%s::uuid[])", [ids])
+            for batch in batches:
+                self._apply(batch, 0)
+            self._connection.execute("INSERT INTO failed_payloads SELECT * FROM kept_payloads")
+
+    def show_life(self) -> None:
+        """Say that this drain moves, though the batch is one that Postgres holds already."""
+        self._connection.execute(
+            "UPDATE drain_checkpoints SET updated_at = now() WHERE stream = %s", [self._stream]
+        )
+
+    def _apply(self, batch: Batch, after: int) -> None:
+        letters = batch.letter_frame.filter(pl.col("dlq_sequence") > after)
+        events = [event for event in batch.events if event.dlq_sequence > after]
+        early = early_claims(self._connection, events)
+        claimed = {claim.letter_id for claim in early if claim.letter_id}
+        known = self._load({*letters["failure_id"], *ids_told_of(letters, events), *claimed})
+        fold = Fold(letters, events, known, early)
+        is_reopened = pl.col("failure_id").is_in(fold.reopened)
+        copy_rows(self._connection, fold.new.filter(~is_reopened))
+        replace_rows(self._connection, fold.new.filter(is_reopened))
+        if fold.reopened:
+            forget_payloads(self._connection, fold.reopened)
+        if batch.payloads is not None:
+            rows = fold.new.select("failure_id", "dlq_sequence").iter_rows()
+            keep_payloads(self._connection, {i: batch.payloads[sequence] for i, sequence in rows})
+        self._update(fold)
+        self._settle_redrives(fold)
+        store_claims(self._connection, fold.claims, fold.founded)
+
+    def _load(self, ids: set[str]) -> dict[str, Case]:
+        cursor = self._connection.execute(
+            "SELECT id::text, status, original_stream, consumer_name, redrive_count,"
+            " redrive_trigger, resolved_at, resolution_cause, resolution_notes, discarded_at,"
+            " alert_sent, alert_sent_at, redrive_not_before, redrive_cap, opening,"
+            " last_closed_at, last_closed_as, handed_to, announced, first_attempt_at"
+            " FROM failed_events WHERE id = ANY(%s::uuid[])",
+            [f"{{{','.join(ids)}}}"],  # a list would be quoted id by id
+        )
+        return {row[0]: _case(row) for row in cursor}
+
+    def _update(self, fold: Fold) -> None:
+        update_rows(self._connection, [[case.failure_id, *folded(case)] for case in fold.changed()])
+        self._execute_each(
+            "UPDATE failed_events SET seen_count = seen_count + %s WHERE id = %s",
+            [[count, failure_id] for failure_id, count in fold.repeats],
+        )
+
+    def _settle_redrives(self, fold: Fold) -> None:
+        """Write down in the outbox how its redrives ended; a late success corrects `unknown`."""
+        self._execute_each(
+            "UPDATE redrives SET state = %s, state_reason = %s, ended_at = %s WHERE id = %s"
+            " AND state IN ('planned', 'published', 'outcome_unknown')",
+            fold.redrive_ends,
+        )
+
+    def _execute_each(self, query: LiteralString, rows: Sequence[Sequence[Any]]) -> None:
+        if rows:  # else psycopg asks the server all the same
+            self._connection.cursor().executemany(query, rows)
+
+
+def _case(row: Sequence[Any]) -> Case:
+    failure, status, stream, consumer, *rest, announced, first_attempt_at = row
+    told = [*rest, announced and json.loads(announced), first_attempt_at]
+    return Case(failure, status, consumer_address(stream, consumer), *told)

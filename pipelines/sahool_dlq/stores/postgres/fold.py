@@ -1,0 +1,204 @@
+"""A batch's messages applied, in log order, to the cases they are about.
+
+Most dead letters open a case that nothing else in the batch speaks of: those stay columns, with the
+defaults of a new case. Only what a redrive, an event or a repeat touches becomes a `Case`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from sahool_dlq.deadletter.case_events import CaseEvent
+from sahool_dlq.deadletter.cases import (
+    Case,
+    apply_dead_letter,
+    apply_event,
+    apply_failed_again,
+    apply_repeat,
+    case_of,
+    is_answer,
+    is_claim,
+    is_founded,
+)
+from sahool_dlq.deadletter.claims import Claim, claim_of
+from sahool_dlq.deadletter.record import DeadLetter
+from sahool_dlq.stores.postgres.failed_rows import FOLDED_SCHEMA
+
+__all__ = ["Fold", "folded", "ids_told_of"]
+
+
+def ids_told_of(letters: pl.DataFrame, events: Sequence[CaseEvent]) -> set[str]:
+    """The failures that redrives and events of a batch speak of."""
+    roots = letters["root_failure_id"].drop_nulls()
+    return {*roots, *(event.failure_id for event in events if event.failure_id)}
+
+
+class Fold:
+    """What a batch changes, given the cases it speaks of that are stored already."""
+
+    def __init__(
+        self,
+        letters: pl.DataFrame,
+        events: Sequence[CaseEvent],
+        known: dict[str, Case],
+        early: Sequence[Claim] = (),
+    ) -> None:
+        """`early` is what was stored earlier of redrives that the batch announces."""
+        self._known = known
+        self._waiting = list(early)
+        self.claims: list[Claim] = []
+        """What names a redrive that is not in the log yet, or comes from another's consumer."""
+        self.founded: list[Claim] = []
+        """Those of `early` that count now."""
+        self._cases = dict(known)
+        self.redrive_ends: list[list[Any]] = []
+        self._reopened: dict[str, int] = {}  # the latest letter that reopened a case, by its id
+        counted = letters.with_columns(seen_count=pl.len().over("failure_id"))
+        is_first = pl.col("failure_id").is_first_distinct()
+        is_known = pl.col("failure_id").is_in(list(known))
+        told_of = ids_told_of(letters, events)
+        is_told_of = pl.col("failure_id").is_in([*told_of, *known])
+        is_chained = is_first & pl.col("root_failure_id").is_not_null()
+        self._apply(counted.filter(is_told_of | is_chained), events)
+        self.reopened = [i for i in self._reopened if i in known]
+        """Cases stored earlier whose row one of `new` takes the place of."""
+        repeats = counted.filter(is_first & is_known).select("failure_id", "seen_count")
+        self.repeats: list[tuple[str, int]] = [
+            (i, count) for i, count in repeats.iter_rows() if i not in self._reopened
+        ]
+        is_reopened = pl.col("failure_id").is_in(list(self._reopened))
+        is_latest = pl.col("dlq_sequence").is_in(list(self._reopened.values()))
+        opened = counted.filter(is_latest | (is_first & ~is_known & ~is_reopened))
+        told = [
+            [i, *folded(c)] for i, c in self._cases.items() if i not in known or i in self._reopened
+        ]
+        cases = pl.DataFrame(told, {"failure_id": pl.String(), **FOLDED_SCHEMA}, orient="row")
+        self.new = opened.join(
+            cases, on="failure_id", how="left", maintain_order="left"
+        ).with_columns(
+            pl.col("status").fill_null("pending"),
+            pl.col("redrive_count").fill_null(0),
+            pl.col("alert_sent").fill_null(value=False),
+            pl.col("opening").fill_null(1),
+            pl.col("announced").fill_null("{}"),
+        )
+        """Letters that open a case or are superseded, in log order, with `FOLDED_SCHEMA`."""
+
+    def changed(self) -> Iterable[Case]:
+        """The cases stored earlier whose row is no longer true, reopened ones left out."""
+        return [
+            self._cases[key]
+            for key, case in self._known.items()
+            if self._cases[key] != case and key not in self._reopened
+        ]
+
+    def _apply(self, rows: pl.DataFrame, events: Sequence[CaseEvent]) -> None:
+        fields = rows.select(DeadLetter.__struct_fields__).iter_rows(named=True)
+        messages: list[DeadLetter | CaseEvent] = [DeadLetter(**row) for row in fields]
+        for message in sorted([*messages, *events], key=lambda message: message.dlq_sequence):
+            if isinstance(message, DeadLetter):
+                self._dead_letter(message)
+            else:
+                self._event(message)
+
+    def _dead_letter(self, letter: DeadLetter) -> None:
+        if known := self._cases.get(letter.failure_id):
+            case = apply_repeat(known, letter)
+            if case is not known:
+                self._cases[letter.failure_id] = case
+                self._reopened[letter.failure_id] = letter.dlq_sequence
+            return
+        case = case_of(letter)
+        root_id = letter.root_failure_id
+        root = self._cases.get(root_id or "")
+        if root_id and not is_founded(root, letter.redrive_id, letter.redrive_attempt):
+            self._claim(claim_of(letter))
+        elif root_id:
+            is_superseded, root = apply_dead_letter(root, letter)
+            if root is not None:
+                self._cases[root_id] = root
+            if is_superseded:
+                case = replace(case, status="superseded")
+                self.redrive_ends.append(
+                    ["failed_again", letter.error_type, letter.published_at, letter.redrive_id]
+                )
+        self._cases[letter.failure_id] = case
+
+    def _event(self, event: CaseEvent) -> None:
+        case = self._cases.get(event.failure_id or "")
+        if event.parse_error:
+            return
+        if is_claim(event) and not is_founded(case, event.redrive_id, event.attempt):
+            self._claim(claim_of(event))
+            return
+        if case is None:
+            return
+        self._cases[case.failure_id] = apply_event(case, event)
+        topic, kind = event.kind.split(".")
+        if kind == "published":
+            self._redeem(event)
+        if topic != "redrive" or kind in ("requested", "published"):
+            return
+        if kind == "succeeded" and not is_answer(case, event):
+            self._claim(claim_of(event, "not_addressee"))
+            return
+        self.redrive_ends.append([kind, event.reason, event.at, event.redrive_id])
+
+    def _claim(self, claim: Claim | None) -> None:
+        if claim is not None:
+            self.claims.append(claim)
+
+    def _redeem(self, published: CaseEvent) -> None:
+        """Count what was said of a redrive before it was announced, in the order of the log."""
+        said = published.failure_id, published.redrive_id, published.attempt
+        if not is_founded(self._cases.get(published.failure_id or ""), *said[1:]):
+            return  # its case is superseded
+        for claims, is_stored in ((self._waiting, True), (self.claims, False)):
+            ready = [
+                claim
+                for claim in claims
+                if (claim.failure_id, claim.redrive_id, claim.attempt) == said
+                and claim.why == "unannounced"
+            ]
+            for claim in ready:
+                claims.remove(claim)
+                if is_stored:
+                    self.founded.append(claim)
+                self._count(claim)
+
+    def _count(self, claim: Claim) -> None:
+        if claim.letter_id is None:
+            self._event(claim.as_event())
+            return
+        root = self._cases[claim.failure_id]
+        is_superseded, after = apply_failed_again(root, claim.consumer, claim.attempt)
+        self._cases[claim.failure_id] = after or root
+        letter = self._cases.get(claim.letter_id)
+        if is_superseded and letter is not None:
+            self._cases[claim.letter_id] = replace(letter, status="superseded")
+            self.redrive_ends.append(["failed_again", claim.reason, claim.at, claim.redrive_id])
+
+
+def folded(case: Case) -> list[Any]:
+    """The values of `FOLDED_SCHEMA`."""
+    return [
+        case.status,
+        case.redrive_count,
+        case.trigger,
+        case.resolved_at,
+        case.resolution_cause,
+        case.resolution_notes,
+        case.discarded_at,
+        case.alert_sent,
+        case.alert_sent_at,
+        case.redrive_not_before,
+        case.redrive_cap,
+        case.opening,
+        case.last_closed_at,
+        case.last_closed_as,
+        case.handed_to,
+        None if case.announced is None else json.dumps(case.announced),
+    ]

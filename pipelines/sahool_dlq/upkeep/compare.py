@@ -1,0 +1,257 @@
+"""Stream, lake and Postgres beside each other: what one has and another lacks. No I/O.
+
+A message of the log is the same wherever its life of the stream, its sequence and its server time
+are; the forks of one life (see `epochs`) share their sequences below the fork.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from sahool_dlq.stores.lake.files import LakeFile
+
+IDENTITY = {
+    "epoch": pl.String(),
+    "dlq_sequence": pl.Int64(),
+    "published_at": pl.Datetime("us", "UTC"),
+    "failure_id": pl.String(),
+}
+LAKE_IDENTITY = IDENTITY | {"path": pl.String()}
+_SHOWN_RANGES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong."""
+
+    kind: str  # torn_log | damaged_file | behind | missing_in_lake | doubled_in_lake | …
+    where: str  # a file, an epoch or a sink
+    what: str  # a sentence
+    count: int  # of messages, rows or files
+    is_repaired: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedFile:
+    """A file of the lake that can not be read as it was written."""
+
+    table: str
+    file: LakeFile
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What each store holds, looked at up to the sequence that all of them reached."""
+
+    epoch: str  # the current one
+    up_to: int
+    forks: Mapping[str, int]  # first sequence of each fork of this life, the newest last
+    stored: Sequence[int]  # sequences that the stream has, up to `up_to`
+    letters: pl.DataFrame  # LAKE_IDENTITY, every dead letter of the lake that can be read
+    events: pl.DataFrame  # LAKE_IDENTITY
+    rows: pl.DataFrame  # IDENTITY, every row of failed_events that came from the log
+    damaged: Sequence[DamagedFile]
+    erased: pl.DataFrame  # ERASED_SCHEMA; none of the above has these
+    leftover: Mapping[str, int]  # how many of the erased are in a store all the same
+    kept_since: datetime | None = None  # what is older, the lake's retention removed
+
+    @property
+    def life(self) -> str:
+        """The stream and its creation, which the forks share."""
+        return life_of(self.epoch)
+
+
+def life_of(epoch: str) -> str:
+    """An epoch's id without its fork."""
+    return epoch.rpartition("#")[0]
+
+
+def settled(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
+    """What was found before a repair, as repaired where it is not found after it, then the rest."""
+    left = {(finding.kind, finding.where) for finding in after}
+    mended = [
+        replace(finding, is_repaired=True)
+        for finding in before
+        if finding.kind != "lost_rows" and (finding.kind, finding.where) not in left
+    ]
+    return [*mended, *after, *(finding for finding in before if finding.kind == "lost_rows")]
+
+
+def findings(picture: Picture) -> list[Finding]:
+    """All that is wrong, one finding for each kind and epoch."""
+    return [
+        *(
+            Finding(
+                "damaged_file",
+                f"{damaged.table}/{damaged.file.path}",
+                f"{damaged.table}/{damaged.file.path} is damaged: {damaged.reason}.",
+                damaged.file.row_count or 0,
+            )
+            for damaged in picture.damaged
+        ),
+        *(
+            Finding(
+                "erased",
+                store,
+                f"{count:,} messages that were erased are in {store}: run `dlq erase` for their"
+                " tenant again.",
+                count,
+            )
+            for store, count in picture.leftover.items()
+            if count
+        ),
+        *_by_epoch(
+            "missing_in_lake",
+            "in the stream but not in the lake",
+            missing_in_lake(picture).with_columns(epoch=pl.lit(picture.epoch)),
+        ),
+        *_by_epoch("doubled_in_lake", "in the lake more than once", doubled_in_lake(picture)),
+        *_by_epoch(
+            "missing_in_postgres",
+            "in the lake but not in failed_events",
+            missing_in_postgres(picture),
+        ),
+        *_by_epoch(
+            "unknown_to_lake",
+            "in failed_events but neither in the lake nor in the stream",
+            unknown_to_lake(picture),
+        ),
+    ]
+
+
+def counts(picture: Picture) -> list[dict[str, Any]]:
+    """For each epoch, its sequences and how many messages each store holds of them."""
+    tables = {"lake_dead_letters": picture.letters, "lake_case_events": picture.events}
+    found = [
+        frame.group_by("epoch")
+        .agg(
+            pl.len().alias("n"),
+            pl.col("dlq_sequence").min().alias("first"),
+            pl.col("dlq_sequence").max().alias("last"),
+        )
+        .with_columns(store=pl.lit(name))
+        for name, frame in {**tables, "postgres": picture.rows}.items()
+    ]
+    report = []
+    for (epoch,), rows in sorted(pl.concat(found).group_by("epoch"), key=lambda item: item[0]):
+        held = dict(rows.select("store", "n").iter_rows())
+        report.append(
+            {
+                "epoch": epoch,
+                "first_sequence": rows["first"].min(),
+                "last_sequence": rows["last"].max(),
+                "stream": len(picture.stored) if epoch == picture.epoch else None,
+                **{name: held.get(name, 0) for name in (*tables, "postgres")},
+            }
+        )
+    return report
+
+
+def missing_in_lake(picture: Picture) -> pl.DataFrame:
+    """`dlq_sequence` of what the stream has and the lake lacks."""
+    held = pl.concat([picture.letters, picture.events]).filter(_is_in_stream(picture))
+    stored = pl.DataFrame({"dlq_sequence": picture.stored}, schema={"dlq_sequence": pl.Int64})
+    if picture.kept_since is not None and not held.is_empty():
+        stored = stored.filter(pl.col("dlq_sequence") >= held["dlq_sequence"].min())
+    return stored.join(held, on="dlq_sequence", how="anti")
+
+
+def doubled_in_lake(picture: Picture) -> pl.DataFrame:
+    """LAKE_IDENTITY of all but the first row of each message that the lake has twice."""
+    everything = pl.concat([picture.letters, picture.events])
+    message = (_life(), pl.col("dlq_sequence"), pl.col("published_at"))
+    return everything.sort("epoch", "path").filter(pl.int_range(pl.len()).over(message) > 0)
+
+
+def missing_in_postgres(picture: Picture) -> pl.DataFrame:
+    """LAKE_IDENTITY of the first dead letter of each failure that has no row."""
+    expected = picture.letters.filter(_is_expected(picture))
+    absent = expected.join(picture.rows, on="failure_id", how="anti")
+    return absent.sort("epoch", "dlq_sequence").unique("failure_id", maintain_order=True)
+
+
+def unknown_to_lake(picture: Picture) -> pl.DataFrame:
+    """IDENTITY of the rows of failed_events whose dead letter only Postgres has."""
+    expected = picture.rows.filter(_is_expected(picture))
+    if picture.kept_since is not None:
+        expected = expected.filter(pl.col("published_at") >= picture.kept_since)
+    absent = _without_message(expected, picture.letters)
+    is_stored = pl.col("dlq_sequence").is_in(list(picture.stored)) & _is_in_stream(picture)
+    return absent.filter(~is_stored).sort("epoch", "dlq_sequence")
+
+
+def _without_message(frame: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose very message the others lack: a failure's other dead letters do not count."""
+    message = (_life(), pl.col("dlq_sequence"), pl.col("published_at"))
+    return frame.join(others, on=message, how="anti", maintain_order="left")
+
+
+def _life() -> pl.Expr:
+    return pl.col("epoch").str.replace("#[0-9]+$", "")
+
+
+def is_of(life: str) -> pl.Expr:
+    """Whether a row's epoch is a fork of this life."""
+    return _life() == life
+
+
+def _is_in_stream(picture: Picture) -> pl.Expr:
+    """Whether it is of this life of the stream, and of no part that a rewind took away."""
+    is_lost = pl.lit(value=False)
+    for epoch in picture.forks:
+        later = [start for name, start in picture.forks.items() if _fork(name) > _fork(epoch)]
+        if later:
+            is_lost |= (pl.col("epoch") == epoch) & (pl.col("dlq_sequence") >= min(later))
+    return is_of(picture.life) & ~is_lost
+
+
+def _fork(epoch: str) -> int:
+    return int(epoch.rpartition("#")[2])
+
+
+def _is_expected(picture: Picture) -> pl.Expr:
+    """Whether every sink should hold it by now."""
+    return ~is_of(picture.life) | (pl.col("dlq_sequence") <= picture.up_to)
+
+
+def _by_epoch(kind: str, where: str, frame: pl.DataFrame) -> list[Finding]:
+    found = []
+    for (epoch,), rows in sorted(frame.group_by("epoch"), key=lambda item: str(item[0])):
+        sequences = sorted(rows["dlq_sequence"])
+        found.append(
+            Finding(
+                kind,
+                str(epoch),
+                f"{len(sequences):,} messages of {epoch} are {where}: sequences"
+                f" {ranges(sequences)}.",
+                len(sequences),
+            )
+        )
+    return found
+
+
+def runs(sequences: Iterable[int]) -> list[tuple[int, int]]:
+    """Sequences in order as first and last of those that follow each other."""
+    found: list[tuple[int, int]] = []
+    for sequence in sequences:
+        if found and sequence <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], sequence)
+        else:
+            found.append((sequence, sequence))
+    return found
+
+
+def ranges(sequences: Iterable[int]) -> str:
+    """1, 2, 3, 7 as `1–3, 7`; no more than a line of it."""
+    found = runs(sequences)
+    shown = [f"{a}–{b}" if a < b else str(a) for a, b in found[:_SHOWN_RANGES]]
+    more = f" and {len(found) - len(shown)} more ranges" if len(found) > len(shown) else ""
+    return ", ".join(shown) + more

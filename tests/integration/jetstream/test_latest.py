@@ -1,0 +1,36 @@
+"""The last message of each subject, from a server that stops answering."""
+
+import json
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from sahool_dlq.drain.totals import read_totals
+from sahool_dlq.errors import ServerUnavailableError
+from sahool_dlq.jetstream.pull import Puller, PullStalledError
+from sahool_dlq.settings import Settings
+
+
+async def test_a_stall_is_an_outage_that_a_drain_waits_for(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stalls(self: Puller, deadline: float) -> None:
+        raise PullStalledError("no answer to a pull request")
+
+    monkeypatch.setattr(Puller, "_next", stalls)
+    with pytest.raises(ServerUnavailableError, match="stalled"):
+        await read_totals(client, settings.totals_stream, settings.subjects.totals)
+
+
+async def test_totals_that_make_no_sense_cost_no_others(settings: Settings, client: Client) -> None:
+    good = {"service": "s" * 5_000, "consumer": "c", "started_at": "2026-11-29T08:00:00Z"}
+    senseless: list[Any] = [
+        *([], "x", 1, None, {}, good | {"started_at": None}, good | {"started_at": "soon"}),
+        *(good | {"handled": value} for value in (-1, 2**63, 1e30, float("inf"), "x", [], None)),
+    ]
+    bodies = [json.dumps(good), *map(json.dumps, senseless), "[" * 100_000]
+    for number, body in enumerate(bodies):
+        await client.jetstream().publish(settings.subjects.total(f"t{number}", "c"), body.encode())
+    frame = await read_totals(client, settings.totals_stream, settings.subjects.totals)
+    assert frame["service"].to_list() == ["s" * 255]

@@ -1,0 +1,62 @@
+"""`dlq demo` as a person runs it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def demo(home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "sahool_dlq.cli", "demo", "--home", str(home), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "PREFECT_"))},
+    )
+
+
+def test_the_demo_is_sound_and_leaves_no_process(tmp_path: Path) -> None:
+    done = demo(tmp_path, "--events", "600", "--json")
+    assert done.returncode == 0, done.stderr
+    story = json.loads(done.stdout)
+    assert story["published"] == 600
+    assert [check["name"] for check in story["checks"] if not check["is_met"]] == []
+    assert story["flows"]["drain-dlq"].startswith("Drained ")
+    groups = {group["error_class"] for group in story["report"]["failure_groups"]}
+    assert groups == {
+        "TimeoutError",
+        "ConnectionRefusedError",
+        "UniqueViolation",
+        "ValidationError",
+        "ZeroDivisionError",
+    }
+    page = Path(story["places"]["report"])
+    assert "<h1>Dead letters</h1>" in page.read_text()
+    assert page.with_suffix(".md").read_text().startswith("# Dead letters")
+    assert processes_below(tmp_path) == []
+
+
+def test_the_demo_never_empties_a_folder_of_somebody_else(tmp_path: Path) -> None:
+    precious = tmp_path / "demo" / "precious.txt"
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    done = demo(tmp_path)
+    assert done.returncode == 1
+    assert "holds something else than a demo" in done.stderr
+    assert precious.read_text() == "mine"
+
+
+def processes_below(home: Path) -> list[str]:
+    """Command lines of processes that name a file below `home`."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(home) in line:
+            found.append(line)
+    return found

@@ -1,0 +1,101 @@
+"""The code in README and docs, run as it stands: only addresses are put in."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nats
+import pytest
+from nats.js.errors import NotFoundError
+
+from sahool_dlq.embedded import NatsServer
+from sahool_dlq.jobs.jobs import write_views
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.database import migrate
+from support import ROOT
+
+
+def snippets(page: str, containing: str) -> list[str]:
+    found = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+    return [block for block in found if containing in block]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/services.md"])
+async def test_a_service_handles_events_and_dead_letters_what_it_can_not(
+    page: str, nats_server_factory: Callable[..., NatsServer], tmp_path: Path
+) -> None:
+    [snippet] = snippets(page, "asyncio.run(main())")
+    file = tmp_path / "service.py"
+    file.write_text(snippet)
+    server = nats_server_factory()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", file),
+        env={**os.environ, "NATS_URL": server.url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        async with await nats.connect(server.url) as client, asyncio.timeout(120):
+            js = client.jetstream(timeout=20)
+            while not await is_subscribed(server):
+                assert process.returncode is None, (await process.communicate())[1].decode()
+                await asyncio.sleep(0.1)
+            subject = "sahool.analysis.ndvi_computed"
+            await js.publish(subject, json.dumps({"field_id": "field-7"}).encode())
+            assert b"field-7" in await process.stdout.readline()
+            await js.publish(subject, b"no JSON")  # its error is fatal: no retry
+            while not (await js.stream_info("SAHOOL_DLQ")).state.messages:
+                await asyncio.sleep(0.1)
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), 60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    assert process.returncode == 0
+
+
+async def is_subscribed(server: NatsServer) -> bool:
+    async with await nats.connect(server.url) as client:
+        with contextlib.suppress(NotFoundError):
+            return bool(await client.jetstream(timeout=20).consumers_info("SAHOOL_EVENTS"))
+    return False
+
+
+def run(snippet: str, folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=folder,
+        env={k: v for k, v in os.environ.items() if not k.startswith("DLQ_")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("page", "containing"),
+    [("README.md", "polars"), ("docs/report.md", "charts.survival")],
+)
+def test_the_lake_is_read(page: str, containing: str, simulated: Settings, tmp_path: Path) -> None:
+    write_views(simulated)
+    (tmp_path / ".dlq").mkdir()
+    (tmp_path / ".dlq/lake").symlink_to(simulated.lake)
+    [snippet] = snippets(page, containing)
+    run(snippet, tmp_path)
+
+
+def test_the_database_is_read(database_dsn: str, tmp_path: Path) -> None:
+    migrate(database_dsn)
+    [snippet] = snippets("docs/services.md", "create_engine")
+    where = "postgresql+psycopg://reader@db/dlq"
+    assert where in snippet
+    run(snippet.replace(where, database_dsn.replace("://", "+psycopg://")), tmp_path)

@@ -1,0 +1,155 @@
+"""What the charts show, by the rows that they draw; how they look is for eyes."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import altair as alt
+import polars as pl
+import pytest
+
+from sahool_dlq.analysis.marts.resolution import CAUSES, curves, thin
+from sahool_dlq.analysis.report import charts
+from sahool_dlq.analysis.report.drawing import draw
+from sahool_dlq.analysis.report.sections import printable_frames
+from sahool_dlq.analysis.report.theme import DARK, LIGHT, PHONE, WIDE, Look, as_svgs
+from sahool_dlq.deadletter.sanitize import UNPRINTABLE, readable
+
+END = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+def drawn(chart: Any) -> list[dict[str, Any]]:
+    """All rows of all data of a chart."""
+    return [row for rows in chart.to_dict()["datasets"].values() for row in rows]
+
+
+def minutes(*rows: tuple[int, str, str, int]) -> pl.DataFrame:
+    """failures_minutely: minutes before END, service, error_class, failure_count."""
+    return pl.DataFrame(
+        {
+            "minute_at": [END - timedelta(minutes=row[0]) for row in rows],
+            "service": [row[1] for row in rows],
+            "error_class": [row[2] for row in rows],
+            "group_id": ["g" + row[2] for row in rows],
+            "failure_count": [row[3] for row in rows],
+        }
+    )
+
+
+def test_rates_are_a_minute_and_add_up_to_what_failed() -> None:
+    frame = minutes((3, "a", "X", 30), (7, "a", "X", 15), (1430, "a", "Y", 5), (2000, "a", "Y", 9))
+    rows = drawn(charts.failures_by_type(frame, END - timedelta(days=1), END))
+    assert sum(row["rate"] * 15 for row in rows) == 50  # the fourth is too old
+    assert {row["type"] for row in rows} == {"X", "Y"}
+    assert max(row["rate"] for row in rows) == 3
+
+
+def test_rare_types_are_one() -> None:
+    frame = minutes(*((1, "a", f"T{n}", 10 - n) for n in range(9)))
+    chart = charts.failures_by_type(frame, END - timedelta(hours=1), END)
+    totals = {row["type"]: row["rate"] for row in drawn(chart)}
+    assert list(totals) == ["T0", "T1", "T2", "T3", "T4", "T5", "other"]
+    assert totals["other"] == 4 + 3 + 2
+    scale = chart.to_dict()["encoding"]["color"]["scale"]
+    assert scale["range"][-1] == LIGHT["grey"]
+    assert len(set(scale["range"])) == 7
+
+
+def test_the_heat_map_counts_each_service_and_shades_by_round_numbers() -> None:
+    frame = minutes((1, "a", "X", 3), (2, "a", "Y", 60), (3, "b", "X", 1), (700, "b", "X", 9))
+    rows = drawn(charts.service_heat_map(frame, END - timedelta(days=1), END))
+    assert sorted((row["service"], row["count"], row["shade"]) for row in rows) == [
+        ("a", 63, "50 and more"),
+        ("b", 1, "below 2"),
+        ("b", 9, "5 to 10"),
+    ]
+
+
+def resolution() -> pl.DataFrame:
+    """One type, half of whose four cases ended."""
+    lasted = [(0.0, "manual"), (60.0, "automatic_redrive"), (90.0, "open"), (900.0, "open")]
+    rows = [
+        {"dimension": dimension, "value": value, "duration_seconds": seconds, "cause": cause}
+        for dimension, value in (("overall", "all"), ("error_class", "X"))
+        for seconds, cause in lasted
+    ]
+    return thin(curves(pl.DataFrame(rows).with_columns(case_count=pl.lit(1))))
+
+
+def test_the_survival_curve_ends_at_the_share_that_is_still_open() -> None:
+    rows = [row for row in drawn(charts.survival(resolution())) if "value" in row]
+    assert {row["value"] for row in rows} == {"X"}
+    assert (rows[-1]["t_seconds"], rows[-1]["survival"]) == (900.0, 0.5)
+    assert all(row["t_seconds"] > 0 for row in rows)  # the axis is logarithmic
+
+
+def test_at_each_time_the_causes_and_what_is_open_add_up_to_all() -> None:
+    rows = drawn(charts.incidence(resolution()))
+    assert len({row["cause"] for row in rows}) == len(CAUSES) + 1
+    times = {row["t_seconds"] for row in rows}
+    assert len(times) > 2
+    for time in times:
+        assert sum(r["share"] for r in rows if r["t_seconds"] == time) == pytest.approx(1)
+
+
+def test_the_week_begins_on_monday() -> None:
+    frame = pl.DataFrame(
+        {
+            "value": ["all"] * 168,
+            "hour_of_week": range(168),
+            "week_count": [4] * 168,
+            "failure_count": [8 * (hour == 25) for hour in range(168)],
+        }
+    )
+    [cell] = drawn(charts.hour_of_week(frame))
+    assert (cell["day"], cell["hour"], cell["weekly"]) == ("Tue", 1, 2)
+
+
+def test_every_chart_has_each_colour_of_its_look_alone_and_as_a_name_in_svg() -> None:
+    assert len(set(LIGHT.values())) == len(set(DARK.values())) == len(LIGHT) == len(DARK)
+    frame = minutes((3, "a", "X", 30))
+    arguments = (frame, END - timedelta(hours=1), END)
+    assert LIGHT["blue"] not in str(
+        charts.failures_by_type(*arguments, Look(is_dark=True)).to_dict()
+    )
+    svg, narrow = as_svgs([charts.failures_by_type(*arguments, look) for look in (WIDE, PHONE)])
+    assert svg
+    assert narrow
+    assert "var(--blue)" in svg
+    assert "#0072b2" not in svg
+    assert 'width="340"' in narrow
+
+
+def test_a_chart_that_can_not_be_drawn_or_takes_too_long_costs_no_other() -> None:
+    version = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
+    good = {"data": {"values": [{"x": 1}]}, "mark": "bar", "encoding": {"x": {"field": "x"}}}
+    points = [{"x": n, "y": n * n % 1009} for n in range(400_000)]
+    axes = {axis: {"field": axis, "type": "quantitative"} for axis in ("x", "y")}
+    long = {"data": {"values": points}, "mark": "point", "encoding": axes}
+    first, none, last = draw([good, {"mark": "no such"}, good], version)
+    assert first == last
+    assert first is not None
+    assert first.startswith("<svg")
+    assert none is None
+    assert draw([long], version, seconds=1) == [None]
+
+
+def test_a_name_of_any_length_and_characters_is_drawn() -> None:
+    every = "".join(map(chr, [*range(1, 0xA0), *range(0x2000, 0x2070), *range(0xFDD0, 0x10000)]))
+    names = [every[start : start + 80] for start in range(0, len(every), 80)]
+    frames = printable_frames({"m": minutes(*((3, name, "X", 30) for name in names))})
+    assert not any(UNPRINTABLE.search(name) for name in frames["m"]["service"])
+    long = printable_frames({"m": minutes((3, "x" * 20_000, "X", 30))})["m"]
+    assert long["service"][0] == readable("x" * 20_000) == "x" * 254 + "…"
+    begin = END - timedelta(hours=1)
+    svgs = as_svgs([charts.service_heat_map(m, begin, END) for m in (frames["m"], long)])
+    assert all(svgs)
+
+
+def test_trends_have_a_row_for_each_group() -> None:
+    at = [END - timedelta(hours=6 * (2 - part)) for part in range(2)]
+    frame = pl.DataFrame(
+        {"name": ["a", "a", "b", "b"], "at": at * 2, "failure_count": [1, 4, 0, 0]}
+    )
+    rows = [row for row in drawn(charts.group_trends(frame)) if "top" in row]
+    assert {row["label"] for row in rows} == {"a  (5)", "b  (0)"}
+    assert all(row["top"] >= row["base"] for row in rows)

@@ -1,0 +1,80 @@
+"""The report's first sentence: pure, over marts."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from sahool_dlq.analysis.report.headline import headline
+
+NOW = datetime(2026, 3, 2, 15, 20, tzinfo=UTC)
+
+
+def frames(
+    *,
+    spikes: list[tuple[str, int, float]] = (),  # type: ignore[assignment]
+    minutes: list[int] = (),  # type: ignore[assignment]
+    chance: float = 0.7,
+    open_count: int = 9,
+    last_at: datetime | None = NOW,
+) -> dict[str, pl.DataFrame]:
+    """`minutes` ago the service tiles failed."""
+    group: dict[str, Any] = {
+        "open_count": open_count,
+        "parked_count": 0,
+        "redrive_chance": chance,
+        "services": "maps, tiles",
+    }
+    times = pl.Series("minute_at", [NOW - timedelta(minutes=ago) for ago in minutes])
+    return {
+        "log": pl.DataFrame({"last_at": [last_at]}, schema={"last_at": pl.Datetime("us", "UTC")}),
+        "spikes": pl.DataFrame(
+            {
+                "dimension": ["service" for _ in spikes],
+                "value": [name for name, _, _ in spikes],
+                "failure_count": [count for _, count, _ in spikes],
+                "expected_count": [expected for _, _, expected in spikes],
+                "is_spike": [True for _ in spikes],
+            },
+            schema={
+                "dimension": pl.String, "value": pl.String, "failure_count": pl.Int64,
+                "expected_count": pl.Float64, "is_spike": pl.Boolean,
+            },
+        ),
+        "failures_minutely": pl.DataFrame(
+            {"minute_at": times.cast(pl.Datetime("us", "UTC")), "service": ["tiles"] * len(minutes)}
+        ),
+        "failure_groups": pl.DataFrame([group]),
+        "service_health": pl.DataFrame({"oldest_open_age_seconds": [7_200.0]}),
+    }  # fmt: skip
+
+
+def test_the_worst_service_is_named_with_how_much_since_when_and_what_helps() -> None:
+    found = frames(spikes=[("maps", 12, 2.0), ("tiles", 70, 10.0)], minutes=[0, 5, 30, 44, 200])
+    assert headline(found, NOW) == (
+        "tiles is failing 7× more than usual since 14:36 UTC (70 in the last hour); likely cured by"
+        " a redrive; 1 other service fails more than usual, too."
+    )
+
+
+@pytest.mark.parametrize(
+    ("chance", "said"), [(0.1, "mend the cause first"), (0.3, "a redrive may help")]
+)
+def test_a_redrive_is_recommended_only_where_it_may_help(chance: float, said: str) -> None:
+    assert said in headline(frames(spikes=[("tiles", 70, 10.0)], chance=chance), NOW)
+
+
+def test_a_service_that_never_failed_has_no_ratio_and_yesterday_its_date() -> None:
+    told = headline(frames(spikes=[("tiles", 70, 0.0)], minutes=list(range(0, 1_000, 20))), NOW)
+    assert told.startswith(
+        "tiles is failing since 2026-03-01 23:00 UTC (70 in the last hour, usually none)"
+    )
+
+
+def test_a_quiet_platform_says_so() -> None:
+    assert headline(frames(), NOW) == (
+        "No service fails more than usual; 9 failures are open in 1 group, the oldest for 2.0 h."
+    )
+    assert headline(frames(open_count=0), NOW).startswith("No failure is open")
+    assert headline(frames(last_at=None), NOW).startswith("The lake is empty")

@@ -1,0 +1,28 @@
+"""Whose answers come where."""
+
+import pytest
+
+from sahool_dlq.jetstream.address import read_address
+from sahool_dlq.jetstream.credentials import Credentials
+from sahool_dlq.jetstream.permissions import inbox_prefix
+
+
+@pytest.mark.parametrize(
+    ("servers", "prefix"),
+    [
+        (["nats://drain:secret@host:4222"], "_INBOX.drain"),
+        (["nats://host:4222", "drain:secret@other:4222"], "_INBOX.drain"),
+        (["nats://a.b*c:secret@host"], "_INBOX.a_b_c"),
+        (["nats://ndvi%2Dservice:secret@host"], "_INBOX.ndvi-service"),
+        (["nats://drain:a/b?c#d@e@host"], "_INBOX.drain"),
+        (["nats://host:4222"], "_INBOX"),
+        (["nats://t0ken@host:4222"], "_INBOX"),  # a token is secret
+    ],
+)
+def test_answers_come_under_the_user_of_the_address(servers: list[str], prefix: str) -> None:
+    assert inbox_prefix([read_address(each) for each in servers], None) == prefix
+
+
+def test_a_credentials_file_names_the_user_too() -> None:
+    for user, prefix in (("drain", "_INBOX.drain"), ("a.b", "_INBOX.a_b"), (None, "_INBOX")):
+        assert inbox_prefix([read_address("nats://host")], Credentials("", b"", user)) == prefix
