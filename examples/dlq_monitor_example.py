@@ -28,7 +28,7 @@ from sahool_dlq.events import (
     start_consumer,
     start_dlq_consumer,
 )
-from sahool_dlq.jobs.jobs import drain_log, migrate_all
+from sahool_dlq.jobs.drain import drain_log, migrate_all
 from sahool_dlq.settings import Settings
 
 

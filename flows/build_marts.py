@@ -9,7 +9,7 @@ from prefect import State, flow
 
 from sahool_dlq.analysis.report.section import as_markdown, with_links
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS, headline, sections
-from sahool_dlq.jobs.jobs import build_all_marts, stored_marts
+from sahool_dlq.jobs.marts import build_all_marts, stored_marts
 from sahool_dlq.orchestration.show import form_of, happened, markdown, table, told
 from sahool_dlq.settings import load_settings
 

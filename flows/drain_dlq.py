@@ -7,7 +7,7 @@ from prefect import State, flow
 from sahool_dlq.bridge.find_exhausted import Untold
 from sahool_dlq.bridge.run import bridge_pending
 from sahool_dlq.errors import DLQError
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.orchestration.late import is_overtaken
 from sahool_dlq.orchestration.show import happened, progress, table, told
 from sahool_dlq.settings import load_settings

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from prefect import State, flow
 
-from sahool_dlq.jobs.jobs import maintain_lake as maintain
+from sahool_dlq.jobs.upkeep import maintain_lake as maintain
 from sahool_dlq.orchestration.show import table, told
 from sahool_dlq.settings import load_settings
 

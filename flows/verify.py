@@ -7,7 +7,7 @@ from dataclasses import asdict
 from prefect import State, flow
 
 from sahool_dlq.analysis.report.section import escaped
-from sahool_dlq.jobs.jobs import verify_stores
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.orchestration.show import table, told
 from sahool_dlq.settings import load_settings
 

@@ -12,7 +12,7 @@ from prefect_api import ENDED, SECRET, Drained, Platform, letter_of, make_late, 
 
 from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
 from sahool_dlq.embedded.worker import deploy, worker
-from sahool_dlq.jobs.jobs import migrate_all
+from sahool_dlq.jobs.drain import migrate_all
 from sahool_dlq.orchestration.deploy import RETIRED
 from sahool_dlq.settings import Settings, environment_of
 from sahool_dlq.stores.postgres.database import database

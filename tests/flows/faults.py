@@ -22,7 +22,8 @@ from prefect_api import Platform, letter_of, make_late, started, until
 
 from sahool_dlq.embedded import PostgresServer
 from sahool_dlq.embedded.worker import start_worker
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 

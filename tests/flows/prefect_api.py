@@ -15,7 +15,7 @@ import psycopg
 
 from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
 from sahool_dlq.embedded.worker import deploy
-from sahool_dlq.jobs.jobs import migrate_all
+from sahool_dlq.jobs.drain import migrate_all
 from sahool_dlq.settings import Settings, environment_of
 
 SECRET = "planted-9f2c7d1e"  # the password of the database: must be nowhere in Prefect

@@ -18,14 +18,10 @@ from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.erasure.erase import ErasureReport
 from sahool_dlq.events.outbox import _store_body
-from sahool_dlq.jobs import jobs
-from sahool_dlq.jobs.jobs import (
-    build_all_marts,
-    drain_log,
-    erase_tenant,
-    maintain_lake,
-    verify_stores,
-)
+from sahool_dlq.jobs import lake_views
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.marts import build_all_marts
+from sahool_dlq.jobs.upkeep import erase_tenant, maintain_lake, verify_stores
 from sahool_dlq.settings import Settings
 from support.platform_log import (
     InjectedError,
@@ -178,7 +174,7 @@ async def check_erased(world: World, server: NatsServer) -> None:
     assert in_lake(settings, "case_events")["reason"].to_list() == ["of others"]
     assert query(settings, "SELECT count(*) AS n FROM failed_payloads") == [{"n": len(world.kept)}]
     assert (await verify_stores(settings)).findings == ()
-    assert jobs.query(settings, LOG_SQL)["missing_count"].item() == 0
+    assert lake_views.query(settings, LOG_SQL)["missing_count"].item() == 0
     assert (await drain_log(settings)).drained == 0
     assert world.places(server) == set()
 

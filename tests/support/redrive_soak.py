@@ -28,8 +28,9 @@ from pydantic import SecretStr
 from sahool_dlq.embedded import NatsServer, PostgresServer
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.redrive import list_batches, redrive, reject, resume
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.redrive.batches import unfinished_batches
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings

@@ -30,7 +30,8 @@ from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.embedded import NatsServer, PostgresServer
 from sahool_dlq.errors import DLQError
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.sql import connect
@@ -98,7 +99,7 @@ class Soak:
             drain_lock_seconds=2,
         )
         self._processes = multiprocessing.get_context("forkserver")
-        self._processes.set_forkserver_preload(["sahool_dlq.jobs.jobs", "platform_log"])
+        self._processes.set_forkserver_preload(["sahool_dlq.jobs.drain", "platform_log"])
         self._chance = random.Random(self.seed)
         async with parts.lasting_client(self._nats.url) as client:
             await ensure_streams(client.jetstream(), self._settings.stream_names)

@@ -13,7 +13,7 @@ from typing import Any
 
 from sahool_dlq.errors import DLQError
 from sahool_dlq.jobs.decisions import decide
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.redrive import (
     approve,
     cancel,

@@ -6,7 +6,7 @@ import click
 
 from sahool_dlq.cli.output import console, print_json, progress_bar
 from sahool_dlq.cli.verb import verb
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 
 

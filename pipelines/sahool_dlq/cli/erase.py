@@ -10,7 +10,7 @@ from sahool_dlq.cli.output import console, errors, print_json, print_table, safe
 from sahool_dlq.cli.verb import verb
 from sahool_dlq.erasure.erase import COUNTED, ErasureReport, preview
 from sahool_dlq.errors import ErasureError
-from sahool_dlq.jobs.jobs import erase_tenant
+from sahool_dlq.jobs.upkeep import erase_tenant
 from sahool_dlq.settings import Settings
 
 

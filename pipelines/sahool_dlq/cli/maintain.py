@@ -2,7 +2,7 @@
 
 from sahool_dlq.cli.output import print_json, print_table, spinner
 from sahool_dlq.cli.verb import verb
-from sahool_dlq.jobs.jobs import maintain_lake
+from sahool_dlq.jobs.upkeep import maintain_lake
 from sahool_dlq.settings import Settings
 
 

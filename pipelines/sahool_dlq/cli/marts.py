@@ -4,7 +4,7 @@ import click
 
 from sahool_dlq.cli.output import print_json, print_table, spinner
 from sahool_dlq.cli.verb import verb
-from sahool_dlq.jobs.jobs import build_all_marts
+from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.settings import Settings
 
 

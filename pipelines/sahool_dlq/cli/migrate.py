@@ -4,7 +4,7 @@ import asyncio
 
 from sahool_dlq.cli.output import console, print_json
 from sahool_dlq.cli.verb import verb
-from sahool_dlq.jobs.jobs import migrate_all
+from sahool_dlq.jobs.drain import migrate_all
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.refusals import where
 

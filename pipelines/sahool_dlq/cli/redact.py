@@ -8,7 +8,7 @@ import click
 from sahool_dlq.cli.output import console, print_json, print_table
 from sahool_dlq.cli.verb import verb
 from sahool_dlq.drain.redaction_preview import masking_in_lines
-from sahool_dlq.jobs.jobs import masking_in_log
+from sahool_dlq.jobs.drain import masking_in_log
 from sahool_dlq.settings import Settings
 
 

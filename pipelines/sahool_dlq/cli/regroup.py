@@ -4,7 +4,7 @@ import click
 
 from sahool_dlq.cli.output import console, print_json, print_table, progress_bar
 from sahool_dlq.cli.verb import verb
-from sahool_dlq.jobs.jobs import regroup_history
+from sahool_dlq.jobs.upkeep import regroup_history
 from sahool_dlq.settings import Settings
 
 

@@ -14,8 +14,8 @@ from sahool_dlq.cli.groups import STATES, as_json
 from sahool_dlq.cli.output import cell, console, print_json, print_table, safe
 from sahool_dlq.cli.verb import known_lake, verb
 from sahool_dlq.deadletter.fingerprint.stack_trace import FrameRules, is_our_frame
-from sahool_dlq.jobs.jobs import case_history
 from sahool_dlq.jobs.lookup import find_failure, find_group
+from sahool_dlq.jobs.status import case_history
 from sahool_dlq.settings import Settings
 
 

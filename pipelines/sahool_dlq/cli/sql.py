@@ -10,7 +10,7 @@ from sahool_dlq.cli.output import console
 from sahool_dlq.cli.results import FORMS, print_expanded, print_result, write_parquet
 from sahool_dlq.cli.verb import known_lake, verb
 from sahool_dlq.errors import QueryError
-from sahool_dlq.jobs.jobs import answer
+from sahool_dlq.jobs.lake_views import answer
 from sahool_dlq.settings import Settings
 
 _MOST_ROWS = 100

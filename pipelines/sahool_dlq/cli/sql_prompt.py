@@ -15,7 +15,7 @@ from pygments.lexers.sql import SqlLexer
 
 from sahool_dlq.cli.output import console, errors, safe
 from sahool_dlq.errors import DLQError
-from sahool_dlq.jobs.jobs import answer
+from sahool_dlq.jobs.lake_views import answer
 from sahool_dlq.settings import Settings
 
 _COLUMNS = """

@@ -4,7 +4,7 @@ import asyncio
 
 from sahool_dlq.cli.output import console, print_json, print_table
 from sahool_dlq.cli.verb import verb
-from sahool_dlq.jobs.jobs import platform_status
+from sahool_dlq.jobs.status import platform_status
 from sahool_dlq.settings import Settings
 
 

@@ -23,7 +23,7 @@ from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
 from sahool_dlq.embedded.private import write_private
 from sahool_dlq.embedded.worker import WORKER_LOG, deploy, worker
 from sahool_dlq.jetstream.address import Server, revealed, shown, split_servers
-from sahool_dlq.jobs.jobs import migrate_all
+from sahool_dlq.jobs.drain import migrate_all
 from sahool_dlq.settings import (
     ENDPOINTS_FILE,
     Settings,

@@ -7,7 +7,7 @@ import click
 
 from sahool_dlq.cli.output import console, print_json, print_table, safe, spinner
 from sahool_dlq.cli.verb import verb
-from sahool_dlq.jobs.jobs import verify_stores
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 
 

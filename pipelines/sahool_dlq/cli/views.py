@@ -2,7 +2,7 @@
 
 from sahool_dlq.cli.output import console, print_json
 from sahool_dlq.cli.verb import verb
-from sahool_dlq.jobs.jobs import write_views
+from sahool_dlq.jobs.lake_views import write_views
 from sahool_dlq.settings import Settings
 
 

@@ -30,7 +30,8 @@ from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
 from sahool_dlq.errors import DLQError
 from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.reader import log_state
-from sahool_dlq.jobs.jobs import migrate_all, query
+from sahool_dlq.jobs.drain import migrate_all
+from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.report import make_report
 from sahool_dlq.settings import Settings, environment_of, load_settings
 from sahool_dlq.sqlfiles import sql_folder

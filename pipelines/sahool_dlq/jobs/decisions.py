@@ -12,7 +12,7 @@ from typing import Any
 from sahool_dlq.deadletter.ids import is_uuid
 from sahool_dlq.errors import RedriveError, UnknownNameError
 from sahool_dlq.jetstream.connection import connected
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.redrive.batches import find_batch
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.decisions import (

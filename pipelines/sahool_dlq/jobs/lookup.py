@@ -14,7 +14,7 @@ import polars as pl
 from sahool_dlq.analysis.marts.views import create_views
 from sahool_dlq.analysis.report.trends import Trend, group_trends
 from sahool_dlq.errors import QueryError, UnknownNameError
-from sahool_dlq.jobs.jobs import compute_marts
+from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.sql import connect

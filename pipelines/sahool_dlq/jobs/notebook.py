@@ -6,7 +6,7 @@ from pathlib import Path
 import altair as alt
 
 from sahool_dlq.errors import LakeError
-from sahool_dlq.jobs.jobs import Frames, compute_marts
+from sahool_dlq.jobs.marts import Frames, compute_marts
 from sahool_dlq.settings import Settings, is_given, load_settings
 
 __all__ = ["open_lake", "read_marts"]

@@ -22,7 +22,8 @@ from sahool_dlq.deadletter.cases import opening_and_nth
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
 from sahool_dlq.errors import QueryError, RedriveError, UnknownNameError
 from sahool_dlq.jetstream.connection import connected
-from sahool_dlq.jobs.jobs import drain_log, query
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.redrive.batches import (
     Batch,
     BatchState,

@@ -11,7 +11,7 @@ import polars as pl
 from sahool_dlq.analysis.report.section import Section
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS, headline, printable_frames, sections
 from sahool_dlq.errors import DLQError, ReportError
-from sahool_dlq.jobs.jobs import compute_marts
+from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.postgres.verifications import last_verifications

@@ -16,7 +16,7 @@ from sahool_dlq.events.monitor.dlq_event import DLQEvent
 from sahool_dlq.events.monitor.triage import DLQAction, DLQConsumerConfig, default_action
 from sahool_dlq.jetstream.access import COMPLETE
 from sahool_dlq.jetstream.address import shown
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.errors import SettingsError
 from sahool_dlq.events import DLQEvent
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from support.alert_inbox import Inbox, inbox
 from support.consumer_log import until

@@ -15,7 +15,7 @@ from sahool_dlq.alerts.channels import Channel
 from sahool_dlq.alerts.evaluate import evaluate_alerts, send_test
 from sahool_dlq.alerts.message import Message
 from sahool_dlq.errors import SettingsError
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from support.alert_inbox import inbox, mailbox
 from support.alert_rows import add_failures

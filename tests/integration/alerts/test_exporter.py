@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sahool_dlq.alerts import exporter
 from sahool_dlq.alerts.exporter import MOST_LABELS, DLQCollector
-from sahool_dlq.jobs.jobs import build_all_marts, drain_log
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.settings import Settings
 from support.alert_rows import add_failures
 from support.platform_log import DLQ, ROOT, environment, letter, publish

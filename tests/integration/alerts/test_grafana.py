@@ -24,7 +24,8 @@ from sahool_dlq.alerts.evaluate import evaluate_alerts
 from sahool_dlq.alerts.grafana import grafana_rules
 from sahool_dlq.alerts.rules import read_alert_rules
 from sahool_dlq.embedded import NatsServer, PostgresServer
-from sahool_dlq.jobs.jobs import build_all_marts, drain_log, migrate_all
+from sahool_dlq.jobs.drain import drain_log, migrate_all
+from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.simulation.run import into_lake
 from sahool_dlq.simulation.scenario import Scenario

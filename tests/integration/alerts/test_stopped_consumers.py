@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from sahool_dlq.alerts import observe
 from sahool_dlq.alerts.evaluate import AlertsReport, evaluate_alerts
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.redrive import preview_redrive
 from sahool_dlq.settings import Settings
 from support.platform_log import query

@@ -7,7 +7,8 @@ from nats.aio.client import Client
 
 from sahool_dlq.analysis.dictionary import relation
 from sahool_dlq.jobs.decisions import decide
-from sahool_dlq.jobs.jobs import drain_log, query
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings
 from support.platform_log import letter, publish

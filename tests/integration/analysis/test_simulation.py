@@ -15,7 +15,9 @@ from sahool_dlq.analysis.marts.build import build_marts
 from sahool_dlq.analysis.report.sections import sections
 from sahool_dlq.cli.simulate import command
 from sahool_dlq.errors import SimulationError
-from sahool_dlq.jobs.jobs import drain_log, query, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.simulation.fleet import BACKGROUND
 from sahool_dlq.simulation.run import into_lake, into_stream

@@ -17,8 +17,9 @@ from sahool_dlq.bridge.totals import latest_totals, publish_totals
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.jetstream.ack_metrics import ack_subject
 from sahool_dlq.jobs.adoption import adopt
-from sahool_dlq.jobs.jobs import build_all_marts, drain_log
-from sahool_dlq.jobs.jobs import query as in_lake
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query as in_lake
+from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.redrive.choose.schedule import handled_per_second
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database

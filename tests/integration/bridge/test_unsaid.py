@@ -14,7 +14,7 @@ from sahool_dlq.deadletter import ids
 from sahool_dlq.jetstream.api import ask
 from sahool_dlq.jetstream.pull import Puller, PullTerms, delivery_of
 from sahool_dlq.jetstream.streams import ensure_advisory_stream
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from support import servers
 from support.foreign_consumers import Platform, opened

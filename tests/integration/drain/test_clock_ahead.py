@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from nats.aio.client import Client
 
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.redrive import explain_policy, preview_redrive, transient_selection
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings

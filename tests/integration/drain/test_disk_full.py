@@ -18,7 +18,8 @@ from pydantic import SecretStr
 from sahool_dlq.embedded import NatsServer, PostgresServer
 from sahool_dlq.errors import LakeError, ServerUnavailableError
 from sahool_dlq.events import ConsumerContext, ProcessingResult
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from support.consumer_log import opened, running
 from support.platform_log import (

@@ -18,7 +18,7 @@ from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.drain.batch import build_batch
 from sahool_dlq.errors import SchemaError, StreamError
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from support.platform_log import (
     check_exact,

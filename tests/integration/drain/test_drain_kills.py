@@ -21,7 +21,7 @@ from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.embedded import NatsServer, PostgresServer
 from sahool_dlq.errors import FencedError
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.table import LakeTable

@@ -19,7 +19,8 @@ from sahool_dlq.embedded import NatsServer
 from sahool_dlq.errors import FencedError, ServerUnavailableError
 from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from support.platform_log import (

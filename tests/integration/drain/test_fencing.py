@@ -4,7 +4,7 @@ import pytest
 from nats.aio.client import Client
 
 from sahool_dlq.errors import FencedError
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.postgres.failed_events import Batch, FailedEvents

@@ -8,7 +8,7 @@ import pytest
 from nats.aio.client import Client
 
 from sahool_dlq.embedded import PostgresServer
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate
 from support.platform_log import check_exact, letter, publish, query

@@ -14,7 +14,9 @@ from nats.js import JetStreamContext
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import drain_log, platform_status, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.status import platform_status
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from support.erasing import World
 from support.platform_log import (

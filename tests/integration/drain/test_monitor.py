@@ -17,8 +17,8 @@ from sahool_dlq.events import (
     DLQEvent,
     start_dlq_consumer,
 )
-from sahool_dlq.jobs.jobs import drain_log
-from sahool_dlq.jobs.jobs import query as query_lake
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query as query_lake
 from sahool_dlq.jobs.redrive import preview_redrive, transient_selection
 from sahool_dlq.settings import Settings
 from support.consumer_log import seen, until

@@ -11,7 +11,8 @@ from nats.aio.client import Client
 from sahool_dlq.drain.run import DrainReport
 from sahool_dlq.jetstream.streams import ensure_streams
 from sahool_dlq.jobs.decisions import decide
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate

@@ -9,8 +9,10 @@ from sahool_dlq.embedded import NatsServer
 from sahool_dlq.erasure import erase as steps
 from sahool_dlq.erasure.erase import preview
 from sahool_dlq.errors import FencedError
-from sahool_dlq.jobs import jobs
-from sahool_dlq.jobs.jobs import build_all_marts, drain_log, verify_stores
+from sahool_dlq.jobs import upkeep
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.marts import build_all_marts
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from support.erasing import NOW, World, check_erased, dying
@@ -77,7 +79,7 @@ STEPS: list[tuple[Any, str, int]] = [
     (steps, "erase_rows", 2),
     (steps, "erase_marts", 1),
     (steps, "delete_rows", 1),
-    (jobs, "build_all_marts", 1),
+    (upkeep, "build_all_marts", 1),
     (steps, "erase_messages", 1),
 ]
 

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from sahool_dlq.cli import _command
 from sahool_dlq.erasure.erase import preview
 from sahool_dlq.errors import ErasureError
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from support.erasing import World
 from support.platform_log import (

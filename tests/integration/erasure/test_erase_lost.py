@@ -10,7 +10,8 @@ from nats.js.errors import NotFoundError, ServerError
 
 from sahool_dlq.deadletter import ids
 from sahool_dlq.erasure import erase as steps
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate
 from support.erasing import ORIGIN, World, dying, keeps

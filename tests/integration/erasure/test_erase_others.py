@@ -18,7 +18,8 @@ from sahool_dlq.erasure.from_stream import erase_messages
 from sahool_dlq.errors import FencedError
 from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import drain_log, erase_tenant, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import erase_tenant, verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.files import FileStore
 from sahool_dlq.stores.lake.lake import Lake

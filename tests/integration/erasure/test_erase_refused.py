@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.erasure.erase import preview
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from support.erasing import World
 from support.platform_log import (

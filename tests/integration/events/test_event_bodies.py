@@ -16,7 +16,7 @@ from sahool_dlq.deadletter.envelope.tolerant import Reading
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.erasure.erase import preview
 from sahool_dlq.events import ConsumerContext
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.redrive import preview_redrive, redrive
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.publish.ramp import RedriveReport

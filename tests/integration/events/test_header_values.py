@@ -12,7 +12,8 @@ from test_consumer_redrives import redrive_headers
 from sahool_dlq.cli import _command
 from sahool_dlq.events import NATSConfig, NATSPublisher
 from sahool_dlq.jobs.decisions import preview_decision
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings
 from support import ROOT

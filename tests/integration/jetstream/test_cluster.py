@@ -15,7 +15,8 @@ from sahool_dlq.events import ConsumerContext, ProcessingResult
 from sahool_dlq.events import intake as intake_module
 from sahool_dlq.jetstream import pull as pull_module
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from support.consumer_log import SUCCESS, Log, running, until
 from support.platform_log import failures, in_lake, letter, publish, query

@@ -22,7 +22,7 @@ from sahool_dlq.jetstream.bodies import stored_body
 from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.stored import last_message, stored_message
 from sahool_dlq.jetstream.streams import BODIES_BUCKET, ensure_body_store, ensure_streams
-from sahool_dlq.jobs.jobs import drain_log, migrate_all
+from sahool_dlq.jobs.drain import drain_log, migrate_all
 from sahool_dlq.jobs.redrive import redrive
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from support import wild
 from support.platform_log import failures, in_lake, last_sequence, letter, publish, publish_raw

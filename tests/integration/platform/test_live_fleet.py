@@ -18,7 +18,8 @@ from nats.aio.client import Client
 from sahool_dlq.demo.fleet import FLEET_LOG
 from sahool_dlq.demo.live import live
 from sahool_dlq.embedded import NatsServer
-from sahool_dlq.jobs.jobs import build_all_marts, drain_log, migrate_all
+from sahool_dlq.jobs.drain import drain_log, migrate_all
+from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.jobs.redrive import redrive, transient_selection
 from sahool_dlq.settings import Settings
 

@@ -25,7 +25,9 @@ from sahool_dlq.events import (
     start_consumer,
     start_dlq_consumer,
 )
-from sahool_dlq.jobs.jobs import drain_log, migrate_all, platform_status, verify_stores
+from sahool_dlq.jobs.drain import drain_log, migrate_all
+from sahool_dlq.jobs.status import platform_status
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.refusals import read_dsn, where
 from support.servers import nats

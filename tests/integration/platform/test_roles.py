@@ -47,14 +47,11 @@ from sahool_dlq.jetstream.permissions import check_heard
 from sahool_dlq.jetstream.stored import stored_message
 from sahool_dlq.jobs.adoption import adopt
 from sahool_dlq.jobs.decisions import audit_trail, decide
-from sahool_dlq.jobs.jobs import (
-    build_all_marts,
-    drain_log,
-    migrate_all,
-    platform_status,
-    verify_stores,
-)
+from sahool_dlq.jobs.drain import drain_log, migrate_all
+from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.jobs.redrive import preview_redrive, redrive
+from sahool_dlq.jobs.status import platform_status
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.jobs.watch import monitor_config
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.publish.outcomes import OutcomeFollower

@@ -18,7 +18,8 @@ from sahool_dlq.analysis.report.page import as_html
 from sahool_dlq.analysis.report.section import as_markdown
 from sahool_dlq.cli import _command
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import build_all_marts, drain_log
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.jobs.redrive import redrive
 from sahool_dlq.jobs.report import make_report
 from sahool_dlq.redrive.choose.selection import Selection

@@ -15,7 +15,7 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from sahool_dlq.embedded import NatsServer
-from sahool_dlq.jobs.jobs import write_views
+from sahool_dlq.jobs.lake_views import write_views
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate
 from support import ROOT

@@ -14,7 +14,7 @@ from sahool_dlq.cli import _command
 from sahool_dlq.errors import QueryError, RedriveError
 from sahool_dlq.jetstream.streams import ensure_streams
 from sahool_dlq.jobs.decisions import decide, preview_decision
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.orchestration.approval import plan_as_markdown
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.choose.where import COLUMNS

@@ -10,7 +10,8 @@ from sahool_dlq.errors import NotPermittedError
 from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.streams import ensure_streams
 from sahool_dlq.jobs.decisions import decide
-from sahool_dlq.jobs.jobs import drain_log, query
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings
 from support import servers

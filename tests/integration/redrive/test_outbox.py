@@ -12,8 +12,8 @@ from nats.aio.client import Client
 
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.events import ConsumerContext, ProcessingResult, subscription
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
-from sahool_dlq.jobs.jobs import query as query_lake
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query as query_lake
 from sahool_dlq.jobs.redrive import (
     list_batches,
     pause,
@@ -22,6 +22,7 @@ from sahool_dlq.jobs.redrive import (
     run_redrive,
     show_batch,
 )
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.redrive.batches import finish, move
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection

@@ -22,7 +22,8 @@ from sahool_dlq.errors import RedriveError
 from sahool_dlq.events import ConsumerContext, ProcessingResult
 from sahool_dlq.jetstream.reach import Lookout, Reach
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import drain_log, query
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.lookup import find_failure
 from sahool_dlq.jobs.redrive import preview_redrive, redrive, transient_selection
 from sahool_dlq.redrive.choose.plan import Order

@@ -20,7 +20,8 @@ from sahool_dlq.events import (
     ProcessingResult,
     start_dlq_consumer,
 )
-from sahool_dlq.jobs.jobs import drain_log, query
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.redrive import preview_redrive, transient_selection
 from sahool_dlq.jobs.watch import monitor_config
 from sahool_dlq.redrive.choose.selection import Selection

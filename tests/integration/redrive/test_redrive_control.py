@@ -12,7 +12,8 @@ from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.errors import DLQError, RedriveError
 from sahool_dlq.events import ConsumerContext
 from sahool_dlq.jobs.decisions import audit_trail, decide
-from sahool_dlq.jobs.jobs import drain_log, query
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.redrive import (
     approve,
     backtest_policy,

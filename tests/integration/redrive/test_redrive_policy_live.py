@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from nats.aio.client import Client
 
 from sahool_dlq.cli import _command
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.redrive import explain_policy, preview_redrive, transient_selection
 from sahool_dlq.redrive.choose.schedule import handled_per_second
 from sahool_dlq.settings import Settings

@@ -13,7 +13,9 @@ from sahool_dlq.cli import _command
 from sahool_dlq.deadletter.ids import redrive_id
 from sahool_dlq.events import ConsumerContext
 from sahool_dlq.jobs.decisions import decide
-from sahool_dlq.jobs.jobs import compute_marts, drain_log, query
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query
+from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.jobs.redrive import plan_redrive, redrive, run_redrive
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection

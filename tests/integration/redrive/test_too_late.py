@@ -11,7 +11,8 @@ from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
 from sahool_dlq.cli import _command
-from sahool_dlq.jobs.jobs import drain_log, query
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.redrive import (
     plan_redrive,
     preview_redrive,

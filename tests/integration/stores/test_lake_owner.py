@@ -11,13 +11,9 @@ from nats.aio.client import Client
 from sahool_dlq.embedded import PostgresServer
 from sahool_dlq.errors import LakeError
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import (
-    build_all_marts,
-    drain_log,
-    erase_tenant,
-    regroup_history,
-    verify_stores,
-)
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.marts import build_all_marts
+from sahool_dlq.jobs.upkeep import erase_tenant, regroup_history, verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.postgres.database import migrate

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 
 from sahool_dlq.embedded import PostgresServer
 from sahool_dlq.embedded.account import installed_binaries
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate, migrations
 from support.platform_log import ROOT, check_exact, failures, letter, publish, query, state_of

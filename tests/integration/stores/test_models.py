@@ -23,7 +23,7 @@ from sahool_dlq.events import (
     pending_retries,
     recent_failures,
 )
-from sahool_dlq.jobs.jobs import drain_log
+from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
 from sahool_dlq.sqlfiles import read_sql
 from sahool_dlq.stores.postgres.database import migrate

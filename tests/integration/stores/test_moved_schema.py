@@ -12,7 +12,8 @@ from test_migrations import FOLDER, schema
 
 from sahool_dlq.embedded import PostgresServer
 from sahool_dlq.errors import DLQError
-from sahool_dlq.jobs.jobs import build_all_marts, drain_log
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate, migrations
 from support.platform_log import check_exact, letter, publish, query

@@ -8,7 +8,8 @@ import pytest
 from nats.aio.client import Client
 
 from sahool_dlq.deadletter.ids import redrive_id
-from sahool_dlq.jobs.jobs import drain_log, query
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake import lake
 from sahool_dlq.stores.lake.table import LakeTable

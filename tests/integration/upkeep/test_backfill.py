@@ -15,7 +15,8 @@ from test_verify import _NOW, lose_stream
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.drain.run import DrainReport
 from sahool_dlq.jetstream.streams import ensure_streams
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from support.platform_log import (
     InjectedError,

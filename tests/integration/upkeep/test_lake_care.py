@@ -13,14 +13,10 @@ import pytest
 from nats.aio.client import Client
 
 from sahool_dlq.errors import FencedError
-from sahool_dlq.jobs.jobs import (
-    build_all_marts,
-    drain_log,
-    maintain_lake,
-    regroup_history,
-    verify_stores,
-)
-from sahool_dlq.jobs.jobs import query as sql
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import query as sql
+from sahool_dlq.jobs.marts import build_all_marts
+from sahool_dlq.jobs.upkeep import maintain_lake, regroup_history, verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
 from sahool_dlq.stores.lake.table import LakeTable, TableLayout

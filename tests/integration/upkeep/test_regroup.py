@@ -11,7 +11,8 @@ from nats.aio.client import Client
 
 from sahool_dlq.drain.run import _Sinks
 from sahool_dlq.errors import RegroupError
-from sahool_dlq.jobs.jobs import drain_log, regroup_history
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import regroup_history
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.postgres.database import locking

@@ -14,13 +14,9 @@ from nats.aio.client import Client
 
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.errors import FencedError, LakeError
-from sahool_dlq.jobs.jobs import (
-    build_all_marts,
-    drain_log,
-    erase_tenant,
-    maintain_lake,
-    verify_stores,
-)
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.marts import build_all_marts
+from sahool_dlq.jobs.upkeep import erase_tenant, maintain_lake, verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.copy import copy_lake
 from sahool_dlq.stores.lake.files import FileStore

@@ -16,7 +16,8 @@ from nats.aio.client import Client
 
 from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
-from sahool_dlq.jobs.jobs import drain_log, verify_stores
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.files import FileStore
 from sahool_dlq.stores.lake.lake import Lake

@@ -13,7 +13,7 @@ from sahool_dlq.analysis.marts import increments, views
 from sahool_dlq.analysis.marts.build import DAILY, MARTS, build_marts
 from sahool_dlq.analysis.marts.incremental_build import daily_marts, update_marts
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS
-from sahool_dlq.jobs.jobs import compute_marts
+from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.simulation.run import into_lake
 from sahool_dlq.simulation.scenario import Scenario

@@ -1,0 +1,86 @@
+"""The marts: built, computed for a moment, or read as they were built last."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+
+from sahool_dlq.analysis.marts.build import build_summaries
+from sahool_dlq.analysis.marts.incremental_build import daily_marts, update_marts, write_marts
+from sahool_dlq.analysis.marts.spark import build_marts_on_spark
+from sahool_dlq.analysis.report.sections import printable_frames
+from sahool_dlq.analysis.report.unknowns import LOG_SQL
+from sahool_dlq.jobs.lake_views import write_views
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.lake.lake import Lake
+from sahool_dlq.stores.lake.sql import (
+    connect,
+)
+from sahool_dlq.stores.platform import check_owner
+from sahool_dlq.stores.postgres.database import database, locking
+from sahool_dlq.stores.postgres.marts import fill_marts
+
+Frames = dict[str, pl.DataFrame]
+"""Marts by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class MartsReport:
+    """The marts as they were built."""
+
+    is_rebuilt: bool  # from all of the log, not from what came since the last run
+    rows: dict[str, int]  # rows by mart
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def build_all_marts(
+    settings: Settings, engine: str = "duckdb", *, is_rebuild: bool = False
+) -> MartsReport:
+    """Bring the marts of the lake up to date, the summaries also to Postgres.
+
+    `engine` is `duckdb`, which counts what came since the last run, or all where `is_rebuild`; or
+    `spark`, which needs the extra of that name and always computes all.
+    """
+    started = time.monotonic()
+    lake, now = Lake(settings.lake), datetime.now(UTC)
+    dsn = settings.postgres_dsn.get_secret_value()
+    with database(dsn) as postgres, locking(dsn, "marts", is_shared=True) as lock:
+        check_owner(postgres, lake)
+        # An erasure must not meet what was read before it.
+        lock.wait("The building of marts")
+        if engine == "spark":
+            built = write_marts(lake, build_marts_on_spark(lake, now))
+        else:
+            built = update_marts(lake, now, is_rebuild=is_rebuild)
+        lock.check()
+        fill_marts(postgres, built.summaries)
+    write_views(settings)
+    return MartsReport(built.is_rebuilt, built.rows, round(time.monotonic() - started, 3))
+
+
+def compute_marts(settings: Settings, names: Sequence[str], now: datetime) -> Frames:
+    """Some marts as of `now`, from the lake, written nowhere; texts are printable.
+
+    To them comes `log`, one row about what of the log the lake holds.
+    """
+    lake = Lake(settings.lake)
+    with connect(lake) as connection, daily_marts(connection, lake, is_written=False):
+        tables = build_summaries(connection, now, names)
+        tables["log"] = connection.sql(LOG_SQL).to_arrow_table()
+    return printable_frames({name: pl.DataFrame(table) for name, table in tables.items()})
+
+
+def stored_marts(settings: Settings, names: Sequence[str]) -> Frames:
+    """Some marts as they were built last; `log` and the texts as in `compute_marts`."""
+    lake = Lake(settings.lake)
+    frames = {name: lake.read(f"marts/{name}") for name in names}
+    with connect(lake) as connection:
+        frames["log"] = pl.DataFrame(connection.sql(LOG_SQL).to_arrow_table())
+    return printable_frames(frames)

@@ -1,0 +1,93 @@
+"""The stores looked after: verified, regrouped, maintained, a tenant erased."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from sahool_dlq.analysis.marts.build import MARTS
+from sahool_dlq.erasure.erase import ErasureReport, erase
+from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.lake_views import write_views
+from sahool_dlq.jobs.marts import build_all_marts
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.lake.lake import Lake
+from sahool_dlq.stores.lake.maintenance import TableCare, care_for
+from sahool_dlq.stores.postgres.database import database
+from sahool_dlq.stores.postgres.verifications import keep_verification
+from sahool_dlq.upkeep.compare import settled
+from sahool_dlq.upkeep.regroup import Progress as RegroupProgress
+from sahool_dlq.upkeep.regroup import RegroupReport, regroup
+from sahool_dlq.upkeep.verify import VerifyReport, repair, verify
+
+
+async def verify_stores(
+    settings: Settings, *, is_repair: bool = False, bytes_per_second: float | None = None
+) -> VerifyReport:
+    """Compare stream, lake and Postgres, and read every byte of the lake, no faster than is said.
+
+    With `is_repair`, mend first, drain what a sink lacks, and look again. What was found is kept in
+    Postgres.
+    """
+    found = []
+    if is_repair:
+        found = await repair(settings)
+        await drain_log(settings)
+    report = await verify(settings, bytes_per_second)
+    report = replace(report, findings=tuple(settled(found, report.findings)))
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        keep_verification(
+            connection,
+            started_at=report.started_at,
+            seconds=report.seconds,
+            files=report.files,
+            read_bytes=report.read_bytes,
+            unchecked_files=report.unchecked_files,
+            findings=[finding.as_dict() for finding in report.findings],
+        )
+    return report
+
+
+def regroup_history(
+    settings: Settings, progress: RegroupProgress | None = None, *, is_dry_run: bool = False
+) -> RegroupReport:
+    """Recompute the groups of history in both sinks; marts follow when they are built next."""
+    report = regroup(settings, progress, is_dry_run=is_dry_run)
+    if not is_dry_run:
+        write_views(settings)
+    return report
+
+
+async def erase_tenant(
+    settings: Settings,
+    tenant: str,
+    *,
+    actor: str,
+    reason: str,
+    tell: Callable[[str], object] = lambda _: None,
+) -> ErasureReport:
+    """Erase what there is of a tenant, and compute the marts anew; see `drain.erase`."""
+    build = partial(build_all_marts, settings)
+    return await erase(settings, tenant, build, actor=actor, reason=reason, tell=tell)
+
+
+@dataclass(frozen=True, slots=True)
+class MaintainReport:
+    """What was done to the lake."""
+
+    tables: tuple[TableCare, ...]
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def maintain_lake(settings: Settings) -> MaintainReport:
+    """Expire, compact and vacuum the lake; drains may run meanwhile."""
+    started, now = time.monotonic(), datetime.now(UTC)
+    done = care_for(Lake(settings.lake), now, settings.lake_kept_since(now), list(MARTS))
+    write_views(settings)
+    return MaintainReport(tuple(done), round(time.monotonic() - started, 3))
