@@ -46,7 +46,7 @@ async def drain_dlq() -> State:
         message += f"; {report.gaps} gap in the stream: {' '.join(report.notes)}"
     if untold:
         count = sum(each.at_least for each in untold)
-        message += f"; {count:,} more were given up that only their number is known of"
+        message += f"; {count:,} more were dropped by other consumers; only the count is known"
     if report.drained:
         happened("dlq.drained", f"dlq.log.{report.stream}", report.stream, report.as_dict())
     if trouble is not None:

@@ -10,11 +10,11 @@ class DLQError(Exception):
 
 
 class SettingsError(DLQError):
-    """A setting is missing or makes no sense."""
+    """A setting is missing or is not valid."""
 
 
 class ServerUnavailableError(DLQError):
-    """NATS or PostgreSQL can not be reached (transient: the next run goes on)."""
+    """NATS or PostgreSQL cannot be reached (transient: the next run goes on)."""
 
 
 class NotPermittedError(DLQError):
@@ -34,11 +34,11 @@ class FencedError(DLQError):
 
 
 class LakeError(DLQError):
-    """The lake can not be read or written."""
+    """The lake cannot be read or written."""
 
 
 class RedriveError(DLQError):
-    """A redrive can not be planned or carried out."""
+    """A redrive cannot be planned or carried out."""
 
 
 class DeadLetterLimitError(DLQError):
@@ -58,19 +58,19 @@ class MissingPackageError(DLQError, ImportError):
 
 
 class AdoptionError(DLQError):
-    """A consumer can not be adopted, or not like this."""
+    """A consumer cannot be adopted, or not like this."""
 
 
 class RegroupError(DLQError):
-    """History can not be regrouped now."""
+    """History cannot be regrouped now."""
 
 
 class ErasureError(DLQError):
-    """A tenant can not be erased, or not like this."""
+    """A tenant cannot be erased, or not like this."""
 
 
 class SimulationError(DLQError):
-    """A simulated history can not be written there, or makes no sense."""
+    """A simulated history cannot be written there, or is not valid."""
 
 
 class ReportError(DLQError):

@@ -24,7 +24,7 @@ from sahool_dlq.jetstream.contexts import FIELDS
 from sahool_dlq.jetstream.streams import StreamNames
 
 ENDPOINTS_FILE = "endpoints.json"
-_STORES = ("s3", "s3a", "gs", "az", "abfss")  # where two can not both put the same log entry
+_STORES = ("s3", "s3a", "gs", "az", "abfss")  # where two cannot both put the same log entry
 
 
 class Settings(BaseSettings):
@@ -135,7 +135,7 @@ class Settings(BaseSettings):
 
     @property
     def access(self) -> Access:
-        """How to connect to NATS; raises SettingsError where it makes no sense.
+        """How to connect to NATS; raises SettingsError where it is not valid.
 
         Where `dlq up` runs the servers, nothing else says how.
         """
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
 
     @property
     def rules(self) -> Rules:
-        """What the rules file says now; raises SettingsError where it makes no sense."""
+        """What the rules file says now; raises SettingsError where it is not valid."""
         if self.rules_file is None:
             return Rules()
         try:
@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise SettingsError(
-                f"The rules in {self.rules_file} can not be used: {reason}."
+                f"The rules in {self.rules_file} cannot be used: {reason}."
             ) from error
 
     def redactor(self, rules: Rules) -> Redactor:
@@ -238,7 +238,7 @@ def endpoints(home: Path | str) -> dict[str, Any]:
         return dict(json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
         raise SettingsError(
-            f"{file} can not be read ({error}): delete it, `dlq up` writes it anew."
+            f"{file} cannot be read ({error}): delete it, `dlq up` writes it anew."
         ) from error
 
 
@@ -252,7 +252,7 @@ def is_given(settings: Settings, name: str) -> bool:
 def load_settings(**overrides: Any) -> Settings:
     """The settings in force; `overrides` that are None count as not given.
 
-    Raises SettingsError naming the first setting that makes no sense.
+    Raises SettingsError naming the first setting that is not valid.
     """
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})
@@ -260,9 +260,9 @@ def load_settings(**overrides: Any) -> Settings:
         first = error.errors()[0]
         name = "DLQ_" + "_".join(str(part) for part in first["loc"]).upper()
         reason = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"{name} makes no sense: {reason}.") from error
+        raise SettingsError(f"{name} is not valid: {reason}.") from error
     except ValueError as error:
-        raise SettingsError(f"A DLQ_* setting can not be read: {error}.") from error
+        raise SettingsError(f"A DLQ_* setting cannot be read: {error}.") from error
 
 
 def environment_of(settings: Settings) -> dict[str, str]:

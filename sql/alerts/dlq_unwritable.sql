@@ -2,7 +2,7 @@
 --
 -- Grain: one row, none where it can or nobody looked.
 --   value   1
---   since   the first look since when it can not
+--   since   the first look since when it cannot
 --   detail  who says so, and why; the other columns: docs/alerts.md
 SELECT
     p.scope,

@@ -5,7 +5,7 @@
 --   value   lower bound of Wilson's 95 % interval of the share that failed, where none succeeded: of
 --           the handler calls, where its consumers' totals are known; else of the failures, where its
 --           consumers acknowledged nothing meanwhile. 0 where some succeeded, or where there are less
---           than settings.least_count; null where that can not be known, which is also so where
+--           than settings.least_count; null where that cannot be known, which is also so where
 --           there are less since a consumer of it stopped.
 --   detail  what it rests on; the other columns: docs/alerts.md
 WITH counted AS (

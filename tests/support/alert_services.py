@@ -63,7 +63,7 @@ def _at(text: str) -> datetime:
 
 
 class _Tags(HTMLParser):
-    """What Telegram calls a message that can not be parsed."""
+    """What Telegram calls a message that cannot be parsed."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -44,7 +44,7 @@ class Target(Protocol):
 class Channel:
     """One place where people look; `entry` is its URL, with `name=` before it or without.
 
-    Raises SettingsError, which does not show the URL, where that makes no sense.
+    Raises SettingsError, which does not show the URL, where that is not valid.
     """
 
     def __init__(self, entry: str, number: int) -> None:

@@ -20,7 +20,7 @@ class Chat:
         target: Any = apprise.Apprise.instantiate(url)
         if target is None:
             raise ValueError(
-                "is no channel that Apprise knows, such as slack://…, mailto://… or"
+                "is not a channel that Apprise knows, such as slack://…, mailto://… or"
                 " json://host/path"
             )
         # A redirect (301, 302, 303) would lose the body and count as sent.

@@ -44,7 +44,7 @@ class AlertsReport:
     firing: tuple[str, ...]  # headlines
     pending: int  # that have not held long enough
     resolved: int
-    unknown: tuple[str, ...]  # what can not be known
+    unknown: tuple[str, ...]  # what cannot be known
     told: tuple[str, ...]  # titles of the messages that it wrote
     delivered: int  # messages that a channel took
     waiting: int  # that their channel has not taken yet
@@ -59,7 +59,7 @@ class AlertsReport:
 async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> AlertsReport:
     """Evaluate every rule once, send what is to be said, and mark the failures it names.
 
-    Raises SettingsError where rules or channels make no sense, ServerUnavailableError where
+    Raises SettingsError where rules or channels are not valid, ServerUnavailableError where
     Postgres does not answer, AlertError where another evaluation takes a minute; a NATS that does
     not answer is itself an alert.
     """

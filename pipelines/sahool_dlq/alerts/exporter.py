@@ -141,7 +141,7 @@ class DLQCollector(Collector):
 def serve(settings: Settings, host: str, port: int) -> Any:
     """Serve `/metrics` from a thread of its own; returns the server, whose `shutdown` ends it.
 
-    Raises OSError where the port can not be had, SettingsError where the alert rules make no sense.
+    Raises OSError where the port cannot be had, SettingsError where the alert rules are not valid.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(DLQCollector(settings))

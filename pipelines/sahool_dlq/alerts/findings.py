@@ -22,7 +22,7 @@ class Finding:
 
     scope: str  # the part of the rule
     subject: str  # a service, a stream, …; empty: everything
-    value: float | None  # in the rule's unit; None: it can not be known
+    value: float | None  # in the rule's unit; None: it cannot be known
     above: float  # the threshold
     failure_count: int | None  # failures that it is about
     since: datetime | None  # when what it tells of began

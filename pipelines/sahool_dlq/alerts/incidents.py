@@ -249,7 +249,7 @@ def _apprise(url: str) -> Any:
 
     plugin = apprise.Apprise.instantiate(url)
     if plugin is None:
-        raise ValueError(f"makes no sense to Apprise: see how it spells {url.partition(':')[0]}://")
+        raise ValueError(f"is not valid for Apprise: see how it spells {url.partition(':')[0]}://")
     return plugin
 
 

@@ -62,7 +62,7 @@ class StreamSample:
     size_bytes: int | None = None
     max_messages: int | None = None
     max_bytes: int | None = None
-    problem: str | None = None  # why it can not be read or written
+    problem: str | None = None  # why it cannot be read or written
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,9 +272,9 @@ async def _totals(client: Client, settings: Settings) -> list[_Total]:
 
 
 def _held(totals: Iterable[_Total]) -> str | None:
-    """Which services say that they hold dead letters which they can not write."""
+    """Which services say that they hold dead letters which they cannot write."""
     names = sorted({each.service for each in totals if each.is_fresh and not each.is_dlq_writable})
-    return f"{', '.join(names[:5])} can not write dead letters, and hold them" if names else None
+    return f"{', '.join(names[:5])} cannot write dead letters, and hold them" if names else None
 
 
 async def _stopped(
@@ -333,6 +333,6 @@ async def _acknowledged(
         if isinstance(info, ConsumerInfo):
             found[pair] = info.ack_floor.stream_seq if info.ack_floor else 0
         elif not isinstance(info, NotFoundError):
-            logger.info("Consumer %s of %s can not be looked at: %r", *reversed(pair), info)
+            logger.info("Consumer %s of %s cannot be looked at: %r", *reversed(pair), info)
     gone = sum(isinstance(info, NotFoundError) for info in infos)
     return found, len(asked) - len(found) - gone

@@ -129,7 +129,7 @@ class AlertRules(msgspec.Struct, frozen=True, kw_only=True):
 def alert_rules(settings: Settings) -> AlertRules:
     """What the shipped file and DLQ_ALERT_RULES_FILE say now.
 
-    Raises SettingsError, naming the place, where the latter makes no sense.
+    Raises SettingsError, naming the place, where the latter is not valid.
     """
     file = settings.alert_rules_file
     if file is None:
@@ -138,21 +138,21 @@ def alert_rules(settings: Settings) -> AlertRules:
         return read_alert_rules(file.read_text())
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise SettingsError(f"The alert rules in {file} can not be used: {reason}.") from error
+        raise SettingsError(f"The alert rules in {file} cannot be used: {reason}.") from error
 
 
 def read_alert_rules(changes: str = "") -> AlertRules:
     """The shipped rules with the changes of a file of the user's, in TOML.
 
-    Raises ValueError, in one sentence that names the place, where they make no sense.
+    Raises ValueError, in one sentence that names the place, where they are not valid.
     """
     shipped = tomllib.loads(_SHIPPED.read_text())
     own = tomllib.loads(changes)
     if unknown := own.keys() - {"link", "defaults", "rules", "overrides"}:
-        raise ValueError(f"{sorted(unknown)[0]} is nothing that it may say")
+        raise ValueError(f"unknown key {sorted(unknown)[0]}")
     file: _File = _convert(own, _File, "")
     if unknown := file.defaults.keys() - shipped["defaults"].keys():
-        raise ValueError(f"defaults: {sorted(unknown)[0]} is nothing that all rules have")
+        raise ValueError(f"defaults: unknown key {sorted(unknown)[0]}")
     if unknown := file.rules.keys() - shipped["rules"].keys():
         raise ValueError(
             f"there is no rule {sorted(unknown)[0]}, there are {', '.join(shipped['rules'])}"

@@ -70,7 +70,7 @@ def step(
 
     `last_told_at` is when an earlier episode of the same alert was last told of: one that comes and
     goes is told of after each cool-down, not each time. What another alert (the monitor's) has told
-    of already is not told again. What can not be known neither begins an alert nor ends one.
+    of already is not told again. What cannot be known neither begins an alert nor ends one.
     """
     if alert is not None and finding is not None and finding.value is None:
         return Step(replace(alert, seen_at=now) if alert.state == "firing" else None)

@@ -97,7 +97,7 @@ async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
     """
     stream, slash, consumer = name.rpartition("/")
     if not _NAME.fullmatch(consumer) or (slash and not _NAME.fullmatch(stream)):
-        raise AdoptionError(f"{name!r} is no consumer: say CONSUMER, or STREAM/CONSUMER.")
+        raise AdoptionError(f"{name!r} is not a consumer: say CONSUMER, or STREAM/CONSUMER.")
     if not slash:
         stream = await _stream_of(client, consumer)
     found = await _as_it_is(client, stream, consumer)
@@ -147,7 +147,7 @@ async def _as_it_is(client: Client, stream: str, consumer: str) -> Adoption:
                 f"Stream {stream} has no consumer {consumer}: `nats consumer ls {stream}` lists"
                 " them."
             )
-        raise AdoptionError(f"{stream}/{consumer} can not be looked at: {_said(error)}.")
+        raise AdoptionError(f"{stream}/{consumer} cannot be looked at: {_said(error)}.")
     config = dict(answer["config"])
     return Adoption(stream, consumer, config, config, answer.get("num_redelivered") or 0)
 

@@ -112,7 +112,7 @@ class Advisories(Intake):
             and advisory.kind == TERMINATED
             and await self._given_up.has(self.connection, advisory, created)
         ):
-            # The same failure. Its id can not be made any more: the time of the event is gone.
+            # The same failure. Its id cannot be made any more: the time of the event is gone.
             logger.info("%s terminated what it had given up: %s", advisory.consumer, advisory)
             self.counts["repeated"] += 1
         elif not await self._publish(advisory, event, "bridged" if event else "gone", created):

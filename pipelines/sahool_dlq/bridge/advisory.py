@@ -86,7 +86,7 @@ def read_advisory(data: bytes, domain: str = "") -> Advisory:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(str(error)) from error
     if not (is_name(advisory.stream) and is_name(advisory.consumer)):  # not the server's
-        raise ValueError("no stream and consumer can be called so")
+        raise ValueError("not valid names of a stream and a consumer")
     check_domain(advisory.domain, domain)
     return advisory
 

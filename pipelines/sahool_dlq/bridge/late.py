@@ -99,7 +99,7 @@ class LateAcks:
         acked.add_done_callback(start)
 
     async def close(self) -> None:
-        """Wait until what was heard is told, or can not be told now."""
+        """Wait until what was heard is told, or cannot be told now."""
         await asyncio.gather(*self._telling)
 
     async def _tell(self, connection: Client, advisory: Advisory, fields: dict[str, Any]) -> None:

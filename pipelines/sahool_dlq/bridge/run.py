@@ -75,7 +75,7 @@ class Bridge(Service):
     async def open(self) -> None:
         """Connect, and make the streams and the durable consumer that are missing.
 
-        Raises ServerUnavailableError where no server answers, StreamError where a stream can not
+        Raises ServerUnavailableError where no server answers, StreamError where a stream cannot
         be made.
         """
         settings = self._platform
@@ -96,7 +96,7 @@ class Bridge(Service):
         except (*PUBLISH_ERRORS, StreamError) as error:
             await self.close()
             reason = str(error).rstrip(".")
-            raise StreamError(f"The stream of advisories can not be used: {reason}.") from error
+            raise StreamError(f"The stream of advisories cannot be used: {reason}.") from error
         self._intakes.append(self._advisories)
 
     async def sample(self) -> list[Untold]:

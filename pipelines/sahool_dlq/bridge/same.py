@@ -26,7 +26,7 @@ class SameLetters:
         self._is_permitted = True
 
     async def is_ours(self, ack: PubAck, subject: str, payload: bytes) -> bool:
-        """Whether that message says what ours says; False where it can not be read.
+        """Whether that message says what ours says; False where it cannot be read.
 
         Raises as `stored_message` does.
         """

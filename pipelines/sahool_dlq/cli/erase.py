@@ -38,7 +38,7 @@ def command(
         raise click.UsageError("Say why: --reason TEXT is kept in the audit.")
     is_asked = not (yes or dry_run)
     if is_asked and not (sys.stdin.isatty() and errors.is_terminal):
-        raise ErasureError("Nobody is there to be asked: look with --dry-run, then give --yes.")
+        raise ErasureError("There is no terminal to ask at: look with --dry-run, then give --yes.")
     with spinner("Looking"):
         found = asyncio.run(preview(settings, tenant))
     if dry_run or found.is_empty:
@@ -93,5 +93,5 @@ def _show(report: ErasureReport, tenant: str, went: str, is_json: bool) -> None:
     if count := report.unread_dead_letters:
         noun, stay = ("dead letter", "stays") if count == 1 else ("dead letters", "stay")
         console.print(
-            f"{count:,} {noun} that can not be read may hold the tenant's data, and {stay}."
+            f"{count:,} {noun} that cannot be read may hold the tenant's data, and {stay}."
         )

@@ -26,11 +26,13 @@ def command(settings: Settings, is_json: bool, listen: str) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
-        raise SettingsError(f"--listen {listen} is no address and port, such as 127.0.0.1:9877.")
+        raise SettingsError(
+            f"--listen {listen} is not an address and port, such as 127.0.0.1:9877."
+        )
     try:
         server = serve(settings, host.strip("[]"), int(port))
     except OSError as error:
-        raise SettingsError(f"--listen {listen} can not be had: {error.strerror}.") from error
+        raise SettingsError(f"--listen {listen} cannot be had: {error.strerror}.") from error
     where = f"http://{host}:{server.server_port}/metrics"
     if is_json:
         print_json({"url": where})

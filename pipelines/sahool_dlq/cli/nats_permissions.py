@@ -67,7 +67,7 @@ def command(
         raise click.UsageError("--role stands alone: its subjects follow from the settings.")
     for each in (*consumes, *publishes):
         if not _FILTER.fullmatch(each):
-            raise click.UsageError(f"{each!r} is no filter of subjects.")
+            raise click.UsageError(f"{each!r} is not a filter of subjects.")
     names = settings.stream_names
     if role:
         grants = grants_of_role(names, role)

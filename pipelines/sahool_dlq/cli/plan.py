@@ -112,7 +112,7 @@ def _facts(shown: Preview) -> list[str]:
 
 
 def unreached_facts(shown: Preview) -> list[str]:
-    """Which failures would reach nobody, why, and what to do; and where that can not be known."""
+    """Which failures would reach nobody, why, and what to do; and where that cannot be known."""
     facts = []
     for each in shown.reached.unreached:
         said = f"{each.count:,} would reach nobody, and stay as they are: {safe(each.reason)}."
@@ -121,7 +121,7 @@ def unreached_facts(shown: Preview) -> list[str]:
             said += f" A consumer of the same service takes such events:  {ways}"
         facts.append(said)
     facts += [
-        f"Whether {count:,} reach somebody can not be known: {safe(doubt)}."
+        f"Whether {count:,} reach somebody cannot be known: {safe(doubt)}."
         for doubt, count in shown.reached.doubts
     ]
     return facts

@@ -186,7 +186,7 @@ def _seconds(max_age: str) -> float:
         found = None
     if not found:
         raise click.BadParameter(
-            f"{max_age[:40]!r} is no age: write 24h or 7d.", param_hint="--max-age"
+            f"{max_age[:40]!r} is not an age: write 24h or 7d.", param_hint="--max-age"
         )
     return found.total_seconds()
 
@@ -198,5 +198,5 @@ def _text(edit: str) -> str:
         return Path(edit[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(
-            f"{edit[1:]} can not be read: {error}", param_hint="--edit"
+            f"{edit[1:]} cannot be read: {error}", param_hint="--edit"
         ) from None

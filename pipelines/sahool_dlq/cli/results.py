@@ -50,7 +50,7 @@ def write_parquet(table: pa.Table, place: Path | None) -> None:
     """Write Parquet to a file, or to standard output, which is no terminal.
 
     An interval is written as its text, which Parquet has no type for that others read; of names
-    that repeat, the second is name_1. Raises QueryError where it can not be written.
+    that repeat, the second is name_1. Raises QueryError where it cannot be written.
     """
     for index, field in enumerate(table.schema):
         if pa.types.is_interval(field.type):

@@ -97,6 +97,6 @@ def _end(text: str | None) -> datetime:
         at = datetime.fromisoformat(text)
     except ValueError as error:
         raise SimulationError(
-            f"--until {text!r} is no time: write it as 2026-01-31T12:00:00Z."
+            f"--until {text!r} is not a time: write it as 2026-01-31T12:00:00Z."
         ) from error
     return at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -51,7 +51,7 @@ class CaseEvent(msgspec.Struct, kw_only=True, gc=False):
 
 
 def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
-    """The case event in a message; never raises, what can not be used has a `parse_error`."""
+    """The case event in a message; never raises, what cannot be used has a `parse_error`."""
     kind = message.subject.partition(".")[2]  # all of it: who may tell outcomes decides nothing
     problems: list[str] = []
     try:
@@ -106,7 +106,7 @@ def _times(value: dict[str, Any], published_at: datetime, problems: list[str]) -
             try:
                 fields[name] = parse_time(str(value[name]))
             except ValueError:
-                problems.append(f"{name} is no time between 1970 and 2200")
+                problems.append(f"{name} is not a time between 1970 and 2200")
     if fields["at"] > published_at + MOST_AHEAD:
         fields["at"] = published_at  # what it closes would stay closed till then
     return fields

@@ -196,7 +196,7 @@ def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
     if case.status not in LIVE:
         return case
     opening, nth = opening_and_nth(attempt)
-    if opening < case.opening and kind != "requested":  # who asks can not know how often it opened
+    if opening < case.opening and kind != "requested":  # who asks cannot know how often it opened
         return case
     if kind == "succeeded":
         if not is_answer(case, event):

@@ -18,7 +18,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_rules(text: str) -> Rules:
     """The rules of a file.
 
-    Raises ValueError, in one sentence that names the line or the rule, where they make no sense.
+    Raises ValueError, in one sentence that names the line or the rule, where they are not valid.
     """
     try:
         return msgspec.toml.decode(text, type=Rules)

@@ -30,7 +30,7 @@ _INT64 = range(-(2**63), 2**63)
 
 
 STEERING = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
-"""Characters that steer a terminal, break or turn a line, or that a drawing can not hold.
+"""Characters that steer a terminal, break or turn a line, or that a drawing cannot hold.
 
 For Python and Polars alike.
 """
@@ -60,7 +60,7 @@ def clean_text(text: str) -> str:
 def parse_time(text: str) -> datetime:
     """An ISO 8601 time as aware UTC, naive read as UTC.
 
-    Raises ValueError where it is no time, or one outside 1970 to 2200.
+    Raises ValueError where it is not a time, or one outside 1970 to 2200.
     """
     try:
         time = datetime.fromisoformat(text)
@@ -126,7 +126,7 @@ def _parsed(text: str, mended: set[str]) -> Any:
 def storable_json(data: bytes, mended: set[str] | None = None) -> str:
     """JSON text for a JSON column: verbatim where every sink takes it, else mended.
 
-    `data` is known to be JSON. Raises ValueError where it is no UTF-8.
+    `data` is known to be JSON. Raises ValueError where it is not UTF-8.
     """
     mended = set() if mended is None else mended
     value = parse_json(data, mended)

@@ -45,7 +45,7 @@ class Subjects:
 
     @property
     def own(self) -> tuple[str, ...]:
-        """Filters of everything that the platform itself writes, which is no event."""
+        """Filters of everything that the platform itself writes, which is not an event."""
         return (*self.log, self.totals, self.attempts)
 
     @property

@@ -28,7 +28,7 @@ def checked(pattern: str) -> re.Pattern[str]:
             is_empty = is_found(pattern, "")
             is_found(without_anchors(pattern), "")
         except (re.error, FutureWarning, DeprecationWarning) as error:
-            raise ValueError(f"{pattern!r} is no regular expression ({error})") from error
+            raise ValueError(f"{pattern!r} is not a regular expression ({error})") from error
         except pl.exceptions.ComputeError as error:
             raise ValueError(
                 f"{pattern!r} needs what a linear-time engine does not have, look-around or a"

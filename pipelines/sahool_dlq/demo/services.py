@@ -115,7 +115,7 @@ async def run(config: dict[str, Any]) -> None:
             )
         )
         if not await consumer.connect():
-            raise SystemExit(f"{service} can not reach NATS at {shown(servers)}.")
+            raise SystemExit(f"{service} cannot reach NATS at {shown(servers)}.")
         await consumer.subscribe(handler.__get__(fleet), subject=f"sahool.{subject}")
         consumer.start_in_background()
         consumers.append(consumer)

@@ -80,7 +80,7 @@ Say = Callable[[str], None]
 async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
     """Run the story with `count` events below `home`, which is emptied first.
 
-    Raises DLQError where a server can not be started or a step takes too long.
+    Raises DLQError where a server cannot be started or a step takes too long.
     """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:

@@ -171,10 +171,10 @@ def as_sections(diagnosis: Diagnosis) -> Sequence[Section]:
 
 
 def write_page(diagnosis: Diagnosis, file: Path, now: datetime) -> None:
-    """One HTML page that needs nothing else; raises ReportError where it can not be written."""
+    """One HTML page that needs nothing else; raises ReportError where it cannot be written."""
     from sahool_dlq.analysis.report.page import as_page  # its drawing package loads for a second
 
     try:
         file.write_text(as_page(TITLE, as_sections(diagnosis), now), encoding="utf-8")
     except OSError as error:
-        raise ReportError(f"{file} can not be written: {error.strerror}.") from error
+        raise ReportError(f"{file} cannot be written: {error.strerror}.") from error

@@ -117,7 +117,7 @@ def written_later(account: Account, stream: Stream) -> Said | None:  # noqa: ARG
         "persist_mode is async: the server acknowledges an event before it is written, and a crash"
         " takes what was acknowledged.",
         f"{nats('stream', 'copy', stream.name, stream.name + '-SAFE')} --persist-mode default"
-        "  # it can not be changed; then delete the old one",
+        "  # it cannot be changed; then delete the old one",
     )
 
 

@@ -3,7 +3,7 @@
 The oldest go by age and size; others by a limit for each subject, a time to live, a rollup, a purge
 by subject or by hand. On a stream of our own every sequence is a message of ours, and the server
 says which are deleted. On a shared stream a sequence that is missing may have been anybody's: what
-was lost of ours there can not be known.
+was lost of ours there cannot be known.
 """
 
 from bisect import bisect_left

@@ -33,7 +33,7 @@ _COUNTERS = ("handled", "succeeded", "retried", "dead_lettered", "skipped")
 async def read_totals(client: Client, stream: str, subject: str) -> pl.DataFrame:
     """The last message of every consumer's totals subject; SERVICE_TOTALS_SCHEMA.
 
-    Empty where there is no such stream; a message that makes no sense is logged and left out.
+    Empty where there is no such stream; a message that is not valid is logged and left out.
     """
     rows = []
     async with aclosing(latest_messages(client, stream, subject)) as latest:
@@ -42,7 +42,7 @@ async def read_totals(client: Client, stream: str, subject: str) -> pl.DataFrame
             try:
                 rows.append(_row(msg.data, delivery.sequence, delivery.timestamp_ns))
             except _SENSELESS as error:
-                logger.warning("Totals on %s make no sense: %r", msg.subject, error)
+                logger.warning("Totals on %s are not valid: %r", msg.subject, error)
     return pl.DataFrame(rows, schema=SERVICE_TOTALS_SCHEMA, orient="row").sort("totals_sequence")
 
 
@@ -74,7 +74,7 @@ def _row(data: bytes, sequence: int, timestamp_ns: int) -> list[Any]:
     value = json.loads(data)
     counters = [int(value.get(name, 0)) for name in _COUNTERS]
     if not all(0 <= counter < 2**63 for counter in counters):
-        raise ValueError("a counter is no number of events")
+        raise ValueError("a counter is not a number of events")
     return [
         sequence,
         time_of_ns(timestamp_ns),

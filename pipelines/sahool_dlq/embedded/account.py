@@ -44,7 +44,7 @@ def reachable_binaries(account: Account) -> Path:
         copy_wheel(installed.parents[1], base / version)
     if not account.can(copy / "initdb", "--version"):
         raise ServerUnavailableError(
-            f"PostgreSQL can not be run as {account.uid} from {installed} nor from {copy}: "
+            f"PostgreSQL cannot be run as {account.uid} from {installed} nor from {copy}: "
             "run as an ordinary user"
         )
     return copy
@@ -88,7 +88,7 @@ def trusted_folder(account: Account) -> Path:
         if is_trusted(folder, account):
             return folder
     raise ServerUnavailableError(
-        f"PostgreSQL can not run as root, and none of {', '.join(map(str, PRIVATE_FOLDERS))} is a "
+        f"PostgreSQL cannot run as root, and none of {', '.join(map(str, PRIVATE_FOLDERS))} is a "
         "folder of root's that others can enter: run as an ordinary user"
     )
 
@@ -113,7 +113,7 @@ def is_trusted(folder: Path, account: Account) -> bool:
 def data_folder(wanted: Path) -> tuple[Path, Account]:
     """The folder for root's PostgreSQL and the user it runs as: `wanted` if that can work.
 
-    A folder with data keeps its owner. If `nobody` can not reach `wanted`, a folder named after
+    A folder with data keeps its owner. If `nobody` cannot reach `wanted`, a folder named after
     its hash in a trusted folder takes its place, now and at later starts.
     """
     if (wanted / "data" / "PG_VERSION").exists():
@@ -123,14 +123,14 @@ def data_folder(wanted: Path) -> tuple[Path, Account]:
             if account.can_write(wanted / "data"):
                 return wanted, account
         raise ServerUnavailableError(
-            f"the owner of {wanted} can not reach it or is root, which PostgreSQL refuses to run "
+            f"the owner of {wanted} cannot reach it or is root, which PostgreSQL refuses to run "
             "as: make it reachable or run as an ordinary user"
         )
     try:
         account = Account.nobody()
     except KeyError:
         raise ServerUnavailableError(
-            "PostgreSQL can not run as root and there is no user nobody: run as an ordinary user"
+            "PostgreSQL cannot run as root and there is no user nobody: run as an ordinary user"
         ) from None
     name = f"data-{hashlib.sha256(str(wanted).encode()).hexdigest()[:16]}"
     for base in PRIVATE_FOLDERS:
@@ -142,7 +142,7 @@ def data_folder(wanted: Path) -> tuple[Path, Account]:
     if given_to(account, elsewhere):
         return elsewhere, account
     raise ServerUnavailableError(
-        f"PostgreSQL can not write to {wanted} nor to {elsewhere}: run as an ordinary user"
+        f"PostgreSQL cannot write to {wanted} nor to {elsewhere}: run as an ordinary user"
     )
 
 

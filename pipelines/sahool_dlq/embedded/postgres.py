@@ -34,7 +34,7 @@ class PostgresServer(EmbeddedServer):
     """PostgreSQL over TCP on loopback, with SCRAM and without a Unix socket.
 
     Started by root it runs as `nobody`; `data` then says where the data are, which is not below
-    `home` if that user can not get there.
+    `home` if that user cannot get there.
     """
 
     title = "PostgreSQL"
@@ -89,9 +89,7 @@ class PostgresServer(EmbeddedServer):
             with psycopg.connect(self.dsn_of("postgres"), autocommit=True) as connection:
                 yield connection
         except psycopg.Error as error:
-            raise ServerUnavailableError(
-                f"PostgreSQL did not do as told, look at {self.log}: {error}"
-            ) from error
+            raise ServerUnavailableError(f"PostgreSQL failed, see {self.log}: {error}") from error
 
     @property
     def _cluster(self) -> Path:

@@ -1,4 +1,4 @@
-"""A server process that can not outlive the program that started it, and the users it runs as."""
+"""A server process that cannot outlive the program that started it, and the users it runs as."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ class Account:
 
 
 class GuardedProcess:
-    """One server below its guard (see `guard.py`). Raises OSError if it can not be executed."""
+    """One server below its guard (see `guard.py`). Raises OSError if it cannot be executed."""
 
     def __init__(
         self,

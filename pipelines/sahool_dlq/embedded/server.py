@@ -114,8 +114,7 @@ class EmbeddedServer(ABC):
         except OSError as error:
             self.stop()
             raise ServerUnavailableError(
-                f"{self.title} can not start in {self.home}, check the folder and its owner: "
-                f"{error}"
+                f"{self.title} cannot start in {self.home}, check the folder and its owner: {error}"
             ) from error
         except BaseException:
             self.stop()
@@ -253,7 +252,7 @@ def require_free(port: int, title: str) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise ServerUnavailableError(
-                f"{title} can not listen on {HOST}:{port}, stop what uses that port or choose "
+                f"{title} cannot listen on {HOST}:{port}, stop what uses that port or choose "
                 f"another one: {error.strerror}"
             ) from error
 

@@ -126,7 +126,7 @@ async def erase(
 ) -> ErasureReport:
     """Erase a tenant's messages up to the stream's last one; `build_marts` computes those anew.
 
-    Raises ErasureError for a tenant or reason that makes no sense, FencedError where others rewrite
+    Raises ErasureError for a tenant or reason that is not valid, FencedError where others rewrite
     the lake all the time. What NATS does not let go of is `left`; all else is done then, too.
     """
     tenant = _checked(tenant, reason)
@@ -222,7 +222,7 @@ def _show_life(connection: Connection[Any], stream: str) -> None:
 def _checked(tenant: str, reason: str | None = None) -> str:
     """The tenant's id as decoding would have it."""
     if not tenant.strip():
-        raise ErasureError("An empty tenant is nobody: say whose failures are to be erased.")
+        raise ErasureError("--tenant is empty: say whose failures are to be erased.")
     if reason is not None and not reason.strip():
         raise ErasureError("Say why: --reason is kept in the audit.")
     if reason is not None and re.search(rf"(?<!\w){re.escape(tenant)}(?!\w)", reason):

@@ -108,7 +108,7 @@ async def in_objects(
 
 
 async def _ids_in_object(client: Client, failure: str) -> dict[str, str] | None:
-    """What a body in the object store says of itself; None where it can not be read."""
+    """What a body in the object store says of itself; None where it cannot be read."""
     try:
         stored = await object_messages(client, BODIES_BUCKET, failure)
         if not stored:

@@ -41,7 +41,7 @@ class Acknowledgements:
                 self._has_done.set()
 
     async def send(self) -> None:
-        """Send all now; what can not be sent is kept, which is logged."""
+        """Send all now; what cannot be sent is kept, which is logged."""
         self._has_done.clear()
         done, self._done = self._done, []
         sent_count = 0

@@ -102,7 +102,7 @@ class AttemptLog:
         if why != self._said:
             self._said = why
             logger.warning(
-                "Attempts can not be kept on %s (%s), so each delivery counts as one: run"
+                "Attempts cannot be kept on %s (%s), so each delivery counts as one: run"
                 " `dlq migrate`, or grant the right (docs/security.md).",
                 self._subjects.attempts,
                 why,
@@ -207,7 +207,7 @@ def _encode(attempts: Attempts, delivery: Delivery) -> bytes:
 
 
 def _decode(data: bytes, delivery: Delivery) -> Attempts | None:
-    """What a message keeps of this event; None where it is about another, or makes no sense."""
+    """What a message keeps of this event; None where it is about another, or is not valid."""
     try:
         kept: dict[str, Any] = json.loads(data)
         if kept["event_timestamp_ns"] != delivery.timestamp_ns:

@@ -33,7 +33,7 @@ def error_text(error: BaseException) -> str:
     try:
         return clean_text(str(error))
     except Exception as failure:  # noqa: BLE001  (a broken __str__ can raise anything)
-        return f"(its text can not be read: {type(failure).__name__})"
+        return f"(its text cannot be read: {type(failure).__name__})"
 
 
 def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
@@ -49,7 +49,7 @@ def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
             link = link.__cause__ or link.__context__
         text = clean_text("".join(trace.format()))
     except Exception as failure:  # noqa: BLE001  (see error_text)
-        return f"(the traceback can not be read: {type(failure).__name__})"
+        return f"(the traceback cannot be read: {type(failure).__name__})"
     return shortened(text, longest)
 
 

@@ -121,21 +121,21 @@ class NATSConsumerConfig(Access):
     def from_file(cls, path: str | Path, **changes: Any) -> Self:
         """The settings in a TOML file: these fields, and a table `[[policies]]` for each policy.
 
-        `changes` win over the file. Raises SettingsError where the file can not be read or a
-        value makes no sense.
+        `changes` win over the file. Raises SettingsError where the file cannot be read or a
+        value is not valid.
         """
         try:
             values = tomllib.loads(Path(path).read_text())
             if unknown := sorted(values.keys() - cls.model_fields.keys()):
-                raise SettingsError(f"{path}: {unknown[0]} is no setting of a consumer.")
+                raise SettingsError(f"{path}: {unknown[0]} is not a setting of a consumer.")
             return cls(**{**values, **changes})
         except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-            raise SettingsError(f"{path} can not be read: {error}.") from error
+            raise SettingsError(f"{path} cannot be read: {error}.") from error
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"]) or "it"
             reason = first["msg"].removeprefix("Value error, ")
-            raise SettingsError(f"{path}: {name} makes no sense: {reason}.") from error
+            raise SettingsError(f"{path}: {name} is not valid: {reason}.") from error
 
     def in_force(self, event_type: str, error: BaseException | None = None) -> Self:
         """These settings with the policies for an event type and an error applied."""

@@ -83,7 +83,7 @@ class NATSConsumer(Service):
         Raises RuntimeError before `connect` and after `start`, TypeError for a handler that is not
         async, ValueError for a filter that would match the consumer's own dead letters and for a
         durable that another subscription uses, StreamError where no stream, not the named one or
-        more than one holds `subject`, and where the durable can not be pulled from.
+        more than one holds `subject`, and where the durable cannot be pulled from.
         """
         connection = self._to_subscribe()
         config = self.config

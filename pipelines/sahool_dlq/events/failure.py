@@ -24,7 +24,7 @@ _REDRIVE_ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
 def parse_body(data: bytes) -> tuple[bool, Any]:
     """Whether a body is strict JSON in UTF-8, and what a handler may read in it; None if nothing.
 
-    What is no strict JSON comes with what can not be stored mended, see `sanitize.parse_json`.
+    What is no strict JSON comes with what cannot be stored mended, see `sanitize.parse_json`.
     """
     with contextlib.suppress(ValueError):
         return True, from_json(data, allow_inf_nan=False)
@@ -111,7 +111,7 @@ def crash_loop(attempts: Attempts) -> DeadLetter:
             f"At least {begun} calls of its handler began, and {unfinished} never ended, since"
             " their process died: it was not called again."
         )
-    else:  # attempts can not be kept here
+    else:  # attempts cannot be kept here
         said = f"It was delivered {begun} times, and each seems to have killed its process."
     return DeadLetter(said, dlq_reason=CRASH_LOOP)
 

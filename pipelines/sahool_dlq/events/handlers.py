@@ -26,7 +26,7 @@ def as_async(
     """`function`, where it is async; raises TypeError where it surely is not.
 
     Of some nobody knows before they are called: a lambda, a mock, a decorator's wrapper. What such
-    a one returns that can not be awaited counts as `refuse` says; without it a TypeError is raised.
+    a one returns that cannot be awaited counts as `refuse` says; without it a TypeError is raised.
     """
     if _is_async(function):
         return function
@@ -42,7 +42,7 @@ def as_async(
             result: R = await said
             return result
         error = TypeError(
-            f"{name_of(function)} is not async: it returned {type(said).__name__}, which can not be"
+            f"{name_of(function)} is not async: it returned {type(said).__name__}, which cannot be"
             " awaited; write `async def`."
         )
         if refuse is None:

@@ -116,7 +116,7 @@ class Intake:
 
     @property
     def is_log_writable(self) -> bool:
-        """False while a message to the log can not be written, which stops the fetching."""
+        """False while a message to the log cannot be written, which stops the fetching."""
         return self._log_is_writable.is_set()
 
     async def prepare(self) -> None:
@@ -219,7 +219,7 @@ class Intake:
                 await puller.open()
                 await self._pull(puller)
             except NotPermittedError as error:
-                logger.warning("%s can not pull: %s", self.durable, error)
+                logger.warning("%s cannot pull: %s", self.durable, error)
             except (PullStalledError, nats.errors.Error, OSError) as error:
                 logger.info("%s: pulling again in a second (%s)", self.durable, error)
             if not self._closing.has_begun:

@@ -89,7 +89,7 @@ def _gauges(live: dict[tuple[str, str], list[Subscription]]) -> Iterator[Metric]
     )
     writable = GaugeMetricFamily(
         "dlq_consumer_log_writable",
-        "0 while dead letters can not be written, which stops the fetching.",
+        "0 while dead letters cannot be written, which stops the fetching.",
         labels=_LABELS,
     )
     for labels, subscriptions in live.items():

@@ -33,7 +33,7 @@ PUBLISH_ERRORS = (
     OSError,
     TimeoutError,
 )
-"""What a publish raises while the log can not be written."""
+"""What a publish raises while the log cannot be written."""
 
 _TOO_LARGE_FOR_STREAM = 10054  # the server's code: beyond the stream's max_msg_size
 _SUFFIX_BYTES = 8
@@ -50,7 +50,7 @@ IsOurs = Callable[[PubAck, str, bytes], Awaitable[bool]]
 class OwnId:
     """Whether a dead letter's id can be in the log by the tries of its own process.
 
-    Where it is there and can not be, somebody else used it: another process of the service, which
+    Where it is there and cannot be, somebody else used it: another process of the service, which
     died before it acknowledged the event, or a forger, whose message would take the place of ours.
     """
 

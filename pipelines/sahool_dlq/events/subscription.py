@@ -178,7 +178,7 @@ class Subscription(Intake):
         """Dead-letter the events that their stream removed while they waited here for a retry.
 
         A retry that is overdue may only be late, or with another process: the stream and the
-        attempts tell. Raises one of PUBLISH_ERRORS where they can not be asked.
+        attempts tell. Raises one of PUBLISH_ERRORS where they cannot be asked.
         """
         if not self._log.is_kept:
             return
@@ -417,7 +417,7 @@ class Subscription(Intake):
                     self._log_is_writable.clear()
                     self._tell(
                         "dlq_unwritable",
-                        f"{self.durable}: {what} can not be written ({_detail(error)}): no more"
+                        f"{self.durable}: {what} cannot be written ({_detail(error)}): no more"
                         " events are fetched until it can.",
                     )
                 raise

@@ -38,7 +38,7 @@ class Access(BaseModel):
 
     The fields are the keys of a context of the `nats` command, but `servers` (there `url`) and
     `user_credentials` (there `creds`). Files are read anew for each connection: they may be
-    renewed. Raises SettingsError where something makes no sense, or a context can not be read.
+    renewed. Raises SettingsError where something is not valid, or a context cannot be read.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
@@ -69,7 +69,7 @@ class Access(BaseModel):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if problem := _problem(self):
-            raise SettingsError(f"How to connect to NATS makes no sense: {problem}.")
+            raise SettingsError(f"How to connect to NATS is not valid: {problem}.")
         return self
 
     @property

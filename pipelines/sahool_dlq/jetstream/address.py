@@ -74,7 +74,7 @@ def read_address(server: Server) -> Address:
     found = _HOST.fullmatch(host)
     if scheme not in _SCHEMES or found is None or int(found[2] or 0) > 65_535:
         raise SettingsError(
-            f"A NATS address can not be read: write {_EXAMPLE}, and in the password % and two"
+            f"A NATS address cannot be read: write {_EXAMPLE}, and in the password % and two"
             " digits (%40 for @) for what has a meaning in an address."
         )
     is_web_socket = scheme in ("ws", "wss")
@@ -99,7 +99,7 @@ def split_servers(text: Server) -> list[SecretStr]:
     servers = [each.strip() for each in revealed(text).split(",")]
     if any("@" in each and "://" not in each for each in servers[1:]):
         raise SettingsError(
-            f"NATS addresses can not be told apart: write each as {_EXAMPLE}, and %2C for a comma"
+            f"NATS addresses cannot be told apart: write each as {_EXAMPLE}, and %2C for a comma"
             " in a password."
         )
     return [SecretStr(each) for each in servers if each]

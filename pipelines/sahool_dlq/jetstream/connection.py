@@ -36,7 +36,7 @@ logging.getLogger("nats").addHandler(logging.NullHandler())
 class TolerantClient(PlainSpokenClient):
     """A client that no message of another's can silence.
 
-    In nats-py a header block or subject that can not be decoded ends the loop that reads, while
+    In nats-py a header block or subject that cannot be decoded ends the loop that reads, while
     `is_connected` stays True. It also keeps all values of a repeated header: see `every_header`.
     """
 
@@ -46,7 +46,7 @@ class TolerantClient(PlainSpokenClient):
         try:
             return await super()._process_headers(headers)
         except (IndexError, ValueError) as error:
-            logger.warning("nats: headers that can not be read are left out: %s", error)
+            logger.warning("nats: headers that cannot be read are left out: %s", error)
             return None
 
     def _build_message(
@@ -67,7 +67,7 @@ async def connect_service(
     """A connection that comes back by itself, for a service; the caller closes it.
 
     Raises ServerUnavailableError where no server answers, takes the login, or can be trusted within
-    `timeout_seconds`, and SettingsError for what is no address, or a file that can not be used.
+    `timeout_seconds`, and SettingsError for what is not an address, or a file that cannot be used.
     """
     where = shown(access.servers)
     client = TolerantClient()
@@ -143,7 +143,7 @@ async def connected(
 
     Raises ServerUnavailableError where no server answers or can be trusted, or where one no longer
     answers and the caller did not catch it, NotPermittedError where it refuses the login, and
-    SettingsError for what is no address, or a file that can not be used.
+    SettingsError for what is not an address, or a file that cannot be used.
     """
     access = to if isinstance(to, Access) else access_to(to)
     where = shown(access.servers)

@@ -24,7 +24,7 @@ _MOST_IN_NAME = 255  # bytes, as the server says
 _NO_CONSUMER = 10014  # the server's code for "consumer not found"
 _CHANGED_MEANWHILE = (10148, 10149)  # … for a consumer to be made that exists, or to be updated
 _OURS = ("ack_wait", "max_deliver", "max_ack_pending", "filter_subject")
-"""What an existing consumer can not be left. A limit of deliveries loses what reaches it."""
+"""What an existing consumer cannot be left. A limit of deliveries loses what reaches it."""
 
 
 def durable_name(text: str) -> str:
@@ -68,7 +68,7 @@ async def ensure_consumer(
     else was set stays as it is, also what nats-py does not know. `group` is the priority group to
     pull for, where it has several.
 
-    Raises StreamError for an existing consumer that can not be pulled from and acknowledged one by
+    Raises StreamError for an existing consumer that cannot be pulled from and acknowledged one by
     one with the whole message, has another group, or, with `must_start_there`, began elsewhere than
     `wanted` says; and the server's error where it refuses.
     """

@@ -74,7 +74,7 @@ async def _info(client: Client, state: LogState, **wanted: Any) -> dict[str, Any
     answer = await client.request(where, json.dumps(wanted).encode(), timeout=30)
     value = json.loads(answer.data)
     if error := value.get("error"):
-        raise StreamError(f"Stream {state.stream} can not be read: {error.get('description')}.")
+        raise StreamError(f"Stream {state.stream} cannot be read: {error.get('description')}.")
     found: dict[str, Any] = value["state"]
     return found
 

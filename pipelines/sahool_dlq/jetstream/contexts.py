@@ -27,7 +27,7 @@ PATHS = ("creds", "nkey", "ca", "cert", "key")
 _UNSUPPORTED = {
     "socks_proxy": "nats-py can use no SOCKS proxy: take it out, or give --server",
     "nsc": "what nsc knows is not looked up: write the file of `nsc generate creds` as creds",
-    "windows_cert_store": "certificates of Windows can not be used: name files as cert and key",
+    "windows_cert_store": "certificates of Windows cannot be used: name files as cert and key",
 }
 
 
@@ -59,12 +59,12 @@ def read_context(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise SettingsError(
-            f"The NATS context {file} can not be read ({error.strerror}): let this user read it."
+            f"The NATS context {file} cannot be read ({error.strerror}): let this user read it."
         ) from None
     except (ValueError, RecursionError):
-        raise SettingsError(f"The NATS context {file} is no JSON: write it anew.") from None
+        raise SettingsError(f"The NATS context {file} is not JSON: write it anew.") from None
     if not isinstance(said, dict):
-        raise SettingsError(f"The NATS context {file} is no JSON object: write it anew.")
+        raise SettingsError(f"The NATS context {file} is not a JSON object: write it anew.")
     for key, remedy in _UNSUPPORTED.items():
         if said.get(key):
             raise SettingsError(f"The NATS context {file} has {key}, and {remedy}.")

@@ -54,11 +54,11 @@ def read_credentials(file: Path | str) -> Credentials:
     try:
         return credentials(jwt[1], seed[1])
     except ValueError:
-        raise _damaged(kind, file, "has a JWT that can not be decoded", _CREATE) from None
+        raise _damaged(kind, file, "has a JWT that cannot be decoded", _CREATE) from None
 
 
 def credentials(jwt: str, seed: str) -> Credentials:
-    """A JWT and its seed; raises ValueError where the JWT can not be decoded."""
+    """A JWT and its seed; raises ValueError where the JWT cannot be decoded."""
     claims = _claims(jwt)
     user, key, expires = claims.get("name"), claims.get("sub"), claims.get("exp")
     return Credentials(
@@ -92,7 +92,7 @@ def _text(file: Path | str, kind: str, remedy: str) -> str:
         raise SettingsError(f"There is no NATS {kind} {file}: name one that exists.") from None
     except OSError as error:
         raise SettingsError(
-            f"The NATS {kind} {file} can not be read ({error.strerror}): let this user read it."
+            f"The NATS {kind} {file} cannot be read ({error.strerror}): let this user read it."
         ) from None
     except ValueError:
         raise _damaged(kind, file, "is no text", remedy) from None

@@ -40,7 +40,7 @@ def parse_headers(block: bytes) -> MutableHeaders:
 def encode_headers(headers: Headers) -> bytes:
     """The header block that is sent; ends of lines within a value become blanks.
 
-    Raises BadHeaderError where a name can not be one.
+    Raises BadHeaderError where a name cannot be one.
     """
     lines = [_VERSION]
     for name, value in pairs_of(headers):

@@ -130,12 +130,12 @@ def _jwt_and_seed(access: Access) -> Credentials:
         return credentials(access.user_jwt.get_secret_value().strip(), _seed(access))
     except ValueError:
         raise SettingsError(
-            "NATS user_jwt can not be decoded: give a user's JWT (nsc describe user --raw)."
+            "NATS user_jwt cannot be decoded: give a user's JWT (nsc describe user --raw)."
         ) from None
 
 
 class UnreadableError(nats.errors.Error):
-    """What a login needs can not be read now; the message says why."""
+    """What a login needs cannot be read now; the message says why."""
 
 
 def _read(function: Callable[[Any], Read], source: Any) -> Read:

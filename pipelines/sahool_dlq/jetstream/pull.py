@@ -75,7 +75,7 @@ class Puller:
         connection: Client,
         stream: str,
         consumer: str,
-        terms: PullTerms = PullTerms(),  # noqa: B008  (it can not be changed)
+        terms: PullTerms = PullTerms(),  # noqa: B008  (it cannot be changed)
         pin: str | None = None,
     ) -> None:
         self.pin = pin

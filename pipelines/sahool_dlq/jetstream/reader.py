@@ -1,8 +1,8 @@
 """The dead-letter stream, read in order from any sequence, leaving nothing behind.
 
 No acknowledgement is part of it: an ephemeral AckNone pull consumer reads from a start sequence,
-and the sinks remember how far they are. A message that the client can not parse (a malformed header
-block, a subject that is no UTF-8) ends its read loop, silently. So whoever reads again after a
+and the sinks remember how far they are. A message that the client cannot parse (a malformed header
+block, a subject that is not UTF-8) ends its read loop, silently. So whoever reads again after a
 stall, on a fresh connection, gets the first messages through the JSON API, past the parser.
 """
 
@@ -79,7 +79,7 @@ async def log_state(connection: Client, stream: str, filters: tuple[str, ...]) -
             " enabled (`jetstream {}`), or the account has no right to it."
         ) from error
     except APIError as error:
-        raise StreamError(f"Stream {stream} can not be read: {error.description}.") from error
+        raise StreamError(f"Stream {stream} cannot be read: {error.description}.") from error
     return _checked(info, filters)
 
 

@@ -183,7 +183,7 @@ async def find_stream(js: JetStreamContext, subject: str, name: str | None = Non
 async def named_stream(js: JetStreamContext, name: str, subject: str) -> str:
     """`name`, where there is such a stream and it can hold what a filter matches.
 
-    Raises StreamError where there is not, or it can not.
+    Raises StreamError where there is not, or it cannot.
     """
     holders = await find_streams(js, subject)
     if name in holders:

@@ -50,7 +50,7 @@ _TOO_EARLY, _EXPIRED, _WRONG_NAMES = 9, 10, (62, 64)
 
 
 class TLSRefusedError(nats.errors.Error):
-    """What a server announces can not do, so it was sent nothing; the message says why."""
+    """What a server announces cannot do, so it was sent nothing; the message says why."""
 
 
 class EncryptingClient(Client):
@@ -176,7 +176,7 @@ def _load_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
                 f"The key {key} is not that of the certificate {cert}: name the one it belongs to."
             ) from None
         raise SettingsError(
-            f"{cert} and {key} can not be used as client certificate and key"
+            f"{cert} and {key} cannot be used as client certificate and key"
             f" ({error.reason or 'no PEM'}): name PEM files, the key not encrypted."
         ) from None
     except ValueError:  # Python's own, of an encrypted key
@@ -185,7 +185,7 @@ def _load_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
 
 def _unreadable(file: str | None, error: OSError, name: str) -> SettingsError:
     return SettingsError(
-        f"{file} can not be read ({error.strerror}): name a file that can as {name}."
+        f"{file} cannot be read ({error.strerror}): name a file that can as {name}."
     )
 
 

@@ -72,7 +72,7 @@ async def adopt(
     What the server then says is kept from before on. Undone, the consumer has the values that it
     had before, but for what somebody else has changed since. A change is in the audit with its
     reason; where all is so already, nothing is done. Raises AdoptionError as above and where no
-    reason is given, StreamError where what the server tells can not be kept.
+    reason is given, StreamError where what the server tells cannot be kept.
     """
     if not reason.strip():
         raise AdoptionError("Give a reason: it is kept in the audit.")
@@ -175,7 +175,7 @@ async def _keep_acks(settings: Settings, client: Client) -> None:
 
 
 async def _count(settings: Settings, client: Client, adoption: Adoption | None = None) -> None:
-    """The bridge does it in a moment, too: that this one can not, stops nothing."""
+    """The bridge does it in a moment, too: that this one cannot, stops nothing."""
     anew = [(adoption.stream, adoption.consumer)] if adoption else []
     try:
         await publish_totals(client, settings, anew=anew)

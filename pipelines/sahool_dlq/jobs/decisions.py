@@ -118,6 +118,6 @@ def audit_trail(
                 about = find_batch(connection, about).id
             except (RedriveError, UnknownNameError):
                 raise UnknownNameError(
-                    f"{about!r} is no id of a failure or of one batch."
+                    f"{about!r} is not an id of a failure or of one batch."
                 ) from None
         return audited(connection, about=about, actor=actor, action=action, limit=limit)

@@ -31,7 +31,7 @@ class Report:
     headline: str  # what is worst now, in one sentence
 
     def write_page(self, file: Path) -> None:
-        """Write the page with charts; raises ReportError where that can not be done."""
+        """Write the page with charts; raises ReportError where that cannot be done."""
         try:
             from sahool_dlq.analysis.report.page import (
                 as_html,  # its drawing package loads for a second

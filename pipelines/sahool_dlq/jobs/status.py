@@ -22,7 +22,7 @@ def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:
     What names a redrive that the log does not know is there, and its reason says so.
     """
     if not is_uuid(failure_id):
-        raise QueryError(f"{failure_id!r} is no failure id.")
+        raise QueryError(f"{failure_id!r} is not a failure id.")
     with connect(Lake(settings.lake)) as connection:
         return connection.execute(_HISTORY, {"id": failure_id, "doubt": _UNFOUNDED}).fetchall()
 

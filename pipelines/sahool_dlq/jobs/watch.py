@@ -55,7 +55,7 @@ async def watch(
     """Monitor and drain until `stop`; then let handlers, drain and alerts finish, in this order.
 
     Raises what the first drain raises (no server, no tables, …), and SettingsError for a channel
-    that makes no sense; a drain that fails later is tried again.
+    that is not valid; a drain that fails later is tried again.
     """
     rules = settings.rules
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])

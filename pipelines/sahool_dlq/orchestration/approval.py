@@ -80,7 +80,7 @@ def plan_as_markdown(shown: Mapping[str, Any]) -> str:
     if shown["redirect_to"]:
         lines += [f"They go to {escaped(shown['redirect_to'])} instead of their own subjects.", ""]
     if gone := shown["payloads"]["gone"]:
-        lines += [f"The original bytes of {gone:,} are gone: these can not be published.", ""]
+        lines += [f"The original bytes of {gone:,} are gone: these cannot be published.", ""]
     for subject, consumers in shown["also_reached"].items():
         receivers = escaped(", ".join(consumers) or "none")
         note = f"On {escaped(subject)} these receive it too: {receivers}."

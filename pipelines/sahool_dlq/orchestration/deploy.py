@@ -39,7 +39,7 @@ async def deploy(pool: str, secrets: Mapping[str, str]) -> dict[str, Any]:
 
     `secrets` become Secret blocks, and variables of that name in the environment of the pool's
     jobs, which workers read at the start of a run: nothing else holds them. Raises DLQError where
-    the server can not be reached or refuses.
+    the server cannot be reached or refuses.
     """
     url = get_current_settings().api.url
     if not url:
@@ -57,7 +57,7 @@ async def deploy(pool: str, secrets: Mapping[str, str]) -> dict[str, Any]:
                 "automations": await _automations(client),
             }
     except httpx.TransportError as error:
-        raise DLQError(f"Prefect at {url} can not be reached: {error}.") from error
+        raise DLQError(f"Prefect at {url} cannot be reached: {error}.") from error
     except PrefectHTTPStatusError as error:
         raise DLQError(f"Prefect at {url} refused: {error}.") from error
 

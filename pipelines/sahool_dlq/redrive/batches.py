@@ -146,7 +146,7 @@ def move(
         ).fetchone()
         state = row[0] if row else "unknown"
         if to not in TRANSITIONS.get(state, ()):
-            raise RedriveError(f"The batch {batch_id} is {state}: it can not become {to}.")
+            raise RedriveError(f"The batch {batch_id} is {state}: it cannot become {to}.")
         connection.execute(
             "UPDATE redrive_batches SET state = %s, state_reason = %s,"
             " ended_at = CASE WHEN %s THEN now() END WHERE id = %s",

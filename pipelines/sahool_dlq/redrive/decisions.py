@@ -111,7 +111,7 @@ async def publish_decision(
             await asyncio.gather(*map(tell, window))
         except (nats.errors.Error, JetStreamError) as error:
             raise ServerUnavailableError(
-                f"The log can not be written ({error!r}): {done:,} of {len(failure_ids):,} were"
+                f"The log cannot be written ({error!r}): {done:,} of {len(failure_ids):,} were"
                 " told; say it again for the rest."
             ) from error
         done += len(window)

@@ -33,7 +33,7 @@ def read_patch(text: str) -> dict[str, Any]:
         value = json.loads(text)
         parse_json(text.encode(), mended)
     except (ValueError, RecursionError) as error:
-        raise RedriveError(f"The edit is no JSON: {error}.") from error
+        raise RedriveError(f"The edit is not JSON: {error}.") from error
     if not isinstance(value, dict) or not value:
         raise RedriveError(
             'The edit must be a JSON object that names what to change: {"unit": "ha"}; null'
@@ -43,7 +43,7 @@ def read_patch(text: str) -> dict[str, Any]:
         raise RedriveError(f"The edit has more than {_MOST_BYTES:,} bytes.")
     if unstorable := sorted(mended - {"an integer beyond 64 bits"}):  # which bodies may hold
         raise RedriveError(
-            f"The edit holds {unstorable[0]}, which PostgreSQL can not keep: leave it out."
+            f"The edit holds {unstorable[0]}, which PostgreSQL cannot keep: leave it out."
         )
     return value
 
@@ -51,14 +51,14 @@ def read_patch(text: str) -> dict[str, Any]:
 def patched(body: bytes, patch: dict[str, Any]) -> bytes:
     """The body with the patch applied, in the form in which it was: encoding, mark, gzip.
 
-    Raises RefusedError for a body that is no JSON object.
+    Raises RefusedError for a body that is not a JSON object.
     """
     try:
         is_object = isinstance(parse_json(body), dict)
     except ValueError:
         is_object = False
     if not is_object:
-        raise RefusedError("it can not be edited, being no JSON object")
+        raise RefusedError("it cannot be edited, being no JSON object")
     text, form = text_of(body)
     return form.bytes_of(_merged(text, patch))
 

@@ -30,7 +30,7 @@ _LONGEST_SUBJECT = 1_000  # bytes
 
 
 class RefusedError(Exception):
-    """The event can not, or must not, be published again; the message says why."""
+    """The event cannot, or must not, be published again; the message says why."""
 
 
 class ExpiredError(Exception):
@@ -109,7 +109,7 @@ async def original_event(client: Client, message: LogMessage) -> Event:
         try:
             second = _read(message.data, _Second)
         except _UNREADABLE:
-            raise RefusedError("the message is no dead letter that holds an event") from None
+            raise RefusedError("the message is not a dead letter that holds an event") from None
         body = second.original_message.encode(errors="surrogatepass")
         return Event(second.metadata.original_subject, body, {})
     body = await _body(client, message.data, bytes(letter.original_data), letter.payload_encoding)
@@ -166,7 +166,7 @@ def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
     never the server's, an inbox, or the platform's own.
     """
     if any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
-        raise RefusedError(f"{subject[:100]!r} is no subject to publish to")
+        raise RefusedError(f"{subject[:100]!r} is not a subject to publish to")
     if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
         raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
     if subject.startswith(("$", "_INBOX")) or any(matches(pattern, subject) for pattern in own.own):
@@ -183,11 +183,11 @@ def _headers(data: bytes) -> MutableHeaders:
     try:
         found = json.loads(data, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
-        raise RefusedError("the headers of its event can not be read") from None
+        raise RefusedError("the headers of its event cannot be read") from None
     if found is None:  # as Go writes that there are none
         return {}
     if not isinstance(found, dict):
-        raise RefusedError("the message is no dead letter that holds an event's headers")
+        raise RefusedError("the message is not a dead letter that holds an event's headers")
     return headers_of_json(found)
 
 
@@ -229,7 +229,7 @@ async def _stored_body(client: Client, data: bytes) -> bytes:
             raise TypeError
         body = await stored_body(client, bucket, name)
     except (*_UNREADABLE, KeyError, TypeError):
-        raise RefusedError("its pointer to the object store can not be read") from None
+        raise RefusedError("its pointer to the object store cannot be read") from None
     except JetStreamError as error:
         raise ExpiredError(f"the object store no longer has its body ({error})") from None
     if body is None:

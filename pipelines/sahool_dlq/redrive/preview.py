@@ -54,7 +54,7 @@ _SAMPLE = 5
 
 @dataclass(frozen=True, slots=True)
 class EditedSample:
-    """What an edit would change in one event, redacted; or why it can not be edited."""
+    """What an edit would change in one event, redacted; or why it cannot be edited."""
 
     failure_id: str
     changes: list[Change] = field(default_factory=list)
@@ -135,7 +135,7 @@ async def preview(
 ) -> Preview:
     """Look at everything that a plan touches, and touch nothing.
 
-    Raises RefusedError where `redirect_to` is no subject that a redrive may publish to.
+    Raises RefusedError where `redirect_to` is not a subject that a redrive may publish to.
     """
     js = client.jetstream()
     allowed = await allowed_subjects(js, settings)

@@ -74,7 +74,7 @@ async def absent_count(client: Client, connection: Connection[Any], ids: Sequenc
 
 
 async def _state(client: Client, stream: str) -> dict[str, Any]:
-    """What a stream says of its messages; nothing where it can not be asked."""
+    """What a stream says of its messages; nothing where it cannot be asked."""
     if not stream or _NEVER_IN_A_NAME & set(stream):
         return {}
     try:

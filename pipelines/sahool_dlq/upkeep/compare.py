@@ -40,7 +40,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class DamagedFile:
-    """A file of the lake that can not be read as it was written."""
+    """A file of the lake that cannot be read as it was written."""
 
     table: str
     file: LakeFile

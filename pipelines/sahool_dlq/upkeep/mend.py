@@ -1,6 +1,6 @@
 """Logs of the lake's tables that lost bytes or files: found, and begun anew from what they say.
 
-What an entry said that can not be read any more is not lost with it: its files are still in the
+What an entry said that cannot be read any more is not lost with it: its files are still in the
 table's folder, and `Repair` takes from them the rows that the table lacks. A mart is deleted; it is
 computed anew.
 """
@@ -74,7 +74,7 @@ def _logs(lake: Lake) -> Iterator[tuple[str, FileStore, TableLog]]:
             yield name, store, read_log(store, has_marks=name in LAYOUTS)
         except OSError as error:
             raise LakeError(
-                f"The log of {lake.path(name)} can not be read: {one_line(error)}."
+                f"The log of {lake.path(name)} cannot be read: {one_line(error)}."
             ) from error
 
 

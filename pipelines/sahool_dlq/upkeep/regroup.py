@@ -89,7 +89,7 @@ def regroup(
 ) -> RegroupReport:
     """Recompute the group of every row that another recipe or other rules made.
 
-    Raises RegroupError where another regroup runs, LakeError where the lake can not be written.
+    Raises RegroupError where another regroup runs, LakeError where the lake cannot be written.
     """
     started = time.monotonic()
     rules, lake = settings.rules.grouping, Lake(settings.lake)

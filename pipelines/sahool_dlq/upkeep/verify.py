@@ -68,7 +68,7 @@ async def verify(settings: Settings, bytes_per_second: float | None = None) -> V
     """Compare the stores; changes nothing. With `bytes_per_second`, the lake is read no faster."""
     started = datetime.now(UTC)
     lake, checks = Lake(settings.lake), _Checks(bytes_per_second)
-    if torn := torn_logs(lake):  # a table whose log is torn can not be opened, or lacks rows
+    if torn := torn_logs(lake):  # a table whose log is torn cannot be opened, or lacks rows
         return VerifyReport(tuple(torn), (), 0, 0, 0, {}, started, _since(started))
     async with _servers(settings) as (_, _, connection):  # before what may take hours
         check_owner(connection, lake)
@@ -132,7 +132,7 @@ class _Checks:
         self._found: dict[tuple[str, str], str | None] = {}
 
     def damaged(self, table: LakeTable) -> list[DamagedFile]:
-        """Those of a table's live files that can not be read as they were written."""
+        """Those of a table's live files that cannot be read as they were written."""
         found = []
         for file in table.files:
             key = (table.name, file.path)

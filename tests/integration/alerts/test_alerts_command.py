@@ -78,9 +78,9 @@ async def test_what_goes_wrong_is_one_sentence(settings: Settings) -> None:
         ["dlq: There is no channel to test: set DLQ_ALERT_URLS."],
         ["dlq: No alert 7 fires: `dlq alerts` shows those that do."],
         [
-            f"dlq: The alert rules in {rules} can not be used: there is no rule dlq_rat, there are "
+            f"dlq: The alert rules in {rules} cannot be used: there is no rule dlq_rat, there are "
             + ", ".join(rule.name for rule in read_alert_rules().rules)
             + "."
         ],
-        ["dlq: --listen 9877 is no address and port, such as 127.0.0.1:9877."],
+        ["dlq: --listen 9877 is not an address and port, such as 127.0.0.1:9877."],
     ]

@@ -223,14 +223,14 @@ async def test_a_log_that_is_full_or_gone_is_an_alert(settings: Settings, client
     await publish(client, settings, [letter(1), letter(2)])
     report = await evaluate_alerts(settings)
     assert {text.partition(":")[0] for text in report.firing} == {
-        "The dead-letter stream can not be read or written",
+        "The dead-letter stream cannot be read or written",
         "The dead-letter stream is near its limits",
     }
     row = query(settings, "SELECT detail FROM alerts WHERE rule = 'dlq_unwritable'")[0]
     assert row["detail"] == "it is full: 2 of 2 messages, and it refuses new ones"
     await js.delete_stream(settings.dlq_stream)
     gone = await evaluate_alerts(settings, minutes_later(1))
-    assert any("can not be read" in text for text in gone.firing)
+    assert any("cannot be read" in text for text in gone.firing)
 
 
 async def test_a_consumer_that_holds_its_dead_letters_is_an_alert(
@@ -242,7 +242,7 @@ async def test_a_consumer_that_holds_its_dead_letters_is_an_alert(
         await client.jetstream().publish(subject, json.dumps(body).encode())
     await evaluate_alerts(settings)
     row = query(settings, "SELECT detail FROM alerts WHERE rule = 'dlq_unwritable'")[0]
-    assert row["detail"] == "ndvi can not write dead letters, and hold them"
+    assert row["detail"] == "ndvi cannot write dead letters, and hold them"
 
 
 async def test_without_nats_the_rest_is_evaluated_and_that_is_an_alert(settings: Settings) -> None:

@@ -43,7 +43,7 @@ async def test_it_fires_when_the_backlog_grows_and_ends_when_somebody_pulls(
     assert title not in (await at(settings, 8)).firing  # it may be starting
     assert title in (await at(settings, 14)).firing
     away = settings.model_copy(update={"nats_url": SecretStr("nats://127.0.0.1:1")})
-    assert title in (await at(away, 15)).firing  # who can not look knows nothing
+    assert title in (await at(away, 15)).firing  # who cannot look knows nothing
     service.error = None
     async with service.running():
         await seen(service, 5)

@@ -256,7 +256,7 @@ async def test_the_flow_drains_what_is_in_the_log_though_nothing_can_be_brought_
     monkeypatch.setitem(of_the_flow, "progress", lambda _: nullcontext())
     monkeypatch.setitem(of_the_flow, "happened", lambda *_: None)
     monkeypatch.setitem(of_the_flow, "load_settings", lambda: settings)
-    with pytest.raises(StreamError, match="The stream of advisories can not be used"):
+    with pytest.raises(StreamError, match="The stream of advisories cannot be used"):
         await drain_dlq.fn()
     assert len(failures(settings)) == 1
 

@@ -391,7 +391,7 @@ async def test_a_fresh_lake_is_filled_from_the_log(settings: Settings, client: C
     assert failures(settings)[:130] == rows
 
 
-# -- what can not work says so in one sentence
+# -- what cannot work says so in one sentence
 
 
 async def sentence(settings: Settings, **more: str) -> str:

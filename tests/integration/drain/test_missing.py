@@ -237,7 +237,7 @@ async def test_what_one_sink_had_read_before_it_was_deleted_comes_from_there(
 async def test_a_shared_streams_holes_are_no_gaps_of_ours(
     settings: Settings, nats_url: str
 ) -> None:
-    """Whose they were can not be known: docs/operations.md says so."""
+    """Whose they were cannot be known: docs/operations.md says so."""
     prefix, stored = settings.subject_prefix, {}
     async with await nats.connect(nats_url) as client:
         js = client.jetstream()

@@ -89,7 +89,7 @@ async def test_what_nobody_can_read_is_said(settings: Settings, client: Client) 
     await world.publish(b"no JSON", letter(1))
     nothing = await run(world, "--dry-run")
     assert nothing.stdout.startswith(f"There is nothing of {world.tenant}.")
-    said = "1 dead letter that can not be read may hold the tenant's data, and stays."
+    said = "1 dead letter that cannot be read may hold the tenant's data, and stays."
     assert said in nothing.stdout
     await world.publish(world.letter(2), b"nor this")
     done = await run(world, "--yes", "--reason", "left", "--json")
@@ -98,7 +98,7 @@ async def test_what_nobody_can_read_is_said(settings: Settings, client: Client) 
     assert audited["detail"]["unread_dead_letters"] == 2
     again = await run(world, "--dry-run")
     assert (
-        "2 dead letters that can not be read may hold the tenant's data, and stay." in again.stdout
+        "2 dead letters that cannot be read may hold the tenant's data, and stay." in again.stdout
     )
 
 

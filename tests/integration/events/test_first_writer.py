@@ -141,7 +141,7 @@ async def test_who_may_read_the_log_knows_its_own_dead_letter_of_before_it_died(
         assert [await written("reader", {}) for _ in range(2)] == [1, 1]
         assert await written("reader", {"error_message": "another"}) == 2
         assert await written("reader", {}, is_json=False) == 3
-        assert await written("blind", {}) == 4  # it can not know, and keeps both
+        assert await written("blind", {}) == 4  # it cannot know, and keeps both
 
         # Found without an advisory: it says when somebody looked, which is another time each time.
         times = [f"2026-01-0{day}T00:00:00+00:00" for day in (3, 4)]

@@ -231,7 +231,7 @@ async def test_a_header_that_can_not_be_sent_is_refused_with_its_name(
     await drain_log(settings)
     [row] = failures(settings)
     assert row["status"] == "parked"
-    assert "a header of its event can not be sent" in row["resolution_notes"]
+    assert "a header of its event cannot be sent" in row["resolution_notes"]
     assert "Nats-Rollup" in row["resolution_notes"]
     assert (await client.jetstream().stream_info(settings.events_stream)).state.messages == 0
 

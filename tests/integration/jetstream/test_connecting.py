@@ -262,10 +262,10 @@ async def test_a_sentence_says_which_of_it_is_wrong(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"ca": "none"}, "none can not be read .*: name a file that can as ca"),
+        ({"ca": "none"}, "none cannot be read .*: name a file that can as ca"),
         ({"ca": "text"}, "text holds no certificate of an authority"),
-        ({"cert": "none", "key": "text"}, "none can not be read .* as cert"),
-        ({"cert": "text", "key": "text"}, "can not be used as client certificate and key"),
+        ({"cert": "none", "key": "text"}, "none cannot be read .* as cert"),
+        ({"cert": "text", "key": "text"}, "cannot be used as client certificate and key"),
         ({"cert": "client.pem", "key": "other.key"}, "is not that of the certificate"),
     ],
 )

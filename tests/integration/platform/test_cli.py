@@ -251,7 +251,7 @@ def test_a_missing_server_is_one_sentence(dlq: Run) -> None:
     assert "PostgreSQL at 127.0.0.1:1/x does not answer" in postgres_down.stderr
     assert "geheim" not in postgres_down.stderr
     no_dsn = dlq("drain", "--postgres-dsn", "mysql://u:geheim@127.0.0.1/x")
-    assert no_dsn.stderr.startswith("dlq: DLQ_POSTGRES_DSN makes no sense: ")
+    assert no_dsn.stderr.startswith("dlq: DLQ_POSTGRES_DSN is not valid: ")
     assert "geheim" not in no_dsn.stderr
 
 
@@ -272,7 +272,7 @@ def test_a_setting_that_makes_no_sense_is_named(dlq: Run, monkeypatch: pytest.Mo
     monkeypatch.setenv("DLQ_REDRIVE_CAP", "many")
     result = dlq("status")
     assert result.exit_code == 1
-    assert "DLQ_REDRIVE_CAP makes no sense" in result.stderr
+    assert "DLQ_REDRIVE_CAP is not valid" in result.stderr
 
 
 def test_migrate_is_idempotent_and_names_the_streams(dlq: Run, settings: Settings) -> None:

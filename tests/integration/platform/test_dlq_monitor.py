@@ -120,7 +120,7 @@ async def test_a_channel_that_makes_no_sense_ends_it_in_one_sentence(
         assert running.process.stderr is not None
         errors = (await running.process.stderr.read()).decode()
         assert await running.process.wait() == 1
-    assert errors.startswith("dlq: DLQ_ALERT_URLS: entry 1 is no channel")
+    assert errors.startswith("dlq: DLQ_ALERT_URLS: entry 1 is not a channel")
     assert errors.count("\n") == 1
 
 

@@ -284,7 +284,7 @@ def test_a_taken_port_is_one_clear_sentence(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ServerUnavailableError, match=f"can not listen on .*:{port}, stop"):
+        with pytest.raises(ServerUnavailableError, match=f"cannot listen on .*:{port}, stop"):
             kind(tmp_path, port).start()
 
 

@@ -214,10 +214,10 @@ def test_what_makes_no_sense_is_one_sentence_and_changes_nothing(
     before = statuses(settings)
     for arguments, needs in {
         ("--reason", "x"): "Say what to redrive or decide on",
-        ("not-an-id", "--reason", "x"): "'not-an-id' is no failure id",
+        ("not-an-id", "--reason", "x"): "'not-an-id' is not a failure id",
         ("00000000-0000-0000-0000-000000000000", "--reason", "x"): "No failure has the id",
         ("--where", "1 = 1; DROP TABLE failed_events", "--reason", "x"): "The condition",
-        ("--since", "soon", "--reason", "x"): "'soon' is no time",
+        ("--since", "soon", "--reason", "x"): "'soon' is not a time",
         ("--type", "ConnectionError", "--reason", " "): "Give a reason",
         ("--type", "ConnectionError", "--group", "", "--reason", "x"): "An empty group selects",
     }.items():
@@ -233,10 +233,10 @@ def test_what_makes_no_sense_is_one_sentence_and_changes_nothing(
     for verb in ("audit", "batches"):
         assert dlq(verb, "--limit", "-1").exit_code == 2
     unset = dlq("redrive", "--type", "ConnectionError", "--edit", "")
-    assert (unset.exit_code, "The edit is no JSON" in unset.stderr) == (1, True)
+    assert (unset.exit_code, "The edit is not JSON" in unset.stderr) == (1, True)
     unkept = dlq("redrive", "--type", "ConnectionError", "--edit", r'{"unit": "\u0000"}')
     assert (unkept.exit_code, unkept.stderr.count("\n")) == (1, 1)
-    assert "The edit holds NUL or a lone surrogate, which PostgreSQL can not keep" in unkept.stderr
+    assert "The edit holds NUL or a lone surrogate, which PostgreSQL cannot keep" in unkept.stderr
     assert statuses(settings) == before
     assert query(settings, "SELECT count(*) AS n FROM audit_log") == [{"n": 0}]
 
@@ -289,7 +289,7 @@ def test_the_audit_can_not_be_changed(dlq: Run, settings: Settings) -> None:
 async def test_an_audit_of_something_that_is_no_id_is_refused(settings: Settings) -> None:
     from sahool_dlq.jobs.decisions import audit_trail
 
-    with pytest.raises(QueryError, match="is no id"):
+    with pytest.raises(QueryError, match="is not an id"):
         audit_trail(settings, about="x")
     with pytest.raises(RedriveError, match="Say what"):
         preview_decision(settings, Selection(), "parked")

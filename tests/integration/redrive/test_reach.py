@@ -366,7 +366,7 @@ async def test_for_a_successor_without_our_code_success_is_heard(
 @pytest.mark.parametrize(
     ("addressed_to", "redirect_to", "text"),
     [
-        ("ndvi-v2", None, "'ndvi-v2' is no consumer: write STREAM/CONSUMER"),
+        ("ndvi-v2", None, "'ndvi-v2' is not a consumer: write STREAM/CONSUMER"),
         ("A/b", "x.y", "give --to or --for, not both"),
     ],
 )
@@ -396,7 +396,7 @@ async def test_an_alert_says_why_nothing_is_redriven_and_ends_when_somebody_pull
     assert title not in first.firing  # it may be starting
     _, later = await alerts_of(settings, 11)
     assert title in later.firing
-    # Who can not look knows nothing: it goes on.
+    # Who cannot look knows nothing: it goes on.
     away = settings.model_copy(update={"nats_url": SecretStr("nats://127.0.0.1:1")})
     _, blind = await alerts_of(away, 12)
     assert title in blind.firing
@@ -446,9 +446,7 @@ async def test_what_may_not_be_asked_is_unknown_and_redriven(
             shown = await preview_redrive(asking, TIMEOUTS)
             assert shown.reached.unreached == ()
             [fact] = unreached_facts(shown)
-            assert fact.startswith(
-                "Whether 1 reach somebody can not be known: NATS does not permit"
-            )
+            assert fact.startswith("Whether 1 reach somebody cannot be known: NATS does not permit")
             where = f"$JS.API.CONSUMER.INFO.{settings.events_stream}.ndvi"
             assert where in fact
             found, _ = await alerts_of(asking, 0)

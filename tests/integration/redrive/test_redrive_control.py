@@ -162,7 +162,7 @@ def test_only_the_drawn_transitions_of_a_batch_are_possible(settings: Settings) 
                 if after in TRANSITIONS.get(before, ()):
                     move(connection, row[0], after, actor="ana")  # type: ignore[arg-type]
                 else:
-                    with pytest.raises(RedriveError, match=f"is {before}: it can not become"):
+                    with pytest.raises(RedriveError, match=f"is {before}: it cannot become"):
                         move(connection, row[0], after, actor="ana")  # type: ignore[arg-type]
     assert rows(settings, "SELECT count(*) FROM audit_log") == [
         (sum(len(after) for after in TRANSITIONS.values()),)

@@ -99,7 +99,7 @@ def only_the_last(log: Path) -> None:
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "a pointer newer than the files": stale_pointer,
     "a pointer to a checkpoint that is gone": lambda log: (log / checkpoint(19)).unlink(),
-    "a pointer that is no JSON": lambda log: (log / "_last_checkpoint").write_text('{"vers'),
+    "a pointer that is not JSON": lambda log: (log / "_last_checkpoint").write_text('{"vers'),
     "a cut checkpoint": lambda log: cut(log / checkpoint(19)),
     "an empty checkpoint": lambda log: (log / checkpoint(19)).write_bytes(b""),
     "a cut entry in the middle": lambda log: cut(log / entry(22)),
@@ -113,7 +113,7 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "the whole log": shutil.rmtree,
 }
 SILENT = {  # readers notice nothing, and lack rows
-    "a pointer that is no JSON",
+    "a pointer that is not JSON",
     "an empty entry in the middle",
     "an entry cut before its watermark",
 }

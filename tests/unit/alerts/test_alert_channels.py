@@ -61,8 +61,8 @@ def test_no_channel_is_given_more_than_it_takes(
         (f"webhook://whsec_{SECRET}@h:hunter2/", "entry 1 is no URL"),
         ("alertmanager:///x", "entry 1 names no host"),
         ("alertmanagers://hunter2@h/?cluster=eu", "entry 1 has the option cluster"),
-        ("pagerduty://hunter2", "entry 1 makes no sense to Apprise: see how it spells pagerduty"),
-        ("opsgenie://?x=hunter2", "entry 1 makes no sense to Apprise"),
+        ("pagerduty://hunter2", "entry 1 is not valid for Apprise: see how it spells pagerduty"),
+        ("opsgenie://?x=hunter2", "entry 1 is not valid for Apprise"),
     ],
 )
 def test_a_url_that_makes_no_sense_is_refused_without_showing_it(url: str, reason: str) -> None:

@@ -232,11 +232,11 @@ def test_the_users_file_changes_what_it_names_and_nothing_else() -> None:
         ("rules = 3", "rules: Expected `object`, got `int`"),
         ("[rules]\ndlq_rate = 3", "rules.dlq_rate: Expected `object`, got `int`"),
         ("overrides = 3", "overrides: Expected `array`, got `int`"),
-        ("[defaults]\nabove = 1", "defaults: above is nothing that all rules have"),
+        ("[defaults]\nabove = 1", "defaults: unknown key above"),
         ("[defaults]\nkeep_minutes = 'x'", "defaults.keep_minutes: Expected `float`, got `str`"),
         ("[rules.dlq_rate]\nwindow_minutes = 0", "rules.dlq_rate.window_minutes: Expected"),
         ("[rules.dlq_rate]\nabove = nan", "rules.dlq_rate.above: Expected `float` >= 0"),
-        ("[rule.x]", "rule is nothing that it may say"),
+        ("[rule.x]", "unknown key rule"),
         ("x =", "Invalid value"),
     ],
 )

@@ -43,7 +43,7 @@ def test_an_advisory_of_what_can_not_be_is_none(key: str, name: str) -> None:
     )
     assert read_advisory(body.encode()).stream == "X"
     old = '"X"' if key == "stream" else '"c"'
-    with pytest.raises(ValueError, match="called so"):
+    with pytest.raises(ValueError, match="not valid names"):
         read_advisory(body.replace(old, f'"{name}"').encode())
 
 

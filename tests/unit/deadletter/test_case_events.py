@@ -139,10 +139,10 @@ def test_only_the_known_subjects_count(subject: str) -> None:
         (outcome(attempt="2"), "name no redrive"),
         (outcome(attempt=True), "name no redrive"),
         (outcome(attempt=2**31 - 1), "name no redrive"),
-        (outcome(at="soon"), "at is no time"),
-        (outcome(at="9999-12-31T23:59:59-14:00"), "at is no time"),
-        (outcome(at=None), "at is no time"),
-        (outcome(at={"a": "\ud800"}), "at is no time"),
+        (outcome(at="soon"), "at is not a time"),
+        (outcome(at="9999-12-31T23:59:59-14:00"), "at is not a time"),
+        (outcome(at=None), "at is not a time"),
+        (outcome(at={"a": "\ud800"}), "at is not a time"),
     ],
 )
 def test_what_can_not_be_used_says_why(body: bytes | dict[str, Any], says: str) -> None:
@@ -193,4 +193,6 @@ def test_a_request_says_when_it_is_due() -> None:
     assert (event.kind, event.not_before) == ("redrive.requested", AT + timedelta(hours=24))
     assert event.parse_error is None
     broken = json.loads(body) | {"not_before": "tomorrow"}
-    assert "not_before is no time" in str(read(broken, Subjects().redrive("requested")).parse_error)
+    assert "not_before is not a time" in str(
+        read(broken, Subjects().redrive("requested")).parse_error
+    )

@@ -188,7 +188,7 @@ def test_what_fails_again_where_it_was_handed_to_is_no_failure_of_its_own(
 @pytest.mark.parametrize("status", STATUSES)
 def test_an_event_that_could_not_be_read_changes_nothing(kind: str, status: str) -> None:
     before = case(status)
-    assert after(before, event(kind, 1, parse_error="at is no time")) == before
+    assert after(before, event(kind, 1, parse_error="at is not a time")) == before
 
 
 def test_an_unreadable_event_of_an_unknown_kind_changes_nothing() -> None:

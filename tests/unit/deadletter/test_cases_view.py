@@ -322,7 +322,7 @@ def test_a_redrive_that_fails_in_another_consumer_is_a_case_of_its_own(log: Log)
 def test_events_that_could_not_be_read_or_came_too_early_change_nothing(log: Log) -> None:
     log.event("triage.resolved", "a")
     a = log.dead_letter("a")
-    log.event("triage.discarded", "a", parse_error="at is no time")
+    log.event("triage.discarded", "a", parse_error="at is not a time")
     log.event("triage.discarded", "a", failure_id=None)
     assert cases(log) == {a: ("pending", 0, "open")}
 

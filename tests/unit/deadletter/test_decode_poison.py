@@ -121,9 +121,9 @@ POISON: list[tuple[str, bytes | dict[str, Any], str]] = [
     (
         "year 9999",
         ours(first_attempt_at="9999-12-31T23:59:59-14:00"),
-        "first_attempt_at is no time",
+        "first_attempt_at is not a time",
     ),
-    ("a time before 1970", ours(last_attempt_at="1969-12-31"), "last_attempt_at is no time"),
+    ("a time before 1970", ours(last_attempt_at="1969-12-31"), "last_attempt_at is not a time"),
     ("no time at all", ours(dlq_timestamp="yesterday"), "1970 and 2200: yesterday"),
     ("300 KB in a short field", ours(event_id="x" * 300_000), "event_id has 300000 characters"),
     ("300 KB in an odd letter", {"error_type": "é" * 300_000}, "error_type has 300000 characters"),

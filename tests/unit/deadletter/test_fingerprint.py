@@ -54,7 +54,7 @@ Traceback (most recent call last):
     return self.request("GET", url, **kwargs)
 requests.exceptions.ConnectionError: HTTPConnectionPool(host='weather', port=80): no
 """
-JAVA = """java.lang.IllegalStateException: Can not save field 17
+JAVA = """java.lang.IllegalStateException: Cannot save field 17
 \tat org.sahool.fields.Store.save(Store.java:41)
 \tat org.sahool.fields.Handler.lambda$handle$3(Handler.java:18)
 \tat java.base/java.util.ArrayList.forEach(ArrayList.java:1511)
@@ -119,7 +119,7 @@ def test_what_is_incidental_in_a_trace_keeps_the_group(old, new):
         ("late since Wed, 01 May 2024 10:00:00 GMT", "late since Thu, 02 Jan 2025 01:02:03 GMT"),
         ("connect to 10.0.0.1:5432 failed", "connect to db.prod.internal:6432 failed"),
         ("connect to fe80::1 failed", "connect to 2001:db8::8a2e:370:7334 failed"),
-        ("can not read /data/a.csv", "can not read /mnt/b/c.parquet"),
+        ("cannot read /data/a.csv", "cannot read /mnt/b/c.parquet"),
         ("timed out after 30 seconds", "timed out after 1.5s"),
         ("bad value in ids: 1, 2, 3", "bad value in ids: 7"),
         ("device X7f3a9 offline", "device b81Q2 offline"),
@@ -135,7 +135,7 @@ def test_what_is_incidental_in_a_trace_keeps_the_group(old, new):
             'connection to server at "db" (10.0.0.1), port 5432 failed: FATAL:  too many clients',
             "FATAL:  too many clients",
         ),
-        ("Object of type date is no JSON", "Object of type 'date' is no JSON"),
+        ("Object of type date is not JSON", "Object of type 'date' is not JSON"),
         ("write to [redacted:email:0123456789ab]", "write to [redacted:email:ffff56789ab0]"),
     ],
 )
@@ -228,7 +228,7 @@ Caused by: java.sql.SQLException: z
 
 
 def test_node_causes_run_from_root_cause_to_raised():
-    trace = read_trace("""Error: can not save
+    trace = read_trace("""Error: cannot save
     at Promise.all (index 0)
     at save (/srv/app/src/store.js:10:15) {
   [cause]: TypeError: fetch failed

@@ -1,4 +1,4 @@
-"""The rules file: what it changes, and the one sentence where it makes no sense."""
+"""The rules file: what it changes, and the one sentence where it is not valid."""
 
 import json
 from pathlib import Path
@@ -71,15 +71,18 @@ def test_a_file_says_everything():
         ("[redaktion]", "unknown field `redaktion`"),
         ("[redaction]\nkeys = [1]", "redaction.keys.* `str`, got `int`"),
         ("[redaction]\nkeys = ['']", "redaction: key '' has no letter"),
-        ("[redaction]\npatterns.a = '('", "redaction: pattern a: '\\(' is no regular expression"),
+        (
+            "[redaction]\npatterns.a = '('",
+            "redaction: pattern a: '\\(' is not a regular expression",
+        ),
         ("[redaction]\npatterns.a = '(?!x)y'", "pattern a: .*look-around"),
         ("[redaction]\npatterns.a = 'x*'", "pattern a: .*empty text"),
         ("[redaction]\nallow_columns = ['x']", "no column 'x'; there are original_data, "),
-        ("[grouping]\nour_code = ['[']", "grouping: our_code: '\\[' is no regular expression"),
+        ("[grouping]\nour_code = ['[']", "grouping: our_code: '\\[' is not a regular expression"),
         ("[[grouping.group]]\nname = 'a'", r"grouping.group\[0\]: group 'a' has no pattern"),
         ("[[grouping.group]]\nname='{x}'\nerror_type='y'", "group '{x}': no pattern has a group"),
         ("[[grouping.group]]\nname='a'\nerror_type='('", "group 'a', error_type: '\\(' is no"),
-        ("[[grouping.merge]]\nname='a'\ngroup_ids=['1']", "merge 'a': '1' is no group id"),
+        ("[[grouping.merge]]\nname='a'\ngroup_ids=['1']", "merge 'a': '1' is not a group id"),
         ("[[grouping.replace]]\npattern='a'", "missing required field `text`"),
     ],
 )
@@ -195,4 +198,4 @@ def test_fingerprint_reads_standard_input_and_the_rules_in_force(
     rules.write_text("[grouping]\nour_code = 'x'\n")
     done = CliRunner().invoke(command, ["-"], input=failure)
     assert done.exit_code == 1
-    assert done.stderr.startswith(f"dlq: The rules in {rules} can not be used: grouping.our_code: ")
+    assert done.stderr.startswith(f"dlq: The rules in {rules} cannot be used: grouping.our_code: ")

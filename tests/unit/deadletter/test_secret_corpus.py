@@ -23,7 +23,7 @@ def places(text: str) -> dict[str, str]:
     return {
         "error_message": text,
         "stack_trace": trace,
-        "parse_error": f"can not be read: {text}",
+        "parse_error": f"cannot be read: {text}",
         "original_data": json.dumps({"id": 7, "note": text}, ensure_ascii=False),
         "original_data, escaped": json.dumps({"a": [{"note": text}]}),
         "original_headers": json.dumps({"X-Note": [text, "x"]}),

@@ -206,7 +206,7 @@ def test_endless_recursion_is_told_briefly() -> None:
 def test_an_exception_whose_text_can_not_be_read_is_dead_lettered_all_the_same() -> None:
     found = fields(verdict=DeadLetter(error=raised(WordlessError())))
     assert found["error_type"] == "WordlessError"
-    assert found["error_message"] == "(its text can not be read: RuntimeError)"
+    assert found["error_message"] == "(its text cannot be read: RuntimeError)"
     assert "WordlessError" in found["stack_trace"]
     attempts = Attempts(NOW)
     attempts.add(NOW, WordlessError())

@@ -226,10 +226,10 @@ def test_settings_and_policies_come_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("max_retries = -1", "max_retries makes no sense"),
-        ("retries = 3", "retries is no setting of a consumer"),
-        ("[[policies]]\nevent = 'x'", "policies.0.event makes no sense"),
-        ("max_retries = ", "can not be read"),
+        ("max_retries = -1", "max_retries is not valid"),
+        ("retries = 3", "retries is not a setting of a consumer"),
+        ("[[policies]]\nevent = 'x'", "policies.0.event is not valid"),
+        ("max_retries = ", "cannot be read"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused_in_a_sentence(
@@ -239,5 +239,5 @@ def test_a_file_that_makes_no_sense_is_refused_in_a_sentence(
     file.write_text(text)
     with pytest.raises(SettingsError, match=what):
         NATSConsumerConfig.from_file(file)
-    with pytest.raises(SettingsError, match="can not be read"):
+    with pytest.raises(SettingsError, match="cannot be read"):
         NATSConsumerConfig.from_file(tmp_path / "absent.toml")

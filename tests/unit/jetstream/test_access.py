@@ -1,4 +1,4 @@
-"""How to connect: where each part of it comes from, and what is said of what makes no sense."""
+"""How to connect: where each part of it comes from, and what is said of what is not valid."""
 
 import json
 import os
@@ -194,9 +194,9 @@ def test_secrets_are_shown_nowhere(contexts: Path) -> None:
     ("content", "words"),
     [
         (None, r"There is no NATS context c \(.*/c\.json\): there are other; add it with"),
-        ("{", "is no JSON: write it anew"),
-        ("[" * 100_000, "is no JSON: write it anew"),
-        ("[]", "is no JSON object"),
+        ("{", "is not JSON: write it anew"),
+        ("[" * 100_000, "is not JSON: write it anew"),
+        ("[]", "is not a JSON object"),
         ('{"url": 7}', "has a url that is not a text"),
         ('{"tls_first": "yes"}', "has a tls_first that is not true or false"),
         ('{"socks_proxy": "socks5://p"}', "has socks_proxy, and nats-py can use no SOCKS proxy"),

@@ -46,10 +46,10 @@ DAMAGES = [
     ("-----BEGIN NATS USER JWT-----", "has no user's JWT"),
     (text()[: text().index("-----BEGIN USER")], "has no seed of a user's key"),
     (text()[: text().index(seed())], "has no seed of a user's key"),
-    (text(token="one.two"), "has a JWT that can not be decoded"),
-    (text(token=jwt()[:-12]), "has a JWT that can not be decoded"),
-    (text(token="*" + jwt()), "has a JWT that can not be decoded"),
-    (text(token=jwt(["a"])), "has a JWT that can not be decoded"),
+    (text(token="one.two"), "has a JWT that cannot be decoded"),
+    (text(token=jwt()[:-12]), "has a JWT that cannot be decoded"),
+    (text(token="*" + jwt()), "has a JWT that cannot be decoded"),
+    (text(token=jwt(["a"])), "has a JWT that cannot be decoded"),
     (text(key=seed()[:-1] + "!"), "has a seed that is no base32"),
     (text(key=seed().replace("A", "a")), "has a seed that is no base32"),
     (text(key=seed()[:20]), "has a seed of another length"),
@@ -77,7 +77,7 @@ def test_each_damage_is_one_sentence_that_quotes_nothing(
 def test_what_can_not_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"There is no NATS credentials file .*/none: name one"):
         read_credentials(tmp_path / "none")
-    with pytest.raises(SettingsError, match="can not be read \\(Is a directory\\): let this user"):
+    with pytest.raises(SettingsError, match="cannot be read \\(Is a directory\\): let this user"):
         read_credentials(tmp_path)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingsError, match="is no text: create the file anew"):

@@ -1,4 +1,4 @@
-"""Where a setting comes from, and what is said of one that makes no sense."""
+"""Where a setting comes from, and what is said of one that is not valid."""
 
 import json
 import os
@@ -102,7 +102,7 @@ def test_a_value_that_makes_no_sense_is_named_in_one_sentence(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=f"^{name} makes no sense: ") as caught:
+    with pytest.raises(SettingsError, match=f"^{name} is not valid: ") as caught:
         load_settings()
     assert "\n" not in str(caught.value)
 
@@ -118,7 +118,7 @@ def test_a_broken_file_of_running_servers_is_an_error_in_one_sentence(
     text: str, tmp_path: Path
 ) -> None:
     write_endpoints(tmp_path / ".dlq", text)
-    with pytest.raises(SettingsError, match=r"endpoints\.json can not be read") as caught:
+    with pytest.raises(SettingsError, match=r"endpoints\.json cannot be read") as caught:
         load_settings()
     assert "\n" not in str(caught.value)
 

@@ -85,7 +85,7 @@ def test_errors_are_json_where_json_was_asked_for() -> None:
         assert json.loads(result.stderr)["exit_status"] == 2
     refused = dlq("groups", "--json", "--lake-uri", "ftp://x")
     assert refused.exit_code == 1
-    assert "DLQ_LAKE_URI makes no sense" in json.loads(refused.stderr)["error"]
+    assert "DLQ_LAKE_URI is not valid" in json.loads(refused.stderr)["error"]
 
 
 def test_a_lake_that_there_is_not_is_an_error_and_no_empty_answer(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_what_is_not_named_keeps_its_spelling() -> None:
 
 @pytest.mark.parametrize("body", [b"[1]", b"5", b"", b"\xff\x00", b'{"a": ', b'"{}"'])
 def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
-    with pytest.raises(RefusedError, match="can not be edited"):
+    with pytest.raises(RefusedError, match="cannot be edited"):
         patched(body, {"a": 1})
 
 
@@ -90,7 +90,7 @@ def test_an_edit_that_is_none_is_one_sentence(text: str) -> None:
 def test_what_postgres_can_not_keep_is_said_before_anything_is_planned(
     text: str, what: str
 ) -> None:
-    with pytest.raises(RedriveError, match=f"^The edit holds {what}, which PostgreSQL can not"):
+    with pytest.raises(RedriveError, match=f"^The edit holds {what}, which PostgreSQL cannot"):
         read_patch(text)
 
 

@@ -174,7 +174,7 @@ def _kept(frame: Any) -> Any:
 
 
 def translated(query: Any) -> str:
-    """The query in Spark's dialect, with what sqlglot leaves to Spark, which can not do it."""
+    """The query in Spark's dialect, with what sqlglot leaves to Spark, which cannot do it."""
     from sqlglot import exp
 
     def spark_of(node: Any) -> Any:

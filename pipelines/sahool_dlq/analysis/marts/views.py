@@ -49,7 +49,7 @@ def create_views(connection: duckdb.DuckDBPyConnection) -> None:
             connection.execute(statement)
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
-            raise QueryError(f"The view {name} can not be made: {reason}") from error
+            raise QueryError(f"The view {name} cannot be made: {reason}") from error
 
 
 def view_sql(name: str) -> str:

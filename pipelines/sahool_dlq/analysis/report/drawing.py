@@ -1,6 +1,6 @@
 """Charts drawn by a process of their own, each within a time limit.
 
-The drawing library ends its process where it meets what it can not write, and takes minutes for
+The drawing library ends its process where it meets what it cannot write, and takes minutes for
 what is very long. Here that costs one chart.
 """
 

@@ -1,4 +1,4 @@
-"""What the report can not know, said in it: services without totals, gaps, what is not drained."""
+"""What the report cannot know, said in it: services without totals, gaps, what is not drained."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -98,7 +98,7 @@ def unknowns(frames: Mapping[str, pl.DataFrame], now: datetime) -> Section:
         found["some redrives"] = (
             f"{untold:,} redrives ended in silence; they count neither as success nor as failure."
         )
-    return Section("What this report can not know", ("what", "why"), tuple(found.items()))
+    return Section("What this report cannot know", ("what", "why"), tuple(found.items()))
 
 
 def _unverified(verifications: pl.DataFrame | None, now: datetime) -> str | None:

@@ -163,7 +163,7 @@ def _identities(
 
 
 def _verbatim(raw: msgspec.Raw) -> str:
-    """JSON as it was sent; what is no UTF-8 comes as what `_is_odd` finds."""
+    """JSON as it was sent; what is not UTF-8 comes as what `_is_odd` finds."""
     try:
         return str(raw, "utf-8")
     except UnicodeDecodeError:

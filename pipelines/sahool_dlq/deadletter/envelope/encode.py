@@ -30,7 +30,7 @@ def base64_body(data: bytes | str) -> bytes:
     try:
         return base64.b64decode(json.loads(data)["base64"], validate=True)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError("its base64 body can not be decoded") from error
+        raise ValueError("its base64 body cannot be decoded") from error
 
 
 def encode_pointer(fields: dict[str, Any], pointer: dict[str, Any]) -> bytes:

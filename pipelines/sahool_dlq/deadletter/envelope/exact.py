@@ -1,7 +1,7 @@
 """Bytes of a dead letter to a `DeadLetter`, whatever the bytes.
 
 Three envelopes are known (docs/wire-format.md): the canonical one, the `metadata` one of another
-generation of services, and everything else. Nothing raises: what can not be read, or not be kept as
+generation of services, and everything else. Nothing raises: what cannot be read, or not be kept as
 it is, is one row with a `parse_error` that says why, and its raw bytes stay in the stream.
 """
 
@@ -97,7 +97,7 @@ class _Reading(Reading):
             fields[name] = storable_json(data, mended)
         except ValueError as error:
             fields[name] = raw_data(data, RAW_LIMIT)
-            self.problems.append(f"{name} can not be kept as JSON: {error}")
+            self.problems.append(f"{name} cannot be kept as JSON: {error}")
         if mended:
             self.clamped.append(name)
         self.note(f"{name} holds", mended)
@@ -148,7 +148,7 @@ class _Reading(Reading):
         for name, limit in LIMITS.items():
             text = fields.get(name)
             if text is not None and len(text) > limit:
-                fields[name] = text[:LONG_TEXT_LIMIT]  # the lake keeps what a column can not
+                fields[name] = text[:LONG_TEXT_LIMIT]  # the lake keeps what a column cannot
                 self.clamped.append(name)
                 self.problems.append(f"{name} has {len(text)} characters, not {limit}")
         for name in JSON_COLUMNS:

@@ -233,10 +233,10 @@ class Reading:
         try:
             value = parse_json(base64_body(fields.get("original_data", "null")), mended)
         except InflateError as error:
-            self.problems.append(f"original_data can not be read: {error}")
+            self.problems.append(f"original_data cannot be read: {error}")
             return
         except ValueError:
-            return  # it is no JSON, which is no problem
+            return  # it is not JSON, which is no problem
         text, size = dump_json(value), len(self.message.data)
         if len(text) > max(_MOST_SMALL, _MOST_TIMES * size):
             text = dump_json({"cut": f"{len(text)} characters"})
@@ -251,7 +251,7 @@ class Reading:
     def _is_of_its_writer(self, fields: dict[str, Any]) -> bool:
         """Whether the service that failed is the one whose subject it came on, where it has one.
 
-        The subject counts: whoever may not write it can not have sent it.
+        The subject counts: whoever may not write it cannot have sent it.
         """
         writer, said = writer_of(self.message.subject), fields.get("consumer_service")
         if self.envelope != "canonical" or writer is None or subject_token(said or "") == writer:
@@ -297,7 +297,7 @@ class Reading:
             try:
                 time = parse_time(text)
             except ValueError:
-                self.problems.append(f"{name} is no time between 1970 and 2200: {text[:40]}")
+                self.problems.append(f"{name} is not a time between 1970 and 2200: {text[:40]}")
                 self.clamped.append(name)
                 continue
             if time > published_at + MOST_AHEAD:  # else nothing that asks for a time would see it

@@ -91,7 +91,7 @@ class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for group_id in self.group_ids:
             if not re.fullmatch("[0-9a-f]{16}", group_id):
-                raise ValueError(f"merge {self.name!r}: {group_id!r} is no group id")
+                raise ValueError(f"merge {self.name!r}: {group_id!r} is not a group id")
 
 
 class GroupingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

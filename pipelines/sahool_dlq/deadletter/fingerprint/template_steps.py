@@ -231,7 +231,7 @@ _REPLACE: tuple[Step, ...] = (
         r"\1<str> in position",
     ),
     Step(r"([Hh]ost ?name |[Uu]ser |[Rr]ole |[Dd]atabase )(?:'[^']*'|\"[^\"]*\")", r"\1<str>"),
-    # Parsers show the first character that they can not read.
+    # Parsers show the first character that they cannot read.
     Step(
         r"(^Unexpected token |[Cc]haracter )'[^']{1,6}'|^(Unexpected token )[^ ]( in JSON)",
         r"\1\2<str>\3",

@@ -75,7 +75,7 @@ def members(text: str) -> dict[str, Member]:
     """
     position = len(text) - len(text.lstrip())
     if text[position : position + 1] != "{":
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     found: dict[str, Member] = {}
     while match := STRING.search(text, position):
         position = value_end(text, match.end())

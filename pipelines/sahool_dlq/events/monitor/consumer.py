@@ -95,7 +95,7 @@ class DLQConsumer(Service):
 
         A new one starts at the beginning of the stream. Raises RuntimeError before `connect` and
         after `start`, TypeError for a handler that is not async, StreamError where no stream or
-        more than one holds `subject`, and where the durable can not be pulled from.
+        more than one holds `subject`, and where the durable cannot be pulled from.
         """
         connection = self._to_subscribe()
         config = self.config
@@ -224,7 +224,7 @@ class _DeadLetters(Intake):
         return action
 
     async def _tell(self, news: News) -> bool:
-        """Publish until the server has it; nothing more is taken while the log can not be written.
+        """Publish until the server has it; nothing more is taken while the log cannot be written.
 
         False where the consumer is closed before.
         """

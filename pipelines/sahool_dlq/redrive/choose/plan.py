@@ -116,7 +116,7 @@ class Plan:
 class Order:
     """How a batch is to be carried out, by whose wish.
 
-    Raises RedriveError for a patch that can not be kept, or an addressee that none can be, whether
+    Raises RedriveError for a patch that cannot be kept, or an addressee that none can be, whether
     a command or a form brings it.
     """
 
@@ -141,12 +141,10 @@ def check_addressee(address: str, redirect_to: str | None) -> None:
     """Raise RedriveError where nothing can be addressed to this consumer."""
     if parts_of(address) is None:
         raise RedriveError(
-            f"{address!r} is no consumer: write STREAM/CONSUMER, as a dry run shows them."
+            f"{address!r} is not a consumer: write STREAM/CONSUMER, as a dry run shows them."
         )
     if redirect_to is not None:
-        raise RedriveError(
-            "What goes to another subject is addressed to nobody: give --to or --for, not both."
-        )
+        raise RedriveError("A redirected event has no addressee: give --to or --for, not both.")
 
 
 def plan(connection: Connection[Any], selection: Selection) -> Plan:

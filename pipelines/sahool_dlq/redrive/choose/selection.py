@@ -63,7 +63,7 @@ class Selection:
         """SQL over `failed_events f`, with its values.
 
         Raises RedriveError for a selection of everything or an id that is none, QueryError for a
-        condition that makes no sense.
+        condition that is not valid.
         """
         conditions, values = self._conditions()
         if not conditions:
@@ -78,7 +78,7 @@ class Selection:
     def _conditions(self) -> tuple[list[str], list[Any]]:
         for failure in self.failure_ids:
             if not is_uuid(failure):
-                raise RedriveError(f"{failure!r} is no failure id: `dlq show GROUP` shows ids.")
+                raise RedriveError(f"{failure!r} is not a failure id: `dlq show GROUP` shows ids.")
         for name in ("group_id", "service", "tenant_id", "event_type", "subject", "where"):
             text = getattr(self, name)
             if text is not None and not text.strip():  # a variable of a script that was not set
@@ -108,7 +108,9 @@ def _pattern(subject: str) -> str:
     """A NATS filter as a regular expression of PostgreSQL."""
     tokens = subject.split(".")
     if any(not token for token in tokens) or ">" in tokens[:-1]:
-        raise RedriveError(f"{subject[:100]!r} is no subject or filter such as sahool.analysis.*.")
+        raise RedriveError(
+            f"{subject[:100]!r} is not a subject or filter such as sahool.analysis.*."
+        )
     parts = {"*": r"[^.]+", ">": r".+"}
     return f"^{'[.]'.join(parts.get(token) or _literal(token) for token in tokens)}$"
 
@@ -135,6 +137,6 @@ def moment(text: str, now: datetime) -> datetime:
         value = datetime.fromisoformat(text.strip())
     except (ValueError, OverflowError):
         raise RedriveError(
-            f"{text[:40]!r} is no time: write 24h, 7d, or 2026-03-01T12:00:00Z."
+            f"{text[:40]!r} is not a time: write 24h, 7d, or 2026-03-01T12:00:00Z."
         ) from None
     return value if value.tzinfo else value.replace(tzinfo=UTC)

@@ -248,7 +248,7 @@ class _Parser:
             match = _TOKEN.match(self._text, position)
             if match is None or match.lastgroup is None:
                 raise QueryError(
-                    f"The condition makes no sense from {self._text[position:][:40]!r} on."
+                    f"The condition is not valid from {self._text[position:][:40]!r} on."
                 )
             kind, value = match.lastgroup, match[match.lastgroup]
             if kind == "name" and value.lower() in _WORDS:

@@ -58,7 +58,7 @@ class AckFollower(Heard):
         try:
             metric = read_ack(msg.data, domain_of(self._client))
         except ValueError as error:
-            logger.warning("What %s says makes no sense: %s", msg.subject, error)
+            logger.warning("What %s says is not valid: %s", msg.subject, error)
             return
         self._hear(Place(metric.stream, metric.stream_seq, metric.consumer), metric.timestamp)
 

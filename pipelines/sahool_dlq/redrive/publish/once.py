@@ -72,7 +72,7 @@ class OncePublisher:
                 return await self._again(place, subject, body, headers)
             except NoStreamResponseError:
                 if may_be_stored:
-                    raise DoubtError(f"nobody takes {subject} any more") from None
+                    raise DoubtError(f"no stream takes {subject} any more") from None
                 if not await self._may_be_captured(subject):
                     raise
                 logger.warning("Nobody takes %s now, trying again", subject)
@@ -198,7 +198,7 @@ class _Place:
     async def find(self, message_id: str) -> int | None:
         """The sequence of what was stored under the id; None where it was not, until now.
 
-        Raises DoubtError where the stream can not tell. It asks in any case: a repeat that is sent
+        Raises DoubtError where the stream cannot tell. It asks in any case: a repeat that is sent
         to a server which hangs may be taken after its window.
         """
         try:

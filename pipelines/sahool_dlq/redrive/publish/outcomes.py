@@ -1,6 +1,6 @@
 """The outcomes of redrives, followed live on their subjects.
 
-A ramp can not wait for the next drain. What is heard here only paces the ramp; what counts is the
+A ramp cannot wait for the next drain. What is heard here only paces the ramp; what counts is the
 log, which the drain reads.
 """
 

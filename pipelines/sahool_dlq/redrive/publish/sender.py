@@ -162,7 +162,7 @@ class Sender:
         return {**remaining_ttl(event.ttl, since, now)}
 
     def headers(self, redrive: Redrive, event: Event) -> MutableHeaders:
-        """Its headers; raises RefusedError where they can not be sent, or make it too large, and
+        """Its headers; raises RefusedError where they cannot be sent, or make it too large, and
         TooLateError where the event is too old."""
         time_left = self._time_left(redrive, event)
         mark = redrive_id(redrive.failure_id, redrive.attempt)
@@ -176,7 +176,7 @@ class Sender:
         try:
             size = wire_size(event.body, headers) + _TRACE_BYTES + ADDED_BYTES
         except nats.errors.BadHeaderError as error:
-            raise RefusedError(f"a header of its event can not be sent: {error}") from error
+            raise RefusedError(f"a header of its event cannot be sent: {error}") from error
         if size > self._client.max_payload:  # the server would drop the connection
             raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
         return headers
@@ -292,7 +292,7 @@ class Sender:
             except (nats.errors.Error, APIError) as error:
                 if pause is None or not is_for_now(error):
                     raise ServerUnavailableError(
-                        f"The log can not be written ({error!r}): the batch stays running, and the"
+                        f"The log cannot be written ({error!r}): the batch stays running, and the"
                         " next run takes it up."
                     ) from error
                 await asyncio.sleep(pause)  # said twice, it says nothing new

@@ -54,7 +54,7 @@ class Lake:
     def table(self, name: str) -> LakeTable:
         """One table of the log, made where it is absent.
 
-        Raises LakeError where the lake can not be read or written.
+        Raises LakeError where the lake cannot be read or written.
         """
         return LakeTable(self.path(name), name, LAYOUTS[name])
 

@@ -31,7 +31,7 @@ def connect(lake: Lake, *, is_sealed: bool = False) -> duckdb.DuckDBPyConnection
     """An in-memory DuckDB, in UTC, with the lake's tables as views.
 
     Sealed it needs no files itself, so that `seal` can take them from it. Raises QueryError where
-    the lake can not be read.
+    the lake cannot be read.
     """
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     try:
@@ -40,7 +40,7 @@ def connect(lake: Lake, *, is_sealed: bool = False) -> duckdb.DuckDBPyConnection
         for name in LAYOUTS:
             connection.execute(_view(name, source(connection, lake, name, is_sealed=is_sealed)))
     except duckdb.Error as error:
-        raise QueryError(f"The lake at {lake.uri} can not be read: {error}") from error
+        raise QueryError(f"The lake at {lake.uri} cannot be read: {error}") from error
     return connection
 
 
@@ -124,7 +124,7 @@ def local_views(lake: Lake, marts: list[str]) -> tuple[list[str], list[str]]:
 def write_views_file(lake: Lake, statements: list[str]) -> Path:
     """Write `views.sql` beside a local lake, so that a plain DuckDB shell sees its tables.
 
-    Raises LakeError where it can not be written.
+    Raises LakeError where it cannot be written.
     """
     head = (
         "-- The lake's tables for a DuckDB shell: duckdb -init views.sql\n"

@@ -84,7 +84,7 @@ class LakeTable:
                 " where it was damaged, run `dlq verify --repair`."
             )
             raise LakeError(
-                f"The lake can not be opened at {self.path}: {one_line(error)}. {advice}"
+                f"The lake cannot be opened at {self.path}: {one_line(error)}. {advice}"
             ) from error
 
     def _open(self) -> DeltaTable:
@@ -288,7 +288,7 @@ class LakeTable:
 
 
 def open_table(path: str) -> DeltaTable:
-    """A table as it is now; raises LakeError where it can not be read."""
+    """A table as it is now; raises LakeError where it cannot be read."""
     with reading(path):
         return DeltaTable(path)
 
@@ -335,7 +335,7 @@ def _not_read(path: str, error: Exception) -> LakeError:
             " run `dlq drain`, which makes it anew from the stream and Postgres."
         )
     return LakeError(
-        f"The lake table {path} can not be read: {one_line(error)}: `dlq verify --repair` mends a"
+        f"The lake table {path} cannot be read: {one_line(error)}: `dlq verify --repair` mends a"
         " torn log and rebuilds damaged files."
     )
 

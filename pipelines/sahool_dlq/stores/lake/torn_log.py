@@ -1,6 +1,6 @@
 """The log of a lake's table, entry by entry: what of it is damaged, and what it says all the same.
 
-A log that lost an entry or a checkpoint can not be opened. Worse, one whose entry is empty, or cut
+A log that lost an entry or a checkpoint cannot be opened. Worse, one whose entry is empty, or cut
 at a line's end, opens without a word, and lacks the rows of that entry. So entries are read here,
 and what they say is written as a new beginning of the log: an entry and a checkpoint that need
 nothing before them. Older readers of the log then find nothing that they miss.
@@ -50,7 +50,7 @@ Action = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Sequences of an epoch that entries covered which can not be read."""
+    """Sequences of an epoch that entries covered which cannot be read."""
 
     epoch: str
     after: int
@@ -107,7 +107,7 @@ def read_log(store: FileStore, *, has_marks: bool = True) -> TableLog:
     """Read the newest checkpoint, the entries after it, and what it was made of.
 
     `has_marks` says that each commit which adds files names its watermark, as those of a mart do
-    not. Raises OSError where the store can not be read.
+    not. Raises OSError where the store cannot be read.
     """
     paths = store.paths(LOG)
     entries = {int(found[1]): path for path in paths if (found := _ENTRY.match(path))}
@@ -194,7 +194,7 @@ def _read_checkpoint(store: FileStore, version: int, parts: Sequence[str]) -> Ta
             kinds = [name for name in table.column_names if name in _KINDS]
             state.take(_rows(table.select(kinds)))
     except _DAMAGE:
-        return "it can not be read"
+        return "it cannot be read"
     if state.protocol is None or state.metadata is None:
         return "it is not whole"
     return state
@@ -263,7 +263,7 @@ def _wrong_pointer(store: FileStore, paths: Iterable[str], newest: int) -> str |
     try:
         version = json.loads(store.read_bytes(POINTER))["version"]
     except (ValueError, LookupError, TypeError):
-        return "it is no JSON"
+        return "it is not JSON"
     if not isinstance(version, int):
         return "it names no version"
     return f"it names checkpoint {version:,}, which is not there" if version > newest else None

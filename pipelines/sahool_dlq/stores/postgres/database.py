@@ -143,11 +143,11 @@ def _check(connection: Connection[Any]) -> None:
 
 
 def _check_encoding(connection: Connection[Any], server: str) -> None:
-    """Others can not hold every text of a dead letter, or do not know where a character ends."""
+    """Others cannot hold every text of a dead letter, or do not know where a character ends."""
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise SettingsError(
-            f"{server} has the encoding {encoding}, which can not hold every dead letter: make a"
+            f"{server} has the encoding {encoding}, which cannot hold every dead letter: make a"
             " database with ENCODING 'UTF8', name it in DLQ_POSTGRES_DSN and run `dlq migrate`;"
             " nothing was stored here, and NATS keeps what is not drained."
         )

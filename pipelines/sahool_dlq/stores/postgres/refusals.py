@@ -93,7 +93,7 @@ def read_dsn(dsn: str) -> dict[str, str]:
         return {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
     except (psycopg.ProgrammingError, ValueError):  # the first says the string, with its password
         raise SettingsError(
-            "DLQ_POSTGRES_DSN makes no sense: give it as postgresql://user@host:5432/database, and"
+            "DLQ_POSTGRES_DSN is not valid: give it as postgresql://user@host:5432/database, and"
             " in the password % and two digits (%40 for @) for what has a meaning in an address."
         ) from None
 
