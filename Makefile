@@ -79,7 +79,7 @@ test-nats-versions: nats-versions  ## the tests that depend on NATS, on older se
 	@failed=; \
 	try() { \
 	  echo "nats-server $$1"; \
-	  $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS) $(NATS_TESTS:%=tests/integration/test_%.py) || failed="$$failed $$1"; \
+	  $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS) $(NATS_TESTS:%=tests/integration/*/test_%.py) || failed="$$failed $$1"; \
 	}; \
 	for version in $(NATS_VERSIONS); do DLQ_TEST_NATS_BIN=.nats/$$version/bin try $$version; done; \
 	DLQ_TEST_NATS_CONFIG='feature_flags { js_ack_fc_v2: true }' try js_ack_fc_v2; \
@@ -96,14 +96,14 @@ ROUNDS ?= 10
 explore: setup  ## the tests that leave something to chance, each round with another seed, until one fails
 	@for round in $$(seq $(ROUNDS)); do seed=$$((RANDOM * 32768 + RANDOM)); echo "DLQ_TEST_SEED=$$seed"; \
 	  DLQ_TEST_SEED=$$seed $(BIN)/pytest -n $(WORKERS) --dist loadgroup --hypothesis-seed=$$seed $(ARGS) \
-	    $$(grep -rlE '^from (seed|hypothesis|wild) import|^import wild' tests/unit tests/integration) || exit 1; done
+	    $$(grep -rlE '^from (support.seed|support.wild|hypothesis) import|^from support import wild' tests/unit tests/integration) || exit 1; done
 
 SECONDS ?= 60
 EVENTS ?= 20000
 soak: setup  ## kill drains, redrivers, services, NATS and PostgreSQL at random, then look for what is lost, doubled or invented; SEED=… repeats a run
-	@$(BIN)/python tests/support/soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
-	@$(BIN)/python tests/support/consumer_soak.py --events $(EVENTS) $(if $(SEED),--seed $(SEED))
-	@PYTHONPATH=tests $(BIN)/python tests/support/redrive_soak.py --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	@PYTHONPATH=tests $(BIN)/python -m support.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	@PYTHONPATH=tests $(BIN)/python -m support.consumer_soak --events $(EVENTS) $(if $(SEED),--seed $(SEED))
+	@PYTHONPATH=tests $(BIN)/python -m support.redrive_soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 try-faults: setup  ## kill worker, Prefect and PostgreSQL below the scheduled flows, and say what was seen (ten minutes)
 	@$(BIN)/python tests/flows/faults.py $(ARGS)

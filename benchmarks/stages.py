@@ -10,10 +10,10 @@ import polars as pl
 from rich.table import Table
 
 from measure import console
+from sahool_dlq.deadletter.assemble import dead_letter_frame
 from sahool_dlq.deadletter.envelope.columns import decode_all
 from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
 from sahool_dlq.deadletter.message import LogMessage
-from sahool_dlq.deadletter.rows import dead_letter_frame
 from sahool_dlq.drain.gc_pause import collecting_rarely
 from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.stores.lake.lake import Lake

@@ -1,4 +1,4 @@
-"""Where the SQL files are: `sql/` of the checkout, or `pipelines/sahool_dlq/_sql` of an installed wheel."""
+"""Where the SQL files are: `sql/` of the checkout, or `sahool_dlq/_sql` of an installed wheel."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def sql_folder() -> Path:
     The installed copy wins, so that a wheel never reads a stray `sql/` beside its packages.
     Raises QueryError where neither exists.
     """
-    for folder in (_PACKAGE / "_sql", _PACKAGE.parent / "sql"):
+    for folder in (_PACKAGE / "_sql", _PACKAGE.parents[1] / "sql"):
         if folder.is_dir():
             return folder
     raise QueryError(f"The SQL files are missing beside {_PACKAGE}: reinstall sahool-dlq.")

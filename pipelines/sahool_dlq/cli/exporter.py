@@ -32,7 +32,7 @@ def command(settings: Settings, is_json: bool, listen: str) -> None:
     try:
         server = serve(settings, host.strip("[]"), int(port))
     except OSError as error:
-        raise SettingsError(f"--listen {listen} cannot be had: {error.strerror}.") from error
+        raise SettingsError(f"--listen {listen} cannot be used: {error.strerror}.") from error
     where = f"http://{host}:{server.server_port}/metrics"
     if is_json:
         print_json({"url": where})

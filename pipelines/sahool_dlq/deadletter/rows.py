@@ -1,4 +1,4 @@
-"""Batches of decoded messages as Polars frames: what both sinks take."""
+"""The columns of decoded messages as Polars frames: what both sinks take."""
 
 import types
 import typing
@@ -9,10 +9,7 @@ import msgspec
 import polars as pl
 
 from sahool_dlq.deadletter.case_events import CaseEvent
-from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
-from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.record import DeadLetter
-from sahool_dlq.deadletter.redaction.redactor import Redactor
 
 _TYPES: dict[type, pl.DataType] = {
     str: pl.String(),
@@ -31,7 +28,7 @@ def _schema(struct: type[msgspec.Struct]) -> dict[str, pl.DataType]:
 
 
 LETTER_SCHEMA = _schema(DeadLetter)
-_EVENTS = _schema(CaseEvent)
+EVENT_SCHEMA = _schema(CaseEvent)
 
 DEAD_LETTER_SCHEMA = LETTER_SCHEMA | {
     "group_id": pl.String(),
@@ -43,7 +40,12 @@ DEAD_LETTER_SCHEMA = LETTER_SCHEMA | {
     "frames": pl.String(),
     "dlq_date": pl.Date(),
 }
-CASE_EVENT_SCHEMA = _EVENTS | {"dlq_date": pl.Date()}
+CASE_EVENT_SCHEMA = EVENT_SCHEMA | {"dlq_date": pl.Date()}
+IDENTITY = {
+    name: DEAD_LETTER_SCHEMA[name]
+    for name in ("epoch", "dlq_sequence", "published_at", "failure_id")
+}
+"""What tells a message of the log from every other one, and whose failure it is."""
 ERASED_SCHEMA: dict[str, pl.DataType] = {
     "life": pl.String(),  # an epoch without its fork
     "dlq_sequence": pl.Int64(),
@@ -63,44 +65,19 @@ SERVICE_TOTALS_SCHEMA: dict[str, pl.DataType] = {
 }
 
 
-def dead_letter_frame(
-    letters: pl.DataFrame, redactor: Redactor, grouping: GroupingRules | None = None
-) -> pl.DataFrame:
-    """LETTER_SCHEMA, redacted, then fingerprinted on the redacted text; DEAD_LETTER_SCHEMA."""
-    frame = add_fingerprint(redactor.redact_frame(letters), grouping).with_columns(_dlq_date())
-    return frame.select(pl.col(name).cast(dtype) for name, dtype in DEAD_LETTER_SCHEMA.items())
-
-
-def case_event_frame(events: Sequence[CaseEvent], redactor: Redactor) -> pl.DataFrame:
-    """The case events, redacted; CASE_EVENT_SCHEMA."""
-    frame = frame_of(events, _EVENTS)
-    redacted = frame.with_columns(
-        pl.col("body").map_elements(redactor.redact_json, return_dtype=pl.String),
-        pl.col("reason", "actor", "parse_error").map_elements(
-            redactor.redact_text, return_dtype=pl.String
-        ),
-    )
-    return redacted.with_columns(_dlq_date())
-
-
 def frame_of(rows: Sequence[msgspec.Struct], schema: dict[str, pl.DataType]) -> pl.DataFrame:
     """Decoded messages as columns."""
     columns = {name: [getattr(row, name) for row in rows] for name in schema}
     return pl.DataFrame(columns, schema=schema)
 
 
-def _dlq_date() -> pl.Expr:
-    # Never a date from the payload: a producer could make ten thousand partitions.
-    return pl.col("published_at").dt.date().alias("dlq_date")
-
-
 __all__ = [
     "CASE_EVENT_SCHEMA",
     "DEAD_LETTER_SCHEMA",
     "ERASED_SCHEMA",
+    "EVENT_SCHEMA",
+    "IDENTITY",
     "LETTER_SCHEMA",
     "SERVICE_TOTALS_SCHEMA",
-    "case_event_frame",
-    "dead_letter_frame",
     "frame_of",
 ]

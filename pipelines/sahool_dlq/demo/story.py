@@ -157,10 +157,11 @@ class _Chapters:
 
     async def play(self, name: str, label: str | None = None) -> None:
         # Imported here: Prefect reads its settings when it is imported.
-        from flows import FLOWS
+        from sahool_dlq.orchestration.entrypoints import load_flows
 
         self.say(f"Prefect flow {label or name}")
-        state = await FLOWS[name](return_state=True)
+        flow: Any = load_flows()[name]
+        state = await flow(return_state=True)
         if not state.is_completed():
             raise DLQError(f"The flow {name} ended as {state.name}: {state.message}")
         self.messages[label or name] = state.message or ""

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import polars as pl
 
+from sahool_dlq.deadletter.assemble import case_event_frame, dead_letter_frame
 from sahool_dlq.deadletter.case_events import decode_case_event
 from sahool_dlq.deadletter.envelope.columns import decode_all
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.deadletter.redaction.redactor import Redactor
-from sahool_dlq.deadletter.rows import case_event_frame, dead_letter_frame
 from sahool_dlq.deadletter.subjects import Subjects, matches
 from sahool_dlq.stores.postgres.failed_events import Batch
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from psycopg import Connection
 
-from sahool_dlq.jetstream.reader import LogReader, LogState, life_id
+from sahool_dlq.jetstream.reader import LogReader, LogState
+from sahool_dlq.stores.epochs import Gap, fork_id
 from sahool_dlq.stores.lake.table import LakeTable
 
 # The newest anchors of this life of the stream, less those that a rewind made untrue.
@@ -41,21 +42,6 @@ class Epoch:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Sequences that were gone before they could be read."""
-
-    first_sequence: int
-    last_sequence: int
-    reason: str
-    is_certain: bool  # False on a shared stream, where others' messages have sequences too
-
-
-def epoch_id(stream: str, created: datetime, fork: int) -> str:
-    """`<stream>@<creation time>#<fork>`."""
-    return f"{life_id(stream, created)}#{fork}"
-
-
 async def current_epoch(
     connection: Connection[Any],
     reader: LogReader,
@@ -77,7 +63,7 @@ async def current_epoch(
     ).fetchone()
     if known is None:
         fork = 0
-        while tables["dead_letters"].watermark(f"{state.life}#{fork + 1}"):
+        while tables["dead_letters"].watermark(fork_id(state.life, fork + 1)):
             fork += 1
         return _begin(connection, state, fork, 1, "first seen")
     epoch, start, created, fork, latest, is_of_life = known
@@ -99,7 +85,7 @@ async def current_epoch(
         checkpoint = min(match, await asyncio.to_thread(finish, epoch, readable))
     for name, table in tables.items():  # before it begins, so that a crash loses no mark
         if not table.is_empty:
-            table.append(table.empty_frame(), f"{state.life}#{fork + 1}", held[name])
+            table.append(table.empty_frame(), fork_id(state.life, fork + 1), held[name])
     reason = f"the stream was rewound to sequence {match}"
     if is_restored:
         reason = f"the stream was restored from a backup, and is the same up to sequence {match}"
@@ -118,18 +104,6 @@ def gaps_before(state: LogState, watermark: int, erased: Iterable[int]) -> Itera
             yield Gap(before + 1, after - 1, state.why_gone, is_certain=not state.is_shared)
 
 
-def remember_gap(connection: Connection[Any], epoch: str, gap: Gap) -> bool:
-    """Write a gap row, or that a known one has grown; False where it is known as it is."""
-    cursor = connection.execute(
-        "INSERT INTO stream_gaps (epoch, first_sequence, last_sequence, reason, is_certain)"
-        " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (epoch, first_sequence) DO UPDATE"
-        " SET last_sequence = excluded.last_sequence, found_at = now()"
-        " WHERE stream_gaps.last_sequence < excluded.last_sequence",
-        [epoch, gap.first_sequence, gap.last_sequence, gap.reason, gap.is_certain],
-    )
-    return cursor.rowcount == 1
-
-
 def _begin(
     connection: Connection[Any],
     state: LogState,
@@ -139,7 +113,7 @@ def _begin(
     checkpoint: int | None = None,
 ) -> Epoch:
     """Start an epoch and point the checkpoint at it, in one transaction."""
-    epoch = f"{state.life}#{fork}"
+    epoch = fork_id(state.life, fork)
     with connection.transaction():
         connection.execute(
             "INSERT INTO drain_epochs (epoch, stream, created, fork, start_sequence, reason)"

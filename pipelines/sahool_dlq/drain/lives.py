@@ -13,9 +13,8 @@ import polars as pl
 from psycopg import Connection
 
 from sahool_dlq.jetstream.reader import LogReader, LogState
-from sahool_dlq.refill.from_lake import epoch_order
+from sahool_dlq.stores.epochs import epoch_order, life_of
 from sahool_dlq.stores.lake.table import LakeTable
-from sahool_dlq.upkeep.compare import life_of
 
 _PROBES = 16  # messages to look at; those of a backup are the oldest
 

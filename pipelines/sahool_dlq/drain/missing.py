@@ -14,10 +14,10 @@ from typing import Protocol
 
 from nats.aio.client import Client
 
-from sahool_dlq.drain.epochs import Gap, gaps_before
+from sahool_dlq.drain.epochs import gaps_before
 from sahool_dlq.jetstream.contents import deleted_sequences
 from sahool_dlq.jetstream.reader import LogReader, LogState
-from sahool_dlq.upkeep.compare import runs
+from sahool_dlq.stores.epochs import Gap, runs
 
 _TOLD_ONE_BY_ONE = 3
 

@@ -20,7 +20,7 @@ from psycopg import Connection
 
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.drain.batch import build_batch, without
-from sahool_dlq.drain.epochs import Epoch, Gap, current_epoch, epoch_id, gaps_before, remember_gap
+from sahool_dlq.drain.epochs import Epoch, current_epoch, gaps_before
 from sahool_dlq.drain.gc_pause import collecting_rarely
 from sahool_dlq.drain.lives import find_life
 from sahool_dlq.drain.lock import alone
@@ -35,6 +35,7 @@ from sahool_dlq.jetstream.reader import LogReader, LogState, log_state
 from sahool_dlq.jetstream.streams import find_stream
 from sahool_dlq.refill.level import Leveller
 from sahool_dlq.settings import Settings
+from sahool_dlq.stores.epochs import Gap, epoch_id, life_of, remember_gap
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import own_lake
@@ -43,7 +44,6 @@ from sahool_dlq.stores.postgres.failed_events import Batch, FailedEvents
 from sahool_dlq.stores.postgres.payloads import delete_old_payloads
 from sahool_dlq.stores.tombstones import erased_messages, recall
 from sahool_dlq.tracing import is_tracing
-from sahool_dlq.upkeep.compare import life_of
 
 logger = logging.getLogger(__name__)
 

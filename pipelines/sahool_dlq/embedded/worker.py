@@ -10,18 +10,17 @@ from pathlib import Path
 from sahool_dlq.embedded.process import GuardedProcess
 from sahool_dlq.errors import DLQError
 
-CHECKOUT = Path(__file__).parent.parent.parent
-"""The folder that holds flows/, below which the deployments run: the checkout, or site-packages."""
+_PACKAGE = Path(__file__).parents[1]
 
 POOL = "local"
 WORKER_LOG = "worker.log"
 MOST_RUNS = 6  # two more than the queues for analyses and redrives may take together
 
 
-def deployments_file() -> Path:
-    """prefect.yaml: a wheel has it inside the package, a checkout at its top."""
-    packaged = CHECKOUT / "pipelines" / "_prefect.yaml"
-    return packaged if packaged.is_file() else CHECKOUT / "prefect.yaml"
+def deployments_folder() -> Path:
+    """Where prefect.yaml and flows/ are: a wheel has them in the package, a checkout at its top."""
+    packaged = _PACKAGE / "_deploy"
+    return packaged if packaged.is_dir() else _PACKAGE.parents[1]
 
 
 def deploy(environment: Mapping[str, str], *options: str) -> None:
@@ -32,7 +31,7 @@ def deploy(environment: Mapping[str, str], *options: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sahool_dlq.cli", "deploy", "--pool", POOL, *options],
         env=dict(environment),
-        cwd=CHECKOUT,
+        cwd=deployments_folder(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -51,7 +50,7 @@ def start_worker(home: Path, environment: Mapping[str, str]) -> GuardedProcess:
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, *limit],
         log=home / WORKER_LOG,
         env=environment,
-        cwd=CHECKOUT,
+        cwd=deployments_folder(),
         stop_signal=signal.SIGINT,
         grace_seconds=20,
     )

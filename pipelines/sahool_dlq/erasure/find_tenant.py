@@ -31,9 +31,9 @@ from sahool_dlq.errors import ServerUnavailableError
 from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.settings import Settings
+from sahool_dlq.stores.epochs import life_of
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.tombstones import LIFE, erased_messages
-from sahool_dlq.upkeep.compare import life_of
 
 __all__ = ["Belongings", "belongings"]
 

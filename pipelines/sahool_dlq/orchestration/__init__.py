@@ -1,0 +1,1 @@
+"""What the flows share, and what the Prefect server is told of them; all that knows Prefect."""

@@ -19,7 +19,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
-from sahool_dlq.embedded.worker import CHECKOUT, deployments_file
+from sahool_dlq.embedded.worker import deployments_folder
 from sahool_dlq.errors import DLQError
 
 RETIRED = ("dlq: a run without heartbeat has crashed",)
@@ -93,16 +93,17 @@ async def _queues(client: PrefectClient, pool: str) -> None:
 
 
 def _deployments(pool: str) -> None:
-    chosen = ["--prefect-file", str(deployments_file())]
+    folder = deployments_folder()
+    chosen = ["--prefect-file", str(folder / "prefect.yaml")]
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", *chosen],
         env={
-            "DLQ_FLOWS_FOLDER": str(CHECKOUT),
+            "DLQ_FLOWS_FOLDER": str(folder),
             **os.environ,
             "DLQ_WORK_POOL": pool,
             "DLQ_VERSION": version("sahool-dlq"),
         },
-        cwd=CHECKOUT,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

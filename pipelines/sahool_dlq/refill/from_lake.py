@@ -8,6 +8,7 @@ import polars as pl
 from sahool_dlq.deadletter.case_events import CaseEvent
 from sahool_dlq.deadletter.record import FINGERPRINT_COLUMNS
 from sahool_dlq.deadletter.rows import CASE_EVENT_SCHEMA
+from sahool_dlq.stores.epochs import epoch_order
 from sahool_dlq.stores.postgres.failed_events import Batch
 
 _ADDED = {*FINGERPRINT_COLUMNS, "dlq_date"}
@@ -40,9 +41,3 @@ def by_epoch(letters: pl.DataFrame, events: pl.DataFrame) -> Iterator[Batch]:
             letters.filter(pl.col("epoch") == epoch),
             events.filter(pl.col("epoch") == epoch),
         )
-
-
-def epoch_order(epoch: str) -> tuple[str, int]:
-    """By creation of the stream, then by fork: the order in which epochs began."""
-    life, _, fork = epoch.rpartition("#")
-    return life, int(fork)

@@ -13,8 +13,7 @@ from psycopg.rows import dict_row
 
 from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
-from sahool_dlq.deadletter.rows import DEAD_LETTER_SCHEMA
-from sahool_dlq.upkeep.compare import IDENTITY
+from sahool_dlq.deadletter.rows import DEAD_LETTER_SCHEMA, IDENTITY
 
 _GROUPS = ("group_id", "parent_id", "fingerprint_version")
 _ROWS = """

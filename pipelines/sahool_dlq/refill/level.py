@@ -13,15 +13,14 @@ from typing import Any
 import polars as pl
 from psycopg import Connection
 
-from sahool_dlq.drain.epochs import Gap, remember_gap
 from sahool_dlq.jetstream.reader import LogState
-from sahool_dlq.refill.from_lake import batch_of, epoch_order
+from sahool_dlq.refill.from_lake import batch_of
 from sahool_dlq.refill.from_postgres import letters_from_postgres
 from sahool_dlq.settings import Settings
+from sahool_dlq.stores.epochs import Gap, epoch_order, fork_id, life_of, remember_gap, runs
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.postgres.failed_events import FailedEvents
 from sahool_dlq.stores.tombstones import erased_messages, not_erased
-from sahool_dlq.upkeep.compare import life_of, runs
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +95,7 @@ class Leveller:
         letters = self.tables["dead_letters"]
         if known and life_of(known) == self._life:
             _, fork = epoch_order(known)
-            if letters.watermark(f"{self._life}#{fork + 1}") is None:
+            if letters.watermark(fork_id(self._life, fork + 1)) is None:
                 return [(known, 1)]
         first: dict[str, int] = {}
         for table in self.tables.values():

@@ -9,7 +9,6 @@ from typing import Any
 
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.drain.batch import build_batch
-from sahool_dlq.drain.epochs import epoch_id
 from sahool_dlq.errors import SimulationError
 from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.reader import log_state
@@ -20,6 +19,7 @@ from sahool_dlq.simulation.history import History, Letter, News
 from sahool_dlq.simulation.messages import Writer
 from sahool_dlq.simulation.scenario import Scenario, time_of
 from sahool_dlq.simulation.truth import Truth, truth_of
+from sahool_dlq.stores.epochs import epoch_id
 from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
 
 __all__ = ["SimulationReport", "into_lake", "into_stream"]

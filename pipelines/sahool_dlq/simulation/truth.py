@@ -4,12 +4,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from sahool_dlq.deadletter.assemble import dead_letter_frame
 from sahool_dlq.deadletter.envelope.columns import decode_all
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.ids import failure_id
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.deadletter.redaction.redactor import Redactor
-from sahool_dlq.deadletter.rows import dead_letter_frame
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.simulation.fleet import BACKGROUND, BAD_DEPLOY, REGRESSION, Kind, kind
 from sahool_dlq.simulation.history import STREAM, History, Letter

@@ -11,14 +11,10 @@ from typing import Any
 
 import polars as pl
 
+from sahool_dlq.deadletter.rows import IDENTITY
+from sahool_dlq.stores.epochs import fork_of, is_of, life_column, life_of, runs
 from sahool_dlq.stores.lake.files import LakeFile
 
-IDENTITY = {
-    "epoch": pl.String(),
-    "dlq_sequence": pl.Int64(),
-    "published_at": pl.Datetime("us", "UTC"),
-    "failure_id": pl.String(),
-}
 LAKE_IDENTITY = IDENTITY | {"path": pl.String()}
 _SHOWN_RANGES = 5
 
@@ -67,11 +63,6 @@ class Picture:
     def life(self) -> str:
         """The stream and its creation, which the forks share."""
         return life_of(self.epoch)
-
-
-def life_of(epoch: str) -> str:
-    """An epoch's id without its fork."""
-    return epoch.rpartition("#")[0]
 
 
 def settled(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
@@ -167,7 +158,7 @@ def missing_in_lake(picture: Picture) -> pl.DataFrame:
 def doubled_in_lake(picture: Picture) -> pl.DataFrame:
     """LAKE_IDENTITY of all but the first row of each message that the lake has twice."""
     everything = pl.concat([picture.letters, picture.events])
-    message = (_life(), pl.col("dlq_sequence"), pl.col("published_at"))
+    message = (life_column(), pl.col("dlq_sequence"), pl.col("published_at"))
     return everything.sort("epoch", "path").filter(pl.int_range(pl.len()).over(message) > 0)
 
 
@@ -190,31 +181,18 @@ def unknown_to_lake(picture: Picture) -> pl.DataFrame:
 
 def _without_message(frame: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
     """The rows whose very message the others lack: a failure's other dead letters do not count."""
-    message = (_life(), pl.col("dlq_sequence"), pl.col("published_at"))
+    message = (life_column(), pl.col("dlq_sequence"), pl.col("published_at"))
     return frame.join(others, on=message, how="anti", maintain_order="left")
-
-
-def _life() -> pl.Expr:
-    return pl.col("epoch").str.replace("#[0-9]+$", "")
-
-
-def is_of(life: str) -> pl.Expr:
-    """Whether a row's epoch is a fork of this life."""
-    return _life() == life
 
 
 def _is_in_stream(picture: Picture) -> pl.Expr:
     """Whether it is of this life of the stream, and of no part that a rewind took away."""
     is_lost = pl.lit(value=False)
     for epoch in picture.forks:
-        later = [start for name, start in picture.forks.items() if _fork(name) > _fork(epoch)]
+        later = [start for name, start in picture.forks.items() if fork_of(name) > fork_of(epoch)]
         if later:
             is_lost |= (pl.col("epoch") == epoch) & (pl.col("dlq_sequence") >= min(later))
     return is_of(picture.life) & ~is_lost
-
-
-def _fork(epoch: str) -> int:
-    return int(epoch.rpartition("#")[2])
 
 
 def _is_expected(picture: Picture) -> pl.Expr:
@@ -235,17 +213,6 @@ def _by_epoch(kind: str, where: str, frame: pl.DataFrame) -> list[Finding]:
                 len(sequences),
             )
         )
-    return found
-
-
-def runs(sequences: Iterable[int]) -> list[tuple[int, int]]:
-    """Sequences in order as first and last of those that follow each other."""
-    found: list[tuple[int, int]] = []
-    for sequence in sequences:
-        if found and sequence <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], sequence)
-        else:
-            found.append((sequence, sequence))
     return found
 
 

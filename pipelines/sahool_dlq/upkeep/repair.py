@@ -10,11 +10,11 @@ import polars as pl
 from psycopg import Connection
 
 from sahool_dlq.drain.batch import build_batch
-from sahool_dlq.drain.epochs import Gap, remember_gap
 from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.refill.from_lake import by_epoch
 from sahool_dlq.refill.from_postgres import letters_from_postgres
 from sahool_dlq.settings import Settings
+from sahool_dlq.stores.epochs import Gap, is_of, life_of, remember_gap, runs
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.postgres.failed_events import FailedEvents
 from sahool_dlq.stores.tombstones import LIFE, not_erased
@@ -22,12 +22,9 @@ from sahool_dlq.upkeep.compare import (
     Finding,
     Picture,
     doubled_in_lake,
-    is_of,
-    life_of,
     missing_in_lake,
     missing_in_postgres,
     ranges,
-    runs,
     unknown_to_lake,
 )
 from sahool_dlq.upkeep.mend import Mended

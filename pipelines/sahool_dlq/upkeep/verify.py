@@ -22,21 +22,13 @@ from sahool_dlq.jetstream.contents import stored_sequences
 from sahool_dlq.jetstream.reader import LogReader, LogState, log_state
 from sahool_dlq.refill.from_postgres import identities
 from sahool_dlq.settings import Settings
+from sahool_dlq.stores.epochs import is_of, life_of
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import check_owner
 from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.tombstones import copy_to_lake, erased_messages, not_erased
-from sahool_dlq.upkeep.compare import (
-    LAKE_IDENTITY,
-    DamagedFile,
-    Finding,
-    Picture,
-    counts,
-    findings,
-    is_of,
-    life_of,
-)
+from sahool_dlq.upkeep.compare import LAKE_IDENTITY, DamagedFile, Finding, Picture, counts, findings
 from sahool_dlq.upkeep.mend import mend_logs, torn_logs
 from sahool_dlq.upkeep.repair import Repair
 

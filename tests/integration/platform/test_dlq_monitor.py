@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from nats.aio.client import Client
-from test_alerts import inbox
 
 from sahool_dlq.settings import Settings
+from support.alert_inbox import inbox
 from support.consumer_log import until
 from support.platform_log import DLQ, ROOT, environment, failures, in_lake, letter, publish
 

@@ -95,11 +95,13 @@ def link_dependencies(wanted: Distribution, site: Path) -> None:
             link_dependencies(found, site)
 
 
-def run(site: Path, *command: str | Path) -> "subprocess.CompletedProcess[str]":
+def run(
+    site: Path, *command: str | Path, folder: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
     """Run a program of the environment, far from the checkout."""
     return subprocess.run(
         [site.parents[2] / "bin" / command[0], *command[1:]],
-        cwd=site.parents[3],
+        cwd=folder or site.parents[3],
         env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
@@ -111,8 +113,8 @@ def run(site: Path, *command: str | Path) -> "subprocess.CompletedProcess[str]":
 def test_only_the_bare_dependencies_are_there(site: Path) -> None:
     for module in JOBS_ONLY:
         assert run(site, "python", "-c", f"import {module}").returncode == 1, module
-    done = run(site, "python", "-c", "import pipelines; print(sahool_dlq.__file__)")
-    assert done.stdout.strip() == str(site / "pipelines" / "__init__.py")
+    done = run(site, "python", "-c", "import sahool_dlq; print(sahool_dlq.__file__)")
+    assert done.stdout.strip() == str(site / "sahool_dlq" / "__init__.py")
 
 
 def test_a_service_consumes_and_dead_letters(site: Path, nats_url: str) -> None:
@@ -120,9 +122,21 @@ def test_a_service_consumes_and_dead_letters(site: Path, nats_url: str) -> None:
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["error"] == "from a bare wheel"
-    ours = {name for name in result["modules"] if name.startswith("pipelines.")}
+    ours = {name for name in result["modules"] if name.startswith("sahool_dlq.")}
     assert "sahool_dlq.events.consumer" in ours
     assert not {name for name in ours if re.match(r"sahool_dlq\.(stores|drain|cli|redrive)", name)}
+
+
+def test_a_service_keeps_folders_named_pipelines_and_flows(site: Path, tmp_path: Path) -> None:
+    for name in ("pipelines", "flows"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("OWNER = 'the service'\n")
+    ask = (
+        "import flows, pipelines; from sahool_dlq.events import NATSConsumer\n"
+        "print(flows.OWNER, pipelines.OWNER, NATSConsumer.__module__, sep=', ')"
+    )
+    done = run(site, "python", "-c", ask, folder=tmp_path)
+    assert done.stdout == "the service, the service, sahool_dlq.events.consumer\n", done.stderr
 
 
 def test_an_absent_extra_breaks_no_import_and_is_named_when_used(site: Path) -> None:
@@ -178,7 +192,7 @@ def test_every_sql_file_is_found(site: Path) -> None:
     ask = "from sahool_dlq.sqlfiles import sql_folder; print(sql_folder())"
     done = run(site, "python", "-I", "-c", ask)
     folder = Path(done.stdout.strip())
-    assert folder == site / "pipelines" / "_sql"
+    assert folder == site / "sahool_dlq" / "_sql"
     checkout = sql_folder()
     files = sorted(path.relative_to(checkout) for path in checkout.rglob("*.sql"))
     assert len(files) > 15
@@ -191,21 +205,20 @@ def test_the_deployments_are_inside_the_package_and_find_their_flows(site: Path)
     # sahool_dlq.embedded needs psycopg, so the installed module is loaded with this environment's.
     ask = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
-        "from sahool_dlq.embedded import worker; print(worker.deployments_file(), worker.CHECKOUT)"
+        "from sahool_dlq.embedded import worker; print(worker.deployments_folder())"
     )
     done = subprocess.run([sys.executable, "-c", ask], cwd="/", capture_output=True, text=True)
-    assert done.stdout.split() == [str(site / "pipelines" / "_prefect.yaml"), str(site)]
-    deployments = yaml.safe_load((site / "pipelines" / "_prefect.yaml").read_text())["deployments"]
+    folder = site / "sahool_dlq" / "_deploy"
+    assert done.stdout.strip() == str(folder)
+    deployments = yaml.safe_load((folder / "prefect.yaml").read_text())["deployments"]
     for deployment in deployments:
         file, function = deployment["entrypoint"].split(":")
-        assert f"def {function}(" in (site / file).read_text()
+        assert f"def {function}(" in (folder / file).read_text()
 
 
 def test_nothing_else_lies_at_the_top_of_site_packages(site: Path) -> None:
     [info] = site.glob("sahool_dlq-*.dist-info")
     files = Distribution.at(info).files or []
     tops = {file.parts[0] for file in files} - {"..", info.name}
-    assert tops == {"pipelines", "flows"}
-    assert {"pipelines/sahool_dlq/py.typed", "pipelines/sahool_dlq/alerts/rules.toml"} <= {
-        str(file) for file in files
-    }
+    assert tops == {"sahool_dlq"}
+    assert {"sahool_dlq/py.typed", "sahool_dlq/alerts/rules.toml"} <= {str(file) for file in files}

@@ -29,7 +29,7 @@ from sahool_dlq.stores.lake.files import FileStore
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.torn_log import read_log
 from support import ROOT
-from support.platform_log import ROOT, check_exact, letter, publish, run_drain
+from support.platform_log import check_exact, letter, publish, run_drain
 
 _NOW = datetime(2026, 2, 3, tzinfo=UTC)
 

@@ -25,7 +25,7 @@ from sahool_dlq.jetstream.headers import LastValues, encode_headers, every_heade
 from support import ROOT
 from support.letters import ours, read
 
-ROOT = ids.failure_id("EVENTS", 1, 2, "ndvi")
+CASE = ids.failure_id("EVENTS", 1, 2, "ndvi")
 TOKENS = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=":"))
 NAMES = TOKENS.filter(bool) | st.sampled_from(["X-Tag", "x-tag", "Nats-Msg-Id", "Höhe", "a b"])
 VALUES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n")).map(
@@ -126,20 +126,20 @@ def test_the_rest_of_a_dead_letter_of_gos_stays_verbatim() -> None:
 
 def marks(**changes: Any) -> dict[str, Any]:
     whole = {
-        "dlq-redrive-of": ROOT,
-        "DLQ-REDRIVE-ID": ids.redrive_id(ROOT, 2),
+        "dlq-redrive-of": CASE,
+        "DLQ-REDRIVE-ID": ids.redrive_id(CASE, 2),
         "Dlq-Redrive-Attempt": "2",
-        "nats-msg-id": ids.redrive_id(ROOT, 2),
+        "nats-msg-id": ids.redrive_id(CASE, 2),
     }
     return {name: value for name, value in (whole | changes).items() if value is not None}
 
 
 def test_a_redrive_is_known_by_its_marks_however_they_are_spelt() -> None:
-    expected = Redrive(ROOT, ids.redrive_id(ROOT, 2), 2)
+    expected = Redrive(CASE, ids.redrive_id(CASE, 2), 2)
     assert redrive_of(marks()) == expected
     assert redrive_of(marks(**{"nats-msg-id": None})) == expected
     letter = read(ours(original_headers=marks()))
-    assert (letter.root_failure_id, letter.redrive_attempt) == (ROOT, 2)
+    assert (letter.root_failure_id, letter.redrive_attempt) == (CASE, 2)
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_redrive_is_known_by_its_marks_however_they_are_spelt() -> None:
     [
         {"dlq-redrive-of": None},
         {"dlq-redrive-of": "x" * 4096},
-        {"dlq-redrive-of": ROOT.upper()},
+        {"dlq-redrive-of": CASE.upper()},
         {"DLQ-REDRIVE-ID": None},
         {"DLQ-REDRIVE-ID": ["x", "Äcker"]},
         {"Dlq-Redrive-Attempt": "3"},

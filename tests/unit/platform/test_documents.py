@@ -19,7 +19,10 @@ def test_every_setting_is_documented_and_none_that_does_not_exist() -> None:
     assert sorted(documented) == sorted(f"DLQ_{name.upper()}" for name in Settings.model_fields)
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))])
+PAGES = sorted(str(p.relative_to(ROOT)) for p in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files_and_tests_that_exist(page: str) -> None:
     text = (ROOT / page).read_text()
     links = re.findall(r"\]\(([^)#:]+)\)", text)
@@ -73,7 +76,7 @@ def test_code_uses_names_that_exist(page: str) -> None:
     imports = [
         node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
     ]
-    ours = [node for node in imports if (node.module or "").startswith("pipelines")]
+    ours = [node for node in imports if (node.module or "").startswith("sahool_dlq")]
     assert {node.module for node in ours} == {"sahool_dlq.events"}
     names = {alias.name for node in ours for alias in node.names}
     assert names <= set(sahool_dlq.events.__all__)
