@@ -168,6 +168,7 @@ def test_sql_reads_and_never_writes(dlq: Run, settings: Settings, tmp_path: Path
 
 
 def test_sql_reads_no_more_rows_than_asked_for_and_takes_no_longer(dlq: Run) -> None:
+    dlq("drain")
     endless = "SELECT range AS n FROM range(1_000_000_000)"
     some = dlq("sql", "--limit", "2", endless)
     assert some.exit_code == 0, some.stderr
