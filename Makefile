@@ -169,7 +169,7 @@ audit: .venv-audit/.ready  ## known vulnerabilities of what the lock files insta
 
 screenshots: setup  ## the pictures in docs/images, of a simulated history and of Prefect's pages (needs chromium)
 	@$(BIN)/python docs/screenshots.py
-	@$(BIN)/python tests/flows/screenshots.py
+	@PYTHONPATH=tests $(BIN)/python tests/flows/screenshots.py
 
 lock:  ## resolve the newest allowed versions into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
