@@ -27,6 +27,7 @@ import nats.errors
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.events import ConsumerContext, DeadLetter, NATSConsumer, NATSConsumerConfig
 from sahool_dlq.events.results import HandlerResult
+from support import ROOT
 from support.consumer_log import SUCCESS, Log, in_full, opened
 from support.soak_parts import read_options, say
 
@@ -192,11 +193,10 @@ class ConsumerSoak:
         self.done["processes started"] += 1
         with (self.home / "services.log").open("ab") as output:
             return await asyncio.create_subprocess_exec(
-                sys.executable,
-                __file__,
-                "--serve",
+                *(sys.executable, "-m", "support.consumer_soak", "--serve"),
                 in_full(self._config),
-                str(self._folder),
+                str(self._folder.absolute()),
+                cwd=ROOT / "tests",
                 stdout=output,
                 stderr=output,
             )
