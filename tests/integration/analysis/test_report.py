@@ -210,11 +210,13 @@ def test_groups_and_show_say_what_to_do_next_in_80_columns(
     simulated: Settings, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "width", 80)
+    monkeypatch.setattr(console, "_force_terminal", True)
     printed = run(simulated, "groups")
     assert printed.exit_code == 0, printed.output
     first = report.sections[1].rows[0]
     assert first[0] in printed.stdout
-    assert max(len(line) for line in printed.stdout.splitlines()) <= 80
+    lines = re.sub(r"\x1b\[[\d;]*m", "", printed.stdout).splitlines()
+    assert max(map(len, lines)) <= 80
     shown = run(simulated, "show", first[0])
     assert shown.exit_code == 0, shown.output
     for told in (
