@@ -60,7 +60,7 @@ def test_no_state_log_or_file_of_a_run_holds_a_password(
         },
     }[refuses]
     environment = os.environ | environment_of(platform.settings) | platform.server.environment
-    environment |= {"DLQ_HOME": str(home), "PREFECT_LOGGING_EXTRA_LOGGERS": "pipelines,nats"}
+    environment |= {"DLQ_HOME": str(home), "PREFECT_LOGGING_EXTRA_LOGGERS": "sahool_dlq,nats"}
     done = subprocess.run(
         [sys.executable, "-c", RUNS],
         env=environment | planted,

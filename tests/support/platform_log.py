@@ -196,6 +196,12 @@ def start_drain(settings: Settings, *arguments: str, **more: str) -> subprocess.
     )
 
 
+def told(errors: str) -> str:
+    """The error that a verb with `--json` ended with, the last line of its errors."""
+    said: str = json.loads(errors.strip().splitlines()[-1])["error"]
+    return said
+
+
 async def run_drain(settings: Settings, *arguments: str, **more: str) -> tuple[int, str, str]:
     """Run `dlq drain --json` to its end: exit status, output, errors."""
     process = start_drain(settings, *arguments, **more)

@@ -31,6 +31,7 @@ from support.platform_log import (
     publish_raw,
     run_drain,
     state_of,
+    told,
 )
 
 
@@ -399,8 +400,7 @@ async def sentence(settings: Settings, **more: str) -> str:
     status, output, errors = await run_drain(settings, **more)
     assert (status, output) == (1, "")
     assert "Traceback" not in errors
-    last = errors.strip().splitlines()[-1]
-    assert last.startswith("dlq: ")
+    last = told(errors)
     assert last.endswith(".")
     return last
 

@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from sahool_dlq.settings import Settings
 from support.alert_inbox import inbox
 from support.consumer_log import until
-from support.platform_log import DLQ, ROOT, environment, failures, in_lake, letter, publish
+from support.platform_log import DLQ, ROOT, environment, failures, in_lake, letter, publish, told
 
 
 class Monitor:
@@ -120,7 +120,7 @@ async def test_a_channel_that_makes_no_sense_ends_it_in_one_sentence(
         assert running.process.stderr is not None
         errors = (await running.process.stderr.read()).decode()
         assert await running.process.wait() == 1
-    assert errors.startswith("dlq: DLQ_ALERT_URLS: entry 1 is not a channel")
+    assert told(errors).startswith("DLQ_ALERT_URLS: entry 1 is not a channel")
     assert errors.count("\n") == 1
 
 

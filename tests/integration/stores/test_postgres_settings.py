@@ -39,6 +39,7 @@ from support.platform_log import (
     query,
     run_drain,
     start_drain,
+    told,
 )
 from support.pooler import needs_pgbouncer, pooled
 from support.redriving import Service, fail, quick, redrive_timeouts, rows
@@ -208,7 +209,7 @@ async def test_a_pooler_that_allows_no_transaction_is_refused_in_a_sentence(
     with pooled(migrated_dsn, tmp_path, "statement") as dsn:
         status, _, errors = await run_drain(on(settings, dsn))
     assert status == 1
-    assert errors.startswith("dlq: The pooler before PostgreSQL at ")
+    assert told(errors).startswith("The pooler before PostgreSQL at ")
     assert "statement pooling mode" in errors
 
 
