@@ -49,7 +49,7 @@ async def test_the_command_shows_asks_and_says(settings: Settings, client: Clien
     assert json.loads(told.stdout)["failures"] == {"pending": 1}
     unasked = await run(world, "--reason", "left")
     assert unasked.exit_code == 1
-    assert "Nobody is there to be asked" in unasked.stderr
+    assert "There is no terminal to ask at" in unasked.stderr
     named = await run(world, "--yes", "--reason", f"{world.tenant} left")
     assert (named.exit_code, named.stderr.count("\n")) == (1, 1)
     assert (await run(world, "--yes")).exit_code == 2
@@ -104,5 +104,5 @@ async def test_what_nobody_can_read_is_said(settings: Settings, client: Client) 
 
 @pytest.mark.parametrize("tenant", ["", "  "])
 async def test_nobody_is_no_tenant(settings: Settings, client: Client, tenant: str) -> None:
-    with pytest.raises(ErasureError, match="nobody"):
+    with pytest.raises(ErasureError, match="--tenant is empty"):
         await preview(settings, tenant)
