@@ -147,7 +147,10 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
 ) -> None:
     monkeypatch.setenv("DLQ_REDRIVE_APPROVAL_COUNT", "2")
     monkeypatch.setenv("DLQ_REDRIVE_TIMEOUT_SECONDS", "0.2")
-    chosen = ("redrive", "--tenant", "tenant-1", "--limit", "3", "--reason", "fixed", "--by", "ana")
+    chosen = (
+        *("redrive", "--tenant", "tenant-1", "--own-copy"),  # no stream has their events
+        *("--limit", "3", "--reason", "fixed", "--by", "ana"),
+    )
     edit = ("--edit", '{"number": null, "email": "a@b.example"}')
     dry = dlq(*chosen, *edit, "--dry-run").stdout
     for part in (
@@ -197,7 +200,7 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     assert (told.exit_code, "aborted itself" in told.stderr) == (1, True)
     assert f"refused 1: {why}." in told.stdout
     assert "That is as many as --limit takes" in told.stdout
-    waiting = as_json(dlq(*chosen[:3], "--json"))["batch_id"]
+    waiting = as_json(dlq(*chosen[:4], "--json"))["batch_id"]
     as_json(dlq("batches", "approve", waiting, "--later", "--json"))
     as_json(dlq("batches", "pause", waiting, "--json"))
     resumed = dlq("batches", "resume", waiting)

@@ -242,7 +242,7 @@ async def test_a_nats_that_dies_while_a_redrive_publishes_gets_it_once(
     assert report is not None
     assert report.outcomes == {"succeeded": 1}
     assert len(lost) == 1
-    assert {each.headers["Dlq-Redrive-Id"] for each in service.seen} == {
+    assert {each.headers["Dlq-Redrive-Token"] for each in service.seen} == {
         row[0] for row in rows(settings, "SELECT id::text FROM redrives")
     }
     assert await stored(client, settings.events_stream) == 2

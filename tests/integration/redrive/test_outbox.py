@@ -303,6 +303,9 @@ async def test_what_was_said_to_be_published_and_nobody_answers_is_unknown(
 ) -> None:
     """The news was told, then the redriver died, and PostgreSQL forgot it all."""
     settings = quick(settings, redrive_timeout_seconds=1)
+    config = (await client.jetstream().stream_info(settings.events_stream)).config
+    config.duplicate_window = 0.5  # else the event would be published again, since that is safe
+    await client.jetstream().update_stream(config)
     async with Service(settings, TimeoutError("slow")).running() as service:
         await fail(settings, client, service, 3)
         await frozen(settings)
