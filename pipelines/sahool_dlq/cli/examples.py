@@ -22,6 +22,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "alerts ack": ("dlq alerts ack 17 --reason 'rolled back'",),
     "alerts history": ("dlq alerts history --limit 5",),
     "alerts rules": ("dlq alerts rules --format prometheus > dlq-rules.yml",),
+    "doctor": ("dlq doctor", "dlq doctor --html doctor.html", "dlq doctor --format nagios"),
     "sql": (
         "dlq sql",
         "dlq sql 'SELECT service, count(*) FROM failures GROUP BY 1 ORDER BY 2 DESC'",

@@ -38,11 +38,11 @@ _WORDS = {
 """Texts that repeat, ..."""
 _READ = {
     "dead_letters": (
-        *("dlq_sequence", "dlq_date", "failure_id", "root_failure_id", "redrive_attempt"),
-        *("original_sequence", "first_attempt_at", "dlq_timestamp"),
+        *("dlq_sequence", "dlq_date", "failure_id", "root_failure_id", "redrive_id"),
+        *("redrive_attempt", "original_sequence", "first_attempt_at", "dlq_timestamp"),
     ),
     "case_events": (
-        *("dlq_sequence", "failure_id", "attempt", "not_before", "redrive_cap", "at"),
+        *("dlq_sequence", "failure_id", "redrive_id", "attempt", "not_before", "redrive_cap", "at"),
         "parse_error",
     ),
 }
