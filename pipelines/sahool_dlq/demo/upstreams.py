@@ -6,9 +6,11 @@ gateway that drops the first connection about each sample.
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 HOST = "127.0.0.1"
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _SLOW_SECONDS = 5.0
 
 
@@ -21,6 +23,7 @@ class Upstreams:
         self._servers: list[asyncio.Server] = []
         self._reserved = socket.socket()
         self._forecasts: asyncio.Server | None = None
+        self._answering: set[asyncio.Task[object]] = set()
 
     async def __aenter__(self) -> "Upstreams":
         self.tiles = await self._serve(self._tile)
@@ -40,12 +43,17 @@ class Upstreams:
         if self._forecasts is not None:
             self._forecasts.close()
         self._reserved.close()
+        for task in self._answering:
+            task.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
 
     async def heal(self) -> None:
         """Make the tile server quick and start the forecast service."""
         self._is_slow = False
         if self._forecasts is None:
-            self._forecasts = await asyncio.start_server(self._forecast, sock=self._reserved)
+            self._forecasts = await asyncio.start_server(
+                self._closing(self._forecast), sock=self._reserved
+            )
 
     def slow_down(self) -> None:
         """Make the tile server slow for archived tiles."""
@@ -64,8 +72,23 @@ class Upstreams:
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._reserved.bind((HOST, port))
 
-    async def _serve(self, handler: "asyncio.streams._ClientConnectedCallback") -> int:
-        server = await asyncio.start_server(handler, HOST, 0)
+    def _closing(self, handler: Handler) -> Handler:
+        """The handler, whose connection ends with it, and it with all of this."""
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._answering.add(task)
+            try:
+                await handler(reader, writer)
+            finally:
+                self._answering.discard(task)
+                writer.close()
+
+        return handle
+
+    async def _serve(self, handler: Handler) -> int:
+        server = await asyncio.start_server(self._closing(handler), HOST, 0)
         self._servers.append(server)
         port: int = server.sockets[0].getsockname()[1]
         return port
