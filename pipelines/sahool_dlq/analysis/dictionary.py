@@ -4,6 +4,9 @@ A header is the comment on top of a file: a title, the grain, and a line for eac
 column that a header does not explain is explained where `the rest as in` points to, or by the log.
 """
 
+# Annotations stay text: see `stores.lake.sql`.
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

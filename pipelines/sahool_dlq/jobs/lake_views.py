@@ -1,5 +1,8 @@
 """The lake as SQL: its views beside it, and one statement over them."""
 
+# Annotations stay text: see `stores.lake.sql`.
+from __future__ import annotations
+
 import re
 from contextlib import AbstractContextManager, nullcontext
 
