@@ -2,9 +2,9 @@
 
 import pytest
 
+from sahool_dlq.jetstream.access import Access
 from sahool_dlq.jetstream.address import read_address
-from sahool_dlq.jetstream.credentials import Credentials
-from sahool_dlq.jetstream.permissions import inbox_prefix
+from sahool_dlq.jetstream.login import Login, inbox_prefix, login_of
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,12 @@ from sahool_dlq.jetstream.permissions import inbox_prefix
     ],
 )
 def test_answers_come_under_the_user_of_the_address(servers: list[str], prefix: str) -> None:
-    assert inbox_prefix([read_address(each) for each in servers], None) == prefix
+    access = Access(servers=servers)
+    login = login_of(access, [read_address(each) for each in servers])
+    assert inbox_prefix(access, login) == prefix
 
 
 def test_a_credentials_file_names_the_user_too() -> None:
     for user, prefix in (("drain", "_INBOX.drain"), ("a.b", "_INBOX.a_b"), (None, "_INBOX")):
-        assert inbox_prefix([read_address("nats://host")], Credentials("", b"", user)) == prefix
+        login = Login(user, {}, None, lambda: "")
+        assert inbox_prefix(Access(servers=["nats://host"]), login) == prefix
