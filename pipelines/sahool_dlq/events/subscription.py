@@ -52,6 +52,7 @@ from sahool_dlq.events.outbox import (
 )
 from sahool_dlq.events.policy import decide, is_crash_loop
 from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
+from sahool_dlq.events.service_log import log_dead_letter, log_retry, log_start
 from sahool_dlq.events.waiting import WaitingEvents
 from sahool_dlq.jetstream.headers import every_header
 from sahool_dlq.jetstream.pull import Delivery
@@ -149,17 +150,8 @@ class Subscription(Intake):
 
     async def run(self) -> None:
         """Work until closing."""
-        stream, subject = self._stream, self._wanted.filter_subject
-        logger.info(
-            "%s consumes %s of %s as %s",
-            *(self._config.name, subject, stream, self.durable),
-            extra={
-                "service": self._config.name,
-                "stream": stream,
-                "consumer": self.durable,
-                "subject": subject,
-            },
-        )
+        subject = self._wanted.filter_subject
+        log_start(self._config.name, self._stream, self.durable, subject)
         await super().run()
 
     async def check_ack_pending(self) -> None:
@@ -268,7 +260,7 @@ class Subscription(Intake):
                 attempts.add(datetime.now(UTC), retry.error, retry.reason)
                 self._retries.keep(msg, delivery, attempts, retry.delay_seconds or 0)
                 self.counters.retried += 1
-                self._log_retry(msg, delivery, attempts, retry.delay_seconds or 0)
+                log_retry(self._config.name, msg, delivery, attempts, retry.delay_seconds or 0)
                 await self._log.write(self.connection, delivery, attempts)
                 await self._answer(msg, nak(retry.delay_seconds or 0))
             case DeadLetter() as verdict:
@@ -436,7 +428,7 @@ class Subscription(Intake):
         if is_published:
             self._retries.forget(delivery)
             self.counters.dead_lettered += 1
-            self._log_dead_letter(fields)
+            log_dead_letter(fields)
         if is_published and own_id.suffix != suffix:
             self.counters.ids_taken += 1
             self._tell(
@@ -445,45 +437,6 @@ class Subscription(Intake):
                 " own, of a process of this service that died, or forged: both are kept.",
             )
         return is_published
-
-    def _log_retry(
-        self, msg: Msg, delivery: Delivery, attempts: Attempts, delay_seconds: float
-    ) -> None:
-        error_type = attempts.calls[-1]["error_type"]
-        logger.debug(
-            "Event %d on %s is retried in %.1f s, after call %d: %s",
-            *(delivery.sequence, msg.subject, delay_seconds, attempts.failed_count),
-            error_type or "no exception",
-            extra={
-                "service": self._config.name,
-                "stream": self._stream,
-                "consumer": self.durable,
-                "subject": msg.subject,
-                "sequence": delivery.sequence,
-                "event_type": event_type_of(msg.subject),
-                "error_type": error_type,
-                "failed_count": attempts.failed_count,
-                "delay_seconds": delay_seconds,
-            },
-        )
-
-    def _log_dead_letter(self, fields: dict[str, Any]) -> None:
-        logger.warning(
-            "Dead letter: %s on %s (%s), failure %s",
-            *(fields["error_type"], fields["original_subject"], fields["dlq_reason"]),
-            fields["failure_id"],
-            extra={
-                "service": fields["consumer_service"],
-                "stream": fields["original_stream"],
-                "consumer": fields["consumer_name"],
-                "subject": fields["original_subject"],
-                "sequence": fields["original_sequence"],
-                "event_type": fields["event_type"],
-                "error_type": fields["error_type"],
-                "failure_id": fields["failure_id"],
-                "dlq_reason": fields["dlq_reason"],
-            },
-        )
 
     async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
         """Let who gets the event next know of them, as far as there is a connection."""

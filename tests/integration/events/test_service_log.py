@@ -7,7 +7,7 @@ import pytest
 
 from support.consumer_log import Calls, Log, running
 
-OURS = "sahool_dlq.events.subscription"
+OURS = "sahool_dlq.events.service_log"
 
 
 def said(caplog: pytest.LogCaptureFixture, level: int) -> list[dict[str, Any]]:
