@@ -95,11 +95,10 @@ def show(
     is_expanded: bool,
 ) -> None:
     """Print what a statement says, and whether there is more; raises QueryError."""
-    more = limit is not None and form == "table"
-    table: pa.Table = answer(
-        settings, statement, limit + 1 if limit is not None and more else limit, seconds
-    )
-    shown = table.slice(0, limit) if more else table
+    # One row more than is shown tells whether there are more.
+    wanted = limit + 1 if limit is not None and form == "table" else limit
+    table: pa.Table = answer(settings, statement, wanted, seconds)
+    shown = table if limit is None else table.slice(0, limit)
     if is_expanded and form == "table":
         print_expanded(shown)
     else:

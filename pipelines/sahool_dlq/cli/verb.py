@@ -15,24 +15,21 @@ from sahool_dlq.settings import Settings, load_settings
 from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
 
 _FLAGS = (
-    click.option("--json", "is_json", is_flag=True, help="print one JSON object"),
-    click.option(
-        *("-s", "--server", "--nats-url", "nats_url"),
+    click.Option(["--json", "is_json"], is_flag=True, help="print one JSON object"),
+    click.Option(
+        ["-s", "--server", "--nats-url", "nats_url"],
         help="NATS servers' addresses, comma-separated [DLQ_NATS_URL]",
     ),
-    click.option(
-        "--context", "nats_context", help="context of the nats command [DLQ_NATS_CONTEXT]"
+    click.Option(
+        ["--context", "nats_context"], help="context of the nats command [DLQ_NATS_CONTEXT]"
     ),
-    click.option("--postgres-dsn", help="connection string [DLQ_POSTGRES_DSN]"),
-    click.option("--lake-uri", help="folder or s3://… of the lake [DLQ_LAKE_URI]"),
-    click.option(
-        "--home", type=click.Path(path_type=Path), help="folder of the embedded data [DLQ_HOME]"
+    click.Option(["--postgres-dsn"], help="connection string [DLQ_POSTGRES_DSN]"),
+    click.Option(["--lake-uri"], help="folder or s3://… of the lake [DLQ_LAKE_URI]"),
+    click.Option(
+        ["--home"], type=click.Path(path_type=Path), help="folder of the embedded data [DLQ_HOME]"
     ),
-    click.option("--debug", is_flag=True, help="show tracebacks"),
+    click.Option(["--debug"], is_flag=True, help="show tracebacks"),
 )
-
-
-_COMMON = ("is_json", "nats_url", "postgres_dsn", "lake_uri", "home", "debug", "help")
 
 
 class Verb(click.Command):
@@ -44,7 +41,8 @@ class Verb(click.Command):
         common: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)):
-                (common if parameter.name in _COMMON else own).append(record)
+                is_common = parameter in _FLAGS or parameter not in self.params  # --help
+                (common if is_common else own).append(record)
         for title, records in (("Options", own), ("Options of every verb", common)):
             if records:
                 with formatter.section(title):
@@ -103,6 +101,6 @@ def verb(function: Callable[..., Any]) -> click.Command:
         except KeyboardInterrupt:
             sys.exit(130)
 
-    for flag in reversed(_FLAGS):
-        run = flag(run)
-    return click.command(cls=Verb, help=function.__doc__)(run)
+    command = click.command(cls=Verb, help=function.__doc__)(run)
+    command.params += _FLAGS
+    return command

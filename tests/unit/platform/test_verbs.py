@@ -46,7 +46,8 @@ def test_a_verbs_help_has_its_own_options_first_and_examples_that_can_be_run(ver
         return
     own, common = text.find("\nOptions:"), text.index("\nOptions of every verb:")
     assert own < common < text.index("\nExamples:")
-    assert "--lake-uri" not in text[:common]
+    for flag in ("--lake-uri", "--context", "--json"):
+        assert f"\n  {flag}" not in text[:common]
 
 
 @pytest.mark.parametrize(
