@@ -23,13 +23,10 @@ def deployments_folder() -> Path:
     return packaged if packaged.is_dir() else _PACKAGE.parents[1]
 
 
-def deploy(environment: Mapping[str, str], *options: str) -> None:
-    """`dlq deploy` with these options, to the server that `environment` names.
-
-    Raises DLQError with its own words where that fails.
-    """
+def run_there(module: str, *arguments: str, environment: Mapping[str, str]) -> str | None:
+    """Run `python -m module` in that folder; its last words where it fails."""
     done = subprocess.run(
-        [sys.executable, "-m", "sahool_dlq.cli", "deploy", "--pool", POOL, *options],
+        [sys.executable, "-m", module, *arguments],
         env=dict(environment),
         cwd=deployments_folder(),
         stdin=subprocess.DEVNULL,
@@ -38,9 +35,19 @@ def deploy(environment: Mapping[str, str], *options: str) -> None:
         check=False,
         start_new_session=True,
     )
-    if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise DLQError(" ".join(words[-5:]).removeprefix("dlq: "))
+    if not done.returncode:
+        return None
+    return " ".join((done.stderr or done.stdout).strip().splitlines()[-5:]) or "it said nothing"
+
+
+def deploy(environment: Mapping[str, str], *options: str) -> None:
+    """`dlq deploy` with these options, to the server that `environment` names.
+
+    Raises DLQError with its own words where that fails.
+    """
+    arguments = ("deploy", "--pool", POOL, *options)
+    if words := run_there("sahool_dlq.cli", *arguments, environment=environment):
+        raise DLQError(words.removeprefix("dlq: "))
 
 
 def start_worker(home: Path, environment: Mapping[str, str]) -> GuardedProcess:

@@ -4,8 +4,6 @@ Idempotent: what is there is updated. Only the pool's type and what else people 
 """
 
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -19,7 +17,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 from prefect.workers.utilities import get_default_base_job_template_for_infrastructure_type
 
-from sahool_dlq.embedded.worker import deployments_folder
+from sahool_dlq.embedded.worker import deployments_folder, run_there
 from sahool_dlq.errors import DLQError
 
 RETIRED = ("dlq: a run without heartbeat has crashed",)
@@ -94,25 +92,18 @@ async def _queues(client: PrefectClient, pool: str) -> None:
 
 def _deployments(pool: str) -> None:
     folder = deployments_folder()
-    chosen = ["--prefect-file", str(folder / "prefect.yaml")]
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", *chosen],
-        env={
+    words = run_there(
+        "prefect",
+        *("--no-prompt", "deploy", "--all", "--prefect-file", str(folder / "prefect.yaml")),
+        environment={
             "DLQ_FLOWS_FOLDER": str(folder),
             **os.environ,
             "DLQ_WORK_POOL": pool,
             "DLQ_VERSION": version("sahool-dlq"),
         },
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        start_new_session=True,
     )
-    if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise DLQError(f"Prefect refused: {' '.join(words[-5:])}")
+    if words:
+        raise DLQError(f"Prefect refused: {words}")
 
 
 async def _automations(client: PrefectClient) -> list[str]:
