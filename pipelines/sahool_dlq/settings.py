@@ -8,20 +8,22 @@ import json
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from sahool_dlq.deadletter.record import ErrorKey
-from sahool_dlq.deadletter.redaction.redactor import Redactor
-from sahool_dlq.deadletter.rules import Rules, read_rules
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import SettingsError
 from sahool_dlq.jetstream.access import COMPLETE, Access, completed
 from sahool_dlq.jetstream.address import split_servers
 from sahool_dlq.jetstream.contexts import FIELDS
 from sahool_dlq.jetstream.streams import StreamNames
+
+if TYPE_CHECKING:  # what masks loads much, and most verbs mask nothing
+    from sahool_dlq.deadletter.redaction.redactor import Redactor
+    from sahool_dlq.deadletter.rules import Rules
 
 ENDPOINTS_FILE = "endpoints.json"
 _STORES = ("s3", "s3a", "gs", "az", "abfss")  # where two cannot both put the same log entry
@@ -176,8 +178,10 @@ class Settings(BaseSettings):
         return f"bridge-{self.subject_prefix}"
 
     @property
-    def rules(self) -> Rules:
+    def rules(self) -> "Rules":
         """What the rules file says now; raises SettingsError where it is not valid."""
+        from sahool_dlq.deadletter.rules import Rules, read_rules
+
         if self.rules_file is None:
             return Rules()
         try:
@@ -188,8 +192,10 @@ class Settings(BaseSettings):
                 f"The rules in {self.rules_file} cannot be used: {reason}."
             ) from error
 
-    def redactor(self, rules: Rules) -> Redactor:
+    def redactor(self, rules: "Rules") -> "Redactor":
         """What masks by these rules, with the key of the masks' hashes."""
+        from sahool_dlq.deadletter.redaction.redactor import Redactor
+
         key = self.redaction_key
         return Redactor(rules.redaction, key.get_secret_value().encode() if key else None)
 

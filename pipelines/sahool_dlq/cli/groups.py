@@ -8,7 +8,7 @@ import click
 
 from sahool_dlq.analysis.report.advice import by_urgency, chance_in_words, next_command, what_failed
 from sahool_dlq.analysis.report.section import seconds_as_text
-from sahool_dlq.analysis.report.trends import Trend
+from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.cli.output import console, print_json, print_line, safe
 from sahool_dlq.cli.verb import known_lake, verb
 from sahool_dlq.jobs.lookup import failure_groups

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from rich.cells import cell_len
 
-from sahool_dlq.analysis.report.trends import Trend
+from sahool_dlq.analysis.report.trend import Trend
 
 __all__ = ["GAP", "Column", "fitting", "measure", "widths"]
 

@@ -9,13 +9,13 @@ import click
 
 from sahool_dlq.analysis.report.advice import UNLIKELY, chance_in_words, what_failed
 from sahool_dlq.analysis.report.section import seconds_as_text
-from sahool_dlq.analysis.report.trends import Trend
+from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.cli.groups import STATES, as_json
 from sahool_dlq.cli.output import cell, console, print_json, print_table, safe
 from sahool_dlq.cli.verb import known_lake, verb
 from sahool_dlq.deadletter.fingerprint.stack_trace import FrameRules, is_our_frame
+from sahool_dlq.jobs.case_history import case_history
 from sahool_dlq.jobs.lookup import find_failure, find_group
-from sahool_dlq.jobs.status import case_history
 from sahool_dlq.settings import Settings
 
 

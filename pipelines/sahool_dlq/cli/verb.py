@@ -12,7 +12,6 @@ from sahool_dlq.cli.examples import EXAMPLES
 from sahool_dlq.cli.failing import fail
 from sahool_dlq.errors import DLQError, UnknownNameError
 from sahool_dlq.settings import Settings, load_settings
-from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
 
 _FLAGS = (
     click.Option(["--json", "is_json"], is_flag=True, help="print one JSON object"),
@@ -59,6 +58,8 @@ class Verb(click.Command):
 
 def known_lake(settings: Settings) -> None:
     """Raises UnknownNameError where there is no lake at all, rather than to call it empty."""
+    from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
+
     lake = Lake(settings.lake)
     if all(lake.version(name) is None for name in LAYOUTS):
         raise UnknownNameError(

@@ -12,7 +12,8 @@ import duckdb
 import polars as pl
 
 from sahool_dlq.analysis.marts.views import create_views
-from sahool_dlq.analysis.report.trends import Trend, group_trends
+from sahool_dlq.analysis.report.trend import Trend
+from sahool_dlq.analysis.report.trends import group_trends
 from sahool_dlq.errors import QueryError, UnknownNameError
 from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings

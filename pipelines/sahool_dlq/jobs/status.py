@@ -1,56 +1,14 @@
-"""Where everything stands, and what happened to one case."""
+"""Where everything stands."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sahool_dlq.deadletter.ids import is_uuid
-from sahool_dlq.errors import QueryError
 from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.reader import log_state
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
-from sahool_dlq.stores.lake.sql import (
-    connect,
-)
 from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.unfounded import unfounded_counts
-
-
-def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:
-    """What happened to a case, in order: at, what, by whom, reason; each time it failed, too.
-
-    What names a redrive that the log does not know is there, and its reason says so.
-    """
-    if not is_uuid(failure_id):
-        raise QueryError(f"{failure_id!r} is not a failure id.")
-    with connect(Lake(settings.lake)) as connection:
-        return connection.execute(_HISTORY, {"id": failure_id, "doubt": _UNFOUNDED}).fetchall()
-
-
-_UNFOUNDED = "changes nothing: the log has no redrive.published with its id"
-
-_HISTORY = """
-WITH announced AS (
-    SELECT redrive_id, attempt FROM case_events
-    WHERE failure_id = $id AND kind = 'redrive.published' AND parse_error IS NULL
-),
-said AS (
-    SELECT "at", kind, actor, reason, redrive_id, attempt, kind = 'redrive.succeeded'
-        OR (starts_with(kind, 'triage.') AND redrive_id IS NOT NULL) AS is_claim
-    FROM case_events WHERE failure_id = $id
-    UNION ALL
-    SELECT dlq_timestamp, CASE WHEN failure_id = $id THEN 'failed' ELSE 'redrive.failed_again' END,
-        service, error_type, redrive_id, redrive_attempt, failure_id <> $id
-            AND redrive_id IS NOT NULL
-    FROM dead_letters WHERE $id IN (failure_id, root_failure_id)
-)
-SELECT "at", kind, actor, CASE
-    WHEN is_claim AND NOT EXISTS (
-        SELECT 1 FROM announced AS a
-        WHERE a.redrive_id = said.redrive_id AND a.attempt = said.attempt
-    ) THEN concat_ws('; ', reason, $doubt) ELSE reason END AS reason
-FROM said ORDER BY "at"
-"""
 
 
 @dataclass(frozen=True, slots=True)

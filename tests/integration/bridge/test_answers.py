@@ -14,8 +14,8 @@ from sahool_dlq.bridge.advisory import Advisory
 from sahool_dlq.bridge.late import LateAcks
 from sahool_dlq.bridge.run import bridge_pending, bridging
 from sahool_dlq.jetstream.streams import TERMINATIONS
+from sahool_dlq.jobs.case_history import case_history
 from sahool_dlq.jobs.drain import drain_log
-from sahool_dlq.jobs.status import case_history
 from sahool_dlq.redrive.publish.acks import following_acks
 from sahool_dlq.redrive.publish.heard import Place
 from sahool_dlq.redrive.publish.inferred import Advisories, end_of_foreign, why_silent

@@ -25,10 +25,10 @@ from sahool_dlq.errors import StreamError
 from sahool_dlq.events.outbox import publish_dead_letter
 from sahool_dlq.jetstream.stored import stored_message
 from sahool_dlq.jetstream.streams import ensure_streams
+from sahool_dlq.jobs.case_history import case_history
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lookup import find_failure
 from sahool_dlq.jobs.redrive import preview_redrive, redrive
-from sahool_dlq.jobs.status import case_history
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings
 from support import servers

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 from sahool_dlq.bridge.run import bridge_pending
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.jobs.adoption import adopt
+from sahool_dlq.jobs.case_history import case_history
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.redrive import redrive
-from sahool_dlq.jobs.status import case_history
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.publish import inferred
 from sahool_dlq.redrive.publish.ramp import RedriveReport

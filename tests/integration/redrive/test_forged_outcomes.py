@@ -17,10 +17,11 @@ from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.jetstream.grants import grants_of_role
+from sahool_dlq.jobs.case_history import case_history
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.redrive import preview_redrive, redrive
-from sahool_dlq.jobs.status import case_history, platform_status
+from sahool_dlq.jobs.status import platform_status
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate

@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -120,3 +122,20 @@ def test_verbs_and_options_are_completed(monkeypatch: pytest.MonkeyPatch) -> Non
         _command(), prog_name="dlq", env={"_DLQ_COMPLETE": "zsh_complete"}, args=None
     )
     assert "groups" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("verb", "unused"),
+    [
+        ("status", ["pandas", "duckdb", "scipy.stats"]),
+        ("sql", ["pandas", "scipy.stats", "psycopg"]),
+        ("drain", ["pandas", "scipy.stats"]),
+        ("groups", ["pandas"]),
+    ],
+)
+def test_a_verb_loads_no_package_that_it_does_not_need(verb: str, unused: list[str]) -> None:
+    code = "import json, sys; from sahool_dlq.cli import _command"
+    code += f"; _command()(['{verb}', '--help'], standalone_mode=False)"
+    code += f"; sys.exit(str([name for name in {unused} if name in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]"

@@ -1,28 +1,14 @@
 """How often each group failed in the last seven days, small enough to stand beside its name."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import polars as pl
 
-__all__ = ["PARTS", "STEP", "Trend", "group_trends", "trend_rows"]
+from sahool_dlq.analysis.report.trend import PARTS, Trend
 
-PARTS = 28
+__all__ = ["STEP", "group_trends", "trend_rows"]
+
 STEP = timedelta(hours=6)
-_BARS = "▁▂▃▄▅▆▇█"
-
-
-@dataclass(frozen=True, slots=True)
-class Trend:
-    """Failures in each of PARTS steps, the last of which ends now."""
-
-    counts: tuple[int, ...]
-
-    def __str__(self) -> str:
-        """As a line of bars; a step without failures is blank, one with a few is not."""
-        most = max(self.counts, default=0)
-        top = len(_BARS) - 1
-        return "".join(_BARS[round(top * count / most)] if count else " " for count in self.counts)
 
 
 def group_trends(failures_minutely: pl.DataFrame, now: datetime) -> dict[str, Trend]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import polars as pl
@@ -11,7 +12,6 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from pyarrow.dataset import Dataset
 
 from sahool_dlq.deadletter.rows import (
     CASE_EVENT_SCHEMA,
@@ -29,6 +29,9 @@ from sahool_dlq.stores.lake.table import (
     reading,
     scanned,
 )
+
+if TYPE_CHECKING:  # it loads pandas, where that is installed: a third of a second
+    from pyarrow.dataset import Dataset
 
 __all__ = ["LAYOUTS", "LOG_TABLES", "Lake"]
 
@@ -74,7 +77,7 @@ class Lake:
             files = [unquote(escaped) + file.removeprefix(escaped) for file in files]
         return files
 
-    def dataset(self, name: str) -> Dataset | None:
+    def dataset(self, name: str) -> "Dataset | None":
         """A table as Arrow reads it, wherever it is; None where there is no such table."""
         try:
             return open_table(self.path(name)).to_pyarrow_dataset()
