@@ -11,11 +11,12 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from psycopg import Connection
 
+from sahool_dlq.connections import find_log
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.jetstream.consumers import consumers_of
 from sahool_dlq.jetstream.contents import deleted_sequences
 from sahool_dlq.jetstream.reach import Lookout
-from sahool_dlq.jetstream.reader import LogReader, log_state
+from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.redrive.choose.plan import Plan, PlannedFailure
 from sahool_dlq.redrive.choose.policy import Cell, is_transient
 from sahool_dlq.redrive.choose.schedule import handled_per_second, learn, policy_of
@@ -298,7 +299,7 @@ async def _payloads(
     settings: Settings, client: Client, connection: Connection[Any], planned: Plan
 ) -> dict[str, int]:
     """Where the raw dead letters are, without reading them."""
-    state = await log_state(client, settings.dlq_stream, settings.subjects.log)
+    state = await find_log(client, settings)
     deleted = set(await deleted_sequences(client, state))
     current = connection.execute(
         "SELECT split_part(epoch, '#', 1) FROM drain_checkpoints WHERE stream = %s", [state.stream]
@@ -328,7 +329,7 @@ async def _edits(
 ) -> list[EditedSample]:
     """What the edit changes in the first few events: on the raw bytes, shown redacted."""
     subjects = settings.subjects
-    state = await log_state(client, settings.dlq_stream, subjects.log)
+    state = await find_log(client, settings)
     reader = LogReader(client, state.stream, subjects.log)
     redactor: Redactor = settings.redactor(settings.rules)
     samples = []

@@ -25,8 +25,8 @@ from nats.aio.client import Client
 from nats.js.errors import NoStreamResponseError
 from psycopg import Connection
 
+from sahool_dlq.connections import open_nats, open_postgres
 from sahool_dlq.errors import NotPermittedError, RedriveError
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.reach import Lookout
 from sahool_dlq.jetstream.streams import ADVISORIES, find_streams
 from sahool_dlq.redrive.batches import ENDED, Batch, BatchState, find_batch, finish, move
@@ -45,7 +45,6 @@ from sahool_dlq.redrive.publish.sender import Sender, Sent
 from sahool_dlq.redrive.publish.sent_acks import SentAcks, listening
 from sahool_dlq.redrive.source import OwnCopyError
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.postgres.lock import Lock
 
 STAGES = (1, 10, None)
@@ -104,7 +103,7 @@ async def run_batch(
     or where it waits for somebody; FencedError where the lock was lost.
     """
     started = time.monotonic()
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         batch = find_batch(connection, batch_id)
         is_out = bool(batch.outcomes.get("published"))
         if batch.state in ENDED and not is_out:
@@ -121,7 +120,7 @@ async def run_batch(
         if batch.state == "paused":
             redrives = [redrive for redrive in redrives if redrive.is_out]
         async with (
-            connected(settings.access, "dlq redrive") as client,
+            open_nats(settings, "dlq redrive") as client,
             OutcomeFollower(client, settings.subjects) as follower,
             following_acks(client, settings.ack_stream, foreign) as acks,
             listening(client, acks.untold) as sent,

@@ -13,6 +13,7 @@ from nats.js.api import PubAck
 from nats.js.errors import APIError
 from psycopg import Connection
 
+from sahool_dlq.connections import find_log
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.deadletter.headers import ADDRESSEE, INSTEAD_OF, MARKS, TOKEN, MutableHeaders
 from sahool_dlq.deadletter.ids import redrive_id
@@ -21,7 +22,7 @@ from sahool_dlq.events.trace_context import trace_context
 from sahool_dlq.jetstream.connection import wire_size
 from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.jetstream.reach import Lookout
-from sahool_dlq.jetstream.reader import LogReader, log_state
+from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.jetstream.refusals import is_for_now
 from sahool_dlq.redrive.batches import Batch
 from sahool_dlq.redrive.edit import patched
@@ -98,7 +99,7 @@ class Sender:
     async def prepare(self) -> None:
         """Find the stream that holds the raw bytes, and whom a redirect reaches."""
         subjects, redirect = self._settings.subjects, self._batch.redirect_to
-        state = await log_state(self._client, self._settings.dlq_stream, subjects.log)
+        state = await find_log(self._client, self._settings)
         self._reader = LogReader(self._client, state.stream, subjects.log)
         drained = self._connection.execute(
             "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
