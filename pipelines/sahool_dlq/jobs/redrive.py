@@ -241,7 +241,7 @@ def explain_policy(
     with open_postgres(settings) as connection:
         history = learn(connection, now, policy)
         chosen = selection or transient_selection(settings)
-        return judged(connection, chosen, history, settings, now)
+        return judged(connection, chosen, history, now)
 
 
 def backtest_policy(settings: Settings, policy: Policy | None = None) -> BacktestReport:
@@ -268,7 +268,7 @@ def backtest_policy(settings: Settings, policy: Policy | None = None) -> Backtes
         for failure, group, error, attempt, is_success, published_at, ended_at in rows
         if (failure, attempt) not in others
     ]
-    return backtest(outcomes, policy or policy_of(settings), tuple(settings.transient_error_types))
+    return backtest(outcomes, policy or policy_of(settings))
 
 
 async def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:
@@ -276,7 +276,7 @@ async def _plan(settings: Settings, connection: Connection[Any], selection: Sele
         return plan(connection, selection)
     async with open_nats(settings, "dlq redrive") as client:
         unreached = await unreached_addressees(client.jetstream(), connection)
-    return plan_scheduled(connection, selection, settings, selection.due_at, unreached)
+    return plan_scheduled(connection, selection, policy_of(settings), selection.due_at, unreached)
 
 
 async def _preview(
@@ -287,19 +287,14 @@ async def _preview(
 ) -> Preview:
     async with open_nats(settings, "dlq redrive") as client:
         try:
-            return await preview(
-                settings,
-                client,
-                connection,
-                planned,
-                redirect_to=order.redirect_to,
-                patch=order.patch,
-                per_second=order.per_second,
-                addressed_to=order.addressed_to,
-                max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds,
-            )
+            return await preview(settings, client, connection, planned, _limited(settings, order))
         except RefusedError as error:
             raise RedriveError(f"The redirect is refused: {error}.") from error
+
+
+def _limited(settings: Settings, order: Order) -> Order:
+    """With the age that the settings allow, where the order says none."""
+    return replace(order, max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds)
 
 
 def _freeze(
@@ -311,10 +306,9 @@ def _freeze(
 ) -> str:
     selection = selection.masked(settings.masked)
     order = replace(
-        order,
+        _limited(settings, order),
         requested_by=settings.masked(order.requested_by),
         reason=settings.masked(order.reason),
-        max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds,
     )
     most = settings.redrive_approval_count
     needs_approval = order.trigger == "manual" and 0 < most < planned.count

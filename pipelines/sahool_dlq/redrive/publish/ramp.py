@@ -30,7 +30,7 @@ from sahool_dlq.errors import NotPermittedError, RedriveError
 from sahool_dlq.jetstream.reach import Lookout
 from sahool_dlq.jetstream.streams import ADVISORIES, find_streams
 from sahool_dlq.redrive.batches import ENDED, Batch, BatchState, find_batch, finish, move
-from sahool_dlq.redrive.choose.policy import Belief, Cell, History, is_hopeless, is_transient
+from sahool_dlq.redrive.choose.policy import Belief, Cell, History, is_hopeless
 from sahool_dlq.redrive.choose.schedule import handled_per_second, learn, policy_of
 from sahool_dlq.redrive.lifetime import TooLateError
 from sahool_dlq.redrive.origin import ExpiredError, RefusedError
@@ -228,8 +228,7 @@ class _Run:
 
     def _belief(self, history: History, redrive: Redrive) -> Belief:
         cell = Cell(redrive.group_id, redrive.error_type, redrive.nth)
-        types = self._settings.transient_error_types
-        transient = is_transient(redrive.error_type, redrive.error_message, types)
+        transient = self._policy.is_transient(redrive.error_type, redrive.error_message)
         return history.belief(cell, datetime.now(UTC), transient=transient)
 
     async def _ramp(self, group: _Group, tell: Callable[[], None]) -> None:

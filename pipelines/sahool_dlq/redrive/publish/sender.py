@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js import JetStreamContext
 from nats.js.api import PubAck
 from nats.js.errors import APIError
 from psycopg import Connection
@@ -24,13 +23,13 @@ from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.jetstream.reach import Lookout
 from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.jetstream.refusals import is_for_now
+from sahool_dlq.redrive.allowed import allowed_subjects
 from sahool_dlq.redrive.batches import Batch
 from sahool_dlq.redrive.edit import patched
 from sahool_dlq.redrive.lifetime import TTL, check_age, remaining_ttl
 from sahool_dlq.redrive.origin import (
     Event,
     RefusedError,
-    check_subject,
     original_event,
     stored_dead_letter,
 )
@@ -45,7 +44,7 @@ from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.lock import Lock
 from sahool_dlq.tracing import send_span
 
-__all__ = ["Sender", "Sent", "allowed_subjects"]
+__all__ = ["Sender", "Sent"]
 
 _TRACE_BYTES = 100  # of the trace context that the span of a redrive adds
 
@@ -61,17 +60,6 @@ def _sent(redrive: Redrive, ack: PubAck) -> Sent:
     stream, consumer = parts_of(redrive.addressed_to) or (None, "")
     # A stream that sources or mirrors that one has the event in another place.
     return Sent(Place(ack.stream, ack.seq, consumer) if stream == ack.stream else None)
-
-
-async def allowed_subjects(js: JetStreamContext, settings: Settings) -> list[str]:
-    """Filters of what a redrive may publish to: as set, else the subjects of the event stream."""
-    if settings.redrive_subjects:
-        return settings.redrive_subjects
-    try:
-        info = await js.stream_info(settings.events_stream)
-    except APIError:
-        return list(settings.subjects.events)
-    return list(info.config.subjects or settings.subjects.events)
 
 
 class Sender:
@@ -143,7 +131,7 @@ class Sender:
             event = replace(event, body=patched(event.body, self._batch.patch))
         if self._batch.redirect_to:
             event = replace(event, subject=self._batch.redirect_to)
-        check_subject(event.subject, self._allowed, self._settings.subjects)
+        self._allowed.check(event.subject)
         return event
 
     async def _as_stored(self, redrive: Redrive, event: Event) -> Event:
