@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-
-import msgspec
+from dataclasses import replace
 
 from sahool_dlq.deadletter.case_events import CaseEvent
 from sahool_dlq.deadletter.cases import Case
@@ -21,7 +20,7 @@ def fold_all(
     early: Sequence[Claim] = (),
 ) -> Fold:
     """The fold of these messages in this order, whatever their sequences."""
-    placed = [msgspec.structs.replace(m, dlq_sequence=n) for n, m in enumerate(messages, 1)]
+    placed = [replace(m, dlq_sequence=n) for n, m in enumerate(messages, 1)]
     letters = [message for message in placed if isinstance(message, DeadLetter)]
     events = [message for message in placed if isinstance(message, CaseEvent)]
     return Fold(frame_of(letters, LETTER_SCHEMA), events, dict(known), early)

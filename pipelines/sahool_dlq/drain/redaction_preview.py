@@ -10,8 +10,8 @@ from nats.aio.client import Client
 
 from sahool_dlq.connections import find_log
 from sahool_dlq.deadletter.message import LogMessage
-from sahool_dlq.deadletter.record import FREE_TEXT_COLUMNS, JSON_COLUMNS
-from sahool_dlq.deadletter.redaction.redactor import LABEL_COLUMNS, Redactor
+from sahool_dlq.deadletter.record import FREE_TEXT_COLUMNS, JSON_COLUMNS, LABEL_COLUMNS
+from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.deadletter.rules import Rules
 from sahool_dlq.drain.batch import build_batch
 from sahool_dlq.jetstream.reader import LogReader

@@ -13,9 +13,9 @@ from psycopg import Connection
 
 from sahool_dlq.deadletter.body import text_of
 from sahool_dlq.deadletter.envelope.encode import base64_body
-from sahool_dlq.deadletter.envelope.tolerant import INT64_MAX
 from sahool_dlq.deadletter.headers import Headers, MutableHeaders, headers_of_json
 from sahool_dlq.deadletter.message import LogMessage, time_of_ns
+from sahool_dlq.deadletter.record import INT64_MAX
 from sahool_dlq.deadletter.redaction.json_text import members
 from sahool_dlq.deadletter.sanitize import parse_json
 from sahool_dlq.deadletter.subjects import subject_token

@@ -24,7 +24,7 @@ from sahool_dlq.deadletter.cases import (
     is_founded,
 )
 from sahool_dlq.deadletter.claims import Claim, claim_of
-from sahool_dlq.deadletter.record import DeadLetter
+from sahool_dlq.deadletter.record import FIELDS, DeadLetter
 from sahool_dlq.stores.postgres.failed_rows import FOLDED_SCHEMA
 
 __all__ = ["Fold", "folded", "ids_told_of"]
@@ -96,7 +96,7 @@ class Fold:
         ]
 
     def _apply(self, rows: pl.DataFrame, events: Sequence[CaseEvent]) -> None:
-        fields = rows.select(DeadLetter.__struct_fields__).iter_rows(named=True)
+        fields = rows.select(*FIELDS).iter_rows(named=True)
         messages: list[DeadLetter | CaseEvent] = [DeadLetter(**row) for row in fields]
         for message in sorted([*messages, *events], key=lambda message: message.dlq_sequence):
             if isinstance(message, DeadLetter):
