@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from sahool_dlq.deadletter.error_families import TRANSIENT
 from sahool_dlq.deadletter.record import ErrorKey
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import SettingsError
@@ -117,7 +118,7 @@ class Settings(BaseSettings):
         None, gt=0, description="age of an event from which no redrive publishes it; default any"
     )
     transient_error_types: list[str] = Field(
-        ["TimeoutError", "ConnectionError"], description="what redrive-transient takes"
+        list(TRANSIENT), description="what redrive-transient takes"
     )
 
     alert_urls: list[SecretStr] = Field([], description="channels: of Apprise, or of incidents")

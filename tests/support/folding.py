@@ -1,18 +1,14 @@
 """A log folded as the drain folds it: letters as a frame, in batches."""
 
-import json
 from collections.abc import Mapping, Sequence
-
-import msgspec
+from dataclasses import replace
 
 from sahool_dlq.deadletter.case_events import CaseEvent
 from sahool_dlq.deadletter.cases import Case
 from sahool_dlq.deadletter.claims import Claim
-from sahool_dlq.deadletter.ids import consumer_address
 from sahool_dlq.deadletter.record import DeadLetter
 from sahool_dlq.deadletter.rows import LETTER_SCHEMA, frame_of
-from sahool_dlq.stores.postgres.failed_rows import FOLDED_SCHEMA
-from sahool_dlq.stores.postgres.fold import Fold
+from sahool_dlq.stores.postgres.fold import CASE_COLUMNS, Fold, unfolded
 
 
 def fold_all(
@@ -21,7 +17,7 @@ def fold_all(
     early: Sequence[Claim] = (),
 ) -> Fold:
     """The fold of these messages in this order, whatever their sequences."""
-    placed = [msgspec.structs.replace(m, dlq_sequence=n) for n, m in enumerate(messages, 1)]
+    placed = [replace(m, dlq_sequence=n) for n, m in enumerate(messages, 1)]
     letters = [message for message in placed if isinstance(message, DeadLetter)]
     events = [message for message in placed if isinstance(message, CaseEvent)]
     return Fold(frame_of(letters, LETTER_SCHEMA), events, dict(known), early)
@@ -29,18 +25,5 @@ def fold_all(
 
 def cases_of(fold: Fold) -> dict[str, Case]:
     """The rows that are new, as the next batch finds them."""
-    place = ["failure_id", "original_stream", "consumer_name"]
-    columns = [*place, *FOLDED_SCHEMA, "first_attempt_at"]
-    return {
-        failure_id: Case(
-            failure_id,
-            status,
-            consumer_address(stream, consumer),
-            *rest,
-            announced=json.loads(announced),
-            first_attempt_at=at,
-        )
-        for failure_id, stream, consumer, status, *rest, announced, at in fold.new.select(
-            columns
-        ).iter_rows()
-    }
+    columns = fold.new.select("failure_id", *CASE_COLUMNS)
+    return {row[0]: unfolded(row) for row in columns.iter_rows()}

@@ -2,10 +2,10 @@
 
 import json
 import math
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
 import pytest
 
 from sahool_dlq.deadletter import ids
@@ -110,7 +110,7 @@ INT64 = range(-(2**63), 2**63)
 
 def assert_storable(letter: DeadLetter) -> None:
     """Every value fits Parquet and PostgreSQL as it is."""
-    for name, value in msgspec.structs.asdict(letter).items():
+    for name, value in asdict(letter).items():
         if isinstance(value, str):
             value.encode()  # no lone surrogate
             assert "\0" not in value, name

@@ -16,13 +16,11 @@ from sahool_dlq.redrive.choose.policy import (
     Policy,
     delay_before,
     is_hopeless,
-    is_transient,
     judge,
 )
 from sahool_dlq.redrive.publish.ramp import STAGES
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-TYPES = ("TimeoutError", "ConnectionError")
 STEP = timedelta(minutes=15)
 CAP = 3
 
@@ -130,7 +128,7 @@ def _one_run(
     tally: Tally,
     rng: random.Random,
 ) -> None:
-    transient = is_transient(group.error_type, "", TYPES)
+    transient = policy.is_transient(group.error_type, "")
     chosen: list[Failure] = []
     for attempt in range(1, CAP + 1):
         cell = Cell(group.name, group.error_type, attempt)

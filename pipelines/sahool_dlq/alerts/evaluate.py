@@ -21,12 +21,11 @@ from sahool_dlq.alerts.outbox import TRIES_SECONDS, deliver, say
 from sahool_dlq.alerts.rules import AlertRules, alert_rules
 from sahool_dlq.alerts.states import Alert, Step, step
 from sahool_dlq.alerts.text import headline
+from sahool_dlq.connections import open_lock, open_nats, open_postgres
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.errors import AlertError, DLQError, SettingsError
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.addressees import pending_addressees
-from sahool_dlq.stores.postgres.database import database, locking
 from sahool_dlq.stores.postgres.lock import Lock
 
 __all__ = ["AlertsReport", "evaluate_alerts", "send_test", "what_is_found"]
@@ -67,8 +66,7 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
     _check_channels(rules, channels)
     try:
-        dsn = settings.postgres_dsn.get_secret_value()
-        with database(dsn) as connection, locking(dsn, store.LOCK) as lock:
+        with open_postgres(settings) as connection, open_lock(settings, store.LOCK) as lock:
             seen = await look(
                 settings,
                 silent_consumers(connection),
@@ -211,7 +209,7 @@ async def _mark(
     if not wanted:
         return 0
     try:
-        async with connected(settings.access, "dlq alerts") as client:
+        async with open_nats(settings, "dlq alerts") as client:
             js = client.jetstream()
             for failure_id, alert in wanted.items():
                 assert alert.told_at is not None

@@ -20,11 +20,11 @@ from sahool_dlq.alerts.evaluate import what_is_found
 from sahool_dlq.alerts.findings import Finding
 from sahool_dlq.alerts.observe import StreamSample, look
 from sahool_dlq.alerts.rules import EVERYTHING, Rule, alert_rules
+from sahool_dlq.connections import open_postgres
 from sahool_dlq.deadletter.sanitize import readable
 from sahool_dlq.errors import DLQError
 from sahool_dlq.settings import Settings
 from sahool_dlq.sqlfiles import read_sql
-from sahool_dlq.stores.postgres.database import database
 
 __all__ = ["DLQCollector", "serve"]
 
@@ -125,8 +125,7 @@ class DLQCollector(Collector):
 
     def _of_postgres(self) -> list[GaugeMetricFamily]:
         rules = self._rules
-        dsn = self._settings.postgres_dsn.get_secret_value()
-        with database(dsn) as connection, connection.transaction():
+        with open_postgres(self._settings) as connection, connection.transaction():
             connection.execute("SET LOCAL statement_timeout = '10s'")
             findings = what_is_found(connection, rules)
             pipeline = connection.execute(read_sql("exporter/pipeline.sql")).fetchall()

@@ -15,15 +15,14 @@ from nats.js.api import ConsumerInfo, DiscardPolicy, StreamInfo
 from nats.js.errors import APIError, NotFoundError
 from psycopg import Connection
 
+from sahool_dlq.connections import find_log, open_nats
 from sahool_dlq.deadletter.sanitize import readable
 from sahool_dlq.errors import DLQError
 from sahool_dlq.jetstream.api import api_subject
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.consumers import is_name
 from sahool_dlq.jetstream.latest import latest_messages
 from sahool_dlq.jetstream.pull import PullStalledError, delivery_of
 from sahool_dlq.jetstream.reach import Lookout, Reach, Stopped, Wanted
-from sahool_dlq.jetstream.reader import log_state
 from sahool_dlq.jetstream.streams import find_stream
 from sahool_dlq.settings import Settings
 
@@ -90,8 +89,8 @@ async def look(
     """
     log = settings.dlq_stream
     try:
-        async with connected(settings.access, "dlq alerts", patience_seconds=5) as client:
-            state = await log_state(client, log, settings.subjects.log)
+        async with open_nats(settings, "dlq alerts", patience_seconds=5) as client:
+            state = await find_log(client, settings)
             info = await client.jetstream().stream_info(state.stream)
             last = await _last_of_log(client, settings) if state.is_shared else state.last_sequence
             totals = await _totals(client, settings)

@@ -20,8 +20,8 @@ from sahool_dlq.alerts.message import Incident, Message
 from sahool_dlq.alerts.rules import AlertRules, alert_rules
 from sahool_dlq.alerts.states import Alert
 from sahool_dlq.alerts.text import compose
+from sahool_dlq.connections import open_lock, open_postgres
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.database import database, locking
 
 __all__ = ["TRIES_SECONDS", "Delivery", "acknowledge_alerts", "deliver", "say"]
 
@@ -131,8 +131,7 @@ async def acknowledge_alerts(
     rules = alert_rules(settings)
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
     try:
-        dsn = settings.postgres_dsn.get_secret_value()
-        with database(dsn) as connection, locking(dsn, store.LOCK) as lock:
+        with open_postgres(settings) as connection, open_lock(settings, store.LOCK) as lock:
             with connection.transaction():
                 by, why = settings.masked(actor), settings.masked(reason)
                 alerts = store.acknowledge(connection, ids, by, why)

@@ -7,11 +7,11 @@ from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, DeliverPolicy, StreamInfo
 
 from sahool_dlq.bridge.advisory import MAX_DELIVERIES, read_advisory
+from sahool_dlq.connections import open_postgres
 from sahool_dlq.jetstream.api import domain_of
 from sahool_dlq.jetstream.pull import Puller, delivery_of
 from sahool_dlq.jetstream.streams import GIVEN_UP
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.database import database
 
 
 async def told_by_advisories(
@@ -54,7 +54,7 @@ async def told_by_database(
     """Of events that the stream may still have, from the failures that were drained."""
 
     def ask() -> set[int]:
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
+        with open_postgres(settings) as connection:
             rows = connection.execute(
                 "SELECT original_sequence FROM failed_events WHERE original_stream = %s"
                 " AND consumer_name = %s AND dlq_reason = %s"

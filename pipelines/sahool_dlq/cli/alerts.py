@@ -21,8 +21,8 @@ from sahool_dlq.alerts.text import command as next_command
 from sahool_dlq.alerts.text import headline, quantity
 from sahool_dlq.cli.output import PlainHandler, console, print_json, print_table, safe, spinner
 from sahool_dlq.cli.verb import verb
+from sahool_dlq.connections import open_postgres
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.database import database
 
 
 class _Alerts(click.Group):
@@ -47,7 +47,7 @@ def command() -> None:
 def now(settings: Settings, is_json: bool) -> None:
     """What fires now; `dlq alerts` alone does the same."""
     rules = alert_rules(settings)
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         alerts = firing_alerts(connection)
         left = undelivered(connection)
         row = connection.execute("SELECT max(at) FROM stream_samples WHERE role = 'log'").fetchone()
@@ -126,7 +126,7 @@ def test(settings: Settings, is_json: bool) -> None:
 def history(settings: Settings, is_json: bool, limit: int) -> None:
     """What fired, the latest first, and whether its messages arrived."""
     rules = alert_rules(settings)
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         alerts = past_alerts(connection, limit)
         messages = connection.execute(
             "SELECT created_at, channel, title, try_count, delivered_at, given_up_at"

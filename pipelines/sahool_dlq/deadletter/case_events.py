@@ -4,10 +4,9 @@ Each is a small JSON message on `sahool.redrive.*` or `sahool.triage.*`; the dra
 log order, into the status of `failed_events` (see `cases`) and keeps them all in the lake.
 """
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-
-import msgspec
 
 from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.message import MOST_AHEAD, LogMessage
@@ -27,7 +26,8 @@ _NUMBERS = ("attempt", "redrive_cap")
 _TEXTS = ("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "actor", "reason")
 
 
-class CaseEvent(msgspec.Struct, kw_only=True, gc=False):
+@dataclass(kw_only=True, slots=True)
+class CaseEvent:
     """One message of `sahool.redrive.>` or `sahool.triage.>`."""
 
     epoch: str

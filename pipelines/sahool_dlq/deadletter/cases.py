@@ -50,7 +50,7 @@ class Case:
     status: str = "pending"
     consumer: str | None = None  # <stream>/<durable> of the failing consumer, where known
     redrive_count: int = 0  # redrives of this opening that ended without success
-    trigger: str | None = None  # of the last redrive: automatic | manual
+    redrive_trigger: str | None = None  # of the last redrive: automatic | manual
     resolved_at: datetime | None = None
     resolution_cause: str | None = None  # automatic_redrive | manual_redrive | manual
     resolution_notes: str | None = None
@@ -201,7 +201,7 @@ def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
     if kind == "succeeded":
         if not is_answer(case, event):
             return case
-        cause = f"{case.trigger or 'automatic'}_redrive"
+        cause = f"{case.redrive_trigger or 'automatic'}_redrive"
         return _closed(case, status="resolved", resolved_at=event.at, resolution_cause=cause)
     if nth <= case.redrive_count:
         return case  # said again, or late: that attempt has ended, and another may be out
@@ -214,7 +214,7 @@ def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
         case = replace(case, redrive_cap=event.redrive_cap)
         if case.status == "retried":
             return case
-        return replace(case, status="retried", trigger=event.trigger or "automatic")
+        return replace(case, status="retried", redrive_trigger=event.trigger or "automatic")
     if kind == "outcome_unknown":
         return _ended_without_success(case, nth)
     return replace(case, status="parked", redrive_count=nth, resolution_notes=event.reason)

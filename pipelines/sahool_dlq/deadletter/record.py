@@ -1,37 +1,43 @@
-"""The columns of a dead letter, once, for the lake and for Postgres.
+"""The fields of a dead letter, once: how each is sent, kept and masked.
 
-A decoded message is a `DeadLetter`; a batch of them is a Polars frame with one column per field,
-in this order, plus what the batch steps add (`FINGERPRINT_COLUMNS`).
+`DeadLetter` is the table. From it come the keys that are read in a message, typed and tolerant
+(`envelope/`), the columns of the lake (`rows.py`) and of `failed_events` (`stores/postgres/`), what
+these cut, and what is masked. A batch of dead letters is a Polars frame with one column per field,
+in this order, plus `FINGERPRINT_COLUMNS`. Standard library only: services read dead letters, too.
 """
 
+import types
+import typing
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
-
-import msgspec
-
-TEXT_LIMITS = {
-    "event_id": 255,
-    "event_type": 100,
-    "original_subject": 255,
-    "source_service": 100,
-    "tenant_id": 255,
-    "field_id": 255,
-    "farmer_id": 255,
-    "error_type": 100,
-    "dlq_reason": 100,
-    "consumer_service": 100,
-    "consumer_name": 255,
-    "consumer_version": 100,
-    "handler": 255,
-    "original_stream": 255,
-}
-"""Longest text, in characters, that a column of `failed_events` takes."""
+from typing import Annotated, Literal, NamedTuple
 
 LONG_TEXT_LIMIT = 1_000_000
 """Longest message, trace or JSON text, in characters, that either sink takes."""
+INT16_MAX = 2**15 - 1
+INT32_MAX = 2**31 - 1
+INT64_MAX = 2**63 - 1
 
 
-class DeadLetter(msgspec.Struct, kw_only=True, gc=False):
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What is true of a field besides its name, its type and its default."""
+
+    sent: Literal["always", "maybe", "never"] = "never"
+    """Whether it is a key of the canonical dead letter, and each must have it."""
+    limit: int | None = None
+    """Longest text, in characters, or largest number that `failed_events` takes."""
+    masked: Literal["json", "text", "label"] | None = None
+    """As what it is redacted: JSON by key and pattern, free text by pattern, or a short text that
+    producers choose by every pattern but cards and phones, which ids look like. Others hold no
+    secret, or are what analyses need."""
+    is_uuid: bool = False
+    in_postgres: bool = True
+    """Whether `failed_events` has it; the lake has every column."""
+
+
+@dataclass(kw_only=True, slots=True)
+class DeadLetter:
     """One message of `sahool.dlq.>`: where it stands in the log, and what it says.
 
     Times are aware UTC datetimes. JSON columns hold JSON text. Texts are free of NUL and lone
@@ -42,75 +48,124 @@ class DeadLetter(msgspec.Struct, kw_only=True, gc=False):
     epoch: str  # stream, its creation time and fork: sequences are unique within it
     dlq_sequence: int  # sequence in the dead-letter stream
     published_at: datetime  # the server's time of the dead letter
-    subject: str  # subject of the dead letter
-    size_bytes: int  # size of its body
+    subject: Annotated[str, Column(masked="label", in_postgres=False)]  # of the dead letter
+    size_bytes: Annotated[int, Column(in_postgres=False)]  # size of its body
 
-    # Who it is
-    failure_id: str  # uuid; the same failure published twice has it twice
-    root_failure_id: str | None = None  # first failure of the chain, when a redrive failed again
-    redrive_id: str | None = None  # the redrive that failed again
-    redrive_attempt: int | None = None  # 1 for the first redrive
+    # Who it is: the same failure published twice has it twice
+    failure_id: Annotated[str, Column("maybe", is_uuid=True)]
+    # first failure of the chain, when a redrive failed again; sent as redrive_of
+    root_failure_id: Annotated[str | None, Column(is_uuid=True)] = None
+    # the redrive that failed again
+    redrive_id: Annotated[str | None, Column("maybe", in_postgres=False)] = None
+    # 1 for the first redrive
+    redrive_attempt: Annotated[int | None, Column("maybe", in_postgres=False)] = None
 
     # What failed
-    event_id: str = "unknown"
-    event_type: str = "unknown"
-    original_subject: str = "unknown"
-    original_stream: str | None = None
-    original_sequence: int | None = None
-    original_published_at: datetime | None = None
-    source_service: str = "unknown"  # the service that published the event
-    consumer_service: str | None = None  # the service that failed on it
-    service: str = "unknown"  # consumer_service, else source_service
-    consumer_name: str | None = None  # durable name
-    consumer_version: str | None = None
-    handler: str | None = None
-    tenant_id: str | None = None
-    field_id: str | None = None
-    farmer_id: str | None = None
+    event_id: Annotated[str, Column("always", 255, "label")] = "unknown"
+    event_type: Annotated[str, Column("always", 100, "label")] = "unknown"
+    original_subject: Annotated[str, Column("always", 255, "label")] = "unknown"
+    original_stream: Annotated[str | None, Column("maybe", 255, "label")] = None
+    original_sequence: Annotated[int | None, Column("maybe", INT64_MAX)] = None
+    # sent as original_timestamp_ns
+    original_published_at: Annotated[datetime | None, Column(in_postgres=False)] = None
+    # the service that published the event
+    source_service: Annotated[str, Column("always", 100, "label")] = "unknown"
+    # the service that failed on it
+    consumer_service: Annotated[str | None, Column("maybe", 100, "label")] = None
+    # consumer_service, else source_service
+    service: Annotated[str, Column(masked="label", in_postgres=False)] = "unknown"
+    # durable name
+    consumer_name: Annotated[str | None, Column("maybe", 255, "label")] = None
+    consumer_version: Annotated[str | None, Column("maybe", 100, "label", in_postgres=False)] = None
+    handler: Annotated[str | None, Column("maybe", 255, "label")] = None
+    tenant_id: Annotated[str | None, Column("maybe", 255)] = None
+    field_id: Annotated[str | None, Column("maybe", 255)] = None
+    farmer_id: Annotated[str | None, Column("maybe", 255)] = None
 
     # Why
-    error_type: str = "unknown"
-    error_message: str = ""
-    stack_trace: str | None = None
-    retry_count: int = 0
-    max_retries: int = 3
-    first_attempt_at: datetime
-    last_attempt_at: datetime
-    dlq_timestamp: datetime
-    dlq_reason: str = "unknown"
-    attempts: str | None = None  # JSON array of {at, error_type, error_message}
+    error_type: Annotated[str, Column("always", 100, "label")] = "unknown"
+    error_message: Annotated[str, Column("always", LONG_TEXT_LIMIT, "text")] = ""
+    stack_trace: Annotated[str | None, Column("maybe", LONG_TEXT_LIMIT, "text")] = None
+    retry_count: Annotated[int, Column("always", INT32_MAX)] = 0
+    max_retries: Annotated[int, Column("always", INT32_MAX)] = 3
+    first_attempt_at: Annotated[datetime, Column("always")]
+    last_attempt_at: Annotated[datetime, Column("always")]
+    dlq_timestamp: Annotated[datetime, Column("always")]
+    dlq_reason: Annotated[str, Column("always", 100, "label")] = "unknown"
+    # array of {at, error_type, error_message}
+    attempts: Annotated[str | None, Column("maybe", masked="json")] = None
 
     # The event itself
-    original_data: str  # JSON
-    original_headers: str = "{}"  # JSON object of strings, and arrays of them
-    payload_encoding: str = "json"  # json | base64 | object | text
+    original_data: Annotated[str, Column("always", masked="json")]
+    # object of strings, and arrays of them
+    original_headers: Annotated[str, Column("always", masked="json")] = "{}"
+    # json | base64 | object | text
+    payload_encoding: Annotated[str, Column("maybe")] = "json"
 
     # How it was read
-    envelope: str  # canonical | metadata | other
-    parse_error: str | None = None  # why it could not be read, or kept, as it was sent
+    envelope: Annotated[str, Column(in_postgres=False)]  # canonical | metadata | other
+    # why it could not be read, or kept, as it was sent
+    parse_error: Annotated[str | None, Column(masked="text")] = None
     clamped: str | None = None  # comma-separated names of the columns that do not say what was sent
-    traceparent: str | None = None
+    traceparent: Annotated[
+        str | None, Column("maybe", LONG_TEXT_LIMIT, "label", in_postgres=False)
+    ] = None
 
+
+class Field(NamedTuple):
+    """A field as the table has it."""
+
+    kind: type  # str, int or datetime
+    column: Column
+
+
+def _field(hint: object) -> Field:
+    column = Column()
+    if typing.get_origin(hint) is Annotated:
+        hint, column = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        hint = typing.get_args(hint)[0]
+    return Field(typing.cast("type", hint), column)
+
+
+FIELDS: dict[str, Field] = {
+    name: _field(hint)
+    for name, hint in typing.get_type_hints(DeadLetter, include_extras=True).items()
+}
+FINGERPRINT_COLUMNS: dict[str, Field] = {
+    "group_id": Field(str, Column()),  # 16 hexadecimal digits; alike in type, frames and message
+    "parent_id": Field(str, Column()),  # 16 hexadecimal digits; groups alike in type and frames
+    "fingerprint_version": Field(int, Column(limit=INT16_MAX)),  # of the recipe
+    "fingerprint_rules": Field(str, Column()),  # 8 hexadecimal digits; null: no rules of a user's
+    "error_class": Field(str, Column(in_postgres=False)),  # last dotted segment of error_type
+    "template": Field(str, Column(in_postgres=False)),  # the message, its variables replaced
+    "frames": Field(str, Column(in_postgres=False)),  # nearest the raise, joined by ' < '
+}
+"""What `fingerprint` adds to a batch, computed on redacted text."""
+
+_OTHER_KEYS = {  # each is kept as another column
+    "original_timestamp_ns": Field(int, Column("maybe", INT64_MAX)),
+    "redrive_of": Field(str, Column("maybe")),
+}
+CANONICAL_KEYS = {n: f for n, f in FIELDS.items() if f.column.sent != "never"} | _OTHER_KEYS
+"""Every key of a dead letter that is looked at."""
+REQUIRED_KEYS = tuple(n for n, field in FIELDS.items() if field.column.sent == "always")
+"""What every canonical dead letter has."""
+LIMITS = {n: f.column.limit for n, f in FIELDS.items() if f.kind is str and f.column.limit}
+TEXT_LIMITS = {name: limit for name, limit in LIMITS.items() if limit < LONG_TEXT_LIMIT}
+"""Longest text, in characters, that a column of `failed_events` takes."""
+
+
+def _masked_as(kind: str) -> tuple[str, ...]:
+    return tuple(name for name, field in FIELDS.items() if field.column.masked == kind)
+
+
+JSON_COLUMNS = _masked_as("json")
+FREE_TEXT_COLUMNS = _masked_as("text")
+LABEL_COLUMNS = _masked_as("label")
 
 ErrorKey = Literal["error_type", "error_message", "stack_trace", "service"]
 """What a consumer without our code may say of an error, to the bridge."""
 
 BRIDGED_REASONS = ("max_deliveries", "terminated")
 """`dlq_reason` of failures that the server told of, and the consumer has no code of ours."""
-
-JSON_COLUMNS = ("original_data", "original_headers", "attempts")
-"""Columns that hold JSON text: redacted by key and by pattern."""
-
-FREE_TEXT_COLUMNS = ("error_message", "stack_trace", "parse_error")
-"""Columns that hold free text: redacted by pattern."""
-
-FINGERPRINT_COLUMNS = {
-    "group_id": "16 hexadecimal digits; failures alike in type, frames and message",
-    "parent_id": "16 hexadecimal digits; groups alike in type and frames",
-    "fingerprint_version": "integer; the version of the recipe",
-    "fingerprint_rules": "8 hexadecimal digits; the user's grouping rules, null where none",
-    "error_class": "last dotted segment of error_type",
-    "template": "the message with its variables replaced",
-    "frames": "in-app frames nearest the raise, `module:function`, joined by ' < '",
-}
-"""What `fingerprint` adds to a batch, computed on redacted text."""

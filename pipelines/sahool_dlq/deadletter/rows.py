@@ -5,41 +5,30 @@ import typing
 from collections.abc import Sequence
 from datetime import datetime
 
-import msgspec
 import polars as pl
 
 from sahool_dlq.deadletter.case_events import CaseEvent
-from sahool_dlq.deadletter.record import DeadLetter
+from sahool_dlq.deadletter.record import FIELDS, FINGERPRINT_COLUMNS
 
-_TYPES: dict[type, pl.DataType] = {
+_TYPES: dict[object, pl.DataType] = {
     str: pl.String(),
     int: pl.Int64(),
     datetime: pl.Datetime("us", "UTC"),
 }
 
 
-def _schema(struct: type[msgspec.Struct]) -> dict[str, pl.DataType]:
-    def dtype(hint: object) -> pl.DataType:
-        if isinstance(hint, types.UnionType):
-            hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
-        return _TYPES[typing.cast("type", hint)]
-
-    return {name: dtype(hint) for name, hint in typing.get_type_hints(struct).items()}
+def _event_type(hint: object) -> pl.DataType:
+    return _TYPES[typing.get_args(hint)[0] if isinstance(hint, types.UnionType) else hint]
 
 
-LETTER_SCHEMA = _schema(DeadLetter)
-EVENT_SCHEMA = _schema(CaseEvent)
+LETTER_SCHEMA = {name: _TYPES[field.kind] for name, field in FIELDS.items()}
+EVENT_SCHEMA = {name: _event_type(hint) for name, hint in typing.get_type_hints(CaseEvent).items()}
 
-DEAD_LETTER_SCHEMA = LETTER_SCHEMA | {
-    "group_id": pl.String(),
-    "parent_id": pl.String(),
-    "fingerprint_version": pl.Int64(),
-    "fingerprint_rules": pl.String(),
-    "error_class": pl.String(),
-    "template": pl.String(),
-    "frames": pl.String(),
-    "dlq_date": pl.Date(),
-}
+DEAD_LETTER_SCHEMA = (
+    LETTER_SCHEMA
+    | {name: _TYPES[field.kind] for name, field in FINGERPRINT_COLUMNS.items()}
+    | {"dlq_date": pl.Date()}
+)
 CASE_EVENT_SCHEMA = EVENT_SCHEMA | {"dlq_date": pl.Date()}
 IDENTITY = {
     name: DEAD_LETTER_SCHEMA[name]
@@ -65,7 +54,7 @@ SERVICE_TOTALS_SCHEMA: dict[str, pl.DataType] = {
 }
 
 
-def frame_of(rows: Sequence[msgspec.Struct], schema: dict[str, pl.DataType]) -> pl.DataFrame:
+def frame_of(rows: Sequence[object], schema: dict[str, pl.DataType]) -> pl.DataFrame:
     """Decoded messages as columns."""
     columns = {name: [getattr(row, name) for row in rows] for name in schema}
     return pl.DataFrame(columns, schema=schema)

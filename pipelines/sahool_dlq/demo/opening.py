@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 
 import psycopg
 
+from sahool_dlq.connections import open_postgres
 from sahool_dlq.errors import DLQError
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.database import database
 
 __all__ = ["Opening"]
 
@@ -67,8 +67,10 @@ class Opening:
 
     def _count(self, query: str) -> int:
         # Where it is away, who watches it says so; and there are no marts before the first build.
-        dsn = self._settings.postgres_dsn.get_secret_value()
-        with contextlib.suppress(DLQError, psycopg.Error), database(dsn) as connection:
+        with (
+            contextlib.suppress(DLQError, psycopg.Error),
+            open_postgres(self._settings) as connection,
+        ):
             row = connection.execute(query, [self._since]).fetchone()
             return int(row[0]) if row else 0
         return 0

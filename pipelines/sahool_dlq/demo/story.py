@@ -21,6 +21,7 @@ import polars as pl
 
 from sahool_dlq.analysis.report.section import Section, as_markdown
 from sahool_dlq.analysis.report.sections import as_json
+from sahool_dlq.connections import find_log, open_nats, open_postgres
 from sahool_dlq.demo.checks import Check, check_all
 from sahool_dlq.demo.fleet import fleet
 from sahool_dlq.demo.services import SERVICES
@@ -28,15 +29,12 @@ from sahool_dlq.demo.traffic import events, gateway, publish
 from sahool_dlq.demo.upstreams import Upstreams
 from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
 from sahool_dlq.errors import DLQError
-from sahool_dlq.jetstream.connection import connected
-from sahool_dlq.jetstream.reader import log_state
 from sahool_dlq.jobs.drain import migrate_all
 from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.report import make_report
 from sahool_dlq.settings import Settings, environment_of, load_settings
 from sahool_dlq.sqlfiles import sql_folder
 from sahool_dlq.stores.lake.lake import Lake
-from sahool_dlq.stores.postgres.database import database
 
 _SETTLE_SECONDS = 60
 _PUBLISHED_AT_ONCE = 64
@@ -180,7 +178,7 @@ async def _publish(settings: Settings, count: int, seed: int) -> set[str]:
 async def _settled(settings: Settings, published: int) -> None:
     """Wait until every consumer has finished with every event."""
     deadline = time.monotonic() + _SETTLE_SECONDS
-    async with connected(settings.access, "dlq demo") as client:
+    async with open_nats(settings, "dlq demo") as client:
         js = client.jetstream()
         while time.monotonic() < deadline:
             done = 0
@@ -196,11 +194,11 @@ async def _settled(settings: Settings, published: int) -> None:
 
 
 async def _checks(settings: Settings, published: set[str]) -> list[Check]:
-    async with connected(settings.access, "dlq demo") as client:
-        log = await log_state(client, settings.dlq_stream, settings.subjects.log)
+    async with open_nats(settings, "dlq demo") as client:
+        log = await find_log(client, settings)
     totals: pl.DataFrame = query(settings, "SELECT sum(succeeded)::BIGINT FROM service_traffic")
     cases = query(settings, "SELECT failure_id, status FROM cases")
-    with database(settings.postgres_dsn.get_secret_value()) as postgres:
+    with open_postgres(settings) as postgres:
         succeeded = totals.item() or 0
         return check_all(published, succeeded, log, Lake(settings.lake), cases, postgres)
 

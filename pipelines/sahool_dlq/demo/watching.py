@@ -7,11 +7,11 @@ from pathlib import Path
 import nats.errors
 from nats.js.errors import APIError
 
+from sahool_dlq.connections import open_nats
 from sahool_dlq.demo.fleet import FLEET_LOG
 from sahool_dlq.demo.services import SERVICES
 from sahool_dlq.embedded.process import GuardedProcess
 from sahool_dlq.errors import DLQError
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.reach import Lookout
 from sahool_dlq.settings import Settings
 
@@ -48,7 +48,7 @@ async def watch(
 
 async def _problems(settings: Settings) -> dict[str, str]:
     """Why nothing gets to a service, by its name."""
-    async with connected(settings.access, "dlq up") as client:
+    async with open_nats(settings, "dlq up") as client:
         wanted = {
             service: (f"{settings.events_stream}/{service}", f"sahool.{subject}", False)
             for service, (subject, _) in SERVICES.items()

@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from sahool_dlq.analysis.report.section import Section
+from sahool_dlq.connections import open_postgres
 from sahool_dlq.deadletter.sanitize import printable
 from sahool_dlq.doctor.facts import Account
 from sahool_dlq.doctor.fate import fate
@@ -18,7 +19,6 @@ from sahool_dlq.doctor.reading import STREAMS, read_account
 from sahool_dlq.doctor.rules import diagnose
 from sahool_dlq.errors import ReportError
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.postgres.diagnoses import keep_diagnosis
 
 _OK, _WARNING, _CRITICAL = 0, 1, 2
@@ -86,7 +86,7 @@ def diagnosis_of(account: Account) -> Diagnosis:
 def keep(settings: Settings, diagnosis: Diagnosis, at: datetime) -> None:
     """Store it in Postgres, where the alert `loses_data` finds it."""
     names = ("rule", "severity", "subject", "sentence", "command")
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         keep_diagnosis(
             connection,
             at=at,

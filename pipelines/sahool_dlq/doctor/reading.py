@@ -14,12 +14,12 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 
+from sahool_dlq.connections import open_nats
 from sahool_dlq.deadletter.subjects import overlaps
 from sahool_dlq.doctor.facts import Account, Consumer, Heard, Stream
 from sahool_dlq.errors import NotPermittedError, StreamError
 from sahool_dlq.jetstream.acks import ACKS, fields_of
 from sahool_dlq.jetstream.api import ask
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.permissions import check_heard
 from sahool_dlq.jetstream.streams import GIVEN_UP, StreamNames
 from sahool_dlq.settings import Settings
@@ -38,7 +38,7 @@ async def read_account(
     Raises ServerUnavailableError where no server answers, and StreamError where the account has no
     JetStream.
     """
-    async with connected(settings.access, "dlq doctor") as client:
+    async with open_nats(settings, "dlq doctor") as client:
         reader = _Reader(client, settings.stream_names)
         heard = await reader.listen(listen_seconds)
         streams = await reader.streams()

@@ -13,8 +13,9 @@ from typing import Any
 from psycopg import Connection
 from psycopg.errors import InsufficientPrivilege
 
+from sahool_dlq.connections import open_lock
 from sahool_dlq.errors import FencedError
-from sahool_dlq.stores.postgres.database import locking
+from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.lock import Holder, Lock
 
 logger = logging.getLogger(__name__)
@@ -24,16 +25,16 @@ _PROGRESS = "SELECT max(updated_at) FROM drain_checkpoints"
 
 @asynccontextmanager
 async def alone(
-    dsn: str, connection: Connection[Any], stream: str, patience_seconds: float
+    settings: Settings, connection: Connection[Any], stream: str
 ) -> AsyncIterator[None]:
     """Hold the drain's lock; `connection` is for what is to be asked meanwhile.
 
-    A holder that has moved no checkpoint for `patience_seconds` (a stopped process holds its
+    A holder that has moved no checkpoint for DLQ_DRAIN_LOCK_SECONDS (a stopped process holds its
     locks for ever) has its session ended. Raises FencedError where that is not allowed.
     """
     loop = asyncio.get_running_loop()
     seen, since, is_said = None, loop.time(), False
-    with locking(dsn, "drain") as lock:
+    with open_lock(settings, "drain") as lock:
         while not lock.take():
             holder = lock.holder()
             state = holder, connection.execute(_PROGRESS).fetchone()
@@ -42,7 +43,7 @@ async def alone(
             if holder is not None and not is_said:
                 is_said = True
                 logger.info("Another drain of %s runs, %s: waiting for its end", stream, holder)
-            elif holder is not None and loop.time() - since > patience_seconds:
+            elif holder is not None and loop.time() - since > settings.drain_lock_seconds:
                 _end(lock, holder, stream)
                 since = loop.time()
             await asyncio.sleep(0.2)

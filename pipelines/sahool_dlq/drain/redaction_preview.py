@@ -8,12 +8,13 @@ from typing import Any
 import polars as pl
 from nats.aio.client import Client
 
+from sahool_dlq.connections import find_log
 from sahool_dlq.deadletter.message import LogMessage
-from sahool_dlq.deadletter.record import FREE_TEXT_COLUMNS, JSON_COLUMNS
-from sahool_dlq.deadletter.redaction.redactor import LABEL_COLUMNS, Redactor
+from sahool_dlq.deadletter.record import FREE_TEXT_COLUMNS, JSON_COLUMNS, LABEL_COLUMNS
+from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.deadletter.rules import Rules
 from sahool_dlq.drain.batch import build_batch
-from sahool_dlq.jetstream.reader import LogReader, log_state
+from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.settings import Settings
 
 _MARK = re.compile(
@@ -59,7 +60,7 @@ class Masking:
 async def masking_in_stream(client: Client, settings: Settings, limit: int) -> Masking:
     """What redaction masks in the last `limit` messages of the log."""
     subjects = settings.subjects
-    state = await log_state(client, settings.dlq_stream, subjects.log)
+    state = await find_log(client, settings)
     reader = LogReader(client, state.stream, subjects.log)
     await reader.seek(max(state.first_sequence, state.last_sequence - limit + 1))
     look = _Look(settings, state.stream)

@@ -18,6 +18,7 @@ import polars as pl
 from nats.aio.client import Client
 from psycopg import Connection
 
+from sahool_dlq.connections import find_log, open_nats, open_postgres
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.drain.batch import build_batch, without
 from sahool_dlq.drain.epochs import Epoch, current_epoch, gaps_before
@@ -29,9 +30,8 @@ from sahool_dlq.drain.prefetch import ahead
 from sahool_dlq.drain.spans import trace_batch
 from sahool_dlq.drain.totals import read_totals, store_totals
 from sahool_dlq.errors import ServerUnavailableError
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.contents import deleted_sequences
-from sahool_dlq.jetstream.reader import LogReader, LogState, log_state
+from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.jetstream.streams import find_stream
 from sahool_dlq.refill.level import Leveller
 from sahool_dlq.settings import Settings
@@ -39,7 +39,6 @@ from sahool_dlq.stores.epochs import Gap, epoch_id, life_of, remember_gap
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import own_lake
-from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.postgres.failed_events import Batch, FailedEvents
 from sahool_dlq.stores.postgres.payloads import delete_old_payloads
 from sahool_dlq.stores.tombstones import erased_messages, recall
@@ -143,13 +142,12 @@ async def _drain_once(
     is_retry: bool,
     is_lake_adopted: bool,
 ) -> None:
-    subjects, dsn = settings.subjects, settings.postgres_dsn.get_secret_value()
     patience = 5 if is_retry else 0  # it may be amid a restart
-    async with connected(settings.access, "dlq drain", patience_seconds=patience) as client:
-        stream = (await log_state(client, settings.dlq_stream, subjects.log)).stream
-        with database(dsn) as connection:
-            async with alone(dsn, connection, stream, settings.drain_lock_seconds):
-                reader = LogReader(client, stream, subjects.log)
+    async with open_nats(settings, "dlq drain", patience_seconds=patience) as client:
+        stream = (await find_log(client, settings)).stream
+        with open_postgres(settings) as connection:
+            async with alone(settings, connection, stream):
+                reader = LogReader(client, stream, settings.subjects.log)
                 state = await reader.state()
                 lake = Lake(settings.lake)
                 life = life_of(epoch_id(stream, state.created, 0))

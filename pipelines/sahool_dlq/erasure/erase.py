@@ -17,6 +17,7 @@ from typing import Any
 from nats.aio.client import Client
 from psycopg import Connection
 
+from sahool_dlq.connections import find_log, open_lock, open_nats, open_postgres
 from sahool_dlq.deadletter.sanitize import clean_text
 from sahool_dlq.drain.lock import alone
 from sahool_dlq.erasure.find_tenant import belongings
@@ -24,13 +25,11 @@ from sahool_dlq.erasure.from_lake import erase_marts, erase_rows
 from sahool_dlq.erasure.from_postgres import count_rows, delete_rows
 from sahool_dlq.erasure.from_stream import erase_messages, erase_objects
 from sahool_dlq.errors import ErasureError, FencedError
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.reader import LogState, log_state
 from sahool_dlq.jetstream.streams import BODIES_BUCKET
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.platform import check_owner
-from sahool_dlq.stores.postgres.database import database, locking
 from sahool_dlq.stores.tombstones import (
     copy_to_lake,
     erased_messages,
@@ -99,9 +98,9 @@ COUNTED = {
 async def preview(settings: Settings, tenant: str) -> ErasureReport:
     """What an erasure would find; touches nothing."""
     tenant = _checked(tenant)
-    async with connected(settings.access, "dlq erase") as client:
-        state = await log_state(client, settings.dlq_stream, settings.subjects.log)
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
+    async with open_nats(settings, "dlq erase") as client:
+        state = await find_log(client, settings)
+        with open_postgres(settings) as connection:
             found = await belongings(settings, client, connection, state, tenant)
             rows = await asyncio.to_thread(count_rows, connection, tenant)
             hashed = _hashed(settings, tenant)
@@ -131,11 +130,11 @@ async def erase(
     """
     tenant = _checked(tenant, reason)
     actor, reason = settings.masked(actor), settings.masked(reason)
-    hashed, dsn = _hashed(settings, tenant), settings.postgres_dsn.get_secret_value()
-    async with connected(settings.access, "dlq erase") as client:
-        stream = (await log_state(client, settings.dlq_stream, settings.subjects.log)).stream
-        with database(dsn) as connection:
-            async with alone(dsn, connection, stream, settings.drain_lock_seconds):
+    hashed = _hashed(settings, tenant)
+    async with open_nats(settings, "dlq erase") as client:
+        stream = (await find_log(client, settings)).stream
+        with open_postgres(settings) as connection:
+            async with alone(settings, connection, stream):
                 state = await log_state(client, stream, settings.subjects.log)
                 live = partial(_show_life, connection, stream)
                 check_owner(connection, Lake(settings.lake))
@@ -199,7 +198,7 @@ def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[
     """Nobody builds marts meanwhile: they would count what they read before."""
     lake, erased = Lake(settings.lake), erased_messages(connection)
     copy_to_lake(connection, lake, datetime.now(UTC))
-    with locking(settings.postgres_dsn.get_secret_value(), "marts") as lock:
+    with open_lock(settings, "marts") as lock:
         lock.wait("The erasure", live)
         for name in LOG_TABLES:
             for attempt in range(_TRIES):

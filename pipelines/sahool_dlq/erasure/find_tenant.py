@@ -14,6 +14,7 @@ import polars as pl
 from nats.aio.client import Client
 from psycopg import Connection
 
+from sahool_dlq.connections import open_nats
 from sahool_dlq.deadletter.case_events import decode_case_event
 from sahool_dlq.deadletter.envelope.columns import decode_all
 from sahool_dlq.deadletter.message import LogMessage
@@ -28,7 +29,6 @@ from sahool_dlq.erasure.unread import (
     in_objects,
 )
 from sahool_dlq.errors import ServerUnavailableError
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.epochs import life_of
@@ -151,7 +151,7 @@ async def _read(settings: Settings, state: LogState) -> AsyncGenerator[list[LogM
     reached, is_suspect = state.first_sequence - 1, False
     while reached < state.last_sequence:
         before = reached
-        async with connected(settings.access, "dlq erase") as client:
+        async with open_nats(settings, "dlq erase") as client:
             reader = LogReader(client, state.stream, settings.subjects.log)
             await reader.seek(reached + 1, is_suspect=is_suspect)
             try:

@@ -21,13 +21,12 @@ from sahool_dlq.bridge.adopt import (
     with_values,
 )
 from sahool_dlq.bridge.totals import publish_totals
+from sahool_dlq.connections import open_nats, open_postgres
 from sahool_dlq.errors import AdoptionError, DLQError, StreamError
 from sahool_dlq.jetstream.ack_metrics import ALL, percent
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.streams import ensure_ack_stream, ensure_advisory_stream
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.audit import audit, audited
-from sahool_dlq.stores.postgres.database import database
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ async def preview_adoption(
 
     Raises AdoptionError for a consumer that there is not, or that needs none.
     """
-    async with connected(settings.access, "dlq adopt") as client:
+    async with open_nats(settings, "dlq adopt") as client:
         return await _wanted(settings, client, name, wish, is_undo=is_undo)
 
 
@@ -77,7 +76,7 @@ async def adopt(
     if not reason.strip():
         raise AdoptionError("Give a reason: it is kept in the audit.")
     actor, reason = settings.masked(actor), settings.masked(reason)
-    async with connected(settings.access, "dlq adopt") as client:
+    async with open_nats(settings, "dlq adopt") as client:
         adoption = await _wanted(settings, client, name, wish, is_undo=is_undo)
         if is_undo:
             await _count(settings, client)  # what is told until now
@@ -85,8 +84,7 @@ async def adopt(
             await _keep_told(settings, client, wish)
         if not adoption.is_change:
             return adoption
-        dsn = settings.postgres_dsn.get_secret_value()
-        with database(dsn) as connection, connection.transaction():
+        with open_postgres(settings) as connection, connection.transaction():
             _note(connection, adoption, actor, reason, is_undo=is_undo)
             await change(client, adoption)
         if wish.is_proof and not is_undo:
@@ -99,7 +97,7 @@ async def _wanted(
 ) -> Adoption:
     found = await adoptable(client, settings, name)
     if is_undo:
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
+        with open_postgres(settings) as connection:
             return _undone(connection, found)
     if wish.is_proof and percent(found.before.get("sample_freq")) != 100:
         found = with_values(found, {"sample_freq": ALL})

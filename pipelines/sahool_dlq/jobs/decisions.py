@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from sahool_dlq.connections import open_nats, open_postgres
 from sahool_dlq.deadletter.ids import is_uuid
 from sahool_dlq.errors import RedriveError, UnknownNameError
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.redrive.batches import find_batch
 from sahool_dlq.redrive.choose.selection import Selection
@@ -24,14 +24,13 @@ from sahool_dlq.redrive.decisions import (
 )
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.audit import audit, audited
-from sahool_dlq.stores.postgres.database import database
 
 
 def preview_decision(
     settings: Settings, selection: Selection, decision: Decision
 ) -> tuple[list[Affected], dict[str, str]]:
     """What a decision would change, and which given ids it would leave; touches nothing."""
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         return affected(connection, selection, decision)
 
 
@@ -53,7 +52,7 @@ async def decide(
     started, actor, reason = time.monotonic(), settings.masked(actor), settings.masked(reason)
     await drain_log(settings)
     decision_id = uuid.uuid4()
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         found, left = affected(connection, selection, decision)
         ids = [each.failure_id for each in found]
         if ids:
@@ -69,7 +68,7 @@ async def decide(
                     "failures": len(ids),
                 },
             )
-            async with connected(settings.access, "dlq") as client:
+            async with open_nats(settings, "dlq") as client:
                 await publish_decision(
                     client.jetstream(),
                     settings.subjects,
@@ -112,7 +111,7 @@ def audit_trail(
 
     `about` is a failure's id, or a batch's or its first digits.
     """
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         if about is not None and not is_uuid(about):
             try:
                 about = find_batch(connection, about).id

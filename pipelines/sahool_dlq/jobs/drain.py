@@ -3,11 +3,11 @@
 import nats.errors
 from nats.js.errors import Error as JetStreamError
 
+from sahool_dlq.connections import open_nats
 from sahool_dlq.drain.redaction_preview import Masking, masking_in_stream
 from sahool_dlq.drain.run import DrainReport, drain
 from sahool_dlq.drain.run import Progress as DrainProgress
 from sahool_dlq.errors import StreamError
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.streams import (
     ensure_advisory_stream,
     ensure_body_store,
@@ -21,7 +21,7 @@ from sahool_dlq.stores.postgres.database import migrate
 async def migrate_all(settings: Settings) -> tuple[list[str], dict[str, str]]:
     """Make tables and streams that are missing; returns new migrations, and streams by role."""
     done = migrate(settings.postgres_dsn.get_secret_value())
-    async with connected(settings.access, "dlq migrate") as client:
+    async with open_nats(settings, "dlq migrate") as client:
         js, names = client.jetstream(), settings.stream_names
         try:
             streams = await ensure_streams(js, names)
@@ -43,5 +43,5 @@ async def drain_log(
 
 async def masking_in_log(settings: Settings, limit: int) -> Masking:
     """What redaction masks in the last `limit` messages of the log; touches nothing."""
-    async with connected(settings.access, "dlq redact") as client:
+    async with open_nats(settings, "dlq redact") as client:
         return await masking_in_stream(client, settings, limit)

@@ -13,6 +13,7 @@ from sahool_dlq.analysis.marts.incremental_build import daily_marts, update_mart
 from sahool_dlq.analysis.marts.spark import build_marts_on_spark
 from sahool_dlq.analysis.report.sections import printable_frames
 from sahool_dlq.analysis.report.unknowns import LOG_SQL
+from sahool_dlq.connections import open_lock, open_postgres
 from sahool_dlq.jobs.lake_views import write_views
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
@@ -20,7 +21,6 @@ from sahool_dlq.stores.lake.sql import (
     connect,
 )
 from sahool_dlq.stores.platform import check_owner
-from sahool_dlq.stores.postgres.database import database, locking
 from sahool_dlq.stores.postgres.marts import fill_marts
 
 Frames = dict[str, pl.DataFrame]
@@ -50,8 +50,7 @@ def build_all_marts(
     """
     started = time.monotonic()
     lake, now = Lake(settings.lake), datetime.now(UTC)
-    dsn = settings.postgres_dsn.get_secret_value()
-    with database(dsn) as postgres, locking(dsn, "marts", is_shared=True) as lock:
+    with open_postgres(settings) as postgres, open_lock(settings, "marts", is_shared=True) as lock:
         check_owner(postgres, lake)
         # An erasure must not meet what was read before it.
         lock.wait("The building of marts")

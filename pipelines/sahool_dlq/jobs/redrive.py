@@ -18,10 +18,10 @@ from typing import Any
 from psycopg import Connection
 
 from sahool_dlq.bridge.run import bridging
+from sahool_dlq.connections import open_lock, open_nats, open_postgres
 from sahool_dlq.deadletter.cases import opening_and_nth
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
 from sahool_dlq.errors import QueryError, RedriveError, UnknownNameError
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.redrive.batches import (
@@ -52,7 +52,6 @@ from sahool_dlq.redrive.publish.unfollowed import follow_again, has_unfollowed
 from sahool_dlq.redrive.reach import unreached_addressees
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.addressees import FAILED_AT
-from sahool_dlq.stores.postgres.database import database, locking
 from sahool_dlq.stores.postgres.lock import Lock
 
 
@@ -68,7 +67,7 @@ async def preview_redrive(
 ) -> Preview:
     """What a redrive of this selection would do, as of the last drain; touches nothing."""
     order = Order("manual", "", "", redirect_to, patch, per_second, addressed_to, max_age_seconds)
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         planned = await _plan(settings, connection, selection)
         return await _preview(settings, connection, planned, order)
 
@@ -82,7 +81,7 @@ async def plan_redrive(
     DLQ_REDRIVE_APPROVAL_COUNT.
     """
     await drain_log(settings)
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         planned = await _plan(settings, connection, selection)
         if not planned.count:
             return None
@@ -102,7 +101,7 @@ async def run_redrive(
     is kept, and taken up by the next.
     """
     await drain_log(settings)
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         batch = find_batch(connection, batch_id)
         with _one_redriver(settings) as lock:
             for left_over in await _left_over(settings, connection, lock):
@@ -148,7 +147,7 @@ async def redrive(
     )
     await drain_log(settings)
     with (
-        database(settings.postgres_dsn.get_secret_value()) as connection,
+        open_postgres(settings) as connection,
         _one_redriver(settings) as lock,
     ):
         left_over = await _left_over(settings, connection, lock)
@@ -202,7 +201,7 @@ def cancel(settings: Settings, batch_id: str, *, by: str, reason: str | None = N
 
 def list_batches(settings: Settings, limit: int = 20) -> list[Batch]:
     """The latest batches, those that are not over first."""
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         return batches(connection, limit)
 
 
@@ -210,7 +209,7 @@ def known_group(settings: Settings, prefix: str) -> str:
     """The id of the group that begins so; raises UnknownNameError for none, QueryError for more."""
     found: list[str] = []
     if re.fullmatch("[0-9a-f]{1,16}", prefix.lower()):
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
+        with open_postgres(settings) as connection:
             rows = connection.execute(
                 "SELECT DISTINCT group_id FROM failed_events WHERE group_id LIKE %s LIMIT 3",
                 [f"{prefix.lower()}%"],
@@ -225,7 +224,7 @@ def known_group(settings: Settings, prefix: str) -> str:
 
 def show_batch(settings: Settings, batch_id: str) -> Batch:
     """A batch, by the first digits of its id."""
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         return find_batch(connection, batch_id)
 
 
@@ -239,10 +238,10 @@ def explain_policy(
 ) -> list[Judged]:
     """What the policy says of what is pending in a selection, and why; touches nothing."""
     now, policy = datetime.now(UTC), policy or policy_of(settings)
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         history = learn(connection, now, policy)
         chosen = selection or transient_selection(settings)
-        return judged(connection, chosen, history, settings, now)
+        return judged(connection, chosen, history, now)
 
 
 def backtest_policy(settings: Settings, policy: Policy | None = None) -> BacktestReport:
@@ -250,7 +249,7 @@ def backtest_policy(settings: Settings, policy: Policy | None = None) -> Backtes
 
     Those of an edit or redirect are left out: PostgreSQL knows which.
     """
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         others = changed_redrives(connection)
     rows = query(
         settings,
@@ -269,15 +268,15 @@ def backtest_policy(settings: Settings, policy: Policy | None = None) -> Backtes
         for failure, group, error, attempt, is_success, published_at, ended_at in rows
         if (failure, attempt) not in others
     ]
-    return backtest(outcomes, policy or policy_of(settings), tuple(settings.transient_error_types))
+    return backtest(outcomes, policy or policy_of(settings))
 
 
 async def _plan(settings: Settings, connection: Connection[Any], selection: Selection) -> Plan:
     if selection.due_at is None:
         return plan(connection, selection)
-    async with connected(settings.access, "dlq redrive") as client:
+    async with open_nats(settings, "dlq redrive") as client:
         unreached = await unreached_addressees(client.jetstream(), connection)
-    return plan_scheduled(connection, selection, settings, selection.due_at, unreached)
+    return plan_scheduled(connection, selection, policy_of(settings), selection.due_at, unreached)
 
 
 async def _preview(
@@ -286,21 +285,16 @@ async def _preview(
     planned: Plan,
     order: Order,
 ) -> Preview:
-    async with connected(settings.access, "dlq redrive") as client:
+    async with open_nats(settings, "dlq redrive") as client:
         try:
-            return await preview(
-                settings,
-                client,
-                connection,
-                planned,
-                redirect_to=order.redirect_to,
-                patch=order.patch,
-                per_second=order.per_second,
-                addressed_to=order.addressed_to,
-                max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds,
-            )
+            return await preview(settings, client, connection, planned, _limited(settings, order))
         except RefusedError as error:
             raise RedriveError(f"The redirect is refused: {error}.") from error
+
+
+def _limited(settings: Settings, order: Order) -> Order:
+    """With the age that the settings allow, where the order says none."""
+    return replace(order, max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds)
 
 
 def _freeze(
@@ -312,10 +306,9 @@ def _freeze(
 ) -> str:
     selection = selection.masked(settings.masked)
     order = replace(
-        order,
+        _limited(settings, order),
         requested_by=settings.masked(order.requested_by),
         reason=settings.masked(order.reason),
-        max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds,
     )
     most = settings.redrive_approval_count
     needs_approval = order.trigger == "manual" and 0 < most < planned.count
@@ -363,7 +356,7 @@ def _move(
     reason: str | None,
 ) -> Batch:
     by, reason = settings.masked(by), reason and settings.masked(reason)
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         batch = find_batch(connection, batch_id)
         if since is not None and batch.state != since:
             raise RedriveError(f"The batch {batch.id} is {batch.state}, not {since}.")
@@ -374,7 +367,7 @@ def _move(
 @contextmanager
 def _one_redriver(settings: Settings) -> Iterator[Lock]:
     """Two redrives at once would take up each other's batches."""
-    with locking(settings.postgres_dsn.get_secret_value(), "redrive") as lock:
+    with open_lock(settings, "redrive") as lock:
         if not lock.take():
             raise RedriveError(
                 f"Another redrive is running ({lock.held_by()}): try again when it has ended. A"

@@ -10,10 +10,10 @@ import polars as pl
 
 from sahool_dlq.analysis.report.section import Section
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS, headline, printable_frames, sections
+from sahool_dlq.connections import open_postgres
 from sahool_dlq.errors import DLQError, ReportError
 from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.postgres.verifications import last_verifications
 
 __all__ = ["Report", "make_report"]
@@ -48,7 +48,7 @@ class Report:
 def make_report(settings: Settings, now: datetime) -> Report:
     """The report as of `now`, from the lake; when that was verified, Postgres says, if it can."""
     frames = compute_marts(settings, NEEDED_MARTS, now)
-    with suppress(DLQError), database(settings.postgres_dsn.get_secret_value()) as connection:
+    with suppress(DLQError), open_postgres(settings) as connection:
         kept = last_verifications(connection, _SHOWN_VERIFICATIONS)
         frames |= printable_frames({"verifications": kept})
     return Report(now, frames, sections(frames, now), headline(frames, now))

@@ -3,11 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sahool_dlq.jetstream.connection import connected
-from sahool_dlq.jetstream.reader import log_state
+from sahool_dlq.connections import find_log, open_nats, open_postgres
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
-from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.unfounded import unfounded_counts
 
 
@@ -32,9 +30,9 @@ class PlatformStatus:
 
 async def platform_status(settings: Settings) -> PlatformStatus:
     """Stream, sinks, failures, redrives and gaps, as of now."""
-    async with connected(settings.access, "dlq status") as client:
-        state = await log_state(client, settings.dlq_stream, settings.subjects.log)
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    async with open_nats(settings, "dlq status") as client:
+        state = await find_log(client, settings)
+    with open_postgres(settings) as connection:
         row = connection.execute(
             "SELECT epoch, last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
         ).fetchone()

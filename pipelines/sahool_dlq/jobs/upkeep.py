@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from sahool_dlq.analysis.marts.build import MARTS
+from sahool_dlq.connections import open_postgres
 from sahool_dlq.erasure.erase import ErasureReport, erase
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import write_views
@@ -15,7 +16,6 @@ from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.maintenance import TableCare, care_for
-from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.postgres.verifications import keep_verification
 from sahool_dlq.upkeep.compare import settled
 from sahool_dlq.upkeep.regroup import Progress as RegroupProgress
@@ -37,7 +37,7 @@ async def verify_stores(
         await drain_log(settings)
     report = await verify(settings, bytes_per_second)
     report = replace(report, findings=tuple(settled(found, report.findings)))
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         keep_verification(
             connection,
             started_at=report.started_at,

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -14,19 +13,18 @@ from psycopg import Connection
 
 from sahool_dlq.deadletter.body import text_of
 from sahool_dlq.deadletter.envelope.encode import base64_body
-from sahool_dlq.deadletter.envelope.tolerant import INT64_MAX
 from sahool_dlq.deadletter.headers import Headers, MutableHeaders, headers_of_json
 from sahool_dlq.deadletter.message import LogMessage, time_of_ns
+from sahool_dlq.deadletter.record import INT64_MAX
 from sahool_dlq.deadletter.redaction.json_text import members
 from sahool_dlq.deadletter.sanitize import parse_json
-from sahool_dlq.deadletter.subjects import Subjects, matches, subject_token
+from sahool_dlq.deadletter.subjects import subject_token
 from sahool_dlq.jetstream.bodies import stored_body
 from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.redrive.lifetime import ttl_of
 from sahool_dlq.stores.postgres.payloads import kept_payload
 
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-_LONGEST_SUBJECT = 1_000  # bytes
 
 
 class RefusedError(Exception):
@@ -157,25 +155,6 @@ def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:
     if "original_message" in spelt:
         value["original_message"] = json.loads(spelt["original_message"].value)
     return msgspec.convert(value, type=envelope)
-
-
-def check_subject(subject: str, allowed: Sequence[str], own: Subjects) -> None:
-    """Refuse a subject that a redrive must not publish to.
-
-    Whoever may publish dead letters names the subject here, so only listed ones are taken, and
-    never the server's, an inbox, or the platform's own.
-    """
-    if any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
-        raise RefusedError(f"{subject[:100]!r} is not a subject to publish to")
-    if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
-        raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
-    if subject.startswith(("$", "_INBOX")) or any(matches(pattern, subject) for pattern in own.own):
-        raise RefusedError(f"a redrive never publishes to {subject[:100]}")
-    if not any(matches(pattern, subject) for pattern in allowed):
-        raise RefusedError(
-            f"{subject[:100]} is not among the subjects that DLQ_REDRIVE_SUBJECTS allows"
-            f" ({', '.join(allowed)})"
-        )
 
 
 def _headers(data: bytes) -> MutableHeaders:

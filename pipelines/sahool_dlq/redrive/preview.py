@@ -11,13 +11,15 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from psycopg import Connection
 
+from sahool_dlq.connections import find_log
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.jetstream.consumers import consumers_of
 from sahool_dlq.jetstream.contents import deleted_sequences
 from sahool_dlq.jetstream.reach import Lookout
-from sahool_dlq.jetstream.reader import LogReader, log_state
-from sahool_dlq.redrive.choose.plan import Plan, PlannedFailure
-from sahool_dlq.redrive.choose.policy import Cell, is_transient
+from sahool_dlq.jetstream.reader import LogReader, LogState
+from sahool_dlq.redrive.allowed import AllowedSubjects, allowed_subjects
+from sahool_dlq.redrive.choose.plan import Order, Plan, PlannedFailure
+from sahool_dlq.redrive.choose.policy import Cell, History, Policy
 from sahool_dlq.redrive.choose.schedule import handled_per_second, learn, policy_of
 from sahool_dlq.redrive.edit import Change, changes, patched
 from sahool_dlq.redrive.lifetime import (
@@ -31,11 +33,9 @@ from sahool_dlq.redrive.lifetime import (
 from sahool_dlq.redrive.origin import (
     ExpiredError,
     RefusedError,
-    check_subject,
     original_event,
     stored_dead_letter,
 )
-from sahool_dlq.redrive.publish.sender import allowed_subjects
 from sahool_dlq.redrive.reach import (
     Reached,
     unreached_of,
@@ -126,23 +126,19 @@ async def preview(
     client: Client,
     connection: Connection[Any],
     planned: Plan,
-    *,
-    redirect_to: str | None = None,
-    patch: dict[str, Any] | None = None,
-    per_second: float | None = None,
-    addressed_to: str | None = None,
-    max_age_seconds: float | None = None,
+    order: Order,
 ) -> Preview:
     """Look at everything that a plan touches, and touch nothing.
 
-    Raises RefusedError where `redirect_to` is not a subject that a redrive may publish to.
+    Raises RefusedError where the order redirects to a subject that no redrive may publish to.
     """
-    js = client.jetstream()
+    js, now, redirect_to = client.jetstream(), datetime.now(UTC), order.redirect_to
+    log, history = await find_log(client, settings), learn(connection, now, policy_of(settings))
     allowed = await allowed_subjects(js, settings)
     if redirect_to is not None:
-        check_subject(redirect_to, allowed, settings.subjects)
-    refusals = {} if redirect_to else _refusals(settings, planned, allowed)
-    late, mortal = _lifetimes(connection, planned, max_age_seconds)
+        allowed.check(redirect_to)
+    refusals = {} if redirect_to else _refusals(planned, allowed)
+    late, mortal = _lifetimes(connection, planned, order.max_age_seconds, now)
     refused = {
         row.failure_id: reason
         for row in planned.rows
@@ -154,20 +150,25 @@ async def preview(
     )
     accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
     if redirect_to is None:
-        reached += await whom_it_reaches(js, connection, accepted, addressed_to)
+        reached += await whom_it_reaches(js, connection, accepted, order.addressed_to)
     else:
         reached += await _redirected(js, accepted, redirect_to)
     accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
-    rates = _rates(settings, connection, planned, per_second)
+    rates = _rates(history.policy, connection, planned, order.per_second)
+    edits = []
+    if order.patch:
+        reader = LogReader(client, log.stream, settings.subjects.log)
+        redactor = settings.redactor(settings.rules)
+        edits = await _edits(client, reader, connection, redactor, planned, order.patch)
     return Preview(
         planned,
         {redirect_to: await consumers_of(js, redirect_to)}
         if redirect_to
-        else await _also_reached(js, planned, addressed_to),
+        else await _also_reached(js, planned, order.addressed_to),
         Counter(refused.values()),
         await absent_count(client, connection, [row.failure_id for row in accepted]),
-        await _payloads(settings, client, connection, planned),
-        _expected(settings, connection, accepted),
+        await _payloads(log, client, connection, planned),
+        _expected(history, accepted, now),
         min(settings.redrive_per_second, sum(rates.values())),
         max(
             planned.count / settings.redrive_per_second,
@@ -175,7 +176,7 @@ async def preview(
             0.0,
         ),
         redirect_to,
-        await _edits(settings, client, connection, planned, patch) if patch else [],
+        edits,
         reached,
         _repeated(connection, planned),
     )
@@ -228,34 +229,32 @@ async def _also_reached(
 
 
 def _rates(
-    settings: Settings, connection: Connection[Any], planned: Plan, per_second: float | None
+    policy: Policy, connection: Connection[Any], planned: Plan, per_second: float | None
 ) -> dict[str, float]:
     if per_second is not None:
         return dict.fromkeys(planned.services, per_second)
     handled = handled_per_second(connection)
-    policy = policy_of(settings)
     return {s: policy.budget_per_second(handled.get(s, 0.0)) for s in planned.services}
 
 
-def _refusals(settings: Settings, planned: Plan, allowed: Sequence[str]) -> dict[str, str]:
+def _refusals(planned: Plan, allowed: AllowedSubjects) -> dict[str, str]:
     """The subjects of a plan to which nothing may be published, and why."""
     found = {}
     for subject in planned.subjects:
         try:
-            check_subject(subject, allowed, settings.subjects)
+            allowed.check(subject)
         except RefusedError as error:
             found[subject] = str(error)
     return found
 
 
 def _lifetimes(
-    connection: Connection[Any], planned: Plan, max_age_seconds: float | None
+    connection: Connection[Any], planned: Plan, max_age_seconds: float | None, now: datetime
 ) -> tuple[dict[str, str], set[str]]:
     """The failures of a plan whose events are surely too old, and why; those with a time to live.
 
     How old they are exactly their raw dead letters say, which are read when they are published.
     """
-    now = datetime.now(UTC)
     rows = connection.execute(
         "SELECT id::text, least(first_attempt_at, published_at), original_headers->'Nats-TTL'"
         " FROM failed_events WHERE id = ANY(%s::uuid[])"
@@ -277,16 +276,12 @@ def _lifetimes(
     return found, mortal
 
 
-def _expected(
-    settings: Settings, connection: Connection[Any], rows: Sequence[PlannedFailure]
-) -> float:
+def _expected(history: History, rows: Sequence[PlannedFailure], now: datetime) -> float:
     """How many successes the outcomes so far let expect."""
-    now, policy = datetime.now(UTC), policy_of(settings)
-    history = learn(connection, now, policy)
     chances: dict[tuple[Cell, bool], float] = {}
     total = 0.0
     for row in rows:
-        transient = is_transient(row.error_type, row.error_message, settings.transient_error_types)
+        transient = history.policy.is_transient(row.error_type, row.error_message)
         key = Cell(row.group_id, row.error_type, row.redrive_count + 1), transient
         if key not in chances:
             chances[key] = history.belief(key[0], now, transient=transient).mean
@@ -295,19 +290,18 @@ def _expected(
 
 
 async def _payloads(
-    settings: Settings, client: Client, connection: Connection[Any], planned: Plan
+    log: LogState, client: Client, connection: Connection[Any], planned: Plan
 ) -> dict[str, int]:
     """Where the raw dead letters are, without reading them."""
-    state = await log_state(client, settings.dlq_stream, settings.subjects.log)
-    deleted = set(await deleted_sequences(client, state))
+    deleted = set(await deleted_sequences(client, log))
     current = connection.execute(
-        "SELECT split_part(epoch, '#', 1) FROM drain_checkpoints WHERE stream = %s", [state.stream]
+        "SELECT split_part(epoch, '#', 1) FROM drain_checkpoints WHERE stream = %s", [log.stream]
     ).fetchone()
     absent = [
         row.failure_id
         for row in planned.rows
         if row.dlq_sequence is None
-        or not state.first_sequence <= row.dlq_sequence <= state.last_sequence
+        or not log.first_sequence <= row.dlq_sequence <= log.last_sequence
         or row.dlq_sequence in deleted
         or ((row.epoch or "").partition("#")[0],) != current
     ]
@@ -320,17 +314,14 @@ async def _payloads(
 
 
 async def _edits(
-    settings: Settings,
     client: Client,
+    reader: LogReader,
     connection: Connection[Any],
+    redactor: Redactor,
     planned: Plan,
     patch: dict[str, Any],
 ) -> list[EditedSample]:
     """What the edit changes in the first few events: on the raw bytes, shown redacted."""
-    subjects = settings.subjects
-    state = await log_state(client, settings.dlq_stream, subjects.log)
-    reader = LogReader(client, state.stream, subjects.log)
-    redactor: Redactor = settings.redactor(settings.rules)
     samples = []
     for row in planned.rows[:_SAMPLE]:
         try:

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+from sahool_dlq.connections import find_log, open_nats
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.drain.batch import build_batch
 from sahool_dlq.errors import SimulationError
-from sahool_dlq.jetstream.connection import connected
-from sahool_dlq.jetstream.reader import log_state
 from sahool_dlq.jetstream.streams import ensure_streams
 from sahool_dlq.settings import Settings
 from sahool_dlq.simulation.counters import Counters
@@ -114,10 +113,10 @@ async def into_stream(
     """
     started = time.monotonic()
     counts = {Letter: 0, News: 0}
-    async with connected(settings.access, "dlq simulate") as client:
+    async with open_nats(settings, "dlq simulate") as client:
         js = client.jetstream()
         await ensure_streams(js, settings.stream_names)
-        state = await log_state(client, settings.dlq_stream, settings.subjects.log)
+        state = await find_log(client, settings)
         if state.message_count and not is_added:
             raise SimulationError(
                 f"The stream {state.stream} holds {state.message_count:,} messages already:"

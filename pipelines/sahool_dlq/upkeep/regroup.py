@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 from psycopg import Connection
 
+from sahool_dlq.connections import open_lock, open_postgres
 from sahool_dlq.deadletter.fingerprint.fingerprint import FINGERPRINT_VERSION, add_fingerprint
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.record import FINGERPRINT_COLUMNS, TEXT_LIMITS
@@ -28,7 +29,6 @@ from sahool_dlq.stores.lake.files import LakeFile
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.table import LakeTable, open_table, scanned
 from sahool_dlq.stores.platform import check_owner
-from sahool_dlq.stores.postgres.database import database, locking
 
 _BATCH_ROWS = 5_000  # of one transaction
 _TRIES = 5  # at a day's files, which a compaction may take away meanwhile
@@ -99,8 +99,7 @@ def regroup(
         if progress is not None:
             progress(report.lake.rows + report.postgres.rows)
 
-    dsn = settings.postgres_dsn.get_secret_value()
-    with database(dsn) as connection, locking(dsn, "regroup") as lock:
+    with open_postgres(settings) as connection, open_lock(settings, "regroup") as lock:
         check_owner(connection, lake)
         if not lock.take():
             raise RegroupError(

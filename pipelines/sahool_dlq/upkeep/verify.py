@@ -15,18 +15,17 @@ import polars as pl
 from nats.aio.client import Client
 from psycopg import Connection
 
+from sahool_dlq.connections import find_log, open_nats, open_postgres
 from sahool_dlq.drain.lives import find_life
 from sahool_dlq.drain.lock import alone
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.contents import stored_sequences
-from sahool_dlq.jetstream.reader import LogReader, LogState, log_state
+from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.refill.from_postgres import identities
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.epochs import is_of, life_of
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import check_owner
-from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.tombstones import copy_to_lake, erased_messages, not_erased
 from sahool_dlq.upkeep.compare import LAKE_IDENTITY, DamagedFile, Finding, Picture, counts, findings
 from sahool_dlq.upkeep.mend import mend_logs, torn_logs
@@ -81,12 +80,7 @@ async def repair(settings: Settings) -> list[Finding]:
     lake, checks = Lake(settings.lake), _Checks()
     async with (
         _servers(settings) as (client, state, connection),
-        alone(
-            settings.postgres_dsn.get_secret_value(),
-            connection,
-            state.stream,
-            settings.drain_lock_seconds,
-        ),
+        alone(settings, connection, state.stream),
     ):
         mended = await asyncio.to_thread(mend_logs, lake, datetime.now(UTC))
         check_owner(connection, lake)
@@ -107,9 +101,9 @@ async def repair(settings: Settings) -> list[Finding]:
 async def _servers(
     settings: Settings,
 ) -> AsyncIterator[tuple[Client, LogState, Connection[Any]]]:
-    async with connected(settings.access, "dlq verify") as client:
-        state = await log_state(client, settings.dlq_stream, settings.subjects.log)
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
+    async with open_nats(settings, "dlq verify") as client:
+        state = await find_log(client, settings)
+        with open_postgres(settings) as connection:
             yield client, state, connection
 
 

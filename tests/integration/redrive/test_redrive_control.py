@@ -32,8 +32,8 @@ from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.policy import Cell
 from sahool_dlq.redrive.choose.schedule import learn, policy_of
 from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.redrive.publish.news import News
 from sahool_dlq.redrive.publish.outbox import Redrive
-from sahool_dlq.redrive.publish.sender import Sender
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database
 from support.redriving import (
@@ -238,9 +238,9 @@ async def test_what_is_decided_just_before_the_news_of_a_redrive_holds(
     """The redrive is taken out by then, and no drain has seen the decision."""
     settings = quick(settings)
     js, subject = client.jetstream(timeout=60), settings.subjects.triage(decision)
-    real, decided = Sender.tell, set[str]()
+    real, decided = News.tell, set[str]()
 
-    async def tell(self: Sender, redrive: Redrive, kind: str, *more: Any) -> None:
+    async def tell(self: News, redrive: Redrive, kind: str, *more: Any) -> None:
         if kind == "published":
             decided.add(redrive.failure_id)
             body = encode_case_event(
@@ -253,7 +253,7 @@ async def test_what_is_decided_just_before_the_news_of_a_redrive_holds(
         await fail(settings, client, service, 3)
         service.error = None
         with monkeypatch.context() as patched:
-            patched.setattr(Sender, "tell", tell)
+            patched.setattr(News, "tell", tell)
             report = await redrive_timeouts(settings)
         assert report is not None
         assert len(decided) == 3

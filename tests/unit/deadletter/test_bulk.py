@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from sahool_dlq.deadletter.envelope.columns import decode_all
-from sahool_dlq.deadletter.envelope.exact import LIMITS, decode
+from sahool_dlq.deadletter.envelope.exact import decode
 from sahool_dlq.deadletter.message import MOST_AHEAD, LogMessage
-from sahool_dlq.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT, TEXT_LIMITS
+from sahool_dlq.deadletter.record import JSON_COLUMNS, LIMITS, LONG_TEXT_LIMIT, TEXT_LIMITS
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.deadletter.rows import LETTER_SCHEMA, frame_of
 from support import wild

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -42,8 +43,7 @@ def outcome(**changes: Any) -> dict[str, Any]:
 
 
 def assert_storable(event: CaseEvent) -> None:
-    for name in event.__struct_fields__:
-        value = getattr(event, name)
+    for value in asdict(event).values():
         if isinstance(value, str):
             value.encode()
             assert "\0" not in value

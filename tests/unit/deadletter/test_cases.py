@@ -230,7 +230,7 @@ def test_a_success_resolves_with_the_cause_and_time_of_its_redrive(trigger: str)
 
 
 def test_a_redrive_that_does_not_say_its_trigger_was_automatic() -> None:
-    assert after(case(), event("redrive.published", 1)).trigger == "automatic"
+    assert after(case(), event("redrive.published", 1)).redrive_trigger == "automatic"
     assert after(case(), event("redrive.succeeded", 1)).resolution_cause == "automatic_redrive"
 
 
@@ -362,7 +362,7 @@ def test_the_same_dead_letter_of_a_clock_that_is_ahead_is_a_repeat() -> None:
     assert apply_repeat(closed, ahead) == closed
 
 
-REOPENED = case(opening=2, trigger=None)
+REOPENED = case(opening=2, redrive_trigger=None)
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ def test_new_failures_are_copied_with_their_final_status() -> None:
 
 def test_known_failures_are_updated_once_where_they_changed() -> None:
     found = fold(event("redrive.published", 1), letter("a", 1), known=case())
-    now = case("pending", 1, trigger="automatic", handed_to=ADDRESS, announced=FIRST)
+    now = case("pending", 1, redrive_trigger="automatic", handed_to=ADDRESS, announced=FIRST)
     assert list(found.changed()) == [now]
     assert list(fold(event("triage.unparked"), known=case()).changed()) == []
 

@@ -72,7 +72,7 @@ POISON: list[tuple[str, bytes | dict[str, Any], str]] = [
     ("another object", b'{"hello": 1}', "a JSON object with none of its keys"),
     ("metadata of another type", b'{"metadata": 1, "original_message": 2}', "none of its keys"),
     ("one missing key", without("error_type"), "missing error_type"),
-    ("most keys missing", b'{"event_id": "e1"}', "missing original_subject, event_type"),
+    ("most keys missing", b'{"event_id": "e1"}', "missing event_type, original_subject"),
     ("no original data", without("original_data"), "missing original_data"),
     ("a number for a text", ours(event_id=17), "event_id is a number"),
     ("null for a text", ours(error_message=None), "error_message is null"),

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.fingerprint.stack_trace import read_outline
-from sahool_dlq.deadletter.record import LONG_TEXT_LIMIT, TEXT_LIMITS
-from sahool_dlq.deadletter.redaction.redactor import LABEL_COLUMNS, RedactionRules, Redactor
+from sahool_dlq.deadletter.record import LABEL_COLUMNS, LONG_TEXT_LIMIT, TEXT_LIMITS
+from sahool_dlq.deadletter.redaction.redactor import RedactionRules, Redactor
 
 REDACTOR = Redactor()
 KEYED = Redactor(key=b"a key")

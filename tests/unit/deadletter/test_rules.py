@@ -77,7 +77,7 @@ def test_a_file_says_everything():
         ),
         ("[redaction]\npatterns.a = '(?!x)y'", "pattern a: .*look-around"),
         ("[redaction]\npatterns.a = 'x*'", "pattern a: .*empty text"),
-        ("[redaction]\nallow_columns = ['x']", "no column 'x'; there are original_data, "),
+        ("[redaction]\nallow_columns = ['x']", "no column 'x'; there are attempts, "),
         ("[grouping]\nour_code = ['[']", "grouping: our_code: '\\[' is not a regular expression"),
         ("[[grouping.group]]\nname = 'a'", r"grouping.group\[0\]: group 'a' has no pattern"),
         ("[[grouping.group]]\nname='{x}'\nerror_type='y'", "group '{x}': no pattern has a group"),

@@ -1,4 +1,4 @@
-"""A dead letter back to its event, and the subjects that a redrive never publishes to."""
+"""A dead letter back to its event."""
 
 import base64
 import hashlib
@@ -8,12 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.redrive.origin import (
     Event,
     ExpiredError,
     RefusedError,
-    check_subject,
     original_event,
 )
 from support.letters import METADATA, OLD, message, ours, second
@@ -178,71 +176,6 @@ async def test_headers_that_act_or_mark_another_redrive_are_left_out() -> None:
     event = await event_of(ours(original_headers=headers))
     kept = {"X-Tenant": "t1", "traceparent": "00-1", "Status": "503", "X-Number": "7"}
     assert event.headers == kept
-
-
-# Where a redrive may go
-
-ALLOWED = ("sahool.analysis.>", "sahool.actions.>")
-
-
-@pytest.mark.parametrize("subject", ["sahool.analysis.ndvi_computed", "sahool.actions.a.b"])
-def test_an_allowed_subject_passes(subject: str) -> None:
-    check_subject(subject, ALLOWED, Subjects())
-
-
-@pytest.mark.parametrize(
-    "subject", ["sahool.analysis", "sahool.billing.paid", "other.analysis.x", "sahool.Analysis.x"]
-)
-def test_a_subject_that_is_not_listed_is_refused(subject: str) -> None:
-    with pytest.raises(RefusedError, match="DLQ_REDRIVE_SUBJECTS"):
-        check_subject(subject, ALLOWED, Subjects())
-
-
-def test_nothing_passes_an_empty_list() -> None:
-    with pytest.raises(RefusedError):
-        check_subject("sahool.analysis.x", (), Subjects())
-
-
-@pytest.mark.parametrize(
-    "subject",
-    [
-        "$JS.API.STREAM.DELETE.SAHOOL_DLQ",
-        "$SYS.REQ.SERVER.PING",
-        "$KV.x.y",
-        "_INBOX.abc.1",
-        "sahool.dlq.ndvi_computed",
-        "sahool.redrive.succeeded",
-        "sahool.triage.discarded",
-        "sahool.totals.ndvi.ndvi",
-    ],
-)
-@pytest.mark.parametrize("allowed", [(">",), ("sahool.>", "$JS.>", "$SYS.>", "$KV.>", "_INBOX.>")])
-def test_some_subjects_are_refused_whatever_is_allowed(
-    subject: str, allowed: tuple[str, ...]
-) -> None:
-    with pytest.raises(RefusedError, match="never publishes to"):
-        check_subject(subject, allowed, Subjects())
-
-
-@pytest.mark.parametrize(
-    "subject",
-    ["", ".", "a.", ".a", "a..b", "a b", "a\tb", "a\r\nPUB x 0", "a\n", "a\0", "a.*", ">", "a.>"],
-)
-def test_what_is_no_subject_to_publish_to_is_refused(subject: str) -> None:
-    with pytest.raises(RefusedError, match="not a subject"):
-        check_subject(subject, (">",), Subjects())
-
-
-def test_a_subject_that_the_server_would_hang_up_on_is_refused() -> None:
-    check_subject("a." + "é" * 499, (">",), Subjects())
-    with pytest.raises(RefusedError, match="longer"):
-        check_subject("a." + "é" * 500, (">",), Subjects())
-
-
-def test_the_platforms_own_subjects_follow_the_prefix() -> None:
-    check_subject("sahool.dlq.x", ("sahool.>",), Subjects("farm"))
-    with pytest.raises(RefusedError, match="never"):
-        check_subject("farm.dlq.x", ("farm.>",), Subjects("farm"))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])

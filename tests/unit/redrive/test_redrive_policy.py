@@ -18,14 +18,12 @@ from sahool_dlq.redrive.choose.policy import (
     Policy,
     delay_before,
     is_hopeless,
-    is_transient,
     judge,
 )
 from support.policy_world import Group, Tally, always_three, by_policy
 
 NOW = datetime(2026, 3, 8, tzinfo=UTC)
 POLICY = Policy()
-TYPES = ("TimeoutError", "ConnectionError")
 CELL = Cell("g", "TimeoutError", 1)
 
 
@@ -121,7 +119,7 @@ def test_a_ramp_is_hopeless_only_after_enough_outcomes_of_its_own() -> None:
 def test_a_timeout_that_is_a_denied_permission_is_not_transient(
     error_type: str, message: str, expected: bool
 ) -> None:
-    assert is_transient(error_type, message, TYPES) is expected
+    assert POLICY.is_transient(error_type, message) is expected
 
 
 def test_delays_grow_at_random_within_their_bounds_and_can_be_repeated() -> None:
@@ -250,7 +248,7 @@ def outcomes(rng: random.Random) -> list[Outcome]:
 
 def test_a_backtest_says_what_a_policy_would_have_spared_and_missed() -> None:
     rows = outcomes(random.Random(7))
-    report = backtest(rows, POLICY, TYPES)
+    report = backtest(rows, POLICY)
     good = sum(row.is_success for row in rows)
     assert (report.redrives, report.successes) == (480, good)
     assert (report.successes_taken, report.successes_missed) == (good, 0)
@@ -259,12 +257,12 @@ def test_a_backtest_says_what_a_policy_would_have_spared_and_missed() -> None:
     assert report.brier is not None
     assert report.brier_of_one_rate is not None
     assert report.brier < 0.6 * report.brier_of_one_rate
-    long_memory = backtest(rows, Policy(half_life=timedelta(days=365)), TYPES)
+    long_memory = backtest(rows, Policy(half_life=timedelta(days=365)))
     assert 5 <= long_memory.canaries <= 10  # one a day, once it is stopped
     assert long_memory.groups_stopped == ("bug",)
-    stern = backtest(rows, Policy(worth=0.95), TYPES)
+    stern = backtest(rows, Policy(worth=0.95))
     assert stern.successes_missed > report.successes_missed
-    assert backtest([], POLICY, TYPES).brier is None
+    assert backtest([], POLICY).brier is None
 
 
 def test_a_backtest_learns_nothing_from_what_was_not_known_yet() -> None:
@@ -273,4 +271,4 @@ def test_a_backtest_learns_nothing_from_what_was_not_known_yet() -> None:
         Outcome(f"f{n}", CELL, False, at + timedelta(minutes=n), at + timedelta(days=30))
         for n in range(200)
     ]
-    assert backtest(late, POLICY, TYPES).taken == 200
+    assert backtest(late, POLICY).taken == 200

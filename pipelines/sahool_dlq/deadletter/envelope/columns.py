@@ -15,18 +15,22 @@ from msgspec.structs import astuple
 
 from sahool_dlq.deadletter.body import InflateError
 from sahool_dlq.deadletter.envelope.encode import base64_body
-from sahool_dlq.deadletter.envelope.exact import LIMITS, Canonical, decode
+from sahool_dlq.deadletter.envelope.exact import Canonical, decode
 from sahool_dlq.deadletter.envelope.tolerant import (
     ENCODINGS,
-    INT32_MAX,
-    INT64_MAX,
     ORIGIN,
     TIMES,
     identity,
 )
 from sahool_dlq.deadletter.headers import MutableHeaders, headers_of_json
 from sahool_dlq.deadletter.message import MOST_AHEAD, LogMessage
-from sahool_dlq.deadletter.record import JSON_COLUMNS, LONG_TEXT_LIMIT
+from sahool_dlq.deadletter.record import (
+    CANONICAL_KEYS,
+    JSON_COLUMNS,
+    LIMITS,
+    LONG_TEXT_LIMIT,
+    REQUIRED_KEYS,
+)
 from sahool_dlq.deadletter.rows import LETTER_SCHEMA, frame_of
 from sahool_dlq.deadletter.sanitize import (
     EARLIEST,
@@ -39,23 +43,25 @@ from sahool_dlq.deadletter.sanitize import (
 
 __all__ = ["decode_all"]
 
-_Count = Annotated[int, msgspec.Meta(ge=0, le=INT32_MAX)]
-_Position = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
+
+def _in_range(name: str) -> Any:
+    """A number as `msgspec.defstruct` takes it; it has the range of its column."""
+    number = Annotated[int, msgspec.Meta(ge=0, le=CANONICAL_KEYS[name].column.limit)]
+    return (name, number) if name in REQUIRED_KEYS else (name, number | None, None)
 
 
-class _Plain(Canonical, gc=False):
-    """The canonical envelope with its numbers in range, and not of a redrive."""
-
-    retry_count: _Count
-    max_retries: _Count
-    original_headers: MutableHeaders
-    original_sequence: _Position | None = None
-    original_timestamp_ns: _Position | None = None
-    redrive_id: None = None
-    redrive_of: None = None
-    redrive_attempt: None = None
-
-
+# The canonical envelope with its numbers in range, and not of a redrive.
+_Plain = msgspec.defstruct(
+    "_Plain",
+    [
+        ("original_headers", MutableHeaders),
+        *map(_in_range, [n for n, f in CANONICAL_KEYS.items() if f.kind is int and f.column.limit]),
+        *((name, None, None) for name in ("redrive_id", "redrive_of", "redrive_attempt")),
+    ],
+    bases=(Canonical,),
+    gc=False,
+    kw_only=True,
+)
 _decode_plain = msgspec.json.Decoder(_Plain).decode
 _NUL = r"\u0000"  # the one character that JSON can hold and no sink takes
 _VERBATIM = ("original_data", "attempts")

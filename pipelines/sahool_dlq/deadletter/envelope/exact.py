@@ -5,6 +5,7 @@ generation of services, and everything else. Nothing raises: what cannot be read
 it is, is one row with a `parse_error` that says why, and its raw bytes stay in the stream.
 """
 
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -12,54 +13,38 @@ import msgspec
 from sahool_dlq.deadletter.envelope.tolerant import RAW_LIMIT, Reading
 from sahool_dlq.deadletter.message import LogMessage, time_of_ns
 from sahool_dlq.deadletter.record import (
+    CANONICAL_KEYS,
     JSON_COLUMNS,
+    LIMITS,
     LONG_TEXT_LIMIT,
-    TEXT_LIMITS,
+    REQUIRED_KEYS,
     DeadLetter,
+    Field,
 )
 from sahool_dlq.deadletter.sanitize import clean_text, dump_json, raw_data, storable_json
 
 
-class Canonical(msgspec.Struct, gc=False):
-    """The canonical envelope, typed: a message that fits takes the fast path."""
-
-    event_id: str
-    original_subject: str
-    event_type: str
-    source_service: str
-    error_message: str
-    error_type: str
-    retry_count: int
-    max_retries: int
-    first_attempt_at: str
-    last_attempt_at: str
-    dlq_timestamp: str
-    dlq_reason: str
-    original_data: msgspec.Raw
-    original_headers: dict[str, Any]
-    stack_trace: str | None = None
-    tenant_id: str | None = None
-    field_id: str | None = None
-    farmer_id: str | None = None
-    original_stream: str | None = None
-    original_sequence: int | None = None
-    original_timestamp_ns: int | None = None
-    consumer_name: str | None = None
-    consumer_service: str | None = None
-    consumer_version: str | None = None
-    handler: str | None = None
-    failure_id: str | None = None
-    attempts: msgspec.Raw = msgspec.Raw()  # `Raw | None` would take null only
-    payload_encoding: str = "json"
-    redrive_id: str | None = None
-    redrive_of: str | None = None
-    redrive_attempt: int | None = None
-    traceparent: str | None = None
+def _canonical_field(name: str, field: Field) -> Any:
+    """As `msgspec.defstruct` takes it."""
+    if name in _TYPES:
+        return name, *_TYPES[name]
+    kind: Any = str if field.kind is datetime else field.kind
+    return (name, kind) if name in REQUIRED_KEYS else (name, kind | None, None)
 
 
-LIMITS = TEXT_LIMITS | dict.fromkeys(
-    ("error_message", "stack_trace", "traceparent"), LONG_TEXT_LIMIT
+_TYPES: dict[str, tuple[Any, ...]] = {  # of the keys that hold JSON, or have a default
+    "original_data": (msgspec.Raw,),
+    "original_headers": (dict[str, Any],),
+    "attempts": (msgspec.Raw, msgspec.Raw()),  # `Raw | None` would take null only
+    "payload_encoding": (str, "json"),
+}
+Canonical = msgspec.defstruct(
+    "Canonical",
+    [_canonical_field(name, field) for name, field in CANONICAL_KEYS.items()],
+    gc=False,
+    kw_only=True,
 )
+"""The canonical envelope, typed: a message that fits takes the fast path."""
 _decode_canonical = msgspec.json.Decoder(Canonical).decode
 
 
@@ -78,11 +63,10 @@ class _Reading(Reading):
 
     def canonical(self) -> dict[str, Any]:
         """The fields of a well-formed canonical envelope; raises where it is anything else."""
-        typed = _decode_canonical(self.message.data)
-        fields = msgspec.structs.asdict(typed)
-        fields["original_headers"] = self.headers(typed.original_headers)
+        fields = msgspec.structs.asdict(_decode_canonical(self.message.data))
+        fields["original_headers"] = self.headers(fields["original_headers"])
         self._json(fields, "original_data")
-        if bytes(typed.attempts) in (b"", b"null"):
+        if bytes(fields["attempts"]) in (b"", b"null"):
             fields["attempts"] = None
         else:
             self._json(fields, "attempts")

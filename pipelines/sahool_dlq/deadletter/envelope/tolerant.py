@@ -22,6 +22,12 @@ from sahool_dlq.deadletter.headers import (
     told_redrive_id,
 )
 from sahool_dlq.deadletter.message import MOST_AHEAD, LogMessage
+from sahool_dlq.deadletter.record import (
+    CANONICAL_KEYS,
+    INT32_MAX,
+    INT64_MAX,
+    REQUIRED_KEYS,
+)
 from sahool_dlq.deadletter.sanitize import (
     clean_text,
     dump_json,
@@ -32,47 +38,6 @@ from sahool_dlq.deadletter.sanitize import (
 )
 from sahool_dlq.deadletter.subjects import event_type_of, subject_token, writer_of
 
-REQUIRED_KEYS = (
-    "event_id",
-    "original_subject",
-    "event_type",
-    "source_service",
-    "error_message",
-    "error_type",
-    "retry_count",
-    "max_retries",
-    "first_attempt_at",
-    "last_attempt_at",
-    "dlq_timestamp",
-    "dlq_reason",
-    "original_data",
-    "original_headers",
-)
-"""What every canonical dead letter has."""
-
-CANONICAL_KEYS = (
-    *REQUIRED_KEYS,
-    "stack_trace",
-    "tenant_id",
-    "field_id",
-    "farmer_id",
-    "original_stream",
-    "original_sequence",
-    "original_timestamp_ns",
-    "consumer_name",
-    "consumer_service",
-    "consumer_version",
-    "handler",
-    "failure_id",
-    "attempts",
-    "payload_encoding",
-    "redrive_id",
-    "redrive_of",
-    "redrive_attempt",
-    "traceparent",
-)
-"""Every key that is looked at."""
-
 RAW_LIMIT = 100_000
 """Characters that are kept of bytes which are no JSON."""
 
@@ -80,12 +45,8 @@ _MOST_TIMES, _MOST_SMALL = 20, 10_000
 """How much longer than its dead letter the JSON of a compressed body may be, and is kept: so many
 times, or characters. A batch is measured by what it is in the stream."""
 
-_INTEGERS = {"retry_count", "max_retries", "original_sequence", "original_timestamp_ns"}
-_INTEGERS |= {"redrive_attempt"}
 TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
 ORIGIN = ("original_stream", "original_sequence", "original_timestamp_ns", "consumer_name")
-INT32_MAX = 2**31 - 1
-INT64_MAX = 2**63 - 1
 ENCODINGS = {"json", "base64", "object", "text"}
 
 
@@ -137,7 +98,7 @@ class Reading:
         if missing:
             self.problems.append(f"missing {', '.join(missing)}")
         fields: dict[str, Any] = {}
-        for name in CANONICAL_KEYS:
+        for name, field in CANONICAL_KEYS.items():
             found = value.get(name)
             if name in ("original_data", "attempts"):
                 if name in value and not (name == "attempts" and found is None):
@@ -145,13 +106,13 @@ class Reading:
             elif name == "original_headers":
                 fields[name] = self.headers(found if name in value else {})
             elif found is not None:
-                self._take(fields, name, found)
+                self._take(fields, name, found, field.kind)
             elif name in value and name in REQUIRED_KEYS:
                 self.problems.append(f"{name} is null")
         return fields
 
-    def _take(self, fields: dict[str, Any], name: str, found: Any) -> None:
-        if name in _INTEGERS:
+    def _take(self, fields: dict[str, Any], name: str, found: Any, kind: type) -> None:
+        if kind is int:
             if isinstance(found, int) and not isinstance(found, bool):
                 fields[name] = found
                 return
@@ -177,7 +138,7 @@ class Reading:
         fields: dict[str, Any] = {}
         for name, key in _METADATA_KEYS.items():
             if metadata.get(key) is not None:
-                self._take(fields, name, metadata[key])
+                self._take(fields, name, metadata[key], CANONICAL_KEYS[name].kind)
         if "failure_reason" not in metadata:
             self.problems.append("missing failure_reason")
         if not isinstance(original, str):

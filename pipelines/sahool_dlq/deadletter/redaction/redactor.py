@@ -17,6 +17,7 @@ import polars as pl
 from sahool_dlq.deadletter.record import (
     FREE_TEXT_COLUMNS,
     JSON_COLUMNS,
+    LABEL_COLUMNS,
     LONG_TEXT_LIMIT,
     TEXT_LIMITS,
 )
@@ -25,25 +26,7 @@ from sahool_dlq.deadletter.redaction.prefilters import Kind, Prefilter
 from sahool_dlq.deadletter.redaction.text_redaction import Mark, TextRedactor
 from sahool_dlq.deadletter.user_patterns import checked, substituted
 
-__all__ = ["LABEL_COLUMNS", "Mark", "RedactionRules", "Redactor"]
-
-LABEL_COLUMNS = (
-    "subject",
-    "event_id",
-    "event_type",
-    "original_subject",
-    "original_stream",
-    "source_service",
-    "consumer_service",
-    "service",
-    "consumer_name",
-    "consumer_version",
-    "handler",
-    "error_type",
-    "dlq_reason",
-    "traceparent",
-)
-"""Short texts that producers choose: every pattern but cards and phones, which ids look like."""
+__all__ = ["Mark", "RedactionRules", "Redactor"]
 
 _KINDS: Mapping[Kind, Sequence[str]] = {
     "json": JSON_COLUMNS,

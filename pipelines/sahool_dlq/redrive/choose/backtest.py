@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sahool_dlq.redrive.choose.policy import Cell, History, Policy, is_transient, judge
+from sahool_dlq.redrive.choose.policy import Cell, History, Policy, judge
 
 __all__ = ["BacktestReport", "Outcome", "backtest"]
 
@@ -48,9 +48,7 @@ class BacktestReport:
         return asdict(self)
 
 
-def backtest(
-    outcomes: Iterable[Outcome], policy: Policy, transient_types: tuple[str, ...]
-) -> BacktestReport:
+def backtest(outcomes: Iterable[Outcome], policy: Policy) -> BacktestReport:
     """Replay redrives in the order in which they were published; each is judged by those before.
 
     An outcome is known from the time at which it came, and only those of redrives that the policy
@@ -67,7 +65,7 @@ def backtest(
     for row in rows:
         now = row.published_at
         _learn(history, waiting, now)
-        transient = is_transient(row.cell.error_type, "", transient_types)
+        transient = policy.is_transient(row.cell.error_type, "")
         belief = history.belief(row.cell, now, transient=transient)
         verdict = judge(belief, last.get(row.cell.learned()), now, policy)
         errors += (belief.mean - row.is_success) ** 2

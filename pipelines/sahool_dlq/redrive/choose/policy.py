@@ -25,7 +25,6 @@ __all__ = [
     "Verdict",
     "delay_before",
     "is_hopeless",
-    "is_transient",
     "judge",
 ]
 
@@ -53,6 +52,12 @@ class Policy:
     most_delay_seconds: float = 3_600.0
     budget_share: float = 0.2  # redrives of a service, of what it handles
     floor_per_second: float = 10.0  # redrives of a service that may always be
+    transient_types: tuple[str, ...] = tuple(TRANSIENT)  # what may pass by itself
+
+    def is_transient(self, error_type: str, message: str) -> bool:
+        """Whether an error may pass by itself: by its type, unless its text says it was refused."""
+        name = error_type.rpartition(".")[2]
+        return name in with_subclasses(self.transient_types) and not _DENIED.search(message)
 
     def budget_per_second(self, handled_per_second: float) -> float:
         """Redrives a second that a service which handles so much may get."""
@@ -197,12 +202,6 @@ def is_hopeless(belief: Belief, successes: int, failures: int, policy: Policy) -
     """Whether a ramp is to be aborted after these outcomes of its own."""
     is_enough = successes + failures >= policy.enough_trials
     return is_enough and belief.after(successes, failures).mean < policy.abort_below
-
-
-def is_transient(error_type: str, message: str, transient_types: Sequence[str]) -> bool:
-    """Whether an error may pass by itself: by its type, unless its text says it was refused."""
-    name = error_type.rpartition(".")[2]
-    return name in with_subclasses(transient_types) and not _DENIED.search(message)
 
 
 def delay_before(failure_id: str, attempt: int, policy: Policy) -> timedelta:

@@ -17,7 +17,6 @@ from sahool_dlq.redrive.choose.policy import (
     Policy,
     Verdict,
     delay_before,
-    is_transient,
     judge,
 )
 from sahool_dlq.redrive.choose.selection import Selection
@@ -63,6 +62,7 @@ def policy_of(settings: Settings) -> Policy:
         base_delay_seconds=settings.redrive_delay_seconds,
         budget_share=settings.redrive_budget_share,
         floor_per_second=settings.redrive_floor_per_second,
+        transient_types=tuple(settings.transient_error_types),
     )
 
 
@@ -104,11 +104,7 @@ def changed_redrives(connection: Connection[Any]) -> set[tuple[str, int]]:
 
 
 def judged(
-    connection: Connection[Any],
-    selection: Selection,
-    history: History,
-    settings: Settings,
-    now: datetime,
+    connection: Connection[Any], selection: Selection, history: History, now: datetime
 ) -> list[Judged]:
     """The policy's word on everything that is pending in a selection, the most first."""
     condition, values = selection.condition()
@@ -123,7 +119,7 @@ def judged(
     found = []
     for group, error_type, attempt, count, services, message in rows:
         cell = Cell(group, error_type, attempt)
-        transient = is_transient(error_type, message, settings.transient_error_types)
+        transient = history.policy.is_transient(error_type, message)
         belief = history.belief(cell, now, transient=transient)
         verdict = judge(belief, history.last_at(cell), now, history.policy)
         found.append(Judged(Pending(cell, count, services, message), belief, verdict))
@@ -133,7 +129,7 @@ def judged(
 def plan_scheduled(
     connection: Connection[Any],
     selection: Selection,
-    settings: Settings,
+    policy: Policy,
     now: datetime,
     unreached: Collection[Addressee],
 ) -> Plan:
@@ -141,11 +137,10 @@ def plan_scheduled(
 
     Those of `unreached` are left alone: a redrive would bring them to nobody.
     """
-    policy = policy_of(settings)
     find = functools.partial(_find_reached, connection, unreached)
     asked_for = find("f.redrive_not_before <= %s", [now], selection.limit)
     history = learn(connection, now, policy)
-    verdicts = judged(connection, selection, history, settings, now)
+    verdicts = judged(connection, selection, history, now)
     rows = {row.failure_id: row for row in asked_for}
     for row in _worth_it(find, selection, verdicts):
         if _rested(row, policy) <= now:

@@ -1,6 +1,5 @@
-"""One redrive on its way to its consumer: the event as it was, or edited, and the news of it."""
+"""One redrive on its way to its consumer: the event as it was, or edited."""
 
-import asyncio
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,12 +7,11 @@ from typing import Any, NamedTuple
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js import JetStreamContext
 from nats.js.api import PubAck
 from nats.js.errors import APIError
 from psycopg import Connection
 
-from sahool_dlq.deadletter.envelope.encode import encode_case_event
+from sahool_dlq.connections import find_log
 from sahool_dlq.deadletter.headers import ADDRESSEE, INSTEAD_OF, MARKS, TOKEN, MutableHeaders
 from sahool_dlq.deadletter.ids import redrive_id
 from sahool_dlq.errors import NotPermittedError, ServerUnavailableError
@@ -21,21 +19,21 @@ from sahool_dlq.events.trace_context import trace_context
 from sahool_dlq.jetstream.connection import wire_size
 from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.jetstream.reach import Lookout
-from sahool_dlq.jetstream.reader import LogReader, log_state
-from sahool_dlq.jetstream.refusals import is_for_now
+from sahool_dlq.jetstream.reader import LogReader
+from sahool_dlq.redrive.allowed import allowed_subjects
 from sahool_dlq.redrive.batches import Batch
 from sahool_dlq.redrive.edit import patched
 from sahool_dlq.redrive.lifetime import TTL, check_age, remaining_ttl
 from sahool_dlq.redrive.origin import (
     Event,
     RefusedError,
-    check_subject,
     original_event,
     stored_dead_letter,
 )
 from sahool_dlq.redrive.publish.heard import Place
 from sahool_dlq.redrive.publish.late_decisions import DecidedError, LateDecisions
-from sahool_dlq.redrive.publish.once import ADDED_BYTES, PAUSES, DoubtError, OncePublisher
+from sahool_dlq.redrive.publish.news import News
+from sahool_dlq.redrive.publish.once import ADDED_BYTES, DoubtError, OncePublisher
 from sahool_dlq.redrive.publish.outbox import Redrive
 from sahool_dlq.redrive.reach import why_no_lifetime
 from sahool_dlq.redrive.receivers import Receivers
@@ -44,7 +42,7 @@ from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.lock import Lock
 from sahool_dlq.tracing import send_span
 
-__all__ = ["Sender", "Sent", "allowed_subjects"]
+__all__ = ["Sender", "Sent"]
 
 _TRACE_BYTES = 100  # of the trace context that the span of a redrive adds
 
@@ -62,50 +60,39 @@ def _sent(redrive: Redrive, ack: PubAck) -> Sent:
     return Sent(Place(ack.stream, ack.seq, consumer) if stream == ack.stream else None)
 
 
-async def allowed_subjects(js: JetStreamContext, settings: Settings) -> list[str]:
-    """Filters of what a redrive may publish to: as set, else the subjects of the event stream."""
-    if settings.redrive_subjects:
-        return settings.redrive_subjects
-    try:
-        info = await js.stream_info(settings.events_stream)
-    except APIError:
-        return list(settings.subjects.events)
-    return list(info.config.subjects or settings.subjects.events)
-
-
 class Sender:
-    """Publishes the events of one batch, and what becomes of them."""
+    """Publishes the events of one batch."""
 
     def __init__(
         self,
-        settings: Settings,
         client: Client,
         connection: Connection[Any],
         batch: Batch,
         lookout: Lookout,
         lock: Lock,
+        news: News,
     ) -> None:
-        self._settings = settings
         self._client = client
         self._js = client.jetstream()
         self._once = OncePublisher(client, lock.check)
         self._connection = connection
         self._batch = batch
         self._lookout = lookout
+        self._news = news
         self._receivers: Receivers | None = None  # of a redirect
         self._lifeless: dict[str, str | None] = {}  # subjects whose stream takes no Nats-TTL: why
 
-    async def prepare(self) -> None:
+    async def prepare(self, settings: Settings) -> None:
         """Find the stream that holds the raw bytes, and whom a redirect reaches."""
-        subjects, redirect = self._settings.subjects, self._batch.redirect_to
-        state = await log_state(self._client, self._settings.dlq_stream, subjects.log)
+        subjects, redirect = settings.subjects, self._batch.redirect_to
+        state = await find_log(self._client, settings)
         self._reader = LogReader(self._client, state.stream, subjects.log)
         drained = self._connection.execute(
             "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
         ).fetchone()
         after = drained[0] if drained else 0
         self._decisions = LateDecisions(self._client, state.stream, subjects, after)
-        self._allowed = await allowed_subjects(self._js, self._settings)
+        self._allowed = await allowed_subjects(self._js, settings)
         if redirect is not None:
             self._receivers = await Receivers.of(self._js, self._lookout, redirect)
 
@@ -142,7 +129,7 @@ class Sender:
             event = replace(event, body=patched(event.body, self._batch.patch))
         if self._batch.redirect_to:
             event = replace(event, subject=self._batch.redirect_to)
-        check_subject(event.subject, self._allowed, self._settings.subjects)
+        self._allowed.check(event.subject)
         return event
 
     async def _as_stored(self, redrive: Redrive, event: Event) -> Event:
@@ -205,7 +192,7 @@ class Sender:
             dlq__redrive_id=redrive.id,
         )
         async with traced:
-            await self.tell(redrive, "published", None)
+            await self._news.tell(redrive, "published", None)
             await self._check_decisions(redrive)
             try:
                 ack = await self.until_known(event, headers)
@@ -222,7 +209,7 @@ class Sender:
         """Publish what a killed run took out; None where it had done so, or nobody can tell."""
         if not await self._once.drops_repeat(event.subject, redrive.silent_seconds or 0):
             return None
-        await self.tell(redrive, "published", None)  # known again where it was told
+        await self._news.tell(redrive, "published", None)  # known again where it was told
         try:
             ack = await self._js.publish(event.subject, event.body, headers=headers, timeout=5)
         except (nats.errors.Error, APIError, NotPermittedError):
@@ -234,8 +221,8 @@ class Sender:
             await self._decisions.check(redrive.failure_id)
         except DecidedError as error:
             if error.decision == "parked":  # which the news undid
-                message_id = f"{redrive.id}-parked-{secrets.token_hex(8)}"
-                await self._decide(redrive, "parked", error.reason or str(error), message_id)
+                name = f"parked-{secrets.token_hex(8)}"
+                await self._news.decide(redrive, "parked", error.reason or str(error), name)
             raise
 
     async def _take_back(self, redrive: Redrive, reason: str, *, is_parked: bool) -> None:
@@ -245,56 +232,8 @@ class Sender:
         """
         token = secrets.token_hex(8)
         for kind in ("parked",) if is_parked else ("parked", "unparked"):
-            await self._decide(redrive, kind, reason, f"{redrive.id}-{kind}-{token}")
+            await self._news.decide(redrive, kind, reason, f"{kind}-{token}")
 
     async def until_known(self, event: Event, headers: MutableHeaders) -> PubAck:
         """Publish; raises as `OncePublisher.publish` does."""
         return await self._once.publish(event.subject, event.body, headers)
-
-    async def tell(
-        self, redrive: Redrive, kind: str, reason: str | None, name: str | None = None
-    ) -> None:
-        """Tell the log; `name` is what its message is called where others tell the same."""
-        body = encode_case_event(
-            failure_id=redrive.failure_id,
-            redrive_id=redrive.id,
-            batch_id=self._batch.id,
-            attempt=redrive.attempt,
-            trigger=self._batch.trigger,
-            consumer=redrive.addressed_to,
-            actor=self._batch.requested_by,
-            reason=reason,
-            redrive_cap=self._settings.redrive_cap if kind == "published" else None,
-            at=datetime.now(UTC),
-        )
-        subject = self._settings.subjects.redrive(kind)
-        await self._publish(subject, body, f"{redrive.id}-{name or kind}")
-
-    async def park(self, redrive: Redrive, reason: str) -> None:
-        """Tell the log that its failure is parked."""
-        await self._decide(redrive, "parked", reason, f"{redrive.id}-parked")
-
-    async def _decide(self, redrive: Redrive, kind: str, reason: str, message_id: str) -> None:
-        body = encode_case_event(
-            failure_id=redrive.failure_id,
-            batch_id=self._batch.id,
-            actor=self._batch.requested_by,
-            reason=reason,
-            at=datetime.now(UTC),
-        )
-        await self._publish(self._settings.subjects.triage(kind), body, message_id)
-
-    async def _publish(self, subject: str, body: bytes, message_id: str) -> None:
-        headers = {"Nats-Msg-Id": message_id}
-        for pause in (*PAUSES, None):
-            try:
-                await self._js.publish(subject, body, headers=headers, timeout=5)
-            except (nats.errors.Error, APIError) as error:
-                if pause is None or not is_for_now(error):
-                    raise ServerUnavailableError(
-                        f"The log cannot be written ({error!r}): the batch stays running, and the"
-                        " next run takes it up."
-                    ) from error
-                await asyncio.sleep(pause)  # said twice, it says nothing new
-            else:
-                return

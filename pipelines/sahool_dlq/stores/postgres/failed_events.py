@@ -4,7 +4,6 @@ Cases are folded in log order before anything is written (`deadletter.cases`), s
 failure is copied with its final status and an old one is updated once.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -14,11 +13,10 @@ from psycopg import Connection
 
 from sahool_dlq.deadletter.case_events import CaseEvent
 from sahool_dlq.deadletter.cases import Case
-from sahool_dlq.deadletter.ids import consumer_address
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.errors import FencedError
 from sahool_dlq.stores.postgres.failed_rows import copy_rows, replace_rows, update_rows
-from sahool_dlq.stores.postgres.fold import Fold, folded, ids_told_of
+from sahool_dlq.stores.postgres.fold import CASE_COLUMNS, Fold, folded, ids_told_of, unfolded
 from sahool_dlq.stores.postgres.payloads import forget_payloads, keep_payloads
 from sahool_dlq.stores.unfounded import early_claims, store_claims
 
@@ -111,14 +109,11 @@ class FailedEvents:
 
     def _load(self, ids: set[str]) -> dict[str, Case]:
         cursor = self._connection.execute(
-            "SELECT id::text, status, original_stream, consumer_name, redrive_count,"
-            " redrive_trigger, resolved_at, resolution_cause, resolution_notes, discarded_at,"
-            " alert_sent, alert_sent_at, redrive_not_before, redrive_cap, opening,"
-            " last_closed_at, last_closed_as, handed_to, announced, first_attempt_at"
-            " FROM failed_events WHERE id = ANY(%s::uuid[])",
+            f"SELECT id::text, {', '.join(CASE_COLUMNS)} FROM failed_events"  # noqa: S608
+            " WHERE id = ANY(%s::uuid[])",
             [f"{{{','.join(ids)}}}"],  # a list would be quoted id by id
         )
-        return {row[0]: _case(row) for row in cursor}
+        return {row[0]: unfolded(row) for row in cursor}
 
     def _update(self, fold: Fold) -> None:
         update_rows(self._connection, [[case.failure_id, *folded(case)] for case in fold.changed()])
@@ -138,9 +133,3 @@ class FailedEvents:
     def _execute_each(self, query: LiteralString, rows: Sequence[Sequence[Any]]) -> None:
         if rows:  # else psycopg asks the server all the same
             self._connection.cursor().executemany(query, rows)
-
-
-def _case(row: Sequence[Any]) -> Case:
-    failure, status, stream, consumer, *rest, announced, first_attempt_at = row
-    told = [*rest, announced and json.loads(announced), first_attempt_at]
-    return Case(failure, status, consumer_address(stream, consumer), *told)

@@ -11,7 +11,15 @@ from pgpq.encoders import LargeStringEncoderBuilder
 from pgpq.schema import Jsonb
 from psycopg import Connection, errors
 
-from sahool_dlq.deadletter.record import JSON_COLUMNS, TEXT_LIMITS
+from sahool_dlq.deadletter.record import (
+    FIELDS,
+    FINGERPRINT_COLUMNS,
+    INT16_MAX,
+    INT32_MAX,
+    JSON_COLUMNS,
+    TEXT_LIMITS,
+    Field,
+)
 from sahool_dlq.deadletter.sanitize import clean_text
 
 __all__ = ["FOLDED_SCHEMA", "copy_rows", "replace_rows", "update_rows"]
@@ -27,21 +35,23 @@ FOLDED_SCHEMA: dict[str, pl.DataType] = {
 }  # fmt: skip
 """Columns that the fold decides."""
 
-# The columns that are copied. Widths are those of the table: COPY converts nothing.
-_SCHEMA: dict[str, pl.DataType] = {
-    "failure_id": pl.Binary(), "root_failure_id": pl.Binary(),
-    "event_id": _TEXT, "event_type": _TEXT, "original_subject": _TEXT, "source_service": _TEXT,
-    "tenant_id": _TEXT, "field_id": _TEXT, "farmer_id": _TEXT, "error_message": _TEXT,
-    "error_type": _TEXT, "stack_trace": _TEXT, "retry_count": pl.Int32(),
-    "max_retries": pl.Int32(), "first_attempt_at": _TIME, "last_attempt_at": _TIME,
-    "original_data": _TEXT, "original_headers": _TEXT, "dlq_timestamp": _TIME,
-    "dlq_reason": _TEXT, "epoch": _TEXT, "dlq_sequence": pl.Int64(), "published_at": _TIME,
-    "original_stream": _TEXT, "original_sequence": pl.Int64(), "consumer_service": _TEXT,
-    "consumer_name": _TEXT, "handler": _TEXT, "attempts": _TEXT, "group_id": _TEXT,
-    "parent_id": _TEXT, "fingerprint_version": pl.Int16(), "fingerprint_rules": _TEXT,
-    "payload_encoding": _TEXT, "parse_error": _TEXT, "clamped": _TEXT, "seen_count": pl.Int32(),
+
+def _dtype(field: Field) -> pl.DataType:
+    """As wide as the table's column: COPY converts nothing."""
+    if field.column.is_uuid:
+        return pl.Binary()
+    if field.kind is int:
+        return _INTEGERS.get(field.column.limit, pl.Int64())
+    return _TEXT if field.kind is str else _TIME
+
+
+_INTEGERS: dict[int | None, pl.DataType] = {INT16_MAX: pl.Int16(), INT32_MAX: pl.Int32()}
+_SCHEMA = {
+    **{n: _dtype(f) for n, f in (FIELDS | FINGERPRINT_COLUMNS).items() if f.column.in_postgres},
+    "seen_count": pl.Int32(),
     **FOLDED_SCHEMA,
-}  # fmt: skip
+}
+"""The columns that are copied."""
 _NAMES = ["id" if name == "failure_id" else name for name in _SCHEMA]
 _COPY = "COPY {} ({}) FROM STDIN (FORMAT BINARY)"
 _ASSIGNMENTS = ", ".join(

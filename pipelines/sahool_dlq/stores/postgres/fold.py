@@ -24,10 +24,14 @@ from sahool_dlq.deadletter.cases import (
     is_founded,
 )
 from sahool_dlq.deadletter.claims import Claim, claim_of
-from sahool_dlq.deadletter.record import DeadLetter
+from sahool_dlq.deadletter.ids import consumer_address
+from sahool_dlq.deadletter.record import FIELDS, DeadLetter
 from sahool_dlq.stores.postgres.failed_rows import FOLDED_SCHEMA
 
-__all__ = ["Fold", "folded", "ids_told_of"]
+__all__ = ["CASE_COLUMNS", "Fold", "folded", "ids_told_of", "unfolded"]
+
+CASE_COLUMNS = ("original_stream", "consumer_name", "first_attempt_at", *FOLDED_SCHEMA)
+"""What a case is made of, besides its id; those of `FOLDED_SCHEMA` are fields of `Case`."""
 
 
 def ids_told_of(letters: pl.DataFrame, events: Sequence[CaseEvent]) -> set[str]:
@@ -96,7 +100,7 @@ class Fold:
         ]
 
     def _apply(self, rows: pl.DataFrame, events: Sequence[CaseEvent]) -> None:
-        fields = rows.select(DeadLetter.__struct_fields__).iter_rows(named=True)
+        fields = rows.select(*FIELDS).iter_rows(named=True)
         messages: list[DeadLetter | CaseEvent] = [DeadLetter(**row) for row in fields]
         for message in sorted([*messages, *events], key=lambda message: message.dlq_sequence):
             if isinstance(message, DeadLetter):
@@ -185,20 +189,19 @@ class Fold:
 def folded(case: Case) -> list[Any]:
     """The values of `FOLDED_SCHEMA`."""
     return [
-        case.status,
-        case.redrive_count,
-        case.trigger,
-        case.resolved_at,
-        case.resolution_cause,
-        case.resolution_notes,
-        case.discarded_at,
-        case.alert_sent,
-        case.alert_sent_at,
-        case.redrive_not_before,
-        case.redrive_cap,
-        case.opening,
-        case.last_closed_at,
-        case.last_closed_as,
-        case.handed_to,
-        None if case.announced is None else json.dumps(case.announced),
+        json.dumps(value) if isinstance(value := getattr(case, name), dict) else value
+        for name in FOLDED_SCHEMA
     ]
+
+
+def unfolded(row: Sequence[Any]) -> Case:
+    """The case of a row that has `CASE_COLUMNS`."""
+    failure_id, stream, consumer, first_attempt_at, *told = row
+    values = dict(zip(FOLDED_SCHEMA, told, strict=True))
+    values["announced"] = values["announced"] and json.loads(values["announced"])
+    return Case(
+        failure_id,
+        consumer=consumer_address(stream, consumer),
+        first_attempt_at=first_attempt_at,
+        **values,
+    )

@@ -1,0 +1,54 @@
+"""Where a redrive may publish to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nats.js import JetStreamContext
+from nats.js.errors import APIError
+
+from sahool_dlq.deadletter.subjects import Subjects, matches
+from sahool_dlq.redrive.origin import RefusedError
+from sahool_dlq.settings import Settings
+
+__all__ = ["AllowedSubjects", "allowed_subjects"]
+
+_LONGEST_SUBJECT = 1_000  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedSubjects:
+    """Filters of the subjects that a redrive may publish to, and the platform's own."""
+
+    filters: Sequence[str]
+    subjects: Subjects
+
+    def check(self, subject: str) -> None:
+        """Raise RefusedError for a subject that a redrive must not publish to.
+
+        Whoever may publish dead letters names the subject here, so only listed ones are taken, and
+        never the server's, an inbox, or the platform's own.
+        """
+        if any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
+            raise RefusedError(f"{subject[:100]!r} is not a subject to publish to")
+        if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
+            raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
+        is_own = any(matches(pattern, subject) for pattern in self.subjects.own)
+        if is_own or subject.startswith(("$", "_INBOX")):
+            raise RefusedError(f"a redrive never publishes to {subject[:100]}")
+        if not any(matches(pattern, subject) for pattern in self.filters):
+            raise RefusedError(
+                f"{subject[:100]} is not among the subjects that DLQ_REDRIVE_SUBJECTS allows"
+                f" ({', '.join(self.filters)})"
+            )
+
+
+async def allowed_subjects(js: JetStreamContext, settings: Settings) -> AllowedSubjects:
+    """As set, else the subjects of the event stream."""
+    filters = settings.redrive_subjects
+    if not filters:
+        try:
+            info = await js.stream_info(settings.events_stream)
+            filters = info.config.subjects or []
+        except APIError:
+            filters = []
+    return AllowedSubjects(filters or settings.subjects.events, settings.subjects)

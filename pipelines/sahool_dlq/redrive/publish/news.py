@@ -1,0 +1,76 @@
+"""What the log is told of the redrives of a batch; said twice, it says nothing new."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.errors import APIError
+
+from sahool_dlq.deadletter.envelope.encode import encode_case_event
+from sahool_dlq.deadletter.subjects import Subjects
+from sahool_dlq.errors import ServerUnavailableError
+from sahool_dlq.jetstream.refusals import is_for_now
+from sahool_dlq.redrive.batches import Batch
+from sahool_dlq.redrive.publish.once import PAUSES
+from sahool_dlq.redrive.publish.outbox import Redrive
+
+__all__ = ["News"]
+
+
+class News:
+    """Tells the log; raises ServerUnavailableError where that cannot be written."""
+
+    def __init__(
+        self, js: JetStreamContext, subjects: Subjects, batch: Batch, redrive_cap: int
+    ) -> None:
+        self._js = js
+        self._subjects = subjects
+        self._batch = batch
+        self._redrive_cap = redrive_cap
+
+    async def tell(
+        self, redrive: Redrive, kind: str, reason: str | None, name: str | None = None
+    ) -> None:
+        """Tell of a redrive; `name` is what its message is called where others tell the same."""
+        body = encode_case_event(
+            failure_id=redrive.failure_id,
+            redrive_id=redrive.id,
+            batch_id=self._batch.id,
+            attempt=redrive.attempt,
+            trigger=self._batch.trigger,
+            consumer=redrive.addressed_to,
+            actor=self._batch.requested_by,
+            reason=reason,
+            redrive_cap=self._redrive_cap if kind == "published" else None,
+            at=datetime.now(UTC),
+        )
+        await self._publish(self._subjects.redrive(kind), body, f"{redrive.id}-{name or kind}")
+
+    async def decide(
+        self, redrive: Redrive, kind: str, reason: str, name: str | None = None
+    ) -> None:
+        """Tell of a decision about its failure."""
+        body = encode_case_event(
+            failure_id=redrive.failure_id,
+            batch_id=self._batch.id,
+            actor=self._batch.requested_by,
+            reason=reason,
+            at=datetime.now(UTC),
+        )
+        await self._publish(self._subjects.triage(kind), body, f"{redrive.id}-{name or kind}")
+
+    async def _publish(self, subject: str, body: bytes, message_id: str) -> None:
+        headers = {"Nats-Msg-Id": message_id}
+        for pause in (*PAUSES, None):
+            try:
+                await self._js.publish(subject, body, headers=headers, timeout=5)
+            except (nats.errors.Error, APIError) as error:
+                if pause is None or not is_for_now(error):
+                    raise ServerUnavailableError(
+                        f"The log cannot be written ({error!r}): the batch stays running, and the"
+                        " next run takes it up."
+                    ) from error
+                await asyncio.sleep(pause)
+            else:
+                return
