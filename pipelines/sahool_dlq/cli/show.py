@@ -13,7 +13,7 @@ from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.cli.groups import STATES, as_json
 from sahool_dlq.cli.output import cell, console, print_json, print_table, safe
 from sahool_dlq.cli.verb import known_lake, verb
-from sahool_dlq.deadletter.fingerprint.stack_trace import FrameRules, is_our_frame
+from sahool_dlq.deadletter.fingerprint.stack_trace import FrameRules, marked
 from sahool_dlq.jobs.case_history import case_history
 from sahool_dlq.jobs.lookup import find_failure, find_group
 from sahool_dlq.settings import Settings
@@ -112,8 +112,7 @@ def _regressed(failure: Mapping[str, Any]) -> str | None:
 def _print_trace(trace: str, rules: FrameRules) -> None:
     """Our own frames, by the user's rules too, stand out; a frame's code goes with it."""
     style = ""
-    for line in trace.splitlines():
-        is_ours = is_our_frame(line, rules)
+    for line, is_ours in marked(trace, rules):
         if is_ours is not None:
             style = "bold" if is_ours else "dim"
         elif not line.startswith("    "):

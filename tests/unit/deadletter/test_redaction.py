@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.fingerprint.stack_trace import read_outline
+from sahool_dlq.deadletter.fingerprint.traces.python import PYTHON
 from sahool_dlq.deadletter.record import LABEL_COLUMNS, LONG_TEXT_LIMIT, TEXT_LIMITS
 from sahool_dlq.deadletter.redaction.redactor import RedactionRules, Redactor
 
@@ -392,7 +393,7 @@ def test_a_pattern_that_backtracks_elsewhere_takes_linear_time():
     started = time.process_time()
     assert redactor.redact_text(text) == text
     assert redactor.redact_text("aaa") == "[redacted:nested]"
-    read_outline(trace.splitlines(), frames.frames)
+    read_outline(trace.splitlines(), PYTHON, frames.frames)
     assert time.process_time() - started < 10
 
 

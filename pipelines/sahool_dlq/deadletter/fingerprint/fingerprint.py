@@ -16,13 +16,21 @@ import polars as pl
 
 from sahool_dlq.deadletter.fingerprint.distinct import per_distinct
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
-from sahool_dlq.deadletter.fingerprint.stack_trace import OUTLINE, Trace, read_outline, read_trace
+from sahool_dlq.deadletter.fingerprint.stack_trace import Trace, read_outline, read_trace
 from sahool_dlq.deadletter.fingerprint.template import template, templates
+from sahool_dlq.deadletter.fingerprint.traces.languages import (
+    PART_END,
+    language_named,
+    outlines,
+)
+from sahool_dlq.deadletter.fingerprint.traces.python import PYTHON
 
 __all__ = ["FINGERPRINT_VERSION", "Fingerprint", "add_fingerprint", "fingerprint"]
 
-FINGERPRINT_VERSION = 5
+FINGERPRINT_VERSION = 6
 
+# A Python trace without its message: a frame, and at the end `Type: `.
+_WHOLE = PYTHON.sign + r"(?s:.*)\n[A-Za-z_$][A-Za-z0-9_$.]*: \z"
 _PLACEHOLDER = re.compile("<[a-z]+>")
 
 
@@ -53,26 +61,24 @@ def add_fingerprint(frame: pl.DataFrame, rules: GroupingRules | None = None) -> 
         [
             frame["error_type"],
             templates(rules.replaced(frame["error_message"])).alias("template"),
-            _outlines(frame),
+            *_outlines(frame),
             _forced(frame, rules),
         ]
     )
     return frame.with_columns(per_distinct(reduced, partial(_fingerprints, rules)))
 
 
-def _outlines(frame: pl.DataFrame) -> pl.Series:
-    """The outline of each trace.
+def _outlines(frame: pl.DataFrame) -> pl.DataFrame:
+    """Language and outline of each trace.
 
     A Python trace ends in its message, which is another in each dead letter, while all before it
     comes again and again: where the message can add nothing to the outline, it is left out.
     """
     message = pl.col("error_message")
     rest = pl.col("stack_trace").str.strip_chars_end("\n").str.strip_suffix(message)
-    is_whole = rest.str.contains(r"(?:^|\n)[A-Za-z_$][A-Za-z0-9_$.]*: $")  # Type:
-    is_plain = is_whole & ~message.str.contains(r"\n|(?:^|[ \t])at ")
+    is_plain = rest.str.contains(_WHOLE) & (message.str.split("\n").list.len() == 1)
     traces = frame.select(trace=pl.when(is_plain).then(rest).otherwise("stack_trace").fill_null(""))
-    outline = pl.col("trace").str.extract_all(OUTLINE).list.join("\n")
-    return per_distinct(traces, lambda distinct: distinct.select(outline))["trace"]
+    return per_distinct(traces, lambda distinct: outlines(distinct["trace"]))
 
 
 def _forced(frame: pl.DataFrame, rules: GroupingRules) -> pl.Series:
@@ -85,8 +91,9 @@ def _forced(frame: pl.DataFrame, rules: GroupingRules) -> pl.Series:
 def _fingerprints(rules: GroupingRules, reduced: pl.DataFrame) -> pl.DataFrame:
     frame_rules, merged = rules.frames, rules.merged
     prints = []
-    for error_type, text, outline, forced in reduced.iter_rows():
-        found = _by_recipe(error_type, text, read_outline(outline.split("\n"), frame_rules))
+    for error_type, text, language, outline, forced in reduced.iter_rows():
+        trace = read_outline(outline.split(PART_END), language_named(language), frame_rules)
+        found = _by_recipe(error_type, text, trace)
         if forced is not None:
             found = _named(found, *forced.split("\x1f", 1))
         elif found.group_id in merged:

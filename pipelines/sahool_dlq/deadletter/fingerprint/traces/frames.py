@@ -1,0 +1,104 @@
+"""The frames of a trace of whatever language: which identify a failure, and their names."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+__all__ = ["FRAME_COUNT", "INDENT", "Frame", "Language", "Link", "identifying"]
+
+FRAME_COUNT = 5
+"""Frames nearest the raise that tell one failure from another."""
+
+INDENT = " \t\r|+"
+"""What a line of a trace may begin with; the signs are those of trees of exceptions."""
+
+_LIBRARY_ROOT = re.compile(
+    r".*(?:site-packages|dist-packages|node_modules|lib/python3\.[0-9]+)[/\\]"
+    r"|.*[/\\]gems[/\\][^/\\]+[/\\](?:lib[/\\])?|.*[/\\]lib[/\\]ruby[/\\][0-9.]+[/\\]"
+)
+_PATH = re.compile(r"[/\\]|\.(?:py|rb|php|rs|erl|exs?)$")
+_EXTENSION = re.compile(r"\.(?:pyc?|[cm]?[jt]sx?|rb|php|rs|erl|exs?)$")
+
+
+class Frame(NamedTuple):
+    """A call that was under way."""
+
+    place: str  # path of the file, or the name of class, module or package
+    function: str
+    is_ours: bool
+    is_name: bool = False  # the place is a name, though it may have a slash in it
+
+
+class Link(NamedTuple):
+    """One exception of a chain; its frames nearest the raise first."""
+
+    name: str | None
+    frames: list[Frame]
+
+
+class Language(NamedTuple):
+    """How the traces of one runtime are told from others, and read.
+
+    `sign` and `outline` are without look-around and ASCII, so that Python and Polars find the same
+    lines, and take linear time in Python too.
+    """
+
+    name: str
+    hints: tuple[str, ...]  # one of them stands in each of its traces
+    sign: str  # a pattern that is found in each of its traces, and in no other's
+    outline: str  # a pattern that finds the parts of the text that matter
+    read: Callable[[Sequence[str]], list[Link]]  # those parts; the root cause comes first
+    frame: Callable[[str], Frame | None]  # the frame on one line without its indent
+
+
+def identifying(links: Sequence[Link]) -> tuple[str, ...]:
+    """The frames that identify a failure, nearest the raise first, as `module:function`.
+
+    Those of the root cause, but the place where each later exception was raised has its seat too:
+    a failure that is wrapped elsewhere is another failure. A frame that comes again (recursion)
+    counts once. Where no code is ours, the library's frames have to do.
+    """
+    if any(frame.is_ours for link in links for frame in link.frames):
+        links = [Link(link.name, [f for f in link.frames if f.is_ours]) for link in links]
+    stacks = [stack for link in links if (stack := list(dict.fromkeys(link.frames)))]
+    if not stacks:
+        return ()
+    raised_at = [stack[0] for stack in stacks[1:]][-(FRAME_COUNT - 1) :]
+    nearest = stacks[0][: FRAME_COUNT - len(raised_at)] + raised_at
+    rest = [frame for stack in stacks for frame in stack]
+    chosen = list(dict.fromkeys(nearest + rest))[:FRAME_COUNT]
+    own = [f.place for f in chosen if not f.is_name and not _LIBRARY_ROOT.match(f.place)]
+    folders = [_parts(place)[:-1] for place in own]
+    shared = len(_common_prefix(folders))
+    modules = (f"{_module(frame, shared)}:{frame.function}" for frame in chosen)
+    return tuple(dict.fromkeys(modules))
+
+
+def _module(frame: Frame, shared: int) -> str:
+    """The name of the frame's module, whatever folder the code was installed in.
+
+    A class has its name. A library's module is its path below `site-packages`. Our own files are
+    named by at most two parts of their path below the folder that the chosen frames share, because
+    nothing in a trace tells a package from the checkout that it lies in.
+    """
+    if frame.is_name or not _PATH.search(frame.place):
+        return re.sub(r"^<ipython-input.*>$", "<ipython-input>", frame.place)
+    if root := _LIBRARY_ROOT.match(frame.place):
+        return ".".join(_parts(frame.place[root.end() :]))
+    return ".".join(_parts(frame.place)[shared:][-2:])
+
+
+def _parts(place: str) -> list[str]:
+    parts = [part for part in re.split(r"[/\\]+", place) if part]
+    if parts:
+        parts[-1] = _EXTENSION.sub("", parts[-1])
+    return parts
+
+
+def _common_prefix(paths: Sequence[Sequence[str]]) -> list[str]:
+    prefix = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        prefix.append(parts[0])
+    return prefix

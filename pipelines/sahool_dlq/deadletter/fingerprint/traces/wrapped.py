@@ -1,0 +1,109 @@
+"""Traces out of log lines: JSON, escaped line ends, what containers write before each line."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = ["unwrapped"]
+
+_TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_ESCAPE = re.compile(r'\\+(?:[rn"\'t]|u00(?:0[aA]|09|22|27))')
+_ESCAPED = {"n": "\n", "t": "\t", "r": "", "u000a": "\n", "u0009": "\t", "u0022": '"', "u0027": "'"}
+_SYSLOG = {"#012": "\n", "#011": "\t"}
+# Where a trace begins or goes on, in whatever language.
+_MARK = re.compile(
+    r"(?:Exception Group )?Traceback \(most|  File \"|    at |   at |\tat |goroutine [0-9]+ \["
+    r"|panic: |thread '|#0 [/\[]|\*\* \(|\tfrom |\t/|[^ \t]*:[0-9]+:in [`']|stack backtrace:"
+)
+_PREFIX_LIMIT = 300
+_DOCKER = "log"  # the key of Docker's json-file under which each line stands
+
+
+def unwrapped(text: str) -> str | None:
+    """The text with one layer of wrapping taken off; None where there is none that we know."""
+    if "\x1b[" in text:
+        return _TERMINAL.sub("", text)
+    if "{" in text and (found := _of_json(text)) is not None:
+        return found
+    if "\\n" in text or "\\u000" in text:
+        return _broken_before_mark(_ESCAPE.sub(_plain, text))
+    if "#012" in text:
+        return text.replace("#012", "\n").replace("#011", "\t")
+    return _without_prefix(text)
+
+
+def _plain(escape: re.Match[str]) -> str:
+    character = escape[0].lstrip("\\").lower()
+    return _ESCAPED.get(character, character)
+
+
+def _of_json(text: str) -> str | None:
+    """The strings with a line end, or with a mark, in a JSON text or in JSON lines."""
+    if (document := _parsed(text.strip())) is not None:
+        return _joined([document])
+    documents = []
+    for line in text.splitlines():
+        start = line.find("{")
+        if start >= 0 and line.rstrip().endswith("}"):
+            document = _parsed(line[start:].strip())
+            if isinstance(document, dict):
+                documents.append(document)
+    return _joined(documents) if documents else None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text) if text[:1] in ("{", "[") else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _joined(documents: list[Any]) -> str | None:
+    lines = [
+        d[_DOCKER] for d in documents if isinstance(d, dict) and isinstance(d.get(_DOCKER), str)
+    ]
+    if len(lines) == len(documents) > 1:
+        return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+    found = [text for document in documents for text in _texts(document) if _MARK.search(text)]
+    return "\n".join(found) if found else None
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The strings of a document; a list of strings is one text."""
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            stack.extend(reversed(value.values()))
+        elif isinstance(value, list):
+            if value and all(isinstance(item, str) for item in value):
+                yield "\n".join(item.rstrip("\n") for item in value)
+            else:
+                stack.extend(reversed(value))
+
+
+def _broken_before_mark(text: str) -> str:
+    """The text from where its trace begins, if that is in the middle of a line."""
+    mark = _MARK.search(text)
+    if not mark:
+        return text
+    start = text.rfind("\n", 0, mark.start()) + 1
+    head = text[start : mark.start()]
+    return f"{text[:start]}\n{text[mark.start() :]}" if head.strip(" \t|+") else text
+
+
+def _without_prefix(text: str) -> str | None:
+    """The lines without what stands before the trace in each; numbers in it may differ."""
+    for line in text.splitlines():
+        if not (mark := _MARK.search(line)):
+            continue
+        prefix = line[: mark.start()].rstrip(" \t")
+        if not prefix.strip(" \t|+") or len(prefix) > _PREFIX_LIMIT:
+            continue
+        parts = re.split("([0-9]+)", prefix)
+        shape = "".join("[0-9]+" if i % 2 else re.escape(part) for i, part in enumerate(parts))
+        return re.sub(rf"(?m)^{shape} ?", "", text)
+    return None
