@@ -48,7 +48,7 @@ from sahool_dlq.events.outbox import (
     publish_until_acknowledged,
     tell_redrive_success,
 )
-from sahool_dlq.events.policy import decide, is_crash_loop
+from sahool_dlq.events.policy import SUSPECT, decide, is_crash_loop
 from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
 from sahool_dlq.events.service_log import log_dead_letter, log_retry, log_start
 from sahool_dlq.events.waiting import WaitingEvents
@@ -61,7 +61,6 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
-_SUSPECT = 2  # calls that never ended: the event may kill its process, so one of these at a time
 _NEARLY_FULL = 0.8  # of max_ack_pending
 
 Tell = Callable[[str, str], object]
@@ -211,7 +210,7 @@ class Subscription(Intake):
                 msg, delivery, headers, crash_loop(attempts), self._config, attempts
             )
             return
-        if attempts.unfinished_count < _SUSPECT:
+        if attempts.unfinished_count < SUSPECT:
             await self._attempt(msg, delivery, headers, attempts)
             return
         try:
