@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, assert_type
 
+from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -41,6 +42,7 @@ from sahool_dlq.events import (
     Retry,
     RetryPolicy,
     consumer_metrics,
+    dead_letter,
     default_dlq_handler,
     failures_by_error_type,
     failures_by_service,
@@ -51,6 +53,7 @@ from sahool_dlq.events import (
     recent_failures,
     start_consumer,
     start_dlq_consumer,
+    with_dead_letters,
 )
 
 assert_type(CREATE_TABLE_SQL, str)
@@ -116,6 +119,31 @@ async def consume() -> None:
     CollectorRegistry().register(consumer_metrics)
     assert_type(await start_consumer(plain, config), NATSConsumer)
     await start_consumer(explained, on_trouble=lambda kind, sentence: print(kind, sentence))
+
+
+# --- beside something else that consumes
+
+
+@with_dead_letters(NATSConsumerConfig(name="ndvi-service"))
+async def plain_handler(msg: Msg) -> None: ...
+
+
+@with_dead_letters(NATSConsumerConfig(name="ndvi-service"))
+async def explained_handler(msg: Msg) -> Retry | None:
+    return Retry("not yet")
+
+
+@with_dead_letters(NATSConsumerConfig(name="ndvi-service"))  # type: ignore[arg-type]
+async def text_handler(msg: Msg) -> str:
+    return ""
+
+
+async def give_up(msg: Msg) -> None:
+    await plain_handler(msg)
+    config = NATSConsumerConfig(name="ndvi-service")
+    assert_type(await dead_letter(msg, ValueError("bad"), config), bool)
+    assert_type(await dead_letter(msg, None, config, reason="sold", dlq_reason="sold"), bool)
+    await dead_letter(msg, "bad", config)  # type: ignore[arg-type]
 
 
 # --- monitoring

@@ -22,7 +22,6 @@ from sahool_dlq.bridge.advisory import (
 from sahool_dlq.bridge.event import GivenUp, event_of
 from sahool_dlq.bridge.find_exhausted import Untold, sample
 from sahool_dlq.bridge.late import LateAcks
-from sahool_dlq.bridge.same import SameLetters
 from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.events.closing import Closing
 from sahool_dlq.events.intake import WRITE_SECONDS, Intake
@@ -32,6 +31,7 @@ from sahool_dlq.events.outbox import (
     publish_dead_letter,
     publish_until_acknowledged,
 )
+from sahool_dlq.events.same import SameLetters
 from sahool_dlq.jetstream.api import domain_of
 from sahool_dlq.jetstream.bounded import within
 from sahool_dlq.jetstream.pull import Delivery

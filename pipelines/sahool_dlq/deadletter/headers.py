@@ -20,6 +20,7 @@ __all__ = [
     "Redrive",
     "add_header",
     "headers_of_json",
+    "is_for_another",
     "pairs_of",
     "proven_redrive",
     "redrive_marks",
@@ -139,6 +140,12 @@ def redrive_of(headers: Headers) -> Redrive | None:
         return None
     redrive = proven_redrive(*redrive_marks(headers))
     return redrive and redrive._replace(id=told_redrive_id(headers) or redrive.id)
+
+
+def is_for_another(headers: Headers, address: str | None) -> bool:
+    """Whether an event is a redrive that is addressed to another consumer than `address`."""
+    addressee = value_of(headers, ADDRESSEE) if redrive_of(headers) else None
+    return bool(addressee) and addressee != address
 
 
 def told_redrive_id(headers: Headers) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sahool_dlq.lazy import is_installed, lazy_getattr
 
 if TYPE_CHECKING:
+    from sahool_dlq.events.beside.handlers import dead_letter, with_dead_letters
     from sahool_dlq.events.config import ConsumerContext, NATSConsumerConfig, RetryPolicy
     from sahool_dlq.events.consumer import NATSConsumer, start_consumer
     from sahool_dlq.events.failed_event import FailedEvent
@@ -42,6 +43,7 @@ else:
         __name__,
         {
             "publishing.analysis_event": ["AnalysisEvent"],
+            "beside.handlers": ["dead_letter", "with_dead_letters"],
             "config": ["ConsumerContext", "NATSConsumerConfig", "RetryPolicy"],
             "consumer": ["NATSConsumer", "start_consumer"],
             "monitor.dlq_event": ["DLQEvent"],
@@ -105,6 +107,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "consumer_metrics",
+    "dead_letter",
     "default_dlq_handler",
     "failures_by_error_type",
     "failures_by_service",
@@ -115,4 +118,5 @@ __all__ = [
     "recent_failures",
     "start_consumer",
     "start_dlq_consumer",
+    "with_dead_letters",
 ]

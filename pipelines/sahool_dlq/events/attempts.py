@@ -15,12 +15,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from nats.aio.client import Client
+from nats.js.api import PubAck
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from sahool_dlq.deadletter.sanitize import clean_text
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import NotPermittedError
 from sahool_dlq.events.cause import Cause, cause_of, shortened
+from sahool_dlq.jetstream.permissions import check_permitted
 from sahool_dlq.jetstream.pull import Delivery
 from sahool_dlq.jetstream.stored import last_message
 
@@ -86,7 +88,7 @@ class AttemptLog:
         self._looked_at = time.monotonic()
         subject = self._subject(0)
         try:
-            stored = await connection.jetstream().publish(subject, b"{}", timeout=5)
+            stored = await self._publish(connection, subject, b"{}")
             if await last_message(connection, stored.stream, subject) is None:
                 self._lose(f"stream {stored.stream} drops what nobody consumes")
             else:
@@ -173,9 +175,16 @@ class AttemptLog:
             await connection.publish(subject, body)
             return
         try:
-            await connection.jetstream().publish(subject, body, timeout=5)
+            await self._publish(connection, subject, body)
         except NotPermittedError as error:
             self._lose(str(error))
+
+    async def _publish(self, connection: Client, subject: str, body: bytes) -> PubAck:
+        try:
+            return await connection.jetstream().publish(subject, body, timeout=5)
+        except TimeoutError:
+            check_permitted(connection, subject)  # of which a client that is not ours says nothing
+            raise
 
     async def _latest(self, connection: Client, delivery: Delivery) -> Attempts | None:
         """What was kept last of an event; None where nothing is."""

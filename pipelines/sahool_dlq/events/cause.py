@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sahool_dlq.deadletter.sanitize import clean_text
 
 _LONGEST_TRACE = 64_000  # characters
-_CALLERS = {str(Path(__file__).with_name(name)) for name in ("subscription.py", "intake.py")}
+_CALLERS = str(Path(__file__).parent)  # whose frames are the same in every failure
 
 
 class Cause(NamedTuple):
@@ -39,13 +39,15 @@ def error_text(error: BaseException) -> str:
 def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
     """The full chained traceback; the middle is cut where it is longer than `longest` characters.
 
-    This library's own frames are left out: they are the same in every failure.
+    Frames of what calls the handler here are left out: they are the same in every failure.
     """
     try:
         trace = traceback.TracebackException.from_exception(error)
         link: traceback.TracebackException | None = trace
         while link is not None:
-            link.stack[:] = [frame for frame in link.stack if frame.filename not in _CALLERS]
+            link.stack[:] = [
+                frame for frame in link.stack if not frame.filename.startswith(_CALLERS)
+            ]
             link = link.__cause__ or link.__context__
         text = clean_text("".join(trace.format()))
     except Exception as failure:  # noqa: BLE001  (see error_text)

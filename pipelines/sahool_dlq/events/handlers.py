@@ -28,13 +28,9 @@ def as_async(
     Of some nobody knows before they are called: a lambda, a mock, a decorator's wrapper. What such
     a one returns that cannot be awaited counts as `refuse` says; without it a TypeError is raised.
     """
+    check_async(function)
     if _is_async(function):
         return function
-    if not callable(function) or _is_plain(function):
-        raise TypeError(
-            f"{name_of(function)} is not async: write `async def`, and put work that blocks into"
-            " asyncio.to_thread."
-        )
 
     async def call(argument: T) -> R:
         said: object = function(argument)
@@ -51,6 +47,15 @@ def as_async(
 
     call.__qualname__ = name_of(function)
     return call
+
+
+def check_async(function: Any) -> None:
+    """Raise TypeError for a function that surely is not async."""
+    if not _is_async(function) and (not callable(function) or _is_plain(function)):
+        raise TypeError(
+            f"{name_of(function)} is not async: write `async def`, and put work that blocks into"
+            " asyncio.to_thread."
+        )
 
 
 def _is_async(function: Any) -> bool:

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
@@ -17,11 +18,26 @@ from nats.js.api import ObjectMeta, ObjectMetaOptions, PubAck
 from nats.js.errors import APIError, NoStreamResponseError
 from nats.js.errors import Error as JetStreamError
 
-from sahool_dlq.deadletter.envelope.encode import encode_dead_letter, encode_pointer
-from sahool_dlq.deadletter.headers import MutableHeaders, add_header, pairs_of
+from sahool_dlq.deadletter.envelope.encode import (
+    encode_case_event,
+    encode_dead_letter,
+    encode_pointer,
+)
+from sahool_dlq.deadletter.headers import (
+    INSTEAD_OF,
+    Headers,
+    MutableHeaders,
+    add_header,
+    pairs_of,
+    redrive_of,
+    value_of,
+)
+from sahool_dlq.deadletter.ids import consumer_address
 from sahool_dlq.errors import NotPermittedError
+from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.trace_context import trace_context
 from sahool_dlq.jetstream.connection import wire_size
+from sahool_dlq.jetstream.pull import Delivery
 from sahool_dlq.jetstream.streams import BODIES_BUCKET, ensure_body_store
 
 logger = logging.getLogger(__name__)
@@ -169,10 +185,32 @@ async def publish_until_acknowledged(
             return False
 
 
-async def publish_redrive_success(
-    connection: Client, subject: str, body: bytes, redrive_id: str
+async def tell_redrive_success(
+    connection: Client, delivery: Delivery, headers: Headers, config: NATSConsumerConfig
 ) -> None:
-    """Tell that a redrive was handled, in up to three tries; that it fails is only logged."""
+    """Where an event is a redrive, tell that it was handled, by its token.
+
+    In up to three tries; that they fail is only logged: to run a handler again that succeeded would
+    be worse than an outcome that stays unknown.
+    """
+    redrive = redrive_of(headers)
+    if redrive is None:
+        return
+    consumer = consumer_address(delivery.stream, delivery.consumer)
+    instead_of = value_of(headers, INSTEAD_OF)
+    body = encode_case_event(
+        failure_id=redrive.root,
+        redrive_id=redrive.id,
+        attempt=redrive.attempt,
+        consumer=instead_of or consumer,
+        reason=f"redirected, and handled by {consumer}" if instead_of else None,
+        actor=config.name,
+        at=datetime.now(UTC),
+    )
+    await _publish_success(connection, config.subjects.redrive("succeeded"), body, redrive.id)
+
+
+async def _publish_success(connection: Client, subject: str, body: bytes, redrive_id: str) -> None:
     js = connection.jetstream()
     # Not the redrive id alone: a redirected redrive may share the stream's ids.
     headers = {"Nats-Msg-Id": f"{redrive_id}-succeeded"}

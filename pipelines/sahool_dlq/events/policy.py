@@ -16,6 +16,9 @@ CRASH_SLACK = 5
 A call may also be cut short by a process that is killed for another reason.
 """
 
+SUSPECT = 2
+"""Calls that never ended: the event may kill its process, so one of these at a time."""
+
 
 def decide(
     result: HandlerResult, attempt: int, config: NATSConsumerConfig, rng: random.Random

@@ -19,12 +19,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.deadletter.headers import (
     ADDRESSEE,
-    INSTEAD_OF,
     Headers,
-    Redrive,
+    is_for_another,
     redrive_of,
     value_of,
 )
@@ -47,10 +45,10 @@ from sahool_dlq.events.outbox import (
     PUBLISH_ERRORS,
     OwnIds,
     publish_dead_letter,
-    publish_redrive_success,
     publish_until_acknowledged,
+    tell_redrive_success,
 )
-from sahool_dlq.events.policy import decide, is_crash_loop
+from sahool_dlq.events.policy import SUSPECT, decide, is_crash_loop
 from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
 from sahool_dlq.events.service_log import log_dead_letter, log_retry, log_start
 from sahool_dlq.events.waiting import WaitingEvents
@@ -63,7 +61,6 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
-_SUSPECT = 2  # calls that never ended: the event may kill its process, so one of these at a time
 _NEARLY_FULL = 0.8  # of max_ack_pending
 
 Tell = Callable[[str, str], object]
@@ -195,9 +192,9 @@ class Subscription(Intake):
     @traced(_processing)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         headers = every_header(msg.headers)
-        addressee = value_of(headers, ADDRESSEE) if redrive_of(headers) else None
-        if addressee and addressee != consumer_address(delivery.stream, delivery.consumer):
+        if is_for_another(headers, consumer_address(delivery.stream, delivery.consumer)):
             self.counters.skipped += 1
+            addressee = value_of(headers, ADDRESSEE)
             logger.info("Skipped %s of %s: a redrive for %s", msg.subject, delivery, addressee)
             self._acknowledge(msg)
             return
@@ -213,7 +210,7 @@ class Subscription(Intake):
                 msg, delivery, headers, crash_loop(attempts), self._config, attempts
             )
             return
-        if attempts.unfinished_count < _SUSPECT:
+        if attempts.unfinished_count < SUSPECT:
             await self._attempt(msg, delivery, headers, attempts)
             return
         try:
@@ -309,33 +306,12 @@ class Subscription(Intake):
         return result
 
     async def _succeeded(self, msg: Msg, delivery: Delivery, headers: Headers) -> None:
-        """Acknowledge; a redrive's success is published first.
-
-        If that keeps failing the event is acknowledged all the same: to run a handler again that
-        succeeded would be worse than an outcome that stays unknown.
-        """
-        if redrive := redrive_of(headers):
-            await self._tell_success(delivery, redrive, value_of(headers, INSTEAD_OF))
+        """Acknowledge; a redrive's success is published first, if that can be."""
+        await tell_redrive_success(self.connection, delivery, headers, self._config)
         self._retries.forget(delivery)
         self.counters.succeeded += 1
         self._acknowledge(msg)
         self._settled(is_dead=False)
-
-    async def _tell_success(
-        self, delivery: Delivery, redrive: Redrive, instead_of: str | None
-    ) -> None:
-        consumer = consumer_address(delivery.stream, delivery.consumer)
-        body = encode_case_event(
-            failure_id=redrive.root,
-            redrive_id=redrive.id,
-            attempt=redrive.attempt,
-            consumer=instead_of or consumer,
-            reason=f"redirected, and handled by {consumer}" if instead_of else None,
-            actor=self._config.name,
-            at=datetime.now(UTC),
-        )
-        subject = self._config.subjects.redrive("succeeded")
-        await publish_redrive_success(self.connection, subject, body, redrive.id)
 
     async def _dead_letter(
         self,

@@ -21,6 +21,7 @@ from sahool_dlq.jetstream.login import Login
 from sahool_dlq.jetstream.tls import EncryptingClient
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
+_VERBS = {"publish": "publish to", "subscription": "subscribe to"}
 # Errors with which a server ends a connection whose login was good when it began.
 _RENEWABLE = (
     "user authentication expired",
@@ -166,9 +167,19 @@ class PlainSpokenClient(EncryptingClient):
 
 
 def check_permitted(connection: Client, *subjects: str) -> None:
-    """Raise NotPermittedError where the server has refused one of these subjects of late."""
+    """Raise NotPermittedError where the server has refused one of these subjects of late.
+
+    A client that is not ours remembers its last error only.
+    """
     if isinstance(connection, PlainSpokenClient):
         connection.check_permitted(*subjects)
+    elif refused := _VIOLATION.search(str(connection.last_error)):
+        for subject in subjects:
+            if subject.lower() == refused[2].lower():
+                raise NotPermittedError(
+                    f"NATS does not permit this user to {_VERBS[refused[1]]} {subject}: grant it"
+                    " (docs/security.md)."
+                )
 
 
 async def check_heard(connection: Client, *subjects: str) -> None:

@@ -12,6 +12,7 @@ from sahool_dlq.deadletter.headers import Headers, value_of
 from sahool_dlq.errors import NotPermittedError
 from sahool_dlq.jetstream.api import api_subject
 from sahool_dlq.jetstream.headers import every_header, parse_headers
+from sahool_dlq.jetstream.permissions import check_permitted
 
 _NO_MESSAGE = 10037  # the server's code for "no message found"
 
@@ -67,7 +68,11 @@ async def is_stored(connection: Client, stream: str, sequence: int, timestamp_ns
 
 async def _ask(connection: Client, what: str, request: dict[str, Any]) -> dict[str, Any]:
     where = api_subject(connection, what)
-    answer = await connection.request(where, json.dumps(request).encode(), timeout=10)
+    try:
+        answer = await connection.request(where, json.dumps(request).encode(), timeout=10)
+    except TimeoutError:
+        check_permitted(connection, where)  # of which a client that is not ours says nothing
+        raise
     value: dict[str, Any] = json.loads(answer.data)
     if error := value.get("error"):
         raise APIError.from_error(error)

@@ -7,12 +7,12 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from sahool_dlq.bridge.same import SameLetters
 from sahool_dlq.deadletter import ids
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.events import ConsumerContext, NATSConsumer, ProcessingResult, Retry
 from sahool_dlq.events.outbox import OwnId, OwnIds, publish_dead_letter
 from sahool_dlq.events.results import HandlerResult
+from sahool_dlq.events.same import SameLetters
 from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.stored import last_message, stored_message
 from support.consumer_log import Log, opened, running, until

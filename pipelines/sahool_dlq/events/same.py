@@ -2,7 +2,7 @@
 
 import json
 import logging
-from datetime import datetime
+from typing import Any
 
 from nats.aio.client import Client
 from nats.js.api import PubAck
@@ -14,12 +14,13 @@ __all__ = ["SameLetters"]
 
 logger = logging.getLogger(__name__)
 
+_OF_THE_WRITER = ("last_attempt_at", "dlq_timestamp", "retry_count", "attempts", "traceparent")
+"""What says when, and after which calls, somebody wrote it: two may say it of one failure."""
+_BODY = b', "original_data": '
+
 
 class SameLetters:
-    """Looks at duplicates; an advisory always makes the same dead letter, to the byte.
-
-    One without an advisory says when somebody looked, so it is compared but for that time.
-    """
+    """Looks at duplicates: another process of ours may have written it before it died."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -40,17 +41,14 @@ class SameLetters:
             return False
         if stored is None or stored.subject != subject:
             return False
-        return stored.data == payload or stored.data == _said_at_its_time(payload, stored.data)
+        return stored.data == payload or _said(stored.data) == _said(payload)
 
 
-def _said_at_its_time(payload: bytes, stored: bytes) -> bytes | None:
-    """Our dead letter as it would be if we had looked when the stored one says."""
-    ours = json.loads(payload)
-    if ours["last_attempt_at"] == ours["first_attempt_at"]:
-        return None
+def _said(letter: bytes) -> tuple[dict[str, Any], bytes] | None:
+    """What a letter says of its failure, with the body as it is spelt."""
+    head, _, body = letter.partition(_BODY)
     try:
-        theirs = json.loads(stored)["dlq_timestamp"]
-        datetime.fromisoformat(theirs)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        fields = json.loads(head + b"}" if body else head)
+        return {key: fields[key] for key in fields if key not in _OF_THE_WRITER}, body
+    except (ValueError, TypeError, RecursionError):
         return None
-    return payload.replace(ours["dlq_timestamp"].encode(), theirs.encode())

@@ -1,0 +1,109 @@
+"""The dead letters that are finished, until the server has them and their events are done."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from nats.aio.client import Client
+
+from sahool_dlq.events.attempts import AttemptLog, Attempts
+from sahool_dlq.events.counters import Counters
+from sahool_dlq.events.outbox import PUBLISH_ERRORS, OwnIds, publish_dead_letter
+from sahool_dlq.events.same import SameLetters
+from sahool_dlq.events.service_log import log_dead_letter
+from sahool_dlq.jetstream.permissions import check_permitted
+from sahool_dlq.jetstream.pull import Delivery
+
+__all__ = ["Letter", "Letters", "detail"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_HELD = 256
+
+
+@dataclass(slots=True)
+class Letter:
+    """A finished dead letter."""
+
+    subject: str
+    fields: dict[str, Any]
+    data: bytes  # the event's body
+    is_json: bool
+    attempts: Attempts
+    delivery: Delivery
+    is_written: bool = False
+
+
+class Letters:
+    """Those of one durable consumer that this process holds."""
+
+    def __init__(self, log: AttemptLog, counters: Counters) -> None:
+        self._log = log
+        self._counters = counters
+        self._own_ids = OwnIds()
+        self._held: dict[tuple[int, int], Letter] = {}
+
+    def hold(self, letter: Letter) -> Letter:
+        """Keep one until its event is acknowledged; of too many the oldest are forgotten."""
+        self._held[letter.delivery.event] = letter
+        if len(self._held) > _MOST_HELD:  # its handler is called once more
+            del self._held[next(iter(self._held))]
+        return letter
+
+    def of(self, delivery: Delivery) -> Letter | None:
+        """The one of an event that came again."""
+        held = self._held.get(delivery.event)
+        if held is not None and delivery.delivery_count <= held.delivery.delivery_count:
+            self.forget(held)  # of an earlier life of the consumer
+            return None
+        return held
+
+    def forget(self, letter: Letter) -> None:
+        """Its event is acknowledged."""
+        self._held.pop(letter.delivery.event, None)
+
+    async def write(self, client: Client, letter: Letter) -> None:
+        """Let the server have a dead letter; raises one of PUBLISH_ERRORS.
+
+        Before it, that the event failed so often: whichever process gets it again then writes the
+        same dead letter, which the server knows by its id.
+        """
+        if letter.is_written:
+            return
+        fields = letter.fields
+        await self._log.write(client, letter.delivery, letter.attempts, is_sure=True)
+        own_id = self._own_ids.of(fields)
+        own_id.is_ours = partial(_is_ours, client)
+        suffix = own_id.suffix
+        try:
+            await publish_dead_letter(
+                client, letter.subject, fields, letter.data, letter.is_json, own_id
+            )
+        except TimeoutError:
+            check_permitted(client, letter.subject)
+            raise
+        letter.is_written = True
+        self._counters.dead_lettered += 1
+        log_dead_letter(fields)
+        if own_id.suffix != suffix:
+            self._counters.ids_taken += 1
+            logger.warning(
+                "Failure %s had a dead letter before its own that says something else: both are"
+                " kept.",
+                fields["failure_id"],
+            )
+
+
+async def _is_ours(client: Client, *said: Any) -> bool:
+    """Whether the log has this dead letter already; without a right to read it, nobody knows."""
+    try:
+        return await SameLetters(client).is_ours(*said)
+    except PUBLISH_ERRORS as error:
+        logger.warning("A dead letter that was there before is kept beside ours: %s", error)
+        return False
+
+
+def detail(error: BaseException) -> str:
+    """What an error says, or its type."""
+    return str(error) or type(error).__name__

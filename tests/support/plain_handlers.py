@@ -1,0 +1,47 @@
+"""What tests of handlers that nats-py calls share: a durable, and a loop that pulls from it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import nats
+import nats.errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from support.consumer_log import Log
+
+Handle = Callable[[Msg], Awaitable[None]]
+
+
+@contextlib.asynccontextmanager
+async def pulling(
+    log: Log, handle: Handle, url: str = "", durable: str = "plain", **config: Any
+) -> AsyncIterator[JetStreamContext]:
+    """The loop that nats-py's own guide shows, on a connection of its own."""
+
+    async def ignore(_: Exception) -> None: ...
+
+    client = await nats.connect(
+        url or log.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
+    )
+    js = client.jetstream(timeout=20)
+    wanted = nats.js.api.ConsumerConfig(**{"ack_wait": 30.0, **config})
+    subject = f"{log.prefix}.analysis.>"
+    subscription = await js.pull_subscribe(subject, durable, log.names.events, wanted)
+
+    async def pull() -> None:
+        while True:
+            with contextlib.suppress(nats.errors.Error, TimeoutError):
+                for msg in await subscription.fetch(4, timeout=1):
+                    await handle(msg)
+
+    task = asyncio.create_task(pull())
+    try:
+        yield js
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await client.close()
