@@ -12,6 +12,7 @@ CHAPTERS = {
         "status": "stream, sinks, open failures and redrives at a glance",
         "groups": "failures alike, with their state and what to do",
         "show": "one failure or one group, with its trace and history",
+        "get": "the event of a failure as it was: bytes, headers, a line that publishes it",
         "report": "how things stand, as tables, Markdown, JSON or a page with charts",
         "alerts": "what fires now; send a test, look back, acknowledge",
         "doctor": "what becomes of failures at every consumer of any NATS, and how to mend it",

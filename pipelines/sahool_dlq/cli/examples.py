@@ -8,6 +8,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq groups --service tiles --json",
     ),
     "show": ("dlq show 1f0c", "dlq show 0190c7a2 --json"),
+    "get": (
+        "dlq get 0190c7a2",
+        "dlq get 0190c7a2 --raw > body.bin",
+        "dlq get 0190c7a2 --headers",
+        "dlq get 0190c7a2 --nats --reason 'to try it on staging'",
+        "dlq get 0190c7a2 --python > event.py",
+    ),
     "report": (
         "dlq report",
         "dlq report --html report.html",
