@@ -13,6 +13,8 @@ CHAPTERS = {
         "groups": "failures alike, with their state and what to do",
         "show": "one failure or one group, with its trace and history",
         "get": "the event of a failure as it was: bytes, headers, a line that publishes it",
+        "try": "a handler of the working copy on the events that failed; writes their test",
+        "export": "failures with their events as JSON lines, CSV, Parquet or Arrow",
         "report": "how things stand, as tables, Markdown, JSON or a page with charts",
         "alerts": "what fires now; send a test, look back, acknowledge",
         "doctor": "what becomes of failures at every consumer of any NATS, and how to mend it",

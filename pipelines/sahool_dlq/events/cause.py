@@ -7,7 +7,8 @@ from typing import NamedTuple
 from sahool_dlq.deadletter.sanitize import clean_text
 
 _LONGEST_TRACE = 64_000  # characters
-_CALLERS = {str(Path(__file__).with_name(name)) for name in ("subscription.py", "intake.py")}
+_FILES = ("subscription.py", "intake.py", "trial.py")
+_CALLERS = {str(Path(__file__).with_name(name)) for name in _FILES}
 
 
 class Cause(NamedTuple):
@@ -51,6 +52,11 @@ def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
     except Exception as failure:  # noqa: BLE001  (see error_text)
         return f"(the traceback cannot be read: {type(failure).__name__})"
     return shortened(text, longest)
+
+
+def late_handler(seconds: float) -> str:
+    """What the failure of a handler says that did not end within its time."""
+    return f"The handler took longer than {seconds} s."
 
 
 def shortened(text: str, longest: int) -> str:

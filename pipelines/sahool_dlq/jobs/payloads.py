@@ -5,6 +5,7 @@ from there or from a stream, whose rights NATS looks at besides.
 """
 
 import re
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from psycopg.rows import dict_row
 
 from sahool_dlq.errors import QueryError, RedriveError, UnknownNameError
 from sahool_dlq.jetstream.connection import connected
-from sahool_dlq.reproduce.raw import PLACE, Missing, Place, RawEvent, RawEvents
+from sahool_dlq.reproduce.raw import AT_ONCE, PLACE, Missing, Place, RawEvent, RawEvents
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.audit import audit
 from sahool_dlq.stores.postgres.database import database
@@ -36,20 +37,31 @@ class RawReading:
         self._action = action
         self._actor = actor
         self._reason = reason or None
+        self._id = str(uuid.uuid4())  # of what one command reads
 
-    async def read(
-        self, places: Sequence[Place], detail: Mapping[str, Any] | None = None
-    ) -> list[RawEvent | Missing]:
-        """See `RawEvents.read`; `detail` must be redacted."""
+    async def each(
+        self,
+        places: Sequence[Place],
+        detail: Mapping[str, Any] | None = None,
+        *,
+        are_failures: bool = True,
+    ) -> AsyncIterator[RawEvent | Missing]:
+        """The event of each failure, or success, in order; a few at a time are in memory.
+
+        `detail` goes into the audit, and must be redacted. Raises as `RawEvents.read` does.
+        """
         audit(
             self._connection,
             self._action,
             actor=self._actor,
             reason=self._reason,
-            failure_ids=[each.failure_id for each in places],
-            detail={"failures": len(places), **(detail or {})},
+            batch_id=self._id,
+            failure_ids=[each.failure_id for each in places] if are_failures else (),
+            detail={"failures" if are_failures else "successes": len(places), **(detail or {})},
         )
-        return await self._events.read(places)
+        for start in range(0, len(places), AT_ONCE):
+            for found in await self._events.read(places[start : start + AT_ONCE]):
+                yield found
 
 
 @asynccontextmanager
@@ -79,7 +91,7 @@ async def raw_event(settings: Settings, prefix: str, *, actor: str, reason: str 
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         place = Place(*_found(connection, prefix, PLACE))
     async with reading_raw(settings, "payload.read", actor=actor, reason=reason) as reading:
-        [found] = await reading.read([place])
+        [found] = [each async for each in reading.each([place])]
     if isinstance(found, Missing):
         raise RedriveError(f"The event of {found.failure_id} cannot be had: {found.reason}.")
     return found

@@ -34,12 +34,13 @@ from sahool_dlq.redrive.origin import (
 from sahool_dlq.redrive.source import OwnCopyError, as_stored
 from sahool_dlq.settings import Settings
 
-__all__ = ["PLACE", "Missing", "Place", "RawEvent", "RawEvents", "Source"]
+__all__ = ["AT_ONCE", "PLACE", "Missing", "Place", "RawEvent", "RawEvents", "Source"]
 
 Source = Literal["stream", "dead_letter"]
 """The events' stream, or the dead letter's own copy."""
 
-_AT_ONCE = 16  # requests
+AT_ONCE = 16
+"""Events that are asked for, and held, at once."""
 
 PLACE = (
     "f.id::text, f.original_stream, f.original_sequence, f.consumer_name, f.dlq_sequence,"
@@ -105,19 +106,17 @@ class RawEvents:
         return cls(client, connection, LogReader(client, state.stream, subjects.log))
 
     async def read(self, places: Sequence[Place]) -> list[RawEvent | Missing]:
-        """The event of each failure, in order, or why there is none any more.
+        """The event of each failure, all at once and in order, or why there is none any more.
 
         Raises NotPermittedError where a right to read is missing, and ServerUnavailableError where
         NATS does not answer.
         """
-        limit = asyncio.Semaphore(_AT_ONCE)
 
         async def one(place: Place) -> RawEvent | Missing:
-            async with limit:
-                try:
-                    return await self._in_stream(place) or await self._by_letter(place)
-                except (RefusedError, ExpiredError) as error:
-                    return Missing(place.failure_id, str(error))
+            try:
+                return await self._in_stream(place) or await self._by_letter(place)
+            except (RefusedError, ExpiredError) as error:
+                return Missing(place.failure_id, str(error))
 
         try:
             return await asyncio.gather(*map(one, places))
