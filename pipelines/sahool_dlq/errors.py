@@ -79,3 +79,7 @@ class ReportError(DLQError):
 
 class AlertError(DLQError):
     """An alert could not be sent, or there is none such."""
+
+
+class TrialError(DLQError):
+    """A handler cannot be tried, or a test not be written."""

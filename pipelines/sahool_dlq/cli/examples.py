@@ -8,6 +8,25 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq groups --service tiles --json",
     ),
     "show": ("dlq show 1f0c", "dlq show 0190c7a2 --json"),
+    "get": (
+        "dlq get 0190c7a2",
+        "dlq get 0190c7a2 --raw > body.bin",
+        "dlq get 0190c7a2 --headers",
+        "dlq get 0190c7a2 --nats --reason 'to try it on staging'",
+        "dlq get 0190c7a2 --python > event.py",
+    ),
+    "try": (
+        "dlq try price:handle --group 1f0c",
+        "dlq try price:handle --group 1f0c --pdb",
+        "dlq try price:handle --group 1f0c --write-test tests",
+        "dlq try price:handle --all-open --json",
+        "dlq try price:handle --all-open --format github --python .venv/bin/python",
+    ),
+    "export": (
+        "dlq export --group 1f0c > failures.jsonl",
+        "dlq export --service tiles --since 24h --format csv -o failures.csv",
+        "dlq export --group 1f0c --raw --format parquet -o events.parquet --reason 'a test set'",
+    ),
     "report": (
         "dlq report",
         "dlq report --html report.html",

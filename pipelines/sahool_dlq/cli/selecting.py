@@ -10,7 +10,7 @@ import click
 
 from sahool_dlq.cli.output import errors
 from sahool_dlq.jobs.redrive import known_group
-from sahool_dlq.redrive.choose.selection import Selection, moment
+from sahool_dlq.redrive.choose.selection import EVERYTHING, Selection, moment
 from sahool_dlq.settings import Settings
 
 _FLAGS = (
@@ -26,15 +26,31 @@ _FLAGS = (
     click.option("--since", help="failed then or later: 24h, 7d, 2026-03-01T12:00:00Z"),
     click.option("--until", help="failed before then"),
     click.option("--where", help="a condition: \"redrive_count > 0 AND data.crop = 'wheat'\""),
-    click.option(
-        "--limit", type=click.IntRange(1), default=10_000, show_default=True, help="at most so many"
-    ),
 )
 
 
 def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb's function a `selection` made from the flags that are added to it."""
+    return selecting_up_to(10_000)(function)
 
+
+def selecting_up_to(
+    limit: int, what: str = "at most so many"
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The same for a verb that takes another number of failures, where nothing else is said."""
+    shown = "all" if limit == EVERYTHING else f"{limit}"
+    most = click.option(
+        "--limit",
+        type=click.IntRange(1),
+        default=limit,
+        help=f"{what}  [default: {shown}]",
+    )
+    return lambda function: _selecting(function, most)
+
+
+def _selecting(
+    function: Callable[..., Any], most: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(settings: Settings, *arguments: Any, **parameters: Any) -> None:
         given = {name: parameters.pop(name) for name in _NAMES}
@@ -45,7 +61,7 @@ def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
             given[name] = moment(given[name], now) if given[name] else None
         function(settings, *arguments, selection=Selection(**given), **parameters)
 
-    for flag in reversed(_FLAGS):
+    for flag in reversed((*_FLAGS, most)):
         run = flag(run)
     return run
 

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from keyword import iskeyword
 from typing import Any
 
 import click
@@ -44,7 +45,9 @@ class Verbs(click.Group):
         """The command of a module, or None where there is no such verb."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = importlib.import_module(f"sahool_dlq.cli.{cmd_name.replace('-', '_')}")
+        name = cmd_name.replace("-", "_")
+        name += "_" * iskeyword(name)  # no module can be called `try`
+        module = importlib.import_module(f"sahool_dlq.cli.{name}")
         command: click.Command = module.command
         return command
 

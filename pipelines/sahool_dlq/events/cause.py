@@ -55,6 +55,11 @@ def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
     return shortened(text, longest)
 
 
+def late_handler(seconds: float) -> str:
+    """What the failure of a handler says that did not end within its time."""
+    return f"The handler took longer than {seconds} s."
+
+
 def shortened(text: str, longest: int) -> str:
     """`text`, the middle cut where it is longer than `longest` characters."""
     if len(text) <= longest:

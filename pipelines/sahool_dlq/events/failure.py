@@ -84,7 +84,7 @@ def dead_letter_fields(
     now: datetime,
 ) -> dict[str, Any]:
     """The canonical keys of a consumer's dead letter, without the event's body."""
-    kind, message, trace = _cause(verdict, attempts)
+    kind, message, trace = verdict_cause(verdict, attempts)
     return {
         **event_fields(subject=subject, headers=headers, body=body, delivery=delivery),
         "error_message": message,
@@ -116,7 +116,7 @@ def crash_loop(attempts: Attempts) -> DeadLetter:
     return DeadLetter(said, dlq_reason=CRASH_LOOP)
 
 
-def _cause(verdict: DeadLetter, attempts: Attempts) -> Cause:
+def verdict_cause(verdict: DeadLetter, attempts: Attempts) -> Cause:
     """The best that is known: this exception, the handler's words, an earlier call's exception."""
     if verdict.error is not None:
         return cause_of(verdict.error)

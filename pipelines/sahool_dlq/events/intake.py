@@ -20,6 +20,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from sahool_dlq.errors import NotPermittedError, StreamError
 from sahool_dlq.events.acknowledgements import Acknowledgements
+from sahool_dlq.events.cause import late_handler
 from sahool_dlq.events.closing import (
     CUT_SECONDS,
     Closing,
@@ -363,7 +364,7 @@ class Intake:
             if self._is_cutting_off:
                 raise asyncio.CancelledError from error
             if timer is not None and timer.expired():
-                late = f"The handler took longer than {seconds} s."
+                late = late_handler(seconds or 0)
                 if isinstance(error, asyncio.CancelledError):
                     raise TimeoutError(late) from error
                 if isinstance(error, TimeoutError) and not error.args:

@@ -164,6 +164,12 @@ $JS.API.STREAM.MSG.GET.{bodies} $O.{bucket}.>
 _DOCTOR = """
 $JS.API.INFO $JS.API.STREAM.LIST $JS.API.STREAM.INFO.* $JS.API.CONSUMER.LIST.*
 """
+_READER = """
+$JS.API.STREAM.NAMES $JS.API.STREAM.INFO.{events} $JS.API.STREAM.INFO.{dead_letters}
+$JS.API.CONSUMER.INFO.{events}.*
+$JS.API.STREAM.MSG.GET.{dead_letters} $JS.API.STREAM.MSG.GET.{events}
+$JS.API.STREAM.MSG.GET.{bodies}
+"""
 _EVERY_ACK = "$JS.ACK.{events}.> $JS.ACK.*.*.{events}.>"
 _ROLES = {
     "operator": ("$JS.API.> {prefix}.totals.*.*", ""),
@@ -171,6 +177,7 @@ _ROLES = {
     "drain": (_DRAIN, ""),
     "bridge": (_BRIDGE, _EVERY_ACK),
     "doctor": (_DOCTOR, "$JS.ACK.>"),
+    "reader": (_READER, ""),
     "redriver": (_REDRIVER, "{prefix}.dlq.> {prefix}.redrive.succeeded " + _EVERY_ACK),
 }
 ROLES = tuple(_ROLES)

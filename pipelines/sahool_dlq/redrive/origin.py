@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -41,13 +41,14 @@ class Event:
 
     subject: str
     body: bytes
-    headers: MutableHeaders
+    headers: MutableHeaders  # that it is published with again
     traceparent: str | None = None  # of the dead letter
     published_at: datetime | None = None  # when it was stored, by the server's clock
     ttl: str | None = None  # its Nats-TTL
     stream: str | None = None  # where it stands, as the dead letter says
     sequence: int | None = None
     timestamp_ns: int | None = None
+    had: Headers = field(default_factory=dict)  # all its headers, also those that are left out
 
 
 class _Canonical(msgspec.Struct):
@@ -125,6 +126,7 @@ async def original_event(client: Client, message: LogMessage) -> Event:
         stream if isinstance(stream, str) else None,
         _number(letter.original_sequence),
         timestamp_ns,
+        sent,
     )
 
 

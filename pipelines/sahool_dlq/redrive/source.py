@@ -54,6 +54,7 @@ async def as_stored(client: Client, event: Event) -> Event:
         body=stored.data,
         headers=event_headers(stored.headers),
         ttl=ttl_of(stored.headers),
+        had=stored.headers,
     )
 
 

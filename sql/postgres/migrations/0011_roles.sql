@@ -90,6 +90,7 @@ BEGIN
             ('dlq_alerts', told, 'audit_log'),
             ('dlq_auditor', 'SELECT', 'audit_log redrives redrive_batches erasures schema_migrations'),
             ('dlq_payloads', 'SELECT', 'failed_payloads'),
+            ('dlq_payloads', told, 'audit_log'),
             ('dlq_maintenance', 'SELECT, DELETE', 'failed_events redrives unfounded_outcomes'),
             ('dlq_maintenance', 'SELECT, UPDATE, DELETE', 'redrive_batches'),
             ('dlq_maintenance', 'SELECT, UPDATE', 'alerts alert_messages'),

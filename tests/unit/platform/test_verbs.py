@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 import sys
+from keyword import iskeyword
 from pathlib import Path
 
 import click
@@ -27,7 +28,7 @@ def dlq(*arguments: str) -> Result:
 def test_the_help_has_every_verb_in_one_chapter() -> None:
     folder = Path(sahool_dlq.cli.__file__).parent
     modules = {file.stem for file in folder.glob("*.py")} - NO_VERBS
-    assert {verb.replace("-", "_") for verb in VERBS} == modules
+    assert {verb.replace("-", "_") + "_" * iskeyword(verb) for verb in VERBS} == modules
     assert sum(map(len, CHAPTERS.values())) == len(VERBS)
     for flag in ("-h", "--help"):
         text = dlq(flag).stdout

@@ -11,10 +11,13 @@ from sahool_dlq.deadletter.ids import is_uuid
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.choose.where import COLUMNS, compile_where
 
-__all__ = ["SERVICE", "Selection", "duration", "moment"]
+__all__ = ["EVERYTHING", "SERVICE", "Selection", "duration", "moment"]
 
 SERVICE = COLUMNS["service"].sql
 """The service of a failure, over `failed_events f`."""
+
+EVERYTHING = 2**62
+"""A limit that nobody reaches."""
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -46,7 +49,7 @@ class Selection:
         values = {name: getattr(self, name) for name in self.__slots__}
         for name in ("since", "until", "due_at"):
             values[name] = values[name] and values[name].isoformat()
-        return {name: value for name, value in values.items() if value}
+        return {n: value for n, value in values.items() if value and value != EVERYTHING}
 
     def masked(self, mask: Callable[[str], str]) -> "Selection":
         """The same as it may be kept: `mask` is given each free text of it."""

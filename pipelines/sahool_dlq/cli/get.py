@@ -1,0 +1,118 @@
+"""`dlq get`."""
+
+import asyncio
+import base64
+import getpass
+import sys
+from typing import Any
+
+import click
+
+from sahool_dlq.cli.output import cell, console, errors, print_json, safe
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.deadletter.headers import pairs_of
+from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
+from sahool_dlq.errors import QueryError
+from sahool_dlq.jobs.payloads import raw_event, redacted_event
+from sahool_dlq.reproduce.commands import nats_line, python_program
+from sahool_dlq.reproduce.raw import RawEvent
+from sahool_dlq.settings import Settings
+
+
+@verb
+@click.argument("id_", metavar="ID")
+@click.option("--raw", "form", flag_value="raw", help="the exact bytes of its body: > body.bin")
+@click.option("--headers", "form", flag_value="headers", help="all its headers, as they came")
+@click.option("--nats", "form", flag_value="nats", help="the `nats pub` line that publishes it")
+@click.option("--python", "form", flag_value="python", help="a program that publishes it")
+@click.option("--reason", default="", help="why it is read; kept in the audit")
+@click.option("--by", default=getpass.getuser, help="who reads it [your login]")
+def command(
+    settings: Settings, is_json: bool, id_: str, form: str | None, reason: str, by: str
+) -> None:
+    """The event of a failure, as it was: by the failure's id or its first digits.
+
+    Without a form it is shown as it is stored, masked. --raw, --headers, --nats and --python are
+    for those who may read payloads, and are in the audit. They come from the events' stream, or
+    else from the dead letter; standard error says which.
+    """
+    if form is None:
+        _print_redacted(redacted_event(settings, id_), is_json)
+        return
+    event = asyncio.run(raw_event(settings, id_, actor=by, reason=reason))
+    _tell_source(event)
+    if form == "raw":
+        _print_body(event, is_json)
+    elif form == "headers":
+        _print_headers(event, is_json)
+    else:
+        text = nats_line(event) if form == "nats" else python_program(event)
+        print_json({form: text}) if is_json else click.echo(text.removesuffix("\n"))
+        _tell_left_out(event)
+
+
+def _print_redacted(row: dict[str, Any], is_json: bool) -> None:
+    if is_json:
+        print_json(row)
+        return
+    for name in ("failure_id", "event_id", "subject", "stream", "sequence", "payload_encoding"):
+        if row[name] is not None:
+            shown = safe(row[name]) if name == "sequence" else cell(row[name])
+            console.print(f"  [cyan]{name:<16}[/cyan] {shown}", soft_wrap=True)
+    for name, value in pairs_of(row["headers"] or {}):
+        console.print(f"  [cyan]{'header':<16}[/cyan] {safe(name)}: {safe(value)}", soft_wrap=True)
+    console.print(f"  [cyan]{'body':<16}[/cyan] {safe(row['body'])}", soft_wrap=True)
+    console.print("[dim]Masked. As it was: --raw, --headers, --nats, --python.[/dim]")
+
+
+def _tell_source(event: RawEvent) -> None:
+    if event.source == "stream":
+        said = f"From stream {event.stream}, message {event.sequence}."
+    else:
+        said = f"From the dead letter's own copy: {event.why_copy}."
+    errors.print(f"[dim]{safe(said)}[/dim]", soft_wrap=True)
+
+
+def _tell_left_out(event: RawEvent) -> None:
+    """What is published is a new event, whose headers are not all those of the old one."""
+    again = event.headers_again
+    left = [name for name in event.headers if name not in again]
+    if left:
+        errors.print(f"[dim]Left out: {safe(', '.join(left))}.[/dim]", soft_wrap=True)
+    errors.print(
+        f"[dim]Every consumer of {safe(event.subject)} gets it, and what they make of it is no"
+        f" outcome: that is what `dlq redrive {event.failure_id}` is for.[/dim]",
+        soft_wrap=True,
+    )
+
+
+def _print_body(event: RawEvent, is_json: bool) -> None:
+    if is_json:
+        print_json(
+            {
+                "failure_id": event.failure_id,
+                "source": event.source,
+                "body_base64": base64.b64encode(event.body).decode(),
+            }
+        )
+        return
+    if sys.stdout.isatty() and not _is_text(event.body):
+        raise QueryError(
+            f"The body is {len(event.body):,} bytes that are no text for a terminal: add > FILE."
+        )
+    sys.stdout.buffer.write(event.body)
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        return not UNPRINTABLE.search(body.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _print_headers(event: RawEvent, is_json: bool) -> None:
+    if is_json:
+        print_json({"failure_id": event.failure_id, "headers": dict(event.headers)})
+        return
+    for name, value in pairs_of(event.headers):
+        click.echo(printable(f"{name}: {value}"))

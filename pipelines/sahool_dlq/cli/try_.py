@@ -1,0 +1,149 @@
+"""`dlq try`."""
+
+import asyncio
+import getpass
+import sys
+from pathlib import Path
+
+import click
+
+from sahool_dlq.cli.output import console, errors, print_json, progress_bar, safe
+from sahool_dlq.cli.selecting import selecting_up_to
+from sahool_dlq.cli.verb import verb
+from sahool_dlq.jobs.trial import Trial, try_handler
+from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.reproduce.verdict import TrialReport
+from sahool_dlq.reproduce.words import EFFECTS, annotations, group_line, notes, summary
+from sahool_dlq.settings import Settings
+
+_OF_EACH = 50
+
+
+@verb
+@click.argument("handler", metavar="MODULE:HANDLER")
+@selecting_up_to(_OF_EACH, "of each group at most so many")
+@click.option("--all-open", is_flag=True, help="all that is open, and successes besides: for CI")
+@click.option(
+    "--successes",
+    type=click.IntRange(0),
+    help="events that succeeded, to be called again [default: 0; with --all-open 1000]",
+)
+@click.option(
+    "--timeout",
+    "seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=30,
+    show_default=True,
+    help="seconds for one call",
+)
+@click.option("--attempt", type=click.IntRange(0), help="which call it is [default: the last one]")
+@click.option("--pdb", "is_debugged", is_flag=True, help="a debugger where the handler raises")
+@click.option(
+    "--write-test",
+    "tests",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="a pytest file for each group, with masked events, that fails until it is mended",
+)
+@click.option("--python", help="interpreter of the service's environment [default: this one]")
+@click.option(
+    "--at",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    default=Path(),
+    help="folder of the working copy [default: here]",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("text", "github")),
+    default="text",
+    show_default=True,
+    help="github: annotations of a pull request",
+)
+@click.option("--reason", default="", help="why; kept in the audit")
+@click.option("--by", default=getpass.getuser, help="who reads the events [your login]")
+def command(
+    settings: Settings,
+    is_json: bool,
+    handler: str,
+    selection: Selection,
+    all_open: bool,
+    successes: int | None,
+    seconds: float,
+    attempt: int | None,
+    is_debugged: bool,
+    tests: Path | None,
+    python: str | None,
+    folder: Path,
+    form: str,
+    reason: str,
+    by: str,
+) -> None:
+    """Call a handler of the working copy with the raw events of open failures, here.
+
+    Nothing is published, acknowledged or stored. What the handler itself does is its own business.
+    It is given a ConsumerContext, in a process of its own, async or not. An event passes where it
+    says SUCCESS. Needs the right to read payloads; who tried what is in the audit.
+
+    The exit status is 1 where an event fails; with --all-open where a success breaks.
+    """
+    module, colon, name = handler.partition(":")
+    if not (module and colon and name):
+        raise click.UsageError(
+            f"{handler!r} is no handler: write MODULE:FUNCTION, as price:handle."
+        )
+    is_chosen = set(selection.as_json()) - {"limit"}
+    if not is_chosen and not all_open:
+        raise click.UsageError("Say which failures, with --group for example, or --all-open.")
+    with progress_bar("Trying") as bar:
+        task = bar.add_task("try", total=None)
+        trial = Trial(
+            handler,
+            folder,
+            selection if is_chosen else None,
+            of_each=selection.limit,
+            successes=(1_000 if all_open else 0) if successes is None else successes,
+            seconds=seconds,
+            attempt=attempt,
+            python=python,
+            is_debugged=is_debugged,
+            tests=tests,
+            actor=by,
+            reason=reason,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+        bar.disable = bar.disable or is_debugged
+        report = asyncio.run(try_handler(settings, trial))
+    if is_json:
+        print_json({**report.as_dict(), "summary": summary(report)})
+    elif form == "github":
+        for line in annotations(report):
+            click.echo(line)
+    else:
+        _print(report, is_whole=all_open)
+    sys.exit(1 if report.broken or (not all_open and report.passed < report.tried) else 0)
+
+
+def _print(report: TrialReport, *, is_whole: bool) -> None:
+    for group in report.groups:
+        head = f"[bold]{safe(group.error_type)}[/bold] in {safe(group.service)}"
+        console.print(
+            f"[cyan]{safe(group.group_id)}[/cyan]  {head}, {group.open_count:,} open",
+            soft_wrap=True,
+        )
+        style = "green" if group.is_cured else "red"
+        console.print(f"  [{style}]{safe(group_line(group, report.known))}[/]", soft_wrap=True)
+        for kind in group.kinds:
+            console.print(f"    [dim]{safe(kind.error_message)}[/dim]", soft_wrap=True)
+    for kind in report.successes.kinds if report.successes else ():
+        where = f" at {kind.at}" if kind.at else ""
+        said = f"{kind.count:,} successes break: {kind.error_type}{where}: {kind.error_message}"
+        console.print(f"[red]{safe(said)}[/red]", soft_wrap=True)
+    if is_whole or report.successes:
+        console.print(f"[bold]{safe(summary(report))}[/bold]", soft_wrap=True)
+    for file in report.tests:
+        console.print(f"Wrote {safe(file)}: python -m pytest {safe(file)}", soft_wrap=True)
+    for note in notes(report):
+        errors.print(f"[yellow]{safe(note)}[/yellow]", soft_wrap=True)
+    errors.print(f"[dim]{EFFECTS}[/dim]", soft_wrap=True)

@@ -1,0 +1,101 @@
+"""The job of exporting failures with their events, whole: masked, or raw and audited."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+from sahool_dlq.jobs.payloads import reading_raw
+from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.reproduce.export import (
+    RAW_SCHEMA,
+    SCHEMA,
+    Batches,
+    raw_row,
+    selected_failures,
+    selected_places,
+)
+from sahool_dlq.reproduce.formats import Format, Writer, writer
+from sahool_dlq.reproduce.raw import Missing
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.database import database
+
+__all__ = ["ExportReport", "Progress", "export", "export_raw"]
+
+Progress = Callable[[int], object]
+"""Is told how many failures were written so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """What was written."""
+
+    failures: int
+    missing: int = 0  # of which the raw event is gone
+    limit_reached: bool = False  # more may match
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def export(
+    settings: Settings,
+    selection: Selection,
+    form: Format,
+    file: BinaryIO,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write the failures of a selection, masked as they are stored."""
+    out = _Out(writer(form, SCHEMA, file), Batches(SCHEMA), progress)
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        for part in selected_failures(connection, selection):
+            for row in part:
+                out.add(row)
+    return out.close(selection)
+
+
+async def export_raw(
+    settings: Settings,
+    selection: Selection,
+    form: Format,
+    file: BinaryIO,
+    *,
+    actor: str,
+    reason: str,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write the failures of a selection with their events as they were.
+
+    The audit has every failure before its event is read. Raises as `reading_raw` does.
+    """
+    out = _Out(writer(form, RAW_SCHEMA, file), Batches(RAW_SCHEMA), progress)
+    detail = {"selection": selection.masked(settings.masked).as_json(), "format": form}
+    async with reading_raw(settings, "payload.exported", actor=actor, reason=reason) as reading:
+        # What the audit is told must stand whatever becomes of the transaction that reads.
+        with database(settings.postgres_dsn.get_secret_value()) as connection:
+            for part in selected_places(connection, selection):
+                about = iter(part)
+                async for found in reading.each([place for place, _ in part], detail):
+                    out.missing += isinstance(found, Missing)
+                    out.add(raw_row(next(about)[1], found))
+    return out.close(selection)
+
+
+class _Out:
+    def __init__(self, target: Writer, batches: Batches, progress: Progress | None) -> None:
+        self._writer, self._batches, self._progress = target, batches, progress
+        self._count = 0
+        self.missing = 0
+
+    def add(self, row: tuple[Any, ...]) -> None:
+        self._count += 1
+        if batch := self._batches.add(row):
+            self._writer.write(batch)
+            if self._progress is not None:
+                self._progress(self._count)
+
+    def close(self, selection: Selection) -> ExportReport:
+        if batch := self._batches.rest():
+            self._writer.write(batch)
+        self._writer.close()
+        return ExportReport(self._count, self.missing, self._count >= selection.limit)

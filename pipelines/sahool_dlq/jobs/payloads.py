@@ -1,0 +1,143 @@
+"""The job of reading one raw event, whole; who reads is in the audit before anything is read.
+
+Raw events are for those who may read `failed_payloads` (role `dlq_payloads`), whether they come
+from there or from a stream, whose rights NATS looks at besides.
+"""
+
+import re
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from psycopg import Connection
+from psycopg.rows import dict_row
+
+from sahool_dlq.errors import QueryError, RedriveError, UnknownNameError
+from sahool_dlq.jetstream.connection import connected
+from sahool_dlq.reproduce.raw import AT_ONCE, PLACE, Missing, Place, RawEvent, RawEvents
+from sahool_dlq.settings import Settings
+from sahool_dlq.stores.postgres.audit import audit
+from sahool_dlq.stores.postgres.database import database
+
+__all__ = ["RawReading", "raw_event", "reading_raw", "redacted_event"]
+
+_ID = re.compile(r"[0-9a-f-]{1,36}")
+_DIGITS = 32
+
+
+class RawReading:
+    """Reads raw events, and tells the audit before."""
+
+    def __init__(
+        self, connection: Connection[Any], events: RawEvents, action: str, actor: str, reason: str
+    ) -> None:
+        self._connection = connection
+        self._events = events
+        self._action = action
+        self._actor = actor
+        self._reason = reason or None
+        self._id = str(uuid.uuid4())  # of what one command reads
+
+    async def each(
+        self,
+        places: Sequence[Place],
+        detail: Mapping[str, Any] | None = None,
+        *,
+        are_failures: bool = True,
+    ) -> AsyncIterator[RawEvent | Missing]:
+        """The event of each failure, or success, in order; a few at a time are in memory.
+
+        `detail` goes into the audit, and must be redacted. Raises as `RawEvents.read` does.
+        """
+        audit(
+            self._connection,
+            self._action,
+            actor=self._actor,
+            reason=self._reason,
+            batch_id=self._id,
+            failure_ids=[each.failure_id for each in places] if are_failures else (),
+            detail={"failures" if are_failures else "successes": len(places), **(detail or {})},
+        )
+        for start in range(0, len(places), AT_ONCE):
+            for found in await self._events.read(places[start : start + AT_ONCE]):
+                yield found
+
+
+@asynccontextmanager
+async def reading_raw(
+    settings: Settings, action: str, *, actor: str, reason: str = ""
+) -> AsyncIterator[RawReading]:
+    """Raw events for those who may read payloads; `action` is what the audit calls it.
+
+    Raises DLQError where this login may not read payloads or not add to the audit, and as
+    `connected` does.
+    """
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        connection.execute("SELECT FROM failed_payloads LIMIT 0")  # the right to payloads
+        async with connected(settings.access, "dlq") as client:
+            events = await RawEvents.of(settings, client, connection)
+            yield RawReading(
+                connection, events, action, settings.masked(actor), settings.masked(reason)
+            )
+
+
+async def raw_event(settings: Settings, prefix: str, *, actor: str, reason: str = "") -> RawEvent:
+    """The event of a failure, by its id or the first digits that no other has.
+
+    Raises UnknownNameError for none, QueryError for several, RedriveError where nobody has the
+    event any more, and as `reading_raw` does.
+    """
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        place = Place(*_found(connection, prefix, PLACE))
+    async with reading_raw(settings, "payload.read", actor=actor, reason=reason) as reading:
+        [found] = [each async for each in reading.each([place])]
+    if isinstance(found, Missing):
+        raise RedriveError(f"The event of {found.failure_id} cannot be had: {found.reason}.")
+    return found
+
+
+def redacted_event(settings: Settings, prefix: str) -> dict[str, Any]:
+    """What is stored of the event of a failure, masked; raises as `raw_event` for its id."""
+    columns = (
+        "f.id::text AS failure_id, f.original_subject AS subject, f.original_stream AS stream,"
+        " f.original_sequence AS sequence, f.event_id, f.original_headers AS headers,"
+        " f.payload_encoding, f.original_data::text AS body"
+    )
+    with database(settings.postgres_dsn.get_secret_value()) as connection:
+        failure_id = _found(connection, prefix, "f.id::text")[0]
+        row = (
+            connection.cursor(row_factory=dict_row)
+            .execute(f"SELECT {columns} FROM failed_events f WHERE f.id = %s", [failure_id])  # noqa: S608
+            .fetchone()
+        )
+    assert row is not None
+    return row
+
+
+def _found(connection: Connection[Any], prefix: str, columns: str) -> tuple[Any, ...]:
+    digits = prefix.lower().replace("-", "")
+    rows: list[tuple[Any, ...]] = []
+    if _ID.fullmatch(prefix.lower()) and 0 < len(digits) <= _DIGITS:
+        rows = connection.execute(
+            f"SELECT {columns} FROM failed_events f"  # noqa: S608
+            " WHERE f.id BETWEEN %s::uuid AND %s::uuid LIMIT 2",
+            [digits.ljust(_DIGITS, "0"), digits.ljust(_DIGITS, "f")],
+        ).fetchall()
+    if len(rows) > 1:
+        raise QueryError(f"Several failures begin with {prefix!r}: give more of the id.")
+    if rows:
+        return rows[0]
+    group = connection.execute(
+        "SELECT group_id FROM failed_events WHERE starts_with(group_id, %s) LIMIT 1",
+        [prefix.lower()],
+    ).fetchone()
+    if group:
+        raise UnknownNameError(
+            f"{prefix!r} is a group: `dlq export --group {prefix}` has the events of its failures,"
+            f" and `dlq show {prefix}` the latest."
+        )
+    raise UnknownNameError(
+        f"No failure has an id that begins with {prefix!r}: `dlq show GROUP` shows ids, and"
+        " `dlq drain` brings in what is new."
+    )

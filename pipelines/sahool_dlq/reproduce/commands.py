@@ -1,0 +1,96 @@
+"""An event as a command line and as a Python program that publish it again: pure."""
+
+import shlex
+from collections.abc import Iterator
+
+from sahool_dlq.deadletter.headers import pairs_of
+from sahool_dlq.reproduce.raw import RawEvent
+
+__all__ = ["nats_line", "python_program"]
+
+_LONGEST_ARGUMENT = 100_000  # bytes; Linux takes 131,072
+_LINE = 80  # characters of a bytes literal
+
+
+def nats_line(event: RawEvent) -> str:
+    """The `nats pub` line for a shell, which publishes the same bytes.
+
+    A body that is no argument of a command (not UTF-8, NUL, very long) is piped from `dlq get`.
+    """
+    words = ["nats", "pub"]
+    is_piped = _is_piped(event.body)
+    if b"{{" in event.body or "{{" in event.subject:
+        words.append("--no-templates")
+    for name, value in pairs_of(event.headers_again):
+        # Headers are templates in any case: this one says two braces.
+        value = value.replace("{{", '{{"{{"}}')
+        words.append(f"--header={name}:{value}")
+    arguments = [event.subject] if is_piped else [event.subject, event.body.decode()]
+    if any(each.startswith(("-", "@")) for each in arguments):
+        words.append("--")
+    line = shlex.join([*words, *arguments])
+    return f"dlq get {event.failure_id} --raw | {line}" if is_piped else line
+
+
+def _is_piped(body: bytes) -> bool:
+    if len(body) > _LONGEST_ARGUMENT or b"\0" in body:
+        return True
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
+def python_program(event: RawEvent) -> str:
+    """A program that publishes the same bytes; `event` in it is what a handler is given."""
+    headers = dict(event.headers_again)
+    place = f"{event.stream}, {event.sequence}" if event.stream else "its dead letter"
+    return f'''"""The event of failure {event.failure_id}, as it was ({place}).
+
+Run it to publish the event again, to the servers of NATS_URL: every consumer of its subject gets
+it. Or import it: `event` is what a handler is given.
+"""
+
+import asyncio
+import os
+
+from sahool_dlq.events import ConsumerContext, NATSPublisher
+from sahool_dlq.events.publishing.publisher import NATSConfig
+
+HEADERS = {headers!r}
+
+event = ConsumerContext(
+    subject={event.subject!r},
+    data=(
+{_literal(event.body)}
+    ),
+    headers={{k: v if isinstance(v, str) else v[-1] for k, v in HEADERS.items()}},
+    repeated_headers={{k: v for k, v in HEADERS.items() if isinstance(v, list)}},
+)
+
+
+async def publish() -> None:
+    server = os.environ.get("NATS_URL", "nats://localhost:4222")
+    publisher = NATSPublisher(NATSConfig(servers=[server]))
+    try:
+        if not await publisher.connect():
+            raise SystemExit(1)  # the reason is in the log
+        if not await publisher.publish(event.subject, event.data, HEADERS):
+            raise SystemExit(1)
+    finally:
+        await publisher.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(publish())
+'''
+
+
+def _literal(body: bytes) -> str:
+    return "\n".join(f"        {part!r}" for part in _parts(body)) or "        b''"
+
+
+def _parts(body: bytes) -> Iterator[bytes]:
+    for start in range(0, len(body), _LINE):
+        yield body[start : start + _LINE]

@@ -1,0 +1,69 @@
+"""The open failures whose events a handler is tried with, some of each group."""
+
+from typing import Any, NamedTuple
+
+from psycopg import Connection
+
+from sahool_dlq.errors import TrialError
+from sahool_dlq.redrive.choose.selection import SERVICE, Selection
+from sahool_dlq.reproduce.raw import PLACE, Place
+from sahool_dlq.stores.postgres.addressees import ADDRESS
+
+__all__ = ["OpenFailure", "open_failures", "open_of_handler", "open_of_selection"]
+
+_OPEN = "f.status IN ('pending', 'retried', 'parked')"
+
+
+class OpenFailure(NamedTuple):
+    """A failure to try, and what is known of it."""
+
+    place: Place
+    group_id: str
+    error_type: str
+    service: str
+    address: str | None  # `<stream>/<durable>` that handles it
+    attempt: int  # of its last call
+    max_retries: int
+    open_count: int  # failures of its group that the condition takes
+
+
+def open_of_selection(selection: Selection) -> tuple[str, list[Any]]:
+    """The condition for what a person chose; of ids that were given, whatever their status."""
+    condition, values = selection.condition()
+    return (condition if selection.failure_ids else f"{_OPEN} AND {condition}"), values
+
+
+def open_of_handler(connection: Connection[Any], handler: str) -> tuple[str, list[Any]]:
+    """The condition for all that is open and failed in a function of that name.
+
+    Raises TrialError where functions of several services are called so.
+    """
+    rows = connection.execute(
+        f"SELECT DISTINCT {SERVICE} FROM failed_events f WHERE {_OPEN} AND f.handler = %s"  # noqa: S608
+        " ORDER BY 1 LIMIT 3",
+        [handler],
+    ).fetchall()
+    services = [service for (service,) in rows]
+    if len(services) > 1:
+        raise TrialError(
+            f"A handler {handler} fails in {' and in '.join(services)}: say which with --service."
+        )
+    return f"{_OPEN} AND f.handler = %s", [handler]
+
+
+def open_failures(
+    connection: Connection[Any], condition: tuple[str, list[Any]], of_each: int
+) -> list[OpenFailure]:
+    """The oldest `of_each` of each group."""
+    sql, values = condition
+    rows = connection.execute(
+        f"SELECT * FROM (SELECT {PLACE}, coalesce(f.group_id, ''), f.error_type, {SERVICE},"  # noqa: S608
+        f" {ADDRESS}, f.retry_count, f.max_retries, count(*) OVER (PARTITION BY f.group_id),"
+        " row_number() OVER (PARTITION BY f.group_id ORDER BY f.dlq_timestamp, f.id) AS nth"
+        f" FROM failed_events f WHERE f.status <> 'superseded' AND {sql}) AS each_group"
+        " WHERE nth <= %s ORDER BY nth",
+        [*values, of_each],
+    ).fetchall()
+    width = len(Place._fields)
+    found = [OpenFailure(Place(*row[:width]), *row[width:-1]) for row in rows]
+    return sorted(found, key=lambda each: (-each.open_count, each.group_id))

@@ -1,0 +1,114 @@
+"""Events that a consumer has handled, from the events' stream, as long as it has them."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js.api import ConsumerInfo, DeliverPolicy
+from nats.js.errors import APIError, NotFoundError
+from psycopg import Connection
+
+from sahool_dlq.deadletter import ids
+from sahool_dlq.deadletter.headers import ADDRESSEE, redrive_of, value_of
+from sahool_dlq.deadletter.message import time_of_ns
+from sahool_dlq.errors import ServerUnavailableError
+from sahool_dlq.jetstream.consumers import parts_of
+from sahool_dlq.jetstream.stored import StoredMessage, stored_message
+from sahool_dlq.reproduce.raw import Place
+
+__all__ = ["NoSuccessesError", "sampled_successes"]
+
+
+class NoSuccessesError(Exception):
+    """There are none to be had; the message says why."""
+
+
+async def sampled_successes(
+    client: Client, connection: Connection[Any], address: str, wanted: int
+) -> list[Place]:
+    """Up to `wanted` events that the consumer `<stream>/<durable>` has done with, and never failed.
+
+    They are spread evenly over all that the stream has, always the same ones. Raises
+    NoSuccessesError where the consumer or its stream cannot be asked, and ServerUnavailableError
+    where NATS does not answer.
+    """
+    parts = parts_of(address)
+    if parts is None:
+        raise NoSuccessesError(f"{address} names no consumer")
+    stream, durable = parts
+    js = client.jetstream()
+    try:
+        info = await js.consumer_info(stream, durable)
+        first = max((await js.stream_info(stream)).state.first_seq, _start(info))
+        # Of these some may have failed.
+        handled = [
+            place
+            async for stored in _spread(client, info, first, 2 * wanted)
+            if (place := _handled(info, stored))
+        ]
+    except NotFoundError:
+        raise NoSuccessesError(f"there is no consumer {address} any more") from None
+    except (APIError, nats.errors.Error) as error:
+        said = f"Stream {stream} does not give its events: {error}."
+        raise ServerUnavailableError(said) from error
+    failed = {
+        failure
+        for (failure,) in connection.execute(
+            "SELECT id::text FROM failed_events WHERE id = ANY(%s::uuid[])",
+            [[place.failure_id for place in handled]],
+        )
+    }
+    good = [place for place in handled if place.failure_id not in failed]
+    step = max(len(good) / wanted, 1)
+    return [good[int(n * step)] for n in range(min(wanted, len(good)))]
+
+
+def _start(info: ConsumerInfo) -> int:
+    """The first sequence that was for this consumer, as far as its configuration says."""
+    config = info.config
+    return (config.opt_start_seq or 1) if config else 1
+
+
+async def _spread(
+    client: Client, info: ConsumerInfo, first: int, count: int
+) -> AsyncIterator[StoredMessage]:
+    """About `count` messages of the consumer's filters, evenly spread up to its floor."""
+    floor = info.ack_floor.stream_seq if info.ack_floor else 0
+    filters = _filters(info)
+    at, left = first, count
+    while at <= floor and left > 0:
+        step = max((floor - at + 1) // left, 1)
+        nexts = [
+            message
+            for each in filters
+            if (message := await stored_message(client, info.stream_name, at, each))
+        ]
+        stored = min(nexts, key=lambda message: message.sequence, default=None)
+        if stored is None or stored.sequence > floor:
+            return
+        yield stored
+        at, left = max(at + step, stored.sequence + 1), left - 1
+
+
+def _filters(info: ConsumerInfo) -> list[str]:
+    config = info.config
+    if config and config.filter_subjects:
+        return list(config.filter_subjects)
+    return [(config.filter_subject if config else None) or ">"]
+
+
+def _handled(info: ConsumerInfo, stored: StoredMessage) -> Place | None:
+    """Where the event is that this consumer has handled; None where it was not for it.
+
+    The id is that of the failure which it would have been.
+    """
+    stream, durable, config = info.stream_name, info.name, info.config
+    began_later = config is not None and config.deliver_policy not in (None, DeliverPolicy.ALL)
+    if began_later and time_of_ns(stored.timestamp_ns) < info.created:
+        return None
+    addressee = value_of(stored.headers, ADDRESSEE) if redrive_of(stored.headers) else None
+    if addressee and addressee != ids.consumer_address(stream, durable):
+        return None
+    failure = ids.failure_id(stream, stored.sequence, stored.timestamp_ns, durable)
+    return Place(failure, stream, stored.sequence, durable, None, None)

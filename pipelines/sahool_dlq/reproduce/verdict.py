@@ -1,0 +1,173 @@
+"""What came of calling a handler with the events of failures: pure.
+
+An event passes where the handler says SUCCESS. What it raises else, or returns, is fingerprinted as
+a drain would do it, so that it is known whether the event failed as before, or otherwise.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
+from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
+from sahool_dlq.deadletter.fingerprint.stack_trace import FrameRules, is_our_frame
+from sahool_dlq.deadletter.redaction.redactor import Redactor
+from sahool_dlq.reproduce.worker import Called
+
+__all__ = ["GroupTrial", "Kind", "Successes", "TrialReport", "Tried", "fail_alike", "frame_of"]
+
+_FRAME = re.compile(r'^[ |]*File "([^"\n]*)", line (\d+), in ', re.M)
+
+
+class Tried(NamedTuple):
+    """One event and what the handler made of it."""
+
+    failure_id: str  # of a success: its place in the stream
+    called: Called
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Calls that failed alike."""
+
+    count: int
+    result: str  # raised | retry | dead_letter | died
+    error_type: str
+    error_message: str  # of one of them, masked
+    file: str | None  # our frame nearest the raise, below the folder of the code
+    line: int | None
+    group_id: str  # where such failures belong
+    stack_trace: str | None  # of one of them, masked
+    failure_ids: tuple[str, ...]
+
+    @property
+    def at(self) -> str | None:
+        """`price.py:41`."""
+        return f"{self.file}:{self.line}" if self.file else None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTrial:
+    """One group of open failures, and how their events fared."""
+
+    group_id: str
+    error_type: str
+    service: str
+    open_count: int  # failures
+    tried: int
+    passed: int
+    kinds: tuple[Kind, ...] = ()
+    missing: Mapping[str, int] = field(default_factory=dict)  # events that are gone, by reason
+
+    @property
+    def is_cured(self) -> bool:
+        """Whether all that was tried passes."""
+        return 0 < self.tried == self.passed
+
+
+@dataclass(frozen=True, slots=True)
+class Successes:
+    """Events that the consumers have handled, called again."""
+
+    tried: int
+    passed: int
+    kinds: tuple[Kind, ...] = ()
+    why_none: str | None = None  # why there are none to try
+
+
+@dataclass(frozen=True, slots=True)
+class TrialReport:
+    """All of it."""
+
+    handler: str
+    groups: tuple[GroupTrial, ...]
+    successes: Successes | None = None
+    known: Mapping[str, int] = field(default_factory=dict)  # open failures of other groups, by id
+    undrained: int = 0  # messages of the log that no drain has seen
+    tests: tuple[str, ...] = ()  # files that were written
+    untested: Mapping[str, str] = field(default_factory=dict)  # groups without a test, and why
+
+    @property
+    def tried(self) -> int:
+        """Events of failures that were tried."""
+        return sum(group.tried for group in self.groups)
+
+    @property
+    def passed(self) -> int:
+        """Events of failures that pass."""
+        return sum(group.passed for group in self.groups)
+
+    @property
+    def broken(self) -> int:
+        """Successes that fail now."""
+        return self.successes.tried - self.successes.passed if self.successes else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            **asdict(self),
+            "groups": [{**asdict(each), "is_cured": each.is_cured} for each in self.groups],
+            "tried": self.tried,
+            "passed": self.passed,
+            "broken": self.broken,
+        }
+
+
+def fail_alike(
+    tried: Iterable[Tried], redactor: Redactor, rules: GroupingRules, folder: Path
+) -> tuple[Kind, ...]:
+    """The calls that failed by the group in which their failures would be; most of them first."""
+    failed = [each for each in tried if each.called.result != "success"]
+    if not failed:
+        return ()
+    frame = pl.DataFrame(
+        {
+            "error_type": [each.called.error_type for each in failed],
+            "error_message": [each.called.error_message for each in failed],
+            "stack_trace": [each.called.stack_trace for each in failed],
+        },
+        schema=dict.fromkeys(("error_type", "error_message", "stack_trace"), pl.String),
+    )
+    shown = add_fingerprint(redactor.redact_frame(frame), rules)
+    found: dict[tuple[str, str], list[int]] = {}
+    for number, group in enumerate(shown["group_id"]):
+        found.setdefault((group, failed[number].called.result), []).append(number)
+    kinds = [
+        _kind(shown.row(numbers[0], named=True), [failed[n] for n in numbers], rules, folder)
+        for numbers in found.values()
+    ]
+    return tuple(sorted(kinds, key=lambda kind: -kind.count))
+
+
+def _kind(
+    shown: Mapping[str, Any], alike: Sequence[Tried], rules: GroupingRules, folder: Path
+) -> Kind:
+    called = alike[0].called
+    file, line = frame_of(called.stack_trace or "", rules.frames, folder) or (None, None)
+    return Kind(
+        len(alike),
+        called.result,
+        shown["error_type"],
+        shown["error_message"],
+        file,
+        line,
+        shown["group_id"],
+        shown["stack_trace"],
+        tuple(each.failure_id for each in alike),
+    )
+
+
+def frame_of(trace: str, rules: FrameRules, folder: Path) -> tuple[str, int] | None:
+    """Our own frame nearest the raise, as a path below `folder` where it is, and its line."""
+    frames = list(_FRAME.finditer(trace))
+    ours = [each for each in frames if is_our_frame(f"{each[0]}x", rules)]
+    if not (nearest := (ours or frames)[-1:]):
+        return None
+    file = Path(nearest[0][1])
+    if file.is_relative_to(folder):
+        file = file.relative_to(folder)
+    return str(file), int(nearest[0][2])

@@ -1,0 +1,109 @@
+"""An event as a command line and as a program: what a shell and Python make of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sahool_dlq.reproduce.commands import nats_line, python_program
+from sahool_dlq.reproduce.raw import RawEvent
+
+ID = "0190c7a2-0000-5000-8000-000000000001"
+STUB = """#!/bin/sh
+# What a program named nats is given: its arguments, each ended by NUL, and its input.
+printf '%s\\0' "$@" > arguments
+case "$1" in *) if [ ! -t 0 ]; then cat > input; fi ;; esac
+"""
+
+
+def event(
+    body: bytes, subject: str = "sahool.analysis.ndvi", **headers: str | list[str]
+) -> RawEvent:
+    return RawEvent(ID, subject, body, headers, "stream", stream="SAHOOL_EVENTS", sequence=7)
+
+
+def in_shell(line: str, folder: Path, raw: bytes = b"") -> tuple[list[str], bytes]:
+    """Run a line where `nats` and `dlq` are programs that only remember; what `nats` was given."""
+    for name, text in (("nats", STUB), ("dlq", "#!/bin/sh\ncat raw\n")):
+        file = folder / name
+        file.write_text(text)
+        file.chmod(0o755)
+    (folder / "raw").write_bytes(raw)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["sh", "-c", line],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    arguments = (folder / "arguments").read_bytes().decode().split("\0")[:-1]
+    return arguments, (folder / "input").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"field": "a b", "note": "it\'s $HOME `x` \\"y\\" \\\\ !"}',
+        b"",
+        "Gänse\nzwei\tZeilen\n".encode(),
+        b"-1",
+        b"@/etc/passwd",
+        b'{"template": "{{ Count }}"}',
+    ],
+)
+def test_a_shell_gives_nats_the_body_as_it_was(body: bytes, tmp_path: Path) -> None:
+    line = nats_line(event(body, trace="a'b; rm -rf /", tag=["x", "y"]))
+    arguments, piped = in_shell(line, tmp_path)
+    assert piped == b""
+    assert arguments[0] == "pub"
+    assert arguments[-2:] == ["sahool.analysis.ndvi", body.decode()]
+    flags = arguments[1:-2]
+    assert [each for each in flags if each.startswith("--header")] == [
+        "--header=trace:a'b; rm -rf /",
+        "--header=tag:x",
+        "--header=tag:y",
+    ]
+    assert (flags[-1] == "--") == body.startswith((b"-", b"@"))
+    assert ("--no-templates" in flags) == (b"{{" in body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xff\x00\x01", b"a\0b", b"x" * 200_000], ids=["binary", "NUL", "long"]
+)
+def test_what_is_no_argument_is_piped(body: bytes, tmp_path: Path) -> None:
+    line = nats_line(event(body))
+    assert line.startswith(f"dlq get {ID} --raw | nats pub ")
+    arguments, piped = in_shell(line, tmp_path, body)
+    assert arguments == ["pub", "sahool.analysis.ndvi"]
+    assert piped == body
+
+
+def test_headers_of_the_server_and_of_a_redrive_are_not_published_again() -> None:
+    held = {"Nats-Msg-Id": "e1", "Dlq-Redrive-Of": ID, "trace": "t"}
+    for text in (nats_line(event(b"{}", **held)), python_program(event(b"{}", **held))):
+        assert "trace" in text
+        assert "Nats-Msg-Id" not in text
+        assert "Dlq-Redrive-Of" not in text
+
+
+def test_braces_in_a_header_stay_braces_for_the_templates_of_the_nats_command() -> None:
+    assert '--header=a:{{"{{"}}x}}' in nats_line(event(b"{}", a="{{x}}"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x00\xff'\"\\\n" * 90, '{"a": "ä"}'.encode()],
+    ids=["empty", "binary", "text"],
+)
+def test_the_program_has_the_event_as_a_handler_is_given_it(body: bytes, tmp_path: Path) -> None:
+    program = python_program(event(body, "a.b'c", trace="t1", tag=["x", "y"]))
+    (tmp_path / "again.py").write_text(program)
+    said = "from again import event; print([event.subject, event.data, event.headers,"
+    said += " event.header_values('tag')])"
+    done = subprocess.run(
+        [sys.executable, "-c", said], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == repr(["a.b'c", body, {"trace": "t1", "tag": "y"}, ["x", "y"]])
