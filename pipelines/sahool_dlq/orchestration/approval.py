@@ -12,10 +12,13 @@ from pydantic import Field
 
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.section import Section, as_markdown_table, escaped, seconds_as_text
+from sahool_dlq.orchestration.logs import call_the_wait_no_error
+from sahool_dlq.redrive.batches import Batch
 
 PATIENCE = timedelta(days=7)
 _LABEL = "dlq.batch"
 _MOST_ROWS = 20
+_LONGEST = 120  # characters of a message
 
 
 class Approval(RunInput):
@@ -36,6 +39,7 @@ async def ask(shown: str) -> Approval:
     answer here.
     """
     form = Approval.with_initial_data(description=shown)
+    call_the_wait_no_error()
     seconds = int(PATIENCE.total_seconds())
     return await asuspend_flow_run(wait_for_input=form, timeout=seconds, key="approval")
 
@@ -55,8 +59,8 @@ async def remember_batch(batch_id: str) -> None:
             await client.update_flow_run_labels(context.flow_run.id, {_LABEL: batch_id})
 
 
-def plan_as_markdown(shown: Mapping[str, Any]) -> str:
-    """A plan (`Preview.as_dict`) as a person wants to see it before approving."""
+def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> str:
+    """A plan (`Preview.as_dict`) as a person wants to see it before approving its batch."""
     groups = shown["groups"]
     rows = tuple(
         (group["count"], group["service"], group["error_type"], group["group_id"])
@@ -66,6 +70,9 @@ def plan_as_markdown(shown: Mapping[str, Any]) -> str:
     ramp = "Each group ramps 1, 10, all, and stops where nothing succeeds."
     counts = quantity(shown["planned"], "redrives"), quantity(len(groups), "groups")
     lines = [f"**{counts[0]}, {counts[1]}.** {ramp}", ""]
+    if batch is not None:
+        who, why = escaped(batch.requested_by), escaped(batch.reason)
+        lines += [f"Asked for by **{who}**, because: {why}", ""]
     expected, time = shown["expected_successes"], seconds_as_text(shown["seconds"])
     lines += [f"About {expected:,.0f} may succeed. Publishing takes about {time}.", ""]
     for reason, count in shown["refused"].items():
@@ -86,6 +93,9 @@ def plan_as_markdown(shown: Mapping[str, Any]) -> str:
         note = f"On {escaped(subject)} these receive it too: {receivers}."
         lines += [note, ""]
     lines += as_markdown_table(Section("", columns, rows))
+    sample = tuple((row["error_message"][:_LONGEST], row["subject"]) for row in shown["sample"])
+    lines += ["", "The oldest of them:", ""]
+    lines += as_markdown_table(Section("", ("what was said", "subject"), sample))
     changes = tuple(
         tuple(change.values()) for edit in shown["edits"] for change in edit["changes"]
     )[:_MOST_ROWS]

@@ -14,11 +14,13 @@ stops before the next publish, and what it has published is followed by whoever 
 """
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from nats.aio.client import Client
@@ -44,9 +46,12 @@ from sahool_dlq.redrive.publish.rate_limit import Budget
 from sahool_dlq.redrive.publish.sender import Sender, Sent
 from sahool_dlq.redrive.publish.sent_acks import SentAcks, listening
 from sahool_dlq.redrive.source import OwnCopyError
+from sahool_dlq.redrive.steps import Step, plainly
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database
 from sahool_dlq.stores.postgres.lock import Lock
+
+logger = logging.getLogger(__name__)
 
 STAGES = (1, 10, None)
 _UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes that say so
@@ -71,6 +76,7 @@ class RedriveReport:
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)  # of outcomes; the first few
     seconds: float = 0
     state: str = "done"  # of the batch
+    parked: int = 0  # of the cancelled ones, those whose failure was parked
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -78,8 +84,8 @@ class RedriveReport:
 
 
 @dataclass(slots=True)
-class _Group:
-    """The redrives of one group and service on their ramp."""
+class Ramp:
+    """The redrives of one group and service on their way."""
 
     redrives: list[Redrive]
     belief: Belief  # before this batch
@@ -89,15 +95,27 @@ class _Group:
     is_hopeless: bool = False
     outcomes: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def title(self) -> str:
+        """What it is called beside others."""
+        first = self.redrives[0]
+        return f"Ramp {first.error_type} in {first.service}"
+
 
 Progress = Callable[[Counter[str], int], None]
 """Called with the outcomes so far, and the number planned."""
 
 
 async def run_batch(
-    settings: Settings, lock: Lock, batch_id: str, progress: Progress | None = None
+    settings: Settings,
+    lock: Lock,
+    batch_id: str,
+    progress: Progress | None = None,
+    step: Step = plainly,
 ) -> RedriveReport:
     """Carry out a planned batch, or what a killed or paused run left of it, while `lock` is held.
+
+    Each group's ramp is a step of its own, beside the others; it comes to a `Ramp`.
 
     A batch that has ended is only reported, once no outcome of what it published is missing; of a
     paused one only what it published is followed. Raises RedriveError where there is no such batch,
@@ -130,7 +148,7 @@ async def run_batch(
             await run.prepare()
             state: BatchState = "running"
             while state == "running":  # again where it was paused, and resumed before it was over
-                outcomes, stopped = await run.all(redrives, progress)
+                outcomes, stopped = await run.all(redrives, progress, step)
                 lock.check()
                 state = finish(
                     connection,
@@ -144,7 +162,7 @@ async def run_batch(
                 redrives = [redrive for redrive in left if not redrive.is_out]
     seconds = round(time.monotonic() - started, 3)
     return RedriveReport(
-        batch.id, outcomes.total(), dict(outcomes), stopped, run.reasons, seconds, state
+        batch.id, outcomes.total(), dict(outcomes), stopped, run.reasons, seconds, state, run.parked
     )
 
 
@@ -174,10 +192,11 @@ class _Run:
         self._outbox = Outbox(connection, batch)
         self._lookout = Lookout(self._js)
         self._sender = Sender(settings, client, connection, batch, self._lookout, lock)
-        self._groups: list[_Group] = []
+        self._groups: list[Ramp] = []
         self._outcomes: Counter[str] = Counter()
         self._stopped: dict[str, str] = {}  # group id: why
         self.reasons: dict[str, dict[str, int]] = {}
+        self.parked = 0  # of the cancelled
         self._halted: str | None = None  # the state into which somebody brought the batch; denied
         self._missing_right: NotPermittedError | None = None
 
@@ -194,7 +213,7 @@ class _Run:
         self._budget = Budget(self._settings.redrive_per_second, floor, budgets)
 
     async def all(
-        self, redrives: Iterable[Redrive], progress: Progress | None
+        self, redrives: Iterable[Redrive], progress: Progress | None, step: Step
     ) -> tuple[Counter[str], dict[str, str]]:
         """Every group side by side; returns the outcomes, and why groups were stopped.
 
@@ -207,7 +226,7 @@ class _Run:
         rows: dict[tuple[str, str], list[Redrive]] = {}
         for redrive in redrives:
             rows.setdefault((redrive.group_id, redrive.service), []).append(redrive)
-        self._groups = [_Group(group, self._belief(history, group[0])) for group in rows.values()]
+        self._groups = [Ramp(group, self._belief(history, group[0])) for group in rows.values()]
         planned += sum(len(group) for group in rows.values())
 
         def tell() -> None:
@@ -217,7 +236,7 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for group in self._groups:
-                    tasks.create_task(self._ramp(group, tell))
+                    tasks.create_task(step(group.title, partial(self._ramp, group, tell)))
         except ExceptionGroup as errors:
             raise _first(errors) from errors
         if self._missing_right is not None:
@@ -233,7 +252,7 @@ class _Run:
         transient = is_transient(redrive.error_type, redrive.error_message, types)
         return history.belief(cell, datetime.now(UTC), transient=transient)
 
-    async def _ramp(self, group: _Group, tell: Callable[[], None]) -> None:
+    async def _ramp(self, group: Ramp, tell: Callable[[], None]) -> Ramp:
         async def one(redrive: Redrive) -> str:
             state = await self._one(group, redrive)
             count(state)
@@ -253,16 +272,20 @@ class _Run:
             while rest and not group.stop.is_set() and not results:
                 stage, rest = rest[:size], rest[size:] if size else []
                 results.update(await asyncio.gather(*(one(redrive) for redrive in stage)))
+                logger.info("%s, %d at once: %s", group.title, len(stage), _listed(results))
                 for state in _SAYING_NOTHING:
                     del results[state]
             if rest and results and not results["succeeded"] and not group.stop.is_set():
                 group.why = f"none of {results.total()} succeeded: {_listed(results)}"
                 group.stop.set()
+        if rest and group.why is not None:
+            logger.warning("%s is stopped, %d are left: %s", group.title, len(rest), group.why)
         for redrive in rest:
             count(await self._left(group, redrive))
         tell()
+        return group
 
-    def _judge(self, group: _Group) -> None:
+    def _judge(self, group: Ramp) -> None:
         """Stop a group of which the outcomes say that it is hopeless."""
         told = group.outcomes["succeeded"], group.outcomes["failed_again"]
         if group.stop.is_set() or not is_hopeless(group.belief, *told, self._policy):
@@ -272,7 +295,7 @@ class _Run:
         group.is_hopeless = True
         group.stop.set()
 
-    async def _left(self, group: _Group, redrive: Redrive) -> str:
+    async def _left(self, group: Ramp, redrive: Redrive) -> str:
         """What becomes of a redrive that is not published because something was stopped."""
         if self._halted in ("paused", "denied"):
             return "held"
@@ -280,6 +303,7 @@ class _Run:
             self._lock.check()
             if group.is_hopeless:
                 await self._sender.park(redrive, f"redriving its group is hopeless: {group.why}")
+                self.parked += 1
             self._outbox.cancel(redrive, group.why)
         return "cancelled"
 
@@ -288,7 +312,7 @@ class _Run:
         for group in self._groups:
             group.stop.set()
 
-    async def _one(self, group: _Group, redrive: Redrive) -> str:
+    async def _one(self, group: Ramp, redrive: Redrive) -> str:
         """One redrive from the outbox to its outcome, which is also told to the log."""
         is_elsewhere = self._sender.is_elsewhere(redrive)
         outcome = self._follower.expect(redrive.id, redrive.addressed_to, is_elsewhere=is_elsewhere)
@@ -358,7 +382,7 @@ class _Run:
         address, is_patient = redrive.addressed_to, redrive.is_foreign
         return (await self._lookout.reach(address, redrive.subject, is_patient=is_patient)).problem
 
-    async def _unreached(self, group: _Group, redrive: Redrive, why: str) -> str:
+    async def _unreached(self, group: Ramp, redrive: Redrive, why: str) -> str:
         """Leave a failure as it is: an attempt that reaches nobody says nothing."""
         if self._halted is not None:
             return await self._left(group, redrive)
@@ -398,11 +422,12 @@ class _Run:
         self._lock.check()
         if self._batch.trigger == "automatic":  # so that it is not planned again and again
             await self._sender.park(redrive, f"only by hand, with --own-copy: {why}")
+            self.parked += 1
         self._outbox.cancel(redrive, why)
         self._note("cancelled", f"{why}; --own-copy publishes what the dead letter holds")
         return "cancelled"
 
-    async def _not_claimed(self, group: _Group, redrive: Redrive) -> str:
+    async def _not_claimed(self, group: Ramp, redrive: Redrive) -> str:
         state = find_batch(self._connection, self._batch.id).state
         if state != "running":
             self._halt(state)
