@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import polars as pl
 from prefect import State, flow
 
-from sahool_dlq.analysis.report.advice import by_urgency, what_failed
+from sahool_dlq.analysis.report.advice import by_urgency
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS
 from sahool_dlq.jobs.lookup import samples
 from sahool_dlq.jobs.marts import MartsReport, build_all_marts, escalating_groups, stored_marts
@@ -73,17 +73,14 @@ async def _show(settings: Settings, marts: Mapping[str, pl.DataFrame], now: date
     ids = [group["sample_failure_id"] for group in groups]
     said = await asyncio.to_thread(samples, settings, ids)
     pages = {
-        group["group_id"]: (
-            group_page(group, said.get(group["sample_failure_id"]), redrive, dry_run),
-            f"{group['state']}, {group['open_count']:,} open: {what_failed(group)[:120]}",
-        )
+        group["group_id"]: group_page(group, said.get(group["sample_failure_id"]), redrive, dry_run)
         for group in groups
     }
-    written = await show_groups(pages)
+    addresses, written = await show_groups(groups, pages)
     await markdown(
         DEAD_LETTERS,
-        dead_letters_page(marts, now, redrive),
-        "Start here: the failure groups, their state, and the way to their redrive.",
+        dead_letters_page(marts, now, addresses, redrive),
+        "Start here: the groups, their state, their redrive.",
     )
     return f"{DEAD_LETTERS}, and {written:,} of {len(pages):,} groups that changed"
 

@@ -33,14 +33,16 @@ async def drain_dlq() -> State:
     bridged, untold = Counter[str](), list[Untold]()
     try:
         bridged, untold = await stage(
-            "Bridge", lambda: bridge_pending(settings), lambda done: _bridged(*done) or "Nothing new",
+            "Bring in what others gave up",
+            lambda: bridge_pending(settings),
+            lambda done: _bridged(*done) or "Nothing new",
             is_repeatable=True,
-        )  # fmt: skip
+        )
     except DLQError as error:  # told at the end: what is in the log is drained all the same
         trouble = error
     async with progress("Draining the dead-letter stream") as move:
         report = await stage(
-            "Drain", lambda: drain_log(settings, move), _drained, is_repeatable=True
+            "Drain the log", lambda: drain_log(settings, move), _drained, is_repeatable=True
         )
     if report.drained:
         await stage("Compare the sinks", lambda: _compare(settings, report), str)

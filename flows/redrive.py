@@ -25,7 +25,7 @@ from sahool_dlq.orchestration.approval import (
     plan_as_markdown,
     remember_batch,
 )
-from sahool_dlq.orchestration.forms import Delivery, Failures, Group, Name, Reason
+from sahool_dlq.orchestration.forms import AsItWas, Changed, Failures, Group, Name, Reason
 from sahool_dlq.orchestration.outcomes import in_words
 from sahool_dlq.orchestration.show import happened, markdown, progress, stopped, table, told
 from sahool_dlq.orchestration.stages import Ended, in_one_sentence, stage
@@ -70,10 +70,15 @@ async def redrive_group(group: Group, reason: Reason, your_name: Name) -> State:
     The group ramps 1, 10, all, and stops where nothing succeeds. More than
     DLQ_REDRIVE_APPROVAL_COUNT wait until somebody has approved their plan. The page dead-letters
     opens this form filled in.
+
+    Args:
+        group: The group's id, or how it begins.
+        reason: Why; kept with the batch and in the audit.
+        your_name: Self-declared.
     """
     settings = load_settings()
     selection = Selection(group_id=known_group(settings, group))
-    return await _carry_out(settings, selection, Delivery().order(your_name, reason))
+    return await _carry_out(settings, selection, AsItWas().order(your_name, reason))
 
 
 @flow(name="redrive", flow_run_name="redrive", persist_result=True, timeout_seconds=3600)
@@ -82,7 +87,7 @@ async def redrive_selected(
     reason: Reason,
     your_name: Name,
     failures: Failures = Failures(),  # noqa: B008  (the form takes its defaults from it)
-    delivery: Delivery = Delivery(),  # noqa: B008
+    delivery: AsItWas | Changed = AsItWas(),  # noqa: B008
 ) -> State:
     """Publish the failures that a person selected again, to the consumers that failed.
 
@@ -104,7 +109,7 @@ async def redrive_selected(
 @in_one_sentence
 async def dry_run(
     failures: Failures = Failures(),  # noqa: B008
-    delivery: Delivery = Delivery(),  # noqa: B008
+    delivery: AsItWas | Changed = AsItWas(),  # noqa: B008
 ) -> State:
     """Show what a redrive would publish, to whom, and what may come of it; touches nothing.
 

@@ -7,31 +7,37 @@ empty, 0 or "any" says nothing.
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection, duration
 
-__all__ = ["Delivery", "Failures", "Group", "Name", "Reason"]
+__all__ = ["AsItWas", "Changed", "Failures", "Group", "Name", "Reason"]
 
-Group = Annotated[str, Field(min_length=4, description="The group's id, or how it begins.")]
-Reason = Annotated[
-    str, Field(min_length=3, description="Why; kept with the batch and in the audit.")
-]
-Name = Annotated[str, Field(min_length=1, description="Your name; self-declared.")]
+Group = Annotated[str, Field(min_length=4)]
+Reason = Annotated[str, Field(min_length=3)]
+Name = Annotated[str, Field(min_length=1)]
 Age = Literal["any", "1h", "24h", "7d", "30d"]
+
+
+def _in_order(schema: dict[str, Any]) -> None:
+    """Say where each field stands: the database forgets the order of keys."""
+    for position, field in enumerate(schema.get("properties", {}).values()):
+        field["position"] = position
 
 
 class Failures(BaseModel):
     """Which failures; all that is given must hold."""
 
-    group: str = Field("", description="A failure group's id.")
-    error_type: str = Field("", description="Class of the exception; its known subclasses, too.")
+    model_config = ConfigDict(json_schema_extra=_in_order)
+
     service: str = Field("", description="The service that failed.")
-    tenant: str = Field("", description="Only events of this tenant.")
-    event_type: str = Field("", description="Last token of the event's subject.")
-    subject: str = Field("", description="The event's subject, or a filter: sahool.analysis.*")
+    error_type: str = Field("", description="Class of the exception; its known subclasses, too.")
     failed_within: Age = Field("any", description="How long ago the consumer gave up, at most.")
+    group: str = Field("", description="A failure group's id.")
+    tenant: str = Field("", description="Only events of this tenant.")
+    subject: str = Field("", description="The event's subject, or a filter: sahool.analysis.*")
+    event_type: str = Field("", description="Last token of the event's subject.")
     where: str = Field("", description="A condition over documented columns: data.crop = 'wheat'")
     failure_ids: list[str] = Field([], description="These failures, parked ones too.")
     limit: int = Field(10_000, ge=1, description="At most so many, the oldest.")
@@ -53,8 +59,20 @@ class Failures(BaseModel):
         )
 
 
-class Delivery(BaseModel):
-    """How they go out, where that is not as it was."""
+class AsItWas(BaseModel):
+    """To the consumers that failed, as the events were."""
+
+    model_config = ConfigDict(title="As it was", extra="forbid")
+
+    def order(self, requested_by: str, reason: str) -> Order:
+        """The same as jobs take it, by the wish of a person."""
+        return Order("manual", requested_by, reason, own_copy=False)
+
+
+class Changed(BaseModel):
+    """To others, edited, slower, or without those that are too old."""
+
+    model_config = ConfigDict(title="Changed", json_schema_extra=_in_order)
 
     redirect_to: str = Field("", description="This subject instead of the events' own.")
     addressed_to: str = Field(

@@ -4,7 +4,8 @@ Their links are relative, so they lead on in either of Prefect's UIs, below what
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -60,9 +61,15 @@ async def form_of(deployment: str) -> Form | None:
 
 
 def dead_letters_page(
-    marts: Mapping[str, pl.DataFrame], now: datetime, redrive: Form | None
+    marts: Mapping[str, pl.DataFrame],
+    now: datetime,
+    pages: Mapping[str, str],
+    redrive: Form | None,
 ) -> str:
-    """Every group with what failed and how it stands first, then what changed, health, outcomes."""
+    """Every group with what failed and how it stands first, then what changed, health, outcomes.
+
+    `pages` are the addresses of the groups' pages.
+    """
     found = {section.title: section for section in sections(marts, now)}
     figures = " · ".join(
         f"{what} **{cell_text(value)}**" for what, value, _ in found["Now"].rows[:4]
@@ -73,23 +80,26 @@ def dead_letters_page(
     groups = Section(
         "Failure groups",
         ("what", "state", "service", "open", ""),
-        tuple(_row(group, redrive) for group in shown),
+        tuple(_row(group, pages[group["group_id"]], redrive) for group in shown),
         f"{note} A name leads to the group's page.".strip(),
     )
     others = [_narrow(found[title], columns) for title, columns in _NARROW.items()]
     return as_markdown([groups, *others], now, headline(marts, now), figures=figures)
 
 
-def _row(group: dict[str, Any], redrive: Form | None) -> tuple[Any, ...]:
+def _row(group: dict[str, Any], page: str, redrive: Form | None) -> tuple[Any, ...]:
     what = what_failed(group)
     what = what if len(what) <= _LONGEST else f"{what[: _LONGEST - 1]}…"
-    can_be = redrive is not None and group["open_count"]
-    return (
-        Links(((what, f"../key/{_key(group['group_id'])}"),)),
-        group["state"],
-        group["services"],
-        group["open_count"],
-        Links((("redrive", redrive({"group": group["group_id"]})),)) if redrive and can_be else "",
+    links = _links(group, (("redrive", redrive, {"group": group["group_id"]}),))
+    return Links(((what, page),)), group["state"], group["services"], group["open_count"], links
+
+
+def _links(
+    group: Mapping[str, Any], forms: Iterable[tuple[str, Form | None, Mapping[str, Any]]]
+) -> Links:
+    """Links to what can be done with a group: nothing where nothing is open."""
+    return Links(
+        tuple((text, form(given)) for text, form, given in forms if form and group["open_count"])
     )
 
 
@@ -110,11 +120,14 @@ def group_page(
     It says nothing that only time changes, so that it is written anew when the group changed.
     """
     id_ = group["group_id"]
-    links = [("All groups", f"../key/{DEAD_LETTERS}")]
-    if dry_run is not None and group["open_count"]:
-        links.append(("See what a redrive would do", dry_run({"failures": {"group": id_}})))
-    if redrive is not None and group["open_count"]:
-        links.append(("Redrive", redrive({"group": id_})))
+    links = _links(
+        group,
+        (
+            ("See what a redrive would do", dry_run, {"failures": {"group": id_}}),
+            ("Redrive", redrive, {"group": id_}),
+        ),
+    )
+    links = Links((("All groups", f"../key/{DEAD_LETTERS}"), *links.addresses))
     facts = Section(
         "",
         ("", ""),
@@ -131,37 +144,48 @@ def group_page(
             ("a redrive works", chance_in_words(group)),
         ),
     )
-    lines = [f"# {escaped(what_failed(group))}", "", escaped(Links(tuple(links))), ""]
+    lines = [f"# {escaped(what_failed(group))}", "", escaped(links), ""]
     lines += [*as_markdown_table(facts), ""]
     if frames := (group["frames"] or "").split(" < "):
         lines += ["## Where, the nearest first", "", *(f"1. {escaped(f)}" for f in frames if f), ""]
     if sample is not None:
         shown = Section("", ("", ""), tuple(sample.items()))
         lines += ["## The latest of them", "", *as_markdown_table(shown), ""]
-    if command := next_command(group):
-        lines += ["## At a terminal", "", "```sh", command, f"dlq show {id_}", "```", ""]
+    commands = dict.fromkeys(filter(None, (f"dlq show {id_}", next_command(group))))
+    lines += ["## At a terminal", "", "```sh", *commands, "```", ""]
     return "\n".join(lines)
 
 
-async def show_groups(pages: Mapping[str, tuple[str, str]]) -> int:
-    """Write the pages (text and description, by group) that are new or say something new.
+async def show_groups(
+    groups: Sequence[Mapping[str, Any]], pages: Mapping[str, str]
+) -> tuple[dict[str, str], int]:
+    """Write the pages (text by group id) that are new or say something new.
 
-    How many were written. What is as it was stays the artifact of the run that wrote it.
+    The address of each by group id, and how many were written. What is as it was stays the artifact
+    of the run that wrote it.
     """
-    keys = {_key(group): group for group in pages}
+    keys = {group["group_id"]: _key(group) for group in groups}
+    wanted = ArtifactCollectionFilterKey(any_=list(keys.values()))
     async with get_client() as client:
         known = await client.read_latest_artifacts(
-            artifact_filter=ArtifactCollectionFilter(
-                key=ArtifactCollectionFilterKey(any_=list(keys))
-            ),
-            limit=len(keys),
+            artifact_filter=ArtifactCollectionFilter(key=wanted), limit=max(len(keys), 1)
         )
-    before = {artifact.key: artifact.data for artifact in known}
-    new = [key for key, group in keys.items() if before.get(key) != pages[group][0]]
-    for key in new:
-        await markdown(key, *pages[keys[key]])
-    return len(new)
+    before = {artifact.key: artifact for artifact in known}
+    addresses, written = {}, 0
+    for group in groups:
+        id_ = group["group_id"]
+        found = before.get(keys[id_])
+        if found is not None and found.data == pages[id_]:
+            artifact = found.latest_id
+        else:
+            said = f"{group['open_count']:,} open, {group['state']}: {what_failed(group)[:120]}"
+            artifact, written = await markdown(keys[id_], pages[id_], said), written + 1
+        addresses[id_] = f"../artifact/{artifact}"
+    return addresses, written
 
 
-def _key(group_id: str) -> str:
-    return f"group-{group_id}"
+def _key(group: Mapping[str, Any]) -> str:
+    """`group-timeout-error-1f0c9a2b`: what the list of artifacts calls a group's page."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", str(group["error_class"])).lower()
+    error = re.sub(r"[^a-z0-9]+", "-", words).strip("-")[:40]
+    return "-".join(filter(None, ("group", error, group["group_id"][:8])))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 from prefect import State, get_client
 from prefect.artifacts import (
@@ -14,12 +15,20 @@ from prefect.artifacts import (
 )
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
+from prefect.settings import get_current_settings
 from prefect.states import Completed, Failed
 
 from sahool_dlq.errors import RedriveError
 
 DEAD_LETTERS = "dead-letters"
 """The key of the page that shows all groups."""
+
+
+def page_address() -> str:
+    """Where that page is."""
+    settings = get_current_settings()
+    ui = settings.ui_url or str(settings.api.url or "").removesuffix("/api")
+    return f"{ui.rstrip('/')}/artifacts/key/{DEAD_LETTERS}"
 
 
 async def told(did: str, message: str, data: Any = None, *, state: str | None = None) -> State:
@@ -52,9 +61,10 @@ async def table(key: str, rows: Sequence[Mapping[str, Any]], description: str = 
     await acreate_table_artifact(table=shown, key=key, description=description or None)
 
 
-async def markdown(key: str, text: str, description: str = "") -> None:
-    """A page in Markdown; what comes from messages must be escaped in it."""
-    await acreate_markdown_artifact(markdown=text, key=key, description=description or None)
+async def markdown(key: str, text: str, description: str = "") -> UUID:
+    """A page in Markdown, and its id; what comes from messages must be escaped in it."""
+    made = acreate_markdown_artifact(markdown=text, key=key, description=description or None)
+    return await made
 
 
 def happened(event: str, resource: str, name: str, payload: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Stages: what a run does one after the other, each a task that Prefect draws, times and logs."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -12,6 +13,7 @@ from prefect.tasks import Task
 
 from sahool_dlq.errors import DLQError, ServerUnavailableError
 from sahool_dlq.orchestration.logs import tell_prefect
+from sahool_dlq.orchestration.show import page_address
 
 __all__ = ["Ended", "in_one_sentence", "stage"]
 
@@ -21,6 +23,7 @@ Ended = tuple[str, bool]
 """What a stage came to, in words, and whether it was stopped."""
 
 _PAUSES_SECONDS = [2.0, 10.0]
+logger = logging.getLogger(__name__)
 
 
 async def stage(
@@ -30,7 +33,7 @@ async def stage(
     *,
     is_repeatable: bool = False,
 ) -> Done:
-    """Do a part of a run as a task of this name; `told` says what it came to, which is its state's message.
+    """Do a part of a run as a task of this name; `told` says what it came to.
 
     One that `is_repeatable` does no harm when it is done twice: it is tried again, after 2 and 10
     seconds, where a server was away. Nothing of it is cached or kept: where a run begins anew, it
@@ -68,7 +71,10 @@ def _never(_task: Task[..., Any], _run: TaskRun, _state: State[Any]) -> bool:
 
 
 def in_one_sentence(flow: Callable[P, Awaitable[State]]) -> Callable[P, Awaitable[State]]:
-    """A flow's function: our log lines are the run's, and an error of ours is its whole message."""
+    """A flow's function: our log lines are the run's, and an error of ours is its whole message.
+
+    Its last line says where the page of all groups is, to which Prefect's own pages do not lead.
+    """
 
     @wraps(flow)
     async def run(*args: P.args, **kwargs: P.kwargs) -> State:
@@ -77,5 +83,7 @@ def in_one_sentence(flow: Callable[P, Awaitable[State]]) -> Callable[P, Awaitabl
             return await flow(*args, **kwargs)
         except DLQError as error:
             return Failed(message=str(error), data=error)
+        finally:
+            logger.info("The failure groups: %s", page_address())
 
     return run
