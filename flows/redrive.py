@@ -25,7 +25,17 @@ from sahool_dlq.orchestration.approval import (
     plan_as_markdown,
     remember_batch,
 )
-from sahool_dlq.orchestration.forms import AsItWas, Changed, Failures, Group, Name, Reason
+from sahool_dlq.orchestration.forms import (
+    AsItWas,
+    Changed,
+    Failures,
+    Further,
+    Group,
+    Name,
+    NoFurther,
+    Reason,
+    selection,
+)
 from sahool_dlq.orchestration.outcomes import in_words
 from sahool_dlq.orchestration.show import happened, markdown, progress, stopped, table, told
 from sahool_dlq.orchestration.stages import Ended, in_one_sentence, stage
@@ -77,8 +87,8 @@ async def redrive_group(group: Group, reason: Reason, your_name: Name) -> State:
         your_name: Self-declared.
     """
     settings = load_settings()
-    selection = Selection(group_id=known_group(settings, group))
-    return await _carry_out(settings, selection, AsItWas().order(your_name, reason))
+    chosen = Selection(group_id=known_group(settings, group))
+    return await _carry_out(settings, chosen, AsItWas().order(your_name, reason))
 
 
 @flow(name="redrive", flow_run_name="redrive", persist_result=True, timeout_seconds=3600)
@@ -87,6 +97,7 @@ async def redrive_selected(
     reason: Reason,
     your_name: Name,
     failures: Failures = Failures(),  # noqa: B008  (the form takes its defaults from it)
+    conditions: NoFurther | Further = NoFurther(),  # noqa: B008
     delivery: AsItWas | Changed = AsItWas(),  # noqa: B008
 ) -> State:
     """Publish the failures that a person selected again, to the consumers that failed.
@@ -98,10 +109,11 @@ async def redrive_selected(
         reason: Why; kept with the batch and in the audit.
         your_name: Self-declared.
         failures: Which; all that is given must hold.
+        conditions: Further ones, a limit, or single failures.
         delivery: How they go out, where that is not as it was.
     """
     return await _carry_out(
-        load_settings(), failures.selection(), delivery.order(your_name, reason)
+        load_settings(), selection(failures, conditions), delivery.order(your_name, reason)
     )
 
 
@@ -109,6 +121,7 @@ async def redrive_selected(
 @in_one_sentence
 async def dry_run(
     failures: Failures = Failures(),  # noqa: B008
+    conditions: NoFurther | Further = NoFurther(),  # noqa: B008
     delivery: AsItWas | Changed = AsItWas(),  # noqa: B008
 ) -> State:
     """Show what a redrive would publish, to whom, and what may come of it; touches nothing.
@@ -117,6 +130,7 @@ async def dry_run(
 
     Args:
         failures: Which; all that is given must hold.
+        conditions: Further ones, a limit, or single failures.
         delivery: How they would go out, where that is not as it was.
     """
     settings, order = load_settings(), delivery.order("", "")
@@ -124,7 +138,7 @@ async def dry_run(
         "Plan",
         lambda: preview_redrive(
             settings,
-            failures.selection(),
+            selection(failures, conditions),
             redirect_to=order.redirect_to,
             patch=order.patch,
             per_second=order.per_second,
@@ -142,14 +156,14 @@ async def dry_run(
     return await told(planned, f"Would publish {planned}; {about}")
 
 
-async def _carry_out(settings: Settings, selection: Selection, order: Order) -> State:
+async def _carry_out(settings: Settings, chosen: Selection, order: Order) -> State:
     """Freeze the batch, have it approved where it is large, run it.
 
     A run that was suspended, or crashed and is retried, goes on with the batch that it froze.
     """
     batch_id, shown = await batch_of_this_run(), ""
     if batch_id is None:
-        planned = await plan_redrive(settings, selection, order, _step)
+        planned = await plan_redrive(settings, chosen, order, _step)
         if planned is None:
             return await told("nothing to do", "Nothing to redrive")
         batch_id = planned[0].id

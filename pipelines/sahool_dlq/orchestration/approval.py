@@ -74,9 +74,9 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
     ]
     if len(groups) > _MOST_GROUPS:
         lines.append(f"- and {len(groups) - _MOST_GROUPS:,} more groups")
-    lines += ["", "The oldest of them:", ""]
+    lines += ["", "The oldest of them said:", ""]
     lines += [
-        f"- {escaped(row['error_message'][:_LONGEST]) or '(no message)'} ({escaped(row['subject'])})"
+        f"- {escaped(row['error_message'][:_LONGEST] or '(none)')} ({escaped(row['subject'])})"
         for row in shown["sample"][:_MOST_SAMPLES]
     ]
     expected, time = shown["expected_successes"], seconds_as_text(shown["seconds"])

@@ -12,7 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection, duration
 
-__all__ = ["AsItWas", "Changed", "Failures", "Group", "Name", "Reason"]
+__all__ = [
+    "AsItWas",
+    "Changed",
+    "Failures",
+    "Further",
+    "Group",
+    "Name",
+    "NoFurther",
+    "Reason",
+    "selection",
+]
 
 Group = Annotated[str, Field(min_length=4)]
 Reason = Annotated[str, Field(min_length=3)]
@@ -33,8 +43,21 @@ class Failures(BaseModel):
 
     service: str = Field("", description="The service that failed.")
     error_type: str = Field("", description="Class of the exception; its known subclasses, too.")
-    failed_within: Age = Field("any", description="How long ago the consumer gave up, at most.")
     group: str = Field("", description="A failure group's id.")
+    failed_within: Age = Field("any", description="How long ago the consumer gave up, at most.")
+
+
+class NoFurther(BaseModel):
+    """No more conditions."""
+
+    model_config = ConfigDict(title="No further", extra="forbid")
+
+
+class Further(BaseModel):
+    """Further conditions; these must hold, too."""
+
+    model_config = ConfigDict(title="Further", json_schema_extra=_in_order)
+
     tenant: str = Field("", description="Only events of this tenant.")
     subject: str = Field("", description="The event's subject, or a filter: sahool.analysis.*")
     event_type: str = Field("", description="Last token of the event's subject.")
@@ -42,21 +65,23 @@ class Failures(BaseModel):
     failure_ids: list[str] = Field([], description="These failures, parked ones too.")
     limit: int = Field(10_000, ge=1, description="At most so many, the oldest.")
 
-    def selection(self) -> Selection:
-        """The same as jobs take it."""
-        ago = duration(self.failed_within)
-        return Selection(
-            failure_ids=tuple(self.failure_ids),
-            group_id=self.group or None,
-            error_types=(self.error_type,) if self.error_type else (),
-            service=self.service or None,
-            tenant_id=self.tenant or None,
-            event_type=self.event_type or None,
-            subject=self.subject or None,
-            since=datetime.now(UTC) - ago if ago else None,
-            where=self.where or None,
-            limit=self.limit,
-        )
+
+def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:
+    """What a form says, as jobs take it."""
+    ago = duration(failures.failed_within)
+    further = conditions if isinstance(conditions, Further) else Further()
+    return Selection(
+        failure_ids=tuple(further.failure_ids),
+        group_id=failures.group or None,
+        error_types=(failures.error_type,) if failures.error_type else (),
+        service=failures.service or None,
+        tenant_id=further.tenant or None,
+        event_type=further.event_type or None,
+        subject=further.subject or None,
+        since=datetime.now(UTC) - ago if ago else None,
+        where=further.where or None,
+        limit=further.limit,
+    )
 
 
 class AsItWas(BaseModel):

@@ -35,7 +35,7 @@ from sahool_dlq.orchestration.show import DEAD_LETTERS, markdown
 __all__ = ["MOST_GROUPS", "Form", "dead_letters_page", "form_of", "group_page", "show_groups"]
 
 MOST_GROUPS = 20
-_LONGEST = 90  # characters of what failed, in a table
+_LONGEST = 46  # characters of a cell: Prefect's first UI breaks no line of it
 _NARROW = {  # of the report's sections, the columns for which a run's page has room
     "What changed since yesterday": ("what", "since yesterday", "failures 24 h"),
     "Health per service": ("service", "alert", "failures 24 h", "open", "oldest open"),
@@ -79,19 +79,23 @@ def dead_letters_page(
     note = f"{more:,} more groups: `dlq groups`." if more > 0 else ""
     groups = Section(
         "Failure groups",
-        ("what", "state", "service", "open", ""),
+        ("what", "state", "open", "go to"),
         tuple(_row(group, pages[group["group_id"]], redrive) for group in shown),
-        f"{note} A name leads to the group's page.".strip(),
+        note,
     )
     others = [_narrow(found[title], columns) for title, columns in _NARROW.items()]
     return as_markdown([groups, *others], now, headline(marts, now), figures=figures)
 
 
 def _row(group: dict[str, Any], page: str, redrive: Form | None) -> tuple[Any, ...]:
-    what = what_failed(group)
-    what = what if len(what) <= _LONGEST else f"{what[: _LONGEST - 1]}…"
     links = _links(group, (("redrive", redrive, {"group": group["group_id"]}),))
-    return Links(((what, page),)), group["state"], group["services"], group["open_count"], links
+    links = Links((("page", page), *links.addresses))
+    return _cut(what_failed(group)), group["state"], group["open_count"], links
+
+
+def _cut(text: Any) -> Any:
+    is_long = isinstance(text, str) and len(text) > _LONGEST
+    return f"{text[: _LONGEST - 1]}…" if is_long else text
 
 
 def _links(
@@ -105,8 +109,8 @@ def _links(
 
 def _narrow(section: Section, columns: Sequence[str]) -> Section:
     places = [section.columns.index(column) for column in columns]
-    rows = tuple(tuple(row[place] for place in places) for row in section.rows)
-    return Section(section.title, tuple(columns), rows, "")
+    rows = tuple(tuple(_cut(row[place]) for place in places) for row in section.rows)
+    return Section(section.title, tuple(columns), rows)
 
 
 def group_page(
@@ -130,9 +134,8 @@ def group_page(
     links = Links((("All groups", f"../key/{DEAD_LETTERS}"), *links.addresses))
     facts = Section(
         "",
-        ("", ""),
+        ("state", group["state"]),
         (
-            ("state", group["state"]),
             ("open", group["open_count"]),
             ("of these parked", group["parked_count"]),
             ("failures in all", group["failure_count"]),
@@ -149,7 +152,7 @@ def group_page(
     if frames := (group["frames"] or "").split(" < "):
         lines += ["## Where, the nearest first", "", *(f"1. {escaped(f)}" for f in frames if f), ""]
     if sample is not None:
-        shown = Section("", ("", ""), tuple(sample.items()))
+        shown = Section("", ("failure", sample["failure"]), tuple(sample.items())[1:])
         lines += ["## The latest of them", "", *as_markdown_table(shown), ""]
     commands = dict.fromkeys(filter(None, (f"dlq show {id_}", next_command(group))))
     lines += ["## At a terminal", "", "```sh", *commands, "```", ""]

@@ -105,5 +105,5 @@ def _row(cells: Sequence[str]) -> str:
 def escaped(value: Any) -> str:
     """A value as Markdown: nothing in it that comes from a message acts as Markdown or HTML."""
     if isinstance(value, Links):
-        return " · ".join(f"[{escaped(text)}]({address})" for text, address in value.addresses)
+        return " · ".join(f"[{text}]({address})" for text, address in value.addresses)
     return re.sub(r"([\\`*_\[\]<>|&#])", r"\\\1", " ".join(cell_text(value).split()))
