@@ -2,21 +2,29 @@
 
 from prefect import State, flow
 
-from sahool_dlq.alerts.evaluate import evaluate_alerts
+from sahool_dlq.alerts.evaluate import AlertsReport, evaluate_alerts
 from sahool_dlq.analysis.report.section import escaped
 from sahool_dlq.orchestration.show import table, told
+from sahool_dlq.orchestration.stages import in_one_sentence, stage
 from sahool_dlq.settings import load_settings
 
 
 @flow(name="alert", flow_run_name="alert", timeout_seconds=600)
+@in_one_sentence
 async def alert() -> State:
     """Evaluate the alert rules on Postgres and the stream, and tell people what changed.
 
     Channels are those of DLQ_ALERT_URLS; the rules are explained in docs/alerts.md.
     """
-    report = await evaluate_alerts(load_settings())
+    settings = load_settings()
+    report = await stage("Evaluate and tell", lambda: evaluate_alerts(settings), _said)
     if report.firing or report.told:
         await table("alerts", [{"firing": escaped(text)} for text in report.firing], "Alerts.")
+    did = f"{len(report.firing)} firing" if report.firing else "quiet"
+    return await told(did, _said(report), report.as_dict())
+
+
+def _said(report: AlertsReport) -> str:
     message = (
         f"{len(report.firing)} firing: {'; '.join(report.firing)}" if report.firing else "Quiet"
     )
@@ -26,5 +34,4 @@ async def alert() -> State:
         message += f"; {report.given_up} messages are given up, that their channel never took"
     if report.unknown:
         message += f"; not known: {'; '.join(report.unknown)}"
-    did = f"{len(report.firing)} firing" if report.firing else "quiet"
-    return await told(did, message, report.as_dict())
+    return message

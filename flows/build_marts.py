@@ -1,4 +1,4 @@
-"""build-marts: the small tables that explain the failures, and a page that shows them."""
+"""build-marts: the small tables that explain the failures, and the pages that show them."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,58 +7,88 @@ from datetime import UTC, datetime
 import polars as pl
 from prefect import State, flow
 
-from sahool_dlq.analysis.report.section import as_markdown, with_links
-from sahool_dlq.analysis.report.sections import NEEDED_MARTS, headline, sections
-from sahool_dlq.jobs.marts import build_all_marts, stored_marts
-from sahool_dlq.orchestration.show import form_of, happened, markdown, table, told
-from sahool_dlq.settings import load_settings
+from sahool_dlq.analysis.report.advice import by_urgency
+from sahool_dlq.analysis.report.sections import NEEDED_MARTS
+from sahool_dlq.jobs.lookup import samples
+from sahool_dlq.jobs.marts import MartsReport, build_all_marts, escalating_groups, stored_marts
+from sahool_dlq.orchestration.pages import (
+    MOST_GROUPS,
+    dead_letters_page,
+    form_of,
+    group_page,
+    show_groups,
+)
+from sahool_dlq.orchestration.show import DEAD_LETTERS, happened, markdown, table, told
+from sahool_dlq.orchestration.stages import in_one_sentence, stage
+from sahool_dlq.settings import Settings, load_settings
 
 
 @flow(name="build-marts", flow_run_name="build-marts", timeout_seconds=3600)
+@in_one_sentence
 async def build_marts(is_rebuild: bool = False) -> State:
     """Compute every mart from the lake and write it to the lake and to Postgres.
 
-    The page "dead-letters" of the run shows groups, health and what changed since yesterday; from
-    a group's row the form of a redrive opens, filled in.
+    The page "dead-letters" of the run shows groups, health and what changed since yesterday; a
+    group's name leads to its page, and from there the form of a redrive opens, filled in.
 
     Args:
         is_rebuild: Count every day anew, not only what came since the last run.
     """
     settings = load_settings()
-    built = await asyncio.to_thread(build_all_marts, settings, is_rebuild=is_rebuild)
+    before = await asyncio.to_thread(escalating_groups, settings)
+    built = await stage(
+        "Build the marts",
+        lambda: asyncio.to_thread(build_all_marts, settings, is_rebuild=is_rebuild),
+        _built,
+        is_repeatable=True,
+    )
     await table(
         "marts", [{"mart": name, "rows": rows} for name, rows in built.rows.items()], "Their rows."
     )
     marts = await asyncio.to_thread(stored_marts, settings, NEEDED_MARTS)
-    await markdown("dead-letters", await _page(marts, datetime.now(UTC)), "How things stand.")
+    await stage("Write the pages", lambda: _show(settings, marts, datetime.now(UTC)), str)
     groups = marts["failure_groups"]
-    for group in groups.filter("is_escalating").to_dicts():
-        _tell_spike(group)
-    total = sum(built.rows.values())
-    escalating = (groups["state"] == "escalating").sum()
-    spikes = f", {escalating:,} escalating" if escalating else ""
+    escalating = groups.filter("is_escalating")
+    _tell_spikes(escalating.filter(~pl.col("group_id").is_in(before)))
+    spikes = f", {escalating.height:,} escalating" if escalating.height else ""
     return await told(
         f"{groups.height:,} groups{spikes}",
-        f"Built {len(built.rows)} marts, {total:,} rows, in {built.seconds:.1f} s;"
-        f" {groups.height:,} groups{spikes}",
+        f"{_built(built)}; {groups.height:,} groups{spikes}",
         built.as_dict(),
     )
 
 
-async def _page(marts: Mapping[str, pl.DataFrame], now: datetime) -> str:
-    """Groups with the way to their redrive, what changed, health, resolution, outcomes."""
-    now_, groups, *others = sections(marts, now)[:7]
-    form = await form_of("redrive/redrive")
-    if form is not None:
-        groups = with_links(
-            groups, "redrive", lambda row: form({"group_id": row["group"]}) if row["open"] else None
-        )
-    return as_markdown([now_, groups, *others], now, headline(marts, now))
+def _built(built: MartsReport) -> str:
+    total = sum(built.rows.values())
+    return f"Built {len(built.rows)} marts, {total:,} rows, in {built.seconds:.1f} s"
 
 
-def _tell_spike(group: dict[str, object]) -> None:
-    payload = {
-        name: group[name]
-        for name in ("group_id", "error_class", "services", "failure_count_1h", "escalation_limit")
+async def _show(settings: Settings, marts: Mapping[str, pl.DataFrame], now: datetime) -> str:
+    """Write the page of all groups, and those of the groups that changed; says how many."""
+    redrive, dry_run = (
+        await form_of("redrive-group/redrive-group"),
+        await form_of("dry-run/dry-run"),
+    )
+    groups = by_urgency(marts["failure_groups"]).head(MOST_GROUPS).to_dicts()
+    ids = [group["sample_failure_id"] for group in groups]
+    said = await asyncio.to_thread(samples, settings, ids)
+    pages = {
+        group["group_id"]: group_page(group, said.get(group["sample_failure_id"]), redrive, dry_run)
+        for group in groups
     }
-    happened("dlq.spike", f"dlq.group.{group['group_id']}", str(group["error_class"]), payload)
+    addresses, written = await show_groups(groups, pages)
+    await markdown(
+        DEAD_LETTERS,
+        dead_letters_page(marts, now, addresses, redrive),
+        "Start here: the groups, their state, their redrive.",
+    )
+    return f"{DEAD_LETTERS}, and {written:,} of {len(pages):,} groups that changed"
+
+
+def _tell_spikes(escalating: pl.DataFrame) -> None:
+    """One event, whatever number of groups has begun to escalate since the last build."""
+    if escalating.is_empty():
+        return
+    columns = ("group_id", "error_class", "services", "failure_count_1h", "escalation_limit")
+    payload = {"groups": escalating.select(columns).to_dicts()}
+    happened("dlq.spike", "dlq.groups", f"{escalating.height:,} groups", payload)

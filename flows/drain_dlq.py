@@ -1,19 +1,24 @@
 """drain-dlq: what failed since the last run, into the lake and Postgres."""
 
+import asyncio
 from collections import Counter
 
 from prefect import State, flow
 
 from sahool_dlq.bridge.find_exhausted import Untold
 from sahool_dlq.bridge.run import bridge_pending
-from sahool_dlq.errors import DLQError
+from sahool_dlq.drain.run import DrainReport
+from sahool_dlq.errors import DLQError, LakeError
 from sahool_dlq.jobs.drain import drain_log
+from sahool_dlq.jobs.status import sink_sequences
 from sahool_dlq.orchestration.late import is_overtaken
 from sahool_dlq.orchestration.show import happened, progress, table, told
-from sahool_dlq.settings import load_settings
+from sahool_dlq.orchestration.stages import in_one_sentence, stage
+from sahool_dlq.settings import Settings, load_settings
 
 
 @flow(name="drain-dlq", flow_run_name="drain-dlq", timeout_seconds=3600)
+@in_one_sentence
 async def drain_dlq() -> State:
     """Drain the dead-letter stream into the lake and Postgres, each message exactly once.
 
@@ -27,28 +32,58 @@ async def drain_dlq() -> State:
     trouble: DLQError | None = None
     bridged, untold = Counter[str](), list[Untold]()
     try:
-        bridged, untold = await bridge_pending(settings)
+        bridged, untold = await stage(
+            "Bring in what others gave up",
+            lambda: bridge_pending(settings),
+            lambda done: _bridged(*done) or "Nothing new",
+            is_repeatable=True,
+        )
     except DLQError as error:  # told at the end: what is in the log is drained all the same
         trouble = error
     async with progress("Draining the dead-letter stream") as move:
-        report = await drain_log(settings, move)
-    await table(
-        "drain", [report.as_dict() | {"notes": " ".join(report.notes)}], "What this run drained."
-    )
-    message = f"Drained {report.drained:,} messages in {report.seconds:.1f} s"
+        report = await stage(
+            "Drain the log", lambda: drain_log(settings, move), _drained, is_repeatable=True
+        )
+    if report.drained:
+        await stage("Compare the sinks", lambda: _compare(settings, report), str)
+        await table(
+            "drain", [report.as_dict() | {"notes": " ".join(report.notes)}], "What a run drained."
+        )
+        happened("dlq.drained", f"dlq.log.{report.stream}", report.stream, report.as_dict())
+    if trouble is not None:
+        raise trouble
+    message = "; ".join(filter(None, (_drained(report), _bridged(bridged, untold))))
+    return await told(f"{report.drained:,} messages", message, report.as_dict())
+
+
+def _bridged(bridged: Counter[str], untold: list[Untold]) -> str:
+    """What became of what consumers without our code gave up; empty where they gave up nothing."""
+    parts = []
     if count := bridged["bridged"] + bridged["gone"] + bridged["found"]:
-        message += f", {count:,} of them of consumers without our code"
+        parts.append(f"{count:,} of consumers without our code")
     if bridged["removed"]:
-        message += f"; {bridged['removed']:,} events left their stream in the hands of a consumer"
+        parts.append(f"{bridged['removed']:,} events left their stream in a consumer's hands")
+    if count := sum(each.at_least for each in untold):
+        parts.append(f"{count:,} more were dropped by other consumers; only the count is known")
+    return "; ".join(parts)
+
+
+def _drained(report: DrainReport) -> str:
+    message = f"Drained {report.drained:,} messages in {report.seconds:.1f} s"
     if report.quarantined:
         message += f", {report.quarantined:,} quarantined"
     if report.gaps:
         message += f"; {report.gaps} gap in the stream: {' '.join(report.notes)}"
-    if untold:
-        count = sum(each.at_least for each in untold)
-        message += f"; {count:,} more were dropped by other consumers; only the count is known"
-    if report.drained:
-        happened("dlq.drained", f"dlq.log.{report.stream}", report.stream, report.as_dict())
-    if trouble is not None:
-        raise trouble
-    return await told(f"{report.drained:,} messages", message, report.as_dict())
+    return message
+
+
+async def _compare(settings: Settings, report: DrainReport) -> str:
+    """Read anew how far each sink holds the log; raises LakeError where one is behind."""
+    held = await asyncio.to_thread(sink_sequences, settings, report.stream)
+    for sink, sequence in held.items():
+        if sequence < report.last_sequence:
+            raise LakeError(
+                f"The sink {sink} holds the log up to {sequence:,}, not {report.last_sequence:,}:"
+                " `dlq verify` says what it lacks."
+            )
+    return f"{', '.join(held)} hold the log up to sequence {report.last_sequence:,}"

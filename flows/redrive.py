@@ -1,15 +1,17 @@
-"""redrive-transient and redrive: bring back what can be cured."""
+"""redrive-transient, redrive-group, redrive and dry-run: bring back what can be cured."""
 
-from datetime import datetime
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from prefect import State, flow
-from pydantic import Field
 
 from sahool_dlq.alerts.text import quantity
+from sahool_dlq.drain.run import DrainReport
 from sahool_dlq.jobs.redrive import (
     approve,
+    known_group,
     plan_redrive,
+    preview_redrive,
     redrive,
     reject,
     run_redrive,
@@ -17,19 +19,38 @@ from sahool_dlq.jobs.redrive import (
     transient_selection,
 )
 from sahool_dlq.orchestration.approval import (
+    Approval,
     ask,
     batch_of_this_run,
     plan_as_markdown,
     remember_batch,
 )
-from sahool_dlq.orchestration.show import happened, markdown, progress, table, told
-from sahool_dlq.redrive.choose.plan import Order
+from sahool_dlq.orchestration.forms import (
+    AsItWas,
+    Changed,
+    Failures,
+    Further,
+    Group,
+    Name,
+    NoFurther,
+    Reason,
+    selection,
+)
+from sahool_dlq.orchestration.outcomes import in_words
+from sahool_dlq.orchestration.show import happened, markdown, progress, stopped, table, told
+from sahool_dlq.orchestration.stages import Ended, in_one_sentence, stage
+from sahool_dlq.redrive.batches import Batch
+from sahool_dlq.redrive.choose.plan import Order, Plan
 from sahool_dlq.redrive.choose.selection import Selection
-from sahool_dlq.redrive.publish.ramp import RedriveReport
-from sahool_dlq.settings import load_settings
+from sahool_dlq.redrive.preview import Preview
+from sahool_dlq.redrive.publish.ramp import Ramp, RedriveReport
+from sahool_dlq.settings import Settings, load_settings
+
+Done = TypeVar("Done")
 
 
 @flow(name="redrive-transient", flow_run_name="redrive-transient", timeout_seconds=3600)
+@in_one_sentence
 async def redrive_transient() -> State:
     """Publish failures that may pass by themselves again, to the consumer that failed.
 
@@ -44,130 +65,171 @@ async def redrive_transient() -> State:
         trigger="automatic",
         requested_by="redrive-transient",
         reason="scheduled redrive of transient errors",
+        step=_step,
     )
     return await _told(report)
 
 
+@flow(
+    name="redrive-group", flow_run_name="redrive-group", persist_result=True, timeout_seconds=3600
+)
+@in_one_sentence
+async def redrive_group(group: Group, reason: Reason, your_name: Name) -> State:
+    """Publish the failures of one group again, to the consumers that failed.
+
+    The group ramps 1, 10, all, and stops where nothing succeeds. More than
+    DLQ_REDRIVE_APPROVAL_COUNT wait until somebody has approved their plan. The page dead-letters
+    opens this form filled in.
+
+    Args:
+        group: The group's id, or how it begins.
+        reason: Why; kept with the batch and in the audit.
+        your_name: Self-declared.
+    """
+    settings = load_settings()
+    chosen = Selection(group_id=known_group(settings, group))
+    return await _carry_out(settings, chosen, AsItWas().order(your_name, reason))
+
+
 @flow(name="redrive", flow_run_name="redrive", persist_result=True, timeout_seconds=3600)
+@in_one_sentence
 async def redrive_selected(
-    reason: Annotated[str, Field(min_length=3)],
-    requested_by: Annotated[str, Field(min_length=1)],
-    failure_ids: list[str] | None = None,
-    group_id: str | None = None,
-    error_type: str | None = None,
-    service: str | None = None,
-    tenant_id: str | None = None,
-    event_type: str | None = None,
-    subject: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    where: str | None = None,
-    limit: Annotated[int, Field(ge=1)] = 10_000,
-    redirect_to: str | None = None,
-    edit: dict[str, Any] | None = None,
-    per_second: Annotated[float, Field(gt=0)] | None = None,
-    addressed_to: str | None = None,
-    max_age_seconds: Annotated[float, Field(gt=0)] | None = None,
-    own_copy: bool = False,
+    reason: Reason,
+    your_name: Name,
+    failures: Failures = Failures(),  # noqa: B008  (the form takes its defaults from it)
+    conditions: NoFurther | Further = NoFurther(),  # noqa: B008
+    delivery: AsItWas | Changed = AsItWas(),  # noqa: B008
 ) -> State:
     """Publish the failures that a person selected again, to the consumers that failed.
 
-    Every condition that is given must hold. Each group ramps 1, 10, all, and stops where nothing
-    succeeds. More than DLQ_REDRIVE_APPROVAL_COUNT wait until somebody has approved their plan.
+    Each group ramps 1, 10, all, and stops where nothing succeeds. More than
+    DLQ_REDRIVE_APPROVAL_COUNT wait until somebody has approved their plan.
 
     Args:
-        reason: Why; kept with the batch.
-        requested_by: Your name; self-declared.
-        failure_ids: These failures, parked ones too.
-        group_id: A failure group, as the groups table shows it.
-        error_type: Class name of the exception; its known subclasses are taken too.
-        service: The service that failed.
-        tenant_id: Only events of this tenant.
-        event_type: Last token of the event's subject.
-        subject: The event's subject, or a filter such as sahool.analysis.*
-        since: Failed then or later.
-        until: Failed before then.
-        where: A condition over documented columns, such as data.crop = 'wheat'.
-        limit: At most so many, the oldest.
-        redirect_to: Publish to this subject instead of the events' own.
-        edit: JSON merge patch of the events' bodies; the original is kept.
-        per_second: Redrives a second; empty leaves it to the budget.
-        addressed_to: The consumer, STREAM/CONSUMER, that takes the place of those that failed.
-        max_age_seconds: Events that are older are left out and parked; empty takes any age.
-        own_copy: Also publish events that their stream has lost, as their dead letters hold them.
+        reason: Why; kept with the batch and in the audit.
+        your_name: Self-declared.
+        failures: Which; all that is given must hold.
+        conditions: Further ones, a limit, or single failures.
+        delivery: How they go out, where that is not as it was.
     """
-    selection = Selection(
-        failure_ids=tuple(failure_ids or ()),
-        group_id=group_id,
-        error_types=(error_type,) if error_type else (),
-        service=service,
-        tenant_id=tenant_id,
-        event_type=event_type,
-        subject=subject,
-        since=since,
-        until=until,
-        where=where,
-        limit=limit,
+    return await _carry_out(
+        load_settings(), selection(failures, conditions), delivery.order(your_name, reason)
     )
-    order = Order(
-        "manual",
-        requested_by,
-        reason,
-        redirect_to,
-        edit,
-        per_second,
-        addressed_to,
-        max_age_seconds,
-        own_copy,
-    )
-    return await _carry_out(selection, order)
 
 
-async def _carry_out(selection: Selection, order: Order) -> State:
+@flow(name="dry-run", flow_run_name="dry-run", timeout_seconds=3600)
+@in_one_sentence
+async def dry_run(
+    failures: Failures = Failures(),  # noqa: B008
+    conditions: NoFurther | Further = NoFurther(),  # noqa: B008
+    delivery: AsItWas | Changed = AsItWas(),  # noqa: B008
+) -> State:
+    """Show what a redrive would publish, to whom, and what may come of it; touches nothing.
+
+    It knows what the last drain has seen. Its page `redrive-plan` has the details.
+
+    Args:
+        failures: Which; all that is given must hold.
+        conditions: Further ones, a limit, or single failures.
+        delivery: How they would go out, where that is not as it was.
+    """
+    settings, order = load_settings(), delivery.order("", "")
+    shown = await stage(
+        "Plan",
+        lambda: preview_redrive(
+            settings,
+            selection(failures, conditions),
+            redirect_to=order.redirect_to,
+            patch=order.patch,
+            per_second=order.per_second,
+            addressed_to=order.addressed_to,
+            max_age_seconds=order.max_age_seconds,
+        ),
+        lambda found: _planned(found.plan),
+        is_repeatable=True,
+    )
+    if not shown.plan.count:
+        return await told("nothing to do", "Nothing to redrive")
+    await markdown("redrive-plan", plan_as_markdown(shown.as_dict()), "What it would publish.")
+    about = f"about {shown.expected_successes:,.0f} may succeed"
+    planned = _planned(shown.plan)
+    return await told(planned, f"Would publish {planned}; {about}")
+
+
+async def _carry_out(settings: Settings, chosen: Selection, order: Order) -> State:
     """Freeze the batch, have it approved where it is large, run it.
 
     A run that was suspended, or crashed and is retried, goes on with the batch that it froze.
     """
-    settings = load_settings()
     batch_id, shown = await batch_of_this_run(), ""
     if batch_id is None:
-        planned = await plan_redrive(settings, selection, order)
+        planned = await plan_redrive(settings, chosen, order, _step)
         if planned is None:
             return await told("nothing to do", "Nothing to redrive")
-        batch_id, shown = planned[0].id, plan_as_markdown(planned[1].as_dict())
+        batch_id = planned[0].id
         await remember_batch(batch_id)
+        shown = plan_as_markdown(planned[1].as_dict(), planned[0])
         await markdown("redrive-plan", shown, "What the batch publishes.")
     batch = show_batch(settings, batch_id)
     if batch.state == "awaiting_approval":
         answer = await ask(shown or f"**{batch.planned:,} redrives.**")
+        said = settings.masked(f"{answer.decided_by}: {answer.comment or 'no comment'}")
+        await stage(
+            "Approve", lambda: _decide(settings, batch, answer), lambda word: f"{word} by {said}"
+        )
         if not answer.approve:
-            reject(settings, batch_id, by=answer.decided_by, reason=answer.comment or None)
-            said = settings.masked(
-                f"Rejected by {answer.decided_by}: {answer.comment or 'no comment'}"
-            )
-            return await told("rejected", said, state="Rejected")
-        approve(settings, batch_id, by=answer.decided_by, reason=answer.comment or None)
+            return await told("rejected", f"Rejected by {said}", state="Rejected")
     async with progress("Redriving") as move:
         report = await run_redrive(
-            settings, batch_id, lambda outcomes, count: move(outcomes.total(), count)
+            settings, batch_id, lambda outcomes, count: move(outcomes.total(), count), _step
         )
     return await _told(report)
+
+
+async def _decide(settings: Settings, batch: Batch, answer: Approval) -> str:
+    """Tell the batch what somebody has decided; returns the word for it."""
+    decide = approve if answer.approve else reject
+    decide(settings, batch.id, by=answer.decided_by, reason=answer.comment or None)
+    return "Approved" if answer.approve else "Rejected"
+
+
+async def _step(name: str, work: Callable[[], Awaitable[Done]]) -> Done:
+    """A step of the job as a task; a drain does no harm when it is repeated."""
+    return await stage(name, work, _ended, is_repeatable="drain" in name.lower())
+
+
+def _ended(found: object) -> Ended:
+    match found:
+        case DrainReport():
+            return f"{quantity(found.drained, 'messages')} drained", False
+        case Plan():
+            return _planned(found), False
+        case (Batch(), Preview(plan=plan)):
+            return _planned(plan), False
+        case Ramp():
+            parked = found.outcomes["cancelled"] if found.is_hopeless else 0
+            return in_words(found.outcomes, parked), found.why is not None
+    return "nothing to redrive", False
+
+
+def _planned(plan: Plan) -> str:
+    return f"{quantity(plan.count, 'redrives')} of {quantity(len(plan.groups), 'groups')}"
 
 
 async def _told(report: RedriveReport | None) -> State:
     if report is None:
         return await told("nothing to do", "Nothing to redrive")
-    await table("redrives", [{"outcome": k, "redrives": n} for k, n in report.outcomes.items()])
-    outcomes = ", ".join(f"{n:,} {state}" for state, n in report.outcomes.items()) or "no outcome"
-    stopped_count = quantity(len(report.stopped_groups), "groups")
-    stopped = f"; {stopped_count} stopped" if report.stopped_groups else ""
-    if report.state in ("paused", "cancelled"):
-        stopped += f"; {report.state} by a person"
+    await table(
+        "redrives",
+        [{"outcome": k.replace("_", " "), "redrives": n} for k, n in report.outcomes.items()],
+        "What came of them.",
+    )
+    words = in_words(report.outcomes, report.parked)
     if report.stopped_groups:
         batch = f"dlq.redrive.{report.batch_id}"
         happened("dlq.redrive.aborted", batch, report.batch_id, report.as_dict())
-    return await told(
-        f"{report.planned:,}, {outcomes}",
-        f"Redrove {report.planned:,}: {outcomes}{stopped}",
-        report.as_dict(),
-    )
+        return await stopped(f"stopped, {words.split(', ')[0]}", f"Stopped: {words}")
+    if report.state in ("paused", "cancelled"):
+        said = f"{report.state.capitalize()} by a person: {words}"
+        return await told(report.state, said, report.as_dict(), state=report.state.capitalize())
+    return await told(words, f"Redrove {report.planned:,}: {words}", report.as_dict())

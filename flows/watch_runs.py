@@ -5,9 +5,11 @@ from prefect import State, flow
 from sahool_dlq.orchestration.late import is_overtaken
 from sahool_dlq.orchestration.show import table, told
 from sahool_dlq.orchestration.silent import mark_silent
+from sahool_dlq.orchestration.stages import in_one_sentence
 
 
 @flow(name="watch-runs", flow_run_name="watch-runs", timeout_seconds=300)
+@in_one_sentence
 async def watch_runs(silent_seconds: float = 120) -> State:
     """Mark the runs as crashed whose process is silent, which frees their places.
 

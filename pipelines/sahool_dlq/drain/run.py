@@ -204,6 +204,12 @@ async def _copy(
                 trace_batch(batch, started_ns)
             tally.drained += new.len()
             tally.quarantined += new.count()  # those that are not null
+            logger.info(
+                "Stored %s messages, up to sequence %s of %s",
+                f"{new.len():,}",
+                f"{batch.last_sequence:,}",
+                f"{state.last_sequence:,}",
+            )
             progress(batch.last_sequence - first, max(state.last_sequence - first, 1))
     sinks.note_gaps(await missing.gaps([state.last_sequence + 1], done, sinks), tally)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ import duckdb
 import polars as pl
 
 from sahool_dlq.analysis.marts.views import create_views
+from sahool_dlq.analysis.report.sections import printable_frames
 from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.analysis.report.trends import group_trends
 from sahool_dlq.errors import QueryError, UnknownNameError
@@ -20,7 +22,7 @@ from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.sql import connect
 
-__all__ = ["failure_groups", "find_failure", "find_group"]
+__all__ = ["failure_groups", "find_failure", "find_group", "samples"]
 
 _GROUP = re.compile(r"[0-9a-f]{1,16}")
 _SAID = (
@@ -136,3 +138,18 @@ def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str,
         ).to_arrow_table()
     row: dict[str, Any] = pl.DataFrame(rows).row(0, named=True)
     return row | {"also_said": pl.DataFrame(others).to_dicts()}
+
+
+def samples(settings: Settings, failure_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What some failures say, by id, in the words of a page; texts are printable and cut."""
+    with connect(Lake(settings.lake)) as lake:
+        rows = lake.execute(
+            'SELECT failure_id AS failure, dlq_timestamp AS "gave up", service,'
+            " original_subject AS subject, tenant_id AS tenant, error_message AS message"
+            " FROM dead_letters"
+            " WHERE failure_id IN (SELECT unnest($ids))"
+            " QUALIFY row_number() OVER (PARTITION BY failure_id ORDER BY dlq_timestamp DESC) = 1",
+            {"ids": list(failure_ids)},
+        ).to_arrow_table()
+    frame = printable_frames({"": pl.DataFrame(rows)})[""]
+    return {row["failure"]: row for row in frame.to_dicts()}

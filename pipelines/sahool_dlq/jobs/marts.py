@@ -83,3 +83,12 @@ def stored_marts(settings: Settings, names: Sequence[str]) -> Frames:
     with connect(lake) as connection:
         frames["log"] = pl.DataFrame(connection.sql(LOG_SQL).to_arrow_table())
     return printable_frames(frames)
+
+
+def escalating_groups(settings: Settings) -> set[str]:
+    """Ids of the groups that escalated when the marts were built last."""
+    lake = Lake(settings.lake)
+    if lake.version("marts/failure_groups") is None:
+        return set()
+    groups = lake.read("marts/failure_groups")
+    return set(groups.filter("is_escalating")["group_id"])

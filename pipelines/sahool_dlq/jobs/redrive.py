@@ -4,7 +4,7 @@ It goes in steps, and each may be the last of a run: `preview_redrive` (touches 
 `plan_redrive` (freezes a batch), for a large batch `approve` or `reject`, `run_redrive`; meanwhile
 `pause`, `resume`, `cancel`. `redrive` is the whole of it for those who need no approval. What
 drains does so before, so that it sees what is, and after, so that its effect is visible when it
-returns.
+returns. Their parts are named steps, which a caller may show (`redrive.steps`).
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from psycopg import Connection
@@ -50,9 +51,13 @@ from sahool_dlq.redrive.publish.ramp import Progress as RedriveProgress
 from sahool_dlq.redrive.publish.ramp import RedriveReport, run_batch
 from sahool_dlq.redrive.publish.unfollowed import follow_again, has_unfollowed
 from sahool_dlq.redrive.reach import unreached_addressees
+from sahool_dlq.redrive.steps import Step, plainly
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.addressees import FAILED_AT
 from sahool_dlq.stores.postgres.lock import Lock
+
+_BEFORE = "Drain what came before"
+_AFTER = "Settle: drain the outcomes"
 
 
 async def preview_redrive(
@@ -73,14 +78,20 @@ async def preview_redrive(
 
 
 async def plan_redrive(
-    settings: Settings, selection: Selection, order: Order
+    settings: Settings, selection: Selection, order: Order, step: Step = plainly
 ) -> tuple[Batch, Preview] | None:
     """Drain, plan and freeze; None where nothing is to be redriven.
 
     The batch is `planned`, or `awaiting_approval` where a person asked for more redrives than
     DLQ_REDRIVE_APPROVAL_COUNT.
     """
-    await drain_log(settings)
+    await step(_BEFORE, partial(drain_log, settings))
+    return await step("Plan", partial(_plan_by_hand, settings, selection, order))
+
+
+async def _plan_by_hand(
+    settings: Settings, selection: Selection, order: Order
+) -> tuple[Batch, Preview] | None:
     with open_postgres(settings) as connection:
         planned = await _plan(settings, connection, selection)
         if not planned.count:
@@ -91,7 +102,10 @@ async def plan_redrive(
 
 
 async def run_redrive(
-    settings: Settings, batch_id: str, progress: RedriveProgress | None = None
+    settings: Settings,
+    batch_id: str,
+    progress: RedriveProgress | None = None,
+    step: Step = plainly,
 ) -> RedriveReport:
     """Carry out a batch that was planned, approved or resumed, or left behind.
 
@@ -100,15 +114,15 @@ async def run_redrive(
     RedriveError where it waits for somebody, or where another redrive is running: then the batch
     is kept, and taken up by the next.
     """
-    await drain_log(settings)
+    await step(_BEFORE, partial(drain_log, settings))
     with open_postgres(settings) as connection:
         batch = find_batch(connection, batch_id)
         with _one_redriver(settings) as lock:
             for left_over in await _left_over(settings, connection, lock):
                 if left_over != batch.id:
-                    await _run(settings, connection, lock, left_over, None)
-            report = await _run(settings, connection, lock, batch.id, progress)
-    await drain_log(settings)
+                    await _run(settings, connection, lock, left_over, None, step)
+            report = await _run(settings, connection, lock, batch.id, progress, step)
+    await step(_AFTER, partial(drain_log, settings))
     return report
 
 
@@ -126,6 +140,7 @@ async def redrive(
     max_age_seconds: float | None = None,
     own_copy: bool | None = None,
     progress: RedriveProgress | None = None,
+    step: Step = plainly,
 ) -> RedriveReport | None:
     """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
 
@@ -145,17 +160,17 @@ async def redrive(
         max_age_seconds,
         (is_by_hand or settings.redrive_own_copies) if own_copy is None else own_copy,
     )
-    await drain_log(settings)
+    await step(_BEFORE, partial(drain_log, settings))
     with (
         open_postgres(settings) as connection,
         _one_redriver(settings) as lock,
     ):
         left_over = await _left_over(settings, connection, lock)
         for batch_id in left_over:
-            await _run(settings, connection, lock, batch_id, progress)
+            await _run(settings, connection, lock, batch_id, progress, step)
         if left_over:
-            await drain_log(settings)
-        planned = await _plan(settings, connection, selection)
+            await step(_BEFORE, partial(drain_log, settings))
+        planned = await step("Plan", partial(_plan, settings, connection, selection))
         if not planned.count:
             return None
         if redirect_to is not None:
@@ -163,8 +178,8 @@ async def redrive(
         batch = find_batch(connection, _freeze(settings, connection, planned, selection, order))
         if batch.state == "awaiting_approval":
             return RedriveReport(batch.id, batch.planned, state=batch.state)
-        report = await _run(settings, connection, lock, batch.id, progress)
-    await drain_log(settings)
+        report = await _run(settings, connection, lock, batch.id, progress, step)
+    await step(_AFTER, partial(drain_log, settings))
     return report
 
 
@@ -335,6 +350,7 @@ async def _run(
     lock: Lock,
     batch_id: str,
     progress: RedriveProgress | None,
+    step: Step,
 ) -> RedriveReport:
     foreign = connection.execute(
         "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"  # noqa: S608
@@ -344,7 +360,7 @@ async def _run(
     ).fetchone()
     # Else nobody would hear that a consumer without our code failed again.
     async with bridging(settings) if foreign is not None else nullcontext():
-        return await run_batch(settings, lock, batch_id, progress)
+        return await run_batch(settings, lock, batch_id, progress, step)
 
 
 def _move(

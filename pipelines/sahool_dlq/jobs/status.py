@@ -3,9 +3,11 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from psycopg import Connection
+
 from sahool_dlq.connections import find_log, open_nats, open_postgres
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.lake.lake import Lake
+from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.unfounded import unfounded_counts
 
 
@@ -33,10 +35,6 @@ async def platform_status(settings: Settings) -> PlatformStatus:
     async with open_nats(settings, "dlq status") as client:
         state = await find_log(client, settings)
     with open_postgres(settings) as connection:
-        row = connection.execute(
-            "SELECT epoch, last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
-        ).fetchone()
-        epoch, checkpoint = row or ("", 0)
         failures = dict(
             connection.execute(
                 "SELECT status, count(*) FROM failed_events GROUP BY 1 ORDER BY 2 DESC"
@@ -57,10 +55,7 @@ async def platform_status(settings: Settings) -> PlatformStatus:
             " GROUP BY epoch, is_certain, reason, date_trunc('minute', found_at)"
             " ORDER BY max(found_at) DESC LIMIT 10"
         ).fetchall()
-    lake = Lake(settings.lake)
-    sinks = {"postgres": checkpoint} | {
-        f"lake {name}": lake.watermark(name, epoch) for name in ("dead_letters", "case_events")
-    }
+        sinks = _sinks(settings, connection, state.stream)
     return PlatformStatus(
         state.stream,
         state.message_count,
@@ -72,3 +67,20 @@ async def platform_status(settings: Settings) -> PlatformStatus:
         unfounded,
         [gap for (gap,) in gaps],
     )
+
+
+def sink_sequences(settings: Settings, stream: str) -> dict[str, int]:
+    """The last sequence of the log that each sink holds, read anew."""
+    with open_postgres(settings) as connection:
+        return _sinks(settings, connection, stream)
+
+
+def _sinks(settings: Settings, connection: Connection[Any], stream: str) -> dict[str, int]:
+    row = connection.execute(
+        "SELECT epoch, last_sequence FROM drain_checkpoints WHERE stream = %s", [stream]
+    ).fetchone()
+    epoch, checkpoint = row or ("", 0)
+    lake = Lake(settings.lake)
+    return {"postgres": checkpoint} | {
+        f"lake {name}": lake.watermark(name, epoch) for name in LOG_TABLES
+    }

@@ -12,10 +12,13 @@ from pydantic import Field
 
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.section import Section, as_markdown_table, escaped, seconds_as_text
+from sahool_dlq.orchestration.logs import call_the_wait_no_error
+from sahool_dlq.redrive.batches import Batch
 
 PATIENCE = timedelta(days=7)
 _LABEL = "dlq.batch"
-_MOST_ROWS = 20
+_MOST_GROUPS, _MOST_SAMPLES, _MOST_CHANGES = 20, 3, 20
+_LONGEST = 120  # characters of a message
 
 
 class Approval(RunInput):
@@ -36,6 +39,7 @@ async def ask(shown: str) -> Approval:
     answer here.
     """
     form = Approval.with_initial_data(description=shown)
+    call_the_wait_no_error()
     seconds = int(PATIENCE.total_seconds())
     return await asuspend_flow_run(wait_for_input=form, timeout=seconds, key="approval")
 
@@ -55,19 +59,29 @@ async def remember_batch(batch_id: str) -> None:
             await client.update_flow_run_labels(context.flow_run.id, {_LABEL: batch_id})
 
 
-def plan_as_markdown(shown: Mapping[str, Any]) -> str:
-    """A plan (`Preview.as_dict`) as a person wants to see it before approving."""
+def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> str:
+    """A plan (`Preview.as_dict`) as a person wants to see it before approving its batch."""
     groups = shown["groups"]
-    rows = tuple(
-        (group["count"], group["service"], group["error_type"], group["group_id"])
-        for group in groups[:_MOST_ROWS]
-    )
-    columns = ("redrives", "service", "error type", "group")
-    ramp = "Each group ramps 1, 10, all, and stops where nothing succeeds."
     counts = quantity(shown["planned"], "redrives"), quantity(len(groups), "groups")
-    lines = [f"**{counts[0]}, {counts[1]}.** {ramp}", ""]
+    asked = ""
+    if batch is not None:
+        asked = f", asked for by **{escaped(batch.requested_by)}**: {escaped(batch.reason)}"
+    lines = [f"**{counts[0]} of {counts[1]}**{asked}", ""]
+    # Lists, for a dialog has no room for a table.
+    lines += [
+        f"- {group['count']:,} {escaped(group['error_type'])} in {escaped(group['service'])}"
+        for group in groups[:_MOST_GROUPS]
+    ]
+    if len(groups) > _MOST_GROUPS:
+        lines.append(f"- and {len(groups) - _MOST_GROUPS:,} more groups")
+    lines += ["", "The oldest of them said:", ""]
+    lines += [
+        f"- {escaped(row['error_message'][:_LONGEST] or '(none)')} ({escaped(row['subject'])})"
+        for row in shown["sample"][:_MOST_SAMPLES]
+    ]
     expected, time = shown["expected_successes"], seconds_as_text(shown["seconds"])
-    lines += [f"About {expected:,.0f} may succeed. Publishing takes about {time}.", ""]
+    ramp = "Each group ramps 1, 10, all, and stops where nothing succeeds."
+    lines += ["", f"About {expected:,.0f} may succeed. Publishing takes about {time}. {ramp}", ""]
     for reason, count in shown["refused"].items():
         lines += [f"{count:,} would be refused, and parked: {escaped(reason)}.", ""]
     for each in shown["unreached"]:
@@ -85,10 +99,9 @@ def plan_as_markdown(shown: Mapping[str, Any]) -> str:
         receivers = escaped(", ".join(consumers) or "none")
         note = f"On {escaped(subject)} these receive it too: {receivers}."
         lines += [note, ""]
-    lines += as_markdown_table(Section("", columns, rows))
     changes = tuple(
         tuple(change.values()) for edit in shown["edits"] for change in edit["changes"]
-    )[:_MOST_ROWS]
+    )[:_MOST_CHANGES]
     if changes:
         lines += ["", "What the edit changes in the first few:", ""]
         lines += as_markdown_table(Section("", ("where", "before", "after"), changes))

@@ -1,11 +1,10 @@
 """What a run tells: name and state, artifacts with stable keys (they make a history), events."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
+from uuid import UUID
 
 from prefect import State, get_client
 from prefect.artifacts import (
@@ -16,11 +15,20 @@ from prefect.artifacts import (
 )
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
-from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 
-from sahool_dlq.analysis.report.section import Links
+from sahool_dlq.errors import RedriveError
+
+DEAD_LETTERS = "dead-letters"
+"""The key of the page that shows all groups."""
+
+
+def page_address() -> str:
+    """Where that page is."""
+    settings = get_current_settings()
+    ui = settings.ui_url or str(settings.api.url or "").removesuffix("/api")
+    return f"{ui.rstrip('/')}/artifacts/key/{DEAD_LETTERS}"
 
 
 async def told(did: str, message: str, data: Any = None, *, state: str | None = None) -> State:
@@ -28,13 +36,23 @@ async def told(did: str, message: str, data: Any = None, *, state: str | None = 
 
     `state` is shown instead of "Completed" where nothing was to be done.
     """
+    await _call(did)
+    return Completed(message=message, data=data, name=state or "Completed")
+
+
+async def stopped(did: str, message: str) -> State:
+    """The end of a run that stopped itself, which is no error of ours."""
+    await _call(did)
+    return Failed(message=message, data=RedriveError(message))
+
+
+async def _call(did: str) -> None:
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         async with get_client() as client:
             # The flow's name again, since a resumed run has a name already.
             name = f"{context.flow_run.name.split(':')[0]}: {did}"
             await client.update_flow_run(context.flow_run.id, name=name)
-    return Completed(message=message, data=data, name=state or "Completed")
 
 
 async def table(key: str, rows: Sequence[Mapping[str, Any]], description: str = "") -> None:
@@ -43,9 +61,10 @@ async def table(key: str, rows: Sequence[Mapping[str, Any]], description: str = 
     await acreate_table_artifact(table=shown, key=key, description=description or None)
 
 
-async def markdown(key: str, text: str, description: str = "") -> None:
-    """A page in Markdown; what comes from messages must be escaped in it."""
-    await acreate_markdown_artifact(markdown=text, key=key, description=description or None)
+async def markdown(key: str, text: str, description: str = "") -> UUID:
+    """A page in Markdown, and its id; what comes from messages must be escaped in it."""
+    made = acreate_markdown_artifact(markdown=text, key=key, description=description or None)
+    return await made
 
 
 def happened(event: str, resource: str, name: str, payload: Mapping[str, Any]) -> None:
@@ -80,25 +99,3 @@ async def progress(description: str) -> AsyncIterator[Callable[[int, int], None]
     if moving is not None:
         await asyncio.wait([moving])
     await aupdate_progress_artifact(artifact, progress=100.0)
-
-
-async def form_of(deployment: str) -> Callable[[Mapping[str, Any]], Links] | None:
-    """What links to the run form of a deployment (`flow/name`) with parameters filled in.
-
-    Prefect has two UIs, each with its form. None where nothing is deployed. Without PREFECT_UI_URL
-    the links have no host: whatever address shows them, opens them.
-    """
-    async with get_client() as client:
-        try:
-            found = await client.read_deployment_by_name(deployment)
-        except ObjectNotFound:
-            return None
-    settings = get_current_settings()
-    host = str(settings.ui_url).rstrip("/") if "ui_url" in settings.model_fields_set else ""
-
-    def links(parameters: Mapping[str, Any]) -> Links:
-        query = quote(json.dumps(dict(parameters), separators=(",", ":")), safe="")
-        path = f"deployments/deployment/{found.id}/run?parameters={query}"
-        return Links((("form", f"{host}/{path}"), ("V2", f"{host}/v2/{path}")))
-
-    return links

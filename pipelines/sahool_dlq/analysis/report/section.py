@@ -1,8 +1,8 @@
 """The report: sections of rows, and their forms as Markdown and JSON. `page` makes the HTML."""
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,6 @@ __all__ = [
     "cell_text",
     "escaped",
     "seconds_as_text",
-    "with_links",
 ]
 
 
@@ -45,11 +44,19 @@ class Links:
 
 
 def as_markdown(
-    parts: Sequence[Section], now: datetime, headline: str = "", title: str = "Dead letters"
+    parts: Sequence[Section],
+    now: datetime,
+    headline: str = "",
+    title: str = "Dead letters",
+    figures: str = "",
 ) -> str:
-    """The sections as a page in Markdown, below a sentence that says the most."""
+    """The sections as a page in Markdown, below a sentence that says the most, and `figures`.
+
+    These are Markdown already.
+    """
     lines = [f"# {title}, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC", ""]
     lines += [f"**{escaped(headline)}**", ""] if headline else []
+    lines += [figures, ""] if figures else []
     for part in parts:
         lines += [f"## {part.title}", ""]
         lines += as_markdown_table(part)
@@ -66,16 +73,6 @@ def as_markdown_table(part: Section) -> list[str]:
         _row(["---"] * len(part.columns)),
         *(_row([escaped(value) for value in row]) for row in part.rows),
     ]
-
-
-def with_links(
-    part: Section, title: str, links_of: Callable[[dict[str, Any]], Links | None]
-) -> Section:
-    """The section with one more column, after the first: what each of its rows links to."""
-    rows = tuple(
-        (row[0], links_of(dict(zip(part.columns, row, strict=True))), *row[1:]) for row in part.rows
-    )
-    return replace(part, columns=(part.columns[0], title, *part.columns[1:]), rows=rows)
 
 
 def cell_text(value: Any) -> str:

@@ -58,6 +58,7 @@ class Delivery:
         sent: SentAcks,
     ) -> None:
         self.reasons: dict[str, dict[str, int]] = {}  # of outcomes; the first few
+        self.parked = 0  # failures, for the schedule to leave them alone
         self.halted: str | None = None  # the state into which somebody brought the batch; denied
         self.missing_right: NotPermittedError | None = None
         self._timeout_seconds = settings.redrive_timeout_seconds
@@ -138,6 +139,7 @@ class Delivery:
                 await self._news.decide(
                     redrive, "parked", f"redriving its group is hopeless: {why}"
                 )
+                self.parked += 1
             self._outbox.cancel(redrive, why)
         return "cancelled"
 
@@ -205,6 +207,7 @@ class Delivery:
         self._lock.check()
         if self._batch.trigger == "automatic":  # so that it is not planned again and again
             await self._news.decide(redrive, "parked", f"only by hand, with --own-copy: {why}")
+            self.parked += 1
         self._outbox.cancel(redrive, why)
         self._note("cancelled", f"{why}; --own-copy publishes what the dead letter holds")
         return "cancelled"

@@ -14,11 +14,13 @@ stops before the next publish, and what it has published is followed by whoever 
 """
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from psycopg import Connection
@@ -34,8 +36,11 @@ from sahool_dlq.redrive.publish.outbox import Redrive, load_redrives
 from sahool_dlq.redrive.publish.outcomes import OutcomeFollower
 from sahool_dlq.redrive.publish.rate_limit import Budget
 from sahool_dlq.redrive.publish.sent_acks import listening
+from sahool_dlq.redrive.steps import Step, plainly
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.lock import Lock
+
+logger = logging.getLogger(__name__)
 
 STAGES = (1, 10, None)
 _SAYING_NOTHING = ("cancelled", "expired", "too_late")  # of their group
@@ -52,6 +57,7 @@ class RedriveReport:
     reasons: dict[str, dict[str, int]] = field(default_factory=dict)  # of outcomes; the first few
     seconds: float = 0
     state: str = "done"  # of the batch
+    parked: int = 0  # of the cancelled ones, those whose failure was parked
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -59,8 +65,8 @@ class RedriveReport:
 
 
 @dataclass(slots=True)
-class _Group:
-    """The redrives of one group and service on their ramp."""
+class Ramp:
+    """The redrives of one group and service on their way."""
 
     redrives: list[Redrive]
     belief: Belief  # before this batch
@@ -70,15 +76,27 @@ class _Group:
     is_hopeless: bool = False
     outcomes: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def title(self) -> str:
+        """What it is called beside others."""
+        first = self.redrives[0]
+        return f"Ramp {first.error_type} in {first.service}"
+
 
 Progress = Callable[[Counter[str], int], None]
 """Called with the outcomes so far, and the number planned."""
 
 
 async def run_batch(
-    settings: Settings, lock: Lock, batch_id: str, progress: Progress | None = None
+    settings: Settings,
+    lock: Lock,
+    batch_id: str,
+    progress: Progress | None = None,
+    step: Step = plainly,
 ) -> RedriveReport:
     """Carry out a planned batch, or what a killed or paused run left of it, while `lock` is held.
+
+    Each group's ramp is a step of its own, beside the others; it comes to a `Ramp`.
 
     A batch that has ended is only reported, once no outcome of what it published is missing; of a
     paused one only what it published is followed. Raises RedriveError where there is no such batch,
@@ -112,7 +130,7 @@ async def run_batch(
             run = _Run(settings, connection, batch, delivery)
             state: BatchState = "running"
             while state == "running":  # again where it was paused, and resumed before it was over
-                outcomes, stopped = await run.all(redrives, progress)
+                outcomes, stopped = await run.all(redrives, progress, step)
                 lock.check()
                 state = finish(
                     connection,
@@ -126,7 +144,14 @@ async def run_batch(
                 redrives = [redrive for redrive in left if not redrive.is_out]
     seconds = round(time.monotonic() - started, 3)
     return RedriveReport(
-        batch.id, outcomes.total(), dict(outcomes), stopped, delivery.reasons, seconds, state
+        batch.id,
+        outcomes.total(),
+        dict(outcomes),
+        stopped,
+        delivery.reasons,
+        seconds,
+        state,
+        delivery.parked,
     )
 
 
@@ -143,12 +168,12 @@ class _Run:
         budgets = {service: self._policy.budget_per_second(rate) for service, rate in rates.items()}
         floor = batch.per_second or self._policy.floor_per_second
         self._budget = Budget(settings.redrive_per_second, floor, budgets)
-        self._groups: list[_Group] = []
+        self._groups: list[Ramp] = []
         self._outcomes: Counter[str] = Counter()
         self._stopped: dict[str, str] = {}  # group id: why
 
     async def all(
-        self, redrives: Iterable[Redrive], progress: Progress | None
+        self, redrives: Iterable[Redrive], progress: Progress | None, step: Step
     ) -> tuple[Counter[str], dict[str, str]]:
         """Every group side by side; returns the outcomes, and why groups were stopped.
 
@@ -161,7 +186,7 @@ class _Run:
         rows: dict[tuple[str, str], list[Redrive]] = {}
         for redrive in redrives:
             rows.setdefault((redrive.group_id, redrive.service), []).append(redrive)
-        self._groups = [_Group(group, self._belief(history, group[0])) for group in rows.values()]
+        self._groups = [Ramp(group, self._belief(history, group[0])) for group in rows.values()]
         planned += sum(len(group) for group in rows.values())
 
         def tell() -> None:
@@ -171,7 +196,7 @@ class _Run:
         try:
             async with asyncio.TaskGroup() as tasks:
                 for group in self._groups:
-                    tasks.create_task(self._ramp(group, tell))
+                    tasks.create_task(step(group.title, partial(self._ramp, group, tell)))
         except ExceptionGroup as errors:
             raise _first(errors) from errors
         if self._delivery.missing_right is not None:
@@ -186,7 +211,7 @@ class _Run:
         transient = self._policy.is_transient(redrive.error_type, redrive.error_message)
         return history.belief(cell, datetime.now(UTC), transient=transient)
 
-    async def _ramp(self, group: _Group, tell: Callable[[], None]) -> None:
+    async def _ramp(self, group: Ramp, tell: Callable[[], None]) -> Ramp:
         async def one(redrive: Redrive) -> str:
             state = await self._one(group, redrive)
             count(state)
@@ -206,16 +231,20 @@ class _Run:
             while rest and not group.stop.is_set() and not results:
                 stage, rest = rest[:size], rest[size:] if size else []
                 results.update(await asyncio.gather(*(one(redrive) for redrive in stage)))
+                logger.info("%s, %d at once: %s", group.title, len(stage), _listed(results))
                 for state in _SAYING_NOTHING:
                     del results[state]
             if rest and results and not results["succeeded"] and not group.stop.is_set():
                 group.why = f"none of {results.total()} succeeded: {_listed(results)}"
                 group.stop.set()
+        if rest and group.why is not None:
+            logger.warning("%s is stopped, %d are left: %s", group.title, len(rest), group.why)
         for redrive in rest:
             count(await self._left(group, redrive))
         tell()
+        return group
 
-    def _judge(self, group: _Group) -> None:
+    def _judge(self, group: Ramp) -> None:
         """Stop a group of which the outcomes say that it is hopeless."""
         told = group.outcomes["succeeded"], group.outcomes["failed_again"]
         if group.stop.is_set() or not is_hopeless(group.belief, *told, self._policy):
@@ -225,7 +254,7 @@ class _Run:
         group.is_hopeless = True
         group.stop.set()
 
-    async def _one(self, group: _Group, redrive: Redrive) -> str:
+    async def _one(self, group: Ramp, redrive: Redrive) -> str:
         async def turn() -> bool:
             async with group.turns:
                 return await self._budget.turn(redrive.service, group.stop)
@@ -238,7 +267,7 @@ class _Run:
                     each.stop.set()
             return await self._left(group, redrive)
 
-    async def _left(self, group: _Group, redrive: Redrive) -> str:
+    async def _left(self, group: Ramp, redrive: Redrive) -> str:
         return await self._delivery.left(redrive, group.why, is_hopeless=group.is_hopeless)
 
 

@@ -1,0 +1,48 @@
+"""Our log lines among those of a run, wherever it runs: a worker, `serve`, a notebook, the demo.
+
+Prefect has a setting for that (PREFECT_LOGGING_EXTRA_LOGGERS), which it reads when it is imported,
+so it serves only where somebody has set it before.
+"""
+
+import logging
+from typing import Any
+
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_run_logger
+from prefect.logging.handlers import APILogHandler
+from prefect.settings import get_current_settings
+
+__all__ = ["call_the_wait_no_error", "tell_prefect"]
+
+_OURS = "sahool_dlq"
+
+
+def tell_prefect() -> None:
+    """Send what our loggers say to Prefect, from INFO on or what PREFECT_LOGGING_LEVEL says."""
+    logger = logging.getLogger(_OURS)
+    if not any(isinstance(handler, APILogHandler) for handler in logger.handlers):
+        handler = APILogHandler()
+        handler.addFilter(_is_of_a_run)
+        logger.addHandler(handler)
+    wanted = logging.getLevelName(get_current_settings().logging.level)
+    logger.setLevel(min(wanted, logging.WARNING))  # where Prefect is made quiet, warnings stay
+
+
+def call_the_wait_no_error() -> None:
+    """Let this run's last line, if it was suspended, be no error."""
+    logger: Any = get_run_logger()
+    while isinstance(logger, logging.LoggerAdapter):
+        logger = logger.logger
+    logger.addFilter(_is_less)  # the same again counts once
+
+
+def _is_of_a_run(_: logging.LogRecord) -> bool:
+    return FlowRunContext.get() is not None or TaskRunContext.get() is not None
+
+
+def _is_less(record: logging.LogRecord) -> bool:
+    """Lower the line that Prefect writes as an error whenever a run is not completed."""
+    if record.getMessage().startswith("Finished in state Suspended("):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.args = "Waiting for an approval; this process ends meanwhile.", ()
+    return True
