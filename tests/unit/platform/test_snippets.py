@@ -19,7 +19,7 @@ def text_of(page: str) -> str:
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text_of(page), re.M | re.S)
+    return re.findall(rf"^ *```{language}(?: [^\n]*)?\n(.*?)^ *```", text_of(page), re.M | re.S)
 
 
 def simple_commands(line: str) -> Iterator[list[str]]:
