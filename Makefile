@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality sbom audit screenshots grafana grafana-preview lock clean
+.PHONY: help setup demo up deploy test quick fmt test-pythons test-nats-versions nats-versions explore soak try-faults test-spark lint bench bench-consumer bench-drain bench-marts bench-memory bench-peers bench-quality sbom audit docs screenshots grafana grafana-preview lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*##/\t/' | expand -t 20
@@ -147,6 +147,9 @@ bench-peers: .venv-peers/.ready  ## the libraries that `make bench` compares wit
 	$$UV pip sync --quiet --python .venv-peers/bin/python --require-hashes --only-binary :all: $<
 	@touch $@
 
+docs: setup  ## the documentation as a site, in site/; ARGS=--serve shows it on 127.0.0.1:8000
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(if $(filter --serve,$(ARGS)),serve --livereload,build) $(filter-out --serve,$(ARGS))
+
 sbom: .venv-sbom/.ready  ## what is installed from each lock file, as CycloneDX: sbom.json, sbom-spark.json
 	@for part in "" -spark; do \
 	  .venv-sbom/bin/python -W ignore -m cyclonedx_py requirements requirements$$part.lock --pyproject pyproject.toml \
@@ -174,7 +177,7 @@ screenshots: setup  ## the pictures in docs/images, of a simulated history and o
 lock:  ## resolve the newest allowed versions into requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
 	  --custom-compile-command "make lock" --extra pipelines --extra sqlalchemy --extra embedded --extra metrics --extra tracing \
-	  --extra notebooks --group dev pyproject.toml -o requirements.lock
+	  --extra notebooks --group dev --group docs pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --python-version 3.11 \
 	  --custom-compile-command "make lock" --constraint requirements.lock --extra spark \
 	  pyproject.toml -o requirements-spark.lock
@@ -188,4 +191,4 @@ lock:  ## resolve the newest allowed versions into requirements.lock
 	    --python-version 3.11 --custom-compile-command "make lock" - -o tests/nats-versions/$$version.lock || exit 1; done
 
 clean:  ## remove .venv, caches and the embedded servers' data
-	rm -rf .venv .venv-peers .venv-sbom .venv-audit .pythons sbom.json sbom-spark.json .nats .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv site .venv-peers .venv-sbom .venv-audit .pythons sbom.json sbom-spark.json .nats .dlq .mypy_cache .ruff_cache .pytest_cache .hypothesis

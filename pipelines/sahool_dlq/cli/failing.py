@@ -8,7 +8,18 @@ import click
 
 from sahool_dlq.deadletter.sanitize import printable
 
-__all__ = ["fail"]
+__all__ = ["CHECKOUT_ONLY", "checkout_only", "fail"]
+
+CHECKOUT_ONLY = ("sahool_dlq.demo", "sahool_dlq.simulation")
+"""Packages of the source checkout that the wheel leaves out."""
+
+
+def checkout_only(what: str) -> str:
+    """The sentence that says where `what` can be had."""
+    return (
+        f"{what} is not part of the installed package: get the source of sahool-dlq, run"
+        " `make setup` in its folder, and call it there."
+    )
 
 
 def fail(message: str, status: int, *, is_json: bool) -> NoReturn:

@@ -16,14 +16,16 @@ from typing import Any, Protocol
 import click
 from pydantic import SecretStr
 
+from sahool_dlq.cli.failing import CHECKOUT_ONLY, checkout_only
 from sahool_dlq.cli.output import console, errors, print_json, safe
 from sahool_dlq.cli.verb import verb
-from sahool_dlq.demo.live import live
 from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
 from sahool_dlq.embedded.private import write_private
 from sahool_dlq.embedded.worker import WORKER_LOG, deploy, worker
+from sahool_dlq.errors import MissingPackageError
 from sahool_dlq.jetstream.address import Server, revealed, shown, split_servers
 from sahool_dlq.jobs.drain import migrate_all
+from sahool_dlq.lazy import is_installed
 from sahool_dlq.settings import (
     ENDPOINTS_FILE,
     Settings,
@@ -62,7 +64,7 @@ class _Parts:
     "--fleet/--no-fleet",
     "has_fleet",
     default=None,
-    help="run six services that fail now and then [only on servers of its own]",
+    help="run six services that fail now and then [only in a checkout, on servers of its own]",
 )
 def command(settings: Settings, is_json: bool, has_fleet: bool | None) -> None:
     """Run NATS, PostgreSQL, Prefect with its UI, and the scheduled flows, until Ctrl-C.
@@ -71,8 +73,12 @@ def command(settings: Settings, is_json: bool, has_fleet: bool | None) -> None:
     an embedded one, and nothing is made to fail on it unless --fleet says so. Other `dlq` commands
     in this folder find the servers by themselves.
     """
+    is_checkout = is_installed(*CHECKOUT_ONLY)
+    if has_fleet and not is_checkout:
+        raise MissingPackageError(checkout_only("dlq up --fleet"))
     if has_fleet is None:
-        has_fleet = not (is_given(settings, "nats_url") or is_given(settings, "postgres_dsn"))
+        is_elsewhere = is_given(settings, "nats_url") or is_given(settings, "postgres_dsn")
+        has_fleet = is_checkout and not is_elsewhere
     asyncio.run(_up(settings, is_json, has_fleet))
 
 
@@ -112,6 +118,8 @@ async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
             _print(places, given.home, has_fleet)
         work = [parts.watch()]
         if has_fleet:
+            from sahool_dlq.demo.live import live  # not in a wheel
+
             started = time.monotonic()
 
             def told(text: str) -> None:

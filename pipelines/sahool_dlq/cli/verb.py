@@ -13,7 +13,7 @@ from sahool_dlq.cli.failing import fail
 from sahool_dlq.errors import DLQError, UnknownNameError
 from sahool_dlq.settings import Settings, load_settings
 
-_FLAGS = (
+FLAGS = (
     click.Option(["--json", "is_json"], is_flag=True, help="print one JSON object"),
     click.Option(
         ["-s", "--server", "--nats-url", "nats_url"],
@@ -40,7 +40,7 @@ class Verb(click.Command):
         common: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)):
-                is_common = parameter in _FLAGS or parameter not in self.params  # --help
+                is_common = parameter in FLAGS or parameter not in self.params  # --help
                 (common if is_common else own).append(record)
         for title, records in (("Options", own), ("Options of every verb", common)):
             if records:
@@ -103,5 +103,5 @@ def verb(function: Callable[..., Any]) -> click.Command:
             sys.exit(130)
 
     command = click.command(cls=Verb, help=function.__doc__)(run)
-    command.params += _FLAGS
+    command.params += FLAGS
     return command

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from sahool_dlq.cli.failing import fail
+from sahool_dlq.cli.failing import CHECKOUT_ONLY, checkout_only, fail
 
 __all__ = ["Verbs"]
 
@@ -42,12 +42,20 @@ class Verbs(click.Group):
         return [verb for verbs in self._chapters.values() for verb in verbs]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of a module, or None where there is no such verb."""
+        """The command of a module, or None where there is no such verb.
+
+        Raises click.ClickException where the module needs a part that a wheel does not have.
+        """
         if cmd_name not in self.list_commands(ctx):
             return None
         name = cmd_name.replace("-", "_")
         name += "_" * iskeyword(name)  # no module can be called `try`
-        module = importlib.import_module(f"sahool_dlq.cli.{name}")
+        try:
+            module = importlib.import_module(f"sahool_dlq.cli.{name}")
+        except ModuleNotFoundError as error:
+            if error.name not in CHECKOUT_ONLY:
+                raise
+            raise click.ClickException(checkout_only(f"dlq {cmd_name}")) from error
         command: click.Command = module.command
         return command
 

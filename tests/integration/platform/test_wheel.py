@@ -9,9 +9,11 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
+import readme_renderer.markdown
 import yaml
 from packaging.requirements import Requirement
 
+from sahool_dlq.cli import VERBS
 from sahool_dlq.sqlfiles import sql_folder
 from support import ROOT
 
@@ -194,7 +196,8 @@ def test_every_sql_file_is_found(site: Path) -> None:
     folder = Path(done.stdout.strip())
     assert folder == site / "sahool_dlq" / "_sql"
     checkout = sql_folder()
-    files = sorted(path.relative_to(checkout) for path in checkout.rglob("*.sql"))
+    needed = [path for path in checkout.rglob("*.sql") if path.parent.name != "grafana"]
+    files = sorted(path.relative_to(checkout) for path in needed)
     assert len(files) > 15
     assert sorted(path.relative_to(folder) for path in folder.rglob("*.sql")) == files
     for file in files:
@@ -214,6 +217,73 @@ def test_the_deployments_are_inside_the_package_and_find_their_flows(site: Path)
     for deployment in deployments:
         file, function = deployment["entrypoint"].split(":")
         assert f"def {function}(" in (folder / file).read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["demo"], "dlq demo"),
+        (["simulate", "--days", "1"], "dlq simulate"),
+        (["up", "--fleet"], "dlq up --fleet"),
+    ],
+)
+def test_the_demo_is_not_in_the_wheel_and_says_where_it_is(
+    site: Path, tmp_path: Path, arguments: list[str], what: str
+) -> None:
+    assert not (site / "sahool_dlq" / "demo").exists()
+    assert not (site / "sahool_dlq" / "simulation").exists()
+    main = "from sahool_dlq.cli import main; main()"
+    done = run_with_extras(site, tmp_path, main, *arguments, "--home", str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    sentence = f"{what} is not part of the installed package: get the source of sahool-dlq"
+    assert sentence in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_other_verbs_of_the_wheel_do_not_need_the_demo(site: Path, tmp_path: Path) -> None:
+    verbs = [f"sahool_dlq.cli.{verb.replace('-', '_')}" for verb in VERBS]
+    ask = (
+        "import importlib, sahool_dlq; print(sahool_dlq.__file__)\n"
+        f"for verb in {sorted(set(verbs) - {'sahool_dlq.cli.demo', 'sahool_dlq.cli.simulate'})}:\n"
+        "    importlib.import_module(verb)"
+    )
+    done = run_with_extras(site, tmp_path, ask)
+    assert done.stdout.strip() == str(site / "sahool_dlq" / "__init__.py"), done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def run_with_extras(
+    site: Path, folder: Path, ask: str, *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """A program on the wheel with the packages of this environment, but not its checkout."""
+    before = (
+        "import sys; sys.path = [p for p in sys.path if not p.endswith('/pipelines')]\n"
+        f"sys.path.insert(0, {str(site)!r})\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", before + ask, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_readme_of_an_index_has_no_picture_and_no_link_that_leads_nowhere(site: Path) -> None:
+    [info] = site.glob("sahool_dlq-*.dist-info")
+    metadata = Distribution.at(info).metadata
+    source = dict(url.split(", ") for url in metadata.get_all("Project-URL"))["Source"]
+    page = readme_renderer.markdown.render(metadata.get_payload())
+    assert page is not None
+    assert "<img" not in page
+    links = re.findall(r'href="([^"]+)"', page)
+    assert f"{source}/docs/services.md" in links
+    others = [link for link in links if not link.startswith(f"{source}/")]
+    assert [link for link in others if not link.startswith("#user-content-")] == []
+    links = sorted(set(links) - set(others))
+    files = [link.removeprefix(f"{source}/").partition("#")[0] for link in links]
+    assert [file for file in files if not (ROOT / file).exists()] == []
 
 
 def test_nothing_else_lies_at_the_top_of_site_packages(site: Path) -> None:

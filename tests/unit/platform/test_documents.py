@@ -82,6 +82,11 @@ def test_code_uses_names_that_exist(page: str) -> None:
     assert names <= set(sahool_dlq.events.__all__)
 
 
+def test_the_reference_of_the_api_has_every_public_name() -> None:
+    named = re.findall(r"^::: sahool_dlq\.events\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.M)
+    assert sorted(named) == sorted(sahool_dlq.events.__all__)
+
+
 def test_the_guide_names_settings_and_methods_that_exist(tmp_path: Path) -> None:
     [example] = blocks("docs/services.md", "toml")
     (tmp_path / "consumer.toml").write_text(example)

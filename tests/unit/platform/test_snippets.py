@@ -1,16 +1,26 @@
 """Commands and code in the documents are such as exist; `test_snippets_run.py` runs the code."""
 
+import json
 import re
 import shlex
+import subprocess
+import tomllib
 from collections.abc import Iterator
 
 import click
 import pytest
+import yaml
 
+from sahool_dlq.alerts.rules import read_alert_rules
 from sahool_dlq.cli import _command
+from sahool_dlq.deadletter.rules import Rules, read_rules
 from support import ROOT
 
-PAGES = ["README.md", *sorted(f"docs/{page.name}" for page in ROOT.glob("docs/*.md"))]
+PAGES = [
+    "README.md",
+    "grafana/README.md",
+    *sorted(f"docs/{page.name}" for page in ROOT.glob("docs/*.md")),
+]
 ENDS = {"|", "||", ";", "&&", "&", ">", ">>", "<", "(", ")"}
 
 
@@ -19,7 +29,7 @@ def text_of(page: str) -> str:
 
 
 def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text_of(page), re.M | re.S)
+    return re.findall(rf"^ *```{language}(?: [^\n]*)?\n(.*?)^ *```", text_of(page), re.M | re.S)
 
 
 def simple_commands(line: str) -> Iterator[list[str]]:
@@ -101,6 +111,33 @@ def test_wrong_commands_would_be_found() -> None:
 def test_python_is_python(page: str) -> None:
     for number, block in enumerate(blocks(page, "python"), 1):
         compile(block, f"{page}, block {number}", "exec")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_is_of_its_language(page: str) -> None:
+    for script in blocks(page, "sh"):
+        done = subprocess.run(
+            ["bash", "-n"], input=script, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    for language, read in (("json", json.loads), ("toml", tomllib.loads), ("yaml", yaml.safe_load)):
+        for block in blocks(page, language):
+            assert read(block)
+    every = set(re.findall(r"^ *```(\w+)", text_of(page), re.M))
+    assert every <= {"sh", "json", "toml", "yaml", "python", "sql", "promql", "text"}
+
+
+@pytest.mark.parametrize("page", ["docs/api.md", "docs/connecting.md"])
+def test_short_code_runs_as_it_stands(page: str) -> None:
+    [block] = blocks(page, "python")
+    exec(compile(block, page, "exec"), {})
+
+
+def test_the_rules_of_the_documents_are_taken() -> None:
+    [alerts] = blocks("docs/alerts.md", "toml")
+    assert read_alert_rules(alerts) != read_alert_rules()
+    [rules] = blocks("docs/rules.md", "toml")
+    assert read_rules(rules) != Rules()
 
 
 def test_make_targets_of_the_documents_exist() -> None:
