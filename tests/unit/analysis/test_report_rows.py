@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from sahool_dlq.analysis.report import sections
+from sahool_dlq.analysis.report import patterns, standing
 from sahool_dlq.analysis.report.axes import whole_parts
 
 END = datetime(2026, 3, 2, 15, 20, tzinfo=UTC)
@@ -30,7 +30,7 @@ def test_a_mean_of_24_hours_is_said_of_cases_that_were_watched_so_long(
         "median_seconds": 60.0, "p90_seconds": None, "rmst_24h_seconds": 60.0,
         "follow_up_seconds": follow_up,
     }  # fmt: skip
-    part = sections._resolution(pl.DataFrame([row]), 12)
+    part = standing.resolution_times(pl.DataFrame([row]), 12)
     told = dict(zip(part.columns, part.rows[0], strict=True))
     assert told["mean of the first 24 h"] == said
 
@@ -46,6 +46,6 @@ def test_the_number_of_an_event_is_a_name_and_no_amount() -> None:
         "redrive_count": None,
         "cured_count": None,
     }
-    part = sections._messages(pl.DataFrame([row]), 12)
+    part = patterns.poison_messages(pl.DataFrame([row]), 12)
     assert dict(zip(part.columns, part.rows[0], strict=True))["event"] == "1084"
     assert "may be at fault" in part.note

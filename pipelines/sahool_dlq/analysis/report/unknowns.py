@@ -7,9 +7,10 @@ import polars as pl
 
 from sahool_dlq.analysis.report.section import Section, seconds_as_text
 
-__all__ = ["LOG_SQL", "unknowns"]
+__all__ = ["LOG_SQL", "unknowns", "verified"]
 
 _VERIFIED_SECONDS = 2 * 86_400  # the schedule is nightly
+_MOST_WRONG = 3  # findings that are told whole
 
 # Each message of the log is one row of the two tables, so a sequence that no fork of a stream's
 # life has, and nobody erased, was gone before a drain could read it.
@@ -113,3 +114,28 @@ def _unverified(verifications: pl.DataFrame | None, now: datetime) -> str | None
             " of the flow verify."
         )
     return None
+
+
+def verified(frame: pl.DataFrame) -> Section:
+    rows = tuple(
+        (
+            row["started_at"],
+            row["files"],
+            f"{row['read_bytes'] / 1e6:,.1f} MB",
+            seconds_as_text(row["seconds"]),
+            row["wrong_count"],
+            row["repaired_count"],
+        )
+        for row in frame.to_dicts()
+    )
+    wrong = frame["wrong"].item(0).to_list()
+    unchecked = frame["unchecked_files"].item(0)
+    note = (
+        " ".join(wrong[:_MOST_WRONG]) + " dlq verify --repair mends it."
+        if wrong
+        else "Stream, lake and Postgres were the same, and no page of the lake was damaged."
+    )
+    if unchecked:
+        note += f" {unchecked:,} files of an older version have no checksums."
+    columns = ("verified", "files", "read", "took", "wrong", "repaired")
+    return Section("Verification", columns, rows, note)
