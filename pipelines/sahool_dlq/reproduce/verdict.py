@@ -14,13 +14,13 @@ import polars as pl
 
 from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
-from sahool_dlq.deadletter.fingerprint.stack_trace import FrameRules, is_our_frame
+from sahool_dlq.deadletter.fingerprint.stack_trace import FrameRules, marked
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.reproduce.worker import Called
 
 __all__ = ["GroupTrial", "Kind", "Successes", "TrialReport", "Tried", "fail_alike", "frame_of"]
 
-_FRAME = re.compile(r'^[ |]*File "([^"\n]*)", line (\d+), in ', re.M)
+_FRAME = re.compile(r'^[ |]*File "([^"\n]*)", line (\d+), in ')
 
 
 class Tried(NamedTuple):
@@ -163,9 +163,11 @@ def _kind(
 
 def frame_of(trace: str, rules: FrameRules, folder: Path) -> tuple[str, int] | None:
     """Our own frame nearest the raise, as a path below `folder` where it is, and its line."""
-    frames = list(_FRAME.finditer(trace))
-    ours = [each for each in frames if is_our_frame(f"{each[0]}x", rules)]
-    if not (nearest := (ours or frames)[-1:]):
+    frames = [
+        (found, is_ours) for line, is_ours in marked(trace, rules) if (found := _FRAME.match(line))
+    ]
+    ours = [found for found, is_ours in frames if is_ours]
+    if not (nearest := (ours or [found for found, _ in frames])[-1:]):
         return None
     file = Path(nearest[0][1])
     if file.is_relative_to(folder):
