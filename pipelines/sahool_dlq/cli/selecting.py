@@ -1,8 +1,9 @@
-"""The flags that say which failures a verb is about."""
+"""The flags that say which failures a verb is about, named as the fields of a `Selection`."""
 
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,7 +28,11 @@ _FLAGS = (
     click.option("--until", help="failed before then"),
     click.option("--where", help="a condition: \"redrive_count > 0 AND data.crop = 'wheat'\""),
     click.option(
-        "--limit", type=click.IntRange(1), default=10_000, show_default=True, help="at most so many"
+        "--limit",
+        type=click.IntRange(1),
+        default=Selection().limit,
+        show_default=True,
+        help="at most so many",
     ),
 )
 
@@ -37,7 +42,8 @@ def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(settings: Settings, *arguments: Any, **parameters: Any) -> None:
-        given = {name: parameters.pop(name) for name in _NAMES}
+        names = [field.name for field in fields(Selection) if field.name in parameters]
+        given = {name: parameters.pop(name) for name in names}
         now = datetime.now(UTC)
         if given["group_id"]:
             given["group_id"] = known_group(settings, given["group_id"])
@@ -48,12 +54,6 @@ def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
     for flag in reversed(_FLAGS):
         run = flag(run)
     return run
-
-
-_NAMES = (
-    "failure_ids", "group_id", "error_types", "service", "tenant_id", "event_type", "subject",
-    "since", "until", "where", "limit",
-)  # fmt: skip
 
 
 def is_agreed(question: str, *, is_yes: bool) -> bool:
