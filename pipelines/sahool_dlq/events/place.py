@@ -2,14 +2,30 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 from nats.aio.client import Client
-from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from sahool_dlq.jetstream.consumers import ensure_consumer
 from sahool_dlq.jetstream.pull import Delivery, PullTerms
 
-__all__ = ["Place"]
+__all__ = ["Place", "pulled"]
+
+
+def pulled(
+    name: str, ack_wait_seconds: float, *, is_durable: bool = True, **more: Any
+) -> ConsumerConfig:
+    """A consumer on the server as all of ours are: each message is answered, and never given up."""
+    given = {"deliver_policy": DeliverPolicy.ALL} | more
+    return ConsumerConfig(
+        durable_name=name if is_durable else None,
+        name=name,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ack_wait_seconds,
+        max_deliver=-1,  # the library counts; an exhausted message would be unreachable
+        **given,
+    )
 
 
 class Place:

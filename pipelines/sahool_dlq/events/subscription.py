@@ -16,7 +16,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import DeliverPolicy
 
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.deadletter.headers import (
@@ -47,6 +47,7 @@ from sahool_dlq.events.outbox import (
     PUBLISH_ERRORS,
     publish_redrive_success,
 )
+from sahool_dlq.events.place import pulled
 from sahool_dlq.events.policy import decide, is_crash_loop
 from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
 from sahool_dlq.events.service_log import log_retry, log_start
@@ -97,16 +98,14 @@ class Subscription(Intake):
         super().__init__(
             connection,
             stream=stream,
-            wanted=ConsumerConfig(
-                durable_name=durable if config.durable else None,
-                name=durable,
-                ack_policy=AckPolicy.EXPLICIT,
+            wanted=pulled(
+                durable,
+                config.ack_wait_seconds,
+                is_durable=config.durable,
                 deliver_policy=DeliverPolicy(config.deliver_policy or "all"),
                 opt_start_seq=config.opt_start_seq,
                 opt_start_time=config.opt_start_time,
                 filter_subject=subject,
-                ack_wait=config.ack_wait_seconds,
-                max_deliver=-1,  # the library counts; an exhausted message would be unreachable
                 max_ack_pending=config.max_ack_pending,
                 inactive_threshold=None if config.durable else 300,
             ),
