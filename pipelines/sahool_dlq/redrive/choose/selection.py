@@ -9,12 +9,10 @@ from typing import Any
 from sahool_dlq.deadletter.error_families import with_subclasses
 from sahool_dlq.deadletter.ids import is_uuid
 from sahool_dlq.errors import RedriveError
-from sahool_dlq.redrive.choose.where import COLUMNS, compile_where
+from sahool_dlq.redrive.choose.where import compile_where
+from sahool_dlq.stores.postgres.addressees import SERVICE
 
-__all__ = ["SERVICE", "Selection", "duration", "moment"]
-
-SERVICE = COLUMNS["service"].sql
-"""The service of a failure, over `failed_events f`."""
+__all__ = ["Selection", "duration", "moment"]
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
