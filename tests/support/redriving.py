@@ -10,7 +10,7 @@ from typing import Any
 from nats.aio.client import Client
 
 from sahool_dlq.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
-from sahool_dlq.events.subscription import Tell
+from sahool_dlq.events.letter_writer import Tell
 from sahool_dlq.jobs.redrive import redrive
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.publish.ramp import RedriveReport

@@ -9,7 +9,6 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from sahool_dlq.bridge.advisory import (
     MAX_DELIVERIES,
@@ -31,6 +30,7 @@ from sahool_dlq.events.outbox import (
     publish_dead_letter,
     publish_until_acknowledged,
 )
+from sahool_dlq.events.place import pulled
 from sahool_dlq.events.same import SameLetters
 from sahool_dlq.jetstream.api import domain_of
 from sahool_dlq.jetstream.bounded import within
@@ -56,18 +56,10 @@ class Advisories(Intake):
         ack_wait_seconds: float,
         closing: Closing,
     ) -> None:
-        durable = settings.bridge_durable
         super().__init__(
             connection,
             stream=stream,
-            wanted=ConsumerConfig(
-                durable_name=durable,
-                name=durable,
-                ack_policy=AckPolicy.EXPLICIT,
-                deliver_policy=DeliverPolicy.ALL,
-                ack_wait=ack_wait_seconds,
-                max_deliver=-1,
-            ),
+            wanted=pulled(settings.bridge_durable, ack_wait_seconds),
             ack_wait_seconds=ack_wait_seconds,
             max_concurrency=32,
             closing=closing,

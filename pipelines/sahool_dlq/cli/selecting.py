@@ -1,8 +1,9 @@
-"""The flags that say which failures a verb is about."""
+"""The flags that say which failures a verb is about, named as the fields of a `Selection`."""
 
 import functools
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,7 +32,7 @@ _FLAGS = (
 
 def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb's function a `selection` made from the flags that are added to it."""
-    return selecting_up_to(10_000)(function)
+    return selecting_up_to(Selection().limit)(function)
 
 
 def selecting_up_to(
@@ -53,7 +54,8 @@ def _selecting(
 ) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(settings: Settings, *arguments: Any, **parameters: Any) -> None:
-        given = {name: parameters.pop(name) for name in _NAMES}
+        names = [field.name for field in fields(Selection) if field.name in parameters]
+        given = {name: parameters.pop(name) for name in names}
         now = datetime.now(UTC)
         if given["group_id"]:
             given["group_id"] = known_group(settings, given["group_id"])
@@ -64,12 +66,6 @@ def _selecting(
     for flag in reversed((*_FLAGS, most)):
         run = flag(run)
     return run
-
-
-_NAMES = (
-    "failure_ids", "group_id", "error_types", "service", "tenant_id", "event_type", "subject",
-    "since", "until", "where", "limit",
-)  # fmt: skip
 
 
 def is_agreed(question: str, *, is_yes: bool) -> bool:

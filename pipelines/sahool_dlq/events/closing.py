@@ -3,8 +3,12 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from sahool_dlq.events.cause import late_handler
+
+T = TypeVar("T")
 
 GRACE_SECONDS = 4.0  # beyond `shutdown_seconds`, for everything that follows the handlers
 CUT_SECONDS = 2.0  # of these, for tasks that were cancelled
@@ -93,3 +97,36 @@ async def forget_cancellations() -> None:
         await asyncio.sleep(0)
     while task.cancelling():
         task.uncancel()
+
+
+async def outcome_of(
+    call: Awaitable[T], seconds: float | None, is_cutting_off: Callable[[], bool]
+) -> T:
+    """What a handler returns, within `seconds`; its task is as clean afterwards as before.
+
+    Raises what it raises, and TimeoutError where it is late. A CancelledError is its own doing,
+    unless `is_cutting_off()`: then, whatever it makes of that, it is what is raised.
+    """
+    timer = asyncio.timeout(seconds) if seconds else None
+    try:
+        if timer is None:
+            result = await call
+        else:
+            async with timer:
+                result = await call
+    except (SystemExit, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        await forget_cancellations()
+        if is_cutting_off():
+            raise asyncio.CancelledError from error
+        if timer is not None and timer.expired():
+            late = late_handler(seconds or 0)
+            if isinstance(error, asyncio.CancelledError):
+                raise TimeoutError(late) from error
+            if isinstance(error, TimeoutError) and not error.args:
+                error.args = (late,)
+        raise
+    if is_cancelled_still():
+        await forget_cancellations()
+    return result

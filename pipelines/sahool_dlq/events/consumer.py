@@ -19,10 +19,11 @@ from sahool_dlq.deadletter.subjects import overlaps
 from sahool_dlq.errors import StreamError
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.handlers import as_async
+from sahool_dlq.events.letter_writer import Tell
 from sahool_dlq.events.outbox import PUBLISH_ERRORS
 from sahool_dlq.events.results import DeadLetter
 from sahool_dlq.events.service import Service
-from sahool_dlq.events.subscription import Handler, Subscription, Tell
+from sahool_dlq.events.subscription import Handler, Subscription
 from sahool_dlq.events.totals import publish_total, publish_totals
 from sahool_dlq.jetstream.address import shown
 from sahool_dlq.jetstream.consumers import default_durable, durable_name

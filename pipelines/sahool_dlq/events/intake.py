@@ -10,28 +10,26 @@ import logging
 import time
 from collections.abc import Awaitable, Iterable
 from contextlib import aclosing
-from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import ConsumerConfig, DeliverPolicy
+from nats.js.api import ConsumerConfig
 
 from sahool_dlq.errors import NotPermittedError, StreamError
 from sahool_dlq.events.acknowledgements import Acknowledgements
-from sahool_dlq.events.cause import late_handler
 from sahool_dlq.events.closing import (
     CUT_SECONDS,
     Closing,
     end,
     forget_cancellations,
-    is_cancelled_still,
+    outcome_of,
 )
 from sahool_dlq.events.outbox import PUBLISH_ERRORS
+from sahool_dlq.events.place import Place
 from sahool_dlq.jetstream.bounded import within
-from sahool_dlq.jetstream.consumers import ensure_consumer
-from sahool_dlq.jetstream.pull import Delivery, Puller, PullStalledError, PullTerms, delivery_of
+from sahool_dlq.jetstream.pull import Delivery, Puller, PullStalledError, delivery_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +40,7 @@ _MOST_AHEAD = 500
 _OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer …
 _OLD_SECONDS = 0.1  # … and in hand for so long
 WRITE_SECONDS = 1.0  # for what is still to be written in the end
+
 
 T = TypeVar("T")
 
@@ -82,10 +81,13 @@ class Intake:
         self.stopped = asyncio.Event()
         self.error: BaseException | None = None  # why it stopped by itself
         self._stream = stream
-        self._wanted = wanted
-        self._priority_group = priority_group
-        self._must_start_there = must_start_there
-        self._terms = PullTerms()
+        self._place = Place(
+            stream,
+            wanted,
+            self._tell_rewound,
+            priority_group=priority_group,
+            must_start_there=must_start_there,
+        )
         self._ack_wait_seconds = ack_wait_seconds
         self._max_concurrency = max_concurrency
         self._closing = closing
@@ -98,7 +100,6 @@ class Intake:
         self._has_old = asyncio.Event()
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
-        self._place = (0, 0)  # Delivery.event of the latest first delivery
         self._puller: Puller | None = None
         self._seconds_each = 0.0  # that the latest messages took, on average
         self._log_is_writable = asyncio.Event()  # nothing is taken or started while it is not set
@@ -122,43 +123,11 @@ class Intake:
 
     async def prepare(self) -> None:
         """Make or update the durable consumer on the server; one made anew is said."""
-        known = self._terms.created
-        wanted = self._wanted
-        if known and wanted.deliver_policy is DeliverPolicy.NEW:
-            # Made anew, it must not skip what was published since it was made first.
-            at = datetime.fromisoformat(known)
-            wanted = wanted.evolve(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=at)
-        self._terms = await ensure_consumer(
-            self.connection.jetstream(),
-            self._stream,
-            wanted,
-            self._priority_group,
-            must_start_there=self._must_start_there and not known,
-        )
-        if known and known != self._terms.created:
-            self._place = (0, 0)
-            self._tell_rewound(
-                f"{self.durable} on {self._stream} was deleted and made anew: it begins where a new"
-                " consumer does, so events come again that were handled."
-            )
+        await self._place.prepare(self.connection)
 
     def _tell_rewound(self, what: str) -> None:
         """Say that the consumer went back in its stream."""
         logger.warning("%s", what)
-
-    def _follow(self, delivery: Delivery) -> None:
-        """Notice a first delivery of what was delivered before: first ones come in order."""
-        if delivery.delivery_count > 1:
-            return
-        sequence, stored_at = self._place
-        self._place = delivery.event
-        # A stream made anew begins at 1 too, but with later events.
-        if delivery.sequence <= sequence and delivery.timestamp_ns <= stored_at:
-            self._tell_rewound(
-                f"{self.durable} on {self._stream} went back from sequence {sequence} to"
-                f" {delivery.sequence}: it was reset, or the server lost its place, so events come"
-                " again that were handled."
-            )
 
     async def run(self) -> None:
         """Work until closing, then finish what is in hand, or give it back."""
@@ -214,7 +183,7 @@ class Intake:
         pin = None
         while not self._closing.has_begun:
             connection = self.connection
-            puller = Puller(connection, self._stream, self.durable, self._terms, pin)
+            puller = Puller(connection, self._stream, self.durable, self._place.terms, pin)
             self._puller = puller
             try:
                 await puller.open()
@@ -255,7 +224,7 @@ class Intake:
 
     def _accept(self, msg: Msg) -> None:
         delivery = delivery_of(msg)
-        self._follow(delivery)
+        self._place.follow(delivery)
         event = delivery.event
         if event in self._running:
             # The server missed our heartbeats, in an outage. Whatever the running task's answer
@@ -345,34 +314,8 @@ class Intake:
         raise NotImplementedError
 
     async def _outcome(self, call: Awaitable[T], seconds: float | None) -> T:
-        """What a handler returns, within `seconds`; its task is as clean afterwards as before.
-
-        Raises what it raises, and TimeoutError where it is late. A CancelledError is its own doing,
-        unless `_is_cutting_off`: then, whatever it makes of that, it is what is raised.
-        """
-        timer = asyncio.timeout(seconds) if seconds else None
-        try:
-            if timer is None:
-                result = await call
-            else:
-                async with timer:
-                    result = await call
-        except (SystemExit, KeyboardInterrupt, GeneratorExit):
-            raise
-        except BaseException as error:
-            await forget_cancellations()
-            if self._is_cutting_off:
-                raise asyncio.CancelledError from error
-            if timer is not None and timer.expired():
-                late = late_handler(seconds or 0)
-                if isinstance(error, asyncio.CancelledError):
-                    raise TimeoutError(late) from error
-                if isinstance(error, TimeoutError) and not error.args:
-                    error.args = (late,)
-            raise
-        if is_cancelled_still():
-            await forget_cancellations()
-        return result
+        """What a handler returns, within `seconds`; see `outcome_of`."""
+        return await outcome_of(call, seconds, lambda: self._is_cutting_off)
 
     async def _keep_in_progress(self) -> None:
         while True:

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import random
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import DeliverPolicy
 
 from sahool_dlq.deadletter.headers import (
     ADDRESSEE,
@@ -29,11 +28,11 @@ from sahool_dlq.deadletter.headers import (
 from sahool_dlq.deadletter.ids import consumer_address
 from sahool_dlq.deadletter.message import time_of_ns
 from sahool_dlq.deadletter.subjects import event_type_of
-from sahool_dlq.errors import DeadLetterLimitError
 from sahool_dlq.events.attempts import AttemptLog, Attempts
 from sahool_dlq.events.closing import Closing
 from sahool_dlq.events.config import ConsumerContext, NATSConsumerConfig
 from sahool_dlq.events.counters import Counters
+from sahool_dlq.events.dead_letter_limit import DeadLetterLimit
 from sahool_dlq.events.failure import (
     EVENT_REMOVED,
     crash_loop,
@@ -41,34 +40,26 @@ from sahool_dlq.events.failure import (
     parse_body,
 )
 from sahool_dlq.events.intake import Intake, nak
+from sahool_dlq.events.letter_writer import DeadLetterWriter, Tell
 from sahool_dlq.events.outbox import (
     PUBLISH_ERRORS,
-    OwnIds,
-    publish_dead_letter,
-    publish_until_acknowledged,
     tell_redrive_success,
 )
+from sahool_dlq.events.place import pulled
 from sahool_dlq.events.policy import SUSPECT, decide, is_crash_loop
 from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
-from sahool_dlq.events.service_log import log_dead_letter, log_retry, log_start
+from sahool_dlq.events.service_log import log_retry, log_start
 from sahool_dlq.events.waiting import WaitingEvents
 from sahool_dlq.jetstream.headers import every_header
 from sahool_dlq.jetstream.pull import Delivery
 from sahool_dlq.jetstream.stored import is_stored
-from sahool_dlq.tracing import fail_span, span, traced, traceparent
+from sahool_dlq.tracing import fail_span, span, traced
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _NEARLY_FULL = 0.8  # of max_ack_pending
-
-Tell = Callable[[str, str], object]
-"""Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
-`ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped),
-`consumer_rewound` (it was made anew or reset: events come again that were handled),
-`dead_letter_id_taken` (another message had a dead letter's id before: both are kept).
-"""
 
 
 def _processing(_: "Subscription", msg: Msg, delivery: Delivery) -> Any:
@@ -83,10 +74,6 @@ def _processing(_: "Subscription", msg: Msg, delivery: Delivery) -> Any:
         messaging__message__id=value_of(every_header(msg.headers), "Nats-Msg-Id"),
         dlq__delivery_count=delivery.delivery_count,
     )
-
-
-def _dead_lettering(*_: Any, **__: Any) -> Any:
-    return span("dead letter", "producer")
 
 
 class Subscription(Intake):
@@ -108,16 +95,14 @@ class Subscription(Intake):
         super().__init__(
             connection,
             stream=stream,
-            wanted=ConsumerConfig(
-                durable_name=durable if config.durable else None,
-                name=durable,
-                ack_policy=AckPolicy.EXPLICIT,
+            wanted=pulled(
+                durable,
+                config.ack_wait_seconds,
+                is_durable=config.durable,
                 deliver_policy=DeliverPolicy(config.deliver_policy or "all"),
                 opt_start_seq=config.opt_start_seq,
                 opt_start_time=config.opt_start_time,
                 filter_subject=subject,
-                ack_wait=config.ack_wait_seconds,
-                max_deliver=-1,  # the library counts; an exhausted message would be unreachable
                 max_ack_pending=config.max_ack_pending,
                 inactive_threshold=None if config.durable else 300,
             ),
@@ -130,15 +115,18 @@ class Subscription(Intake):
         self.counters = Counters()
         self.started_at = datetime.now(UTC)
         self.ack_pending = 0  # of the durable consumer, when the server was last asked
+        self._subject = subject
         self._handler = handler
         self._config = config
         self._rng = rng
         self._tell = tell
         self._log = AttemptLog(config.subjects, stream, durable)
         self._retries = WaitingEvents()
-        self._own_ids = OwnIds()
+        self._letters = DeadLetterWriter(
+            durable, self.counters, closing, self._log_is_writable, tell
+        )
         self._suspects = asyncio.Lock()
-        self._latest: deque[bool] = deque(maxlen=config.dead_letter_limit_events)
+        self._limit = DeadLetterLimit(durable, config)
 
     async def prepare(self) -> None:
         """Make or update the durable consumer on the server, and see where attempts are kept."""
@@ -147,8 +135,7 @@ class Subscription(Intake):
 
     async def run(self) -> None:
         """Work until closing."""
-        subject = self._wanted.filter_subject
-        log_start(self._config.name, self._stream, self.durable, subject)
+        log_start(self._config.name, self._stream, self.durable, self._subject)
         await super().run()
 
     async def check_ack_pending(self) -> None:
@@ -334,7 +321,6 @@ class Subscription(Intake):
         else:
             await self._answer(msg, b"+TERM " + verdict.dlq_reason.encode())
 
-    @traced(_dead_lettering)
     async def _write_dead_letter(
         self,
         msg: Msg,
@@ -345,7 +331,6 @@ class Subscription(Intake):
         attempts: Attempts,
     ) -> bool:
         """Publish the dead letter until the server has it; False where the end comes first."""
-        now = datetime.now(UTC)
         is_json, body = parse_body(msg.data)
         fields = dead_letter_fields(
             subject=msg.subject,
@@ -356,63 +341,14 @@ class Subscription(Intake):
             handler=getattr(self._handler, "__qualname__", type(self._handler).__name__),
             attempts=attempts,
             verdict=verdict,
-            now=now,
+            now=datetime.now(UTC),
         )
-        fields["traceparent"] = traceparent(otherwise=fields["traceparent"])
-        if not config.dlq_enabled:
-            logger.error(
-                "Event %s is given up (%s): %s",
-                fields["event_id"],
-                verdict.dlq_reason,
-                fields["error_message"],
-            )
+        is_written = await self._letters.write(
+            lambda: self.connection, fields, msg.data, is_json=is_json, config=config
+        )
+        if is_written:
             self._retries.forget(delivery)
-            return True
-
-        what = f"The dead letter of event {fields['event_id']}"
-        own_id = self._own_ids.of(fields)
-        suffix = own_id.suffix
-
-        async def publish() -> None:
-            service = config.name if config.dlq_subject_per_service else None
-            subject = config.subjects.dead_letter(event_type_of(msg.subject), service)
-            try:
-                await publish_dead_letter(
-                    self.connection, subject, fields, msg.data, is_json, own_id
-                )
-            except PUBLISH_ERRORS as error:
-                if self._log_is_writable.is_set():
-                    self._log_is_writable.clear()
-                    self._tell(
-                        "dlq_unwritable",
-                        f"{self.durable}: {what} cannot be written ({_detail(error)}): no more"
-                        " events are fetched until it can.",
-                    )
-                raise
-
-        try:
-            is_published = await publish_until_acknowledged(
-                publish, what=what, give_up=self._closing
-            )
-        except asyncio.CancelledError:
-            self._log_is_writable.set()  # it is the next one that finds out
-            raise
-        if not self._log_is_writable.is_set():
-            self._log_is_writable.set()
-            if is_published:
-                self._tell("dlq_writable", f"{self.durable}: dead letters can be written again.")
-        if is_published:
-            self._retries.forget(delivery)
-            self.counters.dead_lettered += 1
-            log_dead_letter(fields)
-        if is_published and own_id.suffix != suffix:
-            self.counters.ids_taken += 1
-            self._tell(
-                "dead_letter_id_taken",
-                f"{self.durable}: failure {fields['failure_id']} had a dead letter before its"
-                " own, of a process of this service that died, or forged: both are kept.",
-            )
-        return is_published
+        return is_written
 
     async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
         """Let who gets the event next know of them, as far as there is a connection."""
@@ -427,20 +363,8 @@ class Subscription(Intake):
 
     def _settled(self, *, is_dead: bool) -> None:
         """Stop the consumer where nearly everything is dead-lettered."""
-        latest, most = self._latest, self._config.dead_letter_limit_events
-        latest.append(is_dead)
-        if not is_dead or not most or len(latest) < most or self.error is not None:
-            return
-        dead = sum(latest)
-        if dead >= most * self._config.dead_letter_limit_share:
-            self.error = DeadLetterLimitError(
-                f"{self.durable} stopped: {dead} of its latest {most} events were dead-lettered, so"
-                " it is the service that fails; mend it and start it again, the rest of the events"
-                " is still in the stream."
-            )
-            self._tell("dead_letter_limit", str(self.error))
+        error = self._limit.exceeded_by(is_dead=is_dead)
+        if error is not None and self.error is None:
+            self.error = error
+            self._tell("dead_letter_limit", str(error))
             self._closing.set()
-
-
-def _detail(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -1,7 +1,7 @@
 """The job by which a consumer without our code is adopted, or let go again: whole."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,26 +149,21 @@ def _note(
 
 async def _keep_told(settings: Settings, client: Client, wish: Wish) -> None:
     """Let streams keep what the server is going to tell, before it does."""
+    js, names = client.jetstream(), settings.stream_names
     if wish.is_proof:
-        await _keep_acks(settings, client)
-    if wish.limits is None:
-        return
-    try:
-        await ensure_advisory_stream(client.jetstream(), settings.stream_names)
-    except JetStreamError as error:
-        raise StreamError(
-            f"The stream {settings.advisory_stream}, which keeps what is given up, could not be"
-            f" made: {error}."
-        ) from error
+        told = "what the server tells"
+        await _make(settings.ack_stream, told, ensure_ack_stream(js, names))
+    if wish.limits is not None:
+        told = "what is given up"
+        await _make(settings.advisory_stream, told, ensure_advisory_stream(js, names))
 
 
-async def _keep_acks(settings: Settings, client: Client) -> None:
+async def _make(stream: str, kept: str, making: Awaitable[object]) -> None:
     try:
-        await ensure_ack_stream(client.jetstream(), settings.stream_names)
+        await making
     except JetStreamError as error:
         raise StreamError(
-            f"The stream {settings.ack_stream}, which keeps what the server tells, could not be"
-            f" made: {error}."
+            f"The stream {stream}, which keeps {kept}, could not be made: {error}."
         ) from error
 
 

@@ -15,7 +15,8 @@ from psycopg import Connection
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import RedriveError, ServerUnavailableError
-from sahool_dlq.redrive.choose.selection import SERVICE, Selection
+from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.stores.postgres.addressees import SERVICE
 
 __all__ = ["APPLIES_TO", "Affected", "Decision", "DecisionReport", "affected", "publish_decision"]
 

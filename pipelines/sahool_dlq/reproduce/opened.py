@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 from psycopg import Connection
 
 from sahool_dlq.errors import TrialError
-from sahool_dlq.redrive.choose.selection import SERVICE, Selection
+from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.reproduce.raw import PLACE, Place
-from sahool_dlq.stores.postgres.addressees import ADDRESS
+from sahool_dlq.stores.postgres.addressees import ADDRESS, SERVICE
 
 __all__ = ["OpenFailure", "open_failures", "open_of_handler", "open_of_selection"]
 

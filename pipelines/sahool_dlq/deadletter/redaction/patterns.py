@@ -18,9 +18,6 @@ __all__ = [
     "PRIVATE_KEY",
     "SHORTEST",
     "SIGNED",
-    "SOLID_NEEDLES",
-    "VENDOR_NEEDLES",
-    "VENDOR_TOKEN",
 ]
 
 BEGIN = r"(?:^|[\x00-\-/:-@\[-`{-\x7f]|\\(?:[a-z]|u[0-9a-f]{4}))"
@@ -63,37 +60,6 @@ PRIVATE_KEY = re.compile(
     r"|[A-Za-z0-9+/=\s\\,:-]*)"  # cut short
 )
 JWT = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?")
-VENDOR_TOKEN = re.compile(
-    r"(?<![A-Za-z0-9])(?:"
-    r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z0-9]{16}(?![A-Z0-9])"  # AWS
-    r"|gh[opsru]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}"
-    r"|xox[abeoprs]-[A-Za-z0-9-]{10,}|xapp-[A-Za-z0-9-]{10,}"  # Slack
-    r"|sk-[A-Za-z0-9_-]{16,}|[rsp]k_(?:live|test)_[A-Za-z0-9]{10,}|whsec_[A-Za-z0-9+/=]{16,}"
-    r"|AIza[A-Za-z0-9_-]{30,}|ya29\.[A-Za-z0-9_-]{16,}"  # Google
-    r"|npm_[A-Za-z0-9]{30,}|pypi-[A-Za-z0-9_-]{30,}|hf_[A-Za-z0-9]{30,}"
-    r"|SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}|do[opr]_v1_[a-f0-9]{40,}"
-    r"|shp(?:at|ca|pa|ss)_[a-fA-F0-9]{30,}|hv[bs]\.[A-Za-z0-9_-]{20,}|AGE-SECRET-KEY-1[A-Z0-9]{50,}"
-    # hexadecimal or in capitals, which only the vendor's name tells from an id
-    r"|key-[0-9a-f]{32}|dapi[0-9a-f]{32}|NR[A-Z]{2}-[A-Z0-9]{27}|sq0[a-z]{3}-[A-Za-z0-9_-]{22,}"
-    r"|(?:sbp|bkua|rubygems|lin_oauth|sntry[a-z]|cio|tfp|figd|circle|pat|akp)_[0-9a-f]{32,}"
-    r"|PMAK-[0-9a-f]{24}-[0-9a-f]{34}|xkeysib-[0-9a-f]{64}-[A-Za-z0-9]{16}|AKCp[A-Za-z0-9]{40,}"
-    r"|LTAI[A-Za-z0-9]{16,24}|AKID[A-Za-z0-9]{32}|EAA[A-Z][A-Za-z0-9_-]{50,}"
-    r"|sl\.[A-Za-z0-9_-]{100,}"
-    r"|S[ACNOUX][A-Z2-7]{56}(?![A-Z0-9]))"  # seeds of NATS nkeys
-)
-SOLID_NEEDLES = (
-    *("AKIA", "ASIA", "ABIA", "ACCA", "AIza", "dapi", "AKCp", "LTAI", "AKID", "EAA"),
-    *("SA", "SC", "SN", "SO", "SU", "SX"),
-)
-"""One of them is in every token of `VENDOR_TOKEN` that has letters and digits alone."""
-VENDOR_NEEDLES = (
-    *SOLID_NEEDLES,
-    *("ghp_", "gho_", "ghs_", "ghr_", "ghu_", "github_pat_", "glpat-", "xox", "xapp-", "sk-"),
-    *("k_live_", "k_test_", "whsec_", "ya29.", "npm_", "pypi-", "hf_", "SG.", "_v1_", "shp"),
-    *("hvb.", "hvs.", "AGE-SECRET", "key-", "NR", "sq0", "sbp_", "bkua_", "rubygems_"),
-    *("lin_oauth_", "sntry", "cio_", "tfp_", "figd_", "circle_", "pat_", "akp_", "PMAK-"),
-    *("xkeysib-", "sl."),
-)
 EMAIL = re.compile(
     r"(?<![\w.%+-])(?!git@)[\w.%+-]{1,64}@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,24}(?![\w-])"
 )

@@ -20,6 +20,7 @@ from sahool_dlq.deadletter.redaction.personal_data import (
     NUMBERS_HINT,
 )
 from sahool_dlq.deadletter.redaction.secret_words import SHORT, hint
+from sahool_dlq.deadletter.redaction.token_prefixes import VENDOR_HINT
 from sahool_dlq.deadletter.redaction.tries import trie
 from sahool_dlq.deadletter.redaction.vendor_tokens import (
     BOTS_HINT,
@@ -35,17 +36,7 @@ __all__ = ["Kind", "Prefilter"]
 Kind = Literal["json", "text", "label"]
 """How cells of a column are redacted."""
 
-_TOKENS = (
-    r"eyJ[A-Za-z0-9_-]{5}|PRIVATE KEY"
-    r"|A[KSBC][IC]A[A-Z0-9]{16}|gh[opsru]_|github_pat_|glpat-|xox[abeoprs]-|xapp-"
-    r"|sk-[A-Za-z0-9_-]{16}|k_(?:live|test)_|whsec_|AIza|ya29\.|npm_|pypi-|hf_|SG\.|do[opr]_v1_"
-    r"|key-[0-9a-f]{32}|dapi[0-9a-f]{32}|NR[A-Z]{2}-[A-Z0-9]{27}|sq0[a-z]{3}-"
-    r"|(?:sbp|bkua|rubygems|lin_oauth|sntry[a-z]|cio|tfp|figd|circle|pat|akp)_[0-9a-f]{32}"
-    r"|PMAK-|xkeysib-"
-    r"|AKCp[A-Za-z0-9]{40}|LTAI[A-Za-z0-9]{16}|AKID[A-Za-z0-9]{32}|EAA[A-Z][A-Za-z0-9_-]{50}"
-    r"|sl\.[A-Za-z0-9_-]{100}"
-    r"|shp(?:at|ca|pa|ss)_|hv[bs]\.|AGE-SECRET|S[ACNOUX][A-Z2-7]{56}"
-)
+_TOKENS = rf"eyJ[A-Za-z0-9_-]{{5}}|PRIVATE KEY|{VENDOR_HINT}"
 _HASHED = (
     r"\$(?:2[abxy]?|argon2[id]*|1|5|6|y|7|apr1|scrypt|pbkdf2[a-z0-9-]*)\$|pbkdf2_sha"
     r"|\{S?SHA[0-9]*\}"

@@ -24,6 +24,11 @@ from sahool_dlq.deadletter.redaction.personal_data import (
 )
 from sahool_dlq.deadletter.redaction.secret_pairs import paired_values
 from sahool_dlq.deadletter.redaction.secret_values import is_empty, is_prose
+from sahool_dlq.deadletter.redaction.token_prefixes import (
+    SOLID_NEEDLES,
+    VENDOR_NEEDLES,
+    VENDOR_TOKEN,
+)
 from sahool_dlq.deadletter.redaction.vendor_tokens import tokens
 
 __all__ = ["Mark", "TextRedactor"]
@@ -149,8 +154,8 @@ class TextRedactor:
     def _tokens(self, text: str, *, has_sign: bool) -> str:
         if "eyJ" in text:
             text = patterns.JWT.sub(self._whole("jwt"), text)
-        if _holds_any(text, patterns.SOLID_NEEDLES if text.isalnum() else patterns.VENDOR_NEEDLES):
-            text = patterns.VENDOR_TOKEN.sub(self._whole("token"), text)
+        if _holds_any(text, SOLID_NEEDLES if text.isalnum() else VENDOR_NEEDLES):
+            text = VENDOR_TOKEN.sub(self._whole("token"), text)
         if has_sign:
             text = patterns.SIGNED.sub(self._tail("signature"), text)
         if "$" in text or "{" in text:

@@ -17,7 +17,6 @@ from functools import partial
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.deadletter.redaction.text_redaction import TextRedactor
@@ -36,6 +35,7 @@ from sahool_dlq.events.monitor.triage import (
     retry_delay,
 )
 from sahool_dlq.events.outbox import PUBLISH_ERRORS, publish_until_acknowledged
+from sahool_dlq.events.place import pulled
 from sahool_dlq.events.service import Service
 from sahool_dlq.jetstream.address import shown
 from sahool_dlq.jetstream.consumers import durable_name
@@ -148,14 +148,10 @@ class _DeadLetters(Intake):
         super().__init__(
             connection,
             stream=stream,
-            wanted=ConsumerConfig(
-                durable_name=durable,
-                name=durable,
-                ack_policy=AckPolicy.EXPLICIT,
-                deliver_policy=DeliverPolicy.ALL,
+            wanted=pulled(
+                durable,
+                config.ack_wait_seconds,
                 filter_subject=subject,
-                ack_wait=config.ack_wait_seconds,
-                max_deliver=-1,
                 max_ack_pending=config.max_ack_pending,
             ),
             ack_wait_seconds=config.ack_wait_seconds,

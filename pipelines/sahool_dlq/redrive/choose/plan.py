@@ -16,9 +16,9 @@ from sahool_dlq.deadletter.record import BRIDGED_REASONS
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.redrive.batches import move
-from sahool_dlq.redrive.choose.selection import SERVICE, Selection
+from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.edit import read_patch
-from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN
+from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN, SERVICE
 from sahool_dlq.stores.postgres.audit import audit
 
 __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]

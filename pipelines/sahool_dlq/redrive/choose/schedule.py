@@ -21,7 +21,7 @@ from sahool_dlq.redrive.choose.policy import (
 )
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.addressees import ADDRESS
+from sahool_dlq.stores.postgres.addressees import ADDRESS, SERVICE
 
 __all__ = [
     "Judged",
@@ -110,7 +110,7 @@ def judged(
     condition, values = selection.condition()
     rows = connection.execute(
         "SELECT coalesce(f.group_id, ''), f.error_type, f.redrive_count + 1, count(*),"  # noqa: S608
-        " string_agg(DISTINCT coalesce(f.consumer_service, f.source_service), ', '),"
+        f" string_agg(DISTINCT {SERVICE}, ', '),"
         " min(left(f.error_message, 500))"
         f" FROM failed_events f WHERE f.status = 'pending' AND {condition} AND {IDLE}"
         " GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 3",

@@ -9,12 +9,10 @@ from typing import Any
 from sahool_dlq.deadletter.error_families import with_subclasses
 from sahool_dlq.deadletter.ids import is_uuid
 from sahool_dlq.errors import RedriveError
-from sahool_dlq.redrive.choose.where import COLUMNS, compile_where
+from sahool_dlq.redrive.choose.where import compile_where
+from sahool_dlq.stores.postgres.addressees import SERVICE
 
-__all__ = ["EVERYTHING", "SERVICE", "Selection", "duration", "moment"]
-
-SERVICE = COLUMNS["service"].sql
-"""The service of a failure, over `failed_events f`."""
+__all__ = ["EVERYTHING", "Selection", "duration", "moment"]
 
 EVERYTHING = 2**62
 """A limit that nobody reaches."""

@@ -9,8 +9,7 @@ from psycopg import Connection
 from sahool_dlq.deadletter.cases import opening_and_nth
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
 from sahool_dlq.redrive.batches import Batch
-from sahool_dlq.redrive.choose.selection import SERVICE
-from sahool_dlq.stores.postgres.addressees import FAILED_AT
+from sahool_dlq.stores.postgres.addressees import FAILED_AT, SERVICE
 
 __all__ = ["Outbox", "Redrive", "load_redrives"]
 

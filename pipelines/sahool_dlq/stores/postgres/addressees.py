@@ -1,4 +1,4 @@
-"""Whom the failures of `failed_events f` are redriven to, in SQL."""
+"""Who failed in `failed_events f`, and whom its failures are redriven to, in SQL."""
 
 from typing import Any
 
@@ -6,7 +6,10 @@ from psycopg import Connection
 
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
 
-__all__ = ["ADDRESS", "FAILED_AT", "IS_FOREIGN", "pending_addressees"]
+__all__ = ["ADDRESS", "FAILED_AT", "IS_FOREIGN", "SERVICE", "pending_addressees"]
+
+SERVICE = "coalesce(f.consumer_service, f.source_service)"
+"""The service that failed, where it is known; else the one that published the event."""
 
 FAILED_AT = "(nullif(f.original_stream, '') || '/' || nullif(f.consumer_name, ''))"
 """`<stream>/<durable>` that failed; null where nobody said so."""
