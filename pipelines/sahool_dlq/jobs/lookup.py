@@ -143,8 +143,9 @@ def samples(settings: Settings, failure_ids: Sequence[str]) -> dict[str, dict[st
     """What some failures say, by id, in the words of a page; texts are printable and cut."""
     with connect(Lake(settings.lake)) as lake:
         rows = lake.execute(
-            'SELECT failure_id AS failure, dlq_timestamp AS "gave up", service, original_subject AS subject,'
-            " tenant_id AS tenant, error_message AS message FROM dead_letters"
+            'SELECT failure_id AS failure, dlq_timestamp AS "gave up", service,'
+            " original_subject AS subject, tenant_id AS tenant, error_message AS message"
+            " FROM dead_letters"
             " WHERE failure_id IN (SELECT unnest($ids))"
             " QUALIFY row_number() OVER (PARTITION BY failure_id ORDER BY dlq_timestamp DESC) = 1",
             {"ids": list(failure_ids)},
