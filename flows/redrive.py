@@ -193,9 +193,11 @@ async def _decide(settings: Settings, batch: Batch, answer: Approval) -> str:
     return "Approved" if answer.approve else "Rejected"
 
 
-async def _step(name: str, work: Callable[[], Awaitable[Done]]) -> Done:
-    """A step of the job as a task; a drain does no harm when it is repeated."""
-    return await stage(name, work, _ended, is_repeatable="drain" in name.lower())
+async def _step(
+    name: str, work: Callable[[], Awaitable[Done]], *, is_repeatable: bool = False
+) -> Done:
+    """A step of the job as a task."""
+    return await stage(name, work, _ended, is_repeatable=is_repeatable)
 
 
 def _ended(found: object) -> Ended:
