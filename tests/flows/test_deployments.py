@@ -160,7 +160,7 @@ def test_marts_are_built_after_a_drain_and_their_page_leads_to_the_redrive(
     platform = platform_with_worker
     built = platform.ended(drained.built)
     assert built["created_by"]["type"] == "AUTOMATION"
-    assert re.match(r"Built [1-9]\d* marts, .* 1 groups", built["state"]["message"])
+    assert re.match(r"Built [1-9]\d* marts, .*; 1 group", built["state"]["message"])
     assert set(platform.tasks(built["id"])) == {"Build the marts", "Write the pages"}
     artifacts = platform.artifacts(built["id"])
     page = artifacts["dead-letters"]["data"]
@@ -176,7 +176,7 @@ def test_marts_are_built_after_a_drain_and_their_page_leads_to_the_redrive(
     assert f"({forms['dry-run']}%7B%22failures%22%3A{filled_in}%7D)" in group["data"]
     for text in (page, group["data"]):
         assert r"\[x\](javascript:x)" in text  # what a message says is text
-    assert group["description"].startswith("3 open, new: ValueError: ")
+    assert group["description"].startswith("3 open, ongoing: ValueError: ")
     with database(platform.settings.postgres_dsn.get_secret_value()) as connection:
         assert connection.execute("SELECT count(*) FROM failed_events").fetchone() == (3,)
 
