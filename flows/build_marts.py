@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import polars as pl
 from prefect import State, flow
 
+from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.advice import by_urgency
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS
 from sahool_dlq.jobs.lookup import samples
@@ -50,10 +51,11 @@ async def build_marts(is_rebuild: bool = False) -> State:
     groups = marts["failure_groups"]
     escalating = groups.filter("is_escalating")
     _tell_spikes(escalating.filter(~pl.col("group_id").is_in(before)))
+    count = quantity(groups.height, "groups")
     spikes = f", {escalating.height:,} escalating" if escalating.height else ""
     return await told(
-        f"{groups.height:,} groups{spikes}",
-        f"{_built(built)}; {groups.height:,} groups{spikes}",
+        f"{count}{spikes}",
+        f"{_built(built)}; {count}{spikes}",
         built.as_dict(),
     )
 
@@ -91,4 +93,4 @@ def _tell_spikes(escalating: pl.DataFrame) -> None:
         return
     columns = ("group_id", "error_class", "services", "failure_count_1h", "escalation_limit")
     payload = {"groups": escalating.select(columns).to_dicts()}
-    happened("dlq.spike", "dlq.groups", f"{escalating.height:,} groups", payload)
+    happened("dlq.spike", "dlq.groups", quantity(escalating.height, "groups"), payload)

@@ -193,9 +193,11 @@ async def _decide(settings: Settings, batch: Batch, answer: Approval) -> str:
     return "Approved" if answer.approve else "Rejected"
 
 
-async def _step(name: str, work: Callable[[], Awaitable[Done]]) -> Done:
-    """A step of the job as a task; a drain does no harm when it is repeated."""
-    return await stage(name, work, _ended, is_repeatable="drain" in name.lower())
+async def _step(
+    name: str, work: Callable[[], Awaitable[Done]], *, is_repeatable: bool = False
+) -> Done:
+    """A step of the job as a task."""
+    return await stage(name, work, _ended, is_repeatable=is_repeatable)
 
 
 def _ended(found: object) -> Ended:
@@ -232,4 +234,13 @@ async def _told(report: RedriveReport | None) -> State:
     if report.state in ("paused", "cancelled"):
         said = f"{report.state.capitalize()} by a person: {words}"
         return await told(report.state, said, report.as_dict(), state=report.state.capitalize())
+    if report.planned and set(report.outcomes) <= {"cancelled", "held"}:
+        why = "; ".join(f"{count:,}: {reason}" for reason, count in _reasons(report).items())
+        said = f"Nothing went out, {report.planned:,} are left as they were. {why}"
+        return await told("nothing went out", said, report.as_dict(), state="Nothing went out")
     return await told(words, f"Redrove {report.planned:,}: {words}", report.as_dict())
+
+
+def _reasons(report: RedriveReport) -> dict[str, int]:
+    """Why redrives were cancelled, the first few reasons."""
+    return report.reasons.get("cancelled", {})

@@ -29,12 +29,20 @@ def browser_page() -> Iterator[Page]:
             browser.close()
 
 
-def open_form(page: Page, ui_url: str, artifact_id: str, group_id: str) -> Page:
-    """From the page "dead-letters", the form of a group's redrive, which opens in a new tab."""
+def open_group(page: Page, ui_url: str, artifact_id: str, what: str) -> Page:
+    """From the page "dead-letters", that of a group, which opens in a new tab."""
     page.goto(f"{ui_url}/artifacts/artifact/{artifact_id}")
-    row = page.get_by_role("row").filter(has_text=group_id)
+    row = page.get_by_role("row").filter(has_text=what)
     with page.context.expect_page() as opened:
-        row.get_by_role("link", name="form").first.click()
+        row.get_by_role("link", name="page").first.click()
+    opened.value.get_by_role("link", name="All groups").wait_for()
+    return opened.value
+
+
+def open_form(page: Page, name: str = "Redrive") -> Page:
+    """From the page of a group, the form that a link of this name leads to, in a new tab."""
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name=name, exact=True).click()
     opened.value.get_by_role("button", name="Submit").wait_for()
     return opened.value
 

@@ -20,6 +20,7 @@ from sahool_dlq.settings import Settings, environment_of
 
 SECRET = "planted-9f2c7d1e"  # the password of the database: must be nowhere in Prefect
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+_LAST_WORDS = ("Finished in state", "Waiting for an approval")
 
 
 class Platform(NamedTuple):
@@ -86,6 +87,34 @@ class Platform(NamedTuple):
         """A run's artifacts by key; the key of its progress is ''."""
         wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}}}
         return {a["key"] or "": a for a in self.call("/artifacts/filter", wanted)}
+
+    def task_runs(self, run_id: str) -> list[dict[str, Any]]:
+        """The tasks of a run, in the order of their start."""
+        wanted = {"flow_runs": {"id": {"any_": [run_id]}}}
+        found: list[dict[str, Any]] = self.call("/task_runs/filter", wanted)
+        return sorted(found, key=lambda task: task["start_time"] or "")
+
+    def tasks(self, run_id: str) -> dict[str, str | None]:
+        """What each task of a run came to, by its name, once all have ended."""
+
+        def look() -> dict[str, str | None] | None:
+            found = self.task_runs(run_id)
+            is_over = found and all(task["state_type"] in ENDED for task in found)
+            return {task["name"]: task["state"]["message"] for task in found} if is_over else None
+
+        return until(look, f"the tasks of run {run_id}")  # they come as events, a little later
+
+    def log(self, run_id: str) -> list[tuple[int, str, str]]:
+        """Level, logger and text of a run's lines, once the last is there."""
+
+        def look() -> list[tuple[int, str, str]] | None:
+            wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
+            found = [
+                (x["level"], x["name"], x["message"]) for x in self.call("/logs/filter", wanted)
+            ]
+            return found if found and found[-1][2].startswith(_LAST_WORDS) else None
+
+        return until(look, f"the log of run {run_id}")
 
 
 @contextmanager

@@ -23,7 +23,9 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
         "verify",
         "alert",
         "redrive-transient",
+        "redrive-group",
         "redrive",
+        "dry-run",
         "report",
         "doctor",
         "watch-runs",
@@ -51,7 +53,9 @@ def test_neither_a_redrive_nor_the_marts_hold_up_a_drain(prefect_platform: Platf
         "report": "analysis",
         "doctor": "analysis",
         "redrive-transient": "redrive",
+        "redrive-group": "redrive",
         "redrive": "redrive",
+        "dry-run": "redrive",
         "watch-runs": "drain",
     }
 
@@ -60,7 +64,7 @@ def test_automations_watch_over_the_runs(prefect_platform: Platform) -> None:
     found = {a["name"]: a for a in prefect_platform.call("/automations/filter", {})}
     assert set(found) == {
         "dlq: a crashed drain is started again, once",
-        "dlq: alerts are evaluated when a group escalates or a redrive stops itself",
+        "dlq: alerts are evaluated when groups escalate or a redrive stops itself",
         "dlq: marts are built after a drain that brought something",
     }
     again = found["dlq: a crashed drain is started again, once"]
@@ -88,10 +92,21 @@ def test_a_crashed_drain_is_started_again_but_not_in_a_loop(prefect_platform: Pl
         platform.call(f"/flow_runs/{run_id}", method="DELETE")
 
 
-def test_the_redrive_form_explains_its_fields(prefect_platform: Platform) -> None:
-    schema = prefect_platform.deployments()["redrive"]["parameter_openapi_schema"]
-    assert schema["properties"]["reason"]["description"] == "Why; kept with the batch."
-    assert set(schema["required"]) == {"reason", "requested_by"}
+def test_the_forms_explain_their_fields_and_offer_no_none(prefect_platform: Platform) -> None:
+    found = prefect_platform.deployments()
+    forms = {
+        name: found[name]["parameter_openapi_schema"]
+        for name in ("redrive-group", "redrive", "dry-run")
+    }
+    assert set(forms["redrive-group"]["properties"]) == {"group", "reason", "your_name"}
+    assert {name: set(form.get("required", ())) for name, form in forms.items()} == {
+        "redrive-group": {"group", "reason", "your_name"},
+        "redrive": {"reason", "your_name"},
+        "dry-run": set(),
+    }
+    for form in forms.values():
+        assert all(field["description"] for field in form["properties"].values())
+        assert '"null"' not in json.dumps(form)  # Prefect says of such a field "type is None"
 
 
 def test_a_late_drain_works_unless_a_run_since_has_done_so(
@@ -113,21 +128,68 @@ def test_a_drain_leaves_its_numbers_and_its_progress(
     assert shown[""]["data"] == 100.0
 
 
+def test_the_stages_of_a_drain_are_tasks_and_our_lines_are_in_its_log(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    assert platform_with_worker.tasks(drained.run) == {
+        "Bring in what others gave up": "Nothing new",
+        "Drain the log": platform_with_worker.ended(drained.run)["state"]["message"],
+        "Compare the sinks": "postgres, lake dead_letters, lake case_events hold the log up to"
+        " sequence 3",
+    }
+    said = platform_with_worker.log(drained.run)
+    assert (20, "sahool_dlq.drain.run", "Stored 3 messages, up to sequence 3 of 3") in said
+    page = f"{platform_with_worker.server.ui_url}/artifacts/key/dead-letters"
+    assert (20, "sahool_dlq.orchestration.stages", f"The failure groups: {page}") in said
+
+
+def test_a_drain_that_finds_nothing_compares_nothing(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    run = platform_with_worker.ran("drain-dlq")
+    assert run["state"]["message"].startswith("Drained 0 messages in ")
+    assert set(platform_with_worker.tasks(run["id"])) == {
+        "Bring in what others gave up",
+        "Drain the log",
+    }
+
+
 def test_marts_are_built_after_a_drain_and_their_page_leads_to_the_redrive(
     platform_with_worker: Platform, drained: Drained
 ) -> None:
     platform = platform_with_worker
     built = platform.ended(drained.built)
     assert built["created_by"]["type"] == "AUTOMATION"
-    assert re.match(r"Built [1-9]\d* marts, .* 1 groups", built["state"]["message"])
-    page = platform.artifacts(built["id"])["dead-letters"]["data"]
-    form = f"/deployments/deployment/{platform.deployments()['redrive']['id']}/run?parameters="
-    filled_in = f"%7B%22group_id%22%3A%22{drained.group_id}%22%7D"
-    assert f"[form]({form}{filled_in})" in page
-    assert f"[V2](/v2{form}{filled_in})" in page
-    assert r"\[x\](javascript:x)" in page  # what a message says is text
+    assert re.match(r"Built [1-9]\d* marts, .*; 1 group", built["state"]["message"])
+    assert set(platform.tasks(built["id"])) == {"Build the marts", "Write the pages"}
+    artifacts = platform.artifacts(built["id"])
+    page = artifacts["dead-letters"]["data"]
+    forms = {
+        name: f"../../deployments/deployment/{deployment['id']}/run?parameters="
+        for name, deployment in platform.deployments().items()
+    }
+    group = artifacts[f"group-value-error-{drained.group_id[:8]}"]
+    filled_in = f"%7B%22group%22%3A%22{drained.group_id}%22%7D"
+    assert f"[redrive]({forms['redrive-group']}{filled_in})" in page
+    assert f"[page](../artifact/{group['id']})" in page
+    assert f"[Redrive]({forms['redrive-group']}{filled_in})" in group["data"]
+    assert f"({forms['dry-run']}%7B%22failures%22%3A{filled_in}%7D)" in group["data"]
+    for text in (page, group["data"]):
+        assert r"\[x\](javascript:x)" in text  # what a message says is text
+    assert group["description"].startswith("3 open, ongoing: ValueError: ")
     with database(platform.settings.postgres_dsn.get_secret_value()) as connection:
         assert connection.execute("SELECT count(*) FROM failed_events").fetchone() == (3,)
+
+
+def test_a_page_that_says_nothing_new_is_not_written_again(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    run = platform_with_worker.ran("build-marts")
+    assert set(platform_with_worker.artifacts(run["id"])) == {"marts", "dead-letters"}
+    page = platform_with_worker.artifacts(run["id"])["dead-letters"]["data"]
+    first = platform_with_worker.artifacts(drained.built)
+    group = first[f"group-value-error-{drained.group_id[:8]}"]
+    assert f"[page](../artifact/{group['id']})" in page
 
 
 def test_the_report_is_a_page_and_an_artifact(

@@ -27,7 +27,7 @@ from flows.drain_dlq import drain_dlq
 from flows.redrive import redrive_selected, redrive_transient
 from flows.verify import verify
 
-given = {"reason": "a test", "requested_by": "ana", "error_type": "ValueError"}
+given = {"reason": "a test", "your_name": "ana", "failures": {"error_type": "ValueError"}}
 for flow, parameters in (
     (drain_dlq, {}), (alert, {}), (build_marts, {}), (verify, {}), (redrive_transient, {}),
     (redrive_selected, given),
@@ -60,7 +60,7 @@ def test_no_state_log_or_file_of_a_run_holds_a_password(
         },
     }[refuses]
     environment = os.environ | environment_of(platform.settings) | platform.server.environment
-    environment |= {"DLQ_HOME": str(home), "PREFECT_LOGGING_EXTRA_LOGGERS": "sahool_dlq,nats"}
+    environment |= {"DLQ_HOME": str(home), "PREFECT_LOGGING_EXTRA_LOGGERS": "nats"}
     done = subprocess.run(
         [sys.executable, "-c", RUNS],
         env=environment | planted,

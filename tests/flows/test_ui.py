@@ -3,9 +3,18 @@
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin
 
 import pytest
-from browser import CHROMIUM, answer, approve, browser_page, open_approval, open_form
+from browser import (
+    CHROMIUM,
+    answer,
+    approve,
+    browser_page,
+    open_approval,
+    open_form,
+    open_group,
+)
 from playwright.sync_api import expect
 from prefect_api import Drained, Platform, until
 
@@ -40,7 +49,29 @@ def test_a_drain_shows_its_counts_and_artifacts(
     expect(page.get_by_text(re.compile(r"Drained 3 messages in ")).first).to_be_visible()
     page.get_by_text("Artifacts", exact=True).click()
     expect(page.get_by_text("drain", exact=True).first).to_be_visible()
-    expect(page.get_by_text("What this run drained.").first).to_be_visible()
+    expect(page.get_by_text("What a run drained.").first).to_be_visible()
+
+
+def test_the_graph_of_a_drain_shows_its_stages(
+    platform_with_worker: Platform, drained: Drained, page: "Page"
+) -> None:
+    page.goto(f"{platform_with_worker.server.ui_url}/runs/flow-run/{drained.run}")
+    expect(page.get_by_text("3 Task runs")).to_be_visible()
+    page.get_by_text("Task Runs", exact=True).click()
+    for stage in ("Bring in what others gave up", "Drain the log", "Compare the sinks"):
+        expect(page.get_by_text(stage).first).to_be_visible()
+
+
+def test_no_column_of_the_groups_is_cut(
+    platform_with_worker: Platform, drained: Drained, page: "Page"
+) -> None:
+    """In both UIs each table of the page has room, so that its last column is seen."""
+    artifact = platform_with_worker.artifacts(drained.built)["dead-letters"]["id"]
+    for version in ("", "/v2"):
+        page.goto(f"{platform_with_worker.server.ui_url}{version}/artifacts/artifact/{artifact}")
+        expect(page.get_by_role("columnheader", name="go to")).to_be_visible()
+        for table in page.get_by_role("table").all():
+            assert table.evaluate("t => t.scrollWidth <= t.parentElement.clientWidth + 1")
 
 
 def test_from_the_page_of_groups_to_an_approved_redrive(
@@ -49,33 +80,68 @@ def test_from_the_page_of_groups_to_an_approved_redrive(
     """The link opens the form filled in; the large batch waits, is approved, and runs."""
     platform, ui = platform_with_worker, platform_with_worker.server.ui_url
     artifact = platform.artifacts(drained.built)["dead-letters"]["id"]
-    form = open_form(page, ui, artifact, drained.group_id)
-    expect(form.locator("textarea").nth(2)).to_have_value(drained.group_id)
+    group = open_group(page, ui, artifact, "ValueError: ")
+    form = open_form(group)
+    labels = form.locator(".schema-form-property__label").all_inner_texts()
+    assert labels == ["group", "reason", "your_name"]
+    expect(form.get_by_text("Property is type None")).to_have_count(0)
+    expect(form.locator(".schema-form-property textarea").first).to_have_value(drained.group_id)
+    form.get_by_role("button", name="Submit").click()  # without a reason
+    expect(form.get_by_text("'reason' is a required property")).to_be_visible()
     answer(form, "reason", "the cause is repaired")
-    answer(form, "requested_by", "ann")
+    answer(form, "your_name", "ann")
     form.get_by_role("button", name="Submit").click()
-    run = until(lambda: _first(platform.runs("redrive")), "the run that the form started")
-    given = {key: run["parameters"][key] for key in ("reason", "requested_by", "group_id")}
-    assert list(given.values()) == ["the cause is repaired", "ann", drained.group_id]
+    run = until(lambda: _first(platform.runs("redrive-group")), "the run that the form started")
+    assert run["parameters"] == {
+        "group": drained.group_id,
+        "reason": "the cause is repaired",
+        "your_name": "ann",
+    }
     assert platform.in_state(run["id"], "PAUSED")["state"]["name"] == "Suspended"
     open_approval(form, ui, run["id"])
-    expect(form.get_by_text("3 redrives, 1 group.")).to_be_visible()
+    dialog = form.locator(".p-modal")
+    for shown in ("3 redrives of 1 group", "asked for by ann: the cause is repaired", "[x]"):
+        expect(dialog).to_contain_text(shown)
     approve(form, "bob")
     ended = platform.ended(run["id"])
-    assert ended["state_type"] == "COMPLETED"
     # Their events were never in a stream, and the form did not say that copies are enough.
-    assert ended["state"]["message"] == "Redrove 3: 3 cancelled"
+    assert ended["state"]["name"] == "Nothing went out"
+    assert ended["state"]["message"].startswith("Nothing went out, 3 are left as they were. 3: ")
     assert {"redrive-plan", "redrives"} <= set(platform.artifacts(run["id"]))
     form.close()
+    group.close()
 
 
-def test_the_form_of_the_second_ui_is_filled_in_too(
+def test_a_form_hides_what_is_seldom_needed(
     platform_with_worker: Platform, drained: Drained, page: "Page"
 ) -> None:
-    text = platform_with_worker.artifacts(drained.built)["dead-letters"]["data"]
-    path = re.search(r"\[V2\]\((/v2/[^)]+)\)", text)
-    assert path
-    page.goto(platform_with_worker.server.ui_url + path[1])
+    """Further conditions and another delivery are one click away; the group is filled in."""
+    platform, ui = platform_with_worker, platform_with_worker.server.ui_url
+    artifact = platform.artifacts(drained.built)["dead-letters"]["id"]
+    group = open_group(page, ui, artifact, "ValueError: ")
+    form = open_form(group, "See what a redrive would do")
+    expect(form.get_by_text("Failed Within")).to_be_visible()
+    expect(form.locator("textarea").nth(2)).to_have_value(drained.group_id)
+    expect(form.get_by_text("Tenant")).to_have_count(0)
+    expect(form.get_by_text("Redirect To")).to_have_count(0)
+    form.get_by_text("Changed", exact=True).click()
+    expect(form.get_by_text("Redirect To")).to_be_visible()
+    expect(form.get_by_text("Property is type None")).to_have_count(0)
+    form.close()
+    group.close()
+
+
+def test_the_second_ui_leads_to_the_form_too(
+    platform_with_worker: Platform, drained: Drained, page: "Page"
+) -> None:
+    """Its links are relative, so they stay within it."""
+    artifact = platform_with_worker.artifacts(drained.built)["dead-letters"]["id"]
+    page.goto(f"{platform_with_worker.server.ui_url}/v2/artifacts/artifact/{artifact}")
+    row = page.get_by_role("row").filter(has_text="ValueError: ")
+    link = row.get_by_role("link", name="redrive").get_attribute("href")
+    assert link
+    page.goto(urljoin(page.url, link))
+    assert "/v2/deployments/" in page.url
     expect(page.get_by_text(drained.group_id).first).to_be_visible()
 
 

@@ -85,7 +85,7 @@ async def plan_redrive(
     The batch is `planned`, or `awaiting_approval` where a person asked for more redrives than
     DLQ_REDRIVE_APPROVAL_COUNT.
     """
-    await step(_BEFORE, partial(drain_log, settings))
+    await step(_BEFORE, partial(drain_log, settings), is_repeatable=True)
     return await step("Plan", partial(_plan_by_hand, settings, selection, order))
 
 
@@ -114,7 +114,7 @@ async def run_redrive(
     RedriveError where it waits for somebody, or where another redrive is running: then the batch
     is kept, and taken up by the next.
     """
-    await step(_BEFORE, partial(drain_log, settings))
+    await step(_BEFORE, partial(drain_log, settings), is_repeatable=True)
     with open_postgres(settings) as connection:
         batch = find_batch(connection, batch_id)
         with _one_redriver(settings) as lock:
@@ -122,7 +122,7 @@ async def run_redrive(
                 if left_over != batch.id:
                     await _run(settings, connection, lock, left_over, None, step)
             report = await _run(settings, connection, lock, batch.id, progress, step)
-    await step(_AFTER, partial(drain_log, settings))
+    await step(_AFTER, partial(drain_log, settings), is_repeatable=True)
     return report
 
 
@@ -160,7 +160,7 @@ async def redrive(
         max_age_seconds,
         (is_by_hand or settings.redrive_own_copies) if own_copy is None else own_copy,
     )
-    await step(_BEFORE, partial(drain_log, settings))
+    await step(_BEFORE, partial(drain_log, settings), is_repeatable=True)
     with (
         open_postgres(settings) as connection,
         _one_redriver(settings) as lock,
@@ -169,7 +169,7 @@ async def redrive(
         for batch_id in left_over:
             await _run(settings, connection, lock, batch_id, progress, step)
         if left_over:
-            await step(_BEFORE, partial(drain_log, settings))
+            await step(_BEFORE, partial(drain_log, settings), is_repeatable=True)
         planned = await step("Plan", partial(_plan, settings, connection, selection))
         if not planned.count:
             return None
@@ -179,7 +179,7 @@ async def redrive(
         if batch.state == "awaiting_approval":
             return RedriveReport(batch.id, batch.planned, state=batch.state)
         report = await _run(settings, connection, lock, batch.id, progress, step)
-    await step(_AFTER, partial(drain_log, settings))
+    await step(_AFTER, partial(drain_log, settings), is_repeatable=True)
     return report
 
 

@@ -74,11 +74,6 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
     ]
     if len(groups) > _MOST_GROUPS:
         lines.append(f"- and {len(groups) - _MOST_GROUPS:,} more groups")
-    lines += ["", "The oldest of them said:", ""]
-    lines += [
-        f"- {escaped(row['error_message'][:_LONGEST] or '(none)')} ({escaped(row['subject'])})"
-        for row in shown["sample"][:_MOST_SAMPLES]
-    ]
     expected, time = shown["expected_successes"], seconds_as_text(shown["seconds"])
     ramp = "Each group ramps 1, 10, all, and stops where nothing succeeds."
     lines += ["", f"About {expected:,.0f} may succeed. Publishing takes about {time}. {ramp}", ""]
@@ -99,6 +94,11 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
         receivers = escaped(", ".join(consumers) or "none")
         note = f"On {escaped(subject)} these receive it too: {receivers}."
         lines += [note, ""]
+    lines += ["The oldest of them said:", ""]
+    lines += [
+        f"- {escaped(row['error_message'][:_LONGEST] or '(nothing)')}"
+        for row in shown["sample"][:_MOST_SAMPLES]
+    ]
     changes = tuple(
         tuple(change.values()) for edit in shown["edits"] for change in edit["changes"]
     )[:_MOST_CHANGES]

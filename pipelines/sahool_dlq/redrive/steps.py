@@ -9,11 +9,21 @@ Done = TypeVar("Done")
 
 
 class Step(Protocol):
-    """Carries out one step, called `name`, and returns what it came to."""
+    """Carries out one step, called `name`, and returns what it came to.
 
-    async def __call__(self, name: str, work: Callable[[], Awaitable[Done]]) -> Done: ...
+    One that `is_repeatable` may be done again where a server was away.
+    """
+
+    async def __call__(
+        self, name: str, work: Callable[[], Awaitable[Done]], *, is_repeatable: bool = False
+    ) -> Done: ...
 
 
-async def plainly(name: str, work: Callable[[], Awaitable[Done]]) -> Done:  # noqa: ARG001
-    """Carry a step out, and show nothing."""
+async def plainly(
+    name: str,  # noqa: ARG001
+    work: Callable[[], Awaitable[Done]],
+    *,
+    is_repeatable: bool = False,  # noqa: ARG001
+) -> Done:
+    """Carry a step out once, and show nothing."""
     return await work()

@@ -142,6 +142,9 @@ async def run_batch(
                 )
                 left = load_redrives(connection, batch.id)
                 redrives = [redrive for redrive in left if not redrive.is_out]
+    for outcome, reasons in run.reasons.items():
+        for reason, count in reasons.items():
+            logger.info("%d %s: %s", count, outcome, reason)
     seconds = round(time.monotonic() - started, 3)
     return RedriveReport(
         batch.id,
@@ -231,10 +234,12 @@ class _Run:
             while rest and not group.stop.is_set() and not results:
                 stage, rest = rest[:size], rest[size:] if size else []
                 results.update(await asyncio.gather(*(one(redrive) for redrive in stage)))
-                logger.info("%s, %d at once: %s", group.title, len(stage), _listed(results))
                 for state in _SAYING_NOTHING:
                     del results[state]
-            if rest and results and not results["succeeded"] and not group.stop.is_set():
+            logger.info("%s: %s, %d to go", group.title, _listed(group.outcomes), len(rest))
+            if not rest or group.stop.is_set():
+                break
+            if results and not results["succeeded"]:
                 group.why = f"none of {results.total()} succeeded: {_listed(results)}"
                 group.stop.set()
         if rest and group.why is not None:

@@ -1,0 +1,149 @@
+"""What runs of redrives tell: their state, their tasks, their lines, and who asked for what."""
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import nats
+import pytest
+from prefect_api import Drained, Platform, letter_of, until
+
+pytestmark = pytest.mark.xdist_group("prefect")  # one Prefect server is enough
+
+
+def publish(platform: Platform, *letters: bytes) -> None:
+    """Dead letters, as services send them."""
+
+    async def send() -> None:
+        connection = await nats.connect(platform.settings.nats_url.get_secret_value())
+        for letter in letters:
+            await connection.jetstream().publish("sahool.dlq.odd", letter)
+        await connection.close()
+
+    with ThreadPoolExecutor(1) as other:  # where a browser is at work this one has a loop already
+        other.submit(lambda: asyncio.run(send())).result()
+
+
+def odd(number: int, error: str, **changes: Any) -> bytes:
+    """One for a subject that no stream captures: its redrive ends at once."""
+    return letter_of(number, original_subject="odd.soil", error_type=error, **changes)
+
+
+def test_a_redrive_that_stops_itself_has_failed_and_says_what_it_did(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    platform = platform_with_worker
+    publish(platform, odd(101, "StopError"), odd(102, "StopError"))
+    given = {"reason": "the cause is mended", "your_name": "ann"}
+    started = platform.start(
+        "redrive", failures={"error_type": "StopError"}, delivery={"own_copy": True}, **given
+    )
+    run = platform.ended(started)
+    assert (run["state_type"], run["state"]["name"]) == ("FAILED", "Failed")
+    assert run["state"]["message"] == "Stopped: none tried, 1 unroutable, 1 left as they were"
+    assert run["name"] == "redrive: stopped, none tried"
+    assert platform.tasks(started) == {
+        "Drain what came before": "0 messages drained",  # the second time; 2 the first
+        "Plan": "2 redrives of 1 group",
+        "Ramp StopError in ndvi": "none tried, 1 unroutable, 1 left as they were",
+        "Settle: drain the outcomes": "2 messages drained",
+    }
+    ramp = [task for task in platform.task_runs(started) if task["name"].startswith("Ramp")]
+    assert [task["state_type"] for task in ramp] == ["FAILED"]
+    log = platform.log(started)
+    assert (20, "1 unroutable: no stream captures its subject") in [
+        (level, said) for level, logger, said in log if logger == "sahool_dlq.redrive.publish.ramp"
+    ]
+    assert not [said for _, _, said in log if "Traceback" in said]
+    errors = [said for level, _, said in log if level > 30]
+    assert all(said.startswith("Finished in state Failed('") for said in errors)
+    outcomes = json.loads(platform.artifacts(started)["redrives"]["data"])
+    assert {row["outcome"]: row["redrives"] for row in outcomes} == {
+        "unroutable": 1,
+        "cancelled": 1,
+    }
+
+
+def test_a_dry_run_shows_the_plan_and_touches_nothing(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    platform = platform_with_worker
+    started = platform.start("dry-run", failures={"group": drained.group_id})
+    run = platform.ended(started)
+    said = r"Would publish 3 redrives of 1 group; about "
+    assert run["state"]["message"].startswith(said)
+    plan = platform.artifacts(started)["redrive-plan"]["data"]
+    assert "**3 redrives of 1 group**" in plan
+    assert r"\[x\](javascript:x)" in plan
+    assert (
+        platform.ended(platform.start("dry-run", failures={"service": "none"}))["state"]["message"]
+        == "Nothing to redrive"
+    )
+
+
+def test_a_selection_of_everything_is_refused_in_one_sentence(
+    platform_with_worker: Platform,
+) -> None:
+    run = platform_with_worker.ended(platform_with_worker.start("dry-run"))
+    assert run["state_type"] == "FAILED"
+    assert run["state"]["message"].startswith("Say what to redrive or decide on: ")
+    log = platform_with_worker.log(run["id"])
+    assert not [said for _, _, said in log if "Traceback" in said]
+
+
+def test_a_run_that_waits_for_an_approval_is_no_error(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    platform = platform_with_worker
+    publish(platform, *(odd(200 + n, "WaitError", error_message=f"why {n}") for n in range(3)))
+    given = {"reason": "asked for by farmers", "your_name": "ann"}
+    started = platform.start("redrive", failures={"error_type": "WaitError"}, **given)
+    assert platform.in_state(started, "PAUSED")["state"]["name"] == "Suspended"
+    log = platform.log(started)
+    assert [said for level, _, said in log if level > 20] == []
+    assert log[-1][2] == "Waiting for an approval; this process ends meanwhile."
+    plan = platform.artifacts(started)["redrive-plan"]["data"]
+    assert "**3 redrives of 1 group**, asked for by **ann**: asked for by farmers" in plan
+    assert "- why 0" in plan
+    answer = {"approve": False, "decided_by": "bob", "comment": "not today"}
+    platform.call(f"/flow_runs/{started}/resume", {"run_input": answer})
+    ended = platform.ended(started)
+    assert (ended["state"]["name"], ended["state"]["message"]) == (
+        "Rejected",
+        "Rejected by bob: not today",
+    )
+    assert platform.tasks(started)["Approve"] == "Rejected by bob: not today"
+
+
+def test_groups_that_escalate_are_one_event_and_told_once(
+    platform_with_worker: Platform, drained: Drained
+) -> None:
+    """Alerts are evaluated for it once, not for each group and each build."""
+    platform = platform_with_worker
+    now = datetime.now(UTC).isoformat()
+    letters = [
+        odd(300 + n, f"Spike{n % 2}Error", dlq_timestamp=now, last_attempt_at=now)
+        for n in range(24)
+    ]
+    publish(platform, *letters)
+    platform.ran("drain-dlq")
+    until(lambda: _spikes(platform) or None, "the event")
+    built = platform.ran("build-marts")
+    assert "2 escalating" in built["state"]["message"]
+    (event,) = _spikes(platform)
+    told = {group["error_class"] for group in event["payload"]["groups"]}
+    assert told == {"Spike0Error", "Spike1Error"}
+    assert event["resource"]["prefect.resource.name"] == "2 groups"
+    runs = [
+        r for r in platform.runs("alert") if (r["created_by"] or {}).get("type") == "AUTOMATION"
+    ]
+    # The other was for the redrive that stopped itself.
+    assert len(runs) <= 2
+
+
+def _spikes(platform: Platform) -> list[dict[str, Any]]:
+    wanted = {"filter": {"event": {"name": ["dlq.spike"]}}, "limit": 50}
+    found: list[dict[str, Any]] = platform.call("/events/filter", wanted)["events"]
+    return found
