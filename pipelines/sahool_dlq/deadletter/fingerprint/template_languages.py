@@ -50,6 +50,9 @@ SIGNS: tuple[Step, ...] = (
     Step("[„‟]([^„“”‟]*)[“”‟]|[“”]([^„“”]*)[“”]|〝([^〝〞〟]*)[〞〟]", r'"\1\2\3"'),
     Step("「([^「」]*)」|『([^『』]*)』|｢([^｢｣]*)｣|《([^《》]*)》|〈([^〈〉]*)〉", r'"\1\2\3\4\5"'),
     Step("[‚‛]([^‚‘’‛]*)[‘’]|‘([^‚‘’]*)’", r'"\1\2"'),
+    # Straight ones too, where they are no apostrophes.
+    Step("(^|[ :=(\u3000-\uffff])'([^' \"]{1,64})'([^A-Za-z0-9]|$)", r'\1"\2"\3'),
+    Step('([Kk]eys?:? )"([^" 0-9]{1,64})"', rf"\1{KEPT}\2"),
     # Words before a number that tells one failure from another.
     Step(f"((?:{_CODE_WORDS}) ?[:=#(]? ?)([0-9]{{3,5}})", rf"\1{KEPT}\2"),
 )
@@ -83,7 +86,7 @@ _END = f"([^A-Za-z{_NOT_ASCII_LETTER}]|$)"
 DATES: tuple[Step, ...] = (
     Step(
         "[0-9]{2,4} ?[年년] ?[0-9]{1,2} ?[月월] ?[0-9]{1,2} ?[日号號일]"
-        "(?: ?\\([^()]{1,3}\\)| ?[月火水木金土日]曜日?| ?(?:星期|周|週).| ?[월화수목금토일]요일)?"
+        "(?: ?\\([^()]{1,3}\\)| ?[月火水木金土日]曜日?| ?(?:星期|周|週).| ?[월화수목금토일]요일)?(?: UTC)?"
         "(?: ?(?:上午|下午|午前|午後|오전|오후)? ?[0-9]{1,2}(?::[0-9]{2}(?::[0-9]{2})?"
         "|[时時点點시](?: ?[0-9]{1,2}[分분])?(?: ?[0-9]{1,2}[秒초])?))?",
         "<time>",
@@ -107,19 +110,20 @@ _NAMERS = (
     "|[Rr]ela(?:tion|ció|ci|zion|cj|ç|c)|[Ff]eld|[Aa]ttribut|[Aa]tribut|[Ss]chlüssel"
     "|[Ee]igenschaft|[Cc]olonn|[Cc]hamp |[Cc]hamps|[Cc]l(?:é|ef) |[Cc]ontrainte"
     "|[Pp]ropri[eé]t|[Pp]ar[aáâ]m[eèéê]t|[Cc]olu[mn]+[ae]|[Cc]ampo|[Cc]lave|[Ll]lave"
-    "|[Rr]estric|[Pp]ropieda|[Pp]ropriedade|[EeÉé]tranjera|[Cc]have |[Vv]incol|[Cc]hiave"
-    "|[Kk]olo[mn]|[Kk]olumn|[Kk]olonn|[Vv]eld|[Uu]nicidad|[Uu]nique |[Uu]nivoc"
-    "|[Uu]nicidade|[IiÍí]ndice|[Ii]ndeks|[Ss]leutel|[Ee]igenschap|[Vv]illkor|[Ff]ält"
-    "|[Nn]yckel|[Ee]genska[pb]|[Ff]elt|[Nn]øgle|[Nn]økke|[Ss]arak|[Tt]aulu|[Kk]enttä"
-    "|[Aa]vain|[Pp]ol(?:e|a|u|i) |[Kk]lucz|[Oo]granicz|[Ss]loup|[Kk]líč|[Oo]mezen"
-    "|[Vv]lastnost|[Oo]szlop|[Tt]ábl|[Mm]ező|[Kk]ulcs|[Cc]oloan|[Cc]âmp|[Ss]ütun"
-    "|[Aa]nahtar|[Kk]ısıt|[Aa]lan[ıi]? |[Cc]ột|[Bb]ảng|[Tt]rường|[Bb]idang|[Kk]unci"
-    "|[Сс]тол[бп]|[Сс]товп|[Кк]олонк|[Оо]тношен|[Вв]ідношен|[Тт]аблиц|[Оо]граничен"
-    "|[Оо]бмежен|[Пп]ол[еяюі]|[Кк]люч|[Сс]войств|[Вв]ластив|[Аа]т[тр]р?ибут|[Пп]араметр"
-    "|[Ии]ндекс|[Уу]никальност|[Уу]нікальност|[Іі]ндекс|[Сс]хем|[Фф]ункци|[Кк]олон"
-    "|[Σσ]τήλη|[Ππ]ίνακ|[Ππ]εδίο|[Κκ]λειδί|عمود|حقل|جدول|قيد|مفتاح|علاقة|خاصية|ستون|فیلد"
-    "|کلید|کالم|עמודה|טבלה|שדה|מפתח|स्तंभ|कॉलम|तालिका|फ़ील्ड|फ़ील्ड|फील्ड|कुंजी|სვეტ"
-    "|ინდექს|მითითება|ურთიერთობ|ცხრილ|შეზღუდვ|პარამეტრ|คอลัมน์|ตาราง|ฟิลด์"
+    "|[Rr]estric|[Pp]ropieda|[Pp]ropriedade|[Ee]xtranjera|[Ff]oránea|[Ee]sterna"
+    "|[Éé]trangère|[Cc]have |[Vv]incol|[Cc]hiave|[Kk]olo[mn]|[Kk]olumn|[Kk]olonn|[Vv]eld"
+    "|[Uu]nicidad|[Uu]nique |[Uu]nivoc|[Uu]nicidade|[IiÍí]ndice|[Ii]ndeks|[Ss]leutel"
+    "|[Ee]igenschap|[Vv]illkor|[Ff]ält|[Nn]yckel|[Ee]genska[pb]|[Ff]elt|[Nn]øgle|[Nn]økke"
+    "|[Ss]arak|[Tt]aulu|[Kk]entt?ä|[Aa]vain|[Pp]ol(?:e|a|u|i) |[Kk]lucz|[Oo]granicz"
+    "|[Ss]loup|[Kk]líč|[Oo]mezen|[Vv]lastnost|[Oo]szlop|[Tt]ábl|[Mm]ező|[Kk]ulcs"
+    "|[Cc]oloan|[Cc]âmp|[Ss]ütun|[Aa]nahtar|[Kk]ısıt|[Aa]lan[ıi]? |[Cc]ột|[Bb]ảng"
+    "|[Tt]rường|[Bb]idang|[Kk]unci|[Сс]тол[бп]|[Сс]товп|[Кк]олонк|[Оо]тношен|[Вв]ідношен"
+    "|[Тт]аблиц|[Оо]граничен|[Оо]бмежен|[Пп]ол[еяюі]|[Кк]люч|[Сс]войств|[Вв]ластив"
+    "|[Аа]т[тр]р?ибут|[Пп]араметр|[Ии]ндекс|[Уу]никальност|[Уу]нікальност|[Іі]ндекс"
+    "|[Сс]хем|[Фф]ункци|[Кк]олон|[Σσ]τήλη|[Ππ]ίνακ|[Ππ]εδίο|[Κκ]λειδί|عمود|حقل|جدول|قيد"
+    "|مفتاح|علاقة|خاصية|ستون|فیلد|کلید|کالم|עמודה|טבלה|שדה|מפתח|स्तंभ|कॉलम|तालिका|फ़ील्ड"
+    "|फ़ील्ड|फील्ड|कुंजी|სვეტ|ინდექს|მითითება|ურთიერთობ|ცხრილ|შეზღუდვ|პარამეტრ|คอลัมน์"
+    "|ตาราง|ฟิลด์"
 )
 # … where words are written without blanks, and little stands between.
 _NAMERS_UNSPACED = (

@@ -156,7 +156,8 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step(
         rf"(?:{DAY})?[0-9]{{1,2}}[ /-]{MONTH}[ /-][0-9]{{2,4}}[ :]{CLOCK}"
-        rf"|(?:{DAY})?{MONTH} +[0-9]{{1,2}} {CLOCK}(?: [0-9]{{4}})?|{CLOCK}",
+        rf"|(?:{DAY})?{MONTH} +[0-9]{{1,2}} {CLOCK}(?: [0-9]{{4}})?"
+        rf"|(?:{DAY})?{MONTH} +[0-9]{{1,2}}, [0-9]{{4}}(?:,?(?: at)? {CLOCK})?|{CLOCK}",
         "<time>",
     ),
     *DATES,
