@@ -5,7 +5,8 @@ libraries, and the recipe was tuned on them: they guard against regressions, and
 other messages. The fresh ones were written later, after issues, documentation and source of other
 libraries, languages and services, each lot before it was measured. On `seen` the recipe was tuned;
 `held_out` came last, and nothing was changed for it, so its figures are those to expect on messages
-of others. Traces are measured with what production makes of each (`variations`).
+of others. Traces are measured with what production makes of each (`variations`). Messages in other
+languages and traces of other runtimes are generated with a fixed seed (`other_languages`).
 
 Every pair of failures is a decision. Precision: of the pairs put together, how many belong
 together; recall: of the pairs that belong together, how many were put together.
@@ -19,6 +20,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import other_languages
 from sahool_dlq.deadletter.fingerprint.fingerprint import fingerprint
 from variations import kept, split
 
@@ -83,6 +85,24 @@ def fresh_traces() -> Quality:
     return measure(labels, groups)
 
 
+def other_messages(part: str) -> Quality:
+    """Messages in other languages, generated; `part` is one of `PARTS`."""
+    return _generated(other_languages.foreign_messages(part))
+
+
+def other_traces(part: str) -> Quality:
+    """Traces of many runtimes with their variations, generated; `part` is one of `PARTS`."""
+    return _generated(other_languages.runtime_traces(part))
+
+
+def _generated(failures: Iterable[other_languages.Failure]) -> Quality:
+    labels, groups = [], []
+    for label, error_type, message, trace in failures:
+        labels.append(label)
+        groups.append(fingerprint(error_type, message, trace).group_id)
+    return measure(labels, groups)
+
+
 def rows_of(file: Path, part: str | None = None) -> list[dict[str, Any]]:
     """The lines of a file, or those of one part."""
     rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -129,6 +149,8 @@ def main() -> None:
     measured = {"library_messages": library_messages(), "more_messages": more_messages()}
     measured |= {f"fresh_messages, {part}": fresh_messages(part) for part in PARTS}
     measured["fresh_traces"] = fresh_traces()
+    measured |= {f"other_messages, {part}": other_messages(part) for part in PARTS}
+    measured |= {f"other_traces, {part}": other_traces(part) for part in PARTS}
     if corpus.is_dir():
         measured |= {"github_errors": github_errors(corpus), "jvm_crashes": jvm_crashes(corpus)}
     else:

@@ -448,7 +448,7 @@ def assert_engines_agree(messages):
     expected = [template(message) for message in messages]
     assert templates(pl.Series(messages, dtype=pl.String)).to_list() == expected
     expression, patterns = "text", {}
-    for i, (pattern, replacement) in enumerate(step for stage in STAGES for step in stage):
+    for i, (pattern, replacement, _) in enumerate(step for stage in STAGES for step in stage):
         expression = f"regexp_replace({expression}, $p{i}, $r{i}, 'g')"
         patterns |= {f"p{i}": pattern, f"r{i}": replacement}
     with duckdb.connect() as connection:

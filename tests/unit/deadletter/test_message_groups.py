@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sahool_dlq.deadletter.fingerprint import template_steps
 from sahool_dlq.deadletter.fingerprint.fingerprint import fingerprint
+from sahool_dlq.deadletter.fingerprint.template_words import TYPE
 
 _small = st.integers(0, 10**6)
 _hex = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -20,7 +20,7 @@ _hosts = st.one_of(
     _word.map("{}.example.com".format),
     _word.map("{}.prod.svc.cluster.local".format),
 )
-_TYPES = re.findall("[A-Za-z]{2,}", template_steps._TYPE)
+_TYPES = re.findall("[A-Za-z]{2,}", TYPE)
 _VALUES = {
     "number": st.one_of(
         _small.map(str),

@@ -23,14 +23,12 @@ from sahool_dlq.deadletter.fingerprint.traces.languages import (
     language_named,
     outlines,
 )
-from sahool_dlq.deadletter.fingerprint.traces.python import PYTHON
 
 __all__ = ["FINGERPRINT_VERSION", "Fingerprint", "add_fingerprint", "fingerprint"]
 
 FINGERPRINT_VERSION = 6
 
-# A Python trace without its message: a frame, and at the end `Type: `.
-_WHOLE = PYTHON.sign + r"(?s:.*)\n[A-Za-z_$][A-Za-z0-9_$.]*: \z"
+_PYTHON = 'Traceback (most recent call last):\n  File "'
 _PLACEHOLDER = re.compile("<[a-z]+>")
 
 
@@ -76,7 +74,8 @@ def _outlines(frame: pl.DataFrame) -> pl.DataFrame:
     """
     message = pl.col("error_message")
     rest = pl.col("stack_trace").str.strip_chars_end("\n").str.strip_suffix(message)
-    is_plain = rest.str.contains(_WHOLE) & (message.str.split("\n").list.len() == 1)
+    is_whole = rest.str.contains(r"(?:^|\n)[A-Za-z_$][A-Za-z0-9_$.]*: $")  # Type:
+    is_plain = rest.str.starts_with(_PYTHON) & is_whole & (message.str.split("\n").list.len() == 1)
     traces = frame.select(trace=pl.when(is_plain).then(rest).otherwise("stack_trace").fill_null(""))
     return per_distinct(traces, lambda distinct: outlines(distinct["trace"]))
 

@@ -4,31 +4,37 @@ One message in Python, or a column in Polars: the same steps (`template_steps`),
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import polars as pl
 
 from sahool_dlq.deadletter.fingerprint.distinct import per_distinct
-from sahool_dlq.deadletter.fingerprint.template_steps import STAGES, Step
+from sahool_dlq.deadletter.fingerprint.template_languages import SIGNS, Step
+from sahool_dlq.deadletter.fingerprint.template_steps import STAGES
 
 __all__ = ["MESSAGE_LIMIT", "template", "templates"]
 
 MESSAGE_LIMIT = 2_000
 """Characters of a message that are looked at: the verdict stands at its beginning."""
 
-_STEPS_AT_ONCE = 6  # measured: fewer look too often, of more too many are tried in vain
+_STEPS_AT_ONCE = 8  # measured: fewer look too often, of more too many are tried in vain
 
-_COMPILED = tuple(
-    (re.compile(step.pattern), step.replacement) for stage in STAGES for step in stage
-)
+
+def _compiled(stages: Sequence[Sequence[Step]]) -> list[tuple[str, Callable[[str, str], str], str]]:
+    return [(s.sign, re.compile(s.pattern).sub, s.replacement) for stage in stages for s in stage]
+
+
+_ALL = _compiled(STAGES)
+_ASCII = _compiled([stage for stage in STAGES if stage is not SIGNS])
 
 
 def template(message: str) -> str:
     """The template of one message."""
     text = message[:MESSAGE_LIMIT]
-    for pattern, replacement in _COMPILED:
-        text = pattern.sub(replacement, text)
+    for sign, substitute, replacement in _ASCII if text.isascii() else _ALL:
+        if sign in text:
+            text = substitute(replacement, text)
     return text.strip(" ")
 
 
@@ -36,8 +42,18 @@ def templates(messages: pl.Series) -> pl.Series:
     """The template of each message, equal to `template` of it."""
     frame = messages.str.slice(0, MESSAGE_LIMIT).to_frame("text")
     for stage in STAGES:
-        frame = per_distinct(frame, partial(_replace, stage))
+        frame = per_distinct(frame, partial(_of_script if stage is SIGNS else _replace, stage))
     return frame["text"].str.strip_chars(" ")
+
+
+def _of_script(stage: Sequence[Step], frame: pl.DataFrame) -> pl.DataFrame:
+    """The texts after a stage that changes none that is ASCII."""
+    text = pl.col("text")
+    others = frame.select((text.str.len_bytes() != text.str.len_chars()).arg_true())["text"]
+    if others.is_empty():
+        return frame
+    replaced = _replace(stage, frame[others])["text"]
+    return frame["text"].scatter(others, replaced).to_frame()
 
 
 def _replace(stage: Sequence[Step], frame: pl.DataFrame) -> pl.DataFrame:

@@ -9,99 +9,42 @@ classes nor `(?i)`, so that Python, Polars (Rust) and DuckDB (RE2) agree on ever
 up for the missing look-behind: a step writes it before a number that later steps must leave alone.
 """
 
-import re
-from typing import NamedTuple
+from sahool_dlq.deadletter.fingerprint.template_languages import (
+    DATES,
+    KEPT,
+    NAMES,
+    SIGNS,
+    Step,
+)
+from sahool_dlq.deadletter.fingerprint.template_words import (
+    CLOCK,
+    CODE_KEY,
+    COUNTED,
+    DATA_FILE,
+    DAY,
+    DOMAIN,
+    FEW_WORDS,
+    IPV6,
+    MAILBOX,
+    MINUTES,
+    MONTH,
+    NAMED,
+    NAMER,
+    NOT_THERE,
+    PREFIX,
+    THING,
+    TYPE,
+    UNIT,
+    UUID,
+    VALUE,
+    VALUE_OF,
+    any_case,
+)
 
 __all__ = ["STAGES", "Step"]
 
-KEPT = "\x01"
-
-
-class Step(NamedTuple):
-    """Replace every match; groups are written `\\1`, as in Python and DuckDB."""
-
-    pattern: str
-    replacement: str
-
-
-def _word(words: str) -> str:
-    """Any of the ASCII words, in any case: `(?i)` folds differently in each engine."""
-    return "(?:" + "|".join(re.sub("[A-Za-z]", _both_cases, w) for w in words.split()) + ")"
-
-
-def _both_cases(letter: re.Match[str]) -> str:
-    return f"[{letter[0].upper()}{letter[0].lower()}]"
-
-
-# Words after which a quoted name belongs to the code or the schema, not to this one message.
-_NAMER = (
-    "(?:"
-    + _word(
-        "constraint relation table columns? attribute operation index schema sequence view "
-        "function method class module type field argument parameter property variable option "
-        "named? reading invoke because import extension directive filter codec keyword "
-        "model entity object enum package"
-    )
-    + "|(?:for|array) key|value of|at path)"
-)
-# … and before which.
-_NAMED = (
-    "(?: object |:? (?:is |was |are )?(?:a |the )?(?:"
-    + _word(
-        "required missing unexpected field column attribute property parameter argument option "
-        "method function table relation command"
-    )
-    + "))"
-)
-# Words after which a quoted text is a value, blanks and all.
-_VALUE_OF = (
-    "(?:"
-    + _word(
-        "value string input literal integer float numeric number uuid date timestamp boolean token "
-        "text parse parsing invalid received got found entry convert file to for of from by"
-    )
-    + "|base [0-9]+|time data|enum [A-Za-z0-9_.]+:)"
-)
-_TYPE = (
-    "(?:NoneType|int|str|float|bool|bytes|bytearray|list|dict|tuple|set|frozenset|object|type|"
-    "function|method|coroutine|generator|undefined|null|datetime|date|Decimal|UUID)"
-)
-_CODE_KEY = f"(?:[A-Za-z]*_|{_word('err error exit status http reply response return')})?" + _word(
-    "code status errno sqlstate error"
-)
-_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
-_DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +"
-_ZONE = "(?: ?(?:Z|UTC|GMT|AM|PM|[+-][0-9]{2}:?[0-9]{2}))?"
-_CLOCK = "[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]+)?" + _ZONE
-_MINUTES = "[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?" + _ZONE
-_UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-_HEX4 = "[0-9a-fA-F]{1,4}"
-_IPV6 = (
-    f"(?:(?:::1|::):[0-9]{{4,5}}|(?:{_HEX4}:){{7}}{_HEX4}|(?:{_HEX4}:){{1,6}}(?::{_HEX4}){{1,6}}|::{_HEX4}(?::{_HEX4}){{0,6}}"
-    f"|(?:{_HEX4}:){{1,7}}:)"
-)
-_VALUE = (
-    r"(?:[A-Za-z_.]+\([^()]*\)|[A-Za-z_.]+\[[^\[\]]*\]|[bru]?'[^']*'|[bru]?\"[^\"]*\"|\{(?:[^{}]|\{[^{}]*\})*\}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]"
-    r"|[^ ,;()\[\]{}'\"<>" + KEPT + r"-][^ ,;()\[\]{}'\"<>]*|-[0-9]+)"
-)
-_FEW_WORDS = "'(?:[^': X]+ )?[^': X]*[0-9][^': X]*(?: [^': X]*)?'".replace("X", KEPT)
-_UNIT = (
-    "(?:[hd]|[Bb]|%| ?(?:s|m|[mun]s|milliseconds?|seconds?|minutes?|hours?|days?|weeks?|bytes?|"
-    "secs?|mins?|hrs?|[KMGTkmgt]i?[Bb]))"
-)
-_COUNTED = (
-    "(?:attempt|argument|broker|byte|character|column|document|element|error|event|feature|field"
-    "|file|item|key|line|message|node|part|partition|point|record|request|row|sample|sub-exception"
-    "|task|time|value|worker)"
-)
-_DATA_FILE = (
-    "csv|tsv|jsonl?|ndjson|geojson|parquet|avro|orc|tiff?|jp2|nc|grib2?|shp|gpkg|kml|zip|t?gz|bz2"
-    "|zst|txt|log|pdf|png|jpe?g|xlsx?"
-)
-_PREFIX = "(^|[^0-9A-Za-z_" + KEPT + "])"
 
 _SHORTEN: tuple[Step, ...] = (
-    Step(KEPT, ""),
     # Details, hints and statements that follow the verdict; libpq's second and later verdicts.
     Step(
         r"(?:DETAIL:|HINT:|CONTEXT:|STATEMENT:|QUERY:|LINE [0-9]+:|\(Background on this error|"
@@ -121,30 +64,36 @@ _SHORTEN: tuple[Step, ...] = (
     ),
     Step(r" \((?:reached max retries|SDK Attempt Count): [0-9]+\)", ""),
     # Of several invalid fields the first; how many there are is incidental.
-    Step(r"validation errors for ", "validation error for "),
-    Step(r"(\[type=[a-z_]+, input_value=)(?s:.*)|(\(type=[a-z_.]+)(?:[;)])(?s:.*)", r"\1\2"),
+    Step(r"validation errors for ", "validation error for ", "validation errors for"),
+    Step(
+        r"(\[type=[a-z_]+, input_value=)(?s:.*)|(\(type=[a-z_.]+)(?:[;)])(?s:.*)", r"\1\2", "type="
+    ),
     # Where a parser stood, with a piece of its text.
-    Step(r" at \[Source: (?s:.*?); line: [0-9]+, column: [0-9]+\]", ""),
-    Step(r"\"[^\"\n]{0,200}\"\.\.\.", "<str>"),
+    Step(r" at \[Source: (?s:.*?); line: [0-9]+, column: [0-9]+\]", "", "[Source"),
+    Step(r"\"[^\"\n]{0,200}\"\.\.\.", "<str>", '"...'),
     # Objects: their type stays.
-    Step(r"\[redacted:([a-z0-9_]+)(?::[0-9a-f]+)?\]", r"<\1>"),
-    Step(r"<Future at 0x[0-9a-f]+ state=[a-z]+ (raised [A-Za-z_.]+)>", r"<Future \1>"),
+    Step(r"\[redacted:([a-z0-9_]+)(?::[0-9a-f]+)?\]", r"<\1>", "[redacted:"),
+    Step(
+        r"<Future at 0x[0-9a-f]+ state=[a-z]+ (raised [A-Za-z_.]+)>", r"<Future \1>", "<Future at"
+    ),
     Step(
         r"<(?:[A-Za-z0-9_]+\.)*([A-Za-z0-9_]+)[^<>\n]{0,200} at 0x[0-9a-fA-F]+[^<>\n]{0,200}>",
         r"<\1>",
+        " at 0x",
     ),
-    Step(r"HTTPS?(Connection(?:Pool)?)\(host=[^()]*\)|<HTTPS?(Connection)>", r"<HTTP\1\2>"),
+    Step(r"HTTPS?(Connection(?:Pool)?)\(host=[^()]*\)|<HTTPS?(Connection)>", r"<HTTP\1\2>", "HTTP"),
     # Addresses of every kind.
     Step(
         r"(?:/vsi[a-z_]+/)?[A-Za-z][A-Za-z0-9+.-]*://[^ \t\r\n'\"<>()\[\]{},]*"
         r"[^ \t\r\n'\"<>()\[\]{},:;.]",
         "<url>",
+        "://",
     ),
-    Step(r"(url: )/[^\n]*?( \(Caused by )", r"\1<url>\2"),
-    Step(f"({_word('url uri')}:? )[^ \\t\\r\\n'\"(<]+", r"\1<url>"),
-    Step(r"arn:aws[a-z-]*:[^ \t\r\n'\",)]+", "<arn>"),
-    Step(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}", "<email>"),
-    Step(_UUID + r"(?:_[A-Z]?[0-9]+)?", "<id>"),
+    Step(r"(url: )/[^\n]*?( \(Caused by )", r"\1<url>\2", "(Caused by "),
+    Step(f"({any_case('url uri')}:? )[^ \\t\\r\\n'\"(<]+", r"\1<url>"),
+    Step(r"arn:aws[a-z-]*:[^ \t\r\n'\",)]+", "<arn>", "arn:aws"),
+    Step(f"{MAILBOX}@{DOMAIN}", "<email>", "@"),
+    Step(UUID + r"(?:_[A-Z]?[0-9]+)?", "<id>"),
     Step(r"(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}|(?:sha[0-9]{1,3}|md5):[0-9a-fA-F]+", "<id>"),
     # One line from here on: engines differ about `$` before a line's end.
     Step(r"[\t\r\n]+", " "),
@@ -154,15 +103,16 @@ _SHORTEN: tuple[Step, ...] = (
 _REPLACE: tuple[Step, ...] = (
     # Where to read more, and a client's counters.
     Step(
-        rf" ?\(?(?:{_word('see help')}|for more information(?:,? see| check)?):? <url>\)?",
+        rf" ?\(?(?:{any_case('see help')}|for more information(?:,? see| check)?):? <url>\)?",
         "",
     ),
     Step(r"(?:, [A-Za-z-]+: [^,()]*(?:\([^()]*\)[^,()]*)?){6,}", ""),
     Step(r"[A-Za-z0-9+/_-]{16,}={1,2}([^=A-Za-z0-9]|$)", r"<id>\1"),
     # Codes tell failures apart: keep them from the steps that replace numbers.
     Step(
-        f"({_word('errno winerror sqlstate signal ora-')}[ :=#(]{{0,3}}"
-        f"|{_word('error err')}(?: #?|#)|{_word('code status returned response exit')}[ :=#]{{1,3}}"
+        f"({any_case('errno winerror sqlstate signal ora-')}[ :=#(]{{0,3}}"
+        f"|{any_case('error err')}(?: #?|#)"
+        f"|{any_case('code status returned response exit')}[ :=#]{{1,3}}"
         f"|HTTP(?:/[0-9.]+)? )(-?)([0-9A-Z]?[0-9]{{1,5}})([ ,.;:)\\]\"'}}]|$)",
         rf"\1\2{KEPT}\3\4",
     ),
@@ -186,13 +136,13 @@ _REPLACE: tuple[Step, ...] = (
         rf"\1.{KEPT}\2.{KEPT}\3",
     ),
     Step(
-        rf"({_word('message msg reason detail description desc error')}=)"
+        rf"({any_case('message msg reason detail description desc error')}=)"
         r"(?:'([^']*)'|\"([^\"]*)\")",
         rf"\1{KEPT}\2\3",
     ),
     Step(r"'\[([^\[\]]*)\]'", r"[\1]"),
     Step(r"(['\"])\[[^\[\] ]+\]: ", r"\1<id>: "),
-    Step(r"('loc': [(\[])'([^']*)', '([^']*)'", rf"\1{KEPT}\2.{KEPT}\3"),
+    Step(r"('loc': [(\[])'([^']*)', '([^']*)'", rf"\1{KEPT}\2.{KEPT}\3", "'loc'"),
     Step(
         r"([\"']path[\"']: \[ ?)[\"']([^\"']*)[\"'](?:, [0-9]+, [\"']([^\"']*)[\"'])?",
         rf"\1{KEPT}\2.{KEPT}\3",
@@ -201,28 +151,30 @@ _REPLACE: tuple[Step, ...] = (
     # Times, before anything else takes their numbers.
     Step(
         r"(?:[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}|[0-9]{1,2}/[0-9]{1,2}/[0-9]{2,4})"
-        rf"(?:[T ]{_MINUTES})?",
+        rf"(?:[T ]{MINUTES})?",
         "<time>",
     ),
     Step(
-        rf"(?:{_DAY})?[0-9]{{1,2}}[ /-]{_MONTH}[ /-][0-9]{{2,4}}[ :]{_CLOCK}"
-        rf"|(?:{_DAY})?{_MONTH} +[0-9]{{1,2}} {_CLOCK}(?: [0-9]{{4}})?|{_CLOCK}",
+        rf"(?:{DAY})?[0-9]{{1,2}}[ /-]{MONTH}[ /-][0-9]{{2,4}}[ :]{CLOCK}"
+        rf"|(?:{DAY})?{MONTH} +[0-9]{{1,2}} {CLOCK}(?: [0-9]{{4}})?"
+        rf"|(?:{DAY})?{MONTH} +[0-9]{{1,2}}, [0-9]{{4}}(?:,?(?: at)? {CLOCK})?|{CLOCK}",
         "<time>",
     ),
+    *DATES,
     Step(r"(^|[^0-9A-Za-z_])[0-9]{8}T[0-9]{6}Z?", r"\1<time>"),
-    Step(r"[0-9]+° ?[0-9]+['′] ?[0-9.]+[\"″]? ?[NSEW]", "<n>"),
+    Step(r"[0-9]+° ?[0-9]+['′] ?[0-9.]+[\"″]? ?[NSEW]", "<n>", "°"),
     # key=value and "id: value"
     Step(
-        rf"((?:^|[^A-Za-z]){_CODE_KEY}=|[^A-Za-z_]type=)['\"]?(-?)([^ ,;()\[\]{{}}'\"<>-]+)",
+        rf"((?:^|[^A-Za-z]){CODE_KEY}=|[^A-Za-z_]type=)['\"]?(-?)([^ ,;()\[\]{{}}'\"<>-]+)",
         rf"\1\2{KEPT}\3",
     ),
     Step(
-        rf"(['\"](?:type|kind|reason|{_CODE_KEY})['\"]: )['\"]([A-Za-z_.-]+)['\"]",
+        rf"(['\"](?:type|kind|reason|{CODE_KEY})['\"]: )['\"]([A-Za-z_.-]+)['\"]",
         rf"\1{KEPT}\2",
     ),
-    Step(rf"([A-Za-z_][A-Za-z0-9_.-]*=){_VALUE}", r"\1<v>"),
+    Step(rf"([A-Za-z_][A-Za-z0-9_.-]*=){VALUE}", r"\1<v>"),
     Step(
-        rf"([^A-Za-z]{_word('id')}[:#] *| with (?:key|id|identifier) )[^ ,;()\[\]{{}}'\"<>]+",
+        rf"([^A-Za-z]{any_case('id')}[:#] *| with (?:key|id|identifier) )[^ ,;()\[\]{{}}'\"<>]+",
         r"\1<id>",
     ),
     # Quoted: names of code lose their quotes, the rest its content.
@@ -242,19 +194,29 @@ _REPLACE: tuple[Step, ...] = (
         r"\1\2\3<str>\4",
     ),
     Step(r"'([^A-Za-z0-9 '\"/\\]{1,3})'([^A-Za-z0-9]|$)", r"\1\2"),
-    Step(rf"({_NAMER}:? )['\"]((?:[^'\" -]|-[^'\" 0-9])+)['\"]", rf"\1{KEPT}\2"),
-    Step(rf"((?:^|[^A-Za-z_]){_NAMER}: )([A-Za-z_])", rf"\1{KEPT}\2"),
-    Step(rf"['\"]({_TYPE})['\"]|['\"]([A-Za-z_][A-Za-z0-9_.]*)['\"]({_NAMED})", r"\1\2\3"),
+    *NAMES,
+    Step(rf"({NAMER}:? )['\"]((?:[^'\" -]|-[^'\" 0-9])+)['\"]", rf"\1{KEPT}\2"),
+    Step(rf"((?:^|[^A-Za-z_]){NAMER}: )([A-Za-z_])", rf"\1{KEPT}\2"),
+    Step(rf"['\"]({TYPE})['\"]|['\"]([A-Za-z_][A-Za-z0-9_.]*)['\"]({NAMED})", r"\1\2\3"),
+    # In backticks stands code as a rule; a value only where the words about it say so.
+    Step(
+        rf"((?:{NAMER}|path|label|fields|references|one of|REFERENCES|KEY):? \(?)`([^` ]+)`",
+        rf"\1`{KEPT}\2`",
+        "`",
+    ),
+    Step(rf"`({TYPE})`", rf"`{KEPT}\1`", "`"),
+    Step(rf"((?:^|[^A-Za-z]){THING}:? |= ?)`[^`{KEPT}]{{1,200}}`", r"\1<str>", "`"),
+    Step(rf"`[^` ().:<>{KEPT}]{{1,64}}`( (?:is |was )?{NOT_THERE})", r"<str>\1", "`"),
     Step(r"^['\"]([A-Za-z_][A-Za-z_.]*)['\"]$", r"\1"),
     Step(r"^'[^']*'( (?:is|does|was|has) )", r"<str>\1"),
-    Step(r"(?:Posix|Windows)Path\('[^']*'\)", "<str>"),
+    Step(r"(?:Posix|Windows)Path\('[^']*'\)", "<str>", "Path("),
     Step(r"[bru]?'(?:[A-Za-z]:)?[/\\][^']*'|\"(?:[A-Za-z]:)?[/\\][^\"]*\"", "<str>"),
-    Step(rf"({_VALUE_OF}:? |[=<>] |rrno {KEPT}[0-9]+\][^']*: )'[^']*'", r"\1<str>"),
-    Step(rf"({_VALUE_OF}:? |[=<>] )\"[^\"]*\"", r"\1<str>"),
+    Step(rf"({VALUE_OF}:? |[=<>] |rrno {KEPT}[0-9]+\][^']*: )'[^']*'", r"\1<str>"),
+    Step(rf"({VALUE_OF}:? |[=<>] )\"[^\"]*\"", r"\1<str>"),
     Step(r"[bru]?'[^' ]{0,64}'|(?:W/|[bru])?\"[^\" ]{0,64}\"", "<str>"),
     # A sentence is a verdict; a few words with a number among them are a value.
-    Step(rf"(^|[^A-Za-z0-9])(?:{_FEW_WORDS}|{_FEW_WORDS.replace(chr(39), chr(34))})", r"\1<str>"),
-    Step(r"\[\([^()\[\]]*\)(?:, \([^()\[\]]*\))*\]", "<v>"),
+    Step(rf"(^|[^A-Za-z0-9])(?:{FEW_WORDS}|{FEW_WORDS.replace(chr(39), chr(34))})", r"\1<str>"),
+    Step(r"\[\([^()\[\]]*\)(?:, \([^()\[\]]*\))*\]", "<v>", "[("),
     # A duration after a colon is no port.
     Step(r":[0-9]+( ?ms[^A-Za-z])", r": <n>\1"),
     # Hosts and paths
@@ -264,7 +226,7 @@ _REPLACE: tuple[Step, ...] = (
         "<host>",
     ),
     Step(
-        rf"(^|[ '\"(=,\[])(?:[A-Za-z0-9.-]+/)?{_IPV6}(?:[%][a-z0-9]+)?([^A-Za-z0-9_:]|$)",
+        rf"(^|[ '\"(=,\[])(?:[A-Za-z0-9.-]+/)?{IPV6}(?:[%][a-z0-9]+)?([^A-Za-z0-9_:]|$)",
         r"\1<host>\2",
     ),
     Step(
@@ -277,9 +239,9 @@ _REPLACE: tuple[Step, ...] = (
         "No address associated with hostname|nodename nor servname provided))",
         r"<host>\1",
     ),
-    Step(_PREFIX + r"[0-9_-]*[A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*:[0-9]{2,}", r"\1<host>"),
+    Step(PREFIX + r"[0-9_-]*[A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*:[0-9]{2,}", r"\1<host>"),
     Step(
-        _PREFIX
+        PREFIX
         + r"(?:\*\.)?(?:[A-Za-z0-9-]+\.)+(?:com|org|net|io|local|internal|cloud|svc|example)"
         + r"([^.A-Za-z0-9_]|\.?$|\. )",
         r"\1<host>\2",
@@ -291,7 +253,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(
         r"(^|[ '\"(=,:\[])(?:(?:~|\.{1,2}|[A-Za-z]:)?(?:[/\\][A-Za-z0-9_.@%+~$-]+)+[/\\]?"
         r"(?:\?[^ '\")\]]*)?|(?:[A-Za-z0-9_-]+/)+[A-Za-z0-9_-]+\.[A-Za-z][A-Za-z0-9]{0,4}"
-        rf"|[A-Za-z0-9_-]+\.(?:{_DATA_FILE}))",
+        rf"|[A-Za-z0-9_-]+\.(?:{DATA_FILE}))",
         r"\1<path>",
     ),
     Step(f"(^|: ){KEPT}?[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+$", r"\1<path>"),
@@ -299,32 +261,32 @@ _REPLACE: tuple[Step, ...] = (
     Step(r"@[0-9a-f]{5,8}|(^|[^0-9A-Za-z])0x[0-9a-fA-F]+", r"\1<id>"),
     # A word of several parts with a number among them names one thing of many.
     Step(
-        _PREFIX
+        PREFIX
         + r"(?:(?:[A-Za-z]+[-_])+[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_.][A-Za-z0-9]+)*"
         + r"|[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_][A-Za-z0-9]+)+(?:[.+][A-Za-z0-9]+)*)"
         + r"([^A-Za-z0-9_'\"]|$)",
         r"\1<id>\2",
     ),
     Step(
-        _PREFIX
+        PREFIX
         + r"(?:[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]+[A-Za-z]+[0-9]|[A-Za-z]+[0-9]{4,}"
         + r"|[A-Z]+[0-9]{2,}[A-Z]|[a-z]{1,2}[0-9]+[a-z]{5})[A-Za-z0-9]*",
         r"\1<id>",
     ),
     # Of hexadecimal ids some few are all digits, or digits up to their last letters.
     Step(
-        _PREFIX
+        PREFIX
         + "(?:[0-9]{8,}[a-f]+|[0-9]{14,}|(?:[0-9]+[a-f]|[a-f]+[0-9])[0-9a-f]{6,})([^A-Za-z0-9_]|$)",
         r"\1<id>\2",
     ),
     Step(
-        _PREFIX + r"v?[0-9]+(?:\.[0-9]+)+-?(?:rc|alpha|beta|dev|post)[.-]?[0-9]*(?:\+[a-z0-9.]+)?",
+        PREFIX + r"v?[0-9]+(?:\.[0-9]+)+-?(?:rc|alpha|beta|dev|post)[.-]?[0-9]*(?:\+[a-z0-9.]+)?",
         r"\1<n>",
     ),
-    Step(_PREFIX + r"v[0-9]+(?:\.[0-9]+)*", r"\1<n>"),
+    Step(PREFIX + r"v[0-9]+(?:\.[0-9]+)*", r"\1<n>"),
     Step(
         rf"(^|[^0-9{KEPT}])[0-9]+(?:[.,][0-9]+)*(?:[eE][+-]?[0-9]+)?"
-        rf"(?: ?[KMGTkmgt]?i?[Bb]/[0-9.]+)?(?:\.?{_UNIT}([^A-Za-z0-9]|$))?",
+        rf"(?: ?[KMGTkmgt]?i?[Bb]/[0-9.]+)?(?:\.?{UNIT}([^A-Za-z0-9]|$))?",
         r"\1<n>\2",
     ),
     Step(r"([ (=,:\[])-<n>", r"\1<n>"),
@@ -333,7 +295,7 @@ _TIDY: tuple[Step, ...] = (
     # Repeats, and what is left
     Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
     Step(r"((?:[A-Za-z]+:)?<[a-z]+>)(?:, (?:[A-Za-z]+:)?<[a-z]+>)+", r"\1"),
-    Step(rf"(<n> (?:[a-z]+ )?{_COUNTED})s([^a-z]|$)", r"\1\2"),  # one or many
+    Step(rf"(<n> (?:[a-z]+ )?{COUNTED})s([^a-z]|$)", r"\1\2"),  # one or many
     Step("[A-Za-z]+[_-]<(?:time|id)>", "<id>"),
     Step(r"<host> \[<host>\]", "<host>"),
     Step(r"(<host>)(?: (?:or|and) <host>)+", r"\1"),
@@ -352,5 +314,5 @@ _TIDY: tuple[Step, ...] = (
     Step(KEPT, ""),
 )
 
-STAGES = (_SHORTEN, _REPLACE, _TIDY)
+STAGES = ((Step(KEPT, ""),), SIGNS, _SHORTEN, _REPLACE, _TIDY)
 """The steps in stages, after each of which more messages of one failure are equal already."""

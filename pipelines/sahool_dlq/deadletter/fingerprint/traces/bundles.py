@@ -7,6 +7,7 @@ __all__ = ["is_bundle", "without_hash"]
 _FILE = re.compile(
     r"(.*[/\\])?([^/\\?]+?)((?:\.(?:chunk|bundle|min|esm|prod))*\.[cm]?js)(?:\?.*)?$"
 )
+_MAY_BE_BUNDLE = re.compile(r"[0-9A-Z]|\.min\.|[a-f]{8}")
 _MAY_HOLD_HASH = re.compile(r"[0-9A-Z]|^[a-f]{8,}$")
 _ASSETS = re.compile(r"[/\\](?:assets|chunks|immutable|_nuxt|_astro|nodes|entry|static)[/\\]")
 _HEX = re.compile(r"(?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{6,}|[0-9a-f]{8,}")
@@ -18,6 +19,8 @@ _TURN = re.compile(r"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
 
 def is_bundle(path: str) -> bool:
     """Whether the file's name holds a hash, or is that of minified code."""
+    if not _MAY_BE_BUNDLE.search(path.rpartition("/")[2]):
+        return False
     file = _FILE.match(path)
     return file is not None and (".min" in file[3] or _stem(file) != file[2])
 

@@ -25,6 +25,8 @@ _GENERATED = re.compile(  # names and numbers that change from build to build, o
     r"\$\$Lambda.*|\$\$(?:Enhancer|FastClass)[A-Za-z0-9$]*|(?<=\$Proxy)[0-9]+|(?<=Accessor)[0-9]+"
     r"|(?<=lambda\$)(?=\$)|\$[0-9]+(?=\$|$)|(?<=__)[0-9]+(?=\$|$|\.)|(?<=closure)[0-9]+$"
 )
+_LAMBDA = re.compile(r"\$\$Lambda[^.]*")  # and its address
+_MAY_BE_GENERATED = re.compile(r"[$]|__|Accessor|closure")
 _MINIFIED = re.compile(r"(?:new )?[A-Za-z_$]{1,2}\.(?=[A-Za-z_$<][A-Za-z0-9_$<>]{2})")
 
 
@@ -63,8 +65,10 @@ def _frame(line: str) -> Frame | None:
         return None
     call = _CALL.match(line)
     if call and " (" not in line:
-        owner, _, function = (call[1] or "").rpartition("/")[2].rpartition(".")
-        owner, function = _GENERATED.sub("", owner), _GENERATED.sub("", function)
+        name = _LAMBDA.sub("", call[1] or "") if "Lambda" in line else call[1] or ""
+        owner, _, function = name.rpartition("/")[2].rpartition(".")
+        if _MAY_BE_GENERATED.search(line):
+            owner, function = _GENERATED.sub("", owner), _GENERATED.sub("", function)
         return Frame(owner, function, not _LIBRARY_CLASS.match(owner))
     name, location = (call[1], call[2]) if call else ("<anonymous>", line[3:])
     path = re.sub(r"(?::[0-9]+){1,2}$", "", location.removeprefix("async ")).removeprefix("file://")

@@ -50,7 +50,7 @@ def _called(call: str, file: str | None) -> Frame:
     is_ours = file is None or not _LIBRARY.search(file)
     if not sign:
         return Frame(file or function, function.rpartition("\\")[2], is_ours)
-    owner = owner.partition("@anonymous")[0].replace("\\", ".")
+    owner = re.sub(r"\\+", ".", owner.partition("@anonymous")[0])
     return Frame(owner, function.rpartition("\\")[2], is_ours, is_name=True)
 
 

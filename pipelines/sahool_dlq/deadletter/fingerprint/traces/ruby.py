@@ -57,7 +57,7 @@ def _frame(line: str) -> Frame | None:
 RUBY = Language(
     name="ruby",
     hints=(":in `", ":in '"),
-    sign=r"(?m)^[ \t]*(?:[0-9]+: )?(?:from )?[^ \t\r\n]+:[0-9]+:in [`']",
+    sign=r"(?m)^[ \t]*(?:[0-9]+: )?(?:from )?[^ \t\r\n\\]+:[0-9]+:in [`'][^\r\n\\]*\r?$",
     outline=(
         r"(?m)^[ \t]*(?:[0-9]+: )?(?:from )?[^ \t\r\n]+:[0-9]+:in [`'][^\r\n]*"
         r"|^[A-Z][A-Za-z0-9_:]*(?::| \()|^[^\r\n]*\([A-Z][A-Za-z0-9_:]*\)\r?$"

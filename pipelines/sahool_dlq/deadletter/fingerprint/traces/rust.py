@@ -66,7 +66,7 @@ def _frame(line: str) -> Frame | None:
 RUST = Language(
     name="rust",
     hints=("panicked at ", "ack backtrace:"),
-    sign=r"(?m)^thread [^\r\n]* panicked at |^[ \t]*[Ss]tack backtrace:",
+    sign=r"(?m)^thread [^\r\n]* panicked at [^\r\n\\]*\r?$|^[ \t]*[Ss]tack backtrace:\r?$",
     outline=(
         r"(?m)^thread [^\r\n]* panicked at [^\r\n]*"
         r"|^ *[0-9]+: +(?:0x[0-9a-f]+ - )?[^ \r\n]*::[^\r\n]*|^ +[0-9]+: +[<_][^\r\n]*"

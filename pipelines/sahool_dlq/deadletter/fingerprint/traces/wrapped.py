@@ -8,13 +8,13 @@ from typing import Any
 __all__ = ["unwrapped"]
 
 _TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_ESCAPE = re.compile(r'\\+(?:[rn"\'t]|u00(?:0[aA]|09|22|27))')
-_ESCAPED = {"n": "\n", "t": "\t", "r": "", "u000a": "\n", "u0009": "\t", "u0022": '"', "u0027": "'"}
-_SYSLOG = {"#012": "\n", "#011": "\t"}
+# A tab only after a line end: a namespace of PHP may have a name that begins with t.
+_ESCAPE = re.compile(r'(?:\\+r)?\\+(?:n|u000[aA])(\\+t)*|\\+["\']|\\+u00(?:22|27)')
 # Where a trace begins or goes on, in whatever language.
 _MARK = re.compile(
-    r"(?:Exception Group )?Traceback \(most|  File \"|    at |   at |\tat |goroutine [0-9]+ \["
-    r"|panic: |thread '|#0 [/\[]|\*\* \(|\tfrom |\t/|[^ \t]*:[0-9]+:in [`']|stack backtrace:"
+    r"(?:Exception Group )?Traceback \(most|  File \"|  at |\tat "
+    r"|   [^ .:()]{1,12} [A-Za-z_][^ ()]*\(|goroutine [0-9]+ \[|panic: |thread '|#0 [/\[]|\*\* \(|\*\* exception "
+    r"|in function  |\tfrom |\t/|[^ \t]*:[0-9]+:in [`']|stack backtrace:"
 )
 _PREFIX_LIMIT = 300
 _DOCKER = "log"  # the key of Docker's json-file under which each line stands
@@ -27,15 +27,25 @@ def unwrapped(text: str) -> str | None:
     if "{" in text and (found := _of_json(text)) is not None:
         return found
     if "\\n" in text or "\\u000" in text:
-        return _broken_before_mark(_ESCAPE.sub(_plain, text))
+        return _unescaped(text)
     if "#012" in text:
         return text.replace("#012", "\n").replace("#011", "\t")
     return _without_prefix(text)
 
 
+def _unescaped(text: str) -> str:
+    """The text of a string as JSON writes it, or as other programs do."""
+    if (string := _parsed(f'"{text}"')) is not None:
+        return str(string)
+    return _from_mark(_ESCAPE.sub(_plain, text))
+
+
 def _plain(escape: re.Match[str]) -> str:
-    character = escape[0].lstrip("\\").lower()
-    return _ESCAPED.get(character, character)
+    if escape[0][-1] in "\"'":
+        return escape[0][-1]
+    if escape[0].endswith(("22", "27")):
+        return '"' if escape[0].endswith("22") else "'"
+    return "\n" + "\t" * escape[0].count("t")
 
 
 def _of_json(text: str) -> str | None:
@@ -54,7 +64,7 @@ def _of_json(text: str) -> str | None:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text) if text[:1] in ("{", "[") else None
+        return json.loads(text) if text[:1] in ("{", "[", '"') else None
     except (ValueError, RecursionError):
         return None
 
@@ -85,7 +95,7 @@ def _texts(value: Any) -> Iterator[str]:
                 stack.extend(reversed(value))
 
 
-def _broken_before_mark(text: str) -> str:
+def _from_mark(text: str) -> str:
     """The text from where its trace begins, if that is in the middle of a line."""
     mark = _MARK.search(text)
     if not mark:
@@ -100,7 +110,7 @@ def _without_prefix(text: str) -> str | None:
     for line in text.splitlines():
         if not (mark := _MARK.search(line)):
             continue
-        prefix = line[: mark.start()].rstrip(" \t")
+        prefix = line[: mark.start()].rstrip(" \t|+" if "Group" in mark[0] else " \t")
         if not prefix.strip(" \t|+") or len(prefix) > _PREFIX_LIMIT:
             continue
         parts = re.split("([0-9]+)", prefix)
