@@ -1,9 +1,10 @@
 """Dead letters for the tasks of Taskiq's JetStream brokers; needs the package `taskiq-nats`."""
 
 import asyncio
+import contextlib
 import contextvars
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any
 
@@ -46,7 +47,7 @@ def taskiq_dead_letters(
     listen = broker.listen
 
     async def listen_settled() -> AsyncGenerator[AckableMessage, None]:
-        async for message in listen():
+        async for message in _for_ever(listen):
             msg: Msg = message.ack.__self__  # type: ignore[attr-defined]
             task_id, name = _task_of(broker, message.data)
             if call := await settlers.begin(msg, name):
@@ -56,6 +57,16 @@ def taskiq_dead_letters(
     broker.listen = listen_settled  # type: ignore[method-assign]
     broker.add_middlewares(begun)
     broker.middlewares.insert(0, broker.middlewares.pop())  # none that fails is before it
+
+
+async def _for_ever(
+    listen: Callable[[], AsyncGenerator[AckableMessage, None]],
+) -> AsyncGenerator[AckableMessage, None]:
+    """What `listen` yields; taskiq-nats ends at some of the timeouts that nats-py raises."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async for message in listen():
+                yield message
 
 
 class _Begun(TaskiqMiddleware):
