@@ -10,6 +10,9 @@ from sahool_dlq.errors import MissingPackageError
 
 _INSTALLS = {
     "sqlalchemy": "sahool-dlq[sqlalchemy]",
+    "faststream": "sahool-dlq[faststream]",
+    "taskiq": "sahool-dlq[taskiq]",
+    "taskiq_nats": "sahool-dlq[taskiq]",
     "prometheus_client": "sahool-dlq[metrics]",
     "psycopg": "sahool-dlq[pipelines,embedded]",
 }

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, assert_type
 
+from faststream.nats import NatsBroker
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from taskiq_nats import PullBasedJetStreamBroker
 
 from sahool_dlq import events
 from sahool_dlq.events import (
@@ -46,6 +48,7 @@ from sahool_dlq.events import (
     default_dlq_handler,
     failures_by_error_type,
     failures_by_service,
+    faststream_dead_letters,
     get_publisher,
     pending_retries,
     publish_analysis_completed,
@@ -53,6 +56,7 @@ from sahool_dlq.events import (
     recent_failures,
     start_consumer,
     start_dlq_consumer,
+    taskiq_dead_letters,
     with_dead_letters,
 )
 
@@ -144,6 +148,12 @@ async def give_up(msg: Msg) -> None:
     assert_type(await dead_letter(msg, ValueError("bad"), config), bool)
     assert_type(await dead_letter(msg, None, config, reason="sold", dlq_reason="sold"), bool)
     await dead_letter(msg, "bad", config)  # type: ignore[arg-type]
+
+
+faststream_dead_letters(NatsBroker(), NATSConsumerConfig(name="ndvi-service"))
+faststream_dead_letters("nats://nats:4222", NATSConsumerConfig())  # type: ignore[arg-type]
+taskiq_dead_letters(PullBasedJetStreamBroker("nats"), NATSConsumerConfig(name="ndvi-service"))
+taskiq_dead_letters(NatsBroker(), NATSConsumerConfig())  # type: ignore[arg-type]
 
 
 # --- monitoring

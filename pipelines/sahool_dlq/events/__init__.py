@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from sahool_dlq.lazy import is_installed, lazy_getattr
 
 if TYPE_CHECKING:
+    from sahool_dlq.events.beside.faststream import faststream_dead_letters
     from sahool_dlq.events.beside.handlers import dead_letter, with_dead_letters
+    from sahool_dlq.events.beside.taskiq import taskiq_dead_letters
     from sahool_dlq.events.config import ConsumerContext, NATSConsumerConfig, RetryPolicy
     from sahool_dlq.events.consumer import NATSConsumer, start_consumer
     from sahool_dlq.events.failed_event import FailedEvent
@@ -43,7 +45,9 @@ else:
         __name__,
         {
             "publishing.analysis_event": ["AnalysisEvent"],
+            "beside.faststream": ["faststream_dead_letters"],
             "beside.handlers": ["dead_letter", "with_dead_letters"],
+            "beside.taskiq": ["taskiq_dead_letters"],
             "config": ["ConsumerContext", "NATSConsumerConfig", "RetryPolicy"],
             "consumer": ["NATSConsumer", "start_consumer"],
             "monitor.dlq_event": ["DLQEvent"],
@@ -111,6 +115,7 @@ __all__ = [
     "default_dlq_handler",
     "failures_by_error_type",
     "failures_by_service",
+    "faststream_dead_letters",
     "get_publisher",
     "pending_retries",
     "publish_analysis_completed",
@@ -118,5 +123,6 @@ __all__ = [
     "recent_failures",
     "start_consumer",
     "start_dlq_consumer",
+    "taskiq_dead_letters",
     "with_dead_letters",
 ]

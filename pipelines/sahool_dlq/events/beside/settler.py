@@ -64,6 +64,10 @@ class Call:
         """Let the event come again at once: its call was cut off, which is no failure."""
         await self.settler.give_back(self)
 
+    def leave(self) -> None:
+        """Say nothing of the event: the server delivers it again in its time."""
+        self.settler.stop(self)
+
 
 class Settlers:
     """The durable consumers whose messages one handler, or all of an application, is given."""
@@ -144,7 +148,7 @@ class Settler:
 
         An event that the handler answered itself stays answered; that it failed then is logged.
         """
-        self._stop(call)
+        self.stop(call)
         self.counters.count_call((datetime.now(UTC) - call.began_at).total_seconds())
         msg, attempts = call.msg, call.attempts
         event_type = event_type_of(msg.subject)
@@ -172,7 +176,7 @@ class Settler:
 
     async def give_back(self, call: Call) -> None:
         """Let an event come again at once, as if it had not been called for."""
-        self._stop(call)
+        self.stop(call)
         if call.msg.is_acked:
             return
         if call.attempts is not None:
@@ -220,7 +224,7 @@ class Settler:
                 await self._log.begin(client, delivery, attempts)
             except PUBLISH_ERRORS:
                 attempts.begun_count -= 1
-                self._stop(call)
+                self.stop(call)
                 raise
         call.began_at = datetime.now(UTC)
         call.in_progress = asyncio.create_task(self._keep_in_progress(msg))
@@ -238,7 +242,7 @@ class Settler:
             await self._put_off(call)
         return call.is_suspect
 
-    def _stop(self, call: Call) -> None:
+    def stop(self, call: Call) -> None:
         """The call ended."""
         if call.in_progress is not None:
             call.in_progress.cancel()
@@ -248,7 +252,7 @@ class Settler:
             self._suspects.release()
 
     async def _keep_in_progress(self, msg: Msg) -> None:
-        while not msg.is_acked:
+        while not msg.is_acked and not client_of(msg).is_closed:
             await asyncio.sleep(self._terms.ack_wait_seconds / 3)
             with contextlib.suppress(*PUBLISH_ERRORS):
                 await msg.in_progress()

@@ -1,0 +1,176 @@
+"""Dead letters for the subscribers of a FastStream broker; needs the extra `faststream`."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Self
+
+from faststream.exceptions import (
+    AckMessage,
+    IgnoredException,
+    NackMessage,
+    RejectMessage,
+    SkipMessage,
+)
+from faststream.middlewares import AckPolicy
+from nats.aio.msg import Msg
+
+from sahool_dlq.errors import StreamError
+from sahool_dlq.events.beside.handlers import is_end
+from sahool_dlq.events.beside.settler import Call, Settlers
+from sahool_dlq.events.config import NATSConsumerConfig
+from sahool_dlq.events.failed_event import FailedEvent
+from sahool_dlq.events.results import DeadLetter, ProcessingResult, Retry
+from sahool_dlq.jetstream.acks import ACKS
+
+if TYPE_CHECKING:
+    from faststream.nats import NatsBroker
+
+__all__ = ["faststream_dead_letters"]
+
+logger = logging.getLogger(__name__)
+
+
+def faststream_dead_letters(broker: "NatsBroker", config: NATSConsumerConfig) -> None:
+    """Let failures of a broker's subscribers be retried and dead-lettered as `NATSConsumer` does.
+
+    Call it before the broker starts. It serves subscribers of a JetStream stream, pull and push,
+    one by one or in batches; of others it warns when the broker starts, and leaves them as they
+    are. The AsyncAPI document gets the channel of the dead letters. `name`, `version`, the retries,
+    the policies and the subjects of `config` count; how to connect does not.
+    """
+    broker.add_middleware(_Middleware(Settlers(config)))
+    broker.publisher(
+        config.subjects.dead_letter("EVENT_TYPE", _service(config)).replace(
+            "EVENT_TYPE", "{event_type}"
+        ),
+        title="DeadLetters",
+        description="Events that were given up, each with its error and its body.",
+        schema=FailedEvent,
+    )
+    start = broker.start
+
+    async def start_checked() -> None:
+        for subscriber in broker.subscribers:
+            if problem := _problem(subscriber):
+                logger.warning("Subscriber %s %s.", _name(subscriber), problem)
+        await start()
+
+    broker.start = start_checked
+
+
+def _service(config: NATSConsumerConfig) -> str | None:
+    return config.name if config.dlq_subject_per_service else None
+
+
+def _problem(subscriber: Any) -> str | None:
+    """Why a subscriber's failures cannot be kept, or redriven; None where they can."""
+    if not _is_served(subscriber):
+        return (
+            "keeps no failure: it has no JetStream consumer that acknowledges each event (stream=…,"
+            " not ordered_consumer, not ack_policy=ACK_FIRST), so it is left as it is"
+        )
+    if not (subscriber.config.durable_name or getattr(subscriber, "queue", "")):
+        return (
+            "has no durable: its failures are kept, and no redrive can be addressed to it once it"
+            " was restarted; give it durable=…"
+        )
+    return None
+
+
+def _is_served(subscriber: Any) -> bool:
+    return (
+        getattr(subscriber, "stream", None) is not None
+        and not subscriber.extra_options.get("ordered_consumer")
+        and subscriber.ack_policy is not AckPolicy.ACK_FIRST
+    )
+
+
+def _name(subscriber: Any) -> str:
+    return ", ".join(each.name for each in subscriber.calls)
+
+
+class _Middleware:
+    """Makes what FastStream enters for each message; see `BaseMiddleware` there."""
+
+    def __init__(self, settlers: Settlers) -> None:
+        self._settlers = settlers
+        self._refused: set[str] = set()
+
+    def __call__(self, msg: Any, /, *, context: Any) -> "_Delivered":
+        return _Delivered(self, msg, context)
+
+    async def begin(self, msg: Msg, handler: str) -> Call | None:
+        """Take an event in hand. Raises StreamError, which is said once."""
+        try:
+            return await self._settlers.begin(msg, handler)
+        except StreamError as error:
+            if str(error) not in self._refused:
+                self._refused.add(str(error))
+                logger.error("No failure of %s is kept: %s", handler, error)
+            raise
+
+
+class _Delivered:
+    """One message, or one batch, from its arrival to its answer."""
+
+    def __init__(self, middleware: _Middleware, msg: Any, context: Any) -> None:
+        self._middleware = middleware
+        self._msg = msg
+        self._context = context
+        self._calls: list[Call] = []
+
+    async def __aenter__(self) -> Self:
+        subscriber = self._context.get_local("handler_")
+        # A handler may ask for another message, which is none of the subscriber's.
+        is_nested = self._context.get_local("message") is not None
+        if subscriber is None or is_nested or not _is_served(subscriber):
+            return self
+        messages: list[Any] = self._msg if isinstance(self._msg, list) else [self._msg]
+        if not all((getattr(each, "reply", None) or "").startswith(ACKS) for each in messages):
+            return self  # of FastStream's test broker
+        taken: list[Msg] = []
+        try:
+            for msg in list(messages):
+                if call := await self._middleware.begin(msg, _name(subscriber)):
+                    self._calls.append(call)
+                    taken.append(msg)
+        except StreamError:
+            return self
+        messages[:] = taken
+        if not taken:
+            raise SkipMessage
+        return self
+
+    async def __aexit__(self, _: Any, error: BaseException | None, *__: Any) -> bool:
+        try:
+            for call in self._calls:
+                await _settle(call, error)
+        finally:
+            for call in self._calls:
+                call.msg._ackd = True  # noqa: SLF001  (FastStream would answer what has none)
+        return False
+
+    async def consume_scope(self, call_next: Any, msg: Any) -> Any:
+        """What FastStream calls the handler through."""
+        return await call_next(msg)
+
+    async def publish_scope(self, call_next: Any, command: Any) -> Any:
+        """What FastStream publishes through."""
+        return await call_next(command)
+
+
+async def _settle(call: Call, error: BaseException | None) -> None:
+    """Do what follows from what came out of FastStream: of parsing, handler and publishing."""
+    if error is None or isinstance(error, AckMessage):
+        await call.end(ProcessingResult.SUCCESS)
+    elif isinstance(error, NackMessage):
+        delay = error.extra_options.get("delay")
+        await call.end(Retry("The handler raised NackMessage.", delay_seconds=delay))
+    elif isinstance(error, RejectMessage):
+        await call.end(DeadLetter("The handler raised RejectMessage.", dlq_reason="rejected"))
+    elif isinstance(error, SkipMessage):
+        call.leave()
+    elif isinstance(error, (IgnoredException, asyncio.CancelledError)) or is_end(error):
+        await call.give_back()
+    else:
+        await call.end(Retry(error=error))

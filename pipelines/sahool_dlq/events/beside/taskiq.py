@@ -1,0 +1,131 @@
+"""Dead letters for the tasks of Taskiq's JetStream brokers; needs the package `taskiq-nats`."""
+
+import asyncio
+import contextlib
+import contextvars
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from typing import Any
+
+from nats.aio.msg import Msg
+from taskiq import AckableMessage, TaskiqMessage, TaskiqMiddleware, TaskiqResult
+from taskiq.exceptions import NoResultError, TaskRejectedError
+from taskiq_nats import PullBasedJetStreamBroker, PushBasedJetStreamBroker
+
+from sahool_dlq.errors import StreamError
+from sahool_dlq.events.beside.settler import Call, Settlers
+from sahool_dlq.events.config import NATSConsumerConfig
+from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
+
+__all__ = ["taskiq_dead_letters"]
+
+_result: contextvars.ContextVar[TaskiqResult[Any] | None] = contextvars.ContextVar("result")
+"""Of the task of this context that failed; None where it did not, absent where none began."""
+
+
+def taskiq_dead_letters(
+    broker: PullBasedJetStreamBroker | PushBasedJetStreamBroker, config: NATSConsumerConfig
+) -> None:
+    """Let failures of a broker's tasks be retried and dead-lettered as `NATSConsumer` does.
+
+    Call it before the broker starts, and add none of Taskiq's own retry middlewares, which would
+    send a task again beside. It acknowledges when Taskiq does: after a task ended, unless its
+    `ack_type` is another. A task that Taskiq does not know or cannot read is dead-lettered too.
+    `name`, `version`, the retries, the policies and the subjects of `config` count; how to connect
+    does not.
+
+    Raises StreamError for a broker without JetStream, whose messages nobody acknowledges.
+    """
+    if not isinstance(broker, (PullBasedJetStreamBroker, PushBasedJetStreamBroker)):
+        raise StreamError(
+            f"{type(broker).__name__} acknowledges nothing, so no failure can be kept: use"
+            " PullBasedJetStreamBroker or PushBasedJetStreamBroker."
+        )
+    settlers = Settlers(config)
+    begun = _Begun()
+    listen = broker.listen
+
+    async def listen_settled() -> AsyncGenerator[AckableMessage, None]:
+        async for message in _for_ever(listen):
+            msg: Msg = message.ack.__self__  # type: ignore[attr-defined]
+            task_id, name = _task_of(broker, message.data)
+            if call := await settlers.begin(msg, name):
+                begun.calls[task_id].append(call)
+                yield AckableMessage(data=message.data, ack=partial(begun.answer, task_id, call))
+
+    broker.listen = listen_settled  # type: ignore[method-assign]
+    broker.add_middlewares(begun)
+    broker.middlewares.insert(0, broker.middlewares.pop())  # none that fails is before it
+
+
+async def _for_ever(
+    listen: Callable[[], AsyncGenerator[AckableMessage, None]],
+) -> AsyncGenerator[AckableMessage, None]:
+    """What `listen` yields; taskiq-nats ends at some of the timeouts that nats-py raises."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async for message in listen():
+                yield message
+
+
+class _Begun(TaskiqMiddleware):
+    """Knows which call a task of Taskiq is, and what became of it until it is acknowledged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: defaultdict[str, list[Call]] = defaultdict(list)  # by task id
+
+    def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:
+        _result.set(None)
+        running = asyncio.current_task()
+        for call in self.calls.get(message.task_id, ())[:1]:
+            self._forget(message.task_id, call)
+            if running is not None:  # it may end without an answer: then the event comes again
+                running.add_done_callback(partial(_leave, call))
+        return message
+
+    def on_error(
+        self,
+        message: TaskiqMessage,  # noqa: ARG002
+        result: TaskiqResult[Any],
+        exception: BaseException,  # noqa: ARG002
+    ) -> None:
+        _result.set(result)
+
+    async def answer(self, task_id: str, call: Call) -> None:
+        """What Taskiq calls to acknowledge a message."""
+        self._forget(task_id, call)  # it does not begin what it cannot read
+        await call.end(_said())
+
+    def _forget(self, task_id: str, call: Call) -> None:
+        calls = [each for each in self.calls.pop(task_id, ()) if each is not call]
+        if calls:
+            self.calls[task_id] = calls
+
+
+def _leave(call: Call, _: asyncio.Task[Any]) -> None:
+    call.leave()
+
+
+def _said() -> HandlerResult:
+    """What became of the task, as the library's own handlers say it."""
+    try:
+        result = _result.get()
+    except LookupError:
+        return DeadLetter("Taskiq knows no such task, or cannot read it.", dlq_reason="no_task")
+    error = result.error if result is not None else None
+    if isinstance(error, TaskRejectedError):
+        return DeadLetter("The task rejected itself.", error, "rejected")
+    if error is None or isinstance(error, NoResultError):  # the task was sent again
+        return ProcessingResult.SUCCESS
+    return Retry(error=error)
+
+
+def _task_of(broker: Any, data: bytes) -> tuple[str, str]:
+    """Id and name of the task in a message."""
+    try:
+        message = broker.formatter.loads(message=data)
+        return message.task_id, message.task_name
+    except Exception:  # noqa: BLE001  (whatever a formatter raises)
+        return "", "unknown"
