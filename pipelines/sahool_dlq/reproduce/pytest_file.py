@@ -28,7 +28,8 @@ def masked(event: RawEvent, redactor: Redactor) -> RawEvent | None:
         return None
     headers = json.loads(redactor.redact_json(json.dumps(dict(event.headers))))
     body = form.bytes_of(redactor.redact_json(text))
-    return replace(event, body=body, headers=headers_of_json(headers))
+    subject = redactor.redact_label(event.subject)
+    return replace(event, subject=subject, body=body, headers=headers_of_json(headers))
 
 
 def test_file(
