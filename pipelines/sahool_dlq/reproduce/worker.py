@@ -85,7 +85,8 @@ class Worker:
 
     def call(self, message: dict[str, Any]) -> Called:
         """One event, as `as_message` of `events.trial` has it."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:  # since its last event
+            self._stop()
             self._start()
         assert self._inbox is not None
         assert self._outbox is not None

@@ -1,5 +1,6 @@
 """A handler in a process of its own: whatever it does is the outcome of one event."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -181,3 +182,29 @@ def test_an_interpreter_without_the_library_is_named(folder: Path, tmp_path: Pat
             Worker("pricing:plain", folder, seconds=20, python=named),
         ):
             pass
+
+
+DEBUGGED = """
+from pathlib import Path
+from sahool_dlq.events.trial import as_message
+from sahool_dlq.reproduce.worker import Worker
+with Worker("pricing:plain", Path(), seconds=0.1, is_debugged=True) as worker:
+    event = as_message(subject="s", data=b"x", headers={}, attempt=0, max_retries=3)
+    print("outcome:", worker.call(event).error_type)
+"""
+
+
+def test_a_debugger_opens_at_the_raise_without_a_time_limit(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEBUGGED],
+        cwd=folder,
+        input="import time; time.sleep(0.5)\nw\np 'event is', event\nq\n",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert "(Pdb)" in done.stdout
+    assert 'return event["price"]' in done.stdout
+    assert "('event is', {})" in done.stdout
+    assert done.stdout.endswith("outcome: KeyError\n")
