@@ -55,6 +55,8 @@ def command(
 def _result(detail: dict[str, Any]) -> str:
     if "changed" in detail:
         return f"{detail['changed']:,} changed"
+    if "successes" in detail:
+        return f"{detail['successes']:,} successes"
     if outcomes := detail.get("outcomes"):
         return ", ".join(f"{count:,} {state}" for state, count in outcomes.items())
     return json.dumps(detail["patch"]) if detail.get("patch") else ""

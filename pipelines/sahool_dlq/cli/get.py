@@ -116,3 +116,5 @@ def _print_headers(event: RawEvent, is_json: bool) -> None:
         return
     for name, value in pairs_of(event.headers):
         click.echo(printable(f"{name}: {value}"))
+    if not event.headers:
+        errors.print("[dim]It has no headers.[/dim]")

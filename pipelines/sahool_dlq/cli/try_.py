@@ -96,7 +96,9 @@ def command(
     is_chosen = set(selection.as_json()) - {"limit"}
     if not is_chosen and not all_open:
         raise click.UsageError("Say which failures, with --group for example, or --all-open.")
-    with progress_bar("Trying") as bar:
+    bar = progress_bar("Trying")
+    bar.disable = bar.disable or is_debugged  # the terminal is the debugger's
+    with bar:
         task = bar.add_task("try", total=None)
         trial = Trial(
             handler,
@@ -113,7 +115,6 @@ def command(
             reason=reason,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-        bar.disable = bar.disable or is_debugged
         report = asyncio.run(try_handler(settings, trial))
     if is_json:
         print_json({**report.as_dict(), "summary": summary(report)})

@@ -74,7 +74,7 @@ async def reading_raw(
     `connected` does.
     """
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        connection.execute("SELECT FROM failed_payloads LIMIT 0")  # the right to payloads
+        connection.execute("SELECT data FROM failed_payloads LIMIT 0")  # the right to payloads
         async with connected(settings.access, "dlq") as client:
             events = await RawEvents.of(settings, client, connection)
             yield RawReading(

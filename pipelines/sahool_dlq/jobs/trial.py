@@ -24,7 +24,7 @@ from sahool_dlq.reproduce.opened import (
     open_of_handler,
     open_of_selection,
 )
-from sahool_dlq.reproduce.pytest_file import MOST_EVENTS, masked, test_file, write_test
+from sahool_dlq.reproduce.pytest_file import MOST_EVENTS, masked, text_of_test, write_test
 from sahool_dlq.reproduce.raw import Missing, Place, RawEvent
 from sahool_dlq.reproduce.successes import NoSuccessesError, sampled_successes
 from sahool_dlq.reproduce.verdict import GroupTrial, Kind, Successes, TrialReport, Tried, fail_alike
@@ -234,7 +234,7 @@ class _Run:
                 else "none of its events fails as before once it is masked"
             )
             return
-        text = test_file(
+        text = text_of_test(
             self._trial.handler, group.group_id, group.error_type, chosen, self._trial.seconds
         )
         self._tests.append(str(write_test(folder, group.group_id, text)))

@@ -8,10 +8,11 @@ from pathlib import Path
 from sahool_dlq.deadletter.body import text_of
 from sahool_dlq.deadletter.headers import headers_of_json
 from sahool_dlq.deadletter.redaction.redactor import Redactor
+from sahool_dlq.deadletter.sanitize import parse_json
 from sahool_dlq.errors import TrialError
 from sahool_dlq.reproduce.raw import RawEvent
 
-__all__ = ["MOST_EVENTS", "masked", "test_file", "write_test"]
+__all__ = ["MOST_EVENTS", "masked", "text_of_test", "write_test"]
 
 MOST_EVENTS = 3
 """Events of a group that one test has."""
@@ -21,17 +22,22 @@ _LINE = 76  # characters of a bytes literal
 
 
 def masked(event: RawEvent, redactor: Redactor) -> RawEvent | None:
-    """The event as it may stand in a repository; None where its body cannot be looked into."""
+    """The event as it may stand in a repository; None where its body cannot be looked into.
+
+    As in the sinks, that is any body but JSON.
+    """
     try:
+        parse_json(event.body or b"null")
         text, form = text_of(event.body)
     except ValueError:
         return None
     headers = json.loads(redactor.redact_json(json.dumps(dict(event.headers))))
-    body = form.bytes_of(redactor.redact_json(text))
-    return replace(event, body=body, headers=headers_of_json(headers))
+    body = event.body and form.bytes_of(redactor.redact_json(text))
+    subject = redactor.redact_label(event.subject)
+    return replace(event, subject=subject, body=body, headers=headers_of_json(headers))
 
 
-def test_file(
+def text_of_test(
     handler: str,
     group_id: str,
     error: str,

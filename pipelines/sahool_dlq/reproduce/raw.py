@@ -120,7 +120,7 @@ class RawEvents:
 
         try:
             return await asyncio.gather(*map(one, places))
-        except (nats.errors.Error, APIError) as error:
+        except (nats.errors.Error, APIError, TimeoutError) as error:
             raise ServerUnavailableError(
                 f"NATS does not give the raw events ({error!r}): try again."
             ) from error

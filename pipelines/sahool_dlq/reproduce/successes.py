@@ -49,8 +49,8 @@ async def sampled_successes(
         ]
     except NotFoundError:
         raise NoSuccessesError(f"there is no consumer {address} any more") from None
-    except (APIError, nats.errors.Error) as error:
-        said = f"Stream {stream} does not give its events: {error}."
+    except (APIError, nats.errors.Error, TimeoutError) as error:
+        said = f"Stream {stream} does not give its events ({error!r}): try again."
         raise ServerUnavailableError(said) from error
     failed = {
         failure

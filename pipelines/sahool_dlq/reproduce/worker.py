@@ -57,7 +57,8 @@ class Worker:
         self._target = handler
         self._folder = folder.absolute()
         self._seconds = None if is_debugged else seconds
-        self._python = python
+        # A path is one from here, whatever folder the handler runs in.
+        self._python = str(Path(python).absolute()) if os.sep in python else python
         self._is_debugged = is_debugged
         self._process: subprocess.Popen[bytes] | None = None
         self._inbox: Connection | None = None
@@ -84,7 +85,8 @@ class Worker:
 
     def call(self, message: dict[str, Any]) -> Called:
         """One event, as `as_message` of `events.trial` has it."""
-        if self._process is None:
+        if self._process is None or self._process.poll() is not None:  # since its last event
+            self._stop()
             self._start()
         assert self._inbox is not None
         assert self._outbox is not None

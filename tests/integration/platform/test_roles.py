@@ -49,6 +49,7 @@ from sahool_dlq.jobs.adoption import adopt
 from sahool_dlq.jobs.decisions import audit_trail, decide
 from sahool_dlq.jobs.drain import drain_log, migrate_all
 from sahool_dlq.jobs.marts import build_all_marts
+from sahool_dlq.jobs.payloads import raw_event
 from sahool_dlq.jobs.redrive import preview_redrive, redrive
 from sahool_dlq.jobs.status import platform_status
 from sahool_dlq.jobs.upkeep import verify_stores
@@ -70,8 +71,9 @@ LOGINS = {
     "analyst": "dlq_analyst",
     "auditor": "dlq_auditor",
     "maintenance": "dlq_maintenance",
+    "reader": "dlq_analyst, dlq_payloads",
 }
-USERS = ("operator", "service", "drain", "bridge", "redriver")
+USERS = ("operator", "service", "drain", "bridge", "reader", "redriver")
 LARGE = 7_999_000  # bytes: with its dead letter around it more than a message may have
 
 
@@ -204,6 +206,12 @@ MAY_NOT_PUBLISH = {
         *("$JS.API.STREAM.CREATE.MIRROR", "$JS.ACK.SAHOOL_EVENTS.ndvi.1"),
         *("$JS.API.CONSUMER.CREATE.SAHOOL_EVENTS.a", "$JS.EVENT.METRIC.CONSUMER.ACK.S.c"),
     ],
+    "reader": [
+        *("sahool.analysis.ndvi", "sahool.dlq.ndvi", "sahool.triage.resolved"),
+        *("$JS.API.CONSUMER.CREATE.SAHOOL_EVENTS.a", "$JS.API.CONSUMER.CREATE.SAHOOL_DLQ"),
+        *("$JS.API.CONSUMER.MSG.NEXT.SAHOOL_EVENTS.ndvi", "$JS.ACK.SAHOOL_EVENTS.ndvi.1"),
+        *("$JS.API.STREAM.MSG.DELETE.SAHOOL_EVENTS", "$O.sahool-dlq-bodies.C.a"),
+    ],
     "redriver": [
         *("$JS.API.STREAM.MSG.DELETE.SAHOOL_DLQ", "$JS.ACK.SAHOOL_EVENTS.a.1"),
         "$JS.EVENT.METRIC.CONSUMER.ACK.SAHOOL_EVENTS.a",
@@ -256,6 +264,10 @@ MAY_NOT = {
         *("INSERT INTO audit_log (actor, action) VALUES ('a', 'b')", "TABLE failed_events"),
         *("TABLE failed_payloads", "UPDATE redrives SET state = 'succeeded'"),
     ],
+    "reader": [
+        *("DELETE FROM failed_payloads", "TABLE audit_log", "DELETE FROM audit_log"),
+        *("UPDATE failed_events SET status = 'resolved'", "SELECT patch FROM redrive_batches"),
+    ],
     "maintenance": [
         *("UPDATE audit_log SET actor = 'a'", "DELETE FROM audit_log", "TRUNCATE audit_log"),
         *("INSERT INTO redrive_batches SELECT * FROM redrive_batches", "DELETE FROM alerts"),
@@ -288,6 +300,18 @@ SENTENCES = [
     ),
     ("park --type TimeoutError --reason a", "redriver", "drain", "table audit_log: grant it"),
     ("audit", "drain", "redriver", "permission denied for table audit_log: grant it"),
+    (
+        "export --type TimeoutError --raw",
+        "redriver",
+        "redriver",
+        "permission denied for table failed_payloads: grant it",
+    ),
+    (
+        "export --type TimeoutError --raw",
+        "doctor",
+        "reader",
+        "doctor to publish to $JS.API.STREAM.MSG",
+    ),
     (ADOPT, "service", "redriver", "service to publish to $JS.API.CONSUMER.CREATE.SAHOOL_TOTALS: "),
     (ADOPT, "bridge", "redriver", "bridge to publish to $JS.API.STREAM.CREATE.SAHOOL_ACKS: "),
     (ADOPT, "operator", "drain", "permission denied for table audit_log: grant it"),
@@ -425,7 +449,9 @@ async def test_each_role_does_all_of_its_work(roles: Roles) -> None:
         assert (1,) in roles.rows("analyst", totals)
         await adopt(operator, "spraying", actor="t", reason="enough", is_undo=True)
     trail = audit_trail(roles.settings("drain", "auditor"))
-    assert {row["db_user"] for row in trail} == {"redriver", "maintenance"}
+    acted = {row["db_user"] for row in trail if not row["action"].startswith("payload.")}
+    assert acted == {"redriver", "maintenance"}
+    await _reads_raw_events(roles)
 
     with psycopg.connect(roles.dsn("postgres"), autocommit=True) as connection:
         connection.execute("DELETE FROM failed_events WHERE error_type = 'TimeoutError'")
@@ -433,6 +459,26 @@ async def test_each_role_does_all_of_its_work(roles: Roles) -> None:
     assert (await verify_stores(maintenance, is_repair=True)).is_well
     kept = roles.rows("maintenance", "SELECT count(*) FROM failed_payloads")
     assert kept == [(4,)]  # of the failures that were not deleted
+
+
+async def _reads_raw_events(roles: Roles) -> None:
+    """Of the stream, and what it lost: a large body is in the object store."""
+    reader = roles.settings("reader", "reader")
+    rows = roles.rows(
+        "reader",
+        "SELECT id::text, original_sequence FROM dlq.failed_events WHERE event_id = 'e1'"
+        " AND root_failure_id IS NULL",
+    )
+    [(failure, sequence)] = rows
+    event = await raw_event(reader, failure, actor="t")
+    assert (event.source, len(event.body) > LARGE) == ("stream", True)
+    async with roles.client("operator") as client:
+        await client.jetstream().delete_msg("SAHOOL_EVENTS", sequence)
+    copy = await raw_event(reader, failure, actor="t", reason="again")
+    assert (copy.source, copy.body) == ("dead_letter", event.body)
+    latest = "SELECT db_user, reason FROM dlq.audit_log ORDER BY id DESC LIMIT 2"
+    read = roles.rows("auditor", latest)
+    assert read == [("reader", "again"), ("reader", None)]
 
 
 @contextlib.asynccontextmanager

@@ -131,6 +131,17 @@ def test_harmless_text_is_untouched(text):
     assert REDACTOR.redact_json(document) == document
 
 
+@pytest.mark.parametrize("bar", ["", "  | "])
+def test_the_error_below_a_frame_without_source_is_no_source(bar):
+    """Where the code is compiled or gone, a trace has no source lines."""
+    frame = f'{bar}  File "/srv/price.py", line 41, in pay\n'
+    assert "hunter2" not in Redactor().redact_text(
+        f"{frame}{bar}Refused: password=hunter2 is old\n"
+    )
+    code = f"{frame}{bar}    login(password=password)\n{bar}Refused: no\n"
+    assert Redactor().redact_text(code) == code
+
+
 def test_a_trace_keeps_its_frames_and_loses_its_secrets():
     trace = (
         "Traceback (most recent call last):\n"

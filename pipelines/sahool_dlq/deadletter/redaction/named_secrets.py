@@ -90,7 +90,9 @@ _IDENTIFIED = re.compile(
 )
 NAMING = re.compile(r"[\s:=<,%&]")
 """One of these parts a name from its secret in every text in ASCII."""
-_SOURCE_LINE = re.compile(r'^[ |\t]*File "[^"\n]*", line [0-9]+, in [^\n]*\n([^\n]*)', re.MULTILINE)
+_SOURCE_LINE = re.compile(  # deeper than its frame: a frame without source is followed by the error
+    r'^([ |\t]*)File "[^"\n]*", line [0-9]+, in [^\n]*\n(\1[ \t][^\n]*)', re.MULTILINE
+)
 _CODES = re.compile("pin|otp|code|puk|رمز|验证码|码")
 _QUOTED = re.compile(r"""([bruBRUfF]{0,2}\\*["'])(.*?)(\\*["']|)""", re.DOTALL)
 
@@ -125,7 +127,7 @@ class NamedSecrets:
 
     def _all(self, text: str) -> Iterator[Secret]:
         source = (
-            [match.span(1) for match in _SOURCE_LINE.finditer(text)] if 'File "' in text else []
+            [match.span(2) for match in _SOURCE_LINE.finditer(text)] if 'File "' in text else []
         )
         if re.search("[:=：＝]|%3", text):
             yield from self._assigned(text, source)
