@@ -28,6 +28,7 @@ LIGHT = {
     "sky": "#56b4e9",
     "purple": "#a8508a",
     "grey": "#a9b1bc",
+    "on-red": "#fffffe",
     "ramp1": "#fdebd0",
     "ramp2": "#fbc88b",
     "ramp3": "#f09a55",
@@ -47,6 +48,7 @@ DARK = {
     "sky": "#9bd3f7",
     "purple": "#d48cba",
     "grey": "#687482",
+    "on-red": "#14181e",
     "ramp1": "#33262a",
     "ramp2": "#5a2d2f",
     "ramp3": "#8d4034",
@@ -54,6 +56,9 @@ DARK = {
     "ramp5": "#ee9450",
     "ramp6": "#ffd18c",
 }
+
+_LEGENDS = {"top": {"anchor": "start", "bounds": "full"}}
+"""From the edge of the drawing, however long the names of its rows are: so they have room."""
 
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 """Fonts of one width, so that texts fit wherever the chart is drawn and read."""
@@ -65,6 +70,7 @@ class Look:
 
     width: int = 600  # pixels of the whole chart
     is_dark: bool = False
+    is_interactive: bool = False  # answers to the pointer; no drawing of it does
 
     def __getitem__(self, name: str) -> str:
         """A colour by its name."""
@@ -110,7 +116,7 @@ def styled(chart: alt.Chart | alt.LayerChart, look: Look, what: str) -> Any:
             gridColor=look["grid"],
             domainColor=look["grid"],
             tickColor=look["grid"],
-            labelLimit=140 if look.is_narrow else 240,
+            labelLimit=170 if look.is_narrow else 240,
         )
         .configure_axisY(title=None, domain=False)
         .configure_title(color=look["muted"], fontSize=12, fontWeight="normal", offset=8)
@@ -121,6 +127,7 @@ def styled(chart: alt.Chart | alt.LayerChart, look: Look, what: str) -> Any:
             title=None,
             labelFontSize=11,
             symbolSize=90,
+            symbolType="square",
             columns=2 if look.is_narrow else 4,
             columnPadding=18,
             labelLimit=150,
@@ -136,6 +143,8 @@ def as_svgs(charts: Sequence[alt.Chart | alt.LayerChart]) -> list[str | None]:
     """
     with alt.data_transformers.enable("default"), alt.data_transformers.disable_max_rows():
         specs = [chart.to_dict(context={"pre_transform": False}) for chart in charts]
+    for spec in specs:  # Altair's schema does not know what Vega does with it
+        spec["config"]["legend"]["layout"] = _LEGENDS
     version = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
     names = {colour: name for name, colour in LIGHT.items()}
 
