@@ -29,6 +29,7 @@ __all__ = [
     "whole_parts",
     "whole_start",
     "with_legend",
+    "with_zoom",
     "words",
 ]
 
@@ -209,3 +210,8 @@ def with_legend(chart: alt.Chart, name: str, look: Look) -> alt.Chart:
     chosen = alt.selection_point(fields=[name], bind="legend")
     opacity = alt.when(chosen).then(alt.value(1)).otherwise(alt.value(0.12))
     return chart.add_params(chosen).encode(opacity=opacity)
+
+
+def with_zoom(chart: alt.Chart, look: Look) -> alt.Chart:
+    """On a look that answers, the wheel stretches the time axis and dragging moves it."""
+    return chart.interactive(bind_y=False) if look.is_interactive else chart

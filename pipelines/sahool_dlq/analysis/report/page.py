@@ -19,7 +19,7 @@ from sahool_dlq.analysis.report.section import Section, cell_text
 from sahool_dlq.analysis.report.tables import needed_width
 from sahool_dlq.analysis.report.theme import DARK, LIGHT, PHONE, WIDE, Look, as_svgs
 
-__all__ = ["Figure", "as_html", "as_page", "figures"]
+__all__ = ["Figure", "as_html", "as_page", "as_table", "figures"]
 
 _Draw = Callable[[Look], Any]
 _NOT_DRAWN = Markup("<p>This chart could not be drawn; the table below it has the numbers.</p>")
@@ -57,6 +57,31 @@ def as_page(
     headline: str = "",
 ) -> str:
     """A page of sections, of which the first is a strip of numbers, with charts by section."""
+    now_part, *rest = parts
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            now=now,
+            headline=headline,
+            strip=now_part,
+            sections=[(part, form) for part, form in _forms(rest, drawn or {}) if form],
+            unfound=[part for part, form in _forms(rest, drawn or {}) if not form],
+            figures=drawn or {},
+            widths=sorted({needed_width(part) for part in rest if part.rows}),
+            light=LIGHT,
+            dark=DARK,
+        )
+    )
+
+
+def as_table(part: Section) -> str:
+    """One section's table, with its title, to be put in a page of others."""
+    return _environment().get_template("alone.html").render(part=part)
+
+
+def _environment() -> Environment:
     environment = Environment(
         autoescape=True,
         loader=FileSystemLoader(Path(__file__).parent),
@@ -64,19 +89,7 @@ def as_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"text": cell_text, "width": needed_width}
-    now_part, *rest = parts
-    return environment.get_template("page.html").render(
-        title=title,
-        now=now,
-        headline=headline,
-        strip=now_part,
-        sections=[(part, form) for part, form in _forms(rest, drawn or {}) if form],
-        unfound=[part for part, form in _forms(rest, drawn or {}) if not form],
-        figures=drawn or {},
-        widths=sorted({needed_width(part) for part in rest if part.rows}),
-        light=LIGHT,
-        dark=DARK,
-    )
+    return environment
 
 
 def _forms(

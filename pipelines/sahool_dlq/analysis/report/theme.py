@@ -14,7 +14,7 @@ import altair as alt
 
 from sahool_dlq.analysis.report.drawing import draw
 
-__all__ = ["DARK", "LIGHT", "PHONE", "WIDE", "Look", "as_svgs", "styled"]
+__all__ = ["DARK", "LIGHT", "NOTEBOOK", "PHONE", "WIDE", "Look", "as_svgs", "styled"]
 
 LIGHT = {
     "paper": "#ffffff",
@@ -57,9 +57,6 @@ DARK = {
     "ramp6": "#ffd18c",
 }
 
-_LEGENDS = {"top": {"anchor": "start", "bounds": "full"}}
-"""From the edge of the drawing, however long the names of its rows are: so they have room."""
-
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 """Fonts of one width, so that texts fit wherever the chart is drawn and read."""
 
@@ -94,6 +91,7 @@ class Look:
 
 WIDE = Look()
 PHONE = Look(width=340)
+NOTEBOOK = Look(width=1000, is_interactive=True)
 
 
 def styled(chart: alt.Chart | alt.LayerChart, look: Look, what: str) -> Any:
@@ -143,8 +141,6 @@ def as_svgs(charts: Sequence[alt.Chart | alt.LayerChart]) -> list[str | None]:
     """
     with alt.data_transformers.enable("default"), alt.data_transformers.disable_max_rows():
         specs = [chart.to_dict(context={"pre_transform": False}) for chart in charts]
-    for spec in specs:  # Altair's schema does not know what Vega does with it
-        spec["config"]["legend"]["layout"] = _LEGENDS
     version = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
     names = {colour: name for name, colour in LIGHT.items()}
 

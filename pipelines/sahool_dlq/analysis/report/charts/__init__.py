@@ -17,6 +17,7 @@ from sahool_dlq.analysis.report.charts.failures import (
     hour_of_week,
     open_failures,
     service_heat_map,
+    timeline,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "redrive_outcomes",
     "service_heat_map",
     "survival",
+    "timeline",
 ]

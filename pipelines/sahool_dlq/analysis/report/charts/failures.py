@@ -19,6 +19,7 @@ from sahool_dlq.analysis.report.axes import (
     whole_parts,
     whole_start,
     with_legend,
+    with_zoom,
 )
 from sahool_dlq.analysis.report.theme import WIDE, Look, styled
 
@@ -30,6 +31,7 @@ __all__ = [
     "hour_of_week",
     "open_failures",
     "service_heat_map",
+    "timeline",
 ]
 
 MOST_SERIES = 6
@@ -71,7 +73,31 @@ def failures_by_type(
             ],
         )
     )
-    return styled(with_legend(chart, "type", look), look, f"Dead letters a {unit}, by type")
+    return styled(
+        with_zoom(with_legend(chart, "type", look), look), look, f"Dead letters a {unit}, by type"
+    )
+
+
+def timeline(events: pl.DataFrame, start: datetime, end: datetime, look: Look = WIDE) -> Any:
+    """What happened to failures, and when: `events` has at (UTC), kind and count."""
+    step = step_seconds((end - start).total_seconds(), 120)
+    kinds = events.group_by("kind").agg(pl.col("at").min()).sort("at", "kind")["kind"].to_list()
+    frame = (
+        events.group_by(pl.col("at").dt.truncate(f"{step}s").alias("from"), "kind")
+        .agg(pl.col("count").sum())
+        .sort("from", "kind")
+    )
+    chart = (
+        alt.Chart(frame, height=max(28 * len(kinds), 28))
+        .mark_circle(opacity=0.8, color=look["blue"])
+        .encode(
+            x=time_axis("from", start, end, look),
+            y=row_axis("kind", kinds),
+            size=alt.Size("count:Q", scale=alt.Scale(range=[20, 500]), legend=None),
+            tooltip=[at("from"), "kind:N", alt.Tooltip("count:Q", format=",")],
+        )
+    )
+    return styled(with_zoom(chart, look), look, f"What happened in each {duration_name(step)}")
 
 
 def open_failures(moments: pl.DataFrame, start: datetime, end: datetime, look: Look = WIDE) -> Any:
@@ -107,7 +133,7 @@ def open_failures(moments: pl.DataFrame, start: datetime, end: datetime, look: L
             tooltip=[at("time"), "type:N", alt.Tooltip("open:Q", format=",")],
         )
     )
-    return styled(with_legend(chart, "type", look), look, "Open failures, by type")
+    return styled(with_zoom(with_legend(chart, "type", look), look), look, "Open failures, by type")
 
 
 def service_heat_map(
@@ -138,7 +164,7 @@ def service_heat_map(
             tooltip=["service:N", at("from"), alt.Tooltip("count:Q", format=",")],
         )
     )
-    return styled(chart, look, f"Dead letters in {unit}, by service")
+    return styled(with_zoom(chart, look), look, f"Dead letters in {unit}, by service")
 
 
 def group_trends(trends: pl.DataFrame, look: Look = WIDE) -> Any:
@@ -246,10 +272,12 @@ def contributors(
         .mark_rule(color=look["grey"], strokeWidth=2)
         .encode(x="share:Q", x2="baseline_share:Q", y=y)
     )
+    # Names of what failures share are long: beside them is no room for two.
+    legend = alt.Legend(columns=1) if look.is_narrow else alt.Legend()
     dots = (
         alt.Chart(long)
         .mark_circle(size=110, opacity=1)
-        .encode(x=x, y=y, color=alt.Color("where:N", scale=colours))
+        .encode(x=x, y=y, color=alt.Color("where:N", scale=colours, legend=legend))
     )
     return styled(bars + dots, look, "Share of the failures that have this")
 
