@@ -1,16 +1,30 @@
-"""The pictures of docs/report.md, of a simulated month: `make screenshots`.
+"""The pictures of README and docs that need no Prefect: `make screenshots`.
 
-Needs Debian's chromium (or DLQ_CHROMIUM). The same seed gives the same pictures.
+The report on a desk, dark, on a tablet and a phone; the demo's; a notebook; `dlq` on terminals of
+80 and 120 columns. Of a simulated month, whose seed gives the same pictures, and of one demo.
+Needs Debian's chromium (or DLQ_CHROMIUM).
 """
 
+import fcntl
+import io
 import os
+import pty
 import shutil
+import struct
+import subprocess
 import sys
 import tempfile
+import termios
 from datetime import UTC, datetime
 from pathlib import Path
 
+import nbformat
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from playwright.sync_api import Browser, sync_playwright
+from rich.console import Console
+from rich.terminal_theme import DIMMED_MONOKAI
+from rich.text import Text
 
 from sahool_dlq.jobs.report import make_report
 from sahool_dlq.settings import Settings
@@ -18,29 +32,109 @@ from sahool_dlq.simulation.run import into_lake
 from sahool_dlq.simulation.scenario import Scenario
 
 UNTIL = datetime(2026, 3, 4, 15, 20, tzinfo=UTC)
-IMAGES = Path(__file__).parent / "images"
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs" / "images"
+AS_OF = f"--as-of={UNTIL:%Y-%m-%dT%H:%M}"
+ATTRIBUTES = (
+    "SELECT service, error_class, count(*) AS failures FROM failures"
+    " GROUP BY ALL ORDER BY failures DESC LIMIT 8"
+)
+TERMINALS = {  # file: columns of the terminal, arguments of dlq
+    "terminal-groups-80": (80, ["groups", AS_OF, "--limit=6"]),
+    "terminal-report-120": (120, ["report", AS_OF]),
+    "terminal-sql-80": (80, ["sql", ATTRIBUTES]),
+}
+MOST_LINES = 46  # of a terminal's output
 
 
 def main() -> None:
-    """Simulate, write the report, photograph it."""
+    """Simulate, play the demo, and photograph what they leave."""
     chromium = os.environ.get("DLQ_CHROMIUM") or shutil.which("chromium")
     if not chromium:
         sys.exit("make screenshots needs chromium: install Debian's package of that name.")
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        settings = Settings(home=Path(folder), lake_uri=f"{folder}/lake")
-        into_lake(settings, Scenario(UNTIL, days=29, hourly=40, seed=1))
-        page = Path(folder) / "report.html"
-        make_report(settings, UNTIL).write_page(page)
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=chromium, args=options)
-        photograph(browser, page, "report", width=1400, height=1000)
-        photograph(browser, page, "report-resolution", width=1400, section="Time to resolution")
-        photograph(
-            browser, page, "report-dark", width=1400, section="Hours of the week", is_dark=True
-        )
-        photograph(browser, page, "report-phone", width=390, height=1180)
+        settings = Settings(home=Path(folder), lake_uri=f"{folder}/lake")
+        into_lake(settings, Scenario(UNTIL, days=29, hourly=40, seed=1))
+        reports(browser, settings)
+        for name, (columns, arguments) in TERMINALS.items():
+            terminal(browser, name, settings, columns, arguments)
+        notebook(browser, settings)
+        demo(browser, Path(folder))
         browser.close()
+
+
+def reports(browser: Browser, settings: Settings) -> None:
+    """The month's report on every kind of screen."""
+    page = settings.home / "report.html"
+    make_report(settings, UNTIL).write_page(page)
+    photograph(browser, page, "report", width=1400, height=1000)
+    photograph(browser, page, "report-dark", width=1400, height=760, is_dark=True)
+    photograph(browser, page, "report-resolution", width=1400, section="Time to resolution")
+    photograph(browser, page, "report-tablet", width=820, height=1100)
+    photograph(browser, page, "report-phone", width=390, height=1180)
+
+
+def demo(browser: Browser, folder: Path) -> None:
+    """The report of one demo, on servers of its own."""
+    dlq("demo", home=folder, columns=100)
+    photograph(browser, folder / "demo/report.html", "report-demo", width=1400, height=880)
+
+
+def terminal(
+    browser: Browser, name: str, settings: Settings, columns: int, arguments: list[str]
+) -> None:
+    """What a verb prints on a terminal, with its colours."""
+    told = dlq(*arguments, f"--lake-uri={settings.lake}", home=settings.home, columns=columns)
+    lines = told.replace("\r", "").splitlines()
+    shown = [f"$ dlq {' '.join(repr(a) if ' ' in a else a for a in arguments)}", *lines]
+    console = Console(record=True, width=columns, file=io.StringIO(), color_system="truecolor")
+    for line in shown[:MOST_LINES]:
+        console.print(Text.from_ansi(line), soft_wrap=True)
+    page = settings.home / f"{name}.html"
+    page.write_text(console.export_html(theme=DIMMED_MONOKAI, inline_styles=True))
+    tab = browser.new_page(viewport={"width": 1600, "height": 900})
+    tab.goto(page.as_uri())
+    tab.add_style_tag(
+        content="pre { display: inline-block; padding: 14px; margin: 0; } body { margin: 0 }"
+    )
+    save(tab.locator("pre").screenshot(), name)
+    tab.close()
+
+
+def dlq(*arguments: str, home: Path, columns: int) -> str:
+    """What the command prints on a terminal of so many columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    environment = {**os.environ, "DLQ_HOME": str(home), "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "sahool_dlq.cli", *arguments]
+    process = subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environment)
+    os.close(theirs)
+    told = b""
+    try:
+        while part := os.read(ours, 65536):
+            told += part
+    except OSError:
+        pass  # so a terminal says that nobody writes to it any more
+    finally:
+        os.close(ours)
+    _, said = process.communicate()
+    if process.returncode:
+        sys.exit(f"dlq {' '.join(arguments)}: {said.decode()}")
+    return told.decode()
+
+
+def notebook(browser: Browser, settings: Settings) -> None:
+    """One notebook, as it looks when it has run."""
+    os.environ["DLQ_LAKE_URI"] = settings.lake
+    book = nbformat.read(ROOT / "notebooks/one_incident.ipynb", as_version=4)
+    NotebookClient(book, timeout=600).execute()
+    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, mathjax_url="")
+    page = settings.home / "notebook.html"
+    page.write_text(exporter.from_notebook_node(book)[0])
+    photograph(browser, page, "notebook", width=1080, height=1300)
 
 
 def photograph(
@@ -56,14 +150,19 @@ def photograph(
     """The top of the page, or one section of it."""
     scheme = "dark" if is_dark else "light"
     tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-    tab.goto(page.as_uri())
+    tab.goto(page.as_uri(), wait_until="load")
     target = (
         tab.locator("section", has=tab.get_by_role("heading", name=section)) if section else tab
     )
-    file = IMAGES / f"{name}.png"
-    target.screenshot(path=file)
-    print(f"{file.relative_to(Path.cwd())}: {file.stat().st_size // 1000} kB")
+    save(target.screenshot(), name)
     tab.close()
+
+
+def save(picture: bytes, name: str) -> None:
+    """Keep it, and say how large it is."""
+    file = IMAGES / f"{name}.png"
+    file.write_bytes(picture)
+    print(f"{file.relative_to(ROOT)}: {len(picture) // 1000} kB", flush=True)
 
 
 if __name__ == "__main__":

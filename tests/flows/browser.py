@@ -1,13 +1,13 @@
 """A person at Prefect's pages: what tests and screenshots do with Debian's chromium."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
-CHROMIUM = shutil.which("chromium")
-PATIENCE_MS = 120_000  # for a page on a machine that has other things to do
+from support.chromium import CHROMIUM, PATIENCE_MS, chromium
+
+__all__ = ["CHROMIUM", "answer", "approve", "browser_page", "open_approval", "open_form"]
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -15,18 +15,10 @@ expect.set_options(timeout=PATIENCE_MS)
 @contextmanager
 def browser_page() -> Iterator[Page]:
     """One page in a browser of its own."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic"],
-            timeout=PATIENCE_MS,
-        )
-        try:
-            context = browser.new_context(viewport={"width": 1280, "height": 800})
-            context.set_default_timeout(PATIENCE_MS)
-            yield context.new_page()
-        finally:
-            browser.close()
+    with chromium() as browser:
+        context = browser.new_context(viewport={"width": 1280, "height": 800})
+        context.set_default_timeout(PATIENCE_MS)
+        yield context.new_page()
 
 
 def open_group(page: Page, ui_url: str, artifact_id: str, what: str) -> Page:

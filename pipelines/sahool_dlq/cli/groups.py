@@ -1,7 +1,7 @@
 """`dlq groups`."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
@@ -9,6 +9,7 @@ import click
 from sahool_dlq.analysis.report.advice import by_urgency, chance_in_words, next_command, what_failed
 from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.analysis.report.trend import Trend
+from sahool_dlq.cli.as_of import AS_OF, moment
 from sahool_dlq.cli.output import console, print_json, print_line, safe
 from sahool_dlq.cli.verb import known_lake, verb
 from sahool_dlq.jobs.lookup import failure_groups
@@ -27,12 +28,18 @@ STATES = {
 @click.option("--state", type=click.Choice(list(STATES)))
 @click.option("--service", help="only groups of this service")
 @click.option("--limit", default=20, show_default=True, help="most groups to print")
+@AS_OF
 def command(
-    settings: Settings, is_json: bool, state: str | None, service: str | None, limit: int
+    settings: Settings,
+    is_json: bool,
+    state: str | None,
+    service: str | None,
+    limit: int,
+    as_of: str | None,
 ) -> None:
     """Failures alike, the most urgent first: what, since when, in which state, who is hit."""
-    now = datetime.now(UTC)
     known_lake(settings)
+    now = moment(settings, as_of)
     frame, trends = failure_groups(settings, now)
     groups = [
         row

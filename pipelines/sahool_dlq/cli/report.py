@@ -1,13 +1,13 @@
 """`dlq report`."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from sahool_dlq.analysis.report.section import Section, as_markdown
 from sahool_dlq.analysis.report.sections import as_json
+from sahool_dlq.cli.as_of import AS_OF, moment
 from sahool_dlq.cli.output import console, print_json, print_table, safe
 from sahool_dlq.cli.verb import known_lake, verb
 from sahool_dlq.jobs.report import Report, make_report
@@ -28,14 +28,17 @@ DROP = (
     help="write one page with charts, which needs no network",
 )
 @click.option("--markdown", "is_markdown", is_flag=True, help="Markdown, also on a terminal")
-def command(settings: Settings, is_json: bool, html: Path | None, is_markdown: bool) -> None:
+@AS_OF
+def command(
+    settings: Settings, is_json: bool, html: Path | None, is_markdown: bool, as_of: str | None
+) -> None:
     """Say how things stand: what is worst, what changed, groups, health, times, what is unknown.
 
     Needs the lake only. Tables on a terminal, Markdown in a pipe; --json has numbers, whose unit
     their key says. With --html it writes a page with charts instead.
     """
     known_lake(settings)
-    report = make_report(settings, datetime.now(UTC))
+    report = make_report(settings, moment(settings, as_of))
     if html:
         report.write_page(html)
     if is_json:

@@ -144,13 +144,17 @@ def as_nagios(diagnosis: Diagnosis) -> tuple[str, int]:
     return "\n".join((f"{first} | {figures}", *rest)), status
 
 
+def _findings(number: int) -> str:
+    return "finding" if number == 1 else "findings"
+
+
 def as_sections(diagnosis: Diagnosis) -> Sequence[Section]:
     """The tables of a page; the first is its strip of numbers."""
     counts = diagnosis.counts
     strip = (
         ("streams", diagnosis.streams, ""),
         ("durable consumers", len(diagnosis.fates), ""),
-        *((str(severity), number, "findings") for severity, number in counts.items()),
+        *((str(severity), number, _findings(number)) for severity, number in counts.items()),
     )
     findings = tuple(
         (f.subject, str(f.severity), f.sentence, f.command) for f in diagnosis.findings
@@ -162,7 +166,9 @@ def as_sections(diagnosis: Diagnosis) -> Sequence[Section]:
             ("where", "state", "what", "next"),
             findings,
             "Loses data: the next event that always fails is lost, or never ends, or some were lost"
-            " already. May lose: it takes something more, such as a restart.",
+            " already. May lose: it takes something more, such as a restart."
+            if findings
+            else "Nothing is wrong: no stream or consumer loses what fails.",
         ),
         Section(
             "What becomes of an event that always fails", ("consumer", "what"), diagnosis.fates
@@ -175,6 +181,7 @@ def write_page(diagnosis: Diagnosis, file: Path, now: datetime) -> None:
     from sahool_dlq.analysis.report.page import as_page  # its drawing package loads for a second
 
     try:
-        file.write_text(as_page(TITLE, as_sections(diagnosis), now), encoding="utf-8")
+        page = as_page(TITLE, as_sections(diagnosis), now, headline=diagnosis.summary)
+        file.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ReportError(f"{file} cannot be written: {error.strerror}.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
 
 import duckdb
 import polars as pl
@@ -84,3 +85,14 @@ def query(
 ) -> pl.DataFrame:
     """See `answer`; for statements whose columns have names of their own, and no intervals."""
     return pl.DataFrame(answer(settings, statement, limit, seconds))
+
+
+def newest_at(settings: Settings) -> datetime | None:
+    """When the newest message of the log that the lake has was published; None of an empty one."""
+    found = query(
+        settings,
+        "SELECT MAX(published_at) AS newest_at FROM"
+        " (SELECT published_at FROM dead_letters UNION ALL SELECT published_at FROM case_events)",
+    )
+    newest: datetime | None = found["newest_at"].item(0)
+    return newest

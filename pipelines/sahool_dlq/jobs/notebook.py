@@ -1,26 +1,59 @@
-"""What the notebooks begin with: which lake, as of now, and charts that need no network."""
+"""What the notebooks begin with: which lake, as of when; charts and tables that need no network."""
 
-from datetime import UTC, datetime
+import json
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import altair as alt
+import polars as pl
+import vl_convert
+from IPython.display import display
 
+from sahool_dlq.analysis.report.page import as_table
+from sahool_dlq.analysis.report.readable import readable_section
+from sahool_dlq.analysis.report.section import Section, cell_text
 from sahool_dlq.errors import LakeError
+from sahool_dlq.jobs.lake_views import newest_at
 from sahool_dlq.jobs.marts import Frames, compute_marts
 from sahool_dlq.settings import Settings, is_given, load_settings
 
-__all__ = ["open_lake", "read_marts"]
+__all__ = ["as_of", "open_lake", "read_marts", "table"]
 
-_PLACES = (".dlq/lake", ".dlq/demo/lake")
+_VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
+_PLACES = (".dlq/lake", ".dlq/demo/lake", ".dlq/simulated")
+_LIVE = timedelta(days=1)  # a lake that is older is looked at as it was then
+
+
+@dataclass(frozen=True, slots=True)
+class Html:
+    """What a notebook shows as HTML."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.text
 
 
 def open_lake() -> Settings:
-    """The settings of the lake to look at, with charts drawn as SVG.
+    """The settings of the lake to look at; from here on charts answer to the pointer.
 
-    It is DLQ_LAKE_URI's; else the lake of `dlq up`, or the demo's, here or in a folder above.
-    Raises LakeError where there is none.
+    It is DLQ_LAKE_URI's; else the lake of `dlq up`, of the demo, or a simulated one, here or in a
+    folder above. Says which, and as of when. Raises LakeError where there is none.
     """
-    alt.renderers.enable("svg")
+    settings = _found()
+    # Once for all charts: each cell's drawing finds it in the page.
+    bundle = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)  # type: ignore[call-arg]
+    display(Html(f"<script>(function() {{{bundle}}})()</script>"))  # type: ignore[no-untyped-call]
+    alt.renderers.register("dlq", _as_html)
+    alt.renderers.enable("dlq")
+    print(f"{settings.lake}, as of {cell_text(as_of(settings))}")
+    return settings
+
+
+def _found() -> Settings:
     settings = load_settings()
     if is_given(settings, "lake_uri"):
         return settings
@@ -31,7 +64,30 @@ def open_lake() -> Settings:
     raise LakeError("There is no lake here: run `make demo`, or say where it is (DLQ_LAKE_URI).")
 
 
-def read_marts(settings: Settings, *names: str) -> tuple[Frames, datetime]:
-    """These marts, computed from the lake as of now, and that time."""
-    now = datetime.now(UTC)
+def as_of(settings: Settings) -> datetime:
+    """Now; of a lake to which nothing came for a day, when its newest message came."""
+    now, newest = datetime.now(UTC), newest_at(settings)
+    return newest if newest and now - newest > _LIVE else now
+
+
+def read_marts(
+    settings: Settings, *names: str, at: datetime | None = None
+) -> tuple[Frames, datetime]:
+    """These marts, computed from the lake as of `at`, or of `as_of`; and that time."""
+    now = at or as_of(settings)
     return compute_marts(settings, names, now), now
+
+
+def table(rows: pl.DataFrame | Section, title: str = "") -> Html:
+    """Rows as people read them: durations, shares and times with their units."""
+    part = readable_section(rows, title) if isinstance(rows, pl.DataFrame) else rows
+    return Html(as_table(part))
+
+
+def _as_html(spec: dict[str, Any], **_: Any) -> dict[str, str]:
+    """A chart for the page that has the bundle of `open_lake`."""
+    name = f"dlq-{uuid.uuid4().hex}"
+    text = json.dumps(spec).replace("</", "<\\/")  # what a message says ends no script
+    options = '{mode: "vega-lite", actions: false, renderer: "svg"}'
+    draw = f'window.vegaEmbed("#{name}", {text}, {options})'
+    return {"text/html": f'<div id="{name}"></div><script>{draw}</script>'}

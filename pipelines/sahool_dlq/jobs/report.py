@@ -10,8 +10,10 @@ import polars as pl
 
 from sahool_dlq.analysis.report.section import Section
 from sahool_dlq.analysis.report.sections import NEEDED_MARTS, headline, printable_frames, sections
+from sahool_dlq.analysis.report.young import MOMENTS_SQL, is_young
 from sahool_dlq.connections import open_postgres
 from sahool_dlq.errors import DLQError, ReportError
+from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.marts import compute_marts
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.verifications import last_verifications
@@ -26,7 +28,7 @@ class Report:
     """How things stood at one time."""
 
     now: datetime
-    frames: Mapping[str, pl.DataFrame]  # the marts that it is made of, and `log`
+    frames: Mapping[str, pl.DataFrame]  # its marts, `log`, and `moments` of a young log
     sections: list[Section]
     headline: str  # what is worst now, in one sentence
 
@@ -48,6 +50,8 @@ class Report:
 def make_report(settings: Settings, now: datetime) -> Report:
     """The report as of `now`, from the lake; when that was verified, Postgres says, if it can."""
     frames = compute_marts(settings, NEEDED_MARTS, now)
+    if is_young(frames["failures_minutely"], now):
+        frames |= printable_frames({"moments": query(settings, MOMENTS_SQL)})
     with suppress(DLQError), open_postgres(settings) as connection:
         kept = last_verifications(connection, _SHOWN_VERIFICATIONS)
         frames |= printable_frames({"verifications": kept})

@@ -1,15 +1,20 @@
 """The notebooks run, on a lake that has something of everything, and hold no outputs."""
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import polars as pl
 import pytest
 from nbclient import NotebookClient
 
+from sahool_dlq.analysis.report.readable import readable_section
 from sahool_dlq.errors import LakeError
-from sahool_dlq.jobs.notebook import open_lake
+from sahool_dlq.jobs.lake_views import newest_at
+from sahool_dlq.jobs.notebook import as_of, open_lake, table
 from sahool_dlq.settings import Settings
 from support import ROOT
 
@@ -19,6 +24,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CHARTS = {
     "explore_the_lake": 1,
     "failure_patterns": 5,
+    "one_incident": 2,
     "redrive_outcomes": 1,
     "resolution_times": 4,
     "service_health": 2,
@@ -45,12 +51,21 @@ def test_every_notebook_runs_and_draws_its_charts(
         whole.cells += [nbformat.v4.new_code_cell("%reset -f"), *book.cells]
     NotebookClient(whole, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert {name: charts(book) for name, book in books.items()} == CHARTS
+    for html in [html for book in books.values() for html in shown(book)]:
+        assert not re.search(r"(src|href)=.?https?:|dataframe", html)  # no network, no bare frame
+    [said] = [out["text"] for out in books["one_incident"].cells[1]["outputs"] if "text" in out]
+    assert re.search(r"\d+ failures in \w+, \d+ of them open", said)
 
 
 def charts(book: Any) -> int:
     """How many charts the cells of a notebook drew."""
+    return sum("window.vegaEmbed(" in html for html in shown(book))
+
+
+def shown(book: Any) -> list[str]:
+    """What the cells of a notebook show as HTML."""
     outputs = [out for cell in book.cells for out in cell.get("outputs", [])]
-    return sum("image/svg+xml" in out.get("data", {}) for out in outputs)
+    return [out["data"]["text/html"] for out in outputs if "text/html" in out.get("data", {})]
 
 
 def test_without_a_lake_a_notebook_says_what_to_do(
@@ -62,3 +77,36 @@ def test_without_a_lake_a_notebook_says_what_to_do(
         open_lake()
     (tmp_path / ".dlq/demo/lake/dead_letters").mkdir(parents=True)
     assert open_lake().lake == str(tmp_path / ".dlq/demo/lake")
+
+
+def test_a_lake_that_no_longer_grows_is_looked_at_as_it_was(simulated: Settings) -> None:
+    newest = newest_at(simulated)
+    assert newest is not None
+    assert as_of(simulated) > newest  # it is of today
+    old = simulated.model_copy(update={"lake_uri": f"{simulated.lake}-old"})
+    rows = pl.read_delta(f"{simulated.lake}/dead_letters").with_columns(
+        pl.col("published_at") - timedelta(days=3)
+    )
+    rows.write_delta(f"{old.lake}/dead_letters")
+    told = newest_at(old)
+    assert as_of(old) == told == rows["published_at"].max()
+
+
+def test_a_frame_is_shown_with_units() -> None:
+    frame = pl.DataFrame(
+        {
+            "group_id": ["3581933e2b4a4aa6"],
+            "failure_count": [1234],
+            "median_seconds": [90.0],
+            "share_of_all": [0.25],
+            "original_sequence": [1084],
+            "first_seen_at": [datetime(2026, 3, 4, 15, 20, tzinfo=UTC)],
+        }
+    )
+    part = readable_section(frame, "Groups")
+    assert part.columns == (
+        "group", "failures", "median", "share of all", "original sequence", "first seen",
+    )  # fmt: skip
+    html = table(frame).text
+    for text in ("1,234", "1.5 min", "25.0%", ">1084<", "2026-03-04 15:20 UTC"):
+        assert text in html

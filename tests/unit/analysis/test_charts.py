@@ -11,7 +11,7 @@ from sahool_dlq.analysis.marts.resolution import CAUSES, curves, thin
 from sahool_dlq.analysis.report import charts
 from sahool_dlq.analysis.report.drawing import draw
 from sahool_dlq.analysis.report.sections import printable_frames
-from sahool_dlq.analysis.report.theme import DARK, LIGHT, PHONE, WIDE, Look, as_svgs
+from sahool_dlq.analysis.report.theme import DARK, LIGHT, NOTEBOOK, PHONE, WIDE, Look, as_svgs
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, readable
 
 END = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -62,6 +62,59 @@ def test_the_heat_map_counts_each_service_and_shades_by_round_numbers() -> None:
         ("b", 1, "below 2"),
         ("b", 9, "5 to 10"),
     ]
+
+
+def test_a_young_log_is_drawn_by_seconds() -> None:
+    at = pl.Series("minute_at", [END - timedelta(seconds=ago) for ago in (1, 1, 40)])
+    frame = pl.DataFrame([at]).with_columns(
+        service=pl.lit("a"), error_class=pl.lit("X"), failure_count=pl.Series([5, 3, 2])
+    )
+    start = END - timedelta(seconds=41)
+    chart = charts.failures_by_type(frame, start, END)
+    assert sorted(row["rate"] for row in drawn(chart)) == [2, 8]
+    assert chart.to_dict()["title"]["text"] == "Dead letters a second, by type"
+    heat = charts.service_heat_map(frame, start, END)
+    begins, _ = heat.to_dict()["encoding"]["x"]["scale"]["domain"]
+    assert min(row["from"] for row in drawn(heat)) == iso(begins)  # no cell before the axis
+
+
+def iso(milliseconds: float) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S+0000")
+
+
+def test_open_failures_rise_when_they_fail_and_fall_when_they_are_closed() -> None:
+    def moment(ago: int, name: str, opened: int, closed: int) -> dict[str, Any]:
+        at = END - timedelta(seconds=ago)
+        return {"at": at, "error_class": name, "opened_count": opened, "closed_count": closed}
+
+    rows = [moment(30, "X", 9, 0), moment(20, "Y", 4, 0), moment(10, "X", 0, 7)]
+    chart = charts.open_failures(pl.DataFrame(rows), END - timedelta(seconds=40), END)
+    shown = {(row["time"], row["type"]): row["open"] for row in drawn(chart)}
+    times = sorted({time for time, _ in shown})
+    assert [shown[time, "X"] for time in times] == [0, 9, 9, 2, 2]
+    assert [shown[time, "Y"] for time in times] == [0, 0, 4, 4, 4]
+
+
+def test_a_timeline_counts_each_kind_of_event_in_order_of_their_first() -> None:
+    at = [END - timedelta(minutes=ago) for ago in (50, 40, 40, 5)]
+    kinds = ["failed", "redrive.published", "redrive.published", "failed"]
+    frame = pl.DataFrame({"at": at, "kind": kinds, "count": [1, 2, 3, 4]})
+    chart = charts.timeline(frame, END - timedelta(hours=1), END)
+    assert [(row["kind"], row["count"]) for row in drawn(chart)] == [
+        ("failed", 1),
+        ("redrive.published", 5),
+        ("failed", 4),
+    ]
+    assert chart.to_dict()["encoding"]["y"]["sort"] == ["failed", "redrive.published"]
+
+
+def test_a_chart_answers_to_the_pointer_only_where_it_is_asked_to() -> None:
+    arguments = (minutes((3, "a", "X", 30)), END - timedelta(hours=1), END)
+    assert "params" not in charts.failures_by_type(*arguments).to_dict()
+    binds = [
+        p.get("bind") for p in charts.failures_by_type(*arguments, NOTEBOOK).to_dict()["params"]
+    ]
+    assert binds == ["legend", "scales"]
 
 
 def resolution() -> pl.DataFrame:

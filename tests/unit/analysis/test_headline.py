@@ -17,16 +17,20 @@ def frames(
     minutes: list[int] = (),  # type: ignore[assignment]
     chance: float = 0.7,
     open_count: int = 9,
+    is_old: bool = True,
     last_at: datetime | None = NOW,
 ) -> dict[str, pl.DataFrame]:
-    """`minutes` ago the service tiles failed."""
+    """`minutes` ago the service tiles failed, ten times each; long ago, if the log is old, maps."""
     group: dict[str, Any] = {
         "open_count": open_count,
         "parked_count": 0,
         "redrive_chance": chance,
         "services": "maps, tiles",
+        "failure_count": 30,
+        "redrive_succeeded_count": 21,
     }
-    times = pl.Series("minute_at", [NOW - timedelta(minutes=ago) for ago in minutes])
+    ago = [*minutes, *([9_000] if is_old else [])]
+    times = pl.Series("minute_at", [NOW - timedelta(minutes=number) for number in ago])
     return {
         "log": pl.DataFrame({"last_at": [last_at]}, schema={"last_at": pl.Datetime("us", "UTC")}),
         "spikes": pl.DataFrame(
@@ -43,7 +47,11 @@ def frames(
             },
         ),
         "failures_minutely": pl.DataFrame(
-            {"minute_at": times.cast(pl.Datetime("us", "UTC")), "service": ["tiles"] * len(minutes)}
+            {
+                "minute_at": times.cast(pl.Datetime("us", "UTC")),
+                "service": ["tiles"] * len(minutes) + ["maps"] * is_old,
+                "failure_count": [10] * len(ago),
+            }
         ),
         "failure_groups": pl.DataFrame([group]),
         "service_health": pl.DataFrame({"oldest_open_age_seconds": [7_200.0]}),
@@ -78,3 +86,28 @@ def test_a_quiet_platform_says_so() -> None:
     )
     assert headline(frames(open_count=0), NOW).startswith("No failure is open")
     assert headline(frames(last_at=None), NOW).startswith("The lake is empty")
+
+
+def test_an_outbreak_began_after_the_latest_steps_that_were_no_worse_than_usual() -> None:
+    """Ten failures each minute of it; before it ten in each step, which is a usual hour here."""
+    always = list(range(0, 300, 10))
+    outbreak = [*range(40), *always]
+    told = headline(frames(spikes=[("tiles", 400, 60.0)], minutes=outbreak), NOW)
+    assert " since 14:41 UTC " in told
+
+
+def test_what_is_closed_again_is_told_after_what_is_open() -> None:
+    spikes = [("maps", 90, 1.0), ("others", 400, 1.0)]
+    assert headline(frames(spikes=spikes), NOW).startswith("maps is failing 90× more")
+    closed = headline(frames(spikes=spikes[1:]), NOW)
+    assert "; nothing of it is open any more." in closed
+
+
+def test_in_its_first_hour_nothing_is_usual() -> None:
+    young = frames(spikes=[("tiles", 30, 0.0)], minutes=[3, 4, 5], is_old=False, chance=0.1)
+    assert headline(young, NOW) == (
+        "30 events failed, redrives cured 21; 9 are open in 1 group; a redrive is unlikely to help,"
+        " so mend the cause first."
+    )
+    cured = frames(minutes=[3], is_old=False, open_count=0)
+    assert headline(cured, NOW) == "30 events failed, redrives cured 21; nothing is open."

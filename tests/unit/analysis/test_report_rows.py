@@ -7,14 +7,16 @@ import polars as pl
 import pytest
 
 from sahool_dlq.analysis.report import patterns, standing
+from sahool_dlq.analysis.report.advice import what_failed
 from sahool_dlq.analysis.report.axes import whole_parts
+from sahool_dlq.analysis.report.section import Section
 
 END = datetime(2026, 3, 2, 15, 20, tzinfo=UTC)
 
 
 def test_the_last_part_of_a_chart_is_as_long_as_the_others() -> None:
     minutes = pl.Series("minute_at", [END - timedelta(minutes=ago) for ago in (0, 1, 29, 31, 59)])
-    parts = pl.DataFrame([minutes]).select(whole_parts(END, 30)).to_series().to_list()
+    parts = pl.DataFrame([minutes]).select(whole_parts(END, 1800)).to_series().to_list()
     assert [END - part for part in parts] == [timedelta(minutes=30)] * 3 + [timedelta(hours=1)] * 2
 
 
@@ -49,3 +51,26 @@ def test_the_number_of_an_event_is_a_name_and_no_amount() -> None:
     part = patterns.poison_messages(pl.DataFrame([row]), 12)
     assert dict(zip(part.columns, part.rows[0], strict=True))["event"] == "1084"
     assert "may be at fault" in part.note
+
+
+def test_a_rate_has_digits_enough_for_its_interval_and_no_negative_zero() -> None:
+    def rate(*shares: float) -> str:
+        names = ("failure_rate_24h", "failure_rate_24h_low", "failure_rate_24h_high")
+        return standing._rate(dict(zip(names, shares, strict=True)))
+
+    assert rate(0.0, -1e-19, 0.0076) == "0.00% (0.00% to 0.76%)"
+    assert rate(0.00023, 0.00019, 0.00028) == "0.023% (0.019% to 0.028%)"
+    assert rate(0.163, 0.141, 0.188) == "16.3% (14.1% to 18.8%)"
+
+
+def test_amounts_with_their_units_stand_right_and_names_do_not() -> None:
+    rows = (("a", 1, "1.8%", "+227", "1084", "14.2 d"), ("b", None, "–", "-37", "9", "not reached"))
+    part = Section("t", ("name", "n", "share", "change", "event", "age"), rows)
+    assert part.numeric == [False, True, True, True, False, True]
+
+
+def test_a_message_is_cut_after_a_word() -> None:
+    group = {"error_class": "E", "template": "one two three", "frames": ""}
+    assert what_failed(group, 12) == "E: one two…"
+    assert what_failed(group, 16) == "E: one two three"
+    assert what_failed({**group, "template": "x" * 99}, 9) == "E:…"

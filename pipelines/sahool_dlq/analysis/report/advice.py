@@ -18,13 +18,22 @@ def by_urgency(failure_groups: pl.DataFrame) -> pl.DataFrame:
     return failure_groups.sort(urgency, -pl.col("open_count"), -pl.col("failure_count"), "group_id")
 
 
-def what_failed(group: Mapping[str, Any]) -> str:
-    """A group in a few words: its type and message, or where it failed if it says nothing."""
+def what_failed(group: Mapping[str, Any], most: int | None = None) -> str:
+    """A group in a few words: its type and message, or where it failed if it says nothing.
+
+    Cut after a word where it would have more than `most` letters.
+    """
     said = (group["template"] or "").strip()
     if said not in ("", "None", "null"):
-        return f"{group['error_class']}: {said}"
+        told = f"{group['error_class']}: {said}"
+        return told if most is None or len(told) <= most else _cut(told, most)
     nearest = (group["frames"] or "").split(" < ")[0].rpartition(":")[2]
     return f"{group['error_class']} (no message){f' in {nearest}' if nearest else ''}"
+
+
+def _cut(text: str, most: int) -> str:
+    kept = text[: most - 1]
+    return f"{kept.rpartition(' ')[0] or kept}…"
 
 
 def chance_in_words(group: Mapping[str, Any]) -> str:

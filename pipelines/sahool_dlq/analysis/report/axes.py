@@ -1,8 +1,9 @@
 """Axes, scales and shades that several charts share: how values are laid out and named."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
+from math import ceil
 from typing import Any
 
 import altair as alt
@@ -12,8 +13,10 @@ from sahool_dlq.analysis.report.theme import Look
 
 __all__ = [
     "Meaning",
+    "at",
     "colour_scale",
     "duration_axis",
+    "duration_name",
     "from_first",
     "largest",
     "rank_of",
@@ -21,35 +24,55 @@ __all__ = [
     "shade_scale",
     "shaded",
     "share_axis",
-    "step_minutes",
+    "step_seconds",
     "time_axis",
     "whole_parts",
+    "whole_start",
+    "with_legend",
+    "with_zoom",
     "words",
 ]
 
-_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080)  # minutes
+_MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080)
+_STEPS = (1, 2, 5, 10, 15, 30, *(60 * minutes for minutes in _MINUTES))  # seconds
 _DURATIONS = [0.01, 0.1, 1, 10, 60, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400]
+_FINE_DURATIONS = [0.01, 0.1, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600]
+_FEW_TICKS = 3  # a shorter axis has the fine ones
 _AS_DURATION = (
     "datum.value < 60 ? datum.value + ' s' : datum.value < 3600 ? datum.value / 60 + ' min'"
     " : datum.value < 86400 ? datum.value / 3600 + ' h' : datum.value / 86400 + ' d'"
 )
 _AS_TIME = (
-    "utcFormat(datum.value, utchours(datum.value) || utcminutes(datum.value) ? '%H:%M' : '%e %b')"
+    "utcFormat(datum.value, utcseconds(datum.value) ? '%H:%M:%S'"
+    " : utchours(datum.value) || utcminutes(datum.value) ? '%H:%M' : '%e %b')"
 )
 
 
-def step_minutes(minutes: float, most: int) -> int:
-    """The shortest round number of minutes that makes at most so many parts."""
-    return next((step for step in _STEPS if minutes / step <= most), _STEPS[-1])
+def step_seconds(seconds: float, most: int) -> int:
+    """The shortest round number of seconds that makes at most so many parts."""
+    return next((step for step in _STEPS if seconds / step <= most), _STEPS[-1])
+
+
+def duration_name(seconds: int) -> str:
+    """A round number of seconds in its largest unit."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def whole_parts(end: datetime, step: int) -> pl.Expr:
-    """When the part of `step` minutes began that `minute_at` is in; the last part ends at `end`.
+    """When the part of `step` seconds began that `minute_at` is in; the last part ends at `end`.
 
     Counted back from the end, so that the last part is as long as the others.
     """
-    minutes = (pl.lit(end) - pl.col("minute_at")).dt.total_minutes() // step + 1
-    return pl.lit(end) - pl.duration(minutes=minutes * step)
+    parts = (pl.lit(end) - pl.col("minute_at")).dt.total_seconds() // step + 1
+    return pl.lit(end) - pl.duration(seconds=parts * step)
+
+
+def whole_start(start: datetime, end: datetime, step: int) -> datetime:
+    """When the part that holds `start` begins."""
+    return end - timedelta(seconds=step * ceil((end - start).total_seconds() / step))
 
 
 def largest(frame: pl.DataFrame, name: str, count: str, most: int) -> list[str]:
@@ -78,11 +101,14 @@ def time_axis(name: str, start: datetime | None, end: datetime | None, look: Loo
 def duration_axis(frame: pl.DataFrame) -> alt.X:
     """Time since a case opened: seconds to weeks on one axis."""
     low, high = _number(frame["t_seconds"].min()), _number(frame["t_seconds"].max())
+    ticks = [tick for tick in _DURATIONS if low <= tick <= high]
+    if len(ticks) < _FEW_TICKS:
+        ticks = [tick for tick in _FINE_DURATIONS if low <= tick <= high]
     return alt.X(
         "t_seconds:Q",
         title="time since it failed",
         scale=alt.Scale(type="log", domain=[low, high], nice=False),
-        axis=alt.Axis(values=_DURATIONS, labelExpr=_AS_DURATION, grid=False, labelOverlap=True),
+        axis=alt.Axis(values=ticks, labelExpr=_AS_DURATION, grid=False, labelOverlap=True),
     )
 
 
@@ -170,3 +196,22 @@ def shade_scale(cells: pl.DataFrame, name: str, look: Look) -> alt.Color:
         scale=alt.Scale(domain=labels, range=look.ramp[-len(labels) :]),
         legend=alt.Legend(columns=3 if look.is_narrow else 6),
     )
+
+
+def at(name: str) -> alt.Tooltip:
+    """A time, UTC, where the pointer is."""
+    return alt.Tooltip(f"utcyearmonthdatehoursminutesseconds({name}):T", title="time, UTC")
+
+
+def with_legend(chart: alt.Chart, name: str, look: Look) -> alt.Chart:
+    """On a look that answers, a click in the legend fades the other series."""
+    if not look.is_interactive:
+        return chart
+    chosen = alt.selection_point(fields=[name], bind="legend")
+    opacity = alt.when(chosen).then(alt.value(1)).otherwise(alt.value(0.12))
+    return chart.add_params(chosen).encode(opacity=opacity)
+
+
+def with_zoom(chart: alt.Chart, look: Look) -> alt.Chart:
+    """On a look that answers, the wheel stretches the time axis and dragging moves it."""
+    return chart.interactive(bind_y=False) if look.is_interactive else chart

@@ -29,7 +29,7 @@ def _groups(frame: pl.DataFrame, now: datetime, most_rows: int) -> Section:
     rows = []
     for group in frame.sort("failure_count", descending=True).to_dicts():
         if change := _change(group, now):
-            what = what_failed(group)[:90]
+            what = what_failed(group, 90)
             rows.append((group["group_id"], change, group["failure_count_24h"], what))
     note = f"{len(rows)} groups in all." if len(rows) > most_rows else ""
     columns = ("group", "since yesterday", "failures 24 h", "what")
@@ -62,5 +62,7 @@ def _services(frame: pl.DataFrame, now: datetime, most_rows: int) -> Section:
         for row in counted.head(most_rows).to_dicts()
     )
     note = f"Whole hours: the 24 before {hour:%Y-%m-%d %H:%M} UTC, and the 24 before those."
+    if not rows:
+        note = f"No failure in the 48 hours before {hour:%Y-%m-%d %H:%M} UTC."
     columns = ("service", "failures the day before", "failures of 24 h", "change")
     return Section("Failures per service, a day and the day before", columns, rows, note)

@@ -8,10 +8,13 @@ import polars as pl
 
 from sahool_dlq.analysis.report.advice import LIKELY, UNLIKELY
 from sahool_dlq.analysis.report.section import seconds_as_text
+from sahool_dlq.analysis.report.young import is_young
 
 __all__ = ["headline"]
 
-_PAUSE = timedelta(minutes=30)  # without a failure: what comes after it is another outbreak
+_STEP = timedelta(minutes=10)  # in which failures are counted to see when an outbreak began
+_PAUSE = 3  # quiet steps: what comes before them is another outbreak
+_MORE = 3  # times as many as usual are an outbreak, as in the mart `spikes`
 
 
 def headline(frames: Mapping[str, pl.DataFrame], now: datetime) -> str:
@@ -21,57 +24,75 @@ def headline(frames: Mapping[str, pl.DataFrame], now: datetime) -> str:
     """
     if frames["log"]["last_at"].item(0) is None:
         return "The lake is empty: `dlq drain` fills it."
-    spiking = (
-        frames["spikes"]
-        .filter(pl.col("is_spike"), pl.col("dimension") == "service")
-        .sort("failure_count", "value", descending=[True, False])
-        .to_dicts()
-    )
-    if spiking:
-        return _spike(spiking, frames, now)
-    groups = frames["failure_groups"].filter(pl.col("open_count") > 0)
+    groups = frames["failure_groups"]
+    if is_young(frames["failures_minutely"], now):
+        return _first_hour(groups)
+    spiking = frames["spikes"].filter(pl.col("is_spike"), pl.col("dimension") == "service")
+    if not spiking.is_empty():
+        return _spike(spiking.to_dicts(), frames, now)
+    groups = groups.filter(pl.col("open_count") > 0)
     if groups.is_empty():
         return "No failure is open, and no service fails more than usual."
     oldest = frames["service_health"]["oldest_open_age_seconds"].max()
     age = f", the oldest for {seconds_as_text(oldest)}" if isinstance(oldest, int | float) else ""
-    open_count = int(groups["open_count"].sum())
-    return (
-        f"No service fails more than usual; {_failures(open_count)} open in"
-        f" {groups.height:,} group{'' if groups.height == 1 else 's'}{age}."
-    )
+    return f"No service fails more than usual; {_open(groups, 'failures')}{age}."
+
+
+def _first_hour(groups: pl.DataFrame) -> str:
+    """Nothing is usual yet: what failed, and what came of it."""
+    waiting = groups.filter(pl.col("open_count") > 0)
+    count = int(groups["failure_count"].sum())
+    told = ["1 event failed" if count == 1 else f"{count:,} events failed"]
+    if cured := int(groups["redrive_succeeded_count"].sum()):
+        told.append(f"redrives cured {cured:,}")
+    if waiting.is_empty():
+        return f"{', '.join(told)}; nothing is open."
+    return f"{', '.join(told)}; {_open(waiting)}{_cure(waiting)}."
 
 
 def _spike(spiking: list[dict[str, Any]], frames: Mapping[str, pl.DataFrame], now: datetime) -> str:
-    worst, count = spiking[0], len(spiking) - 1
+    def its_open(spike: Mapping[str, Any]) -> pl.DataFrame:
+        of_service = pl.col("services").fill_null("").str.split(", ").list.contains(spike["value"])
+        return frames["failure_groups"].filter(of_service, pl.col("open_count") > 0)
+
+    # What is closed again is told last.
+    worst = min(spiking, key=lambda s: (its_open(s).is_empty(), -s["failure_count"], s["value"]))
     expected, service = worst["expected_count"], worst["value"]
     found = f"{worst['failure_count']:,} in the last hour"
     if expected >= 0.1:
         how = f" {worst['failure_count'] / expected:,.0f}× more than usual"
     else:
         how, found = "", f"{found}, usually none"
-    since = _since(frames["failures_minutely"], service, now)
-    began = f" since {_clock(since, now)}" if since else ""
+    began = _since(frames["failures_minutely"], service, expected, now)
+    since = f" since {_clock(began, now)}" if began else ""
+    waiting = its_open(worst)
+    cure = "; nothing of it is open any more" if waiting.is_empty() else _cure(waiting)
     others = ""
-    if count:
+    if count := len(spiking) - 1:
         noun = "1 other service fails" if count == 1 else f"{count} other services fail"
         others = f"; {noun} more than usual, too"
-    cure = _cure(frames["failure_groups"], service)
-    return f"{service} is failing{how}{began} ({found}){cure}{others}."
+    return f"{service} is failing{how}{since} ({found}){cure}{others}."
 
 
-def _since(minutes: pl.DataFrame, service: str, now: datetime) -> datetime | None:
-    """When its failures of the last hour began: after the latest pause before them."""
-    at = (
-        minutes.filter(pl.col("service") == service, pl.col("minute_at") <= now)["minute_at"]
-        .unique()
-        .sort(descending=True)
-        .to_list()
+def _since(minutes: pl.DataFrame, service: str, expected: float, now: datetime) -> datetime | None:
+    """When its outbreak began: after the latest steps that were no worse than usual.
+
+    `expected` is what is usual in an hour.
+    """
+    step = (pl.lit(now) - pl.col("minute_at")).dt.total_seconds() // _STEP.total_seconds()
+    least = max(1.0, _MORE * expected * (_STEP / timedelta(hours=1)))
+    steps = (
+        minutes.filter(pl.col("service") == service, pl.col("minute_at") <= now)
+        .group_by(step.alias("ago"))
+        .agg(pl.col("failure_count").sum(), pl.col("minute_at").min())
+        .filter(pl.col("failure_count") >= least)
+        .sort("ago")
     )
-    began = None
-    for minute in at:
-        if began is not None and began - minute > _PAUSE:
+    began, latest = None, 0
+    for ago, minute in steps.select("ago", "minute_at").iter_rows():
+        if ago - latest > _PAUSE:
             break
-        began = minute
+        began, latest = minute, ago
     return began
 
 
@@ -81,12 +102,17 @@ def _clock(at: datetime, now: datetime) -> str:
     return f"{at:%H:%M} UTC" if is_today else f"{at:%Y-%m-%d %H:%M} UTC"
 
 
-def _cure(groups: pl.DataFrame, service: str) -> str:
-    """What a redrive of what is open there may do, by the chances of its groups."""
-    its = groups.filter(
-        pl.col("open_count") > pl.col("parked_count"),
-        pl.col("services").fill_null("").str.split(", ").list.contains(service),
-    )
+def _open(groups: pl.DataFrame, noun: str = "") -> str:
+    """How many failures are open, as the beginning of a clause."""
+    count = int(groups["open_count"].sum())
+    what = f"{count:,} {noun[:-1] if count == 1 else noun}".rstrip()
+    be = "is" if count == 1 else "are"
+    return f"{what} {be} open in {groups.height:,} group{'' if groups.height == 1 else 's'}"
+
+
+def _cure(groups: pl.DataFrame) -> str:
+    """What a redrive may do about what is open there and not parked, by the chances."""
+    its = groups.filter(pl.col("open_count") > pl.col("parked_count"))
     if its.is_empty():
         return ""
     weighed = (pl.col("redrive_chance") * pl.col("open_count")).sum() / pl.col("open_count").sum()
@@ -96,7 +122,3 @@ def _cure(groups: pl.DataFrame, service: str) -> str:
     if chance < UNLIKELY:
         return "; a redrive is unlikely to help, so mend the cause first"
     return "; a redrive may help"
-
-
-def _failures(count: int) -> str:
-    return "1 failure is" if count == 1 else f"{count:,} failures are"

@@ -16,9 +16,10 @@ from markupsafe import Markup
 
 from sahool_dlq.analysis.report import charts
 from sahool_dlq.analysis.report.section import Section, cell_text
+from sahool_dlq.analysis.report.tables import needed_width
 from sahool_dlq.analysis.report.theme import DARK, LIGHT, PHONE, WIDE, Look, as_svgs
 
-__all__ = ["Figure", "as_html", "as_page", "figures"]
+__all__ = ["Figure", "as_html", "as_page", "as_table", "figures"]
 
 _Draw = Callable[[Look], Any]
 _NOT_DRAWN = Markup("<p>This chart could not be drawn; the table below it has the numbers.</p>")
@@ -56,24 +57,69 @@ def as_page(
     headline: str = "",
 ) -> str:
     """A page of sections, of which the first is a strip of numbers, with charts by section."""
+    now_part, *rest = parts
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            title=title,
+            now=now,
+            headline=headline,
+            strip=now_part,
+            sections=[(part, form) for part, form in _forms(rest, drawn or {}) if form],
+            unfound=[part for part, form in _forms(rest, drawn or {}) if not form],
+            figures=drawn or {},
+            widths=sorted({needed_width(part) for part in rest if part.rows}),
+            light=LIGHT,
+            dark=DARK,
+        )
+    )
+
+
+def as_table(part: Section) -> str:
+    """One section's table, with its title, to be put in a page of others."""
+    return _environment().get_template("alone.html").render(part=part)
+
+
+def _environment() -> Environment:
     environment = Environment(
         autoescape=True,
         loader=FileSystemLoader(Path(__file__).parent),
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["text"] = cell_text
-    now_part, *rest = parts
-    return environment.get_template("page.html").render(
-        title=title,
-        now=now,
-        headline=headline,
-        strip=now_part,
-        sections=rest,
-        figures=drawn or {},
-        light=LIGHT,
-        dark=DARK,
-    )
+    environment.filters |= {"text": cell_text, "width": needed_width}
+    return environment
+
+
+def _forms(
+    parts: Sequence[Section], drawn: Mapping[str, Sequence[_Drawn]]
+) -> list[tuple[Section, str]]:
+    """Each section and its place on a wide screen; none where it has neither rows nor charts.
+
+    Sections without charts stand in pairs, a last one alone; one with a single chart beside it.
+    """
+    found: list[tuple[Section, str]] = []
+    is_left = True
+    for part in parts:
+        charts_of = len(drawn.get(part.title, ()))
+        if not part.rows and not charts_of:
+            found.append((part, ""))
+            continue
+        form = "half" if drawn and not charts_of else "beside" if charts_of == 1 else "whole"
+        if form != "half" and not is_left:
+            _widen(found)
+        is_left = not is_left if form == "half" else True
+        found.append((part, form))
+    if not is_left:
+        _widen(found)
+    return found
+
+
+def _widen(found: list[tuple[Section, str]]) -> None:
+    """Give the latest section that is shown the whole width."""
+    last = max(nth for nth, (_, form) in enumerate(found) if form)
+    found[last] = (found[last][0], "whole")
 
 
 def _drawn(found: Mapping[str, Sequence[Figure]]) -> dict[str, list[_Drawn]]:
@@ -90,27 +136,30 @@ def _drawn(found: Mapping[str, Sequence[Figure]]) -> dict[str, list[_Drawn]]:
 
 def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list[Figure]]:
     """The charts by the title of the section that they belong to; none of an empty frame."""
-    minutes = frames["failures_minutely"]
-    oldest = minutes["minute_at"].min()
+    failures = frames["failures_minutely"]
+    if "moments" in frames:  # whose seconds are drawn as those minutes are
+        failures = frames["moments"].rename({"at": "minute_at", "opened_count": "failure_count"})
+        failures = failures.filter(pl.col("failure_count") > 0)
+    oldest = failures["minute_at"].min()
     if not isinstance(oldest, datetime):
         return {}  # there is nothing to be drawn
 
     def since(days: float) -> datetime:
         # A young log fills the width of its chart.
-        return max(now - timedelta(days=days), min(oldest, now - timedelta(minutes=10)))
+        before = oldest - timedelta(seconds=1)
+        return max(now - timedelta(days=days), min(before, now - timedelta(seconds=10)))
 
+    by_type = Figure(
+        lambda look: charts.failures_by_type(failures, since(1), now, look),
+        "How fast failures came, and of which kind. A step up in one colour is one cause.",
+    )
+    by_service = Figure(
+        lambda look: charts.service_heat_map(failures, since(7), now, look),
+        "Each row is a service. A column of strong colour through several rows is an outage"
+        " that they share; a row of it is one service's own trouble.",
+    )
     found = {
-        "Failure groups": [
-            Figure(
-                lambda look: charts.failures_by_type(minutes, since(1), now, look),
-                "How fast failures came, and of which kind. A step up in one colour is one cause.",
-            ),
-            Figure(
-                lambda look: charts.service_heat_map(minutes, since(7), now, look),
-                "Each row is a service. A column of strong colour through several rows is an outage"
-                " that they share; a row of it is one service's own trouble.",
-            ),
-        ],
+        "Failure groups": [by_type, by_service],
         "Health per service": [
             Figure(
                 lambda look: charts.health_parts(frames["service_health"], look),
@@ -131,12 +180,18 @@ def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list
             ),
         ],
     }
+    if "moments" in frames:
+        backlog = Figure(
+            lambda look: charts.open_failures(frames["moments"], since(1), now, look),
+            "What rises has failed; what falls was cured, by a redrive or by hand. What stays"
+            " waits for a person.",
+        )
+        found["Failure groups"] = [backlog, by_service]
     if not frames["redrive_outcomes"].is_empty():
         found["Redrive outcomes"] = [
             Figure(
                 lambda look: charts.redrive_outcomes(frames["redrive_outcomes"], look),
-                "In brackets, how many redrives. Mostly green: redrive it. Mostly red: mend the"
-                " cause first.",
+                "Mostly green: redrive it. Mostly red: mend the cause first.",
             )
         ]
     if not frames["contributors"].filter(pl.col("subject") == "last 24 hours").is_empty():

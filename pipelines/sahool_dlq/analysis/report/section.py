@@ -17,6 +17,10 @@ __all__ = [
 ]
 
 
+_AMOUNT = re.compile(r"[+-][\d,]+|[\d,.]+(%|×| (s|min|h|d|MB))")
+_NO_NUMBER = ("–", "not reached", "only here", "unknown")  # what stands for one
+
+
 @dataclass(frozen=True, slots=True)
 class Section:
     """A titled table."""
@@ -28,10 +32,10 @@ class Section:
 
     @property
     def numeric(self) -> list[bool]:
-        """Of each column, whether it holds numbers, or nothing."""
+        """Of each column, whether it holds numbers, with their units or without, or nothing."""
         return [
-            all(isinstance(value, int | float | None) for value in values)
-            and any(value is not None for value in values)
+            all(value is None or value in _NO_NUMBER or _is_amount(value) for value in values)
+            and any(_is_amount(value) for value in values)
             for values in zip(*self.rows, strict=True)
         ]
 
@@ -96,6 +100,12 @@ def seconds_as_text(seconds: float | None, absent: str = "–") -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) or (
+        isinstance(value, str) and _AMOUNT.fullmatch(value) is not None
+    )
 
 
 def _row(cells: Sequence[str]) -> str:

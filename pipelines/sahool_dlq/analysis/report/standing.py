@@ -29,7 +29,7 @@ def groups(frames: Mapping[str, pl.DataFrame], now: datetime, most_rows: int) ->
             row["services"],
             trends.get(row["group_id"]),
             chance_in_words(row),
-            what_failed(row)[:120],
+            what_failed(row, 120),
             next_command(row),
         )
         for row in by_urgency(frame).head(most_rows).to_dicts()
@@ -70,8 +70,9 @@ def health(frame: pl.DataFrame, most_rows: int) -> Section:
 def _rate(row: dict[str, Any]) -> str:
     if row["failure_rate_24h"] is None:
         return "unknown"
-    shares = [row[f"failure_rate_24h{end}"] for end in ("", "_low", "_high")]
-    digits = 3 if shares[0] < 0.001 else 2 if shares[0] < 0.01 else 1
+    # The lower end of an interval may be a little below zero.
+    shares = [abs(row[f"failure_rate_24h{end}"]) for end in ("", "_low", "_high")]
+    digits = 3 if shares[2] < 0.001 else 2 if shares[2] < 0.01 else 1
     rate, low, high = (f"{share:.{digits}%}" for share in shares)
     return f"{rate} ({low} to {high})"
 

@@ -14,7 +14,7 @@ import altair as alt
 
 from sahool_dlq.analysis.report.drawing import draw
 
-__all__ = ["DARK", "LIGHT", "PHONE", "WIDE", "Look", "as_svgs", "styled"]
+__all__ = ["DARK", "LIGHT", "NOTEBOOK", "PHONE", "WIDE", "Look", "as_svgs", "styled"]
 
 LIGHT = {
     "paper": "#ffffff",
@@ -28,6 +28,7 @@ LIGHT = {
     "sky": "#56b4e9",
     "purple": "#a8508a",
     "grey": "#a9b1bc",
+    "on-red": "#fffffe",
     "ramp1": "#fdebd0",
     "ramp2": "#fbc88b",
     "ramp3": "#f09a55",
@@ -47,6 +48,7 @@ DARK = {
     "sky": "#9bd3f7",
     "purple": "#d48cba",
     "grey": "#687482",
+    "on-red": "#14181e",
     "ramp1": "#33262a",
     "ramp2": "#5a2d2f",
     "ramp3": "#8d4034",
@@ -65,6 +67,7 @@ class Look:
 
     width: int = 600  # pixels of the whole chart
     is_dark: bool = False
+    is_interactive: bool = False  # answers to the pointer; no drawing of it does
 
     def __getitem__(self, name: str) -> str:
         """A colour by its name."""
@@ -88,6 +91,7 @@ class Look:
 
 WIDE = Look()
 PHONE = Look(width=340)
+NOTEBOOK = Look(width=1000, is_interactive=True)
 
 
 def styled(chart: alt.Chart | alt.LayerChart, look: Look, what: str) -> Any:
@@ -110,7 +114,7 @@ def styled(chart: alt.Chart | alt.LayerChart, look: Look, what: str) -> Any:
             gridColor=look["grid"],
             domainColor=look["grid"],
             tickColor=look["grid"],
-            labelLimit=140 if look.is_narrow else 240,
+            labelLimit=170 if look.is_narrow else 240,
         )
         .configure_axisY(title=None, domain=False)
         .configure_title(color=look["muted"], fontSize=12, fontWeight="normal", offset=8)
@@ -121,6 +125,7 @@ def styled(chart: alt.Chart | alt.LayerChart, look: Look, what: str) -> Any:
             title=None,
             labelFontSize=11,
             symbolSize=90,
+            symbolType="square",
             columns=2 if look.is_narrow else 4,
             columnPadding=18,
             labelLimit=150,

@@ -1,0 +1,35 @@
+"""The charts, each a pure function of a mart's rows: for notebooks and for the report alike.
+
+Each takes the frame of the mart that it is named after, and a `Look`. What a chart means, and how
+to read it, is in docs/report.md.
+"""
+
+from sahool_dlq.analysis.report.charts.cases import (
+    health_parts,
+    incidence,
+    redrive_outcomes,
+    survival,
+)
+from sahool_dlq.analysis.report.charts.failures import (
+    contributors,
+    failures_by_type,
+    group_trends,
+    hour_of_week,
+    open_failures,
+    service_heat_map,
+    timeline,
+)
+
+__all__ = [
+    "contributors",
+    "failures_by_type",
+    "group_trends",
+    "health_parts",
+    "hour_of_week",
+    "incidence",
+    "open_failures",
+    "redrive_outcomes",
+    "service_heat_map",
+    "survival",
+    "timeline",
+]
