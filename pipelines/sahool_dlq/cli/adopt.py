@@ -20,18 +20,18 @@ from sahool_dlq.settings import Settings
 @click.option(
     "--max-deliver",
     type=click.IntRange(1, 1_000),
-    help="deliveries after which it gives an event up [5, where it is unlimited]",
+    help="deliveries after which it gives an event up [5 where unlimited]",
 )
 @click.option(
     "--backoff",
     metavar="SECONDS,…",
     help="how long to wait for an answer, delivery by delivery [ack_wait, each time]",
 )
-@click.option("--proof", "is_proof", is_flag=True, help="let the server tell of each success")
-@click.option("--undo", "is_undo", is_flag=True, help="as it was before")
-@click.option("--reason", help="why; kept in the audit")
-@click.option("--by", default=getpass.getuser, help="who does it [your login]")
-@click.option("--dry-run", is_flag=True, help="show the change, touch nothing")
+@click.option("--proof", "is_proof", is_flag=True, help="have the server report each success")
+@click.option("--undo", "is_undo", is_flag=True, help="restore the previous configuration")
+@click.option("--reason", help="the reason; stored in the audit")
+@click.option("--by", default=getpass.getuser, help="who does it [your login name]")
+@click.option("--dry-run", is_flag=True, help="show the change; do not make it")
 @click.option("--yes", is_flag=True, help="do not ask")
 def command(
     settings: Settings,

@@ -122,7 +122,7 @@ def test(settings: Settings, is_json: bool) -> None:
 
 
 @verb
-@click.option("--limit", default=20, show_default=True, help="most alerts to print")
+@click.option("--limit", default=20, show_default=True, help="maximum number of alerts")
 def history(settings: Settings, is_json: bool, limit: int) -> None:
     """What fired, the latest first, and whether its messages arrived."""
     rules = alert_rules(settings)
@@ -164,7 +164,7 @@ def history(settings: Settings, is_json: bool, limit: int) -> None:
 
 @verb
 @click.argument("ids", nargs=-1, type=int, metavar="[ID]…")
-@click.option("--reason", default="", help="what is being done about it")
+@click.option("--reason", default="", help="what you do about it")
 def ack(settings: Settings, is_json: bool, ids: tuple[int, ...], reason: str) -> None:
     """Say that you look after these alerts, or all that fire: no reminders until they are over.
 

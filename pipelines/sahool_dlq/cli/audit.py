@@ -13,10 +13,14 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.argument("id_", metavar="[ID]", required=False)
-@click.option("--actor", help="only what this person or schedule did")
-@click.option("--action", help="only actions that begin so: redrive, triage.discarded, …")
+@click.option("--actor", help="only actions of this person or schedule")
+@click.option("--action", help="only actions that begin with this: redrive, triage.discarded, …")
 @click.option(
-    "--limit", type=click.IntRange(1), default=50, show_default=True, help="the latest so many"
+    "--limit",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="number of entries, the latest first",
 )
 def command(
     settings: Settings,

@@ -28,15 +28,15 @@ _THEN_RUN = ("resume", "approve")
     "action", type=click.Choice(["list", "show", *_ACTIONS]), default="list", required=False
 )
 @click.argument("batch_id", metavar="[BATCH]", required=False)
-@click.option("--reason", help="why; kept in the audit")
-@click.option("--by", default=getpass.getuser, help="who says so [your login]")
-@click.option("--later", is_flag=True, help="resume, approve: leave it to the next redrive")
+@click.option("--reason", help="the reason; stored in the audit")
+@click.option("--by", default=getpass.getuser, help="who does it [your login name]")
+@click.option("--later", is_flag=True, help="resume, approve: let the next redrive run it")
 @click.option(
     "--limit",
     type=click.IntRange(1),
     default=20,
     show_default=True,
-    help="list: the latest so many",
+    help="list: number of batches, the latest first",
 )
 def command(
     settings: Settings,

@@ -23,7 +23,7 @@ _COUNTED = (
 
 
 @verb
-@click.option("--once", "is_once", is_flag=True, help="bring in what there is, then end")
+@click.option("--once", "is_once", is_flag=True, help="process what is there, then exit")
 def command(settings: Settings, is_json: bool, is_once: bool) -> None:
     """Bring in failures of consumers that use none of our code; until Ctrl-C.
 

@@ -18,7 +18,7 @@ SECRETS = ("DLQ_NATS_URL", "DLQ_POSTGRES_DSN", "DLQ_REDACTION_KEY", "DLQ_ALERT_U
     envvar="DLQ_WORK_POOL",
     default="local",
     show_default=True,
-    help="work pool; made, of type process, where there is none",
+    help="work pool; created with type process if missing",
 )
 @click.option(
     "--secrets",

@@ -36,7 +36,7 @@ _STYLES = {Severity.LOSES: "bold red", Severity.MAY_LOSE: "yellow", Severity.ADV
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="write one page that needs no network",
+    help="write one HTML page that needs no network",
 )
 @click.option(
     "--listen",
@@ -44,7 +44,7 @@ _STYLES = {Severity.LOSES: "bold red", Severity.MAY_LOSE: "yellow", Severity.ADV
     type=click.FloatRange(0, 600),
     default=2.0,
     metavar="SECONDS",
-    help="how long to listen to what consumers answer [2]",
+    help="seconds to listen to the answers of consumers [2]",
 )
 @click.option(
     "--stalled-after",
@@ -52,7 +52,7 @@ _STYLES = {Severity.LOSES: "bold red", Severity.MAY_LOSE: "yellow", Severity.ADV
     type=click.FloatRange(0),
     default=900.0,
     metavar="SECONDS",
-    help="silence after which a consumer stands still [900]",
+    help="seconds without a delivery after which a consumer counts as stalled [900]",
 )
 def command(
     settings: Settings,

@@ -12,7 +12,10 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.option(
-    "--adopt-lake", "is_lake_adopted", is_flag=True, help="take over a lake of another platform"
+    "--adopt-lake",
+    "is_lake_adopted",
+    is_flag=True,
+    help="use this lake although another platform made it",
 )
 def command(settings: Settings, is_json: bool, is_lake_adopted: bool) -> None:
     """Bring what failed since the last drain into the lake and Postgres, exactly once.

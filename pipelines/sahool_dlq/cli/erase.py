@@ -16,10 +16,10 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.option("--tenant", required=True, help="the tenant's id, as its events say it")
-@click.option("--reason", help="why; kept in the audit, so without the id")
-@click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
+@click.option("--reason", help="the reason; stored in the audit, so without the tenant's id")
+@click.option("--by", default=getpass.getuser, help="who requests it [your login name]")
 @click.option("--yes", is_flag=True, help="do not ask")
-@click.option("--dry-run", is_flag=True, help="show what would go, touch nothing")
+@click.option("--dry-run", is_flag=True, help="show what would be deleted; delete nothing")
 def command(
     settings: Settings,
     is_json: bool,

@@ -26,7 +26,7 @@ STATES = {
 @verb
 @click.option("--state", type=click.Choice(list(STATES)))
 @click.option("--service", help="only groups of this service")
-@click.option("--limit", default=20, show_default=True, help="most groups to print")
+@click.option("--limit", default=20, show_default=True, help="maximum number of groups")
 def command(
     settings: Settings, is_json: bool, state: str | None, service: str | None, limit: int
 ) -> None:

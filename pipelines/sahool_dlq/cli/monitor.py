@@ -34,7 +34,7 @@ _MOST_REMEMBERED = 10_000  # dead letters, so that one whose alert is tried agai
     "retry_hours",
     type=click.FloatRange(min=0),
     metavar="HOURS",
-    help="ask for a redrive of everything else, so many hours after it failed",
+    help="request a redrive of all other failures, this many hours after they failed",
 )
 def command(
     settings: Settings,

@@ -23,10 +23,12 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.argument("action", type=click.Choice(["show", "backtest"]), default="show", required=False)
-@click.option("--group", "group_id", help="show: this failure group, whatever its type")
+@click.option("--group", "group_id", help="show: only this failure group, of any error type")
 @click.option("--all", "is_all", is_flag=True, help="show: every type, not only transient ones")
-@click.option("--worth", type=click.FloatRange(0, 1), help="chance from which a redrive pays")
-@click.option("--confidence", type=click.FloatRange(0, 1), help="least probability of that chance")
+@click.option(
+    "--worth", type=click.FloatRange(0, 1), help="success rate from which a redrive is worth it"
+)
+@click.option("--confidence", type=click.FloatRange(0, 1), help="required probability of that rate")
 @click.option("--half-life-days", type=click.FloatRange(0, min_open=True), help="of an outcome")
 def command(
     settings: Settings,

@@ -15,9 +15,11 @@ from sahool_dlq.settings import Settings
 @verb
 @click.argument("file", type=click.File("rb"), required=False)
 @click.option(
-    "--dry-run", is_flag=True, required=True, expose_value=False, help="say what would be masked"
+    "--dry-run", is_flag=True, required=True, expose_value=False, help="show what would be masked"
 )
-@click.option("--limit", default=1_000, show_default=True, help="latest messages of the stream")
+@click.option(
+    "--limit", default=1_000, show_default=True, help="number of messages, the latest first"
+)
 def command(settings: Settings, is_json: bool, file: BinaryIO | None, limit: int) -> None:
     """What a drain would mask, by rule, with samples in which the secrets are partly hidden.
 

@@ -34,19 +34,25 @@ from sahool_dlq.settings import Settings
 
 @verb
 @selecting
-@click.option("--transient", is_flag=True, help="the types of DLQ_TRANSIENT_ERROR_TYPES")
+@click.option("--transient", is_flag=True, help="error types of DLQ_TRANSIENT_ERROR_TYPES")
 @click.option("--to", "redirect_to", help="publish to this subject instead of the events' own")
-@click.option("--for", "addressed_to", help="address it to this consumer, STREAM/CONSUMER")
-@click.option("--edit", help='change the bodies: a JSON merge patch, {"unit": "ha"}, or @FILE')
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
-@click.option("--max-age", help="leave out events older than this, and park them: 24h, 7d")
+@click.option("--for", "addressed_to", help="deliver to this consumer, STREAM/CONSUMER")
 @click.option(
-    "--own-copy", is_flag=True, help="also what the stream lost: the copy in the dead letter"
+    "--edit", help='change the event bodies: a JSON merge patch, {"unit": "ha"}, or @FILE'
 )
-@click.option("--reason", default="by hand", show_default=True, help="why; kept with the batch")
-@click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
-@click.option("--dry-run", is_flag=True, help="show what would be published, touch nothing")
-@click.option("--yes", "is_approved", is_flag=True, help="do not ask, however many they are")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
+@click.option("--max-age", help="skip and park events older than this: 24h, 7d")
+@click.option(
+    "--own-copy",
+    is_flag=True,
+    help="where the stream lost the event, use the copy in the dead letter",
+)
+@click.option(
+    "--reason", default="by hand", show_default=True, help="the reason; stored with the batch"
+)
+@click.option("--by", default=getpass.getuser, help="who requests it [your login name]")
+@click.option("--dry-run", is_flag=True, help="show what would be published; change nothing")
+@click.option("--yes", "is_approved", is_flag=True, help="do not ask for confirmation")
 def command(
     settings: Settings,
     is_json: bool,

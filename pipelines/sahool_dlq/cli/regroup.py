@@ -9,7 +9,7 @@ from sahool_dlq.settings import Settings
 
 
 @verb
-@click.option("--dry-run", "is_dry_run", is_flag=True, help="say what would change")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="show what would change")
 def command(settings: Settings, is_json: bool, is_dry_run: bool) -> None:
     """Recompute the failure groups of history, after rules or the recipe have changed.
 

@@ -25,9 +25,9 @@ DROP = (
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="write one page with charts, which needs no network",
+    help="write one HTML page with charts that needs no network",
 )
-@click.option("--markdown", "is_markdown", is_flag=True, help="Markdown, also on a terminal")
+@click.option("--markdown", "is_markdown", is_flag=True, help="print Markdown, also on a terminal")
 def command(settings: Settings, is_json: bool, html: Path | None, is_markdown: bool) -> None:
     """Say how things stand: what is worst, what changed, groups, health, times, what is unknown.
 

@@ -23,11 +23,15 @@ _FLAGS = (
     click.option("--tenant", "tenant_id", help="only events of this tenant"),
     click.option("--event-type", help="last token of the event's subject"),
     click.option("--subject", help="the event's subject, or a filter: sahool.analysis.*"),
-    click.option("--since", help="failed then or later: 24h, 7d, 2026-03-01T12:00:00Z"),
-    click.option("--until", help="failed before then"),
+    click.option("--since", help="failed at or after this time: 24h, 7d, 2026-03-01T12:00:00Z"),
+    click.option("--until", help="failed before this time"),
     click.option("--where", help="a condition: \"redrive_count > 0 AND data.crop = 'wheat'\""),
     click.option(
-        "--limit", type=click.IntRange(1), default=10_000, show_default=True, help="at most so many"
+        "--limit",
+        type=click.IntRange(1),
+        default=10_000,
+        show_default=True,
+        help="maximum number of failures",
     ),
 )
 

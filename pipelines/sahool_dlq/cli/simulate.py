@@ -22,17 +22,19 @@ from sahool_dlq.simulation.scenario import Scenario
     type=click.FloatRange(0.1),
     default=60,
     show_default=True,
-    help="failures an hour where nothing special happens",
+    help="failures per hour in normal times",
 )
-@click.option("--seed", default=1, show_default=True, help="the same seed, the same history")
-@click.option("--until", help="its end, as 2026-01-31T12:00:00Z  [default: now]")
-@click.option("--quiet", is_flag=True, help="plant nothing: there is nothing to be found")
-@click.option("--stream", is_flag=True, help="publish to the log instead, for `dlq drain`")
-@click.option("--add", is_flag=True, help="also where there are data already")
+@click.option(
+    "--seed", default=1, show_default=True, help="random seed; the same seed gives the same data"
+)
+@click.option("--until", help="end of the history, as 2026-01-31T12:00:00Z  [default: now]")
+@click.option("--quiet", is_flag=True, help="no incidents, only normal failures")
+@click.option("--stream", is_flag=True, help="publish to the stream instead, for `dlq drain`")
+@click.option("--add", is_flag=True, help="add to existing data")
 @click.option(
     "--truth",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="where to write what was planted, as JSON  [default: DLQ_HOME/simulated.json]",
+    help="file for the true causes, as JSON  [default: DLQ_HOME/simulated.json]",
 )
 def command(
     settings: Settings,

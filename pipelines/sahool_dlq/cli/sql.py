@@ -24,26 +24,28 @@ _MOST_ROWS = 100
     type=click.Choice(FORMS),
     default="table",
     show_default=True,
-    help="how rows are printed",
+    help="output format",
 )
-@click.option("-x", "--expanded", "is_expanded", is_flag=True, help="each row by itself, whole")
+@click.option(
+    "-x", "--expanded", "is_expanded", is_flag=True, help="one block per row, with all columns"
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="the file of --format parquet",
+    help="the file to write, with --format parquet",
 )
 @click.option(
     "--limit",
     type=click.IntRange(0),
-    help="most rows to read [default: all; as a table on a terminal 100]",
+    help="maximum number of rows [default: all; 100 as a table on a terminal]",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
     default=60,
     show_default=True,
-    help="how long it may take",
+    help="time limit",
 )
 def command(
     settings: Settings,

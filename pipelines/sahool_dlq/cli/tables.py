@@ -12,7 +12,7 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.argument("name", required=False)
-@click.option("--markdown", "is_markdown", is_flag=True, help="everything, as in docs/data.md")
+@click.option("--markdown", "is_markdown", is_flag=True, help="print everything as in docs/data.md")
 def command(settings: Settings, is_json: bool, name: str | None, is_markdown: bool) -> None:  # noqa: ARG001
     """Explain the tables, views and marts that `dlq sql` asks, or the columns of NAME.
 

@@ -12,9 +12,9 @@ from sahool_dlq.settings import Settings
 
 
 @verb
-@click.option("--repair", "is_repair", is_flag=True, help="mend what can be mended")
+@click.option("--repair", "is_repair", is_flag=True, help="repair what can be repaired")
 @click.option(
-    "--megabytes-per-second", type=float, help="read the lake no faster [as fast as it goes]"
+    "--megabytes-per-second", type=float, help="maximum read speed of the lake [unlimited]"
 )
 def command(
     settings: Settings, is_json: bool, is_repair: bool, megabytes_per_second: float | None
