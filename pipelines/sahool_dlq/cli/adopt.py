@@ -46,16 +46,15 @@ def command(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Let a consumer without our code give up what always fails, and prove what succeeds.
+    """Set up a consumer that does not use this library: limit its retries, prove successes.
 
-    Sets its max_deliver to 5 where it is unlimited, and nothing else of it; with --backoff, also
-    how long each delivery waits for an answer. What it gives up is kept by SAHOOL_ADVISORIES, and
-    `dlq bridge` makes a dead letter of it.
+    Sets its max_deliver to 5 if it is unlimited, and changes nothing else. --backoff also sets how
+    long each delivery waits for an answer. The stream SAHOOL_ADVISORIES records events that it
+    gives up, and `dlq bridge` makes dead letters of them.
 
-    With --proof alone it sets its sample_freq to 100 %, and nothing else of it: the server then
-    says of each event that it was acknowledged. A redrive's success is proved by that instead of
-    inferred, and the service gets totals, and so a failure rate. It costs a message of about 300
-    bytes for each event.
+    --proof sets only its sample_freq to 100 %: the server then reports each acknowledged event. So
+    the success of a redrive is proved instead of inferred, and the service gets totals and a
+    failure rate. It costs one message of about 300 bytes per event.
     """
     if is_undo and (is_proof or max_deliver or backoff):
         raise click.UsageError("--undo takes all of it back, and stands alone.")

@@ -30,9 +30,10 @@ def command(
     action: str | None,
     limit: int,
 ) -> None:
-    """Who redrove, edited, discarded or parked what, when, why, and with which result.
+    """Show who redrove, edited, discarded or parked what, when, why, and with which result.
 
-    With the ID of a failure, or a batch or its first digits: what was done to it. Newest first.
+    With the ID of a failure, or of a batch (the first digits are enough), show what was done to
+    it. Newest first.
     """
     rows = audit_trail(settings, about=id_, actor=actor, action=action, limit=limit)
     if is_json:

@@ -50,10 +50,10 @@ def command(
 ) -> None:
     """Batches of redrives: list, show, pause, resume, cancel, approve, reject.
 
-    BATCH is an id or its first digits. A paused batch publishes nothing more; what is out is
-    followed to its outcome. A resumed or approved one runs here at once, and each group begins
-    with one redrive again. Resume also takes up what a killed run left. What a cancelled one has
-    not published stays pending.
+    BATCH is an id or its first digits. A paused batch publishes nothing more; outcomes of what
+    it published are still recorded. A resumed or approved batch runs here at once, and each group
+    starts with one redrive again. `resume` also continues a batch whose run was killed. What a
+    cancelled batch did not publish stays pending.
     """
     if action == "list":
         _list(list_batches(settings, limit), is_json)

@@ -25,10 +25,11 @@ _COUNTED = (
 @verb
 @click.option("--once", "is_once", is_flag=True, help="process what is there, then exit")
 def command(settings: Settings, is_json: bool, is_once: bool) -> None:
-    """Bring in failures of consumers that use none of our code; until Ctrl-C.
+    """Record failures of consumers that do not use this library, until Ctrl-C.
 
-    The server says when a consumer terminates an event, or has had it max_deliver times. Each such
-    advisory becomes a dead letter with the event that it is about. The flow drain-dlq does it too.
+    The server publishes an advisory when a consumer terminates an event, or has received it
+    max_deliver times. Each advisory becomes a dead letter that holds the event. The flow drain-dlq
+    does the same.
     """
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
     counts, untold = asyncio.run(bridge_pending(settings) if is_once else _run(settings, is_json))

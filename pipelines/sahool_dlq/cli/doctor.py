@@ -62,10 +62,10 @@ def command(
     listen_seconds: float,
     stalled_seconds: float,
 ) -> None:
-    """Say for each stream and consumer what becomes of a message that always fails.
+    """Check for each stream and consumer what happens to a message that always fails.
 
-    Needs a NATS server and read-only rights, and nothing of ours: no PostgreSQL, no lake, no
-    stream. It changes nothing, and delivers nothing. Exit status 1 where something loses data.
+    Needs only a NATS server and read-only rights: no PostgreSQL, no lake, no stream of this
+    platform. Changes nothing and delivers nothing. The exit status is 1 if something loses data.
     """
     if is_json and form != "text":
         raise click.UsageError("--json is a format of its own: leave out --format.")

@@ -18,9 +18,9 @@ from sahool_dlq.settings import Settings
     help="use this lake although another platform made it",
 )
 def command(settings: Settings, is_json: bool, is_lake_adopted: bool) -> None:
-    """Bring what failed since the last drain into the lake and Postgres, exactly once.
+    """Copy new dead letters from the stream to the lake and Postgres, exactly once.
 
-    Safe to run at any time and to kill at any time: the next run goes on where both sinks are.
+    Safe to run and to kill at any time: the next run continues where both sinks are.
     """
     with progress_bar("Draining") as bar:
         task = bar.add_task("drain", total=None)

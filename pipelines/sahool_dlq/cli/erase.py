@@ -29,10 +29,10 @@ def command(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Delete for good what a tenant has in stream, lake and Postgres up to now.
+    """Delete all data of a tenant from stream, lake and Postgres, up to now. Cannot be undone.
 
-    What it fails on later is stored as ever. Safe to run again: a rerun finishes what was
-    interrupted, or what NATS did not permit. The events' own stream is not touched.
+    Later failures of the tenant are stored as usual. Safe to run again: a second run finishes what
+    was interrupted, or what NATS did not permit. The stream of events itself is not changed.
     """
     if not dry_run and reason is None:
         raise click.UsageError("Say why: --reason TEXT is kept in the audit.")

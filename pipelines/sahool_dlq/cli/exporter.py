@@ -20,8 +20,8 @@ from sahool_dlq.settings import Settings
 def command(settings: Settings, is_json: bool, listen: str) -> None:
     """Serve metrics for Prometheus on http://ADDRESS/metrics, until Ctrl-C.
 
-    The five metrics, what the alert rules look at, and how the pipeline is. Anybody who reaches the
-    address can read them, so it is loopback unless you say otherwise.
+    Serves the five metrics, the values of the alert rules, and the state of the pipeline. Anybody
+    who reaches the address can read them, so the default is loopback.
     """
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
     host, _, port = listen.rpartition(":")

@@ -30,7 +30,8 @@ STATES = {
 def command(
     settings: Settings, is_json: bool, state: str | None, service: str | None, limit: int
 ) -> None:
-    """Failures alike, the most urgent first: what, since when, in which state, who is hit."""
+    """List groups of similar failures, the most urgent first: error, age, state, who is"
+    " affected."""
     now = datetime.now(UTC)
     known_lake(settings)
     frame, trends = failure_groups(settings, now)

@@ -20,8 +20,8 @@ from sahool_dlq.settings import Settings
 def command(settings: Settings, is_json: bool, engine: str, rebuild: bool) -> None:
     """Bring the marts of the lake up to date, and those in Postgres (mart_<name>).
 
-    What came since the last run is added; so a run after a small drain is short. Where history was
-    changed (regrouped, repaired, expired), all is counted again, as with --rebuild.
+    Adds what is new since the last run, so a run after a small drain is short. Where history was
+    changed (regrouped, repaired, expired), all marts are rebuilt, as with --rebuild.
     """
     with spinner("Building the marts"):
         report = build_all_marts(settings, engine, is_rebuild=rebuild)

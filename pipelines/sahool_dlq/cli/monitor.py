@@ -42,10 +42,10 @@ def command(
     error_types: tuple[str, ...],
     retry_hours: float | None,
 ) -> None:
-    """Show dead letters as they come, drain them at once, and alert; until Ctrl-C.
+    """Show dead letters as they arrive, drain them at once and send alerts, until Ctrl-C.
 
-    Everything since the monitor ran last is shown first. A line for each dead letter, and for each
-    alert; alerts go to the channels of DLQ_ALERT_URLS, one for an outage and not for each failure.
+    It begins with everything since its last run. Prints one line for each dead letter and each
+    alert. Alerts go to the channels of DLQ_ALERT_URLS: one for an outage, not one per failure.
     """
     changes: dict[str, Any] = {}
     if error_types:

@@ -52,10 +52,10 @@ def command(
     is_dlq_own: bool,
     user: str | None,
 ) -> None:
-    """What a user of NATS needs and no more, as a block for the server's configuration.
+    """Print the least permissions of a NATS user, as a block of the server's configuration.
 
-    A service consumes its filters from DLQ_EVENTS_STREAM, each by a durable of its own. It can read
-    no other events, and touch no other's consumer. Asks no server.
+    A service consumes its filters from DLQ_EVENTS_STREAM, each by its own durable consumer. It can
+    read no other events and change no other consumer. Needs no connection to a server.
     """
     if bool(service) == bool(role):
         raise click.UsageError("Give one of --service and --role.")

@@ -40,10 +40,10 @@ def command(
     confidence: float | None,
     half_life_days: float | None,
 ) -> None:
-    """What the scheduled redrive does with each group, and why.
+    """Show what the scheduled redrive does with each group, and why.
 
-    show: what is pending now, by group and attempt, and whether it would be redriven. backtest:
-    what this policy, or one with other numbers, would have done with the redrives of the lake.
+    show: pending failures by group and attempt, and whether they would be redriven. backtest: what
+    this policy, or one with other numbers, would have done with past redrives.
     """
     policy = _changed(policy_of(settings), worth, confidence, half_life_days)
     if action == "backtest":

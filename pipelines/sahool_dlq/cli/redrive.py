@@ -69,11 +69,12 @@ def command(
     dry_run: bool,
     is_approved: bool,
 ) -> None:
-    """Publish failed events again, to the consumer that failed: retry, replay, redrive.
+    """Publish failed events again for the consumer that failed (also called retry or replay).
 
-    Takes pending failures; a parked one by its id. Each group ramps 1, 10, all, and stops where
-    nothing succeeds. What would reach nobody stays as it is. More than DLQ_REDRIVE_APPROVAL_COUNT
-    wait for an approval. Ctrl-C pauses. The exit status is 1 where a group was stopped.
+    Takes pending failures, and parked ones that are given by id. Each group starts with 1 event,
+    then 10, then all, and stops if none succeeds. Events that no consumer would receive are left
+    out. More than DLQ_REDRIVE_APPROVAL_COUNT events wait for an approval. Ctrl-C pauses. The exit
+    status is 1 if a group was stopped.
     """
     if transient:
         types = (*selection.error_types, *transient_selection(settings).error_types)

@@ -24,8 +24,8 @@ from sahool_dlq.settings import Settings
 def command(settings: Settings, is_json: bool, id_: str) -> None:
     """Show a failure by its id (or its first digits), or a group and its latest failure.
 
-    What failed, since when, how it stands, the trace with our own frames in bold, what has happened
-    to it since, how likely a redrive works, and what to run next. Reads the lake.
+    Prints the error, its state and history, the traceback with your own frames in bold, how likely
+    a redrive is to work, and which commands to run next. Reads the lake.
     """
     now = datetime.now(UTC)
     known_lake(settings)

@@ -48,11 +48,11 @@ def command(
     add: bool,
     truth: Path | None,
 ) -> None:
-    """Write a realistic history of failures, with known causes to be found, to an empty lake.
+    """Write a synthetic history of failures with known causes to an empty lake.
 
-    Seasons, outages that spread, a bad deploy, a poison tenant and poison messages, a group that
-    comes back, redrives and how they ended. `dlq marts` then finds them; in an empty database,
-    `dlq drain` takes the history over from the lake.
+    It has daily and weekly patterns, outages that spread, a bad deploy, a tenant and messages that
+    always fail, a group that comes back, and redrives with their outcomes. `dlq marts` then finds
+    these. `dlq drain` copies the history from the lake to an empty database.
 
     A lake or a stream that holds data is refused without --add.
     """

@@ -57,13 +57,15 @@ def command(
     limit: int | None,
     seconds: float,
 ) -> None:
-    """Ask the lake in SQL (DuckDB); nothing can be changed.
+    """Query the lake in SQL (DuckDB), read-only.
 
-    STATEMENT reads: SELECT, FROM, WITH, VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN. Without
-    one it comes from standard input, at a terminal from a prompt with history and completion.
+    STATEMENT is one of SELECT, FROM, WITH, VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN.
+    Without it, statements are read from standard input, on a terminal from a prompt with history
+    and completion.
     `dlq tables` lists tables, views and marts with their columns.
 
-    On a terminal a table shows the columns for which there is room, and says so; a pipe gets all.
+    On a terminal, a table shows the columns that fit and says how many are left out. A pipe gets
+    all columns.
     """
     known_lake(settings)
     form = "json" if is_json else form

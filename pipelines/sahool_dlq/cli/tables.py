@@ -14,9 +14,9 @@ from sahool_dlq.settings import Settings
 @click.argument("name", required=False)
 @click.option("--markdown", "is_markdown", is_flag=True, help="print everything as in docs/data.md")
 def command(settings: Settings, is_json: bool, name: str | None, is_markdown: bool) -> None:  # noqa: ARG001
-    """Explain the tables, views and marts that `dlq sql` asks, or the columns of NAME.
+    """List the tables, views and marts of `dlq sql`, or the columns of NAME.
 
-    Needs neither a server nor a lake. docs/data.md has the same on one page, and PostgreSQL's.
+    Needs neither a server nor a lake. docs/data.md has the same on one page, also for PostgreSQL.
     """
     if is_markdown:
         click.echo(as_markdown(), nl=False)
