@@ -23,7 +23,9 @@ async def alert() -> State:
     if report.waiting:
         message += f"; {report.waiting} messages wait for a channel"
     if report.given_up:
-        message += f"; {report.given_up} messages are given up, that their channel never took"
+        message += (
+            f"; {report.given_up} messages are given up, because their channel never accepted them"
+        )
     if report.unknown:
         message += f"; not known: {'; '.join(report.unknown)}"
     did = f"{len(report.firing)} firing" if report.firing else "quiet"

@@ -57,9 +57,13 @@ def command(
     failure rate. It costs one message of about 300 bytes per event.
     """
     if is_undo and (is_proof or max_deliver or backoff):
-        raise click.UsageError("--undo takes all of it back, and stands alone.")
+        raise click.UsageError(
+            "--undo restores everything, so it cannot be combined with other options."
+        )
     if not dry_run and reason is None:
-        raise click.UsageError("Say why: --reason TEXT is kept in the audit.")
+        raise click.UsageError(
+            "A reason is missing: give --reason TEXT. It is stored in the audit."
+        )
     is_limited = not is_proof or bool(max_deliver or backoff)
     wish = Wish(is_proof, Limits(max_deliver, _seconds(backoff)) if is_limited else None)
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
@@ -74,7 +78,7 @@ def command(
     if is_json:
         print_json(found.as_dict() | {"dry_run": dry_run})
     elif found.is_change:
-        console.print("Nothing was changed." if dry_run else "Done; it is in the audit.")
+        console.print("Nothing was changed." if dry_run else "Done. The change is in the audit.")
 
 
 def _seconds(backoff: str | None) -> tuple[float, ...]:
@@ -83,7 +87,7 @@ def _seconds(backoff: str | None) -> tuple[float, ...]:
     except ValueError:
         waits = (0.0,)
     if not all(0.001 <= each <= 30 * 86_400 for each in waits):
-        raise click.UsageError("--backoff is seconds and commas, such as 30,60,300.")
+        raise click.UsageError("--backoff takes seconds separated by commas, such as 30,60,300.")
     return waits
 
 
@@ -92,7 +96,7 @@ def _show(found: Adoption, wish: Wish, *, is_undo: bool) -> None:
         names = ["sample_freq"] if wish.is_proof or is_undo else []
         names += ["max_deliver"] if wish.limits else []
         values = ", ".join(f"{name} {_value(found.before, name)}" for name in names)
-        console.print(f"{safe(found.address)} is so already: {values}.", soft_wrap=True)
+        console.print(f"{safe(found.address)} has these values already: {values}.", soft_wrap=True)
         return
     changes = ", ".join(
         f"{name} {_value(found.before, name)} → {_value(found.after, name)}"
@@ -106,8 +110,9 @@ def _show(found: Adoption, wish: Wish, *, is_undo: bool) -> None:
     most = found.after.get("max_deliver") or 0
     if "max_deliver" in found.changed and most > 0 and found.redelivered:
         console.print(
-            f"{found.redelivered:,} of its events came again and wait: those that were delivered"
-            f" {most} times by now are given up at once.",
+            f"{found.redelivered:,} of its events are waiting for redelivery: those that were"
+            f" delivered"
+            f" {most} times or more are given up at once.",
             soft_wrap=True,
         )
 

@@ -40,7 +40,7 @@ def command(
         print_json({"audit": rows})
         return
     if not rows:
-        console.print("Nothing there: no redrive and no decision matches.")
+        console.print("No redrive and no decision matches.")
         return
     for row in rows:
         count, batch = row["detail"].get("failures"), row["batch_id"]
@@ -54,7 +54,7 @@ def command(
         console.print("  ".join(fact for fact in facts if fact), soft_wrap=True)
         if row["reason"]:
             console.print(f"    {safe(row['reason'])}", soft_wrap=True)
-    console.print("[dim]--json has everything: ids, selections, edits, the database's user.[/dim]")
+    console.print("[dim]More with --json: ids, selections, edits, database user.[/dim]")
 
 
 def _result(detail: dict[str, Any]) -> str:

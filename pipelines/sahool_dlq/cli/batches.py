@@ -59,7 +59,7 @@ def command(
         _list(list_batches(settings, limit), is_json)
         return
     if not batch_id:
-        raise click.UsageError(f"Say which batch to {action}: `dlq batches` lists them.")
+        raise click.UsageError(f"Give the batch to {action}: `dlq batches` lists them.")
     if action == "show":
         _show(settings, show_batch(settings, batch_id), is_json)
         return
@@ -77,7 +77,7 @@ def _list(found: list[Batch], is_json: bool) -> None:
         print_json({"batches": [batch.as_dict() for batch in found]})
         return
     if not found:
-        console.print("No redrive was planned yet: dlq redrive --help")
+        console.print("No redrive has been planned yet: see dlq redrive --help")
         return
     print_table(
         "Batches of redrives",
@@ -94,7 +94,7 @@ def _list(found: list[Batch], is_json: bool) -> None:
             )
             for batch in found
         ],
-        note="dlq batches show BATCH says more.",
+        note="Details: dlq batches show BATCH",
         drop=["by", "at"],
     )
 

@@ -68,7 +68,7 @@ def deciding(decision: Decision, explanation: str) -> click.Command:
                 f"{report.changed:,} failures are {decision} now:"
                 f" {settings.masked(reason)!r}, by {settings.masked(by)}."
                 if report.changed
-                else f"No failure there can be {decision}.",
+                else f"None of these failures can be {decision}.",
                 markup=False,
             )
         if report.limit_reached:

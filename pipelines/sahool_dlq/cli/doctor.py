@@ -31,7 +31,7 @@ _STYLES = {Severity.LOSES: "bold red", Severity.MAY_LOSE: "yellow", Severity.ADV
     "form",
     type=click.Choice(["text", "prometheus", "nagios"]),
     default="text",
-    help="nagios: exit status 0, 1 for a warning, 2 for a loss, 3 where nobody answers",
+    help="output format; nagios exits with 0, 1 (warning), 2 (loss) or 3 (no answer)",
 )
 @click.option(
     "--html",
@@ -68,7 +68,7 @@ def command(
     platform. Changes nothing and delivers nothing. The exit status is 1 if something loses data.
     """
     if is_json and form != "text":
-        raise click.UsageError("--json is a format of its own: leave out --format.")
+        raise click.UsageError("Give --json or --format, not both.")
     looking = examine(settings, listen_seconds=listen_seconds, stalled_seconds=stalled_seconds)
     try:
         found = asyncio.run(looking)

@@ -40,7 +40,7 @@ def command(settings: Settings, is_json: bool, is_lake_adopted: bool) -> None:
     )
     if report.quarantined:
         console.print(
-            f"{report.quarantined:,} could not be read as dead letters; they are kept with the"
+            f"{report.quarantined:,} could not be read as dead letters. They are stored, with the"
             " reason in parse_error."
         )
     for note in report.notes:

@@ -37,7 +37,7 @@ def command(settings: Settings, is_json: bool, listen: str) -> None:
     if is_json:
         print_json({"url": where})
     else:
-        errors.print(f"[dim]Metrics at {where}. Ctrl-C ends it.[/dim]")
+        errors.print(f"[dim]Metrics at {where}. Ctrl-C stops.[/dim]")
     stop = threading.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, lambda *_: stop.set())

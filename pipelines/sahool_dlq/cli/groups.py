@@ -46,14 +46,14 @@ def command(
         print_json({"groups": [as_json(row, trend) for row, trend in known]})
         return
     if not groups:
-        console.print("No failures there. `dlq drain` brings in what is new.")
+        console.print("No failures match. `dlq drain` fetches new ones.")
         return
     open_count = sum(row["open_count"] > 0 for row in groups)
     console.print(f"[bold]{len(groups)} failure groups[/bold], {open_count} with open failures\n")
     print_groups(groups[:limit], trends, now)
     if len(groups) > limit:
         console.print(f"[dim]{len(groups) - limit:,} more: --limit[/dim]")
-    console.print("[dim]Bars: 7 days in steps of 6 hours. More of one: dlq show GROUP[/dim]")
+    console.print("[dim]Bars: 7 days in steps of 6 hours. Details: dlq show GROUP[/dim]")
 
 
 def as_json(group: Mapping[str, Any], trend: Trend | None) -> dict[str, Any]:

@@ -62,7 +62,7 @@ async def _run(settings: Settings, is_json: bool, config: DLQConsumerConfig) -> 
     if not is_json:
         channels = len(settings.alert_urls)
         where = f"{channels} alert channels" if channels else "no alert channels, alerts show here"
-        errors.print(f"[dim]Monitoring {config.dlq_subject}; {where}. Ctrl-C ends it.[/dim]")
+        errors.print(f"[dim]Monitoring {config.dlq_subject}; {where}. Ctrl-C stops.[/dim]")
     view = _View(settings, is_json)
     with set_by_signal(stop):
         await watch(settings, config, Screen(view.dead_letter, view.alert, view.drained), stop)

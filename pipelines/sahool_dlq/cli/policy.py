@@ -95,7 +95,7 @@ def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
 
 def _print_groups(found: list[Judged]) -> None:
     if not found:
-        console.print("Nothing of that is pending.")
+        console.print("No pending failure matches.")
         return
     print_table(
         "What the scheduled redrive does next",
@@ -112,14 +112,15 @@ def _print_groups(found: list[Judged]) -> None:
             )
             for each in found
         ],
-        note="A failure also rests before each redrive, and each group ramps: 1, 10, all.",
+        note="Each failure also waits before each redrive, and each group starts with 1 event,"
+        " then 10, then all.",
         drop=["attempt", "services", "error type"],
     )
 
 
 def _print_backtest(report: BacktestReport) -> None:
     if not report.redrives:
-        console.print("No redrive in the lake has ended with a success or a failure yet.")
+        console.print("The lake has no redrive with a known outcome yet.")
         return
     print_table(
         f"The policy on {report.redrives:,} redrives that were",

@@ -97,7 +97,7 @@ def command(
             print_json(shown.as_dict())
         else:
             print_plan(shown)
-            console.print("[dim]Nothing was published. Leave out --dry-run to do it.[/dim]")
+            console.print("[dim]Nothing was published. To publish, run it without --dry-run.[/dim]")
         return
     order = Order(
         "manual",
@@ -117,7 +117,7 @@ def command(
         else:
             console.print("Nothing to redrive: no pending failure matches.")
             if any(each.state not in ENDED for each in list_batches(settings)):
-                console.print("A batch that is not over may hold it: dlq batches")
+                console.print("An unfinished batch may hold it: see dlq batches")
         return
     batch, shown = planned
     if batch.state == "awaiting_approval":
@@ -155,8 +155,8 @@ def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool, note
             console.print(note, soft_wrap=True)
     if report.state == "aborted":
         raise RedriveError(
-            f"The batch {report.batch_id} aborted itself, since a group was stopped: find the cause"
-            " before you redrive it again."
+            f"The batch {report.batch_id} was aborted because a group was stopped: find the cause"
+            f" before the next redrive."
         )
 
 
@@ -193,7 +193,7 @@ def _seconds(max_age: str) -> float:
         found = None
     if not found:
         raise click.BadParameter(
-            f"{max_age[:40]!r} is not an age: write 24h or 7d.", param_hint="--max-age"
+            f"{max_age[:40]!r} is not a duration: write 24h or 7d.", param_hint="--max-age"
         )
     return found.total_seconds()
 

@@ -27,11 +27,11 @@ def command(settings: Settings, is_json: bool, is_dry_run: bool) -> None:
     would = "would get" if is_dry_run else "got"
     print_table(
         "",
-        ["sink", "rows of other rules", f"{would} another group", "groups before", "after"],
+        ["sink", "rows made by other rules", f"{would} another group", "groups before", "after"],
         [
             [name, *sink.as_dict().values()]
             for name, sink in (("lake", report.lake), ("postgres", report.postgres))
         ],
     )
     if not is_dry_run and report.lake.rows:
-        console.print("`dlq marts` computes the marts anew.")
+        console.print("Run `dlq marts` to rebuild the marts.")

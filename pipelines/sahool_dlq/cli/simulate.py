@@ -80,7 +80,7 @@ def command(
             ("samples of totals", report.totals),
         ],
     )
-    console.print(f"What was planted: {place}", soft_wrap=True)
+    console.print(f"The true causes: {place}", soft_wrap=True)
 
 
 def _run(

@@ -81,7 +81,7 @@ def command(
     if statement is None:
         statement = sys.stdin.read()
     if not statement.strip():
-        raise QueryError("There is no statement: dlq sql 'SELECT count(*) FROM failures'.")
+        raise QueryError("No statement was given: dlq sql 'SELECT count(*) FROM failures'.")
     if limit is None and form == "table" and console.is_terminal:
         limit = _MOST_ROWS
     if form == "parquet":
@@ -108,4 +108,4 @@ def show(
     else:
         print_result(shown, form)
     if shown.num_rows < table.num_rows:
-        console.print("[dim]There are more rows: --limit[/dim]")
+        console.print("[dim]There are more rows: raise --limit[/dim]")

@@ -32,7 +32,7 @@ def command(settings: Settings, is_json: bool) -> None:
         print_table("Redrives", ["state", "count"], status.redrives.items())
     if status.unfounded:
         print_table(
-            "Outcomes of redrives that the log does not know: they change nothing",
+            "Outcomes of redrives that the log does not know: they are ignored",
             ["kind", "count"],
             status.unfounded.items(),
         )

@@ -38,7 +38,7 @@ def _list(is_json: bool) -> None:
     for kind in ("table", "view", "mart"):
         shown = [(each.name, each.title) for each in found if each.kind == kind]
         print_table(f"{kind.capitalize()}s", ["name", "what"], shown)
-    console.print("[dim]The columns of one: dlq tables NAME. To ask: dlq sql.[/dim]")
+    console.print("[dim]Columns of a table: dlq tables NAME. Query it: dlq sql.[/dim]")
 
 
 def _explain(name: str, is_json: bool) -> None:

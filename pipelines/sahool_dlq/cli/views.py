@@ -15,4 +15,4 @@ def command(settings: Settings, is_json: bool) -> None:
     elif file:
         console.print(f"Wrote {file}: duckdb -init {file}", soft_wrap=True)
     else:
-        console.print("The lake is in an object store: use `dlq sql`, which reads it directly.")
+        console.print("The lake is in an object store: use `dlq sql` instead, which can read it.")

@@ -69,7 +69,7 @@ def plan_as_markdown(shown: Mapping[str, Any]) -> str:
     expected, time = shown["expected_successes"], seconds_as_text(shown["seconds"])
     lines += [f"About {expected:,.0f} may succeed. Publishing takes about {time}.", ""]
     for reason, count in shown["refused"].items():
-        lines += [f"{count:,} would be refused, and parked: {escaped(reason)}.", ""]
+        lines += [f"{count:,} would be refused and parked: {escaped(reason)}.", ""]
     for each in shown["unreached"]:
         who = escaped(", ".join(each["successors"]))
         also = f" Of the same service is {who}: address them to that." if who else ""

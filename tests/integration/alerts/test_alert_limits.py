@@ -108,7 +108,7 @@ async def test_what_is_not_told_is_said_and_ends_a_check_with_1(
     assert "is given up for the alert" not in errors  # yet
     status, shown, _ = await dlq(settings, "alerts")
     assert status == 0
-    assert "The channel team did not take messages: 1 waiting, 0 given up" in shown
+    assert "The channel team did not accept messages: 1 waiting, 0 given up" in shown
     execute(settings, "UPDATE alert_messages SET created_at = now() - interval '25 hours'")
     status, checked, errors = await dlq(settings, "alerts", "check", DLQ_ALERT_URLS=urls)
     assert (status, "waiting: 0, given up: 1." in checked) == (1, True)

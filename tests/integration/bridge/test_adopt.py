@@ -226,10 +226,10 @@ async def test_a_given_up_event_of_an_adopted_consumer_is_a_dead_letter(platform
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--undo", "--proof"), "stands alone"),
-        (("--undo", "--max-deliver", "3"), "stands alone"),
-        (("--backoff", "1,x"), "seconds and commas"),
-        (("--backoff", "0"), "seconds and commas"),
+        (("--undo", "--proof"), "cannot be combined"),
+        (("--undo", "--max-deliver", "3"), "cannot be combined"),
+        (("--backoff", "1,x"), "seconds separated by commas"),
+        (("--backoff", "0"), "seconds separated by commas"),
         (("--max-deliver", "2", "--backoff", "1,2,3"), "more waits than the 2 deliveries"),
     ],
 )
