@@ -137,8 +137,8 @@ class Intake:
         if known and known != self._terms.created:
             self._place = (0, 0)
             self._tell_rewound(
-                f"{self.durable} on {self._stream} was deleted and made anew: it begins where a new"
-                " consumer does, so events come again that were handled."
+                f"{self.durable} on {self._stream} was deleted and created again. It starts where"
+                f" a new consumer does, so handled events are delivered again."
             )
 
     def _tell_rewound(self, what: str) -> None:
@@ -155,8 +155,8 @@ class Intake:
         if delivery.sequence <= sequence and delivery.timestamp_ns <= stored_at:
             self._tell_rewound(
                 f"{self.durable} on {self._stream} went back from sequence {sequence} to"
-                f" {delivery.sequence}: it was reset, or the server lost its place, so events come"
-                " again that were handled."
+                f" {delivery.sequence}: it was reset, or the server lost its position, so handled"
+                f" events are delivered again."
             )
 
     async def run(self) -> None:
@@ -195,7 +195,11 @@ class Intake:
             task.cancel()  # also one that a library of its own has cancelled before
         await end([*own, *handlers], self._closing.last_seconds(CUT_SECONDS))
         if stubborn := sum(not task.done() for task in handlers):
-            logger.error("%s: %d handlers go on though they were cancelled", self.durable, stubborn)
+            logger.error(
+                "%s: %d handlers are still running although they were cancelled",
+                self.durable,
+                stubborn,
+            )
         self._left += [each.msg for each in waiting.values()]
         self._left += [each.msg for each in self._running.values()]
         await self._stop_pulling()
@@ -221,7 +225,7 @@ class Intake:
             except NotPermittedError as error:
                 logger.warning("%s cannot pull: %s", self.durable, error)
             except (PullStalledError, nats.errors.Error, OSError) as error:
-                logger.info("%s: pulling again in a second (%s)", self.durable, error)
+                logger.info("%s: pulling again in one second (%s)", self.durable, error)
             if not self._closing.has_begun:
                 await puller.close()
                 for msg in puller.left():
@@ -259,7 +263,11 @@ class Intake:
         if event in self._running:
             # The server missed our heartbeats, in an outage. Whatever the running task's answer
             # will be, it holds for this delivery too.
-            logger.info("%s: message %s came again while in hand", self.durable, event[0])
+            logger.info(
+                "%s: message %s was delivered again while it was being handled",
+                self.durable,
+                event[0],
+            )
             return
         self._waiting[event] = _Arrival(msg, delivery, time.monotonic())
         self._start_waiting()
@@ -325,7 +333,7 @@ class Intake:
         except asyncio.CancelledError:
             await forget_cancellations()
             if not self._closing.has_begun:
-                logger.warning("%s: a handler's library cancelled its task late", self.durable)
+                logger.warning("%s: a library of a handler cancelled the task late", self.durable)
             await self._give_back(msg, 0 if self._closing.has_begun else _PAUSE_SECONDS)
         except (SystemExit, KeyboardInterrupt) as error:  # raised again once all is in order
             self.error = self.error or error

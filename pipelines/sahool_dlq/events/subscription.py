@@ -162,8 +162,9 @@ class Subscription(Intake):
         if pending >= most * _NEARLY_FULL:
             self._tell(
                 "ack_pending",
-                f"{self.durable}: {pending} events wait for a retry or an answer; at {most} the"
-                " server delivers nothing more: see why they fail, or raise max_ack_pending.",
+                f"{self.durable}: {pending} events wait for a retry or an acknowledgement; at"
+                f" {most} the server stops delivering: find out why they fail, or raise"
+                f" max_ack_pending.",
             )
 
     async def dead_letter_removed(self) -> None:
@@ -410,7 +411,7 @@ class Subscription(Intake):
                     self._tell(
                         "dlq_unwritable",
                         f"{self.durable}: {what} cannot be written ({_detail(error)}): no more"
-                        " events are fetched until it can.",
+                        f" events are fetched until that works.",
                     )
                 raise
 
@@ -433,8 +434,9 @@ class Subscription(Intake):
             self.counters.ids_taken += 1
             self._tell(
                 "dead_letter_id_taken",
-                f"{self.durable}: failure {fields['failure_id']} had a dead letter before its"
-                " own, of a process of this service that died, or forged: both are kept.",
+                f"{self.durable}: failure {fields['failure_id']} already had a dead letter:"
+                f" another process of this service wrote it and died, or it is forged. Both are"
+                f" kept.",
             )
         return is_published
 
@@ -458,9 +460,9 @@ class Subscription(Intake):
         dead = sum(latest)
         if dead >= most * self._config.dead_letter_limit_share:
             self.error = DeadLetterLimitError(
-                f"{self.durable} stopped: {dead} of its latest {most} events were dead-lettered, so"
-                " it is the service that fails; mend it and start it again, the rest of the events"
-                " is still in the stream."
+                f"{self.durable} stopped: {dead} of its latest {most} events were dead-lettered,"
+                f" so the service itself fails. Fix it and start it again; the remaining events"
+                f" are still in the stream."
             )
             self._tell("dead_letter_limit", str(self.error))
             self._closing.set()

@@ -265,7 +265,7 @@ async def test_what_can_not_be_adopted_is_said_in_one_sentence(platform: Platfor
         ("a/b/c", "'a/b/c' is not a consumer: "),
         ("all", "whose ack_policy is all: "),
         ("none", "whose ack_policy is none: "),
-        (f"{settings.dlq_stream}/reader", "reads the platform's own stream"),
+        (f"{settings.dlq_stream}/reader", "reads a stream of the platform itself"),
     ):
         status, _, said = await dlq(platform, "adopt", name, "--proof", "--reason", "r")
         assert status == 1

@@ -28,7 +28,7 @@ async def test_a_filter_that_matches_its_own_dead_letters_is_refused(
 ) -> None:
     consumer = NATSConsumer(log.config())
     assert await consumer.connect()
-    with pytest.raises(ValueError, match="would get what it writes itself: use narrower filters"):
+    with pytest.raises(ValueError, match="would receive its own messages: use narrower filters"):
         await consumer.subscribe(Calls(SUCCESS), subject.format(log.prefix))
     await consumer.close()
 

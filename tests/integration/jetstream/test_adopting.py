@@ -258,7 +258,7 @@ async def test_a_pinned_one_keeps_its_pin_through_a_stall(
         monkeypatch.setattr(pull, "_GRACE_SECONDS", -4.5)  # as if the answers were late
 
         async def has_stalled() -> bool:
-            return caplog.text.count("pulling again in a second") > 1
+            return caplog.text.count("pulling again in one second") > 1
 
         await until(has_stalled)
         await log.publish({})

@@ -356,7 +356,7 @@ async def test_a_hung_drain_of_another_user_is_named(roles: Roles) -> None:
     with locking(roles.dsn("drain"), "drain") as hung:
         assert hung.take()
         with pytest.raises(
-            FencedError, match=r"its session \d+ of drain \(.*could not be ended: stop"
+            FencedError, match=r"its session \d+ of drain \(.*could not be terminated: stop"
         ):
             await drain_log(roles.settings("redriver", "redriver", drain_lock_seconds=0.3))
         await drain_log(roles.settings("drain", "drain", drain_lock_seconds=0.3))
@@ -503,5 +503,5 @@ async def test_who_may_not_hear_acknowledgements_is_told_once_and_bridges_on(
             acked = await late.listen(client, given_up(sequence))
             assert not acked.done()
         assert client.is_connected
-    said = "Acknowledgements that come too late are not heard: NATS does not permit drain to"
+    said = "Late acknowledgements cannot be received: NATS does not permit drain to"
     assert caplog.text.count(said) == 1
