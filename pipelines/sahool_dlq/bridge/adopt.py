@@ -92,8 +92,8 @@ def limited(found: Adoption, limits: Limits) -> Adoption:
 async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
     """The consumer `<stream>/<durable>`, or the one of that name, as it is.
 
-    Raises AdoptionError where there is none, or more than one, or one that is not acknowledged
-    explicitly, or is ours.
+    Raises AdoptionError where there is none, or more than one, or one that does not use explicit
+    acknowledgements, or is ours.
     """
     stream, slash, consumer = name.rpartition("/")
     if not _NAME.fullmatch(consumer) or (slash and not _NAME.fullmatch(stream)):

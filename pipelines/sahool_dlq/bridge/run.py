@@ -149,7 +149,7 @@ class Bridge(Service):
             elif now - since > 3 * self._ack_wait_seconds:
                 raise StreamError(
                     f"No failure could be recorded for {now - since:.0f} s ({backlog:,} wait):"
-                    " the log says why; the next run goes on."
+                    " the log says why; the next run continues."
                 )
             await asyncio.sleep(_POLL_SECONDS)
 

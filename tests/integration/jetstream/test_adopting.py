@@ -123,12 +123,12 @@ async def test_many_processes_that_start_at_once_share_one(log: Log) -> None:
     ("existing", "what"),
     [
         ({"deliver_subject": "push.to"}, "is a push consumer"),
-        ({"ack_policy": "all"}, "is not acknowledged explicitly"),
-        ({"ack_policy": "none"}, "is not acknowledged explicitly"),
+        ({"ack_policy": "all"}, "does not use explicit acknowledgements"),
+        ({"ack_policy": "none"}, "does not use explicit acknowledgements"),
         ({"headers_only": True}, "delivers headers only, no events"),
         (
             {"priority_groups": ["a", "b"], "priority_policy": "overflow"},
-            "has the priority groups a, b: name one of them as priority_group",
+            "has the priority groups a, b: give one of them as priority_group",
         ),
     ],
 )

@@ -274,7 +274,7 @@ def test_postgres_refuses_the_rest(roles: Roles, login: str) -> None:
 ADOPT = "adopt SAHOOL_EVENTS/quiet --proof --reason a --json"
 SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
-    ("drain", "nobody", "drain", "refuses the login of its address: see the user and password"),
+    ("drain", "nobody", "drain", "refuses the login in the address: check its user and password"),
     ("status", "drain", "nobody", 'refuses the login (role "nobody" does not exist): see user'),
     ("drain", "drain", "analyst", "refused: permission denied for view lock_drain: grant it"),
     ("alerts check", "drain", "drain", "permission denied for view lock_alerts: grant it"),
@@ -314,7 +314,7 @@ def test_a_verb_without_a_right_names_it_in_one_line(
 
 
 async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
-    with pytest.raises(ServerUnavailableError, match="refuses the login of its address: see"):
+    with pytest.raises(ServerUnavailableError, match="refuses the login in the address: check"):
         await connect_service(
             Access(servers=[roles.nats_url("nobody")]), name="t", timeout_seconds=0.3
         )

@@ -250,7 +250,7 @@ async def test_an_address_that_no_consumer_has_is_said_so(
         *(stream, consumer or "*"),
     )
     why, _ = await reason(settings)
-    assert why == f"no consumer can be called {stream}/{consumer or '*'}"
+    assert why == f"this is not a valid consumer name: {stream}/{consumer or '*'}"
     assert (await by_hand(settings)).outcomes == {"cancelled": 1}
 
 
