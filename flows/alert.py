@@ -31,7 +31,9 @@ def _said(report: AlertsReport) -> str:
     if report.waiting:
         message += f"; {report.waiting} messages wait for a channel"
     if report.given_up:
-        message += f"; {report.given_up} messages are given up, that their channel never took"
+        message += (
+            f"; {report.given_up} messages are given up, because their channel never accepted them"
+        )
     if report.unknown:
         message += f"; not known: {'; '.join(report.unknown)}"
     return message

@@ -133,7 +133,7 @@ class Settings(BaseSettings):
         scheme, separator, _ = uri.removeprefix("file://").partition("://")
         if separator and scheme not in _STORES:
             stores = ", ".join(f"{store}://" for store in _STORES)
-            raise ValueError(f"it is a folder or begins with {stores}, not with {scheme}://")
+            raise ValueError(f"it must be a folder or begin with {stores}, not with {scheme}://")
         return uri.removeprefix("file://")
 
     @property
@@ -245,7 +245,7 @@ def endpoints(home: Path | str) -> dict[str, Any]:
         return dict(json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
         raise SettingsError(
-            f"{file} cannot be read ({error}): delete it, `dlq up` writes it anew."
+            f"{file} cannot be read ({error}): delete it, `dlq up` creates it again."
         ) from error
 
 

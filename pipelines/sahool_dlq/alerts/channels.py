@@ -67,9 +67,9 @@ class Channel:
                 return True
             if pause is None:
                 break
-            logger.warning("%s did not take an alert: again in %.0f s", self.name, pause)
+            logger.warning("%s did not accept an alert: next try in %.0f s", self.name, pause)
             await asyncio.sleep(pause)
-        logger.error("%s has not taken the alert: %s", self.name, message.title)
+        logger.error("%s did not accept the alert: %s", self.name, message.title)
         return False
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ def open_channels(urls: Sequence[str]) -> list[Channel]:
     keys = [channel.key for channel in channels]
     if twice := [key for key in keys if keys.count(key) > 1]:
         raise SettingsError(
-            f"DLQ_ALERT_URLS: two entries are named {twice[0]}: give each a name of its own; a rule"
-            " can list several."
+            f"DLQ_ALERT_URLS: two entries are named {twice[0]}: give each its own name; a rule"
+            f" can list several."
         )
     return channels

@@ -151,8 +151,8 @@ async def _alone(lock: Lock) -> None:
             return
         await asyncio.sleep(0.2)
     raise AlertError(
-        f"Another evaluation of the alerts ({lock.held_by()}) has not ended for a minute: see which"
-        " channel hangs."
+        f"Another evaluation of the alerts ({lock.held_by()}) has run for more than a minute:"
+        f" check which channel hangs."
     )
 
 
@@ -224,7 +224,7 @@ async def _mark(
                     timeout=5,
                 )
     except (DLQError, nats.errors.Error, APIError) as error:
-        logger.warning("Which failures the alerts name is said at the next run: %s", error)
+        logger.warning("The failures of the alerts are marked at the next run: %s", error)
         return 0
     return len(wanted)
 

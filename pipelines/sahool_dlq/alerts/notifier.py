@@ -99,7 +99,7 @@ class GroupNotifier:
         done, _ = await asyncio.wait({outage.delivery}, timeout=max(left, 0))
         if not done or not _is_out(outage.delivery):
             outage.count -= 1  # it comes again
-            raise UndeliveredError(f"No channel has taken the alert about group {group_id} yet.")
+            raise UndeliveredError(f"No channel has accepted the alert about group {group_id} yet.")
 
     def _outage(self, event: DLQEvent, group_id: str, now: float) -> _Outage:
         """The group's outage, a new one after a silence as long as the cool-down."""

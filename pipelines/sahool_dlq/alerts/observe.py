@@ -274,7 +274,7 @@ async def _totals(client: Client, settings: Settings) -> list[_Total]:
 def _held(totals: Iterable[_Total]) -> str | None:
     """Which services say that they hold dead letters which they cannot write."""
     names = sorted({each.service for each in totals if each.is_fresh and not each.is_dlq_writable})
-    return f"{', '.join(names[:5])} cannot write dead letters, and hold them" if names else None
+    return f"{', '.join(names[:5])} cannot write dead letters and hold them back" if names else None
 
 
 async def _stopped(

@@ -28,7 +28,7 @@ __all__ = ["TRIES_SECONDS", "Delivery", "acknowledge_alerts", "deliver", "say"]
 logger = logging.getLogger(__name__)
 
 TRIES_SECONDS = (1.0, 3.0)
-"""Between tries of one message on one channel within a run; the next run goes on."""
+"""Between tries of one message on one channel within a run; the next run continues."""
 
 _GIVE_UP = timedelta(hours=24)
 _PATIENCE_SECONDS = 45.0  # with one channel, within a run
@@ -102,11 +102,11 @@ async def deliver(
             logger.error("ALERT: %s\n%s", message.title, message.body)
             logged.append(message.id)  # nobody was told: no channel is set
         elif now - message.created_at > _GIVE_UP:
-            logger.error("%s is given up for the alert: %s", message.channel, message.title)
+            logger.error("%s does not get the alert any more: %s", message.channel, message.title)
             gone.append(message.id)
         elif message.channel not in known:
             logger.warning(
-                "DLQ_ALERT_URLS has no entry %s, where a message waits: %s",
+                "DLQ_ALERT_URLS has no entry %s, but a message for it is waiting: %s",
                 message.channel,
                 message.title,
             )

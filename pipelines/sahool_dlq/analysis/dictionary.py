@@ -164,7 +164,7 @@ def _header(name: str) -> _Header:
             return _parsed(read_sql(f"{folder}/{name}.sql"))
         except QueryError:
             continue
-    raise QueryError(f"No SQL file tells of {name}: reinstall sahool-dlq.")
+    raise QueryError(f"No SQL file describes {name}: reinstall sahool-dlq.")
 
 
 def _parsed(sql: str) -> _Header:

@@ -83,7 +83,7 @@ def limited(found: Adoption, limits: Limits) -> Adoption:
     if len(waits or found.after.get("backoff") or ()) > most:
         raise AdoptionError(
             f"The backoff of {found.address} has more waits than the {most} deliveries of"
-            " max_deliver: leave some out, or allow more deliveries."
+            " max_deliver: remove some, or allow more deliveries."
         )
     values: dict[str, Any] = {"max_deliver": most}
     return with_values(found, values | ({"backoff": waits, "ack_wait": waits[0]} if waits else {}))
@@ -92,26 +92,28 @@ def limited(found: Adoption, limits: Limits) -> Adoption:
 async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
     """The consumer `<stream>/<durable>`, or the one of that name, as it is.
 
-    Raises AdoptionError where there is none, or more than one, or one that is not acknowledged
-    explicitly, or is ours.
+    Raises AdoptionError where there is none, or more than one, or one that does not use explicit
+    acknowledgements, or is ours.
     """
     stream, slash, consumer = name.rpartition("/")
     if not _NAME.fullmatch(consumer) or (slash and not _NAME.fullmatch(stream)):
-        raise AdoptionError(f"{name!r} is not a consumer: say CONSUMER, or STREAM/CONSUMER.")
+        raise AdoptionError(f"{name!r} is not a consumer: give CONSUMER or STREAM/CONSUMER.")
     if not slash:
         stream = await _stream_of(client, consumer)
     found = await _as_it_is(client, stream, consumer)
     if stream in settings.stream_names.own:
-        raise AdoptionError(f"{found.address} reads the platform's own stream: nothing to prove.")
+        raise AdoptionError(
+            f"{found.address} reads a stream of the platform itself: there is nothing to prove."
+        )
     if owner := owner_of(await latest_totals(client, settings), (stream, consumer)):
         raise AdoptionError(
-            f"{found.address} is a NATSConsumer of {owner}, which tells successes and totals"
-            " itself: it needs no proof."
+            f"{found.address} is a NATSConsumer of {owner}, which reports successes and totals"
+            f" itself: it needs no proof."
         )
     if (policy := found.before.get("ack_policy")) != "explicit":
         raise AdoptionError(
-            f"The server tells nothing of acknowledgements by {found.address}, whose ack_policy is"
-            f" {policy}: it would have to be explicit."
+            f"The server does not report acknowledgements by {found.address}, whose ack_policy is"
+            f" {policy}: it must be explicit."
         )
     return found
 
@@ -122,7 +124,7 @@ async def change(client: Client, adoption: Adoption) -> None:
     request = {"stream_name": adoption.stream, "config": adoption.after, "action": "update"}
     answer = await _asked(client, where, request)
     if error := answer.get("error"):
-        raise AdoptionError(f"The server leaves {adoption.address} as it is: {_said(error)}.")
+        raise AdoptionError(f"The server refused to change {adoption.address}: {_said(error)}.")
 
 
 async def _stream_of(client: Client, consumer: str) -> str:
@@ -133,7 +135,7 @@ async def _stream_of(client: Client, consumer: str) -> str:
         raise AdoptionError(f"No stream has a consumer {consumer}: `nats consumer ls` lists them.")
     if len(streams) > 1:
         either = " or ".join(f"{stream}/{consumer}" for stream in sorted(streams))
-        raise AdoptionError(f"More than one stream has a consumer {consumer}: say {either}.")
+        raise AdoptionError(f"Several streams have a consumer {consumer}: say {either}.")
     return streams[0]
 
 
@@ -159,4 +161,4 @@ async def _asked(client: Client, subject: str, request: dict[str, Any] | None) -
 
 
 def _said(error: dict[str, Any]) -> str:
-    return str(error.get("description", "it does not say why")).rstrip(".")
+    return str(error.get("description", "it gives no reason")).rstrip(".")

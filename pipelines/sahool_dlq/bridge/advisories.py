@@ -90,7 +90,7 @@ class Advisories(Intake):
         try:
             advisory = read_advisory(msg.data, domain_of(self.connection))
         except ValueError as error:
-            logger.warning("Advisory %d is left out: %s", delivery.sequence, error)
+            logger.warning("Advisory %d is ignored: %s", delivery.sequence, error)
             self.counts["skipped"] += 1
             self._acknowledge(msg)
             return
@@ -105,7 +105,9 @@ class Advisories(Intake):
             and await self._given_up.has(self.connection, advisory, created)
         ):
             # The same failure. Its id cannot be made any more: the time of the event is gone.
-            logger.info("%s terminated what it had given up: %s", advisory.consumer, advisory)
+            logger.info(
+                "%s terminated an event that it had given up: %s", advisory.consumer, advisory
+            )
             self.counts["repeated"] += 1
         elif not await self._publish(advisory, event, "bridged" if event else "gone", created):
             await self._give_back(msg)
@@ -118,9 +120,9 @@ class Advisories(Intake):
         if consumer not in self._removed_from:
             self._removed_from.add(consumer)
             logger.warning(
-                "%s had event %d in hand when it left the stream: by a newer value, its age,"
-                " another limit or a deletion. Whether it was handled nobody can say, so it is no"
-                " failure. More of them are only counted.",
+                "%s was handling event %d when the stream removed it: a newer value, its age,"
+                " another limit or a deletion. Nobody can know whether it was handled, so it does"
+                " not count as a failure. Further ones are only counted.",
                 consumer,
                 advisory.stream_seq,
             )
@@ -174,7 +176,7 @@ class Advisories(Intake):
             if own_id.suffix != suffix:
                 self.counts["ids_taken"] += 1
                 logger.warning(
-                    "Failure %s (%s) had another dead letter before its own, forged or of another"
+                    "Failure %s (%s) already had another dead letter, forged or of another"
                     " version: both are kept.",
                     fields["failure_id"],
                     advisory.consumer,

@@ -54,7 +54,7 @@ class Advisory(msgspec.Struct, frozen=True):
             timestamp=now,
             not_before=stored_at,
             # What follows DETAIL: has no part in the fingerprint.
-            reason="DETAIL: no advisory said so; the consumer's figures prove it.",
+            reason="DETAIL: no advisory reported it; the counters of the consumer prove it.",
         )
 
     @property
@@ -128,7 +128,7 @@ def dead_letter_of(
     )
     message = said["error_message"]
     if event is None:
-        message += f" The event itself is gone: {advisory.stream} no longer has it."
+        message += f" The event itself is lost: {advisory.stream} no longer has it."
         if advisory.kind == MAX_DELIVERIES:  # what follows DETAIL: has no part in the fingerprint
             message += " DETAIL: it was acknowledged too late, or removed."
     at, retries = advisory.timestamp.isoformat(), advisory.deliveries - 1

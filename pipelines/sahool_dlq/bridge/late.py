@@ -77,7 +77,7 @@ class LateAcks:
         except NotPermittedError as error:
             if self._is_permitted:
                 self._is_permitted = False
-                logger.warning("Acknowledgements that come too late are not heard: %s", error)
+                logger.warning("Late acknowledgements cannot be received: %s", error)
             while self._listening:
                 await _unsubscribe(self._listening.popleft())
         return acked

@@ -110,7 +110,7 @@ class Bridge(Service):
         try:
             return await self._advisories.sample(self._connection)
         except (*PUBLISH_ERRORS, PullStalledError, DLQError) as error:
-            logger.warning("What no advisory said could not be looked for: %s", error)
+            logger.warning("Failures without an advisory could not be searched: %s", error)
             return []
 
     async def count(self) -> None:
@@ -148,8 +148,8 @@ class Bridge(Service):
                 dealt_with, since = self.counts.total(), now
             elif now - since > 3 * self._ack_wait_seconds:
                 raise StreamError(
-                    f"No failure could be brought in for {now - since:.0f} s ({backlog:,} wait):"
-                    " the log says why; the next run goes on."
+                    f"No failure could be recorded for {now - since:.0f} s ({backlog:,} wait):"
+                    " the log says why; the next run continues."
                 )
             await asyncio.sleep(_POLL_SECONDS)
 

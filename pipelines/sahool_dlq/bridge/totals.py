@@ -166,7 +166,7 @@ async def _count(
         if position.sequence and info.state.first_seq > position.sequence + 1:
             logger.warning(
                 "The totals of %s are too low: %s dropped some of %d messages before they were"
-                " counted. Let it keep them for longer, or run the bridge more often.",
+                " counted. Let it keep messages for longer, or run the bridge more often.",
                 "/".join(address),
                 stream,
                 info.state.first_seq - position.sequence - 1,

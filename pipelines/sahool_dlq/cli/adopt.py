@@ -20,18 +20,18 @@ from sahool_dlq.settings import Settings
 @click.option(
     "--max-deliver",
     type=click.IntRange(1, 1_000),
-    help="deliveries after which it gives an event up [5, where it is unlimited]",
+    help="deliveries after which it gives an event up [5 where unlimited]",
 )
 @click.option(
     "--backoff",
     metavar="SECONDS,…",
     help="how long to wait for an answer, delivery by delivery [ack_wait, each time]",
 )
-@click.option("--proof", "is_proof", is_flag=True, help="let the server tell of each success")
-@click.option("--undo", "is_undo", is_flag=True, help="as it was before")
-@click.option("--reason", help="why; kept in the audit")
-@click.option("--by", default=getpass.getuser, help="who does it [your login]")
-@click.option("--dry-run", is_flag=True, help="show the change, touch nothing")
+@click.option("--proof", "is_proof", is_flag=True, help="have the server report each success")
+@click.option("--undo", "is_undo", is_flag=True, help="restore the previous configuration")
+@click.option("--reason", help="the reason; stored in the audit")
+@click.option("--by", default=getpass.getuser, help="who does it [your login name]")
+@click.option("--dry-run", is_flag=True, help="show the change; do not make it")
 @click.option("--yes", is_flag=True, help="do not ask")
 def command(
     settings: Settings,
@@ -46,21 +46,24 @@ def command(
     dry_run: bool,
     yes: bool,
 ) -> None:
-    """Let a consumer without our code give up what always fails, and prove what succeeds.
+    """Set up a consumer that does not use this library: limit its retries, prove successes.
 
-    Sets its max_deliver to 5 where it is unlimited, and nothing else of it; with --backoff, also
-    how long each delivery waits for an answer. What it gives up is kept by SAHOOL_ADVISORIES, and
-    `dlq bridge` makes a dead letter of it.
+    Sets its max_deliver to 5 if it is unlimited, and changes nothing else. --backoff also sets how
+    long each delivery waits for an answer. The stream SAHOOL_ADVISORIES records events that it
+    gives up, and `dlq bridge` makes dead letters of them.
 
-    With --proof alone it sets its sample_freq to 100 %, and nothing else of it: the server then
-    says of each event that it was acknowledged. A redrive's success is proved by that instead of
-    inferred, and the service gets totals, and so a failure rate. It costs a message of about 300
-    bytes for each event.
+    --proof sets only its sample_freq to 100 %: the server then reports each acknowledged event. So
+    the success of a redrive is proved instead of inferred, and the service gets totals and a
+    failure rate. It costs one message of about 300 bytes per event.
     """
     if is_undo and (is_proof or max_deliver or backoff):
-        raise click.UsageError("--undo takes all of it back, and stands alone.")
+        raise click.UsageError(
+            "--undo restores everything, so it cannot be combined with other options."
+        )
     if not dry_run and reason is None:
-        raise click.UsageError("Say why: --reason TEXT is kept in the audit.")
+        raise click.UsageError(
+            "A reason is missing: give --reason TEXT. It is stored in the audit."
+        )
     is_limited = not is_proof or bool(max_deliver or backoff)
     wish = Wish(is_proof, Limits(max_deliver, _seconds(backoff)) if is_limited else None)
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
@@ -75,7 +78,7 @@ def command(
     if is_json:
         print_json(found.as_dict() | {"dry_run": dry_run})
     elif found.is_change:
-        console.print("Nothing was changed." if dry_run else "Done; it is in the audit.")
+        console.print("Nothing was changed." if dry_run else "Done. The change is in the audit.")
 
 
 def _seconds(backoff: str | None) -> tuple[float, ...]:
@@ -84,7 +87,7 @@ def _seconds(backoff: str | None) -> tuple[float, ...]:
     except ValueError:
         waits = (0.0,)
     if not all(0.001 <= each <= 30 * 86_400 for each in waits):
-        raise click.UsageError("--backoff is seconds and commas, such as 30,60,300.")
+        raise click.UsageError("--backoff takes seconds separated by commas, such as 30,60,300.")
     return waits
 
 
@@ -93,7 +96,7 @@ def _show(found: Adoption, wish: Wish, *, is_undo: bool) -> None:
         names = ["sample_freq"] if wish.is_proof or is_undo else []
         names += ["max_deliver"] if wish.limits else []
         values = ", ".join(f"{name} {_value(found.before, name)}" for name in names)
-        console.print(f"{safe(found.address)} is so already: {values}.", soft_wrap=True)
+        console.print(f"{safe(found.address)} has these values already: {values}.", soft_wrap=True)
         return
     changes = ", ".join(
         f"{name} {_value(found.before, name)} → {_value(found.after, name)}"
@@ -107,8 +110,9 @@ def _show(found: Adoption, wish: Wish, *, is_undo: bool) -> None:
     most = found.after.get("max_deliver") or 0
     if "max_deliver" in found.changed and most > 0 and found.redelivered:
         console.print(
-            f"{found.redelivered:,} of its events came again and wait: those that were delivered"
-            f" {most} times by now are given up at once.",
+            f"{found.redelivered:,} of its events are waiting for redelivery: those that were"
+            f" delivered"
+            f" {most} times or more are given up at once.",
             soft_wrap=True,
         )
 

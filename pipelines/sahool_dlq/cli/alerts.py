@@ -65,9 +65,9 @@ def now(settings: Settings, is_json: bool) -> None:
     _show(rules, alerts)
     for channel, waiting, given_up in left:
         console.print(
-            f"[bold red]The channel {safe(channel)} did not take messages: {waiting} waiting,"
-            f" {given_up} given up in the last seven days.[/bold red] `dlq alerts history` names"
-            " them, `dlq alerts test` tries the channel.",
+            f"[bold red]The channel {safe(channel)} did not accept messages: {waiting} waiting,"
+            f" {given_up} given up in the last seven days.[/bold red] `dlq alerts history` lists"
+            f" them, `dlq alerts test` tests the channel.",
             soft_wrap=True,
         )
     _say_when(evaluated_at)
@@ -122,7 +122,7 @@ def test(settings: Settings, is_json: bool) -> None:
 
 
 @verb
-@click.option("--limit", default=20, show_default=True, help="most alerts to print")
+@click.option("--limit", default=20, show_default=True, help="maximum number of alerts")
 def history(settings: Settings, is_json: bool, limit: int) -> None:
     """What fired, the latest first, and whether its messages arrived."""
     rules = alert_rules(settings)
@@ -139,7 +139,7 @@ def history(settings: Settings, is_json: bool, limit: int) -> None:
         print_json({"alerts": [asdict(alert) for alert in alerts], "messages": sent})
         return
     if not alerts:
-        console.print("Nothing has fired yet.")
+        console.print("No alert has fired yet.")
         return
     print_table(
         "Alerts",
@@ -164,7 +164,7 @@ def history(settings: Settings, is_json: bool, limit: int) -> None:
 
 @verb
 @click.argument("ids", nargs=-1, type=int, metavar="[ID]…")
-@click.option("--reason", default="", help="what is being done about it")
+@click.option("--reason", default="", help="what you do about it")
 def ack(settings: Settings, is_json: bool, ids: tuple[int, ...], reason: str) -> None:
     """Say that you look after these alerts, or all that fire: no reminders until they are over.
 
@@ -181,7 +181,7 @@ def ack(settings: Settings, is_json: bool, ids: tuple[int, ...], reason: str) ->
         console.print(f"Acknowledged {alert.id}: {safe(_headline(rules, alert))}", soft_wrap=True)
     for channel in untold:
         console.print(
-            f"The channel {safe(channel)} does not know it yet: the next evaluation says it.",
+            f"The channel {safe(channel)} has not been told yet: the next evaluation tells it.",
             soft_wrap=True,
         )
 
@@ -216,7 +216,7 @@ def rules(settings: Settings, is_json: bool, form: str) -> None:
         "Alert rules",
         columns,
         rows,
-        note="docs/alerts.md says what each looks at; – is off.",
+        note="docs/alerts.md explains each rule; – means off.",
         drop=["channels", "severity", "for minutes"],
     )
 

@@ -13,10 +13,14 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.argument("id_", metavar="[ID]", required=False)
-@click.option("--actor", help="only what this person or schedule did")
-@click.option("--action", help="only actions that begin so: redrive, triage.discarded, …")
+@click.option("--actor", help="only actions of this person or schedule")
+@click.option("--action", help="only actions that begin with this: redrive, triage.discarded, …")
 @click.option(
-    "--limit", type=click.IntRange(1), default=50, show_default=True, help="the latest so many"
+    "--limit",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="number of entries, the latest first",
 )
 def command(
     settings: Settings,
@@ -26,16 +30,17 @@ def command(
     action: str | None,
     limit: int,
 ) -> None:
-    """Who redrove, edited, discarded or parked what, when, why, and with which result.
+    """Show who redrove, edited, discarded or parked what, when, why, and with which result.
 
-    With the ID of a failure, or a batch or its first digits: what was done to it. Newest first.
+    With the ID of a failure, or of a batch (the first digits are enough), show what was done to
+    it. Newest first.
     """
     rows = audit_trail(settings, about=id_, actor=actor, action=action, limit=limit)
     if is_json:
         print_json({"audit": rows})
         return
     if not rows:
-        console.print("Nothing there: no redrive and no decision matches.")
+        console.print("No redrive and no decision matches.")
         return
     for row in rows:
         count, batch = row["detail"].get("failures"), row["batch_id"]
@@ -49,7 +54,7 @@ def command(
         console.print("  ".join(fact for fact in facts if fact), soft_wrap=True)
         if row["reason"]:
             console.print(f"    {safe(row['reason'])}", soft_wrap=True)
-    console.print("[dim]--json has everything: ids, selections, edits, the database's user.[/dim]")
+    console.print("[dim]More with --json: ids, selections, edits, database user.[/dim]")
 
 
 def _result(detail: dict[str, Any]) -> str:

@@ -28,15 +28,15 @@ _THEN_RUN = ("resume", "approve")
     "action", type=click.Choice(["list", "show", *_ACTIONS]), default="list", required=False
 )
 @click.argument("batch_id", metavar="[BATCH]", required=False)
-@click.option("--reason", help="why; kept in the audit")
-@click.option("--by", default=getpass.getuser, help="who says so [your login]")
-@click.option("--later", is_flag=True, help="resume, approve: leave it to the next redrive")
+@click.option("--reason", help="the reason; stored in the audit")
+@click.option("--by", default=getpass.getuser, help="who does it [your login name]")
+@click.option("--later", is_flag=True, help="resume, approve: let the next redrive run it")
 @click.option(
     "--limit",
     type=click.IntRange(1),
     default=20,
     show_default=True,
-    help="list: the latest so many",
+    help="list: number of batches, the latest first",
 )
 def command(
     settings: Settings,
@@ -50,16 +50,16 @@ def command(
 ) -> None:
     """Batches of redrives: list, show, pause, resume, cancel, approve, reject.
 
-    BATCH is an id or its first digits. A paused batch publishes nothing more; what is out is
-    followed to its outcome. A resumed or approved one runs here at once, and each group begins
-    with one redrive again. Resume also takes up what a killed run left. What a cancelled one has
-    not published stays pending.
+    BATCH is an id or its first digits. A paused batch publishes nothing more; outcomes of what
+    it published are still recorded. A resumed or approved batch runs here at once, and each group
+    starts with one redrive again. `resume` also continues a batch whose run was killed. What a
+    cancelled batch did not publish stays pending.
     """
     if action == "list":
         _list(list_batches(settings, limit), is_json)
         return
     if not batch_id:
-        raise click.UsageError(f"Say which batch to {action}: `dlq batches` lists them.")
+        raise click.UsageError(f"Give the batch to {action}: `dlq batches` lists them.")
     if action == "show":
         _show(settings, show_batch(settings, batch_id), is_json)
         return
@@ -77,7 +77,7 @@ def _list(found: list[Batch], is_json: bool) -> None:
         print_json({"batches": [batch.as_dict() for batch in found]})
         return
     if not found:
-        console.print("No redrive was planned yet: dlq redrive --help")
+        console.print("No redrive has been planned yet: see dlq redrive --help")
         return
     print_table(
         "Batches of redrives",
@@ -94,7 +94,7 @@ def _list(found: list[Batch], is_json: bool) -> None:
             )
             for batch in found
         ],
-        note="dlq batches show BATCH says more.",
+        note="Details: dlq batches show BATCH",
         drop=["by", "at"],
     )
 

@@ -23,12 +23,13 @@ _COUNTED = (
 
 
 @verb
-@click.option("--once", "is_once", is_flag=True, help="bring in what there is, then end")
+@click.option("--once", "is_once", is_flag=True, help="process what is there, then exit")
 def command(settings: Settings, is_json: bool, is_once: bool) -> None:
-    """Bring in failures of consumers that use none of our code; until Ctrl-C.
+    """Record failures of consumers that do not use this library, until Ctrl-C.
 
-    The server says when a consumer terminates an event, or has had it max_deliver times. Each such
-    advisory becomes a dead letter with the event that it is about. The flow drain-dlq does it too.
+    The server publishes an advisory when a consumer terminates an event, or has received it
+    max_deliver times. Each advisory becomes a dead letter that holds the event. The flow drain-dlq
+    does the same.
     """
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
     counts, untold = asyncio.run(bridge_pending(settings) if is_once else _run(settings, is_json))
@@ -38,15 +39,18 @@ def command(settings: Settings, is_json: bool, is_once: bool) -> None:
         print_json({"kind": "end", **facts} if not is_once else facts)
         return
     console.print(
-        f"Brought in by advisories: {facts['bridged']:,}, and {facts['gone']:,} whose event was"
-        f" gone; without one: {facts['found']:,}. Advisories left out: {facts['skipped']:,}."
+        f"Recorded from advisories: {facts['bridged']:,}, and {facts['gone']:,} more without their"
+        f" event; without an advisory: {facts['found']:,}."
+        f" Advisories ignored: {facts['skipped']:,}."
     )
     if facts["repeated"]:
-        console.print(f"Said again of failures that were brought in before: {facts['repeated']:,}.")
+        console.print(
+            f"Advisories about failures that were recorded before: {facts['repeated']:,}."
+        )
     if facts["removed"]:
         console.print(
-            f"Events that left their stream while a consumer had them: {facts['removed']:,}."
-            " Whether they were handled nobody can say, so they are no failures."
+            f"Events that their stream removed while a consumer had them: {facts['removed']:,}."
+            " Nobody can know whether they were handled, so they do not count as failures."
         )
     if facts["acknowledged"]:
         console.print(
@@ -65,8 +69,8 @@ def command(settings: Settings, is_json: bool, is_once: bool) -> None:
 def _print_untold(untold: list[Untold]) -> None:
     for each in untold:
         console.print(
-            f"{safe(each.consumer)} on {safe(each.stream)} gave up at least {each.at_least:,} more:"
-            " its figures tell how many, not which."
+            f"{safe(each.consumer)} on {safe(each.stream)} gave up at least {each.at_least:,}"
+            f" more events. Its counters show how many, not which."
         )
 
 
@@ -98,7 +102,7 @@ async def _run(settings: Settings, is_json: bool) -> tuple[Counter[str], list[Un
         bridge = Bridge(settings, show)
         await bridge.open()
         if not is_json:
-            errors.print("[dim]Waiting for advisories. Ctrl-C ends it.[/dim]")
+            errors.print("[dim]Waiting for advisories. Ctrl-C stops.[/dim]")
         bridge.start_in_background()
         untold = await bridge.sample()
         if not is_json:

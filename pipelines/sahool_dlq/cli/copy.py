@@ -14,9 +14,10 @@ from sahool_dlq.stores.lake.lake import Lake
 @verb
 @click.argument("place")
 def command(settings: Settings, is_json: bool, place: str) -> None:
-    """Copy the lake as it is now to an empty PLACE, a folder or s3://…; drains may go on.
+    """Copy the lake as it is now to an empty PLACE, a folder or s3://…; drains can run.
 
-    The copy is whole: each file is read against its checksum, and the log names what was copied.
+    The copy is consistent: each file is checked against its checksum, and the log lists exactly the
+    copied files.
     """
     target = Settings(lake_uri=place)
     with spinner("Copying the lake"):

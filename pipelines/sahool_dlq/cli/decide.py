@@ -22,10 +22,12 @@ def deciding(decision: Decision, explanation: str) -> click.Command:
     """The verb that publishes this decision."""
 
     @selecting
-    @click.option("--reason", required=True, help="why; kept with the failure and in the audit")
-    @click.option("--by", default=getpass.getuser, help="who decides [your login]")
-    @click.option("--yes", is_flag=True, help="do not ask, however many they are")
-    @click.option("--dry-run", is_flag=True, help="show what would change, touch nothing")
+    @click.option(
+        "--reason", required=True, help="the reason; stored with the failure and in the audit"
+    )
+    @click.option("--by", default=getpass.getuser, help="who decides [your login name]")
+    @click.option("--yes", is_flag=True, help="do not ask for confirmation")
+    @click.option("--dry-run", is_flag=True, help="show what would change; change nothing")
     def command(
         settings: Settings,
         is_json: bool,
@@ -66,7 +68,7 @@ def deciding(decision: Decision, explanation: str) -> click.Command:
                 f"{report.changed:,} failures are {decision} now:"
                 f" {settings.masked(reason)!r}, by {settings.masked(by)}."
                 if report.changed
-                else f"No failure there can be {decision}.",
+                else f"None of these failures can be {decision}.",
                 markup=False,
             )
         if report.limit_reached:

@@ -19,10 +19,10 @@ _EXAMPLE = "SELECT error_class, count(*) FROM failures GROUP BY 1"
 @click.option("--events", default=3_000, show_default=True, help="events to publish")
 @click.option("--seed", default=7, show_default=True, help="of the events")
 def command(settings: Settings, is_json: bool, events: int, seed: int) -> None:
-    """Tell the whole story once, on servers of its own, then check that nothing was lost.
+    """Run a complete example on its own servers, then check that nothing was lost.
 
     Six services fail for real reasons; Prefect flows drain, analyse and redrive. The lake and the
-    report (a page with charts) stay in DLQ_HOME/demo. Exits 1 where an invariant does not hold.
+    report (a page with charts) stay in DLQ_HOME/demo. The exit status is 1 if a check fails.
     """
     started = time.monotonic()
 

@@ -18,7 +18,7 @@ SECRETS = ("DLQ_NATS_URL", "DLQ_POSTGRES_DSN", "DLQ_REDACTION_KEY", "DLQ_ALERT_U
     envvar="DLQ_WORK_POOL",
     default="local",
     show_default=True,
-    help="work pool; made, of type process, where there is none",
+    help="work pool; created with type process if missing",
 )
 @click.option(
     "--secrets",
@@ -29,7 +29,7 @@ SECRETS = ("DLQ_NATS_URL", "DLQ_POSTGRES_DSN", "DLQ_REDACTION_KEY", "DLQ_ALERT_U
 def command(settings: Settings, is_json: bool, pool: str, has_secrets: bool) -> None:  # noqa: ARG001
     """Send deployments, work queues and automations to the Prefect server of PREFECT_API_URL.
 
-    Run it again after each upgrade: what is there is updated.
+    Run it again after each upgrade: it updates what exists.
     """
     from sahool_dlq.orchestration.deploy import deploy  # Prefect takes its time to load
 

@@ -4,7 +4,7 @@ from sahool_dlq.cli.decide import deciding
 
 command = deciding(
     "discarded",
-    """Close failures that nothing is to be done about: they are never redriven again.
+    """Close failures that need no action: they are never redriven again.
 
     Takes pending, retried and parked failures. The event and its dead letter stay in the stream
     and in the lake.

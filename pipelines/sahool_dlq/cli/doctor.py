@@ -31,12 +31,12 @@ _STYLES = {Severity.LOSES: "bold red", Severity.MAY_LOSE: "yellow", Severity.ADV
     "form",
     type=click.Choice(["text", "prometheus", "nagios"]),
     default="text",
-    help="nagios: exit status 0, 1 for a warning, 2 for a loss, 3 where nobody answers",
+    help="output format; nagios exits with 0, 1 (warning), 2 (loss) or 3 (no answer)",
 )
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="write one page that needs no network",
+    help="write one HTML page that needs no network",
 )
 @click.option(
     "--listen",
@@ -44,7 +44,7 @@ _STYLES = {Severity.LOSES: "bold red", Severity.MAY_LOSE: "yellow", Severity.ADV
     type=click.FloatRange(0, 600),
     default=2.0,
     metavar="SECONDS",
-    help="how long to listen to what consumers answer [2]",
+    help="seconds to listen to the answers of consumers [2]",
 )
 @click.option(
     "--stalled-after",
@@ -52,7 +52,7 @@ _STYLES = {Severity.LOSES: "bold red", Severity.MAY_LOSE: "yellow", Severity.ADV
     type=click.FloatRange(0),
     default=900.0,
     metavar="SECONDS",
-    help="silence after which a consumer stands still [900]",
+    help="seconds without a delivery after which a consumer counts as stalled [900]",
 )
 def command(
     settings: Settings,
@@ -62,13 +62,13 @@ def command(
     listen_seconds: float,
     stalled_seconds: float,
 ) -> None:
-    """Say for each stream and consumer what becomes of a message that always fails.
+    """Check for each stream and consumer what happens to a message that always fails.
 
-    Needs a NATS server and read-only rights, and nothing of ours: no PostgreSQL, no lake, no
-    stream. It changes nothing, and delivers nothing. Exit status 1 where something loses data.
+    Needs only a NATS server and read-only rights: no PostgreSQL, no lake, no stream of this
+    platform. Changes nothing and delivers nothing. The exit status is 1 if something loses data.
     """
     if is_json and form != "text":
-        raise click.UsageError("--json is a format of its own: leave out --format.")
+        raise click.UsageError("Give --json or --format, not both.")
     looking = examine(settings, listen_seconds=listen_seconds, stalled_seconds=stalled_seconds)
     try:
         found = asyncio.run(looking)

@@ -12,12 +12,15 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.option(
-    "--adopt-lake", "is_lake_adopted", is_flag=True, help="take over a lake of another platform"
+    "--adopt-lake",
+    "is_lake_adopted",
+    is_flag=True,
+    help="use this lake although another platform made it",
 )
 def command(settings: Settings, is_json: bool, is_lake_adopted: bool) -> None:
-    """Bring what failed since the last drain into the lake and Postgres, exactly once.
+    """Copy new dead letters from the stream to the lake and Postgres, exactly once.
 
-    Safe to run at any time and to kill at any time: the next run goes on where both sinks are.
+    Safe to run and to kill at any time: the next run continues where both sinks are.
     """
     with progress_bar("Draining") as bar:
         task = bar.add_task("drain", total=None)
@@ -37,7 +40,7 @@ def command(settings: Settings, is_json: bool, is_lake_adopted: bool) -> None:
     )
     if report.quarantined:
         console.print(
-            f"{report.quarantined:,} could not be read as dead letters; they are kept with the"
+            f"{report.quarantined:,} could not be read as dead letters. They are stored, with the"
             " reason in parse_error."
         )
     for note in report.notes:

@@ -16,10 +16,10 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.option("--tenant", required=True, help="the tenant's id, as its events say it")
-@click.option("--reason", help="why; kept in the audit, so without the id")
-@click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
+@click.option("--reason", help="the reason; stored in the audit, so without the tenant's id")
+@click.option("--by", default=getpass.getuser, help="who requests it [your login name]")
 @click.option("--yes", is_flag=True, help="do not ask")
-@click.option("--dry-run", is_flag=True, help="show what would go, touch nothing")
+@click.option("--dry-run", is_flag=True, help="show what would be deleted; delete nothing")
 def command(
     settings: Settings,
     is_json: bool,
@@ -29,16 +29,21 @@ def command(
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Delete for good what a tenant has in stream, lake and Postgres up to now.
+    """Delete all data of a tenant from stream, lake and Postgres, up to now. Cannot be undone.
 
-    What it fails on later is stored as ever. Safe to run again: a rerun finishes what was
-    interrupted, or what NATS did not permit. The events' own stream is not touched.
+    Later failures of the tenant are stored as usual. Safe to run again: a second run finishes what
+    was interrupted, or what NATS did not permit. The stream of events itself is not changed.
     """
     if not dry_run and reason is None:
-        raise click.UsageError("Say why: --reason TEXT is kept in the audit.")
+        raise click.UsageError(
+            "A reason is missing: give --reason TEXT. It is stored in the audit."
+        )
     is_asked = not (yes or dry_run)
     if is_asked and not (sys.stdin.isatty() and errors.is_terminal):
-        raise ErasureError("There is no terminal to ask at: look with --dry-run, then give --yes.")
+        raise ErasureError(
+            "Standard input is not a terminal, so nobody can confirm: check with --dry-run,"
+            " then give --yes."
+        )
     with spinner("Looking"):
         found = asyncio.run(preview(settings, tenant))
     if dry_run or found.is_empty:
@@ -46,7 +51,7 @@ def command(
         return
     if is_asked:
         _show(found, tenant, "would go", is_json=False)
-        if not click.confirm("Delete it for good?", err=True):
+        if not click.confirm("Delete all this? It cannot be undone.", err=True):
             console.print("Nothing was changed.")
             return
     with errors.status("Erasing") as status:
@@ -72,7 +77,7 @@ def _show(report: ErasureReport, tenant: str, went: str, is_json: bool) -> None:
         print_json(report.as_dict())
         return
     if report.is_empty:
-        console.print(f"There is nothing of {safe(tenant)}.")
+        console.print(f"There are no data of {safe(tenant)}.")
     else:
         counts = {name: getattr(report, name) for name in COUNTED}
         by_status = ", ".join(f"{n:,} {status}" for status, n in report.failures.items())
@@ -87,11 +92,11 @@ def _show(report: ErasureReport, tenant: str, went: str, is_json: bool) -> None:
         )
     if report.audit_mentions:
         console.print(
-            f"Rows of the audit that name it, and stay, since it is only added to:"
+            f"Rows of the audit that mention it, and stay because the audit is append-only:"
             f" {report.audit_mentions:,}."
         )
     if count := report.unread_dead_letters:
         noun, stay = ("dead letter", "stays") if count == 1 else ("dead letters", "stay")
         console.print(
-            f"{count:,} {noun} that cannot be read may hold the tenant's data, and {stay}."
+            f"{count:,} {noun} that cannot be read may hold data of the tenant, and {stay}."
         )

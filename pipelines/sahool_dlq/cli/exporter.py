@@ -20,8 +20,8 @@ from sahool_dlq.settings import Settings
 def command(settings: Settings, is_json: bool, listen: str) -> None:
     """Serve metrics for Prometheus on http://ADDRESS/metrics, until Ctrl-C.
 
-    The five metrics, what the alert rules look at, and how the pipeline is. Anybody who reaches the
-    address can read them, so it is loopback unless you say otherwise.
+    Serves the five metrics, the values of the alert rules, and the state of the pipeline. Anybody
+    who reaches the address can read them, so the default is loopback.
     """
     logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
     host, _, port = listen.rpartition(":")
@@ -37,7 +37,7 @@ def command(settings: Settings, is_json: bool, listen: str) -> None:
     if is_json:
         print_json({"url": where})
     else:
-        errors.print(f"[dim]Metrics at {where}. Ctrl-C ends it.[/dim]")
+        errors.print(f"[dim]Metrics at {where}. Ctrl-C stops.[/dim]")
     stop = threading.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, lambda *_: stop.set())

@@ -28,11 +28,11 @@ class _Failure(msgspec.Struct):
 @verb
 @click.argument("file", type=click.File("rb"))
 def command(settings: Settings, is_json: bool, file: BinaryIO) -> None:  # noqa: ARG001  (it always prints JSON)
-    """The failure group of each line of FILE (`-`: standard input), to try rules on.
+    """Print the failure group of each line of FILE (`-`: standard input), to test rules.
 
     A line is a JSON object with error_type, error_message and stack_trace (which may be null).
-    Redaction and the rules of DLQ_RULES_FILE are applied as a drain applies them. Prints one JSON
-    object a line; a bad line is named on standard error, and the exit status is 1.
+    Applies redaction and the rules of DLQ_RULES_FILE as a drain does. Prints one JSON object per
+    line. A line that is not valid is reported on standard error, and the exit status is 1.
     """
     rules = settings.rules
     redactor = settings.redactor(rules)

@@ -27,7 +27,7 @@ STATES = {
 @verb
 @click.option("--state", type=click.Choice(list(STATES)))
 @click.option("--service", help="only groups of this service")
-@click.option("--limit", default=20, show_default=True, help="most groups to print")
+@click.option("--limit", default=20, show_default=True, help="maximum number of groups")
 @AS_OF
 def command(
     settings: Settings,
@@ -37,7 +37,10 @@ def command(
     limit: int,
     as_of: str | None,
 ) -> None:
-    """Failures alike, the most urgent first: what, since when, in which state, who is hit."""
+    """List groups of similar failures, the most urgent first.
+
+    Each with its error, its age, its state, and who is affected.
+    """
     known_lake(settings)
     now = moment(settings, as_of)
     frame, trends = failure_groups(settings, now)
@@ -52,14 +55,14 @@ def command(
         print_json({"groups": [as_json(row, trend) for row, trend in known]})
         return
     if not groups:
-        console.print("No failures there. `dlq drain` brings in what is new.")
+        console.print("No failures match. `dlq drain` fetches new ones.")
         return
     open_count = sum(row["open_count"] > 0 for row in groups)
     console.print(f"[bold]{len(groups)} failure groups[/bold], {open_count} with open failures\n")
     print_groups(groups[:limit], trends, now)
     if len(groups) > limit:
         console.print(f"[dim]{len(groups) - limit:,} more: --limit[/dim]")
-    console.print("[dim]Bars: 7 days in steps of 6 hours. More of one: dlq show GROUP[/dim]")
+    console.print("[dim]Bars: 7 days in steps of 6 hours. Details: dlq show GROUP[/dim]")
 
 
 def as_json(group: Mapping[str, Any], trend: Trend | None) -> dict[str, Any]:

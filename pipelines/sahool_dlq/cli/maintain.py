@@ -8,10 +8,10 @@ from sahool_dlq.settings import Settings
 
 @verb
 def command(settings: Settings, is_json: bool) -> None:
-    """Make the lake's many small files few sorted ones, and delete what nobody reads any more.
+    """Compact the lake's small files into sorted ones, and delete unused files.
 
-    Drains go on meanwhile. Files that left a table stay for 7 days. DLQ_LAKE_RETENTION_DAYS says
-    what the lake forgets.
+    Drains can run meanwhile. Files that a table no longer uses stay for 7 days.
+    DLQ_LAKE_RETENTION_DAYS sets the age at which rows are deleted.
     """
     with spinner("Maintaining the lake"):
         report = maintain_lake(settings)

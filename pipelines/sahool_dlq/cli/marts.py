@@ -14,14 +14,14 @@ from sahool_dlq.settings import Settings
     type=click.Choice(["duckdb", "spark"]),
     default="duckdb",
     show_default=True,
-    help="spark runs the same SQL where SPARK_CONF_DIR says, else here",
+    help="spark runs the same SQL on Spark, configured by SPARK_CONF_DIR or local",
 )
-@click.option("--rebuild", is_flag=True, help="count all of the log again")
+@click.option("--rebuild", is_flag=True, help="rebuild from the whole log")
 def command(settings: Settings, is_json: bool, engine: str, rebuild: bool) -> None:
     """Bring the marts of the lake up to date, and those in Postgres (mart_<name>).
 
-    What came since the last run is added; so a run after a small drain is short. Where history was
-    changed (regrouped, repaired, expired), all is counted again, as with --rebuild.
+    Adds what is new since the last run, so a run after a small drain is short. Where history was
+    changed (regrouped, repaired, expired), all marts are rebuilt, as with --rebuild.
     """
     with spinner("Building the marts"):
         report = build_all_marts(settings, engine, is_rebuild=rebuild)

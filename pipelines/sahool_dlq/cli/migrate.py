@@ -11,7 +11,7 @@ from sahool_dlq.stores.postgres.refusals import where
 
 @verb
 def command(settings: Settings, is_json: bool) -> None:
-    """Make the tables in Postgres and the streams in NATS that are missing.
+    """Create missing tables in Postgres and missing streams in NATS.
 
     Idempotent. Each migration also runs by hand: psql -f sql/postgres/migrations/….sql
     """

@@ -34,7 +34,7 @@ _MOST_REMEMBERED = 10_000  # dead letters, so that one whose alert is tried agai
     "retry_hours",
     type=click.FloatRange(min=0),
     metavar="HOURS",
-    help="ask for a redrive of everything else, so many hours after it failed",
+    help="request a redrive of all other failures, this many hours after they failed",
 )
 def command(
     settings: Settings,
@@ -42,10 +42,10 @@ def command(
     error_types: tuple[str, ...],
     retry_hours: float | None,
 ) -> None:
-    """Show dead letters as they come, drain them at once, and alert; until Ctrl-C.
+    """Show dead letters as they arrive, drain them at once and send alerts, until Ctrl-C.
 
-    Everything since the monitor ran last is shown first. A line for each dead letter, and for each
-    alert; alerts go to the channels of DLQ_ALERT_URLS, one for an outage and not for each failure.
+    It begins with everything since its last run. Prints one line for each dead letter and each
+    alert. Alerts go to the channels of DLQ_ALERT_URLS: one for an outage, not one per failure.
     """
     changes: dict[str, Any] = {}
     if error_types:
@@ -62,7 +62,7 @@ async def _run(settings: Settings, is_json: bool, config: DLQConsumerConfig) -> 
     if not is_json:
         channels = len(settings.alert_urls)
         where = f"{channels} alert channels" if channels else "no alert channels, alerts show here"
-        errors.print(f"[dim]Monitoring {config.dlq_subject}; {where}. Ctrl-C ends it.[/dim]")
+        errors.print(f"[dim]Monitoring {config.dlq_subject}; {where}. Ctrl-C stops.[/dim]")
     view = _View(settings, is_json)
     with set_by_signal(stop):
         await watch(settings, config, Screen(view.dead_letter, view.alert, view.drained), stop)

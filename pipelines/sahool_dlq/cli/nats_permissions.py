@@ -23,7 +23,7 @@ _FILTER = re.compile(r"""[^\s."'\\]+(\.[^\s."'\\]+)*""")
 
 
 @verb
-@click.option("--service", help="name of a service that uses NATSConsumer or NATSPublisher")
+@click.option("--service", help="name of a service with NATSConsumer or NATSPublisher")
 @click.option("--role", type=click.Choice(ROLES), help="a user of the platform itself")
 @click.option(
     "--consumes", multiple=True, metavar="FILTER", help="subjects the service consumes; repeatable"
@@ -38,7 +38,7 @@ _FILTER = re.compile(r"""[^\s."'\\]+(\.[^\s."'\\]+)*""")
     "--dlq-subject-per-service",
     "is_dlq_own",
     is_flag=True,
-    help="its dead letters go to a subject of its own, as that option of its configuration says",
+    help="its dead letters go to their own subject, as with this option of its configuration",
 )
 @click.option("--user", help="name of the user [the service's]")
 def command(
@@ -52,10 +52,10 @@ def command(
     is_dlq_own: bool,
     user: str | None,
 ) -> None:
-    """What a user of NATS needs and no more, as a block for the server's configuration.
+    """Print the least permissions of a NATS user, as a block of the server's configuration.
 
-    A service consumes its filters from DLQ_EVENTS_STREAM, each by a durable of its own. It can read
-    no other events, and touch no other's consumer. Asks no server.
+    A service consumes its filters from DLQ_EVENTS_STREAM, each by its own durable consumer. It can
+    read no other events and change no other consumer. Needs no connection to a server.
     """
     if bool(service) == bool(role):
         raise click.UsageError("Give one of --service and --role.")

@@ -99,7 +99,7 @@ def print_table(
     left_out = [column.name for column in every if column not in shown]
     if left_out:
         names = safe(", ".join(left_out))
-        console.print(f"[dim]Left out for want of room: {names}. A pipe or --json has all.[/dim]")
+        console.print(f"[dim]Columns that do not fit: {names}. A pipe or --json has all.[/dim]")
     console.print()
 
 

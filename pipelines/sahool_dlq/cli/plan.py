@@ -6,7 +6,7 @@ from sahool_dlq.redrive.preview import EditedSample, Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
 
 _MOST_ROWS = 20
-LIMIT_REACHED = "That is as many as --limit takes, the oldest; say it again for the rest."
+LIMIT_REACHED = "That is the --limit. The oldest come first; run it again for the rest."
 
 
 def print_plan(shown: Preview) -> None:
@@ -42,13 +42,15 @@ def _print_edits(edits: list[EditedSample]) -> None:
     for (refused, changes), ids in alike.items():
         where = ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} of the others above"
         if refused:
-            console.print(f"No edit is possible in {where}: {safe(refused)}.", soft_wrap=True)
+            console.print(
+                f"The edit cannot be applied in {where}: {safe(refused)}.", soft_wrap=True
+            )
             continue
         print_table(
             f"The edit, in {where}",
             ["what", "before", "after"],
             changes,
-            note="Secrets are masked here; the events keep theirs.",
+            note="Secrets are masked in this output only, not in the events.",
         )
 
 
@@ -61,7 +63,7 @@ def _published(shown: Preview) -> str:
 def _facts(shown: Preview) -> list[str]:
     count, payloads = shown.plan.count, shown.payloads
     facts = [
-        f"{number:,} would be refused, and parked: {safe(reason)}."
+        f"{number:,} would be refused and parked: {safe(reason)}."
         for reason, number in shown.refused.items()
     ]
     facts += unreached_facts(shown)
@@ -80,12 +82,12 @@ def _facts(shown: Preview) -> list[str]:
         facts.append(LIMIT_REACHED)
     facts += [
         (
-            f"Of the raw dead letters {payloads['in_stream']:,} are in the stream,"
+            f"Raw dead letters: {payloads['in_stream']:,} in the stream,"
             f" {payloads['kept']:,} kept in Postgres, {payloads['gone']:,} gone."
         ),
         (
-            f"Of {count:,}, about {shown.expected_successes:,.0f} will succeed, as far as earlier"
-            " redrives tell."
+            f"Of {count:,}, about {shown.expected_successes:,.0f} are expected to succeed,"
+            f" judging by earlier redrives."
         ),
         (
             f"At {shown.per_second:,.1f} a second publishing takes about"
@@ -97,15 +99,17 @@ def _facts(shown: Preview) -> list[str]:
         return [
             *facts,
             (
-                f"They go to {safe(shown.redirect_to)}, heard by {reached or 'nobody'}; other"
-                " consumers than those that failed do not speak for these failures."
+                f"They go to {safe(shown.redirect_to)}, received by {reached or 'nobody'}. Only a"
+                f" success of the consumer that failed closes a failure."
             ),
         ]
     for subject, consumers in shown.also_reached.items():
         who = (
-            "Their dead letters do not say which consumer failed: all of them get the events again."
+            "Their dead letters do not say which consumer failed, so all of them receive the"
+            " events again."
             if None in shown.plan.addressees[subject]
-            else "One with our code passes over what is for another; any other gets it again."
+            else "A consumer with this library skips events for another one. Any other handles them"
+            " again."
         )
         facts.append(f"{safe(subject)} is heard by {safe(', '.join(consumers))} too. {who}")
     return facts
@@ -115,13 +119,13 @@ def unreached_facts(shown: Preview) -> list[str]:
     """Which failures would reach nobody, why, and what to do; and where that cannot be known."""
     facts = []
     for each in shown.reached.unreached:
-        said = f"{each.count:,} would reach nobody, and stay as they are: {safe(each.reason)}."
+        said = f"{each.count:,} would reach no consumer, and stay pending: {safe(each.reason)}."
         if each.successors:
             ways = "  or  ".join(f"dlq redrive … --for {safe(name)}" for name in each.successors)
-            said += f" A consumer of the same service takes such events:  {ways}"
+            said += f" Another consumer of the same service takes such events: {ways}"
         facts.append(said)
     facts += [
-        f"Whether {count:,} reach somebody cannot be known: {safe(doubt)}."
+        f"Whether {count:,} would reach a consumer is unknown: {safe(doubt)}."
         for doubt, count in shown.reached.doubts
     ]
     return facts

@@ -23,10 +23,12 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.argument("action", type=click.Choice(["show", "backtest"]), default="show", required=False)
-@click.option("--group", "group_id", help="show: this failure group, whatever its type")
+@click.option("--group", "group_id", help="show: only this failure group, of any error type")
 @click.option("--all", "is_all", is_flag=True, help="show: every type, not only transient ones")
-@click.option("--worth", type=click.FloatRange(0, 1), help="chance from which a redrive pays")
-@click.option("--confidence", type=click.FloatRange(0, 1), help="least probability of that chance")
+@click.option(
+    "--worth", type=click.FloatRange(0, 1), help="success rate from which a redrive is worth it"
+)
+@click.option("--confidence", type=click.FloatRange(0, 1), help="required probability of that rate")
 @click.option("--half-life-days", type=click.FloatRange(0, min_open=True), help="of an outcome")
 def command(
     settings: Settings,
@@ -38,10 +40,10 @@ def command(
     confidence: float | None,
     half_life_days: float | None,
 ) -> None:
-    """What the scheduled redrive does with each group, and why.
+    """Show what the scheduled redrive does with each group, and why.
 
-    show: what is pending now, by group and attempt, and whether it would be redriven. backtest:
-    what this policy, or one with other numbers, would have done with the redrives of the lake.
+    show: pending failures by group and attempt, and whether they would be redriven. backtest: what
+    this policy, or one with other numbers, would have done with past redrives.
     """
     policy = _changed(policy_of(settings), worth, confidence, half_life_days)
     if action == "backtest":
@@ -93,7 +95,7 @@ def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
 
 def _print_groups(found: list[Judged]) -> None:
     if not found:
-        console.print("Nothing of that is pending.")
+        console.print("No pending failure matches.")
         return
     print_table(
         "What the scheduled redrive does next",
@@ -110,14 +112,15 @@ def _print_groups(found: list[Judged]) -> None:
             )
             for each in found
         ],
-        note="A failure also rests before each redrive, and each group ramps: 1, 10, all.",
+        note="Each failure also waits before each redrive, and each group starts with 1 event,"
+        " then 10, then all.",
         drop=["attempt", "services", "error type"],
     )
 
 
 def _print_backtest(report: BacktestReport) -> None:
     if not report.redrives:
-        console.print("No redrive in the lake has ended with a success or a failure yet.")
+        console.print("The lake has no redrive with a known outcome yet.")
         return
     print_table(
         f"The policy on {report.redrives:,} redrives that were",

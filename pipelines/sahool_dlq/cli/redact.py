@@ -15,14 +15,16 @@ from sahool_dlq.settings import Settings
 @verb
 @click.argument("file", type=click.File("rb"), required=False)
 @click.option(
-    "--dry-run", is_flag=True, required=True, expose_value=False, help="say what would be masked"
+    "--dry-run", is_flag=True, required=True, expose_value=False, help="show what would be masked"
 )
-@click.option("--limit", default=1_000, show_default=True, help="latest messages of the stream")
+@click.option(
+    "--limit", default=1_000, show_default=True, help="number of messages, the latest first"
+)
 def command(settings: Settings, is_json: bool, file: BinaryIO | None, limit: int) -> None:
-    """What a drain would mask, by rule, with samples in which the secrets are partly hidden.
+    """Show what a drain would mask, by rule, with samples in which secrets are partly hidden.
 
-    In FILE (`-`: standard input), one dead letter a line, else in the dead-letter stream. Touches
-    nothing; masking itself is what every drain does.
+    Reads FILE (`-`: standard input) with one dead letter per line, else the dead-letter stream.
+    Changes nothing: drains do the masking.
     """
     masking = (
         masking_in_lines(file, settings) if file else asyncio.run(masking_in_log(settings, limit))

@@ -34,19 +34,25 @@ from sahool_dlq.settings import Settings
 
 @verb
 @selecting
-@click.option("--transient", is_flag=True, help="the types of DLQ_TRANSIENT_ERROR_TYPES")
+@click.option("--transient", is_flag=True, help="error types of DLQ_TRANSIENT_ERROR_TYPES")
 @click.option("--to", "redirect_to", help="publish to this subject instead of the events' own")
-@click.option("--for", "addressed_to", help="address it to this consumer, STREAM/CONSUMER")
-@click.option("--edit", help='change the bodies: a JSON merge patch, {"unit": "ha"}, or @FILE')
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
-@click.option("--max-age", help="leave out events older than this, and park them: 24h, 7d")
+@click.option("--for", "addressed_to", help="deliver to this consumer, STREAM/CONSUMER")
 @click.option(
-    "--own-copy", is_flag=True, help="also what the stream lost: the copy in the dead letter"
+    "--edit", help='change the event bodies: a JSON merge patch, {"unit": "ha"}, or @FILE'
 )
-@click.option("--reason", default="by hand", show_default=True, help="why; kept with the batch")
-@click.option("--by", default=getpass.getuser, help="who asks for it [your login]")
-@click.option("--dry-run", is_flag=True, help="show what would be published, touch nothing")
-@click.option("--yes", "is_approved", is_flag=True, help="do not ask, however many they are")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
+@click.option("--max-age", help="skip and park events older than this: 24h, 7d")
+@click.option(
+    "--own-copy",
+    is_flag=True,
+    help="where the stream lost the event, use the copy in the dead letter",
+)
+@click.option(
+    "--reason", default="by hand", show_default=True, help="the reason; stored with the batch"
+)
+@click.option("--by", default=getpass.getuser, help="who requests it [your login name]")
+@click.option("--dry-run", is_flag=True, help="show what would be published; change nothing")
+@click.option("--yes", "is_approved", is_flag=True, help="do not ask for confirmation")
 def command(
     settings: Settings,
     is_json: bool,
@@ -63,11 +69,12 @@ def command(
     dry_run: bool,
     is_approved: bool,
 ) -> None:
-    """Publish failed events again, to the consumer that failed: retry, replay, redrive.
+    """Publish failed events again for the consumer that failed (also called retry or replay).
 
-    Takes pending failures; a parked one by its id. Each group ramps 1, 10, all, and stops where
-    nothing succeeds. What would reach nobody stays as it is. More than DLQ_REDRIVE_APPROVAL_COUNT
-    wait for an approval. Ctrl-C pauses. The exit status is 1 where a group was stopped.
+    Takes pending failures, and parked ones that are given by id. Each group starts with 1 event,
+    then 10, then all, and stops if none succeeds. Events that no consumer would receive are left
+    out. More than DLQ_REDRIVE_APPROVAL_COUNT events wait for an approval. Ctrl-C pauses. The exit
+    status is 1 if a group was stopped.
     """
     if transient:
         types = (*selection.error_types, *transient_selection(settings).error_types)
@@ -90,7 +97,7 @@ def command(
             print_json(shown.as_dict())
         else:
             print_plan(shown)
-            console.print("[dim]Nothing was published. Leave out --dry-run to do it.[/dim]")
+            console.print("[dim]Nothing was published. To publish, run it without --dry-run.[/dim]")
         return
     order = Order(
         "manual",
@@ -110,7 +117,7 @@ def command(
         else:
             console.print("Nothing to redrive: no pending failure matches.")
             if any(each.state not in ENDED for each in list_batches(settings)):
-                console.print("A batch that is not over may hold it: dlq batches")
+                console.print("An unfinished batch may hold it: see dlq batches")
         return
     batch, shown = planned
     if batch.state == "awaiting_approval":
@@ -148,8 +155,8 @@ def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool, note
             console.print(note, soft_wrap=True)
     if report.state == "aborted":
         raise RedriveError(
-            f"The batch {report.batch_id} aborted itself, since a group was stopped: find the cause"
-            " before you redrive it again."
+            f"The batch {report.batch_id} was aborted because a group was stopped: find the cause"
+            f" before the next redrive."
         )
 
 
@@ -186,7 +193,7 @@ def _seconds(max_age: str) -> float:
         found = None
     if not found:
         raise click.BadParameter(
-            f"{max_age[:40]!r} is not an age: write 24h or 7d.", param_hint="--max-age"
+            f"{max_age[:40]!r} is not a duration: write 24h or 7d.", param_hint="--max-age"
         )
     return found.total_seconds()
 

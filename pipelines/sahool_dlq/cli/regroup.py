@@ -9,12 +9,12 @@ from sahool_dlq.settings import Settings
 
 
 @verb
-@click.option("--dry-run", "is_dry_run", is_flag=True, help="say what would change")
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="show what would change")
 def command(settings: Settings, is_json: bool, is_dry_run: bool) -> None:
-    """Recompute the failure groups of history, after rules or the recipe have changed.
+    """Recompute the groups of all failures, after grouping rules or the fingerprint have changed.
 
-    Only rows that other rules made are written. Drains may run meanwhile; a regroup that was
-    killed goes on when it is run again.
+    Writes only rows whose group was made by other rules. Drains can run meanwhile. A regroup that
+    was killed continues when it is run again.
     """
     with progress_bar("Regrouping") as bar:
         task = bar.add_task("regroup", total=None)
@@ -27,11 +27,11 @@ def command(settings: Settings, is_json: bool, is_dry_run: bool) -> None:
     would = "would get" if is_dry_run else "got"
     print_table(
         "",
-        ["sink", "rows of other rules", f"{would} another group", "groups before", "after"],
+        ["sink", "rows made by other rules", f"{would} another group", "groups before", "after"],
         [
             [name, *sink.as_dict().values()]
             for name, sink in (("lake", report.lake), ("postgres", report.postgres))
         ],
     )
     if not is_dry_run and report.lake.rows:
-        console.print("`dlq marts` computes the marts anew.")
+        console.print("Run `dlq marts` to rebuild the marts.")

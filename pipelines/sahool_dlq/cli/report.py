@@ -25,17 +25,17 @@ DROP = (
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="write one page with charts, which needs no network",
+    help="write one HTML page with charts that needs no network",
 )
-@click.option("--markdown", "is_markdown", is_flag=True, help="Markdown, also on a terminal")
+@click.option("--markdown", "is_markdown", is_flag=True, help="print Markdown, also on a terminal")
 @AS_OF
 def command(
     settings: Settings, is_json: bool, html: Path | None, is_markdown: bool, as_of: str | None
 ) -> None:
-    """Say how things stand: what is worst, what changed, groups, health, times, what is unknown.
+    """Report the current state: worst problem, changes, groups, health, times, unknowns.
 
-    Needs the lake only. Tables on a terminal, Markdown in a pipe; --json has numbers, whose unit
-    their key says. With --html it writes a page with charts instead.
+    Needs only the lake. Prints tables on a terminal and Markdown in a pipe. The keys of --json end
+    with their unit. --html writes a page with charts.
     """
     known_lake(settings)
     report = make_report(settings, moment(settings, as_of))

@@ -58,7 +58,7 @@ def write_parquet(table: pa.Table, place: Path | None) -> None:
             table = table.set_column(index, field.name, pa.array(texts, pa.string()))
     table = table.rename_columns(_distinct(table.column_names))
     if place is None and sys.stdout.isatty():
-        raise QueryError("Parquet is nothing for a terminal: add --output FILE, or > FILE.")
+        raise QueryError("Parquet cannot be printed on a terminal: add --output FILE, or > FILE.")
     try:
         target: BinaryIO | Path = sys.stdout.buffer if place is None else place
         pq.write_table(table, target)
@@ -205,7 +205,7 @@ def _print_table(table: pa.Table) -> None:
     is_cut = any(column.width < every[column.index].width for column in shown)
     if len(shown) < len(every) or is_cut:
         shown_count = f", {len(shown):,} shown" if len(shown) < len(every) else ""
-        hint = f"{counts}{shown_count}: -x shows each row whole, a pipe all."
+        hint = f"{counts}{shown_count}: -x shows all columns of each row, a pipe all columns."
         console.print(f"[dim]{hint}[/dim]")
     elif space:
         console.print(f"[dim]{counts}.[/dim]")

@@ -24,8 +24,8 @@ _FLAGS = (
     click.option("--tenant", "tenant_id", help="only events of this tenant"),
     click.option("--event-type", help="last token of the event's subject"),
     click.option("--subject", help="the event's subject, or a filter: sahool.analysis.*"),
-    click.option("--since", help="failed then or later: 24h, 7d, 2026-03-01T12:00:00Z"),
-    click.option("--until", help="failed before then"),
+    click.option("--since", help="failed at or after this time: 24h, 7d, 2026-03-01T12:00:00Z"),
+    click.option("--until", help="failed before this time"),
     click.option("--where", help="a condition: \"redrive_count > 0 AND data.crop = 'wheat'\""),
 )
 
@@ -36,7 +36,7 @@ def selecting(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def selecting_up_to(
-    limit: int, what: str = "at most so many"
+    limit: int, what: str = "maximum number of failures"
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The same for a verb that takes another number of failures, where nothing else is said."""
     shown = "all" if limit == EVERYTHING else f"{limit}"

@@ -24,8 +24,8 @@ from sahool_dlq.settings import Settings
 def command(settings: Settings, is_json: bool, id_: str) -> None:
     """Show a failure by its id (or its first digits), or a group and its latest failure.
 
-    What failed, since when, how it stands, the trace with our own frames in bold, what has happened
-    to it since, how likely a redrive works, and what to run next. Reads the lake.
+    Prints the error, its state and history, the traceback with your own frames in bold, how likely
+    a redrive is to work, and which commands to run next. Reads the lake.
     """
     now = datetime.now(UTC)
     known_lake(settings)
@@ -91,11 +91,11 @@ def _print_others(others: Sequence[Mapping[str, Any]]) -> None:
         return
     say = "other dead letter says" if len(others) == 1 else "other dead letters say"
     print_table(
-        f"{len(others):,} {say} something else of this failure",
+        f"{len(others):,} {say} something different",
         ["at", "sequence", "service", "type", "message", "subject"],
         [[each[name] for name in _OTHERS] for each in others],
-        note="It was published twice, or somebody else used its id. The one shown above came first,"
-        " and is what a redrive takes: look at both before you redrive it.",
+        note="It was published twice, or somebody else used its id. The one above came first, and"
+        " a redrive uses that one. Compare both before you redrive it.",
     )
 
 
@@ -104,7 +104,7 @@ def _regressed(failure: Mapping[str, Any]) -> str | None:
     if failure["last_closed_at"] is None:
         return None
     return (
-        f"opening {failure['opening']}: it failed anew after it was closed"
+        f"opening {failure['opening']}: it failed again after it was closed"
         f" ({failure['last_closed_as']}) at {_at(failure['last_closed_at'])}"
     )
 
@@ -128,7 +128,7 @@ def _print_next(failure: Mapping[str, Any], group: Mapping[str, Any] | None) -> 
     elif failure["status"] in ("pending", "parked"):
         commands.append((f"dlq redrive {failure['failure_id']}", "redrive this one"))
     if not group:
-        commands.append((f"dlq show {failure['group_id']}", "how its group stands"))
+        commands.append((f"dlq show {failure['group_id']}", "the state of its group"))
     if failure["status"] == "superseded":
         commands.append((f"dlq show {failure['root_failure_id']}", "the case it belongs to"))
     if commands:
@@ -146,17 +146,17 @@ def _next_of_group(group: Mapping[str, Any]) -> list[tuple[str, str]]:
         return []
     if group["open_count"] == group["parked_count"]:
         return [
-            (unpark, "once the cause is mended: let them be redriven again"),
-            (close, "or close them, where nothing is to be done about them"),
+            (unpark, "after the cause is fixed: allow redrives again"),
+            (close, "or close them, if no action is needed"),
         ]
     if group["redrive_chance"] < UNLIKELY:
         return [
-            (f"{redrive} --dry-run", "once the cause is mended: what a redrive would publish"),
-            (close, "or close them, where nothing is to be done about them"),
+            (f"{redrive} --dry-run", "after the cause is fixed: show what a redrive would publish"),
+            (close, "or close them, if no action is needed"),
         ]
     return [
         (f"{redrive} --dry-run", "what a redrive would publish"),
-        (redrive, "redrive it: 1, then 10, then all"),
+        (redrive, "redrive the group: 1, then 10, then all"),
     ]
 
 

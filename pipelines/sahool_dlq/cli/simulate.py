@@ -22,17 +22,19 @@ from sahool_dlq.simulation.scenario import Scenario
     type=click.FloatRange(0.1),
     default=60,
     show_default=True,
-    help="failures an hour where nothing special happens",
+    help="failures per hour in normal times",
 )
-@click.option("--seed", default=1, show_default=True, help="the same seed, the same history")
-@click.option("--until", help="its end, as 2026-01-31T12:00:00Z  [default: now]")
-@click.option("--quiet", is_flag=True, help="plant nothing: there is nothing to be found")
-@click.option("--stream", is_flag=True, help="publish to the log instead, for `dlq drain`")
-@click.option("--add", is_flag=True, help="also where there are data already")
+@click.option(
+    "--seed", default=1, show_default=True, help="random seed; the same seed gives the same data"
+)
+@click.option("--until", help="end of the history, as 2026-01-31T12:00:00Z  [default: now]")
+@click.option("--quiet", is_flag=True, help="no incidents, only normal failures")
+@click.option("--stream", is_flag=True, help="publish to the stream instead, for `dlq drain`")
+@click.option("--add", is_flag=True, help="add to existing data")
 @click.option(
     "--truth",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="where to write what was planted, as JSON  [default: DLQ_HOME/simulated.json]",
+    help="file for the true causes, as JSON  [default: DLQ_HOME/simulated.json]",
 )
 def command(
     settings: Settings,
@@ -46,11 +48,11 @@ def command(
     add: bool,
     truth: Path | None,
 ) -> None:
-    """Write a realistic history of failures, with known causes to be found, to an empty lake.
+    """Write a synthetic history of failures with known causes to an empty lake.
 
-    Seasons, outages that spread, a bad deploy, a poison tenant and poison messages, a group that
-    comes back, redrives and how they ended. `dlq marts` then finds them; in an empty database,
-    `dlq drain` takes the history over from the lake.
+    It has daily and weekly patterns, outages that spread, a bad deploy, a tenant and messages that
+    always fail, a group that comes back, and redrives with their outcomes. `dlq marts` then finds
+    these. `dlq drain` copies the history from the lake to an empty database.
 
     A lake or a stream that holds data is refused without --add.
     """
@@ -78,7 +80,7 @@ def command(
             ("samples of totals", report.totals),
         ],
     )
-    console.print(f"What was planted: {place}", soft_wrap=True)
+    console.print(f"The true causes: {place}", soft_wrap=True)
 
 
 def _run(

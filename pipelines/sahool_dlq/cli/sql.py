@@ -24,26 +24,28 @@ _MOST_ROWS = 100
     type=click.Choice(FORMS),
     default="table",
     show_default=True,
-    help="how rows are printed",
+    help="output format",
 )
-@click.option("-x", "--expanded", "is_expanded", is_flag=True, help="each row by itself, whole")
+@click.option(
+    "-x", "--expanded", "is_expanded", is_flag=True, help="one block per row, with all columns"
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="the file of --format parquet",
+    help="the file to write, with --format parquet",
 )
 @click.option(
     "--limit",
     type=click.IntRange(0),
-    help="most rows to read [default: all; as a table on a terminal 100]",
+    help="maximum number of rows [default: all; 100 as a table on a terminal]",
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
     default=60,
     show_default=True,
-    help="how long it may take",
+    help="time limit",
 )
 def command(
     settings: Settings,
@@ -55,13 +57,15 @@ def command(
     limit: int | None,
     seconds: float,
 ) -> None:
-    """Ask the lake in SQL (DuckDB); nothing can be changed.
+    """Query the lake in SQL (DuckDB), read-only.
 
-    STATEMENT reads: SELECT, FROM, WITH, VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN. Without
-    one it comes from standard input, at a terminal from a prompt with history and completion.
+    STATEMENT is one of SELECT, FROM, WITH, VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW, EXPLAIN.
+    Without it, statements are read from standard input, on a terminal from a prompt with history
+    and completion.
     `dlq tables` lists tables, views and marts with their columns.
 
-    On a terminal a table shows the columns for which there is room, and says so; a pipe gets all.
+    On a terminal, a table shows the columns that fit and says how many are left out. A pipe gets
+    all columns.
     """
     known_lake(settings)
     form = "json" if is_json else form
@@ -77,7 +81,7 @@ def command(
     if statement is None:
         statement = sys.stdin.read()
     if not statement.strip():
-        raise QueryError("There is no statement: dlq sql 'SELECT count(*) FROM failures'.")
+        raise QueryError("No statement was given: dlq sql 'SELECT count(*) FROM failures'.")
     if limit is None and form == "table" and console.is_terminal:
         limit = _MOST_ROWS
     if form == "parquet":
@@ -104,4 +108,4 @@ def show(
     else:
         print_result(shown, form)
     if shown.num_rows < table.num_rows:
-        console.print("[dim]There are more rows: --limit[/dim]")
+        console.print("[dim]There are more rows: raise --limit[/dim]")

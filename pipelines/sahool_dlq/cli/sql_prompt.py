@@ -32,7 +32,7 @@ _QUIT = (".quit", ".exit", "exit", "quit", "\\q")
 _ALONE = (*_QUIT, "help")
 _HELP = """A statement ends with ;  Tab completes, ↑ goes back, Ctrl-C clears, Ctrl-D ends.
   .tables [NAME]  tables, or the columns of one
-  .x              rows one by one, or as a table again
+  .x switch between one row per block and a table
   .help  .quit"""
 
 
@@ -88,7 +88,9 @@ def prompt(settings: Settings, form: str, seconds: float, limit: int, is_expande
         multiline=True,
         prompt_continuation="   ...> ",
     )
-    errors.print(f"[dim]The lake at {safe(settings.lake)}, read only. .help says more.[/dim]")
+    errors.print(
+        f"[dim]The lake at {safe(settings.lake)}, read only. .help lists the commands.[/dim]"
+    )
     while True:
         try:
             text = session.prompt("dlq sql> ").strip()

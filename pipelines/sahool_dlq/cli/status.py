@@ -10,7 +10,7 @@ from sahool_dlq.settings import Settings
 
 @verb
 def command(settings: Settings, is_json: bool) -> None:
-    """Where the stream and both sinks stand, what is open, how redrives ended, what was lost."""
+    """Show the state of stream and sinks, open failures, outcomes of redrives, and gaps."""
     status = asyncio.run(platform_status(settings))
     if is_json:
         print_json(status.as_dict())
@@ -32,7 +32,7 @@ def command(settings: Settings, is_json: bool) -> None:
         print_table("Redrives", ["state", "count"], status.redrives.items())
     if status.unfounded:
         print_table(
-            "Outcomes of redrives that the log does not know: they change nothing",
+            "Outcomes of redrives that the log does not know: they are ignored",
             ["kind", "count"],
             status.unfounded.items(),
         )

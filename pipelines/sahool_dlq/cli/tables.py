@@ -12,11 +12,11 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.argument("name", required=False)
-@click.option("--markdown", "is_markdown", is_flag=True, help="everything, as in docs/data.md")
+@click.option("--markdown", "is_markdown", is_flag=True, help="print everything as in docs/data.md")
 def command(settings: Settings, is_json: bool, name: str | None, is_markdown: bool) -> None:  # noqa: ARG001
-    """Explain the tables, views and marts that `dlq sql` asks, or the columns of NAME.
+    """List the tables, views and marts of `dlq sql`, or the columns of NAME.
 
-    Needs neither a server nor a lake. docs/data.md has the same on one page, and PostgreSQL's.
+    Needs neither a server nor a lake. docs/data.md has the same on one page, also for PostgreSQL.
     """
     if is_markdown:
         click.echo(as_markdown(), nl=False)
@@ -38,7 +38,7 @@ def _list(is_json: bool) -> None:
     for kind in ("table", "view", "mart"):
         shown = [(each.name, each.title) for each in found if each.kind == kind]
         print_table(f"{kind.capitalize()}s", ["name", "what"], shown)
-    console.print("[dim]The columns of one: dlq tables NAME. To ask: dlq sql.[/dim]")
+    console.print("[dim]Columns of a table: dlq tables NAME. Query it: dlq sql.[/dim]")
 
 
 def _explain(name: str, is_json: bool) -> None:

@@ -4,8 +4,8 @@ from sahool_dlq.cli.decide import deciding
 
 command = deciding(
     "unparked",
-    """Let parked failures be redriven again, also those that reached the cap.
+    """Allow redrives of parked failures again, also of those that reached the cap.
 
-    They are pending then, and one more redrive without success parks them again at the cap.
+    They become pending. At the cap, one more redrive without success parks them again.
     """,
 )

@@ -55,7 +55,7 @@ class _Parts:
             for title, (part, log) in list(self.running.items()):
                 if not part.is_running:
                     del self.running[title]
-                    _warn(f"{title} ended: see {log}; Ctrl-C and another dlq up start it again")
+                    _warn(f"{title} ended: see {log}. To restart it: Ctrl-C, then dlq up")
             await asyncio.sleep(_WATCH_SECONDS)
 
 
@@ -182,10 +182,10 @@ def _print(places: dict[str, str], home: Path, has_fleet: bool) -> None:
         console.print(f"  [cyan]{name.replace('_', ' '):<14}[/cyan] {safe(place)}", soft_wrap=True)
     if has_fleet:
         console.print(
-            "\nSix small services are at work, and something that they need is broken on purpose."
-            " The first failures come within seconds, their groups and the page dead letters within"
-            " a minute or two, the first automatic cure within three. Later outages come every ten"
-            " minutes, and heal. --no-fleet leaves all this out."
+            "\nSix small services run, and something that they need is broken on purpose. The"
+            " first failures come within seconds, their groups and the page dead letters within"
+            " two minutes, the first automatic cure within three. Later there is an outage every"
+            " ten minutes that ends by itself. --no-fleet starts none of this."
         )
     console.print(
         "\nThe flows run as scheduled; the UI shows and starts them. It asks once for"

@@ -29,7 +29,7 @@ class Verbs(click.Group):
         super().__init__(
             help="Dead letters of NATS JetStream: drain, explain, redrive.\n\n"
             "Settings come from DLQ_* in the environment, from a running `dlq up`, or from flags.",
-            epilog="dlq VERB --help says more, with examples.",
+            epilog="Run dlq VERB --help for details and examples.",
             no_args_is_help=True,
             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         )

@@ -12,20 +12,21 @@ from sahool_dlq.settings import Settings
 
 
 @verb
-@click.option("--repair", "is_repair", is_flag=True, help="mend what can be mended")
+@click.option("--repair", "is_repair", is_flag=True, help="repair what can be repaired")
 @click.option(
-    "--megabytes-per-second", type=float, help="read the lake no faster [as fast as it goes]"
+    "--megabytes-per-second", type=float, help="maximum read speed of the lake [unlimited]"
 )
 def command(
     settings: Settings, is_json: bool, is_repair: bool, megabytes_per_second: float | None
 ) -> None:
     """Compare stream, lake and Postgres message by message, and read every page of the lake.
 
-    Exits with 1 where something is wrong and not repaired. The result is kept, for the report and
+    Exits with 1 if something is wrong and was not repaired. The result is stored for the report and
     the alert `damage`.
-    With --repair, a torn log of the lake begins anew; damaged and missing files are rebuilt from
-    what else is in their folder, the stream, else Postgres; missing rows of Postgres from the lake;
-    then a drain brings every sink up to date.
+
+    --repair starts a torn log of the lake anew, rebuilds damaged and missing files from other files
+    of their folder, the stream or Postgres, and fills missing rows of Postgres from the lake. Then
+    a drain brings both sinks up to date.
     """
     with spinner("Verifying"):
         rate = megabytes_per_second and megabytes_per_second * 1e6

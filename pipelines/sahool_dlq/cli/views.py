@@ -8,11 +8,11 @@ from sahool_dlq.settings import Settings
 
 @verb
 def command(settings: Settings, is_json: bool) -> None:
-    """Write views.sql beside the lake, so that a plain DuckDB shell sees its tables."""
+    """Write views.sql next to the lake, so that a DuckDB shell can read its tables."""
     file = write_views(settings)
     if is_json:
         print_json({"file": file})
     elif file:
         console.print(f"Wrote {file}: duckdb -init {file}", soft_wrap=True)
     else:
-        console.print("The lake is in an object store: use `dlq sql`, which reads it directly.")
+        console.print("The lake is in an object store: use `dlq sql` instead, which can read it.")

@@ -140,7 +140,7 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
             places={
                 "lake": settings.lake,
                 "report": str(page),
-                "SQL of the analyses": str(sql_folder()),
+                "queries of the analyses": str(sql_folder()),
                 "tables for a DuckDB shell": f"{settings.lake}/views.sql",
             },
         )

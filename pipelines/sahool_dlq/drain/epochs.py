@@ -88,7 +88,7 @@ async def current_epoch(
             table.append(table.empty_frame(), fork_id(state.life, fork + 1), held[name])
     reason = f"the stream was rewound to sequence {match}"
     if is_restored:
-        reason = f"the stream was restored from a backup, and is the same up to sequence {match}"
+        reason = f"the stream was restored from a backup and is unchanged up to sequence {match}"
     return _begin(connection, state, fork + 1, match + 1, reason, checkpoint)
 
 

@@ -42,7 +42,7 @@ async def alone(
                 seen, since = state, loop.time()
             if holder is not None and not is_said:
                 is_said = True
-                logger.info("Another drain of %s runs, %s: waiting for its end", stream, holder)
+                logger.info("Another drain of %s runs, %s: waiting until it ends", stream, holder)
             elif holder is not None and loop.time() - since > settings.drain_lock_seconds:
                 _end(lock, holder, stream)
                 since = loop.time()
@@ -51,13 +51,13 @@ async def alone(
 
 
 def _end(lock: Lock, holder: Holder, stream: str) -> None:
-    logger.warning("Another drain of %s makes no progress: ending its %s", stream, holder)
+    logger.warning("Another drain of %s makes no progress: terminating its %s", stream, holder)
     try:
         is_ended = lock.end_holder(holder.pid)
     except InsufficientPrivilege:  # of another user's: docs/security.md
         is_ended = False
     if not is_ended:
         raise FencedError(
-            f"Another drain of {stream} makes no progress and its {holder} could not be ended: stop"
-            " that process."
+            f"Another drain of {stream} makes no progress, and its {holder} could not be"
+            f" terminated: stop that process."
         )

@@ -119,7 +119,7 @@ async def _drain(settings: Settings, progress: Progress, *, is_lake_adopted: boo
             tries = 0 if tally.drained > before else tries
             if tries == len(_PAUSES_SECONDS) or not tally.epoch:
                 raise
-            logger.warning("%s Trying again in %.0f s.", error, _PAUSES_SECONDS[tries])
+            logger.warning("%s Retrying in %.0f s.", error, _PAUSES_SECONDS[tries])
             await asyncio.sleep(_PAUSES_SECONDS[tries])
             tries += 1
     return DrainReport(

@@ -74,7 +74,7 @@ def _row(data: bytes, sequence: int, timestamp_ns: int) -> list[Any]:
     value = json.loads(data)
     counters = [int(value.get(name, 0)) for name in _COUNTERS]
     if not all(0 <= counter < 2**63 for counter in counters):
-        raise ValueError("a counter is not a number of events")
+        raise ValueError("a counter is not a count of events")
     return [
         sequence,
         time_of_ns(timestamp_ns),

@@ -223,7 +223,7 @@ def _checked(tenant: str, reason: str | None = None) -> str:
     if not tenant.strip():
         raise ErasureError("--tenant is empty: say whose failures are to be erased.")
     if reason is not None and not reason.strip():
-        raise ErasureError("Say why: --reason is kept in the audit.")
+        raise ErasureError("A reason is missing: give --reason. It is stored in the audit.")
     if reason is not None and re.search(rf"(?<!\w){re.escape(tenant)}(?!\w)", reason):
         raise ErasureError(
             "The reason names the tenant, and the audit keeps it for ever: leave the id out."

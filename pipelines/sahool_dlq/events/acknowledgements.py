@@ -50,7 +50,9 @@ class Acknowledgements:
                 await self._answer(msg, b"+ACK")
                 sent_count += 1
         except (nats.errors.Error, OSError) as error:
-            logger.info("%s: acknowledgements wait for a connection (%s)", self._durable, error)
+            logger.info(
+                "%s: acknowledgements are waiting for a connection (%s)", self._durable, error
+            )
         finally:
             # What was handled should not be handled again: the next connection takes them.
             self._done[:0] = done[sent_count:]

@@ -90,7 +90,7 @@ class AttemptLog:
         try:
             stored = await self._publish(connection, subject, b"{}")
             if await last_message(connection, stored.stream, subject) is None:
-                self._lose(f"stream {stored.stream} drops what nobody consumes")
+                self._lose(f"stream {stored.stream} drops messages that no consumer reads")
             else:
                 self._kept_in, self._said = stored.stream, ""
         except NoStreamResponseError as error:
@@ -104,7 +104,7 @@ class AttemptLog:
         if why != self._said:
             self._said = why
             logger.warning(
-                "Attempts cannot be kept on %s (%s), so each delivery counts as one: run"
+                "Attempts cannot be stored on %s (%s), so each delivery counts as an attempt: run"
                 " `dlq migrate`, or grant the right (docs/security.md).",
                 self._subjects.attempts,
                 why,

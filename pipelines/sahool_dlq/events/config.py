@@ -127,7 +127,7 @@ class NATSConsumerConfig(Access):
         try:
             values = tomllib.loads(Path(path).read_text())
             if unknown := sorted(values.keys() - cls.model_fields.keys()):
-                raise SettingsError(f"{path}: {unknown[0]} is not a setting of a consumer.")
+                raise SettingsError(f"{path}: {unknown[0]} is not a known setting of a consumer.")
             return cls(**{**values, **changes})
         except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"{path} cannot be read: {error}.") from error

@@ -45,7 +45,7 @@ _LEVELS = {
     "consumer_rewound": logging.WARNING,
     "dead_letter_id_taken": logging.WARNING,
 }
-_CALLBACK_FAILED = "The callback on_trouble failed"
+_CALLBACK_FAILED = "The callback on_trouble raised an error"
 
 
 class NATSConsumer(Service):
@@ -93,8 +93,8 @@ class NATSConsumer(Service):
         for own in (*config.subjects.log, config.subjects.attempts):
             if overlaps(subject, own):
                 raise ValueError(
-                    f"The filter {subject} also matches {own}, so the consumer would get what it"
-                    f" writes itself: use narrower filters, such as {config.subjects.events[0]}."
+                    f"The filter {subject} also matches {own}, so the consumer would receive its"
+                    f" own messages: use narrower filters, such as {config.subjects.events[0]}."
                 )
         stream = await self._stream_for(connection, subject, stream_name)
         named = consumer_name or config.consumer_name
@@ -102,7 +102,7 @@ class NATSConsumer(Service):
         if any(other.durable == durable for other in self._subscriptions):
             raise ValueError(
                 f"Another subscription already uses the durable consumer {durable}: give each a"
-                " consumer_name of its own, or one would take the other's events."
+                " consumer_name of its own, or each would receive only some of the events."
             )
         subscription = Subscription(
             connection,

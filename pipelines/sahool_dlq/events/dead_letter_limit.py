@@ -28,6 +28,6 @@ class DeadLetterLimit:
             return None
         return DeadLetterLimitError(
             f"{self._durable} stopped: {dead} of its latest {most} events were dead-lettered, so"
-            " it is the service that fails; mend it and start it again, the rest of the events"
-            " is still in the stream."
+            " the service itself fails. Fix it and start it again; the remaining events are still"
+            " in the stream."
         )

@@ -108,11 +108,11 @@ def crash_loop(attempts: Attempts) -> DeadLetter:
     begun, unfinished = attempts.begun_count, attempts.unfinished_count
     if unfinished:
         said = (
-            f"At least {begun} calls of its handler began, and {unfinished} never ended, since"
-            " their process died: it was not called again."
+            f"Its handler was called at least {begun} times, and {unfinished} calls never ended"
+            f" because their process died. It is not called again."
         )
     else:  # attempts cannot be kept here
-        said = f"It was delivered {begun} times, and each seems to have killed its process."
+        said = f"It was delivered {begun} times, and each time the process seems to have died."
     return DeadLetter(said, dlq_reason=CRASH_LOOP)
 
 
@@ -136,9 +136,9 @@ def verdict_cause(verdict: DeadLetter, attempts: Attempts) -> Cause:
 
 CRASH_LOOP = "crash_loop"
 EVENT_REMOVED = DeadLetter(
-    "Its stream removed the event while it waited for a retry.", dlq_reason="event_removed"
+    "The stream removed the event while it waited for a retry.", dlq_reason="event_removed"
 )
 _WORDS = {
     "handler_dead_letter": "The handler returned DEAD_LETTER without an exception.",
-    "max_retries_exceeded": "The handler returned RETRY until its retries ran out.",
+    "max_retries_exceeded": "The handler returned RETRY until no retries were left.",
 }

@@ -165,7 +165,11 @@ class Intake:
             task.cancel()  # also one that a library of its own has cancelled before
         await end([*own, *handlers], self._closing.last_seconds(CUT_SECONDS))
         if stubborn := sum(not task.done() for task in handlers):
-            logger.error("%s: %d handlers go on though they were cancelled", self.durable, stubborn)
+            logger.error(
+                "%s: %d handlers are still running although they were cancelled",
+                self.durable,
+                stubborn,
+            )
         self._left += [each.msg for each in waiting.values()]
         self._left += [each.msg for each in self._running.values()]
         await self._stop_pulling()
@@ -191,7 +195,7 @@ class Intake:
             except NotPermittedError as error:
                 logger.warning("%s cannot pull: %s", self.durable, error)
             except (PullStalledError, nats.errors.Error, OSError) as error:
-                logger.info("%s: pulling again in a second (%s)", self.durable, error)
+                logger.info("%s: pulling again in one second (%s)", self.durable, error)
             if not self._closing.has_begun:
                 await puller.close()
                 for msg in puller.left():
@@ -229,7 +233,11 @@ class Intake:
         if event in self._running:
             # The server missed our heartbeats, in an outage. Whatever the running task's answer
             # will be, it holds for this delivery too.
-            logger.info("%s: message %s came again while in hand", self.durable, event[0])
+            logger.info(
+                "%s: message %s was delivered again while it was being handled",
+                self.durable,
+                event[0],
+            )
             return
         self._waiting[event] = _Arrival(msg, delivery, time.monotonic())
         self._start_waiting()
@@ -295,7 +303,7 @@ class Intake:
         except asyncio.CancelledError:
             await forget_cancellations()
             if not self._closing.has_begun:
-                logger.warning("%s: a handler's library cancelled its task late", self.durable)
+                logger.warning("%s: a library of a handler cancelled the task late", self.durable)
             await self._give_back(msg, 0 if self._closing.has_begun else _PAUSE_SECONDS)
         except (SystemExit, KeyboardInterrupt) as error:  # raised again once all is in order
             self.error = self.error or error

@@ -107,8 +107,9 @@ class DeadLetterWriter:
             self._counters.ids_taken += 1
             self._tell(
                 "dead_letter_id_taken",
-                f"{self._durable}: failure {fields['failure_id']} had a dead letter before its"
-                " own, of a process of this service that died, or forged: both are kept.",
+                f"{self._durable}: failure {fields['failure_id']} already had a dead"
+                " letter: another process of this service wrote it and died, or it is forged. Both"
+                " are kept.",
             )
         return is_published
 
@@ -117,7 +118,7 @@ class DeadLetterWriter:
             self._is_writable.clear()
             self._tell(
                 "dlq_unwritable",
-                f"{self._durable}: {why}: no more events are fetched until it can.",
+                f"{self._durable}: {why}: no more events are fetched until that works.",
             )
 
 

@@ -18,11 +18,11 @@ from sahool_dlq.events.subscription import Subscription
 _LABELS = ("service", "consumer")
 _COUNTERS = {
     "handled": "Handler calls that ended.",
-    "succeeded": "Events that a handler was content with.",
-    "retried": "Events given back, to be delivered again after a delay.",
+    "succeeded": "Events that a handler completed successfully.",
+    "retried": "Events that will be delivered again after a delay.",
     "dead_lettered": "Events whose dead letter the server has acknowledged.",
     "skipped": "Redrives that were addressed to another consumer.",
-    "ids_taken": "Dead letters whose id was in the log before them, not by this process.",
+    "ids_taken": "Dead letters whose id another process had already used in the log.",
 }
 
 
@@ -80,16 +80,17 @@ def _durations(sums: dict[tuple[str, str], Counters]) -> Metric:
 
 def _gauges(live: dict[tuple[str, str], list[Subscription]]) -> Iterator[Metric]:
     in_flight = GaugeMetricFamily(
-        "dlq_consumer_in_flight", "Events in the hands of this process.", labels=_LABELS
+        "dlq_consumer_in_flight", "Events that this process is handling now.", labels=_LABELS
     )
     pending = GaugeMetricFamily(
         "dlq_consumer_ack_pending",
-        "Events of the durable consumer that wait for a retry or an answer, in all processes.",
+        "Events of the durable consumer that are waiting for a retry or an acknowledgement, in"
+        " all processes.",
         labels=_LABELS,
     )
     writable = GaugeMetricFamily(
         "dlq_consumer_log_writable",
-        "0 while dead letters cannot be written, which stops the fetching.",
+        "0 while dead letters cannot be written; no events are fetched then.",
         labels=_LABELS,
     )
     for labels, subscriptions in live.items():

@@ -65,8 +65,8 @@ class Place:
         if known and known != self.terms.created:
             self._latest = (0, 0)
             self._tell(
-                f"{self._wanted.name} on {self._stream} was deleted and made anew: it begins where"
-                " a new consumer does, so events come again that were handled."
+                f"{self._wanted.name} on {self._stream} was deleted and created again. It starts"
+                " where a new consumer does, so handled events are delivered again."
             )
 
     def follow(self, delivery: Delivery) -> None:
@@ -79,6 +79,6 @@ class Place:
         if delivery.sequence <= sequence and delivery.timestamp_ns <= stored_at:
             self._tell(
                 f"{self._wanted.name} on {self._stream} went back from sequence {sequence} to"
-                f" {delivery.sequence}: it was reset, or the server lost its place, so events come"
-                " again that were handled."
+                f" {delivery.sequence}: it was reset, or the server lost its position, so handled"
+                " events are delivered again."
             )

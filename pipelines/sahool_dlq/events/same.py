@@ -37,7 +37,7 @@ class SameLetters:
             stored = await stored_message(self._client, ack.stream, ack.seq)
         except NotPermittedError as error:
             self._is_permitted = False
-            logger.warning("A dead letter that was there before is kept beside ours: %s", error)
+            logger.warning("An earlier dead letter with the same id is kept as well: %s", error)
             return False
         if stored is None or stored.subject != subject:
             return False

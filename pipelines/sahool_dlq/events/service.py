@@ -88,7 +88,7 @@ class Service:
         if not self._intakes:
             raise RuntimeError("Nothing to consume: await subscribe(handler) first.")
         if self._is_started:
-            raise RuntimeError("It was started already: make another for another start.")
+            raise RuntimeError("It was started already: create a new consumer to start again.")
         self._is_started = True
         runs = [asyncio.create_task(intake.run()) for intake in self._intakes]
         others = [asyncio.create_task(work) for work in (self._stay_connected(), *self._chores())]
@@ -174,8 +174,8 @@ class Service:
             raise RuntimeError("Not connected: await consumer.connect() first.")
         if self._is_started or self._background is not None or self._closing.is_set():
             raise RuntimeError(
-                "It was started or closed already, and nobody would see to this subscription:"
-                " subscribe before start(), or make another consumer."
+                "It was started or closed already, so this subscription would never run:"
+                " subscribe before start(), or create another consumer."
             )
         return self._connection
 
@@ -205,10 +205,10 @@ class Service:
 
 
 def _end_without(number: int) -> None:
-    logger.error("A handler, or a thread of it, does not end: the process ends without it")
+    logger.error("A handler or its thread does not end: the process ends without waiting for it")
     end_process(number)
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and isinstance(error := task.exception(), Exception):
-        logger.error("The consumer stopped by an error", exc_info=error)
+        logger.error("The consumer stopped with an error", exc_info=error)

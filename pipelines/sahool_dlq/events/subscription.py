@@ -146,8 +146,9 @@ class Subscription(Intake):
         if pending >= most * _NEARLY_FULL:
             self._tell(
                 "ack_pending",
-                f"{self.durable}: {pending} events wait for a retry or an answer; at {most} the"
-                " server delivers nothing more: see why they fail, or raise max_ack_pending.",
+                f"{self.durable}: {pending} events wait for a retry or an acknowledgement; at"
+                f" {most} the server stops delivering: find out why they fail, or raise"
+                f" max_ack_pending.",
             )
 
     async def dead_letter_removed(self) -> None:

@@ -138,11 +138,11 @@ def _said(environ: Mapping[str, str], key: str) -> bool:
 
 def _problem(access: Access) -> str | None:
     if bool(access.cert) != bool(access.key):
-        return "a client certificate has a cert and a key, and one is not given"
+        return "a client certificate needs both cert and key, and one of them is missing"
     if access.user_jwt and not (access.nkey or access.user_seed):
         return "a user_jwt needs the seed of its key, as nkey or user_seed"
     if access.nkey and access.user_seed:
-        return "nkey and user_seed are both given, and are the same thing"
+        return "nkey and user_seed are both given: give one of them"
     logins = {
         "creds": access.user_credentials,
         "nkey, user_jwt or user_seed": access.nkey or access.user_jwt or access.user_seed,
@@ -150,17 +150,17 @@ def _problem(access: Access) -> str | None:
         "token": access.token,
     }
     if len(several := [name for name, value in logins.items() if value]) > 1:
-        return f"it has several logins ({' and '.join(several)}), and one must do"
+        return f"it has several logins ({' and '.join(several)}): give only one"
     if access.password and not access.user:
-        return "there is a password and no user"
+        return "there is a password but no user"
     if access.jetstream_domain and access.jetstream_api_prefix:
-        return "jetstream_domain and jetstream_api_prefix are both given, and exclude each other"
+        return "jetstream_domain and jetstream_api_prefix are both given: give one of them"
     if access.jetstream_domain and not _NAME.fullmatch(access.jetstream_domain):
-        return "jetstream_domain is no token of a subject"
+        return "jetstream_domain is not a valid subject token"
     for name in ("jetstream_api_prefix", "inbox_prefix"):
         value = getattr(access, name)
         if value and not _PREFIX.fullmatch(value.rstrip(".")):
-            return f"{name} is no beginning of a subject"
+            return f"{name} is not a valid subject prefix"
     return None
 
 

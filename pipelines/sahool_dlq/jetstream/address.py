@@ -74,8 +74,8 @@ def read_address(server: Server) -> Address:
     found = _HOST.fullmatch(host)
     if scheme not in _SCHEMES or found is None or int(found[2] or 0) > 65_535:
         raise SettingsError(
-            f"A NATS address cannot be read: write {_EXAMPLE}, and in the password % and two"
-            " digits (%40 for @) for what has a meaning in an address."
+            f"The NATS address is not valid: write {_EXAMPLE}, and percent-encode special"
+            f" characters in the password (%40 for @)."
         )
     is_web_socket = scheme in ("ws", "wss")
     port = found[2] or ("" if is_web_socket else _PORT)
@@ -99,7 +99,8 @@ def split_servers(text: Server) -> list[SecretStr]:
     servers = [each.strip() for each in revealed(text).split(",")]
     if any("@" in each and "://" not in each for each in servers[1:]):
         raise SettingsError(
-            f"NATS addresses cannot be told apart: write each as {_EXAMPLE}, and %2C for a comma"
+            f"The list of NATS addresses is ambiguous: write each as {_EXAMPLE}, and %2C for a"
+            f" comma"
             " in a password."
         )
     return [SecretStr(each) for each in servers if each]

@@ -190,8 +190,8 @@ async def connected(
         yield connection
     except (nats.errors.Error, TimeoutError) as error:
         raise ServerUnavailableError(
-            f"NATS at {where} does not answer as it should ({_detail(error)}): see whether it runs;"
-            " the next run goes on."
+            f"NATS at {where} does not answer as expected ({_detail(error)}): check whether it"
+            f" runs; the next run continues."
         ) from error
     finally:
         await disconnect(connection)

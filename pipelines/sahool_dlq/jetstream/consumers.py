@@ -121,7 +121,7 @@ def _check(stream: str, config: dict[str, Any]) -> None:
     if config.get("deliver_subject"):
         kind = "is a push consumer"
     elif config.get("ack_policy") != AckPolicy.EXPLICIT.value:
-        kind = "is not acknowledged explicitly"
+        kind = "does not use explicit acknowledgements"
     elif config.get("headers_only"):
         kind = "delivers headers only, no events"
     else:
@@ -142,8 +142,8 @@ def _check_start(stream: str, info: dict[str, Any], new: dict[str, Any]) -> None
     if not is_as_wanted:
         raise StreamError(
             f"Consumer {new['name']} on {stream} exists and began at"
-            f" {_start_in_words(info['config'])}, not at {_start_in_words(new)}, and NATS never"
-            " changes that: leave out deliver_policy to go on where it stands, choose another"
+            f" {_start_in_words(info['config'])}, not at {_start_in_words(new)}, and NATS cannot"
+            f" change that: leave out deliver_policy to continue at its position, choose another"
             " consumer_name, or delete it (`nats consumer rm`)."
         )
 
@@ -171,7 +171,7 @@ def _group(stream: str, config: dict[str, Any], wanted: str | None) -> str | Non
     has = f"the priority groups {', '.join(groups)}" if groups else "no priority groups"
     raise StreamError(
         f"Consumer {config['name']} on {stream} has {has}: "
-        + ("name one of them as priority_group." if groups else "leave out priority_group.")
+        + ("give one of them as priority_group." if groups else "leave out priority_group.")
     )
 
 

@@ -25,9 +25,10 @@ FIELDS = {
 """A context's keys, and the fields of `Access` that they fill."""
 PATHS = ("creds", "nkey", "ca", "cert", "key")
 _UNSUPPORTED = {
-    "socks_proxy": "nats-py can use no SOCKS proxy: take it out, or give --server",
-    "nsc": "what nsc knows is not looked up: write the file of `nsc generate creds` as creds",
-    "windows_cert_store": "certificates of Windows cannot be used: name files as cert and key",
+    "socks_proxy": "nats-py does not support SOCKS proxies: remove it, or give --server",
+    "nsc": "nsc is not supported: create a file with `nsc generate creds` and give it as creds",
+    "windows_cert_store": "the Windows certificate store is not supported: give files as cert and"
+    " key",
 }
 
 
@@ -47,7 +48,9 @@ def read_context(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
     """
     folder = _folder(environ) / "context"
     if not name or "/" in name or "\\" in name or ".." in name:
-        raise SettingsError(f"No NATS context can be called {name!r}: see `nats context ls`.")
+        raise SettingsError(
+            f"This is not a valid name of a NATS context: {name!r}: see `nats context ls`."
+        )
     file = folder / f"{name}.json"
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
@@ -62,9 +65,11 @@ def read_context(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
             f"The NATS context {file} cannot be read ({error.strerror}): let this user read it."
         ) from None
     except (ValueError, RecursionError):
-        raise SettingsError(f"The NATS context {file} is not JSON: write it anew.") from None
+        raise SettingsError(
+            f"The NATS context {file} is not valid JSON: create it again."
+        ) from None
     if not isinstance(said, dict):
-        raise SettingsError(f"The NATS context {file} is not a JSON object: write it anew.")
+        raise SettingsError(f"The NATS context {file} is not a JSON object: create it again.")
     for key, remedy in _UNSUPPORTED.items():
         if said.get(key):
             raise SettingsError(f"The NATS context {file} has {key}, and {remedy}.")

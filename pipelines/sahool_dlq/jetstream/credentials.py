@@ -17,7 +17,7 @@ from sahool_dlq.jetstream.nkeys import public_key, seed_fault
 _JWT = re.compile(r"BEGIN NATS USER JWT-+\s+(\S+)")
 _SEED = re.compile(r"BEGIN USER NKEY SEED-+\s+(\S+)")
 _BARE_SEED = re.compile(r"^\s*(S[A-Z2-7]{20,})\s*$", re.MULTILINE)  # as `nk -gen user` writes it
-_CREATE = "create the file anew (nsc generate creds)"
+_CREATE = "create the file again (nsc generate creds)"
 _CREATE_SEED = "write a user's seed into it (nk -gen user)"
 
 
@@ -36,7 +36,7 @@ class Credentials:
         if self.expires is not None and self.expires <= now:
             return f"the JWT has expired at {self.expires:%Y-%m-%d %H:%M} UTC: renew it"
         if self.key is not None and self.key != public_key(self.seed):
-            return "the seed is not that of the key in the JWT: put in the one that belongs to it"
+            return "the seed does not belong to the key in the JWT: use the matching seed"
         return None
 
 

@@ -49,11 +49,11 @@ def login_of(access: Access, addresses: Sequence[Address]) -> Login:
     user, password = access.user, access.password
     if user:
         secret = password.get_secret_value() if password else ""
-        fault = f"of user {user}: see the user and the password"
+        fault = f"of user {user}: check the user and the password"
         return Login(user, {"user": user, "password": secret}, None, lambda: fault)
     if access.token:
         options = {"token": access.token.get_secret_value()}
-        return Login(None, options, None, lambda: "by token: see the token")
+        return Login(None, options, None, lambda: "by token: check the token")
     users = next((each.user for each in addresses if each.user), None)
     options = next((each.login for each in addresses if each.login), {})
     return Login(users, options, None, lambda: _by_address(access, options))
@@ -89,7 +89,7 @@ def _by_jwt(function: Callable[[Any], Credentials], source: Any, whose: str) -> 
 
 
 _UNKNOWN_JWT = (
-    "see whether the server knows its account and signer, and has not revoked it; or name another"
+    "check that the server knows its account and signer and has not revoked it, or use another"
 )
 
 
@@ -101,17 +101,20 @@ def _by_nkey(access: Access) -> Login:
 
     def fault() -> str:
         key = nkeys.public_key(read())
-        return f"by NKey {key}: add this key to the server's users, or name the seed of another"
+        return f"by NKey {key}: add this key to the server's users, or use another seed"
 
     return Login(first, options, lambda: nkeys.public_key(read()), fault)
 
 
 def _by_address(access: Access, login: dict[str, str]) -> str:
     if login:
-        return "of its address: see the user and password there (DLQ_NATS_URL)"
+        return "in the address: check its user and password (DLQ_NATS_URL)"
     if access.cert:
-        return f"by the certificate {access.cert}: see which users the server maps it to"
-    return "without one: give a user and password, creds, an NKey or a token (docs/connecting.md)"
+        return f"by the certificate {access.cert}: check to which user the server maps it"
+    return (
+        "because none was given: give a user and password, creds, an NKey or a token"
+        " (docs/connecting.md)"
+    )
 
 
 def _seed(access: Access) -> str:

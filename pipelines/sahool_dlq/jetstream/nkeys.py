@@ -21,9 +21,9 @@ def seed_fault(seed: str) -> str | None:
     try:
         raw = base64.b32decode(seed + "=" * (-len(seed) % 8))
     except (binascii.Error, ValueError):
-        return "has a seed that is no base32"
+        return "has a seed that is not valid base32"
     if len(raw) != _SEED_BYTES:
-        return "has a seed of another length"
+        return "has a seed of the wrong length"
     if _checksum(raw[:-2]) != raw[-2:]:
         return "has a seed whose checksum is wrong"
     return None

@@ -95,7 +95,7 @@ class Lookout:
         sight = await self._sight(address, is_patient=False)
         problem, count = sight.reach.problem, sight.waiting_count
         if problem is None and is_silent and not sight.is_pulled:
-            problem = f"nobody pulls from {address}, and its service tells nothing any more"
+            problem = f"nobody pulls from {address}, and its service no longer publishes totals"
         return sight.reach if problem is None or count is None else Stopped(problem, count)
 
     async def _sight(self, address: str, *, is_patient: bool) -> _Sight:
@@ -119,7 +119,7 @@ class Lookout:
     async def _look(self, address: str, is_patient: bool) -> _Sight:
         parts = parts_of(address)
         if parts is None:
-            return _Sight(address, Reach(f"no consumer can be called {address}"))
+            return _Sight(address, Reach(f"this is not a valid consumer name: {address}"))
         stream, durable = parts
         missing = f"there is no stream {stream}"
         try:
@@ -168,7 +168,7 @@ def _why_idle(address: str, info: dict[str, Any], *, is_patient: bool) -> str | 
     if not _is_idle(info, is_patient=is_patient):
         return None
     if info["config"].get("deliver_subject"):
-        return f"nobody listens to what {address} pushes"
+        return f"nobody receives what {address} pushes"
     last = _last_active(info)
     since = f", the last time at {last:%Y-%m-%d %H:%M} UTC" if last else ""
     return f"nobody pulls from {address}{since}"

@@ -126,10 +126,10 @@ def why_gone(config: StreamConfig, age: timedelta) -> str:
         limits.append("a purge")
     if not limits:
         return (
-            "they were deleted one by one: no limit of the stream can have removed them yet, and"
-            " purges are denied"
+            "they were deleted one by one: no limit of the stream applies to them yet, and purges"
+            " are denied"
         )
-    return f"{' or '.join(limits)} removed them, or a person, before they were drained"
+    return f"{' or '.join(limits)} or a person removed them before they were drained"
 
 
 def why_missing(config: StreamConfig) -> str:
@@ -146,8 +146,8 @@ def why_missing(config: StreamConfig) -> str:
         if is_possible
     ]
     if not ways:
-        return "nothing that the stream allows removes them: its server lost them"
-    return f"{' or '.join(ways)} removed them, and none that are older, before they were drained"
+        return "no setting of the stream explains it: its server lost them"
+    return f"{' or '.join(ways)} removed them, but no older ones, before they were drained"
 
 
 class LogReader:
@@ -205,7 +205,7 @@ class LogReader:
             self._stall = error
         raise ServerUnavailableError(
             f"Reading stream {self._stream} stalled at sequence {self._next_sequence}"
-            f" ({self._stall}): the next run goes on."
+            f" ({self._stall}): the next run continues."
         ) from self._stall
 
     async def read_raw(self, sequence: int) -> LogMessage | None:

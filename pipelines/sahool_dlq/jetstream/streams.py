@@ -174,8 +174,8 @@ async def find_stream(js: JetStreamContext, subject: str, name: str | None = Non
     found = await find_streams(js, subject)
     if len(found) > 1 and name not in found:
         raise StreamError(
-            f"Streams {' and '.join(found)} all hold something of {subject}: give the name of one"
-            " as stream_name, or use a narrower filter."
+            f"Streams {' and '.join(found)} all capture a part of {subject}: give one of them as"
+            f" stream_name, or use a narrower filter."
         )
     return name if name in found else next(iter(found), None)
 
@@ -194,12 +194,12 @@ async def named_stream(js: JetStreamContext, name: str, subject: str) -> str:
     others = f" ({' and '.join(holders)} can)" if holders else ""
     if holds is None:
         raise StreamError(
-            f"There is no stream {name} that could hold {subject}{others}: make it, or give another"
-            " stream_name."
+            f"There is no stream {name} for {subject}{others}: create it, or give another"
+            f" stream_name."
         )
     raise StreamError(
-        f"Nothing on {subject} ever comes into stream {name}{others}: give another stream_name or"
-        " filter, or let the stream hold that subject."
+        f"Stream {name} does not receive {subject}{others}: give another stream_name or filter,"
+        f" or add the subject to the stream."
     )
 
 
@@ -262,8 +262,9 @@ async def _refuse_second(js: JetStreamContext, name: str, subject: str) -> None:
         return  # no stream's answer
     if keeper and not await find_streams(js, subject):  # one that was just made is found
         raise StreamError(
-            f"Stream {keeper} of another JetStream domain or account keeps {subject} already, and"
-            f" {name} here would be a second one: set jetstream_domain or jetstream_api_prefix"
+            f"Stream {keeper} of another JetStream domain or account captures {subject} already,"
+            f" and {name} would be a second stream for it: set jetstream_domain or"
+            f" jetstream_api_prefix"
             " (DLQ_NATS_JETSTREAM_…) to where it is (docs/connecting.md)."
         )
 
@@ -275,7 +276,7 @@ def _sole_holder(holders: dict[str, list[str]], name: str) -> str | None:
     if len(found) > 1 or [] in holders.values():
         raise StreamError(
             f"Stream {' and '.join(sorted(found))} captures some of {', '.join(holders)} but not"
-            f" all: give stream {name} all of them, or let one stream capture them all."
+            f" all: give stream {name} all of them, or use one stream for all of them."
         )
     return found.pop()
 

@@ -19,28 +19,28 @@ from sahool_dlq.jetstream.address import Address
 
 _ENCRYPTED = ("tls", "wss")
 _NO_TLS = (
-    "offers no TLS, and its address says tls://, so nothing was sent to it: set TLS up there, or"
-    " write nats:// where the network itself is safe."
+    "offers no TLS, but its address says tls://, so nothing was sent to it: configure TLS on the"
+    " server, or write nats:// if the network itself is safe."
 )
 _NO_TLS_FOR_FILES = (
-    "offers no TLS, and a CA or certificate is given, so nothing was sent to it: set TLS up there,"
-    " or give neither."
+    "offers no TLS, but a CA or certificate is given, so nothing was sent to it: configure TLS on"
+    " the server, or give neither."
 )
 _WANTS_CERTIFICATE = (
-    "wants a client certificate, and this client has none: name it and its key as cert and key"
+    "requires a client certificate, and this client has none: give it and its key as cert and key"
     " (DLQ_NATS_CERT, DLQ_NATS_KEY)."
 )
 _SILENT = (
-    "says nothing when a client comes: where its tls block has handshake_first, set tls_first"
+    "sends nothing when a client connects: if its tls block has handshake_first, set tls_first"
     " (DLQ_NATS_TLS_FIRST)."
 )
-_SPEAKS_FIRST = "does not begin with the TLS handshake: take tls_first away."
-_MAYBE_REFUSED = "after the handshake it ended the connection"
+_SPEAKS_FIRST = "does not begin with the TLS handshake: remove tls_first."
+_MAYBE_REFUSED = "it closed the connection after the handshake"
 # The alerts with which a server refuses a client's certificate.
 _REFUSALS = {
     "UNKNOWN_CA": "its authority is not in the server's ca_file",
     "CERTIFICATE_EXPIRED": "it has expired",
-    "BAD_CERTIFICATE": "it is not good for a client there",
+    "BAD_CERTIFICATE": "the server does not accept it for a client",
     "UNSUPPORTED_CERTIFICATE": "it is not for clients",
     "CERTIFICATE_REVOKED": "it was revoked",
 }
@@ -128,12 +128,12 @@ class EncryptingClient(Client):
                 return f"{self._server()} {_WANTS_CERTIFICATE}"
             known = (why for alert, why in _REFUSALS.items() if alert in reason)
             return self._refuses(next(known, reason))
-        return f"TLS with {self._server()} fails ({reason}): see the server's tls block."
+        return f"TLS with {self._server()} fails ({reason}): check the server's tls block."
 
     def _refuses(self, why: str) -> str:
         return (
-            f"{self._server()} refuses the client certificate {self.access.cert} ({why}): name one"
-            " that its ca_file knows and that is valid today."
+            f"{self._server()} refuses the client certificate {self.access.cert} ({why}): use one"
+            f" that is valid today and signed by an authority in its ca_file."
         )
 
     def _server(self) -> str:
@@ -152,7 +152,7 @@ def tls_context(access: Access) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=access.ca)
     except ssl.SSLError:
         raise SettingsError(
-            f"{access.ca} holds no certificate of an authority: name a PEM file that does as ca."
+            f"{access.ca} contains no CA certificate: give a PEM file with one as ca."
         ) from None
     except OSError as error:
         raise _unreadable(access.ca, error, "ca") from None
@@ -173,19 +173,19 @@ def _load_certificate(context: ssl.SSLContext, cert: str, key: str) -> None:
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise SettingsError(
-                f"The key {key} is not that of the certificate {cert}: name the one it belongs to."
+                f"The key {key} is not that of the certificate {cert}: give the matching one."
             ) from None
         raise SettingsError(
             f"{cert} and {key} cannot be used as client certificate and key"
-            f" ({error.reason or 'no PEM'}): name PEM files, the key not encrypted."
+            f" ({error.reason or 'no PEM'}): give PEM files, with an unencrypted key."
         ) from None
     except ValueError:  # Python's own, of an encrypted key
-        raise SettingsError(f"The key {key} is encrypted: name one that is not.") from None
+        raise SettingsError(f"The key {key} is encrypted: give an unencrypted one.") from None
 
 
 def _unreadable(file: str | None, error: OSError, name: str) -> SettingsError:
     return SettingsError(
-        f"{file} cannot be read ({error.strerror}): name a file that can as {name}."
+        f"{file} cannot be read ({error.strerror}): give a readable file as {name}."
     )
 
 
@@ -193,13 +193,20 @@ def _certificate(error: ssl.SSLCertVerificationError) -> str:
     code = error.verify_code
     if code in _UNKNOWN_CA:
         return (
-            "shows a certificate of an authority that is unknown here: name the file with the"
-            " authority's certificate as ca (DLQ_NATS_CA)."
+            "presents a certificate of an unknown authority: give the file with the authority's"
+            " certificate as ca (DLQ_NATS_CA)."
         )
     if code == _EXPIRED:
-        return "shows a certificate that has expired: renew it there, or see this machine's clock."
+        return (
+            "presents a certificate that has expired: renew it there, or check this machine's"
+            " clock."
+        )
     if code == _TOO_EARLY:
-        return "shows a certificate that is not valid yet: see the clocks of both machines."
+        return "presents a certificate that is not valid yet: check the clocks of both machines."
     if code in _WRONG_NAMES:
-        return "shows a certificate that is for other names: use a name or address that it is for."
-    return f"shows a certificate that does not hold ({error.verify_message}): put in a valid one."
+        return (
+            "presents a certificate for other names: connect by a name or address that it contains."
+        )
+    return (
+        f"presents a certificate that is not valid ({error.verify_message}): install a valid one."
+    )

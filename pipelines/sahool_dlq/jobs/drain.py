@@ -29,7 +29,7 @@ async def migrate_all(settings: Settings) -> tuple[list[str], dict[str, str]]:
             await ensure_body_store(js)  # services need no right to make it
             return done, streams
         except (JetStreamError, nats.errors.Error) as error:
-            raise StreamError(f"The streams could not be made: {error}.") from error
+            raise StreamError(f"The streams could not be created: {error}.") from error
 
 
 async def drain_log(

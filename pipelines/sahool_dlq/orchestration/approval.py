@@ -78,7 +78,7 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
     ramp = "Each group ramps 1, 10, all, and stops where nothing succeeds."
     lines += ["", f"About {expected:,.0f} may succeed. Publishing takes about {time}. {ramp}", ""]
     for reason, count in shown["refused"].items():
-        lines += [f"{count:,} would be refused, and parked: {escaped(reason)}.", ""]
+        lines += [f"{count:,} would be refused and parked: {escaped(reason)}.", ""]
     for each in shown["unreached"]:
         who = escaped(", ".join(each["successors"]))
         also = f" Of the same service is {who}: address them to that." if who else ""

@@ -57,7 +57,7 @@ def store_claims(
             )
             first = claims[0]
             logger.warning(
-                "%d outcomes change nothing: the log knows no such redrive, or it was for another"
+                "%d outcomes are ignored: the log has no such redrive, or it was for another"
                 " consumer. The first: %s of failure %s by %s, sequence %d.",
                 len(claims),
                 first.kind,

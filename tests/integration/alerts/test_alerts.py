@@ -122,7 +122,7 @@ async def test_a_channel_that_is_down_blocks_no_other_and_gets_it_later(
         assert len(down.messages) == 1  # it was tried on until closing
         assert len(up.messages) == 1
     assert "hunter2" not in caplog.text
-    assert "JSON (entry 1 of DLQ_ALERT_URLS) did not take an alert" in caplog.text
+    assert "JSON (entry 1 of DLQ_ALERT_URLS) did not accept an alert" in caplog.text
 
 
 async def test_an_alert_that_no_channel_took_is_refused_and_sent_again_when_asked(

@@ -242,7 +242,7 @@ async def test_a_consumer_that_holds_its_dead_letters_is_an_alert(
         await client.jetstream().publish(subject, json.dumps(body).encode())
     await evaluate_alerts(settings)
     row = query(settings, "SELECT detail FROM alerts WHERE rule = 'dlq_unwritable'")[0]
-    assert row["detail"] == "ndvi cannot write dead letters, and hold them"
+    assert row["detail"] == "ndvi cannot write dead letters and hold them back"
 
 
 async def test_without_nats_the_rest_is_evaluated_and_that_is_an_alert(settings: Settings) -> None:

@@ -245,7 +245,7 @@ async def test_dlq_alerts_ack_tells_at_once_or_says_who_does_not_know(
     status, blind, _ = await dlq(settings, "alerts", "ack")  # with no channel of its own
     assert (status, blind) == (
         0,
-        f"{said}The channel hook does not know it yet: the next evaluation says it.\n",
+        f"{said}The channel hook has not been told yet: the next evaluation tells it.\n",
     )
     assert len(box.hooks) == 1
     _, told, _ = await dlq(settings, "alerts", "ack", DLQ_ALERT_URLS=json.dumps(urls))

@@ -70,7 +70,7 @@ async def test_what_is_in_hand_of_a_silent_service_is_no_sign_of_life(
     assert (await preview_redrive(settings, TIMEOUTS)).reached.unreached == ()
     monkeypatch.setattr(observe, "_FRESH", timedelta(0))
     await at(settings, 1)
-    said = f"nobody pulls from {address}, and its service tells nothing any more"
+    said = f"nobody pulls from {address}, and its service no longer publishes totals"
     assert stopped(settings) == [(said, 1)]
     shown = await preview_redrive(settings, TIMEOUTS)
     assert [(each.reason, each.count) for each in shown.reached.unreached] == [(said, 1)]

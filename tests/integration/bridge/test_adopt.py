@@ -226,10 +226,10 @@ async def test_a_given_up_event_of_an_adopted_consumer_is_a_dead_letter(platform
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--undo", "--proof"), "stands alone"),
-        (("--undo", "--max-deliver", "3"), "stands alone"),
-        (("--backoff", "1,x"), "seconds and commas"),
-        (("--backoff", "0"), "seconds and commas"),
+        (("--undo", "--proof"), "cannot be combined"),
+        (("--undo", "--max-deliver", "3"), "cannot be combined"),
+        (("--backoff", "1,x"), "seconds separated by commas"),
+        (("--backoff", "0"), "seconds separated by commas"),
         (("--max-deliver", "2", "--backoff", "1,2,3"), "more waits than the 2 deliveries"),
     ],
 )
@@ -265,7 +265,7 @@ async def test_what_can_not_be_adopted_is_said_in_one_sentence(platform: Platfor
         ("a/b/c", "'a/b/c' is not a consumer: "),
         ("all", "whose ack_policy is all: "),
         ("none", "whose ack_policy is none: "),
-        (f"{settings.dlq_stream}/reader", "reads the platform's own stream"),
+        (f"{settings.dlq_stream}/reader", "reads a stream of the platform itself"),
     ):
         status, _, said = await dlq(platform, "adopt", name, "--proof", "--reason", "r")
         assert status == 1

@@ -160,7 +160,7 @@ async def test_a_term_stays_a_failure_whatever_words_it_has_and_what_left_before
     letters = await platform.letters()
     assert [letter["error_message"] for letter in letters] == [
         "Unacknowledged message was deleted",
-        "no price The event itself is gone: X no longer has it.",
+        "no price The event itself is lost: X no longer has it.",
     ]
 
 

@@ -202,7 +202,7 @@ async def test_an_event_that_is_gone_is_a_dead_letter_that_says_so(platform: Pla
     assert await bridge_pending(platform.settings) == ({"gone": 1}, [])
     await platform.js.delete_stream("WORK")
     [letter] = await platform.letters()
-    assert letter["error_message"] == "broken The event itself is gone: WORK no longer has it."
+    assert letter["error_message"] == "broken The event itself is lost: WORK no longer has it."
     assert (letter["original_data"], letter["original_subject"]) == (None, "unknown")
     await drain_log(platform.settings)
     [row] = failures(platform.settings)
@@ -235,7 +235,7 @@ async def test_a_log_that_can_not_be_written_ends_a_catching_up_in_one_sentence(
     await bridge.open()
     await platform.js.delete_stream(settings.dlq_stream)
     bridge.start_in_background()
-    with pytest.raises(StreamError, match=r"No failure could be brought in for \d+ s \(1 wait\)"):
+    with pytest.raises(StreamError, match=r"No failure could be recorded for \d+ s \(1 wait\)"):
         await bridge.catch_up()
     await bridge.close()
     await ensure_streams(platform.js, settings.stream_names)
@@ -326,7 +326,7 @@ async def test_who_used_a_failures_id_before_the_bridge_takes_nothing_away_and_i
         platform.client, settings.subjects.dead_letter("ndvi"), forged, b'{"forged": 1}', True
     )
     assert await bridge_pending(settings) == ({"bridged": 2, "ids_taken": 1}, [])
-    assert "had another dead letter before its own" in caplog.text
+    assert "already had another dead letter" in caplog.text
     first, second, _ = await platform.letters()
     assert {first["error_message"], second["error_message"]} == {"all is well", "the real failure"}
 
@@ -343,7 +343,7 @@ async def test_who_used_a_failures_id_before_the_bridge_takes_nothing_away_and_i
         text=True,
         check=True,
     ).stdout
-    assert "1 other dead letter says something else of this failure" in shown
+    assert "1 other dead letter tells something different about this failure" in shown
     assert "all is well" in shown
     assert "the real failure" in shown
     assert body == b'{"n": 1}'

@@ -64,7 +64,7 @@ async def test_events_given_up_before_anybody_listened_are_found_where_all_faile
         assert letter["failure_id"] == ids.failure_id(*origin)  # an advisory would give the same
         assert letter["error_message"] == (
             "c gave up after 2 deliveries."
-            " DETAIL: no advisory said so; the consumer's figures prove it."
+            " DETAIL: no advisory reported it; the counters of the consumer prove it."
         )
     await drain_log(settings)
     await platform.publish({"n": 4})

@@ -215,7 +215,7 @@ async def test_a_handler_that_raises_loses_nothing(
         await seen(handler.events, 6)
         await settled(client, settings.dlq_stream)
     assert len(handler.events) == 6
-    assert caplog.text.count("it counts as STORE") == 2
+    assert caplog.text.count("it is treated as STORE") == 2
     await drain_log(settings)
     assert {row["status"] for row in failures(settings)} == {"pending"}
 

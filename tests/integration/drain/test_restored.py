@@ -75,7 +75,7 @@ async def test_what_a_restored_stream_has_is_stored_once_and_no_decision_is_undo
     await restore(client, backup)
     fresh = await publish(client, settings, map(letter, range(1000, 1000 + later)))
     second = await drained(settings, batch)
-    assert "restored from a backup, and is the same up to sequence 100" in second.notes[0]
+    assert "restored from a backup and is unchanged up to sequence 100" in second.notes[0]
     assert (second.drained, second.gaps, second.last_sequence) == (later, 0, 100 + later)
     assert second.epoch == f"{first.epoch.removesuffix('#0')}#1"
     check_once(settings, [*bodies, *fresh.values()])

@@ -49,20 +49,20 @@ async def test_the_command_shows_asks_and_says(settings: Settings, client: Clien
     assert json.loads(told.stdout)["failures"] == {"pending": 1}
     unasked = await run(world, "--reason", "left")
     assert unasked.exit_code == 1
-    assert "There is no terminal to ask at" in unasked.stderr
+    assert "nobody can confirm" in unasked.stderr
     named = await run(world, "--yes", "--reason", f"{world.tenant} left")
     assert (named.exit_code, named.stderr.count("\n")) == (1, 1)
     assert (await run(world, "--yes")).exit_code == 2
     refused = await asyncio.to_thread(answer_no, world)
     assert "Nothing was changed" in refused
     assert "rows of failed_events (1 pending)" in refused
-    assert "since it is only added to: 1." in refused
+    assert "because the audit is append-only: 1." in refused
     assert state_of(settings) == before
     done = await run(world, "--yes", "--reason", "left")
     assert done.exit_code == 0, done.stderr
     assert "rows of failed_events (1 pending)" in done.stdout
     again = await run(world, "--yes", "--reason", "left")
-    assert again.stdout.startswith("There is nothing of acme-")
+    assert again.stdout.startswith("There are no data of acme-")
 
 
 def answer_no(world: World) -> str:
@@ -88,8 +88,8 @@ async def test_what_nobody_can_read_is_said(settings: Settings, client: Client) 
     world = World(settings, client)
     await world.publish(b"no JSON", letter(1))
     nothing = await run(world, "--dry-run")
-    assert nothing.stdout.startswith(f"There is nothing of {world.tenant}.")
-    said = "1 dead letter that cannot be read may hold the tenant's data, and stays."
+    assert nothing.stdout.startswith(f"There are no data of {world.tenant}.")
+    said = "1 dead letter that cannot be read may hold data of the tenant, and stays."
     assert said in nothing.stdout
     await world.publish(world.letter(2), b"nor this")
     done = await run(world, "--yes", "--reason", "left", "--json")
@@ -98,7 +98,7 @@ async def test_what_nobody_can_read_is_said(settings: Settings, client: Client) 
     assert audited["detail"]["unread_dead_letters"] == 2
     again = await run(world, "--dry-run")
     assert (
-        "2 dead letters that cannot be read may hold the tenant's data, and stay." in again.stdout
+        "2 dead letters that cannot be read may hold data of the tenant, and stay." in again.stdout
     )
 
 

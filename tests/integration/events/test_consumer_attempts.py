@@ -143,7 +143,7 @@ async def test_without_a_place_for_attempts_each_delivery_counts(
         [letter] = await log.letters(1)
     assert calls == [0, 1]
     assert letter["retry_count"] == 1
-    assert "Attempts cannot be kept" in caplog.text
+    assert "Attempts cannot be stored" in caplog.text
 
 
 async def test_a_restart_of_the_server_delivers_nothing_again_that_is_in_hand(

@@ -40,7 +40,7 @@ async def test_it_says_once_that_the_log_can_not_be_written_and_once_that_it_can
     await seen(page, 1)
     await asyncio.sleep(0.5)  # publishing is tried again meanwhile
     assert [kind for kind, _ in page] == ["dlq_unwritable"]
-    assert "no more events are fetched until it can" in page[0][1]
+    assert "no more events are fetched until that works" in page[0][1]
     await ensure_streams(log.js, log.names)
     await log.letters(4)
     await log.settled()
@@ -92,7 +92,9 @@ async def test_it_says_when_so_many_retries_wait_that_delivery_soon_stops(log: L
     await seen(page, 1)
     await consumer.close()
     assert page[0][0] == "ack_pending"
-    assert page[0][1].startswith("ndvi: 4 events wait for a retry or an answer; at 5 the server")
+    assert page[0][1].startswith(
+        "ndvi: 4 events wait for a retry or an acknowledgement; at 5 the server"
+    )
 
 
 async def test_a_broken_deploy_stops_before_it_empties_the_stream(log: Log) -> None:

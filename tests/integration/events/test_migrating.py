@@ -62,7 +62,7 @@ async def test_a_filter_on_everything_and_a_name_for_two_are_refused(older: Log)
 
     consumer = NATSConsumer(older.config())
     assert await consumer.connect()
-    with pytest.raises(ValueError, match="what it writes itself"):
+    with pytest.raises(ValueError, match="its own messages"):
         await consumer.subscribe(handle, f"{older.prefix}.>")
     await consumer.subscribe(handle, f"{older.prefix}.analysis.ndvi")
     with pytest.raises(ValueError, match="consumer_name of its own"):

@@ -123,12 +123,12 @@ async def test_many_processes_that_start_at_once_share_one(log: Log) -> None:
     ("existing", "what"),
     [
         ({"deliver_subject": "push.to"}, "is a push consumer"),
-        ({"ack_policy": "all"}, "is not acknowledged explicitly"),
-        ({"ack_policy": "none"}, "is not acknowledged explicitly"),
+        ({"ack_policy": "all"}, "does not use explicit acknowledgements"),
+        ({"ack_policy": "none"}, "does not use explicit acknowledgements"),
         ({"headers_only": True}, "delivers headers only, no events"),
         (
             {"priority_groups": ["a", "b"], "priority_policy": "overflow"},
-            "has the priority groups a, b: name one of them as priority_group",
+            "has the priority groups a, b: give one of them as priority_group",
         ),
     ],
 )
@@ -258,7 +258,7 @@ async def test_a_pinned_one_keeps_its_pin_through_a_stall(
         monkeypatch.setattr(pull, "_GRACE_SECONDS", -4.5)  # as if the answers were late
 
         async def has_stalled() -> bool:
-            return caplog.text.count("pulling again in a second") > 1
+            return caplog.text.count("pulling again in one second") > 1
 
         await until(has_stalled)
         await log.publish({})

@@ -189,17 +189,17 @@ async def test_consumer_publisher_monitor_bridge_and_exporter_connect_by_one_con
 
 
 FAULTS = {
-    "no certificate": "wants a client certificate, and this client has none: name it and its key",
+    "no certificate": "requires a client certificate, and this client has none: give it",
     "unknown certificate": "refuses the client certificate .*/theirs.pem",
     "expired certificate": "refuses the client certificate .*/old.pem",
-    "unknown ca": "shows a certificate of an authority that is unknown here",
-    "not first": "says nothing when a client comes: where its tls block has handshake_first",
-    "first": "does not begin with the TLS handshake: take tls_first away",
-    "no tls": "offers no TLS, and a CA or certificate is given, so nothing was sent",
+    "unknown ca": "presents a certificate of an unknown authority",
+    "not first": "sends nothing when a client connects: if its tls block has handshake_first",
+    "first": "does not begin with the TLS handshake: remove tls_first",
+    "no tls": "offers no TLS, but a CA or certificate is given, so nothing was sent",
     "unknown nkey": "refuses the login by NKey U[A-Z2-7]{55}: add this key",
     "expired jwt": "refuses the login of .*/old.creds for user drain: the JWT has expired at",
-    "other seed": "refuses the login by user_jwt for user drain: the seed is not that",
-    "wrong password": "refuses the login of user u: see the user and the password",
+    "other seed": "refuses the login by user_jwt for user drain: the seed does not belong",
+    "wrong password": "refuses the login of user u: check the user and the password",
     "wrong token": "refuses the login by token",
     "no login": "refuses the login without one: give",
 }
@@ -262,8 +262,8 @@ async def test_a_sentence_says_which_of_it_is_wrong(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"ca": "none"}, "none cannot be read .*: name a file that can as ca"),
-        ({"ca": "text"}, "text holds no certificate of an authority"),
+        ({"ca": "none"}, "none cannot be read .*: give a readable file as ca"),
+        ({"ca": "text"}, "text contains no CA certificate"),
         ({"cert": "none", "key": "text"}, "none cannot be read .* as cert"),
         ({"cert": "text", "key": "text"}, "cannot be used as client certificate and key"),
         ({"cert": "client.pem", "key": "other.key"}, "is not that of the certificate"),

@@ -31,14 +31,16 @@ async def test_it_works_and_a_damaged_file_is_borne_until_it_is_whole_again(
     await service.force_reconnect()
 
     async def is_said() -> bool:
-        return "has a seed of another length" in caplog.text
+        return "has a seed of the wrong length" in caplog.text
 
     async def is_back() -> bool:
         return service.is_connected
 
     await until(is_said, 20)
     file.write_text(whole.replace(user.seed, Key("user").seed))
-    wrong = "refuses the login of .*/drain.creds for user drain: the seed is not that of the key"
+    wrong = (
+        "refuses the login of .*/drain.creds for user drain: the seed does not belong to the key"
+    )
     with pytest.raises(ServerUnavailableError, match=wrong):
         await connect_service(access, name="t", timeout_seconds=1)
     file.write_text(whole)

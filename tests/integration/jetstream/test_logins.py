@@ -205,7 +205,7 @@ async def test_no_job_says_one_either(
     with pytest.raises(DLQError, match=f"answers at nats://{HOST}:1 .*: start one") as bridge:
         await Bridge(Settings(nats_url=url, postgres_dsn=database_dsn)).open()
     done = {}
-    for address_, words in ((url, "answers at"), (f"{url},b@c", "cannot be told apart")):
+    for address_, words in ((url, "answers at"), (f"{url},b@c", "is ambiguous")):
         monkeypatch.setenv("DLQ_NATS_URL", address_)
         monkeypatch.setenv("DLQ_POSTGRES_DSN", database_dsn)
         done[words] = await asyncio.to_thread(CliRunner().invoke, _command(), ["migrate"])

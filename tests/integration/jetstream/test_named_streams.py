@@ -117,7 +117,9 @@ async def test_what_a_transform_makes_of_subjects_is_what_a_filter_meets(edge: E
         consumer = await edge.consumer(stream_name=stream)
         calls = Calls(SUCCESS)
         await consumer.subscribe(calls, edge.subject(held))
-        with pytest.raises(StreamError, match=rf"ever comes into stream {stream} \(A_\w+ can\)"):
+        with pytest.raises(
+            StreamError, match=rf"Stream {stream} does not receive .* \(A_\w+ can\)"
+        ):
             await consumer.subscribe(calls, edge.subject(not_held), consumer_name="other")
         consumer.start_in_background()
         if stream != filtered:
@@ -147,7 +149,7 @@ async def test_what_nobody_can_tell_is_no_reason_to_refuse(edge: Edge) -> None:
 async def test_several_streams_that_hold_something_of_a_filter_are_an_error(edge: Edge) -> None:
     a, b = edge.name("A"), edge.name("B")
     consumer = await edge.consumer()
-    with pytest.raises(StreamError, match=f"Streams {a} and {b} all hold something of .* give the"):
+    with pytest.raises(StreamError, match=f"Streams {a} and {b} all capture a part of .* give the"):
         await consumer.subscribe(Calls(SUCCESS), edge.subject("*.temp"))
     assert await edge.bound_to() == []
     await consumer.subscribe(Calls(SUCCESS), edge.subject("*.temp"), stream_name=b)
@@ -159,9 +161,9 @@ async def test_several_streams_that_hold_something_of_a_filter_are_an_error(edge
 async def test_a_named_stream_that_is_not_there_is_an_error(edge: Edge) -> None:
     none = edge.name("NONE")
     consumer = await edge.consumer(stream_name=none)
-    with pytest.raises(StreamError, match=f"no stream {none} that could hold .*{edge.name('A')} c"):
+    with pytest.raises(StreamError, match=f"no stream {none} for .*{edge.name('A')} c"):
         await consumer.subscribe(Calls(SUCCESS), edge.subject("a.temp"))
-    with pytest.raises(StreamError, match=f"There is no stream {none} that could hold"):
+    with pytest.raises(StreamError, match=f"There is no stream {none} for"):
         await consumer.subscribe(Calls(SUCCESS))  # subjects of ours, which another stream has
     assert await edge.bound_to() == []
     await consumer.close()
@@ -171,7 +173,7 @@ async def test_a_stream_of_sources_is_never_given_subjects_of_ours(edge: Edge) -
     await edge.log.js.delete_stream(edge.log.names.events)  # nobody holds the events' subjects
     everything = await edge.make("ALL", sources=[edge.source("A")])
     consumer = await edge.consumer(stream_name=everything)
-    with pytest.raises(StreamError, match=f"ever comes into stream {everything}"):
+    with pytest.raises(StreamError, match=f"Stream {everything} does not receive"):
         await consumer.subscribe(Calls(SUCCESS))
     await consumer.close()
     assert (await edge.log.js.stream_info(everything)).config.subjects in (None, [])

@@ -172,7 +172,7 @@ def test_sql_reads_no_more_rows_than_asked_for_and_takes_no_longer(dlq: Run) -> 
     endless = "SELECT range AS n FROM range(1_000_000_000)"
     some = dlq("sql", "--limit", "2", endless)
     assert some.exit_code == 0, some.stderr
-    assert "There are more rows: --limit" in some.stdout
+    assert "There are more rows: raise --limit" in some.stdout
     assert as_json(dlq("sql", "--json", "--limit", "2", endless))["rows"] == [[0], [1]]
     dear = "SELECT count(*) FROM range(1_000_000_000_000) WHERE random() < 0"
     ended = dlq("sql", "--seconds", "0.5", dear)

@@ -286,7 +286,7 @@ def test_postgres_refuses_the_rest(roles: Roles, login: str) -> None:
 ADOPT = "adopt SAHOOL_EVENTS/quiet --proof --reason a --json"
 SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
-    ("drain", "nobody", "drain", "refuses the login of its address: see the user and password"),
+    ("drain", "nobody", "drain", "refuses the login in the address: check its user and password"),
     ("status", "drain", "nobody", 'refuses the login (role "nobody" does not exist): see user'),
     ("drain", "drain", "analyst", "refused: permission denied for view lock_drain: grant it"),
     ("alerts check", "drain", "drain", "permission denied for view lock_alerts: grant it"),
@@ -338,7 +338,7 @@ def test_a_verb_without_a_right_names_it_in_one_line(
 
 
 async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
-    with pytest.raises(ServerUnavailableError, match="refuses the login of its address: see"):
+    with pytest.raises(ServerUnavailableError, match="refuses the login in the address: check"):
         await connect_service(
             Access(servers=[roles.nats_url("nobody")]), name="t", timeout_seconds=0.3
         )
@@ -380,7 +380,7 @@ async def test_a_hung_drain_of_another_user_is_named(roles: Roles) -> None:
     with locking(roles.dsn("drain"), "drain") as hung:
         assert hung.take()
         with pytest.raises(
-            FencedError, match=r"its session \d+ of drain \(.*could not be ended: stop"
+            FencedError, match=r"its session \d+ of drain \(.*could not be terminated: stop"
         ):
             await drain_log(roles.settings("redriver", "redriver", drain_lock_seconds=0.3))
         await drain_log(roles.settings("drain", "drain", drain_lock_seconds=0.3))
@@ -549,5 +549,5 @@ async def test_who_may_not_hear_acknowledgements_is_told_once_and_bridges_on(
             acked = await late.listen(client, given_up(sequence))
             assert not acked.done()
         assert client.is_connected
-    said = "Acknowledgements that come too late are not heard: NATS does not permit drain to"
+    said = "Late acknowledgements cannot be received: NATS does not permit drain to"
     assert caplog.text.count(said) == 1

@@ -166,7 +166,7 @@ def test_no_number_and_no_id_is_cut_on_a_terminal(ask: Ask, terminal: Console) -
     text = ask("SELECT uuid() AS id, repeat('word ', 99) AS t").stdout
     assert re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text)
     assert "…" in text
-    assert "1 row, 2 columns: -x shows each row whole" in text
+    assert "1 row, 2 columns: -x shows all columns of each row" in text
     numbers = ", ".join(f"123456789012345678 AS n{n}" for n in range(9))
     text = ask(f"SELECT {numbers}").stdout
     assert text.splitlines()[1].split() == ["123456789012345678"] * 4
@@ -177,7 +177,7 @@ def test_a_statement_comes_from_a_pipe(ask: Ask) -> None:
     assert json.loads(ask("--json", stdin="SELECT 1 AS n;\n").stdout)["rows"] == [[1]]
     empty = ask(stdin=" \n")
     assert (empty.exit_code, empty.stdout) == (1, "")
-    assert "There is no statement" in empty.stderr
+    assert "No statement was given" in empty.stderr
 
 
 def test_a_table_that_there_is_not_is_named_with_what_to_do(ask: Ask) -> None:

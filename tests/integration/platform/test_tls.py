@@ -24,9 +24,9 @@ from support.consumer_log import until
 from support.platform_log import failures, letter, publish
 
 USERS = "authorization { users: [ { user: u, password: secret } ] }"
-UNKNOWN = "shows a certificate of an authority that is unknown here"
-NO_TLS = "offers no TLS, and its address says tls://, so nothing was sent to it"
-WANTS = "wants a client certificate, and this client has none"
+UNKNOWN = "presents a certificate of an unknown authority"
+NO_TLS = "offers no TLS, but its address says tls://, so nothing was sent to it"
+WANTS = "requires a client certificate, and this client has none"
 
 
 class Certified:
@@ -114,11 +114,11 @@ async def service(url: str, seconds: float) -> None:
         ("none", NO_TLS),
         (
             "unknown",
-            f"{UNKNOWN}: name the file with the authority's certificate as ca",
+            f"{UNKNOWN}: give the file with the authority's certificate as ca",
         ),
-        ("expired", "shows a certificate that has expired"),
-        ("early", "shows a certificate that is not valid yet"),
-        ("name", "shows a certificate that is for other names"),
+        ("expired", "presents a certificate that has expired"),
+        ("early", "presents a certificate that is not valid yet"),
+        ("name", "presents a certificate for other names"),
         ("wants", WANTS),
     ],
 )

@@ -109,7 +109,7 @@ def test_parked_failures_are_unparked_by_the_same_selection(dlq: Run, settings: 
 
 def test_a_decision_that_stops_at_its_limit_says_so(dlq: Run, settings: Settings) -> None:
     park = ("park", "--type", "ConnectionError", "--limit", "5", "--reason", "outage")
-    assert "as many as --limit takes" in dlq(*park).stdout
+    assert "That is the --limit" in dlq(*park).stdout
     assert as_json(dlq(*park, "--json"))["limit_reached"]
     last = dlq(*park).stdout
     assert "2 failures are parked now" in last
@@ -155,17 +155,17 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     dry = dlq(*chosen, *edit, "--dry-run").stdout
     for part in (
         "A redrive would publish 0 of 3 events",
-        "3 would be refused, and parked: sahool.analysis.ndvi_computed is not among",
-        "That is as many as --limit takes, the oldest",
+        "3 would be refused and parked: sahool.analysis.ndvi_computed is not among",
+        "That is the --limit. The oldest come first",
         "The edit, in ",
-        "Of the raw dead letters 3 are in the stream, 0 kept in Postgres, 0 gone.",
+        "Raw dead letters: 3 in the stream, 0 kept in Postgres, 0 gone.",
         "Of 3, about 0 will succeed",
         "At 10.0 a second publishing takes about 0 s",
     ):
         assert part in dry
     assert "a@b.example" not in dry
     form = plan_as_markdown(as_json(dlq(*chosen, *edit, "--dry-run", "--json")))
-    assert "3 would be refused, and parked: sahool.analysis" in form
+    assert "3 would be refused and parked: sahool.analysis" in form
     assert "a@b.example" not in form
     assert query(settings, "SELECT count(*) AS n FROM redrive_batches") == [{"n": 0}]
     waiting = dlq(*chosen)
@@ -189,26 +189,26 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
     report = json.loads(aborted.stdout)
     assert aborted.exit_code == 1
     assert json.loads(aborted.stderr)["error"] == (
-        f"The batch {report['batch_id']} aborted itself, since a group was stopped: find the"
-        " cause before you redrive it again."
+        f"The batch {report['batch_id']} was aborted because a group was stopped: find the cause"
+        f" before the next redrive."
     )
     assert (report["state"], report["outcomes"]) == ("aborted", {"refused": 1, "cancelled": 2})
     [(why, count)] = report["reasons"]["refused"].items()
     assert (count, "is not among the subjects that DLQ_REDRIVE_SUBJECTS allows" in why) == (1, True)
     assert "1 refused" in dlq("audit", report["batch_id"][:8]).stdout
     told = dlq(*chosen, "--yes")
-    assert (told.exit_code, "aborted itself" in told.stderr) == (1, True)
+    assert (told.exit_code, "was aborted because" in told.stderr) == (1, True)
     assert f"refused 1: {why}." in told.stdout
-    assert "That is as many as --limit takes" in told.stdout
+    assert "That is the --limit" in told.stdout
     waiting = as_json(dlq(*chosen[:4], "--json"))["batch_id"]
     as_json(dlq("batches", "approve", waiting, "--later", "--json"))
     as_json(dlq("batches", "pause", waiting, "--json"))
     resumed = dlq("batches", "resume", waiting)
     assert (resumed.exit_code, resumed.stderr.count("\n")) == (1, 1)
-    assert f"The batch {waiting} aborted itself" in resumed.stderr
+    assert f"The batch {waiting} was aborted because" in resumed.stderr
     assert f"refused 1: {why}." in resumed.stdout
     assert dlq("batches", "show", "zzz").exit_code == 2
-    assert "No redrive was planned yet" not in dlq("batches").stdout
+    assert "No redrive has been planned yet" not in dlq("batches").stdout
 
 
 def test_what_makes_no_sense_is_one_sentence_and_changes_nothing(

@@ -173,7 +173,7 @@ async def test_a_renamed_durable_has_its_successor_offered(
         assert (each.consumer, each.count) == (address(settings, "ndvi-v1"), 3)
         assert each.successors == (address(settings, "ndvi-v2"),)
         [fact] = unreached_facts(shown)
-        assert fact.startswith("3 would reach nobody, and stay as they are: nobody pulls from ")
+        assert fact.startswith("3 would reach no consumer, and stay pending: nobody pulls from ")
         assert fact.endswith(f"dlq redrive … --for {address(settings, 'ndvi-v2')}")
         assert shown.as_dict()["unreached"][0]["successors"] == [address(settings, "ndvi-v2")]
 
@@ -250,7 +250,7 @@ async def test_an_address_that_no_consumer_has_is_said_so(
         *(stream, consumer or "*"),
     )
     why, _ = await reason(settings)
-    assert why == f"no consumer can be called {stream}/{consumer or '*'}"
+    assert why == f"this is not a valid consumer name: {stream}/{consumer or '*'}"
     assert (await by_hand(settings)).outcomes == {"cancelled": 1}
 
 
@@ -446,7 +446,9 @@ async def test_what_may_not_be_asked_is_unknown_and_redriven(
             shown = await preview_redrive(asking, TIMEOUTS)
             assert shown.reached.unreached == ()
             [fact] = unreached_facts(shown)
-            assert fact.startswith("Whether 1 reach somebody cannot be known: NATS does not permit")
+            assert fact.startswith(
+                "Whether 1 would reach a consumer is unknown: NATS does not permit"
+            )
             where = f"$JS.API.CONSUMER.INFO.{settings.events_stream}.ndvi"
             assert where in fact
             found, _ = await alerts_of(asking, 0)

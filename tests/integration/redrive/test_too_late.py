@@ -197,7 +197,7 @@ def test_an_age_that_is_none_is_refused(age: str) -> None:
     arguments: list[Any] = ["redrive", "--type", "E", "--max-age", age]
     result = CliRunner().invoke(_command(), arguments)
     assert result.exit_code == 2
-    assert "is not an age: write 24h or 7d." in result.output
+    assert "is not a duration: write 24h or 7d." in result.output
 
 
 async def test_the_flag_of_the_command_is_kept_with_the_batch(

@@ -88,7 +88,7 @@ def test_what_ends_a_statement_or_a_session_is_said_as_it_is(
         database(database_dsn, is_checked=False) as connection,
     ):
         act(admin, connection)
-    assert "the next run goes on" in str(raised.value)
+    assert "the next run continues" in str(raised.value)
     assert "start it" not in str(raised.value)
     if setting in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
         assert f"SET {setting}`" in str(raised.value)

@@ -131,7 +131,7 @@ def test_the_cause_is_the_last_known_one_where_the_last_call_says_nothing() -> N
 
 def test_a_crash_loop_says_how_many_calls_began_and_never_ended() -> None:
     message = fields(verdict=crash_loop(Attempts(NOW, 12, 9, 2)))["error_message"]
-    assert "At least 9 calls of its handler began, and 7 never ended" in message
+    assert "Its handler was called at least 9 times, and 7 calls never ended" in message
 
 
 def test_an_event_that_was_removed_says_how_its_last_call_ended() -> None:

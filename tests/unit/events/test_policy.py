@@ -227,7 +227,7 @@ def test_settings_and_policies_come_from_a_file(tmp_path: Path) -> None:
     ("text", "what"),
     [
         ("max_retries = -1", "max_retries is not valid"),
-        ("retries = 3", "retries is not a setting of a consumer"),
+        ("retries = 3", "retries is not a known setting of a consumer"),
         ("[[policies]]\nevent = 'x'", "policies.0.event is not valid"),
         ("max_retries = ", "cannot be read"),
     ],

@@ -194,13 +194,16 @@ def test_secrets_are_shown_nowhere(contexts: Path) -> None:
     ("content", "words"),
     [
         (None, r"There is no NATS context c \(.*/c\.json\): there are other; add it with"),
-        ("{", "is not JSON: write it anew"),
-        ("[" * 100_000, "is not JSON: write it anew"),
+        ("{", "is not valid JSON: create it again"),
+        ("[" * 100_000, "is not valid JSON: create it again"),
         ("[]", "is not a JSON object"),
         ('{"url": 7}', "has a url that is not a text"),
         ('{"tls_first": "yes"}', "has a tls_first that is not true or false"),
-        ('{"socks_proxy": "socks5://p"}', "has socks_proxy, and nats-py can use no SOCKS proxy"),
-        ('{"nsc": "nsc://o/a/u"}', "has nsc, and what nsc knows is not looked up"),
+        (
+            '{"socks_proxy": "socks5://p"}',
+            "has socks_proxy, and nats-py does not support SOCKS proxies",
+        ),
+        ('{"nsc": "nsc://o/a/u"}', "has nsc, and nsc is not supported"),
     ],
 )
 def test_a_missing_or_damaged_context_is_one_sentence(
@@ -231,23 +234,23 @@ def test_a_user_without_a_home_has_no_contexts(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", ["../c", "a/b", "..", "a\\b"])
 def test_a_context_is_a_name_and_no_path(name: str) -> None:
-    with pytest.raises(SettingsError, match="No NATS context can be called"):
+    with pytest.raises(SettingsError, match="not a valid name of a NATS context"):
         Access(context=name)
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"cert": "c"}, "a client certificate has a cert and a key"),
+        ({"cert": "c"}, "a client certificate needs both cert and key"),
         ({"user_jwt": "j"}, "a user_jwt needs the seed of its key"),
         ({"nkey": "f", "user_seed": "S"}, "nkey and user_seed are both given"),
         ({"user": "u", "token": "t"}, r"several logins \(user and token\)"),
         ({"user_credentials": "f", "nkey": "n"}, r"several logins \(creds and nkey"),
-        ({"password": "p"}, "a password and no user"),
-        ({"jetstream_domain": "d", "jetstream_api_prefix": "p"}, "exclude each other"),
-        ({"jetstream_domain": "a.b"}, "jetstream_domain is no token"),
-        ({"jetstream_api_prefix": "a.*"}, "jetstream_api_prefix is no beginning"),
-        ({"inbox_prefix": "a b"}, "inbox_prefix is no beginning"),
+        ({"password": "p"}, "a password but no user"),
+        ({"jetstream_domain": "d", "jetstream_api_prefix": "p"}, "give one of them"),
+        ({"jetstream_domain": "a.b"}, "jetstream_domain is not a valid"),
+        ({"jetstream_api_prefix": "a.*"}, "jetstream_api_prefix is not a valid subject prefix"),
+        ({"inbox_prefix": "a b"}, "inbox_prefix is not a valid subject prefix"),
     ],
 )
 def test_what_makes_no_sense_together_is_one_sentence(given: dict[str, str], words: str) -> None:

@@ -53,7 +53,7 @@ def test_what_is_no_address_is_refused_without_repeating_it(text: str) -> None:
     for address in (f"nats://user:{text}@", f"http://user:{text}@host", f"nats://u:{text}@h:x"):
         with pytest.raises(SettingsError) as refused:
             read_address(address)
-        assert str(refused.value).startswith("A NATS address cannot be read: write nats://user:")
+        assert str(refused.value).startswith("The NATS address is not valid: write nats://user:")
         assert text not in str(refused.value)
         assert refused.value.__cause__ is None
         assert refused.value.__context__ is None

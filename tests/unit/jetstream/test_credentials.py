@@ -50,10 +50,10 @@ DAMAGES = [
     (text(token=jwt()[:-12]), "has a JWT that cannot be decoded"),
     (text(token="*" + jwt()), "has a JWT that cannot be decoded"),
     (text(token=jwt(["a"])), "has a JWT that cannot be decoded"),
-    (text(key=seed()[:-1] + "!"), "has a seed that is no base32"),
-    (text(key=seed().replace("A", "a")), "has a seed that is no base32"),
-    (text(key=seed()[:20]), "has a seed of another length"),
-    (text(key=seed(size=30)), "has a seed of another length"),
+    (text(key=seed()[:-1] + "!"), "has a seed that is not valid base32"),
+    (text(key=seed().replace("A", "a")), "has a seed that is not valid base32"),
+    (text(key=seed()[:20]), "has a seed of the wrong length"),
+    (text(key=seed(size=30)), "has a seed of the wrong length"),
     (text(key=WRONG_SUM), "has a seed whose checksum is wrong"),
     (text(key=seed(b"\x90\x00")), "has a seed that is not a user's"),  # an account's
     (text(key="------END"), "has a seed that is not a user's"),
@@ -80,5 +80,5 @@ def test_what_can_not_be_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read \\(Is a directory\\): let this user"):
         read_credentials(tmp_path)
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SettingsError, match="is no text: create the file anew"):
+    with pytest.raises(SettingsError, match="is no text: create the file again"):
         read_credentials(tmp_path / "binary")

@@ -49,8 +49,8 @@ def test_no_line_is_too_long_and_what_is_shown_of_a_number_is_all_of_it(
     assert ("…" in text) is False
     left_out = [name for name in NAMES if name not in names]
     said = " ".join(text.split())
-    assert ("Left out" in said) == bool(left_out)
-    assert not left_out or f"want of room: {', '.join(left_out)}." in said
+    assert ("do not fit" in said) == bool(left_out)
+    assert not left_out or f"that do not fit: {', '.join(left_out)}." in said
 
 
 def test_a_pipe_gets_every_column_and_every_word(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,8 +41,8 @@ CODES = {
     "25006": "is read-only (x): name the primary",
     "25P03": "SET idle_in_transaction_session_timeout`",
     "25P04": "SET transaction_timeout`",
-    "40001": "undid a transaction (x)",
-    "40P01": "undid a transaction (x)",
+    "40001": "rolled back a transaction (x)",
+    "40P01": "rolled back a transaction (x)",
     "53100": "is full",
     "55P03": "SET lock_timeout`",
     "57014": "SET statement_timeout`",
@@ -57,7 +57,7 @@ def test_a_code_has_one_sentence_and_the_next_run_goes_on(code: str) -> None:
     with pytest.raises(ServerUnavailableError) as raised, speaking_plainly(DSN):
         raise errors.lookup(code)("x")
     assert CODES[code] in str(raised.value)
-    assert str(raised.value).endswith("the next run goes on.")
+    assert str(raised.value).endswith("the next run continues.")
 
 
 def test_what_no_run_can_help_is_no_passing_trouble() -> None:

@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any
 
 from sahool_dlq.analysis.report.section import Section, cell_text
-from sahool_dlq.analysis.report.trends import PARTS, Trend
+from sahool_dlq.analysis.report.trend import PARTS, Trend
 
 __all__ = ["needed_width"]
 

@@ -86,7 +86,7 @@ class DLQConsumer(Service):
         super().__init__(self.config, self.config)
         self._notifier = as_async(notifier or log_alert)
         if not self.config.store_in_db:
-            logger.warning("store_in_db=False changes nothing: the drain stores every dead letter")
+            logger.warning("store_in_db=False has no effect: the drain stores every dead letter")
 
     async def subscribe(
         self, handler: DLQHandler | None = None, subject: str | None = None
@@ -176,7 +176,7 @@ class _DeadLetters(Intake):
                 raise
             delay = retry_delay(delivery.delivery_count, self._config)
             logger.warning(
-                "Dead letter %d (%s) is tried again in %.0f s: %s: %s",
+                "Dead letter %d (%s) is retried in %.0f s: %s: %s",
                 event.sequence,
                 event.failure_id,
                 delay,
@@ -210,8 +210,8 @@ class _DeadLetters(Intake):
             if self._failed[event.sequence] < self._config.max_handler_failures:
                 raise
             logger.exception(
-                "The handler failed on dead letter %d (%s) %d times: it counts as STORE, and the"
-                " drain has it",
+                "The handler failed on dead letter %d (%s) %d times: it is treated as STORE, and"
+                " the drain stores it",
                 event.sequence,
                 event.failure_id,
                 self._failed[event.sequence],

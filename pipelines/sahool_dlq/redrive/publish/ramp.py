@@ -142,7 +142,7 @@ async def run_batch(
                 )
                 left = load_redrives(connection, batch.id)
                 redrives = [redrive for redrive in left if not redrive.is_out]
-    for outcome, reasons in run.reasons.items():
+    for outcome, reasons in delivery.reasons.items():
         for reason, count in reasons.items():
             logger.info("%d %s: %s", count, outcome, reason)
     seconds = round(time.monotonic() - started, 3)

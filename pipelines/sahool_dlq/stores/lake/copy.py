@@ -34,7 +34,7 @@ def copy_lake(lake: Lake, target: Lake, now: datetime) -> list[CopiedTable]:
     done = []
     try:
         if any(FileStore(target.path(name), (), None).paths() for name in LAYOUTS):
-            raise LakeError(f"There is a lake at {target.uri} already: name an empty place.")
+            raise LakeError(f"There is a lake at {target.uri} already: give an empty place.")
         for name in LAYOUTS:
             source, store = (FileStore(place.path(name), (), None) for place in (lake, target))
             log = read_log(source)

@@ -139,7 +139,7 @@ def write_views_file(lake: Lake, statements: list[str]) -> Path:
     except OSError as error:
         fresh.unlink(missing_ok=True)
         raise LakeError(
-            f"{file} was not written ({error.strerror}): the rows are in the lake all the same; run"
+            f"{file} was not written ({error.strerror}): the rows are in the lake nevertheless; run"
             " `dlq views` once the folder can be written."
         ) from error
     return file

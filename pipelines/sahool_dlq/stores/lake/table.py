@@ -94,7 +94,7 @@ class LakeTable:
         if any(path.endswith(".parquet") for path in self.store.paths()):
             raise LakeError(
                 f"{self.path} has data files but no log: put its log back, or run `dlq verify"
-                " --repair`, which makes one from them."
+                f" --repair`, which rebuilds it from them."
             )
         return new_table(self.path, self._layout)
 
@@ -270,7 +270,7 @@ class LakeTable:
 
     def _fenced(self) -> FencedError:
         return FencedError(
-            f"Another drain wrote to {self.path} meanwhile; it goes on, this one stops."
+            f"Another drain wrote to {self.path} meanwhile; it continues, this one stops."
         )
 
     def _not_written(self, error: Exception) -> LakeError:
@@ -331,8 +331,8 @@ def _is_removed(path: str) -> bool:
 def _not_read(path: str, error: Exception) -> LakeError:
     if _is_removed(path):
         return LakeError(
-            f"The lake table {path} is not there any more: somebody removed it. Put a copy back, or"
-            " run `dlq drain`, which makes it anew from the stream and Postgres."
+            f"The lake table {path} no longer exists: somebody removed it. Restore a copy, or run"
+            f" `dlq drain`, which creates it again from the stream and Postgres."
         )
     return LakeError(
         f"The lake table {path} cannot be read: {one_line(error)}: `dlq verify --repair` mends a"

@@ -115,7 +115,7 @@ def read_log(store: FileStore, *, has_marks: bool = True) -> TableLog:
     log = TableLog(max([*entries, *checkpoints], default=-1), TableState())
     if log.last_version < 0:
         if any(path.endswith(".parquet") for path in store.paths()):
-            log.faults[LOG] = "it is not there, while data files are"
+            log.faults[LOG] = "it is missing although data files exist"
         return log
     bases = [TableState()]  # the checkpoints that can be read, newest first, then the beginning
     for version in sorted(checkpoints, reverse=True):
@@ -133,7 +133,7 @@ def read_log(store: FileStore, *, has_marks: bool = True) -> TableLog:
         again = TableLog(newest.version, deepcopy(bases[1]))
         _replay(store, entries, again, has_marks=has_marks)
         if not again.faults and not again.state.says_the_same(newest):
-            log.faults[checkpoints[newest.version][0]] = "it does not say what the entries say"
+            log.faults[checkpoints[newest.version][0]] = "it contradicts the entries"
             newest = again.state
     log.state = newest
     _replay(store, entries, log, has_marks=has_marks)
@@ -196,7 +196,7 @@ def _read_checkpoint(store: FileStore, version: int, parts: Sequence[str]) -> Ta
     except _DAMAGE:
         return "it cannot be read"
     if state.protocol is None or state.metadata is None:
-        return "it is not whole"
+        return "it is incomplete"
     return state
 
 
@@ -234,7 +234,7 @@ def _replay(
         more = f", and {len(missing) - 1} others" if len(missing) > 1 else ""
         log.faults[f"{LOG}{version:020}.json"] = f"it is missing{more}"
     if log.state.metadata is None and not log.faults:
-        log.faults[LOG] = "it does not say what columns the table has"
+        log.faults[LOG] = "it does not list the columns of the table"
 
 
 def _read_entry(store: FileStore, path: str, *, has_marks: bool) -> list[dict[str, Any]] | str:
@@ -254,7 +254,7 @@ def _read_entry(store: FileStore, path: str, *, has_marks: bool) -> list[dict[st
     is_ours = has_marks and operations <= {"WRITE"}
     if is_ours and kinds & {"add", "remove"} and "txn" not in kinds:
         return "it ends before its watermark"
-    return "it ends before it says anything" if kinds == {"commitInfo"} else actions
+    return "it is empty" if kinds == {"commitInfo"} else actions
 
 
 def _wrong_pointer(store: FileStore, paths: Iterable[str], newest: int) -> str | None:

@@ -53,8 +53,8 @@ class FailedEvents:
             ).fetchone()
             if found != (batch.epoch, after):
                 raise FencedError(
-                    f"Another drain moved the checkpoint of {self._stream} to {found}; it goes on,"
-                    " this one stops."
+                    f"Another drain moved the checkpoint of {self._stream} to {found}; it"
+                    f" continues, this one stops."
                 )
             self._apply(batch, after)
             self._connection.execute(

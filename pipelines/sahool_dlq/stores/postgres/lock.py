@@ -122,7 +122,7 @@ class Lock:
                 raise FencedError(
                     f"{what} waited {_LONGEST_SECONDS:.0f} s for the lock of this database"
                     f" ({self.name}): {self.held_by()} has it. Wait for its end, or stop that"
-                    " process; the next run goes on."
+                    " process; the next run continues."
                 )
             if waited > _SAID_AFTER_SECONDS and not is_said:
                 is_said = True
@@ -133,13 +133,13 @@ class Lock:
     def check(self) -> None:
         """Raise FencedError where it is no longer held: its session was ended."""
         try:
-            why = None if self._session() == self._pid else "it is another session now"
+            why = None if self._session() == self._pid else "the session is a different one now"
         except psycopg.Error as error:
             why = one_line(error)
         if why is not None:
             raise FencedError(
-                f"The lock of this run ({self.name}) was lost ({why}): it stops, since another may"
-                " have begun; the next run goes on."
+                f"The lock of this run ({self.name}) was lost ({why}): it stops because another"
+                f" may have begun; the next run continues."
             )
 
     def release(self) -> None:
@@ -154,7 +154,7 @@ class Lock:
 
     def held_by(self) -> str:
         """Who holds it, for a sentence."""
-        return str(self.holder() or "somebody who has just ended")
+        return str(self.holder() or "a process that has just ended")
 
     def end_holder(self, pid: int) -> bool:
         """End the sessions of the process that holds it; whether there were any.

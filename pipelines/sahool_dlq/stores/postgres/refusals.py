@@ -26,8 +26,8 @@ _FOR_NOW = {
     " idle_in_transaction_session_timeout`)",
     "25P04": "ended the session ({}): allow this user more (`ALTER ROLE … SET"
     " transaction_timeout`)",
-    "40001": "undid a transaction ({}): others changed the same rows",
-    "40P01": "undid a transaction ({}): others changed the same rows",
+    "40001": "rolled back a transaction ({}): others changed the same rows",
+    "40P01": "rolled back a transaction ({}): others changed the same rows",
     "53300": "has no connection left ({}): raise that limit, end sessions that nobody needs, or"
     " put a pooler before it (docs/operations.md)",
     "55P03": "gave up waiting for a lock ({}): see who holds it (pg_blocking_pids), or allow this"
@@ -66,8 +66,8 @@ def speaking_plainly(dsn: str) -> Iterator[None]:
         raise _ours(where(dsn), error) from error
     except UnicodeDecodeError as error:
         raise DLQError(
-            f"{where(dsn)} holds text that is not UTF-8 ({error.reason} in {error.object[:40]!r}):"
-            " see who wrote it; this platform writes nothing else."
+            f"{where(dsn)} holds text that is not UTF-8 ({error.reason} in"
+            f" {error.object[:40]!r}): find out who wrote it; this platform writes only UTF-8."
         ) from error
 
 
@@ -94,7 +94,7 @@ def read_dsn(dsn: str) -> dict[str, str]:
     except (psycopg.ProgrammingError, ValueError):  # the first says the string, with its password
         raise SettingsError(
             "DLQ_POSTGRES_DSN is not valid: give it as postgresql://user@host:5432/database, and"
-            " in the password % and two digits (%40 for @) for what has a meaning in an address."
+            " percent-encode special characters in the password (%40 for @)."
         ) from None
 
 
@@ -115,8 +115,8 @@ def _ours(server: str, error: psycopg.Error) -> DLQError:
         )
     if isinstance(error, errors.DiskFull):
         return ServerUnavailableError(
-            f"The disk of {server} is full: its last transaction was undone; make room, and"
-            " the next run goes on."
+            f"The disk of {server} is full, so the last transaction was rolled back: free some"
+            f" space; the next run continues."
         )
     if isinstance(error, errors.InsufficientPrivilege):
         return DLQError(
@@ -126,7 +126,7 @@ def _ours(server: str, error: psycopg.Error) -> DLQError:
     state = error.sqlstate or next((s for t, s in _TEXTS.items() if re.search(t, text)), None)
     if state in _FOR_NOW:
         return ServerUnavailableError(
-            f"{server} {_FOR_NOW[state].format(said)}; the next run goes on."
+            f"{server} {_FOR_NOW[state].format(said)}; the next run continues."
         )
     if not isinstance(error, psycopg.OperationalError):
         return DLQError(f"{server} refused: {said}.")
@@ -142,8 +142,8 @@ def _ours(server: str, error: psycopg.Error) -> DLQError:
         )
     if _FATAL.search(text) and error.sqlstate is None:
         return ServerUnavailableError(
-            f"{server} refuses the login ({said}): see user, password and database in"
-            " DLQ_POSTGRES_DSN."
+            f"{server} refuses the login ({said}): check user, password and database in"
+            f" DLQ_POSTGRES_DSN."
         )
     return ServerUnavailableError(
         f"{server} does not answer ({said}): start it, run `dlq up`, or set DLQ_POSTGRES_DSN."

@@ -13,7 +13,8 @@ _ESCAPE = re.compile(r'(?:\\+r)?\\+(?:n|u000[aA])(\\+t)*|\\+["\']|\\+u00(?:22|27
 # Where a trace begins or goes on, in whatever language.
 _MARK = re.compile(
     r"(?:Exception Group )?Traceback \(most|  File \"|  at |\tat "
-    r"|   [^ .:()]{1,12} [A-Za-z_][^ ()]*\(|goroutine [0-9]+ \[|panic: |thread '|#0 [/\[]|\*\* \(|\*\* exception "
+    r"|   [^ .:()]{1,12} [A-Za-z_][^ ()]*\(|goroutine [0-9]+ \[|panic: |thread '|#0 [/\[]"
+    r"|\*\* \(|\*\* exception "
     r"|in function  |\tfrom |\t/|[^ \t]*:[0-9]+:in [`']|stack backtrace:"
 )
 _PREFIX_LIMIT = 300
