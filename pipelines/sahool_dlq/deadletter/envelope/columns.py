@@ -22,7 +22,7 @@ from sahool_dlq.deadletter.envelope.tolerant import (
     TIMES,
     identity,
 )
-from sahool_dlq.deadletter.headers import MutableHeaders, headers_of_json
+from sahool_dlq.deadletter.headers import MARKS, MutableHeaders, headers_of_json
 from sahool_dlq.deadletter.message import MOST_AHEAD, LogMessage
 from sahool_dlq.deadletter.record import (
     CANONICAL_KEYS,
@@ -146,7 +146,7 @@ def _is_odd() -> pl.Expr:
     """Whether a row holds what has to be cut, mended or refused, or may be of a redrive."""
     suspicious = SUSPICIOUS.pattern.decode()
     return pl.any_horizontal(
-        pl.col("original_headers").str.contains("(?i)dlq-redrive-of"),
+        pl.col("original_headers").str.contains(f"(?i){MARKS[0]}"),
         pl.col("subject").str.contains(r"\.dlq\.[^.]*\.[^.]*$"),  # of one service
         *(pl.col(name).str.len_chars() > limit for name, limit in LIMITS.items()),
         *(pl.col(name).str.len_chars() > LONG_TEXT_LIMIT for name in JSON_COLUMNS),
