@@ -11,6 +11,7 @@ import polars as pl
 from sahool_dlq.cli.output import errors, print_json, safe
 from sahool_dlq.cli.verb import verb
 from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
+from sahool_dlq.deadletter.fingerprint.stack_trace import read_trace
 from sahool_dlq.deadletter.sanitize import clean_text
 from sahool_dlq.settings import Settings
 
@@ -32,7 +33,9 @@ def command(settings: Settings, is_json: bool, file: BinaryIO) -> None:  # noqa:
 
     A line is a JSON object with error_type, error_message and stack_trace (which may be null).
     Applies redaction and the rules of DLQ_RULES_FILE as a drain does. Prints one JSON object per
-    line. A line that is not valid is reported on standard error, and the exit status is 1.
+    line: the group, and what was understood (language of the trace, exceptions from root cause to
+    raised, frames that count). A line that is not valid is reported on standard error, and the exit
+    status is 1.
     """
     rules = settings.rules
     redactor = settings.redactor(rules)
@@ -54,11 +57,9 @@ def command(settings: Settings, is_json: bool, file: BinaryIO) -> None:  # noqa:
             schema=dict.fromkeys(_Failure.__struct_fields__, pl.String),
             orient="row",
         )
-        for number, row in zip(
-            numbers,
-            add_fingerprint(redactor.redact_frame(frame), rules.grouping).to_dicts(),
-            strict=True,
-        ):
+        rows = add_fingerprint(redactor.redact_frame(frame), rules.grouping).to_dicts()
+        for number, row in zip(numbers, rows, strict=True):
+            trace = read_trace(row["stack_trace"] or "")
             print_json(
                 {
                     "line": number,
@@ -66,6 +67,8 @@ def command(settings: Settings, is_json: bool, file: BinaryIO) -> None:  # noqa:
                     "parent_id": row["parent_id"],
                     "type": row["error_class"],
                     "template": row["template"],
+                    "language": trace.language or None,
+                    "chain": list(trace.chain),
                     "frames": row["frames"].split(" < ") if row["frames"] else [],
                 }
             )

@@ -17,6 +17,7 @@ from sahool_dlq.deadletter.fingerprint.fingerprint import (
 )
 from sahool_dlq.deadletter.fingerprint.stack_trace import read_trace
 from sahool_dlq.deadletter.fingerprint.template import MESSAGE_LIMIT, template, templates
+from sahool_dlq.deadletter.fingerprint.template_languages import SIGNS
 from sahool_dlq.deadletter.fingerprint.template_steps import STAGES
 from sahool_dlq.deadletter.record import FINGERPRINT_COLUMNS
 from support import ROOT
@@ -448,13 +449,20 @@ def assert_engines_agree(messages):
     expected = [template(message) for message in messages]
     assert templates(pl.Series(messages, dtype=pl.String)).to_list() == expected
     expression, patterns = "text", {}
-    for i, (pattern, replacement, _) in enumerate(step for stage in STAGES for step in stage):
-        expression = f"regexp_replace({expression}, $p{i}, $r{i}, 'g')"
-        patterns |= {f"p{i}": pattern, f"r{i}": replacement}
+    for stage in STAGES:
+        before = expression
+        for step in stage:
+            i = len(patterns)
+            patterns |= {f"p{i}": step.pattern, f"p{i + 1}": step.replacement}
+            expression = f"regexp_replace({expression}, $p{i}, $p{i + 1}, 'g')"
+        if stage is SIGNS:
+            expression = f"if(is_ascii, {before}, {expression})"
+    texts = [message[:MESSAGE_LIMIT] for message in messages]
+    given = {"texts": texts, "ascii": [text.isascii() for text in texts]}
+    rows_of = "SELECT unnest($texts) AS text, unnest($ascii) AS is_ascii"
+    query = f"SELECT trim({expression}, ' ') FROM ({rows_of})"
     with duckdb.connect() as connection:
-        query = f"SELECT trim({expression}, ' ') FROM (SELECT unnest($texts) AS text)"
-        texts = [message[:MESSAGE_LIMIT] for message in messages]
-        rows = connection.execute(query, patterns | {"texts": texts}).fetchall()
+        rows = connection.execute(query, patterns | given).fetchall()
     assert [text for (text,) in rows] == expected
 
 

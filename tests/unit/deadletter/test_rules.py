@@ -177,7 +177,10 @@ def test_fingerprint_prints_a_group_a_line_and_names_bad_lines(tmp_path: Path):
     done = CliRunner().invoke(command, [str(file)])
     assert done.exit_code == 1
     first, last = lines(done.stdout)
-    assert list(first) == ["line", "group_id", "parent_id", "type", "template", "frames"]
+    keys = ["line", "group_id", "parent_id", "type", "template", "language", "chain", "frames"]
+    assert list(first) == keys
+    assert (first["language"], first["chain"]) == ("python", ["ValueError"])
+    assert (last["language"], last["chain"]) == (None, [])
     assert (first["line"], last["line"]) == (1, 6)
     assert (first["type"], first["template"]) == ("ValueError", "tile <n> of <email>")
     assert (first["frames"], last["frames"]) == (["vendor.retry:again", "main:run"], [])

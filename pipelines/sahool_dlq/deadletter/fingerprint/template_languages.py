@@ -1,7 +1,8 @@
 """Steps for messages in other languages: their signs become ours, their names of columns stay.
 
-`SIGNS` makes digits, quotation marks and blanks of every script those of ASCII, and changes no text
-that is ASCII already. `DATES` and `NAMES` stand among the steps for English (`template_steps`).
+`SIGNS` makes digits, quotation marks and blanks of every script those of ASCII; a text that is
+ASCII already goes without it. `DATES` and `NAMES` stand among the steps for English
+(`template_steps`).
 """
 
 from typing import NamedTuple
@@ -86,8 +87,8 @@ _END = f"([^A-Za-z{_NOT_ASCII_LETTER}]|$)"
 DATES: tuple[Step, ...] = (
     Step(
         "[0-9]{2,4} ?[年년] ?[0-9]{1,2} ?[月월] ?[0-9]{1,2} ?[日号號일]"
-        "(?: ?\\([^()]{1,3}\\)| ?[月火水木金土日]曜日?| ?(?:星期|周|週)."
-        "| ?[월화수목금토일]요일)?(?: UTC)?"
+        "(?: ?\\([^()]{1,3}\\)| ?[月火水木金土日]曜日?| ?(?:星期|周|週).| ?[월화수목금토일]요일)?"
+        "(?: UTC)?"
         "(?: ?(?:上午|下午|午前|午後|오전|오후)? ?[0-9]{1,2}(?::[0-9]{2}(?::[0-9]{2})?"
         "|[时時点點시](?: ?[0-9]{1,2}[分분])?(?: ?[0-9]{1,2}[秒초])?))?",
         "<time>",

@@ -12,10 +12,9 @@ _TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _ESCAPE = re.compile(r'(?:\\+r)?\\+(?:n|u000[aA])(\\+t)*|\\+["\']|\\+u00(?:22|27)')
 # Where a trace begins or goes on, in whatever language.
 _MARK = re.compile(
-    r"(?:Exception Group )?Traceback \(most|  File \"|  at |\tat "
-    r"|   [^ .:()]{1,12} [A-Za-z_][^ ()]*\(|goroutine [0-9]+ \[|panic: |thread '|#0 [/\[]"
-    r"|\*\* \(|\*\* exception "
-    r"|in function  |\tfrom |\t/|[^ \t]*:[0-9]+:in [`']|stack backtrace:"
+    r"(?:Exception Group )?Traceback \(most|  File \"|  at |\tat |\tfrom |\t/|goroutine [0-9]+ \["
+    r"|   [^ .:()]{1,12} [A-Za-z_][^ ()]{0,300}\(|panic: |thread '|#0 [/\[]|\*\* \(|\*\* exception "
+    r"|in function  |:[0-9]+:in [`']|stack backtrace:"
 )
 _PREFIX_LIMIT = 300
 _DOCKER = "log"  # the key of Docker's json-file under which each line stands
@@ -101,9 +100,16 @@ def _from_mark(text: str) -> str:
     mark = _MARK.search(text)
     if not mark:
         return text
-    start = text.rfind("\n", 0, mark.start()) + 1
-    head = text[start : mark.start()]
-    return f"{text[:start]}\n{text[mark.start() :]}" if head.strip(" \t|+") else text
+    begin = _begin(text, mark)
+    start = text.rfind("\n", 0, begin) + 1
+    return f"{text[:start]}\n{text[begin:]}" if text[start:begin].strip(" \t|+") else text
+
+
+def _begin(text: str, mark: re.Match[str]) -> int:
+    """Where what is marked begins: a line of Ruby with the path before the mark."""
+    if not mark[0].startswith(":"):
+        return mark.start()
+    return max(text.rfind(blank, 0, mark.start()) for blank in " \t\n") + 1
 
 
 def _without_prefix(text: str) -> str | None:
@@ -111,7 +117,7 @@ def _without_prefix(text: str) -> str | None:
     for line in text.splitlines():
         if not (mark := _MARK.search(line)):
             continue
-        prefix = line[: mark.start()].rstrip(" \t|+" if "Group" in mark[0] else " \t")
+        prefix = line[: _begin(line, mark)].rstrip(" \t|+" if "Group" in mark[0] else " \t")
         if not prefix.strip(" \t|+") or len(prefix) > _PREFIX_LIMIT:
             continue
         parts = re.split("([0-9]+)", prefix)
