@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from nats.aio.client import Client
 from psycopg import Connection
 from psycopg.rows import dict_row
 
@@ -27,12 +28,19 @@ _DIGITS = 32
 
 
 class RawReading:
-    """Reads raw events, and tells the audit before."""
+    """Reads raw events, and tells the audit before; the connections may be used besides."""
 
     def __init__(
-        self, connection: Connection[Any], events: RawEvents, action: str, actor: str, reason: str
+        self,
+        client: Client,
+        connection: Connection[Any],
+        events: RawEvents,
+        action: str,
+        actor: str,
+        reason: str,
     ) -> None:
-        self._connection = connection
+        self.client = client
+        self.connection = connection
         self._events = events
         self._action = action
         self._actor = actor
@@ -51,7 +59,7 @@ class RawReading:
         `detail` goes into the audit, and must be redacted. Raises as `RawEvents.read` does.
         """
         audit(
-            self._connection,
+            self.connection,
             self._action,
             actor=self._actor,
             reason=self._reason,
@@ -77,9 +85,8 @@ async def reading_raw(
         connection.execute("SELECT data FROM failed_payloads LIMIT 0")  # the right to payloads
         async with connected(settings.access, "dlq") as client:
             events = await RawEvents.of(settings, client, connection)
-            yield RawReading(
-                connection, events, action, settings.masked(actor), settings.masked(reason)
-            )
+            said = settings.masked(actor), settings.masked(reason)
+            yield RawReading(client, connection, events, action, *said)
 
 
 async def raw_event(settings: Settings, prefix: str, *, actor: str, reason: str = "") -> RawEvent:

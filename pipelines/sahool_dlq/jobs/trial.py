@@ -14,12 +14,12 @@ from psycopg import Connection
 
 from sahool_dlq.errors import TrialError
 from sahool_dlq.events.trial import as_message
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.reader import log_state
 from sahool_dlq.jobs.payloads import RawReading, reading_raw
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.reproduce.opened import (
     OpenFailure,
+    consumers_of_handler,
     open_failures,
     open_of_handler,
     open_of_selection,
@@ -30,7 +30,6 @@ from sahool_dlq.reproduce.successes import NoSuccessesError, sampled_successes
 from sahool_dlq.reproduce.verdict import GroupTrial, Kind, Successes, TrialReport, Tried, fail_alike
 from sahool_dlq.reproduce.worker import Called, Worker
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.database import database
 
 __all__ = ["Trial", "try_handler"]
 
@@ -93,32 +92,31 @@ class _Run:
         self._untested: dict[str, str] = {}
 
     async def all(self) -> TrialReport:
-        with database(self._settings.postgres_dsn.get_secret_value()) as connection:
-            selection = self._trial.selection
-            condition = (
-                open_of_handler(connection, self._worker.name)
-                if selection is None
-                else open_of_selection(selection)
-            )
-            failures = open_failures(connection, condition, self._trial.of_each)
-            if not failures and selection is not None:
-                raise TrialError("No open failure matches: `dlq groups` lists what is open.")
-            sampled, why_none = await self._sampled(connection, failures)
-            self._total = len(failures) + len(sampled)
-            groups = [await self._group(group) for group in _by_group(failures)]
-            if groups and not any(group.tried for group in groups) and selection is not None:
-                reasons = {reason for group in groups for reason in group.missing}
-                raise TrialError(f"No event can be had any more: {'; '.join(sorted(reasons))}.")
-            successes = await self._successes(sampled, why_none) if self._trial.successes else None
-            return TrialReport(
-                self._trial.handler,
-                tuple(groups),
-                successes,
-                _known(connection, groups),
-                await self._undrained(connection) if successes else 0,
-                tuple(self._tests),
-                self._untested,
-            )
+        connection, selection = self._reading.connection, self._trial.selection
+        condition = (
+            open_of_handler(connection, self._worker.name)
+            if selection is None
+            else open_of_selection(selection)
+        )
+        failures = open_failures(connection, condition, self._trial.of_each)
+        if not failures and selection is not None:
+            raise TrialError("No open failure matches: `dlq groups` lists what is open.")
+        sampled, why_none = await self._sampled(failures)
+        self._total = len(failures) + len(sampled)
+        groups = [await self._group(group) for group in _by_group(failures)]
+        if groups and not any(group.tried for group in groups) and selection is not None:
+            reasons = {reason for group in groups for reason in group.missing}
+            raise TrialError(f"No event can be had any more: {'; '.join(sorted(reasons))}.")
+        successes = await self._successes(sampled, why_none) if self._trial.successes else None
+        return TrialReport(
+            self._trial.handler,
+            tuple(groups),
+            successes,
+            _known(connection, groups),
+            await self._undrained() if successes else 0,
+            tuple(self._tests),
+            self._untested,
+        )
 
     async def _group(self, failures: Sequence[OpenFailure]) -> GroupTrial:
         tried: list[Tried] = []
@@ -176,28 +174,29 @@ class _Run:
     def _alike(self, tried: Sequence[Tried]) -> tuple[Kind, ...]:
         return fail_alike(tried, self._redactor, self._rules, self._folder)
 
-    async def _sampled(
-        self, connection: Connection[Any], failures: Sequence[OpenFailure]
-    ) -> tuple[list[Place], str | None]:
+    async def _sampled(self, failures: Sequence[OpenFailure]) -> tuple[list[Place], str | None]:
         """Where successes are of the consumers that failed; and why there are none."""
         addresses = sorted({each.address for each in failures if each.address})
         if not self._trial.successes:
             return [], None
+        if not addresses and self._trial.selection is None:
+            addresses = consumers_of_handler(self._reading.connection, self._worker.name)
         if not addresses:
-            return [], "no open failure says which consumer it is of"
+            return [], "no failure says which consumer it is of"
         found: list[Place] = []
         reasons: list[str] = []
-        async with connected(self._settings.access, "dlq") as client:
-            for number, address in enumerate(addresses):
-                share = (self._trial.successes - len(found)) // (len(addresses) - number)
-                try:
-                    events = await sampled_successes(client, connection, address, max(share, 1))
-                except NoSuccessesError as error:
-                    reasons.append(str(error))
-                    continue
-                found += events
-                if not events:
-                    reasons.append(f"the stream of {address} has no event that it handled")
+        for number, address in enumerate(addresses):
+            share = (self._trial.successes - len(found)) // (len(addresses) - number)
+            try:
+                places = await sampled_successes(
+                    self._reading.client, self._reading.connection, address, max(share, 1)
+                )
+            except NoSuccessesError as error:
+                reasons.append(str(error))
+                continue
+            found += places
+            if not places:
+                reasons.append(f"the stream of {address} has no event that it handled")
         return found, None if found else "; ".join(reasons)
 
     async def _successes(self, sampled: Sequence[Place], why_none: str | None) -> Successes:
@@ -239,14 +238,15 @@ class _Run:
         )
         self._tests.append(str(write_test(folder, group.group_id, text)))
 
-    async def _undrained(self, connection: Connection[Any]) -> int:
-        async with connected(self._settings.access, "dlq") as client:
-            subjects = self._settings.subjects
-            state = await log_state(client, self._settings.dlq_stream, subjects.log)
-        drained = connection.execute(
+    async def _undrained(self) -> int:
+        """Messages of the log that no drain has seen, where nothing else is in its stream."""
+        subjects = self._settings.subjects
+        state = await log_state(self._reading.client, self._settings.dlq_stream, subjects.log)
+        drained = self._reading.connection.execute(
             "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
         ).fetchone()
-        return max(state.last_sequence - (drained[0] if drained else 0), 0)
+        after = drained[0] if drained else 0
+        return 0 if state.is_shared else max(state.last_sequence - after, 0)
 
 
 def _by_group(failures: Sequence[OpenFailure]) -> Iterator[list[OpenFailure]]:

@@ -9,7 +9,13 @@ from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.reproduce.raw import PLACE, Place
 from sahool_dlq.stores.postgres.addressees import ADDRESS, SERVICE
 
-__all__ = ["OpenFailure", "open_failures", "open_of_handler", "open_of_selection"]
+__all__ = [
+    "OpenFailure",
+    "consumers_of_handler",
+    "open_failures",
+    "open_of_handler",
+    "open_of_selection",
+]
 
 _OPEN = "f.status IN ('pending', 'retried', 'parked')"
 
@@ -49,6 +55,20 @@ def open_of_handler(connection: Connection[Any], handler: str) -> tuple[str, lis
             f"A handler {handler} fails in {' and in '.join(services)}: say which with --service."
         )
     return f"{_OPEN} AND f.handler = %s", [handler]
+
+
+def consumers_of_handler(connection: Connection[Any], handler: str) -> list[str]:
+    """The consumers of which a failure, open or not, was in a function of that name.
+
+    None where functions of several services are called so.
+    """
+    rows = connection.execute(
+        f"SELECT DISTINCT {SERVICE}, {ADDRESS} FROM failed_events f"  # noqa: S608
+        f" WHERE f.handler = %s AND {ADDRESS} IS NOT NULL",
+        [handler],
+    ).fetchall()
+    is_one = len({service for service, _ in rows}) == 1
+    return sorted({address for _, address in rows}) if is_one else []
 
 
 def open_failures(

@@ -171,9 +171,13 @@ async def test_red_then_mended_then_green_and_nothing_was_published_or_stored(
     )
     assert report["groups"][0]["is_cured"]
     assert await state(settings, client) == before
+    execute(settings, "UPDATE failed_events SET status = 'resolved'")
+    status, said, _ = await service.tried("--all-open")
+    assert status == 0
+    assert "finds no open failure to cure, breaks none of 5 sampled successes." in said
     audit = query(settings, "SELECT * FROM audit_log ORDER BY id")
     assert {row["action"] for row in audit} == {"payload.tried"}
-    assert [len(row["failure_ids"]) for row in audit] == [5, 5, 5, 0]
+    assert [len(row["failure_ids"]) for row in audit] == [5, 5, 5, 0, 0]
     assert (audit[0]["actor"], audit[0]["reason"]) == ("ana", "look")
     assert audit[3]["detail"] == {"successes": 5, "handler": "pricing:handle"}
 
@@ -237,4 +241,7 @@ async def test_what_cannot_be_tried_is_one_sentence(
     execute(settings, "UPDATE failed_events SET status = 'resolved'")
     found, said, _ = await service.tried("--all-open", "--json")
     assert found == 0
-    assert json.loads(said)["summary"].startswith("This code finds no open failure to cure")
+    assert json.loads(said)["summary"] == (
+        "This code finds no open failure to cure; no success could be tried: no failure says which"
+        " consumer it is of."
+    )  # since handlers of two services are called so
