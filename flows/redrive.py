@@ -230,7 +230,9 @@ async def _told(report: RedriveReport | None) -> State:
     if report.state == "aborted":
         batch = f"dlq.redrive.{report.batch_id}"
         happened("dlq.redrive.aborted", batch, report.batch_id, report.as_dict())
-        return await stopped(f"stopped, {words.split(', ')[0]}", f"Stopped: {words}")
+        is_part = report.stopped_groups and "succeeded" in report.outcomes
+        some = f" {quantity(len(report.stopped_groups), 'groups')}" if is_part else ""
+        return await stopped(f"stopped, {words.split(', ')[0]}", f"Stopped{some}: {words}")
     if report.state in ("paused", "cancelled"):
         said = f"{report.state.capitalize()} by a person: {words}"
         return await told(report.state, said, report.as_dict(), state=report.state.capitalize())
