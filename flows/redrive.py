@@ -227,20 +227,18 @@ async def _told(report: RedriveReport | None) -> State:
         "What came of them.",
     )
     words = in_words(report.outcomes, report.parked)
-    if report.stopped_groups:
+    if report.state == "aborted":
         batch = f"dlq.redrive.{report.batch_id}"
         happened("dlq.redrive.aborted", batch, report.batch_id, report.as_dict())
-        return await stopped(f"stopped, {words.split(', ')[0]}", f"Stopped: {words}")
+        is_part = report.stopped_groups and "succeeded" in report.outcomes
+        some = f" {quantity(len(report.stopped_groups), 'groups')}" if is_part else ""
+        return await stopped(f"stopped, {words.split(', ')[0]}", f"Stopped{some}: {words}")
     if report.state in ("paused", "cancelled"):
         said = f"{report.state.capitalize()} by a person: {words}"
         return await told(report.state, said, report.as_dict(), state=report.state.capitalize())
     if report.planned and set(report.outcomes) <= {"cancelled", "held"}:
-        why = "; ".join(f"{count:,}: {reason}" for reason, count in _reasons(report).items())
-        said = f"Nothing went out, {report.planned:,} are left as they were. {why}"
+        reasons = report.reasons.get("cancelled", {})  # the first few
+        why = "; ".join(f"{count:,}: {reason}" for reason, count in reasons.items())
+        said = f"Nothing went out: {words.removeprefix('none tried, ')}. {why}"
         return await told("nothing went out", said, report.as_dict(), state="Nothing went out")
     return await told(words, f"Redrove {report.planned:,}: {words}", report.as_dict())
-
-
-def _reasons(report: RedriveReport) -> dict[str, int]:
-    """Why redrives were cancelled, the first few reasons."""
-    return report.reasons.get("cancelled", {})

@@ -51,6 +51,9 @@ def main() -> int:
     ):
         simulate = [sys.executable, "-m", "sahool_dlq.cli", "simulate", *SIMULATED]
         subprocess.run(simulate, env=platform.environment, check=True, capture_output=True)
+        found = platform.deployments()
+        for name in ("alert", "watch-runs", "redrive-transient"):  # only in the way here
+            platform.call(f"/deployments/{found[name]['id']}", {"paused": True}, "PATCH")
         drained = _drained(platform)
         built = until(lambda: platform.runs("build-marts") or None, "marts after the drain")[-1]
         platform.ended(built["id"])

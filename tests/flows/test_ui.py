@@ -106,7 +106,7 @@ def test_from_the_page_of_groups_to_an_approved_redrive(
     ended = platform.ended(run["id"])
     # Their events were never in a stream, and the form did not say that copies are enough.
     assert ended["state"]["name"] == "Nothing went out"
-    assert ended["state"]["message"].startswith("Nothing went out, 3 are left as they were. 3: ")
+    assert ended["state"]["message"].startswith("Nothing went out: 3 left as they were. 3: ")
     assert {"redrive-plan", "redrives"} <= set(platform.artifacts(run["id"]))
     form.close()
     group.close()

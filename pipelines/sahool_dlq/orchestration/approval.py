@@ -90,15 +90,16 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
         lines += [f"They go to {escaped(shown['redirect_to'])} instead of their own subjects.", ""]
     if gone := shown["payloads"]["gone"]:
         lines += [f"The original bytes of {gone:,} are gone: these cannot be published.", ""]
-    for subject, consumers in shown["also_reached"].items():
-        receivers = escaped(", ".join(consumers) or "none")
-        note = f"On {escaped(subject)} these receive it too: {receivers}."
-        lines += [note, ""]
     lines += ["The oldest of them said:", ""]
     lines += [
         f"- {escaped(row['error_message'][:_LONGEST] or '(nothing)')}"
         for row in shown["sample"][:_MOST_SAMPLES]
     ]
+    lines.append("")
+    for subject, consumers in shown["also_reached"].items():
+        receivers = escaped(", ".join(consumers) or "none")
+        note = f"On {escaped(subject)} these receive it too: {receivers}."
+        lines += [note, ""]
     changes = tuple(
         tuple(change.values()) for edit in shown["edits"] for change in edit["changes"]
     )[:_MOST_CHANGES]
