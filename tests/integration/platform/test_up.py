@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import nats
 from test_demo import processes_below
 
 from sahool_dlq.embedded import PostgresServer
+from support import ROOT
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "PREFECT_"))}
 DLQ = [sys.executable, "-m", "sahool_dlq.cli"]
@@ -136,6 +138,17 @@ def test_the_first_hour_begins_with_failures_and_a_cure(tmp_path: Path) -> None:
                 shlex.split(command), capture_output=True, text=True, env=ENVIRONMENT, check=False
             )
             assert done.returncode == 0, done.stderr
+        for verb in first_hour(group=dlq(tmp_path, "groups")["groups"][0]["group_id"]):
+            done = subprocess.run(
+                [*DLQ, *verb, "--home", str(tmp_path)],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                env=ENVIRONMENT,
+                check=False,
+            )
+            assert (done.returncode, bool(done.stdout)) == (0, True), (verb, done.stderr)
+        assert "<h1>Dead letters</h1>" in (tmp_path / "report.html").read_text()
         [page] = [line.split()[-1] for line in printed if line.startswith("dead letters")]
         assert page.endswith("/artifacts/key/dead-letters")
         assert artifacts(page.partition("/artifacts")[0], tmp_path) > 0
@@ -155,6 +168,20 @@ def test_the_first_hour_begins_with_failures_and_a_cure(tmp_path: Path) -> None:
 
 
 FIRSTS = ("failures are in the lake and in PostgreSQL", "They are ", "failures are cured")
+
+
+def first_hour(group: str) -> list[list[str]]:
+    """The commands of README's first hour, in its order, that look and change nothing."""
+    part = (ROOT / "README.md").read_text().partition("## The first hour")[2].partition("\n## ")[0]
+    named = re.sub("GROUP_OR_ID|(?<=--group )GROUP", group, part)
+    lines = [line for line in named.splitlines() if line.startswith("dlq ")]
+    verbs = [shlex.split(line, comments=True)[1:] for line in lines]
+    looks = [v for v in verbs if v[0] in LOOKS or "--dry-run" in v]
+    assert {v[0] for v in looks} == {*LOOKS, "redrive", "erase"}
+    return [v for v in looks if "--lake-uri" not in v]  # of a simulated lake
+
+
+LOOKS = ("status", "groups", "show", "sql", "report", "policy", "audit")
 
 
 def artifacts(prefect_ui: str, home: Path) -> int:
