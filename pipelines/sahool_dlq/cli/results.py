@@ -205,7 +205,7 @@ def _print_table(table: pa.Table) -> None:
     is_cut = any(column.width < every[column.index].width for column in shown)
     if len(shown) < len(every) or is_cut:
         shown_count = f", {len(shown):,} shown" if len(shown) < len(every) else ""
-        hint = f"{counts}{shown_count}: -x shows all columns of each row, a pipe all columns."
+        hint = f"{counts}{shown_count}: -x shows whole rows, a pipe all columns."
         console.print(f"[dim]{hint}[/dim]")
     elif space:
         console.print(f"[dim]{counts}.[/dim]")

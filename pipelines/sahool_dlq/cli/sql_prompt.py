@@ -32,7 +32,7 @@ _QUIT = (".quit", ".exit", "exit", "quit", "\\q")
 _ALONE = (*_QUIT, "help")
 _HELP = """A statement ends with ;  Tab completes, ↑ goes back, Ctrl-C clears, Ctrl-D ends.
   .tables [NAME]  tables, or the columns of one
-  .x switch between one row per block and a table
+  .x              one block per row, or a table again
   .help  .quit"""
 
 

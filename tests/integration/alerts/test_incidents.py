@@ -264,5 +264,5 @@ async def test_what_waits_for_a_channel_that_is_not_there_is_kept(
     box.status = 200
     status, _, errors = await dlq(settings, "alerts", "check")  # by somebody without DLQ_ALERT_URLS
     assert status == 1
-    assert "DLQ_ALERT_URLS has no entry page, where a message waits" in errors
+    assert "DLQ_ALERT_URLS has no entry page, but a message for it is waiting" in errors
     assert (await evaluate_alerts(to(settings, *urls))).delivered == 1

@@ -296,7 +296,7 @@ async def test_a_consumer_of_our_library_needs_none_and_its_namesake_elsewhere_m
     await consumer.subscribe(handle, f"{settings.subject_prefix}.analysis.*")
     consumer.start_in_background()
     await consumer.close()  # says its totals
-    with pytest.raises(AdoptionError, match="worker is a NATSConsumer of ndvi, which tells"):
+    with pytest.raises(AdoptionError, match="worker is a NATSConsumer of ndvi, which reports"):
         await adopt(settings, "worker", actor="me", reason="r")
     await platform.js.add_stream(name="OTHER", subjects=["other.>"])
     namesake = ConsumerConfig(durable_name="worker", ack_policy=AckPolicy.EXPLICIT)

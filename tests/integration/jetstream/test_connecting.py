@@ -201,7 +201,7 @@ FAULTS = {
     "other seed": "refuses the login by user_jwt for user drain: the seed does not belong",
     "wrong password": "refuses the login of user u: check the user and the password",
     "wrong token": "refuses the login by token",
-    "no login": "refuses the login without one: give",
+    "no login": "refuses the login because none was given: give",
 }
 
 

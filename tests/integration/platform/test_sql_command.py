@@ -166,7 +166,7 @@ def test_no_number_and_no_id_is_cut_on_a_terminal(ask: Ask, terminal: Console) -
     text = ask("SELECT uuid() AS id, repeat('word ', 99) AS t").stdout
     assert re.search(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text)
     assert "…" in text
-    assert "1 row, 2 columns: -x shows all columns of each row" in text
+    assert "1 row, 2 columns: -x shows whole rows" in text
     numbers = ", ".join(f"123456789012345678 AS n{n}" for n in range(9))
     text = ask(f"SELECT {numbers}").stdout
     assert text.splitlines()[1].split() == ["123456789012345678"] * 4

@@ -122,7 +122,7 @@ async def test_an_event_that_fails_anew_after_its_case_was_closed_is_open_again(
             settings, Selection(failure_ids=(ids["e3"],)), "parked", actor="ana", reason="x"
         )
         shown = show(settings, ids["e1"], monkeypatch)
-        assert "opening 2: it failed anew after it was closed (discarded)" in shown
+        assert "opening 2: it failed again after it was closed (discarded)" in shown
         assert "reopened" not in shown
 
         # A reopened case has a life like any other.
