@@ -40,11 +40,11 @@ ATTRIBUTES = (
     " GROUP BY ALL ORDER BY failures DESC LIMIT 8"
 )
 TERMINALS = {  # file: columns of the terminal, arguments of dlq
-    "terminal-groups-80": (80, ["groups", AS_OF, "--limit=6"]),
+    "terminal-groups-80": (80, ["groups", AS_OF, "--limit=5"]),
     "terminal-report-120": (120, ["report", AS_OF]),
-    "terminal-sql-80": (80, ["sql", ATTRIBUTES]),
+    "terminal-sql-120": (120, ["sql", ATTRIBUTES]),
 }
-MOST_LINES = 46  # of a terminal's output
+MOST_LINES = 30  # of the output of a terminal
 
 
 def main() -> None:
@@ -70,17 +70,17 @@ def reports(browser: Browser, settings: Settings) -> None:
     """The month's report on every kind of screen."""
     page = settings.home / "report.html"
     make_report(settings, UNTIL).write_page(page)
-    photograph(browser, page, "report", width=1400, height=1000)
-    photograph(browser, page, "report-dark", width=1400, height=760, is_dark=True)
-    photograph(browser, page, "report-resolution", width=1400, section="Time to resolution")
-    photograph(browser, page, "report-tablet", width=820, height=1100)
-    photograph(browser, page, "report-phone", width=390, height=1180)
+    photograph(browser, page, "report", width=1280, height=800)
+    photograph(browser, page, "report-dark", width=1280, height=560, is_dark=True)
+    photograph(browser, page, "report-resolution", width=1280, section="Time to resolution")
+    photograph(browser, page, "report-tablet", width=820, height=900)
+    photograph(browser, page, "report-phone", width=390, height=900)
 
 
 def demo(browser: Browser, folder: Path) -> None:
     """The report of one demo, on servers of its own."""
     dlq("demo", home=folder, columns=100)
-    photograph(browser, folder / "demo/report.html", "report-demo", width=1400, height=880)
+    photograph(browser, folder / "demo/report.html", "report-demo", width=1280, height=640)
 
 
 def terminal(
@@ -97,9 +97,7 @@ def terminal(
     page.write_text(console.export_html(theme=DIMMED_MONOKAI, inline_styles=True))
     tab = browser.new_page(viewport={"width": 1600, "height": 900})
     tab.goto(page.as_uri())
-    tab.add_style_tag(
-        content="pre { display: inline-block; padding: 14px; margin: 0; } body { margin: 0 }"
-    )
+    tab.add_style_tag(content="pre { display: inline-block; font-size: 13px; padding: 12px; }")
     save(tab.locator("pre").screenshot(), name)
     tab.close()
 
@@ -134,7 +132,7 @@ def notebook(browser: Browser, settings: Settings) -> None:
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, mathjax_url="")
     page = settings.home / "notebook.html"
     page.write_text(exporter.from_notebook_node(book)[0])
-    photograph(browser, page, "notebook", width=1080, height=1300)
+    photograph(browser, page, "notebook", width=1080, height=760)
 
 
 def photograph(

@@ -84,5 +84,5 @@ def print_groups(
         trend = trends.get(row["group_id"], "none in 7 days")
         print_line(f"  [cyan]{trend!s:<28}[/cyan]  redrive {chance_in_words(row)}")
         if command := next_command(row):
-            print_line(f"  [dim]{safe(command)}[/dim]")
+            print_line(f"  {safe(command)}")
         console.print()
