@@ -16,6 +16,7 @@ from sahool_dlq.cli import CHAPTERS, VERBS, _command
 from sahool_dlq.cli.examples import EXAMPLES
 
 NO_VERBS = {
+    "as_of",
     "__init__", "__main__", "decide", "examples", "failing", "layout", "output", "plan", "results",
     "selecting", "sql_prompt", "verb", "verbs",
 }  # fmt: skip
