@@ -143,13 +143,13 @@ def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str,
 def samples(settings: Settings, failure_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """What some failures say, by id, in the words of a page; texts are printable and cut."""
     with connect(Lake(settings.lake)) as lake:
-        rows = lake.execute(
+        rows = lake.sql(
             'SELECT failure_id AS failure, dlq_timestamp AS "gave up", service,'
             " original_subject AS subject, tenant_id AS tenant, error_message AS message"
             " FROM dead_letters"
             " WHERE failure_id IN (SELECT unnest($ids))"
             " QUALIFY row_number() OVER (PARTITION BY failure_id ORDER BY dlq_timestamp DESC) = 1",
-            {"ids": list(failure_ids)},
+            params={"ids": list(failure_ids)},
         ).to_arrow_table()
     frame = printable_frames({"": pl.DataFrame(rows)})[""]
     return {row["failure"]: row for row in frame.to_dicts()}
