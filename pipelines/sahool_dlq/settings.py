@@ -6,6 +6,7 @@ A value comes from, in this order: an argument, the environment, `endpoints.json
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ class Settings(BaseSettings):
         None, description="prefix of a JetStream API that another account exports"
     )
     postgres_dsn: SecretStr = Field(
-        SecretStr("postgresql://127.0.0.1:5432/dlq"), description="PostgreSQL connection string"
+        default_factory=lambda: _usual_dsn(os.environ), description="PostgreSQL connection string"
     )
     lake_uri: str = Field(
         "", description="folder or s3://… of the Delta tables; default DLQ_HOME/lake"
@@ -234,6 +235,12 @@ class Settings(BaseSettings):
         if "nats_context" in typed or "nats_context" in environment:
             servers = {k: v for k, v in servers.items() if not k.startswith("nats_")}
         return (init_settings, lambda: environment, lambda: servers)
+
+
+def _usual_dsn(environ: Mapping[str, str]) -> SecretStr:
+    """All that libpq's own variables say, where they name a server."""
+    is_named = any(environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE"))
+    return SecretStr("" if is_named else "postgresql://127.0.0.1:5432/dlq")
 
 
 def endpoints(home: Path | str) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from nats.aio.msg import Msg
 
 from sahool_dlq.errors import StreamError
 from sahool_dlq.events.beside.handlers import is_end
-from sahool_dlq.events.beside.settler import Call, Settlers
+from sahool_dlq.events.beside.settler import Call
+from sahool_dlq.events.beside.settlers import Settlers
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.failed_event import FailedEvent
 from sahool_dlq.events.results import DeadLetter, ProcessingResult, Retry

@@ -10,7 +10,8 @@ from nats.aio.msg import Msg
 
 from sahool_dlq.deadletter.headers import is_for_another
 from sahool_dlq.deadletter.ids import consumer_address
-from sahool_dlq.events.beside.settler import Call, Settlers
+from sahool_dlq.events.beside.settler import Call
+from sahool_dlq.events.beside.settlers import Settlers
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.handlers import check_async, name_of
 from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry

@@ -21,7 +21,7 @@ from sahool_dlq.deadletter.ids import consumer_address
 from sahool_dlq.deadletter.subjects import event_type_of
 from sahool_dlq.events.attempts import AttemptLog, Attempts
 from sahool_dlq.events.beside.letters import Letter, Letters, detail
-from sahool_dlq.events.beside.terms import Terms, check_delivered, terms_of
+from sahool_dlq.events.beside.terms import Terms
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.counters import Counters
 from sahool_dlq.events.failure import crash_loop, dead_letter_fields, parse_body
@@ -34,7 +34,7 @@ from sahool_dlq.jetstream.headers import every_header
 from sahool_dlq.jetstream.pull import Delivery, delivery_of
 from sahool_dlq.tracing import traceparent
 
-__all__ = ["Call", "Settler", "Settlers", "client_of"]
+__all__ = ["PAUSE_SECONDS", "Call", "Settler", "client_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,41 +67,6 @@ class Call:
     def leave(self) -> None:
         """Say nothing of the event: the server delivers it again in its time."""
         self.settler.stop(self)
-
-
-class Settlers:
-    """The durable consumers whose messages one handler, or all of an application, is given."""
-
-    def __init__(self, config: NATSConsumerConfig) -> None:
-        self.config = config
-        self._settlers: dict[tuple[str, str], Settler] = {}
-
-    async def begin(self, msg: Msg, handler: str) -> Call | None:
-        """Take an event in hand; see `Settler.begin`. Raises StreamError as `of` does."""
-        try:
-            settler = await self.of(msg)
-        except PUBLISH_ERRORS as error:
-            logger.warning("The consumer of %s cannot be asked for: %s", msg.subject, error)
-            await msg.nak(PAUSE_SECONDS)
-            return None
-        return await settler.begin(msg, handler)
-
-    async def of(self, msg: Msg) -> "Settler":
-        """The settler of the consumer that delivered a message.
-
-        Raises StreamError for a message that no JetStream consumer delivered, and for a consumer
-        that does not acknowledge one by one, and what a request raises in an outage.
-        """
-        check_delivered(msg)
-        delivery = delivery_of(msg)
-        key = delivery.stream, delivery.consumer
-        if (known := self._settlers.get(key)) is not None:
-            return known
-        client, config = client_of(msg), self.config
-        terms = await terms_of(client, delivery, config.ack_wait_seconds)
-        log = AttemptLog(config.subjects, *key)
-        await log.open(client)
-        return self._settlers.setdefault(key, Settler(config, terms, log))
 
 
 class Settler:

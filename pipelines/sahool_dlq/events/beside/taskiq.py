@@ -14,7 +14,8 @@ from taskiq.exceptions import NoResultError, TaskRejectedError
 from taskiq_nats import PullBasedJetStreamBroker, PushBasedJetStreamBroker
 
 from sahool_dlq.errors import StreamError
-from sahool_dlq.events.beside.settler import Call, Settlers
+from sahool_dlq.events.beside.settler import Call
+from sahool_dlq.events.beside.settlers import Settlers
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
 

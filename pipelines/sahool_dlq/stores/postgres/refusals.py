@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import psycopg
 from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from sahool_dlq.errors import DLQError, SchemaError, ServerUnavailableError, SettingsError
 
@@ -54,6 +55,9 @@ _TEXTS = {
 }
 _FATAL = re.compile(r"FATAL: +(.*)")
 _NO_DATABASE = re.compile(r'database "([^"]*)" does not exist|no such database: (\S+)')
+_NO_SERVICE = re.compile(r'definition of service "([^"]*)" not found|service file .* not found')
+# An outage of an encrypted session is none of this.
+_TLS = re.compile(r"certificate|SSL (?!SYSCALL|connection has been closed)|TLS", re.I)
 _POOL = re.compile(r"query_wait_timeout|query_timeout|server_login_retry|pooling mode", re.I)
 
 
@@ -72,13 +76,23 @@ def speaking_plainly(dsn: str) -> Iterator[None]:
 
 
 def where(dsn: str) -> str:
-    """The server and database of a connection string, without its password."""
+    """The server and database of a connection string, without its password.
+
+    What the string leaves out the usual variables (`PGHOST`, …) and the service of `PGSERVICE` say.
+    """
     try:
         parts = read_dsn(dsn)
     except SettingsError:
         return "PostgreSQL"
-    host, port = parts.get("host", "localhost"), parts.get("port", 5432)
-    return f"PostgreSQL at {host}:{port}/{parts.get('dbname', '')}"
+    if "service" in parts and "host" not in parts:
+        return f"PostgreSQL of the service {parts['service']}"
+    usual = {
+        each.keyword.decode(): each.val.decode() for each in Conninfo.get_defaults() if each.val
+    }
+    host = parts.get("host") or usual.get("host", "localhost")
+    port = parts.get("port") or usual.get("port", "5432")
+    database = parts.get("dbname") or (usual.get("dbname", "") if "host" not in parts else "")
+    return f"PostgreSQL at {host}:{port}/{database}"
 
 
 def read_dsn(dsn: str) -> dict[str, str]:
@@ -139,6 +153,16 @@ def _ours(server: str, error: psycopg.Error) -> DLQError:
     if _POOL.search(text):
         return ServerUnavailableError(
             f"The pooler before {server} refused ({said}): docs/operations.md says how to set it."
+        )
+    if _NO_SERVICE.search(text):
+        return SettingsError(
+            f"{server} is in no service file ({said}): see PGSERVICEFILE, ~/.pg_service.conf, and"
+            " service in DLQ_POSTGRES_DSN or PGSERVICE."
+        )
+    if _TLS.search(text) and not _FATAL.search(text):
+        return ServerUnavailableError(
+            f"{server} cannot be connected to by TLS as it is asked for ({said}): see sslmode,"
+            " sslrootcert, sslcert and sslkey in DLQ_POSTGRES_DSN, or PGSSLMODE and its like."
         )
     if _FATAL.search(text) and error.sqlstate is None:
         return ServerUnavailableError(

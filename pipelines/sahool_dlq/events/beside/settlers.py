@@ -1,0 +1,51 @@
+"""The durable consumers that messages come from, each known from its first message on."""
+
+import logging
+
+from nats.aio.msg import Msg
+
+from sahool_dlq.events.attempts import AttemptLog
+from sahool_dlq.events.beside.settler import PAUSE_SECONDS, Call, Settler, client_of
+from sahool_dlq.events.beside.terms import check_delivered, terms_of
+from sahool_dlq.events.config import NATSConsumerConfig
+from sahool_dlq.events.outbox import PUBLISH_ERRORS
+from sahool_dlq.jetstream.pull import delivery_of
+
+__all__ = ["Settlers"]
+
+logger = logging.getLogger(__name__)
+
+
+class Settlers:
+    """The durable consumers whose messages one handler, or all of an application, is given."""
+
+    def __init__(self, config: NATSConsumerConfig) -> None:
+        self.config = config
+        self._settlers: dict[tuple[str, str], Settler] = {}
+
+    async def begin(self, msg: Msg, handler: str) -> Call | None:
+        """Take an event in hand; see `Settler.begin`. Raises StreamError as `of` does."""
+        try:
+            settler = await self.of(msg)
+        except PUBLISH_ERRORS as error:
+            logger.warning("The consumer of %s cannot be asked for: %s", msg.subject, error)
+            await msg.nak(PAUSE_SECONDS)
+            return None
+        return await settler.begin(msg, handler)
+
+    async def of(self, msg: Msg) -> Settler:
+        """The settler of the consumer that delivered a message.
+
+        Raises StreamError for a message that no JetStream consumer delivered, and for a consumer
+        that does not acknowledge one by one, and what a request raises in an outage.
+        """
+        check_delivered(msg)
+        delivery = delivery_of(msg)
+        key = delivery.stream, delivery.consumer
+        if (known := self._settlers.get(key)) is not None:
+            return known
+        client, config = client_of(msg), self.config
+        terms = await terms_of(client, delivery, config.ack_wait_seconds)
+        log = AttemptLog(config.subjects, *key)
+        await log.open(client)
+        return self._settlers.setdefault(key, Settler(config, terms, log))
