@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
+from sahool_dlq.connections import open_postgres
 from sahool_dlq.jobs.payloads import reading_raw
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.reproduce.export import (
@@ -17,7 +18,6 @@ from sahool_dlq.reproduce.export import (
 from sahool_dlq.reproduce.formats import Format, Writer, writer
 from sahool_dlq.reproduce.raw import Missing
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.database import database
 
 __all__ = ["ExportReport", "Progress", "export", "export_raw"]
 
@@ -47,7 +47,7 @@ def export(
 ) -> ExportReport:
     """Write the failures of a selection, masked as they are stored."""
     out = _Out(writer(form, SCHEMA, file), Batches(SCHEMA), progress)
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         for part in selected_failures(connection, selection):
             for row in part:
                 out.add(row)
@@ -72,7 +72,7 @@ async def export_raw(
     detail = {"selection": selection.masked(settings.masked).as_json(), "format": form}
     async with reading_raw(settings, "payload.exported", actor=actor, reason=reason) as reading:
         # What the audit is told must stand whatever becomes of the transaction that reads.
-        with database(settings.postgres_dsn.get_secret_value()) as connection:
+        with open_postgres(settings) as connection:
             for part in selected_places(connection, selection):
                 about = iter(part)
                 async for found in reading.each([place for place, _ in part], detail):

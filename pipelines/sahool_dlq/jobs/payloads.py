@@ -14,12 +14,11 @@ from nats.aio.client import Client
 from psycopg import Connection
 from psycopg.rows import dict_row
 
+from sahool_dlq.connections import open_nats, open_postgres
 from sahool_dlq.errors import QueryError, RedriveError, UnknownNameError
-from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.reproduce.raw import AT_ONCE, PLACE, Missing, Place, RawEvent, RawEvents
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.audit import audit
-from sahool_dlq.stores.postgres.database import database
 
 __all__ = ["RawReading", "raw_event", "reading_raw", "redacted_event"]
 
@@ -81,9 +80,9 @@ async def reading_raw(
     Raises DLQError where this login may not read payloads or not add to the audit, and as
     `connected` does.
     """
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         connection.execute("SELECT data FROM failed_payloads LIMIT 0")  # the right to payloads
-        async with connected(settings.access, "dlq") as client:
+        async with open_nats(settings, "dlq") as client:
             events = await RawEvents.of(settings, client, connection)
             said = settings.masked(actor), settings.masked(reason)
             yield RawReading(client, connection, events, action, *said)
@@ -95,7 +94,7 @@ async def raw_event(settings: Settings, prefix: str, *, actor: str, reason: str 
     Raises UnknownNameError for none, QueryError for several, RedriveError where nobody has the
     event any more, and as `reading_raw` does.
     """
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         place = Place(*_found(connection, prefix, PLACE))
     async with reading_raw(settings, "payload.read", actor=actor, reason=reason) as reading:
         [found] = [each async for each in reading.each([place])]
@@ -111,7 +110,7 @@ def redacted_event(settings: Settings, prefix: str) -> dict[str, Any]:
         " f.original_sequence AS sequence, f.event_id, f.original_headers AS headers,"
         " f.payload_encoding, f.original_data::text AS body"
     )
-    with database(settings.postgres_dsn.get_secret_value()) as connection:
+    with open_postgres(settings) as connection:
         failure_id = _found(connection, prefix, "f.id::text")[0]
         row = (
             connection.cursor(row_factory=dict_row)

@@ -12,6 +12,7 @@ from sahool_dlq.deadletter.headers import is_for_another
 from sahool_dlq.deadletter.ids import consumer_address
 from sahool_dlq.events.beside.settler import Call
 from sahool_dlq.events.beside.settlers import Settlers
+from sahool_dlq.events.cause import late_handler
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.handlers import check_async, name_of
 from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
@@ -99,7 +100,7 @@ async def _run(
                 await call.give_back()
             raise
         if isinstance(error, TimeoutError) and timer.expired():
-            error.args = (f"The handler took longer than {timeout_seconds} s.",)
+            error.args = (late_handler(timeout_seconds or 0),)
         result = Retry(error=error)
     await call.end(result)
 
