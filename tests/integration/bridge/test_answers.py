@@ -144,7 +144,7 @@ async def test_forty_values_each_handled_while_the_next_comes_are_no_failure(
     counts, untold = await bridge_pending(platform.settings)
     assert (counts, untold) == ({"removed": 40}, [])
     assert await platform.letters() == []
-    assert caplog.text.count("c on X had event") == 1
+    assert caplog.text.count("c on X was handling event") == 1
 
 
 async def test_a_term_stays_a_failure_whatever_words_it_has_and_what_left_before(

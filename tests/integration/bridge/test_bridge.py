@@ -343,7 +343,7 @@ async def test_who_used_a_failures_id_before_the_bridge_takes_nothing_away_and_i
         text=True,
         check=True,
     ).stdout
-    assert "1 other dead letter tells something different about this failure" in shown
+    assert "1 other dead letter says something different" in shown
     assert "all is well" in shown
     assert "the real failure" in shown
     assert body == b'{"n": 1}'

@@ -129,7 +129,7 @@ async def test_it_is_a_failure_retried_with_a_pause_and_kept_with_its_exception(
     assert (letter["error_type"], letter["dlq_reason"]) == (error_type, "max_retries_exceeded")
     assert [each["error_type"] for each in letter["attempts"]] == [error_type] * 3
     assert fails.__name__ in letter["stack_trace"]
-    assert "intake.py" not in letter["stack_trace"]
+    assert "sahool_dlq/events" not in letter["stack_trace"]
 
 
 @pytest.mark.parametrize("fails", [way for way, _ in WAYS])

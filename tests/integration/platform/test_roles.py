@@ -287,7 +287,7 @@ ADOPT = "adopt SAHOOL_EVENTS/quiet --proof --reason a --json"
 SENTENCES = [
     ("drain", "service", "drain", "NATS does not permit service to publish to $JS.API.STREAM.MSG."),
     ("drain", "nobody", "drain", "refuses the login in the address: check its user and password"),
-    ("status", "drain", "nobody", 'refuses the login (role "nobody" does not exist): see user'),
+    ("status", "drain", "nobody", 'refuses the login (role "nobody" does not exist): check user'),
     ("drain", "drain", "analyst", "refused: permission denied for view lock_drain: grant it"),
     ("alerts check", "drain", "drain", "permission denied for view lock_alerts: grant it"),
     ("bridge --once", "service", "analyst", "publish to $JS.API.STREAM.INFO.SAHOOL_ADVISORIES: "),

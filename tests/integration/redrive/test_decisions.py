@@ -159,7 +159,7 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
         "That is the --limit. The oldest come first",
         "The edit, in ",
         "Raw dead letters: 3 in the stream, 0 kept in Postgres, 0 gone.",
-        "Of 3, about 0 will succeed",
+        "Of 3, about 0 are expected to succeed",
         "At 10.0 a second publishing takes about 0 s",
     ):
         assert part in dry
