@@ -43,14 +43,14 @@ async def build_marts(is_rebuild: bool = False) -> State:
         _built,
         is_repeatable=True,
     )
-    await table(
-        "marts", [{"mart": name, "rows": rows} for name, rows in built.rows.items()], "Their rows."
-    )
     marts = await asyncio.to_thread(stored_marts, settings, NEEDED_MARTS)
-    await stage("Write the pages", lambda: _show(settings, marts, datetime.now(UTC)), str)
     groups = marts["failure_groups"]
     escalating = groups.filter("is_escalating")
     _tell_spikes(escalating.filter(~pl.col("group_id").is_in(before)))
+    await table(
+        "marts", [{"mart": name, "rows": rows} for name, rows in built.rows.items()], "Their rows."
+    )
+    await stage("Write the pages", lambda: _show(settings, marts, datetime.now(UTC)), str)
     count = quantity(groups.height, "groups")
     spikes = f", {escalating.height:,} escalating" if escalating.height else ""
     return await told(

@@ -1,6 +1,7 @@
 """redrive-transient, redrive-group, redrive and dry-run: bring back what can be cured."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from prefect import State, flow
@@ -87,8 +88,11 @@ async def redrive_group(group: Group, reason: Reason, your_name: Name) -> State:
         your_name: Self-declared.
     """
     settings = load_settings()
-    chosen = Selection(group_id=known_group(settings, group))
-    return await _carry_out(settings, chosen, AsItWas().order(your_name, reason))
+    return await _carry_out(
+        settings,
+        lambda: Selection(group_id=known_group(settings, group)),
+        AsItWas().order(your_name, reason),
+    )
 
 
 @flow(name="redrive", flow_run_name="redrive", persist_result=True, timeout_seconds=3600)
@@ -112,8 +116,11 @@ async def redrive_selected(
         conditions: Further ones, a limit, or single failures.
         delivery: How they go out, where that is not as it was.
     """
+    settings = load_settings()
     return await _carry_out(
-        load_settings(), selection(failures, conditions), delivery.order(your_name, reason)
+        settings,
+        lambda: _selected(settings, failures, conditions),
+        delivery.order(your_name, reason),
     )
 
 
@@ -138,7 +145,7 @@ async def dry_run(
         "Plan",
         lambda: preview_redrive(
             settings,
-            selection(failures, conditions),
+            _selected(settings, failures, conditions),
             redirect_to=order.redirect_to,
             patch=order.patch,
             per_second=order.per_second,
@@ -156,14 +163,22 @@ async def dry_run(
     return await told(planned, f"Would publish {planned}; {about}")
 
 
-async def _carry_out(settings: Settings, chosen: Selection, order: Order) -> State:
-    """Freeze the batch, have it approved where it is large, run it.
+def _selected(settings: Settings, failures: Failures, conditions: NoFurther | Further) -> Selection:
+    """What a form says, the group by its whole id; raises as `known_group` does."""
+    chosen = selection(failures, conditions)
+    if chosen.group_id is None:
+        return chosen
+    return replace(chosen, group_id=known_group(settings, chosen.group_id))
+
+
+async def _carry_out(settings: Settings, choose: Callable[[], Selection], order: Order) -> State:
+    """Freeze the batch of what `choose` says, have it approved where it is large, run it.
 
     A run that was suspended, or crashed and is retried, goes on with the batch that it froze.
     """
     batch_id, shown = await batch_of_this_run(), ""
     if batch_id is None:
-        planned = await plan_redrive(settings, chosen, order, _step)
+        planned = await plan_redrive(settings, choose(), order, _step)
         if planned is None:
             return await told("nothing to do", "Nothing to redrive")
         batch_id = planned[0].id
@@ -209,8 +224,7 @@ def _ended(found: object) -> Ended:
         case (Batch(), Preview(plan=plan)):
             return _planned(plan), False
         case Ramp():
-            parked = found.outcomes["cancelled"] if found.is_hopeless else 0
-            return in_words(found.outcomes, parked), found.why is not None
+            return in_words(found.outcomes, found.parked), found.why is not None
     return "nothing to redrive", False
 
 
@@ -236,9 +250,9 @@ async def _told(report: RedriveReport | None) -> State:
     if report.state in ("paused", "cancelled"):
         said = f"{report.state.capitalize()} by a person: {words}"
         return await told(report.state, said, report.as_dict(), state=report.state.capitalize())
-    if report.planned and set(report.outcomes) <= {"cancelled", "held"}:
-        reasons = report.reasons.get("cancelled", {})  # the first few
-        why = "; ".join(f"{count:,}: {reason}" for reason, count in reasons.items())
-        said = f"Nothing went out: {words.removeprefix('none tried, ')}. {why}"
+    if report.planned and words.startswith("none tried"):
+        told_of = [each for reasons in report.reasons.values() for each in reasons.items()]
+        why = "; ".join(f"{count:,}: {reason}" for reason, count in told_of)  # the first few
+        said = f"Nothing went out: {words.removeprefix('none tried, ')}. {why}".rstrip()
         return await told("nothing went out", said, report.as_dict(), state="Nothing went out")
     return await told(words, f"Redrove {report.planned:,}: {words}", report.as_dict())

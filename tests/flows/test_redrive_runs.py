@@ -26,6 +26,9 @@ def publish(platform: Platform, *letters: bytes) -> None:
         other.submit(lambda: asyncio.run(send())).result()
 
 
+STOPS = "Stop{this}Error"  # as other languages name what has no name
+
+
 def odd(number: int, error: str, **changes: Any) -> bytes:
     """One for a subject that no stream captures: its redrive ends at once."""
     return letter_of(number, original_subject="odd.soil", error_type=error, **changes)
@@ -35,10 +38,10 @@ def test_a_redrive_that_stops_itself_has_failed_and_says_what_it_did(
     platform_with_worker: Platform, drained: Drained
 ) -> None:
     platform = platform_with_worker
-    publish(platform, odd(101, "StopError"), odd(102, "StopError"))
+    publish(platform, odd(101, STOPS), odd(102, STOPS))
     given = {"reason": "the cause is mended", "your_name": "ann"}
     started = platform.start(
-        "redrive", failures={"error_type": "StopError"}, delivery={"own_copy": True}, **given
+        "redrive", failures={"error_type": STOPS}, delivery={"own_copy": True}, **given
     )
     run = platform.ended(started)
     assert (run["state_type"], run["state"]["name"]) == ("FAILED", "Failed")
@@ -47,7 +50,7 @@ def test_a_redrive_that_stops_itself_has_failed_and_says_what_it_did(
     assert platform.tasks(started) == {
         "Drain what came before": "0 messages drained",  # the second time; 2 the first
         "Plan": "2 redrives of 1 group",
-        "Ramp StopError in ndvi": "none tried, 1 unroutable, 1 left as they were",
+        f"Ramp {STOPS} in ndvi": "none tried, 1 unroutable, 1 left as they were",
         "Settle: drain the outcomes": "2 messages drained",
     }
     ramp = [task for task in platform.task_runs(started) if task["name"].startswith("Ramp")]

@@ -11,7 +11,7 @@ import click
 
 from sahool_dlq.cli.failing import CHECKOUT_ONLY, checkout_only, fail
 
-__all__ = ["Verbs"]
+__all__ = ["Verbs", "module_of"]
 
 _ALIASES = {
     "retry": "redrive", "replay": "redrive", "requeue": "redrive", "query": "sql", "list": "groups",
@@ -20,6 +20,12 @@ _ALIASES = {
     "metrics": "exporter", "backup": "copy", "schema": "tables", "describe": "tables",
     "tail": "monitor", "watch": "monitor", "init": "migrate", "check": "verify", "history": "audit",
 }  # fmt: skip
+
+
+def module_of(verb: str) -> str:
+    """The module of a verb; none can be called `try`."""
+    name = verb.replace("-", "_")
+    return f"sahool_dlq.cli.{name}{'_' * iskeyword(name)}"
 
 
 class Verbs(click.Group):
@@ -48,10 +54,8 @@ class Verbs(click.Group):
         """
         if cmd_name not in self.list_commands(ctx):
             return None
-        name = cmd_name.replace("-", "_")
-        name += "_" * iskeyword(name)  # no module can be called `try`
         try:
-            module = importlib.import_module(f"sahool_dlq.cli.{name}")
+            module = importlib.import_module(module_of(cmd_name))
         except ModuleNotFoundError as error:
             if error.name not in CHECKOUT_ONLY:
                 raise

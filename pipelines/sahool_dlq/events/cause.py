@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sahool_dlq.deadletter.sanitize import clean_text
 
 _LONGEST_TRACE = 64_000  # characters
-_CALLERS = str(Path(__file__).parent)  # whose frames are the same in every failure
+_OURS = Path(__file__).parent
 
 
 class Cause(NamedTuple):
@@ -46,7 +46,7 @@ def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
         link: traceback.TracebackException | None = trace
         while link is not None:
             link.stack[:] = [
-                frame for frame in link.stack if not frame.filename.startswith(_CALLERS)
+                frame for frame in link.stack if not _calls_handlers(Path(frame.filename))
             ]
             link = link.__cause__ or link.__context__
         text = clean_text("".join(trace.format()))
@@ -66,3 +66,8 @@ def shortened(text: str, longest: int) -> str:
         return text
     half = longest // 2
     return f"{text[:half]}\n… {len(text) - 2 * half} characters cut …\n{text[-half:]}"
+
+
+def _calls_handlers(file: Path) -> bool:
+    """Whether frames of a file are the same in every failure; a handler may call the publisher."""
+    return file.is_relative_to(_OURS) and not file.is_relative_to(_OURS / "publishing")

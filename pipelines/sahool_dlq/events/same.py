@@ -2,6 +2,7 @@
 
 import json
 import logging
+from datetime import datetime
 from typing import Any
 
 from nats.aio.client import Client
@@ -16,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 _OF_THE_WRITER = ("last_attempt_at", "dlq_timestamp", "retry_count", "attempts", "traceparent")
 """What says when, and after which calls, somebody wrote it: two may say it of one failure."""
+_ALWAYS = {"last_attempt_at", "dlq_timestamp", "retry_count"}  # in each letter of ours
 _BODY = b', "original_data": '
 
 
@@ -41,14 +43,23 @@ class SameLetters:
             return False
         if stored is None or stored.subject != subject:
             return False
-        return stored.data == payload or _said(stored.data) == _said(payload)
+        if stored.data == payload:
+            return True
+        ours = _said(payload)
+        return ours is not None and _said(stored.data) == ours
 
 
 def _said(letter: bytes) -> tuple[dict[str, Any], bytes] | None:
-    """What a letter says of its failure, with the body as it is spelt."""
-    head, _, body = letter.partition(_BODY)
-    try:
-        fields = json.loads(head + b"}" if body else head)
-        return {key: fields[key] for key in fields if key not in _OF_THE_WRITER}, body
-    except (ValueError, TypeError, RecursionError):
-        return None
+    """What a letter says of its failure, with the body as it is spelt; None where it is not one."""
+    at = -1
+    while (at := letter.find(_BODY, at + 1)) >= 0:  # a header may be called so, too
+        try:
+            fields = json.loads(letter[:at] + b"}")
+            datetime.fromisoformat(fields["dlq_timestamp"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+        if not fields.keys() >= _ALWAYS:
+            return None
+        said = {key: value for key, value in fields.items() if key not in _OF_THE_WRITER}
+        return said, letter[at + len(_BODY) :]
+    return None

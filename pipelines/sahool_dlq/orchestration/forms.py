@@ -39,11 +39,11 @@ def _in_order(schema: dict[str, Any]) -> None:
 class Failures(BaseModel):
     """Which failures; all that is given must hold."""
 
-    model_config = ConfigDict(json_schema_extra=_in_order)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_in_order)
 
     service: str = Field("", description="The service that failed.")
     error_type: str = Field("", description="Class of the exception; its known subclasses, too.")
-    group: str = Field("", description="A failure group's id.")
+    group: str = Field("", description="A failure group's id, or how it begins.")
     failed_within: Age = Field("any", description="How long ago the consumer gave up, at most.")
 
 
@@ -56,7 +56,7 @@ class NoFurther(BaseModel):
 class Further(BaseModel):
     """Further conditions; these must hold, too."""
 
-    model_config = ConfigDict(title="Further", json_schema_extra=_in_order)
+    model_config = ConfigDict(title="Further", extra="forbid", json_schema_extra=_in_order)
 
     tenant: str = Field("", description="Only events of this tenant.")
     subject: str = Field("", description="The event's subject, or a filter: sahool.analysis.*")
@@ -97,7 +97,7 @@ class AsItWas(BaseModel):
 class Changed(BaseModel):
     """To others, edited, slower, or without those that are too old."""
 
-    model_config = ConfigDict(title="Changed", json_schema_extra=_in_order)
+    model_config = ConfigDict(title="Changed", extra="forbid", json_schema_extra=_in_order)
 
     redirect_to: str = Field("", description="This subject instead of the events' own.")
     addressed_to: str = Field(

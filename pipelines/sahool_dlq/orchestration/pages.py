@@ -181,7 +181,8 @@ async def show_groups(
         if found is not None and found.data == pages[id_]:
             artifact = found.latest_id
         else:
-            said = f"{group['open_count']:,} open, {group['state']}: {what_failed(group)[:120]}"
+            what = escaped(what_failed(group)[:120])
+            said = f"{group['open_count']:,} open, {group['state']}: {what}"
             artifact, written = await markdown(keys[id_], pages[id_], said), written + 1
         addresses[id_] = f"../artifact/{artifact}"
     return addresses, written

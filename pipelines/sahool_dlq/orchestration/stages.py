@@ -43,7 +43,7 @@ async def stage(
 
     @task(
         name=name,
-        task_run_name=name,
+        task_run_name=lambda: name,  # a text would be a template, and errors have braces
         retries=len(_PAUSES_SECONDS),
         retry_delay_seconds=_PAUSES_SECONDS,
         retry_condition_fn=_is_outage if is_repeatable else _never,

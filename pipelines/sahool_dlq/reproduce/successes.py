@@ -10,7 +10,7 @@ from nats.js.errors import APIError, NotFoundError
 from psycopg import Connection
 
 from sahool_dlq.deadletter import ids
-from sahool_dlq.deadletter.headers import ADDRESSEE, redrive_of, value_of
+from sahool_dlq.deadletter.headers import is_for_another
 from sahool_dlq.deadletter.message import time_of_ns
 from sahool_dlq.errors import ServerUnavailableError
 from sahool_dlq.jetstream.consumers import parts_of
@@ -107,8 +107,7 @@ def _handled(info: ConsumerInfo, stored: StoredMessage) -> Place | None:
     began_later = config is not None and config.deliver_policy not in (None, DeliverPolicy.ALL)
     if began_later and time_of_ns(stored.timestamp_ns) < info.created:
         return None
-    addressee = value_of(stored.headers, ADDRESSEE) if redrive_of(stored.headers) else None
-    if addressee and addressee != ids.consumer_address(stream, durable):
+    if is_for_another(stored.headers, ids.consumer_address(stream, durable)):
         return None
     failure = ids.failure_id(stream, stored.sequence, stored.timestamp_ns, durable)
     return Place(failure, stream, stored.sequence, durable, None, None)

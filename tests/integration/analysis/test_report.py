@@ -260,7 +260,11 @@ def test_as_of_names_a_time_or_that_of_the_newest_message(
     done = run(simulated, "report", "--json", "--as-of", "newest")
     assert done.exit_code == 0, done.output
     assert datetime.fromisoformat(json.loads(done.stdout)["as_of"]) == newest
-    before = run(simulated, "groups", "--json", "--as-of", "2020-01-01T00:00")
-    assert {group["state"] for group in json.loads(before.stdout)["groups"]} <= {"new", "ongoing"}
+    states = {}
+    for when in ("newest", "2100-01-01T00:00"):
+        shown = run(simulated, "groups", "--json", "--as-of", when)
+        states[when] = {group["state"] for group in json.loads(shown.stdout)["groups"]}
+    assert "escalating" in states["newest"]
+    assert not states["2100-01-01T00:00"] & {"new", "escalating"}
     wrong = run(simulated, "report", "--as-of", "yesterday")
     assert (wrong.exit_code, "is no time: write" in wrong.output) == (2, True)

@@ -223,7 +223,7 @@ def test_the_lines_of_the_readme_read_the_lake(
     (tmp_path / "elsewhere" / ".dlq" / "lake").symlink_to(settings.lake)
     monkeypatch.chdir(tmp_path / "elsewhere")
     page = (ROOT / "README.md").read_text()
-    section = page.partition("## The lake without us")[2]
+    section = page.partition("## The lake with other tools")[2]
     imports, _, block = section.partition("```python\n")[2].partition("\n\n")
     assert imports.split() == ["import", "deltalake", "import", "duckdb", "import", "polars"]
     lines = block.partition("```")[0].splitlines()

@@ -14,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from sahool_dlq.cli import VERBS
+from sahool_dlq.cli.verbs import module_of
 from sahool_dlq.sqlfiles import sql_folder
 from support import ROOT
 
@@ -241,7 +242,7 @@ def test_the_demo_is_not_in_the_wheel_and_says_where_it_is(
 
 
 def test_the_other_verbs_of_the_wheel_do_not_need_the_demo(site: Path, tmp_path: Path) -> None:
-    verbs = [f"sahool_dlq.cli.{verb.replace('-', '_')}" for verb in VERBS]
+    verbs = [module_of(verb) for verb in VERBS]
     ask = (
         "import importlib, sahool_dlq; print(sahool_dlq.__file__)\n"
         f"for verb in {sorted(set(verbs) - {'sahool_dlq.cli.demo', 'sahool_dlq.cli.simulate'})}:\n"

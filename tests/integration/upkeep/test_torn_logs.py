@@ -262,6 +262,19 @@ async def test_a_torn_mart_is_deleted_and_computed_anew(settings: Settings, clie
     assert Lake(settings.lake).read("marts/failure_groups").height == before.height
 
 
+async def test_a_mart_that_stays_empty_is_not_torn(settings: Settings, client: Client) -> None:
+    await drained(settings, client)
+    for _ in range(2):
+        build_all_marts(settings, is_rebuild=True)
+    log = log_of(settings, "marts/poison_messages")
+    [entry] = [json.loads(line) for line in max(log.glob("*.json")).read_text().splitlines()]
+    assert set(entry) == {"commitInfo"}
+    assert (await verify_stores(settings)).is_well
+    entry["commitInfo"]["operationMetrics"]["num_added_files"] = 1
+    max(log.glob("*.json")).write_text(json.dumps(entry))
+    assert [finding.kind for finding in (await verify_stores(settings)).findings] == ["torn_log"]
+
+
 @pytest.mark.parametrize("part", ["", "_delta_log"])
 async def test_a_table_removed_while_a_drain_runs_ends_it_in_one_sentence(
     settings: Settings, client: Client, part: str, monkeypatch: pytest.MonkeyPatch

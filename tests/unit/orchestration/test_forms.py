@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sahool_dlq.orchestration.forms import (
     AsItWas,
@@ -61,3 +61,9 @@ def test_a_form_keeps_its_order_and_asks_for_no_none(form: type[BaseModel]) -> N
     assert [field["position"] for field in fields.values()] == list(range(len(form.model_fields)))
     assert list(fields) == list(form.model_fields)
     assert all("anyOf" not in field and field["description"] for field in fields.values())
+
+
+@pytest.mark.parametrize("form", [Failures, NoFurther, Further, AsItWas, Changed])
+def test_a_field_that_there_is_not_is_refused_rather_than_left_out(form: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError, match="tenant_id"):
+        form.model_validate({"tenant_id": "acme"})

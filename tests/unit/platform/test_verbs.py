@@ -4,7 +4,6 @@ import json
 import shlex
 import subprocess
 import sys
-from keyword import iskeyword
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from click.testing import CliRunner, Result
 import sahool_dlq.cli
 from sahool_dlq.cli import CHAPTERS, VERBS, _command
 from sahool_dlq.cli.examples import EXAMPLES
+from sahool_dlq.cli.verbs import module_of
 
 NO_VERBS = {
     "as_of",
@@ -29,7 +29,7 @@ def dlq(*arguments: str) -> Result:
 def test_the_help_has_every_verb_in_one_chapter() -> None:
     folder = Path(sahool_dlq.cli.__file__).parent
     modules = {file.stem for file in folder.glob("*.py")} - NO_VERBS
-    assert {verb.replace("-", "_") + "_" * iskeyword(verb) for verb in VERBS} == modules
+    assert {module_of(verb).rpartition(".")[2] for verb in VERBS} == modules
     assert sum(map(len, CHAPTERS.values())) == len(VERBS)
     for flag in ("-h", "--help"):
         text = dlq(flag).stdout

@@ -21,6 +21,8 @@ TEXTS = {
     FAILED + "FATAL:  no such database: dlq": "there is no database dlq: make it",
     FAILED + 'FATAL:  password authentication failed for user "ana"': "refuses the login (password",
     FAILED + "Connection refused\n\tIs the server running?": "does not answer (connection failed",
+    FAILED.replace("10.0.0.1", "db-tls.example") + "Connection refused": "does not answer (conn",
+    FAILED + "SSL error: certificate verify failed": "cannot be connected to by TLS",
     "consuming input failed: server closed the connection unexpectedly": "ended the session (con",
     "terminating connection due to idle-session timeout": "SET idle_session_timeout`",
     "consuming input failed: FATAL:  query_wait_timeout": "refused (query_wait_timeout): docs/oper",

@@ -137,6 +137,10 @@ class _Delivered:
                     taken.append(msg)
         except StreamError:
             return self
+        except BaseException:
+            for call in self._calls:
+                call.leave()
+            raise
         messages[:] = taken
         if not taken:
             raise SkipMessage
@@ -148,6 +152,7 @@ class _Delivered:
                 await _settle(call, error)
         finally:
             for call in self._calls:
+                call.leave()  # one that was settled is left already
                 call.msg._ackd = True  # noqa: SLF001  (FastStream would answer what has none)
         return False
 

@@ -187,7 +187,7 @@ class Settler:
                 return False
             try:
                 await self._log.begin(client, delivery, attempts)
-            except PUBLISH_ERRORS:
+            except BaseException:  # its caller may give it up meanwhile
                 attempts.begun_count -= 1
                 self.stop(call)
                 raise

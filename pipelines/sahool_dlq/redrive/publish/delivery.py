@@ -58,7 +58,7 @@ class Delivery:
         sent: SentAcks,
     ) -> None:
         self.reasons: dict[str, dict[str, int]] = {}  # of outcomes; the first few
-        self.parked = 0  # failures, for the schedule to leave them alone
+        self.parked: set[str] = set()  # redrives whose failure was: the schedule leaves it alone
         self.halted: str | None = None  # the state into which somebody brought the batch; denied
         self.missing_right: NotPermittedError | None = None
         self._timeout_seconds = settings.redrive_timeout_seconds
@@ -139,7 +139,7 @@ class Delivery:
                 await self._news.decide(
                     redrive, "parked", f"redriving its group is hopeless: {why}"
                 )
-                self.parked += 1
+                self.parked.add(redrive.id)
             self._outbox.cancel(redrive, why)
         return "cancelled"
 
@@ -207,7 +207,7 @@ class Delivery:
         self._lock.check()
         if self._batch.trigger == "automatic":  # so that it is not planned again and again
             await self._news.decide(redrive, "parked", f"only by hand, with --own-copy: {why}")
-            self.parked += 1
+            self.parked.add(redrive.id)
         self._outbox.cancel(redrive, why)
         self._note("cancelled", f"{why}; --own-copy publishes what the dead letter holds")
         return "cancelled"
@@ -217,8 +217,9 @@ class Delivery:
         if state != "running":
             self.halted = state
             raise StoppedError
-        status = self._outbox.status_of(redrive)
-        self._outbox.cancel(redrive, f"its failure is {status} meanwhile")
+        why = f"its failure is {self._outbox.status_of(redrive)} meanwhile"
+        self._outbox.cancel(redrive, why)
+        self._note("cancelled", why)
         return "cancelled"
 
     async def _redirected(self, redrive: Redrive, outcome: "asyncio.Future[str]") -> str:

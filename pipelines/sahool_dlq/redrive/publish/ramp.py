@@ -74,6 +74,7 @@ class Ramp:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     why: str | None = None  # it was stopped
     is_hopeless: bool = False
+    parked: int = 0  # of the cancelled ones, those whose failure was parked
     outcomes: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -154,7 +155,7 @@ async def run_batch(
         delivery.reasons,
         seconds,
         state,
-        delivery.parked,
+        len(delivery.parked),
     )
 
 
@@ -242,10 +243,12 @@ class _Run:
             if results and not results["succeeded"]:
                 group.why = f"none of {results.total()} succeeded: {_listed(results)}"
                 group.stop.set()
+                break
         if rest and group.why is not None:
             logger.warning("%s is stopped, %d are left: %s", group.title, len(rest), group.why)
         for redrive in rest:
             count(await self._left(group, redrive))
+        group.parked = sum(each.id in self._delivery.parked for each in group.redrives)
         tell()
         return group
 

@@ -247,14 +247,21 @@ def _read_entry(store: FileStore, path: str, *, has_marks: bool) -> list[dict[st
     if not actions or not all(isinstance(action, dict) for action in actions):
         return "it ends in the middle"
     kinds = {kind for action in actions for kind in action}
-    operations = {
-        action["commitInfo"].get("operation") for action in actions if "commitInfo" in action
-    }
+    infos = [action["commitInfo"] for action in actions if "commitInfo" in action]
+    operations = {info.get("operation") for info in infos}
     # Every commit of ours that adds or removes files says in the same entry which it is.
     is_ours = has_marks and operations <= {"WRITE"}
     if is_ours and kinds & {"add", "remove"} and "txn" not in kinds:
         return "it ends before its watermark"
-    return "it is empty" if kinds == {"commitInfo"} else actions
+    if kinds == {"commitInfo"} and not all(map(_changes_nothing, infos)):
+        return "it ends before its actions"
+    return actions
+
+
+def _changes_nothing(info: Mapping[str, Any]) -> bool:
+    """Whether a commit is one without actions: an empty table that was overwritten with no rows."""
+    metrics = info.get("operationMetrics") or {}
+    return metrics.get("num_added_files") == metrics.get("num_removed_files") == 0
 
 
 def _wrong_pointer(store: FileStore, paths: Iterable[str], newest: int) -> str | None:

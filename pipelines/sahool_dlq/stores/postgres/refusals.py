@@ -159,7 +159,8 @@ def _ours(server: str, error: psycopg.Error) -> DLQError:
             f"{server} is in no service file ({said}): see PGSERVICEFILE, ~/.pg_service.conf, and"
             " service in DLQ_POSTGRES_DSN or PGSERVICE."
         )
-    if _TLS.search(text) and not _FATAL.search(text):
+    # The name of the server, which may have any word in it, stands before.
+    if _TLS.search(text.rpartition("failed: ")[2]) and not _FATAL.search(text):
         return ServerUnavailableError(
             f"{server} cannot be connected to by TLS as it is asked for ({said}): see sslmode,"
             " sslrootcert, sslcert and sslkey in DLQ_POSTGRES_DSN, or PGSSLMODE and its like."
