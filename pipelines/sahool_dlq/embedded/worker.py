@@ -14,7 +14,6 @@ _PACKAGE = Path(__file__).parents[1]
 
 POOL = "local"
 WORKER_LOG = "worker.log"
-MOST_RUNS = 6  # two more than the queues for analyses and redrives may take together
 
 
 def deployments_folder() -> Path:
@@ -51,10 +50,13 @@ def deploy(environment: Mapping[str, str], *options: str) -> None:
 
 
 def start_worker(home: Path, environment: Mapping[str, str]) -> GuardedProcess:
-    """A worker of the pool; its log is `home`/worker.log."""
-    limit = ["--limit", str(MOST_RUNS)]
+    """A worker of the pool; its log is `home`/worker.log.
+
+    The queues and deployments have limits, it has none of its own: with one, it ends where a run is
+    resumed before its process has ended (findings/prefect-worker-limit-and-resume.sh).
+    """
     return GuardedProcess(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, *limit],
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL],
         log=home / WORKER_LOG,
         env=environment,
         cwd=deployments_folder(),

@@ -114,7 +114,7 @@ async def test_outcomes_without_a_redrive_change_no_case_and_are_shown(
         assert sorted(in_lake) == sorted(cases)
         kinds = {"redrive.succeeded": 2, "redrive.failed_again": 1}
         assert (await platform_status(settings)).unfounded == kinds
-        assert "change nothing" in caplog.text
+        assert "outcomes are ignored" in caplog.text
         assert "a redrive for NOBODY/at-all" in caplog.text
         history = case_history(settings, one)
         doubtful = {kind for _, kind, _, reason in history if "changes nothing" in (reason or "")}

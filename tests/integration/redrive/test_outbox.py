@@ -11,7 +11,7 @@ import pytest
 from nats.aio.client import Client
 
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
-from sahool_dlq.events import ConsumerContext, ProcessingResult, subscription
+from sahool_dlq.events import ConsumerContext, ProcessingResult, outbox
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query as query_lake
 from sahool_dlq.jobs.redrive import (
@@ -222,7 +222,7 @@ async def test_a_redirect_to_a_service_of_an_older_version_is_told_by_the_redriv
     rescue = Rescue(settings)
     rescue.is_let_go.set()
     to = f"{settings.subject_prefix}.actions.rescue"
-    monkeypatch.setattr(subscription, "INSTEAD_OF", "Dlq-Unheard-Of")
+    monkeypatch.setattr(outbox, "INSTEAD_OF", "Dlq-Unheard-Of")
     async with Service(settings, TimeoutError("slow")).running() as service, rescue.running():
         await fail(settings, client, service, 1)
         report = await run_redrive(settings, await frozen(settings, redirect_to=to))
