@@ -57,6 +57,7 @@ CHAPTERS = {
         "completion": "print the script for shell completion",
     },
 }
+HELP = ["-h", "--help"]
 VERBS = {verb: what for verbs in CHAPTERS.values() for verb, what in verbs.items()}
 
 

@@ -19,6 +19,7 @@ from sahool_dlq.alerts.states import Alert
 from sahool_dlq.alerts.store import firing_alerts, past_alerts, undelivered
 from sahool_dlq.alerts.text import command as next_command
 from sahool_dlq.alerts.text import headline, quantity
+from sahool_dlq.cli import HELP
 from sahool_dlq.cli.output import PlainHandler, console, print_json, print_table, safe, spinner
 from sahool_dlq.cli.verb import verb
 from sahool_dlq.connections import open_postgres
@@ -34,7 +35,7 @@ class _Alerts(click.Group):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=_Alerts, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Alerts, context_settings={"help_option_names": HELP})
 def command() -> None:
     """What fires now, and what to do first.
 

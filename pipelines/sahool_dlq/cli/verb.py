@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sahool_dlq.cli import HELP
 from sahool_dlq.cli.examples import EXAMPLES
 from sahool_dlq.cli.failing import fail
 from sahool_dlq.errors import DLQError, UnknownNameError
@@ -102,6 +103,8 @@ def verb(function: Callable[..., Any]) -> click.Command:
         except KeyboardInterrupt:
             sys.exit(130)
 
-    command = click.command(cls=Verb, help=function.__doc__)(run)
+    command = click.command(
+        cls=Verb, help=function.__doc__, context_settings={"help_option_names": HELP}
+    )(run)
     command.params += FLAGS
     return command

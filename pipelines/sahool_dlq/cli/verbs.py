@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from sahool_dlq.cli import HELP
 from sahool_dlq.cli.failing import CHECKOUT_ONLY, checkout_only, fail
 
 __all__ = ["Verbs", "module_of"]
@@ -37,7 +38,7 @@ class Verbs(click.Group):
             "Settings come from DLQ_* in the environment, from a running `dlq up`, or from flags.",
             epilog="Run dlq VERB --help for details and examples.",
             no_args_is_help=True,
-            context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+            context_settings={"help_option_names": HELP, "max_content_width": 100},
         )
         self._chapters = chapters
         version = click.version_option(package_name="sahool-dlq", message="sahool-dlq %(version)s")
