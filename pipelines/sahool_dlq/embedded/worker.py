@@ -52,8 +52,8 @@ def deploy(environment: Mapping[str, str], *options: str) -> None:
 def start_worker(home: Path, environment: Mapping[str, str]) -> GuardedProcess:
     """A worker of the pool; its log is `home`/worker.log.
 
-    The queues and deployments have limits, it has none of its own: with one, it ends where a run is
-    resumed before its process has ended (findings/prefect-worker-limit-and-resume.sh).
+    The queues and deployments have limits, it has none of its own: with one, Prefect 3.8.8's worker
+    ends where a run is resumed before its process has ended.
     """
     return GuardedProcess(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL],
