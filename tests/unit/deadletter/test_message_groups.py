@@ -164,3 +164,30 @@ def test_the_kind_of_a_value_is_no_part_of_the_failure() -> None:
         "field 4b0a7c1e-58f7-4b43-9f0c-0d5f6f0d9f11 not found"
     )
     assert group("17 is not a valid Color") == group("'purple' is not a valid Color")
+
+
+_OTHER_FAILURES = [
+    # A word between two numbers is a month only if it is the name of one.
+    ("节点3超时 1045", "节点3拒绝 1045"),
+    ("ステップ3検証失敗 1500ms", "ステップ3書込失敗 1500ms"),
+    ("Модуль 5 таймаут 1045", "Модуль 5 отказ 1045"),
+    ("Датчик 3 перегрев 12:30", "Датчик 3 обрыв 12:30"),
+    ("الخطوة 3 فشل 1045", "الخطوة 3 رفض 1045"),
+    ("चरण 3 विफल 1045", "चरण 3 अस्वीकृत 1045"),
+    ("Βήμα 3 σφάλμα 1045", "Βήμα 3 άρνηση 1045"),
+]
+_SAME_FAILURE = [
+    ("Срок истёк 5 мая 2026 г. в 14:05", "Срок истёк 17 ноября 2025 г. в 09:30"),
+    ("หมดอายุ 5 พฤษภาคม 2569", "หมดอายุ 17 ตุลาคม 2568"),
+    ("انتهى في ١٢ رمضان ١٤٤٧", "انتهى في ٣ شوال ١٤٤٦"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), _OTHER_FAILURES)
+def test_other_failures_have_other_groups(one: str, other: str) -> None:
+    assert group(one) != group(other)
+
+
+@pytest.mark.parametrize(("one", "other"), _SAME_FAILURE)
+def test_the_same_failure_keeps_its_group(one: str, other: str) -> None:
+    assert group(one) == group(other)
