@@ -175,9 +175,20 @@ _OTHER_FAILURES = [
     ("الخطوة 3 فشل 1045", "الخطوة 3 رفض 1045"),
     ("चरण 3 विफल 1045", "चरण 3 अस्वीकृत 1045"),
     ("Βήμα 3 σφάλμα 1045", "Βήμα 3 άρνηση 1045"),
+    # In other languages too a message may be all ASCII.
+    ("El campo 'precio' es obligatorio", "El campo 'nombre' es obligatorio"),
+    ("Spalte 'preis' fehlt", "Spalte 'menge' fehlt"),
+    ("La colonna 'prezzo' non esiste", "La colonna 'nome' non esiste"),
+    ("'fiyat' alani zorunlu", "'ad' alani zorunlu"),
+    ("codice 404", "codice 500"),
 ]
 _SAME_FAILURE = [
     ("Срок истёк 5 мая 2026 г. в 14:05", "Срок истёк 17 ноября 2025 г. в 09:30"),
+    ("Feld 'preis' hat Wert 'Strasse'", "Feld 'preis' hat Wert 'Straße'"),
+    ("key 'foo' has value 'ble'", "key 'foo' has value 'blé'"),
+    ("kod 404 dla 'Zolw'", "kod 404 dla 'Żółw'"),
+    ("Error in 'a': bad 'b'", "Error in 'ä': bad 'ö'"),
+    ("用户'张三'不存在", "用户'李四'不存在"),
     ("หมดอายุ 5 พฤษภาคม 2569", "หมดอายุ 17 ตุลาคม 2568"),
     ("انتهى في ١٢ رمضان ١٤٤٧", "انتهى في ٣ شوال ١٤٤٦"),
 ]

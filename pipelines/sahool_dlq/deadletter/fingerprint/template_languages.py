@@ -1,7 +1,7 @@
 """Steps for messages in other languages: their signs become ours, their names of columns stay.
 
 `SIGNS` makes digits, quotation marks and blanks of every script those of ASCII; a text that is
-ASCII already goes without it. `DATES` and `NAMES` stand among the steps for English
+ASCII already goes without it. `CODES`, `DATES` and `NAMES` stand among the steps for English
 (`template_steps`).
 """
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sahool_dlq.deadletter.fingerprint.calendar_words import MONTHS, WEEKDAYS
 
-__all__ = ["DATES", "KEPT", "NAMES", "SIGNS", "Step"]
+__all__ = ["CODES", "DATES", "KEPT", "NAMES", "SIGNS", "Step"]
 
 KEPT = "\x01"
 
@@ -51,9 +51,9 @@ SIGNS: tuple[Step, ...] = (
     Step("[„‟]([^„“”‟]*)[“”‟]|[“”]([^„“”]*)[“”]|〝([^〝〞〟]*)[〞〟]", r'"\1\2\3"'),
     Step("「([^「」]*)」|『([^『』]*)』|｢([^｢｣]*)｣|《([^《》]*)》|〈([^〈〉]*)〉", r'"\1\2\3\4\5"'),
     Step("[‚‛]([^‚‘’‛]*)[‘’]|‘([^‚‘’]*)’", r'"\1\2"'),
-    # Straight ones too, where they are no apostrophes.
-    Step("(^|[ :=(\u3000-\uffff])'([^' \"]{1,64})'([^A-Za-z0-9]|$)", r'\1"\2"\3'),
-    Step('([Kk]eys?:? )"([^" 0-9]{1,64})"', rf"\1{KEPT}\2"),
+)
+
+CODES: tuple[Step, ...] = (
     # Words before a number that tells one failure from another.
     Step(f"((?:{_CODE_WORDS}) ?[:=#(]? ?)([0-9]{{3,5}})", rf"\1{KEPT}\2"),
 )
@@ -147,17 +147,19 @@ _VALUES = (
     "|القيمه|مقدار|값|值|値|文字列|字符串|字串|문자열|[Cc]adena|[Cc]haîne|[Zz]eichenkette"
 )
 _TYPES = "型|类型|類型|자료형|輸入|输入|[Tt]yp[aeou]?|[Tt]ipos?|[Тт]ипа?у?"
-_NAME = '((?:[^" -]|-[^" 0-9]){1,80})'
+_QUOTED = """['"]((?:[^'" -]|-[^'" 0-9]){1,80})['"]"""
 
 NAMES: tuple[Step, ...] = (
     Step(
-        f'((?:(?:{_NAMERS})[^ "<:]{{0,12}}|(?:{_NAMERS_UNSPACED})[^ "<:]{{0,2}}) ?:? ?)"{_NAME}"',
+        f"((?:(?:{_NAMERS})[^ '\"<:]{{0,12}}|(?:{_NAMERS_UNSPACED})[^ '\"<:]{{0,2}}) ?:? ?)"
+        f"{_QUOTED}",
         rf"\1{KEPT}\2",
-        '"',
     ),
-    Step(f'"{_NAME}"( ?(?:{_NAMED}))', rf"{KEPT}\1\2", '"'),
+    Step(f"{_QUOTED}( ?(?:{_NAMED}))", rf"{KEPT}\1\2"),
     Step(
-        f'((?:{_VALUES})(?:[^":]{{0,60}}:)? ?|(?:{_TYPES})[^":]{{1,40}}: ?)"[^"]*"', r"\1<str>", '"'
+        f"((?:{_VALUES})(?:[^'\":]{{0,60}}:)? ?|(?:{_TYPES})[^A-Za-z'\":][^'\":]{{0,40}}: ?)"
+        "(?:\"[^\"]*\"|'[^']*')",
+        r"\1<str>",
     ),
-    Step('"[^"]*"( ?[값値值])', r"<str>\1", '"'),
+    Step("(?:\"[^\"]*\"|'[^']*')( ?[値值值])", r"<str>\1"),
 )
