@@ -100,6 +100,7 @@ _SHORTEN: tuple[Step, ...] = (
     Step(r"[\t\r\n]+", " "),
     Step("  +", " "),
     Step("^ | $", ""),
+    *CODES,
 )
 _REPLACE: tuple[Step, ...] = (
     # Where to read more, and a client's counters.
@@ -117,7 +118,6 @@ _REPLACE: tuple[Step, ...] = (
         f"|HTTP(?:/[0-9.]+)? )(-?)([0-9A-Z]?[0-9]{{1,5}})([ ,.;:)\\]\"'}}]|$)",
         rf"\1\2{KEPT}\3\4",
     ),
-    *CODES,
     Step(r"(\(-?)([0-9]{1,5}, ?b?['\"])", rf"\1{KEPT}\2"),  # (1062, "Duplicate entry …
     Step(r"^([0-9]{4,6} \([0-9A-Z]{5}\): )", rf"{KEPT}\1"),  # 1045 (28000): Access denied …
     Step(r"(['\"] \()([0-9]{1,3}\))", rf"\1{KEPT}\2"),  # … on 'db' (111)
