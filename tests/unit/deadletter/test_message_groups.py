@@ -181,6 +181,17 @@ _OTHER_FAILURES = [
     ("La colonna 'prezzo' non esiste", "La colonna 'nome' non esiste"),
     ("'fiyat' alani zorunlu", "'ad' alani zorunlu"),
     ("codice 404", "codice 500"),
+    # Words may stand between that for a code and its number.
+    ("código de error: 1045", "código de error: 1062"),
+    ("code d'erreur : 1045", "code d'erreur : 1062"),
+    ("codice di errore: 1045", "codice di errore: 1062"),
+    ("Код ошибки: 1045", "Код ошибки: 1062"),
+    ("kod błędu: 1045", "kod błędu: 1062"),
+    ("رمز الخطأ: 1045", "رمز الخطأ: 1062"),
+    ("错误码：10023", "错误码：10099"),
+    ("状态：502", "状态：404"),
+    ("Hata kodu: 1045", "Hata kodu: 1062"),
+    ("Ошибка 1045 при подключении", "Ошибка 1062 при подключении"),
 ]
 _SAME_FAILURE = [
     ("Срок истёк 5 мая 2026 г. в 14:05", "Срок истёк 17 ноября 2025 г. в 09:30"),

@@ -24,7 +24,11 @@ class Step(NamedTuple):
 
 _DIGIT_ZEROS = "٠۰߀०০੦૦୦௦౦೦൦๐໐༠၀០᠐０𝟎"  # each with its nine followers
 _CODE_WORDS = (
-    "[Cc][oó]digo|[Cc]odice|[Kk][oó]d|[Кк]ода?|コード|代码|代碼|状态码|狀態碼|코드|رمز|कोड"
+    "[Cc][oó]digo|[Cc]odice|[Cc]ode|[Kk][oó]du?|[Кк]ода?|コード|代码|代碼|[错錯][误誤]码|状态码|狀態碼|状态"
+    "|[Ss]tatut|[Ss]tatus|[Сс]татус(?:ом|а)?|[Оо]шибка|[Ff]ehler|코드|رمز|कोड"
+)
+_OF_ERROR = (  # … and between such a word and its number
+    "(?: (?:de |di |d['’])?(?:err?[eo]u?re?|error|ошибки|помилки|błędu|الخطأ))?"
 )
 _NOT_ASCII_LETTER = "\u0080-\U0010ffff"
 
@@ -55,7 +59,7 @@ SIGNS: tuple[Step, ...] = (
 
 CODES: tuple[Step, ...] = (
     # Words before a number that tells one failure from another.
-    Step(f"((?:{_CODE_WORDS}) ?[:=#(]? ?)([0-9]{{3,5}})", rf"\1{KEPT}\2"),
+    Step(f"((?:{_CODE_WORDS}){_OF_ERROR} ?[:=#(]? ?)([0-9]{{3,5}})", rf"\1{KEPT}\2"),
 )
 
 
