@@ -164,3 +164,52 @@ def test_the_kind_of_a_value_is_no_part_of_the_failure() -> None:
         "field 4b0a7c1e-58f7-4b43-9f0c-0d5f6f0d9f11 not found"
     )
     assert group("17 is not a valid Color") == group("'purple' is not a valid Color")
+
+
+_OTHER_FAILURES = [
+    # A word between two numbers is a month only if it is the name of one.
+    ("节点3超时 1045", "节点3拒绝 1045"),
+    ("ステップ3検証失敗 1500ms", "ステップ3書込失敗 1500ms"),
+    ("Модуль 5 таймаут 1045", "Модуль 5 отказ 1045"),
+    ("Датчик 3 перегрев 12:30", "Датчик 3 обрыв 12:30"),
+    ("الخطوة 3 فشل 1045", "الخطوة 3 رفض 1045"),
+    ("चरण 3 विफल 1045", "चरण 3 अस्वीकृत 1045"),
+    ("Βήμα 3 σφάλμα 1045", "Βήμα 3 άρνηση 1045"),
+    # In other languages too a message may be all ASCII.
+    ("El campo 'precio' es obligatorio", "El campo 'nombre' es obligatorio"),
+    ("Spalte 'preis' fehlt", "Spalte 'menge' fehlt"),
+    ("La colonna 'prezzo' non esiste", "La colonna 'nome' non esiste"),
+    ("'fiyat' alani zorunlu", "'ad' alani zorunlu"),
+    ("codice 404", "codice 500"),
+    # Words may stand between that for a code and its number.
+    ("código de error: 1045", "código de error: 1062"),
+    ("code d'erreur : 1045", "code d'erreur : 1062"),
+    ("codice di errore: 1045", "codice di errore: 1062"),
+    ("Код ошибки: 1045", "Код ошибки: 1062"),
+    ("kod błędu: 1045", "kod błędu: 1062"),
+    ("رمز الخطأ: 1045", "رمز الخطأ: 1062"),
+    ("错误码：10023", "错误码：10099"),
+    ("状态：502", "状态：404"),
+    ("Hata kodu: 1045", "Hata kodu: 1062"),
+    ("Ошибка 1045 при подключении", "Ошибка 1062 при подключении"),
+]
+_SAME_FAILURE = [
+    ("Срок истёк 5 мая 2026 г. в 14:05", "Срок истёк 17 ноября 2025 г. в 09:30"),
+    ("Feld 'preis' hat Wert 'Strasse'", "Feld 'preis' hat Wert 'Straße'"),
+    ("key 'foo' has value 'ble'", "key 'foo' has value 'blé'"),
+    ("kod 404 dla 'Zolw'", "kod 404 dla 'Żółw'"),
+    ("Error in 'a': bad 'b'", "Error in 'ä': bad 'ö'"),
+    ("用户'张三'不存在", "用户'李四'不存在"),
+    ("หมดอายุ 5 พฤษภาคม 2569", "หมดอายุ 17 ตุลาคม 2568"),
+    ("انتهى في ١٢ رمضان ١٤٤٧", "انتهى في ٣ شوال ١٤٤٦"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), _OTHER_FAILURES)
+def test_other_failures_have_other_groups(one: str, other: str) -> None:
+    assert group(one) != group(other)
+
+
+@pytest.mark.parametrize(("one", "other"), _SAME_FAILURE)
+def test_the_same_failure_keeps_its_group(one: str, other: str) -> None:
+    assert group(one) == group(other)

@@ -89,6 +89,38 @@ def test_lines_that_are_frames_are_told_ours_or_not(row):
     assert not {True, False}.isdisjoint(is_ours for _, is_ours in told)
 
 
+@pytest.mark.parametrize(
+    ("compiled", "written"),
+    [
+        ("Shop.Price.<LookupAsync>d__7.MoveNext()", "Shop.Price.LookupAsync(String id)"),
+        ("Shop.Price+<Lookup>d__7`1[T].MoveNext ()", "Shop.Price.Lookup(String id)"),
+        ("Shop.Price.<Lookup>c__Iterator0.MoveNext()", "Shop.Price.Lookup()"),
+        ("Shop.Price.<>c.<.ctor>b__3_0(String x)", "Shop.Price.<>c.<.ctor>b__9_2(String x)"),
+        ("A.<>c__DisplayClass3_0.<<Run>b__1>d.MoveNext()", "A.<>c.<<Run>b__4_0>d__2.MoveNext()"),
+        ("Program.<<Main>$>g__Local|0_1(String x)", "Program.<<Main>$>g__Local|0_4(String x)"),
+        ("Program.<<Main>$>d__0.MoveNext()", "Program.<Main>$(String[] args)"),
+        (
+            "Shop.Price.VB$StateMachine_3_LookupAsync.MoveNext()",
+            "Shop.Price.LookupAsync(String id)",
+        ),
+        ("A._Closure$__3-0._Lambda$__0(String x)", "A._Closure$__._Lambda$__R2-1(String x)"),
+        ("A._Closure$__3-0.VB$StateMachine___Lambda$__0.MoveNext()", "A._Lambda$__4()"),
+    ],
+)
+def test_a_method_of_dotnet_is_the_same_compiled_and_written(compiled, written):
+    def of(call):
+        return read_trace(f"System.Exception: x\n   at {call}\n   at Shop.Worker.Run()\n").frames
+
+    assert of(compiled) == of(written)
+    assert "$" not in "".join(of(compiled))
+
+
+def test_type_parameters_in_those_of_another_are_left_out_of_a_go_function():
+    trace = "goroutine 1 [running]:\nmain.{}(0x1)\n\t/app/m.go:1 +0x1\n"
+    one, other = (trace.format(f"Map[go.shape.struct {{ A []{t}; B [4]int }}]") for t in ("a", "b"))
+    assert read_trace(one).frames == read_trace(other).frames == ("main:Map",)
+
+
 def test_a_trace_in_the_message_of_python_is_not_taken_for_the_trace():
     trace = (
         "Traceback (most recent call last):\n"
@@ -150,6 +182,31 @@ def test_repeats_of_how_frames_begin_take_linear_time(language):
             text = piece.replace("~", " ").replace("^", "\t") + end
             read_trace(HEADS[language] + text * (20_000 // len(text)))
     assert time.process_time() - started < 15
+
+
+NAMED_FRAMES = [
+    "   at A.{}b(String a)",
+    "  at A.{}b () [0x0] in <a>:0",
+    "goroutine 1 [running]:\na.{}b(0)\n\t/a/b.go:1",
+    "\tat a.{}b(A.java:1)",
+    "    at {} (/a.js:1:2)",
+    "    at f (/a/{}.js:1:2)",
+    "** (E) x\n    a.ex:1: A.{}b/1",
+    "thread 'a' panicked at a\n   0: a::{}b",
+    "a.rb:1:in `{}b'",
+    "#0 /a.php(1): {}b()\n#1 {{main}}",
+    '  File "/a.py", line 1, in {}',
+]
+IN_NAMES = "< << <a> <a>b__1 > [ [[] ] ( () @1 @1-1 $ $$Lambda $1 ` `1[ + - -1 / :: { # |".split()  # noqa: SIM905
+
+
+@pytest.mark.parametrize("frame", NAMED_FRAMES)
+def test_a_hostile_name_of_a_frame_takes_linear_time(frame):
+    """Each takes a fraction of a second; with a quadratic pattern it takes nine and more."""
+    for piece in IN_NAMES:
+        started = time.process_time()
+        read_trace(frame.format(piece * (100_000 // len(piece))))
+        assert time.process_time() - started < 3, piece
 
 
 def test_deeply_nested_and_broken_json_is_read_as_text():

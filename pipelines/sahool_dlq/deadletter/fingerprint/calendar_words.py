@@ -1,9 +1,9 @@
 """Names of months and weekdays as dates are written, after Unicode CLDR.
 
-Languages: en de fr es pt it nl sv da nb fi pl cs hu ro tr ca id hr el ru uk bg ar fa he hi;
-wide and abbreviated forms, in lower case, a blank between
-them. Abbreviations of weekdays below four ASCII letters
-are left out.
+Languages: en de fr es pt it nl sv da nb fi pl cs hu ro tr ca id hr el ru uk bg ar fa he hi th ka,
+in Arabic with those months of the Islamic calendar that are one word. Wide and abbreviated forms,
+in lower case, a blank between them. Abbreviations of weekdays below four ASCII letters are left
+out.
 """
 
 __all__ = ["MONTHS", "WEEKDAYS"]
@@ -45,7 +45,11 @@ MONTHS = (
     "אפריל דצמבר יולי יוני ינואר מאי מרץ נובמבר ספטמבר פברואר آوریل أبريل أغسطس أكتوبر اوت "
     "اکتبر دسامبر ديسمبر سبتمبر سپتامبر فبراير فوریه فوریهٔ مارس مايو مهٔ نوامبر نوفمبر يناير "
     "يوليو يونيو ژانویه ژانویهٔ ژوئن ژوئیه ژوئیهٔ अक्टूबर अगस्त अप्रैल जनवरी जुलाई जून दिसंबर "
-    "नवंबर फ़रवरी मार्च सितंबर "
+    "नवंबर फ़रवरी मार्च सितंबर मई "
+    "محرم رجب شعبان رمضان شوال "
+    "มกราคม กุมภาพันธ์ มีนาคม เมษายน พฤษภาคม มิถุนายน กรกฎาคม สิงหาคม กันยายน "
+    "ตุลาคม พฤศจิกายน ธันวาคม იანვარი თებერვალი მარტი აპრილი მაისი ივნისი ივლისი აგვისტო "
+    "სექტემბერი ოქტომბერი ნოემბერი დეკემბერი "
 )
 
 WEEKDAYS = (

@@ -1,7 +1,7 @@
 """Steps for messages in other languages: their signs become ours, their names of columns stay.
 
 `SIGNS` makes digits, quotation marks and blanks of every script those of ASCII; a text that is
-ASCII already goes without it. `DATES` and `NAMES` stand among the steps for English
+ASCII already goes without it. `CODES`, `DATES` and `NAMES` stand among the steps for English
 (`template_steps`).
 """
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sahool_dlq.deadletter.fingerprint.calendar_words import MONTHS, WEEKDAYS
 
-__all__ = ["DATES", "KEPT", "NAMES", "SIGNS", "Step"]
+__all__ = ["CODES", "DATES", "KEPT", "NAMES", "SIGNS", "Step"]
 
 KEPT = "\x01"
 
@@ -24,7 +24,11 @@ class Step(NamedTuple):
 
 _DIGIT_ZEROS = "٠۰߀०০੦૦୦௦౦೦൦๐໐༠၀០᠐０𝟎"  # each with its nine followers
 _CODE_WORDS = (
-    "[Cc][oó]digo|[Cc]odice|[Kk][oó]d|[Кк]ода?|コード|代码|代碼|状态码|狀態碼|코드|رمز|कोड"
+    "[Cc][oó]digo|[Cc]odice|[Cc]ode|[Kk][oó]du?|[Кк]ода?|コード|代码|代碼|[错錯][误誤]码|状态码|狀態碼|状态"
+    "|[Ss]tatut|[Ss]tatus|[Сс]татус(?:ом|а)?|[Оо]шибка|[Ff]ehler|코드|رمز|कोड"
+)
+_OF_ERROR = (  # … and between such a word and its number
+    "(?: (?:de |di |d['’])?(?:err?[eo]u?re?|error|ошибки|помилки|błędu|الخطأ))?"
 )
 _NOT_ASCII_LETTER = "\u0080-\U0010ffff"
 
@@ -51,11 +55,11 @@ SIGNS: tuple[Step, ...] = (
     Step("[„‟]([^„“”‟]*)[“”‟]|[“”]([^„“”]*)[“”]|〝([^〝〞〟]*)[〞〟]", r'"\1\2\3"'),
     Step("「([^「」]*)」|『([^『』]*)』|｢([^｢｣]*)｣|《([^《》]*)》|〈([^〈〉]*)〉", r'"\1\2\3\4\5"'),
     Step("[‚‛]([^‚‘’‛]*)[‘’]|‘([^‚‘’]*)’", r'"\1\2"'),
-    # Straight ones too, where they are no apostrophes.
-    Step("(^|[ :=(\u3000-\uffff])'([^' \"]{1,64})'([^A-Za-z0-9]|$)", r'\1"\2"\3'),
-    Step('([Kk]eys?:? )"([^" 0-9]{1,64})"', rf"\1{KEPT}\2"),
+)
+
+CODES: tuple[Step, ...] = (
     # Words before a number that tells one failure from another.
-    Step(f"((?:{_CODE_WORDS}) ?[:=#(]? ?)([0-9]{{3,5}})", rf"\1{KEPT}\2"),
+    Step(f"((?:{_CODE_WORDS}){_OF_ERROR} ?[:=#(]? ?)([0-9]{{3,5}})", rf"\1{KEPT}\2"),
 )
 
 
@@ -95,7 +99,7 @@ DATES: tuple[Step, ...] = (
     ),
     Step(f"[0-9]{{4}}\\.? (?:{_HUNGARIAN}) [0-9]{{1,2}}\\.?{_TIME}", "<time>"),
     Step(
-        f"[0-9]{_DAY}[ /-]?(?:de |d['’])?(?:{_MONTH}|[{_NOT_ASCII_LETTER}][^ -@]{{1,15}})\\.?"
+        f"[0-9]{_DAY}[ /-]?(?:de |d['’])?(?:{_MONTH})\\.?"
         "(?: del?)?,?(?:[ /-][12][0-9]{3}(?: ?(?:г|р|года|року)\\.?)?"
         f"{_TIME}|{_CLOCK})",
         "<time>",
@@ -147,17 +151,19 @@ _VALUES = (
     "|القيمه|مقدار|값|值|値|文字列|字符串|字串|문자열|[Cc]adena|[Cc]haîne|[Zz]eichenkette"
 )
 _TYPES = "型|类型|類型|자료형|輸入|输入|[Tt]yp[aeou]?|[Tt]ipos?|[Тт]ипа?у?"
-_NAME = '((?:[^" -]|-[^" 0-9]){1,80})'
+_QUOTED = """['"]((?:[^'" -]|-[^'" 0-9])+)['"]"""
 
 NAMES: tuple[Step, ...] = (
     Step(
-        f'((?:(?:{_NAMERS})[^ "<:]{{0,12}}|(?:{_NAMERS_UNSPACED})[^ "<:]{{0,2}}) ?:? ?)"{_NAME}"',
+        f"((?:(?:{_NAMERS})[^ '\"<:]{{0,12}}|(?:{_NAMERS_UNSPACED})[^ '\"<:]{{0,2}}) ?:? ?)"
+        f"{_QUOTED}",
         rf"\1{KEPT}\2",
-        '"',
     ),
-    Step(f'"{_NAME}"( ?(?:{_NAMED}))', rf"{KEPT}\1\2", '"'),
+    Step(f"{_QUOTED}( ?(?:{_NAMED}))", rf"{KEPT}\1\2"),
     Step(
-        f'((?:{_VALUES})(?:[^":]{{0,60}}:)? ?|(?:{_TYPES})[^":]{{1,40}}: ?)"[^"]*"', r"\1<str>", '"'
+        f"((?:{_VALUES})(?:[^'\":]{{0,60}}:)? ?|(?:{_TYPES})[^A-Za-z'\":][^'\":]{{0,40}}: ?)"
+        "(?:\"[^\"]*\"|'[^']*')",
+        r"\1<str>",
     ),
-    Step('"[^"]*"( ?[값値值])', r"<str>\1", '"'),
+    Step("(?:\"[^\"]*\"|'[^']*')( ?[値值值])", r"<str>\1"),
 )

@@ -10,6 +10,7 @@ up for the missing look-behind: a step writes it before a number that later step
 """
 
 from sahool_dlq.deadletter.fingerprint.template_languages import (
+    CODES,
     DATES,
     KEPT,
     NAMES,
@@ -99,6 +100,7 @@ _SHORTEN: tuple[Step, ...] = (
     Step(r"[\t\r\n]+", " "),
     Step("  +", " "),
     Step("^ | $", ""),
+    *CODES,
 )
 _REPLACE: tuple[Step, ...] = (
     # Where to read more, and a client's counters.
@@ -193,7 +195,7 @@ _REPLACE: tuple[Step, ...] = (
         r"|(No enum constant [A-Za-z0-9_.$]+\.)[A-Za-z0-9_]+|`[^`]*`( is not a valid )",
         r"\1\2\3<str>\4",
     ),
-    Step(r"'([^A-Za-z0-9 '\"/\\]{1,3})'([^A-Za-z0-9]|$)", r"\1\2"),
+    Step(r"'([!#-&(-.:-@\[\]-`{-~]{1,3})'([^A-Za-z0-9]|$)", r"\1\2"),
     *NAMES,
     Step(rf"({NAMER}:? )['\"]((?:[^'\" -]|-[^'\" 0-9])+)['\"]", rf"\1{KEPT}\2"),
     Step(rf"((?:^|[^A-Za-z_]){NAMER}: )([A-Za-z_])", rf"\1{KEPT}\2"),

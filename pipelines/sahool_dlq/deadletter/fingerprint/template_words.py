@@ -48,7 +48,7 @@ NAMER = (
         "named? reading invoke because import extension directive filter codec keyword "
         "model entity object enum package"
     )
-    + "|(?:for|array|[Mm]issing|[Rr]equired|[Uu]nknown|[Uu]nexpected|[Dd]uplicate) key"
+    + "|(?:for|in|array|[Mm]issing|[Rr]equired|[Uu]nknown|[Uu]nexpected|[Dd]uplicate) key"
     "|value of|at path)"
 )
 # … and before which.

@@ -13,7 +13,7 @@ _TUPLE = re.compile(
 )
 _SHELL = re.compile(r"in (?:function|call from) +([^ ]+)(?: \(([^,)]*))?")
 _KIND = re.compile(r"\*\* \(([A-Za-z0-9_.]+)\)|\*\* (?:exception )?(error|exit|throw)")
-_ARITY = re.compile(r"/[0-9]+|\(.*\)$")
+_ARITY = re.compile(r"/[0-9]+|\(.*")
 _NUMBERS = re.compile(r"(?<=-)[0-9]+(?=-)|(?<=fun-)[0-9]+|(?<=\.\")-|-(?=\")")
 _LIBRARY_APP = re.compile(
     r"(?:elixir|stdlib|kernel|erts|logger|mix|iex|ex_unit|eex|phoenix(?:_[a-z_]+)?|plug(?:_[a-z_]+)?"

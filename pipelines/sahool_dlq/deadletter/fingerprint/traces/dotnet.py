@@ -3,7 +3,13 @@
 import re
 from collections.abc import Sequence
 
-from sahool_dlq.deadletter.fingerprint.traces.frames import INDENT, Frame, Language, Link
+from sahool_dlq.deadletter.fingerprint.traces.frames import (
+    INDENT,
+    NAME_LIMIT,
+    Frame,
+    Language,
+    Link,
+)
 
 __all__ = ["DOTNET"]
 
@@ -25,8 +31,15 @@ _END = re.compile("--- [^\r\n]* ---$")
 # What the compiler adds to a method's name: generic parameters, closures, state machines.
 _GENERIC = re.compile(r"`[0-9]+|\[[^\[\]]*\]")
 _CLOSURE = re.compile(r"\.<>c(?:__DisplayClass[0-9_]*)?(?=\.)|@[0-9]+(?:-[0-9]+)?")
-_STATE_MACHINE = re.compile(r"d(?:__[0-9]+)?(?:\.MoveNext)?$")
-_COMPILED = re.compile(r"<+([^<>]*)>([a-z])__([A-Za-z_][A-Za-z0-9_]*)?[|0-9_]*>?")
+_OPENED = re.compile("<<+")
+_COMPILED = re.compile(
+    r"<([^<>]*)>(\$>?)?(?:([a-z])__([A-Za-z_][A-Za-z0-9_]*)?[|0-9_]*>?)?"
+    r"(d?(?:__[0-9]+)?\.MoveNext$|d$)?"
+)
+# The same by the compiler of Visual Basic.
+_CLOSURE_OF_VB = re.compile(r"\._Closure\$__[0-9R-]*(?=\.)")
+_STATE_MACHINE_OF_VB = re.compile(r"VB\$StateMachine_[0-9]*_([^.]*)(?:\.MoveNext$)?")
+_LAMBDA_OF_VB = re.compile(r"_Lambda\$__[0-9R-]*")
 
 
 def _links(lines: Sequence[str]) -> list[Link]:
@@ -60,21 +73,27 @@ def _frame(line: str) -> Frame | None:
 
 def _method(name: str) -> tuple[str, str]:
     """Class and method as they are written, of the name that the compiler made."""
+    name = name[:NAME_LIMIT].replace("+", ".")  # Mono's sign for a class in a class
     if "`" in name or "[" in name:
         name = _GENERIC.sub("", _GENERIC.sub("", name))
+    if "$__" in name or "VB$" in name:
+        name = _STATE_MACHINE_OF_VB.sub(r"\1", _CLOSURE_OF_VB.sub("", name))
+        name = _LAMBDA_OF_VB.sub("lambda", name)
     if "<" in name or "@" in name:
-        name = _CLOSURE.sub("", name)
+        name = _OPENED.sub("<", _CLOSURE.sub("", name))
         name = _COMPILED.sub(_as_written, name)
-        name = re.sub(r"<+([^<>]*)>+d(?:__[0-9]+)?(?:\.MoveNext)?$", r"\1", name)
     name = name.replace("..", ".$")  # constructors are called .ctor
     owner, _, function = name.rpartition(".")
     return owner, function.replace("$", ".")
 
 
 def _as_written(found: re.Match[str]) -> str:
-    method, kind, local = found[1], found[2], found[3]
-    if kind == "d":  # an asynchronous method, or one that yields
-        return f"<{method}>d__"
+    method, is_main, kind, local, state_machine = found.groups()
+    if not (is_main or kind or state_machine):
+        return found[0]  # a name with brackets in it
+    # An asynchronous method, or one that yields, or the statements that are the program.
+    if kind in (None, "d") or (local or "").startswith(("Iterator", "async")):
+        return method
     return f"{method}/{(local or 'lambda').rstrip('0123456789')}"
 
 

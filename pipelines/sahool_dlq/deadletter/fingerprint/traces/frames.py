@@ -4,10 +4,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-__all__ = ["FRAME_COUNT", "INDENT", "Frame", "Language", "Link", "identifying"]
+__all__ = ["FRAME_COUNT", "INDENT", "NAME_LIMIT", "Frame", "Language", "Link", "identifying"]
 
 FRAME_COUNT = 5
 """Frames nearest the raise that tell one failure from another."""
+
+NAME_LIMIT = 1_000
+"""Characters of a method's name with its class that are looked at."""
 
 INDENT = " \t\r|+"
 """What a line of a trace may begin with; the signs are those of trees of exceptions."""

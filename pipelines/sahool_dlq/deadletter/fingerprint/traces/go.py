@@ -3,7 +3,13 @@
 import re
 from collections.abc import Sequence
 
-from sahool_dlq.deadletter.fingerprint.traces.frames import INDENT, Frame, Language, Link
+from sahool_dlq.deadletter.fingerprint.traces.frames import (
+    INDENT,
+    NAME_LIMIT,
+    Frame,
+    Language,
+    Link,
+)
 
 __all__ = ["GO"]
 
@@ -18,10 +24,10 @@ _STANDARD = re.compile(  # roots of the standard library
     r"|context|database|crypto|html|text|testing|log|math|sort|regexp|syscall|internal|unicode"
     r"|archive|compress|hash|mime|slices|maps|iter|unsafe|golang\.org/x)[/.]"
 )
-# Numbers of closures, and type parameters
-_GENERATED = re.compile(
-    r"(?<=\.func)[0-9]+(?:\.[0-9]+)*|\.(?:gowrap|deferwrap)[0-9]+|\[[^\]]*\]|-fm$|-range[0-9]+"
+_NUMBERED = re.compile(
+    r"(?<=\.func)[0-9]+(?:\.[0-9]+)*|\.(?:gowrap|deferwrap)[0-9]+|-fm$|-range[0-9]+"
 )
+_TYPE_PARAMETERS = re.compile(r"\[[^\[\]]*\]")
 _ENDS = ("runtime.goexit", "runtime.main")
 
 
@@ -60,7 +66,10 @@ def _function(name: str, path: str) -> Frame:
     """`example.com/shop/price.(*Book).Lookup(0xc000, …)` in its file."""
     if name.endswith(")") and not name.endswith(".(*"):
         name = _without_arguments(name)
-    name = _GENERATED.sub("", name)
+    name = name[:NAME_LIMIT]
+    if "[" in name:  # twice: those of type parameters first
+        name = _TYPE_PARAMETERS.sub("", _TYPE_PARAMETERS.sub("", name))
+    name = _NUMBERED.sub("", name)
     folder, _, rest = name.rpartition("/")
     package, _, function = rest.partition(".")
     place = f"{folder}/{package}" if folder else package
