@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator
 
 from sahool_dlq.deadletter.headers import pairs_of
+from sahool_dlq.jetstream.consumers import is_name
 from sahool_dlq.reproduce.raw import RawEvent
 
 __all__ = ["nats_line", "python_program"]
@@ -45,12 +46,16 @@ def _is_piped(body: bytes) -> bool:
 def python_program(event: RawEvent) -> str:
     """A program that publishes the same bytes; `event` in it is what a handler is given."""
     headers = dict(event.headers_again)
-    place = f"{event.stream}, {event.sequence}" if event.stream else "its dead letter"
-    return f'''"""The event of failure {event.failure_id}, as it was ({place}).
+    # A dead letter's author chose the stream that it names: such text is never part of the code.
+    is_stored = event.source == "stream" and event.stream is not None and is_name(event.stream)
+    place = f"{event.stream!a}, message {event.sequence}" if is_stored else "its dead letter"
+    return f'''"""The event of failure {event.failure_id}, as it was.
 
 Run it to publish the event again, to the servers of NATS_URL: every consumer of its subject gets
 it. Or import it: `event` is what a handler is given.
 """
+
+# From {place}.
 
 import asyncio
 import os

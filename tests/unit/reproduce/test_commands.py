@@ -1,5 +1,6 @@
 """An event as a command line and as a program: what a shell and Python make of them."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sahool_dlq.reproduce.commands import nats_line, python_program
-from sahool_dlq.reproduce.raw import RawEvent
+from sahool_dlq.reproduce.raw import RawEvent, Source
 
 ID = "0190c7a2-0000-5000-8000-000000000001"
 STUB = """#!/bin/sh
@@ -107,3 +108,36 @@ def test_the_program_has_the_event_as_a_handler_is_given_it(body: bytes, tmp_pat
         [sys.executable, "-c", said], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == repr(["a.b'c", body, {"trace": "t1", "tag": "y"}, ["x", "y"]])
+
+
+EVIL = [
+    '"""\nprint(1)\n"""',
+    "x\nprint(1)",
+    "x\rprint(1)",
+    "\\",
+    '\\"""\nprint(1)\n#',
+    "\u2028print(1)\x0cprint(1)",
+    "{print(1)}",
+]
+
+
+@pytest.mark.parametrize("source", ["stream", "dead_letter"])
+@pytest.mark.parametrize("evil", EVIL)
+def test_no_text_of_an_event_becomes_code(evil: str, source: Source) -> None:
+    headers = {evil: evil, "a": [evil, evil]}
+    held = RawEvent(ID, evil, evil.encode(), headers, source, stream=evil, sequence=7)
+    module = ast.parse(python_program(held))
+    names = [type(node).__name__ for node in module.body]
+    assert names == [
+        *("Expr", "Import", "Import", "ImportFrom", "ImportFrom"),
+        *("Assign", "Assign", "AsyncFunctionDef", "If"),
+    ]
+    called = [ast.unparse(node.func) for node in ast.walk(module) if isinstance(node, ast.Call)]
+    assert "print" not in called
+    assert "print" not in (ast.get_docstring(module) or "")
+
+
+def test_the_program_says_where_the_event_is_from() -> None:
+    assert "# From 'SAHOOL_EVENTS', message 7.\n" in python_program(event(b"{}"))
+    copied = RawEvent(ID, "a.b", b"{}", {}, "dead_letter", stream="SAHOOL_EVENTS", sequence=7)
+    assert "# From its dead letter.\n" in python_program(copied)
