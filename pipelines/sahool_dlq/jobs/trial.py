@@ -144,7 +144,7 @@ class _Run:
             len(tried),
             passed,
             self._alike(tried),
-            missing,
+            dict(missing),  # `asdict` of the report cannot copy a Counter
         )
         if self._trial.tests is not None:
             await self._write_test(self._trial.tests, group, failing)
