@@ -4,13 +4,28 @@ import shlex
 from collections.abc import Iterator
 
 from sahool_dlq.deadletter.headers import pairs_of
+from sahool_dlq.deadletter.subjects import Subjects
+from sahool_dlq.errors import QueryError
 from sahool_dlq.jetstream.consumers import is_name
+from sahool_dlq.redrive.allowed import check_event_subject
+from sahool_dlq.redrive.origin import RefusedError
 from sahool_dlq.reproduce.raw import RawEvent
 
-__all__ = ["nats_line", "python_program"]
+__all__ = ["check_subject", "nats_line", "python_program"]
 
 _LONGEST_ARGUMENT = 100_000  # bytes; Linux takes 131,072
 _LINE = 80  # characters of a bytes literal
+
+
+def check_subject(event: RawEvent, own: Subjects) -> None:
+    """Raise QueryError where nobody should publish to the event's subject.
+
+    Who wrote a dead letter may have named any, and who runs the line may have more rights.
+    """
+    try:
+        check_event_subject(event.subject, own)
+    except RefusedError as error:
+        raise QueryError(f"There is nothing to publish again: {error}.") from None
 
 
 def nats_line(event: RawEvent) -> str:

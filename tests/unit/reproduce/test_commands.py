@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sahool_dlq.reproduce.commands import nats_line, python_program
+from sahool_dlq.deadletter.subjects import Subjects
+from sahool_dlq.errors import QueryError
+from sahool_dlq.reproduce.commands import check_subject, nats_line, python_program
 from sahool_dlq.reproduce.raw import RawEvent, Source
 
 ID = "0190c7a2-0000-5000-8000-000000000001"
@@ -141,3 +143,13 @@ def test_the_program_says_where_the_event_is_from() -> None:
     assert "# From 'SAHOOL_EVENTS', message 7.\n" in python_program(event(b"{}"))
     copied = RawEvent(ID, "a.b", b"{}", {}, "dead_letter", stream="SAHOOL_EVENTS", sequence=7)
     assert "# From its dead letter.\n" in python_program(copied)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["$JS.API.STREAM.DELETE.SAHOOL_DLQ", "_INBOX.a.b", "sahool.dlq.ndvi", "a\nb", "a.*", ""],
+)
+def test_no_line_publishes_to_the_server_or_to_the_platform(subject: str) -> None:
+    with pytest.raises(QueryError, match="nothing to publish again"):
+        check_subject(event(b"{}", subject), Subjects())
+    check_subject(event(b"{}"), Subjects())
