@@ -1,9 +1,11 @@
 """An event as a command line and as a Python program that publish it again: pure."""
 
+import re
 import shlex
 from collections.abc import Iterator
 
 from sahool_dlq.deadletter.headers import pairs_of
+from sahool_dlq.deadletter.sanitize import UNPRINTABLE
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import QueryError
 from sahool_dlq.jetstream.consumers import is_name
@@ -14,6 +16,7 @@ from sahool_dlq.reproduce.raw import RawEvent
 __all__ = ["check_subject", "nats_line", "python_program"]
 
 _LONGEST_ARGUMENT = 100_000  # bytes; Linux takes 131,072
+_STEERING = re.compile(rf"{UNPRINTABLE.pattern}|[\t\n]")
 _LINE = 80  # characters of a bytes literal
 
 
@@ -31,16 +34,19 @@ def check_subject(event: RawEvent, own: Subjects) -> None:
 def nats_line(event: RawEvent) -> str:
     """The `nats pub` line for a shell, which publishes the same bytes.
 
-    A body that is no argument of a command (not UTF-8, NUL, very long) is piped from `dlq get`.
+    A body that is no argument of a command (not UTF-8, very long), or steers a terminal where it is
+    pasted, is piped from `dlq get`. Raises QueryError where a header or the subject does so.
     """
     words = ["nats", "pub"]
     is_piped = _is_piped(event.body)
     if b"{{" in event.body or "{{" in event.subject:
         words.append("--no-templates")
     for name, value in pairs_of(event.headers_again):
+        _check_pastable(f"header {name!a}", name + value)
         # Headers are templates in any case: this one says two braces.
         value = value.replace("{{", '{{"{{"}}')
         words.append(f"--header={name}:{value}")
+    _check_pastable("subject", event.subject)
     arguments = [event.subject] if is_piped else [event.subject, event.body.decode()]
     if any(each.startswith(("-", "@")) for each in arguments):
         words.append("--")
@@ -49,13 +55,20 @@ def nats_line(event: RawEvent) -> str:
 
 
 def _is_piped(body: bytes) -> bool:
-    if len(body) > _LONGEST_ARGUMENT or b"\0" in body:
+    if len(body) > _LONGEST_ARGUMENT:
         return True
     try:
-        body.decode()
+        return bool(_STEERING.search(body.decode()))
     except UnicodeDecodeError:
         return True
-    return False
+
+
+def _check_pastable(what: str, text: str) -> None:
+    if _STEERING.search(text):
+        raise QueryError(
+            f"The {what} holds control characters, which nobody should paste into a shell:"
+            " take --python."
+        )
 
 
 def python_program(event: RawEvent) -> str:

@@ -51,7 +51,7 @@ def in_shell(line: str, folder: Path, raw: bytes = b"") -> tuple[list[str], byte
     [
         b'{"field": "a b", "note": "it\'s $HOME `x` \\"y\\" \\\\ !"}',
         b"",
-        "Gänse\nzwei\tZeilen\n".encode(),
+        "Gänse".encode(),
         b"-1",
         b"@/etc/passwd",
         b'{"template": "{{ Count }}"}',
@@ -74,7 +74,16 @@ def test_a_shell_gives_nats_the_body_as_it_was(body: bytes, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "body", [b"\xff\x00\x01", b"a\0b", b"x" * 200_000], ids=["binary", "NUL", "long"]
+    "body",
+    [
+        b"\xff\x00\x01",
+        b"a\0b",
+        b"x" * 200_000,
+        "Gänse\nzwei\tZeilen\n".encode(),
+        b"\x1b[201~\rprint 1\r",
+        "\u202e".encode(),
+    ],
+    ids=["binary", "NUL", "long", "lines", "end of a paste", "reversed"],
 )
 def test_what_is_no_argument_is_piped(body: bytes, tmp_path: Path) -> None:
     line = nats_line(event(body))
@@ -153,3 +162,12 @@ def test_no_line_publishes_to_the_server_or_to_the_platform(subject: str) -> Non
     with pytest.raises(QueryError, match="nothing to publish again"):
         check_subject(event(b"{}", subject), Subjects())
     check_subject(event(b"{}"), Subjects())
+
+
+@pytest.mark.parametrize("text", ["\x1b[201~\rprint 1\r", "a\nb", "\t", "\x03", "\x9b2J", "\u202e"])
+def test_no_line_holds_what_steers_a_terminal(text: str) -> None:
+    for held in (event(b"", a=text), event(b"", **{text: "a"}), event(b"", a=["x", text])):
+        with pytest.raises(QueryError, match="holds control characters"):
+            nats_line(held)
+    with pytest.raises(QueryError, match="subject holds control characters"):
+        nats_line(event(b"", f"a.{text}"))
