@@ -37,6 +37,7 @@ class Called(NamedTuple):
     error_type: str = ""
     error_message: str = ""
     stack_trace: str | None = None
+    is_late: bool = False  # it was given no more time
 
 
 class Worker:
@@ -102,7 +103,7 @@ class Worker:
         self._stop()
         said = late_handler(self._seconds or 0)
         trace = f"{self._hung_trace()}TimeoutError: {said}\n"
-        return Called("raised", self._seconds or 0, "TimeoutError", said, trace)
+        return Called("raised", self._seconds or 0, "TimeoutError", said, trace, is_late=True)
 
     def _start(self) -> None:
         ours, theirs = os.pipe(), os.pipe()  # what it reads, what it writes

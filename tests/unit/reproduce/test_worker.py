@@ -116,6 +116,7 @@ def test_whatever_a_handler_does_is_the_outcome_of_its_event_and_the_next_one_go
     called = worker.call(message(data))
     assert (called.result, called.error_type) == (result, error_type)
     assert words in called.error_message
+    assert called.is_late == (data in (b"wait", b"block"))
     assert worker.call(message(b"ok")).result == "success"
 
 
