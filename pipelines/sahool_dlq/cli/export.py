@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from sahool_dlq.jobs.export import ExportReport, export, export_raw
 from sahool_dlq.redrive.choose.selection import EVERYTHING, Selection
 from sahool_dlq.reproduce.formats import FORMATS, Format, is_binary
 from sahool_dlq.settings import Settings
+
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 @verb
@@ -55,7 +58,7 @@ def command(
         raise click.UsageError("--json prints the counts: say with --output where the rows go.")
     if is_binary(form) and output is None and sys.stdout.isatty():
         raise QueryError(f"{form} is nothing for a terminal: add --output FILE, or > FILE.")
-    with spinner("Exporting"), _opened(output) as file:
+    with spinner("Exporting"), _opened(output, is_private=is_raw) as file:
         if is_raw:
             work = export_raw(settings, selection, form, file, actor=by, reason=reason)
             report = asyncio.run(work)
@@ -65,20 +68,25 @@ def command(
 
 
 @contextmanager
-def _opened(output: Path | None) -> Iterator[BinaryIO]:
-    """A file that has its name only once it is whole."""
+def _opened(output: Path | None, *, is_private: bool) -> Iterator[BinaryIO]:
+    """A file that has its name only once it is whole; a private one is for this user only."""
     if output is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     part = output.with_name(f"{output.name}.part")
     try:
+        opened = os.open(part, _NEW_FILE, 0o600 if is_private else 0o666)
         try:
-            with part.open("wb") as file:
+            with os.fdopen(opened, "wb") as file:
                 yield file
             part.replace(output)
         finally:
             part.unlink(missing_ok=True)
+    except FileExistsError as error:
+        raise QueryError(
+            f"{part} is there already: another export writes it, or was ended; take it away."
+        ) from error
     except OSError as error:
         raise QueryError(f"{output} was not written: {error.strerror}.") from error
 

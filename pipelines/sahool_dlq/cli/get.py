@@ -14,7 +14,7 @@ from sahool_dlq.deadletter.headers import pairs_of
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
 from sahool_dlq.errors import QueryError
 from sahool_dlq.jobs.payloads import raw_event, redacted_event
-from sahool_dlq.reproduce.commands import nats_line, python_program
+from sahool_dlq.reproduce.commands import check_subject, nats_line, python_program
 from sahool_dlq.reproduce.raw import RawEvent
 from sahool_dlq.settings import Settings
 
@@ -46,6 +46,7 @@ def command(
     elif form == "headers":
         _print_headers(event, is_json)
     else:
+        check_subject(event, settings.subjects)
         text = nats_line(event) if form == "nats" else python_program(event)
         print_json({form: text}) if is_json else click.echo(text.removesuffix("\n"))
         _tell_left_out(event)

@@ -2,6 +2,7 @@
 
 import asyncio
 import getpass
+import math
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sahool_dlq.reproduce.words import EFFECTS, annotations, group_line, notes, 
 from sahool_dlq.settings import Settings
 
 _OF_EACH = 50
+_MOST_SECONDS = 86_400
 
 
 @verb
@@ -31,7 +33,7 @@ _OF_EACH = 50
 @click.option(
     "--timeout",
     "seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=click.FloatRange(0, _MOST_SECONDS, min_open=True),
     default=30,
     show_default=True,
     help="seconds for one call",
@@ -88,6 +90,10 @@ def command(
 
     The exit status is 1 where an event fails; with --all-open where a success breaks.
     """
+    if not math.isfinite(seconds):
+        raise click.UsageError("--timeout is a number of seconds.")
+    if is_json and is_debugged:
+        raise click.UsageError("--pdb needs the terminal, where --json would print: take one.")
     module, colon, name = handler.partition(":")
     if not (module and colon and name):
         raise click.UsageError(

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sahool_dlq.deadletter import ids
-from sahool_dlq.deadletter.sanitize import dump_json, kind_of
+from sahool_dlq.deadletter.sanitize import dump_json, kind_of, without_surrogates
 
 __all__ = [
     "ADDRESSEE",
@@ -88,26 +88,22 @@ def headers_of_json(found: Mapping[str, Any], problems: list[str] | None = None)
     """The headers that anybody wrote as a JSON object, parsed: whatever the values are.
 
     Texts and arrays of texts are as they should be; of other values the JSON text is kept, and null
-    is no value. `problems` gets a word about each of them.
+    is no value. A header without a value is none. Lone surrogates, which nothing can write or send,
+    become U+FFFD. `problems` gets a word about each of them.
     """
     problems = [] if problems is None else problems
     headers: MutableHeaders = {}
     for name, held in found.items():
-        if isinstance(held, str):
-            headers[name] = held
-            continue
-        if not isinstance(held, list):
+        if not isinstance(held, (str, list)):
             problems.append(f"original_headers.{name} is {kind_of(held)}")
         values = held if isinstance(held, list) else [held]
         odd = {kind_of(value) for value in values if not isinstance(value, str)}
         if odd and isinstance(held, list):
             problems.append(f"original_headers.{name} holds {', '.join(sorted(odd))}")
-        texts = [
-            value if isinstance(value, str) else dump_json(value)
-            for value in values
-            if value is not None
-        ]
-        headers[name] = texts[0] if len(texts) == 1 else texts
+        for value in values:
+            if value is not None:
+                text = value if isinstance(value, str) else dump_json(value)
+                add_header(headers, without_surrogates(name), without_surrogates(text))
     return headers
 
 

@@ -18,6 +18,7 @@ LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 MAX_DEPTH = 200
 """Deepest nesting of a JSON document that is kept as JSON; what is deeper is kept as its text."""
 
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # What valid JSON can hold that PostgreSQL's jsonb refuses or a 64-bit reader misreads: escapes of
 # NUL and surrogates, integers of 19 digits or more, three-digit exponents. Hashes in strings are
@@ -55,6 +56,11 @@ def readable(text: str, limit: int = LONGEST_NAME) -> str:
 def clean_text(text: str) -> str:
     """`text` without NUL and lone surrogates."""
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def without_surrogates(text: str) -> str:
+    """`text` without lone surrogates, which no encoding can write."""
+    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def parse_time(text: str) -> datetime:

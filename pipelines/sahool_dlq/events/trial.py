@@ -163,6 +163,7 @@ async def _call(
         "error_type": error_type,
         "error_message": message,
         "stack_trace": trace,
+        "is_late": seconds is not None and took >= seconds and error_type == "TimeoutError",
     }
 
 

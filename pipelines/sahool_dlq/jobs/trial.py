@@ -73,6 +73,7 @@ async def try_handler(settings: Settings, trial: Trial) -> TrialReport:
             return await _Run(settings, trial, worker, reading).all()
 
 
+_MOST_LATE = 5  # calls of a group in a row that took too long: the others are not tried
 _MAX_RETRIES = 3  # of an event that succeeded nobody says how many there were
 
 
@@ -122,6 +123,7 @@ class _Run:
         tried: list[Tried] = []
         failing: list[tuple[RawEvent, OpenFailure, Called]] = []
         missing = Counter[str]()
+        late = 0  # calls in a row
         each = iter(failures)
         detail = {"group_id": failures[0].group_id, "handler": self._trial.handler}
         async for found in self._reading.each([each.place for each in failures], detail):
@@ -129,7 +131,12 @@ class _Run:
             if isinstance(found, Missing):
                 missing[found.reason] += 1
                 continue
+            if late == _MOST_LATE:
+                missing[f"not tried, since {late} calls in a row took too long"] += 1
+                self._tell()
+                continue
             called = await self._call(found, failure.attempt, failure.max_retries)
+            late = late + 1 if called.is_late else 0
             self._tell()
             tried.append(Tried(found.failure_id, called))
             if called.result != "success" and len(failing) < 4 * MOST_EVENTS:
@@ -144,7 +151,7 @@ class _Run:
             len(tried),
             passed,
             self._alike(tried),
-            missing,
+            dict(missing),  # `asdict` of the report cannot copy a Counter
         )
         if self._trial.tests is not None:
             await self._write_test(self._trial.tests, group, failing)

@@ -10,7 +10,7 @@ from sahool_dlq.deadletter.subjects import Subjects, matches
 from sahool_dlq.redrive.origin import RefusedError
 from sahool_dlq.settings import Settings
 
-__all__ = ["AllowedSubjects", "allowed_subjects"]
+__all__ = ["AllowedSubjects", "allowed_subjects", "check_event_subject"]
 
 _LONGEST_SUBJECT = 1_000  # bytes
 
@@ -26,20 +26,28 @@ class AllowedSubjects:
         """Raise RefusedError for a subject that a redrive must not publish to.
 
         Whoever may publish dead letters names the subject here, so only listed ones are taken, and
-        never the server's, an inbox, or the platform's own.
+        none that `check_event_subject` refuses.
         """
-        if any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
-            raise RefusedError(f"{subject[:100]!r} is not a subject to publish to")
-        if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
-            raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
-        is_own = any(matches(pattern, subject) for pattern in self.subjects.own)
-        if is_own or subject.startswith(("$", "_INBOX")):
-            raise RefusedError(f"a redrive never publishes to {subject[:100]}")
+        check_event_subject(subject, self.subjects)
         if not any(matches(pattern, subject) for pattern in self.filters):
             raise RefusedError(
                 f"{subject[:100]} is not among the subjects that DLQ_REDRIVE_SUBJECTS allows"
                 f" ({', '.join(self.filters)})"
             )
+
+
+def check_event_subject(subject: str, own: Subjects) -> None:
+    """Raise RefusedError for a subject that no event is published to.
+
+    What is none, or too long, and the server's, an inbox, and the platform's own.
+    """
+    if any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
+        raise RefusedError(f"{subject[:100]!r} is not a subject to publish to")
+    if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
+        raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
+    is_own = any(matches(pattern, subject) for pattern in own.own)
+    if is_own or subject.startswith(("$", "_INBOX")):
+        raise RefusedError(f"an event is never published to {subject[:100]}")
 
 
 async def allowed_subjects(js: JetStreamContext, settings: Settings) -> AllowedSubjects:

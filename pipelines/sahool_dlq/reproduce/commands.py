@@ -1,30 +1,52 @@
 """An event as a command line and as a Python program that publish it again: pure."""
 
+import re
 import shlex
 from collections.abc import Iterator
 
 from sahool_dlq.deadletter.headers import pairs_of
+from sahool_dlq.deadletter.sanitize import UNPRINTABLE
+from sahool_dlq.deadletter.subjects import Subjects
+from sahool_dlq.errors import QueryError
+from sahool_dlq.jetstream.consumers import is_name
+from sahool_dlq.redrive.allowed import check_event_subject
+from sahool_dlq.redrive.origin import RefusedError
 from sahool_dlq.reproduce.raw import RawEvent
 
-__all__ = ["nats_line", "python_program"]
+__all__ = ["check_subject", "nats_line", "python_program"]
 
 _LONGEST_ARGUMENT = 100_000  # bytes; Linux takes 131,072
+_STEERING = re.compile(rf"{UNPRINTABLE.pattern}|[\t\n]")
 _LINE = 80  # characters of a bytes literal
+
+
+def check_subject(event: RawEvent, own: Subjects) -> None:
+    """Raise QueryError where nobody should publish to the event's subject.
+
+    Who wrote a dead letter may have named any, and who runs the line may have more rights.
+    """
+    try:
+        check_event_subject(event.subject, own)
+    except RefusedError as error:
+        raise QueryError(f"There is nothing to publish again: {error}.") from None
 
 
 def nats_line(event: RawEvent) -> str:
     """The `nats pub` line for a shell, which publishes the same bytes.
 
-    A body that is no argument of a command (not UTF-8, NUL, very long) is piped from `dlq get`.
+    A body that is no argument of a command (not UTF-8, very long), or steers a terminal where it is
+    pasted, is piped from `dlq get`. Raises QueryError where a header or the subject does so.
     """
     words = ["nats", "pub"]
     is_piped = _is_piped(event.body)
     if b"{{" in event.body or "{{" in event.subject:
         words.append("--no-templates")
     for name, value in pairs_of(event.headers_again):
+        _check_pastable(f"header {name!a}", name + value)
         # Headers are templates in any case: this one says two braces.
         value = value.replace("{{", '{{"{{"}}')
         words.append(f"--header={name}:{value}")
+    _check_pastable("subject", event.subject)
     arguments = [event.subject] if is_piped else [event.subject, event.body.decode()]
     if any(each.startswith(("-", "@")) for each in arguments):
         words.append("--")
@@ -33,24 +55,35 @@ def nats_line(event: RawEvent) -> str:
 
 
 def _is_piped(body: bytes) -> bool:
-    if len(body) > _LONGEST_ARGUMENT or b"\0" in body:
+    if len(body) > _LONGEST_ARGUMENT:
         return True
     try:
-        body.decode()
+        return bool(_STEERING.search(body.decode()))
     except UnicodeDecodeError:
         return True
-    return False
+
+
+def _check_pastable(what: str, text: str) -> None:
+    if _STEERING.search(text):
+        raise QueryError(
+            f"The {what} holds control characters, which nobody should paste into a shell:"
+            " take --python."
+        )
 
 
 def python_program(event: RawEvent) -> str:
     """A program that publishes the same bytes; `event` in it is what a handler is given."""
     headers = dict(event.headers_again)
-    place = f"{event.stream}, {event.sequence}" if event.stream else "its dead letter"
-    return f'''"""The event of failure {event.failure_id}, as it was ({place}).
+    # A dead letter's author chose the stream that it names: such text is never part of the code.
+    is_stored = event.source == "stream" and event.stream is not None and is_name(event.stream)
+    place = f"{event.stream!a}, message {event.sequence}" if is_stored else "its dead letter"
+    return f'''"""The event of failure {event.failure_id}, as it was.
 
 Run it to publish the event again, to the servers of NATS_URL: every consumer of its subject gets
 it. Or import it: `event` is what a handler is given.
 """
+
+# From {place}.
 
 import asyncio
 import os

@@ -147,7 +147,7 @@ def _kind(
     shown: Mapping[str, Any], alike: Sequence[Tried], rules: GroupingRules, folder: Path
 ) -> Kind:
     called = alike[0].called
-    file, line = frame_of(called.stack_trace or "", rules.frames, folder) or (None, None)
+    file, line = frame_of(_without_message(called), rules.frames, folder) or (None, None)
     return Kind(
         len(alike),
         called.result,
@@ -159,6 +159,12 @@ def _kind(
         shown["stack_trace"],
         tuple(each.failure_id for each in alike),
     )
+
+
+def _without_message(called: Called) -> str:
+    """The trace without the error's message, whose lines may look like frames."""
+    trace, message = called.stack_trace or "", called.error_message
+    return trace.rpartition(message)[0] if "\n" in message and message in trace else trace
 
 
 def frame_of(trace: str, rules: FrameRules, folder: Path) -> tuple[str, int] | None:

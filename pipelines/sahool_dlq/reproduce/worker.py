@@ -23,6 +23,8 @@ __all__ = ["Called", "Worker"]
 
 _START_SECONDS = 60.0  # for the handler's module to be loaded
 _KILL_GRACE_SECONDS = 1.0
+_DEATH_SECONDS = 5.0  # from the end of its answers to its own
+_OURS = ("DLQ_", "NATS_")  # variables that hold logins of the platform
 _STDERR = 2  # what a handler prints is not what `dlq` says
 _HUNG_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.M)
 
@@ -35,6 +37,7 @@ class Called(NamedTuple):
     error_type: str = ""
     error_message: str = ""
     stack_trace: str | None = None
+    is_late: bool = False  # it was given no more time
 
 
 class Worker:
@@ -100,7 +103,7 @@ class Worker:
         self._stop()
         said = late_handler(self._seconds or 0)
         trace = f"{self._hung_trace()}TimeoutError: {said}\n"
-        return Called("raised", self._seconds or 0, "TimeoutError", said, trace)
+        return Called("raised", self._seconds or 0, "TimeoutError", said, trace, is_late=True)
 
     def _start(self) -> None:
         ours, theirs = os.pipe(), os.pipe()  # what it reads, what it writes
@@ -108,6 +111,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [self._python, "-m", "sahool_dlq.events.trial", str(ours[0]), str(theirs[1])],
                 cwd=self._folder,
+                env=_environment(),
                 pass_fds=(ours[0], theirs[1]),
                 stdin=None if self._is_debugged else subprocess.DEVNULL,
                 stdout=None if self._is_debugged else _STDERR,
@@ -159,7 +163,11 @@ class Worker:
         """It ended: by a signal, by `os._exit`, or because memory ran out."""
         process = self._process
         assert process is not None
-        status = process.wait()
+        try:
+            status = process.wait(_DEATH_SECONDS)
+        except subprocess.TimeoutExpired:  # it has only closed what it answers through
+            process.kill()
+            status = process.wait()
         self._stop()
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         return Called("died", 0, "ProcessDied", f"The handler ended its process: {how}.")
@@ -175,3 +183,8 @@ class Worker:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """What a handler's process may know: without the platform's logins."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}

@@ -293,7 +293,7 @@ async def test_a_redirect_is_told_for_the_failure_by_the_redriver(
         report = await run_redrive(settings, batch.id)
         with pytest.raises(DLQError, match=r"The redirect is refused: .*DLQ_REDRIVE_SUBJECTS"):
             await preview_redrive(settings, TIMEOUTS, redirect_to="elsewhere.x")
-        with pytest.raises(DLQError, match=r"a redrive never publishes to"):
+        with pytest.raises(DLQError, match=r"an event is never published to"):
             await preview_redrive(
                 settings, TIMEOUTS, redirect_to=f"{settings.subject_prefix}.dlq.x"
             )

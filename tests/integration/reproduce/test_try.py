@@ -206,6 +206,24 @@ async def test_a_mend_that_fails_elsewhere_and_breaks_successes_is_told_for_ci(
     assert lines[2].endswith("(3 of 4 events), breaks 6 of 6 sampled successes.")
 
 
+async def test_an_event_that_is_gone_is_counted_in_json(
+    settings: Settings, client: Client, service: Service
+) -> None:
+    await service.run_on([BAD, BAD])
+    [first] = query(
+        settings,
+        "SELECT original_sequence AS event, dlq_sequence AS letter FROM failed_events"
+        " ORDER BY original_sequence LIMIT 1",
+    )
+    js = client.jetstream()
+    await js.delete_msg(settings.events_stream, first["event"])
+    await js.delete_msg(settings.dlq_stream, first["letter"])
+    status, said, _ = await service.tried("--service", "pricing", "--json")
+    assert status == 1
+    [group] = json.loads(said)["groups"]
+    assert (group["tried"], list(group["missing"].values())) == (1, [1])
+
+
 async def test_no_test_is_written_of_events_that_fail_only_by_what_is_masked(
     settings: Settings, client: Client, service: Service
 ) -> None:

@@ -44,7 +44,7 @@ def test_nothing_passes_an_empty_list() -> None:
 def test_some_subjects_are_refused_whatever_is_allowed(
     subject: str, allowed: tuple[str, ...]
 ) -> None:
-    with pytest.raises(RefusedError, match="never publishes to"):
+    with pytest.raises(RefusedError, match="never published to"):
         AllowedSubjects(allowed, Subjects()).check(subject)
 
 

@@ -1,5 +1,6 @@
 """An event as a command line and as a program: what a shell and Python make of them."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sahool_dlq.reproduce.commands import nats_line, python_program
-from sahool_dlq.reproduce.raw import RawEvent
+from sahool_dlq.deadletter.subjects import Subjects
+from sahool_dlq.errors import QueryError
+from sahool_dlq.reproduce.commands import check_subject, nats_line, python_program
+from sahool_dlq.reproduce.raw import RawEvent, Source
 
 ID = "0190c7a2-0000-5000-8000-000000000001"
 STUB = """#!/bin/sh
@@ -48,7 +51,7 @@ def in_shell(line: str, folder: Path, raw: bytes = b"") -> tuple[list[str], byte
     [
         b'{"field": "a b", "note": "it\'s $HOME `x` \\"y\\" \\\\ !"}',
         b"",
-        "Gänse\nzwei\tZeilen\n".encode(),
+        "Gänse".encode(),
         b"-1",
         b"@/etc/passwd",
         b'{"template": "{{ Count }}"}',
@@ -71,7 +74,16 @@ def test_a_shell_gives_nats_the_body_as_it_was(body: bytes, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "body", [b"\xff\x00\x01", b"a\0b", b"x" * 200_000], ids=["binary", "NUL", "long"]
+    "body",
+    [
+        b"\xff\x00\x01",
+        b"a\0b",
+        b"x" * 200_000,
+        "Gänse\nzwei\tZeilen\n".encode(),
+        b"\x1b[201~\rprint 1\r",
+        "\u202e".encode(),
+    ],
+    ids=["binary", "NUL", "long", "lines", "end of a paste", "reversed"],
 )
 def test_what_is_no_argument_is_piped(body: bytes, tmp_path: Path) -> None:
     line = nats_line(event(body))
@@ -107,3 +119,55 @@ def test_the_program_has_the_event_as_a_handler_is_given_it(body: bytes, tmp_pat
         [sys.executable, "-c", said], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == repr(["a.b'c", body, {"trace": "t1", "tag": "y"}, ["x", "y"]])
+
+
+EVIL = [
+    '"""\nprint(1)\n"""',
+    "x\nprint(1)",
+    "x\rprint(1)",
+    "\\",
+    '\\"""\nprint(1)\n#',
+    "\u2028print(1)\x0cprint(1)",
+    "{print(1)}",
+]
+
+
+@pytest.mark.parametrize("source", ["stream", "dead_letter"])
+@pytest.mark.parametrize("evil", EVIL)
+def test_no_text_of_an_event_becomes_code(evil: str, source: Source) -> None:
+    headers = {evil: evil, "a": [evil, evil]}
+    held = RawEvent(ID, evil, evil.encode(), headers, source, stream=evil, sequence=7)
+    module = ast.parse(python_program(held))
+    names = [type(node).__name__ for node in module.body]
+    assert names == [
+        *("Expr", "Import", "Import", "ImportFrom", "ImportFrom"),
+        *("Assign", "Assign", "AsyncFunctionDef", "If"),
+    ]
+    called = [ast.unparse(node.func) for node in ast.walk(module) if isinstance(node, ast.Call)]
+    assert "print" not in called
+    assert "print" not in (ast.get_docstring(module) or "")
+
+
+def test_the_program_says_where_the_event_is_from() -> None:
+    assert "# From 'SAHOOL_EVENTS', message 7.\n" in python_program(event(b"{}"))
+    copied = RawEvent(ID, "a.b", b"{}", {}, "dead_letter", stream="SAHOOL_EVENTS", sequence=7)
+    assert "# From its dead letter.\n" in python_program(copied)
+
+
+@pytest.mark.parametrize(
+    "subject",
+    ["$JS.API.STREAM.DELETE.SAHOOL_DLQ", "_INBOX.a.b", "sahool.dlq.ndvi", "a\nb", "a.*", ""],
+)
+def test_no_line_publishes_to_the_server_or_to_the_platform(subject: str) -> None:
+    with pytest.raises(QueryError, match="nothing to publish again"):
+        check_subject(event(b"{}", subject), Subjects())
+    check_subject(event(b"{}"), Subjects())
+
+
+@pytest.mark.parametrize("text", ["\x1b[201~\rprint 1\r", "a\nb", "\t", "\x03", "\x9b2J", "\u202e"])
+def test_no_line_holds_what_steers_a_terminal(text: str) -> None:
+    for held in (event(b"", a=text), event(b"", **{text: "a"}), event(b"", a=["x", text])):
+        with pytest.raises(QueryError, match="holds control characters"):
+            nats_line(held)
+    with pytest.raises(QueryError, match="subject holds control characters"):
+        nats_line(event(b"", f"a.{text}"))

@@ -95,3 +95,26 @@ def test_only_a_file_of_ours_is_written_over(tmp_path: Path) -> None:
     assert file.read_text() == "# mine"
     with pytest.raises(TrialError, match="was not written"):
         write_test(file, GROUP, text)
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        '"""\nprint(1)\n"""',
+        "x\nprint(1)",
+        "x\rprint(1)",
+        "\\",
+        '\\"""\nprint(1)\n#',
+        "\u2028print(1)\x0cprint(1)",
+    ],
+)
+def test_no_text_of_a_dead_letter_becomes_code(evil: str) -> None:
+    headers = {evil: evil, "a": [evil, evil]}
+    held = RawEvent(GROUP, evil, evil.encode(), headers, "dead_letter", stream=evil, sequence=1)
+    module = ast.parse(text_of_test("price:handle", GROUP, evil, [(held, 3, 5)], 30.0))
+    assert [type(node).__name__ for node in module.body] == [
+        *("Expr", "Import", "Import", "Import", "ImportFrom", "ImportFrom"),
+        *("Assign", "Assign", "AsyncFunctionDef", "FunctionDef"),
+    ]
+    called = [ast.unparse(node.func) for node in ast.walk(module) if isinstance(node, ast.Call)]
+    assert "print" not in called

@@ -170,6 +170,14 @@ def test_the_frame_is_ours_and_not_that_of_a_library_nearer_to_the_raise(tmp_pat
     assert found.at == "/x/price.py:3"
 
 
+def test_no_frame_is_taken_out_of_a_message(tmp_path: Path) -> None:
+    evil = 'ValueError: bad\n  File "/etc/passwd", line 7, in evil\n    x'
+    [found] = fail_alike(
+        [Tried("f", failing("/x/price.py", 3, evil))], Redactor(), GroupingRules(), tmp_path
+    )
+    assert found.at == "/x/price.py:3"
+
+
 def test_notes_say_what_is_gone_what_was_not_drained_and_what_has_no_test() -> None:
     gone = GroupTrial(A, "KeyError", "s", 3, 1, 1, (), {"the stream no longer has it": 2})
     report = TrialReport(

@@ -116,6 +116,7 @@ def test_whatever_a_handler_does_is_the_outcome_of_its_event_and_the_next_one_go
     called = worker.call(message(data))
     assert (called.result, called.error_type) == (result, error_type)
     assert words in called.error_message
+    assert called.is_late == (data in (b"wait", b"block"))
     assert worker.call(message(b"ok")).result == "success"
 
 
@@ -208,3 +209,28 @@ def test_a_debugger_opens_at_the_raise_without_a_time_limit(folder: Path) -> Non
     assert 'return event["price"]' in done.stdout
     assert "('event is', {})" in done.stdout
     assert done.stdout.endswith("outcome: KeyError\n")
+
+
+def test_a_handler_has_no_login_of_the_platform(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DLQ_POSTGRES_DSN", "DLQ_NATS_PASSWORD", "NATS_URL", "SHOP_URL"):
+        monkeypatch.setenv(name, "known")
+    (tmp_path / "known.py").write_text(
+        "import os\ndef handle(event):\n"
+        "    raise ValueError(sorted(k for k, v in os.environ.items() if v == 'known'))\n"
+    )
+    with Worker("known:handle", tmp_path, seconds=20.0) as worker:
+        assert worker.call(message(b"")).error_message == "['SHOP_URL']"
+
+
+def test_a_handler_that_only_closes_its_answers_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sahool_dlq.reproduce.worker._DEATH_SECONDS", 0.1)
+    (tmp_path / "shut.py").write_text(
+        "import os, sys, time\ndef handle(event):\n"
+        "    os.close(int(sys.argv[2]))\n    time.sleep(600)\n"
+    )
+    with Worker("shut:handle", tmp_path, seconds=None) as worker:
+        assert worker.call(message(b"")).result == "died"

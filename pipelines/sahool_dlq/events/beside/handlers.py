@@ -46,10 +46,13 @@ def with_dead_letters(
 
         @functools.wraps(handler)
         async def handle(*args: P.args, **kwargs: P.kwargs) -> None:
-            msg = next(each for each in (*args, *kwargs.values()) if isinstance(each, Msg))
+            given = (each for each in (*args, *kwargs.values()) if isinstance(each, Msg))
+            if (msg := next(given, None)) is None:
+                raise TypeError(f"{name_of(handler)} was called without a message of nats-py.")
             call = await settlers.begin(msg, name_of(handler))
             if call is not None:
-                await _run(call, handler(*args, **kwargs), config.handler_timeout_seconds)
+                work = functools.partial(handler, *args, **kwargs)
+                await _run(call, work, config.handler_timeout_seconds)
 
         return handle
 
@@ -84,13 +87,13 @@ async def dead_letter(
 
 
 async def _run(
-    call: Call, work: Awaitable[HandlerResult | None], timeout_seconds: float | None
+    call: Call, work: Callable[[], Awaitable[HandlerResult | None]], timeout_seconds: float | None
 ) -> None:
-    """Wait for a handler, and do what follows from what it says."""
+    """Call a handler, wait for it, and do what follows from what it says."""
     result: HandlerResult
     try:
         async with asyncio.timeout(timeout_seconds) as timer:
-            said: object = await work
+            said: object = await work()  # to call it fails where its arguments do not fit
         if said is not None and not isinstance(said, HandlerResult):
             raise TypeError(f"The handler returned {said!r}, not None or a ProcessingResult.")
         result = ProcessingResult.SUCCESS if said is None else said

@@ -20,6 +20,7 @@ __all__ = ["Letter", "Letters", "detail"]
 logger = logging.getLogger(__name__)
 
 _MOST_HELD = 256
+_MOST_HELD_BYTES = 64 << 20  # of their bodies
 
 
 @dataclass(slots=True)
@@ -43,13 +44,19 @@ class Letters:
         self._counters = counters
         self._own_ids = OwnIds()
         self._held: dict[tuple[int, int], Letter] = {}
+        self._held_bytes = 0  # of their bodies
 
     def hold(self, letter: Letter) -> Letter:
         """Keep one until its event is acknowledged; of too many the oldest are forgotten."""
+        self.forget(letter)
         self._held[letter.delivery.event] = letter
-        if len(self._held) > _MOST_HELD:  # its handler is called once more
-            del self._held[next(iter(self._held))]
+        self._held_bytes += len(letter.data)
+        while len(self._held) > 1 and self._is_full():  # its handler is called once more
+            self.forget(next(iter(self._held.values())))
         return letter
+
+    def _is_full(self) -> bool:
+        return len(self._held) > _MOST_HELD or self._held_bytes > _MOST_HELD_BYTES
 
     def of(self, delivery: Delivery) -> Letter | None:
         """The one of an event that came again."""
@@ -61,7 +68,8 @@ class Letters:
 
     def forget(self, letter: Letter) -> None:
         """Its event is acknowledged."""
-        self._held.pop(letter.delivery.event, None)
+        if held := self._held.pop(letter.delivery.event, None):
+            self._held_bytes -= len(held.data)
 
     async def write(self, client: Client, letter: Letter) -> None:
         """Let the server have a dead letter; raises one of PUBLISH_ERRORS.

@@ -63,11 +63,15 @@ def taskiq_dead_letters(
 async def _for_ever(
     listen: Callable[[], AsyncGenerator[AckableMessage, None]],
 ) -> AsyncGenerator[AckableMessage, None]:
-    """What `listen` yields; taskiq-nats ends at some of the timeouts that nats-py raises."""
+    """What `listen` yields until it ends.
+
+    taskiq-nats raises some timeouts of nats-py out of it, which are no end.
+    """
     while True:
         with contextlib.suppress(TimeoutError):
             async for message in listen():
                 yield message
+            return
 
 
 class _Begun(TaskiqMiddleware):
