@@ -7,6 +7,7 @@ formula: such a cell gets an apostrophe before it, and every cell is quoted.
 import base64
 import csv
 import io
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, BinaryIO, Literal, Protocol, cast
@@ -25,6 +26,11 @@ FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet", "arrow")
 
 _FORMULA = frozenset("=+-@＝＋－＠\t\r\n")
 """How a formula begins in spreadsheets (OWASP), also in full-width characters."""
+
+
+_PROSE = frozenset({"error_message", "stack_trace"})
+_INNER_FORMULA = re.compile(r"([;\t\n|][^\S\n]{0,64})(?=[=+\-@＝＋－＠])")
+"""Where a spreadsheet that splits a cell, whatever its quotes, would find one."""
 
 
 class Writer(Protocol):
@@ -104,7 +110,7 @@ class _Csv:
         self._print([names])
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self._print([[_cell(value) for value in row.values()] for row in _texts(batch)])
+        self._print([[_cell(*each) for each in row.items()] for row in _texts(batch)])
 
     def close(self) -> None:
         pass
@@ -115,9 +121,11 @@ class _Csv:
         self._file.write(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", page.getvalue()).encode())
 
 
-def _cell(value: object) -> str:
+def _cell(name: str, value: object) -> str:
     if value is None:
         return ""
+    if name in _PROSE and isinstance(value, str):
+        value = _INNER_FORMULA.sub(r"\1'", value)
     return no_formula(value) if isinstance(value, str) else str(value)
 
 

@@ -6,12 +6,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from faststream.exceptions import SkipMessage
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.events.attempts import AttemptLog, Attempts
 from sahool_dlq.events.beside import letters
+from sahool_dlq.events.beside.faststream import _settle
 from sahool_dlq.events.beside.letters import Letter, Letters
+from sahool_dlq.events.beside.settler import Call, Settler
 from sahool_dlq.events.beside.taskiq import _for_ever
+from sahool_dlq.events.beside.terms import Terms
+from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.counters import Counters
 from sahool_dlq.jetstream.pull import Delivery
 
@@ -52,3 +59,13 @@ async def test_listening_goes_on_after_a_timeout_and_ends_where_the_broker_ends_
 
     async with asyncio.timeout(10):
         assert [each async for each in _for_ever(listen)] == [1, 2]
+
+
+async def test_a_skipped_event_was_not_called_for() -> None:
+    log = AttemptLog(Subjects(), "EVENTS", "tiles")  # which nobody keeps
+    settler = Settler(NATSConsumerConfig(name="tiles"), Terms(30), log)
+    attempts = Attempts(datetime.now(UTC), delivery_count=3, begun_count=2, failed_count=1)
+    msg = Msg(Client(), "a.b", "$JS.ACK.EVENTS.tiles.3.1.1.1.0", b"{}")
+    await _settle(Call(settler, msg, delivery(1, 3), {}, attempts, "handle"), SkipMessage())
+    assert (attempts.begun_count, attempts.unfinished_count) == (1, 0)
+    assert not msg.is_acked

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -62,7 +63,7 @@ def test_other_cells_stay_as_they_are(text: str) -> None:
 def test_cells_are_quoted_whatever_separates_them_elsewhere() -> None:
     """A spreadsheet of another country takes a semicolon for the end of a cell."""
     line = written("csv", SCHEMA, [row(SCHEMA, error_message='a;=1+1;"b"')]).decode()
-    assert '"a;=1+1;""b"""' in line
+    assert '"a;\'=1+1;""b"""' in line
 
 
 def test_json_lines_keep_numbers_and_nesting_of_a_masked_body() -> None:
@@ -136,3 +137,14 @@ def test_neither_many_nor_large_rows_are_kept_in_memory() -> None:
     assert rest is not None
     assert rest.num_rows == 2_000
     assert batches.rest() is None
+
+
+def test_a_message_that_is_split_holds_no_formula_either(tmp_path: Path) -> None:
+    schema = pa.schema([("error_message", pa.string()), ("body", pa.string())])
+    row = {"error_message": "a;=1+1\n\t@x| -2;b = 3", "body": '{"a":";=1"}'}
+    with (tmp_path / "x.csv").open("wb") as file:
+        out = writer("csv", schema, file)
+        out.write(pa.RecordBatch.from_pylist([row], schema=schema))
+        out.close()
+    [_, cells] = csv.reader(io.StringIO((tmp_path / "x.csv").read_text(), newline=""))
+    assert cells == ["a;'=1+1\n\t'@x| '-2;b = 3", '{"a":";=1"}']

@@ -175,7 +175,7 @@ async def _settle(call: Call, error: BaseException | None) -> None:
     elif isinstance(error, RejectMessage):
         await call.end(DeadLetter("The handler raised RejectMessage.", dlq_reason="rejected"))
     elif isinstance(error, SkipMessage):
-        call.leave()
+        await call.skip()
     elif isinstance(error, (IgnoredException, asyncio.CancelledError)) or is_end(error):
         await call.give_back()
     else:

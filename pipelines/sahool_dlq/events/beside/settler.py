@@ -64,6 +64,10 @@ class Call:
         """Let the event come again at once: its call was cut off, which is no failure."""
         await self.settler.give_back(self)
 
+    async def skip(self) -> None:
+        """Say nothing of the event, which was not called for; see `leave`."""
+        await self.settler.uncount(self)
+
     def leave(self) -> None:
         """Say nothing of the event: the server delivers it again in its time."""
         self.settler.stop(self)
@@ -141,13 +145,16 @@ class Settler:
 
     async def give_back(self, call: Call) -> None:
         """Let an event come again at once, as if it had not been called for."""
+        await self.uncount(call)
+        if not call.msg.is_acked:
+            await call.msg.nak()
+
+    async def uncount(self, call: Call) -> None:
+        """End a call as if it had not begun."""
         self.stop(call)
-        if call.msg.is_acked:
-            return
-        if call.attempts is not None:
+        if call.attempts is not None and not call.msg.is_acked:
             call.attempts.begun_count -= 1
             await self._tell(client_of(call.msg), call.delivery, call.attempts)
-        await call.msg.nak()
 
     async def give_up(self, call: Call, verdict: DeadLetter, config: NATSConsumerConfig) -> bool:
         """Acknowledge an event once the server has its dead letter; else give it back (False)."""
