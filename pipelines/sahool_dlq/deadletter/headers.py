@@ -88,8 +88,8 @@ def headers_of_json(found: Mapping[str, Any], problems: list[str] | None = None)
     """The headers that anybody wrote as a JSON object, parsed: whatever the values are.
 
     Texts and arrays of texts are as they should be; of other values the JSON text is kept, and null
-    is no value. A header without a value is none. Lone surrogates, which nothing can write or send,
-    become U+FFFD. `problems` gets a word about each of them.
+    is no value: a header without one has an empty list. Lone surrogates, which nothing can write or
+    send, become U+FFFD. `problems` gets a word about each of them.
     """
     problems = [] if problems is None else problems
     headers: MutableHeaders = {}
@@ -100,10 +100,12 @@ def headers_of_json(found: Mapping[str, Any], problems: list[str] | None = None)
         odd = {kind_of(value) for value in values if not isinstance(value, str)}
         if odd and isinstance(held, list):
             problems.append(f"original_headers.{name} holds {', '.join(sorted(odd))}")
+        name = without_surrogates(name)
         for value in values:
             if value is not None:
                 text = value if isinstance(value, str) else dump_json(value)
-                add_header(headers, without_surrogates(name), without_surrogates(text))
+                add_header(headers, name, without_surrogates(text))
+        headers.setdefault(name, [])
     return headers
 
 

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 _OF_THE_WRITER = ("last_attempt_at", "dlq_timestamp", "retry_count", "attempts", "traceparent")
 """What says when, and after which calls, somebody wrote it: two may say it of one failure."""
-_ALWAYS = {"last_attempt_at", "dlq_timestamp", "retry_count"}  # in each letter of ours
+_ALWAYS = {"last_attempt_at", "dlq_timestamp"}  # in each letter of ours
 _BODY = b', "original_data": '
 
 

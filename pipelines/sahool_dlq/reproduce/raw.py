@@ -168,7 +168,7 @@ class RawEvents:
             place.failure_id,
             event.subject,
             event.body,
-            event.had,
+            {name: value for name, value in event.had.items() if value != []},  # as it was sent
             source,
             why,
             event.stream,
