@@ -126,9 +126,10 @@ def dlq(*arguments: str, home: Path, columns: int) -> str:
 
 def notebook(browser: Browser, settings: Settings) -> None:
     """One notebook, as it looks when it has run."""
-    os.environ["DLQ_LAKE_URI"] = settings.lake
+    folder, name = os.path.split(settings.lake)  # the notebook says where it looks
+    os.environ["DLQ_LAKE_URI"] = name
     book = nbformat.read(ROOT / "notebooks/one_incident.ipynb", as_version=4)
-    NotebookClient(book, timeout=600).execute()
+    NotebookClient(book, timeout=600, resources={"metadata": {"path": folder}}).execute()
     exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, mathjax_url="")
     page = settings.home / "notebook.html"
     page.write_text(exporter.from_notebook_node(book)[0])

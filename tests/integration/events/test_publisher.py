@@ -31,7 +31,7 @@ async def test_true_once_the_server_has_it(log: Log, publisher: NATSPublisher) -
     subscription = await log.client.subscribe(subject)
     await log.client.flush()
     assert await publisher.publish(subject, b"{}", {"name": "Gänse"})
-    msg = await subscription.next_msg(timeout=5)
+    msg = await subscription.next_msg(timeout=30)
     assert (msg.data, msg.headers) == (b"{}", {"name": "Gänse"})
     assert (await log.js.get_msg(log.names.events, 1)).data == b"{}"
 
