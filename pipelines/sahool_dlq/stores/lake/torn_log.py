@@ -9,7 +9,7 @@ nothing before them. Older readers of the log then find nothing that they miss.
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,6 +42,7 @@ POINTER = f"{LOG}_last_checkpoint"
 _ENTRY = re.compile(rf"{LOG}(\d{{20}})\.json$")
 _CHECKPOINT = re.compile(rf"{LOG}(\d{{20}})\.checkpoint(?:\.\d{{10}}\.(\d{{10}}))?\.parquet$")
 _KINDS = ("add", "txn", "metaData", "protocol")
+_READINGS = 10  # of a log that changes meanwhile
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException)
 
 Action = Mapping[str, Any]
@@ -106,10 +107,24 @@ class TableLog:
 def read_log(store: FileStore, *, has_marks: bool = True) -> TableLog:
     """Read the newest checkpoint, the entries after it, and what it was made of.
 
-    `has_marks` says that each commit which adds files names its watermark, as those of a mart do
-    not. Raises OSError where the store cannot be read.
+    A fault counts only where no file came or went while the log was read: a commit, a checkpoint
+    or a cleanup in the middle looks like one. `has_marks` says that each commit which adds files
+    names its watermark, as those of a mart do not. Raises OSError where the store cannot be read.
     """
-    paths = store.paths(LOG)
+    for _ in range(_READINGS):
+        paths = store.paths(LOG)
+        try:
+            log = _read(store, paths, has_marks=has_marks)
+        except FileNotFoundError:
+            if store.paths(LOG) == paths:
+                raise
+            continue
+        if not log.faults or store.paths(LOG) == paths:
+            return log
+    return _read(store, store.paths(LOG), has_marks=has_marks)
+
+
+def _read(store: FileStore, paths: Collection[str], *, has_marks: bool) -> TableLog:
     entries = {int(found[1]): path for path in paths if (found := _ENTRY.match(path))}
     checkpoints = _checkpoints(paths)
     log = TableLog(max([*entries, *checkpoints], default=-1), TableState())
@@ -264,7 +279,7 @@ def _changes_nothing(info: Mapping[str, Any]) -> bool:
     return metrics.get("num_added_files") == metrics.get("num_removed_files") == 0
 
 
-def _wrong_pointer(store: FileStore, paths: Iterable[str], newest: int) -> str | None:
+def _wrong_pointer(store: FileStore, paths: Collection[str], newest: int) -> str | None:
     if POINTER not in paths:
         return None
     try:
