@@ -1,16 +1,23 @@
-"""The servers that the settings name: the one place that opens connections to them."""
+"""The servers that the settings name: the one place that opens connections to them.
+
+nats-py is imported when it is used: verbs that read the lake alone start sooner without it.
+"""
+
+from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nats.aio.client import Client
 from psycopg import Connection
 
-from sahool_dlq.jetstream.connection import connected
-from sahool_dlq.jetstream.reader import LogState, log_state
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database, locking
 from sahool_dlq.stores.postgres.lock import Lock, LockName
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from sahool_dlq.jetstream.reader import LogState
 
 __all__ = ["find_log", "open_lock", "open_nats", "open_postgres"]
 
@@ -34,9 +41,13 @@ def open_nats(
 
     Raises as `connected` does.
     """
+    from sahool_dlq.jetstream.connection import connected
+
     return connected(settings.access, name, patience_seconds=patience_seconds)
 
 
 async def find_log(client: Client, settings: Settings) -> LogState:
     """The stream that holds the log, as it stands; raises as `log_state` does."""
+    from sahool_dlq.jetstream.reader import log_state
+
     return await log_state(client, settings.dlq_stream, settings.subjects.log)

@@ -21,7 +21,7 @@ from sahool_dlq.errors import SettingsError
 from sahool_dlq.jetstream.access import COMPLETE, Access, completed
 from sahool_dlq.jetstream.address import split_servers
 from sahool_dlq.jetstream.contexts import FIELDS
-from sahool_dlq.jetstream.streams import StreamNames
+from sahool_dlq.jetstream.stream_names import StreamNames
 
 if TYPE_CHECKING:  # what masks loads much, and most verbs mask nothing
     from sahool_dlq.deadletter.redaction.redactor import Redactor

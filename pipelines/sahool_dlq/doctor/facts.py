@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from sahool_dlq.deadletter.subjects import covers, overlaps, subject_token
-from sahool_dlq.jetstream.streams import GIVEN_UP, StreamNames
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import GIVEN_UP
 
 _EXACT_FIGURES = (2, 14)
 """Older servers go on counting redelivered events that a stream has removed."""

@@ -21,7 +21,8 @@ from sahool_dlq.errors import NotPermittedError, StreamError
 from sahool_dlq.jetstream.acks import ACKS, fields_of
 from sahool_dlq.jetstream.api import ask
 from sahool_dlq.jetstream.permissions import check_heard
-from sahool_dlq.jetstream.streams import GIVEN_UP, StreamNames
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import GIVEN_UP
 from sahool_dlq.settings import Settings
 
 STREAMS, LIMITS = "STREAM.LIST", "INFO"

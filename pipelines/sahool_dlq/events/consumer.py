@@ -27,8 +27,8 @@ from sahool_dlq.events.subscription import Handler, Subscription
 from sahool_dlq.events.totals import publish_total, publish_totals
 from sahool_dlq.jetstream.address import shown
 from sahool_dlq.jetstream.consumers import default_durable, durable_name
+from sahool_dlq.jetstream.stream_names import StreamNames
 from sahool_dlq.jetstream.streams import (
-    StreamNames,
     ensure_attempts_stream,
     ensure_event_stream,
     ensure_log_stream,

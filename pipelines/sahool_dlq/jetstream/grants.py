@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from sahool_dlq.deadletter.subjects import event_type_of, subject_token
 from sahool_dlq.jetstream.acks import ACKS
-from sahool_dlq.jetstream.streams import BODIES_BUCKET, StreamNames
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import BODIES_BUCKET
 
 _BODIES = f"OBJ_{BODIES_BUCKET}"
 _STREAMS = ("events", "dead_letters", "totals", "advisories", "attempts", "acks")

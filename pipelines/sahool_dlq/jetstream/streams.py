@@ -4,7 +4,6 @@ Used by the consumer library and by `dlq migrate`; needs nats-py only.
 """
 
 import json
-from dataclasses import dataclass, field
 
 import nats.errors
 from nats.js import JetStreamContext
@@ -21,10 +20,11 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
-from sahool_dlq.deadletter.subjects import Subjects, covers
+from sahool_dlq.deadletter.subjects import covers
 from sahool_dlq.errors import NotPermittedError, StreamError
 from sahool_dlq.jetstream.api import ask
 from sahool_dlq.jetstream.incoming import can_hold
+from sahool_dlq.jetstream.stream_names import StreamNames
 
 DAY = 24 * 3600.0
 GIVEN_UP = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
@@ -41,26 +41,6 @@ BODIES_BUCKET = "sahool-dlq-bodies"
 _NO_STREAM = "."  # no stream can be called so
 _ANSWER_SECONDS = 2  # of a stream that is further away
 _ACK_BYTES = 1 << 30  # about four million acknowledgements
-
-
-@dataclass(frozen=True, slots=True)
-class StreamNames:
-    """What the streams are called, and the subjects they hold."""
-
-    events: str = "SAHOOL_EVENTS"
-    dead_letters: str = "SAHOOL_DLQ"
-    totals: str = "SAHOOL_TOTALS"
-    subjects: Subjects = field(default_factory=Subjects)
-    advisories: str = "SAHOOL_ADVISORIES"
-    attempts: str = "SAHOOL_ATTEMPTS"
-    acks: str = "SAHOOL_ACKS"
-
-    @property
-    def own(self) -> frozenset[str]:
-        """Those that the platform itself reads."""
-        return frozenset(
-            (self.dead_letters, self.totals, self.attempts, self.advisories, self.acks)
-        )
 
 
 async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, str]:

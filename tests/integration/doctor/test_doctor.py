@@ -19,9 +19,9 @@ from sahool_dlq.doctor.finding import Severity
 from sahool_dlq.errors import StreamError
 from sahool_dlq.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
 from sahool_dlq.jetstream.grants import grants_of_role
+from sahool_dlq.jetstream.stream_names import StreamNames
 from sahool_dlq.jetstream.streams import (
     ADVISORIES,
-    StreamNames,
     ensure_ack_stream,
     ensure_advisory_stream,
     ensure_body_store,

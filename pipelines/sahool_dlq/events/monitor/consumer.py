@@ -41,7 +41,8 @@ from sahool_dlq.jetstream.address import shown
 from sahool_dlq.jetstream.consumers import durable_name
 from sahool_dlq.jetstream.incoming import can_hold
 from sahool_dlq.jetstream.pull import Delivery
-from sahool_dlq.jetstream.streams import StreamNames, ensure_log_stream, find_stream
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import ensure_log_stream, find_stream
 
 logger = logging.getLogger(__name__)
 

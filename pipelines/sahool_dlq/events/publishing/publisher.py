@@ -18,7 +18,8 @@ from sahool_dlq.events.publishing.analysis_event import AnalysisEvent
 from sahool_dlq.jetstream.access import Access
 from sahool_dlq.jetstream.connection import connect_service, disconnect, wire_size
 from sahool_dlq.jetstream.refusals import IN_PROCESS
-from sahool_dlq.jetstream.streams import StreamNames, ensure_event_stream
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import ensure_event_stream
 
 logger = logging.getLogger(__name__)
 
