@@ -46,7 +46,7 @@ async def build_marts(is_rebuild: bool = False) -> State:
     marts = await asyncio.to_thread(stored_marts, settings, NEEDED_MARTS)
     groups = marts["failure_groups"]
     escalating = groups.filter("is_escalating")
-    _tell_spikes(escalating.filter(~pl.col("group_id").is_in(before)))
+    _tell_escalating(escalating.filter(~pl.col("group_id").is_in(before)))
     await table(
         "marts", [{"mart": name, "rows": rows} for name, rows in built.rows.items()], "Their rows."
     )
@@ -87,10 +87,10 @@ async def _show(settings: Settings, marts: Mapping[str, pl.DataFrame], now: date
     return f"{DEAD_LETTERS}, and {written:,} of {len(pages):,} groups that changed"
 
 
-def _tell_spikes(escalating: pl.DataFrame) -> None:
+def _tell_escalating(escalating: pl.DataFrame) -> None:
     """One event, whatever number of groups has begun to escalate since the last build."""
     if escalating.is_empty():
         return
     columns = ("group_id", "error_class", "services", "failure_count_1h", "escalation_limit")
     payload = {"groups": escalating.select(columns).to_dicts()}
-    happened("dlq.spike", "dlq.groups", quantity(escalating.height, "groups"), payload)
+    happened("dlq.groups.escalating", "dlq.groups", quantity(escalating.height, "groups"), payload)

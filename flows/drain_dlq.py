@@ -5,7 +5,7 @@ from collections import Counter
 
 from prefect import State, flow
 
-from sahool_dlq.bridge.find_exhausted import Untold
+from sahool_dlq.bridge.find_unadvised import Untold
 from sahool_dlq.bridge.run import bridge_pending
 from sahool_dlq.drain.run import DrainReport
 from sahool_dlq.errors import DLQError, LakeError
@@ -41,7 +41,7 @@ async def drain_dlq() -> State:
     except DLQError as error:  # told at the end: what is in the log is drained all the same
         trouble = error
     async with progress("Draining the dead-letter stream") as move:
-        # It waits for servers by itself; done anew, it would not tell what it had stored before.
+        # Once begun it waits for servers; done anew, it would not tell what it stored before.
         report = await stage("Drain the log", lambda: drain_log(settings, move), _drained)
     if report.drained:
         happened("dlq.drained", f"dlq.log.{report.stream}", report.stream, report.as_dict())

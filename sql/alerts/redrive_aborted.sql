@@ -1,5 +1,5 @@
--- Redrives that stopped a group because nothing succeeded. PostgreSQL; reads `scopes`, `clock` and
--- `settings`.
+-- Redrives that stopped a group because nothing, or too little, succeeded. PostgreSQL; reads
+-- `scopes`, `clock` and `settings`.
 --
 -- Grain: one row, none where no batch was aborted in the window.
 --   value   batches

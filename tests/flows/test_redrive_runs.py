@@ -147,6 +147,6 @@ def test_groups_that_escalate_are_one_event_and_told_once(
 
 
 def _spikes(platform: Platform) -> list[dict[str, Any]]:
-    wanted = {"filter": {"event": {"name": ["dlq.spike"]}}, "limit": 50}
+    wanted = {"filter": {"event": {"name": ["dlq.groups.escalating"]}}, "limit": 50}
     found: list[dict[str, Any]] = platform.call("/events/filter", wanted)["events"]
     return found

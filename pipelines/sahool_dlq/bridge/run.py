@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from sahool_dlq.bridge.advisories import Advisories, OnLetter
-from sahool_dlq.bridge.find_exhausted import Untold
+from sahool_dlq.bridge.find_unadvised import Untold
+from sahool_dlq.bridge.take_advisories import Advisories, OnLetter
 from sahool_dlq.bridge.totals import publish_totals
 from sahool_dlq.errors import DLQError, StreamError
 from sahool_dlq.events.outbox import (

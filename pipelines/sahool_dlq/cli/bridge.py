@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sahool_dlq.bridge.advisory import Advisory
-from sahool_dlq.bridge.find_exhausted import Untold
+from sahool_dlq.bridge.find_unadvised import Untold
 from sahool_dlq.bridge.run import Bridge, bridge_pending
 from sahool_dlq.cli.output import PlainHandler, console, errors, print_json, safe
 from sahool_dlq.cli.verb import verb

@@ -18,7 +18,7 @@ from typing import Any
 from psycopg import Connection
 
 from sahool_dlq.jetstream.reader import LogReader, LogState
-from sahool_dlq.stores.epochs import Gap, fork_id
+from sahool_dlq.stores.epoch_ids import Gap, fork_id
 from sahool_dlq.stores.lake.table import LakeTable
 
 # The newest anchors of this life of the stream, less those that a rewind made untrue.

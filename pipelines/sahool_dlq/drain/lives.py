@@ -13,7 +13,7 @@ import polars as pl
 from psycopg import Connection
 
 from sahool_dlq.jetstream.reader import LogReader, LogState
-from sahool_dlq.stores.epochs import epoch_order, life_of
+from sahool_dlq.stores.epoch_ids import epoch_order, life_of
 from sahool_dlq.stores.lake.table import LakeTable
 
 _PROBES = 16  # messages to look at; those of a backup are the oldest

@@ -17,7 +17,7 @@ from nats.aio.client import Client
 from sahool_dlq.drain.epochs import gaps_before
 from sahool_dlq.jetstream.contents import deleted_sequences
 from sahool_dlq.jetstream.reader import LogReader, LogState
-from sahool_dlq.stores.epochs import Gap, runs
+from sahool_dlq.stores.epoch_ids import Gap, runs
 
 _TOLD_ONE_BY_ONE = 3
 

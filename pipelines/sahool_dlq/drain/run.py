@@ -35,7 +35,7 @@ from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.jetstream.streams import find_stream
 from sahool_dlq.refill.level import Leveller
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.epochs import Gap, epoch_id, life_of, remember_gap
+from sahool_dlq.stores.epoch_ids import Gap, epoch_id, life_of, remember_gap
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import own_lake

@@ -31,7 +31,7 @@ from sahool_dlq.erasure.unread import (
 from sahool_dlq.errors import ServerUnavailableError
 from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.epochs import life_of
+from sahool_dlq.stores.epoch_ids import life_of
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.tombstones import LIFE, erased_messages
 

@@ -8,7 +8,7 @@ import polars as pl
 from sahool_dlq.deadletter.case_events import CaseEvent
 from sahool_dlq.deadletter.record import FINGERPRINT_COLUMNS
 from sahool_dlq.deadletter.rows import CASE_EVENT_SCHEMA
-from sahool_dlq.stores.epochs import epoch_order
+from sahool_dlq.stores.epoch_ids import epoch_order
 from sahool_dlq.stores.postgres.failed_events import Batch
 
 _ADDED = {*FINGERPRINT_COLUMNS, "dlq_date"}

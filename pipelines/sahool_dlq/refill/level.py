@@ -17,7 +17,7 @@ from sahool_dlq.jetstream.reader import LogState
 from sahool_dlq.refill.from_lake import batch_of
 from sahool_dlq.refill.from_postgres import letters_from_postgres
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.epochs import Gap, epoch_order, fork_id, life_of, remember_gap, runs
+from sahool_dlq.stores.epoch_ids import Gap, epoch_order, fork_id, life_of, remember_gap, runs
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.postgres.failed_events import FailedEvents
 from sahool_dlq.stores.tombstones import erased_messages, not_erased

@@ -18,7 +18,7 @@ from sahool_dlq.simulation.history import History, Letter, News
 from sahool_dlq.simulation.messages import Writer
 from sahool_dlq.simulation.scenario import Scenario, time_of
 from sahool_dlq.simulation.truth import Truth, truth_of
-from sahool_dlq.stores.epochs import epoch_id
+from sahool_dlq.stores.epoch_ids import epoch_id
 from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
 
 __all__ = ["SimulationReport", "into_lake", "into_stream"]

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from sahool_dlq.deadletter.rows import IDENTITY
-from sahool_dlq.stores.epochs import fork_of, is_of, life_column, life_of, runs
+from sahool_dlq.stores.epoch_ids import fork_of, is_of, life_column, life_of, runs
 from sahool_dlq.stores.lake.files import LakeFile
 
 LAKE_IDENTITY = IDENTITY | {"path": pl.String()}

@@ -22,7 +22,7 @@ from sahool_dlq.jetstream.contents import stored_sequences
 from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.refill.from_postgres import identities
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.epochs import is_of, life_of
+from sahool_dlq.stores.epoch_ids import is_of, life_of
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import check_owner

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from sahool_dlq.deadletter.redaction.keys import KeyKinds, key_words, phrase_kinds
+from sahool_dlq.deadletter.redaction.secret_names import KeyKinds, key_words, phrase_kinds
 from sahool_dlq.deadletter.redaction.secret_values import (
     QUOTED_OR_BARE,
     is_prose,

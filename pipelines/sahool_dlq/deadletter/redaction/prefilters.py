@@ -12,13 +12,13 @@ from typing import Literal
 import polars as pl
 
 from sahool_dlq.deadletter.redaction.encoded_secrets import ENCODED_HINT
-from sahool_dlq.deadletter.redaction.keys import key_words
 from sahool_dlq.deadletter.redaction.patterns import BEGIN
 from sahool_dlq.deadletter.redaction.personal_data import (
     FOREIGN_NUMBERS_HINT,
     LABELS_HINT,
     NUMBERS_HINT,
 )
+from sahool_dlq.deadletter.redaction.secret_names import key_words
 from sahool_dlq.deadletter.redaction.secret_words import SHORT, hint
 from sahool_dlq.deadletter.redaction.token_prefixes import VENDOR_HINT
 from sahool_dlq.deadletter.redaction.tries import trie

@@ -3,7 +3,7 @@
 import re
 
 from sahool_dlq.deadletter.redaction import json_text
-from sahool_dlq.deadletter.redaction.keys import KeyKinds
+from sahool_dlq.deadletter.redaction.secret_names import KeyKinds
 from sahool_dlq.deadletter.redaction.secret_values import looks_random
 
 __all__ = ["paired_values"]

@@ -2,7 +2,7 @@
 
 import re
 
-from sahool_dlq.deadletter.redaction.keys import KeyKinds
+from sahool_dlq.deadletter.redaction.secret_names import KeyKinds
 
 __all__ = ["QUOTED_OR_BARE", "is_empty", "is_prose", "is_value", "looks_random"]
 

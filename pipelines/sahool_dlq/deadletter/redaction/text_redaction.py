@@ -13,7 +13,6 @@ from typing import Any
 from sahool_dlq.deadletter.redaction import json_text
 from sahool_dlq.deadletter.redaction import patterns as patterns
 from sahool_dlq.deadletter.redaction.encoded_secrets import ENCODED, decoded_text, is_login
-from sahool_dlq.deadletter.redaction.keys import KeyKind, key_kinds, key_words
 from sahool_dlq.deadletter.redaction.named_secrets import NAMING, NamedSecrets, told_to_programs
 from sahool_dlq.deadletter.redaction.personal_data import (
     DIGITS,
@@ -22,6 +21,7 @@ from sahool_dlq.deadletter.redaction.personal_data import (
     latin_digits,
     numbers,
 )
+from sahool_dlq.deadletter.redaction.secret_names import KeyKind, key_kinds, key_words
 from sahool_dlq.deadletter.redaction.secret_pairs import paired_values
 from sahool_dlq.deadletter.redaction.secret_values import is_empty, is_prose
 from sahool_dlq.deadletter.redaction.token_prefixes import (

@@ -19,7 +19,7 @@ from sahool_dlq.bridge.advisory import (
     service_of,
 )
 from sahool_dlq.bridge.event import GivenUp, event_of
-from sahool_dlq.bridge.find_exhausted import Untold, sample
+from sahool_dlq.bridge.find_unadvised import Untold, sample
 from sahool_dlq.bridge.late import LateAcks
 from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.events.closing import Closing
