@@ -46,15 +46,15 @@ failed AS (
     SELECT
         f.service,
         COUNT(*) AS failure_count,
-        MIN(f.dlq_timestamp) AS since,
-        (ARRAY_AGG(f.id::text ORDER BY f.dlq_timestamp DESC, f.id))[1] AS sample_id,
-        (ARRAY_AGG(f.id::text) FILTER (WHERE NOT f.alert_sent))[1:500] AS unmarked_ids
+        MIN(f.opened_at) AS since,
+        (ARRAY_AGG(f.failure_id::text ORDER BY f.opened_at DESC, f.failure_id))[1] AS sample_id,
+        (ARRAY_AGG(f.failure_id::text) FILTER (WHERE NOT f.alert_sent))[1:500] AS unmarked_ids
     FROM scoped_failures AS f
     CROSS JOIN clock AS n
     CROSS JOIN settings AS r
     WHERE
-        f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
-        AND f.dlq_timestamp <= n.now  -- a clock that is ahead would make it last
+        f.opened_at > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+        AND f.opened_at <= n.now  -- a clock that is ahead would make it last
     GROUP BY f.service
 ),
 
@@ -78,8 +78,8 @@ progress AS (
             CROSS JOIN clock AS n
             CROSS JOIN settings AS r
             WHERE
-                f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
-                AND f.dlq_timestamp <= n.now
+                f.opened_at > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+                AND f.opened_at <= n.now
         ) AS f
         CROSS JOIN clock AS n
         CROSS JOIN settings AS r

@@ -22,15 +22,15 @@ UNION ALL
 SELECT
     'oldest_open',
     '',
-    COALESCE(EXTRACT(EPOCH FROM NOW() - MIN(dlq_timestamp)), 0)::float8
-FROM dlq.failed_events
-WHERE status IN ('pending', 'retried', 'parked')
+    COALESCE(EXTRACT(EPOCH FROM NOW() - MIN(opened_at)), 0)::float8
+FROM dlq.failures
+WHERE is_open
 UNION ALL
 SELECT
     'quarantined',
     '',
     COUNT(*)::float8
-FROM dlq.failed_events
+FROM dlq.failures
 WHERE parse_error IS NOT NULL
 UNION ALL
 SELECT

@@ -2,5 +2,5 @@
 --
 -- Grain: one row.
 SELECT COUNT(*) AS value
-FROM dlq.failed_events
-WHERE status IN ('pending', 'retried', 'parked') AND COALESCE(consumer_service, source_service) = '$service'
+FROM dlq.failures
+WHERE is_open AND service = '$service'

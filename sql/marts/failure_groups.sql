@@ -56,7 +56,7 @@ standing AS (
     SELECT
         group_id,
         MIN(open_since) AS oldest_open_at,
-        SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
+        SUM(CASE WHEN open_since IS NOT NULL THEN case_count ELSE 0 END)
             AS open_count,
         SUM(CASE WHEN status = 'resolved' THEN case_count ELSE 0 END) AS resolved_count,
         SUM(CASE WHEN status = 'parked' THEN case_count ELSE 0 END) AS parked_count,
@@ -136,14 +136,14 @@ redriven AS (
     SELECT
         r.group_id,
         CAST(SUM(r.out_count) AS BIGINT) AS redrive_count,
-        CAST(SUM(CASE WHEN r.outcome = 'succeeded' THEN r.attempt_count ELSE 0 END) AS BIGINT)
+        CAST(SUM(CASE WHEN r.has_succeeded THEN r.attempt_count ELSE 0 END) AS BIGINT)
             AS redrive_succeeded_count,
         SUM(
-            CASE WHEN r.outcome = 'succeeded' THEN r.attempt_count ELSE 0 END
+            CASE WHEN r.has_succeeded THEN r.attempt_count ELSE 0 END
             * POWER(0.5, GREATEST(n.minute_number - r.ended_minute, 0) / 10080.0)
         ) AS successes,
         SUM(
-            CASE WHEN r.outcome = 'failed_again' THEN r.attempt_count ELSE 0 END
+            CASE WHEN NOT r.has_succeeded THEN r.attempt_count ELSE 0 END
             * POWER(0.5, GREATEST(n.minute_number - r.ended_minute, 0) / 10080.0)
         ) AS failures
     FROM redrives_daily AS r

@@ -22,7 +22,7 @@ standing AS (
     SELECT
         error_class,
         service,
-        SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
+        SUM(CASE WHEN open_since IS NOT NULL THEN case_count ELSE 0 END)
             AS open_count,
         SUM(CASE WHEN status = 'resolved' THEN case_count ELSE 0 END) AS resolved_count
     FROM statuses_daily

@@ -40,13 +40,13 @@ rates AS (
 redriven AS (
     SELECT
         w.label,
-        CAST(SUM(CASE WHEN r.outcome = 'succeeded' THEN r.attempt_count ELSE 0 END) AS DOUBLE)
+        CAST(SUM(CASE WHEN r.has_succeeded THEN r.attempt_count ELSE 0 END) AS DOUBLE)
         / SUM(r.attempt_count) AS value
     FROM windows AS w
     CROSS JOIN clock AS n
     INNER JOIN redrives_daily AS r
         ON
-            r.outcome IN ('succeeded', 'failed_again')
+            r.has_succeeded IS NOT NULL
             AND r.ended_minute > n.minute_number - w.minutes
     WHERE w.minutes >= 60
     GROUP BY w.label

@@ -29,6 +29,6 @@ SELECT
 FROM statuses_daily AS c
 INNER JOIN error_classes AS e ON e.error_class = c.error_class AND e.family = 'transient'
 CROSS JOIN clock AS n
-WHERE c.status IN ('pending', 'retried', 'parked')
+WHERE c.open_since IS NOT NULL
 GROUP BY c.group_id, c.error_class, c.service, c.consumer_name
 ORDER BY open_count DESC, c.group_id, c.service, c.consumer_name

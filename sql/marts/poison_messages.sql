@@ -16,7 +16,7 @@
 WITH cured AS (
     SELECT group_id, CAST(SUM(attempt_count) AS BIGINT) AS cured_count
     FROM redrives_daily
-    WHERE outcome = 'succeeded'
+    WHERE has_succeeded
     GROUP BY group_id
 ),
 

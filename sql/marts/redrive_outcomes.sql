@@ -38,10 +38,8 @@ SELECT
         AS outcome_unknown_count,
     CAST(SUM(CASE WHEN outcome = 'waiting' THEN attempt_count ELSE 0 END) AS BIGINT)
         AS waiting_count,
-    CAST(SUM(CASE WHEN outcome = 'succeeded' THEN attempt_count ELSE 0 END) AS DOUBLE)
-    / NULLIF(
-        SUM(CASE WHEN outcome IN ('succeeded', 'failed_again') THEN attempt_count ELSE 0 END), 0
-    ) AS success_rate
+    CAST(SUM(CASE WHEN has_succeeded THEN attempt_count ELSE 0 END) AS DOUBLE)
+    / SUM(CASE WHEN has_succeeded IS NOT NULL THEN attempt_count END) AS success_rate
 FROM redrives_daily
 GROUP BY group_id, error_class
 ORDER BY attempt_count DESC, group_id, error_class

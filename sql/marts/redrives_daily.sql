@@ -3,7 +3,7 @@
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the root failure's dead letter), group_id,
 -- error_class, outcome and ended_minute.
---   outcome          as in `redrives`
+--   outcome, has_succeeded  as in `redrives`
 --   ended_minute     when that happened, in minutes since 1970; null while waiting
 --   attempt_count    redrives
 --   case_count       of these, the first of an opening; so their sum counts cases
@@ -14,11 +14,12 @@ SELECT
     group_id,
     error_class,
     outcome,
+    has_succeeded,
     CAST(FLOOR(EPOCH(ended_at) / 60) AS BIGINT) AS ended_minute,
     COUNT(*) AS attempt_count,
     COUNT(*) FILTER (WHERE attempt = first_attempt) AS case_count,
     COUNT(*) FILTER (WHERE COALESCE(trigger, 'automatic') <> 'manual') AS automatic_count,
-    COUNT(*) FILTER (WHERE published_at IS NOT NULL OR outcome IN ('succeeded', 'failed_again'))
+    COUNT(*) FILTER (WHERE published_at IS NOT NULL OR has_succeeded IS NOT NULL)
         AS out_count
 FROM (
     SELECT *, MIN(attempt) OVER (PARTITION BY failure_id, opening) AS first_attempt FROM redrives

@@ -60,7 +60,7 @@ standing AS (
     SELECT
         service,
         SUM(case_count) AS failure_count,
-        SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
+        SUM(CASE WHEN open_since IS NOT NULL THEN case_count ELSE 0 END)
             AS open_count,
         MIN(open_since) AS oldest_open_at
     FROM statuses_daily

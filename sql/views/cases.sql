@@ -8,6 +8,7 @@
 --   opened_at      when it became a dead letter (dlq_timestamp), UTC
 --   status         pending | retried | parked | resolved | discarded, or reopened: what closed it
 --                  did not last, and the next opening says how the case stands
+--   is_open        pending, retried or parked: nothing has closed this opening
 --   redrive_count  redrives of this opening that ended without success
 --   not_before     when a redrive that was asked for is due, null where none was
 --   closed_at      when it was resolved or discarded, null while open
@@ -279,6 +280,7 @@ SELECT
         WHEN f.closed_kind IS NOT NULL THEN 'resolved'
         ELSE COALESCE(o.status, 'pending')
     END AS status,
+    f.closed_kind IS NULL AS is_open,
     COALESCE(o.redrive_count, 0) AS redrive_count,
     CASE WHEN f.closed_kind IS NULL THEN o.not_before END AS not_before,
     f.closed_at,

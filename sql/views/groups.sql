@@ -15,7 +15,7 @@ SELECT
     ARG_MAX_NULL(template, log_position) AS template,
     ARG_MAX_NULL(frames, log_position) AS frames,
     COUNT(*) AS failure_count,
-    SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN 1 ELSE 0 END) AS open_count,
+    SUM(CASE WHEN is_open THEN 1 ELSE 0 END) AS open_count,
     MIN(opened_at) AS first_seen_at,
     MAX(opened_at) AS last_seen_at,
     COUNT(DISTINCT tenant_id) AS tenant_count

@@ -11,6 +11,7 @@
 --   outcome       succeeded | failed_again | unroutable | refused | expired | too_late |
 --                 outcome_unknown, or waiting; the first definite one counts, also when it comes after a silence
 --                 that was called outcome_unknown
+--   has_succeeded  whether the consumer handled it; null where the consumer said nothing of it
 --   ended_at      when that happened, UTC
 --   service, consumer_name, error_class, group_id  of the root failure
 --
@@ -68,6 +69,8 @@ SELECT
     MIN(CASE WHEN outcome = 'published' THEN happened_at END) AS published_at,
     MAX(CASE WHEN nth <> 1 THEN NULL WHEN outcome = 'published' THEN 'waiting' ELSE outcome END)
         AS outcome,
+    MAX(CASE WHEN nth = 1 AND outcome IN ('succeeded', 'failed_again') THEN outcome END) = 'succeeded'
+        AS has_succeeded,
     MAX(CASE WHEN nth = 1 AND outcome <> 'published' THEN happened_at END) AS ended_at,
     MAX(service) AS service,
     MAX(consumer_name) AS consumer_name,

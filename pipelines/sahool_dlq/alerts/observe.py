@@ -25,7 +25,6 @@ from sahool_dlq.jetstream.pull import PullStalledError, delivery_of
 from sahool_dlq.jetstream.reach import Lookout, Reach, Stopped, Wanted
 from sahool_dlq.jetstream.streams import find_stream
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.addressees import SERVICE
 
 __all__ = ["StreamSample", "keep", "look", "silent_consumers", "stopped_consumers"]
 
@@ -37,16 +36,16 @@ _MOST_CONSUMERS = 50
 _MOST_STOPPED = 1_000  # consumers of ours that are looked at
 
 # Consumers whose services failed of late and publish no totals: do they acknowledge anything?
-_SILENT = f"""
+_SILENT = """
 SELECT DISTINCT f.original_stream, f.consumer_name
 FROM failed_events f
 WHERE f.dlq_timestamp > now() - interval '15 minutes'
   AND f.original_stream IS NOT NULL AND f.consumer_name IS NOT NULL
   AND NOT EXISTS (
       SELECT FROM service_totals t
-      WHERE t.service = {SERVICE}
+      WHERE t.service = service(f)
         AND t.published_at > now() - interval '30 minutes')
-"""  # noqa: S608
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from psycopg.rows import class_row
 from sahool_dlq.alerts.states import Alert
 from sahool_dlq.alerts.text import Sample
 from sahool_dlq.errors import AlertError
-from sahool_dlq.stores.postgres.addressees import SERVICE
 from sahool_dlq.stores.postgres.audit import audit
 
 _COLUMNS = [field.name for field in fields(Alert) if field.name != "id"]
@@ -133,7 +132,7 @@ def acknowledge(
 def samples_of(connection: Connection[Any], ids: Iterable[str]) -> dict[str, Sample]:
     """The failures of these ids, in the words of a message."""
     rows = connection.execute(
-        f"SELECT f.id::text, f.error_type, left(f.error_message, 500), {SERVICE},"  # noqa: S608
+        "SELECT f.id::text, f.error_type, left(f.error_message, 500), service(f),"
         " f.original_subject FROM failed_events f WHERE f.id = ANY(%s::uuid[])",
         [list(ids)],
     )

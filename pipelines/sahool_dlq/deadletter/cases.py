@@ -33,9 +33,10 @@ from sahool_dlq.deadletter.case_events import CaseEvent
 from sahool_dlq.deadletter.ids import consumer_address, redrive_id
 from sahool_dlq.deadletter.record import DeadLetter
 
-LIVE = ("pending", "retried", "parked")
+OPEN = ("pending", "retried", "parked")
+"""As `is_open` of the migration 0025 says in SQL."""
 CLOSED = ("resolved", "discarded")
-STATUSES = (*LIVE, *CLOSED, "superseded")
+STATUSES = (*OPEN, *CLOSED, "superseded")
 
 ATTEMPTS_PER_OPENING = 1_000
 DEFAULT_REDRIVE_CAP = 3
@@ -193,7 +194,7 @@ def _announced(case: Case, event: CaseEvent) -> Case:
 
 
 def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
-    if case.status not in LIVE:
+    if case.status not in OPEN:
         return case
     opening, nth = opening_and_nth(attempt)
     if opening < case.opening and kind != "requested":  # who asks cannot know how often it opened

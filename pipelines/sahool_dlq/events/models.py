@@ -15,10 +15,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, Select, String, Text, column, func, select, text
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Select,
+    String,
+    Text,
+    func,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from sahool_dlq.deadletter.cases import OPEN
 from sahool_dlq.sqlfiles import read_sql
 
 _STATEMENTS = (
@@ -37,8 +48,6 @@ END $create$;
 
 `dlq migrate` runs them all, and moves such a table into the schema `dlq`, where it is found, too.
 """
-
-_OPEN = ("pending", "retried", "parked")
 
 
 class Base(DeclarativeBase):
@@ -117,12 +126,11 @@ def failures_by_error_type() -> Select[tuple[str, int, int]]:
 def failures_by_service(hours: float = 24) -> Select[tuple[str, int, int]]:
     """service, failure_count and open_count of the last hours, most failures first.
 
-    The service that failed, where it is known, else the one that published the event. Needs the
-    tables of `dlq migrate`, not only those of CREATE_TABLE_SQL.
+    The service that failed, where it is known, else the one that published the event: the function
+    `service` of `dlq migrate`, which CREATE_TABLE_SQL does not make.
     """
-    service: ColumnElement[str] = func.coalesce(
-        column("consumer_service", String), FailedEventModel.source_service
-    ).label("service")
+    row: ColumnElement[Any] = literal_column(FailedEventModel.__tablename__)
+    service: ColumnElement[str] = func.service(row, type_=String).label("service")
     return (
         select(service, _failures(), _open())
         .where(_counts(), FailedEventModel.dlq_timestamp > func.now() - timedelta(hours=hours))
@@ -153,7 +161,7 @@ def _failures() -> ColumnElement[int]:
 
 
 def _open() -> ColumnElement[int]:
-    return func.count().filter(FailedEventModel.status.in_(_OPEN)).label("open_count")
+    return func.count().filter(FailedEventModel.status.in_(OPEN)).label("open_count")
 
 
 def _json(value: Any) -> Any:

@@ -268,9 +268,9 @@ def backtest_policy(settings: Settings, policy: Policy | None = None) -> Backtes
         others = changed_redrives(connection)
     rows = query(
         settings,
-        "SELECT failure_id, group_id, error_class, attempt, outcome = 'succeeded',"
+        "SELECT failure_id, group_id, error_class, attempt, has_succeeded,"
         " coalesce(published_at, ended_at), ended_at FROM redrives"
-        " WHERE outcome IN ('succeeded', 'failed_again')",
+        " WHERE has_succeeded IS NOT NULL",
     ).rows()
     outcomes = [
         Outcome(

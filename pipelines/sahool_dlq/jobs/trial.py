@@ -267,8 +267,8 @@ def _known(connection: Connection[Any], groups: Sequence[GroupTrial]) -> dict[st
     """Open failures of the groups into which calls fell."""
     ids = {kind.group_id for group in groups for kind in group.kinds}
     rows = connection.execute(
-        "SELECT group_id, count(*) FILTER (WHERE status IN ('pending', 'retried', 'parked'))"
-        " FROM failed_events WHERE group_id = ANY(%s) GROUP BY 1",
+        "SELECT group_id, count(*) FILTER (WHERE is_open)"
+        " FROM failures WHERE group_id = ANY(%s) GROUP BY 1",
         [sorted(ids)],
     )
     return dict(rows.fetchall())

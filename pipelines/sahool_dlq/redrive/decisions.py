@@ -12,19 +12,19 @@ from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 
+from sahool_dlq.deadletter.cases import OPEN
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import RedriveError, ServerUnavailableError
 from sahool_dlq.redrive.choose.selection import Selection
-from sahool_dlq.stores.postgres.addressees import SERVICE
 
 __all__ = ["APPLIES_TO", "Affected", "Decision", "DecisionReport", "affected", "publish_decision"]
 
 Decision = Literal["resolved", "discarded", "parked", "unparked"]
 
 APPLIES_TO: dict[Decision, tuple[str, ...]] = {
-    "resolved": ("pending", "retried", "parked"),
-    "discarded": ("pending", "retried", "parked"),
+    "resolved": OPEN,
+    "discarded": OPEN,
     "parked": ("pending", "retried"),
     "unparked": ("parked",),
 }
@@ -67,7 +67,7 @@ def affected(
     """
     condition, values = selection.condition()
     rows = connection.execute(
-        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, {SERVICE}"  # noqa: S608
+        "SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, service(f)"  # noqa: S608
         f" FROM failed_events f WHERE f.status = ANY(%s) AND {condition}"
         " ORDER BY f.dlq_timestamp, f.id LIMIT %s",
         [list(APPLIES_TO[decision]), *values, selection.limit],

@@ -14,17 +14,16 @@ from psycopg.rows import dict_row
 from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.rows import DEAD_LETTER_SCHEMA, IDENTITY
-from sahool_dlq.stores.postgres.addressees import SERVICE
 
 _GROUPS = ("group_id", "parent_id", "fingerprint_version")
-_ROWS = f"""
+_ROWS = """
 SELECT id::text AS failure_id, f.*, original_data::text AS original_data,
        original_headers::text AS original_headers, attempts::text AS attempts,
        CASE WHEN status = 'superseded' THEN root_failure_id::text END AS root_failure_id,
-       {SERVICE} AS service,
+       service(f) AS service,
        'restored' AS envelope, 0 AS size_bytes, %(prefix)s || '.dlq.' || event_type AS subject
 FROM failed_events f WHERE id = ANY(%(ids)s::uuid[]) ORDER BY epoch, dlq_sequence
-"""  # noqa: S608
+"""
 
 
 def letters_from_postgres(

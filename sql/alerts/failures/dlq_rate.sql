@@ -13,5 +13,5 @@ FROM scoped_failures AS f
 CROSS JOIN clock AS n
 CROSS JOIN settings AS r
 WHERE
-    f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
-    AND f.dlq_timestamp <= n.drained_until
+    f.opened_at > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+    AND f.opened_at <= n.drained_until

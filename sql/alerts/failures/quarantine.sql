@@ -14,4 +14,4 @@ WHERE
     f.parse_error IS NOT NULL
     -- stored, since a drain may come late, and a clock be wrong; what is old is no news
     AND f.created_at > n.now - r.window_minutes * INTERVAL '1 minute'
-    AND f.dlq_timestamp > n.now - GREATEST(r.window_minutes, 1440) * INTERVAL '1 minute'
+    AND f.opened_at > n.now - GREATEST(r.window_minutes, 1440) * INTERVAL '1 minute'

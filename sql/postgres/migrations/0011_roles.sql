@@ -65,7 +65,8 @@ BEGIN
             ('dlq_drain', 'SELECT, INSERT, UPDATE', 'platform'),
             ('dlq_drain', 'SELECT, INSERT, DELETE', 'unfounded_outcomes'),
             ('dlq_drain', 'SELECT, UPDATE', 'redrives'),
-            ('dlq_drain', 'SELECT', 'erasures schema_migrations stopped_consumers'),
+            ('dlq_drain', 'SELECT', 'erasures schema_migrations stopped_consumers failures'
+                ' answered_redrives'),
             ('dlq_drain', 'SELECT, INSERT', 'erased_messages'),  -- from the lake's copy
             ('dlq_drain', 'INSERT, DELETE, SELECT (failure_id, stored_at)', 'failed_payloads'),
             ('dlq_redriver', 'SELECT, INSERT, UPDATE', 'redrive_batches redrives'),
@@ -76,7 +77,7 @@ BEGIN
             ('dlq_analyst', 'SELECT', 'failed_events drain_checkpoints drain_epochs drain_anchors'
                 ' stream_gaps redrives service_totals alerts alert_messages stream_samples'
                 ' consumer_samples schema_migrations platform verifications unreached_consumers'
-                ' stopped_consumers failures unfounded_outcomes'),
+                ' stopped_consumers failures answered_redrives unfounded_outcomes'),
             ('dlq_analyst', 'SELECT', marts),
             ('dlq_analyst', format('SELECT (%s)', (
                 SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute

@@ -20,10 +20,7 @@ from sahool_dlq.redrive.choose.where import COLUMNS, compile_where
         ("error_message = 'it''s 100 %'", "f.error_message = %s", ["it's 100 %"]),
         (
             "redrive_count > 0 and not (status = 'parked' or service <> 'x')",
-            (
-                "(f.redrive_count > %s AND (NOT (f.status = %s OR"
-                " coalesce(f.consumer_service, f.source_service) <> %s)))"
-            ),
+            ("(f.redrive_count > %s AND (NOT (f.status = %s OR service(f) <> %s)))"),
             [0, "parked", "x"],
         ),
         ("error_message NOT ILIKE '%denied%'", "f.error_message NOT ILIKE %s", ["%denied%"]),

@@ -18,7 +18,7 @@ from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.redrive.batches import move
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.edit import read_patch
-from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN, SERVICE
+from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN
 from sahool_dlq.stores.postgres.audit import audit
 
 __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
@@ -166,7 +166,7 @@ def find_pending(
 ) -> list[PlannedFailure]:
     """Failures that no batch holds, the oldest first."""
     rows = connection.execute(
-        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, {SERVICE},"  # noqa: S608
+        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, service(f),"  # noqa: S608
         f" f.original_subject, {ADDRESS}, f.redrive_count,"
         f" f.opening, {IS_FOREIGN}, left(f.error_message, 500), f.dlq_timestamp,"
         " (SELECT max(r.ended_at) FROM redrives r WHERE r.failure_id = f.id"

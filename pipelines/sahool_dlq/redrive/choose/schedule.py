@@ -21,7 +21,7 @@ from sahool_dlq.redrive.choose.policy import (
 )
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.addressees import ADDRESS, SERVICE
+from sahool_dlq.stores.postgres.addressees import ADDRESS
 
 __all__ = [
     "Judged",
@@ -70,14 +70,14 @@ def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History
     """What the outcomes in the outbox say; those of an edit or redirect say nothing here."""
     rows = connection.execute(
         "SELECT coalesce(r.group_id, ''), f.error_type, (r.attempt - 1) %% %(per_opening)s + 1,"
-        " sum(weight) FILTER (WHERE r.state = 'succeeded'),"
-        " sum(weight) FILTER (WHERE r.state = 'failed_again'), max(r.ended_at)"
-        " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        " sum(weight) FILTER (WHERE r.has_succeeded),"
+        " sum(weight) FILTER (WHERE NOT r.has_succeeded), max(r.ended_at)"
+        " FROM answered_redrives r JOIN failed_events f ON f.id = r.failure_id"
         " JOIN redrive_batches b"
         "   ON b.id = r.batch_id AND b.patch IS NULL AND b.redirect_to IS NULL,"
         " LATERAL (SELECT power(0.5, greatest(extract(epoch FROM %(now)s - r.ended_at)::float8, 0)"
         "   / %(half_life)s) AS weight) w"
-        " WHERE r.state IN ('succeeded', 'failed_again') AND r.ended_at > %(since)s"
+        " WHERE r.ended_at > %(since)s"
         " GROUP BY 1, 2, 3 ORDER BY 6",
         {
             "now": now,
@@ -110,7 +110,7 @@ def judged(
     condition, values = selection.condition()
     rows = connection.execute(
         "SELECT coalesce(f.group_id, ''), f.error_type, f.redrive_count + 1, count(*),"  # noqa: S608
-        f" string_agg(DISTINCT {SERVICE}, ', '),"
+        f" string_agg(DISTINCT service(f), ', '),"
         " min(left(f.error_message, 500))"
         f" FROM failed_events f WHERE f.status = 'pending' AND {condition} AND {IDLE}"
         " GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 3",

@@ -10,7 +10,6 @@ from sahool_dlq.deadletter.error_families import with_subclasses
 from sahool_dlq.deadletter.ids import is_uuid
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.choose.where import compile_where
-from sahool_dlq.stores.postgres.addressees import SERVICE
 
 __all__ = ["EVERYTHING", "Selection", "duration", "moment"]
 
@@ -89,7 +88,7 @@ class Selection:
             ("f.id = ANY(%s::uuid[])", list(self.failure_ids)),
             ("f.error_type = ANY(%s)", with_subclasses(self.error_types)),
             ("f.group_id = %s", self.group_id),
-            (f"{SERVICE} = %s", self.service),
+            ("service(f) = %s", self.service),
             ("f.tenant_id = %s", self.tenant_id),
             ("f.event_type = %s", self.event_type),
             ("f.original_subject ~ %s", self.subject and _pattern(self.subject)),

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn
 
 from sahool_dlq.errors import QueryError
-from sahool_dlq.stores.postgres.addressees import SERVICE
 
 __all__ = ["COLUMNS", "Column", "compile_where"]
 
@@ -32,7 +31,7 @@ class Column:
 
 
 COLUMNS: dict[str, Column] = {
-    "service": Column(SERVICE, "text", "the service that failed"),
+    "service": Column("service(f)", "text", "the service that failed"),
     "source_service": Column("f.source_service", "text", "the service that published the event"),
     "consumer_name": Column("f.consumer_name", "text", "the durable consumer that failed"),
     "handler": Column("f.handler", "text", "the function that failed"),

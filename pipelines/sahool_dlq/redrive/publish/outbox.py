@@ -9,7 +9,7 @@ from psycopg import Connection
 from sahool_dlq.deadletter.cases import opening_and_nth
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
 from sahool_dlq.redrive.batches import Batch
-from sahool_dlq.stores.postgres.addressees import FAILED_AT, SERVICE
+from sahool_dlq.stores.postgres.addressees import FAILED_AT
 
 __all__ = ["Outbox", "Redrive", "load_redrives"]
 
@@ -120,7 +120,7 @@ def load_redrives(connection: Connection[Any], batch_id: str) -> list[Redrive]:
         "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"  # noqa: S608
         " r.addressed_to, f.dlq_sequence, f.published_at,"
         " CASE WHEN r.state = 'published' THEN extract(epoch FROM now() - r.published_at)::float8"
-        f" END, f.dlq_reason = ANY(%s) OR r.addressed_to IS DISTINCT FROM {FAILED_AT}, {SERVICE},"
+        f" END, f.dlq_reason = ANY(%s) OR r.addressed_to IS DISTINCT FROM {FAILED_AT}, service(f),"
         " f.error_type, left(f.error_message, 500),"
         " r.subject FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
         " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"

@@ -1,4 +1,4 @@
-"""Who failed in `failed_events f`, and whom its failures are redriven to, in SQL."""
+"""Which consumer failed in `failed_events f`, and to which it is redriven, in SQL."""
 
 from typing import Any
 
@@ -6,10 +6,7 @@ from psycopg import Connection
 
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
 
-__all__ = ["ADDRESS", "FAILED_AT", "IS_FOREIGN", "SERVICE", "pending_addressees"]
-
-SERVICE = "coalesce(f.consumer_service, f.source_service)"
-"""The service that failed, where it is known; else the one that published the event."""
+__all__ = ["ADDRESS", "FAILED_AT", "IS_FOREIGN", "pending_addressees"]
 
 FAILED_AT = "(nullif(f.original_stream, '') || '/' || nullif(f.consumer_name, ''))"
 """`<stream>/<durable>` that failed; null where nobody said so."""
