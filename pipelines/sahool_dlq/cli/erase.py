@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from sahool_dlq.cli.output import console, errors, print_json, print_table, safe, spinner
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, errors, print_table, safe, spinner
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.erasure.erase import COUNTED, ErasureReport, preview
 from sahool_dlq.errors import ErasureError
 from sahool_dlq.jobs.upkeep import erase_tenant
@@ -22,13 +22,12 @@ from sahool_dlq.settings import Settings
 @click.option("--dry-run", is_flag=True, help="show what would be deleted; delete nothing")
 def command(
     settings: Settings,
-    is_json: bool,
     tenant: str,
     reason: str | None,
     by: str,
     yes: bool,
     dry_run: bool,
-) -> None:
+) -> Answer[ErasureReport] | None:
     """Delete all data of a tenant from stream, lake and Postgres, up to now. Cannot be undone.
 
     Later failures of the tenant are stored as usual. Safe to run again: a second run finishes what
@@ -47,13 +46,12 @@ def command(
     with spinner("Looking"):
         found = asyncio.run(preview(settings, tenant))
     if dry_run or found.is_empty:
-        _show(found, tenant, "would go", is_json)
-        return
+        return Answer(found, lambda _: _show(found, tenant, "would go"))
     if is_asked:
-        _show(found, tenant, "would go", is_json=False)
+        _show(found, tenant, "would go")
         if not click.confirm("Delete all this? It cannot be undone.", err=True):
             console.print("Nothing was changed.")
-            return
+            return None
     with errors.status("Erasing") as status:
         report = asyncio.run(
             erase_tenant(
@@ -64,18 +62,14 @@ def command(
                 tell=lambda step: status.update(f"Erasing: {step}"),
             )
         )
-    _show(report, tenant, "went", is_json)
-    if report.left is not None:
-        raise ErasureError(
-            f"All else is erased, but {report.left}: no drain stores them; run this again once"
-            " NATS permits it, or when they have aged out."
-        )
+    left = report.left and ErasureError(
+        f"All else is erased, but {report.left}: no drain stores them; run this again once"
+        " NATS permits it, or when they have aged out."
+    )
+    return Answer(report, lambda _: _show(report, tenant, "went"), error=left or None)
 
 
-def _show(report: ErasureReport, tenant: str, went: str, is_json: bool) -> None:
-    if is_json:
-        print_json(report.as_dict())
-        return
+def _show(report: ErasureReport, tenant: str, went: str) -> None:
     if report.is_empty:
         console.print(f"There are no data of {safe(tenant)}.")
     else:

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import console, print_json, print_table
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, print_table
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.jobs.redrive import (
     backtest_policy,
     explain_policy,
@@ -32,14 +32,13 @@ from sahool_dlq.settings import Settings
 @click.option("--half-life-days", type=click.FloatRange(0, min_open=True), help="of an outcome")
 def command(
     settings: Settings,
-    is_json: bool,
     action: str,
     group_id: str | None,
     is_all: bool,
     worth: float | None,
     confidence: float | None,
     half_life_days: float | None,
-) -> None:
+) -> Answer[Any]:
     """Show what the scheduled redrive does with each group, and why.
 
     show: pending failures by group and attempt, and whether they would be redriven. backtest: what
@@ -47,12 +46,7 @@ def command(
     """
     policy = _changed(policy_of(settings), worth, confidence, half_life_days)
     if action == "backtest":
-        report = backtest_policy(settings, policy)
-        if is_json:
-            print_json(report.as_dict())
-        else:
-            _print_backtest(report)
-        return
+        return Answer(backtest_policy(settings, policy), _print_backtest)
     if group_id:
         selection = Selection(group_id=known_group(settings, group_id))
     elif is_all:
@@ -60,10 +54,8 @@ def command(
     else:
         selection = transient_selection(settings)
     found = explain_policy(settings, selection, policy)
-    if is_json:
-        print_json({"groups": [_as_dict(each, policy) for each in found]})
-    else:
-        _print_groups(found)
+    told = {"groups": [_as_dict(each, policy) for each in found]}
+    return Answer(told, lambda _: _print_groups(found))
 
 
 def _changed(

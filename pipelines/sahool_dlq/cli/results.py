@@ -17,7 +17,8 @@ from rich.table import Table
 
 from sahool_dlq.analysis.report.section import escaped
 from sahool_dlq.cli.layout import GAP, Column, fitting, measure
-from sahool_dlq.cli.output import console, print_json, room, safe
+from sahool_dlq.cli.output import console, room, safe
+from sahool_dlq.cli.verb import tell
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
 from sahool_dlq.errors import QueryError
 
@@ -33,11 +34,11 @@ def print_result(table: pa.Table, form: str) -> None:
     JSON is exact. Elsewhere characters that steer a terminal are U+FFFD.
     """
     if form == "json":
-        print_json({"columns": table.column_names, "rows": list(_rows(table))})
+        tell({"columns": table.column_names, "rows": list(_rows(table))})
     elif form == "jsonl":
         names = _distinct(table.column_names)
         for row in _rows(table):
-            print_json(dict(zip(names, row, strict=True)))
+            tell(dict(zip(names, row, strict=True)))
     elif form == "csv":
         _print_csv(table)
     elif form == "md":

@@ -53,7 +53,7 @@ def _selecting(
     function: Callable[..., Any], most: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> Callable[..., Any]:
     @functools.wraps(function)
-    def run(settings: Settings, *arguments: Any, **parameters: Any) -> None:
+    def run(settings: Settings, **parameters: Any) -> Any:
         names = [field.name for field in fields(Selection) if field.name in parameters]
         given = {name: parameters.pop(name) for name in names}
         now = datetime.now(UTC)
@@ -61,7 +61,7 @@ def _selecting(
             given["group_id"] = known_group(settings, given["group_id"])
         for name in ("since", "until"):
             given[name] = moment(given[name], now) if given[name] else None
-        function(settings, *arguments, selection=Selection(**given), **parameters)
+        return function(settings, selection=Selection(**given), **parameters)
 
     for flag in reversed((*_FLAGS, most)):
         run = flag(run)

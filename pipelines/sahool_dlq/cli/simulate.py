@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from sahool_dlq.cli.output import console, print_json, print_table, progress_bar
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, print_table, progress
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.errors import SimulationError
 from sahool_dlq.settings import Settings
 from sahool_dlq.simulation.run import Progress, SimulationReport, into_lake, into_stream
@@ -38,7 +38,6 @@ from sahool_dlq.simulation.scenario import Scenario
 )
 def command(
     settings: Settings,
-    is_json: bool,
     days: float,
     rate: float,
     seed: int,
@@ -47,7 +46,7 @@ def command(
     stream: bool,
     add: bool,
     truth: Path | None,
-) -> None:
+) -> Answer[SimulationReport]:
     """Write a synthetic history of failures with known causes to an empty lake.
 
     It has daily and weekly patterns, outages that spread, a bad deploy, a tenant and messages that
@@ -58,19 +57,19 @@ def command(
     """
     scenario = Scenario(_end(until), days, rate, seed, quiet)
     place = truth or settings.home / "simulated.json"
-    with progress_bar("Simulating") as bar:
-        task = bar.add_task("", total=100)
+    with progress("Simulating") as advance:
 
         def show(share: float) -> None:
-            bar.update(task, completed=round(100 * share))
+            advance(round(100 * share), 100)
 
         report = _run(settings, scenario, show, is_stream=stream, is_added=add)
     place.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.truth.as_dict(), default=lambda at: at.isoformat(), indent=1)
     place.write_text(text + "\n", encoding="utf-8")
-    if is_json:
-        print_json(report.as_dict())
-        return
+    return Answer(report, lambda _: _show(report, days, place))
+
+
+def _show(report: SimulationReport, days: float, place: Path) -> None:
     print_table(
         f"{days:g} days in {report.seconds:.1f} s",
         ["what", "rows"],
