@@ -22,7 +22,7 @@ _MANY = 10  # from here on a person at a terminal is asked
 def deciding(decision: Decision, explanation: str) -> click.Command:
     """The verb that publishes this decision."""
 
-    @selecting
+    @selecting()
     @click.option(
         "--reason", required=True, help="the reason; stored with the failure and in the audit"
     )

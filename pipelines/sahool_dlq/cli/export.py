@@ -12,7 +12,7 @@ from typing import BinaryIO
 import click
 
 from sahool_dlq.cli.output import errors, safe, spinner
-from sahool_dlq.cli.selecting import selecting_up_to
+from sahool_dlq.cli.selecting import selecting
 from sahool_dlq.cli.verb import Answer, verb, wants_json
 from sahool_dlq.errors import QueryError
 from sahool_dlq.jobs.export import ExportReport, export, export_raw
@@ -24,7 +24,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 @verb
-@selecting_up_to(EVERYTHING)
+@selecting(EVERYTHING)
 @click.option(
     "--format",
     "form",

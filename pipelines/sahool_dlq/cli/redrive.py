@@ -35,7 +35,7 @@ from sahool_dlq.settings import Settings
 
 
 @verb
-@selecting
+@selecting()
 @click.option("--transient", is_flag=True, help="error types of DLQ_TRANSIENT_ERROR_TYPES")
 @click.option("--to", "redirect_to", help="publish to this subject instead of the events' own")
 @click.option("--for", "addressed_to", help="deliver to this consumer, STREAM/CONSUMER")

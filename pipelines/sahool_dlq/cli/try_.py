@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sahool_dlq.cli.output import console, errors, progress, safe
-from sahool_dlq.cli.selecting import selecting_up_to
+from sahool_dlq.cli.selecting import selecting
 from sahool_dlq.cli.verb import Answer, verb, wants_json
 from sahool_dlq.jobs.trial import Trial, try_handler
 from sahool_dlq.redrive.choose.selection import Selection
@@ -23,7 +23,7 @@ _MOST_SECONDS = 86_400
 
 @verb
 @click.argument("handler", metavar="MODULE:HANDLER")
-@selecting_up_to(_OF_EACH, "of each group at most so many")
+@selecting(_OF_EACH, "of each group at most so many")
 @click.option("--all-open", is_flag=True, help="all that is open, and successes besides: for CI")
 @click.option(
     "--successes",
