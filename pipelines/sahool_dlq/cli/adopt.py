@@ -1,7 +1,6 @@
 """`dlq adopt`."""
 
 import asyncio
-import getpass
 from typing import Any
 
 import click
@@ -9,7 +8,7 @@ import click
 from sahool_dlq.bridge.adopt import LIMITS, Adoption, Limits
 from sahool_dlq.cli.output import cell, console, log_plainly, safe
 from sahool_dlq.cli.selecting import is_agreed
-from sahool_dlq.cli.verb import Answer, verb, wants_json
+from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
 from sahool_dlq.jobs.adoption import Wish, adopt, preview_adoption
 from sahool_dlq.settings import Settings
 
@@ -29,7 +28,7 @@ from sahool_dlq.settings import Settings
 @click.option("--proof", "is_proof", is_flag=True, help="have the server report each success")
 @click.option("--undo", "is_undo", is_flag=True, help="restore the previous configuration")
 @click.option("--reason", help="the reason; stored in the audit")
-@click.option("--by", default=getpass.getuser, help="who does it [your login name]")
+@BY
 @click.option("--dry-run", is_flag=True, help="show the change; do not make it")
 @click.option("--yes", is_flag=True, help="do not ask")
 def command(

@@ -1,6 +1,5 @@
 """`dlq batches`."""
 
-import getpass
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +7,7 @@ import click
 
 from sahool_dlq.cli.output import cell, console, print_table, safe
 from sahool_dlq.cli.redrive import carried_out
-from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.cli.verb import BY, Answer, verb
 from sahool_dlq.jobs.decisions import audit_trail
 from sahool_dlq.jobs.redrive import approve, cancel, list_batches, pause, reject, resume, show_batch
 from sahool_dlq.redrive.batches import Batch
@@ -30,7 +29,7 @@ _THEN_RUN = ("resume", "approve")
 )
 @click.argument("batch_id", metavar="[BATCH]", required=False)
 @click.option("--reason", help="the reason; stored in the audit")
-@click.option("--by", default=getpass.getuser, help="who does it [your login name]")
+@BY
 @click.option("--later", is_flag=True, help="resume, approve: let the next redrive run it")
 @click.option(
     "--limit",

@@ -1,7 +1,6 @@
 """What `dlq discard`, `resolve`, `park` and `unpark` have in common."""
 
 import asyncio
-import getpass
 from collections import Counter
 from typing import Any
 
@@ -10,7 +9,7 @@ import click
 from sahool_dlq.cli.output import console, print_table, progress
 from sahool_dlq.cli.plan import LIMIT_REACHED
 from sahool_dlq.cli.selecting import is_agreed, selecting
-from sahool_dlq.cli.verb import Answer, tell, verb, wants_json
+from sahool_dlq.cli.verb import BY, Answer, tell, verb, wants_json
 from sahool_dlq.jobs.decisions import decide, preview_decision
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.decisions import Affected, Decision, DecisionReport
@@ -26,7 +25,7 @@ def deciding(decision: Decision, explanation: str) -> click.Command:
     @click.option(
         "--reason", required=True, help="the reason; stored with the failure and in the audit"
     )
-    @click.option("--by", default=getpass.getuser, help="who decides [your login name]")
+    @BY
     @click.option("--yes", is_flag=True, help="do not ask for confirmation")
     @click.option("--dry-run", is_flag=True, help="show what would change; change nothing")
     def command(

@@ -1,13 +1,12 @@
 """`dlq erase`."""
 
 import asyncio
-import getpass
 import sys
 
 import click
 
 from sahool_dlq.cli.output import console, errors, print_table, safe, spinner
-from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.cli.verb import BY, Answer, verb
 from sahool_dlq.erasure.erase import COUNTED, ErasureReport, preview
 from sahool_dlq.errors import ErasureError
 from sahool_dlq.jobs.upkeep import erase_tenant
@@ -17,7 +16,7 @@ from sahool_dlq.settings import Settings
 @verb
 @click.option("--tenant", required=True, help="the tenant's id, as its events say it")
 @click.option("--reason", help="the reason; stored in the audit, so without the tenant's id")
-@click.option("--by", default=getpass.getuser, help="who requests it [your login name]")
+@BY
 @click.option("--yes", is_flag=True, help="do not ask")
 @click.option("--dry-run", is_flag=True, help="show what would be deleted; delete nothing")
 def command(

@@ -1,7 +1,6 @@
 """`dlq export`."""
 
 import asyncio
-import getpass
 import os
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import click
 
 from sahool_dlq.cli.output import errors, safe, spinner
 from sahool_dlq.cli.selecting import selecting
-from sahool_dlq.cli.verb import Answer, verb, wants_json
+from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
 from sahool_dlq.errors import QueryError
 from sahool_dlq.jobs.export import ExportReport, export, export_raw
 from sahool_dlq.redrive.choose.selection import EVERYTHING, Selection
@@ -38,7 +37,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 )
 @click.option("--raw", "is_raw", is_flag=True, help="the events as they were, and not masked")
 @click.option("--reason", default="", help="why raw events are read; kept in the audit")
-@click.option("--by", default=getpass.getuser, help="who reads them [your login]")
+@BY
 def command(
     settings: Settings,
     selection: Selection,

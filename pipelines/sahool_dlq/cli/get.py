@@ -2,14 +2,13 @@
 
 import asyncio
 import base64
-import getpass
 import sys
 from typing import Any
 
 import click
 
 from sahool_dlq.cli.output import cell, console, errors, safe
-from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.cli.verb import BY, Answer, verb
 from sahool_dlq.deadletter.headers import pairs_of
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
 from sahool_dlq.errors import QueryError
@@ -26,7 +25,7 @@ from sahool_dlq.settings import Settings
 @click.option("--nats", "form", flag_value="nats", help="the `nats pub` line that publishes it")
 @click.option("--python", "form", flag_value="python", help="a program that publishes it")
 @click.option("--reason", default="", help="why it is read; kept in the audit")
-@click.option("--by", default=getpass.getuser, help="who reads it [your login]")
+@BY
 def command(settings: Settings, id_: str, form: str | None, reason: str, by: str) -> Answer[Any]:
     """The event of a failure, as it was: by the failure's id or its first digits.
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sahool_dlq.cli.layout import GAP, fitting, measure, widths
+from sahool_dlq.cli.layout import GAP, Column, fitting, measure, widths
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
 
 console = Console(highlight=False, emoji=False)
@@ -99,9 +99,7 @@ def print_table(
         table.add_row(*(row[column.index] for column in shown))
     if title:
         console.print(title, style="bold", soft_wrap=True)  # a table's own is broken at its width
-    width = sum(column.width + GAP for column in every)
-    target = console if room() else Console(file=console.file, width=max(width, 1), emoji=False)
-    target.print(table)
+    print_drawn(table, shown)
     if note:
         console.print(f"[dim]{note}[/dim]", soft_wrap=not console.is_terminal)
     left_out = [column.name for column in every if column not in shown]
@@ -109,6 +107,13 @@ def print_table(
         names = safe(", ".join(left_out))
         console.print(f"[dim]Columns that do not fit: {names}. A pipe or --json has all.[/dim]")
     console.print()
+
+
+def print_drawn(table: Table, columns: Iterable[Column]) -> None:
+    """Print a table of these columns: as wide as it is, where the output is no terminal."""
+    width = sum(column.width + GAP for column in columns)
+    target = console if room() else Console(file=console.file, width=max(width, 1), emoji=False)
+    target.print(table)
 
 
 def _unescaped(text: str) -> str:

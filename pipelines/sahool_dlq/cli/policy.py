@@ -16,7 +16,7 @@ from sahool_dlq.jobs.redrive import (
 )
 from sahool_dlq.redrive.choose.backtest import BacktestReport
 from sahool_dlq.redrive.choose.policy import Policy
-from sahool_dlq.redrive.choose.schedule import Judged, policy_of
+from sahool_dlq.redrive.choose.schedule import Judged, Pending, policy_of
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings
 
@@ -69,14 +69,20 @@ def _changed(
     return replace(policy, **{name: value for name, value in given.items() if value is not None})
 
 
-def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
-    pending, belief = each.pending, each.belief
+def _told(pending: Pending) -> dict[str, object]:
     return {
         "group_id": pending.cell.group_id,
         "error_type": pending.cell.error_type,
         "services": pending.services,
         "attempt": pending.cell.attempt,
         "pending": pending.failure_count,
+    }
+
+
+def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
+    belief = each.belief
+    return {
+        **_told(each.pending),
         "chance": round(belief.mean, 4),
         "trials": round(belief.trials, 2),
         "probability": round(belief.probability_above(policy.worth), 4),
@@ -92,18 +98,7 @@ def _print_groups(found: list[Judged]) -> None:
     print_table(
         "What the scheduled redrive does next",
         ["group", "error type", "services", "attempt", "pending", "verdict", "why"],
-        [
-            (
-                each.pending.cell.group_id,
-                each.pending.cell.error_type,
-                each.pending.services,
-                each.pending.cell.attempt,
-                each.pending.failure_count,
-                each.verdict.kind,
-                each.verdict.why,
-            )
-            for each in found
-        ],
+        [(*_told(each.pending).values(), each.verdict.kind, each.verdict.why) for each in found],
         note="Each failure also waits before each redrive, and each group starts with 1 event,"
         " then 10, then all.",
         drop=["attempt", "services", "error type"],

@@ -1,7 +1,6 @@
 """`dlq redrive`."""
 
 import asyncio
-import getpass
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 from sahool_dlq.cli.output import console, progress
 from sahool_dlq.cli.plan import LIMIT_REACHED, print_plan, print_report, unreached_facts
 from sahool_dlq.cli.selecting import is_agreed, selecting
-from sahool_dlq.cli.verb import Answer, verb, wants_json
+from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.jobs.redrive import (
     approve,
@@ -52,7 +51,7 @@ from sahool_dlq.settings import Settings
 @click.option(
     "--reason", default="by hand", show_default=True, help="the reason; stored with the batch"
 )
-@click.option("--by", default=getpass.getuser, help="who requests it [your login name]")
+@BY
 @click.option("--dry-run", is_flag=True, help="show what would be published; change nothing")
 @click.option("--yes", "is_approved", is_flag=True, help="do not ask for confirmation")
 def command(

@@ -1,7 +1,6 @@
 """`dlq try`."""
 
 import asyncio
-import getpass
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import click
 
 from sahool_dlq.cli.output import console, errors, progress, safe
 from sahool_dlq.cli.selecting import selecting
-from sahool_dlq.cli.verb import Answer, verb, wants_json
+from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
 from sahool_dlq.jobs.trial import Trial, try_handler
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.reproduce.verdict import TrialReport
@@ -64,7 +63,7 @@ _MOST_SECONDS = 86_400
     help="github: annotations of a pull request",
 )
 @click.option("--reason", default="", help="why; kept in the audit")
-@click.option("--by", default=getpass.getuser, help="who reads the events [your login]")
+@BY
 def command(
     settings: Settings,
     handler: str,

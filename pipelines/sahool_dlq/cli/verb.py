@@ -1,6 +1,7 @@
 """What every verb has in common: flags for the servers, its answer as JSON or text, its end."""
 
 import functools
+import getpass
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ _SETTINGS = (
     ),
 )
 FLAGS = (_JSON, *_SETTINGS, _DEBUG)
+BY = click.option("--by", default=getpass.getuser, help="who does it [your login name]")
 
 
 @dataclass(frozen=True, slots=True)
