@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from functools import partial
 
 import click
 
@@ -44,10 +45,11 @@ def command(
         )
     with spinner("Looking"):
         found = asyncio.run(preview(settings, tenant))
+    would_go = partial(_show, tenant=tenant, went="would go")
     if dry_run or found.is_empty:
-        return Answer(found, lambda _: _show(found, tenant, "would go"))
+        return Answer(found, would_go)
     if is_asked:
-        _show(found, tenant, "would go")
+        would_go(found)
         if not click.confirm("Delete all this? It cannot be undone.", err=True):
             console.print("Nothing was changed.")
             return None
@@ -61,11 +63,12 @@ def command(
                 tell=lambda step: status.update(f"Erasing: {step}"),
             )
         )
-    left = report.left and ErasureError(
+    left = ErasureError(
         f"All else is erased, but {report.left}: no drain stores them; run this again once"
         " NATS permits it, or when they have aged out."
     )
-    return Answer(report, lambda _: _show(report, tenant, "went"), error=left or None)
+    show = partial(_show, tenant=tenant, went="went")
+    return Answer(report, show, error=left if report.left is not None else None)
 
 
 def _show(report: ErasureReport, tenant: str, went: str) -> None:

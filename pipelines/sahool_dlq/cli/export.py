@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,7 +63,7 @@ def command(
             report = asyncio.run(work)
         else:
             report = export(settings, selection, form, file)
-    return Answer(report, lambda _: _tell(report, output))
+    return Answer(report, partial(_tell, output=output))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -70,7 +71,7 @@ def command(
     place.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.truth.as_dict(), default=lambda at: at.isoformat(), indent=1)
     place.write_text(text + "\n", encoding="utf-8")
-    return Answer(report, lambda _: _show(report, days, place))
+    return Answer(report, partial(_show, days=days, place=place))
 
 
 def _show(report: SimulationReport, days: float, place: Path) -> None:
