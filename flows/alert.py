@@ -1,5 +1,7 @@
 """alert: what people should know now."""
 
+from dataclasses import asdict
+
 from prefect import State, flow
 
 from sahool_dlq.alerts.evaluate import AlertsReport, evaluate_alerts
@@ -21,7 +23,7 @@ async def alert() -> State:
     if report.firing or report.told:
         await table("alerts", [{"firing": escaped(text)} for text in report.firing], "Alerts.")
     did = f"{len(report.firing)} firing" if report.firing else "quiet"
-    return await told(did, _said(report), report.as_dict())
+    return await told(did, _said(report), asdict(report))
 
 
 def _said(report: AlertsReport) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import polars as pl
@@ -56,7 +57,7 @@ async def build_marts(is_rebuild: bool = False) -> State:
     return await told(
         f"{count}{spikes}",
         f"{_built(built)}; {count}{spikes}",
-        built.as_dict(),
+        asdict(built),
     )
 
 

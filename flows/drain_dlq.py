@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import asdict
 
 from prefect import State, flow
 
@@ -44,9 +45,9 @@ async def drain_dlq() -> State:
         # Once begun it waits for servers; done anew, it would not tell what it stored before.
         report = await stage("Drain the log", lambda: drain_log(settings, move), _drained)
     if report.drained:
-        happened("dlq.drained", f"dlq.log.{report.stream}", report.stream, report.as_dict())
+        happened("dlq.drained", f"dlq.log.{report.stream}", report.stream, asdict(report))
         await table(
-            "drain", [report.as_dict() | {"notes": " ".join(report.notes)}], "What a run drained."
+            "drain", [asdict(report) | {"notes": " ".join(report.notes)}], "What a run drained."
         )
         await stage(
             "Compare the sinks", lambda: _compare(settings, report), str, is_repeatable=True
@@ -54,7 +55,7 @@ async def drain_dlq() -> State:
     if trouble is not None:
         raise trouble
     message = "; ".join(filter(None, (_drained(report), _bridged(bridged, untold))))
-    return await told(f"{report.drained:,} messages", message, report.as_dict())
+    return await told(f"{report.drained:,} messages", message, asdict(report))
 
 
 def _bridged(bridged: Counter[str], untold: list[Untold]) -> str:

@@ -1,7 +1,7 @@
 """redrive-transient, redrive-group, redrive and dry-run: bring back what can be cured."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 from prefect import State, flow
@@ -243,16 +243,16 @@ async def _told(report: RedriveReport | None) -> State:
     words = in_words(report.outcomes, report.parked)
     if report.state == "aborted":
         batch = f"dlq.redrive.{report.batch_id}"
-        happened("dlq.redrive.aborted", batch, report.batch_id, report.as_dict())
+        happened("dlq.redrive.aborted", batch, report.batch_id, asdict(report))
         is_part = report.stopped_groups and "succeeded" in report.outcomes
         some = f" {quantity(len(report.stopped_groups), 'groups')}" if is_part else ""
         return await stopped(f"stopped, {words.split(', ')[0]}", f"Stopped{some}: {words}")
     if report.state in ("paused", "cancelled"):
         said = f"{report.state.capitalize()} by a person: {words}"
-        return await told(report.state, said, report.as_dict(), state=report.state.capitalize())
+        return await told(report.state, said, asdict(report), state=report.state.capitalize())
     if report.planned and words.startswith("none tried"):
         told_of = [each for reasons in report.reasons.values() for each in reasons.items()]
         why = "; ".join(f"{count:,}: {reason}" for reason, count in told_of)  # the first few
         said = f"Nothing went out: {words.removeprefix('none tried, ')}. {why}".rstrip()
-        return await told("nothing went out", said, report.as_dict(), state="Nothing went out")
-    return await told(words, f"Redrove {report.planned:,}: {words}", report.as_dict())
+        return await told("nothing went out", said, asdict(report), state="Nothing went out")
+    return await told(words, f"Redrove {report.planned:,}: {words}", asdict(report))

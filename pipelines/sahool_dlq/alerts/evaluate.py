@@ -4,7 +4,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,10 +49,6 @@ class AlertsReport:
     waiting: int  # that their channel has not taken yet
     given_up: int  # that their channel never took, and that are not sent any more
     marked: int  # failures that an alert has named now
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> AlertsReport:

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import console, print_json, print_table
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, print_table
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.jobs.redrive import (
     backtest_policy,
     explain_policy,
@@ -16,7 +16,7 @@ from sahool_dlq.jobs.redrive import (
 )
 from sahool_dlq.redrive.choose.backtest import BacktestReport
 from sahool_dlq.redrive.choose.policy import Policy
-from sahool_dlq.redrive.choose.schedule import Judged, policy_of
+from sahool_dlq.redrive.choose.schedule import Judged, Pending, policy_of
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.settings import Settings
 
@@ -32,14 +32,13 @@ from sahool_dlq.settings import Settings
 @click.option("--half-life-days", type=click.FloatRange(0, min_open=True), help="of an outcome")
 def command(
     settings: Settings,
-    is_json: bool,
     action: str,
     group_id: str | None,
     is_all: bool,
     worth: float | None,
     confidence: float | None,
     half_life_days: float | None,
-) -> None:
+) -> Answer[Any]:
     """Show what the scheduled redrive does with each group, and why.
 
     show: pending failures by group and attempt, and whether they would be redriven. backtest: what
@@ -47,12 +46,7 @@ def command(
     """
     policy = _changed(policy_of(settings), worth, confidence, half_life_days)
     if action == "backtest":
-        report = backtest_policy(settings, policy)
-        if is_json:
-            print_json(report.as_dict())
-        else:
-            _print_backtest(report)
-        return
+        return Answer(backtest_policy(settings, policy), _print_backtest)
     if group_id:
         selection = Selection(group_id=known_group(settings, group_id))
     elif is_all:
@@ -60,10 +54,8 @@ def command(
     else:
         selection = transient_selection(settings)
     found = explain_policy(settings, selection, policy)
-    if is_json:
-        print_json({"groups": [_as_dict(each, policy) for each in found]})
-    else:
-        _print_groups(found)
+    told = {"groups": [_as_dict(each, policy) for each in found]}
+    return Answer(told, lambda _: _print_groups(found))
 
 
 def _changed(
@@ -77,14 +69,20 @@ def _changed(
     return replace(policy, **{name: value for name, value in given.items() if value is not None})
 
 
-def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
-    pending, belief = each.pending, each.belief
+def _told(pending: Pending) -> dict[str, object]:
     return {
         "group_id": pending.cell.group_id,
         "error_type": pending.cell.error_type,
         "services": pending.services,
         "attempt": pending.cell.attempt,
         "pending": pending.failure_count,
+    }
+
+
+def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
+    belief = each.belief
+    return {
+        **_told(each.pending),
         "chance": round(belief.mean, 4),
         "trials": round(belief.trials, 2),
         "probability": round(belief.probability_above(policy.worth), 4),
@@ -100,18 +98,7 @@ def _print_groups(found: list[Judged]) -> None:
     print_table(
         "What the scheduled redrive does next",
         ["group", "error type", "services", "attempt", "pending", "verdict", "why"],
-        [
-            (
-                each.pending.cell.group_id,
-                each.pending.cell.error_type,
-                each.pending.services,
-                each.pending.cell.attempt,
-                each.pending.failure_count,
-                each.verdict.kind,
-                each.verdict.why,
-            )
-            for each in found
-        ],
+        [(*_told(each.pending).values(), each.verdict.kind, each.verdict.why) for each in found],
         note="Each failure also waits before each redrive, and each group starts with 1 event,"
         " then 10, then all.",
         drop=["attempt", "services", "error type"],

@@ -6,10 +6,9 @@ from pathlib import Path
 import click
 
 from sahool_dlq.analysis.report.section import Section, as_markdown
-from sahool_dlq.analysis.report.sections import as_json
 from sahool_dlq.cli.as_of import AS_OF, moment
-from sahool_dlq.cli.output import console, print_json, print_table, safe
-from sahool_dlq.cli.verb import known_lake, verb
+from sahool_dlq.cli.output import console, print_table, safe
+from sahool_dlq.cli.verb import Answer, known_lake, verb
 from sahool_dlq.jobs.report import Report, make_report
 from sahool_dlq.settings import Settings
 
@@ -30,8 +29,8 @@ DROP = (
 @click.option("--markdown", "is_markdown", is_flag=True, help="print Markdown, also on a terminal")
 @AS_OF
 def command(
-    settings: Settings, is_json: bool, html: Path | None, is_markdown: bool, as_of: str | None
-) -> None:
+    settings: Settings, html: Path | None, is_markdown: bool, as_of: str | None
+) -> Answer[Report]:
     """Report the current state: worst problem, changes, groups, health, times, unknowns.
 
     Needs only the lake. Prints tables on a terminal and Markdown in a pipe. The keys of --json end
@@ -41,14 +40,12 @@ def command(
     report = make_report(settings, moment(settings, as_of))
     if html:
         report.write_page(html)
-    if is_json:
-        print_json(as_json(report.frames, report.now))
-    elif html:
-        console.print(f"Wrote {html}", soft_wrap=True)
-    elif is_markdown or not console.is_terminal:
-        click.echo(as_markdown(report.sections, report.now, report.headline))
-    else:
-        _print(report)
+        return Answer(report, lambda _: console.print(f"Wrote {html}", soft_wrap=True))
+    return Answer(report, _print_markdown if is_markdown or not console.is_terminal else _print)
+
+
+def _print_markdown(report: Report) -> None:
+    click.echo(as_markdown(report.sections, report.now, report.headline))
 
 
 def _print(report: Report) -> None:

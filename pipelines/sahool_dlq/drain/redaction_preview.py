@@ -2,8 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import polars as pl
 from nats.aio.client import Client
@@ -51,10 +50,6 @@ class Masking:
     messages: int = 0
     messages_masked: int = 0
     rules: list[RuleCount] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 async def masking_in_stream(client: Client, settings: Settings, limit: int) -> Masking:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,10 +62,6 @@ class DrainReport:
     stream: str
     epoch: str
     notes: tuple[str, ...] = ()  # what a person should know: a gap, a recreated stream
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 Progress = Callable[[int, int], None]

@@ -9,7 +9,7 @@ tenant fails on later is stored.
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -74,10 +74,6 @@ class ErasureReport:
         """Whether there is nothing to do."""
         counts = (getattr(self, name) for name in COUNTED)
         return not self.is_unfinished and not any(counts)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 COUNTED = {

@@ -1,7 +1,7 @@
 """The job of exporting failures with their events, whole: masked, or raw and audited."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from sahool_dlq.connections import open_postgres
@@ -32,10 +32,6 @@ class ExportReport:
     failures: int
     missing: int = 0  # of which the raw event is gone
     limit_reached: bool = False  # more may match
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def export(

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import polars as pl
 
@@ -34,10 +33,6 @@ class MartsReport:
     is_rebuilt: bool  # from all of the log, not from what came since the last run
     rows: dict[str, int]  # rows by mart
     seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def build_all_marts(

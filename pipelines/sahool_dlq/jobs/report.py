@@ -5,11 +5,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from sahool_dlq.analysis.report.section import Section
-from sahool_dlq.analysis.report.sections import NEEDED_MARTS, headline, printable_frames, sections
+from sahool_dlq.analysis.report.sections import (
+    NEEDED_MARTS,
+    as_json,
+    headline,
+    printable_frames,
+    sections,
+)
 from sahool_dlq.analysis.report.young import MOMENTS_SQL, is_young
 from sahool_dlq.connections import open_postgres
 from sahool_dlq.errors import DLQError, ReportError
@@ -31,6 +38,10 @@ class Report:
     frames: Mapping[str, pl.DataFrame]  # its marts, `log`, and `moments` of a young log
     sections: list[Section]
     headline: str  # what is worst now, in one sentence
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`: the keys end with their unit."""
+        return as_json(self.frames, self.now)
 
     def write_page(self, file: Path) -> None:
         """Write the page with charts; raises ReportError where that cannot be done."""

@@ -1,6 +1,6 @@
 """Where everything stands."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import Connection
@@ -24,10 +24,6 @@ class PlatformStatus:
     redrives: dict[str, int]  # by state
     unfounded: dict[str, int]  # outcomes of redrives that the log does not know, by kind
     gaps: list[str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 async def platform_status(settings: Settings) -> PlatformStatus:

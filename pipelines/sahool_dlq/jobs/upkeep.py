@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from sahool_dlq.analysis.marts.build import MARTS
 from sahool_dlq.connections import open_postgres
@@ -45,7 +44,7 @@ async def verify_stores(
             files=report.files,
             read_bytes=report.read_bytes,
             unchecked_files=report.unchecked_files,
-            findings=[finding.as_dict() for finding in report.findings],
+            findings=[asdict(finding) for finding in report.findings],
         )
     return report
 
@@ -79,10 +78,6 @@ class MaintainReport:
 
     tables: tuple[TableCare, ...]
     seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def maintain_lake(settings: Settings) -> MaintainReport:

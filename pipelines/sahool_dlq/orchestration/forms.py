@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sahool_dlq.redrive.choose.plan import Order
-from sahool_dlq.redrive.choose.selection import Selection, duration
+from sahool_dlq.redrive.choose.selection import CONDITIONS, Selection, duration
 
 __all__ = [
     "AsItWas",
@@ -36,14 +36,20 @@ def _in_order(schema: dict[str, Any]) -> None:
         field["position"] = position
 
 
+def _given(name: str, empty: Any = "") -> Any:
+    """A field that may be left empty, described as the selection's own."""
+    what = CONDITIONS[name].what
+    return Field(empty, description=what[0].upper() + what[1:])
+
+
 class Failures(BaseModel):
     """Which failures; all that is given must hold."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_in_order)
 
-    service: str = Field("", description="The service that failed.")
-    error_type: str = Field("", description="Class of the exception; its known subclasses, too.")
-    group: str = Field("", description="A failure group's id, or how it begins.")
+    service: str = _given("service")
+    error_type: str = _given("error_types")
+    group: str = _given("group_id")
     failed_within: Age = Field("any", description="How long ago the consumer gave up, at most.")
 
 
@@ -58,12 +64,12 @@ class Further(BaseModel):
 
     model_config = ConfigDict(title="Further", extra="forbid", json_schema_extra=_in_order)
 
-    tenant: str = Field("", description="Only events of this tenant.")
-    subject: str = Field("", description="The event's subject, or a filter: sahool.analysis.*")
-    event_type: str = Field("", description="Last token of the event's subject.")
-    where: str = Field("", description="A condition over documented columns: data.crop = 'wheat'")
-    failure_ids: list[str] = Field([], description="These failures, parked ones too.")
-    limit: int = Field(10_000, ge=1, description="At most so many, the oldest.")
+    tenant: str = _given("tenant_id")
+    subject: str = _given("subject")
+    event_type: str = _given("event_type")
+    where: str = _given("where")
+    failure_ids: list[str] = _given("failure_ids", [])
+    limit: int = Field(Selection().limit, ge=1, description="At most so many, the oldest.")
 
 
 def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:

@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -52,10 +52,6 @@ class DecisionReport:
     left: dict[str, str] = field(default_factory=dict)  # ids that were given: status they stay in
     seconds: float = 0
     limit_reached: bool = False  # more may match
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def affected(

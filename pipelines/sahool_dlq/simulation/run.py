@@ -3,9 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from sahool_dlq.connections import find_log, open_nats
 from sahool_dlq.deadletter.message import LogMessage
@@ -39,10 +38,6 @@ class SimulationReport:
     totals: int  # samples of the consumers' counters
     seconds: float
     truth: Truth
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def into_lake(

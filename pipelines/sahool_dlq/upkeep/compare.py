@@ -5,7 +5,7 @@ are; the forks of one life (see `epochs`) share their sequences below the fork.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -28,10 +28,6 @@ class Finding:
     what: str  # a sentence
     count: int  # of messages, rows or files
     is_repaired: bool = False
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sahool_dlq.redrive.choose.policy import Cell, History, Policy, judge
 
@@ -42,10 +42,6 @@ class BacktestReport:
     redrives_per_success: float | None  # of those it takes
     redrives_per_success_before: float | None  # of all
     groups_stopped: tuple[str, ...]  # for which it took only canaries at the end
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def backtest(outcomes: Iterable[Outcome], policy: Policy) -> BacktestReport:

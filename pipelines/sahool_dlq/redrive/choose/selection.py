@@ -4,20 +4,29 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 from sahool_dlq.deadletter.error_families import with_subclasses
 from sahool_dlq.deadletter.ids import is_uuid
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.choose.where import compile_where
 
-__all__ = ["EVERYTHING", "Selection", "duration", "moment"]
+__all__ = ["CONDITIONS", "EVERYTHING", "Condition", "Selection", "duration", "moment"]
 
 EVERYTHING = 2**62
 """A limit that nobody reaches."""
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the command, the forms and PostgreSQL know of one field of a `Selection`."""
+
+    what: str  # in words, as a flag's help has them
+    flag: str | None  # None of the ids, which need no word before them
+    sql: str | None = None  # over `failed_events f`; None of `where`, which is a language
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +37,54 @@ class Selection:
     besides the failures whose redrive was asked for and is due, whatever else they are.
     """
 
-    failure_ids: tuple[str, ...] = ()
-    group_id: str | None = None
-    error_types: tuple[str, ...] = ()  # with their known subclasses
-    service: str | None = None
-    tenant_id: str | None = None
-    event_type: str | None = None
-    subject: str | None = None  # of the event; a filter with * and >
-    since: datetime | None = None  # became a dead letter then or later
-    until: datetime | None = None  # … and before then
-    where: str | None = None  # a condition over documented columns, see `where`
+    failure_ids: Annotated[
+        tuple[str, ...],
+        Condition("these failures, parked ones too", None, "f.id = ANY(%s::uuid[])"),
+    ] = ()
+    group_id: Annotated[
+        str | None,
+        Condition(
+            "a failure group, or its first digits: see `dlq groups`", "--group", "f.group_id = %s"
+        ),
+    ] = None
+    error_types: Annotated[
+        tuple[str, ...],
+        Condition("error type, with its subclasses", "--type", "f.error_type = ANY(%s)"),
+    ] = ()
+    service: Annotated[
+        str | None, Condition("the service that failed", "--service", "service(f) = %s")
+    ] = None
+    tenant_id: Annotated[
+        str | None, Condition("only events of this tenant", "--tenant", "f.tenant_id = %s")
+    ] = None
+    event_type: Annotated[
+        str | None,
+        Condition("last token of the event's subject", "--event-type", "f.event_type = %s"),
+    ] = None
+    subject: Annotated[
+        str | None,
+        Condition(
+            "the event's subject, or a filter: sahool.analysis.*",
+            "--subject",
+            "f.original_subject ~ %s",
+        ),
+    ] = None
+    since: Annotated[
+        datetime | None,
+        Condition(
+            "failed at or after this time: 24h, 7d, 2026-03-01T12:00:00Z",
+            "--since",
+            "f.dlq_timestamp >= %s",
+        ),
+    ] = None
+    until: Annotated[
+        datetime | None,
+        Condition("failed before this time", "--until", "f.dlq_timestamp < %s"),
+    ] = None
+    where: Annotated[
+        str | None,
+        Condition("a condition: \"redrive_count > 0 AND data.crop = 'wheat'\"", "--where"),
+    ] = None
     limit: int = 10_000  # the oldest so many
     due_at: datetime | None = None
 
@@ -67,9 +114,9 @@ class Selection:
         """
         conditions, values = self._conditions()
         if not conditions:
+            *flags, last = (each.flag for each in CONDITIONS.values() if each.flag)
             raise RedriveError(
-                "Say what to redrive or decide on: failure ids, --group, --type, --service,"
-                " --tenant, --event-type, --subject, --since, --until or --where."
+                f"Say what to redrive or decide on: failure ids, {', '.join(flags)} or {last}."
             )
         if self.due_at is not None:
             conditions.append("f.redrive_not_before IS NULL")  # else it has a time of its own
@@ -79,29 +126,30 @@ class Selection:
         for failure in self.failure_ids:
             if not is_uuid(failure):
                 raise RedriveError(f"{failure!r} is not a failure id: `dlq show GROUP` shows ids.")
-        for name in ("group_id", "service", "tenant_id", "event_type", "subject", "where"):
-            text = getattr(self, name)
-            if text is not None and not text.strip():  # a variable of a script that was not set
-                flag = name.removesuffix("_id").replace("_", "-")
-                raise RedriveError(f"An empty {flag} selects nothing: say which, or leave it out.")
-        given: list[tuple[str, Any]] = [
-            ("f.id = ANY(%s::uuid[])", list(self.failure_ids)),
-            ("f.error_type = ANY(%s)", with_subclasses(self.error_types)),
-            ("f.group_id = %s", self.group_id),
-            ("service(f) = %s", self.service),
-            ("f.tenant_id = %s", self.tenant_id),
-            ("f.event_type = %s", self.event_type),
-            ("f.original_subject ~ %s", self.subject and _pattern(self.subject)),
-            ("f.dlq_timestamp >= %s", self.since),
-            ("f.dlq_timestamp < %s", self.until),
-        ]
-        conditions = [sql for sql, value in given if value]
-        values = [value for _, value in given if value]
+        given = {name: getattr(self, name) for name in CONDITIONS}
+        for name, value in given.items():
+            if isinstance(value, str) and not value.strip():  # an unset variable of a script
+                empty = (CONDITIONS[name].flag or name).removeprefix("--")
+                raise RedriveError(f"An empty {empty} selects nothing: say which, or leave it out.")
+        given["failure_ids"] = list(self.failure_ids)
+        given["error_types"] = with_subclasses(self.error_types)
+        given["subject"] = self.subject and _pattern(self.subject)
+        asked = [(sql, given[name]) for name, each in CONDITIONS.items() if (sql := each.sql)]
+        conditions = [sql for sql, value in asked if value]
+        values = [value for _, value in asked if value]
         if self.where:
             sql, more = compile_where(self.where)
             conditions.append(sql)
             values += more
         return conditions, values
+
+
+CONDITIONS: dict[str, Condition] = {
+    name: each
+    for name, hint in get_type_hints(Selection, include_extras=True).items()
+    for each in getattr(hint, "__metadata__", ())
+}
+"""Of the fields that a person gives, in their order."""
 
 
 def _pattern(subject: str) -> str:

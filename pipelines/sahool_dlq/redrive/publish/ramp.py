@@ -18,7 +18,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -58,10 +58,6 @@ class RedriveReport:
     seconds: float = 0
     state: str = "done"  # of the batch
     parked: int = 0  # of the cancelled ones, those whose failure was parked
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 @dataclass(slots=True)
