@@ -23,6 +23,8 @@ STATES = {
     "resolved": "green",
 }
 
+BARS = "Bars: 7 days in steps of 6 hours."
+
 
 @verb
 @click.option("--state", type=click.Choice(list(STATES)))
@@ -62,7 +64,7 @@ def command(
     print_groups(groups[:limit], trends, now)
     if len(groups) > limit:
         console.print(f"[dim]{len(groups) - limit:,} more: --limit[/dim]")
-    console.print("[dim]Bars: 7 days in steps of 6 hours. Details: dlq show GROUP[/dim]")
+    console.print(f"[dim]{BARS} Details: dlq show GROUP[/dim]")
 
 
 def as_json(group: Mapping[str, Any], trend: Trend | None) -> dict[str, Any]:

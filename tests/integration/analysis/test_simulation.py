@@ -17,6 +17,7 @@ from sahool_dlq.cli.simulate import command
 from sahool_dlq.errors import SimulationError
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query
+from sahool_dlq.jobs.releases import groups_of_releases, releases
 from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.simulation.fleet import BACKGROUND
@@ -124,6 +125,22 @@ def test_a_bug_that_came_with_a_release_is_told_to_its_cure(planted: Found, fold
         assert release["at"] <= first <= release["at"] + timedelta(hours=2), release
     restarts = lake.read("service_totals").filter(service=deploy["service"])["started_at"].unique()
     assert {release["at"] for release in (deploy, useless, mended)} < set(restarts)
+
+
+def test_the_groups_that_came_with_a_release_are_told_and_no_other(
+    planted: Found, folder: Path
+) -> None:
+    truth, _ = planted
+    settings = Settings(home=folder, lake_uri=str(folder / "lake"))
+    mended, bad = planted_part(truth.mended_deploy), planted_part(truth.bad_deploy)
+    assert [tuple(found.values()) for found in groups_of_releases(settings).to_dicts()] == [
+        (deploy["group_id"], deploy["service"], deploy["version"], deploy["at"])
+        for deploy in (mended, bad)
+    ]
+    told = {(row["service"], row["consumer_version"]): row for row in releases(settings).to_dicts()}
+    assert len(told) == 8 + 4  # each service has a first version
+    for release in (mended["not_mended_by"], mended["mended_by"]):
+        assert told[release["service"], release["version"]]["came_at"] == release["at"]
 
 
 def test_the_poison_tenant_is_named_and_no_other(planted: Found) -> None:
