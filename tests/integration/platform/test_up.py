@@ -24,7 +24,7 @@ from support import ROOT
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "PREFECT_"))}
 DLQ = [sys.executable, "-m", "sahool_dlq.cli"]
-LIMIT_SECONDS = 900.0
+LIMIT_SECONDS = 1800.0  # of a machine with much else to do; with little it takes two minutes
 
 
 @contextmanager
