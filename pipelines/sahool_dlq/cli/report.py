@@ -88,7 +88,7 @@ def _print_figures(section: Section) -> None:
         grid.add_row(*(f"[bold]{cell(value)}[/bold] {cell(what)}" for what, value, _ in shown))
         grid.add_row(*(cell(note) for *_, note in shown), style="dim")
         console.print(grid)
-    console.print()
+        console.print()
 
 
 def _print_groups(report: Report) -> None:
