@@ -5,8 +5,8 @@ import time
 
 import click
 
-from sahool_dlq.cli.output import console, errors, print_table, safe
-from sahool_dlq.cli.report import print_section
+from sahool_dlq.cli.output import console, errors, print_table
+from sahool_dlq.cli.report import print_report
 from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.demo.story import Story, tell
 from sahool_dlq.settings import Settings
@@ -33,10 +33,8 @@ def command(settings: Settings, events: int, seed: int) -> Answer[Story]:
 
 
 def _show(story: Story) -> None:
-    console.print(f"\n[bold]{safe(story.headline)}[/bold]\n")
-    for section in story.sections:
-        if section.rows:
-            print_section(section)
+    console.print()
+    print_report(story.report)
     print_table(
         "Checks",
         ["", "what", "found"],

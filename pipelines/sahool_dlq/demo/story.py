@@ -19,7 +19,7 @@ from typing import Any
 import nats.js.errors
 import polars as pl
 
-from sahool_dlq.analysis.report.section import Section, as_markdown
+from sahool_dlq.analysis.report.section import as_markdown
 from sahool_dlq.analysis.report.sections import as_json
 from sahool_dlq.connections import find_log, open_nats, open_postgres
 from sahool_dlq.demo.checks import Check, check_all
@@ -31,7 +31,7 @@ from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
 from sahool_dlq.errors import DLQError
 from sahool_dlq.jobs.drain import migrate_all
 from sahool_dlq.jobs.lake_views import query
-from sahool_dlq.jobs.report import make_report
+from sahool_dlq.jobs.report import Report, make_report
 from sahool_dlq.settings import Settings, environment_of, load_settings
 from sahool_dlq.sqlfiles import sql_folder
 from sahool_dlq.stores.lake.lake import Lake
@@ -48,9 +48,7 @@ class Story:
     seconds: float
     published: int
     flows: dict[str, str]  # flow run: its state message
-    sections: list[Section]
-    report: dict[str, Any]  # the same in numbers
-    headline: str
+    report: Report
     checks: list[Check]
     places: dict[str, str]
 
@@ -67,7 +65,7 @@ class Story:
             "is_sound": self.is_sound,
             "flows": self.flows,
             "checks": [{"name": c.name, "is_met": c.is_met, "found": c.found} for c in self.checks],
-            "report": self.report,
+            "report": as_json(self.report.frames, self.report.now),
             "places": self.places,
         }
 
@@ -133,9 +131,7 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
             seconds=round(time.monotonic() - started, 1),
             published=len(published),
             flows=chapters.messages,
-            sections=report.sections,
-            report=as_json(report.frames, report.now),
-            headline=report.headline,
+            report=report,
             checks=checks,
             places={
                 "lake": settings.lake,

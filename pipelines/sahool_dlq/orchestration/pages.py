@@ -90,7 +90,7 @@ def dead_letters_page(
 def _row(group: dict[str, Any], page: str, redrive: Form | None) -> tuple[Any, ...]:
     links = _links(group, (("redrive", redrive, {"group": group["group_id"]}),))
     links = Links((("page", page), *links.addresses))
-    return _cut(what_failed(group)), group["state"], group["open_count"], links
+    return what_failed(group, _LONGEST), group["state"], group["open_count"], links
 
 
 def _cut(text: Any) -> Any:

@@ -57,8 +57,9 @@ class Counters:
 
     def _add(self, service: str, at: float) -> None:
         scenario = self._scenario
-        if service == "yield" and self._started[service] < scenario.deployed_at <= at:
-            self._started[service] = scenario.deployed_at
+        release = scenario.running(service, at)
+        if self._started[service] < release.at:
+            self._started[service] = release.at
             self._succeeded[service] = self._failed[service] = 0
         is_out = service in ("weather", *FOLLOWERS) and any(
             outage.start <= at < outage.end for outage in scenario.outages

@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 from itertools import accumulate
 
-__all__ = ["BACKGROUND", "BAD_DEPLOY", "REGRESSION", "TENANTS", "Cure", "Kind", "kind"]
+__all__ = ["BACKGROUND", "BAD_DEPLOY", "MENDED", "REGRESSION", "TENANTS", "Cure", "Kind", "kind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +139,16 @@ BAD_DEPLOY = Kind(
     Cure(),
 )
 """What version `2.4.0` of `yield` brings."""
+
+MENDED = Kind(
+    "irrigation",
+    "TypeError",
+    "unsupported operand type(s) for *: 'NoneType' and 'float'",
+    (_HANDLE, "planner:demand:return crop.coefficient * evaporation"),
+    0.0,
+    Cure(),
+)
+"""What version `2.7.0` of `irrigation` brings, `2.7.1` does not mend, and `2.7.2` does."""
 
 REGRESSION = Kind(
     "weather",

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from sahool_dlq.deadletter import ids
 from sahool_dlq.simulation.fleet import BACKGROUND, TENANTS, Kind, kind
 from sahool_dlq.simulation.scenario import (
-    BAD_VERSION,
     FOLLOWERS,
     HOUR,
     Scenario,
@@ -65,6 +64,7 @@ class History:
         self.scenario = scenario
         self.in_vain: list[str] = []  # failures that no redrive cures, though others are
         self.shared: list[int] = []  # events that fail in several consumers
+        self._is_tried = False  # a redrive after the release that mends nothing
         self._rng = scenario.rng("what follows")
         self._outages = scenario.outages
         self._waiting: list[tuple[float, int, Letter | News]] = []
@@ -95,13 +95,12 @@ class History:
         tenant = tenant or TENANTS.draw(rng)
         sequence = sequence or next(self._sequences)
         event_at = at - rng.uniform(40, 90)
-        is_bad = kind.service == "yield" and at >= self.scenario.deployed_at
         return Letter(
             at,
             kind,
             tenant,
             f"{tenant}-field-{rng.randrange(25)}",
-            BAD_VERSION if is_bad and not self.scenario.is_quiet else "1.8.2",
+            self.scenario.running(kind.service, at).version,
             sequence,
             event_at,
             ids.failure_id(STREAM, sequence, _ns(event_at), kind.service),
@@ -109,7 +108,9 @@ class History:
 
     def _follow(self, letter: Letter, source: str) -> None:
         cure = letter.kind.cure
-        if cure.redrive_chance is not None:
+        if source == "mended deploy":
+            self._mend(letter)
+        elif cure.redrive_chance is not None:
             self._redrive(letter, cure.redrive_chance)
         elif cure.median_seconds is not None and source != "second round":
             at = letter.at + cure.median_seconds * self._rng.lognormvariate(0, 0.8)
@@ -129,6 +130,20 @@ class History:
             at += 4 * HOUR * rng.lognormvariate(0, 0.8)
             self._attempt(letter, at, _REDRIVE_CAP + 1, chance, "manual")
 
+    def _mend(self, letter: Letter) -> None:
+        """A person's redrives: of one in vain, and of all once the release that mends is out."""
+        _, useless, mended = self.scenario.mended_releases
+        attempt, is_cured = 0, False
+        if not self._is_tried:
+            self._is_tried = True
+            attempt = 1
+            self._attempt(letter, max(letter.at, useless.at) + 600, attempt, 0.0, "manual")
+        at = mended.at + 900 + self._rng.uniform(0, 300)
+        while not is_cured:  # of some the outcome stays unknown
+            attempt += 1
+            at, is_cured = self._attempt(letter, at, attempt, 1.0, "manual")
+            at += 900
+
     def _attempt(
         self, letter: Letter, at: float, attempt: int, chance: float, trigger: str
     ) -> tuple[float, bool]:
@@ -140,7 +155,7 @@ class History:
         def tell(when: float, subject: str) -> None:
             self._later(News(when, subject, letter.failure_id, consumer, attempt, trigger, actor))
 
-        if trigger == "manual":
+        if attempt > _REDRIVE_CAP:
             tell(at - 1, "triage.unparked")
         tell(at, "redrive.published")
         if rng.random() < 0.01:
@@ -154,6 +169,7 @@ class History:
         self._later(
             letter._replace(
                 at=ended,
+                version=self.scenario.running(letter.kind.service, ended).version,
                 sequence=sequence,
                 event_at=at,
                 failure_id=ids.failure_id(STREAM, sequence, _ns(at), letter.kind.service),

@@ -94,6 +94,7 @@ def time_axis(name: str, start: datetime | None, end: datetime | None, look: Loo
             labelExpr=_AS_TIME,
             grid=False,
             labelOverlap=True,
+            labelSeparation=8,
         ),
     )
 

@@ -124,8 +124,8 @@ def poison_messages(frame: pl.DataFrame, most_rows: int) -> Section:
     def why(row: dict[str, Any]) -> str:
         if row["kind"] == "several_consumers":
             return f"failed in {row['consumer_count']:,} consumers"
-        cured = f"{row['cured_count']:,} others of its group were cured"
-        return f"redriven {row['redrive_count']:,} times in vain, {cured}"
+        cured = f"{row['cured_count']:,} others cured"
+        return f"{row['redrive_count']:,} redrives in vain; {cured}"
 
     rows = tuple(
         (

@@ -4,11 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 __all__ = [
     "Links",
     "Section",
+    "are_amounts",
     "as_markdown",
     "as_markdown_table",
     "cell_text",
@@ -33,11 +35,7 @@ class Section:
     @property
     def numeric(self) -> list[bool]:
         """Of each column, whether it holds numbers, with their units or without, or nothing."""
-        return [
-            all(value is None or value in _NO_NUMBER or _is_amount(value) for value in values)
-            and any(_is_amount(value) for value in values)
-            for values in zip(*self.rows, strict=True)
-        ]
+        return [are_amounts(values) for values in zip(*self.rows, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +100,16 @@ def seconds_as_text(seconds: float | None, absent: str = "–") -> str:
     return f"{seconds:.1f} s"
 
 
+def are_amounts(values: Sequence[Any]) -> bool:
+    """Whether these are numbers, with their units or without, or nothing."""
+    known = [value for value in values if value is not None and value not in _NO_NUMBER]
+    return bool(known) and all(_is_amount(value) for value in known)
+
+
 def _is_amount(value: Any) -> bool:
-    return isinstance(value, int | float) or (
-        isinstance(value, str) and _AMOUNT.fullmatch(value) is not None
-    )
+    if isinstance(value, str):
+        return _AMOUNT.fullmatch(value) is not None
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def _row(cells: Sequence[str]) -> str:

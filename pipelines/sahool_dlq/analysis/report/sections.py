@@ -153,7 +153,7 @@ def _now(frames: Mapping[str, pl.DataFrame]) -> Section:
         (
             "redrives succeed",
             "–" if success is None else f"{success:.0%}",
-            "of those of 24 hours whose outcome is known",
+            "of known outcomes in 24 hours",
         ),
         ("groups to look at", now["notable_group_count"], "new, escalating or regressed"),
         ("critical errors", now["critical_count_24h"], "in 24 hours"),

@@ -100,8 +100,17 @@ def timeline(events: pl.DataFrame, start: datetime, end: datetime, look: Look = 
     return styled(with_zoom(chart, look), look, f"What happened in each {duration_name(step)}")
 
 
-def open_failures(moments: pl.DataFrame, start: datetime, end: datetime, look: Look = WIDE) -> Any:
-    """How many failures were open at each time from `start` to `end`, stacked by type."""
+def open_failures(
+    moments: pl.DataFrame,
+    start: datetime,
+    end: datetime,
+    look: Look = WIDE,
+    marks: pl.DataFrame | None = None,
+) -> Any:
+    """How many failures were open at each time from `start` to `end`, stacked by type.
+
+    `marks` are times at which something else happened: at (UTC) and what, each with a line.
+    """
     types, colours = _types(moments, "opened_count", look)
     step = step_seconds((end - start).total_seconds(), 240)
     changed = (
@@ -122,18 +131,35 @@ def open_failures(moments: pl.DataFrame, start: datetime, end: datetime, look: L
         )
         .sort("time", "rank")
     )
+    lines = [] if marks is None else _marked(marks, start, end, look)
+    most = max(frame.group_by("time").agg(pl.col("open").sum())["open"].to_list())
+    room = alt.Scale(domainMax=1.15 * most) if lines else alt.Scale()  # for their names
     chart = (
         alt.Chart(frame.select("time", "type", "open", "rank"), height=200)
         .mark_area(interpolate="step-after")
         .encode(
             x=time_axis("time", start, end, look),
-            y=alt.Y("open:Q", stack="zero", axis=alt.Axis(tickCount=4)),
+            y=alt.Y("open:Q", stack="zero", axis=alt.Axis(tickCount=4), scale=room),
             color=alt.Color("type:N", scale=alt.Scale(domain=types, range=colours)),
             order=alt.Order("rank:Q", sort="descending"),
             tooltip=[at("time"), "type:N", alt.Tooltip("open:Q", format=",")],
         )
     )
-    return styled(with_zoom(with_legend(chart, "type", look), look), look, "Open failures, by type")
+    chart = with_zoom(with_legend(chart, "type", look), look)
+    whole = alt.LayerChart(layer=[chart, *lines]) if lines else chart
+    return styled(whole, look, "Open failures, by type")
+
+
+def _marked(marks: pl.DataFrame, start: datetime, end: datetime, look: Look) -> list[alt.Chart]:
+    """A line for each of the marks from `start` to `end`, with its name on top."""
+    shown = alt.Chart(marks.filter(pl.col("at").is_between(start, end)))
+    lines = shown.encode(x=time_axis("at", start, end, look), tooltip=[at("at"), "what:N"])
+    return [
+        lines.mark_rule(strokeDash=[4, 3], color=look["muted"]),
+        lines.mark_text(align="left", dx=4, baseline="top", color=look["ink"]).encode(
+            text="what:N", y=alt.value(0)
+        ),
+    ]
 
 
 def service_heat_map(
