@@ -261,4 +261,6 @@ Begin with [`failures`](#failures): one row per failure, with status, message, b
 
 _POSTGRES = """\
 The schema `dlq` holds what stands now; in psql `\\d+ dlq.failed_events` says the same.
-The marts as of now are there too (`dlq.mart_…`), with the columns above."""
+The marts as of now are there too (`dlq.mart_…`), with the columns above. Of a row `f`
+of `failed_events`, `dlq.service(f)` is the service that failed, and `dlq.is_open(f)` whether it is
+open."""

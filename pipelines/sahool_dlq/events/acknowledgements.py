@@ -1,4 +1,4 @@
-"""Acknowledgements, many in one write, kept through an outage."""
+"""Answers to the server: acknowledgements, many in one write, kept through an outage; and nak."""
 
 import asyncio
 import logging
@@ -56,3 +56,8 @@ class Acknowledgements:
         finally:
             # What was handled should not be handled again: the next connection takes them.
             self._done[:0] = done[sent_count:]
+
+
+def nak(delay_seconds: float) -> bytes:
+    """The answer that gives a message back, to be delivered again after a delay."""
+    return b'-NAK {"delay": %d}' % (delay_seconds * 1e9) if delay_seconds else b"-NAK"

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from contextlib import aclosing
 from typing import NamedTuple, TypeVar
 
@@ -18,14 +18,9 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
 from sahool_dlq.errors import NotPermittedError, StreamError
-from sahool_dlq.events.acknowledgements import Acknowledgements
-from sahool_dlq.events.closing import (
-    CUT_SECONDS,
-    Closing,
-    end,
-    forget_cancellations,
-    outcome_of,
-)
+from sahool_dlq.events.acknowledgements import Acknowledgements, nak
+from sahool_dlq.events.closing import CUT_SECONDS, Closing, end, forget_cancellations, outcome_of
+from sahool_dlq.events.heartbeats import Event, Heartbeats
 from sahool_dlq.events.outbox import PUBLISH_ERRORS
 from sahool_dlq.events.place import Place
 from sahool_dlq.jetstream.bounded import within
@@ -37,8 +32,6 @@ _PULL_SECONDS = 5.0
 _PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
 _AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
 _MOST_AHEAD = 500
-_OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer …
-_OLD_SECONDS = 0.1  # … and in hand for so long
 WRITE_SECONDS = 1.0  # for what is still to be written in the end
 
 
@@ -92,12 +85,11 @@ class Intake:
         self._max_concurrency = max_concurrency
         self._closing = closing
         self._is_cutting_off = False  # what a handler raises from now on is no failure
-        self._waiting: dict[tuple[int, int], _Arrival] = {}  # by Delivery.event, oldest first
-        self._running: dict[tuple[int, int], _Running] = {}
+        self._waiting: dict[Event, _Arrival] = {}  # by Delivery.event, oldest first
+        self._running: dict[Event, _Running] = {}
         self._has_room = asyncio.Event()
         self._acks = Acknowledgements(self.durable, self._answer)
-        self._old: list[tuple[int, int]] = []  # in hand, and the server was told nothing of them
-        self._has_old = asyncio.Event()
+        self._heartbeats = Heartbeats(ack_wait_seconds, self._in_hand, self._answer)
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
         self._puller: Puller | None = None
@@ -135,7 +127,7 @@ class Intake:
         self._is_pulling = True
         pull = asyncio.create_task(self._pull_for_ever())
         beat = asyncio.create_task(self._keep_in_progress())
-        early = asyncio.create_task(self._keep_old_in_progress())
+        early = asyncio.create_task(self._heartbeats.say_early_for_ever())
         acks = asyncio.create_task(self._acks.send_for_ever())
         stop = asyncio.create_task(self._closing.wait())
         try:
@@ -241,18 +233,7 @@ class Intake:
             return
         self._waiting[event] = _Arrival(msg, delivery, time.monotonic())
         self._start_waiting()
-        if self._is_old(delivery):
-            self._old.append(event)
-            self._has_old.set()
-
-    def _is_old(self, delivery: Delivery) -> bool:
-        """Whether a restart of the server would deliver it again at once.
-
-        From then on, as after a change of the consumer's leader, ack_wait counts from when the
-        event was stored, unless something was said of it.
-        """
-        age_seconds = time.time() - delivery.timestamp_ns / 1e9
-        return age_seconds > self._ack_wait_seconds * _OLD_SHARE
+        self._heartbeats.begin(delivery)
 
     def _start_waiting(self) -> None:
         """Start a task for each waiting message, as many as may run.
@@ -269,7 +250,7 @@ class Intake:
             task = asyncio.create_task(self._process(msg, delivery))
             self._running[event] = _Running(msg, task, time.monotonic())
 
-    def _end(self, event: tuple[int, int]) -> None:
+    def _end(self, event: Event) -> None:
         seconds = time.monotonic() - self._running.pop(event).since
         self._seconds_each = 0.9 * (self._seconds_each or seconds) + 0.1 * seconds
         self._start_waiting()
@@ -287,7 +268,7 @@ class Intake:
             await asyncio.sleep(0.1)
         # Well before the next pull would deliver again what is done, or in hand.
         await self._acks.send()
-        await self._say_in_progress([*self._running, *self._waiting])
+        await self._heartbeats.say([*self._running, *self._waiting])
         try:
             await self.prepare()
         except (*PUBLISH_ERRORS, StreamError) as error:
@@ -329,22 +310,11 @@ class Intake:
         while True:
             await asyncio.sleep(self._ack_wait_seconds / 3)
             await self._give_back_late()
-            await self._say_in_progress([*self._running, *self._waiting])
+            await self._heartbeats.say([*self._running, *self._waiting])
 
-    async def _keep_old_in_progress(self) -> None:
-        """Say it early of old events: of most there is nothing more to say by then."""
-        while True:
-            await self._has_old.wait()
-            await asyncio.sleep(_OLD_SECONDS)
-            self._has_old.clear()
-            old, self._old = self._old, []
-            await self._say_in_progress(old)
-
-    async def _say_in_progress(self, events: Iterable[tuple[int, int]]) -> None:
-        with contextlib.suppress(nats.errors.Error, OSError):
-            for event in events:
-                if in_hand := self._running.get(event) or self._waiting.get(event):
-                    await self._answer(in_hand.msg, b"+WPI")
+    def _in_hand(self, event: Event) -> Msg | None:
+        found = self._running.get(event) or self._waiting.get(event)
+        return found.msg if found else None
 
     async def _give_back_late(self) -> None:
         """Let others have what has waited here for so long: the calls have become slow."""
@@ -377,8 +347,3 @@ class Intake:
     async def _answer(self, msg: Msg, answer: bytes) -> None:
         # Not by msg.ack(): the message may have come over a connection that has ended since.
         await self.connection.publish(msg.reply, answer)
-
-
-def nak(delay_seconds: float) -> bytes:
-    """The answer that gives a message back, to be delivered again after a delay."""
-    return b'-NAK {"delay": %d}' % (delay_seconds * 1e9) if delay_seconds else b"-NAK"

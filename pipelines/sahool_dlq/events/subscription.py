@@ -12,34 +12,28 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy
 
-from sahool_dlq.deadletter.headers import (
-    ADDRESSEE,
-    Headers,
-    is_for_another,
-    redrive_of,
-    value_of,
-)
+from sahool_dlq.deadletter.headers import ADDRESSEE, Headers, is_for_another, value_of
 from sahool_dlq.deadletter.ids import consumer_address
-from sahool_dlq.deadletter.message import time_of_ns
 from sahool_dlq.deadletter.subjects import event_type_of
+from sahool_dlq.events.acknowledgements import nak
 from sahool_dlq.events.attempts import AttemptLog, Attempts
 from sahool_dlq.events.closing import Closing
 from sahool_dlq.events.config import ConsumerContext, NATSConsumerConfig
 from sahool_dlq.events.counters import Counters
 from sahool_dlq.events.dead_letter_limit import DeadLetterLimit
+from sahool_dlq.events.delivered import context_of, span_of
 from sahool_dlq.events.failure import (
     EVENT_REMOVED,
     crash_loop,
     dead_letter_fields,
     parse_body,
 )
-from sahool_dlq.events.intake import Intake, nak
+from sahool_dlq.events.intake import Intake
 from sahool_dlq.events.letter_writer import DeadLetterWriter, Tell
 from sahool_dlq.events.outbox import (
     PUBLISH_ERRORS,
@@ -53,27 +47,13 @@ from sahool_dlq.events.waiting import WaitingEvents
 from sahool_dlq.jetstream.headers import every_header
 from sahool_dlq.jetstream.pull import Delivery
 from sahool_dlq.jetstream.stored import is_stored
-from sahool_dlq.tracing import fail_span, span, traced
+from sahool_dlq.tracing import fail_span, traced
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _NEARLY_FULL = 0.8  # of max_ack_pending
-
-
-def _processing(_: "Subscription", msg: Msg, delivery: Delivery) -> Any:
-    """The span of one delivery, below the one that its event carries."""
-    return span(
-        f"process {msg.subject}",
-        "consumer",
-        every_header(msg.headers),
-        messaging__system="nats",
-        messaging__destination__name=msg.subject,
-        messaging__consumer__group__name=delivery.consumer,
-        messaging__message__id=value_of(every_header(msg.headers), "Nats-Msg-Id"),
-        dlq__delivery_count=delivery.delivery_count,
-    )
 
 
 class Subscription(Intake):
@@ -177,7 +157,7 @@ class Subscription(Intake):
     def _tell_rewound(self, what: str) -> None:
         self._tell("consumer_rewound", what)
 
-    @traced(_processing)
+    @traced(span_of)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         headers = every_header(msg.headers)
         if is_for_another(headers, consumer_address(delivery.stream, delivery.consumer)):
@@ -262,18 +242,7 @@ class Subscription(Intake):
         max_retries: int,
     ) -> HandlerResult:
         """What the handler says; an exception that it raises is a Retry."""
-        context = ConsumerContext(
-            subject=msg.subject,
-            data=msg.data,
-            headers=msg.headers or {},
-            repeated_headers={k: v for k, v in headers.items() if isinstance(v, list)},
-            attempt=attempt,
-            max_retries=max_retries,
-            stream=delivery.stream,
-            sequence=delivery.sequence,
-            published_at=time_of_ns(delivery.timestamp_ns),
-            redrive_of=redrive.root if (redrive := redrive_of(headers)) else None,
-        )
+        context = context_of(msg, delivery, headers, attempt, max_retries)
         began = time.perf_counter()
         seconds = self._config.handler_timeout_seconds
         result: HandlerResult
