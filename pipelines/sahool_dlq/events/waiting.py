@@ -22,6 +22,7 @@ class Waiting:
     msg: Msg  # as it was delivered last; its body is `null` where too many bytes wait
     delivery: Delivery
     attempts: Attempts
+    handler: str  # what called for it, where that is needed
     due_at: float  # when the server delivers it again, of the monotonic clock
     is_gone: bool = False  # its stream did not have it when that was looked at
 
@@ -36,7 +37,14 @@ class WaitingEvents:
         self._events: dict[tuple[int, int], Waiting] = {}
         self._body_bytes = 0
 
-    def keep(self, msg: Msg, delivery: Delivery, attempts: Attempts, delay_seconds: float) -> None:
+    def keep(
+        self,
+        msg: Msg,
+        delivery: Delivery,
+        attempts: Attempts,
+        delay_seconds: float,
+        handler: str = "",
+    ) -> None:
         """Remember an event until its retry comes."""
         self.forget(delivery)
         if len(self._events) >= _MOST_EVENTS:
@@ -45,12 +53,16 @@ class WaitingEvents:
             msg = replace(msg, data=b"null")
         self._body_bytes += len(msg.data)
         due_at = time.monotonic() + delay_seconds
-        self._events[delivery.event] = Waiting(msg, delivery, attempts, due_at)
+        self._events[delivery.event] = Waiting(msg, delivery, attempts, handler, due_at)
 
     def attempts(self, delivery: Delivery) -> Attempts | None:
         """The calls of this process, None where it has not called for this event."""
         known = self._events.get(delivery.event)
         return known.attempts if known else None
+
+    def at(self, sequence: int) -> Waiting | None:
+        """The event of this sequence that waits."""
+        return next((each for event, each in self._events.items() if event[0] == sequence), None)
 
     def forget(self, delivery: Delivery) -> None:
         """It is done, or somebody else's."""

@@ -9,6 +9,7 @@ __all__ = [
     "BEGIN",
     "COOKIE",
     "EMAIL",
+    "GO_LOGIN",
     "HASHED",
     "JWT",
     "LOGIN",
@@ -52,6 +53,11 @@ LOGIN = re.compile(  # a password may hold any sign but a blank; NATS knows toke
     r"([^\s/?#\"'<>@:\[\]\\]*:"
     r"(?:[^\s/\"'<>\[\\]+|(?![0-9]{1,5}(?:[/?]|$))[^\s\"'<>\[][^\s\"'<>]*?))(?=@)"
     r"|(?:nats|tls)://([^\s/?#\"'<>@:\[\]]+)(?=@)",
+    re.IGNORECASE | re.ASCII,
+)
+GO_LOGIN = re.compile(  # app:hunter2@tcp(db:3306)/shop, as Go's driver of MySQL takes it
+    r"(?<![^\s\"'`=,;(<\[{])(?!\[?redacted:)[^\s\"'`:/@(=,;<>]{0,64}:[^\s\"'`]{1,200}?"
+    r"(?=@[a-z][\w.+-]{0,30}\([^()\s]{0,200}\)(?:/|$|[\s\"'`]))",
     re.IGNORECASE | re.ASCII,
 )
 PRIVATE_KEY = re.compile(

@@ -12,6 +12,7 @@ from typing import Literal
 import polars as pl
 
 from sahool_dlq.deadletter.redaction.encoded_secrets import ENCODED_HINT
+from sahool_dlq.deadletter.redaction.frame_arguments import ARGUMENTS_HINT
 from sahool_dlq.deadletter.redaction.patterns import BEGIN
 from sahool_dlq.deadletter.redaction.personal_data import (
     FOREIGN_NUMBERS_HINT,
@@ -73,10 +74,11 @@ class Prefilter:
         self._own = [without_anchors(pattern) for pattern in patterns]
         escaped = r"\\" if patterns else r"\\u00"
         more = r"(?:(?-i:[A-Z0-9_.-])[A-Za-z0-9_.-]*)?"  # of the name: pinCodeOfAli, pin_2
-        short = rf"(?:{_ascii(SHORT)}){more}[\\\"')\]]*[ \t]*(?:[:=>]|%3|[ \t][!-~]|\\t)"
+        short = rf"(?:{_ascii(SHORT)}){more}[\\\"')\]]*[ \t]*(?:[:=>,]|%3|[ \t][!-~]|\\t)"
         words = f"{ascii_names}|{short}|{_PROGRAMS}|{_SIGNED}|{HOOKS_HINT}"
         shapes = rf"{trie(f'{_TOKENS}|{TOKENS_HINT}')}|{_HASHED}|\.{ENCODED_HINT}"
         begun = f"{ENCODED_HINT}|{BOTS_HINT}"
+        shapes = f"{shapes}|{ARGUMENTS_HINT}"
         label = f"(?i-u:{trie(words)})|{shapes}|{BEGIN}(?:{begun})"
         text = f"(?i-u:{trie(f'{words}|{LABELS_HINT}')})|{shapes}|{BEGIN}(?:{begun}|{NUMBERS_HINT})"
         self._quick = f"{text}|{MIXED_HINT}|@|{_NOT_ASCII}"

@@ -15,6 +15,7 @@ __all__ = [
     "SECRETS",
     "SHORT",
     "STEMS",
+    "UNBOUNDED",
     "folded",
     "hint",
 ]
@@ -44,6 +45,14 @@ def _words(*patterns: str) -> str:
 def _words_as_written(*patterns: str) -> str:
     return "|".join(patterns)
 
+
+UNBOUNDED = (
+    *("密码", "密碼", "口令", "密钥", "密鑰", "令牌", "验证码", "パスワード", "비밀번호"),
+    *("पासवर्ड", "कूटशब्द", "পাসওয়ার্ড", "ਪਾਸਵਰਡ", "પાસવર્ડ", "கடவுச்சொல்", "పాస్‌వర్డ్", "ಪಾಸ್‌ವರ್ಡ್"),
+    *("പാസ്‌വേഡ്", "මුරපදය", "รหัสผ่าน", "ລະຫັດຜ່ານ", "စကားဝှက်", "ពាក្យសម្ងាត់"),
+)
+"""Words that are found within others: no blank stands before them, or their signs are no letters
+to Python's regular expressions."""
 
 # Whole words: `secretary`, `tokenizer` and `passenger` tell nothing.
 _LATIN = _words(
@@ -96,7 +105,10 @@ _LATIN = _words(
     "|ключ[а-я]* (?:api|апи|доступа|шифрования|авторизации)",
     "пин(?: код[а-я]*)?|код[а-я]* (?:подтверждения|доступа|безопасности)|учетные данные"
     "|номер карты",
-    "[а-я]*кодовое слово",
+    "[а-я]*кодовое слово|лозинк[а-я]*|құпия сөз|нууц үг",
+    # Other alphabets, and languages with a word of their own
+    "κωδικο[συ] προσβασησ|συνθηματικο|პაროლი|գաղտնաբառ|የይለፍ ቃል",
+    r"lozinka|geslo|parool|slaptazodis|nenosiri|fjalekalimi?|pasahitza|contrasinal",
 )
 # Scripts in which a word is found within others: the article stands before, no blank between.
 _INNER = _words(
@@ -109,19 +121,10 @@ _INNER = _words(
     "با?سو+رد|توكن|پاس_*ورڈ|گذرواژه|جمله_*السر",
     r"(?<![^\W\d_])(?:ال)?سر(?![^\W\d_])",
     "رقم_*(?:ال)?(?:هويه|اقامه|بطاقه|حساب|ايبان|جواز)|(?:ال)?هويه_*(?:ال)?وطنيه|(?:ال)?ايبان",
-    "(?<!加)密码|密碼|口令|密钥|密鑰|私钥|私鑰|令牌|凭证|凭据|憑證|验证码|驗證碼|身份证|银行卡号|卡号|通行码"
-    "|访问码|授权码",
-    *(
-        "パスワード",
-        "暗証番号",
-        "秘密鍵",
-        "apiキー",
-        "トークン",
-        "비밀번호",
-        "암호",
-        "비밀키",
-        "पासवर्ड",
-    ),
+    "私钥|私鑰|凭证|凭据|憑證|驗證碼|身份证|银行卡号|卡号|通行码|访问码|授权码",
+    *("暗証番号", "秘密鍵", "apiキー", "トークン", "암호", "비밀키", "(?:ה)?סיסמ(?:ה|א|ת)"),
+    "(?<!加)密码",
+    *UNBOUNDED[1:],
 )
 SECRETS = rf"(?<![^\W\d_])(?:{_LATIN})(?![^\W\d_])|{_unaccented(_INNER)}"
 """What a folded name holds that names a secret."""
@@ -180,8 +183,11 @@ HINT = _words_as_written(
     r"|l(?:o|ö|ö)senord|adgangskode|kata[-_. ]*sandi|salasana|heslo|jelsz|m(?:a|ậ)t[-_. ]*kh",
     "парол|секрет|токен|ключ|пин|код|учетны|учётны|номер",
     "كلم|رقم|رمز|رموز|كود|مفتاح|مفاتيح|بيانات|سورد|سوورد|توكن|پاس|گذرواژه|السر|جمل|هوي|يبان",
-    "密码|密碼|口令|密钥|密鑰|私钥|私鑰|令牌|凭证|凭据|憑證|验证码|驗證碼|身份证|卡号|通行码|访问码|授权码",
-    "パスワード|暗証番号|秘密鍵|キー|トークン|비밀|암호|पासवर्ड",
+    "私钥|私鑰|凭证|凭据|憑證|驗證碼|身份证|卡号|通行码|访问码|授权码",
+    "暗証番号|秘密鍵|キー|トークン|비밀|암호|סיסמ",
+    "лозинк|құпия|нууц|κωδικ|συνθηματικ|პაროლი|գաղտնաբառ|ይለፍ",
+    "lozinka|geslo|parool|slapta[zž]|nenosiri|fjal[eë]kalim|pasahitza|contrasinal",
+    *UNBOUNDED,
 )
 """What every name of a secret holds, in any case, for Rust and for columns; see `SHORT`."""
 
@@ -191,7 +197,8 @@ pass pwd pswd psw pw secret token cred cookie auth jwt nkey otp cvv cvc bearer m
 iqama iban cnic cpf ssn social sess key code connection sas phrase card cc bank pin puk
 national civil emirates mdp jeton cle numero carte kredit kennw losung geheim schl daten contrase
 palabra frase clave llave ficha segre tarjeta digo senha palavra chave chiave parola ifre
-anahtar wachtwoord haslo senord adgang sandi salasana heslo jelsz khau masterauth
+anahtar wachtwoord haslo senord adgang sandi salasana heslo jelsz khau masterauth lozinka geslo
+parool slapta nenosiri kalim pasahitza contrasinal
 """.split()  # noqa: SIM905
 )
 """One of them is in every name of a secret in ASCII; quicker to look for than the names."""
@@ -204,7 +211,7 @@ segreta privata seguridad verificacion seguranca verificacao tarjeta cartao cred
 confidentiel secret schlussel schluessel ключ ключа доступа подтверждения карты данные
 слово код sandi المرور السر مرور سر السري سري الدخول دخول الوصول وصول التحقق تحقق التفعيل
 الامان العبور عبور الخاص خاص الواجهه التشفير التطبيق المصادقه الاعتماد الهويه هويه الاقامه
-اقامه البطاقه الحساب الايبان الوطنيه السريه التاكيد
+اقامه البطاقه الحساب الايبان الوطنيه السريه التاكيد προσβασησ сөз үг ቃል
 """.split()  # noqa: SIM905
 )
 """Last words of the names that people write with blanks."""

@@ -13,6 +13,7 @@ from typing import Any
 from sahool_dlq.deadletter.redaction import json_text
 from sahool_dlq.deadletter.redaction import patterns as patterns
 from sahool_dlq.deadletter.redaction.encoded_secrets import ENCODED, decoded_text, is_login
+from sahool_dlq.deadletter.redaction.frame_arguments import arguments
 from sahool_dlq.deadletter.redaction.named_secrets import NAMING, NamedSecrets, told_to_programs
 from sahool_dlq.deadletter.redaction.personal_data import (
     DIGITS,
@@ -136,11 +137,14 @@ class TextRedactor:
         has_address = "@" in text
         if has_address:
             text = patterns.LOGIN.sub(self._tail("credentials"), text)
+            if "(" in text:
+                text = patterns.GO_LOGIN.sub(self._whole("credentials"), text)
         if "bearer" in folded:
             text = patterns.BEARER.sub(self._tail("authorization"), text)
         if "basic" in folded:
             text = patterns.BASIC.sub(self._basic, text)
         text = self._named(text)
+        text = self._spans(text, ((*span, "arguments") for span in arguments(text)))
         if "/" in text and (has_address or "sql" in folded):
             text = patterns.ORACLE.sub(self._tail("credentials"), text)
         if has_address:

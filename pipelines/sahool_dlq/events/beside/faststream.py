@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from sahool_dlq.errors import StreamError
 from sahool_dlq.events.beside.handlers import is_end
-from sahool_dlq.events.beside.settler import Call
+from sahool_dlq.events.beside.in_hand import Call
 from sahool_dlq.events.beside.settlers import Settlers
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.failed_event import FailedEvent
@@ -36,8 +36,9 @@ def faststream_dead_letters(broker: "NatsBroker", config: NATSConsumerConfig) ->
 
     Call it before the broker starts. It serves subscribers of a JetStream stream, pull and push,
     one by one or in batches; of others it warns when the broker starts, and leaves them as they
-    are. The AsyncAPI document gets the channel of the dead letters. `name`, `version`, the retries,
-    the policies and the subjects of `config` count; how to connect does not.
+    are. With one that answers its events itself (`AckPolicy.MANUAL`) the start raises StreamError.
+    The AsyncAPI document gets the channel of the dead letters. `name`, `version`, the retries, the
+    policies and the subjects of `config` count; how to connect does not.
     """
     broker.add_middleware(_Middleware(Settlers(config)))
     broker.publisher(
@@ -51,6 +52,12 @@ def faststream_dead_letters(broker: "NatsBroker", config: NATSConsumerConfig) ->
     start = broker.start
 
     async def start_checked() -> None:
+        if manual := ", ".join(_name(each) for each in broker.subscribers if _is_manual(each)):
+            raise StreamError(
+                f"Subscriber {manual} answers its events itself (AckPolicy.MANUAL), so a failure"
+                " cannot be told from an event that it leaves for later: take the policy away, and"
+                " raise an exception, NackMessage or RejectMessage; or give it a broker of its own."
+            )
         for subscriber in broker.subscribers:
             if problem := _problem(subscriber):
                 logger.warning("Subscriber %s %s.", _name(subscriber), problem)
@@ -78,11 +85,16 @@ def _problem(subscriber: Any) -> str | None:
     return None
 
 
+def _is_manual(subscriber: Any) -> bool:
+    is_acknowledged = getattr(subscriber, "stream", None) is not None
+    return is_acknowledged and subscriber.ack_policy is AckPolicy.MANUAL
+
+
 def _is_served(subscriber: Any) -> bool:
     return (
         getattr(subscriber, "stream", None) is not None
         and not subscriber.extra_options.get("ordered_consumer")
-        and subscriber.ack_policy is not AckPolicy.ACK_FIRST
+        and subscriber.ack_policy not in (AckPolicy.ACK_FIRST, AckPolicy.MANUAL)
     )
 
 

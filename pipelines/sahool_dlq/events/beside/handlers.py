@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from sahool_dlq.deadletter.headers import is_for_another
 from sahool_dlq.deadletter.ids import consumer_address
-from sahool_dlq.events.beside.settler import Call
+from sahool_dlq.events.beside.in_hand import Call
 from sahool_dlq.events.beside.settlers import Settlers
 from sahool_dlq.events.cause import late_handler
 from sahool_dlq.events.config import NATSConsumerConfig

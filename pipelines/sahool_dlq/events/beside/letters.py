@@ -2,20 +2,27 @@
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from nats.aio.client import Client
 
+from sahool_dlq.deadletter.subjects import event_type_of
 from sahool_dlq.events.attempts import AttemptLog, Attempts
+from sahool_dlq.events.beside.in_hand import Call
+from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.counters import Counters
+from sahool_dlq.events.failure import dead_letter_fields, parse_body
 from sahool_dlq.events.outbox import PUBLISH_ERRORS, OwnIds, publish_dead_letter
+from sahool_dlq.events.results import DeadLetter
 from sahool_dlq.events.same import SameLetters
 from sahool_dlq.events.service_log import log_dead_letter
 from sahool_dlq.jetstream.permissions import check_permitted
 from sahool_dlq.jetstream.pull import Delivery
+from sahool_dlq.tracing import traceparent
 
-__all__ = ["Letter", "Letters", "detail"]
+__all__ = ["Letter", "Letters", "detail", "finished"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +41,29 @@ class Letter:
     attempts: Attempts
     delivery: Delivery
     is_written: bool = False
+
+
+def finished(
+    call: Call, verdict: DeadLetter, config: NATSConsumerConfig, attempts: Attempts
+) -> Letter:
+    """The dead letter of an event that is given up."""
+    msg = call.msg
+    is_json, body = parse_body(msg.data)
+    fields = dead_letter_fields(
+        subject=msg.subject,
+        headers=call.headers,
+        body=body,
+        delivery=call.delivery,
+        config=config,
+        handler=call.handler,
+        attempts=attempts,
+        verdict=verdict,
+        now=datetime.now(UTC),
+    )
+    fields["traceparent"] = traceparent(otherwise=fields["traceparent"])
+    service = config.name if config.dlq_subject_per_service else None
+    subject = config.subjects.dead_letter(event_type_of(msg.subject), service)
+    return Letter(subject, fields, msg.data, is_json, attempts, call.delivery)
 
 
 class Letters:

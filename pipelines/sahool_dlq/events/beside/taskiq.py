@@ -14,7 +14,8 @@ from taskiq.exceptions import NoResultError, TaskRejectedError
 from taskiq_nats import PullBasedJetStreamBroker, PushBasedJetStreamBroker
 
 from sahool_dlq.errors import StreamError
-from sahool_dlq.events.beside.settler import Call
+from sahool_dlq.events.beside.handlers import is_end
+from sahool_dlq.events.beside.in_hand import Call
 from sahool_dlq.events.beside.settlers import Settlers
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
@@ -48,6 +49,7 @@ def taskiq_dead_letters(
     listen = broker.listen
 
     async def listen_settled() -> AsyncGenerator[AckableMessage, None]:
+        begun.forget_all()  # what an earlier worker took and did not begin
         async for message in _for_ever(listen):
             msg: Msg = message.ack.__self__  # type: ignore[attr-defined]
             task_id, name = _task_of(broker, message.data)
@@ -101,7 +103,17 @@ class _Begun(TaskiqMiddleware):
     async def answer(self, task_id: str, call: Call) -> None:
         """What Taskiq calls to acknowledge a message."""
         self._forget(task_id, call)  # it does not begin what it cannot read
-        await call.end(_said())
+        said = _said()
+        if isinstance(said, Retry) and said.error is not None and is_end(said.error):
+            await call.give_back()  # the worker ends, which is no failure of the task
+        else:
+            await call.end(said)
+
+    def forget_all(self) -> None:
+        """Let what was taken and not begun come again."""
+        for call in [each for calls in self.calls.values() for each in calls]:
+            call.leave()
+        self.calls.clear()
 
     def _forget(self, task_id: str, call: Call) -> None:
         calls = [each for each in self.calls.pop(task_id, ()) if each is not call]

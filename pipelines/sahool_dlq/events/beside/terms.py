@@ -24,10 +24,15 @@ class Terms(NamedTuple):
 
     ack_wait_seconds: float  # silence after which the server delivers again
     max_deliver: int | None = None  # the delivery after which the server delivers no more
+    is_known: bool = True  # False where the consumer cannot be asked for
 
     def is_last(self, delivery: Delivery) -> bool:
         """Whether the server would not deliver the event again."""
         return self.max_deliver is not None and delivery.delivery_count >= self.max_deliver
+
+    def may_be_last(self, delivery: Delivery) -> bool:
+        """Whether the server might not deliver the event again."""
+        return self.is_last(delivery) or (self.max_deliver is None and not self.is_known)
 
 
 def check_delivered(msg: Msg) -> None:
@@ -50,7 +55,7 @@ async def terms_of(client: Client, delivery: Delivery, ack_wait_seconds: float) 
         info = await _info(client, delivery)
     except (NotFoundError, NotPermittedError) as error:  # of another account or domain
         logger.warning("Consumer %s could not be looked at: %s", address, error)
-        return Terms(ack_wait_seconds)
+        return Terms(ack_wait_seconds, is_known=False)
     if problem := _problem(info):
         raise StreamError(f"Consumer {address} {problem}.")
     config = info.config
