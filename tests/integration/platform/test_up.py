@@ -130,7 +130,7 @@ def test_the_first_hour_goes_as_readme_says(tmp_path: Path) -> None:
             told.append(line)
             if "are cured, by a redrive that nobody asked for" in line:
                 break
-        assert [words for words in FIRSTS if not any(words in line for line in told)] == []
+        assert [words for words in FIRSTS if not any(words in line for line in told)] == [], told
         assert not any("password" in line and "@" in line for line in printed)
         commands = [line for line in printed if line.endswith(f" --home {tmp_path}")]
         assert len(commands) == 3
