@@ -80,7 +80,7 @@ def reports(browser: Browser, settings: Settings) -> None:
 def demo(browser: Browser, folder: Path) -> None:
     """The report of one demo, on servers of its own."""
     dlq("demo", home=folder, columns=100)
-    photograph(browser, folder / "demo/report.html", "report-demo", width=1280, height=640)
+    photograph(browser, folder / "demo/report.html", "report-demo", width=1280, height=596)
 
 
 def terminal(

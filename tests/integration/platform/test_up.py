@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,7 +130,7 @@ def test_the_first_hour_goes_as_readme_says(tmp_path: Path) -> None:
             told.append(line)
             if "are cured, by a redrive that nobody asked for" in line:
                 break
-        assert [words for words in FIRSTS if not any(words in line for line in told)] == []
+        assert [words for words in FIRSTS if not any(words in line for line in told)] == [], told
         assert not any("password" in line and "@" in line for line in printed)
         commands = [line for line in printed if line.endswith(f" --home {tmp_path}")]
         assert len(commands) == 3
@@ -162,11 +163,11 @@ FIRSTS = ("failures are in the lake and in PostgreSQL", "They are ", "failures a
 
 def play_the_first_hour(home: Path) -> None:
     """What README says to look at and to do, in its order, on a group that no redrive cures."""
-    groups = dlq(home, "groups")["groups"]
-    [bug] = [g for g in groups if (g["services"], g["error_class"]) == BUG]
-    assert bug["open_count"] > 0
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while (bug := repeated_bug(home)) is None:
+        assert time.monotonic() < deadline, "no bug failed twice"
     said = {}
-    for verb in first_hour(bug["group_id"]):
+    for verb in first_hour(bug):
         done = subprocess.run(
             [*DLQ, *verb, "--home", str(home)],
             cwd=home,
@@ -176,14 +177,22 @@ def play_the_first_hour(home: Path) -> None:
             env=ENVIRONMENT,
             check=False,
         )
-        is_in_vain = verb == ["redrive", "--group", bug["group_id"]]
+        is_in_vain = verb == ["redrive", "--group", bug]
         assert (done.returncode, bool(done.stdout)) == (is_in_vain, True), (verb, done.stderr)
         said[" ".join(verb[:2])] = done.stdout + done.stderr
     assert "was aborted because a group was stopped" in said["redrive --group"]
-    assert "1 tried" in said["redrive --group"]
+    assert re.search(r"^Redrove 1 of \d+ ", said["redrive --group"])
     assert "failures are discarded now: 'test traffic'" in said["discard --group"]
     assert "aborted" in said["audit"]
     assert "<h1>Dead letters</h1>" in (home / "report.html").read_text()
+
+
+def repeated_bug(home: Path) -> str | None:
+    """The group of a bug with two open failures: a redrive tries one, and leaves the other."""
+    for group in dlq(home, "groups")["groups"]:
+        if group["error_class"] in BUGS and group["open_count"] > 1:
+            return str(group["group_id"])
+    return None
 
 
 def first_hour(group: str) -> list[list[str]]:
@@ -200,7 +209,7 @@ def first_hour(group: str) -> list[list[str]]:
     return played
 
 
-BUG = ("yield-service", "ZeroDivisionError")
+BUGS = ("ZeroDivisionError", "ValidationError", "UniqueViolation")
 FIRST_HOUR = [
     *("status", "groups", "show", "sql", "report"),
     *("redrive", "redrive", "policy", "discard", "audit", "erase"),
