@@ -8,8 +8,7 @@ from sahool_dlq.alerts.text import singular
 __all__ = ["alert_name", "prometheus_rules"]
 
 _HEAD = """\
-# Made by `dlq alerts rules --format prometheus` from the alert file; change that file and run the
-# command again.
+# Made by `dlq alerts rules --format prometheus`: do not edit it, change the alert rules instead.
 groups:
   - name: sahool-dlq
     rules:
