@@ -1,4 +1,4 @@
--- How failures of the range are spread over error types. PostgreSQL, on `failed_events`.
+-- Failures of the time range by error type. PostgreSQL, on `failed_events`.
 --
 -- Grain: one row per error type, the fifteen most frequent.
 SELECT

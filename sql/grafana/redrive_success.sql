@@ -1,5 +1,5 @@
--- Redrives that succeeded, of those of the range that ended either way; null without any.
--- PostgreSQL, on `redrives`.
+-- Share of successful redrives among those of the time range that succeeded or failed; null if
+-- none. PostgreSQL, on `redrives`.
 --
 -- Grain: one row.
 SELECT AVG((state = 'succeeded')::int)::float8 AS value

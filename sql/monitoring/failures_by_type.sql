@@ -1,4 +1,4 @@
--- Which errors, over all time. PostgreSQL, on `failed_events`.
+-- Failures by error type, over all time. PostgreSQL, on `failed_events`.
 --
 -- Grain: one row per error_type.
 --   failure_count, open_count  all, and those pending, retried or parked

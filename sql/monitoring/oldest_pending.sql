@@ -1,4 +1,4 @@
--- What has been open longest. PostgreSQL, on `failed_events`.
+-- The failures that have been open longest. PostgreSQL, on `failed_events`.
 --
 -- Grain: one row per open failure (pending, retried or parked), oldest first, at most 50.
 --   age_seconds    since dlq_timestamp

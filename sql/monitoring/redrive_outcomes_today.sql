@@ -1,8 +1,8 @@
--- What redriving achieved since midnight UTC. PostgreSQL, on `failed_events`.
+-- Results of redrives since midnight UTC. PostgreSQL, on `failed_events`.
 --
 -- Grain: one row per service and error_type that a redrive of today resolved or failed for.
 --   resolved_count      cases resolved by a redrive today
---   failed_again_count  redrives that dead-lettered again today, by the dead letters they left
+--   failed_again_count  redrives that failed again today, counted by their dead letters
 --   success_rate        resolved / (resolved + failed again), 0 to 1
 SELECT
     service,

@@ -1,6 +1,6 @@
--- The view failures: what the lake's view of that name says, from what stands now. Idempotent.
+-- The view failures: the same as the lake's view of that name, from the current rows. Idempotent.
 --
--- It reads with the rights of who asks, so nobody sees more through it than in failed_events.
+-- It uses the rights of the user who reads it, so nobody sees more than in failed_events.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -51,7 +51,7 @@ SELECT
 FROM failed_events AS f;
 
 COMMENT ON VIEW failures IS
-    'One row per failure as it stands now: status, message, body, age; the columns of the lake''s view.';
+    'One row per failure with its current state: status, message, body, age; the columns of the lake''s view.';
 
 DO $$
 BEGIN
