@@ -252,9 +252,7 @@ class Settings(BaseSettings):
         """Arguments, environment, then the running embedded servers."""
 
         typed, environment = init_settings(), env_settings()
-        if (
-            "nats_context" in typed
-        ):  # from the command line: ignore another cluster's settings
+        if "nats_context" in typed:  # from the command line: ignore another cluster's settings
             environment = {k: v for k, v in environment.items() if not k.startswith("nats_")}
         servers = endpoints(typed.get("home") or environment.get("home") or ".dlq")
         if "nats_context" in typed or "nats_context" in environment:

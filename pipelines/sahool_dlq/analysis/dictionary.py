@@ -251,10 +251,10 @@ _INTRODUCTION = """# The data: tables, views, marts and their columns
 *`dlq tables --markdown` prints this page, from the headers of the SQL files and the COMMENTs of the
 migrations; a test compares them.*
 
-`dlq tables` lists them, `dlq tables NAME` explains one, `dlq sql` queries them (DuckDB). Drains write
-the **tables**. A **view** is computed when it is queried. `dlq marts` writes the **marts**, so they
-are as old as its last run. Times are UTC; a name ends with its unit: `_seconds`, `_bytes`, `_at`,
-`_count`. All texts are redacted.
+`dlq tables` lists them, `dlq tables NAME` explains one, `dlq sql` queries them (DuckDB). Drains
+write the **tables**. A **view** is computed when it is queried. `dlq marts` writes the **marts**,
+so they are as old as its last run. Times are UTC; a name ends with its unit: `_seconds`, `_bytes`,
+`_at`, `_count`. All texts are redacted.
 
 Begin with [`failures`](#failures): one row per failure, with status, message, body and age.
 """

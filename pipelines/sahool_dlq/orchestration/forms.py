@@ -42,9 +42,11 @@ class Failures(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra=_in_order)
 
     service: str = Field("", description="The service that failed.")
-    error_type: str = Field("", description="Class of the exception; its known subclasses, too.")
-    group: str = Field("", description="A failure group's id, or how it begins.")
-    failed_within: Age = Field("any", description="How long ago the consumer gave up, at most.")
+    error_type: str = Field(
+        "", description="Class of the exception; includes its known subclasses."
+    )
+    group: str = Field("", description="A failure group's id, or its beginning.")
+    failed_within: Age = Field("any", description="Maximum age: time since the consumer gave up.")
 
 
 class NoFurther(BaseModel):
@@ -62,8 +64,8 @@ class Further(BaseModel):
     subject: str = Field("", description="The event's subject, or a filter: sahool.analysis.*")
     event_type: str = Field("", description="Last token of the event's subject.")
     where: str = Field("", description="A condition over documented columns: data.crop = 'wheat'")
-    failure_ids: list[str] = Field([], description="These failures, parked ones too.")
-    limit: int = Field(10_000, ge=1, description="At most so many, the oldest.")
+    failure_ids: list[str] = Field([], description="These failures, including parked ones.")
+    limit: int = Field(10_000, ge=1, description="Maximum number; the oldest first.")
 
 
 def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:
@@ -99,16 +101,18 @@ class Changed(BaseModel):
 
     model_config = ConfigDict(title="Changed", extra="forbid", json_schema_extra=_in_order)
 
-    redirect_to: str = Field("", description="This subject instead of the events' own.")
+    redirect_to: str = Field("", description="Publish to this subject instead of the original one.")
     addressed_to: str = Field(
-        "", description="STREAM/CONSUMER that takes the place of the one that failed."
+        "", description="STREAM/CONSUMER to address instead of the one that failed."
     )
     edit: dict[str, Any] = Field({}, description="JSON merge patch of the bodies.")
-    per_second: float = Field(0, ge=0, description="Redrives a second; 0 leaves it to the budget.")
-    oldest_event: Age = Field("any", description="Events that are older are left out and parked.")
+    per_second: float = Field(0, ge=0, description="Redrives per second; 0: the budget decides.")
+    oldest_event: Age = Field(
+        "any", description="Maximum age; older events are not published and are parked."
+    )
     own_copy: bool = Field(
         False,
-        description="Also events that their stream has lost, as their dead letters hold them.",
+        description="Publish the dead letter's copy of events that their stream no longer has.",
     )
 
     def order(self, requested_by: str, reason: str) -> Order:

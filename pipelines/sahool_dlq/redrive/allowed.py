@@ -42,9 +42,9 @@ def check_event_subject(subject: str, own: Subjects) -> None:
     What is none, or too long, and the server's, an inbox, and the platform's own.
     """
     if any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
-        raise RefusedError(f"{subject[:100]!r} is not a subject to publish to")
+        raise RefusedError(f"{subject[:100]!r} is not a valid subject to publish to")
     if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
-        raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
+        raise RefusedError(f"{subject[:100]}… is too long for a subject")
     is_own = any(matches(pattern, subject) for pattern in own.own)
     if is_own or subject.startswith(("$", "_INBOX")):
         raise RefusedError(f"an event is never published to {subject[:100]}")

@@ -157,7 +157,7 @@ def move(
             connection.execute(
                 "UPDATE redrives SET state = 'cancelled', state_reason = %s, ended_at = now()"
                 " WHERE batch_id = %s AND state = 'planned'",
-                [by_whom if to == "cancelled" else "its failure is gone", batch_id],
+                [by_whom if to == "cancelled" else "its failure no longer exists", batch_id],
             )
         audit(
             connection,

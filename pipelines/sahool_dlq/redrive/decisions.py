@@ -81,8 +81,8 @@ def affected(
     )
     if unknown := sorted(missing - set(statuses)):
         raise RedriveError(
-            f"No failure has the id {unknown[0]}: `dlq show GROUP` shows ids, and `dlq drain`"
-            " brings in what is new."
+            f"No failure has the id {unknown[0]}: `dlq show GROUP` shows ids, and `dlq drain` "
+            "reads new ones."
         )
     return found, statuses
 
@@ -112,8 +112,8 @@ async def publish_decision(
             await asyncio.gather(*map(tell, window))
         except (nats.errors.Error, JetStreamError) as error:
             raise ServerUnavailableError(
-                f"The log cannot be written ({error!r}): {done:,} of {len(failure_ids):,} were"
-                " told; say it again for the rest."
+                f"The log cannot be written ({error!r}): {done:,} of {len(failure_ids):,} were "
+                "decided; repeat it again for the rest."
             ) from error
         done += len(window)
         if progress is not None:

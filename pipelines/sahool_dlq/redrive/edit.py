@@ -43,7 +43,7 @@ def read_patch(text: str) -> dict[str, Any]:
         raise RedriveError(f"The edit has more than {_MOST_BYTES:,} bytes.")
     if unstorable := sorted(mended - {"an integer beyond 64 bits"}):  # which bodies may hold
         raise RedriveError(
-            f"The edit holds {unstorable[0]}, which PostgreSQL cannot keep: leave it out."
+            f"The edit contains {unstorable[0]}, which PostgreSQL cannot store: leave it out."
         )
     return value
 
@@ -58,7 +58,7 @@ def patched(body: bytes, patch: dict[str, Any]) -> bytes:
     except ValueError:
         is_object = False
     if not is_object:
-        raise RefusedError("it cannot be edited, being no JSON object")
+        raise RefusedError("it cannot be edited, because it is not a JSON object")
     text, form = text_of(body)
     return form.bytes_of(_merged(text, patch))
 

@@ -58,8 +58,8 @@ def remaining_ttl(ttl: str | None, since: datetime, now: datetime) -> MutableHea
     age = max((now - since).total_seconds(), 0.0)
     if seconds - age < _SHORTEST_TTL:
         raise TooLateError(
-            f"its event is {age_in_words(age)} old, and its producer gave it"
-            f" {age_in_words(seconds)} ({TTL}: {ttl})"
+            f"its event is {age_in_words(age)} old, and its producer allows "
+            f"{age_in_words(seconds)} ({TTL}: {ttl})"
         )
     return {TTL: str(int(seconds - age))}
 

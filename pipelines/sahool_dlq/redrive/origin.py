@@ -86,13 +86,13 @@ async def stored_dead_letter(
     Raises ExpiredError where neither has it.
     """
     if sequence is None:
-        raise ExpiredError("it was stored by an older monitor, without its place in the stream")
+        raise ExpiredError("it was stored by an older monitor, without its position in the stream")
     message = await reader.read_raw(sequence)
     # A recreated stream has another message there.
     if message is None or (message.sequence, message.published_at) != (sequence, published_at):
         message = kept_payload(connection, failure_id)
     if message is None:
-        raise ExpiredError("the stream no longer holds its dead letter")
+        raise ExpiredError("the stream no longer has its dead letter")
     return message
 
 
@@ -108,7 +108,7 @@ async def original_event(client: Client, message: LogMessage) -> Event:
         try:
             second = _read(message.data, _Second)
         except _UNREADABLE:
-            raise RefusedError("the message is not a dead letter that holds an event") from None
+            raise RefusedError("the message is not a dead letter with an event") from None
         body = second.original_message.encode(errors="surrogatepass")
         return Event(second.metadata.original_subject, body, {})
     body = await _body(client, message.data, bytes(letter.original_data), letter.payload_encoding)
@@ -168,7 +168,7 @@ def _headers(data: bytes) -> MutableHeaders:
     if found is None:  # as Go writes that there are none
         return {}
     if not isinstance(found, dict):
-        raise RefusedError("the message is not a dead letter that holds an event's headers")
+        raise RefusedError("the message is not a dead letter with an event's headers")
     return headers_of_json(found)
 
 
@@ -189,7 +189,7 @@ async def _body(client: Client, message: bytes, data: bytes, encoding: str | Non
     except _UNREADABLE:
         return data  # JSON that this reader finds too odd is still what the service was sent
     if isinstance(value, dict) and list(value) == ["raw_data"]:
-        raise RefusedError("an older service kept only a lossy text of its body")
+        raise RefusedError("an older service stored its body only as an inexact text")
     return data
 
 
@@ -216,5 +216,5 @@ async def _stored_body(client: Client, data: bytes) -> bytes:
     if body is None:
         raise ExpiredError("the object store no longer has its body")
     if hashlib.sha256(body).hexdigest() != pointer.get("sha256"):
-        raise RefusedError("the object store holds another body than the one that failed")
+        raise RefusedError("the object store has another body than the one that failed")
     return body

@@ -272,7 +272,7 @@ def _lifetimes(
             if remaining_ttl(ttl_of({TTL: ttl} if ttl else {}), since, now):
                 mortal.add(failure)
         except TooLateError:
-            found[failure] = f"the time that its producer gave it ({TTL}) is over"
+            found[failure] = f"the time limit of its producer ({TTL}) is over"
     return found, mortal
 
 

@@ -116,7 +116,10 @@ async def why_no_lifetime(client: Client, subject: str) -> str | None:
             return None
     except (nats.errors.Error, JetStreamError, NotPermittedError):
         return None
-    return f"{streams[0]} takes no event with a {TTL}: let it (allow_msg_ttl), or redirect it"
+    return (
+        f"{streams[0]} does not accept an event with a {TTL}: set allow_msg_ttl, or "
+        "redirect elsewhere"
+    )
 
 
 async def _stopped(

@@ -39,16 +39,16 @@ async def as_stored(client: Client, event: Event) -> Event:
     if not stream or sequence is None or event.timestamp_ns is None:
         raise OwnCopyError("its dead letter does not say which event of a stream failed")
     if _NEVER_IN_A_NAME & set(stream):
-        raise OwnCopyError(f"{stream[:100]!r} is no stream")
+        raise OwnCopyError(f"{stream[:100]!r} is not a stream")
     try:
         stored = await stored_message(client, stream, sequence)
     except (APIError, NotPermittedError, nats.errors.NoRespondersError) as error:
         said = getattr(error, "description", None) or str(error)
-        raise OwnCopyError(f"stream {stream} does not give its event: {said}") from error
+        raise OwnCopyError(f"its event cannot be read from stream {stream}: {said}") from error
     if stored is None:
         raise OwnCopyError(f"stream {stream} no longer has its event, {sequence}")
     if (stored.timestamp_ns, stored.subject) != (event.timestamp_ns, event.subject):
-        raise OwnCopyError(f"message {sequence} of {stream} is another than its dead letter says")
+        raise OwnCopyError(f"message {sequence} of {stream} is not the event of its dead letter")
     return replace(
         event,
         body=stored.data,

@@ -52,7 +52,7 @@ def open_of_handler(connection: Connection[Any], handler: str) -> tuple[str, lis
     services = [service for (service,) in rows]
     if len(services) > 1:
         raise TrialError(
-            f"A handler {handler} fails in {' and in '.join(services)}: say which with --service."
+            f"A handler {handler} fails in {' and in '.join(services)}: choose one with --service."
         )
     return f"{_OPEN} AND f.handler = %s", [handler]
 

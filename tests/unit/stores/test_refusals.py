@@ -22,7 +22,7 @@ TEXTS = {
     FAILED + 'FATAL:  password authentication failed for user "ana"': "refuses the login (password",
     FAILED + "Connection refused\n\tIs the server running?": "does not answer (connection failed",
     FAILED.replace("10.0.0.1", "db-tls.example") + "Connection refused": "does not answer (conn",
-    FAILED + "SSL error: certificate verify failed": "cannot be connected to by TLS",
+    FAILED + "SSL error: certificate verify failed": "cannot be reached with the requested TLS",
     "consuming input failed: server closed the connection unexpectedly": "ended the session (con",
     "terminating connection due to idle-session timeout": "SET idle_session_timeout`",
     "consuming input failed: FATAL:  query_wait_timeout": "refused (query_wait_timeout): docs/oper",
@@ -73,5 +73,5 @@ def test_what_no_run_can_help_is_no_passing_trouble() -> None:
 
 
 def test_text_that_is_not_utf_8_is_a_sentence() -> None:
-    with pytest.raises(DLQError, match="holds text that is not UTF-8"), speaking_plainly(DSN):
+    with pytest.raises(DLQError, match="contains text that is not UTF-8"), speaking_plainly(DSN):
         b"\xff".decode()

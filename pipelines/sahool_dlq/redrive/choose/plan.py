@@ -144,7 +144,9 @@ def check_addressee(address: str, redirect_to: str | None) -> None:
             f"{address!r} is not a consumer: write STREAM/CONSUMER, as a dry run shows them."
         )
     if redirect_to is not None:
-        raise RedriveError("A redirected event has no addressee: give --to or --for, not both.")
+        raise RedriveError(
+            "A redirected event is addressed to no consumer: give --to or --for, not both."
+        )
 
 
 def plan(connection: Connection[Any], selection: Selection) -> Plan:
@@ -193,7 +195,7 @@ def freeze(
     the audit may show it.
     """
     if not order.reason.strip():
-        raise RedriveError("Give a reason: it is kept with the batch and in the audit.")
+        raise RedriveError("Give a reason: it is stored with the batch and in the audit.")
     batch_id = str(uuid.uuid4())
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(

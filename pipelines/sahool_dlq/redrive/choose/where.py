@@ -36,7 +36,7 @@ COLUMNS: dict[str, Column] = {
     "source_service": Column("f.source_service", "text", "the service that published the event"),
     "consumer_name": Column("f.consumer_name", "text", "the durable consumer that failed"),
     "handler": Column("f.handler", "text", "the function that failed"),
-    "event_id": Column("f.event_id", "text", "the event's id, as its producer gave it"),
+    "event_id": Column("f.event_id", "text", "the event's id, from its producer"),
     "event_type": Column("f.event_type", "text", "last token of the subject"),
     "subject": Column("f.original_subject", "text", "the event's subject"),
     "tenant_id": Column("f.tenant_id", "text", "tenant"),
@@ -50,8 +50,8 @@ COLUMNS: dict[str, Column] = {
     "status": Column("f.status", "text", "pending, retried or parked"),
     "retry_count": Column("f.retry_count", "number", "retries inside the consumer"),
     "redrive_count": Column("f.redrive_count", "number", "redrives without success"),
-    "opening": Column("f.opening", "number", "1; more where it was closed and failed anew"),
-    "first_attempt_at": Column("f.first_attempt_at", "time", "first call that failed"),
+    "opening": Column("f.opening", "number", "1; more if it was closed and failed again"),
+    "first_attempt_at": Column("f.first_attempt_at", "time", "first failed call"),
     "dlq_timestamp": Column("f.dlq_timestamp", "time", "when the consumer gave up"),
 }
 """What a condition may name, besides `data.…` and `headers.…`."""
@@ -247,7 +247,7 @@ class _Parser:
             match = _TOKEN.match(self._text, position)
             if match is None or match.lastgroup is None:
                 raise QueryError(
-                    f"The condition is not valid from {self._text[position:][:40]!r} on."
+                    f"The condition is not valid at {self._text[position:][:40]!r}."
                 )
             kind, value = match.lastgroup, match[match.lastgroup]
             if kind == "name" and value.lower() in _WORDS:
@@ -261,4 +261,4 @@ class _Parser:
         found = (
             repr(self._text[self._tokens[at][2] :][:40]) if at < len(self._tokens) else "the end"
         )
-        raise QueryError(f"The condition needs {wanted} where it has {found}.")
+        raise QueryError(f"The condition needs {wanted} instead of {found}.")

@@ -58,7 +58,7 @@ class AckFollower(Heard):
         try:
             metric = read_ack(msg.data, domain_of(self._client))
         except ValueError as error:
-            logger.warning("What %s says is not valid: %s", msg.subject, error)
+            logger.warning("The message on %s is not valid: %s", msg.subject, error)
             return
         self._hear(Place(metric.stream, metric.stream_seq, metric.consumer), metric.timestamp)
 
@@ -98,7 +98,7 @@ class AckFollower(Heard):
                     async for msg in self._puller.pull(_BATCH, _PULL_SECONDS):
                         self._read(msg)
             except (PullStalledError, nats.errors.Error, JetStreamError, OSError) as error:
-                logger.info("Acknowledgements are read again in a moment: %s", error)
+                logger.info("Reading acknowledgements failed and will be tried again: %s", error)
             await self.close()
             await asyncio.sleep(_PAUSE_SECONDS)
 

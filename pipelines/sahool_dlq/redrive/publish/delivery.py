@@ -137,7 +137,7 @@ class Delivery:
             self._lock.check()
             if is_hopeless:
                 await self._news.decide(
-                    redrive, "parked", f"redriving its group is hopeless: {why}"
+                    redrive, "parked", f"a redrive of its group has no chance: {why}"
                 )
                 self.parked.add(redrive.id)
             self._outbox.cancel(redrive, why)
@@ -209,7 +209,7 @@ class Delivery:
             await self._news.decide(redrive, "parked", f"only by hand, with --own-copy: {why}")
             self.parked.add(redrive.id)
         self._outbox.cancel(redrive, why)
-        self._note("cancelled", f"{why}; --own-copy publishes what the dead letter holds")
+        self._note("cancelled", f"{why}; --own-copy publishes the copy in the dead letter")
         return "cancelled"
 
     def _not_claimed(self, redrive: Redrive) -> str:
@@ -232,7 +232,7 @@ class Delivery:
             return await self._ended(
                 redrive, "succeeded", f"{where}, and handled there", "redirected"
             )
-        reason = f"{where}, and failed there: that is a failure of its own"
+        reason = f"{where}, and failed there: that is a separate failure"
         return await self._ended(redrive, "outcome_unknown", reason)
 
     async def _foreign(
@@ -244,8 +244,10 @@ class Delivery:
         )
         who, what = redrive.addressed_to, place.sequence
         reasons = {
-            "proved": f"proved: the server says that {who} acknowledged {what}",
-            "inferred": f"inferred: {who} was heard to acknowledge {what}, and no advisory came",
+            "proved": f"proved: the server reports that {who} acknowledged {what}",
+            "inferred": (
+                f"inferred: an acknowledgement of {what} by {who} was received, and no advisory"
+            ),
         }
         if result not in reasons:
             return result
@@ -253,9 +255,9 @@ class Delivery:
 
     async def _silence(self, place: Place | None, mark: Mark | None, doubt: str | None) -> str:
         """What is known of a redrive that nobody answered."""
-        said = [f"silent for {self._timeout_seconds:.0f} s"]
+        said = [f"no answer for {self._timeout_seconds:.0f} s"]
         if mark is not None and mark.is_all_told:
-            said.append("and the server told of no acknowledgement")
+            said.append("and the server reported no acknowledgement")
         if doubt is not None:
             said.append(doubt)
         elif mark is not None and place is not None:

@@ -92,12 +92,12 @@ async def why_silent(js: JetStreamContext, place: Place, mark: Mark) -> str | No
     try:
         info = await js.consumer_info(place.stream, place.consumer)
         if info.created != mark.consumer_created:
-            return f"{place.stream}/{place.consumer} was made anew meanwhile"
+            return f"{place.stream}/{place.consumer} was created again meanwhile"
         await js.get_msg(place.stream, place.sequence)
     except NotFoundError as error:
         if error.err_code == _NO_MESSAGE:
-            return f"the event left {place.stream} unanswered"
-        return f"{place.stream}/{place.consumer} is gone"
+            return f"the event left {place.stream} without an acknowledgement"
+        return f"{place.stream}/{place.consumer} no longer exists"
     except (nats.errors.Error, APIError, NotPermittedError):
         return None
     return None

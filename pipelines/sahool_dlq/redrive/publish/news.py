@@ -68,8 +68,8 @@ class News:
             except (nats.errors.Error, APIError) as error:
                 if pause is None or not is_for_now(error):
                     raise ServerUnavailableError(
-                        f"The log cannot be written ({error!r}): the batch stays running, and the"
-                        " next run takes it up."
+                        f"The log cannot be written ({error!r}): the batch stays running, and "
+                        "the next run continues it."
                     ) from error
                 await asyncio.sleep(pause)
             else:

@@ -72,10 +72,10 @@ class OncePublisher:
                 return await self._again(place, subject, body, headers)
             except NoStreamResponseError:
                 if may_be_stored:
-                    raise DoubtError(f"no stream takes {subject} any more") from None
+                    raise DoubtError(f"no stream captures {subject} any more") from None
                 if not await self._may_be_captured(subject):
                     raise
-                logger.warning("Nobody takes %s now, trying again", subject)
+                logger.warning("No stream captures %s now, trying again", subject)
             except NotPermittedError as error:
                 if may_be_stored:
                     raise DoubtError(f"then it was not permitted: {error}") from error
@@ -91,8 +91,8 @@ class OncePublisher:
             await asyncio.sleep(pause)
             self._may_go_on()
         raise ServerUnavailableError(
-            f"NATS does not acknowledge what is published to {subject}: the batch stays"
-            " running, and the next run takes it up."
+            f"NATS does not acknowledge messages to {subject}: the batch stays running, and the "
+            "next run continues it."
         )
 
     async def drops_repeat(self, subject: str, after_seconds: float) -> bool:
@@ -117,7 +117,7 @@ class OncePublisher:
             stored = await stored_message(self._client, ack.stream, ack.seq)
             if stored is None or value_of(stored.headers, TOKEN) != headers[TOKEN]:
                 raise DoubtError(
-                    f"the stream dropped it, since message {ack.seq} of {ack.stream} has its id"
+                    f"the stream dropped it, because message {ack.seq} of {ack.stream} has its id"
                 )
         return ack
 
@@ -129,7 +129,7 @@ class OncePublisher:
     ) -> PubAck:
         """Repeat what may have been stored."""
         if place is None:
-            raise DoubtError(f"which stream takes {subject} was not known")
+            raise DoubtError(f"it is not known which stream captures {subject}")
         error: APIError | None = None
         for _ in range(_MOST_CONFLICTS):
             try:
@@ -159,7 +159,7 @@ class OncePublisher:
             info = await self._js.stream_info(streams[0])
         except _ERRORS as error:
             raise ServerUnavailableError(
-                f"NATS does not tell which stream takes {subject} ({error!r}): the batch stays"
+                f"NATS does not say which stream captures {subject} ({error!r}): the batch stays"
                 " running, and the next run takes it up."
             ) from error
         if _is_guarded(info.config):
@@ -204,13 +204,13 @@ class _Place:
         try:
             info = await self._client.jetstream().stream_info(self.stream)
         except NotFoundError:
-            raise DoubtError(f"stream {self.stream} is gone") from None
+            raise DoubtError(f"stream {self.stream} no longer exists") from None
         if self._looked_up_to is None:
             return None
         if info.created != self._created or info.state.last_seq < self._looked_up_to:
-            raise DoubtError(f"stream {self.stream} was made anew or restored meanwhile")
+            raise DoubtError(f"stream {self.stream} was created again or restored meanwhile")
         if info.state.last_seq > self._looked_up_to + _MOST_LOOKED_AT:
-            raise DoubtError(f"too much came into stream {self.stream} since to look at it")
+            raise DoubtError(f"stream {self.stream} got too many messages since then to check them")
         while self._looked_up_to < info.state.last_seq:
             wanted = self._looked_up_to + 1
             stored = await stored_message(self._client, self.stream, wanted, ">")
@@ -219,7 +219,7 @@ class _Place:
             if stored is not None and stored.headers.get("Nats-Msg-Id") == message_id:
                 return stored.sequence
         if not self._is_whole:
-            raise DoubtError(f"stream {self.stream} no longer has all that came into it since")
+            raise DoubtError(f"stream {self.stream} no longer has all messages since then")
         return None
 
 

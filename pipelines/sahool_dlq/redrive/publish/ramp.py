@@ -112,7 +112,7 @@ async def run_batch(
         if batch.state == "awaiting_approval" or (batch.state == "paused" and not is_out):
             verb = "approve" if batch.state == "awaiting_approval" else "resume"
             raise RedriveError(
-                f"The batch is {batch.state}: `dlq batches {verb} {batch.id}` lets it go on."
+                f"The batch is {batch.state}: `dlq batches {verb} {batch.id}` continues it."
             )
         if batch.state == "planned":
             move(connection, batch.id, "running", actor=batch.requested_by)
@@ -245,7 +245,9 @@ class _Run:
                 group.stop.set()
                 break
         if rest and group.why is not None:
-            logger.warning("%s is stopped, %d are left: %s", group.title, len(rest), group.why)
+            logger.warning(
+                "%s is stopped, %d are not published: %s", group.title, len(rest), group.why
+            )
         for redrive in rest:
             count(await self._left(group, redrive))
         group.parked = sum(each.id in self._delivery.parked for each in group.redrives)

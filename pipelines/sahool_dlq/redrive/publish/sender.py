@@ -122,8 +122,8 @@ class Sender:
             event = await self._as_stored(redrive, await original_event(self._client, message))
         except nats.errors.TimeoutError as error:  # which is a TimeoutError, as silence is
             raise ServerUnavailableError(
-                "NATS does not give the raw dead letters: the batch stays running, and the next run"
-                " takes it up."
+                "NATS does not give the raw dead letters: the batch stays running, and the next "
+                "run continues it."
             ) from error
         if self._batch.patch:
             event = replace(event, body=patched(event.body, self._batch.patch))
@@ -165,7 +165,9 @@ class Sender:
         except nats.errors.BadHeaderError as error:
             raise RefusedError(f"a header of its event cannot be sent: {error}") from error
         if size > self._client.max_payload:  # the server would drop the connection
-            raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
+            raise RefusedError(
+                f"with its headers it has {size} bytes, more than the server accepts"
+            )
         return headers
 
     async def why_not_taken(self, event: Event, headers: MutableHeaders) -> str | None:
@@ -197,7 +199,7 @@ class Sender:
             try:
                 ack = await self.until_known(event, headers)
             except DoubtError as error:
-                return Sent(None, f"whether it was stored is not known: {error}")
+                return Sent(None, f"it is not known whether it was stored: {error}")
             except NotPermittedError as error:
                 await self._take_back(redrive, f"not published: {error}", is_parked=is_parked)
                 raise

@@ -52,7 +52,9 @@ async def listening(client: Client, addresses: Iterable[str]) -> AsyncIterator[S
         if subscriptions:
             await check_heard(client, *(each.subject for each in subscriptions))
     except NotPermittedError as error:
-        logger.warning("Acknowledgements are not heard, so that success cannot be: %s", error)
+        logger.warning(
+            "Acknowledgements cannot be received, so success cannot be inferred: %s", error
+        )
     try:
         yield sent
     finally:

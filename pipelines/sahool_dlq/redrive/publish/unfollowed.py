@@ -18,7 +18,7 @@ from sahool_dlq.stores.postgres.audit import audit
 __all__ = ["follow_again", "has_unfollowed"]
 
 _BY = "dlq redrive"
-_REASON = "the log says that they were published, and nothing followed them"
+_REASON = "the log says that they were published, but no outcome was awaited"
 _UNFOLLOWED = """
 FROM failed_events f WHERE f.status = 'retried' AND NOT EXISTS (
     SELECT FROM redrives r WHERE r.failure_id = f.id AND r.state = 'published')
