@@ -1,4 +1,4 @@
-"""What a person decides on failures: it is published, and the drain makes it true."""
+"""A person's decisions about failures: they are published, and the drain applies them."""
 
 import asyncio
 import uuid
@@ -44,7 +44,7 @@ class Affected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DecisionReport:
-    """What came of a decision."""
+    """The result of a decision."""
 
     decision: Decision
     changed: int  # failures whose status is now what was decided
@@ -61,7 +61,7 @@ class DecisionReport:
 def affected(
     connection: Connection[Any], selection: Selection, decision: Decision
 ) -> tuple[list[Affected], dict[str, str]]:
-    """The failures that a decision would change; and of ids that were given, those it would not.
+    """The failures that a decision would change; of given ids also those that it would not.
 
     Raises RedriveError for an empty selection, or an id that no failure has.
     """
@@ -98,7 +98,7 @@ async def publish_decision(
     reason: str,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Tell the log; said twice under one `decision_id` it is said once."""
+    """Publish to the log; a repeat with the same `decision_id` has no effect."""
     subject, at = subjects.triage(decision), datetime.now(UTC)
 
     async def tell(failure_id: str) -> None:

@@ -1,4 +1,4 @@
-"""A dead letter in the stream back to the event it is about: original subject, bytes, headers."""
+"""From a dead letter in the stream back to its event: original subject, bytes, headers."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ class RefusedError(Exception):
 
 
 class ExpiredError(Exception):
-    """The event's bytes are gone."""
+    """The event's bytes no longer exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ async def stored_dead_letter(
 ) -> LogMessage:
     """The dead letter of a failure, unmasked: from the stream, or else from `failed_payloads`.
 
-    Raises ExpiredError where neither has it.
+    Raises ExpiredError if neither has it.
     """
     if sequence is None:
         raise ExpiredError("it was stored by an older monitor, without its position in the stream")
@@ -97,10 +97,10 @@ async def stored_dead_letter(
 
 
 async def original_event(client: Client, message: LogMessage) -> Event:
-    """The event inside a dead letter.
+    """The event in a dead letter.
 
-    Raises RefusedError where the dead letter does not hold the original bytes, ExpiredError where
-    the object store that held them no longer does.
+    Raises RefusedError if the dead letter does not contain the original bytes, ExpiredError if the
+    object store no longer has them.
     """
     try:
         letter = _read(message.data, _Canonical)
@@ -131,7 +131,7 @@ async def original_event(client: Client, message: LogMessage) -> Event:
 
 
 def event_headers(sent: Headers) -> MutableHeaders:
-    """The headers that an event is published with again, of those that it had."""
+    """The event's headers that are published again."""
     return {
         name: value if isinstance(value, str) else list(value)
         for name, value in sent.items()
@@ -146,7 +146,9 @@ def _number(said: Any) -> int | None:
 
 
 def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:
-    """A dead letter of this kind, in whatever JSON; raises one of _UNREADABLE where it is none."""
+    """The dead letter of this kind, in any form of JSON; raises one of _UNREADABLE if it is not
+    one.
+    """
     try:
         return msgspec.json.decode(data, type=envelope)
     except _UNREADABLE:
@@ -160,7 +162,7 @@ def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:
 
 
 def _headers(data: bytes) -> MutableHeaders:
-    """All values of all headers; numbers as they are spelt."""
+    """All values of all headers; numbers in their original spelling."""
     try:
         found = json.loads(data, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
@@ -194,7 +196,9 @@ async def _body(client: Client, message: bytes, data: bytes, encoding: str | Non
 
 
 def _with_margins(message: bytes, data: bytes) -> bytes:
-    """A body with the white space around it, which our consumer splices in with it, at the end."""
+    """A body with its surrounding white space, which our consumer copies at the end of the dead
+    letter.
+    """
     before, _, after = message.rpartition(data)
     if after.strip() != b"}":
         return data

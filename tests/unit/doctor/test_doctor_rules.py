@@ -286,7 +286,7 @@ def test_the_account_is_near_a_limit_or_has_another_clock() -> None:
             {"retention": "workqueue"},
             (
                 "After 3 deliveries (19 s without an answer) it is given up and held in the queue"
-                " for ever; ADV tells of it."
+                " for ever; ADV stores the advisory."
             ),
         ),
         (

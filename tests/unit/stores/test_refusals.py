@@ -15,10 +15,10 @@ TEXTS = {
     FAILED + "FATAL:  remaining connection slots are reserved for roles with the SUPERUSER"
     " attribute": "has no connection left (remaining",
     FAILED + "FATAL:  no more connections allowed (max_client_conn)": "has no connection left",
-    FAILED + "FATAL:  the database system is starting up": "takes no sessions yet (the database",
+    FAILED + "FATAL:  the database system is starting up": "accepts no sessions yet (the database",
     FAILED + "session is read-only": "is read-only (",
-    FAILED + 'FATAL:  database "dlq" does not exist': "there is no database dlq: make it",
-    FAILED + "FATAL:  no such database: dlq": "there is no database dlq: make it",
+    FAILED + 'FATAL:  database "dlq" does not exist': "there is no database dlq: create it",
+    FAILED + "FATAL:  no such database: dlq": "there is no database dlq: create it",
     FAILED + 'FATAL:  password authentication failed for user "ana"': "refuses the login (password",
     FAILED + "Connection refused\n\tIs the server running?": "does not answer (connection failed",
     FAILED.replace("10.0.0.1", "db-tls.example") + "Connection refused": "does not answer (conn",
@@ -49,7 +49,7 @@ CODES = {
     "55P03": "SET lock_timeout`",
     "57014": "SET statement_timeout`",
     "57P01": "ended the session (x)",
-    "57P03": "takes no sessions yet (x)",
+    "57P03": "accepts no sessions yet (x)",
     "57P05": "SET idle_session_timeout`",
 }
 

@@ -1,4 +1,4 @@
-"""Which failures a person, or the schedule, speaks of."""
+"""The failures that a person or the schedule selects."""
 
 import re
 from collections.abc import Callable
@@ -23,10 +23,11 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to redrive, or to decide on: every condition that is given must hold.
+    """What to redrive, or to decide about: all given conditions must hold.
 
-    With `due_at` it is what the schedule looks at then: of these what the policy says pays, and
-    besides the failures whose redrive was asked for and is due, whatever else they are.
+    With `due_at` it is the schedule's selection at that time: of these, the failures that are worth
+    it by the policy, and also failures with a requested redrive that is due, whatever their other
+    properties are.
     """
 
     failure_ids: tuple[str, ...] = ()
@@ -43,14 +44,14 @@ class Selection:
     due_at: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The conditions that were given."""
+        """The given conditions."""
         values = {name: getattr(self, name) for name in self.__slots__}
         for name in ("since", "until", "due_at"):
             values[name] = values[name] and values[name].isoformat()
         return {n: value for n, value in values.items() if value and value != EVERYTHING}
 
     def masked(self, mask: Callable[[str], str]) -> "Selection":
-        """The same as it may be kept: `mask` is given each free text of it."""
+        """The same for storing: `mask` is applied to each free text."""
         return replace(
             self,
             error_types=tuple(map(mask, self.error_types)),
@@ -63,7 +64,7 @@ class Selection:
     def condition(self) -> tuple[str, list[Any]]:
         """SQL over `failed_events f`, with its values.
 
-        Raises RedriveError for a selection of everything or an id that is none, QueryError for a
+        Raises RedriveError for a selection of everything or an invalid id, QueryError for a
         condition that is not valid.
         """
         conditions, values = self._conditions()
@@ -121,13 +122,13 @@ def _literal(token: str) -> str:
 
 
 def duration(text: str) -> timedelta | None:
-    """`24h`, `7d` or `30m`; None for anything else. Raises OverflowError where it is too long."""
+    """`24h`, `7d` or `30m`; None for anything else. Raises OverflowError if it is too long."""
     ago = _AGO.fullmatch(text.strip())
     return timedelta(seconds=float(ago[1]) * _UNITS[ago[2]]) if ago else None
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """`24h`, `7d` or `30m` ago, or a time in ISO 8601, which is UTC unless it says otherwise.
+    """`24h`, `7d` or `30m` ago, or an ISO 8601 time, which is UTC by default.
 
     Raises RedriveError for anything else.
     """

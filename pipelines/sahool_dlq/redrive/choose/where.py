@@ -1,8 +1,8 @@
-"""A condition over documented columns, as a person writes it, turned into SQL with parameters.
+"""A user's condition over documented columns, turned into SQL with parameters.
 
 The language is a small part of SQL: comparisons, LIKE, ILIKE, IN, IS NULL, AND, OR, NOT and
-parentheses. A name is looked up in `COLUMNS`, and a value becomes a parameter: nothing that was
-written reaches the database as SQL, so there is nothing to escape and nothing to inject.
+parentheses. Names are looked up in `COLUMNS`, and values become parameters: no text of the user
+reaches the database as SQL, so nothing must be escaped and nothing can be injected.
 """
 
 import re
@@ -77,9 +77,9 @@ _SIGNS = {"=": "=", "<>": "<>", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">="
 
 
 def compile_where(text: str) -> tuple[str, list[Any]]:
-    """SQL over `failed_events f` with `%s` for each of the values that follow.
+    """SQL over `failed_events f` with `%s` for each of the returned values.
 
-    Raises QueryError, which says where and what may stand there.
+    Raises QueryError, which says where the error is and what is expected.
     """
     if len(text) > _MOST_CHARACTERS:
         raise QueryError(
@@ -92,7 +92,7 @@ def compile_where(text: str) -> tuple[str, list[Any]]:
 
 
 class _Parser:
-    """Recursive descent; each method takes what it reads and gives its SQL."""
+    """Recursive descent; each method reads its part and returns its SQL."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -131,7 +131,7 @@ class _Parser:
         return self._comparison(*self._column(name))
 
     def _comparison(self, sql: str, kind: Kind | None, path: list[str]) -> str:
-        """`kind` is None for a payload; `path` is the way to a value in it, or in the headers."""
+        """`kind` is None for a payload; `path` is the path to a value in it, or in the headers."""
         if self._take("word", "is"):
             is_not = self._take("word", "not") is not None
             self._take("word", "null") or self._refuse("NULL")
@@ -168,7 +168,7 @@ class _Parser:
         return f"(jsonb_typeof({sql} #> %s) = %s AND {sql} #> %s {sign} {of_value})"
 
     def _holds(self, sql: str, path: list[str], sign: str, value: Any) -> str:
-        """A comparison of a text; of a header that any value holds it, or that none does."""
+        """A comparison of a text; for a header: whether any value matches, or none."""
         if sql != _HEADERS:
             left = self._as_text(sql, path)
             self.values.append(value)
@@ -231,7 +231,7 @@ class _Parser:
         return value if value.tzinfo else value.replace(tzinfo=UTC)
 
     def _take(self, kind: str, value: str | None = None) -> str | None:
-        """The next token if it is of this kind (and value), which is then taken."""
+        """The next token, consumed, if it is of this kind (and value)."""
         if self._at >= len(self._tokens):
             return None
         found_kind, found, _ = self._tokens[self._at]

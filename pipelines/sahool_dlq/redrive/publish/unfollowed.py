@@ -1,7 +1,7 @@
-"""What the log says was published, and no row of the outbox follows to its outcome.
+"""Redrives that are published according to the log, but that no outbox row follows.
 
-So it is after a failover to a replica that lacks the outbox's latest rows, and in a database that
-was filled again from the lake. The failure is `retried`, and would be so for ever.
+This happens after a failover to a replica that lacks the latest outbox rows, and in a database that
+was filled again from the lake. The failure is `retried`, and would stay so for ever.
 """
 
 import json
@@ -26,15 +26,15 @@ FROM failed_events f WHERE f.status = 'retried' AND NOT EXISTS (
 
 
 def has_unfollowed(connection: Connection[Any]) -> bool:
-    """Whether there are any, as of the last drain."""
+    """Whether there are any, at the last drain."""
     return connection.execute(f"SELECT {_UNFOLLOWED} LIMIT 1").fetchone() is not None
 
 
 def follow_again(connection: Connection[Any]) -> None:
-    """Put them in the outbox as published, in a batch of their own; call with the redriver's lock.
+    """Add them to the outbox as published, in a separate batch; call it with the redriver's lock.
 
-    Each is then followed as long as any redrive. What a drain has not settled yet is taken for one
-    of them: drain before.
+    Each is then followed like any redrive. Drain before, because outcomes that are not drained
+    would look like these.
     """
     with connection.transaction():
         found = connection.execute(
