@@ -27,9 +27,9 @@ class Waiting:
 
 
 class WaitingEvents:
-    """What is known of them, and their bodies in case their stream removes them before the retry.
+    """The waiting events, with their bodies, in case their stream removes them before the retry.
 
-    Where there are too many, the oldest are forgotten.
+    If there are too many, the oldest are dropped.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class WaitingEvents:
         self._body_bytes = 0
 
     def keep(self, msg: Msg, delivery: Delivery, attempts: Attempts, delay_seconds: float) -> None:
-        """Remember an event until its retry comes."""
+        """Remember an event until its retry."""
         self.forget(delivery)
         if len(self._events) >= _MOST_EVENTS:
             self.forget(next(iter(self._events.values())).delivery)
@@ -48,17 +48,17 @@ class WaitingEvents:
         self._events[delivery.event] = Waiting(msg, delivery, attempts, due_at)
 
     def attempts(self, delivery: Delivery) -> Attempts | None:
-        """The calls of this process, None where it has not called for this event."""
+        """The calls of this process; None if it made none for this event."""
         known = self._events.get(delivery.event)
         return known.attempts if known else None
 
     def forget(self, delivery: Delivery) -> None:
-        """It is done, or somebody else's."""
+        """Forget an event: it is done, or another process has it."""
         if known := self._events.pop(delivery.event, None):
             self._body_bytes -= len(known.msg.data)
 
     def overdue(self, in_hand: Collection[tuple[int, int]]) -> list[Waiting]:
-        """Events whose retry should have come and did not; asked again, the next ones."""
+        """Events whose retry is overdue; the next call gives the next ones."""
         now = time.monotonic()
         found = [
             waiting

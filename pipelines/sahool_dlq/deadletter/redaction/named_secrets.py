@@ -1,4 +1,4 @@
-"""Where a text gives a secret by its name: `password=x`, `--token x`, `<pin>x</pin>`, in prose."""
+"""Secrets with a name in a text: `password=x`, `--token x`, `<pin>x</pin>`, and in prose."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -98,7 +98,7 @@ _QUOTED = re.compile(r"""([bruBRUfF]{0,2}\\*["'])(.*?)(\\*["']|)""", re.DOTALL)
 
 
 class Secret(NamedTuple):
-    """What is to be masked, by its place in the text, and the name that told."""
+    """A text to mask: its position, and the name that indicated it."""
 
     start: int
     end: int
@@ -106,7 +106,7 @@ class Secret(NamedTuple):
 
 
 class NamedSecrets:
-    """Finds values by the names that stand before them."""
+    """Finds values by the names before them."""
 
     def __init__(self, kind: KeyKinds, keys: Sequence[str]) -> None:
         self._kind = kind
@@ -114,7 +114,7 @@ class NamedSecrets:
         self._stems = (*STEMS, *(key_words(key).partition("_")[0] for key in keys))
 
     def find(self, text: str) -> list[Secret]:
-        """The secrets, in their order, none within another."""
+        """The secrets, in order, without overlaps."""
         lower = text.lower()
         if text.isascii() and not any(map(lower.__contains__, self._stems)):
             return []
@@ -218,7 +218,7 @@ class NamedSecrets:
 
 
 def told_to_programs(text: str) -> Iterator[Secret]:
-    """What command lines and SQL give without a name."""
+    """Secrets in command lines and SQL that have no name."""
     if "-" not in text and "dentified" not in text.lower():
         return
     for match in _LOGIN_FLAG.finditer(text):
@@ -230,7 +230,7 @@ def told_to_programs(text: str) -> Iterator[Secret]:
 
 
 def _inner(value: re.Match[str]) -> tuple[int, int]:
-    """Where the content of an assigned value stands: less its quotes and stray backslashes."""
+    """The content of an assigned value: without its quotes and stray backslashes."""
     if match := _QUOTED.fullmatch(value[0]):
         return value.start() + match.start(2), value.start() + match.end(2)
     return value.start(), value.start() + len(value[0].rstrip("\\"))

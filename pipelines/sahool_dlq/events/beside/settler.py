@@ -1,9 +1,9 @@
-"""One delivered event's life where something else pulls it: a loop of nats-py, a framework.
+"""The life of one delivered event that other code pulls: a nats-py loop or a framework.
 
-`begin` before its handler is called, `end` with what that said. For every event exactly one of
-these happens, as in `events/subscription.py`: it is acknowledged after its handler succeeded; it is
-given back with a delay; it is acknowledged after the server has its dead letter; or the process
-goes away and the server delivers it again.
+`begin` is called before its handler, `end` with the result. For every event exactly one of these
+happens, as in `events/subscription.py`: it is acknowledged after its handler succeeded; it is given
+back with a delay; it is acknowledged after the server has its dead letter; or the process dies and
+the server delivers it again.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _ACK_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Call:
-    """An event in the hands of its handler."""
+    """An event whose handler is running."""
 
     settler: "Settler"
     msg: Msg
@@ -57,24 +57,24 @@ class Call:
     is_suspect: bool = False  # it may kill the process
 
     async def end(self, result: HandlerResult) -> None:
-        """Do what follows from what the handler said; see `Settler.end`."""
+        """Act on the handler's result; see `Settler.end`."""
         await self.settler.end(self, result)
 
     async def give_back(self) -> None:
-        """Let the event come again at once: its call was cut off, which is no failure."""
+        """Have the event delivered again at once: an interrupted call is not a failure."""
         await self.settler.give_back(self)
 
     async def skip(self) -> None:
-        """Say nothing of the event, which was not called for; see `leave`."""
+        """Do not acknowledge the event, which was not called for; see `leave`."""
         await self.settler.uncount(self)
 
     def leave(self) -> None:
-        """Say nothing of the event: the server delivers it again in its time."""
+        """Do not acknowledge the event: the server delivers it again later."""
         self.settler.stop(self)
 
 
 class Settler:
-    """Settles the events of one durable consumer."""
+    """Acknowledges, retries and dead-letters the events of one durable consumer."""
 
     def __init__(self, config: NATSConsumerConfig, terms: Terms, log: AttemptLog) -> None:
         self.counters = Counters()
@@ -87,10 +87,10 @@ class Settler:
         self._suspects = asyncio.Lock()
 
     async def begin(self, msg: Msg, handler: str) -> Call | None:
-        """Take an event in hand, before its handler is called; None where it is not to be called.
+        """Start to handle an event, before its handler is called; None if it must not be called.
 
-        Then the event is settled: it was a redrive for another consumer, it killed its process too
-        often, or the log cannot be written, so that it comes again after a pause.
+        Then the event is done: it was a redrive for another consumer, it killed its process too
+        often, or the log cannot be written, so that it is delivered again after a pause.
         """
         delivery, headers = delivery_of(msg), every_header(msg.headers)
         if is_for_another(headers, consumer_address(delivery.stream, delivery.consumer)):
@@ -113,9 +113,9 @@ class Settler:
                     return None
 
     async def end(self, call: Call, result: HandlerResult) -> None:
-        """Do what follows from what the handler said.
+        """Act on the handler's result.
 
-        An event that the handler answered itself stays answered; that it failed then is logged.
+        If the handler acknowledged the event itself, that stays; a failure after that is logged.
         """
         self.stop(call)
         self.counters.count_call((datetime.now(UTC) - call.began_at).total_seconds())
@@ -128,8 +128,8 @@ class Settler:
             self._retries.forget(call.delivery)
             if verdict is not None:
                 logger.error(
-                    "Event %d on %s was answered by its handler, which then failed: let the"
-                    " library answer.",
+                    "Event %d on %s was acknowledged by its handler, which then failed: let "
+                    "the library acknowledge.",
                     *(call.delivery.sequence, msg.subject),
                     exc_info=error,
                 )
@@ -144,13 +144,13 @@ class Settler:
             await self.give_up(call, verdict, config)
 
     async def give_back(self, call: Call) -> None:
-        """Let an event come again at once, as if it had not been called for."""
+        """Let an event be delivered again at once, as if there was no call."""
         await self.uncount(call)
         if not call.msg.is_acked:
             await call.msg.nak()
 
     async def uncount(self, call: Call) -> None:
-        """End a call as if it had not begun."""
+        """End a call without counting it."""
         self.stop(call)
         if call.attempts is not None and not call.msg.is_acked:
             call.attempts.begun_count -= 1
@@ -163,7 +163,7 @@ class Settler:
         return await self._dead_letter(call, verdict, config, attempts)
 
     async def attempts_of(self, msg: Msg) -> Attempts | None:
-        """What is known of earlier calls, where each delivery was one; None for the first."""
+        """The recorded earlier calls, or one per delivery; None for the first delivery."""
         delivery = delivery_of(msg)
         if delivery.delivery_count == 1:
             return None
@@ -174,7 +174,7 @@ class Settler:
         return attempts
 
     async def _may_call(self, call: Call) -> bool:
-        """Whether the handler is to be called; raises PUBLISH_ERRORS where nobody can tell."""
+        """Whether the handler may be called; raises PUBLISH_ERRORS if that is unknown."""
         msg, delivery, client = call.msg, call.delivery, client_of(call.msg)
         if held := self._letters.of(delivery):  # its handler was called often enough
             await self._letters.write(client, held)
@@ -203,9 +203,9 @@ class Settler:
         return True
 
     async def _is_next_suspect(self, call: Call) -> bool:
-        """Wait until no other event is at work that may kill the process.
+        """Wait until no other event runs that may kill the process.
 
-        So its neighbours of then do not count as what killed it.
+        So other events are not blamed for the crash.
         """
         try:
             async with asyncio.timeout(self._terms.ack_wait_seconds / 2):
@@ -215,7 +215,7 @@ class Settler:
         return call.is_suspect
 
     def stop(self, call: Call) -> None:
-        """The call ended."""
+        """The call has ended."""
         if call.in_progress is not None:
             call.in_progress.cancel()
             call.in_progress = None
@@ -230,7 +230,7 @@ class Settler:
                 await msg.in_progress()
 
     async def _succeeded(self, call: Call) -> None:
-        """Acknowledge; a redrive's success is published first, if that can be."""
+        """Acknowledge; a redrive's success is published first, if possible."""
         msg, client = call.msg, client_of(call.msg)
         await tell_redrive_success(client, call.delivery, call.headers, self._config)
         self._retries.forget(call.delivery)
@@ -239,7 +239,7 @@ class Settler:
         await self._tell_over(client, call.delivery, call.attempts)
 
     async def _retry(self, call: Call, retry: Retry) -> None:
-        """Give the event back with a delay, and keep what is known of its calls."""
+        """Give the event back with a delay, and record its calls."""
         msg, delivery = call.msg, call.delivery
         attempts = call.attempts or Attempts(call.began_at, delivery.delivery_count, 1)
         attempts.add(datetime.now(UTC), retry.error, retry.reason)
@@ -283,8 +283,8 @@ class Settler:
                 await self._letters.write(client_of(msg), held)
             except PUBLISH_ERRORS as error:
                 logger.error(
-                    "The dead letter of event %s cannot be written (%s): it is not acknowledged,"
-                    " and comes again.",
+                    "The dead letter of event %s cannot be written (%s): it is not "
+                    "acknowledged, and will be delivered again.",
                     *(fields["event_id"], detail(error)),
                 )
                 if not await self._wait_in_hand(call):
@@ -296,11 +296,15 @@ class Settler:
         return True
 
     async def _acknowledge(self, call: Call, held: Letter) -> None:
-        """Acknowledge an event whose dead letter is written; else that is done when it comes."""
+        """Acknowledge an event whose dead letter is written; else that is done at its next
+        delivery.
+        """
         try:
             await call.msg.ack_sync(timeout=_ACK_SECONDS)
         except PUBLISH_ERRORS as error:
-            logger.info("Event %d will come again: %s", held.delivery.sequence, detail(error))
+            logger.info(
+                "Event %d will be delivered again: %s", held.delivery.sequence, detail(error)
+            )
             return
         self._letters.forget(held)
         self._retries.forget(held.delivery)
@@ -309,18 +313,20 @@ class Settler:
     async def _tell_over(
         self, client: Client, delivery: Delivery, attempts: Attempts | None
     ) -> None:
-        """Let nobody count the calls again where the consumer is reset, or made anew."""
+        """Record that the event is done, so that nobody counts its calls again if the consumer is
+        reset or created again.
+        """
         if attempts is not None:
             attempts.is_over = True
             await self._tell(client, delivery, attempts)
 
     async def _tell(self, client: Client, delivery: Delivery, attempts: Attempts) -> None:
-        """Let who gets the event next know of its calls; this process knows it all the same."""
+        """Record the calls of the event for the next process; this process also remembers them."""
         with contextlib.suppress(*PUBLISH_ERRORS):
             await self._log.write(client, delivery, attempts)
 
     async def _wait_in_hand(self, call: Call) -> bool:
-        """Wait for a moment with an event that the server would not deliver again."""
+        """Wait a moment with an event that the server would not deliver again."""
         if not self._terms.is_last(call.delivery):
             return False
         with contextlib.suppress(*PUBLISH_ERRORS):
@@ -329,7 +335,7 @@ class Settler:
         return True
 
     async def _put_off(self, call: Call) -> None:
-        """Let an event come again after a pause, which is no call of its handler."""
+        """Let an event be delivered again after a pause, without counting a call."""
         delivery = call.delivery
         attempts = call.attempts or Attempts(call.began_at)
         attempts.delivery_count = delivery.delivery_count
@@ -338,5 +344,5 @@ class Settler:
 
 
 def client_of(msg: Msg) -> Client:
-    """The connection that a message came over."""
+    """The connection of a message."""
     return msg._client  # noqa: SLF001  (nats-py has no public name for it)

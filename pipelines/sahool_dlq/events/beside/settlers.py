@@ -1,4 +1,4 @@
-"""The durable consumers that messages come from, each known from its first message on."""
+"""The durable consumers of incoming messages, each known from its first message."""
 
 import logging
 
@@ -17,18 +17,18 @@ logger = logging.getLogger(__name__)
 
 
 class Settlers:
-    """The durable consumers whose messages one handler, or all of an application, is given."""
+    """The durable consumers whose messages go to one handler or application."""
 
     def __init__(self, config: NATSConsumerConfig) -> None:
         self.config = config
         self._settlers: dict[tuple[str, str], Settler] = {}
 
     async def begin(self, msg: Msg, handler: str) -> Call | None:
-        """Take an event in hand; see `Settler.begin`. Raises StreamError as `of` does."""
+        """Start to handle an event; see `Settler.begin`. Raises StreamError as `of` does."""
         try:
             settler = await self.of(msg)
         except PUBLISH_ERRORS as error:
-            logger.warning("The consumer of %s cannot be asked for: %s", msg.subject, error)
+            logger.warning("The consumer of %s cannot be looked up: %s", msg.subject, error)
             await msg.nak(PAUSE_SECONDS)
             return None
         return await settler.begin(msg, handler)
@@ -36,8 +36,8 @@ class Settlers:
     async def of(self, msg: Msg) -> Settler:
         """The settler of the consumer that delivered a message.
 
-        Raises StreamError for a message that no JetStream consumer delivered, and for a consumer
-        that does not acknowledge one by one, and what a request raises in an outage.
+        Raises StreamError for a message without a JetStream consumer, and for a consumer that does
+        not acknowledge single events; also the errors of a request in an outage.
         """
         check_delivered(msg)
         delivery = delivery_of(msg)
