@@ -1,6 +1,6 @@
-"""The servers that the settings name: the one place that opens connections to them.
+"""Opens all connections to the servers of the settings.
 
-nats-py is imported when it is used: verbs that read the lake alone start sooner without it.
+nats-py is imported when it is used: verbs that read only the lake start faster without it.
 """
 
 from __future__ import annotations

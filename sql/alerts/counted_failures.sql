@@ -1,6 +1,6 @@
--- What a rule of `failures/` finds. PostgreSQL; reads its rows as `held`: those of `scoped_failures`,
--- each with what it is told under (`subject`), what it is called (`part`), what the count is divided
--- by (`divisor`), and whether an alert that has named it will do (`is_told`).
+-- Counts the failures that a rule of `failures/` finds. PostgreSQL; reads its rows as `held`: rows
+-- of `scoped_failures` with the alert's subject (`subject`), a name for the detail (`part`), a
+-- divisor of the count (`divisor`), and whether an alert has already contained them (`is_told`).
 --
 -- Grain: one row per scope and subject with a failure.
 --   value   failures, divided

@@ -1,7 +1,7 @@
--- Redrives that were published and to which nobody said anything in time. PostgreSQL; reads
--- `scopes`, `clock` and `settings`. A late success takes its redrive out again.
+-- Redrives that were published and got no answer in time. PostgreSQL; reads
+-- `scopes`, `clock` and `settings`. A late success removes its redrive from the result.
 --
--- Grain: one row, none where every redrive was answered in the window.
+-- Grain: one row; none if every redrive in the window was answered.
 --   value   redrives
 --   detail  by service; the other columns: docs/alerts.md
 SELECT

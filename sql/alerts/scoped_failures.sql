@@ -1,4 +1,4 @@
--- Failures with the part of the rule that each counts in. PostgreSQL; reads `scopes`.
+-- Failures with the part of the rule in which each one counts. PostgreSQL; reads `scopes`.
 --
 -- Grain: one row per failure.
 --   scope, above  name and threshold of the first part of the rule that matches

@@ -1,4 +1,5 @@
--- What has been open for too long. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
+-- Failures that have been open for too long. PostgreSQL; reads `scoped_failures`, `clock`,
+-- `settings`.
 --
 -- Grain: one row per scope with an open failure that is older than the window.
 -- There may be very many, so they are counted before anything is sorted.

@@ -1,4 +1,4 @@
--- How failures of the range are spread over error types. PostgreSQL, on `failures`.
+-- Failures of the time range by error type. PostgreSQL, on `failures`.
 --
 -- Grain: one row per error type, the fifteen most frequent.
 SELECT

@@ -1,4 +1,4 @@
--- Age of the oldest open failure, in seconds; null where none is open. PostgreSQL.
+-- Age of the oldest open failure, in seconds; null if none is open. PostgreSQL, on `failures`.
 --
 -- Grain: one row.
 SELECT EXTRACT(EPOCH FROM NOW() - MIN(opened_at))::float8 AS value

@@ -1,4 +1,4 @@
--- Failures a minute, the mean of the last five. PostgreSQL, on `failures`.
+-- Failures per minute, average of the last five minutes. PostgreSQL, on `failures`.
 --
 -- Grain: one row.
 SELECT COUNT(*)::float8 / 5 AS value

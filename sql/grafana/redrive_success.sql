@@ -1,4 +1,4 @@
--- Redrives that succeeded, of those of the range that were answered; null without any.
+-- Share of successful redrives among those of the time range that were answered; null if none.
 -- PostgreSQL, on `answered_redrives`.
 --
 -- Grain: one row.

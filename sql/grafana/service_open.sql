@@ -1,4 +1,4 @@
--- Open failures of one service. PostgreSQL.
+-- Open failures of one service. PostgreSQL, on `failures`.
 --
 -- Grain: one row.
 SELECT COUNT(*) AS value

@@ -1,4 +1,4 @@
--- What may pass by itself and is still open: the candidates for a redrive.
+-- Open temporary failures: the candidates for a redrive.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per group_id, consumer_name, service and error_class with open cases of the
@@ -7,9 +7,9 @@
 --   service             the service that failed, else the one that published
 --   consumer_name       durable name, null where unknown
 --   open_count          pending, retried or parked
---   pending_count       of these, those that nothing is under way for
---   retried_count       a redrive is out
---   parked_count        no more automatic redrive
+--   pending_count       of these, without a running redrive
+--   retried_count       of these, with a published redrive
+--   parked_count        of these, without further automatic redrives
 --   oldest_opened_at    oldest dlq_timestamp of an open case, to the minute, UTC
 --   oldest_age_seconds  its age
 SELECT

@@ -1,14 +1,14 @@
--- The redrives, counted: what outcomes and rates are summed up from.
+-- Counts of redrives, from which outcomes and rates are summed up.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the root failure's dead letter), group_id,
 -- error_class, outcome and ended_minute.
 --   outcome, has_succeeded  as in `redrives`
---   ended_minute     when that happened, in minutes since 1970; null while waiting
+--   ended_minute     time of the outcome, in minutes since 1970; null while waiting
 --   attempt_count    redrives
---   case_count       of these, the first of an opening; so their sum counts cases
---   automatic_count  of these, those that nobody asked for
---   out_count        of these, those that went out: published, or known to have ended in a handler
+--   case_count       of these, the first of an opening; their sum is the number of cases
+--   automatic_count  of these, automatic ones
+--   out_count        of these, published, or known to have ended in a handler
 SELECT
     dlq_date,
     group_id,

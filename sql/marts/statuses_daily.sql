@@ -1,4 +1,4 @@
--- How the cases stand, counted.
+-- Counts of cases by status.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), group_id, service,

@@ -1,4 +1,4 @@
--- Who was hit by what.
+-- Failures by tenant.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), tenant_id, group_id, service

@@ -1,4 +1,4 @@
--- Which services failed in the last 24 hours. PostgreSQL, on `failures`.
+-- Services with failures in the last 24 hours. PostgreSQL, on `failures`.
 --
 -- Grain: one row per service with a failure.
 --   service        the service that failed, else the one that published

@@ -1,4 +1,4 @@
--- Which errors, over all time. PostgreSQL, on `failures`.
+-- Failures by error type, over all time. PostgreSQL, on `failures`.
 --
 -- Grain: one row per error_type.
 --   failure_count, open_count  all, and those open

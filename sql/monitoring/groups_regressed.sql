@@ -1,8 +1,9 @@
--- What a person resolved, and what came again since. PostgreSQL, on `failures` and `failed_events`.
+-- Groups that a person resolved and that failed again since. PostgreSQL, on `failures` and
+-- `failed_events`.
 --
 -- Grain: one row per failure group with an open failure whose first attempt came after the last
--- resolution by a person (by hand, or by a redrive that a person asked for). A failure that itself
--- was resolved or discarded by a person, and failed anew, is one of these.
+-- resolution by a person (by hand, or by a redrive that a person requested). This includes a
+-- failure that a person resolved or discarded and that failed again.
 --   resolved_at, resolution_notes  of that resolution
 --   returned_count  open failures since
 --   returned_at     first of them

@@ -1,4 +1,4 @@
--- What has been open longest. PostgreSQL, on `failures`.
+-- The failures that have been open longest. PostgreSQL, on `failures`.
 --
 -- Grain: one row per open failure, oldest first, at most 50.
 --   age_seconds    since opened_at, whole seconds

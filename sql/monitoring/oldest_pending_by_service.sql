@@ -1,4 +1,4 @@
--- Which services have left failures open, and for how long. PostgreSQL, on `failures`.
+-- Services with open failures, and their age. PostgreSQL, on `failures`.
 --
 -- Grain: one row per service with an open failure, the oldest first.
 --   open_count, overdue_count  open, and of these for more than 24 hours

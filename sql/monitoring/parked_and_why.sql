@@ -1,8 +1,8 @@
--- What no redrive will touch any more until somebody decides. PostgreSQL, on `failures`.
+-- Parked failures: no redrive takes them until somebody decides. PostgreSQL, on `failures`.
 --
 -- Grain: one row per service, error_type, redrives tried and note, most failures first.
 --   redrive_count  redrives that ended without success
---   why            note of whoever or whatever parked it; without one, the redrives that failed
+--   why            the note of the parking; without one, the failed redrives
 --   sample_id      one of these failures, for `dlq show`
 SELECT
     service,

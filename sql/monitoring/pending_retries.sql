@@ -1,8 +1,9 @@
--- What waits for a redrive or for its outcome. PostgreSQL, on `failures`.
+-- Failures that wait for a redrive or for its outcome. PostgreSQL, on `failures`.
 --
--- Grain: one row per service, error_type and status (pending: no redrive is out; retried: one is).
+-- Grain: one row per service, error_type and status (pending: no redrive is published; retried: one
+-- is).
 --   failure_count
---   redriven_count      of these, those that a redrive has failed for before
+--   redriven_count      of these, with an earlier failed redrive
 --   oldest_at           oldest opened_at
 --   oldest_age_seconds  its age
 SELECT

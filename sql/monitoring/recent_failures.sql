@@ -1,8 +1,7 @@
 -- The newest failures. PostgreSQL, on `failures`.
 --
--- Grain: one row per failure, newest first, at most 100; later rows of a redrive chain are left
--- out, as everywhere below sql/monitoring.
---   opened_at  when it was given up
+-- Grain: one row per failure, newest first, at most 100.
+--   opened_at      when it was given up
 --   service        the service that failed, else the one that published
 --   message        first 200 characters
 SELECT

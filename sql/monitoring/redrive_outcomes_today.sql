@@ -1,7 +1,8 @@
--- What redriving achieved since midnight UTC. PostgreSQL, on `answered_redrives` and `failures`.
+-- Results of redrives since midnight UTC. PostgreSQL, on `answered_redrives` and `failures`.
 --
--- Grain: one row per service and error_type of which a redrive was answered today.
---   succeeded_count, failed_again_count  redrives, by what their consumer said
+-- Grain: one row per service and error_type with a redrive that was answered today.
+--   succeeded_count     redrives that the consumer handled
+--   failed_again_count  redrives that failed again
 --   success_rate        succeeded / (succeeded + failed again), 0 to 1
 SELECT
     f.service,

@@ -1,4 +1,4 @@
--- Whom failures hit in the last 24 hours. PostgreSQL, on `failures`.
+-- Tenants with failures in the last 24 hours. PostgreSQL, on `failures`.
 --
 -- Grain: one row per tenant, at most 50, the most failures first; failures without a tenant are
 -- one row whose tenant_id is null.

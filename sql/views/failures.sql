@@ -1,16 +1,16 @@
--- Each failure as it stands now: what failed, what it said, what was in it, how old it is.
+-- Each failure with its current state: error, message, body, age.
 --
 -- Owner: pipelines/sahool_dlq/analysis
--- Grain: one row per failure. A redrive that failed again is no row of its own: the first failure of
--- its chain tells how it stands, and `dead_letters` has both. PostgreSQL has a view of the same name
--- with these columns, all but consumer_version.
+-- Grain: one row per failure. A redrive that failed again has no row of its own: the row of the first
+-- failure of its chain has the status, and `dead_letters` has both. PostgreSQL has a view of the same
+-- name with these columns, all but consumer_version.
 --   status            pending | retried | parked | resolved | discarded
 --   is_open           pending, retried or parked
 --   age_seconds       since it became a dead letter, whole seconds
 --   message           text of the exception, redacted
 --   subject           subject of the event; a redrive goes there
---   reopened_count    how often it failed anew after it had been closed
---   redrive_count     redrives that ended without success since it was opened
+--   reopened_count    how often it failed again after it was closed
+--   redrive_count     failed redrives since it was opened
 --   opened_at         when it became a dead letter, by the service's clock, UTC
 --   closed_at         when it was resolved or discarded, UTC; null while open
 --   cause             open | automatic_redrive | manual_redrive | manual | discarded

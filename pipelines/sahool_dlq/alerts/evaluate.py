@@ -234,8 +234,9 @@ def _skipped(seen: Look) -> Iterable[str]:
     if seen.skipped:
         noun = "consumer" if seen.skipped == 1 else "consumers"
         yield (
-            f"{seen.skipped:,} {noun} that dead letters name: whether they acknowledge anything;"
-            " there can be none of that name, or NATS does not answer, or more than it is asked for"
+            f"{seen.skipped:,} {noun} that dead letters name: it is unknown whether they "
+            "acknowledge events; the name is not valid, NATS does not answer, or there are more "
+            "than the limit"
         )
 
 

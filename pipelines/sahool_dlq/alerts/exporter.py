@@ -47,10 +47,10 @@ class _Metric:
 
 _FIVE = {
     "dlq_rate": _Metric(
-        "dlq_failures_per_minute", "window", "Failures a minute, the mean of the window."
+        "dlq_failures_per_minute", "window", "Failures per minute, mean of the window."
     ),
     "redrive_success_rate": _Metric(
-        "dlq_redrive_success_ratio", "window", "Redrives that succeeded, of those that ended."
+        "dlq_redrive_success_ratio", "window", "Share of successful redrives among ended ones."
     ),
     "error_distribution": _Metric(
         "dlq_error_share", "error_type", "Share of the failures of the last 24 hours."
@@ -58,9 +58,7 @@ _FIVE = {
     "service_health": _Metric(
         "dlq_service_health_score", "service", "0 (ill) to 100 (well).", rest="min"
     ),
-    "resolution_time": _Metric(
-        "dlq_resolution_seconds", "statistic", "Time until a failure is ended."
-    ),
+    "resolution_time": _Metric("dlq_resolution_seconds", "statistic", "Time until a failure ends."),
 }
 """Of the mart `metrics`, which the flow build-marts computes."""
 
@@ -70,15 +68,15 @@ _PIPELINE = {
     "quarantined": _Metric(
         "dlq_quarantined", "", "Messages that could not be read as dead letters."
     ),
-    "drained": _Metric("dlq_drained_sequence", "stream", "Last sequence that PostgreSQL holds."),
+    "drained": _Metric("dlq_drained_sequence", "stream", "Last sequence in PostgreSQL."),
     "gaps": _Metric("dlq_gap_sequences", "", "Sequences that were lost before they were drained."),
     "redrives": _Metric("dlq_redrives", "state", "Redrives."),
     "unfounded": _Metric(
-        "dlq_unfounded_outcomes", "kind", "Outcomes of redrives that the log does not know."
+        "dlq_unfounded_outcomes", "kind", "Outcomes of redrives that are not in the log."
     ),
     "alerts": _Metric("dlq_alerts_firing", "severity", "Alerts that fire."),
     "alert_messages": _Metric(
-        "dlq_alert_messages_waiting", "", "Messages that no channel has taken yet."
+        "dlq_alert_messages_waiting", "", "Messages that no channel has accepted yet."
     ),
 }
 """Of `sql/exporter/pipeline.sql`."""

@@ -108,7 +108,7 @@ async def look(
     except DLQError as error:
         return Look((StreamSample("log", log, problem=str(error)),), {})
     except (nats.errors.Error, APIError, TimeoutError, PullStalledError) as error:
-        reason = f"NATS does not answer as it should: {str(error) or type(error).__name__}"
+        reason = f"NATS does not answer as expected: {str(error) or type(error).__name__}"
         return Look((StreamSample("log", log, problem=reason),), {})
 
 
@@ -332,6 +332,6 @@ async def _acknowledged(
         if isinstance(info, ConsumerInfo):
             found[pair] = info.ack_floor.stream_seq if info.ack_floor else 0
         elif not isinstance(info, NotFoundError):
-            logger.info("Consumer %s of %s cannot be looked at: %r", *reversed(pair), info)
+            logger.info("Consumer %s of %s cannot be looked up: %r", *reversed(pair), info)
     gone = sum(isinstance(info, NotFoundError) for info in infos)
     return found, len(asked) - len(found) - gone

@@ -102,7 +102,7 @@ async def deliver(
             logger.error("ALERT: %s\n%s", message.title, message.body)
             logged.append(message.id)  # nobody was told: no channel is set
         elif now - message.created_at > _GIVE_UP:
-            logger.error("%s does not get the alert any more: %s", message.channel, message.title)
+            logger.error("The alert is no longer sent to %s: %s", message.channel, message.title)
             gone.append(message.id)
         elif message.channel not in known:
             logger.warning(

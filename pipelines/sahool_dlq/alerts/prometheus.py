@@ -8,7 +8,7 @@ from sahool_dlq.alerts.text import singular
 __all__ = ["alert_name", "prometheus_rules"]
 
 _HEAD = """\
-# Made by `dlq alerts rules --format prometheus` from the alert file; change that, and make it anew.
+# Made by `dlq alerts rules --format prometheus`: do not edit it, change the alert rules instead.
 groups:
   - name: sahool-dlq
     rules:
@@ -21,9 +21,9 @@ _ABSENT = """\
         labels:
           severity: critical
         annotations:
-          summary: Nothing is known of the dead letters
+          summary: The metrics of dead letters are missing
           description: "dlq exporter does not run, or PostgreSQL does not answer it."
-          runbook: See whether dlq exporter and PostgreSQL run.
+          runbook: Check that dlq exporter and PostgreSQL run.
 """
 
 

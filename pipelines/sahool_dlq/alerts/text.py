@@ -111,7 +111,7 @@ def _section(kind: str, group: Sequence[Alert], rule: Rule, rules: AlertRules) -
         lines.append(f"Who: {plain(first.detail)}")
     if first.acked_by:
         reason = f": {plain(first.ack_reason)}" if first.ack_reason else ""
-        lines.append(f"Looked after by: {plain(first.acked_by)}{reason}")
+        lines.append(f"Assigned to: {plain(first.acked_by)}{reason}")
     lines.append(f"First: {rule.first}")
     lines.append(f"Next: {command(first, rule)}")
     if rules.link:

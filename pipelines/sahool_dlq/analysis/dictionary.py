@@ -249,18 +249,18 @@ def _cell(text: str) -> str:
 _INTRODUCTION = """# The data: tables, views, marts and their columns
 
 *`dlq tables --markdown` prints this page, from the headers of the SQL files and the COMMENTs of the
-migrations; a test keeps it so.*
+migrations; a test compares them.*
 
-`dlq tables` lists them, `dlq tables NAME` explains one, `dlq sql` asks them (DuckDB). A **table**
-is what drains write, a **view** is computed when it is asked, a **mart** is written by `dlq marts`
-and is as old as its last run. Times are UTC; a name ends with its unit: `_seconds`, `_bytes`,
+`dlq tables` lists them, `dlq tables NAME` explains one, `dlq sql` queries them (DuckDB). Drains
+write the **tables**. A **view** is computed when it is queried. `dlq marts` writes the **marts**,
+so they are as old as its last run. Times are UTC; a name ends with its unit: `_seconds`, `_bytes`,
 `_at`, `_count`. All texts are redacted.
 
 Begin with [`failures`](#failures): one row per failure, with status, message, body and age.
 """
 
 _POSTGRES = """\
-The schema `dlq` holds what stands now; in psql `\\d+ dlq.failed_events` says the same.
-The marts as of now are there too (`dlq.mart_…`), with the columns above. Of a row `f`
-of `failed_events`, `dlq.service(f)` is the service that failed, and `dlq.is_open(f)` whether it is
-open."""
+The schema `dlq` has the current state; in psql `\\d+ dlq.failed_events` shows the same texts.
+The current marts are there too (`dlq.mart_…`), with the columns above. For a row `f` of
+`failed_events`, `dlq.service(f)` is the service that failed, and `dlq.is_open(f)` says whether it
+is open."""

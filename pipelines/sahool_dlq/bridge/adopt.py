@@ -103,7 +103,8 @@ async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
     found = await _as_it_is(client, stream, consumer)
     if stream in settings.stream_names.own:
         raise AdoptionError(
-            f"{found.address} reads a stream of the platform itself: there is nothing to prove."
+            f"{found.address} reads a stream of the platform itself: there are no successes to "
+            "prove."
         )
     if owner := owner_of(await latest_totals(client, settings), (stream, consumer)):
         raise AdoptionError(
@@ -149,7 +150,7 @@ async def _as_it_is(client: Client, stream: str, consumer: str) -> Adoption:
                 f"Stream {stream} has no consumer {consumer}: `nats consumer ls {stream}` lists"
                 " them."
             )
-        raise AdoptionError(f"{stream}/{consumer} cannot be looked at: {_said(error)}.")
+        raise AdoptionError(f"{stream}/{consumer} cannot be looked up: {_said(error)}.")
     config = dict(answer["config"])
     return Adoption(stream, consumer, config, config, answer.get("num_redelivered") or 0)
 

@@ -110,7 +110,7 @@ async def nudge(client: Client, info: ConsumerInfo) -> None:
             return
         headers = answer.headers or {}
         if headers.get("Status") not in ("404", "408", "409"):
-            logger.warning("%s cannot be looked at: %s", where, headers.get("Description"))
+            logger.warning("%s cannot be looked up: %s", where, headers.get("Description"))
         if headers.get("Status") not in going_on:
             return  # there is nothing to be delivered now
 

@@ -112,8 +112,7 @@ class LateAcks:
                 at=datetime.now(UTC),
                 actor=ACTOR,
                 consumer=consumer_address(advisory.stream, advisory.consumer),
-                reason=f"{advisory.consumer} acknowledged it after it had given it up: it was"
-                " handled.",
+                reason=f"{advisory.consumer} acknowledged it after giving it up: it was handled.",
             )
             # The same event may be given up again, after a reset of its consumer.
             headers = {"Nats-Msg-Id": f"{failure}-{advisory.timestamp.isoformat()}-acknowledged"}

@@ -207,7 +207,7 @@ def _add(
             total.dead_lettered += 1
             deliveries = advisory.deliveries
     except ValueError as error:
-        logger.warning("What %s says is not valid: %s", message.subject, error)
+        logger.warning("The message on %s is not valid: %s", message.subject, error)
         return
     total.handled += 1  # its last call; that the deliveries before were calls, nobody knows
     total.retried += deliveries - 1

@@ -1,4 +1,4 @@
-"""The flags that say which failures a verb is about, named as the fields of a `Selection`."""
+"""The flags that select failures, named as the fields of a `Selection`."""
 
 import functools
 import sys
@@ -21,7 +21,7 @@ def selecting(
 ) -> _Decorator:
     """Give a verb's function a `selection` made from the flags that are added to it.
 
-    `limit` is how many failures it takes where nothing else is said, `what` the help of that flag.
+    `limit` is the default maximum number of failures, `what` the help of that flag.
     """
     shown = "all" if limit == EVERYTHING else f"{limit}"
     most: _Decorator = click.option(

@@ -1,4 +1,4 @@
-"""What every verb has in common: flags for the servers, its answer as JSON or text, its end."""
+"""What all verbs share: flags for the servers, output as JSON or text, exit status."""
 
 import functools
 import getpass
@@ -41,14 +41,14 @@ BY = click.option("--by", default=getpass.getuser, help="who does it [your login
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[Report]):
-    """What a verb found or did: printed with --json as one object, else by `show`.
+    """The result of a verb: one JSON object with --json, else the output of `show`.
 
-    Without `show` it is JSON in any case. `error` is raised once the report is printed.
+    Without `show` it is always JSON. `error` is raised after the report is printed.
     """
 
     report: Report
     show: Callable[[Report], object] | None = None
-    status: int = 0  # with which the command exits
+    status: int = 0  # exit status of the command
     error: DLQError | None = None
 
 
@@ -58,7 +58,7 @@ def wants_json() -> bool:
 
 
 def tell(report: Report, show: Callable[[Report], object] | None = None) -> None:
-    """Print a report as an `Answer` is printed: for verbs that print while they run."""
+    """Print a report like that of an `Answer`: for verbs that print while they run."""
     if show is None or wants_json():
         print_json(report)
     else:
@@ -103,9 +103,9 @@ def known_lake(settings: Settings) -> None:
 
 
 def verb(function: Callable[..., Answer[Any] | None]) -> click.Command:
-    """A command whose function gets `settings` before its own parameters, and answers.
+    """A command whose function gets `settings` before its own parameters and returns an `Answer`.
 
-    One that has told everything itself returns None.
+    A function that printed everything itself returns None.
     """
 
     @functools.wraps(function)

@@ -1,6 +1,6 @@
-"""The text in a body's bytes, as whoever handles the event may read it, and the way back to bytes.
+"""The text in a body's bytes, as an event handler may read it, and the way back to bytes.
 
-Standard library only, since every service that consumes events imports it.
+Standard library only, because every service that consumes events imports it.
 """
 
 import codecs
@@ -26,26 +26,26 @@ _BOMS = (
 
 
 class InflateError(ValueError):
-    """A body in gzip that is broken, or inflates to more than LARGEST_INFLATED."""
+    """A gzip body that is damaged, or larger than LARGEST_INFLATED after decompression."""
 
 
 class Form(NamedTuple):
-    """How a text stands in bytes."""
+    """The encoding of a text in bytes."""
 
     bom: bytes
     charset: str
     is_gzip: bool
 
     def bytes_of(self, text: str) -> bytes:
-        """The text in this form."""
+        """The text, encoded in this form."""
         data = self.bom + text.encode(self.charset, "surrogatepass")
         return gzip.compress(data, mtime=0) if self.is_gzip else data
 
 
 def text_of(data: bytes) -> tuple[str, Form]:
-    """The text that Python's `json.loads` would read in a body, inflated before where it is gzip.
+    """The text that Python's `json.loads` would read in a body, decompressed first if it is gzip.
 
-    Raises InflateError, or ValueError where the bytes are no text.
+    Raises InflateError, or ValueError if the bytes are not text.
     """
     is_gzip = data.startswith(_GZIP)
     if is_gzip:

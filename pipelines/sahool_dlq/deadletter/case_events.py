@@ -1,7 +1,7 @@
-"""What happened to failures after they became dead letters: redrive outcomes and decisions.
+"""Messages about failures after they became dead letters: redrive outcomes and decisions.
 
-Each is a small JSON message on `sahool.redrive.*` or `sahool.triage.*`; the drain folds them, in
-log order, into the status of `failed_events` (see `cases`) and keeps them all in the lake.
+Each is a small JSON message on `sahool.redrive.*` or `sahool.triage.*`. The drain applies them, in
+log order, to the status in `failed_events` (see `cases`) and stores all of them in the lake.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class CaseEvent:
 
 
 def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
-    """The case event in a message; never raises, what cannot be used has a `parse_error`."""
+    """The case event in a message; never raises. An unusable one has a `parse_error`."""
     kind = message.subject.partition(".")[2]  # all of it: who may tell outcomes decides nothing
     problems: list[str] = []
     try:
@@ -88,7 +88,7 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
 
 
 def _texts_and_numbers(value: dict[str, Any]) -> dict[str, Any]:
-    """Those that can be used; what is of another kind is left out."""
+    """The usable values; values of another type are left out."""
     fields: dict[str, Any] = {}
     for name in _TEXTS:
         if isinstance(value.get(name), str):

@@ -1,6 +1,6 @@
-"""The life of a failure, in one place: what each message of the log does to its case.
+"""The life of a failure, in one place: the effect of each message of the log on its case.
 
-A case is one root failure, one live row of `failed_events`. The drain folds dead letters and case
+A case is one root failure, one live row of `failed_events`. The drain applies dead letters and case
 events in log order with `apply_dead_letter`, `apply_repeat` and `apply_event`; nothing else changes
 a status.
 
@@ -9,19 +9,19 @@ a status.
        ▲                      │
        └──── failed again ────┘── at the cap, unroutable, refused, expired, too_late ──▶ parked
     pending | retried | parked ──resolved / discarded (by hand)──▶ resolved / discarded
-    resolved | discarded ──failed anew──▶ pending, in its next opening
+    resolved | discarded ──failed again──▶ pending, in its next opening
 
-The number of a redrive's attempt says which opening it belongs to: 1, 2, … in the first, 1001,
-1002, … in the second. So what is said late of an earlier one changes nothing, no two redrives of a
-failure share an id, and consumers that know nothing of openings pass the number on.
+The attempt number of a redrive says which opening it belongs to: 1, 2, … in the first, 1001, 1002,
+… in the second. So a late message about an earlier opening changes nothing, no two redrives of a
+failure have the same id, and consumers that do not know openings pass the number on.
 
-Anybody who may write dead letters or successes can say that a redrive ended. It counts only for a
-redrive whose `published`, which only the redriver writes, is in the log, and names it by the id
-that it has there, which nobody can guess (`is_founded`). What comes before its `published` counts
-as soon as that is there.
+Anybody who may write dead letters or successes can report the end of a redrive. It counts only if
+the log has the redrive's `published`, which only the redriver may write, and if it has the same id,
+which nobody can guess (`is_founded`). A report before its `published` counts as soon as that is
+there.
 
-The cap is what `published` says that it is: so the same log comes to the same cases, whatever the
-setting is when it is folded.
+The cap is the one in `published`: so the same log always gives the same cases, independent of the
+current setting.
 """
 
 from collections.abc import Mapping
@@ -85,7 +85,7 @@ def attempt_number(opening: int, nth: int) -> int:
 
 
 def opening_and_nth(attempt: int) -> tuple[int, int]:
-    """Which opening of its case a redrive belongs to, and which one of that it is."""
+    """The opening of a redrive, and its number within that opening."""
     opening = (max(attempt, 1) - 1) // ATTEMPTS_PER_OPENING + 1
     return opening, attempt - attempt_number(opening, 0)
 
@@ -93,8 +93,8 @@ def opening_and_nth(attempt: int) -> tuple[int, int]:
 def apply_repeat(case: Case, letter: DeadLetter) -> Case:
     """The case after another dead letter of the same failure.
 
-    One that began to fail after the case was closed reopens it: its consumer was made to start
-    anew, and what was said to be over is not. Any other is the same failing, published again.
+    If its first attempt is after the closing of the case, it reopens the case: its consumer was
+    reset, and the event failed again. Any other one is the same failure, published again.
     """
     closed_at = case.resolved_at or case.discarded_at
     if case.status not in CLOSED or closed_at is None:
@@ -114,13 +114,12 @@ def apply_repeat(case: Case, letter: DeadLetter) -> Case:
 
 
 def apply_dead_letter(root: Case | None, letter: DeadLetter) -> tuple[bool, Case | None]:
-    """What a dead letter that comes from a redrive does to its root.
+    """The effect of a dead letter of a redrive on its root.
 
-    Returns whether the letter is superseded (its root stays the one live row), and the root as it
-    is then. It is a case of its own where the root is unknown, superseded itself or resolved, or
-    where another consumer failed on it than the root's, or the one that it was handed to. A
-    redrive that ended already says nothing new about its root, and one of an earlier opening
-    neither.
+    Returns whether the letter is superseded (its root stays the only live row), and the new root.
+    It is a separate case if the root is unknown, superseded or resolved, or if the failing consumer
+    is neither the root's nor the one that it was handed to. A redrive that already ended, or of an
+    earlier opening, does not change its root.
     """
     address = consumer_address(letter.original_stream, letter.consumer_name)
     return apply_failed_again(root, address, letter.redrive_attempt or 0)
@@ -129,7 +128,7 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter) -> tuple[bool, Case
 def apply_failed_again(
     root: Case | None, consumer: str | None, attempt: int
 ) -> tuple[bool, Case | None]:
-    """The same for a dead letter of which only the consumer and the attempt are known."""
+    """The same for a dead letter with only its consumer and attempt known."""
     if root is None or root.status in ("resolved", "superseded"):
         return False, root
     if not _is_asked(root, consumer):
@@ -141,18 +140,18 @@ def apply_failed_again(
 
 
 def is_claim(event: CaseEvent) -> bool:
-    """Whether others than the redriver tell it of one of its redrives: it has to be founded.
+    """Whether somebody other than the redriver reports it about a redrive: then it must be founded.
 
-    So is a decision about a dead letter that names a redrive, where it is told of the root.
+    This includes a decision about a dead letter of a redrive, if it is published for the root.
     """
     is_decision = event.kind.startswith("triage.") and event.redrive_id is not None
     return event.kind == "redrive.succeeded" or is_decision
 
 
 def is_founded(case: Case | None, said_id: str | None, attempt: int | None) -> bool:
-    """Whether a redrive that is named by this id and attempt was published, as the log says.
+    """Whether the log says that the redrive with this id and attempt was published.
 
-    What was restored from PostgreSQL has no id, and was found true before.
+    A message restored from PostgreSQL has no id; it was checked before.
     """
     if case is None:
         return False
@@ -164,19 +163,20 @@ def is_founded(case: Case | None, said_id: str | None, attempt: int | None) -> b
 
 
 def is_answer(case: Case, event: CaseEvent) -> bool:
-    """Whether an outcome comes from the consumer that the redrive was addressed to."""
+    """Whether an outcome comes from the addressed consumer of the redrive."""
     return _is_asked(case, event.consumer)
 
 
 def _is_asked(case: Case, consumer: str | None) -> bool:
-    """Whether a consumer speaks for the case: the one that failed, or that it was handed to."""
+    """Whether a consumer's reports count for the case: the one that failed, or that it was handed
+    to."""
     if not case.consumer:
         return True
     return consumer is not None and consumer in (case.consumer, case.handed_to)
 
 
 def apply_event(case: Case, event: CaseEvent) -> Case:
-    """The case after an event; unchanged where the event does not apply to its status."""
+    """The case after an event; unchanged if the event does not apply to its status."""
     if event.parse_error or case.status == "superseded":
         return case
     topic, kind = event.kind.split(".")

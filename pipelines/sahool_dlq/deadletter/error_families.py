@@ -1,6 +1,6 @@
-"""The families of error types that rules speak of, by class name.
+"""The families of error types that rules use, by class name.
 
-A subclass is known by its name only, since a dead letter carries no class hierarchy.
+Subclasses are known only by name, because a dead letter contains no class hierarchy.
 """
 
 from collections.abc import Iterable
@@ -51,7 +51,7 @@ CONTENT = (
 
 
 def with_subclasses(error_types: Iterable[str]) -> list[str]:
-    """The class names that these error types stand for: themselves and their known subclasses."""
+    """The class names of these error types: themselves and their known subclasses."""
     families = TRANSIENT | CRITICAL
     names = dict.fromkeys(error_types)
     for name in list(names):

@@ -1,4 +1,4 @@
-"""One message of the dead-letter stream, as a reader hands it over."""
+"""One message of the dead-letter stream, from a reader."""
 
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -10,7 +10,7 @@ MOST_AHEAD = timedelta(minutes=1)
 
 
 class LogMessage(NamedTuple):
-    """A stored message: its place in the stream, and its bytes."""
+    """A stored message: its position in the stream, and its bytes."""
 
     subject: str
     sequence: int

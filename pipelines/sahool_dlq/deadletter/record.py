@@ -1,9 +1,10 @@
-"""The fields of a dead letter, once: how each is sent, kept and masked.
+"""The fields of a dead letter, defined once: how each is sent, stored and masked.
 
-`DeadLetter` is the table. From it come the keys that are read in a message, typed and tolerant
-(`envelope/`), the columns of the lake (`rows.py`) and of `failed_events` (`stores/postgres/`), what
-these cut, and what is masked. A batch of dead letters is a Polars frame with one column per field,
-in this order, plus `FINGERPRINT_COLUMNS`. Standard library only: services read dead letters, too.
+`DeadLetter` is the table. These are derived from it: the keys that are read in a message, typed and
+tolerant (`envelope/`), the columns of the lake (`rows.py`) and of `failed_events`
+(`stores/postgres/`), the length limits, and the masking. A batch of dead letters is a Polars frame
+with one column per field, in this order, plus `FINGERPRINT_COLUMNS`. Standard library only, because
+services also read dead letters.
 """
 
 import types
@@ -21,7 +22,7 @@ INT64_MAX = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What is true of a field besides its name, its type and its default."""
+    """The properties of a field besides its name, type and default."""
 
     sent: Literal["always", "maybe", "never"] = "never"
     """Whether it is a key of the canonical dead letter, and each must have it."""
@@ -38,10 +39,10 @@ class Column:
 
 @dataclass(kw_only=True, slots=True)
 class DeadLetter:
-    """One message of `sahool.dlq.>`: where it stands in the log, and what it says.
+    """One message of `sahool.dlq.>`: its position in the log, and its content.
 
-    Times are aware UTC datetimes. JSON columns hold JSON text. Texts are free of NUL and lone
-    surrogates, and may be longer than `TEXT_LIMITS` allow in `failed_events`, which cuts them.
+    Times are aware UTC datetimes. JSON columns contain JSON text. Texts are free of NUL and lone
+    surrogates, and may be longer than `TEXT_LIMITS` allows in `failed_events`, which cuts them.
     """
 
     # Where it stands in the log
@@ -113,7 +114,7 @@ class DeadLetter:
 
 
 class Field(NamedTuple):
-    """A field as the table has it."""
+    """A field of the table."""
 
     kind: type  # str, int or datetime
     column: Column

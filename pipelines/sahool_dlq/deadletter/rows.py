@@ -1,4 +1,4 @@
-"""The columns of decoded messages as Polars frames: what both sinks take."""
+"""The columns of decoded messages as Polars frames, for both sinks."""
 
 import types
 import typing

@@ -25,9 +25,9 @@ def near_limits(account: Account) -> Iterator[Said]:
             if most > 0 and used >= NEAR * most:
                 yield Said(
                     Severity.LOSES if used >= most else Severity.MAY_LOSE,
-                    f"The account has used {used:,} of {most:,} {what}{of_tier}: at the limit the"
-                    " server refuses what comes.",
-                    f"Raise {name} of the account, or remove what nobody needs:"
+                    f"The account has used {used:,} of {most:,} {what}{of_tier}: at the limit "
+                    "the server refuses new data.",
+                    f"Raise {name} of the account, or remove unused data:"
                     f" {nats('stream', 'report')}",
                     {what: used, name: most},
                 )
@@ -40,9 +40,9 @@ def clocks(account: Account) -> Iterator[Said]:
         which = "ahead of" if apart > 0 else "behind"
         yield Said(
             Severity.ADVICE,
-            f"The server's clock is {span(abs(apart))} {which} this machine's: ages and times of"
-            " failures are wrong by that.",
-            "Let both follow a time server (chronyd, systemd-timesyncd).",
+            f"The server's clock is {span(abs(apart))} {which} this machine's: ages and times "
+            "of failures are wrong by this much.",
+            "Synchronise both with a time server (chronyd, systemd-timesyncd).",
             {"apart_seconds": round(apart, 1)},
         )
 
@@ -52,7 +52,7 @@ def unseen(account: Account) -> Iterator[Said]:
     for request, why in account.unseen.items():
         yield Said(
             Severity.MAY_LOSE,
-            f"{request} could not be looked at, so nothing is known of it: {why}",
+            f"{request} could not be checked: {why}",
             dlq("nats-permissions", "--role", "doctor"),
             {"request": request},
         )

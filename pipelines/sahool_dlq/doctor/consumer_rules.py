@@ -39,15 +39,15 @@ def bare_naks(account: Account, consumer: Consumer) -> Said | None:
     if not heard.bare_naks or account.counts_itself(consumer):
         return None
     if consumer.max_deliver:
-        what = f"an outage of a moment burns its {count(consumer.max_deliver, 'attempt')} in"
+        what = f"a short outage uses up its {count(consumer.max_deliver, 'attempt')} in"
     else:
         what = "an event that fails comes back within"
     return Said(
         Severity.MAY_LOSE,
-        f"Its service gives events back without a delay ({heard.bare_naks} just now): {what}"
+        f"Its service returns events without a delay ({heard.bare_naks} just now): {what}"
         " milliseconds, whatever ack_wait and backoff say.",
         "In the service: NAK with a delay (NakWithDelay in Go, nak(millis) in JavaScript,"
-        " nak(delay=…) in nats-py), or no answer at all.",
+        " nak(delay=…) in nats-py), or no acknowledgement at all.",
         {"bare_naks": heard.bare_naks, "most_deliveries": heard.most_deliveries},
     )
 
@@ -62,8 +62,8 @@ def unheard(account: Account, consumer: Consumer) -> Said | None:
     so_far = f" So far at least {count(known, 'event')}." if known else ""
     return Said(
         Severity.LOSES,
-        f"An event is skipped without a word after delivery {consumer.max_deliver}: no stream keeps"
-        f" the server's advisory.{so_far}",
+        f"An event is silently skipped after delivery {consumer.max_deliver}: no stream stores "
+        f"the server's advisory.{so_far}",
         KEEP_ADVISORIES,
         {"given_up_at_least": known},
     )
@@ -78,8 +78,8 @@ def unheard_before(account: Account, consumer: Consumer) -> Said | None:
         return None
     return Said(
         Severity.LOSES,
-        f"{holders[0].name} has no advisory of at least {count(missing, 'event')} that it gave up:"
-        " it was made too late, or keeps them too short.",
+        f"{holders[0].name} has no advisory of at least {count(missing, 'event')} that it gave "
+        "up: the stream was created too late, or keeps them too briefly.",
         dlq("bridge", "--once"),
         {"given_up_at_least": account.given_up(consumer), "advisories": account.told(consumer)},
     )
@@ -93,8 +93,8 @@ def terminated_unheard(account: Account, consumer: Consumer) -> Said | None:
         return None
     return Said(
         Severity.MAY_LOSE,
-        "An event that the service terminates (+TERM) is deleted, and no stream keeps the server's"
-        " advisory, which has the reason.",
+        "An event that the service terminates (+TERM) is deleted, and no stream stores the "
+        "server's advisory with the reason.",
         KEEP_ADVISORIES,
     )
 
@@ -106,8 +106,8 @@ def ack_none(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG0
     then = " and deleted" if consumer.stream.is_queue else ""
     return Said(
         Severity.LOSES,
-        f"ack_policy is none: an event counts as handled{then} once it is sent, whether it failed,"
-        " or nobody got it.",
+        f"ack_policy is none: an event counts as handled{then} once it is sent, even if it "
+        "fails or nobody receives it.",
         anew(consumer),
         {"deliveries": consumer.deliveries},
     )
@@ -119,8 +119,8 @@ def ack_all(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG00
         return None
     return Said(
         Severity.LOSES,
-        "ack_policy is all: the acknowledgement of an event acknowledges those before it too, also"
-        " the ones that failed.",
+        "ack_policy is all: the acknowledgement of an event acknowledges those before it too, "
+        "including failed ones.",
         anew(consumer),
     )
 
@@ -131,8 +131,8 @@ def one_delivery(account: Account, consumer: Consumer) -> Said | None:  # noqa: 
         return None
     return Said(
         Severity.MAY_LOSE,
-        "max_deliver is 1: a connection that breaks, a restart or a slow answer gives the event up"
-        " as a failure does.",
+        "max_deliver is 1: a broken connection, a restart or a slow handler gives the event "
+        "up, like a failure.",
         dlq("adopt", consumer.address, "--reason", "…"),
     )
 
@@ -146,8 +146,8 @@ def held(account: Account, consumer: Consumer) -> Said | None:
     now = f" {count(known, 'event')} at least now." if known else ""
     return Said(
         Severity.ADVICE,
-        f"What it gives up is held in the {_kind(consumer)} for ever, since nobody takes it out,"
-        f" and counts against its limits.{now}",
+        f"What it gives up is held in the {_kind(consumer)} for ever, because nobody removes "
+        f"it, and counts against its limits.{now}",
         nats("stream", "edit", stream.name, "--max-age", "30d"),
         {"given_up_at_least": known},
     )
@@ -160,8 +160,8 @@ def outlasts(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG0
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"Its attempts can take {span(retry)}, and the stream removes an event after {span(age)}:"
-        " one that fails for so long goes, and counts as no failure.",
+        f"Its attempts can take {span(retry)}, but the stream removes an event after "
+        f"{span(age)}: it is lost and does not count as a failure.",
         nats("stream", "edit", consumer.stream.name, "--max-age", f"{2 * retry:.0f}s"),
         {"retry_seconds": retry, "max_age_seconds": age},
     )

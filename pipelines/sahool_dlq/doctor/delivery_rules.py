@@ -23,7 +23,8 @@ def overtaken(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
     up_to = "" if sure else "up to "
     return Said(
         Severity.LOSES if sure else Severity.MAY_LOSE,
-        f"The stream's limits removed {up_to}{count(lost, 'event')} before it ever got them.",
+        f"The stream's limits removed {up_to}{count(lost, 'event')} before they were delivered "
+        "to it.",
         nats("stream", "edit", stream.name, "--max-age", "30d", "--max-msgs=-1", "--max-bytes=-1"),
         {"first_seq": stream.state.get("first_seq"), "delivered": consumer.delivered},
     )
@@ -39,8 +40,8 @@ def nearly_overtaken(account: Account, consumer: Consumer) -> Said | None:  # no
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"{waiting(behind)} for it in a stream that is {stream.used:.0%} full and then removes the"
-        " oldest: they go before it gets them.",
+        f"{waiting(behind)} for it in a stream that is {stream.used:.0%} full and then removes "
+        "the oldest: they are lost before delivery.",
         nats("stream", "edit", stream.name, "--max-msgs=-1", "--max-bytes=-1"),
         {"num_pending": behind, "used": round(stream.used, 3)},
     )
@@ -53,11 +54,11 @@ def full(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
     if most <= 0 or open_ones < most or not behind:
         return None
     is_for_ever = consumer.max_deliver is None and again >= open_ones
-    ever = " All of them failed before, and come for ever." if is_for_ever else ""
+    ever = " All of them failed before and are delivered for ever." if is_for_ever else ""
     return Said(
         Severity.LOSES if is_for_ever else Severity.MAY_LOSE,
         f"max_ack_pending is reached: nothing is delivered until one of {count(open_ones, 'event')}"
-        f" is answered, and {waiting(behind)}.{ever}",
+        f" is acknowledged, and {waiting(behind)}.{ever}",
         nats("consumer", "edit", *names(consumer), "--max-pending", str(max(1_000, 2 * most))),
         {"num_ack_pending": open_ones, "num_pending": behind, "num_redelivered": again},
     )
@@ -86,9 +87,9 @@ def stalled(account: Account, consumer: Consumer) -> Said | None:
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"It has had no delivery for {span(idle)}, {waiting(behind)}, and nobody asks for events:"
-        " its service stands still, or is gone.",
-        f"Start its service; or, where there is none any more: {nats('consumer', 'rm')}"
+        f"It has had no delivery for {span(idle)}, {waiting(behind)}, and nobody pulls events: "
+        "its service hangs or does not run.",
+        f"Start its service; if it no longer exists: {nats('consumer', 'rm')}"
         f" {' '.join(names(consumer))}",
         {"num_pending": behind, "idle_seconds": round(idle)},
     )
@@ -108,8 +109,8 @@ def unmatched(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
         return None
     return Said(
         Severity.LOSES,
-        f"Nothing on {', '.join(idle)} ever comes into the stream, which captures"
-        f" {', '.join(stream.subjects)}: those events are not stored for it.",
+        f"Nothing on {', '.join(idle)} is ever stored in the stream, which captures"
+        f" {', '.join(stream.subjects)}: it never gets those events.",
         nats("consumer", "edit", *names(consumer), *(f"--filter={s}" for s in stream.subjects)),
         {"filters": list(consumer.filters)},
     )
@@ -120,10 +121,10 @@ def forgotten(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
     threshold = (consumer.config.get("inactive_threshold") or 0) / 1e9
     if threshold <= 0:
         return None
-    then = "what comes then is deleted" if consumer.stream.is_queue else "its place is lost"
+    then = "new events are deleted" if consumer.stream.is_queue else "its position is lost"
     return Said(
         Severity.MAY_LOSE,
-        f"The server deletes it when nobody asks for {span(threshold)}: {then}.",
+        f"The server deletes it if nobody pulls for {span(threshold)}: {then}.",
         nats("consumer", "edit", *names(consumer), "--inactive-threshold", "0s"),
         {"inactive_threshold_seconds": threshold},
     )
@@ -135,8 +136,8 @@ def in_memory(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
         return None
     return Said(
         Severity.MAY_LOSE,
-        "Its state is in memory: after a restart of the server it is gone, with its place and its"
-        " counts.",
+        "Its state is in memory: a restart of the server deletes it, with its position and its "
+        "counts.",
         anew(consumer),
     )
 

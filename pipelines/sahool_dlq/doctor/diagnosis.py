@@ -23,7 +23,7 @@ from sahool_dlq.stores.postgres.diagnoses import keep_diagnosis
 
 _OK, _WARNING, _CRITICAL = 0, 1, 2
 NAGIOS_UNKNOWN = 3
-TITLE = "What becomes of failures"
+TITLE = "What happens to failures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Diagnosis:
     def summary(self) -> str:
         """All in one sentence."""
         if self.is_blind:
-            return "Nothing could be looked at."
+            return "Nothing could be checked."
         looked = f"{count(self.streams, 'stream')}, {count(len(self.fates), 'durable consumer')}"
         found = [
             f"{number} lose data"
@@ -112,17 +112,17 @@ def as_prometheus(diagnosis: Diagnosis) -> str:
     registry = CollectorRegistry()
     found = Gauge(
         "dlq_doctor_finding",
-        "Something that dlq doctor found.",
+        "Findings of dlq doctor.",
         ["rule", "severity", "subject"],
         registry=registry,
     )
     for each in diagnosis.findings:
         found.labels(each.rule, each.severity.name.lower(), each.subject).set(1)
-    total = Gauge("dlq_doctor_findings", "How many there are.", ["severity"], registry=registry)
+    total = Gauge("dlq_doctor_findings", "Number of these.", ["severity"], registry=registry)
     for severity, number in diagnosis.counts.items():
         total.labels(severity.name.lower()).set(number)
     Gauge("dlq_doctor_streams", "Streams looked at.", registry=registry).set(diagnosis.streams)
-    Gauge("dlq_doctor_consumers", "Durable consumers looked at.", registry=registry).set(
+    Gauge("dlq_doctor_consumers", "Durable consumers that were checked.", registry=registry).set(
         len(diagnosis.fates)
     )
     return generate_latest(registry).decode()
@@ -165,13 +165,14 @@ def as_sections(diagnosis: Diagnosis) -> Sequence[Section]:
             "What is wrong",
             ("where", "state", "what", "next"),
             findings,
-            "Loses data: the next event that always fails is lost, or never ends, or some were lost"
-            " already. May lose: it takes something more, such as a restart."
+            "Loses data: the next event that always fails is lost or delivered for ever, or "
+            "some were lost already. May lose: only if something else happens, such as a "
+            "restart."
             if findings
-            else "Nothing is wrong: no stream or consumer loses what fails.",
+            else "Nothing is wrong: no stream or consumer loses failed events.",
         ),
         Section(
-            "What becomes of an event that always fails", ("consumer", "what"), diagnosis.fates
+            "What happens to an event that always fails", ("consumer", "what"), diagnosis.fates
         ),
     )
 

@@ -74,7 +74,7 @@ class _Reader:
         except ServiceUnavailableError as error:
             if error.err_code in _NO_JETSTREAM:
                 raise StreamError(
-                    "NATS has no JetStream for this account: nothing is stored in it."
+                    "NATS has no JetStream for this account: it stores nothing."
                 ) from error
             self.unseen[what] = str(error)
             return None

@@ -57,8 +57,8 @@ def drops_work(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"{' and '.join(limits)} removes the oldest events of the queue, which nobody has done yet,"
-        f" when it is full ({stream.used:.0%} now).",
+        f"{' and '.join(limits)} removes the oldest, unhandled events of the queue when it is "
+        f"full ({stream.used:.0%} now).",
         nats("stream", "edit", stream.name, "--discard", "new"),
         {name: stream.limit(name) for name in limits} | {"used": round(stream.used, 3)},
     )
@@ -73,8 +73,8 @@ def keeps_latest(account: Account, stream: Stream) -> Said | None:
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"max_msgs_per_subject is {most}: newer events remove older ones of their subject, also"
-        f" while {_listed(durable)} has yet to handle them.",
+        f"max_msgs_per_subject is {most}: newer events remove older ones of their subject, even "
+        f"if {_listed(durable)} has not handled them yet.",
         nats("stream", "edit", stream.name, "--max-msgs-per-subject=-1"),
         {"max_msgs_per_subject": most, "consumers": durable},
     )
@@ -86,7 +86,7 @@ def in_memory(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"It is in memory: a restart of its servers takes all of it"
+        f"It is in memory: a restart of its servers deletes all of it"
         f" ({count(stream.state.get('messages', 0), 'event')} now), and its consumers.",
         f"{nats('stream', 'copy', stream.name, stream.name + '-FILE', '--storage', 'file')}"
         "  # then delete the old one, and rename",
@@ -101,8 +101,8 @@ def one_replica(account: Account, stream: Stream) -> Said | None:  # noqa: ARG00
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"Cluster {cluster} keeps it once: while its server is away nobody can publish or consume,"
-        " and with its disk it is gone.",
+        f"Cluster {cluster} stores only one copy: while its server is down nobody can publish "
+        "or consume, and if its disk fails all is lost.",
         nats("stream", "edit", stream.name, "--replicas", "3"),
         {"num_replicas": 1},
     )
@@ -114,8 +114,8 @@ def written_later(account: Account, stream: Stream) -> Said | None:  # noqa: ARG
         return None
     return Said(
         Severity.MAY_LOSE,
-        "persist_mode is async: the server acknowledges an event before it is written, and a crash"
-        " takes what was acknowledged.",
+        "persist_mode is async: the server acknowledges an event before it is written, and a "
+        "crash loses acknowledged events.",
         f"{nats('stream', 'copy', stream.name, stream.name + '-SAFE')} --persist-mode default"
         "  # it cannot be changed; then delete the old one",
     )
@@ -127,7 +127,8 @@ def unconfirmed(account: Account, stream: Stream) -> Said | None:  # noqa: ARG00
         return None
     return Said(
         Severity.MAY_LOSE,
-        "no_ack is set: the server confirms no publish, so one that was not stored goes unnoticed.",
+        "no_ack is set: the server confirms no publish, so it is not noticed if an event is "
+        "not stored.",
         nats("stream", "edit", stream.name, "--ack"),
     )
 
@@ -140,7 +141,7 @@ def refuses(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
     return Said(
         Severity.LOSES if is_full else Severity.MAY_LOSE,
         f"It is {stream.used:.0%} full and refuses new events"
-        + (" now: who publishes gets an error." if is_full else " when it is."),
+        + (" now: publishers get an error." if is_full else " when it is."),
         nats("stream", "edit", stream.name, "--max-msgs=-1", "--max-bytes=-1"),
         {"used": round(stream.used, 3)},
     )
@@ -154,8 +155,8 @@ def log_is_short(account: Account, stream: Stream) -> Said | None:
     if stream.is_queue or stream.limit("max_msgs_per_subject"):
         return Said(
             Severity.LOSES,
-            "It holds the dead letters and must keep each of them: its retention has to be limits,"
-            " without max_msgs_per_subject.",
+            "It stores the dead letters and must keep each of them: its retention must be "
+            "limits, without max_msgs_per_subject.",
             nats("stream", "edit", stream.name, "--retention", "limits"),
             {"retention": stream.retention},
         )
@@ -163,8 +164,8 @@ def log_is_short(account: Account, stream: Stream) -> Said | None:
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"It holds the dead letters, and removes them after {span(age)}: a redrive needs them for a"
-        " week at least.",
+        f"It stores the dead letters, and removes them after {span(age)}: a redrive needs them "
+        "for at least a week.",
         nats("stream", "edit", stream.name, "--max-age", "30d"),
         {"max_age_seconds": age},
     )
@@ -176,8 +177,8 @@ def log_can_be_emptied(account: Account, stream: Stream) -> Said | None:
         return None
     return Said(
         Severity.MAY_LOSE,
-        "It holds the dead letters, and deny_purge is not set: a purge takes also those that no"
-        " drain has read.",
+        "It stores the dead letters, and deny_purge is not set: a purge also removes those "
+        "that no drain has read.",
         nats("stream", "edit", stream.name, "--deny-purge"),
     )
 
@@ -189,7 +190,7 @@ def log_doubles(account: Account, stream: Stream) -> Said | None:
         return None
     return Said(
         Severity.ADVICE,
-        f"It holds the dead letters, and knows their ids for {span(window)} only: one that is"
+        f"It stores the dead letters, and remembers their ids for {span(window)} only: one that is"
         " published again after a longer outage is stored twice.",
         nats("stream", "edit", stream.name, "--dupe-window", "1h"),
         {"duplicate_window_seconds": window},
@@ -205,7 +206,7 @@ def advisories_unread(account: Account, stream: Stream) -> Said | None:
     known = sum(n for subject, n in stream.counts.items() if subject.startswith(GIVEN_UP))
     return Said(
         Severity.MAY_LOSE,
-        f"It keeps the server's advisories ({known:,} of events given up), and no consumer reads"
+        f"It stores the server's advisories ({known:,} of events given up), and no consumer reads"
         " them.",
         dlq("bridge"),
         {"given_up": known},
@@ -219,8 +220,8 @@ def advisories_short(account: Account, stream: Stream) -> Said | None:
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"It keeps the server's advisories for {span(age)} only: what is given up while their"
-        " reader is away for longer goes unnoticed.",
+        f"It stores the server's advisories for {span(age)} only: if their reader is down for "
+        "longer, given-up events are not noticed.",
         nats("stream", "edit", stream.name, "--max-age", "7d"),
         {"max_age_seconds": age},
     )

@@ -86,7 +86,7 @@ async def current_epoch(
     for name, table in tables.items():  # before it begins, so that a crash loses no mark
         if not table.is_empty:
             table.append(table.empty_frame(), fork_id(state.life, fork + 1), held[name])
-    reason = f"the stream was rewound to sequence {match}"
+    reason = f"the stream was set back to sequence {match}"
     if is_restored:
         reason = f"the stream was restored from a backup and is unchanged up to sequence {match}"
     return _begin(connection, state, fork + 1, match + 1, reason, checkpoint)

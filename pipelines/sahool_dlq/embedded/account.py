@@ -89,7 +89,7 @@ def trusted_folder(account: Account) -> Path:
             return folder
     raise ServerUnavailableError(
         f"PostgreSQL cannot run as root, and none of {', '.join(map(str, PRIVATE_FOLDERS))} is a "
-        "folder of root's that others can enter: run as an ordinary user"
+        "folder of root that others can enter: run as an ordinary user"
     )
 
 

@@ -108,7 +108,7 @@ class PostgresServer(EmbeddedServer):
             self._initialise(ours)
         elif (theirs := version_file.read_text().strip()) != str(ours):
             raise ServerUnavailableError(
-                f"{self.data} was made by PostgreSQL {theirs} and this is {ours}: "
+                f"{self.data} was created by PostgreSQL {theirs} and this is {ours}: "
                 "run pg_upgrade or choose another folder"
             )
 
@@ -161,7 +161,7 @@ class PostgresServer(EmbeddedServer):
         match = re.search(r"\) (\d+)", answer.stdout)
         if match is None:
             raise ServerUnavailableError(
-                f"{self._binaries} holds no PostgreSQL that runs here: {answer.stderr.strip()}"
+                f"{self._binaries} has no PostgreSQL that runs here: {answer.stderr.strip()}"
             )
         return int(match[1])
 

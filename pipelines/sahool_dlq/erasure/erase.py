@@ -184,7 +184,7 @@ async def _from_stream(
         tell(f"the stream, {start:,} of {len(sequences):,} messages")
         now = await log_state(client, state.stream, settings.subjects.log)
         if now.created != state.created:  # other messages have these sequences
-            return "the stream was made anew meanwhile"
+            return "the stream was created again meanwhile"
         if refusal := await erase_messages(client, state.stream, sequences[start:][:_AT_ONCE]):
             return refusal
     return None

@@ -14,9 +14,9 @@ _PAUSE_SECONDS = 0.1  # before they are tried again, while there is no connectio
 
 
 class Acknowledgements:
-    """What is done and not acknowledged yet.
+    """Messages that are handled but not acknowledged yet.
 
-    A process that dies in this moment gets the messages again, as when it dies before.
+    If the process dies in between, these messages are delivered again, as if it died before.
     """
 
     def __init__(self, durable: str, answer: Callable[[Msg, bytes], Awaitable[None]]) -> None:
@@ -26,12 +26,12 @@ class Acknowledgements:
         self._has_done = asyncio.Event()
 
     def add(self, msg: Msg) -> None:
-        """Acknowledge it within a moment."""
+        """Acknowledge it soon."""
         self._done.append(msg)
         self._has_done.set()
 
     async def send_for_ever(self) -> None:
-        """Send what is added, and again what could not be sent."""
+        """Send added acknowledgements, and retry failed ones."""
         while True:
             await self._has_done.wait()
             await asyncio.sleep(_WAIT_SECONDS)
@@ -41,7 +41,7 @@ class Acknowledgements:
                 self._has_done.set()
 
     async def send(self) -> None:
-        """Send all now; what cannot be sent is kept, which is logged."""
+        """Send all now; failed ones are kept and logged."""
         self._has_done.clear()
         done, self._done = self._done, []
         sent_count = 0

@@ -22,10 +22,10 @@ from sahool_dlq.jetstream.access import Access
 
 
 class RetryPolicy(BaseModel):
-    """How some failures are retried otherwise than the rest; what is None stays as it is.
+    """A different retry policy for some failures; fields that are None do not change anything.
 
-    It applies where all three conditions hold. `service` and `event_type` may hold wildcards
-    (`*`, `?`); `error_type` is the name of the exception's class, or of one it is derived from.
+    It applies if all three conditions hold. `service` and `event_type` may contain wildcards (`*`,
+    `?`); `error_type` is the name of the exception's class or of a base class.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,7 +41,7 @@ class RetryPolicy(BaseModel):
     fatal_error_types: tuple[str, ...] | None = None
 
     def applies(self, service: str, event_type: str, error: BaseException | None) -> bool:
-        """Whether it is about this failure; without an error, whether it is whatever the error."""
+        """Whether it applies to this failure; without an error: to every error."""
         return (
             (self.error_type is None or self.error_type in class_names(error))
             and fnmatchcase(service, self.service)
@@ -52,7 +52,7 @@ class RetryPolicy(BaseModel):
 class NATSConsumerConfig(Access):
     """How a `NATSConsumer` connects, retries and dead-letters. Durations are in seconds.
 
-    How it connects says `Access`.
+    The connection settings are those of `Access`.
     """
 
     name: str = "sahool-consumer"  # the service; a dead letter's consumer_service
@@ -114,15 +114,15 @@ class NATSConsumerConfig(Access):
 
     @property
     def subjects(self) -> Subjects:
-        """The log's subjects below the same prefix as the dead letters."""
+        """The subjects of the log, with the prefix of the dead letters."""
         return Subjects(self.dlq_subject_prefix.rsplit(".", 1)[0])
 
     @classmethod
     def from_file(cls, path: str | Path, **changes: Any) -> Self:
         """The settings in a TOML file: these fields, and a table `[[policies]]` for each policy.
 
-        `changes` win over the file. Raises SettingsError where the file cannot be read or a
-        value is not valid.
+        `changes` override the file. Raises SettingsError if the file cannot be read or a value is
+        not valid.
         """
         try:
             values = tomllib.loads(Path(path).read_text())

@@ -1,7 +1,7 @@
-"""The messages of one durable consumer on the server, each in hand of a task of its own.
+"""The messages of one durable consumer on the server, each handled by its own task.
 
-What a service's subscription and the monitor share: pulling through outages, heartbeats, an orderly
-end. What is done with a message, the subclass says.
+The common part of a service's subscription and the monitor: pulling through outages, heartbeats, an
+orderly end. The subclass decides what to do with a message.
 """
 
 import asyncio
@@ -53,8 +53,8 @@ class _Running(NamedTuple):
 class Intake:
     """The consumer that `wanted` describes on `stream`, pulled from until `closing`.
 
-    A subclass settles each message in `_settle`. A message that it does not settle is delivered
-    again: after a pause where it raised, at once where it was cut off by the end.
+    A subclass settles each message in `_settle`. An unsettled message is delivered again: after a
+    pause if `_settle` raised, at once if it was interrupted by the end.
     """
 
     def __init__(
@@ -100,29 +100,29 @@ class Intake:
 
     @property
     def stream(self) -> str:
-        """The stream that it pulls from."""
+        """The stream of the consumer."""
         return self._stream
 
     @property
     def in_flight(self) -> int:
-        """Messages in the hands of this process: being settled, or waiting for it."""
+        """Messages in progress in this process: being settled, or waiting for it."""
         return len(self._running) + len(self._waiting)
 
     @property
     def is_log_writable(self) -> bool:
-        """False while a message to the log cannot be written, which stops the fetching."""
+        """False while a message to the log cannot be written, which stops fetching."""
         return self._log_is_writable.is_set()
 
     async def prepare(self) -> None:
-        """Make or update the durable consumer on the server; one made anew is said."""
+        """Create or update the durable consumer on the server; a new creation is reported."""
         await self._place.prepare(self.connection)
 
     def _tell_rewound(self, what: str) -> None:
-        """Say that the consumer went back in its stream."""
+        """Report that the consumer went back in its stream."""
         logger.warning("%s", what)
 
     async def run(self) -> None:
-        """Work until closing, then finish what is in hand, or give it back."""
+        """Work until closing, then finish messages in progress, or give them back."""
         self.stopped.clear()
         self._is_pulling = True
         pull = asyncio.create_task(self._pull_for_ever())
@@ -147,7 +147,7 @@ class Intake:
             self.stopped.set()
 
     async def _cut_off(self, *own: asyncio.Task[object]) -> None:
-        """End what goes on; what it had in hand is delivered again."""
+        """End running tasks; their messages are delivered again."""
         self._is_cutting_off = True
         self._closing.set()
         waiting, self._waiting = self._waiting, {}
@@ -168,7 +168,7 @@ class Intake:
         await within(self._closing.last_seconds(WRITE_SECONDS), self._acks.send())
 
     async def _stop_pulling(self) -> None:
-        """Let the server deliver nothing more, then give back what nobody began."""
+        """Stop deliveries, then give back messages that are not started."""
         if self._puller is not None:
             await within(self._closing.last_seconds(WRITE_SECONDS), self._puller.close())
             self._left += self._puller.left()
@@ -196,7 +196,7 @@ class Intake:
                 await self._recover(connection)
 
     async def _pull(self, puller: Puller) -> None:
-        """Take what arrives; ends by an error, after which an open request is void, or closing."""
+        """Pull messages; ends with an error, after which an open request is void, or at closing."""
         while not self._closing.has_begun:
             await self._log_is_writable.wait()
             wanted = self._max_concurrency + self._ahead()
@@ -210,9 +210,9 @@ class Intake:
                     self._accept(msg)
 
     def _ahead(self) -> int:
-        """How many messages to have at hand for the next moment.
+        """The number of messages to have ready for the next moment.
 
-        None while they take long, or nobody knows how long: another process may be free.
+        None ahead if calls take long or their time is unknown: another process may be free.
         """
         if not self._seconds_each:
             return 0
@@ -236,9 +236,9 @@ class Intake:
         self._heartbeats.begin(delivery)
 
     def _start_waiting(self) -> None:
-        """Start a task for each waiting message, as many as may run.
+        """Start a task for each waiting message, up to the limit.
 
-        A task of its own keeps what is done to its context from the next message.
+        A separate task prevents changes of its context from reaching the next message.
         """
         while (
             self._waiting
@@ -257,7 +257,7 @@ class Intake:
         self._has_room.set()
 
     async def _recover(self, connection: Client) -> None:
-        """Wait for a connection that answers, and see to it that the consumer exists."""
+        """Wait for a working connection, and make sure that the consumer exists."""
         await asyncio.sleep(1)
         if connection.is_connected:
             try:
@@ -272,10 +272,10 @@ class Intake:
         try:
             await self.prepare()
         except (*PUBLISH_ERRORS, StreamError) as error:
-            logger.warning("%s could not be looked at: %s", self.durable, error)
+            logger.warning("%s could not be looked up: %s", self.durable, error)
 
     async def _process(self, msg: Msg, delivery: Delivery) -> None:
-        """Settle one message; whatever goes wrong here, it is not lost."""
+        """Settle one message; errors here do not lose it."""
         try:
             if self._closing.has_begun:
                 await self._give_back(msg)  # nothing is begun any more
@@ -299,11 +299,11 @@ class Intake:
             self._end(delivery.event)
 
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
-        """Answer the server about one message, or raise."""
+        """Acknowledge or give back one message, or raise."""
         raise NotImplementedError
 
     async def _outcome(self, call: Awaitable[T], seconds: float | None) -> T:
-        """What a handler returns, within `seconds`; see `outcome_of`."""
+        """The result of a handler, within `seconds`; see `outcome_of`."""
         return await outcome_of(call, seconds, lambda: self._is_cutting_off)
 
     async def _keep_in_progress(self) -> None:
@@ -317,7 +317,9 @@ class Intake:
         return found.msg if found else None
 
     async def _give_back_late(self) -> None:
-        """Let others have what has waited here for so long: the calls have become slow."""
+        """Give messages to other processes that have waited here too long: the calls have become
+        slow.
+        """
         now = time.monotonic()
         for event, each in list(self._waiting.items()):
             is_late = now - each.at > self._ack_wait_seconds / 2
@@ -325,14 +327,14 @@ class Intake:
                 await self._give_back(each.msg)
 
     def _acknowledge(self, msg: Msg) -> None:
-        """Tell the server, within a moment, that a message is done."""
+        """Acknowledge a message soon."""
         self._acks.add(msg)
 
     async def _give_back(self, msg: Msg, delay_seconds: float = 0) -> None:
         """Let the server deliver the message again soon; after ack_wait it does so by itself.
 
-        When closing, not before the last pull request has ended: to that it would come at once, in
-        vain, and one delivery more would be counted.
+        When closing, wait until the last pull request has ended. Otherwise the message would be
+        delivered to that request at once, in vain, and one more delivery would be counted.
         """
         if self._closing.is_set() and self._is_pulling and not delay_seconds:
             self._left.append(msg)

@@ -36,7 +36,7 @@ def _dead_lettering(*_: Any, **__: Any) -> Any:
 
 
 class DeadLetterWriter:
-    """Writes the dead letters of one consumer; `is_writable` is not set while none can be."""
+    """Writes the dead letters of one consumer; `is_writable` is not set while writing fails."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class DeadLetterWriter:
         is_json: bool,
         config: NATSConsumerConfig,
     ) -> bool:
-        """Publish a dead letter until the server has it; False where the end comes first.
+        """Publish a dead letter until the server has it; False if the service ends before.
 
-        `connection` is asked at each try: one that ended for good is replaced meanwhile.
+        `connection` is asked at each try, because a finally closed connection is replaced.
         """
         fields["traceparent"] = traceparent(otherwise=fields["traceparent"])
         if not config.dlq_enabled:

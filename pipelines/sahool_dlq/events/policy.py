@@ -1,6 +1,6 @@
 """What to do with an event after its handler ran: pure decisions, no I/O.
 
-`decide` turns what a handler said into what is done: None (acknowledge), a `Retry` with its delay,
+`decide` turns a handler's result into an action: None (acknowledge), a `Retry` with its delay,
 or a `DeadLetter` with its reason.
 """
 
@@ -23,9 +23,9 @@ SUSPECT = 2
 def decide(
     result: HandlerResult, attempt: int, config: NATSConsumerConfig, rng: random.Random
 ) -> Retry | DeadLetter | None:
-    """What is done with an event after attempt number `attempt` (0 for the first call).
+    """The action for an event after attempt number `attempt` (0 for the first call).
 
-    `config` is the one in force for this event and error (see `NATSConsumerConfig.in_force`).
+    `config` is the effective one for this event and error (see `NATSConsumerConfig.in_force`).
     """
     match result:
         case ProcessingResult.SUCCESS:
@@ -50,7 +50,7 @@ def decide(
 
 
 def is_crash_loop(begun_count: int, max_retries: int) -> bool:
-    """Whether so many calls for an event began that its handler must be killing the process."""
+    """Whether so many calls for an event began that it probably kills the process."""
     return begun_count > max_retries + CRASH_SLACK
 
 

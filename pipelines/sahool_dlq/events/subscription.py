@@ -2,7 +2,7 @@
 
 For every event exactly one of these happens: it is acknowledged after its handler succeeded; it is
 given back with a delay; it is acknowledged after the server acknowledged its dead letter; or the
-process goes away and the server delivers it again.
+process dies and the server delivers it again.
 """
 
 import asyncio
@@ -109,7 +109,7 @@ class Subscription(Intake):
         self._limit = DeadLetterLimit(durable, config)
 
     async def prepare(self) -> None:
-        """Make or update the durable consumer on the server, and see where attempts are kept."""
+        """Create or update the durable consumer on the server, and find the stream of attempts."""
         await super().prepare()
         await self._log.open(self.connection)
 
@@ -119,7 +119,7 @@ class Subscription(Intake):
         await super().run()
 
     async def check_ack_pending(self) -> None:
-        """Tell when the server soon delivers nothing more, for all the retries that wait."""
+        """Report when so many retries wait that the server soon delivers no more events."""
         info = await self.connection.jetstream().consumer_info(self._stream, self.durable)
         self.ack_pending = pending = info.num_ack_pending or 0
         most = self._config.max_ack_pending
@@ -132,10 +132,10 @@ class Subscription(Intake):
             )
 
     async def dead_letter_removed(self) -> None:
-        """Dead-letter the events that their stream removed while they waited here for a retry.
+        """Dead-letter events that their stream removed while they waited here for a retry.
 
-        A retry that is overdue may only be late, or with another process: the stream and the
-        attempts tell. Raises one of PUBLISH_ERRORS where they cannot be asked.
+        An overdue retry may only be late, or be with another process: the stream and the attempts
+        show which. Raises one of PUBLISH_ERRORS if they cannot be read.
         """
         if not self._log.is_kept:
             return
@@ -198,9 +198,9 @@ class Subscription(Intake):
     async def _attempt(
         self, msg: Msg, delivery: Delivery, headers: Headers, attempts: Attempts | None
     ) -> None:
-        """Call the handler, and do what follows from what it says.
+        """Call the handler, and act on its result.
 
-        `attempts` are the calls before; None for an event that was never delivered before.
+        `attempts` are the calls before; None for an event without an earlier delivery.
         """
         config = self._config.in_force(event_type_of(msg.subject))
         attempt = attempts.failed_count if attempts else 0
@@ -263,7 +263,7 @@ class Subscription(Intake):
         return result
 
     async def _succeeded(self, msg: Msg, delivery: Delivery, headers: Headers) -> None:
-        """Acknowledge; a redrive's success is published first, if that can be."""
+        """Acknowledge; a redrive's success is published first, if possible."""
         await tell_redrive_success(self.connection, delivery, headers, self._config)
         self._retries.forget(delivery)
         self.counters.succeeded += 1
@@ -300,7 +300,7 @@ class Subscription(Intake):
         config: NATSConsumerConfig,
         attempts: Attempts,
     ) -> bool:
-        """Publish the dead letter until the server has it; False where the end comes first."""
+        """Publish the dead letter until the server has it; False if the service ends before."""
         is_json, body = parse_body(msg.data)
         fields = dead_letter_fields(
             subject=msg.subject,
@@ -321,18 +321,20 @@ class Subscription(Intake):
         return is_written
 
     async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
-        """Let who gets the event next know of them, as far as there is a connection."""
+        """Record the attempts for the next process, if there is a connection."""
         with suppress(*PUBLISH_ERRORS):
             await self._log.write(self.connection, delivery, attempts)
 
     async def _tell_over(self, delivery: Delivery, attempts: Attempts | None) -> None:
-        """Let nobody count the calls again where the consumer is reset, or made anew."""
+        """Record that the event is done, so that nobody counts its calls again if the consumer is
+        reset or created again.
+        """
         if attempts is not None and delivery.delivery_count > 1:
             attempts.is_over = True
             await self._tell_attempts(delivery, attempts)
 
     def _settled(self, *, is_dead: bool) -> None:
-        """Stop the consumer where nearly everything is dead-lettered."""
+        """Stop the consumer if nearly everything is dead-lettered."""
         error = self._limit.exceeded_by(is_dead=is_dead)
         if error is not None and self.error is None:
             self.error = error

@@ -28,9 +28,9 @@ class Waiting:
 
 
 class WaitingEvents:
-    """What is known of them, and their bodies in case their stream removes them before the retry.
+    """The waiting events, with their bodies, in case their stream removes them before the retry.
 
-    Where there are too many, the oldest are forgotten.
+    If there are too many, the oldest are dropped.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class WaitingEvents:
         self._events[delivery.event] = Waiting(msg, delivery, attempts, handler, due_at)
 
     def attempts(self, delivery: Delivery) -> Attempts | None:
-        """The calls of this process, None where it has not called for this event."""
+        """The calls of this process; None if it made none for this event."""
         known = self._events.get(delivery.event)
         return known.attempts if known else None
 
@@ -65,12 +65,12 @@ class WaitingEvents:
         return next((each for event, each in self._events.items() if event[0] == sequence), None)
 
     def forget(self, delivery: Delivery) -> None:
-        """It is done, or somebody else's."""
+        """Forget an event: it is done, or another process has it."""
         if known := self._events.pop(delivery.event, None):
             self._body_bytes -= len(known.msg.data)
 
     def overdue(self, in_hand: Collection[tuple[int, int]]) -> list[Waiting]:
-        """Events whose retry should have come and did not; asked again, the next ones."""
+        """Events whose retry is overdue; the next call gives the next ones."""
         now = time.monotonic()
         found = [
             waiting

@@ -60,7 +60,7 @@ class _Sight:
         if not any(matches(each, subject) for each in self.stream_subjects):
             return Reach(f"{stream} does not capture {subject}")
         if not any(matches(each, subject) for each in self.filters):
-            return Reach(f"{self.address} does not take {subject}, only {', '.join(self.filters)}")
+            return Reach(f"{self.address} does not get {subject}, only {', '.join(self.filters)}")
         return self.reach
 
 
@@ -133,7 +133,7 @@ class Lookout:
             return _Sight(address, Reach(doubt=str(error)))
         except (nats.errors.Error, APIError) as error:
             return _Sight(
-                address, Reach(doubt=f"NATS does not say how {address} stands: {error!r}")
+                address, Reach(doubt=f"NATS does not report the state of {address}: {error!r}")
             )
         return _seen(address, info, config, is_patient=is_patient)
 
@@ -168,7 +168,7 @@ def _why_idle(address: str, info: dict[str, Any], *, is_patient: bool) -> str | 
     if not _is_idle(info, is_patient=is_patient):
         return None
     if info["config"].get("deliver_subject"):
-        return f"nobody receives what {address} pushes"
+        return f"nobody receives the events of {address}, a push consumer"
     last = _last_active(info)
     since = f", the last time at {last:%Y-%m-%d %H:%M} UTC" if last else ""
     return f"nobody pulls from {address}{since}"

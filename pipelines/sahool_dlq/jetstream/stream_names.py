@@ -1,4 +1,4 @@
-"""What the streams are called."""
+"""The names of the streams."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from sahool_dlq.deadletter.subjects import Subjects
 
 @dataclass(frozen=True, slots=True)
 class StreamNames:
-    """What the streams are called, and the subjects they hold."""
+    """The names of the streams, and their subjects."""
 
     events: str = "SAHOOL_EVENTS"
     dead_letters: str = "SAHOOL_DLQ"
@@ -19,7 +19,7 @@ class StreamNames:
 
     @property
     def own(self) -> frozenset[str]:
-        """Those that the platform itself reads."""
+        """The streams that the platform itself reads."""
         return frozenset(
             (self.dead_letters, self.totals, self.attempts, self.advisories, self.acks)
         )

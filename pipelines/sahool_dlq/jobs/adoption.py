@@ -74,7 +74,7 @@ async def adopt(
     reason is given, StreamError where what the server tells cannot be kept.
     """
     if not reason.strip():
-        raise AdoptionError("Give a reason: it is kept in the audit.")
+        raise AdoptionError("Give a reason: it is stored in the audit.")
     actor, reason = settings.masked(actor), settings.masked(reason)
     async with open_nats(settings, "dlq adopt") as client:
         adoption = await _wanted(settings, client, name, wish, is_undo=is_undo)
@@ -151,10 +151,10 @@ async def _keep_told(settings: Settings, client: Client, wish: Wish) -> None:
     """Let streams keep what the server is going to tell, before it does."""
     js, names = client.jetstream(), settings.stream_names
     if wish.is_proof:
-        told = "what the server tells"
+        told = "the server's reports of acknowledgements"
         await _make(settings.ack_stream, told, ensure_ack_stream(js, names))
     if wish.limits is not None:
-        told = "what is given up"
+        told = "the server's advisories"
         await _make(settings.advisory_stream, told, ensure_advisory_stream(js, names))
 
 
@@ -163,7 +163,7 @@ async def _make(stream: str, kept: str, making: Awaitable[object]) -> None:
         await making
     except JetStreamError as error:
         raise StreamError(
-            f"The stream {stream}, which keeps {kept}, could not be made: {error}."
+            f"The stream {stream}, which stores {kept}, could not be created: {error}."
         ) from error
 
 

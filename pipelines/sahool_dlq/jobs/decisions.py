@@ -48,7 +48,7 @@ async def decide(
     It is in the audit before it is on the log. Raises RedriveError where no reason is given.
     """
     if not reason.strip():
-        raise RedriveError("Give a reason: it is kept with the failure and in the audit.")
+        raise RedriveError("Give a reason: it is stored with the failure and in the audit.")
     started, actor, reason = time.monotonic(), settings.masked(actor), settings.masked(reason)
     await drain_log(settings)
     decision_id = uuid.uuid4()

@@ -76,7 +76,7 @@ def _no_table(said: str) -> str:
     guess = re.search(r'Did you mean "([^"]+)"', said)
     asked = f"There is no table {name[1] if name else ''} in the lake"
     if name and name[1].removeprefix("mart_") in MARTS:
-        return f"{asked} yet: `dlq marts` makes it."
+        return f"{asked} yet: `dlq marts` creates it."
     return f"{asked}{f'; did you mean {guess[1]}?' if guess else '.'} `dlq tables` lists them."
 
 

@@ -82,8 +82,8 @@ def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
         ).fetchall()
         if not found:
             raise UnknownNameError(
-                f"Neither a failure nor a group is called {prefix!r}: `dlq groups` lists groups,"
-                " and `dlq drain` brings in what is new."
+                f"No failure or group has the id {prefix!r}: `dlq groups` lists groups, and `dlq "
+                "drain` reads new ones."
             )
         if len(found) > 1:
             raise QueryError(f"Several failures begin with {prefix!r}: give more of the id.")

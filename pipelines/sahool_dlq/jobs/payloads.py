@@ -99,7 +99,7 @@ async def raw_event(settings: Settings, prefix: str, *, actor: str, reason: str 
     async with reading_raw(settings, "payload.read", actor=actor, reason=reason) as reading:
         [found] = [each async for each in reading.each([place])]
     if isinstance(found, Missing):
-        raise RedriveError(f"The event of {found.failure_id} cannot be had: {found.reason}.")
+        raise RedriveError(f"The event of {found.failure_id} cannot be read: {found.reason}.")
     return found
 
 
@@ -144,6 +144,6 @@ def _found(connection: Connection[Any], prefix: str, columns: str) -> tuple[Any,
             f" and `dlq show {prefix}` the latest."
         )
     raise UnknownNameError(
-        f"No failure has an id that begins with {prefix!r}: `dlq show GROUP` shows ids, and"
-        " `dlq drain` brings in what is new."
+        f"No failure has an id that begins with {prefix!r}: `dlq show GROUP` shows ids, and `dlq "
+        "drain` reads new ones."
     )

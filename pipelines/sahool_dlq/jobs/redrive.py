@@ -386,7 +386,7 @@ def _one_redriver(settings: Settings) -> Iterator[Lock]:
     with open_lock(settings, "redrive") as lock:
         if not lock.take():
             raise RedriveError(
-                f"Another redrive is running ({lock.held_by()}): try again when it has ended. A"
-                " batch that is frozen already is taken up by the next redrive."
+                f"Another redrive is running ({lock.held_by()}): try again when it has ended. "
+                "The next redrive also continues a batch that is already stored."
             )
         yield lock

@@ -107,7 +107,7 @@ class _Run:
         groups = [await self._group(group) for group in _by_group(failures)]
         if groups and not any(group.tried for group in groups) and selection is not None:
             reasons = {reason for group in groups for reason in group.missing}
-            raise TrialError(f"No event can be had any more: {'; '.join(sorted(reasons))}.")
+            raise TrialError(f"No event can be read any more: {'; '.join(sorted(reasons))}.")
         successes = await self._successes(sampled, why_none) if self._trial.successes else None
         return TrialReport(
             self._trial.handler,
@@ -189,7 +189,7 @@ class _Run:
         if not addresses and self._trial.selection is None:
             addresses = consumers_of_handler(self._reading.connection, self._worker.name)
         if not addresses:
-            return [], "no failure says which consumer it is of"
+            return [], "no failure names its consumer"
         found: list[Place] = []
         reasons: list[str] = []
         for number, address in enumerate(addresses):
@@ -237,7 +237,7 @@ class _Run:
             self._untested[group.group_id] = (
                 "it does not fail"
                 if not failing
-                else "none of its events fails as before once it is masked"
+                else "none of its events fails as before when masked"
             )
             return
         text = text_of_test(

@@ -26,10 +26,14 @@ class Approval(RunInput):
 
     approve: bool = Field(
         False,
-        description="On: what is listed above is published. Off: nothing is, and the batch ends.",
+        description=(
+            "On: the events above are published. Off: nothing is published, and the batch ends."
+        ),
     )
-    decided_by: Annotated[str, Field(min_length=1)] = Field(description="Your name; self-declared.")
-    comment: str = Field("", description="Why; kept with the batch.")
+    decided_by: Annotated[str, Field(min_length=1)] = Field(
+        description="Your name; it is not checked."
+    )
+    comment: str = Field("", description="Reason; stored with the batch.")
 
 
 async def ask(shown: str) -> Approval:
@@ -65,7 +69,7 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
     counts = quantity(shown["planned"], "redrives"), quantity(len(groups), "groups")
     asked = ""
     if batch is not None:
-        asked = f", asked for by **{escaped(batch.requested_by)}**: {escaped(batch.reason)}"
+        asked = f", requested by **{escaped(batch.requested_by)}**: {escaped(batch.reason)}"
     lines = [f"**{counts[0]} of {counts[1]}**{asked}", ""]
     # Lists, for a dialog has no room for a table.
     lines += [
@@ -75,22 +79,25 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
     if len(groups) > _MOST_GROUPS:
         lines.append(f"- and {len(groups) - _MOST_GROUPS:,} more groups")
     expected, time = shown["expected_successes"], seconds_as_text(shown["seconds"])
-    ramp = "Each group ramps 1, 10, all, and stops where nothing succeeds."
+    ramp = "Each group ramps 1, 10, all, and stops if nothing succeeds."
     lines += ["", f"About {expected:,.0f} may succeed. Publishing takes about {time}. {ramp}", ""]
     for reason, count in shown["refused"].items():
         lines += [f"{count:,} would be refused and parked: {escaped(reason)}.", ""]
     for each in shown["unreached"]:
         who = escaped(", ".join(each["successors"]))
-        also = f" Of the same service is {who}: address them to that." if who else ""
-        lines += [f"{each['count']:,} would reach nobody: {escaped(each['reason'])}.{also}", ""]
+        also = f" The same service has {who}: address them to it." if who else ""
+        lines += [
+            f"{each['count']:,} would reach no consumer: {escaped(each['reason'])}.{also}",
+            "",
+        ]
     if shown["repeated"]:
-        said = "have more than one dead letter, of which the first counts: `dlq show ID`"
+        said = "have more than one dead letter; the first one counts: `dlq show ID`"
         lines += [f"{shown['repeated']:,} {said}.", ""]
     if shown["redirect_to"]:
         lines += [f"They go to {escaped(shown['redirect_to'])} instead of their own subjects.", ""]
     if gone := shown["payloads"]["gone"]:
         lines += [f"The original bytes of {gone:,} are gone: these cannot be published.", ""]
-    lines += ["The oldest of them said:", ""]
+    lines += ["The error of the oldest:", ""]
     lines += [
         f"- {escaped(row['error_message'][:_LONGEST] or '(nothing)')}"
         for row in shown["sample"][:_MOST_SAMPLES]
@@ -98,12 +105,12 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
     lines.append("")
     for subject, consumers in shown["also_reached"].items():
         receivers = escaped(", ".join(consumers) or "none")
-        note = f"On {escaped(subject)} these receive it too: {receivers}."
+        note = f"On {escaped(subject)} these consumers get it too: {receivers}."
         lines += [note, ""]
     changes = tuple(
         tuple(change.values()) for edit in shown["edits"] for change in edit["changes"]
     )[:_MOST_CHANGES]
     if changes:
-        lines += ["", "What the edit changes in the first few:", ""]
+        lines += ["", "Changes of the edit in the first events:", ""]
         lines += as_markdown_table(Section("", ("where", "before", "after"), changes))
     return "\n".join(lines)

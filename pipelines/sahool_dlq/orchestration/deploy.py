@@ -21,15 +21,16 @@ from sahool_dlq.embedded.worker import deployments_folder, run_there
 from sahool_dlq.errors import DLQError
 
 RETIRED = ("dlq: a run without heartbeat has crashed",)
-"""Automations of older versions. `watch-runs` took this one's place: it called every run dead once
-the server itself had been away."""
+"""Automations of older versions. `watch-runs` replaced this one, which marked every run as dead
+after an outage of the server.
+"""
 
 QUEUES: dict[str, tuple[int, int | None]] = {
     "drain": (1, None),
     "analysis": (2, 2),
     "redrive": (3, 2),
 }
-"""Priority (1 comes first) and most runs at once, by work queue."""
+"""Priority (1 is first) and maximum runs at once, by work queue."""
 
 
 async def deploy(pool: str, secrets: Mapping[str, str]) -> dict[str, Any]:

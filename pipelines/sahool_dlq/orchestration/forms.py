@@ -37,7 +37,7 @@ def _in_order(schema: dict[str, Any]) -> None:
 
 
 def _given(name: str, empty: Any = "") -> Any:
-    """A field that may be left empty, described as the selection's own."""
+    """An optional field with the description of the selection's condition `name`."""
     what = CONDITIONS[name].what
     return Field(empty, description=what[0].upper() + what[1:])
 
@@ -50,7 +50,7 @@ class Failures(BaseModel):
     service: str = _given("service")
     error_type: str = _given("error_types")
     group: str = _given("group_id")
-    failed_within: Age = Field("any", description="How long ago the consumer gave up, at most.")
+    failed_within: Age = Field("any", description="Maximum age: time since the consumer gave up.")
 
 
 class NoFurther(BaseModel):
@@ -69,7 +69,7 @@ class Further(BaseModel):
     event_type: str = _given("event_type")
     where: str = _given("where")
     failure_ids: list[str] = _given("failure_ids", [])
-    limit: int = Field(Selection().limit, ge=1, description="At most so many, the oldest.")
+    limit: int = Field(Selection().limit, ge=1, description="Maximum number; the oldest first.")
 
 
 def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:
@@ -105,16 +105,18 @@ class Changed(BaseModel):
 
     model_config = ConfigDict(title="Changed", extra="forbid", json_schema_extra=_in_order)
 
-    redirect_to: str = Field("", description="This subject instead of the events' own.")
+    redirect_to: str = Field("", description="Publish to this subject instead of the original one.")
     addressed_to: str = Field(
-        "", description="STREAM/CONSUMER that takes the place of the one that failed."
+        "", description="STREAM/CONSUMER to address instead of the one that failed."
     )
     edit: dict[str, Any] = Field({}, description="JSON merge patch of the bodies.")
-    per_second: float = Field(0, ge=0, description="Redrives a second; 0 leaves it to the budget.")
-    oldest_event: Age = Field("any", description="Events that are older are left out and parked.")
+    per_second: float = Field(0, ge=0, description="Redrives per second; 0: the budget decides.")
+    oldest_event: Age = Field(
+        "any", description="Maximum age; older events are not published and are parked."
+    )
     own_copy: bool = Field(
         False,
-        description="Also events that their stream has lost, as their dead letters hold them.",
+        description="Publish the dead letter's copy of events that their stream no longer has.",
     )
 
     def order(self, requested_by: str, reason: str) -> Order:

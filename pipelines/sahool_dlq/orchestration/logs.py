@@ -44,5 +44,5 @@ def _is_less(record: logging.LogRecord) -> bool:
     """Lower the line that Prefect writes as an error whenever a run is not completed."""
     if record.getMessage().startswith("Finished in state Suspended("):
         record.levelno, record.levelname = logging.INFO, "INFO"
-        record.msg, record.args = "Waiting for an approval; this process ends meanwhile.", ()
+        record.msg, record.args = "Waiting for approval; this process ends now.", ()
     return True

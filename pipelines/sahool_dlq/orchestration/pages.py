@@ -150,10 +150,15 @@ def group_page(
     lines = [f"# {escaped(what_failed(group))}", "", escaped(links), ""]
     lines += [*as_markdown_table(facts), ""]
     if frames := (group["frames"] or "").split(" < "):
-        lines += ["## Where, the nearest first", "", *(f"1. {escaped(f)}" for f in frames if f), ""]
+        lines += [
+            "## Where (nearest frame first)",
+            "",
+            *(f"1. {escaped(f)}" for f in frames if f),
+            "",
+        ]
     if sample is not None:
         shown = Section("", ("failure", sample["failure"]), tuple(sample.items())[1:])
-        lines += ["## The latest of them", "", *as_markdown_table(shown), ""]
+        lines += ["## The latest failure", "", *as_markdown_table(shown), ""]
     commands = dict.fromkeys(filter(None, (f"dlq show {id_}", next_command(group))))
     lines += ["## At a terminal", "", "```sh", *commands, "```", ""]
     return "\n".join(lines)

@@ -73,7 +73,7 @@ async def mark_silent(silent_seconds: float) -> list[Dead]:
             last = await _last_heartbeat(client, run.id)
             if last is None or heard_seconds(received, last) < silent_seconds:
                 continue
-            said = f"Its process has been silent for {silent_seconds:.0f} s in which others spoke."
+            said = f"Its process sent no heartbeat for {silent_seconds:.0f} s while others did."
             ended: OrchestrationResult[Any] = await client.set_flow_run_state(
                 run.id, Crashed(message=said)
             )

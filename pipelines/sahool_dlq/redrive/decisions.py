@@ -1,4 +1,4 @@
-"""What a person decides on failures: it is published, and the drain makes it true."""
+"""A person's decisions about failures: they are published, and the drain applies them."""
 
 import asyncio
 import uuid
@@ -44,7 +44,7 @@ class Affected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DecisionReport:
-    """What came of a decision."""
+    """The result of a decision."""
 
     decision: Decision
     changed: int  # failures whose status is now what was decided
@@ -57,7 +57,7 @@ class DecisionReport:
 def affected(
     connection: Connection[Any], selection: Selection, decision: Decision
 ) -> tuple[list[Affected], dict[str, str]]:
-    """The failures that a decision would change; and of ids that were given, those it would not.
+    """The failures that a decision would change; of given ids also those that it would not.
 
     Raises RedriveError for an empty selection, or an id that no failure has.
     """
@@ -77,8 +77,8 @@ def affected(
     )
     if unknown := sorted(missing - set(statuses)):
         raise RedriveError(
-            f"No failure has the id {unknown[0]}: `dlq show GROUP` shows ids, and `dlq drain`"
-            " brings in what is new."
+            f"No failure has the id {unknown[0]}: `dlq show GROUP` shows ids, and `dlq drain` "
+            "reads new ones."
         )
     return found, statuses
 
@@ -94,7 +94,7 @@ async def publish_decision(
     reason: str,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Tell the log; said twice under one `decision_id` it is said once."""
+    """Publish to the log; a repeat with the same `decision_id` has no effect."""
     subject, at = subjects.triage(decision), datetime.now(UTC)
 
     async def tell(failure_id: str) -> None:
@@ -108,8 +108,8 @@ async def publish_decision(
             await asyncio.gather(*map(tell, window))
         except (nats.errors.Error, JetStreamError) as error:
             raise ServerUnavailableError(
-                f"The log cannot be written ({error!r}): {done:,} of {len(failure_ids):,} were"
-                " told; say it again for the rest."
+                f"The log cannot be written ({error!r}): {done:,} of {len(failure_ids):,} were "
+                "decided; repeat it again for the rest."
             ) from error
         done += len(window)
         if progress is not None:

@@ -202,7 +202,7 @@ class Leveller:
             self.filled += len(rows)
             self._note(f"The lake took {len(rows):,} dead letters of {epoch} from Postgres")
         for first, last in runs(sorted({*lacking} - {sequence for _, sequence in rows})):
-            reason = "the lake lost them; what they did to a failure is in Postgres"
+            reason = "the lake lost them; their effect on failures is in Postgres"
             if remember_gap(self.connection, epoch, Gap(first, last, reason, is_certain=False)):
                 self.gaps += 1
                 self.notes.append(f"Possibly lost: sequences {first} to {last}; {reason}.")
@@ -263,8 +263,8 @@ class Leveller:
         events = self.tables["case_events"].select(["dlq_sequence"], is_here)
         if len(rows) + events.height + erased.height < up_to - after:
             reason = (
-                "the lake lost them; what they did to a failure is in Postgres, and the dead"
-                f" letters among them ({len(rows)}) were restored from there"
+                "the lake lost them; their effect on failures is in Postgres, and the dead "
+                "letters among them ({len(rows)}) were restored from there"
             )
             gap = Gap(after + 1, up_to, reason, is_certain=False)
             if remember_gap(self.connection, epoch, gap):

@@ -66,8 +66,7 @@ def _is_piped(body: bytes) -> bool:
 def _check_pastable(what: str, text: str) -> None:
     if _STEERING.search(text):
         raise QueryError(
-            f"The {what} holds control characters, which nobody should paste into a shell:"
-            " take --python."
+            f"The {what} contains control characters, which are not safe in a shell: use --python."
         )
 
 
@@ -77,10 +76,10 @@ def python_program(event: RawEvent) -> str:
     # A dead letter's author chose the stream that it names: such text is never part of the code.
     is_stored = event.source == "stream" and event.stream is not None and is_name(event.stream)
     place = f"{event.stream!a}, message {event.sequence}" if is_stored else "its dead letter"
-    return f'''"""The event of failure {event.failure_id}, as it was.
+    return f'''"""The original event of failure {event.failure_id}.
 
 Run it to publish the event again, to the servers of NATS_URL: every consumer of its subject gets
-it. Or import it: `event` is what a handler is given.
+it. Or import it: `event` is what a handler gets.
 """
 
 # From {place}.

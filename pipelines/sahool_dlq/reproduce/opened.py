@@ -50,7 +50,7 @@ def open_of_handler(connection: Connection[Any], handler: str) -> tuple[str, lis
     services = [service for (service,) in rows]
     if len(services) > 1:
         raise TrialError(
-            f"A handler {handler} fails in {' and in '.join(services)}: say which with --service."
+            f"A handler {handler} fails in {' and in '.join(services)}: choose one with --service."
         )
     return "is_open(f) AND f.handler = %s", [handler]
 

@@ -107,7 +107,7 @@ def write_test(folder: Path, group_id: str, text: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if file.exists() and not file.read_text().startswith(_MARK):
-            raise TrialError(f"{file} is another file: move it away, or name another folder.")
+            raise TrialError(f"{file} is another file: move it, or name another folder.")
         file.write_text(text, encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise TrialError(f"{file} was not written: {error}.") from error

@@ -122,7 +122,7 @@ class RawEvents:
             return await asyncio.gather(*map(one, places))
         except (nats.errors.Error, APIError, TimeoutError) as error:
             raise ServerUnavailableError(
-                f"NATS does not give the raw events ({error!r}): try again."
+                f"The raw events cannot be read from NATS ({error!r}): try again."
             ) from error
 
     async def _in_stream(self, place: Place) -> RawEvent | None:

@@ -35,7 +35,7 @@ async def sampled_successes(
     """
     parts = parts_of(address)
     if parts is None:
-        raise NoSuccessesError(f"{address} names no consumer")
+        raise NoSuccessesError(f"{address} is not a consumer")
     stream, durable = parts
     js = client.jetstream()
     try:
@@ -50,7 +50,7 @@ async def sampled_successes(
     except NotFoundError:
         raise NoSuccessesError(f"there is no consumer {address} any more") from None
     except (APIError, nats.errors.Error, TimeoutError) as error:
-        said = f"Stream {stream} does not give its events ({error!r}): try again."
+        said = f"Stream {stream} cannot be read ({error!r}): try again."
         raise ServerUnavailableError(said) from error
     failed = {
         failure

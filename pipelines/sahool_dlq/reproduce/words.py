@@ -8,8 +8,8 @@ from sahool_dlq.reproduce.verdict import GroupTrial, Kind, TrialReport
 __all__ = ["EFFECTS", "annotations", "group_line", "notes", "summary"]
 
 EFFECTS = (
-    "Nothing was published, acknowledged or stored here. What the handler itself did, to databases"
-    " or other services, is done."
+    "Nothing was published, acknowledged or stored here. What the handler itself did, in "
+    "databases or other services, was really done."
 )
 _MOST_NAMED = 5
 _LONGEST_MESSAGE = 200

@@ -138,7 +138,7 @@ class Worker:
         if "handler" not in answer:
             self._stop()
             said = answer.get("error") or (
-                f"{self._python} did not start it; it needs sahool-dlq in its environment"
+                f"{self._python} did not start; it needs sahool-dlq in its environment"
             )
             raise TrialError(
                 f"The handler {self._target} cannot be loaded in {self._folder}: {said}. Write"

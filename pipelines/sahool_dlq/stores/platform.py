@@ -68,7 +68,7 @@ def _knows(lake: Lake, life: str) -> bool:
 
 def _refused(lake: Lake, owner: str) -> LakeError:
     return LakeError(
-        f"The lake at {lake.uri} belongs to another platform ({owner}): set DLQ_LAKE_URI to one of"
-        " its own. Where database and stream were both made anew and this is their lake, run"
-        " `dlq drain --adopt-lake` once."
+        f"The lake at {lake.uri} belongs to another platform ({owner}): set DLQ_LAKE_URI to "
+        "another lake. If database and stream were both created again and this is their lake, "
+        "run `dlq drain --adopt-lake` once."
     )

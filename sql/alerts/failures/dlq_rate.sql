@@ -1,6 +1,6 @@
--- How fast failures come. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
+-- The rate of failures. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
 --
--- Grain: one row per failure in the window, which ends where the drain has come to.
+-- Grain: one row per failure in the window, which ends at the position of the drain.
 --   divisor  the minutes of the window, so that the value is failures a minute
 --   the other columns: counted_failures.sql
 SELECT

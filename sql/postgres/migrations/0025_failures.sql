@@ -1,10 +1,11 @@
--- Said once: which service failed, whether a failure is open, whether a redrive succeeded. And the
--- view failures: what the lake's view of that name says, from what stands now. Idempotent.
+-- Which service failed, whether a failure is open, whether a redrive succeeded: each is defined only
+-- here. The view failures has the same columns as the lake's view of that name, from the current
+-- rows. Idempotent.
 --
--- The first two are functions of a row: a generated column that is stored would rewrite the table,
--- and no server before PostgreSQL 18 has another kind. The planner puts their bodies in their place,
--- so is_open(f) is found by the index of what is open. The views read with the rights of who asks,
--- so nobody sees more through them than in the tables.
+-- service and is_open are functions of a row. A stored generated column would rewrite the table, and
+-- servers before PostgreSQL 18 have no other kind. The planner inlines the functions, so is_open(f)
+-- uses the index of open failures. The views use the rights of the user who reads them, so nobody
+-- sees more than in the tables.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -13,13 +14,13 @@ CREATE OR REPLACE FUNCTION dlq.service(f dlq.failed_events) RETURNS VARCHAR
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN COALESCE(f.consumer_service, f.source_service);
 COMMENT ON FUNCTION service(failed_events) IS
-    'The service that failed, where it is known; else the one that published the event.';
+    'The service that failed, if known, else the one that published the event.';
 
 CREATE OR REPLACE FUNCTION dlq.is_open(f dlq.failed_events) RETURNS BOOLEAN
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN f.status IN ('pending', 'retried', 'parked');
 COMMENT ON FUNCTION is_open(failed_events) IS
-    'Whether a failure is neither resolved nor discarded, nor superseded.';
+    'Whether a failure is open: not resolved, not discarded, not superseded.';
 
 CREATE OR REPLACE VIEW dlq.failures WITH (security_invoker = true) AS
 SELECT
@@ -72,10 +73,11 @@ FROM failed_events AS f
 WHERE f.status <> 'superseded';
 
 COMMENT ON VIEW failures IS
-    'One row per failure as it stands now: status, message, body, age; the columns of the lake''s view, '
+    'One row per failure with its current state: status, message, body, age; the columns of the lake''s view, '
     'and created_at, alert_sent and resolution_notes of failed_events.';
 
 GRANT EXECUTE ON FUNCTION dlq.service(dlq.failed_events), dlq.is_open(dlq.failed_events) TO PUBLIC;
+
 CREATE OR REPLACE VIEW dlq.answered_redrives WITH (security_invoker = true) AS
 SELECT
     r.id AS redrive_id,
@@ -90,7 +92,7 @@ FROM redrives AS r
 WHERE r.state IN ('succeeded', 'failed_again');
 
 COMMENT ON VIEW answered_redrives IS
-    'One row per redrive whose consumer said how it ended; the mean of has_succeeded is the success rate.';
+    'One row per redrive that succeeded or failed again; the mean of has_succeeded is the success rate.';
 
 DO $$
 DECLARE

@@ -169,7 +169,7 @@ async def test_what_the_figures_passed_by_without_an_acknowledgement_is_not_call
     assert report.outcomes == {"outcome_unknown": 1}
     [(status, reason)] = states(platform)
     assert status == "pending"
-    assert reason.startswith("silent for 6 s, and the server told of no acknowledgement")
+    assert reason.startswith("no answer for 6 s, and the server reported no acknowledgement")
 
 
 @pytest.mark.parametrize("passed_by", PASSED_BY, ids=lambda each: each.__name__)
@@ -183,10 +183,10 @@ async def test_where_nothing_is_told_figures_alone_infer_nothing(
     stream = platform.settings.events_stream
     why = {
         reset_past: "",
-        made_anew: f", {stream}/c was made anew meanwhile",
+        made_anew: f", {stream}/c was created again meanwhile",
         displaced: f", the event left {stream} unanswered",
     }
-    assert states(platform) == [("pending", f"silent for 6 s{why[passed_by]}")]
+    assert states(platform) == [("pending", f"no answer for 6 s{why[passed_by]}")]
 
 
 async def test_a_consumer_of_a_stream_that_sources_another_is_not_judged_by_its_namesake_there(
@@ -202,7 +202,7 @@ async def test_a_consumer_of_a_stream_that_sources_another_is_not_judged_by_its_
     report = await redriven(platform, lambda _: answer(platform, b"+ACK"))
     assert report.outcomes == {"outcome_unknown": 1}
     elsewhere = "its consumer takes it from another stream than the one that stored it"
-    assert states(platform) == [("pending", f"silent for 6 s, {elsewhere}")]
+    assert states(platform) == [("pending", f"no answer for 6 s, {elsewhere}")]
 
 
 async def test_where_a_part_is_told_it_proves_what_it_tells_of(platform: Platform) -> None:

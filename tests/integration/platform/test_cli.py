@@ -133,7 +133,7 @@ def test_show_says_what_is_wrong_with_an_id(dlq: Run) -> None:
     dlq("drain")
     result = dlq("show", "ffff-no-such")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "Neither a failure nor a group is called 'ffff-no-such'" in result.stderr
+    assert "No failure or group has the id 'ffff-no-such'" in result.stderr
 
 
 def test_sql_reads_and_never_writes(dlq: Run, settings: Settings, tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ async def test_a_redrive_in_doubt_is_followed_and_its_silence_says_so(
     assert report is not None
     assert report.outcomes == {"outcome_unknown": 1}
     [reason] = report.reasons["outcome_unknown"]
-    assert "whether it was stored is not known" in reason
+    assert "it is not known whether it was stored" in reason
 
 
 async def test_a_nats_that_stays_away_parks_nothing(

@@ -69,7 +69,7 @@ async def test_an_event_lives_as_long_as_its_producer_wanted(
     assert report is not None
     assert (report.state, report.outcomes) == ("done", {"too_late": 1, "succeeded": 2})
     [reason] = report.reasons["too_late"]
-    assert reason.endswith(" old, and its producer gave it 2 seconds (Nats-TTL: 2)")
+    assert reason.endswith(" old, and its producer allows 2 seconds (Nats-TTL: 2)")
     by_event = {json.loads(each.data)["event_id"]: each.headers for each in service.seen}
     assert 3_000 < int(by_event["e1"]["Nats-TTL"]) < 3_600
     assert by_event["e2"]["Nats-TTL"] == "never"

@@ -232,7 +232,7 @@ async def test_no_test_is_written_of_events_that_fail_only_by_what_is_masked(
     chosen = ("--service", "pricing", "--write-test", str(tests))
     status, _, errors = await service.tried(*chosen)
     assert status == 1
-    assert "none of its events fails as before once it is masked" in errors
+    assert "none of its events fails as before when masked" in errors
     assert not await asyncio.to_thread(tests.exists)
 
 
@@ -243,7 +243,7 @@ async def test_what_cannot_be_tried_is_one_sentence(
     await service.run_on([BAD], "billing")
     for arguments, status, words in (
         (("--service", "nobody"), 1, "No open failure matches"),
-        (("--all-open",), 1, "fails in billing and in pricing: say which with --service."),
+        (("--all-open",), 1, "fails in billing and in pricing: choose one with --service."),
         ((), 2, "Say which failures"),
     ):
         found, said, errors = await service.tried(*arguments)

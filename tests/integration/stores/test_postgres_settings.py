@@ -209,7 +209,7 @@ async def test_a_pooler_that_allows_no_transaction_is_refused_in_a_sentence(
     with pooled(migrated_dsn, tmp_path, "statement") as dsn:
         status, _, errors = await run_drain(on(settings, dsn))
     assert status == 1
-    assert told(errors).startswith("The pooler before PostgreSQL at ")
+    assert told(errors).startswith("The pooler in front of PostgreSQL at ")
     assert "statement pooling mode" in errors
 
 

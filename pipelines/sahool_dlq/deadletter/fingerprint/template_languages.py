@@ -1,8 +1,8 @@
-"""Steps for messages in other languages: their signs become ours, their names of columns stay.
+"""Steps for messages in other languages: their characters become ASCII, their column names are
+kept.
 
-`SIGNS` makes digits, quotation marks and blanks of every script those of ASCII; a text that is
-ASCII already goes without it. `CODES`, `DATES` and `NAMES` stand among the steps for English
-(`template_steps`).
+`SIGNS` converts digits, quotation marks and spaces of every script to ASCII; an ASCII text skips
+it. `CODES`, `DATES` and `NAMES` are applied among the steps for English (`template_steps`).
 """
 
 from typing import NamedTuple
@@ -64,7 +64,7 @@ CODES: tuple[Step, ...] = (
 
 
 def _cased(words: list[str]) -> str:
-    """Any of the words, as they are or with a capital, longest first."""
+    """Any of the words, as given or capitalised, longest first."""
     capitals = {word[0]: word[0].upper() for word in words}
     longest_first = sorted(words, key=lambda word: (-len(word), word))
     return "|".join(

@@ -1,12 +1,13 @@
-"""The steps by which an error message becomes its template: what is replaced, in which order.
+"""The steps that turn an error message into its template: what is replaced, in which order.
 
-Ids, hosts, times and quoted values differ between two dead letters of one failure; names that
-stand in code or schema (a constraint, a column, an attribute) and error codes differ between two
-failures. So the latter are kept and everything else becomes a placeholder.
+Ids, hosts, times and quoted values differ between two dead letters of one failure. Names in code or
+schema (a constraint, a column, an attribute) and error codes differ between two failures. So names
+and codes are kept, and everything else becomes a placeholder.
 
-`STAGES` holds the replacements in order. Their patterns use neither look-around nor Unicode
-classes nor `(?i)`, so that Python, Polars (Rust) and DuckDB (RE2) agree on every text. `KEPT` makes
-up for the missing look-behind: a step writes it before a number that later steps must leave alone.
+`STAGES` has the replacements in order. Their patterns use neither look-around nor Unicode classes
+nor `(?i)`, so that Python, Polars (Rust) and DuckDB (RE2) give the same result for every text.
+`KEPT` replaces the missing look-behind: a step writes it before a number that later steps must not
+change.
 """
 
 from sahool_dlq.deadletter.fingerprint.template_languages import (

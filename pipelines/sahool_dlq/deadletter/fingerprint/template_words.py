@@ -1,4 +1,4 @@
-"""The words and shapes that the steps for messages (`template_steps`) are made of."""
+"""The words and shapes in the steps for messages (`template_steps`)."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Where a text gives a secret by its name: `password=x`, `--token x`, `<pin>x</pin>`, in prose."""
+"""Secrets with a name in a text: `password=x`, `--token x`, `<pin>x</pin>`, and in prose."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -111,7 +111,7 @@ _CODES = re.compile("pin|otp|code|puk|رمز|验证码|码")
 
 
 class Secret(NamedTuple):
-    """What is to be masked, by its place in the text, and the name that told."""
+    """A text to mask: its position, and the name that indicated it."""
 
     start: int
     end: int
@@ -119,7 +119,7 @@ class Secret(NamedTuple):
 
 
 class NamedSecrets:
-    """Finds values by the names that stand before them."""
+    """Finds values by the names before them."""
 
     def __init__(self, kind: KeyKinds, keys: Sequence[str]) -> None:
         self._kind = kind
@@ -127,7 +127,7 @@ class NamedSecrets:
         self._stems = (*STEMS, *(key_words(key).partition("_")[0] for key in keys))
 
     def find(self, text: str) -> list[Secret]:
-        """The secrets, in their order, none within another."""
+        """The secrets, in order, without overlaps."""
         lower = text.lower()
         if text.isascii() and not any(map(lower.__contains__, self._stems)):
             return []
@@ -251,7 +251,7 @@ class NamedSecrets:
 
 
 def told_to_programs(text: str) -> Iterator[Secret]:
-    """What command lines and SQL give without a name."""
+    """Secrets in command lines and SQL that have no name."""
     if "-" not in text and "dentified" not in text.lower():
         return
     for match in _LOGIN_FLAG.finditer(text):

@@ -1,6 +1,6 @@
-"""Numbers that tell a person or an account: cards, phones, IBAN, ids of the region.
+"""Numbers that identify a person or an account: cards, phones, IBAN, ids of the region.
 
-Searched in text whose digits are Latin (`latin_digits`), which has the length of the original.
+They are searched in text with Latin digits (`latin_digits`), which has the length of the original.
 """
 
 import re
@@ -115,7 +115,7 @@ FOREIGN_NUMBERS_HINT = (
 
 
 def latin_digits(text: str) -> str:
-    """`text` with Latin digits, as long as before."""
+    """`text` with Latin digits, with the same length."""
     return text.translate(_LATIN) if not text.isascii() and _ARABIC.search(text) else text
 
 
@@ -145,12 +145,12 @@ def numbers(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def is_kept(text: str, start: int) -> bool:
-    """Whether an id of a tenant, field or farmer begins there, which is never masked."""
+    """Whether an id of a tenant, field or farmer begins there; these are never masked."""
     return bool(_KEPT.search(text, max(0, start - 30), start))
 
 
 def _is_card(text: str) -> bool:
-    """Whether a network has such numbers, and the check digit (Luhn's) is right."""
+    """Whether a card network has such numbers, and the check digit (Luhn) is right."""
     digits = re.sub("[^0-9]", "", text)
     if not _NETWORKS.fullmatch(digits):
         return False
@@ -159,7 +159,7 @@ def _is_card(text: str) -> bool:
 
 
 def _iban_end(text: str) -> int | None:
-    """How far the account number in `text` goes; None where its check digits are wrong.
+    """The end of the account number in `text`; None if its check digits are wrong.
 
     Words in capitals may follow it.
     """

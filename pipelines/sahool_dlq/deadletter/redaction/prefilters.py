@@ -1,8 +1,8 @@
-"""What a cell must contain to be worth a look, in Rust's regular expressions.
+"""Patterns in Rust's regex syntax that select the cells that need an exact check.
 
-Loose counterparts of the exact patterns: a text in which one of those masks something always holds
-one of these, most other texts do not. They know nothing of word boundaries and checksums, and a
-false hit only costs time.
+They are loose versions of the exact patterns: a text in which an exact pattern masks something
+always matches one of these; most other texts do not. They ignore word boundaries and checksums; a
+false match only costs time.
 """
 
 import re
@@ -59,11 +59,11 @@ _IS_DOCUMENT = r"^[ \t\r\n]*[\[{]"
 
 
 class Prefilter:
-    """Finds the cells of a batch that are worth a look.
+    """Finds the cells of a batch that need an exact check.
 
-    Each call of Rust's engine finds its states anew, which costs as much as to search thousands of
-    texts. So one pattern of few states searches the texts of all columns at once, then more exact
-    ones those that have a hit.
+    Each call of Rust's engine builds its states again, which costs as much as searching thousands
+    of texts. So one pattern with few states searches the texts of all columns at once, then more
+    exact ones search those that match.
     """
 
     def __init__(self, keys: Sequence[str], patterns: Sequence[str]) -> None:
@@ -96,7 +96,7 @@ class Prefilter:
         }
 
     def rows(self, columns: Mapping[Kind, Sequence[pl.Series]]) -> dict[str, list[int]]:
-        """By column the numbers of the rows that are worth a look."""
+        """By column, the numbers of the rows that need an exact check."""
         cells = {
             kind: pl.concat([column.alias("part").cast(pl.String) for column in its_columns])
             .to_frame()
@@ -134,7 +134,7 @@ class Prefilter:
         return cells.with_columns(pl.col("part").str.split("\n")).explode("part")
 
     def _exactly(self, kind: Kind, parts: pl.DataFrame) -> pl.DataFrame:
-        """Those of the parts with a hit in which a more exact pattern finds something."""
+        """The matching parts in which a more exact pattern also matches."""
         if parts.is_empty():
             return parts
         exact, foreign = self._exact[kind]
@@ -147,16 +147,16 @@ class Prefilter:
 
 
 def _found(parts: pl.DataFrame, patterns: Sequence[str]) -> pl.Series:
-    """Whether one of the patterns is found, by row."""
+    """Whether one of the patterns matches, by row."""
     is_found = pl.any_horizontal(pl.col("part").str.contains(pattern) for pattern in patterns)
     return parts.select(is_found.fill_null(value=False)).to_series()
 
 
 def _ascii(pattern: str) -> str:
-    """`pattern` less the alternatives that are not in ASCII."""
+    """`pattern` without its alternatives that are not ASCII."""
     return re.sub(r"\|[^|()]*[^\x00-\x7f|()][^|()]*", "", pattern)
 
 
 def _escapable(pattern: str) -> str:
-    """`pattern` for JSON, in which its letters may be escaped."""
+    """`pattern` for JSON, where its letters may be escaped."""
     return re.sub(r"[^\x00-\x7f]", lambda sign: rf"(?:{sign[0]}|\\u{ord(sign[0]):04x})", pattern)

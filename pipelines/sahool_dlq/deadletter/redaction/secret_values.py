@@ -1,4 +1,4 @@
-"""What stands behind the name of a secret: itself, or code, a placeholder, a remark about it."""
+"""Decides whether a secret follows its name, or only code, a placeholder or a remark."""
 
 import re
 
@@ -75,12 +75,12 @@ _UNITS = re.compile(
 
 
 def is_empty(value: str) -> bool:
-    """Whether a JSON value under the name of a secret is none."""
+    """Whether a JSON value under the name of a secret is empty."""
     return value in ("null", "true", "false", '""')
 
 
 def is_prose(value: str) -> bool:
-    """Whether words about a secret stand in its place: `too short`, `{token}`, `***`."""
+    """Whether it is a remark or placeholder instead of a secret: `too short`, `{token}`, `***`."""
     word = re.match(r"[^\W\d_]+", value)
     if (
         word
@@ -92,7 +92,7 @@ def is_prose(value: str) -> bool:
 
 
 def looks_random(value: str, *, is_said: bool = False) -> bool:
-    """Whether no word, number, date or name of an encoding is written so."""
+    """Whether it does not look like a word, number, date or name of an encoding."""
     if re.match("[A-Za-z_.-]+=", value) and is_said:
         return False  # of something else
     if _ENCODING.fullmatch(value) or _UNITS.fullmatch(value) or _PATH.fullmatch(value):
@@ -107,7 +107,7 @@ def looks_random(value: str, *, is_said: bool = False) -> bool:
 def is_value(
     key: str, separator: str, match: re.Match[str], kind: KeyKinds, *, is_source: bool
 ) -> bool:
-    """Whether a literal is assigned, and no type, call, variable, placeholder or remark."""
+    """Whether it is an assigned literal, and not a type, call, variable, placeholder or remark."""
     value, text, end = match[0], match.string, match.end()
     after = text[end : end + 1]
     quoted = QUOTED.fullmatch(value)

@@ -1,4 +1,4 @@
-"""Words that name a secret, in the languages that people name things in.
+"""Words that name a secret, in many languages.
 
 Written in the folded spelling of `folded`: lower case, no accents, `_` between words.
 """
@@ -38,7 +38,7 @@ def _unaccented(text: str) -> str:
 
 
 def _words(*patterns: str) -> str:
-    """One pattern of these, folded as names are; a blank is any joint of words."""
+    """One pattern of these words, folded like names; a space matches any word separator."""
     return "|".join(patterns).replace(" ", "_*")
 
 
@@ -218,5 +218,5 @@ confidentiel secret schlussel schluessel ключ ключа доступа по
 
 
 def hint(names: list[str]) -> str:
-    """`HINT` and the names of somebody's own keys, which are folded."""
+    """`HINT` and the user's own key names, which are folded."""
     return "|".join([HINT, *(re.escape(name).replace("_", "[-_. ]*") for name in names)])

@@ -1,7 +1,7 @@
-"""Masks secrets and personal data in a text or a JSON document, with the standard library alone.
+"""Masks secrets and personal data in a text or a JSON document, only with the standard library.
 
-Values under sensitive keys go as a whole; elsewhere patterns look for secrets in strings, never at
-JSON numbers.
+Values under sensitive keys are masked completely; elsewhere patterns search strings, never JSON
+numbers.
 """
 
 import hashlib
@@ -51,11 +51,11 @@ Mark = Callable[[str, str, str], str]
 
 
 class TextRedactor:
-    """Masks; with a `key`, masks carry a keyed hash, so that equal values stay equal.
+    """Masks texts; with a `key`, masks contain a keyed hash, so that equal values get equal masks.
 
-    `keys` are more names of secrets, `allow_keys` names whose values stay. `mark` decides what
-    masks say instead, for those who want to know what was masked. Masking is idempotent, and what
-    holds nothing to mask comes back as it was, byte for byte.
+    `keys` are more names of secrets, `allow_keys` names whose values are not masked. `mark` decides
+    the text of a mask, for callers that want to know what was masked. Masking is idempotent, and a
+    text with nothing to mask is returned unchanged, byte by byte.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TextRedactor:
         return self._string(text, 0)
 
     def redact_label(self, text: str) -> str:
-        """A short text without secrets; digits stay, since ids look like cards and phones."""
+        """A short text without secrets; digits are kept, because ids look like cards and phones."""
         return self._text(text, has_numbers=False)
 
     def redact_json(self, text: str) -> str:
@@ -84,7 +84,7 @@ class TextRedactor:
         return self._json(text, 0) if json_text.is_json(text) else self._text(text)
 
     def redact_base64(self, text: str) -> str:
-        """`{"base64": "…"}` without the bytes, which nothing can look into."""
+        """`{"base64": "…"}` without the bytes, because they cannot be searched."""
         if content := _BASE64.fullmatch(text):
             size = len(content[1].replace("\\", "")) * 3 // 4
             return f'{{"base64": "[redacted {size} bytes]"}}'
@@ -111,7 +111,7 @@ class TextRedactor:
         return text
 
     def _key(self, text: str) -> str:
-        """`_text` of a key of an object, of which few come again and again."""
+        """`_text` of an object's key; few different keys are repeated often."""
         if text in self._plain_keys:
             return text
         new = self._text(text)
@@ -168,7 +168,7 @@ class TextRedactor:
         return self._encoded(text)
 
     def _extras(self, text: str) -> str:
-        """`text` without what a user's own patterns find."""
+        """`text` without the matches of a user's own patterns."""
         return text
 
     def _named(self, text: str) -> str:
@@ -193,7 +193,9 @@ class TextRedactor:
         return ENCODED.sub(mask, text)
 
     def _spans(self, text: str, found: Iterable[tuple[Any, ...]]) -> str:
-        """Masks what stands between start and end (kind, and the name that told) but marks."""
+        """Masks the text between start and end (kind, and the indicating name), except existing
+        masks.
+        """
         found = sorted(found, key=lambda span: (span[0], -span[1]))
         if not found:
             return text
@@ -219,7 +221,7 @@ class TextRedactor:
         return lambda match: self._mask(kind, match[0])
 
     def _tail(self, kind: str) -> Callable[[re.Match[str]], str]:
-        """Masks the last group that matched and keeps what stands before it."""
+        """Masks the last matched group and keeps the text before it."""
 
         def mask(match: re.Match[str]) -> str:
             value = match[match.lastindex or 0]
@@ -237,7 +239,7 @@ class TextRedactor:
     # JSON
 
     def _json(self, text: str, depth: int) -> str:
-        """Valid JSON, copied verbatim but for the strings and values that are masked."""
+        """Valid JSON, copied unchanged except for masked strings and values."""
         pieces: list[str] = []
         copied = position = 0
         has_masked_keys = False
@@ -271,7 +273,7 @@ class TextRedactor:
         return json_text.numbered(redacted) if has_masked_keys else redacted
 
     def _value(self, kind: KeyKind, key: str, value: str, depth: int) -> str:
-        """The JSON value of a key that tells something about it."""
+        """The JSON value of a key that indicates something about it."""
         if kind == "allowed":
             return value
         if kind == "phone" and value.startswith("["):

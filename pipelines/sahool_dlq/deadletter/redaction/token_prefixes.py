@@ -1,4 +1,6 @@
-"""Tokens that begin with their vendor's name, once: what finds them is made from this table."""
+"""Tokens that begin with their vendor's prefix, defined once: the search patterns are made from
+this table.
+"""
 
 import re
 from typing import NamedTuple
@@ -65,13 +67,13 @@ def _pattern(token: _Token, tail: str) -> str:
 
 
 def _least(token: _Token) -> str:
-    """Of a tail, what each has at least; none where the prefix tells."""
+    """What each tail contains at least; nothing if the prefix is enough."""
     tail = re.sub(r"\(\?!.*", "", token.tail)
     return "" if token.is_telling else re.sub(r"\{([0-9]+),[0-9]*\}", r"{\1}", tail)
 
 
 def _is_solid(prefix: str, tail: str) -> bool:
-    """Whether a token may have letters and digits alone."""
+    """Whether a token contains only letters and digits."""
     return not re.search(r"[-_.]", prefix + re.sub(r"\[.*?\]", "", tail))
 
 

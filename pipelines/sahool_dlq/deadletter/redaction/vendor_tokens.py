@@ -1,4 +1,4 @@
-"""Tokens of vendors, by the detectors of detect-secrets and by how most vendors write theirs."""
+"""Tokens of vendors, by the detectors of detect-secrets and by the usual forms."""
 
 import importlib
 import importlib.util
@@ -100,7 +100,9 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
 
 
 def _is_random(name: str, body: str) -> bool:
-    """Whether one run of the body has small and capital letters and digits, many times in turn."""
+    """Whether one run of the body often alternates between small letters, capital letters and
+    digits.
+    """
     runs = _BODY.findall(body)
     longest = max(runs, key=len, default="")
     turns = len(re.findall("[a-zA-Z](?=[0-9])|[0-9](?=[a-zA-Z])", longest))

@@ -1,4 +1,4 @@
-"""The dead letters that are finished, until the server has them and their events are done."""
+"""Finished dead letters, held until the server has them and their events are acknowledged."""
 
 import logging
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def finished(
 
 
 class Letters:
-    """Those of one durable consumer that this process holds."""
+    """The dead letters of one durable consumer that this process holds."""
 
     def __init__(self, log: AttemptLog, counters: Counters) -> None:
         self._log = log
@@ -77,7 +77,7 @@ class Letters:
         self._held_bytes = 0  # of their bodies
 
     def hold(self, letter: Letter) -> Letter:
-        """Keep one until its event is acknowledged; of too many the oldest are forgotten."""
+        """Hold one until its event is acknowledged; if there are too many, drop the oldest."""
         self.forget(letter)
         self._held[letter.delivery.event] = letter
         self._held_bytes += len(letter.data)
@@ -89,7 +89,7 @@ class Letters:
         return len(self._held) > _MOST_HELD or self._held_bytes > _MOST_HELD_BYTES
 
     def of(self, delivery: Delivery) -> Letter | None:
-        """The one of an event that came again."""
+        """The dead letter of an event that was delivered again."""
         held = self._held.get(delivery.event)
         if held is not None and delivery.delivery_count <= held.delivery.delivery_count:
             self.forget(held)  # of an earlier life of the consumer
@@ -97,15 +97,15 @@ class Letters:
         return held
 
     def forget(self, letter: Letter) -> None:
-        """Its event is acknowledged."""
+        """Drop it: its event is acknowledged."""
         if held := self._held.pop(letter.delivery.event, None):
             self._held_bytes -= len(held.data)
 
     async def write(self, client: Client, letter: Letter) -> None:
-        """Let the server have a dead letter; raises one of PUBLISH_ERRORS.
+        """Publish a dead letter; raises one of PUBLISH_ERRORS.
 
-        Before it, that the event failed so often: whichever process gets it again then writes the
-        same dead letter, which the server knows by its id.
+        It first records that the event failed so often: any process that gets the event again then
+        writes the same dead letter, which the server recognises by its id.
         """
         if letter.is_written:
             return
@@ -127,21 +127,20 @@ class Letters:
         if own_id.suffix != suffix:
             self._counters.ids_taken += 1
             logger.warning(
-                "Failure %s had a dead letter before its own that says something else: both are"
-                " kept.",
+                "Failure %s already had a dead letter with other content: both are kept.",
                 fields["failure_id"],
             )
 
 
 async def _is_ours(client: Client, *said: Any) -> bool:
-    """Whether the log has this dead letter already; without a right to read it, nobody knows."""
+    """Whether the log already has this dead letter; unknown without the right to read it."""
     try:
         return await SameLetters(client).is_ours(*said)
     except PUBLISH_ERRORS as error:
-        logger.warning("A dead letter that was there before is kept beside ours: %s", error)
+        logger.warning("An earlier dead letter is kept beside this one: %s", error)
         return False
 
 
 def detail(error: BaseException) -> str:
-    """What an error says, or its type."""
+    """The text of an error, or its type."""
     return str(error) or type(error).__name__

@@ -1,9 +1,9 @@
-"""One delivered event's life where something else pulls it: a loop of nats-py, a framework.
+"""The life of one delivered event that other code pulls: a nats-py loop or a framework.
 
-`begin` before its handler is called, `end` with what that said. For every event exactly one of
-these happens, as in `events/subscription.py`: it is acknowledged after its handler succeeded; it is
-given back with a delay; it is acknowledged after the server has its dead letter; or the process
-goes away and the server delivers it again.
+`begin` is called before its handler, `end` with the result. For every event exactly one of these
+happens, as in `events/subscription.py`: it is acknowledged after its handler succeeded; it is given
+back with a delay; it is acknowledged after the server has its dead letter; or the process dies and
+the server delivers it again.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ _LAST_SECONDS = 10.0  # for the dead letter of an event that was cut off at its 
 
 
 class Settler:
-    """Settles the events of one durable consumer."""
+    """Acknowledges, retries and dead-letters the events of one durable consumer."""
 
     def __init__(self, config: NATSConsumerConfig, terms: Terms, log: AttemptLog) -> None:
         self.counters = Counters()
@@ -61,7 +61,7 @@ class Settler:
         return self._in_hand.terms
 
     async def begin(self, msg: Msg, handler: str) -> Call | None:
-        """Take an event in hand, before its handler is called; None where it is not to be called.
+        """Start to handle an event, before its handler is called; None if it must not be called.
 
         Then the event is settled: it was a redrive for another consumer, it killed its process too
         often, or the log cannot be written, so that it comes again after a pause. Or it is in hand
@@ -101,9 +101,9 @@ class Settler:
                     return False
 
     async def end(self, call: Call, result: HandlerResult) -> None:
-        """Do what follows from what the handler said.
+        """Act on the handler's result.
 
-        An event that the handler answered itself stays answered; that it failed then is logged.
+        If the handler acknowledged the event itself, that stays; a failure after that is logged.
         """
         self._in_hand.stop(call)
         try:
@@ -122,8 +122,8 @@ class Settler:
             self._retries.forget(call.delivery)
             if verdict is not None:
                 logger.error(
-                    "Event %d on %s was answered by its handler, which then failed: let the"
-                    " library answer.",
+                    "Event %d on %s was acknowledged by its handler, which then failed: let "
+                    "the library acknowledge.",
                     *(call.delivery.sequence, msg.subject),
                     exc_info=error,
                 )
@@ -216,7 +216,7 @@ class Settler:
         await self._dead_letter(call, DeadLetter(dlq_reason=reason), config, last.attempts)
 
     async def attempts_of(self, msg: Msg) -> Attempts | None:
-        """What is known of earlier calls, where each delivery was one; None for the first."""
+        """The recorded earlier calls, or one per delivery; None for the first delivery."""
         delivery = delivery_of(msg)
         if delivery.delivery_count == 1:
             return None
@@ -227,7 +227,7 @@ class Settler:
         return attempts
 
     async def _may_call(self, call: Call) -> bool:
-        """Whether the handler is to be called; raises PUBLISH_ERRORS where nobody can tell."""
+        """Whether the handler may be called; raises PUBLISH_ERRORS if that is unknown."""
         msg, delivery, client = call.msg, call.delivery, client_of(call.msg)
         if held := self._letters.of(delivery):  # its handler was called often enough
             await self._letters.write(client, held)
@@ -259,7 +259,7 @@ class Settler:
         return True
 
     async def _succeeded(self, call: Call) -> None:
-        """Acknowledge; a redrive's success is published first, if that can be."""
+        """Acknowledge; a redrive's success is published first, if possible."""
         msg, client = call.msg, client_of(call.msg)
         await tell_redrive_success(client, call.delivery, call.headers, self._config)
         self._retries.forget(call.delivery)
@@ -268,7 +268,7 @@ class Settler:
         await self._tell_over(client, call.delivery, call.attempts)
 
     async def _retry(self, call: Call, retry: Retry) -> None:
-        """Give the event back with a delay, and keep what is known of its calls."""
+        """Give the event back with a delay, and record its calls."""
         msg, delivery = call.msg, call.delivery
         attempts = call.attempts or Attempts(call.began_at, delivery.delivery_count, 1)
         attempts.add(datetime.now(UTC), retry.error, retry.reason)
@@ -297,8 +297,8 @@ class Settler:
                 await self._letters.write(client_of(call.msg), held)
             except PUBLISH_ERRORS as error:
                 logger.error(
-                    "The dead letter of event %s cannot be written (%s): it is not acknowledged,"
-                    " and comes again.",
+                    "The dead letter of event %s cannot be written (%s): it is not "
+                    "acknowledged, and will be delivered again.",
                     *(letter.fields["event_id"], detail(error)),
                 )
                 if not await self._wait_in_hand(call):
@@ -310,11 +310,15 @@ class Settler:
         return True
 
     async def _acknowledge(self, call: Call, held: Letter) -> None:
-        """Acknowledge an event whose dead letter is written; else that is done when it comes."""
+        """Acknowledge an event whose dead letter is written; else that is done at its next
+        delivery.
+        """
         try:
             await call.msg.ack_sync(timeout=_ACK_SECONDS)
         except PUBLISH_ERRORS as error:
-            logger.info("Event %d will come again: %s", held.delivery.sequence, detail(error))
+            logger.info(
+                "Event %d will be delivered again: %s", held.delivery.sequence, detail(error)
+            )
             return
         self._letters.forget(held)
         self._retries.forget(held.delivery)
@@ -323,13 +327,15 @@ class Settler:
     async def _tell_over(
         self, client: Client, delivery: Delivery, attempts: Attempts | None
     ) -> None:
-        """Let nobody count the calls again where the consumer is reset, or made anew."""
+        """Record that the event is done, so that nobody counts its calls again if the consumer is
+        reset or created again.
+        """
         if attempts is not None:
             attempts.is_over = True
             await self._tell(client, delivery, attempts)
 
     async def _tell(self, client: Client, delivery: Delivery, attempts: Attempts) -> None:
-        """Let who gets the event next know of its calls; this process knows it all the same."""
+        """Record the calls of the event for the next process; this process also remembers them."""
         with contextlib.suppress(*PUBLISH_ERRORS):
             await self._log.write(client, delivery, attempts)
 

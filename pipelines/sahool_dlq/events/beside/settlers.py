@@ -1,4 +1,4 @@
-"""The durable consumers that messages come from, each known from its first message on."""
+"""The durable consumers of incoming messages, each known from its first message."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Settlers:
-    """The durable consumers whose messages one handler, or all of an application, is given."""
+    """The durable consumers whose messages go to one handler or application."""
 
     def __init__(self, config: NATSConsumerConfig) -> None:
         self.config = config
@@ -50,8 +50,8 @@ class Settlers:
     async def of(self, msg: Msg) -> Settler:
         """The settler of the consumer that delivered a message.
 
-        Raises StreamError for a message that no JetStream consumer delivered, and for a consumer
-        that does not acknowledge one by one, and what a request raises in an outage.
+        Raises StreamError for a message without a JetStream consumer, and for a consumer that does
+        not acknowledge single events; also the errors of a request in an outage.
         """
         check_delivered(msg)
         delivery = delivery_of(msg)

@@ -29,19 +29,17 @@ _result: contextvars.ContextVar[TaskiqResult[Any] | None] = contextvars.ContextV
 def taskiq_dead_letters(
     broker: PullBasedJetStreamBroker | PushBasedJetStreamBroker, config: NATSConsumerConfig
 ) -> None:
-    """Let failures of a broker's tasks be retried and dead-lettered as `NATSConsumer` does.
+    """Retry and dead-letter failures of a broker's tasks as `NATSConsumer` does.
 
-    Call it before the broker starts, and add none of Taskiq's own retry middlewares, which would
-    send a task again beside. It acknowledges when Taskiq does: after a task ended, unless its
-    `ack_type` is another. A task that Taskiq does not know or cannot read is dead-lettered too.
-    `name`, `version`, the retries, the policies and the subjects of `config` count; how to connect
-    does not.
-
-    Raises StreamError for a broker without JetStream, whose messages nobody acknowledges.
+    Call it before the broker starts. Do not use Taskiq's own retry middlewares, which would send a
+    second task. It acknowledges when Taskiq does: after the end of a task, unless its `ack_type` is
+    different. A task that Taskiq does not know or cannot read is dead-lettered too. Of `config` it
+    uses `name`, `version`, the retries, the policies and the subjects, but not the connection.
+    Raises StreamError for a broker without JetStream, which has no acknowledgements.
     """
     if not isinstance(broker, (PullBasedJetStreamBroker, PushBasedJetStreamBroker)):
         raise StreamError(
-            f"{type(broker).__name__} acknowledges nothing, so no failure can be kept: use"
+            f"{type(broker).__name__} acknowledges nothing, so no failure can be recorded: use"
             " PullBasedJetStreamBroker or PushBasedJetStreamBroker."
         )
     settlers = Settlers(config)
@@ -65,9 +63,8 @@ def taskiq_dead_letters(
 async def _for_ever(
     listen: Callable[[], AsyncGenerator[AckableMessage, None]],
 ) -> AsyncGenerator[AckableMessage, None]:
-    """What `listen` yields until it ends.
-
-    taskiq-nats raises some timeouts of nats-py out of it, which are no end.
+    """The messages of `listen`, for ever. taskiq-nats lets some timeouts of nats-py escape; they
+    are not the end.
     """
     while True:
         with contextlib.suppress(TimeoutError):
@@ -77,7 +74,7 @@ async def _for_ever(
 
 
 class _Begun(TaskiqMiddleware):
-    """Knows which call a task of Taskiq is, and what became of it until it is acknowledged."""
+    """Knows the call of a Taskiq task and its result, until it is acknowledged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +98,7 @@ class _Begun(TaskiqMiddleware):
         _result.set(result)
 
     async def answer(self, task_id: str, call: Call) -> None:
-        """What Taskiq calls to acknowledge a message."""
+        """Taskiq calls this to acknowledge a message."""
         self._forget(task_id, call)  # it does not begin what it cannot read
         said = _said()
         if isinstance(said, Retry) and said.error is not None and is_end(said.error):
@@ -126,11 +123,13 @@ def _leave(call: Call, _: asyncio.Task[Any]) -> None:
 
 
 def _said() -> HandlerResult:
-    """What became of the task, as the library's own handlers say it."""
+    """The result of the task, in the form of our own handlers."""
     try:
         result = _result.get()
     except LookupError:
-        return DeadLetter("Taskiq knows no such task, or cannot read it.", dlq_reason="no_task")
+        return DeadLetter(
+            "Taskiq does not know this task, or cannot read the message.", dlq_reason="no_task"
+        )
     error = result.error if result is not None else None
     if isinstance(error, TaskRejectedError):
         return DeadLetter("The task rejected itself.", error, "rejected")

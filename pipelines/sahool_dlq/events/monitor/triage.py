@@ -16,7 +16,7 @@ from sahool_dlq.jetstream.access import Access
 
 
 class DLQAction(Enum):
-    """What a handler says of a dead letter."""
+    """A handler's decision about a dead letter."""
 
     STORE = "store"  # keep it: the drain brings it to the lake and the database
     RETRY = "retry"  # ask for a redrive, auto_retry_delay_hours after it failed
@@ -58,7 +58,7 @@ class DLQConsumerConfig(Access):
 
     @property
     def subjects(self) -> Subjects:
-        """The log's subjects below the same prefix as the dead letters."""
+        """The subjects of the log, with the prefix of the dead letters."""
         return Subjects(self.dlq_subject.partition(".")[0])
 
 
@@ -72,7 +72,7 @@ class News:
 
 
 def default_action(event: DLQEvent, config: DLQConsumerConfig) -> DLQAction:
-    """What the default handler decides: alert on critical errors, retry if told to, else store."""
+    """The default handler's decision: alert on critical errors, retry if enabled, else store."""
     error_class = event.error_type.rpartition(".")[2]
     if config.alert_on_critical and error_class in with_subclasses(config.critical_error_types):
         return DLQAction.ALERT
@@ -82,7 +82,7 @@ def default_action(event: DLQEvent, config: DLQConsumerConfig) -> DLQAction:
 def news_of(
     event: DLQEvent, action: DLQAction, config: DLQConsumerConfig, *, reason: str, now: datetime
 ) -> Iterator[News]:
-    """What is told on the log when an action is taken."""
+    """The messages to publish for an action."""
     subjects = config.subjects
     about = f"{event.failure_id}-{event.first_attempt_at.isoformat()}"
     for failure, attempt in event.cases.items():
@@ -119,6 +119,6 @@ _DECISIONS = {DLQAction.DISCARD: "discarded", DLQAction.ALERT: "alerted"}
 
 
 def retry_delay(delivery_count: int, config: DLQConsumerConfig) -> float:
-    """Seconds before a dead letter that could not be handled is tried again: doubling, capped."""
+    """Seconds before a dead letter is tried again after an error: doubling, with a maximum."""
     delay = config.retry_delay_seconds * 2.0 ** min(delivery_count - 1, 32)
     return min(delay, config.max_retry_delay_seconds)

@@ -1,4 +1,6 @@
-"""What the schedule redrives: what the policy says pays, and what somebody asked for and is due."""
+"""What the schedule redrives: redrives that are worth it by the policy, and requested ones that are
+due.
+"""
 
 import functools
 from collections.abc import Callable, Collection
@@ -49,7 +51,7 @@ class Pending(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the policy says of some pending failures, and why."""
+    """The policy's decision about some pending failures, with its reason."""
 
     pending: Pending
     belief: Belief
@@ -57,7 +59,7 @@ class Judged:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The policy as the settings have it."""
+    """The policy from the settings."""
     return Policy(
         base_delay_seconds=settings.redrive_delay_seconds,
         budget_share=settings.redrive_budget_share,
@@ -67,7 +69,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History:
-    """What the outcomes in the outbox say; those of an edit or redirect say nothing here."""
+    """The outcomes in the outbox; those with an edit or redirect do not count here."""
     rows = connection.execute(
         "SELECT coalesce(r.group_id, ''), f.error_type, (r.attempt - 1) %% %(per_opening)s + 1,"
         " sum(weight) FILTER (WHERE r.has_succeeded),"
@@ -95,7 +97,7 @@ def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History
 
 
 def changed_redrives(connection: Connection[Any]) -> set[tuple[str, int]]:
-    """Failure and attempt of each redrive of an edit or redirect, which the policy never sends."""
+    """Failure and attempt of each redrive with an edit or redirect: never one of the policy."""
     rows = connection.execute(
         "SELECT r.failure_id::text, r.attempt FROM redrives r JOIN redrive_batches b"
         " ON b.id = r.batch_id WHERE b.patch IS NOT NULL OR b.redirect_to IS NOT NULL"
@@ -106,7 +108,7 @@ def changed_redrives(connection: Connection[Any]) -> set[tuple[str, int]]:
 def judged(
     connection: Connection[Any], selection: Selection, history: History, now: datetime
 ) -> list[Judged]:
-    """The policy's word on everything that is pending in a selection, the most first."""
+    """The policy's decisions about everything pending in a selection, the largest first."""
     condition, values = selection.condition()
     rows = connection.execute(
         "SELECT coalesce(f.group_id, ''), f.error_type, f.redrive_count + 1, count(*),"  # noqa: S608
@@ -133,9 +135,9 @@ def plan_scheduled(
     now: datetime,
     unreached: Collection[Addressee],
 ) -> Plan:
-    """The failures that the schedule redrives now; touches nothing.
+    """The failures that the schedule redrives now; changes nothing.
 
-    Those of `unreached` are left alone: a redrive would bring them to nobody.
+    Those of `unreached` are left out, because no consumer would get them.
     """
     find = functools.partial(_find_reached, connection, unreached)
     asked_for = find("f.redrive_not_before <= %s", [now], selection.limit)
@@ -161,7 +163,7 @@ def _find_reached(
     values: list[Any],
     limit: int,
 ) -> list[PlannedFailure]:
-    """Pending failures whose consumer is reached."""
+    """Pending failures whose consumer would get a redrive."""
     return find_pending(
         connection,
         f"f.status = 'pending' AND {condition}"  # noqa: S608
@@ -196,13 +198,13 @@ def _of_cells(
 
 
 def _rested(row: PlannedFailure, policy: Policy) -> datetime:
-    """When a failure has rested long enough to be redriven."""
+    """When a failure has waited long enough for a redrive."""
     last = max(filter(None, (row.failed_at, row.ended_at)))
     return last + delay_before(row.failure_id, row.redrive_count + 1, policy)
 
 
 def handled_per_second(connection: Connection[Any]) -> dict[str, float]:
-    """What each service handles, by its consumers' counters of the last hour."""
+    """Events per second handled by each service, from its consumers' totals of the last hour."""
     rows = connection.execute(
         "SELECT service, sum(CASE WHEN last_at > first_at"
         "   THEN (last_handled - first_handled) / extract(epoch FROM last_at - first_at)"

@@ -1,4 +1,4 @@
-"""Which failures a person, or the schedule, speaks of."""
+"""The failures that a person or the schedule selects."""
 
 import re
 from collections.abc import Callable
@@ -22,34 +22,41 @@ _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What the command, the forms and PostgreSQL know of one field of a `Selection`."""
+    """Description, flag and SQL of one field of a `Selection`, for the command and the forms."""
 
-    what: str  # in words, as a flag's help has them
-    flag: str | None  # None of the ids, which need no word before them
-    sql: str | None = None  # over `failed_events f`; None of `where`, which is a language
+    what: str  # description: the help of the flag and of the form's field
+    flag: str | None  # None for the ids, which are arguments
+    sql: str | None = None  # over `failed_events f`; None for `where`, which is compiled
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What to redrive, or to decide on: every condition that is given must hold.
+    """What to redrive, or to decide about: all given conditions must hold.
 
-    With `due_at` it is what the schedule looks at then: of these what the policy says pays, and
-    besides the failures whose redrive was asked for and is due, whatever else they are.
+    With `due_at` it is the schedule's selection at that time: of these, the failures that are worth
+    it by the policy, and also failures with a requested redrive that is due, whatever their other
+    properties are.
     """
 
     failure_ids: Annotated[
         tuple[str, ...],
-        Condition("these failures, parked ones too", None, "f.id = ANY(%s::uuid[])"),
+        Condition("these failures, including parked ones", None, "f.id = ANY(%s::uuid[])"),
     ] = ()
     group_id: Annotated[
         str | None,
         Condition(
-            "a failure group, or its first digits: see `dlq groups`", "--group", "f.group_id = %s"
+            "a failure group's id, or its beginning: see `dlq groups`",
+            "--group",
+            "f.group_id = %s",
         ),
     ] = None
     error_types: Annotated[
         tuple[str, ...],
-        Condition("error type, with its subclasses", "--type", "f.error_type = ANY(%s)"),
+        Condition(
+            "class of the exception; includes its known subclasses",
+            "--type",
+            "f.error_type = ANY(%s)",
+        ),
     ] = ()
     service: Annotated[
         str | None, Condition("the service that failed", "--service", "service(f) = %s")
@@ -83,20 +90,23 @@ class Selection:
     ] = None
     where: Annotated[
         str | None,
-        Condition("a condition: \"redrive_count > 0 AND data.crop = 'wheat'\"", "--where"),
+        Condition(
+            "a condition over documented columns: \"redrive_count > 0 AND data.crop = 'wheat'\"",
+            "--where",
+        ),
     ] = None
-    limit: int = 10_000  # the oldest so many
+    limit: int = 10_000  # maximum number; the oldest first
     due_at: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The conditions that were given."""
+        """The given conditions."""
         values = {name: getattr(self, name) for name in self.__slots__}
         for name in ("since", "until", "due_at"):
             values[name] = values[name] and values[name].isoformat()
         return {n: value for n, value in values.items() if value and value != EVERYTHING}
 
     def masked(self, mask: Callable[[str], str]) -> "Selection":
-        """The same as it may be kept: `mask` is given each free text of it."""
+        """The same for storing: `mask` is applied to each free text."""
         return replace(
             self,
             error_types=tuple(map(mask, self.error_types)),
@@ -109,7 +119,7 @@ class Selection:
     def condition(self) -> tuple[str, list[Any]]:
         """SQL over `failed_events f`, with its values.
 
-        Raises RedriveError for a selection of everything or an id that is none, QueryError for a
+        Raises RedriveError for a selection of everything or an invalid id, QueryError for a
         condition that is not valid.
         """
         conditions, values = self._conditions()
@@ -149,7 +159,7 @@ CONDITIONS: dict[str, Condition] = {
     for name, hint in get_type_hints(Selection, include_extras=True).items()
     for each in getattr(hint, "__metadata__", ())
 }
-"""Of the fields that a person gives, in their order."""
+"""The fields that a person can set, in their order."""
 
 
 def _pattern(subject: str) -> str:
@@ -168,13 +178,13 @@ def _literal(token: str) -> str:
 
 
 def duration(text: str) -> timedelta | None:
-    """`24h`, `7d` or `30m`; None for anything else. Raises OverflowError where it is too long."""
+    """`24h`, `7d` or `30m`; None for anything else. Raises OverflowError if it is too long."""
     ago = _AGO.fullmatch(text.strip())
     return timedelta(seconds=float(ago[1]) * _UNITS[ago[2]]) if ago else None
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """`24h`, `7d` or `30m` ago, or a time in ISO 8601, which is UTC unless it says otherwise.
+    """`24h`, `7d` or `30m` ago, or an ISO 8601 time, which is UTC by default.
 
     Raises RedriveError for anything else.
     """

@@ -34,13 +34,13 @@ def copy_lake(lake: Lake, target: Lake, now: datetime) -> list[CopiedTable]:
     done = []
     try:
         if any(FileStore(target.path(name), (), None).paths() for name in LAYOUTS):
-            raise LakeError(f"There is a lake at {target.uri} already: give an empty place.")
+            raise LakeError(f"There is a lake at {target.uri} already: give an empty folder.")
         for name in LAYOUTS:
             source, store = (FileStore(place.path(name), (), None) for place in (lake, target))
             log = read_log(source)
             if log.faults:
                 raise LakeError(
-                    f"The log of {lake.path(name)} is torn: run `dlq verify --repair` first."
+                    f"The log of {lake.path(name)} is damaged: run `dlq verify --repair` first."
                 )
             if log.last_version < 0:
                 continue

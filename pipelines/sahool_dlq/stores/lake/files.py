@@ -139,7 +139,7 @@ class FileStore:
     def copy_to(self, other: "FileStore", path: str) -> int:
         """Copy a data file into another store; returns its size in bytes.
 
-        Raises OSError, also where its bytes are not those that were written.
+        Raises OSError, also where its bytes differ from those that were written.
         """
         data = self.read_bytes(path)
         digest = _DIGEST.search(path)
@@ -184,7 +184,7 @@ class FileStore:
         return digest.hexdigest()[:_DIGEST_LENGTH]
 
     def _torn_page(self, file: LakeFile) -> str:
-        return self._wrong_page(file) or "its bytes are not those that were written"
+        return self._wrong_page(file) or "its bytes differ from those that were written"
 
     def _wrong_page(self, file: LakeFile) -> str | None:
         """What is wrong with the pages of a file, or None."""

@@ -128,7 +128,7 @@ def write_views_file(lake: Lake, statements: list[str]) -> Path:
     """
     head = (
         "-- The lake's tables for a DuckDB shell: duckdb -init views.sql\n"
-        "-- Written by every drain and by `dlq views`; the file list is that of this moment.\n"
+        "-- Written by every drain and by `dlq views`; the file list is of that time.\n"
         "SET TimeZone = 'UTC';\n"
     )
     file = Path(lake.uri) / "views.sql"

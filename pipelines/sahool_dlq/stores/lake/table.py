@@ -76,12 +76,12 @@ class LakeTable:
             self._generation = self._table.transaction_version(GENERATION)
         except (DeltaError, OSError) as error:
             advice = (
-                "Set DLQ_LAKE_URI to a folder that can be written; where it was damaged, run"
+                "Set DLQ_LAKE_URI to a writable folder; if it was damaged, run"
                 " `dlq verify --repair`."
                 if "://" not in path
                 else "Set DLQ_LAKE_URI to a bucket that exists, and address, region and keys in"
                 " the store's own variables (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, …);"
-                " where it was damaged, run `dlq verify --repair`."
+                " if it was damaged, run `dlq verify --repair`."
             )
             raise LakeError(
                 f"The lake cannot be opened at {self.path}: {one_line(error)}. {advice}"
@@ -335,8 +335,8 @@ def _not_read(path: str, error: Exception) -> LakeError:
             f" `dlq drain`, which creates it again from the stream and Postgres."
         )
     return LakeError(
-        f"The lake table {path} cannot be read: {one_line(error)}: `dlq verify --repair` mends a"
-        " torn log and rebuilds damaged files."
+        f"The lake table {path} cannot be read: {one_line(error)}: `dlq verify --repair` repairs "
+        "a damaged log and rebuilds damaged files."
     )
 
 

@@ -287,8 +287,8 @@ def _wrong_pointer(store: FileStore, paths: Collection[str], newest: int) -> str
     except (ValueError, LookupError, TypeError):
         return "it is not JSON"
     if not isinstance(version, int):
-        return "it names no version"
-    return f"it names checkpoint {version:,}, which is not there" if version > newest else None
+        return "it has no version"
+    return f"it names checkpoint {version:,}, which does not exist" if version > newest else None
 
 
 def _plain(value: Any) -> Any:

@@ -147,7 +147,7 @@ def _check_encoding(connection: Connection[Any], server: str) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise SettingsError(
-            f"{server} has the encoding {encoding}, which cannot hold every dead letter: make a"
-            " database with ENCODING 'UTF8', name it in DLQ_POSTGRES_DSN and run `dlq migrate`;"
-            " nothing was stored here, and NATS keeps what is not drained."
+            f"{server} has the encoding {encoding}, which cannot store every dead letter: create "
+            "a database with ENCODING 'UTF8', name it in DLQ_POSTGRES_DSN and run `dlq "
+            "migrate`; nothing was stored here, and NATS keeps the undrained messages."
         )

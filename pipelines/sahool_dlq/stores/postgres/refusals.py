@@ -23,23 +23,35 @@ _URI = re.compile(
 _FOR_NOW = {
     "25006": "is read-only ({}): name the primary in DLQ_POSTGRES_DSN (of several hosts,"
     " target_session_attrs=read-write finds it)",
-    "25P03": "ended the session ({}): allow this user more (`ALTER ROLE … SET"
-    " idle_in_transaction_session_timeout`)",
-    "25P04": "ended the session ({}): allow this user more (`ALTER ROLE … SET"
-    " transaction_timeout`)",
+    "25P03": (
+        "ended the session ({}): raise the limit for this user (`ALTER ROLE … SET "
+        "idle_in_transaction_session_timeout`)"
+    ),
+    "25P04": (
+        "ended the session ({}): raise the limit for this user (`ALTER ROLE … SET "
+        "transaction_timeout`)"
+    ),
     "40001": "rolled back a transaction ({}): others changed the same rows",
     "40P01": "rolled back a transaction ({}): others changed the same rows",
-    "53300": "has no connection left ({}): raise that limit, end sessions that nobody needs, or"
-    " put a pooler before it (docs/operations.md)",
-    "55P03": "gave up waiting for a lock ({}): see who holds it (pg_blocking_pids), or allow this"
-    " user more (`ALTER ROLE … SET lock_timeout`)",
-    "57014": "gave up a statement ({}): see what keeps it busy, or allow this user more (`ALTER"
-    " ROLE … SET statement_timeout`)",
+    "53300": (
+        "has no connection left ({}): raise that limit, end unused sessions, or put a "
+        "pooler in front of it (docs/operations.md)"
+    ),
+    "55P03": (
+        "gave up waiting for a lock ({}): see who holds it (pg_blocking_pids), or raise the "
+        "limit for this user (`ALTER ROLE … SET lock_timeout`)"
+    ),
+    "57014": (
+        "gave up a statement ({}): see what keeps it busy, or raise the limit for this user "
+        "(`ALTER ROLE … SET statement_timeout`)"
+    ),
     "57P01": "ended the session ({}): see who stopped it, or ended its sessions",
-    "57P02": "ended the session ({}): see in its log why it crashed",
-    "57P03": "takes no sessions yet ({}): wait until it has started",
-    "57P05": "ended the session ({}): allow this user more (`ALTER ROLE … SET"
-    " idle_session_timeout`)",
+    "57P02": "ended the session ({}): its log says why it crashed",
+    "57P03": "accepts no sessions yet ({}): wait until it has started",
+    "57P05": (
+        "ended the session ({}): raise the limit for this user (`ALTER ROLE … SET "
+        "idle_session_timeout`)"
+    ),
 }
 # The same where only the text tells: of a login, of a session that was ended, of a pooler.
 _TEXTS = {
@@ -70,7 +82,7 @@ def speaking_plainly(dsn: str) -> Iterator[None]:
         raise _ours(where(dsn), error) from error
     except UnicodeDecodeError as error:
         raise DLQError(
-            f"{where(dsn)} holds text that is not UTF-8 ({error.reason} in"
+            f"{where(dsn)} contains text that is not UTF-8 ({error.reason} in"
             f" {error.object[:40]!r}): find out who wrote it; this platform writes only UTF-8."
         ) from error
 
@@ -147,23 +159,25 @@ def _ours(server: str, error: psycopg.Error) -> DLQError:
     if missing := _NO_DATABASE.search(text):
         name = missing[1] or missing[2]
         return ServerUnavailableError(
-            f"{server}: there is no database {name}: make it (CREATE DATABASE … ENCODING 'UTF8'),"
-            " or name another in DLQ_POSTGRES_DSN."
+            f"{server}: there is no database {name}: create it (CREATE DATABASE … ENCODING "
+            "'UTF8'), or name another in DLQ_POSTGRES_DSN."
         )
     if _POOL.search(text):
         return ServerUnavailableError(
-            f"The pooler before {server} refused ({said}): docs/operations.md says how to set it."
+            f"The pooler in front of {server} refused ({said}): docs/operations.md says how to "
+            "configure it."
         )
     if _NO_SERVICE.search(text):
         return SettingsError(
-            f"{server} is in no service file ({said}): see PGSERVICEFILE, ~/.pg_service.conf, and"
+            f"{server} is in no service file ({said}): check PGSERVICEFILE, ~/.pg_service.conf, and"
             " service in DLQ_POSTGRES_DSN or PGSERVICE."
         )
     # The name of the server, which may have any word in it, stands before.
     if _TLS.search(text.rpartition("failed: ")[2]) and not _FATAL.search(text):
         return ServerUnavailableError(
-            f"{server} cannot be connected to by TLS as it is asked for ({said}): see sslmode,"
-            " sslrootcert, sslcert and sslkey in DLQ_POSTGRES_DSN, or PGSSLMODE and its like."
+            f"{server} cannot be reached with the requested TLS ({said}): check sslmode, "
+            "sslrootcert, sslcert and sslkey in DLQ_POSTGRES_DSN, or PGSSLMODE and the related "
+            "variables."
         )
     if _FATAL.search(text) and error.sqlstate is None:
         return ServerUnavailableError(

@@ -1,4 +1,4 @@
-"""Names of JavaScript bundles, in which a build leaves a hash of the content."""
+"""Names of JavaScript bundles, which contain a hash of the content from the build."""
 
 import re
 
@@ -18,7 +18,7 @@ _TURN = re.compile(r"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
 
 
 def is_bundle(path: str) -> bool:
-    """Whether the file's name holds a hash, or is that of minified code."""
+    """Whether the file's name contains a hash, or is of minified code."""
     if not _MAY_BE_BUNDLE.search(path.rpartition("/")[2]):
         return False
     file = _FILE.match(path)

@@ -31,7 +31,7 @@ _MINIFIED = re.compile(r"(?:new )?[A-Za-z_$]{1,2}\.(?=[A-Za-z_$<][A-Za-z0-9_$<>]
 
 
 def _links(lines: Sequence[str]) -> list[Link]:
-    """Java and Node print what was raised first and its causes below: turn that round."""
+    """Java and Node print the raised exception first and its causes below: reverse that."""
     links = [Link(None, [])]
     aside: list[Frame] = []  # frames of what is suppressed
     suppressed: int | None = None  # how far it, and its own causes, are indented

@@ -1,4 +1,4 @@
-"""The frames of a trace of whatever language: which identify a failure, and their names."""
+"""The frames of a trace in any language: which ones identify a failure, and their names."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ _EXTENSION = re.compile(r"\.(?:pyc?|[cm]?[jt]sx?|rb|php|rs|erl|exs?)$")
 
 
 class Frame(NamedTuple):
-    """A call that was under way."""
+    """A call in the stack."""
 
     place: str  # path of the file, or the name of class, module or package
     function: str
@@ -33,16 +33,16 @@ class Frame(NamedTuple):
 
 
 class Link(NamedTuple):
-    """One exception of a chain; its frames nearest the raise first."""
+    """One exception of a chain; its frames nearest to the exception first."""
 
     name: str | None
     frames: list[Frame]
 
 
 class Language(NamedTuple):
-    """How the traces of one runtime are told from others, and read.
+    """How to recognise and read the traces of one runtime.
 
-    `sign` and `outline` are without look-around and ASCII, so that Python and Polars find the same
+    `sign` and `outline` are ASCII without look-around, so that Python and Polars find the same
     lines, and take linear time in Python too.
     """
 
@@ -55,7 +55,7 @@ class Language(NamedTuple):
 
 
 def identifying(links: Sequence[Link]) -> tuple[str, ...]:
-    """The frames that identify a failure, nearest the raise first, as `module:function`.
+    """The frames that identify a failure, nearest to the exception first, as `module:function`.
 
     Those of the root cause, but the place where each later exception was raised has its seat too:
     a failure that is wrapped elsewhere is another failure, and so is one that another package asked
@@ -105,11 +105,11 @@ def _root(frame: Frame) -> str:
 
 
 def _module(frame: Frame, shared: int) -> str:
-    """The name of the frame's module, whatever folder the code was installed in.
+    """The name of the frame's module, independent of the folder of the code.
 
     A class has its name. A library's module is its path below `site-packages`. Our own files are
     named by at most two parts of their path below the folder that the chosen frames share, because
-    nothing in a trace tells a package from the checkout that it lies in.
+    a trace does not distinguish a package from the checkout that contains it.
     """
     if frame.is_name or not _PATH.search(frame.place):
         return re.sub(r"^<ipython-input.*>$", "<ipython-input>", frame.place)

@@ -1,4 +1,4 @@
-"""Traces of Rust: panics with and without a backtrace, and errors that carry one (anyhow, eyre)."""
+"""Traces of Rust: panics with and without a backtrace, and errors with one (anyhow, eyre)."""
 
 import re
 from collections.abc import Sequence
