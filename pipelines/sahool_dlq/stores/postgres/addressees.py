@@ -1,4 +1,6 @@
-"""Who failed in `failed_events f`, and whom its failures are redriven to, in SQL."""
+"""SQL for the consumer that failed in `failed_events f`, and for the one that its failures are
+redriven to.
+"""
 
 from typing import Any
 
@@ -22,7 +24,9 @@ IS_FOREIGN = f"(f.dlq_reason = ANY(%s) OR {ADDRESS} IS DISTINCT FROM {FAILED_AT}
 
 
 def pending_addressees(connection: Connection[Any]) -> list[tuple[str, str, bool]]:
-    """Of all that is pending: consumer, subject of its events, whether it may lack our code."""
+    """For all pending failures: consumer, subject of the events, and whether it may be a consumer
+    without our library.
+    """
     return connection.execute(
         f"SELECT {ADDRESS}, f.original_subject, coalesce(bool_and({IS_FOREIGN}), false)"  # noqa: S608
         f" FROM failed_events f WHERE f.status = 'pending' AND {ADDRESS} IS NOT NULL GROUP BY 1, 2",

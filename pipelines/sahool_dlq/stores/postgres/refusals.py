@@ -1,4 +1,4 @@
-"""Whatever goes wrong with Postgres, in one sentence that says what to do."""
+"""Errors of PostgreSQL as one sentence that says what to do."""
 
 import re
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ _POOL = re.compile(r"query_wait_timeout|query_timeout|server_login_retry|pooling
 
 @contextmanager
 def speaking_plainly(dsn: str) -> Iterator[None]:
-    """Turn psycopg's errors into ours."""
+    """Convert psycopg's errors to ours."""
     try:
         yield
     except psycopg.Error as error:
