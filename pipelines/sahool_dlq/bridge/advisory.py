@@ -1,4 +1,4 @@
-"""What the server says when a consumer gives an event up, and the dead letter that it makes."""
+"""The server's message when a consumer gives an event up, and its dead letter."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Advisory(msgspec.Struct, frozen=True):
-    """One consumer's end with one event, as the server says it."""
+    """The server's report that one consumer gave up one event."""
 
     type: Literal[
         "io.nats.jetstream.advisory.v1.max_deliver", "io.nats.jetstream.advisory.v1.terminated"
@@ -44,7 +44,7 @@ class Advisory(msgspec.Struct, frozen=True):
     def unsaid(
         cls, info: ConsumerInfo, sequence: int, stored_at: datetime, now: datetime
     ) -> "Advisory":
-        """The advisory that the server did not send, or sent when nobody listened."""
+        """The advisory that the server did not send, or sent without a listener."""
         return cls(
             type=_MAX_DELIVER,
             stream=info.stream_name,
@@ -63,9 +63,10 @@ class Advisory(msgspec.Struct, frozen=True):
         return MAX_DELIVERIES if self.type == _MAX_DELIVER else TERMINATED
 
     def is_removal(self, event: StoredMessage | None) -> bool:
-        """Whether the event left its stream while the consumer had it, and nobody sent a +TERM.
+        """Whether the event left its stream while the consumer had it, without a +TERM.
 
-        One who sends the server's own words has the event in its stream still, but on a work queue.
+        If a consumer sends the server's own text as a reason, its stream still has the event,
+        except on a work queue.
         """
         return event is None and self.kind == TERMINATED and self.reason in REMOVED_REASONS
 
@@ -79,7 +80,7 @@ def nanoseconds(time: datetime) -> int:
 def read_advisory(data: bytes, domain: str = "") -> Advisory:
     """The advisory in a message.
 
-    Raises ValueError where it is none, of another kind, or about another JetStream domain.
+    Raises ValueError if it is not one, of another kind, or about another JetStream domain.
     """
     try:
         advisory = msgspec.json.decode(data, type=Advisory)
@@ -92,7 +93,7 @@ def read_advisory(data: bytes, domain: str = "") -> Advisory:
 
 
 def service_of(stream: str, consumer: str, services: Mapping[str, str]) -> str:
-    """The service behind a consumer: the first pattern that matches it, else its own name."""
+    """The service of a consumer: the first matching pattern, else the consumer's own name."""
     names = (consumer, f"{stream}/{consumer}")
     for pattern, service in services.items():
         if any(fnmatchcase(name, pattern) for name in names):
@@ -107,14 +108,14 @@ def dead_letter_of(
     error_headers: Mapping[ErrorKey, str] = MappingProxyType({}),
     stream_created: datetime | None = None,
 ) -> tuple[dict[str, Any], bytes, bool]:
-    """Fields, body and whether it is JSON, as `publish_dead_letter` takes them.
+    """Fields, body and whether it is JSON, for `publish_dead_letter`.
 
-    `error_headers` names the headers of the event that may say what is known of the error, by the
-    keys that a reason in JSON may have.
+    `error_headers` names the headers of the event that may describe the error, by the keys that a
+    JSON reason may have.
 
-    Without its event, which the stream no longer has, the time when that stream was made takes the
-    place of the event's: the failure has the same id whatever is said of it, and how often. Where
-    that is unknown too, the advisory's own time does.
+    If the stream no longer has the event, the stream's creation time is used instead of the event's
+    time: so all reports about it give one id. If that is unknown too, the advisory's own time is
+    used.
     """
     said = _said(advisory, _from_headers(event.headers if event else {}, error_headers))
     is_json, body = parse_body(event.data) if event else (True, None)
@@ -156,9 +157,9 @@ def dead_letter_of(
 
 
 def _said(advisory: Advisory, on_event: dict[str, str]) -> dict[str, str]:
-    """The cause: what the event's headers say, and above them what the consumer said with +TERM.
+    """The cause: from the event's headers, overridden by the consumer's +TERM.
 
-    It said a text, or a JSON object of these keys.
+    The +TERM contains a text, or a JSON object with these keys.
     """
     if advisory.kind == MAX_DELIVERIES:
         gave_up = f"{advisory.consumer} gave up after {advisory.deliveries} deliveries."
@@ -181,6 +182,6 @@ def _from_headers(headers: Headers, names: Mapping[ErrorKey, str]) -> dict[str, 
 
 
 def _texts(values: Mapping[ErrorKey, object]) -> dict[str, str]:
-    """What of this is text, cleaned, and not empty."""
+    """The texts among these, cleaned, and not empty."""
     texts = {key: clean_text(value) for key, value in values.items() if isinstance(value, str)}
     return {key: text for key, text in texts.items() if text.strip()}

@@ -1,9 +1,9 @@
-"""`dlq erase`: what a tenant has in the log, the lake and Postgres, gone for good.
+"""`dlq erase`: permanently deletes a tenant's data in the log, the lake and PostgreSQL.
 
-Tombstones come first (`stores.erased`): once they are written nothing stores the messages again,
-and each step after them finds by them what is left. So an erasure may die anywhere, and a rerun
-finishes it. Lake and Postgres are done under the drain's lock, the stream after that. What the
-tenant fails on later is stored.
+Tombstones come first (`stores.erased`): once they are written, nothing stores the messages again,
+and each later step uses them to find the rest. So an erasure may die at any point, and a rerun
+finishes it. Lake and PostgreSQL are done under the drain's lock, the stream after that. Later
+failures of the tenant are stored.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class ErasureReport:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether there is nothing to erase."""
         counts = (getattr(self, name) for name in COUNTED)
         return not self.is_unfinished and not any(counts)
 
@@ -96,7 +96,7 @@ COUNTED = {
 
 
 async def preview(settings: Settings, tenant: str) -> ErasureReport:
-    """What an erasure would find; touches nothing."""
+    """What an erasure would find; changes nothing."""
     tenant = _checked(tenant)
     async with open_nats(settings, "dlq erase") as client:
         state = await find_log(client, settings)
@@ -123,10 +123,11 @@ async def erase(
     reason: str,
     tell: Callable[[str], object] = lambda _: None,
 ) -> ErasureReport:
-    """Erase a tenant's messages up to the stream's last one; `build_marts` computes those anew.
+    """Erase a tenant's messages up to the stream's last one; `build_marts` computes the marts
+    again.
 
-    Raises ErasureError for a tenant or reason that is not valid, FencedError where others rewrite
-    the lake all the time. What NATS does not let go of is `left`; all else is done then, too.
+    Raises ErasureError for an invalid tenant or reason, FencedError if others rewrite the lake all
+    the time. Messages that NATS does not delete are in `left`; everything else is done then.
     """
     tenant = _checked(tenant, reason)
     actor, reason = settings.masked(actor), settings.masked(reason)
@@ -183,7 +184,9 @@ async def _from_stream(
     sequences: Sequence[int],
     tell: Callable[[str], object],
 ) -> str | None:
-    """Delete messages from the stream as it was then; what refuses it, None where all are gone."""
+    """Delete messages from the unchanged stream; returns the reason of a refusal, None if all are
+    deleted.
+    """
     for start in range(0, len(sequences), _AT_ONCE):
         tell(f"the stream, {start:,} of {len(sequences):,} messages")
         now = await log_state(client, state.stream, settings.subjects.log)
@@ -195,7 +198,7 @@ async def _from_stream(
 
 
 def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[], object]) -> None:
-    """Nobody builds marts meanwhile: they would count what they read before."""
+    """Nobody may build marts meanwhile, because they would count rows that they read before."""
     lake, erased = Lake(settings.lake), erased_messages(connection)
     copy_to_lake(connection, lake, datetime.now(UTC))
     with open_lock(settings, "marts") as lock:
@@ -212,14 +215,14 @@ def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[
 
 
 def _show_life(connection: Connection[Any], stream: str) -> None:
-    """Drains that wait end the session of one that makes no progress; see `lock`."""
+    """Show progress, because waiting drains end a session without progress; see `lock`."""
     connection.execute(
         "UPDATE drain_checkpoints SET updated_at = now() WHERE stream = %s", [stream]
     )
 
 
 def _checked(tenant: str, reason: str | None = None) -> str:
-    """The tenant's id as decoding would have it."""
+    """The tenant's id as decoding gives it."""
     if not tenant.strip():
         raise ErasureError("--tenant is empty: say whose failures are to be erased.")
     if reason is not None and not reason.strip():

@@ -1,7 +1,7 @@
-"""TLS with NATS: nothing in clear where TLS is asked for, and a sentence for each fault.
+"""TLS with NATS: nothing is sent unencrypted if TLS is required, and each fault is one sentence.
 
-nats-py takes `tls://` for a wish: where the server does not demand TLS, it sends the login in
-clear. And where a handshake fails, it waits for ever for the connection's end.
+nats-py treats `tls://` as optional: if the server does not require TLS, it sends the login
+unencrypted. And if a handshake fails, it waits for ever for the end of the connection.
 """
 
 import ssl
@@ -50,11 +50,12 @@ _TOO_EARLY, _EXPIRED, _WRONG_NAMES = 9, 10, (62, 64)
 
 
 class TLSRefusedError(nats.errors.Error):
-    """What a server announces cannot do, so it was sent nothing; the message says why."""
+    """A server does not support the required TLS, so nothing was sent to it; the message says why.
+    """
 
 
 class EncryptingClient(Client):
-    """A client that keeps to `tls://`, and that a failed handshake does not stop."""
+    """A client that enforces `tls://`, and that a failed handshake does not stop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +66,7 @@ class EncryptingClient(Client):
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        """Made anew for each handshake: its files may have been renewed."""
+        """Created for each handshake, because its files may have been renewed."""
         try:
             return tls_context(self.access)
         except SettingsError as error:  # any other error than its own would end nats-py's attempts
@@ -108,7 +109,7 @@ class EncryptingClient(Client):
         self.tls_fault = None
 
     def read_fault(self, error: Exception) -> str | None:
-        """What is wrong with TLS, in a sentence; None where the error is about something else."""
+        """The fault of TLS, in a sentence; None if the error is about something else."""
         if isinstance(error, TLSRefusedError):
             return str(error)
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -147,7 +148,7 @@ class EncryptingClient(Client):
 
 
 def tls_context(access: Access) -> ssl.SSLContext:
-    """Whom we trust, and the certificate that we show; SettingsError where a file is no good."""
+    """The trusted CAs, and the client certificate; SettingsError if a file is not usable."""
     try:
         context = ssl.create_default_context(cafile=access.ca)
     except ssl.SSLError:
