@@ -1,4 +1,5 @@
-"""evaluate_alerts: look at the servers, ask the rules, remember, tell, and mark what was told."""
+"""evaluate_alerts: check the servers, run the rules, store, send, and mark failures of sent alerts.
+"""
 
 import asyncio
 import logging
@@ -38,7 +39,7 @@ _LOCK_TRIES = 300  # five a second, until another evaluation has ended
 
 @dataclass(frozen=True, slots=True)
 class AlertsReport:
-    """What one evaluation found and said."""
+    """What one evaluation found and sent."""
 
     firing: tuple[str, ...]  # headlines
     pending: int  # that have not held long enough
@@ -56,11 +57,11 @@ class AlertsReport:
 
 
 async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> AlertsReport:
-    """Evaluate every rule once, send what is to be said, and mark the failures it names.
+    """Evaluate every rule once, send messages, and mark the failures in them.
 
-    Raises SettingsError where rules or channels are not valid, ServerUnavailableError where
-    Postgres does not answer, AlertError where another evaluation takes a minute; a NATS that does
-    not answer is itself an alert.
+    Raises SettingsError if rules or channels are not valid, ServerUnavailableError if PostgreSQL
+    does not answer, AlertError if another evaluation takes a minute; a NATS that does not answer is
+    itself an alert.
     """
     rules, now = alert_rules(settings), now or datetime.now(UTC)
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
@@ -100,12 +101,12 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
 
 
 def what_is_found(connection: Connection[Any], rules: AlertRules) -> dict[str, list[Finding]]:
-    """What every rule that is enabled finds now, by rule."""
+    """The current findings of every enabled rule, by rule."""
     return {rule.name: find(connection, rules, rule) for rule in rules.rules if rule.is_enabled}
 
 
 async def send_test(settings: Settings) -> dict[str, bool]:
-    """Send a message that says it is a test; whether each channel took it, by its name.
+    """Send a test message; returns by name whether each channel accepted it.
 
     Raises SettingsError without a channel.
     """
@@ -121,7 +122,7 @@ async def send_test(settings: Settings) -> dict[str, bool]:
 
 
 async def _test(channel: Channel) -> bool:
-    """Send good news; to who keeps incidents, one that opens and one that ends."""
+    """Send a test message; incident services get one that opens and one that closes."""
     opened = Incident(
         key=f"dlq-test-{uuid.uuid4().hex[:16]}",
         action="trigger",
@@ -173,7 +174,7 @@ def _advance(
     channels: Sequence[Channel],
     now: datetime,
 ) -> list[str]:
-    """Store the alerts as they are now, and what is to be said; returns the titles."""
+    """Store the current alerts and their messages; returns the titles."""
     live, told_before = store.live_alerts(connection), store.last_told(connection)
     found = {(name, f.scope, f.subject): f for name, each in findings.items() for f in each}
     said: list[tuple[str, Alert]] = []
@@ -197,7 +198,7 @@ def _advance(
 async def _mark(
     settings: Settings, connection: Connection[Any], findings: Mapping[str, Sequence[Finding]]
 ) -> int:
-    """Say in the log which failures an alert has named, so that the drain marks them."""
+    """Write to the log which failures an alert contained, so that the drain marks them."""
     seen_by_people = store.delivered(connection)
     wanted: dict[str, Alert] = {}
     live = store.live_alerts(connection)

@@ -1,4 +1,4 @@
-"""What an alert says: redacted, grouped as the drain groups, with the next command."""
+"""The content of an alert: redacted, grouped as by the drain, with the next command."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -18,7 +18,9 @@ _SAMPLE_LIMIT, _NAME_LIMIT = 300, 100  # characters
 
 
 def group_of(event: DLQEvent, redactor: Redactor, grouping: GroupingRules) -> str:
-    """The group that the drain will find for a dead letter: of its redacted texts, by the rules."""
+    """The group that the drain will compute for a dead letter, from its redacted texts by the
+    rules.
+    """
     error_type = redactor.redact_label(event.error_type)
     text = redactor.redact_text(event.error_message)
     trace = redactor.redact_text(event.stack_trace) if event.stack_trace else None
@@ -31,7 +33,7 @@ def group_of(event: DLQEvent, redactor: Redactor, grouping: GroupingRules) -> st
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """What a message is to those who keep incidents: news of one alert, under a key that stays."""
+    """A message for incident services: news about one alert, under a constant key."""
 
     key: str  # the same from the first message to the last
     action: Literal["trigger", "acknowledge", "resolve"]
@@ -46,7 +48,7 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is sent to people, or to who keeps their incidents."""
+    """A message to people, or to incident services."""
 
     title: str
     body: str
@@ -66,7 +68,7 @@ def message_of(
 ) -> Message:
     """The message about a group: what, since when, how many, a sample, the next command.
 
-    `count` dead letters since `since`, of which `new_count` have not been told of before.
+    `count` dead letters since `since`, of which `new_count` have not been reported before.
     """
     error_type = _name(redactor, event.error_type)
     service = _name(redactor, event.service)

@@ -1,4 +1,4 @@
-"""What the doctor says of one thing."""
+"""One finding of the doctor."""
 
 import shlex
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule found, of what."""
+    """A finding of a rule, with its subject."""
 
     rule: str
     severity: Severity
@@ -39,7 +39,7 @@ class Finding:
 
 
 def span(seconds: float) -> str:
-    """A duration as people say it."""
+    """A duration for people."""
     return seconds_as_text(seconds).replace(".0 ", " ")
 
 
@@ -49,7 +49,7 @@ def nats(*words: str) -> str:
 
 
 def dlq(*words: str) -> str:
-    """A call of ours; `…` is for a person to fill in."""
+    """One of our commands; `…` is for the user to fill in."""
     return " ".join(("dlq", *(each if each == "…" else shlex.quote(each) for each in words)))
 
 

@@ -1,4 +1,4 @@
-"""The job of exporting failures with their events, whole: masked, or raw and audited."""
+"""The complete job that exports failures with their events: masked, or raw with an audit row."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -45,7 +45,7 @@ def export(
     file: BinaryIO,
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Write the failures of a selection, masked as they are stored."""
+    """Write the failures of a selection, masked as stored."""
     out = _Out(writer(form, SCHEMA, file), Batches(SCHEMA), progress)
     with open_postgres(settings) as connection:
         for part in selected_failures(connection, selection):
@@ -64,7 +64,7 @@ async def export_raw(
     reason: str,
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Write the failures of a selection with their events as they were.
+    """Write the failures of a selection with their original events.
 
     The audit has every failure before its event is read. Raises as `reading_raw` does.
     """

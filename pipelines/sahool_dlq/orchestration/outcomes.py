@@ -1,4 +1,4 @@
-"""A redrive's outcomes in words: how many were tried, what came of it, what stayed (pure)."""
+"""A redrive's outcomes as text: how many were tried, the results, the rest (pure)."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,8 @@ _LEFT = ("cancelled", "held")  # nothing was published, and nothing is said of t
 
 
 def in_words(outcomes: Mapping[str, int], parked: int = 0) -> str:
-    """`1 tried, none succeeded, 988 left as they were`; of the cancelled, `parked` were parked.
+    """`1 tried, none succeeded, 988 left as they were`; of the cancelled ones, `parked` were
+    parked.
 
     `outcomes` are redrives by state of the outbox, or held.
     """
