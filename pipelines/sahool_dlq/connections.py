@@ -1,4 +1,4 @@
-"""The servers that the settings name: the one place that opens connections to them."""
+"""Opens connections to the servers in the settings; no other place does."""
 
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any
@@ -23,7 +23,7 @@ def open_postgres(settings: Settings) -> AbstractContextManager[Connection[Any]]
 def open_lock(
     settings: Settings, name: LockName, *, is_shared: bool = False
 ) -> AbstractContextManager[Lock]:
-    """A lock to be taken, on a connection to PostgreSQL of its own."""
+    """A lock that can be taken, on a separate connection to PostgreSQL."""
     return locking(settings.postgres_dsn.get_secret_value(), name, is_shared=is_shared)
 
 
@@ -38,5 +38,5 @@ def open_nats(
 
 
 async def find_log(client: Client, settings: Settings) -> LogState:
-    """The stream that holds the log, as it stands; raises as `log_state` does."""
+    """The state of the stream with the log; raises as `log_state` does."""
     return await log_state(client, settings.dlq_stream, settings.subjects.log)

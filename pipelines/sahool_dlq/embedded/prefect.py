@@ -55,7 +55,7 @@ class PrefectServer(EmbeddedServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process must add to its environment to work with this server and no other."""
+        """The variables that a process needs to use this server and no other."""
         bypassed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
         return {
             "PREFECT_HOME": str(self.data),
@@ -113,9 +113,9 @@ class PrefectServer(EmbeddedServer):
             connection.close()
 
     def start_run(self, deployment: str) -> None:
-        """Start a run of a deployment whose flow is called the same.
+        """Start a run of a deployment whose flow has the same name.
 
-        Raises ServerUnavailableError where the server does not take it.
+        Raises ServerUnavailableError if the server does not accept it.
         """
         found = self._ask("GET", f"/api/deployments/name/{deployment}/{deployment}")
         self._ask("POST", f"/api/deployments/{found['id']}/create_flow_run", {})

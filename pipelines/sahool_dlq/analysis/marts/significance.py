@@ -1,4 +1,4 @@
-"""How surprising counts are: scipy's distributions, as the marts ask them, row by row."""
+"""The significance of counts: scipy's distributions for the marts, row by row."""
 
 import itertools
 
@@ -31,15 +31,15 @@ def chi_square_tail(statistic: pl.Series, degrees: int) -> pl.Series:
 
 
 def adjusted(p_values: pl.Series) -> pl.Series:
-    """p-values after Benjamini and Hochberg, in the given order."""
+    """p-values adjusted by Benjamini-Hochberg, in the given order."""
     return pl.Series(scipy.stats.false_discovery_control(p_values))
 
 
 def spike_limits() -> list[tuple[int, float]]:
     """The spike rule as a table: (events, the largest expected count that they are a spike over).
 
-    Up to some count chance (`CHANCE`) is the stricter condition; the table ends where three times
-    the expected is, and stays so for every larger count.
+    Up to some count, chance (`CHANCE`) is the stricter condition; the table ends where "three times
+    the expected" becomes stricter, for all larger counts.
     """
     # That a Poisson process of mean m has k events or more, and that its k-th comes before m (a
     # Gamma variable), is one thing.

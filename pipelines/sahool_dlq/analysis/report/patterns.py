@@ -1,4 +1,4 @@
-"""What failures have in common, as sections of rows: where to look first (pure)."""
+"""Common values of failures, as sections of rows: where to look first (pure)."""
 
 from typing import Any
 

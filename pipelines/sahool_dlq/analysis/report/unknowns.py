@@ -1,4 +1,4 @@
-"""What the report cannot know, said in it: services without totals, gaps, what is not drained."""
+"""What the report does not know: services without totals, gaps, undrained messages."""
 
 from collections.abc import Mapping
 from datetime import datetime
