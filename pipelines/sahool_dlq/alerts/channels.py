@@ -54,7 +54,7 @@ class Channel:
             self._target: Target = incident_service(url) or Chat(url)
         except ValueError as error:
             raise SettingsError(f"DLQ_ALERT_URLS: entry {number} {error}.") from None
-        self.key = found[1] if found else str(number)  # what rules call it
+        self.key = found[1] if found else str(number)  # its name in rules
         self.name = f"{self._target.name} (entry {number} of DLQ_ALERT_URLS)"
         self.is_for_incidents = self._target.is_for_incidents
         self.is_forgetful = self._target.is_forgetful

@@ -6,7 +6,7 @@ from typing import Any
 from sahool_dlq.alerts.message import Message
 
 _CUT = "… (cut)"
-_MARKUP = 40  # characters that Apprise puts around a title, at most
+_MARKUP = 40  # maximum characters that Apprise adds around a title
 
 
 class Chat:
@@ -27,7 +27,7 @@ class Chat:
         target.redirects = False
         # A refusal would count as sent.
         target.optional = False
-        self._is_split = target.overflow_mode is apprise.OverflowMode.SPLIT  # as the URL asked
+        self._is_split = target.overflow_mode is apprise.OverflowMode.SPLIT  # as set in the URL
         self._target = target
         self._apprise = apprise.Apprise(servers=[target])
         self.name = str(target.service_name)
@@ -39,7 +39,7 @@ class Chat:
         title, body = (message.title, message.body) if self._is_split else self._cut(message)
         kind = apprise.NotifyType.SUCCESS if message.is_good else apprise.NotifyType.FAILURE
         return bool(
-            self._apprise.notify(  # as text, so that channels of HTML escape it
+            self._apprise.notify(  # as text, so that HTML channels escape it
                 title=title, body=body, notify_type=kind, body_format=apprise.NotifyFormat.TEXT
             )
         )

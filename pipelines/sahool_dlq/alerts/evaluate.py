@@ -1,5 +1,4 @@
-"""evaluate_alerts: check the servers, run the rules, store, send, and mark failures of sent alerts.
-"""
+"""evaluate_alerts: check the servers, run the rules, store, send, and mark failures."""
 
 import asyncio
 import logging
@@ -42,14 +41,14 @@ class AlertsReport:
     """What one evaluation found and sent."""
 
     firing: tuple[str, ...]  # headlines
-    pending: int  # that have not held long enough
+    pending: int  # whose condition has not held long enough
     resolved: int
-    unknown: tuple[str, ...]  # what cannot be known
-    told: tuple[str, ...]  # titles of the messages that it wrote
-    delivered: int  # messages that a channel took
-    waiting: int  # that their channel has not taken yet
-    given_up: int  # that their channel never took, and that are not sent any more
-    marked: int  # failures that an alert has named now
+    unknown: tuple[str, ...]  # unknown values
+    told: tuple[str, ...]  # titles of the written messages
+    delivered: int  # messages that a channel accepted
+    waiting: int  # not accepted by their channel yet
+    given_up: int  # never accepted by their channel, and no longer sent
+    marked: int  # failures newly contained in an alert
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -75,11 +74,11 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
                 stopped_consumers(connection),
             )
             await _alone(lock)
-            with connection.transaction():  # a look that led to nothing is no evaluation
+            with connection.transaction():  # a check without result is not an evaluation
                 keep(connection, seen, now)
                 findings = what_is_found(connection, rules)
                 titles = _advance(connection, rules, findings, channels, now)
-            lock.check()  # another evaluation would say the same
+            lock.check()  # another evaluation would send the same
             sent = await deliver(connection, channels, now)
             marked = await _mark(settings, connection, findings)
             alerts = store.firing_alerts(connection)
@@ -217,7 +216,7 @@ async def _mark(
                 body = encode_case_event(
                     failure_id=failure_id, at=alert.told_at, actor=ACTOR, reason=alert.rule
                 )
-                message_id = f"{alert.id}-{failure_id}-alerted"  # said again, it says nothing new
+                message_id = f"{alert.id}-{failure_id}-alerted"  # a repeat has no effect
                 await js.publish(
                     settings.subjects.triage("alerted"),
                     body,

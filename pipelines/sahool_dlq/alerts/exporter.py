@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 MOST_LABELS = 30
 """Values of one label of one metric; the rest is `other`."""
 
-_NATS_SECONDS = 3.0  # Prometheus waits for ten, and PostgreSQL has something to say too
-_CACHE_SECONDS = 10.0  # so that several Prometheus servers cost no more than one
+_NATS_SECONDS = 3.0  # Prometheus waits ten, and PostgreSQL needs some of them
+_CACHE_SECONDS = 10.0  # so several Prometheus servers cost no more than one
 
 
 @dataclass(frozen=True, slots=True)

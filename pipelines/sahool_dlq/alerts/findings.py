@@ -22,14 +22,14 @@ class Finding:
 
     scope: str  # the part of the rule
     subject: str  # a service, a stream, …; empty: everything
-    value: float | None  # in the rule's unit; None: it cannot be known
+    value: float | None  # in the rule's unit; None: unknown
     above: float  # the threshold
-    failure_count: int | None  # failures that it is about
-    since: datetime | None  # when what it tells of began
+    failure_count: int | None  # number of failures
+    since: datetime | None  # when the problem began
     sample_id: str | None  # one of the failures
-    detail: str | None  # who and what
-    unmarked_ids: list[str] | None  # failures that no alert has named yet, 500 at most
-    is_told: bool  # whether other alerts have named all of them
+    detail: str | None  # details
+    unmarked_ids: list[str] | None  # failures that no alert has contained yet, at most 500
+    is_told: bool  # whether other alerts have contained all of them
 
     @property
     def is_above(self) -> bool:

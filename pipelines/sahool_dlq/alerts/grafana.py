@@ -40,7 +40,9 @@ def _rule(rules: AlertRules, rule: Rule) -> dict[str, Any]:
         "datasource": DATASOURCE,
         "editorMode": "code",
         "rawQuery": True,
-        "rawSql": firing_sql(rules, rule).replace("$", "$$"),  # $x is the environment's x
+        "rawSql": firing_sql(rules, rule).replace(
+            "$", "$$"
+        ),  # Grafana replaces $x with an environment variable
         "format": "table",
     }
     threshold = {

@@ -23,7 +23,7 @@ __all__ = ["IncidentService", "incident_service"]
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 10.0
-_STANDS_FOR = timedelta(hours=24)  # an alert in Alertmanager that nobody tells it of again
+_STANDS_FOR = timedelta(hours=24)  # lifetime of an alert in Alertmanager that is not sent again
 _LEAST_SECRET_BYTES = 24
 
 
@@ -41,7 +41,7 @@ class IncidentService:
 
     is_for_incidents, is_forgetful = True, False
     name = ""
-    is_verified = True  # whether its certificate is looked at
+    is_verified = True  # whether its certificate is checked
 
     def _request(self, message: Message, incident: Incident) -> _Request:
         raise NotImplementedError
@@ -165,7 +165,8 @@ class _Alertmanager(IncidentService):
 
     def _request(self, message: Message, incident: Incident) -> _Request:
         now = datetime.now(UTC)
-        # An end in the future, by a clock that is behind ours, would be no end: so the last look.
+        # If its clock is behind ours, an end of now would be in its future and not count: so use
+        # the last evaluation.
         is_over = incident.action == "resolve"
         ends = min(incident.until or now, now) if is_over else now + _STANDS_FOR
         labels = {  # as in the rules file for Prometheus

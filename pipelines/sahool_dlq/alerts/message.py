@@ -24,7 +24,7 @@ def group_of(event: DLQEvent, redactor: Redactor, grouping: GroupingRules) -> st
     error_type = redactor.redact_label(event.error_type)
     text = redactor.redact_text(event.error_message)
     trace = redactor.redact_text(event.stack_trace) if event.stack_trace else None
-    if grouping == GroupingRules():  # a hundred times quicker than by column
+    if grouping == GroupingRules():  # a hundred times faster than by column
         return fingerprint(error_type, text, trace).group_id
     row = {"error_type": error_type, "error_message": text, "stack_trace": trace}
     frame = pl.DataFrame([row], schema=dict.fromkeys(row, pl.String))
@@ -42,8 +42,8 @@ class Incident:
     subject: str  # what it is about; empty: everything
     severity: str  # warning | critical
     since: datetime
-    until: datetime | None = None  # last look at which it held; None: it still does
-    message_id: str = field(default_factory=lambda: uuid.uuid4().hex)  # the same at each try
+    until: datetime | None = None  # last evaluation at which it held; None: it still does
+    message_id: str = field(default_factory=lambda: uuid.uuid4().hex)  # the same for each try
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Message:
     title: str
     body: str
     command: str = ""  # the next one; it is in the body too
-    is_good: bool = False  # that something is over
-    incident: Incident | None = None  # whose news it is, for a channel of incidents
+    is_good: bool = False  # whether it reports an end
+    incident: Incident | None = None  # its alert, for incident services
 
 
 def message_of(
@@ -74,7 +74,7 @@ def message_of(
     service = _name(redactor, event.service)
     how_many = f"{count:,}" if count == new_count else f"{count:,}, {new_count:,} of them new"
     command = f"dlq show {event.failure_id}"
-    lines = (  # what counts stands first: a channel may cut the rest
+    lines = (  # most important first: a channel may cut the rest
         f"What: {error_type}: {plain(redactor.redact_text(event.error_message))}",
         f"Where: {service}, on {_name(redactor, event.original_subject)}",
         f"Since: {since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",

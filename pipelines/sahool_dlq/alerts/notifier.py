@@ -17,8 +17,8 @@ from sahool_dlq.events.monitor.dlq_event import DLQEvent
 
 logger = logging.getLogger(__name__)
 
-_GATHER_SECONDS = 1.0  # before a message goes out, so that it can say how many
-_PATIENCE_SECONDS = 10.0  # how long a dead letter waits for its message to be out
+_GATHER_SECONDS = 1.0  # before sending, so that the message can have a count
+_PATIENCE_SECONDS = 10.0  # how long a dead letter waits for its message
 _CLOSING_SECONDS = 5.0
 
 
@@ -33,9 +33,9 @@ class _Outage:
     since: datetime  # the first dead letter's time
     last_at: float  # clock of the last dead letter
     count: int = 0
-    told: int = 0  # those that a message has told of
+    told: int = 0  # those contained in a message
     started_at: float = 0  # clock of the last message
-    delivery: asyncio.Task[bool] | None = None  # of the last message: whether a channel has it
+    delivery: asyncio.Task[bool] | None = None  # whether a channel has accepted the last message
 
     @property
     def is_silent(self) -> bool:
@@ -99,7 +99,7 @@ class GroupNotifier:
         left = outage.started_at + _PATIENCE_SECONDS - now
         done, _ = await asyncio.wait({outage.delivery}, timeout=max(left, 0))
         if not done or not _is_out(outage.delivery):
-            outage.count -= 1  # it comes again
+            outage.count -= 1  # it is delivered again
             raise UndeliveredError(f"No channel has accepted the alert about group {group_id} yet.")
 
     def _outage(self, event: DLQEvent, group_id: str, now: float) -> _Outage:

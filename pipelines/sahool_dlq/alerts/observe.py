@@ -32,11 +32,11 @@ __all__ = ["StreamSample", "keep", "look", "silent_consumers", "stopped_consumer
 logger = logging.getLogger(__name__)
 
 _KEPT = "7 days"
-_FRESH = timedelta(minutes=3)  # of what a consumer says of itself
+_FRESH = timedelta(minutes=3)  # maximum age of a consumer's totals
 _MOST_CONSUMERS = 50
-_MOST_STOPPED = 1_000  # consumers of ours that are looked at
+_MOST_STOPPED = 1_000  # maximum number of our consumers that are checked
 
-# Consumers whose services failed of late and publish no totals: do they acknowledge anything?
+# Consumers whose services failed recently and publish no totals: do they acknowledge anything?
 _SILENT = f"""
 SELECT DISTINCT f.original_stream, f.consumer_name
 FROM failed_events f
@@ -71,9 +71,9 @@ class Look:
 
     streams: tuple[StreamSample, ...]
     acknowledged: dict[tuple[str, str], int]  # sequence by stream and consumer
-    reaches: dict[Wanted, Reach] | None = None  # of pending failures; None: nobody could look
-    skipped: int = 0  # consumers that dead letters name, and that could not be looked at
-    # by service and consumer, of those that published totals; a Reach: it did not, or nobody knows
+    reaches: dict[Wanted, Reach] | None = None  # of pending failures; None: not checked
+    skipped: int = 0  # consumers in dead letters that could not be looked up
+    # by service and consumer that published totals; a Reach: it did not stop, or that is unknown
     stopped: dict[tuple[str, str], Stopped | Reach] = field(default_factory=dict)
 
 
@@ -239,7 +239,7 @@ class _Total(NamedTuple):
     """The last counters of one of our consumers."""
 
     service: str
-    consumer: str | None  # <stream>/<durable>; None: none can be called so
+    consumer: str | None  # <stream>/<durable>; None: not a valid name
     is_dlq_writable: bool
     is_fresh: bool
 

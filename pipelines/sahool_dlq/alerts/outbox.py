@@ -46,7 +46,7 @@ class Delivery:
     """The results of sending messages."""
 
     taken: int = 0  # by their channels
-    waiting: int = 0  # their channel did not take them, or it is not there
+    waiting: int = 0  # their channel did not accept them, or does not exist
     given_up: int = 0  # waited too long
 
 
@@ -100,7 +100,7 @@ async def deliver(
     for message in store.waiting_messages(connection):
         if message.channel == _LOG_CHANNEL:
             logger.error("ALERT: %s\n%s", message.title, message.body)
-            logged.append(message.id)  # nobody was told: no channel is set
+            logged.append(message.id)  # nothing was sent: no channel is set
         elif now - message.created_at > _GIVE_UP:
             logger.error("The alert is no longer sent to %s: %s", message.channel, message.title)
             gone.append(message.id)
@@ -140,7 +140,7 @@ async def acknowledge_alerts(
                 say(connection, rules, told, channels, datetime.now(UTC))
             keys = {alert.incident_key(store.platform_id(connection)) for alert in alerts}
             known = {channel.key: channel for channel in channels}
-            if lock.take():  # else an evaluation is sending just now
+            if lock.take():  # else an evaluation is sending now
                 waiting = store.waiting_messages(connection)
                 due = [m for m in waiting if m.incident in keys and m.channel in known]
                 await _send_all(connection, known, due)

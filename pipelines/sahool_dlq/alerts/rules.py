@@ -34,21 +34,21 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """One rule: the value that its SELECT of `sql/alerts` finds is above `above`."""
 
     name: str
-    title: str  # what it says, in words
+    title: str  # its text
     unit: str  # of the value
     above: NotNegative
     severity: Severity
-    for_minutes: NotNegative  # that the condition must hold before it fires
-    keep_minutes: NotNegative  # that it must be over before it is resolved
+    for_minutes: NotNegative  # how long the condition must hold before it fires
+    keep_minutes: NotNegative  # how long it must be over before it is resolved
     repeat_minutes: NotNegative  # between two messages while it still fires
-    cooldown_minutes: NotNegative  # before one that came and went may be told of again
+    cooldown_minutes: NotNegative  # before an alert that was resolved may be sent again
     channels: tuple[str, ...]  # names; none: all
     metric: Annotated[str, msgspec.Meta(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")]  # of `dlq exporter`
-    first: str  # what to do first
-    command: str  # the next one; {sample} is the id of a failure, {subject} what the alert is about
+    first: str  # the first step
+    command: str  # the next command; {sample} is a failure's id, {subject} the alert's subject
     by_service: bool = False  # it can have thresholds by service and tenant
-    window_minutes: Annotated[float, msgspec.Meta(gt=0)] = 0  # that it looks back; 0: it does not
-    least_count: int = 0  # of messages, without which nothing is known
+    window_minutes: Annotated[float, msgspec.Meta(gt=0)] = 0  # length of its time window; 0: none
+    least_count: int = 0  # minimum number of messages; fewer: unknown
     error_types: tuple[str, ...] = ()  # with their known subclasses
     is_enabled: bool = msgspec.field(default=True, name="enabled")
 

@@ -28,7 +28,7 @@ class Alert:
     since: datetime
     sample_id: str | None
     detail: str
-    started_at: datetime  # first look at which the condition held
+    started_at: datetime  # first evaluation at which the condition held
     seen_at: datetime  # last one
     fired_at: datetime | None = None
     told_at: datetime | None = None  # last message
@@ -54,8 +54,8 @@ class Alert:
 class Step:
     """The result of one evaluation for an alert."""
 
-    alert: Alert | None  # as it is then; None: forgotten, or it never was one
-    kind: str | None = None  # what is to be said: firing | reminder | resolved
+    alert: Alert | None  # the new state; None: deleted, or there is none
+    kind: str | None = None  # the message to send: firing | reminder | resolved
 
 
 def step(

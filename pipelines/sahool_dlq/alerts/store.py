@@ -28,9 +28,9 @@ class Outgoing:
     channel: str
     title: str
     body: str
-    incident: str | None  # key of the one that it is about; None: a message to people
+    incident: str | None  # key of its incident; None: a message to people
     created_at: datetime
-    is_waiting: bool  # no channel has taken it yet
+    is_waiting: bool  # no channel has accepted it yet
 
 
 LOCK: Final = "alerts"

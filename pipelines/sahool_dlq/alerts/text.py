@@ -17,7 +17,7 @@ _LINE_LIMIT = 500  # characters
 _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+"
 )
-# What chats take for a command: <!channel>, <@user>, <https://link|text>, @everyone.
+# Texts that chats treat as a command: <!channel>, <@user>, <https://link|text>, @everyone.
 _MENTION = re.compile(r"<(?=[!@#/a-zA-Z])|@(?=(?:everyone|here|channel|all)\b)", re.IGNORECASE)
 
 

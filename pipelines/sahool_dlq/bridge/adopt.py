@@ -36,7 +36,7 @@ class Adoption:
     consumer: str
     before: dict[str, Any]
     after: dict[str, Any]
-    redelivered: int = 0  # events that came again, and wait
+    redelivered: int = 0  # events delivered again that wait
 
     @property
     def address(self) -> str:
@@ -63,8 +63,8 @@ class Adoption:
 class Limits:
     """When a consumer gives an event up."""
 
-    max_deliver: int | None = None  # None: as it is, where it is limited, or else five
-    backoff_seconds: tuple[float, ...] = ()  # waits for an answer; none: as they are
+    max_deliver: int | None = None  # None: unchanged if limited, else five
+    backoff_seconds: tuple[float, ...] = ()  # waits for an acknowledgement; none: unchanged
 
 
 def with_values(found: Adoption, values: Mapping[str, Any]) -> Adoption:

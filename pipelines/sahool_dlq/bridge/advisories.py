@@ -83,7 +83,7 @@ class Advisories(Intake):
         try:
             info = await self.connection.jetstream().consumer_info(self._stream, self.durable)
         except PUBLISH_ERRORS:
-            return 1  # nobody can say: look again
+            return 1  # unknown: check again
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
@@ -104,7 +104,8 @@ class Advisories(Intake):
             and advisory.kind == TERMINATED
             and await self._given_up.has(self.connection, advisory, created)
         ):
-            # The same failure. Its id cannot be made any more: the time of the event is gone.
+            # It is the same failure, but its id can no longer be computed: the event's time is
+            # lost.
             logger.info(
                 "%s terminated an event that it had given up: %s", advisory.consumer, advisory
             )

@@ -36,9 +36,9 @@ class Advisory(msgspec.Struct, frozen=True):
     stream_seq: Annotated[int, msgspec.Meta(gt=0)]
     deliveries: Annotated[int, msgspec.Meta(gt=0)]  # 1 for an event that was terminated at once
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
-    not_before: datetime | None = None  # where nobody said when: the event was stored then
+    not_before: datetime | None = None  # if unknown: when the event was stored
     domain: str = ""  # where the stream is; empty: the server has none
-    reason: str = ""  # what the consumer said with +TERM; or what else is to be said
+    reason: str = ""  # the consumer's +TERM reason, or another explanation
 
     @classmethod
     def unsaid(
@@ -53,7 +53,7 @@ class Advisory(msgspec.Struct, frozen=True):
             deliveries=info.config.max_deliver or 1,
             timestamp=now,
             not_before=stored_at,
-            # What follows DETAIL: has no part in the fingerprint.
+            # Text after DETAIL: is not part of the fingerprint.
             reason="DETAIL: no advisory reported it; the counters of the consumer prove it.",
         )
 
@@ -130,10 +130,10 @@ def dead_letter_of(
     message = said["error_message"]
     if event is None:
         message += f" The event itself is lost: {advisory.stream} no longer has it."
-        if advisory.kind == MAX_DELIVERIES:  # what follows DETAIL: has no part in the fingerprint
+        if advisory.kind == MAX_DELIVERIES:  # text after DETAIL: is not part of the fingerprint
             message += " DETAIL: it was acknowledged too late, or removed."
     at, retries = advisory.timestamp.isoformat(), advisory.deliveries - 1
-    # The same each time it is published, or the server would take it for another failing.
+    # It must be the same each time, or the server would treat it as another failure.
     began_at = (advisory.not_before or advisory.timestamp).isoformat()
     fields = {
         **event_fields(
@@ -146,7 +146,7 @@ def dead_letter_of(
         "error_message": message,
         "stack_trace": said.get("stack_trace"),
         "retry_count": retries,
-        "max_retries": retries,  # what was left after a +TERM, nobody says
+        "max_retries": retries,  # unknown after a +TERM
         "first_attempt_at": began_at,
         "last_attempt_at": at,
         "dlq_timestamp": at,

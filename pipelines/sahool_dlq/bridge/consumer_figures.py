@@ -92,17 +92,18 @@ async def nudge(client: Client, info: ConsumerInfo) -> None:
     request: dict[str, Any] = {"batch": 1, "no_wait": True, "max_bytes": 1}
     js, what = client.jetstream(), f"CONSUMER.INFO.{info.stream_name}.{info.name}"
     try:
-        config = (await ask(js, what))["config"]  # nats-py knows no groups
+        config = (await ask(js, what))["config"]  # nats-py does not support groups
     except NotFoundError:
         return
     going_on = ["409"]
     if groups := config.get("priority_groups"):
         request["group"] = groups[0]
     if config.get("priority_policy") == "pinned_client":
-        going_on.append("404")  # also says that there is something, and for another
+        going_on.append("404")  # also means that there are events, and for another client
     body = json.dumps(request).encode()
     where = api_subject(client, f"CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}")
-    # An event that may still be delivered goes to the end of the queue: the next may be exhausted.
+    # An event that may still be delivered goes to the end of the queue; the next one may be
+    # exhausted.
     for _ in range(min(info.num_ack_pending or 0, _MOST_NUDGES)):
         try:
             answer = await client.request(where, body, timeout=2)
@@ -112,7 +113,7 @@ async def nudge(client: Client, info: ConsumerInfo) -> None:
         if headers.get("Status") not in ("404", "408", "409"):
             logger.warning("%s cannot be looked up: %s", where, headers.get("Description"))
         if headers.get("Status") not in going_on:
-            return  # there is nothing to be delivered now
+            return  # nothing to deliver now
 
 
 async def proven(client: Client, info: ConsumerInfo) -> list[int] | None:

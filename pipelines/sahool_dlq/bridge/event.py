@@ -20,8 +20,8 @@ async def event_of(
     """The event; if it is gone, the creation time of its stream, if that still exists."""
     try:
         event = await stored_message(connection, advisory.stream, advisory.stream_seq)
-        # Another event with its sequence, in a stream that was made anew? Clocks may differ, so
-        # the stream's own age decides.
+        # Is it another event with its sequence, in a recreated stream? Clocks may differ, so the
+        # stream's own age decides.
         if event is not None and event.timestamp_ns <= nanoseconds(advisory.timestamp):
             return event, None
         created = (await connection.jetstream().stream_info(advisory.stream)).created

@@ -31,7 +31,7 @@ from sahool_dlq.settings import Settings
 _EXACT_SINCE = (2, 14)
 """The nats-server from which on `num_redelivered` forgets what a stream removed. Before, it would
 prove too much."""
-_ON_ITS_WAY_SECONDS = 0.5  # for an advisory of just now to be stored
+_ON_ITS_WAY_SECONDS = 0.5  # time for a new advisory to be stored
 
 Publish = Callable[[Advisory, StoredMessage], Awaitable[bool]]
 """Publishes the dead letter of an event; False where the bridge closes before."""

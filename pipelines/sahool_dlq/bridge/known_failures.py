@@ -37,7 +37,7 @@ async def told_by_advisories(
             async for msg in puller.pull(10_000):
                 with suppress(ValueError):
                     advisory = read_advisory(msg.data, domain_of(client))
-                    # An earlier one is about a stream that this one has taken the place of.
+                    # An earlier one is about a stream that this one has replaced.
                     if stream.created is None or advisory.timestamp >= stream.created:
                         told.add(advisory.stream_seq)
                 if not delivery_of(msg).pending:

@@ -36,7 +36,7 @@ from sahool_dlq.jetstream.permissions import check_heard
 logger = logging.getLogger(__name__)
 
 ACTOR = "dlq-bridge"
-_MOST_EVENTS = 1_000  # that are listened for; the latest ones
+_MOST_EVENTS = 1_000  # maximum number of events to listen for; the latest ones
 
 
 class LateAcks:

@@ -114,8 +114,7 @@ class Bridge(Service):
             return []
 
     async def count(self) -> None:
-        """Publish the totals of consumers whose acknowledgements are reported; see `bridge.totals`.
-        """
+        """Publish totals of consumers whose acknowledgements are reported; see `bridge.totals`."""
         assert self._connection is not None
         try:
             await publish_totals(self._connection, self._platform)

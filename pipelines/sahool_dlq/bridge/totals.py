@@ -41,7 +41,7 @@ _READ_MESSAGES, _READ_BYTES = 5_000, 8 << 20
 class Position(msgspec.Struct, frozen=True):
     """The position up to which a stream was counted."""
 
-    created: str  # the stream, which may have been made anew since
+    created: str  # the stream, which may have been recreated since
     sequence: int
 
 
@@ -117,7 +117,7 @@ async def publish_totals(
     if not adopted:
         return 0
     totals = {_address(info): _total(_address(info), settings, latest, anew) for info in adopted}
-    holders = {acks: [ACK_METRICS]}  # first: it says since when the others count
+    holders = {acks: [ACK_METRICS]}  # first: it has the start time of the others
     for subject in ADVISORIES:
         if holder := await find_stream(js, subject, settings.advisory_stream):
             holders.setdefault(holder, []).append(subject)
@@ -140,7 +140,7 @@ def _total(
     before = latest.bridged.get(address)
     if before is None or address in anew:
         return Total(service, *address, now, now, {})
-    if before.service != service:  # it is called otherwise since: what was counted, stays there
+    if before.service != service:  # renamed since: earlier counts stay under the old name
         return Total(service, *address, before.at, now, before.counted_to)
     before.at = now
     return before
@@ -200,16 +200,16 @@ def _add(
         else:
             advisory = read_advisory(message.data, domain)
             if is_first and advisory.timestamp < total.started_at:
-                return  # from before the server told of what was handled
+                return  # from before the server reported acknowledgements
             if advisory.reason in REMOVED_REASONS or advisory.stream_seq in failed:
-                return  # no failure, or one that was counted: it was terminated too late
+                return  # no failure, or already counted: it was terminated too late
             failed.add(advisory.stream_seq)
             total.dead_lettered += 1
             deliveries = advisory.deliveries
     except ValueError as error:
         logger.warning("The message on %s is not valid: %s", message.subject, error)
         return
-    total.handled += 1  # its last call; that the deliveries before were calls, nobody knows
+    total.handled += 1  # its last call; it is unknown whether earlier deliveries were calls
     total.retried += deliveries - 1
 
 

@@ -1,5 +1,4 @@
-"""Reports about a redrive whose `published` is not in the log: they are stored, but change no case.
-"""
+"""Reports about a redrive whose `published` is not in the log: stored, but they change no case."""
 
 from dataclasses import dataclass
 from datetime import datetime

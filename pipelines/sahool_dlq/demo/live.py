@@ -55,7 +55,7 @@ async def _traffic(url: Server, farm_dsn: str, speed: float) -> None:
         while True:
             try:
                 numbers = await _take_numbers(farm_dsn)
-            except psycopg.OperationalError:  # it is away: who watches it says so
+            except psycopg.OperationalError:  # it is down; its watcher reports this
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             await publish(publisher, list(events(numbers, rng, _FAULTY)))

@@ -16,9 +16,9 @@ from sahool_dlq.settings import Settings
 
 __all__ = ["Opening"]
 
-_FIRST_DRAIN_SECONDS = 15.0  # until some services have given up
+_FIRST_DRAIN_SECONDS = 15.0  # until some services have given up events
 _POLL_SECONDS = 1.0
-_AGAIN_SECONDS = 120.0  # before a run is started again that led to nothing
+_AGAIN_SECONDS = 120.0  # before a run without result is started again
 
 _FAILED = "SELECT count(*) FROM failed_events WHERE published_at > %s"
 _GROUPED = "SELECT count(*) FROM mart_failure_groups WHERE last_seen_at > %s"
@@ -59,14 +59,14 @@ class Opening:
         seconds = 0.0
         while not (count := await asyncio.to_thread(self._count, query)):
             if deployment is not None and seconds % _AGAIN_SECONDS == 0:
-                with contextlib.suppress(DLQError):  # who watches Prefect says so
+                with contextlib.suppress(DLQError):  # Prefect's watcher reports this
                     await asyncio.to_thread(self._start_run, deployment)
             await asyncio.sleep(_POLL_SECONDS)
             seconds += _POLL_SECONDS
         return count
 
     def _count(self, query: str) -> int:
-        # Where it is away, who watches it says so; and there are no marts before the first build.
+        # If it is down, its watcher reports this; and there are no marts before the first build.
         with (
             contextlib.suppress(DLQError, psycopg.Error),
             open_postgres(self._settings) as connection,

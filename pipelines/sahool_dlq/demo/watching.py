@@ -18,7 +18,7 @@ from sahool_dlq.settings import Settings
 __all__ = ["watch"]
 
 _SECONDS = 10.0  # between two looks
-_STARTING_LOOKS = 4  # until one that has not worked yet counts as stopped
+_STARTING_LOOKS = 4  # after this time a service that never worked counts as stopped
 
 
 async def watch(
@@ -32,7 +32,7 @@ async def watch(
         await asyncio.sleep(_SECONDS)
         try:
             problems = await _problems(settings)
-        except (DLQError, nats.errors.Error, APIError):  # NATS is away: who watches it says so
+        except (DLQError, nats.errors.Error, APIError):  # NATS is down; its watcher reports this
             continue
         looks += 1
         well |= SERVICES.keys() - (problems.keys() if looks < _STARTING_LOOKS else set())

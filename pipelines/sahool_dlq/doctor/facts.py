@@ -199,8 +199,10 @@ class Account:
     names: StreamNames = field(default_factory=StreamNames)
     heard: Mapping[tuple[str, str], Heard] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)  # requests, and why they had no answer
-    clock_seconds: float = 0.0  # by which the server is surely ahead of us, or behind
-    stalled_seconds: float = 900.0  # without a delivery, from which a consumer stands still
+    clock_seconds: float = 0.0  # by which the server is certainly ahead or behind
+    stalled_seconds: float = (
+        900.0  # time without a delivery after which a consumer counts as stalled
+    )
 
     def holders(self, subject: str) -> list[Stream]:
         """The streams that store all of a subject or filter."""

@@ -19,11 +19,7 @@ def fate(account: Account, consumer: Consumer) -> str:
         return f"It is delivered again every {span(consumer.waits[-1])}, for ever{until}."
     tries = "one delivery" if consumer.max_deliver == 1 else f"{consumer.max_deliver} deliveries"
     after = f"After {tries} ({span(consumer.retry_seconds)} without an answer) it is given up"
-    where = (
-        "held in the queue"
-        if consumer.stream.is_queue
-        else "left in the stream, undelivered"
-    )
+    where = "held in the queue" if consumer.stream.is_queue else "left in the stream, undelivered"
     how_long = f"for {span(age)}" if age else "for ever"
     holders = account.holders(f"{GIVEN_UP}.{consumer.stream.name}.{consumer.name}")
     told = f"; {holders[0].name} stores the advisory." if holders else ", without notice."

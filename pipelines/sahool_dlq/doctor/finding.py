@@ -12,8 +12,9 @@ from sahool_dlq.analysis.report.section import seconds_as_text
 class Severity(StrEnum):
     """How bad it is, the worst first."""
 
-    LOSES = "loses data"  # the next poison message is lost or never ends, or some were already
-    MAY_LOSE = "may lose"  # it takes something more: a restart, a slow consumer, a bad moment
+    # the next poison message is lost or delivered for ever, or some were lost already
+    LOSES = "loses data"
+    MAY_LOSE = "may lose"  # only if something else happens: a restart, a slow consumer, bad timing
     ADVICE = "advice"  # nothing is lost
 
 
@@ -22,7 +23,7 @@ class Said(NamedTuple):
 
     severity: Severity
     sentence: str
-    command: str  # that mends it, or what to do in a service
+    command: str  # command that repairs it, or what to do in a service
     evidence: Mapping[str, Any] = {}
 
 

@@ -145,6 +145,6 @@ class _Reader:
     ) -> None:
         times = [datetime.fromisoformat(each["ts"]).timestamp() for each in infos if "ts" in each]
         if times:
-            ahead = min(times) - answered_at  # surely so much, however long the answer took
+            ahead = min(times) - answered_at  # at least this much, however long the answer took
             behind = asked_at - max(times)
             self.clock_seconds = max(ahead, 0.0) or -max(behind, 0.0)

@@ -22,7 +22,8 @@ from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.stores.epochs import Gap, fork_id
 from sahool_dlq.stores.lake.table import LakeTable
 
-# The newest anchors of this life of the stream, less those that a rewind made untrue.
+# The newest anchors of this life of the stream, without those that became invalid when it was set
+# back.
 _ANCHORS = """
 SELECT a.sequence, a.timestamp_ns
 FROM drain_anchors a JOIN drain_epochs e USING (epoch)
@@ -79,7 +80,7 @@ async def current_epoch(
     held = dict.fromkeys(tables, match)
     checkpoint = match
     if epoch == latest:
-        # No sink may lack what is left to the old epoch.
+        # Both sinks must be complete for the old epoch.
         marks = {name: table.watermark(epoch) for name, table in tables.items()}
         held = {name: min(match, match if mark is None else mark) for name, mark in marks.items()}
         readable = (state.first_sequence, match + 1)

@@ -13,7 +13,7 @@ _RARELY = (100_000, 10, 10)  # thresholds far above a batch's rows
 def collecting_rarely() -> Iterator[None]:
     """Let the collector run rarely, and never check existing objects."""
     thresholds = gc.get_threshold()
-    if thresholds == _RARELY:  # another drain of this process does it
+    if thresholds == _RARELY:  # another drain in this process did it
         yield
         return
     gc.freeze()

@@ -54,7 +54,7 @@ def _end(lock: Lock, holder: Holder, stream: str) -> None:
     logger.warning("Another drain of %s makes no progress: terminating its %s", stream, holder)
     try:
         is_ended = lock.end_holder(holder.pid)
-    except InsufficientPrivilege:  # of another user's: docs/security.md
+    except InsufficientPrivilege:  # another user's session: docs/security.md
         is_ended = False
     if not is_ended:
         raise FencedError(

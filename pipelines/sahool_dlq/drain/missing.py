@@ -46,7 +46,7 @@ class Missing:
             return []
         spans = [(a, b) for a, b in pairwise([after, *sequences]) if b > a + 1]
         first = self.state.first_sequence
-        if not all(len(self._between(a, b)) == b - a - 1 for a, b in spans):  # gone since then
+        if not all(len(self._between(a, b)) == b - a - 1 for a, b in spans):  # removed since then
             now = await self.reader.state()
             first, self.deleted = now.first_sequence, await deleted_sequences(self.client, now)
         found = list[Gap]()

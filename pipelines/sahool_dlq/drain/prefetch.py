@@ -20,7 +20,7 @@ async def ahead(source: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
                 following = asyncio.ensure_future(anext(source, None))
                 held = [item]
                 del item
-                yield held.pop()  # only the caller holds it now: it may be many megabytes
+                yield held.pop()  # keep no reference here: it may be many megabytes
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

@@ -47,8 +47,8 @@ from sahool_dlq.tracing import is_tracing
 
 logger = logging.getLogger(__name__)
 
-_PAUSES_SECONDS = (1.0, 4.0)  # before another try, where the last one got no further
-_IDLE_BATCHES = 20  # after which a table without rows moves its watermark all the same
+_PAUSES_SECONDS = (1.0, 4.0)  # before another try, if the last one made no progress
+_IDLE_BATCHES = 20  # after this a table without rows still moves its watermark
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class DrainReport:
     drained: int  # messages newly in the sink that was furthest behind
     quarantined: int  # those of them with a parse_error
     gaps: int  # gap rows written
-    last_sequence: int  # how far every sink holds the log now
+    last_sequence: int  # position of every sink in the log
     seconds: float  # the work, without process start
     stream: str
     epoch: str
-    notes: tuple[str, ...] = ()  # what a person should know: a gap, a recreated stream
+    notes: tuple[str, ...] = ()  # notes for people: a gap, a recreated stream
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -143,7 +143,7 @@ async def _drain_once(
     is_retry: bool,
     is_lake_adopted: bool,
 ) -> None:
-    patience = 5 if is_retry else 0  # it may be amid a restart
+    patience = 5 if is_retry else 0  # it may be restarting
     async with open_nats(settings, "dlq drain", patience_seconds=patience) as client:
         stream = (await find_log(client, settings)).stream
         with open_postgres(settings) as connection:
@@ -192,7 +192,7 @@ async def _copy(
     first, state = sinks.watermark, missing.state
     done = max(first, state.first_sequence - 1)
     decoded = ahead(_decode(ahead(_read(reader, state, settings)), sinks.epoch, state, settings))
-    ready = ahead(decoded)  # a second one: decoding need not wait where a commit takes long
+    ready = ahead(decoded)  # a second one, so that decoding does not wait for a long commit
     async with aclosing(ready):
         async for sequences, batch in ready:
             sinks.note_gaps(await missing.gaps(sequences, done, sinks), tally)
@@ -263,7 +263,7 @@ class _Sinks:
         self._postgres = postgres
         self._tables = tables
         self._checkpoint = checkpoint
-        self._reached = self.watermark  # every sink has what it lacks up to here
+        self._reached = self.watermark  # every sink is complete up to here
         self._idle_batches = dict.fromkeys(tables, 0)
         erased = erased_messages(connection, life_of(epoch.id), after=self.watermark)
         self.erased = erased["dlq_sequence"].to_list()
@@ -336,7 +336,7 @@ class _Sinks:
         results = await asyncio.gather(
             asyncio.to_thread(self._store_in_postgres, batch),
             asyncio.to_thread(self._store_in_lake, batch),
-            return_exceptions=True,  # never leave one at work behind the other's error
+            return_exceptions=True,  # after an error in one, wait for the other
         )
         for result in results:
             if isinstance(result, BaseException):
@@ -344,8 +344,7 @@ class _Sinks:
         self._reached = max(self._reached, batch.last_sequence)
 
     def catch_up(self) -> None:
-        """Move the watermarks of tables without new rows, so that they do not hold the others back.
-        """
+        """Move the watermarks of tables without new rows, so that they do not delay others."""
         for table in self._tables.values():
             if self._held(table) < self._reached:
                 table.append(table.empty_frame(), self.epoch.id, self._reached)
@@ -373,7 +372,8 @@ class _Sinks:
         watermark = table.watermark(self.epoch.id)
         if watermark is not None:
             return watermark
-        # An empty table takes everything; another holds what came before, under older epochs.
+        # An empty table takes everything; another one already has earlier messages, under older
+        # epochs.
         return 0 if table.is_empty else self.epoch.start_sequence - 1
 
 

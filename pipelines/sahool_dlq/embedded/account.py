@@ -80,7 +80,7 @@ def trusted_folder(account: Account) -> Path:
     for folder in PRIVATE_FOLDERS:
         try:
             folder.mkdir(mode=0o755)
-            folder.chmod(0o755)  # whatever the umask is
+            folder.chmod(0o755)  # independent of the umask
         except FileExistsError:
             pass
         except OSError:

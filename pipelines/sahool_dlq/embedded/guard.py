@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 LIFELINE, LOG = 0, 2  # file descriptors
-WATCH_SECONDS = 0.5  # between looks at whether the owner is still our parent
+WATCH_SECONDS = 0.5  # interval of checks whether the owner is still our parent
 CLEANUP_SECONDS = 10.0  # for processes that the server left behind
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
@@ -57,8 +57,8 @@ def start(spec: dict[str, Any]) -> "subprocess.Popen[bytes]":
         if spec["user"] is None
         else {"user": spec["user"], "group": spec["group"], "extra_groups": ()}
     )
-    # preexec_fn is sound here, for this process has one thread; it runs after the change of user,
-    # which would have cleared the parent-death signal.
+    # preexec_fn is safe here, because this process has one thread; it runs after the change of
+    # user, which would have cleared the parent-death signal.
     return subprocess.Popen(
         spec["command"],
         stdin=subprocess.DEVNULL,

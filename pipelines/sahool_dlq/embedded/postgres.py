@@ -128,7 +128,7 @@ class PostgresServer(EmbeddedServer):
                 f"PostgreSQL in {self.data} could not be given a password: correct what it says\n"
                 f"{done.stderr.strip()}"
             )
-        rules.write_text(LOGIN_RULES)  # the owner stays who it was
+        rules.write_text(LOGIN_RULES)  # the owner does not change
 
     def _launch(self, lock: int) -> None:
         super()._launch(lock)

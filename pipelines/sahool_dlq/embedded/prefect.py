@@ -60,7 +60,7 @@ class PrefectServer(EmbeddedServer):
         return {
             "PREFECT_HOME": str(self.data),
             "PREFECT_API_URL": self.api_url,
-            "PREFECT_PROFILE": "local",  # one that a new PREFECT_HOME has, whatever the user's is
+            "PREFECT_PROFILE": "local",  # the profile of a new PREFECT_HOME, whatever the user's is
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # an error, not a second server
             "no_proxy": f"{bypassed},{HOST}" if bypassed else HOST,
             **({"PREFECT_API_AUTH_STRING": self._login.rstrip("@")} if self._has_login else {}),

@@ -1,5 +1,4 @@
-"""The common part of the embedded servers: a home folder with one owner, a remembered port, a log.
-"""
+"""The common part of embedded servers: a home folder with one owner, a fixed port, a log."""
 
 import contextlib
 import fcntl
@@ -103,7 +102,7 @@ class EmbeddedServer(ABC):
         if self.is_running:
             return
         if self._process is not None:
-            self._process.stop()  # it crashed: let go of its pipes
+            self._process.stop()  # it crashed: close its pipes
         try:
             if self._has_login:
                 make_private(self.home, self.home / f"{self.folder}.lock")

@@ -17,8 +17,7 @@ WORKER_LOG = "worker.log"
 
 
 def deployments_folder() -> Path:
-    """The folder of prefect.yaml and flows/: in the package for a wheel, at the top for a checkout.
-    """
+    """The folder of prefect.yaml and flows/: in a wheel's package, or at the top of a checkout."""
     packaged = _PACKAGE / "_deploy"
     return packaged if packaged.is_dir() else _PACKAGE.parents[1]
 

@@ -43,7 +43,7 @@ from sahool_dlq.stores.tombstones import (
 __all__ = ["COUNTED", "ErasureReport", "erase", "preview"]
 
 _AT_ONCE = 500  # messages; NATS deletes some hundred in a second
-_TRIES = 5  # at rewriting a table of the lake, which a compaction may do meanwhile
+_TRIES = 5  # tries to rewrite a table, which a compaction may rewrite meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +58,16 @@ class ErasureReport:
     object_bodies: int  # in the object store
     lake_dead_letters: int
     lake_case_events: int
-    unread_dead_letters: int  # that nobody can read, and name no tenant; they stay
+    unread_dead_letters: int  # unreadable ones without a tenant; they stay
     failures: dict[str, int]  # rows of failed_events by status
     payloads: int  # raw dead letters in failed_payloads
     redrives: int  # rows of the outbox
-    batches: int  # of redrives, that had no other failures
-    alert_messages: int  # that quoted one of the failures
+    batches: int  # batches of redrives without other failures
+    alert_messages: int  # alert messages that quoted one of the failures
     audit_mentions: int  # rows of the audit that name the tenant; they stay
     erasure: str | None = None  # its id; None of a preview
     left: str | None = None  # what is still in the stream, and why
-    is_unfinished: bool = False  # whether an earlier one has not come to its end
+    is_unfinished: bool = False  # whether an earlier one is unfinished
 
     @property
     def is_empty(self) -> bool:
@@ -152,7 +152,7 @@ async def erase(
                     reason=reason,
                 )
                 tell("bodies in the object store")
-                # Before the dead letters, which say which there are.
+                # Before the dead letters, because these name the objects.
                 left = await erase_objects(client, BODIES_BUCKET, found.objects, live)
                 tell("the lake")
                 await asyncio.to_thread(_from_lake, settings, connection, live)
@@ -162,7 +162,7 @@ async def erase(
                 rows = await asyncio.to_thread(delete, connection, tenant)
             tell("the marts")
             await asyncio.to_thread(build_marts)
-            # NATS takes its time: drains go on meanwhile.
+            # NATS is slow at this: drains continue meanwhile.
             left = left or await _from_stream(client, settings, state, found.in_stream, tell)
             if left is None:
                 finish(connection, erasure)

@@ -49,7 +49,7 @@ async def erase_objects(
             continue
         entry, *chunks = [message.sequence for message in stored]
         stream = f"OBJ_{bucket}"
-        # The entry last: it says where the rest is.
+        # The entry last, because it locates the rest.
         refusal = await erase_messages(client, stream, chunks, tell)
         refusal = refusal or await _erase(client, stream, entry)
         if refusal:

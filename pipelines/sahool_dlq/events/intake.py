@@ -34,12 +34,12 @@ from sahool_dlq.jetstream.pull import Delivery, Puller, PullStalledError, delive
 logger = logging.getLogger(__name__)
 
 _PULL_SECONDS = 5.0
-_PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
-_AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
+_PAUSE_SECONDS = 5.0  # before an unsettled message is delivered again
+_AHEAD_SECONDS = 0.1  # messages are fetched this long in advance
 _MOST_AHEAD = 500
 _OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer …
 _OLD_SECONDS = 0.1  # … and in hand for so long
-WRITE_SECONDS = 1.0  # for what is still to be written in the end
+WRITE_SECONDS = 1.0  # for the last writes at the end
 
 
 T = TypeVar("T")
@@ -91,12 +91,12 @@ class Intake:
         self._ack_wait_seconds = ack_wait_seconds
         self._max_concurrency = max_concurrency
         self._closing = closing
-        self._is_cutting_off = False  # what a handler raises from now on is no failure
+        self._is_cutting_off = False  # handlers' errors are no failures from now on
         self._waiting: dict[tuple[int, int], _Arrival] = {}  # by Delivery.event, oldest first
         self._running: dict[tuple[int, int], _Running] = {}
         self._has_room = asyncio.Event()
         self._acks = Acknowledgements(self.durable, self._answer)
-        self._old: list[tuple[int, int]] = []  # in hand, and the server was told nothing of them
+        self._old: list[tuple[int, int]] = []  # in progress, and not yet reported to the server
         self._has_old = asyncio.Event()
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
@@ -141,14 +141,14 @@ class Intake:
         try:
             await asyncio.wait({stop, pull}, return_when=asyncio.FIRST_COMPLETED)
             if pull.done():
-                pull.result()  # it may have ended by an error
+                pull.result()  # it may have ended with an error
             await end([pull], self._closing.last_seconds(CUT_SECONDS))
             await self._stop_pulling()
             while self._running and (left := self._closing.seconds_left()):
                 tasks = [running.task for running in self._running.values()]
                 await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for _ in range(2):  # asyncio.run cancels again what a program cancelled before it ended
+            for _ in range(2):  # asyncio.run cancels tasks again that a program cancelled before
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._cut_off(pull, beat, early, acks, stop)
                     break
@@ -231,8 +231,8 @@ class Intake:
         self._place.follow(delivery)
         event = delivery.event
         if event in self._running:
-            # The server missed our heartbeats, in an outage. Whatever the running task's answer
-            # will be, it holds for this delivery too.
+            # The server missed our heartbeats in an outage. The running task's result also counts
+            # for this delivery.
             logger.info(
                 "%s: message %s was delivered again while it was being handled",
                 self.durable,
@@ -281,11 +281,14 @@ class Intake:
         if connection.is_connected:
             try:
                 await connection.rtt(2)
-            except (nats.errors.Error, OSError):  # nobody reads any more, whatever it says
+            except (
+                nats.errors.Error,
+                OSError,
+            ):  # the connection no longer reads, whatever its state
                 await connection.force_reconnect()
         while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
             await asyncio.sleep(0.1)
-        # Well before the next pull would deliver again what is done, or in hand.
+        # Well before the next pull, which would deliver finished or running messages again.
         await self._acks.send()
         await self._say_in_progress([*self._running, *self._waiting])
         try:
@@ -305,7 +308,7 @@ class Intake:
             if not self._closing.has_begun:
                 logger.warning("%s: a library of a handler cancelled the task late", self.durable)
             await self._give_back(msg, 0 if self._closing.has_begun else _PAUSE_SECONDS)
-        except (SystemExit, KeyboardInterrupt) as error:  # raised again once all is in order
+        except (SystemExit, KeyboardInterrupt) as error:  # raised again after the cleanup
             self.error = self.error or error
             self._closing.set()
             await self._give_back(msg)

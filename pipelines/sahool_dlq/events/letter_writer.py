@@ -94,7 +94,7 @@ class DeadLetterWriter:
                 publish, what=what, give_up=self._closing
             )
         except asyncio.CancelledError:
-            self._is_writable.set()  # it is the next one that finds out
+            self._is_writable.set()  # the next dead letter will find out
             raise
         if not self._is_writable.is_set():
             self._is_writable.set()

@@ -53,7 +53,7 @@ PUBLISH_ERRORS = (
 
 _TOO_LARGE_FOR_STREAM = 10054  # the server's code: beyond the stream's max_msg_size
 _SUFFIX_BYTES = 8
-_SMALL_BODY = 8_000  # bytes; a smaller one is never what makes a dead letter too large
+_SMALL_BODY = 8_000  # bytes; smaller bodies never make a dead letter too large
 _CHUNK_BYTES = 128 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _MOST_OWN_IDS = 10_000
@@ -70,9 +70,9 @@ class OwnId:
     died before it acknowledged the event, or a forger, whose message would replace ours.
     """
 
-    suffix: str = ""  # makes it an id that nobody else knows
-    is_sent: bool = False  # a try succeeded, or ended without an answer: it may be there
-    is_ours: IsOurs | None = None  # of who may read the log, and would write the same again
+    suffix: str = ""  # makes the id unknown to others
+    is_sent: bool = False  # a try succeeded, or ended without an answer: it may be stored
+    is_ours: IsOurs | None = None  # for users that may read the log, and would write the same again
 
 
 class OwnIds:
@@ -226,15 +226,18 @@ async def _publish_success(connection: Client, subject: str, body: bytes, redriv
 async def _forms(
     connection: Client, fields: dict[str, Any], body: bytes, is_json: bool
 ) -> AsyncGenerator[bytes, None]:
-    """The dead letter, first complete, then in shorter forms; the complete body is always stored.
-    """
+    """The dead letter, first complete, then shorter; the complete body is always stored."""
     yield encode_dead_letter(fields, body, is_json)
     if len(body) > _SMALL_BODY:
         pointer = await _store_body(
             connection, fields["failure_id"], body, fields["first_attempt_at"]
         )
         yield encode_pointer(fields, pointer)
-    for limit in (8_000, 1_000, 100):  # characters: the failure says too much for one message
+    for limit in (
+        8_000,
+        1_000,
+        100,
+    ):  # characters: the failure's texts are too long for one message
         short = _shortened(fields, limit)
         if len(body) > _SMALL_BODY:
             yield encode_pointer(short, pointer)

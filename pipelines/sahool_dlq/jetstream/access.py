@@ -16,7 +16,7 @@ from sahool_dlq.jetstream.address import Server, Servers, read_address, split_se
 from sahool_dlq.jetstream.contexts import FIELDS, read_context, selected_context
 
 _LOGIN = ("user_credentials", "nkey", "user_jwt", "user_seed", "user", "password", "token")
-# What belongs together comes from one place: a password with another's user is no login.
+# Values that belong together come from one place: a password with another user is not a login.
 _TOGETHER = (
     ("servers",),
     _LOGIN,
@@ -52,8 +52,8 @@ class Access(BaseModel):
     user: str | None = None
     password: SecretStr | None = None
     token: SecretStr | None = None
-    ca: str | None = None  # path: the authorities that sign servers' certificates, and no others
-    cert: str | None = None  # path: our certificate, where a server wants one
+    ca: str | None = None  # path: the only CAs that may sign servers' certificates
+    cert: str | None = None  # path: our certificate, if a server requires one
     key: str | None = None  # path: its key
     tls_first: bool = False  # for servers with handshake_first
     inbox_prefix: str | None = None  # default _INBOX.<user>

@@ -125,4 +125,4 @@ def _decoded(text: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        return text  # no encoder wrote that: it stands for itself
+        return text  # not an encoded character: it is literal

@@ -1,5 +1,4 @@
-"""The server's JSON API: its subjects and raw answers (nats-py drops fields that it does not know).
-"""
+"""The server's JSON API: its subjects and raw answers (nats-py drops unknown fields)."""
 
 import json
 from typing import Any

@@ -29,7 +29,7 @@ _DOMAIN_SECONDS = 5
 _LOGIN_REFUSALS = ("authorization violation", "authentication expired", "authentication revoked")
 _PLAIN_BLOCK = b"NATS/1.0\r\n"  # no status of the server's
 
-# nats-py prints a traceback when a message breaks its parser; who wants it can configure logging.
+# nats-py prints a traceback when a message breaks its parser; configure logging to see it.
 logging.getLogger("nats").addHandler(logging.NullHandler())
 
 
@@ -77,7 +77,7 @@ async def connect_service(
     async def log_error(error: Exception) -> None:
         nonlocal said
         text = client.read_fault(error) or _detail(error)
-        # An outage says the same every few seconds: once is enough.
+        # In an outage the same error comes every few seconds: log it once.
         logger.log(logging.DEBUG if text == said else logging.WARNING, "nats: %s", text)
         said = text
 
@@ -161,7 +161,7 @@ async def connected(
         if tries >= len(access.servers) and time.monotonic() - begun >= patience_seconds:
             raise _no_answer(where, error) from error
         if _is_login_refused(error):
-            # nats-py would try on for many seconds
+            # nats-py would retry for many seconds
             raise NotPermittedError(_refused(connection, where)) from error
         if len(access.servers) == 1 and (fault := connection.read_fault(error)):
             raise ServerUnavailableError(fault) from error
@@ -205,7 +205,7 @@ async def _connect(
     client.access = access
     client.addresses = addresses = [read_address(server) for server in access.servers]
     client.login = login = login_of(access, addresses)
-    tls_context(access)  # what is wrong with its files is said at once
+    tls_context(access)  # problems of its files are reported immediately
     urls = [each.url for each in addresses]
     options |= {"inbox_prefix": inbox_prefix(access, login), **login.options}
     connecting = client.connect(urls, tls_handshake_first=access.tls_first, **options)
@@ -216,7 +216,7 @@ async def _connect(
             raise TimeoutError
         attempts.result()
     finally:
-        while not attempts.done():  # now and then nats-py swallows a cancellation
+        while not attempts.done():  # sometimes nats-py swallows a cancellation
             attempts.cancel()
             await asyncio.wait({attempts}, timeout=0.1)
     if access.jetstream_domain:
@@ -232,7 +232,7 @@ async def _check_domain(client: Client, domain: str) -> None:
             "DOMAIN), and whether this server is linked with that domain's."
         ) from None
     except (NotPermittedError, TimeoutError):
-        return  # who may not ask this may do the rest
+        return  # without this right the rest still works
 
 
 def _refused(client: PlainSpokenClient, where: str) -> str:

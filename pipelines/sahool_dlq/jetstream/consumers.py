@@ -136,7 +136,7 @@ def _check(stream: str, config: dict[str, Any]) -> None:
 def _check_start(stream: str, info: dict[str, Any], new: dict[str, Any]) -> None:
     """Raise StreamError if a consumer began elsewhere: the server never changes that."""
     is_as_wanted = _start(info["config"]) == _start(new)
-    # One that began at `new` and was made anew begins at the time of the first, see Intake.
+    # A recreated one with `new` begins at the time of its first creation, see Intake.
     if new.get("deliver_policy") == DeliverPolicy.NEW:
         since = _start(info["config"])[2]
         is_as_wanted |= since is not None and since < datetime.fromisoformat(info["created"])

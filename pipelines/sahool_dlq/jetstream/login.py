@@ -28,10 +28,10 @@ Read = TypeVar("Read")
 class Login:
     """A login; its files are read anew for each connection."""
 
-    user: str | None  # by whose name its inboxes go; of a token or a certificate there is none
+    user: str | None  # the name in its inboxes; none for a token or a certificate
     options: dict[str, Any]  # nats-py's
     nkey: Callable[[], str] | None  # the public key that is sent, where no JWT says it
-    fault: Callable[[], str]  # where a server refuses it: what is wrong, as far as can be told
+    fault: Callable[[], str]  # if a server refuses it: the reason, as far as known
 
 
 def login_of(access: Access, addresses: Sequence[Address]) -> Login:

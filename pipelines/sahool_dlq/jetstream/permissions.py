@@ -22,7 +22,7 @@ from sahool_dlq.jetstream.tls import EncryptingClient
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
 _VERBS = {"publish": "publish to", "subscription": "subscribe to"}
-# Errors with which a server ends a connection whose login was good when it began.
+# Errors with which a server ends a connection whose login was valid at first.
 _RENEWABLE = (
     "user authentication expired",
     "user authentication revoked",
@@ -84,7 +84,7 @@ class PlainSpokenClient(EncryptingClient):
             raise error
 
     async def _process_pong(self) -> None:
-        # In nats-py the answer to a ping that nobody waits for any more ends the loop that reads.
+        # In nats-py the answer to a ping without a waiter ends the read loop.
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.Future()
         await super()._process_pong()
@@ -110,7 +110,8 @@ class PlainSpokenClient(EncryptingClient):
 
     async def _process_err(self, err_msg: str) -> None:
         if self.is_connected and any(each in err_msg for each in _RENEWABLE):
-            # nats-py would end for good; the files are read anew, and may have been renewed.
+            # nats-py would stop permanently; but the files are read again, and may have been
+            # renewed.
             ended = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
             await self._error_cb(ended)
             await self._process_op_err(ended)
@@ -131,7 +132,7 @@ class PlainSpokenClient(EncryptingClient):
 
     def _refusal(self, verb: str, refused: str) -> tuple[NotPermittedError, list[str]]:
         """The error, and the tokens of the affected requests."""
-        # nats-py has made the server's words small letters.
+        # nats-py has converted the server's text to lower case.
         if verb == "publish":
             about = [(inbox, sent) for inbox, sent in self._sent if sent.lower() == refused]
             subject = about[-1][1] if about else refused

@@ -21,7 +21,7 @@ from sahool_dlq.jetstream.bounded import within
 from sahool_dlq.jetstream.permissions import check_permitted
 
 _GRACE_SECONDS = 3.0
-_CLOSE_SECONDS = 1.0  # for the server to say that it delivers nothing more
+_CLOSE_SECONDS = 1.0  # for the server to report that it delivers nothing more
 _NOTHING_THERE = ("404", "408")
 _PIN = "Nats-Pin-Id"
 _PINNED_TO_ANOTHER = "423"
@@ -36,8 +36,8 @@ class PullTerms(NamedTuple):
     """What a consumer requires in each pull request; the server refuses others."""
 
     group: str | None = None  # the priority group to pull for
-    max_batch: int = 0  # messages; 0: as many as one likes
-    max_expires_seconds: float = 0  # 0: as long as one likes
+    max_batch: int = 0  # messages; 0: no limit
+    max_expires_seconds: float = 0  # 0: no limit
     created: str = ""  # when the consumer was made, as the server says it
 
 
@@ -93,7 +93,7 @@ class Puller:
         self._subscription = await self._connection.subscribe(
             f"{self._inbox}.*",
             cb=self._arrived.put,
-            pending_msgs_limit=0,  # what was asked for bounds what can arrive
+            pending_msgs_limit=0,  # the request limits what can arrive
             pending_bytes_limit=0,
         )
 

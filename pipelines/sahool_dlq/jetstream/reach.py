@@ -20,9 +20,9 @@ from sahool_dlq.jetstream.consumers import parts_of
 __all__ = ["Lookout", "Reach", "Stopped", "Wanted"]
 
 _LATELY = timedelta(minutes=15)
-_BETWEEN_PULLS_SECONDS = 3.0  # in which a consumer that pulls all the time is seen to
+_BETWEEN_PULLS_SECONDS = 3.0  # within this time a consumer that pulls constantly is seen pulling
 _LOOK_SECONDS = 0.25
-_FRESH_SECONDS = 2.0  # of a look
+_FRESH_SECONDS = 2.0  # validity of a check
 _AT_ONCE = 8
 
 
@@ -30,7 +30,7 @@ class Reach(NamedTuple):
     """What is known about an event's way to its consumer; both empty if it gets there."""
 
     problem: str | None = None  # why it does not
-    doubt: str | None = None  # why nobody can tell
+    doubt: str | None = None  # why it is unknown
 
 
 class Stopped(NamedTuple):

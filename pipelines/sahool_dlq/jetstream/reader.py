@@ -172,8 +172,7 @@ class LogReader:
         return await log_state(self._connection, self._stream, self._filters)
 
     async def seek(self, sequence: int, *, is_suspect: bool = False) -> None:
-        """Read from `sequence`; with `is_suspect`, the first messages are read without the parser.
-        """
+        """Read from `sequence`; with `is_suspect`, the first messages without the parser."""
         await self.close()
         self._next_sequence = max(sequence, 1)
         self._suspect_count = _SUSPECTS if is_suspect else 0

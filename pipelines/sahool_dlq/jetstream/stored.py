@@ -74,7 +74,7 @@ async def _ask(connection: Client, what: str, request: dict[str, Any]) -> dict[s
     try:
         answer = await connection.request(where, json.dumps(request).encode(), timeout=10)
     except TimeoutError:
-        check_permitted(connection, where)  # of which a client that is not ours says nothing
+        check_permitted(connection, where)  # other clients do not report this
         raise
     value: dict[str, Any] = json.loads(answer.data)
     if error := value.get("error"):

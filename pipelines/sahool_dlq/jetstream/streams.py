@@ -38,7 +38,7 @@ ACK_METRICS = "$JS.EVENT.METRIC.CONSUMER.ACK.>"
 """What the server says of each acknowledgement, where a consumer's are sampled."""
 BODIES_BUCKET = "sahool-dlq-bodies"
 """The object store of bodies that are too large for a dead letter."""
-_NO_STREAM = "."  # no stream can be called so
+_NO_STREAM = "."  # not a valid stream name
 _ANSWER_SECONDS = 2  # of a stream that is further away
 _ACK_BYTES = 1 << 30  # about four million acknowledgements
 
@@ -70,7 +70,8 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
     `SAHOOL_EVENTS` on `sahool.>`) serves that role. An existing stream of ours that lacks a subject
     is extended. Raises StreamError if a stream captures only some of the subjects.
     """
-    # First: they look whether there is one elsewhere, and who makes streams may publish totals.
+    # First, because they check for one elsewhere, and a user that creates streams may publish
+    # totals.
     totals = await ensure_totals_stream(js, names)
     log = await ensure_log_stream(js, names)
     return {
@@ -258,7 +259,7 @@ async def _refuse_second(js: JetStreamContext, name: str, subject: str) -> None:
         answer = await request(subject, headers=headers, timeout=_ANSWER_SECONDS)
         keeper = json.loads(answer.data).get("stream")
     except (nats.errors.NoRespondersError, TimeoutError, NotPermittedError):
-        return  # nobody keeps it, or nobody can say
+        return  # no stream stores it, or that is unknown
     except (ValueError, AttributeError):
         return  # no stream's answer
     if keeper and not await find_streams(js, subject):  # one that was just made is found

@@ -44,14 +44,13 @@ _REFUSALS = {
     "UNSUPPORTED_CERTIFICATE": "it is not for clients",
     "CERTIFICATE_REVOKED": "it was revoked",
 }
-# OpenSSL's numbers of what is wrong with a certificate.
+# OpenSSL's error numbers for certificates.
 _UNKNOWN_CA = (2, 18, 19, 20, 21)
 _TOO_EARLY, _EXPIRED, _WRONG_NAMES = 9, 10, (62, 64)
 
 
 class TLSRefusedError(nats.errors.Error):
-    """A server does not support the required TLS, so nothing was sent to it; the message says why.
-    """
+    """A server does not support the required TLS; nothing was sent to it. The message says why."""
 
 
 class EncryptingClient(Client):
@@ -76,7 +75,7 @@ class EncryptingClient(Client):
         """Called between INFO and CONNECT, of each connection."""
         server = self._current_server
         self._is_greeted = True
-        # A server that the cluster named counts as well: nats-py gives it the first login.
+        # A server named by the cluster counts too: nats-py gives it the first login.
         is_named = any(each.scheme in _ENCRYPTED for each in self.addresses)
         must = is_named or self.access.wants_tls
         if initial_connection and server is not None and server.uri.scheme != "wss":
@@ -86,7 +85,7 @@ class EncryptingClient(Client):
             if must:
                 info["tls_required"] = True  # nats-py does not know the other
             if info.get("tls_required") and info.get("tls_verify") and not self.access.cert:
-                # A TLS 1.3 server refuses late, and often by just ending the connection.
+                # A TLS 1.3 server refuses late, often by only ending the connection.
                 raise TLSRefusedError(f"{self._server()} {_WANTS_CERTIFICATE}")
         await super()._process_info(info, initial_connection)
 
@@ -94,7 +93,7 @@ class EncryptingClient(Client):
         self._is_greeted = False
         try:
             await super()._process_connect_init()
-            if not self.is_connected:  # nats-py takes the connection's end for an answer
+            if not self.is_connected:  # nats-py treats the end of the connection as an answer
                 self._end_tasks()
                 if self.access.cert and self._server_info.get("tls_verify"):
                     raise TLSRefusedError(self._refuses(_MAYBE_REFUSED))
@@ -102,7 +101,7 @@ class EncryptingClient(Client):
         except (OSError, nats.errors.Error) as error:
             self.tls_fault = self.read_fault(error) or self.tls_fault
             if isinstance(self._transport, TcpTransport):
-                # After a failed handshake nobody tells `wait_closed`, so nats-py must not wait.
+                # After a failed handshake `wait_closed` never returns, so nats-py must not wait.
                 self._transport.close()  # type: ignore[no-untyped-call]
                 self._transport = None
             raise

@@ -30,7 +30,7 @@ class ExportReport:
     """What was written."""
 
     failures: int
-    missing: int = 0  # of which the raw event is gone
+    missing: int = 0  # whose raw event no longer exists
     limit_reached: bool = False  # more may match
 
     def as_dict(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ async def export_raw(
     out = _Out(writer(form, RAW_SCHEMA, file), Batches(RAW_SCHEMA), progress)
     detail = {"selection": selection.masked(settings.masked).as_json(), "format": form}
     async with reading_raw(settings, "payload.exported", actor=actor, reason=reason) as reading:
-        # What the audit is told must stand whatever becomes of the transaction that reads.
+        # The audit rows must stay, whatever happens to the reading transaction.
         with open_postgres(settings) as connection:
             for part in selected_places(connection, selection):
                 about = iter(part)

@@ -52,7 +52,7 @@ def build_all_marts(
     lake, now = Lake(settings.lake), datetime.now(UTC)
     with open_postgres(settings) as postgres, open_lock(settings, "marts", is_shared=True) as lock:
         check_owner(postgres, lake)
-        # An erasure must not meet what was read before it.
+        # Rows read before an erasure must not be written after it.
         lock.wait("The building of marts")
         if engine == "spark":
             built = write_marts(lake, build_marts_on_spark(lake, now))

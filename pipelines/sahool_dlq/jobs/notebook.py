@@ -24,7 +24,7 @@ __all__ = ["as_of", "open_lake", "read_marts", "table"]
 
 _VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
 _PLACES = (".dlq/lake", ".dlq/demo/lake", ".dlq/simulated")
-_LIVE = timedelta(days=1)  # a lake that is older is looked at as it was then
+_LIVE = timedelta(days=1)  # an older lake is shown as of its own time
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def table(rows: pl.DataFrame | Section, title: str = "") -> Html:
 def _as_html(spec: dict[str, Any], **_: Any) -> dict[str, str]:
     """A chart for the page that contains the bundle of `open_lake`."""
     name = f"dlq-{uuid.uuid4().hex}"
-    text = json.dumps(spec).replace("</", "<\\/")  # what a message says ends no script
+    text = json.dumps(spec).replace("</", "<\\/")  # no text of a message can end the script
     options = '{mode: "vega-lite", actions: false, renderer: "svg"}'
     draw = f'window.vegaEmbed("#{name}", {text}, {options})'
     return {"text/html": f'<div id="{name}"></div><script>{draw}</script>'}

@@ -247,8 +247,7 @@ def show_batch(settings: Settings, batch_id: str) -> Batch:
 
 
 def transient_selection(settings: Settings) -> Selection:
-    """The selection of the scheduled redrive: transient failures, and requested ones that are due.
-    """
+    """The selection of the scheduled redrive: transient failures, and due requests."""
     return Selection(error_types=tuple(settings.transient_error_types), due_at=datetime.now(UTC))
 
 
@@ -342,7 +341,7 @@ def _freeze(
 async def _left_over(settings: Settings, connection: Connection[Any], lock: Lock) -> list[str]:
     """The batches to finish first, and one with redrives that nobody follows."""
     if has_unfollowed(connection):
-        await drain_log(settings)  # what another redriver has followed until now is settled then
+        await drain_log(settings)  # then outcomes that another redriver followed are stored
         lock.check()
         follow_again(connection)
     return unfinished_batches(connection)
@@ -362,7 +361,7 @@ async def _run(
         f" OR r.addressed_to IS DISTINCT FROM {FAILED_AT}) LIMIT 1",
         [batch_id, list(BRIDGED_REASONS)],
     ).fetchone()
-    # Else nobody would hear that a consumer without our code failed again.
+    # Otherwise failures of consumers without our library would not be noticed.
     async with bridging(settings) if foreign is not None else nullcontext():
         return await run_batch(settings, lock, batch_id, progress, step)
 

@@ -74,7 +74,7 @@ async def try_handler(settings: Settings, trial: Trial) -> TrialReport:
 
 
 _MOST_LATE = 5  # calls of a group in a row that took too long: the others are not tried
-_MAX_RETRIES = 3  # of an event that succeeded nobody says how many there were
+_MAX_RETRIES = 3  # unknown for a successful event
 
 
 class _Run:
@@ -210,7 +210,7 @@ class _Run:
         tried: list[Tried] = []
         detail = {"handler": self._trial.handler}
         async for event in self._reading.each(sampled, detail, are_failures=False):
-            if isinstance(event, RawEvent):  # else it left its stream just now
+            if isinstance(event, RawEvent):  # else it left its stream meanwhile
                 called = await self._call(event, 0, _MAX_RETRIES)
                 tried.append(Tried(f"{event.stream}/{event.sequence}", called))
                 self._tell()

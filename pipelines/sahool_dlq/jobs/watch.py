@@ -21,8 +21,8 @@ from sahool_dlq.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_TIMER_SECONDS = 3.0  # between drains when no dead letter arrives: outcomes and decisions do
-_SETTLE_SECONDS = 0.3  # after a dead letter, so that its neighbours come with it
+_TIMER_SECONDS = 3.0  # between drains without dead letters, for outcomes and decisions
+_SETTLE_SECONDS = 0.3  # after a dead letter, so that later ones are drained together
 _LONGEST_PAUSE = 30.0  # seconds, before a drain that failed is tried again
 
 

@@ -28,7 +28,7 @@ async def is_overtaken() -> bool:
         done = await client.read_flow_runs(
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id])),
             flow_run_filter=FlowRunFilter(
-                # Not "Skipped", which is what a run ends as that found the work done.
+                # Not "Skipped": that is the state of a run that found the work done.
                 state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Completed"])),
                 start_time=FlowRunFilterStartTime(after_=run.expected_start_time),
             ),

@@ -25,7 +25,7 @@ def tell_prefect() -> None:
         handler.addFilter(_is_of_a_run)
         logger.addHandler(handler)
     wanted = logging.getLevelName(get_current_settings().logging.level)
-    logger.setLevel(min(wanted, logging.WARNING))  # where Prefect is made quiet, warnings stay
+    logger.setLevel(min(wanted, logging.WARNING))  # if Prefect's log level is higher, warnings stay
 
 
 def call_the_wait_no_error() -> None:

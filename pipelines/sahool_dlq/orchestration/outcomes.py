@@ -6,7 +6,7 @@ __all__ = ["in_words"]
 
 _TRIED = ("succeeded", "failed_again", "outcome_unknown")  # they were published
 _SAID = {"failed_again": "failed again", "outcome_unknown": "without an answer"}
-_LEFT = ("cancelled", "held")  # nothing was published, and nothing is said of them
+_LEFT = ("cancelled", "held")  # nothing was published, and they are not reported
 
 
 def in_words(outcomes: Mapping[str, int], parked: int = 0) -> str:

@@ -1,5 +1,4 @@
-"""The output of a run: name and state, artifacts with constant keys (they form a history), events.
-"""
+"""The output of a run: name and state, artifacts with constant keys (a history), events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -33,7 +33,7 @@ HEARTBEAT_SECONDS = 30.0
 """Between two heartbeats of a run, as prefect.yaml has it."""
 _RUN = "prefect.flow-run."
 _HEARTBEAT = EventNameFilter(name=["prefect.flow-run.heartbeat"])
-_PAGE = 50  # the most events that the server gives at once
+_PAGE = 50  # the server's maximum of events per request
 _LOOKED_BACK = timedelta(minutes=15)
 
 

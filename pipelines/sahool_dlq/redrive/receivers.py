@@ -12,8 +12,7 @@ __all__ = ["Receivers"]
 
 @dataclass(frozen=True, slots=True)
 class Receivers:
-    """The consumers of a subject, with the reason why an event does not get there; None: it does.
-    """
+    """The consumers of a subject, with the reason why an event does not arrive; None: it does."""
 
     problems: dict[bool, dict[str, str | None]] = field(default_factory=dict)  # by patience
 

@@ -25,7 +25,7 @@ from sahool_dlq.stores.tombstones import erased_messages, not_erased
 
 logger = logging.getLogger(__name__)
 
-# Rows of one epoch above its place in the lake, less those that the stream can still give.
+# Rows of one epoch above its position in the lake, without those that the stream still has.
 _ROWS = """
 SELECT id::text, dlq_sequence FROM failed_events f
 WHERE epoch = %s AND dlq_sequence > %s AND dlq_sequence <= %s

@@ -74,7 +74,7 @@ def _check_pastable(what: str, text: str) -> None:
 def python_program(event: RawEvent) -> str:
     """A program that publishes the same bytes; `event` in it is the event as a handler gets it."""
     headers = dict(event.headers_again)
-    # A dead letter's author chose the stream that it names: such text is never part of the code.
+    # The author of a dead letter chose its stream's name: such text must not become code.
     is_stored = event.source == "stream" and event.stream is not None and is_name(event.stream)
     place = f"{event.stream!a}, message {event.sequence}" if is_stored else "its dead letter"
     return f'''"""The original event of failure {event.failure_id}.

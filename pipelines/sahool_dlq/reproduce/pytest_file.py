@@ -50,7 +50,7 @@ def text_of_test(
     module, _, name = handler.partition(":")
     root = name.partition(".")[0]
     given = "".join(_event(*each) for each in events)
-    # Who wrote a dead letter chose the error's type: none of its text may end the docstring.
+    # The author of a dead letter chose the error's type: its text must not end the docstring.
     kind = _NOT_OF_A_NAME.sub("", error)
     return f'''{_MARK}group {group_id}, {kind}. Bodies are masked.
 
@@ -102,8 +102,7 @@ def _event(event: RawEvent, attempt: int, max_retries: int) -> str:
 
 
 def write_test(folder: Path, group_id: str, text: str) -> Path:
-    """Write `test_dlq_<group>.py`, replacing an older one of ours; raises TrialError if that fails.
-    """
+    """Write `test_dlq_<group>.py`, over an older one of ours; raises TrialError if that fails."""
     file = folder / f"test_dlq_{group_id}.py"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -23,9 +23,9 @@ __all__ = ["Called", "Worker"]
 
 _START_SECONDS = 60.0  # for the handler's module to be loaded
 _KILL_GRACE_SECONDS = 1.0
-_DEATH_SECONDS = 5.0  # from the end of its answers to its own
+_DEATH_SECONDS = 5.0  # between the end of its answers and its exit
 _OURS = ("DLQ_", "NATS_")  # variables that hold logins of the platform
-_STDERR = 2  # what a handler prints is not what `dlq` says
+_STDERR = 2  # separates the handler's output from that of `dlq`
 _HUNG_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.M)
 
 
@@ -37,7 +37,7 @@ class Called(NamedTuple):
     error_type: str = ""
     error_message: str = ""
     stack_trace: str | None = None
-    is_late: bool = False  # it was given no more time
+    is_late: bool = False  # its time was over
 
 
 class Worker:
@@ -165,7 +165,7 @@ class Worker:
         assert process is not None
         try:
             status = process.wait(_DEATH_SECONDS)
-        except subprocess.TimeoutExpired:  # it has only closed what it answers through
+        except subprocess.TimeoutExpired:  # it has only closed its answer pipe
             process.kill()
             status = process.wait()
         self._stop()

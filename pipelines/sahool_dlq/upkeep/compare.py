@@ -56,8 +56,8 @@ class Picture:
     rows: pl.DataFrame  # IDENTITY, every row of failed_events that came from the log
     damaged: Sequence[DamagedFile]
     erased: pl.DataFrame  # ERASED_SCHEMA; none of the above has these
-    leftover: Mapping[str, int]  # how many of the erased are in a store all the same
-    kept_since: datetime | None = None  # what is older, the lake's retention removed
+    leftover: Mapping[str, int]  # number of erased messages that are still in a store
+    kept_since: datetime | None = None  # the lake's retention removed older ones
 
     @property
     def life(self) -> str:
@@ -182,8 +182,7 @@ def unknown_to_lake(picture: Picture) -> pl.DataFrame:
 
 
 def _without_message(frame: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """The rows whose exact message the others lack: other dead letters of the failure do not count.
-    """
+    """Rows whose exact message the others lack; other dead letters of a failure do not count."""
     message = (life_column(), pl.col("dlq_sequence"), pl.col("published_at"))
     return frame.join(others, on=message, how="anti", maintain_order="left")
 

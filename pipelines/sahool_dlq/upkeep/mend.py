@@ -56,7 +56,8 @@ def mend_logs(lake: Lake, now: datetime) -> Mended:
         if log.faults.keys() == {POINTER}:
             drop_pointer(store)
         elif name not in LAYOUTS:
-            # From the newest entry on, so that one who is killed leaves an older table, or none.
+            # From the newest entry on: if the process is killed here, an older table is left, or
+            # none.
             store.delete(sorted(store.paths(LOG), reverse=True))
             store.delete(store.paths())
         else:
@@ -99,7 +100,7 @@ def _begin_anew(name: str, store: FileStore, log: TableLog, now: datetime) -> No
         state.metadata, state.protocol = empty.metadata, empty.protocol
         if not any("#" in mark for mark in state.marks):
             state.marks |= _marks_of_files(store, state)
-    for mark in (GENERATION, FILES, CONTENT):  # who works on what was there before is refused
+    for mark in (GENERATION, FILES, CONTENT):  # a writer with the older log is refused
         state.marks[mark] = state.marks.get(mark, 0) + 1
     state.version = log.last_version + 1
     begin_anew(store, state, now)

@@ -129,7 +129,7 @@ def _regroup_day(
         rows = (_regrouped(table, file, rules, counted) for file in files)
         try:
             if files:
-                # The messages stay the same, and who streams the table gets each of them once.
+                # The messages stay the same, and streaming readers get each of them once.
                 table.replace(files, rows, datetime.now(UTC), is_data_change=False)
         except FencedError:
             if attempt == _TRIES - 1:

@@ -1,5 +1,4 @@
-"""Repairs a damaged lake and missing rows in PostgreSQL, each from stores that still have the data.
-"""
+"""Repairs a damaged lake and missing rows in PostgreSQL, from stores that still have the data."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -67,7 +67,7 @@ async def verify(settings: Settings, bytes_per_second: float | None = None) -> V
         check_owner(connection, lake)
     for name in (*LOG_TABLES, "service_totals"):
         await asyncio.to_thread(checks.damaged, lake.table(name))
-    checks.pace = None  # what came since is read at once
+    checks.pace = None  # newer data are read without the limit
     async with _servers(settings) as (client, state, connection):
         report = await _look(settings, client, state, connection, lake, checks)
     return replace(report, started_at=started, seconds=_since(started))
@@ -121,8 +121,8 @@ class _Checks:
         self._found: dict[tuple[str, str], str | None] = {}
 
     def damaged(self, table: LakeTable) -> list[DamagedFile]:
-        """The live files of a table whose content differs from what was written, or is unreadable.
-        """
+        """The live files of a table whose content is unreadable or differs from what was
+        written."""
         found = []
         for file in table.files:
             key = (table.name, file.path)

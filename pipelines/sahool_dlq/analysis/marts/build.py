@@ -73,7 +73,7 @@ SUMMARIES = (
 
 MARTS = (*DAILY, *SUMMARIES)
 
-# Read by most marts and dear to compute: tables of the connection while the marts are built.
+# Read by most marts and expensive to compute: temporary tables while the marts are built.
 FACTS = ("epochs", "case_log", "openings", "cases", "redrives")
 
 Query = Callable[[str], pl.DataFrame]
@@ -243,8 +243,7 @@ def facts(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 def parameters(now: datetime, slo: float) -> dict[str, str]:
-    """The parameters of the marts, as rows of VALUES by relation: time, objective, the spike rule.
-    """
+    """The parameters of the marts, as rows of VALUES by relation: time, objective, spike rule."""
     limits = ", ".join(f"({count}, {limit!r})" for count, limit in significance.spike_limits())
     minute = int(now.timestamp() // 60)
     hours = ", ".join(f"({hour})" for hour in range(168))

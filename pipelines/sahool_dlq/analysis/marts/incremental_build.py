@@ -36,9 +36,9 @@ _NOTE = "marts/counted"
 class Built:
     """Marts that were written to the lake."""
 
-    is_rebuilt: bool  # from all of the log, not from what came since the last time
+    is_rebuilt: bool  # from the whole log, not only from new messages
     rows: dict[str, int]  # by mart
-    summaries: dict[str, pl.DataFrame]  # those as of now
+    summaries: dict[str, pl.DataFrame]  # the current ones
 
 
 def update_marts(lake: Lake, now: datetime, *, is_rebuild: bool = False) -> Built:
@@ -116,7 +116,7 @@ def daily_marts(
             stack.close()
             note = None
             found = stack.enter_context(counting(connection, None))
-        assert found is not None  # nothing is counted yet that could be out of order
+        assert found is not None  # nothing counted yet, so nothing can be out of order
         reach, days = found
         if is_written:
             _write(connection, lake, days, is_rebuilt=note is None)

@@ -197,7 +197,7 @@ def _merge(connection: duckdb.DuckDBPyConnection, name: str, *, is_kept: bool) -
     """Create `changed_<mart>` and the view with the mart's name; returns the days that changed."""
     kinds = dict(row[:2] for row in connection.execute(f"DESCRIBE delta_{name}").fetchall()[:-1])
     columns, listed = list(kinds), ", ".join(kinds)
-    if is_kept:  # what a case is now and was before cancels out where it stayed the same
+    if is_kept:  # new and old values of an unchanged case cancel out
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE delta_{name} AS
             SELECT {listed}, SUM(sign) AS sign FROM delta_{name} GROUP BY ALL HAVING SUM(sign) <> 0

@@ -27,7 +27,7 @@ __all__ = [
 WORKING = ("chains", "families", "family_edges", "touched")
 """The tables that are made here."""
 
-# What the views and marts read of the log; the rest, its long texts above all, stays on the disk.
+# The columns of the log that views and marts read; others, especially long texts, are not loaded.
 _WORDS = {
     "dead_letters": (
         *("epoch", "event_type", "original_stream", "service", "consumer_name", "tenant_id"),

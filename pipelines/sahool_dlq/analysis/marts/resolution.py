@@ -44,7 +44,7 @@ CURVE_POINTS = 100
 
 _COHORT = ("dimension", "value")
 _HORIZONS = {"rmst_24h_seconds": 86_400.0, "rmst_7d_seconds": 604_800.0}
-_ROUNDING = 1e-9  # a product that should be 0.1 misses it by less
+_ROUNDING = 1e-9  # larger than the rounding error of a product that should be 0.1
 
 
 def resolution_times(durations: pl.DataFrame, now: datetime) -> pl.DataFrame:

@@ -3,7 +3,7 @@
 import itertools
 
 import polars as pl
-import scipy  # loads scipy.stats, which takes its time, when it is first asked for
+import scipy  # loads scipy.stats, which is slow, on first use
 
 __all__ = ["adjusted", "chi_square_tail", "fisher_tail", "spike_limits"]
 
@@ -41,8 +41,8 @@ def spike_limits() -> list[tuple[int, float]]:
     Up to some count, chance (`CHANCE`) is the stricter condition; the table ends where "three times
     the expected" becomes stricter, for all larger counts.
     """
-    # That a Poisson process of mean m has k events or more, and that its k-th comes before m (a
-    # Gamma variable), is one thing.
+    # "A Poisson process of mean m has k or more events" and "its k-th event (a Gamma variable)
+    # comes before m" are the same.
     rows = (
         (count, float(scipy.stats.gamma.ppf(CHANCE, count)))
         for count in itertools.count(LEAST_SPIKE)

@@ -33,13 +33,13 @@ _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.mergeSchema": "true",  # files of an older version lack columns
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    "spark.sql.constraintPropagation.enabled": "false",  # a kept frame may lose track of them
+    "spark.sql.constraintPropagation.enabled": "false",  # a cached frame may not notice changes
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
 _NAMES = {
     "EPOCH_US": "UNIX_MICROS",
-    "ARG_MAX_NULL": "MAX_BY",  # which skips NULLs in DuckDB, and hands them out in Spark
+    "ARG_MAX_NULL": "MAX_BY",  # DuckDB skips NULLs here, Spark returns them
     "ARG_MIN_NULL": "MIN_BY",
     "ROW": "STRUCT",
 }

@@ -54,7 +54,7 @@ def next_command(group: Mapping[str, Any]) -> str:
     """The next command to run; empty if nothing is open."""
     if not group["open_count"]:
         return ""
-    # A parked failure is redriven by its id; a likely bug is looked at before it is redriven.
+    # A parked failure is redriven by its id; a likely bug should be checked before a redrive.
     if group["open_count"] == group["parked_count"] or group["redrive_chance"] < UNLIKELY:
         return f"dlq show {group['group_id']}"
     return f"dlq redrive --group {group['group_id']} --dry-run"

@@ -50,7 +50,7 @@ def _main() -> None:
     import vl_convert
 
     for spec in wanted["specs"]:
-        signal.alarm(wanted["seconds"])  # its default is to end the process, wherever that is
+        signal.alarm(wanted["seconds"])  # its default is to end the process at any point
         print(json.dumps(vl_convert.vegalite_to_svg(spec, wanted["version"])), flush=True)
 
 

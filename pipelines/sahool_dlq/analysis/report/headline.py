@@ -12,9 +12,9 @@ from sahool_dlq.analysis.report.young import is_young
 
 __all__ = ["headline"]
 
-_STEP = timedelta(minutes=10)  # in which failures are counted to see when an outbreak began
-_PAUSE = 3  # quiet steps: what comes before them is another outbreak
-_MORE = 3  # times as many as usual are an outbreak, as in the mart `spikes`
+_STEP = timedelta(minutes=10)  # step for counting failures to find the start of an outbreak
+_PAUSE = 3  # quiet steps that separate two outbreaks
+_MORE = 3  # times the usual number is an outbreak, as in the mart `spikes`
 
 
 def headline(frames: Mapping[str, pl.DataFrame], now: datetime) -> str:
@@ -55,7 +55,7 @@ def _spike(spiking: list[dict[str, Any]], frames: Mapping[str, pl.DataFrame], no
         of_service = pl.col("services").fill_null("").str.split(", ").list.contains(spike["value"])
         return frames["failure_groups"].filter(of_service, pl.col("open_count") > 0)
 
-    # What is closed again is told last.
+    # Closed failures come last.
     worst = min(spiking, key=lambda s: (its_open(s).is_empty(), -s["failure_count"], s["value"]))
     expected, service = worst["expected_count"], worst["value"]
     found = f"{worst['failure_count']:,} in the last hour"

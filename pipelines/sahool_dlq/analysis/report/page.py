@@ -126,7 +126,7 @@ def _drawn(found: Mapping[str, Sequence[Figure]]) -> dict[str, list[_Drawn]]:
     """The figures by section, drawn together, because a drawing process starts slowly."""
     every = [figure for those in found.values() for figure in those]
     svgs = as_svgs([figure.draw(look) for figure in every for look in (WIDE, PHONE)])
-    # Vega escapes what it draws.
+    # Vega escapes all texts.
     shown = iter([Markup(svg) if svg else _NOT_DRAWN for svg in svgs])  # noqa: S704
     return {
         title: [_Drawn(next(shown), next(shown), figure.caption) for figure in those]
@@ -137,7 +137,7 @@ def _drawn(found: Mapping[str, Sequence[Figure]]) -> dict[str, list[_Drawn]]:
 def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list[Figure]]:
     """The charts by the title of their section; none for an empty frame."""
     failures = frames["failures_minutely"]
-    if "moments" in frames:  # whose seconds are drawn as those minutes are
+    if "moments" in frames:  # its seconds are drawn like minutes
         failures = frames["moments"].rename({"at": "minute_at", "opened_count": "failure_count"})
         failures = failures.filter(pl.col("failure_count") > 0)
     oldest = failures["minute_at"].min()

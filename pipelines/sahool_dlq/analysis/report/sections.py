@@ -1,5 +1,4 @@
-"""The content of the report: the marts as sections, in the order of questions of a person on call.
-"""
+"""The content of the report: the marts as sections, in the order for a person on call."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -12,10 +12,10 @@ from sahool_dlq.analysis.report.trend import PARTS, Trend
 
 __all__ = ["needed_width"]
 
-_SHORT = 20  # letters that are not broken, as in `table.html`
+_SHORT = 20  # characters that are not wrapped, as in `table.html`
 _LETTER, _BOLD, _SMALL, _CODE = 6.2, 7.2, 5.9, 7.25  # mean pixels of a letter
 _GAP = 12
-_BROKEN = 115  # of a text, or a long id, that is broken over lines
+_BROKEN = 115  # of a text, or a long id, that is wrapped
 _CODES = ("group", "next")
 
 

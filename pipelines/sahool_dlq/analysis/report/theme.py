@@ -67,7 +67,7 @@ class Look:
 
     width: int = 600  # pixels of the whole chart
     is_dark: bool = False
-    is_interactive: bool = False  # answers to the pointer; no drawing of it does
+    is_interactive: bool = False  # interactive; drawings are not
 
     def __getitem__(self, name: str) -> str:
         """A colour by its name."""

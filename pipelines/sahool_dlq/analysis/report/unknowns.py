@@ -10,10 +10,10 @@ from sahool_dlq.analysis.report.section import Section, seconds_as_text
 __all__ = ["LOG_SQL", "unknowns", "verified"]
 
 _VERIFIED_SECONDS = 2 * 86_400  # the schedule is nightly
-_MOST_WRONG = 3  # findings that are told whole
+_MOST_WRONG = 3  # findings shown in full
 
-# Each message of the log is one row of the two tables, so a sequence that no fork of a stream's
-# life has, and nobody erased, was gone before a drain could read it.
+# Each message of the log is one row of the two tables, so a sequence that is in no fork of a
+# stream's life and was not erased was lost before a drain could read it.
 LOG_SQL = """
 WITH log AS (
     SELECT

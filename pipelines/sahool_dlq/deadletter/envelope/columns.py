@@ -63,7 +63,7 @@ _Plain = msgspec.defstruct(
     kw_only=True,
 )
 _decode_plain = msgspec.json.Decoder(_Plain).decode
-_NUL = r"\u0000"  # the one character that JSON can hold and no sink takes
+_NUL = r"\u0000"  # the only character that JSON can contain and no sink accepts
 _VERBATIM = ("original_data", "attempts")
 _STRING_OR_KEY = r'"[^"\\]*(?:\\.[^"\\]*)*"\s*:?'
 _NAMES = _Plain.__struct_fields__
@@ -207,8 +207,7 @@ def _has_a_key_twice(texts: pl.Series) -> pl.Series:
 
 
 def _key_count(text: str) -> int:
-    """The number of keys of all objects in a JSON text, repeated ones counted once; -1 if unknown.
-    """
+    """The number of keys of all objects in a JSON text, repeated ones once; -1 if unknown."""
 
     def keys_in(value: Any) -> int:
         if isinstance(value, dict):

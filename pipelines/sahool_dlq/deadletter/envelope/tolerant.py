@@ -197,7 +197,7 @@ class Reading:
             self.problems.append(f"original_data cannot be read: {error}")
             return
         except ValueError:
-            return  # it is not JSON, which is no problem
+            return  # it is not JSON, which is allowed
         text, size = dump_json(value), len(self.message.data)
         if len(text) > max(_MOST_SMALL, _MOST_TIMES * size):
             text = dump_json({"cut": f"{len(text)} characters"})
@@ -226,7 +226,7 @@ class Reading:
 
     def _redrive(self, fields: dict[str, Any], headers: MutableHeaders) -> Redrive | None:
         """The redrive, if the failed message was one."""
-        marks = redrive_marks(headers)  # all that an older service says
+        marks = redrive_marks(headers)  # older services send nothing more
         names = zip(("redrive_of", "redrive_id", "redrive_attempt"), marks, strict=True)
         keys = [fields.pop(name, None) or mark for name, mark in names]
         if keys[0] is None:
@@ -262,7 +262,7 @@ class Reading:
                 self.problems.append(f"{name} is not a time between 1970 and 2200: {text[:40]}")
                 self.clamped.append(name)
                 continue
-            if time > published_at + MOST_AHEAD:  # else nothing that asks for a time would see it
+            if time > published_at + MOST_AHEAD:  # else queries by time would not find it
                 self.problems.append(f"{name} is ahead of the server's time: {text[:40]}")
                 self.clamped.append(name)
             else:

@@ -67,8 +67,7 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {column: pattern for column, pattern in given.items() if pattern is not None}
 
     def expression(self) -> pl.Expr:
-        """Rule and name of the group, with `\x1f` between them; null if the failure is not in it.
-        """
+        """Rule and name of the group, with `\x1f` between; null if the failure is not in it."""
         found = [pl.col(c).fill_null("").str.contains(p) for c, p in self.patterns.items()]
         captures = {
             name: pl.col(column).str.extract(pattern, index).fill_null("")

@@ -18,7 +18,7 @@ __all__ = ["MESSAGE_LIMIT", "template", "templates"]
 MESSAGE_LIMIT = 2_000
 """Characters of a message that are looked at: the verdict stands at its beginning."""
 
-_STEPS_AT_ONCE = 8  # measured: fewer look too often, of more too many are tried in vain
+_STEPS_AT_ONCE = 8  # measured: fewer check too often, more try too many in vain
 
 
 def _compiled(stages: Sequence[Sequence[Step]]) -> list[tuple[str, Callable[[str, str], str], str]]:

@@ -32,8 +32,7 @@ def key_words(key: str) -> str:
 
 
 def key_kinds(keys: Sequence[str], allow_keys: Sequence[str]) -> KeyKinds:
-    """What a key says about its value. Whole words only: `secretary` and `tokenizer` say nothing.
-    """
+    """What a key says about its value. Whole words only: not `secretary` or `tokenizer`."""
     own = "|".join(re.escape(key_words(key)).replace("_", "_*") for key in keys)
     secret = re.compile(rf"(?<![^\W\d_])(?:{own})(?![^\W\d_])|{SECRETS}" if own else SECRETS)
     phone = re.compile(PHONES)

@@ -1,5 +1,4 @@
-"""Decides what follows the name of a secret: the secret itself, or code, a placeholder, a remark.
-"""
+"""Decides what follows the name of a secret: the secret, or code, a placeholder, a remark."""
 
 import re
 

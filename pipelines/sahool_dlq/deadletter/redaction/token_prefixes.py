@@ -13,7 +13,7 @@ __all__ = ["SOLID_NEEDLES", "VENDOR_HINT", "VENDOR_NEEDLES", "VENDOR_TOKEN"]
 class _Token(NamedTuple):
     prefixes: tuple[str, ...]
     tail: str  # a regular expression
-    is_telling: bool = True  # else other words begin so, too, and only the tail tells
+    is_telling: bool = True  # else other words begin like this too, and only the tail decides
 
 
 _TOKENS = (

@@ -38,7 +38,7 @@ __all__ = ["PAUSE_SECONDS", "Call", "Settler", "client_of"]
 
 logger = logging.getLogger(__name__)
 
-PAUSE_SECONDS = 5.0  # before an event is delivered again that could not be settled
+PAUSE_SECONDS = 5.0  # before an unsettled event is delivered again
 _ACK_SECONDS = 5.0
 
 
@@ -50,7 +50,7 @@ class Call:
     msg: Msg
     delivery: Delivery
     headers: Headers
-    attempts: Attempts | None  # the calls before; None for an event that never came before
+    attempts: Attempts | None  # the calls before; None for a first delivery
     handler: str  # as the dead letter names it
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     in_progress: asyncio.Task[None] | None = None
@@ -61,8 +61,7 @@ class Call:
         await self.settler.end(self, result)
 
     async def give_back(self) -> None:
-        """Let the event be delivered again at once: its call was interrupted, which is no failure.
-        """
+        """Let the event be delivered again at once: an interrupted call is no failure."""
         await self.settler.give_back(self)
 
     async def skip(self) -> None:
@@ -195,7 +194,7 @@ class Settler:
                 return False
             try:
                 await self._log.begin(client, delivery, attempts)
-            except BaseException:  # its caller may give it up meanwhile
+            except BaseException:  # its caller may cancel it meanwhile
                 attempts.begun_count -= 1
                 self.stop(call)
                 raise

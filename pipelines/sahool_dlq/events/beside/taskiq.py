@@ -55,7 +55,7 @@ def taskiq_dead_letters(
 
     broker.listen = listen_settled  # type: ignore[method-assign]
     broker.add_middlewares(begun)
-    broker.middlewares.insert(0, broker.middlewares.pop())  # none that fails is before it
+    broker.middlewares.insert(0, broker.middlewares.pop())  # failures before it do not count
 
 
 async def _for_ever(
@@ -83,7 +83,9 @@ class _Begun(TaskiqMiddleware):
         running = asyncio.current_task()
         for call in self.calls.get(message.task_id, ())[:1]:
             self._forget(message.task_id, call)
-            if running is not None:  # it may end without an answer: then the event comes again
+            if (
+                running is not None
+            ):  # it may end without an acknowledgement: then the event is delivered again
                 running.add_done_callback(partial(_leave, call))
         return message
 
@@ -97,7 +99,7 @@ class _Begun(TaskiqMiddleware):
 
     async def answer(self, task_id: str, call: Call) -> None:
         """Taskiq calls this to acknowledge a message."""
-        self._forget(task_id, call)  # it does not begin what it cannot read
+        self._forget(task_id, call)  # it does not start tasks that it cannot read
         await call.end(_said())
 
     def _forget(self, task_id: str, call: Call) -> None:

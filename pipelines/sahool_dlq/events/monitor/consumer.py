@@ -206,7 +206,7 @@ class _DeadLetters(Intake):
         except (Exception, asyncio.CancelledError):
             if self._is_cutting_off:
                 raise
-            # Not the delivery count: not every delivery becomes a call.
+            # Not the delivery count, because not every delivery becomes a call.
             self._failed[event.sequence] += 1
             if self._failed[event.sequence] < self._config.max_handler_failures:
                 raise

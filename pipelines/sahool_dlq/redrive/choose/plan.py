@@ -46,10 +46,10 @@ class PlannedFailure(NamedTuple):
     error_type: str
     service: str  # that failed
     subject: str
-    address: str | None  # <stream>/<durable> that it is redriven to; None: nobody said who failed
+    address: str | None  # <stream>/<durable> of the redrive; None: unknown
     redrive_count: int
     opening: int  # of its case; 1 for one that was never reopened
-    is_foreign: bool  # that consumer may have no code of ours
+    is_foreign: bool  # that consumer may not use our library
     error_message: str
     failed_at: datetime  # when the consumer gave up
     ended_at: datetime | None  # when its last redrive ended
@@ -71,7 +71,7 @@ class PlannedGroup:
     error_type: str
     service: str
     count: int
-    is_foreign: bool = False  # the consumers that failed have no code of ours
+    is_foreign: bool = False  # the failing consumers do not use our library
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,9 @@ class Order:
     per_second: float | None = None  # None leaves it to the budget
     addressed_to: str | None = None  # <stream>/<durable> instead of the consumer that failed
     max_age_seconds: float | None = None  # of an event; None takes any age
-    own_copy: bool = True  # also what the events' stream no longer has, as its dead letter holds it
+    own_copy: bool = (
+        True  # publish the dead letter's copy if the events' stream no longer has the event
+    )
 
     def __post_init__(self) -> None:
         if self.addressed_to is not None:
@@ -226,7 +228,7 @@ def freeze(
             " WHERE redrives.state = 'cancelled'",
             [
                 [
-                    str(uuid.uuid4()),  # nobody can guess it: who knows it was given the event
+                    str(uuid.uuid4()),  # it cannot be guessed: whoever knows it was given the event
                     row.failure_id,
                     row.attempt,
                     batch_id,

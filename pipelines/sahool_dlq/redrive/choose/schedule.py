@@ -97,8 +97,7 @@ def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History
 
 
 def changed_redrives(connection: Connection[Any]) -> set[tuple[str, int]]:
-    """Failure and attempt of each redrive with an edit or redirect, which the policy never sends.
-    """
+    """Failure and attempt of each redrive with an edit or redirect; the policy sends none."""
     rows = connection.execute(
         "SELECT r.failure_id::text, r.attempt FROM redrives r JOIN redrive_batches b"
         " ON b.id = r.batch_id WHERE b.patch IS NOT NULL OR b.redirect_to IS NOT NULL"
@@ -205,8 +204,7 @@ def _rested(row: PlannedFailure, policy: Policy) -> datetime:
 
 
 def handled_per_second(connection: Connection[Any]) -> dict[str, float]:
-    """Events per second that each service handles, from its consumers' counters of the last hour.
-    """
+    """Events per second that each service handles, by its consumers' counters of the last hour."""
     rows = connection.execute(
         "SELECT service, sum(CASE WHEN last_at > first_at"
         "   THEN (last_handled - first_handled) / extract(epoch FROM last_at - first_at)"

@@ -40,7 +40,7 @@ class Selection:
     since: datetime | None = None  # became a dead letter then or later
     until: datetime | None = None  # … and before then
     where: str | None = None  # a condition over documented columns, see `where`
-    limit: int = 10_000  # the oldest so many
+    limit: int = 10_000  # maximum number, the oldest first
     due_at: datetime | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Selection:
                 " --tenant, --event-type, --subject, --since, --until or --where."
             )
         if self.due_at is not None:
-            conditions.append("f.redrive_not_before IS NULL")  # else it has a time of its own
+            conditions.append("f.redrive_not_before IS NULL")  # else it has its own time
         return " AND ".join(conditions), values
 
     def _conditions(self) -> tuple[list[str], list[Any]]:

@@ -162,7 +162,7 @@ class _Parser:
         value = self._literal(kind)
         if kind is not None or isinstance(value, str):
             return self._holds(sql, path, sign, value)
-        # JSON compares a number with a text as well; that is never what is meant.
+        # JSON also compares a number with a text, which is never intended.
         self.values += [path, "boolean" if isinstance(value, bool) else "number", path, value]
         of_value = "to_jsonb(%s::boolean)" if isinstance(value, bool) else "to_jsonb(%s::numeric)"
         return f"(jsonb_typeof({sql} #> %s) = %s AND {sql} #> %s {sign} {of_value})"
@@ -246,9 +246,7 @@ class _Parser:
         while position < end:
             match = _TOKEN.match(self._text, position)
             if match is None or match.lastgroup is None:
-                raise QueryError(
-                    f"The condition is not valid at {self._text[position:][:40]!r}."
-                )
+                raise QueryError(f"The condition is not valid at {self._text[position:][:40]!r}.")
             kind, value = match.lastgroup, match[match.lastgroup]
             if kind == "name" and value.lower() in _WORDS:
                 kind, value = "word", value.lower()

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _ALL = 100  # percent
 _BATCH, _PULL_SECONDS = 1_000, 5.0
-_PAUSE_SECONDS = 0.5  # before what broke off is read again
+_PAUSE_SECONDS = 0.5  # before reading continues after an error
 
 
 class AckFollower(Heard):
@@ -117,7 +117,7 @@ async def following_acks(
     for address in filter(None, set(addresses)):
         parts = parts_of(address)
         if parts is None:
-            continue  # a dead letter may say what it likes
+            continue  # a dead letter may contain any name
         percents[address] = 0
         with suppress(NotFoundError):
             info = await js.consumer_info(*parts) if stream else None

@@ -117,8 +117,7 @@ class Outbox:
 
 
 def load_redrives(connection: Connection[Any], batch_id: str) -> list[Redrive]:
-    """The remaining redrives of a batch: first those that a killed run published, then the oldest.
-    """
+    """The remaining redrives of a batch: first those published by a killed run, then the oldest."""
     rows = connection.execute(
         "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"  # noqa: S608
         " r.addressed_to, f.dlq_sequence, f.published_at,"

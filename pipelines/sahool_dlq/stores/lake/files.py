@@ -164,7 +164,7 @@ class FileStore:
     def delete(self, paths: Iterable[str]) -> None:
         """Delete files permanently, in this order."""
         for path in paths:
-            with suppress(FileNotFoundError):  # a vacuum was faster
+            with suppress(FileNotFoundError):  # a vacuum deleted it first
                 self._files.delete_file(path)
             if self._is_local:
                 sync([(Path(self.path) / path).parent])
@@ -196,7 +196,7 @@ class FileStore:
                 for group in range(parquet.num_row_groups):
                     rows += parquet.read_row_group(group).num_rows
         except (OSError, ValueError, LookupError, pa.ArrowException) as error:
-            return _line(error)  # a footer that lies makes the reader fail in many ways
+            return _line(error)  # a wrong footer makes the reader fail in many ways
         if file.row_count is not None and rows != file.row_count:
             return f"it has {rows:,} rows, not {file.row_count:,}"
         return None
@@ -232,7 +232,7 @@ class FileStore:
         return AddAction(path, size, values, now, is_data_change, self._statistics_of(frame))
 
     def _put_object(self, path: str, data: bytes | memoryview) -> None:
-        # Buffered, because deltalake's stream takes nothing but bytes.
+        # Buffered, because deltalake's stream accepts only bytes.
         with self._files.open_output_stream(path, buffer_size=len(data) + 1) as stream:
             stream.write(data)
 
@@ -300,7 +300,7 @@ def _write_durably(file: Path, data: bytes | memoryview) -> None:
             stream.flush()
             os.fsync(stream.fileno())
     except OSError:
-        file.unlink(missing_ok=True)  # half a file helps nobody, least of all on a full disk
+        file.unlink(missing_ok=True)  # a partial file is useless, especially on a full disk
         raise
     sync([file.parent, *([file.parent.parent] if is_new_folder else [])])
 

@@ -43,7 +43,7 @@ LAYOUTS = {
     "service_totals": TableLayout(SERVICE_TOTALS_SCHEMA, (), ("totals_sequence", "published_at")),
     "erased_messages": TableLayout(ERASED_SCHEMA, ()),
 }
-_OWNED, _OWNER = "dead_letters", "dlq.platform"  # the table that says whose it is, and its property
+_OWNED, _OWNER = "dead_letters", "dlq.platform"  # the table with the owner's id, and its property
 LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 
 
@@ -72,7 +72,7 @@ class Lake:
         except TableNotFoundError:
             return []
         files = sorted(table.file_uris())
-        if self.is_local:  # the folder is escaped as in a URI, which nobody who opens files expects
+        if self.is_local:  # the folder is escaped as in a URI, which file functions do not expect
             escaped = urlsplit(table.table_uri).path
             files = [unquote(escaped) + file.removeprefix(escaped) for file in files]
         return files
@@ -129,8 +129,7 @@ class Lake:
             return scanned(open_table(self.path(name))).collect()
 
     def vacuum(self, name: str, hours: int) -> int:
-        """Delete files that left the log that long ago, or were never in it; returns their number.
-        """
+        """Delete files that left the log that long ago, or were never in it; returns how many."""
         try:
             table = DeltaTable(self.path(name))
             return len(table.vacuum(retention_hours=hours, dry_run=False, full=True))

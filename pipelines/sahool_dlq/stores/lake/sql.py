@@ -73,8 +73,8 @@ def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterato
         yield
     except duckdb.InterruptException as error:
         raise QueryError(
-            f"The statement was ended after {seconds:g} seconds: let it read less, or give it"
-            " longer (--seconds)."
+            f"The statement was stopped after {seconds:g} seconds: let it read less, or give it "
+            "more time (--seconds)."
         ) from error
     finally:
         timer.cancel()

@@ -38,12 +38,12 @@ __all__ = [
     "scanned",
 ]
 
-GENERATION = "drain"  # fences a writer that stopped and wakes up later
+GENERATION = "drain"  # fences a writer that stopped and continues later
 _ARROW = re.compile(r"\s*(?:\x1b\[\d*m)*↳(?:\x1b\[\d*m)*")  # deltalake colours what caused what
-CONTENT = "content"  # counts what changed rows otherwise than by adding some
+CONTENT = "content"  # counts changes of rows other than appends
 _OS_ERROR = re.compile(r' Error: Os \{ code: \d+, kind: \w+, message: "([^"]*)" \}')  # Rust's
 _XML = re.compile(r"<\?xml.*<Code>(\w+)</Code>.*</Error>")  # an object store's answer
-FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
+FILES = "files"  # fences two rewrites at once, which deltalake would allow
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class TableLayout:
 
     schema: dict[str, pl.DataType]
     partition_by: tuple[str, ...] = ("dlq_date",)
-    # Only these get min/max statistics: those of texts and ids would outlive an erasure.
+    # Only these get min/max statistics, because those of texts and ids would survive an erasure.
     statistics: tuple[str, ...] = ("dlq_sequence", "published_at")
 
 
@@ -244,14 +244,15 @@ class LakeTable:
                 ),
             )
             self._generation = versions.get(GENERATION, self._generation)
-            self._table.update_incremental()  # shows another's commit too, which the next refuses
+            # also shows another's commit, which the next append refuses
+            self._table.update_incremental()
         except CommitFailedError as error:
             if not re.search("oncurrent|changed since", str(error)):
                 raise self._not_written(error) from error
             self._delete_unless_live(actions)
             raise self._fenced() from error
         except (DeltaError, OSError, pa.ArrowException) as error:
-            if _is_removed(self.path):  # data files alone would look like a table that lost its log
+            if _is_removed(self.path):  # data files without a log would look like a damaged table
                 self.store.delete(a.path for a in actions if isinstance(a, AddAction))
             raise self._not_written(error) from error
         if "://" not in self.path:

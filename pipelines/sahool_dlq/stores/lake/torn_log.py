@@ -208,8 +208,7 @@ def _rows(table: pa.Table) -> Iterator[Action]:
 def _replay(
     store: FileStore, entries: Mapping[int, str], log: TableLog, *, has_marks: bool
 ) -> None:
-    """Add the later entries to the log's state, up to its last version, as far as they can be read.
-    """
+    """Add the later entries to the log's state, up to its last version, as far as readable."""
     missing = list[int]()
     is_hole = False
     for version in range(log.state.version + 1, log.last_version + 1):

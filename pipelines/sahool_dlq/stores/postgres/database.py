@@ -18,17 +18,17 @@ from sahool_dlq.stores.postgres.refusals import read_dsn, speaking_plainly, wher
 
 logger = logging.getLogger(__name__)
 
-# psycopg logs what comes of an error besides; who wants it can configure logging.
+# psycopg also logs consequences of an error; configure logging to see them.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 _APPLICATION = (
     f"dlq {secrets.token_hex(4)}"  # whose session it is: this process's; see `end_holder`
 )
 
-# What a session relies on, whatever the server, the database or the user is set to. The first four
-# a pooler in transaction mode carries from one of its sessions to the next; see docs/operations.md.
-# Nobody but their owner makes anything in the schemas of the path, so a name is what we mean by it;
-# temporary tables, which anybody makes, come last. No wait for a lock is for ever.
+# The settings that a session relies on, whatever those of server, database or user are. A pooler in
+# transaction mode copies the first four from session to session; see docs/operations.md. Only their
+# owner can create objects in the schemas of the path, so names are reliable; temporary tables,
+# which anybody can create, come last. No wait for a lock is endless.
 _SESSION = """
 SET DateStyle = 'ISO, MDY';
 SET TimeZone = 'UTC';
@@ -80,7 +80,7 @@ def locking(dsn: str, name: LockName, *, is_shared: bool = False) -> Iterator[Lo
         try:
             yield lock
         finally:
-            with suppress(psycopg.Error):  # it was lost: then others can have it
+            with suppress(psycopg.Error):  # it was lost: others can take it
                 lock.release()
 
 
@@ -91,7 +91,7 @@ def migrate(dsn: str) -> list[str]:
     """
     with locking(dsn, "migrate") as lock, database(dsn, is_checked=False) as connection:
         done = []
-        if _SCHEMA not in _applied(connection):  # it makes the lock, and waits for others itself
+        if _SCHEMA not in _applied(connection):  # it creates the lock, and waits for others itself
             _run(connection, _SCHEMA)
             done = [_SCHEMA]
         # Two services that start together must not migrate at once.

@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 LockName = Literal["migrate", "drain", "redrive", "marts", "alerts", "regroup"]
 
-_SAID_AFTER_SECONDS = 2.0  # what ends sooner nobody needs to know of
+_SAID_AFTER_SECONDS = 2.0  # shorter waits are not reported
 _LONGEST_SECONDS = 600.0
-# The transaction is meant to be idle.
+# The transaction is idle on purpose.
 _PATIENCE = """
 SELECT set_config(name, '0', true) FROM pg_settings
 WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')
@@ -42,7 +42,7 @@ WHERE l.locktype = 'relation' AND l.granted AND l.relation = to_regclass(%s)
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND l.mode <> ALL (%s) AND l.pid <> pg_backend_pid() ORDER BY a.xact_start, l.pid LIMIT 1
 """
-# Its process has others, which may be amid a transaction.
+# Its process has other sessions, which may be in a transaction.
 _END = """
 SELECT count(*) FILTER (WHERE pg_terminate_backend(o.pid)) FROM pg_stat_activity h
 JOIN pg_stat_activity o ON o.pid = h.pid OR (o.datid = h.datid

@@ -55,8 +55,7 @@ def kept_payload(connection: Connection[Any], failure_id: str) -> LogMessage | N
 
 
 def kept_count(connection: Connection[Any], failure_ids: Sequence[str]) -> int:
-    """The number of these failures with a stored dead letter, for logins that may read the table.
-    """
+    """How many of these failures have a stored dead letter, for logins that may read the table."""
     try:
         row = connection.execute(
             "SELECT count(*) FROM failed_payloads WHERE failure_id = ANY(%s::uuid[])",

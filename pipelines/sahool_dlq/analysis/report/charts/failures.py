@@ -272,7 +272,7 @@ def contributors(
         .mark_rule(color=look["grey"], strokeWidth=2)
         .encode(x="share:Q", x2="baseline_share:Q", y=y)
     )
-    # Names of what failures share are long: beside them is no room for two.
+    # Names of common values are long: there is no space for two charts side by side.
     legend = alt.Legend(columns=1) if look.is_narrow else alt.Legend()
     dots = (
         alt.Chart(long)

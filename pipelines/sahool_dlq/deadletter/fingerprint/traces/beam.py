@@ -28,8 +28,7 @@ _LIBRARY_PATH = re.compile(
 
 
 def _links(lines: Sequence[str]) -> list[Link]:
-    """The raised exception comes first; the reason of an exit is nested below it, and is its cause.
-    """
+    """The raised exception comes first; the reason of an exit is nested below it: its cause."""
     links = [Link(None, [])]
     for indented in lines:
         line = indented.strip(INDENT)

@@ -87,7 +87,7 @@ def outlines(traces: pl.Series) -> pl.DataFrame:
         if left.is_empty():
             break
         has_sign = _has_sign(left["text"], language)
-        if not has_sign.any():  # an empty column costs the compiling of its pattern too
+        if not has_sign.any():  # even an empty column would compile its pattern
             continue
         outline = pl.col("text").str.extract_all(language.outline).list.join(PART_END)
         found = left.filter(has_sign)
@@ -104,7 +104,7 @@ def outlines(traces: pl.Series) -> pl.DataFrame:
 
 def _has_sign(texts: pl.Series, language: Language) -> pl.Series:
     """Only texts with a hint are searched for a slow sign: this is many times faster."""
-    if language is PYTHON:  # of the most traces, and its sign is quick to find
+    if language is PYTHON:  # the most common, and its sign is fast to find
         return texts.str.contains(language.sign)
     hinted = pl.any_horizontal(pl.col("text").str.contains(h, literal=True) for h in language.hints)
     rows = texts.to_frame("text").select(hinted.arg_true()).to_series()
