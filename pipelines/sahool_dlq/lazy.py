@@ -16,7 +16,7 @@ _INSTALLS = {
     "prometheus_client": "sahool-dlq[metrics]",
     "psycopg": "sahool-dlq[pipelines,embedded]",
 }
-"""The extra that brings a package; what is not here comes with sahool-dlq itself."""
+"""The extra that contains a package; others come with sahool-dlq itself."""
 
 
 def is_installed(*packages: str) -> bool:

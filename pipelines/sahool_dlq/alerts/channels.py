@@ -18,7 +18,7 @@ from sahool_dlq.errors import SettingsError
 logger = logging.getLogger(__name__)
 
 PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""Between tries of one message on one channel; after the last it is given up there."""
+"""Delays between tries of one message on one channel; after the last it is given up there."""
 
 
 _NAMED = re.compile(r"([A-Za-z0-9_-]{1,50})=(?=\w+:)")

@@ -31,7 +31,7 @@ __all__ = ["DLQCollector", "serve"]
 logger = logging.getLogger(__name__)
 
 MOST_LABELS = 30
-"""Values of one label of one metric; the rest is `other`."""
+"""Maximum values of one label of one metric; the rest is `other`."""
 
 _NATS_SECONDS = 3.0  # Prometheus waits ten, and PostgreSQL needs some of them
 _CACHE_SECONDS = 10.0  # so several Prometheus servers cost no more than one

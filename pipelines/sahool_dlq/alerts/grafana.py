@@ -9,7 +9,7 @@ from sahool_dlq.alerts.rules import AlertRules, Rule
 __all__ = ["DATASOURCE", "grafana_rules"]
 
 DATASOURCE = {"type": "grafana-postgresql-datasource", "uid": "dlq-postgres"}
-"""What grafana/provisioning/datasources makes."""
+"""The data source in grafana/provisioning/datasources."""
 
 FOLDER = "Dead letters"
 

@@ -28,7 +28,7 @@ __all__ = ["TRIES_SECONDS", "Delivery", "acknowledge_alerts", "deliver", "say"]
 logger = logging.getLogger(__name__)
 
 TRIES_SECONDS = (1.0, 3.0)
-"""Between tries of one message on one channel within a run; the next run continues."""
+"""Delays between tries of one message on one channel within a run; the next run continues."""
 
 _GIVE_UP = timedelta(hours=24)
 _PATIENCE_SECONDS = 45.0  # with one channel, within a run

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 EVERYTHING = "all"
-"""The scope of what no override takes."""
+"""The scope of failures that no override takes."""
 
 Severity = Literal["warning", "critical"]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]

@@ -34,7 +34,7 @@ class Outgoing:
 
 
 LOCK: Final = "alerts"
-"""The lock of who evaluates or sends."""
+"""The lock for evaluating and sending."""
 
 
 def platform_id(connection: Connection[Any]) -> str:

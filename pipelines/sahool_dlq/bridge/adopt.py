@@ -21,9 +21,10 @@ from sahool_dlq.settings import Settings
 
 _NO_STREAM, _NO_CONSUMER = 10059, 10014  # the server's codes for "not found"
 SAMPLING = ("sample_freq",)
-"""What a proof changes of a consumer."""
+"""The setting that a proof changes."""
 LIMITS = ("max_deliver", "backoff", "ack_wait")
-"""What decides when it gives an event up; with a backoff, ack_wait is the first of it."""
+"""The settings that decide when it gives an event up; with a backoff, ack_wait is its first value.
+"""
 _MAX_DELIVER = 5
 _NAME = re.compile(r"[^\s.*>/\\]+")
 

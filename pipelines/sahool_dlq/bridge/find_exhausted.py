@@ -29,12 +29,13 @@ from sahool_dlq.jetstream.stored import StoredMessage, stored_message
 from sahool_dlq.settings import Settings
 
 _EXACT_SINCE = (2, 14)
-"""The nats-server from which on `num_redelivered` forgets what a stream removed. Before, it would
-prove too much."""
+"""The first nats-server whose `num_redelivered` does not count removed events. Earlier values are
+too high.
+"""
 _ON_ITS_WAY_SECONDS = 0.5  # time for a new advisory to be stored
 
 Publish = Callable[[Advisory, StoredMessage], Awaitable[bool]]
-"""Publishes the dead letter of an event; False where the bridge closes before."""
+"""Publishes the dead letter of an event; False if the bridge closes before."""
 
 
 class Untold(NamedTuple):

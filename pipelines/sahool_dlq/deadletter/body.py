@@ -13,7 +13,7 @@ from typing import NamedTuple
 __all__ = ["LARGEST_INFLATED", "Form", "InflateError", "text_of"]
 
 LARGEST_INFLATED = 8 * 1024 * 1024
-"""Bytes that a compressed body may inflate to; one that goes beyond is not read."""
+"""Maximum bytes of a body after decompression; larger ones are not read."""
 
 _GZIP = b"\x1f\x8b\x08"  # no text begins with this, so no header is needed
 _BOMS = (

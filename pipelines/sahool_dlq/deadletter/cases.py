@@ -39,7 +39,7 @@ STATUSES = (*LIVE, *CLOSED, "superseded")
 
 ATTEMPTS_PER_OPENING = 1_000
 DEFAULT_REDRIVE_CAP = 3
-"""Failed redrives after which a case is parked, where the log does not say: older versions."""
+"""Failed redrives after which a case is parked, if the log does not say (older versions)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,9 @@ class Case:
     last_closed_as: str | None = None  # discarded, or the resolution_cause that it had
     handed_to: str | None = None  # <stream>/<durable> of its latest redrive
     announced: Mapping[str, int] | None = field(default_factory=dict)
-    """The redrives whose `published` is in the log: attempts by id. None where an older version
-    stored the case and nothing says which there were."""
+    """The redrives whose `published` is in the log: attempts by id. None if an older version stored
+    the case and they are unknown.
+    """
     first_attempt_at: datetime | None = None  # of the dead letter that opened it
 
 

@@ -12,7 +12,7 @@ from sahool_dlq.jetstream.address import Server, shown, split_servers
 
 TENANTS = ("green-valley", "al-waha", "north-ridge", "delta-farms", "sunrise-coop")
 PLANTED_SECRETS = ("hunter2-planted", "farmer.planted@example.org")
-"""In some events; neither may ever reach a sink."""
+"""Secrets in some events; neither may reach a sink."""
 
 
 Event = tuple[str, dict[str, Any]]

@@ -8,7 +8,7 @@ from sahool_dlq.doctor.finding import Said, Severity, count, dlq, nats, span
 from sahool_dlq.jetstream.streams import ADVISORIES, GIVEN_UP, TERMINATIONS
 
 LOOPING = 10
-"""Deliveries of one event from which nobody calls it a retry any more."""
+"""Number of deliveries of one event that is more than normal retries."""
 
 KEEP_ADVISORIES = nats(
     *("stream", "add", "SAHOOL_ADVISORIES", "--subjects", ",".join(ADVISORIES)),

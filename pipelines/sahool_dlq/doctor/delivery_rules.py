@@ -9,7 +9,7 @@ from sahool_dlq.doctor.facts import Account, Consumer
 from sahool_dlq.doctor.finding import Said, Severity, count, nats, span, waiting
 
 NEAR = 0.9
-"""The share of a limit from which it is near."""
+"""The used share from which a limit counts as near."""
 _SHARE, _LEAST_REPEATS = 0.1, 20  # of deliveries that were not the first
 
 

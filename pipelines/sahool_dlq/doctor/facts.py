@@ -9,7 +9,7 @@ from sahool_dlq.deadletter.subjects import covers, overlaps, subject_token
 from sahool_dlq.jetstream.streams import GIVEN_UP, StreamNames
 
 _EXACT_FIGURES = (2, 14)
-"""Older servers go on counting redelivered events that a stream has removed."""
+"""Older servers still count redelivered events that a stream has removed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ class DrainReport:
 
 
 Progress = Callable[[int, int], None]
-"""Called with the messages drained so far, and about how many there are."""
+"""Called with the messages drained so far, and their approximate total."""
 
 
 @dataclass(slots=True)

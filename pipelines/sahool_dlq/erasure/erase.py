@@ -92,7 +92,7 @@ COUNTED = {
     "batches": "batches of redrives",
     "alert_messages": "messages of alerts that quote them",
 }
-"""What is erased, by field of the report."""
+"""The erased things, by field of the report."""
 
 
 async def preview(settings: Settings, tenant: str) -> ErasureReport:

@@ -27,7 +27,7 @@ from sahool_dlq.stores.tombstones import LIFE
 __all__ = ["FOUND", "IS_DOUBTFUL", "doubtful_rows", "in_kept_payloads", "in_objects"]
 
 FOUND = ERASED_SCHEMA | {"failure_id": pl.String(), "payload_encoding": pl.String()}
-"""A message, and where its body is."""
+"""A message, and the location of its body."""
 
 _COLUMNS = ["epoch", "dlq_sequence", "published_at", "failure_id", "payload_encoding"]
 _IS_TEXT = pl.col("original_data").str.starts_with('{"raw_data"')  # of what was no JSON
@@ -37,7 +37,7 @@ _IS_STORED_DOUBT = pl.col("tenant_id").is_null() & (
 IS_DOUBTFUL = _IS_STORED_DOUBT | (
     pl.col("tenant_id").is_null() & (pl.col("payload_encoding") == "base64")
 )
-"""Whether a decoded dead letter may be anybody's. The sinks keep nothing of one in base64."""
+"""Whether a decoded dead letter may belong to any tenant. The sinks store no base64 bodies."""
 
 _KEPT = """
 SELECT f.epoch, p.failure_id::text, p.subject, p.dlq_sequence, p.timestamp_ns, p.data

@@ -183,7 +183,7 @@ class AttemptLog:
         try:
             return await connection.jetstream().publish(subject, body, timeout=5)
         except TimeoutError:
-            check_permitted(connection, subject)  # of which a client that is not ours says nothing
+            check_permitted(connection, subject)  # other clients do not report this
             raise
 
     async def _latest(self, connection: Client, delivery: Delivery) -> Attempts | None:

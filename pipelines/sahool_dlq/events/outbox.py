@@ -49,7 +49,7 @@ PUBLISH_ERRORS = (
     OSError,
     TimeoutError,
 )
-"""What a publish raises while the log cannot be written."""
+"""Errors of a publish while the log cannot be written."""
 
 _TOO_LARGE_FOR_STREAM = 10054  # the server's code: beyond the stream's max_msg_size
 _SUFFIX_BYTES = 8
@@ -59,7 +59,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _MOST_OWN_IDS = 10_000
 
 IsOurs = Callable[[PubAck, str, bytes], Awaitable[bool]]
-"""Whether the message that the server calls a duplicate is ours: its place, our subject, body."""
+"""Whether the existing message of a duplicate is ours: arguments are its position, our subject,
+body.
+"""
 
 
 @dataclass(slots=True)

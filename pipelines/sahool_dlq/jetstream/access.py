@@ -29,7 +29,7 @@ _TOGETHER = (
 _NAME = re.compile(r"[^\s.*>]+")
 _PREFIX = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 COMPLETE = "complete"
-"""Pydantic's context of a validation: nothing is looked for, all is given."""
+"""Pydantic's validation context: all values are given, no other source is read."""
 _TRUE = ("1", "true", "yes", "on")
 
 
@@ -129,7 +129,7 @@ def _have_login(servers: Any) -> bool:
     try:
         return any(read_address(each).login for each in servers)
     except (SettingsError, TypeError):
-        return False  # whoever connects says so
+        return False  # the connection reports this
 
 
 def _said(environ: Mapping[str, str], key: str) -> bool:

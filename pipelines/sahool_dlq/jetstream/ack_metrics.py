@@ -16,7 +16,7 @@ from sahool_dlq.jetstream.api import check_domain
 from sahool_dlq.jetstream.streams import ACK_METRICS, find_streams
 
 ALL = "100%"
-"""The `sample_freq` by which every acknowledgement is told."""
+"""The `sample_freq` that reports every acknowledgement."""
 
 
 class AckMetric(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[\w.-]+)(?::(\d{0,5}))?")
 _EXAMPLE = "nats://user:password@host:4222"
 
 Server = str | SecretStr
-"""An address as it is given; it may hold a password."""
+"""An address as given; it may contain a password."""
 
 
 def _hidden(servers: Sequence[Server]) -> Sequence[Server]:
@@ -29,7 +29,7 @@ def _hidden(servers: Sequence[Server]) -> Sequence[Server]:
 
 
 Servers = Annotated[Sequence[Server], AfterValidator(_hidden), Field(repr=False)]
-"""Addresses as a field of settings: whatever prints, dumps or logs these shows no password."""
+"""Addresses as a field of settings: printing, dumping or logging them shows no password."""
 
 
 @dataclass(frozen=True, slots=True)

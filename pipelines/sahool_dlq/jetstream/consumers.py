@@ -24,7 +24,9 @@ _MOST_IN_NAME = 255  # bytes, as the server says
 _NO_CONSUMER = 10014  # the server's code for "consumer not found"
 _CHANGED_MEANWHILE = (10148, 10149)  # … for a consumer to be made that exists, or to be updated
 _OURS = ("ack_wait", "max_deliver", "max_ack_pending", "filter_subject")
-"""What an existing consumer cannot be left. A limit of deliveries loses what reaches it."""
+"""Settings that are always changed in an existing consumer. With a limit of deliveries, events that
+reach it are lost.
+"""
 
 
 def durable_name(text: str) -> str:

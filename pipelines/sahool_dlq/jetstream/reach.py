@@ -65,7 +65,7 @@ class _Sight:
 
 
 Wanted = tuple[str | None, str, bool]
-"""A consumer `<stream>/<durable>`, the subject of an event for it, and whether to be patient."""
+"""A consumer `<stream>/<durable>`, the subject of an event for it, and `is_patient`."""
 
 
 class Lookout:

@@ -7,9 +7,9 @@ from nats.errors import BadHeaderError, BadSubjectError, MaxPayloadError
 from nats.js.errors import APIError
 
 IN_PROCESS = 10158
-"""The server's code for an id that is being stored in a cluster right now: it may land, or not."""
+"""The server's code for an id that a cluster is storing right now: it may succeed or fail."""
 WRONG_LAST_SEQUENCE = 10071
-"""… and for a condition that does not hold, which a repeat of the same meets, too."""
+"""… and for a condition that does not hold; a repeat of the same message gets it too."""
 
 _OF_THE_MESSAGE = (BadHeaderError, BadSubjectError, MaxPayloadError)
 _PASSING = (408, 409, 429)  # HTTP's codes that the server gives such answers

@@ -30,12 +30,12 @@ DAY = 24 * 3600.0
 GIVEN_UP = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 TERMINATIONS = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
 ADVISORIES = (f"{GIVEN_UP}.>", f"{TERMINATIONS}.>")
-"""What the server says when a consumer gives an event up, whoever wrote the consumer."""
+"""Subjects of the server's advisories when any consumer gives an event up."""
 REMOVED_REASONS = ("Unacknowledged message was deleted", "Message deleted by stream limits")
 """The reasons of a MSG_TERMINATED that no consumer sent: its event left the stream while a consumer
 had it, by a newer value, age, TTL, another limit, a rollup, a purge by subject or a deletion."""
 ACK_METRICS = "$JS.EVENT.METRIC.CONSUMER.ACK.>"
-"""What the server says of each acknowledgement, where a consumer's are sampled."""
+"""Subject of the server's reports of acknowledgements, for sampled consumers."""
 BODIES_BUCKET = "sahool-dlq-bodies"
 """The object store of bodies that are too large for a dead letter."""
 _NO_STREAM = "."  # not a valid stream name

@@ -39,7 +39,7 @@ _LOOKED_BACK = 1_000  # rows of the audit
 class Wish:
     """What an adoption must change."""
 
-    is_proof: bool = True  # the server tells of every acknowledgement
+    is_proof: bool = True  # the server reports every acknowledgement
     limits: Limits | None = None
 
 

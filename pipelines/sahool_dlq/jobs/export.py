@@ -22,7 +22,7 @@ from sahool_dlq.settings import Settings
 __all__ = ["ExportReport", "Progress", "export", "export_raw"]
 
 Progress = Callable[[int], object]
-"""Is told how many failures were written so far."""
+"""Called with the number of failures written so far."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ _SAID = (
     *("service", "consumer_name", "event_id", "event_type", "original_subject", "tenant_id"),
     *("error_type", "error_message", "original_data", "original_headers", "payload_encoding"),
 )
-"""What a dead letter says that another of the same failing says, too."""
+"""Columns that are equal in all dead letters of the same failure."""
 
 
 def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dict[str, Trend]]:

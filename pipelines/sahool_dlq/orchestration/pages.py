@@ -42,7 +42,7 @@ _NARROW = {  # of the report's sections, the columns for which a run's page has 
     "Redrive outcomes": ("error type", "redrives", "succeeded", "failed"),
 }
 Form = Callable[[Mapping[str, Any]], str]
-"""The address of a deployment's form, filled in with parameters."""
+"""The address of a deployment's form with these parameters."""
 
 
 async def form_of(deployment: str) -> Form | None:

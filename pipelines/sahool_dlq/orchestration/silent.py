@@ -30,7 +30,7 @@ from prefect.events.schemas.events import ReceivedEvent
 from prefect.states import Crashed
 
 HEARTBEAT_SECONDS = 30.0
-"""Between two heartbeats of a run, as prefect.yaml has it."""
+"""Interval of a run's heartbeats, from prefect.yaml."""
 _RUN = "prefect.flow-run."
 _HEARTBEAT = EventNameFilter(name=["prefect.flow-run.heartbeat"])
 _PAGE = 50  # the server's maximum of events per request

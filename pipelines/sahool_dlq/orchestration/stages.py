@@ -20,7 +20,7 @@ __all__ = ["Ended", "in_one_sentence", "stage"]
 P = ParamSpec("P")
 Done = TypeVar("Done")
 Ended = tuple[str, bool]
-"""What a stage came to, in words, and whether it was stopped."""
+"""The result of a stage as text, and whether it was stopped."""
 
 _PAUSES_SECONDS = [2.0, 10.0]
 logger = logging.getLogger(__name__)

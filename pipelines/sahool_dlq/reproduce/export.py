@@ -35,7 +35,7 @@ _EVENT = {
 }
 
 SCHEMA = pa.schema([(name, _TYPES[kind]) for name, (_, kind) in (_ABOUT | _EVENT).items()])
-"""Of a masked export; `headers` and `body` hold JSON."""
+"""Of a masked export; `headers` and `body` contain JSON."""
 RAW_SCHEMA = pa.schema(
     [(name, _TYPES[kind]) for name, (_, kind) in _ABOUT.items()]
     + [
@@ -45,7 +45,7 @@ RAW_SCHEMA = pa.schema(
         ("missing", pa.string()),  # why there is neither body nor headers
     ]
 )
-"""Of an export of raw events; `headers` holds JSON: by name a text, or an array of texts."""
+"""Of an export of raw events; `headers` contains JSON: by name a text, or an array of texts."""
 
 _FETCHED = 64  # masked rows at once
 _PLACES = 1_000  # of which the audit has one row

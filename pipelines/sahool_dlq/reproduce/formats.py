@@ -25,12 +25,12 @@ Format = Literal["jsonl", "csv", "parquet", "arrow"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet", "arrow")
 
 _FORMULA = frozenset("=+-@＝＋－＠\t\r\n")
-"""How a formula begins in spreadsheets (OWASP), also in full-width characters."""
+"""Beginnings of formulas in spreadsheets (OWASP), also in full-width characters."""
 
 
 _PROSE = frozenset({"error_message", "stack_trace"})
 _INNER_FORMULA = re.compile(r"([;\t\n|][^\S\n]{0,64})(?=[=+\-@＝＋－＠])")
-"""Where a spreadsheet that splits a cell, whatever its quotes, would find one."""
+"""Where a spreadsheet would find one if it splits a cell in spite of its quotes."""
 
 
 class Writer(Protocol):

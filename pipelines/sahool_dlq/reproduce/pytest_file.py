@@ -16,7 +16,7 @@ from sahool_dlq.reproduce.raw import RawEvent
 __all__ = ["MOST_EVENTS", "masked", "text_of_test", "write_test"]
 
 MOST_EVENTS = 3
-"""Events of a group that one test has."""
+"""Maximum events of a group in one test."""
 
 _MARK = '"""Written by `dlq try`: '
 _LINE = 76  # characters of a bytes literal

@@ -39,7 +39,7 @@ Source = Literal["stream", "dead_letter"]
 """The events' stream, or the dead letter's own copy."""
 
 AT_ONCE = 16
-"""Events that are asked for, and held, at once."""
+"""Events that are requested and held at once."""
 
 PLACE = (
     "f.id::text, f.original_stream, f.original_sequence, f.consumer_name, f.dlq_sequence,"

@@ -128,7 +128,7 @@ BACKGROUND = (
         Cure(median_seconds=8 * _HOUR, discard_chance=0.1),
     ),
 )
-"""What goes wrong on any day; the shares add up to 1."""
+"""The failures of any day; the shares add up to 1."""
 
 BAD_DEPLOY = Kind(
     "yield",
@@ -138,7 +138,7 @@ BAD_DEPLOY = Kind(
     0.0,
     Cure(),
 )
-"""What version `2.4.0` of `yield` brings."""
+"""The failure of version `2.4.0` of `yield`."""
 
 REGRESSION = Kind(
     "weather",
@@ -148,7 +148,7 @@ REGRESSION = Kind(
     0.0,
     Cure(median_seconds=4 * _HOUR),
 )
-"""What was repaired once, and comes back."""
+"""The failure that was repaired once, and comes back."""
 
 
 def kind(service: str, error_type: str) -> Kind:

@@ -31,7 +31,7 @@ __all__ = [
 _TABLE = "erased_messages"
 _PLACE = list(ERASED_SCHEMA)
 LIFE = pl.col("epoch").str.replace("#[0-9]+$", "").alias("life")
-"""The stream's life in which a row's message was stored: its epoch, whatever the fork."""
+"""The stream's life in which a row's message was stored: its epoch without the fork."""
 
 
 def tenant_hash(tenant: str, key: str | None) -> str:

@@ -48,7 +48,7 @@ DAILY = (
     "redrives_daily",
     "redriven_in_vain_daily",
 )
-"""The marts by day (`dlq_date`): they count the facts, and all that follows sums them up."""
+"""The marts by day (`dlq_date`): they count the facts, and the later ones are sums of them."""
 
 SUMMARIES = (
     "spikes",
@@ -69,7 +69,7 @@ SUMMARIES = (
     "poison_consumers",
     "metrics",
 )
-"""The marts as of now, each after those that it reads."""
+"""The current marts, each after those that it reads."""
 
 MARTS = (*DAILY, *SUMMARIES)
 

@@ -17,23 +17,23 @@ from sahool_dlq.analysis.marts.significance import adjusted, fisher_tail
 __all__ = ["GROUP_SAMPLE_SQL", "WINDOW_SAMPLE_SQL", "attributes", "contributors", "explain"]
 
 LEAST_SUPPORT = 0.05
-"""Share of the failures in question that a finding must have ..."""
+"""Minimum share of the subject's failures with a finding ..."""
 LEAST_COUNT = 5
 """... and their number."""
 LEAST_RATIO = 2.0
 MOST_P = 0.01
 EXPLAINED = 0.8
-"""A pair says nothing new where one of its parts alone has this much of its risk ratio."""
+"""A pair adds nothing if one of its parts alone has this much of its risk ratio."""
 LEAST_GROUP = 20
 """Smaller groups are not explained."""
 MOST_GROUPS = 50
 MOST_FINDINGS = 10
 
 COLUMNS = ("tenant_id", "service", "event_type", "consumer_version", "field_id")
-"""Attributes that every failure has; to them come the keys of its event, as `data.<key>`."""
+"""Attributes that every failure has; in addition the keys of its event, as `data.<key>`."""
 
 SAMPLE = 50_000
-"""At most so many failures are looked at."""
+"""Maximum number of failures in the sample."""
 
 GROUP_SAMPLE_SQL = f"""
 WITH latest AS (
@@ -50,7 +50,7 @@ SELECT failure_id, group_id, original_data, {", ".join(COLUMNS)}
 FROM latest
 ORDER BY published_at, dlq_sequence
 """  # noqa: S608
-"""The latest failures of a week, those of redrives left out: one group against all others."""
+"""The latest failures of a week, without those of redrives: one group against all others."""
 
 WINDOW_SAMPLE_SQL = f"""
 SELECT

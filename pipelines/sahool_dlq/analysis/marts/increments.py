@@ -37,7 +37,7 @@ from sahool_dlq.stores.lake.lake import LOG_TABLES
 __all__ = ["Reach", "counting"]
 
 PART_ROWS = 2_000_000
-"""A whole count takes about so many failures at once: some 5 GB of memory."""
+"""Failures that a full count processes at once: about 5 GB of memory."""
 
 _LATEST = ("sample_failure_id", "parent_id", "template", "frames")
 

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 WORKING = ("chains", "families", "family_edges", "touched")
-"""The tables that are made here."""
+"""The tables that are created here."""
 
 # The columns of the log that views and marts read; others, especially long texts, are not loaded.
 _WORDS = {
@@ -35,7 +35,7 @@ _WORDS = {
     ),
     "case_events": ("epoch", "kind", "trigger", "consumer"),
 }
-"""Texts that repeat, ..."""
+"""Repeated texts, ..."""
 _READ = {
     "dead_letters": (
         *("dlq_sequence", "dlq_date", "failure_id", "root_failure_id", "redrive_id"),

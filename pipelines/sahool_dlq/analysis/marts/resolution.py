@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 CAUSES = ("automatic_redrive", "manual_redrive", "manual", "discarded")
-"""How a case ends; `open` for one that has not."""
+"""How a case ends; `open` for an open one."""
 
 IMPOSSIBLE = ("unroutable_count", "refused_count", "expired_count", "too_late_count")
 """Columns of the mart redrive_outcomes: nothing could be published."""
@@ -40,7 +40,7 @@ GROUP BY dimension, value, cause, duration_seconds, open_since
 """
 
 CURVE_POINTS = 100
-"""About as many points of one cohort's curve are kept for drawing."""
+"""Approximate number of points of one cohort's curve for drawing."""
 
 _COHORT = ("dimension", "value")
 _HORIZONS = {"rmst_24h_seconds": 86_400.0, "rmst_7d_seconds": 604_800.0}

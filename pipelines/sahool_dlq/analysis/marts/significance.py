@@ -8,10 +8,10 @@ import scipy  # loads scipy.stats, which is slow, on first use
 __all__ = ["adjusted", "chi_square_tail", "fisher_tail", "spike_limits"]
 
 LEAST_SPIKE = 10
-"""A spike has at least so many events, and three times the expected."""
+"""Minimum events of a spike, which also has three times the expected number."""
 
 CHANCE = 1e-4
-"""... and a Poisson process would show so many less often than this."""
+"""... and the maximum probability of so many in a Poisson process."""
 
 
 def fisher_tail(

@@ -147,7 +147,7 @@ def row_axis(name: str, values: Sequence[str]) -> alt.Y:
 
 
 Meaning = dict[str, tuple[str, str]]
-"""What a column's values are called, and the names of their colours, in order."""
+"""The names of a column's values and of their colours, in order."""
 
 
 def words(meaning: Meaning) -> dict[str, str]:

@@ -65,7 +65,7 @@ SELECT
     MAX(last_at) AS last_at
 FROM counted
 """
-"""The frame `log`, one row: what of the log the lake holds."""
+"""The frame `log`, one row about the log's data in the lake."""
 
 
 def unknowns(frames: Mapping[str, pl.DataFrame], now: datetime) -> Section:

@@ -45,7 +45,7 @@ Canonical = msgspec.defstruct(
     gc=False,
     kw_only=True,
 )
-"""The canonical envelope, typed: a message that fits takes the fast path."""
+"""The canonical envelope, typed: a matching message takes the fast path."""
 _decode_canonical = msgspec.json.Decoder(Canonical).decode
 
 

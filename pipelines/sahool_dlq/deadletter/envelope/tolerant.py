@@ -39,11 +39,12 @@ from sahool_dlq.deadletter.sanitize import (
 from sahool_dlq.deadletter.subjects import event_type_of, subject_token, writer_of
 
 RAW_LIMIT = 100_000
-"""Characters that are kept of bytes which are no JSON."""
+"""Maximum characters that are stored of bytes that are not JSON."""
 
 _MOST_TIMES, _MOST_SMALL = 20, 10_000
-"""How much longer than its dead letter the JSON of a compressed body may be, and is kept: so many
-times, or characters. A batch is measured by what it is in the stream."""
+"""Limits for storing the JSON of a compressed body: times the length of its dead letter, and
+characters. A batch is limited by its size in the stream.
+"""
 
 TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
 ORIGIN = ("original_stream", "original_sequence", "original_timestamp_ns", "consumer_name")

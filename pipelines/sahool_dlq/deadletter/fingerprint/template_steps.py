@@ -318,4 +318,4 @@ _TIDY: tuple[Step, ...] = (
 )
 
 STAGES = ((Step(KEPT, ""),), SIGNS, _SHORTEN, _REPLACE, _TIDY)
-"""The steps in stages, after each of which more messages of one failure are equal already."""
+"""The steps in stages; after each one, more messages of one failure are equal."""

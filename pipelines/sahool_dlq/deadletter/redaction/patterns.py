@@ -23,12 +23,13 @@ __all__ = [
 BEGIN = r"(?:^|[\x00-\-/:-@\[-`{-\x7f]|\\(?:[a-z]|u[0-9a-f]{4}))"
 """For Rust: what stands before a number or a token, in raw JSON too, where `\\n` may."""
 MARK = r"\[redacted(?::[a-z0-9_]{1,40}(?::[0-9a-f]{12})?| [0-9]+ (?:bytes|characters))\]"
-"""What a masked value looks like; it is never masked again."""
+"""The form of a masked value; it is never masked again."""
 SHORTEST = 8
 """Characters of the shortest match without any of `=`, `:`, `@`: `pin 1234`."""
 
 LONG_RUN = re.compile(r"[A-Za-z0-9_.+/=~%@-]{14}")
-"""What every token, signature, hashed or encoded secret holds: so many signs without a blank."""
+"""Every token, signature, hashed or encoded secret contains this many characters without a space.
+"""
 
 # In the patterns that keep something, the last group is what is masked.
 AUTHORIZATION = re.compile(

@@ -46,7 +46,7 @@ _LONGEST_KNOWN_KEY = 100
 
 
 Mark = Callable[[str, str, str], str]
-"""Kind, masked value and rule to what stands in its place, which must look like `MARK`."""
+"""From kind, masked value and rule to the mask, which must look like `MARK`."""
 
 
 class TextRedactor:

@@ -85,6 +85,6 @@ VENDOR_NEEDLES = tuple(needle for token in _TOKENS for needle in token.prefixes)
 SOLID_NEEDLES = tuple(
     prefix for each in _TOKENS for prefix in each.prefixes if _is_solid(prefix, each.tail)
 )
-"""One of them is in every token of `VENDOR_TOKEN` that has letters and digits alone."""
+"""One of them is in every token of `VENDOR_TOKEN` with only letters and digits."""
 VENDOR_HINT = "|".join(_pattern(token, _least(token)) for token in _TOKENS)
-"""For Rust: what stands in every token of `VENDOR_TOKEN`."""
+"""For Rust: a part of every token of `VENDOR_TOKEN`."""

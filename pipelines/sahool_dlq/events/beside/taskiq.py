@@ -22,7 +22,7 @@ from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResul
 __all__ = ["taskiq_dead_letters"]
 
 _result: contextvars.ContextVar[TaskiqResult[Any] | None] = contextvars.ContextVar("result")
-"""Of the task of this context that failed; None where it did not, absent where none began."""
+"""The error of this context's task; None if it did not fail, absent if no task began."""
 
 
 def taskiq_dead_letters(

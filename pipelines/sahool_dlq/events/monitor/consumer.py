@@ -50,7 +50,7 @@ _LONGEST_LOOKED_AT, _LONGEST_SAID = 10_000, 500  # characters of a text in the l
 
 DLQHandler = Callable[[DLQEvent], Awaitable[DLQAction]]
 Notifier = Callable[[DLQEvent], Awaitable[None]]
-"""Tells people of a dead letter; what it raises is logged, and it is called again later."""
+"""Alerts people about a dead letter; its errors are logged, and it is called again later."""
 
 
 async def default_dlq_handler(

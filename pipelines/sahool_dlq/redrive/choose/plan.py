@@ -26,7 +26,7 @@ from sahool_dlq.stores.postgres.audit import audit
 __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
 
 _LAST_ATTEMPT = f"((f.opening - 1) * {ATTEMPTS_PER_OPENING} + f.redrive_count)"
-"""The number of the last redrive that ended without success, over `failed_events f`."""
+"""The number of the last failed redrive, over `failed_events f`."""
 
 Addressee = tuple[str, str]
 """`<stream>/<durable>`, and the subject of the events that failed there."""
@@ -35,7 +35,7 @@ IDLE = (
     f"NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > {_LAST_ATTEMPT}"
     " AND r.state IN ('planned', 'published', 'succeeded'))"
 )
-"""No batch holds the failure, over `failed_events f`."""
+"""The failure is in no batch, over `failed_events f`."""
 
 
 class PlannedFailure(NamedTuple):

@@ -15,7 +15,7 @@ from sahool_dlq.stores.postgres.addressees import SERVICE
 __all__ = ["EVERYTHING", "Selection", "duration", "moment"]
 
 EVERYTHING = 2**62
-"""A limit that nobody reaches."""
+"""A limit that is never reached."""
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}

@@ -54,7 +54,7 @@ COLUMNS: dict[str, Column] = {
     "first_attempt_at": Column("f.first_attempt_at", "time", "first failed call"),
     "dlq_timestamp": Column("f.dlq_timestamp", "time", "when the consumer gave up"),
 }
-"""What a condition may name, besides `data.…` and `headers.…`."""
+"""The names in conditions, besides `data.…` and `headers.…`."""
 
 _DATA, _HEADERS = "f.original_data", "f.original_headers"
 # A header has one value, or an array of them; its name is found whatever its case.

@@ -39,7 +39,7 @@ class AckFollower(Heard):
         self._puller: Puller | None = None
         self._consumer = ""
         self.untold = [address for address, told in percents.items() if told < _ALL]
-        """Consumers of which the server tells nothing, or not all."""
+        """Consumers without reports, or without reports of all acknowledgements."""
 
     async def mark(self, address: str | None) -> Mark:
         """The mark to take before a publish to this consumer, `<stream>/<durable>`."""

@@ -22,7 +22,7 @@ FILE_BYTES = 32 << 20
 """About the size of a compacted file: some 60,000 dead letters, sorted in memory."""
 
 VACUUM_HOURS = 7 * 24
-"""Files that left the log stay as long for readers of an older version, and for a repair."""
+"""How long files that left the log are kept, for readers of an older version and for a repair."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ LOG = "_delta_log/"
 """The folder of a log below its table."""
 
 POINTER = f"{LOG}_last_checkpoint"
-"""The file that names the newest checkpoint; where it is wrong, readers give up."""
+"""The file that names the newest checkpoint; if it is wrong, readers fail."""
 
 _ENTRY = re.compile(rf"{LOG}(\d{{20}})\.json$")
 _CHECKPOINT = re.compile(rf"{LOG}(\d{{20}})\.checkpoint(?:\.\d{{10}}\.(\d{{10}}))?\.parquet$")

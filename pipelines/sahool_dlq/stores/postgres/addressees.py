@@ -11,16 +11,18 @@ from sahool_dlq.deadletter.record import BRIDGED_REASONS
 __all__ = ["ADDRESS", "FAILED_AT", "IS_FOREIGN", "SERVICE", "pending_addressees"]
 
 SERVICE = "coalesce(f.consumer_service, f.source_service)"
-"""The service that failed, where it is known; else the one that published the event."""
+"""The service that failed, if known; else the one that published the event."""
 
 FAILED_AT = "(nullif(f.original_stream, '') || '/' || nullif(f.consumer_name, ''))"
-"""`<stream>/<durable>` that failed; null where nobody said so."""
+"""`<stream>/<durable>` that failed; null if unknown."""
 
 ADDRESS = f"coalesce(f.handed_to, {FAILED_AT})"
-"""`<stream>/<durable>` that a failure is redriven to: the one that its latest redrive was for."""
+"""`<stream>/<durable>` of a failure's redrives: the one of its latest redrive, else the one that
+failed.
+"""
 
 IS_FOREIGN = f"(f.dlq_reason = ANY(%s) OR {ADDRESS} IS DISTINCT FROM {FAILED_AT})"
-"""Whether that may be a consumer without our code, with `BRIDGED_REASONS`."""
+"""Whether that may be a consumer without our library, with `BRIDGED_REASONS`."""
 
 
 def pending_addressees(connection: Connection[Any]) -> list[tuple[str, str, bool]]:

@@ -33,7 +33,7 @@ FOLDED_SCHEMA: dict[str, pl.DataType] = {
     "opening": pl.Int32(), "last_closed_at": _TIME, "last_closed_as": _TEXT,
     "handed_to": _TEXT, "announced": _TEXT,
 }  # fmt: skip
-"""Columns that the fold decides."""
+"""Columns with the values of the case."""
 
 
 def _dtype(field: Field) -> pl.DataType:

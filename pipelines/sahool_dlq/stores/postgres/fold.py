@@ -31,7 +31,7 @@ from sahool_dlq.stores.postgres.failed_rows import FOLDED_SCHEMA
 __all__ = ["CASE_COLUMNS", "Fold", "folded", "ids_told_of", "unfolded"]
 
 CASE_COLUMNS = ("original_stream", "consumer_name", "first_attempt_at", *FOLDED_SCHEMA)
-"""What a case is made of, besides its id; those of `FOLDED_SCHEMA` are fields of `Case`."""
+"""The columns of a case besides its id; those of `FOLDED_SCHEMA` are fields of `Case`."""
 
 
 def ids_told_of(letters: pl.DataFrame, events: Sequence[CaseEvent]) -> set[str]:
@@ -54,7 +54,7 @@ class Fold:
         self._known = known
         self._waiting = list(early)
         self.claims: list[Claim] = []
-        """What names a redrive that is not in the log yet, or comes from another's consumer."""
+        """Reports about a redrive that is not in the log yet, or from another consumer."""
         self.founded: list[Claim] = []
         """Those of `early` that count now."""
         self._cases = dict(known)
@@ -68,7 +68,7 @@ class Fold:
         is_chained = is_first & pl.col("root_failure_id").is_not_null()
         self._apply(counted.filter(is_told_of | is_chained), events)
         self.reopened = [i for i in self._reopened if i in known]
-        """Cases stored earlier whose row one of `new` takes the place of."""
+        """Stored cases whose row one of `new` replaces."""
         repeats = counted.filter(is_first & is_known).select("failure_id", "seen_count")
         self.repeats: list[tuple[str, int]] = [
             (i, count) for i, count in repeats.iter_rows() if i not in self._reopened

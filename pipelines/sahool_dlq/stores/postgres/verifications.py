@@ -22,7 +22,7 @@ VERIFICATION = {
     "repaired_count": pl.Int64(),
     "wrong": pl.List(pl.String()),
 }
-"""A verification as the report shows it; `wrong` is a sentence for each finding not repaired."""
+"""A verification for the report; `wrong` has one sentence for each unrepaired finding."""
 
 
 def keep_verification(

@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 LANGUAGES = (PYTHON, GO, RUST, PHP, RUBY, BEAM, JAVA, DOTNET, JAVASCRIPT)
-"""In this order: the first whose sign a text holds is its language."""
+"""In this order: the first one whose sign is in a text is its language."""
 
 _SIGNS = [(language, re.compile(language.sign).search) for language in LANGUAGES]
 _BY_NAME = {language.name: language for language in (*LANGUAGES, CALLS)}
 _OUTLINES = {name: re.compile(language.outline).findall for name, language in _BY_NAME.items()}
 PART_END = "\n\n"
-"""Between the parts of an outline; no part holds it."""
+"""Separates the parts of an outline; no part contains it."""
 
 _LAYERS = 4  # a trace in JSON, in a string, in JSON, in a container's log line
 
