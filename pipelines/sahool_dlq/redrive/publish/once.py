@@ -30,7 +30,7 @@ __all__ = ["ADDED_BYTES", "PAUSES", "DoubtError", "OncePublisher"]
 logger = logging.getLogger(__name__)
 
 PAUSES = 0.2, 1.0, 3.0
-"""Timeout of each try, in seconds."""
+"""Pauses after each try, in seconds."""
 ADDED_BYTES = 60
 """Maximum bytes that a condition adds to the headers of a repeat."""
 
