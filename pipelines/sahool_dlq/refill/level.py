@@ -266,7 +266,7 @@ class Leveller:
         if len(rows) + events.height + erased.height < up_to - after:
             reason = (
                 "the lake lost them; their effect on failures is in Postgres, and the dead "
-                "letters among them ({len(rows)}) were restored from there"
+                f"letters among them ({len(rows)}) were restored from there"
             )
             gap = Gap(after + 1, up_to, reason, is_certain=False)
             if remember_gap(self.connection, epoch, gap):
