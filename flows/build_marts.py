@@ -31,10 +31,10 @@ async def build_marts(is_rebuild: bool = False) -> State:
     """Compute every mart from the lake and write it to the lake and to Postgres.
 
     The page "dead-letters" of the run shows groups, health and what changed since yesterday; a
-    group's name leads to its page, and from there the form of a redrive opens, filled in.
+    group's name links to its page, which links to the filled-in form of its redrive.
 
     Args:
-        is_rebuild: Count every day anew, not only what came since the last run.
+        is_rebuild: Count every day again, not only what is new since the last run.
     """
     settings = load_settings()
     before = await asyncio.to_thread(escalating_groups, settings)
@@ -67,7 +67,7 @@ def _built(built: MartsReport) -> str:
 
 
 async def _show(settings: Settings, marts: Mapping[str, pl.DataFrame], now: datetime) -> str:
-    """Write the page of all groups, and those of the groups that changed; says how many."""
+    """Write the page of all groups, and those of changed groups; returns how many."""
     redrive, dry_run = (
         await form_of("redrive-group/redrive-group"),
         await form_of("dry-run/dry-run"),

@@ -1,4 +1,4 @@
-"""drain-dlq: what failed since the last run, into the lake and Postgres."""
+"""drain-dlq: copies new failures into the lake and PostgreSQL."""
 
 import asyncio
 from collections import Counter
@@ -23,9 +23,9 @@ from sahool_dlq.settings import Settings, load_settings
 async def drain_dlq() -> State:
     """Drain the dead-letter stream into the lake and Postgres, each message exactly once.
 
-    First it brings in what consumers gave up that use none of our code (`dlq bridge`). Where that
-    goes wrong the run fails, after the drain.
-    Overlapping runs are harmless: a later one waits for the earlier, and a stuck one is fenced.
+    First it records failures of consumers without our library (`dlq bridge`). If that fails, the
+    run fails after the drain. Overlapping runs are harmless: a later one waits for the earlier, and
+    a stuck one is fenced.
     """
     if await is_overtaken():
         return await told("late", "Late: a run since has drained all of it", state="Skipped")
@@ -39,7 +39,7 @@ async def drain_dlq() -> State:
             lambda done: _bridged(*done) or "Nothing new",
             is_repeatable=True,
         )
-    except DLQError as error:  # told at the end: what is in the log is drained all the same
+    except DLQError as error:  # reported at the end: the log is drained in any case
         trouble = error
     async with progress("Draining the dead-letter stream") as move:
         # Once begun it waits for servers; done anew, it would not tell what it stored before.
@@ -59,7 +59,8 @@ async def drain_dlq() -> State:
 
 
 def _bridged(bridged: Counter[str], untold: list[Untold]) -> str:
-    """What became of what consumers without our code gave up; empty where they gave up nothing."""
+    """The results for events that consumers without our library gave up; empty if there are
+    none."""
     parts = []
     if count := bridged["bridged"] + bridged["gone"] + bridged["found"]:
         parts.append(f"{count:,} of consumers without our code")
@@ -80,7 +81,7 @@ def _drained(report: DrainReport) -> str:
 
 
 async def _compare(settings: Settings, report: DrainReport) -> str:
-    """Read anew how far each sink holds the log; raises LakeError where one is behind."""
+    """Read the position of each sink again; raises LakeError if one is behind."""
     held = await asyncio.to_thread(sink_sequences, settings, report.stream)
     for sink, sequence in held.items():
         if sequence < report.last_sequence:

@@ -30,7 +30,7 @@ def open_postgres(settings: Settings) -> AbstractContextManager[Connection[Any]]
 def open_lock(
     settings: Settings, name: LockName, *, is_shared: bool = False
 ) -> AbstractContextManager[Lock]:
-    """A lock to be taken, on a connection to PostgreSQL of its own."""
+    """A lock that can be taken, on a separate connection to PostgreSQL."""
     return locking(settings.postgres_dsn.get_secret_value(), name, is_shared=is_shared)
 
 

@@ -1,4 +1,4 @@
-"""Every setting of the platform, and the only reader of the environment (`DLQ_*`).
+"""All settings of the platform, and the only reader of the environment (`DLQ_*`).
 
 A value comes from, in this order: an argument, the environment, `endpoints.json` in `DLQ_HOME`
 (which `dlq up` writes while its servers run), the default.

@@ -28,7 +28,7 @@ _ABSENT = """\
 
 
 def prometheus_rules(rules: AlertRules) -> str:
-    """A rules file: an alert for each rule and each of its parts that has its own threshold."""
+    """A rules file: one alert for each rule and for each part with its own threshold."""
     entries = [
         _entry(rule, scope)
         for rule in rules.rules
@@ -40,7 +40,7 @@ def prometheus_rules(rules: AlertRules) -> str:
 
 
 def alert_name(rule: str) -> str:
-    """What Prometheus and Alertmanager call the alert of a rule."""
+    """The alert name of a rule in Prometheus and Alertmanager."""
     name = "".join(word.capitalize() for word in rule.split("_"))
     return name if name.startswith("Dlq") else f"Dlq{name}"
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 __all__ = ["LARGEST_INFLATED", "Form", "InflateError", "text_of"]
 
 LARGEST_INFLATED = 8 * 1024 * 1024
-"""Bytes that a compressed body may inflate to; one that goes beyond is not read."""
+"""Maximum bytes of a body after decompression; larger ones are not read."""
 
-_GZIP = b"\x1f\x8b\x08"  # what no text begins with, so no header has to say it
+_GZIP = b"\x1f\x8b\x08"  # no text begins with this, so no header is needed
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as that of UTF-16 does
     (codecs.BOM_UTF32_BE, "utf-32-be"),

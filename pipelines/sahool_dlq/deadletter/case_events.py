@@ -21,7 +21,7 @@ TRIAGE_KINDS = ("resolved", "discarded", "parked", "unparked", "alerted")
 KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for kind in TRIAGE_KINDS}
 
 _TEXT_LIMIT = 1_000
-_MOST = 2**31 - 1  # attempts: so that the next one fits the column too
+_MOST = 2**31 - 1  # maximum attempt, so that the next one also fits the column
 _NUMBERS = ("attempt", "redrive_cap")
 _TEXTS = ("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "actor", "reason")
 
@@ -36,7 +36,7 @@ class CaseEvent:
     subject: str
     kind: str  # redrive.published, …, triage.resolved, …; anything else has a parse_error
     failure_id: str | None = None  # the root failure
-    redrive_id: str | None = None  # of a decision: it is about what failed again in that redrive
+    redrive_id: str | None = None  # of a decision: about the failure of that redrive
     batch_id: str | None = None
     attempt: int | None = None  # 1 for the first redrive
     trigger: str | None = None  # automatic | manual
@@ -52,7 +52,9 @@ class CaseEvent:
 
 def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
     """The case event in a message; never raises. An unusable one has a `parse_error`."""
-    kind = message.subject.partition(".")[2]  # all of it: who may tell outcomes decides nothing
+    kind = message.subject.partition(".")[
+        2
+    ]  # the whole subject: a user who may report outcomes must not decide
     problems: list[str] = []
     try:
         value: Any = parse_json(message.data)
@@ -108,5 +110,5 @@ def _times(value: dict[str, Any], published_at: datetime, problems: list[str]) -
             except ValueError:
                 problems.append(f"{name} is not a time between 1970 and 2200")
     if fields["at"] > published_at + MOST_AHEAD:
-        fields["at"] = published_at  # what it closes would stay closed till then
+        fields["at"] = published_at  # a case that it closes would stay closed until then
     return fields

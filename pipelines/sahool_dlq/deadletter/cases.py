@@ -40,7 +40,7 @@ STATUSES = (*OPEN, *CLOSED, "superseded")
 
 ATTEMPTS_PER_OPENING = 1_000
 DEFAULT_REDRIVE_CAP = 3
-"""Failed redrives after which a case is parked, where the log does not say: older versions."""
+"""Failed redrives after which a case is parked, if the log does not say (older versions)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,16 @@ class Case:
     discarded_at: datetime | None = None
     alert_sent: bool = False
     alert_sent_at: datetime | None = None
-    redrive_not_before: datetime | None = None  # when a redrive that was asked for is due
-    redrive_cap: int | None = None  # as the last redrive that was published has it
-    opening: int = 1  # one more each time it was closed and failed anew
-    last_closed_at: datetime | None = None  # the closing before this opening, which did not last
+    redrive_not_before: datetime | None = None  # when a requested redrive is due
+    redrive_cap: int | None = None  # from the last published redrive
+    opening: int = 1  # plus 1 each time it was closed and failed again
+    last_closed_at: datetime | None = None  # the closing before this opening
     last_closed_as: str | None = None  # discarded, or the resolution_cause that it had
-    handed_to: str | None = None  # <stream>/<durable> that its latest redrive was for
+    handed_to: str | None = None  # <stream>/<durable> of its latest redrive
     announced: Mapping[str, int] | None = field(default_factory=dict)
-    """The redrives whose `published` is in the log: attempts by id. None where an older version
-    stored the case and nothing says which there were."""
+    """The redrives whose `published` is in the log: attempts by id. None if an older version stored
+    the case and they are unknown.
+    """
     first_attempt_at: datetime | None = None  # of the dead letter that opened it
 
 
@@ -197,7 +198,9 @@ def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
     if case.status not in OPEN:
         return case
     opening, nth = opening_and_nth(attempt)
-    if opening < case.opening and kind != "requested":  # who asks cannot know how often it opened
+    if (
+        opening < case.opening and kind != "requested"
+    ):  # the requester does not know how often it opened
         return case
     if kind == "succeeded":
         if not is_answer(case, event):
@@ -205,12 +208,12 @@ def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
         cause = f"{case.redrive_trigger or 'automatic'}_redrive"
         return _closed(case, status="resolved", resolved_at=event.at, resolution_cause=cause)
     if nth <= case.redrive_count:
-        return case  # said again, or late: that attempt has ended, and another may be out
+        return case  # repeated or late: that attempt has ended, and another may be running
     if kind == "requested":
         if case.status != "pending":
-            return case  # one is out, or a person keeps it
+            return case  # one is running, or a person parked it
         return replace(case, redrive_not_before=event.not_before or event.at)
-    case = replace(case, redrive_not_before=None)  # what was asked for has come
+    case = replace(case, redrive_not_before=None)  # the request is done
     if kind == "published":
         case = replace(case, redrive_cap=event.redrive_cap)
         if case.status == "retried":

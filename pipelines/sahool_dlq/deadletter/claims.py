@@ -11,7 +11,9 @@ from sahool_dlq.deadletter.record import DeadLetter
 __all__ = ["Claim", "claim_of"]
 
 Why = Literal["unannounced", "not_addressee"]
-"""Why it does not count: no such redrive is in the log, or not yet; or another was addressed."""
+"""Why it does not count: no such redrive is in the log, or not yet; or another consumer was
+addressed.
+"""
 
 
 @dataclass(frozen=True, slots=True)

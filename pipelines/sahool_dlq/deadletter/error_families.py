@@ -21,7 +21,7 @@ TRANSIENT: dict[str, tuple[str, ...]] = {
         "CannotConnectNowError", "ConnectException",
     ),
 }  # fmt: skip
-"""What may pass by itself: Python, requests, httpx, aiohttp, database drivers, Java, Go."""
+"""Temporary errors: Python, requests, httpx, aiohttp, database drivers, Java, Go."""
 
 CRITICAL: dict[str, tuple[str, ...]] = {
     "DatabaseError": (
@@ -37,7 +37,7 @@ CRITICAL: dict[str, tuple[str, ...]] = {
         "InvalidPasswordError", "UnauthorizedError",
     ),
 }  # fmt: skip
-"""What needs a person."""
+"""Errors that need a person."""
 
 CONTENT = (
     "ValidationError", "RequestValidationError", "SchemaError", "SchemaValidationError",
@@ -47,7 +47,7 @@ CONTENT = (
     "NotNullViolationError", "CheckViolation", "CheckViolationError", "DuplicateKeyException",
     "DuplicateKeyError", "DataIntegrityViolationException",
 )  # fmt: skip
-"""What an event's content explains, whichever code reads it: it is invalid, or there already."""
+"""Errors caused by an event's content: it is invalid, or a duplicate."""
 
 
 def with_subclasses(error_types: Iterable[str]) -> list[str]:

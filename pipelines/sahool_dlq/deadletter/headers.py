@@ -31,19 +31,21 @@ __all__ = [
 ]
 
 Headers = Mapping[str, str | list[str]]
-"""Values by name, as `original_headers` of a dead letter has them."""
+"""Values by name, as in `original_headers` of a dead letter."""
 MutableHeaders = dict[str, str | list[str]]
 
 MARKS = ("Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt")
 """The headers that make an event a redrive: root failure, id and attempt."""
 ADDRESSEE = "Dlq-Redrive-For"
-"""The header that names the consumer it is for."""
+"""The header with the addressed consumer."""
 TOKEN = "Dlq-Redrive-Token"  # noqa: S105  (a name)
-"""The header with the id under which the log knows the redrive, which nobody can guess: whoever
-answers for it says that. Redrives of older versions have none, and are known by their mark."""
+"""The header with the redrive's random id in the log: every outcome must contain it. Redrives of
+older versions have none, and are identified by `Dlq-Redrive-Id`.
+"""
 INSTEAD_OF = "Dlq-Redrive-Instead-Of"
-"""The header that names the consumer that failed, where others get it: whoever handles it tells the
-success for that one."""
+"""The header with the consumer that failed, if others get the redrive: they report success in its
+name.
+"""
 _MOST_ATTEMPTS = 2**31 - 1
 
 

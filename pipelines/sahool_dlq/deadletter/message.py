@@ -6,7 +6,8 @@ from typing import NamedTuple
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 MOST_AHEAD = timedelta(minutes=1)
-"""What a sender's clock may be ahead of the server's: of a time beyond that the server's counts."""
+"""How far a sender's clock may be ahead of the server's; a later time is replaced by the server's.
+"""
 
 
 class LogMessage(NamedTuple):

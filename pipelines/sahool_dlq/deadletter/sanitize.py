@@ -16,7 +16,7 @@ from sahool_dlq.deadletter.redaction import json_text
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 MAX_DEPTH = 200
-"""Deepest nesting of a JSON document that is kept as JSON; what is deeper is kept as its text."""
+"""Deepest nesting that is stored as JSON; deeper values are stored as text."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -31,13 +31,13 @@ _INT64 = range(-(2**63), 2**63)
 
 
 STEERING = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
-"""Characters that steer a terminal, break or turn a line, or that a drawing cannot hold.
+"""Control characters, line breaks, direction changes, and characters that cannot be drawn.
 
-For Python and Polars alike.
+For Python and Polars.
 """
 
 LONGEST_NAME = 255
-"""Most characters of a name that is shown, drawn or a label."""
+"""Maximum characters of a name for display, charts and labels."""
 
 UNPRINTABLE = re.compile(f"{STEERING[:-1]}\ud800-\udfff]")
 

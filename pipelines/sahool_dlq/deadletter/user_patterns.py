@@ -22,7 +22,7 @@ def checked(pattern: str) -> re.Pattern[str]:
     back-references), or if it matches the empty text and so would match everywhere.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # what Python may read otherwise one day, Rust does now
+        warnings.simplefilter("error")  # Python may change its meaning, Rust already has
         try:
             compiled = re.compile(pattern)
             is_empty = is_found(pattern, "")

@@ -1,6 +1,6 @@
-"""The whole story once: services fail, the log is drained and explained, redrives cure.
+"""The whole demo once: services fail, the log is drained and explained, redrives succeed.
 
-Servers of its own on loopback, real failures, the flows as Prefect runs them.
+It uses its own servers on loopback, real failures, and the flows as Prefect runs them.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ _MARKER = ".dlq-demo"
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What the demo found."""
+    """The results of the demo."""
 
     seconds: float
     published: int
@@ -74,9 +74,9 @@ Say = Callable[[str], None]
 
 
 async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
-    """Run the story with `count` events below `home`, which is emptied first.
+    """Run the demo with `count` events in `home`, which is emptied first.
 
-    Raises DLQError where a server cannot be started or a step takes too long.
+    Raises DLQError if a server cannot be started or a step takes too long.
     """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -201,7 +201,7 @@ async def _checks(settings: Settings, published: set[str]) -> list[Check]:
 
 @contextlib.contextmanager
 def _environment(settings: Settings, prefect: PrefectServer) -> Iterator[None]:
-    """The variables by which the flows find the servers; the former ones come back."""
+    """The variables with which the flows find the servers; the previous ones are restored."""
     before = dict(os.environ)
     os.environ.update(environment_of(settings))
     for name in settings.model_fields_set:
@@ -217,13 +217,13 @@ def _environment(settings: Settings, prefect: PrefectServer) -> Iterator[None]:
 
 
 def _fresh(postgres: PostgresServer, name: str) -> str:
-    """An empty database, whatever a demo that was killed has left."""
+    """An empty database, whatever a killed demo has left."""
     postgres.drop_database(name)
     return postgres.create_database(name)
 
 
 def _empty(home: Path) -> None:
-    """Remove what an earlier demo left; never another folder."""
+    """Remove the files of an earlier demo; never another folder."""
     if home.exists() and any(home.iterdir()):
         if not (home / _MARKER).exists():
             raise DLQError(f"{home} holds something else than a demo: give another --home.")

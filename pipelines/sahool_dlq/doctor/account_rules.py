@@ -1,4 +1,4 @@
-"""What limits an account as a whole, and what of it could not be looked at."""
+"""Rules about the limits of an account, and about what could not be checked."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ _USED = (
 
 
 def near_limits(account: Account) -> Iterator[Said]:
-    """The account takes nothing more when one is reached."""
+    """The account accepts no more data when a limit is reached."""
     tiers = account.info.get("tiers") or {"": account.info}
     for tier, info in tiers.items():
         of_tier = f" of {tier}" if tier else ""
@@ -34,7 +34,7 @@ def near_limits(account: Account) -> Iterator[Said]:
 
 
 def clocks(account: Account) -> Iterator[Said]:
-    """Times of failures and ages do not fit."""
+    """Clocks differ, so times and ages of failures are wrong."""
     apart = account.clock_seconds
     if abs(apart) >= _APART_SECONDS:
         which = "ahead of" if apart > 0 else "behind"
@@ -48,7 +48,7 @@ def clocks(account: Account) -> Iterator[Said]:
 
 
 def unseen(account: Account) -> Iterator[Said]:
-    """Of what the server does not show nobody knows whether it is well."""
+    """The state of what the server does not show is unknown."""
     for request, why in account.unseen.items():
         yield Said(
             Severity.MAY_LOSE,

@@ -1,6 +1,6 @@
-"""What becomes of a poison message at a durable consumer.
+"""What happens to a poison message at a durable consumer.
 
-Each rule looks at one consumer and says what is wrong, or None. `rules` has them in one table.
+Each rule checks one consumer and returns a problem, or None. `rules` has them in one table.
 """
 
 from sahool_dlq.doctor.facts import Account, Consumer
@@ -8,7 +8,7 @@ from sahool_dlq.doctor.finding import Said, Severity, count, dlq, nats, span
 from sahool_dlq.jetstream.streams import ADVISORIES, GIVEN_UP, TERMINATIONS
 
 LOOPING = 10
-"""Deliveries of one event from which nobody calls it a retry any more."""
+"""Number of deliveries of one event that is more than normal retries."""
 
 KEEP_ADVISORIES = nats(
     *("stream", "add", "SAHOOL_ADVISORIES", "--subjects", ",".join(ADVISORIES)),
@@ -17,7 +17,7 @@ KEEP_ADVISORIES = nats(
 
 
 def loops(account: Account, consumer: Consumer) -> Said | None:
-    """Nothing ends the deliveries of an event that always fails."""
+    """An event that always fails is delivered for ever."""
     if not consumer.is_answered or consumer.max_deliver or account.counts_itself(consumer):
         return None
     again, most = consumer.figure("num_redelivered"), account.heard_of(consumer).most_deliveries
@@ -34,7 +34,7 @@ def loops(account: Account, consumer: Consumer) -> Said | None:
 
 
 def bare_naks(account: Account, consumer: Consumer) -> Said | None:
-    """A NAK without a delay comes back at once: `backoff` is for time-outs only."""
+    """A NAK without a delay is delivered again at once: `backoff` applies only to time-outs."""
     heard = account.heard_of(consumer)
     if not heard.bare_naks or account.counts_itself(consumer):
         return None
@@ -53,7 +53,7 @@ def bare_naks(account: Account, consumer: Consumer) -> Said | None:
 
 
 def unheard(account: Account, consumer: Consumer) -> Said | None:
-    """It gives events up, and nobody keeps what the server says of it."""
+    """It gives events up, and no stream stores the server's advisories."""
     if not consumer.is_answered or consumer.max_deliver is None:
         return None
     if account.holders(_advisory(GIVEN_UP, consumer)):
@@ -70,7 +70,7 @@ def unheard(account: Account, consumer: Consumer) -> Said | None:
 
 
 def unheard_before(account: Account, consumer: Consumer) -> Said | None:
-    """The stream of advisories came too late for some that it had given up."""
+    """The stream of advisories was created too late for some events that it had given up."""
     subject = _advisory(GIVEN_UP, consumer)
     holders = account.holders(subject)
     missing = account.given_up(consumer) - account.told(consumer)
@@ -100,7 +100,7 @@ def terminated_unheard(account: Account, consumer: Consumer) -> Said | None:
 
 
 def ack_none(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """Delivered counts as handled."""
+    """A delivered event counts as handled."""
     if consumer.ack_policy != "none":
         return None
     then = " and deleted" if consumer.stream.is_queue else ""
@@ -114,7 +114,7 @@ def ack_none(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG0
 
 
 def ack_all(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """A success takes the failures before it along."""
+    """A success acknowledges the failures before it."""
     if consumer.ack_policy != "all":
         return None
     return Said(
@@ -126,7 +126,7 @@ def ack_all(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG00
 
 
 def one_delivery(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """There is no second attempt, also where nobody had the first."""
+    """There is no second attempt, even if no handler got the first."""
     if not consumer.is_answered or consumer.max_deliver != 1:
         return None
     return Said(
@@ -138,7 +138,7 @@ def one_delivery(account: Account, consumer: Consumer) -> Said | None:  # noqa: 
 
 
 def held(account: Account, consumer: Consumer) -> Said | None:
-    """What is given up stays in a queue for ever."""
+    """Given-up events stay in a work queue for ever."""
     stream = consumer.stream
     if not stream.is_queue or not consumer.max_deliver or stream.max_age_seconds:
         return None
@@ -168,12 +168,12 @@ def outlasts(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG0
 
 
 def names(consumer: Consumer) -> tuple[str, str]:
-    """Its stream's and its own."""
+    """The names of its stream and of itself."""
     return consumer.stream.name, consumer.name
 
 
 def anew(consumer: Consumer) -> str:
-    """For what the server does not change of a consumer: another takes its place."""
+    """For settings that the server cannot change: another consumer replaces it."""
     settings = ("--ack", "explicit", "--max-deliver", "5")
     return nats("consumer", "copy", *names(consumer), f"{consumer.name}-2", *settings)
 

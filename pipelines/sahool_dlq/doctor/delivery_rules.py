@@ -1,6 +1,6 @@
-"""What keeps events from a durable consumer before anybody could fail at them.
+"""What prevents events from reaching a durable consumer.
 
-Each rule looks at one consumer and says what is wrong, or None. `rules` has them in one table.
+Each rule checks one consumer and returns a problem, or None. `rules` has them in one table.
 """
 
 from sahool_dlq.deadletter.subjects import overlaps
@@ -9,12 +9,12 @@ from sahool_dlq.doctor.facts import Account, Consumer
 from sahool_dlq.doctor.finding import Said, Severity, count, nats, span, waiting
 
 NEAR = 0.9
-"""The share of a limit from which it is near."""
+"""The used share from which a limit counts as near."""
 _SHARE, _LEAST_REPEATS = 0.1, 20  # of deliveries that were not the first
 
 
 def overtaken(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """The stream's limits removed what it had not got yet."""
+    """The stream's limits removed events before it got them."""
     stream = consumer.stream
     lost = int(stream.state.get("first_seq") or 0) - 1 - consumer.delivered
     if stream.is_queue or lost <= 0 or not consumer.figure("num_pending"):
@@ -31,7 +31,7 @@ def overtaken(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
 
 
 def nearly_overtaken(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """A full stream removes its oldest events, and it has not got those yet."""
+    """A full stream removes its oldest events, which it has not got yet."""
     stream, behind = consumer.stream, consumer.figure("num_pending")
     is_old = stream.config.get("discard", "old") == "old"
     if stream.is_queue or not is_old or stream.used < NEAR:
@@ -48,7 +48,7 @@ def nearly_overtaken(account: Account, consumer: Consumer) -> Said | None:  # no
 
 
 def full(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """Nothing is delivered any more until somebody answers."""
+    """No more events are delivered until some are acknowledged."""
     most, behind = int(consumer.config.get("max_ack_pending") or 0), consumer.figure("num_pending")
     open_ones, again = consumer.figure("num_ack_pending"), consumer.figure("num_redelivered")
     if most <= 0 or open_ones < most or not behind:
@@ -80,7 +80,7 @@ def paused(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
 
 
 def stalled(account: Account, consumer: Consumer) -> Said | None:
-    """Events wait, and nobody asks for them."""
+    """Events wait, and nobody pulls them."""
     behind, idle = consumer.figure("num_pending"), consumer.idle_seconds
     is_asked = consumer.figure("num_waiting") or consumer.info.get("push_bound")
     if not behind or is_asked or idle < account.stalled_seconds or consumer.info.get("paused"):
@@ -96,7 +96,7 @@ def stalled(account: Account, consumer: Consumer) -> Said | None:
 
 
 def unmatched(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """Its filter is of no subject that its stream has."""
+    """Its filter matches no subject of its stream."""
     stream = consumer.stream
     if stream.is_fed or not stream.subjects:
         return None
@@ -131,7 +131,7 @@ def forgotten(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
 
 
 def in_memory(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """Its place is gone with its server's process."""
+    """A restart of its server loses its position."""
     if not consumer.config.get("mem_storage") or consumer.config.get("num_replicas", 0) > 1:
         return None
     return Said(

@@ -1,4 +1,4 @@
-"""What was found in an account, and its forms: JSON, Prometheus, Nagios, a page."""
+"""The findings in an account, and their output: JSON, Prometheus, Nagios, a page."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -37,13 +37,13 @@ class Diagnosis:
 
     @property
     def counts(self) -> dict[Severity, int]:
-        """How many findings there are of each severity."""
+        """The number of findings of each severity."""
         found = Counter(each.severity for each in self.findings)
         return {severity: found[severity] for severity in Severity}
 
     @property
     def is_losing(self) -> bool:
-        """Whether something loses data, or nobody can tell of anything."""
+        """Whether something loses data, or nothing is known."""
         return self.is_blind or bool(self.counts[Severity.LOSES])
 
     @property
@@ -65,7 +65,7 @@ class Diagnosis:
 async def examine(
     settings: Settings, *, listen_seconds: float = 2.0, stalled_seconds: float = 900.0
 ) -> Diagnosis:
-    """Look at the account of DLQ_NATS_URL; raises what `read_account` does."""
+    """Check the account of DLQ_NATS_URL; raises as `read_account` does."""
     account = await read_account(
         settings, listen_seconds=listen_seconds, stalled_seconds=stalled_seconds
     )
@@ -73,7 +73,7 @@ async def examine(
 
 
 def diagnosis_of(account: Account) -> Diagnosis:
-    """What is to be said of an account."""
+    """The diagnosis of an account."""
     durable = [each for each in account.consumers if each.is_durable]
     return Diagnosis(
         len(account.streams),
@@ -84,7 +84,7 @@ def diagnosis_of(account: Account) -> Diagnosis:
 
 
 def keep(settings: Settings, diagnosis: Diagnosis, at: datetime) -> None:
-    """Store it in Postgres, where the alert `loses_data` finds it."""
+    """Store it in PostgreSQL for the alert `loses_data`."""
     names = ("rule", "severity", "subject", "sentence", "command")
     with open_postgres(settings) as connection:
         keep_diagnosis(
@@ -129,7 +129,7 @@ def as_prometheus(diagnosis: Diagnosis) -> str:
 
 
 def as_nagios(diagnosis: Diagnosis) -> tuple[str, int]:
-    """What a check prints, and its exit status: 0 is well, 1 a warning, 2 critical."""
+    """The output and exit status of a Nagios check: 0 is well, 1 a warning, 2 critical."""
     counts = diagnosis.counts
     if diagnosis.is_losing:
         word, status = "CRITICAL", _CRITICAL
@@ -178,7 +178,7 @@ def as_sections(diagnosis: Diagnosis) -> Sequence[Section]:
 
 
 def write_page(diagnosis: Diagnosis, file: Path, now: datetime) -> None:
-    """One HTML page that needs nothing else; raises ReportError where it cannot be written."""
+    """One HTML page that needs nothing else; raises ReportError if it cannot be written."""
     from sahool_dlq.analysis.report.page import as_page  # its drawing package loads for a second
 
     try:

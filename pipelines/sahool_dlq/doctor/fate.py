@@ -1,4 +1,4 @@
-"""What becomes of a message that always fails, at one consumer, in one sentence."""
+"""What happens to a message that always fails, at one consumer, in one sentence."""
 
 from sahool_dlq.doctor.facts import Account, Consumer
 from sahool_dlq.doctor.finding import span

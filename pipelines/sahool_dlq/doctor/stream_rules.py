@@ -1,6 +1,6 @@
 """What a stream does with events before a consumer has them, and with dead letters.
 
-Each rule looks at one stream and says what is wrong, or None. `rules` has them in one table.
+Each rule checks one stream and returns a problem, or None. `rules` has them in one table.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def unclaimed(account: Account, stream: Stream) -> Said | None:
 
 
 def drops_work(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
-    """A limit removes from a queue what nobody has done yet."""
+    """A limit removes unhandled events from a work queue."""
     limits = [
         name
         for name in ("max_msgs", "max_bytes", "max_msgs_per_subject")
@@ -65,7 +65,7 @@ def drops_work(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
 
 
 def keeps_latest(account: Account, stream: Stream) -> Said | None:
-    """A newer event takes the place of one that nobody has done yet."""
+    """A newer event replaces an unhandled one."""
     most = stream.limit("max_msgs_per_subject")
     readers = [each for each in account.consumers_of(stream) if each.ack_policy == "explicit"]
     durable = [each.name for each in readers if each.config.get("durable_name")]
@@ -81,7 +81,7 @@ def keeps_latest(account: Account, stream: Stream) -> Said | None:
 
 
 def in_memory(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
-    """A restart empties it."""
+    """A restart deletes its messages."""
     if stream.config.get("storage") != "memory":
         return None
     return Said(
@@ -95,7 +95,7 @@ def in_memory(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
 
 
 def one_replica(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
-    """A cluster keeps it once only."""
+    """A cluster stores only one copy."""
     cluster = (stream.info.get("cluster") or {}).get("name")
     if not cluster or int(stream.config.get("num_replicas") or 1) > 1:
         return None
@@ -122,7 +122,7 @@ def written_later(account: Account, stream: Stream) -> Said | None:  # noqa: ARG
 
 
 def unconfirmed(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
-    """Who publishes never hears that an event was not stored."""
+    """Publishers do not notice that an event was not stored."""
     if not stream.config.get("no_ack"):
         return None
     return Said(
@@ -134,7 +134,7 @@ def unconfirmed(account: Account, stream: Stream) -> Said | None:  # noqa: ARG00
 
 
 def refuses(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
-    """It takes nothing more when it is full."""
+    """It accepts no more messages when it is full."""
     if stream.config.get("discard") != "new" or stream.used < NEAR:
         return None
     is_full = stream.used >= 1 or bool(stream.config.get("sealed"))
@@ -148,7 +148,7 @@ def refuses(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
 
 
 def log_is_short(account: Account, stream: Stream) -> Said | None:
-    """Dead letters go before somebody can redrive them."""
+    """Dead letters are removed before somebody can redrive them."""
     if not account.is_log(stream):
         return None
     age = stream.max_age_seconds
@@ -172,7 +172,7 @@ def log_is_short(account: Account, stream: Stream) -> Said | None:
 
 
 def log_can_be_emptied(account: Account, stream: Stream) -> Said | None:
-    """A purge takes dead letters that no drain has read."""
+    """A purge removes dead letters that no drain has read."""
     if not account.is_log(stream) or stream.config.get("deny_purge"):
         return None
     return Said(
@@ -198,7 +198,7 @@ def log_doubles(account: Account, stream: Stream) -> Said | None:
 
 
 def advisories_unread(account: Account, stream: Stream) -> Said | None:
-    """What is given up is written down, and nobody reads it."""
+    """Advisories are stored, but nobody reads them."""
     if not account.keeps_advisories(stream) or account.is_hidden(stream):
         return None
     if any(each.config.get("durable_name") for each in account.consumers_of(stream)):
@@ -214,7 +214,7 @@ def advisories_unread(account: Account, stream: Stream) -> Said | None:
 
 
 def advisories_short(account: Account, stream: Stream) -> Said | None:
-    """A reader that is away for a weekend misses some."""
+    """A reader that is down for a weekend misses some."""
     age = stream.max_age_seconds
     if not account.keeps_advisories(stream) or age is None or age >= DAY:
         return None

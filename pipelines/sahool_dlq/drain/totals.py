@@ -33,7 +33,7 @@ _COUNTERS = ("handled", "succeeded", "retried", "dead_lettered", "skipped")
 async def read_totals(client: Client, stream: str, subject: str) -> pl.DataFrame:
     """The last message of every consumer's totals subject; SERVICE_TOTALS_SCHEMA.
 
-    Empty where there is no such stream; a message that is not valid is logged and left out.
+    Empty if there is no such stream; an invalid message is logged and left out.
     """
     rows = []
     async with aclosing(latest_messages(client, stream, subject)) as latest:
@@ -66,7 +66,7 @@ def store_totals(
 
 
 def _name(value: object) -> str:
-    """A name that fits into PostgreSQL's index."""
+    """A name that fits PostgreSQL's index."""
     return clean_text(str(value))[: TEXT_LIMITS["consumer_name"]]
 
 

@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 
 logger = logging.getLogger(__name__)
 
-_WAIT_SECONDS = 0.002  # that one waits for others to travel with
+_WAIT_SECONDS = 0.002  # how long one waits for others, to be sent together
 _PAUSE_SECONDS = 0.1  # before they are tried again, while there is no connection
 
 
@@ -54,7 +54,7 @@ class Acknowledgements:
                 "%s: acknowledgements are waiting for a connection (%s)", self._durable, error
             )
         finally:
-            # What was handled should not be handled again: the next connection takes them.
+            # Handled events should not be handled again: the next connection sends them.
             self._done[:0] = done[sent_count:]
 
 

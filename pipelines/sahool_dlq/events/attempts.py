@@ -29,7 +29,7 @@ from sahool_dlq.jetstream.stored import last_message
 logger = logging.getLogger(__name__)
 
 _LONGEST_KEPT_TRACE = 16_000  # characters, while an event waits for its retry
-_MOST_CALLS = 10  # that a dead letter tells of
+_MOST_CALLS = 10  # maximum in a dead letter
 _LOOK_AGAIN_SECONDS = 10.0  # for the stream, while there is none
 
 
@@ -39,12 +39,12 @@ class Attempts:
 
     first_at: datetime  # when the first call began, UTC
     delivery_count: int = 0  # of the delivery that the latest call was for
-    begun_count: int = 0  # calls that began, the one at work included
+    begun_count: int = 0  # calls that began, including the running one
     failed_count: int = 0  # calls that ended in failure
     calls: list[dict[str, str]] = field(default_factory=list)  # the latest that failed
     cause: Cause | None = None  # of the last call whose cause is known, its texts cut
     owner: str = ""  # the process that called last
-    is_over: bool = False  # it was handled or dead-lettered: what comes later begins anew
+    is_over: bool = False  # it was handled or dead-lettered: later calls count from zero
 
     @property
     def unfinished_count(self) -> int:
@@ -94,7 +94,7 @@ class AttemptLog:
             else:
                 self._kept_in, self._said = stored.stream, ""
         except NoStreamResponseError as error:
-            if self._kept_in is None:  # else it may only be without a leader: reading tells
+            if self._kept_in is None:  # else it may only be without a leader: reading shows that
                 self._lose(str(error))
         except NotPermittedError as error:
             self._lose(str(error))
@@ -126,8 +126,8 @@ class AttemptLog:
         kept = await self._latest(connection, delivery)
         if self._kept_in is None:
             return latest_own or Attempts(datetime.now(UTC), count - 1, count - 1, count - 1)
-        # What is over, of this delivery or of a later one is of an earlier life of the consumer,
-        # which was made anew or reset.
+        # A finished record, or one of this or a later delivery, is from before the consumer was
+        # recreated or reset.
         known = [
             each
             for each in (own, kept)
@@ -144,7 +144,7 @@ class AttemptLog:
         """
         is_next = attempts.delivery_count == delivery.delivery_count - 1
         is_own = is_next and attempts.owner == self._owner
-        # A delivery without a call that is known to have ended: a process may have died of it.
+        # A delivery without a finished call: a process may have died of it.
         is_suspect = not is_next or attempts.unfinished_count > 0
         attempts.delivery_count = delivery.delivery_count
         attempts.begun_count += 1
@@ -183,7 +183,7 @@ class AttemptLog:
         try:
             return await connection.jetstream().publish(subject, body, timeout=5)
         except TimeoutError:
-            check_permitted(connection, subject)  # of which a client that is not ours says nothing
+            check_permitted(connection, subject)  # other clients do not report this
             raise
 
     async def _latest(self, connection: Client, delivery: Delivery) -> Attempts | None:

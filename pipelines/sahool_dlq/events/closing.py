@@ -11,9 +11,9 @@ from sahool_dlq.events.cause import late_handler
 T = TypeVar("T")
 
 GRACE_SECONDS = 4.0  # beyond `shutdown_seconds`, for everything that follows the handlers
-CUT_SECONDS = 2.0  # of these, for tasks that were cancelled
+CUT_SECONDS = 2.0  # of these, for cancelled tasks
 _AGAIN_SECONDS = 1.0  # before a task that goes on is cancelled again
-_LEAST_SECONDS = 0.1  # for each last word, however late it is
+_LEAST_SECONDS = 0.1  # for each last step, even if it is late
 
 
 class Closing(asyncio.Event):
@@ -21,7 +21,7 @@ class Closing(asyncio.Event):
 
     def __init__(self, shutdown_seconds: float) -> None:
         super().__init__()
-        self.has_cut_off = False  # a handler that had not ended by itself
+        self.has_cut_off = False  # a handler that did not end by itself
         self.shutdown_seconds = shutdown_seconds
         self._began_at: float | None = None  # of the monotonic clock
 

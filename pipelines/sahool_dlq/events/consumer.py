@@ -126,7 +126,7 @@ class NATSConsumer(Service):
         return (publish_totals(self.config, self._subscriptions), self._watch())
 
     async def _say_goodbye(self) -> None:
-        # All at once: each may wait for a server that is away.
+        # All at once, because each may wait for a server that is down.
         await asyncio.gather(*(publish_total(self.config, each) for each in self._subscriptions))
 
     async def _watch(self) -> None:

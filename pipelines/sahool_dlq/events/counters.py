@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-"""Seconds: the bounds that handler calls are counted by."""
+"""Bounds of the histogram of handler calls, in seconds."""
 
 
 @dataclass(slots=True)

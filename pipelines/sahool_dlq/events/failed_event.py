@@ -21,7 +21,7 @@ OriginalHeaders = Annotated[
     MutableHeaders,
     BeforeValidator(lambda value: headers_of_json(value) if isinstance(value, dict) else value),
 ]
-"""The event's headers: a text, or a list of texts where one was repeated."""
+"""The event's headers: a text, or a list of texts for a repeated one."""
 
 
 class FailedEvent(BaseModel):

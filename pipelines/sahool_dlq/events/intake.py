@@ -29,8 +29,8 @@ from sahool_dlq.jetstream.pull import Delivery, Puller, PullStalledError, delive
 logger = logging.getLogger(__name__)
 
 _PULL_SECONDS = 5.0
-_PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
-_AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
+_PAUSE_SECONDS = 5.0  # before an unsettled message is delivered again
+_AHEAD_SECONDS = 0.1  # messages are fetched this long in advance
 _MOST_AHEAD = 500
 WRITE_SECONDS = 1.0  # for what is still to be written in the end
 
@@ -133,14 +133,14 @@ class Intake:
         try:
             await asyncio.wait({stop, pull}, return_when=asyncio.FIRST_COMPLETED)
             if pull.done():
-                pull.result()  # it may have ended by an error
+                pull.result()  # it may have ended with an error
             await end([pull], self._closing.last_seconds(CUT_SECONDS))
             await self._stop_pulling()
             while self._running and (left := self._closing.seconds_left()):
                 tasks = [running.task for running in self._running.values()]
                 await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for _ in range(2):  # asyncio.run cancels again what a program cancelled before it ended
+            for _ in range(2):  # asyncio.run cancels tasks again that a program cancelled before
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._cut_off(pull, beat, early, acks, stop)
                     break
@@ -223,8 +223,8 @@ class Intake:
         self._place.follow(delivery)
         event = delivery.event
         if event in self._running:
-            # The server missed our heartbeats, in an outage. Whatever the running task's answer
-            # will be, it holds for this delivery too.
+            # The server missed our heartbeats in an outage. The running task's result also counts
+            # for this delivery.
             logger.info(
                 "%s: message %s was delivered again while it was being handled",
                 self.durable,
@@ -262,11 +262,14 @@ class Intake:
         if connection.is_connected:
             try:
                 await connection.rtt(2)
-            except (nats.errors.Error, OSError):  # nobody reads any more, whatever it says
+            except (
+                nats.errors.Error,
+                OSError,
+            ):  # the connection no longer reads, whatever its state
                 await connection.force_reconnect()
         while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
             await asyncio.sleep(0.1)
-        # Well before the next pull would deliver again what is done, or in hand.
+        # Well before the next pull, which would deliver finished or running messages again.
         await self._acks.send()
         await self._heartbeats.say([*self._running, *self._waiting])
         try:
@@ -286,7 +289,7 @@ class Intake:
             if not self._closing.has_begun:
                 logger.warning("%s: a library of a handler cancelled the task late", self.durable)
             await self._give_back(msg, 0 if self._closing.has_begun else _PAUSE_SECONDS)
-        except (SystemExit, KeyboardInterrupt) as error:  # raised again once all is in order
+        except (SystemExit, KeyboardInterrupt) as error:  # raised again after the cleanup
             self.error = self.error or error
             self._closing.set()
             await self._give_back(msg)

@@ -101,6 +101,8 @@ def _gauges(live: dict[tuple[str, str], list[Subscription]]) -> Iterator[Metric]
 
 
 consumer_metrics = ConsumerMetrics()
-"""Every consumer of this process; in prometheus_client's default registry from the first on."""
+"""Every consumer of this process; in prometheus_client's default registry from the first consumer
+on.
+"""
 
 REGISTRY.register(consumer_metrics)

@@ -44,9 +44,9 @@ IF to_regclass('failed_events') IS NULL THEN
 END IF;
 END $create$;
 """
-"""The first migration, for the session's own schema: makes `failed_events` where there is none.
+"""The first migration, for the session's own schema: creates `failed_events` if it is missing.
 
-`dlq migrate` runs them all, and moves such a table into the schema `dlq`, where it is found, too.
+`dlq migrate` runs them all, and moves such a table into the schema `dlq`, where it is found too.
 """
 
 

@@ -49,17 +49,19 @@ PUBLISH_ERRORS = (
     OSError,
     TimeoutError,
 )
-"""What a publish raises while the log cannot be written."""
+"""Errors of a publish while the log cannot be written."""
 
 _TOO_LARGE_FOR_STREAM = 10054  # the server's code: beyond the stream's max_msg_size
 _SUFFIX_BYTES = 8
-_SMALL_BODY = 8_000  # bytes; a smaller one is never what makes a dead letter too large
+_SMALL_BODY = 8_000  # bytes; smaller bodies never make a dead letter too large
 _CHUNK_BYTES = 128 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _MOST_OWN_IDS = 10_000
 
 IsOurs = Callable[[PubAck, str, bytes], Awaitable[bool]]
-"""Whether the message that the server calls a duplicate is ours: its place, our subject, body."""
+"""Whether the existing message of a duplicate is ours: arguments are its position, our subject,
+body.
+"""
 
 
 @dataclass(slots=True)
@@ -70,9 +72,9 @@ class OwnId:
     died before it acknowledged the event, or a forger, whose message would replace ours.
     """
 
-    suffix: str = ""  # makes it an id that nobody else knows
-    is_sent: bool = False  # a try succeeded, or ended without an answer: it may be there
-    is_ours: IsOurs | None = None  # of who may read the log, and would write the same again
+    suffix: str = ""  # makes the id unknown to others
+    is_sent: bool = False  # a try succeeded, or ended without an answer: it may be stored
+    is_ours: IsOurs | None = None  # for users that may read the log, and would write the same again
 
 
 class OwnIds:
@@ -233,7 +235,11 @@ async def _forms(
             connection, fields["failure_id"], body, fields["first_attempt_at"]
         )
         yield encode_pointer(fields, pointer)
-    for limit in (8_000, 1_000, 100):  # characters: the failure says too much for one message
+    for limit in (
+        8_000,
+        1_000,
+        100,
+    ):  # characters: the failure's texts are too long for one message
         short = _shortened(fields, limit)
         if len(body) > _SMALL_BODY:
             yield encode_pointer(short, pointer)

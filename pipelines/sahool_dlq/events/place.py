@@ -52,7 +52,7 @@ class Place:
         """Create or update the consumer on the server; a new creation is reported."""
         known, wanted = self.terms.created, self._wanted
         if known and wanted.deliver_policy is DeliverPolicy.NEW:
-            # Made anew, it must not skip what was published since it was made first.
+            # If created again, it must not skip events published since its first creation.
             at = datetime.fromisoformat(known)
             wanted = wanted.evolve(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=at)
         self.terms = await ensure_consumer(
@@ -77,7 +77,7 @@ class Place:
             return
         sequence, stored_at = self._latest
         self._latest = delivery.event
-        # A stream made anew begins at 1 too, but with later events.
+        # A recreated stream also begins at 1, but with later events.
         if delivery.sequence <= sequence and delivery.timestamp_ns <= stored_at:
             self._tell(
                 f"{self._wanted.name} on {self._stream} went back from sequence {sequence} to"

@@ -13,11 +13,11 @@ from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResul
 CRASH_SLACK = 5
 """Calls beyond max_retries + 1 before an event counts as one that kills its process.
 
-A call may also be cut short by a process that is killed for another reason.
+A process may also be killed for another reason during a call.
 """
 
 SUSPECT = 2
-"""Calls that never ended: the event may kill its process, so one of these at a time."""
+"""Calls that never ended: the event may kill its process, so only one such event runs at a time."""
 
 
 def decide(

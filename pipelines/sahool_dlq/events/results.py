@@ -13,7 +13,7 @@ class ProcessingResult(Enum):
 
     SUCCESS = "success"  # done: acknowledge it
     RETRY = "retry"  # try again later, with backoff, then dead-letter it
-    DEAD_LETTER = "dead_letter"  # hopeless: dead-letter it now
+    DEAD_LETTER = "dead_letter"  # it cannot succeed: dead-letter it now
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Retry:
             raise ValueError(f"delay_seconds is a number of seconds, not {delay!r}.")
 
 
-_LONGEST_DELAY = 1e9  # seconds; more than any stream keeps an event
+_LONGEST_DELAY = 1e9  # seconds; longer than any stream keeps an event
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class DeadLetter:
 
     reason: str | None = None  # why, for people; the dead letter's message where `error` is None
     error: BaseException | None = None  # what the handler caught
-    dlq_reason: str = "handler_dead_letter"  # a short word that dead letters are counted by
+    dlq_reason: str = "handler_dead_letter"  # a short code for statistics
 
 
 HandlerResult = ProcessingResult | Retry | DeadLetter

@@ -16,7 +16,9 @@ __all__ = ["SameLetters"]
 logger = logging.getLogger(__name__)
 
 _OF_THE_WRITER = ("last_attempt_at", "dlq_timestamp", "retry_count", "attempts", "traceparent")
-"""What says when, and after which calls, somebody wrote it: two may say it of one failure."""
+"""Keys about the time and the calls of a dead letter: two letters of one failure may differ in
+these.
+"""
 _ALWAYS = {"last_attempt_at", "dlq_timestamp"}  # in each letter of ours
 _BODY = b', "original_data": '
 

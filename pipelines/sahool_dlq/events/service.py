@@ -22,7 +22,7 @@ from sahool_dlq.jetstream.connection import connect_service, disconnect
 
 logger = logging.getLogger(__name__)
 
-_FAREWELL_SECONDS = 2.5  # to flush and to say goodbye, where the server is slow or away
+_FAREWELL_SECONDS = 2.5  # to flush and close, if the server is slow or down
 
 
 class ConnectionSettings(Protocol):
@@ -102,7 +102,7 @@ class Service:
         finally:
             self._closing.set()
             for run in runs:
-                if not run.cancelling():  # twice would interrupt what it does in the end
+                if not run.cancelling():  # a second time would interrupt its last steps
                     run.cancel()
             await asyncio.wait(runs)
             await end(others, self._closing.last_seconds(CUT_SECONDS))

@@ -148,7 +148,7 @@ class Subscription(Intake):
             if await is_stored(self.connection, self._stream, *event):
                 continue
             if not retry.is_gone:
-                retry.is_gone = True  # look again: another process may just be taking it
+                retry.is_gone = True  # check again: another process may be taking it now
                 continue
             config = self._config.in_force(event_type_of(msg.subject))
             headers = every_header(msg.headers)
@@ -184,7 +184,7 @@ class Subscription(Intake):
         try:
             async with asyncio.timeout(self._ack_wait_seconds):
                 await self._suspects.acquire()
-        except TimeoutError:  # the one at work may never end: leave the place to others
+        except TimeoutError:  # the running one may never end: leave the slot to others
             await self._give_back(msg, self._ack_wait_seconds)
             return
         try:
@@ -210,7 +210,7 @@ class Subscription(Intake):
                 await self._log.begin(self.connection, delivery, attempts)
             result = await self._call(msg, delivery, headers, attempt, config.max_retries)
         except (asyncio.CancelledError, *PUBLISH_ERRORS):
-            if attempts is not None:  # it was cut short, or not made, and is to be made
+            if attempts is not None:  # the call was interrupted or not made, and must be made
                 attempts.begun_count -= 1
                 await self._tell_attempts(delivery, attempts)
             raise
@@ -258,7 +258,7 @@ class Subscription(Intake):
             fail_span(error)
         took = time.perf_counter() - began
         if result is not ProcessingResult.SUCCESS and self._is_cutting_off:
-            raise asyncio.CancelledError  # what the handler makes of the end is no failure
+            raise asyncio.CancelledError  # the handler's reaction to the shutdown is no failure
         self.counters.count_call(took)
         return result
 

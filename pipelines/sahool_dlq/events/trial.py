@@ -32,7 +32,7 @@ from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResul
 __all__ = ["HANG_GRACE_SECONDS", "as_message", "context_of", "main", "receive", "send"]
 
 HANG_GRACE_SECONDS = 1.0
-"""After its time an async handler is ended; one that blocks its process tells where it stands."""
+"""After its time an async handler is cancelled; one that blocks its process writes its trace."""
 
 
 def as_message(

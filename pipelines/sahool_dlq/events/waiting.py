@@ -11,8 +11,8 @@ from sahool_dlq.jetstream.pull import Delivery
 
 _MOST_EVENTS = 10_000
 _MOST_BODY_BYTES = 64 << 20
-_OVERDUE_SECONDS = 5.0  # after which a retry that did not come is looked for
-_MOST_OVERDUE = 100  # looked for at a time
+_OVERDUE_SECONDS = 5.0  # after which a missing retry is looked up
+_MOST_OVERDUE = 100  # maximum lookups at a time
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Waiting:
     attempts: Attempts
     handler: str  # what called for it, where that is needed
     due_at: float  # when the server delivers it again, of the monotonic clock
-    is_gone: bool = False  # its stream did not have it when that was looked at
+    is_gone: bool = False  # its stream did not have it at the last check
 
 
 class WaitingEvents:

@@ -32,7 +32,7 @@ _SHOWN_VERIFICATIONS = 7
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How things stood at one time."""
+    """The state at one time."""
 
     now: datetime
     frames: Mapping[str, pl.DataFrame]  # its marts, `log`, and `moments` of a young log
@@ -44,7 +44,7 @@ class Report:
         return as_json(self.frames, self.now)
 
     def write_page(self, file: Path) -> None:
-        """Write the page with charts; raises ReportError where that cannot be done."""
+        """Write the page with charts; raises ReportError if that fails."""
         try:
             from sahool_dlq.analysis.report.page import (
                 as_html,  # its drawing package loads for a second
@@ -59,7 +59,9 @@ class Report:
 
 
 def make_report(settings: Settings, now: datetime) -> Report:
-    """The report as of `now`, from the lake; when that was verified, Postgres says, if it can."""
+    """The report as of `now`, from the lake; the last verification comes from PostgreSQL, if it
+    answers.
+    """
     frames = compute_marts(settings, NEEDED_MARTS, now)
     if is_young(frames["failures_minutely"], now):
         frames |= printable_frames({"moments": query(settings, MOMENTS_SQL)})

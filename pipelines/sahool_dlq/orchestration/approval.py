@@ -1,4 +1,4 @@
-"""A large redrive waits for somebody who has seen its plan; nothing is held up meanwhile."""
+"""A large redrive waits for a person who has seen its plan; nothing else is delayed."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -22,7 +22,7 @@ _LONGEST = 120  # characters of a message
 
 
 class Approval(RunInput):
-    """What the form asks for."""
+    """The fields of the form."""
 
     approve: bool = Field(
         False,
@@ -37,9 +37,9 @@ class Approval(RunInput):
 
 
 async def ask(shown: str) -> Approval:
-    """Suspend the run until somebody has decided on the plan, shown in Markdown.
+    """Suspend the run until somebody has decided about the plan, shown in Markdown.
 
-    The process ends, and so frees its place; the resumed run starts from the top and gets the
+    The process ends and frees its slot; the resumed run starts from the beginning and gets the
     answer here.
     """
     form = Approval.with_initial_data(description=shown)
@@ -49,14 +49,14 @@ async def ask(shown: str) -> Approval:
 
 
 async def batch_of_this_run() -> str | None:
-    """The batch that this run froze before it was suspended, or before it crashed."""
+    """The batch that this run stored before it was suspended or crashed."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     return str(run.labels[_LABEL]) if run is not None and _LABEL in run.labels else None
 
 
 async def remember_batch(batch_id: str) -> None:
-    """Let this run find its batch when it starts again."""
+    """Store the batch for when this run starts again."""
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         async with get_client() as client:
@@ -64,7 +64,7 @@ async def remember_batch(batch_id: str) -> None:
 
 
 def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> str:
-    """A plan (`Preview.as_dict`) as a person wants to see it before approving its batch."""
+    """A plan (`Preview.as_dict`) for the person who approves its batch."""
     groups = shown["groups"]
     counts = quantity(shown["planned"], "redrives"), quantity(len(groups), "groups")
     asked = ""

@@ -1,7 +1,7 @@
-"""The forms of a redrive: what people fill in, and what it means.
+"""The forms of a redrive: their fields and their meaning.
 
-No field may be None: Prefect shows such a one as a choice between its type and "None". What is left
-empty, 0 or "any" says nothing.
+No field may be None, because Prefect shows such a field as a choice between its type and "None". An
+empty value, 0 or "any" means: not given.
 """
 
 from datetime import UTC, datetime
@@ -31,7 +31,7 @@ Age = Literal["any", "1h", "24h", "7d", "30d"]
 
 
 def _in_order(schema: dict[str, Any]) -> None:
-    """Say where each field stands: the database forgets the order of keys."""
+    """Set the position of each field, because the database does not keep the order of keys."""
     for position, field in enumerate(schema.get("properties", {}).values()):
         field["position"] = position
 
@@ -43,7 +43,7 @@ def _given(name: str, empty: Any = "") -> Any:
 
 
 class Failures(BaseModel):
-    """Which failures; all that is given must hold."""
+    """The selected failures; all given conditions must hold."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_in_order)
 
@@ -60,7 +60,7 @@ class NoFurther(BaseModel):
 
 
 class Further(BaseModel):
-    """Further conditions; these must hold, too."""
+    """Further conditions, which must also hold."""
 
     model_config = ConfigDict(title="Further", extra="forbid", json_schema_extra=_in_order)
 
@@ -73,7 +73,7 @@ class Further(BaseModel):
 
 
 def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:
-    """What a form says, as jobs take it."""
+    """The selection of a form, for jobs."""
     ago = duration(failures.failed_within)
     further = conditions if isinstance(conditions, Further) else Further()
     return Selection(
@@ -91,17 +91,17 @@ def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:
 
 
 class AsItWas(BaseModel):
-    """To the consumers that failed, as the events were."""
+    """To the consumers that failed, with the original events."""
 
     model_config = ConfigDict(title="As it was", extra="forbid")
 
     def order(self, requested_by: str, reason: str) -> Order:
-        """The same as jobs take it, by the wish of a person."""
+        """The same as an order for jobs, requested by a person."""
         return Order("manual", requested_by, reason, own_copy=False)
 
 
 class Changed(BaseModel):
-    """To others, edited, slower, or without those that are too old."""
+    """To other consumers, edited, slower, or without old events."""
 
     model_config = ConfigDict(title="Changed", extra="forbid", json_schema_extra=_in_order)
 
@@ -120,7 +120,7 @@ class Changed(BaseModel):
     )
 
     def order(self, requested_by: str, reason: str) -> Order:
-        """The same as jobs take it, by the wish of a person."""
+        """The same as an order for jobs, requested by a person."""
         oldest = duration(self.oldest_event)
         return Order(
             "manual",

@@ -58,10 +58,10 @@ class Batch:
     state: BatchState
     state_reason: str | None
     planned: int  # failures when it was frozen
-    redirect_to: str | None  # subject that the events go to instead of their own
+    redirect_to: str | None  # subject to publish to, instead of the original one
     patch: dict[str, Any] | None  # JSON merge patch of their bodies; not redacted
     per_second: float | None  # that a person asked for
-    max_age_seconds: float | None  # of an event, from which it is too old
+    max_age_seconds: float | None  # maximum age of an event
     own_copy: bool  # whether the copy of a dead letter may be published, too
     created_at: datetime
     ended_at: datetime | None

@@ -47,9 +47,11 @@ class DecisionReport:
     """The result of a decision."""
 
     decision: Decision
-    changed: int  # failures whose status is now what was decided
+    changed: int  # failures with the decided status
     groups: dict[str, int]  # failures by group
-    left: dict[str, str] = field(default_factory=dict)  # ids that were given: status they stay in
+    left: dict[str, str] = field(
+        default_factory=dict
+    )  # given ids that do not change, with their status
     seconds: float = 0
     limit_reached: bool = False  # more may match
 

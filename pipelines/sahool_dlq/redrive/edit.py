@@ -66,7 +66,9 @@ def patched(body: bytes, patch: dict[str, Any]) -> bytes:
 def _merged(target: str, patch: Any) -> str:
     if not isinstance(patch, dict):
         return dump_json(patch)
-    value = members(target) if target.lstrip().startswith("{") else {}  # what is none becomes one
+    value = (
+        members(target) if target.lstrip().startswith("{") else {}
+    )  # a value that is not an object becomes one
     for key, change in patch.items():
         if change is None:
             value.pop(key, None)

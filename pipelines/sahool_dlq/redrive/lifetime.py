@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 TTL = "Nats-TTL"
-"""The header by which the server deletes a message so many seconds after it was stored."""
+"""The header with the time after which the server deletes a stored message."""
 
 _SHORTEST_TTL = 1  # second; the server takes whole ones
 _PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"  # both spellings of micro

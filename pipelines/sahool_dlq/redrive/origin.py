@@ -45,7 +45,7 @@ class Event:
     traceparent: str | None = None  # of the dead letter
     published_at: datetime | None = None  # when it was stored, by the server's clock
     ttl: str | None = None  # its Nats-TTL
-    stream: str | None = None  # where it stands, as the dead letter says
+    stream: str | None = None  # its position, from the dead letter
     sequence: int | None = None
     timestamp_ns: int | None = None
     had: Headers = field(default_factory=dict)  # all its headers, also those that are left out
@@ -153,7 +153,7 @@ def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:
         return msgspec.json.decode(data, type=envelope)
     except _UNREADABLE:
         value, spelt = parse_json(data), members(text_of(data)[0])
-    for name in ("original_data", "original_headers"):  # the event's own, which nothing may mend
+    for name in ("original_data", "original_headers"):  # the event's own, which must not be changed
         if name in spelt:
             value[name] = msgspec.Raw(spelt[name].value.encode(errors="surrogatepass"))
     if "original_message" in spelt:
@@ -189,7 +189,7 @@ async def _body(client: Client, message: bytes, data: bytes, encoding: str | Non
     try:
         value = msgspec.json.decode(data)
     except _UNREADABLE:
-        return data  # JSON that this reader finds too odd is still what the service was sent
+        return data  # JSON that this reader cannot read is still the service's original
     if isinstance(value, dict) and list(value) == ["raw_data"]:
         raise RefusedError("an older service stored its body only as an inexact text")
     return data
@@ -202,7 +202,7 @@ def _with_margins(message: bytes, data: bytes) -> bytes:
     before, _, after = message.rpartition(data)
     if after.strip() != b"}":
         return data
-    leading = before[len(before.rstrip()) + 1 :]  # less the space that follows each key
+    leading = before[len(before.rstrip()) + 1 :]  # without the space after each key
     return leading + data + after[: after.index(b"}")]
 
 

@@ -68,7 +68,7 @@ class Preview:
     plan: Plan
     also_reached: Mapping[str, list[str]]  # consumers that get it besides the one that failed
     refused: Mapping[str, int]  # failures that would be parked instead, by reason
-    own_copies: int  # of which the events' stream lacks the event: what their dead letters hold
+    own_copies: int  # events missing in their stream: copies in the dead letters
     payloads: Mapping[str, int]  # raw dead letters: in_stream, kept (in Postgres), gone
     expected_successes: float
     per_second: float  # redrives, over all services
@@ -76,7 +76,7 @@ class Preview:
     redirect_to: str | None = None
     edits: list[EditedSample] = field(default_factory=list)
     reached: Reached = field(default_factory=Reached)
-    repeated: int = 0  # failures with more than one dead letter: which is true, nobody can tell
+    repeated: int = 0  # failures with more than one dead letter; it is unknown which is true
 
     @property
     def sample(self) -> list[PlannedFailure]:

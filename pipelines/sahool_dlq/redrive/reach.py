@@ -47,7 +47,7 @@ class Reached:
     """Which failures of a plan get to their consumer, as far as known."""
 
     unreached: tuple[Unreached, ...] = ()  # the most first
-    doubts: tuple[tuple[str, int], ...] = ()  # why it cannot be known, and of how many
+    doubts: tuple[tuple[str, int], ...] = ()  # why it is unknown, and for how many
     unreached_ids: frozenset[str] = frozenset()
 
     def __add__(self, other: "Reached") -> "Reached":

@@ -1,7 +1,7 @@
-"""Dead letters as Postgres still has them, for a lake that lost them and a stream that is past.
+"""Dead letters from PostgreSQL, for a lake that lost them and a stream that no longer has them.
 
-Second best: long texts are as short as the columns, and what only the lake keeps is gone. Such a
-row says `restored` in its column `envelope`.
+This is less complete: long texts are cut to the columns, and values that only the lake stores are
+missing. Such a row has `restored` in its column `envelope`.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The open failures whose events a handler is tried with, some of each group."""
+"""The open failures with which a handler is tried, some of each group."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ __all__ = [
 
 
 class OpenFailure(NamedTuple):
-    """A failure to try, and what is known of it."""
+    """A failure to try, with known facts."""
 
     place: Place
     group_id: str
@@ -32,15 +32,15 @@ class OpenFailure(NamedTuple):
 
 
 def open_of_selection(selection: Selection) -> tuple[str, list[Any]]:
-    """The condition for what a person chose; of ids that were given, whatever their status."""
+    """The condition for a user's selection; given ids may have any status."""
     condition, values = selection.condition()
     return (condition if selection.failure_ids else f"is_open(f) AND {condition}"), values
 
 
 def open_of_handler(connection: Connection[Any], handler: str) -> tuple[str, list[Any]]:
-    """The condition for all that is open and failed in a function of that name.
+    """The condition for all open failures of a function with that name.
 
-    Raises TrialError where functions of several services are called so.
+    Raises TrialError if functions of several services have that name.
     """
     rows = connection.execute(
         "SELECT DISTINCT service(f) FROM failed_events f WHERE is_open(f) AND f.handler = %s"
@@ -56,9 +56,9 @@ def open_of_handler(connection: Connection[Any], handler: str) -> tuple[str, lis
 
 
 def consumers_of_handler(connection: Connection[Any], handler: str) -> list[str]:
-    """The consumers of which a failure, open or not, was in a function of that name.
+    """The consumers with a failure, open or not, in a function with that name.
 
-    None where functions of several services are called so.
+    None if functions of several services have that name.
     """
     rows = connection.execute(
         f"SELECT DISTINCT service(f), {ADDRESS} FROM failed_events f"  # noqa: S608

@@ -1,4 +1,4 @@
-"""The consumers' own counters over a history: what `service_totals` samples."""
+"""The consumers' own counters over a history: the samples of `service_totals`."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ _SILENT = ("notification",)
 
 
 class Counters:
-    """Counts what services handled, and samples it; notices a restart, which begins at 0."""
+    """Counts handled messages of services, and samples the counts; a restart begins at 0."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -36,7 +36,7 @@ class Counters:
         self._last = 0
 
     def count(self, letter: Letter) -> None:
-        """Take up one failure; sample first what lies before it."""
+        """Count one failure; sample first what comes before it."""
         self.sample(letter.at)
         if letter.kind.service in self._failed:
             self._failed[letter.kind.service] += 1
@@ -49,7 +49,7 @@ class Counters:
             self._next += _EVERY_SECONDS
 
     def take(self, after: int) -> pl.DataFrame:
-        """The samples since the last call, SERVICE_TOTALS_SCHEMA, numbered from `after` on."""
+        """The samples since the last call, SERVICE_TOTALS_SCHEMA, numbered after `after`."""
         rows = [[after + number, *row] for number, row in enumerate(self._rows, self._last + 1)]
         self._last += len(self._rows)
         self._rows = []

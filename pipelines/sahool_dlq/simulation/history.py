@@ -1,7 +1,7 @@
-"""Everything that happens in a scenario, in the order of time.
+"""All messages of a scenario, in order of time.
 
-Failures come as a Poisson process whose rate changes with the hours; what follows each of them
-(redrives and how they ended, decisions of people) waits in a heap until its time has come. So a
+Failures come as a Poisson process whose rate changes with the hours. Later messages about each
+failure (redrives and their outcomes, decisions of people) wait in a heap until their time. So a
 history of any length needs little memory.
 """
 
@@ -45,7 +45,7 @@ class Letter(NamedTuple):
 
 
 class News(NamedTuple):
-    """What was said about a failure after it was stored."""
+    """A message about a failure after it was stored."""
 
     at: float
     subject: str  # redrive.published, …, triage.discarded
@@ -58,7 +58,7 @@ class News(NamedTuple):
 
 
 class History:
-    """The happenings of one scenario, iterated once; what was planted by chance is noted."""
+    """The messages of one scenario, iterated once; randomly planted causes are recorded."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -72,7 +72,7 @@ class History:
         self._sequences = count(1_000, 7)
 
     def __iter__(self) -> Iterator[Letter | News]:
-        """All happenings before the scenario's end, in the order of time."""
+        """All messages before the scenario's end, in order of time."""
         if not self.scenario.is_quiet:
             self._plant_messages()
         streams = [_arrivals(source, self.scenario) for source in self.scenario.sources]
@@ -119,7 +119,7 @@ class History:
             self._decide(letter, at)
 
     def _redrive(self, letter: Letter, chance: float) -> None:
-        """Automatic redrives up to the cap; then, of every second failure, a person's."""
+        """Automatic redrives up to the cap; then, for every second failure, a person's."""
         rng, at = self._rng, letter.at
         for attempt in range(1, _REDRIVE_CAP + 1):
             at = self._back_up(letter.kind, at) + rng.uniform(60, 300) * 3 ** (attempt - 1)
@@ -147,7 +147,7 @@ class History:
     def _attempt(
         self, letter: Letter, at: float, attempt: int, chance: float, trigger: str
     ) -> tuple[float, bool]:
-        """One redrive; when it ended, and whether it helped."""
+        """One redrive; returns when it ended, and whether it succeeded."""
         rng = self._rng
         consumer = f"{STREAM}/{letter.kind.service}"
         actor = rng.choice(_TEAM) if trigger == "manual" else "redrive-transient"
@@ -193,13 +193,13 @@ class History:
         )
 
     def _back_up(self, kind: Kind, at: float) -> float:
-        """When redrives go on after an outage, which its canaries find out; else at once."""
+        """When redrives continue after an outage, found by its canaries; else immediately."""
         if kind.service not in ("weather", *FOLLOWERS):
             return at
         return next((o.end + 120 for o in self._outages if o.start <= at < o.end), at)
 
     def _plant_messages(self) -> None:
-        """Messages that fail again and again, and those that fail wherever they are read."""
+        """Messages that always fail again, and those that fail in every consumer."""
         rng, end = self.scenario.rng("messages"), self.scenario.end
         reach = min(5 * 24 * HOUR, 0.8 * (end - self.scenario.start))
         hopeless = kind("tiles", "ClientConnectorError")
@@ -225,7 +225,9 @@ class History:
 
 
 def _arrivals(source: Source, scenario: Scenario) -> Iterator[tuple[float, Source]]:
-    """When a source's failures come: exponential gaps, anew in each hour of another rate."""
+    """The times of a source's failures: exponential intervals, drawn again when the hourly rate
+    changes.
+    """
     rng, at = scenario.rng(source.name), source.start
     while at < source.end:
         until = min((at // HOUR + 1) * HOUR, source.end)
@@ -239,7 +241,7 @@ def _arrivals(source: Source, scenario: Scenario) -> Iterator[tuple[float, Sourc
 
 
 def _weight(source: Source, hour: int) -> float:
-    """How much more, or less, comes in an hour of the week; 1 in the mean of the seasonal."""
+    """The relative rate of an hour of the week; the mean of the seasonal ones is 1."""
     if source.hours:
         return 1.0 if hour in source.hours else 0.0
     if not source.is_seasonal:

@@ -1,4 +1,4 @@
-"""What is planted in a history, and when: pure, and the same for the same seed."""
+"""The planted causes of a history, and their times: pure, and the same for the same seed."""
 
 import random
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ FOLLOWERS = {"irrigation": 45.0, "ndvi": 80.0}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stretch of time in which one kind of failure comes at one rate."""
+    """A period in which one kind of failure has one rate."""
 
     name: str  # its random numbers are its own, so that another source changes nothing of it
     kind: Kind
@@ -35,7 +35,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """`weather` is down, and what depends on it follows."""
+    """`weather` is down, and its dependent services follow."""
 
     start: float
     end: float
@@ -98,7 +98,7 @@ class Scenario:
 
     @property
     def repaired_at(self) -> float:
-        """By then the regression's first round was resolved, all of it."""
+        """By this time the regression's first round was completely resolved."""
         return self._at(0.6)
 
     @property
@@ -121,7 +121,7 @@ class Scenario:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All that fails, but for the messages that fail again and again."""
+        """All sources, except messages that always fail again."""
         usual = tuple(
             Source(k.name, k, k.share * self.hourly, self.start, self.end, not self.is_quiet)
             for k in BACKGROUND

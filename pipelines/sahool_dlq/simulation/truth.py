@@ -1,4 +1,4 @@
-"""What is to be found in a history: the ground truth that analyses are held against."""
+"""The known causes in a history: the ground truth for the analyses."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -27,7 +27,7 @@ __all__ = ["Truth", "truth_of"]
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What was planted; empty or null in a quiet history. Times are UTC."""
+    """The planted causes; empty or null in a quiet history. Times are UTC."""
 
     seed: int
     from_at: datetime
@@ -130,7 +130,7 @@ def _told(release: Release) -> dict[str, Any]:
 def _groups(
     kinds: tuple[Kind, ...], writer: Writer, redactor: Redactor, grouping: GroupingRules
 ) -> dict[str, str]:
-    """Which group each kind is, by the fingerprint of a sample."""
+    """The group of each kind, by the fingerprint of a sample."""
     messages = []
     for number, sample in enumerate(kinds, 1):
         proof = failure_id(STREAM, number, 0, sample.service)

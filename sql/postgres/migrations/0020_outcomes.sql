@@ -53,7 +53,7 @@ CREATE INDEX IF NOT EXISTS unfounded_outcomes_failure_id ON dlq.unfounded_outcom
 
 ALTER TABLE redrive_batches ADD COLUMN IF NOT EXISTS own_copy BOOLEAN NOT NULL DEFAULT TRUE;
 COMMENT ON COLUMN redrive_batches.own_copy IS
-    'whether the dead letter's copy of an event may be published if the stream no longer has it';
+    'whether the dead letter''s copy of an event may be published if the stream no longer has it';
 
 DO $$
 DECLARE

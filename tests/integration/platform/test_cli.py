@@ -177,7 +177,7 @@ def test_sql_reads_no_more_rows_than_asked_for_and_takes_no_longer(dlq: Run) -> 
     dear = "SELECT count(*) FROM range(1_000_000_000_000) WHERE random() < 0"
     ended = dlq("sql", "--seconds", "0.5", dear)
     assert (ended.exit_code, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("dlq: The statement was ended after 0.5 seconds")
+    assert ended.stderr.startswith("dlq: The statement was stopped after 0.5 seconds")
 
 
 def test_marts_are_in_postgres_and_the_lake(dlq: Run) -> None:

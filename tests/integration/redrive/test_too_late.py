@@ -100,7 +100,7 @@ async def test_a_redirect_to_a_stream_that_takes_no_ttl_says_so_and_spends_nothi
         service.error = None
         shown = await preview_redrive(settings, TIMEOUTS, redirect_to=to)
         [each] = shown.reached.unreached
-        why = f"OTHER_{settings.subject_prefix} takes no event with a Nats-TTL: let it"
+        why = f"OTHER_{settings.subject_prefix} does not accept an event with a Nats-TTL: set"
         assert (each.consumer, each.count) == (to, 2)
         assert each.reason.startswith(why)
         report = await redrive(

@@ -255,11 +255,11 @@ async def test_what_cannot_be_tried_is_one_sentence(
             await client.jetstream().delete_msg(settings.dlq_stream, sequence)
     found, said, errors = await service.tried("--service", "pricing", "--json")
     assert (found, said) == (1, "")
-    assert "No event can be had any more" in told(errors)
+    assert "No event can be read any more" in told(errors)
     execute(settings, "UPDATE failed_events SET status = 'resolved'")
     found, said, _ = await service.tried("--all-open", "--json")
     assert found == 0
     assert json.loads(said)["summary"] == (
-        "This code finds no open failure to cure; no success could be tried: no failure says which"
-        " consumer it is of."
+        "This code finds no open failure to cure; no success could be tried: no failure names its"
+        " consumer."
     )  # since handlers of two services are called so

@@ -251,7 +251,8 @@ async def test_a_database_that_can_not_hold_the_text_is_refused_and_nothing_is_l
             _, said = await process.communicate()
             assert process.returncode == 1
             assert (
-                f"has the encoding {encoding}, which cannot hold every dead letter" in said.decode()
+                f"has the encoding {encoding}, which cannot store every dead letter"
+                in said.decode()
             )
             assert "Traceback" not in said.decode()
         with psycopg.connect(postgres_server.dsn_of(name)) as connection:

@@ -63,7 +63,7 @@ _Plain = msgspec.defstruct(
     kw_only=True,
 )
 _decode_plain = msgspec.json.Decoder(_Plain).decode
-_NUL = r"\u0000"  # the one character that JSON can hold and no sink takes
+_NUL = r"\u0000"  # the only character that JSON can contain and no sink accepts
 _VERBATIM = ("original_data", "attempts")
 _STRING_OR_KEY = r'"[^"\\]*(?:\\.[^"\\]*)*"\s*:?'
 _NAMES = _Plain.__struct_fields__

@@ -45,7 +45,7 @@ Canonical = msgspec.defstruct(
     gc=False,
     kw_only=True,
 )
-"""The canonical envelope, typed: a message that fits takes the fast path."""
+"""The canonical envelope, typed: a matching message takes the fast path."""
 _decode_canonical = msgspec.json.Decoder(Canonical).decode
 
 
@@ -71,7 +71,7 @@ class _Reading(Reading):
             fields["attempts"] = None
         else:
             self._json(fields, "attempts")
-        if b"\\u0000" in self.message.data:  # the one character that no sink takes
+        if b"\\u0000" in self.message.data:  # the only character that no sink accepts
             self._mend_texts(fields)
         return fields
 
@@ -133,7 +133,9 @@ class _Reading(Reading):
         for name, limit in LIMITS.items():
             text = fields.get(name)
             if text is not None and len(text) > limit:
-                fields[name] = text[:LONG_TEXT_LIMIT]  # the lake keeps what a column cannot
+                fields[name] = text[
+                    :LONG_TEXT_LIMIT
+                ]  # the lake stores what a PostgreSQL column cannot
                 self.clamped.append(name)
                 self.problems.append(f"{name} has {len(text)} characters, not {limit}")
         for name in JSON_COLUMNS:

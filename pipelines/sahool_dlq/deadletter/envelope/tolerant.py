@@ -39,11 +39,12 @@ from sahool_dlq.deadletter.sanitize import (
 from sahool_dlq.deadletter.subjects import event_type_of, subject_token, writer_of
 
 RAW_LIMIT = 100_000
-"""Characters that are kept of bytes which are no JSON."""
+"""Maximum characters that are stored of bytes that are not JSON."""
 
 _MOST_TIMES, _MOST_SMALL = 20, 10_000
-"""How much longer than its dead letter the JSON of a compressed body may be, and is kept: so many
-times, or characters. A batch is measured by what it is in the stream."""
+"""Limits for storing the JSON of a compressed body: times the length of its dead letter, and
+characters. A batch is limited by its size in the stream.
+"""
 
 TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
 ORIGIN = ("original_stream", "original_sequence", "original_timestamp_ns", "consumer_name")
@@ -197,7 +198,7 @@ class Reading:
             self.problems.append(f"original_data cannot be read: {error}")
             return
         except ValueError:
-            return  # it is not JSON, which is no problem
+            return  # it is not JSON, which is allowed
         text, size = dump_json(value), len(self.message.data)
         if len(text) > max(_MOST_SMALL, _MOST_TIMES * size):
             text = dump_json({"cut": f"{len(text)} characters"})
@@ -226,7 +227,7 @@ class Reading:
 
     def _redrive(self, fields: dict[str, Any], headers: MutableHeaders) -> Redrive | None:
         """The redrive, if the failed message was one."""
-        marks = redrive_marks(headers)  # all that an older service says
+        marks = redrive_marks(headers)  # older services send nothing more
         names = zip(("redrive_of", "redrive_id", "redrive_attempt"), marks, strict=True)
         keys = [fields.pop(name, None) or mark for name, mark in names]
         if keys[0] is None:
@@ -262,7 +263,7 @@ class Reading:
                 self.problems.append(f"{name} is not a time between 1970 and 2200: {text[:40]}")
                 self.clamped.append(name)
                 continue
-            if time > published_at + MOST_AHEAD:  # else nothing that asks for a time would see it
+            if time > published_at + MOST_AHEAD:  # else queries by time would not find it
                 self.problems.append(f"{name} is ahead of the server's time: {text[:40]}")
                 self.clamped.append(name)
             else:

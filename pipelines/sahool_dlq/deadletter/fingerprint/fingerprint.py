@@ -117,7 +117,7 @@ def _by_recipe(error_type: str, text: str, trace: Trace) -> Fingerprint:
     error_class = error_type.rpartition(".")[2]
     where = ["\x1f".join(trace.chain or (error_class,)), "\x1f".join(trace.frames)]
     return Fingerprint(
-        # What kind of value stood there is no part of what failed: an id may be number or UUID.
+        # The kind of value does not matter: an id may be a number or a UUID.
         group_id=_digest("group", *where, error_class, _PLACEHOLDER.sub("<>", text)),
         parent_id=_digest("parent", *where) if trace.frames else _digest("type", error_class),
         error_class=error_class,

@@ -98,17 +98,17 @@ class GroupingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rules that add to, or replace, the built-in algorithm."""
 
     our_code: tuple[str, ...] = ()
-    """Patterns of paths and classes that are ours, though they look like a library's."""
+    """Patterns of paths and classes that are ours, although they look like a library's."""
     library_code: tuple[str, ...] = ()
     """Patterns of paths and classes that are not ours."""
     ignored_frames: tuple[str, ...] = ()
-    """Patterns of `path:function` or `class:function` that tell nothing."""
+    """Patterns of `path:function` or `class:function` to ignore."""
     replace: tuple[Replacement, ...] = ()
     """Applied in order to a message before the built-in steps."""
     group: tuple[Group, ...] = ()
     """The first that matches decides."""
     merge: tuple[Merge, ...] = ()
-    """Applied last, to ids that the recipe made."""
+    """Applied last, to ids from the algorithm."""
 
     def __post_init__(self) -> None:
         for name in ("our_code", "library_code", "ignored_frames"):

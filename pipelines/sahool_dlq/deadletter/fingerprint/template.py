@@ -16,9 +16,9 @@ from sahool_dlq.deadletter.fingerprint.template_steps import STAGES
 __all__ = ["MESSAGE_LIMIT", "template", "templates"]
 
 MESSAGE_LIMIT = 2_000
-"""Characters of a message that are looked at: the verdict stands at its beginning."""
+"""Characters of a message that are read: the important part is at its beginning."""
 
-_STEPS_AT_ONCE = 8  # measured: fewer look too often, of more too many are tried in vain
+_STEPS_AT_ONCE = 8  # measured: fewer check too often, more try too many in vain
 
 
 def _compiled(stages: Sequence[Sequence[Step]]) -> list[tuple[str, Callable[[str, str], str], str]]:

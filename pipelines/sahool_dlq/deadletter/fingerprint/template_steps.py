@@ -50,7 +50,7 @@ __all__ = ["STAGES", "Step"]
 
 
 _SHORTEN: tuple[Step, ...] = (
-    # Details, hints and statements that follow the verdict; libpq's second and later verdicts.
+    # Details, hints and statements after the main message; libpq's second and later messages.
     Step(
         r"(?:DETAIL:|HINT:|CONTEXT:|STATEMENT:|QUERY:|LINE [0-9]+:|\(Background on this error|"
         r"\n *(?:Detail|Hint|Where|Position): |\n\nFailed validating |\nOn instance|"
@@ -61,19 +61,19 @@ _SHORTEN: tuple[Step, ...] = (
         r"could not connect to server: )|Multiple connection attempts)(?s:.*)",
         "",
     ),
-    # libpq: where it tried to connect is not what happened.
+    # libpq: the address that it tried is not the error.
     Step(
         r'connection to server (?:at|on socket) "[^"]*"(?: \([^)]*\))?(?:, port [0-9]+)? failed: |'
         "could not connect to server: |^connection failed: ",
         "",
     ),
     Step(r" \((?:reached max retries|SDK Attempt Count): [0-9]+\)", ""),
-    # Of several invalid fields the first; how many there are is incidental.
+    # Only the first of several invalid fields; their number does not matter.
     Step(r"validation errors for ", "validation error for ", "validation errors for"),
     Step(
         r"(\[type=[a-z_]+, input_value=)(?s:.*)|(\(type=[a-z_.]+)(?:[;)])(?s:.*)", r"\1\2", "type="
     ),
-    # Where a parser stood, with a piece of its text.
+    # The position of a parser, with a piece of its text.
     Step(r" at \[Source: (?s:.*?); line: [0-9]+, column: [0-9]+\]", "", "[Source"),
     Step(r"\"[^\"\n]{0,200}\"\.\.\.", "<str>", '"...'),
     # Objects: their type stays.
@@ -114,7 +114,7 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step(r"(?:, [A-Za-z-]+: [^,()]*(?:\([^()]*\)[^,()]*)?){6,}", ""),
     Step(r"[A-Za-z0-9+/_-]{16,}={1,2}([^=A-Za-z0-9]|$)", r"<id>\1"),
-    # Codes tell failures apart: keep them from the steps that replace numbers.
+    # Codes distinguish failures: protect them from the steps that replace numbers.
     Step(
         f"({any_case('errno winerror sqlstate signal ora-')}[ :=#(]{{0,3}}"
         f"|{any_case('error err')}(?: #?|#)"
@@ -144,10 +144,10 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step("([-=]> )([1-5][0-9]{2}[ ,.;]|[1-5][0-9]{2}$)", rf"\1{KEPT}\2"),
     Step("((?:text|application|image|audio|video|multipart)/)([a-z])", rf"\1{KEPT}\2"),
-    # What a parser was given, and where a tool that begins with the path says it failed.
+    # A parser's input, and the location in messages of tools that begin with a path.
     Step("( at index [0-9]+): .*", r"\1"),
     Step(r"^(?:[A-Za-z]:)?[/\\][^:]*: ", "<path>: "),
-    # Structures: their keys and codes are names, and a message in them is the verdict.
+    # Structures: their keys and codes are names, and a message in them is the main message.
     Step(
         r"\"([A-Za-z0-9_$]+)\"\.\"([A-Za-z0-9_$]+)\"(?:\.\"([A-Za-z0-9_$]+)\")?",
         rf"\1.{KEPT}\2.{KEPT}\3",
@@ -198,7 +198,7 @@ _REPLACE: tuple[Step, ...] = (
         rf"([^A-Za-z]{any_case('id')}[:#] *| with (?:key|id|identifier) )[^ ,;()\[\]{{}}'\"<>]+",
         r"\1<id>",
     ),
-    # Quoted: names of code lose their quotes, the rest its content.
+    # Quoted texts: names in code lose their quotes, others lose their content.
     Step(
         r"(codec can't (?:en|de)code )(?:character|byte)s?(?: '[^']*'| 0x[0-9a-f]+)? in position",
         r"\1<str> in position",
@@ -219,7 +219,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(rf"({NAMER}:? )['\"]((?:[^'\" -]|-[^'\" 0-9])+)['\"]", rf"\1{KEPT}\2"),
     Step(rf"((?:^|[^A-Za-z_]){NAMER}: )([A-Za-z_])", rf"\1{KEPT}\2"),
     Step(rf"['\"]({TYPE})['\"]|['\"]([A-Za-z_][A-Za-z0-9_.]*)['\"]({NAMED})", r"\1\2\3"),
-    # In backticks stands code as a rule; a value only where the words about it say so.
+    # Backticks usually contain code; a value only if the words around it say so.
     Step(
         rf"((?:{NAMER}|path|label|fields|references|one of|REFERENCES|KEY):? \(?)`([^` ]+)`",
         rf"\1`{KEPT}\2`",
@@ -235,7 +235,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(rf"({VALUE_OF}:? |[=<>] |rrno {KEPT}[0-9]+\][^']*: )'[^']*'", r"\1<str>"),
     Step(rf"({VALUE_OF}:? |[=<>] )\"[^\"]*\"", r"\1<str>"),
     Step(r"[bru]?'[^' ]{0,64}'|(?:W/|[bru])?\"[^\" ]{0,64}\"", "<str>"),
-    # A sentence is a verdict; a few words with a number among them are a value.
+    # A sentence is a message; a few words with a number are a value.
     Step(rf"(^|[^A-Za-z0-9])(?:{FEW_WORDS}|{FEW_WORDS.replace(chr(39), chr(34))})", r"\1<str>"),
     Step(r"\[\([^()\[\]]*\)(?:, \([^()\[\]]*\))*\]", "<v>", "[("),
     # A duration after a colon is no port.
@@ -254,7 +254,7 @@ _REPLACE: tuple[Step, ...] = (
         r"(?:[A-Za-z0-9.-]+/)?\[<host>\](?::[0-9]+)?|[A-Za-z0-9._-]+@<host>",
         "<host>",
     ),
-    # What could not be resolved is a host, whatever it looks like.
+    # A name that could not be resolved is a host, whatever it looks like.
     Step(
         "^[A-Za-z0-9._-]+(: (?:Name or service not known|Temporary failure in name resolution|"
         "No address associated with hostname|nodename nor servname provided))",
@@ -288,7 +288,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(PREFIX + rf"(?:{NUMBER_WORD}) (?:{TIME_UNIT})s?([^A-Za-z]|$)", r"\1<n>\2"),
     Step(PREFIX + r"[0-9]+(?:st|nd|rd|th)([^A-Za-z0-9]|$)", r"\1<n>\2"),
     Step(r"@[0-9a-f]{5,8}|(^|[^0-9A-Za-z])0x[0-9a-fA-F]+", r"\1<id>"),
-    # A word of several parts with a number among them names one thing of many.
+    # A word of several parts with a number names one thing of many.
     Step(
         PREFIX
         + r"(?:(?:[A-Za-z]+[-_])+[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_.][A-Za-z0-9]+)*"
@@ -302,7 +302,7 @@ _REPLACE: tuple[Step, ...] = (
         + r"|[A-Z]+[0-9]{2,}[A-Z]|[a-z]{1,2}[0-9]+[a-z]{5})[A-Za-z0-9]*",
         r"\1<id>",
     ),
-    # Of hexadecimal ids some few are all digits, or digits up to their last letters.
+    # A few hexadecimal ids are all digits, or digits up to their last letters.
     Step(
         PREFIX
         + "(?:[0-9]{8,}[a-f]+|[0-9]{14,}|(?:[0-9]+[a-f]|[a-f]+[0-9])[0-9a-f]{6,})([^A-Za-z0-9_]|$)",
@@ -321,7 +321,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(r"([ (=,:\[])-<n>", r"\1<n>"),
 )
 _TIDY: tuple[Step, ...] = (
-    # Repeats, and what is left
+    # Repeats, and the rest
     Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
     Step(r"((?:[A-Za-z]+:)?<[a-z]+>)(?:, (?:[A-Za-z]+:)?<[a-z]+>)+", r"\1"),
     Step(rf"(<n> (?:[a-z]+ )?{COUNTED})s([^a-z]|$)", r"\1\2"),  # one or many
@@ -335,7 +335,7 @@ _TIDY: tuple[Step, ...] = (
         "(?: -> <(?:str|path)>)?$",
         r"\1",
     ),
-    # Measurements after the verdict, and the full stop.
+    # Measurements after the message, and the full stop.
     Step(r" \((?:[A-Za-z_]+=<v>(?:, )?)+\)\.?$", ""),
     Step(r"([A-Za-z0-9>)])\.$", r"\1"),
     Step(r",\)", ")"),
@@ -344,4 +344,4 @@ _TIDY: tuple[Step, ...] = (
 )
 
 STAGES = ((Step(KEPT, ""),), SIGNS, _SHORTEN, _REPLACE, _TIDY)
-"""The steps in stages, after each of which more messages of one failure are equal already."""
+"""The steps in stages; after each one, more messages of one failure are equal."""

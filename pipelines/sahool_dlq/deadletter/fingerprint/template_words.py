@@ -72,7 +72,7 @@ VALUE_OF = (
     )
     + "|base [0-9]+|time data|enum [A-Za-z0-9_.]+:)"
 )
-# What has a value or an id; what is said of one.
+# Words that have a value or an id, and words about one.
 THING = any_case(
     "value string literal input text token got received number id order user customer tenant "
     "account device sensor invoice product item sku session job task message event host email "

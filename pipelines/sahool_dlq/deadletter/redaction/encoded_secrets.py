@@ -10,7 +10,7 @@ __all__ = ["ENCODED", "ENCODED_HINT", "decoded_text", "is_login"]
 _QUAD = "[I-Za-f][C-HS-Xi-nyz0-3][ABEFIJMNQRUVYZcdghklopstwx014589][A-Za-z0-9+/_-]"
 ENCODED = re.compile(rf"(?<![A-Za-z0-9+/_-])(?:{_QUAD}){{4,}}[A-Za-z0-9+/_-]*={{0,2}}")
 ENCODED_HINT = rf"(?:{_QUAD}){{4}}"
-"""For Rust, behind `BEGIN` or a dot: how one begins."""
+"""For Rust, after `BEGIN` or a dot: the beginning of one."""
 
 
 def decoded_text(encoded: str) -> str | None:

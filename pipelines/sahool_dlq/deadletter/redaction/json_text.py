@@ -92,7 +92,7 @@ def numbered(text: str) -> str:
     """
     pieces: list[str] = []
     copied = 0
-    objects: list[dict[str, int]] = []  # their keys, and how often each came
+    objects: list[dict[str, int]] = []  # their keys, with counts
     for match in _KEYS.finditer(text):
         if match[0] == "{":
             objects.append({})

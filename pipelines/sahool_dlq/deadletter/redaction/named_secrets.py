@@ -103,7 +103,7 @@ _IDENTIFIED = re.compile(
     r"|as)[ \t]+(?:password[ \t]+)?[\"']?(?P<value>[^\s\"';]{1,200})"
 )
 NAMING = re.compile(r"[\s:=<,%&]")
-"""One of these parts a name from its secret in every text in ASCII."""
+"""One of these separates a name from its secret in every ASCII text."""
 _SOURCE_LINE = re.compile(  # deeper than its frame: a frame without source is followed by the error
     r'^([ |\t]*)File "[^"\n]*", line [0-9]+, in [^\n]*\n(\1[ \t][^\n]*)', re.MULTILINE
 )

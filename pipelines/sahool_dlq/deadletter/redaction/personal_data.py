@@ -50,7 +50,7 @@ _PHONE = re.compile(
     re.ASCII,
 )
 LOCAL_PHONE = re.compile(r"\+?\(?[0-9](?:[ ().\u00a0-]{0,2}[0-9]){6,14}")
-"""A number as people write it: only where a name says that it is a phone's."""
+"""A number as people write it: only if a name says that it is a phone number."""
 _LABELLED_PHONE = re.compile(
     r"(?:(?<![^\W\d_])(?:tele)?(?:phone|mobile|msisdn|whatsapp|telefono?|fax"
     r"|tel)(?:[ _-]?(?:number|no))?"
@@ -96,7 +96,7 @@ NUMBERS_HINT = (
     r"|967[ -]?7[ -]?[0-9]{2}|784-?[0-9]{4}-?[0-9]|\+[1-9][ ()0-9-]{7}"
     r"|[A-Z]{2}[0-9]{2}[ -]?(?:[A-Z0-9]{4}[ -]?){2}[A-Z0-9]{3}"
 )
-"""For Rust, behind `BEGIN`: numbers of persons."""
+"""For Rust, after `BEGIN`: personal numbers."""
 LABELS_HINT = (
     r"(?:phone|mobile|msisdn|whatsapp|telefon|fax|(?:^|[\x00-@\[-`{-\x7f])tel)"
     r"[A-Za-z0-9_. -]{0,40}[\\\"']*[ \t\r\n]*[:=]?"
@@ -104,14 +104,14 @@ LABELS_HINT = (
     r"|(?:iqama|national[ _.-]?id|id[ _.-]?card|identity|residen[a-z]*[ _.-]?id|absher|ssn"
     r"|social[ _.-]security)[ -~]{0,12}[0-9]"
 )
-"""For Rust: what may say in ASCII, in any case, that a number follows."""
+"""For Rust: ASCII words, in any case, before a number."""
 FOREIGN_NUMBERS_HINT = (
     r"(?:[٠-٩۰-۹]|\\u06[6fF][0-9])(?:[ ().–-]{0,2}(?:[0-9٠-٩۰-۹]|\\u06[6fF][0-9])){6}"
     r"|[0-9][\x{a0}–][()]?[0-9]|(?:[^\x00-\x7f]|\\u[0-9a-fA-F]{4})[ \t]*[:#]?[ \t\\\"']*[+(]?[0-9]"
     r"|هاتف|جوال|موبايل|واتساب|телефон|电话|手机|هوي|قام|بطاق"
     r"|\\u06(?:47\\u062[aA]\\u0641|2[cC]\\u0648\\u0627\\u0644)"
 )
-"""For Rust: where one may stand in text that is not ASCII."""
+"""For Rust: where one may be in text that is not ASCII."""
 
 
 def latin_digits(text: str) -> str:

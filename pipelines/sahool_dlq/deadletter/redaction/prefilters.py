@@ -70,7 +70,7 @@ class Prefilter:
         own = [key_words(key) for key in keys]
         names = hint(own)
         ascii_names = _ascii(hint([name for name in own if name.isascii()]))
-        # Where a text begins and ends, or what an escape stands for, raw JSON does not tell.
+        # Raw JSON does not show where a text begins and ends, or the meaning of an escape.
         self._own = [without_anchors(pattern) for pattern in patterns]
         escaped = r"\\" if patterns else r"\\u00"
         more = r"(?:(?-i:[A-Z0-9_.-])[A-Za-z0-9_.-]*)?"  # of the name: pinCodeOfAli, pin_2
@@ -107,7 +107,7 @@ class Prefilter:
         if not cells:
             return {}
         parts = {kind: self._parts(kind, its_cells) for kind, its_cells in cells.items()}
-        # Labels and the lines of traces come again and again; JSON has times and ids in it.
+        # Labels and lines of traces are often repeated; JSON contains times and ids.
         distinct = {
             kind: p if kind == "json" else p[p["part"].arg_unique()] for kind, p in parts.items()
         }

@@ -44,9 +44,9 @@ class RedactionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patterns: dict[str, str] = {}
     """More regular expressions by name; a match is masked as `[redacted:name]`."""
     allow_keys: tuple[str, ...] = ()
-    """Names of keys whose values stay as they are, whatever is in them."""
+    """Names of keys whose values are never masked."""
     allow_columns: tuple[str, ...] = ()
-    """Columns of a dead letter that are not looked at."""
+    """Columns of a dead letter that are not masked."""
 
     def __post_init__(self) -> None:
         for name, pattern in self.patterns.items():

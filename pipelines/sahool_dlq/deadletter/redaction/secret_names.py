@@ -20,7 +20,7 @@ KeyKind = Literal["secret", "phone", "allowed", "plain"]
 KeyKinds = Callable[[str], KeyKind]
 
 KEPT_IDS = ("tenant_id", "field_id", "farmer_id")
-"""Names of what analyses need; never masked."""
+"""Names of values that analyses need; never masked."""
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _JOINTS = re.compile(r"[-. '’/:\u00a0]+")
 _PHRASE = re.compile(r"(?:[^\W_][\w.'’-]{0,40}[ \u00a0]){1,4}$")

@@ -127,7 +127,7 @@ _INNER = _words(
     *UNBOUNDED[1:],
 )
 SECRETS = rf"(?<![^\W\d_])(?:{_LATIN})(?![^\W\d_])|{_unaccented(_INNER)}"
-"""What a folded name holds that names a secret."""
+"""Words in a folded name that mean a secret."""
 
 ABOUT = re.compile(
     r"_*(?:counts?|types?|limits?|len(?:gth)?|expir[a-z]*|ttl|us(?:ed|age|es)|polic(?:y|ies)"
@@ -139,14 +139,14 @@ ABOUT = re.compile(
     r"|reset|changed|exists|present|missing|attempts?|retries|needed|fingerprint|scopes?"
     r"|primaria|foranea|producto|id_map|ids)(?![a-z])"
 )
-"""What follows the name of a secret where its value is about it: number, date, place, state."""
+"""Words after the name of a secret if the value is only about it: number, date, place, state."""
 BEFORE = re.compile(
     r"(?<![a-z])(?:has|is|no|needs?|requires?|must|can|should|use[sd]?|uses|allow|enable[ds]?|show"
     r"|hide|min|max|num|total|invalid|missing|wrong|expired|forgot(?:ten)?|(?:next|prev[a-z]*)_page"
     r"|page|next|continuation|sync|cancellation|stop|eos|bos|pad|unk|mask|design|public"
     r"|palabras?|input|output|prompt|completion|count)_*$"
 )
-"""… and what stands before it: `has_password`, `next_page_token`."""
+"""… and words before it: `has_password`, `next_page_token`."""
 
 PHONES = (
     r"(?<![^\W\d_])(?:(?:tele|cell|mobile)?_*(?:phone|mobile|msisdn|whatsapp|telefon[eo]?"
@@ -156,7 +156,7 @@ PHONES = (
 )
 
 SHORT = "pass|pin|pw|psw|mdp|puk|auth|cpf|ssn|سر"
-"""Names too short to be looked for without what follows them."""
+"""Names that are too short to search without the following text."""
 HINT = _words_as_written(
     r"passw|passphrase|pass[-_. ]+phrase|pwd|pswd|secret|token|cred|cookie|authoriz|jwt|nkey",
     r"otps?(?:[-_. ]*code)?|[cC][vV][vVcC]|bearer|mnemonic|requirepass|masterauth|iqama"
@@ -189,7 +189,8 @@ HINT = _words_as_written(
     "lozinka|geslo|parool|slapta[zž]|nenosiri|fjal[eë]kalim|pasahitza|contrasinal",
     *UNBOUNDED,
 )
-"""What every name of a secret holds, in any case, for Rust and for columns; see `SHORT`."""
+"""Every name of a secret contains one of these, in any case, for Rust and for columns; see `SHORT`.
+"""
 
 STEMS = tuple(
     """
@@ -201,7 +202,7 @@ anahtar wachtwoord haslo senord adgang sandi salasana heslo jelsz khau masteraut
 parool slapta nenosiri kalim pasahitza contrasinal
 """.split()  # noqa: SIM905
 )
-"""One of them is in every name of a secret in ASCII; quicker to look for than the names."""
+"""One of them is in every ASCII name of a secret; faster to search than the names."""
 
 PHRASE_ENDS = frozenset(
     """
@@ -214,7 +215,7 @@ confidentiel secret schlussel schluessel ключ ключа доступа по
 اقامه البطاقه الحساب الايبان الوطنيه السريه التاكيد προσβασησ сөз үг ቃል
 """.split()  # noqa: SIM905
 )
-"""Last words of the names that people write with blanks."""
+"""Last words of names that people write with spaces."""
 
 
 def hint(names: list[str]) -> str:

@@ -41,13 +41,13 @@ _TEXTS = re.compile(  # a JSON string, or an array of nothing else
     r'"|\[(?:\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+,?+)*+\s*+\]'
 )
 _MAX_NESTING = 8  # JSON within strings within JSON; what is deeper is read as text
-_MAX_ROUNDS = 8  # of one text, each of which masks what the one before laid bare
+_MAX_ROUNDS = 8  # maximum passes over a text; each masks secrets that the previous one revealed
 _MAX_KNOWN_KEYS = 10_000
 _LONGEST_KNOWN_KEY = 100
 
 
 Mark = Callable[[str, str, str], str]
-"""Kind, masked value and rule to what stands in its place, which must look like `MARK`."""
+"""From kind, masked value and rule to the mask, which must look like `MARK`."""
 
 
 class TextRedactor:
@@ -102,7 +102,8 @@ class TextRedactor:
         return self._text(text)
 
     def _text(self, text: str, *, has_numbers: bool = True) -> str:
-        # A mask parts what stuck to the secret, and that may be a secret now: once more.
+        # A mask separates text that was attached to the secret, and that may now be a secret:
+        # repeat.
         for _ in range(_MAX_ROUNDS):
             new = self._round(text, has_numbers=has_numbers)
             if new == text or _MARK.fullmatch(new):
@@ -204,7 +205,7 @@ class TextRedactor:
         marks = [mark.span() for mark in _MARK.finditer(text)] if "[redacted" in text else []
         for start, end, kind, *key in found:
             value = text[start:end]
-            # A mark may stand within a value, but neither end of the value within a mark.
+            # A mask may be inside a value, but a value must not begin or end inside a mask.
             is_marked = _MASKED.fullmatch(value) or any(
                 (number := bisect_left(marks, (place,))) and marks[number - 1][1] > place
                 for place in (start, end)
@@ -269,7 +270,7 @@ class TextRedactor:
                     pieces += text[copied : match.end()], masked
                     copied = position
         redacted = "".join([*pieces, text[copied:]]) if pieces else text
-        # Two addresses that are keys get one mask, and a key that comes twice has one value.
+        # Two keys that are addresses get the same mask, and a repeated key has only one value.
         return json_text.numbered(redacted) if has_masked_keys else redacted
 
     def _value(self, kind: KeyKind, key: str, value: str, depth: int) -> str:

@@ -13,7 +13,7 @@ __all__ = ["SOLID_NEEDLES", "VENDOR_HINT", "VENDOR_NEEDLES", "VENDOR_TOKEN"]
 class _Token(NamedTuple):
     prefixes: tuple[str, ...]
     tail: str  # a regular expression
-    is_telling: bool = True  # else other words begin so, too, and only the tail tells
+    is_telling: bool = True  # else other words begin like this too, and only the tail decides
 
 
 _TOKENS = (
@@ -85,6 +85,6 @@ VENDOR_NEEDLES = tuple(needle for token in _TOKENS for needle in token.prefixes)
 SOLID_NEEDLES = tuple(
     prefix for each in _TOKENS for prefix in each.prefixes if _is_solid(prefix, each.tail)
 )
-"""One of them is in every token of `VENDOR_TOKEN` that has letters and digits alone."""
+"""One of them is in every token of `VENDOR_TOKEN` with only letters and digits."""
 VENDOR_HINT = "|".join(_pattern(token, _least(token)) for token in _TOKENS)
-"""For Rust: what stands in every token of `VENDOR_TOKEN`."""
+"""For Rust: a part of every token of `VENDOR_TOKEN`."""

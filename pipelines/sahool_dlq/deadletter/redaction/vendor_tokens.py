@@ -47,13 +47,13 @@ TOKENS_HINT = (
     r"A3T|AccountKey=|[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.|gl[a-z]{2,6}-|GR1348941"
     r"|[0-9a-z]-us[0-9]|(?:AC|SK)[0-9a-z]{16}|sq0|pypi-|SG\.|xox|hooks\.slack"
 )
-"""For Rust: what the detectors find."""
+"""For Rust: the matches of the detectors."""
 BOTS_HINT = r"[0-9]{8,10}:[A-Za-z0-9_-]{9}"
-"""For Rust, behind `BEGIN`: those of Telegram."""
+"""For Rust, after `BEGIN`: those of Telegram."""
 HOOKS_HINT = r"(?:hooks?|services|workflows|webhook[sb2]*)/[A-Za-z0-9_/@.-]{24}"
 """For Rust, in any case: where an address may be a secret."""
 RANDOM_HINT = r"[_.~-][A-Za-z0-9]{20}"
-"""For Rust: where a long random part may stand."""
+"""For Rust: where a long random part may be."""
 MIXED_HINT = (
     r"[_.~-](?:[a-z]+(?:[A-Z][A-Za-z]*[0-9]|[0-9][0-9a-z]*[A-Z])"
     r"|[A-Z]+(?:[a-z][A-Za-z]*[0-9]|[0-9][0-9A-Z]*[a-z])"

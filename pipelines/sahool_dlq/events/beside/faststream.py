@@ -135,7 +135,7 @@ class _Delivered:
 
     async def __aenter__(self) -> Self:
         subscriber = self._context.get_local("handler_")
-        # A handler may ask for another message, which is none of the subscriber's.
+        # A handler may request another message, which does not belong to the subscriber.
         is_nested = self._context.get_local("message") is not None
         if subscriber is None or is_nested or not _is_served(subscriber):
             return self
@@ -165,7 +165,7 @@ class _Delivered:
                 await _settle(call, error)
         finally:
             for call in self._calls:
-                call.leave()  # one that was settled is left already
+                call.leave()  # a settled one is already done
                 call.msg._ackd = True  # noqa: SLF001  (FastStream would answer what has none)
         return False
 

@@ -92,7 +92,7 @@ async def _run(
     result: HandlerResult
     try:
         async with asyncio.timeout(timeout_seconds) as timer:
-            said: object = await work()  # to call it fails where its arguments do not fit
+            said: object = await work()  # the call fails if its arguments do not match
         if said is not None and not isinstance(said, HandlerResult):
             raise TypeError(f"The handler returned {said!r}, not None or a ProcessingResult.")
         result = ProcessingResult.SUCCESS if said is None else said

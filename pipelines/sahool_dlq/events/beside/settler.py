@@ -38,7 +38,7 @@ __all__ = ["PAUSE_SECONDS", "Settler"]
 
 logger = logging.getLogger(__name__)
 
-PAUSE_SECONDS = 5.0  # before an event is delivered again that could not be settled
+PAUSE_SECONDS = 5.0  # before an unsettled event is delivered again
 _ACK_SECONDS = 5.0
 _LAST_SECONDS = 10.0  # for the dead letter of an event that was cut off at its last delivery
 
@@ -250,7 +250,7 @@ class Settler:
                     return False
             try:
                 await self._log.begin(client, delivery, attempts)
-            except BaseException:  # its caller may give it up meanwhile
+            except BaseException:  # its caller may cancel it meanwhile
                 attempts.begun_count -= 1
                 self._in_hand.stop(call)
                 raise

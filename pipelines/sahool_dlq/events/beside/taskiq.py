@@ -23,7 +23,7 @@ from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResul
 __all__ = ["taskiq_dead_letters"]
 
 _result: contextvars.ContextVar[TaskiqResult[Any] | None] = contextvars.ContextVar("result")
-"""Of the task of this context that failed; None where it did not, absent where none began."""
+"""The error of this context's task; None if it did not fail, absent if no task began."""
 
 
 def taskiq_dead_letters(
@@ -57,7 +57,7 @@ def taskiq_dead_letters(
 
     broker.listen = listen_settled  # type: ignore[method-assign]
     broker.add_middlewares(begun)
-    broker.middlewares.insert(0, broker.middlewares.pop())  # none that fails is before it
+    broker.middlewares.insert(0, broker.middlewares.pop())  # failures before it do not count
 
 
 async def _for_ever(
@@ -85,7 +85,9 @@ class _Begun(TaskiqMiddleware):
         running = asyncio.current_task()
         for call in self.calls.get(message.task_id, ())[:1]:
             self._forget(message.task_id, call)
-            if running is not None:  # it may end without an answer: then the event comes again
+            if (
+                running is not None
+            ):  # it may end without an acknowledgement: then the event is delivered again
                 running.add_done_callback(partial(_leave, call))
         return message
 

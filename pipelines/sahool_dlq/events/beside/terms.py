@@ -81,7 +81,7 @@ async def _info(client: Client, delivery: Delivery) -> ConsumerInfo:
         info: ConsumerInfo = await client.jetstream().consumer_info(
             delivery.stream, delivery.consumer
         )
-    except TimeoutError:  # a client that is not ours says nothing of rights
+    except TimeoutError:  # other clients do not report rights
         asked = f"CONSUMER.INFO.{delivery.stream}.{delivery.consumer}"
         check_permitted(client, api_subject(client, asked))
         raise

@@ -51,7 +51,7 @@ _LONGEST_LOOKED_AT, _LONGEST_SAID = 10_000, 500  # characters of a text in the l
 
 DLQHandler = Callable[[DLQEvent], Awaitable[DLQAction]]
 Notifier = Callable[[DLQEvent], Awaitable[None]]
-"""Tells people of a dead letter; what it raises is logged, and it is called again later."""
+"""Alerts people about a dead letter; its errors are logged, and it is called again later."""
 
 
 async def default_dlq_handler(
@@ -207,7 +207,7 @@ class _DeadLetters(Intake):
         except (Exception, asyncio.CancelledError):
             if self._is_cutting_off:
                 raise
-            # Not the delivery count: not every delivery becomes a call.
+            # Not the delivery count, because not every delivery becomes a call.
             self._failed[event.sequence] += 1
             if self._failed[event.sequence] < self._config.max_handler_failures:
                 raise

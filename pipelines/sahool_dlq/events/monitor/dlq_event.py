@@ -51,12 +51,12 @@ class DLQEvent(BaseModel):
     attempts: list[Any] = Field(default_factory=list)  # {at, error_type, error_message} of each
 
     # The event itself
-    original_data: Any = None  # the body where it is JSON; else see payload_encoding
+    original_data: Any = None  # the body if it is JSON; else see payload_encoding
     original_headers: MutableHeaders = Field(default_factory=dict)
     payload_encoding: str = "json"  # json | base64 | object | text
     traceparent: str | None = None
 
-    # Who it is, and where it stands in the log
+    # Its identity, and its position in the log
     failure_id: str  # uuid, the same that the drain finds
     root_failure_id: str | None = None  # first failure of the chain, when a redrive failed again
     redrive_id: str | None = None

@@ -18,16 +18,16 @@ from sahool_dlq.jetstream.access import Access
 class DLQAction(Enum):
     """A handler's decision about a dead letter."""
 
-    STORE = "store"  # keep it: the drain brings it to the lake and the database
-    RETRY = "retry"  # ask for a redrive, auto_retry_delay_hours after it failed
-    ALERT = "alert"  # tell people, and keep it
-    DISCARD = "discard"  # keep it as discarded: nothing is to be done about it
+    STORE = "store"  # keep it: the drain stores it in the lake and the database
+    RETRY = "retry"  # request a redrive, auto_retry_delay_hours after it failed
+    ALERT = "alert"  # send an alert, and keep it
+    DISCARD = "discard"  # keep it as discarded: nothing needs to be done
 
 
 class DLQConsumerConfig(Access):
     """How a `DLQConsumer` connects (see `Access`), and what the default handler decides."""
 
-    name: str = "sahool-dlq-consumer"  # the actor of what is decided
+    name: str = "sahool-dlq-consumer"  # the actor of the decisions
 
     dlq_subject: str = Field(default="sahool.dlq.>", pattern=r"^[^.*>]+\.dlq\.")
     dlq_stream_name: str = "SAHOOL_DLQ"  # made where no stream holds the subject
@@ -67,7 +67,7 @@ class News:
     """One message to publish on the log."""
 
     subject: str
-    message_id: str  # its Nats-Msg-Id: a dead letter that is delivered again says nothing twice
+    message_id: str  # its Nats-Msg-Id: a redelivered dead letter causes no second message
     body: bytes
 
 
@@ -96,13 +96,15 @@ def news_of(
                 redrive_id=redrive,
                 attempt=attempt,
                 trigger="automatic",
-                # By the dead letter's time, not by now: said again, it says the same.
+                # By the dead letter's time, not the current time: so a repeat is identical.
                 not_before=event.published_at + timedelta(hours=config.auto_retry_delay_hours),
             )
             yield News(subjects.redrive("requested"), f"{about}-{redrive}-requested", body)
         elif action in _DECISIONS:
             decision = _DECISIONS[action]
-            is_root = failure != event.failure_id  # told with the redrive, which must be known
+            is_root = (
+                failure != event.failure_id
+            )  # published with the redrive, which must be in the log
             body = encode_case_event(
                 failure_id=failure,
                 at=now,

@@ -83,7 +83,7 @@ class NATSPublisher:
         A header with a list of values is sent once per value.
         """
         if self._connection is not None:
-            with contextlib.suppress(SettingsError):  # a file just being written
+            with contextlib.suppress(SettingsError):  # a file that is being written
                 await self.connect()  # nats-py gives it up on most errors that a server sends
         if (connection := self._connection) is None:
             logger.error("Not connected: await publisher.connect() first.")

@@ -79,5 +79,5 @@ def _blocking(function: Callable[P, Coroutine[Any, Any, bool]]) -> Callable[P, b
 publish_analysis_completed_sync = _blocking(publish_analysis_completed)
 """`publish_analysis_completed` for code that is not async: connects, publishes, disconnects.
 
-Where an event loop runs it cannot wait: True says no more than that publishing was scheduled.
+In a running event loop it cannot wait: True only means that publishing was scheduled.
 """

@@ -36,12 +36,12 @@ class BacktestReport:
     successes_taken: int
     failures_spared: int
     successes_missed: int
-    brier: float | None  # of its chances against the outcomes: mean square error, 0 is best
-    brier_of_one_rate: float | None  # of saying the success rate so far to every redrive
-    brier_of_always: float | None  # of those who always redrive, as if each would succeed
+    brier: float | None  # mean square error of its chances, 0 is best
+    brier_of_one_rate: float | None  # the same for always predicting the success rate so far
+    brier_of_always: float | None  # the same for always predicting success
     redrives_per_success: float | None  # of those it takes
     redrives_per_success_before: float | None  # of all
-    groups_stopped: tuple[str, ...]  # for which it took only canaries at the end
+    groups_stopped: tuple[str, ...]  # for which it took only canaries in the end
 
 
 def backtest(outcomes: Iterable[Outcome], policy: Policy) -> BacktestReport:

@@ -26,7 +26,7 @@ from sahool_dlq.stores.postgres.audit import audit
 __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
 
 _LAST_ATTEMPT = f"((f.opening - 1) * {ATTEMPTS_PER_OPENING} + f.redrive_count)"
-"""The number of the last redrive that ended without success, over `failed_events f`."""
+"""The number of the last failed redrive, over `failed_events f`."""
 
 Addressee = tuple[str, str]
 """`<stream>/<durable>`, and the subject of the events that failed there."""
@@ -35,7 +35,7 @@ IDLE = (
     f"NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > {_LAST_ATTEMPT}"
     " AND r.state IN ('planned', 'published', 'succeeded'))"
 )
-"""No batch holds the failure, over `failed_events f`."""
+"""The failure is in no batch, over `failed_events f`."""
 
 
 class PlannedFailure(NamedTuple):
@@ -46,10 +46,10 @@ class PlannedFailure(NamedTuple):
     error_type: str
     service: str  # that failed
     subject: str
-    address: str | None  # <stream>/<durable> that it is redriven to; None: nobody said who failed
+    address: str | None  # <stream>/<durable> of the redrive; None: unknown
     redrive_count: int
     opening: int  # of its case; 1 for one that was never reopened
-    is_foreign: bool  # that consumer may have no code of ours
+    is_foreign: bool  # that consumer may not use our library
     error_message: str
     failed_at: datetime  # when the consumer gave up
     ended_at: datetime | None  # when its last redrive ended
@@ -71,7 +71,7 @@ class PlannedGroup:
     error_type: str
     service: str
     count: int
-    is_foreign: bool = False  # the consumers that failed have no code of ours
+    is_foreign: bool = False  # the failing consumers do not use our library
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,9 @@ class Order:
     per_second: float | None = None  # None leaves it to the budget
     addressed_to: str | None = None  # <stream>/<durable> instead of the consumer that failed
     max_age_seconds: float | None = None  # of an event; None takes any age
-    own_copy: bool = True  # also what the events' stream no longer has, as its dead letter holds it
+    own_copy: bool = (
+        True  # publish the dead letter's copy if the events' stream no longer has the event
+    )
 
     def __post_init__(self) -> None:
         if self.addressed_to is not None:
@@ -226,7 +228,7 @@ def freeze(
             " WHERE redrives.state = 'cancelled'",
             [
                 [
-                    str(uuid.uuid4()),  # nobody can guess it: who knows it was given the event
+                    str(uuid.uuid4()),  # it cannot be guessed: whoever knows it was given the event
                     row.failure_id,
                     row.attempt,
                     batch_id,

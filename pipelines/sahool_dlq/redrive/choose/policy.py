@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-import scipy  # loads scipy.special, which takes its time, when it is first asked for
+import scipy  # loads scipy.special, which is slow, on first use
 
 from sahool_dlq.deadletter.error_families import TRANSIENT, with_subclasses
 
@@ -28,7 +28,7 @@ __all__ = [
     "judge",
 ]
 
-_LAST_ATTEMPT = 3  # later ones are judged as the third
+_LAST_ATTEMPT = 3  # later ones are judged like the third
 _TRANSIENT_NAMES = frozenset(with_subclasses(TRANSIENT))
 _DENIED = re.compile(
     r"permission|denied|forbidden|unauthori[sz]ed|not authori[sz]ed|authentication|credential"
@@ -41,18 +41,20 @@ _DENIED = re.compile(
 class Policy:
     """The rules; each is a choice, not a measurement."""
 
-    worth: float = 0.1  # chance of success from which a redrive pays: its cost / its value
+    worth: float = 0.1  # chance of success from which a redrive is worth it: cost / value
     confidence: float = 0.2  # least probability that the chance is at least that
     half_life: timedelta = timedelta(days=7)  # after which an outcome weighs half
     most_prior: float = 20.0  # most weight of a prior, in outcomes
-    enough_trials: float = 5.0  # before a group says something about others, or a ramp is aborted
+    enough_trials: float = (
+        5.0  # minimum outcomes before a group counts for others, or a ramp is aborted
+    )
     abort_below: float = 0.1  # expected chance below which a ramp is aborted
     canary_every: timedelta = timedelta(days=1)  # one redrive of a stopped group
     base_delay_seconds: float = 30.0  # least delay before a redrive
     most_delay_seconds: float = 3_600.0
     budget_share: float = 0.2  # redrives of a service, of what it handles
-    floor_per_second: float = 10.0  # redrives of a service that may always be
-    transient_types: tuple[str, ...] = tuple(TRANSIENT)  # what may pass by itself
+    floor_per_second: float = 10.0  # redrives per second that a service may always get
+    transient_types: tuple[str, ...] = tuple(TRANSIENT)  # temporary error types
 
     def is_transient(self, error_type: str, message: str) -> bool:
         """Whether an error may be temporary: by type, unless its text says that it was refused."""
@@ -153,7 +155,7 @@ class History:
     def belief(self, cell: Cell, now: datetime, *, transient: bool) -> Belief:
         """The chance that a redrive succeeds."""
         cell = cell.learned()
-        # A timeout that is a denied permission is not like other timeouts.
+        # A timeout caused by a denied permission is not like other timeouts.
         is_alike = transient or cell.error_type not in _TRANSIENT_NAMES
         prior = self._prior(cell, now) if is_alike else None
         a, b = prior or ((4.0, 2.0) if transient else (1.0, 9.0))

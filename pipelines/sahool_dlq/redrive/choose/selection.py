@@ -14,7 +14,7 @@ from sahool_dlq.redrive.choose.where import compile_where
 __all__ = ["CONDITIONS", "EVERYTHING", "Condition", "Selection", "duration", "moment"]
 
 EVERYTHING = 2**62
-"""A limit that nobody reaches."""
+"""A limit that is never reached."""
 
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -129,7 +129,7 @@ class Selection:
                 f"Say what to redrive or decide on: failure ids, {', '.join(flags)} or {last}."
             )
         if self.due_at is not None:
-            conditions.append("f.redrive_not_before IS NULL")  # else it has a time of its own
+            conditions.append("f.redrive_not_before IS NULL")  # else it has its own time
         return " AND ".join(conditions), values
 
     def _conditions(self) -> tuple[list[str], list[Any]]:

@@ -53,7 +53,7 @@ COLUMNS: dict[str, Column] = {
     "first_attempt_at": Column("f.first_attempt_at", "time", "first failed call"),
     "dlq_timestamp": Column("f.dlq_timestamp", "time", "when the consumer gave up"),
 }
-"""What a condition may name, besides `data.…` and `headers.…`."""
+"""The names in conditions, besides `data.…` and `headers.…`."""
 
 _DATA, _HEADERS = "f.original_data", "f.original_headers"
 # A header has one value, or an array of them; its name is found whatever its case.
@@ -161,7 +161,7 @@ class _Parser:
         value = self._literal(kind)
         if kind is not None or isinstance(value, str):
             return self._holds(sql, path, sign, value)
-        # JSON compares a number with a text as well; that is never what is meant.
+        # JSON also compares a number with a text, which is never intended.
         self.values += [path, "boolean" if isinstance(value, bool) else "number", path, value]
         of_value = "to_jsonb(%s::boolean)" if isinstance(value, bool) else "to_jsonb(%s::numeric)"
         return f"(jsonb_typeof({sql} #> %s) = %s AND {sql} #> %s {sign} {of_value})"

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _ALL = 100  # percent
 _BATCH, _PULL_SECONDS = 1_000, 5.0
-_PAUSE_SECONDS = 0.5  # before what broke off is read again
+_PAUSE_SECONDS = 0.5  # before reading continues after an error
 
 
 class AckFollower(Heard):
@@ -39,7 +39,7 @@ class AckFollower(Heard):
         self._puller: Puller | None = None
         self._consumer = ""
         self.untold = [address for address, told in percents.items() if told < _ALL]
-        """Consumers of which the server tells nothing, or not all."""
+        """Consumers without reports, or without reports of all acknowledgements."""
 
     async def mark(self, address: str | None) -> Mark:
         """The mark to take before a publish to this consumer, `<stream>/<durable>`."""
@@ -117,7 +117,7 @@ async def following_acks(
     for address in filter(None, set(addresses)):
         parts = parts_of(address)
         if parts is None:
-            continue  # a dead letter may say what it likes
+            continue  # a dead letter may contain any name
         percents[address] = 0
         with suppress(NotFoundError):
             info = await js.consumer_info(*parts) if stream else None

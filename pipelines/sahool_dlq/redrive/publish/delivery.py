@@ -29,7 +29,7 @@ from sahool_dlq.stores.postgres.lock import Lock
 
 __all__ = ["Delivery", "StoppedError"]
 
-_UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes that say so
+_UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes with that meaning
 _STATES: dict[type[Exception], str] = {
     RefusedError: "refused",
     ExpiredError: "expired",
@@ -58,8 +58,8 @@ class Delivery:
         sent: SentAcks,
     ) -> None:
         self.reasons: dict[str, dict[str, int]] = {}  # of outcomes; the first few
-        self.parked: set[str] = set()  # redrives whose failure was: the schedule leaves it alone
-        self.halted: str | None = None  # the state into which somebody brought the batch; denied
+        self.parked: set[str] = set()  # redrives of parked failures, which the schedule skips
+        self.halted: str | None = None  # the state that somebody set; denied
         self.missing_right: NotPermittedError | None = None
         self._timeout_seconds = settings.redrive_timeout_seconds
         self._js = client.jetstream()
@@ -172,7 +172,7 @@ class Delivery:
         """Leave a failure unchanged: an attempt that no consumer gets says nothing."""
         if self.halted is not None:
             raise StoppedError
-        # What can never go out is parked, as the plan says: that raises.
+        # An event that can never be published is parked, as the plan says: that raises.
         self._sender.headers(redrive, await self._sender.event(redrive))
         self._lock.check()
         self._outbox.cancel(redrive, why)
@@ -229,7 +229,7 @@ class Delivery:
         if result == "succeeded":
             return result
         where = f"redirected to {self._batch.redirect_to}"
-        if result == "handled_elsewhere":  # by an older version, which does not speak for others
+        if result == "handled_elsewhere":  # by an older version, which does not report for others
             return await self._ended(
                 redrive, "succeeded", f"{where}, and handled there", "redirected"
             )
@@ -271,7 +271,7 @@ class Delivery:
         self, redrive: Redrive, state: str, reason: str, name: str | None = None
     ) -> str:
         if state in _UNPUBLISHED:
-            self._lock.check()  # else another may publish it right now
+            self._lock.check()  # else another run may publish it now
         await self._news.tell(redrive, state, reason, name)
         self._outbox.mark(redrive, state, reason)
         self._note(state, reason)

@@ -16,7 +16,7 @@ from nats.js.errors import Error as JetStreamError
 
 from sahool_dlq.errors import NotPermittedError
 
-_KEPT_SECONDS = 60.0  # longer than a publish takes, whose place is known only then
+_KEPT_SECONDS = 60.0  # longer than a publish takes, because the position is known only after it
 _MOST_KEPT = 100_000
 
 
@@ -34,7 +34,7 @@ class Mark(NamedTuple):
     created: datetime | None  # the stream; None where nobody could tell, and nothing is proved
     consumer_created: datetime | None
     at: float  # of the monotonic clock
-    is_all_told: bool  # of each acknowledgement the server tells: silence is no success
+    is_all_told: bool  # the server reports each acknowledgement: no report means no success
 
 
 class Heard:
@@ -49,7 +49,7 @@ class Heard:
         """Return once the redriven event at `place` was acknowledged; waits for ever."""
         while True:
             at = await self._told(place, mark.at)
-            # Asked only now: whatever the place is since, it was this event's all the time.
+            # Checked only now: so the position belonged to this event all the time.
             created = await self.created(place.stream)
             if created is not None and created == mark.created and at >= created:
                 return

@@ -22,8 +22,8 @@ from sahool_dlq.redrive.publish.sent_acks import SentAcks
 
 _NO_MESSAGE = 10037  # the server's code for "no message found"
 _LOOK_SECONDS = 0.5
-_SETTLE_SECONDS = 2.0  # in which an advisory of an event that was answered must have come
-_HEARD_SECONDS = 0.2  # for a dead letter that the server has sent to be heard
+_SETTLE_SECONDS = 2.0  # within this time an advisory about an acknowledged event must have arrived
+_HEARD_SECONDS = 0.2  # for a sent dead letter to arrive
 
 
 class Advisories(NamedTuple):
@@ -56,7 +56,7 @@ async def end_of_foreign(
         )
         if not outcome.done() and not proved.done():
             await _settle(js, advisories, outcome)
-        # A service that wrote a dead letter of its own acknowledges the event after it.
+        # A service that writes its own dead letter acknowledges the event after it.
         if await _has_ended(outcome, _HEARD_SECONDS):
             return outcome.result()
         return "proved" if proved.done() else "inferred"

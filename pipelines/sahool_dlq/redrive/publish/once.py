@@ -30,9 +30,9 @@ __all__ = ["ADDED_BYTES", "PAUSES", "DoubtError", "OncePublisher"]
 logger = logging.getLogger(__name__)
 
 PAUSES = 0.2, 1.0, 3.0
-"""Seconds after each try."""
+"""Pauses after each try, in seconds."""
 ADDED_BYTES = 60
-"""What a condition adds to the headers of a repeat, at most."""
+"""Maximum bytes that a condition adds to the headers of a repeat."""
 
 _SECONDS = 5.0  # for one try
 _WINDOW_SECONDS = 60.0  # a duplicate window that outlasts all tries

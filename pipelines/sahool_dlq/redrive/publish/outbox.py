@@ -26,7 +26,7 @@ class Redrive:
     dlq_sequence: int | None
     dead_lettered_at: datetime | None  # the server's time of the dead letter
     silent_seconds: float | None  # since a killed run published it; None where none has
-    is_foreign: bool  # its consumer may have no code of ours: nobody tells of a success
+    is_foreign: bool  # its consumer may not use our library and then reports no success
     service: str
     error_type: str
     error_message: str

@@ -31,7 +31,7 @@ class OutcomeFollower:
     async def __aenter__(self) -> "OutcomeFollower":
         for subject in (self._subjects.redrive("succeeded"), self._subjects.dead_letters):
             self._subscriptions.append(await self._client.subscribe(subject, cb=self._heard))
-        # What it may not hear would look like silence, and each outcome be unknown.
+        # Without the right to listen, every outcome would look unknown.
         await check_heard(self._client, *(each.subject for each in self._subscriptions))
         return self
 

@@ -126,7 +126,7 @@ async def run_batch(
             await delivery.prepare(settings)
             run = _Run(settings, connection, batch, delivery)
             state: BatchState = "running"
-            while state == "running":  # again where it was paused, and resumed before it was over
+            while state == "running":  # again if it was paused, and resumed before the end
                 outcomes, stopped = await run.all(redrives, progress, step)
                 lock.check()
                 state = finish(
@@ -225,7 +225,7 @@ class _Run:
 
         rest = group.redrives
         out = sum(redrive.is_out for redrive in rest)  # they come first
-        # What a killed run published is followed to its outcome, whatever becomes of the rest.
+        # Redrives of a killed run are followed to their outcome, whatever happens to the rest.
         for size in (out, *STAGES) if out else STAGES:
             results: Counter[str] = Counter()
             while rest and not group.stop.is_set() and not results:

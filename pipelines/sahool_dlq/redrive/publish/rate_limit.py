@@ -12,7 +12,7 @@ class Budget:
 
     def __init__(self, per_second: float, floor: float, services: Mapping[str, float]) -> None:
         self._interval = 1 / per_second
-        self._floor = floor  # redrives a second of a service that nothing is known of
+        self._floor = floor  # redrives per second of an unknown service
         self._services = services
         self._next = 0.0
         self._next_of: dict[str, float] = {}

@@ -140,7 +140,7 @@ class Sender:
             return await as_stored(self._client, event)
         except OwnCopyError:
             if not self._batch.own_copy:
-                self._time_left(redrive, event)  # a stream loses what is too old first
+                self._time_left(redrive, event)  # a stream removes the oldest first
                 raise
             return event
 
@@ -228,7 +228,7 @@ class Sender:
         try:
             await self._decisions.check(redrive.failure_id)
         except DecidedError as error:
-            if error.decision == "parked":  # which the news undid
+            if error.decision == "parked":  # which the published message reset
                 name = f"parked-{secrets.token_hex(8)}"
                 await self._news.decide(redrive, "parked", error.reason or str(error), name)
             raise

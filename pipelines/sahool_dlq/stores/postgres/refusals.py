@@ -1,4 +1,4 @@
-"""Whatever goes wrong with Postgres, in one sentence that says what to do."""
+"""Errors of PostgreSQL as one sentence that says what to do."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _URI = re.compile(
     rf"{_URI_BEGIN.pattern}(?:[^/?#@]*@)?{_HOST}(?:,{_HOST})*(?:/[^/?#@]*)?(?:\?[^#]*)?"
 )
 
-# What the server did, and what to do about it, by SQLSTATE. Each ends a run, and nothing is lost.
+# What the server did, and what to do, by SQLSTATE. Each ends a run, and nothing is lost.
 _FOR_NOW = {
     "25006": "is read-only ({}): name the primary in DLQ_POSTGRES_DSN (of several hosts,"
     " target_session_attrs=read-write finds it)",
@@ -53,13 +53,13 @@ _FOR_NOW = {
         "idle_session_timeout`)"
     ),
 }
-# The same where only the text tells: of a login, of a session that was ended, of a pooler.
+# The same for errors with only a text: of a login, an ended session, a pooler.
 _TEXTS = {
     r"session is read-only|session is not read-write": "25006",
     r"due to idle-in-transaction timeout": "25P03",
     r"due to transaction timeout": "25P04",
     r"too many c|remaining connection slots|max_client_conn": "53300",
-    # The last two are what psycopg says where a pooler's session ended while nothing was asked.
+    # The last two are psycopg's texts if a pooler's session ended while idle.
     r"due to administrator command|server closed the connection"
     r"|received 2 results|COPY cannot be mixed": "57P01",
     r"the database system is": "57P03",
@@ -68,14 +68,14 @@ _TEXTS = {
 _FATAL = re.compile(r"FATAL: +(.*)")
 _NO_DATABASE = re.compile(r'database "([^"]*)" does not exist|no such database: (\S+)')
 _NO_SERVICE = re.compile(r'definition of service "([^"]*)" not found|service file .* not found')
-# An outage of an encrypted session is none of this.
+# An outage of an encrypted session does not count here.
 _TLS = re.compile(r"certificate|SSL (?!SYSCALL|connection has been closed)|TLS", re.I)
 _POOL = re.compile(r"query_wait_timeout|query_timeout|server_login_retry|pooling mode", re.I)
 
 
 @contextmanager
 def speaking_plainly(dsn: str) -> Iterator[None]:
-    """Turn psycopg's errors into ours."""
+    """Convert psycopg's errors to ours."""
     try:
         yield
     except psycopg.Error as error:
@@ -117,7 +117,10 @@ def read_dsn(dsn: str) -> dict[str, str]:
         if _URI_BEGIN.match(dsn) and not _URI.fullmatch(dsn):
             raise ValueError
         return {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
-    except (psycopg.ProgrammingError, ValueError):  # the first says the string, with its password
+    except (
+        psycopg.ProgrammingError,
+        ValueError,
+    ):  # the first contains the string, with its password
         raise SettingsError(
             "DLQ_POSTGRES_DSN is not valid: give it as postgresql://user@host:5432/database, and"
             " percent-encode special characters in the password (%40 for @)."
@@ -172,7 +175,7 @@ def _ours(server: str, error: psycopg.Error) -> DLQError:
             f"{server} is in no service file ({said}): check PGSERVICEFILE, ~/.pg_service.conf, and"
             " service in DLQ_POSTGRES_DSN or PGSERVICE."
         )
-    # The name of the server, which may have any word in it, stands before.
+    # The name of the server, which may contain any word, comes before.
     if _TLS.search(text.rpartition("failed: ")[2]) and not _FATAL.search(text):
         return ServerUnavailableError(
             f"{server} cannot be reached with the requested TLS ({said}): check sslmode, "

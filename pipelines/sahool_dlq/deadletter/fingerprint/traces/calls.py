@@ -108,4 +108,4 @@ JAVASCRIPT = Language(
     frame=_frame,
 )
 CALLS = JAVA._replace(name="", hints=(), sign="")
-"""For texts that no sign is found in: calls may stand in the middle of their lines."""
+"""For texts without a sign: calls may be in the middle of their lines."""

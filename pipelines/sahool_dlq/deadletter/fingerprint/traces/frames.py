@@ -7,13 +7,13 @@ from typing import NamedTuple
 __all__ = ["FRAME_COUNT", "INDENT", "NAME_LIMIT", "Frame", "Language", "Link", "identifying"]
 
 FRAME_COUNT = 5
-"""Frames nearest the raise that tell one failure from another."""
+"""Number of frames nearest to the exception that distinguish failures."""
 
 NAME_LIMIT = 1_000
-"""Characters of a method's name with its class that are looked at."""
+"""Characters of a method's name with its class that are used."""
 
 INDENT = " \t\r|+"
-"""What a line of a trace may begin with; the signs are those of trees of exceptions."""
+"""Possible beginnings of a trace's line; the signs are those of exception trees."""
 
 _LIBRARY_ROOT = re.compile(
     r".*(?:site-packages|dist-packages|node_modules|lib/python3\.[0-9]+)[/\\]"

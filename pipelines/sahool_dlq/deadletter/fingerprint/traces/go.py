@@ -39,13 +39,13 @@ def _links(lines: Sequence[str]) -> list[Link]:
         if pair.startswith("goroutine "):
             goroutines += 1
             if goroutines > 1 and links[0].frames:
-                break  # that the others ran too tells nothing
+                break  # other running goroutines do not matter
             continue
         first, _, second = pair.partition("\n")
         first, second = first.strip(INDENT), second.strip(INDENT)
         if first.startswith("created by "):
             continue
-        if first.startswith("panic("):  # what stands above handled the panic
+        if first.startswith("panic("):  # frames above this handled the panic
             links[-1].frames.clear()
             continue
         if named := _NAMED.match(first):  # gin: /a/b.go:41 (0x49d2c5)\n\tLookup: code

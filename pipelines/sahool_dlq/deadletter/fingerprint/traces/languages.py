@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 LANGUAGES = (PYTHON, GO, RUST, PHP, RUBY, BEAM, JAVA, DOTNET, JAVASCRIPT)
-"""In this order: the first whose sign a text holds is its language."""
+"""In this order: the first one whose sign is in a text is its language."""
 
 _SIGNS = [(language, re.compile(language.sign).search) for language in LANGUAGES]
 _BY_NAME = {language.name: language for language in (*LANGUAGES, CALLS)}
 _OUTLINES = {name: re.compile(language.outline).findall for name, language in _BY_NAME.items()}
 PART_END = "\n\n"
-"""Between the parts of an outline; no part holds it."""
+"""Separates the parts of an outline; no part contains it."""
 
 _LAYERS = 4  # a trace in JSON, in a string, in JSON, in a container's log line
 
@@ -87,7 +87,7 @@ def outlines(traces: pl.Series) -> pl.DataFrame:
         if left.is_empty():
             break
         has_sign = _has_sign(left["text"], language)
-        if not has_sign.any():  # an empty column costs the compiling of its pattern too
+        if not has_sign.any():  # even an empty column would compile its pattern
             continue
         outline = pl.col("text").str.extract_all(language.outline).list.join(PART_END)
         found = left.filter(has_sign)
@@ -104,7 +104,7 @@ def outlines(traces: pl.Series) -> pl.DataFrame:
 
 def _has_sign(texts: pl.Series, language: Language) -> pl.Series:
     """Only texts with a hint are searched for a slow sign: this is many times faster."""
-    if language is PYTHON:  # of the most traces, and its sign is quick to find
+    if language is PYTHON:  # the most common, and its sign is fast to find
         return texts.str.contains(language.sign)
     hinted = pl.any_horizontal(pl.col("text").str.contains(h, literal=True) for h in language.hints)
     rows = texts.to_frame("text").select(hinted.arg_true()).to_series()

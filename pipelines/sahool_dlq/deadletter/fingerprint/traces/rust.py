@@ -41,7 +41,7 @@ def _links(lines: Sequence[str]) -> list[Link]:
                 frames[-1] = frames[-1]._replace(is_ours=False)
         elif panic := _PANIC.match(line):
             if frames:
-                break  # who waited for the thread panicked too
+                break  # a thread that waited for it also panicked
             panicked_at = panicked_at or panic[1]
         elif located := _LOCATED.match(line):
             panicked_at = panicked_at or located[1]
