@@ -99,5 +99,5 @@ def _show(found: Diagnosis) -> None:
         console.print(f"  {safe(each.sentence)}", soft_wrap=True)
         console.print(f"  [cyan]{safe(each.command)}[/cyan]\n", soft_wrap=True)
     if found.fates:
-        print_table("What becomes of an event that always fails", ("consumer", "what"), found.fates)
+        print_table("What happens to an event that always fails", ("consumer", "what"), found.fates)
     console.print(safe(found.summary), soft_wrap=True)
