@@ -80,6 +80,7 @@ def test_a_dead_letter_opens_a_pending_case(log: Log) -> None:
         "opened_at": opened_at,
         "published_at": before(days=2) + timedelta(seconds=1),
         "status": "pending",
+        "is_open": True,
         "redrive_count": 0,
         "not_before": None,
         "closed_at": None,
