@@ -40,6 +40,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
         return
     for row in rows:
         count, batch = row["detail"].get("failures"), row["batch_id"]
+        if isinstance(count, dict):  # of an erasure, by status
+            count = sum(count.values())
         facts = [
             f"{cell(row['at'])}  [bold]{safe(row['action'])}[/bold]",
             batch and batch[:8],
