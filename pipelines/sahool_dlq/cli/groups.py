@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.advice import by_urgency, chance_in_words, next_command, what_failed
 from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.cli.as_of import AS_OF, moment
-from sahool_dlq.cli.output import console, counted, print_line, safe
+from sahool_dlq.cli.output import console, print_line, safe
 from sahool_dlq.cli.verb import Answer, known_lake, verb
 from sahool_dlq.jobs.lookup import failure_groups
 from sahool_dlq.settings import Settings
@@ -58,9 +59,7 @@ def _show(
         console.print("No failures match. `dlq drain` fetches new ones.")
         return
     open_count = sum(row["open_count"] > 0 for row in groups)
-    console.print(
-        f"[bold]{counted(len(groups), 'failure group')}[/bold], {open_count} with open failures\n"
-    )
+    console.print(f"[bold]{len(groups)} failure groups[/bold], {open_count} with open failures\n")
     print_groups(groups[:limit], trends, now)
     if len(groups) > limit:
         console.print(f"[dim]{len(groups) - limit:,} more: --limit[/dim]")
@@ -83,7 +82,7 @@ def print_groups(
         print_line(f"[{style}]{row['state']}[/]  {safe(what_failed(row))}")
         print_line(
             f"  [cyan]{row['group_id']}[/cyan]  {row['open_count']:,} open of"
-            f" {row['failure_count']:,} · {counted(row['tenant_count'], 'tenant')} ·"
+            f" {row['failure_count']:,} · {quantity(row['tenant_count'], 'tenants')} ·"
             f" {safe(row['services'])} · {ago} ago"
         )
         trend = trends.get(row["group_id"], "none in 7 days")

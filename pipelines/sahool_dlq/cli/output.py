@@ -121,11 +121,6 @@ def _unescaped(text: str) -> str:
     return Text.from_markup(text, emoji=False).plain
 
 
-def counted(count: int, noun: str) -> str:
-    """How many of what: 1 event, 1,200 events."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def cell(value: object) -> str:
     """One value as people read it."""
     if value is None:

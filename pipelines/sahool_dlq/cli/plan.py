@@ -2,7 +2,8 @@
 
 from textwrap import shorten
 
-from sahool_dlq.cli.output import console, counted, print_table, safe
+from sahool_dlq.alerts.text import quantity
+from sahool_dlq.cli.output import console, print_table, safe
 from sahool_dlq.redrive.edit import Change
 from sahool_dlq.redrive.preview import EditedSample, Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
@@ -68,7 +69,7 @@ def _print_edits(edits: list[EditedSample]) -> None:
 def _published(shown: Preview) -> str:
     left_out = sum(shown.refused.values()) + len(shown.reached.unreached_ids)
     count = shown.plan.count
-    events = counted(count, "event")
+    events = quantity(count, "events")
     return f"{count - left_out:,} of {events}" if left_out else events
 
 

@@ -97,10 +97,11 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
         lines += [f"They go to {escaped(shown['redirect_to'])} instead of their own subjects.", ""]
     if gone := shown["payloads"]["gone"]:
         lines += [f"The original bytes of {gone:,} are gone: these cannot be published.", ""]
-    lines += ["The error of the oldest:", ""]
+    messages = [row["error_message"][:_LONGEST] for row in shown["sample"]]
+    lines += ["The errors of the oldest:", ""]
     lines += [
-        f"- {escaped(row['error_message'][:_LONGEST] or '(nothing)')}"
-        for row in shown["sample"][:_MOST_SAMPLES]
+        f"- {escaped(message or '(nothing)')}"
+        for message in list(dict.fromkeys(messages))[:_MOST_SAMPLES]
     ]
     lines.append("")
     for subject, consumers in shown["also_reached"].items():
