@@ -26,7 +26,7 @@ from sahool_dlq.deadletter.fingerprint.traces.languages import (
 
 __all__ = ["FINGERPRINT_VERSION", "Fingerprint", "add_fingerprint", "fingerprint"]
 
-FINGERPRINT_VERSION = 6
+FINGERPRINT_VERSION = 7
 
 _PYTHON = 'Traceback (most recent call last):\n  File "'
 _PLACEHOLDER = re.compile("<[a-z]+>")

@@ -20,6 +20,7 @@ from sahool_dlq.deadletter.fingerprint.template_languages import (
 from sahool_dlq.deadletter.fingerprint.template_words import (
     CLOCK,
     CODE_KEY,
+    CODE_PREFIX,
     COUNTED,
     DATA_FILE,
     DAY,
@@ -32,8 +33,10 @@ from sahool_dlq.deadletter.fingerprint.template_words import (
     NAMED,
     NAMER,
     NOT_THERE,
+    NUMBER_WORD,
     PREFIX,
     THING,
+    TIME_UNIT,
     TYPE,
     UNIT,
     UUID,
@@ -118,6 +121,17 @@ _REPLACE: tuple[Step, ...] = (
         f"|HTTP(?:/[0-9.]+)? )(-?)([0-9A-Z]?[0-9]{{1,5}})([ ,.;:)\\]\"'}}]|$)",
         rf"\1\2{KEPT}\3\4",
     ),
+    # HRESULT and NTSTATUS: 0x80070005, 0xC0000005
+    Step(
+        "0x" + "([8Cc])(0)([0-4])" + 5 * "([0-9A-Fa-f])" + "([^0-9A-Za-z]|$)",
+        f"{KEPT}0{KEPT}x" + "".join(rf"{KEPT}\{n}" for n in range(1, 9)) + r"\9",
+        "0x",
+    ),
+    Step(
+        rf"((?:^|[^0-9A-Za-z_{KEPT}])(?:{CODE_PREFIX}-?|{any_case('error code')} [A-Z]{{1,8}}))"
+        r"([0-9]{2,7}[A-Z]?)([^0-9A-Za-z_-]|$)",
+        rf"\1{KEPT}\2\3",
+    ),
     Step(r"(\(-?)([0-9]{1,5}, ?b?['\"])", rf"\1{KEPT}\2"),  # (1062, "Duplicate entry …
     Step(r"^([0-9]{4,6} \([0-9A-Z]{5}\): )", rf"{KEPT}\1"),  # 1045 (28000): Access denied …
     Step(r"(['\"] \()([0-9]{1,3}\))", rf"\1{KEPT}\2"),  # … on 'db' (111)
@@ -163,6 +177,10 @@ _REPLACE: tuple[Step, ...] = (
         "<time>",
     ),
     *DATES,
+    Step(
+        r"(^|[^0-9A-Za-z_:.])[0-9]{1,2}(?::[0-9]{2})? ?(?:[AaPp][Mm]|[ap]\.m\.)([^A-Za-z0-9]|$)",
+        r"\1<time>\2",
+    ),
     Step(r"(^|[^0-9A-Za-z_])[0-9]{8}T[0-9]{6}Z?", r"\1<time>"),
     Step(r"[0-9]+° ?[0-9]+['′] ?[0-9.]+[\"″]? ?[NSEW]", "<n>", "°"),
     # key=value and "id: value"
@@ -260,6 +278,14 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step(f"(^|: ){KEPT}?[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+$", r"\1<path>"),
     # Numbers
+    Step(
+        PREFIX + r"(?:[0-9.]+(?:[dhms]|[munµ]s),? )+[0-9.]+(?:[dhms]|[munµ]s)([^A-Za-z0-9]|$)",
+        r"\1<n>\2",
+    ),
+    Step(PREFIX + r"P(?:[0-9.]+[YMWD])*T(?:[0-9.]+[HMS])+", r"\1<n>"),
+    Step(PREFIX + rf"(?:nan|inf)(?:{UNIT})?([^A-Za-z0-9_]|$)", r"\1<n>\2"),
+    Step(PREFIX + rf"(?:{NUMBER_WORD}) (?:{TIME_UNIT})s?([^A-Za-z]|$)", r"\1<n>\2"),
+    Step(PREFIX + r"[0-9]+(?:st|nd|rd|th)([^A-Za-z0-9]|$)", r"\1<n>\2"),
     Step(r"@[0-9a-f]{5,8}|(^|[^0-9A-Za-z])0x[0-9a-fA-F]+", r"\1<id>"),
     # A word of several parts with a number among them names one thing of many.
     Step(

@@ -7,6 +7,7 @@ from sahool_dlq.deadletter.fingerprint.template_languages import KEPT
 __all__ = [
     "CLOCK",
     "CODE_KEY",
+    "CODE_PREFIX",
     "COUNTED",
     "DATA_FILE",
     "DAY",
@@ -19,8 +20,10 @@ __all__ = [
     "NAMED",
     "NAMER",
     "NOT_THERE",
+    "NUMBER_WORD",
     "PREFIX",
     "THING",
+    "TIME_UNIT",
     "TYPE",
     "UNIT",
     "UUID",
@@ -87,6 +90,13 @@ CODE_KEY = (
     f"(?:[A-Za-z]*_|{any_case('err error exit status http reply response return')})?"
     + any_case("code status errno sqlstate error")
 )
+# Before the numbers of errors that somebody lists: AADSTS50011, IDX10223, CS8602, AMQ9202E.
+CODE_PREFIX = (
+    "(?:AADSTS|AADB2C|IDX|MSIS|NETSDK|MSB|SYSLIB|CS|TS|BC|FS|NU|LNK|AMQ|CSQ|SQL|DPY|DPI|TNS|PLS"
+    "|RMAN|OCI)"
+)
+NUMBER_WORD = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+TIME_UNIT = "second|minute|hour|day|week|month"
 MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
 DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +"
 _ZONE = "(?: ?(?:Z|UTC|GMT|AM|PM|[+-][0-9]{2}:?[0-9]{2}))?"

@@ -36,6 +36,8 @@ def _stem(file: re.Match[str]) -> str:
     if not _MAY_HOLD_HASH.search(stem):
         return stem
     in_assets = bool(file[1] and _ASSETS.search(file[1]))
+    if stem.isdigit() and (in_assets or file[3].count(".") > 1):
+        return "<hash>"  # webpack numbers its chunks anew
     if stem[-9:-8] in ("-", ".") and _is_base64(stem[-8:], in_assets=in_assets):
         stem = stem[:-9]
     elif in_assets and len(stem) == 8 and _is_base64(stem, in_assets=in_assets):

@@ -72,6 +72,7 @@ def _frame(line: str) -> Frame | None:
         return Frame(owner, function, not _LIBRARY_CLASS.match(owner))
     name, location = (call[1], call[2]) if call else ("<anonymous>", line[3:])
     path = re.sub(r"(?::[0-9]+){1,2}$", "", location.removeprefix("async ")).removeprefix("file://")
+    path = path.partition("?")[0]  # of a build, or of who asked for the file
     function = re.sub(r" \[as .*\]", "", name)
     if is_bundle(path):
         path, function = without_hash(path), _MINIFIED.sub("", function)

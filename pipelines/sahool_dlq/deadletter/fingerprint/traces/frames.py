@@ -58,8 +58,9 @@ def identifying(links: Sequence[Link]) -> tuple[str, ...]:
     """The frames that identify a failure, nearest the raise first, as `module:function`.
 
     Those of the root cause, but the place where each later exception was raised has its seat too:
-    a failure that is wrapped elsewhere is another failure. A frame that comes again (recursion)
-    counts once. Where no code is ours, the library's frames have to do.
+    a failure that is wrapped elsewhere is another failure, and so is one that another package asked
+    for. A frame that comes again (recursion) counts once. Where no code is ours, the library's
+    frames have to do.
     """
     if any(frame.is_ours for link in links for frame in link.frames):
         links = [Link(link.name, [f for f in link.frames if f.is_ours]) for link in links]
@@ -67,7 +68,7 @@ def identifying(links: Sequence[Link]) -> tuple[str, ...]:
     if not stacks:
         return ()
     raised_at = [stack[0] for stack in stacks[1:]][-(FRAME_COUNT - 1) :]
-    nearest = stacks[0][: FRAME_COUNT - len(raised_at)] + raised_at
+    nearest = _with_caller(stacks[0], FRAME_COUNT - len(raised_at)) + raised_at
     rest = [frame for stack in stacks for frame in stack]
     chosen = list(dict.fromkeys(nearest + rest))[:FRAME_COUNT]
     own = [f.place for f in chosen if not f.is_name and not _LIBRARY_ROOT.match(f.place)]
@@ -75,6 +76,32 @@ def identifying(links: Sequence[Link]) -> tuple[str, ...]:
     shared = len(_common_prefix(folders))
     modules = (f"{_module(frame, shared)}:{frame.function}" for frame in chosen)
     return tuple(dict.fromkeys(modules))
+
+
+def _with_caller(stack: Sequence[Frame], count: int) -> list[Frame]:
+    """The nearest frames; where they are of one package, the last seat is for who called that.
+
+    It may be a library's that no list knows, whose frames alone say nothing of who used it.
+    """
+    nearest = list(stack[:count])
+    if count < 2 or len(stack) <= count:
+        return nearest
+    root = _root(nearest[0])
+    if root and all(_root(frame) == root for frame in nearest):
+        others = (frame for frame in stack[count:] if _root(frame) not in ("", root))
+        nearest[-1] = next(others, nearest[-1])
+    return nearest
+
+
+def _root(frame: Frame) -> str:
+    """The package that a class or module is of; empty for a file, whose folder may be any."""
+    if not frame.is_name and _PATH.search(frame.place):
+        return ""
+    if "/" in frame.place:  # github.com/acme/shop/price
+        parts = frame.place.split("/")
+        return "/".join(parts[: 3 if "." in parts[0] else 1])
+    parts = re.split(r"::|[.:]", frame.place.lstrip("<&"))
+    return ".".join(parts[: 2 if len(parts) > 2 and parts[0].islower() else 1])  # com.acme
 
 
 def _module(frame: Frame, shared: int) -> str:
