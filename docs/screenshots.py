@@ -140,7 +140,7 @@ def notebook(browser: Browser, settings: Settings) -> None:
     )
     page = settings.home / "notebook.html"
     page.write_text(exporter.from_notebook_node(book)[0])
-    photograph(browser, page, "notebook", width=1080, height=1036)
+    photograph(browser, page, "notebook", width=1080, height=1000)
 
 
 def photograph(
