@@ -101,7 +101,7 @@ async def test_an_acknowledged_redrive_has_succeeded_and_the_news_says_that_it_i
     await failed(platform)
     report = await redriven(platform, lambda _: answer(platform, b"+ACK"))
     assert report.outcomes == {"succeeded": 1}
-    reason = f"proved: the server says that {platform.settings.events_stream}/c acknowledged 2"
+    reason = f"proved: the server reports that {platform.settings.events_stream}/c acknowledged 2"
     assert states(platform) == [("resolved", reason)]
     [failure] = query(platform.settings, "SELECT id::text FROM failed_events")
     told = {kind: why for _, kind, _, why in case_history(platform.settings, failure["id"])}
