@@ -184,7 +184,7 @@ async def test_where_nothing_is_told_figures_alone_infer_nothing(
     why = {
         reset_past: "",
         made_anew: f", {stream}/c was created again meanwhile",
-        displaced: f", the event left {stream} unanswered",
+        displaced: f", the event left {stream} without an acknowledgement",
     }
     assert states(platform) == [("pending", f"no answer for 6 s{why[passed_by]}")]
 
