@@ -108,7 +108,7 @@ def test_a_run_that_waits_for_an_approval_is_no_error(
     assert [said for level, _, said in log if level > 20] == []
     assert log[-1][2] == "Waiting for approval; this process ends now."
     plan = platform.artifacts(started)["redrive-plan"]["data"]
-    assert "**3 redrives of 1 group**, asked for by **ann**: asked for by farmers" in plan
+    assert "**3 redrives of 1 group**, requested by **ann**: asked for by farmers" in plan
     assert "- why 0" in plan
     answer = {"approve": False, "decided_by": "bob", "comment": "not today"}
     platform.call(f"/flow_runs/{started}/resume", {"run_input": answer})

@@ -100,7 +100,7 @@ def test_from_the_page_of_groups_to_an_approved_redrive(
     assert platform.in_state(run["id"], "PAUSED")["state"]["name"] == "Suspended"
     open_approval(form, ui, run["id"])
     dialog = form.locator(".p-modal")
-    for shown in ("3 redrives of 1 group", "asked for by ann: the cause is repaired", "[x]"):
+    for shown in ("3 redrives of 1 group", "requested by ann: the cause is repaired", "[x]"):
         expect(dialog).to_contain_text(shown)
     approve(form, "bob")
     ended = platform.ended(run["id"])

@@ -72,22 +72,35 @@ class Wire:
 
     def __init__(self, port: int) -> None:
         self._port, self.sent, self.url = port, b"", ""
+        self._relays = set[asyncio.Task[None] | None]()
 
     async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        self._relays.add(asyncio.current_task())
+        try:
             to_server = await asyncio.open_connection(HOST, self._port)
             both = [self._pump(reader, to_server[1], True), self._pump(to_server[0], writer, False)]
             await asyncio.gather(*both)
+        except OSError:
+            writer.close()
+
+    async def end(self) -> None:
+        """Close what is still open, so that nothing is left to the garbage collector."""
+        relays = [each for each in self._relays if each is not None]
+        for each in relays:
+            each.cancel()
+        await asyncio.gather(*relays, return_exceptions=True)
 
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_sent: bool
     ) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(65_536):
-                self.sent += data if is_sent else b""
-                sink.write(data)
-                await sink.drain()
-        sink.close()
+        try:
+            with contextlib.suppress(OSError):
+                while data := await source.read(65_536):
+                    self.sent += data if is_sent else b""
+                    sink.write(data)
+                    await sink.drain()
+        finally:
+            sink.close()
 
 
 @contextlib.asynccontextmanager
@@ -99,6 +112,7 @@ async def wire(port: int) -> AsyncIterator[Wire]:
         yield tapped
     finally:
         listener.close()
+        await tapped.end()
 
 
 async def service(url: str, seconds: float) -> None:

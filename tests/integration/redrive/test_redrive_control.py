@@ -342,4 +342,4 @@ async def test_a_group_that_its_outcomes_call_hopeless_is_parked(
     [(notes,)] = rows(
         settings, "SELECT DISTINCT resolution_notes FROM failed_events WHERE status = 'parked'"
     )
-    assert "hopeless: chance about 10% after 1 of 11 succeeded" in notes
+    assert "has no chance: chance about 10% after 1 of 11 succeeded" in notes
