@@ -127,7 +127,7 @@ def test_a_database_that_is_not_there_is_to_be_made(database_dsn: str) -> None:
     other = f"{database_dsn}_other"
     with (
         pytest.raises(
-            ServerUnavailableError, match=r"there is no database test_\w+_other: make it"
+            ServerUnavailableError, match=r"there is no database test_\w+_other: create it"
         ),
         database(other),
     ):
