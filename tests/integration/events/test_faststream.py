@@ -174,17 +174,17 @@ async def test_a_batch_that_fails_is_kept_event_by_event(log: Log) -> None:
 
     @subscriber(broker, log, durable="fast", pull_sub=PullSub(5, timeout=1, batch=True))
     async def handle(events: list[dict[str, int]]) -> None:
-        if any(event["n"] for event in events):
+        if any(event["n"] for event in events):  # the server may split a batch as it likes
             raise ValueError("one of them is bad")
 
-    for number in (0, 0, 1):
+    for number in (1, 2, 3):
         await log.publish({"n": number})
     async with started(broker):
         letters = await log.letters(3)
         await log.settled("fast")
         await log.publish({"n": 0})
         await log.settled("fast")
-    assert [each["original_sequence"] for each in letters] == [1, 2, 3]
+    assert sorted(each["original_sequence"] for each in letters) == [1, 2, 3]
 
 
 async def test_a_redrive_is_for_its_durable_only_and_resolves_the_case(
