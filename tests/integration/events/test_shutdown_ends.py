@@ -301,14 +301,18 @@ async def test_a_service_ends_after_and_amid_restarts_of_nats(nats_server_factor
         for _ in range(3):
             async with service(config, "works") as process:
                 await _line(process)
+                starting = None
                 for _ in range(rng.randint(1, 2)):
                     await asyncio.sleep(rng.uniform(0.1, 0.8))
+                    if starting:
+                        await starting
                     await asyncio.to_thread(rng.choice([server.kill, server.stop]))
                     await asyncio.sleep(rng.uniform(0, 0.5))
                     starting = asyncio.create_task(asyncio.to_thread(server.start))
                     await asyncio.sleep(rng.uniform(0, 0.5))
                 process.terminate()
                 assert await _ends(process, 1 + 5) == 0
+                assert starting
                 await starting
 
 
