@@ -1,4 +1,4 @@
-"""What a handler, and a trace, are told of one delivery."""
+"""A delivery as its handler and its trace see it."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from sahool_dlq.tracing import span
 def context_of(
     msg: Msg, delivery: Delivery, headers: Headers, attempt: int, max_retries: int
 ) -> ConsumerContext:
-    """What the handler gets; `attempt` are the calls before that failed."""
+    """The handler's context; `attempt` is the number of failed calls before."""
     return ConsumerContext(
         subject=msg.subject,
         data=msg.data,
@@ -31,7 +31,7 @@ def context_of(
 
 
 def span_of(_: object, msg: Msg, delivery: Delivery) -> Any:
-    """The span of the delivery, below the one that its event carries; for `traced`."""
+    """The span of the delivery, a child of the span in the event's headers; for `traced`."""
     headers = every_header(msg.headers)
     return span(
         f"process {msg.subject}",

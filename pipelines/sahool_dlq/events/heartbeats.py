@@ -1,4 +1,4 @@
-"""Word to the server that messages are still in hand, before it delivers them again."""
+"""Progress messages to the server, so that it does not deliver running messages again."""
 
 import asyncio
 import contextlib
@@ -8,39 +8,36 @@ from collections.abc import Awaitable, Callable, Iterable
 import nats.errors
 from nats.aio.msg import Msg
 
-from sahool_dlq.jetstream.pull import Delivery
+from sahool_dlq.jetstream.pull import Delivery, EventKey
 
-_OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer …
-_OLD_SECONDS = 0.1  # … and in hand for so long
-
-Event = tuple[int, int]
-"""`Delivery.event`."""
+_OLD_SHARE = 1 / 3  # of ack_wait: events stored for longer are reported early …
+_OLD_SECONDS = 0.1  # … after this time in progress
 
 
 class Heartbeats:
-    """Says of messages that they are in progress, of old ones early.
+    """Reports messages in progress, old ones early.
 
-    `in_hand` gives the message of an event, or None where it is settled. What cannot be said is
-    left: a server that hears nothing delivers again.
+    `in_hand` returns the message of an event, or None if it is settled. Errors are ignored: without
+    a report the server delivers the message again.
     """
 
     def __init__(
         self,
         ack_wait_seconds: float,
-        in_hand: Callable[[Event], Msg | None],
+        in_hand: Callable[[EventKey], Msg | None],
         answer: Callable[[Msg, bytes], Awaitable[None]],
     ) -> None:
         self._ack_wait_seconds = ack_wait_seconds
         self._in_hand = in_hand
         self._answer = answer
-        self._old: list[Event] = []  # the server was told nothing of them
+        self._old: list[EventKey] = []  # not reported yet
         self._has_old = asyncio.Event()
 
     def begin(self, delivery: Delivery) -> None:
-        """Say it early where a restart of the server would deliver this again at once.
+        """Report an event early if a restart of the server would deliver it again at once.
 
-        From then on, as after a change of the consumer's leader, ack_wait counts from when the
-        event was stored, unless something was said of it.
+        After a restart, or a change of the consumer's leader, ack_wait counts from when the event
+        was stored, unless it was reported in progress.
         """
         age_seconds = time.time() - delivery.timestamp_ns / 1e9
         if age_seconds > self._ack_wait_seconds * _OLD_SHARE:
@@ -48,7 +45,7 @@ class Heartbeats:
             self._has_old.set()
 
     async def say_early_for_ever(self) -> None:
-        """Say it of old events: of most there is nothing more to say by then."""
+        """Report old events; most are settled before that."""
         while True:
             await self._has_old.wait()
             await asyncio.sleep(_OLD_SECONDS)
@@ -56,8 +53,8 @@ class Heartbeats:
             old, self._old = self._old, []
             await self.say(old)
 
-    async def say(self, events: Iterable[Event]) -> None:
-        """Say it of those that are still in hand."""
+    async def say(self, events: Iterable[EventKey]) -> None:
+        """Report those that are not settled."""
         with contextlib.suppress(nats.errors.Error, OSError):
             for event in events:
                 if (msg := self._in_hand(event)) is not None:

@@ -20,11 +20,11 @@ from nats.js.api import ConsumerConfig
 from sahool_dlq.errors import NotPermittedError, StreamError
 from sahool_dlq.events.acknowledgements import Acknowledgements, nak
 from sahool_dlq.events.closing import CUT_SECONDS, Closing, end, forget_cancellations, outcome_of
-from sahool_dlq.events.heartbeats import Event, Heartbeats
+from sahool_dlq.events.heartbeats import Heartbeats
 from sahool_dlq.events.outbox import PUBLISH_ERRORS
 from sahool_dlq.events.place import Place
 from sahool_dlq.jetstream.bounded import within
-from sahool_dlq.jetstream.pull import Delivery, Puller, PullStalledError, delivery_of
+from sahool_dlq.jetstream.pull import Delivery, EventKey, Puller, PullStalledError, delivery_of
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,8 @@ class Intake:
         self._max_concurrency = max_concurrency
         self._closing = closing
         self._is_cutting_off = False  # what a handler raises from now on is no failure
-        self._waiting: dict[Event, _Arrival] = {}  # by Delivery.event, oldest first
-        self._running: dict[Event, _Running] = {}
+        self._waiting: dict[EventKey, _Arrival] = {}  # oldest first
+        self._running: dict[EventKey, _Running] = {}
         self._has_room = asyncio.Event()
         self._acks = Acknowledgements(self.durable, self._answer)
         self._heartbeats = Heartbeats(ack_wait_seconds, self._in_hand, self._answer)
@@ -250,7 +250,7 @@ class Intake:
             task = asyncio.create_task(self._process(msg, delivery))
             self._running[event] = _Running(msg, task, time.monotonic())
 
-    def _end(self, event: Event) -> None:
+    def _end(self, event: EventKey) -> None:
         seconds = time.monotonic() - self._running.pop(event).since
         self._seconds_each = 0.9 * (self._seconds_each or seconds) + 0.1 * seconds
         self._start_waiting()
@@ -315,7 +315,7 @@ class Intake:
             await self._give_back_late()
             await self._heartbeats.say([*self._running, *self._waiting])
 
-    def _in_hand(self, event: Event) -> Msg | None:
+    def _in_hand(self, event: EventKey) -> Msg | None:
         found = self._running.get(event) or self._waiting.get(event)
         return found.msg if found else None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from nats.aio.msg import Msg
 
 from sahool_dlq.events.attempts import Attempts
-from sahool_dlq.jetstream.pull import Delivery
+from sahool_dlq.jetstream.pull import Delivery, EventKey
 
 _MOST_EVENTS = 10_000
 _MOST_BODY_BYTES = 64 << 20
@@ -34,7 +34,7 @@ class WaitingEvents:
     """
 
     def __init__(self) -> None:
-        self._events: dict[tuple[int, int], Waiting] = {}
+        self._events: dict[EventKey, Waiting] = {}
         self._body_bytes = 0
 
     def keep(
@@ -69,7 +69,7 @@ class WaitingEvents:
         if known := self._events.pop(delivery.event, None):
             self._body_bytes -= len(known.msg.data)
 
-    def overdue(self, in_hand: Collection[tuple[int, int]]) -> list[Waiting]:
+    def overdue(self, in_hand: Collection[EventKey]) -> list[Waiting]:
         """Events whose retry is overdue; the next call gives the next ones."""
         now = time.monotonic()
         found = [

@@ -28,6 +28,10 @@ _PINNED_TO_ANOTHER = "423"
 _GONE = ("Consumer Deleted", "Consumer is push based", "Server Shutdown", "Leadership Change")
 
 
+EventKey = tuple[int, int]
+"""The identity of a stored message, also in a recreated stream: sequence, time in ns."""
+
+
 class PullStalledError(Exception):
     """Nothing came in time: the consumer is gone, or the connection no longer reads."""
 
@@ -52,8 +56,8 @@ class Delivery(NamedTuple):
     pending: int  # messages that the consumer has still to deliver
 
     @property
-    def event(self) -> tuple[int, int]:
-        """The identity of a stored message, also in a recreated stream."""
+    def event(self) -> EventKey:
+        """The message, whatever its number of deliveries."""
         return self.sequence, self.timestamp_ns
 
 

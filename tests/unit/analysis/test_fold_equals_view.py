@@ -4,16 +4,13 @@ The fold is the drain's own (`stores.fold.Fold`), with its batches cut anywhere;
 runs in DuckDB over the same messages.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sahool_dlq.analysis.marts.views import create_views
 from sahool_dlq.deadletter.case_events import KINDS, CaseEvent
 from sahool_dlq.deadletter.cases import Case
 from sahool_dlq.deadletter.claims import Claim
@@ -47,15 +44,6 @@ class Message:
     redrive_cap: int | None = None
     redrive_id: str | None = None
     began: int | None = None  # place in the log at whose time its first attempt was; else its own
-
-
-@pytest.fixture(scope="module")
-def lake() -> Iterator[Log]:
-    """One for all examples."""
-    log = Log()
-    create_views(log.connection)
-    yield log
-    log.connection.close()
 
 
 def moment(place: int) -> datetime:
@@ -394,8 +382,8 @@ ONCE_DIFFERENT = {
     batch_size=1,
 )
 @settings(max_examples=60, deadline=None)
-def test_the_fold_equals_the_view(lake: Log, log: list[Message], batch_size: int) -> None:
-    assert by_fold(log, batch_size) == by_view(log, lake)
+def test_the_fold_equals_the_view(log_with_views: Log, log: list[Message], batch_size: int) -> None:
+    assert by_fold(log, batch_size) == by_view(log, log_with_views)
 
 
 @given(log=logs(), batch_size=st.integers(1, 10))

@@ -1,6 +1,5 @@
 """`sql/views/cases.sql` says what the fold in `deadletter/cases.py` says, step by step."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -9,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sahool_dlq.analysis.marts.views import create_views
 from sahool_dlq.deadletter.case_events import CaseEvent
 from sahool_dlq.deadletter.cases import (
     Case,
@@ -24,19 +22,10 @@ from support.lake_log import ADDRESS, EPOCH, Log, before, failure
 COLUMNS = ("status", "redrive_count", "cause")
 
 
-@pytest.fixture(scope="module")
-def any_log() -> Iterator[Log]:
-    """One for all tests and examples, with the views: clear it first."""
-    log = Log()
-    create_views(log.connection)
-    yield log
-    log.connection.close()
-
-
 @pytest.fixture
-def log(any_log: Log) -> Log:
-    any_log.clear()
-    return any_log
+def log(log_with_views: Log) -> Log:
+    log_with_views.clear()
+    return log_with_views
 
 
 def cases(log: Log, *columns: str) -> dict[str, tuple[Any, ...]]:
@@ -438,8 +427,8 @@ def folded(messages: list[Message]) -> dict[str, tuple[Any, ...]]:
 
 @given(messages=st.lists(MESSAGES, max_size=25))
 @settings(max_examples=40, deadline=None)
-def test_the_view_agrees_with_the_fold(any_log: Log, messages: list[Message]) -> None:
-    log = any_log
+def test_the_view_agrees_with_the_fold(log_with_views: Log, messages: list[Message]) -> None:
+    log = log_with_views
     log.clear()
     for message in messages:
         if message.kind:

@@ -1,7 +1,7 @@
-"""Arguments that the frames of PHP, Elixir, Erlang and Perl quote, of which no name tells more.
+"""Quoted arguments in frames of PHP, Elixir, Erlang and Perl; they have no names.
 
-Any of them may be a secret, so what a call was given as text goes, from its first quote to its
-last. Numbers and the kinds of objects stay, and so does a single path or class.
+Any of them may be a secret, so the text of a call's arguments is masked from its first quote to
+its last. Numbers and types of objects are kept, and so is a single path or class.
 """
 
 import re
@@ -21,21 +21,21 @@ _CALLS = re.compile(
     # {shop_auth,login,["bob","hunter2"],[{file,"src/shop_auth.erl"},{line,3}]}
     r"|\{'?[a-zA-Z][\w.]{0,100}'?,'?[^\s,{}\[\]]{1,100}'?,(?P<erlang>\[)"
 )
-_GIVEN = "arguments were given to "  # Shop.Auth.login/2, which a list follows, one to a line
+_GIVEN = "arguments were given to "  # Shop.Auth.login/2, followed by a list, one per line
 _ITEM = re.compile(r"(?m)^[ \t]*# [0-9]{1,2}[ \t]*\n[ \t]*([^\n]*)")
 _PERL = re.compile(r"(?m)^[ \t]*[\w:]{1,200}\(([^\n]*)\) called at [^\n]{1,300} line [0-9]")
 _KEPT = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][\w.-]+)+(?:\.\.\.)?|\w+(?:\\+\w+)+(?:\.\.\.)?")
-_LONGEST = 10_000  # signs of a call's arguments
+_LONGEST = 10_000  # characters of a call's arguments
 
 ARGUMENTS_HINT = (
     r"[0-9]\): |internal function\]: |\.(?:exs?|erl|[hl]?eex):[0-9]|[0-9a-z]\) [:A-Z]"
     r"|called (?:as|at) |were given to|# [0-9]|[a-zA-Z0-9_'],\["
 )
-"""What a line with such arguments holds, for Rust."""
+"""Matches lines with such arguments, in Rust's syntax."""
 
 
 def arguments(text: str) -> Iterator[tuple[int, int]]:
-    """Where the texts stand that calls were given."""
+    """The spans of the quoted arguments of calls."""
     if "'" not in text and '"' not in text:
         return
     calls = list(_CALLS.finditer(text))
@@ -57,7 +57,7 @@ def arguments(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _quoted(text: str, start: int, end: int, quotes: str) -> Iterator[tuple[int, int]]:
-    """From after the first quote to before the last, less the backslashes that escape it."""
+    """The span between the first and the last quote, without backslashes that escape the last."""
     first = min((place for q in quotes if (place := text.find(q, start, end)) >= 0), default=-1)
     last = max(text.rfind(q, start, end) for q in quotes)
     if first < 0 or last <= first + 1:

@@ -15,7 +15,7 @@ from sahool_dlq.events.attempts import Attempts
 from sahool_dlq.events.beside.terms import Terms
 from sahool_dlq.events.outbox import PUBLISH_ERRORS
 from sahool_dlq.events.results import HandlerResult
-from sahool_dlq.jetstream.pull import Delivery
+from sahool_dlq.jetstream.pull import Delivery, EventKey
 
 if TYPE_CHECKING:
     from sahool_dlq.events.beside.settler import Settler
@@ -61,7 +61,7 @@ class InHand:
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
-        self._calls: dict[tuple[int, int], Call] = {}  # by Delivery.event
+        self._calls: dict[EventKey, Call] = {}
         self._suspects = asyncio.Lock()
 
     def holds(self, call: Call) -> bool:

@@ -19,7 +19,7 @@ from sahool_dlq.events.results import DeadLetter
 from sahool_dlq.events.same import SameLetters
 from sahool_dlq.events.service_log import log_dead_letter
 from sahool_dlq.jetstream.permissions import check_permitted
-from sahool_dlq.jetstream.pull import Delivery
+from sahool_dlq.jetstream.pull import Delivery, EventKey
 from sahool_dlq.tracing import traceparent
 
 __all__ = ["Letter", "Letters", "detail", "finished"]
@@ -73,7 +73,7 @@ class Letters:
         self._log = log
         self._counters = counters
         self._own_ids = OwnIds()
-        self._held: dict[tuple[int, int], Letter] = {}
+        self._held: dict[EventKey, Letter] = {}
         self._held_bytes = 0  # of their bodies
 
     def hold(self, letter: Letter) -> Letter:
