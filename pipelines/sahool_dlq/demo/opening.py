@@ -52,7 +52,7 @@ class Opening:
         rested_at = drained_at + self._settings.redrive_delay_seconds
         await asyncio.sleep(max(rested_at - asyncio.get_running_loop().time(), 0))
         count = await self._run_until("redrive-transient", _CURED)
-        self._say(f"The first {count:,} failures are cured, by a redrive that nobody asked for")
+        self._say(f"The first {count:,} failures are cured by an automatic redrive")
 
     async def _run_until(self, deployment: str | None, query: str) -> int:
         """Start a run, and repeat it without result, until the query counts something."""

@@ -129,7 +129,7 @@ async def test_the_first_failures_are_drained_grouped_and_cured(farm: Settings) 
 
     jobs = {"drain-dlq": drain, "redrive-transient": cure}
     async with running(farm, start_run, speed=1) as said:  # the next outage is minutes away
-        await until_said(said, "are cured, by a redrive that nobody asked for")
+        await until_said(said, "are cured by an automatic redrive")
     order = [said.index(line) for line in said if line.startswith(("The first", "They are"))]
     assert order == sorted(order)
     assert len(order) == 3
