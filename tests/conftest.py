@@ -14,10 +14,13 @@ from sahool_dlq.embedded import NatsServer, PostgresServer
 from sahool_dlq.sqlfiles import read_sql
 from sahool_dlq.stores.postgres.database import migrate
 from support import servers
+from support.lasting import close_failed_connections
 from support.seed import IS_FIXED
 
 for name in [name for name in os.environ if name.startswith("NATS_")]:
     del os.environ[name]  # how a person's `nats` command connects is nothing to the tests
+
+close_failed_connections()
 
 settings.register_profile("tests", derandomize=IS_FIXED, deadline=None, print_blob=True)
 settings.load_profile("tests")

@@ -20,7 +20,10 @@ from sahool_dlq.settings import Settings, environment_of
 
 SECRET = "planted-9f2c7d1e"  # the password of the database: must be nowhere in Prefect
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-_LAST_WORDS = ("Finished in state", "Waiting for approval")
+_LAST_WORDS = (
+    "Finished in state",
+    "Waiting for approval",
+)  # the run's own; tasks log the first too
 
 
 class Platform(NamedTuple):
@@ -112,7 +115,8 @@ class Platform(NamedTuple):
             found = [
                 (x["level"], x["name"], x["message"]) for x in self.call("/logs/filter", wanted)
             ]
-            return found if found and found[-1][2].startswith(_LAST_WORDS) else None
+            own = [said for _, logger, said in found if logger == "prefect.flow_runs"]
+            return found if own and own[-1].startswith(_LAST_WORDS) else None
 
         return until(look, f"the log of run {run_id}")
 

@@ -18,6 +18,7 @@ from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
 from sahool_dlq.jetstream.stream_names import StreamNames
 from sahool_dlq.jetstream.streams import ensure_streams
+from support.lasting import lasting_client
 
 Handler = Callable[[ConsumerContext], Awaitable[ProcessingResult]]
 SUCCESS, RETRY, DEAD_LETTER = ProcessingResult
@@ -129,11 +130,7 @@ class Log:
 async def opened(url: str) -> AsyncIterator[Log]:
     """A log with its streams."""
 
-    async def ignore(_: Exception) -> None: ...
-
-    client = await nats.connect(
-        url, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
-    )
+    client = await lasting_client(url)
     log = Log(url, client)
     await ensure_streams(log.js, log.names)
     try:

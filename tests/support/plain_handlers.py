@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from support.consumer_log import Log
+from support.lasting import lasting_client
 
 Handle = Callable[[Msg], Awaitable[None]]
 
@@ -22,11 +23,7 @@ async def pulling(
 ) -> AsyncIterator[JetStreamContext]:
     """The loop that nats-py's own guide shows, on a connection of its own."""
 
-    async def ignore(_: Exception) -> None: ...
-
-    client = await nats.connect(
-        url or log.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
-    )
+    client = await lasting_client(url or log.url)
     js = client.jetstream(timeout=20)
     wanted = nats.js.api.ConsumerConfig(**{"ack_wait": 30.0, **config})
     subject = f"{log.prefix}.analysis.>"

@@ -37,6 +37,7 @@ from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database, migrate
 from support import history
 from support import soak_parts as parts
+from support.lasting import lasting_client
 from support.soak_history import history_of
 from support.soak_services import KINDS, Service
 from support.soak_work import again_and_again, bring_back, decide_something, drain, note
@@ -93,7 +94,7 @@ class RedriveSoak:
             Service("healthy", "analysis.*", 0, is_healthy=True),
             Service("rescue", "actions.*", 1),
         ]
-        async with parts.lasting_client(self._nats.url) as client:
+        async with await lasting_client(self._nats.url) as client:
             await ensure_streams(client.jetstream(timeout=60), settings.stream_names)
             config = (await client.jetstream().stream_info(settings.events_stream)).config
             config.duplicate_window = 1

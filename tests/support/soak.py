@@ -37,6 +37,7 @@ from sahool_dlq.stores.lake.lake import Lake
 from sahool_dlq.stores.lake.sql import connect
 from sahool_dlq.stores.postgres.database import migrate
 from support import soak_parts as parts
+from support.lasting import lasting_client
 from support.platform_log import failures, in_lake, letter, query
 
 DRAINS = 2  # at work at once
@@ -101,7 +102,7 @@ class Soak:
         self._processes = multiprocessing.get_context("forkserver")
         self._processes.set_forkserver_preload(["sahool_dlq.jobs.drain", "platform_log"])
         self._chance = random.Random(self.seed)
-        async with parts.lasting_client(self._nats.url) as client:
+        async with await lasting_client(self._nats.url) as client:
             await ensure_streams(client.jetstream(), self._settings.stream_names)
             self._drains = [self._start() for _ in range(DRAINS)]
             self._until = float("inf")

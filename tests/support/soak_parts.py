@@ -1,4 +1,4 @@
-"""What the soaks share: a lasting client, harm to servers and processes, options and report."""
+"""What the soaks share: harm to servers and processes, options and report."""
 
 import argparse
 import asyncio
@@ -8,29 +8,12 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from multiprocessing.process import BaseProcess
 
-import nats
 import nats.errors
 from nats.aio.client import Client
 
 from sahool_dlq.embedded import NatsServer, PostgresServer
-
-
-@contextlib.asynccontextmanager
-async def lasting_client(url: str) -> AsyncIterator[Client]:
-    """A connection that comes back however often the server is killed."""
-
-    async def ignore(_: Exception) -> None: ...
-
-    client = await nats.connect(
-        url, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
-    )
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 async def publish(client: Client, subject: str, body: bytes, message_id: str) -> int:

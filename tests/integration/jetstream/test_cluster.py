@@ -19,6 +19,7 @@ from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from support.consumer_log import SUCCESS, Log, running, until
+from support.lasting import lasting_client
 from support.platform_log import failures, in_lake, letter, publish, query
 
 EVENTS = 100
@@ -62,16 +63,12 @@ async def test_the_death_of_the_leader_loses_and_doubles_nothing(
     monkeypatch.setattr(pull_module, "_GRACE_SECONDS", 0.5)
     urls = [server.url for server in cluster]
 
-    async def ignore(_: Exception) -> None: ...
-
     async def handler(context: ConsumerContext) -> ProcessingResult:
         if int(context.data) % 2:
             raise ValueError(f"event {int(context.data)}")
         return SUCCESS
 
-    client = await nats.connect(
-        urls, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
-    )
+    client = await lasting_client(urls)
     log = Log(urls[0], client)
     await replicated(log)
     platform = settings.model_copy(

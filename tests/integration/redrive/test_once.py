@@ -25,6 +25,7 @@ from sahool_dlq.redrive.origin import RefusedError
 from sahool_dlq.redrive.publish.once import DoubtError, OncePublisher
 from sahool_dlq.settings import Settings
 from support.consumer_log import until
+from support.lasting import lasting_client
 from support.redriving import Service, dead_letters, fail, quick, redrive_timeouts, rows
 from support.servers import pause
 
@@ -223,11 +224,7 @@ async def test_a_nats_that_dies_while_a_redrive_publishes_gets_it_once(
         await asyncio.to_thread(server.kill)
         tasks.append(asyncio.create_task(come_back()))
 
-    async def ignore(_: Exception) -> None: ...
-
-    client = await nats.connect(
-        server.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
-    )
+    client = await lasting_client(server.url)
     js = client.jetstream()
     await ensure_streams(js, settings.stream_names)
     config = (await js.stream_info(settings.events_stream)).config
@@ -285,11 +282,7 @@ async def test_a_nats_that_stays_away_parks_nothing(
     server = nats_server_factory()
     settings = quick(settings, nats_url=SecretStr(server.url), redrive_timeout_seconds=5)
 
-    async def ignore(_: Exception) -> None: ...
-
-    client = await nats.connect(
-        server.url, reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
-    )
+    client = await lasting_client(server.url)
     await ensure_streams(client.jetstream(), settings.stream_names)
 
     async def die() -> None:
