@@ -51,6 +51,8 @@ async def drain_dlq() -> State:
         await stage(
             "Compare the sinks", lambda: _compare(settings, report), str, is_repeatable=True
         )
+    for version in report.new_versions:
+        happened("dlq.version", f"dlq.service.{version.partition(' ')[0]}", version, {})
     if trouble is not None:
         raise trouble
     message = "; ".join(filter(None, (_drained(report), _bridged(bridged, untold))))

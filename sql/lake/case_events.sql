@@ -14,6 +14,7 @@
 --   attempt       1 for the first redrive; 1001 for the first after the case was reopened
 --   trigger       automatic | manual, null where it was not said
 --   consumer      <stream>/<durable> that a redrive is addressed to, or that answers
+--   consumer_version  of redrive.succeeded: the version that succeeded; null where unknown
 --   actor         who asked for it or decided
 --   reason        why, in words, redacted
 --   not_before    of redrive.requested: when it is due, UTC; null is at once

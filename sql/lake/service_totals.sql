@@ -12,3 +12,4 @@
 --   retried          of these, those that failed and were left for another delivery
 --   dead_lettered    of these, those that became dead letters
 --   skipped          of these, those that were for another consumer
+--   consumer_version  version of the process, as it says; null where unknown

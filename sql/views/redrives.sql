@@ -12,6 +12,7 @@
 --                 outcome_unknown, or waiting; the first definite one counts, also when it comes after a silence
 --                 that was called outcome_unknown
 --   ended_at      when that happened, UTC
+--   consumer_version  the version that succeeded or failed again, as it says; null where unknown
 --   service, consumer_name, error_class, group_id  of the root failure
 --
 -- An outcome counts only from the consumer that failed, where it is known, or from the one that the
@@ -25,6 +26,7 @@ WITH ordered AS (
         REPLACE(l.kind, 'redrive.', '') AS outcome,
         l.trigger,
         l.happened_at,
+        l.consumer_version,
         f.service,
         f.consumer_name,
         COALESCE(o.error_class, f.error_class) AS error_class,
@@ -69,6 +71,7 @@ SELECT
     MAX(CASE WHEN nth <> 1 THEN NULL WHEN outcome = 'published' THEN 'waiting' ELSE outcome END)
         AS outcome,
     MAX(CASE WHEN nth = 1 AND outcome <> 'published' THEN happened_at END) AS ended_at,
+    MAX(CASE WHEN nth = 1 THEN consumer_version END) AS consumer_version,
     MAX(service) AS service,
     MAX(consumer_name) AS consumer_name,
     MAX(error_class) AS error_class,

@@ -11,13 +11,15 @@ from sahool_dlq.cli.verb import verb
 from sahool_dlq.jobs.redrive import (
     backtest_policy,
     explain_policy,
+    explain_versions,
     known_group,
     transient_selection,
 )
 from sahool_dlq.redrive.choose.backtest import BacktestReport
-from sahool_dlq.redrive.choose.policy import Policy
+from sahool_dlq.redrive.choose.policy import Policy, Verdict
 from sahool_dlq.redrive.choose.schedule import Judged, policy_of
 from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.redrive.choose.versions import Standing
 from sahool_dlq.settings import Settings
 
 
@@ -60,10 +62,22 @@ def command(
     else:
         selection = transient_selection(settings)
     found = explain_policy(settings, selection, policy)
+    tried = [
+        (standing, verdict)
+        for standing, verdict in explain_versions(settings, policy)
+        if group_id is None or standing.group_id == selection.group_id
+    ]
     if is_json:
-        print_json({"groups": [_as_dict(each, policy) for each in found]})
-    else:
-        _print_groups(found)
+        print_json(
+            {
+                "groups": [_as_dict(each, policy) for each in found],
+                "versions": [_version_as_dict(*each) for each in tried],
+            }
+        )
+        return
+    _print_groups(found)
+    if tried:
+        _print_versions(tried)
 
 
 def _changed(
@@ -91,6 +105,22 @@ def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
         "verdict": each.verdict.kind,
         "why": each.verdict.why,
     }
+
+
+def _version_as_dict(standing: Standing, verdict: Verdict) -> dict[str, object]:
+    return {**standing._asdict(), "verdict": verdict.kind, "why": verdict.why}
+
+
+def _print_versions(tried: list[tuple[Standing, Verdict]]) -> None:
+    print_table(
+        "Groups in the version that their service runs in",
+        ["group", "service", "version", "pending", "verdict", "why"],
+        [
+            (each.group_id, each.service, each.version, each.pending, verdict.kind, verdict.why)
+            for each, verdict in tried
+        ],
+        drop=["service"],
+    )
 
 
 def _print_groups(found: list[Judged]) -> None:

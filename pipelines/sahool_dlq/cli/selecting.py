@@ -21,6 +21,7 @@ _FLAGS = (
     ),
     click.option("--type", "error_types", multiple=True, help="error type, with its subclasses"),
     click.option("--service", help="the service that failed"),
+    click.option("--version", help="the version of the service that failed: see `dlq deploys`"),
     click.option("--tenant", "tenant_id", help="only events of this tenant"),
     click.option("--event-type", help="last token of the event's subject"),
     click.option("--subject", help="the event's subject, or a filter: sahool.analysis.*"),

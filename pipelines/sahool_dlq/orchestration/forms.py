@@ -58,6 +58,7 @@ class Further(BaseModel):
 
     model_config = ConfigDict(title="Further", extra="forbid", json_schema_extra=_in_order)
 
+    version: str = Field("", description="The version of the service that failed.")
     tenant: str = Field("", description="Only events of this tenant.")
     subject: str = Field("", description="The event's subject, or a filter: sahool.analysis.*")
     event_type: str = Field("", description="Last token of the event's subject.")
@@ -75,6 +76,7 @@ def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:
         group_id=failures.group or None,
         error_types=(failures.error_type,) if failures.error_type else (),
         service=failures.service or None,
+        version=further.version or None,
         tenant_id=further.tenant or None,
         event_type=further.event_type or None,
         subject=further.subject or None,

@@ -7,7 +7,14 @@ import polars as pl
 from sahool_dlq.deadletter.rows import SERVICE_TOTALS_SCHEMA
 from sahool_dlq.simulation.fleet import BACKGROUND
 from sahool_dlq.simulation.history import Letter
-from sahool_dlq.simulation.scenario import FOLLOWERS, HOUR, Scenario, time_of
+from sahool_dlq.simulation.scenario import (
+    BAD_VERSION,
+    FOLLOWERS,
+    HOUR,
+    USUAL_VERSION,
+    Scenario,
+    time_of,
+)
 
 __all__ = ["Counters"]
 
@@ -74,5 +81,10 @@ class Counters:
                 service,
                 started,
                 *(succeeded + failed, succeeded, 3 * failed, failed, 0),
+                self._version(service),
             ]
         )
+
+    def _version(self, service: str) -> str:
+        is_bad = self._started[service] > self._scenario.start and not self._scenario.is_quiet
+        return BAD_VERSION if is_bad else USUAL_VERSION

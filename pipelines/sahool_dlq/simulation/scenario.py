@@ -12,6 +12,7 @@ HOUR = 3600.0
 
 POISON_TENANT = "tenant-17"
 BAD_VERSION = "2.4.0"
+USUAL_VERSION = "1.8.2"
 HABIT_HOURS = (6, 7)
 """Hours of the week, Monday first, in which `billing` fails more: its weekly run."""
 FOLLOWERS = {"irrigation": 45.0, "ndvi": 80.0}

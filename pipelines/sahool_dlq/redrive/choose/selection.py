@@ -33,6 +33,7 @@ class Selection:
     group_id: str | None = None
     error_types: tuple[str, ...] = ()  # with their known subclasses
     service: str | None = None
+    version: str | None = None  # of the service that failed
     tenant_id: str | None = None
     event_type: str | None = None
     subject: str | None = None  # of the event; a filter with * and >
@@ -55,6 +56,7 @@ class Selection:
             self,
             error_types=tuple(map(mask, self.error_types)),
             service=self.service and mask(self.service),
+            version=self.version and mask(self.version),
             event_type=self.event_type and mask(self.event_type),
             subject=self.subject and mask(self.subject),
             where=self.where and mask(self.where),
@@ -70,7 +72,7 @@ class Selection:
         if not conditions:
             raise RedriveError(
                 "Say what to redrive or decide on: failure ids, --group, --type, --service,"
-                " --tenant, --event-type, --subject, --since, --until or --where."
+                " --version, --tenant, --event-type, --subject, --since, --until or --where."
             )
         if self.due_at is not None:
             conditions.append("f.redrive_not_before IS NULL")  # else it has a time of its own
@@ -80,7 +82,15 @@ class Selection:
         for failure in self.failure_ids:
             if not is_uuid(failure):
                 raise RedriveError(f"{failure!r} is not a failure id: `dlq show GROUP` shows ids.")
-        for name in ("group_id", "service", "tenant_id", "event_type", "subject", "where"):
+        for name in (
+            "group_id",
+            "service",
+            "version",
+            "tenant_id",
+            "event_type",
+            "subject",
+            "where",
+        ):
             text = getattr(self, name)
             if text is not None and not text.strip():  # a variable of a script that was not set
                 flag = name.removesuffix("_id").replace("_", "-")
@@ -90,6 +100,7 @@ class Selection:
             ("f.error_type = ANY(%s)", with_subclasses(self.error_types)),
             ("f.group_id = %s", self.group_id),
             (f"{SERVICE} = %s", self.service),
+            ("f.consumer_version = %s", self.version),
             ("f.tenant_id = %s", self.tenant_id),
             ("f.event_type = %s", self.event_type),
             ("f.original_subject ~ %s", self.subject and _pattern(self.subject)),
