@@ -40,11 +40,12 @@ cures AS (
 judged AS (
     SELECT
         t.*,
-        t.failure_count > 0 AND t.first_failed_at = f.first_failed_at AS is_first,
-        t.failure_count = 0 AS is_cure,
-        t.failure_count > 0
-        AND c.cured_at < t.first_failed_at
-        AND t.first_failed_at > f.first_failed_at AS is_back
+        CASE WHEN t.first_failed_at = f.first_failed_at THEN t.group_id END AS brought,
+        CASE WHEN t.failure_count = 0 THEN t.group_id END AS cured,
+        CASE
+            WHEN c.cured_at < t.first_failed_at AND t.first_failed_at > f.first_failed_at
+                THEN t.group_id
+        END AS brought_back
     FROM told AS t
     INNER JOIN firsts AS f ON f.service = t.service AND f.group_id = t.group_id
     LEFT JOIN cures AS c ON c.service = t.service AND c.group_id = t.group_id
@@ -56,8 +57,7 @@ seen AS (
         service,
         consumer_version,
         first_failed_at AS first_at,
-        COALESCE(GREATEST(last_failed_at, last_succeeded_at), last_failed_at, last_succeeded_at)
-            AS last_at
+        last_failed_at AS last_at
     FROM judged
 
     UNION ALL
@@ -89,9 +89,9 @@ SELECT
     r.last_seen_at,
     CAST(COALESCE(SUM(j.failure_count), 0) AS BIGINT) AS failure_count,
     CAST(COALESCE(SUM(j.success_count), 0) AS BIGINT) AS success_count,
-    STRING_AGG(CASE WHEN j.is_first THEN j.group_id END, ', ' ORDER BY j.group_id) AS brought,
-    STRING_AGG(CASE WHEN j.is_cure THEN j.group_id END, ', ' ORDER BY j.group_id) AS cured,
-    STRING_AGG(CASE WHEN j.is_back THEN j.group_id END, ', ' ORDER BY j.group_id) AS brought_back
+    STRING_AGG(DISTINCT j.brought, ', ' ORDER BY j.brought) AS brought,
+    STRING_AGG(DISTINCT j.cured, ', ' ORDER BY j.cured) AS cured,
+    STRING_AGG(DISTINCT j.brought_back, ', ' ORDER BY j.brought_back) AS brought_back
 FROM versions AS r
 LEFT JOIN judged AS j
     ON j.service = r.service AND j.consumer_version = r.consumer_version

@@ -3,7 +3,7 @@
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per failure_id. A redrive that failed again is a failure too, with the status
 -- superseded: `cases` has the live ones alone. PostgreSQL has a view of the same name with these
--- columns.
+-- columns, all but consumer_version.
 --   status            pending | retried | parked | resolved | discarded; superseded: a later failure of
 --                     a redrive chain, whose root tells how it stands
 --   age_seconds       since it became a dead letter, whole seconds

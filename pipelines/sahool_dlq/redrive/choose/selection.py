@@ -33,7 +33,6 @@ class Selection:
     group_id: str | None = None
     error_types: tuple[str, ...] = ()  # with their known subclasses
     service: str | None = None
-    version: str | None = None  # of the service that failed
     tenant_id: str | None = None
     event_type: str | None = None
     subject: str | None = None  # of the event; a filter with * and >
@@ -42,6 +41,7 @@ class Selection:
     where: str | None = None  # a condition over documented columns, see `where`
     limit: int = 10_000  # the oldest so many
     due_at: datetime | None = None
+    version: str | None = None  # of the service that failed
 
     def as_json(self) -> dict[str, Any]:
         """The conditions that were given."""
