@@ -15,7 +15,7 @@ from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.redrive import explain_versions, redrive_scheduled
 from sahool_dlq.redrive.publish.ramp import RedriveReport
 from sahool_dlq.settings import Settings
-from support.platform_log import environment, query
+from support.platform_log import environment, execute, query
 from support.redriving import Service, event_ids, fail, quick, rows
 
 BUG = KeyError("price")
@@ -114,6 +114,14 @@ async def test_a_version_that_mends_nothing_gets_one_redrive(
         assert len(still_broken.seen) == 1
         [(_, verdict)] = explain_versions(settings)
         assert verdict.why == "2.4 does not mend it: it failed there too"
+        # That is in the log: a database that was lost forgets nothing of it.
+        execute(
+            settings,
+            "TRUNCATE failed_events, failed_payloads, drain_checkpoints, drain_epochs,"
+            " drain_anchors, redrives, redrive_batches, service_totals CASCADE",
+        )
+        assert await scheduled(settings) == []
+        assert explain_versions(settings)[0][1] == verdict
     async with deployed(client, Service(settings, BUG, version="2.5")) as still_broken:
         assert len(await scheduled(settings)) == 1
         assert await scheduled(settings) == []
