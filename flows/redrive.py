@@ -13,11 +13,11 @@ from sahool_dlq.jobs.redrive import (
     known_group,
     plan_redrive,
     preview_redrive,
-    redrive_scheduled,
     reject,
     run_redrive,
     show_batch,
 )
+from sahool_dlq.jobs.schedule import redrive_scheduled
 from sahool_dlq.orchestration.approval import (
     Approval,
     ask,

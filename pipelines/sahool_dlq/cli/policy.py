@@ -11,10 +11,10 @@ from sahool_dlq.cli.verb import verb
 from sahool_dlq.jobs.redrive import (
     backtest_policy,
     explain_policy,
-    explain_versions,
     known_group,
     transient_selection,
 )
+from sahool_dlq.jobs.schedule import explain_versions
 from sahool_dlq.redrive.choose.backtest import BacktestReport
 from sahool_dlq.redrive.choose.policy import Policy, Verdict
 from sahool_dlq.redrive.choose.schedule import Judged, policy_of

@@ -35,7 +35,7 @@ from sahool_dlq.redrive.batches import (
 )
 from sahool_dlq.redrive.choose.backtest import BacktestReport, Outcome, backtest
 from sahool_dlq.redrive.choose.plan import Order, Plan, freeze, plan
-from sahool_dlq.redrive.choose.policy import Cell, Policy, Verdict
+from sahool_dlq.redrive.choose.policy import Cell, Policy
 from sahool_dlq.redrive.choose.schedule import (
     Judged,
     changed_redrives,
@@ -45,7 +45,6 @@ from sahool_dlq.redrive.choose.schedule import (
     policy_of,
 )
 from sahool_dlq.redrive.choose.selection import Selection
-from sahool_dlq.redrive.choose.versions import Standing, judge_version, standings
 from sahool_dlq.redrive.origin import RefusedError
 from sahool_dlq.redrive.preview import Preview, preview
 from sahool_dlq.redrive.publish.ramp import Progress as RedriveProgress
@@ -57,7 +56,6 @@ from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.addressees import FAILED_AT
 from sahool_dlq.stores.postgres.lock import Lock
 
-_SCHEDULED_BATCHES = 2  # the canaries, and what follows them
 _BEFORE = "Drain what came before"
 _AFTER = "Settle: drain the outcomes"
 
@@ -185,31 +183,6 @@ async def redrive(
     return report
 
 
-async def redrive_scheduled(
-    settings: Settings, *, requested_by: str, reason: str, step: Step = plainly
-) -> list[RedriveReport]:
-    """What the schedule redrives now; what a new version is seen to have mended follows at once.
-
-    The reports of its batches, of which there are none where nothing was to be redriven.
-    """
-    reports: list[RedriveReport] = []
-    while len(reports) < _SCHEDULED_BATCHES:
-        report = await redrive(
-            settings,
-            transient_selection(settings),
-            trigger="automatic",
-            requested_by=requested_by,
-            reason=reason,
-            step=step,
-        )
-        if report is None:
-            break
-        reports.append(report)
-        if not any(verdict.kind == "redrive" for _, verdict in explain_versions(settings)):
-            break
-    return reports
-
-
 def approve(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
     """Let a batch that waits for approval run; `run_redrive`, or the next redrive, takes it up."""
     return _move(settings, batch_id, "awaiting_approval", "running", by, reason)
@@ -284,16 +257,6 @@ def explain_policy(
         history = learn(connection, now, policy)
         chosen = selection or transient_selection(settings)
         return judged(connection, chosen, history, now)
-
-
-def explain_versions(
-    settings: Settings, policy: Policy | None = None
-) -> list[tuple[Standing, Verdict]]:
-    """What the schedule does with groups in the versions that run now, and why; touches nothing."""
-    policy = policy or policy_of(settings)
-    with open_postgres(settings) as connection:
-        found = standings(connection, datetime.now(UTC))
-    return [(each, judge_version(each, policy)) for each in found]
 
 
 def backtest_policy(settings: Settings, policy: Policy | None = None) -> BacktestReport:

@@ -12,7 +12,7 @@ from nats.js.errors import NotFoundError
 
 from sahool_dlq.cli import _command
 from sahool_dlq.jobs.drain import drain_log
-from sahool_dlq.jobs.redrive import explain_versions, redrive_scheduled
+from sahool_dlq.jobs.schedule import explain_versions, redrive_scheduled
 from sahool_dlq.redrive.publish.ramp import RedriveReport
 from sahool_dlq.settings import Settings
 from support.platform_log import environment, execute, query
