@@ -18,7 +18,7 @@ from measure import status
 from sahool_dlq.settings import Settings
 from sahool_dlq.simulation.run import into_lake
 from sahool_dlq.simulation.scenario import Scenario
-from sahool_dlq.stores.epochs import epoch_id
+from sahool_dlq.stores.epoch_ids import epoch_id
 from sahool_dlq.stores.lake.lake import LAYOUTS, LOG_TABLES, Lake
 from sahool_dlq.stores.lake.sql import connect
 

@@ -80,7 +80,7 @@ def reports(browser: Browser, settings: Settings) -> None:
 def demo(browser: Browser, folder: Path) -> None:
     """The report of one demo, on servers of its own."""
     dlq("demo", home=folder, columns=100)
-    photograph(browser, folder / "demo/report.html", "report-demo", width=1280, height=640)
+    photograph(browser, folder / "demo/report.html", "report-demo", width=1280, height=596)
 
 
 def terminal(
@@ -129,11 +129,18 @@ def notebook(browser: Browser, settings: Settings) -> None:
     folder, name = os.path.split(settings.lake)  # the notebook says where it looks
     os.environ["DLQ_LAKE_URI"] = name
     book = nbformat.read(ROOT / "notebooks/one_incident.ipynb", as_version=4)
-    NotebookClient(book, timeout=600, resources={"metadata": {"path": folder}}).execute()
-    exporter = HTMLExporter(exclude_input=True, exclude_input_prompt=True, mathjax_url="")
+    place = {"metadata": {"path": folder}}
+    quiet = ["--log-level=ERROR"]  # else the kernel warns that it listens on the loopback
+    NotebookClient(book, timeout=600, resources=place, extra_arguments=quiet).execute()
+    exporter = HTMLExporter(
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        mathjax_url="",
+    )
     page = settings.home / "notebook.html"
     page.write_text(exporter.from_notebook_node(book)[0])
-    photograph(browser, page, "notebook", width=1080, height=760)
+    photograph(browser, page, "notebook", width=1080, height=1000)
 
 
 def photograph(

@@ -1,1 +1,1 @@
-"""Prefect flows: parameters in, a job called, its stages as tasks. No logic lives here."""
+"""Prefect flows: parameters in, one job called, its stages as tasks. No logic here."""

@@ -1,4 +1,6 @@
-"""alert: what people should know now."""
+"""alert: evaluates the alert rules and sends messages."""
+
+from dataclasses import asdict
 
 from prefect import State, flow
 
@@ -12,16 +14,16 @@ from sahool_dlq.settings import load_settings
 @flow(name="alert", flow_run_name="alert", timeout_seconds=600)
 @in_one_sentence
 async def alert() -> State:
-    """Evaluate the alert rules on Postgres and the stream, and tell people what changed.
+    """Evaluate the alert rules on PostgreSQL and the streams, and send what changed.
 
-    Channels are those of DLQ_ALERT_URLS; the rules are explained in docs/alerts.md.
+    The channels are those of DLQ_ALERT_URLS; docs/alerts.md explains the rules.
     """
     settings = load_settings()
     report = await stage("Evaluate and tell", lambda: evaluate_alerts(settings), _said)
     if report.firing or report.told:
         await table("alerts", [{"firing": escaped(text)} for text in report.firing], "Alerts.")
     did = f"{len(report.firing)} firing" if report.firing else "quiet"
-    return await told(did, _said(report), report.as_dict())
+    return await told(did, _said(report), asdict(report))
 
 
 def _said(report: AlertsReport) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import polars as pl
@@ -30,10 +31,10 @@ async def build_marts(is_rebuild: bool = False) -> State:
     """Compute every mart from the lake and write it to the lake and to Postgres.
 
     The page "dead-letters" of the run shows groups, health and what changed since yesterday; a
-    group's name leads to its page, and from there the form of a redrive opens, filled in.
+    group's name links to its page, which links to the filled-in form of its redrive.
 
     Args:
-        is_rebuild: Count every day anew, not only what came since the last run.
+        is_rebuild: Count every day again, not only what is new since the last run.
     """
     settings = load_settings()
     before = await asyncio.to_thread(escalating_groups, settings)
@@ -46,7 +47,7 @@ async def build_marts(is_rebuild: bool = False) -> State:
     marts = await asyncio.to_thread(stored_marts, settings, NEEDED_MARTS)
     groups = marts["failure_groups"]
     escalating = groups.filter("is_escalating")
-    _tell_spikes(escalating.filter(~pl.col("group_id").is_in(before)))
+    _tell_escalating(escalating.filter(~pl.col("group_id").is_in(before)))
     await table(
         "marts", [{"mart": name, "rows": rows} for name, rows in built.rows.items()], "Their rows."
     )
@@ -56,7 +57,7 @@ async def build_marts(is_rebuild: bool = False) -> State:
     return await told(
         f"{count}{spikes}",
         f"{_built(built)}; {count}{spikes}",
-        built.as_dict(),
+        asdict(built),
     )
 
 
@@ -66,7 +67,7 @@ def _built(built: MartsReport) -> str:
 
 
 async def _show(settings: Settings, marts: Mapping[str, pl.DataFrame], now: datetime) -> str:
-    """Write the page of all groups, and those of the groups that changed; says how many."""
+    """Write the page of all groups, and those of changed groups; returns how many."""
     redrive, dry_run = (
         await form_of("redrive-group/redrive-group"),
         await form_of("dry-run/dry-run"),
@@ -87,10 +88,10 @@ async def _show(settings: Settings, marts: Mapping[str, pl.DataFrame], now: date
     return f"{DEAD_LETTERS}, and {written:,} of {len(pages):,} groups that changed"
 
 
-def _tell_spikes(escalating: pl.DataFrame) -> None:
+def _tell_escalating(escalating: pl.DataFrame) -> None:
     """One event, whatever number of groups has begun to escalate since the last build."""
     if escalating.is_empty():
         return
     columns = ("group_id", "error_class", "services", "failure_count_1h", "escalation_limit")
     payload = {"groups": escalating.select(columns).to_dicts()}
-    happened("dlq.spike", "dlq.groups", quantity(escalating.height, "groups"), payload)
+    happened("dlq.groups.escalating", "dlq.groups", quantity(escalating.height, "groups"), payload)

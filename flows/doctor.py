@@ -1,4 +1,4 @@
-"""doctor: what becomes of failures at every stream and consumer, as tables and a page."""
+"""doctor: what happens to failures at every stream and consumer, as tables and a page."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -15,13 +15,13 @@ from sahool_dlq.settings import load_settings
 @flow(name="doctor", flow_run_name="doctor", timeout_seconds=1800)
 @in_one_sentence
 async def doctor(listen_seconds: float = 10, stalled_seconds: float = 900) -> State:
-    """Look at the account of DLQ_NATS_URL; changes nothing. Writes `doctor.html` below DLQ_HOME.
+    """Check the account of DLQ_NATS_URL; changes nothing there. Writes `doctor.html` in DLQ_HOME.
 
-    What loses data fires the alert `loses_data`.
+    A finding that loses data fires the alert `loses_data`.
 
     Args:
-        listen_seconds: How long to listen to what consumers answer.
-        stalled_seconds: Silence after which a consumer stands still.
+        listen_seconds: How long to listen to acknowledgements.
+        stalled_seconds: Time without a delivery after which a consumer is stalled.
     """
     settings, now = load_settings(), datetime.now(UTC)
     found = await stage(

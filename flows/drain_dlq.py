@@ -1,11 +1,12 @@
-"""drain-dlq: what failed since the last run, into the lake and Postgres."""
+"""drain-dlq: copies new failures into the lake and PostgreSQL."""
 
 import asyncio
 from collections import Counter
+from dataclasses import asdict
 
 from prefect import State, flow
 
-from sahool_dlq.bridge.find_exhausted import Untold
+from sahool_dlq.bridge.find_unadvised import Untold
 from sahool_dlq.bridge.run import bridge_pending
 from sahool_dlq.drain.run import DrainReport
 from sahool_dlq.errors import DLQError, LakeError
@@ -22,9 +23,9 @@ from sahool_dlq.settings import Settings, load_settings
 async def drain_dlq() -> State:
     """Drain the dead-letter stream into the lake and Postgres, each message exactly once.
 
-    First it brings in what consumers gave up that use none of our code (`dlq bridge`). Where that
-    goes wrong the run fails, after the drain.
-    Overlapping runs are harmless: a later one waits for the earlier, and a stuck one is fenced.
+    First it records failures of consumers without our library (`dlq bridge`). If that fails, the
+    run fails after the drain. Overlapping runs are harmless: a later one waits for the earlier, and
+    a stuck one is fenced.
     """
     if await is_overtaken():
         return await told("late", "Late: a run since has drained all of it", state="Skipped")
@@ -38,15 +39,15 @@ async def drain_dlq() -> State:
             lambda done: _bridged(*done) or "Nothing new",
             is_repeatable=True,
         )
-    except DLQError as error:  # told at the end: what is in the log is drained all the same
+    except DLQError as error:  # reported at the end: the log is drained in any case
         trouble = error
     async with progress("Draining the dead-letter stream") as move:
-        # It waits for servers by itself; done anew, it would not tell what it had stored before.
+        # Once begun it waits for servers; done anew, it would not tell what it stored before.
         report = await stage("Drain the log", lambda: drain_log(settings, move), _drained)
     if report.drained:
-        happened("dlq.drained", f"dlq.log.{report.stream}", report.stream, report.as_dict())
+        happened("dlq.drained", f"dlq.log.{report.stream}", report.stream, asdict(report))
         await table(
-            "drain", [report.as_dict() | {"notes": " ".join(report.notes)}], "What a run drained."
+            "drain", [asdict(report) | {"notes": " ".join(report.notes)}], "What a run drained."
         )
         await stage(
             "Compare the sinks", lambda: _compare(settings, report), str, is_repeatable=True
@@ -56,11 +57,12 @@ async def drain_dlq() -> State:
     if trouble is not None:
         raise trouble
     message = "; ".join(filter(None, (_drained(report), _bridged(bridged, untold))))
-    return await told(f"{report.drained:,} messages", message, report.as_dict())
+    return await told(f"{report.drained:,} messages", message, asdict(report))
 
 
 def _bridged(bridged: Counter[str], untold: list[Untold]) -> str:
-    """What became of what consumers without our code gave up; empty where they gave up nothing."""
+    """The results for events that consumers without our library gave up; empty if there are
+    none."""
     parts = []
     if count := bridged["bridged"] + bridged["gone"] + bridged["found"]:
         parts.append(f"{count:,} of consumers without our code")
@@ -81,7 +83,7 @@ def _drained(report: DrainReport) -> str:
 
 
 async def _compare(settings: Settings, report: DrainReport) -> str:
-    """Read anew how far each sink holds the log; raises LakeError where one is behind."""
+    """Read the position of each sink again; raises LakeError if one is behind."""
     held = await asyncio.to_thread(sink_sequences, settings, report.stream)
     for sink, sequence in held.items():
         if sequence < report.last_sequence:

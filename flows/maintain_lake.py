@@ -1,4 +1,4 @@
-"""maintain-lake: few sorted files, none that nobody reads, none too old."""
+"""maintain-lake: few sorted files, no unused files, no expired rows."""
 
 import asyncio
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from sahool_dlq.settings import load_settings
 @flow(name="maintain-lake", flow_run_name="maintain-lake", timeout_seconds=4 * 3600)
 @in_one_sentence
 async def maintain_lake() -> State:
-    """Compact, expire and vacuum the lake's tables; drains go on meanwhile."""
+    """Compact, expire and vacuum the lake's tables; drains continue meanwhile."""
     settings = load_settings()
     report = await stage(
         "Expire, compact, vacuum",

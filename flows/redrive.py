@@ -1,7 +1,7 @@
-"""redrive-transient, redrive-group, redrive and dry-run: bring back what can be cured."""
+"""redrive-transient, redrive-group, redrive and dry-run: redrive failures that can succeed."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TypeVar
 
 from prefect import State, flow
@@ -52,13 +52,13 @@ Done = TypeVar("Done")
 @flow(name="redrive-transient", flow_run_name="redrive-transient", timeout_seconds=3600)
 @in_one_sentence
 async def redrive_transient() -> State:
-    """Publish failures that may pass by themselves again, to the consumer that failed.
+    """Publish temporary failures again, to the consumer that failed.
 
     Takes the error types of DLQ_TRANSIENT_ERROR_TYPES (TimeoutError and ConnectionError), and
-    whatever a monitor asked for once it is due. Of the former only what the policy says pays
-    (`dlq policy`). Each group ramps 1, 10, all, and stops where nothing succeeds. Where a service
-    runs in a version in which a group has never failed, of whatever error type, one of the group is
-    tried, and the rest follows where that succeeds.
+    redrives that a monitor requested, once they are due. Of the former only those that the policy
+    takes (`dlq policy`). Each group ramps 1, 10, all, and stops if nothing succeeds. If a service
+    runs in a version in which a group has never failed, one failure of the group is redriven as a
+    test, whatever its error type; if it succeeds, the rest follows.
     """
     reports = await redrive_scheduled(
         load_settings(),
@@ -77,14 +77,13 @@ async def redrive_transient() -> State:
 async def redrive_group(group: Group, reason: Reason, your_name: Name) -> State:
     """Publish the failures of one group again, to the consumers that failed.
 
-    The group ramps 1, 10, all, and stops where nothing succeeds. More than
-    DLQ_REDRIVE_APPROVAL_COUNT wait until somebody has approved their plan. The page dead-letters
-    opens this form filled in.
+    The group ramps 1, 10, all, and stops if nothing succeeds. More than DLQ_REDRIVE_APPROVAL_COUNT
+    wait until somebody approves their plan. The page dead-letters opens this form filled in.
 
     Args:
-        group: The group's id, or how it begins.
-        reason: Why; kept with the batch and in the audit.
-        your_name: Self-declared.
+        group: The group's id, or its beginning.
+        reason: Reason; stored with the batch and in the audit.
+        your_name: Your name; it is not checked.
     """
     settings = load_settings()
     return await _carry_out(
@@ -105,15 +104,15 @@ async def redrive_selected(
 ) -> State:
     """Publish the failures that a person selected again, to the consumers that failed.
 
-    Each group ramps 1, 10, all, and stops where nothing succeeds. More than
-    DLQ_REDRIVE_APPROVAL_COUNT wait until somebody has approved their plan.
+    Each group ramps 1, 10, all, and stops if nothing succeeds. More than DLQ_REDRIVE_APPROVAL_COUNT
+    wait until somebody approves their plan.
 
     Args:
-        reason: Why; kept with the batch and in the audit.
-        your_name: Self-declared.
-        failures: Which; all that is given must hold.
-        conditions: Further ones, a limit, or single failures.
-        delivery: How they go out, where that is not as it was.
+        reason: Reason; stored with the batch and in the audit.
+        your_name: Your name; it is not checked.
+        failures: Which failures; all given conditions must hold.
+        conditions: Further conditions, a limit, or single failures.
+        delivery: How they are published, if not unchanged.
     """
     settings = load_settings()
     return await _carry_out(
@@ -130,14 +129,15 @@ async def dry_run(
     conditions: NoFurther | Further = NoFurther(),  # noqa: B008
     delivery: AsItWas | Changed = AsItWas(),  # noqa: B008
 ) -> State:
-    """Show what a redrive would publish, to whom, and what may come of it; touches nothing.
+    """Show what a redrive would publish, to which consumers, and the expected result; changes
+    nothing.
 
-    It knows what the last drain has seen. Its page `redrive-plan` has the details.
+    It uses the state of the last drain. Its page `redrive-plan` has the details.
 
     Args:
-        failures: Which; all that is given must hold.
-        conditions: Further ones, a limit, or single failures.
-        delivery: How they would go out, where that is not as it was.
+        failures: Which failures; all given conditions must hold.
+        conditions: Further conditions, a limit, or single failures.
+        delivery: How they would be published, if not unchanged.
     """
     settings, order = load_settings(), delivery.order("", "")
     shown = await stage(
@@ -163,7 +163,7 @@ async def dry_run(
 
 
 def _selected(settings: Settings, failures: Failures, conditions: NoFurther | Further) -> Selection:
-    """What a form says, the group by its whole id; raises as `known_group` does."""
+    """The selection of a form, with the group's full id; raises as `known_group` does."""
     chosen = selection(failures, conditions)
     if chosen.group_id is None:
         return chosen
@@ -171,9 +171,9 @@ def _selected(settings: Settings, failures: Failures, conditions: NoFurther | Fu
 
 
 async def _carry_out(settings: Settings, choose: Callable[[], Selection], order: Order) -> State:
-    """Freeze the batch of what `choose` says, have it approved where it is large, run it.
+    """Store the batch of `choose`, wait for approval if it is large, execute it.
 
-    A run that was suspended, or crashed and is retried, goes on with the batch that it froze.
+    A run that was suspended, or crashed and is retried, continues with its stored batch.
     """
     batch_id, shown = await batch_of_this_run(), ""
     if batch_id is None:
@@ -201,7 +201,7 @@ async def _carry_out(settings: Settings, choose: Callable[[], Selection], order:
 
 
 async def _decide(settings: Settings, batch: Batch, answer: Approval) -> str:
-    """Tell the batch what somebody has decided; returns the word for it."""
+    """Apply somebody's decision to the batch; returns the word for it."""
     decide = approve if answer.approve else reject
     decide(settings, batch.id, by=answer.decided_by, reason=answer.comment or None)
     return "Approved" if answer.approve else "Rejected"
@@ -242,16 +242,16 @@ async def _told(report: RedriveReport | None) -> State:
     words = in_words(report.outcomes, report.parked)
     if report.state == "aborted":
         batch = f"dlq.redrive.{report.batch_id}"
-        happened("dlq.redrive.aborted", batch, report.batch_id, report.as_dict())
+        happened("dlq.redrive.aborted", batch, report.batch_id, asdict(report))
         is_part = report.stopped_groups and "succeeded" in report.outcomes
         some = f" {quantity(len(report.stopped_groups), 'groups')}" if is_part else ""
         return await stopped(f"stopped, {words.split(', ')[0]}", f"Stopped{some}: {words}")
     if report.state in ("paused", "cancelled"):
         said = f"{report.state.capitalize()} by a person: {words}"
-        return await told(report.state, said, report.as_dict(), state=report.state.capitalize())
+        return await told(report.state, said, asdict(report), state=report.state.capitalize())
     if report.planned and words.startswith("none tried"):
         told_of = [each for reasons in report.reasons.values() for each in reasons.items()]
         why = "; ".join(f"{count:,}: {reason}" for reason, count in told_of)  # the first few
         said = f"Nothing went out: {words.removeprefix('none tried, ')}. {why}".rstrip()
-        return await told("nothing went out", said, report.as_dict(), state="Nothing went out")
-    return await told(words, f"Redrove {report.planned:,}: {words}", report.as_dict())
+        return await told("nothing went out", said, asdict(report), state="Nothing went out")
+    return await told(words, f"Redrove {report.planned:,}: {words}", asdict(report))

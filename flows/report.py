@@ -1,4 +1,4 @@
-"""report: how things stand, as a page with charts below DLQ_HOME and as an artifact."""
+"""report: the current state, as a page with charts in DLQ_HOME and as an artifact."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from sahool_dlq.settings import load_settings
 @flow(name="report", flow_run_name="report", timeout_seconds=3600)
 @in_one_sentence
 async def report() -> State:
-    """Write `report.html` below DLQ_HOME, from the lake, and show its tables here."""
+    """Write `report.html` in DLQ_HOME, from the lake, and show its tables here."""
     settings, now = load_settings(), datetime.now(UTC)
     file = (settings.home / "report.html").absolute()
     made = await stage(

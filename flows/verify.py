@@ -17,12 +17,12 @@ from sahool_dlq.upkeep.verify import VerifyReport
 @flow(name="verify", flow_run_name="verify", timeout_seconds=20 * 3600)
 @in_one_sentence
 async def verify(megabytes_per_second: float = 20) -> State:
-    """Look for damage and differences, without haste; repairs nothing.
+    """Search for damage and differences at a limited rate; repairs nothing.
 
-    What it finds fires the alert `damage`, and is in the report.
+    Findings fire the alert `damage`, and are in the report.
 
     Args:
-        megabytes_per_second: How fast the lake is read at most, so that drains are not held up.
+        megabytes_per_second: Maximum read rate of the lake, so that drains are not delayed.
     """
     with suppress(OSError):
         os.nice(max(0, 10 - os.nice(0)))  # a run is a process of its own

@@ -1,4 +1,4 @@
-"""watch-runs: runs whose process has died give their place back."""
+"""watch-runs: frees the slots of runs whose process has died."""
 
 from prefect import State, flow
 
@@ -11,12 +11,12 @@ from sahool_dlq.orchestration.stages import in_one_sentence
 @flow(name="watch-runs", flow_run_name="watch-runs", timeout_seconds=300)
 @in_one_sentence
 async def watch_runs(silent_seconds: float = 120) -> State:
-    """Mark the runs as crashed whose process is silent, which frees their places.
+    """Mark runs without heartbeat as crashed, which frees their slots.
 
-    Silence counts while the server hears others: after an outage of its own nobody is silent yet.
+    A missing heartbeat counts only while others arrive, so not after an outage of the server.
 
     Args:
-        silent_seconds: After how long; a run says every 30 seconds that it lives.
+        silent_seconds: Time without a heartbeat; a run sends one every 30 seconds.
     """
     if await is_overtaken():
         return await told("late", "Late: a run since has looked", state="Skipped")

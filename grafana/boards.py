@@ -1,4 +1,4 @@
-"""What the dashboards show."""
+"""The panels of the dashboards."""
 
 from panels import Dashboard, Panel, bars, curve, lines, stat, variable
 
@@ -14,7 +14,7 @@ DASHBOARDS = (
                 stat(
                     "Failures a minute",
                     "rate_now",
-                    says="Mean of the last five minutes.",
+                    says="Mean over the last five minutes.",
                     limits=(5, 10),
                 ),
                 stat("Open", "open_now", limits=(1, 1_000)),
@@ -25,7 +25,7 @@ DASHBOARDS = (
             ),
             (lines("Failures by error type", "failures_by_type_over_time", is_stacked=True),),
             (
-                Panel("What fires", "alerts_now", width=14, height=9),
+                Panel("Firing alerts", "alerts_now", width=14, height=9),
                 bars("Error types", "error_distribution", width=10, height=9),
             ),
             (
@@ -68,14 +68,14 @@ DASHBOARDS = (
                     "Failure groups",
                     "groups",
                     height=12,
-                    says="`dlq show GROUP` says more.",
+                    says="Details: `dlq show GROUP`.",
                     units={"redrive_chance": "percentunit"},
                 ),
             ),
             (
                 lines("The largest groups", "groups_over_time", is_stacked=True, width=14),
                 Panel(
-                    "What is over-represented",
+                    "Over-represented values",
                     "contributors",
                     width=10,
                     units={"share": "percentunit", "baseline_share": "percentunit"},
@@ -86,7 +86,7 @@ DASHBOARDS = (
                     "Hour of the week",
                     "hour_of_week",
                     is_upright=True,
-                    says="UTC; once there are four weeks.",
+                    says="UTC; needs four weeks of data.",
                 ),
             ),
         ),
@@ -117,7 +117,7 @@ DASHBOARDS = (
                     "Burn rate",
                     "service_burn",
                     width=8,
-                    says="1: as fast as the objective allows.",
+                    says="1: exactly what the objective allows.",
                     limits=(1, 6),
                 ),
             ),
@@ -160,12 +160,12 @@ DASHBOARDS = (
                     "How failures end",
                     "resolution_curve",
                     unit="percentunit",
-                    says="By hours since they failed, for three days.",
+                    says="By hours since the failure, three days.",
                     width=12,
                     height=10,
                 ),
                 Panel(
-                    "Time until they end",
+                    "Time until failures end",
                     "resolution_times",
                     width=12,
                     height=10,
@@ -204,7 +204,7 @@ DASHBOARDS = (
                 lines("Size of the streams", "stream_sizes", width=12, unit="bytes"),
             ),
             (
-                lines("Could not be read", "quarantined_over_time", is_stacked=True, width=8),
+                lines("Unreadable messages", "quarantined_over_time", is_stacked=True, width=8),
                 Panel("Gaps", "gaps", width=16),
             ),
             (

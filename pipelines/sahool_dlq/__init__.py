@@ -1,5 +1,5 @@
 """A dead-letter platform for NATS JetStream.
 
-The folders follow the data: `events` (services consume and fail), `deadletter` (what a failure
+The folders follow the data: `events` (the library for services), `deadletter` (what a failure
 is), `stores` (stream, lake, database), `drain`, `analysis`, `redrive`, and `cli` on top.
 """

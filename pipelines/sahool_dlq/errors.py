@@ -1,12 +1,12 @@
-"""The errors that people see: one sentence that says what to do.
+"""The errors that users see: one sentence that says what to do.
 
-Every error of ours is a `DLQError`. The `dlq` command prints its message and exits with 1, or 2
-where something was named that there is not; a flow run fails with it as state message.
+Every error of ours is a `DLQError`. The `dlq` command prints its message and exits with 1, or with
+2 if a named thing does not exist; a flow run fails with it as state message.
 """
 
 
 class DLQError(Exception):
-    """Something stopped the work; the message says what to do about it."""
+    """The work cannot continue; the message says what to do."""
 
 
 class SettingsError(DLQError):
@@ -14,11 +14,11 @@ class SettingsError(DLQError):
 
 
 class ServerUnavailableError(DLQError):
-    """NATS or PostgreSQL cannot be reached (transient: the next run goes on)."""
+    """NATS or PostgreSQL cannot be reached (transient: the next run continues)."""
 
 
 class NotPermittedError(DLQError):
-    """NATS does not let this user do something that its work needs."""
+    """NATS does not permit something that this user's work needs."""
 
 
 class StreamError(DLQError):
@@ -30,7 +30,7 @@ class SchemaError(DLQError):
 
 
 class FencedError(DLQError):
-    """Another run has taken over since this one looked; this one wrote nothing and stops."""
+    """Another run has taken over; this one wrote nothing and stops."""
 
 
 class LakeError(DLQError):
@@ -38,7 +38,7 @@ class LakeError(DLQError):
 
 
 class RedriveError(DLQError):
-    """A redrive cannot be planned or carried out."""
+    """A redrive cannot be planned or executed."""
 
 
 class DeadLetterLimitError(DLQError):
@@ -54,11 +54,11 @@ class UnknownNameError(QueryError):
 
 
 class MissingPackageError(DLQError, ImportError):
-    """Something was used that needs a package which is not installed."""
+    """A needed package is not installed."""
 
 
 class AdoptionError(DLQError):
-    """A consumer cannot be adopted, or not like this."""
+    """A consumer cannot be adopted, or not in this way."""
 
 
 class RegroupError(DLQError):
@@ -66,7 +66,7 @@ class RegroupError(DLQError):
 
 
 class ErasureError(DLQError):
-    """A tenant cannot be erased, or not like this."""
+    """A tenant cannot be erased, or not in this way."""
 
 
 class SimulationError(DLQError):
@@ -78,7 +78,7 @@ class ReportError(DLQError):
 
 
 class AlertError(DLQError):
-    """An alert could not be sent, or there is none such."""
+    """An alert could not be sent, or does not exist."""
 
 
 class TrialError(DLQError):

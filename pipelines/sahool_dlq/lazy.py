@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, or said to be missing."""
+"""Names of a package that are imported on first use, or reported as missing."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -16,11 +16,11 @@ _INSTALLS = {
     "prometheus_client": "sahool-dlq[metrics]",
     "psycopg": "sahool-dlq[pipelines,embedded]",
 }
-"""The extra that brings a package; what is not here comes with sahool-dlq itself."""
+"""The extra that contains a package; others come with sahool-dlq itself."""
 
 
 def is_installed(*packages: str) -> bool:
-    """Whether all of these packages can be imported; none is imported to find out."""
+    """Whether all of these packages can be imported; none is imported for this check."""
     return all(find_spec(package) is not None for package in packages)
 
 
@@ -48,10 +48,10 @@ def lazy_getattr(package: str, names: Mapping[str, Iterable[str]]) -> Callable[[
 
 
 class _Missing(type):
-    """The type of a stand-in for a name whose package is absent.
+    """The type of a stand-in for a name whose package is missing.
 
-    Falsy, usable in annotations and `isinstance`; to call it, to subclass it or to take an
-    attribute of it raises MissingPackageError.
+    It is falsy and usable in annotations and `isinstance`; calling it, subclassing it or reading an
+    attribute raises MissingPackageError.
     """
 
     sentence: str

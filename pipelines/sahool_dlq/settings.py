@@ -1,4 +1,4 @@
-"""Every setting of the platform, and the only reader of the environment (`DLQ_*`).
+"""All settings of the platform, and the only reader of the environment (`DLQ_*`).
 
 A value comes from, in this order: an argument, the environment, `endpoints.json` in `DLQ_HOME`
 (which `dlq up` writes while its servers run), the default.
@@ -21,18 +21,18 @@ from sahool_dlq.errors import SettingsError
 from sahool_dlq.jetstream.access import COMPLETE, Access, completed
 from sahool_dlq.jetstream.address import split_servers
 from sahool_dlq.jetstream.contexts import FIELDS
-from sahool_dlq.jetstream.streams import StreamNames
+from sahool_dlq.jetstream.stream_names import StreamNames
 
-if TYPE_CHECKING:  # what masks loads much, and most verbs mask nothing
+if TYPE_CHECKING:  # these imports are slow, and most verbs mask nothing
     from sahool_dlq.deadletter.redaction.redactor import Redactor
     from sahool_dlq.deadletter.rules import Rules
 
 ENDPOINTS_FILE = "endpoints.json"
-_STORES = ("s3", "s3a", "gs", "az", "abfss")  # where two cannot both put the same log entry
+_STORES = ("s3", "s3a", "gs", "az", "abfss")  # they refuse to write one log entry twice
 
 
 class Settings(BaseSettings):
-    """Where the servers are, what the streams are called, how far the work may go."""
+    """Server addresses, stream names and limits."""
 
     model_config = SettingsConfigDict(
         env_prefix="DLQ_", frozen=True, extra="ignore", hide_input_in_errors=True
@@ -42,22 +42,28 @@ class Settings(BaseSettings):
     nats_url: SecretStr = Field(
         SecretStr("nats://127.0.0.1:4222"), description="comma-separated server addresses"
     )
-    nats_context: str | None = Field(None, description="context of the `nats` command")
+    nats_context: str | None = Field(None, description="name of a context of the `nats` command")
     nats_creds: Path | None = Field(None, description="NATS credentials file")
     nats_nkey: Path | None = Field(None, description="file with the seed of a user's NKey")
-    nats_user_jwt: SecretStr | None = Field(None, description="a user's JWT; with its seed")
-    nats_user_seed: SecretStr | None = Field(None, description="a seed, instead of the file")
-    nats_user: str | None = Field(None, description="user, where no address says one")
+    nats_user_jwt: SecretStr | None = Field(
+        None, description="a user's JWT; it also needs the seed"
+    )
+    nats_user_seed: SecretStr | None = Field(None, description="the seed itself, instead of a file")
+    nats_user: str | None = Field(None, description="user name, if no address contains one")
     nats_password: SecretStr | None = Field(None, description="the user's password")
-    nats_token: SecretStr | None = Field(None, description="token, instead of a user")
-    nats_ca: Path | None = Field(None, description="authorities of the servers' certificates")
-    nats_cert: Path | None = Field(None, description="our certificate, for servers that want one")
-    nats_key: Path | None = Field(None, description="the key of our certificate")
-    nats_tls_first: bool = Field(False, description="for servers with handshake_first")
-    nats_inbox_prefix: str | None = Field(None, description="default _INBOX.<user>")
+    nats_token: SecretStr | None = Field(None, description="token, instead of a user and password")
+    nats_ca: Path | None = Field(None, description="PEM file of the CAs of the servers")
+    nats_cert: Path | None = Field(
+        None, description="PEM file of the client certificate, if servers require one"
+    )
+    nats_key: Path | None = Field(None, description="PEM file of the client certificate's key")
+    nats_tls_first: bool = Field(False, description="set it for servers with handshake_first")
+    nats_inbox_prefix: str | None = Field(
+        None, description="prefix of reply subjects; default _INBOX.<user>"
+    )
     nats_jetstream_domain: str | None = Field(None, description="JetStream domain of the log")
     nats_jetstream_api_prefix: str | None = Field(
-        None, description="prefix of a JetStream API that another account exports"
+        None, description="prefix of the JetStream API, if another account exports it"
     )
     postgres_dsn: SecretStr = Field(
         default_factory=lambda: _usual_dsn(os.environ), description="PostgreSQL connection string"
@@ -74,58 +80,76 @@ class Settings(BaseSettings):
     advisory_stream: str = "SAHOOL_ADVISORIES"
     ack_stream: str = "SAHOOL_ACKS"
     bridge_services: dict[str, str] = Field(
-        {}, description="services by consumer or stream/consumer, with wildcards"
+        {}, description="service names by consumer or stream/consumer; wildcards allowed"
     )
     bridge_headers: dict[ErrorKey, str] = Field(
         {"error_type": "Error-Type", "error_message": "Error-Message", "service": "Error-Service"},
-        description="headers by which an event says how it failed",
+        description="names of the headers in which an event reports its error",
     )
 
-    drain_batch_messages: int = Field(6_000, ge=1, description="most messages in one commit")
-    drain_batch_bytes: int = Field(20 << 20, ge=1, description="most body bytes in one commit")
-    drain_lock_seconds: float = Field(60, gt=0, description="how long to wait for another drain")
-    redaction_key: SecretStr | None = Field(None, description="key of the masks' stable hashes")
+    drain_batch_messages: int = Field(
+        6_000, ge=1, description="maximum number of messages in one commit"
+    )
+    drain_batch_bytes: int = Field(
+        20 << 20, ge=1, description="maximum bytes of bodies in one commit"
+    )
+    drain_lock_seconds: float = Field(
+        60, gt=0, description="how long to wait for another drain that makes no progress"
+    )
+    redaction_key: SecretStr | None = Field(
+        None, description="key for hashes in masks: equal values get equal masks"
+    )
 
-    keep_payloads: bool = Field(False, description="keep raw dead letters in failed_payloads too")
-    payload_days: float = Field(90, gt=0, description="after which failed_payloads forgets")
-    rules_file: Path | None = Field(None, description="TOML file of redaction and grouping rules")
+    keep_payloads: bool = Field(False, description="also keep raw dead letters in failed_payloads")
+    payload_days: float = Field(
+        90, gt=0, description="days after which rows of failed_payloads are deleted"
+    )
+    rules_file: Path | None = Field(
+        None, description="TOML file with your redaction and grouping rules"
+    )
 
     lake_retention_days: int = Field(
-        0, ge=0, description="days after which the lake forgets; 0 keeps everything"
+        0, ge=0, description="days after which rows are removed from the lake; 0: never"
     )
 
     redrive_cap: int = Field(3, ge=1, description="failed redrives after which a case is parked")
-    redrive_per_second: float = Field(50, gt=0, description="most redrives a second")
+    redrive_per_second: float = Field(50, gt=0, description="maximum redrives per second")
     redrive_timeout_seconds: float = Field(
-        60, gt=0, description="silence after which an outcome is unknown"
+        60, gt=0, description="time without an answer after which an outcome is unknown"
     )
     redrive_subjects: list[str] = Field(
-        [], description="filters of subjects a redrive may publish to; default the event streams'"
+        [], description="subjects a redrive may publish to; default: those of the event stream"
     )
     redrive_approval_count: int = Field(
-        1_000, ge=0, description="redrives by hand above which a batch waits for approval; 0: never"
+        1_000, ge=0, description="size above which a manual batch waits for approval; 0: never"
     )
     redrive_budget_share: float = Field(
-        0.2, ge=0, le=1, description="most redrives of a service, of what it handles"
+        0.2, ge=0, le=1, description="maximum share of redrives in what a service handles"
     )
     redrive_floor_per_second: float = Field(
-        10, gt=0, description="redrives a second of a service that may always be"
+        10, gt=0, description="redrives per second that every service may always get"
     )
     redrive_delay_seconds: float = Field(
-        30, ge=0, description="least rest of a failure before the schedule redrives it"
+        30, ge=0, description="minimum age of a failure before the schedule redrives it"
     )
-    redrive_own_copies: bool = False  # the schedule publishes what only the dead letter still has
+    redrive_own_copies: bool = False  # the schedule may publish the dead letter's copy of an event
     redrive_max_age_seconds: float | None = Field(
-        None, gt=0, description="age of an event from which no redrive publishes it; default any"
+        None,
+        gt=0,
+        description="maximum age of an event that a redrive publishes; default: no limit",
     )
     transient_error_types: list[str] = Field(
-        list(TRANSIENT), description="what redrive-transient takes"
+        list(TRANSIENT), description="error types that redrive-transient redrives"
     )
 
-    alert_urls: list[SecretStr] = Field([], description="channels: of Apprise, or of incidents")
-    alert_rules_file: Path | None = Field(None, description="TOML file that changes alert rules")
+    alert_urls: list[SecretStr] = Field(
+        [], description="where alerts are sent: Apprise URLs or incident services"
+    )
+    alert_rules_file: Path | None = Field(
+        None, description="TOML file with your thresholds and routes"
+    )
     alert_cooldown_seconds: float = Field(
-        600, gt=0, description="between two alerts about one group of failures"
+        600, gt=0, description="minimum time between two alerts about one group"
     )
 
     @field_validator("lake_uri")
@@ -139,9 +163,8 @@ class Settings(BaseSettings):
 
     @property
     def access(self) -> Access:
-        """How to connect to NATS; raises SettingsError where it is not valid.
-
-        Where `dlq up` runs the servers, nothing else says how.
+        """How to connect to NATS. If `dlq up` runs the servers, other settings are ignored. Raises
+        SettingsError if a setting is not valid.
         """
         given: dict[str, Any] = {
             field: str(value) if isinstance(value := getattr(self, f"nats_{key}"), Path) else value
@@ -163,7 +186,7 @@ class Settings(BaseSettings):
 
     @property
     def stream_names(self) -> StreamNames:
-        """The streams and what they hold."""
+        """The names of the streams."""
         return StreamNames(
             self.events_stream,
             self.dlq_stream,
@@ -181,7 +204,7 @@ class Settings(BaseSettings):
 
     @property
     def rules(self) -> "Rules":
-        """What the rules file says now; raises SettingsError where it is not valid."""
+        """The rules, read from the file at each access; raises SettingsError if it is not valid."""
         from sahool_dlq.deadletter.rules import Rules, read_rules
 
         if self.rules_file is None:
@@ -195,23 +218,23 @@ class Settings(BaseSettings):
             ) from error
 
     def redactor(self, rules: "Rules") -> "Redactor":
-        """What masks by these rules, with the key of the masks' hashes."""
+        """The redactor for these rules, with the key for hashes in masks."""
         from sahool_dlq.deadletter.redaction.redactor import Redactor
 
         key = self.redaction_key
         return Redactor(rules.redaction, key.get_secret_value().encode() if key else None)
 
     def masked(self, said: str) -> str:
-        """What a person said, such as a reason, as it may be kept: masked like all else."""
+        """A text that a person wrote, such as a reason, masked like all other texts."""
         return self.redactor(self.rules).redact_text(said)
 
     @property
     def lake(self) -> str:
-        """Where the lake is: a folder or an object store's URI."""
+        """The lake's folder or object-store URI."""
         return self.lake_uri or str((self.home / "lake").absolute())
 
     def lake_kept_since(self, now: datetime) -> datetime | None:
-        """What is older, the lake may forget; None where it keeps everything."""
+        """Older rows may be removed from the lake; None: all are kept."""
         if not self.lake_retention_days:
             return None
         midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -229,7 +252,7 @@ class Settings(BaseSettings):
         """Arguments, environment, then the running embedded servers."""
 
         typed, environment = init_settings(), env_settings()
-        if "nats_context" in typed:  # one that is typed is not mixed with another cluster's
+        if "nats_context" in typed:  # from the command line: ignore another cluster's settings
             environment = {k: v for k, v in environment.items() if not k.startswith("nats_")}
         servers = endpoints(typed.get("home") or environment.get("home") or ".dlq")
         if "nats_context" in typed or "nats_context" in environment:
@@ -238,13 +261,13 @@ class Settings(BaseSettings):
 
 
 def _usual_dsn(environ: Mapping[str, str]) -> SecretStr:
-    """All that libpq's own variables say, where they name a server."""
+    """Empty, so that libpq reads its own variables, if these name a server; else the default."""
     is_named = any(environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE"))
     return SecretStr("" if is_named else "postgresql://127.0.0.1:5432/dlq")
 
 
 def endpoints(home: Path | str) -> dict[str, Any]:
-    """Where the servers are that `dlq up` runs below `home`; empty where it does not run."""
+    """The addresses of the servers that `dlq up` runs in `home`; empty if it does not run."""
     file = Path(home) / ENDPOINTS_FILE
     if not file.is_file():
         return {}
@@ -257,16 +280,15 @@ def endpoints(home: Path | str) -> dict[str, Any]:
 
 
 def is_given(settings: Settings, name: str) -> bool:
-    """Whether a person set this, by a flag or the environment."""
+    """Whether the user set this, by a flag or the environment."""
     value = getattr(settings, name)
     shown = value.get_secret_value() if isinstance(value, SecretStr) else value
     return name in settings.model_fields_set and endpoints(settings.home).get(name) != shown
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings in force; `overrides` that are None count as not given.
-
-    Raises SettingsError naming the first setting that is not valid.
+    """The effective settings. `overrides` that are None are ignored. Raises SettingsError that
+    names the first setting that is not valid.
     """
     try:
         return Settings(**{key: value for key, value in overrides.items() if value is not None})
@@ -299,7 +321,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 
 def nats_settings(settings: Settings) -> dict[str, str]:
-    """The settings by which NATS is reached, as text and by name; with their secrets."""
+    """The settings of the NATS connection, as text by name, secrets included."""
     given = {
         name: getattr(settings, name)
         for name in settings.model_fields_set

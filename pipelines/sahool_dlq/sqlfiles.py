@@ -1,4 +1,6 @@
-"""Where the SQL files are: `sql/` of the checkout, or `sahool_dlq/_sql` of an installed wheel."""
+"""The location of the SQL files: `sql/` of the checkout, or `sahool_dlq/_sql` of an installed
+wheel.
+"""
 
 from pathlib import Path
 
@@ -10,10 +12,10 @@ _PACKAGE = Path(__file__).parent
 
 
 def sql_folder() -> Path:
-    """The folder that holds `marts/`, `views/`, `monitoring/` and `postgres/`.
+    """The folder with `marts/`, `views/`, `monitoring/` and `postgres/`.
 
-    The installed copy wins, so that a wheel never reads a stray `sql/` beside its packages.
-    Raises QueryError where neither exists.
+    The installed copy wins, so that a wheel never reads another `sql/` beside its packages. Raises
+    QueryError if neither exists.
     """
     for folder in (_PACKAGE / "_sql", _PACKAGE.parents[1] / "sql"):
         if folder.is_dir():
@@ -24,7 +26,7 @@ def sql_folder() -> Path:
 def read_sql(relative: str) -> str:
     """The text of one SQL file, named relative to the folder: `marts/failures_by_type.sql`.
 
-    Raises QueryError where there is no such file.
+    Raises QueryError if there is no such file.
     """
     try:
         return (sql_folder() / relative).read_text(encoding="utf-8")

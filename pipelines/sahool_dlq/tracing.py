@@ -1,8 +1,8 @@
-"""Spans of OpenTelemetry: consume → dead letter → drain → redrive → consume, one trace.
+"""OpenTelemetry spans: consume → dead letter → drain → redrive → consume, one trace.
 
 They cost nothing, and nothing is imported, until the application has set up OpenTelemetry itself (a
-tracer provider in code, or `opentelemetry-instrument`). The trace context travels as W3C writes it:
-in the headers of events, and as `traceparent` of a dead letter.
+tracer provider in code, or `opentelemetry-instrument`). The trace context is in W3C form: in the
+headers of events, and as `traceparent` of a dead letter.
 """
 
 import functools
@@ -29,13 +29,13 @@ _KEYS = ("traceparent", "tracestate")
 
 
 def is_tracing() -> bool:
-    """Whether somebody records spans in this process."""
+    """Whether spans are recorded in this process."""
     return _tracer() is not None
 
 
 @contextmanager
 def span(name: str, kind: str, parent: Headers | None = None, **attributes: Any) -> Iterator[None]:
-    """A span around what is done, below `parent` (headers) or the span that is open.
+    """A span whose parent is in `parent` (headers), else the current span.
 
     `kind` is consumer, producer or internal; dots of attribute names are written as `__`.
     """
@@ -55,7 +55,7 @@ def span(name: str, kind: str, parent: Headers | None = None, **attributes: Any)
 def traced(
     opened: Callable[..., Any],
 ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
-    """Let a method run in the span that `opened` makes of its arguments, where anybody records."""
+    """Run a method in the span that `opened` creates from its arguments, if spans are recorded."""
 
     def decorate(
         method: Callable[P, Coroutine[Any, Any, T]],
@@ -76,7 +76,7 @@ def traced(
 async def send_span(
     name: str, parent: Headers, headers: MutableHeaders, **attributes: Any
 ) -> AsyncIterator[None]:
-    """A span around sending a message with `headers`, which then carry it."""
+    """A span around sending a message with `headers`, which then contain it."""
     with span(name, "producer", parent, **attributes):
         carried = _carried()
         for name in [name for name in headers if name.lower() in carried]:
@@ -86,7 +86,7 @@ async def send_span(
 
 
 def fail_span(error: BaseException) -> None:
-    """Say that what the open span is about failed, and of what."""
+    """Mark the current span as failed, with the error."""
     if _tracer() is None:
         return
     trace = sys.modules["opentelemetry.trace"]
@@ -96,12 +96,12 @@ def fail_span(error: BaseException) -> None:
 
 
 def traceparent(otherwise: str | None) -> str | None:
-    """The open span as a dead letter carries it; `otherwise` where nobody records."""
+    """The current span for a dead letter; `otherwise` if no spans are recorded."""
     return _carried().get("traceparent", otherwise)
 
 
 def spans_of_drained(letters: Iterable[Mapping[str, Any]], started_ns: int, ended_ns: int) -> None:
-    """A span for each drained dead letter, in the trace that it carries."""
+    """One span for each drained dead letter, in its trace."""
     tracer = _tracer()
     if tracer is None:
         return
@@ -119,9 +119,9 @@ def spans_of_drained(letters: Iterable[Mapping[str, Any]], started_ns: int, ende
 
 
 def _tracer() -> Any | None:
-    """The tracer of whoever records spans; None where nobody does.
+    """The tracer, if spans are recorded; else None.
 
-    An application that records has imported the API, so a look at what is imported suffices.
+    An application that records has imported the API, so it is enough to check the imported modules.
     """
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
@@ -138,7 +138,7 @@ def _tracer_of(provider: Any) -> Any:
 
 
 def _context(carrier: Headers) -> Any:
-    """The context that headers carry; an empty one where they carry none."""
+    """The context in headers; an empty one if there is none."""
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -147,7 +147,7 @@ def _context(carrier: Headers) -> Any:
 
 
 def _carried() -> dict[str, str]:
-    """The open span as headers; none where nobody records."""
+    """The current span as headers; empty if no spans are recorded."""
     if _tracer() is None:
         return {}
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator

@@ -1,10 +1,10 @@
--- Redrives that wait for somebody's approval. PostgreSQL; reads `scopes` and `clock`.
+-- Redrives that wait for approval. PostgreSQL; reads `scopes` and `clock`.
 --
 -- Grain: one row per batch that waits.
---   value          hours since it was asked for
+--   value          hours since it was requested
 --   subject        the batch
---   failure_count  failures that it holds: no other redrive takes them meanwhile
---   detail         how many, who asked and why; the other columns: docs/alerts.md
+--   failure_count  its failures: until the decision no other redrive takes them
+--   detail         how many, who requested it and why; the other columns: docs/alerts.md
 SELECT
     p.scope,
     b.id::text AS subject,

@@ -1,9 +1,9 @@
--- The time that rules about failures look back from. PostgreSQL.
+-- The end of the time window of rules about failures. PostgreSQL.
 --
 -- Grain: one row.
 --   now
---   drained_until  up to when failed_events is known to hold what failed: the latest look at the log
---                  at which nothing was left to drain. `now` where nobody looked of late.
+--   drained_until  time up to which failed_events is complete: the latest check of the log with
+--                  nothing left to drain; `now` if there was no recent check.
 SELECT
     NOW() AS now,
     COALESCE(

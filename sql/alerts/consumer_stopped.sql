@@ -1,10 +1,10 @@
--- Consumers of ours that nobody pulls from, and for which more and more events wait. PostgreSQL;
+-- Consumers with our library that nobody pulls from and whose backlog grows. PostgreSQL;
 -- reads `scopes`.
 --
--- Grain: one row per consumer that the latest look saw so.
---   value    events that wait; 0 where they are not more than they were
+-- Grain: one row per such consumer at the latest check.
+--   value    waiting events; 0 if their number did not grow
 --   subject  <stream>/<durable>
---   since    the first look that saw it so
+--   since    the first check with this state
 --   detail   why; the other columns: docs/alerts.md
 SELECT
     s.scope,

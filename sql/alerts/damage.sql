@@ -1,6 +1,6 @@
--- What the last verification found and did not repair. PostgreSQL; reads `scopes`.
+-- Findings of the last verification that were not repaired. PostgreSQL; reads `scopes`.
 --
--- Grain: one row, none where nothing was verified yet.
+-- Grain: one row; none before the first verification.
 --   value   findings
 --   detail  the first of them; the other columns: docs/alerts.md
 SELECT

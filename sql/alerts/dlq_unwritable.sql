@@ -1,9 +1,9 @@
--- Whether the log can be read and written, as of the latest look. PostgreSQL; reads `scopes`.
+-- Whether the log can be read and written at the latest check. PostgreSQL; reads `scopes`.
 --
--- Grain: one row, none where it can or nobody looked.
+-- Grain: one row; none if it can, or before the first check.
 --   value   1
---   since   the first look since when it cannot
---   detail  who says so, and why; the other columns: docs/alerts.md
+--   since   the first check since which it cannot
+--   detail  who reports it, and why; the other columns: docs/alerts.md
 SELECT
     p.scope,
     s.stream AS subject,

@@ -1,8 +1,8 @@
 -- How long messages of the log have waited for the drain. PostgreSQL; reads `scopes` and `clock`.
 --
--- Grain: one row, none where nothing waits.
---   value  minutes since the first look at the log that showed more than is drained now
---   since  that look; the other columns: docs/alerts.md
+-- Grain: one row; none if no message waits.
+--   value  minutes since the first check of the log that showed more than is drained now
+--   since  time of that check; the other columns: docs/alerts.md
 SELECT
     p.scope,
     '' AS subject,
@@ -28,7 +28,7 @@ LEFT JOIN (
 WHERE
     s.role = 'log'
     AND s.last_sequence > COALESCE(h.last_sequence, 0)
-    -- what a limit or a purge removed unread is a gap, and waits for nobody
+    -- messages that a limit or a purge removed unread are a gap and do not wait
     AND s.created = (
         SELECT latest.created
         FROM (

@@ -1,4 +1,5 @@
--- What was gone before the drain could read it. PostgreSQL; reads `scopes`, `clock` and `settings`.
+-- Messages that were lost before the drain could read them. PostgreSQL; reads `scopes`, `clock` and
+-- `settings`.
 --
 -- Grain: one row per epoch, reason and minute of the window in which gaps were found.
 --   value    sequences

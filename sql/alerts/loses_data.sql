@@ -1,6 +1,6 @@
--- What the latest look of the flow `doctor` found that loses data. PostgreSQL; reads `scopes`.
+-- Findings of the latest run of the flow `doctor` that lose data. PostgreSQL; reads `scopes`.
 --
--- Grain: one row, none where it has not looked for a day.
+-- Grain: one row; none if the last run is more than a day old.
 --   value   findings
 --   detail  the first of them; the other columns: docs/alerts.md
 SELECT

@@ -1,7 +1,8 @@
 -- How long ago the alerts were evaluated. PostgreSQL; reads `scopes` and `clock`.
 --
--- Grain: one row, none where nothing was drained yet and nobody looked.
---   value  minutes, since the first drain where they never were; the other columns: docs/alerts.md
+-- Grain: one row; none before the first drain and evaluation.
+--   value  minutes; since the first drain if there was no evaluation; the other columns:
+--          docs/alerts.md
 SELECT
     p.scope,
     '' AS subject,

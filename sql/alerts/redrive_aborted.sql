@@ -1,7 +1,7 @@
--- Redrives that stopped a group because nothing succeeded. PostgreSQL; reads `scopes`, `clock` and
--- `settings`.
+-- Redrives that stopped a group because nothing, or too little, succeeded. PostgreSQL; reads
+-- `scopes`, `clock` and `settings`.
 --
--- Grain: one row, none where no batch was aborted in the window.
+-- Grain: one row; none if no batch was aborted in the window.
 --   value   batches
 --   detail  why, of the latest; the other columns: docs/alerts.md
 SELECT

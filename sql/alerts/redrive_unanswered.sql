@@ -1,7 +1,7 @@
--- Redrives that were published and to which nobody said anything in time. PostgreSQL; reads
--- `scopes`, `clock` and `settings`. A late success takes its redrive out again.
+-- Redrives that were published and got no answer in time. PostgreSQL; reads
+-- `scopes`, `clock` and `settings`. A late success removes its redrive from the result.
 --
--- Grain: one row, none where every redrive was answered in the window.
+-- Grain: one row; none if every redrive in the window was answered.
 --   value   redrives
 --   detail  by service; the other columns: docs/alerts.md
 SELECT
@@ -18,13 +18,13 @@ SELECT
     FALSE AS is_told
 FROM (
     SELECT
-        COALESCE(f.consumer_service, f.source_service) AS service,
+        f.service,
         COUNT(*) AS redrive_count,
         MIN(d.ended_at) AS since,
         MAX(d.ended_at) AS until_at,
         (ARRAY_AGG(d.failure_id::text ORDER BY d.ended_at DESC))[1] AS sample_id
     FROM dlq.redrives AS d
-    INNER JOIN dlq.failed_events AS f ON f.id = d.failure_id
+    INNER JOIN dlq.failures AS f ON f.failure_id = d.failure_id
     CROSS JOIN clock AS n
     CROSS JOIN settings AS r
     WHERE

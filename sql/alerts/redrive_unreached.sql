@@ -1,9 +1,9 @@
--- Pending failures whose redrive would reach nobody. PostgreSQL; reads `scopes`.
+-- Pending failures whose redrive no consumer would get. PostgreSQL; reads `scopes`.
 --
--- Grain: one row per consumer that the latest look saw so.
---   value    failures; null where nobody could tell
+-- Grain: one row per such consumer at the latest check.
+--   value    failures; null if unknown
 --   subject  <stream>/<durable>
---   since    the first look that saw it so
+--   since    the first check with this state
 --   detail   why; the other columns: docs/alerts.md
 SELECT
     p.scope,

@@ -1,32 +1,30 @@
--- Failures with the part of the rule that each counts in. PostgreSQL; reads `scopes`.
+-- Failures with the part of the rule in which each one counts. PostgreSQL; reads `scopes`.
 --
--- Grain: one row per failure, later rows of a redrive chain left out.
+-- Grain: one row per failure.
 --   scope, above  name and threshold of the first part of the rule that matches
---   service       the service that failed, else the one that published
---   error_class   last dotted segment of error_type
+--   the rest      as in `failures`
 SELECT
     s.scope,
     s.above,
-    f.id,
-    f.dlq_timestamp,
+    f.failure_id,
+    f.opened_at,
     f.created_at,
-    f.status,
+    f.is_open,
     f.alert_sent,
     f.parse_error,
     f.original_stream,
     f.consumer_name,
-    COALESCE(f.consumer_service, f.source_service) AS service,
-    REGEXP_REPLACE(f.error_type, '^.*[.]', '') AS error_class
-FROM dlq.failed_events AS f
+    f.service,
+    f.error_class
+FROM dlq.failures AS f
 CROSS JOIN LATERAL (
     SELECT
         p.scope,
         p.above
     FROM scopes AS p
     WHERE
-        COALESCE(f.consumer_service, f.source_service) LIKE p.service
+        f.service LIKE p.service
         AND COALESCE(f.tenant_id, '') LIKE p.tenant
     ORDER BY p.position
     LIMIT 1
 ) AS s
-WHERE f.status <> 'superseded'

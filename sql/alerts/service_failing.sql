@@ -1,13 +1,13 @@
--- Services all of whose messages fail. PostgreSQL; reads `scoped_failures`, `scopes`, `clock` and
+-- Services that fail all their messages. PostgreSQL; reads `scoped_failures`, `scopes`, `clock` and
 -- `settings`.
 --
 -- Grain: one row per service that failed in the window.
---   value   lower bound of Wilson's 95 % interval of the share that failed, where none succeeded: of
---           the handler calls, where its consumers' totals are known; else of the failures, where its
---           consumers acknowledged nothing meanwhile. 0 where some succeeded, or where there are less
---           than settings.least_count; null where that cannot be known, which is also so where
---           there are less since a consumer of it stopped.
---   detail  what it rests on; the other columns: docs/alerts.md
+--   value   lower bound of Wilson's 95 % interval of the failed share, if none succeeded: of the
+--           handler calls, if its consumers' totals are known; else of the failures, if its
+--           consumers acknowledged nothing. 0 if some succeeded or there are fewer than
+--           settings.least_count; null if unknown, also if there are fewer because a consumer of
+--           the service stopped.
+--   detail  the figures behind it; the other columns: docs/alerts.md
 WITH counted AS (
     SELECT
         t.service,
@@ -46,15 +46,15 @@ failed AS (
     SELECT
         f.service,
         COUNT(*) AS failure_count,
-        MIN(f.dlq_timestamp) AS since,
-        (ARRAY_AGG(f.id::text ORDER BY f.dlq_timestamp DESC, f.id))[1] AS sample_id,
-        (ARRAY_AGG(f.id::text) FILTER (WHERE NOT f.alert_sent))[1:500] AS unmarked_ids
+        MIN(f.opened_at) AS since,
+        (ARRAY_AGG(f.failure_id::text ORDER BY f.opened_at DESC, f.failure_id))[1] AS sample_id,
+        (ARRAY_AGG(f.failure_id::text) FILTER (WHERE NOT f.alert_sent))[1:500] AS unmarked_ids
     FROM scoped_failures AS f
     CROSS JOIN clock AS n
     CROSS JOIN settings AS r
     WHERE
-        f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
-        AND f.dlq_timestamp <= n.now  -- a clock that is ahead would make it last
+        f.opened_at > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+        AND f.opened_at <= n.now  -- a clock that is ahead would make it last
     GROUP BY f.service
 ),
 
@@ -78,8 +78,8 @@ progress AS (
             CROSS JOIN clock AS n
             CROSS JOIN settings AS r
             WHERE
-                f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
-                AND f.dlq_timestamp <= n.now
+                f.opened_at > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+                AND f.opened_at <= n.now
         ) AS f
         CROSS JOIN clock AS n
         CROSS JOIN settings AS r

@@ -1,7 +1,7 @@
--- How full the log is, as of the latest look. PostgreSQL; reads `scopes`.
+-- How full the log is, at the latest check. PostgreSQL; reads `scopes`.
 --
--- Grain: one row, none where it has no limit or nobody looked.
---   value   share of the limit that is nearer, 0 to 1
+-- Grain: one row; none if it has no limit, or before the first check.
+--   value   used share of the nearer limit, 0 to 1
 --   detail  both, where they are set; the other columns: docs/alerts.md
 SELECT
     p.scope,

@@ -1,7 +1,8 @@
--- What has been open for too long. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
+-- Failures that have been open for too long. PostgreSQL; reads `scoped_failures`, `clock`,
+-- `settings`.
 --
--- Grain: one row per scope with a failure that is pending, retried or parked and older than the
--- window. There may be very many, so they are counted before anything is sorted.
+-- Grain: one row per scope with an open failure that is older than the window.
+-- There may be very many, so they are counted before anything is sorted.
 --   value   failures
 --   since   when the oldest failed
 --   detail  the three largest kinds of failure; the other columns: docs/alerts.md
@@ -10,7 +11,7 @@ WITH parts AS (
         f.scope,
         f.above,
         COUNT(*) AS failure_count,
-        MIN(f.dlq_timestamp) AS since,
+        MIN(f.opened_at) AS since,
         f.service || ' ' || f.error_class || ' ' || COUNT(*) AS words,
         ROW_NUMBER() OVER (
             PARTITION BY f.scope
@@ -20,8 +21,8 @@ WITH parts AS (
     CROSS JOIN clock AS n
     CROSS JOIN settings AS r
     WHERE
-        f.status IN ('pending', 'retried', 'parked')
-        AND f.dlq_timestamp < n.now - r.window_minutes * INTERVAL '1 minute'
+        f.is_open
+        AND f.opened_at < n.now - r.window_minutes * INTERVAL '1 minute'
     GROUP BY f.scope, f.above, f.service, f.error_class
 ),
 
@@ -44,22 +45,22 @@ SELECT
     t.failure_count,
     t.since,
     (
-        SELECT MIN(f.id::text) FROM scoped_failures AS f
+        SELECT MIN(f.failure_id::text) FROM scoped_failures AS f
         WHERE
             f.scope = t.scope
-            AND f.status IN ('pending', 'retried', 'parked')
-            AND f.dlq_timestamp = t.since
+            AND f.is_open
+            AND f.opened_at = t.since
     ) AS sample_id,
     t.detail,
     ARRAY(
-        SELECT f.id::text FROM scoped_failures AS f
+        SELECT f.failure_id::text FROM scoped_failures AS f
         CROSS JOIN clock AS n
         CROSS JOIN settings AS r
         WHERE
             f.scope = t.scope
             AND NOT f.alert_sent
-            AND f.status IN ('pending', 'retried', 'parked')
-            AND f.dlq_timestamp < n.now - r.window_minutes * INTERVAL '1 minute'
+            AND f.is_open
+            AND f.opened_at < n.now - r.window_minutes * INTERVAL '1 minute'
         LIMIT 500
     ) AS unmarked_ids,
     FALSE AS is_told

@@ -1,15 +1,15 @@
--- How the pipeline is, for `dlq exporter`. PostgreSQL.
+-- The state of the platform, for `dlq exporter`. PostgreSQL.
 --
 -- Grain: one row per metric and label.
 --   metric  failures             failures; label: status
---           oldest_open          age in seconds of the oldest open failure, 0 where none is open
+--           oldest_open          age in seconds of the oldest open failure, 0 if none is open
 --           quarantined          messages that could not be read
 --           drained              last sequence that failed_events holds; label: stream
 --           gaps                 sequences lost unread
 --           redrives             redrives; label: state
 --           unfounded            outcomes of redrives that the log does not know; label: kind
 --           alerts               alerts that fire; label: severity
---           alert_messages       messages about alerts that no channel has taken yet
+--           alert_messages       messages about alerts that no channel has accepted yet
 --   label
 --   value
 SELECT
@@ -22,15 +22,15 @@ UNION ALL
 SELECT
     'oldest_open',
     '',
-    COALESCE(EXTRACT(EPOCH FROM NOW() - MIN(dlq_timestamp)), 0)::float8
-FROM dlq.failed_events
-WHERE status IN ('pending', 'retried', 'parked')
+    COALESCE(EXTRACT(EPOCH FROM NOW() - MIN(opened_at)), 0)::float8
+FROM dlq.failures
+WHERE is_open
 UNION ALL
 SELECT
     'quarantined',
     '',
     COUNT(*)::float8
-FROM dlq.failed_events
+FROM dlq.failures
 WHERE parse_error IS NOT NULL
 UNION ALL
 SELECT

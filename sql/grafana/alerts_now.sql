@@ -1,6 +1,6 @@
--- What fires or is about to. PostgreSQL, on `alerts`.
+-- Alerts that fire or are pending. PostgreSQL, on `alerts`.
 --
--- Grain: one row per alert, the gravest first.
+-- Grain: one row per alert, the most severe first.
 SELECT
     state,
     severity,

@@ -1,4 +1,4 @@
--- How far the drain is. PostgreSQL.
+-- The position of the drain. PostgreSQL.
 --
 -- Grain: one row per stream.
 SELECT

@@ -1,4 +1,5 @@
--- What is over-represented among the failures of late, as build-marts last computed it. PostgreSQL.
+-- Values that are over-represented among recent failures, from the last run of build-marts.
+-- PostgreSQL.
 --
 -- Grain: one row per value, or pair of values; those of the last 24 hours first, then by group.
 SELECT

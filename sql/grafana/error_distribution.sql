@@ -1,11 +1,11 @@
--- How failures of the range are spread over error types. PostgreSQL, on `failed_events`.
+-- Failures of the time range by error type. PostgreSQL, on `failures`.
 --
 -- Grain: one row per error type, the fifteen most frequent.
 SELECT
-    REGEXP_REPLACE(error_type, '^.*[.]', '') AS error_type,
+    error_class AS error_type,
     COUNT(*) AS failures
-FROM dlq.failed_events
-WHERE status <> 'superseded' AND $__timeFilter(dlq_timestamp)
+FROM dlq.failures
+WHERE $__timeFilter(opened_at)
 GROUP BY 1
 ORDER BY failures DESC, error_type
 LIMIT 15

@@ -1,11 +1,11 @@
--- Failures by service over time. PostgreSQL, on `failed_events`.
+-- Failures by service over time. PostgreSQL, on `failures`.
 --
 -- Grain: one row per interval and service.
 SELECT
-    $__timeGroup(dlq_timestamp, $__interval) AS time,
-    COALESCE(consumer_service, source_service) AS metric,
+    $__timeGroup(opened_at, $__interval) AS time,
+    service AS metric,
     COUNT(*) AS failures
-FROM dlq.failed_events
-WHERE status <> 'superseded' AND $__timeFilter(dlq_timestamp)
+FROM dlq.failures
+WHERE $__timeFilter(opened_at)
 GROUP BY 1, 2
 ORDER BY 1

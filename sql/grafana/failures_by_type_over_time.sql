@@ -1,11 +1,11 @@
--- Failures by error type over time. PostgreSQL, on `failed_events`.
+-- Failures by error type over time. PostgreSQL, on `failures`.
 --
 -- Grain: one row per interval and error type.
 SELECT
-    $__timeGroup(dlq_timestamp, $__interval) AS time,
-    REGEXP_REPLACE(error_type, '^.*[.]', '') AS metric,
+    $__timeGroup(opened_at, $__interval) AS time,
+    error_class AS metric,
     COUNT(*) AS failures
-FROM dlq.failed_events
-WHERE status <> 'superseded' AND $__timeFilter(dlq_timestamp)
+FROM dlq.failures
+WHERE $__timeFilter(opened_at)
 GROUP BY 1, 2
 ORDER BY 1

@@ -1,4 +1,4 @@
--- What was gone before the drain could read it. PostgreSQL, on `stream_gaps`.
+-- Messages that were lost before the drain could read them. PostgreSQL, on `stream_gaps`.
 --
 -- Grain: one row per gap, newest first, at most 50.
 SELECT

@@ -1,4 +1,4 @@
--- Failure groups that are not resolved, as build-marts last computed them. PostgreSQL.
+-- Failure groups that are not resolved, from the last run of build-marts. PostgreSQL.
 --
 -- Grain: one row per group, the largest first.
 SELECT

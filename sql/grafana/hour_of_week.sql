@@ -1,4 +1,4 @@
--- When in the week failures come, over all services. PostgreSQL.
+-- Failures by hour of the week, all services. PostgreSQL.
 --
 -- Grain: one row per hour of the week, Monday 00 to Sunday 23 UTC.
 SELECT

@@ -1,4 +1,4 @@
--- Messages of the log that wait for the drain, as of the latest look. PostgreSQL.
+-- Messages of the log that wait for the drain, at the latest check. PostgreSQL.
 --
 -- Grain: one row.
 SELECT

@@ -1,6 +1,6 @@
--- How many messages the log holds, at each look. PostgreSQL, on `stream_samples`.
+-- How many messages the log holds, at each check. PostgreSQL, on `stream_samples`.
 --
--- Grain: one row per look.
+-- Grain: one row per check.
 SELECT
     at AS time,
     message_count AS messages

@@ -1,6 +1,6 @@
--- Age of the oldest open failure, in seconds; null where none is open. PostgreSQL.
+-- Age of the oldest open failure, in seconds; null if none is open. PostgreSQL, on `failures`.
 --
 -- Grain: one row.
-SELECT EXTRACT(EPOCH FROM NOW() - MIN(dlq_timestamp))::float8 AS value
-FROM dlq.failed_events
-WHERE status IN ('pending', 'retried', 'parked')
+SELECT EXTRACT(EPOCH FROM NOW() - MIN(opened_at))::float8 AS value
+FROM dlq.failures
+WHERE is_open

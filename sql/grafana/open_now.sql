@@ -1,6 +1,6 @@
--- Open failures. PostgreSQL, on `failed_events`.
+-- Open failures. PostgreSQL, on `failures`.
 --
 -- Grain: one row.
 SELECT COUNT(*) AS value
-FROM dlq.failed_events
-WHERE status IN ('pending', 'retried', 'parked')
+FROM dlq.failures
+WHERE is_open

@@ -1,10 +1,10 @@
--- Messages that could not be read as dead letters, over time. PostgreSQL, on `failed_events`.
+-- Messages that could not be read as dead letters, over time. PostgreSQL, on `failures`.
 --
 -- Grain: one row per interval.
 SELECT
-    $__timeGroup(dlq_timestamp, $__interval) AS time,
+    $__timeGroup(opened_at, $__interval) AS time,
     COUNT(*) AS quarantined
-FROM dlq.failed_events
-WHERE parse_error IS NOT NULL AND $__timeFilter(dlq_timestamp)
+FROM dlq.failures
+WHERE parse_error IS NOT NULL AND $__timeFilter(opened_at)
 GROUP BY 1
 ORDER BY 1

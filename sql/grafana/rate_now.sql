@@ -1,6 +1,6 @@
--- Failures a minute, the mean of the last five. PostgreSQL, on `failed_events`.
+-- Failures per minute, average of the last five minutes. PostgreSQL, on `failures`.
 --
 -- Grain: one row.
 SELECT COUNT(*)::float8 / 5 AS value
-FROM dlq.failed_events
-WHERE status <> 'superseded' AND dlq_timestamp > NOW() - INTERVAL '5 minutes'
+FROM dlq.failures
+WHERE opened_at > NOW() - INTERVAL '5 minutes'

@@ -1,4 +1,4 @@
--- The latest redrives as they were asked for. PostgreSQL, on `redrive_batches`.
+-- The latest batches of redrives, as requested. PostgreSQL, on `redrive_batches`.
 --
 -- Grain: one row per batch, newest first, at most 50.
 SELECT

@@ -1,4 +1,4 @@
--- What redriving achieved by group, as build-marts last computed it. PostgreSQL.
+-- Results of redrives by group, from the last run of build-marts. PostgreSQL.
 --
 -- Grain: one row per group, the most redriven first.
 SELECT

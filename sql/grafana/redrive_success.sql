@@ -1,7 +1,7 @@
--- Redrives that succeeded, of those of the range that ended either way; null without any.
--- PostgreSQL, on `redrives`.
+-- Share of successful redrives among those of the time range that were answered; null if none.
+-- PostgreSQL, on `answered_redrives`.
 --
 -- Grain: one row.
-SELECT AVG((state = 'succeeded')::int)::float8 AS value
-FROM dlq.redrives
-WHERE state IN ('succeeded', 'failed_again') AND $__timeFilter(ended_at)
+SELECT AVG(has_succeeded::int)::float8 AS value
+FROM dlq.answered_redrives
+WHERE $__timeFilter(ended_at)

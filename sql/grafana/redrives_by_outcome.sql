@@ -1,4 +1,4 @@
--- How the redrives of the range ended. PostgreSQL, on `redrives`.
+-- Outcomes of the redrives of the time range. PostgreSQL, on `redrives`.
 --
 -- Grain: one row per state of the outbox.
 SELECT

@@ -1,8 +1,8 @@
--- Share of failures still open so long after they failed (Kaplan-Meier), and how the others ended
--- (Aalen-Johansen). PostgreSQL, as build-marts last computed it.
+-- Share of failures still open after a time (Kaplan-Meier), and how the others ended
+-- (Aalen-Johansen). PostgreSQL, from the last run of build-marts.
 --
--- Grain: one row per time at which one ended, of the first three days.
---   hours  since it failed; the rest are shares that add up to 1
+-- Grain: one row per time at which a failure ended, within the first three days.
+--   hours  since the failure; the other columns are shares that add up to 1
 SELECT
     t_seconds / 3600.0 AS hours,
     survival AS still_open,

@@ -1,6 +1,6 @@
--- Time until failures are ended. PostgreSQL, as build-marts last computed it.
+-- Time until failures are ended. PostgreSQL, from the last run of build-marts.
 --
--- Grain: one row per error type and service; null is not reached.
+-- Grain: one row per error type and service; null: not reached.
 SELECT
     dimension,
     value,

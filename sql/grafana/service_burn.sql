@@ -1,4 +1,5 @@
--- How fast one service uses up its error budget; 1 is just as fast as the objective allows. PostgreSQL.
+-- How fast one service uses up its error budget; 1 is exactly what the objective allows.
+-- PostgreSQL.
 --
 -- Grain: one row.
 SELECT

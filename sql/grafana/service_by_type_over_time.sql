@@ -1,14 +1,11 @@
--- Failures of one service by error type over time. PostgreSQL, on `failed_events`.
+-- Failures of one service by error type over time. PostgreSQL, on `failures`.
 --
 -- Grain: one row per interval and error type.
 SELECT
-    $__timeGroup(dlq_timestamp, $__interval) AS time,
-    REGEXP_REPLACE(error_type, '^.*[.]', '') AS metric,
+    $__timeGroup(opened_at, $__interval) AS time,
+    error_class AS metric,
     COUNT(*) AS failures
-FROM dlq.failed_events
-WHERE
-    status <> 'superseded'
-    AND $__timeFilter(dlq_timestamp)
-    AND COALESCE(consumer_service, source_service) = '$service'
+FROM dlq.failures
+WHERE $__timeFilter(opened_at) AND service = '$service'
 GROUP BY 1, 2
 ORDER BY 1

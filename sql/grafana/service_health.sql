@@ -1,6 +1,6 @@
--- Health of every service, as build-marts last computed it. PostgreSQL.
+-- Health of every service, from the last run of build-marts. PostgreSQL.
 --
--- Grain: one row per service, the illest first.
+-- Grain: one row per service, the lowest score first.
 SELECT
     service,
     score,

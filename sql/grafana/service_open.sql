@@ -1,6 +1,6 @@
--- Open failures of one service. PostgreSQL.
+-- Open failures of one service. PostgreSQL, on `failures`.
 --
 -- Grain: one row.
 SELECT COUNT(*) AS value
-FROM dlq.failed_events
-WHERE status IN ('pending', 'retried', 'parked') AND COALESCE(consumer_service, source_service) = '$service'
+FROM dlq.failures
+WHERE is_open AND service = '$service'

@@ -1,16 +1,16 @@
--- The newest failures of one service. PostgreSQL, on `failed_events`.
+-- The newest failures of one service. PostgreSQL, on `failures`.
 --
 -- Grain: one row per failure, newest first, at most 50.
 SELECT
-    dlq_timestamp,
-    id::text AS failure_id,
+    opened_at,
+    failure_id::text AS failure_id,
     event_type,
     tenant_id,
     error_type,
-    LEFT(error_message, 200) AS message,
+    LEFT(message, 200) AS message,
     status,
     redrive_count
-FROM dlq.failed_events
-WHERE status <> 'superseded' AND COALESCE(consumer_service, source_service) = '$service'
-ORDER BY dlq_timestamp DESC
+FROM dlq.failures
+WHERE service = '$service'
+ORDER BY opened_at DESC
 LIMIT 50

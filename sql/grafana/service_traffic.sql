@@ -1,4 +1,4 @@
--- What one service did with its messages, by hour, where its totals are known. PostgreSQL.
+-- How one service handled its messages, by hour, if its totals are known. PostgreSQL.
 --
 -- Grain: one row per hour.
 SELECT

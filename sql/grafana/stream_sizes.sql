@@ -1,6 +1,6 @@
--- Size of the streams, at each look. PostgreSQL, on `stream_samples`.
+-- Size of the streams, at each check. PostgreSQL, on `stream_samples`.
 --
--- Grain: one row per look and stream.
+-- Grain: one row per check and stream.
 SELECT
     at AS time,
     stream AS metric,

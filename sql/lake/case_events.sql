@@ -1,4 +1,4 @@
--- What was done to failures after they failed: redrives, their outcomes, and decisions.
+-- Messages about failures: redrives, their outcomes, and decisions.
 --
 -- Owner: pipelines/sahool_dlq/drain
 -- Grain: one row per message of the case log and epoch.
@@ -10,16 +10,17 @@
 --                 outcome_unknown, triage.resolved | discarded | parked | unparked | alerted
 --   failure_id    the root failure, null where the message could not be read
 --   redrive_id    the redrive that it is about, null for decisions
---   batch_id      the batch that the redrive belongs to, null where it belongs to none
+--   batch_id      the batch of the redrive, null if it has none
 --   attempt       1 for the first redrive; 1001 for the first after the case was reopened
---   trigger       automatic | manual, null where it was not said
---   consumer      <stream>/<durable> that a redrive is addressed to, or that answers
+--   trigger       automatic | manual, null if not given
+--   consumer      <stream>/<durable>: the addressed consumer of a redrive, or the one that reports
+--                 an outcome
 --   consumer_version  of redrive.succeeded: the version that succeeded; null where unknown
---   actor         who asked for it or decided
+--   actor         who requested it or decided
 --   reason        why, in words, redacted
---   not_before    of redrive.requested: when it is due, UTC; null is at once
+--   not_before    of redrive.requested: when it is due, UTC; null: immediately
 --   redrive_cap   of redrive.published: failed redrives after which the case is parked
---   at            when the sender says it happened, UTC
---   body          the whole message as JSON, redacted
+--   at            time of the sender, UTC
+--   body          the complete message as JSON, redacted
 --   parse_error   why it could not be used, else null
---   dlq_date      day of published_at, UTC: the folder that the row is in
+--   dlq_date      day of published_at, UTC: the folder of the row

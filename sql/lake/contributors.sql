@@ -1,4 +1,4 @@
--- What failures have in common that others do not.
+-- Values that certain failures have in common and other failures do not.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per finding, at most ten of each subject.
@@ -7,8 +7,8 @@
 --   attribute        tenant_id | service | event_type | consumer_version | field_id, or data.<key>
 --   value            of the attribute
 --   other_attribute, other_value  of a pair; else null
---   failure_count    sampled failures in question that have it
---   share            of all in question, 0 to 1
---   baseline_share   of the others, 0 to 1
+--   failure_count    sampled failures of the subject that have the value
+--   share            of all failures of the subject, 0 to 1
+--   baseline_share   the same among the other failures, 0 to 1
 --   risk_ratio       share / baseline_share, with half a failure added
---   adjusted_p       how likely so much is by chance, after Benjamini and Hochberg
+--   adjusted_p       probability of such a difference by chance, adjusted by Benjamini-Hochberg

@@ -1,18 +1,18 @@
--- The dead letters as the stream had them, redacted: the log that everything else is made from.
+-- The dead letters of the stream, redacted: everything else is computed from this log.
 --
 -- Owner: pipelines/sahool_dlq/drain
 -- Grain: one row per message of the dead-letter stream and epoch. The same failure published twice
--- has two rows; see `failures`, which has it once.
+-- has two rows; `failures` has it once.
 --   epoch                  stream, its creation time and fork: sequences are unique within it
 --   dlq_sequence           sequence in the dead-letter stream
 --   published_at           the server's time of the dead letter, UTC
 --   subject                subject of the dead letter
 --   size_bytes             size of its body
---   failure_id             uuid; the same failure published twice has it twice
---   root_failure_id        first failure of the chain, where a redrive failed again; else null
+--   failure_id             uuid; repeated if the same failure was published twice
+--   root_failure_id        first failure of the chain, if a redrive failed again; else null
 --   redrive_id             the redrive that failed again, else null
 --   redrive_attempt        1 for the first redrive; 1001 for the first after the case was reopened
---   event_id               id of the event, as its producer gave it
+--   event_id               id of the event, from its producer
 --   event_type             last token of the original subject
 --   original_subject       subject of the event; a redrive goes there
 --   original_stream        stream of the event, null where unknown
@@ -22,30 +22,31 @@
 --   consumer_service       the service that failed on it, null where unknown
 --   service                consumer_service, else source_service
 --   consumer_name          durable consumer that failed on it, null where unknown
---   consumer_version       its release, as it says; null where unknown
+--   consumer_version       its release, from the consumer; null where unknown
 --   handler                function that failed, null where unknown
---   tenant_id, field_id, farmer_id  of the event, null where it names none
+--   tenant_id, field_id, farmer_id  of the event, null if it has none
 --   error_type             class name of the exception, with its module
 --   error_message          text of the exception, redacted
 --   stack_trace            traceback as text, redacted
---   retry_count            deliveries that failed before it was given up
+--   retry_count            failed deliveries before it was given up
 --   max_retries            deliveries that were allowed
---   first_attempt_at, last_attempt_at  first and last delivery that failed, UTC
---   dlq_timestamp          when the service gave it up, by the service's clock, UTC
+--   first_attempt_at, last_attempt_at  first and last failed delivery, UTC
+--   dlq_timestamp          when the service gave it up, by its own clock, UTC
 --   dlq_reason             why it was given up: max_retries_exceeded, max_deliveries, terminated, …
 --   attempts               JSON array of at, error_type, error_message; null where unknown
 --   original_data          body of the event as JSON, redacted
 --   original_headers       headers of the event as a JSON object, redacted
---   payload_encoding       how original_data holds the body: json | base64 | object | text
---   envelope               how the dead letter was written: canonical | metadata | other
---   parse_error            why it could not be read, or kept, as it was sent; else null
---   clamped                names of columns that do not say what was sent, joined by commas
---   traceparent            W3C trace context of the event, null where it has none
---   group_id               16 hexadecimal digits; failures alike in type, frames and message
---   parent_id              16 hexadecimal digits; groups alike in type and frames
---   fingerprint_version    version of the recipe of the groups
---   fingerprint_rules      8 hexadecimal digits of the user's grouping rules, null where none
+--   payload_encoding       encoding of the body in original_data: json | base64 | object | text
+--   envelope               format of the dead letter: canonical | metadata | other
+--   parse_error            why it could not be read or stored unchanged; else null
+--   clamped                names of columns whose value was changed to fit, joined by commas
+--   traceparent            W3C trace context of the event, null if it has none
+--   group_id               16 hexadecimal digits; similar failures: same type, frames and message
+--   parent_id              16 hexadecimal digits; groups with the same type and frames
+--   fingerprint_version    version of the grouping algorithm
+--   fingerprint_rules      8 hexadecimal digits: hash of the user's grouping rules, null if none
 --   error_class            last dotted segment of error_type
 --   template               the message with its variables replaced
---   frames                 in-app frames nearest the raise, module:function, joined by ' < '
---   dlq_date               day of published_at, UTC: the folder that the row is in
+--   frames                 frames of our code nearest to the exception, module:function, joined by
+--                          ' < '
+--   dlq_date               day of published_at, UTC: the folder of the row

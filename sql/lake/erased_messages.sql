@@ -1,4 +1,4 @@
--- Which messages of the log were erased for a tenant: that they were there, and nothing of them.
+-- Positions of messages that were erased for a tenant, without their content.
 --
 -- Owner: pipelines/sahool_dlq/drain
 -- Grain: one row per erased message.

@@ -1,4 +1,5 @@
--- The families of error types: what may pass by itself, what needs a person, what content explains.
+-- The families of error types: temporary ones, those that need a person, those caused by the
+-- content.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per family and error_class.

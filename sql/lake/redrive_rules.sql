@@ -1,6 +1,7 @@
--- The numbers of the redrive rules that the views use.
+-- Constants of the redrive rules that the views use.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row.
---   default_redrive_cap   failed redrives after which a case is parked, where none was said
---   attempts_per_opening  attempts of a case's first opening are 1 to this, of its second from this + 1
+--   default_redrive_cap   failed redrives after which a case is parked, if the log does not say
+--   attempts_per_opening  attempts 1 to this number belong to a case's first opening, from this + 1
+--                         to its second

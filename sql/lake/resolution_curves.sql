@@ -5,7 +5,7 @@
 --   dimension, value   as in `resolution_times`
 --   t_seconds          time since the failure
 --   at_risk            cases that lasted at least this long
---   ended              those that ended at it
+--   ended              cases that ended at this time
 --   survival           share still open just after, 0 to 1
 --   automatic_redrive, manual_redrive, manual, discarded
---                      share ended so by then, 0 to 1: with survival they add up to 1
+--                      share that ended in this way by then, 0 to 1; with survival they add up to 1

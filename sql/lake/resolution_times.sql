@@ -1,14 +1,14 @@
--- How long it takes until a failure is ended, those still open counted in (Kaplan-Meier).
+-- Time until a failure ends; open failures are included (Kaplan-Meier).
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per cohort (dimension, value).
 --   dimension, value   overall 'all', or an error_class, service, …: see `durations_daily`
 --   n                  cases
 --   events             cases that ended
---   open_share         the others' share, 0 to 1
---   median_seconds     when half had ended; null where that was not reached in follow_up_seconds
---   p90_seconds        when nine tenths had ended; null as above
---   rmst_24h_seconds   mean time open within 24 hours; where the follow-up is shorter, as if nothing
---                      ended after it, so at most this
+--   open_share         share of cases that did not end, 0 to 1
+--   median_seconds     time after which half had ended; null if not reached in follow_up_seconds
+--   p90_seconds        time after which nine tenths had ended; null as above
+--   rmst_24h_seconds   mean open time within 24 hours; if the follow-up is shorter, computed as if
+--                      nothing ended after it (an upper bound)
 --   rmst_7d_seconds    the same within seven days
 --   follow_up_seconds  the longest duration seen

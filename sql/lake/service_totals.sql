@@ -5,11 +5,11 @@
 --   totals_sequence  sequence in the stream of totals
 --   published_at     the server's time of the sample, UTC
 --   service          the service that counts
---   consumer         <stream>/<durable> that it counts for
+--   consumer         <stream>/<durable> that is counted
 --   started_at       when the process started, UTC
 --   handled          messages delivered to a handler since then
---   succeeded        of these, those that the handler finished
---   retried          of these, those that failed and were left for another delivery
---   dead_lettered    of these, those that became dead letters
---   skipped          of these, those that were for another consumer
---   consumer_version  version of the process, as it says; null where unknown
+--   succeeded        of these, handled successfully
+--   retried          of these, failed and left for another delivery
+--   dead_lettered    of these, dead-lettered
+--   skipped          of these, addressed to another consumer
+--   consumer_version  release of the service, from the process; null where unknown

@@ -1,15 +1,16 @@
--- The cases, counted: what groups, types and services are summed up from.
+-- Counts of cases, from which groups, types and services are summed up.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), group_id, service,
 -- consumer_name and error_class.
---   case_count                       cases, and once more for each time one was reopened
+--   case_count                       cases; a reopened case counts once more per reopening
 --   first_opened_at, last_opened_at  oldest and newest dlq_timestamp, UTC
 --   last_first_attempt_at            newest first attempt, UTC
---   last_resolved_at                 newest resolution, by whomever, UTC, or null
---   last_resolved_by_person_at       newest resolution by hand, or by a redrive that a person
---                                    asked for, or discard of a case that was reopened, UTC, or null
---   last_log_position                place in the log of the latest case; of it are
+--   last_resolved_at                 newest resolution, UTC, or null
+--   last_resolved_by_person_at       newest resolution by hand or by a redrive that a person
+--                  requested, or newest discard of a case that was reopened, UTC, or null
+--   last_log_position                position in the log of the latest case; the next columns are
+--                  from that case
 --   sample_failure_id, parent_id, template, frames
 SELECT
     dlq_date,

@@ -1,18 +1,18 @@
--- Which services tend to begin to fail together. Which of them is at fault it does not say.
+-- Services that often begin to fail together. It does not say which one is the cause.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per pair of services whose outbreaks in the last four weeks began together at
 -- least three times and more often than by chance (adjusted p < 0.01).
 --   service_a, service_b  in alphabetical order
---   outbreaks_a, outbreaks_b  how often each began to fail. An outbreak begins in a minute that
---                         fails like a spike (`spikes`: at least 10 cases in 5 minutes, at least
---                         three times the expected) after 30 minutes that did not
+--   outbreaks_a, outbreaks_b  how often each one began to fail. An outbreak begins in a minute with
+--                             a spike (`spikes`: at least 10 cases in 5 minutes, at least three
+--                             times the expected) after 30 minutes without one
 --   together_count        outbreaks of both within two minutes of each other
---   lift                  together_count / what independent services would have
---   leader                the service that began first in most, null where neither did
+--   lift                  together_count / the number expected for independent services
+--   leader                the service that began first more often, null if neither did
 --   median_lag_seconds    from the leader's first failure to the other's, median
 --   slot_count            5-minute slots of the period
---   p_value, adjusted_p   Fisher's exact test, one-sided; after Benjamini and Hochberg over pairs
+--   p_value, adjusted_p   Fisher's exact test, one-sided; adjusted by Benjamini-Hochberg over pairs
 WITH span AS (
     SELECT
         MIN(m.minute_number) AS first_minute,
@@ -87,7 +87,8 @@ expected AS (
     CROSS JOIN span AS s
 ),
 
--- Two in the minute itself, so that a lone failure just before an outbreak does not date it.
+-- Two in the minute itself, so that a single failure just before an outbreak is not taken as its
+-- start.
 over_limit AS (
     SELECT
         m.service,

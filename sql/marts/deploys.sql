@@ -1,14 +1,14 @@
 -- The versions of each service, with the groups that each brought, cured and brought back.
 --
 -- Owner: pipelines/sahool_dlq/analysis
--- Grain: one row per service and consumer_version that a dead letter, a success or the totals named.
+-- Grain: one row per service and consumer_version in a dead letter, a success or the totals.
 --   first_seen_at  when its first process started or its first failure came, UTC
 --   last_seen_at   newest totals, failure or success, UTC
 --   failure_count  cases of this version, and redrives that failed again in it
 --   success_count  redrives that succeeded in it
---   brought        groups that failed first in it, joined by ', '; null where there are none
---   cured          groups of which redrives succeeded in it, and that never failed in it
---   brought_back   groups that failed in it after an earlier version had cured them
+--   brought        groups that failed first in it, joined by ', '; null if there are none
+--   cured          groups whose redrives succeeded in it, and that never failed in it; as above
+--   brought_back   groups that failed in it after an earlier version had cured them; as above
 WITH told AS (
     SELECT
         service,

@@ -1,13 +1,14 @@
--- How long cases lasted, counted: what survival curves are computed from.
+-- Counts of cases by duration, from which survival curves are computed.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), cohort (dimension, value),
 -- cause and duration.
 --   dimension         overall | error_class | service | tenant_id | group_id
---   value             of the dimension; 'all' for overall; cases without tenant are in no tenant's
+--   value             of the dimension; 'all' for overall; cases without tenant are not in the
+--                     dimension tenant_id
 --   cause             open | automatic_redrive | manual_redrive | manual | discarded, or reopened:
---                     it was closed after this time, which did not last. So it counts as one that
---                     lasted at least this long, and its next opening counts anew
+--                     it was closed after this time and later opened again. So it counts as lasting
+--                     at least this long, and its next opening is counted separately
 --   duration_seconds  from opening to closing, to three significant digits, at least 0; null while
 --                     open
 --   open_since        while open: the minute of dlq_timestamp, UTC; else null

@@ -1,9 +1,9 @@
--- The groups: failures alike in type, frames and message, and how each stands.
+-- The groups of similar failures (same type, frames and message) and their state.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per group_id.
 --   group_id                 16 hexadecimal digits
---   parent_id                groups alike in type and frames
+--   parent_id                groups with the same type and frames
 --   state                    resolved    nothing is open
 --                            regressed   a person resolved the last of it, and then it came again
 --                                        (or discarded a case that was then reopened): all
@@ -14,10 +14,10 @@
 --                            escalating  is_escalating
 --                            ongoing     else; the first that applies
 --   is_escalating            the last hour has at least 10 cases and more than escalation_limit
---   escalation_limit         cases in an hour that the hours of the seven days before lead to
---                            expect at most; ten times their greatest where the group is younger
+--   escalation_limit         maximum expected cases in an hour, from the hours of the seven days
+--                            before; for a younger group ten times their maximum
 --   error_class, template, frames, sample_failure_id   of the group's latest case
---   failure_count            cases, and once more for each time one was reopened
+--   failure_count            cases; a reopened case counts once more per reopening
 --   failure_count_1h, failure_count_24h   of the last hour and 24 hours, to the minute
 --   first_seen_at            oldest dlq_timestamp, UTC
 --   last_seen_at             newest dlq_timestamp, UTC
@@ -26,12 +26,12 @@
 --   tenant_count             distinct tenants
 --   open_count               pending, retried or parked
 --   resolved_count, parked_count, discarded_count  cases with that status
---   reopened_count           cases that were closed, which did not last
---   redrive_count            redrives that went out: published, or known to have ended in a handler
---   redrive_succeeded_count  of these, those that succeeded
---   redrive_chance           how likely a redrive succeeds, 0 to 1: the mean of Beta(a + successes,
---                            b + failures), outcomes weighing half as much each 7 days; (a, b) is
---                            (4, 2) for transient error types, (1, 9) for others
+--   reopened_count           cases that were closed and opened again
+--   redrive_count            redrives that were published, or are known to have ended in a handler
+--   redrive_succeeded_count  of these, successful
+--   redrive_chance           chance that a redrive succeeds, 0 to 1: the mean of Beta(a +
+--                            successes, b + failures); the weight of outcomes halves every 7 days;
+--                            (a, b) is (4, 2) for transient error types, (1, 9) for others
 --   versions                 versions that it failed in, in alphabetical order, joined by ', '; null
 --                            where unknown
 WITH tallied AS (
@@ -58,7 +58,7 @@ standing AS (
     SELECT
         group_id,
         MIN(open_since) AS oldest_open_at,
-        SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
+        SUM(CASE WHEN open_since IS NOT NULL THEN case_count ELSE 0 END)
             AS open_count,
         SUM(CASE WHEN status = 'resolved' THEN case_count ELSE 0 END) AS resolved_count,
         SUM(CASE WHEN status = 'parked' THEN case_count ELSE 0 END) AS parked_count,
@@ -93,7 +93,7 @@ hours AS (
     GROUP BY m.group_id, FLOOR((n.minute_number - m.minute_number) / 60)
 ),
 
--- Of the 168 hours, 24 are of the same weekday as now and weigh double: 192 in all. Hours without
+-- Of the 168 hours, 24 have the same weekday as now and count double: 192 in total. Hours without
 -- a failure have no row and add nothing to the sums.
 weekly AS (
     SELECT
@@ -145,14 +145,14 @@ redriven AS (
     SELECT
         r.group_id,
         CAST(SUM(r.out_count) AS BIGINT) AS redrive_count,
-        CAST(SUM(CASE WHEN r.outcome = 'succeeded' THEN r.attempt_count ELSE 0 END) AS BIGINT)
+        CAST(SUM(CASE WHEN r.has_succeeded THEN r.attempt_count ELSE 0 END) AS BIGINT)
             AS redrive_succeeded_count,
         SUM(
-            CASE WHEN r.outcome = 'succeeded' THEN r.attempt_count ELSE 0 END
+            CASE WHEN r.has_succeeded THEN r.attempt_count ELSE 0 END
             * POWER(0.5, GREATEST(n.minute_number - r.ended_minute, 0) / 10080.0)
         ) AS successes,
         SUM(
-            CASE WHEN r.outcome = 'failed_again' THEN r.attempt_count ELSE 0 END
+            CASE WHEN NOT r.has_succeeded THEN r.attempt_count ELSE 0 END
             * POWER(0.5, GREATEST(n.minute_number - r.ended_minute, 0) / 10080.0)
         ) AS failures
     FROM redrives_daily AS r

@@ -1,8 +1,8 @@
--- Which errors, and in which services.
+-- Failures by error type and service.
 --
 -- Owner: pipelines/sahool_dlq/analysis
--- Grain: one row per error_class and service. Counts cases: a redrive that fails again is no
--- new failure.
+-- Grain: one row per error_class and service. Counts cases: a redrive that fails again is not a new
+-- failure.
 --   error_class     last segment of the exception's type
 --   service         the service that failed, else the one that published
 --   failure_count   cases
@@ -22,7 +22,7 @@ standing AS (
     SELECT
         error_class,
         service,
-        SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
+        SUM(CASE WHEN open_since IS NOT NULL THEN case_count ELSE 0 END)
             AS open_count,
         SUM(CASE WHEN status = 'resolved' THEN case_count ELSE 0 END) AS resolved_count
     FROM statuses_daily

@@ -1,7 +1,7 @@
--- When failures happened.
+-- Failures by hour.
 --
 -- Owner: pipelines/sahool_dlq/analysis
--- Grain: one row per hour, service and error_class that has a case; hours without are absent.
+-- Grain: one row per hour, service and error_class with a case; hours without cases have no row.
 --   hour_at        start of the hour of dlq_timestamp, UTC
 --   service        the service that failed, else the one that published
 --   error_class    last segment of the exception's type

@@ -1,9 +1,9 @@
--- When failures happened, to the minute: what every question about time is asked of.
+-- Failures by minute: the base of all other statistics over time.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date, minute, service, error_class and group_id that has a case. Built
--- by dlq_date (the server's day of the dead letter); sum over it, since a service whose clock is
--- off spreads a minute over two days.
+-- by dlq_date (the server's day of the dead letter); sum over it, because a service with a wrong
+-- clock can spread a minute over two days.
 --   minute_at        start of the minute of dlq_timestamp, UTC
 --   minute_number    the same in minutes since 1970
 --   failure_count    cases

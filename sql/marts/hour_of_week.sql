@@ -1,17 +1,17 @@
--- When in the week failures come.
+-- Failures by hour of the week.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per series (dimension, value) and hour of the week, all 168 of each series, over
--- the last whole weeks (at most 12) before now; empty where the log is younger than 4 weeks.
+-- the last whole weeks (at most 12) before now; empty if the log is younger than 4 weeks.
 --   dimension, value  overall 'all', or a service
 --   hour_of_week      0 is Monday 00:00 UTC, 167 Sunday 23:00
 --   week_count        weeks that were counted
 --   failure_count     cases in this hour of all the weeks
---   weeks_hit         weeks with a case in it: one outage makes one week, not a habit
---   weeks_high        weeks in which it had three times the series' mean hour or more
+--   weeks_hit         weeks with a case in this hour: one outage counts as one week
+--   weeks_high        weeks in which this hour had at least three times the series' mean
 --   expected_count    the mean of the series' 168 hours
---   chi_square        of the whole series against a week without pattern, 167 degrees of freedom
---   p_value           how likely so uneven a week is by chance alone
+--   chi_square        of the whole series, compared with a uniform week, 167 degrees of freedom
+--   p_value           probability of such an uneven week by chance
 WITH span AS (
     SELECT
         LEAST(FLOOR((n.minute_number + 1 - MIN(m.minute_number)) / 10080), 12) AS week_count,

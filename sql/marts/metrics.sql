@@ -1,15 +1,15 @@
--- The five metrics: how fast failures come, of which kinds, whether redriving helps, how the
--- services are, how long it takes until a failure is ended.
+-- The five metrics: rate of failures, error types, success of redrives, health of services, time
+-- until a failure ends.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per metric and label.
---   metric  dlq_rate               cases a minute; label: the window it is the mean of
+--   metric  dlq_rate               cases a minute; label: the window of the mean
 --           redrive_success_rate   succeeded / (succeeded + failed again), 0 to 1; label: window
 --           error_distribution     share of the cases of the last 24 hours, 0 to 1; label: type
 --           service_health         score, 0 to 100; label: service
 --           resolution_time        seconds; label: median | p90 | mean_of_first_24h (restricted)
---   label   what it is of, as said above
---   value   null where it is not known, or not reached
+--   label   see above
+--   value   null if unknown or not reached
 WITH windows AS (
     SELECT *
     FROM
@@ -40,13 +40,13 @@ rates AS (
 redriven AS (
     SELECT
         w.label,
-        CAST(SUM(CASE WHEN r.outcome = 'succeeded' THEN r.attempt_count ELSE 0 END) AS DOUBLE)
+        CAST(SUM(CASE WHEN r.has_succeeded THEN r.attempt_count ELSE 0 END) AS DOUBLE)
         / SUM(r.attempt_count) AS value
     FROM windows AS w
     CROSS JOIN clock AS n
     INNER JOIN redrives_daily AS r
         ON
-            r.outcome IN ('succeeded', 'failed_again')
+            r.has_succeeded IS NOT NULL
             AND r.ended_minute > n.minute_number - w.minutes
     WHERE w.minutes >= 60
     GROUP BY w.label

@@ -1,4 +1,4 @@
--- What may pass by itself and is still open: the candidates for a redrive.
+-- Open temporary failures: the candidates for a redrive.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per group_id, consumer_name, service and error_class with open cases of the
@@ -7,9 +7,9 @@
 --   service             the service that failed, else the one that published
 --   consumer_name       durable name, null where unknown
 --   open_count          pending, retried or parked
---   pending_count       of these, those that nothing is under way for
---   retried_count       a redrive is out
---   parked_count        no more automatic redrive
+--   pending_count       of these, without a running redrive
+--   retried_count       of these, with a published redrive
+--   parked_count        of these, without further automatic redrives
 --   oldest_opened_at    oldest dlq_timestamp of an open case, to the minute, UTC
 --   oldest_age_seconds  its age
 SELECT
@@ -29,6 +29,6 @@ SELECT
 FROM statuses_daily AS c
 INNER JOIN error_classes AS e ON e.error_class = c.error_class AND e.family = 'transient'
 CROSS JOIN clock AS n
-WHERE c.status IN ('pending', 'retried', 'parked')
+WHERE c.open_since IS NOT NULL
 GROUP BY c.group_id, c.error_class, c.service, c.consumer_name
 ORDER BY open_count DESC, c.group_id, c.service, c.consumer_name

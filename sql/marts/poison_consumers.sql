@@ -1,17 +1,18 @@
--- Consumers whose code may be at fault: many messages fail in one of them, for one reason that does
--- not pass by itself.
+-- Consumers whose code may be the cause: many messages fail in one of them, for one permanent
+-- reason.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per consumer (original_stream, consumer_name) and group_id with at least 20 such
--- messages among the dead letters of the last seven days, those of redrives left out. Not counted
--- are messages that failed in other consumers too (`poison_messages`: the message is at fault),
--- groups of one tenant (`poison_tenants`), and transient error types and those that
--- an event's content explains (`error_classes`).
+-- messages among the dead letters of the last seven days, without those of redrives. Not counted
+-- are messages that failed in other consumers too (`poison_messages`: the message is the cause),
+-- groups of one tenant (`poison_tenants`), and transient error types and those caused by an event's
+-- content (`error_classes`).
 --   original_stream, consumer_name, service
---   consumer_versions  those that failed, in alphabetical order, joined by ', '; null where unknown
+--   consumer_versions  versions that failed, in alphabetical order, joined by ', '; null where
+--                      unknown
 --   group_id, error_class
 --   message_count      messages of the stream that failed in this consumer alone
---   tenant_count, event_type_count  distinct, of these
+--   tenant_count, event_type_count  distinct values among these
 --   first_failed_at, last_failed_at  oldest and newest dlq_timestamp of these, UTC
 WITH failed AS (
     SELECT

@@ -1,26 +1,26 @@
--- Messages that no redrive cures while others of their group are cured, and messages that fail
--- wherever they are consumed.
+-- Messages whose redrives all fail while others of their group succeed, and messages that fail in
+-- several consumers.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per kind and message (kind redriven_in_vain: per failure). The second kind looks
--- at the dead letters of the last seven days, those of redrives left out.
+-- at the dead letters of the last seven days, without those of redrives.
 --   kind             redriven_in_vain: redriven at least three times, failed each time, while
 --                    others of the group succeeded | several_consumers: the same event failed in
 --                    more than one consumer
---   failure_id       the failure; of several the latest
+--   failure_id       the failure, or the latest of several
 --   group_id, error_class, event_type, tenant_id   of that failure
 --   original_stream, original_sequence  the event; null where unknown
 --   consumer_count   consumers that it failed in
 --   redrive_count    redrives that failed again; null for several_consumers
---   cured_count      redrives of others of the group that succeeded; null for several_consumers
+--   cured_count      successful redrives of others of the group; null for several_consumers
 WITH cured AS (
     SELECT group_id, CAST(SUM(attempt_count) AS BIGINT) AS cured_count
     FROM redrives_daily
-    WHERE outcome = 'succeeded'
+    WHERE has_succeeded
     GROUP BY group_id
 ),
 
--- The few first, by three columns; then all of these.
+-- First find the few by three columns, then read all their columns.
 struck AS (
     SELECT d.original_stream, d.original_sequence
     FROM dead_letters AS d

@@ -1,9 +1,9 @@
--- Tenants that make up most of a failure group, and far less of everything else.
+-- Tenants that have most of a failure group, and far less of all other failures.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per tenant and group, over the dead letters of the last seven days: a group of
--- at least 20 cases, half of them or more of one tenant, who has at most a fifth of that share of
--- all failures.
+-- at least 20 cases, at least half of them of one tenant, whose share of all failures is at most a
+-- fifth of that.
 --   tenant_id, group_id, error_class, services (names joined by ', ')
 --   failure_count    the tenant's cases in the group
 --   open_count       of these pending, retried or parked

@@ -1,4 +1,4 @@
--- Whether redriving helps.
+-- Results of redrives.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per group_id and error_class with at least one redrive; sum the counts for a
@@ -6,15 +6,15 @@
 --   group_id, error_class
 --   case_count            cases that were redriven
 --   attempt_count         redrives, by (root failure, attempt)
---   automatic_count       of these, those that nobody asked for
---   succeeded_count       the consumer said so
+--   automatic_count       of these, automatic ones
+--   succeeded_count       the consumer reported success
 --   failed_again_count    the consumer dead-lettered it again
---   unroutable_count      no stream takes the subject
+--   unroutable_count      no stream captures the subject
 --   refused_count         not on the allow-list
---   expired_count         the raw bytes were gone
---   too_late_count        the event was too old to be done again
---   outcome_unknown_count nothing was heard before the deadline
---   waiting_count         published, nothing heard yet
+--   expired_count         the raw bytes no longer existed
+--   too_late_count        the event was too old
+--   outcome_unknown_count no answer before the deadline
+--   waiting_count         published, no answer yet
 --   success_rate          succeeded / (succeeded + failed again), 0 to 1; null without either
 SELECT
     group_id,
@@ -38,10 +38,8 @@ SELECT
         AS outcome_unknown_count,
     CAST(SUM(CASE WHEN outcome = 'waiting' THEN attempt_count ELSE 0 END) AS BIGINT)
         AS waiting_count,
-    CAST(SUM(CASE WHEN outcome = 'succeeded' THEN attempt_count ELSE 0 END) AS DOUBLE)
-    / NULLIF(
-        SUM(CASE WHEN outcome IN ('succeeded', 'failed_again') THEN attempt_count ELSE 0 END), 0
-    ) AS success_rate
+    CAST(SUM(CASE WHEN has_succeeded THEN attempt_count ELSE 0 END) AS DOUBLE)
+    / SUM(CASE WHEN has_succeeded IS NOT NULL THEN attempt_count END) AS success_rate
 FROM redrives_daily
 GROUP BY group_id, error_class
 ORDER BY attempt_count DESC, group_id, error_class

@@ -10,9 +10,9 @@
 WITH outcomes AS (
     SELECT failure_id, opening, COUNT(*) AS failed_attempts
     FROM redrives
-    WHERE outcome IN ('succeeded', 'failed_again')
+    WHERE has_succeeded IS NOT NULL
     GROUP BY failure_id, opening
-    HAVING COUNT(*) >= 3 AND MAX(outcome) = 'failed_again'
+    HAVING COUNT(*) >= 3 AND NOT BOOL_OR(has_succeeded)
 )
 
 SELECT

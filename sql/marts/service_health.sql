@@ -1,4 +1,4 @@
--- How each service is doing: its failures, and its failure rate where its totals are known.
+-- The health of each service: its failures, and its failure rate if its totals are known.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per service that failed or that published totals.
@@ -6,31 +6,32 @@
 --   score                    0 to 100, for display only:
 --                            100 * (1 - max(traffic_part, critical_part, age_part))
 --   traffic_part             0 to 0.5: burn_1h / 14.4, or without totals pressure / 4
---   critical_part            0.3 where a critical failure came in the last hour, else 0
+--   critical_part            0.3 if there was a critical failure in the last hour, else 0
 --   age_part                 0 to 0.2: age of the oldest open case / 24 h
 --   alert                    page | ticket | none by the burn rates; null without totals
 --   failure_count_1h, failure_count_24h, failure_count   cases, by dlq_timestamp
 --   expected_count_1h        as in `spikes`
---   pressure                 log2((failure_count_1h + 1) / (expected_count_1h + 1)): 1 is twice
---                            the usual, 2 four times
+--   pressure                 log2((failure_count_1h + 1) / (expected_count_1h + 1)): 1 is twice the
+--                            usual number, 2 four times
 --   critical_count_1h, critical_count_24h                of the critical family (`error_classes`)
 --   open_count               pending, retried or parked
 --   open_share               open_count / failure_count, 0 to 1; null without failures
---   oldest_open_age_seconds  by dlq_timestamp, to the minute; null where nothing is open
+--   oldest_open_age_seconds  by dlq_timestamp, to the minute; null if nothing is open
 --   p90_open_age_seconds     nine tenths of the open cases are younger, to the minute
---   has_totals               whether its consumers' counters are known. Without them nothing is
---                            known about successes, and all that follows is null
---   handled_count, succeeded_count, dead_lettered_count  messages, as long as the lake remembers
+--   has_totals               whether its consumers' counters are known. Without them successes are
+--                            unknown, and all following columns are null
+--   handled_count, succeeded_count, dead_lettered_count  messages, over the retention time of the
+--                  lake
 --   handled_count_24h, succeeded_count_24h, dead_lettered_count_24h  of the last 24 hours
---   failure_rate_24h         dead-lettered / (succeeded + dead-lettered), 0 to 1; null where
---                            nothing was finished
+--   failure_rate_24h         dead-lettered / (succeeded + dead-lettered), 0 to 1; null if no
+--                            message was finished
 --   failure_rate_24h_low, failure_rate_24h_high          its Wilson 95 % interval
 --   burn_5m, burn_30m, burn_1h, burn_6h, burn_3d         failure rate of the window / the rate
 --                            that the objective allows (`health_rules`); null as above. Page at
 --                            > 14.4 over 1 h and 5 m or > 6 over 6 h and 30 m; ticket at > 1 over
 --                            3 d and 6 h; only with 10 failures in the longer window
---   versions                 versions that its totals named in the last hour, in alphabetical
---                            order, joined by ', '; null where unknown
+--   versions                 versions in its totals of the last hour, in alphabetical order, joined
+--                            by ', '; null where unknown
 WITH recent AS (
     SELECT
         m.service,
@@ -62,7 +63,7 @@ standing AS (
     SELECT
         service,
         SUM(case_count) AS failure_count,
-        SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN case_count ELSE 0 END)
+        SUM(CASE WHEN open_since IS NOT NULL THEN case_count ELSE 0 END)
             AS open_count,
         MIN(open_since) AS oldest_open_at
     FROM statuses_daily

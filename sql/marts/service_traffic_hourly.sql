@@ -1,11 +1,11 @@
--- What services handled, where their totals are known.
+-- Messages handled by services, if their totals are known.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per hour and service with a sample of its consumers' counters.
 --   hour_at             start of the hour of the sample, UTC
 --   service
 --   handled_count, succeeded_count, retried_count, dead_lettered_count, skipped_count
---                       messages since the samples before, over all consumers of the service
+--                       messages since the previous samples, all consumers of the service
 SELECT
     DATE_TRUNC('hour', MIN(published_at) AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS hour_at,
     service,

@@ -1,4 +1,4 @@
--- Which series fail more than usual right now.
+-- Series with more failures than usual right now.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per series (dimension, value) that failed in the last hour, in the day before it,
@@ -9,8 +9,8 @@
 --   expected_count  median of the same 60 minutes one, two, three and four weeks ago; with less
 --                   than four weeks of log, the hourly mean of the 24 hours before
 --   expected_from   4 weeks | 24 hours
---   is_spike        failure_count >= 10, >= 3 * expected_count, and so many would come by chance
---                   (Poisson) less than once in 10,000 hours: see `spike_limits`
+--   is_spike        failure_count >= 10, >= 3 * expected_count, and by chance (Poisson) so many
+--                   occur less than once in 10,000 hours: see `spike_limits`
 WITH history AS (
     SELECT MIN(minute_number) AS first_minute FROM failures_minutely
 ),
@@ -72,7 +72,7 @@ expected AS (
         CAST(c.now_count AS BIGINT) AS failure_count,
         CASE
             WHEN n.minute_number - h.first_minute >= 4 * 10080
-                -- the median of four: less the least and the greatest, the mean of the others
+                -- the median of four values: the mean without the smallest and the largest
                 THEN
                     CAST(
                         c.one + c.two + c.three + c.four

@@ -1,4 +1,4 @@
--- How the cases stand, counted.
+-- Counts of cases by status.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), group_id, service,
@@ -13,7 +13,7 @@ SELECT
     consumer_name,
     error_class,
     status,
-    CASE WHEN cause = 'open' THEN DATE_TRUNC('minute', opened_at) END AS open_since,
+    CASE WHEN is_open THEN DATE_TRUNC('minute', opened_at) END AS open_since,
     COUNT(*) AS case_count
 FROM cases
 GROUP BY ALL

@@ -1,4 +1,4 @@
--- Who was hit by what.
+-- Failures by tenant.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per dlq_date (the server's day of the dead letter), tenant_id, group_id, service
@@ -12,7 +12,7 @@ SELECT
     service,
     error_class,
     COUNT(*) AS failure_count,
-    COUNT(*) FILTER (WHERE cause = 'open') AS open_count
+    COUNT(*) FILTER (WHERE is_open) AS open_count
 FROM cases
 GROUP BY dlq_date, tenant_id, group_id, service, error_class
 ORDER BY dlq_date, tenant_id, group_id, service, error_class

@@ -1,17 +1,16 @@
--- Which errors, over all time. PostgreSQL, on `failed_events`.
+-- Failures by error type, over all time. PostgreSQL, on `failures`.
 --
 -- Grain: one row per error_type.
---   failure_count, open_count  all, and those pending, retried or parked
+--   failure_count, open_count  all, and those open
 --   group_count                distinct failure groups
 --   first_seen_at, last_seen_at
 SELECT
     error_type,
     COUNT(*) AS failure_count,
-    COUNT(*) FILTER (WHERE status IN ('pending', 'retried', 'parked')) AS open_count,
+    COUNT(*) FILTER (WHERE is_open) AS open_count,
     COUNT(DISTINCT group_id) AS group_count,
-    MIN(dlq_timestamp) AS first_seen_at,
-    MAX(dlq_timestamp) AS last_seen_at
-FROM dlq.failed_events
-WHERE status <> 'superseded'
+    MIN(opened_at) AS first_seen_at,
+    MAX(opened_at) AS last_seen_at
+FROM dlq.failures
 GROUP BY error_type
 ORDER BY failure_count DESC, error_type

@@ -1,8 +1,9 @@
--- What a person resolved, and what came again since. PostgreSQL, on `failed_events`.
+-- Groups that a person resolved and that failed again since. PostgreSQL, on `failures` and
+-- `failed_events`.
 --
 -- Grain: one row per failure group with an open failure whose first attempt came after the last
--- resolution by a person (by hand, or by a redrive that a person asked for). A failure that itself
--- was resolved or discarded by a person, and failed anew, is one of these.
+-- resolution by a person (by hand, or by a redrive that a person requested). This includes a
+-- failure that a person resolved or discarded and that failed again.
 --   resolved_at, resolution_notes  of that resolution
 --   returned_count  open failures since
 --   returned_at     first of them
@@ -24,19 +25,14 @@ WITH resolutions AS (
 SELECT
     f.group_id,
     MAX(f.error_type) AS error_type,
-    STRING_AGG(
-        DISTINCT COALESCE(f.consumer_service, f.source_service), ', '
-        ORDER BY COALESCE(f.consumer_service, f.source_service)
-    ) AS services,
+    STRING_AGG(DISTINCT f.service, ', ' ORDER BY f.service) AS services,
     r.resolved_at,
     r.resolution_notes,
     COUNT(*) AS returned_count,
-    MIN(f.dlq_timestamp) AS returned_at,
-    (ARRAY_AGG(f.id ORDER BY f.dlq_timestamp DESC, f.id))[1] AS sample_id
-FROM dlq.failed_events AS f
+    MIN(f.opened_at) AS returned_at,
+    (ARRAY_AGG(f.failure_id ORDER BY f.opened_at DESC, f.failure_id))[1] AS sample_id
+FROM dlq.failures AS f
 INNER JOIN resolutions AS r ON r.group_id = f.group_id
-WHERE
-    f.status IN ('pending', 'retried', 'parked')
-    AND f.first_attempt_at > r.resolved_at
+WHERE f.is_open AND f.first_attempt_at > r.resolved_at
 GROUP BY f.group_id, r.resolved_at, r.resolution_notes
 ORDER BY returned_count DESC, f.group_id

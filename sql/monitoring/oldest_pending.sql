@@ -1,19 +1,19 @@
--- What has been open longest. PostgreSQL, on `failed_events`.
+-- The failures that have been open longest. PostgreSQL, on `failures`.
 --
--- Grain: one row per open failure (pending, retried or parked), oldest first, at most 50.
---   age_seconds    since dlq_timestamp
+-- Grain: one row per open failure, oldest first, at most 50.
+--   age_seconds    since opened_at, whole seconds
 --   is_overdue     open for more than 24 hours
 SELECT
-    dlq_timestamp,
-    ROUND(EXTRACT(EPOCH FROM NOW() - dlq_timestamp))::bigint AS age_seconds,
-    dlq_timestamp < NOW() - INTERVAL '24 hours' AS is_overdue,
-    id,
+    opened_at,
+    age_seconds,
+    opened_at < NOW() - INTERVAL '24 hours' AS is_overdue,
+    failure_id,
     status,
     redrive_count,
-    COALESCE(consumer_service, source_service) AS service,
+    service,
     error_type,
-    LEFT(error_message, 200) AS message
-FROM dlq.failed_events
-WHERE status IN ('pending', 'retried', 'parked')
-ORDER BY dlq_timestamp
+    LEFT(message, 200) AS message
+FROM dlq.failures
+WHERE is_open
+ORDER BY opened_at
 LIMIT 50

@@ -1,35 +1,17 @@
--- What redriving achieved since midnight UTC. PostgreSQL, on `failed_events`.
+-- Results of redrives since midnight UTC. PostgreSQL, on `answered_redrives` and `failures`.
 --
--- Grain: one row per service and error_type that a redrive of today resolved or failed for.
---   resolved_count      cases resolved by a redrive today
---   failed_again_count  redrives that dead-lettered again today, by the dead letters they left
---   success_rate        resolved / (resolved + failed again), 0 to 1
+-- Grain: one row per service and error_type with a redrive that was answered today.
+--   succeeded_count     redrives that the consumer handled
+--   failed_again_count  redrives that failed again
+--   success_rate        succeeded / (succeeded + failed again), 0 to 1
 SELECT
-    service,
-    error_type,
-    resolved_count,
-    failed_again_count,
-    ROUND(resolved_count::numeric / (resolved_count + failed_again_count), 3) AS success_rate
-FROM (
-    SELECT
-        COALESCE(consumer_service, source_service) AS service,
-        error_type,
-        COUNT(*) FILTER (
-            WHERE
-                status = 'resolved'
-                AND resolution_cause IN ('automatic_redrive', 'manual_redrive')
-                AND resolved_at >= DATE_TRUNC('day', NOW(), 'UTC')
-        ) AS resolved_count,
-        COUNT(*) FILTER (
-            WHERE
-                root_failure_id IS NOT NULL
-                AND dlq_timestamp >= DATE_TRUNC('day', NOW(), 'UTC')
-        ) AS failed_again_count
-    FROM dlq.failed_events
-    WHERE
-        resolved_at >= DATE_TRUNC('day', NOW(), 'UTC')
-        OR dlq_timestamp >= DATE_TRUNC('day', NOW(), 'UTC')
-    GROUP BY COALESCE(consumer_service, source_service), error_type
-) AS today
-WHERE resolved_count + failed_again_count > 0
-ORDER BY resolved_count + failed_again_count DESC, service, error_type
+    f.service,
+    f.error_type,
+    COUNT(*) FILTER (WHERE r.has_succeeded) AS succeeded_count,
+    COUNT(*) FILTER (WHERE NOT r.has_succeeded) AS failed_again_count,
+    ROUND(AVG(r.has_succeeded::int), 3) AS success_rate
+FROM dlq.answered_redrives AS r
+INNER JOIN dlq.failures AS f ON f.failure_id = r.failure_id
+WHERE r.ended_at >= DATE_TRUNC('day', NOW(), 'UTC')
+GROUP BY f.service, f.error_type
+ORDER BY COUNT(*) DESC, f.service, f.error_type

@@ -1,10 +1,10 @@
--- Redrives that do not get on. PostgreSQL, on `redrives` and `redrive_batches`.
+-- Redrives without progress. PostgreSQL, on `redrives` and `redrive_batches`.
 --
 -- Grain: one row per batch, ended or not, whose oldest planned or published redrive is more than ten
--- minutes old, the oldest first. The next redrive takes such a batch up again.
+-- minutes old, the oldest first. The next redrive continues such a batch.
 --   planned_count    not published yet
---   published_count  published, nothing heard
---   oldest_at        when the oldest of these was published, else when the batch was made
+--   published_count  published, without an answer
+--   oldest_at        when the oldest of these was published, else when the batch was created
 SELECT
     b.id AS batch_id,
     b.state,

@@ -1,29 +1,29 @@
--- Everything that happened to cases: outcomes, decisions, and redrives that failed again.
+-- All messages about cases: outcomes, decisions, and redrives that failed again.
 --
 -- Owner: pipelines/sahool_dlq/analysis
--- Grain: one row per message that names a root failure; left out, as they are by the fold, are
--- messages that could not be read, and those that name a redrive of which the log has no
--- redrive.published with that id and attempt (`is_founded` in `deadletter/cases.py`).
+-- Grain: one row per message that names a root failure; as in the Python code, messages are left
+-- out that could not be read, or that name a redrive without a redrive.published with that id and
+-- attempt in the log (`is_founded` in `deadletter/cases.py`).
 --   failure_id    the root failure
---   log_position  place in the whole log, see `epochs`; of what came before the redrive.published that
---                 it is about, the place of that one
---   said_position  its own place
+--   log_position  position in the whole log, see `epochs`; a message before its redrive.published
+--                 has the position of that one
+--   said_position  its own position
 --   kind          redrive.requested | published | succeeded | failed_again | unroutable | refused | expired |
 --                 too_late | outcome_unknown, triage.resolved | discarded | parked | unparked | alerted
 --   attempt       1 for the first redrive, 1001 for the first after the case was reopened, and so
---                 on; 0 where there is none
+--                 on; 0 if there is none
 --   opening       which opening of the case the attempt belongs to, see `openings`; 1 for none
---   nth           1 for the first redrive of that opening; 0 where there is none
---   trigger       automatic | manual, null where it was not said
---   consumer      <stream>/<durable> that speaks, or is addressed; null where unknown
---   consumer_version  of redrive.succeeded and failed_again: the version that says so; null where
+--   nth           1 for the first redrive of that opening; 0 if there is none
+--   trigger       automatic | manual, null if not given
+--   consumer      <stream>/<durable> that reports, or is addressed; null where unknown
+--   consumer_version  of redrive.succeeded and failed_again: the version that reports it; null where
 --                 unknown
---   handed_to     the consumer of the latest redrive.published until then, empty where it names none
---   handed_position  its place in the whole log
---   not_before    when a redrive that was asked for is due, UTC; null for every other kind
+--   handed_to     the consumer of the latest redrive.published until then, empty if it names none
+--   handed_position  its position in the whole log
+--   not_before    when a requested redrive is due, UTC; null for every other kind
 --   redrive_cap   of redrive.published: failed redrives after which the case is parked; null where
 --                 it was not said
---   happened_at   when the sender says it happened, UTC
+--   happened_at   time of the sender, UTC
 WITH chained AS (
     SELECT
         d.failure_id,

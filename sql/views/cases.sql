@@ -1,24 +1,26 @@
--- The cases and how they stand: what `pipelines/sahool_dlq/deadletter/cases.py` folds, said in SQL.
+-- The cases and their status: the SQL version of `pipelines/sahool_dlq/deadletter/cases.py`.
 --
 -- Owner: pipelines/sahool_dlq/analysis
--- Grain: one row per case and opening: a case that was closed and failed anew was reopened, and has
--- one row more. The later rows of a redrive chain (superseded) are not cases.
+-- Grain: one row per case and opening: a case that was closed and failed again was reopened, and
+-- has one more row. The later rows of a redrive chain (superseded) are not cases.
 --   failure_id     the root failure
---   opening        1 for the first; the greatest is how the case stands now
+--   opening        1 for the first; the row with the largest number is the current state
 --   opened_at      when it became a dead letter (dlq_timestamp), UTC
---   status         pending | retried | parked | resolved | discarded, or reopened: what closed it
---                  did not last, and the next opening says how the case stands
---   redrive_count  redrives of this opening that ended without success
---   not_before     when a redrive that was asked for is due, null where none was
+--   status         pending | retried | parked | resolved | discarded, or reopened: it was opened
+--                  again, and the next opening has the current status
+--   is_open        pending, retried or parked: this opening is not closed
+--   redrive_count  redrives of this opening without success
+--   not_before     when a requested redrive is due, null if none
 --   closed_at      when it was resolved or discarded, null while open
 --   cause          open | automatic_redrive | manual_redrive | manual | discarded
---   log_position   place in the whole log, see `epochs`
+--   log_position   position in the whole log, see `epochs`
 --   the rest       as in `openings`
 --
--- Three steps. (1) A failure of a redrive is a case of its own where its root is none, was resolved
--- before, or failed in a consumer that it was not meant for, or where the log knows no such redrive; else it is superseded. Hence down the chains from their
--- roots. (2) What happened between opening and closing is folded in log order, one recursion a
--- step, because each step depends on the status before. (3) Together.
+-- Three steps. (1) A failure of a redrive is a separate case if its root is not a case or was
+-- resolved before, if it failed in another consumer than the addressed one, or if the log has no
+-- such redrive; else it is superseded. So chains are followed down from their roots. (2) Messages
+-- between opening and closing are applied in log order, one recursion per step, because each step
+-- depends on the status before. (3) Both are joined.
 WITH RECURSIVE children AS (
     SELECT
         f.failure_id,
@@ -105,8 +107,8 @@ superseded AS (
     SELECT failure_id FROM lineage WHERE NOT is_case
 ),
 
--- An attempt of an earlier opening, told late, says nothing of this one; a monitor that asks for a
--- redrive does not know how often the case was opened.
+-- A late message about an attempt of an earlier opening does not affect this one; a monitor that
+-- requests a redrive does not know how often the case was opened.
 steps AS (
     SELECT
         f.failure_id,
@@ -216,7 +218,7 @@ fold AS (
             s.redrive_cap AS said_redrive_cap,
             r.default_redrive_cap,
             COALESCE(NULLIF(s.trigger, ''), 'automatic') AS said_trigger,
-            -- An attempt that has ended is ended: what is said of it again, or late, is passed over.
+            -- An attempt ends once: repeated or late number of messages about it are ignored.
             s.nth > f.redrive_count
             AND s.kind = 'redrive.requested'
             AND f.status = 'pending' AS is_requested,
@@ -279,6 +281,7 @@ SELECT
         WHEN f.closed_kind IS NOT NULL THEN 'resolved'
         ELSE COALESCE(o.status, 'pending')
     END AS status,
+    f.closed_kind IS NULL AS is_open,
     COALESCE(o.redrive_count, 0) AS redrive_count,
     CASE WHEN f.closed_kind IS NULL THEN o.not_before END AS not_before,
     f.closed_at,

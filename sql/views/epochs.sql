@@ -1,4 +1,4 @@
--- The epochs of the log, numbered in the order in which they began.
+-- The epochs of the log, numbered in order of their beginning.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per epoch (dead-letter stream, its creation and fork).
@@ -6,7 +6,7 @@
 --   epoch_number  integer from 1
 --   began_at      time of the first message, UTC
 --
--- A message's place in the whole log is (epoch_number, dlq_sequence), as one number:
+-- A message's position in the whole log is (epoch_number, dlq_sequence), as one number:
 -- epoch_number * 10^20 + dlq_sequence, `log_position` in the other views.
 SELECT
     epoch,

@@ -1,16 +1,16 @@
--- Each failure as it stands now: what failed, what it said, what was in it, how old it is.
+-- Each failure with its current state: error, message, body, age.
 --
 -- Owner: pipelines/sahool_dlq/analysis
--- Grain: one row per failure_id. A redrive that failed again is a failure too, with the status
--- superseded: `cases` has the live ones alone. PostgreSQL has a view of the same name with these
--- columns, all but consumer_version.
---   status            pending | retried | parked | resolved | discarded; superseded: a later failure of
---                     a redrive chain, whose root tells how it stands
+-- Grain: one row per failure. A redrive that failed again has no row of its own: the row of the first
+-- failure of its chain has the status, and `dead_letters` has both. PostgreSQL has a view of the same
+-- name with these columns, all but consumer_version.
+--   status            pending | retried | parked | resolved | discarded
+--   is_open           pending, retried or parked
 --   age_seconds       since it became a dead letter, whole seconds
 --   message           text of the exception, redacted
 --   subject           subject of the event; a redrive goes there
---   reopened_count    how often it failed anew after it had been closed
---   redrive_count     redrives that ended without success since it was opened; null if superseded
+--   reopened_count    how often it failed again after it was closed
+--   redrive_count     failed redrives since it was opened
 --   opened_at         when it became a dead letter, by the service's clock, UTC
 --   closed_at         when it was resolved or discarded, UTC; null while open
 --   cause             open | automatic_redrive | manual_redrive | manual | discarded
@@ -19,7 +19,8 @@
 --   the rest          as in `dead_letters`
 SELECT
     o.failure_id,
-    COALESCE(c.status, 'superseded') AS status,
+    c.status,
+    c.is_open,
     CAST(FLOOR(EPOCH(CURRENT_TIMESTAMP) - EPOCH(o.dlq_timestamp)) AS BIGINT) AS age_seconds,
     o.service,
     o.error_class,
@@ -60,5 +61,5 @@ FROM (
     SELECT *, MAX(opening) OVER (PARTITION BY failure_id) AS latest_opening FROM openings
 ) AS o
 INNER JOIN dead_letters AS d ON d.epoch = o.epoch AND d.dlq_sequence = o.dlq_sequence
-LEFT JOIN cases AS c ON c.failure_id = o.failure_id AND c.opening = o.opening
+INNER JOIN cases AS c ON c.failure_id = o.failure_id AND c.opening = o.opening
 WHERE o.opening = o.latest_opening

@@ -1,9 +1,9 @@
--- The groups as the log has them at this moment; the mart `failure_groups` knows more of each.
+-- The current groups; the mart `failure_groups` has more columns.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per group_id.
 --   parent_id, error_class, template, frames  of the group's latest case
---   failure_count   cases, and once more for each time one was reopened
+--   failure_count   cases; a reopened case counts once more per reopening
 --   open_count      pending, retried or parked
 --   first_seen_at   when its first case opened, UTC
 --   last_seen_at    when its latest case opened, UTC
@@ -15,7 +15,7 @@ SELECT
     ARG_MAX_NULL(template, log_position) AS template,
     ARG_MAX_NULL(frames, log_position) AS frames,
     COUNT(*) AS failure_count,
-    SUM(CASE WHEN status IN ('pending', 'retried', 'parked') THEN 1 ELSE 0 END) AS open_count,
+    SUM(CASE WHEN is_open THEN 1 ELSE 0 END) AS open_count,
     MIN(opened_at) AS first_seen_at,
     MAX(opened_at) AS last_seen_at,
     COUNT(DISTINCT tenant_id) AS tenant_count

@@ -1,17 +1,17 @@
--- The openings of failures: each by its first dead letter, and once more for each time it was
--- reopened. What `cases` and `redrives` stand on; `failures` says how each stands now.
+-- The openings of failures: one for the first dead letter, and one more for each reopening. The
+-- base of `cases` and `redrives`; `failures` has the current state.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per failure_id and opening. A redrive that failed again is a failure too; `cases`
--- tells which failures are the live row of their chain.
---   opening           1 for the first dead letter; one more for each later one that began to fail
---                     after the case had been closed. Any other repeat opens nothing
---   log_position      place in the whole log, see `epochs`
+-- has only the live rows of chains.
+--   opening           1 for the first dead letter; one more for each later one whose first attempt
+--                     is after the closing of the case. Other repeats open nothing
+--   log_position      position in the whole log, see `epochs`
 --   consumer_address  <stream>/<durable> of the failing consumer, null where a part is unknown
---   first_position    place of its first dead letter
---   seen_count        messages that carried this failure
---   closed_position, closed_said, closed_kind, closed_at  the message that closes this opening,
---                     where it is a case, with both of its places in `case_log`; null while open
+--   first_position    position of its first dead letter
+--   seen_count        number of messages about this failure
+--   closed_position, closed_said, closed_kind, closed_at  the message that closes this opening, if
+--                  it is a case, with both of its positions in `case_log`; null while open
 --   the rest          as in `dead_letters`, of the dead letter that opened it
 WITH RECURSIVE letters AS (
     SELECT
@@ -83,8 +83,8 @@ openings AS (
 
     UNION ALL
 
-    -- The next dead letter that began to fail after the closing, with what closes it in turn: a
-    -- success of an earlier opening's redrive, told late, does not.
+    -- The next dead letter whose first attempt is after the closing, with its own closing. A late
+    -- success of an earlier opening's redrive does not close it.
     SELECT
         failure_id,
         opening,

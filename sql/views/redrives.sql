@@ -1,22 +1,23 @@
--- The redrives and how they ended.
+-- The redrives and their outcomes.
 --
 -- Owner: pipelines/sahool_dlq/analysis
--- Grain: one row per (root failure, attempt) that the log names, published or not.
+-- Grain: one row per (root failure, attempt) in the log, published or not.
 --   failure_id    the root failure
 --   dlq_date      the day of the dead letter that opened it
 --   opening       which opening of the case it belongs to, see `openings`
 --   attempt       1 for the first redrive, 1001 for the first after the case was reopened
---   trigger       automatic | manual, null where it was not said
---   published_at  when the redrive was published; null where the log does not say so
+--   trigger       automatic | manual, null if not given
+--   published_at  when the redrive was published; null if the log does not say so
 --   outcome       succeeded | failed_again | unroutable | refused | expired | too_late |
---                 outcome_unknown, or waiting; the first definite one counts, also when it comes after a silence
---                 that was called outcome_unknown
+--                 outcome_unknown, or waiting; the first definite one counts, even after
+--                 outcome_unknown
+--   has_succeeded  whether the consumer handled it; null if the consumer reported no outcome
 --   ended_at      when that happened, UTC
---   consumer_version  the version that succeeded or failed again, as it says; null where unknown
+--   consumer_version  the version that succeeded or failed again; null where unknown
 --   service, consumer_name, error_class, group_id  of the root failure
 --
--- An outcome counts only from the consumer that failed, where it is known, or from the one that the
--- latest redrive was for.
+-- An outcome counts only from the consumer that failed, if known, or from the addressed consumer of
+-- the latest redrive.
 WITH ordered AS (
     SELECT
         l.failure_id,
@@ -70,6 +71,8 @@ SELECT
     MIN(CASE WHEN outcome = 'published' THEN happened_at END) AS published_at,
     MAX(CASE WHEN nth <> 1 THEN NULL WHEN outcome = 'published' THEN 'waiting' ELSE outcome END)
         AS outcome,
+    MAX(CASE WHEN nth = 1 AND outcome IN ('succeeded', 'failed_again') THEN outcome END) = 'succeeded'
+        AS has_succeeded,
     MAX(CASE WHEN nth = 1 AND outcome <> 'published' THEN happened_at END) AS ended_at,
     MAX(CASE WHEN nth = 1 THEN consumer_version END) AS consumer_version,
     MAX(service) AS service,

@@ -1,12 +1,11 @@
--- What consumers handled between two samples of their counters.
+-- Messages that consumers handled between two samples of their counters.
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per sample of `service_totals`.
 --   service, consumer  that counted: as in `service_totals`
 --   published_at  server's time of the sample, UTC
 --   handled, succeeded, retried, dead_lettered, skipped
---                 messages since the sample before; the first sample of a process counts since it
---                 started
+--                 messages since the previous sample; for the first sample of a process, since its start
 --
 -- Counters are cumulative since a process started, and a restart begins at 0 with another
 -- started_at; so the sum of a process's rows is its last value, and the sum over processes the

@@ -33,6 +33,7 @@ from support.redriving import Service
 
 IMAGES = ROOT / "docs" / "images"
 CURED, BROKEN = ("yield", "notification"), ("weather",)
+SELECTED = f"service IN {(*CURED, *BROKEN)} AND error_type <> 'ConnectionRefusedError'"
 SIMULATED = ["--days", "8", "--rate", "20", "--seed", "1", "--stream"]
 
 
@@ -51,9 +52,7 @@ def main() -> int:
     ):
         simulate = [sys.executable, "-m", "sahool_dlq.cli", "simulate", *SIMULATED]
         subprocess.run(simulate, env=platform.environment, check=True, capture_output=True)
-        found = platform.deployments()
-        for name in ("alert", "watch-runs", "redrive-transient"):  # only in the way here
-            platform.call(f"/deployments/{found[name]['id']}", {"paused": True}, "PATCH")
+        pause(platform, is_paused=True)
         drained = _drained(platform)
         built = until(lambda: platform.runs("build-marts") or None, "marts after the drain")[-1]
         platform.ended(built["id"])
@@ -76,12 +75,16 @@ def _drained(platform: Platform) -> str:
     return found
 
 
+def pause(platform: Platform, *, is_paused: bool) -> None:
+    """The schedules that are only in the way here."""
+    found = platform.deployments()
+    for name in ("alert", "watch-runs", "redrive-transient"):
+        platform.call(f"/deployments/{found[name]['id']}", {"paused": is_paused}, "PATCH")
+
+
 def take(page: Page, platform: Platform, drained: str, built: str) -> None:
     """The pages one after the other, as a person comes upon them."""
     ui = platform.server.ui_url
-    page.goto(f"{ui}/deployments")
-    page.get_by_text("redrive-transient").first.wait_for()
-    shoot(page, "deployments")
     page.goto(f"{ui}/runs/flow-run/{drained}")
     page.get_by_text("3 Task runs").wait_for()
     shoot(page, "drain")
@@ -97,10 +100,13 @@ def take(page: Page, platform: Platform, drained: str, built: str) -> None:
         "redrive",
         reason="yield 2.4.1 and the weather mirror are out",
         your_name="ann",
-        conditions={"where": f"service IN {(*CURED, *BROKEN)}"},
+        conditions={"where": SELECTED},
         delivery={"own_copy": True},
     )
     platform.in_state(run, "PAUSED")
+    page.goto(f"{ui}/artifacts/artifact/{platform.artifacts(run)['redrive-plan']['id']}")
+    page.get_by_text("KeyError").first.wait_for()
+    shoot(page, "plan")
     open_approval(form, ui, run)
     shoot(form, "approval")
     approve(form, "bob")
@@ -109,6 +115,10 @@ def take(page: Page, platform: Platform, drained: str, built: str) -> None:
     form.reload()
     form.get_by_text("Task runs").first.wait_for()
     shoot(form, "redrive")
+    pause(platform, is_paused=False)
+    page.goto(f"{ui}/deployments")
+    page.get_by_text("redrive-transient").first.wait_for()
+    shoot(page, "deployments")
 
 
 @contextmanager

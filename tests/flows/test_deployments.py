@@ -247,9 +247,9 @@ def test_the_doctor_leaves_a_page(platform_with_worker: Platform) -> None:
     page = platform_with_worker.settings.home / "doctor.html"
     assert run["state"]["message"].startswith(f"Wrote {page.absolute()}. ")
     assert re.search(r"\d+ streams, \d+ durable consumers?: ", run["state"]["message"])
-    assert "What becomes of failures" in page.read_text()
+    assert "What happens to failures" in page.read_text()
     shown = platform_with_worker.artifacts(run["id"])["doctor"]["data"]
-    assert "## What becomes of an event that always fails" in shown
+    assert "## What happens to an event that always fails" in shown
 
 
 def test_the_living_are_left_alone(platform_with_worker: Platform) -> None:

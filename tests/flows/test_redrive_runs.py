@@ -106,7 +106,7 @@ def test_a_run_that_waits_for_an_approval_is_no_error(
     assert platform.in_state(started, "PAUSED")["state"]["name"] == "Suspended"
     log = platform.log(started)
     assert [said for level, _, said in log if level > 20] == []
-    assert log[-1][2] == "Waiting for an approval; this process ends meanwhile."
+    assert log[-1][2] == "Waiting for approval; this process ends now."
     plan = platform.artifacts(started)["redrive-plan"]["data"]
     assert "**3 redrives of 1 group**, asked for by **ann**: asked for by farmers" in plan
     assert "- why 0" in plan
@@ -147,6 +147,6 @@ def test_groups_that_escalate_are_one_event_and_told_once(
 
 
 def _spikes(platform: Platform) -> list[dict[str, Any]]:
-    wanted = {"filter": {"event": {"name": ["dlq.spike"]}}, "limit": 50}
+    wanted = {"filter": {"event": {"name": ["dlq.groups.escalating"]}}, "limit": 50}
     found: list[dict[str, Any]] = platform.call("/events/filter", wanted)["events"]
     return found

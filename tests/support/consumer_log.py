@@ -16,7 +16,8 @@ from nats.js.api import RawStreamMsg
 
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
-from sahool_dlq.jetstream.streams import StreamNames, ensure_streams
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import ensure_streams
 
 Handler = Callable[[ConsumerContext], Awaitable[ProcessingResult]]
 SUCCESS, RETRY, DEAD_LETTER = ProcessingResult

@@ -68,6 +68,12 @@ class Log:
             listed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
             self.connection.execute(f"CREATE TABLE {table} ({listed})")
 
+    def clear(self) -> None:
+        """Forget every message; views stay. Cheaper than a log anew, example by example."""
+        for table in TABLES:
+            self.connection.execute(f"DELETE FROM {table}")
+        self.sequence = 0
+
     def dead_letter(self, name: str, *, root: str | None = None, **columns: Any) -> str:
         """A dead letter of the failure `name`, as a redrive of `root` where given."""
         place = self._place()

@@ -7,6 +7,7 @@ from typing import Any
 
 import nats
 import nats.errors
+import pytest
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -45,3 +46,12 @@ async def pulling(
         with contextlib.suppress(asyncio.CancelledError):
             await task
         await client.close()
+
+
+def came_again(caplog: pytest.LogCaptureFixture) -> Callable[[], Awaitable[bool]]:
+    """Whether an event came again while it was in hand."""
+
+    async def is_said() -> bool:
+        return "came again while it was being handled" in caplog.text
+
+    return is_said

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ async def bring_back(settings: Settings, chance: random.Random) -> None:
         requested_by="redriver",
         reason="soak",
     )
-    print(f"redriven {report.as_dict() if report else None}", flush=True)
+    print(f"redriven {asdict(report) if report else None}", flush=True)
 
 
 async def decide_something(settings: Settings, chance: random.Random) -> None:

@@ -1,6 +1,6 @@
-"""Where alerts go: chats and mail through Apprise, and services that keep incidents.
+"""Alert channels: chats and mail through Apprise, and incident services.
 
-Each works by itself, in a thread of its own, so that one which hangs holds up no other.
+Each works separately, in its own thread, so that a hanging one does not delay others.
 """
 
 import asyncio
@@ -18,33 +18,33 @@ from sahool_dlq.errors import SettingsError
 logger = logging.getLogger(__name__)
 
 PAUSES_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-"""Between tries of one message on one channel; after the last it is given up there."""
+"""Delays between tries of one message on one channel; after the last it is given up there."""
 
 
 _NAMED = re.compile(r"([A-Za-z0-9_-]{1,50})=(?=\w+:)")
 
 
 class Target(Protocol):
-    """What is at the other end of a channel."""
+    """The receiver of a channel."""
 
     name: str
 
     @property
     def is_for_incidents(self) -> bool:
-        """Whether it takes a message for each alert and its changes, by key."""
+        """Whether it gets one message for each alert and its changes, by key."""
 
     @property
     def is_forgetful(self) -> bool:
-        """Whether it must be told again and again of what still fires."""
+        """Whether firing alerts must be sent to it again and again."""
 
     def send(self, message: Message) -> bool:
-        """Whether it took the message; may raise anything."""
+        """Whether it accepted the message; may raise anything."""
 
 
 class Channel:
-    """One place where people look; `entry` is its URL, with `name=` before it or without.
+    """One alert channel; `entry` is its URL, with or without `name=` before it.
 
-    Raises SettingsError, which does not show the URL, where that is not valid.
+    Raises SettingsError, without the URL, if that is not valid.
     """
 
     def __init__(self, entry: str, number: int) -> None:
@@ -54,14 +54,14 @@ class Channel:
             self._target: Target = incident_service(url) or Chat(url)
         except ValueError as error:
             raise SettingsError(f"DLQ_ALERT_URLS: entry {number} {error}.") from None
-        self.key = found[1] if found else str(number)  # what rules call it
+        self.key = found[1] if found else str(number)  # its name in rules
         self.name = f"{self._target.name} (entry {number} of DLQ_ALERT_URLS)"
         self.is_for_incidents = self._target.is_for_incidents
         self.is_forgetful = self._target.is_forgetful
         self._thread = ThreadPoolExecutor(1, f"alert-{number}")
 
     async def deliver(self, message: Message, pauses: Sequence[float] = PAUSES_SECONDS) -> bool:
-        """Send until the channel takes it; False where it never did."""
+        """Send until the channel accepts it; False if it never did."""
         for pause in (*pauses, None):
             if await asyncio.get_running_loop().run_in_executor(self._thread, self._send, message):
                 return True
@@ -73,7 +73,7 @@ class Channel:
         return False
 
     def close(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _send(self, message: Message) -> bool:
@@ -85,7 +85,7 @@ class Channel:
 
 
 def open_channels(urls: Sequence[str]) -> list[Channel]:
-    """The channels of these URLs; see `Channel` for what it raises; no two may have one name."""
+    """The channels of these URLs; see `Channel` for its errors; names must be unique."""
     channels = [Channel(url, number) for number, url in enumerate(urls, 1)]
     keys = [channel.key for channel in channels]
     if twice := [key for key in keys if keys.count(key) > 1]:

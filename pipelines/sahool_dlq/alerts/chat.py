@@ -1,4 +1,4 @@
-"""What people read: a channel of Apprise, never given more than it takes."""
+"""Channels for people: Apprise channels, with messages cut to their limits."""
 
 from bisect import bisect_right
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from sahool_dlq.alerts.message import Message
 
 _CUT = "… (cut)"
-_MARKUP = 40  # characters that Apprise puts around a title, at most
+_MARKUP = 40  # maximum characters that Apprise adds around a title
 
 
 class Chat:
-    """Slack, Teams, Telegram, mail, SMS and many more; raises ValueError where `url` is none."""
+    """Slack, Teams, Telegram, mail, SMS and many more; raises ValueError if `url` is not valid."""
 
     is_for_incidents = is_forgetful = False
 
@@ -27,28 +27,28 @@ class Chat:
         target.redirects = False
         # A refusal would count as sent.
         target.optional = False
-        self._is_split = target.overflow_mode is apprise.OverflowMode.SPLIT  # as the URL asked
+        self._is_split = target.overflow_mode is apprise.OverflowMode.SPLIT  # as set in the URL
         self._target = target
         self._apprise = apprise.Apprise(servers=[target])
         self.name = str(target.service_name)
 
     def send(self, message: Message) -> bool:
-        """Whether the channel took it; any plugin can raise anything."""
+        """Whether the channel accepted it; any plugin can raise anything."""
         import apprise
 
         title, body = (message.title, message.body) if self._is_split else self._cut(message)
         kind = apprise.NotifyType.SUCCESS if message.is_good else apprise.NotifyType.FAILURE
         return bool(
-            self._apprise.notify(  # as text, so that channels of HTML escape it
+            self._apprise.notify(  # as text, so that HTML channels escape it
                 title=title, body=body, notify_type=kind, body_format=apprise.NotifyFormat.TEXT
             )
         )
 
     def _cut(self, message: Message) -> tuple[str, str]:
-        """Title and body as long as the channel takes them, and a word about the rest.
+        """Title and body within the channel's limit, with a note about the cut.
 
-        Apprise itself cuts what it has turned into HTML, in the middle of a tag or an entity, and
-        Telegram refuses that.
+        Apprise itself cuts the HTML text in the middle of a tag or an entity, and Telegram refuses
+        that.
         """
         limit, longest_title = int(self._target.body_maxlen), int(self._target.title_maxlen)
         is_shared = not longest_title or self._target.overflow_amalgamate_title
@@ -67,7 +67,7 @@ class Chat:
         return text[:most].rstrip() + _CUT
 
     def _size(self, text: str) -> int:
-        """How long a text is as this channel writes it."""
+        """The length of a text as this channel writes it."""
         import apprise.conversion
 
         convert: Any = apprise.conversion.convert_between

@@ -1,10 +1,10 @@
-"""evaluate_alerts: look at the servers, ask the rules, remember, tell, and mark what was told."""
+"""evaluate_alerts: check the servers, run the rules, store, send, and mark failures."""
 
 import asyncio
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,29 +38,25 @@ _LOCK_TRIES = 300  # five a second, until another evaluation has ended
 
 @dataclass(frozen=True, slots=True)
 class AlertsReport:
-    """What one evaluation found and said."""
+    """What one evaluation found and sent."""
 
     firing: tuple[str, ...]  # headlines
-    pending: int  # that have not held long enough
+    pending: int  # whose condition has not held long enough
     resolved: int
-    unknown: tuple[str, ...]  # what cannot be known
-    told: tuple[str, ...]  # titles of the messages that it wrote
-    delivered: int  # messages that a channel took
-    waiting: int  # that their channel has not taken yet
-    given_up: int  # that their channel never took, and that are not sent any more
-    marked: int  # failures that an alert has named now
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
+    unknown: tuple[str, ...]  # unknown values
+    told: tuple[str, ...]  # titles of the written messages
+    delivered: int  # messages that a channel accepted
+    waiting: int  # not accepted by their channel yet
+    given_up: int  # never accepted by their channel, and no longer sent
+    marked: int  # failures newly contained in an alert
 
 
 async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> AlertsReport:
-    """Evaluate every rule once, send what is to be said, and mark the failures it names.
+    """Evaluate every rule once, send messages, and mark the failures in them.
 
-    Raises SettingsError where rules or channels are not valid, ServerUnavailableError where
-    Postgres does not answer, AlertError where another evaluation takes a minute; a NATS that does
-    not answer is itself an alert.
+    Raises SettingsError if rules or channels are not valid, ServerUnavailableError if PostgreSQL
+    does not answer, AlertError if another evaluation takes a minute; a NATS that does not answer is
+    itself an alert.
     """
     rules, now = alert_rules(settings), now or datetime.now(UTC)
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
@@ -74,11 +70,11 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
                 stopped_consumers(connection),
             )
             await _alone(lock)
-            with connection.transaction():  # a look that led to nothing is no evaluation
+            with connection.transaction():  # a check without result is not an evaluation
                 keep(connection, seen, now)
                 findings = what_is_found(connection, rules)
                 titles = _advance(connection, rules, findings, channels, now)
-            lock.check()  # another evaluation would say the same
+            lock.check()  # another evaluation would send the same
             sent = await deliver(connection, channels, now)
             marked = await _mark(settings, connection, findings)
             alerts = store.firing_alerts(connection)
@@ -100,12 +96,12 @@ async def evaluate_alerts(settings: Settings, now: datetime | None = None) -> Al
 
 
 def what_is_found(connection: Connection[Any], rules: AlertRules) -> dict[str, list[Finding]]:
-    """What every rule that is enabled finds now, by rule."""
+    """The current findings of every enabled rule, by rule."""
     return {rule.name: find(connection, rules, rule) for rule in rules.rules if rule.is_enabled}
 
 
 async def send_test(settings: Settings) -> dict[str, bool]:
-    """Send a message that says it is a test; whether each channel took it, by its name.
+    """Send a test message; returns by name whether each channel accepted it.
 
     Raises SettingsError without a channel.
     """
@@ -121,7 +117,7 @@ async def send_test(settings: Settings) -> dict[str, bool]:
 
 
 async def _test(channel: Channel) -> bool:
-    """Send good news; to who keeps incidents, one that opens and one that ends."""
+    """Send a test message; incident services get one that opens and one that closes."""
     opened = Incident(
         key=f"dlq-test-{uuid.uuid4().hex[:16]}",
         action="trigger",
@@ -173,7 +169,7 @@ def _advance(
     channels: Sequence[Channel],
     now: datetime,
 ) -> list[str]:
-    """Store the alerts as they are now, and what is to be said; returns the titles."""
+    """Store the current alerts and their messages; returns the titles."""
     live, told_before = store.live_alerts(connection), store.last_told(connection)
     found = {(name, f.scope, f.subject): f for name, each in findings.items() for f in each}
     said: list[tuple[str, Alert]] = []
@@ -197,7 +193,7 @@ def _advance(
 async def _mark(
     settings: Settings, connection: Connection[Any], findings: Mapping[str, Sequence[Finding]]
 ) -> int:
-    """Say in the log which failures an alert has named, so that the drain marks them."""
+    """Write to the log which failures an alert contained, so that the drain marks them."""
     seen_by_people = store.delivered(connection)
     wanted: dict[str, Alert] = {}
     live = store.live_alerts(connection)
@@ -216,7 +212,7 @@ async def _mark(
                 body = encode_case_event(
                     failure_id=failure_id, at=alert.told_at, actor=ACTOR, reason=alert.rule
                 )
-                message_id = f"{alert.id}-{failure_id}-alerted"  # said again, it says nothing new
+                message_id = f"{alert.id}-{failure_id}-alerted"  # a repeat has no effect
                 await js.publish(
                     settings.subjects.triage("alerted"),
                     body,
@@ -238,8 +234,9 @@ def _skipped(seen: Look) -> Iterable[str]:
     if seen.skipped:
         noun = "consumer" if seen.skipped == 1 else "consumers"
         yield (
-            f"{seen.skipped:,} {noun} that dead letters name: whether they acknowledge anything;"
-            " there can be none of that name, or NATS does not answer, or more than it is asked for"
+            f"{seen.skipped:,} {noun} that dead letters name: it is unknown whether they "
+            "acknowledge events; the name is not valid, NATS does not answer, or there are more "
+            "than the limit"
         )
 
 

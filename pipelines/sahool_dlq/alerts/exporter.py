@@ -1,6 +1,6 @@
-"""Metrics for Prometheus: the five of the mission, what the rules look at, and the pipeline.
+"""Metrics for Prometheus: the five metrics, the values of the rules, and the state of the platform.
 
-Labels are bounded: the largest values keep their name, the rest is `other`. Nothing is written.
+Labels are bounded: the largest values keep their name, the rest is `other`. It writes nothing.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ __all__ = ["DLQCollector", "serve"]
 logger = logging.getLogger(__name__)
 
 MOST_LABELS = 30
-"""Values of one label of one metric; the rest is `other`."""
+"""Maximum values of one label of one metric; the rest is `other`."""
 
-_NATS_SECONDS = 3.0  # Prometheus waits for ten, and PostgreSQL has something to say too
-_CACHE_SECONDS = 10.0  # so that several Prometheus servers cost no more than one
+_NATS_SECONDS = 3.0  # Prometheus waits ten, and PostgreSQL needs some of them
+_CACHE_SECONDS = 10.0  # so several Prometheus servers cost no more than one
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class _Metric:
 
 _FIVE = {
     "dlq_rate": _Metric(
-        "dlq_failures_per_minute", "window", "Failures a minute, the mean of the window."
+        "dlq_failures_per_minute", "window", "Failures per minute, mean of the window."
     ),
     "redrive_success_rate": _Metric(
-        "dlq_redrive_success_ratio", "window", "Redrives that succeeded, of those that ended."
+        "dlq_redrive_success_ratio", "window", "Share of successful redrives among ended ones."
     ),
     "error_distribution": _Metric(
         "dlq_error_share", "error_type", "Share of the failures of the last 24 hours."
@@ -58,9 +58,7 @@ _FIVE = {
     "service_health": _Metric(
         "dlq_service_health_score", "service", "0 (ill) to 100 (well).", rest="min"
     ),
-    "resolution_time": _Metric(
-        "dlq_resolution_seconds", "statistic", "Time until a failure is ended."
-    ),
+    "resolution_time": _Metric("dlq_resolution_seconds", "statistic", "Time until a failure ends."),
 }
 """Of the mart `metrics`, which the flow build-marts computes."""
 
@@ -70,22 +68,22 @@ _PIPELINE = {
     "quarantined": _Metric(
         "dlq_quarantined", "", "Messages that could not be read as dead letters."
     ),
-    "drained": _Metric("dlq_drained_sequence", "stream", "Last sequence that PostgreSQL holds."),
+    "drained": _Metric("dlq_drained_sequence", "stream", "Last sequence in PostgreSQL."),
     "gaps": _Metric("dlq_gap_sequences", "", "Sequences that were lost before they were drained."),
     "redrives": _Metric("dlq_redrives", "state", "Redrives."),
     "unfounded": _Metric(
-        "dlq_unfounded_outcomes", "kind", "Outcomes of redrives that the log does not know."
+        "dlq_unfounded_outcomes", "kind", "Outcomes of redrives that are not in the log."
     ),
     "alerts": _Metric("dlq_alerts_firing", "severity", "Alerts that fire."),
     "alert_messages": _Metric(
-        "dlq_alert_messages_waiting", "", "Messages that no channel has taken yet."
+        "dlq_alert_messages_waiting", "", "Messages that no channel has accepted yet."
     ),
 }
 """Of `sql/exporter/pipeline.sql`."""
 
 
 class DLQCollector(Collector):
-    """Asks PostgreSQL and NATS when Prometheus asks, and at most every ten seconds."""
+    """Queries PostgreSQL and NATS at a scrape, at most every ten seconds."""
 
     def __init__(self, settings: Settings, cache_seconds: float = _CACHE_SECONDS) -> None:
         self._settings = settings
@@ -96,11 +94,11 @@ class DLQCollector(Collector):
         self._asked_at = float("-inf")
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Nothing: what there is depends on the servers, and they may be away."""
+        """Empty, because the metrics depend on the servers, which may be down."""
         return []
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Every metric as of now; a server that is away is `dlq_up` 0."""
+        """All current metrics; if a server is down, `dlq_up` is 0."""
         with self._lock:
             if time.monotonic() - self._asked_at >= self._cache_seconds:
                 self._known = list(self._ask())
@@ -138,9 +136,9 @@ class DLQCollector(Collector):
 
 
 def serve(settings: Settings, host: str, port: int) -> Any:
-    """Serve `/metrics` from a thread of its own; returns the server, whose `shutdown` ends it.
+    """Serve `/metrics` in a separate thread; returns the server, whose `shutdown` ends it.
 
-    Raises OSError where the port cannot be had, SettingsError where the alert rules are not valid.
+    Raises OSError if the port is not available, SettingsError if the alert rules are not valid.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(DLQCollector(settings))
@@ -149,7 +147,7 @@ def serve(settings: Settings, host: str, port: int) -> Any:
 
 
 async def _streams(settings: Settings) -> tuple[StreamSample, ...]:
-    """What NATS says of the streams; nothing where it takes too long."""
+    """The streams' state from NATS; empty if it takes too long."""
     try:
         async with asyncio.timeout(_NATS_SECONDS):
             return (await look(settings)).streams
@@ -205,7 +203,7 @@ def _of_streams(streams: Sequence[StreamSample]) -> Iterator[GaugeMetricFamily]:
 
 
 def _bounded(values: dict[str, float], rest: str) -> dict[str, float]:
-    """The values that matter most by name, and what the others come to under `other`."""
+    """The largest values by name, and the sum of the others as `other`."""
     if len(values) <= MOST_LABELS:
         return values
     sign = 1 if rest == "min" else -1

@@ -1,6 +1,6 @@
-"""What the rules find now: each is one SELECT of `sql/alerts`, with its thresholds filled in.
+"""Current findings of the rules: each is one SELECT of `sql/alerts` with its thresholds.
 
-The same text is what Grafana runs, and the exporter's metrics, so that all three say the same.
+Grafana and the exporter run the same text, so that all three agree.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ __all__ = ["Finding", "find", "finding_sql"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A value that a rule looks at, above its threshold or not; docs/alerts.md has the columns."""
+    """A value of a rule, above its threshold or not; docs/alerts.md has the columns."""
 
     scope: str  # the part of the rule
     subject: str  # a service, a stream, …; empty: everything
-    value: float | None  # in the rule's unit; None: it cannot be known
+    value: float | None  # in the rule's unit; None: unknown
     above: float  # the threshold
-    failure_count: int | None  # failures that it is about
-    since: datetime | None  # when what it tells of began
+    failure_count: int | None  # number of failures
+    since: datetime | None  # when the problem began
     sample_id: str | None  # one of the failures
-    detail: str | None  # who and what
-    unmarked_ids: list[str] | None  # failures that no alert has named yet, 500 at most
-    is_told: bool  # whether other alerts have named all of them
+    detail: str | None  # details
+    unmarked_ids: list[str] | None  # failures that no alert has contained yet, at most 500
+    is_told: bool  # whether other alerts have contained all of them
 
     @property
     def is_above(self) -> bool:
@@ -38,7 +38,7 @@ class Finding:
 
 
 def find(connection: Connection[Any], rules: AlertRules, rule: Rule) -> list[Finding]:
-    """What a rule finds as of now."""
+    """The current findings of a rule."""
     with connection.cursor(row_factory=class_row(Finding)) as cursor:
         return cursor.execute(sql.SQL(finding_sql(rules, rule))).fetchall()
 
@@ -63,7 +63,7 @@ def finding_sql(rules: AlertRules, rule: Rule) -> str:
 
 
 def _found(rule: Rule) -> str:
-    """The rule's own part; a file in `failures/` only says which failures are to be counted."""
+    """The rule's own part; a file in `failures/` only selects failures to count."""
     failures = f"alerts/failures/{rule.name}.sql"
     if (sql_folder() / failures).is_file():
         counted = _bare("alerts/counted_failures.sql")
@@ -72,7 +72,7 @@ def _found(rule: Rule) -> str:
 
 
 def _bare(file: str) -> str:
-    """A SQL file without its comments, so that a panel holds the statement alone."""
+    """A SQL file without its comments, so that a panel contains only the statement."""
     lines = read_sql(file).splitlines(keepends=True)
     return "".join(line for line in lines if not line.lstrip().startswith("--"))
 

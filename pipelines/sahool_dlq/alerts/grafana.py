@@ -1,4 +1,4 @@
-"""The alert rules as rules that Grafana provisions: the same SQL, run by Grafana itself."""
+"""The alert rules for Grafana: the same SQL, run by Grafana itself."""
 
 import json
 from typing import Any
@@ -9,13 +9,13 @@ from sahool_dlq.alerts.rules import AlertRules, Rule
 __all__ = ["DATASOURCE", "grafana_rules"]
 
 DATASOURCE = {"type": "grafana-postgresql-datasource", "uid": "dlq-postgres"}
-"""What grafana/provisioning/datasources makes."""
+"""The data source in grafana/provisioning/datasources."""
 
 FOLDER = "Dead letters"
 
 
 def grafana_rules(rules: AlertRules) -> str:
-    """A provisioning file (JSON): one rule of Grafana for each rule that is enabled."""
+    """A provisioning file (JSON): one Grafana rule for each enabled rule."""
     group = {
         "orgId": 1,
         "name": "sahool-dlq",
@@ -27,7 +27,7 @@ def grafana_rules(rules: AlertRules) -> str:
 
 
 def firing_sql(rules: AlertRules, rule: Rule) -> str:
-    """1 where the condition of a rule holds, else 0, by scope and subject."""
+    """1 if the condition of a rule holds, else 0, by scope and subject."""
     return (
         "SELECT scope, subject, (value > above)::int AS firing FROM (\n"  # noqa: S608
         f"{finding_sql(rules, rule)}) AS found\nWHERE value IS NOT NULL\n"
@@ -40,7 +40,9 @@ def _rule(rules: AlertRules, rule: Rule) -> dict[str, Any]:
         "datasource": DATASOURCE,
         "editorMode": "code",
         "rawQuery": True,
-        "rawSql": firing_sql(rules, rule).replace("$", "$$"),  # $x is the environment's x
+        "rawSql": firing_sql(rules, rule).replace(
+            "$", "$$"
+        ),  # Grafana replaces $x with an environment variable
         "format": "table",
     }
     threshold = {

@@ -1,7 +1,7 @@
-"""Services that keep incidents: an alert opens one, and the same key closes it.
+"""Incident services: an alert opens an incident, and the same key closes it.
 
-PagerDuty (Events v2) and Opsgenie, spelled as Apprise spells them, Alertmanager (v2), and a webhook
-that is signed (Standard Webhooks). A redirect is refused: it would lose the body.
+PagerDuty (Events v2) and Opsgenie with Apprise's URLs, Alertmanager (v2), and a signed webhook
+(Standard Webhooks). A redirect is refused, because it would lose the body.
 """
 
 import base64
@@ -23,7 +23,7 @@ __all__ = ["IncidentService", "incident_service"]
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_SECONDS = 10.0
-_STANDS_FOR = timedelta(hours=24)  # an alert in Alertmanager that nobody tells it of again
+_STANDS_FOR = timedelta(hours=24)  # lifetime of an alert in Alertmanager that is not sent again
 _LEAST_SECRET_BYTES = 24
 
 
@@ -37,17 +37,17 @@ class _Request:
 
 
 class IncidentService:
-    """One of them; `_request` says how it is told."""
+    """One incident service; `_request` builds its request."""
 
     is_for_incidents, is_forgetful = True, False
     name = ""
-    is_verified = True  # whether its certificate is looked at
+    is_verified = True  # whether its certificate is checked
 
     def _request(self, message: Message, incident: Incident) -> _Request:
         raise NotImplementedError
 
     def send(self, message: Message) -> bool:
-        """Whether the service took it."""
+        """Whether the service accepted it."""
         import httpx  # slow to import, and only needed with such a channel
 
         assert message.incident is not None
@@ -145,7 +145,7 @@ class _Opsgenie(IncidentService):
 
 
 class _Alertmanager(IncidentService):
-    """Keeps alerts in memory, and until the time that it was given: it is told again and again."""
+    """Keeps alerts in memory until a given time, so they are sent again and again."""
 
     name = "Alertmanager"
     is_forgetful = True
@@ -165,7 +165,8 @@ class _Alertmanager(IncidentService):
 
     def _request(self, message: Message, incident: Incident) -> _Request:
         now = datetime.now(UTC)
-        # An end in the future, by a clock that is behind ours, would be no end: so the last look.
+        # If its clock is behind ours, an end of now would be in its future and not count: so use
+        # the last evaluation.
         is_over = incident.action == "resolve"
         ends = min(incident.until or now, now) if is_over else now + _STANDS_FOR
         labels = {  # as in the rules file for Prometheus
@@ -224,10 +225,9 @@ class _Webhook(IncidentService):
 
 
 def incident_service(url: str) -> IncidentService | None:
-    """The service of a URL; None where that is of another kind.
+    """The service of a URL; None if the URL is of another kind.
 
-    Raises ValueError, in words that go on after "entry 2" and do not show the URL, where it makes
-    no sense.
+    Raises ValueError, with words that follow "entry 2" and without the URL, if it is not valid.
     """
     scheme = url.partition(":")[0].lower()
     if scheme == "pagerduty":
@@ -244,7 +244,7 @@ def incident_service(url: str) -> IncidentService | None:
 
 
 def _apprise(url: str) -> Any:
-    """What Apprise reads out of a URL of a service that it knows."""
+    """What Apprise reads from the URL of a service that it knows."""
     import apprise
 
     plugin = apprise.Apprise.instantiate(url)
@@ -254,7 +254,7 @@ def _apprise(url: str) -> Any:
 
 
 def _own(plugin: Any, name: str) -> str | None:
-    """What a URL says of itself, not what Apprise says where it says nothing."""
+    """The URL's own values, without Apprise's defaults."""
     value = getattr(plugin, name)
     return None if value == plugin.template_tokens[name]["default"] else str(value)
 

@@ -1,4 +1,4 @@
-"""What an alert says: redacted, grouped as the drain groups, with the next command."""
+"""The content of an alert: redacted, grouped as by the drain, with the next command."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -18,11 +18,13 @@ _SAMPLE_LIMIT, _NAME_LIMIT = 300, 100  # characters
 
 
 def group_of(event: DLQEvent, redactor: Redactor, grouping: GroupingRules) -> str:
-    """The group that the drain will find for a dead letter: of its redacted texts, by the rules."""
+    """The group that the drain will compute for a dead letter, from its redacted texts by the
+    rules.
+    """
     error_type = redactor.redact_label(event.error_type)
     text = redactor.redact_text(event.error_message)
     trace = redactor.redact_text(event.stack_trace) if event.stack_trace else None
-    if grouping == GroupingRules():  # a hundred times quicker than by column
+    if grouping == GroupingRules():  # a hundred times faster than by column
         return fingerprint(error_type, text, trace).group_id
     row = {"error_type": error_type, "error_message": text, "stack_trace": trace}
     frame = pl.DataFrame([row], schema=dict.fromkeys(row, pl.String))
@@ -31,7 +33,7 @@ def group_of(event: DLQEvent, redactor: Redactor, grouping: GroupingRules) -> st
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """What a message is to those who keep incidents: news of one alert, under a key that stays."""
+    """A message for incident services: news about one alert, under a constant key."""
 
     key: str  # the same from the first message to the last
     action: Literal["trigger", "acknowledge", "resolve"]
@@ -40,19 +42,19 @@ class Incident:
     subject: str  # what it is about; empty: everything
     severity: str  # warning | critical
     since: datetime
-    until: datetime | None = None  # last look at which it held; None: it still does
-    message_id: str = field(default_factory=lambda: uuid.uuid4().hex)  # the same at each try
+    until: datetime | None = None  # last evaluation at which it held; None: it still does
+    message_id: str = field(default_factory=lambda: uuid.uuid4().hex)  # the same for each try
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is sent to people, or to who keeps their incidents."""
+    """A message to people, or to incident services."""
 
     title: str
     body: str
     command: str = ""  # the next one; it is in the body too
-    is_good: bool = False  # that something is over
-    incident: Incident | None = None  # whose news it is, for a channel of incidents
+    is_good: bool = False  # whether it reports an end
+    incident: Incident | None = None  # its alert, for incident services
 
 
 def message_of(
@@ -66,13 +68,13 @@ def message_of(
 ) -> Message:
     """The message about a group: what, since when, how many, a sample, the next command.
 
-    `count` dead letters since `since`, of which `new_count` have not been told of before.
+    `count` dead letters since `since`, of which `new_count` have not been reported before.
     """
     error_type = _name(redactor, event.error_type)
     service = _name(redactor, event.service)
     how_many = f"{count:,}" if count == new_count else f"{count:,}, {new_count:,} of them new"
     command = f"dlq show {event.failure_id}"
-    lines = (  # what counts stands first: a channel may cut the rest
+    lines = (  # most important first: a channel may cut the rest
         f"What: {error_type}: {plain(redactor.redact_text(event.error_message))}",
         f"Where: {service}, on {_name(redactor, event.original_subject)}",
         f"Since: {since.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",

@@ -1,4 +1,4 @@
-"""The notifier of a monitor: one message for an outage, not one for each dead letter."""
+"""The notifier of a monitor: one message per outage, not one per dead letter."""
 
 import asyncio
 import logging
@@ -17,38 +17,39 @@ from sahool_dlq.events.monitor.dlq_event import DLQEvent
 
 logger = logging.getLogger(__name__)
 
-_GATHER_SECONDS = 1.0  # before a message goes out, so that it can say how many
-_PATIENCE_SECONDS = 10.0  # how long a dead letter waits for its message to be out
+_GATHER_SECONDS = 1.0  # before sending, so that the message can have a count
+_PATIENCE_SECONDS = 10.0  # how long a dead letter waits for its message
 _CLOSING_SECONDS = 5.0
 
 
 class UndeliveredError(DLQError):
-    """No channel has taken the alert yet; whoever called tries again."""
+    """No channel has accepted the alert yet; the caller tries again."""
 
 
 @dataclass(slots=True)
 class _Outage:
-    """A group that fails now: what was counted, and the message that tells of it."""
+    """A currently failing group: its counts, and its message."""
 
     since: datetime  # the first dead letter's time
     last_at: float  # clock of the last dead letter
     count: int = 0
-    told: int = 0  # those that a message has told of
+    told: int = 0  # those contained in a message
     started_at: float = 0  # clock of the last message
-    delivery: asyncio.Task[bool] | None = None  # of the last message: whether a channel has it
+    delivery: asyncio.Task[bool] | None = None  # whether a channel has accepted the last message
 
     @property
     def is_silent(self) -> bool:
-        """Whether no message is out, or on its way."""
+        """Whether no message is sent or being sent."""
         return self.delivery is None or (self.delivery.done() and not _is_out(self.delivery))
 
 
 class GroupNotifier:
-    """Tells people of dead letters: the first of a group, then a count after each cool-down.
+    """Sends alerts about dead letters: the first of a group, then a count after each cool-down.
 
-    Called with a dead letter it returns once a channel has the message that covers it, and raises
-    UndeliveredError where none has within ten seconds; a channel that is down is tried on in the
-    background. Without channels the message is logged. Use it as an async context manager.
+    Called with a dead letter, it returns once a channel has accepted a message that covers it, and
+    raises UndeliveredError if none has within ten seconds; sending to a channel that is down
+    continues in the background. Without channels the message is logged. Use it as an async context
+    manager.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class GroupNotifier:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Give messages on their way a moment, then stop."""
+        """Give messages in progress a moment, then stop."""
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=_CLOSING_SECONDS)
         for task in self._deliveries:
@@ -86,7 +87,7 @@ class GroupNotifier:
             channel.close()
 
     async def __call__(self, event: DLQEvent) -> None:
-        """See to it that a message covers this dead letter."""
+        """Make sure that a message covers this dead letter."""
         group_id = group_of(event, self._redactor, self._grouping)
         now = self._clock()
         outage = self._outage(event, group_id, now)
@@ -98,11 +99,11 @@ class GroupNotifier:
         left = outage.started_at + _PATIENCE_SECONDS - now
         done, _ = await asyncio.wait({outage.delivery}, timeout=max(left, 0))
         if not done or not _is_out(outage.delivery):
-            outage.count -= 1  # it comes again
+            outage.count -= 1  # it is delivered again
             raise UndeliveredError(f"No channel has accepted the alert about group {group_id} yet.")
 
     def _outage(self, event: DLQEvent, group_id: str, now: float) -> _Outage:
-        """The group's outage, a new one after a silence as long as the cool-down."""
+        """The group's outage; a new one after a cool-down without failures."""
         outage = self._outages.get(group_id)
         if outage is None or now - outage.last_at > self._cooldown_seconds:
             self._outages = {
@@ -116,7 +117,7 @@ class GroupNotifier:
         return outage
 
     async def _tell(self, event: DLQEvent, group_id: str, outage: _Outage) -> bool:
-        """Send a message to every channel; True as soon as one has it."""
+        """Send a message to every channel; True as soon as one has accepted it."""
         await asyncio.sleep(self._gather_seconds)
         message = message_of(
             event,

@@ -1,4 +1,4 @@
-"""A look at the servers before the rules are asked: into Postgres, where the rules read it."""
+"""Checks the servers before the rules run, and stores the result in PostgreSQL for the rules."""
 
 import asyncio
 import json
@@ -25,33 +25,32 @@ from sahool_dlq.jetstream.pull import PullStalledError, delivery_of
 from sahool_dlq.jetstream.reach import Lookout, Reach, Stopped, Wanted
 from sahool_dlq.jetstream.streams import find_stream
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.addressees import SERVICE
 
 __all__ = ["StreamSample", "keep", "look", "silent_consumers", "stopped_consumers"]
 
 logger = logging.getLogger(__name__)
 
 _KEPT = "7 days"
-_FRESH = timedelta(minutes=3)  # of what a consumer says of itself
+_FRESH = timedelta(minutes=3)  # maximum age of a consumer's totals
 _MOST_CONSUMERS = 50
-_MOST_STOPPED = 1_000  # consumers of ours that are looked at
+_MOST_STOPPED = 1_000  # maximum number of our consumers that are checked
 
 # Consumers whose services failed of late and publish no totals: do they acknowledge anything?
-_SILENT = f"""
+_SILENT = """
 SELECT DISTINCT f.original_stream, f.consumer_name
 FROM failed_events f
 WHERE f.dlq_timestamp > now() - interval '15 minutes'
   AND f.original_stream IS NOT NULL AND f.consumer_name IS NOT NULL
   AND NOT EXISTS (
       SELECT FROM service_totals t
-      WHERE t.service = {SERVICE}
+      WHERE t.service = service(f)
         AND t.published_at > now() - interval '30 minutes')
-"""  # noqa: S608
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSample:
-    """A stream as it is now: a row of `stream_samples` without its time."""
+    """The current state of a stream: a row of `stream_samples` without its time."""
 
     role: str  # log | events | totals
     stream: str
@@ -67,13 +66,13 @@ class StreamSample:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look saw."""
+    """The result of one check."""
 
     streams: tuple[StreamSample, ...]
     acknowledged: dict[tuple[str, str], int]  # sequence by stream and consumer
-    reaches: dict[Wanted, Reach] | None = None  # of pending failures; None: nobody could look
-    skipped: int = 0  # consumers that dead letters name, and that could not be looked at
-    # by service and consumer, of those that published totals; a Reach: it did not, or nobody knows
+    reaches: dict[Wanted, Reach] | None = None  # of pending failures; None: not checked
+    skipped: int = 0  # consumers in dead letters that could not be looked up
+    # by service and consumer that published totals; a Reach: it did not stop, or that is unknown
     stopped: dict[tuple[str, str], Stopped | Reach] = field(default_factory=dict)
 
 
@@ -83,10 +82,10 @@ async def look(
     addressees: Iterable[Wanted] = (),
     stopped_before: Mapping[str, str] | None = None,
 ) -> Look:
-    """Look at the streams, whether these consumers get on, and whether events get to those.
+    """Check the streams, the progress of these consumers, and whether events reach the others.
 
-    `stopped_before` are the services of consumers that the look before saw stopped: they are looked
-    at though their totals are gone. A server that is away is a problem noted.
+    `stopped_before` are the services of consumers that were stopped at the previous check: they are
+    checked even if their totals are gone. If a server is down, that is recorded as a problem.
     """
     log = settings.dlq_stream
     try:
@@ -109,17 +108,17 @@ async def look(
     except DLQError as error:
         return Look((StreamSample("log", log, problem=str(error)),), {})
     except (nats.errors.Error, APIError, TimeoutError, PullStalledError) as error:
-        reason = f"NATS does not answer as it should: {str(error) or type(error).__name__}"
+        reason = f"NATS does not answer as expected: {str(error) or type(error).__name__}"
         return Look((StreamSample("log", log, problem=reason),), {})
 
 
 def silent_consumers(connection: Connection[Any]) -> list[tuple[str, str]]:
-    """Consumers that failed of late and publish no totals: stream and durable, as it is said."""
+    """Consumers that failed recently and publish no totals: stream and durable, as given."""
     return connection.execute(_SILENT).fetchall()
 
 
 def keep(connection: Connection[Any], seen: Look, at: datetime) -> None:
-    """Store a look, and forget those that are a week old."""
+    """Store a check, and delete those older than a week."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO stream_samples (role, stream, created, first_sequence, last_sequence,"
@@ -151,7 +150,7 @@ def keep(connection: Connection[Any], seen: Look, at: datetime) -> None:
 def _keep_reaches(
     connection: Connection[Any], reaches: Mapping[Wanted, Reach], at: datetime
 ) -> None:
-    """Store to which consumers nothing gets, or nobody knows, instead of what was seen before."""
+    """Store which consumers get no events, or are unknown, in place of the previous result."""
     rows = [
         (address, subject, reach.problem or reach.doubt, reach.problem is not None)
         for (address, subject, _), reach in reaches.items()
@@ -171,7 +170,7 @@ def _keep_reaches(
 
 
 def stopped_consumers(connection: Connection[Any]) -> dict[str, str]:
-    """The services of the consumers that the latest look saw stopped, by `<stream>/<durable>`."""
+    """The services of consumers that were stopped at the latest check, by `<stream>/<durable>`."""
     rows = connection.execute("SELECT consumer, service FROM stopped_consumers").fetchall()
     return dict(rows)
 
@@ -179,7 +178,7 @@ def stopped_consumers(connection: Connection[Any]) -> dict[str, str]:
 def _keep_stopped(
     connection: Connection[Any], seen: Mapping[tuple[str, str], Stopped | Reach], at: datetime
 ) -> None:
-    """Store who stopped; of whom nobody can tell stays as it was seen before."""
+    """Store stopped consumers; unknown ones keep their previous state."""
     others = [
         consumer
         for (_, consumer), each in seen.items()
@@ -222,7 +221,7 @@ def _limit(value: int | None) -> int | None:
 
 
 def _why_unwritable(info: StreamInfo) -> str | None:
-    """What about the stream itself keeps dead letters out."""
+    """Why the stream itself accepts no dead letters."""
     config, state = info.config, info.state
     if config.sealed:
         return "it is sealed"
@@ -236,16 +235,16 @@ def _why_unwritable(info: StreamInfo) -> str | None:
 
 
 class _Total(NamedTuple):
-    """What one of our consumers said of itself last."""
+    """The last counters of one of our consumers."""
 
     service: str
-    consumer: str | None  # <stream>/<durable>; None: none can be called so
+    consumer: str | None  # <stream>/<durable>; None: not a valid name
     is_dlq_writable: bool
     is_fresh: bool
 
 
 async def _totals(client: Client, settings: Settings) -> list[_Total]:
-    """The latest totals of our consumers; the bridge's, of others, are left out."""
+    """The latest totals of our consumers, without those of the bridge."""
     found: list[_Total] = []
     js = client.jetstream()
     stream = await find_stream(js, settings.subjects.totals, settings.totals_stream)
@@ -272,7 +271,7 @@ async def _totals(client: Client, settings: Settings) -> list[_Total]:
 
 
 def _held(totals: Iterable[_Total]) -> str | None:
-    """Which services say that they hold dead letters which they cannot write."""
+    """The services that report that they hold dead letters which they cannot write."""
     names = sorted({each.service for each in totals if each.is_fresh and not each.is_dlq_writable})
     return f"{', '.join(names[:5])} cannot write dead letters and hold them back" if names else None
 
@@ -318,9 +317,9 @@ async def _last_of_log(client: Client, settings: Settings) -> int:
 async def _acknowledged(
     client: Client, consumers: Iterable[tuple[str, str]]
 ) -> tuple[dict[tuple[str, str], int], int]:
-    """How far each consumer acknowledged; and of how many nobody can say that.
+    """How far each consumer acknowledged, and for how many this is unknown.
 
-    A dead letter says what it likes: such a stream or consumer need not be, or be possible.
+    A dead letter may name any stream and consumer, which may not exist or not be valid.
     """
     asked = list(consumers)
     named = [pair for pair in asked if all(map(is_name, pair))][:_MOST_CONSUMERS]
@@ -333,6 +332,6 @@ async def _acknowledged(
         if isinstance(info, ConsumerInfo):
             found[pair] = info.ack_floor.stream_seq if info.ack_floor else 0
         elif not isinstance(info, NotFoundError):
-            logger.info("Consumer %s of %s cannot be looked at: %r", *reversed(pair), info)
+            logger.info("Consumer %s of %s cannot be looked up: %r", *reversed(pair), info)
     gone = sum(isinstance(info, NotFoundError) for info in infos)
     return found, len(asked) - len(found) - gone

@@ -1,7 +1,7 @@
-"""What is to be said: written to an outbox with the change that it tells of, and sent from there.
+"""Messages are written to an outbox together with the change of the alert, and sent from there.
 
-A run that dies says it at the next one, and a channel that is down gets it when it is back. People
-get one message for all that is new; who keeps incidents gets one for each alert, in order.
+If a run dies, the next one sends them, and a channel that is down gets them when it is back. People
+get one message for all new alerts; incident services get one for each alert, in order.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ __all__ = ["TRIES_SECONDS", "Delivery", "acknowledge_alerts", "deliver", "say"]
 logger = logging.getLogger(__name__)
 
 TRIES_SECONDS = (1.0, 3.0)
-"""Between tries of one message on one channel within a run; the next run continues."""
+"""Delays between tries of one message on one channel within a run; the next run continues."""
 
 _GIVE_UP = timedelta(hours=24)
 _PATIENCE_SECONDS = 45.0  # with one channel, within a run
@@ -43,10 +43,10 @@ _ACTIONS: dict[str, Literal["trigger", "acknowledge", "resolve"]] = {
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What came of messages."""
+    """The results of sending messages."""
 
     taken: int = 0  # by their channels
-    waiting: int = 0  # their channel did not take them, or it is not there
+    waiting: int = 0  # their channel did not accept them, or does not exist
     given_up: int = 0  # waited too long
 
 
@@ -57,10 +57,10 @@ def say(
     channels: Sequence[Channel],
     now: datetime,
 ) -> list[str]:
-    """Write what is to be said of alerts, each with its kind of news; returns the titles.
+    """Write messages about alerts, each with its kind of news; returns the titles.
 
-    For people, one message for all alerts that go to the same channels with the same news. What
-    was opened somewhere is acknowledged and resolved there, whatever the rules say now.
+    For people: one message for all alerts with the same channels and the same news. An incident is
+    acknowledged and resolved where it was opened, whatever the current rules say.
     """
     every = tuple(channel.key for channel in channels) or (_LOG_CHANNEL,)
     for_incidents = {channel.key for channel in channels if channel.is_for_incidents}
@@ -94,15 +94,15 @@ def say(
 async def deliver(
     connection: Connection[Any], channels: Sequence[Channel], now: datetime
 ) -> Delivery:
-    """Send what waits, each channel by itself, and tell the forgetful what stands."""
+    """Send waiting messages, each channel separately, and repeat firing alerts where needed."""
     known = {channel.key: channel for channel in channels}
     due, gone, logged, missed = [], [], [], 0
     for message in store.waiting_messages(connection):
         if message.channel == _LOG_CHANNEL:
             logger.error("ALERT: %s\n%s", message.title, message.body)
-            logged.append(message.id)  # nobody was told: no channel is set
+            logged.append(message.id)  # nothing was sent: no channel is set
         elif now - message.created_at > _GIVE_UP:
-            logger.error("%s does not get the alert any more: %s", message.channel, message.title)
+            logger.error("The alert is no longer sent to %s: %s", message.channel, message.title)
             gone.append(message.id)
         elif message.channel not in known:
             logger.warning(
@@ -125,8 +125,9 @@ async def acknowledge_alerts(
 ) -> tuple[list[Alert], list[str]]:
     """Stop the reminders of these alerts, or of all that fire, and acknowledge their incidents.
 
-    Returns the alerts, and the names of channels that the next evaluation tells. Raises AlertError
-    where one of the ids does not fire, or nothing does, and SettingsError as `evaluate_alerts`.
+    Returns the alerts, and the names of channels that the next evaluation will inform. Raises
+    AlertError if one of the ids does not fire, or nothing does, and SettingsError as
+    `evaluate_alerts`.
     """
     rules = alert_rules(settings)
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
@@ -139,7 +140,7 @@ async def acknowledge_alerts(
                 say(connection, rules, told, channels, datetime.now(UTC))
             keys = {alert.incident_key(store.platform_id(connection)) for alert in alerts}
             known = {channel.key: channel for channel in channels}
-            if lock.take():  # else an evaluation is sending just now
+            if lock.take():  # else an evaluation is sending now
                 waiting = store.waiting_messages(connection)
                 due = [m for m in waiting if m.incident in keys and m.channel in known]
                 await _send_all(connection, known, due)
@@ -153,7 +154,7 @@ async def acknowledge_alerts(
 async def _send_all(
     connection: Connection[Any], known: Mapping[str, Channel], due: Sequence[store.Outgoing]
 ) -> Delivery:
-    """Send to each channel its messages, and write down which it took."""
+    """Send to each channel its messages, and record which ones it accepted."""
     by_channel: dict[str, list[store.Outgoing]] = {}
     for message in due:
         by_channel.setdefault(message.channel, []).append(message)
@@ -177,9 +178,9 @@ async def _send(
     alerts: Mapping[int, Alert],
     platform: str,
 ) -> dict[int, bool]:
-    """Oldest first; once the channel did not take one, each of the rest is tried once.
+    """Oldest first; once the channel refused one, each of the rest is tried once.
 
-    Of an incident nothing is told before what comes first: it would be opened after its end.
+    Messages about one incident stay in order: otherwise it could be opened after its end.
     """
     results = dict.fromkeys((message.id for message in messages), False)
     has_failed = False
@@ -205,7 +206,7 @@ async def _send(
 def _texts(
     channel: Channel, message: store.Outgoing, alerts: Mapping[int, Alert], platform: str
 ) -> list[Message]:
-    """What a channel is sent; also where its entry was of another kind when it was written."""
+    """The texts for a channel, also if its entry was of another kind when they were written."""
     is_good = message.kind == "resolved"
     if not channel.is_for_incidents:
         return [Message(message.title, message.body, is_good=is_good)]

@@ -8,7 +8,7 @@ from sahool_dlq.alerts.text import singular
 __all__ = ["alert_name", "prometheus_rules"]
 
 _HEAD = """\
-# Made by `dlq alerts rules --format prometheus` from the alert file; change that, and make it anew.
+# Made by `dlq alerts rules --format prometheus`: do not edit it, change the alert rules instead.
 groups:
   - name: sahool-dlq
     rules:
@@ -21,14 +21,14 @@ _ABSENT = """\
         labels:
           severity: critical
         annotations:
-          summary: Nothing is known of the dead letters
+          summary: The metrics of dead letters are missing
           description: "dlq exporter does not run, or PostgreSQL does not answer it."
-          runbook: See whether dlq exporter and PostgreSQL run.
+          runbook: Check that dlq exporter and PostgreSQL run.
 """
 
 
 def prometheus_rules(rules: AlertRules) -> str:
-    """A rules file: an alert for each rule and each of its parts that has its own threshold."""
+    """A rules file: one alert for each rule and for each part with its own threshold."""
     entries = [
         _entry(rule, scope)
         for rule in rules.rules
@@ -40,7 +40,7 @@ def prometheus_rules(rules: AlertRules) -> str:
 
 
 def alert_name(rule: str) -> str:
-    """What Prometheus and Alertmanager call the alert of a rule."""
+    """The alert name of a rule in Prometheus and Alertmanager."""
     name = "".join(word.capitalize() for word in rule.split("_"))
     return name if name.startswith("Dlq") else f"Dlq{name}"
 

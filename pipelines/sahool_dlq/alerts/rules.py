@@ -1,4 +1,4 @@
-"""Alert rules as data: what the shipped file says, changed by the user's (docs/alerts.md)."""
+"""Alert rules as data: the shipped file, changed by the user's file (docs/alerts.md)."""
 
 import tomllib
 from pathlib import Path
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 EVERYTHING = "all"
-"""The scope of what no override takes."""
+"""The scope of failures that no override takes."""
 
 Severity = Literal["warning", "critical"]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -34,21 +34,21 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """One rule: the value that its SELECT of `sql/alerts` finds is above `above`."""
 
     name: str
-    title: str  # what it says, in words
+    title: str  # its text
     unit: str  # of the value
     above: NotNegative
     severity: Severity
-    for_minutes: NotNegative  # that the condition must hold before it fires
-    keep_minutes: NotNegative  # that it must be over before it is resolved
+    for_minutes: NotNegative  # how long the condition must hold before it fires
+    keep_minutes: NotNegative  # how long it must be over before it is resolved
     repeat_minutes: NotNegative  # between two messages while it still fires
-    cooldown_minutes: NotNegative  # before one that came and went may be told of again
+    cooldown_minutes: NotNegative  # before an alert that was resolved may be sent again
     channels: tuple[str, ...]  # names; none: all
     metric: Annotated[str, msgspec.Meta(pattern="^[a-zA-Z_][a-zA-Z0-9_]*$")]  # of `dlq exporter`
-    first: str  # what to do first
-    command: str  # the next one; {sample} is the id of a failure, {subject} what the alert is about
+    first: str  # the first step
+    command: str  # the next command; {sample} is a failure's id, {subject} the alert's subject
     by_service: bool = False  # it can have thresholds by service and tenant
-    window_minutes: Annotated[float, msgspec.Meta(gt=0)] = 0  # that it looks back; 0: it does not
-    least_count: int = 0  # of messages, without which nothing is known
+    window_minutes: Annotated[float, msgspec.Meta(gt=0)] = 0  # length of its time window; 0: none
+    least_count: int = 0  # minimum number of messages; fewer: unknown
     error_types: tuple[str, ...] = ()  # with their known subclasses
     is_enabled: bool = msgspec.field(default=True, name="enabled")
 
@@ -66,7 +66,9 @@ class Override(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of a rule: failures of these services and tenants, as the first scope takes them."""
+    """A part of a rule: failures of these services and tenants; the first matching scope takes
+    them.
+    """
 
     name: str
     service: str
@@ -77,7 +79,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _File(msgspec.Struct, frozen=True):
-    """The shape of a file of the user's; what is in it is read with the shipped one."""
+    """The structure of a user's file; its content is read together with the shipped one."""
 
     defaults: dict[str, Any] = {}
     rules: dict[str, Any] = {}
@@ -85,18 +87,18 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class AlertRules(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that the alert file says."""
+    """The content of the alert file."""
 
     rules: tuple[Rule, ...]
     overrides: tuple[Override, ...] = ()
     link: str = ""
 
     def rule(self, name: str) -> Rule | None:
-        """The rule of this name, where there (still) is one."""
+        """The rule with this name, if it (still) exists."""
         return next((rule for rule in self.rules if rule.name == name), None)
 
     def scopes(self, rule: Rule) -> tuple[Scope, ...]:
-        """The parts of a rule in order; the last takes what no override does."""
+        """The parts of a rule in order; the last one takes what no override takes."""
         found: dict[str, Scope] = {}
         for override in self.overrides:
             if rule.by_service and override.rule in ("*", rule.name):
@@ -121,15 +123,15 @@ class AlertRules(msgspec.Struct, frozen=True, kw_only=True):
         return (*found.values(), rest)
 
     def scope(self, rule: Rule, name: str) -> Scope:
-        """The part of this name; what has gone from the file counts as the rest."""
+        """The part with this name; a removed part counts as the rest."""
         scopes = self.scopes(rule)
         return next((scope for scope in scopes if scope.name == name), scopes[-1])
 
 
 def alert_rules(settings: Settings) -> AlertRules:
-    """What the shipped file and DLQ_ALERT_RULES_FILE say now.
+    """The current rules from the shipped file and DLQ_ALERT_RULES_FILE.
 
-    Raises SettingsError, naming the place, where the latter is not valid.
+    Raises SettingsError, with the place of the error, if the latter is not valid.
     """
     file = settings.alert_rules_file
     if file is None:
@@ -142,9 +144,9 @@ def alert_rules(settings: Settings) -> AlertRules:
 
 
 def read_alert_rules(changes: str = "") -> AlertRules:
-    """The shipped rules with the changes of a file of the user's, in TOML.
+    """The shipped rules with the changes in a user's TOML file.
 
-    Raises ValueError, in one sentence that names the place, where they are not valid.
+    Raises ValueError, in one sentence with the place of the error, if they are not valid.
     """
     shipped = tomllib.loads(_SHIPPED.read_text())
     own = tomllib.loads(changes)
@@ -188,12 +190,12 @@ def read_alert_rules(changes: str = "") -> AlertRules:
 
 
 def error_classes(rule: Rule) -> list[str]:
-    """The class names that a rule is about."""
+    """The class names of a rule."""
     return with_subclasses(rule.error_types)
 
 
 def sql_pattern(wildcard: str) -> str:
-    """A pattern with `*` and `?` as one of SQL's LIKE."""
+    """A pattern with `*` and `?` as a SQL LIKE pattern."""
     escaped = wildcard.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return escaped.replace("*", "%").replace("?", "_")
 

@@ -1,8 +1,8 @@
-"""The life of an alert, pure: what each look at its condition makes of it, and what is to be said.
+"""The life of an alert, pure: how each evaluation changes it, and which message to send.
 
 (nothing) ──holds──▶ pending ──held for_minutes──▶ firing ──over for keep_minutes──▶ resolved
-                        └──over──▶ (forgotten)        └── reminder every repeat_minutes,
-                                                          none once somebody acknowledged it
+                        └──over──▶ (deleted)          └── reminder every repeat_minutes, until
+                        somebody acknowledges it
 """
 
 import hashlib
@@ -28,7 +28,7 @@ class Alert:
     since: datetime
     sample_id: str | None
     detail: str
-    started_at: datetime  # first look at which the condition held
+    started_at: datetime  # first evaluation at which the condition held
     seen_at: datetime  # last one
     fired_at: datetime | None = None
     told_at: datetime | None = None  # last message
@@ -41,21 +41,21 @@ class Alert:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes it the same alert at the next look."""
+        """The identity of the alert at the next evaluation."""
         return self.rule, self.scope, self.subject
 
     def incident_key(self, platform: str) -> str:
-        """What its incidents are called elsewhere: the same for each episode; says no names."""
+        """The key of its incidents in other services: the same for each episode, without names."""
         text = "\0".join((platform, *self.key))
         return f"dlq-{self.rule}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one look does to an alert."""
+    """The result of one evaluation for an alert."""
 
-    alert: Alert | None  # as it is then; None: forgotten, or it never was one
-    kind: str | None = None  # what is to be said: firing | reminder | resolved
+    alert: Alert | None  # the new state; None: deleted, or there is none
+    kind: str | None = None  # the message to send: firing | reminder | resolved
 
 
 def step(
@@ -66,11 +66,11 @@ def step(
     last_told_at: datetime | None,
     now: datetime,
 ) -> Step:
-    """One look: the live alert of a subject, and what the rule finds for it now.
+    """One evaluation: the live alert of a subject, and the rule's current finding.
 
-    `last_told_at` is when an earlier episode of the same alert was last told of: one that comes and
-    goes is told of after each cool-down, not each time. What another alert (the monitor's) has told
-    of already is not told again. What cannot be known neither begins an alert nor ends one.
+    `last_told_at` is when an earlier episode of the same alert was last sent: if an alert fires and
+    ends repeatedly, it is sent once per cool-down. Failures that another alert (the monitor's) has
+    already contained are not sent again. An unknown value neither starts nor ends an alert.
     """
     if alert is not None and finding is not None and finding.value is None:
         return Step(replace(alert, seen_at=now) if alert.state == "firing" else None)

@@ -1,4 +1,4 @@
-"""Alerts and the messages about them in Postgres."""
+"""Alerts and their messages in PostgreSQL."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -11,7 +11,6 @@ from psycopg.rows import class_row
 from sahool_dlq.alerts.states import Alert
 from sahool_dlq.alerts.text import Sample
 from sahool_dlq.errors import AlertError
-from sahool_dlq.stores.postgres.addressees import SERVICE
 from sahool_dlq.stores.postgres.audit import audit
 
 _COLUMNS = [field.name for field in fields(Alert) if field.name != "id"]
@@ -28,17 +27,17 @@ class Outgoing:
     channel: str
     title: str
     body: str
-    incident: str | None  # key of the one that it is about; None: a message to people
+    incident: str | None  # key of its incident; None: a message to people
     created_at: datetime
-    is_waiting: bool  # no channel has taken it yet
+    is_waiting: bool  # no channel has accepted it yet
 
 
 LOCK: Final = "alerts"
-"""The lock of who evaluates or sends."""
+"""The lock for evaluating and sending."""
 
 
 def platform_id(connection: Connection[Any]) -> str:
-    """What tells this platform from others that send to the same place; a restore keeps it."""
+    """The id of this platform among others that send to the same place; a restore keeps it."""
     row = connection.execute("SELECT min(applied_at)::text FROM schema_migrations").fetchone()
     assert row is not None
     return str(row[0])
@@ -51,13 +50,13 @@ def live_alerts(connection: Connection[Any]) -> dict[tuple[str, str, str], Alert
 
 
 def firing_alerts(connection: Connection[Any]) -> list[Alert]:
-    """What is pending or fires, the gravest first."""
+    """Alerts that are pending or fire, the most severe first."""
     order = "ORDER BY state, severity, fired_at, id"
     return _alerts(connection, f"WHERE state <> 'resolved' {order}", [])
 
 
 def alerts_of(connection: Connection[Any], ids: Iterable[int]) -> dict[int, Alert]:
-    """Alerts by id, as they are now."""
+    """Alerts by id, with their current state."""
     found = _alerts(connection, "WHERE id = ANY(%s)", [list(ids)])
     return {alert.id: alert for alert in found}
 
@@ -69,7 +68,7 @@ def past_alerts(connection: Connection[Any], limit: int) -> list[Alert]:
 
 
 def last_told(connection: Connection[Any]) -> dict[tuple[str, str, str], datetime]:
-    """When episodes that are over were last told of, by key."""
+    """When ended episodes were last sent, by key."""
     rows = connection.execute(
         "SELECT rule, scope, subject, max(told_at) FROM alerts"
         " WHERE state = 'resolved' AND told_at > now() - interval '7 days' GROUP BY 1, 2, 3"
@@ -78,7 +77,7 @@ def last_told(connection: Connection[Any]) -> dict[tuple[str, str, str], datetim
 
 
 def save(connection: Connection[Any], alert: Alert) -> int:
-    """Store an alert as it is now; returns its id."""
+    """Store the current state of an alert; returns its id."""
     values = [getattr(alert, name) for name in _COLUMNS]
     if alert.id:
         assignments = ", ".join(f"{name} = %s" for name in _COLUMNS)
@@ -106,7 +105,7 @@ def acknowledge(
 ) -> list[Alert]:
     """Stop the reminders of these alerts, or of all that fire, until they are resolved.
 
-    Raises AlertError where one of the ids does not fire, or nothing does.
+    Raises AlertError if one of the ids does not fire, or nothing does.
     """
     firing = {alert.id for alert in firing_alerts(connection) if alert.state == "firing"}
     if unknown := set(ids) - firing:
@@ -131,9 +130,9 @@ def acknowledge(
 
 
 def samples_of(connection: Connection[Any], ids: Iterable[str]) -> dict[str, Sample]:
-    """The failures of these ids, in the words of a message."""
+    """The failures with these ids, for a message."""
     rows = connection.execute(
-        f"SELECT f.id::text, f.error_type, left(f.error_message, 500), {SERVICE},"  # noqa: S608
+        "SELECT f.id::text, f.error_type, left(f.error_message, 500), service(f),"
         " f.original_subject FROM failed_events f WHERE f.id = ANY(%s::uuid[])",
         [list(ids)],
     )
@@ -160,12 +159,12 @@ def put_out(
 
 
 def waiting_messages(connection: Connection[Any]) -> list[Outgoing]:
-    """What no channel has taken yet, oldest first."""
+    """Messages that no channel has accepted yet, oldest first."""
     return _messages(connection, "delivered_at IS NULL AND given_up_at IS NULL ORDER BY id", [])
 
 
 def standing_messages(connection: Connection[Any], channels: Sequence[str]) -> list[Outgoing]:
-    """What these channels were told last of each alert that still fires."""
+    """The last messages to these channels about each alert that still fires."""
     found = (
         "id IN (SELECT max(m.id) FROM alert_messages m JOIN alerts a ON a.id = m.alert_ids[1]"
         " WHERE a.state = 'firing' AND m.incident IS NOT NULL AND m.channel = ANY(%s)"
@@ -175,7 +174,7 @@ def standing_messages(connection: Connection[Any], channels: Sequence[str]) -> l
 
 
 def channels_told(connection: Connection[Any], alert: Alert) -> list[str]:
-    """The channels that hold an incident of this alert, or will once they are told."""
+    """The channels that have an incident of this alert, or will have one."""
     rows = connection.execute(
         "SELECT DISTINCT channel FROM alert_messages"
         " WHERE alert_ids[1] = %s AND incident IS NOT NULL ORDER BY 1",
@@ -195,7 +194,7 @@ def undelivered(connection: Connection[Any]) -> list[tuple[str, int, int]]:
 
 
 def note_deliveries(connection: Connection[Any], results: Mapping[int, bool]) -> None:
-    """Write down which messages a channel took, and which not yet."""
+    """Record which messages a channel accepted, and which not yet."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "UPDATE alert_messages SET try_count = try_count + 1,"
@@ -205,14 +204,14 @@ def note_deliveries(connection: Connection[Any], results: Mapping[int, bool]) ->
 
 
 def give_up(connection: Connection[Any], messages: Sequence[int]) -> None:
-    """Write down that these messages will not be sent."""
+    """Record that these messages will not be sent."""
     connection.execute(
         "UPDATE alert_messages SET given_up_at = now() WHERE id = ANY(%s)", [list(messages)]
     )
 
 
 def delivered(connection: Connection[Any]) -> set[int]:
-    """The live alerts that a person could see: a channel took a message about them."""
+    """The live alerts that people could see: a channel accepted a message about them."""
     rows = connection.execute(
         "SELECT DISTINCT a.id FROM alerts a JOIN alert_messages m ON a.id = ANY(m.alert_ids)"
         " WHERE a.state = 'firing' AND m.delivered_at IS NOT NULL"

@@ -1,4 +1,4 @@
-"""What a message about alerts says: what, since when, how many, a sample, a link, what to do."""
+"""The text of a message about alerts: what, since when, how many, a sample, a link, what to do."""
 
 import re
 import shlex
@@ -17,13 +17,13 @@ _LINE_LIMIT = 500  # characters
 _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+"
 )
-# What chats take for a command: <!channel>, <@user>, <https://link|text>, @everyone.
+# Texts that chats treat as a command: <!channel>, <@user>, <https://link|text>, @everyone.
 _MENTION = re.compile(r"<(?=[!@#/a-zA-Z])|@(?=(?:everyone|here|channel|all)\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One of the failures that an alert is about, as Postgres holds it: redacted."""
+    """One of the failures of an alert, from PostgreSQL: redacted."""
 
     failure_id: str
     error_type: str
@@ -33,9 +33,9 @@ class Sample:
 
 
 def plain(text: str, limit: int = _LINE_LIMIT) -> str:
-    """Words of a message in one line that no terminal or chat takes for more than words.
+    """Text of a message in one line, harmless in terminals and chats.
 
-    Of more than `limit` characters the rest is cut.
+    If it is longer than `limit` characters, the rest is cut.
     """
     line = " ".join(_CONTROL.sub(" ", text).split())
     line = line if len(line) <= limit else f"{line[:limit]}…"
@@ -43,13 +43,13 @@ def plain(text: str, limit: int = _LINE_LIMIT) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """A value with its unit, as people read it."""
+    """A value with its unit, for people."""
     number = f"{value:,.0f}" if value == int(value) else f"{value:,.2f}"
     return f"{number} {singular(unit) if value == 1 else unit}"
 
 
 def singular(unit: str) -> str:
-    """The unit of one: of a plural in its first word, the singular."""
+    """The unit for one: if its first word is plural, the singular."""
     return re.sub(r"^(\w+?)(?:(?<=ch)es|(?<!s)s)\b", r"\1", unit)
 
 
@@ -66,8 +66,9 @@ def compose(
 ) -> tuple[str, str]:
     """Title and body of one message about alerts of one kind: firing, reminder, acknowledged, …
 
-    Alerts of the same rule are one section, so that an outage of many is still a short message.
-    What counts stands first, the samples last: a channel may cut the rest.
+    Alerts of the same rule are one section, so that an outage with many alerts is still a short
+    message. The most important part comes first, the samples last, because a channel may cut the
+    rest.
     """
     ranked = sorted(alerts, key=lambda alert: (alert.severity != "critical", -alert.value))
     by_rule: dict[str, list[Alert]] = {}
@@ -111,7 +112,7 @@ def _section(kind: str, group: Sequence[Alert], rule: Rule, rules: AlertRules) -
         lines.append(f"Who: {plain(first.detail)}")
     if first.acked_by:
         reason = f": {plain(first.ack_reason)}" if first.ack_reason else ""
-        lines.append(f"Looked after by: {plain(first.acked_by)}{reason}")
+        lines.append(f"Assigned to: {plain(first.acked_by)}{reason}")
     lines.append(f"First: {rule.first}")
     lines.append(f"Next: {command(first, rule)}")
     if rules.link:
@@ -123,7 +124,7 @@ def _section(kind: str, group: Sequence[Alert], rule: Rule, rules: AlertRules) -
 
 
 def command(alert: Alert, rule: Rule) -> str:
-    """The command to go on with."""
+    """The next command."""
     if "{sample}" in rule.command and not alert.sample_id:
         return "dlq groups"
     text = rule.command.replace("{subject}", shlex.quote(plain(alert.subject)))

@@ -1,7 +1,8 @@
-"""What each table of the lake holds: the headers of the SQL files, read as a dictionary (pure).
+"""Descriptions of the lake's tables, read from the headers of the SQL files (pure).
 
-A header is the comment on top of a file: a title, the grain, and a line for each column or more. A
-column that a header does not explain is explained where `the rest as in` points to, or by the log.
+A header is the comment at the top of a file: a title, the grain, and one or more lines per column.
+If a header does not explain a column, `the rest as in` names where it is explained, or the log
+does.
 """
 
 # Annotations stay text: see `stores.lake.sql`.
@@ -44,7 +45,7 @@ _LOG = ("dead_letters", "cases", "failure_groups", "service_health", "redrives",
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column and what it says."""
+    """A column and its meaning."""
 
     name: str
     kind: str  # DuckDB's type
@@ -79,7 +80,7 @@ def relations() -> list[Relation]:
 
 
 def relation(name: str) -> Relation:
-    """One of them, with its columns; raises UnknownNameError where there is none such."""
+    """One of them, with its columns; raises UnknownNameError if there is none with this name."""
     for each in relations():
         if each.name == name.lower():
             return _with_columns(each, _types((_file(each.name),) if each.kind == "mart" else ()))
@@ -106,7 +107,7 @@ def _with_columns(each: Relation, types: Mapping[str, Mapping[str, str]]) -> Rel
 
 
 def as_markdown() -> str:
-    """docs/data.md."""
+    """The content of docs/data.md."""
     every = explained()
     lines = [_INTRODUCTION]
     for kind, title in (("table", "Tables"), ("view", "Views"), ("mart", "Marts")):
@@ -249,16 +250,18 @@ def _cell(text: str) -> str:
 _INTRODUCTION = """# The data: tables, views, marts and their columns
 
 *`dlq tables --markdown` prints this page, from the headers of the SQL files and the COMMENTs of the
-migrations; a test keeps it so.*
+migrations; a test compares them.*
 
-`dlq tables` lists them, `dlq tables NAME` explains one, `dlq sql` asks them (DuckDB). A **table**
-is what drains write, a **view** is computed when it is asked, a **mart** is written by `dlq marts`
-and is as old as its last run. Times are UTC; a name ends with its unit: `_seconds`, `_bytes`,
+`dlq tables` lists them, `dlq tables NAME` explains one, `dlq sql` queries them (DuckDB). Drains
+write the **tables**. A **view** is computed when it is queried. `dlq marts` writes the **marts**,
+so they are as old as its last run. Times are UTC; a name ends with its unit: `_seconds`, `_bytes`,
 `_at`, `_count`. All texts are redacted.
 
 Begin with [`failures`](#failures): one row per failure, with status, message, body and age.
 """
 
 _POSTGRES = """\
-The schema `dlq` holds what stands now; in psql `\\d+ dlq.failed_events` says the same.
-The marts as of now are there too (`dlq.mart_…`), with the columns above."""
+The schema `dlq` has the current state; in psql `\\d+ dlq.failed_events` shows the same texts.
+The current marts are there too (`dlq.mart_…`), with the columns above. For a row `f` of
+`failed_events`, `dlq.service(f)` is the service that failed, and `dlq.is_open(f)` says whether it
+is open."""

@@ -1,1 +1,1 @@
-"""Failures of consumers that use none of our code, brought in from the server's advisories."""
+"""Dead letters for consumers without our library, made from the server's advisories."""

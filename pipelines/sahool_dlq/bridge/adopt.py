@@ -1,7 +1,8 @@
-"""A consumer without our code that is to give up what always fails, or to prove what succeeds.
+"""Changes a consumer without our library, so that it gives up events that always fail, or proves
+successes.
 
-Its configuration is taken as the server has it, and given back with few values changed: a client's
-own idea of a consumer would drop what that client does not know.
+The server's configuration is read and written back with few values changed: a client's own model of
+a consumer would drop values that the client does not know.
 """
 
 import json
@@ -20,22 +21,23 @@ from sahool_dlq.settings import Settings
 
 _NO_STREAM, _NO_CONSUMER = 10059, 10014  # the server's codes for "not found"
 SAMPLING = ("sample_freq",)
-"""What a proof changes of a consumer."""
+"""The setting that a proof changes."""
 LIMITS = ("max_deliver", "backoff", "ack_wait")
-"""What decides when it gives an event up; with a backoff, ack_wait is the first of it."""
+"""The settings that decide when it gives an event up; with a backoff, ack_wait is its first value.
+"""
 _MAX_DELIVER = 5
 _NAME = re.compile(r"[^\s.*>/\\]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What is to be changed of a consumer, or was: `before` and `after` are its configuration."""
+    """A change of a consumer, planned or done: `before` and `after` are its configuration."""
 
     stream: str
     consumer: str
     before: dict[str, Any]
     after: dict[str, Any]
-    redelivered: int = 0  # events that came again, and wait
+    redelivered: int = 0  # events delivered again that wait
 
     @property
     def address(self) -> str:
@@ -44,7 +46,7 @@ class Adoption:
 
     @property
     def is_change(self) -> bool:
-        """False where it is so already."""
+        """False if it already has these values."""
         return bool(self.changed)
 
     @property
@@ -60,22 +62,22 @@ class Adoption:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a consumer is to give an event up."""
+    """When a consumer gives an event up."""
 
-    max_deliver: int | None = None  # None: as it is, where it is limited, or else five
-    backoff_seconds: tuple[float, ...] = ()  # waits for an answer; none: as they are
+    max_deliver: int | None = None  # None: unchanged if limited, else five
+    backoff_seconds: tuple[float, ...] = ()  # waits for an acknowledgement; none: unchanged
 
 
 def with_values(found: Adoption, values: Mapping[str, Any]) -> Adoption:
-    """The same with these values afterwards; None: with none."""
+    """The same with these values after the change; None: without any."""
     rest = {name: value for name, value in found.after.items() if name not in values}
     return replace(found, after=rest | {k: v for k, v in values.items() if v is not None})
 
 
 def limited(found: Adoption, limits: Limits) -> Adoption:
-    """The same with an end to the deliveries of an event.
+    """The same with a limit of deliveries per event.
 
-    Raises AdoptionError where the backoff has more waits than there are deliveries.
+    Raises AdoptionError if the backoff has more waits than there are deliveries.
     """
     now = int(found.after.get("max_deliver") or 0)
     most = limits.max_deliver or (now if now > 0 else _MAX_DELIVER)
@@ -90,10 +92,10 @@ def limited(found: Adoption, limits: Limits) -> Adoption:
 
 
 async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
-    """The consumer `<stream>/<durable>`, or the one of that name, as it is.
+    """The consumer `<stream>/<durable>`, or the one with that name, with its configuration.
 
-    Raises AdoptionError where there is none, or more than one, or one that does not use explicit
-    acknowledgements, or is ours.
+    Raises AdoptionError if there is none or more than one, if it does not use explicit
+    acknowledgements, or if it is ours.
     """
     stream, slash, consumer = name.rpartition("/")
     if not _NAME.fullmatch(consumer) or (slash and not _NAME.fullmatch(stream)):
@@ -103,7 +105,8 @@ async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
     found = await _as_it_is(client, stream, consumer)
     if stream in settings.stream_names.own:
         raise AdoptionError(
-            f"{found.address} reads a stream of the platform itself: there is nothing to prove."
+            f"{found.address} reads a stream of the platform itself: there are no successes to "
+            "prove."
         )
     if owner := owner_of(await latest_totals(client, settings), (stream, consumer)):
         raise AdoptionError(
@@ -119,7 +122,7 @@ async def adoptable(client: Client, settings: Settings, name: str) -> Adoption:
 
 
 async def change(client: Client, adoption: Adoption) -> None:
-    """Give the consumer its configuration; raises AdoptionError where the server refuses it."""
+    """Change the consumer's configuration; raises AdoptionError if the server refuses it."""
     where = api_subject(client, f"CONSUMER.CREATE.{adoption.stream}.{adoption.consumer}")
     request = {"stream_name": adoption.stream, "config": adoption.after, "action": "update"}
     answer = await _asked(client, where, request)
@@ -149,7 +152,7 @@ async def _as_it_is(client: Client, stream: str, consumer: str) -> Adoption:
                 f"Stream {stream} has no consumer {consumer}: `nats consumer ls {stream}` lists"
                 " them."
             )
-        raise AdoptionError(f"{stream}/{consumer} cannot be looked at: {_said(error)}.")
+        raise AdoptionError(f"{stream}/{consumer} cannot be looked up: {_said(error)}.")
     config = dict(answer["config"])
     return Adoption(stream, consumer, config, config, answer.get("num_redelivered") or 0)
 

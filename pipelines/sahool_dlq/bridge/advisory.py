@@ -1,4 +1,4 @@
-"""What the server says when a consumer gives an event up, and the dead letter that it makes."""
+"""The server's message when a consumer gives an event up, and its dead letter."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Advisory(msgspec.Struct, frozen=True):
-    """One consumer's end with one event, as the server says it."""
+    """The server's report that one consumer gave up one event."""
 
     type: Literal[
         "io.nats.jetstream.advisory.v1.max_deliver", "io.nats.jetstream.advisory.v1.terminated"
@@ -36,15 +36,15 @@ class Advisory(msgspec.Struct, frozen=True):
     stream_seq: Annotated[int, msgspec.Meta(gt=0)]
     deliveries: Annotated[int, msgspec.Meta(gt=0)]  # 1 for an event that was terminated at once
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
-    not_before: datetime | None = None  # where nobody said when: the event was stored then
+    not_before: datetime | None = None  # if unknown: when the event was stored
     domain: str = ""  # where the stream is; empty: the server has none
-    reason: str = ""  # what the consumer said with +TERM; or what else is to be said
+    reason: str = ""  # the consumer's +TERM reason, or another explanation
 
     @classmethod
     def unsaid(
         cls, info: ConsumerInfo, sequence: int, stored_at: datetime, now: datetime
     ) -> "Advisory":
-        """The advisory that the server did not send, or sent when nobody listened."""
+        """The advisory that the server did not send, or sent without a listener."""
         return cls(
             type=_MAX_DELIVER,
             stream=info.stream_name,
@@ -53,7 +53,7 @@ class Advisory(msgspec.Struct, frozen=True):
             deliveries=info.config.max_deliver or 1,
             timestamp=now,
             not_before=stored_at,
-            # What follows DETAIL: has no part in the fingerprint.
+            # Text after DETAIL: is not part of the fingerprint.
             reason="DETAIL: no advisory reported it; the counters of the consumer prove it.",
         )
 
@@ -63,9 +63,10 @@ class Advisory(msgspec.Struct, frozen=True):
         return MAX_DELIVERIES if self.type == _MAX_DELIVER else TERMINATED
 
     def is_removal(self, event: StoredMessage | None) -> bool:
-        """Whether the event left its stream while the consumer had it, and nobody sent a +TERM.
+        """Whether the event left its stream while the consumer had it, without a +TERM.
 
-        One who sends the server's own words has the event in its stream still, but on a work queue.
+        If a consumer sends the server's own text as a reason, its stream still has the event,
+        except on a work queue.
         """
         return event is None and self.kind == TERMINATED and self.reason in REMOVED_REASONS
 
@@ -79,7 +80,7 @@ def nanoseconds(time: datetime) -> int:
 def read_advisory(data: bytes, domain: str = "") -> Advisory:
     """The advisory in a message.
 
-    Raises ValueError where it is none, of another kind, or about another JetStream domain.
+    Raises ValueError if it is not one, of another kind, or about another JetStream domain.
     """
     try:
         advisory = msgspec.json.decode(data, type=Advisory)
@@ -92,7 +93,7 @@ def read_advisory(data: bytes, domain: str = "") -> Advisory:
 
 
 def service_of(stream: str, consumer: str, services: Mapping[str, str]) -> str:
-    """The service behind a consumer: the first pattern that matches it, else its own name."""
+    """The service of a consumer: the first matching pattern, else the consumer's own name."""
     names = (consumer, f"{stream}/{consumer}")
     for pattern, service in services.items():
         if any(fnmatchcase(name, pattern) for name in names):
@@ -107,14 +108,14 @@ def dead_letter_of(
     error_headers: Mapping[ErrorKey, str] = MappingProxyType({}),
     stream_created: datetime | None = None,
 ) -> tuple[dict[str, Any], bytes, bool]:
-    """Fields, body and whether it is JSON, as `publish_dead_letter` takes them.
+    """Fields, body and whether it is JSON, for `publish_dead_letter`.
 
-    `error_headers` names the headers of the event that may say what is known of the error, by the
-    keys that a reason in JSON may have.
+    `error_headers` names the headers of the event that may describe the error, by the keys that a
+    JSON reason may have.
 
-    Without its event, which the stream no longer has, the time when that stream was made takes the
-    place of the event's: the failure has the same id whatever is said of it, and how often. Where
-    that is unknown too, the advisory's own time does.
+    If the stream no longer has the event, the stream's creation time is used instead of the event's
+    time: so all reports about it give one id. If that is unknown too, the advisory's own time is
+    used.
     """
     said = _said(advisory, _from_headers(event.headers if event else {}, error_headers))
     is_json, body = parse_body(event.data) if event else (True, None)
@@ -129,10 +130,10 @@ def dead_letter_of(
     message = said["error_message"]
     if event is None:
         message += f" The event itself is lost: {advisory.stream} no longer has it."
-        if advisory.kind == MAX_DELIVERIES:  # what follows DETAIL: has no part in the fingerprint
+        if advisory.kind == MAX_DELIVERIES:  # text after DETAIL: is not part of the fingerprint
             message += " DETAIL: it was acknowledged too late, or removed."
     at, retries = advisory.timestamp.isoformat(), advisory.deliveries - 1
-    # The same each time it is published, or the server would take it for another failing.
+    # It must be the same each time, or the server would treat it as another failure.
     began_at = (advisory.not_before or advisory.timestamp).isoformat()
     fields = {
         **event_fields(
@@ -145,7 +146,7 @@ def dead_letter_of(
         "error_message": message,
         "stack_trace": said.get("stack_trace"),
         "retry_count": retries,
-        "max_retries": retries,  # what was left after a +TERM, nobody says
+        "max_retries": retries,  # unknown after a +TERM
         "first_attempt_at": began_at,
         "last_attempt_at": at,
         "dlq_timestamp": at,
@@ -156,9 +157,9 @@ def dead_letter_of(
 
 
 def _said(advisory: Advisory, on_event: dict[str, str]) -> dict[str, str]:
-    """The cause: what the event's headers say, and above them what the consumer said with +TERM.
+    """The cause: from the event's headers, overridden by the consumer's +TERM.
 
-    It said a text, or a JSON object of these keys.
+    The +TERM contains a text, or a JSON object with these keys.
     """
     if advisory.kind == MAX_DELIVERIES:
         gave_up = f"{advisory.consumer} gave up after {advisory.deliveries} deliveries."
@@ -181,6 +182,6 @@ def _from_headers(headers: Headers, names: Mapping[ErrorKey, str]) -> dict[str, 
 
 
 def _texts(values: Mapping[ErrorKey, object]) -> dict[str, str]:
-    """What of this is text, cleaned, and not empty."""
+    """The texts among these, cleaned, and not empty."""
     texts = {key: clean_text(value) for key, value in values.items() if isinstance(value, str)}
     return {key: text for key, text in texts.items() if text.strip()}

@@ -1,19 +1,19 @@
-"""What advisories leave out, as far as the figures of a consumer show it.
+"""Failures without an advisory, as far as the counters of a consumer show them.
 
-The server notices that an event is exhausted when somebody pulls, and says so only once, to those
-who listen then. Its figures (`CONSUMER.INFO`) are there all the same. What they prove, tried on
-nats-server 2.14 and 2.15, with `max_deliver` 2 or more (older ones count removed events, too):
+The server notices that an event is exhausted when somebody pulls, and reports it once, to current
+listeners. Its counters (`CONSUMER.INFO`) still show it. They prove the following, tested on
+nats-server 2.14 and 2.15, with `max_deliver` 2 or more (older servers also count removed events):
 
-- `num_redelivered` counts the events that were delivered more than once and not acknowledged, and
-  goes on counting one that is exhausted, over restarts, until its stream removes it or a late
-  answer comes. Any purge by subject and any rollup, of other subjects too, may set it back to none.
-  So it may tell less than there is, and never more.
-- `num_ack_pending` counts those that wait for an answer. So `num_redelivered - num_ack_pending`
-  events, where that is more than none, are surely exhausted.
-- Where nothing waits for an answer, and the stream has just `num_redelivered` of the events that
-  the consumer ever got, each of these is exhausted (unless its filter was changed since). That is
-  so on every work queue, and wherever all of them failed. Elsewhere acknowledged events stand among
-  them, and no figure tells which.
+- `num_redelivered` counts events that were delivered more than once and not acknowledged. It
+  includes exhausted ones, also after restarts, until the stream removes the event or a late
+  acknowledgement comes. Any purge by subject and any rollup, of other subjects too, may reset it to
+  zero. So it may be too low, but never too high.
+- `num_ack_pending` counts events that wait for an acknowledgement. So `num_redelivered -
+  num_ack_pending` events, if positive, are certainly exhausted.
+- If no event waits for an acknowledgement, and the stream has exactly `num_redelivered` of the
+  events that the consumer ever got, all of these are exhausted (unless its filter was changed
+  since). This is true on every work queue, and if all events failed. Otherwise there are
+  acknowledged events among them, and no counter shows which.
 """
 
 import json
@@ -36,16 +36,16 @@ _MOST_SUBJECTS = 100_000  # that the server lists in one answer
 
 
 def exhausted_at_least(info: ConsumerInfo) -> int:
-    """How many events of its stream the consumer has surely given up."""
+    """The number of events of its stream that the consumer has certainly given up."""
     if not _gives_up(info):
         return 0
     return max(0, (info.num_redelivered or 0) - (info.num_ack_pending or 0))
 
 
 def is_late(info: ConsumerInfo) -> bool:
-    """Whether events may be exhausted that the server notices only when somebody pulls.
+    """Whether there may be exhausted events that the server notices only when somebody pulls.
 
-    One that goes away when it is idle is left alone: to pull would keep it alive.
+    A consumer that is deleted when idle is left out, because a pull would keep it alive.
     """
     config = info.config
     return bool(
@@ -59,7 +59,7 @@ def is_late(info: ConsumerInfo) -> bool:
 
 
 def filters_of(info: ConsumerInfo) -> list[str]:
-    """The subjects that a consumer gets."""
+    """The subjects of a consumer."""
     return list(info.config.filter_subjects or [info.config.filter_subject or ">"])
 
 
@@ -70,7 +70,7 @@ def _gives_up(info: ConsumerInfo) -> bool:
 async def all_consumers(
     client: Client, without: Iterable[str]
 ) -> AsyncIterator[tuple[StreamInfo, ConsumerInfo]]:
-    """Every consumer of every stream but these."""
+    """Every consumer of every stream, except these streams."""
     js, left_out = client.jetstream(), set(without)
     streams: list[StreamInfo] = []
     while page := await js.streams_info(len(streams)):
@@ -84,25 +84,26 @@ async def all_consumers(
 
 
 async def nudge(client: Client, info: ConsumerInfo) -> None:
-    """Make the server look at events whose answer is overdue, as the consumer's next pull would.
+    """Make the server check events whose acknowledgement is overdue, like the consumer's next pull.
 
-    The request takes one byte at most, so that nothing is delivered, and no delivery is counted. Of
-    a priority group it neither takes the pin, nor does it prolong that of a client, having no id.
+    The request allows at most one byte, so nothing is delivered, and no delivery is counted. In a
+    priority group it neither takes the pin nor prolongs that of a client, because it has no id.
     """
     request: dict[str, Any] = {"batch": 1, "no_wait": True, "max_bytes": 1}
     js, what = client.jetstream(), f"CONSUMER.INFO.{info.stream_name}.{info.name}"
     try:
-        config = (await ask(js, what))["config"]  # nats-py knows no groups
+        config = (await ask(js, what))["config"]  # nats-py does not support groups
     except NotFoundError:
         return
     going_on = ["409"]
     if groups := config.get("priority_groups"):
         request["group"] = groups[0]
     if config.get("priority_policy") == "pinned_client":
-        going_on.append("404")  # also says that there is something, and for another
+        going_on.append("404")  # also means that there are events, and for another client
     body = json.dumps(request).encode()
     where = api_subject(client, f"CONSUMER.MSG.NEXT.{info.stream_name}.{info.name}")
-    # An event that may still be delivered goes to the end of the queue: the next may be exhausted.
+    # An event that may still be delivered goes to the end of the queue; the next one may be
+    # exhausted.
     for _ in range(min(info.num_ack_pending or 0, _MOST_NUDGES)):
         try:
             answer = await client.request(where, body, timeout=2)
@@ -110,13 +111,13 @@ async def nudge(client: Client, info: ConsumerInfo) -> None:
             return
         headers = answer.headers or {}
         if headers.get("Status") not in ("404", "408", "409"):
-            logger.warning("%s cannot be looked at: %s", where, headers.get("Description"))
+            logger.warning("%s cannot be looked up: %s", where, headers.get("Description"))
         if headers.get("Status") not in going_on:
-            return  # there is nothing to be delivered now
+            return  # nothing to deliver now
 
 
 async def proven(client: Client, info: ConsumerInfo) -> list[int] | None:
-    """The sequences of the exhausted events, where the figures prove which they are."""
+    """The sequences of the exhausted events, if the counters prove them."""
     count, last = info.num_redelivered or 0, _last_delivered(info)
     if info.num_ack_pending or await _delivered_count(client, info) != count:
         return None
@@ -138,7 +139,7 @@ def _last_delivered(info: ConsumerInfo) -> int:
 
 
 async def _delivered_count(client: Client, info: ConsumerInfo) -> int:
-    """How many events its stream has of those that it ever got; -1 where nobody can tell."""
+    """The number of events in its stream that it ever got; -1 if unknown."""
     total = 0
     for subject in filters_of(info):
         js = client.jetstream()

@@ -1,4 +1,4 @@
-"""The event that an advisory is about, and what is known where its stream no longer has it."""
+"""The event of an advisory, and what is known if its stream no longer has it."""
 
 import asyncio
 from datetime import datetime
@@ -17,11 +17,11 @@ _NO_STREAM = 10059  # the server's code for "stream not found"
 async def event_of(
     connection: Client, advisory: Advisory
 ) -> tuple[StoredMessage | None, datetime | None]:
-    """The event; and where it is gone, when its stream was made, if that stream is still there."""
+    """The event; if it is gone, the creation time of its stream, if that still exists."""
     try:
         event = await stored_message(connection, advisory.stream, advisory.stream_seq)
-        # Another event with its sequence, in a stream that was made anew? Clocks may differ, so
-        # the stream's own age decides.
+        # Is it another event with its sequence, in a recreated stream? Clocks may differ, so the
+        # stream's own age decides.
         if event is not None and event.timestamp_ns <= nanoseconds(advisory.timestamp):
             return event, None
         created = (await connection.jetstream().stream_info(advisory.stream)).created
@@ -35,7 +35,7 @@ async def event_of(
 
 
 class GivenUp:
-    """The events that were given up before somebody terminated them, read as advisories come."""
+    """Events that were given up before they were terminated, read while advisories arrive."""
 
     def __init__(self, advisories: str) -> None:
         self._advisories = advisories
@@ -46,7 +46,7 @@ class GivenUp:
     async def has(
         self, connection: Client, terminated: Advisory, stream_created: datetime | None
     ) -> bool:
-        """Whether an earlier advisory says that this consumer gave this event up."""
+        """Whether an earlier advisory reports that this consumer gave up this event."""
         key = terminated.stream, terminated.consumer
         async with self._lock:
             await self._read_on(connection, key)

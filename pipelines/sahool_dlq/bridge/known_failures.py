@@ -1,4 +1,4 @@
-"""What is known already of the events that a consumer gave up: their sequences in its stream."""
+"""The already known events that a consumer gave up: their sequences in its stream."""
 
 import asyncio
 from contextlib import suppress
@@ -17,7 +17,7 @@ from sahool_dlq.settings import Settings
 async def told_by_advisories(
     client: Client, advisories: str, stream: StreamInfo, consumer: ConsumerInfo
 ) -> set[int]:
-    """Of events that the stream may still have, from the advisories that are kept."""
+    """Known from stored advisories, for events that the stream may still have."""
     js = client.jetstream()
     reader = await js.add_consumer(
         advisories,
@@ -37,7 +37,7 @@ async def told_by_advisories(
             async for msg in puller.pull(10_000):
                 with suppress(ValueError):
                     advisory = read_advisory(msg.data, domain_of(client))
-                    # An earlier one is about a stream that this one has taken the place of.
+                    # An earlier one is about a stream that this one has replaced.
                     if stream.created is None or advisory.timestamp >= stream.created:
                         told.add(advisory.stream_seq)
                 if not delivery_of(msg).pending:
@@ -51,7 +51,7 @@ async def told_by_advisories(
 async def told_by_database(
     settings: Settings, stream: StreamInfo, consumer: ConsumerInfo
 ) -> set[int]:
-    """Of events that the stream may still have, from the failures that were drained."""
+    """Known from drained failures, for events that the stream may still have."""
 
     def ask() -> set[int]:
         with open_postgres(settings) as connection:

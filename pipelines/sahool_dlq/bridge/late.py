@@ -1,9 +1,8 @@
-"""Acknowledgements of events that their consumer had given up before, heard as they are sent.
+"""Acknowledgements after a consumer gave the event up, received when they are sent.
 
-The server takes no advisory back, and says nothing of an acknowledgement that comes too late, not
-even where acknowledgements are sampled. Its figures tell only how many came, and a purge by subject
-looks the same. What proves it is the acknowledgement itself: a message like any other, which may be
-listened to.
+The server does not revoke the advisory and does not report such a late acknowledgement, not even if
+acknowledgements are sampled. Its counters show only how many came, and a purge by subject looks the
+same. Only the acknowledgement itself proves it: it is a message like any other and can be received.
 """
 
 import asyncio
@@ -37,14 +36,14 @@ from sahool_dlq.jetstream.permissions import check_heard
 logger = logging.getLogger(__name__)
 
 ACTOR = "dlq-bridge"
-_MOST_EVENTS = 1_000  # that are listened for; the latest ones
+_MOST_EVENTS = 1_000  # maximum number of events to listen for; the latest ones
 
 
 class LateAcks:
-    """Listens for acknowledgements of events that were given up, and tells of them.
+    """Listens for acknowledgements of events that were given up, and reports them.
 
-    Each makes a `triage.discarded`: the failure was none. Not resolved, for a group whose failures
-    were resolved counts as come back when the next one comes.
+    Each causes a `triage.discarded`: the failure was none. It is not resolved, because a group with
+    resolved failures would count as returned with the next one.
     """
 
     def __init__(self, subjects: Subjects, closing: asyncio.Event) -> None:
@@ -56,9 +55,9 @@ class LateAcks:
         self._is_permitted = True
 
     async def listen(self, connection: Client, advisory: Advisory) -> "asyncio.Future[None]":
-        """Done once the event is acknowledged; listens as long as the connection lives.
+        """Returns when the event is acknowledged; listens as long as the connection exists.
 
-        Where that is not permitted, which is logged, nothing is heard.
+        If that is not permitted, which is logged, nothing is received.
         """
         acked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -89,7 +88,9 @@ class LateAcks:
         advisory: Advisory,
         fields: dict[str, Any],
     ) -> None:
-        """Tell that the failure was none, once its event is acknowledged; its letter is out."""
+        """Report that the failure was none, once its event is acknowledged; its dead letter is
+        published.
+        """
 
         def start(_: "asyncio.Future[None]") -> None:
             task = asyncio.create_task(self._tell(connection, advisory, fields))
@@ -99,7 +100,7 @@ class LateAcks:
         acked.add_done_callback(start)
 
     async def close(self) -> None:
-        """Wait until what was heard is told, or cannot be told now."""
+        """Wait until received acknowledgements are reported, or cannot be reported now."""
         await asyncio.gather(*self._telling)
 
     async def _tell(self, connection: Client, advisory: Advisory, fields: dict[str, Any]) -> None:
@@ -112,8 +113,7 @@ class LateAcks:
                 at=datetime.now(UTC),
                 actor=ACTOR,
                 consumer=consumer_address(advisory.stream, advisory.consumer),
-                reason=f"{advisory.consumer} acknowledged it after it had given it up: it was"
-                " handled.",
+                reason=f"{advisory.consumer} acknowledged it after giving it up: it was handled.",
             )
             # The same event may be given up again, after a reset of its consumer.
             headers = {"Nats-Msg-Id": f"{failure}-{advisory.timestamp.isoformat()}-acknowledged"}
@@ -134,9 +134,9 @@ async def _unsubscribe(subscriptions: list[Subscription]) -> None:
 
 
 def cases_of(fields: dict[str, Any]) -> dict[str, Redrive | None]:
-    """The failures that a dead letter may be a case of: itself, and the root of its redrive.
+    """The failures of a dead letter that may be cases: itself, and the root of its redrive.
 
-    Whether there was such a redrive the drain looks.
+    The drain checks whether there was such a redrive.
     """
     cases: dict[str, Redrive | None] = {fields["failure_id"]: None}
     headers = fields["original_headers"]

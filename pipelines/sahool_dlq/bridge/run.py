@@ -1,8 +1,8 @@
-"""The bridge at work: an advisory in, the dead letter that it stands for out, each exactly once.
+"""The bridge: turns each advisory into its dead letter, exactly once.
 
-A durable consumer on the stream of advisories. One is acknowledged after the server has
-acknowledged its dead letter, whose id comes from the event and the consumer: done again after a
-death in between, it is the same dead letter.
+It is a durable consumer on the stream of advisories. An advisory is acknowledged after the server
+has acknowledged its dead letter, whose id is computed from the event and the consumer. If the
+bridge dies in between, it publishes the same dead letter again.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from sahool_dlq.bridge.advisories import Advisories, OnLetter
-from sahool_dlq.bridge.find_exhausted import Untold
+from sahool_dlq.bridge.find_unadvised import Untold
+from sahool_dlq.bridge.take_advisories import Advisories, OnLetter
 from sahool_dlq.bridge.totals import publish_totals
 from sahool_dlq.errors import DLQError, StreamError
 from sahool_dlq.events.outbox import (
@@ -43,7 +43,7 @@ class BridgeConnection(NamedTuple):
 
 
 class Bridge(Service):
-    """Turns the server's advisories into dead letters, from `open` until `close`."""
+    """Turns the server's advisories into dead letters, from `open` to `close`."""
 
     def __init__(
         self,
@@ -60,12 +60,12 @@ class Bridge(Service):
 
     @property
     def counts(self) -> Counter[str]:
-        """What became of advisories, and of what none said.
+        """The results of advisories, and of failures without one.
 
         Dead letters: bridged, gone (without their event), found (without an advisory). No dead
-        letters: repeated (a termination of what was given up before), removed (the event left its
-        stream while a consumer had it), skipped. Then acknowledged: after it was given up; and
-        ids_taken: dead letters that found another one under their id, beside which they stand.
+        letters: repeated (a termination after the event was given up), removed (the event left its
+        stream while a consumer had it), skipped. Also: acknowledged (after it was given up);
+        ids_taken (dead letters whose id was already used; both are kept).
         """
         if self._advisories is None:
             return Counter()
@@ -73,10 +73,10 @@ class Bridge(Service):
         return self._advisories.counts + Counter(acknowledged=told_count)
 
     async def open(self) -> None:
-        """Connect, and make the streams and the durable consumer that are missing.
+        """Connect, and create missing streams and the durable consumer.
 
-        Raises ServerUnavailableError where no server answers, StreamError where a stream cannot
-        be made.
+        Raises ServerUnavailableError if no server answers, StreamError if a stream cannot be
+        created.
         """
         settings = self._platform
         connection = await self._open()
@@ -100,10 +100,10 @@ class Bridge(Service):
         self._intakes.append(self._advisories)
 
     async def sample(self) -> list[Untold]:
-        """Look for events that were given up without an advisory that we have; see `sample`.
+        """Search for events that were given up without an advisory that we have; see `sample`.
 
-        What the server has yet to notice, it is made to notice. What else can be proven becomes a
-        dead letter, the rest is returned.
+        The server is made to check overdue events. Other proven ones become dead letters, the rest
+        is returned.
         """
         assert self._advisories is not None
         assert self._connection is not None
@@ -114,7 +114,7 @@ class Bridge(Service):
             return []
 
     async def count(self) -> None:
-        """Publish the totals of consumers whose acknowledgements are told; see `bridge.totals`."""
+        """Publish totals of consumers whose acknowledgements are reported; see `bridge.totals`."""
         assert self._connection is not None
         try:
             await publish_totals(self._connection, self._platform)
@@ -135,9 +135,9 @@ class Bridge(Service):
             await self.sample()
 
     async def catch_up(self) -> None:
-        """Wait until every advisory that the stream has is dealt with; the bridge must run.
+        """Wait until every advisory in the stream is processed; the bridge must run.
 
-        Raises StreamError where nothing becomes of any for three times its ack_wait.
+        Raises StreamError if none is processed for three times its ack_wait.
         """
         assert self._advisories is not None
         assert self._background is not None
@@ -156,7 +156,7 @@ class Bridge(Service):
 
 @asynccontextmanager
 async def bridging(settings: Settings) -> AsyncIterator[Bridge]:
-    """A bridge at work."""
+    """A running bridge."""
     bridge = Bridge(settings)
     await bridge.open()
     bridge.start_in_background()
@@ -167,7 +167,7 @@ async def bridging(settings: Settings) -> AsyncIterator[Bridge]:
 
 
 async def bridge_pending(settings: Settings) -> tuple[Counter[str], list[Untold]]:
-    """Bring in what consumers gave up until now: what became of it, by kind; what else they did.
+    """Process what consumers gave up until now: the results by kind, and the other events.
 
     Raises as `Bridge.open` and `Bridge.catch_up` do.
     """

@@ -1,9 +1,9 @@
-"""Totals of consumers without our code, from what the server says of their acknowledgements.
+"""Totals of consumers without our library, from the server's reports of their acknowledgements.
 
-Only of those of which it tells every acknowledgement (`dlq adopt --proof`). What was counted and
-how far stands in one message, the latest of the consumer's totals, and the server takes the next
-only while that still is the latest: so each acknowledgement is counted once, however many count,
-and whenever they die.
+Only for consumers with reports of all acknowledgements (`dlq adopt --proof`). Counts and position
+are in one message, the latest of the consumer's totals, and the server accepts the next one only if
+that is still the latest. So each acknowledgement is counted once, however many bridges count, and
+whenever they die.
 """
 
 import logging
@@ -39,14 +39,14 @@ _READ_MESSAGES, _READ_BYTES = 5_000, 8 << 20
 
 
 class Position(msgspec.Struct, frozen=True):
-    """Up to where a stream was counted."""
+    """The position up to which a stream was counted."""
 
-    created: str  # the stream, which may have been made anew since
+    created: str  # the stream, which may have been recreated since
     sequence: int
 
 
 class Total(msgspec.Struct):
-    """The totals of one consumer, as they stand on their subject."""
+    """The current totals of one consumer on their subject."""
 
     service: str
     stream: str
@@ -63,7 +63,7 @@ class Total(msgspec.Struct):
 
 
 class Latest(NamedTuple):
-    """What stands on the subjects of totals."""
+    """The current messages on the subjects of totals."""
 
     sequences: dict[str, int]  # by subject
     bridged: dict[Address, Total]  # ours
@@ -71,7 +71,7 @@ class Latest(NamedTuple):
 
 
 async def latest_totals(client: Client, settings: Settings) -> Latest:
-    """The latest totals of every consumer; see `drain.totals` for what becomes of them."""
+    """The latest totals of every consumer; see `drain.totals` for their use."""
     found = Latest({}, {}, {})
     subject = settings.subjects.totals
     stream = await find_stream(client.jetstream(), subject, settings.totals_stream)
@@ -92,7 +92,7 @@ async def latest_totals(client: Client, settings: Settings) -> Latest:
 
 
 def owner_of(latest: Latest, address: Address) -> str | None:
-    """The service whose NATSConsumer this is, and which therefore counts by itself."""
+    """The service of this NATSConsumer, which publishes its own totals."""
     stream, consumer = address
     return latest.own.get((stream, consumer)) or latest.own.get((None, consumer))
 
@@ -100,9 +100,9 @@ def owner_of(latest: Latest, address: Address) -> str | None:
 async def publish_totals(
     client: Client, settings: Settings, *, anew: Collection[Address] = ()
 ) -> int:
-    """Count what is new and publish the totals of every such consumer; how many they were.
+    """Count new reports and publish the totals of every such consumer; returns their number.
 
-    Those of `anew` begin at zero, with what comes from now on. May raise whatever a publish does.
+    Those in `anew` begin at zero, with reports from now on. May raise the errors of a publish.
     """
     js = client.jetstream()
     acks = await ack_stream(js, settings.ack_stream)
@@ -117,7 +117,7 @@ async def publish_totals(
     if not adopted:
         return 0
     totals = {_address(info): _total(_address(info), settings, latest, anew) for info in adopted}
-    holders = {acks: [ACK_METRICS]}  # first: it says since when the others count
+    holders = {acks: [ACK_METRICS]}  # first: it has the start time of the others
     for subject in ADVISORIES:
         if holder := await find_stream(js, subject, settings.advisory_stream):
             holders.setdefault(holder, []).append(subject)
@@ -135,12 +135,12 @@ def _address(info: ConsumerInfo) -> Address:
 def _total(
     address: Address, settings: Settings, latest: Latest, anew: Collection[Address]
 ) -> Total:
-    """Where the counting of a consumer goes on."""
+    """Where counting of a consumer continues."""
     service, now = service_of(*address, settings.bridge_services), datetime.now(UTC)
     before = latest.bridged.get(address)
     if before is None or address in anew:
         return Total(service, *address, now, now, {})
-    if before.service != service:  # it is called otherwise since: what was counted, stays there
+    if before.service != service:  # renamed since: earlier counts stay under the old name
         return Total(service, *address, before.at, now, before.counted_to)
     before.at = now
     return before
@@ -153,7 +153,7 @@ async def _count(
     totals: Mapping[Address, Total],
     anew: Collection[Address],
 ) -> None:
-    """Add what a stream has of each consumer beyond where it was counted."""
+    """Add the reports of a stream for each consumer, after its counted position."""
     info = await client.jetstream().stream_info(stream)
     created, last = str(info.created), info.state.last_seq
     starts, first, failed = {}, set(), defaultdict[Address, set[int]](set)
@@ -200,16 +200,16 @@ def _add(
         else:
             advisory = read_advisory(message.data, domain)
             if is_first and advisory.timestamp < total.started_at:
-                return  # from before the server told of what was handled
+                return  # from before the server reported acknowledgements
             if advisory.reason in REMOVED_REASONS or advisory.stream_seq in failed:
-                return  # no failure, or one that was counted: it was terminated too late
+                return  # no failure, or already counted: it was terminated too late
             failed.add(advisory.stream_seq)
             total.dead_lettered += 1
             deliveries = advisory.deliveries
     except ValueError as error:
-        logger.warning("What %s says is not valid: %s", message.subject, error)
+        logger.warning("The message on %s is not valid: %s", message.subject, error)
         return
-    total.handled += 1  # its last call; that the deliveries before were calls, nobody knows
+    total.handled += 1  # its last call; it is unknown whether earlier deliveries were calls
     total.retried += deliveries - 1
 
 
@@ -227,7 +227,7 @@ async def _publish(client: Client, settings: Settings, latest: Latest, total: To
 
 
 class _Own(msgspec.Struct):
-    """The totals of a NATSConsumer; older ones do not say their stream."""
+    """The totals of a NATSConsumer; older ones do not contain their stream."""
 
     service: str
     consumer: str

@@ -1,16 +1,14 @@
 """`dlq adopt`."""
 
 import asyncio
-import getpass
-import logging
 from typing import Any
 
 import click
 
 from sahool_dlq.bridge.adopt import LIMITS, Adoption, Limits
-from sahool_dlq.cli.output import PlainHandler, cell, console, print_json, safe
+from sahool_dlq.cli.output import cell, console, log_plainly, safe
 from sahool_dlq.cli.selecting import is_agreed
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
 from sahool_dlq.jobs.adoption import Wish, adopt, preview_adoption
 from sahool_dlq.settings import Settings
 
@@ -30,12 +28,11 @@ from sahool_dlq.settings import Settings
 @click.option("--proof", "is_proof", is_flag=True, help="have the server report each success")
 @click.option("--undo", "is_undo", is_flag=True, help="restore the previous configuration")
 @click.option("--reason", help="the reason; stored in the audit")
-@click.option("--by", default=getpass.getuser, help="who does it [your login name]")
+@BY
 @click.option("--dry-run", is_flag=True, help="show the change; do not make it")
 @click.option("--yes", is_flag=True, help="do not ask")
 def command(
     settings: Settings,
-    is_json: bool,
     consumer: str,
     max_deliver: int | None,
     backoff: str | None,
@@ -45,7 +42,7 @@ def command(
     by: str,
     dry_run: bool,
     yes: bool,
-) -> None:
+) -> Answer[Any]:
     """Set up a consumer that does not use this library: limit its retries, prove successes.
 
     Sets its max_deliver to 5 if it is unlimited, and changes nothing else. --backoff also sets how
@@ -66,19 +63,22 @@ def command(
         )
     is_limited = not is_proof or bool(max_deliver or backoff)
     wish = Wish(is_proof, Limits(max_deliver, _seconds(backoff)) if is_limited else None)
-    logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
+    log_plainly()
     found = asyncio.run(preview_adoption(settings, consumer, wish, is_undo=is_undo))
-    if not is_json:
+    if not wants_json():
         _show(found, wish, is_undo=is_undo)
     if not dry_run and found.is_change and not is_agreed("Change it?", is_yes=yes):
         dry_run = True
     if not dry_run:
         done = adopt(settings, found.address, wish, actor=by, reason=reason or "", is_undo=is_undo)
         found = asyncio.run(done)
-    if is_json:
-        print_json(found.as_dict() | {"dry_run": dry_run})
-    elif found.is_change:
-        console.print("Nothing was changed." if dry_run else "Done. The change is in the audit.")
+
+    def show(_: object) -> None:
+        if found.is_change:
+            said = "Nothing was changed." if dry_run else "Done. The change is in the audit."
+            console.print(said)
+
+    return Answer(found.as_dict() | {"dry_run": dry_run}, show)
 
 
 def _seconds(backoff: str | None) -> tuple[float, ...]:

@@ -2,11 +2,9 @@
 
 import asyncio
 import getpass
-import logging
-import sys
-from dataclasses import asdict
 from datetime import UTC, datetime
 from math import isfinite
+from typing import Any
 
 import click
 
@@ -20,8 +18,8 @@ from sahool_dlq.alerts.store import firing_alerts, past_alerts, undelivered
 from sahool_dlq.alerts.text import command as next_command
 from sahool_dlq.alerts.text import headline, quantity
 from sahool_dlq.cli import HELP
-from sahool_dlq.cli.output import PlainHandler, console, print_json, print_table, safe, spinner
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, log_plainly, print_table, safe, spinner
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.connections import open_postgres
 from sahool_dlq.settings import Settings
 
@@ -45,7 +43,7 @@ def command() -> None:
 
 
 @verb
-def now(settings: Settings, is_json: bool) -> None:
+def now(settings: Settings) -> Answer[Any]:
     """What fires now; `dlq alerts` alone does the same."""
     rules = alert_rules(settings)
     with open_postgres(settings) as connection:
@@ -53,42 +51,34 @@ def now(settings: Settings, is_json: bool) -> None:
         left = undelivered(connection)
         row = connection.execute("SELECT max(at) FROM stream_samples WHERE role = 'log'").fetchone()
     evaluated_at = row[0] if row else None
-    if is_json:
-        keys = ("channel", "waiting", "given_up")
-        print_json(
-            {
-                "evaluated_at": evaluated_at,
-                "alerts": [asdict(alert) for alert in alerts],
-                "undelivered": [dict(zip(keys, counts, strict=True)) for counts in left],
-            }
-        )
-        return
-    _show(rules, alerts)
-    for channel, waiting, given_up in left:
-        console.print(
-            f"[bold red]The channel {safe(channel)} did not accept messages: {waiting} waiting,"
-            f" {given_up} given up in the last seven days.[/bold red] `dlq alerts history` lists"
-            f" them, `dlq alerts test` tests the channel.",
-            soft_wrap=True,
-        )
-    _say_when(evaluated_at)
+    keys = ("channel", "waiting", "given_up")
+    waiting = [dict(zip(keys, counts, strict=True)) for counts in left]
+    told = {"evaluated_at": evaluated_at, "alerts": alerts, "undelivered": waiting}
+
+    def show(_: object) -> None:
+        _show_firing(rules, alerts)
+        for channel, waiting, given_up in left:
+            console.print(
+                f"[bold red]The channel {safe(channel)} did not accept messages: {waiting} waiting,"
+                f" {given_up} given up in the last seven days.[/bold red] `dlq alerts history`"
+                f" lists them, `dlq alerts test` tests the channel.",
+                soft_wrap=True,
+            )
+        _say_when(evaluated_at)
+
+    return Answer(told, show)
 
 
 @verb
-def check(settings: Settings, is_json: bool) -> None:
+def check(settings: Settings) -> Answer[AlertsReport]:
     """Evaluate every rule now and send what is to be said, as the flow `alert` does.
 
     Ends with 1 where a channel has not taken a message.
     """
-    _log_plainly()
+    log_plainly()
     with spinner("Asking the rules"):
         report = asyncio.run(evaluate_alerts(settings))
-    if is_json:
-        print_json(report.as_dict())
-    else:
-        _show_report(report)
-    if report.waiting or report.given_up:
-        sys.exit(1)
+    return Answer(report, _show_report, status=1 if report.waiting or report.given_up else 0)
 
 
 def _show_report(report: AlertsReport) -> None:
@@ -107,24 +97,23 @@ def _show_report(report: AlertsReport) -> None:
 
 
 @verb
-def test(settings: Settings, is_json: bool) -> None:
+def test(settings: Settings) -> Answer[Any]:
     """Send a message that says it is a test to every channel of DLQ_ALERT_URLS."""
-    _log_plainly()
+    log_plainly()
     with spinner("Sending"):
         results = asyncio.run(send_test(settings))
-    if is_json:
-        print_json({"channels": results})
-    else:
+
+    def show(_: object) -> None:
         for name, is_taken in results.items():
             word = "[green]took it[/green]" if is_taken else "[bold red]did not take it[/bold red]"
             console.print(f"{safe(name)} {word}")
-    if not all(results.values()):
-        sys.exit(1)
+
+    return Answer({"channels": results}, show, status=0 if all(results.values()) else 1)
 
 
 @verb
 @click.option("--limit", default=20, show_default=True, help="maximum number of alerts")
-def history(settings: Settings, is_json: bool, limit: int) -> None:
+def history(settings: Settings, limit: int) -> Answer[Any]:
     """What fired, the latest first, and whether its messages arrived."""
     rules = alert_rules(settings)
     with open_postgres(settings) as connection:
@@ -134,11 +123,13 @@ def history(settings: Settings, is_json: bool, limit: int) -> None:
             " FROM alert_messages ORDER BY id DESC LIMIT %s",
             [limit],
         ).fetchall()
-    if is_json:
-        keys = ("at", "channel", "title", "tries", "delivered_at", "given_up_at")
-        sent = [dict(zip(keys, message, strict=True)) for message in messages]
-        print_json({"alerts": [asdict(alert) for alert in alerts], "messages": sent})
-        return
+    keys = ("at", "channel", "title", "tries", "delivered_at", "given_up_at")
+    sent = [dict(zip(keys, message, strict=True)) for message in messages]
+    told = {"alerts": alerts, "messages": sent}
+    return Answer(told, lambda _: _show_history(rules, alerts, messages))
+
+
+def _show_history(rules: AlertRules, alerts: list[Alert], messages: list[tuple[Any, ...]]) -> None:
     if not alerts:
         console.print("No alert has fired yet.")
         return
@@ -166,25 +157,27 @@ def history(settings: Settings, is_json: bool, limit: int) -> None:
 @verb
 @click.argument("ids", nargs=-1, type=int, metavar="[ID]…")
 @click.option("--reason", default="", help="what you do about it")
-def ack(settings: Settings, is_json: bool, ids: tuple[int, ...], reason: str) -> None:
+def ack(settings: Settings, ids: tuple[int, ...], reason: str) -> Answer[Any]:
     """Say that you look after these alerts, or all that fire: no reminders until they are over.
 
     Their incidents are acknowledged, where a channel keeps them.
     """
-    _log_plainly()
+    log_plainly()
     acknowledging = acknowledge_alerts(settings, ids, getpass.getuser(), reason)
     alerts, untold = asyncio.run(acknowledging)
-    if is_json:
-        print_json({"acknowledged": [alert.id for alert in alerts], "untold": untold})
-        return
-    rules = alert_rules(settings)
-    for alert in alerts:
-        console.print(f"Acknowledged {alert.id}: {safe(_headline(rules, alert))}", soft_wrap=True)
-    for channel in untold:
-        console.print(
-            f"The channel {safe(channel)} has not been told yet: the next evaluation tells it.",
-            soft_wrap=True,
-        )
+
+    def show(_: object) -> None:
+        rules = alert_rules(settings)
+        for alert in alerts:
+            said = f"Acknowledged {alert.id}: {safe(_headline(rules, alert))}"
+            console.print(said, soft_wrap=True)
+        for channel in untold:
+            console.print(
+                f"The channel {safe(channel)} has not been told yet: the next evaluation tells it.",
+                soft_wrap=True,
+            )
+
+    return Answer({"acknowledged": [alert.id for alert in alerts], "untold": untold}, show)
 
 
 @verb
@@ -196,12 +189,9 @@ def ack(settings: Settings, is_json: bool, ids: tuple[int, ...], reason: str) ->
     show_default=True,
     help="a table, or a rules file for Prometheus or Grafana",
 )
-def rules(settings: Settings, is_json: bool, form: str) -> None:
+def rules(settings: Settings, form: str) -> Answer[Any]:
     """The rules in force, with your changes; also as rules of Prometheus or Grafana."""
     found = alert_rules(settings)
-    if form != "table":
-        click.echo((prometheus_rules if form == "prometheus" else grafana_rules)(found), nl=False)
-        return
     rows = [
         (rule.name, scope.name, _above(scope), rule.unit, rule.for_minutes, scope.severity,
          ", ".join(scope.channels) or "all")
@@ -210,23 +200,25 @@ def rules(settings: Settings, is_json: bool, form: str) -> None:
         for scope in found.scopes(rule)
     ]  # fmt: skip
     columns = ["rule", "scope", "above", "unit", "for minutes", "severity", "channels"]
-    if is_json:
-        print_json({"rules": [dict(zip(columns, row, strict=True)) for row in rows]})
-        return
-    print_table(
-        "Alert rules",
-        columns,
-        rows,
-        note="docs/alerts.md explains each rule; – means off.",
-        drop=["channels", "severity", "for minutes"],
-    )
+
+    def show(_: object) -> None:
+        if form == "prometheus":
+            click.echo(prometheus_rules(found), nl=False)
+        elif form == "grafana":
+            click.echo(grafana_rules(found), nl=False)
+        else:
+            note = "docs/alerts.md explains each rule; – means off."
+            drop = ["channels", "severity", "for minutes"]
+            print_table("Alert rules", columns, rows, note, drop=drop)
+
+    return Answer({"rules": [dict(zip(columns, row, strict=True)) for row in rows]}, show)
 
 
 for _each in (now, check, test, history, ack, rules):
     command.add_command(_each)
 
 
-def _show(rules: AlertRules, alerts: list[Alert]) -> None:
+def _show_firing(rules: AlertRules, alerts: list[Alert]) -> None:
     if not alerts:
         console.print("[green]Nothing fires.[/green]")
         return
@@ -280,8 +272,3 @@ def _fate(channel: str, taken: datetime | None, given_up: datetime | None) -> st
     if channel == "log":
         return "logged only"
     return "given up" if given_up else "not yet"
-
-
-def _log_plainly() -> None:
-    logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
-    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # a channel's failures we tell

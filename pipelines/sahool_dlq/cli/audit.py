@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import cell, console, print_json, safe
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import cell, console, safe
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.jobs.decisions import audit_trail
 from sahool_dlq.settings import Settings
 
@@ -23,27 +23,25 @@ from sahool_dlq.settings import Settings
     help="number of entries, the latest first",
 )
 def command(
-    settings: Settings,
-    is_json: bool,
-    id_: str | None,
-    actor: str | None,
-    action: str | None,
-    limit: int,
-) -> None:
+    settings: Settings, id_: str | None, actor: str | None, action: str | None, limit: int
+) -> Answer[Any]:
     """Show who redrove, edited, discarded or parked what, when, why, and with which result.
 
     With the ID of a failure, or of a batch (the first digits are enough), show what was done to
     it. Newest first.
     """
     rows = audit_trail(settings, about=id_, actor=actor, action=action, limit=limit)
-    if is_json:
-        print_json({"audit": rows})
-        return
+    return Answer({"audit": rows}, lambda _: _show(rows))
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
     if not rows:
         console.print("No redrive and no decision matches.")
         return
     for row in rows:
         count, batch = row["detail"].get("failures"), row["batch_id"]
+        if isinstance(count, dict):  # of an erasure, by status
+            count = sum(count.values())
         facts = [
             f"{cell(row['at'])}  [bold]{safe(row['action'])}[/bold]",
             batch and batch[:8],

@@ -1,13 +1,13 @@
 """`dlq batches`."""
 
-import getpass
 from collections.abc import Callable
+from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import cell, console, print_json, print_table, safe
-from sahool_dlq.cli.redrive import run_and_tell
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import cell, console, print_table, safe
+from sahool_dlq.cli.redrive import carried_out
+from sahool_dlq.cli.verb import BY, Answer, verb
 from sahool_dlq.jobs.decisions import audit_trail
 from sahool_dlq.jobs.redrive import approve, cancel, list_batches, pause, reject, resume, show_batch
 from sahool_dlq.redrive.batches import Batch
@@ -29,7 +29,7 @@ _THEN_RUN = ("resume", "approve")
 )
 @click.argument("batch_id", metavar="[BATCH]", required=False)
 @click.option("--reason", help="the reason; stored in the audit")
-@click.option("--by", default=getpass.getuser, help="who does it [your login name]")
+@BY
 @click.option("--later", is_flag=True, help="resume, approve: let the next redrive run it")
 @click.option(
     "--limit",
@@ -40,14 +40,13 @@ _THEN_RUN = ("resume", "approve")
 )
 def command(
     settings: Settings,
-    is_json: bool,
     action: str,
     batch_id: str | None,
     reason: str | None,
     by: str,
     later: bool,
     limit: int,
-) -> None:
+) -> Answer[Any]:
     """Batches of redrives: list, show, pause, resume, cancel, approve, reject.
 
     BATCH is an id or its first digits. A paused batch publishes nothing more; outcomes of what
@@ -56,26 +55,22 @@ def command(
     cancelled batch did not publish stays pending.
     """
     if action == "list":
-        _list(list_batches(settings, limit), is_json)
-        return
+        found = list_batches(settings, limit)
+        return Answer({"batches": found}, lambda _: _list(found))
     if not batch_id:
         raise click.UsageError(f"Give the batch to {action}: `dlq batches` lists them.")
     if action == "show":
-        _show(settings, show_batch(settings, batch_id), is_json)
-        return
+        batch = show_batch(settings, batch_id)
+        history = audit_trail(settings, about=batch.id, action="redrive")
+        return Answer({"batch": batch, "history": history}, lambda _: _show(batch, history))
     batch = _ACTIONS[action](settings, batch_id, by=by, reason=reason)
     if action in _THEN_RUN and not later:
-        run_and_tell(settings, batch.id, by, is_json)
-    elif is_json:
-        print_json(batch.as_dict())
-    else:
-        console.print(f"The batch {batch.id} is {batch.state}.", soft_wrap=True)
+        return carried_out(settings, batch.id, by)
+    said = f"The batch {batch.id} is {batch.state}."
+    return Answer(batch, lambda _: console.print(said, soft_wrap=True))
 
 
-def _list(found: list[Batch], is_json: bool) -> None:
-    if is_json:
-        print_json({"batches": [batch.as_dict() for batch in found]})
-        return
+def _list(found: list[Batch]) -> None:
     if not found:
         console.print("No redrive has been planned yet: see dlq redrive --help")
         return
@@ -99,11 +94,7 @@ def _list(found: list[Batch], is_json: bool) -> None:
     )
 
 
-def _show(settings: Settings, batch: Batch, is_json: bool) -> None:
-    history = audit_trail(settings, about=batch.id, action="redrive")
-    if is_json:
-        print_json({"batch": batch.as_dict(), "history": history})
-        return
+def _show(batch: Batch, history: list[dict[str, Any]]) -> None:
     for name, value in batch.as_dict().items():
         if value not in (None, {}):
             console.print(f"  [cyan]{name:<14}[/cyan] {_told(value)}", soft_wrap=True)

@@ -3,14 +3,13 @@
 import click
 from click.shell_completion import get_completion_class
 
-from sahool_dlq.cli.output import print_json
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.settings import Settings
 
 
 @verb
 @click.argument("shell", type=click.Choice(["zsh", "bash", "fish"]))
-def command(settings: Settings, is_json: bool, shell: str) -> None:  # noqa: ARG001
+def command(settings: Settings, shell: str) -> Answer[dict[str, str]]:  # noqa: ARG001
     """Print the script that lets your shell complete verbs, options and their values.
 
     The shell reads it when it starts: see the examples. bash needs 4.4 or newer.
@@ -20,4 +19,4 @@ def command(settings: Settings, is_json: bool, shell: str) -> None:  # noqa: ARG
     script = found(
         click.get_current_context().find_root().command, {}, "dlq", "_DLQ_COMPLETE"
     ).source()
-    print_json({"script": script}) if is_json else click.echo(script)
+    return Answer({"script": script}, lambda _: click.echo(script))

@@ -1,19 +1,20 @@
 """`dlq copy`."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import print_json, print_table, spinner
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import print_table, spinner
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.lake.copy import copy_lake
+from sahool_dlq.stores.lake.copy import CopiedTable, copy_lake
 from sahool_dlq.stores.lake.lake import Lake
 
 
 @verb
 @click.argument("place")
-def command(settings: Settings, is_json: bool, place: str) -> None:
+def command(settings: Settings, place: str) -> Answer[Any]:
     """Copy the lake as it is now to an empty PLACE, a folder or s3://…; drains can run.
 
     The copy is consistent: each file is checked against its checksum, and the log lists exactly the
@@ -22,13 +23,8 @@ def command(settings: Settings, is_json: bool, place: str) -> None:
     target = Settings(lake_uri=place)
     with spinner("Copying the lake"):
         done = copy_lake(Lake(settings.lake), Lake(target.lake), datetime.now(UTC))
-    if is_json:
-        print_json(
-            {
-                "tables": [
-                    {"table": t.table, "files": t.files, "size_bytes": t.size_bytes} for t in done
-                ]
-            }
-        )
-        return
+    return Answer({"tables": done}, lambda _: _show(done))
+
+
+def _show(done: list[CopiedTable]) -> None:
     print_table("", ["table", "files", "bytes"], [(t.table, t.files, t.size_bytes) for t in done])

@@ -1,14 +1,13 @@
 """`dlq demo`."""
 
 import asyncio
-import sys
 import time
 
 import click
 
-from sahool_dlq.cli.output import console, errors, print_json, print_table, safe
-from sahool_dlq.cli.report import print_section
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, errors, print_table
+from sahool_dlq.cli.report import print_report
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.demo.story import Story, tell
 from sahool_dlq.settings import Settings
 
@@ -18,7 +17,7 @@ _EXAMPLE = "SELECT error_class, count(*) FROM failures GROUP BY 1"
 @verb
 @click.option("--events", default=3_000, show_default=True, help="events to publish")
 @click.option("--seed", default=7, show_default=True, help="of the events")
-def command(settings: Settings, is_json: bool, events: int, seed: int) -> None:
+def command(settings: Settings, events: int, seed: int) -> Answer[Story]:
     """Run a complete example on its own servers, then check that nothing was lost.
 
     Six services fail for real reasons; Prefect flows drain, analyse and redrive. The lake and the
@@ -30,18 +29,12 @@ def command(settings: Settings, is_json: bool, events: int, seed: int) -> None:
         errors.print(f"[dim]{time.monotonic() - started:5.1f} s[/dim]  {text}")
 
     story = asyncio.run(tell((settings.home / "demo").absolute(), events, seed, say))
-    if is_json:
-        print_json(story.as_dict())
-    else:
-        _print(story)
-    sys.exit(0 if story.is_sound else 1)
+    return Answer(story, _show, status=0 if story.is_sound else 1)
 
 
-def _print(story: Story) -> None:
-    console.print(f"\n[bold]{safe(story.headline)}[/bold]\n")
-    for section in story.sections:
-        if section.rows:
-            print_section(section)
+def _show(story: Story) -> None:
+    console.print()
+    print_report(story.report)
     print_table(
         "Checks",
         ["", "what", "found"],

@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import console, print_json
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.settings import Settings
 
 SECRETS = ("DLQ_NATS_URL", "DLQ_POSTGRES_DSN", "DLQ_REDACTION_KEY", "DLQ_ALERT_URLS")
@@ -26,7 +27,7 @@ SECRETS = ("DLQ_NATS_URL", "DLQ_POSTGRES_DSN", "DLQ_REDACTION_KEY", "DLQ_ALERT_U
     is_flag=True,
     help=f"keep {', '.join(SECRETS)} of this environment as Secret blocks, for every worker",
 )
-def command(settings: Settings, is_json: bool, pool: str, has_secrets: bool) -> None:  # noqa: ARG001
+def command(settings: Settings, pool: str, has_secrets: bool) -> Answer[dict[str, Any]]:  # noqa: ARG001
     """Send deployments, work queues and automations to the Prefect server of PREFECT_API_URL.
 
     Run it again after each upgrade: it updates what exists.
@@ -34,10 +35,10 @@ def command(settings: Settings, is_json: bool, pool: str, has_secrets: bool) -> 
     from sahool_dlq.orchestration.deploy import deploy  # Prefect takes its time to load
 
     given = {name: os.environ[name] for name in SECRETS if os.environ.get(name)}
-    done = asyncio.run(deploy(pool, given if has_secrets else {}))
-    if is_json:
-        print_json(done)
-        return
+    return Answer(asyncio.run(deploy(pool, given if has_secrets else {})), _show)
+
+
+def _show(done: dict[str, Any]) -> None:
     for kind, names in done.items():
         shown = names if isinstance(names, str) else ", ".join(names)
         console.print(f"  [cyan]{kind:<12}[/cyan] {shown or '–'}", soft_wrap=True)

@@ -1,14 +1,14 @@
 """`dlq doctor`."""
 
 import asyncio
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import console, errors, print_json, print_table, safe
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, errors, print_table, safe
+from sahool_dlq.cli.verb import Answer, verb, wants_json
 from sahool_dlq.doctor.diagnosis import (
     NAGIOS_UNKNOWN,
     Diagnosis,
@@ -56,18 +56,17 @@ _STYLES = {Severity.LOSES: "bold red", Severity.MAY_LOSE: "yellow", Severity.ADV
 )
 def command(
     settings: Settings,
-    is_json: bool,
     form: str,
     html: Path | None,
     listen_seconds: float,
     stalled_seconds: float,
-) -> None:
+) -> Answer[Any]:
     """Check for each stream and consumer what happens to a message that always fails.
 
     Needs only a NATS server and read-only rights: no PostgreSQL, no lake, no stream of this
     platform. Changes nothing and delivers nothing. The exit status is 1 if something loses data.
     """
-    if is_json and form != "text":
+    if wants_json() and form != "text":
         raise click.UsageError("Give --json or --format, not both.")
     looking = examine(settings, listen_seconds=listen_seconds, stalled_seconds=stalled_seconds)
     try:
@@ -77,21 +76,16 @@ def command(
     except DLQError as error:
         if form != "nagios":
             raise
-        click.echo(f"DLQ UNKNOWN - {error}")
-        sys.exit(NAGIOS_UNKNOWN)
+        return Answer(f"DLQ UNKNOWN - {error}", click.echo, NAGIOS_UNKNOWN)
+    if html and form != "nagios":
+        errors.print(f"Wrote {safe(html)}", soft_wrap=True)
     if form == "nagios":
         text, status = as_nagios(found)
-        click.echo(text)
-        sys.exit(status)
+        return Answer(text, click.echo, status)
+    status = 1 if found.is_losing else 0
     if form == "prometheus":
-        click.echo(as_prometheus(found), nl=False)
-    elif is_json:
-        print_json(as_json(found))
-    else:
-        _show(found)
-    if html:
-        errors.print(f"Wrote {safe(html)}", soft_wrap=True)
-    sys.exit(1 if found.is_losing else 0)
+        return Answer(found, lambda _: click.echo(as_prometheus(found), nl=False), status)
+    return Answer(as_json(found), lambda _: _show(found), status)
 
 
 def _show(found: Diagnosis) -> None:
@@ -105,5 +99,5 @@ def _show(found: Diagnosis) -> None:
         console.print(f"  {safe(each.sentence)}", soft_wrap=True)
         console.print(f"  [cyan]{safe(each.command)}[/cyan]\n", soft_wrap=True)
     if found.fates:
-        print_table("What becomes of an event that always fails", ("consumer", "what"), found.fates)
+        print_table("What happens to an event that always fails", ("consumer", "what"), found.fates)
     console.print(safe(found.summary), soft_wrap=True)

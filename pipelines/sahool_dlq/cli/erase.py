@@ -1,13 +1,13 @@
 """`dlq erase`."""
 
 import asyncio
-import getpass
 import sys
+from functools import partial
 
 import click
 
-from sahool_dlq.cli.output import console, errors, print_json, print_table, safe, spinner
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, errors, print_table, safe, spinner
+from sahool_dlq.cli.verb import BY, Answer, verb
 from sahool_dlq.erasure.erase import COUNTED, ErasureReport, preview
 from sahool_dlq.errors import ErasureError
 from sahool_dlq.jobs.upkeep import erase_tenant
@@ -17,18 +17,17 @@ from sahool_dlq.settings import Settings
 @verb
 @click.option("--tenant", required=True, help="the tenant's id, as its events say it")
 @click.option("--reason", help="the reason; stored in the audit, so without the tenant's id")
-@click.option("--by", default=getpass.getuser, help="who requests it [your login name]")
+@BY
 @click.option("--yes", is_flag=True, help="do not ask")
 @click.option("--dry-run", is_flag=True, help="show what would be deleted; delete nothing")
 def command(
     settings: Settings,
-    is_json: bool,
     tenant: str,
     reason: str | None,
     by: str,
     yes: bool,
     dry_run: bool,
-) -> None:
+) -> Answer[ErasureReport] | None:
     """Delete all data of a tenant from stream, lake and Postgres, up to now. Cannot be undone.
 
     Later failures of the tenant are stored as usual. Safe to run again: a second run finishes what
@@ -46,14 +45,14 @@ def command(
         )
     with spinner("Looking"):
         found = asyncio.run(preview(settings, tenant))
+    would_go = partial(_show, tenant=tenant, went="would go")
     if dry_run or found.is_empty:
-        _show(found, tenant, "would go", is_json)
-        return
+        return Answer(found, would_go)
     if is_asked:
-        _show(found, tenant, "would go", is_json=False)
+        would_go(found)
         if not click.confirm("Delete all this? It cannot be undone.", err=True):
             console.print("Nothing was changed.")
-            return
+            return None
     with errors.status("Erasing") as status:
         report = asyncio.run(
             erase_tenant(
@@ -64,18 +63,15 @@ def command(
                 tell=lambda step: status.update(f"Erasing: {step}"),
             )
         )
-    _show(report, tenant, "went", is_json)
-    if report.left is not None:
-        raise ErasureError(
-            f"All else is erased, but {report.left}: no drain stores them; run this again once"
-            " NATS permits it, or when they have aged out."
-        )
+    left = ErasureError(
+        f"All else is erased, but {report.left}: no drain stores them; run this again once"
+        " NATS permits it, or when they have aged out."
+    )
+    show = partial(_show, tenant=tenant, went="went")
+    return Answer(report, show, error=left if report.left is not None else None)
 
 
-def _show(report: ErasureReport, tenant: str, went: str, is_json: bool) -> None:
-    if is_json:
-        print_json(report.as_dict())
-        return
+def _show(report: ErasureReport, tenant: str, went: str) -> None:
     if report.is_empty:
         console.print(f"There are no data of {safe(tenant)}.")
     else:

@@ -1,19 +1,19 @@
 """`dlq export`."""
 
 import asyncio
-import getpass
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import click
 
-from sahool_dlq.cli.output import errors, print_json, safe, spinner
-from sahool_dlq.cli.selecting import selecting_up_to
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import errors, safe, spinner
+from sahool_dlq.cli.selecting import selecting
+from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
 from sahool_dlq.errors import QueryError
 from sahool_dlq.jobs.export import ExportReport, export, export_raw
 from sahool_dlq.redrive.choose.selection import EVERYTHING, Selection
@@ -24,7 +24,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
 
 @verb
-@selecting_up_to(EVERYTHING)
+@selecting(EVERYTHING)
 @click.option(
     "--format",
     "form",
@@ -38,23 +38,22 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 )
 @click.option("--raw", "is_raw", is_flag=True, help="the events as they were, and not masked")
 @click.option("--reason", default="", help="why raw events are read; kept in the audit")
-@click.option("--by", default=getpass.getuser, help="who reads them [your login]")
+@BY
 def command(
     settings: Settings,
-    is_json: bool,
     selection: Selection,
     form: Format,
     output: Path | None,
     is_raw: bool,
     reason: str,
     by: str,
-) -> None:
+) -> Answer[ExportReport]:
     """Write failures with their events to a file, masked.
 
     Whatever their status, oldest first. --raw is for those who may read payloads; each failure
     whose event it reads is in the audit. --json prints the counts, and needs --output.
     """
-    if is_json and output is None:
+    if wants_json() and output is None:
         raise click.UsageError("--json prints the counts: say with --output where the rows go.")
     if is_binary(form) and output is None and sys.stdout.isatty():
         raise QueryError(f"{form} is nothing for a terminal: add --output FILE, or > FILE.")
@@ -64,7 +63,7 @@ def command(
             report = asyncio.run(work)
         else:
             report = export(settings, selection, form, file)
-    print_json(report.as_dict()) if is_json else _tell(report, output)
+    return Answer(report, partial(_tell, output=output))
 
 
 @contextmanager

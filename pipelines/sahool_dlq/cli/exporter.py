@@ -1,14 +1,13 @@
 """`dlq exporter`."""
 
-import logging
 import signal
 import threading
 
 import click
 
 from sahool_dlq.alerts.exporter import serve
-from sahool_dlq.cli.output import PlainHandler, errors, print_json
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import errors, log_plainly
+from sahool_dlq.cli.verb import tell, verb
 from sahool_dlq.errors import SettingsError
 from sahool_dlq.settings import Settings
 
@@ -17,13 +16,13 @@ from sahool_dlq.settings import Settings
 @click.option(
     "--listen", default="127.0.0.1:9877", show_default=True, help="address and port to serve on"
 )
-def command(settings: Settings, is_json: bool, listen: str) -> None:
+def command(settings: Settings, listen: str) -> None:
     """Serve metrics for Prometheus on http://ADDRESS/metrics, until Ctrl-C.
 
     Serves the five metrics, the values of the alert rules, and the state of the pipeline. Anybody
     who reaches the address can read them, so the default is loopback.
     """
-    logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
+    log_plainly()
     host, _, port = listen.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65_535:
         raise SettingsError(
@@ -34,10 +33,7 @@ def command(settings: Settings, is_json: bool, listen: str) -> None:
     except OSError as error:
         raise SettingsError(f"--listen {listen} cannot be used: {error.strerror}.") from error
     where = f"http://{host}:{server.server_port}/metrics"
-    if is_json:
-        print_json({"url": where})
-    else:
-        errors.print(f"[dim]Metrics at {where}. Ctrl-C stops.[/dim]")
+    tell({"url": where}, lambda _: errors.print(f"[dim]Metrics at {where}. Ctrl-C stops.[/dim]"))
     stop = threading.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
         signal.signal(sign, lambda *_: stop.set())

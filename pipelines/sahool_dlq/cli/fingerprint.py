@@ -8,8 +8,8 @@ import click
 import msgspec
 import polars as pl
 
-from sahool_dlq.cli.output import errors, print_json, safe
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import errors, safe
+from sahool_dlq.cli.verb import tell, verb
 from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
 from sahool_dlq.deadletter.fingerprint.stack_trace import read_trace
 from sahool_dlq.deadletter.sanitize import clean_text
@@ -28,7 +28,7 @@ class _Failure(msgspec.Struct):
 
 @verb
 @click.argument("file", type=click.File("rb"))
-def command(settings: Settings, is_json: bool, file: BinaryIO) -> None:  # noqa: ARG001  (it always prints JSON)
+def command(settings: Settings, file: BinaryIO) -> None:
     """Print the failure group of each line of FILE (`-`: standard input), to test rules.
 
     A line is a JSON object with error_type, error_message and stack_trace (which may be null).
@@ -60,7 +60,7 @@ def command(settings: Settings, is_json: bool, file: BinaryIO) -> None:  # noqa:
         rows = add_fingerprint(redactor.redact_frame(frame), rules.grouping).to_dicts()
         for number, row in zip(numbers, rows, strict=True):
             trace = read_trace(row["stack_trace"] or "")
-            print_json(
+            tell(
                 {
                     "line": number,
                     "group_id": row["group_id"],

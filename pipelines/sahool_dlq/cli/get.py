@@ -2,14 +2,13 @@
 
 import asyncio
 import base64
-import getpass
 import sys
 from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import cell, console, errors, print_json, safe
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import cell, console, errors, safe
+from sahool_dlq.cli.verb import BY, Answer, verb
 from sahool_dlq.deadletter.headers import pairs_of
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
 from sahool_dlq.errors import QueryError
@@ -26,10 +25,8 @@ from sahool_dlq.settings import Settings
 @click.option("--nats", "form", flag_value="nats", help="the `nats pub` line that publishes it")
 @click.option("--python", "form", flag_value="python", help="a program that publishes it")
 @click.option("--reason", default="", help="why it is read; kept in the audit")
-@click.option("--by", default=getpass.getuser, help="who reads it [your login]")
-def command(
-    settings: Settings, is_json: bool, id_: str, form: str | None, reason: str, by: str
-) -> None:
+@BY
+def command(settings: Settings, id_: str, form: str | None, reason: str, by: str) -> Answer[Any]:
     """The event of a failure, as it was: by the failure's id or its first digits.
 
     Without a form it is shown as it is stored, masked. --raw, --headers, --nats and --python are
@@ -37,25 +34,24 @@ def command(
     else from the dead letter; standard error says which.
     """
     if form is None:
-        _print_redacted(redacted_event(settings, id_), is_json)
-        return
+        return Answer(redacted_event(settings, id_), _print_redacted)
     event = asyncio.run(raw_event(settings, id_, actor=by, reason=reason))
     _tell_source(event)
+    known = {"failure_id": event.failure_id}
     if form == "raw":
-        _print_body(event, is_json)
-    elif form == "headers":
-        _print_headers(event, is_json)
-    else:
-        check_subject(event, settings.subjects)
-        text = nats_line(event) if form == "nats" else python_program(event)
-        print_json({form: text}) if is_json else click.echo(text.removesuffix("\n"))
-        _tell_left_out(event)
+        body = base64.b64encode(event.body).decode()
+        told = known | {"source": event.source, "body_base64": body}
+        return Answer(told, lambda _: _print_body(event.body))
+    if form == "headers":
+        headers = dict(event.headers)
+        return Answer(known | {"headers": headers}, lambda _: _print_headers(headers))
+    check_subject(event, settings.subjects)
+    text = nats_line(event) if form == "nats" else python_program(event)
+    _tell_left_out(event)
+    return Answer({form: text}, lambda _: click.echo(text.removesuffix("\n")))
 
 
-def _print_redacted(row: dict[str, Any], is_json: bool) -> None:
-    if is_json:
-        print_json(row)
-        return
+def _print_redacted(row: dict[str, Any]) -> None:
     for name in ("failure_id", "event_id", "subject", "stream", "sequence", "payload_encoding"):
         if row[name] is not None:
             shown = safe(row[name]) if name == "sequence" else cell(row[name])
@@ -87,21 +83,12 @@ def _tell_left_out(event: RawEvent) -> None:
     )
 
 
-def _print_body(event: RawEvent, is_json: bool) -> None:
-    if is_json:
-        print_json(
-            {
-                "failure_id": event.failure_id,
-                "source": event.source,
-                "body_base64": base64.b64encode(event.body).decode(),
-            }
-        )
-        return
-    if sys.stdout.isatty() and not _is_text(event.body):
+def _print_body(body: bytes) -> None:
+    if sys.stdout.isatty() and not _is_text(body):
         raise QueryError(
-            f"The body is {len(event.body):,} bytes that are no text for a terminal: add > FILE."
+            f"The body is {len(body):,} bytes that are no text for a terminal: add > FILE."
         )
-    sys.stdout.buffer.write(event.body)
+    sys.stdout.buffer.write(body)
 
 
 def _is_text(body: bytes) -> bool:
@@ -111,11 +98,8 @@ def _is_text(body: bytes) -> bool:
         return False
 
 
-def _print_headers(event: RawEvent, is_json: bool) -> None:
-    if is_json:
-        print_json({"failure_id": event.failure_id, "headers": dict(event.headers)})
-        return
-    for name, value in pairs_of(event.headers):
+def _print_headers(headers: dict[str, Any]) -> None:
+    for name, value in pairs_of(headers):
         click.echo(printable(f"{name}: {value}"))
-    if not event.headers:
+    if not headers:
         errors.print("[dim]It has no headers.[/dim]")

@@ -1,17 +1,18 @@
 """`dlq groups`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import click
 
+from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.advice import by_urgency, chance_in_words, next_command, what_failed
 from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.cli.as_of import AS_OF, moment
-from sahool_dlq.cli.output import console, print_json, print_line, safe
-from sahool_dlq.cli.verb import known_lake, verb
+from sahool_dlq.cli.output import console, print_line, safe
+from sahool_dlq.cli.verb import Answer, known_lake, verb
 from sahool_dlq.jobs.lookup import failure_groups
 from sahool_dlq.settings import Settings
 
@@ -23,6 +24,8 @@ STATES = {
     "resolved": "green",
 }
 
+BARS = "Bars: 7 days in steps of 6 hours."
+
 
 @verb
 @click.option("--state", type=click.Choice(list(STATES)))
@@ -30,13 +33,8 @@ STATES = {
 @click.option("--limit", default=20, show_default=True, help="maximum number of groups")
 @AS_OF
 def command(
-    settings: Settings,
-    is_json: bool,
-    state: str | None,
-    service: str | None,
-    limit: int,
-    as_of: str | None,
-) -> None:
+    settings: Settings, state: str | None, service: str | None, limit: int, as_of: str | None
+) -> Answer[Any]:
     """List groups of similar failures, the most urgent first.
 
     Each with its error, its age, its state, and who is affected.
@@ -50,10 +48,13 @@ def command(
         if (state is None or row["state"] == state)
         and (service is None or service in (row["services"] or "").split(", "))
     ]
-    if is_json:
-        known = [(row, trends.get(row["group_id"])) for row in groups]
-        print_json({"groups": [as_json(row, trend) for row, trend in known]})
-        return
+    told = [as_json(row, trends.get(row["group_id"])) for row in groups]
+    return Answer({"groups": told}, lambda _: _show(groups, trends, now, limit))
+
+
+def _show(
+    groups: Sequence[Mapping[str, Any]], trends: Mapping[str, Trend], now: datetime, limit: int
+) -> None:
     if not groups:
         console.print("No failures match. `dlq drain` fetches new ones.")
         return
@@ -62,7 +63,7 @@ def command(
     print_groups(groups[:limit], trends, now)
     if len(groups) > limit:
         console.print(f"[dim]{len(groups) - limit:,} more: --limit[/dim]")
-    console.print("[dim]Bars: 7 days in steps of 6 hours. Details: dlq show GROUP[/dim]")
+    console.print(f"[dim]{BARS} Details: dlq show GROUP[/dim]")
 
 
 def as_json(group: Mapping[str, Any], trend: Trend | None) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def print_groups(
         versions = f" {safe(row['versions'])}" if row["versions"] else ""
         print_line(
             f"  [cyan]{row['group_id']}[/cyan]  {row['open_count']:,} open of"
-            f" {row['failure_count']:,} · {row['tenant_count']:,} tenants ·"
+            f" {row['failure_count']:,} · {quantity(row['tenant_count'], 'tenants')} ·"
             f" {safe(row['services'])}{versions} · {ago} ago"
         )
         trend = trends.get(row["group_id"], "none in 7 days")

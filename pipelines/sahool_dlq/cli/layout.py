@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from rich.cells import cell_len
 
+from sahool_dlq.analysis.report.section import are_amounts
 from sahool_dlq.analysis.report.trend import Trend
 
 __all__ = ["GAP", "Column", "fitting", "measure", "widths"]
@@ -52,18 +53,14 @@ def _column(
     index: int, name: str, values: Sequence[object], texts: Sequence[Sequence[str]]
 ) -> Column:
     known = [value for value in values if value is not None]
-    is_number = bool(known) and all(_is_number(value) for value in known)
+    is_number = are_amounts(values)
     width = max((cell_len(line) for lines in texts for line in lines), default=0)
     width = max(width, cell_len(name))
-    is_whole = all(_is_whole(value) for value in known)
+    is_whole = is_number or all(_is_whole(value) for value in known)
     words = (cell_len(word) for lines in texts for line in lines for word in line.split())
     longest = min(max(words, default=0), _LONGEST_WORD)
     least = width if is_whole else min(width, max(_NARROWEST_TEXT, cell_len(name), longest))
     return Column(index, name, width, least, is_number)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def _is_whole(value: object) -> bool:

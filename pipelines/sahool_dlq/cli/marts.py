@@ -2,9 +2,9 @@
 
 import click
 
-from sahool_dlq.cli.output import print_json, print_table, spinner
-from sahool_dlq.cli.verb import verb
-from sahool_dlq.jobs.marts import build_all_marts
+from sahool_dlq.cli.output import print_table, spinner
+from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.jobs.marts import MartsReport, build_all_marts
 from sahool_dlq.settings import Settings
 
 
@@ -17,17 +17,17 @@ from sahool_dlq.settings import Settings
     help="spark runs the same SQL on Spark, configured by SPARK_CONF_DIR or local",
 )
 @click.option("--rebuild", is_flag=True, help="rebuild from the whole log")
-def command(settings: Settings, is_json: bool, engine: str, rebuild: bool) -> None:
+def command(settings: Settings, engine: str, rebuild: bool) -> Answer[MartsReport]:
     """Bring the marts of the lake up to date, and those in Postgres (mart_<name>).
 
     Adds what is new since the last run, so a run after a small drain is short. Where history was
     changed (regrouped, repaired, expired), all marts are rebuilt, as with --rebuild.
     """
     with spinner("Building the marts"):
-        report = build_all_marts(settings, engine, is_rebuild=rebuild)
-    if is_json:
-        print_json(report.as_dict())
-        return
+        return Answer(build_all_marts(settings, engine, is_rebuild=rebuild), _show)
+
+
+def _show(report: MartsReport) -> None:
     print_table(
         f"Marts, {'rebuilt' if report.is_rebuilt else 'brought up to date'}"
         f" in {report.seconds:.1f} s",

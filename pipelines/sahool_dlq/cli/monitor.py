@@ -1,17 +1,17 @@
 """`dlq monitor`."""
 
 import asyncio
-import logging
-import sys
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import click
 
 from sahool_dlq.alerts.message import Message
-from sahool_dlq.cli.output import PlainHandler, console, errors, print_json, print_line, safe
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, errors, log_plainly, print_line, safe
+from sahool_dlq.cli.verb import tell, verb, wants_json
 from sahool_dlq.drain.run import DrainReport
 from sahool_dlq.events.monitor.dlq_event import DLQEvent
 from sahool_dlq.events.monitor.triage import DLQAction, DLQConsumerConfig
@@ -36,12 +36,7 @@ _MOST_REMEMBERED = 10_000  # dead letters, so that one whose alert is tried agai
     metavar="HOURS",
     help="request a redrive of all other failures, this many hours after they failed",
 )
-def command(
-    settings: Settings,
-    is_json: bool,
-    error_types: tuple[str, ...],
-    retry_hours: float | None,
-) -> None:
+def command(settings: Settings, error_types: tuple[str, ...], retry_hours: float | None) -> None:
     """Show dead letters as they arrive, drain them at once and send alerts, until Ctrl-C.
 
     It begins with everything since its last run. Prints one line for each dead letter and each
@@ -52,18 +47,17 @@ def command(
         changes["critical_error_types"] = list(error_types)
     if retry_hours is not None:
         changes |= {"auto_retry_enabled": True, "auto_retry_delay_hours": retry_hours}
-    asyncio.run(_run(settings, is_json, monitor_config(settings, **changes)))
+    asyncio.run(_run(settings, monitor_config(settings, **changes)))
 
 
-async def _run(settings: Settings, is_json: bool, config: DLQConsumerConfig) -> None:
-    logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
-    logging.getLogger("apprise").setLevel(logging.CRITICAL)  # a channel's failures we tell
+async def _run(settings: Settings, config: DLQConsumerConfig) -> None:
+    log_plainly()
     stop = asyncio.Event()
-    if not is_json:
+    if not wants_json():
         channels = len(settings.alert_urls)
         where = f"{channels} alert channels" if channels else "no alert channels, alerts show here"
         errors.print(f"[dim]Monitoring {config.dlq_subject}; {where}. Ctrl-C stops.[/dim]")
-    view = _View(settings, is_json)
+    view = _View(settings)
     with set_by_signal(stop):
         await watch(settings, config, Screen(view.dead_letter, view.alert, view.drained), stop)
     view.end()
@@ -72,9 +66,8 @@ async def _run(settings: Settings, is_json: bool, config: DLQConsumerConfig) -> 
 class _View:
     """What is printed: redacted, and nothing that can steer the terminal."""
 
-    def __init__(self, settings: Settings, is_json: bool) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._redactor = settings.redactor(settings.rules)
-        self._is_json = is_json
         self._counts: Counter[str] = Counter()
         self._shown: dict[str, None] = {}
         self._last_sequence = 0
@@ -93,49 +86,42 @@ class _View:
             "event_type": self._redactor.redact_label(event.event_type),
             "error_message": self._redactor.redact_text(text[:2_000]),
         }
-        if self._is_json:
-            self._json("dead_letter", facts | _places(event, action))
-            return
         message = " ".join(facts["error_message"].split())
-        print_line(
+        line = (
             f"[dim]{_clock(event.published_at)}[/dim] {_ACTIONS[action]} {event.failure_id[:8]}"
             f" [bold]{safe(facts['error_type'][:60])}[/bold]"
             f" [cyan]{safe(facts['service'][:60])}[/cyan] {safe(facts['event_type'][:60])}:"
             f" [dim]{safe(message)}[/dim]"
         )
+        _tell("dead_letter", facts | _places(event, action), partial(print_line, line))
 
     def alert(self, message: Message) -> None:
         self._counts["alerts"] += 1
-        if self._is_json:
-            self._json("alert", {"title": message.title, "body": message.body})
-            return
-        print_line(
+        line = (
             f"[dim]{_clock(datetime.now(UTC))}[/dim] [bold red]ALERT[/bold red]  "
             f"[bold]{safe(message.title)}[/bold]: {safe(message.command)}"
         )
+        facts = {"title": message.title, "body": message.body}
+        _tell("alert", facts, partial(print_line, line))
 
     def drained(self, report: DrainReport) -> None:
         self._counts["drained"] += report.drained
         self._last_sequence = report.last_sequence
         for note in report.notes:
-            if self._is_json:
-                self._json("note", {"text": note})
-            else:
-                console.print(f"[bold red]{safe(note)}[/bold red]", soft_wrap=True)
+            text = f"[bold red]{safe(note)}[/bold red]"
+            _tell("note", {"text": note}, partial(console.print, text, soft_wrap=True))
 
     def end(self) -> None:
         facts = {name: self._counts[name] for name in ("dead_letters", "alerts", "drained")}
-        if self._is_json:
-            self._json("end", facts | {"last_sequence": self._last_sequence})
-            return
-        console.print(
+        text = (
             f"Stopped. Dead letters: {facts['dead_letters']:,}. Alerts: {facts['alerts']:,}."
             f" Drained: {facts['drained']:,} messages, up to sequence {self._last_sequence:,}."
         )
+        _tell("end", facts | {"last_sequence": self._last_sequence}, partial(console.print, text))
 
-    def _json(self, kind: str, facts: dict[str, Any]) -> None:
-        print_json({"kind": kind, "at": datetime.now(UTC), **facts})
-        sys.stdout.flush()
+
+def _tell(kind: str, facts: dict[str, Any], show: Callable[[], object]) -> None:
+    tell({"kind": kind, "at": datetime.now(UTC), **facts}, lambda _: show())
 
 
 _ACTIONS = {

@@ -2,12 +2,11 @@
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import click
 
-from sahool_dlq.cli.output import print_json
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.jetstream.access import Access
 from sahool_dlq.jetstream.consumers import default_durable, durable_name
 from sahool_dlq.jetstream.grants import (
@@ -43,7 +42,6 @@ _FILTER = re.compile(r"""[^\s."'\\]+(\.[^\s."'\\]+)*""")
 @click.option("--user", help="name of the user [the service's]")
 def command(
     settings: Settings,
-    is_json: bool,
     service: str | None,
     role: str | None,
     consumes: tuple[str, ...],
@@ -51,7 +49,7 @@ def command(
     publishes: tuple[str, ...],
     is_dlq_own: bool,
     user: str | None,
-) -> None:
+) -> Answer[Grants]:
     """Print the least permissions of a NATS user, as a block of the server's configuration.
 
     A service consumes its filters from DLQ_EVENTS_STREAM, each by its own durable consumer. It can
@@ -83,10 +81,7 @@ def command(
         ]
         grants = grants_of_service(names, name, of_service, publishes, user, is_dlq_own=is_dlq_own)
     grants = _where_the_api_is(grants, settings.access)
-    if is_json:
-        print_json(asdict(grants))
-    else:
-        click.echo(as_block(grants))
+    return Answer(grants, lambda _: click.echo(as_block(grants)))
 
 
 def _where_the_api_is(grants: Grants, access: Access) -> Grants:

@@ -2,12 +2,13 @@
 
 import json
 import logging
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from math import inf, isfinite
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from sahool_dlq.cli.layout import GAP, fitting, measure, widths
+from sahool_dlq.cli.layout import GAP, Column, fitting, measure, widths
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
 
 console = Console(highlight=False, emoji=False)
@@ -23,17 +24,24 @@ errors = Console(stderr=True, highlight=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output; NaN and infinities, which JSON has not, as strings."""
-    text = json.dumps(_finite(value), default=_as_json, ensure_ascii=False, allow_nan=False)
-    print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    """One line of JSON on standard output, at once: a report, by its `as_dict` or its fields.
+
+    NaN and infinities, which JSON has not, are strings.
+    """
+    text = json.dumps(_plain(value), default=_as_json, ensure_ascii=False, allow_nan=False)
+    print(UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    if hasattr(value, "as_dict"):
+        value = value.as_dict()
+    elif is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, float) and not isfinite(value):
         return {inf: "Infinity", -inf: "-Infinity"}.get(value, "NaN")
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _as_json(value: object) -> int | float | str:
@@ -91,9 +99,7 @@ def print_table(
         table.add_row(*(row[column.index] for column in shown))
     if title:
         console.print(title, style="bold", soft_wrap=True)  # a table's own is broken at its width
-    width = sum(column.width + GAP for column in every)
-    target = console if room() else Console(file=console.file, width=max(width, 1), emoji=False)
-    target.print(table)
+    print_drawn(table, shown)
     if note:
         console.print(f"[dim]{note}[/dim]", soft_wrap=not console.is_terminal)
     left_out = [column.name for column in every if column not in shown]
@@ -101,6 +107,13 @@ def print_table(
         names = safe(", ".join(left_out))
         console.print(f"[dim]Columns that do not fit: {names}. A pipe or --json has all.[/dim]")
     console.print()
+
+
+def print_drawn(table: Table, columns: Iterable[Column]) -> None:
+    """Print a table of these columns: as wide as it is, where the output is no terminal."""
+    width = sum(column.width + GAP for column in columns)
+    target = console if room() else Console(file=console.file, width=max(width, 1), emoji=False)
+    target.print(table)
 
 
 def _unescaped(text: str) -> str:
@@ -123,17 +136,24 @@ def cell(value: object) -> str:
     return safe(value)
 
 
-def progress_bar(description: str) -> Progress:
+class Advance(Protocol):
+    """Moves a progress bar to `done`, of `total` where that is known."""
+
+    def __call__(self, done: float, total: float | None = None) -> None: ...
+
+
+@contextmanager
+def progress(description: str, *, is_shown: bool = True) -> Iterator[Advance]:
     """A bar on standard error, silent where that is no terminal."""
-    return Progress(
-        TextColumn(description),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=errors,
-        transient=True,
-        disable=not errors.is_terminal,
-    )
+    columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    is_silent = not (is_shown and errors.is_terminal)
+    with Progress(*columns, console=errors, transient=True, disable=is_silent) as bar:
+        task = bar.add_task(description, total=None)
+
+        def advance(done: float, total: float | None = None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield advance
 
 
 def spinner(description: str) -> AbstractContextManager[Any]:
@@ -146,3 +166,9 @@ class PlainHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         errors.print(f"[yellow]{safe(record.getMessage())}[/yellow]", soft_wrap=True)
+
+
+def log_plainly() -> None:
+    """Show the warnings of the library so, but not those of channels, which verbs tell of."""
+    logging.basicConfig(level=logging.WARNING, handlers=[PlainHandler()])
+    logging.getLogger("apprise").setLevel(logging.CRITICAL)

@@ -1,11 +1,15 @@
 """What a plan, a batch and its end look like."""
 
+from textwrap import shorten
+
+from sahool_dlq.alerts.text import quantity
 from sahool_dlq.cli.output import console, print_table, safe
 from sahool_dlq.redrive.edit import Change
 from sahool_dlq.redrive.preview import EditedSample, Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
 
 _MOST_ROWS = 20
+_MOST_LETTERS = 80  # of a message
 LIMIT_REACHED = "That is the --limit. The oldest come first; run it again for the rest."
 
 
@@ -14,7 +18,7 @@ def print_plan(shown: Preview) -> None:
     planned = shown.plan
     groups = planned.groups
     print_table(
-        f"A redrive would publish {_published(shown)} events",
+        f"A redrive would publish {_published(shown)}",
         ["group", "error type", "service", "events"],
         [(g.group_id, g.error_type, g.service, g.count) for g in groups[:_MOST_ROWS]],
         note=f"… and {len(groups) - _MOST_ROWS:,} more groups" if len(groups) > _MOST_ROWS else "",
@@ -26,7 +30,15 @@ def print_plan(shown: Preview) -> None:
     print_table(
         "The oldest of them",
         ["failure", "failed at", "subject", "message"],
-        [(r.failure_id, r.failed_at, r.subject, r.error_message) for r in shown.sample],
+        [
+            (
+                r.failure_id,
+                r.failed_at,
+                r.subject,
+                shorten(r.error_message, _MOST_LETTERS, placeholder="…"),
+            )
+            for r in shown.sample
+        ],
         drop=["subject", "failed at"],
     )
     _print_edits(shown.edits)
@@ -57,7 +69,8 @@ def _print_edits(edits: list[EditedSample]) -> None:
 def _published(shown: Preview) -> str:
     left_out = sum(shown.refused.values()) + len(shown.reached.unreached_ids)
     count = shown.plan.count
-    return f"{count - left_out:,} of {count:,}" if left_out else f"{count:,}"
+    events = quantity(count, "events")
+    return f"{count - left_out:,} of {events}" if left_out else events
 
 
 def _facts(shown: Preview) -> list[str]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import console, print_json, print_table
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, print_table
+from sahool_dlq.cli.verb import Answer, verb
 from sahool_dlq.jobs.redrive import (
     backtest_policy,
     explain_policy,
@@ -17,7 +17,7 @@ from sahool_dlq.jobs.redrive import (
 from sahool_dlq.jobs.schedule import explain_versions
 from sahool_dlq.redrive.choose.backtest import BacktestReport
 from sahool_dlq.redrive.choose.policy import Policy, Verdict
-from sahool_dlq.redrive.choose.schedule import Judged, policy_of
+from sahool_dlq.redrive.choose.schedule import Judged, Pending, policy_of
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.choose.versions import Standing
 from sahool_dlq.settings import Settings
@@ -34,14 +34,13 @@ from sahool_dlq.settings import Settings
 @click.option("--half-life-days", type=click.FloatRange(0, min_open=True), help="of an outcome")
 def command(
     settings: Settings,
-    is_json: bool,
     action: str,
     group_id: str | None,
     is_all: bool,
     worth: float | None,
     confidence: float | None,
     half_life_days: float | None,
-) -> None:
+) -> Answer[Any]:
     """Show what the scheduled redrive does with each group, and why.
 
     show: pending failures by group and attempt, and whether they would be redriven. backtest: what
@@ -49,12 +48,7 @@ def command(
     """
     policy = _changed(policy_of(settings), worth, confidence, half_life_days)
     if action == "backtest":
-        report = backtest_policy(settings, policy)
-        if is_json:
-            print_json(report.as_dict())
-        else:
-            _print_backtest(report)
-        return
+        return Answer(backtest_policy(settings, policy), _print_backtest)
     if group_id:
         selection = Selection(group_id=known_group(settings, group_id))
     elif is_all:
@@ -67,17 +61,11 @@ def command(
         for standing, verdict in explain_versions(settings, policy)
         if group_id is None or standing.group_id == selection.group_id
     ]
-    if is_json:
-        print_json(
-            {
-                "groups": [_as_dict(each, policy) for each in found],
-                "versions": [_version_as_dict(*each) for each in tried],
-            }
-        )
-        return
-    _print_groups(found)
-    if tried:
-        _print_versions(tried)
+    told = {
+        "groups": [_as_dict(each, policy) for each in found],
+        "versions": [_version_as_dict(*each) for each in tried],
+    }
+    return Answer(told, lambda _: _print(found, tried))
 
 
 def _changed(
@@ -91,14 +79,20 @@ def _changed(
     return replace(policy, **{name: value for name, value in given.items() if value is not None})
 
 
-def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
-    pending, belief = each.pending, each.belief
+def _told(pending: Pending) -> dict[str, object]:
     return {
         "group_id": pending.cell.group_id,
         "error_type": pending.cell.error_type,
         "services": pending.services,
         "attempt": pending.cell.attempt,
         "pending": pending.failure_count,
+    }
+
+
+def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
+    belief = each.belief
+    return {
+        **_told(each.pending),
         "chance": round(belief.mean, 4),
         "trials": round(belief.trials, 2),
         "probability": round(belief.probability_above(policy.worth), 4),
@@ -111,9 +105,15 @@ def _version_as_dict(standing: Standing, verdict: Verdict) -> dict[str, object]:
     return {**standing._asdict(), "verdict": verdict.kind, "why": verdict.why}
 
 
+def _print(found: list[Judged], tried: list[tuple[Standing, Verdict]]) -> None:
+    _print_groups(found)
+    if tried:
+        _print_versions(tried)
+
+
 def _print_versions(tried: list[tuple[Standing, Verdict]]) -> None:
     print_table(
-        "Groups in the version that their service runs in",
+        "Groups in the running version of their service",
         ["group", "service", "version", "pending", "verdict", "why"],
         [
             (each.group_id, each.service, each.version, each.pending, verdict.kind, verdict.why)
@@ -130,18 +130,7 @@ def _print_groups(found: list[Judged]) -> None:
     print_table(
         "What the scheduled redrive does next",
         ["group", "error type", "services", "attempt", "pending", "verdict", "why"],
-        [
-            (
-                each.pending.cell.group_id,
-                each.pending.cell.error_type,
-                each.pending.services,
-                each.pending.cell.attempt,
-                each.pending.failure_count,
-                each.verdict.kind,
-                each.verdict.why,
-            )
-            for each in found
-        ],
+        [(*_told(each.pending).values(), each.verdict.kind, each.verdict.why) for each in found],
         note="Each failure also waits before each redrive, and each group starts with 1 event,"
         " then 10, then all.",
         drop=["attempt", "services", "error type"],

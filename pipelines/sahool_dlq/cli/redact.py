@@ -5,9 +5,9 @@ from typing import BinaryIO
 
 import click
 
-from sahool_dlq.cli.output import console, print_json, print_table
-from sahool_dlq.cli.verb import verb
-from sahool_dlq.drain.redaction_preview import masking_in_lines
+from sahool_dlq.cli.output import console, print_table
+from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.drain.redaction_preview import Masking, masking_in_lines
 from sahool_dlq.jobs.drain import masking_in_log
 from sahool_dlq.settings import Settings
 
@@ -20,7 +20,7 @@ from sahool_dlq.settings import Settings
 @click.option(
     "--limit", default=1_000, show_default=True, help="number of messages, the latest first"
 )
-def command(settings: Settings, is_json: bool, file: BinaryIO | None, limit: int) -> None:
+def command(settings: Settings, file: BinaryIO | None, limit: int) -> Answer[Masking]:
     """Show what a drain would mask, by rule, with samples in which secrets are partly hidden.
 
     Reads FILE (`-`: standard input) with one dead letter per line, else the dead-letter stream.
@@ -29,9 +29,10 @@ def command(settings: Settings, is_json: bool, file: BinaryIO | None, limit: int
     masking = (
         masking_in_lines(file, settings) if file else asyncio.run(masking_in_log(settings, limit))
     )
-    if is_json:
-        print_json(masking.as_dict())
-        return
+    return Answer(masking, _show)
+
+
+def _show(masking: Masking) -> None:
     console.print(
         f"{masking.messages_masked:,} of {masking.messages:,} messages hold something to mask."
     )

@@ -1,17 +1,17 @@
 """`dlq redrive`."""
 
 import asyncio
-import getpass
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import console, print_json, progress_bar
+from sahool_dlq.cli.output import console, progress
 from sahool_dlq.cli.plan import LIMIT_REACHED, print_plan, print_report, unreached_facts
 from sahool_dlq.cli.selecting import is_agreed, selecting
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.jobs.redrive import (
     approve,
@@ -24,16 +24,17 @@ from sahool_dlq.jobs.redrive import (
     show_batch,
     transient_selection,
 )
-from sahool_dlq.redrive.batches import ENDED
+from sahool_dlq.redrive.batches import ENDED, Batch
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection, duration
 from sahool_dlq.redrive.edit import read_patch
+from sahool_dlq.redrive.preview import Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
 from sahool_dlq.settings import Settings
 
 
 @verb
-@selecting
+@selecting()
 @click.option("--transient", is_flag=True, help="error types of DLQ_TRANSIENT_ERROR_TYPES")
 @click.option("--to", "redirect_to", help="publish to this subject instead of the events' own")
 @click.option("--for", "addressed_to", help="deliver to this consumer, STREAM/CONSUMER")
@@ -50,12 +51,11 @@ from sahool_dlq.settings import Settings
 @click.option(
     "--reason", default="by hand", show_default=True, help="the reason; stored with the batch"
 )
-@click.option("--by", default=getpass.getuser, help="who requests it [your login name]")
+@BY
 @click.option("--dry-run", is_flag=True, help="show what would be published; change nothing")
 @click.option("--yes", "is_approved", is_flag=True, help="do not ask for confirmation")
 def command(
     settings: Settings,
-    is_json: bool,
     selection: Selection,
     transient: bool,
     redirect_to: str | None,
@@ -68,7 +68,7 @@ def command(
     by: str,
     dry_run: bool,
     is_approved: bool,
-) -> None:
+) -> Answer[Any] | None:
     """Publish failed events again for the consumer that failed (also called retry or replay).
 
     Takes pending failures, and parked ones that are given by id. Each group starts with 1 event,
@@ -93,12 +93,7 @@ def command(
                 max_age_seconds=max_age_seconds,
             )
         )
-        if is_json:
-            print_json(shown.as_dict())
-        else:
-            print_plan(shown)
-            console.print("[dim]Nothing was published. To publish, run it without --dry-run.[/dim]")
-        return
+        return Answer(shown, _show_dry_run)
     order = Order(
         "manual",
         by,
@@ -112,52 +107,53 @@ def command(
     )
     planned = asyncio.run(plan_redrive(settings, selection, order))
     if planned is None:
-        if is_json:
-            print_json({"planned": 0, "outcomes": {}})
-        else:
-            console.print("Nothing to redrive: no pending failure matches.")
-            if any(each.state not in ENDED for each in list_batches(settings)):
-                console.print("An unfinished batch may hold it: see dlq batches")
-        return
+        return Answer({"planned": 0, "outcomes": {}}, lambda _: _show_nothing(settings))
     batch, shown = planned
     if batch.state == "awaiting_approval":
-        if not is_json:
+        if not wants_json():
             print_plan(shown)
-        if not is_approved and not _is_approved(settings, batch.id, shown.plan.count, by, is_json):
-            return
+        if not is_approved and (answer := _unless_approved(settings, batch, by)):
+            return answer
         approve(settings, batch.id, by=by)
     note = "\n".join(unreached_facts(shown) + [LIMIT_REACHED] * shown.plan.limit_reached)
-    run_and_tell(settings, batch.id, by, is_json, note)
+    return carried_out(settings, batch.id, by, note)
 
 
-def run_and_tell(settings: Settings, batch_id: str, by: str, is_json: bool, note: str = "") -> None:
-    """Carry out a batch with its progress shown, and print its report; Ctrl-C pauses it.
+def _show_dry_run(shown: Preview) -> None:
+    print_plan(shown)
+    console.print("[dim]Nothing was published. To publish, run it without --dry-run.[/dim]")
 
-    Raises RedriveError, once that is printed, where the batch aborted itself.
+
+def _show_nothing(settings: Settings) -> None:
+    console.print("Nothing to redrive: no pending failure matches.")
+    if any(each.state not in ENDED for each in list_batches(settings)):
+        console.print("An unfinished batch may hold it: see dlq batches")
+
+
+def carried_out(settings: Settings, batch_id: str, by: str, note: str = "") -> Answer[Any]:
+    """Carry out a batch with its progress shown; Ctrl-C pauses it.
+
+    The answer has a RedriveError where the batch aborted itself.
     """
     try:
-        with progress_bar("Redriving") as bar:
-            task = bar.add_task("redrive", total=None)
-            report = asyncio.run(
-                run_redrive(
-                    settings,
-                    batch_id,
-                    lambda done, total: bar.update(task, completed=sum(done.values()), total=total),
-                )
+        with progress("Redriving") as advance:
+            running = run_redrive(
+                settings, batch_id, lambda done, total: advance(sum(done.values()), total)
             )
+            report = asyncio.run(running)
     except KeyboardInterrupt:
         report = _interrupted(settings, batch_id, by)
-    if is_json:
-        print_json(report.as_dict())
-    else:
+
+    def show(_: object) -> None:
         print_report(report)
         if note:
             console.print(note, soft_wrap=True)
-    if report.state == "aborted":
-        raise RedriveError(
-            f"The batch {report.batch_id} was aborted because a group was stopped: find the cause"
-            f" before the next redrive."
-        )
+
+    aborted = RedriveError(
+        f"The batch {report.batch_id} was aborted because a group was stopped: find the cause"
+        f" before the next redrive."
+    )
+    return Answer(report, show, error=aborted if report.state == "aborted" else None)
 
 
 def _interrupted(settings: Settings, batch_id: str, by: str) -> RedriveReport:
@@ -170,20 +166,15 @@ def _interrupted(settings: Settings, batch_id: str, by: str) -> RedriveReport:
     return RedriveReport(batch.id, batch.planned, state=batch.state)
 
 
-def _is_approved(settings: Settings, batch_id: str, count: int, by: str, is_json: bool) -> bool:
-    """Whether a person at the terminal approves now; elsewhere the batch goes on waiting."""
-    if not is_json and sys.stdin.isatty():
-        if is_agreed(f"Publish {count:,} events?", is_yes=False):
-            return True
-        cancel(settings, batch_id, by=by, reason="not approved at the terminal")
-        console.print("Nothing was published; the batch is cancelled.")
-        return False
-    report = RedriveReport(batch_id, count, state="awaiting_approval")
-    if is_json:
-        print_json(report.as_dict())
-    else:
-        print_report(report)
-    return False
+def _unless_approved(settings: Settings, batch: Batch, by: str) -> Answer[Any] | None:
+    """None where a person at the terminal approves now; elsewhere the batch goes on waiting."""
+    if wants_json() or not sys.stdin.isatty():
+        return Answer(RedriveReport(batch.id, batch.planned, state=batch.state), print_report)
+    if is_agreed(f"Publish {batch.planned:,} events?", is_yes=False):
+        return None
+    batch = cancel(settings, batch.id, by=by, reason="not approved at the terminal")
+    said = "Nothing was published; the batch is cancelled."
+    return Answer(batch, lambda _: console.print(said))
 
 
 def _seconds(max_age: str) -> float:

@@ -17,7 +17,8 @@ from rich.table import Table
 
 from sahool_dlq.analysis.report.section import escaped
 from sahool_dlq.cli.layout import GAP, Column, fitting, measure
-from sahool_dlq.cli.output import console, print_json, room, safe
+from sahool_dlq.cli.output import console, print_drawn, room, safe
+from sahool_dlq.cli.verb import tell
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
 from sahool_dlq.errors import QueryError
 
@@ -33,11 +34,11 @@ def print_result(table: pa.Table, form: str) -> None:
     JSON is exact. Elsewhere characters that steer a terminal are U+FFFD.
     """
     if form == "json":
-        print_json({"columns": table.column_names, "rows": list(_rows(table))})
+        tell({"columns": table.column_names, "rows": list(_rows(table))})
     elif form == "jsonl":
         names = _distinct(table.column_names)
         for row in _rows(table):
-            print_json(dict(zip(names, row, strict=True)))
+            tell(dict(zip(names, row, strict=True)))
     elif form == "csv":
         _print_csv(table)
     elif form == "md":
@@ -172,7 +173,7 @@ def _print_table(table: pa.Table) -> None:
         for _, plan in rows:
             console.print(safe(plan), soft_wrap=True)
         return
-    texts = [[_one_line(_text(value)) for value in row] for row in rows]
+    texts = [[_text(value).replace("\n", " ") for value in row] for row in rows]
     every = measure(table.column_names, rows, texts)
     space = room()
     shown = every
@@ -196,11 +197,7 @@ def _print_table(table: pa.Table) -> None:
         drawn.add_row(
             *("[dim]NULL[/dim]" if values[c.index] is None else safe(row[c.index]) for c in shown)
         )
-    width = sum(column.width + GAP for column in shown)
-    target = (
-        console if space else type(console)(file=console.file, width=max(width, 1), emoji=False)
-    )
-    target.print(drawn)
+    print_drawn(drawn, shown)
     counts = f"{_count(table.num_rows, 'row')}, {_count(len(every), 'column')}"
     is_cut = any(column.width < every[column.index].width for column in shown)
     if len(shown) < len(every) or is_cut:
@@ -215,10 +212,6 @@ def _capped(column: Column, widest: int) -> Column:
     """The column no wider than a terminal has room for; what must not be cut stays."""
     width = max(column.least, min(column.width, widest))
     return Column(column.index, column.name, width, width, column.is_number)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split("\n")) if "\n" in text else text
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,8 +11,8 @@ from sahool_dlq.analysis.report.advice import UNLIKELY, chance_in_words, what_fa
 from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.cli.groups import STATES, as_json
-from sahool_dlq.cli.output import cell, console, print_json, print_table, safe
-from sahool_dlq.cli.verb import known_lake, verb
+from sahool_dlq.cli.output import cell, console, print_table, safe
+from sahool_dlq.cli.verb import Answer, known_lake, verb
 from sahool_dlq.deadletter.fingerprint.stack_trace import FrameRules, marked
 from sahool_dlq.jobs.case_history import case_history
 from sahool_dlq.jobs.lookup import find_failure, find_group
@@ -21,7 +21,7 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.argument("id_", metavar="ID")
-def command(settings: Settings, is_json: bool, id_: str) -> None:
+def command(settings: Settings, id_: str) -> Answer[Any]:
     """Show a failure by its id (or its first digits), or a group and its latest failure.
 
     Prints the error, its state and history, the traceback with your own frames in bold, how likely
@@ -32,17 +32,18 @@ def command(settings: Settings, is_json: bool, id_: str) -> None:
     found = find_group(settings, id_, now)
     failure = find_failure(settings, found[0]["sample_failure_id"] if found else id_)
     history = case_history(settings, failure["failure_id"])
-    if is_json:
-        told = {"group": as_json(*found)} if found else {}
-        print_json(told | {"failure": failure, "history": history})
-        return
-    if found:
-        _print_group(*found, now)
-    _print_failure(failure, settings.rules.grouping.frames, is_alone=not found)
-    _print_others(failure["also_said"])
-    if history:
-        print_table("History", ["at", "what", "by", "reason"], history)
-    _print_next(failure, found[0] if found else None)
+    told = {"group": as_json(*found)} if found else {}
+
+    def show(_: object) -> None:
+        if found:
+            _print_group(*found, now)
+        _print_failure(failure, settings.rules.grouping.frames, is_alone=not found)
+        _print_others(failure["also_said"])
+        if history:
+            print_table("History", ["at", "what", "by", "reason"], history)
+        _print_next(failure, found[0] if found else None)
+
+    return Answer(told | {"failure": failure, "history": history}, show)
 
 
 def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -> None:

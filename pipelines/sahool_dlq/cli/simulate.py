@@ -3,15 +3,16 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
 
-from sahool_dlq.cli.output import console, print_json, print_table, progress_bar
-from sahool_dlq.cli.verb import verb
-from sahool_dlq.errors import SimulationError
+from sahool_dlq.cli.output import console, print_table, progress
+from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.redrive.choose.selection import moment
 from sahool_dlq.settings import Settings
-from sahool_dlq.simulation.run import Progress, SimulationReport, into_lake, into_stream
+from sahool_dlq.simulation.run import SimulationReport, into_lake, into_stream
 from sahool_dlq.simulation.scenario import Scenario
 
 
@@ -38,7 +39,6 @@ from sahool_dlq.simulation.scenario import Scenario
 )
 def command(
     settings: Settings,
-    is_json: bool,
     days: float,
     rate: float,
     seed: int,
@@ -47,7 +47,7 @@ def command(
     stream: bool,
     add: bool,
     truth: Path | None,
-) -> None:
+) -> Answer[SimulationReport]:
     """Write a synthetic history of failures with known causes to an empty lake.
 
     It has daily and weekly patterns, outages that spread, a bad deploy, a tenant and messages that
@@ -56,21 +56,25 @@ def command(
 
     A lake or a stream that holds data is refused without --add.
     """
-    scenario = Scenario(_end(until), days, rate, seed, quiet)
+    now = datetime.now(UTC)
+    scenario = Scenario(moment(until, now) if until else now, days, rate, seed, quiet)
     place = truth or settings.home / "simulated.json"
-    with progress_bar("Simulating") as bar:
-        task = bar.add_task("", total=100)
+    with progress("Simulating") as advance:
 
         def show(share: float) -> None:
-            bar.update(task, completed=round(100 * share))
+            advance(round(100 * share), 100)
 
-        report = _run(settings, scenario, show, is_stream=stream, is_added=add)
+        if stream:
+            report = asyncio.run(into_stream(settings, scenario, show, is_added=add))
+        else:
+            report = into_lake(settings, scenario, show, is_added=add)
     place.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.truth.as_dict(), default=lambda at: at.isoformat(), indent=1)
     place.write_text(text + "\n", encoding="utf-8")
-    if is_json:
-        print_json(report.as_dict())
-        return
+    return Answer(report, partial(_show, days=days, place=place))
+
+
+def _show(report: SimulationReport, days: float, place: Path) -> None:
     print_table(
         f"{days:g} days in {report.seconds:.1f} s",
         ["what", "rows"],
@@ -81,24 +85,3 @@ def command(
         ],
     )
     console.print(f"The true causes: {place}", soft_wrap=True)
-
-
-def _run(
-    settings: Settings, scenario: Scenario, show: Progress, *, is_stream: bool, is_added: bool
-) -> SimulationReport:
-    if is_stream:
-        return asyncio.run(into_stream(settings, scenario, show, is_added=is_added))
-    return into_lake(settings, scenario, show, is_added=is_added)
-
-
-def _end(text: str | None) -> datetime:
-    """The time that was given, UTC where it names no zone; else now."""
-    if text is None:
-        return datetime.now(UTC)
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise SimulationError(
-            f"--until {text!r} is not a time: write it as 2026-01-31T12:00:00Z."
-        ) from error
-    return at if at.tzinfo else at.replace(tzinfo=UTC)

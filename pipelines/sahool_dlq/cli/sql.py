@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from sahool_dlq.cli.output import console
 from sahool_dlq.cli.results import FORMS, print_expanded, print_result, write_parquet
-from sahool_dlq.cli.verb import known_lake, verb
+from sahool_dlq.cli.verb import known_lake, verb, wants_json
 from sahool_dlq.errors import QueryError
 from sahool_dlq.jobs.lake_views import answer
 from sahool_dlq.settings import Settings
@@ -49,7 +49,6 @@ _MOST_ROWS = 100
 )
 def command(
     settings: Settings,
-    is_json: bool,
     statement: str | None,
     form: str,
     is_expanded: bool,
@@ -68,7 +67,7 @@ def command(
     all columns.
     """
     known_lake(settings)
-    form = "json" if is_json else form
+    form = "json" if wants_json() else form
     if (form == "parquet") < (output is not None):
         raise click.UsageError("--output is for --format parquet; redirect anything else: > FILE.")
     if statement is None and sys.stdin.isatty():

@@ -2,19 +2,19 @@
 
 import asyncio
 
-from sahool_dlq.cli.output import console, print_json, print_table
-from sahool_dlq.cli.verb import verb
-from sahool_dlq.jobs.status import platform_status
+from sahool_dlq.cli.output import console, print_table
+from sahool_dlq.cli.verb import Answer, verb
+from sahool_dlq.jobs.status import PlatformStatus, platform_status
 from sahool_dlq.settings import Settings
 
 
 @verb
-def command(settings: Settings, is_json: bool) -> None:
+def command(settings: Settings) -> Answer[PlatformStatus]:
     """Show the state of stream and sinks, open failures, outcomes of redrives, and gaps."""
-    status = asyncio.run(platform_status(settings))
-    if is_json:
-        print_json(status.as_dict())
-        return
+    return Answer(asyncio.run(platform_status(settings)), _show)
+
+
+def _show(status: PlatformStatus) -> None:
     console.print(
         f"Stream [bold]{status.stream}[/bold]: {status.messages:,} messages, sequences"
         f" {status.first_sequence:,} to {status.last_sequence:,}"

@@ -1,16 +1,15 @@
 """`dlq try`."""
 
 import asyncio
-import getpass
 import math
-import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import console, errors, print_json, progress_bar, safe
-from sahool_dlq.cli.selecting import selecting_up_to
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, errors, progress, safe
+from sahool_dlq.cli.selecting import selecting
+from sahool_dlq.cli.verb import BY, Answer, verb, wants_json
 from sahool_dlq.jobs.trial import Trial, try_handler
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.reproduce.verdict import TrialReport
@@ -23,7 +22,7 @@ _MOST_SECONDS = 86_400
 
 @verb
 @click.argument("handler", metavar="MODULE:HANDLER")
-@selecting_up_to(_OF_EACH, "of each group at most so many")
+@selecting(_OF_EACH, "of each group at most so many")
 @click.option("--all-open", is_flag=True, help="all that is open, and successes besides: for CI")
 @click.option(
     "--successes",
@@ -64,10 +63,9 @@ _MOST_SECONDS = 86_400
     help="github: annotations of a pull request",
 )
 @click.option("--reason", default="", help="why; kept in the audit")
-@click.option("--by", default=getpass.getuser, help="who reads the events [your login]")
+@BY
 def command(
     settings: Settings,
-    is_json: bool,
     handler: str,
     selection: Selection,
     all_open: bool,
@@ -81,7 +79,7 @@ def command(
     form: str,
     reason: str,
     by: str,
-) -> None:
+) -> Answer[Any]:
     """Call a handler of the working copy with the raw events of open failures, here.
 
     Nothing is published, acknowledged or stored. What the handler itself does is its own business.
@@ -92,7 +90,7 @@ def command(
     """
     if not math.isfinite(seconds):
         raise click.UsageError("--timeout is a number of seconds.")
-    if is_json and is_debugged:
+    if wants_json() and is_debugged:
         raise click.UsageError("--pdb needs the terminal, where --json would print: take one.")
     module, colon, name = handler.partition(":")
     if not (module and colon and name):
@@ -102,10 +100,7 @@ def command(
     is_chosen = set(selection.as_json()) - {"limit"}
     if not is_chosen and not all_open:
         raise click.UsageError("Say which failures, with --group for example, or --all-open.")
-    bar = progress_bar("Trying")
-    bar.disable = bar.disable or is_debugged  # the terminal is the debugger's
-    with bar:
-        task = bar.add_task("try", total=None)
+    with progress("Trying", is_shown=not is_debugged) as advance:  # then it is the debugger's
         trial = Trial(
             handler,
             folder,
@@ -119,20 +114,22 @@ def command(
             tests=tests,
             actor=by,
             reason=reason,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=advance,
         )
         report = asyncio.run(try_handler(settings, trial))
-    if is_json:
-        print_json({**report.as_dict(), "summary": summary(report)})
-    elif form == "github":
-        for line in annotations(report):
+
+    def show(_: object) -> None:
+        if form == "text":
+            _show(report, is_whole=all_open)
+        for line in annotations(report) if form == "github" else ():
             click.echo(line)
-    else:
-        _print(report, is_whole=all_open)
-    sys.exit(1 if report.broken or (not all_open and report.passed < report.tried) else 0)
+
+    is_failed = report.broken or (not all_open and report.passed < report.tried)
+    told = report.as_dict() | {"summary": summary(report)}
+    return Answer(told, show, status=1 if is_failed else 0)
 
 
-def _print(report: TrialReport, *, is_whole: bool) -> None:
+def _show(report: TrialReport, *, is_whole: bool) -> None:
     for group in report.groups:
         head = f"[bold]{safe(group.error_type)}[/bold] in {safe(group.service)}"
         console.print(

@@ -17,8 +17,8 @@ import click
 from pydantic import SecretStr
 
 from sahool_dlq.cli.failing import CHECKOUT_ONLY, checkout_only
-from sahool_dlq.cli.output import console, errors, print_json, safe
-from sahool_dlq.cli.verb import verb
+from sahool_dlq.cli.output import console, errors, safe
+from sahool_dlq.cli.verb import tell, verb
 from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
 from sahool_dlq.embedded.private import write_private
 from sahool_dlq.embedded.worker import WORKER_LOG, deploy, worker
@@ -66,7 +66,7 @@ class _Parts:
     default=None,
     help="run six services that fail now and then [only in a checkout, on servers of its own]",
 )
-def command(settings: Settings, is_json: bool, has_fleet: bool | None) -> None:
+def command(settings: Settings, has_fleet: bool | None) -> None:
     """Run NATS, PostgreSQL, Prefect with its UI, and the scheduled flows, until Ctrl-C.
 
     Data stay in DLQ_HOME. A server that DLQ_NATS_URL or DLQ_POSTGRES_DSN names is used instead of
@@ -79,10 +79,10 @@ def command(settings: Settings, is_json: bool, has_fleet: bool | None) -> None:
     if has_fleet is None:
         is_elsewhere = is_given(settings, "nats_url") or is_given(settings, "postgres_dsn")
         has_fleet = is_checkout and not is_elsewhere
-    asyncio.run(_up(settings, is_json, has_fleet))
+    asyncio.run(_up(settings, has_fleet))
 
 
-async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
+async def _up(given: Settings, has_fleet: bool) -> None:
     home = given.home.absolute()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     stop = asyncio.Event()
@@ -112,10 +112,7 @@ async def _up(given: Settings, is_json: bool, has_fleet: bool) -> None:
         }
         logins = {**nats_settings(settings), "postgres_dsn": dsn}
         _remember(home, places | logins, stack)
-        if is_json:
-            print_json(places)
-        else:
-            _print(places, given.home, has_fleet)
+        tell(places, lambda _: _print(places, given.home, has_fleet))
         work = [parts.watch()]
         if has_fleet:
             from sahool_dlq.demo.live import live  # not in a wheel

@@ -1,21 +1,27 @@
-"""What every verb has in common: flags for the servers, `--json`, and errors in one sentence."""
+"""What all verbs share: flags for the servers, output as JSON or text, exit status."""
 
 import functools
+import getpass
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import click
 
 from sahool_dlq.cli import HELP
 from sahool_dlq.cli.examples import EXAMPLES
 from sahool_dlq.cli.failing import fail
+from sahool_dlq.cli.output import print_json
 from sahool_dlq.errors import DLQError, UnknownNameError
 from sahool_dlq.settings import Settings, load_settings
 
-FLAGS = (
-    click.Option(["--json", "is_json"], is_flag=True, help="print one JSON object"),
+Report = TypeVar("Report")
+
+_JSON = click.Option(["--json", "is_json"], is_flag=True, help="print one JSON object")
+_DEBUG = click.Option(["--debug"], is_flag=True, help="show tracebacks")
+_SETTINGS = (
     click.Option(
         ["-s", "--server", "--nats-url", "nats_url"],
         help="NATS servers' addresses, comma-separated [DLQ_NATS_URL]",
@@ -28,8 +34,35 @@ FLAGS = (
     click.Option(
         ["--home"], type=click.Path(path_type=Path), help="folder of the embedded data [DLQ_HOME]"
     ),
-    click.Option(["--debug"], is_flag=True, help="show tracebacks"),
 )
+FLAGS = (_JSON, *_SETTINGS, _DEBUG)
+BY = click.option("--by", default=getpass.getuser, help="who does it [your login name]")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Report]):
+    """The result of a verb: one JSON object with --json, else the output of `show`.
+
+    Without `show` it is always JSON. `error` is raised after the report is printed.
+    """
+
+    report: Report
+    show: Callable[[Report], object] | None = None
+    status: int = 0  # exit status of the command
+    error: DLQError | None = None
+
+
+def wants_json() -> bool:
+    """Whether the verb that runs was given --json."""
+    return bool(click.get_current_context().params["is_json"])
+
+
+def tell(report: Report, show: Callable[[Report], object] | None = None) -> None:
+    """Print a report like that of an `Answer`: for verbs that print while they run."""
+    if show is None or wants_json():
+        print_json(report)
+    else:
+        show(report)
 
 
 class Verb(click.Command):
@@ -69,30 +102,23 @@ def known_lake(settings: Settings) -> None:
         )
 
 
-def verb(function: Callable[..., Any]) -> click.Command:
-    """A command whose function gets `settings` and `is_json` before its own parameters."""
+def verb(function: Callable[..., Answer[Any] | None]) -> click.Command:
+    """A command whose function gets `settings` before its own parameters and returns an `Answer`.
+
+    A function that printed everything itself returns None.
+    """
 
     @functools.wraps(function)
-    def run(
-        *,
-        is_json: bool,
-        debug: bool,
-        nats_url: str | None,
-        nats_context: str | None,
-        postgres_dsn: str | None,
-        lake_uri: str | None,
-        home: Path | None,
-        **parameters: Any,
-    ) -> None:
+    def run(*, is_json: bool, debug: bool, **parameters: Any) -> None:
+        given = {flag.name: parameters.pop(flag.name) for flag in _SETTINGS if flag.name}
         try:
-            settings: Settings = load_settings(
-                nats_url=nats_url,
-                nats_context=nats_context,
-                postgres_dsn=postgres_dsn,
-                lake_uri=lake_uri,
-                home=home,
-            )
-            function(settings, is_json, **parameters)
+            answer = function(load_settings(**given), **parameters)
+            if answer is None:
+                return
+            tell(answer.report, answer.show)
+            if answer.error:
+                raise answer.error
+            sys.exit(answer.status)
         except DLQError as error:
             if debug:
                 raise

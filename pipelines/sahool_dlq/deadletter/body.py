@@ -1,6 +1,6 @@
-"""The text in a body's bytes, as whoever handles the event may read it, and the way back to bytes.
+"""The text in a body's bytes, as an event handler may read it, and the way back to bytes.
 
-Standard library only, since every service that consumes events imports it.
+Standard library only, because every service that consumes events imports it.
 """
 
 import codecs
@@ -13,9 +13,9 @@ from typing import NamedTuple
 __all__ = ["LARGEST_INFLATED", "Form", "InflateError", "text_of"]
 
 LARGEST_INFLATED = 8 * 1024 * 1024
-"""Bytes that a compressed body may inflate to; one that goes beyond is not read."""
+"""Maximum bytes of a body after decompression; larger ones are not read."""
 
-_GZIP = b"\x1f\x8b\x08"  # what no text begins with, so no header has to say it
+_GZIP = b"\x1f\x8b\x08"  # no text begins with this, so no header is needed
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # begins as that of UTF-16 does
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -26,26 +26,26 @@ _BOMS = (
 
 
 class InflateError(ValueError):
-    """A body in gzip that is broken, or inflates to more than LARGEST_INFLATED."""
+    """A gzip body that is damaged, or larger than LARGEST_INFLATED after decompression."""
 
 
 class Form(NamedTuple):
-    """How a text stands in bytes."""
+    """The encoding of a text in bytes."""
 
     bom: bytes
     charset: str
     is_gzip: bool
 
     def bytes_of(self, text: str) -> bytes:
-        """The text in this form."""
+        """The text, encoded in this form."""
         data = self.bom + text.encode(self.charset, "surrogatepass")
         return gzip.compress(data, mtime=0) if self.is_gzip else data
 
 
 def text_of(data: bytes) -> tuple[str, Form]:
-    """The text that Python's `json.loads` would read in a body, inflated before where it is gzip.
+    """The text that Python's `json.loads` would read in a body, decompressed first if it is gzip.
 
-    Raises InflateError, or ValueError where the bytes are no text.
+    Raises InflateError, or ValueError if the bytes are not text.
     """
     is_gzip = data.startswith(_GZIP)
     if is_gzip:

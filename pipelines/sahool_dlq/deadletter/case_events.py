@@ -1,7 +1,7 @@
-"""What happened to failures after they became dead letters: redrive outcomes and decisions.
+"""Messages about failures after they became dead letters: redrive outcomes and decisions.
 
-Each is a small JSON message on `sahool.redrive.*` or `sahool.triage.*`; the drain folds them, in
-log order, into the status of `failed_events` (see `cases`) and keeps them all in the lake.
+Each is a small JSON message on `sahool.redrive.*` or `sahool.triage.*`. The drain applies them, in
+log order, to the status in `failed_events` (see `cases`) and stores all of them in the lake.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ TRIAGE_KINDS = ("resolved", "discarded", "parked", "unparked", "alerted")
 KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for kind in TRIAGE_KINDS}
 
 _TEXT_LIMIT = 1_000
-_MOST = 2**31 - 1  # attempts: so that the next one fits the column too
+_MOST = 2**31 - 1  # maximum attempt, so that the next one also fits the column
 _NUMBERS = ("attempt", "redrive_cap")
 _TEXTS = (
     *("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "consumer_version", "actor"),
@@ -39,12 +39,12 @@ class CaseEvent:
     subject: str
     kind: str  # redrive.published, …, triage.resolved, …; anything else has a parse_error
     failure_id: str | None = None  # the root failure
-    redrive_id: str | None = None  # of a decision: it is about what failed again in that redrive
+    redrive_id: str | None = None  # of a decision: about the failure of that redrive
     batch_id: str | None = None
     attempt: int | None = None  # 1 for the first redrive
     trigger: str | None = None  # automatic | manual
     consumer: str | None = None  # <stream>/<durable> that a redrive is addressed to, or answers
-    consumer_version: str | None = None  # of an outcome: the release that answered
+    consumer_version: str | None = None  # of an outcome: the release that reports it
     actor: str | None = None
     reason: str | None = None
     not_before: datetime | None = None  # of redrive.requested: when it is due; None is at once
@@ -55,8 +55,10 @@ class CaseEvent:
 
 
 def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
-    """The case event in a message; never raises, what cannot be used has a `parse_error`."""
-    kind = message.subject.partition(".")[2]  # all of it: who may tell outcomes decides nothing
+    """The case event in a message; never raises. An unusable one has a `parse_error`."""
+    kind = message.subject.partition(".")[
+        2
+    ]  # the whole subject: a user who may report outcomes must not decide
     problems: list[str] = []
     try:
         value: Any = parse_json(message.data)
@@ -92,7 +94,7 @@ def decode_case_event(message: LogMessage, epoch: str) -> CaseEvent:
 
 
 def _texts_and_numbers(value: dict[str, Any]) -> dict[str, Any]:
-    """Those that can be used; what is of another kind is left out."""
+    """The usable values; values of another type are left out."""
     fields: dict[str, Any] = {}
     for name in _TEXTS:
         if isinstance(value.get(name), str):
@@ -112,5 +114,5 @@ def _times(value: dict[str, Any], published_at: datetime, problems: list[str]) -
             except ValueError:
                 problems.append(f"{name} is not a time between 1970 and 2200")
     if fields["at"] > published_at + MOST_AHEAD:
-        fields["at"] = published_at  # what it closes would stay closed till then
+        fields["at"] = published_at  # a case that it closes would stay closed until then
     return fields

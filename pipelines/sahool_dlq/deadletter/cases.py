@@ -1,6 +1,6 @@
-"""The life of a failure, in one place: what each message of the log does to its case.
+"""The life of a failure, in one place: the effect of each message of the log on its case.
 
-A case is one root failure, one live row of `failed_events`. The drain folds dead letters and case
+A case is one root failure, one live row of `failed_events`. The drain applies dead letters and case
 events in log order with `apply_dead_letter`, `apply_repeat` and `apply_event`; nothing else changes
 a status.
 
@@ -9,19 +9,19 @@ a status.
        ▲                      │
        └──── failed again ────┘── at the cap, unroutable, refused, expired, too_late ──▶ parked
     pending | retried | parked ──resolved / discarded (by hand)──▶ resolved / discarded
-    resolved | discarded ──failed anew──▶ pending, in its next opening
+    resolved | discarded ──failed again──▶ pending, in its next opening
 
-The number of a redrive's attempt says which opening it belongs to: 1, 2, … in the first, 1001,
-1002, … in the second. So what is said late of an earlier one changes nothing, no two redrives of a
-failure share an id, and consumers that know nothing of openings pass the number on.
+The attempt number of a redrive says which opening it belongs to: 1, 2, … in the first, 1001, 1002,
+… in the second. So a late message about an earlier opening changes nothing, no two redrives of a
+failure have the same id, and consumers that do not know openings pass the number on.
 
-Anybody who may write dead letters or successes can say that a redrive ended. It counts only for a
-redrive whose `published`, which only the redriver writes, is in the log, and names it by the id
-that it has there, which nobody can guess (`is_founded`). What comes before its `published` counts
-as soon as that is there.
+Anybody who may write dead letters or successes can report the end of a redrive. It counts only if
+the log has the redrive's `published`, which only the redriver may write, and if it has the same id,
+which nobody can guess (`is_founded`). A report before its `published` counts as soon as that is
+there.
 
-The cap is what `published` says that it is: so the same log comes to the same cases, whatever the
-setting is when it is folded.
+The cap is the one in `published`: so the same log always gives the same cases, independent of the
+current setting.
 """
 
 from collections.abc import Mapping
@@ -33,13 +33,14 @@ from sahool_dlq.deadletter.case_events import CaseEvent
 from sahool_dlq.deadletter.ids import consumer_address, redrive_id
 from sahool_dlq.deadletter.record import DeadLetter
 
-LIVE = ("pending", "retried", "parked")
+OPEN = ("pending", "retried", "parked")
+"""As `is_open` of the migration 0025 says in SQL."""
 CLOSED = ("resolved", "discarded")
-STATUSES = (*LIVE, *CLOSED, "superseded")
+STATUSES = (*OPEN, *CLOSED, "superseded")
 
 ATTEMPTS_PER_OPENING = 1_000
 DEFAULT_REDRIVE_CAP = 3
-"""Failed redrives after which a case is parked, where the log does not say: older versions."""
+"""Failed redrives after which a case is parked, if the log does not say (older versions)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,16 @@ class Case:
     discarded_at: datetime | None = None
     alert_sent: bool = False
     alert_sent_at: datetime | None = None
-    redrive_not_before: datetime | None = None  # when a redrive that was asked for is due
-    redrive_cap: int | None = None  # as the last redrive that was published has it
-    opening: int = 1  # one more each time it was closed and failed anew
-    last_closed_at: datetime | None = None  # the closing before this opening, which did not last
+    redrive_not_before: datetime | None = None  # when a requested redrive is due
+    redrive_cap: int | None = None  # from the last published redrive
+    opening: int = 1  # plus 1 each time it was closed and failed again
+    last_closed_at: datetime | None = None  # the closing before this opening
     last_closed_as: str | None = None  # discarded, or the resolution_cause that it had
-    handed_to: str | None = None  # <stream>/<durable> that its latest redrive was for
+    handed_to: str | None = None  # <stream>/<durable> of its latest redrive
     announced: Mapping[str, int] | None = field(default_factory=dict)
-    """The redrives whose `published` is in the log: attempts by id. None where an older version
-    stored the case and nothing says which there were."""
+    """The redrives whose `published` is in the log: attempts by id. None if an older version stored
+    the case and they are unknown.
+    """
     first_attempt_at: datetime | None = None  # of the dead letter that opened it
 
 
@@ -84,7 +86,7 @@ def attempt_number(opening: int, nth: int) -> int:
 
 
 def opening_and_nth(attempt: int) -> tuple[int, int]:
-    """Which opening of its case a redrive belongs to, and which one of that it is."""
+    """The opening of a redrive, and its number within that opening."""
     opening = (max(attempt, 1) - 1) // ATTEMPTS_PER_OPENING + 1
     return opening, attempt - attempt_number(opening, 0)
 
@@ -92,8 +94,8 @@ def opening_and_nth(attempt: int) -> tuple[int, int]:
 def apply_repeat(case: Case, letter: DeadLetter) -> Case:
     """The case after another dead letter of the same failure.
 
-    One that began to fail after the case was closed reopens it: its consumer was made to start
-    anew, and what was said to be over is not. Any other is the same failing, published again.
+    If its first attempt is after the closing of the case, it reopens the case: its consumer was
+    reset, and the event failed again. Any other one is the same failure, published again.
     """
     closed_at = case.resolved_at or case.discarded_at
     if case.status not in CLOSED or closed_at is None:
@@ -113,13 +115,12 @@ def apply_repeat(case: Case, letter: DeadLetter) -> Case:
 
 
 def apply_dead_letter(root: Case | None, letter: DeadLetter) -> tuple[bool, Case | None]:
-    """What a dead letter that comes from a redrive does to its root.
+    """The effect of a dead letter of a redrive on its root.
 
-    Returns whether the letter is superseded (its root stays the one live row), and the root as it
-    is then. It is a case of its own where the root is unknown, superseded itself or resolved, or
-    where another consumer failed on it than the root's, or the one that it was handed to. A
-    redrive that ended already says nothing new about its root, and one of an earlier opening
-    neither.
+    Returns whether the letter is superseded (its root stays the only live row), and the new root.
+    It is a separate case if the root is unknown, superseded or resolved, or if the failing consumer
+    is neither the root's nor the one that it was handed to. A redrive that already ended, or of an
+    earlier opening, does not change its root.
     """
     address = consumer_address(letter.original_stream, letter.consumer_name)
     return apply_failed_again(root, address, letter.redrive_attempt or 0)
@@ -128,7 +129,7 @@ def apply_dead_letter(root: Case | None, letter: DeadLetter) -> tuple[bool, Case
 def apply_failed_again(
     root: Case | None, consumer: str | None, attempt: int
 ) -> tuple[bool, Case | None]:
-    """The same for a dead letter of which only the consumer and the attempt are known."""
+    """The same for a dead letter with only its consumer and attempt known."""
     if root is None or root.status in ("resolved", "superseded"):
         return False, root
     if not _is_asked(root, consumer):
@@ -140,18 +141,18 @@ def apply_failed_again(
 
 
 def is_claim(event: CaseEvent) -> bool:
-    """Whether others than the redriver tell it of one of its redrives: it has to be founded.
+    """Whether somebody other than the redriver reports it about a redrive: then it must be founded.
 
-    So is a decision about a dead letter that names a redrive, where it is told of the root.
+    This includes a decision about a dead letter of a redrive, if it is published for the root.
     """
     is_decision = event.kind.startswith("triage.") and event.redrive_id is not None
     return event.kind == "redrive.succeeded" or is_decision
 
 
 def is_founded(case: Case | None, said_id: str | None, attempt: int | None) -> bool:
-    """Whether a redrive that is named by this id and attempt was published, as the log says.
+    """Whether the log says that the redrive with this id and attempt was published.
 
-    What was restored from PostgreSQL has no id, and was found true before.
+    A message restored from PostgreSQL has no id; it was checked before.
     """
     if case is None:
         return False
@@ -163,19 +164,20 @@ def is_founded(case: Case | None, said_id: str | None, attempt: int | None) -> b
 
 
 def is_answer(case: Case, event: CaseEvent) -> bool:
-    """Whether an outcome comes from the consumer that the redrive was addressed to."""
+    """Whether an outcome comes from the addressed consumer of the redrive."""
     return _is_asked(case, event.consumer)
 
 
 def _is_asked(case: Case, consumer: str | None) -> bool:
-    """Whether a consumer speaks for the case: the one that failed, or that it was handed to."""
+    """Whether a consumer's reports count for the case: the one that failed, or that it was handed
+    to."""
     if not case.consumer:
         return True
     return consumer is not None and consumer in (case.consumer, case.handed_to)
 
 
 def apply_event(case: Case, event: CaseEvent) -> Case:
-    """The case after an event; unchanged where the event does not apply to its status."""
+    """The case after an event; unchanged if the event does not apply to its status."""
     if event.parse_error or case.status == "superseded":
         return case
     topic, kind = event.kind.split(".")
@@ -193,10 +195,12 @@ def _announced(case: Case, event: CaseEvent) -> Case:
 
 
 def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
-    if case.status not in LIVE:
+    if case.status not in OPEN:
         return case
     opening, nth = opening_and_nth(attempt)
-    if opening < case.opening and kind != "requested":  # who asks cannot know how often it opened
+    if (
+        opening < case.opening and kind != "requested"
+    ):  # the requester does not know how often it opened
         return case
     if kind == "succeeded":
         if not is_answer(case, event):
@@ -204,12 +208,12 @@ def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
         cause = f"{case.redrive_trigger or 'automatic'}_redrive"
         return _closed(case, status="resolved", resolved_at=event.at, resolution_cause=cause)
     if nth <= case.redrive_count:
-        return case  # said again, or late: that attempt has ended, and another may be out
+        return case  # repeated or late: that attempt has ended, and another may be running
     if kind == "requested":
         if case.status != "pending":
-            return case  # one is out, or a person keeps it
+            return case  # one is running, or a person parked it
         return replace(case, redrive_not_before=event.not_before or event.at)
-    case = replace(case, redrive_not_before=None)  # what was asked for has come
+    case = replace(case, redrive_not_before=None)  # the request is done
     if kind == "published":
         case = replace(case, redrive_cap=event.redrive_cap)
         if case.status == "retried":

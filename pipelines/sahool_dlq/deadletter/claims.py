@@ -1,4 +1,4 @@
-"""What is said of a redrive whose `published` is not in the log: kept, and no case changes."""
+"""Reports about a redrive without its `published` in the log: stored, but they change no case."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,12 +11,14 @@ from sahool_dlq.deadletter.record import DeadLetter
 __all__ = ["Claim", "claim_of"]
 
 Why = Literal["unannounced", "not_addressee"]
-"""Why it does not count: no such redrive is in the log, or not yet; or another was addressed."""
+"""Why it does not count: no such redrive is in the log, or not yet; or another consumer was
+addressed.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An outcome, or a decision by way of one, with what it takes to count it later."""
+    """An outcome, or a decision about one, with the data to count it later."""
 
     epoch: str
     dlq_sequence: int
@@ -32,7 +34,7 @@ class Claim:
     why: Why = "unannounced"
 
     def as_event(self) -> CaseEvent:
-        """The case event that it was; not of a dead letter."""
+        """The original case event; not for a dead letter."""
         return CaseEvent(
             epoch=self.epoch,
             dlq_sequence=self.dlq_sequence,
@@ -50,7 +52,7 @@ class Claim:
 
 
 def claim_of(message: CaseEvent | DeadLetter, why: Why = "unannounced") -> Claim | None:
-    """The claim that a message makes; None where it names no redrive of a failure."""
+    """The claim in a message; None if it names no redrive of a failure."""
     if isinstance(message, DeadLetter):
         failure, attempt = message.root_failure_id, message.redrive_attempt
     else:

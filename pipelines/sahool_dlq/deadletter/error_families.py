@@ -1,6 +1,6 @@
-"""The families of error types that rules speak of, by class name.
+"""The families of error types that rules use, by class name.
 
-A subclass is known by its name only, since a dead letter carries no class hierarchy.
+Subclasses are known only by name, because a dead letter contains no class hierarchy.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ TRANSIENT: dict[str, tuple[str, ...]] = {
         "CannotConnectNowError", "ConnectException",
     ),
 }  # fmt: skip
-"""What may pass by itself: Python, requests, httpx, aiohttp, database drivers, Java, Go."""
+"""Temporary errors: Python, requests, httpx, aiohttp, database drivers, Java, Go."""
 
 CRITICAL: dict[str, tuple[str, ...]] = {
     "DatabaseError": (
@@ -37,7 +37,7 @@ CRITICAL: dict[str, tuple[str, ...]] = {
         "InvalidPasswordError", "UnauthorizedError",
     ),
 }  # fmt: skip
-"""What needs a person."""
+"""Errors that need a person."""
 
 CONTENT = (
     "ValidationError", "RequestValidationError", "SchemaError", "SchemaValidationError",
@@ -47,11 +47,11 @@ CONTENT = (
     "NotNullViolationError", "CheckViolation", "CheckViolationError", "DuplicateKeyException",
     "DuplicateKeyError", "DataIntegrityViolationException",
 )  # fmt: skip
-"""What an event's content explains, whichever code reads it: it is invalid, or there already."""
+"""Errors caused by an event's content: it is invalid, or a duplicate."""
 
 
 def with_subclasses(error_types: Iterable[str]) -> list[str]:
-    """The class names that these error types stand for: themselves and their known subclasses."""
+    """The class names of these error types: themselves and their known subclasses."""
     families = TRANSIENT | CRITICAL
     names = dict.fromkeys(error_types)
     for name in list(names):

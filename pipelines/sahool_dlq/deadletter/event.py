@@ -1,4 +1,4 @@
-"""What an event says of itself: the ids in its body and in its headers."""
+"""The ids in an event's body and headers."""
 
 import json
 from typing import Any
@@ -12,11 +12,11 @@ _IDS = ("tenant_id", "field_id", "farmer_id", "source_service")
 
 
 def event_ids(body: Any, headers: Headers) -> dict[str, str]:
-    """What is known of `event_id`, `tenant_id`, `field_id`, `farmer_id` and `source_service`.
+    """The known values of `event_id`, `tenant_id`, `field_id`, `farmer_id` and `source_service`.
 
     `body` is the parsed body. The event's id is its `event_id`, else that of a CloudEvent (`id`
-    beside `specversion`, or the header `ce-id`), else its `Nats-Msg-Id`. A CloudEvent says the
-    others itself or in its `data`.
+    beside `specversion`, or the header `ce-id`), else its `Nats-Msg-Id`. A CloudEvent has the other
+    values at the top or in its `data`.
     """
     payload: dict[str, Any] = body if isinstance(body, dict) else {}
     is_cloud_event = "specversion" in payload and "id" in payload

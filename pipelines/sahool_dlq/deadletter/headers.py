@@ -1,7 +1,7 @@
-"""The headers of an event, as a dead letter keeps them: by name a text, or an array of texts.
+"""The headers of an event, as stored in a dead letter: by name a text, or an array of texts.
 
-The array holds the values of a header that was repeated, in order. Names keep their spelling; they
-are found whatever their case.
+The array has the values of a repeated header, in order. Names keep their spelling; lookups ignore
+the case.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,24 +31,26 @@ __all__ = [
 ]
 
 Headers = Mapping[str, str | list[str]]
-"""Values by name, as `original_headers` of a dead letter has them."""
+"""Values by name, as in `original_headers` of a dead letter."""
 MutableHeaders = dict[str, str | list[str]]
 
 MARKS = ("Dlq-Redrive-Of", "Dlq-Redrive-Id", "Dlq-Redrive-Attempt")
 """The headers that make an event a redrive: root failure, id and attempt."""
 ADDRESSEE = "Dlq-Redrive-For"
-"""The header that names the consumer it is for."""
+"""The header with the addressed consumer."""
 TOKEN = "Dlq-Redrive-Token"  # noqa: S105  (a name)
-"""The header with the id under which the log knows the redrive, which nobody can guess: whoever
-answers for it says that. Redrives of older versions have none, and are known by their mark."""
+"""The header with the redrive's random id in the log: every outcome must contain it. Redrives of
+older versions have none, and are identified by `Dlq-Redrive-Id`.
+"""
 INSTEAD_OF = "Dlq-Redrive-Instead-Of"
-"""The header that names the consumer that failed, where others get it: whoever handles it tells the
-success for that one."""
+"""The header with the consumer that failed, if others get the redrive: they report success in its
+name.
+"""
 _MOST_ATTEMPTS = 2**31 - 1
 
 
 def values_of(headers: Headers, name: str) -> list[str]:
-    """All values of a header, in order; empty where there is none."""
+    """All values of a header, in order; empty if there is none."""
     wanted = name.lower()
     values: list[str] = []
     for key, held in headers.items():
@@ -58,7 +60,7 @@ def values_of(headers: Headers, name: str) -> list[str]:
 
 
 def value_of(headers: Headers, name: str) -> str | None:
-    """The value of a header, of a repeated one the last; None where there is none."""
+    """The value of a header, or the last value of a repeated one; None if there is none."""
     values = values_of(headers, name)
     return values[-1] if values else None
 
@@ -74,7 +76,7 @@ def pairs_of(headers: Headers) -> Iterator[tuple[str, str]]:
 
 
 def add_header(headers: MutableHeaders, name: str, value: str) -> None:
-    """Add a value, behind those that the header has already."""
+    """Add a value after the existing values of the header."""
     held = headers.get(name)
     if held is None:
         headers[name] = value
@@ -85,11 +87,11 @@ def add_header(headers: MutableHeaders, name: str, value: str) -> None:
 
 
 def headers_of_json(found: Mapping[str, Any], problems: list[str] | None = None) -> MutableHeaders:
-    """The headers that anybody wrote as a JSON object, parsed: whatever the values are.
+    """The parsed headers of a JSON object, with any values.
 
-    Texts and arrays of texts are as they should be; of other values the JSON text is kept, and null
-    is no value: a header without one has an empty list. Lone surrogates, which nothing can write or
-    send, become U+FFFD. `problems` gets a word about each of them.
+    Texts and arrays of texts are valid; other values are stored as JSON text, and null is no value:
+    a header without one has an empty list. Lone surrogates, which nothing can write or send, become
+    U+FFFD. `problems` gets a word about each problem.
     """
     problems = [] if problems is None else problems
     headers: MutableHeaders = {}
@@ -110,7 +112,7 @@ def headers_of_json(found: Mapping[str, Any], problems: list[str] | None = None)
 
 
 class Redrive(NamedTuple):
-    """The redrive that an event is."""
+    """The redrive in an event's headers."""
 
     root: str  # failure id
     id: str  # as the log knows it
@@ -118,10 +120,10 @@ class Redrive(NamedTuple):
 
 
 def redrive_marks(headers: Headers) -> tuple[str | None, str | None, str | None]:
-    """Root failure, id and attempt of the redrive that an event says it is; each may be anything.
+    """Root failure, id and attempt in an event's redrive headers; each may be any text.
 
-    Nothing where the event came under another id than the redrive's, which is published under its
-    own: a service copied them from the event that it handled onto one of its own.
+    Nothing if the event has another id than the redrive, which is published under its own: then a
+    service copied the headers from a handled event to a new one.
     """
     root, redrive, attempt = (value_of(headers, name) for name in MARKS)
     is_copied = value_of(headers, "Nats-Msg-Id") not in (None, redrive)
@@ -129,10 +131,10 @@ def redrive_marks(headers: Headers) -> tuple[str | None, str | None, str | None]
 
 
 def redrive_of(headers: Headers) -> Redrive | None:
-    """The redrive that an event with these headers is; None where it is none.
+    """The redrive of an event with these headers; None if it is not one.
 
-    Marks that do not prove each other are not believed. Who knows how they are made can forge them
-    all the same: so whether there was such a redrive only the drain can tell, by its id.
+    Headers that do not fit together are ignored. They can still be forged by somebody who knows how
+    they are computed: so only the drain can tell, by its id, whether there was such a redrive.
     """
     if value_of(headers, MARKS[0]) is None:  # of nearly all events
         return None
@@ -141,19 +143,19 @@ def redrive_of(headers: Headers) -> Redrive | None:
 
 
 def is_for_another(headers: Headers, address: str | None) -> bool:
-    """Whether an event is a redrive that is addressed to another consumer than `address`."""
+    """Whether an event is a redrive that is addressed to a consumer other than `address`."""
     addressee = value_of(headers, ADDRESSEE) if redrive_of(headers) else None
     return bool(addressee) and addressee != address
 
 
 def told_redrive_id(headers: Headers) -> str | None:
-    """The id of `TOKEN`; None where there is none that could be one."""
+    """The id in `TOKEN`; None if there is no valid one."""
     token = value_of(headers, TOKEN)
     return token if token and ids.is_uuid(token) else None
 
 
 def proven_redrive(root: Any, redrive: Any, attempt: Any) -> Redrive | None:
-    """The redrive of these keys, where they prove each other."""
+    """The redrive of these keys, if they fit together."""
     try:
         number = int(attempt or 0)
     except ValueError:

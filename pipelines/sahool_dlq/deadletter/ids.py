@@ -10,27 +10,27 @@ def failure_id(stream: str, sequence: int, timestamp_ns: int, consumer: str) -> 
     """The id of one consumer's failure on one message of an event stream.
 
     `timestamp_ns` is the server's time of the original message in nanoseconds since 1970; it
-    tells a recreated stream's sequences apart.
+    distinguishes sequences of a recreated stream.
     """
     return _uuid5(f"{stream}|{sequence}|{timestamp_ns}|{consumer}")
 
 
 def dead_letter_id(dlq_stream: str, sequence: int, timestamp_ns: int) -> str:
-    """The id of a dead letter that does not prove which failure it is about."""
+    """The id of a dead letter whose failure id cannot be verified."""
     return _uuid5(f"{dlq_stream}|{sequence}|{timestamp_ns}")
 
 
 def redrive_id(root_failure_id: str, attempt: int) -> str:
-    """What the marks of one attempt to redrive a failure say, and its `Nats-Msg-Id`.
+    """The id in the headers of a redrive attempt, and its `Nats-Msg-Id`.
 
-    Anybody can compute it. The log knows a redrive by an id at random (`headers.TOKEN`), those of
-    older versions by this.
+    Anybody can compute it. The log identifies a redrive by a random id (`headers.TOKEN`), those of
+    older versions by this one.
     """
     return _uuid5(f"redrive|{root_failure_id}|{attempt}")
 
 
 def consumer_address(stream: str | None, consumer: str | None) -> str | None:
-    """`<stream>/<durable>`, how a redrive names a consumer; None where a part is unknown."""
+    """`<stream>/<durable>`, the name of a consumer in a redrive; None if a part is unknown."""
     return f"{stream}/{consumer}" if stream and consumer else None
 
 

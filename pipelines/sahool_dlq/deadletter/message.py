@@ -1,4 +1,4 @@
-"""One message of the dead-letter stream, as a reader hands it over."""
+"""One message of the dead-letter stream, from a reader."""
 
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -6,11 +6,12 @@ from typing import NamedTuple
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 MOST_AHEAD = timedelta(minutes=1)
-"""What a sender's clock may be ahead of the server's: of a time beyond that the server's counts."""
+"""How far a sender's clock may be ahead of the server's; a later time is replaced by the server's.
+"""
 
 
 class LogMessage(NamedTuple):
-    """A stored message: its place in the stream, and its bytes."""
+    """A stored message: its position in the stream, and its bytes."""
 
     subject: str
     sequence: int

@@ -1,9 +1,10 @@
-"""The fields of a dead letter, once: how each is sent, kept and masked.
+"""The fields of a dead letter, defined once: how each is sent, stored and masked.
 
-`DeadLetter` is the table. From it come the keys that are read in a message, typed and tolerant
-(`envelope/`), the columns of the lake (`rows.py`) and of `failed_events` (`stores/postgres/`), what
-these cut, and what is masked. A batch of dead letters is a Polars frame with one column per field,
-in this order, plus `FINGERPRINT_COLUMNS`. Standard library only: services read dead letters, too.
+`DeadLetter` is the table. These are derived from it: the keys that are read in a message, typed and
+tolerant (`envelope/`), the columns of the lake (`rows.py`) and of `failed_events`
+(`stores/postgres/`), the length limits, and the masking. A batch of dead letters is a Polars frame
+with one column per field, in this order, plus `FINGERPRINT_COLUMNS`. Standard library only, because
+services also read dead letters.
 """
 
 import types
@@ -13,7 +14,7 @@ from datetime import datetime
 from typing import Annotated, Literal, NamedTuple
 
 LONG_TEXT_LIMIT = 1_000_000
-"""Longest message, trace or JSON text, in characters, that either sink takes."""
+"""Longest message, trace or JSON text, in characters, that a sink accepts."""
 INT16_MAX = 2**15 - 1
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
@@ -21,16 +22,17 @@ INT64_MAX = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What is true of a field besides its name, its type and its default."""
+    """The properties of a field besides its name, type and default."""
 
     sent: Literal["always", "maybe", "never"] = "never"
     """Whether it is a key of the canonical dead letter, and each must have it."""
     limit: int | None = None
-    """Longest text, in characters, or largest number that `failed_events` takes."""
+    """Longest text, in characters, or largest number in `failed_events`."""
     masked: Literal["json", "text", "label"] | None = None
-    """As what it is redacted: JSON by key and pattern, free text by pattern, or a short text that
-    producers choose by every pattern but cards and phones, which ids look like. Others hold no
-    secret, or are what analyses need."""
+    """How it is redacted: JSON by key and pattern; free text by pattern; a short text from
+    producers by every pattern except cards and phones, because ids look like these. Other fields
+    contain no secrets, or analyses need them.
+    """
     is_uuid: bool = False
     in_postgres: bool = True
     """Whether `failed_events` has it; the lake has every column."""
@@ -38,10 +40,10 @@ class Column:
 
 @dataclass(kw_only=True, slots=True)
 class DeadLetter:
-    """One message of `sahool.dlq.>`: where it stands in the log, and what it says.
+    """One message of `sahool.dlq.>`: its position in the log, and its content.
 
-    Times are aware UTC datetimes. JSON columns hold JSON text. Texts are free of NUL and lone
-    surrogates, and may be longer than `TEXT_LIMITS` allow in `failed_events`, which cuts them.
+    Times are aware UTC datetimes. JSON columns contain JSON text. Texts are free of NUL and lone
+    surrogates, and may be longer than `TEXT_LIMITS` allows in `failed_events`, which cuts them.
     """
 
     # Where it stands in the log
@@ -76,7 +78,7 @@ class DeadLetter:
     service: Annotated[str, Column(masked="label", in_postgres=False)] = "unknown"
     # durable name
     consumer_name: Annotated[str | None, Column("maybe", 255, "label")] = None
-    # its release, as it says
+    # its release, from the consumer
     consumer_version: Annotated[str | None, Column("maybe", 100, "label")] = None
     handler: Annotated[str | None, Column("maybe", 255, "label")] = None
     tenant_id: Annotated[str | None, Column("maybe", 255)] = None
@@ -114,7 +116,7 @@ class DeadLetter:
 
 
 class Field(NamedTuple):
-    """A field as the table has it."""
+    """A field of the table."""
 
     kind: type  # str, int or datetime
     column: Column
@@ -142,19 +144,19 @@ FINGERPRINT_COLUMNS: dict[str, Field] = {
     "template": Field(str, Column(in_postgres=False)),  # the message, its variables replaced
     "frames": Field(str, Column(in_postgres=False)),  # nearest the raise, joined by ' < '
 }
-"""What `fingerprint` adds to a batch, computed on redacted text."""
+"""The columns that `fingerprint` adds to a batch, computed from redacted text."""
 
 _OTHER_KEYS = {  # each is kept as another column
     "original_timestamp_ns": Field(int, Column("maybe", INT64_MAX)),
     "redrive_of": Field(str, Column("maybe")),
 }
 CANONICAL_KEYS = {n: f for n, f in FIELDS.items() if f.column.sent != "never"} | _OTHER_KEYS
-"""Every key of a dead letter that is looked at."""
+"""Every key of a dead letter that is read."""
 REQUIRED_KEYS = tuple(n for n, field in FIELDS.items() if field.column.sent == "always")
-"""What every canonical dead letter has."""
+"""The keys of every canonical dead letter."""
 LIMITS = {n: f.column.limit for n, f in FIELDS.items() if f.kind is str and f.column.limit}
 TEXT_LIMITS = {name: limit for name, limit in LIMITS.items() if limit < LONG_TEXT_LIMIT}
-"""Longest text, in characters, that a column of `failed_events` takes."""
+"""Longest text, in characters, of a column of `failed_events`."""
 
 
 def _masked_as(kind: str) -> tuple[str, ...]:
@@ -166,7 +168,7 @@ FREE_TEXT_COLUMNS = _masked_as("text")
 LABEL_COLUMNS = _masked_as("label")
 
 ErrorKey = Literal["error_type", "error_message", "stack_trace", "service"]
-"""What a consumer without our code may say of an error, to the bridge."""
+"""The error keys that a consumer without our library may give to the bridge."""
 
 BRIDGED_REASONS = ("max_deliveries", "terminated")
-"""`dlq_reason` of failures that the server told of, and the consumer has no code of ours."""
+"""`dlq_reason` of failures of consumers without our library, reported by the server."""

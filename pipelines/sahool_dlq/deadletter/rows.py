@@ -1,4 +1,4 @@
-"""The columns of decoded messages as Polars frames: what both sinks take."""
+"""The columns of decoded messages as Polars frames, for both sinks."""
 
 import types
 import typing
@@ -34,7 +34,7 @@ IDENTITY = {
     name: DEAD_LETTER_SCHEMA[name]
     for name in ("epoch", "dlq_sequence", "published_at", "failure_id")
 }
-"""What tells a message of the log from every other one, and whose failure it is."""
+"""The identity of a message of the log, and its failure."""
 ERASED_SCHEMA: dict[str, pl.DataType] = {
     "life": pl.String(),  # an epoch without its fork
     "dlq_sequence": pl.Int64(),

@@ -1,4 +1,4 @@
-"""The rules file: what to mask, and what makes a failure group, in TOML (docs/rules.md)."""
+"""The rules file in TOML: what to mask, and how to form failure groups (docs/rules.md)."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ __all__ = ["Rules", "read_rules"]
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that a rules file may say."""
+    """The content of a rules file."""
 
     redaction: RedactionRules = RedactionRules()
     grouping: GroupingRules = GroupingRules()
@@ -18,7 +18,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_rules(text: str) -> Rules:
     """The rules of a file.
 
-    Raises ValueError, in one sentence that names the line or the rule, where they are not valid.
+    Raises ValueError with one sentence that names the line or the rule if they are not valid.
     """
     try:
         return msgspec.toml.decode(text, type=Rules)

@@ -1,7 +1,7 @@
-"""Whatever bytes arrive, text and JSON that Parquet and PostgreSQL both take.
+"""Turns any bytes into text and JSON that Parquet and PostgreSQL both accept.
 
-Done once, at decode: NUL and lone surrogates become U+FFFD, numbers that no sink can hold become
-strings, times are UTC between 1970 and 2200.
+Done once, at decoding: NUL and lone surrogates become U+FFFD, numbers that a sink cannot store
+become strings, times are UTC between 1970 and 2200.
 """
 
 import json
@@ -16,7 +16,7 @@ from sahool_dlq.deadletter.redaction import json_text
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 MAX_DEPTH = 200
-"""Deepest nesting of a JSON document that is kept as JSON; what is deeper is kept as its text."""
+"""Deepest nesting that is stored as JSON; deeper values are stored as text."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -31,24 +31,24 @@ _INT64 = range(-(2**63), 2**63)
 
 
 STEERING = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
-"""Characters that steer a terminal, break or turn a line, or that a drawing cannot hold.
+"""Control characters, line breaks, direction changes, and characters that cannot be drawn.
 
-For Python and Polars alike.
+For Python and Polars.
 """
 
 LONGEST_NAME = 255
-"""Most characters of a name that is shown, drawn or a label."""
+"""Maximum characters of a name for display, charts and labels."""
 
 UNPRINTABLE = re.compile(f"{STEERING[:-1]}\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """`text` for a person's eyes: what steers the terminal or reverses it is U+FFFD."""
+    """`text` for display: terminal control characters and direction changes become U+FFFD."""
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def readable(text: str, limit: int = LONGEST_NAME) -> str:
-    """A name for a person's eyes: printable, and cut where it has more than `limit` characters."""
+    """A name for display: printable, and cut if it is longer than `limit` characters."""
     shown = printable(text[: limit + 1])
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 
@@ -64,9 +64,9 @@ def without_surrogates(text: str) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """An ISO 8601 time as aware UTC, naive read as UTC.
+    """An ISO 8601 time as aware UTC; a naive one is read as UTC.
 
-    Raises ValueError where it is not a time, or one outside 1970 to 2200.
+    Raises ValueError if it is not a time, or is outside 1970 to 2200.
     """
     try:
         time = datetime.fromisoformat(text)
@@ -79,11 +79,12 @@ def parse_time(text: str) -> datetime:
 
 
 def parse_json(data: bytes, mended: set[str] | None = None) -> Any:
-    """The most that can be made of JSON: NaN, unholdable numbers and deep values come as strings.
+    """JSON read as far as possible: NaN, numbers that cannot be stored and deep values become
+    strings.
 
-    Whatever Python's `json.loads` reads in these bytes, or in what they inflate to, is read; of a
-    key that an object has twice, the last value. What had to be mended is added to `mended`, in
-    words. Raises ValueError where there is no JSON.
+    It reads all that Python's `json.loads` reads in these bytes, or in their decompressed form; of
+    a repeated key of an object, the last value. Changes are added to `mended`, as text. Raises
+    ValueError if there is no JSON.
     """
     mended = set() if mended is None else mended
     text, _ = text_of(data)
@@ -130,9 +131,9 @@ def _parsed(text: str, mended: set[str]) -> Any:
 
 
 def storable_json(data: bytes, mended: set[str] | None = None) -> str:
-    """JSON text for a JSON column: verbatim where every sink takes it, else mended.
+    """JSON text for a JSON column: unchanged if every sink accepts it, else corrected.
 
-    `data` is known to be JSON. Raises ValueError where it is not UTF-8.
+    `data` must be JSON. Raises ValueError if it is not UTF-8.
     """
     mended = set() if mended is None else mended
     value = parse_json(data, mended)
@@ -145,18 +146,18 @@ def dump_json(value: Any) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """What a parsed JSON value is, in words."""
+    """The kind of a parsed JSON value, as text."""
     names = {str: "a string", list: "an array", dict: "an object", bool: "a boolean"}
     return names.get(type(value), "null" if value is None else "a number")
 
 
 def raw_data(data: bytes, limit: int) -> str:
-    """JSON text that carries bytes which are no JSON: lossy, at most `limit` characters of them."""
+    """JSON text for bytes that are not JSON: inexact, at most `limit` characters of them."""
     return dump_json({"raw_data": clean_text(data.decode(errors="replace")[:limit])})
 
 
 class _TooDeepError(ValueError):
-    """A document is nested too deeply to be kept, or for the parser."""
+    """A document is nested too deeply to be stored or parsed."""
 
 
 def _clean(value: Any, depth: int, mended: set[str]) -> Any:

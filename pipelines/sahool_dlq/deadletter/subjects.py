@@ -1,4 +1,4 @@
-"""The subjects of the log. The prefix (`sahool`) is a setting on both sides."""
+"""The subjects of the log. The prefix (`sahool`) is a setting of services and platform."""
 
 import re
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
 def subject_token(text: str) -> str:
-    """`text` as one subject token: characters that NATS gives a meaning become `_`.
+    """`text` as one subject token: characters with a meaning in NATS become `_`.
 
-    Publishing on `t.*` would be taken literally and then match nobody's filter, so nothing that
-    comes from a payload or a setting reaches a subject unchecked.
+    A message published on `t.*` matches no filter, so every text from a payload or setting is
+    converted first.
     """
     if _TOKEN.match(text):
         return text
@@ -19,7 +19,7 @@ def subject_token(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """Every subject that the platform itself uses, below one prefix."""
+    """All subjects that the platform itself uses, below one prefix."""
 
     prefix: str = "sahool"
 
@@ -30,7 +30,7 @@ class Subjects:
 
     @property
     def log(self) -> tuple[str, str, str]:
-        """Filters of everything that the drain reads, in one stream."""
+        """Filters of all messages that the drain reads, in one stream."""
         return (self.dead_letters, f"{self.prefix}.redrive.>", f"{self.prefix}.triage.>")
 
     @property
@@ -40,21 +40,21 @@ class Subjects:
 
     @property
     def attempts(self) -> str:
-        """Filter of what consumers remember of events that wait for a retry."""
+        """Filter of the recorded attempts of events that wait for a retry."""
         return f"{self.prefix}.attempts.>"
 
     @property
     def own(self) -> tuple[str, ...]:
-        """Filters of everything that the platform itself writes, which is not an event."""
+        """Filters of all messages that the platform itself writes, which are not events."""
         return (*self.log, self.totals, self.attempts)
 
     @property
     def events(self) -> tuple[str, ...]:
-        """What services publish and consume, by default."""
+        """The default subjects that services publish and consume."""
         return (f"{self.prefix}.analysis.>", f"{self.prefix}.actions.>")
 
     def events_with(self, subject: str) -> tuple[str, ...]:
-        """`events`, and those like `subject` where it may be an event: `sahool.tasks.>`."""
+        """`events`, and a filter for `subject` if it may be an event: `sahool.tasks.>`."""
         first, _, rest = subject.partition(".")
         domain, _, is_deeper = rest.partition(".")
         all_like_it = f"{first}.{domain}.>"
@@ -64,27 +64,27 @@ class Subjects:
         return self.events if like in self.events else (*self.events, like)
 
     def dead_letter(self, event_type: str, service: str | None = None) -> str:
-        """Where a failure of this event type goes; with `service` on a subject of that service.
+        """The subject for a failure of this event type; with `service`, a subject of that service.
 
-        So the server's permissions say who may write it.
+        So the server's permissions control who may write it.
         """
         of_service = f"{subject_token(service)}." if service else ""
         return f"{self.prefix}.dlq.{of_service}{subject_token(event_type)}"
 
     def redrive(self, outcome: str) -> str:
-        """Where the news of a redrive goes (`published`, `succeeded`, …)."""
+        """The subject of messages about a redrive (`published`, `succeeded`, …)."""
         return f"{self.prefix}.redrive.{outcome}"
 
     def triage(self, decision: str) -> str:
-        """Where a person's decision goes (`resolved`, `discarded`, …)."""
+        """The subject of a person's decisions (`resolved`, `discarded`, …)."""
         return f"{self.prefix}.triage.{decision}"
 
     def total(self, service: str, consumer: str) -> str:
-        """Where one consumer's counters go."""
+        """The subject of one consumer's counters."""
         return f"{self.prefix}.totals.{subject_token(service)}.{subject_token(consumer)}"
 
     def attempt(self, stream: str, consumer: str, sequence: int) -> str:
-        """Where a consumer remembers the calls for one event."""
+        """The subject where a consumer records the calls for one event."""
         return f"{self.prefix}.attempts.{stream}.{consumer}.{sequence}"
 
 
@@ -94,7 +94,7 @@ def event_type_of(subject: str) -> str:
 
 
 def writer_of(subject: str) -> str | None:
-    """The service that a dead letter's subject is of; None where it is of none."""
+    """The service in a dead letter's subject; None if there is none."""
     writer, _, event_type = subject.partition(".dlq.")[2].partition(".")
     return writer if event_type and "." not in event_type else None
 
@@ -117,7 +117,7 @@ def covers(pattern: str, wanted: str) -> bool:
 
 
 def overlaps(left: str, right: str) -> bool:
-    """Whether some subject is matched by both filters."""
+    """Whether a subject exists that both filters match."""
     a, b = left.split("."), right.split(".")
     for x, y in zip(a, b, strict=False):
         if ">" in (x, y):

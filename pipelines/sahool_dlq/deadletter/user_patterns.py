@@ -1,6 +1,6 @@
-"""Regular expressions that users write, held to what both engines understand.
+"""Regular expressions of users, limited to the syntax of both engines.
 
-They are matched by Rust's engine alone, whose time is linear in the text, also in single strings.
+Only Rust's engine runs them, in time linear in the text, also for single strings.
 """
 
 import re
@@ -16,13 +16,13 @@ _CLASS_OR_ESCAPE = r"\[\^?\]?(?:\\.|[^\]\\])*\]|\\[^AZzb]"
 
 
 def checked(pattern: str) -> re.Pattern[str]:
-    """The pattern compiled for Python, which knows its groups; known to work in Rust too.
+    """The pattern compiled for Python, which knows its groups; it also works in Rust.
 
-    Raises ValueError where one of them refuses it (Rust knows neither look-around nor
-    back-references), or where it matches the empty text and so would match everywhere.
+    Raises ValueError if one of them refuses it (Rust supports neither look-around nor
+    back-references), or if it matches the empty text and so would match everywhere.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # what Python may read otherwise one day, Rust does now
+        warnings.simplefilter("error")  # Python may change its meaning, Rust already has
         try:
             compiled = re.compile(pattern)
             is_empty = is_found(pattern, "")
@@ -41,12 +41,12 @@ def checked(pattern: str) -> re.Pattern[str]:
 
 @lru_cache(100_000)
 def is_found(pattern: str, text: str) -> bool:
-    """Whether `pattern` is found in `text`."""
+    """Whether `pattern` matches somewhere in `text`."""
     return bool(pl.Series([text]).str.contains(pattern).item())
 
 
 def substituted(pattern: str, new: Callable[[str], str], texts: Sequence[str]) -> list[str]:
-    """The texts with what `pattern` finds in them replaced by what `new` makes of it."""
+    """The texts with each match of `pattern` replaced by `new`."""
     before, after = _unused(texts)
     marked = pl.Series(texts, dtype=pl.String).str.replace_all(pattern, f"{before}${{0}}{after}")
     cut = re.compile(f"{before}([^{after}]*){after}")
@@ -54,7 +54,7 @@ def substituted(pattern: str, new: Callable[[str], str], texts: Sequence[str]) -
 
 
 def _unused(texts: Sequence[str]) -> tuple[str, str]:
-    """Two characters that stand in none of the texts, and in no pattern that people write."""
+    """Two characters that are in none of the texts, and in no usual pattern."""
     used = set().union(*texts)
     free = (chr(code) for code in range(0xF0000, 0xFFFFE))  # for private use
     before, after = (
@@ -64,9 +64,9 @@ def _unused(texts: Sequence[str]) -> tuple[str, str]:
 
 
 def without_anchors(pattern: str) -> str:
-    """What a text holds that holds a match of `pattern` anywhere in it, for Rust.
+    """A pattern for Rust that every text with a match of `pattern` also matches.
 
-    Its groups lose their names, so that it can stand beside others.
+    Its groups lose their names, so that it can be combined with others.
     """
     kept = re.sub(
         rf"({_CLASS_OR_ESCAPE})|\\[AZzb]|[\^$]|(\(\?P?<[a-zA-Z_]\w*>)",

@@ -1,1 +1,1 @@
-"""A small farm platform that fails for real reasons: for `dlq demo` and `dlq up`."""
+"""A small farm platform with real failures: for `dlq demo` and `dlq up`."""

@@ -1,4 +1,4 @@
-"""Yield estimation with a bug in it: a field without area ends in a division by zero."""
+"""Yield estimation with a bug: a field without area causes a division by zero."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What must be true after the demo: nothing lost, nothing doubled, every sink the same."""
+"""The checks after the demo: nothing lost, nothing doubled, all sinks equal."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ from sahool_dlq.stores.lake.lake import Lake
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One invariant, and what was found."""
+    """One invariant, and its result."""
 
     name: str
     is_met: bool
@@ -30,7 +30,7 @@ def check_all(
     lake_cases: pl.DataFrame,
     connection: Connection[Any],
 ) -> list[Check]:
-    """Every invariant; `succeeded` is what the consumers counted, redrives included."""
+    """Every invariant; `succeeded` is the consumers' count, including redrives."""
     letters, events = lake.read("dead_letters"), lake.read("case_events")
     rows = connection.execute(
         "SELECT event_id, status, root_failure_id IS NULL, original_data::text || error_message"
@@ -55,7 +55,7 @@ def check_all(
 def _every_event(
     published: set[str], succeeded: int, failed: list[str], statuses: Counter[str]
 ) -> Check:
-    """A redriven success is counted by its consumer too, so open and closed cases add up."""
+    """A redriven success is also counted by its consumer, so open and closed cases must add up."""
     unresolved = len(failed) - statuses["resolved"]
     is_met = (
         succeeded + unresolved == len(published)

@@ -1,4 +1,4 @@
-"""The fleet as a process below its guard, so that it never outlives the demo."""
+"""The fleet in a guarded process, so that it never outlives the demo."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Live failures for `dlq up`: a trickle of events, and upstreams that fail and heal."""
+"""Live failures for `dlq up`: a steady flow of events, and upstreams that fail and recover."""
 
 import asyncio
 import itertools
@@ -34,10 +34,10 @@ async def live(
     start_run: Callable[[str], None],
     speed: float = 1,
 ) -> None:
-    """Publish, fail and heal until cancelled.
+    """Publish, fail and recover until cancelled.
 
-    `say` is told what happens, `start_run` starts a run of a deployment. Events come and outages
-    pass `speed` times as fast.
+    `say` gets texts about events, `start_run` starts a run of a deployment. Events and outages are
+    `speed` times as fast.
     """
     async with Upstreams() as upstreams:
         with fleet(home, settings.nats_url, farm_dsn, upstreams) as services:
@@ -55,7 +55,7 @@ async def _traffic(url: Server, farm_dsn: str, speed: float) -> None:
         while True:
             try:
                 numbers = await _take_numbers(farm_dsn)
-            except psycopg.OperationalError:  # it is away: who watches it says so
+            except psycopg.OperationalError:  # it is down; its watcher reports this
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             await publish(publisher, list(events(numbers, rng, _FAULTY)))
@@ -63,7 +63,7 @@ async def _traffic(url: Server, farm_dsn: str, speed: float) -> None:
 
 
 async def _take_numbers(farm_dsn: str) -> list[int]:
-    """Numbers that no event had, also before a restart: an invoice's is its key."""
+    """Unused event numbers, also after a restart: an invoice's number is its key."""
     async with await psycopg.AsyncConnection.connect(farm_dsn, autocommit=True) as connection:
         rows = await connection.execute(
             "SELECT nextval('event_numbers') FROM generate_series(1, %s)", [_EVENTS_A_TURN]

@@ -1,4 +1,4 @@
-"""The first minutes of `dlq up`: the first failures are drained, grouped and cured without a wait.
+"""The first minutes of `dlq up`: drains, groups and redrives the first failures without waiting.
 
 The schedules would do the same, within a quarter of an hour.
 """
@@ -16,9 +16,9 @@ from sahool_dlq.settings import Settings
 
 __all__ = ["Opening"]
 
-_FIRST_DRAIN_SECONDS = 15.0  # until some services have given up
+_FIRST_DRAIN_SECONDS = 15.0  # until some services have given up events
 _POLL_SECONDS = 1.0
-_AGAIN_SECONDS = 120.0  # before a run is started again that led to nothing
+_AGAIN_SECONDS = 120.0  # before a run without result is started again
 
 _FAILED = "SELECT count(*) FROM failed_events WHERE published_at > %s"
 _GROUPED = "SELECT count(*) FROM mart_failure_groups WHERE last_seen_at > %s"
@@ -29,7 +29,7 @@ WHERE r.state = 'succeeded' AND b.trigger = 'automatic' AND r.ended_at > %s
 
 
 class Opening:
-    """Starts the runs that lead to the first cure, and says what they led to."""
+    """Starts the runs up to the first successful redrive, and reports their results."""
 
     def __init__(
         self, settings: Settings, say: Callable[[str], None], start_run: Callable[[str], None]
@@ -41,7 +41,7 @@ class Opening:
         self._since = datetime.now(UTC)
 
     async def play(self) -> None:
-        """Ends with the first cure."""
+        """Ends with the first successful redrive."""
         await asyncio.sleep(_FIRST_DRAIN_SECONDS)
         count = await self._run_until("drain-dlq", _FAILED)
         self._say(f"The first {count:,} failures are in the lake and in PostgreSQL")
@@ -55,18 +55,18 @@ class Opening:
         self._say(f"The first {count:,} failures are cured, by a redrive that nobody asked for")
 
     async def _run_until(self, deployment: str | None, query: str) -> int:
-        """Start a run, again where it leads to nothing, until the query counts something."""
+        """Start a run, and repeat it without result, until the query counts something."""
         seconds = 0.0
         while not (count := await asyncio.to_thread(self._count, query)):
             if deployment is not None and seconds % _AGAIN_SECONDS == 0:
-                with contextlib.suppress(DLQError):  # who watches Prefect says so
+                with contextlib.suppress(DLQError):  # Prefect's watcher reports this
                     await asyncio.to_thread(self._start_run, deployment)
             await asyncio.sleep(_POLL_SECONDS)
             seconds += _POLL_SECONDS
         return count
 
     def _count(self, query: str) -> int:
-        # Where it is away, who watches it says so; and there are no marts before the first build.
+        # If it is down, its watcher reports this; and there are no marts before the first build.
         with (
             contextlib.suppress(DLQError, psycopg.Error),
             open_postgres(self._settings) as connection,

@@ -1,4 +1,4 @@
-"""The fleet: six services on `NATSConsumer`, a process of their own.
+"""The fleet: six services on `NATSConsumer`, in one separate process.
 
     python -m sahool_dlq.demo.services CONFIG.json
 
@@ -30,7 +30,7 @@ _TILE_TIMEOUT_SECONDS = 0.25
 
 
 class Alert(BaseModel):
-    """What the notification service takes."""
+    """The event of the notification service."""
 
     field_id: str
     severity: int = Field(ge=1, le=5)
@@ -50,7 +50,7 @@ class Fleet:
         return ProcessingResult.SUCCESS
 
     async def plan_irrigation(self, context: ConsumerContext) -> ProcessingResult:
-        """Ask for a forecast, unless the event brings one."""
+        """Request a forecast, unless the event contains one."""
         if json.loads(context.data).get("forecast") is None:
             await ask(self._config["forecasts"], "tomorrow")
         return ProcessingResult.SUCCESS
@@ -78,7 +78,7 @@ class Fleet:
         return ProcessingResult.SUCCESS
 
     async def notify(self, context: ConsumerContext) -> ProcessingResult:
-        """Check an alert, then send it nowhere."""
+        """Check an alert, without sending it."""
         Alert.model_validate_json(context.data)
         return ProcessingResult.SUCCESS
 

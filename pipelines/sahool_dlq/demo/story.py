@@ -1,6 +1,6 @@
-"""The whole story once: services fail, the log is drained and explained, redrives cure.
+"""The whole demo once: services fail, the log is drained and explained, redrives succeed.
 
-Servers of its own on loopback, real failures, the flows as Prefect runs them.
+It uses its own servers on loopback, real failures, and the flows as Prefect runs them.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from typing import Any
 import nats.js.errors
 import polars as pl
 
-from sahool_dlq.analysis.report.section import Section, as_markdown
+from sahool_dlq.analysis.report.section import as_markdown
 from sahool_dlq.analysis.report.sections import as_json
 from sahool_dlq.connections import find_log, open_nats, open_postgres
 from sahool_dlq.demo.checks import Check, check_all
@@ -31,7 +31,7 @@ from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
 from sahool_dlq.errors import DLQError
 from sahool_dlq.jobs.drain import migrate_all
 from sahool_dlq.jobs.lake_views import query
-from sahool_dlq.jobs.report import make_report
+from sahool_dlq.jobs.report import Report, make_report
 from sahool_dlq.settings import Settings, environment_of, load_settings
 from sahool_dlq.sqlfiles import sql_folder
 from sahool_dlq.stores.lake.lake import Lake
@@ -43,14 +43,12 @@ _MARKER = ".dlq-demo"
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """What the demo found."""
+    """The results of the demo."""
 
     seconds: float
     published: int
     flows: dict[str, str]  # flow run: its state message
-    sections: list[Section]
-    report: dict[str, Any]  # the same in numbers
-    headline: str
+    report: Report
     checks: list[Check]
     places: dict[str, str]
 
@@ -67,7 +65,7 @@ class Story:
             "is_sound": self.is_sound,
             "flows": self.flows,
             "checks": [{"name": c.name, "is_met": c.is_met, "found": c.found} for c in self.checks],
-            "report": self.report,
+            "report": as_json(self.report.frames, self.report.now),
             "places": self.places,
         }
 
@@ -76,9 +74,9 @@ Say = Callable[[str], None]
 
 
 async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
-    """Run the story with `count` events below `home`, which is emptied first.
+    """Run the demo with `count` events in `home`, which is emptied first.
 
-    Raises DLQError where a server cannot be started or a step takes too long.
+    Raises DLQError if a server cannot be started or a step takes too long.
     """
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -133,9 +131,7 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
             seconds=round(time.monotonic() - started, 1),
             published=len(published),
             flows=chapters.messages,
-            sections=report.sections,
-            report=as_json(report.frames, report.now),
-            headline=report.headline,
+            report=report,
             checks=checks,
             places={
                 "lake": settings.lake,
@@ -205,7 +201,7 @@ async def _checks(settings: Settings, published: set[str]) -> list[Check]:
 
 @contextlib.contextmanager
 def _environment(settings: Settings, prefect: PrefectServer) -> Iterator[None]:
-    """The variables by which the flows find the servers; the former ones come back."""
+    """The variables with which the flows find the servers; the previous ones are restored."""
     before = dict(os.environ)
     os.environ.update(environment_of(settings))
     for name in settings.model_fields_set:
@@ -221,13 +217,13 @@ def _environment(settings: Settings, prefect: PrefectServer) -> Iterator[None]:
 
 
 def _fresh(postgres: PostgresServer, name: str) -> str:
-    """An empty database, whatever a demo that was killed has left."""
+    """An empty database, whatever a killed demo has left."""
     postgres.drop_database(name)
     return postgres.create_database(name)
 
 
 def _empty(home: Path) -> None:
-    """Remove what an earlier demo left; never another folder."""
+    """Remove the files of an earlier demo; never another folder."""
     if home.exists() and any(home.iterdir()):
         if not (home / _MARKER).exists():
             raise DLQError(f"{home} holds something else than a demo: give another --home.")

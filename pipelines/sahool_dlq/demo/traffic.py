@@ -1,4 +1,4 @@
-"""The events that the fleet lives on, some of which it will fail on."""
+"""The events for the fleet, some of which fail."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from sahool_dlq.jetstream.address import Server, shown, split_servers
 
 TENANTS = ("green-valley", "al-waha", "north-ridge", "delta-farms", "sunrise-coop")
 PLANTED_SECRETS = ("hunter2-planted", "farmer.planted@example.org")
-"""In some events; neither may ever reach a sink."""
+"""Secrets in some events; neither may reach a sink."""
 
 
 Event = tuple[str, dict[str, Any]]
@@ -20,9 +20,9 @@ Event = tuple[str, dict[str, Any]]
 
 
 def events(numbers: Iterable[int], rng: random.Random, faulty: float = 1) -> Iterator[Event]:
-    """An event for each number, which no other event may have.
+    """One event for each number, which no other event may have.
 
-    `faulty` is how many of them no retry can help, beside the share that the demo has: 3 %.
+    `faulty` is the share that no retry can help, in addition to the demo's share: 3 %.
     """
     for number in numbers:
         [kind] = rng.choices(list(_MAKERS), weights=[8, 6, 5, 5, 3, 3])
@@ -38,7 +38,7 @@ def events(numbers: Iterable[int], rng: random.Random, faulty: float = 1) -> Ite
 
 @asynccontextmanager
 async def gateway(url: Server) -> AsyncIterator[NATSPublisher]:
-    """What publishes the events; raises ConnectionError where no server answers."""
+    """The publisher of the events; raises ConnectionError if no server answers."""
     servers = split_servers(url)
     publisher = NATSPublisher(NATSConfig(servers=servers, name="field-gateway"))
     if not await publisher.connect():
@@ -50,7 +50,7 @@ async def gateway(url: Server) -> AsyncIterator[NATSPublisher]:
 
 
 async def publish(publisher: NATSPublisher, traffic: Sequence[Event]) -> list[str]:
-    """Publish events at once; the ids of those that the server has acknowledged."""
+    """Publish events at once; returns the ids of those that the server has acknowledged."""
     results = await asyncio.gather(
         *(
             publisher.publish(f"sahool.{subject}", json.dumps(body).encode())

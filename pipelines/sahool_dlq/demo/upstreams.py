@@ -1,7 +1,7 @@
-"""What the fleet depends on, in the state that makes it fail, until `heal`.
+"""The upstreams of the fleet, in their failing state until `heal`.
 
 A tile server that is too slow for some tiles, a forecast service that does not listen, a sensor
-gateway that drops the first connection about each sample.
+gateway that drops the first connection for each sample.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ class Upstreams:
         await asyncio.gather(*self._answering, return_exceptions=True)
 
     async def heal(self) -> None:
-        """Make the tile server quick and start the forecast service."""
+        """Make the tile server fast and start the forecast service."""
         self._is_slow = False
         if self._forecasts is None:
             self._forecasts = await asyncio.start_server(
@@ -68,7 +68,7 @@ class Upstreams:
             self._reserve(self.forecasts)
 
     def _reserve(self, port: int) -> None:
-        """Bind the port without listening: connections are refused, and nobody else takes it."""
+        """Bind the port without listening: connections are refused, and nobody else gets it."""
         self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._reserved.bind((HOST, port))
 
@@ -123,7 +123,7 @@ async def _answer(writer: asyncio.StreamWriter, line: bytes) -> None:
 
 
 async def ask(port: int, question: str) -> str:
-    """One line sent, one line back; raises ConnectionError where the other end goes away."""
+    """One line sent, one line back; raises ConnectionError if the other end closes."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         writer.write(question.encode() + b"\n")

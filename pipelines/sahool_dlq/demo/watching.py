@@ -1,4 +1,4 @@
-"""Says which of the fleet's services stopped: the process, or a consumer alone."""
+"""Reports which of the fleet's services stopped: the process, or only a consumer."""
 
 import asyncio
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from sahool_dlq.settings import Settings
 __all__ = ["watch"]
 
 _SECONDS = 10.0  # between two looks
-_STARTING_LOOKS = 4  # until one that has not worked yet counts as stopped
+_STARTING_LOOKS = 4  # after this time a service that never worked counts as stopped
 
 
 async def watch(
     home: Path, settings: Settings, services: GuardedProcess, say: Callable[[str], None]
 ) -> None:
-    """Look at the services for ever, and say once what stopped and what is back."""
+    """Check the services for ever, and report once what stopped and what is back."""
     well, stopped = set[str](), set[str]()  # services that worked once, and that do not now
     looks = 0
     log = home / FLEET_LOG
@@ -32,7 +32,7 @@ async def watch(
         await asyncio.sleep(_SECONDS)
         try:
             problems = await _problems(settings)
-        except (DLQError, nats.errors.Error, APIError):  # NATS is away: who watches it says so
+        except (DLQError, nats.errors.Error, APIError):  # NATS is down; its watcher reports this
             continue
         looks += 1
         well |= SERVICES.keys() - (problems.keys() if looks < _STARTING_LOOKS else set())
@@ -47,7 +47,7 @@ async def watch(
 
 
 async def _problems(settings: Settings) -> dict[str, str]:
-    """Why nothing gets to a service, by its name."""
+    """Why a service gets no events, by its name."""
     async with open_nats(settings, "dlq up") as client:
         wanted = {
             service: (f"{settings.events_stream}/{service}", f"sahool.{subject}", False)

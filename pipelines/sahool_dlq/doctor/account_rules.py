@@ -1,4 +1,4 @@
-"""What limits an account as a whole, and what of it could not be looked at."""
+"""Rules about the limits of an account, and about what could not be checked."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ _USED = (
 
 
 def near_limits(account: Account) -> Iterator[Said]:
-    """The account takes nothing more when one is reached."""
+    """The account accepts no more data when a limit is reached."""
     tiers = account.info.get("tiers") or {"": account.info}
     for tier, info in tiers.items():
         of_tier = f" of {tier}" if tier else ""
@@ -25,34 +25,34 @@ def near_limits(account: Account) -> Iterator[Said]:
             if most > 0 and used >= NEAR * most:
                 yield Said(
                     Severity.LOSES if used >= most else Severity.MAY_LOSE,
-                    f"The account has used {used:,} of {most:,} {what}{of_tier}: at the limit the"
-                    " server refuses what comes.",
-                    f"Raise {name} of the account, or remove what nobody needs:"
+                    f"The account has used {used:,} of {most:,} {what}{of_tier}: at the limit "
+                    "the server refuses new data.",
+                    f"Raise {name} of the account, or remove unused data:"
                     f" {nats('stream', 'report')}",
                     {what: used, name: most},
                 )
 
 
 def clocks(account: Account) -> Iterator[Said]:
-    """Times of failures and ages do not fit."""
+    """Clocks differ, so times and ages of failures are wrong."""
     apart = account.clock_seconds
     if abs(apart) >= _APART_SECONDS:
         which = "ahead of" if apart > 0 else "behind"
         yield Said(
             Severity.ADVICE,
-            f"The server's clock is {span(abs(apart))} {which} this machine's: ages and times of"
-            " failures are wrong by that.",
-            "Let both follow a time server (chronyd, systemd-timesyncd).",
+            f"The server's clock is {span(abs(apart))} {which} this machine's: ages and times "
+            "of failures are wrong by this much.",
+            "Synchronise both with a time server (chronyd, systemd-timesyncd).",
             {"apart_seconds": round(apart, 1)},
         )
 
 
 def unseen(account: Account) -> Iterator[Said]:
-    """Of what the server does not show nobody knows whether it is well."""
+    """The state of what the server does not show is unknown."""
     for request, why in account.unseen.items():
         yield Said(
             Severity.MAY_LOSE,
-            f"{request} could not be looked at, so nothing is known of it: {why}",
+            f"{request} could not be checked: {why}",
             dlq("nats-permissions", "--role", "doctor"),
             {"request": request},
         )

@@ -1,6 +1,6 @@
-"""What becomes of a poison message at a durable consumer.
+"""What happens to a poison message at a durable consumer.
 
-Each rule looks at one consumer and says what is wrong, or None. `rules` has them in one table.
+Each rule checks one consumer and returns a problem, or None. `rules` has them in one table.
 """
 
 from sahool_dlq.doctor.facts import Account, Consumer
@@ -8,7 +8,7 @@ from sahool_dlq.doctor.finding import Said, Severity, count, dlq, nats, span
 from sahool_dlq.jetstream.streams import ADVISORIES, GIVEN_UP, TERMINATIONS
 
 LOOPING = 10
-"""Deliveries of one event from which nobody calls it a retry any more."""
+"""Number of deliveries of one event that is more than normal retries."""
 
 KEEP_ADVISORIES = nats(
     *("stream", "add", "SAHOOL_ADVISORIES", "--subjects", ",".join(ADVISORIES)),
@@ -17,7 +17,7 @@ KEEP_ADVISORIES = nats(
 
 
 def loops(account: Account, consumer: Consumer) -> Said | None:
-    """Nothing ends the deliveries of an event that always fails."""
+    """An event that always fails is delivered for ever."""
     if not consumer.is_answered or consumer.max_deliver or account.counts_itself(consumer):
         return None
     again, most = consumer.figure("num_redelivered"), account.heard_of(consumer).most_deliveries
@@ -34,26 +34,26 @@ def loops(account: Account, consumer: Consumer) -> Said | None:
 
 
 def bare_naks(account: Account, consumer: Consumer) -> Said | None:
-    """A NAK without a delay comes back at once: `backoff` is for time-outs only."""
+    """A NAK without a delay is delivered again at once: `backoff` applies only to time-outs."""
     heard = account.heard_of(consumer)
     if not heard.bare_naks or account.counts_itself(consumer):
         return None
     if consumer.max_deliver:
-        what = f"an outage of a moment burns its {count(consumer.max_deliver, 'attempt')} in"
+        what = f"a short outage uses up its {count(consumer.max_deliver, 'attempt')} in"
     else:
         what = "an event that fails comes back within"
     return Said(
         Severity.MAY_LOSE,
-        f"Its service gives events back without a delay ({heard.bare_naks} just now): {what}"
+        f"Its service returns events without a delay ({heard.bare_naks} just now): {what}"
         " milliseconds, whatever ack_wait and backoff say.",
         "In the service: NAK with a delay (NakWithDelay in Go, nak(millis) in JavaScript,"
-        " nak(delay=…) in nats-py), or no answer at all.",
+        " nak(delay=…) in nats-py), or no acknowledgement at all.",
         {"bare_naks": heard.bare_naks, "most_deliveries": heard.most_deliveries},
     )
 
 
 def unheard(account: Account, consumer: Consumer) -> Said | None:
-    """It gives events up, and nobody keeps what the server says of it."""
+    """It gives events up, and no stream stores the server's advisories."""
     if not consumer.is_answered or consumer.max_deliver is None:
         return None
     if account.holders(_advisory(GIVEN_UP, consumer)):
@@ -62,15 +62,15 @@ def unheard(account: Account, consumer: Consumer) -> Said | None:
     so_far = f" So far at least {count(known, 'event')}." if known else ""
     return Said(
         Severity.LOSES,
-        f"An event is skipped without a word after delivery {consumer.max_deliver}: no stream keeps"
-        f" the server's advisory.{so_far}",
+        f"An event is silently skipped after delivery {consumer.max_deliver}: no stream stores "
+        f"the server's advisory.{so_far}",
         KEEP_ADVISORIES,
         {"given_up_at_least": known},
     )
 
 
 def unheard_before(account: Account, consumer: Consumer) -> Said | None:
-    """The stream of advisories came too late for some that it had given up."""
+    """The stream of advisories was created too late for some events that it had given up."""
     subject = _advisory(GIVEN_UP, consumer)
     holders = account.holders(subject)
     missing = account.given_up(consumer) - account.told(consumer)
@@ -78,8 +78,8 @@ def unheard_before(account: Account, consumer: Consumer) -> Said | None:
         return None
     return Said(
         Severity.LOSES,
-        f"{holders[0].name} has no advisory of at least {count(missing, 'event')} that it gave up:"
-        " it was made too late, or keeps them too short.",
+        f"{holders[0].name} has no advisory of at least {count(missing, 'event')} that it gave "
+        "up: the stream was created too late, or keeps them too briefly.",
         dlq("bridge", "--once"),
         {"given_up_at_least": account.given_up(consumer), "advisories": account.told(consumer)},
     )
@@ -93,52 +93,52 @@ def terminated_unheard(account: Account, consumer: Consumer) -> Said | None:
         return None
     return Said(
         Severity.MAY_LOSE,
-        "An event that the service terminates (+TERM) is deleted, and no stream keeps the server's"
-        " advisory, which has the reason.",
+        "An event that the service terminates (+TERM) is deleted, and no stream stores the "
+        "server's advisory with the reason.",
         KEEP_ADVISORIES,
     )
 
 
 def ack_none(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """Delivered counts as handled."""
+    """A delivered event counts as handled."""
     if consumer.ack_policy != "none":
         return None
     then = " and deleted" if consumer.stream.is_queue else ""
     return Said(
         Severity.LOSES,
-        f"ack_policy is none: an event counts as handled{then} once it is sent, whether it failed,"
-        " or nobody got it.",
+        f"ack_policy is none: an event counts as handled{then} once it is sent, even if it "
+        "fails or nobody receives it.",
         anew(consumer),
         {"deliveries": consumer.deliveries},
     )
 
 
 def ack_all(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """A success takes the failures before it along."""
+    """A success acknowledges the failures before it."""
     if consumer.ack_policy != "all":
         return None
     return Said(
         Severity.LOSES,
-        "ack_policy is all: the acknowledgement of an event acknowledges those before it too, also"
-        " the ones that failed.",
+        "ack_policy is all: the acknowledgement of an event acknowledges those before it too, "
+        "including failed ones.",
         anew(consumer),
     )
 
 
 def one_delivery(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """There is no second attempt, also where nobody had the first."""
+    """There is no second attempt, even if no handler got the first."""
     if not consumer.is_answered or consumer.max_deliver != 1:
         return None
     return Said(
         Severity.MAY_LOSE,
-        "max_deliver is 1: a connection that breaks, a restart or a slow answer gives the event up"
-        " as a failure does.",
+        "max_deliver is 1: a broken connection, a restart or a slow handler gives the event "
+        "up, like a failure.",
         dlq("adopt", consumer.address, "--reason", "…"),
     )
 
 
 def held(account: Account, consumer: Consumer) -> Said | None:
-    """What is given up stays in a queue for ever."""
+    """Given-up events stay in a work queue for ever."""
     stream = consumer.stream
     if not stream.is_queue or not consumer.max_deliver or stream.max_age_seconds:
         return None
@@ -146,8 +146,8 @@ def held(account: Account, consumer: Consumer) -> Said | None:
     now = f" {count(known, 'event')} at least now." if known else ""
     return Said(
         Severity.ADVICE,
-        f"What it gives up is held in the {_kind(consumer)} for ever, since nobody takes it out,"
-        f" and counts against its limits.{now}",
+        f"What it gives up is held in the {_kind(consumer)} for ever, because nobody removes "
+        f"it, and counts against its limits.{now}",
         nats("stream", "edit", stream.name, "--max-age", "30d"),
         {"given_up_at_least": known},
     )
@@ -160,20 +160,20 @@ def outlasts(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG0
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"Its attempts can take {span(retry)}, and the stream removes an event after {span(age)}:"
-        " one that fails for so long goes, and counts as no failure.",
+        f"Its attempts can take {span(retry)}, but the stream removes an event after "
+        f"{span(age)}: it is lost and does not count as a failure.",
         nats("stream", "edit", consumer.stream.name, "--max-age", f"{2 * retry:.0f}s"),
         {"retry_seconds": retry, "max_age_seconds": age},
     )
 
 
 def names(consumer: Consumer) -> tuple[str, str]:
-    """Its stream's and its own."""
+    """The names of its stream and of itself."""
     return consumer.stream.name, consumer.name
 
 
 def anew(consumer: Consumer) -> str:
-    """For what the server does not change of a consumer: another takes its place."""
+    """For settings that the server cannot change: another consumer replaces it."""
     settings = ("--ack", "explicit", "--max-deliver", "5")
     return nats("consumer", "copy", *names(consumer), f"{consumer.name}-2", *settings)
 

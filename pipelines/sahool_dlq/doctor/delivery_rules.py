@@ -1,6 +1,6 @@
-"""What keeps events from a durable consumer before anybody could fail at them.
+"""What prevents events from reaching a durable consumer.
 
-Each rule looks at one consumer and says what is wrong, or None. `rules` has them in one table.
+Each rule checks one consumer and returns a problem, or None. `rules` has them in one table.
 """
 
 from sahool_dlq.deadletter.subjects import overlaps
@@ -9,12 +9,12 @@ from sahool_dlq.doctor.facts import Account, Consumer
 from sahool_dlq.doctor.finding import Said, Severity, count, nats, span, waiting
 
 NEAR = 0.9
-"""The share of a limit from which it is near."""
+"""The used share from which a limit counts as near."""
 _SHARE, _LEAST_REPEATS = 0.1, 20  # of deliveries that were not the first
 
 
 def overtaken(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """The stream's limits removed what it had not got yet."""
+    """The stream's limits removed events before it got them."""
     stream = consumer.stream
     lost = int(stream.state.get("first_seq") or 0) - 1 - consumer.delivered
     if stream.is_queue or lost <= 0 or not consumer.figure("num_pending"):
@@ -23,14 +23,15 @@ def overtaken(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
     up_to = "" if sure else "up to "
     return Said(
         Severity.LOSES if sure else Severity.MAY_LOSE,
-        f"The stream's limits removed {up_to}{count(lost, 'event')} before it ever got them.",
+        f"The stream's limits removed {up_to}{count(lost, 'event')} before they were delivered "
+        "to it.",
         nats("stream", "edit", stream.name, "--max-age", "30d", "--max-msgs=-1", "--max-bytes=-1"),
         {"first_seq": stream.state.get("first_seq"), "delivered": consumer.delivered},
     )
 
 
 def nearly_overtaken(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """A full stream removes its oldest events, and it has not got those yet."""
+    """A full stream removes its oldest events, which it has not got yet."""
     stream, behind = consumer.stream, consumer.figure("num_pending")
     is_old = stream.config.get("discard", "old") == "old"
     if stream.is_queue or not is_old or stream.used < NEAR:
@@ -39,25 +40,25 @@ def nearly_overtaken(account: Account, consumer: Consumer) -> Said | None:  # no
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"{waiting(behind)} for it in a stream that is {stream.used:.0%} full and then removes the"
-        " oldest: they go before it gets them.",
+        f"{waiting(behind)} for it in a stream that is {stream.used:.0%} full and then removes "
+        "the oldest: they are lost before delivery.",
         nats("stream", "edit", stream.name, "--max-msgs=-1", "--max-bytes=-1"),
         {"num_pending": behind, "used": round(stream.used, 3)},
     )
 
 
 def full(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """Nothing is delivered any more until somebody answers."""
+    """No more events are delivered until some are acknowledged."""
     most, behind = int(consumer.config.get("max_ack_pending") or 0), consumer.figure("num_pending")
     open_ones, again = consumer.figure("num_ack_pending"), consumer.figure("num_redelivered")
     if most <= 0 or open_ones < most or not behind:
         return None
     is_for_ever = consumer.max_deliver is None and again >= open_ones
-    ever = " All of them failed before, and come for ever." if is_for_ever else ""
+    ever = " All of them failed before and are delivered for ever." if is_for_ever else ""
     return Said(
         Severity.LOSES if is_for_ever else Severity.MAY_LOSE,
         f"max_ack_pending is reached: nothing is delivered until one of {count(open_ones, 'event')}"
-        f" is answered, and {waiting(behind)}.{ever}",
+        f" is acknowledged, and {waiting(behind)}.{ever}",
         nats("consumer", "edit", *names(consumer), "--max-pending", str(max(1_000, 2 * most))),
         {"num_ack_pending": open_ones, "num_pending": behind, "num_redelivered": again},
     )
@@ -79,23 +80,23 @@ def paused(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
 
 
 def stalled(account: Account, consumer: Consumer) -> Said | None:
-    """Events wait, and nobody asks for them."""
+    """Events wait, and nobody pulls them."""
     behind, idle = consumer.figure("num_pending"), consumer.idle_seconds
     is_asked = consumer.figure("num_waiting") or consumer.info.get("push_bound")
     if not behind or is_asked or idle < account.stalled_seconds or consumer.info.get("paused"):
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"It has had no delivery for {span(idle)}, {waiting(behind)}, and nobody asks for events:"
-        " its service stands still, or is gone.",
-        f"Start its service; or, where there is none any more: {nats('consumer', 'rm')}"
+        f"It has had no delivery for {span(idle)}, {waiting(behind)}, and nobody pulls events: "
+        "its service hangs or does not run.",
+        f"Start its service; if it no longer exists: {nats('consumer', 'rm')}"
         f" {' '.join(names(consumer))}",
         {"num_pending": behind, "idle_seconds": round(idle)},
     )
 
 
 def unmatched(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """Its filter is of no subject that its stream has."""
+    """Its filter matches no subject of its stream."""
     stream = consumer.stream
     if stream.is_fed or not stream.subjects:
         return None
@@ -108,8 +109,8 @@ def unmatched(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
         return None
     return Said(
         Severity.LOSES,
-        f"Nothing on {', '.join(idle)} ever comes into the stream, which captures"
-        f" {', '.join(stream.subjects)}: those events are not stored for it.",
+        f"Nothing on {', '.join(idle)} is ever stored in the stream, which captures"
+        f" {', '.join(stream.subjects)}: it never gets those events.",
         nats("consumer", "edit", *names(consumer), *(f"--filter={s}" for s in stream.subjects)),
         {"filters": list(consumer.filters)},
     )
@@ -120,23 +121,23 @@ def forgotten(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
     threshold = (consumer.config.get("inactive_threshold") or 0) / 1e9
     if threshold <= 0:
         return None
-    then = "what comes then is deleted" if consumer.stream.is_queue else "its place is lost"
+    then = "new events are deleted" if consumer.stream.is_queue else "its position is lost"
     return Said(
         Severity.MAY_LOSE,
-        f"The server deletes it when nobody asks for {span(threshold)}: {then}.",
+        f"The server deletes it if nobody pulls for {span(threshold)}: {then}.",
         nats("consumer", "edit", *names(consumer), "--inactive-threshold", "0s"),
         {"inactive_threshold_seconds": threshold},
     )
 
 
 def in_memory(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
-    """Its place is gone with its server's process."""
+    """A restart of its server loses its position."""
     if not consumer.config.get("mem_storage") or consumer.config.get("num_replicas", 0) > 1:
         return None
     return Said(
         Severity.MAY_LOSE,
-        "Its state is in memory: after a restart of the server it is gone, with its place and its"
-        " counts.",
+        "Its state is in memory: a restart of the server deletes it, with its position and its "
+        "counts.",
         anew(consumer),
     )
 

@@ -1,4 +1,4 @@
-"""What was found in an account, and its forms: JSON, Prometheus, Nagios, a page."""
+"""The findings in an account, and their output: JSON, Prometheus, Nagios, a page."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from sahool_dlq.stores.postgres.diagnoses import keep_diagnosis
 
 _OK, _WARNING, _CRITICAL = 0, 1, 2
 NAGIOS_UNKNOWN = 3
-TITLE = "What becomes of failures"
+TITLE = "What happens to failures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,20 @@ class Diagnosis:
 
     @property
     def counts(self) -> dict[Severity, int]:
-        """How many findings there are of each severity."""
+        """The number of findings of each severity."""
         found = Counter(each.severity for each in self.findings)
         return {severity: found[severity] for severity in Severity}
 
     @property
     def is_losing(self) -> bool:
-        """Whether something loses data, or nobody can tell of anything."""
+        """Whether something loses data, or nothing is known."""
         return self.is_blind or bool(self.counts[Severity.LOSES])
 
     @property
     def summary(self) -> str:
         """All in one sentence."""
         if self.is_blind:
-            return "Nothing could be looked at."
+            return "Nothing could be checked."
         looked = f"{count(self.streams, 'stream')}, {count(len(self.fates), 'durable consumer')}"
         found = [
             f"{number} lose data"
@@ -65,7 +65,7 @@ class Diagnosis:
 async def examine(
     settings: Settings, *, listen_seconds: float = 2.0, stalled_seconds: float = 900.0
 ) -> Diagnosis:
-    """Look at the account of DLQ_NATS_URL; raises what `read_account` does."""
+    """Check the account of DLQ_NATS_URL; raises as `read_account` does."""
     account = await read_account(
         settings, listen_seconds=listen_seconds, stalled_seconds=stalled_seconds
     )
@@ -73,7 +73,7 @@ async def examine(
 
 
 def diagnosis_of(account: Account) -> Diagnosis:
-    """What is to be said of an account."""
+    """The diagnosis of an account."""
     durable = [each for each in account.consumers if each.is_durable]
     return Diagnosis(
         len(account.streams),
@@ -84,7 +84,7 @@ def diagnosis_of(account: Account) -> Diagnosis:
 
 
 def keep(settings: Settings, diagnosis: Diagnosis, at: datetime) -> None:
-    """Store it in Postgres, where the alert `loses_data` finds it."""
+    """Store it in PostgreSQL for the alert `loses_data`."""
     names = ("rule", "severity", "subject", "sentence", "command")
     with open_postgres(settings) as connection:
         keep_diagnosis(
@@ -112,24 +112,24 @@ def as_prometheus(diagnosis: Diagnosis) -> str:
     registry = CollectorRegistry()
     found = Gauge(
         "dlq_doctor_finding",
-        "Something that dlq doctor found.",
+        "Findings of dlq doctor.",
         ["rule", "severity", "subject"],
         registry=registry,
     )
     for each in diagnosis.findings:
         found.labels(each.rule, each.severity.name.lower(), each.subject).set(1)
-    total = Gauge("dlq_doctor_findings", "How many there are.", ["severity"], registry=registry)
+    total = Gauge("dlq_doctor_findings", "Number of these.", ["severity"], registry=registry)
     for severity, number in diagnosis.counts.items():
         total.labels(severity.name.lower()).set(number)
     Gauge("dlq_doctor_streams", "Streams looked at.", registry=registry).set(diagnosis.streams)
-    Gauge("dlq_doctor_consumers", "Durable consumers looked at.", registry=registry).set(
+    Gauge("dlq_doctor_consumers", "Durable consumers that were checked.", registry=registry).set(
         len(diagnosis.fates)
     )
     return generate_latest(registry).decode()
 
 
 def as_nagios(diagnosis: Diagnosis) -> tuple[str, int]:
-    """What a check prints, and its exit status: 0 is well, 1 a warning, 2 critical."""
+    """The output and exit status of a Nagios check: 0 is well, 1 a warning, 2 critical."""
     counts = diagnosis.counts
     if diagnosis.is_losing:
         word, status = "CRITICAL", _CRITICAL
@@ -165,19 +165,20 @@ def as_sections(diagnosis: Diagnosis) -> Sequence[Section]:
             "What is wrong",
             ("where", "state", "what", "next"),
             findings,
-            "Loses data: the next event that always fails is lost, or never ends, or some were lost"
-            " already. May lose: it takes something more, such as a restart."
+            "Loses data: the next event that always fails is lost or delivered for ever, or "
+            "some were lost already. May lose: only if something else happens, such as a "
+            "restart."
             if findings
-            else "Nothing is wrong: no stream or consumer loses what fails.",
+            else "Nothing is wrong: no stream or consumer loses failed events.",
         ),
         Section(
-            "What becomes of an event that always fails", ("consumer", "what"), diagnosis.fates
+            "What happens to an event that always fails", ("consumer", "what"), diagnosis.fates
         ),
     )
 
 
 def write_page(diagnosis: Diagnosis, file: Path, now: datetime) -> None:
-    """One HTML page that needs nothing else; raises ReportError where it cannot be written."""
+    """One HTML page that needs nothing else; raises ReportError if it cannot be written."""
     from sahool_dlq.analysis.report.page import as_page  # its drawing package loads for a second
 
     try:

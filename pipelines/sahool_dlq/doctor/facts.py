@@ -1,4 +1,4 @@
-"""An account as the server tells of it: streams, consumers, limits. Nothing is judged here."""
+"""An account as the server reports it: streams, consumers, limits. No judgement here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from sahool_dlq.deadletter.subjects import covers, overlaps, subject_token
-from sahool_dlq.jetstream.streams import GIVEN_UP, StreamNames
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import GIVEN_UP
 
 _EXACT_FIGURES = (2, 14)
-"""Older servers go on counting redelivered events that a stream has removed."""
+"""Older servers still count redelivered events that a stream has removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,27 +22,27 @@ class Stream:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name."""
         return str(self.config["name"])
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What was set."""
+        """Its configuration."""
         return self.info["config"]  # type: ignore[no-any-return]
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """What it holds."""
+        """Its state."""
         return self.info["state"]  # type: ignore[no-any-return]
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """What it captures itself."""
+        """The subjects that it captures itself."""
         return tuple(self.config.get("subjects") or ())
 
     @property
     def is_fed(self) -> bool:
-        """Whether it gets messages of others, or stores them under another subject."""
+        """Whether it gets messages of other streams, or stores them under another subject."""
         return any(self.config.get(key) for key in ("mirror", "sources", "subject_transform"))
 
     @property
@@ -51,22 +52,22 @@ class Stream:
 
     @property
     def is_queue(self) -> bool:
-        """Whether an answer of a consumer removes a message."""
+        """Whether an acknowledgement removes a message."""
         return self.retention != "limits"
 
     @property
     def max_age_seconds(self) -> float | None:
-        """After which a message goes; None: never."""
+        """The maximum age of messages; None: no limit."""
         return seconds(self.config.get("max_age"))
 
     def limit(self, name: str) -> int | None:
-        """A limit such as `max_msgs`; None where there is none."""
+        """A limit such as `max_msgs`; None if there is none."""
         value = int(self.config.get(name) or 0)
         return value if value > 0 else None
 
     @property
     def used(self) -> float:
-        """The share of its size that is used, 0 to 1; 0 where nothing limits it."""
+        """The used share of its size, 0 to 1; 0 without a limit."""
         shares = [
             self.state.get(what, 0) / limit
             for what, name in (("messages", "max_msgs"), ("bytes", "max_bytes"))
@@ -84,7 +85,7 @@ class Consumer:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name."""
         return str(self.info["name"])
 
     @property
@@ -94,12 +95,12 @@ class Consumer:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """What was set."""
+        """Its configuration."""
         return self.info["config"]  # type: ignore[no-any-return]
 
     @property
     def is_durable(self) -> bool:
-        """False of those that a client makes for as long as it runs."""
+        """False for ephemeral ones."""
         return bool(self.config.get("durable_name"))
 
     @property
@@ -109,24 +110,26 @@ class Consumer:
 
     @property
     def is_answered(self) -> bool:
-        """Whether an event waits for an answer, and comes again without one."""
+        """Whether events wait for an acknowledgement, and are delivered again without one."""
         return self.ack_policy != "none"
 
     @property
     def max_deliver(self) -> int | None:
-        """After how many deliveries an event is given up; None: never."""
+        """The number of deliveries after which an event is given up; None: never."""
         value = int(self.config.get("max_deliver") or 0)
         return value if value > 0 else None
 
     @property
     def waits(self) -> tuple[float, ...]:
-        """How long an answer may take, delivery by delivery; the last counts on. In seconds."""
+        """The time for an acknowledgement, delivery by delivery, in seconds; the last value is
+        repeated.
+        """
         backoff = tuple(each / 1e9 for each in self.config.get("backoff") or ())
         return backoff or (seconds(self.config.get("ack_wait")) or 30.0,)
 
     @property
     def retry_seconds(self) -> float | None:
-        """From the first delivery to giving up, where nobody answers; None: never."""
+        """From the first delivery to giving up, without acknowledgements; None: never."""
         if self.max_deliver is None:
             return None
         waits = self.waits[: self.max_deliver]
@@ -134,13 +137,13 @@ class Consumer:
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """The subjects that it takes."""
+        """Its filter subjects."""
         several = self.config.get("filter_subjects")
         return tuple(several or (self.config.get("filter_subject") or ">",))
 
     @property
     def takes_all(self) -> bool:
-        """Whether it takes whatever its stream holds."""
+        """Whether it gets all messages of its stream."""
         return ">" in self.filters or all(
             any(covers(each, subject) for each in self.filters) for subject in self._sure_subjects
         )
@@ -150,27 +153,27 @@ class Consumer:
         return self.stream.subjects if self.stream.subjects and not self.stream.is_fed else (">",)
 
     def figure(self, name: str) -> int:
-        """Such as `num_pending`; 0 where the server leaves it out."""
+        """A figure such as `num_pending`; 0 if the server omits it."""
         return int(self.info.get(name) or 0)
 
     @property
     def delivered(self) -> int:
-        """The place in its stream up to which it was delivered."""
+        """The position in its stream up to which it was delivered."""
         return int((self.info.get("delivered") or {}).get("stream_seq") or 0)
 
     @property
     def deliveries(self) -> int:
-        """How many there were, again and again counted each time."""
+        """The number of deliveries, including repeats."""
         return int((self.info.get("delivered") or {}).get("consumer_seq") or 0)
 
     @property
     def repeats(self) -> int:
-        """How many deliveries were surely not the first of their event."""
+        """The number of deliveries that were certainly repeats."""
         return max(0, self.deliveries - self.delivered)
 
     @property
     def idle_seconds(self) -> float:
-        """Since the last delivery, or since it was made, by the server's clock."""
+        """Since the last delivery, or since its creation, by the server's clock."""
         last = (self.info.get("delivered") or {}).get("last_active") or self.info.get("created")
         now = self.info.get("ts")
         if not last or not now:
@@ -180,7 +183,7 @@ class Consumer:
 
 @dataclass(slots=True)
 class Heard:
-    """What a consumer's clients answered while we listened."""
+    """Acknowledgements of a consumer's clients while we listened."""
 
     bare_naks: int = 0
     most_deliveries: int = 0  # of one event that was given back
@@ -188,7 +191,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """All that is known of an account."""
+    """All known facts about an account."""
 
     streams: tuple[Stream, ...] = ()
     consumers: tuple[Consumer, ...] = ()
@@ -197,17 +200,19 @@ class Account:
     names: StreamNames = field(default_factory=StreamNames)
     heard: Mapping[tuple[str, str], Heard] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)  # requests, and why they had no answer
-    clock_seconds: float = 0.0  # by which the server is surely ahead of us, or behind
-    stalled_seconds: float = 900.0  # without a delivery, from which a consumer stands still
+    clock_seconds: float = 0.0  # by which the server is certainly ahead or behind
+    stalled_seconds: float = (
+        900.0  # time without a delivery after which a consumer counts as stalled
+    )
 
     def holders(self, subject: str) -> list[Stream]:
-        """The streams that keep all of a subject or filter."""
+        """The streams that store all of a subject or filter."""
         return [
             each for each in self.streams if any(covers(have, subject) for have in each.subjects)
         ]
 
     def is_log(self, stream: Stream) -> bool:
-        """Whether dead letters come into it."""
+        """Whether it stores dead letters."""
         prefix = f"{self.names.subjects.prefix}."
         return any(
             each.startswith(prefix) and overlaps(each, self.names.subjects.dead_letters)
@@ -215,7 +220,7 @@ class Account:
         )
 
     def keeps_advisories(self, stream: Stream) -> bool:
-        """Whether it keeps what the server says of events that were given up."""
+        """Whether it stores the server's advisories about given-up events."""
         return any(overlaps(each, f"{GIVEN_UP}.>") for each in stream.subjects)
 
     def is_hidden(self, stream: Stream) -> bool:
@@ -227,11 +232,11 @@ class Account:
         return [each for each in self.consumers if each.stream.name == stream.name]
 
     def heard_of(self, consumer: Consumer) -> Heard:
-        """What its clients answered; nothing where nobody was heard."""
+        """Acknowledgements of its clients; empty if none were received."""
         return self.heard.get((consumer.stream.name, consumer.name)) or Heard()
 
     def counts_itself(self, consumer: Consumer) -> bool:
-        """Whether it is a NATSConsumer, which gives up by itself and tells its totals."""
+        """Whether it is a NATSConsumer, which gives up by itself and publishes totals."""
         durable = subject_token(consumer.name)
         return any(
             overlaps(self.names.subjects.totals, subject) and subject.endswith(f".{durable}")
@@ -240,17 +245,17 @@ class Account:
         )
 
     def given_up(self, consumer: Consumer) -> int:
-        """How many events it has surely given up that are still stored."""
+        """The number of events that it has certainly given up and that are still stored."""
         if self.version < _EXACT_FIGURES or consumer.max_deliver is None:
             return 0
         return max(0, consumer.figure("num_redelivered") - consumer.figure("num_ack_pending"))
 
     def told(self, consumer: Consumer) -> int:
-        """Of how many events an advisory is kept that it gave them up."""
+        """The number of given-up events with a stored advisory."""
         subject = f"{GIVEN_UP}.{consumer.stream.name}.{consumer.name}"
         return max((each.counts.get(subject, 0) for each in self.holders(subject)), default=0)
 
 
 def seconds(nanoseconds: int | None) -> float | None:
-    """A duration of the server in seconds; None for none."""
+    """A duration of the server in seconds; None if there is none."""
     return nanoseconds / 1e9 if nanoseconds and nanoseconds > 0 else None

@@ -1,4 +1,4 @@
-"""What the doctor says of one thing."""
+"""One finding of the doctor."""
 
 import shlex
 from collections.abc import Mapping
@@ -12,8 +12,9 @@ from sahool_dlq.analysis.report.section import seconds_as_text
 class Severity(StrEnum):
     """How bad it is, the worst first."""
 
-    LOSES = "loses data"  # the next poison message is lost or never ends, or some were already
-    MAY_LOSE = "may lose"  # it takes something more: a restart, a slow consumer, a bad moment
+    # the next poison message is lost or delivered for ever, or some were lost already
+    LOSES = "loses data"
+    MAY_LOSE = "may lose"  # only if something else happens: a restart, a slow consumer, bad timing
     ADVICE = "advice"  # nothing is lost
 
 
@@ -22,13 +23,13 @@ class Said(NamedTuple):
 
     severity: Severity
     sentence: str
-    command: str  # that mends it, or what to do in a service
+    command: str  # command that repairs it, or what to do in a service
     evidence: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a rule found, of what."""
+    """A finding of a rule, with its subject."""
 
     rule: str
     severity: Severity
@@ -39,7 +40,7 @@ class Finding:
 
 
 def span(seconds: float) -> str:
-    """A duration as people say it."""
+    """A duration for people."""
     return seconds_as_text(seconds).replace(".0 ", " ")
 
 
@@ -49,7 +50,7 @@ def nats(*words: str) -> str:
 
 
 def dlq(*words: str) -> str:
-    """A call of ours; `…` is for a person to fill in."""
+    """One of our commands; `…` is for the user to fill in."""
     return " ".join(("dlq", *(each if each == "…" else shlex.quote(each) for each in words)))
 
 

@@ -1,6 +1,6 @@
-"""Looking at an account: with read-only rights, and nothing is made, changed or delivered.
+"""Reads an account with read-only rights; nothing is created, changed or delivered.
 
-What the server does not permit is noted, and the rest is looked at.
+Refused requests are recorded, and the rest is read.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ from sahool_dlq.errors import NotPermittedError, StreamError
 from sahool_dlq.jetstream.acks import ACKS, fields_of
 from sahool_dlq.jetstream.api import ask
 from sahool_dlq.jetstream.permissions import check_heard
-from sahool_dlq.jetstream.streams import GIVEN_UP, StreamNames
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import GIVEN_UP
 from sahool_dlq.settings import Settings
 
 STREAMS, LIMITS = "STREAM.LIST", "INFO"
@@ -33,9 +34,9 @@ _TIMEOUT_SECONDS = 20
 async def read_account(
     settings: Settings, *, listen_seconds: float = 2.0, stalled_seconds: float = 900.0
 ) -> Account:
-    """What there is, and what consumers answer within `listen_seconds`.
+    """The account's streams and consumers, and acknowledgements within `listen_seconds`.
 
-    Raises ServerUnavailableError where no server answers, and StreamError where the account has no
+    Raises ServerUnavailableError if no server answers, and StreamError if the account has no
     JetStream.
     """
     async with open_nats(settings, "dlq doctor") as client:
@@ -58,7 +59,7 @@ async def read_account(
 
 
 class _Reader:
-    """One look at an account."""
+    """One reading of an account."""
 
     def __init__(self, client: Client, names: StreamNames) -> None:
         self.unseen: dict[str, str] = {}  # requests, and why nobody answered
@@ -67,13 +68,13 @@ class _Reader:
         self._js: JetStreamContext = client.jetstream(timeout=_TIMEOUT_SECONDS)
 
     async def asked(self, what: str, **body: Any) -> dict[str, Any] | None:
-        """An answer of the server; None, and a note, where it gives none."""
+        """An answer of the server; None, and a record, if there is none."""
         try:
             return await ask(self._js, what, **body)
         except ServiceUnavailableError as error:
             if error.err_code in _NO_JETSTREAM:
                 raise StreamError(
-                    "NATS has no JetStream for this account: nothing is stored in it."
+                    "NATS has no JetStream for this account: it stores nothing."
                 ) from error
             self.unseen[what] = str(error)
             return None
@@ -84,7 +85,7 @@ class _Reader:
             return None
 
     async def streams(self) -> list[Stream]:
-        """All of them, with the counts of their subjects where a rule asks for these."""
+        """All of them, with the counts of their subjects if a rule needs these."""
         started = time.time()
         infos = await self._pages(STREAMS, "streams")
         self._compare_clocks(infos, started, time.time())
@@ -96,7 +97,7 @@ class _Reader:
         return [Consumer(stream, info) for info in found]
 
     async def listen(self, seconds: float) -> dict[tuple[str, str], Heard]:
-        """What consumers answer meanwhile, of events that they give back."""
+        """Acknowledgements of consumers, for events that they give back."""
         heard: dict[tuple[str, str], Heard] = {}
         if seconds <= 0:
             return heard
@@ -129,7 +130,7 @@ class _Reader:
         return found
 
     async def _counts(self, stream: Stream) -> Mapping[str, int]:
-        """How many messages it has of each subject that a rule asks for."""
+        """The number of messages of each subject that a rule needs."""
         wanted = [f"{GIVEN_UP}.>", self._names.subjects.totals]
         filters = [each for each in wanted if any(overlaps(each, have) for have in stream.subjects)]
         if stream.is_queue:
@@ -145,6 +146,6 @@ class _Reader:
     ) -> None:
         times = [datetime.fromisoformat(each["ts"]).timestamp() for each in infos if "ts" in each]
         if times:
-            ahead = min(times) - answered_at  # surely so much, however long the answer took
+            ahead = min(times) - answered_at  # at least this much, however long the answer took
             behind = asked_at - max(times)
             self.clock_seconds = max(ahead, 0.0) or -max(behind, 0.0)

@@ -1,4 +1,4 @@
-"""Every rule of the doctor in one table, and the diagnosis that they make."""
+"""All rules of the doctor in one table, and the diagnosis from them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -53,7 +53,7 @@ OF_ACCOUNT: dict[str, Callable[[Account], Iterable[Said]]] = {
 
 
 def diagnose(account: Account) -> list[Finding]:
-    """What is wrong in an account, the worst first."""
+    """The problems of an account, the worst first."""
     order = list(Severity)
     found = _consumers(account), _streams(account), _account(account)
     findings = [each for part in found for each in part]

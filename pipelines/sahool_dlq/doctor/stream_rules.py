@@ -1,6 +1,6 @@
 """What a stream does with events before a consumer has them, and with dead letters.
 
-Each rule looks at one stream and says what is wrong, or None. `rules` has them in one table.
+Each rule checks one stream and returns a problem, or None. `rules` has them in one table.
 """
 
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ def unclaimed(account: Account, stream: Stream) -> Said | None:
 
 
 def drops_work(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
-    """A limit removes from a queue what nobody has done yet."""
+    """A limit removes unhandled events from a work queue."""
     limits = [
         name
         for name in ("max_msgs", "max_bytes", "max_msgs_per_subject")
@@ -57,15 +57,15 @@ def drops_work(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"{' and '.join(limits)} removes the oldest events of the queue, which nobody has done yet,"
-        f" when it is full ({stream.used:.0%} now).",
+        f"{' and '.join(limits)} removes the oldest, unhandled events of the queue when it is "
+        f"full ({stream.used:.0%} now).",
         nats("stream", "edit", stream.name, "--discard", "new"),
         {name: stream.limit(name) for name in limits} | {"used": round(stream.used, 3)},
     )
 
 
 def keeps_latest(account: Account, stream: Stream) -> Said | None:
-    """A newer event takes the place of one that nobody has done yet."""
+    """A newer event replaces an unhandled one."""
     most = stream.limit("max_msgs_per_subject")
     readers = [each for each in account.consumers_of(stream) if each.ack_policy == "explicit"]
     durable = [each.name for each in readers if each.config.get("durable_name")]
@@ -73,20 +73,20 @@ def keeps_latest(account: Account, stream: Stream) -> Said | None:
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"max_msgs_per_subject is {most}: newer events remove older ones of their subject, also"
-        f" while {_listed(durable)} has yet to handle them.",
+        f"max_msgs_per_subject is {most}: newer events remove older ones of their subject, even "
+        f"if {_listed(durable)} has not handled them yet.",
         nats("stream", "edit", stream.name, "--max-msgs-per-subject=-1"),
         {"max_msgs_per_subject": most, "consumers": durable},
     )
 
 
 def in_memory(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
-    """A restart empties it."""
+    """A restart deletes its messages."""
     if stream.config.get("storage") != "memory":
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"It is in memory: a restart of its servers takes all of it"
+        f"It is in memory: a restart of its servers deletes all of it"
         f" ({count(stream.state.get('messages', 0), 'event')} now), and its consumers.",
         f"{nats('stream', 'copy', stream.name, stream.name + '-FILE', '--storage', 'file')}"
         "  # then delete the old one, and rename",
@@ -95,14 +95,14 @@ def in_memory(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
 
 
 def one_replica(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
-    """A cluster keeps it once only."""
+    """A cluster stores only one copy."""
     cluster = (stream.info.get("cluster") or {}).get("name")
     if not cluster or int(stream.config.get("num_replicas") or 1) > 1:
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"Cluster {cluster} keeps it once: while its server is away nobody can publish or consume,"
-        " and with its disk it is gone.",
+        f"Cluster {cluster} stores only one copy: while its server is down nobody can publish "
+        "or consume, and if its disk fails all is lost.",
         nats("stream", "edit", stream.name, "--replicas", "3"),
         {"num_replicas": 1},
     )
@@ -114,48 +114,49 @@ def written_later(account: Account, stream: Stream) -> Said | None:  # noqa: ARG
         return None
     return Said(
         Severity.MAY_LOSE,
-        "persist_mode is async: the server acknowledges an event before it is written, and a crash"
-        " takes what was acknowledged.",
+        "persist_mode is async: the server acknowledges an event before it is written, and a "
+        "crash loses acknowledged events.",
         f"{nats('stream', 'copy', stream.name, stream.name + '-SAFE')} --persist-mode default"
         "  # it cannot be changed; then delete the old one",
     )
 
 
 def unconfirmed(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
-    """Who publishes never hears that an event was not stored."""
+    """Publishers do not notice that an event was not stored."""
     if not stream.config.get("no_ack"):
         return None
     return Said(
         Severity.MAY_LOSE,
-        "no_ack is set: the server confirms no publish, so one that was not stored goes unnoticed.",
+        "no_ack is set: the server confirms no publish, so it is not noticed if an event is "
+        "not stored.",
         nats("stream", "edit", stream.name, "--ack"),
     )
 
 
 def refuses(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
-    """It takes nothing more when it is full."""
+    """It accepts no more messages when it is full."""
     if stream.config.get("discard") != "new" or stream.used < NEAR:
         return None
     is_full = stream.used >= 1 or bool(stream.config.get("sealed"))
     return Said(
         Severity.LOSES if is_full else Severity.MAY_LOSE,
         f"It is {stream.used:.0%} full and refuses new events"
-        + (" now: who publishes gets an error." if is_full else " when it is."),
+        + (" now: publishers get an error." if is_full else " when it is."),
         nats("stream", "edit", stream.name, "--max-msgs=-1", "--max-bytes=-1"),
         {"used": round(stream.used, 3)},
     )
 
 
 def log_is_short(account: Account, stream: Stream) -> Said | None:
-    """Dead letters go before somebody can redrive them."""
+    """Dead letters are removed before somebody can redrive them."""
     if not account.is_log(stream):
         return None
     age = stream.max_age_seconds
     if stream.is_queue or stream.limit("max_msgs_per_subject"):
         return Said(
             Severity.LOSES,
-            "It holds the dead letters and must keep each of them: its retention has to be limits,"
-            " without max_msgs_per_subject.",
+            "It stores the dead letters and must keep each of them: its retention must be "
+            "limits, without max_msgs_per_subject.",
             nats("stream", "edit", stream.name, "--retention", "limits"),
             {"retention": stream.retention},
         )
@@ -163,21 +164,21 @@ def log_is_short(account: Account, stream: Stream) -> Said | None:
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"It holds the dead letters, and removes them after {span(age)}: a redrive needs them for a"
-        " week at least.",
+        f"It stores the dead letters, and removes them after {span(age)}: a redrive needs them "
+        "for at least a week.",
         nats("stream", "edit", stream.name, "--max-age", "30d"),
         {"max_age_seconds": age},
     )
 
 
 def log_can_be_emptied(account: Account, stream: Stream) -> Said | None:
-    """A purge takes dead letters that no drain has read."""
+    """A purge removes dead letters that no drain has read."""
     if not account.is_log(stream) or stream.config.get("deny_purge"):
         return None
     return Said(
         Severity.MAY_LOSE,
-        "It holds the dead letters, and deny_purge is not set: a purge takes also those that no"
-        " drain has read.",
+        "It stores the dead letters, and deny_purge is not set: a purge also removes those "
+        "that no drain has read.",
         nats("stream", "edit", stream.name, "--deny-purge"),
     )
 
@@ -189,7 +190,7 @@ def log_doubles(account: Account, stream: Stream) -> Said | None:
         return None
     return Said(
         Severity.ADVICE,
-        f"It holds the dead letters, and knows their ids for {span(window)} only: one that is"
+        f"It stores the dead letters, and remembers their ids for {span(window)} only: one that is"
         " published again after a longer outage is stored twice.",
         nats("stream", "edit", stream.name, "--dupe-window", "1h"),
         {"duplicate_window_seconds": window},
@@ -197,7 +198,7 @@ def log_doubles(account: Account, stream: Stream) -> Said | None:
 
 
 def advisories_unread(account: Account, stream: Stream) -> Said | None:
-    """What is given up is written down, and nobody reads it."""
+    """Advisories are stored, but nobody reads them."""
     if not account.keeps_advisories(stream) or account.is_hidden(stream):
         return None
     if any(each.config.get("durable_name") for each in account.consumers_of(stream)):
@@ -205,7 +206,7 @@ def advisories_unread(account: Account, stream: Stream) -> Said | None:
     known = sum(n for subject, n in stream.counts.items() if subject.startswith(GIVEN_UP))
     return Said(
         Severity.MAY_LOSE,
-        f"It keeps the server's advisories ({known:,} of events given up), and no consumer reads"
+        f"It stores the server's advisories ({known:,} of events given up), and no consumer reads"
         " them.",
         dlq("bridge"),
         {"given_up": known},
@@ -213,14 +214,14 @@ def advisories_unread(account: Account, stream: Stream) -> Said | None:
 
 
 def advisories_short(account: Account, stream: Stream) -> Said | None:
-    """A reader that is away for a weekend misses some."""
+    """A reader that is down for a weekend misses some."""
     age = stream.max_age_seconds
     if not account.keeps_advisories(stream) or age is None or age >= DAY:
         return None
     return Said(
         Severity.MAY_LOSE,
-        f"It keeps the server's advisories for {span(age)} only: what is given up while their"
-        " reader is away for longer goes unnoticed.",
+        f"It stores the server's advisories for {span(age)} only: if their reader is down for "
+        "longer, given-up events are not noticed.",
         nats("stream", "edit", stream.name, "--max-age", "7d"),
         {"max_age_seconds": age},
     )

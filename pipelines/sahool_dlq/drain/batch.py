@@ -1,4 +1,4 @@
-"""Messages of the log to a batch that both sinks take: decode, redact, fingerprint."""
+"""Turns messages of the log into a batch for both sinks: decode, redact, fingerprint."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +27,7 @@ def build_batch(
     grouping: GroupingRules | None = None,
     keeps_payloads: bool = False,
 ) -> Batch:
-    """The batch of these messages, which are in log order and not empty."""
+    """The batch of these messages, which must be in log order and not empty."""
     is_letter = {
         subject: matches(subjects.dead_letters, subject)
         for subject in {message.subject for message in messages}
@@ -49,14 +49,14 @@ def build_batch(
 
 
 def kept_version(said: object, redactor: Redactor) -> str | None:
-    """A consumer's version as every message of it is kept: masked and cut as in dead letters."""
+    """A consumer's version as stored, from any message: masked and cut as in dead letters."""
     if not isinstance(said, str) or not said:
         return None
     return redactor.redact_label(clean_text(said))[: TEXT_LIMITS["consumer_version"]]
 
 
 def without(batch: Batch, seen: pl.DataFrame) -> Batch:
-    """The batch less the messages (`dlq_sequence`, `published_at`) that are stored already."""
+    """The batch without messages (`dlq_sequence`, `published_at`) that are already stored."""
     if seen.is_empty():
         return batch
     message = ["dlq_sequence", "published_at"]

@@ -1,10 +1,11 @@
-"""Which epoch of the log this is: the same, a recreated stream, a rewound or a restored one.
+"""Finds the epoch of the log: the same, a recreated stream, one that was set back, or a restored
+one.
 
-Sequences mean something only within one epoch. A stream that was recreated starts at 1 again with
-another creation time; one that lost its disk, or was put back to an older moment, may reuse
-sequences with the same. The last message of each batch is remembered as an anchor: where the
-stream now shows another message there, or ends before it, it was rewound. One that was restored
-from a backup goes on with the life that it is a copy of (`lives`), as the next fork.
+Sequences are meaningful only within one epoch. A recreated stream starts at 1 again with another
+creation time; one that lost its disk, or was set back to an older state, may reuse sequences with
+the same creation time. So the last message of each batch is stored as an anchor: if the stream now
+has another message there, or ends before it, it was set back. A stream restored from a backup
+continues the life of its original (`lives`), as the next fork.
 """
 
 import asyncio
@@ -18,10 +19,11 @@ from typing import Any
 from psycopg import Connection
 
 from sahool_dlq.jetstream.reader import LogReader, LogState
-from sahool_dlq.stores.epochs import Gap, fork_id
+from sahool_dlq.stores.epoch_ids import Gap, fork_id
 from sahool_dlq.stores.lake.table import LakeTable
 
-# The newest anchors of this life of the stream, less those that a rewind made untrue.
+# The newest anchors of this life of the stream, without those that became invalid when it was set
+# back.
 _ANCHORS = """
 SELECT a.sequence, a.timestamp_ns
 FROM drain_anchors a JOIN drain_epochs e USING (epoch)
@@ -35,7 +37,7 @@ ORDER BY a.sequence DESC LIMIT 1000
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One life of the stream, and where its reading starts."""
+    """One epoch of the stream, and where reading starts."""
 
     id: str
     start_sequence: int  # first sequence that belongs to it
@@ -49,10 +51,10 @@ async def current_epoch(
     tables: Mapping[str, LakeTable],
     finish: Callable[[str, tuple[int, int]], int],
 ) -> Epoch:
-    """The epoch to read now, remembered in the database; a new one where the stream has changed.
+    """The epoch to read now, stored in the database; a new one if the stream has changed.
 
-    A database that knows nothing (new, or lost) takes up the newest epoch that the lake knows.
-    `finish` levels the sinks on an epoch that is over; see `Leveller.finish`.
+    An empty database (new, or lost) takes the newest epoch that the lake knows. `finish` completes
+    the sinks for a finished epoch; see `Leveller.finish`.
     """
     known = connection.execute(
         "SELECT e.epoch, e.start_sequence, e.created, e.fork, c.epoch,"
@@ -78,7 +80,7 @@ async def current_epoch(
     held = dict.fromkeys(tables, match)
     checkpoint = match
     if epoch == latest:
-        # No sink may lack what is left to the old epoch.
+        # Both sinks must be complete for the old epoch.
         marks = {name: table.watermark(epoch) for name, table in tables.items()}
         held = {name: min(match, match if mark is None else mark) for name, mark in marks.items()}
         readable = (state.first_sequence, match + 1)
@@ -86,16 +88,16 @@ async def current_epoch(
     for name, table in tables.items():  # before it begins, so that a crash loses no mark
         if not table.is_empty:
             table.append(table.empty_frame(), fork_id(state.life, fork + 1), held[name])
-    reason = f"the stream was rewound to sequence {match}"
+    reason = f"the stream was set back to sequence {match}"
     if is_restored:
         reason = f"the stream was restored from a backup and is unchanged up to sequence {match}"
     return _begin(connection, state, fork + 1, match + 1, reason, checkpoint)
 
 
 def gaps_before(state: LogState, watermark: int, erased: Iterable[int]) -> Iterator[Gap]:
-    """What is gone between what a sink holds and what the stream still has, but for the erased.
+    """Sequences lost between what a sink has and what the stream still has, without erased ones.
 
-    Nothing is gone below the sequence at which the stream was made.
+    Sequences below the stream's configured first one are not lost.
     """
     watermark = max(watermark, state.made_at_sequence - 1)
     known = [sequence for sequence in erased if watermark < sequence < state.first_sequence]
@@ -112,7 +114,7 @@ def _begin(
     reason: str,
     checkpoint: int | None = None,
 ) -> Epoch:
-    """Start an epoch and point the checkpoint at it, in one transaction."""
+    """Start an epoch and set the checkpoint to it, in one transaction."""
     epoch = fork_id(state.life, fork)
     with connection.transaction():
         connection.execute(
@@ -134,8 +136,8 @@ async def _newest_match(
 ) -> tuple[int, bool]:
     """The newest anchor that still matches, or 0, and whether newer ones do not.
 
-    An anchor below the stream's first sequence has aged out, and is taken to match; one that was
-    deleted says nothing.
+    An anchor below the stream's first sequence has aged out and counts as matching; a deleted one
+    is ignored.
     """
     anchors = connection.execute(_ANCHORS, {"forks": f"{state.life}#"}).fetchall()
     is_rewound = False
@@ -157,12 +159,12 @@ async def _newest_match(
 def _places(
     tables: Mapping[str, LakeTable], life: str, after: int
 ) -> Sequence[tuple[int, datetime]]:
-    """Sequence and server time of what the lake has of a life above `after`, in order."""
+    """Sequence and server time of the lake's messages of a life above `after`, in order."""
     return sorted(place for table in tables.values() for place in table.positions(life, after))
 
 
 async def _last_match(reader: LogReader, rows: Sequence[tuple[int, datetime]], match: int) -> int:
-    """The last of these rows (sequence, server time) that the stream still holds, else `match`."""
+    """The last of these rows (sequence, server time) that the stream still has, else `match`."""
     low, high = 0, len(rows)
     while low < high:
         middle = (low + high) // 2

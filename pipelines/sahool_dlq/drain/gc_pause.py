@@ -1,4 +1,6 @@
-"""Python's garbage collector at rest in a drain: rows are many, and no garbage till stored."""
+"""Reduces Python's garbage collection during a drain: there are many rows, and no garbage until
+they are stored.
+"""
 
 import gc
 from collections.abc import Iterator
@@ -9,9 +11,9 @@ _RARELY = (100_000, 10, 10)  # thresholds far above a batch's rows
 
 @contextmanager
 def collecting_rarely() -> Iterator[None]:
-    """Have the collector look seldom, and never at what was there before."""
+    """Let the collector run rarely, and never check existing objects."""
     thresholds = gc.get_threshold()
-    if thresholds == _RARELY:  # another drain of this process does it
+    if thresholds == _RARELY:  # another drain in this process did it
         yield
         return
     gc.freeze()

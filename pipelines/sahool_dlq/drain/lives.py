@@ -1,7 +1,8 @@
-"""Which log a stream is: its own, or an older one of its name, restored from a backup.
+"""Finds the log that a stream belongs to: its own, or an older one of its name, restored from a
+backup.
 
-A restored stream has another creation time; its messages have the sequences and server times that
-they had. So where the stores know one of them, the stream is the log that it is a copy of.
+A restored stream has another creation time, but its messages have their old sequences and server
+times. If the stores know one of them, the stream is a copy of that log.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import polars as pl
 from psycopg import Connection
 
 from sahool_dlq.jetstream.reader import LogReader, LogState
-from sahool_dlq.stores.epochs import epoch_order, life_of
+from sahool_dlq.stores.epoch_ids import epoch_order, life_of
 from sahool_dlq.stores.lake.table import LakeTable
 
 _PROBES = 16  # messages to look at; those of a backup are the oldest
@@ -36,7 +37,7 @@ async def find_life(
     state: LogState,
     tables: Mapping[str, LakeTable],
 ) -> LogState:
-    """The state, with the life that the stream's messages are of."""
+    """The state, with the life of the stream's messages."""
     seen = connection.execute(
         "SELECT epoch FROM drain_epochs WHERE stream = %s AND created = %s"
         " ORDER BY started_at DESC, fork DESC LIMIT 1",
@@ -56,7 +57,7 @@ async def find_life(
 
 
 async def _some_places(reader: LogReader, state: LogState) -> set[tuple[int, datetime]]:
-    """Sequence and server time of some of the stream's messages, the first and last among them."""
+    """Sequence and server time of some messages of the stream, including the first and the last."""
     first, last = state.first_sequence, state.last_sequence
     found = set()
     for number in range(_PROBES if first <= last else 0):

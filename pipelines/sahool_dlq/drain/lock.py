@@ -1,7 +1,7 @@
-"""One drain of a database at a time: later ones wait, and end the session of one that is stuck.
+"""One drain per database at a time: later ones wait, and end the session of a drain that hangs.
 
-This is courtesy. What protects the data is the checkpoint in Postgres and the transaction in the
-lake, which a second writer fails on.
+This only avoids wasted work. The checkpoint in PostgreSQL and the transaction in the lake protect
+the data: a second writer fails on them.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ _PROGRESS = "SELECT max(updated_at) FROM drain_checkpoints"
 async def alone(
     settings: Settings, connection: Connection[Any], stream: str
 ) -> AsyncIterator[None]:
-    """Hold the drain's lock; `connection` is for what is to be asked meanwhile.
+    """Hold the drain's lock; `connection` is for queries meanwhile.
 
-    A holder that has moved no checkpoint for DLQ_DRAIN_LOCK_SECONDS (a stopped process holds its
-    locks for ever) has its session ended. Raises FencedError where that is not allowed.
+    If the holder has moved no checkpoint for DLQ_DRAIN_LOCK_SECONDS, its session is ended (a
+    stopped process holds its locks for ever). Raises FencedError if that is not allowed.
     """
     loop = asyncio.get_running_loop()
     seen, since, is_said = None, loop.time(), False
@@ -54,7 +54,7 @@ def _end(lock: Lock, holder: Holder, stream: str) -> None:
     logger.warning("Another drain of %s makes no progress: terminating its %s", stream, holder)
     try:
         is_ended = lock.end_holder(holder.pid)
-    except InsufficientPrivilege:  # of another user's: docs/security.md
+    except InsufficientPrivilege:  # another user's session: docs/security.md
         is_ended = False
     if not is_ended:
         raise FencedError(

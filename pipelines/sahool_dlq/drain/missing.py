@@ -1,9 +1,9 @@
 """Messages that left the middle of the log before a drain read them.
 
-The oldest go by age and size; others by a limit for each subject, a time to live, a rollup, a purge
-by subject or by hand. On a stream of our own every sequence is a message of ours, and the server
-says which are deleted. On a shared stream a sequence that is missing may have been anybody's: what
-was lost of ours there cannot be known.
+The oldest are removed by age and size; others by a limit per subject, a time to live, a rollup, a
+purge by subject or a deletion. In a stream for dead letters only, every sequence is one of our
+messages, and the server lists the deleted ones. In a shared stream a missing sequence may have been
+any message: lost messages of ours cannot be determined.
 """
 
 from bisect import bisect_left
@@ -17,23 +17,23 @@ from nats.aio.client import Client
 from sahool_dlq.drain.epochs import gaps_before
 from sahool_dlq.jetstream.contents import deleted_sequences
 from sahool_dlq.jetstream.reader import LogReader, LogState
-from sahool_dlq.stores.epochs import Gap, runs
+from sahool_dlq.stores.epoch_ids import Gap, runs
 
 _TOLD_ONE_BY_ONE = 3
 
 
 class Known(Protocol):
-    """What needs not be read any more."""
+    """Messages that need not be read."""
 
     erased: list[int]
 
     def knows(self, sequences: Sequence[int]) -> set[int]:
-        """Those of these sequences that are no loss."""
+        """Those of these sequences that are not lost."""
 
 
 @dataclass(slots=True)
 class Missing:
-    """What the stream lacks, as of the latest look."""
+    """Messages missing in the stream, at the latest check."""
 
     client: Client
     reader: LogReader
@@ -41,12 +41,12 @@ class Missing:
     deleted: Sequence[int]  # sequences that the stream lacks between its first and its last
 
     async def gaps(self, sequences: Sequence[int], after: int, known: Known) -> list[Gap]:
-        """What was lost between `after` and the last of these sequences, which were read."""
+        """Messages lost between `after` and the last of these sequences, which were read."""
         if self.state.is_shared or sequences[-1] - after == len(sequences):
             return []
         spans = [(a, b) for a, b in pairwise([after, *sequences]) if b > a + 1]
         first = self.state.first_sequence
-        if not all(len(self._between(a, b)) == b - a - 1 for a, b in spans):  # gone since then
+        if not all(len(self._between(a, b)) == b - a - 1 for a, b in spans):  # removed since then
             now = await self.reader.state()
             first, self.deleted = now.first_sequence, await deleted_sequences(self.client, now)
         found = list[Gap]()
@@ -62,7 +62,7 @@ class Missing:
 
 
 def in_words(gaps: Sequence[Gap]) -> Iterator[str]:
-    """A sentence for each, or one for all where they are many."""
+    """One sentence for each, or one for all if there are many."""
     certainty = "Lost" if all(gap.is_certain for gap in gaps) else "Possibly lost"
     if len(gaps) > _TOLD_ONE_BY_ONE:
         count = sum(gap.last_sequence - gap.first_sequence + 1 for gap in gaps)

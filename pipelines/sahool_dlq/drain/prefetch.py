@@ -1,4 +1,4 @@
-"""A stage of a pipeline that works on the next item while the one before is in use."""
+"""A pipeline stage that prepares the next item while the previous one is used."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -9,9 +9,9 @@ _T = TypeVar("_T")
 
 
 async def ahead(source: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
-    """The items of `source`, each asked for while the one before is in use.
+    """The items of `source`, each requested while the previous one is used.
 
-    An error of the source is raised where its item would have come, after all items before it.
+    An error of the source is raised in the place of its item, after all items before it.
     """
     async with aclosing(source):
         following = asyncio.ensure_future(anext(source, None))
@@ -20,7 +20,7 @@ async def ahead(source: AsyncGenerator[_T, None]) -> AsyncGenerator[_T, None]:
                 following = asyncio.ensure_future(anext(source, None))
                 held = [item]
                 del item
-                yield held.pop()  # only the caller holds it now: it may be many megabytes
+                yield held.pop()  # keep no reference here: it may be many megabytes
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

@@ -1,9 +1,8 @@
-"""What redaction does to messages, told without telling the secrets; stores nothing."""
+"""Shows what redaction masks in messages, without revealing the secrets; stores nothing."""
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import polars as pl
 from nats.aio.client import Client
@@ -52,10 +51,6 @@ class Masking:
     messages_masked: int = 0
     rules: list[RuleCount] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
-
 
 async def masking_in_stream(client: Client, settings: Settings, limit: int) -> Masking:
     """What redaction masks in the last `limit` messages of the log."""
@@ -75,7 +70,7 @@ async def masking_in_stream(client: Client, settings: Settings, limit: int) -> M
 
 
 def masking_in_lines(lines: Iterable[bytes], settings: Settings) -> Masking:
-    """What redaction masks in dead letters, one a line."""
+    """What redaction masks in dead letters, one per line."""
     look = _Look(settings, settings.dlq_stream)
     subject = settings.subjects.dead_letters.replace(">", "file")
     messages: list[LogMessage] = []
@@ -90,7 +85,7 @@ def masking_in_lines(lines: Iterable[bytes], settings: Settings) -> Masking:
 
 
 class _Look:
-    """Redacts batches as a drain does, with marks that remember what they hide."""
+    """Redacts batches as a drain does, with marks that remember the masked text."""
 
     def __init__(self, settings: Settings, stream: str) -> None:
         rules: Rules = settings.rules
@@ -126,7 +121,7 @@ class _Look:
                         self._count(names, sequence, column, mark)
 
     def masking(self) -> Masking:
-        """What was found."""
+        """The result."""
         self._masking.rules = sorted(self._counts.values(), key=lambda c: (-c.masks, c.rule))
         return self._masking
 

@@ -1,8 +1,9 @@
-"""The drain: the log of failures to the lake and to Postgres, each message exactly once in each.
+"""The drain: copies the log of failures to the lake and PostgreSQL, each message exactly once in
+each.
 
-Each sink stores its watermark atomically with its data, and takes only what lies above it. So a
-drain may die anywhere; the next reads from the smallest watermark on. Nothing is acknowledged to
-NATS.
+Each sink stores its watermark atomically with its data, and takes only messages above it. So a
+drain may die at any point; the next one reads from the smallest watermark. Nothing is acknowledged
+to NATS.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +36,7 @@ from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.jetstream.streams import find_stream
 from sahool_dlq.refill.level import Leveller
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.epochs import Gap, epoch_id, life_of, remember_gap
+from sahool_dlq.stores.epoch_ids import Gap, epoch_id, life_of, remember_gap
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import own_lake
@@ -46,36 +47,32 @@ from sahool_dlq.tracing import is_tracing
 
 logger = logging.getLogger(__name__)
 
-_PAUSES_SECONDS = (1.0, 4.0)  # before another try, where the last one got no further
-_IDLE_BATCHES = 20  # after which a table without rows moves its watermark all the same
+_PAUSES_SECONDS = (1.0, 4.0)  # before another try, if the last one made no progress
+_IDLE_BATCHES = 20  # after this a table without rows still moves its watermark
 
 
 @dataclass(frozen=True, slots=True)
 class DrainReport:
-    """What one run of the drain did."""
+    """The result of one run of the drain."""
 
     drained: int  # messages newly in the sink that was furthest behind
     quarantined: int  # those of them with a parse_error
     gaps: int  # gap rows written
-    last_sequence: int  # how far every sink holds the log now
+    last_sequence: int  # position of every sink in the log
     seconds: float  # the work, without process start
     stream: str
     epoch: str
-    notes: tuple[str, ...] = ()  # what a person should know: a gap, a recreated stream
-    new_versions: tuple[str, ...] = ()  # that services run in, as `ndvi 2.4`
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
+    notes: tuple[str, ...] = ()  # notes for people: a gap, a recreated stream
+    new_versions: tuple[str, ...] = ()  # versions that services run in, as `ndvi 2.4`
 
 
 Progress = Callable[[int, int], None]
-"""Called with the messages drained so far, and about how many there are."""
+"""Called with the messages drained so far, and their approximate total."""
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What the tries of one run did together."""
+    """The sums over all tries of one run."""
 
     drained: int = 0
     quarantined: int = 0
@@ -87,7 +84,7 @@ class _Tally:
     new_versions: list[str] = field(default_factory=list)
 
     def add(self, leveller: Leveller) -> None:
-        """Count what sinks took from each other."""
+        """Add what the sinks took from each other."""
         self.drained += leveller.filled
         self.gaps += leveller.gaps
         self.notes += leveller.notes
@@ -96,10 +93,10 @@ class _Tally:
 async def drain(
     settings: Settings, progress: Progress | None = None, *, is_lake_adopted: bool = False
 ) -> DrainReport:
-    """Drain what the log holds now; a server that goes away in between is waited for.
+    """Drain the current log; if a server goes away meanwhile, wait for it.
 
-    Raises ServerUnavailableError when it stays away, FencedError when another drain took over,
-    LakeError where the lake is another platform's, unless `is_lake_adopted`.
+    Raises ServerUnavailableError if it stays away, FencedError if another drain took over,
+    LakeError if the lake belongs to another platform, unless `is_lake_adopted`.
     """
     with collecting_rarely():
         return await _drain(
@@ -145,7 +142,7 @@ async def _drain_once(
     is_retry: bool,
     is_lake_adopted: bool,
 ) -> None:
-    patience = 5 if is_retry else 0  # it may be amid a restart
+    patience = 5 if is_retry else 0  # it may be restarting
     async with open_nats(settings, "dlq drain", patience_seconds=patience) as client:
         stream = (await find_log(client, settings)).stream
         with open_postgres(settings) as connection:
@@ -190,11 +187,11 @@ async def _copy(
     tally: _Tally,
     progress: Progress,
 ) -> None:
-    """Store a batch while the next is ready, the one after that is decoded, and another is read."""
+    """Store one batch while the next is ready, another is decoded, and another is read."""
     first, state = sinks.watermark, missing.state
     done = max(first, state.first_sequence - 1)
     decoded = ahead(_decode(ahead(_read(reader, state, settings)), sinks.epoch, state, settings))
-    ready = ahead(decoded)  # a second one: decoding need not wait where a commit takes long
+    ready = ahead(decoded)  # a second one, so that decoding does not wait for a long commit
     async with aclosing(ready):
         async for sequences, batch in ready:
             sinks.note_gaps(await missing.gaps(sequences, done, sinks), tally)
@@ -229,7 +226,7 @@ async def _read(
 async def _decode(
     read: AsyncGenerator[list[LogMessage], None], epoch: Epoch, state: LogState, settings: Settings
 ) -> AsyncGenerator[tuple[list[int], Batch], None]:
-    """The batches, each with the sequences that were read for it."""
+    """The batches, each with its sequences."""
     rules = settings.rules
     redactor = settings.redactor(rules)
     async with aclosing(read):
@@ -250,7 +247,7 @@ async def _decode(
 
 
 class _Sinks:
-    """Postgres and the lake's tables, each with its own watermark."""
+    """PostgreSQL and the lake's tables, each with its own watermark."""
 
     def __init__(
         self,
@@ -265,7 +262,7 @@ class _Sinks:
         self._postgres = postgres
         self._tables = tables
         self._checkpoint = checkpoint
-        self._reached = self.watermark  # every sink has what it lacks up to here
+        self._reached = self.watermark  # every sink is complete up to here
         self._idle_batches = dict.fromkeys(tables, 0)
         erased = erased_messages(connection, life_of(epoch.id), after=self.watermark)
         self.erased = erased["dlq_sequence"].to_list()
@@ -297,11 +294,11 @@ class _Sinks:
 
     @property
     def watermark(self) -> int:
-        """How far the sink that is furthest behind holds the log."""
+        """The watermark of the sink that is furthest behind."""
         return min(self._checkpoint, *(self._held(table) for table in self._tables.values()))
 
     def note_gaps(self, gaps: Iterable[Gap], tally: _Tally) -> None:
-        """Write and say which sequences were gone before they could be read."""
+        """Store and report the sequences that were lost before they could be read."""
         new = [gap for gap in gaps if remember_gap(self._connection, self.epoch.id, gap)]
         tally.gaps += len(new)
         if notes := list(in_words(new)):
@@ -309,7 +306,7 @@ class _Sinks:
             logger.warning("\n".join(notes))
 
     def knows(self, sequences: Sequence[int]) -> set[int]:
-        """Those of these sequences that were erased, or that a sink has of this epoch."""
+        """Those of these sequences that were erased, or that a sink has in this epoch."""
         known = {*self.erased} | {s for s in sequences if s <= self._checkpoint}
         for table in self._tables.values():
             if sequences and sequences[0] <= self._held(table):
@@ -319,11 +316,13 @@ class _Sinks:
         return known
 
     def unseen(self, batch: Batch) -> Batch:
-        """The batch less what was erased or other forks hold: what was rewound may come back."""
+        """The batch without erased messages and those of other forks: messages of a stream that was
+        set back may come again.
+        """
         return without(batch, self._seen)
 
     def missing_from(self, batch: Batch) -> pl.Series:
-        """The parse_error, or null, of each message of the batch that a sink lacks."""
+        """The parse_error, or null, of each message of the batch that a sink does not have."""
         return pl.concat(
             frame.filter(
                 pl.col("dlq_sequence") > min(self._checkpoint, self._held(self._tables[name]))
@@ -332,11 +331,11 @@ class _Sinks:
         )
 
     async def store(self, batch: Batch) -> None:
-        """Store a batch in every sink, side by side; each takes what it lacks."""
+        """Store a batch in all sinks at the same time; each takes what is missing there."""
         results = await asyncio.gather(
             asyncio.to_thread(self._store_in_postgres, batch),
             asyncio.to_thread(self._store_in_lake, batch),
-            return_exceptions=True,  # never leave one at work behind the other's error
+            return_exceptions=True,  # after an error in one, wait for the other
         )
         for result in results:
             if isinstance(result, BaseException):
@@ -344,7 +343,7 @@ class _Sinks:
         self._reached = max(self._reached, batch.last_sequence)
 
     def catch_up(self) -> None:
-        """Move the watermarks of tables that had no row, so that they hold none back."""
+        """Move the watermarks of tables without new rows, so that they do not delay others."""
         for table in self._tables.values():
             if self._held(table) < self._reached:
                 table.append(table.empty_frame(), self.epoch.id, self._reached)
@@ -372,7 +371,8 @@ class _Sinks:
         watermark = table.watermark(self.epoch.id)
         if watermark is not None:
             return watermark
-        # An empty table takes everything; another holds what came before, under older epochs.
+        # An empty table takes everything; another one already has earlier messages, under older
+        # epochs.
         return 0 if table.is_empty else self.epoch.start_sequence - 1
 
 

@@ -1,4 +1,4 @@
-"""Drained dead letters in the traces that they carry."""
+"""Adds spans for drained dead letters to their traces."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from sahool_dlq.tracing import spans_of_drained
 
 
 def trace_batch(batch: Batch, started_ns: int) -> None:
-    """A span for each dead letter of a batch that carries a trace; it was stored just now."""
+    """One span for each stored dead letter of a batch that contains a trace."""
     letters = (
         batch.letter_frame.filter(pl.col("traceparent").is_not_null())
         .select("traceparent", "failure_id", "dlq_sequence", "original_headers")

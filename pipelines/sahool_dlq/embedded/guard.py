@@ -1,12 +1,12 @@
-"""Runs one server, and ends it when told to or when the program that wanted it is gone.
+"""Runs one server, and ends it on request or when the program that started it has ended.
 
-A process of its own, started as `python -I -S guard.py JSON` by `process.GuardedProcess`; it
-imports nothing of the project. Its standard input is the lifeline: the kernel closes it however
-the owner ends, SIGKILL included, and the guard then stops the server. Unlike a parent-death
-signal set from the owner this does not depend on the thread that started the server, works on
-macOS, and stops servers in an orderly way. On Linux the guard also adopts what the server leaves
-behind (PostgreSQL's backends after a SIGKILL of the postmaster), and the kernel kills the server
-should the guard itself be killed.
+A separate process, started as `python -I -S guard.py JSON` by `process.GuardedProcess`; it
+imports nothing of the project. The kernel closes its standard input however the owner ends, even by
+SIGKILL, and the guard then stops the server. Unlike a parent-death signal set from the owner this
+does not depend on the thread that started the server, works on macOS, and stops servers in an
+orderly way. On Linux the guard also becomes the parent of processes that the server leaves
+(PostgreSQL's backends after a SIGKILL of the postmaster), and the kernel kills the server if the
+guard itself is killed.
 
 Orders on standard input: `s` or end of file: stop; `k`: SIGKILL. On standard output: one line,
 the server's pid, or `!` and the reason why it did not start. Exit status: the server's.
@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 LIFELINE, LOG = 0, 2  # file descriptors
-WATCH_SECONDS = 0.5  # between looks at whether the owner is still our parent
+WATCH_SECONDS = 0.5  # interval of checks whether the owner is still our parent
 CLEANUP_SECONDS = 10.0  # for processes that the server left behind
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def linux_prctl() -> Callable[[int, int], object]:
-    """The C function prctl, or one that does nothing where there is none."""
+    """The C function prctl, or one that does nothing on other systems."""
     if sys.platform == "linux":
         with contextlib.suppress(ImportError, OSError, AttributeError):
             import ctypes
@@ -57,8 +57,8 @@ def start(spec: dict[str, Any]) -> "subprocess.Popen[bytes]":
         if spec["user"] is None
         else {"user": spec["user"], "group": spec["group"], "extra_groups": ()}
     )
-    # preexec_fn is sound here, for this process has one thread; it runs after the change of user,
-    # which would have cleared the parent-death signal.
+    # preexec_fn is safe here, because this process has one thread; it runs after the change of
+    # user, which would have cleared the parent-death signal.
     return subprocess.Popen(
         spec["command"],
         stdin=subprocess.DEVNULL,
@@ -81,7 +81,7 @@ def reap(server: int) -> int | None:
 
 
 def end_what_is_left(server: int) -> None:
-    """Kill the server's process group and, on Linux, every process that it left to us."""
+    """Kill the server's process group and, on Linux, every process that it left."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(server, signal.SIGKILL)
     children = Path(f"/proc/self/task/{os.getpid()}/children")
@@ -95,7 +95,7 @@ def end_what_is_left(server: int) -> None:
 
 
 def watch(server: int, spec: dict[str, Any], wake: int) -> int:
-    """Wait for the server's end, passing on orders; its exit code."""
+    """Wait for the server's end and pass on orders; returns its exit code."""
     kill_at: float | None = None  # set once a stop was ordered
     while (code := reap(server)) is None:
         watched = [wake] if kill_at else [wake, LIFELINE]

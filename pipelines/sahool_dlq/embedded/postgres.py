@@ -33,8 +33,8 @@ LOGIN_RULES = f"host all,replication all {HOST}/32 scram-sha-256\n"
 class PostgresServer(EmbeddedServer):
     """PostgreSQL over TCP on loopback, with SCRAM and without a Unix socket.
 
-    Started by root it runs as `nobody`; `data` then says where the data are, which is not below
-    `home` if that user cannot get there.
+    Started by root it runs as `nobody`; `data` is then the folder of the data, which is outside of
+    `home` if that user cannot reach it.
     """
 
     title = "PostgreSQL"
@@ -108,7 +108,7 @@ class PostgresServer(EmbeddedServer):
             self._initialise(ours)
         elif (theirs := version_file.read_text().strip()) != str(ours):
             raise ServerUnavailableError(
-                f"{self.data} was made by PostgreSQL {theirs} and this is {ours}: "
+                f"{self.data} was created by PostgreSQL {theirs} and this is {ours}: "
                 "run pg_upgrade or choose another folder"
             )
 
@@ -116,7 +116,7 @@ class PostgresServer(EmbeddedServer):
             self._want_login()
 
     def _want_login(self) -> None:
-        """Give the superuser its password, and let nobody in without; the server does not run."""
+        """Set the superuser's password, and require it for every login; the server must not run."""
         rules = self._cluster / "pg_hba.conf"
         if self.password_file.exists() and rules.read_text() == LOGIN_RULES:
             return
@@ -128,14 +128,14 @@ class PostgresServer(EmbeddedServer):
                 f"PostgreSQL in {self.data} could not be given a password: correct what it says\n"
                 f"{done.stderr.strip()}"
             )
-        rules.write_text(LOGIN_RULES)  # the owner stays who it was
+        rules.write_text(LOGIN_RULES)  # the owner does not change
 
     def _launch(self, lock: int) -> None:
         super()._launch(lock)
         self.create_database(self.database)
 
     def _initialise(self, major_version: int) -> None:
-        """Make an empty cluster, under another name until it is complete."""
+        """Create an empty cluster, under another name until it is complete."""
         staging = self._cluster.with_suffix(".new")
         shutil.rmtree(staging, ignore_errors=True)
         # The built-in provider needs no locale of the system's.
@@ -161,7 +161,7 @@ class PostgresServer(EmbeddedServer):
         match = re.search(r"\) (\d+)", answer.stdout)
         if match is None:
             raise ServerUnavailableError(
-                f"{self._binaries} holds no PostgreSQL that runs here: {answer.stderr.strip()}"
+                f"{self._binaries} has no PostgreSQL that runs here: {answer.stderr.strip()}"
             )
         return int(match[1])
 

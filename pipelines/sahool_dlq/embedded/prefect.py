@@ -55,12 +55,12 @@ class PrefectServer(EmbeddedServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process must add to its environment to work with this server and no other."""
+        """The variables that a process needs to use this server and no other."""
         bypassed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
         return {
             "PREFECT_HOME": str(self.data),
             "PREFECT_API_URL": self.api_url,
-            "PREFECT_PROFILE": "local",  # one that a new PREFECT_HOME has, whatever the user's is
+            "PREFECT_PROFILE": "local",  # the profile of a new PREFECT_HOME, whatever the user's is
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # an error, not a second server
             "no_proxy": f"{bypassed},{HOST}" if bypassed else HOST,
             **({"PREFECT_API_AUTH_STRING": self._login.rstrip("@")} if self._has_login else {}),
@@ -113,9 +113,9 @@ class PrefectServer(EmbeddedServer):
             connection.close()
 
     def start_run(self, deployment: str) -> None:
-        """Start a run of a deployment whose flow is called the same.
+        """Start a run of a deployment whose flow has the same name.
 
-        Raises ServerUnavailableError where the server does not take it.
+        Raises ServerUnavailableError if the server does not accept it.
         """
         found = self._ask("GET", f"/api/deployments/name/{deployment}/{deployment}")
         self._ask("POST", f"/api/deployments/{found['id']}/create_flow_run", {})

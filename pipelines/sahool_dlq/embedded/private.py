@@ -1,4 +1,4 @@
-"""Files that hold passwords: only their owner reads them, from the first byte on."""
+"""Files with passwords: only their owner can read them, from the first byte on."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a file that nobody else can read, whatever was there before."""
+    """Write a file that nobody else can read, whatever existed before."""
     handle, fresh = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # made 0600
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as opened:
@@ -20,9 +20,9 @@ def write_private(file: Path, text: str) -> None:
 
 
 def make_private(home: Path, known_by: Path) -> None:
-    """Make a folder that only its owner enters; one that is there already, where it is a home.
+    """Create a folder that only its owner can enter; change an existing one if it is a home.
 
-    It is one where `known_by` is in it: other folders are left as they are.
+    It is a home if it contains `known_by`; other folders are not changed.
     """
     try:
         home.mkdir(mode=0o700, parents=True)
@@ -34,7 +34,7 @@ def make_private(home: Path, known_by: Path) -> None:
 
 
 def remembered_password(file: Path) -> str:
-    """The password in `file`, made up where there is none yet."""
+    """The password in `file`, created if there is none yet."""
     with contextlib.suppress(FileNotFoundError):
         if known := file.read_text(encoding="utf-8").strip():
             return known

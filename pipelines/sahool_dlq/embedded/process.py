@@ -1,4 +1,4 @@
-"""A server process that cannot outlive the program that started it, and the users it runs as."""
+"""A server process that cannot outlive the program that started it, and the users it can run as."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ class Account:
         return cls(entry.pw_uid, entry.pw_gid)
 
     def can(self, *command: str | Path) -> bool:
-        """Whether a short command succeeds when this user runs it."""
+        """Whether a short command of this user succeeds."""
         try:
             done = subprocess.run(
                 command,
@@ -52,7 +52,7 @@ class Account:
 
 
 class GuardedProcess:
-    """One server below its guard (see `guard.py`). Raises OSError if it cannot be executed."""
+    """One server with its guard (see `guard.py`). Raises OSError if it cannot be executed."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class GuardedProcess:
         return self._guard.poll() is None
 
     def stop(self) -> None:
-        """End the server in an orderly way, by force if that takes longer than its time."""
+        """End the server in an orderly way, by force if that takes too long."""
         self._order(b"s")
 
     def kill(self) -> None:

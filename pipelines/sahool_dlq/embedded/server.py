@@ -1,4 +1,4 @@
-"""What the embedded servers share: a home folder with one owner, a remembered port, a log."""
+"""The common part of embedded servers: a home folder with one owner, a fixed port, a log."""
 
 import contextlib
 import fcntl
@@ -29,10 +29,11 @@ TAIL_LINES = 12
 
 
 class EmbeddedServer(ABC):
-    """A server on loopback whose data live in `home` and survive a restart.
+    """A server on loopback whose data are in `home` and survive a restart.
 
-    It wants a login, since every user of the machine can reach a port: the password is made at the
-    first start and kept in `home`, which nobody else may read. `has_login=False` is for tests.
+    It requires a login, because every user of the machine can reach a port: the password is created
+    at the first start and stored in `home`, which nobody else may read. `has_login=False` is for
+    tests.
 
     Use it in a `with` statement, or call `start` and `stop`. The server ends with this process,
     however that ends. Every failure is a `ServerUnavailableError` with the end of the log.
@@ -66,7 +67,7 @@ class EmbeddedServer(ABC):
 
     @property
     def port(self) -> int:
-        """The port given, remembered or chosen; known once the server was started."""
+        """The given, remembered or chosen port; known after the start."""
         if self._port is None:
             raise ServerUnavailableError(f"{self.title} has no port yet: start it first")
         return self._port
@@ -84,12 +85,12 @@ class EmbeddedServer(ABC):
 
     @property
     def password_file(self) -> Path:
-        """Where the password is kept."""
+        """The file of the password."""
         return self.home / f"{self.folder}.password"
 
     @property
     def _login(self) -> str:
-        """`user:password@`; empty where the server wants none."""
+        """`user:password@`; empty if the server requires no login."""
         return f"{USER}:{remembered_password(self.password_file)}@" if self._has_login else ""
 
     @property
@@ -101,7 +102,7 @@ class EmbeddedServer(ABC):
         if self.is_running:
             return
         if self._process is not None:
-            self._process.stop()  # it crashed: let go of its pipes
+            self._process.stop()  # it crashed: close its pipes
         try:
             if self._has_login:
                 make_private(self.home, self.home / f"{self.folder}.lock")
@@ -132,12 +133,12 @@ class EmbeddedServer(ABC):
                 os.close(lock)
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would; `start` then goes on from what is on disk."""
+        """SIGKILL, like a crash; `start` then continues from the data on disk."""
         if self._process is not None:
             self._process.kill()
 
     def remove(self) -> None:
-        """Stop and delete the data, which need not be below `home`."""
+        """Stop and delete the data, which may be outside of `home`."""
         self.stop()
         shutil.rmtree(self.data, ignore_errors=True)
 
@@ -147,7 +148,7 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def _is_ready(self) -> bool:
-        """Whether this very server (not another one on its port) accepts work."""
+        """Whether exactly this server (not another one on its port) accepts work."""
 
     def _prepare(self) -> None:
         """Whatever must exist before the server starts."""
@@ -205,10 +206,10 @@ class EmbeddedServer(ABC):
 
 
 def lock_home(path: Path, title: str) -> int:
-    """Lock a home for one server; the descriptor whose closing unlocks it.
+    """Lock a home for one server; returns the descriptor whose closing unlocks it.
 
-    The guard holds a copy, so the lock outlives a killed owner for as long as its server does:
-    that is waited for, while a living owner is an error at once.
+    The guard has a copy, so after the owner is killed, the lock lasts as long as its server: that
+    is waited for. A living owner is an error at once.
     """
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     deadline = time.monotonic() + 60
@@ -267,7 +268,7 @@ def free_port(title: str) -> int:
 
 
 def tail(log: Path, begin: int) -> str:
-    """The last lines that were written to a log after an offset."""
+    """The last lines written to a log after an offset."""
     with log.open("rb") as text:
         text.seek(begin)
         lines = text.read().decode(errors="replace").strip().splitlines()

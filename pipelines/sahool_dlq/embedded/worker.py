@@ -1,4 +1,4 @@
-"""A Prefect worker, and the deployments of prefect.yaml it runs, as programs of their own."""
+"""A Prefect worker, and the deployments of prefect.yaml that it runs, as separate programs."""
 
 import signal
 import subprocess
@@ -17,13 +17,13 @@ WORKER_LOG = "worker.log"
 
 
 def deployments_folder() -> Path:
-    """Where prefect.yaml and flows/ are: a wheel has them in the package, a checkout at its top."""
+    """The folder of prefect.yaml and flows/: in a wheel's package, or at the top of a checkout."""
     packaged = _PACKAGE / "_deploy"
     return packaged if packaged.is_dir() else _PACKAGE.parents[1]
 
 
 def run_there(module: str, *arguments: str, environment: Mapping[str, str]) -> str | None:
-    """Run `python -m module` in that folder; its last words where it fails."""
+    """Run `python -m module` in that folder; returns its last output if it fails."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         env=dict(environment),
@@ -40,9 +40,9 @@ def run_there(module: str, *arguments: str, environment: Mapping[str, str]) -> s
 
 
 def deploy(environment: Mapping[str, str], *options: str) -> None:
-    """`dlq deploy` with these options, to the server that `environment` names.
+    """`dlq deploy` with these options, to the server in `environment`.
 
-    Raises DLQError with its own words where that fails.
+    Raises DLQError with its output if that fails.
     """
     arguments = ("deploy", "--pool", POOL, *options)
     if words := run_there("sahool_dlq.cli", *arguments, environment=environment):
@@ -52,8 +52,8 @@ def deploy(environment: Mapping[str, str], *options: str) -> None:
 def start_worker(home: Path, environment: Mapping[str, str]) -> GuardedProcess:
     """A worker of the pool; its log is `home`/worker.log.
 
-    The queues and deployments have limits, it has none of its own: with one, Prefect 3.8.8's worker
-    ends where a run is resumed before its process has ended.
+    The queues and deployments have limits, the worker has none: with one, Prefect 3.8.8's worker
+    ends if a run is resumed before its process has ended.
     """
     return GuardedProcess(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL],

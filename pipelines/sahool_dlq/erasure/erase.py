@@ -1,15 +1,15 @@
-"""`dlq erase`: what a tenant has in the log, the lake and Postgres, gone for good.
+"""`dlq erase`: permanently deletes a tenant's data in the log, the lake and PostgreSQL.
 
-Tombstones come first (`stores.erased`): once they are written nothing stores the messages again,
-and each step after them finds by them what is left. So an erasure may die anywhere, and a rerun
-finishes it. Lake and Postgres are done under the drain's lock, the stream after that. What the
-tenant fails on later is stored.
+Tombstones come first (`stores.erased`): once they are written, nothing stores the messages again,
+and each later step uses them to find the rest. So an erasure may die at any point, and a rerun
+finishes it. Lake and PostgreSQL are done under the drain's lock, the stream after that. Later
+failures of the tenant are stored.
 """
 
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -43,7 +43,7 @@ from sahool_dlq.stores.tombstones import (
 __all__ = ["COUNTED", "ErasureReport", "erase", "preview"]
 
 _AT_ONCE = 500  # messages; NATS deletes some hundred in a second
-_TRIES = 5  # at rewriting a table of the lake, which a compaction may do meanwhile
+_TRIES = 5  # tries to rewrite a table, which a compaction may rewrite meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +58,22 @@ class ErasureReport:
     object_bodies: int  # in the object store
     lake_dead_letters: int
     lake_case_events: int
-    unread_dead_letters: int  # that nobody can read, and name no tenant; they stay
+    unread_dead_letters: int  # unreadable ones without a tenant; they stay
     failures: dict[str, int]  # rows of failed_events by status
     payloads: int  # raw dead letters in failed_payloads
     redrives: int  # rows of the outbox
-    batches: int  # of redrives, that had no other failures
-    alert_messages: int  # that quoted one of the failures
+    batches: int  # batches of redrives without other failures
+    alert_messages: int  # alert messages that quoted one of the failures
     audit_mentions: int  # rows of the audit that name the tenant; they stay
     erasure: str | None = None  # its id; None of a preview
     left: str | None = None  # what is still in the stream, and why
-    is_unfinished: bool = False  # whether an earlier one has not come to its end
+    is_unfinished: bool = False  # whether an earlier one is unfinished
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether there is nothing to erase."""
         counts = (getattr(self, name) for name in COUNTED)
         return not self.is_unfinished and not any(counts)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 COUNTED = {
@@ -92,11 +88,11 @@ COUNTED = {
     "batches": "batches of redrives",
     "alert_messages": "messages of alerts that quote them",
 }
-"""What is erased, by field of the report."""
+"""The erased things, by field of the report."""
 
 
 async def preview(settings: Settings, tenant: str) -> ErasureReport:
-    """What an erasure would find; touches nothing."""
+    """What an erasure would find; changes nothing."""
     tenant = _checked(tenant)
     async with open_nats(settings, "dlq erase") as client:
         state = await find_log(client, settings)
@@ -123,10 +119,11 @@ async def erase(
     reason: str,
     tell: Callable[[str], object] = lambda _: None,
 ) -> ErasureReport:
-    """Erase a tenant's messages up to the stream's last one; `build_marts` computes those anew.
+    """Erase a tenant's messages up to the stream's last one; `build_marts` computes the marts
+    again.
 
-    Raises ErasureError for a tenant or reason that is not valid, FencedError where others rewrite
-    the lake all the time. What NATS does not let go of is `left`; all else is done then, too.
+    Raises ErasureError for an invalid tenant or reason, FencedError if others rewrite the lake all
+    the time. Messages that NATS does not delete are in `left`; everything else is done then.
     """
     tenant = _checked(tenant, reason)
     actor, reason = settings.masked(actor), settings.masked(reason)
@@ -151,7 +148,7 @@ async def erase(
                     reason=reason,
                 )
                 tell("bodies in the object store")
-                # Before the dead letters, which say which there are.
+                # Before the dead letters, because these name the objects.
                 left = await erase_objects(client, BODIES_BUCKET, found.objects, live)
                 tell("the lake")
                 await asyncio.to_thread(_from_lake, settings, connection, live)
@@ -161,7 +158,7 @@ async def erase(
                 rows = await asyncio.to_thread(delete, connection, tenant)
             tell("the marts")
             await asyncio.to_thread(build_marts)
-            # NATS takes its time: drains go on meanwhile.
+            # NATS is slow at this: drains continue meanwhile.
             left = left or await _from_stream(client, settings, state, found.in_stream, tell)
             if left is None:
                 finish(connection, erasure)
@@ -183,19 +180,21 @@ async def _from_stream(
     sequences: Sequence[int],
     tell: Callable[[str], object],
 ) -> str | None:
-    """Delete messages from the stream as it was then; what refuses it, None where all are gone."""
+    """Delete messages from the unchanged stream; returns the reason of a refusal, None if all are
+    deleted.
+    """
     for start in range(0, len(sequences), _AT_ONCE):
         tell(f"the stream, {start:,} of {len(sequences):,} messages")
         now = await log_state(client, state.stream, settings.subjects.log)
         if now.created != state.created:  # other messages have these sequences
-            return "the stream was made anew meanwhile"
+            return "the stream was created again meanwhile"
         if refusal := await erase_messages(client, state.stream, sequences[start:][:_AT_ONCE]):
             return refusal
     return None
 
 
 def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[], object]) -> None:
-    """Nobody builds marts meanwhile: they would count what they read before."""
+    """Nobody may build marts meanwhile, because they would count rows that they read before."""
     lake, erased = Lake(settings.lake), erased_messages(connection)
     copy_to_lake(connection, lake, datetime.now(UTC))
     with open_lock(settings, "marts") as lock:
@@ -212,14 +211,14 @@ def _from_lake(settings: Settings, connection: Connection[Any], live: Callable[[
 
 
 def _show_life(connection: Connection[Any], stream: str) -> None:
-    """Drains that wait end the session of one that makes no progress; see `lock`."""
+    """Show progress, because waiting drains end a session without progress; see `lock`."""
     connection.execute(
         "UPDATE drain_checkpoints SET updated_at = now() WHERE stream = %s", [stream]
     )
 
 
 def _checked(tenant: str, reason: str | None = None) -> str:
-    """The tenant's id as decoding would have it."""
+    """The tenant's id as decoding gives it."""
     if not tenant.strip():
         raise ErasureError("--tenant is empty: say whose failures are to be erased.")
     if reason is not None and not reason.strip():

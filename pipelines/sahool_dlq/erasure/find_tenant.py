@@ -1,7 +1,7 @@
-"""Where the log, the lake and Postgres have messages of one tenant; only looks.
+"""Finds messages of one tenant in the log, the lake and PostgreSQL; only reads.
 
-A dead letter is a tenant's where decoding says so, as it does for the sinks. A case event is where
-the failure that it is about is the tenant's.
+A dead letter belongs to a tenant if decoding says so, as in the sinks. A case event belongs to the
+tenant of its failure.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from sahool_dlq.erasure.unread import (
 from sahool_dlq.errors import ServerUnavailableError
 from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.epochs import life_of
+from sahool_dlq.stores.epoch_ids import life_of
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.tombstones import LIFE, erased_messages
 
@@ -42,7 +42,7 @@ _PLACE = list(ERASED_SCHEMA)
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """What there is of a tenant outside of Postgres."""
+    """A tenant's data outside of PostgreSQL."""
 
     messages: pl.DataFrame  # ERASED_SCHEMA: the tenant's, wherever they are
     in_stream: Sequence[int]  # sequences of these, and of whatever else was erased, in the stream
@@ -58,7 +58,7 @@ async def belongings(
     tenant: str,
     live: Callable[[], object] = lambda: None,
 ) -> Belongings:
-    """Everything of a tenant, up to the last sequence of `state`; calls `live` now and then."""
+    """All data of a tenant, up to the last sequence of `state`; calls `live` regularly."""
     erased, lake = erased_messages(connection), Lake(settings.lake)
     doubtful = await asyncio.to_thread(doubtful_rows, lake, connection)
     tables = {name: lake.table(name) for name in LOG_TABLES}
@@ -102,7 +102,7 @@ async def belongings(
 
 
 class _Look:
-    """What the stream has, one batch after the other; frames are FOUND."""
+    """Reads the stream batch by batch; frames are FOUND."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class _Look:
         self.left: list[int] = []  # sequences of what was erased
 
     def at(self, messages: list[LogMessage]) -> None:
-        """Look at these messages."""
+        """Check these messages."""
         life = life_of(self._epoch)
         is_letter = [matches(self._subjects.dead_letters, m.subject) for m in messages]
         sent = [m for m, is_one in zip(messages, is_letter, strict=True) if is_one]
@@ -147,7 +147,9 @@ class _Look:
 
 
 async def _read(settings: Settings, state: LogState) -> AsyncGenerator[list[LogMessage], None]:
-    """The log; a message that ends the client's reading is read past its parser, as in a drain."""
+    """The log; a message that stops the client's read loop is read without its parser, as in a
+    drain.
+    """
     reached, is_suspect = state.first_sequence - 1, False
     while reached < state.last_sequence:
         before = reached
@@ -170,7 +172,7 @@ async def _read(settings: Settings, state: LogState) -> AsyncGenerator[list[LogM
 
 
 def _in_lake(lake: Lake, table: str, is_wanted: pl.Expr) -> pl.DataFrame:
-    """The rows of a table that are wanted; FOUND."""
+    """The selected rows of a table; FOUND."""
     columns = ["epoch", "dlq_sequence", "published_at", "failure_id"]
     if table == "dead_letters":
         columns.append("payload_encoding")

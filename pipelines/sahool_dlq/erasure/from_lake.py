@@ -1,4 +1,4 @@
-"""Messages taken out of the lake so that no file has them any more, whatever its age."""
+"""Removes messages from the lake so that no file contains them, not even an old one."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -18,11 +18,11 @@ _PLACE = ("epoch", "dlq_sequence", "published_at")
 def erase_rows(
     table: LakeTable, erased: pl.DataFrame, now: datetime, tell: Callable[[], object]
 ) -> int:
-    """Rewrite the files that hold erased messages, then delete all that are not live.
+    """Rewrite the files with erased messages, then delete all files that are not live.
 
-    Among those may be files in flight, of one who works on an older snapshot: the commit, which is
-    made in any case, fences whoever that is. So only files that were there before it are deleted.
-    Returns how many rows went. Raises FencedError where another rewrote files meanwhile.
+    These may include new files of a writer with an older snapshot: the commit, which is made in any
+    case, fences that writer. So only files that existed before the commit are deleted. Returns the
+    number of removed rows. Raises FencedError if another process rewrote files meanwhile.
     """
     before = table.store.paths()
     holders, count = [], 0
@@ -40,9 +40,10 @@ def erase_rows(
 
 
 def erase_marts(lake: Lake) -> None:
-    """Delete the marts with their logs, whose statistics have ids; they are computed anew.
+    """Delete the marts with their logs, whose statistics contain ids; they are computed again.
 
-    Each log from its newest entry on, so that one who is killed leaves an older table, or none.
+    Each log is deleted from its newest entry on. If the process is killed here, an older table is
+    left, or none.
     """
     store = FileStore(lake.path("marts"), (), None)
     logs = sorted((path for path in store.paths() if "/_delta_log/" in path), reverse=True)

@@ -1,4 +1,4 @@
-"""What Postgres holds of a tenant: counted, and deleted in one transaction with its audit."""
+"""A tenant's rows in PostgreSQL: counted, and deleted in one transaction with the audit row."""
 
 import json
 import re
@@ -71,7 +71,7 @@ _DELETIONS = (
 
 
 def count_rows(connection: Connection[Any], tenant: str) -> dict[str, Any]:
-    """How many rows of each kind hold a tenant's failures; `audit_mentions` stay."""
+    """The number of rows of each kind with a tenant's failures; `audit_mentions` stay."""
     with connection.transaction():
         return _counted(connection, tenant)
 
@@ -84,7 +84,9 @@ def delete_rows(
     reason: str,
     detail: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Delete what belongs to a tenant or has a tombstone, and say so in the audit; the counts."""
+    """Delete rows that belong to a tenant or have a tombstone, and write the audit; returns the
+    counts.
+    """
     with connection.transaction():
         counts = _counted(connection, tenant)
         for statement in _DELETIONS:
@@ -102,7 +104,7 @@ def _counted(connection: Connection[Any], tenant: str) -> dict[str, Any]:
 
 
 def _values(tenant: str) -> dict[str, str]:
-    """The id as it is, and as JSON, a person's condition, a reason and an alert say it."""
+    """The forms of the id: plain, in JSON, in a condition, in a reason and in an alert."""
     return {
         "tenant": tenant,
         "json": json.dumps(tenant, ensure_ascii=False),

@@ -1,4 +1,4 @@
-"""Stored messages deleted so that the server overwrites their bytes, and objects with them."""
+"""Deletes stored messages and objects so that the server overwrites their bytes."""
 
 import asyncio
 import json
@@ -20,7 +20,9 @@ _TIMEOUT_SECONDS = 10
 async def erase_messages(
     client: Client, stream: str, sequences: Sequence[int], tell: Callable[[], object] | None = None
 ) -> str | None:
-    """Overwrite and delete these messages; why the server refuses, None where all are gone."""
+    """Overwrite and delete these messages; returns the reason of a refusal, None if all are
+    deleted.
+    """
     for start in range(0, len(sequences), _AT_ONCE):
         window = sequences[start : start + _AT_ONCE]
         refusals = await asyncio.gather(*(_erase(client, stream, each) for each in window))
@@ -36,7 +38,7 @@ async def erase_objects(
 ) -> str | None:
     """Overwrite and delete these objects of an object store; returns as `erase_messages`.
 
-    Deleting one as its client does would purge it, which leaves its bytes on the disk.
+    The client's own delete would purge the object, which leaves its bytes on the disk.
     """
     for name in names:
         try:
@@ -47,7 +49,7 @@ async def erase_objects(
             continue
         entry, *chunks = [message.sequence for message in stored]
         stream = f"OBJ_{bucket}"
-        # The entry last: it says where the rest is.
+        # The entry last, because it locates the rest.
         refusal = await erase_messages(client, stream, chunks, tell)
         refusal = refusal or await _erase(client, stream, entry)
         if refusal:
@@ -56,7 +58,7 @@ async def erase_objects(
 
 
 async def _erase(client: Client, stream: str, sequence: int) -> str | None:
-    """Delete one message; why not, where it is still there."""
+    """Delete one message; returns the reason if it still exists."""
     subject = api_subject(client, f"STREAM.MSG.DELETE.{stream}")
     request = json.dumps({"seq": sequence, "no_erase": False}).encode()
     try:

@@ -1,7 +1,7 @@
-"""Dead letters that name no tenant, and hold a body that decoding did not look into; only looks.
+"""Finds dead letters without a tenant whose body was not decoded; only reads.
 
-A body in the object store and what `failed_payloads` keeps are read here. What nobody can read may
-be anybody's.
+Bodies in the object store and in `failed_payloads` are read here. Unreadable ones may belong to any
+tenant.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from sahool_dlq.stores.tombstones import LIFE
 __all__ = ["FOUND", "IS_DOUBTFUL", "doubtful_rows", "in_kept_payloads", "in_objects"]
 
 FOUND = ERASED_SCHEMA | {"failure_id": pl.String(), "payload_encoding": pl.String()}
-"""A message, and where its body is."""
+"""A message, and the location of its body."""
 
 _COLUMNS = ["epoch", "dlq_sequence", "published_at", "failure_id", "payload_encoding"]
 _IS_TEXT = pl.col("original_data").str.starts_with('{"raw_data"')  # of what was no JSON
@@ -37,7 +37,7 @@ _IS_STORED_DOUBT = pl.col("tenant_id").is_null() & (
 IS_DOUBTFUL = _IS_STORED_DOUBT | (
     pl.col("tenant_id").is_null() & (pl.col("payload_encoding") == "base64")
 )
-"""Whether a decoded dead letter may be anybody's. The sinks keep nothing of one in base64."""
+"""Whether a decoded dead letter may belong to any tenant. The sinks store no base64 bodies."""
 
 _KEPT = """
 SELECT f.epoch, p.failure_id::text, p.subject, p.dlq_sequence, p.timestamp_ns, p.data
@@ -48,7 +48,7 @@ _AT_ONCE = 50  # of them: each may have a megabyte
 
 
 def doubtful_rows(lake: Lake, connection: Connection[Any]) -> pl.DataFrame:
-    """What lake and Postgres hold that may be anybody's; FOUND."""
+    """Rows of lake and PostgreSQL that may belong to any tenant; FOUND."""
     in_lake = lake.table("dead_letters").select(_COLUMNS, _IS_STORED_DOUBT).with_columns(LIFE)
     rows = connection.execute(
         "SELECT regexp_replace(epoch, '#[0-9]+$', ''), dlq_sequence, published_at, id::text,"
@@ -62,7 +62,7 @@ def doubtful_rows(lake: Lake, connection: Connection[Any]) -> pl.DataFrame:
 def in_kept_payloads(
     connection: Connection[Any], tenant: str, live: Callable[[], object]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The raw dead letters without a tenant's id: those of the tenant, the doubtful ones; FOUND."""
+    """Raw dead letters without a tenant's id: those of the tenant, and the doubtful ones; FOUND."""
     owned, doubtful = [pl.DataFrame(schema=FOUND)], [pl.DataFrame(schema=FOUND)]
     with connection.transaction(), connection.cursor("unread") as cursor:
         cursor.itersize = _AT_ONCE
@@ -94,7 +94,7 @@ def _batches(rows: Any) -> Iterator[tuple[str, list[str], list[LogMessage]]]:
 async def in_objects(
     client: Client, doubtful: pl.DataFrame, tenant: str, live: Callable[[], object]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Look into bodies in the object store: the tenant's, and all that stay doubtful; FOUND."""
+    """Read bodies in the object store: the tenant's, and those that stay doubtful; FOUND."""
     is_object = pl.col("payload_encoding") == "object"
     owned, readable = list[str](), list[str]()
     for failure in doubtful.filter(is_object)["failure_id"].unique(maintain_order=True):
@@ -108,7 +108,7 @@ async def in_objects(
 
 
 async def _ids_in_object(client: Client, failure: str) -> dict[str, str] | None:
-    """What a body in the object store says of itself; None where it cannot be read."""
+    """The ids in a body in the object store; None if it cannot be read."""
     try:
         stored = await object_messages(client, BODIES_BUCKET, failure)
         if not stored:

@@ -1,8 +1,7 @@
-"""What a service imports instead of a consume loop of its own.
-
-Needs nats-py and pydantic only. Nothing is imported before it is used, and importing this package
-never fails: a name whose package is absent says what to install when it is used, and the flags
-say so beforehand. To add a name, add it to the three lists below; a test compares them.
+"""The library for services: it replaces their own consume loop. Needs only nats-py and pydantic.
+Names are imported on first use, and importing this package never fails: if a package is missing,
+using the name says what to install, and the flags say so in advance. To add a name, add it to the
+three lists below; a test compares them.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Acknowledgements, many in one write, kept through an outage."""
+"""Answers to the server: acknowledgements, many in one write, kept through an outage; and nak."""
 
 import asyncio
 import logging
@@ -9,14 +9,14 @@ from nats.aio.msg import Msg
 
 logger = logging.getLogger(__name__)
 
-_WAIT_SECONDS = 0.002  # that one waits for others to travel with
+_WAIT_SECONDS = 0.002  # how long one waits for others, to be sent together
 _PAUSE_SECONDS = 0.1  # before they are tried again, while there is no connection
 
 
 class Acknowledgements:
-    """What is done and not acknowledged yet.
+    """Messages that are handled but not acknowledged yet.
 
-    A process that dies in this moment gets the messages again, as when it dies before.
+    If the process dies in between, these messages are delivered again, as if it died before.
     """
 
     def __init__(self, durable: str, answer: Callable[[Msg, bytes], Awaitable[None]]) -> None:
@@ -26,12 +26,12 @@ class Acknowledgements:
         self._has_done = asyncio.Event()
 
     def add(self, msg: Msg) -> None:
-        """Acknowledge it within a moment."""
+        """Acknowledge it soon."""
         self._done.append(msg)
         self._has_done.set()
 
     async def send_for_ever(self) -> None:
-        """Send what is added, and again what could not be sent."""
+        """Send added acknowledgements, and retry failed ones."""
         while True:
             await self._has_done.wait()
             await asyncio.sleep(_WAIT_SECONDS)
@@ -41,7 +41,7 @@ class Acknowledgements:
                 self._has_done.set()
 
     async def send(self) -> None:
-        """Send all now; what cannot be sent is kept, which is logged."""
+        """Send all now; failed ones are kept and logged."""
         self._has_done.clear()
         done, self._done = self._done, []
         sent_count = 0
@@ -54,5 +54,10 @@ class Acknowledgements:
                 "%s: acknowledgements are waiting for a connection (%s)", self._durable, error
             )
         finally:
-            # What was handled should not be handled again: the next connection takes them.
+            # Handled events should not be handled again: the next connection sends them.
             self._done[:0] = done[sent_count:]
+
+
+def nak(delay_seconds: float) -> bytes:
+    """The answer that gives a message back, to be delivered again after a delay."""
+    return b'-NAK {"delay": %d}' % (delay_seconds * 1e9) if delay_seconds else b"-NAK"

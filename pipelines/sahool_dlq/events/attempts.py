@@ -1,9 +1,9 @@
-"""How often an event's handler was called, and how that went, whichever process called it.
+"""The number and results of an event's handler calls, over all processes.
 
-The server counts deliveries, and not every delivery becomes a call: an event may wait in a process
-that dies, or be delivered again because the server was restarted. So what is known of an event that
-comes again is kept in a stream, one message an event: who called last, at which delivery, and how
-many calls began. It holds no word of the event or of its errors.
+The server counts deliveries, but not every delivery becomes a call: an event may wait in a process
+that dies, or be delivered again because the server was restarted. So the calls of an event that is
+delivered again are recorded in a stream, one message per event: which process called last, at which
+delivery, and how many calls began. It contains no text of the event or its errors.
 """
 
 import json
@@ -29,30 +29,30 @@ from sahool_dlq.jetstream.stored import last_message
 logger = logging.getLogger(__name__)
 
 _LONGEST_KEPT_TRACE = 16_000  # characters, while an event waits for its retry
-_MOST_CALLS = 10  # that a dead letter tells of
+_MOST_CALLS = 10  # maximum in a dead letter
 _LOOK_AGAIN_SECONDS = 10.0  # for the stream, while there is none
 
 
 @dataclass(slots=True)
 class Attempts:
-    """What is known of the calls for one event."""
+    """The recorded calls for one event."""
 
     first_at: datetime  # when the first call began, UTC
     delivery_count: int = 0  # of the delivery that the latest call was for
-    begun_count: int = 0  # calls that began, the one at work included
+    begun_count: int = 0  # calls that began, including the running one
     failed_count: int = 0  # calls that ended in failure
     calls: list[dict[str, str]] = field(default_factory=list)  # the latest that failed
     cause: Cause | None = None  # of the last call whose cause is known, its texts cut
     owner: str = ""  # the process that called last
-    is_over: bool = False  # it was handled or dead-lettered: what comes later begins anew
+    is_over: bool = False  # it was handled or dead-lettered: later calls count from zero
 
     @property
     def unfinished_count(self) -> int:
-        """Calls that began and never ended: their process died."""
+        """Calls that began and never ended, because their process died."""
         return self.begun_count - self.failed_count
 
     def add(self, at: datetime, error: BaseException | None, reason: str | None = None) -> None:
-        """Remember that a call failed."""
+        """Record a failed call."""
         call = {"at": at.isoformat(), "error_type": "", "error_message": ""}
         if error is not None:
             kind, message, trace = cause_of(error, _LONGEST_KEPT_TRACE)
@@ -65,7 +65,7 @@ class Attempts:
 
 
 class AttemptLog:
-    """The stream that one consumer's processes keep their attempts in."""
+    """The stream in which the processes of one consumer record attempts."""
 
     def __init__(self, subjects: Subjects, stream: str, consumer: str) -> None:
         self._owner = secrets.token_hex(8)
@@ -77,13 +77,13 @@ class AttemptLog:
 
     @property
     def is_kept(self) -> bool:
-        """Whether attempts can be kept; without, each delivery counts as a call that began."""
+        """Whether attempts can be stored; if not, each delivery counts as a call."""
         return self._kept_in is not None
 
     async def open(self, connection: Client) -> None:
-        """Find the stream by a first message; that there is none is only logged.
+        """Find the stream by a first message; a missing stream is only logged.
 
-        Raises what a request raises in an outage: where they were kept before counts on.
+        Raises the errors of a request in an outage: the place used before stays valid.
         """
         self._looked_at = time.monotonic()
         subject = self._subject(0)
@@ -94,7 +94,7 @@ class AttemptLog:
             else:
                 self._kept_in, self._said = stored.stream, ""
         except NoStreamResponseError as error:
-            if self._kept_in is None:  # else it may only be without a leader: reading tells
+            if self._kept_in is None:  # else it may only be without a leader: reading shows that
                 self._lose(str(error))
         except NotPermittedError as error:
             self._lose(str(error))
@@ -113,9 +113,9 @@ class AttemptLog:
     async def before(
         self, connection: Client, delivery: Delivery, own: Attempts | None
     ) -> Attempts:
-        """The calls before this delivery, `own` being those that this process knows of.
+        """The calls before this delivery; `own` are those that this process knows.
 
-        Raises what a request raises in an outage.
+        Raises the errors of a request in an outage.
         """
         count = delivery.delivery_count
         latest_own = own if own is not None and own.delivery_count == count - 1 else None
@@ -126,8 +126,8 @@ class AttemptLog:
         kept = await self._latest(connection, delivery)
         if self._kept_in is None:
             return latest_own or Attempts(datetime.now(UTC), count - 1, count - 1, count - 1)
-        # What is over, of this delivery or of a later one is of an earlier life of the consumer,
-        # which was made anew or reset.
+        # A finished record, or one of this or a later delivery, is from before the consumer was
+        # recreated or reset.
         known = [
             each
             for each in (own, kept)
@@ -137,14 +137,14 @@ class AttemptLog:
         return latest or Attempts(datetime.now(UTC))
 
     async def begin(self, connection: Client, delivery: Delivery, attempts: Attempts) -> None:
-        """Count a call before it is made, for whoever comes after a process that dies of it.
+        """Count a call before it starts, in case the process dies of it.
 
-        A call that follows on a failure of this process needs no word: it told when it failed.
-        Raises what a publish raises in an outage.
+        A call after a failure in this process needs no message, because that failure was recorded.
+        Raises the errors of a publish in an outage.
         """
         is_next = attempts.delivery_count == delivery.delivery_count - 1
         is_own = is_next and attempts.owner == self._owner
-        # A delivery without a call that is known to have ended: a process may have died of it.
+        # A delivery without a finished call: a process may have died of it.
         is_suspect = not is_next or attempts.unfinished_count > 0
         attempts.delivery_count = delivery.delivery_count
         attempts.begun_count += 1
@@ -152,9 +152,9 @@ class AttemptLog:
             await self.write(connection, delivery, attempts, is_sure=is_suspect)
 
     async def is_latest(self, connection: Client, delivery: Delivery) -> bool:
-        """Whether no other process has taken the event since this delivery to us.
+        """Whether no other process has taken the event since this delivery.
 
-        Raises what a request raises in an outage.
+        Raises the errors of a request in an outage.
         """
         latest = await self._latest(connection, delivery)
         ours = (self._owner, delivery.delivery_count, False)
@@ -163,9 +163,9 @@ class AttemptLog:
     async def write(
         self, connection: Client, delivery: Delivery, attempts: Attempts, *, is_sure: bool = False
     ) -> None:
-        """Keep what is known of an event; with `is_sure` until the server has it.
+        """Record the attempts of an event; with `is_sure`, wait until the server has them.
 
-        Raises what a publish raises in an outage. What is lost costs the event one call more.
+        Raises the errors of a publish in an outage. A lost record costs the event one more call.
         """
         attempts.owner = self._owner
         if self._kept_in is None:
@@ -183,11 +183,11 @@ class AttemptLog:
         try:
             return await connection.jetstream().publish(subject, body, timeout=5)
         except TimeoutError:
-            check_permitted(connection, subject)  # of which a client that is not ours says nothing
+            check_permitted(connection, subject)  # other clients do not report this
             raise
 
     async def _latest(self, connection: Client, delivery: Delivery) -> Attempts | None:
-        """What was kept last of an event; None where nothing is."""
+        """The last record of an event; None if there is none."""
         if self._kept_in is None:
             return None
         try:
@@ -216,7 +216,7 @@ def _encode(attempts: Attempts, delivery: Delivery) -> bytes:
 
 
 def _decode(data: bytes, delivery: Delivery) -> Attempts | None:
-    """What a message keeps of this event; None where it is about another, or is not valid."""
+    """The record of this event in a message; None if it is about another event or not valid."""
     try:
         kept: dict[str, Any] = json.loads(data)
         if kept["event_timestamp_ns"] != delivery.timestamp_ns:

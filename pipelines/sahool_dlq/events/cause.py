@@ -1,4 +1,4 @@
-"""An exception in words: nothing that it is or does can keep its dead letter back."""
+"""An exception as text: no exception can prevent its dead letter."""
 
 import traceback
 from pathlib import Path
@@ -11,7 +11,7 @@ _OURS = Path(__file__).parent
 
 
 class Cause(NamedTuple):
-    """An exception in words: it holds no frames, so it may be kept while retries go on."""
+    """An exception as text: it holds no frames, so it can be kept during retries."""
 
     error_type: str
     error_message: str
@@ -19,17 +19,17 @@ class Cause(NamedTuple):
 
 
 def cause_of(error: BaseException, longest_trace: int = _LONGEST_TRACE) -> Cause:
-    """An exception in words."""
+    """An exception as text."""
     return Cause(error_type(error), error_text(error), stack_trace(error, longest_trace))
 
 
 def error_type(error: BaseException) -> str:
-    """The class name of an exception, which is what policies and reports go by."""
+    """The class name of an exception, which policies and reports use."""
     return type(error).__name__
 
 
 def error_text(error: BaseException) -> str:
-    """What an exception says; nothing that an exception does can keep its dead letter back."""
+    """The text of an exception; nothing that an exception does can prevent its dead letter."""
     try:
         return clean_text(str(error))
     except Exception as failure:  # noqa: BLE001  (a broken __str__ can raise anything)
@@ -37,9 +37,10 @@ def error_text(error: BaseException) -> str:
 
 
 def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
-    """The full chained traceback; the middle is cut where it is longer than `longest` characters.
+    """The full chained traceback; the middle is cut if it is longer than `longest` characters.
 
-    Frames of what calls the handler here are left out: they are the same in every failure.
+    Frames of our code that calls the handler are left out, because they are the same in every
+    failure.
     """
     try:
         trace = traceback.TracebackException.from_exception(error)
@@ -56,12 +57,12 @@ def stack_trace(error: BaseException, longest: int = _LONGEST_TRACE) -> str:
 
 
 def late_handler(seconds: float) -> str:
-    """What the failure of a handler says that did not end within its time."""
+    """The failure of a handler that did not end in time."""
     return f"The handler took longer than {seconds} s."
 
 
 def shortened(text: str, longest: int) -> str:
-    """`text`, the middle cut where it is longer than `longest` characters."""
+    """`text`, with the middle cut if it is longer than `longest` characters."""
     if len(text) <= longest:
         return text
     half = longest // 2
@@ -69,5 +70,5 @@ def shortened(text: str, longest: int) -> str:
 
 
 def _calls_handlers(file: Path) -> bool:
-    """Whether frames of a file are the same in every failure; a handler may call the publisher."""
+    """Whether frames of a file are in every failure; a handler may call the publisher."""
     return file.is_relative_to(_OURS) and not file.is_relative_to(_OURS / "publishing")

@@ -1,4 +1,4 @@
-"""How a service ends: the mark that it does, one deadline for all, and tasks that will not end."""
+"""How a service ends: a flag, one deadline for everything, and tasks that do not end."""
 
 import asyncio
 import contextlib
@@ -11,41 +11,41 @@ from sahool_dlq.events.cause import late_handler
 T = TypeVar("T")
 
 GRACE_SECONDS = 4.0  # beyond `shutdown_seconds`, for everything that follows the handlers
-CUT_SECONDS = 2.0  # of these, for tasks that were cancelled
+CUT_SECONDS = 2.0  # of these, for cancelled tasks
 _AGAIN_SECONDS = 1.0  # before a task that goes on is cancelled again
-_LEAST_SECONDS = 0.1  # for each last word, however late it is
+_LEAST_SECONDS = 0.1  # for each last step, even if it is late
 
 
 class Closing(asyncio.Event):
-    """The mark that a service ends; its clock runs from the first word of it."""
+    """The flag that a service ends; the time starts at the first request to end."""
 
     def __init__(self, shutdown_seconds: float) -> None:
         super().__init__()
-        self.has_cut_off = False  # a handler that had not ended by itself
+        self.has_cut_off = False  # a handler that did not end by itself
         self.shutdown_seconds = shutdown_seconds
         self._began_at: float | None = None  # of the monotonic clock
 
     @property
     def has_begun(self) -> bool:
-        """Whether the service was told to end, though the loop may not have heard of it yet."""
+        """Whether the service was told to end, even if the loop does not know it yet."""
         return self._began_at is not None
 
     def begin(self) -> None:
-        """Start the clock; a signal's handler may call it at any moment."""
+        """Start the time; a signal handler may call it at any moment."""
         if self._began_at is None:
             self._began_at = time.monotonic()
 
     def set(self) -> None:
-        """Start the clock, and wake up whoever waits for the end."""
+        """Start the time, and wake up all who wait for the end."""
         self.begin()
         super().set()
 
     def seconds_left(self) -> float:
-        """How long handlers may still run."""
+        """Time that handlers may still run, in seconds."""
         return max(0, self._until() - time.monotonic())
 
     def last_seconds(self, at_most: float) -> float:
-        """How long something else may still take: giving back, saying goodbye."""
+        """Time for the rest, in seconds: giving back events, closing the connection."""
         left = self._until() + GRACE_SECONDS - time.monotonic()
         return max(_LEAST_SECONDS, min(left, at_most))
 
@@ -55,10 +55,10 @@ class Closing(asyncio.Event):
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:
-    """Cancel tasks, and wait for them, for so many seconds at most.
+    """Cancel tasks and wait for them, at most for this time.
 
-    Who does not listen is cancelled again: `asyncio.wait_for` of Python 3.11, nats-py and handlers
-    can swallow a cancellation. Who is being cancelled already is given a moment first.
+    Tasks that ignore it are cancelled again: `asyncio.wait_for` of Python 3.11, nats-py and
+    handlers can swallow a cancellation. A task that is already being cancelled first gets a moment.
     """
     until = time.monotonic() + seconds
     pending = {task for task in tasks if not task.done()}
@@ -75,18 +75,19 @@ async def end(tasks: Iterable[asyncio.Task[Any]], seconds: float) -> None:
 
 
 def is_cancelled_still() -> bool:
-    """Whether a request to end the running task is left, be it heard or still to come.
+    """Whether the running task still has a pending request to end.
 
-    `asyncio.TaskGroup` of Python 3.11 and 3.12 leaves one, and libraries that never take it back.
+    `asyncio.TaskGroup` of Python 3.11 and 3.12 leaves one, and so do libraries that never revoke
+    it.
     """
     task = asyncio.current_task()
     return task is not None and bool(task.cancelling() or getattr(task, "_must_cancel", False))
 
 
 async def forget_cancellations() -> None:
-    """Make the running task as if nobody had ever asked it to end.
+    """Remove all cancellation requests from the running task.
 
-    What is left would disturb, or end, the next thing that the task waits for.
+    They would disturb or end the next thing that the task waits for.
     """
     task = asyncio.current_task()
     if task is None or not is_cancelled_still():
@@ -102,10 +103,11 @@ async def forget_cancellations() -> None:
 async def outcome_of(
     call: Awaitable[T], seconds: float | None, is_cutting_off: Callable[[], bool]
 ) -> T:
-    """What a handler returns, within `seconds`; its task is as clean afterwards as before.
+    """The result of a handler, within `seconds`; afterwards its task has no pending cancellation.
 
-    Raises what it raises, and TimeoutError where it is late. A CancelledError is its own doing,
-    unless `is_cutting_off()`: then, whatever it makes of that, it is what is raised.
+    Raises what the handler raises, and TimeoutError if it is late. A CancelledError is the
+    handler's own, unless `is_cutting_off()`: then CancelledError is raised, whatever the handler
+    does.
     """
     timer = asyncio.timeout(seconds) if seconds else None
     try:

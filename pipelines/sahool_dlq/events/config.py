@@ -22,17 +22,17 @@ from sahool_dlq.jetstream.access import Access
 
 
 class RetryPolicy(BaseModel):
-    """How some failures are retried otherwise than the rest; what is None stays as it is.
+    """A different retry policy for some failures; fields that are None do not change anything.
 
-    It applies where all three conditions hold. `service` and `event_type` may hold wildcards
-    (`*`, `?`); `error_type` is the name of the exception's class, or of one it is derived from.
+    It applies if all three conditions hold. `service` and `event_type` may contain wildcards (`*`,
+    `?`); `error_type` is the name of the exception's class or of a base class.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     service: str = "*"
     event_type: str = "*"
-    error_type: str | None = None  # None: whatever the error
+    error_type: str | None = None  # None: for every error
 
     max_retries: int | None = Field(default=None, ge=0)
     retry_delay_seconds: float | None = Field(default=None, ge=0)
@@ -41,7 +41,7 @@ class RetryPolicy(BaseModel):
     fatal_error_types: tuple[str, ...] | None = None
 
     def applies(self, service: str, event_type: str, error: BaseException | None) -> bool:
-        """Whether it is about this failure; without an error, whether it is whatever the error."""
+        """Whether it applies to this failure; without an error: to every error."""
         return (
             (self.error_type is None or self.error_type in class_names(error))
             and fnmatchcase(service, self.service)
@@ -52,20 +52,20 @@ class RetryPolicy(BaseModel):
 class NATSConsumerConfig(Access):
     """How a `NATSConsumer` connects, retries and dead-letters. Durations are in seconds.
 
-    How it connects says `Access`.
+    The connection settings are those of `Access`.
     """
 
     name: str = "sahool-consumer"  # the service; a dead letter's consumer_service
     version: str | None = None  # the service's version; a dead letter's consumer_version
 
-    # Where it is given it decides; else the stream that holds the subject is found, and where none
-    # does, one of this name is made.
+    # If given, it decides; else the stream that captures the subject is used, or a stream with the
+    # default name is created.
     stream_name: str = "SAHOOL_EVENTS"
     consumer_name: str | None = None  # durable name; default from name and subject
     subject_filter: str = "sahool.analysis.*"
     durable: bool = True
-    # Where a durable begins that is made. NATS never changes that: one that began elsewhere is
-    # refused. None: at all, and one that is there goes on where it stands.
+    # Where a new durable begins. NATS cannot change this: an existing one with another start is
+    # refused. None: at the beginning; an existing one continues at its position.
     deliver_policy: Literal["all", "new", "by_start_sequence", "by_start_time"] | None = None
     opt_start_seq: int | None = Field(default=None, ge=1)  # with by_start_sequence
     opt_start_time: AwareDatetime | None = None  # with by_start_time
@@ -77,7 +77,7 @@ class NATSConsumerConfig(Access):
     max_retry_delay_seconds: float = Field(default=300, ge=0)
     # class names, of base classes too: dead-lettered at once, whatever retries are left
     fatal_error_types: tuple[str, ...] = ("ValidationError", "JSONDecodeError", "UnicodeError")
-    policies: tuple[RetryPolicy, ...] = ()  # what later ones say wins
+    policies: tuple[RetryPolicy, ...] = ()  # later ones win
 
     ack_wait_seconds: float = Field(default=30, gt=0)  # silence after which the server redelivers
     handler_timeout_seconds: float | None = Field(default=None, gt=0)  # None: for ever
@@ -85,16 +85,16 @@ class NATSConsumerConfig(Access):
     max_ack_pending: int = Field(default=10_000, ge=1)  # delayed retries count against it
     shutdown_seconds: float = Field(default=20, ge=0)  # how long close() waits for running handlers
 
-    # Where this share of this many latest events was dead-lettered, the consumer stops: a broken
-    # deploy should not empty the stream into the DLQ. 0 events switch it off.
+    # If this share of this many latest events was dead-lettered, the consumer stops, so that a
+    # broken deployment does not move the stream into the DLQ. 0 events: off.
     dead_letter_limit_share: float = Field(default=0.95, gt=0, le=1)
     dead_letter_limit_events: int = Field(default=1_000, ge=0)
 
     dlq_enabled: bool = True
     dlq_stream_name: str = "SAHOOL_DLQ"
-    # what is before `.dlq` is the prefix of all of the log's subjects
+    # the part before `.dlq` is the prefix of all subjects of the log
     dlq_subject_prefix: str = Field(default="sahool.dlq", pattern=r"^[A-Za-z0-9_-]{1,64}\.dlq$")
-    # dead letters go to `….dlq.<name>.<event type>`, which a user of the service alone may write
+    # dead letters go to `….dlq.<name>.<event type>`, which only the service's own user may write
     dlq_subject_per_service: bool = False
     totals_stream_name: str = "SAHOOL_TOTALS"
     attempts_stream_name: str = "SAHOOL_ATTEMPTS"
@@ -114,15 +114,15 @@ class NATSConsumerConfig(Access):
 
     @property
     def subjects(self) -> Subjects:
-        """The log's subjects below the same prefix as the dead letters."""
+        """The subjects of the log, with the prefix of the dead letters."""
         return Subjects(self.dlq_subject_prefix.rsplit(".", 1)[0])
 
     @classmethod
     def from_file(cls, path: str | Path, **changes: Any) -> Self:
         """The settings in a TOML file: these fields, and a table `[[policies]]` for each policy.
 
-        `changes` win over the file. Raises SettingsError where the file cannot be read or a
-        value is not valid.
+        `changes` override the file. Raises SettingsError if the file cannot be read or a value is
+        not valid.
         """
         try:
             values = tomllib.loads(Path(path).read_text())

@@ -27,8 +27,8 @@ from sahool_dlq.events.subscription import Handler, Subscription
 from sahool_dlq.events.totals import publish_total, publish_totals
 from sahool_dlq.jetstream.address import shown
 from sahool_dlq.jetstream.consumers import default_durable, durable_name
+from sahool_dlq.jetstream.stream_names import StreamNames
 from sahool_dlq.jetstream.streams import (
-    StreamNames,
     ensure_attempts_stream,
     ensure_event_stream,
     ensure_log_stream,
@@ -49,14 +49,14 @@ _CALLBACK_FAILED = "The callback on_trouble raised an error"
 
 
 class NATSConsumer(Service):
-    """Pulls events, calls a handler, retries with backoff, dead-letters with the whole context.
+    """Pulls events, calls a handler, retries with backoff, and dead-letters with the whole context.
 
-    `on_trouble`, async or not, is called with a kind of trouble and a sentence about it, which is
-    logged as well: `dlq_unwritable` and, when it is over, `dlq_writable`; `ack_pending`, when so
-    many retries wait that the server soon delivers nothing more; `dead_letter_limit`, when nearly
+    `on_trouble`, async or not, is called with a kind of trouble and a sentence, which is also
+    logged: `dlq_unwritable` and, when it is over, `dlq_writable`; `ack_pending`, when so many
+    retries wait that the server soon delivers no more events; `dead_letter_limit`, when nearly
     everything was dead-lettered and the consumer stops; `consumer_rewound`, when the durable was
-    made anew or reset while this process runs, so that events come again that were handled;
-    `dead_letter_id_taken`, when the log had a message with a dead letter's id before it.
+    created again or reset while this process runs, so that handled events are delivered again;
+    `dead_letter_id_taken`, when the log already had a message with a dead letter's id.
     """
 
     def __init__(
@@ -78,13 +78,12 @@ class NATSConsumer(Service):
     ) -> None:
         """Prepare a durable consumer for `handler`; `start` runs it.
 
-        A stream that is named, here or in the settings, is the one. Else the one that captures
-        `subject` is found.
+        The stream is the one named here or in the settings, else the one that captures `subject`.
 
         Raises RuntimeError before `connect` and after `start`, TypeError for a handler that is not
-        async, ValueError for a filter that would match the consumer's own dead letters and for a
-        durable that another subscription uses, StreamError where no stream, not the named one or
-        more than one holds `subject`, and where the durable cannot be pulled from.
+        async, ValueError for a filter that matches the consumer's own dead letters and for a
+        durable that another subscription uses, StreamError if no stream, not the named one, or more
+        than one captures `subject`, and if the durable cannot be pulled from.
         """
         connection = self._to_subscribe()
         config = self.config
@@ -127,11 +126,11 @@ class NATSConsumer(Service):
         return (publish_totals(self.config, self._subscriptions), self._watch())
 
     async def _say_goodbye(self) -> None:
-        # All at once: each may wait for a server that is away.
+        # All at once, because each may wait for a server that is down.
         await asyncio.gather(*(publish_total(self.config, each) for each in self._subscriptions))
 
     async def _watch(self) -> None:
-        """Look after the events that wait for a retry."""
+        """Check the events that wait for a retry."""
         while True:
             await asyncio.sleep(self.config.totals_interval_seconds)
             for subscription in self._subscriptions:
@@ -139,7 +138,7 @@ class NATSConsumer(Service):
                     await subscription.check_ack_pending()
                     await subscription.dead_letter_removed()
                 except PUBLISH_ERRORS as error:
-                    logger.info("%s could not be looked at: %s", subscription.durable, error)
+                    logger.info("%s could not be looked up: %s", subscription.durable, error)
 
     def _tell(self, kind: str, message: str) -> None:
         logger.log(_LEVELS.get(kind, logging.ERROR), "%s", message)
@@ -173,13 +172,14 @@ class NATSConsumer(Service):
             try:
                 await ensure(js, names)
             except (*PUBLISH_ERRORS, StreamError) as error:
-                logger.warning("The streams could not be checked or made: %s", error)
+                logger.warning("The streams could not be checked or created: %s", error)
         if named is not None:
             return await named_stream(js, named, subject)
         stream = await find_stream(js, subject)
         if stream is None:
             raise StreamError(
-                f"No stream holds {subject}: add it to stream {names.events}, or run `dlq migrate`."
+                f"No stream captures {subject}: add it to stream {names.events}, or run `dlq "
+                "migrate`."
             )
         return stream
 
@@ -197,9 +197,8 @@ async def start_consumer(
     *,
     on_trouble: Tell | None = None,
 ) -> NATSConsumer:
-    """A consumer that already runs in the background; stop it with `close`.
-
-    Raises ConnectionError where no server answers.
+    """A consumer that already runs in the background; stop it with `close`. Raises ConnectionError
+    if no server answers.
     """
     consumer = NATSConsumer(config, on_trouble)
     if not await consumer.connect():

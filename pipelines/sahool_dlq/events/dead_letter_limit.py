@@ -1,4 +1,4 @@
-"""When a service that fails nearly all of its events is to stop."""
+"""Decides when a service that fails nearly all events must stop."""
 
 from collections import deque
 
@@ -9,7 +9,7 @@ __all__ = ["DeadLetterLimit"]
 
 
 class DeadLetterLimit:
-    """Counts the latest events of a consumer: how many of them were dead-lettered."""
+    """Counts how many of a consumer's latest events were dead-lettered."""
 
     def __init__(self, durable: str, config: NATSConsumerConfig) -> None:
         self._durable = durable
@@ -18,7 +18,7 @@ class DeadLetterLimit:
         self._latest: deque[bool] = deque(maxlen=self._most)
 
     def exceeded_by(self, *, is_dead: bool) -> DeadLetterLimitError | None:
-        """What to stop with once this event counts, if anything."""
+        """The error to stop with after this event, if any."""
         latest, most = self._latest, self._most
         latest.append(is_dead)
         if not is_dead or not most or len(latest) < most:

@@ -1,4 +1,6 @@
-"""A failed event, typed: the dead letter of docs/wire-format.md as services read and write it."""
+"""A failed event as a typed model: the dead letter of docs/wire-format.md for services that read or
+write it.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -19,14 +21,14 @@ OriginalHeaders = Annotated[
     MutableHeaders,
     BeforeValidator(lambda value: headers_of_json(value) if isinstance(value, dict) else value),
 ]
-"""The event's headers: a text, or a list of texts where one was repeated."""
+"""The event's headers: a text, or a list of texts for a repeated one."""
 
 
 class FailedEvent(BaseModel):
     """One dead letter on `sahool.dlq.{event_type}`.
 
-    `FailedEvent.model_validate_json(body)` reads one, and raises ValueError where `body` lacks a
-    key that every service sends. `DLQEvent` reads anything, and knows where it stands in the log.
+    `FailedEvent.model_validate_json(body)` reads one, and raises ValueError if `body` lacks a key
+    that every service sends. `DLQEvent` reads any message and knows its position in the log.
     """
 
     # What failed
@@ -70,5 +72,5 @@ class FailedEvent(BaseModel):
     traceparent: str | None = None  # W3C trace context
 
     def to_json(self) -> str:
-        """The dead letter as it is published."""
+        """The dead letter as published."""
         return self.model_dump_json()

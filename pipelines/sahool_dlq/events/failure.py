@@ -1,4 +1,4 @@
-"""A failed event as a dead letter: every field that explains it, and the original bytes."""
+"""A failed event as a dead letter: all fields that explain it, and the original bytes."""
 
 import contextlib
 import re
@@ -22,9 +22,10 @@ _REDRIVE_ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
 
 
 def parse_body(data: bytes) -> tuple[bool, Any]:
-    """Whether a body is strict JSON in UTF-8, and what a handler may read in it; None if nothing.
+    """Whether a body is strict JSON in UTF-8, and its parsed content as a handler may read it; None
+    if it cannot be read.
 
-    What is no strict JSON comes with what cannot be stored mended, see `sanitize.parse_json`.
+    In a body that is not strict JSON, unstorable values are replaced, see `sanitize.parse_json`.
     """
     with contextlib.suppress(ValueError):
         return True, from_json(data, allow_inf_nan=False)
@@ -36,9 +37,9 @@ def parse_body(data: bytes) -> tuple[bool, Any]:
 def event_fields(
     *, subject: str, headers: Headers, body: Any, delivery: Delivery
 ) -> dict[str, Any]:
-    """The canonical keys of a dead letter that say which event it is about, and who failed on it.
+    """The canonical keys of a dead letter about the event and the service that failed.
 
-    `body` is the event's body parsed; the body itself is not part of it (docs/wire-format.md).
+    `body` is the parsed body of the event; the body itself is not included (docs/wire-format.md).
     """
     said = event_ids(body, headers)
     fields = {
@@ -104,7 +105,7 @@ def dead_letter_fields(
 
 
 def crash_loop(attempts: Attempts) -> DeadLetter:
-    """What ends an event whose calls kill the process."""
+    """The result for an event whose calls kill the process."""
     begun, unfinished = attempts.begun_count, attempts.unfinished_count
     if unfinished:
         said = (
@@ -117,7 +118,7 @@ def crash_loop(attempts: Attempts) -> DeadLetter:
 
 
 def verdict_cause(verdict: DeadLetter, attempts: Attempts) -> Cause:
-    """The best that is known: this exception, the handler's words, an earlier call's exception."""
+    """The best known cause: this exception, the handler's text, or an earlier call's exception."""
     if verdict.error is not None:
         return cause_of(verdict.error)
     known = attempts.cause

@@ -1,4 +1,4 @@
-"""Functions that a service gives us to call: async ones, and what else turns out to be one."""
+"""Checks that a service's functions are async, before and after the call."""
 
 import functools
 import inspect
@@ -14,7 +14,7 @@ _NAMED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEY
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What a function, a method, a partial or an object that can be called is called."""
+    """The name of a function, method, partial or callable object."""
     if isinstance(function, functools.partial):
         return name_of(function.func)
     return str(getattr(function, "__qualname__", type(function).__name__))
@@ -23,10 +23,10 @@ def name_of(function: Callable[..., Any]) -> str:
 def as_async(
     function: Callable[[T], Awaitable[R]], refuse: Callable[[TypeError], R] | None = None
 ) -> Callable[[T], Awaitable[R]]:
-    """`function`, where it is async; raises TypeError where it surely is not.
+    """`function`, if it is async; raises TypeError if it surely is not.
 
-    Of some nobody knows before they are called: a lambda, a mock, a decorator's wrapper. What such
-    a one returns that cannot be awaited counts as `refuse` says; without it a TypeError is raised.
+    For some it is unknown before the call: a lambda, a mock, a decorator's wrapper. If these return
+    something that cannot be awaited, `refuse` gives the result; without it a TypeError is raised.
     """
     check_async(function)
     if _is_async(function):
@@ -53,13 +53,13 @@ def check_async(function: Any) -> None:
     """Raise TypeError for a function that surely is not async."""
     if not _is_async(function) and (not callable(function) or _is_plain(function)):
         raise TypeError(
-            f"{name_of(function)} is not async: write `async def`, and put work that blocks into"
-            " asyncio.to_thread."
+            f"{name_of(function)} is not async: write `async def`, and run blocking work with "
+            "asyncio.to_thread."
         )
 
 
 def _is_async(function: Any) -> bool:
-    """Whether calling it surely makes a coroutine, below partials and decorators."""
+    """Whether a call surely returns a coroutine, below partials and decorators."""
     while isinstance(function, functools.partial):
         function = function.func
     called = type(function).__call__ if not inspect.isroutine(function) else function
@@ -70,15 +70,15 @@ def _is_async(function: Any) -> bool:
 
 
 def _flags(function: Any) -> int:
-    """The flags of its code; an AsyncMock has no more than these to know it by."""
+    """The flags of its code object; an AsyncMock can be recognised only by these."""
     flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
     return flags if isinstance(flags, int) else 0
 
 
 def _is_plain(function: Any) -> bool:
-    """Whether it is a `def` that takes an event and says of no awaitable that it returns it.
+    """Whether it is a `def` that takes an event and does not declare an awaitable result.
 
-    One without a parameter of its own (`*args, **kwargs`) passes on what another returns.
+    A function without a parameter of its own (`*args, **kwargs`) passes on another's result.
     """
     while isinstance(function, functools.partial):
         function = function.func

@@ -1,14 +1,14 @@
-"""The messages of one durable consumer on the server, each in hand of a task of its own.
+"""The messages of one durable consumer on the server, each handled by its own task.
 
-What a service's subscription and the monitor share: pulling through outages, heartbeats, an orderly
-end. What is done with a message, the subclass says.
+The common part of a service's subscription and the monitor: pulling through outages, heartbeats, an
+orderly end. The subclass decides what to do with a message.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable
 from contextlib import aclosing
 from typing import NamedTuple, TypeVar
 
@@ -18,14 +18,9 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
 from sahool_dlq.errors import NotPermittedError, StreamError
-from sahool_dlq.events.acknowledgements import Acknowledgements
-from sahool_dlq.events.closing import (
-    CUT_SECONDS,
-    Closing,
-    end,
-    forget_cancellations,
-    outcome_of,
-)
+from sahool_dlq.events.acknowledgements import Acknowledgements, nak
+from sahool_dlq.events.closing import CUT_SECONDS, Closing, end, forget_cancellations, outcome_of
+from sahool_dlq.events.heartbeats import Event, Heartbeats
 from sahool_dlq.events.outbox import PUBLISH_ERRORS
 from sahool_dlq.events.place import Place
 from sahool_dlq.jetstream.bounded import within
@@ -34,11 +29,9 @@ from sahool_dlq.jetstream.pull import Delivery, Puller, PullStalledError, delive
 logger = logging.getLogger(__name__)
 
 _PULL_SECONDS = 5.0
-_PAUSE_SECONDS = 5.0  # before a message is delivered again that could not be settled
-_AHEAD_SECONDS = 0.1  # messages are taken from the server this long before they can be settled
+_PAUSE_SECONDS = 5.0  # before an unsettled message is delivered again
+_AHEAD_SECONDS = 0.1  # messages are fetched this long in advance
 _MOST_AHEAD = 500
-_OLD_SHARE = 1 / 3  # of ack_wait: the server is told early of what has been stored for longer …
-_OLD_SECONDS = 0.1  # … and in hand for so long
 WRITE_SECONDS = 1.0  # for what is still to be written in the end
 
 
@@ -60,8 +53,8 @@ class _Running(NamedTuple):
 class Intake:
     """The consumer that `wanted` describes on `stream`, pulled from until `closing`.
 
-    A subclass settles each message in `_settle`. A message that it does not settle is delivered
-    again: after a pause where it raised, at once where it was cut off by the end.
+    A subclass settles each message in `_settle`. An unsettled message is delivered again: after a
+    pause if `_settle` raised, at once if it was interrupted by the end.
     """
 
     def __init__(
@@ -92,12 +85,11 @@ class Intake:
         self._max_concurrency = max_concurrency
         self._closing = closing
         self._is_cutting_off = False  # what a handler raises from now on is no failure
-        self._waiting: dict[tuple[int, int], _Arrival] = {}  # by Delivery.event, oldest first
-        self._running: dict[tuple[int, int], _Running] = {}
+        self._waiting: dict[Event, _Arrival] = {}  # by Delivery.event, oldest first
+        self._running: dict[Event, _Running] = {}
         self._has_room = asyncio.Event()
         self._acks = Acknowledgements(self.durable, self._answer)
-        self._old: list[tuple[int, int]] = []  # in hand, and the server was told nothing of them
-        self._has_old = asyncio.Event()
+        self._heartbeats = Heartbeats(ack_wait_seconds, self._in_hand, self._answer)
         self._left: list[Msg] = []  # to be given back once nothing more is pulled
         self._is_pulling = False
         self._puller: Puller | None = None
@@ -108,54 +100,54 @@ class Intake:
 
     @property
     def stream(self) -> str:
-        """The stream that it pulls from."""
+        """The stream of the consumer."""
         return self._stream
 
     @property
     def in_flight(self) -> int:
-        """Messages in the hands of this process: being settled, or waiting for it."""
+        """Messages in progress in this process: being settled, or waiting for it."""
         return len(self._running) + len(self._waiting)
 
     @property
     def is_log_writable(self) -> bool:
-        """False while a message to the log cannot be written, which stops the fetching."""
+        """False while a message to the log cannot be written, which stops fetching."""
         return self._log_is_writable.is_set()
 
     async def prepare(self) -> None:
-        """Make or update the durable consumer on the server; one made anew is said."""
+        """Create or update the durable consumer on the server; a new creation is reported."""
         await self._place.prepare(self.connection)
 
     def _tell_rewound(self, what: str) -> None:
-        """Say that the consumer went back in its stream."""
+        """Report that the consumer went back in its stream."""
         logger.warning("%s", what)
 
     async def run(self) -> None:
-        """Work until closing, then finish what is in hand, or give it back."""
+        """Work until closing, then finish messages in progress, or give them back."""
         self.stopped.clear()
         self._is_pulling = True
         pull = asyncio.create_task(self._pull_for_ever())
         beat = asyncio.create_task(self._keep_in_progress())
-        early = asyncio.create_task(self._keep_old_in_progress())
+        early = asyncio.create_task(self._heartbeats.say_early_for_ever())
         acks = asyncio.create_task(self._acks.send_for_ever())
         stop = asyncio.create_task(self._closing.wait())
         try:
             await asyncio.wait({stop, pull}, return_when=asyncio.FIRST_COMPLETED)
             if pull.done():
-                pull.result()  # it may have ended by an error
+                pull.result()  # it may have ended with an error
             await end([pull], self._closing.last_seconds(CUT_SECONDS))
             await self._stop_pulling()
             while self._running and (left := self._closing.seconds_left()):
                 tasks = [running.task for running in self._running.values()]
                 await asyncio.wait(tasks, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for _ in range(2):  # asyncio.run cancels again what a program cancelled before it ended
+            for _ in range(2):  # asyncio.run cancels tasks again that a program cancelled before
                 with contextlib.suppress(asyncio.CancelledError):
                     await self._cut_off(pull, beat, early, acks, stop)
                     break
             self.stopped.set()
 
     async def _cut_off(self, *own: asyncio.Task[object]) -> None:
-        """End what goes on; what it had in hand is delivered again."""
+        """End running tasks; their messages are delivered again."""
         self._is_cutting_off = True
         self._closing.set()
         waiting, self._waiting = self._waiting, {}
@@ -176,7 +168,7 @@ class Intake:
         await within(self._closing.last_seconds(WRITE_SECONDS), self._acks.send())
 
     async def _stop_pulling(self) -> None:
-        """Let the server deliver nothing more, then give back what nobody began."""
+        """Stop deliveries, then give back messages that are not started."""
         if self._puller is not None:
             await within(self._closing.last_seconds(WRITE_SECONDS), self._puller.close())
             self._left += self._puller.left()
@@ -204,7 +196,7 @@ class Intake:
                 await self._recover(connection)
 
     async def _pull(self, puller: Puller) -> None:
-        """Take what arrives; ends by an error, after which an open request is void, or closing."""
+        """Pull messages; ends with an error, after which an open request is void, or at closing."""
         while not self._closing.has_begun:
             await self._log_is_writable.wait()
             wanted = self._max_concurrency + self._ahead()
@@ -218,9 +210,9 @@ class Intake:
                     self._accept(msg)
 
     def _ahead(self) -> int:
-        """How many messages to have at hand for the next moment.
+        """The number of messages to have ready for the next moment.
 
-        None while they take long, or nobody knows how long: another process may be free.
+        None ahead if calls take long or their time is unknown: another process may be free.
         """
         if not self._seconds_each:
             return 0
@@ -231,8 +223,8 @@ class Intake:
         self._place.follow(delivery)
         event = delivery.event
         if event in self._running:
-            # The server missed our heartbeats, in an outage. Whatever the running task's answer
-            # will be, it holds for this delivery too.
+            # The server missed our heartbeats in an outage. The running task's result also counts
+            # for this delivery.
             logger.info(
                 "%s: message %s was delivered again while it was being handled",
                 self.durable,
@@ -241,23 +233,12 @@ class Intake:
             return
         self._waiting[event] = _Arrival(msg, delivery, time.monotonic())
         self._start_waiting()
-        if self._is_old(delivery):
-            self._old.append(event)
-            self._has_old.set()
-
-    def _is_old(self, delivery: Delivery) -> bool:
-        """Whether a restart of the server would deliver it again at once.
-
-        From then on, as after a change of the consumer's leader, ack_wait counts from when the
-        event was stored, unless something was said of it.
-        """
-        age_seconds = time.time() - delivery.timestamp_ns / 1e9
-        return age_seconds > self._ack_wait_seconds * _OLD_SHARE
+        self._heartbeats.begin(delivery)
 
     def _start_waiting(self) -> None:
-        """Start a task for each waiting message, as many as may run.
+        """Start a task for each waiting message, up to the limit.
 
-        A task of its own keeps what is done to its context from the next message.
+        A separate task prevents changes of its context from reaching the next message.
         """
         while (
             self._waiting
@@ -269,32 +250,35 @@ class Intake:
             task = asyncio.create_task(self._process(msg, delivery))
             self._running[event] = _Running(msg, task, time.monotonic())
 
-    def _end(self, event: tuple[int, int]) -> None:
+    def _end(self, event: Event) -> None:
         seconds = time.monotonic() - self._running.pop(event).since
         self._seconds_each = 0.9 * (self._seconds_each or seconds) + 0.1 * seconds
         self._start_waiting()
         self._has_room.set()
 
     async def _recover(self, connection: Client) -> None:
-        """Wait for a connection that answers, and see to it that the consumer exists."""
+        """Wait for a working connection, and make sure that the consumer exists."""
         await asyncio.sleep(1)
         if connection.is_connected:
             try:
                 await connection.rtt(2)
-            except (nats.errors.Error, OSError):  # nobody reads any more, whatever it says
+            except (
+                nats.errors.Error,
+                OSError,
+            ):  # the connection no longer reads, whatever its state
                 await connection.force_reconnect()
         while not self.connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
             await asyncio.sleep(0.1)
-        # Well before the next pull would deliver again what is done, or in hand.
+        # Well before the next pull, which would deliver finished or running messages again.
         await self._acks.send()
-        await self._say_in_progress([*self._running, *self._waiting])
+        await self._heartbeats.say([*self._running, *self._waiting])
         try:
             await self.prepare()
         except (*PUBLISH_ERRORS, StreamError) as error:
-            logger.warning("%s could not be looked at: %s", self.durable, error)
+            logger.warning("%s could not be looked up: %s", self.durable, error)
 
     async def _process(self, msg: Msg, delivery: Delivery) -> None:
-        """Settle one message; whatever goes wrong here, it is not lost."""
+        """Settle one message; errors here do not lose it."""
         try:
             if self._closing.has_begun:
                 await self._give_back(msg)  # nothing is begun any more
@@ -305,7 +289,7 @@ class Intake:
             if not self._closing.has_begun:
                 logger.warning("%s: a library of a handler cancelled the task late", self.durable)
             await self._give_back(msg, 0 if self._closing.has_begun else _PAUSE_SECONDS)
-        except (SystemExit, KeyboardInterrupt) as error:  # raised again once all is in order
+        except (SystemExit, KeyboardInterrupt) as error:  # raised again after the cleanup
             self.error = self.error or error
             self._closing.set()
             await self._give_back(msg)
@@ -318,36 +302,27 @@ class Intake:
             self._end(delivery.event)
 
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
-        """Answer the server about one message, or raise."""
+        """Acknowledge or give back one message, or raise."""
         raise NotImplementedError
 
     async def _outcome(self, call: Awaitable[T], seconds: float | None) -> T:
-        """What a handler returns, within `seconds`; see `outcome_of`."""
+        """The result of a handler, within `seconds`; see `outcome_of`."""
         return await outcome_of(call, seconds, lambda: self._is_cutting_off)
 
     async def _keep_in_progress(self) -> None:
         while True:
             await asyncio.sleep(self._ack_wait_seconds / 3)
             await self._give_back_late()
-            await self._say_in_progress([*self._running, *self._waiting])
+            await self._heartbeats.say([*self._running, *self._waiting])
 
-    async def _keep_old_in_progress(self) -> None:
-        """Say it early of old events: of most there is nothing more to say by then."""
-        while True:
-            await self._has_old.wait()
-            await asyncio.sleep(_OLD_SECONDS)
-            self._has_old.clear()
-            old, self._old = self._old, []
-            await self._say_in_progress(old)
-
-    async def _say_in_progress(self, events: Iterable[tuple[int, int]]) -> None:
-        with contextlib.suppress(nats.errors.Error, OSError):
-            for event in events:
-                if in_hand := self._running.get(event) or self._waiting.get(event):
-                    await self._answer(in_hand.msg, b"+WPI")
+    def _in_hand(self, event: Event) -> Msg | None:
+        found = self._running.get(event) or self._waiting.get(event)
+        return found.msg if found else None
 
     async def _give_back_late(self) -> None:
-        """Let others have what has waited here for so long: the calls have become slow."""
+        """Give messages to other processes that have waited here too long: the calls have become
+        slow.
+        """
         now = time.monotonic()
         for event, each in list(self._waiting.items()):
             is_late = now - each.at > self._ack_wait_seconds / 2
@@ -355,14 +330,14 @@ class Intake:
                 await self._give_back(each.msg)
 
     def _acknowledge(self, msg: Msg) -> None:
-        """Tell the server, within a moment, that a message is done."""
+        """Acknowledge a message soon."""
         self._acks.add(msg)
 
     async def _give_back(self, msg: Msg, delay_seconds: float = 0) -> None:
         """Let the server deliver the message again soon; after ack_wait it does so by itself.
 
-        When closing, not before the last pull request has ended: to that it would come at once, in
-        vain, and one delivery more would be counted.
+        When closing, wait until the last pull request has ended. Otherwise the message would be
+        delivered to that request at once, in vain, and one more delivery would be counted.
         """
         if self._closing.is_set() and self._is_pulling and not delay_seconds:
             self._left.append(msg)
@@ -377,8 +352,3 @@ class Intake:
     async def _answer(self, msg: Msg, answer: bytes) -> None:
         # Not by msg.ack(): the message may have come over a connection that has ended since.
         await self.connection.publish(msg.reply, answer)
-
-
-def nak(delay_seconds: float) -> bytes:
-    """The answer that gives a message back, to be delivered again after a delay."""
-    return b'-NAK {"delay": %d}' % (delay_seconds * 1e9) if delay_seconds else b"-NAK"

@@ -24,10 +24,10 @@ __all__ = ["DeadLetterWriter", "Tell"]
 logger = logging.getLogger(__name__)
 
 Tell = Callable[[str, str], object]
-"""Takes a kind of trouble and a sentence about it: `dlq_unwritable`, `dlq_writable` (it is over),
-`ack_pending` (the server soon delivers nothing more), `dead_letter_limit` (the consumer stopped),
-`consumer_rewound` (it was made anew or reset: events come again that were handled),
-`dead_letter_id_taken` (another message had a dead letter's id before: both are kept).
+"""Gets a kind of trouble and a sentence: `dlq_unwritable`, `dlq_writable` (it is over),
+`ack_pending` (the server soon delivers no more events), `dead_letter_limit` (the consumer stopped),
+`consumer_rewound` (it was recreated or reset: handled events are delivered again),
+`dead_letter_id_taken` (another message already had a dead letter's id: both are kept).
 """
 
 
@@ -36,7 +36,7 @@ def _dead_lettering(*_: Any, **__: Any) -> Any:
 
 
 class DeadLetterWriter:
-    """Writes the dead letters of one consumer; `is_writable` is not set while none can be."""
+    """Writes the dead letters of one consumer; `is_writable` is not set while writing fails."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class DeadLetterWriter:
         is_json: bool,
         config: NATSConsumerConfig,
     ) -> bool:
-        """Publish a dead letter until the server has it; False where the end comes first.
+        """Publish a dead letter until the server has it; False if the service ends before.
 
-        `connection` is asked at each try: one that ended for good is replaced meanwhile.
+        `connection` is asked at each try, because a finally closed connection is replaced.
         """
         fields["traceparent"] = traceparent(otherwise=fields["traceparent"])
         if not config.dlq_enabled:
@@ -94,7 +94,7 @@ class DeadLetterWriter:
                 publish, what=what, give_up=self._closing
             )
         except asyncio.CancelledError:
-            self._is_writable.set()  # it is the next one that finds out
+            self._is_writable.set()  # the next dead letter will find out
             raise
         if not self._is_writable.is_set():
             self._is_writable.set()

@@ -1,7 +1,7 @@
-"""The counters of this process' consumers for Prometheus; needs the extra `metrics`.
+"""The counters of this process's consumers for Prometheus; needs the extra `metrics`.
 
-They are read when Prometheus asks, so that an event costs nothing more. Labels are the service and
-its durable consumers: as many series as there are subscriptions.
+They are read when Prometheus scrapes, so they cost nothing per event. The labels are the service
+and its durable consumers: one series per subscription.
 """
 
 import threading
@@ -27,7 +27,7 @@ _COUNTERS = {
 
 
 class ConsumerMetrics(Collector):
-    """A collector over the subscriptions that it was told of, those that ended included."""
+    """A collector over all registered subscriptions, including ended ones."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # Prometheus asks from a thread of its own
@@ -35,13 +35,13 @@ class ConsumerMetrics(Collector):
         self._ended: dict[tuple[str, str], Counters] = {}
 
     def watch(self, service: str, subscription: Subscription) -> None:
-        """Tell of this subscription from now on."""
+        """Register a subscription."""
         labels = (service, subscription.durable)
         with self._lock:
             self._live.append((labels, subscription.counters, weakref.ref(subscription)))
 
     def collect(self) -> Iterator[Metric]:
-        """What Prometheus asks for; no counter goes back when a consumer is made anew."""
+        """The metrics; counters do not go back when a consumer is created again."""
         sums: dict[tuple[str, str], Counters] = {}
         live: dict[tuple[str, str], list[Subscription]] = {}
         with self._lock:
@@ -101,6 +101,8 @@ def _gauges(live: dict[tuple[str, str], list[Subscription]]) -> Iterator[Metric]
 
 
 consumer_metrics = ConsumerMetrics()
-"""Every consumer of this process; in prometheus_client's default registry from the first on."""
+"""Every consumer of this process; in prometheus_client's default registry from the first consumer
+on.
+"""
 
 REGISTRY.register(consumer_metrics)

@@ -1,13 +1,13 @@
 """`failed_events` for services that read it with SQLAlchemy 2; needs the extra `sqlalchemy`.
 
-The drain alone writes this table, so everything here reads. A helper returns a statement that a
+Only the drain writes this table, so everything here only reads. A helper returns a statement that a
 session or connection of any kind runs, synchronous or not:
 
 with Session(engine) as session:
     for failure in session.scalars(recent_failures(limit=20)):
         print(failure.error_type, failure.error_message)
 
-As everywhere, later rows of a redrive chain (`superseded`) are left out: their root counts.
+Later rows of a redrive chain (`superseded`) are left out: only their root counts.
 """
 
 from collections.abc import Collection
@@ -15,10 +15,21 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, Select, String, Text, column, func, select, text
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Select,
+    String,
+    Text,
+    func,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from sahool_dlq.deadletter.cases import OPEN
 from sahool_dlq.sqlfiles import read_sql
 
 _STATEMENTS = (
@@ -33,16 +44,14 @@ IF to_regclass('failed_events') IS NULL THEN
 END IF;
 END $create$;
 """
-"""The first migration, for the session's own schema: makes `failed_events` where there is none.
+"""The first migration, for the session's own schema: creates `failed_events` if it is missing.
 
-`dlq migrate` runs them all, and moves such a table into the schema `dlq`, where it is found, too.
+`dlq migrate` runs them all, and moves such a table into the schema `dlq`, where it is found too.
 """
-
-_OPEN = ("pending", "retried", "parked")
 
 
 class Base(DeclarativeBase):
-    """What `FailedEventModel` is registered with; a service's own tables are not."""
+    """The registry of `FailedEventModel`, without the service's own tables."""
 
     type_annotation_map = {  # noqa: RUF012  (SQLAlchemy's way)
         datetime: DateTime(timezone=True),
@@ -53,7 +62,7 @@ class Base(DeclarativeBase):
 class FailedEventModel(Base):
     """One row of `failed_events`: a failure of a consumer on an event; texts are redacted.
 
-    Its columns are those of the first migration, which older services' tables have too.
+    It has the columns of the first migration, which older services' tables also have.
     """
 
     __tablename__ = "failed_events"
@@ -117,12 +126,11 @@ def failures_by_error_type() -> Select[tuple[str, int, int]]:
 def failures_by_service(hours: float = 24) -> Select[tuple[str, int, int]]:
     """service, failure_count and open_count of the last hours, most failures first.
 
-    The service that failed, where it is known, else the one that published the event. Needs the
-    tables of `dlq migrate`, not only those of CREATE_TABLE_SQL.
+    The service that failed, if known, else the one that published the event. Calls the function
+    `service`, which `dlq migrate` creates and CREATE_TABLE_SQL does not.
     """
-    service: ColumnElement[str] = func.coalesce(
-        column("consumer_service", String), FailedEventModel.source_service
-    ).label("service")
+    row: ColumnElement[Any] = literal_column(FailedEventModel.__tablename__)
+    service: ColumnElement[str] = func.service(row, type_=String).label("service")
     return (
         select(service, _failures(), _open())
         .where(_counts(), FailedEventModel.dlq_timestamp > func.now() - timedelta(hours=hours))
@@ -134,9 +142,9 @@ def failures_by_service(hours: float = 24) -> Select[tuple[str, int, int]]:
 def pending_retries(
     error_types: Collection[str] | None = None,
 ) -> Select[tuple[FailedEventModel]]:
-    """The failures that no redrive is out for, oldest first; of these error types, or of all.
+    """Failures without a running redrive, oldest first; of these error types, or of all.
 
-    `dlq redrive` brings them back.
+    `dlq redrive` redrives them.
     """
     statement = select(FailedEventModel).where(FailedEventModel.status == "pending")
     if error_types is not None:
@@ -153,7 +161,7 @@ def _failures() -> ColumnElement[int]:
 
 
 def _open() -> ColumnElement[int]:
-    return func.count().filter(FailedEventModel.status.in_(_OPEN)).label("open_count")
+    return func.count().filter(FailedEventModel.status.in_(OPEN)).label("open_count")
 
 
 def _json(value: Any) -> Any:

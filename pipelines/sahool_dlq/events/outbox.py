@@ -1,4 +1,4 @@
-"""Publishing to the log so that nothing is lost: acknowledged, deduplicated, never too large."""
+"""Publishing to the log without loss: acknowledged, deduplicated, never too large."""
 
 import asyncio
 import hashlib
@@ -49,41 +49,43 @@ PUBLISH_ERRORS = (
     OSError,
     TimeoutError,
 )
-"""What a publish raises while the log cannot be written."""
+"""Errors of a publish while the log cannot be written."""
 
 _TOO_LARGE_FOR_STREAM = 10054  # the server's code: beyond the stream's max_msg_size
 _SUFFIX_BYTES = 8
-_SMALL_BODY = 8_000  # bytes; a smaller one is never what makes a dead letter too large
+_SMALL_BODY = 8_000  # bytes; smaller bodies never make a dead letter too large
 _CHUNK_BYTES = 128 * 1024
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _MOST_OWN_IDS = 10_000
 
 IsOurs = Callable[[PubAck, str, bytes], Awaitable[bool]]
-"""Whether the message that the server calls a duplicate is ours: its place, our subject, body."""
+"""Whether the existing message of a duplicate is ours: arguments are its position, our subject,
+body.
+"""
 
 
 @dataclass(slots=True)
 class OwnId:
-    """Whether a dead letter's id can be in the log by the tries of its own process.
+    """Whether a dead letter's id can be in the log because of this process's own tries.
 
-    Where it is there and cannot be, somebody else used it: another process of the service, which
-    died before it acknowledged the event, or a forger, whose message would take the place of ours.
+    If it is there for another reason, somebody else used it: another process of the service, which
+    died before it acknowledged the event, or a forger, whose message would replace ours.
     """
 
-    suffix: str = ""  # makes it an id that nobody else knows
-    is_sent: bool = False  # a try succeeded, or ended without an answer: it may be there
-    is_ours: IsOurs | None = None  # of who may read the log, and would write the same again
+    suffix: str = ""  # makes the id unknown to others
+    is_sent: bool = False  # a try succeeded, or ended without an answer: it may be stored
+    is_ours: IsOurs | None = None  # for users that may read the log, and would write the same again
 
 
 class OwnIds:
-    """The latest of a process: an answer may be lost, and the event then comes again."""
+    """The latest of a process: an answer may be lost, and the event is then delivered again."""
 
     def __init__(self, is_ours: IsOurs | None = None) -> None:
         self._is_ours = is_ours
         self._latest: dict[str, OwnId] = {}
 
     def of(self, fields: dict[str, Any]) -> OwnId:
-        """That of the dead letter with these fields."""
+        """The one of the dead letter with these fields."""
         name = _message_id(fields, "")
         own_id = self._latest.pop(name, None) or OwnId(is_ours=self._is_ours)
         self._latest[name] = own_id
@@ -102,12 +104,11 @@ async def publish_dead_letter(
 ) -> None:
     """Publish one dead letter and wait for the server's acknowledgement.
 
-    A body that is too large for one message once wrapped goes to an object store, and the dead
-    letter carries a pointer. The event's trace goes on with it. Raises one of PUBLISH_ERRORS;
-    publishing the same again is harmless. An event that fails anew, because its consumer was made
-    to start anew, has another first attempt, so the server takes its dead letter. With `own_id`,
-    kept from try to try, also where the event comes again, it is published beside a message of
-    somebody else's that has its id.
+    A body that is too large for one message goes to an object store, and the dead letter has a
+    pointer. The event's trace continues in it. Raises one of PUBLISH_ERRORS; publishing the same
+    again is harmless. If an event fails again because its consumer was reset, its first attempt is
+    different, so the server accepts its dead letter. With `own_id`, kept from try to try, also when
+    the event is delivered again, it is published even if somebody else's message has its id.
     """
     headers = trace_context(fields["original_headers"], fields.get("traceparent"))
     async with aclosing(_forms(connection, fields, body, is_json)) as forms:
@@ -188,10 +189,10 @@ async def publish_until_acknowledged(
 async def tell_redrive_success(
     connection: Client, delivery: Delivery, headers: Headers, config: NATSConsumerConfig
 ) -> None:
-    """Where an event is a redrive, tell that it was handled, by its token.
+    """If an event is a redrive, report its success with its token.
 
-    In up to three tries; that they fail is only logged: to run a handler again that succeeded would
-    be worse than an outcome that stays unknown.
+    There are up to three tries; a failure is only logged, because calling a successful handler
+    again would be worse than an unknown outcome.
     """
     redrive = redrive_of(headers)
     if redrive is None:
@@ -219,7 +220,7 @@ async def _publish_success(connection: Client, subject: str, body: bytes, redriv
         try:
             await js.publish(subject, body, headers=headers, timeout=2)
         except PUBLISH_ERRORS as error:
-            logger.warning("The success of redrive %s could not be told: %s", redrive_id, error)
+            logger.warning("The success of redrive %s could not be reported: %s", redrive_id, error)
             await asyncio.sleep(pause)
         else:
             return
@@ -228,14 +229,18 @@ async def _publish_success(connection: Client, subject: str, body: bytes, redriv
 async def _forms(
     connection: Client, fields: dict[str, Any], body: bytes, is_json: bool
 ) -> AsyncGenerator[bytes, None]:
-    """The dead letter, whole at first, then ever shorter; the body stays whole somewhere."""
+    """The dead letter, complete at first, then shorter; the complete body is always stored."""
     yield encode_dead_letter(fields, body, is_json)
     if len(body) > _SMALL_BODY:
         pointer = await _store_body(
             connection, fields["failure_id"], body, fields["first_attempt_at"]
         )
         yield encode_pointer(fields, pointer)
-    for limit in (8_000, 1_000, 100):  # characters: the failure says too much for one message
+    for limit in (
+        8_000,
+        1_000,
+        100,
+    ):  # characters: the failure's texts are too long for one message
         short = _shortened(fields, limit)
         if len(body) > _SMALL_BODY:
             yield encode_pointer(short, pointer)
@@ -244,7 +249,7 @@ async def _forms(
 
 
 async def _store_body(connection: Client, name: str, body: bytes, began_at: str) -> dict[str, Any]:
-    """Store a body, also where an earlier failing did: it is to last as long as this one."""
+    """Store a body, even if an earlier failure did: it must last as long as this one."""
     js = connection.jetstream()
     store = await ensure_body_store(js)
     try:

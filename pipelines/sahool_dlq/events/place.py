@@ -1,4 +1,4 @@
-"""Where a durable consumer stands in its stream: made there, and noticed where it goes back."""
+"""The position of a durable consumer in its stream: creates it, and notices when it goes back."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -16,7 +16,7 @@ __all__ = ["Place", "pulled"]
 def pulled(
     name: str, ack_wait_seconds: float, *, is_durable: bool = True, **more: Any
 ) -> ConsumerConfig:
-    """A consumer on the server as all of ours are: each message is answered, and never given up."""
+    """The configuration of all our consumers: each message is acknowledged, and never given up."""
     given = {"deliver_policy": DeliverPolicy.ALL} | more
     return ConsumerConfig(
         durable_name=name if is_durable else None,
@@ -29,7 +29,7 @@ def pulled(
 
 
 class Place:
-    """Of the consumer that `wanted` describes on `stream`; `tell` is given each step back."""
+    """The consumer that `wanted` describes on `stream`; `tell` is called when it goes back."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class Place:
         self._latest = (0, 0)  # Delivery.event of the latest first delivery
 
     async def prepare(self, connection: Client) -> None:
-        """Make or update the consumer on the server; one made anew is said."""
+        """Create or update the consumer on the server; a new creation is reported."""
         known, wanted = self.terms.created, self._wanted
         if known and wanted.deliver_policy is DeliverPolicy.NEW:
-            # Made anew, it must not skip what was published since it was made first.
+            # If created again, it must not skip events published since its first creation.
             at = datetime.fromisoformat(known)
             wanted = wanted.evolve(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=at)
         self.terms = await ensure_consumer(
@@ -70,12 +70,14 @@ class Place:
             )
 
     def follow(self, delivery: Delivery) -> None:
-        """Notice a first delivery of what was delivered before: first ones come in order."""
+        """Notice a first delivery of an event that was delivered before: first deliveries come in
+        order.
+        """
         if delivery.delivery_count > 1:
             return
         sequence, stored_at = self._latest
         self._latest = delivery.event
-        # A stream made anew begins at 1 too, but with later events.
+        # A recreated stream also begins at 1, but with later events.
         if delivery.sequence <= sequence and delivery.timestamp_ns <= stored_at:
             self._tell(
                 f"{self._wanted.name} on {self._stream} went back from sequence {sequence} to"

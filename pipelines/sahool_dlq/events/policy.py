@@ -1,6 +1,6 @@
 """What to do with an event after its handler ran: pure decisions, no I/O.
 
-`decide` turns what a handler said into what is done: None (acknowledge), a `Retry` with its delay,
+`decide` turns a handler's result into an action: None (acknowledge), a `Retry` with its delay,
 or a `DeadLetter` with its reason.
 """
 
@@ -13,19 +13,19 @@ from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResul
 CRASH_SLACK = 5
 """Calls beyond max_retries + 1 before an event counts as one that kills its process.
 
-A call may also be cut short by a process that is killed for another reason.
+A process may also be killed for another reason during a call.
 """
 
 SUSPECT = 2
-"""Calls that never ended: the event may kill its process, so one of these at a time."""
+"""Calls that never ended: the event may kill its process, so only one such event runs at a time."""
 
 
 def decide(
     result: HandlerResult, attempt: int, config: NATSConsumerConfig, rng: random.Random
 ) -> Retry | DeadLetter | None:
-    """What is done with an event after attempt number `attempt` (0 for the first call).
+    """The action for an event after attempt number `attempt` (0 for the first call).
 
-    `config` is the one in force for this event and error (see `NATSConsumerConfig.in_force`).
+    `config` is the effective one for this event and error (see `NATSConsumerConfig.in_force`).
     """
     match result:
         case ProcessingResult.SUCCESS:
@@ -50,7 +50,7 @@ def decide(
 
 
 def is_crash_loop(begun_count: int, max_retries: int) -> bool:
-    """Whether so many calls for an event began that its handler must be killing the process."""
+    """Whether so many calls for an event began that it probably kills the process."""
     return begun_count > max_retries + CRASH_SLACK
 
 

@@ -1,7 +1,7 @@
-"""What a handler says of an event, and what is then done with it.
+"""The result of a handler.
 
-`ProcessingResult` is enough for most handlers. `Retry` and `DeadLetter` say more: why, after which
-delay, and because of which exception, where the handler caught it.
+`ProcessingResult` is enough for most handlers. `Retry` and `DeadLetter` contain more: the reason,
+the delay, and the exception, if the handler caught it.
 """
 
 from dataclasses import dataclass
@@ -9,29 +9,29 @@ from enum import Enum
 
 
 class ProcessingResult(Enum):
-    """What a handler says of an event."""
+    """The result of a handler."""
 
     SUCCESS = "success"  # done: acknowledge it
     RETRY = "retry"  # try again later, with backoff, then dead-letter it
-    DEAD_LETTER = "dead_letter"  # hopeless: dead-letter it now
+    DEAD_LETTER = "dead_letter"  # it cannot succeed: dead-letter it now
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """RETRY with its cause: try again later, and dead-letter it once no retry is left."""
+    """RETRY with its cause: try again later, and dead-letter it after the last retry."""
 
     reason: str | None = None  # why, for people; the dead letter's message where `error` is None
     error: BaseException | None = None  # what the handler caught
     delay_seconds: float | None = None  # instead of the backoff
 
     def __post_init__(self) -> None:
-        """Fail where the handler is, with its traceback, not later."""
+        """Fail in the handler, with its traceback, not later."""
         delay: object = self.delay_seconds
         if delay is not None and not (isinstance(delay, (int, float)) and delay < _LONGEST_DELAY):
             raise ValueError(f"delay_seconds is a number of seconds, not {delay!r}.")
 
 
-_LONGEST_DELAY = 1e9  # seconds; more than any stream keeps an event
+_LONGEST_DELAY = 1e9  # seconds; longer than any stream keeps an event
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class DeadLetter:
 
     reason: str | None = None  # why, for people; the dead letter's message where `error` is None
     error: BaseException | None = None  # what the handler caught
-    dlq_reason: str = "handler_dead_letter"  # a short word that dead letters are counted by
+    dlq_reason: str = "handler_dead_letter"  # a short code for statistics
 
 
 HandlerResult = ProcessingResult | Retry | DeadLetter

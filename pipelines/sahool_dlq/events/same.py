@@ -1,4 +1,4 @@
-"""Whether the dead letter that the server holds under our id is the one that we write."""
+"""Checks whether the server's dead letter with our id is the same as ours."""
 
 import json
 import logging
@@ -16,20 +16,22 @@ __all__ = ["SameLetters"]
 logger = logging.getLogger(__name__)
 
 _OF_THE_WRITER = ("last_attempt_at", "dlq_timestamp", "retry_count", "attempts", "traceparent")
-"""What says when, and after which calls, somebody wrote it: two may say it of one failure."""
+"""Keys about the time and the calls of a dead letter: two letters of one failure may differ in
+these.
+"""
 _ALWAYS = {"last_attempt_at", "dlq_timestamp"}  # in each letter of ours
 _BODY = b', "original_data": '
 
 
 class SameLetters:
-    """Looks at duplicates: another process of ours may have written it before it died."""
+    """Checks duplicates: another process of ours may have written it before it died."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
         self._is_permitted = True
 
     async def is_ours(self, ack: PubAck, subject: str, payload: bytes) -> bool:
-        """Whether that message says what ours says; False where it cannot be read.
+        """Whether that message has the same content as ours; False if it cannot be read.
 
         Raises as `stored_message` does.
         """
@@ -50,7 +52,7 @@ class SameLetters:
 
 
 def _said(letter: bytes) -> tuple[dict[str, Any], bytes] | None:
-    """What a letter says of its failure, with the body as it is spelt; None where it is not one."""
+    """The content of a letter, with the body's exact text; None if it is not a letter."""
     at = -1
     while (at := letter.find(_BODY, at + 1)) >= 0:  # a header may be called so, too
         try:

@@ -1,4 +1,6 @@
-"""What every long-running service of this library does: connect, stay connected, end in order."""
+"""The common part of every long-running service of this library: connect, stay connected, end in
+order.
+"""
 
 import asyncio
 import contextlib
@@ -20,11 +22,11 @@ from sahool_dlq.jetstream.connection import connect_service, disconnect
 
 logger = logging.getLogger(__name__)
 
-_FAREWELL_SECONDS = 2.5  # to flush and to say goodbye, where the server is slow or away
+_FAREWELL_SECONDS = 2.5  # to flush and close, if the server is slow or down
 
 
 class ConnectionSettings(Protocol):
-    """The settings that a connection needs beside its `Access`, whatever else is with them."""
+    """The settings that a connection needs besides `Access`."""
 
     @property
     def name(self) -> str: ...
@@ -39,7 +41,7 @@ class ConnectionSettings(Protocol):
 
 
 class Service:
-    """A connection, and the intakes that work on it until `close`."""
+    """A connection, and the intakes that use it until `close`."""
 
     def __init__(self, access: Access, settings: ConnectionSettings) -> None:
         self._access = access
@@ -56,9 +58,9 @@ class Service:
         return self._connection is not None and self._connection.is_connected
 
     async def connect(self) -> bool:
-        """Connect to NATS; False, with the reason logged, where no server answers.
+        """Connect to NATS; False, with the reason logged, if no server answers.
 
-        A connection that there is already is kept: it comes back by itself.
+        An existing connection is kept: it reconnects by itself.
         """
         if self._connection is not None and not self._connection.is_closed:
             return self._connection.is_connected
@@ -83,7 +85,7 @@ class Service:
     async def start(self) -> None:
         """Work until `close` is called or the task is cancelled.
 
-        Raises what made an intake stop by itself, also SystemExit where a handler called sys.exit.
+        Raises the error that stopped an intake, also SystemExit if a handler called sys.exit.
         """
         if not self._intakes:
             raise RuntimeError("Nothing to consume: await subscribe(handler) first.")
@@ -100,7 +102,7 @@ class Service:
         finally:
             self._closing.set()
             for run in runs:
-                if not run.cancelling():  # twice would interrupt what it does in the end
+                if not run.cancelling():  # a second time would interrupt its last steps
                     run.cancel()
             await asyncio.wait(runs)
             await end(others, self._closing.last_seconds(CUT_SECONDS))
@@ -113,9 +115,9 @@ class Service:
     async def run(self) -> None:
         """Work until the process is told to end (SIGTERM, Ctrl-C), then close in order.
 
-        For the main program of a service: the event loop must run in the main thread. Told once
-        more, the process ends at once; and it ends soon after `shutdown_seconds` where a handler,
-        or a thread that it left behind, does not.
+        For the main program of a service: the event loop must run in the main thread. At a second
+        signal the process ends at once. It also ends soon after `shutdown_seconds` if a handler, or
+        a thread of one, does not end.
         """
         last_resort: threading.Timer | None = None
 
@@ -142,9 +144,9 @@ class Service:
         self._background.add_done_callback(_log_failure)
 
     async def close(self) -> None:
-        """Take nothing more, let running handlers finish, then disconnect.
+        """Take no more messages, let running handlers finish, then disconnect.
 
-        It takes `shutdown_seconds` and some more at most.
+        It takes at most `shutdown_seconds` and a few seconds more.
         """
         self._closing.set()
         if self._background is not None:
@@ -162,14 +164,14 @@ class Service:
         await disconnect(connection)
 
     async def _part(self, connection: Client) -> None:
-        """See to it that the server has every answer, then say goodbye."""
+        """Make sure that the server has every acknowledgement, then close the connection."""
         while not connection.is_connected:  # noqa: ASYNC110  (nats-py has no event for it)
             await asyncio.sleep(0.1)
         await connection.flush()
         await self._say_goodbye()
 
     def _to_subscribe(self) -> Client:
-        """The connection, where a subscription would still be worked on."""
+        """The connection, if a subscription can still be added."""
         if self._connection is None:
             raise RuntimeError("Not connected: await consumer.connect() first.")
         if self._is_started or self._background is not None or self._closing.is_set():
@@ -180,14 +182,14 @@ class Service:
         return self._connection
 
     def _chores(self) -> Iterable[Coroutine[Any, Any, None]]:
-        """What else goes on, for ever, while the intakes work."""
+        """Background work, for ever, while the intakes work."""
         return ()
 
     async def _say_goodbye(self) -> None:
-        """What is left to do before the connection ends."""
+        """The last work before the connection ends."""
 
     async def _stay_connected(self) -> None:
-        """Connect anew where nats-py gave up: it does on most errors that a server sends."""
+        """Connect again when nats-py gave up: it does so on most errors from a server."""
         while True:
             await asyncio.sleep(self._settings.reconnect_time_wait or 0.1)
             if self._connection is not None and self._connection.is_closed:

@@ -1,4 +1,4 @@
-"""What a service's own log says of its events; `extra` has the same for programs that read it."""
+"""The log lines of a service about its events; `extra` has the same values for programs."""
 
 import logging
 from typing import Any
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def log_start(service: str, stream: str, consumer: str, subject: str | None) -> None:
-    """Say what is consumed from now on."""
+    """Log what is consumed."""
     logger.info(
         "%s consumes %s of %s as %s",
         *(service, subject, stream, consumer),
@@ -26,7 +26,7 @@ def log_start(service: str, stream: str, consumer: str, subject: str | None) -> 
 def log_retry(
     service: str, msg: Msg, delivery: Delivery, attempts: Attempts, delay_seconds: float
 ) -> None:
-    """Say, for who looks closely, that an event is to be handled again."""
+    """Log at DEBUG that an event will be retried."""
     error_type = attempts.calls[-1]["error_type"]
     logger.debug(
         "Event %d on %s is retried in %.1f s, after call %d: %s",
@@ -47,7 +47,9 @@ def log_retry(
 
 
 def log_dead_letter(fields: dict[str, Any]) -> None:
-    """Warn of an event that was given up; never with the error's text, which may hold anything."""
+    """Warn about an event that was given up; never with the error's text, which may contain
+    anything.
+    """
     logger.warning(
         "Dead letter: %s on %s (%s), failure %s",
         *(fields["error_type"], fields["original_subject"], fields["dlq_reason"]),

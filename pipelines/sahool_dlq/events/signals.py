@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first ends a program in order, the second at once."""
+"""SIGTERM and Ctrl-C: the first ends a program in order, the second immediately."""
 
 import asyncio
 import os
@@ -14,10 +14,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def set_by_signal(
     stop: asyncio.Event, on_signal: Callable[[int], object] | None = None
 ) -> Iterator[None]:
-    """Set `stop` in the running loop at the first SIGTERM or SIGINT; the next ends the process.
+    """Set `stop` in the running loop at the first SIGTERM or SIGINT; the next one ends the process.
 
-    `on_signal` is called with the signal's number at once, wherever the program is: also while a
-    handler blocks the loop. The loop must run in the main thread.
+    `on_signal` is called with the signal's number immediately, even while a handler blocks the
+    loop. The loop must run in the main thread.
     """
     loop = asyncio.get_running_loop()
 
@@ -39,6 +39,6 @@ def set_by_signal(
 def end_process(number: int, _: FrameType | None = None) -> None:
     """End the process as if the signal had killed it.
 
-    Not by the signal itself: the kernel spares the first process of a container.
+    Not with the signal itself: the kernel does not deliver it to the first process of a container.
     """
     os._exit(128 + number)

@@ -2,7 +2,7 @@
 
 For every event exactly one of these happens: it is acknowledged after its handler succeeded; it is
 given back with a delay; it is acknowledged after the server acknowledged its dead letter; or the
-process goes away and the server delivers it again.
+process dies and the server delivers it again.
 """
 
 import asyncio
@@ -12,34 +12,28 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import DeliverPolicy
 
-from sahool_dlq.deadletter.headers import (
-    ADDRESSEE,
-    Headers,
-    is_for_another,
-    redrive_of,
-    value_of,
-)
+from sahool_dlq.deadletter.headers import ADDRESSEE, Headers, is_for_another, value_of
 from sahool_dlq.deadletter.ids import consumer_address
-from sahool_dlq.deadletter.message import time_of_ns
 from sahool_dlq.deadletter.subjects import event_type_of
+from sahool_dlq.events.acknowledgements import nak
 from sahool_dlq.events.attempts import AttemptLog, Attempts
 from sahool_dlq.events.closing import Closing
 from sahool_dlq.events.config import ConsumerContext, NATSConsumerConfig
 from sahool_dlq.events.counters import Counters
 from sahool_dlq.events.dead_letter_limit import DeadLetterLimit
+from sahool_dlq.events.delivered import context_of, span_of
 from sahool_dlq.events.failure import (
     EVENT_REMOVED,
     crash_loop,
     dead_letter_fields,
     parse_body,
 )
-from sahool_dlq.events.intake import Intake, nak
+from sahool_dlq.events.intake import Intake
 from sahool_dlq.events.letter_writer import DeadLetterWriter, Tell
 from sahool_dlq.events.outbox import (
     PUBLISH_ERRORS,
@@ -53,27 +47,13 @@ from sahool_dlq.events.waiting import WaitingEvents
 from sahool_dlq.jetstream.headers import every_header
 from sahool_dlq.jetstream.pull import Delivery
 from sahool_dlq.jetstream.stored import is_stored
-from sahool_dlq.tracing import fail_span, span, traced
+from sahool_dlq.tracing import fail_span, traced
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[ConsumerContext], Awaitable[HandlerResult]]
 
 _NEARLY_FULL = 0.8  # of max_ack_pending
-
-
-def _processing(_: "Subscription", msg: Msg, delivery: Delivery) -> Any:
-    """The span of one delivery, below the one that its event carries."""
-    return span(
-        f"process {msg.subject}",
-        "consumer",
-        every_header(msg.headers),
-        messaging__system="nats",
-        messaging__destination__name=msg.subject,
-        messaging__consumer__group__name=delivery.consumer,
-        messaging__message__id=value_of(every_header(msg.headers), "Nats-Msg-Id"),
-        dlq__delivery_count=delivery.delivery_count,
-    )
 
 
 class Subscription(Intake):
@@ -129,7 +109,7 @@ class Subscription(Intake):
         self._limit = DeadLetterLimit(durable, config)
 
     async def prepare(self) -> None:
-        """Make or update the durable consumer on the server, and see where attempts are kept."""
+        """Create or update the durable consumer on the server, and find the stream of attempts."""
         await super().prepare()
         await self._log.open(self.connection)
 
@@ -139,7 +119,7 @@ class Subscription(Intake):
         await super().run()
 
     async def check_ack_pending(self) -> None:
-        """Tell when the server soon delivers nothing more, for all the retries that wait."""
+        """Report when so many retries wait that the server soon delivers no more events."""
         info = await self.connection.jetstream().consumer_info(self._stream, self.durable)
         self.ack_pending = pending = info.num_ack_pending or 0
         most = self._config.max_ack_pending
@@ -152,10 +132,10 @@ class Subscription(Intake):
             )
 
     async def dead_letter_removed(self) -> None:
-        """Dead-letter the events that their stream removed while they waited here for a retry.
+        """Dead-letter events that their stream removed while they waited here for a retry.
 
-        A retry that is overdue may only be late, or with another process: the stream and the
-        attempts tell. Raises one of PUBLISH_ERRORS where they cannot be asked.
+        An overdue retry may only be late, or be with another process: the stream and the attempts
+        show which. Raises one of PUBLISH_ERRORS if they cannot be read.
         """
         if not self._log.is_kept:
             return
@@ -168,7 +148,7 @@ class Subscription(Intake):
             if await is_stored(self.connection, self._stream, *event):
                 continue
             if not retry.is_gone:
-                retry.is_gone = True  # look again: another process may just be taking it
+                retry.is_gone = True  # check again: another process may be taking it now
                 continue
             config = self._config.in_force(event_type_of(msg.subject))
             headers = every_header(msg.headers)
@@ -177,7 +157,7 @@ class Subscription(Intake):
     def _tell_rewound(self, what: str) -> None:
         self._tell("consumer_rewound", what)
 
-    @traced(_processing)
+    @traced(span_of)
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         headers = every_header(msg.headers)
         if is_for_another(headers, consumer_address(delivery.stream, delivery.consumer)):
@@ -204,7 +184,7 @@ class Subscription(Intake):
         try:
             async with asyncio.timeout(self._ack_wait_seconds):
                 await self._suspects.acquire()
-        except TimeoutError:  # the one at work may never end: leave the place to others
+        except TimeoutError:  # the running one may never end: leave the slot to others
             await self._give_back(msg, self._ack_wait_seconds)
             return
         try:
@@ -218,9 +198,9 @@ class Subscription(Intake):
     async def _attempt(
         self, msg: Msg, delivery: Delivery, headers: Headers, attempts: Attempts | None
     ) -> None:
-        """Call the handler, and do what follows from what it says.
+        """Call the handler, and act on its result.
 
-        `attempts` are the calls before; None for an event that was never delivered before.
+        `attempts` are the calls before; None for an event without an earlier delivery.
         """
         config = self._config.in_force(event_type_of(msg.subject))
         attempt = attempts.failed_count if attempts else 0
@@ -230,7 +210,7 @@ class Subscription(Intake):
                 await self._log.begin(self.connection, delivery, attempts)
             result = await self._call(msg, delivery, headers, attempt, config.max_retries)
         except (asyncio.CancelledError, *PUBLISH_ERRORS):
-            if attempts is not None:  # it was cut short, or not made, and is to be made
+            if attempts is not None:  # the call was interrupted or not made, and must be made
                 attempts.begun_count -= 1
                 await self._tell_attempts(delivery, attempts)
             raise
@@ -262,18 +242,7 @@ class Subscription(Intake):
         max_retries: int,
     ) -> HandlerResult:
         """What the handler says; an exception that it raises is a Retry."""
-        context = ConsumerContext(
-            subject=msg.subject,
-            data=msg.data,
-            headers=msg.headers or {},
-            repeated_headers={k: v for k, v in headers.items() if isinstance(v, list)},
-            attempt=attempt,
-            max_retries=max_retries,
-            stream=delivery.stream,
-            sequence=delivery.sequence,
-            published_at=time_of_ns(delivery.timestamp_ns),
-            redrive_of=redrive.root if (redrive := redrive_of(headers)) else None,
-        )
+        context = context_of(msg, delivery, headers, attempt, max_retries)
         began = time.perf_counter()
         seconds = self._config.handler_timeout_seconds
         result: HandlerResult
@@ -289,12 +258,12 @@ class Subscription(Intake):
             fail_span(error)
         took = time.perf_counter() - began
         if result is not ProcessingResult.SUCCESS and self._is_cutting_off:
-            raise asyncio.CancelledError  # what the handler makes of the end is no failure
+            raise asyncio.CancelledError  # the handler's reaction to the shutdown is no failure
         self.counters.count_call(took)
         return result
 
     async def _succeeded(self, msg: Msg, delivery: Delivery, headers: Headers) -> None:
-        """Acknowledge; a redrive's success is published first, if that can be."""
+        """Acknowledge; a redrive's success is published first, if possible."""
         await tell_redrive_success(self.connection, delivery, headers, self._config)
         self._retries.forget(delivery)
         self.counters.succeeded += 1
@@ -331,7 +300,7 @@ class Subscription(Intake):
         config: NATSConsumerConfig,
         attempts: Attempts,
     ) -> bool:
-        """Publish the dead letter until the server has it; False where the end comes first."""
+        """Publish the dead letter until the server has it; False if the service ends before."""
         is_json, body = parse_body(msg.data)
         fields = dead_letter_fields(
             subject=msg.subject,
@@ -352,18 +321,20 @@ class Subscription(Intake):
         return is_written
 
     async def _tell_attempts(self, delivery: Delivery, attempts: Attempts) -> None:
-        """Let who gets the event next know of them, as far as there is a connection."""
+        """Record the attempts for the next process, if there is a connection."""
         with suppress(*PUBLISH_ERRORS):
             await self._log.write(self.connection, delivery, attempts)
 
     async def _tell_over(self, delivery: Delivery, attempts: Attempts | None) -> None:
-        """Let nobody count the calls again where the consumer is reset, or made anew."""
+        """Record that the event is done, so that nobody counts its calls again if the consumer is
+        reset or created again.
+        """
         if attempts is not None and delivery.delivery_count > 1:
             attempts.is_over = True
             await self._tell_attempts(delivery, attempts)
 
     def _settled(self, *, is_dead: bool) -> None:
-        """Stop the consumer where nearly everything is dead-lettered."""
+        """Stop the consumer if nearly everything is dead-lettered."""
         error = self._limit.exceeded_by(is_dead=is_dead)
         if error is not None and self.error is None:
             self.error = error

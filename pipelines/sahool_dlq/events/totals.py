@@ -1,4 +1,4 @@
-"""A consumer's own counters, published so that failure rates have a denominator."""
+"""A consumer's own counters, published as the denominator of failure rates."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ async def publish_totals(config: NATSConsumerConfig, subscriptions: Iterable[Sub
 
 
 async def publish_total(config: NATSConsumerConfig, subscription: Subscription) -> None:
-    """Publish one subscription's counters since it started; a failure to do so is only logged."""
+    """Publish one subscription's counters since its start; an error is only logged."""
     body = {
         "service": config.name,
         "stream": subscription.stream,

@@ -1,4 +1,4 @@
-"""W3C trace context in the headers of an event: who caused it, for those who trace."""
+"""W3C trace context in the headers of an event: the cause of the event, for tracing."""
 
 import re
 
@@ -9,10 +9,10 @@ _TRACESTATE = re.compile(r"[ -~]{1,512}\Z")
 
 
 def trace_context(headers: Headers, traceparent: str | None = None) -> dict[str, str]:
-    """`traceparent`, and with it `tracestate`, as a message about this event carries them on.
+    """`traceparent`, with `tracestate`, as a message about this event must contain them.
 
-    `traceparent` counts more than that of the headers. Empty where they are absent or not what the
-    standard says: anybody may have written them.
+    The argument `traceparent` has precedence over the headers. Empty if they are absent or do not
+    follow the standard: anybody may have written them.
     """
     parent = traceparent or value_of(headers, "traceparent") or ""
     state = value_of(headers, "tracestate") or ""

@@ -1,7 +1,7 @@
-"""The process in which `dlq try` runs a handler: one call for each event it is given.
+"""The process in which `dlq try` runs a handler: one call for each event.
 
-It needs what a service needs and nothing else, so that it runs in the service's own environment.
-It holds no connection to NATS: nothing is published, acknowledged or stored by it.
+It needs only the packages of a service, so that it can run in the service's own environment. It has
+no connection to NATS, so it publishes, acknowledges and stores nothing.
 
     python -m sahool_dlq.events.trial READ_FD WRITE_FD
 """
@@ -32,13 +32,13 @@ from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResul
 __all__ = ["HANG_GRACE_SECONDS", "as_message", "context_of", "main", "receive", "send"]
 
 HANG_GRACE_SECONDS = 1.0
-"""After its time an async handler is ended; one that blocks its process tells where it stands."""
+"""After its time an async handler is cancelled; one that blocks its process writes its trace."""
 
 
 def as_message(
     *, subject: str, data: bytes, headers: Headers, attempt: int, max_retries: int, **place: Any
 ) -> dict[str, Any]:
-    """An event as it goes to this process."""
+    """An event in the form that is sent to this process."""
     return {
         "subject": subject,
         "data": base64.b64encode(data).decode(),
@@ -50,7 +50,7 @@ def as_message(
 
 
 def context_of(message: dict[str, Any]) -> ConsumerContext:
-    """What a handler is given, as its consumer makes it."""
+    """The context that a handler gets, as from its consumer."""
     headers: Headers = message["headers"]
     published_at = message.get("published_at")
     redrive = redrive_of(headers)
@@ -74,7 +74,7 @@ def send(connection: Connection, value: dict[str, Any]) -> None:
 
 
 def receive(connection: Connection) -> dict[str, Any]:
-    """The next message of the other process; raises EOFError where it is gone."""
+    """The next message of the other process; raises EOFError if that has ended."""
     value: dict[str, Any] = json.loads(connection.recv_bytes())
     return value
 
@@ -82,7 +82,7 @@ def receive(connection: Connection) -> dict[str, Any]:
 def load(target: str) -> Callable[..., Any]:
     """The handler of `module:name`, or of `module:object.method`.
 
-    Raises ValueError where there is none that can be called, and what the module raises.
+    Raises ValueError if there is no callable one, and the module's own errors.
     """
     module, _, name = target.partition(":")
     found: Any = importlib.import_module(module)
@@ -91,13 +91,13 @@ def load(target: str) -> Callable[..., Any]:
             raise ValueError(f"{found.__name__} has no {part}")
         found = getattr(found, part)
     if inspect.isclass(found) or not callable(found):
-        raise ValueError(f"{name} of {module} is no function that takes an event")
+        raise ValueError(f"{name} of {module} is not a function that takes an event")
     handler: Callable[..., Any] = found
     return handler
 
 
 def main() -> None:
-    """Load what the first message names, then call it for each that follows."""
+    """Load the handler that the first message names, then call it for each following message."""
     reading, writing = int(sys.argv[1]), int(sys.argv[2])
     inbox, outbox = Connection(reading, writable=False), Connection(writing, readable=False)
     wanted = receive(inbox)
@@ -131,7 +131,7 @@ async def _serve(
 async def _call(
     handler: Callable[..., Any], context: ConsumerContext, seconds: float | None, is_debugged: bool
 ) -> dict[str, Any]:
-    """What the handler makes of an event, in words."""
+    """The result of the handler for an event, as values for JSON."""
     began, began_at = time.perf_counter(), datetime.now(UTC)
     result: HandlerResult
     is_raised = False
@@ -170,7 +170,7 @@ async def _call(
 async def _outcome(
     handler: Callable[..., Any], context: ConsumerContext, seconds: float | None
 ) -> object:
-    """What the handler returns, within `seconds`; raises what it raises, and TimeoutError."""
+    """The handler's result, within `seconds`; raises its errors, and TimeoutError."""
     timer = asyncio.timeout(seconds)
     try:
         async with timer:
@@ -183,7 +183,7 @@ async def _outcome(
 
 
 def _debug(error: BaseException) -> None:
-    """Look at the frames of an exception, at the terminal."""
+    """Open the debugger on the frames of an exception, in the terminal."""
     traceback.print_exception(error)
     pdb.post_mortem(error.__traceback__)
 

@@ -1,7 +1,7 @@
-"""How to connect to NATS: one value, for jobs and services alike, built once.
+"""How to connect to NATS: one value for jobs and services, built once.
 
-What is not given is looked for: in the context that is named, in the environment of the `nats`
-command, in its selected context. docs/connecting.md says in which order.
+Missing values come from the named context, from the environment of the `nats` command, or from its
+selected context. docs/connecting.md has the order.
 """
 
 import os
@@ -16,7 +16,7 @@ from sahool_dlq.jetstream.address import Server, Servers, read_address, split_se
 from sahool_dlq.jetstream.contexts import FIELDS, read_context, selected_context
 
 _LOGIN = ("user_credentials", "nkey", "user_jwt", "user_seed", "user", "password", "token")
-# What belongs together comes from one place: a password with another's user is no login.
+# Values that belong together come from one place: a password with another user is not a login.
 _TOGETHER = (
     ("servers",),
     _LOGIN,
@@ -29,16 +29,16 @@ _TOGETHER = (
 _NAME = re.compile(r"[^\s.*>]+")
 _PREFIX = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 COMPLETE = "complete"
-"""Pydantic's context of a validation: nothing is looked for, all is given."""
+"""Pydantic's validation context: all values are given, no other source is read."""
 _TRUE = ("1", "true", "yes", "on")
 
 
 class Access(BaseModel):
-    """Where the servers are, who we are there, whom we trust, and where JetStream's API is.
+    """The servers, our login, the trusted CAs, and the location of JetStream's API.
 
-    The fields are the keys of a context of the `nats` command, but `servers` (there `url`) and
-    `user_credentials` (there `creds`). Files are read anew for each connection: they may be
-    renewed. Raises SettingsError where something is not valid, or a context cannot be read.
+    The fields are the keys of a context of the `nats` command, except `servers` (there `url`) and
+    `user_credentials` (there `creds`). Files are read for each connection, because they may be
+    renewed. Raises SettingsError if a value is not valid, or a context cannot be read.
     """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)  # which may be a password
@@ -52,8 +52,8 @@ class Access(BaseModel):
     user: str | None = None
     password: SecretStr | None = None
     token: SecretStr | None = None
-    ca: str | None = None  # path: the authorities that sign servers' certificates, and no others
-    cert: str | None = None  # path: our certificate, where a server wants one
+    ca: str | None = None  # path: the only CAs that may sign servers' certificates
+    cert: str | None = None  # path: our certificate, if a server requires one
     key: str | None = None  # path: its key
     tls_first: bool = False  # for servers with handshake_first
     inbox_prefix: str | None = None  # default _INBOX.<user>
@@ -74,19 +74,19 @@ class Access(BaseModel):
 
     @property
     def api_prefix(self) -> str:
-        """What the subjects of JetStream's API begin with, without the dot."""
+        """The prefix of JetStream's API subjects, without the dot."""
         if self.jetstream_domain:
             return f"$JS.{self.jetstream_domain}.API"
         return (self.jetstream_api_prefix or "$JS.API").rstrip(".")
 
     @property
     def wants_tls(self) -> bool:
-        """Whether nothing may go in clear, whatever the addresses say."""
+        """Whether nothing may be sent unencrypted, whatever the addresses are."""
         return bool(self.ca or self.cert or self.tls_first)
 
 
 def completed(given: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """What is given, and what is not from its context, the environment or the selected context."""
+    """The given values, completed from the context, the environment or the selected context."""
     found = {name: value for name, value in given.items() if value is not None}
     _add_context(found, given.get("context"), environ)
     said = {key: environ[f"NATS_{key.upper()}"] for key in FIELDS if _said(environ, key)}
@@ -114,7 +114,7 @@ def _as_fields(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add(found: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Take what is not there yet; of what belongs together all or nothing."""
+    """Add missing values; values that belong together only as a whole."""
     has_login = _have_login(found.get("servers", ()))
     taken = [
         name
@@ -129,7 +129,7 @@ def _have_login(servers: Any) -> bool:
     try:
         return any(read_address(each).login for each in servers)
     except (SettingsError, TypeError):
-        return False  # whoever connects says so
+        return False  # the connection reports this
 
 
 def _said(environ: Mapping[str, str], key: str) -> bool:
@@ -165,6 +165,6 @@ def _problem(access: Access) -> str | None:
 
 
 def access_to(servers: Server | Sequence[Server]) -> Access:
-    """How to connect to these addresses, comma-separated or one by one."""
+    """How to connect to these addresses, comma-separated or as a list."""
     several = split_servers(servers) if isinstance(servers, (str, SecretStr)) else servers
     return Access(servers=several)

@@ -1,9 +1,8 @@
-"""What the server says of acknowledgements that it samples, and whose it samples.
+"""The server's reports of sampled acknowledgements, and which consumers are sampled.
 
-An acknowledgement is told where the consumer has `sample_freq` and acknowledges explicitly, and
-only the first one of an event that the consumer still had to answer for: none for a `+TERM`, for
-one that came after the event was given up, nor for an event that had left the stream before. Seen
-on nats-server 2.10 to 2.15.
+An acknowledgement is reported if the consumer has `sample_freq` and acknowledges explicitly, and
+only the first one of an event that still waits for it: not for a `+TERM`, not after the event was
+given up, and not if the event had left the stream before. Seen on nats-server 2.10 to 2.15.
 """
 
 from datetime import datetime
@@ -17,11 +16,11 @@ from sahool_dlq.jetstream.api import check_domain
 from sahool_dlq.jetstream.streams import ACK_METRICS, find_streams
 
 ALL = "100%"
-"""The `sample_freq` by which every acknowledgement is told."""
+"""The `sample_freq` that reports every acknowledgement."""
 
 
 class AckMetric(msgspec.Struct, frozen=True):
-    """One event's acknowledgement, as the server says it."""
+    """The server's report of one event's acknowledgement."""
 
     type: Literal["io.nats.jetstream.metric.v1.consumer_ack"]
     stream: Annotated[str, msgspec.Meta(min_length=1)]
@@ -36,7 +35,7 @@ class AckMetric(msgspec.Struct, frozen=True):
 def read_ack(data: bytes, domain: str = "") -> AckMetric:
     """The acknowledgement in a message.
 
-    Raises ValueError where it is none, or about another JetStream domain.
+    Raises ValueError if it is not one, or about another JetStream domain.
     """
     try:
         metric = msgspec.json.decode(data, type=AckMetric)
@@ -47,25 +46,25 @@ def read_ack(data: bytes, domain: str = "") -> AckMetric:
 
 
 def ack_subject(stream: str, consumer: str) -> str:
-    """Where the server tells of a consumer's acknowledgements."""
+    """The subject on which the server reports a consumer's acknowledgements."""
     return ACK_METRICS.replace(">", f"{stream}.{consumer}")
 
 
 async def ack_stream(js: JetStreamContext, name: str) -> str | None:
-    """The stream that keeps acknowledgements: the one called `name`, else another that does."""
+    """The stream that stores these reports: the one called `name`, else another one that does."""
     found = await find_streams(js, ACK_METRICS)
     return name if name in found else next(iter(found), None)
 
 
 async def told_percent(js: JetStreamContext, kept_in: str, info: ConsumerInfo) -> int:
-    """How many of a hundred of a consumer's acknowledgements come into the stream `kept_in`."""
+    """The percentage of a consumer's acknowledgements that are stored in the stream `kept_in`."""
     told = sampled_percent(info.config)
     subject = ack_subject(info.stream_name, info.name)
     return told if told and kept_in in await find_streams(js, subject) else 0
 
 
 def sampled_percent(config: ConsumerConfig) -> int:
-    """How many of a hundred of its acknowledgements the server tells of, 0 to 100."""
+    """The percentage of its acknowledgements that the server reports, 0 to 100."""
     if config.ack_policy != AckPolicy.EXPLICIT:
         return 0  # of the others the server tells nothing, whatever is set
     return percent(config.sample_freq)

@@ -1,7 +1,8 @@
-"""The subject on which a delivered message is answered, in each of its forms.
+"""The subject on which a delivered message is acknowledged, in each form.
 
 `$JS.ACK.<stream>.<consumer>.<five numbers>`, or with `<domain>.<account's hash>` before the stream
-and whatever a later server adds at the end (nats-server with the feature flag `js_ack_fc_v2`).
+and possibly more tokens of later servers at the end (nats-server with the feature flag
+`js_ack_fc_v2`).
 """
 
 from typing import Literal
@@ -20,18 +21,18 @@ def fields_of(reply: str) -> list[str]:
 
 
 def all_of_consumer(reply: str) -> str:
-    """The subject that permits every answer to the consumer of this one."""
+    """The subject that permits every acknowledgement to the consumer of this one."""
     tokens = reply.split(".")
     return ".".join([*tokens[: _stream_at(tokens) + 2], ">"])
 
 
 def is_ack(answer: bytes) -> bool:
-    """Whether an answer says that the event was handled."""
+    """Whether an answer means that the event was handled."""
     return answer in _ACKED or answer.startswith(b"+NXT")
 
 
 def ack_subjects(stream: str, consumer: str, sequence: int | Literal["*"]) -> tuple[str, str]:
-    """Where a consumer's answers about one event, or about all, can be heard: each form's."""
+    """The subjects of a consumer's acknowledgements of one event, or of all: one per form."""
     whose = f"{stream}.{consumer}.*.{sequence}"
     return f"{ACKS}{whose}.*.*.*", f"{ACKS}*.*.{whose}.>"
 

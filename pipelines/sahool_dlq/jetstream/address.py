@@ -1,7 +1,7 @@
-"""Addresses of NATS servers: read once, in one place, and shown without their logins.
+"""Addresses of NATS servers: parsed in one place, and printed without their logins.
 
-nats-py takes a login out of an address as it stands there, and does not decode it; `/`, `?` and `#`
-end it. So it gets addresses without logins from us, and the logins beside them.
+nats-py takes a login from an address without decoding it, and `/`, `?` and `#` end it. So it gets
+addresses without logins, and the logins separately.
 """
 
 import re
@@ -21,7 +21,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[\w.-]+)(?::(\d{0,5}))?")
 _EXAMPLE = "nats://user:password@host:4222"
 
 Server = str | SecretStr
-"""An address as it is given; it may hold a password."""
+"""An address as given; it may contain a password."""
 
 
 def _hidden(servers: Sequence[Server]) -> Sequence[Server]:
@@ -29,7 +29,7 @@ def _hidden(servers: Sequence[Server]) -> Sequence[Server]:
 
 
 Servers = Annotated[Sequence[Server], AfterValidator(_hidden), Field(repr=False)]
-"""Addresses as a field of settings: whatever prints, dumps or logs these shows no password."""
+"""Addresses as a field of settings: printing, dumping or logging them shows no password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ class Address:
 
     @property
     def url(self) -> str:
-        """What nats-py connects to: no login in it."""
+        """The address for nats-py, without a login."""
         return f"{self.scheme}://{self.host}{self.path}"
 
     @property
     def login(self) -> dict[str, str]:
-        """The login as nats-py's options `user`, `password` and `token`; empty without one."""
+        """The login as nats-py's options `user`, `password` and `token`; empty if there is none."""
         login = {"user": self.user, "password": self.password, "token": self.token}
         return {name: value for name, value in login.items() if value is not None}
 
@@ -61,9 +61,9 @@ class Address:
 def read_address(server: Server) -> Address:
     """An address: `nats://user:password@host:4222`, or `token@host`, with or without the scheme.
 
-    In a user, password or token what is percent-encoded is decoded, and every other character
-    stands for itself; a user's `:` can only be encoded. Raises SettingsError, which says nothing of
-    the text, where it is none.
+    In a user, password or token, percent-encoded characters are decoded and all others are literal;
+    a `:` in a user must be encoded. Raises SettingsError, without a part of the text, if it is not
+    valid.
     """
     text = revealed(server).strip()
     known = _SCHEME.match(text)
@@ -92,9 +92,9 @@ def read_address(server: Server) -> Address:
 
 
 def split_servers(text: Server) -> list[SecretStr]:
-    """The addresses in a setting that separates them by commas.
+    """The addresses in a comma-separated setting.
 
-    Raises SettingsError where a comma may as well belong to a password.
+    Raises SettingsError if a comma may belong to a password.
     """
     servers = [each.strip() for each in revealed(text).split(",")]
     if any("@" in each and "://" not in each for each in servers[1:]):
@@ -107,12 +107,12 @@ def split_servers(text: Server) -> list[SecretStr]:
 
 
 def shown(servers: Sequence[Server]) -> str:
-    """Addresses for people: nothing of a login is in it."""
+    """Addresses for display, without logins."""
     return ", ".join(str(read_address(server)) for server in servers)
 
 
 def revealed(server: Server) -> str:
-    """An address with its login, for who connects."""
+    """An address with its login, for connecting."""
     return server.get_secret_value() if isinstance(server, SecretStr) else server
 
 
@@ -125,4 +125,4 @@ def _decoded(text: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        return text  # no encoder wrote that: it stands for itself
+        return text  # not an encoded character: it is literal

@@ -1,4 +1,4 @@
-"""The server's JSON API: where it is, and as it answers (nats-py drops fields it does not know)."""
+"""The server's JSON API: its subjects and raw answers (nats-py drops unknown fields)."""
 
 import json
 from typing import Any
@@ -15,13 +15,13 @@ _PLAIN = Access.model_construct()  # of a client that is not ours
 def api_subject(client: Client, what: str) -> str:
     """The subject of a request such as `CONSUMER.INFO.<stream>.<consumer>`, on this connection.
 
-    JetStream's API may be in a domain, or below the prefix of another account: see `Access`.
+    JetStream's API may be in a domain, or have the prefix of another account: see `Access`.
     """
     return f"{_access(client).api_prefix}.{what}"
 
 
 def domain_of(client: Client) -> str:
-    """The JetStream domain that this connection works on; empty where that is not known."""
+    """The JetStream domain of this connection; empty if unknown."""
     access = _access(client)
     if access.jetstream_api_prefix:
         return ""
@@ -33,9 +33,9 @@ def _access(client: Client) -> Access:
 
 
 def check_domain(said: str, domain: str) -> None:
-    """Raise ValueError where what a server said is about another domain's streams.
+    """Raise ValueError if a server's message is about another domain's streams.
 
-    It reaches the domains that are linked, where a stream may have the same name.
+    Such messages reach linked domains, where a stream may have the same name.
     """
     if said and domain and said != domain:
         raise ValueError(f"it is about JetStream domain {said}")
@@ -44,7 +44,7 @@ def check_domain(said: str, domain: str) -> None:
 async def ask(js: JetStreamContext, what: str, **body: Any) -> dict[str, Any]:
     """The answer to a request such as `CONSUMER.INFO.<stream>.<consumer>`.
 
-    Raises as nats-py does: APIError where the server refuses, TimeoutError where it is silent.
+    Raises as nats-py does: APIError if the server refuses, TimeoutError if it does not answer.
     """
     request = json.dumps(body).encode() if body else b""
     answer: dict[str, Any] = await js._api_request(  # noqa: SLF001  (it has no public one)

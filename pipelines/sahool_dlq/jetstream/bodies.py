@@ -1,8 +1,9 @@
-"""Bodies that were too large for a dead letter, out of the object store, through the JSON API.
+"""Reads bodies that were too large for a dead letter from the object store, through the JSON API.
 
-nats-py's `get` reads how many messages are pending at a fixed place of each reply. With the
-server's feature flag `js_ack_fc_v2` that place is another, and `get` waits for ever, as it does
-where a chunk is gone. It takes flow control besides, and so rights that nothing else here needs.
+nats-py's `get` reads the number of pending messages at a fixed position in each reply. With the
+server's feature flag `js_ack_fc_v2` that position is different, and `get` waits for ever, as it
+does if a chunk is missing. It also uses flow control, which needs rights that nothing else here
+needs.
 """
 
 import base64
@@ -15,7 +16,7 @@ from sahool_dlq.jetstream.stored import StoredMessage, stored_message
 
 
 async def stored_body(client: Client, bucket: str, name: str) -> bytes | None:
-    """An object's bytes; None where it is not there, or not all of it.
+    """An object's bytes; None if it is missing or incomplete.
 
     Raises as `stored_message` does.
     """
@@ -28,7 +29,8 @@ async def stored_body(client: Client, bucket: str, name: str) -> bytes | None:
 
 
 async def object_messages(client: Client, bucket: str, name: str) -> list[StoredMessage]:
-    """The messages that an object of an object store is, its entry first; empty: no such object.
+    """The messages of an object in an object store, its entry first; empty if there is no such
+    object.
 
     Raises as `stored_message` does.
     """

@@ -1,4 +1,4 @@
-"""A bound that holds, whatever is bounded."""
+"""A time limit that works with any code."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,10 +6,10 @@ from typing import Any
 
 
 async def within(seconds: float, work: Coroutine[Any, Any, object]) -> None:
-    """Do something for so many seconds at most; raises what it raises, no error where it is late.
+    """Run something for at most this many seconds; raises its errors, but no error if it is late.
 
-    `asyncio.timeout` waits on where a cancellation is swallowed: nats-py does, and so does
-    `asyncio.wait_for` of Python 3.11.
+    `asyncio.timeout` keeps waiting if a cancellation is swallowed, which nats-py and
+    `asyncio.wait_for` of Python 3.11 do.
     """
     task = asyncio.create_task(work)
     try:

@@ -1,4 +1,4 @@
-"""Connections to NATS: a job's fails in one sentence, and soon; a service's lasts."""
+"""Connections to NATS: for jobs they fail soon, in one sentence; for services they last."""
 
 import asyncio
 import logging
@@ -29,15 +29,16 @@ _DOMAIN_SECONDS = 5
 _LOGIN_REFUSALS = ("authorization violation", "authentication expired", "authentication revoked")
 _PLAIN_BLOCK = b"NATS/1.0\r\n"  # no status of the server's
 
-# nats-py prints a traceback when a message breaks its parser; who wants it can configure logging.
+# nats-py prints a traceback when a message breaks its parser; configure logging to see it.
 logging.getLogger("nats").addHandler(logging.NullHandler())
 
 
 class TolerantClient(PlainSpokenClient):
-    """A client that no message of another's can silence.
+    """A client that no message can stop.
 
-    In nats-py a header block or subject that cannot be decoded ends the loop that reads, while
-    `is_connected` stays True. It also keeps all values of a repeated header: see `every_header`.
+    In nats-py a header block or subject that cannot be decoded ends the read loop, while
+    `is_connected` stays True. This client also keeps all values of a repeated header: see
+    `every_header`.
     """
 
     async def _process_headers(self, headers: Any) -> dict[str, str] | None:
@@ -64,10 +65,10 @@ async def connect_service(
     reconnect_time_wait: float = 2,
     max_reconnect_attempts: int = -1,
 ) -> Client:
-    """A connection that comes back by itself, for a service; the caller closes it.
+    """A connection for a service that reconnects by itself; the caller closes it.
 
-    Raises ServerUnavailableError where no server answers, takes the login, or can be trusted within
-    `timeout_seconds`, and SettingsError for what is not an address, or a file that cannot be used.
+    Raises ServerUnavailableError if no server answers, accepts the login, or can be trusted within
+    `timeout_seconds`, and SettingsError for an invalid address or an unusable file.
     """
     where = shown(access.servers)
     client = TolerantClient()
@@ -76,7 +77,7 @@ async def connect_service(
     async def log_error(error: Exception) -> None:
         nonlocal said
         text = client.read_fault(error) or _detail(error)
-        # An outage says the same every few seconds: once is enough.
+        # In an outage the same error comes every few seconds: log it once.
         logger.log(logging.DEBUG if text == said else logging.WARNING, "nats: %s", text)
         said = text
 
@@ -114,9 +115,9 @@ async def connect_service(
 
 
 async def disconnect(client: Client) -> None:
-    """Close a connection, soon, also where there is nobody to say goodbye to.
+    """Close a connection soon, even if the server does not answer.
 
-    nats-py alone would wait for a server that hangs until it takes what is still to be written.
+    nats-py alone would wait until a hanging server reads the remaining data.
     """
     if client.is_closed:
         return
@@ -125,9 +126,9 @@ async def disconnect(client: Client) -> None:
 
 
 def wire_size(data: bytes, headers: Headers | None = None) -> int:
-    """What the server compares with its max_payload: the body, and the headers as sent.
+    """The size that the server compares with its max_payload: the body, and the headers as sent.
 
-    One byte too many and the server ends the connection; nats-py then does not come back.
+    If it is one byte too large, the server ends the connection, and nats-py does not reconnect.
     """
     return len(data) + (len(encode_headers(headers)) if headers else 0)
 
@@ -136,14 +137,14 @@ def wire_size(data: bytes, headers: Headers | None = None) -> int:
 async def connected(
     to: Access | Server, name: str = "dlq", *, patience_seconds: float = 0
 ) -> AsyncIterator[Client]:
-    """A connection, also to addresses (comma-separated) alone, closed at the end.
+    """A connection, or only addresses (comma-separated), closed at the end.
 
-    Where nobody listens at any of them it fails at once, or after `patience_seconds` (at most
-    five) of trying again: for who must not take a restart for an outage.
+    If nobody listens at any address it fails at once, or after `patience_seconds` (at most five) of
+    retries, for callers that must survive a restart.
 
-    Raises ServerUnavailableError where no server answers or can be trusted, or where one no longer
-    answers and the caller did not catch it, NotPermittedError where it refuses the login, and
-    SettingsError for what is not an address, or a file that cannot be used.
+    Raises ServerUnavailableError if no server answers or can be trusted, or if one stops answering
+    and the caller did not catch it, NotPermittedError if it refuses the login, and SettingsError
+    for an invalid address or an unusable file.
     """
     access = to if isinstance(to, Access) else access_to(to)
     where = shown(access.servers)
@@ -160,7 +161,7 @@ async def connected(
         if tries >= len(access.servers) and time.monotonic() - begun >= patience_seconds:
             raise _no_answer(where, error) from error
         if _is_login_refused(error):
-            # nats-py would try on for many seconds
+            # nats-py would retry for many seconds
             raise NotPermittedError(_refused(connection, where)) from error
         if len(access.servers) == 1 and (fault := connection.read_fault(error)):
             raise ServerUnavailableError(fault) from error
@@ -200,11 +201,11 @@ async def connected(
 async def _connect(
     client: PlainSpokenClient, access: Access, seconds: float, **options: Any
 ) -> None:
-    """Connect as nats-py does, with the logins of the addresses kept out of what it may print."""
+    """Connect as nats-py does, without the addresses' logins in anything that it may print."""
     client.access = access
     client.addresses = addresses = [read_address(server) for server in access.servers]
     client.login = login = login_of(access, addresses)
-    tls_context(access)  # what is wrong with its files is said at once
+    tls_context(access)  # problems of its files are reported immediately
     urls = [each.url for each in addresses]
     options |= {"inbox_prefix": inbox_prefix(access, login), **login.options}
     connecting = client.connect(urls, tls_handshake_first=access.tls_first, **options)
@@ -215,7 +216,7 @@ async def _connect(
             raise TimeoutError
         attempts.result()
     finally:
-        while not attempts.done():  # now and then nats-py swallows a cancellation
+        while not attempts.done():  # sometimes nats-py swallows a cancellation
             attempts.cancel()
             await asyncio.wait({attempts}, timeout=0.1)
     if access.jetstream_domain:
@@ -231,7 +232,7 @@ async def _check_domain(client: Client, domain: str) -> None:
             "DOMAIN), and whether this server is linked with that domain's."
         ) from None
     except (NotPermittedError, TimeoutError):
-        return  # who may not ask this may do the rest
+        return  # without this right the rest still works
 
 
 def _refused(client: PlainSpokenClient, where: str) -> str:
@@ -250,7 +251,7 @@ def _no_answer(where: str, error: Exception) -> ServerUnavailableError:
 
 
 def _is_nobody_there(error: Exception) -> bool:
-    """Whether no connection was made: nobody listens, or the host is not known."""
+    """Whether no connection was made: nobody listens, or the host is unknown."""
     late_or_later = TimeoutError | ConnectionResetError | BrokenPipeError | ssl.SSLError
     return isinstance(error, OSError) and not isinstance(error, late_or_later)
 

@@ -24,31 +24,33 @@ _MOST_IN_NAME = 255  # bytes, as the server says
 _NO_CONSUMER = 10014  # the server's code for "consumer not found"
 _CHANGED_MEANWHILE = (10148, 10149)  # … for a consumer to be made that exists, or to be updated
 _OURS = ("ack_wait", "max_deliver", "max_ack_pending", "filter_subject")
-"""What an existing consumer cannot be left. A limit of deliveries loses what reaches it."""
+"""Settings that are always changed in an existing consumer. With a limit of deliveries, events that
+reach it are lost.
+"""
 
 
 def durable_name(text: str) -> str:
-    """`text` as the name of a durable consumer: what the server takes in one stays as it is."""
+    """`text` as the name of a durable consumer: characters that the server accepts are kept."""
     text = text.replace(">", "all").replace("*", "any")
     return re.sub(r"[^!-~]|[./\\]", "_", text)[:_LONGEST_NAME]
 
 
 def default_durable(service: str, subject: str) -> str:
-    """The durable consumer of a service on a filter, where it gives none a name."""
+    """The default name of a service's durable consumer on a filter."""
     return durable_name(f"{service}-{subject}")
 
 
 def parts_of(address: str | None) -> tuple[str, str] | None:
-    """Stream and durable of `<stream>/<durable>`; None where no consumer can have that address."""
+    """Stream and durable of `<stream>/<durable>`; None if it is not a valid address."""
     stream, _, consumer = (address or "").partition("/")
     return (stream, consumer) if is_name(stream) and is_name(consumer) else None
 
 
 def is_name(text: str) -> bool:
-    """Whether a stream or consumer can be called so.
+    """Whether a stream or consumer can have this name.
 
-    What comes from a message can be anything, and is asked here before it is part of a request: the
-    client refuses other names with an error, and the server ends the connection for long ones.
+    Names from messages can be anything, so they are checked before they are part of a request: the
+    client refuses others with an error, and the server ends the connection for long ones.
     """
     return not _NO_NAME.search(text) and 0 < len(text.encode()) <= _MOST_IN_NAME
 
@@ -61,16 +63,17 @@ async def ensure_consumer(
     *,
     must_start_there: bool = False,
 ) -> PullTerms:
-    """Make the consumer `wanted.name`, or adopt the one of that name; how it is to be pulled.
+    """Create the consumer `wanted.name`, or adopt the one with that name; returns how to pull from
+    it.
 
     Of an existing one only the filter, `ack_wait`, `max_ack_pending` and the limit of deliveries
-    are changed, and a `backoff` taken away, which would overrule how long a retry waits. Whatever
-    else was set stays as it is, also what nats-py does not know. `group` is the priority group to
-    pull for, where it has several.
+    are changed, and a `backoff` is removed, because it would override the delay of retries. All
+    other settings stay, including those that nats-py does not know. `group` is the priority group
+    to pull for, if it has several.
 
-    Raises StreamError for an existing consumer that cannot be pulled from and acknowledged one by
-    one with the whole message, has another group, or, with `must_start_there`, began elsewhere than
-    `wanted` says; and the server's error where it refuses.
+    Raises StreamError for an existing consumer that cannot be pulled from with acknowledgements of
+    single, complete messages, that has another group, or, with `must_start_there`, that began
+    elsewhere than `wanted` says; and the server's error if it refuses.
     """
     new = {name: value for name, value in wanted.as_dict().items() if value is not None}
     try:
@@ -133,9 +136,9 @@ def _check(stream: str, config: dict[str, Any]) -> None:
 
 
 def _check_start(stream: str, info: dict[str, Any], new: dict[str, Any]) -> None:
-    """Raise StreamError where a consumer began elsewhere: the server never changes that."""
+    """Raise StreamError if a consumer began elsewhere: the server never changes that."""
     is_as_wanted = _start(info["config"]) == _start(new)
-    # One that began at `new` and was made anew begins at the time of the first, see Intake.
+    # A recreated one with `new` begins at the time of its first creation, see Intake.
     if new.get("deliver_policy") == DeliverPolicy.NEW:
         since = _start(info["config"])[2]
         is_as_wanted |= since is not None and since < datetime.fromisoformat(info["created"])
@@ -176,7 +179,7 @@ def _group(stream: str, config: dict[str, Any], wanted: str | None) -> str | Non
 
 
 async def _info(js: JetStreamContext, stream: str, name: str) -> dict[str, Any] | None:
-    """All that the server says of a consumer; None where there is none of this name."""
+    """The server's full information about a consumer; None if there is none with this name."""
     try:
         info = await ask(js, f"CONSUMER.INFO.{stream}.{name}")
     except APIError as error:
@@ -196,7 +199,7 @@ async def _put(
 
 
 async def consumers_of(js: JetStreamContext, subject: str) -> list[str]:
-    """`<stream>/<durable>` of every durable consumer that gets what is published on `subject`.
+    """`<stream>/<durable>` of every durable consumer that gets messages published on `subject`.
 
     Also those of streams that source or mirror it.
     """

@@ -1,4 +1,4 @@
-"""Which sequences of the log the stream still has, without reading its messages where possible."""
+"""The sequences of the log that the stream still has, if possible without reading messages."""
 
 import json
 from typing import Any
@@ -19,8 +19,8 @@ async def stored_sequences(
 ) -> list[int]:
     """The sequences of the log's messages up to `up_to`, in order.
 
-    On a stream of our own the server says which are deleted, and which are of another subject; a
-    shared one is read, filtered.
+    For a stream with only our subjects, the server lists deleted ones and those of other subjects;
+    a shared stream is read with filters.
     """
     last = min(up_to, state.last_sequence)
     if state.is_shared:
@@ -31,17 +31,17 @@ async def stored_sequences(
 
 
 async def deleted_sequences(client: Client, state: LogState) -> list[int]:
-    """The sequences between its first and its last that a stream of our own lacks, in order."""
+    """The missing sequences between first and last of a stream with only our subjects, in order."""
     if state.is_shared or state.message_count == state.last_sequence - state.first_sequence + 1:
         return []
     return sorted((await _info(client, state, deleted_details=True)).get("deleted") or ())
 
 
 async def _foreign(client: Client, state: LogState, filters: tuple[str, ...]) -> list[int]:
-    """The sequences of messages that are none of the log's, in a stream of its subjects alone.
+    """The sequences of messages that do not belong to the log, in a stream with only its subjects.
 
-    Whoever names one of the log's subjects as the place for an answer has that answer delivered
-    into the log, where it keeps the subject that it had.
+    If somebody uses a subject of the log as a reply subject, the reply is stored in the log, with
+    its own subject.
     """
     found: list[int] = []
     for subject in await _subjects(client, state):

@@ -1,7 +1,7 @@
-"""Contexts of the `nats` command: files that say how to connect, which its users have already.
+"""Contexts of the `nats` command: files with connection settings, which its users already have.
 
-They are `nats/context/<name>.json` below XDG_CONFIG_HOME (default ~/.config), and
-`nats/context.txt` there says which is selected.
+They are `nats/context/<name>.json` in XDG_CONFIG_HOME (default ~/.config); `nats/context.txt` names
+the selected one.
 """
 
 import json
@@ -33,7 +33,7 @@ _UNSUPPORTED = {
 
 
 def selected_context(environ: Mapping[str, str]) -> str | None:
-    """The name of the context that `nats context select` chose."""
+    """The name of the context selected by `nats context select`."""
     try:
         return (_folder(environ) / "context.txt").read_text().strip() or None
     except (OSError, ValueError):
@@ -41,10 +41,10 @@ def selected_context(environ: Mapping[str, str]) -> str | None:
 
 
 def read_context(name: str, environ: Mapping[str, str]) -> dict[str, Any]:
-    """What a context says, by the keys of FIELDS; what is empty in it is left out.
+    """The values of a context, by the keys of FIELDS; empty values are left out.
 
-    Raises SettingsError where there is no such context, or it is damaged, or asks for more than we
-    can do. It quotes nothing of it.
+    Raises SettingsError if there is no such context, if it is damaged, or if it needs something
+    that we do not support. The error contains no part of it.
     """
     folder = _folder(environ) / "context"
     if not name or "/" in name or "\\" in name or ".." in name:

@@ -1,7 +1,7 @@
-"""What a user logs in with that is kept in files: a JWT, and the seed of the user's key.
+"""Logins in files: a JWT, and the seed of the user's key.
 
-nats-py reads credentials files whenever it connects: one without a JWT in a loop without end,
-another damage with a traceback that ends the connection for good.
+nats-py reads credentials files at each connection: without a JWT in it, it loops for ever; other
+damage raises an error that ends the connection permanently.
 """
 
 import base64
@@ -23,7 +23,7 @@ _CREATE_SEED = "write a user's seed into it (nk -gen user)"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user's JWT, and the seed of the key that it is for."""
+    """A user's JWT, and the seed of its key."""
 
     jwt: str = field(repr=False)
     seed: str = field(repr=False)
@@ -32,7 +32,7 @@ class Credentials:
     expires: datetime | None = None
 
     def fault(self, now: datetime) -> str | None:
-        """Why no server takes these; None where a server may."""
+        """Why no server accepts these; None if a server may."""
         if self.expires is not None and self.expires <= now:
             return f"the JWT has expired at {self.expires:%Y-%m-%d %H:%M} UTC: renew it"
         if self.key is not None and self.key != public_key(self.seed):
@@ -41,7 +41,7 @@ class Credentials:
 
 
 def read_credentials(file: Path | str) -> Credentials:
-    """A credentials file's content; raises SettingsError, which quotes nothing of it."""
+    """The content of a credentials file; raises SettingsError, without a part of it."""
     kind = "credentials file"
     text = _text(file, kind, _CREATE)
     jwt, seed = _JWT.search(text), _SEED.search(text)
@@ -58,7 +58,7 @@ def read_credentials(file: Path | str) -> Credentials:
 
 
 def credentials(jwt: str, seed: str) -> Credentials:
-    """A JWT and its seed; raises ValueError where the JWT cannot be decoded."""
+    """A JWT and its seed; raises ValueError if the JWT cannot be decoded."""
     claims = _claims(jwt)
     user, key, expires = claims.get("name"), claims.get("sub"), claims.get("exp")
     return Credentials(
@@ -71,9 +71,9 @@ def credentials(jwt: str, seed: str) -> Credentials:
 
 
 def read_seed(file: Path | str) -> str:
-    """The seed in a file that holds nothing else, or in a credentials file.
+    """The seed in a file with only a seed, or in a credentials file.
 
-    Raises SettingsError, which quotes nothing of it.
+    Raises SettingsError, without a part of it.
     """
     kind = "seed file"
     text = _text(file, kind, _CREATE_SEED)

@@ -1,4 +1,5 @@
-"""What each user of NATS may publish and hear: of the platform's roles, and of one service.
+"""The subjects that each NATS user may publish and subscribe to: the platform's roles, and one
+service.
 
 `deploy/nats.conf` has the roles with the default names.
 """
@@ -8,7 +9,8 @@ from dataclasses import dataclass
 
 from sahool_dlq.deadletter.subjects import event_type_of, subject_token
 from sahool_dlq.jetstream.acks import ACKS
-from sahool_dlq.jetstream.streams import BODIES_BUCKET, StreamNames
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import BODIES_BUCKET
 
 _BODIES = f"OBJ_{BODIES_BUCKET}"
 _STREAMS = ("events", "dead_letters", "totals", "advisories", "attempts", "acks")
@@ -16,7 +18,7 @@ _STREAMS = ("events", "dead_letters", "totals", "advisories", "attempts", "acks"
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """The subjects of one user; everything else the server refuses."""
+    """The subjects of one user; the server refuses all others."""
 
     user: str
     publish: tuple[str, ...]
@@ -41,10 +43,10 @@ def grants_of_service(
     *,
     is_dlq_own: bool = False,
 ) -> Grants:
-    """What `NATSConsumer` and `NATSPublisher` need for this service's consumers and no others.
+    """The rights of `NATSConsumer` and `NATSPublisher` for this service's consumers only.
 
-    It can neither read what its filters do not match, nor touch another's consumer. `publishes` are
-    filters of the events that it publishes. `is_dlq_own` is for `dlq_subject_per_service`.
+    It can neither read events outside its filters nor change another's consumer. `publishes` are
+    filters of its published events. `is_dlq_own` is for `dlq_subject_per_service`.
     """
     prefix = names.subjects.prefix
     streams = sorted({each.stream for each in consumes} | {names.events})
@@ -69,7 +71,7 @@ def grants_of_service(
 
 
 def grants_of_role(names: StreamNames, role: str) -> Grants:
-    """What one of the platform's own users needs; raises KeyError for another."""
+    """The rights of one of the platform's own users; raises KeyError for another name."""
     publish, subscribe = _ROLES[role]
     prefix = names.subjects.prefix
     streams = {name: getattr(names, name) for name in _STREAMS}

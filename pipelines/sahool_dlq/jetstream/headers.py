@@ -1,6 +1,6 @@
-"""The header block of a NATS message: every value of every header, both ways.
+"""Reads and writes the header block of a NATS message, with every value of every header.
 
-nats-py keeps the last value of a header that is repeated, and sends each once.
+nats-py keeps the last value of a repeated header, and sends each header once.
 """
 
 from nats.errors import BadHeaderError
@@ -13,7 +13,7 @@ _NO_NAME = (":", "\r", "\n", "\0")
 
 
 class LastValues(dict[str, str]):
-    """Headers as nats-py hands them out: of a repeated one the last value; `every` has them all."""
+    """Headers as nats-py returns them, with the last value of a repeated one; `every` has all."""
 
     def __init__(self, every: Headers) -> None:
         super().__init__(
@@ -23,12 +23,12 @@ class LastValues(dict[str, str]):
 
 
 def every_header(headers: dict[str, str] | None) -> Headers:
-    """All values of a message's headers, as far as its client has kept them."""
+    """All values of a message's headers, as far as its client kept them."""
     return headers.every if isinstance(headers, LastValues) else headers or {}
 
 
 def parse_headers(block: bytes) -> MutableHeaders:
-    """A header block as far as it can be read; its first line is the version."""
+    """A header block, read as far as possible; its first line is the version."""
     headers: MutableHeaders = {}
     for line in block.decode(errors="replace").split("\r\n")[1:]:
         name, colon, value = line.partition(":")
@@ -38,9 +38,9 @@ def parse_headers(block: bytes) -> MutableHeaders:
 
 
 def encode_headers(headers: Headers) -> bytes:
-    """The header block that is sent; ends of lines within a value become blanks.
+    """The header block to send; line ends in a value become spaces.
 
-    Raises BadHeaderError where a name cannot be one.
+    Raises BadHeaderError if a name is not valid.
     """
     lines = [_VERSION]
     for name, value in pairs_of(headers):

@@ -1,8 +1,8 @@
-"""Which subjects can come into a stream: its own, and those of the streams that feed it.
+"""The subjects that can enter a stream: its own, and those of streams that feed it.
 
-A mirror has no subjects, and a stream with `sources` need not have any; what they get may have
-another subject than where it came from. The server does not look: a consumer whose filter matches
-nothing that its stream ever gets is taken, and waits for ever.
+A mirror has no subjects, and a stream with `sources` may have none; the messages may have other
+subjects than in their origin. The server does not check: it accepts a consumer whose filter matches
+nothing in its stream, and that consumer waits for ever.
 """
 
 import re
@@ -22,9 +22,10 @@ _MANY = ("split", "slice")  # functions that make several tokens of one
 
 
 async def can_hold(js: JetStreamContext, stream: str, subject: str) -> bool | None:
-    """Whether messages that a filter matches are in a stream, or can come; None: no such stream.
+    """Whether a stream has, or can get, messages that a filter matches; None if there is no such
+    stream.
 
-    True where nobody can tell: a stream of another account feeds it, or one that we may not see.
+    True if unknown: another account's stream feeds it, or one that we may not see.
     """
     filters = await _incoming(js, stream, frozenset())
     if filters is None or any(overlaps(subject, each) for each in filters):
@@ -33,10 +34,10 @@ async def can_hold(js: JetStreamContext, stream: str, subject: str) -> bool | No
 
 
 async def streams_with(js: JetStreamContext, subject: str) -> dict[str, list[str]]:
-    """Every stream that gets what is published on a subject, and as which subjects or filters.
+    """Every stream that gets messages published on a subject, with their subjects or filters there.
 
-    That which captures it comes first, then those that source or mirror it, also by way of others.
-    Streams of other accounts and domains, and what we may not see, are not among them.
+    The stream that captures it comes first, then those that source or mirror it, also indirectly.
+    Streams of other accounts and domains, and invisible ones, are not included.
     """
     configs: list[StreamConfig] = []
     while page := await js.streams_info(len(configs)):
@@ -55,7 +56,7 @@ async def streams_with(js: JetStreamContext, subject: str) -> dict[str, list[str
 
 
 def _got_from(config: StreamConfig, streams: Mapping[str, Sequence[str]]) -> list[str]:
-    """As what a stream gets what others have, by mirroring or sourcing them."""
+    """The subjects under which a stream gets messages of others, by mirroring or sourcing."""
     sources = [config.mirror] if config.mirror else config.sources or []
     filters = [
         each
@@ -67,7 +68,7 @@ def _got_from(config: StreamConfig, streams: Mapping[str, Sequence[str]]) -> lis
 
 
 def _transformed(config: StreamConfig, filters: list[str]) -> list[str]:
-    """As what a stream that transforms subjects stores what comes to it."""
+    """The subjects under which a stream with a transform stores its messages."""
     transform = config.subject_transform
     if transform and any(overlaps(transform.src or ">", each) for each in filters):
         return [*filters, _destination(transform.dest)]
@@ -77,7 +78,7 @@ def _transformed(config: StreamConfig, filters: list[str]) -> list[str]:
 async def _incoming(
     js: JetStreamContext, stream: str, seen: frozenset[str]
 ) -> tuple[str, ...] | None:
-    """Filters of the subjects, or None where there is no such stream."""
+    """Filters of the subjects, or None if there is no such stream."""
     try:
         config = (await js.stream_info(stream)).config
     except NotFoundError:
@@ -100,7 +101,7 @@ async def _of_origin(
 
 
 def through(source: StreamSource, origin: Iterable[str]) -> list[str]:
-    """What of an origin's subjects a mirror or source lets through, as it calls them."""
+    """The origin's subjects that a mirror or source passes, under their new names."""
     transforms = source.subject_transforms or []
     if source.filter_subject:
         wanted = [(source.filter_subject, source.filter_subject)]
@@ -118,7 +119,7 @@ def through(source: StreamSource, origin: Iterable[str]) -> list[str]:
 
 
 def _destination(pattern: str) -> str:
-    """The filter of what a transform makes: `a.{{wildcard(1)}}.b` is `a.*.b`."""
+    """The filter of a transform's result: `a.{{wildcard(1)}}.b` is `a.*.b`."""
     tokens = []
     for token in _FUNCTION.sub(lambda found: f"{{{found[1] or ''}}}", pattern).split("."):
         if "{" not in token:

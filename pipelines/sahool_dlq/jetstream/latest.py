@@ -14,9 +14,9 @@ _MOST = 100_000
 
 
 async def latest_messages(client: Client, stream: str, subject: str) -> AsyncGenerator[Msg, None]:
-    """The last message of every subject that the filter matches; none without such a stream.
+    """The last message of every subject that the filter matches; empty if there is no such stream.
 
-    Raises ServerUnavailableError where the server stops answering.
+    Raises ServerUnavailableError if the server stops answering.
     """
     js = client.jetstream()
     try:

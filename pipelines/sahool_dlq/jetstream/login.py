@@ -1,4 +1,4 @@
-"""Who a connection is for, as nats-py takes it, and what is wrong where a server refuses it."""
+"""The login of a connection for nats-py, and the reason if a server refuses it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,17 +28,17 @@ Read = TypeVar("Read")
 class Login:
     """A login; its files are read anew for each connection."""
 
-    user: str | None  # by whose name its inboxes go; of a token or a certificate there is none
+    user: str | None  # the name in its inboxes; none for a token or a certificate
     options: dict[str, Any]  # nats-py's
     nkey: Callable[[], str] | None  # the public key that is sent, where no JWT says it
-    fault: Callable[[], str]  # where a server refuses it: what is wrong, as far as can be told
+    fault: Callable[[], str]  # if a server refuses it: the reason, as far as known
 
 
 def login_of(access: Access, addresses: Sequence[Address]) -> Login:
-    """The login that `access` describes, else that of the addresses.
+    """The login in `access`, else that of the addresses.
 
-    Raises SettingsError for a file that is missing or damaged, MissingPackageError where nothing
-    here can sign.
+    Raises SettingsError for a missing or damaged file, MissingPackageError if no package here can
+    sign.
     """
     if file := access.user_credentials:
         return _by_jwt(read_credentials, file, f"of {file}")
@@ -60,10 +60,11 @@ def login_of(access: Access, addresses: Sequence[Address]) -> Login:
 
 
 def inbox_prefix(access: Access, login: Login) -> str:
-    """Where a user's answers come: `_INBOX.<user>`, so that its rights can end there.
+    """The prefix of a user's reply subjects: `_INBOX.<user>`, so that rights can be limited to it.
 
-    Who may subscribe to `_INBOX.>` hears what the server sends to others: the drain's dead letters.
-    The user is that of the login (an NKey's is its public key); without one it is `_INBOX`.
+    Whoever may subscribe to `_INBOX.>` gets the server's replies to others, such as the drain's
+    dead letters. The user is that of the login (for an NKey its public key); without one the prefix
+    is `_INBOX`.
     """
     if access.inbox_prefix:
         return access.inbox_prefix.rstrip(".")
@@ -138,11 +139,11 @@ def _jwt_and_seed(access: Access) -> Credentials:
 
 
 class UnreadableError(nats.errors.Error):
-    """What a login needs cannot be read now; the message says why."""
+    """A file of a login cannot be read now; the message says why."""
 
 
 def _read(function: Callable[[Any], Read], source: Any) -> Read:
-    """For nats-py, whose attempts to connect any other error than its own would end."""
+    """For nats-py, which stops trying to connect after any error that is not its own."""
     try:
         return function(source)
     except SettingsError as error:

@@ -1,6 +1,6 @@
-"""NKeys: Ed25519 keys as NATS writes them, in base32 with a prefix and a CRC16 checksum.
+"""NKeys: Ed25519 keys in the format of NATS, base32 with a prefix and a CRC16 checksum.
 
-nats-py leaves them to the package `nkeys`, which has no wheel; `cryptography` has, and it signs.
+nats-py uses the package `nkeys` for this, which has no wheel; `cryptography` has one and can sign.
 """
 
 import base64
@@ -15,7 +15,7 @@ _USER = 20 << 3  # the prefix of a user's public key: the letter U
 
 
 def seed_fault(seed: str) -> str | None:
-    """What is wrong with a user's seed; None where nothing is."""
+    """The problem of a user's seed; None if it is valid."""
     if not seed.startswith(_USER_SEED):
         return "has a seed that is not a user's"
     try:
@@ -32,7 +32,7 @@ def seed_fault(seed: str) -> str | None:
 def sign(seed: str, nonce: str) -> bytes:
     """The signature of a server's nonce in base64, as nats-py's `signature_cb` returns it.
 
-    Raises MissingPackageError without `cryptography`; the seed has no fault.
+    Raises MissingPackageError without `cryptography`; the seed must be valid.
     """
     return base64.b64encode(_private_key(seed).sign(nonce.encode()))
 
@@ -48,7 +48,7 @@ def _checksum(raw: bytes) -> bytes:
 
 
 def check_installed() -> None:
-    """Raise MissingPackageError where nothing here could sign."""
+    """Raise MissingPackageError if no package here can sign."""
     _ed25519()
 
 

@@ -1,7 +1,7 @@
-"""What the server does not permit: said at once and in a sentence, where nats-py waits in vain.
+"""Missing permissions are reported at once, in one sentence; nats-py would only wait.
 
-The server answers what a user may not do with an error that names the subject, in its own line;
-nats-py logs it, and the request that it is about times out, as it does in an outage.
+The server reports a missing permission with an error that names the subject, in a separate protocol
+line. nats-py only logs it, and the request times out, as in an outage.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from sahool_dlq.jetstream.tls import EncryptingClient
 
 _VIOLATION = re.compile(r"'?permissions violation for (publish|subscription) to \"([^\"]+)\"")
 _VERBS = {"publish": "publish to", "subscription": "subscribe to"}
-# Errors with which a server ends a connection whose login was good when it began.
+# Errors with which a server ends a connection whose login was valid at first.
 _RENEWABLE = (
     "user authentication expired",
     "user authentication revoked",
@@ -33,7 +33,7 @@ _MOST_REFUSALS = 100
 
 
 class PlainSpokenClient(EncryptingClient):
-    """A client whose requests raise NotPermittedError where a right is missing.
+    """A client whose requests raise NotPermittedError if a right is missing.
 
     A header that it publishes may have a list of values.
     """
@@ -52,7 +52,7 @@ class PlainSpokenClient(EncryptingClient):
         reply: str = "",
         headers: dict[str, Any] | None = None,
     ) -> None:
-        """As ever; raises NotPermittedError for a request whose answer could not be heard."""
+        """As nats-py; raises NotPermittedError for a request whose answer could not be received."""
         if self._deaf and self._deaf[0] == self.stats["reconnects"] and self._token(reply):
             raise self._deaf[1]
         self._sent.append((reply, subject))
@@ -66,7 +66,7 @@ class PlainSpokenClient(EncryptingClient):
         payload_size: int,
         headers: dict[str, Any] | None,
     ) -> None:
-        """As nats-py does, but a header may have several values, and any name that NATS takes."""
+        """As nats-py, but a header may have several values, and any name that NATS accepts."""
         if not headers:
             await super()._send_publish(subject, reply, payload, payload_size, None)
             return
@@ -78,19 +78,21 @@ class PlainSpokenClient(EncryptingClient):
             await self._flush_pending()
 
     def check_permitted(self, *subjects: str) -> None:
-        """Raise NotPermittedError where the server has refused one of these subjects of late."""
+        """Raise NotPermittedError if the server has recently refused one of these subjects."""
         found = [self._refused.pop(each, None) for each in subjects]
         for error in filter(None, found):
             raise error
 
     async def _process_pong(self) -> None:
-        # In nats-py the answer to a ping that nobody waits for any more ends the loop that reads.
+        # In nats-py the answer to a ping without a waiter ends the read loop.
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.Future()
         await super()._process_pong()
 
     def _connect_command(self) -> bytes:
-        """With the login of the server's own address; one that the cluster named gets the first."""
+        """With the login of the server's own address; servers named by the cluster get the first
+        login.
+        """
         server = self._current_server
         logins = {each.host: each.login for each in self.addresses if each.login}
         is_of_address = self.login is None or not (self.access.user or self.access.token)
@@ -103,12 +105,13 @@ class PlainSpokenClient(EncryptingClient):
         return super()._connect_command()
 
     def jetstream(self, **options: Any) -> JetStreamContext:
-        """JetStream where its API is: in a domain, or below another account's prefix."""
+        """JetStream at its API: in a domain, or with another account's prefix."""
         return super().jetstream(**{"prefix": self.access.api_prefix, **options})
 
     async def _process_err(self, err_msg: str) -> None:
         if self.is_connected and any(each in err_msg for each in _RENEWABLE):
-            # nats-py would end for good; the files are read anew, and may have been renewed.
+            # nats-py would stop permanently; but the files are read again, and may have been
+            # renewed.
             ended = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
             await self._error_cb(ended)
             await self._process_op_err(ended)
@@ -128,8 +131,8 @@ class PlainSpokenClient(EncryptingClient):
             await self._error_cb(error)
 
     def _refusal(self, verb: str, refused: str) -> tuple[NotPermittedError, list[str]]:
-        """The error, and the tokens of the requests that it is about."""
-        # nats-py has made the server's words small letters.
+        """The error, and the tokens of the affected requests."""
+        # nats-py has converted the server's text to lower case.
         if verb == "publish":
             about = [(inbox, sent) for inbox, sent in self._sent if sent.lower() == refused]
             subject = about[-1][1] if about else refused
@@ -149,7 +152,9 @@ class PlainSpokenClient(EncryptingClient):
         return error, requests
 
     def _token(self, inbox: str) -> str:
-        """What tells a request's inbox from the others of this connection; empty for another."""
+        """The part of an inbox that identifies a request on this connection; empty for other
+        subjects.
+        """
         prefix = bytes(self._resp_sub_prefix or b"").decode()
         return inbox[len(prefix) :] if prefix and inbox.startswith(prefix) else ""
 
@@ -167,9 +172,9 @@ class PlainSpokenClient(EncryptingClient):
 
 
 def check_permitted(connection: Client, *subjects: str) -> None:
-    """Raise NotPermittedError where the server has refused one of these subjects of late.
+    """Raise NotPermittedError if the server has recently refused one of these subjects.
 
-    A client that is not ours remembers its last error only.
+    A client that is not ours remembers only its last error.
     """
     if isinstance(connection, PlainSpokenClient):
         connection.check_permitted(*subjects)
@@ -183,7 +188,7 @@ def check_permitted(connection: Client, *subjects: str) -> None:
 
 
 async def check_heard(connection: Client, *subjects: str) -> None:
-    """Wait until the server knows of these subscriptions; raises NotPermittedError as above."""
+    """Wait until the server knows these subscriptions; raises NotPermittedError as above."""
     for _ in range(2):  # nats-py's first ping may overtake what it has not written yet
         await connection.flush()
     check_permitted(connection, *subjects)

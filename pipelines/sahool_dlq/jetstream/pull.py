@@ -1,7 +1,7 @@
-"""Pull requests of our own on a nats-py connection.
+"""Our own pull requests on a nats-py connection.
 
-`fetch` of nats-py hides a message that carries a user header named `Status`; here a message is
-real when its reply subject says so, whatever its headers.
+nats-py's `fetch` hides a message with a user header named `Status`; here a message is recognised by
+its reply subject, whatever its headers are.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from sahool_dlq.jetstream.bounded import within
 from sahool_dlq.jetstream.permissions import check_permitted
 
 _GRACE_SECONDS = 3.0
-_CLOSE_SECONDS = 1.0  # for the server to say that it delivers nothing more
+_CLOSE_SECONDS = 1.0  # for the server to report that it delivers nothing more
 _NOTHING_THERE = ("404", "408")
 _PIN = "Nats-Pin-Id"
 _PINNED_TO_ANOTHER = "423"
@@ -29,20 +29,20 @@ _GONE = ("Consumer Deleted", "Consumer is push based", "Server Shutdown", "Leade
 
 
 class PullStalledError(Exception):
-    """Nothing came back in time: the consumer is gone, or the connection no longer reads."""
+    """Nothing came in time: the consumer is gone, or the connection no longer reads."""
 
 
 class PullTerms(NamedTuple):
-    """What a consumer demands of each pull request; the server refuses others."""
+    """What a consumer requires in each pull request; the server refuses others."""
 
     group: str | None = None  # the priority group to pull for
-    max_batch: int = 0  # messages; 0: as many as one likes
-    max_expires_seconds: float = 0  # 0: as long as one likes
+    max_batch: int = 0  # messages; 0: no limit
+    max_expires_seconds: float = 0  # 0: no limit
     created: str = ""  # when the consumer was made, as the server says it
 
 
 class Delivery(NamedTuple):
-    """What the server says of a delivered message, in its reply subject."""
+    """The server's data about a delivered message, in its reply subject."""
 
     stream: str
     consumer: str
@@ -53,7 +53,7 @@ class Delivery(NamedTuple):
 
     @property
     def event(self) -> tuple[int, int]:
-        """What tells a stored message from every other one, in a stream made anew as well."""
+        """The identity of a stored message, also in a recreated stream."""
         return self.sequence, self.timestamp_ns
 
 
@@ -64,10 +64,10 @@ def delivery_of(msg: Msg) -> Delivery:
 
 
 class Puller:
-    """One pull consumer's messages, a request at a time.
+    """One pull consumer's messages, one request at a time.
 
-    Of a group whose consumer is pinned to one client, `pin` says that we are that one: whoever
-    pulls on with another Puller hands it over, or waits until the server misses us.
+    If a consumer's group is pinned to one client, `pin` proves that we are this client. Another
+    Puller must get the pin, or wait until the server notices that we are gone.
     """
 
     def __init__(
@@ -93,19 +93,21 @@ class Puller:
         self._subscription = await self._connection.subscribe(
             f"{self._inbox}.*",
             cb=self._arrived.put,
-            pending_msgs_limit=0,  # what was asked for bounds what can arrive
+            pending_msgs_limit=0,  # the request limits what can arrive
             pending_bytes_limit=0,
         )
 
     async def close(self) -> None:
-        """Stop listening; the server delivers nothing more, not even to open requests."""
+        """Stop listening; the server delivers nothing more, even for open requests."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None and self._connection.is_connected:
             with suppress(nats.errors.Error, OSError):
                 await within(_CLOSE_SECONDS, subscription.drain())  # type: ignore[no-untyped-call]
 
     def left(self) -> list[Msg]:
-        """What arrived and was not yielded: given back, it need not wait for its ack_wait."""
+        """Messages that arrived and were not yielded: if given back, they need not wait for their
+        ack_wait.
+        """
         left = []
         while not self._arrived.empty():
             left.append(self._arrived.get_nowait())
@@ -114,14 +116,14 @@ class Puller:
     async def pull(
         self, batch: int, expires_seconds: float = 0, max_bytes: int | None = None
     ) -> AsyncGenerator[Msg, None]:
-        """Up to `batch` messages as they come, fewer when `expires_seconds` pass without more.
+        """Up to `batch` messages as they arrive, fewer if `expires_seconds` pass without more.
 
         With 0 seconds, those that the server has now. Never more, nor longer, than the terms allow.
 
-        Raises PullStalledError where neither a message nor a status came for too long, where the
-        next message alone exceeds `max_bytes`, and while there is no connection: nats-py would
-        keep the requests and send them all at once later. Raises NotPermittedError where the
-        server refused the request, or the inbox.
+        Raises PullStalledError if neither a message nor a status came for too long, if the next
+        message alone exceeds `max_bytes`, and while there is no connection: nats-py would keep the
+        requests and send them all at once later. Raises NotPermittedError if the server refused the
+        request or the inbox.
         """
         if not self._connection.is_connected:
             raise PullStalledError("not connected")
@@ -165,7 +167,7 @@ class Puller:
                 return
 
     async def _next(self, patience_seconds: float) -> Msg:
-        """What arrives next: however slow the line, as long as something comes."""
+        """The next arrival: on a slow line it waits as long as data arrive."""
         try:
             return self._arrived.get_nowait()
         except asyncio.QueueEmpty:

@@ -1,4 +1,4 @@
-"""Whether anybody takes what is meant for a consumer: a look at how it stands on the server."""
+"""Whether an event gets to a consumer: checks the consumer's state on the server."""
 
 import asyncio
 import time
@@ -20,21 +20,21 @@ from sahool_dlq.jetstream.consumers import parts_of
 __all__ = ["Lookout", "Reach", "Stopped", "Wanted"]
 
 _LATELY = timedelta(minutes=15)
-_BETWEEN_PULLS_SECONDS = 3.0  # in which a consumer that pulls all the time is seen to
+_BETWEEN_PULLS_SECONDS = 3.0  # within this time a consumer that pulls constantly is seen pulling
 _LOOK_SECONDS = 0.25
-_FRESH_SECONDS = 2.0  # of a look
+_FRESH_SECONDS = 2.0  # validity of a check
 _AT_ONCE = 8
 
 
 class Reach(NamedTuple):
-    """What is known of an event's way to its consumer; neither where it gets there."""
+    """What is known about an event's way to its consumer; both empty if it gets there."""
 
     problem: str | None = None  # why it does not
-    doubt: str | None = None  # why nobody can tell
+    doubt: str | None = None  # why it is unknown
 
 
 class Stopped(NamedTuple):
-    """A consumer that is there, and that nobody pulls from."""
+    """An existing consumer that nobody pulls from."""
 
     reason: str
     waiting_count: int  # events that it has not been given, or has not answered
@@ -42,7 +42,7 @@ class Stopped(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Sight:
-    """A consumer as it was seen."""
+    """A consumer at the time of the check."""
 
     address: str  # <stream>/<durable>
     reach: Reach  # of whatever its filter lets through
@@ -53,23 +53,23 @@ class _Sight:
     at: float = field(default_factory=time.monotonic)
 
     def of(self, subject: str) -> Reach:
-        """What becomes of an event on a subject."""
+        """Whether an event on a subject gets there."""
         if self.reach.problem or self.stream_subjects is None:
             return self.reach
         stream = self.address.partition("/")[0]
         if not any(matches(each, subject) for each in self.stream_subjects):
             return Reach(f"{stream} does not capture {subject}")
         if not any(matches(each, subject) for each in self.filters):
-            return Reach(f"{self.address} does not take {subject}, only {', '.join(self.filters)}")
+            return Reach(f"{self.address} does not get {subject}, only {', '.join(self.filters)}")
         return self.reach
 
 
 Wanted = tuple[str | None, str, bool]
-"""A consumer `<stream>/<durable>`, the subject of an event for it, and whether to be patient."""
+"""A consumer `<stream>/<durable>`, the subject of an event for it, and `is_patient`."""
 
 
 class Lookout:
-    """Looks at consumers: at each once in a while, however often it is asked."""
+    """Checks consumers: each only once in a while, however often it is asked."""
 
     def __init__(self, js: JetStreamContext) -> None:
         self._js = js
@@ -79,18 +79,19 @@ class Lookout:
     async def reach(self, address: str | None, subject: str, *, is_patient: bool) -> Reach:
         """Whether an event on `subject` gets to the consumer `<stream>/<durable>`.
 
-        With `is_patient` one that was active in the last quarter of an hour counts as pulled from:
-        who fetches now and then does so again. Without, it must ask for events now, or have some
-        in hand: our consumers always do.
+        With `is_patient`, a consumer that was active in the last quarter of an hour counts as
+        pulled from, because it probably fetches again. Otherwise it must have an open request now,
+        or events in progress: our consumers always do.
         """
         if address is None:
             return Reach(doubt="their dead letters do not say which consumer failed")
         return (await self._sight(address, is_patient=is_patient)).of(subject)
 
     async def stopped(self, address: str, *, is_silent: bool) -> Stopped | Reach:
-        """Whether one of our consumers is there and nobody pulls from it; a Reach where not so.
+        """Whether one of our consumers exists and nobody pulls from it; else a Reach.
 
-        `is_silent`: its service publishes no totals any more, so what is in hand is in nobody's.
+        `is_silent`: its service publishes no totals any more, so its events in progress do not
+        count.
         """
         sight = await self._sight(address, is_patient=False)
         problem, count = sight.reach.problem, sight.waiting_count
@@ -133,12 +134,12 @@ class Lookout:
             return _Sight(address, Reach(doubt=str(error)))
         except (nats.errors.Error, APIError) as error:
             return _Sight(
-                address, Reach(doubt=f"NATS does not say how {address} stands: {error!r}")
+                address, Reach(doubt=f"NATS does not report the state of {address}: {error!r}")
             )
         return _seen(address, info, config, is_patient=is_patient)
 
     async def _info(self, stream: str, durable: str, *, is_patient: bool) -> dict[str, Any]:
-        """How a consumer stands; one that may be between two pulls is looked at again."""
+        """The state of a consumer; one that may be between two pulls is checked again."""
         deadline = time.monotonic() + _BETWEEN_PULLS_SECONDS
         while True:
             async with self._turns:
@@ -168,7 +169,7 @@ def _why_idle(address: str, info: dict[str, Any], *, is_patient: bool) -> str | 
     if not _is_idle(info, is_patient=is_patient):
         return None
     if info["config"].get("deliver_subject"):
-        return f"nobody receives what {address} pushes"
+        return f"nobody receives the events of {address}, a push consumer"
     last = _last_active(info)
     since = f", the last time at {last:%Y-%m-%d %H:%M} UTC" if last else ""
     return f"nobody pulls from {address}{since}"
@@ -186,7 +187,7 @@ def _is_idle(info: dict[str, Any], *, is_patient: bool) -> bool:
 
 
 def _last_active(info: dict[str, Any]) -> datetime | None:
-    """When it was last given an event, or answered one; by the server's clock."""
+    """When it last got or acknowledged an event, by the server's clock."""
     told = (_time(info.get(name, {}).get("last_active")) for name in ("delivered", "ack_floor"))
     return max(filter(None, told), default=None)
 

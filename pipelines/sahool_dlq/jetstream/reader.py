@@ -1,9 +1,9 @@
-"""The dead-letter stream, read in order from any sequence, leaving nothing behind.
+"""Reads the dead-letter stream in order from any sequence, without leaving anything on the server.
 
-No acknowledgement is part of it: an ephemeral AckNone pull consumer reads from a start sequence,
-and the sinks remember how far they are. A message that the client cannot parse (a malformed header
-block, a subject that is not UTF-8) ends its read loop, silently. So whoever reads again after a
-stall, on a fresh connection, gets the first messages through the JSON API, past the parser.
+It uses no acknowledgements: an ephemeral AckNone pull consumer reads from a start sequence, and the
+sinks store their position. A message that the client cannot parse (a malformed header block, a
+subject that is not UTF-8) silently ends its read loop. So after a stall, a reader on a new
+connection reads the first messages through the JSON API, without the parser.
 """
 
 from contextlib import aclosing
@@ -34,7 +34,7 @@ _SUSPECTS = 500  # messages read past the client's parser after a stall
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """Where the dead-letter stream stands."""
+    """The position of the dead-letter stream."""
 
     stream: str
     created: datetime
@@ -55,11 +55,11 @@ def life_id(stream: str, created: datetime) -> str:
 
 
 async def log_state(connection: Client, stream: str, filters: tuple[str, ...]) -> LogState:
-    """The state of the stream that holds the log.
+    """The state of the stream with the log.
 
-    Where `stream` does not exist, the one that captures the subjects (an older `SAHOOL_EVENTS` on
-    `sahool.>`). Raises StreamError where there is none, or where its retention would delete what
-    is read, and ServerUnavailableError where JetStream does not answer.
+    If `stream` does not exist, it is the one that captures the subjects (an older `SAHOOL_EVENTS`
+    on `sahool.>`). Raises StreamError if there is none, or if its retention would delete read
+    messages, and ServerUnavailableError if JetStream does not answer.
     """
     js = connection.jetstream()
     try:
@@ -108,9 +108,9 @@ def _checked(info: StreamInfo, filters: tuple[str, ...]) -> LogState:
 
 
 def why_gone(config: StreamConfig, age: timedelta) -> str:
-    """What can have removed the oldest messages of a stream that is `age` old.
+    """What can have removed the oldest messages of a stream with this `age`.
 
-    The server does not say which it was, but some can be ruled out.
+    The server does not say which it was, but some causes can be excluded.
     """
     limits = [
         name
@@ -133,7 +133,7 @@ def why_gone(config: StreamConfig, age: timedelta) -> str:
 
 
 def why_missing(config: StreamConfig) -> str:
-    """What can have removed messages of a stream that has older ones still."""
+    """What can have removed messages of a stream that still has older ones."""
     ways = [
         name
         for name, is_possible in (
@@ -153,8 +153,8 @@ def why_missing(config: StreamConfig) -> str:
 class LogReader:
     """Reads the log's messages in order; use one for each run.
 
-    It does not outlive a stall: the stream may be another one afterwards, so the caller has to
-    look at its state again, on a fresh connection.
+    After a stall it cannot be used any more: the stream may be another one, so the caller must
+    check its state again, on a new connection.
     """
 
     def __init__(self, connection: Client, stream: str, filters: tuple[str, ...]) -> None:
@@ -168,17 +168,17 @@ class LogReader:
         self._stall: Exception | None = None
 
     async def state(self) -> LogState:
-        """Where the stream stands now; raises as `log_state` does."""
+        """The current state of the stream; raises as `log_state` does."""
         return await log_state(self._connection, self._stream, self._filters)
 
     async def seek(self, sequence: int, *, is_suspect: bool = False) -> None:
-        """Read from `sequence` on; with `is_suspect`, the first messages past the parser."""
+        """Read from `sequence`; with `is_suspect`, the first messages without the parser."""
         await self.close()
         self._next_sequence = max(sequence, 1)
         self._suspect_count = _SUSPECTS if is_suspect else 0
 
     async def close(self) -> None:
-        """Leave nothing behind on the server."""
+        """Remove everything from the server."""
         puller, self._puller = self._puller, None
         if puller is None or self._stall or self._connection.is_closed:
             return  # after a stall nobody would answer; the consumer goes by itself when idle
@@ -191,8 +191,8 @@ class LogReader:
     async def read(self, max_messages: int, max_bytes: int, until: int) -> list[LogMessage]:
         """The next messages, at most `max_messages` and about `max_bytes`, up to sequence `until`.
 
-        An empty list says that there is nothing more up to there. Raises ServerUnavailableError
-        where reading stalled: what came before it has been returned.
+        An empty list means that there is nothing more up to there. Raises ServerUnavailableError if
+        reading stalled; messages before that have been returned.
         """
         if self._next_sequence > until:
             return []
@@ -209,7 +209,7 @@ class LogReader:
         ) from self._stall
 
     async def read_raw(self, sequence: int) -> LogMessage | None:
-        """One stored message at or after `sequence`, past the client's header parser."""
+        """One stored message at or after `sequence`, without the client's header parser."""
         found = [await self._get(sequence, wanted) for wanted in self._filters]
         return min((m for m in found if m), key=lambda m: m.sequence, default=None)
 

@@ -1,4 +1,6 @@
-"""One stored message of any stream, through the server's JSON API, past the client's parser."""
+"""Reads one stored message of any stream through the server's JSON API, without the client's
+parser.
+"""
 
 import base64
 import json
@@ -18,7 +20,7 @@ _NO_MESSAGE = 10037  # the server's code for "no message found"
 
 
 class StoredMessage(NamedTuple):
-    """A message as its stream keeps it."""
+    """A message as stored in its stream."""
 
     subject: str
     sequence: int
@@ -30,9 +32,10 @@ class StoredMessage(NamedTuple):
 async def stored_message(
     connection: Client, stream: str, sequence: int, next_by_subject: str | None = None
 ) -> StoredMessage | None:
-    """The message at `sequence`, or the first of a subject filter from there on; None: no such.
+    """The message at `sequence`, or the first of a subject filter from there; None if there is
+    none.
 
-    Raises APIError where the stream does not exist, or the server refuses.
+    Raises APIError if the stream does not exist, or the server refuses.
     """
     wanted = {"next_by_subj": next_by_subject} if next_by_subject else {}
     return await _get(connection, stream, {"seq": sequence, **wanted})
@@ -41,7 +44,7 @@ async def stored_message(
 async def last_message(connection: Client, stream: str, subject: str) -> StoredMessage | None:
     """The newest message on a subject; raises as `stored_message` does.
 
-    Who may read this subject only, asks where the subject is in the request.
+    A user that may read only this subject needs the subject in the request's subject.
     """
     try:
         return await _get(connection, stream, {"last_by_subj": subject})
@@ -52,8 +55,8 @@ async def last_message(connection: Client, stream: str, subject: str) -> StoredM
 async def is_stored(connection: Client, stream: str, sequence: int, timestamp_ns: int) -> bool:
     """Whether a stream still has this message; raises as `stored_message` does.
 
-    Who may not read others' messages asks which are missing: then a message that has taken the
-    place of another counts as that.
+    A user that may not read other messages asks which ones are missing: then a message that
+    replaced another counts as that one.
     """
     try:
         stored = await stored_message(connection, stream, sequence)
@@ -71,7 +74,7 @@ async def _ask(connection: Client, what: str, request: dict[str, Any]) -> dict[s
     try:
         answer = await connection.request(where, json.dumps(request).encode(), timeout=10)
     except TimeoutError:
-        check_permitted(connection, where)  # of which a client that is not ours says nothing
+        check_permitted(connection, where)  # other clients do not report this
         raise
     value: dict[str, Any] = json.loads(answer.data)
     if error := value.get("error"):

@@ -1,10 +1,9 @@
-"""The streams, and how they come to be: idempotent, and refused where it would lose data.
+"""The streams and their creation: idempotent, and refused if data would be lost.
 
 Used by the consumer library and by `dlq migrate`; needs nats-py only.
 """
 
 import json
-from dataclasses import dataclass, field
 
 import nats.errors
 from nats.js import JetStreamContext
@@ -21,56 +20,38 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
-from sahool_dlq.deadletter.subjects import Subjects, covers
+from sahool_dlq.deadletter.subjects import covers
 from sahool_dlq.errors import NotPermittedError, StreamError
 from sahool_dlq.jetstream.api import ask
 from sahool_dlq.jetstream.incoming import can_hold
+from sahool_dlq.jetstream.stream_names import StreamNames
 
 DAY = 24 * 3600.0
 GIVEN_UP = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 TERMINATIONS = "$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED"
 ADVISORIES = (f"{GIVEN_UP}.>", f"{TERMINATIONS}.>")
-"""What the server says when a consumer gives an event up, whoever wrote the consumer."""
+"""Subjects of the server's advisories when any consumer gives an event up."""
 REMOVED_REASONS = ("Unacknowledged message was deleted", "Message deleted by stream limits")
 """The reasons of a MSG_TERMINATED that no consumer sent: its event left the stream while a consumer
 had it, by a newer value, age, TTL, another limit, a rollup, a purge by subject or a deletion."""
 ACK_METRICS = "$JS.EVENT.METRIC.CONSUMER.ACK.>"
-"""What the server says of each acknowledgement, where a consumer's are sampled."""
+"""Subject of the server's reports of acknowledgements, for sampled consumers."""
 BODIES_BUCKET = "sahool-dlq-bodies"
 """The object store of bodies that are too large for a dead letter."""
-_NO_STREAM = "."  # no stream can be called so
+_NO_STREAM = "."  # not a valid stream name
 _ANSWER_SECONDS = 2  # of a stream that is further away
 _ACK_BYTES = 1 << 30  # about four million acknowledgements
 
 
-@dataclass(frozen=True, slots=True)
-class StreamNames:
-    """What the streams are called, and the subjects they hold."""
-
-    events: str = "SAHOOL_EVENTS"
-    dead_letters: str = "SAHOOL_DLQ"
-    totals: str = "SAHOOL_TOTALS"
-    subjects: Subjects = field(default_factory=Subjects)
-    advisories: str = "SAHOOL_ADVISORIES"
-    attempts: str = "SAHOOL_ATTEMPTS"
-    acks: str = "SAHOOL_ACKS"
-
-    @property
-    def own(self) -> frozenset[str]:
-        """Those that the platform itself reads."""
-        return frozenset(
-            (self.dead_letters, self.totals, self.attempts, self.advisories, self.acks)
-        )
-
-
 async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, str]:
-    """Make what is missing; returns, for each role, the name of the stream that serves it.
+    """Create missing streams; returns, for each role, the name of its stream.
 
-    A stream of another name that already captures a role's subjects (older services make
-    `SAHOOL_EVENTS` on `sahool.>`) serves that role. An existing stream of ours that lacks a
-    subject is extended. Raises StreamError where a stream captures only some of the subjects.
+    A stream of another name that already captures a role's subjects (older services create
+    `SAHOOL_EVENTS` on `sahool.>`) serves that role. An existing stream of ours that lacks a subject
+    is extended. Raises StreamError if a stream captures only some of the subjects.
     """
-    # First: they look whether there is one elsewhere, and who makes streams may publish totals.
+    # First, because they check for one elsewhere, and a user that creates streams may publish
+    # totals.
     totals = await ensure_totals_stream(js, names)
     log = await ensure_log_stream(js, names)
     return {
@@ -84,16 +65,16 @@ async def ensure_streams(js: JetStreamContext, names: StreamNames) -> dict[str, 
 async def ensure_event_stream(
     js: JetStreamContext, names: StreamNames, subject: str | None = None
 ) -> str:
-    """Make the stream of events if it is missing; see `ensure_streams`.
+    """Create the stream of events if it is missing; see `ensure_streams`.
 
-    With the subject of an event that no stream captures, let it capture that and those like it.
+    If no stream captures the subject of a given event, it is extended by that and similar subjects.
     """
     events = names.subjects.events_with(subject) if subject else names.subjects.events
     return await _ensure(js, names.events, events, max_age=7 * DAY)
 
 
 async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:
-    """Make the dead-letter stream if it is missing; see `ensure_streams`."""
+    """Create the dead-letter stream if it is missing; see `ensure_streams`."""
     subjects = names.subjects.log
     asked = names.subjects.dead_letter("anybody")
     return await _ensure(
@@ -102,39 +83,39 @@ async def ensure_log_stream(js: JetStreamContext, names: StreamNames) -> str:
 
 
 async def ensure_totals_stream(js: JetStreamContext, names: StreamNames) -> str:
-    """Make the stream of the consumers' counters if it is missing; see `ensure_streams`."""
+    """Create the stream of the consumers' counters if it is missing; see `ensure_streams`."""
     subjects, asked = (names.subjects.totals,), names.subjects.total("anybody", "anybody")
     return await _ensure(js, names.totals, subjects, max_age=7 * DAY, asked=asked)
 
 
 async def ensure_attempts_stream(js: JetStreamContext, names: StreamNames) -> str:
-    """Make the stream of what consumers remember if it is missing; see `ensure_streams`.
+    """Create the stream of attempts if it is missing; see `ensure_streams`.
 
-    One message for each event that waits for a retry: the latest.
+    It has one message for each event that waits for a retry: the latest.
     """
     subjects = (names.subjects.attempts,)
     return await _ensure(js, names.attempts, subjects, max_age=7 * DAY, max_msgs_per_subject=1)
 
 
 async def ensure_advisory_stream(js: JetStreamContext, names: StreamNames) -> str:
-    """Make the stream that keeps the server's advisories if none does; see `ensure_streams`.
+    """Create the stream of the server's advisories if there is none; see `ensure_streams`.
 
-    The server sends them whether or not somebody listens; what nobody keeps is gone.
+    The server sends them even if nobody listens; without a stream they are lost.
     """
     return await _ensure(js, names.advisories, ADVISORIES, max_age=7 * DAY)
 
 
 async def ensure_ack_stream(js: JetStreamContext, names: StreamNames) -> str:
-    """Make the stream that keeps what the server says of acknowledgements, if none does.
+    """Create the stream of the server's reports of acknowledgements, if there is none.
 
-    One of its own, since there is one message for each event that is handled: beside the advisories
-    they would need a limit, and that would take advisories, which are failures.
+    It is a separate stream, because there is one message for each handled event: together with the
+    advisories it would need a limit, which would also remove advisories, and these are failures.
     """
     return await _ensure(js, names.acks, (ACK_METRICS,), max_age=DAY, max_bytes=_ACK_BYTES)
 
 
 async def ensure_body_store(js: JetStreamContext) -> ObjectStore:
-    """The object store of large bodies, made if it is missing."""
+    """The object store of large bodies, created if it is missing."""
     try:
         await js.object_store(BODIES_BUCKET)
     except NotFoundError:
@@ -143,7 +124,7 @@ async def ensure_body_store(js: JetStreamContext) -> ObjectStore:
 
 
 class _WritableStore(ObjectStore):
-    """A store in which who may only write finds nothing, and writes."""
+    """A store for users that may only write: it finds nothing, and writes."""
 
     async def get_info(self, name: str, show_deleted: bool | None = False) -> ObjectInfo:
         try:
@@ -153,9 +134,9 @@ class _WritableStore(ObjectStore):
 
 
 async def find_streams(js: JetStreamContext, subject: str) -> list[str]:
-    """The names of all streams that capture something of a subject or filter.
+    """The names of all streams that capture a part of a subject or filter.
 
-    Mirrors, and what streams get from their `sources`, are not among them.
+    Mirrors, and messages from `sources`, are not included.
     """
     found: list[str] = []
     while True:  # nats-py would return the first of several
@@ -169,7 +150,7 @@ async def find_streams(js: JetStreamContext, subject: str) -> list[str]:
 async def find_stream(js: JetStreamContext, subject: str, name: str | None = None) -> str | None:
     """The stream that captures a subject or filter, or None; of several the one called `name`.
 
-    Raises StreamError where several do and none is called so.
+    Raises StreamError if several do and none has that name.
     """
     found = await find_streams(js, subject)
     if len(found) > 1 and name not in found:
@@ -181,9 +162,9 @@ async def find_stream(js: JetStreamContext, subject: str, name: str | None = Non
 
 
 async def named_stream(js: JetStreamContext, name: str, subject: str) -> str:
-    """`name`, where there is such a stream and it can hold what a filter matches.
+    """`name`, if there is such a stream and it can contain messages that a filter matches.
 
-    Raises StreamError where there is not, or it cannot.
+    Raises StreamError otherwise.
     """
     holders = await find_streams(js, subject)
     if name in holders:
@@ -245,11 +226,12 @@ async def _ensure(
 
 
 async def _refuse_second(js: JetStreamContext, name: str, subject: str) -> None:
-    """Raise StreamError where a stream that this API does not show keeps a subject already.
+    """Raise StreamError if a stream outside this API already stores a subject.
 
-    On a leaf node that is one in the hub's domain, in an account one that another exports: what is
-    published comes to it, and with a second one here, each would have a part of the log. Every
-    stream that a message comes to answers that it is not the one that the message is for.
+    On a leaf node that is a stream in the hub's domain, in an account one that another account
+    exports: published messages reach it, and with a second stream here, each would have only a part
+    of the log. Every stream that gets a test message answers with an error that the message is not
+    for it.
     """
     request = js._nc.request  # noqa: SLF001  (it has no public one)
     try:
@@ -257,7 +239,7 @@ async def _refuse_second(js: JetStreamContext, name: str, subject: str) -> None:
         answer = await request(subject, headers=headers, timeout=_ANSWER_SECONDS)
         keeper = json.loads(answer.data).get("stream")
     except (nats.errors.NoRespondersError, TimeoutError, NotPermittedError):
-        return  # nobody keeps it, or nobody can say
+        return  # no stream stores it, or that is unknown
     except (ValueError, AttributeError):
         return  # no stream's answer
     if keeper and not await find_streams(js, subject):  # one that was just made is found

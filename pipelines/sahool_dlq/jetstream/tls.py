@@ -1,7 +1,7 @@
-"""TLS with NATS: nothing in clear where TLS is asked for, and a sentence for each fault.
+"""TLS with NATS: nothing is sent unencrypted if TLS is required, and each fault is one sentence.
 
-nats-py takes `tls://` for a wish: where the server does not demand TLS, it sends the login in
-clear. And where a handshake fails, it waits for ever for the connection's end.
+nats-py treats `tls://` as optional: if the server does not require TLS, it sends the login
+unencrypted. And if a handshake fails, it waits for ever for the end of the connection.
 """
 
 import ssl
@@ -44,17 +44,17 @@ _REFUSALS = {
     "UNSUPPORTED_CERTIFICATE": "it is not for clients",
     "CERTIFICATE_REVOKED": "it was revoked",
 }
-# OpenSSL's numbers of what is wrong with a certificate.
+# OpenSSL's error numbers for certificates.
 _UNKNOWN_CA = (2, 18, 19, 20, 21)
 _TOO_EARLY, _EXPIRED, _WRONG_NAMES = 9, 10, (62, 64)
 
 
 class TLSRefusedError(nats.errors.Error):
-    """What a server announces cannot do, so it was sent nothing; the message says why."""
+    """A server does not support the required TLS; nothing was sent to it. The message says why."""
 
 
 class EncryptingClient(Client):
-    """A client that keeps to `tls://`, and that a failed handshake does not stop."""
+    """A client that enforces `tls://`, and that a failed handshake does not stop."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class EncryptingClient(Client):
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        """Made anew for each handshake: its files may have been renewed."""
+        """Created for each handshake, because its files may have been renewed."""
         try:
             return tls_context(self.access)
         except SettingsError as error:  # any other error than its own would end nats-py's attempts
@@ -75,7 +75,7 @@ class EncryptingClient(Client):
         """Called between INFO and CONNECT, of each connection."""
         server = self._current_server
         self._is_greeted = True
-        # A server that the cluster named counts as well: nats-py gives it the first login.
+        # A server named by the cluster counts too: nats-py gives it the first login.
         is_named = any(each.scheme in _ENCRYPTED for each in self.addresses)
         must = is_named or self.access.wants_tls
         if initial_connection and server is not None and server.uri.scheme != "wss":
@@ -85,7 +85,7 @@ class EncryptingClient(Client):
             if must:
                 info["tls_required"] = True  # nats-py does not know the other
             if info.get("tls_required") and info.get("tls_verify") and not self.access.cert:
-                # A TLS 1.3 server refuses late, and often by just ending the connection.
+                # A TLS 1.3 server refuses late, often by only ending the connection.
                 raise TLSRefusedError(f"{self._server()} {_WANTS_CERTIFICATE}")
         await super()._process_info(info, initial_connection)
 
@@ -93,7 +93,7 @@ class EncryptingClient(Client):
         self._is_greeted = False
         try:
             await super()._process_connect_init()
-            if not self.is_connected:  # nats-py takes the connection's end for an answer
+            if not self.is_connected:  # nats-py treats the end of the connection as an answer
                 self._end_tasks()
                 if self.access.cert and self._server_info.get("tls_verify"):
                     raise TLSRefusedError(self._refuses(_MAYBE_REFUSED))
@@ -101,14 +101,14 @@ class EncryptingClient(Client):
         except (OSError, nats.errors.Error) as error:
             self.tls_fault = self.read_fault(error) or self.tls_fault
             if isinstance(self._transport, TcpTransport):
-                # After a failed handshake nobody tells `wait_closed`, so nats-py must not wait.
+                # After a failed handshake `wait_closed` never returns, so nats-py must not wait.
                 self._transport.close()  # type: ignore[no-untyped-call]
                 self._transport = None
             raise
         self.tls_fault = None
 
     def read_fault(self, error: Exception) -> str | None:
-        """What is wrong with TLS, in a sentence; None where the error is about something else."""
+        """The fault of TLS, in a sentence; None if the error is about something else."""
         if isinstance(error, TLSRefusedError):
             return str(error)
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -147,7 +147,7 @@ class EncryptingClient(Client):
 
 
 def tls_context(access: Access) -> ssl.SSLContext:
-    """Whom we trust, and the certificate that we show; SettingsError where a file is no good."""
+    """The trusted CAs, and the client certificate; SettingsError if a file is not usable."""
     try:
         context = ssl.create_default_context(cafile=access.ca)
     except ssl.SSLError:

@@ -1,4 +1,4 @@
-"""The job by which a consumer without our code is adopted, or let go again: whole."""
+"""The complete job that adopts a consumer without our library, or undoes that."""
 
 import logging
 from collections.abc import Awaitable, Sequence
@@ -37,9 +37,9 @@ _LOOKED_BACK = 1_000  # rows of the audit
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What an adoption is to change."""
+    """What an adoption must change."""
 
-    is_proof: bool = True  # the server tells of every acknowledgement
+    is_proof: bool = True  # the server reports every acknowledgement
     limits: Limits | None = None
 
 
@@ -49,9 +49,9 @@ PROOF = Wish()
 async def preview_adoption(
     settings: Settings, name: str, wish: Wish = PROOF, *, is_undo: bool = False
 ) -> Adoption:
-    """What an adoption would change, or its undoing; touches nothing.
+    """What an adoption, or its undoing, would change; changes nothing.
 
-    Raises AdoptionError for a consumer that there is not, or that needs none.
+    Raises AdoptionError for a missing consumer, or one that needs no adoption.
     """
     async with open_nats(settings, "dlq adopt") as client:
         return await _wanted(settings, client, name, wish, is_undo=is_undo)
@@ -66,15 +66,16 @@ async def adopt(
     reason: str,
     is_undo: bool = False,
 ) -> Adoption:
-    """Let a consumer give up what always fails, or the server tell of every acknowledgement by it.
+    """Let a consumer give up events that always fail, or let the server report all its
+    acknowledgements.
 
-    What the server then says is kept from before on. Undone, the consumer has the values that it
-    had before, but for what somebody else has changed since. A change is in the audit with its
-    reason; where all is so already, nothing is done. Raises AdoptionError as above and where no
-    reason is given, StreamError where what the server tells cannot be kept.
+    The server's messages are stored before the change. Undoing restores the previous values, except
+    those that somebody else has changed since. A change is in the audit with its reason; if nothing
+    needs to change, nothing is done. Raises AdoptionError as above and without a reason,
+    StreamError if the server's messages cannot be stored.
     """
     if not reason.strip():
-        raise AdoptionError("Give a reason: it is kept in the audit.")
+        raise AdoptionError("Give a reason: it is stored in the audit.")
     actor, reason = settings.masked(actor), settings.masked(reason)
     async with open_nats(settings, "dlq adopt") as client:
         adoption = await _wanted(settings, client, name, wish, is_undo=is_undo)
@@ -105,7 +106,7 @@ async def _wanted(
 
 
 def _undone(connection: Connection[Any], found: Adoption) -> Adoption:
-    """With the values from before the adoptions that still stand."""
+    """With the values from before the adoptions that still apply."""
     if percent(found.before.get("sample_freq")) == 100:
         rows = _rows(connection, found, _PROOF)
         freq = rows[0].get("before") if rows else None
@@ -122,7 +123,7 @@ def _undone(connection: Connection[Any], found: Adoption) -> Adoption:
 
 
 def _rows(connection: Connection[Any], found: Adoption, action: str) -> list[dict[str, Any]]:
-    """What the audit says of adoptions of a consumer, newest first."""
+    """The audit rows about adoptions of a consumer, newest first."""
     rows = audited(connection, action=action, limit=_LOOKED_BACK)
     details = [row["detail"] | {"is_undone": row["action"] == _UNLIMITED} for row in rows]
     where = (found.stream, found.consumer)
@@ -148,13 +149,13 @@ def _note(
 
 
 async def _keep_told(settings: Settings, client: Client, wish: Wish) -> None:
-    """Let streams keep what the server is going to tell, before it does."""
+    """Create the streams for the server's messages, before it sends them."""
     js, names = client.jetstream(), settings.stream_names
     if wish.is_proof:
-        told = "what the server tells"
+        told = "the server's reports of acknowledgements"
         await _make(settings.ack_stream, told, ensure_ack_stream(js, names))
     if wish.limits is not None:
-        told = "what is given up"
+        told = "the server's advisories"
         await _make(settings.advisory_stream, told, ensure_advisory_stream(js, names))
 
 
@@ -163,12 +164,12 @@ async def _make(stream: str, kept: str, making: Awaitable[object]) -> None:
         await making
     except JetStreamError as error:
         raise StreamError(
-            f"The stream {stream}, which keeps {kept}, could not be made: {error}."
+            f"The stream {stream}, which stores {kept}, could not be created: {error}."
         ) from error
 
 
 async def _count(settings: Settings, client: Client, adoption: Adoption | None = None) -> None:
-    """The bridge does it in a moment, too: that this one cannot, stops nothing."""
+    """The bridge will also do it soon, so an error here is only logged."""
     anew = [(adoption.stream, adoption.consumer)] if adoption else []
     try:
         await publish_totals(client, settings, anew=anew)

@@ -1,4 +1,4 @@
-"""What happened to one case."""
+"""The history of one case."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ __all__ = ["case_history"]
 
 
 def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:
-    """What happened to a case, in order: at, what, by whom, reason; each time it failed, too.
+    """The history of a case, in order: time, what, by whom, reason; including each failure.
 
-    What names a redrive that the log does not know is there, and its reason says so.
+    Reports about a redrive that is not in the log are included, and their reason says so.
     """
     if not is_uuid(failure_id):
         raise QueryError(f"{failure_id!r} is not a failure id.")

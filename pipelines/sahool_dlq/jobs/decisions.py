@@ -1,6 +1,6 @@
-"""The jobs by which people decide about failures, and look up who decided what: whole.
+"""The complete jobs for people's decisions about failures, and for their history.
 
-A decision is in the audit before it is on the log, and drained before its job returns.
+A decision is in the audit before it is in the log, and drained before its job returns.
 """
 
 import time
@@ -29,7 +29,7 @@ from sahool_dlq.stores.postgres.audit import audit, audited
 def preview_decision(
     settings: Settings, selection: Selection, decision: Decision
 ) -> tuple[list[Affected], dict[str, str]]:
-    """What a decision would change, and which given ids it would leave; touches nothing."""
+    """What a decision would change, and which given ids it would not; changes nothing."""
     with open_postgres(settings) as connection:
         return affected(connection, selection, decision)
 
@@ -43,12 +43,12 @@ async def decide(
     reason: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> DecisionReport:
-    """Drain, publish the decision on every failure that it changes, drain again.
+    """Drain, publish the decision for every failure that it changes, drain again.
 
-    It is in the audit before it is on the log. Raises RedriveError where no reason is given.
+    It is in the audit before it is in the log. Raises RedriveError without a reason.
     """
     if not reason.strip():
-        raise RedriveError("Give a reason: it is kept with the failure and in the audit.")
+        raise RedriveError("Give a reason: it is stored with the failure and in the audit.")
     started, actor, reason = time.monotonic(), settings.masked(actor), settings.masked(reason)
     await drain_log(settings)
     decision_id = uuid.uuid4()

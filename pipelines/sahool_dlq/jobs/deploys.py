@@ -1,6 +1,6 @@
-"""The versions of each service, and what each did to the failure groups."""
+"""The versions of each service, and the failure groups that each brought or cured."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -20,19 +20,15 @@ class Deploy:
     version: str
     first_seen_at: datetime  # UTC; its first process, or failure
     last_seen_at: datetime
-    failures: int  # in it, those of redrives included
+    failures: int  # in it, including those of redrives
     successes: int  # redrives that succeeded in it
     brought: tuple[str, ...]  # groups that failed first in it
     cured: tuple[str, ...]  # groups that redrives cured in it
     brought_back: tuple[str, ...]  # groups that an earlier version had cured
 
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
-
 
 def list_deploys(settings: Settings, now: datetime, service: str | None = None) -> list[Deploy]:
-    """Every version that the lake knows of, by service, the highest first."""
+    """All versions in the lake, by service, the highest first."""
     rows = compute_marts(settings, ["deploys"], now)["deploys"].to_dicts()  # in order of appearance
     found: list[Deploy] = []
     for name, its in groupby(rows, key=lambda row: row["service"]):

@@ -1,4 +1,4 @@
-"""Tables and streams made, the log drained, and what redaction would mask in it."""
+"""Creates tables and streams, drains the log, and shows what redaction would mask in it."""
 
 import nats.errors
 from nats.js.errors import Error as JetStreamError
@@ -19,7 +19,7 @@ from sahool_dlq.stores.postgres.database import migrate
 
 
 async def migrate_all(settings: Settings) -> tuple[list[str], dict[str, str]]:
-    """Make tables and streams that are missing; returns new migrations, and streams by role."""
+    """Create missing tables and streams; returns new migrations, and streams by role."""
     done = migrate(settings.postgres_dsn.get_secret_value())
     async with open_nats(settings, "dlq migrate") as client:
         js, names = client.jetstream(), settings.stream_names
@@ -35,13 +35,13 @@ async def migrate_all(settings: Settings) -> tuple[list[str], dict[str, str]]:
 async def drain_log(
     settings: Settings, progress: DrainProgress | None = None, *, is_lake_adopted: bool = False
 ) -> DrainReport:
-    """Drain the log into every sink, then say in `views.sql` which files the lake has."""
+    """Drain the log into every sink, then write the lake's current files to `views.sql`."""
     report = await drain(settings, progress, is_lake_adopted=is_lake_adopted)
     write_views(settings)
     return report
 
 
 async def masking_in_log(settings: Settings, limit: int) -> Masking:
-    """What redaction masks in the last `limit` messages of the log; touches nothing."""
+    """What redaction masks in the last `limit` messages of the log; changes nothing."""
     async with open_nats(settings, "dlq redact") as client:
         return await masking_in_stream(client, settings, limit)

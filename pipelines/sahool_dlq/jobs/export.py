@@ -1,7 +1,7 @@
-"""The job of exporting failures with their events, whole: masked, or raw and audited."""
+"""The complete job that exports failures with their events: masked, or raw with an audit row."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from sahool_dlq.connections import open_postgres
@@ -22,7 +22,7 @@ from sahool_dlq.settings import Settings
 __all__ = ["ExportReport", "Progress", "export", "export_raw"]
 
 Progress = Callable[[int], object]
-"""Is told how many failures were written so far."""
+"""Called with the number of failures written so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,8 @@ class ExportReport:
     """What was written."""
 
     failures: int
-    missing: int = 0  # of which the raw event is gone
+    missing: int = 0  # whose raw event no longer exists
     limit_reached: bool = False  # more may match
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def export(
@@ -45,7 +41,7 @@ def export(
     file: BinaryIO,
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Write the failures of a selection, masked as they are stored."""
+    """Write the failures of a selection, masked as stored."""
     out = _Out(writer(form, SCHEMA, file), Batches(SCHEMA), progress)
     with open_postgres(settings) as connection:
         for part in selected_failures(connection, selection):
@@ -64,14 +60,14 @@ async def export_raw(
     reason: str,
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Write the failures of a selection with their events as they were.
+    """Write the failures of a selection with their original events.
 
     The audit has every failure before its event is read. Raises as `reading_raw` does.
     """
     out = _Out(writer(form, RAW_SCHEMA, file), Batches(RAW_SCHEMA), progress)
     detail = {"selection": selection.masked(settings.masked).as_json(), "format": form}
     async with reading_raw(settings, "payload.exported", actor=actor, reason=reason) as reading:
-        # What the audit is told must stand whatever becomes of the transaction that reads.
+        # The audit rows must stay, whatever happens to the reading transaction.
         with open_postgres(settings) as connection:
             for part in selected_places(connection, selection):
                 about = iter(part)

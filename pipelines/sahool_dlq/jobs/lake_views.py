@@ -40,10 +40,10 @@ def write_views(settings: Settings) -> str | None:
 def answer(
     settings: Settings, statement: str, limit: int | None = None, seconds: float = 300
 ) -> pa.Table:
-    """The first rows, or all, of one statement over the lake that reads, and can change nothing.
+    """The first rows, or all, of one reading statement over the lake; it cannot change anything.
 
-    Names may repeat, and intervals are Arrow's. Raises QueryError for any other statement, where
-    DuckDB refuses it, and where it takes longer; UnknownNameError where there is no such table.
+    Names may be repeated, and intervals are Arrow's. Raises QueryError for any other statement, if
+    DuckDB refuses it, and if it takes too long; UnknownNameError if there is no such table.
     """
     lake = Lake(settings.lake)
     with connect(lake, is_sealed=True) as connection:
@@ -65,30 +65,30 @@ def answer(
 def _facts_of(
     connection: duckdb.DuckDBPyConnection, statement: str
 ) -> AbstractContextManager[None]:
-    """The views that stand on each other, computed once, where a statement may ask them."""
+    """The shared base views, computed once, if a statement may use them."""
     is_asked = re.search(r"\b(failures|openings|cases|groups|redrives)\b", statement, re.IGNORECASE)
     return facts(connection) if is_asked else nullcontext()
 
 
 def _no_table(said: str) -> str:
-    """DuckDB's own words, and where the names stand."""
+    """DuckDB's own text, and where the names are listed."""
     name = re.search(r"Table with name (\S+)", said)
     guess = re.search(r'Did you mean "([^"]+)"', said)
     asked = f"There is no table {name[1] if name else ''} in the lake"
     if name and name[1].removeprefix("mart_") in MARTS:
-        return f"{asked} yet: `dlq marts` makes it."
+        return f"{asked} yet: `dlq marts` creates it."
     return f"{asked}{f'; did you mean {guess[1]}?' if guess else '.'} `dlq tables` lists them."
 
 
 def query(
     settings: Settings, statement: str, limit: int | None = None, seconds: float = 300
 ) -> pl.DataFrame:
-    """See `answer`; for statements whose columns have names of their own, and no intervals."""
+    """See `answer`; for statements with unique column names and without intervals."""
     return pl.DataFrame(answer(settings, statement, limit, seconds))
 
 
 def newest_at(settings: Settings) -> datetime | None:
-    """When the newest message of the log that the lake has was published; None of an empty one."""
+    """When the newest message in the lake was published; None for an empty lake."""
     found = query(
         settings,
         "SELECT MAX(published_at) AS newest_at FROM"

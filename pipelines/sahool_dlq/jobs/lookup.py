@@ -1,4 +1,4 @@
-"""One failure or one group, with all that the lake knows of it: what `dlq show` prints."""
+"""One failure or one group, with all that the lake knows about it: the output of `dlq show`."""
 
 # Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
 # reported as leaked, at length, when the process ends.
@@ -29,7 +29,7 @@ _SAID = (
     *("service", "consumer_name", "event_id", "event_type", "original_subject", "tenant_id"),
     *("error_type", "error_message", "original_data", "original_headers", "payload_encoding"),
 )
-"""What a dead letter says that another of the same failing says, too."""
+"""Columns that are equal in all dead letters of the same failure."""
 
 
 def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dict[str, Trend]]:
@@ -41,9 +41,9 @@ def failure_groups(settings: Settings, now: datetime) -> tuple[pl.DataFrame, dic
 def find_group(
     settings: Settings, id_: str, now: datetime
 ) -> tuple[dict[str, Any], Trend | None] | None:
-    """A group and its trend by its id, or the first digits that no other group has.
+    """A group and its trend, by its id or unique first digits.
 
-    None where no group begins so. Raises QueryError where several do.
+    None if there is no such group. Raises QueryError if there are several.
     """
     prefix = id_.lower()
     if not _GROUP.fullmatch(prefix):
@@ -66,13 +66,13 @@ def find_group(
 
 
 def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
-    """A dead letter by the first digits of its failure's id, as `dead_letters`, and how it stands.
+    """A dead letter, by the first digits of its failure's id, as `dead_letters`, with its state.
 
-    That is status, opening, redrive_count, closed_at and cause, as in `cases`, and how its opening
-    before was closed (last_closed_at, last_closed_as), and the consumer that its latest redrive was
-    for (handed_to); a later row of a redrive chain has the
-    status superseded. Of a case that was reopened it is its latest dead letter. Raises QueryError
-    where none, or more than one, matches.
+    The state is status, opening, redrive_count, closed_at and cause, as in `cases`; how its
+    previous opening was closed (last_closed_at, last_closed_as); and the addressed consumer of its
+    latest redrive (handed_to). A later row of a redrive chain has the status superseded. For a
+    reopened case it is the latest dead letter. Raises QueryError if none, or more than one,
+    matches.
     """
     with connect(Lake(settings.lake)) as lake:
         found = lake.execute(
@@ -82,8 +82,8 @@ def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
         ).fetchall()
         if not found:
             raise UnknownNameError(
-                f"Neither a failure nor a group is called {prefix!r}: `dlq groups` lists groups,"
-                " and `dlq drain` brings in what is new."
+                f"No failure or group has the id {prefix!r}: `dlq groups` lists groups, and `dlq "
+                "drain` reads new ones."
             )
         if len(found) > 1:
             raise QueryError(f"Several failures begin with {prefix!r}: give more of the id.")
@@ -91,7 +91,7 @@ def find_failure(settings: Settings, prefix: str) -> dict[str, Any]:
 
 
 def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str, Any]:
-    """The failure's row and its case, folded from what the lake has of its chain alone."""
+    """The failure's row and its case, computed only from the lake's rows of its chain."""
     chain = [failure_id]
     while root := lake.execute(
         "SELECT root_failure_id FROM dead_letters WHERE failure_id = $id"
@@ -141,7 +141,7 @@ def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str,
 
 
 def samples(settings: Settings, failure_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What some failures say, by id, in the words of a page; texts are printable and cut."""
+    """The content of some failures, by id, for a page; texts are printable and cut."""
     with connect(Lake(settings.lake)) as lake:
         rows = lake.sql(
             'SELECT failure_id AS failure, dlq_timestamp AS "gave up", service,'

@@ -1,10 +1,9 @@
-"""The marts: built, computed for a moment, or read as they were built last."""
+"""The marts: built, computed temporarily, or read from the last build."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import polars as pl
 
@@ -29,30 +28,26 @@ Frames = dict[str, pl.DataFrame]
 
 @dataclass(frozen=True, slots=True)
 class MartsReport:
-    """The marts as they were built."""
+    """The built marts."""
 
     is_rebuilt: bool  # from all of the log, not from what came since the last run
     rows: dict[str, int]  # rows by mart
     seconds: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
-
 
 def build_all_marts(
     settings: Settings, engine: str = "duckdb", *, is_rebuild: bool = False
 ) -> MartsReport:
-    """Bring the marts of the lake up to date, the summaries also to Postgres.
+    """Update the marts of the lake, and the summaries also in PostgreSQL.
 
-    `engine` is `duckdb`, which counts what came since the last run, or all where `is_rebuild`; or
-    `spark`, which needs the extra of that name and always computes all.
+    `engine` is `duckdb`, which counts what is new since the last run, or everything with
+    `is_rebuild`; or `spark`, which needs the extra with that name and always computes everything.
     """
     started = time.monotonic()
     lake, now = Lake(settings.lake), datetime.now(UTC)
     with open_postgres(settings) as postgres, open_lock(settings, "marts", is_shared=True) as lock:
         check_owner(postgres, lake)
-        # An erasure must not meet what was read before it.
+        # Rows read before an erasure must not be written after it.
         lock.wait("The building of marts")
         if engine == "spark":
             built = write_marts(lake, build_marts_on_spark(lake, now))
@@ -65,9 +60,9 @@ def build_all_marts(
 
 
 def compute_marts(settings: Settings, names: Sequence[str], now: datetime) -> Frames:
-    """Some marts as of `now`, from the lake, written nowhere; texts are printable.
+    """Some marts as of `now`, from the lake, without writing; texts are printable.
 
-    To them comes `log`, one row about what of the log the lake holds.
+    In addition `log`, one row about the log's data in the lake.
     """
     lake = Lake(settings.lake)
     with connect(lake) as connection, daily_marts(connection, lake, is_written=False):
@@ -77,7 +72,7 @@ def compute_marts(settings: Settings, names: Sequence[str], now: datetime) -> Fr
 
 
 def stored_marts(settings: Settings, names: Sequence[str]) -> Frames:
-    """Some marts as they were built last; `log` and the texts as in `compute_marts`."""
+    """Some marts from the last build; `log` and the texts as in `compute_marts`."""
     lake = Lake(settings.lake)
     frames = {name: lake.read(f"marts/{name}") for name in names}
     with connect(lake) as connection:
@@ -86,7 +81,7 @@ def stored_marts(settings: Settings, names: Sequence[str]) -> Frames:
 
 
 def escalating_groups(settings: Settings) -> set[str]:
-    """Ids of the groups that escalated when the marts were built last."""
+    """Ids of the groups that escalated at the last build of the marts."""
     lake = Lake(settings.lake)
     if lake.version("marts/failure_groups") is None:
         return set()

@@ -1,4 +1,4 @@
-"""What the notebooks begin with: which lake, as of when; charts and tables that need no network."""
+"""The beginning of all notebooks: which lake, as of when; charts and tables without network."""
 
 import json
 import uuid
@@ -24,12 +24,12 @@ __all__ = ["as_of", "open_lake", "read_marts", "table"]
 
 _VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
 _PLACES = (".dlq/lake", ".dlq/demo/lake", ".dlq/simulated")
-_LIVE = timedelta(days=1)  # a lake that is older is looked at as it was then
+_LIVE = timedelta(days=1)  # an older lake is shown as of its own time
 
 
 @dataclass(frozen=True, slots=True)
 class Html:
-    """What a notebook shows as HTML."""
+    """HTML in a notebook."""
 
     text: str
 
@@ -38,10 +38,10 @@ class Html:
 
 
 def open_lake() -> Settings:
-    """The settings of the lake to look at; from here on charts answer to the pointer.
+    """The settings of the lake to use; from here on charts are interactive.
 
-    It is DLQ_LAKE_URI's; else the lake of `dlq up`, of the demo, or a simulated one, here or in a
-    folder above. Says which, and as of when. Raises LakeError where there is none.
+    It is the lake of DLQ_LAKE_URI; else that of `dlq up`, of the demo, or a simulated one, here or
+    in a parent folder. Prints which one, and as of when. Raises LakeError if there is none.
     """
     settings = _found()
     # Once for all charts: each cell's drawing finds it in the page.
@@ -65,7 +65,7 @@ def _found() -> Settings:
 
 
 def as_of(settings: Settings) -> datetime:
-    """Now; of a lake to which nothing came for a day, when its newest message came."""
+    """Now; for a lake without messages for a day, the time of its newest message."""
     now, newest = datetime.now(UTC), newest_at(settings)
     return newest if newest and now - newest > _LIVE else now
 
@@ -79,15 +79,15 @@ def read_marts(
 
 
 def table(rows: pl.DataFrame | Section, title: str = "") -> Html:
-    """Rows as people read them: durations, shares and times with their units."""
+    """Rows for people: durations, shares and times with their units."""
     part = readable_section(rows, title) if isinstance(rows, pl.DataFrame) else rows
     return Html(as_table(part))
 
 
 def _as_html(spec: dict[str, Any], **_: Any) -> dict[str, str]:
-    """A chart for the page that has the bundle of `open_lake`."""
+    """A chart for the page that contains the bundle of `open_lake`."""
     name = f"dlq-{uuid.uuid4().hex}"
-    text = json.dumps(spec).replace("</", "<\\/")  # what a message says ends no script
+    text = json.dumps(spec).replace("</", "<\\/")  # no text of a message can end the script
     options = '{mode: "vega-lite", actions: false, renderer: "svg"}'
     draw = f'window.vegaEmbed("#{name}", {text}, {options})'
     return {"text/html": f'<div id="{name}"></div><script>{draw}</script>'}

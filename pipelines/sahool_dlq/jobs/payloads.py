@@ -1,7 +1,7 @@
-"""The job of reading one raw event, whole; who reads is in the audit before anything is read.
+"""The complete job that reads one raw event; the reader is in the audit before anything is read.
 
-Raw events are for those who may read `failed_payloads` (role `dlq_payloads`), whether they come
-from there or from a stream, whose rights NATS looks at besides.
+Raw events need the right to read `failed_payloads` (role `dlq_payloads`), whether they come from
+there or from a stream, for which NATS also checks rights.
 """
 
 import re
@@ -27,7 +27,7 @@ _DIGITS = 32
 
 
 class RawReading:
-    """Reads raw events, and tells the audit before; the connections may be used besides."""
+    """Reads raw events, and writes the audit first; the connections may also be used otherwise."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class RawReading:
         *,
         are_failures: bool = True,
     ) -> AsyncIterator[RawEvent | Missing]:
-        """The event of each failure, or success, in order; a few at a time are in memory.
+        """The event of each failure, or success, in order; only a few are in memory at a time.
 
         `detail` goes into the audit, and must be redacted. Raises as `RawEvents.read` does.
         """
@@ -75,10 +75,10 @@ class RawReading:
 async def reading_raw(
     settings: Settings, action: str, *, actor: str, reason: str = ""
 ) -> AsyncIterator[RawReading]:
-    """Raw events for those who may read payloads; `action` is what the audit calls it.
+    """Raw events for users who may read payloads; `action` is the audit's action.
 
-    Raises DLQError where this login may not read payloads or not add to the audit, and as
-    `connected` does.
+    Raises DLQError if this login may not read payloads or not write the audit, and as `connected`
+    does.
     """
     with open_postgres(settings) as connection:
         connection.execute("SELECT data FROM failed_payloads LIMIT 0")  # the right to payloads
@@ -89,22 +89,22 @@ async def reading_raw(
 
 
 async def raw_event(settings: Settings, prefix: str, *, actor: str, reason: str = "") -> RawEvent:
-    """The event of a failure, by its id or the first digits that no other has.
+    """The event of a failure, by its id or unique first digits.
 
-    Raises UnknownNameError for none, QueryError for several, RedriveError where nobody has the
-    event any more, and as `reading_raw` does.
+    Raises UnknownNameError for none, QueryError for several, RedriveError if the event no longer
+    exists, and as `reading_raw` does.
     """
     with open_postgres(settings) as connection:
         place = Place(*_found(connection, prefix, PLACE))
     async with reading_raw(settings, "payload.read", actor=actor, reason=reason) as reading:
         [found] = [each async for each in reading.each([place])]
     if isinstance(found, Missing):
-        raise RedriveError(f"The event of {found.failure_id} cannot be had: {found.reason}.")
+        raise RedriveError(f"The event of {found.failure_id} cannot be read: {found.reason}.")
     return found
 
 
 def redacted_event(settings: Settings, prefix: str) -> dict[str, Any]:
-    """What is stored of the event of a failure, masked; raises as `raw_event` for its id."""
+    """The stored event of a failure, masked; raises as `raw_event` for its id."""
     columns = (
         "f.id::text AS failure_id, f.original_subject AS subject, f.original_stream AS stream,"
         " f.original_sequence AS sequence, f.event_id, f.original_headers AS headers,"
@@ -144,6 +144,6 @@ def _found(connection: Connection[Any], prefix: str, columns: str) -> tuple[Any,
             f" and `dlq show {prefix}` the latest."
         )
     raise UnknownNameError(
-        f"No failure has an id that begins with {prefix!r}: `dlq show GROUP` shows ids, and"
-        " `dlq drain` brings in what is new."
+        f"No failure has an id that begins with {prefix!r}: `dlq show GROUP` shows ids, and `dlq "
+        "drain` reads new ones."
     )

@@ -1,10 +1,10 @@
-"""The jobs of a redrive, whole: what a flow, a verb of `dlq` and a notebook call.
+"""The complete jobs of a redrive: a flow, a verb of `dlq` or a notebook calls them.
 
-It goes in steps, and each may be the last of a run: `preview_redrive` (touches nothing),
-`plan_redrive` (freezes a batch), for a large batch `approve` or `reject`, `run_redrive`; meanwhile
-`pause`, `resume`, `cancel`. `redrive` is the whole of it for those who need no approval. What
-drains does so before, so that it sees what is, and after, so that its effect is visible when it
-returns. Their parts are named steps, which a caller may show (`redrive.steps`).
+A redrive has steps, and each may be the last of a run: `preview_redrive` (changes nothing),
+`plan_redrive` (stores a batch), for a large batch `approve` or `reject`, `run_redrive`; meanwhile
+`pause`, `resume`, `cancel`. `redrive` does all of them for callers that need no approval. Jobs
+drain before, to see the current state, and after, so that their effect is visible when they return.
+Their parts are named steps, which a caller may show (`redrive.steps`).
 """
 
 import json
@@ -70,7 +70,7 @@ async def preview_redrive(
     addressed_to: str | None = None,
     max_age_seconds: float | None = None,
 ) -> Preview:
-    """What a redrive of this selection would do, as of the last drain; touches nothing."""
+    """What a redrive of this selection would do, as of the last drain; changes nothing."""
     order = Order("manual", "", "", redirect_to, patch, per_second, addressed_to, max_age_seconds)
     with open_postgres(settings) as connection:
         planned = await _plan(settings, connection, selection)
@@ -80,9 +80,9 @@ async def preview_redrive(
 async def plan_redrive(
     settings: Settings, selection: Selection, order: Order, step: Step = plainly
 ) -> tuple[Batch, Preview] | None:
-    """Drain, plan and freeze; None where nothing is to be redriven.
+    """Drain, plan and store the batch; None if there is nothing to redrive.
 
-    The batch is `planned`, or `awaiting_approval` where a person asked for more redrives than
+    The batch is `planned`, or `awaiting_approval` if a person requested more redrives than
     DLQ_REDRIVE_APPROVAL_COUNT.
     """
     await step(_BEFORE, partial(drain_log, settings), is_repeatable=True)
@@ -107,12 +107,12 @@ async def run_redrive(
     progress: RedriveProgress | None = None,
     step: Step = plainly,
 ) -> RedriveReport:
-    """Carry out a batch that was planned, approved or resumed, or left behind.
+    """Execute a batch that was planned, approved, resumed, or left by a killed run.
 
-    Drains before, for outcomes that came while nobody followed them, and after it. Other batches
-    that were left behind are finished first. A batch that has ended is only reported. Raises
-    RedriveError where it waits for somebody, or where another redrive is running: then the batch
-    is kept, and taken up by the next.
+    It drains before, for outcomes since the last run, and afterwards. Other unfinished batches are
+    finished first. A batch that has ended is only reported. Raises RedriveError if it waits for a
+    person, or if another redrive is running: then the batch stays stored, and the next redrive
+    continues it.
     """
     await step(_BEFORE, partial(drain_log, settings), is_repeatable=True)
     with open_postgres(settings) as connection:
@@ -142,11 +142,11 @@ async def redrive(
     progress: RedriveProgress | None = None,
     step: Step = plainly,
 ) -> RedriveReport | None:
-    """Drain, plan, publish and follow, drain again; None where nothing was to be redriven.
+    """Drain, plan, publish and follow, drain again; None if there was nothing to redrive.
 
-    A batch that an earlier run left unfinished is finished first. One that needs an approval is
-    only frozen: its report says `awaiting_approval`. Without `own_copy` what the events' stream no
-    longer has goes out by hand alone, or where DLQ_REDRIVE_OWN_COPIES says so.
+    A batch that an earlier run left unfinished is finished first. A batch that needs approval is
+    only stored: its report says `awaiting_approval`. Without `own_copy`, an event that its stream
+    no longer has is published only by hand, or if DLQ_REDRIVE_OWN_COPIES is set.
     """
     is_by_hand = trigger == "manual"
     order = Order(
@@ -184,7 +184,7 @@ async def redrive(
 
 
 def approve(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
-    """Let a batch that waits for approval run; `run_redrive`, or the next redrive, takes it up."""
+    """Let a batch that waits for approval run; `run_redrive`, or the next redrive, executes it."""
     return _move(settings, batch_id, "awaiting_approval", "running", by, reason)
 
 
@@ -194,14 +194,15 @@ def reject(settings: Settings, batch_id: str, *, by: str, reason: str | None = N
 
 
 def pause(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
-    """Publish nothing more of a batch; what is out is followed to its outcome."""
+    """Publish nothing more of a batch; published redrives are followed to their outcome."""
     return _move(settings, batch_id, "running", "paused", by, reason)
 
 
 def resume(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
-    """Let a paused batch run; `run_redrive`, or the next redrive, takes it up.
+    """Let a paused batch run; `run_redrive`, or the next redrive, continues it.
 
-    So they do with one that a killed run has left `planned` or `running`, which stays as it is.
+    This is also possible for a batch that a killed run has left `planned` or `running`; its state
+    does not change.
     """
     batch = show_batch(settings, batch_id)
     if batch.state in ("planned", "running"):
@@ -210,18 +211,20 @@ def resume(settings: Settings, batch_id: str, *, by: str, reason: str | None = N
 
 
 def cancel(settings: Settings, batch_id: str, *, by: str, reason: str | None = None) -> Batch:
-    """End a batch; what it has not published stays pending."""
+    """End a batch; its unpublished failures stay pending."""
     return _move(settings, batch_id, None, "cancelled", by, reason)
 
 
 def list_batches(settings: Settings, limit: int = 20) -> list[Batch]:
-    """The latest batches, those that are not over first."""
+    """The latest batches, those that have not ended first."""
     with open_postgres(settings) as connection:
         return batches(connection, limit)
 
 
 def known_group(settings: Settings, prefix: str) -> str:
-    """The id of the group that begins so; raises UnknownNameError for none, QueryError for more."""
+    """The id of the group that begins with this; raises UnknownNameError for none, QueryError for
+    several.
+    """
     found: list[str] = []
     if re.fullmatch("[0-9a-f]{1,16}", prefix.lower()):
         with open_postgres(settings) as connection:
@@ -244,14 +247,14 @@ def show_batch(settings: Settings, batch_id: str) -> Batch:
 
 
 def transient_selection(settings: Settings) -> Selection:
-    """What the scheduled redrive looks at: transient failures, and those asked for and due."""
+    """The selection of the scheduled redrive: transient failures, and due requests."""
     return Selection(error_types=tuple(settings.transient_error_types), due_at=datetime.now(UTC))
 
 
 def explain_policy(
     settings: Settings, selection: Selection | None = None, policy: Policy | None = None
 ) -> list[Judged]:
-    """What the policy says of what is pending in a selection, and why; touches nothing."""
+    """The policy's decisions about pending failures in a selection, and why; changes nothing."""
     now, policy = datetime.now(UTC), policy or policy_of(settings)
     with open_postgres(settings) as connection:
         history = learn(connection, now, policy)
@@ -260,17 +263,17 @@ def explain_policy(
 
 
 def backtest_policy(settings: Settings, policy: Policy | None = None) -> BacktestReport:
-    """What a policy would have done with the redrives that the lake knows of, as they were.
+    """What a policy would have done with the past redrives in the lake.
 
-    Those of an edit or redirect are left out: PostgreSQL knows which.
+    Those with an edit or redirect are left out; PostgreSQL knows which.
     """
     with open_postgres(settings) as connection:
         others = changed_redrives(connection)
     rows = query(
         settings,
-        "SELECT failure_id, group_id, error_class, attempt, outcome = 'succeeded',"
+        "SELECT failure_id, group_id, error_class, attempt, has_succeeded,"
         " coalesce(published_at, ended_at), ended_at FROM redrives"
-        " WHERE outcome IN ('succeeded', 'failed_again')",
+        " WHERE has_succeeded IS NOT NULL",
     ).rows()
     outcomes = [
         Outcome(
@@ -308,7 +311,7 @@ async def _preview(
 
 
 def _limited(settings: Settings, order: Order) -> Order:
-    """With the age that the settings allow, where the order says none."""
+    """With the maximum age of the settings, if the order has none."""
     return replace(order, max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds)
 
 
@@ -336,9 +339,9 @@ def _freeze(
 
 
 async def _left_over(settings: Settings, connection: Connection[Any], lock: Lock) -> list[str]:
-    """The batches that are finished first, with one of all that nobody follows."""
+    """The batches to finish first, and one with redrives that nobody follows."""
     if has_unfollowed(connection):
-        await drain_log(settings)  # what another redriver has followed until now is settled then
+        await drain_log(settings)  # then outcomes that another redriver followed are stored
         lock.check()
         follow_again(connection)
     return unfinished_batches(connection)
@@ -358,7 +361,7 @@ async def _run(
         f" OR r.addressed_to IS DISTINCT FROM {FAILED_AT}) LIMIT 1",
         [batch_id, list(BRIDGED_REASONS)],
     ).fetchone()
-    # Else nobody would hear that a consumer without our code failed again.
+    # Otherwise failures of consumers without our library would not be noticed.
     async with bridging(settings) if foreign is not None else nullcontext():
         return await run_batch(settings, lock, batch_id, progress, step)
 
@@ -382,11 +385,11 @@ def _move(
 
 @contextmanager
 def _one_redriver(settings: Settings) -> Iterator[Lock]:
-    """Two redrives at once would take up each other's batches."""
+    """Two redrives at once would continue each other's batches."""
     with open_lock(settings, "redrive") as lock:
         if not lock.take():
             raise RedriveError(
-                f"Another redrive is running ({lock.held_by()}): try again when it has ended. A"
-                " batch that is frozen already is taken up by the next redrive."
+                f"Another redrive is running ({lock.held_by()}): try again when it has ended. "
+                "The next redrive also continues a batch that is already stored."
             )
         yield lock

@@ -5,11 +5,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from sahool_dlq.analysis.report.section import Section
-from sahool_dlq.analysis.report.sections import NEEDED_MARTS, headline, printable_frames, sections
+from sahool_dlq.analysis.report.sections import (
+    NEEDED_MARTS,
+    as_json,
+    headline,
+    printable_frames,
+    sections,
+)
 from sahool_dlq.analysis.report.young import MOMENTS_SQL, is_young
 from sahool_dlq.connections import open_postgres
 from sahool_dlq.errors import DLQError, ReportError
@@ -25,15 +32,19 @@ _SHOWN_VERIFICATIONS = 7
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How things stood at one time."""
+    """The state at one time."""
 
     now: datetime
     frames: Mapping[str, pl.DataFrame]  # its marts, `log`, and `moments` of a young log
     sections: list[Section]
     headline: str  # what is worst now, in one sentence
 
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`: the keys end with their unit."""
+        return as_json(self.frames, self.now)
+
     def write_page(self, file: Path) -> None:
-        """Write the page with charts; raises ReportError where that cannot be done."""
+        """Write the page with charts; raises ReportError if that fails."""
         try:
             from sahool_dlq.analysis.report.page import (
                 as_html,  # its drawing package loads for a second
@@ -48,7 +59,9 @@ class Report:
 
 
 def make_report(settings: Settings, now: datetime) -> Report:
-    """The report as of `now`, from the lake; when that was verified, Postgres says, if it can."""
+    """The report as of `now`, from the lake; the last verification comes from PostgreSQL, if it
+    answers.
+    """
     frames = compute_marts(settings, NEEDED_MARTS, now)
     if is_young(frames["failures_minutely"], now):
         frames |= printable_frames({"moments": query(settings, MOMENTS_SQL)})

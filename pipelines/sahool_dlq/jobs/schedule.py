@@ -1,4 +1,4 @@
-"""The scheduled redrive, whole: what pays, and what a new version of a service has mended."""
+"""The complete scheduled redrive: by the policy, and for new versions of services."""
 
 from datetime import UTC, datetime
 
@@ -19,9 +19,9 @@ _BATCHES = 2  # the canaries, and what follows them
 async def redrive_scheduled(
     settings: Settings, *, requested_by: str, reason: str, step: Step = plainly
 ) -> list[RedriveReport]:
-    """What the schedule redrives now; what a new version is seen to have mended follows at once.
+    """Redrive what is due now; if a canary of a new version succeeds, also the rest of its group.
 
-    The reports of its batches, of which there are none where nothing was to be redriven.
+    Returns the reports of the batches; none if there was nothing to redrive.
     """
     reports: list[RedriveReport] = []
     while len(reports) < _BATCHES:
@@ -44,7 +44,7 @@ async def redrive_scheduled(
 def explain_versions(
     settings: Settings, policy: Policy | None = None
 ) -> list[tuple[Standing, Verdict]]:
-    """What the schedule does with groups in the versions that run now, and why; touches nothing."""
+    """What the schedule does with groups in the running versions, and why; changes nothing."""
     policy = policy or policy_of(settings)
     with open_postgres(settings) as connection:
         found = standings(connection, datetime.now(UTC))

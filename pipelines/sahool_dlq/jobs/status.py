@@ -1,6 +1,6 @@
-"""Where everything stands."""
+"""The current state of the platform."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import Connection
@@ -13,7 +13,7 @@ from sahool_dlq.stores.unfounded import unfounded_counts
 
 @dataclass(frozen=True, slots=True)
 class PlatformStatus:
-    """Where everything stands."""
+    """The current state of the platform."""
 
     stream: str
     messages: int
@@ -25,13 +25,9 @@ class PlatformStatus:
     unfounded: dict[str, int]  # outcomes of redrives that the log does not know, by kind
     gaps: list[str]
 
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
-
 
 async def platform_status(settings: Settings) -> PlatformStatus:
-    """Stream, sinks, failures, redrives and gaps, as of now."""
+    """The current state of stream, sinks, failures, redrives and gaps."""
     async with open_nats(settings, "dlq status") as client:
         state = await find_log(client, settings)
     with open_postgres(settings) as connection:
@@ -70,7 +66,7 @@ async def platform_status(settings: Settings) -> PlatformStatus:
 
 
 def sink_sequences(settings: Settings, stream: str) -> dict[str, int]:
-    """The last sequence of the log that each sink holds, read anew."""
+    """The last sequence of the log in each sink, read again."""
     with open_postgres(settings) as connection:
         return _sinks(settings, connection, stream)
 

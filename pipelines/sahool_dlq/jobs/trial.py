@@ -1,6 +1,6 @@
-"""The job of trying a handler on events that failed, whole: nothing is published or stored.
+"""The complete job that tries a handler on failed events: nothing is published or stored.
 
-The handler runs in a process of its own (`reproduce.worker`), once for each event.
+The handler runs in a separate process (`reproduce.worker`), once for each event.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ __all__ = ["Trial", "try_handler"]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What is tried."""
+    """The parameters of a trial."""
 
     handler: str  # module:function
     folder: Path  # of the working copy
@@ -54,10 +54,10 @@ class Trial:
 
 
 async def try_handler(settings: Settings, trial: Trial) -> TrialReport:
-    """Call the handler with each event; who reads their events is in the audit before.
+    """Call the handler with each event; the reader is in the audit before.
 
-    Raises TrialError where the handler cannot be loaded, or no event can be had, and as
-    `reading_raw` does.
+    Raises TrialError if the handler cannot be loaded, or no event can be read, and as `reading_raw`
+    does.
     """
     python = {"python": trial.python} if trial.python else {}
     with Worker(
@@ -74,7 +74,7 @@ async def try_handler(settings: Settings, trial: Trial) -> TrialReport:
 
 
 _MOST_LATE = 5  # calls of a group in a row that took too long: the others are not tried
-_MAX_RETRIES = 3  # of an event that succeeded nobody says how many there were
+_MAX_RETRIES = 3  # unknown for a successful event
 
 
 class _Run:
@@ -107,7 +107,7 @@ class _Run:
         groups = [await self._group(group) for group in _by_group(failures)]
         if groups and not any(group.tried for group in groups) and selection is not None:
             reasons = {reason for group in groups for reason in group.missing}
-            raise TrialError(f"No event can be had any more: {'; '.join(sorted(reasons))}.")
+            raise TrialError(f"No event can be read any more: {'; '.join(sorted(reasons))}.")
         successes = await self._successes(sampled, why_none) if self._trial.successes else None
         return TrialReport(
             self._trial.handler,
@@ -182,14 +182,14 @@ class _Run:
         return fail_alike(tried, self._redactor, self._rules, self._folder)
 
     async def _sampled(self, failures: Sequence[OpenFailure]) -> tuple[list[Place], str | None]:
-        """Where successes are of the consumers that failed; and why there are none."""
+        """Successes of the consumers that failed, or why there are none."""
         addresses = sorted({each.address for each in failures if each.address})
         if not self._trial.successes:
             return [], None
         if not addresses and self._trial.selection is None:
             addresses = consumers_of_handler(self._reading.connection, self._worker.name)
         if not addresses:
-            return [], "no failure says which consumer it is of"
+            return [], "no failure names its consumer"
         found: list[Place] = []
         reasons: list[str] = []
         for number, address in enumerate(addresses):
@@ -210,7 +210,7 @@ class _Run:
         tried: list[Tried] = []
         detail = {"handler": self._trial.handler}
         async for event in self._reading.each(sampled, detail, are_failures=False):
-            if isinstance(event, RawEvent):  # else it left its stream just now
+            if isinstance(event, RawEvent):  # else it left its stream meanwhile
                 called = await self._call(event, 0, _MAX_RETRIES)
                 tried.append(Tried(f"{event.stream}/{event.sequence}", called))
                 self._tell()
@@ -223,7 +223,7 @@ class _Run:
         group: GroupTrial,
         failing: Sequence[tuple[RawEvent, OpenFailure, Called]],
     ) -> None:
-        """Only of events that fail as before although they are masked: else it proves nothing."""
+        """Only with events that fail as before when masked: otherwise it proves nothing."""
         chosen: list[tuple[RawEvent, int, int]] = []
         for event, failure, called in failing:
             shown = masked(event, self._redactor)
@@ -237,7 +237,7 @@ class _Run:
             self._untested[group.group_id] = (
                 "it does not fail"
                 if not failing
-                else "none of its events fails as before once it is masked"
+                else "none of its events fails as before when masked"
             )
             return
         text = text_of_test(
@@ -246,7 +246,7 @@ class _Run:
         self._tests.append(str(write_test(folder, group.group_id, text)))
 
     async def _undrained(self) -> int:
-        """Messages of the log that no drain has seen, where nothing else is in its stream."""
+        """Messages of the log that no drain has read, if its stream has no other messages."""
         subjects = self._settings.subjects
         state = await log_state(self._reading.client, self._settings.dlq_stream, subjects.log)
         drained = self._reading.connection.execute(
@@ -267,8 +267,8 @@ def _known(connection: Connection[Any], groups: Sequence[GroupTrial]) -> dict[st
     """Open failures of the groups into which calls fell."""
     ids = {kind.group_id for group in groups for kind in group.kinds}
     rows = connection.execute(
-        "SELECT group_id, count(*) FILTER (WHERE status IN ('pending', 'retried', 'parked'))"
-        " FROM failed_events WHERE group_id = ANY(%s) GROUP BY 1",
+        "SELECT group_id, count(*) FILTER (WHERE is_open)"
+        " FROM failures WHERE group_id = ANY(%s) GROUP BY 1",
         [sorted(ids)],
     )
     return dict(rows.fetchall())

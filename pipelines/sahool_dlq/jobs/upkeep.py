@@ -1,11 +1,10 @@
-"""The stores looked after: verified, regrouped, maintained, a tenant erased."""
+"""Maintenance of the stores: verify, regroup, maintain the lake, erase a tenant."""
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from sahool_dlq.analysis.marts.build import MARTS
 from sahool_dlq.connections import open_postgres
@@ -26,10 +25,11 @@ from sahool_dlq.upkeep.verify import VerifyReport, repair, verify
 async def verify_stores(
     settings: Settings, *, is_repair: bool = False, bytes_per_second: float | None = None
 ) -> VerifyReport:
-    """Compare stream, lake and Postgres, and read every byte of the lake, no faster than is said.
+    """Compare stream, lake and PostgreSQL, and read every byte of the lake, at most at the given
+    rate.
 
-    With `is_repair`, mend first, drain what a sink lacks, and look again. What was found is kept in
-    Postgres.
+    With `is_repair`, repair first, drain what a sink lacks, and check again. PostgreSQL stores the
+    findings.
     """
     found = []
     if is_repair:
@@ -45,7 +45,7 @@ async def verify_stores(
             files=report.files,
             read_bytes=report.read_bytes,
             unchecked_files=report.unchecked_files,
-            findings=[finding.as_dict() for finding in report.findings],
+            findings=[asdict(finding) for finding in report.findings],
         )
     return report
 
@@ -53,7 +53,7 @@ async def verify_stores(
 def regroup_history(
     settings: Settings, progress: RegroupProgress | None = None, *, is_dry_run: bool = False
 ) -> RegroupReport:
-    """Recompute the groups of history in both sinks; marts follow when they are built next."""
+    """Recompute the groups of old rows in both sinks; the next build updates the marts."""
     report = regroup(settings, progress, is_dry_run=is_dry_run)
     if not is_dry_run:
         write_views(settings)
@@ -68,21 +68,17 @@ async def erase_tenant(
     reason: str,
     tell: Callable[[str], object] = lambda _: None,
 ) -> ErasureReport:
-    """Erase what there is of a tenant, and compute the marts anew; see `drain.erase`."""
+    """Erase all data of a tenant, and compute the marts again; see `drain.erase`."""
     build = partial(build_all_marts, settings)
     return await erase(settings, tenant, build, actor=actor, reason=reason, tell=tell)
 
 
 @dataclass(frozen=True, slots=True)
 class MaintainReport:
-    """What was done to the lake."""
+    """The maintenance of the lake."""
 
     tables: tuple[TableCare, ...]
     seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def maintain_lake(settings: Settings) -> MaintainReport:

@@ -1,4 +1,4 @@
-"""The monitor at work beside a continuous drain: a failure is stored, and told, within seconds."""
+"""Runs the monitor beside a continuous drain: a failure is stored and reported within seconds."""
 
 import asyncio
 import contextlib
@@ -21,14 +21,14 @@ from sahool_dlq.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_TIMER_SECONDS = 3.0  # between drains when no dead letter arrives: outcomes and decisions do
-_SETTLE_SECONDS = 0.3  # after a dead letter, so that its neighbours come with it
+_TIMER_SECONDS = 3.0  # between drains without dead letters, for outcomes and decisions
+_SETTLE_SECONDS = 0.3  # after a dead letter, so that later ones are drained together
 _LONGEST_PAUSE = 30.0  # seconds, before a drain that failed is tried again
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Where to show what happens."""
+    """Where to show events."""
 
     dead_letter: Callable[[DLQEvent, DLQAction], None]
     alert: Callable[[Message], None]
@@ -36,7 +36,7 @@ class Screen:
 
 
 def monitor_config(settings: Settings, **changes: object) -> DLQConsumerConfig:
-    """The monitor of the platform that these settings describe."""
+    """The monitor's configuration from these settings."""
     return DLQConsumerConfig.model_validate(
         {
             **dict(settings.access),
@@ -54,8 +54,8 @@ async def watch(
 ) -> None:
     """Monitor and drain until `stop`; then let handlers, drain and alerts finish, in this order.
 
-    Raises what the first drain raises (no server, no tables, …), and SettingsError for a channel
-    that is not valid; a drain that fails later is tried again.
+    Raises the errors of the first drain (no server, no tables, …), and SettingsError for an invalid
+    channel; a later drain that fails is tried again.
     """
     rules = settings.rules
     channels = open_channels([url.get_secret_value() for url in settings.alert_urls])
@@ -97,7 +97,7 @@ async def watch(
 async def _drain_again(
     settings: Settings, screen: Screen, arrived: asyncio.Event, closing: asyncio.Event
 ) -> None:
-    """Drain whenever a dead letter has arrived, and by a timer; once more when closing."""
+    """Drain whenever a dead letter has arrived, and regularly; once more when closing."""
     pause = 1.0
     is_last = False
     while not is_last:
@@ -123,5 +123,5 @@ async def _drain_again(
 
 
 async def _drain(settings: Settings) -> DrainReport:
-    """A drain in a thread of its own: its work for the disk would hold up heartbeats."""
+    """A drain in a separate thread, because its disk work would delay heartbeats."""
     return await asyncio.to_thread(lambda: asyncio.run(drain_log(settings)))

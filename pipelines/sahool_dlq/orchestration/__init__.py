@@ -1,1 +1,1 @@
-"""What the flows share, and what the Prefect server is told of them; all that knows Prefect."""
+"""The shared code of the flows, and the deployment to Prefect; the only code that uses Prefect."""

@@ -1,4 +1,4 @@
-"""A large redrive waits for somebody who has seen its plan; nothing is held up meanwhile."""
+"""A large redrive waits for a person who has seen its plan; nothing else is delayed."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -22,20 +22,24 @@ _LONGEST = 120  # characters of a message
 
 
 class Approval(RunInput):
-    """What the form asks for."""
+    """The fields of the form."""
 
     approve: bool = Field(
         False,
-        description="On: what is listed above is published. Off: nothing is, and the batch ends.",
+        description=(
+            "On: the events above are published. Off: nothing is published, and the batch ends."
+        ),
     )
-    decided_by: Annotated[str, Field(min_length=1)] = Field(description="Your name; self-declared.")
-    comment: str = Field("", description="Why; kept with the batch.")
+    decided_by: Annotated[str, Field(min_length=1)] = Field(
+        description="Your name; it is not checked."
+    )
+    comment: str = Field("", description="Reason; stored with the batch.")
 
 
 async def ask(shown: str) -> Approval:
-    """Suspend the run until somebody has decided on the plan, shown in Markdown.
+    """Suspend the run until somebody has decided about the plan, shown in Markdown.
 
-    The process ends, and so frees its place; the resumed run starts from the top and gets the
+    The process ends and frees its slot; the resumed run starts from the beginning and gets the
     answer here.
     """
     form = Approval.with_initial_data(description=shown)
@@ -45,14 +49,14 @@ async def ask(shown: str) -> Approval:
 
 
 async def batch_of_this_run() -> str | None:
-    """The batch that this run froze before it was suspended, or before it crashed."""
+    """The batch that this run stored before it was suspended or crashed."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     return str(run.labels[_LABEL]) if run is not None and _LABEL in run.labels else None
 
 
 async def remember_batch(batch_id: str) -> None:
-    """Let this run find its batch when it starts again."""
+    """Store the batch for when this run starts again."""
     context = FlowRunContext.get()
     if context is not None and context.flow_run is not None:
         async with get_client() as client:
@@ -60,12 +64,12 @@ async def remember_batch(batch_id: str) -> None:
 
 
 def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> str:
-    """A plan (`Preview.as_dict`) as a person wants to see it before approving its batch."""
+    """A plan (`Preview.as_dict`) for the person who approves its batch."""
     groups = shown["groups"]
     counts = quantity(shown["planned"], "redrives"), quantity(len(groups), "groups")
     asked = ""
     if batch is not None:
-        asked = f", asked for by **{escaped(batch.requested_by)}**: {escaped(batch.reason)}"
+        asked = f", requested by **{escaped(batch.requested_by)}**: {escaped(batch.reason)}"
     lines = [f"**{counts[0]} of {counts[1]}**{asked}", ""]
     # Lists, for a dialog has no room for a table.
     lines += [
@@ -75,35 +79,39 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
     if len(groups) > _MOST_GROUPS:
         lines.append(f"- and {len(groups) - _MOST_GROUPS:,} more groups")
     expected, time = shown["expected_successes"], seconds_as_text(shown["seconds"])
-    ramp = "Each group ramps 1, 10, all, and stops where nothing succeeds."
+    ramp = "Each group ramps 1, 10, all, and stops if nothing succeeds."
     lines += ["", f"About {expected:,.0f} may succeed. Publishing takes about {time}. {ramp}", ""]
     for reason, count in shown["refused"].items():
         lines += [f"{count:,} would be refused and parked: {escaped(reason)}.", ""]
     for each in shown["unreached"]:
         who = escaped(", ".join(each["successors"]))
-        also = f" Of the same service is {who}: address them to that." if who else ""
-        lines += [f"{each['count']:,} would reach nobody: {escaped(each['reason'])}.{also}", ""]
+        also = f" The same service has {who}: address them to it." if who else ""
+        lines += [
+            f"{each['count']:,} would reach no consumer: {escaped(each['reason'])}.{also}",
+            "",
+        ]
     if shown["repeated"]:
-        said = "have more than one dead letter, of which the first counts: `dlq show ID`"
+        said = "have more than one dead letter; the first one counts: `dlq show ID`"
         lines += [f"{shown['repeated']:,} {said}.", ""]
     if shown["redirect_to"]:
         lines += [f"They go to {escaped(shown['redirect_to'])} instead of their own subjects.", ""]
     if gone := shown["payloads"]["gone"]:
         lines += [f"The original bytes of {gone:,} are gone: these cannot be published.", ""]
-    lines += ["The oldest of them said:", ""]
+    messages = [row["error_message"][:_LONGEST] for row in shown["sample"]]
+    lines += ["The errors of the oldest:", ""]
     lines += [
-        f"- {escaped(row['error_message'][:_LONGEST] or '(nothing)')}"
-        for row in shown["sample"][:_MOST_SAMPLES]
+        f"- {escaped(message or '(nothing)')}"
+        for message in list(dict.fromkeys(messages))[:_MOST_SAMPLES]
     ]
     lines.append("")
     for subject, consumers in shown["also_reached"].items():
         receivers = escaped(", ".join(consumers) or "none")
-        note = f"On {escaped(subject)} these receive it too: {receivers}."
+        note = f"On {escaped(subject)} these consumers get it too: {receivers}."
         lines += [note, ""]
     changes = tuple(
         tuple(change.values()) for edit in shown["edits"] for change in edit["changes"]
     )[:_MOST_CHANGES]
     if changes:
-        lines += ["", "What the edit changes in the first few:", ""]
+        lines += ["", "Changes of the edit in the first events:", ""]
         lines += as_markdown_table(Section("", ("where", "before", "after"), changes))
     return "\n".join(lines)

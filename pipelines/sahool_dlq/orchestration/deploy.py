@@ -1,6 +1,6 @@
-"""Everything that the Prefect server must know: pool, queues, secrets, deployments, automations.
+"""All settings of the Prefect server: pool, queues, secrets, deployments, automations.
 
-Idempotent: what is there is updated. Only the pool's type and what else people set there stay.
+Idempotent: existing ones are updated. Only the pool's type and other settings by people are kept.
 """
 
 import os
@@ -21,23 +21,24 @@ from sahool_dlq.embedded.worker import deployments_folder, run_there
 from sahool_dlq.errors import DLQError
 
 RETIRED = ("dlq: a run without heartbeat has crashed",)
-"""Automations of older versions. `watch-runs` took this one's place: it called every run dead once
-the server itself had been away."""
+"""Automations of older versions. `watch-runs` replaced this one, which marked every run as dead
+after an outage of the server.
+"""
 
 QUEUES: dict[str, tuple[int, int | None]] = {
     "drain": (1, None),
     "analysis": (2, 2),
     "redrive": (3, 2),
 }
-"""Priority (1 comes first) and most runs at once, by work queue."""
+"""Priority (1 is first) and maximum runs at once, by work queue."""
 
 
 async def deploy(pool: str, secrets: Mapping[str, str]) -> dict[str, Any]:
-    """Make or update all of it; returns the names by kind.
+    """Create or update all of it; returns the names by kind.
 
-    `secrets` become Secret blocks, and variables of that name in the environment of the pool's
-    jobs, which workers read at the start of a run: nothing else holds them. Raises DLQError where
-    the server cannot be reached or refuses.
+    `secrets` become Secret blocks, and variables with their names in the environment of the pool's
+    jobs, which workers read at the start of a run: nothing else has them. Raises DLQError if the
+    server cannot be reached or refuses.
     """
     url = get_current_settings().api.url
     if not url:
@@ -107,7 +108,7 @@ def _deployments(pool: str) -> None:
 
 
 async def _automations(client: PrefectClient) -> list[str]:
-    """The names of all of them, once those are gone that older versions made."""
+    """The names of all automations, after those of older versions are deleted."""
     for name in RETIRED:
         for automation in await client.read_automations_by_name(name):
             await client.delete_automation(automation.id)

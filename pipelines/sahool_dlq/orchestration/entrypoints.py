@@ -1,4 +1,4 @@
-"""The flows of prefect.yaml, which are files and no modules of the package."""
+"""The flows of prefect.yaml, which are files and not modules of the package."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ __all__ = ["load_flows"]
 
 
 def load_flows() -> dict[str, Flow[..., Any]]:
-    """Every flow that is deployed, by its name."""
+    """Every deployed flow, by its name."""
     folder = deployments_folder()
     deployments = yaml.safe_load((folder / "prefect.yaml").read_text())["deployments"]
     entrypoints = dict.fromkeys(deployment["entrypoint"] for deployment in deployments)

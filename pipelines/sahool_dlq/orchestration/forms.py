@@ -1,7 +1,7 @@
-"""The forms of a redrive: what people fill in, and what it means.
+"""The forms of a redrive: their fields and their meaning.
 
-No field may be None: Prefect shows such a one as a choice between its type and "None". What is left
-empty, 0 or "any" says nothing.
+No field may be None, because Prefect shows such a field as a choice between its type and "None". An
+empty value, 0 or "any" means: not given.
 """
 
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sahool_dlq.redrive.choose.plan import Order
-from sahool_dlq.redrive.choose.selection import Selection, duration
+from sahool_dlq.redrive.choose.selection import CONDITIONS, Selection, duration
 
 __all__ = [
     "AsItWas",
@@ -31,20 +31,26 @@ Age = Literal["any", "1h", "24h", "7d", "30d"]
 
 
 def _in_order(schema: dict[str, Any]) -> None:
-    """Say where each field stands: the database forgets the order of keys."""
+    """Set the position of each field, because the database does not keep the order of keys."""
     for position, field in enumerate(schema.get("properties", {}).values()):
         field["position"] = position
 
 
+def _given(name: str, empty: Any = "") -> Any:
+    """An optional field with the description of the selection's condition `name`."""
+    what = CONDITIONS[name].what
+    return Field(empty, description=what[0].upper() + what[1:])
+
+
 class Failures(BaseModel):
-    """Which failures; all that is given must hold."""
+    """The selected failures; all given conditions must hold."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_in_order)
 
-    service: str = Field("", description="The service that failed.")
-    error_type: str = Field("", description="Class of the exception; its known subclasses, too.")
-    group: str = Field("", description="A failure group's id, or how it begins.")
-    failed_within: Age = Field("any", description="How long ago the consumer gave up, at most.")
+    service: str = _given("service")
+    error_type: str = _given("error_types")
+    group: str = _given("group_id")
+    failed_within: Age = Field("any", description="Maximum age: time since the consumer gave up.")
 
 
 class NoFurther(BaseModel):
@@ -54,21 +60,21 @@ class NoFurther(BaseModel):
 
 
 class Further(BaseModel):
-    """Further conditions; these must hold, too."""
+    """Further conditions, which must also hold."""
 
     model_config = ConfigDict(title="Further", extra="forbid", json_schema_extra=_in_order)
 
-    version: str = Field("", description="The version of the service that failed.")
-    tenant: str = Field("", description="Only events of this tenant.")
-    subject: str = Field("", description="The event's subject, or a filter: sahool.analysis.*")
-    event_type: str = Field("", description="Last token of the event's subject.")
-    where: str = Field("", description="A condition over documented columns: data.crop = 'wheat'")
-    failure_ids: list[str] = Field([], description="These failures, parked ones too.")
-    limit: int = Field(10_000, ge=1, description="At most so many, the oldest.")
+    version: str = _given("version")
+    tenant: str = _given("tenant_id")
+    subject: str = _given("subject")
+    event_type: str = _given("event_type")
+    where: str = _given("where")
+    failure_ids: list[str] = _given("failure_ids", [])
+    limit: int = Field(Selection().limit, ge=1, description="Maximum number; the oldest first.")
 
 
 def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:
-    """What a form says, as jobs take it."""
+    """The selection of a form, for jobs."""
     ago = duration(failures.failed_within)
     further = conditions if isinstance(conditions, Further) else Further()
     return Selection(
@@ -87,34 +93,36 @@ def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:
 
 
 class AsItWas(BaseModel):
-    """To the consumers that failed, as the events were."""
+    """To the consumers that failed, with the original events."""
 
     model_config = ConfigDict(title="As it was", extra="forbid")
 
     def order(self, requested_by: str, reason: str) -> Order:
-        """The same as jobs take it, by the wish of a person."""
+        """The same as an order for jobs, requested by a person."""
         return Order("manual", requested_by, reason, own_copy=False)
 
 
 class Changed(BaseModel):
-    """To others, edited, slower, or without those that are too old."""
+    """To other consumers, edited, slower, or without old events."""
 
     model_config = ConfigDict(title="Changed", extra="forbid", json_schema_extra=_in_order)
 
-    redirect_to: str = Field("", description="This subject instead of the events' own.")
+    redirect_to: str = Field("", description="Publish to this subject instead of the original one.")
     addressed_to: str = Field(
-        "", description="STREAM/CONSUMER that takes the place of the one that failed."
+        "", description="STREAM/CONSUMER to address instead of the one that failed."
     )
     edit: dict[str, Any] = Field({}, description="JSON merge patch of the bodies.")
-    per_second: float = Field(0, ge=0, description="Redrives a second; 0 leaves it to the budget.")
-    oldest_event: Age = Field("any", description="Events that are older are left out and parked.")
+    per_second: float = Field(0, ge=0, description="Redrives per second; 0: the budget decides.")
+    oldest_event: Age = Field(
+        "any", description="Maximum age; older events are not published and are parked."
+    )
     own_copy: bool = Field(
         False,
-        description="Also events that their stream has lost, as their dead letters hold them.",
+        description="Publish the dead letter's copy of events that their stream no longer has.",
     )
 
     def order(self, requested_by: str, reason: str) -> Order:
-        """The same as jobs take it, by the wish of a person."""
+        """The same as an order for jobs, requested by a person."""
         oldest = duration(self.oldest_event)
         return Order(
             "manual",

@@ -1,4 +1,4 @@
-"""Late runs: after downtime they all come, one by one, the oldest first."""
+"""Late runs: after a downtime they all start, one by one, the oldest first."""
 
 from prefect import get_client
 from prefect.client.schemas.filters import (
@@ -13,11 +13,10 @@ from prefect.context import FlowRunContext
 
 
 async def is_overtaken() -> bool:
-    """Whether a run of this deployment that started after this one was due has done its work.
+    """Whether another run of this deployment that started after this one was due has done its work.
 
-    So of ten late runs the first works and the others are over at once. To look at what is done,
-    not at one's age or at who comes after: where every run starts late, all would leave the work to
-    the next.
+    So of ten late runs the first works and the others end immediately. It checks what was done, not
+    the run's age or later runs: if every run starts late, all would leave the work to the next one.
     """
     context = FlowRunContext.get()
     run = context.flow_run if context else None
@@ -29,7 +28,7 @@ async def is_overtaken() -> bool:
         done = await client.read_flow_runs(
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[run.deployment_id])),
             flow_run_filter=FlowRunFilter(
-                # Not "Skipped", which is what a run ends as that found the work done.
+                # Not "Skipped": that is the state of a run that found the work done.
                 state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Completed"])),
                 start_time=FlowRunFilterStartTime(after_=run.expected_start_time),
             ),

@@ -1,7 +1,7 @@
-"""Our log lines among those of a run, wherever it runs: a worker, `serve`, a notebook, the demo.
+"""Adds our log lines to those of a run, in a worker, `serve`, a notebook or the demo.
 
-Prefect has a setting for that (PREFECT_LOGGING_EXTRA_LOGGERS), which it reads when it is imported,
-so it serves only where somebody has set it before.
+Prefect has a setting for that (PREFECT_LOGGING_EXTRA_LOGGERS), but reads it at import, so it works
+only if it was set before.
 """
 
 import logging
@@ -18,18 +18,18 @@ _OURS = "sahool_dlq"
 
 
 def tell_prefect() -> None:
-    """Send what our loggers say to Prefect, from INFO on or what PREFECT_LOGGING_LEVEL says."""
+    """Send our loggers' lines to Prefect, from INFO or PREFECT_LOGGING_LEVEL on."""
     logger = logging.getLogger(_OURS)
     if not any(isinstance(handler, APILogHandler) for handler in logger.handlers):
         handler = APILogHandler()
         handler.addFilter(_is_of_a_run)
         logger.addHandler(handler)
     wanted = logging.getLevelName(get_current_settings().logging.level)
-    logger.setLevel(min(wanted, logging.WARNING))  # where Prefect is made quiet, warnings stay
+    logger.setLevel(min(wanted, logging.WARNING))  # if Prefect's log level is higher, warnings stay
 
 
 def call_the_wait_no_error() -> None:
-    """Let this run's last line, if it was suspended, be no error."""
+    """Do not log this run's last line as an error if it was suspended."""
     logger: Any = get_run_logger()
     while isinstance(logger, logging.LoggerAdapter):
         logger = logger.logger
@@ -41,8 +41,8 @@ def _is_of_a_run(_: logging.LogRecord) -> bool:
 
 
 def _is_less(record: logging.LogRecord) -> bool:
-    """Lower the line that Prefect writes as an error whenever a run is not completed."""
+    """Lower the level of the line that Prefect logs as an error for every incomplete run."""
     if record.getMessage().startswith("Finished in state Suspended("):
         record.levelno, record.levelname = logging.INFO, "INFO"
-        record.msg, record.args = "Waiting for an approval; this process ends meanwhile.", ()
+        record.msg, record.args = "Waiting for approval; this process ends now.", ()
     return True

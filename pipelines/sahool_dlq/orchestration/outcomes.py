@@ -1,4 +1,4 @@
-"""A redrive's outcomes in words: how many were tried, what came of it, what stayed (pure)."""
+"""A redrive's outcomes as text: how many were tried, the results, the rest (pure)."""
 
 from collections.abc import Mapping
 
@@ -6,11 +6,12 @@ __all__ = ["in_words"]
 
 _TRIED = ("succeeded", "failed_again", "outcome_unknown")  # they were published
 _SAID = {"failed_again": "failed again", "outcome_unknown": "without an answer"}
-_LEFT = ("cancelled", "held")  # nothing was published, and nothing is said of them
+_LEFT = ("cancelled", "held")  # nothing was published, and they are not reported
 
 
 def in_words(outcomes: Mapping[str, int], parked: int = 0) -> str:
-    """`1 tried, none succeeded, 988 left as they were`; of the cancelled, `parked` were parked.
+    """`1 tried, none succeeded, 988 left as they were`; of the cancelled ones, `parked` were
+    parked.
 
     `outcomes` are redrives by state of the outbox, or held.
     """

@@ -1,6 +1,6 @@
-"""The pages that people read in Prefect: dead-letters, and one for each group of it.
+"""The pages in Prefect for people: dead-letters, and one for each of its groups.
 
-Their links are relative, so they lead on in either of Prefect's UIs, below whatever address.
+Their links are relative, so they work in both of Prefect's UIs, at any address.
 """
 
 import json
@@ -42,11 +42,11 @@ _NARROW = {  # of the report's sections, the columns for which a run's page has 
     "Redrive outcomes": ("error type", "redrives", "succeeded", "failed"),
 }
 Form = Callable[[Mapping[str, Any]], str]
-"""The address of a deployment's form, filled in with parameters."""
+"""The address of a deployment's form with these parameters."""
 
 
 async def form_of(deployment: str) -> Form | None:
-    """The form of a deployment (`flow/name`); None where it is not deployed."""
+    """The form of a deployment (`flow/name`); None if it is not deployed."""
     async with get_client() as client:
         try:
             found = await client.read_deployment_by_name(deployment)
@@ -66,7 +66,7 @@ def dead_letters_page(
     pages: Mapping[str, str],
     redrive: Form | None,
 ) -> str:
-    """Every group with what failed and how it stands first, then what changed, health, outcomes.
+    """Every group with its error and state first, then changes, health, outcomes.
 
     `pages` are the addresses of the groups' pages.
     """
@@ -90,7 +90,7 @@ def dead_letters_page(
 def _row(group: dict[str, Any], page: str, redrive: Form | None) -> tuple[Any, ...]:
     links = _links(group, (("redrive", redrive, {"group": group["group_id"]}),))
     links = Links((("page", page), *links.addresses))
-    return _cut(what_failed(group)), group["state"], group["open_count"], links
+    return what_failed(group, _LONGEST), group["state"], group["open_count"], links
 
 
 def _cut(text: Any) -> Any:
@@ -101,7 +101,7 @@ def _cut(text: Any) -> Any:
 def _links(
     group: Mapping[str, Any], forms: Iterable[tuple[str, Form | None, Mapping[str, Any]]]
 ) -> Links:
-    """Links to what can be done with a group: nothing where nothing is open."""
+    """Links to the actions for a group; none if nothing is open."""
     return Links(
         tuple((text, form(given)) for text, form, given in forms if form and group["open_count"])
     )
@@ -119,9 +119,10 @@ def group_page(
     redrive: Form | None,
     dry_run: Form | None,
 ) -> str:
-    """One group (a row of `failure_groups`), one of its failures, and what can be done.
+    """One group (a row of `failure_groups`), one of its failures, and the possible actions.
 
-    It says nothing that only time changes, so that it is written anew when the group changed.
+    It contains nothing that changes only with time, so it is written again only when the group
+    changed.
     """
     id_ = group["group_id"]
     links = _links(
@@ -150,10 +151,15 @@ def group_page(
     lines = [f"# {escaped(what_failed(group))}", "", escaped(links), ""]
     lines += [*as_markdown_table(facts), ""]
     if frames := (group["frames"] or "").split(" < "):
-        lines += ["## Where, the nearest first", "", *(f"1. {escaped(f)}" for f in frames if f), ""]
+        lines += [
+            "## Where (nearest frame first)",
+            "",
+            *(f"1. {escaped(f)}" for f in frames if f),
+            "",
+        ]
     if sample is not None:
         shown = Section("", ("failure", sample["failure"]), tuple(sample.items())[1:])
-        lines += ["## The latest of them", "", *as_markdown_table(shown), ""]
+        lines += ["## The latest failure", "", *as_markdown_table(shown), ""]
     commands = dict.fromkeys(filter(None, (f"dlq show {id_}", next_command(group))))
     lines += ["## At a terminal", "", "```sh", *commands, "```", ""]
     return "\n".join(lines)
@@ -162,10 +168,10 @@ def group_page(
 async def show_groups(
     groups: Sequence[Mapping[str, Any]], pages: Mapping[str, str]
 ) -> tuple[dict[str, str], int]:
-    """Write the pages (text by group id) that are new or say something new.
+    """Write the pages (text by group id) that are new or changed.
 
-    The address of each by group id, and how many were written. What is as it was stays the artifact
-    of the run that wrote it.
+    Returns the address of each by group id, and how many were written. An unchanged page stays the
+    artifact of the run that wrote it.
     """
     keys = {group["group_id"]: _key(group) for group in groups}
     wanted = ArtifactCollectionFilterKey(any_=list(keys.values()))
@@ -189,7 +195,7 @@ async def show_groups(
 
 
 def _key(group: Mapping[str, Any]) -> str:
-    """`group-timeout-error-1f0c9a2b`: what the list of artifacts calls a group's page."""
+    """`group-timeout-error-1f0c9a2b`: the name of a group's page in the list of artifacts."""
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", str(group["error_class"])).lower()
     error = re.sub(r"[^a-z0-9]+", "-", words).strip("-")[:40]
     return "-".join(filter(None, ("group", error, group["group_id"][:8])))

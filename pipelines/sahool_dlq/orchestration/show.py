@@ -1,4 +1,4 @@
-"""What a run tells: name and state, artifacts with stable keys (they make a history), events."""
+"""The output of a run: name and state, artifacts with constant keys (a history), events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -25,23 +25,23 @@ DEAD_LETTERS = "dead-letters"
 
 
 def page_address() -> str:
-    """Where that page is."""
+    """The address of that page."""
     settings = get_current_settings()
     ui = settings.ui_url or str(settings.api.url or "").removesuffix("/api")
     return f"{ui.rstrip('/')}/artifacts/key/{DEAD_LETTERS}"
 
 
 async def told(did: str, message: str, data: Any = None, *, state: str | None = None) -> State:
-    """A run's good end: its name says what it did, its state has the counts.
+    """A run's successful end: its name says what it did, its state has the counts.
 
-    `state` is shown instead of "Completed" where nothing was to be done.
+    `state` replaces "Completed" if there was nothing to do.
     """
     await _call(did)
     return Completed(message=message, data=data, name=state or "Completed")
 
 
 async def stopped(did: str, message: str) -> State:
-    """The end of a run that stopped itself, which is no error of ours."""
+    """The end of a run that stopped itself, which is not an error of ours."""
     await _call(did)
     return Failed(message=message, data=RedriveError(message))
 
@@ -56,19 +56,19 @@ async def _call(did: str) -> None:
 
 
 async def table(key: str, rows: Sequence[Mapping[str, Any]], description: str = "") -> None:
-    """A searchable table, its cells in Markdown; what comes from messages must be escaped."""
+    """A searchable table with cells in Markdown; texts from messages must be escaped."""
     shown = [dict(row) for row in rows]
     await acreate_table_artifact(table=shown, key=key, description=description or None)
 
 
 async def markdown(key: str, text: str, description: str = "") -> UUID:
-    """A page in Markdown, and its id; what comes from messages must be escaped in it."""
+    """A page in Markdown, and its id; texts from messages must be escaped."""
     made = acreate_markdown_artifact(markdown=text, key=key, description=description or None)
     return await made
 
 
 def happened(event: str, resource: str, name: str, payload: Mapping[str, Any]) -> None:
-    """An event that automations may listen for, about one of the platform's things."""
+    """An event for automations, about one of the platform's resources."""
     about = {"prefect.resource.id": resource, "prefect.resource.name": name}
     context = FlowRunContext.get()
     run = context.flow_run if context else None
@@ -82,7 +82,7 @@ def happened(event: str, resource: str, name: str, payload: Mapping[str, Any]) -
 
 @asynccontextmanager
 async def progress(description: str) -> AsyncIterator[Callable[[int, int], None]]:
-    """A progress bar; yields what moves it (done, total), at most once a second."""
+    """A progress bar; yields a function to move it (done, total), at most once a second."""
     artifact = await acreate_progress_artifact(progress=0.0, description=description)
     loop = asyncio.get_running_loop()
     last = 0.0

@@ -1,8 +1,8 @@
-"""Runs whose process has died: they are silent, while the server hears others.
+"""Finds runs whose process has died: they send no heartbeat while others do.
 
-A run says every half a minute that it lives (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml). A
-server that was away hears nobody, so silence is not measured by the clock: of each pause between
-the heartbeats of all runs, no more counts than lies between two heartbeats of one.
+A run sends a heartbeat every half a minute (PREFECT_FLOWS_HEARTBEAT_FREQUENCY in prefect.yaml). A
+server that was down receives none, so the time is not measured by the clock: of each pause between
+the heartbeats of all runs, at most the interval between two heartbeats counts.
 """
 
 from collections.abc import Iterable
@@ -30,10 +30,10 @@ from prefect.events.schemas.events import ReceivedEvent
 from prefect.states import Crashed
 
 HEARTBEAT_SECONDS = 30.0
-"""Between two heartbeats of a run, as prefect.yaml has it."""
+"""Interval of a run's heartbeats, from prefect.yaml."""
 _RUN = "prefect.flow-run."
 _HEARTBEAT = EventNameFilter(name=["prefect.flow-run.heartbeat"])
-_PAGE = 50  # the most events that the server gives at once
+_PAGE = 50  # the server's maximum of events per request
 _LOOKED_BACK = timedelta(minutes=15)
 
 
@@ -45,7 +45,7 @@ class Dead(NamedTuple):
 
 
 def heard_seconds(received: Iterable[datetime], since: datetime) -> float:
-    """For how long after `since` the server could have heard a run, by what it received."""
+    """The time after `since` in which the server could have received a run's heartbeat."""
     seconds, before = 0.0, since
     for at in sorted(at for at in received if at > since):
         seconds += min((at - before).total_seconds(), HEARTBEAT_SECONDS)
@@ -54,10 +54,10 @@ def heard_seconds(received: Iterable[datetime], since: datetime) -> float:
 
 
 async def mark_silent(silent_seconds: float) -> list[Dead]:
-    """Mark the runs as crashed that the server could have heard for so long, and did not.
+    """Mark runs as crashed whose heartbeat is missing for so long.
 
-    Only those that once said that they live. Frees their places; a run that has ended meanwhile
-    stays as it is.
+    Only those that sent one before. This frees their slots; a run that has ended meanwhile is not
+    changed.
     """
     dead = []
     async with get_client() as client:
@@ -73,7 +73,7 @@ async def mark_silent(silent_seconds: float) -> list[Dead]:
             last = await _last_heartbeat(client, run.id)
             if last is None or heard_seconds(received, last) < silent_seconds:
                 continue
-            said = f"Its process has been silent for {silent_seconds:.0f} s in which others spoke."
+            said = f"Its process sent no heartbeat for {silent_seconds:.0f} s while others did."
             ended: OrchestrationResult[Any] = await client.set_flow_run_state(
                 run.id, Crashed(message=said)
             )

@@ -1,4 +1,4 @@
-"""Stages: what a run does one after the other, each a task that Prefect draws, times and logs."""
+"""Stages: the consecutive parts of a run, each a task that Prefect draws, times and logs."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ __all__ = ["Ended", "in_one_sentence", "stage"]
 P = ParamSpec("P")
 Done = TypeVar("Done")
 Ended = tuple[str, bool]
-"""What a stage came to, in words, and whether it was stopped."""
+"""The result of a stage as text, and whether it was stopped."""
 
 _PAUSES_SECONDS = [2.0, 10.0]
 logger = logging.getLogger(__name__)
@@ -33,11 +33,10 @@ async def stage(
     *,
     is_repeatable: bool = False,
 ) -> Done:
-    """Do a part of a run as a task of this name; `told` says what it came to.
+    """Do a part of a run as a task with this name; `told` gives its result as text.
 
-    One that `is_repeatable` does no harm when it is done twice: it is tried again, after 2 and 10
-    seconds, where a server was away. Nothing of it is cached or kept: where a run begins anew, it
-    is done anew.
+    If it `is_repeatable`, it can be done twice without harm: it is tried again, after 2 and 10
+    seconds, if a server was down. Nothing is cached: if a run starts again, its stages do too.
     """
     found: list[Done] = []
 
@@ -66,14 +65,18 @@ def _is_outage(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
 
 
 def _never(_task: Task[..., Any], _run: TaskRun, _state: State[Any]) -> bool:
-    """Not `retries=0`: with that Prefect logs the traceback of an error whose sentence is told."""
+    """Not `retries=0`, because then Prefect logs the traceback of an error that is already
+    reported.
+    """
     return False
 
 
 def in_one_sentence(flow: Callable[P, Awaitable[State]]) -> Callable[P, Awaitable[State]]:
-    """A flow's function: our log lines are the run's, and an error of ours is its whole message.
+    """A flow's function: our log lines are in the run, and an error of ours is its complete
+    message.
 
-    Its last line says where the page of all groups is, to which Prefect's own pages do not lead.
+    Its last line has the address of the page of all groups, to which Prefect's own pages have no
+    link.
     """
 
     @wraps(flow)

@@ -1,4 +1,4 @@
-"""Where a redrive may publish to."""
+"""The subjects that a redrive may publish to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class AllowedSubjects:
     def check(self, subject: str) -> None:
         """Raise RefusedError for a subject that a redrive must not publish to.
 
-        Whoever may publish dead letters names the subject here, so only listed ones are taken, and
-        none that `check_event_subject` refuses.
+        The author of a dead letter chooses the subject, so only listed ones are allowed, and none
+        that `check_event_subject` refuses.
         """
         check_event_subject(subject, self.subjects)
         if not any(matches(pattern, subject) for pattern in self.filters):
@@ -37,21 +37,21 @@ class AllowedSubjects:
 
 
 def check_event_subject(subject: str, own: Subjects) -> None:
-    """Raise RefusedError for a subject that no event is published to.
+    """Raise RefusedError for a subject that is never used for events.
 
-    What is none, or too long, and the server's, an inbox, and the platform's own.
+    These are invalid or too long subjects, and those of the server, inboxes and the platform.
     """
     if any(c in subject for c in " \t\r\n\0*>") or "" in subject.split("."):
-        raise RefusedError(f"{subject[:100]!r} is not a subject to publish to")
+        raise RefusedError(f"{subject[:100]!r} is not a valid subject to publish to")
     if len(subject.encode()) > _LONGEST_SUBJECT:  # the server would drop the connection
-        raise RefusedError(f"{subject[:100]}… is longer than a subject to publish to may be")
+        raise RefusedError(f"{subject[:100]}… is too long for a subject")
     is_own = any(matches(pattern, subject) for pattern in own.own)
     if is_own or subject.startswith(("$", "_INBOX")):
         raise RefusedError(f"an event is never published to {subject[:100]}")
 
 
 async def allowed_subjects(js: JetStreamContext, settings: Settings) -> AllowedSubjects:
-    """As set, else the subjects of the event stream."""
+    """The configured subjects, else those of the event stream."""
     filters = settings.redrive_subjects
     if not filters:
         try:

@@ -1,4 +1,4 @@
-"""Batches of redrives: what was asked for, in which state it is, and who may change that to what.
+"""Batches of redrives: the request, the state, and the allowed changes of state.
 
     planned ──▶ running ⇄ paused
        │        ▲   │        │
@@ -7,7 +7,7 @@
                 all of the four above ──▶ cancelled
 
 Every change of state goes through `move`, and is in the audit. A batch that has ended has no
-planned redrive: it would hold its failure for ever.
+planned redrive, because that would block its failure for ever.
 """
 
 from collections import Counter
@@ -48,7 +48,7 @@ ENDED = ("done", "aborted", "cancelled")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as it stands."""
+    """A batch with its current state."""
 
     id: str
     trigger: str  # automatic | manual
@@ -58,17 +58,17 @@ class Batch:
     state: BatchState
     state_reason: str | None
     planned: int  # failures when it was frozen
-    redirect_to: str | None  # subject that the events go to instead of their own
+    redirect_to: str | None  # subject to publish to, instead of the original one
     patch: dict[str, Any] | None  # JSON merge patch of their bodies; not redacted
     per_second: float | None  # that a person asked for
-    max_age_seconds: float | None  # of an event, from which it is too old
+    max_age_seconds: float | None  # maximum age of an event
     own_copy: bool  # whether the copy of a dead letter may be published, too
     created_at: datetime
     ended_at: datetime | None
     outcomes: dict[str, int] = field(default_factory=dict)  # redrives by state
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`; of an edit only which keys it names, since nobody redacted it."""
+        """For `--json`; of an edit only its keys, because it is not redacted."""
         return {**asdict(self), "patch": sorted(self.patch) if self.patch else None}
 
 
@@ -80,7 +80,8 @@ _COLUMNS = (
 
 
 def find_batch(connection: Connection[Any], prefix: str) -> Batch:
-    """The batch whose id begins so; raises UnknownNameError for none, RedriveError for several."""
+    """The batch whose id begins with this; raises UnknownNameError for none, RedriveError for
+    several."""
     rows = (
         connection.cursor(row_factory=dict_row)
         .execute(
@@ -98,7 +99,7 @@ def find_batch(connection: Connection[Any], prefix: str) -> Batch:
 
 
 def batches(connection: Connection[Any], limit: int = 20) -> list[Batch]:
-    """The latest batches, newest first, those that are not over before them."""
+    """The latest batches, newest first, after those that have not ended."""
     rows = (
         connection.cursor(row_factory=dict_row)
         .execute(
@@ -112,9 +113,9 @@ def batches(connection: Connection[Any], limit: int = 20) -> list[Batch]:
 
 
 def unfinished_batches(connection: Connection[Any]) -> list[str]:
-    """Batches that a killed run left behind, or that none has taken up, oldest first.
+    """Batches that a killed run left, or that no run has started, oldest first.
 
-    Also ended and paused ones of which a published redrive has no outcome: nobody else would follow
+    Also ended and paused ones with a published redrive without outcome: nothing else would follow
     it.
     """
     rows = connection.execute(
@@ -136,9 +137,9 @@ def move(
     reason: str | None = None,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Bring a batch into another state; what one that ends has not published is cancelled.
+    """Change the state of a batch; if it ends, unpublished redrives are cancelled.
 
-    Raises RedriveError, having changed nothing, where that does not follow from its state.
+    Raises RedriveError, without a change, if its state does not allow this.
     """
     with connection.transaction():
         row = connection.execute(
@@ -157,7 +158,7 @@ def move(
             connection.execute(
                 "UPDATE redrives SET state = 'cancelled', state_reason = %s, ended_at = now()"
                 " WHERE batch_id = %s AND state = 'planned'",
-                [by_whom if to == "cancelled" else "its failure is gone", batch_id],
+                [by_whom if to == "cancelled" else "its failure no longer exists", batch_id],
             )
         audit(
             connection,
@@ -178,9 +179,9 @@ def finish(
     reason: str | None,
     detail: Mapping[str, Any],
 ) -> BatchState:
-    """Bring a batch that still runs to its end; returns the state that it is in then.
+    """End a batch that still runs; returns its new state.
 
-    That is `running` where redrives are still planned: somebody paused it, and resumed it since.
+    It stays `running` if redrives are still planned: somebody paused and resumed it.
     """
     with connection.transaction():
         connection.execute("SELECT FROM redrive_batches WHERE id = %s FOR UPDATE", [batch_id])

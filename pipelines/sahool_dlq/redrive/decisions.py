@@ -1,9 +1,9 @@
-"""What a person decides on failures: it is published, and the drain makes it true."""
+"""A person's decisions about failures: they are published, and the drain applies them."""
 
 import asyncio
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
@@ -12,19 +12,19 @@ from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 
+from sahool_dlq.deadletter.cases import OPEN
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import RedriveError, ServerUnavailableError
 from sahool_dlq.redrive.choose.selection import Selection
-from sahool_dlq.stores.postgres.addressees import SERVICE
 
 __all__ = ["APPLIES_TO", "Affected", "Decision", "DecisionReport", "affected", "publish_decision"]
 
 Decision = Literal["resolved", "discarded", "parked", "unparked"]
 
 APPLIES_TO: dict[Decision, tuple[str, ...]] = {
-    "resolved": ("pending", "retried", "parked"),
-    "discarded": ("pending", "retried", "parked"),
+    "resolved": OPEN,
+    "discarded": OPEN,
     "parked": ("pending", "retried"),
     "unparked": ("parked",),
 }
@@ -44,30 +44,28 @@ class Affected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DecisionReport:
-    """What came of a decision."""
+    """The result of a decision."""
 
     decision: Decision
-    changed: int  # failures whose status is now what was decided
+    changed: int  # failures with the decided status
     groups: dict[str, int]  # failures by group
-    left: dict[str, str] = field(default_factory=dict)  # ids that were given: status they stay in
+    left: dict[str, str] = field(
+        default_factory=dict
+    )  # given ids that do not change, with their status
     seconds: float = 0
     limit_reached: bool = False  # more may match
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def affected(
     connection: Connection[Any], selection: Selection, decision: Decision
 ) -> tuple[list[Affected], dict[str, str]]:
-    """The failures that a decision would change; and of ids that were given, those it would not.
+    """The failures that a decision would change; of given ids also those that it would not.
 
     Raises RedriveError for an empty selection, or an id that no failure has.
     """
     condition, values = selection.condition()
     rows = connection.execute(
-        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, {SERVICE}"  # noqa: S608
+        "SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, service(f)"  # noqa: S608
         f" FROM failed_events f WHERE f.status = ANY(%s) AND {condition}"
         " ORDER BY f.dlq_timestamp, f.id LIMIT %s",
         [list(APPLIES_TO[decision]), *values, selection.limit],
@@ -81,8 +79,8 @@ def affected(
     )
     if unknown := sorted(missing - set(statuses)):
         raise RedriveError(
-            f"No failure has the id {unknown[0]}: `dlq show GROUP` shows ids, and `dlq drain`"
-            " brings in what is new."
+            f"No failure has the id {unknown[0]}: `dlq show GROUP` shows ids, and `dlq drain` "
+            "reads new ones."
         )
     return found, statuses
 
@@ -98,7 +96,7 @@ async def publish_decision(
     reason: str,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Tell the log; said twice under one `decision_id` it is said once."""
+    """Publish to the log; a repeat with the same `decision_id` has no effect."""
     subject, at = subjects.triage(decision), datetime.now(UTC)
 
     async def tell(failure_id: str) -> None:
@@ -112,8 +110,8 @@ async def publish_decision(
             await asyncio.gather(*map(tell, window))
         except (nats.errors.Error, JetStreamError) as error:
             raise ServerUnavailableError(
-                f"The log cannot be written ({error!r}): {done:,} of {len(failure_ids):,} were"
-                " told; say it again for the rest."
+                f"The log cannot be written ({error!r}): {done:,} of {len(failure_ids):,} were "
+                "decided; repeat it again for the rest."
             ) from error
         done += len(window)
         if progress is not None:

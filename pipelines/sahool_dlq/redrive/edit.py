@@ -1,6 +1,6 @@
-"""An event's body changed by a JSON merge patch (RFC 7396), and what that changes.
+"""Changes an event's body with a JSON merge patch (RFC 7396), and shows the changes.
 
-What the patch does not name keeps its spelling, byte for byte: numbers too.
+Parts that the patch does not name keep their spelling, byte by byte, including numbers.
 """
 
 import json
@@ -19,7 +19,7 @@ _MOST_BYTES = 100_000
 
 
 class Change(NamedTuple):
-    """One value that a patch changes, redacted; None stands for a value that is not there."""
+    """One value that a patch changes, redacted; None is a missing value."""
 
     path: str
     before: str | None
@@ -27,7 +27,7 @@ class Change(NamedTuple):
 
 
 def read_patch(text: str) -> dict[str, Any]:
-    """A merge patch that a person wrote; raises RedriveError where it is none that can be kept."""
+    """A user's merge patch; raises RedriveError if it is not valid or cannot be stored."""
     mended: set[str] = set()
     try:
         value = json.loads(text)
@@ -43,13 +43,13 @@ def read_patch(text: str) -> dict[str, Any]:
         raise RedriveError(f"The edit has more than {_MOST_BYTES:,} bytes.")
     if unstorable := sorted(mended - {"an integer beyond 64 bits"}):  # which bodies may hold
         raise RedriveError(
-            f"The edit holds {unstorable[0]}, which PostgreSQL cannot keep: leave it out."
+            f"The edit contains {unstorable[0]}, which PostgreSQL cannot store: leave it out."
         )
     return value
 
 
 def patched(body: bytes, patch: dict[str, Any]) -> bytes:
-    """The body with the patch applied, in the form in which it was: encoding, mark, gzip.
+    """The body with the patch applied, in its original form: encoding, byte order mark, gzip.
 
     Raises RefusedError for a body that is not a JSON object.
     """
@@ -58,7 +58,7 @@ def patched(body: bytes, patch: dict[str, Any]) -> bytes:
     except ValueError:
         is_object = False
     if not is_object:
-        raise RefusedError("it cannot be edited, being no JSON object")
+        raise RefusedError("it cannot be edited, because it is not a JSON object")
     text, form = text_of(body)
     return form.bytes_of(_merged(text, patch))
 
@@ -66,7 +66,9 @@ def patched(body: bytes, patch: dict[str, Any]) -> bytes:
 def _merged(target: str, patch: Any) -> str:
     if not isinstance(patch, dict):
         return dump_json(patch)
-    value = members(target) if target.lstrip().startswith("{") else {}  # what is none becomes one
+    value = (
+        members(target) if target.lstrip().startswith("{") else {}
+    )  # a value that is not an object becomes one
     for key, change in patch.items():
         if change is None:
             value.pop(key, None)
@@ -77,7 +79,7 @@ def _merged(target: str, patch: Any) -> str:
 
 
 def changes(before: bytes, after: bytes, redactor: Redactor) -> list[Change]:
-    """What differs between two JSON bodies, as it may be shown: secrets are masked."""
+    """The differences between two JSON bodies, for display: secrets are masked."""
     old, new = parse_json(before), parse_json(after)
     shown = [json.loads(redactor.redact_json(dump_json(value))) for value in (old, new)]
     found: list[Change] = []
@@ -110,7 +112,7 @@ def _compare(
 
 
 def _at(shown: Any, key: str) -> Any:
-    """The value below a key; where the whole was masked, the mask."""
+    """The value of a key; if the whole was masked, the mask."""
     return shown.get(key, _ABSENT) if isinstance(shown, dict) else shown
 
 

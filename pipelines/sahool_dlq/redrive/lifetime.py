@@ -1,4 +1,4 @@
-"""How long an event may live, and whether it is too old to be done again."""
+"""How long an event may live, and whether it is too old for a redrive."""
 
 import re
 from datetime import datetime
@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 TTL = "Nats-TTL"
-"""The header by which the server deletes a message so many seconds after it was stored."""
+"""The header with the time after which the server deletes a stored message."""
 
 _SHORTEST_TTL = 1  # second; the server takes whole ones
 _PART = r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)"  # both spellings of micro
@@ -30,7 +30,7 @@ class TooLateError(Exception):
 
 
 def ttl_seconds(text: str) -> float | None:
-    """A `Nats-TTL` as the server reads it, in seconds; None for `never`, 0 and what is none."""
+    """A `Nats-TTL` as the server reads it, in seconds; None for `never`, 0 for invalid values."""
     if text.isascii() and text.isdigit():
         return float(text) or None
     if not _GO_DURATION.fullmatch(text):
@@ -40,15 +40,15 @@ def ttl_seconds(text: str) -> float | None:
 
 
 def ttl_of(headers: Headers) -> str | None:
-    """The `Nats-TTL` of an event, which the server knows in this spelling only."""
+    """The `Nats-TTL` of an event; the server accepts only this spelling."""
     values = values_of({TTL: headers[TTL]}, TTL) if TTL in headers else []
     return values[0] if values else None
 
 
 def remaining_ttl(ttl: str | None, since: datetime, now: datetime) -> MutableHeaders:
-    """The header that lets an event live as long as its producer wanted, from `since` on.
+    """The header that lets an event live as long as its producer wanted, counted from `since`.
 
-    Raises TooLateError where that time is over.
+    Raises TooLateError if that time is over.
     """
     if ttl is None:
         return {}
@@ -58,14 +58,14 @@ def remaining_ttl(ttl: str | None, since: datetime, now: datetime) -> MutableHea
     age = max((now - since).total_seconds(), 0.0)
     if seconds - age < _SHORTEST_TTL:
         raise TooLateError(
-            f"its event is {age_in_words(age)} old, and its producer gave it"
-            f" {age_in_words(seconds)} ({TTL}: {ttl})"
+            f"its event is {age_in_words(age)} old, and its producer allows "
+            f"{age_in_words(seconds)} ({TTL}: {ttl})"
         )
     return {TTL: str(int(seconds - age))}
 
 
 def check_age(max_age_seconds: float | None, since: datetime, now: datetime) -> None:
-    """Raise TooLateError for an event that is older than so many seconds."""
+    """Raise TooLateError for an event that is older than this many seconds."""
     age = (now - since).total_seconds()
     if max_age_seconds is not None and age > max_age_seconds:
         raise TooLateError(

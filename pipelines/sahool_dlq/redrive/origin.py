@@ -1,4 +1,4 @@
-"""A dead letter in the stream back to the event it is about: original subject, bytes, headers."""
+"""From a dead letter in the stream back to its event: original subject, bytes, headers."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ class RefusedError(Exception):
 
 
 class ExpiredError(Exception):
-    """The event's bytes are gone."""
+    """The event's bytes no longer exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Event:
     traceparent: str | None = None  # of the dead letter
     published_at: datetime | None = None  # when it was stored, by the server's clock
     ttl: str | None = None  # its Nats-TTL
-    stream: str | None = None  # where it stands, as the dead letter says
+    stream: str | None = None  # its position, from the dead letter
     sequence: int | None = None
     timestamp_ns: int | None = None
     had: Headers = field(default_factory=dict)  # all its headers, also those that are left out
@@ -83,24 +83,24 @@ async def stored_dead_letter(
 ) -> LogMessage:
     """The dead letter of a failure, unmasked: from the stream, or else from `failed_payloads`.
 
-    Raises ExpiredError where neither has it.
+    Raises ExpiredError if neither has it.
     """
     if sequence is None:
-        raise ExpiredError("it was stored by an older monitor, without its place in the stream")
+        raise ExpiredError("it was stored by an older monitor, without its position in the stream")
     message = await reader.read_raw(sequence)
     # A recreated stream has another message there.
     if message is None or (message.sequence, message.published_at) != (sequence, published_at):
         message = kept_payload(connection, failure_id)
     if message is None:
-        raise ExpiredError("the stream no longer holds its dead letter")
+        raise ExpiredError("the stream no longer has its dead letter")
     return message
 
 
 async def original_event(client: Client, message: LogMessage) -> Event:
-    """The event inside a dead letter.
+    """The event in a dead letter.
 
-    Raises RefusedError where the dead letter does not hold the original bytes, ExpiredError where
-    the object store that held them no longer does.
+    Raises RefusedError if the dead letter does not contain the original bytes, ExpiredError if the
+    object store no longer has them.
     """
     try:
         letter = _read(message.data, _Canonical)
@@ -108,7 +108,7 @@ async def original_event(client: Client, message: LogMessage) -> Event:
         try:
             second = _read(message.data, _Second)
         except _UNREADABLE:
-            raise RefusedError("the message is not a dead letter that holds an event") from None
+            raise RefusedError("the message is not a dead letter with an event") from None
         body = second.original_message.encode(errors="surrogatepass")
         return Event(second.metadata.original_subject, body, {})
     body = await _body(client, message.data, bytes(letter.original_data), letter.payload_encoding)
@@ -131,7 +131,7 @@ async def original_event(client: Client, message: LogMessage) -> Event:
 
 
 def event_headers(sent: Headers) -> MutableHeaders:
-    """The headers that an event is published with again, of those that it had."""
+    """The event's headers that are published again."""
     return {
         name: value if isinstance(value, str) else list(value)
         for name, value in sent.items()
@@ -146,12 +146,14 @@ def _number(said: Any) -> int | None:
 
 
 def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:
-    """A dead letter of this kind, in whatever JSON; raises one of _UNREADABLE where it is none."""
+    """The dead letter of this kind, in any form of JSON; raises one of _UNREADABLE if it is not
+    one.
+    """
     try:
         return msgspec.json.decode(data, type=envelope)
     except _UNREADABLE:
         value, spelt = parse_json(data), members(text_of(data)[0])
-    for name in ("original_data", "original_headers"):  # the event's own, which nothing may mend
+    for name in ("original_data", "original_headers"):  # the event's own, which must not be changed
         if name in spelt:
             value[name] = msgspec.Raw(spelt[name].value.encode(errors="surrogatepass"))
     if "original_message" in spelt:
@@ -160,7 +162,7 @@ def _read(data: bytes, envelope: type[_Envelope]) -> _Envelope:
 
 
 def _headers(data: bytes) -> MutableHeaders:
-    """All values of all headers; numbers as they are spelt."""
+    """All values of all headers; numbers in their original spelling."""
     try:
         found = json.loads(data, parse_int=str, parse_float=str, parse_constant=str)
     except (ValueError, RecursionError):
@@ -168,7 +170,7 @@ def _headers(data: bytes) -> MutableHeaders:
     if found is None:  # as Go writes that there are none
         return {}
     if not isinstance(found, dict):
-        raise RefusedError("the message is not a dead letter that holds an event's headers")
+        raise RefusedError("the message is not a dead letter with an event's headers")
     return headers_of_json(found)
 
 
@@ -187,18 +189,20 @@ async def _body(client: Client, message: bytes, data: bytes, encoding: str | Non
     try:
         value = msgspec.json.decode(data)
     except _UNREADABLE:
-        return data  # JSON that this reader finds too odd is still what the service was sent
+        return data  # JSON that this reader cannot read is still the service's original
     if isinstance(value, dict) and list(value) == ["raw_data"]:
-        raise RefusedError("an older service kept only a lossy text of its body")
+        raise RefusedError("an older service stored its body only as an inexact text")
     return data
 
 
 def _with_margins(message: bytes, data: bytes) -> bytes:
-    """A body with the white space around it, which our consumer splices in with it, at the end."""
+    """A body with its surrounding white space, which our consumer copies at the end of the dead
+    letter.
+    """
     before, _, after = message.rpartition(data)
     if after.strip() != b"}":
         return data
-    leading = before[len(before.rstrip()) + 1 :]  # less the space that follows each key
+    leading = before[len(before.rstrip()) + 1 :]  # without the space after each key
     return leading + data + after[: after.index(b"}")]
 
 
@@ -216,5 +220,5 @@ async def _stored_body(client: Client, data: bytes) -> bytes:
     if body is None:
         raise ExpiredError("the object store no longer has its body")
     if hashlib.sha256(body).hexdigest() != pointer.get("sha256"):
-        raise RefusedError("the object store holds another body than the one that failed")
+        raise RefusedError("the object store has another body than the one that failed")
     return body

@@ -1,4 +1,4 @@
-"""What a redrive would do, before it does anything: how many, whom it reaches, what may come."""
+"""What a redrive would do: how many events, which consumers, which outcomes to expect."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -54,7 +54,7 @@ _SAMPLE = 5
 
 @dataclass(frozen=True, slots=True)
 class EditedSample:
-    """What an edit would change in one event, redacted; or why it cannot be edited."""
+    """The changes of an edit in one event, redacted; or why it cannot be edited."""
 
     failure_id: str
     changes: list[Change] = field(default_factory=list)
@@ -63,12 +63,12 @@ class EditedSample:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A plan, and what is known of it."""
+    """A plan, with all known facts."""
 
     plan: Plan
     also_reached: Mapping[str, list[str]]  # consumers that get it besides the one that failed
     refused: Mapping[str, int]  # failures that would be parked instead, by reason
-    own_copies: int  # of which the events' stream lacks the event: what their dead letters hold
+    own_copies: int  # events missing in their stream: copies in the dead letters
     payloads: Mapping[str, int]  # raw dead letters: in_stream, kept (in Postgres), gone
     expected_successes: float
     per_second: float  # redrives, over all services
@@ -76,11 +76,11 @@ class Preview:
     redirect_to: str | None = None
     edits: list[EditedSample] = field(default_factory=list)
     reached: Reached = field(default_factory=Reached)
-    repeated: int = 0  # failures with more than one dead letter: which is true, nobody can tell
+    repeated: int = 0  # failures with more than one dead letter; it is unknown which is true
 
     @property
     def sample(self) -> list[PlannedFailure]:
-        """The oldest few."""
+        """The oldest failures."""
         return list(self.plan.rows[:_SAMPLE])
 
     def as_dict(self) -> dict[str, Any]:
@@ -128,9 +128,9 @@ async def preview(
     planned: Plan,
     order: Order,
 ) -> Preview:
-    """Look at everything that a plan touches, and touch nothing.
+    """Check everything that a plan affects, and change nothing.
 
-    Raises RefusedError where the order redirects to a subject that no redrive may publish to.
+    Raises RefusedError if the order redirects to a subject that no redrive may publish to.
     """
     js, now, redirect_to = client.jetstream(), datetime.now(UTC), order.redirect_to
     log, history = await find_log(client, settings), learn(connection, now, policy_of(settings))
@@ -193,7 +193,7 @@ def _repeated(connection: Connection[Any], planned: Plan) -> int:
 async def _short_lived(
     client: Client, mortal: Sequence[PlannedFailure], redirect_to: str | None
 ) -> Reached:
-    """Those whose stream takes nothing with a time to live."""
+    """Failures whose stream refuses events with a time to live."""
     goals = {redirect_to or row.subject for row in mortal}
     reasons = {goal: await why_no_lifetime(client, goal) for goal in goals}
     return unreached_of(
@@ -206,7 +206,7 @@ async def _short_lived(
 async def _redirected(
     js: JetStreamContext, rows: Sequence[PlannedFailure], redirect_to: str
 ) -> Reached:
-    """Those that nobody would take at the other subject, as the run finds it."""
+    """Failures that no consumer would get at the other subject, as the run would find."""
     receivers = await Receivers.of(js, Lookout(js), redirect_to)
     return unreached_of(
         (row, redirect_to, why)
@@ -218,7 +218,7 @@ async def _redirected(
 async def _also_reached(
     js: JetStreamContext, planned: Plan, addressed_to: str | None
 ) -> dict[str, list[str]]:
-    """By subject, the durable consumers that hear an event which is meant for another."""
+    """By subject, the durable consumers that also get an event meant for another one."""
     found = {}
     for subject, failed_at in planned.addressees.items():
         addressees = {addressed_to} if addressed_to else failed_at
@@ -238,7 +238,7 @@ def _rates(
 
 
 def _refusals(planned: Plan, allowed: AllowedSubjects) -> dict[str, str]:
-    """The subjects of a plan to which nothing may be published, and why."""
+    """The subjects of a plan that are not allowed, and why."""
     found = {}
     for subject in planned.subjects:
         try:
@@ -251,9 +251,10 @@ def _refusals(planned: Plan, allowed: AllowedSubjects) -> dict[str, str]:
 def _lifetimes(
     connection: Connection[Any], planned: Plan, max_age_seconds: float | None, now: datetime
 ) -> tuple[dict[str, str], set[str]]:
-    """The failures of a plan whose events are surely too old, and why; those with a time to live.
+    """The failures of a plan whose events are certainly too old, and why; those with a time to
+    live.
 
-    How old they are exactly their raw dead letters say, which are read when they are published.
+    Their exact age is in the raw dead letters, which are read when publishing.
     """
     rows = connection.execute(
         "SELECT id::text, least(first_attempt_at, published_at), original_headers->'Nats-TTL'"
@@ -272,12 +273,12 @@ def _lifetimes(
             if remaining_ttl(ttl_of({TTL: ttl} if ttl else {}), since, now):
                 mortal.add(failure)
         except TooLateError:
-            found[failure] = f"the time that its producer gave it ({TTL}) is over"
+            found[failure] = f"the time limit of its producer ({TTL}) is over"
     return found, mortal
 
 
 def _expected(history: History, rows: Sequence[PlannedFailure], now: datetime) -> float:
-    """How many successes the outcomes so far let expect."""
+    """The expected number of successes, from outcomes so far."""
     chances: dict[tuple[Cell, bool], float] = {}
     total = 0.0
     for row in rows:
@@ -321,7 +322,7 @@ async def _edits(
     planned: Plan,
     patch: dict[str, Any],
 ) -> list[EditedSample]:
-    """What the edit changes in the first few events: on the raw bytes, shown redacted."""
+    """The changes of the edit in the first events: applied to the raw bytes, shown redacted."""
     samples = []
     for row in planned.rows[:_SAMPLE]:
         try:

@@ -1,4 +1,4 @@
-"""Whom the redrives of a plan would reach, and who has taken the place of those that are gone."""
+"""Which consumers would get the redrives of a plan, and which ones have replaced missing ones."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -34,7 +34,7 @@ _TTL_SINCE = (2, 11)  # nats-server; before, the header says nothing
 
 @dataclass(frozen=True, slots=True)
 class Unreached:
-    """Failures of a plan that a redrive would bring to nobody."""
+    """Failures of a plan whose redrive no consumer would get."""
 
     consumer: str  # <stream>/<durable>; of a redirect, its subject
     reason: str
@@ -44,14 +44,14 @@ class Unreached:
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Which failures of a plan get to their consumer, as far as can be known."""
+    """Which failures of a plan get to their consumer, as far as known."""
 
     unreached: tuple[Unreached, ...] = ()  # the most first
-    doubts: tuple[tuple[str, int], ...] = ()  # why it cannot be known, and of how many
+    doubts: tuple[tuple[str, int], ...] = ()  # why it is unknown, and for how many
     unreached_ids: frozenset[str] = frozenset()
 
     def __add__(self, other: "Reached") -> "Reached":
-        """What both say, of different failures."""
+        """Both together, for different failures."""
         return Reached(
             self.unreached + other.unreached,
             self.doubts + other.doubts,
@@ -69,7 +69,7 @@ async def whom_it_reaches(
     rows: Iterable[PlannedFailure],
     addressed_to: str | None = None,
 ) -> Reached:
-    """A look at each consumer that a redrive would be addressed to; `addressed_to`: all to that."""
+    """A check of each addressed consumer; `addressed_to`: all go to that one."""
     lookout, rows = Lookout(js), list(rows)
     is_named = addressed_to is not None
     keys = [(addressed_to or row.address, row.subject, row.is_foreign or is_named) for row in rows]
@@ -96,7 +96,7 @@ async def whom_it_reaches(
 
 
 def unreached_of(found: Iterable[tuple[PlannedFailure, str, str]]) -> Reached:
-    """Failures that get nowhere, each with where it would go, and why it does not."""
+    """Failures that no consumer would get, with their address and the reason."""
     rows = list(found)
     counts = Counter((where, reason) for _, where, reason in rows)
     return Reached(
@@ -106,7 +106,7 @@ def unreached_of(found: Iterable[tuple[PlannedFailure, str, str]]) -> Reached:
 
 
 async def why_no_lifetime(client: Client, subject: str) -> str | None:
-    """Why the stream of a subject refuses what has a `Nats-TTL`; None where nobody can tell."""
+    """Why the stream of a subject refuses a `Nats-TTL`; None if unknown."""
     version, js = client.connected_server_version, client.jetstream()
     if (version.major, version.minor) < _TTL_SINCE:
         return None
@@ -116,7 +116,10 @@ async def why_no_lifetime(client: Client, subject: str) -> str | None:
             return None
     except (nats.errors.Error, JetStreamError, NotPermittedError):
         return None
-    return f"{streams[0]} takes no event with a {TTL}: let it (allow_msg_ttl), or redirect it"
+    return (
+        f"{streams[0]} does not accept an event with a {TTL}: set allow_msg_ttl, or "
+        "redirect elsewhere"
+    )
 
 
 async def _stopped(
@@ -124,7 +127,7 @@ async def _stopped(
 ) -> dict[Wanted, Reach]:
     """Consumers that the alerts saw stopped, and that nobody pulls from now either.
 
-    A look alone takes the events that one has in hand for a sign of life.
+    A single check would take events in progress for a sign of life.
     """
     rows = connection.execute("SELECT consumer FROM stopped_consumers").fetchall()
     seen = {consumer for (consumer,) in rows}
@@ -145,7 +148,7 @@ async def _successors(
     row: PlannedFailure,
     address: str,
 ) -> tuple[str, ...]:
-    """The consumers of the service that failed which take the event's subject and are pulled."""
+    """The consumers of the failing service that get the event's subject and are pulled."""
     own = {name for (name,) in connection.execute(
         "SELECT DISTINCT consumer FROM service_totals WHERE service = %s", [row.service]
     )}  # fmt: skip
@@ -163,7 +166,7 @@ async def _successors(
 
 
 def _is_of(service: str, durable: str, own: Collection[str]) -> bool:
-    """By the totals that it publishes, or by its name, as a consumer of ours is called."""
+    """By the totals that it publishes, or by its name in the form of our consumers."""
     name = durable_name(service)
     return durable in own or durable == name or durable.startswith((f"{name}-", f"{name}_"))
 
@@ -171,6 +174,6 @@ def _is_of(service: str, durable: str, own: Collection[str]) -> bool:
 async def unreached_addressees(
     js: JetStreamContext, connection: Connection[Any]
 ) -> dict[Addressee, str]:
-    """The consumers of what is pending to which no event gets, and why."""
+    """The consumers of pending failures that get no events, and why."""
     reaches = await Lookout(js).reaches(pending_addressees(connection))
     return {(str(a), subject): r.problem for (a, subject, _), r in reaches.items() if r.problem}

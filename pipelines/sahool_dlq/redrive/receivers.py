@@ -1,4 +1,4 @@
-"""Who takes what is redirected, as a plan shows it and a run asks it."""
+"""The consumers that get redirected events, for plans and runs."""
 
 from dataclasses import dataclass, field
 
@@ -12,13 +12,13 @@ __all__ = ["Receivers"]
 
 @dataclass(frozen=True, slots=True)
 class Receivers:
-    """The consumers that hear a subject, with what keeps an event from them; None: nothing does."""
+    """The consumers of a subject, and why an event does not reach each; None: it does."""
 
     problems: dict[bool, dict[str, str | None]] = field(default_factory=dict)  # by patience
 
     @classmethod
     async def of(cls, js: JetStreamContext, lookout: Lookout, subject: str) -> "Receivers":
-        """A look at each of them."""
+        """A check of each of them."""
         known = await consumers_of(js, subject)
         keys = [(each, subject, patient) for each in known for patient in (True, False)]
         reaches = await lookout.reaches(keys)
@@ -30,12 +30,12 @@ class Receivers:
         )
 
     def take(self, address: str | None, *, is_foreign: bool) -> bool:
-        """Whether the consumer that failed is among them, and pulls."""
+        """Whether the failing consumer is among them, and pulls."""
         own, receivers = address or "", self.problems[is_foreign]
         return own in receivers and receivers[own] is None
 
     def why_nobody(self, address: str | None, *, is_foreign: bool) -> str | None:
-        """Why none of them takes an event; None where one does, or none is known."""
+        """Why none of them gets an event; None if one does, or none is known."""
         problems = dict(self.problems[True])
         if address in problems:
             problems[address] = self.problems[is_foreign][address]

@@ -1,8 +1,8 @@
-"""Where the bytes of a redrive come from: the events' stream, or else the dead letter's own copy.
+"""The source of a redrive's bytes: the events' stream, or else the dead letter's own copy.
 
-Whoever may write dead letters says in them which event failed. A forged one would have the
-redriver publish a body of its author's choice on a subject that its author may not use. So the
-event is taken from its stream, where only who may publish it has put it.
+A dead letter's author states which event failed. A forged one could make the redriver publish a
+chosen body on a subject that its author may not use. So the event is taken from its stream, where
+only permitted users can have published it.
 """
 
 import json
@@ -26,29 +26,29 @@ _NEVER_IN_A_NAME = set(" \t\r\n\0.*>/\\")
 
 
 class OwnCopyError(Exception):
-    """Only the dead letter has the event as it says it was; the message says why."""
+    """Only the dead letter has the claimed event; the message says why."""
 
 
 async def as_stored(client: Client, event: Event) -> Event:
     """The event of a dead letter as its stream still has it.
 
-    Raises OwnCopyError where stream, sequence, time and subject do not lead to it, and
-    nats.errors.TimeoutError where NATS does not answer.
+    Raises OwnCopyError if stream, sequence, time and subject do not lead to it, and
+    nats.errors.TimeoutError if NATS does not answer.
     """
     stream, sequence = event.stream, event.sequence
     if not stream or sequence is None or event.timestamp_ns is None:
         raise OwnCopyError("its dead letter does not say which event of a stream failed")
     if _NEVER_IN_A_NAME & set(stream):
-        raise OwnCopyError(f"{stream[:100]!r} is no stream")
+        raise OwnCopyError(f"{stream[:100]!r} is not a stream")
     try:
         stored = await stored_message(client, stream, sequence)
     except (APIError, NotPermittedError, nats.errors.NoRespondersError) as error:
         said = getattr(error, "description", None) or str(error)
-        raise OwnCopyError(f"stream {stream} does not give its event: {said}") from error
+        raise OwnCopyError(f"its event cannot be read from stream {stream}: {said}") from error
     if stored is None:
         raise OwnCopyError(f"stream {stream} no longer has its event, {sequence}")
     if (stored.timestamp_ns, stored.subject) != (event.timestamp_ns, event.subject):
-        raise OwnCopyError(f"message {sequence} of {stream} is another than its dead letter says")
+        raise OwnCopyError(f"message {sequence} of {stream} is not the event of its dead letter")
     return replace(
         event,
         body=stored.data,
@@ -59,7 +59,7 @@ async def as_stored(client: Client, event: Event) -> Event:
 
 
 async def absent_count(client: Client, connection: Connection[Any], ids: Sequence[str]) -> int:
-    """Of how many failures the stream surely lacks the event, by what it says of its sequences."""
+    """The number of failures whose event is certainly missing in the stream, by its sequences."""
     rows = connection.execute(
         "SELECT coalesce(original_stream, ''), array_agg(original_sequence) FROM failed_events"
         " WHERE id = ANY(%s::uuid[]) GROUP BY 1",
@@ -75,7 +75,7 @@ async def absent_count(client: Client, connection: Connection[Any], ids: Sequenc
 
 
 async def _state(client: Client, stream: str) -> dict[str, Any]:
-    """What a stream says of its messages; nothing where it cannot be asked."""
+    """The state of a stream's messages; empty if it cannot be read."""
     if not stream or _NEVER_IN_A_NAME & set(stream):
         return {}
     try:

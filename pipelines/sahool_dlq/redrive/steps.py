@@ -1,4 +1,4 @@
-"""The named steps of a redrive: who runs one may show them, as Prefect does."""
+"""The named steps of a redrive: the runner may show them, as Prefect does."""
 
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
@@ -9,9 +9,9 @@ Done = TypeVar("Done")
 
 
 class Step(Protocol):
-    """Carries out one step, called `name`, and returns what it came to.
+    """Executes one step with this `name`, and returns its result.
 
-    One that `is_repeatable` may be done again where a server was away.
+    A step that `is_repeatable` may be repeated if a server was down.
     """
 
     async def __call__(
@@ -25,5 +25,5 @@ async def plainly(
     *,
     is_repeatable: bool = False,  # noqa: ARG001
 ) -> Done:
-    """Carry a step out once, and show nothing."""
+    """Execute a step once, and show nothing."""
     return await work()

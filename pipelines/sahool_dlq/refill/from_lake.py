@@ -1,4 +1,4 @@
-"""What the lake holds as batches for Postgres: how a lost or older database is filled again."""
+"""Rows of the lake as batches for PostgreSQL: fills a lost or older database again."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ import polars as pl
 from sahool_dlq.deadletter.case_events import CaseEvent
 from sahool_dlq.deadletter.record import FINGERPRINT_COLUMNS
 from sahool_dlq.deadletter.rows import CASE_EVENT_SCHEMA
-from sahool_dlq.stores.epochs import epoch_order
+from sahool_dlq.stores.epoch_ids import epoch_order
 from sahool_dlq.stores.postgres.failed_events import Batch
 
 _ADDED = {*FINGERPRINT_COLUMNS, "dlq_date"}
@@ -18,7 +18,7 @@ _EVENT_FIELDS = [name for name in CASE_EVENT_SCHEMA if name not in _ADDED]
 def batch_of(
     epoch: str, letters: pl.DataFrame, events: pl.DataFrame, last_sequence: int | None = None
 ) -> Batch:
-    """One epoch's rows of the lake, in log order, as they were when they were decoded."""
+    """One epoch's rows of the lake, in log order, as decoded."""
     letters, events = letters.sort("dlq_sequence"), events.sort("dlq_sequence")
     rows = pl.concat([frame.select("dlq_sequence", "published_at") for frame in (letters, events)])
     end = rows.sort("dlq_sequence").tail(1).rows()

@@ -1,7 +1,7 @@
-"""Dead letters as Postgres still has them, for a lake that lost them and a stream that is past.
+"""Dead letters from PostgreSQL, for a lake that lost them and a stream that no longer has them.
 
-Second best: long texts are as short as the columns, and what only the lake keeps is gone. Such a
-row says `restored` in its column `envelope`.
+This is less complete: long texts are cut to the columns, and values that only the lake stores are
+missing. Such a row has `restored` in its column `envelope`.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,16 @@ from psycopg.rows import dict_row
 from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.rows import DEAD_LETTER_SCHEMA, IDENTITY
-from sahool_dlq.stores.postgres.addressees import SERVICE
 
 _GROUPS = ("group_id", "parent_id", "fingerprint_version")
-_ROWS = f"""
+_ROWS = """
 SELECT id::text AS failure_id, f.*, original_data::text AS original_data,
        original_headers::text AS original_headers, attempts::text AS attempts,
        CASE WHEN status = 'superseded' THEN root_failure_id::text END AS root_failure_id,
-       {SERVICE} AS service,
+       service(f) AS service,
        'restored' AS envelope, 0 AS size_bytes, %(prefix)s || '.dlq.' || event_type AS subject
 FROM failed_events f WHERE id = ANY(%(ids)s::uuid[]) ORDER BY epoch, dlq_sequence
-"""  # noqa: S608
+"""
 
 
 def letters_from_postgres(

@@ -1,7 +1,8 @@
-"""Before a drain reads: what one sink lost, and the stream has no more, comes from the other.
+"""Before a drain reads: data that one sink lost and the stream no longer has are copied from the
+other sink.
 
-A database that is new or was restored older takes it from the lake, whole; a lake takes the dead
-letters that Postgres still has. What the stream does have is read from there as ever.
+A new database, or one restored from an old backup, takes all from the lake; a lake takes the dead
+letters that PostgreSQL still has. Data that the stream has are read from there as usual.
 """
 
 import logging
@@ -17,14 +18,14 @@ from sahool_dlq.jetstream.reader import LogState
 from sahool_dlq.refill.from_lake import batch_of
 from sahool_dlq.refill.from_postgres import letters_from_postgres
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.epochs import Gap, epoch_order, fork_id, life_of, remember_gap, runs
+from sahool_dlq.stores.epoch_ids import Gap, epoch_order, fork_id, life_of, remember_gap, runs
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.postgres.failed_events import FailedEvents
 from sahool_dlq.stores.tombstones import erased_messages, not_erased
 
 logger = logging.getLogger(__name__)
 
-# Rows of one epoch above its place in the lake, less those that the stream can still give.
+# Rows of one epoch above its position in the lake, without those that the stream still has.
 _ROWS = """
 SELECT id::text, dlq_sequence FROM failed_events f
 WHERE epoch = %s AND dlq_sequence > %s AND dlq_sequence <= %s
@@ -51,7 +52,7 @@ class Leveller:
     notes: list[str] = field(default_factory=list)
 
     def level(self) -> None:
-        """Fill both sinks up to where the stream takes over."""
+        """Fill both sinks up to the position where the stream continues."""
         if self.deleted:
             self._settle_events()
         checkpoint = self._checkpoint()
@@ -73,10 +74,10 @@ class Leveller:
         self._settle_events()
 
     def finish(self, epoch: str, readable: tuple[int, int] = (0, 0)) -> int:
-        """Level an epoch that is over, but for the sequences that can still be read.
+        """Complete both sinks for a finished epoch, except sequences that can still be read.
 
-        `readable` is the first of them, and the first after them. Returns up to where Postgres
-        lacks nothing that the lake has.
+        `readable` is the first of these, and the first after them. Returns the position up to which
+        PostgreSQL has all that the lake has.
         """
         checkpoint = self._checkpoint()
         assert checkpoint is not None
@@ -91,7 +92,7 @@ class Leveller:
     # Postgres from the lake
 
     def _epochs_from(self, known: str | None) -> list[tuple[str, int]]:
-        """The epoch that Postgres is in, and the later ones that the lake knows: id and start."""
+        """The current epoch of PostgreSQL, and later ones that the lake knows: id and start."""
         letters = self.tables["dead_letters"]
         if known and life_of(known) == self._life:
             _, fork = epoch_order(known)
@@ -109,7 +110,7 @@ class Leveller:
         return sorted(starts.items(), key=lambda item: epoch_order(item[0]))
 
     def _limit(self, epoch: str, after: int, *, is_over: bool) -> int:
-        """How far Postgres is to be filled from the lake."""
+        """How far PostgreSQL must be filled from the lake."""
         marks = [table.watermark(epoch) or 0 for table in self.tables.values()]
         if is_over:
             return max(marks)
@@ -139,7 +140,7 @@ class Leveller:
             self._note(f"Postgres took {self.filled - before:,} messages of {epoch} from the lake")
 
     def _take_up(self, epoch: str, start: int) -> None:
-        """Let Postgres know an epoch that only the lake remembers, and begin it."""
+        """Add an epoch to PostgreSQL that only the lake has, and begin it."""
         life, fork = epoch_order(epoch)
         created = life.rpartition("@")[2]
         with self.connection.transaction():
@@ -173,7 +174,8 @@ class Leveller:
             self._copy_to_lake(epoch, held, last)
 
     def _fill_holes(self, epoch: str, checkpoint: int) -> None:
-        """What left the middle of the stream after Postgres read it, and before the lake did.
+        """Messages that left the middle of the stream after PostgreSQL read them, and before the
+        lake did.
 
         Its mark stays: the drain reads the others.
         """
@@ -202,13 +204,13 @@ class Leveller:
             self.filled += len(rows)
             self._note(f"The lake took {len(rows):,} dead letters of {epoch} from Postgres")
         for first, last in runs(sorted({*lacking} - {sequence for _, sequence in rows})):
-            reason = "the lake lost them; what they did to a failure is in Postgres"
+            reason = "the lake lost them; their effect on failures is in Postgres"
             if remember_gap(self.connection, epoch, Gap(first, last, reason, is_certain=False)):
                 self.gaps += 1
                 self.notes.append(f"Possibly lost: sequences {first} to {last}; {reason}.")
 
     def _fill_older(self, current: str) -> int:
-        """Older epochs' rows that only Postgres has; returns how far the lake holds this life."""
+        """Rows of older epochs that only PostgreSQL has; returns how far the lake has this life."""
         starts, held = self._starts(), 0
         for epoch in sorted(starts, key=epoch_order):
             if epoch == current:
@@ -233,7 +235,7 @@ class Leveller:
         up_to: int | None,
         readable: tuple[int, int] = (0, 0),
     ) -> None:
-        """Append what Postgres has of an epoch above `after`, but not what can be read."""
+        """Append PostgreSQL's rows of an epoch above `after`, except those that can be read."""
         end = up_to if up_to is not None else 2**62
         since = self.settings.lake_kept_since(self.now)
         found = self.connection.execute(
@@ -263,8 +265,8 @@ class Leveller:
         events = self.tables["case_events"].select(["dlq_sequence"], is_here)
         if len(rows) + events.height + erased.height < up_to - after:
             reason = (
-                "the lake lost them; what they did to a failure is in Postgres, and the dead"
-                f" letters among them ({len(rows)}) were restored from there"
+                "the lake lost them; their effect on failures is in Postgres, and the dead "
+                f"letters among them ({len(rows)}) were restored from there"
             )
             gap = Gap(after + 1, up_to, reason, is_certain=False)
             if remember_gap(self.connection, epoch, gap):
@@ -272,9 +274,9 @@ class Leveller:
                 self.notes.append(f"Possibly lost: sequences {after + 1} to {up_to}; {reason}.")
 
     def _settle_events(self) -> None:
-        """Move the mark of a table that lacks nothing but dead letters, which the other has.
+        """Move the mark of a table that lacks only dead letters, which the other table has.
 
-        What left the stream between the tables' marks is then no gap.
+        Messages that left the stream between the tables' marks are then no gap.
         """
         checkpoint = self._checkpoint()
         if checkpoint is None or life_of(checkpoint[0]) != self._life:

@@ -1,4 +1,4 @@
-"""An event as a command line and as a Python program that publish it again: pure."""
+"""A command line and a Python program that publish an event again: pure."""
 
 import re
 import shlex
@@ -21,9 +21,10 @@ _LINE = 80  # characters of a bytes literal
 
 
 def check_subject(event: RawEvent, own: Subjects) -> None:
-    """Raise QueryError where nobody should publish to the event's subject.
+    """Raise QueryError if nobody should publish to the event's subject.
 
-    Who wrote a dead letter may have named any, and who runs the line may have more rights.
+    The author of a dead letter may have named any subject, and the user who runs the line may have
+    more rights.
     """
     try:
         check_event_subject(event.subject, own)
@@ -34,8 +35,8 @@ def check_subject(event: RawEvent, own: Subjects) -> None:
 def nats_line(event: RawEvent) -> str:
     """The `nats pub` line for a shell, which publishes the same bytes.
 
-    A body that is no argument of a command (not UTF-8, very long), or steers a terminal where it is
-    pasted, is piped from `dlq get`. Raises QueryError where a header or the subject does so.
+    A body that cannot be an argument (not UTF-8, very long, or with terminal control characters) is
+    piped from `dlq get`. Raises QueryError if a header or the subject has control characters.
     """
     words = ["nats", "pub"]
     is_piped = _is_piped(event.body)
@@ -66,21 +67,20 @@ def _is_piped(body: bytes) -> bool:
 def _check_pastable(what: str, text: str) -> None:
     if _STEERING.search(text):
         raise QueryError(
-            f"The {what} holds control characters, which nobody should paste into a shell:"
-            " take --python."
+            f"The {what} contains control characters, which are not safe in a shell: use --python."
         )
 
 
 def python_program(event: RawEvent) -> str:
-    """A program that publishes the same bytes; `event` in it is what a handler is given."""
+    """A program that publishes the same bytes; `event` in it is the event as a handler gets it."""
     headers = dict(event.headers_again)
-    # A dead letter's author chose the stream that it names: such text is never part of the code.
+    # The author of a dead letter chose its stream's name: such text must not become code.
     is_stored = event.source == "stream" and event.stream is not None and is_name(event.stream)
     place = f"{event.stream!a}, message {event.sequence}" if is_stored else "its dead letter"
-    return f'''"""The event of failure {event.failure_id}, as it was.
+    return f'''"""The original event of failure {event.failure_id}.
 
 Run it to publish the event again, to the servers of NATS_URL: every consumer of its subject gets
-it. Or import it: `event` is what a handler is given.
+it. Or import it: `event` is what a handler gets.
 """
 
 # From {place}.

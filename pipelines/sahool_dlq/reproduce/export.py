@@ -1,7 +1,6 @@
-"""The failures of a selection as rows, a part at a time: what is exported. Needs no drain.
+"""The failures of a selection as rows, in parts, for an export. Needs no drain.
 
-A row says of a failure what `--where` can ask of it, and its event: masked as it is stored, or as
-it was.
+A row has the columns of `--where` about a failure, and its event: masked as stored, or original.
 """
 
 import json
@@ -36,7 +35,7 @@ _EVENT = {
 }
 
 SCHEMA = pa.schema([(name, _TYPES[kind]) for name, (_, kind) in (_ABOUT | _EVENT).items()])
-"""Of a masked export; `headers` and `body` hold JSON."""
+"""Of a masked export; `headers` and `body` contain JSON."""
 RAW_SCHEMA = pa.schema(
     [(name, _TYPES[kind]) for name, (_, kind) in _ABOUT.items()]
     + [
@@ -46,7 +45,7 @@ RAW_SCHEMA = pa.schema(
         ("missing", pa.string()),  # why there is neither body nor headers
     ]
 )
-"""Of an export of raw events; `headers` holds JSON: by name a text, or an array of texts."""
+"""Of an export of raw events; `headers` contains JSON: by name a text, or an array of texts."""
 
 _FETCHED = 64  # masked rows at once
 _PLACES = 1_000  # of which the audit has one row
@@ -64,7 +63,7 @@ def selected_failures(
 def selected_places(
     connection: Connection[Any], selection: Selection
 ) -> Iterator[list[tuple[Place, tuple[Any, ...]]]]:
-    """Where the event of each failure is, and the columns of RAW_SCHEMA that are about it."""
+    """The position of each failure's event, and the columns of RAW_SCHEMA about the failure."""
     width = len(Place._fields)
     for part in _parts(connection, selection, f"{PLACE}, {_columns(_ABOUT)}", _PLACES):
         yield [(Place(*row[:width]), row[width:]) for row in part]
@@ -85,7 +84,7 @@ def _columns(columns: dict[str, tuple[str, Any]]) -> str:
 def _parts(
     connection: Connection[Any], selection: Selection, columns: str, size: int
 ) -> Iterator[Sequence[tuple[Any, ...]]]:
-    """The server keeps what was not fetched yet."""
+    """Unfetched rows stay on the server."""
     condition, values = selection.condition()
     with connection.transaction(), connection.cursor(name="export") as cursor:
         cursor.execute(
@@ -99,7 +98,7 @@ def _parts(
 
 
 class Batches:
-    """Rows put together: neither many nor large ones are kept."""
+    """Combines rows into batches of limited count and size."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
@@ -107,14 +106,14 @@ class Batches:
         self._size_bytes = 0
 
     def add(self, row: tuple[Any, ...]) -> pa.RecordBatch | None:
-        """The rows so far where they are enough for one batch."""
+        """The rows so far if they are enough for one batch."""
         self._rows.append(row)
         self._size_bytes += sum(len(value) for value in row if isinstance(value, str | bytes))
         is_full = len(self._rows) >= _MOST_ROWS or self._size_bytes >= _MOST_BYTES
         return self.rest() if is_full else None
 
     def rest(self) -> pa.RecordBatch | None:
-        """What is left; None where nothing is."""
+        """The remaining rows; None if there are none."""
         rows, self._rows, self._size_bytes = self._rows, [], 0
         if not rows:
             return None

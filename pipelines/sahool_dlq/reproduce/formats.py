@@ -1,6 +1,6 @@
-"""Exported rows as a file, part by part: JSON lines, CSV, Parquet, Arrow.
+"""Writes exported rows to a file, part by part: JSON lines, CSV, Parquet, Arrow.
 
-JSON lines, Parquet and Arrow are exact. CSV is for spreadsheets, which run what looks like a
+JSON lines, Parquet and Arrow are exact. CSV is for spreadsheets, which run cells that look like a
 formula: such a cell gets an apostrophe before it, and every cell is quoted.
 """
 
@@ -25,31 +25,31 @@ Format = Literal["jsonl", "csv", "parquet", "arrow"]
 FORMATS: tuple[Format, ...] = ("jsonl", "csv", "parquet", "arrow")
 
 _FORMULA = frozenset("=+-@＝＋－＠\t\r\n")
-"""How a formula begins in spreadsheets (OWASP), also in full-width characters."""
+"""Beginnings of formulas in spreadsheets (OWASP), also in full-width characters."""
 
 
 _PROSE = frozenset({"error_message", "stack_trace"})
 _INNER_FORMULA = re.compile(r"([;\t\n|][^\S\n]{0,64})(?=[=+\-@＝＋－＠])")
-"""Where a spreadsheet that splits a cell, whatever its quotes, would find one."""
+"""Where a spreadsheet would find one if it splits a cell in spite of its quotes."""
 
 
 class Writer(Protocol):
-    """Takes batches of one schema, and ends the file."""
+    """Writes batches of one schema, and ends the file."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows."""
 
     def close(self) -> None:
-        """Write what ends the file, which stays open."""
+        """Write the end of the file, which stays open."""
 
 
 def is_binary(form: Format) -> bool:
-    """Whether it is nothing for a terminal."""
+    """Whether it must not be printed in a terminal."""
     return form in ("parquet", "arrow")
 
 
 def writer(form: Format, schema: pa.Schema, file: BinaryIO) -> Writer:
-    """What writes rows of `schema` to a file that is open."""
+    """A writer for rows of `schema` to an open file."""
     if form == "parquet":
         return _Parquet(schema, file)
     if form == "arrow":
@@ -130,7 +130,7 @@ def _cell(name: str, value: object) -> str:
 
 
 def no_formula(text: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula."""
+    """A cell of a CSV file that no spreadsheet treats as a formula."""
     return f"'{text}" if not _FORMULA.isdisjoint((text[:1], text.lstrip()[:1])) else text
 
 
@@ -138,7 +138,9 @@ _ENCODING = "body_encoding"
 
 
 def _texts(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-    """Rows without bytes: a raw body is its text where it is one, else base64, and says which."""
+    """Rows without bytes: a raw body is text if possible, else base64, with a column that says
+    which.
+    """
     for row in batch.to_pylist():
         shown = _with_text(row) if pa.types.is_binary(batch.schema.field("body").type) else row
         yield {

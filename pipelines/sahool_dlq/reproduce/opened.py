@@ -1,4 +1,4 @@
-"""The open failures whose events a handler is tried with, some of each group."""
+"""The open failures with which a handler is tried, some of each group."""
 
 from typing import Any, NamedTuple
 
@@ -7,7 +7,7 @@ from psycopg import Connection
 from sahool_dlq.errors import TrialError
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.reproduce.raw import PLACE, Place
-from sahool_dlq.stores.postgres.addressees import ADDRESS, SERVICE
+from sahool_dlq.stores.postgres.addressees import ADDRESS
 
 __all__ = [
     "OpenFailure",
@@ -17,11 +17,9 @@ __all__ = [
     "open_of_selection",
 ]
 
-_OPEN = "f.status IN ('pending', 'retried', 'parked')"
-
 
 class OpenFailure(NamedTuple):
-    """A failure to try, and what is known of it."""
+    """A failure to try, with known facts."""
 
     place: Place
     group_id: str
@@ -34,36 +32,36 @@ class OpenFailure(NamedTuple):
 
 
 def open_of_selection(selection: Selection) -> tuple[str, list[Any]]:
-    """The condition for what a person chose; of ids that were given, whatever their status."""
+    """The condition for a user's selection; given ids may have any status."""
     condition, values = selection.condition()
-    return (condition if selection.failure_ids else f"{_OPEN} AND {condition}"), values
+    return (condition if selection.failure_ids else f"is_open(f) AND {condition}"), values
 
 
 def open_of_handler(connection: Connection[Any], handler: str) -> tuple[str, list[Any]]:
-    """The condition for all that is open and failed in a function of that name.
+    """The condition for all open failures of a function with that name.
 
-    Raises TrialError where functions of several services are called so.
+    Raises TrialError if functions of several services have that name.
     """
     rows = connection.execute(
-        f"SELECT DISTINCT {SERVICE} FROM failed_events f WHERE {_OPEN} AND f.handler = %s"  # noqa: S608
+        "SELECT DISTINCT service(f) FROM failed_events f WHERE is_open(f) AND f.handler = %s"
         " ORDER BY 1 LIMIT 3",
         [handler],
     ).fetchall()
     services = [service for (service,) in rows]
     if len(services) > 1:
         raise TrialError(
-            f"A handler {handler} fails in {' and in '.join(services)}: say which with --service."
+            f"A handler {handler} fails in {' and in '.join(services)}: choose one with --service."
         )
-    return f"{_OPEN} AND f.handler = %s", [handler]
+    return "is_open(f) AND f.handler = %s", [handler]
 
 
 def consumers_of_handler(connection: Connection[Any], handler: str) -> list[str]:
-    """The consumers of which a failure, open or not, was in a function of that name.
+    """The consumers with a failure, open or not, in a function with that name.
 
-    None where functions of several services are called so.
+    None if functions of several services have that name.
     """
     rows = connection.execute(
-        f"SELECT DISTINCT {SERVICE}, {ADDRESS} FROM failed_events f"  # noqa: S608
+        f"SELECT DISTINCT service(f), {ADDRESS} FROM failed_events f"  # noqa: S608
         f" WHERE f.handler = %s AND {ADDRESS} IS NOT NULL",
         [handler],
     ).fetchall()
@@ -77,7 +75,7 @@ def open_failures(
     """The oldest `of_each` of each group."""
     sql, values = condition
     rows = connection.execute(
-        f"SELECT * FROM (SELECT {PLACE}, coalesce(f.group_id, ''), f.error_type, {SERVICE},"  # noqa: S608
+        f"SELECT * FROM (SELECT {PLACE}, coalesce(f.group_id, ''), f.error_type, service(f),"  # noqa: S608
         f" {ADDRESS}, f.retry_count, f.max_retries, count(*) OVER (PARTITION BY f.group_id),"
         " row_number() OVER (PARTITION BY f.group_id ORDER BY f.dlq_timestamp, f.id) AS nth"
         f" FROM failed_events f WHERE f.status <> 'superseded' AND {sql}) AS each_group"

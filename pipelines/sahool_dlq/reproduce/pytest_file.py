@@ -1,4 +1,4 @@
-"""A pytest file with masked events, which is red as long as their handler fails on them: pure."""
+"""A pytest file with masked events, which fails as long as their handler fails on them: pure."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from sahool_dlq.reproduce.raw import RawEvent
 __all__ = ["MOST_EVENTS", "masked", "text_of_test", "write_test"]
 
 MOST_EVENTS = 3
-"""Events of a group that one test has."""
+"""Maximum events of a group in one test."""
 
 _MARK = '"""Written by `dlq try`: '
 _LINE = 76  # characters of a bytes literal
@@ -24,9 +24,9 @@ _NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_.]")
 
 
 def masked(event: RawEvent, redactor: Redactor) -> RawEvent | None:
-    """The event as it may stand in a repository; None where its body cannot be looked into.
+    """The masked event for a repository; None if its body cannot be read.
 
-    As in the sinks, that is any body but JSON.
+    As in the sinks, that is any body that is not JSON.
     """
     try:
         parse_json(event.body or b"null")
@@ -46,11 +46,11 @@ def text_of_test(
     events: Sequence[tuple[RawEvent, int, int]],
     seconds: float,
 ) -> str:
-    """The file's text; `events` with the attempt and the most retries that they are given with."""
+    """The file's text; `events` with attempt and maximum retries for their calls."""
     module, _, name = handler.partition(":")
     root = name.partition(".")[0]
     given = "".join(_event(*each) for each in events)
-    # Who wrote a dead letter chose the error's type: none of its text may end the docstring.
+    # The author of a dead letter chose the error's type: its text must not end the docstring.
     kind = _NOT_OF_A_NAME.sub("", error)
     return f'''{_MARK}group {group_id}, {kind}. Bodies are masked.
 
@@ -102,12 +102,12 @@ def _event(event: RawEvent, attempt: int, max_retries: int) -> str:
 
 
 def write_test(folder: Path, group_id: str, text: str) -> Path:
-    """Write `test_dlq_<group>.py`, over an older one of ours; raises TrialError where it cannot."""
+    """Write `test_dlq_<group>.py`, over an older one of ours; raises TrialError if that fails."""
     file = folder / f"test_dlq_{group_id}.py"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if file.exists() and not file.read_text().startswith(_MARK):
-            raise TrialError(f"{file} is another file: move it away, or name another folder.")
+            raise TrialError(f"{file} is another file: move it, or name another folder.")
         file.write_text(text, encoding="utf-8")
     except (OSError, UnicodeError) as error:
         raise TrialError(f"{file} was not written: {error}.") from error

@@ -1,9 +1,8 @@
-"""The events of failures as they were: exact bytes and all headers.
+"""The original events of failures: exact bytes and all headers.
 
-The events' stream is asked first, by sequence. A message there is the event where the failure's id,
-which is made of stream, sequence, time and consumer, comes out of it. Else the dead letter leads to
-the event, and where its stream has lost it, the dead letter's own copy has to do, whose author
-chose it.
+The events' stream is read first, by sequence. A message there is the event if the failure's id,
+computed from stream, sequence, time and consumer, matches. Otherwise the dead letter leads to the
+event; if its stream no longer has it, the dead letter's own copy is used, which its author chose.
 """
 
 import asyncio
@@ -40,7 +39,7 @@ Source = Literal["stream", "dead_letter"]
 """The events' stream, or the dead letter's own copy."""
 
 AT_ONCE = 16
-"""Events that are asked for, and held, at once."""
+"""Events that are requested and held at once."""
 
 PLACE = (
     "f.id::text, f.original_stream, f.original_sequence, f.consumer_name, f.dlq_sequence,"
@@ -50,7 +49,7 @@ PLACE = (
 
 
 class Place(NamedTuple):
-    """Where the event of a failure is looked for."""
+    """Where the event of a failure is searched."""
 
     failure_id: str
     stream: str | None
@@ -62,7 +61,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RawEvent:
-    """An event as it was."""
+    """An original event."""
 
     failure_id: str
     subject: str
@@ -76,13 +75,13 @@ class RawEvent:
 
     @property
     def headers_again(self) -> Headers:
-        """Those with which it may be published again: neither the server's nor a redrive's."""
+        """The headers for publishing it again: without those of the server and of redrives."""
         return event_headers(self.headers)
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """An event that cannot be had any more."""
+    """An event that can no longer be read."""
 
     failure_id: str
     reason: str
@@ -100,16 +99,16 @@ class RawEvents:
     async def of(
         cls, settings: Settings, client: Client, connection: Connection[Any]
     ) -> "RawEvents":
-        """Raises as `log_state` does where there is no log."""
+        """Raises as `log_state` does if there is no log."""
         subjects = settings.subjects
         state = await log_state(client, settings.dlq_stream, subjects.log)
         return cls(client, connection, LogReader(client, state.stream, subjects.log))
 
     async def read(self, places: Sequence[Place]) -> list[RawEvent | Missing]:
-        """The event of each failure, all at once and in order, or why there is none any more.
+        """The event of each failure, all at once and in order, or why it no longer exists.
 
-        Raises NotPermittedError where a right to read is missing, and ServerUnavailableError where
-        NATS does not answer.
+        Raises NotPermittedError if a right to read is missing, and ServerUnavailableError if NATS
+        does not answer.
         """
 
         async def one(place: Place) -> RawEvent | Missing:
@@ -122,7 +121,7 @@ class RawEvents:
             return await asyncio.gather(*map(one, places))
         except (nats.errors.Error, APIError, TimeoutError) as error:
             raise ServerUnavailableError(
-                f"NATS does not give the raw events ({error!r}): try again."
+                f"The raw events cannot be read from NATS ({error!r}): try again."
             ) from error
 
     async def _in_stream(self, place: Place) -> RawEvent | None:

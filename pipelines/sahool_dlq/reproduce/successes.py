@@ -21,21 +21,22 @@ __all__ = ["NoSuccessesError", "sampled_successes"]
 
 
 class NoSuccessesError(Exception):
-    """There are none to be had; the message says why."""
+    """There are no successes to read; the message says why."""
 
 
 async def sampled_successes(
     client: Client, connection: Connection[Any], address: str, wanted: int
 ) -> list[Place]:
-    """Up to `wanted` events that the consumer `<stream>/<durable>` has done with, and never failed.
+    """Up to `wanted` events that the consumer `<stream>/<durable>` has handled, and that never
+    failed.
 
-    They are spread evenly over all that the stream has, always the same ones. Raises
-    NoSuccessesError where the consumer or its stream cannot be asked, and ServerUnavailableError
-    where NATS does not answer.
+    They are spread evenly over the whole stream, and are always the same ones. Raises
+    NoSuccessesError if the consumer or its stream cannot be read, and ServerUnavailableError if
+    NATS does not answer.
     """
     parts = parts_of(address)
     if parts is None:
-        raise NoSuccessesError(f"{address} names no consumer")
+        raise NoSuccessesError(f"{address} is not a consumer")
     stream, durable = parts
     js = client.jetstream()
     try:
@@ -50,7 +51,7 @@ async def sampled_successes(
     except NotFoundError:
         raise NoSuccessesError(f"there is no consumer {address} any more") from None
     except (APIError, nats.errors.Error, TimeoutError) as error:
-        said = f"Stream {stream} does not give its events ({error!r}): try again."
+        said = f"Stream {stream} cannot be read ({error!r}): try again."
         raise ServerUnavailableError(said) from error
     failed = {
         failure
@@ -65,7 +66,7 @@ async def sampled_successes(
 
 
 def _start(info: ConsumerInfo) -> int:
-    """The first sequence that was for this consumer, as far as its configuration says."""
+    """The first sequence for this consumer, by its configuration."""
     config = info.config
     return (config.opt_start_seq or 1) if config else 1
 
@@ -73,7 +74,9 @@ def _start(info: ConsumerInfo) -> int:
 async def _spread(
     client: Client, info: ConsumerInfo, first: int, count: int
 ) -> AsyncIterator[StoredMessage]:
-    """About `count` messages of the consumer's filters, evenly spread up to its floor."""
+    """About `count` messages of the consumer's filters, spread evenly up to its acknowledgement
+    floor.
+    """
     floor = info.ack_floor.stream_seq if info.ack_floor else 0
     filters = _filters(info)
     at, left = first, count
@@ -99,9 +102,9 @@ def _filters(info: ConsumerInfo) -> list[str]:
 
 
 def _handled(info: ConsumerInfo, stored: StoredMessage) -> Place | None:
-    """Where the event is that this consumer has handled; None where it was not for it.
+    """The position of an event that this consumer has handled; None if it was not for it.
 
-    The id is that of the failure which it would have been.
+    The id is that of the failure that it would have been.
     """
     stream, durable, config = info.stream_name, info.name, info.config
     began_later = config is not None and config.deliver_policy not in (None, DeliverPolicy.ALL)

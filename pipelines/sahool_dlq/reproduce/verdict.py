@@ -1,7 +1,7 @@
-"""What came of calling a handler with the events of failures: pure.
+"""The results of calling a handler with the events of failures: pure.
 
-An event passes where the handler says SUCCESS. What it raises else, or returns, is fingerprinted as
-a drain would do it, so that it is known whether the event failed as before, or otherwise.
+An event passes if the handler returns SUCCESS. Other results and exceptions are fingerprinted as by
+a drain, to see whether the event failed as before or differently.
 """
 
 import re
@@ -24,7 +24,7 @@ _FRAME = re.compile(r'^[ |]*File "([^"\n]*)", line (\d+), in ')
 
 
 class Tried(NamedTuple):
-    """One event and what the handler made of it."""
+    """One event and the handler's result."""
 
     failure_id: str  # of a success: its place in the stream
     called: Called
@@ -32,7 +32,7 @@ class Tried(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Calls that failed alike."""
+    """Failed calls of the same kind."""
 
     count: int
     result: str  # raised | retry | dead_letter | died
@@ -52,7 +52,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class GroupTrial:
-    """One group of open failures, and how their events fared."""
+    """One group of open failures, and the results of their events."""
 
     group_id: str
     error_type: str
@@ -81,7 +81,7 @@ class Successes:
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """All of it."""
+    """The complete report."""
 
     handler: str
     groups: tuple[GroupTrial, ...]
@@ -120,7 +120,7 @@ class TrialReport:
 def fail_alike(
     tried: Iterable[Tried], redactor: Redactor, rules: GroupingRules, folder: Path
 ) -> tuple[Kind, ...]:
-    """The calls that failed by the group in which their failures would be; most of them first."""
+    """The failed calls by the group that their failures would have; the largest first."""
     failed = [each for each in tried if each.called.result != "success"]
     if not failed:
         return ()
@@ -168,7 +168,9 @@ def _without_message(called: Called) -> str:
 
 
 def frame_of(trace: str, rules: FrameRules, folder: Path) -> tuple[str, int] | None:
-    """Our own frame nearest the raise, as a path below `folder` where it is, and its line."""
+    """The frame of our code nearest to the exception, as a path relative to `folder` if inside, and
+    its line.
+    """
     frames = [
         (found, is_ours) for line, is_ours in marked(trace, rules) if (found := _FRAME.match(line))
     ]

@@ -1,4 +1,4 @@
-"""The report of a trial in words, and as annotations of GitHub's: pure."""
+"""The report of a trial as text, and as GitHub annotations: pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,8 +8,8 @@ from sahool_dlq.reproduce.verdict import GroupTrial, Kind, TrialReport
 __all__ = ["EFFECTS", "annotations", "group_line", "notes", "summary"]
 
 EFFECTS = (
-    "Nothing was published, acknowledged or stored here. What the handler itself did, to databases"
-    " or other services, is done."
+    "Nothing was published, acknowledged or stored here. What the handler itself did, in "
+    "databases or other services, was really done."
 )
 _MOST_NAMED = 5
 _LONGEST_MESSAGE = 200
@@ -52,7 +52,7 @@ def summary(report: TrialReport) -> str:
 
 
 def notes(report: TrialReport) -> Iterator[str]:
-    """What else is to be known, a sentence each."""
+    """Further notes, one sentence each."""
     for group in report.groups:
         for reason, count in group.missing.items():
             yield f"{count:,} {_verb(count, 'events', 'event')} of {group.group_id}: {reason}."
@@ -66,7 +66,7 @@ def notes(report: TrialReport) -> Iterator[str]:
 
 
 def annotations(report: TrialReport) -> Iterator[str]:
-    """Lines that GitHub shows at the code: an error for each broken success, else warnings."""
+    """GitHub annotations at the code: an error for each broken success, else warnings."""
     for kind in report.successes.kinds if report.successes else ():
         yield _annotation("error", "a success breaks", kind, f"{_kind(kind)}: {_message(kind)}")
     for group in report.groups:

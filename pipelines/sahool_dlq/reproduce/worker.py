@@ -1,7 +1,7 @@
-"""A handler in a process of its own: called with one event after the other, ended where it hangs.
+"""A handler in a separate process: called with one event after the other, and ended if it hangs.
 
-What the process does to itself (it ends, crashes, blocks) is the outcome of that event, and the
-next one finds a new process.
+If the process ends, crashes or blocks, that is the outcome of the event, and the next one gets a
+new process.
 """
 
 import os
@@ -23,28 +23,28 @@ __all__ = ["Called", "Worker"]
 
 _START_SECONDS = 60.0  # for the handler's module to be loaded
 _KILL_GRACE_SECONDS = 1.0
-_DEATH_SECONDS = 5.0  # from the end of its answers to its own
+_DEATH_SECONDS = 5.0  # between the end of its answers and its exit
 _OURS = ("DLQ_", "NATS_")  # variables that hold logins of the platform
-_STDERR = 2  # what a handler prints is not what `dlq` says
+_STDERR = 2  # separates the handler's output from that of `dlq`
 _HUNG_FRAME = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.M)
 
 
 class Called(NamedTuple):
-    """What a handler made of an event."""
+    """The handler's result for an event."""
 
     result: str  # success | raised | retry | dead_letter | died
     seconds: float
     error_type: str = ""
     error_message: str = ""
     stack_trace: str | None = None
-    is_late: bool = False  # it was given no more time
+    is_late: bool = False  # its time was over
 
 
 class Worker:
-    """Calls the handler `module:name` as the code in `folder` has it.
+    """Calls the handler `module:name` of the code in `folder`.
 
     `python` is the interpreter of the service's environment, which must have sahool-dlq. Without
-    `seconds` a call may take for ever; `is_debugged` opens pdb where one raises.
+    `seconds` a call has no time limit; `is_debugged` opens pdb at an exception.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Worker:
         self._trace_folder = tempfile.TemporaryDirectory(prefix="dlq-try-")
 
     def __enter__(self) -> Self:
-        """Load the handler; raises TrialError where it cannot be."""
+        """Load the handler; raises TrialError if that fails."""
         try:
             self._start()
         except BaseException:
@@ -87,7 +87,7 @@ class Worker:
         self._trace_folder.cleanup()
 
     def call(self, message: dict[str, Any]) -> Called:
-        """One event, as `as_message` of `events.trial` has it."""
+        """One event, in the form of `as_message` of `events.trial`."""
         if self._process is None or self._process.poll() is not None:  # since its last event
             self._stop()
             self._start()
@@ -138,7 +138,7 @@ class Worker:
         if "handler" not in answer:
             self._stop()
             said = answer.get("error") or (
-                f"{self._python} did not start it; it needs sahool-dlq in its environment"
+                f"{self._python} did not start; it needs sahool-dlq in its environment"
             )
             raise TrialError(
                 f"The handler {self._target} cannot be loaded in {self._folder}: {said}. Write"
@@ -151,7 +151,7 @@ class Worker:
         return Path(self._trace_folder.name) / "hung"
 
     def _hung_trace(self) -> str:
-        """Where it stood, as a traceback; the process wrote that itself."""
+        """Where it hung, as a traceback that the process wrote itself."""
         said = self._trace_file.read_text() if self._trace_file.exists() else ""
         main = said.rpartition("Thread ")[2] or said  # of several threads the main one is the last
         frames = _HUNG_FRAME.findall(main)[::-1]
@@ -165,7 +165,7 @@ class Worker:
         assert process is not None
         try:
             status = process.wait(_DEATH_SECONDS)
-        except subprocess.TimeoutExpired:  # it has only closed what it answers through
+        except subprocess.TimeoutExpired:  # it has only closed its answer pipe
             process.kill()
             status = process.wait()
         self._stop()
@@ -186,5 +186,5 @@ class Worker:
 
 
 def _environment() -> dict[str, str]:
-    """What a handler's process may know: without the platform's logins."""
+    """The environment of a handler's process: without the platform's logins."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}

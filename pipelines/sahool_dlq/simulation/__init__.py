@@ -1,1 +1,1 @@
-"""Histories of an imaginary fleet, with what is to be found in them known beforehand."""
+"""Histories of an imaginary fleet with known causes of failures."""

@@ -1,4 +1,4 @@
-"""The consumers' own counters over a history: what `service_totals` samples."""
+"""The consumers' own counters over a history: the samples of `service_totals`."""
 
 from typing import Any
 
@@ -7,14 +7,7 @@ import polars as pl
 from sahool_dlq.deadletter.rows import SERVICE_TOTALS_SCHEMA
 from sahool_dlq.simulation.fleet import BACKGROUND
 from sahool_dlq.simulation.history import Letter
-from sahool_dlq.simulation.scenario import (
-    BAD_VERSION,
-    FOLLOWERS,
-    HOUR,
-    USUAL_VERSION,
-    Scenario,
-    time_of,
-)
+from sahool_dlq.simulation.scenario import FOLLOWERS, HOUR, Scenario, time_of
 
 __all__ = ["Counters"]
 
@@ -25,7 +18,7 @@ _SILENT = ("notification",)
 
 
 class Counters:
-    """Counts what services handled, and samples it; notices a restart, which begins at 0."""
+    """Counts handled messages of services, and samples the counts; a restart begins at 0."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
@@ -43,7 +36,7 @@ class Counters:
         self._last = 0
 
     def count(self, letter: Letter) -> None:
-        """Take up one failure; sample first what lies before it."""
+        """Count one failure; sample first what comes before it."""
         self.sample(letter.at)
         if letter.kind.service in self._failed:
             self._failed[letter.kind.service] += 1
@@ -56,7 +49,7 @@ class Counters:
             self._next += _EVERY_SECONDS
 
     def take(self, after: int) -> pl.DataFrame:
-        """The samples since the last call, SERVICE_TOTALS_SCHEMA, numbered from `after` on."""
+        """The samples since the last call, SERVICE_TOTALS_SCHEMA, numbered after `after`."""
         rows = [[after + number, *row] for number, row in enumerate(self._rows, self._last + 1)]
         self._last += len(self._rows)
         self._rows = []
@@ -64,8 +57,9 @@ class Counters:
 
     def _add(self, service: str, at: float) -> None:
         scenario = self._scenario
-        if service == "yield" and self._started[service] < scenario.deployed_at <= at:
-            self._started[service] = scenario.deployed_at
+        release = scenario.running(service, at)
+        if self._started[service] < release.at:
+            self._started[service] = release.at
             self._succeeded[service] = self._failed[service] = 0
         is_out = service in ("weather", *FOLLOWERS) and any(
             outage.start <= at < outage.end for outage in scenario.outages
@@ -81,10 +75,6 @@ class Counters:
                 service,
                 started,
                 *(succeeded + failed, succeeded, 3 * failed, failed, 0),
-                self._version(service),
+                release.version,
             ]
         )
-
-    def _version(self, service: str) -> str:
-        is_bad = self._started[service] > self._scenario.start and not self._scenario.is_quiet
-        return BAD_VERSION if is_bad else USUAL_VERSION

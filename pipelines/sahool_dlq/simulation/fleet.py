@@ -1,14 +1,14 @@
-"""The imaginary fleet: its services, its tenants, and the ways in which it fails.
+"""The imaginary fleet: its services, its tenants, and its kinds of failures.
 
-Each `Kind` is one failure group once it is fingerprinted: one error type, one call path, one
-message whose variables differ from failure to failure.
+Each `Kind` is one failure group when fingerprinted: one error type, one call path, one message
+whose variables differ from failure to failure.
 """
 
 import random
 from dataclasses import dataclass
 from itertools import accumulate
 
-__all__ = ["BACKGROUND", "BAD_DEPLOY", "REGRESSION", "TENANTS", "Cure", "Kind", "kind"]
+__all__ = ["BACKGROUND", "BAD_DEPLOY", "MENDED", "REGRESSION", "TENANTS", "Cure", "Kind", "kind"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Cure:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One way to fail."""
+    """One kind of failure."""
 
     service: str
     error_type: str
@@ -33,12 +33,12 @@ class Kind:
 
     @property
     def name(self) -> str:
-        """How the ground truth calls it."""
+        """Its name in the ground truth."""
         return f"{self.service}/{self.error_type}"
 
     @property
     def event_type(self) -> str:
-        """Of the events that it fails on."""
+        """The event type of the events that fail."""
         return f"{self.service}_requested"
 
 
@@ -128,7 +128,7 @@ BACKGROUND = (
         Cure(median_seconds=8 * _HOUR, discard_chance=0.1),
     ),
 )
-"""What goes wrong on any day; the shares add up to 1."""
+"""The failures of any day; the shares add up to 1."""
 
 BAD_DEPLOY = Kind(
     "yield",
@@ -138,7 +138,17 @@ BAD_DEPLOY = Kind(
     0.0,
     Cure(),
 )
-"""What version `2.4.0` of `yield` brings."""
+"""The failure of version `2.4.0` of `yield`."""
+
+MENDED = Kind(
+    "irrigation",
+    "TypeError",
+    "unsupported operand type(s) for *: 'NoneType' and 'float'",
+    (_HANDLE, "planner:demand:return crop.coefficient * evaporation"),
+    0.0,
+    Cure(),
+)
+"""What version `2.7.0` of `irrigation` brings, `2.7.1` does not mend, and `2.7.2` does."""
 
 REGRESSION = Kind(
     "weather",
@@ -148,7 +158,7 @@ REGRESSION = Kind(
     0.0,
     Cure(median_seconds=4 * _HOUR),
 )
-"""What was repaired once, and comes back."""
+"""The failure that was repaired once, and comes back."""
 
 
 def kind(service: str, error_type: str) -> Kind:
@@ -164,7 +174,7 @@ class Tenants:
         self._weights = list(accumulate((rank + 3) ** -0.7 for rank in range(count)))
 
     def draw(self, rng: random.Random) -> str:
-        """One of them, the larger the likelier."""
+        """One of them, at random, larger ones more often."""
         return rng.choices(self.names, cum_weights=self._weights)[0]
 
 

@@ -1,7 +1,7 @@
-"""Everything that happens in a scenario, in the order of time.
+"""All messages of a scenario, in order of time.
 
-Failures come as a Poisson process whose rate changes with the hours; what follows each of them
-(redrives and how they ended, decisions of people) waits in a heap until its time has come. So a
+Failures come as a Poisson process whose rate changes with the hours. Later messages about each
+failure (redrives and their outcomes, decisions of people) wait in a heap until their time. So a
 history of any length needs little memory.
 """
 
@@ -14,10 +14,8 @@ from typing import NamedTuple
 from sahool_dlq.deadletter import ids
 from sahool_dlq.simulation.fleet import BACKGROUND, TENANTS, Kind, kind
 from sahool_dlq.simulation.scenario import (
-    BAD_VERSION,
     FOLLOWERS,
     HOUR,
-    USUAL_VERSION,
     Scenario,
     Source,
     hour_of_week,
@@ -47,7 +45,7 @@ class Letter(NamedTuple):
 
 
 class News(NamedTuple):
-    """What was said about a failure after it was stored."""
+    """A message about a failure after it was stored."""
 
     at: float
     subject: str  # redrive.published, …, triage.discarded
@@ -57,15 +55,17 @@ class News(NamedTuple):
     trigger: str | None = None
     actor: str = "redrive-transient"
     reason: str | None = None
+    version: str | None = None  # of redrive.succeeded: the release that reports it
 
 
 class History:
-    """The happenings of one scenario, iterated once; what was planted by chance is noted."""
+    """The messages of one scenario, iterated once; randomly planted causes are recorded."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.in_vain: list[str] = []  # failures that no redrive cures, though others are
         self.shared: list[int] = []  # events that fail in several consumers
+        self._is_tried = False  # a redrive after the release that mends nothing
         self._rng = scenario.rng("what follows")
         self._outages = scenario.outages
         self._waiting: list[tuple[float, int, Letter | News]] = []
@@ -73,7 +73,7 @@ class History:
         self._sequences = count(1_000, 7)
 
     def __iter__(self) -> Iterator[Letter | News]:
-        """All happenings before the scenario's end, in the order of time."""
+        """All messages before the scenario's end, in order of time."""
         if not self.scenario.is_quiet:
             self._plant_messages()
         streams = [_arrivals(source, self.scenario) for source in self.scenario.sources]
@@ -96,13 +96,12 @@ class History:
         tenant = tenant or TENANTS.draw(rng)
         sequence = sequence or next(self._sequences)
         event_at = at - rng.uniform(40, 90)
-        is_bad = kind.service == "yield" and at >= self.scenario.deployed_at
         return Letter(
             at,
             kind,
             tenant,
             f"{tenant}-field-{rng.randrange(25)}",
-            BAD_VERSION if is_bad and not self.scenario.is_quiet else USUAL_VERSION,
+            self.scenario.running(kind.service, at).version,
             sequence,
             event_at,
             ids.failure_id(STREAM, sequence, _ns(event_at), kind.service),
@@ -110,7 +109,9 @@ class History:
 
     def _follow(self, letter: Letter, source: str) -> None:
         cure = letter.kind.cure
-        if cure.redrive_chance is not None:
+        if source == "mended deploy":
+            self._mend(letter)
+        elif cure.redrive_chance is not None:
             self._redrive(letter, cure.redrive_chance)
         elif cure.median_seconds is not None and source != "second round":
             at = letter.at + cure.median_seconds * self._rng.lognormvariate(0, 0.8)
@@ -119,7 +120,7 @@ class History:
             self._decide(letter, at)
 
     def _redrive(self, letter: Letter, chance: float) -> None:
-        """Automatic redrives up to the cap; then, of every second failure, a person's."""
+        """Automatic redrives up to the cap; then, for every second failure, a person's."""
         rng, at = self._rng, letter.at
         for attempt in range(1, _REDRIVE_CAP + 1):
             at = self._back_up(letter.kind, at) + rng.uniform(60, 300) * 3 ** (attempt - 1)
@@ -130,31 +131,48 @@ class History:
             at += 4 * HOUR * rng.lognormvariate(0, 0.8)
             self._attempt(letter, at, _REDRIVE_CAP + 1, chance, "manual")
 
+    def _mend(self, letter: Letter) -> None:
+        """A person's redrives: of one in vain, and of all once the release that mends is out."""
+        _, useless, mended = self.scenario.mended_releases
+        attempt, is_cured = 0, False
+        if not self._is_tried:
+            self._is_tried = True
+            attempt = 1
+            self._attempt(letter, max(letter.at, useless.at) + 600, attempt, 0.0, "manual")
+        at = mended.at + 900 + self._rng.uniform(0, 300)
+        while not is_cured:  # of some the outcome stays unknown
+            attempt += 1
+            at, is_cured = self._attempt(letter, at, attempt, 1.0, "manual")
+            at += 900
+
     def _attempt(
         self, letter: Letter, at: float, attempt: int, chance: float, trigger: str
     ) -> tuple[float, bool]:
-        """One redrive; when it ended, and whether it helped."""
+        """One redrive; returns when it ended, and whether it succeeded."""
         rng = self._rng
         consumer = f"{STREAM}/{letter.kind.service}"
         actor = rng.choice(_TEAM) if trigger == "manual" else "redrive-transient"
 
-        def tell(when: float, subject: str) -> None:
-            self._later(News(when, subject, letter.failure_id, consumer, attempt, trigger, actor))
+        def tell(when: float, subject: str, version: str | None = None) -> None:
+            news = News(when, subject, letter.failure_id, consumer, attempt, trigger, actor)
+            self._later(news._replace(version=version))
 
-        if trigger == "manual":
+        if attempt > _REDRIVE_CAP:
             tell(at - 1, "triage.unparked")
         tell(at, "redrive.published")
         if rng.random() < 0.01:
             tell(at + 60, "redrive.outcome_unknown")
             return at + 60, False
         ended = at + rng.uniform(0.05, 4)
+        version = self.scenario.running(letter.kind.service, ended).version
         if rng.random() < 1 - (1 - chance) ** attempt:  # what passes by itself has more time
-            tell(ended, "redrive.succeeded")
+            tell(ended, "redrive.succeeded", version)
             return ended, True
         sequence = next(self._sequences)
         self._later(
             letter._replace(
                 at=ended,
+                version=version,
                 sequence=sequence,
                 event_at=at,
                 failure_id=ids.failure_id(STREAM, sequence, _ns(at), letter.kind.service),
@@ -178,13 +196,13 @@ class History:
         )
 
     def _back_up(self, kind: Kind, at: float) -> float:
-        """When redrives go on after an outage, which its canaries find out; else at once."""
+        """When redrives continue after an outage, found by its canaries; else immediately."""
         if kind.service not in ("weather", *FOLLOWERS):
             return at
         return next((o.end + 120 for o in self._outages if o.start <= at < o.end), at)
 
     def _plant_messages(self) -> None:
-        """Messages that fail again and again, and those that fail wherever they are read."""
+        """Messages that always fail again, and those that fail in every consumer."""
         rng, end = self.scenario.rng("messages"), self.scenario.end
         reach = min(5 * 24 * HOUR, 0.8 * (end - self.scenario.start))
         hopeless = kind("tiles", "ClientConnectorError")
@@ -210,7 +228,9 @@ class History:
 
 
 def _arrivals(source: Source, scenario: Scenario) -> Iterator[tuple[float, Source]]:
-    """When a source's failures come: exponential gaps, anew in each hour of another rate."""
+    """The times of a source's failures: exponential intervals, drawn again when the hourly rate
+    changes.
+    """
     rng, at = scenario.rng(source.name), source.start
     while at < source.end:
         until = min((at // HOUR + 1) * HOUR, source.end)
@@ -224,7 +244,7 @@ def _arrivals(source: Source, scenario: Scenario) -> Iterator[tuple[float, Sourc
 
 
 def _weight(source: Source, hour: int) -> float:
-    """How much more, or less, comes in an hour of the week; 1 in the mean of the seasonal."""
+    """The relative rate of an hour of the week; the mean of the seasonal ones is 1."""
     if source.hours:
         return 1.0 if hour in source.hours else 0.0
     if not source.is_seasonal:

@@ -1,4 +1,4 @@
-"""Happenings as messages of the log: the very bytes that services, redrives and people send."""
+"""The messages of the log as bytes, exactly as services, redrives and people send them."""
 
 import json
 import random
@@ -15,7 +15,7 @@ __all__ = ["Writer"]
 
 
 class Writer:
-    """Writes happenings down; what varies in messages comes from its own random numbers."""
+    """Writes messages; variables in texts come from its own random numbers."""
 
     def __init__(self, subjects: Subjects, rng: random.Random) -> None:
         self._subjects = subjects
@@ -89,7 +89,7 @@ class Writer:
         return encode_dead_letter(fields, json.dumps(body).encode(), is_json=True)
 
     def _trace(self, kind: Kind) -> str:
-        """A Python traceback; line numbers stay as they are, as in one version of a service."""
+        """A Python traceback; line numbers are constant, as in one version of a service."""
         key = (kind.service, kind.error_type)
         if key not in self._traces:
             frames = []
@@ -114,4 +114,5 @@ def _news(news: News) -> bytes:
         attempt=news.attempt if is_redrive else None,
         trigger=news.trigger if is_redrive else None,
         consumer=news.consumer if is_redrive else None,
+        consumer_version=news.version,
     )

@@ -1,11 +1,10 @@
-"""A history into a lake, dated as it happened, or into the log, whose server dates it now."""
+"""Writes a history to a lake with its own times, or to the log with the server's current times."""
 
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from sahool_dlq.connections import find_log, open_nats
 from sahool_dlq.deadletter.message import LogMessage
@@ -18,7 +17,7 @@ from sahool_dlq.simulation.history import History, Letter, News
 from sahool_dlq.simulation.messages import Writer
 from sahool_dlq.simulation.scenario import Scenario, time_of
 from sahool_dlq.simulation.truth import Truth, truth_of
-from sahool_dlq.stores.epochs import epoch_id
+from sahool_dlq.stores.epoch_ids import epoch_id
 from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
 
 __all__ = ["SimulationReport", "into_lake", "into_stream"]
@@ -32,17 +31,13 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class SimulationReport:
-    """What was written, and what is to be found in it."""
+    """What was written, and the planted causes."""
 
     dead_letters: int
     case_events: int
     totals: int  # samples of the consumers' counters
     seconds: float
     truth: Truth
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def into_lake(
@@ -54,8 +49,8 @@ def into_lake(
 ) -> SimulationReport:
     """Write the history to the lake through the drain's decoding, redaction and fingerprint.
 
-    Every message is dated by the server when it happened, so the lake is as if drains had run all
-    the time. Raises SimulationError where the lake holds rows, unless `is_added`.
+    Every message has the server time of its event, so the lake looks as if drains had run all the
+    time. Raises SimulationError if the lake has rows, unless `is_added`.
     """
     started = time.monotonic()
     lake = Lake(settings.lake)
@@ -105,10 +100,10 @@ async def into_stream(
     *,
     is_added: bool = False,
 ) -> SimulationReport:
-    """Publish the history to the log, for drains to take up.
+    """Publish the history to the log, for drains.
 
-    The times of failures and decisions are those of the history; the server's are of now, and so
-    there are no totals, which only the server dates. Raises SimulationError where the log holds
+    The times of failures and decisions are those of the history; the server's times are current, so
+    there are no totals, which only the server dates. Raises SimulationError if the log has
     messages, unless `is_added`.
     """
     started = time.monotonic()
@@ -137,7 +132,7 @@ async def into_stream(
 
 
 def _messages(settings: Settings, history: History, counters: Counters) -> Iterator[LogMessage]:
-    """The happenings as the server would have stored them; counts what consumers count."""
+    """The messages as the server would have stored them; counts what consumers count."""
     scenario = history.scenario
     writer = Writer(settings.subjects, scenario.rng("messages' texts"))
     for sequence, happening in enumerate(history, 1):

@@ -1,18 +1,18 @@
-"""What is planted in a history, and when: pure, and the same for the same seed."""
+"""The planted causes of a history, and their times: pure, and the same for the same seed."""
 
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sahool_dlq.simulation.fleet import BACKGROUND, BAD_DEPLOY, REGRESSION, Kind, kind
+from sahool_dlq.simulation.fleet import BACKGROUND, BAD_DEPLOY, MENDED, REGRESSION, Kind, kind
 
-__all__ = ["HOUR", "Outage", "Scenario", "Source", "hour_of_week", "time_of"]
+__all__ = ["HOUR", "Outage", "Release", "Scenario", "Source", "hour_of_week", "time_of"]
 
 HOUR = 3600.0
 
 POISON_TENANT = "tenant-17"
-BAD_VERSION = "2.4.0"
-USUAL_VERSION = "1.8.2"
+FIRST_VERSION = "1.8.2"
+"""Of every service, before its first release."""
 HABIT_HOURS = (6, 7)
 """Hours of the week, Monday first, in which `billing` fails more: its weekly run."""
 FOLLOWERS = {"irrigation": 45.0, "ndvi": 80.0}
@@ -21,7 +21,7 @@ FOLLOWERS = {"irrigation": 45.0, "ndvi": 80.0}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A stretch of time in which one kind of failure comes at one rate."""
+    """A period in which one kind of failure has one rate."""
 
     name: str  # its random numbers are its own, so that another source changes nothing of it
     kind: Kind
@@ -35,10 +35,19 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """`weather` is down, and what depends on it follows."""
+    """`weather` is down, and its dependent services follow."""
 
     start: float
     end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A service runs another version from now on."""
+
+    service: str
+    version: str
+    at: float  # seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +71,40 @@ class Scenario:
         return self.end - self.days * 24 * HOUR
 
     @property
-    def deployed_at(self) -> float:
-        """When the bad version of `yield` came."""
-        return self.end - min(20 * HOUR, 0.3 * self.days * 24 * HOUR)
+    def bad_release(self) -> Release:
+        """Brings `yield` a bug that nobody mends."""
+        return Release("yield", "2.4.0", self.end - self._within(20, 0.3))
+
+    @property
+    def mended_releases(self) -> tuple[Release, Release, Release]:
+        """Bring `irrigation` a bug; do not mend it; mend it."""
+        start, hours = self.end - self._within(54, 0.75), self._within(9, 0.2)
+        versions = (("2.7.0", 0.0), ("2.7.1", 0.5), ("2.7.2", 1.0))
+        first, second, third = (
+            Release("irrigation", version, start + share * hours) for version, share in versions
+        )
+        return first, second, third
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """All of them."""
+        return () if self.is_quiet else (*self.mended_releases, self.bad_release)
+
+    def running(self, service: str, at: float) -> Release:
+        """The release of a service that runs at a time."""
+        first = Release(service, FIRST_VERSION, self.start)
+        came = (r for r in self.releases if r.service == service and r.at <= at)
+        return max(came, key=lambda release: release.at, default=first)
 
     @property
     def repaired_at(self) -> float:
-        """By then the regression's first round was resolved, all of it."""
+        """By this time the regression's first round was completely resolved."""
         return self._at(0.6)
 
     @property
     def returned_at(self) -> float:
         """When it came back."""
-        return self.end - min(6 * HOUR, 0.1 * self.days * 24 * HOUR)
+        return self.end - self._within(6, 0.1)
 
     @property
     def outages(self) -> tuple[Outage, ...]:
@@ -91,7 +121,7 @@ class Scenario:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All that fails, but for the messages that fail again and again."""
+        """All sources, except messages that always fail again."""
         usual = tuple(
             Source(k.name, k, k.share * self.hourly, self.start, self.end, not self.is_quiet)
             for k in BACKGROUND
@@ -114,11 +144,13 @@ class Scenario:
             )
         ]
         tiles, soil = kind("tiles", "ClientConnectorError"), kind("soil", "ValidationError")
-        week = end - min(6, 0.5 * self.days) * 24 * HOUR
+        week = end - self._within(6 * 24, 0.5)
+        bug, _, mended = self.mended_releases
         return (
             *outages,
             Source("spike", tiles, max(240, 4 * rate), end - 40 * 60, end),
-            Source("bad deploy", BAD_DEPLOY, 0.3 * rate, self.deployed_at, end),
+            Source("bad deploy", BAD_DEPLOY, 0.3 * rate, self.bad_release.at, end),
+            Source("mended deploy", MENDED, max(4, 0.5 * rate), bug.at, mended.at),
             Source("poison tenant", soil, 0.1 * rate, week, end, tenant=POISON_TENANT),
             Source("habit", billing, 1.5 * rate, self.start, end, hours=HABIT_HOURS),
             Source("first round", REGRESSION, max(1, 0.02 * rate), self._at(0.35), self._at(0.5)),
@@ -128,6 +160,10 @@ class Scenario:
     def rng(self, name: str) -> random.Random:
         """Random numbers for one purpose."""
         return random.Random(f"{self.seed} {name}")  # noqa: S311  (material, no secret)
+
+    def _within(self, hours: float, share: float) -> float:
+        """So many hours, but at most this share of the history; in seconds."""
+        return min(hours, share * self.days * 24) * HOUR
 
     def _at(self, share: float) -> float:
         return self.start + share * (self.end - self.start)

@@ -1,4 +1,4 @@
-"""What is to be found in a history: the ground truth that analyses are held against."""
+"""The known causes in a history: the ground truth for the analyses."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -11,14 +11,14 @@ from sahool_dlq.deadletter.ids import failure_id
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.deadletter.subjects import Subjects
-from sahool_dlq.simulation.fleet import BACKGROUND, BAD_DEPLOY, REGRESSION, Kind, kind
+from sahool_dlq.simulation.fleet import BACKGROUND, BAD_DEPLOY, MENDED, REGRESSION, Kind, kind
 from sahool_dlq.simulation.history import STREAM, History, Letter
 from sahool_dlq.simulation.messages import Writer
 from sahool_dlq.simulation.scenario import (
-    BAD_VERSION,
     FOLLOWERS,
     HABIT_HOURS,
     POISON_TENANT,
+    Release,
     time_of,
 )
 
@@ -27,7 +27,7 @@ __all__ = ["Truth", "truth_of"]
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What was planted; empty or null in a quiet history. Times are UTC."""
+    """The planted causes; empty or null in a quiet history. Times are UTC."""
 
     seed: int
     from_at: datetime
@@ -38,6 +38,7 @@ class Truth:
     outages: list[dict[str, Any]]  # leader, lag_seconds by follower, from, until
     spike: dict[str, Any] | None  # service and group_id that fail more right now, since when
     bad_deploy: dict[str, Any] | None  # service, version, at, and the group that it brought
+    mended_deploy: dict[str, Any] | None  # the same; the versions that did not mend it, and did
     poison_tenant: dict[str, Any] | None  # tenant_id and group_id
     redriven_in_vain: list[str]  # failures that no redrive cures while others are cured
     several_consumers: list[int]  # sequences of events that fail wherever they are read
@@ -54,13 +55,14 @@ def truth_of(
 ) -> Truth:
     """The truth about a history that was iterated to its end."""
     scenario = history.scenario
-    kinds = BACKGROUND if scenario.is_quiet else (*BACKGROUND, BAD_DEPLOY, REGRESSION)
+    kinds = BACKGROUND if scenario.is_quiet else (*BACKGROUND, BAD_DEPLOY, MENDED, REGRESSION)
     groups = _groups(kinds, Writer(subjects, scenario.rng("samples")), redactor, grouping)
 
     def group(service: str, error_type: str) -> str:
         return groups[kind(service, error_type).name]
 
     is_planted = not scenario.is_quiet
+    bug, useless, mended = scenario.mended_releases
     return Truth(
         seed=scenario.seed,
         from_at=time_of(scenario.start),
@@ -89,10 +91,16 @@ def truth_of(
         if is_planted
         else None,
         bad_deploy={
-            "service": "yield",
-            "version": BAD_VERSION,
-            "at": time_of(scenario.deployed_at),
+            **_told(scenario.bad_release),
             "group_id": groups[BAD_DEPLOY.name],
+        }
+        if is_planted
+        else None,
+        mended_deploy={
+            **_told(bug),
+            "group_id": groups[MENDED.name],
+            "not_mended_by": _told(useless),
+            "mended_by": _told(mended),
         }
         if is_planted
         else None,
@@ -115,10 +123,14 @@ def truth_of(
     )
 
 
+def _told(release: Release) -> dict[str, Any]:
+    return {"service": release.service, "version": release.version, "at": time_of(release.at)}
+
+
 def _groups(
     kinds: tuple[Kind, ...], writer: Writer, redactor: Redactor, grouping: GroupingRules
 ) -> dict[str, str]:
-    """Which group each kind is, by the fingerprint of a sample."""
+    """The group of each kind, by the fingerprint of a sample."""
     messages = []
     for number, sample in enumerate(kinds, 1):
         proof = failure_id(STREAM, number, 0, sample.service)

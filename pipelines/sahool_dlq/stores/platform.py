@@ -1,7 +1,8 @@
-"""Whose lake it is: two platforms in one lake would mix their rows, so each has an id.
+"""The owner of a lake: two platforms in one lake would mix their rows, so each has an id.
 
-It is made by the first drain and stands in Postgres and in the lake. A database that was moved or
-restored brings its id along. One that was lost learns it from the lake, if that knows the stream.
+The first drain creates it in PostgreSQL and in the lake. A database that was moved or restored
+keeps its id. If the database was lost, the new one gets the id from the lake, if the lake knows the
+stream.
 """
 
 import uuid
@@ -18,7 +19,7 @@ __all__ = ["check_owner", "own_lake"]
 
 
 def check_owner(connection: Connection[Any], lake: Lake) -> None:
-    """Raise LakeError where the lake belongs to another platform than the database."""
+    """Raise LakeError if the lake belongs to another platform than the database."""
     own, owner = _own_id(connection), lake.owner
     if own is not None and owner is not None and own != owner:
         raise _refused(lake, owner)
@@ -27,10 +28,10 @@ def check_owner(connection: Connection[Any], lake: Lake) -> None:
 def own_lake(
     connection: Connection[Any], lake: Lake, life: str, prefix: str, *, is_adopted: bool = False
 ) -> None:
-    """Let database and lake have one id; `life` is that of the stream as it stands now.
+    """Give database and lake the same id; `life` is the current life of the stream.
 
-    A lake without an id takes that of the database. With `is_adopted`, the database takes that of
-    the lake, whatever it had. Raises LakeError where the lake belongs to another platform.
+    A lake without an id gets that of the database. With `is_adopted`, the database gets that of the
+    lake in any case. Raises LakeError if the lake belongs to another platform.
     """
     own, owner = _own_id(connection), lake.owner
     if own is not None and own == owner:
@@ -61,14 +62,14 @@ def _set_id(connection: Connection[Any], own: str) -> str:
 
 
 def _knows(lake: Lake, life: str) -> bool:
-    """Whether the lake holds messages of this life of the stream."""
+    """Whether the lake contains messages of this life of the stream."""
     marks = read_log(FileStore(lake.path("dead_letters"), (), None)).state.marks
     return any(mark.startswith(f"{life}#") for mark in marks)
 
 
 def _refused(lake: Lake, owner: str) -> LakeError:
     return LakeError(
-        f"The lake at {lake.uri} belongs to another platform ({owner}): set DLQ_LAKE_URI to one of"
-        " its own. Where database and stream were both made anew and this is their lake, run"
-        " `dlq drain --adopt-lake` once."
+        f"The lake at {lake.uri} belongs to another platform ({owner}): set DLQ_LAKE_URI to "
+        "another lake. If database and stream were both created again and this is their lake, "
+        "run `dlq drain --adopt-lake` once."
     )

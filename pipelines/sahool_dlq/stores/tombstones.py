@@ -1,8 +1,8 @@
-"""Tombstones: the messages of the log that were erased, by their place in it.
+"""Tombstones: erased messages of the log, by their position.
 
-A message is the same wherever life, sequence and server time are (see `drain.epochs`), so a place
-is enough: nothing is kept of what it said. Postgres has the list, the lake a copy, from which a
-database that was lost or restored learns it again.
+Two messages are the same if life, sequence and server time are equal (see `drain.epochs`), so a
+position is enough, and no content is stored. PostgreSQL has the list, the lake a copy, which fills
+a lost or restored database again.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ __all__ = [
 _TABLE = "erased_messages"
 _PLACE = list(ERASED_SCHEMA)
 LIFE = pl.col("epoch").str.replace("#[0-9]+$", "").alias("life")
-"""The stream's life in which a row's message was stored: its epoch, whatever the fork."""
+"""The stream's life in which a row's message was stored: its epoch without the fork."""
 
 
 def tenant_hash(tenant: str, key: str | None) -> str:
-    """What stands for a tenant where its id must not: equal for equal ids and keys."""
+    """A hash instead of a tenant's id: equal for equal ids and keys."""
     if key is None:
         return hashlib.sha256(tenant.encode()).hexdigest()
     return hmac.new(key.encode(), tenant.encode(), "sha256").hexdigest()
@@ -55,7 +55,7 @@ def erased_messages(
 
 
 def not_erased(rows: pl.DataFrame, erased: pl.DataFrame) -> pl.DataFrame:
-    """Rows with `epoch`, `dlq_sequence` and `published_at`, less those with a tombstone."""
+    """Rows with `epoch`, `dlq_sequence` and `published_at`, without those that have a tombstone."""
     if erased.is_empty() or rows.is_empty():
         return rows
     return (
@@ -77,7 +77,7 @@ def remember(
 ) -> str:
     """Write tombstones for these messages (ERASED_SCHEMA); returns the id of the erasure.
 
-    One of the same tenant that is not finished goes on.
+    An unfinished erasure of the same tenant is continued.
     """
     with connection.transaction():
         row = connection.execute(
@@ -99,7 +99,7 @@ def remember(
 
 
 def is_unfinished(connection: Connection[Any], hashed_tenant: str) -> bool:
-    """Whether an erasure of this tenant has not come to its end."""
+    """Whether an erasure of this tenant is not finished."""
     found = connection.execute(
         "SELECT FROM erasures WHERE tenant_hash = %s AND finished_at IS NULL", [hashed_tenant]
     )
@@ -107,18 +107,18 @@ def is_unfinished(connection: Connection[Any], hashed_tenant: str) -> bool:
 
 
 def finish(connection: Connection[Any], erasure: str) -> None:
-    """Note that nothing is left to do."""
+    """Record that nothing is left to do."""
     connection.execute("UPDATE erasures SET finished_at = now() WHERE id = %s", [erasure])
 
 
 def copy_to_lake(connection: Connection[Any], lake: Lake, now: datetime) -> None:
-    """Make the lake's list the same as that of Postgres."""
+    """Make the lake's list equal to that of PostgreSQL."""
     table = lake.table(_TABLE)
     table.replace(table.files, [erased_messages(connection)], now, is_data_change=True)
 
 
 def recall(connection: Connection[Any], lake: Lake) -> None:
-    """Take tombstones from the lake that a lost or restored database does not know."""
+    """Copy tombstones from the lake that a lost or restored database does not have."""
     if lake.version(_TABLE) is None:
         return
     (known,) = connection.execute("SELECT count(*) FROM erased_messages").fetchall()[0]

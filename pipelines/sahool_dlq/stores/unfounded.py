@@ -1,6 +1,7 @@
-"""`unfounded_outcomes`: what names a redrive that the log does not know, kept to be seen.
+"""`unfounded_outcomes`: reports about redrives that are not in the log, stored to be shown.
 
-Its rows change no case. Once the redrive's `published` comes, they leave the table for their case.
+They change no case. Once the redrive's `published` comes, they are removed and applied to their
+case.
 """
 
 import logging
@@ -23,7 +24,7 @@ _COLUMNS = ", ".join(f"{n}::text" if n in _UUIDS else n for n in _NAMES)
 
 
 def early_claims(connection: Connection[Any], events: Sequence[CaseEvent]) -> list[Claim]:
-    """What was stored of the redrives that these events announce, in the order of the log."""
+    """Stored reports about the redrives that these events announce, in the order of the log."""
     announced = [
         event.redrive_id
         for event in events
@@ -42,7 +43,7 @@ def early_claims(connection: Connection[Any], events: Sequence[CaseEvent]) -> li
 def store_claims(
     connection: Connection[Any], claims: Sequence[Claim], founded: Sequence[Claim]
 ) -> None:
-    """Keep new ones, of which the log tells a word, and take off those that count now."""
+    """Store new ones, which are logged with their number, and remove those that count now."""
     with connection.cursor() as cursor:
         if founded:
             cursor.executemany(
@@ -68,7 +69,7 @@ def store_claims(
 
 
 def unfounded_counts(connection: Connection[Any]) -> dict[str, int]:
-    """How many there are, by kind of message, the most first."""
+    """Their number by kind of message, the most frequent first."""
     rows = connection.execute(
         "SELECT kind, count(*) FROM unfounded_outcomes GROUP BY 1 ORDER BY 2 DESC, 1"
     )

@@ -1,18 +1,18 @@
-"""Stream, lake and Postgres beside each other: what one has and another lacks. No I/O.
+"""Compares stream, lake and PostgreSQL: what one has and another lacks. No I/O.
 
-A message of the log is the same wherever its life of the stream, its sequence and its server time
-are; the forks of one life (see `epochs`) share their sequences below the fork.
+Two messages of the log are the same if life of the stream, sequence and server time are equal; the
+forks of one life (see `epochs`) share the sequences below the fork.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import polars as pl
 
 from sahool_dlq.deadletter.rows import IDENTITY
-from sahool_dlq.stores.epochs import fork_of, is_of, life_column, life_of, runs
+from sahool_dlq.stores.epoch_ids import fork_of, is_of, life_column, life_of, runs
 from sahool_dlq.stores.lake.files import LakeFile
 
 LAKE_IDENTITY = IDENTITY | {"path": pl.String()}
@@ -21,7 +21,7 @@ _SHOWN_RANGES = 5
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong."""
+    """One problem."""
 
     kind: str  # torn_log | damaged_file | behind | missing_in_lake | doubled_in_lake | …
     where: str  # a file, an epoch or a sink
@@ -29,14 +29,10 @@ class Finding:
     count: int  # of messages, rows or files
     is_repaired: bool = False
 
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class DamagedFile:
-    """A file of the lake that cannot be read as it was written."""
+    """A file of the lake whose content differs from what was written, or is unreadable."""
 
     table: str
     file: LakeFile
@@ -45,7 +41,7 @@ class DamagedFile:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What each store holds, looked at up to the sequence that all of them reached."""
+    """The content of each store, up to the sequence that all of them reached."""
 
     epoch: str  # the current one
     up_to: int
@@ -56,8 +52,8 @@ class Picture:
     rows: pl.DataFrame  # IDENTITY, every row of failed_events that came from the log
     damaged: Sequence[DamagedFile]
     erased: pl.DataFrame  # ERASED_SCHEMA; none of the above has these
-    leftover: Mapping[str, int]  # how many of the erased are in a store all the same
-    kept_since: datetime | None = None  # what is older, the lake's retention removed
+    leftover: Mapping[str, int]  # number of erased messages that are still in a store
+    kept_since: datetime | None = None  # the lake's retention removed older ones
 
     @property
     def life(self) -> str:
@@ -66,7 +62,9 @@ class Picture:
 
 
 def settled(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding]:
-    """What was found before a repair, as repaired where it is not found after it, then the rest."""
+    """The findings before a repair, marked as repaired if they are not found after it, then the
+    rest.
+    """
     left = {(finding.kind, finding.where) for finding in after}
     mended = [
         replace(finding, is_repaired=True)
@@ -77,7 +75,7 @@ def settled(before: Sequence[Finding], after: Sequence[Finding]) -> list[Finding
 
 
 def findings(picture: Picture) -> list[Finding]:
-    """All that is wrong, one finding for each kind and epoch."""
+    """All problems, one finding for each kind and epoch."""
     return [
         *(
             Finding(
@@ -119,7 +117,7 @@ def findings(picture: Picture) -> list[Finding]:
 
 
 def counts(picture: Picture) -> list[dict[str, Any]]:
-    """For each epoch, its sequences and how many messages each store holds of them."""
+    """For each epoch, its sequences and the number of messages in each store."""
     tables = {"lake_dead_letters": picture.letters, "lake_case_events": picture.events}
     found = [
         frame.group_by("epoch")
@@ -147,7 +145,7 @@ def counts(picture: Picture) -> list[dict[str, Any]]:
 
 
 def missing_in_lake(picture: Picture) -> pl.DataFrame:
-    """`dlq_sequence` of what the stream has and the lake lacks."""
+    """`dlq_sequence` of messages in the stream that the lake lacks."""
     held = pl.concat([picture.letters, picture.events]).filter(_is_in_stream(picture))
     stored = pl.DataFrame({"dlq_sequence": picture.stored}, schema={"dlq_sequence": pl.Int64})
     if picture.kept_since is not None and not held.is_empty():
@@ -156,21 +154,21 @@ def missing_in_lake(picture: Picture) -> pl.DataFrame:
 
 
 def doubled_in_lake(picture: Picture) -> pl.DataFrame:
-    """LAKE_IDENTITY of all but the first row of each message that the lake has twice."""
+    """LAKE_IDENTITY of all but the first row of each message that is twice in the lake."""
     everything = pl.concat([picture.letters, picture.events])
     message = (life_column(), pl.col("dlq_sequence"), pl.col("published_at"))
     return everything.sort("epoch", "path").filter(pl.int_range(pl.len()).over(message) > 0)
 
 
 def missing_in_postgres(picture: Picture) -> pl.DataFrame:
-    """LAKE_IDENTITY of the first dead letter of each failure that has no row."""
+    """LAKE_IDENTITY of the first dead letter of each failure without a row."""
     expected = picture.letters.filter(_is_expected(picture))
     absent = expected.join(picture.rows, on="failure_id", how="anti")
     return absent.sort("epoch", "dlq_sequence").unique("failure_id", maintain_order=True)
 
 
 def unknown_to_lake(picture: Picture) -> pl.DataFrame:
-    """IDENTITY of the rows of failed_events whose dead letter only Postgres has."""
+    """IDENTITY of the rows of failed_events whose dead letter only PostgreSQL has."""
     expected = picture.rows.filter(_is_expected(picture))
     if picture.kept_since is not None:
         expected = expected.filter(pl.col("published_at") >= picture.kept_since)
@@ -180,13 +178,15 @@ def unknown_to_lake(picture: Picture) -> pl.DataFrame:
 
 
 def _without_message(frame: pl.DataFrame, others: pl.DataFrame) -> pl.DataFrame:
-    """The rows whose very message the others lack: a failure's other dead letters do not count."""
+    """Rows whose exact message the others lack; other dead letters of a failure do not count."""
     message = (life_column(), pl.col("dlq_sequence"), pl.col("published_at"))
     return frame.join(others, on=message, how="anti", maintain_order="left")
 
 
 def _is_in_stream(picture: Picture) -> pl.Expr:
-    """Whether it is of this life of the stream, and of no part that a rewind took away."""
+    """Whether it is of this life of the stream, and not of a part that was removed when it was set
+    back.
+    """
     is_lost = pl.lit(value=False)
     for epoch in picture.forks:
         later = [start for name, start in picture.forks.items() if fork_of(name) > fork_of(epoch)]
@@ -196,7 +196,7 @@ def _is_in_stream(picture: Picture) -> pl.Expr:
 
 
 def _is_expected(picture: Picture) -> pl.Expr:
-    """Whether every sink should hold it by now."""
+    """Whether every sink should have it by now."""
     return ~is_of(picture.life) | (pl.col("dlq_sequence") <= picture.up_to)
 
 
@@ -217,7 +217,7 @@ def _by_epoch(kind: str, where: str, frame: pl.DataFrame) -> list[Finding]:
 
 
 def ranges(sequences: Iterable[int]) -> str:
-    """1, 2, 3, 7 as `1–3, 7`; no more than a line of it."""
+    """1, 2, 3, 7 as `1–3, 7`; at most one line."""
     found = runs(sequences)
     shown = [f"{a}–{b}" if a < b else str(a) for a, b in found[:_SHOWN_RANGES]]
     more = f" and {len(found) - len(shown)} more ranges" if len(found) > len(shown) else ""

@@ -1,8 +1,7 @@
-"""Logs of the lake's tables that lost bytes or files: found, and begun anew from what they say.
+"""Finds damaged logs of the lake's tables, and starts them again from their readable content.
 
-What an entry said that cannot be read any more is not lost with it: its files are still in the
-table's folder, and `Repair` takes from them the rows that the table lacks. A mart is deleted; it is
-computed anew.
+The data of unreadable entries is not lost: its files are still in the table's folder, and `Repair`
+takes missing rows from them. A mart is deleted and computed again.
 """
 
 import tempfile
@@ -35,7 +34,7 @@ _MARTS = "marts"
 
 @dataclass(slots=True)
 class Mended:
-    """What was wrong with the logs, and which tables have a new one."""
+    """The damage of the logs, and the tables with a new log."""
 
     findings: list[Finding] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)  # of the log, that began anew
@@ -43,12 +42,12 @@ class Mended:
 
 
 def torn_logs(lake: Lake) -> list[Finding]:
-    """What is wrong with the logs of all tables; changes nothing."""
+    """The damage of the logs of all tables; changes nothing."""
     return [finding for name, _, log in _logs(lake) for finding in _findings(name, log)]
 
 
 def mend_logs(lake: Lake, now: datetime) -> Mended:
-    """Mend every log that is torn. Who holds the drain's lock may do that."""
+    """Repair every damaged log. The caller must hold the drain's lock."""
     done = Mended()
     for name, store, log in _logs(lake):
         if not log.faults:
@@ -57,7 +56,8 @@ def mend_logs(lake: Lake, now: datetime) -> Mended:
         if log.faults.keys() == {POINTER}:
             drop_pointer(store)
         elif name not in LAYOUTS:
-            # From the newest entry on, so that one who is killed leaves an older table, or none.
+            # From the newest entry on: if the process is killed here, an older table is left, or
+            # none.
             store.delete(sorted(store.paths(LOG), reverse=True))
             store.delete(store.paths())
         else:
@@ -100,14 +100,14 @@ def _begin_anew(name: str, store: FileStore, log: TableLog, now: datetime) -> No
         state.metadata, state.protocol = empty.metadata, empty.protocol
         if not any("#" in mark for mark in state.marks):
             state.marks |= _marks_of_files(store, state)
-    for mark in (GENERATION, FILES, CONTENT):  # who works on what was there before is refused
+    for mark in (GENERATION, FILES, CONTENT):  # a writer with the older log is refused
         state.marks[mark] = state.marks.get(mark, 0) + 1
     state.version = log.last_version + 1
     begin_anew(store, state, now)
 
 
 def _marks_of_files(store: FileStore, state: TableState) -> dict[str, int]:
-    """How far the files in a folder hold the log, by epoch, where no log says it."""
+    """Up to where the files in a folder contain the log, by epoch, if no log says it."""
     marks: dict[str, int] = {}
     for file in store.left_files(state.files):
         rows = store.read(file)

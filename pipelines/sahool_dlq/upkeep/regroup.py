@@ -1,12 +1,12 @@
-"""History in the groups that today's recipe and rules make.
+"""Recomputes the groups of old rows with the current algorithm and rules.
 
-Each row says which recipe and rules made its group, so only rows that others made are looked at:
-a regroup that was killed is rerun and goes on, and one that has nothing to do writes nothing.
+Each row contains the algorithm and rules that made its group, so only rows with others are
+processed: after a kill, a rerun continues, and without work it writes nothing.
 
-Drains go on meanwhile. In the lake a day is one commit, which takes out the files that were read
-and, like a compaction, touches neither watermarks nor the generation that fences drains. In
-Postgres a batch is one transaction that holds the drain's checkpoint row, so it and a drain's batch
-never interleave.
+Drains continue meanwhile. In the lake one day is one commit, which removes the files that were
+read; like a compaction, it changes neither watermarks nor the generation that fences drains. In
+PostgreSQL one batch is one transaction that locks the drain's checkpoint row, so it and a drain's
+batch never interleave.
 """
 
 import time
@@ -38,7 +38,7 @@ _STAMP = ["fingerprint_version", "fingerprint_rules"]
 
 @dataclass(slots=True)
 class SinkRegrouped:
-    """What changes, or would change, in one sink: groups before and after, with their rows."""
+    """The changes in one sink, done or planned: groups before and after, with their rows."""
 
     moves: Counter[tuple[str | None, str]] = field(default_factory=Counter)
 
@@ -48,7 +48,7 @@ class SinkRegrouped:
 
     @property
     def rows(self) -> int:
-        """Rows that another recipe or other rules made."""
+        """Rows with another algorithm or other rules."""
         return self.moves.total()
 
     def as_dict(self) -> dict[str, int]:
@@ -63,7 +63,7 @@ class SinkRegrouped:
 
 @dataclass(slots=True)
 class RegroupReport:
-    """What a regroup did, or a dry run found."""
+    """What a regroup changed, or a dry run found."""
 
     lake: SinkRegrouped
     postgres: SinkRegrouped
@@ -87,9 +87,9 @@ Progress = Callable[[int], None]
 def regroup(
     settings: Settings, progress: Progress | None = None, *, is_dry_run: bool = False
 ) -> RegroupReport:
-    """Recompute the group of every row that another recipe or other rules made.
+    """Recompute the group of every row with another algorithm or other rules.
 
-    Raises RegroupError where another regroup runs, LakeError where the lake cannot be written.
+    Raises RegroupError if another regroup runs, LakeError if the lake cannot be written.
     """
     started = time.monotonic()
     rules, lake = settings.rules.grouping, Lake(settings.lake)
@@ -117,7 +117,7 @@ def regroup(
 def _regroup_day(
     lake: Lake, day: date | None, rules: GroupingRules, done: SinkRegrouped, *, is_dry_run: bool
 ) -> None:
-    """One day's files in one commit, tried again where somebody else rewrote them meanwhile."""
+    """One day's files in one commit, tried again if another process rewrote them meanwhile."""
     for attempt in range(_TRIES):
         table = lake.table("dead_letters")
         files = [file for file in table.files if file.day == day and _is_stale(table, file, rules)]
@@ -129,7 +129,7 @@ def _regroup_day(
         rows = (_regrouped(table, file, rules, counted) for file in files)
         try:
             if files:
-                # The messages stay the same, and who streams the table gets each of them once.
+                # The messages stay the same, and streaming readers get each of them once.
                 table.replace(files, rows, datetime.now(UTC), is_data_change=False)
         except FencedError:
             if attempt == _TRIES - 1:
@@ -145,7 +145,7 @@ def _is_stale(table: LakeTable, file: LakeFile, rules: GroupingRules) -> bool:
 
 
 def _by_others(frame: pl.DataFrame, rules: GroupingRules) -> pl.Series:
-    """Which rows another recipe, or other rules, made; files of an older version lack columns."""
+    """Which rows have another algorithm or other rules; files of an older version lack columns."""
     column = pl.col("fingerprint_rules") if "fingerprint_rules" in frame.columns else pl.lit(None)
     return frame.select(
         pl.col("fingerprint_version").ne_missing(FINGERPRINT_VERSION)
@@ -206,7 +206,7 @@ def _stale_rows(connection: Connection[Any], rules: GroupingRules, after: str) -
 
 
 def _uncut(rows: pl.DataFrame, lake: Lake) -> pl.DataFrame:
-    """The rows with error types as they were before `failed_events` cut them, from the lake."""
+    """The rows with the full error types from the lake, because `failed_events` cuts them."""
     limit = TEXT_LIMITS["error_type"]
     cut = rows.filter(pl.col("error_type").str.len_chars() == limit)
     if cut.is_empty():

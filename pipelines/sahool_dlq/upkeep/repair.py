@@ -1,4 +1,4 @@
-"""Mending a lake that lost bytes and a Postgres that lost rows, each from what still has them."""
+"""Repairs a damaged lake and missing rows in PostgreSQL, from stores that still have the data."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.refill.from_lake import by_epoch
 from sahool_dlq.refill.from_postgres import letters_from_postgres
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.epochs import Gap, is_of, life_of, remember_gap, runs
+from sahool_dlq.stores.epoch_ids import Gap, is_of, life_of, remember_gap, runs
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.postgres.failed_events import FailedEvents
 from sahool_dlq.stores.tombstones import LIFE, not_erased
@@ -53,7 +53,7 @@ class Repair:
         self._mended = mended
 
     async def lake(self, picture: Picture) -> list[Finding]:
-        """Put the lake's rows right, one commit a table; returns what is lost for good."""
+        """Correct the lake's rows, one commit per table; returns what is permanently lost."""
         missing = missing_in_lake(picture)["dlq_sequence"]
         ids = unknown_to_lake(picture)["failure_id"].to_list()
         rebuilt: dict[str, list[pl.DataFrame]] = {name: [] for name in self._tables}
@@ -85,7 +85,7 @@ class Repair:
         return [*lost, *self._lost_with_entries(picture, rebuilt)]
 
     def postgres(self, picture: Picture) -> None:
-        """Fold the cases that lack a row anew, from all that the lake knows of them."""
+        """Compute missing cases again, from all that the lake knows of them."""
         ids = missing_in_postgres(picture)["failure_id"].to_list()
         if not ids:
             return
@@ -104,10 +104,10 @@ class Repair:
         postgres.refold(list(by_epoch(letters, events)))
 
     def _from_left_files(self, picture: Picture) -> dict[str, list[pl.DataFrame]]:
-        """Rows that a table lacks, from files in its folder that are not live, by table.
+        """Rows missing in a table, from files in its folder that are not live, by table.
 
-        A file leaves the log when its rows are in others, and then stays for some days; one whose
-        entry was lost looks the same.
+        A file leaves the log when its rows are in others, and then stays for some days; a file
+        whose entry was lost looks the same.
         """
         found: dict[str, list[pl.DataFrame]] = {}
         for name, known in (("dead_letters", picture.letters), ("case_events", picture.events)):
@@ -132,7 +132,7 @@ class Repair:
     def _lost_with_entries(
         self, picture: Picture, rebuilt: Mapping[str, Sequence[pl.DataFrame]]
     ) -> list[Finding]:
-        """Which messages were only in log entries that are gone, with their files."""
+        """The messages that were only in lost log entries, with their files."""
         findings = []
         for lost in self._mended.lost:
             if life_of(lost.epoch) != picture.life or self._state.is_shared:
@@ -218,12 +218,12 @@ class Repair:
 
 
 def _of_life(frame: pl.DataFrame, picture: Picture) -> list[int]:
-    """The sequences of a frame's rows that are of the current life of the stream."""
+    """The sequences of a frame's rows in the current life of the stream."""
     return frame.filter(is_of(picture.life))["dlq_sequence"].to_list()
 
 
 def _without(frame: pl.DataFrame, doubled: pl.DataFrame, path: str) -> pl.DataFrame:
-    """A file's rows less the repeats that are in this file."""
+    """A file's rows without the repeats in this file."""
     here = doubled.filter(pl.col("path") == path)
     message = ["epoch", "dlq_sequence", "published_at"]
     numbered = frame.with_columns(_nth=pl.int_range(pl.len()).over(message))

@@ -1,7 +1,7 @@
-"""`dlq verify`: are stream, lake and Postgres the same, and can every byte of the lake be read?
+"""`dlq verify`: are stream, lake and PostgreSQL equal, and can every byte of the lake be read?
 
-Looks at what all sinks have reached, so drains may go on meanwhile; a repair holds the drain's
-lock. Finding is pure (`compare`); here is the looking.
+It checks only what all sinks have reached, so drains may continue; a repair holds the drain's lock.
+The comparison is pure (`compare`); this module reads.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from sahool_dlq.jetstream.contents import stored_sequences
 from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.refill.from_postgres import identities
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.epochs import is_of, life_of
+from sahool_dlq.stores.epoch_ids import is_of, life_of
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
 from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import check_owner
@@ -34,7 +34,7 @@ from sahool_dlq.upkeep.repair import Repair
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What `dlq verify` found."""
+    """The result of `dlq verify`."""
 
     findings: tuple[Finding, ...]
     epochs: tuple[dict[str, Any], ...]  # messages of each epoch in each store
@@ -47,7 +47,7 @@ class VerifyReport:
 
     @property
     def is_well(self) -> bool:
-        """Whether nothing is wrong any more."""
+        """Whether no problem is left."""
         return all(finding.is_repaired for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,7 +56,9 @@ class VerifyReport:
 
 
 async def verify(settings: Settings, bytes_per_second: float | None = None) -> VerifyReport:
-    """Compare the stores; changes nothing. With `bytes_per_second`, the lake is read no faster."""
+    """Compare the stores; changes nothing. With `bytes_per_second`, the lake is read at most at
+    that rate.
+    """
     started = datetime.now(UTC)
     lake, checks = Lake(settings.lake), _Checks(bytes_per_second)
     if torn := torn_logs(lake):  # a table whose log is torn cannot be opened, or lacks rows
@@ -65,17 +67,18 @@ async def verify(settings: Settings, bytes_per_second: float | None = None) -> V
         check_owner(connection, lake)
     for name in (*LOG_TABLES, "service_totals"):
         await asyncio.to_thread(checks.damaged, lake.table(name))
-    checks.pace = None  # what came since is read at once
+    checks.pace = None  # newer data are read without the limit
     async with _servers(settings) as (client, state, connection):
         report = await _look(settings, client, state, connection, lake, checks)
     return replace(report, started_at=started, seconds=_since(started))
 
 
 async def repair(settings: Settings) -> list[Finding]:
-    """Mend what can be mended; returns what was found. A drain and another look should follow.
+    """Repair what can be repaired; returns what was found. Then drain and check again.
 
-    The lake is rebuilt from files that left it and are there still, from the stream, what that no
-    longer has from Postgres; Postgres from the lake. A sink that is merely behind is for the drain.
+    The lake is rebuilt from files that left it but still exist, from the stream, and from
+    PostgreSQL for messages that the stream no longer has; PostgreSQL from the lake. A sink that
+    only lags is left to the drain.
     """
     lake, checks = Lake(settings.lake), _Checks()
     async with (
@@ -108,9 +111,9 @@ async def _servers(
 
 
 class _Checks:
-    """The files that were read against their checksums; each is read once.
+    """Files that were checked against their checksums; each is read once.
 
-    A file never changes under its name, so what was found of it holds as long as it is live.
+    A file with a given name never changes, so its result is valid as long as it is live.
     """
 
     def __init__(self, bytes_per_second: float | None = None) -> None:
@@ -118,7 +121,8 @@ class _Checks:
         self._found: dict[tuple[str, str], str | None] = {}
 
     def damaged(self, table: LakeTable) -> list[DamagedFile]:
-        """Those of a table's live files that cannot be read as they were written."""
+        """The live files of a table whose content is unreadable or differs from what was
+        written."""
         found = []
         for file in table.files:
             key = (table.name, file.path)
@@ -163,7 +167,7 @@ async def _picture(
     tables: Mapping[str, LakeTable],
     checks: _Checks,
 ) -> Picture:
-    """Look at everything; the lake's snapshots and the checkpoint come first, so bound the rest."""
+    """Read everything; the lake's snapshots and the checkpoint come first and limit the rest."""
     reader = LogReader(client, state.stream, settings.subjects.log)
     epoch, checkpoint = _checkpoint(connection, state)
     marks = [table.watermark(epoch) for table in tables.values()]
@@ -231,7 +235,7 @@ def _identities(table: LakeTable, bad: set[tuple[str, str]]) -> pl.DataFrame:
 
 
 def _behind(sinks: Mapping[str, int | None], state: LogState) -> list[Finding]:
-    """Sinks that were emptied, or that lag behind what the stream still has."""
+    """Sinks that were emptied, or that lag behind the stream."""
     ahead = max((mark or 0 for mark in sinks.values()), default=0)
     return [
         Finding(

@@ -1,7 +1,7 @@
 -- Failures that need a person. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
 --
--- Grain: one row per critical failure in the window, told of by service.
---   is_told  whether an alert (the monitor's) has named it
+-- Grain: one row per critical failure in the window, reported by service.
+--   is_told  whether an alert (of the monitor) has contained it
 --   the other columns: counted_failures.sql
 SELECT
     f.*,
@@ -14,6 +14,6 @@ CROSS JOIN clock AS n
 CROSS JOIN settings AS r
 WHERE
     f.error_class = ANY (r.error_types)
-    -- stored, since a drain may come late, and a clock be wrong; what is old is no news
+    -- by storing time, because a drain may be late and a clock wrong; old failures are left out
     AND f.created_at > n.now - r.window_minutes * INTERVAL '1 minute'
-    AND f.dlq_timestamp > n.now - GREATEST(r.window_minutes, 1440) * INTERVAL '1 minute'
+    AND f.opened_at > n.now - GREATEST(r.window_minutes, 1440) * INTERVAL '1 minute'

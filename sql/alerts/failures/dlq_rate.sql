@@ -1,6 +1,6 @@
--- How fast failures come. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
+-- The rate of failures. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
 --
--- Grain: one row per failure in the window, which ends where the drain has come to.
+-- Grain: one row per failure in the window, which ends at the position of the drain.
 --   divisor  the minutes of the window, so that the value is failures a minute
 --   the other columns: counted_failures.sql
 SELECT
@@ -13,5 +13,5 @@ FROM scoped_failures AS f
 CROSS JOIN clock AS n
 CROSS JOIN settings AS r
 WHERE
-    f.dlq_timestamp > n.drained_until - r.window_minutes * INTERVAL '1 minute'
-    AND f.dlq_timestamp <= n.drained_until
+    f.opened_at > n.drained_until - r.window_minutes * INTERVAL '1 minute'
+    AND f.opened_at <= n.drained_until

@@ -1,8 +1,8 @@
--- The schema `dlq`: all that the platform has stands there, and nobody but its owner makes anything
--- in it. What older versions made in the first schema of the user's own search_path, as a rule in
--- `public`, is moved. Runs before all others, also where those were applied long ago. Idempotent.
+-- The schema `dlq`: it contains all tables of the platform, and only its owner may create objects
+-- in it. Tables of older versions in the first schema of the user's own search_path, usually
+-- `public`, are moved. It runs before all others, even if those were applied long ago. Idempotent.
 --
--- Needs CREATE on the database, or a schema `dlq` that was made for this user.
+-- Needs CREATE on the database, or a schema `dlq` that was created for this user.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -26,7 +26,8 @@ BEGIN
     END IF;
     REVOKE ALL ON SCHEMA dlq FROM PUBLIC;
 
-    -- What jobs lock that must be alone: only who may delete from one, which has nothing to delete.
+    -- Views that jobs lock which must run alone. The right to lock one is the right to delete from
+    -- it; it has no rows.
     FOREACH name IN ARRAY ARRAY['migrate', 'drain', 'redrive', 'marts', 'alerts', 'regroup'] LOOP
         CONTINUE WHEN to_regclass('dlq.lock_' || name) IS NOT NULL;
         BEGIN
@@ -63,7 +64,7 @@ BEGIN
         RETURN;
     END IF;
 
-    -- A service's own table is adopted; the rest is ours where our migrations are written down.
+    -- A service's own table is adopted; other tables are ours if our migrations are recorded.
     IF to_regclass(format('%I.schema_migrations', old)) IS NOT NULL THEN
         EXECUTE format('SELECT EXISTS (SELECT FROM %I.schema_migrations AS m'
             ' WHERE to_jsonb(m) ->> ''name'' = ''0002_platform'')', old) INTO is_old;
@@ -87,7 +88,8 @@ BEGIN
     END LOOP;
     EXECUTE format('DROP FUNCTION IF EXISTS %I.share_mart(regclass)', old);
 
-    -- Marts were the drain's, with whatever it hung on them: dropped; the next dlq marts fills new ones.
+    -- The marts belonged to the drain, with all that it attached to them. They are dropped; the
+    -- next dlq marts fills new ones.
     FOR moved IN
         SELECT oid::regclass AS name FROM pg_class
         WHERE starts_with(relname, 'mart_') AND relkind = 'r' AND relnamespace = old::regnamespace
@@ -119,8 +121,8 @@ BEGIN
     END IF;
 END $$;
 
--- So that people, Grafana and a pooler's sessions find the tables without saying dlq. Last, so that
--- nothing else that uses this database finds other things than before.
+-- So people, Grafana and a pooler's sessions find the tables without writing dlq. It is last, so
+-- that other users of this database find the same objects as before.
 DO $$
 DECLARE
     found TEXT;
@@ -142,7 +144,7 @@ CREATE TABLE IF NOT EXISTS dlq.schema_migrations (
     name       TEXT PRIMARY KEY,
     applied_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE schema_migrations IS 'Migrations that this database has had.';
+COMMENT ON TABLE schema_migrations IS 'Migrations that were applied to this database.';
 INSERT INTO schema_migrations (name) VALUES ('0000_schema') ON CONFLICT DO NOTHING;
 
 COMMIT;

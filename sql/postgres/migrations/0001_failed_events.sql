@@ -1,5 +1,5 @@
--- failed_events: one row per failure. Exactly the columns that the older services' migration made,
--- so that a table of theirs is adopted as it is. Idempotent.
+-- failed_events: one row per failure. It has exactly the columns of the older services' migration,
+-- so that their table can be adopted unchanged. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -46,10 +46,10 @@ CREATE TRIGGER failed_events_updated_at BEFORE UPDATE ON failed_events
     FOR EACH ROW EXECUTE FUNCTION set_failed_events_updated_at();
 
 COMMENT ON TABLE failed_events IS
-    'One row per failure of a consumer on an event. Written by the drain alone; texts are redacted.';
+    'One row per failure of a consumer on an event. Written only by the drain; texts are redacted.';
 COMMENT ON COLUMN failed_events.id IS
-    'failure_id: uuid5 of stream, sequence, time and consumer, so a repeat has the same';
-COMMENT ON COLUMN failed_events.event_id IS 'id of the event, as its producer gave it';
+    'failure_id: uuid5 of stream, sequence, time and consumer, so a repeat has the same id';
+COMMENT ON COLUMN failed_events.event_id IS 'id of the event, from its producer';
 COMMENT ON COLUMN failed_events.event_type IS 'last token of the original subject';
 COMMENT ON COLUMN failed_events.original_subject IS 'subject of the event; a redrive goes there';
 COMMENT ON COLUMN failed_events.source_service IS 'service that published the event';
@@ -58,22 +58,22 @@ COMMENT ON COLUMN failed_events.field_id IS 'field, from the event';
 COMMENT ON COLUMN failed_events.farmer_id IS 'farmer, from the event';
 COMMENT ON COLUMN failed_events.error_message IS 'text of the exception';
 COMMENT ON COLUMN failed_events.error_type IS 'class name of the exception';
-COMMENT ON COLUMN failed_events.stack_trace IS 'chained traceback, where the consumer sent one';
+COMMENT ON COLUMN failed_events.stack_trace IS 'chained traceback, if the consumer sent one';
 COMMENT ON COLUMN failed_events.retry_count IS 'retries inside the consumer, before the dead letter';
 COMMENT ON COLUMN failed_events.max_retries IS 'retries that the consumer allows after its first call';
-COMMENT ON COLUMN failed_events.first_attempt_at IS 'first call that failed';
-COMMENT ON COLUMN failed_events.last_attempt_at IS 'last call that failed';
+COMMENT ON COLUMN failed_events.first_attempt_at IS 'first failed call';
+COMMENT ON COLUMN failed_events.last_attempt_at IS 'last failed call';
 COMMENT ON COLUMN failed_events.original_data IS 'body of the event, redacted';
 COMMENT ON COLUMN failed_events.original_headers IS 'headers of the event, redacted';
 COMMENT ON COLUMN failed_events.dlq_timestamp IS 'when the consumer gave up';
 COMMENT ON COLUMN failed_events.dlq_reason IS 'why: max_retries_exceeded, handler_dead_letter, …';
 COMMENT ON COLUMN failed_events.status IS
-    'pending | retried (a redrive is out) | resolved | parked | discarded | superseded';
+    'pending | retried (a redrive is published) | resolved | parked | discarded | superseded';
 COMMENT ON COLUMN failed_events.resolved_at IS 'when it was resolved';
-COMMENT ON COLUMN failed_events.resolution_notes IS 'reason that a person or a redrive gave';
-COMMENT ON COLUMN failed_events.alert_sent IS 'whether an alert named it';
-COMMENT ON COLUMN failed_events.alert_sent_at IS 'when an alert named it last';
+COMMENT ON COLUMN failed_events.resolution_notes IS 'reason from a person or a redrive';
+COMMENT ON COLUMN failed_events.alert_sent IS 'whether an alert contained it';
+COMMENT ON COLUMN failed_events.alert_sent_at IS 'when an alert last contained it';
 COMMENT ON COLUMN failed_events.created_at IS 'when the row was stored';
-COMMENT ON COLUMN failed_events.updated_at IS 'when the row was changed last, by trigger';
+COMMENT ON COLUMN failed_events.updated_at IS 'when the row was last changed, set by a trigger';
 
 COMMIT;

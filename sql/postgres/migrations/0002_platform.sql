@@ -1,4 +1,4 @@
--- What the platform adds: where a failure stands in the log, its group, its redrives; the drain's
+-- The platform adds: the position of a failure in the log, its group, its redrives; the drain's
 -- checkpoints; the outbox of redrives; the consumers' totals. Idempotent.
 
 BEGIN;
@@ -37,22 +37,22 @@ COMMENT ON COLUMN failed_events.consumer_service IS 'service that failed on the 
 COMMENT ON COLUMN failed_events.consumer_name IS 'durable consumer that failed on the event';
 COMMENT ON COLUMN failed_events.handler IS 'function that failed';
 COMMENT ON COLUMN failed_events.attempts IS 'failed calls: array of at, error_type, error_message';
-COMMENT ON COLUMN failed_events.group_id IS 'fingerprint: same exceptions, frames and message';
-COMMENT ON COLUMN failed_events.parent_id IS 'coarser fingerprint: same exceptions and frames';
+COMMENT ON COLUMN failed_events.group_id IS 'fingerprint of exceptions, frames and message';
+COMMENT ON COLUMN failed_events.parent_id IS 'fingerprint of exceptions and frames only';
 COMMENT ON COLUMN failed_events.fingerprint_version IS 'version of the fingerprint rules';
-COMMENT ON COLUMN failed_events.root_failure_id IS 'first failure of the chain, when a redrive failed again';
+COMMENT ON COLUMN failed_events.root_failure_id IS 'first failure of the chain, if a redrive failed again';
 COMMENT ON COLUMN failed_events.redrive_count IS 'redrives that ended without success';
-COMMENT ON COLUMN failed_events.redrive_trigger IS 'automatic | manual: the latest redrive';
+COMMENT ON COLUMN failed_events.redrive_trigger IS 'automatic | manual, of the latest redrive';
 COMMENT ON COLUMN failed_events.resolution_cause IS 'automatic_redrive | manual_redrive | manual';
 COMMENT ON COLUMN failed_events.discarded_at IS 'when it was discarded';
-COMMENT ON COLUMN failed_events.payload_encoding IS 'how original_data holds the body: json | base64 | object | text';
-COMMENT ON COLUMN failed_events.parse_error IS 'why the dead letter could not be read as one';
-COMMENT ON COLUMN failed_events.clamped IS 'comma-separated columns whose text was cut or mended';
+COMMENT ON COLUMN failed_events.payload_encoding IS 'encoding of the body in original_data: json | base64 | object | text';
+COMMENT ON COLUMN failed_events.parse_error IS 'why the message could not be read as a dead letter';
+COMMENT ON COLUMN failed_events.clamped IS 'comma-separated columns whose value was cut or changed to fit';
 
--- What is pending, by group, oldest first: the redriver and the operator ask this.
+-- For the redriver and the operator: pending failures by group, oldest first.
 CREATE INDEX IF NOT EXISTS failed_events_open ON failed_events (group_id, dlq_timestamp)
     WHERE status IN ('pending', 'retried', 'parked');
--- Recent failures, and Grafana's time range.
+-- For recent failures and Grafana's time range.
 CREATE INDEX IF NOT EXISTS failed_events_dlq_timestamp ON failed_events (dlq_timestamp);
 
 CREATE TABLE IF NOT EXISTS dlq.drain_checkpoints (
@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS dlq.drain_checkpoints (
     updated_at    TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE drain_checkpoints IS
-    'How far failed_events holds the log; written in the transaction that writes the rows.';
+    'Position in the log up to which failed_events is complete; written in the transaction that writes the rows.';
 
 CREATE TABLE IF NOT EXISTS dlq.drain_epochs (
     epoch          TEXT PRIMARY KEY,
@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS dlq.drain_epochs (
     started_at     TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE drain_epochs IS
-    'Each life of the dead-letter stream: first seen, recreated, or rewound after a loss.';
+    'Epochs of the dead-letter stream: first seen, recreated, or set back after a loss.';
 
 CREATE TABLE IF NOT EXISTS dlq.drain_anchors (
     epoch        TEXT NOT NULL,
@@ -83,7 +83,7 @@ CREATE TABLE IF NOT EXISTS dlq.drain_anchors (
     PRIMARY KEY (epoch, sequence)
 );
 COMMENT ON TABLE drain_anchors IS
-    'The last message of each batch: where the stream shows another there, it was rewound.';
+    'The last message of each batch: if the stream has another message there, it was set back.';
 
 CREATE TABLE IF NOT EXISTS dlq.stream_gaps (
     epoch          TEXT NOT NULL,
@@ -94,7 +94,7 @@ CREATE TABLE IF NOT EXISTS dlq.stream_gaps (
     found_at       TIMESTAMPTZ NOT NULL DEFAULT now(),
     PRIMARY KEY (epoch, first_sequence)
 );
-COMMENT ON TABLE stream_gaps IS 'Sequences of the log that were gone before the drain could read them.';
+COMMENT ON TABLE stream_gaps IS 'Sequences of the log that were lost before the drain could read them.';
 
 CREATE TABLE IF NOT EXISTS dlq.redrive_batches (
     id           UUID PRIMARY KEY,
@@ -109,7 +109,7 @@ CREATE TABLE IF NOT EXISTS dlq.redrive_batches (
     created_at   TIMESTAMPTZ NOT NULL DEFAULT now(),
     ended_at     TIMESTAMPTZ
 );
-COMMENT ON TABLE redrive_batches IS 'A redrive as it was asked for, frozen: its rows are in redrives.';
+COMMENT ON TABLE redrive_batches IS 'A batch of redrives as requested; it does not change. Its redrives are in the table redrives.';
 
 CREATE TABLE IF NOT EXISTS dlq.redrives (
     id           UUID PRIMARY KEY,

@@ -1,5 +1,5 @@
--- Raw dead letters, where DLQ_KEEP_PAYLOADS asks for them. Nothing in them is masked, so only the
--- owner, and whoever is granted it, may read them. Idempotent.
+-- Raw dead letters, if DLQ_KEEP_PAYLOADS is set. They are not masked, so only the owner and granted
+-- users may read them. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -13,13 +13,13 @@ CREATE TABLE IF NOT EXISTS dlq.failed_payloads (
     stored_at    TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE failed_payloads IS
-    'Dead letters as the stream held them, unmasked: grant SELECT to redrivers only.';
+    'Original dead letters, unmasked: grant SELECT only to redrivers.';
 CREATE INDEX IF NOT EXISTS failed_payloads_stored_at ON failed_payloads (stored_at);
 ALTER TABLE failed_payloads ALTER COLUMN data SET STORAGE EXTERNAL;
 REVOKE ALL ON failed_payloads FROM PUBLIC;
 
--- Members may redrive what the stream has lost. Making a role needs a right that the migrating user
--- may lack; the owner can then grant the table by hand.
+-- Members may redrive events that the stream has lost. The migrating user may lack the right to
+-- create roles; the owner can then grant the table by hand.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'dlq_payloads') THEN

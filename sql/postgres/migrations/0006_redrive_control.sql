@@ -1,4 +1,4 @@
--- What a batch of redrives was told besides its selection: where to, how changed, how fast.
+-- Options of a batch of redrives besides its selection: target subject, edit, rate.
 -- Idempotent.
 
 BEGIN;
@@ -11,13 +11,13 @@ ALTER TABLE redrive_batches
 
 COMMENT ON COLUMN redrive_batches.state IS
     'planned | awaiting_approval | running | paused | done | aborted | cancelled';
-COMMENT ON COLUMN redrive_batches.redirect_to IS 'subject that the events go to instead of their own';
+COMMENT ON COLUMN redrive_batches.redirect_to IS 'subject to publish to, instead of the original one';
 COMMENT ON COLUMN redrive_batches.patch IS
-    'JSON merge patch (RFC 7396) of the events'' bodies, as it was given: it is not redacted';
+    'JSON merge patch (RFC 7396) for the events'' bodies; not redacted';
 COMMENT ON COLUMN redrive_batches.per_second IS
-    'redrives a second that a person asked for; null leaves it to the budget';
+    'requested redrives per second; null: the budget decides';
 
--- Batches that are not over: the redriver, and `dlq batches`, ask this.
+-- For the redriver and `dlq batches`: batches that have not ended.
 CREATE INDEX IF NOT EXISTS redrive_batches_open ON redrive_batches (created_at)
     WHERE state IN ('planned', 'awaiting_approval', 'running', 'paused');
 

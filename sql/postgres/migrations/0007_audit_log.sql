@@ -15,14 +15,14 @@ CREATE TABLE IF NOT EXISTS dlq.audit_log (
     detail      JSONB NOT NULL DEFAULT '{}',
     db_user     TEXT NOT NULL DEFAULT session_user
 );
-COMMENT ON TABLE audit_log IS 'What people and schedules did to failures. Rows are added, never changed.';
-COMMENT ON COLUMN audit_log.actor IS 'who, as they say themselves';
+COMMENT ON TABLE audit_log IS 'Actions of people and schedules on failures. Rows are added, never changed.';
+COMMENT ON COLUMN audit_log.actor IS 'name of the person, not verified';
 COMMENT ON COLUMN audit_log.action IS 'redrive.planned, redrive.paused, …, triage.discarded, …';
-COMMENT ON COLUMN audit_log.reason IS 'why, in their words';
-COMMENT ON COLUMN audit_log.batch_id IS 'batch of redrives, or the decision on many failures';
-COMMENT ON COLUMN audit_log.failure_ids IS 'failures that a decision was about; a batch has them in redrives';
+COMMENT ON COLUMN audit_log.reason IS 'reason given by the person';
+COMMENT ON COLUMN audit_log.batch_id IS 'id of a batch of redrives, or of a decision about many failures';
+COMMENT ON COLUMN audit_log.failure_ids IS 'failures of a decision; those of a batch are in redrives';
 COMMENT ON COLUMN audit_log.detail IS 'selection, counts, edit, outcomes; redacted';
-COMMENT ON COLUMN audit_log.db_user IS 'who was logged in to PostgreSQL: not self-declared';
+COMMENT ON COLUMN audit_log.db_user IS 'login in PostgreSQL, verified';
 
 CREATE INDEX IF NOT EXISTS audit_log_batch ON audit_log (batch_id);
 
@@ -39,8 +39,8 @@ CREATE TRIGGER audit_log_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON a
 
 REVOKE ALL ON audit_log FROM PUBLIC;
 
--- Members may read it. Making a role needs a right that the migrating user may lack; the owner can
--- then grant the table by hand.
+-- Members may read it. The migrating user may lack the right to create roles; the owner can then
+-- grant the table by hand.
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'dlq_auditor') THEN

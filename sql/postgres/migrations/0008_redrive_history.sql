@@ -1,4 +1,4 @@
--- The redrives that ended, by time: what the policy learns from. Idempotent.
+-- For the policy, which learns from ended redrives by time. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;

@@ -1,4 +1,4 @@
--- Alerts: what fires and fired, the messages about it, and what each evaluation saw of the servers.
+-- Alerts: current and past ones, their messages, and the state of the servers at each evaluation.
 -- Idempotent.
 
 BEGIN;
@@ -34,21 +34,21 @@ CREATE INDEX IF NOT EXISTS alerts_started_at ON alerts (started_at);
 COMMENT ON TABLE alerts IS
     'One row per episode of an alert: a rule''s condition held for a subject. Written by evaluate_alerts and dlq alerts ack.';
 COMMENT ON COLUMN alerts.rule IS 'name of the rule in the alert file';
-COMMENT ON COLUMN alerts.scope IS 'the part of the rule that has a threshold of its own; else all';
-COMMENT ON COLUMN alerts.subject IS 'what it is about: a service, a stream, a batch; empty: everything';
+COMMENT ON COLUMN alerts.scope IS 'the override of the rule that matched; else all';
+COMMENT ON COLUMN alerts.subject IS 'a service, a stream or a batch; empty: everything';
 COMMENT ON COLUMN alerts.state IS 'pending (not long enough yet) | firing | resolved';
 COMMENT ON COLUMN alerts.value IS 'the latest value while the condition held, in the unit of the rule';
-COMMENT ON COLUMN alerts.above IS 'the threshold that it is above';
-COMMENT ON COLUMN alerts.failure_count IS 'failures that it is about, as of the latest look';
-COMMENT ON COLUMN alerts.since IS 'when what it tells of began';
+COMMENT ON COLUMN alerts.above IS 'the exceeded threshold';
+COMMENT ON COLUMN alerts.failure_count IS 'number of failures at the latest evaluation';
+COMMENT ON COLUMN alerts.since IS 'when the problem began';
 COMMENT ON COLUMN alerts.sample_id IS 'one of the failures, for dlq show';
-COMMENT ON COLUMN alerts.detail IS 'who and what, in words; redacted';
-COMMENT ON COLUMN alerts.started_at IS 'first look at which the condition held';
+COMMENT ON COLUMN alerts.detail IS 'details as text, redacted';
+COMMENT ON COLUMN alerts.started_at IS 'first evaluation at which the condition held';
 COMMENT ON COLUMN alerts.fired_at IS 'when it had held long enough';
-COMMENT ON COLUMN alerts.seen_at IS 'last look at which the condition held';
-COMMENT ON COLUMN alerts.told_at IS 'when a message about it was written last';
-COMMENT ON COLUMN alerts.told_count IS 'messages about it';
-COMMENT ON COLUMN alerts.acked_by IS 'who looks after it (self-declared): no reminders any more';
+COMMENT ON COLUMN alerts.seen_at IS 'last evaluation at which the condition held';
+COMMENT ON COLUMN alerts.told_at IS 'when the last message about it was written';
+COMMENT ON COLUMN alerts.told_count IS 'number of messages about it';
+COMMENT ON COLUMN alerts.acked_by IS 'who takes care of it (not verified): no more reminders';
 
 CREATE TABLE IF NOT EXISTS dlq.alert_messages (
     id           BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -65,7 +65,7 @@ CREATE TABLE IF NOT EXISTS dlq.alert_messages (
 CREATE INDEX IF NOT EXISTS alert_messages_waiting ON alert_messages (id)
     WHERE delivered_at IS NULL AND given_up_at IS NULL;
 COMMENT ON TABLE alert_messages IS
-    'The outbox of alerts: a row per message and channel, written before anything is sent.';
+    'The outbox of alerts: one row per message and channel, written before sending.';
 
 CREATE TABLE IF NOT EXISTS dlq.stream_samples (
     at             TIMESTAMPTZ NOT NULL,
@@ -82,11 +82,11 @@ CREATE TABLE IF NOT EXISTS dlq.stream_samples (
     PRIMARY KEY (role, at)
 );
 COMMENT ON TABLE stream_samples IS
-    'What each evaluation of the alerts saw of the streams; kept for seven days.';
+    'State of the streams at each evaluation of the alerts; kept for seven days.';
 COMMENT ON COLUMN stream_samples.role IS 'log | events | totals';
-COMMENT ON COLUMN stream_samples.last_sequence IS 'of the log''s own subjects';
+COMMENT ON COLUMN stream_samples.last_sequence IS 'last sequence; for the log: of its own subjects';
 COMMENT ON COLUMN stream_samples.max_messages IS 'null: no limit';
-COMMENT ON COLUMN stream_samples.problem IS 'why it can not be read or written; null: it can';
+COMMENT ON COLUMN stream_samples.problem IS 'why it cannot be read or written; null: it can';
 
 CREATE TABLE IF NOT EXISTS dlq.consumer_samples (
     at                    TIMESTAMPTZ NOT NULL,
@@ -96,7 +96,7 @@ CREATE TABLE IF NOT EXISTS dlq.consumer_samples (
     PRIMARY KEY (stream, consumer, at)
 );
 COMMENT ON TABLE consumer_samples IS
-    'How far consumers that fail and publish no totals have acknowledged: whether they get on.';
+    'Acknowledgement positions of consumers that fail and publish no totals: they show whether these make progress.';
 
 INSERT INTO schema_migrations (name) VALUES ('0009_alerts') ON CONFLICT DO NOTHING;
 

@@ -1,8 +1,9 @@
--- Rights by role: groups that cannot log in; grant them to the users that do the work. Idempotent.
+-- Rights by role: group roles that cannot log in; grant them to the users that do the work.
+-- Idempotent.
 --
--- Roles belong to the cluster: each of its databases with these tables grants them its own. To make
--- one needs CREATEROLE. Where that is missing, this warns and goes on; a superuser then runs this
--- file again with psql -f.
+-- Roles belong to the cluster: each of its databases grants them its own tables. Creating a role
+-- needs CREATEROLE. If that is missing, this file warns and continues; a superuser then runs it
+-- again with psql -f.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -11,7 +12,7 @@ DO $$
 DECLARE
     roles CONSTANT TEXT[] := ARRAY['dlq_drain', 'dlq_redriver', 'dlq_alerts', 'dlq_analyst',
                                    'dlq_auditor', 'dlq_payloads', 'dlq_maintenance'];
-    -- What is said of an audited deed; when and by which login, the server says.
+    -- The columns that a user writes; the server sets time and login.
     told  CONSTANT TEXT := 'INSERT (actor, action, reason, batch_id, failure_ids, detail)';
     marts CONSTANT TEXT := coalesce((
         SELECT string_agg(relname, ' ') FROM pg_class WHERE relkind = 'r'
@@ -55,8 +56,8 @@ BEGIN
         END;
     END LOOP;
 
-    -- The tables that there are. Unmasked are failed_payloads and redrive_batches.patch, so neither
-    -- drain nor analyst reads them; the audit is added to, and changed by nobody.
+    -- The existing tables. failed_payloads and redrive_batches.patch are unmasked, so drain and
+    -- analyst cannot read them. Rows can be added to the audit, but nobody can change them.
     FOR given IN
         SELECT g.role_name, g.rights, t.table_name
         FROM (VALUES
@@ -65,7 +66,8 @@ BEGIN
             ('dlq_drain', 'SELECT, INSERT, UPDATE', 'platform'),
             ('dlq_drain', 'SELECT, INSERT, DELETE', 'unfounded_outcomes'),
             ('dlq_drain', 'SELECT, UPDATE', 'redrives'),
-            ('dlq_drain', 'SELECT', 'erasures schema_migrations stopped_consumers'),
+            ('dlq_drain', 'SELECT', 'erasures schema_migrations stopped_consumers failures'
+                ' answered_redrives'),
             ('dlq_drain', 'SELECT, INSERT', 'erased_messages'),  -- from the lake's copy
             ('dlq_drain', 'INSERT, DELETE, SELECT (failure_id, stored_at)', 'failed_payloads'),
             ('dlq_redriver', 'SELECT, INSERT, UPDATE', 'redrive_batches redrives'),
@@ -76,7 +78,7 @@ BEGIN
             ('dlq_analyst', 'SELECT', 'failed_events drain_checkpoints drain_epochs drain_anchors'
                 ' stream_gaps redrives service_totals alerts alert_messages stream_samples'
                 ' consumer_samples schema_migrations platform verifications unreached_consumers'
-                ' stopped_consumers failures unfounded_outcomes'),
+                ' stopped_consumers failures answered_redrives unfounded_outcomes'),
             ('dlq_analyst', 'SELECT', marts),
             ('dlq_analyst', format('SELECT (%s)', (
                 SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute

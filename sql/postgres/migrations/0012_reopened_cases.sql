@@ -1,4 +1,4 @@
--- Cases that were closed and failed anew. Idempotent.
+-- Cases that were closed and failed again. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -9,15 +9,15 @@ ALTER TABLE failed_events
     ADD COLUMN IF NOT EXISTS last_closed_as VARCHAR(50);
 
 COMMENT ON COLUMN failed_events.opening IS
-    '1; one more each time it was closed and failed anew: all else in the row is of the latest';
+    '1, plus 1 each time it failed again after it was closed; all other columns describe the latest opening';
 COMMENT ON COLUMN failed_events.last_closed_at IS
-    'the closing before this opening, which did not last; null in the first';
+    'time of the closing before this opening; null in the first';
 COMMENT ON COLUMN failed_events.last_closed_as IS
-    'automatic_redrive | manual_redrive | manual | discarded: that closing';
+    'automatic_redrive | manual_redrive | manual | discarded: kind of that closing';
 COMMENT ON COLUMN failed_events.redrive_count IS
-    'redrives of this opening that ended without success';
+    'redrives of this opening without success';
 COMMENT ON TABLE redrives IS
-    'The outbox: a row per attempt, written before anything is published. Attempts of a second opening begin at 1001, and so on.';
+    'The outbox: one row per attempt, written before publishing. Attempts of a second opening begin at 1001, and so on.';
 
 INSERT INTO schema_migrations (name) VALUES ('0012_reopened_cases') ON CONFLICT DO NOTHING;
 

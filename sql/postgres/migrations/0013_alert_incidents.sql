@@ -1,4 +1,4 @@
--- Messages that open and close incidents: one for each alert, under a key that stays. Idempotent.
+-- Messages that open and close incidents: one for each alert, under a constant key. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -11,7 +11,7 @@ CREATE INDEX IF NOT EXISTS alert_messages_incidents ON alert_messages ((alert_id
     WHERE incident IS NOT NULL;
 
 COMMENT ON COLUMN alert_messages.incident IS
-    'key of the incident that it opens, acknowledges or resolves; null: a message to people';
+    'key of the incident that it opens, acknowledges or resolves; null: a message for people';
 
 INSERT INTO schema_migrations (name) VALUES ('0013_alert_incidents') ON CONFLICT DO NOTHING;
 

@@ -1,4 +1,4 @@
--- Whose lake it is, and what was found when it was read. Idempotent.
+-- The platform that owns the lake, and the results of verifications. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -8,8 +8,8 @@ CREATE TABLE IF NOT EXISTS dlq.platform (
     id      TEXT NOT NULL,
     made_at TIMESTAMPTZ NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE platform IS 'One row: the id of this platform, which its lake has, too.';
-COMMENT ON COLUMN platform.id IS 'subject prefix and a random id; made by the first drain';
+COMMENT ON TABLE platform IS 'One row: the id of this platform; its lake has the same.';
+COMMENT ON COLUMN platform.id IS 'subject prefix and a random id; created by the first drain';
 
 CREATE TABLE IF NOT EXISTS dlq.verifications (
     id              BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -22,10 +22,10 @@ CREATE TABLE IF NOT EXISTS dlq.verifications (
     repaired_count  INTEGER NOT NULL,
     findings        JSONB NOT NULL
 );
-COMMENT ON TABLE verifications IS 'One row for each dlq verify that came to its end.';
-COMMENT ON COLUMN verifications.files IS 'files of the lake that were read; none where a log was torn';
-COMMENT ON COLUMN verifications.unchecked_files IS 'those that an older version wrote without checksums';
-COMMENT ON COLUMN verifications.wrong_count IS 'findings that are not repaired';
+COMMENT ON TABLE verifications IS 'One row per finished run of dlq verify.';
+COMMENT ON COLUMN verifications.files IS 'files of the lake that were read; none if a log was damaged';
+COMMENT ON COLUMN verifications.unchecked_files IS 'files that an older version wrote without checksums';
+COMMENT ON COLUMN verifications.wrong_count IS 'findings that were not repaired';
 COMMENT ON COLUMN verifications.findings IS 'list of objects: kind, where, what, count, is_repaired';
 CREATE INDEX IF NOT EXISTS verifications_started_at ON verifications (started_at DESC);
 

@@ -1,12 +1,12 @@
--- Whom redrives reach: the consumer that a failure was handed to, and those that nothing gets to.
--- Idempotent.
+-- The consumers of redrives: the one that a failure was handed to, and those that would get
+-- nothing. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS handed_to TEXT;
 COMMENT ON COLUMN failed_events.handed_to IS
-    '<stream>/<durable> that its latest redrive was for; the next ones are too';
+    '<stream>/<durable> of its latest redrive; the next redrives go there too';
 
 CREATE TABLE IF NOT EXISTS dlq.unreached_consumers (
     consumer TEXT NOT NULL,
@@ -17,12 +17,12 @@ CREATE TABLE IF NOT EXISTS dlq.unreached_consumers (
     PRIMARY KEY (consumer, subject)
 );
 COMMENT ON TABLE unreached_consumers IS
-    'Consumers of pending failures that no redrive would reach, as of the latest look of the alerts.';
+    'Consumers of pending failures that would get no redrive, at the latest evaluation of the alerts.';
 COMMENT ON COLUMN unreached_consumers.consumer IS '<stream>/<durable>';
-COMMENT ON COLUMN unreached_consumers.subject IS 'of the events that failed there';
-COMMENT ON COLUMN unreached_consumers.reason IS 'why no event gets there, or why nobody can tell';
-COMMENT ON COLUMN unreached_consumers.is_known IS 'false: nobody can tell';
-COMMENT ON COLUMN unreached_consumers.since IS 'the first of the looks that saw it so';
+COMMENT ON COLUMN unreached_consumers.subject IS 'subject of the events that failed there';
+COMMENT ON COLUMN unreached_consumers.reason IS 'why it gets no events, or why this is unknown';
+COMMENT ON COLUMN unreached_consumers.is_known IS 'false: unknown';
+COMMENT ON COLUMN unreached_consumers.since IS 'the first evaluation with this state';
 
 DO $$
 DECLARE

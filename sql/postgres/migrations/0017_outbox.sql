@@ -1,12 +1,12 @@
--- The cap of a case, as the log says it; and redrives that were left planned in a batch that is over,
--- which held their failures for ever. Idempotent.
+-- The cap of a case, from the log. Also cancels redrives that stayed planned in a finished batch
+-- and blocked their failures. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS redrive_cap INTEGER;
 COMMENT ON COLUMN failed_events.redrive_cap IS
-    'redrives without success after which it is parked, as the last one that was published has it; null is 3';
+    'failed redrives after which it is parked, from the latest published redrive; null: 3';
 
 UPDATE redrives AS r
 SET state = 'cancelled', state_reason = 'its batch had ended without it', ended_at = now()

@@ -1,7 +1,7 @@
--- Rights, once more: the tables of marts, which the drain fills and nobody but the owner makes; the
--- locks of jobs that must be alone; the audit, whose time and login nobody says. Idempotent.
+-- More rights: the tables of marts, which only the owner creates and the drain fills; the locks of
+-- jobs that must run alone; the audit, where the server sets time and login. Idempotent.
 --
--- Columns of a mart change by a migration that drops and makes its table; dlq marts fills it anew.
+-- To change columns of a mart, a migration drops and creates its table; dlq marts fills it again.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -14,7 +14,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_spikes (
     expected_from  TEXT,
     is_spike       BOOLEAN
 );
-COMMENT ON TABLE mart_spikes IS 'Which series fail more than usual right now.';
+COMMENT ON TABLE mart_spikes IS 'Series with more failures than usual right now.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_failures_hourly (
     hour_at       TIMESTAMPTZ,
@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_failures_hourly (
     failure_count BIGINT,
     group_count   BIGINT
 );
-COMMENT ON TABLE mart_failures_hourly IS 'When failures happened.';
+COMMENT ON TABLE mart_failures_hourly IS 'Failures by hour.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_failures_by_type (
     error_class    TEXT,
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_failures_by_type (
     open_count     BIGINT,
     resolved_count BIGINT
 );
-COMMENT ON TABLE mart_failures_by_type IS 'Which errors, and in which services.';
+COMMENT ON TABLE mart_failures_by_type IS 'Failures by error type and service.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_failure_groups (
     group_id                TEXT,
@@ -66,7 +66,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_failure_groups (
     redrive_succeeded_count BIGINT,
     redrive_chance          DOUBLE PRECISION
 );
-COMMENT ON TABLE mart_failure_groups IS 'Failures alike in type, frames and message, and how each group stands.';
+COMMENT ON TABLE mart_failure_groups IS 'The groups of similar failures and their state.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_pending_transient (
     group_id           TEXT,
@@ -80,7 +80,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_pending_transient (
     oldest_opened_at   TIMESTAMPTZ,
     oldest_age_seconds BIGINT
 );
-COMMENT ON TABLE mart_pending_transient IS 'What may pass by itself and is still open: the candidates for a redrive.';
+COMMENT ON TABLE mart_pending_transient IS 'Open temporary failures: the candidates for a redrive.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_redrive_outcomes (
     group_id              TEXT,
@@ -98,7 +98,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_redrive_outcomes (
     waiting_count         BIGINT,
     success_rate          DOUBLE PRECISION
 );
-COMMENT ON TABLE mart_redrive_outcomes IS 'Whether redriving helps.';
+COMMENT ON TABLE mart_redrive_outcomes IS 'Results of redrives.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_resolution_times (
     dimension         TEXT,
@@ -112,7 +112,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_resolution_times (
     rmst_7d_seconds   DOUBLE PRECISION,
     follow_up_seconds DOUBLE PRECISION
 );
-COMMENT ON TABLE mart_resolution_times IS 'How long it takes until a failure is ended.';
+COMMENT ON TABLE mart_resolution_times IS 'Time until a failure ends.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_resolution_curves (
     dimension         TEXT,
@@ -137,7 +137,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_service_traffic_hourly (
     dead_lettered_count BIGINT,
     skipped_count       BIGINT
 );
-COMMENT ON TABLE mart_service_traffic_hourly IS 'What services handled, where their totals are known.';
+COMMENT ON TABLE mart_service_traffic_hourly IS 'Messages handled by services, if their totals are known.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_service_health (
     service                 TEXT,
@@ -173,7 +173,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_service_health (
     burn_6h                 DOUBLE PRECISION,
     burn_3d                 DOUBLE PRECISION
 );
-COMMENT ON TABLE mart_service_health IS 'How each service is doing: its failures, and its failure rate where its totals are known.';
+COMMENT ON TABLE mart_service_health IS 'The health of each service: its failures, and its failure rate if its totals are known.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_hour_of_week (
     dimension      TEXT,
@@ -187,7 +187,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_hour_of_week (
     chi_square     DOUBLE PRECISION,
     p_value        DOUBLE PRECISION
 );
-COMMENT ON TABLE mart_hour_of_week IS 'When in the week failures come.';
+COMMENT ON TABLE mart_hour_of_week IS 'Failures by hour of the week.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_co_failures (
     service_a          TEXT,
@@ -202,7 +202,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_co_failures (
     p_value            DOUBLE PRECISION,
     adjusted_p         DOUBLE PRECISION
 );
-COMMENT ON TABLE mart_co_failures IS 'Which services tend to begin to fail together.';
+COMMENT ON TABLE mart_co_failures IS 'Services that often begin to fail together.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_contributors (
     subject         TEXT,
@@ -216,7 +216,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_contributors (
     risk_ratio      DOUBLE PRECISION,
     adjusted_p      DOUBLE PRECISION
 );
-COMMENT ON TABLE mart_contributors IS 'What failures have in common that others do not.';
+COMMENT ON TABLE mart_contributors IS 'Values that certain failures have in common and other failures do not.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_poison_tenants (
     tenant_id      TEXT,
@@ -230,7 +230,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_poison_tenants (
     share_of_all   DOUBLE PRECISION,
     concentration  DOUBLE PRECISION
 );
-COMMENT ON TABLE mart_poison_tenants IS 'Tenants that make up most of a failure group, and far less of everything else.';
+COMMENT ON TABLE mart_poison_tenants IS 'Tenants that have most of a failure group, and far less of all other failures.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_poison_messages (
     kind              TEXT,
@@ -245,7 +245,7 @@ CREATE TABLE IF NOT EXISTS dlq.mart_poison_messages (
     redrive_count     BIGINT,
     cured_count       BIGINT
 );
-COMMENT ON TABLE mart_poison_messages IS 'Messages that no redrive cures, and messages that fail wherever they are consumed.';
+COMMENT ON TABLE mart_poison_messages IS 'Messages whose redrives all fail, and messages that fail in several consumers.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_poison_consumers (
     original_stream   TEXT,
@@ -260,14 +260,14 @@ CREATE TABLE IF NOT EXISTS dlq.mart_poison_consumers (
     first_failed_at   TIMESTAMPTZ,
     last_failed_at    TIMESTAMPTZ
 );
-COMMENT ON TABLE mart_poison_consumers IS 'Consumers whose code seems at fault.';
+COMMENT ON TABLE mart_poison_consumers IS 'Consumers whose code may be the cause.';
 
 CREATE TABLE IF NOT EXISTS dlq.mart_metrics (
     metric TEXT,
     label  TEXT,
     value  DOUBLE PRECISION
 );
-COMMENT ON TABLE mart_metrics IS 'The five metrics: rate, kinds, redrives, health, time to an end.';
+COMMENT ON TABLE mart_metrics IS 'The five metrics: rate, error types, redrives, health, resolution time.';
 
 ALTER FUNCTION dlq.set_failed_events_updated_at() SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION dlq.refuse_audit_change() SET search_path = pg_catalog, pg_temp;
@@ -282,7 +282,7 @@ BEGIN
             ('dlq_drain', 'GRANT DELETE ON dlq.lock_drain, dlq.lock_marts, dlq.lock_regroup TO $role'),
             ('dlq_redriver', 'GRANT DELETE ON dlq.lock_redrive TO $role'),
             ('dlq_alerts', 'GRANT DELETE ON dlq.lock_alerts TO $role'),
-            -- The whole right first: that takes those of columns with it.
+            -- Revoke the right on the table first: this also revokes those on columns.
             ('dlq_redriver', 'REVOKE INSERT ON dlq.audit_log FROM $role'),
             ('dlq_alerts', 'REVOKE INSERT ON dlq.audit_log FROM $role'),
             ('dlq_maintenance', 'REVOKE INSERT ON dlq.audit_log FROM $role')

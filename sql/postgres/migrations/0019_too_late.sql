@@ -1,11 +1,11 @@
--- Redrives of events that are too old to be done again. Idempotent.
+-- Redrives of events that are too old. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE redrive_batches ADD COLUMN IF NOT EXISTS max_age_seconds DOUBLE PRECISION;
 COMMENT ON COLUMN redrive_batches.max_age_seconds IS
-    'age from which an event is too old to be published again; null takes any';
+    'maximum age of events to publish; null: no limit';
 
 ALTER TABLE redrives DROP CONSTRAINT IF EXISTS redrives_state_check;
 ALTER TABLE redrives ADD CONSTRAINT redrives_state_check CHECK (state IN

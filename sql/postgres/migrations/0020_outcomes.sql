@@ -1,8 +1,8 @@
--- Outcomes count only for redrives that the log says were published. Idempotent.
+-- Outcomes count only for redrives whose publishing is in the log. Idempotent.
 --
--- What older versions published is taken from the outbox. A case that was redriven and has no row
--- there (the database was filled again from the lake) keeps null: its redrives are then known by the
--- ids that older versions gave them.
+-- Redrives of older versions are taken from the outbox. A redriven case without a row there (the
+-- database was filled again from the lake) keeps null: its redrives are then recognised by the ids
+-- of older versions.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -24,7 +24,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON COLUMN failed_events.announced IS
-    'redrives whose redrive.published is in the log: attempts by id, as JSON; null: not known';
+    'redrives whose redrive.published is in the log: attempts by id, as JSON; null: unknown';
 
 CREATE TABLE IF NOT EXISTS dlq.unfounded_outcomes (
     epoch        TEXT NOT NULL,
@@ -42,18 +42,18 @@ CREATE TABLE IF NOT EXISTS dlq.unfounded_outcomes (
     PRIMARY KEY (epoch, dlq_sequence)
 );
 COMMENT ON TABLE unfounded_outcomes IS
-    'Messages that say how a redrive ended, of which the log does not know it. They change no case.';
-COMMENT ON COLUMN unfounded_outcomes.failure_id IS 'the root failure, as the message says';
-COMMENT ON COLUMN unfounded_outcomes.consumer IS '<stream>/<durable> that speaks, as it says';
-COMMENT ON COLUMN unfounded_outcomes.letter_id IS 'failure of the dead letter that names the redrive';
+    'Outcomes of redrives that are not in the log. They change no case.';
+COMMENT ON COLUMN unfounded_outcomes.failure_id IS 'the root failure, from the message';
+COMMENT ON COLUMN unfounded_outcomes.consumer IS '<stream>/<durable> that reports, from the message';
+COMMENT ON COLUMN unfounded_outcomes.letter_id IS 'failure id of the dead letter that names the redrive';
 COMMENT ON COLUMN unfounded_outcomes.why IS
-    'unannounced: no redrive.published has that id (it counts once one does); not_addressee: another was meant';
+    'unannounced: no redrive.published has that id (it counts once one does); not_addressee: another consumer was addressed';
 CREATE INDEX IF NOT EXISTS unfounded_outcomes_redrive_id ON dlq.unfounded_outcomes (redrive_id);
 CREATE INDEX IF NOT EXISTS unfounded_outcomes_failure_id ON dlq.unfounded_outcomes (failure_id);
 
 ALTER TABLE redrive_batches ADD COLUMN IF NOT EXISTS own_copy BOOLEAN NOT NULL DEFAULT TRUE;
 COMMENT ON COLUMN redrive_batches.own_copy IS
-    'whether an event that its stream no longer has is published as its dead letter holds it';
+    'whether the dead letter''s copy of an event may be published if the stream no longer has it';
 
 DO $$
 DECLARE

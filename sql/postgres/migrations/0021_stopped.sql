@@ -1,4 +1,4 @@
--- Consumers of ours that nobody pulls from. Idempotent.
+-- Consumers with our library that nobody pulls from. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -12,12 +12,12 @@ CREATE TABLE IF NOT EXISTS dlq.stopped_consumers (
     since         TIMESTAMPTZ NOT NULL
 );
 COMMENT ON TABLE stopped_consumers IS
-    'Consumers that published totals and that nobody pulls from, as of the latest look of the alerts.';
+    'Consumers that published totals and that nobody pulls from, at the latest evaluation of the alerts.';
 COMMENT ON COLUMN stopped_consumers.consumer IS '<stream>/<durable>';
-COMMENT ON COLUMN stopped_consumers.reason IS 'why no event gets to its service';
-COMMENT ON COLUMN stopped_consumers.waiting_count IS 'events that wait for it';
-COMMENT ON COLUMN stopped_consumers.least_count IS 'the fewest that waited since it was seen so';
-COMMENT ON COLUMN stopped_consumers.since IS 'the first of the looks that saw it so';
+COMMENT ON COLUMN stopped_consumers.reason IS 'why its service gets no events';
+COMMENT ON COLUMN stopped_consumers.waiting_count IS 'waiting events';
+COMMENT ON COLUMN stopped_consumers.least_count IS 'smallest number of waiting events since then';
+COMMENT ON COLUMN stopped_consumers.since IS 'the first evaluation with this state';
 
 DO $$
 DECLARE

@@ -1,4 +1,4 @@
--- What the flow `doctor` found, for the alert `loses_data`. Idempotent.
+-- Findings of the flow `doctor`, for the alert `loses_data`. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
@@ -9,9 +9,9 @@ CREATE TABLE IF NOT EXISTS dlq.diagnoses (
     may_lose_count INTEGER NOT NULL,
     findings       JSONB NOT NULL
 );
-COMMENT ON TABLE diagnoses IS 'One row for each look of the flow doctor at the account; kept for a month.';
-COMMENT ON COLUMN diagnoses.loses_count IS 'findings by which something loses data';
-COMMENT ON COLUMN diagnoses.may_lose_count IS 'findings by which something may lose data';
+COMMENT ON TABLE diagnoses IS 'One row per run of the flow doctor; kept for a month.';
+COMMENT ON COLUMN diagnoses.loses_count IS 'findings with severity "loses data"';
+COMMENT ON COLUMN diagnoses.may_lose_count IS 'findings with severity "may lose"';
 COMMENT ON COLUMN diagnoses.findings IS 'list of objects, the worst first: rule, severity, subject, sentence, command';
 
 DO $$

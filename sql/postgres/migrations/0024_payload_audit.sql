@@ -1,4 +1,4 @@
--- Whoever reads raw events says so in the audit, so those who may read them may add to it.
+-- Reads of raw events are recorded in the audit, so users who may read them may add rows to it.
 -- Idempotent.
 
 BEGIN;

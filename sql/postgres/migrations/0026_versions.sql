@@ -1,21 +1,21 @@
--- Which version failed, runs, and answered a redrive. Idempotent.
+-- The version that failed, that runs, and that reported the outcome of a redrive. Idempotent.
 --
--- What was drained before has no version here; the lake has it.
+-- Rows that were drained before have no version here; the lake has it.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
 
 ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS consumer_version VARCHAR(100);
 COMMENT ON COLUMN failed_events.consumer_version IS
-    'version of the service that failed, as it says; null where unknown';
+    'release of the consumer that failed, from the consumer; null where unknown';
 
 ALTER TABLE service_totals ADD COLUMN IF NOT EXISTS consumer_version TEXT;
 COMMENT ON COLUMN service_totals.consumer_version IS
-    'version of the process that counts, as it says; null where unknown';
+    'release of the service, from the process; null where unknown';
 
 ALTER TABLE redrives ADD COLUMN IF NOT EXISTS consumer_version TEXT;
 COMMENT ON COLUMN redrives.consumer_version IS
-    'version that succeeded or failed again, as it says; null where unknown';
+    'version that succeeded or failed again; null where unknown';
 
 ALTER TABLE mart_failure_groups ADD COLUMN IF NOT EXISTS versions TEXT;
 ALTER TABLE mart_service_health ADD COLUMN IF NOT EXISTS versions TEXT;

@@ -105,14 +105,14 @@ async def test_what_is_not_told_is_said_and_ends_a_check_with_1(
     status, checked, errors = await dlq(settings, "alerts", "check", DLQ_ALERT_URLS=urls)
     assert status == 1
     assert "Messages taken: 0, waiting: 1. Failures marked: 0." in checked
-    assert "does not get the alert any more" not in errors  # yet
+    assert "The alert is no longer sent" not in errors  # yet
     status, shown, _ = await dlq(settings, "alerts")
     assert status == 0
     assert "The channel team did not accept messages: 1 waiting, 0 given up" in shown
     execute(settings, "UPDATE alert_messages SET created_at = now() - interval '25 hours'")
     status, checked, errors = await dlq(settings, "alerts", "check", DLQ_ALERT_URLS=urls)
     assert (status, "waiting: 0, given up: 1." in checked) == (1, True)
-    assert "team does not get the alert any more: FIRING: Critical errors" in errors
+    assert "The alert is no longer sent to team: FIRING: Critical errors" in errors
     _, shown, _ = await dlq(settings, "alerts", "--json")
     [left] = json.loads(shown)["undelivered"]
     assert left == {"channel": "team", "waiting": 0, "given_up": 1}

@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import psycopg
@@ -41,7 +42,10 @@ FAILURES: tuple[tuple[str, str, str, str, str | None, datetime, dict[str, Any]],
     ),
     (
         "cured", "billing", "KeyError", "g3", "t1", ago(hours=20),
-        {"status": "resolved", "resolved_at": NOW, "resolution_cause": "automatic_redrive"},
+        {
+            "status": "resolved", "resolved_at": ago(hours=1),
+            "resolution_cause": "automatic_redrive",
+        },
     ),
     (
         "mended", "billing", "ValueError", "g4", "t3", ago(days=5),
@@ -53,8 +57,18 @@ FAILURES: tuple[tuple[str, str, str, str, str | None, datetime, dict[str, Any]],
     ("returned", "billing", "ValueError", "g4", "t3", ago(hours=1), {}),
 )  # fmt: skip
 
+# Whose redrive ended how, and how many days ago: of today, also where midnight has just passed.
+ANSWERED = (
+    ("cured", "succeeded", 0),
+    ("cured", "succeeded", 0),
+    ("cured", "failed_again", 0),
+    ("cured", "outcome_unknown", 0),
+    ("cured", "failed_again", 1),
+    ("again", "failed_again", 0),
+)
+
 EXPECTED: dict[str, list[dict[str, Any]]] = {
-    "recent_failures": [{"id": id_of(n)} for n in (
+    "recent_failures": [{"failure_id": id_of(n)} for n in (
         "returned", "late", "again", "cured", "noted", "parked", "old", "mended"
     )],
     "failures_by_type": [
@@ -73,12 +87,12 @@ EXPECTED: dict[str, list[dict[str, Any]]] = {
         {"service": "ndvi", "status": "retried", "failure_count": 1, "redriven_count": 0},
     ],
     "oldest_pending": [
-        {"id": id_of("old"), "is_overdue": True},
-        {"id": id_of("parked"), "is_overdue": True},
-        {"id": id_of("noted"), "is_overdue": True},
-        {"id": id_of("again"), "is_overdue": False},
-        {"id": id_of("late"), "is_overdue": False},
-        {"id": id_of("returned"), "is_overdue": False},
+        {"failure_id": id_of("old"), "is_overdue": True},
+        {"failure_id": id_of("parked"), "is_overdue": True},
+        {"failure_id": id_of("noted"), "is_overdue": True},
+        {"failure_id": id_of("again"), "is_overdue": False},
+        {"failure_id": id_of("late"), "is_overdue": False},
+        {"failure_id": id_of("returned"), "is_overdue": False},
     ],
     "oldest_pending_by_service": [
         {"service": "ndvi", "open_count": 3, "overdue_count": 1, "oldest_id": id_of("old")},
@@ -90,10 +104,10 @@ EXPECTED: dict[str, list[dict[str, Any]]] = {
         {"service": "soil", "why": "3 redrives without success", "failure_count": 1},
     ],
     "redrive_outcomes_today": [
-        {"service": "billing", "error_type": "KeyError", "resolved_count": 1,
-         "failed_again_count": 0},
-        {"service": "ndvi", "error_type": "TimeoutError", "resolved_count": 0,
-         "failed_again_count": 1},
+        {"service": "billing", "error_type": "KeyError", "succeeded_count": 2,
+         "failed_again_count": 1, "success_rate": Decimal("0.667")},
+        {"service": "ndvi", "error_type": "TimeoutError", "succeeded_count": 0,
+         "failed_again_count": 1, "success_rate": Decimal(0)},
     ],
     "groups_regressed": [
         {"group_id": "g4", "error_type": "ValueError", "services": "billing", "returned_count": 1,
@@ -127,12 +141,6 @@ def filled(migrated_dsn: str) -> str:
             columns, marks = ", ".join(row), ", ".join(["%s"] * len(row))
             statement = f"INSERT INTO failed_events ({columns}) VALUES ({marks})"
             connection.execute(statement, list(row.values()))  # type: ignore[arg-type]
-        # Both are of today, also where midnight has just passed.
-        connection.execute(
-            "UPDATE failed_events SET dlq_timestamp = GREATEST(dlq_timestamp, DATE_TRUNC('day',"
-            " NOW(), 'UTC')) WHERE status = 'superseded'"
-        )
-        connection.execute("UPDATE failed_events SET resolved_at = NOW() WHERE event_id = 'cured'")
         for batch, made in (("batch", ago(hours=1)), ("fresh", datetime.now(UTC))):
             connection.execute(
                 "INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection, state,"
@@ -145,6 +153,12 @@ def filled(migrated_dsn: str) -> str:
                     " VALUES (%s, %s, 1, %s, 's.x', %s)",
                     [uuid.uuid4(), id_of(f"{batch}{number}"), id_of(batch), state],
                 )
+        for number, (name, state, days_ago) in enumerate(ANSWERED):
+            connection.execute(
+                "INSERT INTO redrives (id, failure_id, attempt, batch_id, subject, state, ended_at)"
+                " VALUES (%s, %s, %s, %s, 's.x', %s, NOW() - make_interval(days => %s))",
+                [uuid.uuid4(), id_of(name), number + 1, id_of("batch"), state, days_ago],
+            )
     return migrated_dsn
 
 

@@ -54,7 +54,15 @@ def test_every_notebook_runs_and_draws_its_charts(
     for html in [html for book in books.values() for html in shown(book)]:
         assert not re.search(r"(src|href)=.?https?:|dataframe", html)  # no network, no bare frame
     said = "".join(out.get("text", "") for out in books["one_incident"].cells[1]["outputs"])
-    assert re.search(r"[\d,]+ failures in \w+, [\d,]+ of them open", said)
+    assert re.search(r"[\d,]+ failures in irrigation, 0 of them open", said)
+    assert "It came with 2.7.0 of irrigation" in said
+    [versions] = [html for html in shown(books["one_incident"]) if "of this group" in html]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in versions.split("<tr")]
+    assert [(row[1], row[-1] != "0") for row in rows if row and row[1].startswith("2.7")] == [
+        ("2.7.0", True),
+        ("2.7.1", True),
+        ("2.7.2", False),
+    ]
 
 
 def charts(book: Any) -> int:

@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
+from sahool_dlq.analysis.report.advice import by_urgency
 from sahool_dlq.analysis.report.page import as_html, figures
-from sahool_dlq.analysis.report.section import Section, as_markdown
+from sahool_dlq.analysis.report.section import Section, as_markdown, cell_text
 from sahool_dlq.analysis.report.sections import printable_frames, sections
 from sahool_dlq.analysis.report.unknowns import LOG_SQL
 from sahool_dlq.cli import _command
@@ -227,6 +228,30 @@ def test_groups_and_show_say_what_to_do_next_in_80_columns(
     ):
         assert told in shown.stdout
     assert f"dlq redrive --group {first[0]} --dry-run" in shown.stdout
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_terminal_gets_figures_and_open_groups_and_no_number_is_cut(
+    width: int, simulated: Settings, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "width", width)
+    monkeypatch.setattr(console, "_force_terminal", True)
+    printed = run(simulated, "report")
+    assert printed.exit_code == 0, printed.output
+    text = re.sub(r"\x1b\[[\d;]*m", "", printed.stdout)
+    assert max(map(len, text.splitlines())) <= width
+    now, _, *rest = report.sections
+    for what, value, note in now.rows[1:]:  # the first is of the last hour, which goes on
+        assert f"{cell_text(value)} {what}" in text
+        assert note in text
+    groups = report.frames["failure_groups"]
+    waiting = by_urgency(groups.filter(pl.col("open_count") > 0))["group_id"].to_list()
+    title = f"Failure groups, {len(waiting)} of {groups.height} with open failures"
+    assert title in text
+    part = text.partition(title)[2].partition("All of them: dlq groups.")[0]
+    assert re.findall(r"^  ([0-9a-f]{16})  ", part, re.MULTILINE) == waiting[:12]
+    untold = text.partition("Nothing to tell of:")[2]
+    assert [section.title in untold for section in rest] == [not s.rows for s in rest]
 
 
 def test_show_tells_a_case_from_a_later_failure_of_its_chain(

@@ -25,6 +25,7 @@ pytestmark = [
 
 WIDTHS = (360, 660, 720, 820, 1024, 1180, 1280, 1440, 1920)
 PHONE = 360
+A4_WIDTH = 718  # pixels between its margins
 MOST_ON_A_PHONE = 8_500  # pixels; before its rows were folded it had 16,000
 
 # Cells whose content, or whose own box, is not wholly within the screen.
@@ -151,6 +152,17 @@ def test_dark_and_print_have_colours_of_their_own(tab: "Page", report_page: Path
     ]
     assert shown == ["rgb(255, 255, 255)", "rgb(20, 24, 31)", "rgb(255, 255, 255)"]
     tab.emulate_media(color_scheme="light", media="screen")
+
+
+def test_a_printed_page_has_charts_as_wide_as_the_paper(tab: "Page", report_page: Path) -> None:
+    at_width(tab, report_page, A4_WIDTH)
+    tab.emulate_media(media="print")
+    widths = tab.evaluate("[...document.querySelectorAll('figure')].map(f => f.offsetWidth)")
+    assert len(widths) == 8
+    assert min(widths) > 0.9 * A4_WIDTH
+    assert tab.evaluate("document.documentElement.scrollWidth") <= A4_WIDTH
+    assert tab.evaluate(CUT) == []
+    tab.emulate_media(media="screen")
 
 
 @pytest.mark.parametrize("width", WIDTHS)

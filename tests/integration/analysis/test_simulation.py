@@ -17,6 +17,7 @@ from sahool_dlq.cli.simulate import command
 from sahool_dlq.errors import SimulationError
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query
+from sahool_dlq.jobs.releases import groups_of_releases, releases
 from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.simulation.fleet import BACKGROUND
@@ -44,9 +45,15 @@ def analysed(folder: Path, *, is_quiet: bool) -> Found:
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory: pytest.TempPathFactory) -> Found:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where four weeks with everything planted are."""
+    return tmp_path_factory.mktemp("planted")
+
+
+@pytest.fixture(scope="module")
+def planted(folder: Path) -> Found:
     """Four weeks with everything planted, and the marts of it."""
-    return analysed(tmp_path_factory.mktemp("planted"), is_quiet=False)
+    return analysed(folder, is_quiet=False)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +76,7 @@ def row(frame: pl.DataFrame, **values: object) -> dict[str, Any]:
 def test_every_kind_of_failure_is_one_group(planted: Found) -> None:
     truth, marts = planted
     assert set(truth.groups.values()) == set(marts["failure_groups"]["group_id"])
-    assert len(truth.groups) == len(set(truth.groups.values())) == len(BACKGROUND) + 2
+    assert len(truth.groups) == len(set(truth.groups.values())) == len(BACKGROUND) + 3
 
 
 def test_the_spike_is_found_and_called_escalating(planted: Found) -> None:
@@ -93,6 +100,59 @@ def test_the_version_behind_a_bad_deploy_is_named(planted: Found) -> None:
     for subject in ("last 24 hours", deploy["group_id"]):
         named = marts["contributors"].filter(subject=subject, attribute="consumer_version")
         assert deploy["version"] in set(named["value"]), subject
+
+
+def test_a_bug_that_came_with_a_release_is_told_to_its_cure(planted: Found, folder: Path) -> None:
+    """From the release that brings it, over one that does not mend it, to the one that does."""
+    truth, marts = planted
+    settings = Settings(home=folder, lake_uri=str(folder / "lake"))
+    lake = Lake(settings.lake)
+    deploy = planted_part(truth.mended_deploy)
+    useless, mended = deploy["not_mended_by"], deploy["mended_by"]
+    group = row(marts["failure_groups"], group_id=deploy["group_id"])
+    assert (group["state"], group["open_count"]) == ("resolved", 0)
+    cases = query(settings, "SELECT * FROM cases").filter(group_id=deploy["group_id"])
+    assert set(cases["cause"]) == {"manual_redrive"}
+    assert deploy["at"] < cases["opened_at"].min()  # type: ignore[operator]
+    assert cases["opened_at"].max() < mended["at"] < cases["closed_at"].min()  # type: ignore[operator]
+    letters = lake.read("dead_letters").filter(service=deploy["service"])
+    of_group = letters.filter(group_id=deploy["group_id"])
+    assert set(of_group["consumer_version"]) == {deploy["version"], useless["version"]}
+    [tried] = of_group.filter(pl.col("root_failure_id").is_not_null()).to_dicts()
+    assert tried["consumer_version"] == useless["version"]
+    for release in (deploy, useless, mended):
+        first = letters.filter(consumer_version=release["version"])["dlq_timestamp"].min()
+        assert release["at"] <= first <= release["at"] + timedelta(hours=2), release
+    restarts = lake.read("service_totals").filter(service=deploy["service"])["started_at"].unique()
+    assert {release["at"] for release in (deploy, useless, mended)} < set(restarts)
+    versions = {
+        release["version"]: row(
+            marts["deploys"], service=deploy["service"], consumer_version=release["version"]
+        )
+        for release in (deploy, useless, mended)
+    }
+    assert [each["first_seen_at"] for each in versions.values()] == [
+        release["at"] for release in (deploy, useless, mended)
+    ]
+    assert [each["brought"] for each in versions.values()] == [deploy["group_id"], None, None]
+    cured = [(each["cured"] or "").split(", ") for each in versions.values()]
+    assert [deploy["group_id"] in each for each in cured] == [False, False, True]
+
+
+def test_the_groups_that_came_with_a_release_are_told_and_no_other(
+    planted: Found, folder: Path
+) -> None:
+    truth, _ = planted
+    settings = Settings(home=folder, lake_uri=str(folder / "lake"))
+    mended, bad = planted_part(truth.mended_deploy), planted_part(truth.bad_deploy)
+    assert [tuple(found.values()) for found in groups_of_releases(settings).to_dicts()] == [
+        (deploy["group_id"], deploy["service"], deploy["version"], deploy["at"])
+        for deploy in (mended, bad)
+    ]
+    told = {(row["service"], row["consumer_version"]): row for row in releases(settings).to_dicts()}
+    assert len(told) == 8 + 4  # each service has a first version
+    for release in (mended["not_mended_by"], mended["mended_by"]):
+        assert told[release["service"], release["version"]]["came_at"] == release["at"]
 
 
 def test_the_poison_tenant_is_named_and_no_other(planted: Found) -> None:

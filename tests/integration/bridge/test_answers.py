@@ -332,7 +332,10 @@ async def test_success_is_not_inferred_from_an_event_that_left_unanswered(
         else:
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(end, 5)
-            assert await why_silent(platform.js, place, mark) == "the event left X unanswered"
+            assert (
+                await why_silent(platform.js, place, mark)
+                == "the event left X without an acknowledgement"
+            )
 
 
 async def test_only_the_latest_of_many_events_that_were_given_up_are_listened_for(

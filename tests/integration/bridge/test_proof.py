@@ -101,7 +101,7 @@ async def test_an_acknowledged_redrive_has_succeeded_and_the_news_says_that_it_i
     await failed(platform)
     report = await redriven(platform, lambda _: answer(platform, b"+ACK"))
     assert report.outcomes == {"succeeded": 1}
-    reason = f"proved: the server says that {platform.settings.events_stream}/c acknowledged 2"
+    reason = f"proved: the server reports that {platform.settings.events_stream}/c acknowledged 2"
     assert states(platform) == [("resolved", reason)]
     [failure] = query(platform.settings, "SELECT id::text FROM failed_events")
     told = {kind: why for _, kind, _, why in case_history(platform.settings, failure["id"])}
@@ -169,7 +169,7 @@ async def test_what_the_figures_passed_by_without_an_acknowledgement_is_not_call
     assert report.outcomes == {"outcome_unknown": 1}
     [(status, reason)] = states(platform)
     assert status == "pending"
-    assert reason.startswith("silent for 6 s, and the server told of no acknowledgement")
+    assert reason.startswith("no answer for 6 s, and the server reported no acknowledgement")
 
 
 @pytest.mark.parametrize("passed_by", PASSED_BY, ids=lambda each: each.__name__)
@@ -183,10 +183,10 @@ async def test_where_nothing_is_told_figures_alone_infer_nothing(
     stream = platform.settings.events_stream
     why = {
         reset_past: "",
-        made_anew: f", {stream}/c was made anew meanwhile",
-        displaced: f", the event left {stream} unanswered",
+        made_anew: f", {stream}/c was created again meanwhile",
+        displaced: f", the event left {stream} without an acknowledgement",
     }
-    assert states(platform) == [("pending", f"silent for 6 s{why[passed_by]}")]
+    assert states(platform) == [("pending", f"no answer for 6 s{why[passed_by]}")]
 
 
 async def test_a_consumer_of_a_stream_that_sources_another_is_not_judged_by_its_namesake_there(
@@ -202,7 +202,7 @@ async def test_a_consumer_of_a_stream_that_sources_another_is_not_judged_by_its_
     report = await redriven(platform, lambda _: answer(platform, b"+ACK"))
     assert report.outcomes == {"outcome_unknown": 1}
     elsewhere = "its consumer takes it from another stream than the one that stored it"
-    assert states(platform) == [("pending", f"silent for 6 s, {elsewhere}")]
+    assert states(platform) == [("pending", f"no answer for 6 s, {elsewhere}")]
 
 
 async def test_where_a_part_is_told_it_proves_what_it_tells_of(platform: Platform) -> None:

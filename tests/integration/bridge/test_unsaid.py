@@ -8,7 +8,7 @@ import pytest
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 
-from sahool_dlq.bridge.find_exhausted import _EXACT_SINCE, Untold
+from sahool_dlq.bridge.find_unadvised import _EXACT_SINCE, Untold
 from sahool_dlq.bridge.run import bridge_pending
 from sahool_dlq.deadletter import ids
 from sahool_dlq.jetstream.api import ask
@@ -53,7 +53,7 @@ async def test_events_given_up_before_anybody_listened_are_found_where_all_faile
     await platform.fail("c", {})
     await forget(platform)
     with monkeypatch.context() as older_server:  # its figures count what is no longer there
-        older_server.setattr("sahool_dlq.bridge.find_exhausted._EXACT_SINCE", (999, 0))
+        older_server.setattr("sahool_dlq.bridge.find_unadvised._EXACT_SINCE", (999, 0))
         assert await bridge_pending(settings) == ({}, [])
     for _ in range(2):  # another bridge finds what the first has written, and adds nothing
         assert await bridge_pending(settings) == ({"found": 3}, [])

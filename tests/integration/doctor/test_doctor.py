@@ -19,9 +19,9 @@ from sahool_dlq.doctor.finding import Severity
 from sahool_dlq.errors import StreamError
 from sahool_dlq.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
 from sahool_dlq.jetstream.grants import grants_of_role
+from sahool_dlq.jetstream.stream_names import StreamNames
 from sahool_dlq.jetstream.streams import (
     ADVISORIES,
-    StreamNames,
     ensure_ack_stream,
     ensure_advisory_stream,
     ensure_body_store,
@@ -545,7 +545,7 @@ async def test_each_form_says_the_same_and_the_exit_status_tells(zoo: Zoo, tmp_p
     page = tmp_path / "doctor.html"
     assert (await ran("--html", str(page)))[0] == 1
     html = page.read_text()
-    assert "<h1>What becomes of failures</h1>" in html
+    assert "<h1>What happens to failures</h1>" in html
     assert "No consumer takes I.&gt;: events there are deleted at once." in html
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org", "")
 

@@ -295,7 +295,7 @@ async def test_a_rewound_stream_is_a_new_epoch_from_where_it_differs(
     fresh = await rewinding.publish(range(1000, 1000 + new))
     assert min(fresh) == old + 1  # sequences are used again
     second = await rewinding.drain()
-    assert f"rewound to sequence {old}" in second.notes[0]
+    assert f"set back to sequence {old}" in second.notes[0]
     assert (second.drained, second.last_sequence) == (new, old + new)
     assert second.epoch.removesuffix("#1") == first.epoch.removesuffix("#0")
     lake = in_lake(settings)
@@ -322,13 +322,13 @@ async def test_a_stream_rewound_twice_goes_back_behind_the_first_rewind(
     await rewinding.drain()
     await rewinding.restore(late)
     published += (await rewinding.publish(range(200, 250))).values()
-    assert "rewound to sequence 70" in (await rewinding.drain()).notes[0]
+    assert "set back to sequence 70" in (await rewinding.drain()).notes[0]
     await rewinding.restore(early)
     published += (await rewinding.publish(range(300, 320))).values()
     last = await rewinding.drain()
     assert last.epoch.endswith("#2")
     # Between the anchors at 20 and 40, the lake's rows of the first fork say where it differs.
-    assert "rewound to sequence 30" in last.notes[0]
+    assert "set back to sequence 30" in last.notes[0]
     events = {json.loads(body)["event_id"] for body in published}
     assert {row["event_id"] for row in failures(rewinding.settings)} == events
     assert len(failures(rewinding.settings)) == len(events)
@@ -397,7 +397,7 @@ async def test_the_return_of_an_older_life_of_the_stream_is_drained(rewinding: R
     published += (await rewinding.publish(range(200, 210))).values()
     report = await rewinding.drain()
     assert (report.drained, report.last_sequence) == (10, 40)
-    assert "rewound to sequence 30" in report.notes[0]
+    assert "set back to sequence 30" in report.notes[0]
     events = sorted(json.loads(body)["event_id"] for body in published)
     assert sorted(in_lake(rewinding.settings)["event_id"]) == events
     assert sorted(row["event_id"] for row in failures(rewinding.settings)) == events

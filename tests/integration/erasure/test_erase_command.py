@@ -61,6 +61,11 @@ async def test_the_command_shows_asks_and_says(settings: Settings, client: Clien
     done = await run(world, "--yes", "--reason", "left")
     assert done.exit_code == 0, done.stderr
     assert "rows of failed_events (1 pending)" in done.stdout
+    audited = await asyncio.to_thread(
+        CliRunner(env=environment(settings)).invoke, _command(), ["audit"], catch_exceptions=False
+    )
+    assert "erase  by " in audited.stdout
+    assert "  1 failures\n    left" in audited.stdout
     again = await run(world, "--yes", "--reason", "left")
     assert again.stdout.startswith("There are no data of acme-")
 

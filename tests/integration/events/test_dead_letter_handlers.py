@@ -199,7 +199,7 @@ async def test_what_cannot_be_acknowledged_one_by_one_is_refused(log: Log, kind:
         config = ConsumerConfig(ack_policy=AckPolicy.ALL)
         await js.subscribe(subject, durable="all", config=config, manual_ack=True, cb=callback)
         await log.publish({})
-        words = "acknowledge them one by one|acknowledges them one by one"
+        words = "acknowledges single events|acknowledge them one by one"
     with pytest.raises(StreamError, match=words):
         raise await asyncio.wait_for(refused.get(), 30)
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from faststream import AckPolicy
-from faststream.exceptions import NackMessage, RejectMessage
+from faststream.exceptions import NackMessage, RejectMessage, SkipMessage
 from faststream.nats import ConsumerConfig, JStream, NatsBroker, PullSub
 from faststream.specification import AsyncAPI
 from nats.aio.client import Client
 
 from sahool_dlq.embedded import NatsServer
+from sahool_dlq.errors import StreamError
 from sahool_dlq.events import faststream_dead_letters
 from sahool_dlq.events.beside import settler
 from sahool_dlq.jetstream.streams import ensure_streams
@@ -60,10 +61,9 @@ async def started(broker: NatsBroker) -> AsyncIterator[None]:
         PUSH,
         {"queue": "fast"},
         PULL | {"max_workers": 3},
-        PULL | {"ack_policy": AckPolicy.MANUAL},
         PULL | {"ack_policy": AckPolicy.NACK_ON_ERROR},
     ],
-    ids=["pull", "push", "queue", "workers", "manual", "nack"],
+    ids=["pull", "push", "queue", "workers", "nack"],
 )
 async def test_failures_are_retried_then_kept_and_successes_acknowledged(
     log: Log, options: dict[str, Any]
@@ -137,6 +137,36 @@ async def test_faststreams_own_words_count(log: Log) -> None:
         await log.settled("fast")
     assert calls == ["nack", "nack", "reject"]
     assert (letter["dlq_reason"], letter["original_data"]) == ("rejected", "reject")
+
+
+async def test_what_is_skipped_at_its_last_delivery_is_kept(log: Log) -> None:
+    broker = broker_of(log)
+    config = ConsumerConfig(ack_wait=1, max_deliver=2)
+    calls: list[int] = []
+
+    @subscriber(broker, log, **PULL, config=config)
+    async def handle(event: dict[str, int]) -> None:
+        calls.append(event["n"])
+        raise SkipMessage
+
+    async with started(broker):
+        await log.publish({"n": 7})
+        [letter] = await log.letters(1)
+        await log.settled("fast")
+    assert calls == [7, 7]
+    assert (letter["dlq_reason"], letter["original_data"]) == ("max_deliveries", {"n": 7})
+    assert "max_deliver is 2" in letter["error_message"]
+
+
+async def test_a_subscriber_that_answers_its_events_itself_is_refused(log: Log) -> None:
+    broker = broker_of(log)
+
+    @subscriber(broker, log, **PULL | {"ack_policy": AckPolicy.MANUAL})
+    async def by_hand(event: Any) -> None: ...
+
+    with pytest.raises(StreamError, match="Subscriber by_hand answers its events itself"):
+        async with started(broker):
+            pass
 
 
 async def test_a_batch_that_fails_is_kept_event_by_event(log: Log) -> None:

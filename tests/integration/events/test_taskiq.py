@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -17,7 +19,8 @@ from sahool_dlq.errors import StreamError
 from sahool_dlq.events import taskiq_dead_letters
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.settings import Settings
-from support.consumer_log import Log, seen
+from support.consumer_log import Log, seen, until
+from support.plain_handlers import came_again
 from support.platform_log import failures
 from support.redriving import TIMEOUTS, quick, redrive_timeouts
 
@@ -26,9 +29,10 @@ def broker_of(
     log: Log,
     kind: type[Any] = PullBasedJetStreamBroker,
     durable: str = "tasks",
+    max_deliver: int = -1,
     **changes: Any,
 ) -> Any:
-    config = ConsumerConfig(durable_name=durable, name=durable, ack_wait=2)
+    config = ConsumerConfig(durable_name=durable, name=durable, ack_wait=2, max_deliver=max_deliver)
     broker = kind(
         log.url,
         subject=f"{log.prefix}.analysis.tasks",
@@ -136,6 +140,62 @@ async def test_a_slow_task_is_in_progress_and_one_without_an_answer_comes_again(
         await seen(calls, 3)
         await log.settled("tasks")
     assert sorted(calls) == ["silent", "silent", "slow"]
+
+
+async def test_a_task_that_comes_again_while_it_runs_is_not_called_again(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = broker_of(log)
+    calls: list[str] = []
+    is_over = asyncio.Event()
+
+    @broker.task(task_name="blocking")
+    async def blocking() -> None:
+        calls.append("blocking")
+        time.sleep(3)  # noqa: ASYNC251  (what is tested: nothing else runs for longer than ack_wait)
+        await is_over.wait()
+
+    with caplog.at_level(logging.INFO):
+        async with working(broker):
+            await blocking.kiq()
+            await until(came_again(caplog))
+            is_over.set()
+            await log.settled("tasks")
+    assert calls == ["blocking"]
+
+
+async def test_a_task_without_an_answer_at_its_last_delivery_is_kept(log: Log) -> None:
+    broker = broker_of(log, max_deliver=2)
+    calls: list[str] = []
+
+    @broker.task(task_name="silent", ack_type="manual")
+    async def silent() -> None:
+        calls.append("silent")
+
+    async with working(broker):
+        await silent.kiq()
+        [letter] = await log.letters(1)
+        await log.settled("tasks")
+    assert calls == ["silent", "silent"]
+    assert (letter["dlq_reason"], letter["handler"]) == ("max_deliveries", "silent")
+
+
+async def test_a_task_that_is_cut_off_has_not_failed(log: Log) -> None:
+    broker = broker_of(log)
+    runs: list[asyncio.Task[Any]] = []
+
+    @broker.task(task_name="endless")
+    async def endless() -> None:
+        runs.append(running := asyncio.current_task())  # type: ignore[arg-type]
+        if len(runs) == 1 and running is not None:
+            running.cancel()  # as the end of the program does
+            await asyncio.Event().wait()
+
+    async with working(broker):
+        await endless.kiq()
+        await seen(runs, 2)
+        await log.settled("tasks")
+    await log.letters(0)
 
 
 async def test_a_redrive_is_for_its_durable_and_resolves_the_case(

@@ -11,7 +11,8 @@ from sahool_dlq.events import ConsumerContext, NATSConsumerConfig, ProcessingRes
 from sahool_dlq.jetstream.acks import fields_of
 from sahool_dlq.jetstream.connection import connected
 from sahool_dlq.jetstream.pull import Puller
-from sahool_dlq.jetstream.streams import StreamNames, ensure_streams
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import ensure_streams
 from support import servers
 from support.consumer_log import DEAD_LETTER, RETRY, SUCCESS, equals, running, until
 

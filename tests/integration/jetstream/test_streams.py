@@ -11,7 +11,8 @@ from nats.js.errors import APIError
 
 from sahool_dlq.errors import StreamError
 from sahool_dlq.jetstream.reader import log_state
-from sahool_dlq.jetstream.streams import StreamNames, ensure_streams, find_stream
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import ensure_streams, find_stream
 from sahool_dlq.settings import Settings
 
 

@@ -133,7 +133,7 @@ def test_show_says_what_is_wrong_with_an_id(dlq: Run) -> None:
     dlq("drain")
     result = dlq("show", "ffff-no-such")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "Neither a failure nor a group is called 'ffff-no-such'" in result.stderr
+    assert "No failure or group has the id 'ffff-no-such'" in result.stderr
 
 
 def test_sql_reads_and_never_writes(dlq: Run, settings: Settings, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_sql_reads_no_more_rows_than_asked_for_and_takes_no_longer(dlq: Run) -> 
     dear = "SELECT count(*) FROM range(1_000_000_000_000) WHERE random() < 0"
     ended = dlq("sql", "--seconds", "0.5", dear)
     assert (ended.exit_code, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("dlq: The statement was ended after 0.5 seconds")
+    assert ended.stderr.startswith("dlq: The statement was stopped after 0.5 seconds")
 
 
 def test_marts_are_in_postgres_and_the_lake(dlq: Run) -> None:

@@ -16,7 +16,8 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from sahool_dlq.embedded import NatsServer
-from sahool_dlq.jetstream.streams import StreamNames, ensure_streams
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import ensure_streams
 from sahool_dlq.jobs.lake_views import write_views
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate

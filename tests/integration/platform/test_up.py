@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from support import ROOT
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("DLQ_", "PREFECT_"))}
 DLQ = [sys.executable, "-m", "sahool_dlq.cli"]
-LIMIT_SECONDS = 900.0
+LIMIT_SECONDS = 1800.0  # of a machine with much else to do; with little it takes two minutes
 
 
 @contextmanager
@@ -104,7 +105,7 @@ def test_other_commands_find_it_and_data_survive_a_restart(tmp_path: Path) -> No
     assert status["sinks"] == {"postgres": 1, "lake dead_letters": 1, "lake case_events": 1}
 
 
-def test_the_first_hour_begins_with_failures_and_a_cure(tmp_path: Path) -> None:
+def test_the_first_hour_goes_as_readme_says(tmp_path: Path) -> None:
     """As after `make up`: what it prints can be pasted, and what it says comes."""
     process = subprocess.Popen(
         [*DLQ, "up", "--home", str(tmp_path)],
@@ -129,7 +130,7 @@ def test_the_first_hour_begins_with_failures_and_a_cure(tmp_path: Path) -> None:
             told.append(line)
             if "are cured, by a redrive that nobody asked for" in line:
                 break
-        assert [words for words in FIRSTS if not any(words in line for line in told)] == []
+        assert [words for words in FIRSTS if not any(words in line for line in told)] == [], told
         assert not any("password" in line and "@" in line for line in printed)
         commands = [line for line in printed if line.endswith(f" --home {tmp_path}")]
         assert len(commands) == 3
@@ -138,17 +139,7 @@ def test_the_first_hour_begins_with_failures_and_a_cure(tmp_path: Path) -> None:
                 shlex.split(command), capture_output=True, text=True, env=ENVIRONMENT, check=False
             )
             assert done.returncode == 0, done.stderr
-        for verb in first_hour(group=dlq(tmp_path, "groups")["groups"][0]["group_id"]):
-            done = subprocess.run(
-                [*DLQ, *verb, "--home", str(tmp_path)],
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                env=ENVIRONMENT,
-                check=False,
-            )
-            assert (done.returncode, bool(done.stdout)) == (0, True), (verb, done.stderr)
-        assert "<h1>Dead letters</h1>" in (tmp_path / "report.html").read_text()
+        play_the_first_hour(tmp_path)
         [page] = [line.split()[-1] for line in printed if line.startswith("dead letters")]
         assert page.endswith("/artifacts/key/dead-letters")
         assert artifacts(page.partition("/artifacts")[0], tmp_path) > 0
@@ -170,18 +161,59 @@ def test_the_first_hour_begins_with_failures_and_a_cure(tmp_path: Path) -> None:
 FIRSTS = ("failures are in the lake and in PostgreSQL", "They are ", "failures are cured")
 
 
+def play_the_first_hour(home: Path) -> None:
+    """What README says to look at and to do, in its order, on a group that no redrive cures."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while (bug := repeated_bug(home)) is None:
+        assert time.monotonic() < deadline, "no bug failed twice"
+    said = {}
+    for verb in first_hour(bug):
+        done = subprocess.run(
+            [*DLQ, *verb, "--home", str(home)],
+            cwd=home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=ENVIRONMENT,
+            check=False,
+        )
+        is_in_vain = verb == ["redrive", "--group", bug]
+        assert (done.returncode, bool(done.stdout)) == (is_in_vain, True), (verb, done.stderr)
+        said[" ".join(verb[:2])] = done.stdout + done.stderr
+    assert "was aborted because a group was stopped" in said["redrive --group"]
+    assert re.search(r"^Redrove 1 of \d+ ", said["redrive --group"])
+    assert "failures are discarded now: 'test traffic'" in said["discard --group"]
+    assert "aborted" in said["audit"]
+    assert "<h1>Dead letters</h1>" in (home / "report.html").read_text()
+
+
+def repeated_bug(home: Path) -> str | None:
+    """The group of a bug with two open failures: a redrive tries one, and leaves the other."""
+    for group in dlq(home, "groups")["groups"]:
+        if group["error_class"] in BUGS and group["open_count"] > 1:
+            return str(group["group_id"])
+    return None
+
+
 def first_hour(group: str) -> list[list[str]]:
-    """The commands of README's first hour, in its order, that look and change nothing."""
+    """The commands of README's first hour that look at this group and decide on it, in its order.
+
+    Left out are a lake of another place, and what mends, alerts and verifies: see their own tests.
+    """
     part = (ROOT / "README.md").read_text().partition("## The first hour")[2].partition("\n## ")[0]
     named = re.sub("GROUP_OR_ID|(?<=--group )GROUP", group, part)
     lines = [line for line in named.splitlines() if line.startswith("dlq ")]
     verbs = [shlex.split(line, comments=True)[1:] for line in lines]
-    looks = [v for v in verbs if v[0] in LOOKS or "--dry-run" in v]
-    assert {v[0] for v in looks} == {*LOOKS, "redrive", "erase"}
-    return [v for v in looks if "--lake-uri" not in v]  # of a simulated lake
+    played = [v for v in verbs if v[0] in FIRST_HOUR and "--lake-uri" not in v]
+    assert [v[0] for v in played] == FIRST_HOUR
+    return played
 
 
-LOOKS = ("status", "groups", "show", "sql", "report", "policy", "audit")
+BUGS = ("ZeroDivisionError", "ValidationError", "UniqueViolation")
+FIRST_HOUR = [
+    *("status", "groups", "show", "sql", "report"),
+    *("redrive", "redrive", "policy", "discard", "audit", "erase"),
+]
 
 
 def artifacts(prefect_ui: str, home: Path) -> int:

@@ -239,7 +239,8 @@ def test_what_makes_no_sense_is_one_sentence_and_changes_nothing(
     assert (unset.exit_code, "The edit is not JSON" in unset.stderr) == (1, True)
     unkept = dlq("redrive", "--type", "ConnectionError", "--edit", r'{"unit": "\u0000"}')
     assert (unkept.exit_code, unkept.stderr.count("\n")) == (1, 1)
-    assert "The edit holds NUL or a lone surrogate, which PostgreSQL cannot keep" in unkept.stderr
+    wrong = "The edit contains NUL or a lone surrogate, which PostgreSQL cannot store"
+    assert wrong in unkept.stderr
     assert statuses(settings) == before
     assert query(settings, "SELECT count(*) AS n FROM audit_log") == [{"n": 0}]
 

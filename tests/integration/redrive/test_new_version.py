@@ -113,7 +113,7 @@ async def test_a_version_that_mends_nothing_gets_one_redrive(
             assert await scheduled(settings) == []
         assert len(still_broken.seen) == 1
         [(_, verdict)] = explain_versions(settings)
-        assert verdict.why == "2.4 does not mend it: it failed there too"
+        assert verdict.why == "2.4 does not repair it: it also failed there"
         # That is in the log: a database that was lost forgets nothing of it.
         execute(
             settings,

@@ -229,7 +229,7 @@ async def test_a_full_stream_parks_no_failure(settings: Settings, client: Client
         config = (await js.stream_info(settings.events_stream)).config
         config.max_msgs, config.discard = 1, DiscardPolicy.NEW
         await js.update_stream(config)
-        with pytest.raises(ServerUnavailableError, match="the next run takes it up"):
+        with pytest.raises(ServerUnavailableError, match="the next run continues it"):
             await redrive_timeouts(quick(settings))
     await drain_log(settings)
     assert rows(settings, "SELECT status FROM failed_events") == [("retried",)]

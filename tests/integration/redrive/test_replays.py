@@ -52,7 +52,7 @@ class Broken(Service):
 
 async def rewind(client: Client, settings: Settings, how: str) -> None:
     where = f"{settings.events_stream}.ndvi"
-    if how == "made anew":
+    if how == "created again":
         assert await client.jetstream().delete_consumer(settings.events_stream, "ndvi")
         return
     request = b'{"seq": 1}'  # without one it goes back to the first that waits for an answer
@@ -88,7 +88,7 @@ async def redrive_of(settings: Settings, *ids: str) -> None:
     await drain_log(settings)
 
 
-@pytest.mark.parametrize("how", ["reset", "made anew"])
+@pytest.mark.parametrize("how", ["reset", "created again"])
 async def test_an_event_that_fails_anew_after_its_case_was_closed_is_open_again(
     settings: Settings, client: Client, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

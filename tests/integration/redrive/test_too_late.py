@@ -69,7 +69,7 @@ async def test_an_event_lives_as_long_as_its_producer_wanted(
     assert report is not None
     assert (report.state, report.outcomes) == ("done", {"too_late": 1, "succeeded": 2})
     [reason] = report.reasons["too_late"]
-    assert reason.endswith(" old, and its producer gave it 2 seconds (Nats-TTL: 2)")
+    assert reason.endswith(" old, and its producer allows 2 seconds (Nats-TTL: 2)")
     by_event = {json.loads(each.data)["event_id"]: each.headers for each in service.seen}
     assert 3_000 < int(by_event["e1"]["Nats-TTL"]) < 3_600
     assert by_event["e2"]["Nats-TTL"] == "never"
@@ -100,7 +100,7 @@ async def test_a_redirect_to_a_stream_that_takes_no_ttl_says_so_and_spends_nothi
         service.error = None
         shown = await preview_redrive(settings, TIMEOUTS, redirect_to=to)
         [each] = shown.reached.unreached
-        why = f"OTHER_{settings.subject_prefix} takes no event with a Nats-TTL: let it"
+        why = f"OTHER_{settings.subject_prefix} does not accept an event with a Nats-TTL: set"
         assert (each.consumer, each.count) == (to, 2)
         assert each.reason.startswith(why)
         report = await redrive(

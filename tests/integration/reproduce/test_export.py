@@ -64,7 +64,7 @@ async def test_raw_events_are_told_to_the_audit_part_by_part_and_before_they_are
     rows = {row["failure_id"]: row for row in table.to_pylist()}
     bodies = [rows[failure]["body"] for failure in ids]
     assert bodies == [BODY, BODY, BODY, None, b"\xff\x00"]
-    assert rows[ids[3]]["missing"] == "the stream no longer holds its dead letter"
+    assert rows[ids[3]]["missing"] == "the stream no longer has its dead letter"
     audit = query(settings, "SELECT * FROM audit_log ORDER BY id")
     assert [len(row["failure_ids"]) for row in audit] == [2, 2, 1]
     assert {str(each) for row in audit for each in row["failure_ids"]} == set(ids)

@@ -46,7 +46,7 @@ async def test_raw_is_the_exact_bytes_and_nothing_else_from_stream_and_from_dead
     await client.jetstream().delete_msg(settings.dlq_stream, 1)
     done = await dlq(settings, "get", failure, "--raw", "--json")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "the stream no longer holds its dead letter" in told(done.stderr)
+    assert "the stream no longer has its dead letter" in told(done.stderr)
     rows = query(settings, "SELECT * FROM audit_log ORDER BY id")
     assert [row["action"] for row in rows] == ["payload.read"] * 3
     assert rows[0]["actor"] == "ana"

@@ -232,7 +232,7 @@ async def test_no_test_is_written_of_events_that_fail_only_by_what_is_masked(
     chosen = ("--service", "pricing", "--write-test", str(tests))
     status, _, errors = await service.tried(*chosen)
     assert status == 1
-    assert "none of its events fails as before once it is masked" in errors
+    assert "none of its events fails as before when masked" in errors
     assert not await asyncio.to_thread(tests.exists)
 
 
@@ -243,7 +243,7 @@ async def test_what_cannot_be_tried_is_one_sentence(
     await service.run_on([BAD], "billing")
     for arguments, status, words in (
         (("--service", "nobody"), 1, "No open failure matches"),
-        (("--all-open",), 1, "fails in billing and in pricing: say which with --service."),
+        (("--all-open",), 1, "fails in billing and in pricing: choose one with --service."),
         ((), 2, "Say which failures"),
     ):
         found, said, errors = await service.tried(*arguments)
@@ -255,11 +255,11 @@ async def test_what_cannot_be_tried_is_one_sentence(
             await client.jetstream().delete_msg(settings.dlq_stream, sequence)
     found, said, errors = await service.tried("--service", "pricing", "--json")
     assert (found, said) == (1, "")
-    assert "No event can be had any more" in told(errors)
+    assert "No event can be read any more" in told(errors)
     execute(settings, "UPDATE failed_events SET status = 'resolved'")
     found, said, _ = await service.tried("--all-open", "--json")
     assert found == 0
     assert json.loads(said)["summary"] == (
-        "This code finds no open failure to cure; no success could be tried: no failure says which"
-        " consumer it is of."
+        "This code finds no open failure to cure; no success could be tried: no failure names its"
+        " consumer."
     )  # since handlers of two services are called so

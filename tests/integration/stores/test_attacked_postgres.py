@@ -152,16 +152,20 @@ async def test_what_somebody_plants_in_other_schemas_is_never_used(
         assert query(settings, "SELECT count(*) AS n FROM dlq.failed_events") == [{"n": 2}]
 
 
-def test_every_function_of_ours_has_a_fixed_path(settings: Settings) -> None:
+def test_every_function_of_ours_has_a_fixed_path_or_is_bound_when_it_is_made(
+    settings: Settings,
+) -> None:
     found = query(
         settings,
-        "SELECT proname, proconfig::text AS said FROM pg_proc"
+        "SELECT proname, proconfig::text AS said, prosqlbody IS NOT NULL AS is_bound FROM pg_proc"
         " WHERE pronamespace = 'dlq'::regnamespace ORDER BY 1",
     )
     said = '{"search_path=pg_catalog, pg_temp"}'
     assert found == [
-        {"proname": "refuse_audit_change", "said": said},
-        {"proname": "set_failed_events_updated_at", "said": said},
+        {"proname": "is_open", "said": None, "is_bound": True},
+        {"proname": "refuse_audit_change", "said": said, "is_bound": False},
+        {"proname": "service", "said": None, "is_bound": True},
+        {"proname": "set_failed_events_updated_at", "said": said, "is_bound": False},
     ]
 
 

@@ -70,7 +70,7 @@ SESSIONS = {
     "idle_in_transaction_session_timeout": (
         "200ms",
         idle_in_transaction,
-        "ended the session .*: allow this user more",
+        "ended the session .*: raise the limit for this user",
     ),
     "default_transaction_read_only": ("on", writing, "is read-only .*: name the primary"),
     "application_name": ("any", ended, "ended the session .*: see who stopped it"),
@@ -167,7 +167,7 @@ def test_a_pool_that_is_too_small_for_the_locks_is_a_sentence(
     ):
         assert lock.take()
         with (
-            pytest.raises(DLQError, match=r"pooler before .* refused \(query_wait_timeout\)"),
+            pytest.raises(DLQError, match=r"pooler in front of .* refused \(query_wait_timeout\)"),
             database(dsn, is_checked=False) as connection,
         ):
             connection.execute("SELECT 1")

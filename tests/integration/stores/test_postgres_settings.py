@@ -209,7 +209,7 @@ async def test_a_pooler_that_allows_no_transaction_is_refused_in_a_sentence(
     with pooled(migrated_dsn, tmp_path, "statement") as dsn:
         status, _, errors = await run_drain(on(settings, dsn))
     assert status == 1
-    assert told(errors).startswith("The pooler before PostgreSQL at ")
+    assert told(errors).startswith("The pooler in front of PostgreSQL at ")
     assert "statement pooling mode" in errors
 
 
@@ -251,7 +251,8 @@ async def test_a_database_that_can_not_hold_the_text_is_refused_and_nothing_is_l
             _, said = await process.communicate()
             assert process.returncode == 1
             assert (
-                f"has the encoding {encoding}, which cannot hold every dead letter" in said.decode()
+                f"has the encoding {encoding}, which cannot store every dead letter"
+                in said.decode()
             )
             assert "Traceback" not in said.decode()
         with psycopg.connect(postgres_server.dsn_of(name)) as connection:

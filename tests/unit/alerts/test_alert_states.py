@@ -146,7 +146,7 @@ def test_a_message_about_an_approval_has_the_batch_who_asked_and_the_commands() 
     detail = "1 redrive, asked for by ana: <!channel>"
     facts = {"value": 25.5, "above": 24, "failure_count": 1, "detail": detail, "sample_id": None}
     title, body = compose("firing", [alert("approval_waiting", "5b2e-77", **facts)], RULES, {})
-    assert title == "FIRING: A redrive waits for its approval: 5b2e-77"
+    assert title == "FIRING: A redrive waits for approval: 5b2e-77"
     assert body.splitlines() == [
         f"What: {title.removeprefix('FIRING: ')}",
         "Now: 25.50 hours (fires above 24)",

@@ -39,7 +39,7 @@ def promtool(*arguments: str) -> str:
 
 def test_the_committed_file_is_what_the_alert_file_makes() -> None:
     assert COMMITTED.read_text() == prometheus_rules(read_alert_rules()), (
-        "make it anew: make grafana"
+        "out of date: make grafana"
     )
 
 

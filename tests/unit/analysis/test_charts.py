@@ -95,6 +95,17 @@ def test_open_failures_rise_when_they_fail_and_fall_when_they_are_closed() -> No
     assert [shown[time, "Y"] for time in times] == [0, 0, 4, 4, 4]
 
 
+def test_open_failures_have_a_line_where_something_else_happened() -> None:
+    rows = [{"at": END, "error_class": "X", "opened_count": 1, "closed_count": 0}]
+    marks = pl.DataFrame({"at": [END - timedelta(hours=ago) for ago in (1, 3)], "what": ["b", "a"]})
+    chart = charts.open_failures(pl.DataFrame(rows), END - timedelta(hours=2), END, marks=marks)
+    _, lines, names = chart.to_dict()["layer"]
+    assert (lines["mark"]["type"], names["encoding"]["text"]["field"]) == ("rule", "what")
+    data = chart.to_dict()["datasets"]
+    assert [row["what"] for row in data[lines["data"]["name"]]] == ["b"]  # a was before
+    assert as_svgs([chart])[0]
+
+
 def test_a_timeline_counts_each_kind_of_event_in_order_of_their_first() -> None:
     at = [END - timedelta(minutes=ago) for ago in (50, 40, 40, 5)]
     kinds = ["failed", "redrive.published", "redrive.published", "failed"]

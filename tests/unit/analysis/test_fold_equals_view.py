@@ -4,10 +4,12 @@ The fold is the drain's own (`stores.fold.Fold`), with its batches cut anywhere;
 runs in DuckDB over the same messages.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +47,15 @@ class Message:
     redrive_cap: int | None = None
     redrive_id: str | None = None
     began: int | None = None  # place in the log at whose time its first attempt was; else its own
+
+
+@pytest.fixture(scope="module")
+def lake() -> Iterator[Log]:
+    """One for all examples."""
+    log = Log()
+    create_views(log.connection)
+    yield log
+    log.connection.close()
 
 
 def moment(place: int) -> datetime:
@@ -235,8 +246,8 @@ def by_fold(log: list[Message], batch_size: int) -> dict[str, tuple[Any, ...]]:
     }
 
 
-def by_view(log: list[Message]) -> dict[str, tuple[Any, ...]]:
-    lake = Log()
+def by_view(log: list[Message], lake: Log) -> dict[str, tuple[Any, ...]]:
+    lake.clear()
     for message in log:
         if message.kind:
             lake.event(
@@ -259,7 +270,6 @@ def by_view(log: list[Message]) -> dict[str, tuple[Any, ...]]:
                 consumer_name=message.consumer,
                 first_attempt_at=moment(message.began or lake.sequence + 1),
             )
-    create_views(lake.connection)
     rows = lake.rows(
         "SELECT failure_id, status, redrive_count, not_before, closed_at, opening,"
         " first_attempt_at, LAG(closed_at) OVER case_ AS last_closed_at,"
@@ -384,8 +394,8 @@ ONCE_DIFFERENT = {
     batch_size=1,
 )
 @settings(max_examples=60, deadline=None)
-def test_the_fold_equals_the_view(log: list[Message], batch_size: int) -> None:
-    assert by_fold(log, batch_size) == by_view(log)
+def test_the_fold_equals_the_view(lake: Log, log: list[Message], batch_size: int) -> None:
+    assert by_fold(log, batch_size) == by_view(log, lake)
 
 
 @given(log=logs(), batch_size=st.integers(1, 10))

@@ -11,7 +11,7 @@ from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.case_events import KINDS, CaseEvent
 from sahool_dlq.deadletter.cases import (
     CLOSED,
-    LIVE,
+    OPEN,
     STATUSES,
     Case,
     apply_dead_letter,
@@ -128,13 +128,13 @@ TABLE = {
             ("retried", 1, f"redrive.{kind}", 1): ("retried", 1),
         }.items()
     },
-    **{(status, 1, "triage.resolved", None): ("resolved", 1) for status in LIVE},
-    **{(status, 1, "triage.discarded", None): ("discarded", 1) for status in LIVE},
-    **{(status, 1, "triage.parked", None): ("parked", 1) for status in LIVE},
+    **{(status, 1, "triage.resolved", None): ("resolved", 1) for status in OPEN},
+    **{(status, 1, "triage.discarded", None): ("discarded", 1) for status in OPEN},
+    **{(status, 1, "triage.parked", None): ("parked", 1) for status in OPEN},
     ("parked", 1, "triage.unparked", None): ("pending", 1),
     ("pending", 1, "triage.unparked", None): ("pending", 1),
     ("retried", 1, "triage.unparked", None): ("retried", 1),
-    **{(status, 1, "triage.alerted", None): (status, 1) for status in (*LIVE, *CLOSED)},
+    **{(status, 1, "triage.alerted", None): (status, 1) for status in (*OPEN, *CLOSED)},
 }
 
 
@@ -349,7 +349,7 @@ def test_a_failure_that_began_before_its_case_was_closed_is_a_repeat(
     assert apply_repeat(closed, letter(first_attempt_at=AT + timedelta(seconds=seconds))) == closed
 
 
-@pytest.mark.parametrize("status", [*LIVE, "superseded"])
+@pytest.mark.parametrize("status", [*OPEN, "superseded"])
 def test_a_failure_that_comes_again_while_its_case_is_open_is_a_repeat(status: str) -> None:
     assert apply_repeat(case(status), letter(first_attempt_at=AT + timedelta(days=1))) == case(
         status

@@ -1,5 +1,6 @@
 """`sql/views/cases.sql` says what the fold in `deadletter/cases.py` says, step by step."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,11 +24,19 @@ from support.lake_log import ADDRESS, EPOCH, Log, before, failure
 COLUMNS = ("status", "redrive_count", "cause")
 
 
-@pytest.fixture
-def log() -> Log:
+@pytest.fixture(scope="module")
+def any_log() -> Iterator[Log]:
+    """One for all tests and examples, with the views: clear it first."""
     log = Log()
     create_views(log.connection)
-    return log
+    yield log
+    log.connection.close()
+
+
+@pytest.fixture
+def log(any_log: Log) -> Log:
+    any_log.clear()
+    return any_log
 
 
 def cases(log: Log, *columns: str) -> dict[str, tuple[Any, ...]]:
@@ -71,6 +80,7 @@ def test_a_dead_letter_opens_a_pending_case(log: Log) -> None:
         "opened_at": opened_at,
         "published_at": before(days=2) + timedelta(seconds=1),
         "status": "pending",
+        "is_open": True,
         "redrive_count": 0,
         "not_before": None,
         "closed_at": None,
@@ -428,8 +438,9 @@ def folded(messages: list[Message]) -> dict[str, tuple[Any, ...]]:
 
 @given(messages=st.lists(MESSAGES, max_size=25))
 @settings(max_examples=40, deadline=None)
-def test_the_view_agrees_with_the_fold(messages: list[Message]) -> None:
-    log = Log()
+def test_the_view_agrees_with_the_fold(any_log: Log, messages: list[Message]) -> None:
+    log = any_log
+    log.clear()
     for message in messages:
         if message.kind:
             log.event(
@@ -447,5 +458,4 @@ def test_the_view_agrees_with_the_fold(messages: list[Message]) -> None:
                 redrive_attempt=message.attempt,
                 consumer_name=message.consumer and message.consumer.split("/")[1],
             )
-    create_views(log.connection)
     assert folded(messages) == cases(log)

@@ -192,6 +192,17 @@ _OTHER_FAILURES = [
     ("状态：502", "状态：404"),
     ("Hata kodu: 1045", "Hata kodu: 1062"),
     ("Ошибка 1045 при подключении", "Ошибка 1062 при подключении"),
+    # Numbers of lists that somebody keeps, in whatever base
+    ("Exception from HRESULT: 0x80070005", "Exception from HRESULT: 0x80070002"),
+    ("No access. (0x80004005 (E_FAIL))", "No access. (0x800A03EC (E_FAIL))"),
+    ("worker ended with status 0xC0000005", "worker ended with status 0xC0000374"),
+    ("AADSTS50011: the login failed", "AADSTS700016: the login failed"),
+    ("IDX10223: the token is refused", "IDX10503: the token is refused"),
+    ("error TS2322: bad type", "error TS2345: bad type"),
+    ("AMQ9202E: no reply", "AMQ9213E: no reply"),
+    ("SQL0204N failed", "SQL0551N failed"),
+    ("cannot convert float NaN to integer", "cannot convert float infinity to integer"),
+    ("took a second connection", "took a third connection"),
 ]
 _SAME_FAILURE = [
     ("Срок истёк 5 мая 2026 г. в 14:05", "Срок истёк 17 ноября 2025 г. в 09:30"),
@@ -202,6 +213,16 @@ _SAME_FAILURE = [
     ("用户'张三'不存在", "用户'李四'不存在"),
     ("หมดอายุ 5 พฤษภาคม 2569", "หมดอายุ 17 ตุลาคม 2568"),
     ("انتهى في ١٢ رمضان ١٤٤٧", "انتهى في ٣ شوال ١٤٤٦"),
+    ("heap at 0x7ffe12345678 is bad", "heap at 0x8ffe1234abcd is bad"),
+    ("loss is nan", "loss is 0.25"),
+    ("timed out after inf seconds", "timed out after 30 seconds"),
+    ("value -inf is out of range", "value -7.5 is out of range"),
+    ("finished in 1h 30m", "finished in 5m3.2s"),
+    ("finished in 12m", "finished in 1h30m0s"),
+    ("retry in PT5M", "retry in PT1H30M"),
+    ("no reply for two hours", "no reply for 3 hours"),
+    ("closed since 2:05pm", "closed since 11 AM"),
+    ("the 3rd call failed", "the 21st call failed"),
 ]
 
 

@@ -68,6 +68,8 @@ def test_other_languages_are_grouped_as_a_person_would(part):
         ("/srv/assets/index-DiwrgTda.js", "/srv/assets/index.js"),
         ("/srv/dist/vendors~main.20260301.chunk.js", "/srv/dist/vendors~main.chunk.js"),
         ("https://cdn.example.com/app.9c41e07bd2f0.min.js?v=3", None),
+        ("/_next/static/chunks/4521.js", "/_next/static/chunks/<hash>.js"),
+        ("/srv/dist/17.chunk.js", "/srv/dist/<hash>.chunk.js"),
     ],
 )
 def test_the_name_of_a_bundle_loses_its_hash(path, expected):
@@ -80,6 +82,63 @@ def test_the_name_of_a_bundle_loses_its_hash(path, expected):
 )
 def test_a_name_without_a_hash_stays(name):
     assert not is_bundle(f"/srv/app/src/{name}.js")
+
+
+def test_what_was_asked_for_with_a_file_is_no_part_of_its_name():
+    at = "TypeError: x\n    at load (https://farm.example/src/app.js{}:1:22)\n"
+    assert (
+        read_trace(at.format("?dpl=1a2b"))
+        == read_trace(at.format("?v=3"))
+        == read_trace(at.format(""))
+    )
+
+
+def java(*frames):
+    calls = "".join(f"\tat {frame}(A.java:1)\n" for frame in frames)
+    return f"java.lang.IllegalStateException: x\n{calls}"
+
+
+def test_who_called_a_library_that_no_list_knows_has_a_seat():
+    deep = [f"net.unknown.lib.C{number}.run" for number in range(7)]
+    prices, stocks = (
+        read_trace(java(*deep, f"com.acme.shop.{name}.find", "com.acme.shop.Main.main"))
+        for name in ("Prices", "Stocks")
+    )
+    assert prices.frames == (
+        *("net.unknown.lib.C0:run", "net.unknown.lib.C1:run"),
+        *("net.unknown.lib.C2:run", "net.unknown.lib.C3:run", "com.acme.shop.Prices:find"),
+    )
+    assert prices != stocks
+    # Of one package the nearest count, and of two there is one of each.
+    assert read_trace(java(*deep)).frames[-1] == "net.unknown.lib.C4:run"
+    assert read_trace(java("org.a.A.x", *deep)).frames[-1] == "net.unknown.lib.C3:run"
+
+
+COLOR_EYRE = """Error:
+   0: failed to load config
+   1: No such file or directory (os error 2)
+
+Location:
+   src/config.rs:42
+
+  ━━━━━━━━━━━━━━━━━━━ BACKTRACE ━━━━━━━━━━━━━━━━━━━
+                ⋮ 7 frames hidden ⋮
+   8: shop::config::load::h0123456789abcdef
+      at /srv/shop/src/config.rs:42
+   9: shop::main::hfedcba9876543210
+      at /srv/shop/src/main.rs:12
+"""
+
+
+def test_a_report_of_color_eyre_is_read_with_and_without_its_frames():
+    trace = read_trace(COLOR_EYRE)
+    assert (trace.language, trace.frames) == ("rust", ("shop::config:load", "shop:main"))
+    short = COLOR_EYRE.partition("  ━")[0]
+    assert read_trace(short).frames == ("config:panic",)
+    other = short.replace("src/config.rs:42", "src/prices.rs:7")
+    assert fingerprint("Error", "x", short).group_id != fingerprint("Error", "x", other).group_id
+    crashed = "The application panicked (crashed).\nMessage:  bad\nLocation: src/main.rs:5\n"
+    assert read_trace(crashed).frames == ("main:panic",)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["label"] for row in ROWS])

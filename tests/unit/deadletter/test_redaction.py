@@ -70,6 +70,58 @@ SECRETS = [
     "hook ⟦xoxb-123456789012-abcdefghijkl⟧",
     "pay ⟦sk_live_abcdefghijklmnop⟧",
     f"seed ⟦{SEED}⟧ refused",
+    # What Go's driver of MySQL takes
+    "dial: ⟦app:hunter2⟧@tcp(db:3306)/shop?parseTime=true",
+    "dsn=⟦app:hun@t/e:r2⟧@unix(/tmp/mysql.sock)/shop",
+    'invalid DSN "⟦app:hunter2⟧@cloudsql(project:region:db)/"',
+    # Arguments in frames
+    "#1 /srv/auth.php(9): App\\Auth->login('⟦bob', 'hunter2⟧')",
+    "#0 [internal function]: Redis->auth('⟦it's p4ss⟧')\n#1 {main}",
+    "#0 /a.php(1): PDO->__construct('⟦mysql:host=db;dbn...', 'root', 'hunter2⟧', Array)",
+    "E in /a.php:3 Stack trace: #0 /a.php(3): f('⟦bob⟧', 7) #1 /b.php(4): g('⟦hunter2⟧') #2 {main}",
+    '    (shop 0.1.0) lib/shop/auth.ex:3: Shop.Auth.login("⟦bob", "hunter2⟧")',
+    '    lib/shop/auth.ex:3: Shop.Auth.login(%{name: "⟦bob"}, "hunter2⟧")',
+    '    (stdlib 4.0) :lists.foldl("⟦hunter2⟧", [])',
+    'Some arguments were given to Shop.Auth.login/2:\n\n  # 1\n  7\n\n  # 2\n  "⟦hunter2⟧"\n',
+    '  in function  shop_auth:login/2\n   called as shop_auth:login("⟦bob","hunter2⟧")',
+    '[{shop_auth,login,["⟦bob",<<"hunter2⟧">>],[{file,"src/shop_auth.erl"},{line,3}]}]',
+    "\tmain::login('⟦bob', 'hunter2⟧') called at /srv/job.pl line 12",
+    # Quotes that people write
+    "Passwort „⟦correct horse⟧“ ist falsch",
+    "the password “⟦correct horse⟧” was refused",
+    "Mot de passe « ⟦correct horse⟧ » refusé",
+    "Mot de passe\u00a0:\u00a0«\u00a0⟦correct horse⟧\u00a0» refusé",
+    "пароль «⟦верный конь⟧» не подходит",
+    "Passwort: „⟦correct horse⟧“",
+    "token=‘⟦abc def⟧’",
+    "密码“⟦hunter2⟧”错误",
+    "パスワード「⟦hunter2⟧」が違います",
+    "hasło „⟦correct horse⟧” jest złe",
+    # Words of other scripts
+    "पासवर्ड: ⟦hunter2⟧",
+    "पासवर्ड ⟦hunter2⟧ गलत है",
+    "รหัสผ่าน ⟦hunter2⟧ ไม่ถูกต้อง",
+    "รหัสผ่าน: ⟦hunter2⟧",
+    "கடவுச்சொல்: ⟦hunter2⟧",
+    "סיסמה: ⟦hunter2⟧",
+    "κωδικός πρόσβασης: ⟦hunter2⟧",
+    "συνθηματικό=⟦hunter2⟧",
+    "лозинка: ⟦hunter2⟧",
+    "slaptažodis: ⟦hunter2⟧",
+    "contraseña: ⟦hunter2⟧",
+    # What languages print
+    'array(1) { ["password"]=> string(7) "⟦hunter2⟧" }',
+    'array(1) {\n  ["password"]=>\n  string(13) "⟦correct horse⟧"\n}',
+    'object(User)#1 (2) {\n  ["pin":protected]=>\n  int(⟦1234⟧)\n}',
+    '["password":"App\\User":private]=>\n  string(7) "⟦hunter2⟧"',
+    "Array\n(\n    [password] => ⟦correct horse⟧\n    [id] => 7\n)",
+    "Array ( [password:protected] => ⟦correct horse⟧ [id] => 7 )",
+    '#{password => <<"⟦hunter2⟧">>}',
+    '[{password,"⟦hunter2⟧"},{user,"ana"}]',
+    '{<<"password">>,<<"⟦letmein⟧">>}',
+    '{:password, "⟦letmein⟧"}',
+    '{pin, "⟦1234⟧"}',
+    "Cookie: '⟦sid=s%3Aabcdef⟧'",
 ]
 HARMLESS = [
     "",
@@ -89,6 +141,16 @@ HARMLESS = [
     "node_modules/@scope/pkg org.sahool.Store@1a2b3c4d lodash@4.17.21",
     "tenant_id=t-1 field_id=f-9 farmer_id=farmer-77",
     "ORD-555-123-45678, +0000, +03:00, 1e+10, +12345678.5",
+    "#0 /srv/app.php(12): Illuminate\\Pipeline->handle(Object(App\\Request), Array, 7, NULL)",
+    "#1 /srv/app.php(3): require('/srv/vendor/auto...')",
+    "#2 /srv/app.php(3): Container->make('App\\\\Models\\\\Field')",
+    "    (shop 0.1.0) lib/shop/auth.ex:3: Shop.Auth.login/2",
+    "    (elixir 1.15.0) lib/enum.ex:1693: anonymous fn/3 in Enum.map/2",
+    "the password “is too short”; Passwort „falsch“; token “expired”",
+    'expects {"name", "token"} or {password, Hash} and {:error, "no password"}',
+    "['password'] => Array\n  [password] => string",
+    "รหัสผ่าน invalid",
+    "at a@tcp and b:c@tcp(",
 ]
 
 
@@ -413,6 +475,9 @@ password password= password:~ password="~ password=${~ password(~ token~ --passw
 <password> <password~ name=token~ ('password',~ ["password",~ {"name":~" identified~by~ -u~a
 Authorization:~ Bearer~ cookie:~ a://a: a@ a. a/ eyJ. sk- -----BEGIN~PRIVATE~KEY----- sig= ?code=
 $6$ sqlplus~ aB7- 4 4111~ +1~ GB82~ phone~ https://a/hooks/ aGVs \\" " [ {( \\ = 密码 [redacted:x]
+a:b@tcp( a:b@tcp(c)/ #1~a(1):~f(' #1~a(1):~b( a.ex:1:~A.b(" (a~1)~A.b(" called~as~a:b(" {a,b,["
+{a,b,["c"],[ arguments~were~given~to~#~1~" a('b')~called~at~ password~„ password~“x password=„
+password~«x पासवर्ड पासवर्ड„ ["password"]=>~ ["password":a password]~=>~a [password]=> {password,"
 """.split()  # noqa: SIM905
 
 

@@ -1,7 +1,7 @@
 """What share of planted secrets a drain stores, and of harmless texts it masks."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 import pytest
@@ -40,70 +40,84 @@ def is_json(text: str) -> bool:
     return True
 
 
-def stored(columns: dict[str, str]) -> dict[str, str]:
-    """What a drain stores of each column."""
-    kept = {}
-    for name, text in columns.items():
-        frame = REDACTOR.redact_frame(pl.DataFrame({name.partition(",")[0]: [text]}))
-        kept[name] = frame.item()
-    return kept
+def stored(texts: Sequence[dict[str, str]]) -> Iterator[dict[str, str]]:
+    """What a drain stores of each text, by its place; the texts of a place are one column."""
+    kept: list[dict[str, str]] = [{} for _ in texts]
+    for place in sorted({place for columns in texts for place in columns}):
+        rows = [number for number, columns in enumerate(texts) if place in columns]
+        frame = pl.DataFrame({place.partition(",")[0]: [texts[row][place] for row in rows]})
+        for row, text in zip(rows, REDACTOR.redact_frame(frame).to_series(), strict=True):
+            kept[row][place] = text
+    return iter(kept)
+
+
+def made(lines: Iterable[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Each line with its secrets filled in, for each seed; the line, the text, the secrets."""
+    for line in lines:
+        for seed in SEEDS:
+            text, secrets = corpus.made(line, seed)
+            yield line, text, secrets
 
 
 def leaks(lines: Iterable[str], *, in_labels: bool) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for line in lines:
-        for seed in SEEDS:
-            text, secrets = corpus.made(line, seed)
-            assert secrets, line
-            columns = places(text)
-            if in_labels and "\n" not in text:
-                columns |= dict.fromkeys(LABELS, text[:100])
-            for place, kept in stored(columns).items():
-                plain = (
-                    json.loads(kept)
-                    if "data" in place or place in ("original_headers", "attempts")
-                    else kept
-                )
-                flat = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
-                if any(len(s) >= 4 and (s in flat or s[:100] in flat) for s in secrets):
-                    found.setdefault(line, set()).add(place)
+    planted = list(made(lines))
+    columns = [
+        places(text) | (dict.fromkeys(LABELS, text[:100]) if in_labels and "\n" not in text else {})
+        for _, text, _ in planted
+    ]
+    for (line, _, secrets), masked in zip(planted, stored(columns), strict=True):
+        assert secrets, line
+        for place, kept in masked.items():
+            plain = (
+                json.loads(kept)
+                if "data" in place or place in ("original_headers", "attempts")
+                else kept
+            )
+            flat = plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+            if any(len(s) >= 4 and (s in flat or s[:100] in flat) for s in secrets):
+                found.setdefault(line, set()).add(place)
     return found
 
 
 def key_leaks(keys: Iterable[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for key in keys:
-        for seed in SEEDS:
-            secret = corpus.Values(f"{key}{seed}").value("n_6" if "code" in key else "pw")
-            forms = {
-                "body": json.dumps({"a": {key: secret}}, ensure_ascii=False),
-                "escaped body": json.dumps({"a": [{key: secret}]}),
-                "headers": json.dumps({key: [secret]}, ensure_ascii=False),
-            }
-            for place, text in forms.items():
-                column = "original_headers" if place == "headers" else "original_data"
-                if secret in stored({column: text})[column]:
-                    found.setdefault(key, set()).add(place)
-            for text in (
-                f"{key}={secret}",
-                f"login failed, {key}: {secret}",
-                f"{{'{key}': '{secret}'}}",
-            ):
-                for place, kept in stored(places(text)).items():
-                    if secret in kept:
-                        found.setdefault(key, set()).add(f"{place}: {text}")
+    planted = [
+        (key, corpus.Values(f"{key}{seed}").value("n_6" if "code" in key else "pw"))
+        for key in keys
+        for seed in SEEDS
+    ]
+    documents = [
+        {
+            "original_data": json.dumps({"a": {key: secret}}, ensure_ascii=False),
+            "original_data, escaped": json.dumps({"a": [{key: secret}]}),
+            "original_headers": json.dumps({key: [secret]}, ensure_ascii=False),
+        }
+        for key, secret in planted
+    ]
+    for masked, (key, secret) in zip(stored(documents), planted, strict=True):
+        leaking = {place for place, kept in masked.items() if secret in kept}
+        if leaking:
+            found.setdefault(key, set()).update(leaking)
+    for form in ("{0}={1}", "login failed, {0}: {1}", "{{'{0}': '{1}'}}"):
+        texts = [form.format(key, secret) for key, secret in planted]
+        for masked, (key, secret), text in zip(
+            stored([places(text) for text in texts]), planted, texts, strict=True
+        ):
+            leaking = {f"{place}: {text}" for place, kept in masked.items() if secret in kept}
+            if leaking:
+                found.setdefault(key, set()).update(leaking)
     return found
 
 
 def alarms(lines: Iterable[str]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for line in lines:
-        for seed in SEEDS:
-            text, _ = corpus.made(line, seed)
-            columns = places(text)
-            for place, kept in stored(columns).items():
-                if kept != columns[place]:
-                    found.setdefault(line, set()).add(f"{place}: {kept}")
+    texts = list(made(lines))
+    columns = [places(text) for _, text, _ in texts]
+    for (line, _, _), before, masked in zip(texts, columns, stored(columns), strict=True):
+        changed = {f"{place}: {kept}" for place, kept in masked.items() if kept != before[place]}
+        if changed:
+            found.setdefault(line, set()).update(changed)
     return found
 
 

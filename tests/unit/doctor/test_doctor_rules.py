@@ -178,7 +178,7 @@ def test_bare_naks_are_told_as_they_were_heard() -> None:
     heard = {("S", "c"): Heard(bare_naks=4, most_deliveries=3)}
     [finding] = diagnose(account(of, consumer(of), heard=heard))
     assert finding.rule == "bare-naks"
-    assert "(4 just now): an outage of a moment burns its 3 attempts in" in finding.sentence
+    assert "(4 just now): a short outage uses up its 3 attempts in" in finding.sentence
     assert found(account(of, consumer(of), heard={("S", "c"): Heard(0, 3)})) == {}
     looping = account(of, consumer(of, max_deliver=-1), heard={("S", "c"): Heard(0, 41)})
     assert "One was delivered 41 times." in found(looping)["loops"].sentence
@@ -286,7 +286,7 @@ def test_the_account_is_near_a_limit_or_has_another_clock() -> None:
             {"retention": "workqueue"},
             (
                 "After 3 deliveries (19 s without an answer) it is given up and held in the queue"
-                " for ever; ADV tells of it."
+                " for ever; ADV stores the advisory."
             ),
         ),
         (
@@ -294,13 +294,13 @@ def test_the_account_is_near_a_limit_or_has_another_clock() -> None:
             {"max_age": 86_400 * S},
             (
                 "After one delivery (30 s without an answer) it is given up and left in the stream,"
-                " unreached for 1 d; ADV tells of it."
+                " undelivered for 1 d; ADV stores the advisory."
             ),
         ),
         (
             {"ack_policy": "none"},
             {},
-            "It counts as handled once it is sent: nobody notices that it failed.",
+            "It counts as handled once it is sent: its failure is not noticed.",
         ),
     ],
 )

@@ -34,5 +34,5 @@ async def test_without_a_message_the_error_says_what_is_missing() -> None:
     async def handle(_: object) -> ProcessingResult:
         return ProcessingResult.SUCCESS
 
-    with pytest.raises(TypeError, match="handle was called without a message of nats-py"):
+    with pytest.raises(TypeError, match="handle was called without a nats-py message"):
         await handle("no message")

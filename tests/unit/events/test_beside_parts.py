@@ -14,8 +14,9 @@ from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.events.attempts import AttemptLog, Attempts
 from sahool_dlq.events.beside import letters
 from sahool_dlq.events.beside.faststream import _settle
+from sahool_dlq.events.beside.in_hand import Call
 from sahool_dlq.events.beside.letters import Letter, Letters
-from sahool_dlq.events.beside.settler import Call, Settler
+from sahool_dlq.events.beside.settler import Settler
 from sahool_dlq.events.beside.taskiq import _for_ever
 from sahool_dlq.events.beside.terms import Terms
 from sahool_dlq.events.config import NATSConsumerConfig

@@ -131,7 +131,7 @@ async def test_what_turns_out_to_be_async_is_taken_too(handler: Any) -> None:
 @pytest.mark.parametrize("handler", REFUSED)
 def test_what_is_surely_not_async_is_refused_in_a_sentence(handler: Any) -> None:
     with pytest.raises(
-        TypeError, match=r"^\S+ is not async: write `async def`, and put work .*\.$"
+        TypeError, match=r"^\S+ is not async: write `async def`, and run blocking .*\.$"
     ):
         as_async(handler)
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from sahool_dlq.cli import _command
 from sahool_dlq.jetstream.grants import ROLES, grants_of_role
-from sahool_dlq.jetstream.streams import StreamNames
+from sahool_dlq.jetstream.stream_names import StreamNames
 from support import ROOT
 
 CONF = (ROOT / "deploy/nats.conf").read_text()

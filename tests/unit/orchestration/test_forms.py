@@ -35,8 +35,8 @@ def test_what_is_filled_in_counts() -> None:
     assert chosen.since is not None
     assert datetime.now(UTC) - chosen.since - timedelta(hours=24) < timedelta(minutes=1)
     assert chosen == Selection(
-        ("x",), "1f0c", ("KeyError",), "ndvi", "acme", "b", "a.*", chosen.since,
-        where="redrive_count = 0", limit=7, version="2.4",
+        ("x",), "1f0c", ("KeyError",), "ndvi", "2.4", "acme", "b", "a.*", chosen.since,
+        where="redrive_count = 0", limit=7,
     )  # fmt: skip
     changed = Changed(
         addressed_to="S/c", edit={"unit": "ha"}, per_second=2, oldest_event="1h", own_copy=True

@@ -37,6 +37,13 @@ def test_columns_go_in_the_stated_order_then_from_the_right_and_the_first_stays(
     assert columns(3, ["group"]) == ["group"]
 
 
+def test_numbers_with_units_stand_right_and_are_never_wrapped() -> None:
+    rows = [["a", "1.5 min", "90%", "+12"], ["b", "not reached", "–", "no change"]]
+    found = measure(["what", "median", "share", "said"], rows, rows)
+    assert [column.is_number for column in found] == [False, True, True, False]
+    assert [column.is_text for column in found] == [False] * 4
+
+
 @pytest.mark.parametrize("width", range(20, 140, 7))
 def test_no_line_is_too_long_and_what_is_shown_of_a_number_is_all_of_it(
     monkeypatch: pytest.MonkeyPatch, width: int

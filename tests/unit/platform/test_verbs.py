@@ -130,9 +130,9 @@ def test_verbs_and_options_are_completed(monkeypatch: pytest.MonkeyPatch) -> Non
     ("verb", "unused"),
     [
         ("status", ["pandas", "duckdb", "scipy.stats"]),
-        ("sql", ["pandas", "scipy.stats", "psycopg"]),
+        ("sql", ["pandas", "scipy.stats", "psycopg", "nats"]),
         ("drain", ["pandas", "scipy.stats"]),
-        ("groups", ["pandas"]),
+        ("groups", ["pandas", "nats"]),
     ],
 )
 def test_a_verb_loads_no_package_that_it_does_not_need(verb: str, unused: list[str]) -> None:

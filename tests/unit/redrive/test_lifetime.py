@@ -68,7 +68,7 @@ def test_the_reason_says_how_old_it_is() -> None:
         check_age(7 * 86_400, since, NOW)
     check_age(8 * 86_400, since, NOW)
     check_age(None, since, NOW)
-    with pytest.raises(TooLateError, match=r"is 8 days old, and its producer gave it 60 minutes"):
+    with pytest.raises(TooLateError, match=r"is 8 days old, and its producer allows 60 minutes"):
         remaining_ttl("1h", since, NOW)
 
 

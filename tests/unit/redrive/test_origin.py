@@ -128,7 +128,7 @@ async def test_a_pointer_that_is_none_is_refused(pointer: Any) -> None:
         (b'{"original_subject": "a.b"}', "not a dead letter"),
         (second({"not": "a string"}), "not a dead letter"),
         (json.dumps({"metadata": METADATA}).encode(), "not a dead letter"),
-        (OLD | {"original_data": {"raw_data": "lossy"}}, "lossy text"),
+        (OLD | {"original_data": {"raw_data": "lossy"}}, "inexact text"),
         (ours(payload_encoding="gzip"), "'gzip' is unknown"),
         (ours(payload_encoding="base64"), "base64 body cannot be decoded"),
         (ours(payload_encoding="base64", original_data={"base64": "é"}), "cannot be decoded"),

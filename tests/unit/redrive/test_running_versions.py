@@ -43,11 +43,11 @@ def test_the_version_that_runs_is_that_of_the_latest_process(
     ("cured", "failed", "unanswered", "kind", "why"),
     [
         (0, 0, 0, "canary", "it has never failed in 2.4: one canary"),
-        (0, 1, 0, "wait", "2.4 does not mend it: it failed there too"),
-        (0, 0, 1, "wait", "2.4 was tried, and has not answered"),
+        (0, 1, 0, "wait", "2.4 does not repair it: it also failed there"),
+        (0, 0, 1, "wait", "a redrive in 2.4 has no outcome"),
         (1, 0, 0, "redrive", "2.4 cured 1 of 1; 312 follow"),
         (1, 3, 0, "redrive", "2.4 cured 1 of 4; 312 follow"),
-        (1, 60, 0, "wait", "2.4 cured 1 of 61, too few to go on"),
+        (1, 60, 0, "wait", "2.4 cured 1 of 61, too few to continue"),
         (40, 0, 9, "redrive", "2.4 cured 40 of 40; 312 follow"),
     ],
 )

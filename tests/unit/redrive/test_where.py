@@ -20,10 +20,7 @@ from sahool_dlq.redrive.choose.where import COLUMNS, compile_where
         ("error_message = 'it''s 100 %'", "f.error_message = %s", ["it's 100 %"]),
         (
             "redrive_count > 0 and not (status = 'parked' or service <> 'x')",
-            (
-                "(f.redrive_count > %s AND (NOT (f.status = %s OR"
-                " coalesce(f.consumer_service, f.source_service) <> %s)))"
-            ),
+            ("(f.redrive_count > %s AND (NOT (f.status = %s OR service(f) <> %s)))"),
             [0, "parked", "x"],
         ),
         ("error_message NOT ILIKE '%denied%'", "f.error_message NOT ILIKE %s", ["%denied%"]),
@@ -67,17 +64,17 @@ def test_a_condition_becomes_sql_whose_values_are_parameters(
     ("text", "needs"),
     [
         ("tenant_id", "needs =, <>"),
-        ("tenant_id = ", "needs a text in 'quotes' where it has the end"),
-        ("tenant_id = 5", "needs a text in 'quotes' where it has '5'"),
+        ("tenant_id = ", "needs a text in 'quotes' instead of the end"),
+        ("tenant_id = 5", "needs a text in 'quotes' instead of '5'"),
         ("retry_count = '5'", "needs a number"),
         ("dlq_timestamp > 'yesterday'", "needs a time such as"),
         ("salary > 5", "There is no column 'salary': use service, "),
         ("data = 'x'", "There is no column 'data'"),
-        ("tenant_id = 'a' service = 'b'", 'needs AND, OR or the end where it has "service'),
-        ("(tenant_id = 'a'", "needs a closing parenthesis where it has the end"),
-        ("tenant_id = 'a'; DROP TABLE failed_events", "is not valid from ';"),
-        ("tenant_id = 'a' -- ", "is not valid from"),
-        ("tenant_id = lower('A')", "needs a text in 'quotes' where it has \"lower"),
+        ("tenant_id = 'a' service = 'b'", 'needs AND, OR or the end instead of "service'),
+        ("(tenant_id = 'a'", "needs a closing parenthesis instead of the end"),
+        ("tenant_id = 'a'; DROP TABLE failed_events", "is not valid at ';"),
+        ("tenant_id = 'a' -- ", "is not valid at"),
+        ("tenant_id = lower('A')", "needs a text in 'quotes' instead of \"lower"),
         ("exists (select 1)", "There is no column 'exists'"),
         ("not " * 40 + "tenant_id = 'a'", "nested 30 deep"),
         ("tenant_id = '" + "a" * 3_000 + "'", "2,000 characters"),

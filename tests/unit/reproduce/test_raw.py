@@ -26,7 +26,7 @@ def events(monkeypatch: pytest.MonkeyPatch, answer: StoredMessage | Exception | 
         return answer
 
     async def no_letter(*_: object) -> None:
-        raise ExpiredError("the stream no longer holds its dead letter")
+        raise ExpiredError("the stream no longer has its dead letter")
 
     monkeypatch.setattr(raw, "stored_message", stored)
     monkeypatch.setattr(raw, "stored_dead_letter", no_letter)
@@ -53,7 +53,7 @@ async def test_the_message_of_that_time_is_the_event_and_no_other(
     for other in (STORED._replace(timestamp_ns=AT_NS + 1), STORED._replace(sequence=8), None):
         place = PLACE if other is None or other.sequence == 7 else PLACE._replace(sequence=8)
         [missing] = await events(monkeypatch, other).read([place])
-        assert missing == Missing(FAILURE, "the stream no longer holds its dead letter")
+        assert missing == Missing(FAILURE, "the stream no longer has its dead letter")
 
 
 @pytest.mark.parametrize(

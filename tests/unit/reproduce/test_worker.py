@@ -155,7 +155,7 @@ def test_handlers_that_are_not_async_or_hide_it_are_called_too(
     [
         ("nowhere:handle", "No module named 'nowhere'"),
         ("pricing:nothing", "pricing has no nothing"),
-        ("pricing:Service", "is no function that takes an event"),
+        ("pricing:Service", "is not a function that takes an event"),
         ("broken:handle", "ZeroDivisionError: division by zero"),
         ("ending:handle", "SystemExit"),
     ],

@@ -15,14 +15,14 @@ TEXTS = {
     FAILED + "FATAL:  remaining connection slots are reserved for roles with the SUPERUSER"
     " attribute": "has no connection left (remaining",
     FAILED + "FATAL:  no more connections allowed (max_client_conn)": "has no connection left",
-    FAILED + "FATAL:  the database system is starting up": "takes no sessions yet (the database",
+    FAILED + "FATAL:  the database system is starting up": "accepts no sessions yet (the database",
     FAILED + "session is read-only": "is read-only (",
-    FAILED + 'FATAL:  database "dlq" does not exist': "there is no database dlq: make it",
-    FAILED + "FATAL:  no such database: dlq": "there is no database dlq: make it",
+    FAILED + 'FATAL:  database "dlq" does not exist': "there is no database dlq: create it",
+    FAILED + "FATAL:  no such database: dlq": "there is no database dlq: create it",
     FAILED + 'FATAL:  password authentication failed for user "ana"': "refuses the login (password",
     FAILED + "Connection refused\n\tIs the server running?": "does not answer (connection failed",
     FAILED.replace("10.0.0.1", "db-tls.example") + "Connection refused": "does not answer (conn",
-    FAILED + "SSL error: certificate verify failed": "cannot be connected to by TLS",
+    FAILED + "SSL error: certificate verify failed": "cannot be reached with the requested TLS",
     "consuming input failed: server closed the connection unexpectedly": "ended the session (con",
     "terminating connection due to idle-session timeout": "SET idle_session_timeout`",
     "consuming input failed: FATAL:  query_wait_timeout": "refused (query_wait_timeout): docs/oper",
@@ -49,7 +49,7 @@ CODES = {
     "55P03": "SET lock_timeout`",
     "57014": "SET statement_timeout`",
     "57P01": "ended the session (x)",
-    "57P03": "takes no sessions yet (x)",
+    "57P03": "accepts no sessions yet (x)",
     "57P05": "SET idle_session_timeout`",
 }
 
@@ -73,5 +73,5 @@ def test_what_no_run_can_help_is_no_passing_trouble() -> None:
 
 
 def test_text_that_is_not_utf_8_is_a_sentence() -> None:
-    with pytest.raises(DLQError, match="holds text that is not UTF-8"), speaking_plainly(DSN):
+    with pytest.raises(DLQError, match="contains text that is not UTF-8"), speaking_plainly(DSN):
         b"\xff".decode()

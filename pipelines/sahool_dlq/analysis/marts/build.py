@@ -1,7 +1,7 @@
 """The marts: small tables that explain the failures.
 
-Each is one SELECT of `sql/marts`, run by DuckDB; what SQL says badly is finished, or done, in
-Polars (`resolution`, `contributors`, `significance`). They stand in three rows: the facts (`cases`,
+Each is one SELECT of `sql/marts`, run by DuckDB; parts that SQL cannot express well are done in
+Polars (`resolution`, `contributors`, `significance`). There are three layers: the facts (`cases`,
 `redrives`) on the lake's tables, the tables by day on the facts, and the rest on both.
 """
 
@@ -49,7 +49,7 @@ DAILY = (
     "redriven_in_vain_daily",
     "versions_daily",
 )
-"""The marts by day (`dlq_date`): they count the facts, and all that follows sums them up."""
+"""The marts by day (`dlq_date`): they count the facts, and the later ones are sums of them."""
 
 SUMMARIES = (
     "spikes",
@@ -71,11 +71,11 @@ SUMMARIES = (
     "poison_consumers",
     "metrics",
 )
-"""The marts as of now, each after those that it reads."""
+"""The current marts, each after those that it reads."""
 
 MARTS = (*DAILY, *SUMMARIES)
 
-# Read by most marts and dear to compute: tables of the connection while the marts are built.
+# Read by most marts and expensive to compute: temporary tables while the marts are built.
 FACTS = ("epochs", "case_log", "openings", "cases", "redrives")
 
 Query = Callable[[str], pl.DataFrame]
@@ -90,8 +90,8 @@ def build_marts(
 ) -> dict[str, pa.Table]:
     """Compute the marts `names`, or all, as of `now` (aware): Arrow tables by name.
 
-    Leaves the views on the connection. Times in the result are UTC, whatever the connection's
-    time zone. Raises QueryError with the name of the mart or view that failed.
+    It leaves the views on the connection. Times in the result are UTC, in any time zone of the
+    connection. Raises QueryError with the name of the mart or view that failed.
     """
     if now.tzinfo is None:
         raise ValueError("now must be an aware datetime")
@@ -108,9 +108,9 @@ def build_summaries(
     *,
     slo: float = 0.999,
 ) -> dict[str, pa.Table]:
-    """The marts `names`, as `build_marts` makes them, where those by day are there already.
+    """The marts `names`, as by `build_marts`, if those by day already exist.
 
-    The connection shows those as relations of their names, and has the views.
+    The connection has these as relations with their names, and has the views.
     """
     wanted = wanted_marts(names)
     summaries = [name for name in wanted if name not in DAILY]
@@ -126,7 +126,7 @@ def build_summaries(
 
 
 def wanted_marts(names: Sequence[str] | None) -> tuple[str, ...]:
-    """These marts, each once, or all; raises QueryError where there is no such mart."""
+    """These marts, each once, or all; raises QueryError if there is no such mart."""
     wanted = MARTS if names is None else tuple(dict.fromkeys(names))
     if unknown := [name for name in wanted if name not in MARTS]:
         raise QueryError(f"There is no mart {unknown[0]}; there are {', '.join(MARTS)}.")
@@ -139,7 +139,7 @@ def _built(
     wanted: Sequence[str],
     needed: Sequence[str],
 ) -> dict[str, pa.Table]:
-    """The wanted marts; those `needed`, in order, are temporary tables meanwhile."""
+    """The wanted marts; the `needed` ones, in order, are temporary tables meanwhile."""
     tables = {}
     try:
         for name in needed:
@@ -209,7 +209,7 @@ _SOURCES = {
 
 
 def with_sources(names: Sequence[str]) -> list[str]:
-    """The marts that these read, and these, in the order of MARTS."""
+    """These marts and the marts that they read, in the order of MARTS."""
     needed: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -229,7 +229,7 @@ def _read_by(name: str) -> list[str]:
 
 @contextmanager
 def facts(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Hide the views that most marts read behind temporary tables of the same names."""
+    """Replace the views that most marts read with temporary tables of the same names."""
     try:
         for name in FACTS:
             try:
@@ -245,7 +245,7 @@ def facts(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
 
 def parameters(now: datetime, slo: float) -> dict[str, str]:
-    """What the marts are told, as rows of VALUES by relation: time, objective, the spike rule."""
+    """The parameters of the marts, as rows of VALUES by relation: time, objective, spike rule."""
     limits = ", ".join(f"({count}, {limit!r})" for count, limit in significance.spike_limits())
     minute = int(now.timestamp() // 60)
     hours = ", ".join(f"({hour})" for hour in range(168))

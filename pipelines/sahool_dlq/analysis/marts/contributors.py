@@ -1,8 +1,9 @@
-"""What a failure group, or the last day, has more of than the rest: a tenant, a field, a version.
+"""Values that a failure group, or the last day, has more often than the rest: a tenant, a field, a
+version.
 
-A finding is an attribute, or a pair of them, whose share among the failures in question is at
-least twice its share among the others, surely enough after Benjamini and Hochberg. It says where
-to look first; that it is to blame it does not say.
+A finding is an attribute, or a pair of them, whose share among the failures of the subject is at
+least twice its share among the others, significant after Benjamini-Hochberg. It says where to look
+first, not what the cause is.
 """
 
 import json
@@ -16,23 +17,23 @@ from sahool_dlq.analysis.marts.significance import adjusted, fisher_tail
 __all__ = ["GROUP_SAMPLE_SQL", "WINDOW_SAMPLE_SQL", "attributes", "contributors", "explain"]
 
 LEAST_SUPPORT = 0.05
-"""Share of the failures in question that a finding must have ..."""
+"""Minimum share of the subject's failures with a finding ..."""
 LEAST_COUNT = 5
 """... and their number."""
 LEAST_RATIO = 2.0
 MOST_P = 0.01
 EXPLAINED = 0.8
-"""A pair says nothing new where one of its parts alone has this much of its risk ratio."""
+"""A pair adds nothing if one of its parts alone has this much of its risk ratio."""
 LEAST_GROUP = 20
 """Smaller groups are not explained."""
 MOST_GROUPS = 50
 MOST_FINDINGS = 10
 
 COLUMNS = ("tenant_id", "service", "event_type", "consumer_version", "field_id")
-"""Attributes that every failure has; to them come the keys of its event, as `data.<key>`."""
+"""Attributes that every failure has; in addition the keys of its event, as `data.<key>`."""
 
 SAMPLE = 50_000
-"""At most so many failures are looked at."""
+"""Maximum number of failures in the sample."""
 
 GROUP_SAMPLE_SQL = f"""
 WITH latest AS (
@@ -49,7 +50,7 @@ SELECT failure_id, group_id, original_data, {", ".join(COLUMNS)}
 FROM latest
 ORDER BY published_at, dlq_sequence
 """  # noqa: S608
-"""The latest failures of a week, those of redrives left out: one group against all others."""
+"""The latest failures of a week, without those of redrives: one group against all others."""
 
 WINDOW_SAMPLE_SQL = f"""
 SELECT
@@ -86,7 +87,8 @@ def contributors(query: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
     * subject: a group_id of the last seven days, against all other groups of the week (of the
       latest SAMPLE failures); or `last 24 hours`, against the seven days before
     * attribute, value: of `COLUMNS`, or `data.<key>`; other_attribute, other_value for a pair
-    * failure_count: sampled failures in question that have it; share: of all in question
+    * failure_count: sampled failures of the subject that have it; share: of all failures of the
+      subject
     * baseline_share: of the others; risk_ratio: share / baseline_share, with half a failure added
       to each count; adjusted_p: Fisher's exact test after Benjamini and Hochberg
     """
@@ -108,7 +110,7 @@ def contributors(query: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
 
 
 def _sampled(failures: pl.DataFrame) -> pl.DataFrame:
-    """Each failure once, also where its dead letter was published twice; numbered by `id`."""
+    """Each failure once, even if its dead letter was published twice; numbered by `id`."""
     once = failures.unique("failure_id", keep="first", maintain_order=True)
     return once.drop("failure_id").with_row_index("id")
 
@@ -148,18 +150,20 @@ def _scalars(data: str) -> list[tuple[str, str]]:
 
 
 def explain(is_in_question: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
-    """Attributes and pairs that the failures in question have more of, the most telling first.
+    """Attributes and pairs that the failures of the subject have more often, the most significant
+    first.
 
-    `is_in_question` tells it of every failure, by position; `known` are their `attributes`.
+    `is_in_question` says it for every failure, by position; `known` are their `attributes`.
     """
     found = _explained(is_in_question.replace_strict({True: "it"}, default=None), known)
     return found.get("it", pl.DataFrame(schema={name: _SCHEMA[name] for name in list(_SCHEMA)[1:]}))
 
 
 def _explained(subjects: pl.Series, known: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """What each subject has more of than all other failures, by subject, in alphabetical order.
+    """Values that each subject has more often than all other failures, by subject, in alphabetical
+    order.
 
-    `subjects` tells of every failure, by position, which subject's it is, or null.
+    `subjects` has the subject of every failure, by position, or null.
     """
     size = len(subjects)
     return {
@@ -172,7 +176,7 @@ def _explained(subjects: pl.Series, known: pl.DataFrame) -> dict[str, pl.DataFra
 
 
 def _judged(tested: pl.DataFrame, size: int) -> pl.DataFrame:
-    """One subject's attributes and pairs that tell something, the most telling first."""
+    """One subject's significant attributes and pairs, the most significant first."""
     in_question = tested["in_question"][0]
     others = size - in_question
     hits = tested["failure_count"]
@@ -195,7 +199,8 @@ def _judged(tested: pl.DataFrame, size: int) -> pl.DataFrame:
 
 
 def _counted(subjects: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
-    """By subject: attributes and pairs that enough of its failures have; how many, and elsewhere.
+    """By subject: attributes and pairs with enough of its failures; their counts there and
+    elsewhere.
 
     All subjects at once, and by numbers instead of texts: there are many pairs.
     """
@@ -247,10 +252,10 @@ def _counted(subjects: pl.Series, known: pl.DataFrame) -> pl.DataFrame:
 
 
 def _explained_pairs(judged: pl.DataFrame) -> pl.DataFrame:
-    """The pairs that say no more than one of their parts.
+    """The pairs that add nothing to one of their parts.
 
-    Either that part has nearly their risk ratio; or, among the failures that have it, the other
-    part may well be as frequent in question as elsewhere: so few have it elsewhere.
+    Either that part has nearly the same risk ratio; or, among the failures with that part, the
+    other part may be as frequent in the subject as elsewhere, because few have it elsewhere.
     """
     singles = judged.filter(pl.col("other_attribute").is_null()).select(
         "attribute", "value", part_count="failure_count", part_elsewhere="elsewhere"

@@ -1,7 +1,8 @@
-"""The marts by day as the lake keeps them, with a note of how much of the log they count.
+"""The marts by day as stored in the lake, with a note about how much of the log they contain.
 
-The note names the very versions of the tables that it tells of; so a run that died between them,
-another one beside it, or an engine that wrote them anew is noticed, and all is counted again.
+The note names the exact versions of its tables. So it is detected if a run died between them, if
+another run worked at the same time, or if another engine rewrote them; then everything is counted
+again.
 """
 
 # Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
@@ -35,13 +36,13 @@ _NOTE = "marts/counted"
 class Built:
     """Marts that were written to the lake."""
 
-    is_rebuilt: bool  # from all of the log, not from what came since the last time
+    is_rebuilt: bool  # from the whole log, not only from new messages
     rows: dict[str, int]  # by mart
-    summaries: dict[str, pl.DataFrame]  # those as of now
+    summaries: dict[str, pl.DataFrame]  # the current ones
 
 
 def update_marts(lake: Lake, now: datetime, *, is_rebuild: bool = False) -> Built:
-    """Bring the lake's marts up to date as of `now` (aware); see `daily_marts`."""
+    """Update the lake's marts as of `now` (aware); see `daily_marts`."""
     with (
         connect(lake) as connection,
         daily_marts(connection, lake, is_rebuild=is_rebuild) as is_rebuilt,
@@ -67,7 +68,7 @@ def _row_count(connection: duckdb.DuckDBPyConnection, name: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Note:
-    """What the kept tables were made of."""
+    """The origin of the stored tables."""
 
     recipe: str  # hash of the SQL and its settings
     content: dict[str, str]  # by table of the log: see `Lake.content`
@@ -90,10 +91,11 @@ def daily_marts(
     is_written: bool = True,
     is_rebuild: bool = False,
 ) -> Iterator[bool]:
-    """Show the marts by day as relations of their names, up to date, on a connection of the lake.
+    """Provide the marts by day as relations with their names, up to date, on a connection of the
+    lake.
 
-    Counted is what came since the last time; or everything, where the log did not just grow since,
-    or it is asked for. The lake keeps it then, unless it is not to be written. Yields whether
+    It counts what is new since the last time; or everything, if the log changed otherwise, or on
+    request. The result is stored in the lake, unless it must not be written. Yields whether
     everything was counted. Raises QueryError or LakeError.
     """
     content = {name: lake.content(name) for name in LOG_TABLES}
@@ -114,7 +116,7 @@ def daily_marts(
             stack.close()
             note = None
             found = stack.enter_context(counting(connection, None))
-        assert found is not None  # nothing is counted yet that could be out of order
+        assert found is not None  # nothing counted yet, so nothing can be out of order
         reach, days = found
         if is_written:
             _write(connection, lake, days, is_rebuilt=note is None)
@@ -133,7 +135,9 @@ def _recipe() -> str:
 def _show_kept(
     connection: duckdb.DuckDBPyConnection, lake: Lake, files: Mapping[str, list[str]], note: _Note
 ) -> dict[str, str]:
-    """Make the relations that `counting` reads; returns those of the messages not yet counted."""
+    """Create the relations that `counting` reads; returns those of messages that are not counted
+    yet.
+    """
     for name in DAILY:
         path = f"marts/{name}"
         if kept := source(connection, lake, path):

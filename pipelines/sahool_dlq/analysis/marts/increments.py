@@ -1,11 +1,11 @@
-"""The marts by day, brought up to date by what came since: a small drain costs little.
+"""Updates the marts by day with new messages only: a small drain costs little.
 
-What they hold are counts of cases, and counts add up. So a run takes the failures that new messages
-speak of, with their whole chains, adds what those are now, and takes away what they were before:
-both from the log, by the same views. Nothing else of history is computed again. Oldest and newest
-times need no taking away, because what was counted once stays a case, closed cases stay closed, and
-the log only grows at its end. Where it did otherwise, all is counted anew; a whole count goes
-through the failures in parts, so that its memory does not follow the length of history.
+They contain counts of cases, and counts can be added. So a run takes the failures that new messages
+are about, with their whole chains, adds their new values, and subtracts their old ones: both from
+the log, with the same views. Nothing else of the history is computed again. Oldest and newest times
+need no subtraction, because a counted case stays a case, closed cases stay closed, and the log only
+grows at its end. If the log changed otherwise, everything is counted again; a full count processes
+the failures in parts, so that its memory does not depend on the length of history.
 """
 
 # Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
@@ -37,7 +37,7 @@ from sahool_dlq.stores.lake.lake import LOG_TABLES
 __all__ = ["Reach", "counting"]
 
 PART_ROWS = 2_000_000
-"""A whole count takes about so many failures at once: some 5 GB of memory."""
+"""Failures that a full count processes at once: about 5 GB of memory."""
 
 _LATEST = ("sample_failure_id", "parent_id", "template", "frames")
 
@@ -50,9 +50,10 @@ class Reach:
     sequences: dict[str, dict[str, int]] = field(default_factory=dict)  # last one, by table, epoch
 
     def grown(self, found: Mapping[str, Mapping[str, tuple[int, datetime]]]) -> Reach | None:
-        """With messages of these epochs (last sequence, first time; by table) counted too.
+        """The reach that also includes messages of these epochs (last sequence, first time; by
+        table).
 
-        None where they do not all come after what is counted already.
+        None if they do not all come after the counted ones.
         """
         began, sequences = dict(self.began), {t: dict(self.sequences.get(t, {})) for t in found}
         grew = set()
@@ -77,13 +78,13 @@ def counting(
     fresh: Mapping[str, str] | None = None,
     part_rows: int = PART_ROWS,
 ) -> Iterator[tuple[Reach, dict[str, list[date]]] | None]:
-    """Show the marts by day, up to date, as relations of their names; tells what has changed.
+    """Provide the marts by day, up to date, as relations with their names; yields what has changed.
 
     With `before`, the connection has relations `kept_<mart>`, which count the log so far; `fresh`
-    names relations that have all messages beyond it, and may have others (else the tables are
-    looked through). Yields how far the log is counted now, and by mart the days that have other
-    rows than in `kept_<mart>`; those are in `changed_<mart>`. Yields None where the log did not
-    just grow: then count anew, without `before`, and each day that has rows is a changed one.
+    names relations with all later messages, and possibly others (else the tables are searched).
+    Yields how far the log is counted now, and by mart the days with other rows than in
+    `kept_<mart>`; those are in `changed_<mart>`. Yields None if the log did not only grow: then
+    count everything, without `before`, and each day with rows is a changed one.
     """
     create_views(connection)
     try:
@@ -193,10 +194,10 @@ def _add(connection: duckdb.DuckDBPyConnection, *, sign: int, is_first: bool) ->
 
 
 def _merge(connection: duckdb.DuckDBPyConnection, name: str, *, is_kept: bool) -> list[date]:
-    """Make `changed_<mart>` and the view of the mart's name; returns the days that changed."""
+    """Create `changed_<mart>` and the view with the mart's name; returns the days that changed."""
     kinds = dict(row[:2] for row in connection.execute(f"DESCRIBE delta_{name}").fetchall()[:-1])
     columns, listed = list(kinds), ", ".join(kinds)
-    if is_kept:  # what a case is now and was before cancels out where it stayed the same
+    if is_kept:  # new and old values of an unchanged case cancel out
         connection.execute(f"""
             CREATE OR REPLACE TEMP TABLE delta_{name} AS
             SELECT {listed}, SUM(sign) AS sign FROM delta_{name} GROUP BY ALL HAVING SUM(sign) <> 0
@@ -236,12 +237,12 @@ def _as_text(column: str, kind: str) -> str:
 
 
 def _rows_of(counts: Sequence[str]) -> str:
-    """The column that tells how many a row stands for; it is never 0."""
+    """The column with the count of a row; it is never 0."""
     return next(name for name in ("attempt_count", "case_count", "failure_count") if name in counts)
 
 
 def _merged(column: str) -> str | None:
-    """How rows that count the same thing become one; None for what they are told apart by."""
+    """How rows with the same key are merged; None for the key columns."""
     if column.endswith("_count"):
         return f"CAST(SUM(sign * {column}) AS BIGINT)"
     if column in _LATEST:

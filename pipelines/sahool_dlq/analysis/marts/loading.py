@@ -1,7 +1,7 @@
-"""What of the log is loaded to be counted: some failures at a time, their chains of redrives whole.
+"""Loads the part of the log to count: some failures at a time, with their whole chains of redrives.
 
-Loaded are only the columns that are read. Texts that repeat are numbered (DuckDB's ENUM) where all
-is counted: joins and groups then move numbers.
+Only the columns that are read are loaded. In a full count, repeated texts are numbered (DuckDB's
+ENUM), so that joins and groups use numbers.
 """
 
 # Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 WORKING = ("chains", "families", "family_edges", "touched")
-"""The tables that are made here."""
+"""The tables that are created here."""
 
-# What the views and marts read of the log; the rest, its long texts above all, stays on the disk.
+# The columns of the log that views and marts read; others, especially long texts, are not loaded.
 _WORDS = {
     "dead_letters": (
         *("epoch", "event_type", "original_stream", "service", "consumer_name", "tenant_id"),
@@ -35,7 +35,7 @@ _WORDS = {
     ),
     "case_events": ("epoch", "kind", "trigger", "consumer"),
 }
-"""Texts that repeat, ..."""
+"""Repeated texts, ..."""
 _READ = {
     "dead_letters": (
         *("dlq_sequence", "dlq_date", "failure_id", "root_failure_id", "redrive_id"),
@@ -62,7 +62,8 @@ def make_chains(connection: duckdb.DuckDBPyConnection) -> None:
 def _make_families(connection: duckdb.DuckDBPyConnection) -> None:
     """Table `families`: one id for a whole chain, by each failure in a chain that is not plain.
 
-    In a plain one each failure has the same root, which has none, and all else is said of that.
+    In a plain chain every failure has the same root, and that root has none, so nothing else is
+    needed.
     """
     connection.execute("""
         CREATE OR REPLACE TEMP TABLE touched AS
@@ -91,7 +92,9 @@ def _make_families(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def _one_step(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Give each failure the least family of its neighbours; whether that changed anything."""
+    """Give each failure the smallest family of its neighbours; returns whether that changed
+    anything.
+    """
     (count,) = connection.execute("""
         WITH nearer AS (
             SELECT e.a AS failure_id, MIN(f.family) AS family
@@ -107,7 +110,9 @@ def _one_step(connection: duckdb.DuckDBPyConnection) -> bool:
 
 
 def parts(connection: duckdb.DuckDBPyConnection, part_rows: int) -> Iterator[dict[str, str]]:
-    """By table, the condition on `m` of each part of the log: some failures, their chains whole."""
+    """By table, the condition on `m` of each part of the log: some failures with their whole
+    chains.
+    """
     (rows,) = connection.execute("SELECT COUNT(*) FROM memory.main.dead_letters").fetchall()[0]
     count = rows // part_rows + 1
     if count == 1:
@@ -126,7 +131,7 @@ def parts(connection: duckdb.DuckDBPyConnection, part_rows: int) -> Iterator[dic
 
 
 def number_words(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the types of the texts that repeat, in alphabetical order."""
+    """Create the types of repeated texts, in alphabetical order."""
     for name in LOG_TABLES:
         for column in _WORDS[name]:
             connection.execute(f"""
@@ -143,7 +148,7 @@ def _word(name: str, column: str) -> str:
 
 
 def drop_words(connection: duckdb.DuckDBPyConnection) -> None:
-    """Drop the types that `number_words` made."""
+    """Drop the types of `number_words`."""
     for name in LOG_TABLES:
         for column in _WORDS[name]:
             connection.execute(f"DROP TYPE IF EXISTS {_word(name, column)}")
@@ -152,9 +157,9 @@ def drop_words(connection: duckdb.DuckDBPyConnection) -> None:
 def counted_rows(
     connection: duckdb.DuckDBPyConnection, name: str, *, is_whole: bool = False
 ) -> str:
-    """The SELECT of a table's rows (`m`) that are within the reach; what nothing reads is null.
+    """The SELECT of a table's rows (`m`) within the reach; unused columns are null.
 
-    Where the whole log is counted they are all within it, and their words are numbered.
+    In a full count all rows are within it, and their texts are numbered.
     """
 
     def read(column: str, kind: str) -> str:
@@ -176,7 +181,7 @@ def counted_rows(
 
 
 def touch(connection: duckdb.DuckDBPyConnection, sources: Mapping[str, str]) -> None:
-    """Table `touched`: the failures that messages beyond the reach speak of, with whole chains."""
+    """Table `touched`: the failures that messages beyond the reach are about, with whole chains."""
     named = " UNION ".join(
         f"""
         SELECT m.failure_id
@@ -194,13 +199,13 @@ def touch(connection: duckdb.DuckDBPyConnection, sources: Mapping[str, str]) -> 
 
 
 def _touch_chains(connection: duckdb.DuckDBPyConnection) -> None:
-    """Touch all of the chains of which a failure is touched."""
+    """Touch all failures of chains with a touched failure."""
     while _touch_neighbours(connection):
         pass
 
 
 def _touch_neighbours(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Touch the next ones of the chains; whether there were new ones."""
+    """Touch the next failures of the chains; returns whether there were new ones."""
     (count,) = connection.execute("""
         INSERT INTO touched
         SELECT c.root_failure_id FROM chains AS c SEMI JOIN touched AS t USING (failure_id)

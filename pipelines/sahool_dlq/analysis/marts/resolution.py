@@ -1,8 +1,8 @@
-"""How long failures take to end, and how they end, with those still open counted in.
+"""How long failures take to end, and how they end, including open ones.
 
-A mean over resolved failures alone is too short: the slow ones are still open. Kaplan-Meier takes
-an open case for what it is, one that lasted at least this long; Aalen-Johansen splits the ended
-share by cause. All cohorts are computed in one pass over sorted durations.
+A mean over resolved failures only is too short, because the slow ones are still open. Kaplan-Meier
+treats an open case as one that lasted at least this long; Aalen-Johansen splits the ended share by
+cause. All cohorts are computed in one pass over sorted durations.
 """
 
 from datetime import datetime
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 CAUSES = ("automatic_redrive", "manual_redrive", "manual", "discarded")
-"""How a case ends; `open` for one that has not."""
+"""How a case ends; `open` for an open one."""
 
 IMPOSSIBLE = ("unroutable_count", "refused_count", "expired_count", "too_late_count")
 """Columns of the mart redrive_outcomes: nothing could be published."""
@@ -40,11 +40,11 @@ GROUP BY dimension, value, cause, duration_seconds, open_since
 """
 
 CURVE_POINTS = 100
-"""About as many points of one cohort's curve are kept for drawing."""
+"""Approximate number of points of one cohort's curve for drawing."""
 
 _COHORT = ("dimension", "value")
 _HORIZONS = {"rmst_24h_seconds": 86_400.0, "rmst_7d_seconds": 604_800.0}
-_ROUNDING = 1e-9  # a product that should be 0.1 misses it by less
+_ROUNDING = 1e-9  # larger than the rounding error of a product that should be 0.1
 
 
 def resolution_times(durations: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -58,7 +58,7 @@ def resolution_curves(durations: pl.DataFrame, now: datetime) -> pl.DataFrame:
 
 
 def observations(durations: pl.DataFrame, now: datetime) -> pl.DataFrame:
-    """How long cases lasted up to `now`: dimension, value, duration_seconds, cause, case_count.
+    """The durations of cases up to `now`: dimension, value, duration_seconds, cause, case_count.
 
     `durations` has the columns of `DURATIONS_SQL`. An open case has lasted since `open_since`; one
     that begins after `now` (clocks differ) 0 s.
@@ -78,10 +78,10 @@ def curves(frame: pl.DataFrame, cohort: tuple[str, ...] = _COHORT) -> pl.DataFra
     `frame` has duration_seconds (float), cause (one of `CAUSES`, anything else is open), case_count
     and the `cohort` columns. The result is sorted by cohort and time:
 
-    * t_seconds; at_risk: cases that lasted at least this long; ended: those that ended at it
+    * t_seconds; at_risk: cases that lasted at least this long; ended: cases that ended at this time
     * survival: share still open just after, S(t) = ∏ (1 - ended / at_risk)
-    * one column per cause: share ended by it so far, Σ S(t⁻) · ended by it / at_risk. They and
-      survival add up to 1.
+    * one column per cause: share that ended by it until then, Σ S(t⁻) · ended by it / at_risk. They
+      and survival add up to 1.
     """
     ended_by = {
         cause: pl.col("case_count").filter(pl.col("cause") == cause).sum() for cause in CAUSES
@@ -112,11 +112,11 @@ def curves(frame: pl.DataFrame, cohort: tuple[str, ...] = _COHORT) -> pl.DataFra
 def summaries(curve: pl.DataFrame, cohort: tuple[str, ...] = _COHORT) -> pl.DataFrame:
     """One row per cohort of `curves`, sorted by cohort.
 
-    * n cases, events: those that ended, open_share: the others' share
-    * median_seconds, p90_seconds: when half, nine tenths had ended; null where that was not
-      reached in follow_up_seconds, the longest duration seen
-    * rmst_24h_seconds, rmst_7d_seconds: mean time open within the horizon, ∫ S; where the
-      follow-up is shorter, as if nothing ended after it, so at most this
+    * n cases, events: cases that ended, open_share: the share of the others
+    * median_seconds, p90_seconds: when half, nine tenths had ended; null if not reached in
+      follow_up_seconds, the longest duration
+    * rmst_24h_seconds, rmst_7d_seconds: mean open time within the horizon, ∫ S; if the follow-up is
+      shorter, as if nothing ended after it (an upper bound)
     """
     time, survival = pl.col("t_seconds"), pl.col("survival")
 
@@ -143,8 +143,8 @@ def summaries(curve: pl.DataFrame, cohort: tuple[str, ...] = _COHORT) -> pl.Data
 def thin(curve: pl.DataFrame, cohort: tuple[str, ...] = _COHORT) -> pl.DataFrame:
     """The curves for drawing: about CURVE_POINTS exact points of each, evenly by rank.
 
-    Kept are times at which a case ended and each cohort's last time; put before them is one row
-    at 0 s, where all are open, unless a case ended at once. The columns are those of `curves`.
+    It keeps times at which a case ended and each cohort's last time; before them it adds one row at
+    0 s, where all are open, unless a case ended at once. The columns are those of `curves`.
     """
     last = pl.int_range(pl.len(), dtype=pl.Int64).over(cohort) == pl.len().over(cohort) - 1
     points = curve.filter((pl.col("ended") > 0) | last)

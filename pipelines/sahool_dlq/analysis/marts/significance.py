@@ -1,17 +1,17 @@
-"""How surprising counts are: scipy's distributions, as the marts ask them, row by row."""
+"""The significance of counts: scipy's distributions for the marts, row by row."""
 
 import itertools
 
 import polars as pl
-import scipy  # loads scipy.stats, which takes its time, when it is first asked for
+import scipy  # loads scipy.stats, which is slow, on first use
 
 __all__ = ["adjusted", "chi_square_tail", "fisher_tail", "spike_limits"]
 
 LEAST_SPIKE = 10
-"""A spike has at least so many events, and three times the expected."""
+"""Minimum events of a spike, which also has three times the expected number."""
 
 CHANCE = 1e-4
-"""... and a Poisson process would show so many less often than this."""
+"""... and the maximum probability of so many in a Poisson process."""
 
 
 def fisher_tail(
@@ -31,18 +31,18 @@ def chi_square_tail(statistic: pl.Series, degrees: int) -> pl.Series:
 
 
 def adjusted(p_values: pl.Series) -> pl.Series:
-    """p-values after Benjamini and Hochberg, in the given order."""
+    """p-values adjusted by Benjamini-Hochberg, in the given order."""
     return pl.Series(scipy.stats.false_discovery_control(p_values))
 
 
 def spike_limits() -> list[tuple[int, float]]:
     """The spike rule as a table: (events, the largest expected count that they are a spike over).
 
-    Up to some count chance (`CHANCE`) is the stricter condition; the table ends where three times
-    the expected is, and stays so for every larger count.
+    Up to some count, chance (`CHANCE`) is the stricter condition; the table ends where "three times
+    the expected" becomes stricter, for all larger counts.
     """
-    # That a Poisson process of mean m has k events or more, and that its k-th comes before m (a
-    # Gamma variable), is one thing.
+    # "A Poisson process of mean m has k or more events" and "its k-th event (a Gamma variable)
+    # comes before m" are the same.
     rows = (
         (count, float(scipy.stats.gamma.ppf(CHANCE, count)))
         for count in itertools.count(LEAST_SPIKE)

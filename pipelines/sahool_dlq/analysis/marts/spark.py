@@ -1,8 +1,8 @@
-"""The marts on Spark: the same SQL files, translated, over the lake's live files.
+"""The marts on Spark: the same SQL files, translated, on the lake's live files.
 
-What is finished in Polars is finished in Polars here too, from Spark's results. The lake's log is
-read with deltalake, so Spark needs no package of Delta's. The extra `spark` and a Java are imported
-and started when they are used.
+The parts in Polars are also done in Polars here, from Spark's results. The lake's log is read with
+deltalake, so Spark does not need Delta's package. The extra `spark` and Java are loaded and started
+on use.
 """
 
 import shutil
@@ -33,13 +33,13 @@ _SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.mergeSchema": "true",  # files of an older version lack columns
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    "spark.sql.constraintPropagation.enabled": "false",  # a kept frame may lose track of them
+    "spark.sql.constraintPropagation.enabled": "false",  # a cached frame may not notice changes
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
 }
 _NAMES = {
     "EPOCH_US": "UNIX_MICROS",
-    "ARG_MAX_NULL": "MAX_BY",  # which skips NULLs in DuckDB, and hands them out in Spark
+    "ARG_MAX_NULL": "MAX_BY",  # DuckDB skips NULLs here, Spark returns them
     "ARG_MIN_NULL": "MIN_BY",
     "ROW": "STRUCT",
 }
@@ -53,9 +53,9 @@ def build_marts_on_spark(
     *,
     slo: float = 0.999,
 ) -> dict[str, pa.Table]:
-    """The marts `names`, or all, as of `now` (aware): what `build_marts` computes on DuckDB.
+    """The marts `names`, or all, as of `now` (aware): the same as `build_marts` on DuckDB.
 
-    Spark is as its own configuration says (`SPARK_CONF_DIR`), and local without one. Raises
+    Spark uses its own configuration (`SPARK_CONF_DIR`), and runs locally without one. Raises
     MissingPackageError without the extra or Java, QueryError with the mart or view that failed.
     """
     wanted = wanted_marts(names)
@@ -96,7 +96,7 @@ def _session() -> Iterator[Any]:
 
 
 def _show_table(spark: Any, lake: Lake, name: str) -> None:
-    """A table of the lake as a view over its live files, in its columns."""
+    """A table of the lake as a view over its live files, with its columns."""
     schema = LAYOUTS[name].schema
     columns = ", ".join(f"`{column}` {_TYPES[type(dtype)]}" for column, dtype in schema.items())
     reader = spark.read.schema(columns).option("basePath", lake.path(name))
@@ -106,7 +106,7 @@ def _show_table(spark: Any, lake: Lake, name: str) -> None:
 
 
 def _run(spark: Any, name: str, sql: str, *, is_kept: bool = False) -> None:
-    """Make one relation a view; what is kept is computed now, once."""
+    """Create a view for one relation; stored ones are computed now, once."""
     try:
         frame = _frame(spark, sql)
         if is_kept:
@@ -145,8 +145,8 @@ def _frame(spark: Any, sql: str) -> Any:
 def _materialise(spark: Any, name: str, query: Any) -> None:
     """One part of a WITH RECURSIVE as a view.
 
-    Spark would compute a recursive part anew for each of its steps and each mention of it; so the
-    recursion is a loop here, whose steps see the rows of the step before.
+    Spark would compute a recursive part again for each of its steps and each use. So the recursion
+    is a loop here, whose steps read the rows of the previous step.
     """
     from sqlglot import exp
 
@@ -169,12 +169,14 @@ def _materialise(spark: Any, name: str, query: Any) -> None:
 
 
 def _kept(frame: Any) -> Any:
-    """The frame, computed now and kept by the executors, without the plan that led to it."""
+    """The frame, computed now and stored by the executors, without its query plan."""
     return frame.localCheckpoint()
 
 
 def translated(query: Any) -> str:
-    """The query in Spark's dialect, with what sqlglot leaves to Spark, which cannot do it."""
+    """The query in Spark's dialect, with corrections where sqlglot's translation does not run on
+    Spark.
+    """
     from sqlglot import exp
 
     def spark_of(node: Any) -> Any:
@@ -217,5 +219,5 @@ def _spark_errors() -> tuple[type[Exception], ...]:
 
 
 def _first_line(error: Exception) -> str:
-    """What went wrong, without the trace that Java puts into its message."""
+    """The error without Java's trace in its message."""
     return str(error).partition("\n\tat ")[0].replace("\n", " ")[:500]

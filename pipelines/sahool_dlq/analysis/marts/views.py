@@ -1,7 +1,7 @@
-"""The views between the lake's tables and the marts: `sql/views`, and two made from Python.
+"""The views between the lake's tables and the marts: `sql/views`, and two created from Python.
 
-A connection shows the base tables (`dead_letters`, `case_events`, `service_totals`); the views
-stand on them, and people query them (`dlq sql`, `views.sql`).
+A connection has the base tables (`dead_letters`, `case_events`, `service_totals`); the views are
+based on them, and people query them (`dlq sql`, `views.sql`).
 """
 
 # Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
@@ -35,14 +35,14 @@ GENERATED_VIEWS = ("redrive_rules", "error_classes")
 
 
 def view_statements() -> list[str]:
-    """The statements that make the views, in order; whoever runs them again changes nothing."""
+    """The statements that create the views, in order; running them again changes nothing."""
     return [f"CREATE OR REPLACE VIEW {name} AS\n{view_sql(name)}" for name in VIEWS]
 
 
 def create_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the views on a connection that shows the base tables.
+    """Create the views on a connection with the base tables.
 
-    Raises QueryError where one of them is missing or has other columns.
+    Raises QueryError if one of them is missing or has other columns.
     """
     for name, statement in zip(VIEWS, view_statements(), strict=True):
         try:

@@ -1,4 +1,4 @@
-"""What to do next about a failure group: pure, and the same words everywhere."""
+"""The next step for a failure group: pure, with the same words everywhere."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,15 +13,15 @@ _URGENCY = {"escalating": 0, "regressed": 1, "new": 1, "ongoing": 2, "resolved":
 
 
 def by_urgency(failure_groups: pl.DataFrame) -> pl.DataFrame:
-    """The groups, first what changed for the worse, then by open failures."""
+    """The groups, first those that got worse, then by open failures."""
     urgency = pl.col("state").replace_strict(_URGENCY, default=2)
     return failure_groups.sort(urgency, -pl.col("open_count"), -pl.col("failure_count"), "group_id")
 
 
 def what_failed(group: Mapping[str, Any], most: int | None = None) -> str:
-    """A group in a few words: its type and message, or where it failed if it says nothing.
+    """A group in a few words: its type and message, or where it failed if it has none.
 
-    Cut after a word where it would have more than `most` letters.
+    Cut after a word if it would have more than `most` characters.
     """
     said = (group["template"] or "").strip()
     if said not in ("", "None", "null"):
@@ -37,10 +37,10 @@ def _cut(text: str, most: int) -> str:
 
 
 def chance_in_words(group: Mapping[str, Any]) -> str:
-    """How likely a redrive works, and from how many outcomes that is known.
+    """The chance of a redrive, and the number of outcomes behind it, as text.
 
-    `group` is a row of `failure_groups`. Without any outcome the chance is what errors of this
-    kind (transient or not) are given in advance, and is called so.
+    `group` is a row of `failure_groups`. Without outcomes the chance is the prior of this kind of
+    error (transient or not), and the text says so.
     """
     chance = group["redrive_chance"]
     word = "likely" if chance >= LIKELY else "unlikely" if chance < UNLIKELY else "possible"
@@ -51,10 +51,10 @@ def chance_in_words(group: Mapping[str, Any]) -> str:
 
 
 def next_command(group: Mapping[str, Any]) -> str:
-    """The command to run next; empty where nothing is open."""
+    """The next command to run; empty if nothing is open."""
     if not group["open_count"]:
         return ""
-    # A parked failure is redriven by its id; a likely bug is looked at before it is redriven.
+    # A parked failure is redriven by its id; a likely bug should be checked before a redrive.
     if group["open_count"] == group["parked_count"] or group["redrive_chance"] < UNLIKELY:
         return f"dlq show {group['group_id']}"
     return f"dlq redrive --group {group['group_id']} --dry-run"

@@ -1,4 +1,4 @@
-"""Axes, scales and shades that several charts share: how values are laid out and named."""
+"""Axes, scales and colours that several charts share."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -49,7 +49,7 @@ _AS_TIME = (
 
 
 def step_seconds(seconds: float, most: int) -> int:
-    """The shortest round number of seconds that makes at most so many parts."""
+    """The smallest round number of seconds that gives at most this many parts."""
     return next((step for step in _STEPS if seconds / step <= most), _STEPS[-1])
 
 
@@ -62,7 +62,7 @@ def duration_name(seconds: int) -> str:
 
 
 def whole_parts(end: datetime, step: int) -> pl.Expr:
-    """When the part of `step` seconds began that `minute_at` is in; the last part ends at `end`.
+    """The start of the part of `step` seconds that contains minute_at; the last part ends at `end`.
 
     Counted back from the end, so that the last part is as long as the others.
     """
@@ -71,12 +71,12 @@ def whole_parts(end: datetime, step: int) -> pl.Expr:
 
 
 def whole_start(start: datetime, end: datetime, step: int) -> datetime:
-    """When the part that holds `start` begins."""
+    """The start of the part that contains `start`."""
     return end - timedelta(seconds=step * ceil((end - start).total_seconds() / step))
 
 
 def largest(frame: pl.DataFrame, name: str, count: str, most: int) -> list[str]:
-    """The values with the greatest sums, the greatest first."""
+    """The values with the largest sums, the largest first."""
     sums = frame.group_by(name).agg(pl.col(count).sum()).sort(count, name, descending=[True, False])
     return sums[name].head(most).to_list()
 
@@ -94,6 +94,7 @@ def time_axis(name: str, start: datetime | None, end: datetime | None, look: Loo
             labelExpr=_AS_TIME,
             grid=False,
             labelOverlap=True,
+            labelSeparation=8,
         ),
     )
 
@@ -113,7 +114,7 @@ def duration_axis(frame: pl.DataFrame) -> alt.X:
 
 
 def from_first(curves: pl.DataFrame) -> pl.DataFrame:
-    """The curves from a little before anything ends: a logarithm has no zero."""
+    """The curves from just before the first end, because a logarithm has no zero."""
     low = max(0.1, _number(curves.filter(pl.col("t_seconds") > 0)["t_seconds"].min()) / 2)
     longest = pl.lit(max(_number(curves["t_seconds"].max()), 2 * low))
     cohort = ["dimension", "value"]
@@ -123,7 +124,7 @@ def from_first(curves: pl.DataFrame) -> pl.DataFrame:
 
 
 def _number(value: Any) -> float:
-    """A column's least or greatest, 0 where it has no rows."""
+    """A column's minimum or maximum, 0 if it has no rows."""
     return float(value or 0)
 
 
@@ -147,7 +148,7 @@ def row_axis(name: str, values: Sequence[str]) -> alt.Y:
 
 
 Meaning = dict[str, tuple[str, str]]
-"""What a column's values are called, and the names of their colours, in order."""
+"""The names of a column's values and of their colours, in order."""
 
 
 def words(meaning: Meaning) -> dict[str, str]:
@@ -166,7 +167,7 @@ def colour_scale(name: str, meaning: Meaning, look: Look) -> alt.Color:
 
 
 def _limits(most: float) -> list[float]:
-    """Where the shades of a heat map change: 1, 2, 5, 10, … up to below the greatest value."""
+    """The class limits of a heat map: 1, 2, 5, 10, … up to below the largest value."""
     limits = [factor * 10**power for power in range(9) for factor in (1, 2, 5)]
     return [limit for limit in limits if limit <= most][-5:]
 
@@ -180,7 +181,7 @@ def _labels(most: float) -> list[str]:
 
 
 def shaded(cells: pl.DataFrame, name: str) -> pl.DataFrame:
-    """The cells that are not empty, each with its shade."""
+    """The cells that are not empty, each with its colour."""
     most = _number(cells[name].max())
     limits, labels = _limits(most), _labels(most)
     shade = pl.sum_horizontal(pl.lit(0), *(pl.col(name) >= limit for limit in limits))
@@ -199,12 +200,12 @@ def shade_scale(cells: pl.DataFrame, name: str, look: Look) -> alt.Color:
 
 
 def at(name: str) -> alt.Tooltip:
-    """A time, UTC, where the pointer is."""
+    """The time, UTC, at the pointer."""
     return alt.Tooltip(f"utcyearmonthdatehoursminutesseconds({name}):T", title="time, UTC")
 
 
 def with_legend(chart: alt.Chart, name: str, look: Look) -> alt.Chart:
-    """On a look that answers, a click in the legend fades the other series."""
+    """In an interactive look, a click in the legend fades the other series."""
     if not look.is_interactive:
         return chart
     chosen = alt.selection_point(fields=[name], bind="legend")
@@ -213,5 +214,5 @@ def with_legend(chart: alt.Chart, name: str, look: Look) -> alt.Chart:
 
 
 def with_zoom(chart: alt.Chart, look: Look) -> alt.Chart:
-    """On a look that answers, the wheel stretches the time axis and dragging moves it."""
+    """In an interactive look, the wheel zooms the time axis and dragging moves it."""
     return chart.interactive(bind_y=False) if look.is_interactive else chart

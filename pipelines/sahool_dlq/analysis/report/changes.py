@@ -18,7 +18,9 @@ _NEWS = {
 
 
 def changes(marts: Mapping[str, pl.DataFrame], now: datetime, most_rows: int = 12) -> list[Section]:
-    """Groups that came, came back, grow or ended within a day of `now`; failures per service."""
+    """Groups that are new, came back, grew or ended within a day before `now`; failures per
+    service.
+    """
     return [
         _groups(marts["failure_groups"], now, most_rows),
         _services(marts["failures_hourly"], now, most_rows),

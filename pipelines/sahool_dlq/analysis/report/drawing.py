@@ -1,7 +1,7 @@
-"""Charts drawn by a process of their own, each within a time limit.
+"""Charts drawn in a separate process, each within a time limit.
 
-The drawing library ends its process where it meets what it cannot write, and takes minutes for
-what is very long. Here that costs one chart.
+The drawing library ends its process when it cannot write something, and takes minutes for very long
+texts. Here that affects only one chart.
 """
 
 import json
@@ -19,7 +19,7 @@ _SECONDS = 60  # a usual chart takes one or two
 def draw(
     specs: Sequence[dict[str, Any]], version: str, seconds: int = _SECONDS
 ) -> list[str | None]:
-    """Each specification of Vega-Lite `version` as SVG; None for what could not be drawn.
+    """Each specification of Vega-Lite `version` as SVG; None if it could not be drawn.
 
     No chart may take more than `seconds`.
     """
@@ -33,7 +33,7 @@ def draw(
 
 
 def _draw_in_child(specs: Sequence[dict[str, Any]], version: str, seconds: int) -> list[str]:
-    """What it wrote before it ended: a whole line for each that was drawn."""
+    """The output until its end: one complete line for each drawn chart."""
     child = subprocess.run(
         [sys.executable, "-m", __name__],
         input=json.dumps({"specs": specs, "version": version, "seconds": seconds}),
@@ -50,7 +50,7 @@ def _main() -> None:
     import vl_convert
 
     for spec in wanted["specs"]:
-        signal.alarm(wanted["seconds"])  # its default is to end the process, wherever that is
+        signal.alarm(wanted["seconds"])  # its default is to end the process at any point
         print(json.dumps(vl_convert.vegalite_to_svg(spec, wanted["version"])), flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The report in one sentence: what is worst now, since when, and what helps (pure)."""
+"""The report in one sentence: the worst problem, since when, and what helps (pure)."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -12,13 +12,13 @@ from sahool_dlq.analysis.report.young import is_young
 
 __all__ = ["headline"]
 
-_STEP = timedelta(minutes=10)  # in which failures are counted to see when an outbreak began
-_PAUSE = 3  # quiet steps: what comes before them is another outbreak
-_MORE = 3  # times as many as usual are an outbreak, as in the mart `spikes`
+_STEP = timedelta(minutes=10)  # step for counting failures to find the start of an outbreak
+_PAUSE = 3  # quiet steps that separate two outbreaks
+_MORE = 3  # times the usual number is an outbreak, as in the mart `spikes`
 
 
 def headline(frames: Mapping[str, pl.DataFrame], now: datetime) -> str:
-    """What a person on call is to know first.
+    """The first thing that a person on call must know.
 
     `frames` are spikes, failure_groups, failures_minutely, service_health and `log`.
     """
@@ -39,7 +39,7 @@ def headline(frames: Mapping[str, pl.DataFrame], now: datetime) -> str:
 
 
 def _first_hour(groups: pl.DataFrame) -> str:
-    """Nothing is usual yet: what failed, and what came of it."""
+    """There is no usual rate yet: what failed, and the results."""
     waiting = groups.filter(pl.col("open_count") > 0)
     count = int(groups["failure_count"].sum())
     told = ["1 event failed" if count == 1 else f"{count:,} events failed"]
@@ -55,7 +55,7 @@ def _spike(spiking: list[dict[str, Any]], frames: Mapping[str, pl.DataFrame], no
         of_service = pl.col("services").fill_null("").str.split(", ").list.contains(spike["value"])
         return frames["failure_groups"].filter(of_service, pl.col("open_count") > 0)
 
-    # What is closed again is told last.
+    # Closed failures come last.
     worst = min(spiking, key=lambda s: (its_open(s).is_empty(), -s["failure_count"], s["value"]))
     expected, service = worst["expected_count"], worst["value"]
     found = f"{worst['failure_count']:,} in the last hour"
@@ -75,9 +75,9 @@ def _spike(spiking: list[dict[str, Any]], frames: Mapping[str, pl.DataFrame], no
 
 
 def _since(minutes: pl.DataFrame, service: str, expected: float, now: datetime) -> datetime | None:
-    """When its outbreak began: after the latest steps that were no worse than usual.
+    """The start of its outbreak: after the latest steps that were not worse than usual.
 
-    `expected` is what is usual in an hour.
+    `expected` is the usual number in an hour.
     """
     step = (pl.lit(now) - pl.col("minute_at")).dt.total_seconds() // _STEP.total_seconds()
     least = max(1.0, _MORE * expected * (_STEP / timedelta(hours=1)))
@@ -103,7 +103,7 @@ def _clock(at: datetime, now: datetime) -> str:
 
 
 def _open(groups: pl.DataFrame, noun: str = "") -> str:
-    """How many failures are open, as the beginning of a clause."""
+    """The number of open failures, as the beginning of a clause."""
     count = int(groups["open_count"].sum())
     what = f"{count:,} {noun[:-1] if count == 1 else noun}".rstrip()
     be = "is" if count == 1 else "are"
@@ -111,7 +111,7 @@ def _open(groups: pl.DataFrame, noun: str = "") -> str:
 
 
 def _cure(groups: pl.DataFrame) -> str:
-    """What a redrive may do about what is open there and not parked, by the chances."""
+    """What a redrive may achieve for open failures that are not parked, by the chances."""
     its = groups.filter(pl.col("open_count") > pl.col("parked_count"))
     if its.is_empty():
         return ""

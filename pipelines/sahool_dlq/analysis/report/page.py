@@ -1,7 +1,7 @@
-"""The report as one HTML page that needs nothing else: no script, no network, charts drawn in it.
+"""The report as one HTML page that needs nothing else: no script, no network, charts included.
 
-Every text in it comes escaped, by Jinja or by the drawing of the charts. Charts are there twice,
-for a wide screen and for a phone, and once for light and dark: see `look`.
+All texts are escaped, by Jinja or by the drawing of the charts. There are two versions of each
+chart, for a wide screen and for a phone, and one for light and dark: see `look`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ _NOT_DRAWN = Markup("<p>This chart could not be drawn; the table below it has th
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart and how to read it."""
+    """A chart with its explanation."""
 
     draw: _Draw
     caption: str
@@ -35,7 +35,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """A figure for a desk, which a print has too, and for a phone."""
+    """A figure for a wide screen and print, and for a phone."""
 
     wide: Markup
     narrow: Markup
@@ -45,7 +45,7 @@ class _Drawn:
 def as_html(
     frames: Mapping[str, pl.DataFrame], parts: Sequence[Section], now: datetime, headline: str = ""
 ) -> str:
-    """The page: a sentence, the sections, and beside them the charts of the same frames."""
+    """The page: a sentence, the sections, and the charts of the same frames."""
     return as_page("Dead letters", parts, now, _drawn(figures(frames, now)), headline)
 
 
@@ -56,7 +56,7 @@ def as_page(
     drawn: Mapping[str, Sequence[_Drawn]] | None = None,
     headline: str = "",
 ) -> str:
-    """A page of sections, of which the first is a strip of numbers, with charts by section."""
+    """A page of sections with charts; the first section is a strip of numbers."""
     now_part, *rest = parts
     return (
         _environment()
@@ -77,7 +77,7 @@ def as_page(
 
 
 def as_table(part: Section) -> str:
-    """One section's table, with its title, to be put in a page of others."""
+    """One section's table, with its title, for a page of others."""
     return _environment().get_template("alone.html").render(part=part)
 
 
@@ -95,9 +95,9 @@ def _environment() -> Environment:
 def _forms(
     parts: Sequence[Section], drawn: Mapping[str, Sequence[_Drawn]]
 ) -> list[tuple[Section, str]]:
-    """Each section and its place on a wide screen; none where it has neither rows nor charts.
+    """Each section and its place on a wide screen; none if it has neither rows nor charts.
 
-    Sections without charts stand in pairs, a last one alone; one with a single chart beside it.
+    Sections without charts are in pairs, a last one alone; one with a single chart is beside it.
     """
     found: list[tuple[Section, str]] = []
     is_left = True
@@ -117,16 +117,16 @@ def _forms(
 
 
 def _widen(found: list[tuple[Section, str]]) -> None:
-    """Give the latest section that is shown the whole width."""
+    """Give the latest visible section the full width."""
     last = max(nth for nth, (_, form) in enumerate(found) if form)
     found[last] = (found[last][0], "whole")
 
 
 def _drawn(found: Mapping[str, Sequence[Figure]]) -> dict[str, list[_Drawn]]:
-    """The figures by section, drawn all together: a drawing process starts slowly."""
+    """The figures by section, drawn together, because a drawing process starts slowly."""
     every = [figure for those in found.values() for figure in those]
     svgs = as_svgs([figure.draw(look) for figure in every for look in (WIDE, PHONE)])
-    # Vega escapes what it draws.
+    # Vega escapes all texts.
     shown = iter([Markup(svg) if svg else _NOT_DRAWN for svg in svgs])  # noqa: S704
     return {
         title: [_Drawn(next(shown), next(shown), figure.caption) for figure in those]
@@ -135,9 +135,9 @@ def _drawn(found: Mapping[str, Sequence[Figure]]) -> dict[str, list[_Drawn]]:
 
 
 def figures(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, list[Figure]]:
-    """The charts by the title of the section that they belong to; none of an empty frame."""
+    """The charts by the title of their section; none for an empty frame."""
     failures = frames["failures_minutely"]
-    if "moments" in frames:  # whose seconds are drawn as those minutes are
+    if "moments" in frames:  # its seconds are drawn like minutes
         failures = frames["moments"].rename({"at": "minute_at", "opened_count": "failure_count"})
         failures = failures.filter(pl.col("failure_count") > 0)
     oldest = failures["minute_at"].min()

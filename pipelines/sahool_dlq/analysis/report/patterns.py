@@ -1,4 +1,4 @@
-"""What failures have in common, as sections of rows: where to look first (pure)."""
+"""Common values of failures, as sections of rows: where to look first (pure)."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ __all__ = [
 ]
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_CERTAIN = 1e-4  # a week so uneven comes by chance less often than this
+_CERTAIN = 1e-4  # maximum probability of such an uneven week by chance
 _EVIDENT = ("service", "event_type")  # a group is its service's anyway
 
 
@@ -124,8 +124,8 @@ def poison_messages(frame: pl.DataFrame, most_rows: int) -> Section:
     def why(row: dict[str, Any]) -> str:
         if row["kind"] == "several_consumers":
             return f"failed in {row['consumer_count']:,} consumers"
-        cured = f"{row['cured_count']:,} others of its group were cured"
-        return f"redriven {row['redrive_count']:,} times in vain, {cured}"
+        cured = f"{row['cured_count']:,} others cured"
+        return f"{row['redrive_count']:,} redrives in vain; {cured}"
 
     rows = tuple(
         (

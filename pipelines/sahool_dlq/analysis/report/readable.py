@@ -1,4 +1,4 @@
-"""A frame as a section: the units that its columns' names say are said in the cells."""
+"""A frame as a section: units from its columns' names are shown in the cells."""
 
 import re
 from typing import Any
@@ -14,7 +14,9 @@ _SHARES = ("_share", "_rate", "_chance", "share_of_group", "share_of_all")
 
 
 def readable_section(frame: pl.DataFrame, title: str = "", most_rows: int = 20) -> Section:
-    """The first rows, with units as `oldest_open_age_seconds` (a duration) or `open_count` say."""
+    """The first rows, with units from names like `oldest_open_age_seconds` (a duration) or
+    `open_count`.
+    """
     columns = tuple(_name(column) for column in frame.columns)
     rows = tuple(
         tuple(_cell(column, value) for column, value in row.items())

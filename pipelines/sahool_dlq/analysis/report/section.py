@@ -1,14 +1,16 @@
-"""The report: sections of rows, and their forms as Markdown and JSON. `page` makes the HTML."""
+"""The report's sections of rows, and their Markdown and JSON. `page` creates the HTML."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 __all__ = [
     "Links",
     "Section",
+    "are_amounts",
     "as_markdown",
     "as_markdown_table",
     "cell_text",
@@ -33,16 +35,12 @@ class Section:
     @property
     def numeric(self) -> list[bool]:
         """Of each column, whether it holds numbers, with their units or without, or nothing."""
-        return [
-            all(value is None or value in _NO_NUMBER or _is_amount(value) for value in values)
-            and any(_is_amount(value) for value in values)
-            for values in zip(*self.rows, strict=True)
-        ]
+        return [are_amounts(values) for values in zip(*self.rows, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """A cell of links: text and address of each. Only Markdown shows it."""
+    """A cell of links: text and address of each. Only Markdown shows them."""
 
     addresses: tuple[tuple[str, str], ...]
 
@@ -54,9 +52,9 @@ def as_markdown(
     title: str = "Dead letters",
     figures: str = "",
 ) -> str:
-    """The sections as a page in Markdown, below a sentence that says the most, and `figures`.
+    """The sections as a page in Markdown, below the headline and `figures`.
 
-    These are Markdown already.
+    These are already Markdown.
     """
     lines = [f"# {title}, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC", ""]
     lines += [f"**{escaped(headline)}**", ""] if headline else []
@@ -80,7 +78,7 @@ def as_markdown_table(part: Section) -> list[str]:
 
 
 def cell_text(value: Any) -> str:
-    """One value as people read it."""
+    """One value for people."""
     if value is None:
         return "–"
     if isinstance(value, float):
@@ -93,7 +91,7 @@ def cell_text(value: Any) -> str:
 
 
 def seconds_as_text(seconds: float | None, absent: str = "–") -> str:
-    """A duration as people say it."""
+    """A duration for people."""
     if seconds is None:
         return absent
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
@@ -102,10 +100,16 @@ def seconds_as_text(seconds: float | None, absent: str = "–") -> str:
     return f"{seconds:.1f} s"
 
 
+def are_amounts(values: Sequence[Any]) -> bool:
+    """Whether these are numbers, with their units or without, or nothing."""
+    known = [value for value in values if value is not None and value not in _NO_NUMBER]
+    return bool(known) and all(_is_amount(value) for value in known)
+
+
 def _is_amount(value: Any) -> bool:
-    return isinstance(value, int | float) or (
-        isinstance(value, str) and _AMOUNT.fullmatch(value) is not None
-    )
+    if isinstance(value, str):
+        return _AMOUNT.fullmatch(value) is not None
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -113,7 +117,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def escaped(value: Any) -> str:
-    """A value as Markdown: nothing in it that comes from a message acts as Markdown or HTML."""
+    """A value as Markdown: nothing in it from a message acts as Markdown or HTML."""
     if isinstance(value, Links):
         return " · ".join(f"[{text}]({address})" for text, address in value.addresses)
     return re.sub(r"([\\`*_\[\]<>|&#])", r"\\\1", " ".join(cell_text(value).split()))

@@ -1,4 +1,4 @@
-"""What the report says: the marts as sections, in the order in which a person on call asks."""
+"""The content of the report: the marts as sections, in the order for a person on call."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -49,7 +49,8 @@ _TOLD = (
 
 
 def printable_frames(frames: Mapping[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """The frames without characters that steer a terminal or that nothing can draw, cut to names.
+    """The frames without terminal control characters or undrawable ones, cut to the length of
+    names.
 
     See `readable`, which does the same with one text.
     """
@@ -87,10 +88,10 @@ def sections(
 
 
 def as_json(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, Any]:
-    """The report for programs: numbers whose unit their key says, no prose but the headline.
+    """The report for programs: numbers with the unit in their key, no prose except the headline.
 
-    The rows are those of the marts, whose columns docs/data.md explains; a group has its trend
-    (failures in 28 steps of 6 hours, the last of which ends now) and next command besides.
+    The rows are those of the marts, whose columns docs/data.md explains; a group also has its trend
+    (failures in 28 steps of 6 hours, the last of which ends now) and next command.
     """
     trends = group_trends(frames["failures_minutely"], now)
     groups = [
@@ -117,7 +118,7 @@ def as_json(frames: Mapping[str, pl.DataFrame], now: datetime) -> dict[str, Any]
 
 
 def _figures(frames: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
-    """The strip on top, in numbers; None where something is not known."""
+    """The strip at the top, in numbers; None if something is unknown."""
     health, groups = frames["service_health"], frames["failure_groups"]
     metrics = {(metric, label): value for metric, label, value in frames["metrics"].iter_rows()}
     open_groups = groups.filter(pl.col("open_count") > 0)
@@ -153,7 +154,7 @@ def _now(frames: Mapping[str, pl.DataFrame]) -> Section:
         (
             "redrives succeed",
             "–" if success is None else f"{success:.0%}",
-            "of those of 24 hours whose outcome is known",
+            "of known outcomes in 24 hours",
         ),
         ("groups to look at", now["notable_group_count"], "new, escalating or regressed"),
         ("critical errors", now["critical_count_24h"], "in 24 hours"),

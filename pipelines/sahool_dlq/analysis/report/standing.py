@@ -1,4 +1,4 @@
-"""How things stand, as sections of rows: groups, health, time to resolution, redrives (pure)."""
+"""The current state, as sections of rows: groups, health, time to resolution, redrives (pure)."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -107,7 +107,7 @@ def resolution_times(frame: pl.DataFrame, most_rows: int) -> Section:
 
 
 def _mean_of_a_day(row: dict[str, Any]) -> float | None:
-    """The mean time open within 24 h; None where it was not watched so long, and some are open."""
+    """The mean open time within 24 h; None if it was not observed that long and some are open."""
     is_known = row["follow_up_seconds"] >= _DAY_SECONDS or not row["open_share"]
     return row["rmst_24h_seconds"] if is_known else None
 

@@ -1,7 +1,7 @@
-"""How wide a table of a page must be; where there is less room, each row of it is a card.
+"""The width that a table of a page needs; on narrower screens each row is a card.
 
-Estimated from what its cells say, since a page without script cannot measure: an estimate that is
-too low makes a table scroll, one that is too high a card. `table.html` is the form of both.
+It is estimated from the cells, because a page without script cannot measure: if it is too low, a
+table scrolls; if it is too high, it becomes cards. `table.html` contains both forms.
 """
 
 from math import ceil
@@ -12,15 +12,15 @@ from sahool_dlq.analysis.report.trend import PARTS, Trend
 
 __all__ = ["needed_width"]
 
-_SHORT = 20  # letters that are not broken, as in `table.html`
+_SHORT = 20  # characters that are not wrapped, as in `table.html`
 _LETTER, _BOLD, _SMALL, _CODE = 6.2, 7.2, 5.9, 7.25  # mean pixels of a letter
 _GAP = 12
-_BROKEN = 115  # of a text, or a long id, that is broken over lines
+_BROKEN = 115  # of a text, or a long id, that is wrapped
 _CODES = ("group", "next")
 
 
 def needed_width(section: Section) -> int:
-    """Pixels in which the section's table is not cut, in tens."""
+    """The width in pixels, in tens, at which the section's table is not cut."""
     cells = zip(*section.rows, strict=True)
     columns = enumerate(zip(section.columns, cells, strict=True))
     needed = sum(_column(name, values, nth == 0) + _GAP for nth, (name, values) in columns)

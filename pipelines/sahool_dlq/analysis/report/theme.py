@@ -1,8 +1,8 @@
-"""How charts look: one set of colours for light and for dark, and what turns a chart into SVG.
+"""The look of charts: one set of colours for light and dark, and the conversion of a chart to SVG.
 
-The colours can be told apart with any colour vision (after Okabe and Ito), and ramps go one way in
-lightness. Every colour of a palette is unlike the others, so that the SVG of a page can hold names
-in their place: the page's style sheet then says light or dark.
+The colours can be distinguished with any colour vision (after Okabe and Ito), and ramps change
+lightness in one direction. Every colour of a palette is unique, so that the SVG of a page can
+contain names instead: the page's style sheet then sets light or dark.
 """
 
 import re
@@ -63,11 +63,11 @@ FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """For what surface a chart is drawn."""
+    """The surface for which a chart is drawn."""
 
     width: int = 600  # pixels of the whole chart
     is_dark: bool = False
-    is_interactive: bool = False  # answers to the pointer; no drawing of it does
+    is_interactive: bool = False  # interactive; drawings are not
 
     def __getitem__(self, name: str) -> str:
         """A colour by its name."""
@@ -75,12 +75,12 @@ class Look:
 
     @property
     def is_narrow(self) -> bool:
-        """Whether there is room for a few words only."""
+        """Whether there is space only for a few words."""
         return self.width < 450
 
     @property
     def series(self) -> list[str]:
-        """Colours of things that have no colour of their own."""
+        """Colours for things without their own colour."""
         return [self[name] for name in ("blue", "orange", "green", "red", "sky", "purple")]
 
     @property
@@ -95,7 +95,9 @@ NOTEBOOK = Look(width=1000, is_interactive=True)
 
 
 def styled(chart: alt.Chart | alt.LayerChart, look: Look, what: str) -> Any:
-    """The chart in our style, as wide as the look says; `what` is said above it, with its unit."""
+    """The chart in our style, with the width of the look; `what` is the text above it, with its
+    unit.
+    """
     text = {"labelColor": look["muted"], "titleColor": look["muted"]}
     return (
         chart.properties(
@@ -135,7 +137,7 @@ def styled(chart: alt.Chart | alt.LayerChart, look: Look, what: str) -> Any:
 
 
 def as_svgs(charts: Sequence[alt.Chart | alt.LayerChart]) -> list[str | None]:
-    """The charts, drawn without a browser, their colours as the names of `LIGHT` (CSS variables).
+    """The charts, drawn without a browser, with the names of `LIGHT` (CSS variables) as colours.
 
     None for one that could not be drawn.
     """

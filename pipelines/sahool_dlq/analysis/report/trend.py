@@ -1,4 +1,4 @@
-"""How often something failed of late, as one line of bars."""
+"""Recent failures of something, as one line of bars."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Trend:
     counts: tuple[int, ...]
 
     def __str__(self) -> str:
-        """As a line of bars; a step without failures is blank, one with a few is not."""
+        """As a line of bars; a step without failures is blank, a step with few is not."""
         most = max(self.counts, default=0)
         top = len(_BARS) - 1
         return "".join(_BARS[round(top * count / most)] if count else " " for count in self.counts)

@@ -1,4 +1,4 @@
-"""How often each group failed in the last seven days, small enough to stand beside its name."""
+"""The failures of each group in the last seven days, small enough for a table cell."""
 
 from datetime import datetime, timedelta
 

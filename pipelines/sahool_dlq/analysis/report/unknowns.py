@@ -1,4 +1,4 @@
-"""What the report cannot know, said in it: services without totals, gaps, what is not drained."""
+"""What the report does not know: services without totals, gaps, undrained messages."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,10 +10,10 @@ from sahool_dlq.analysis.report.section import Section, seconds_as_text
 __all__ = ["LOG_SQL", "unknowns", "verified"]
 
 _VERIFIED_SECONDS = 2 * 86_400  # the schedule is nightly
-_MOST_WRONG = 3  # findings that are told whole
+_MOST_WRONG = 3  # findings shown in full
 
-# Each message of the log is one row of the two tables, so a sequence that no fork of a stream's
-# life has, and nobody erased, was gone before a drain could read it.
+# Each message of the log is one row of the two tables, so a sequence that is in no fork of a
+# stream's life and was not erased was lost before a drain could read it.
 LOG_SQL = """
 WITH log AS (
     SELECT
@@ -65,7 +65,7 @@ SELECT
     MAX(last_at) AS last_at
 FROM counted
 """
-"""The frame `log`, one row: what of the log the lake holds."""
+"""The frame `log`, one row about the log's data in the lake."""
 
 
 def unknowns(frames: Mapping[str, pl.DataFrame], now: datetime) -> Section:

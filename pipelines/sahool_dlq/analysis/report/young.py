@@ -1,4 +1,4 @@
-"""A log so young that its charts have no use for minutes: what happened in each second of it."""
+"""A log so young that its charts use seconds instead of minutes."""
 
 from datetime import datetime, timedelta
 
@@ -30,6 +30,6 @@ ORDER BY ALL
 
 
 def is_young(failures_minutely: pl.DataFrame, now: datetime) -> bool:
-    """Whether all failures of the log came within the last hour; not where there are none."""
+    """Whether all failures of the log are from the last hour; False if there are none."""
     oldest = failures_minutely["minute_at"].min()
     return isinstance(oldest, datetime) and now - oldest < _YOUNG

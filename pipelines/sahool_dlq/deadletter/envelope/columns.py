@@ -1,8 +1,8 @@
-"""Many dead letters at once: what `decode` makes of each, as columns, at a fraction of the cost.
+"""Many dead letters at once: the results of `decode` as columns, at a fraction of the cost.
 
-A message as it should be is decoded by type and never becomes a `DeadLetter`; what needs a closer
-look is found by column, in Rust. All others (another envelope, a redrive that failed again, a text
-to be cut or mended) take the exact path.
+A valid message is decoded by type and never becomes a `DeadLetter`; messages that need more checks
+are found by column, in Rust. All others (another envelope, a failed redrive, a text to cut or
+change) take the exact path.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ __all__ = ["decode_all"]
 
 
 def _in_range(name: str) -> Any:
-    """A number as `msgspec.defstruct` takes it; it has the range of its column."""
+    """A number for `msgspec.defstruct`, with the range of its column."""
     number = Annotated[int, msgspec.Meta(ge=0, le=CANONICAL_KEYS[name].column.limit)]
     return (name, number) if name in REQUIRED_KEYS else (name, number | None, None)
 
@@ -63,7 +63,7 @@ _Plain = msgspec.defstruct(
     kw_only=True,
 )
 _decode_plain = msgspec.json.Decoder(_Plain).decode
-_NUL = r"\u0000"  # the one character that JSON can hold and no sink takes
+_NUL = r"\u0000"  # the only character that JSON can contain and no sink accepts
 _VERBATIM = ("original_data", "attempts")
 _STRING_OR_KEY = r'"[^"\\]*(?:\\.[^"\\]*)*"\s*:?'
 _NAMES = _Plain.__struct_fields__
@@ -97,7 +97,7 @@ def decode_all(messages: Sequence[LogMessage], epoch: str, dlq_stream: str) -> p
 
 
 def _plain(data: bytes) -> tuple[Any, ...] | None:
-    """The typed envelope's fields, or None where the message needs the exact path."""
+    """The typed envelope's fields, or None if the message needs the exact path."""
     try:
         return astuple(_decode_plain(data))
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -107,7 +107,7 @@ def _plain(data: bytes) -> tuple[Any, ...] | None:
 def _columns(
     plain: Sequence[LogMessage], rows: Sequence[tuple[Any, ...]], dlq_stream: str
 ) -> pl.DataFrame:
-    """What the log and the typed envelopes say, by column."""
+    """The values of the log and the typed envelopes, by column."""
     if not plain:
         return pl.DataFrame(schema=LETTER_SCHEMA)
     fields = dict(zip(_NAMES, zip(*rows, strict=True), strict=True))
@@ -143,7 +143,7 @@ def _columns(
 
 
 def _is_odd() -> pl.Expr:
-    """Whether a row holds what has to be cut, mended or refused, or may be of a redrive."""
+    """Whether a row contains values to cut, change or refuse, or may be of a redrive."""
     suspicious = SUSPICIOUS.pattern.decode()
     return pl.any_horizontal(
         pl.col("original_headers").str.contains(f"(?i){MARKS[0]}"),
@@ -169,7 +169,7 @@ def _identities(
 
 
 def _verbatim(raw: msgspec.Raw) -> str:
-    """JSON as it was sent; what is not UTF-8 comes as what `_is_odd` finds."""
+    """JSON as it was sent; text that is not UTF-8 becomes text that `_is_odd` finds."""
     try:
         return str(raw, "utf-8")
     except UnicodeDecodeError:
@@ -184,7 +184,7 @@ def _headers(headers: MutableHeaders) -> bytes:
 def _has_a_key_twice(texts: pl.Series) -> pl.Series:
     """Whether an object in each of these JSON texts may have a key twice.
 
-    In Rust only where all keys of a text differ: mostly, and at a tenth of the cost.
+    It is decided in Rust only if all keys of a text differ: this is common, and costs a tenth.
     """
     key = pl.col("key")
     suspects = (
@@ -207,7 +207,7 @@ def _has_a_key_twice(texts: pl.Series) -> pl.Series:
 
 
 def _key_count(text: str) -> int:
-    """The keys of all objects in a JSON text, those that come twice once; -1 where unknown."""
+    """How many keys all objects of a JSON text have, repeated ones counted once; -1 if unknown."""
 
     def keys_in(value: Any) -> int:
         if isinstance(value, dict):
@@ -221,7 +221,7 @@ def _key_count(text: str) -> int:
 
 
 def _may_be_read(body: str) -> bool:
-    """Whether a body in base64 holds JSON, or something is to be said about it."""
+    """Whether a body in base64 contains JSON, or has a problem to report."""
     try:
         parse_json(base64_body(body))
     except InflateError:

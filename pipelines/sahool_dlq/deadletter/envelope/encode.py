@@ -1,6 +1,6 @@
-"""What services and operators write to the log: dead letters, and news of them.
+"""Encodes the messages that services and operators write to the log: dead letters and case events.
 
-Standard library only, since every service that consumes events imports it.
+Standard library only, because every service that consumes events imports it.
 """
 
 import base64
@@ -12,10 +12,11 @@ from sahool_dlq.deadletter.sanitize import dump_json
 
 
 def encode_dead_letter(fields: dict[str, Any], body: bytes, is_json: bool) -> bytes:
-    """The canonical dead letter around an event's body.
+    """The canonical dead letter with an event's body.
 
-    A JSON body is spliced verbatim, last, so that the original bytes are inside; any other comes
-    as base64. `fields` are the canonical keys without `original_data` and `payload_encoding`.
+    A JSON body is copied unchanged, at the end, so that it contains the original bytes; any other
+    body becomes base64. `fields` are the canonical keys without `original_data` and
+    `payload_encoding`.
     """
     if is_json:
         encoding, data = "json", body
@@ -26,7 +27,7 @@ def encode_dead_letter(fields: dict[str, Any], body: bytes, is_json: bool) -> by
 
 
 def base64_body(data: bytes | str) -> bytes:
-    """The body in the `original_data` of a dead letter in base64; raises ValueError."""
+    """The body in `original_data` of a dead letter with base64; raises ValueError."""
     try:
         return base64.b64decode(json.loads(data)["base64"], validate=True)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -34,7 +35,7 @@ def base64_body(data: bytes | str) -> bytes:
 
 
 def encode_pointer(fields: dict[str, Any], pointer: dict[str, Any]) -> bytes:
-    """The dead letter of an event whose body is kept in an object store, being too large."""
+    """The dead letter of an event whose body is in an object store because it is too large."""
     whole = {**fields, "payload_encoding": "object", "original_data": {"object": pointer}}
     return json.dumps(whole, default=str).encode()
 

@@ -1,8 +1,9 @@
-"""Bytes of a dead letter to a `DeadLetter`, whatever the bytes.
+"""The bytes of a dead letter as a `DeadLetter`, for any bytes.
 
-Three envelopes are known (docs/wire-format.md): the canonical one, the `metadata` one of another
-generation of services, and everything else. Nothing raises: what cannot be read, or not be kept as
-it is, is one row with a `parse_error` that says why, and its raw bytes stay in the stream.
+There are three envelopes (docs/wire-format.md): the canonical one, the `metadata` one of another
+generation of services, and everything else. Nothing raises: a message that cannot be read, or not
+be stored unchanged, is one row with a `parse_error` that says why, and its raw bytes stay in the
+stream.
 """
 
 from datetime import datetime
@@ -25,7 +26,7 @@ from sahool_dlq.deadletter.sanitize import clean_text, dump_json, raw_data, stor
 
 
 def _canonical_field(name: str, field: Field) -> Any:
-    """As `msgspec.defstruct` takes it."""
+    """A field for `msgspec.defstruct`."""
     if name in _TYPES:
         return name, *_TYPES[name]
     kind: Any = str if field.kind is datetime else field.kind
@@ -44,7 +45,7 @@ Canonical = msgspec.defstruct(
     gc=False,
     kw_only=True,
 )
-"""The canonical envelope, typed: a message that fits takes the fast path."""
+"""The canonical envelope, typed: a matching message takes the fast path."""
 _decode_canonical = msgspec.json.Decoder(Canonical).decode
 
 
@@ -59,10 +60,10 @@ def decode(message: LogMessage, epoch: str, dlq_stream: str) -> DeadLetter:
 
 
 class _Reading(Reading):
-    """One message being read for the sinks: typed where it can be, clamped to what they take."""
+    """One message being read for the sinks: typed if possible, limited to what they accept."""
 
     def canonical(self) -> dict[str, Any]:
-        """The fields of a well-formed canonical envelope; raises where it is anything else."""
+        """The fields of a well-formed canonical envelope; raises for anything else."""
         fields = msgspec.structs.asdict(_decode_canonical(self.message.data))
         fields["original_headers"] = self.headers(fields["original_headers"])
         self._json(fields, "original_data")
@@ -70,12 +71,12 @@ class _Reading(Reading):
             fields["attempts"] = None
         else:
             self._json(fields, "attempts")
-        if b"\\u0000" in self.message.data:  # the one character that no sink takes
+        if b"\\u0000" in self.message.data:  # the only character that no sink accepts
             self._mend_texts(fields)
         return fields
 
     def _json(self, fields: dict[str, Any], name: str) -> None:
-        """Turn a raw JSON value into text that every sink takes."""
+        """Convert a raw JSON value to text that every sink accepts."""
         data, mended = bytes(fields[name]), set[str]()
         try:
             fields[name] = storable_json(data, mended)
@@ -105,7 +106,7 @@ class _Reading(Reading):
             self.note("original_headers holds", {"NUL"})
 
     def dead_letter(self, fields: dict[str, Any], epoch: str, dlq_stream: str) -> DeadLetter:
-        """The row: the fields completed, and texts clamped."""
+        """The row, with completed fields and limited texts."""
         message = self.message
         fields = self.completed(fields, dlq_stream)
         timestamp_ns = fields.pop("original_timestamp_ns", None)
@@ -128,11 +129,13 @@ class _Reading(Reading):
         )
 
     def _clamp(self, fields: dict[str, Any]) -> None:
-        """Note which texts a column must cut; JSON that is too long becomes its size."""
+        """Record which texts a column must cut; JSON that is too long becomes its size."""
         for name, limit in LIMITS.items():
             text = fields.get(name)
             if text is not None and len(text) > limit:
-                fields[name] = text[:LONG_TEXT_LIMIT]  # the lake keeps what a column cannot
+                fields[name] = text[
+                    :LONG_TEXT_LIMIT
+                ]  # the lake stores what a PostgreSQL column cannot
                 self.clamped.append(name)
                 self.problems.append(f"{name} has {len(text)} characters, not {limit}")
         for name in JSON_COLUMNS:

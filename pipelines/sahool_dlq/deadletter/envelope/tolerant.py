@@ -1,8 +1,8 @@
-"""Any bytes on a dead-letter subject, read as far as they go: tolerant, and in plain Python.
+"""Reads any bytes on a dead-letter subject as far as possible, in plain Python.
 
-What services import reads dead letters with this; the drain does where its typed decoder refuses
-(`decode`). So both see the same fields and the same identity in a message, unless it is no text
-somewhere: only the typed decoder looks past the place.
+The library for services reads dead letters with this; the drain does so if its typed decoder
+refuses (`decode`). So both see the same fields and the same identity in a message, unless it
+contains bytes that are not text: only the typed decoder reads beyond these.
 """
 
 from collections.abc import Sequence
@@ -39,11 +39,12 @@ from sahool_dlq.deadletter.sanitize import (
 from sahool_dlq.deadletter.subjects import event_type_of, subject_token, writer_of
 
 RAW_LIMIT = 100_000
-"""Characters that are kept of bytes which are no JSON."""
+"""Maximum characters that are stored of bytes that are not JSON."""
 
 _MOST_TIMES, _MOST_SMALL = 20, 10_000
-"""How much longer than its dead letter the JSON of a compressed body may be, and is kept: so many
-times, or characters. A batch is measured by what it is in the stream."""
+"""Limits for storing the JSON of a compressed body: times the length of its dead letter, and
+characters. A batch is limited by its size in the stream.
+"""
 
 TIMES = ("first_attempt_at", "last_attempt_at", "dlq_timestamp")
 ORIGIN = ("original_stream", "original_sequence", "original_timestamp_ns", "consumer_name")
@@ -51,7 +52,7 @@ ENCODINGS = {"json", "base64", "object", "text"}
 
 
 class Reading:
-    """One message being read: what was wrong with it, and what does not say what was sent."""
+    """One message being read, with its problems and changed values."""
 
     def __init__(self, message: LogMessage) -> None:
         self.message = message
@@ -61,16 +62,16 @@ class Reading:
 
     @property
     def parse_error(self) -> str | None:
-        """Why the message could not be read, or kept, as it was sent; at most 1,000 characters."""
+        """Why the message could not be read, or stored unchanged; at most 1,000 characters."""
         return clean_text("; ".join(self.problems))[:1000] or None
 
     def note(self, what: str, mended: set[str]) -> None:
-        """Note what had to be mended, if anything."""
+        """Record what had to be changed, if anything."""
         if mended:
             self.problems.append(f"{what} {', '.join(sorted(mended))}")
 
     def anything(self) -> dict[str, Any]:
-        """The fields of any message, with its problems noted; JSON values as JSON text."""
+        """The fields of any message, with its problems recorded; JSON values as JSON text."""
         mended: set[str] = set()
         try:
             value = parse_json(self.message.data, mended)
@@ -93,7 +94,7 @@ class Reading:
         return event_ids(value, {}) | {"original_data": dump_json(value)}
 
     def _loose_canonical(self, value: dict[str, Any]) -> dict[str, Any]:
-        """A canonical envelope with missing keys or wrong types: what is usable, is used."""
+        """A canonical envelope with missing keys or wrong types: usable values are used."""
         missing = [name for name in REQUIRED_KEYS if name not in value]
         if missing:
             self.problems.append(f"missing {', '.join(missing)}")
@@ -126,7 +127,7 @@ class Reading:
         self.problems.append(f"{name} is {kind_of(found)}")
 
     def headers(self, found: Any) -> MutableHeaders:
-        """The event's headers, from whatever value was sent for them."""
+        """The event's headers, from any value that was sent for them."""
         if not isinstance(found, dict):
             self.problems.append(f"original_headers is {kind_of(found)}")
             return {}
@@ -165,9 +166,9 @@ class Reading:
         return {"dlq_reason": "max_retries_exceeded", **fields, "event_type": remainder}
 
     def completed(self, fields: dict[str, Any], dlq_stream: str) -> dict[str, Any]:
-        """The fields with times parsed, numbers in range and identity checked.
+        """The fields with parsed times, numbers in range and a checked identity.
 
-        What nobody sent is absent, but for what every row must have.
+        Missing values are absent, except those that every row must have.
         """
         message, published_at = self.message, self.message.published_at
         headers = fields.setdefault("original_headers", {})
@@ -189,7 +190,7 @@ class Reading:
         return {name: value for name, value in fields.items() if value is not None}
 
     def _read_body(self, fields: dict[str, Any]) -> None:
-        """Put the JSON in the place of a body in base64, if it holds any, and add what it says."""
+        """Replace a base64 body with its JSON, if it contains any, and add the values in it."""
         mended: set[str] = set()
         try:
             value = parse_json(base64_body(fields.get("original_data", "null")), mended)
@@ -197,7 +198,7 @@ class Reading:
             self.problems.append(f"original_data cannot be read: {error}")
             return
         except ValueError:
-            return  # it is not JSON, which is no problem
+            return  # it is not JSON, which is allowed
         text, size = dump_json(value), len(self.message.data)
         if len(text) > max(_MOST_SMALL, _MOST_TIMES * size):
             text = dump_json({"cut": f"{len(text)} characters"})
@@ -210,9 +211,10 @@ class Reading:
                 fields[name] = said
 
     def _is_of_its_writer(self, fields: dict[str, Any]) -> bool:
-        """Whether the service that failed is the one whose subject it came on, where it has one.
+        """Whether the failing service is the owner of the message's subject, if the subject has
+        one.
 
-        The subject counts: whoever may not write it cannot have sent it.
+        The subject wins: a service that may not write there cannot have sent it.
         """
         writer, said = writer_of(self.message.subject), fields.get("consumer_service")
         if self.envelope != "canonical" or writer is None or subject_token(said or "") == writer:
@@ -224,8 +226,8 @@ class Reading:
         return False
 
     def _redrive(self, fields: dict[str, Any], headers: MutableHeaders) -> Redrive | None:
-        """The redrive, if the failed message was itself one."""
-        marks = redrive_marks(headers)  # all that an older service says
+        """The redrive, if the failed message was one."""
+        marks = redrive_marks(headers)  # older services send nothing more
         names = zip(("redrive_of", "redrive_id", "redrive_attempt"), marks, strict=True)
         keys = [fields.pop(name, None) or mark for name, mark in names]
         if keys[0] is None:
@@ -261,7 +263,7 @@ class Reading:
                 self.problems.append(f"{name} is not a time between 1970 and 2200: {text[:40]}")
                 self.clamped.append(name)
                 continue
-            if time > published_at + MOST_AHEAD:  # else nothing that asks for a time would see it
+            if time > published_at + MOST_AHEAD:  # else queries by time would not find it
                 self.problems.append(f"{name} is ahead of the server's time: {text[:40]}")
                 self.clamped.append(name)
             else:
@@ -287,10 +289,10 @@ _METADATA_KEYS = {
 def identity(
     message: LogMessage, dlq_stream: str, claimed: str | None, origin: Sequence[Any]
 ) -> str:
-    """The failure id, trusted only if recomputing gives it from `origin`.
+    """The failure id, trusted only if it can be recomputed from `origin`.
 
-    So no producer can make another's failure vanish as a repeat. `origin` is stream, sequence,
-    nanoseconds and consumer, as far as they are known.
+    So no producer can hide another's failure as a repeat. `origin` is stream, sequence, nanoseconds
+    and consumer, as far as known.
     """
     if claimed and None not in origin and claimed == ids.failure_id(*origin):
         return claimed

@@ -1,4 +1,4 @@
-"""Names of months and weekdays as dates are written, after Unicode CLDR.
+"""Names of months and weekdays in dates, from Unicode CLDR.
 
 Languages: en de fr es pt it nl sv da nb fi pl cs hu ro tr ca id hr el ru uk bg ar fa he hi th ka,
 in Arabic with those months of the Islamic calendar that are one word. Wide and abbreviated forms,

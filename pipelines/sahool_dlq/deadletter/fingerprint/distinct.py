@@ -10,10 +10,10 @@ __all__ = ["per_distinct"]
 def per_distinct(
     frame: pl.DataFrame, compute: Callable[[pl.DataFrame], pl.DataFrame]
 ) -> pl.DataFrame:
-    """`compute(frame)`, which works row by row, called on the distinct rows only.
+    """`compute(frame)`, which works row by row, called only on the distinct rows.
 
-    Rows are told apart by a 64-bit hash, because joining on long texts costs more than it saves;
-    two of a million distinct rows share one with a probability of 3e-8.
+    Rows are distinguished by a 64-bit hash, because joining on long texts costs more than it saves;
+    among a million distinct rows, the probability that two share a hash is 3e-8.
     """
     keys = frame.hash_rows().alias("key").to_frame()
     first = keys["key"].arg_unique()

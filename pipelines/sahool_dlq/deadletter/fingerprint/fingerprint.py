@@ -1,10 +1,10 @@
 """Failure groups: which dead letters are the same failure.
 
-A group is made of the chain of exceptions, the frames nearest the raise, the type and the template
-of the message. Service and tenant are no part of it, so that a failure which several services share
-is one group. A user's rules (`grouping`) come before and after the recipe. Bump
-`FINGERPRINT_VERSION` whenever a text could get another group than before; `dlq regroup` then
-recomputes what is stored.
+A group is made from the chain of exceptions, the frames nearest to the exception, the type and the
+template of the message. Service and tenant are not included, so a failure of several services is
+one group. A user's rules (`grouping`) apply before and after the built-in algorithm. Increase
+`FINGERPRINT_VERSION` whenever a text may get another group than before; `dlq regroup` then
+recomputes stored rows.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from sahool_dlq.deadletter.fingerprint.traces.languages import (
 
 __all__ = ["FINGERPRINT_VERSION", "Fingerprint", "add_fingerprint", "fingerprint"]
 
-FINGERPRINT_VERSION = 6
+FINGERPRINT_VERSION = 7
 
 _PYTHON = 'Traceback (most recent call last):\n  File "'
 _PLACEHOLDER = re.compile("<[a-z]+>")
@@ -34,7 +34,7 @@ _PLACEHOLDER = re.compile("<[a-z]+>")
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What identifies a failure, and the two hashes of it."""
+    """The parts that identify a failure, and its two hashes."""
 
     group_id: str  # 16 hexadecimal digits
     parent_id: str  # 16 hexadecimal digits; the wider group, alike in chain and frames
@@ -44,15 +44,15 @@ class Fingerprint:
 
 
 def fingerprint(error_type: str, error_message: str, stack_trace: str | None) -> Fingerprint:
-    """The group of one failure, without rules of the user's."""
+    """The group of one failure, without the user's rules."""
     return _by_recipe(error_type, template(error_message), read_trace(stack_trace or ""))
 
 
 def add_fingerprint(frame: pl.DataFrame, rules: GroupingRules | None = None) -> pl.DataFrame:
-    """`frame` with the columns of `FINGERPRINT_COLUMNS`; by row what `fingerprint` says.
+    """`frame` with the columns of `FINGERPRINT_COLUMNS`; each row equals `fingerprint`.
 
-    Messages and traces are reduced by column to template and outline. A storm of one failure has
-    many messages but one template and one outline, so few rows are left to be hashed one by one.
+    Messages and traces are reduced by column to template and outline. Many failures of one kind
+    have many messages but one template and one outline, so only few rows are hashed one by one.
     """
     rules = rules or GroupingRules()
     reduced = pl.DataFrame(
@@ -69,8 +69,8 @@ def add_fingerprint(frame: pl.DataFrame, rules: GroupingRules | None = None) -> 
 def _outlines(frame: pl.DataFrame) -> pl.DataFrame:
     """Language and outline of each trace.
 
-    A Python trace ends in its message, which is another in each dead letter, while all before it
-    comes again and again: where the message can add nothing to the outline, it is left out.
+    A Python trace ends with its message, which differs in each dead letter, while the rest is
+    repeated. If the message cannot add anything to the outline, it is left out.
     """
     message = pl.col("error_message")
     rest = pl.col("stack_trace").str.strip_chars_end("\n").str.strip_suffix(message)
@@ -117,7 +117,7 @@ def _by_recipe(error_type: str, text: str, trace: Trace) -> Fingerprint:
     error_class = error_type.rpartition(".")[2]
     where = ["\x1f".join(trace.chain or (error_class,)), "\x1f".join(trace.frames)]
     return Fingerprint(
-        # What kind of value stood there is no part of what failed: an id may be number or UUID.
+        # The kind of value does not matter: an id may be a number or a UUID.
         group_id=_digest("group", *where, error_class, _PLACEHOLDER.sub("<>", text)),
         parent_id=_digest("parent", *where) if trace.frames else _digest("type", error_class),
         error_class=error_class,

@@ -1,9 +1,9 @@
 """A user's own rules for failure groups: which code is theirs, what in a message is a variable,
 which failures are one group.
 
-Rules are values without behaviour of their own in time or place: the same failure and the same
-rules make the same group. `GroupingRules.hash` is stored with each row beside the version of the
-built-in recipe, so that `dlq regroup` finds what was grouped by other rules.
+Rules are pure values: the same failure and the same rules give the same group. `GroupingRules.hash`
+is stored with each row beside the version of the built-in algorithm, so that `dlq regroup` finds
+rows with other rules.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ _LABEL_LIMIT = 500  # characters; what a pattern captures can be long
 
 
 class Replacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A variable of messages that the built-in steps do not know."""
+    """A variable in messages that the built-in steps do not find."""
 
     pattern: str
     text: str  # what takes its place; `$1` or `${name}` is what a group captured
@@ -33,10 +33,10 @@ class Replacement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A group of failures in which every given pattern is found, whatever else they say.
+    """A group of failures in which every given pattern matches.
 
-    `{host}` in the name stands for what a named group `(?P<host>…)` of a pattern captured: each
-    text captured is then a group of its own.
+    `{host}` in the name is replaced with the text that the named group `(?P<host>…)` of a pattern
+    captured: each captured text is then a separate group.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {column: pattern for column, pattern in given.items() if pattern is not None}
 
     def expression(self) -> pl.Expr:
-        """Rule and name of the group, `\\x1f` between them; null where the failure is not in it."""
+        """Rule and name of the group, joined by `\x1f`; null if the failure is not in it."""
         found = [pl.col(c).fill_null("").str.contains(p) for c, p in self.patterns.items()]
         captures = {
             name: pl.col(column).str.extract(pattern, index).fill_null("")
@@ -83,7 +83,7 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Groups that are one: whatever would get one of these ids."""
+    """Groups to merge: every failure that would get one of these ids."""
 
     name: str
     group_ids: tuple[str, ...]
@@ -95,20 +95,20 @@ class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GroupingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to do besides, or instead of, the built-in recipe."""
+    """Rules that add to, or replace, the built-in algorithm."""
 
     our_code: tuple[str, ...] = ()
-    """Patterns of paths and classes that are ours, though they look like a library's."""
+    """Patterns of paths and classes that are ours, although they look like a library's."""
     library_code: tuple[str, ...] = ()
     """Patterns of paths and classes that are not ours."""
     ignored_frames: tuple[str, ...] = ()
-    """Patterns of `path:function` or `class:function` that tell nothing."""
+    """Patterns of `path:function` or `class:function` to ignore."""
     replace: tuple[Replacement, ...] = ()
     """Applied in order to a message before the built-in steps."""
     group: tuple[Group, ...] = ()
     """The first that matches decides."""
     merge: tuple[Merge, ...] = ()
-    """Applied last, to ids that the recipe made."""
+    """Applied last, to ids from the algorithm."""
 
     def __post_init__(self) -> None:
         for name in ("our_code", "library_code", "ignored_frames"):
@@ -120,14 +120,14 @@ class GroupingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def hash(self) -> str | None:
-        """8 hexadecimal digits; None where there are no rules."""
+        """8 hexadecimal digits; None if there are no rules."""
         if self == GroupingRules():
             return None
         return hashlib.blake2b(msgspec.json.encode(self), digest_size=4).hexdigest()
 
     @property
     def frames(self) -> FrameRules:
-        """What they say about frames."""
+        """The rules about frames."""
         return FrameRules(self.our_code, self.library_code, self.ignored_frames)
 
     @property
@@ -136,11 +136,11 @@ class GroupingRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {group_id: merge.name for merge in self.merge for group_id in merge.group_ids}
 
     def replaced(self, messages: pl.Series) -> pl.Series:
-        """The messages with the user's replacements made."""
+        """The messages with the user's replacements."""
         for step in self.replace:
             messages = messages.str.replace_all(step.pattern, step.text)
         return messages
 
     def forced(self) -> pl.Expr:
-        """The expression of the first group that matches; null where none does."""
+        """The expression of the first group that matches; null if none does."""
         return pl.coalesce(group.expression() for group in self.group)

@@ -1,9 +1,9 @@
-"""What a stack trace says about a failure: the chain of exceptions and the frames of our own code.
+"""Reads a stack trace: the chain of exceptions and the frames of our own code.
 
-Reading is two steps, so that a column of traces costs little: the outline of its language takes the
-parts that matter out of the text (Polars can do it, and dead letters of one failure have one
-outline whatever their messages say), `read_outline` makes sense of them. Text of a kind that is in
-no `LANGUAGES` has neither chain nor frames.
+Reading has two steps, so that a column of traces costs little. The outline of its language extracts
+the important parts of the text (Polars can do it, and dead letters of one failure have one outline,
+whatever their messages are). `read_outline` interprets them. A text of a kind that is not in
+`LANGUAGES` has neither chain nor frames.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,9 @@ __all__ = ["FRAME_COUNT", "FrameRules", "Trace", "marked", "read_outline", "read
 
 
 class Trace(NamedTuple):
-    """`chain`: types from root cause to raised, each once. `frames`: nearest the raise first."""
+    """`chain`: types from root cause to raised one, each once. `frames`: nearest to the exception
+    first.
+    """
 
     chain: tuple[str, ...]
     frames: tuple[str, ...]
@@ -32,14 +34,14 @@ class Trace(NamedTuple):
 
 
 class FrameRules(NamedTuple):
-    """A user's own word on frames: patterns that are searched for."""
+    """A user's rules about frames: patterns to search for."""
 
     ours: tuple[str, ...] = ()  # in the path or class
     library: tuple[str, ...] = ()  # in the path or class
     ignored: tuple[str, ...] = ()  # in `path:function` or `class:function`
 
     def apply(self, frames: Sequence[Frame]) -> list[Frame]:
-        """The frames that count, with the user's mind on whose they are."""
+        """The frames that count, after the user's rules."""
         return [
             frame._replace(is_ours=self._is_ours(frame))
             for frame in frames
@@ -59,7 +61,7 @@ def read_trace(stack_trace: str) -> Trace:
 
 
 def marked(stack_trace: str, rules: FrameRules) -> Iterator[tuple[str, bool | None]]:
-    """Each line, and whether it is a frame of our own code; None where it is no frame."""
+    """Each line, and whether it is a frame of our own code; None if it is not a frame."""
     language = recognised(stack_trace).language
     for line in stack_trace.splitlines():
         frame = language.frame(line.strip(INDENT))
@@ -69,7 +71,7 @@ def marked(stack_trace: str, rules: FrameRules) -> Iterator[tuple[str, bool | No
 def read_outline(
     parts: Sequence[str], language: Language, rules: FrameRules | None = None
 ) -> Trace:
-    """Chain and frames of the parts that the outline of `language` found, in their order."""
+    """Chain and frames from the parts in the outline of `language`, in their order."""
     links = language.read(parts)
     chain = dict.fromkeys(link.name.rpartition(".")[2] for link in links if link.name)
     if rules:

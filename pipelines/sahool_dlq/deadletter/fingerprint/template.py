@@ -1,4 +1,4 @@
-"""The template of an error message: what is left when its variables are replaced.
+"""The template of an error message: the message with its variables replaced.
 
 One message in Python, or a column in Polars: the same steps (`template_steps`), the same template.
 """
@@ -16,9 +16,9 @@ from sahool_dlq.deadletter.fingerprint.template_steps import STAGES
 __all__ = ["MESSAGE_LIMIT", "template", "templates"]
 
 MESSAGE_LIMIT = 2_000
-"""Characters of a message that are looked at: the verdict stands at its beginning."""
+"""Characters of a message that are read: the important part is at its beginning."""
 
-_STEPS_AT_ONCE = 8  # measured: fewer look too often, of more too many are tried in vain
+_STEPS_AT_ONCE = 8  # measured: fewer check too often, more try too many in vain
 
 
 def _compiled(stages: Sequence[Sequence[Step]]) -> list[tuple[str, Callable[[str, str], str], str]]:
@@ -39,7 +39,7 @@ def template(message: str) -> str:
 
 
 def templates(messages: pl.Series) -> pl.Series:
-    """The template of each message, equal to `template` of it."""
+    """The template of each message, equal to `template`."""
     frame = messages.str.slice(0, MESSAGE_LIMIT).to_frame("text")
     for stage in STAGES:
         frame = per_distinct(frame, partial(_of_script if stage is SIGNS else _replace, stage))
@@ -47,7 +47,7 @@ def templates(messages: pl.Series) -> pl.Series:
 
 
 def _of_script(stage: Sequence[Step], frame: pl.DataFrame) -> pl.DataFrame:
-    """The texts after a stage that changes none that is ASCII."""
+    """The texts after a stage that does not change ASCII texts."""
     text = pl.col("text")
     others = frame.select((text.str.len_bytes() != text.str.len_chars()).arg_true())["text"]
     if others.is_empty():
@@ -57,7 +57,7 @@ def _of_script(stage: Sequence[Step], frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _replace(stage: Sequence[Step], frame: pl.DataFrame) -> pl.DataFrame:
-    """The texts after a stage. What matches no step of a few is spared all of them at once."""
+    """The texts after a stage. Texts that match none of a few steps skip all of them at once."""
     for first in range(0, len(stage), _STEPS_AT_ONCE):
         steps = stage[first : first + _STEPS_AT_ONCE]
         pattern = "|".join(f"(?:{step.pattern})" for step in steps)

@@ -1,8 +1,8 @@
-"""Steps for messages in other languages: their signs become ours, their names of columns stay.
+"""Steps for messages in other languages: their characters become ASCII, their column names are
+kept.
 
-`SIGNS` makes digits, quotation marks and blanks of every script those of ASCII; a text that is
-ASCII already goes without it. `CODES`, `DATES` and `NAMES` stand among the steps for English
-(`template_steps`).
+`SIGNS` converts digits, quotation marks and spaces of every script to ASCII; an ASCII text skips
+it. `CODES`, `DATES` and `NAMES` are applied among the steps for English (`template_steps`).
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Step(NamedTuple):
 
     pattern: str
     replacement: str
-    sign: str = ""  # a text that stands in every match, quicker to look for than the pattern
+    sign: str = ""  # a text in every match, faster to find than the pattern
 
 
 _DIGIT_ZEROS = "٠۰߀०০੦૦୦௦౦೦൦๐໐༠၀០᠐０𝟎"  # each with its nine followers
@@ -33,7 +33,7 @@ _OF_ERROR = (  # … and between such a word and its number
 _NOT_ASCII_LETTER = "\u0080-\U0010ffff"
 
 SIGNS: tuple[Step, ...] = (
-    # What is not seen: joiners, marks of direction, soft hyphens.
+    # Invisible characters: joiners, direction marks, soft hyphens.
     Step("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]", ""),
     Step("[\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]", " "),
     *(
@@ -50,7 +50,7 @@ SIGNS: tuple[Step, ...] = (
     Step("（", "("),
     Step("）", ")"),
     Step("[＂〃]", '"'),
-    # Pairs, whichever way a language turns them.
+    # Pairs, in either order.
     Step("« ?([^«»]*?) ?»|»([^«»]*)[«»]|‹ ?([^‹›]*?) ?›|›([^‹›]*)[‹›]", r'"\1\2\3\4"'),
     Step("[„‟]([^„“”‟]*)[“”‟]|[“”]([^„“”]*)[“”]|〝([^〝〞〟]*)[〞〟]", r'"\1\2\3"'),
     Step("「([^「」]*)」|『([^『』]*)』|｢([^｢｣]*)｣|《([^《》]*)》|〈([^〈〉]*)〉", r'"\1\2\3\4\5"'),
@@ -58,13 +58,13 @@ SIGNS: tuple[Step, ...] = (
 )
 
 CODES: tuple[Step, ...] = (
-    # Words before a number that tells one failure from another.
+    # Words before a number that distinguishes failures.
     Step(f"((?:{_CODE_WORDS}){_OF_ERROR} ?[:=#(]? ?)([0-9]{{3,5}})", rf"\1{KEPT}\2"),
 )
 
 
 def _cased(words: list[str]) -> str:
-    """Any of the words, as they are or with a capital, longest first."""
+    """Any of the words, as given or capitalised, longest first."""
     capitals = {word[0]: word[0].upper() for word in words}
     longest_first = sorted(words, key=lambda word: (-len(word), word))
     return "|".join(
@@ -84,7 +84,7 @@ _HUNGARIAN = (  # puts the year first
 # After its first digit.
 _DAY = "[0-9]?(?:\\.|er|º|°|ª|-?ого)?"
 _MONTH = _cased(MONTHS.split())
-# Without a year only what cannot be an English word: "17 may be", "3 out of 4".
+# Without a year only months that are no English words: "17 may be", "3 out of 4".
 _SURE_MONTH = _cased([w for w in MONTHS.split() if len(w) >= (4 if w.isascii() else 3)])
 _END = f"([^A-Za-z{_NOT_ASCII_LETTER}]|$)"
 
@@ -110,7 +110,7 @@ DATES: tuple[Step, ...] = (
     ),
 )
 
-# Beginnings of words for a name of code or schema, which stands in quotes after or before them.
+# Beginnings of words for a name in code or schema, with the quoted name after or before them.
 _NAMERS = (
     "[Ss]palte|[Tt]ab(?:elle|ella|ell|ela|eli|el|la|ulk|lo)"
     "|[Rr]ela(?:tion|ció|ci|zion|cj|ç|c)|[Ff]eld|[Aa]ttribut|[Aa]tribut|[Ss]chlüssel"
@@ -131,7 +131,7 @@ _NAMERS = (
     "|फ़ील्ड|फील्ड|कुंजी|სვეტ|ინდექს|მითითება|ურთიერთობ|ცხრილ|შეზღუდვ|პარამეტრ|คอลัมน์"
     "|ตาราง|ฟิลด์"
 )
-# … where words are written without blanks, and little stands between.
+# … in scripts without spaces, with little text between.
 _NAMERS_UNSPACED = (
     "列|欄位|栏位|字段|表|テーブル|リレーション|カラム|フィールド|項目|キー|制約|属性|关系"
     "|關係|约束|約束|限制|键|鍵|索引|インデックス|スキーマ|パラメータ|参数|參數|칼럼|컬럼"
@@ -144,7 +144,8 @@ _NAMED = (
     "|anahtar|kısıt|nesnesi|oszlop|tábl|mező|sarak|kenttä|कॉलम|फ़ील्ड|फ़ील्ड|फील्ड|तालिका"
     "|स्तंभ|कुंजी"
 )
-# Words before a value, blanks and all; a column of letters is a text in Chinese and Japanese.
+# Words before a value, which may contain spaces; in Chinese and Japanese, "column" before letters
+# is a text.
 _VALUES = (
     "[Ww]erte?s?|[Vv]aleurs?|[Vv]alor(?:es|e|i)?|[Vv]ärdet?|[Ww]aarde|[Ww]arto[śs][ćc]i?"
     "|[Hh]odnot[auy]|[Dd]eğer[iı]?|[Éé]rték|[Зз]начени[еяю]|[Зз]наченн[яі]|القيمة|قيمة"

@@ -1,12 +1,13 @@
-"""The steps by which an error message becomes its template: what is replaced, in which order.
+"""The steps that turn an error message into its template: what is replaced, in which order.
 
-Ids, hosts, times and quoted values differ between two dead letters of one failure; names that
-stand in code or schema (a constraint, a column, an attribute) and error codes differ between two
-failures. So the latter are kept and everything else becomes a placeholder.
+Ids, hosts, times and quoted values differ between two dead letters of one failure. Names in code or
+schema (a constraint, a column, an attribute) and error codes differ between two failures. So names
+and codes are kept, and everything else becomes a placeholder.
 
-`STAGES` holds the replacements in order. Their patterns use neither look-around nor Unicode
-classes nor `(?i)`, so that Python, Polars (Rust) and DuckDB (RE2) agree on every text. `KEPT` makes
-up for the missing look-behind: a step writes it before a number that later steps must leave alone.
+`STAGES` has the replacements in order. Their patterns use neither look-around nor Unicode classes
+nor `(?i)`, so that Python, Polars (Rust) and DuckDB (RE2) give the same result for every text.
+`KEPT` replaces the missing look-behind: a step writes it before a number that later steps must not
+change.
 """
 
 from sahool_dlq.deadletter.fingerprint.template_languages import (
@@ -20,6 +21,7 @@ from sahool_dlq.deadletter.fingerprint.template_languages import (
 from sahool_dlq.deadletter.fingerprint.template_words import (
     CLOCK,
     CODE_KEY,
+    CODE_PREFIX,
     COUNTED,
     DATA_FILE,
     DAY,
@@ -32,8 +34,10 @@ from sahool_dlq.deadletter.fingerprint.template_words import (
     NAMED,
     NAMER,
     NOT_THERE,
+    NUMBER_WORD,
     PREFIX,
     THING,
+    TIME_UNIT,
     TYPE,
     UNIT,
     UUID,
@@ -46,7 +50,7 @@ __all__ = ["STAGES", "Step"]
 
 
 _SHORTEN: tuple[Step, ...] = (
-    # Details, hints and statements that follow the verdict; libpq's second and later verdicts.
+    # Details, hints and statements after the main message; libpq's second and later messages.
     Step(
         r"(?:DETAIL:|HINT:|CONTEXT:|STATEMENT:|QUERY:|LINE [0-9]+:|\(Background on this error|"
         r"\n *(?:Detail|Hint|Where|Position): |\n\nFailed validating |\nOn instance|"
@@ -57,19 +61,19 @@ _SHORTEN: tuple[Step, ...] = (
         r"could not connect to server: )|Multiple connection attempts)(?s:.*)",
         "",
     ),
-    # libpq: where it tried to connect is not what happened.
+    # libpq: the address that it tried is not the error.
     Step(
         r'connection to server (?:at|on socket) "[^"]*"(?: \([^)]*\))?(?:, port [0-9]+)? failed: |'
         "could not connect to server: |^connection failed: ",
         "",
     ),
     Step(r" \((?:reached max retries|SDK Attempt Count): [0-9]+\)", ""),
-    # Of several invalid fields the first; how many there are is incidental.
+    # Only the first of several invalid fields; their number does not matter.
     Step(r"validation errors for ", "validation error for ", "validation errors for"),
     Step(
         r"(\[type=[a-z_]+, input_value=)(?s:.*)|(\(type=[a-z_.]+)(?:[;)])(?s:.*)", r"\1\2", "type="
     ),
-    # Where a parser stood, with a piece of its text.
+    # The position of a parser, with a piece of its text.
     Step(r" at \[Source: (?s:.*?); line: [0-9]+, column: [0-9]+\]", "", "[Source"),
     Step(r"\"[^\"\n]{0,200}\"\.\.\.", "<str>", '"...'),
     # Objects: their type stays.
@@ -110,13 +114,24 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step(r"(?:, [A-Za-z-]+: [^,()]*(?:\([^()]*\)[^,()]*)?){6,}", ""),
     Step(r"[A-Za-z0-9+/_-]{16,}={1,2}([^=A-Za-z0-9]|$)", r"<id>\1"),
-    # Codes tell failures apart: keep them from the steps that replace numbers.
+    # Codes distinguish failures: protect them from the steps that replace numbers.
     Step(
         f"({any_case('errno winerror sqlstate signal ora-')}[ :=#(]{{0,3}}"
         f"|{any_case('error err')}(?: #?|#)"
         f"|{any_case('code status returned response exit')}[ :=#]{{1,3}}"
         f"|HTTP(?:/[0-9.]+)? )(-?)([0-9A-Z]?[0-9]{{1,5}})([ ,.;:)\\]\"'}}]|$)",
         rf"\1\2{KEPT}\3\4",
+    ),
+    # HRESULT and NTSTATUS: 0x80070005, 0xC0000005
+    Step(
+        "0x" + "([8Cc])(0)([0-4])" + 5 * "([0-9A-Fa-f])" + "([^0-9A-Za-z]|$)",
+        f"{KEPT}0{KEPT}x" + "".join(rf"{KEPT}\{n}" for n in range(1, 9)) + r"\9",
+        "0x",
+    ),
+    Step(
+        rf"((?:^|[^0-9A-Za-z_{KEPT}])(?:{CODE_PREFIX}-?|{any_case('error code')} [A-Z]{{1,8}}))"
+        r"([0-9]{2,7}[A-Z]?)([^0-9A-Za-z_-]|$)",
+        rf"\1{KEPT}\2\3",
     ),
     Step(r"(\(-?)([0-9]{1,5}, ?b?['\"])", rf"\1{KEPT}\2"),  # (1062, "Duplicate entry …
     Step(r"^([0-9]{4,6} \([0-9A-Z]{5}\): )", rf"{KEPT}\1"),  # 1045 (28000): Access denied …
@@ -129,10 +144,10 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step("([-=]> )([1-5][0-9]{2}[ ,.;]|[1-5][0-9]{2}$)", rf"\1{KEPT}\2"),
     Step("((?:text|application|image|audio|video|multipart)/)([a-z])", rf"\1{KEPT}\2"),
-    # What a parser was given, and where a tool that begins with the path says it failed.
+    # A parser's input, and the location in messages of tools that begin with a path.
     Step("( at index [0-9]+): .*", r"\1"),
     Step(r"^(?:[A-Za-z]:)?[/\\][^:]*: ", "<path>: "),
-    # Structures: their keys and codes are names, and a message in them is the verdict.
+    # Structures: their keys and codes are names, and a message in them is the main message.
     Step(
         r"\"([A-Za-z0-9_$]+)\"\.\"([A-Za-z0-9_$]+)\"(?:\.\"([A-Za-z0-9_$]+)\")?",
         rf"\1.{KEPT}\2.{KEPT}\3",
@@ -163,6 +178,10 @@ _REPLACE: tuple[Step, ...] = (
         "<time>",
     ),
     *DATES,
+    Step(
+        r"(^|[^0-9A-Za-z_:.])[0-9]{1,2}(?::[0-9]{2})? ?(?:[AaPp][Mm]|[ap]\.m\.)([^A-Za-z0-9]|$)",
+        r"\1<time>\2",
+    ),
     Step(r"(^|[^0-9A-Za-z_])[0-9]{8}T[0-9]{6}Z?", r"\1<time>"),
     Step(r"[0-9]+° ?[0-9]+['′] ?[0-9.]+[\"″]? ?[NSEW]", "<n>", "°"),
     # key=value and "id: value"
@@ -179,7 +198,7 @@ _REPLACE: tuple[Step, ...] = (
         rf"([^A-Za-z]{any_case('id')}[:#] *| with (?:key|id|identifier) )[^ ,;()\[\]{{}}'\"<>]+",
         r"\1<id>",
     ),
-    # Quoted: names of code lose their quotes, the rest its content.
+    # Quoted texts: names in code lose their quotes, others lose their content.
     Step(
         r"(codec can't (?:en|de)code )(?:character|byte)s?(?: '[^']*'| 0x[0-9a-f]+)? in position",
         r"\1<str> in position",
@@ -200,7 +219,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(rf"({NAMER}:? )['\"]((?:[^'\" -]|-[^'\" 0-9])+)['\"]", rf"\1{KEPT}\2"),
     Step(rf"((?:^|[^A-Za-z_]){NAMER}: )([A-Za-z_])", rf"\1{KEPT}\2"),
     Step(rf"['\"]({TYPE})['\"]|['\"]([A-Za-z_][A-Za-z0-9_.]*)['\"]({NAMED})", r"\1\2\3"),
-    # In backticks stands code as a rule; a value only where the words about it say so.
+    # Backticks usually contain code; a value only if the words around it say so.
     Step(
         rf"((?:{NAMER}|path|label|fields|references|one of|REFERENCES|KEY):? \(?)`([^` ]+)`",
         rf"\1`{KEPT}\2`",
@@ -216,7 +235,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(rf"({VALUE_OF}:? |[=<>] |rrno {KEPT}[0-9]+\][^']*: )'[^']*'", r"\1<str>"),
     Step(rf"({VALUE_OF}:? |[=<>] )\"[^\"]*\"", r"\1<str>"),
     Step(r"[bru]?'[^' ]{0,64}'|(?:W/|[bru])?\"[^\" ]{0,64}\"", "<str>"),
-    # A sentence is a verdict; a few words with a number among them are a value.
+    # A sentence is a message; a few words with a number are a value.
     Step(rf"(^|[^A-Za-z0-9])(?:{FEW_WORDS}|{FEW_WORDS.replace(chr(39), chr(34))})", r"\1<str>"),
     Step(r"\[\([^()\[\]]*\)(?:, \([^()\[\]]*\))*\]", "<v>", "[("),
     # A duration after a colon is no port.
@@ -235,7 +254,7 @@ _REPLACE: tuple[Step, ...] = (
         r"(?:[A-Za-z0-9.-]+/)?\[<host>\](?::[0-9]+)?|[A-Za-z0-9._-]+@<host>",
         "<host>",
     ),
-    # What could not be resolved is a host, whatever it looks like.
+    # A name that could not be resolved is a host, whatever it looks like.
     Step(
         "^[A-Za-z0-9._-]+(: (?:Name or service not known|Temporary failure in name resolution|"
         "No address associated with hostname|nodename nor servname provided))",
@@ -260,8 +279,16 @@ _REPLACE: tuple[Step, ...] = (
     ),
     Step(f"(^|: ){KEPT}?[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+$", r"\1<path>"),
     # Numbers
+    Step(
+        PREFIX + r"(?:[0-9.]+(?:[dhms]|[munµ]s),? )+[0-9.]+(?:[dhms]|[munµ]s)([^A-Za-z0-9]|$)",
+        r"\1<n>\2",
+    ),
+    Step(PREFIX + r"P(?:[0-9.]+[YMWD])*T(?:[0-9.]+[HMS])+", r"\1<n>"),
+    Step(PREFIX + rf"(?:nan|inf)(?:{UNIT})?([^A-Za-z0-9_]|$)", r"\1<n>\2"),
+    Step(PREFIX + rf"(?:{NUMBER_WORD}) (?:{TIME_UNIT})s?([^A-Za-z]|$)", r"\1<n>\2"),
+    Step(PREFIX + r"[0-9]+(?:st|nd|rd|th)([^A-Za-z0-9]|$)", r"\1<n>\2"),
     Step(r"@[0-9a-f]{5,8}|(^|[^0-9A-Za-z])0x[0-9a-fA-F]+", r"\1<id>"),
-    # A word of several parts with a number among them names one thing of many.
+    # A word of several parts with a number names one thing of many.
     Step(
         PREFIX
         + r"(?:(?:[A-Za-z]+[-_])+[A-Za-z]*[0-9][A-Za-z0-9]*(?:[-_.][A-Za-z0-9]+)*"
@@ -275,7 +302,7 @@ _REPLACE: tuple[Step, ...] = (
         + r"|[A-Z]+[0-9]{2,}[A-Z]|[a-z]{1,2}[0-9]+[a-z]{5})[A-Za-z0-9]*",
         r"\1<id>",
     ),
-    # Of hexadecimal ids some few are all digits, or digits up to their last letters.
+    # A few hexadecimal ids are all digits, or digits up to their last letters.
     Step(
         PREFIX
         + "(?:[0-9]{8,}[a-f]+|[0-9]{14,}|(?:[0-9]+[a-f]|[a-f]+[0-9])[0-9a-f]{6,})([^A-Za-z0-9_]|$)",
@@ -294,7 +321,7 @@ _REPLACE: tuple[Step, ...] = (
     Step(r"([ (=,:\[])-<n>", r"\1<n>"),
 )
 _TIDY: tuple[Step, ...] = (
-    # Repeats, and what is left
+    # Repeats, and the rest
     Step(r"(<[a-z]+>)(?:[,;:./ _x-]{1,2}<[a-z]+>)+", r"\1"),
     Step(r"((?:[A-Za-z]+:)?<[a-z]+>)(?:, (?:[A-Za-z]+:)?<[a-z]+>)+", r"\1"),
     Step(rf"(<n> (?:[a-z]+ )?{COUNTED})s([^a-z]|$)", r"\1\2"),  # one or many
@@ -308,7 +335,7 @@ _TIDY: tuple[Step, ...] = (
         "(?: -> <(?:str|path)>)?$",
         r"\1",
     ),
-    # Measurements after the verdict, and the full stop.
+    # Measurements after the message, and the full stop.
     Step(r" \((?:[A-Za-z_]+=<v>(?:, )?)+\)\.?$", ""),
     Step(r"([A-Za-z0-9>)])\.$", r"\1"),
     Step(r",\)", ")"),
@@ -317,4 +344,4 @@ _TIDY: tuple[Step, ...] = (
 )
 
 STAGES = ((Step(KEPT, ""),), SIGNS, _SHORTEN, _REPLACE, _TIDY)
-"""The steps in stages, after each of which more messages of one failure are equal already."""
+"""The steps in stages; after each one, more messages of one failure are equal."""

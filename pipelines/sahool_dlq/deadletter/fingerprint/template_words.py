@@ -1,4 +1,4 @@
-"""The words and shapes that the steps for messages (`template_steps`) are made of."""
+"""The words and shapes in the steps for messages (`template_steps`)."""
 
 import re
 
@@ -7,6 +7,7 @@ from sahool_dlq.deadletter.fingerprint.template_languages import KEPT
 __all__ = [
     "CLOCK",
     "CODE_KEY",
+    "CODE_PREFIX",
     "COUNTED",
     "DATA_FILE",
     "DAY",
@@ -19,8 +20,10 @@ __all__ = [
     "NAMED",
     "NAMER",
     "NOT_THERE",
+    "NUMBER_WORD",
     "PREFIX",
     "THING",
+    "TIME_UNIT",
     "TYPE",
     "UNIT",
     "UUID",
@@ -69,7 +72,7 @@ VALUE_OF = (
     )
     + "|base [0-9]+|time data|enum [A-Za-z0-9_.]+:)"
 )
-# What has a value or an id; what is said of one.
+# Words that have a value or an id, and words about one.
 THING = any_case(
     "value string literal input text token got received number id order user customer tenant "
     "account device sensor invoice product item sku session job task message event host email "
@@ -87,6 +90,13 @@ CODE_KEY = (
     f"(?:[A-Za-z]*_|{any_case('err error exit status http reply response return')})?"
     + any_case("code status errno sqlstate error")
 )
+# Before the numbers of errors that somebody lists: AADSTS50011, IDX10223, CS8602, AMQ9202E.
+CODE_PREFIX = (
+    "(?:AADSTS|AADB2C|IDX|MSIS|NETSDK|MSB|SYSLIB|CS|TS|BC|FS|NU|LNK|AMQ|CSQ|SQL|DPY|DPI|TNS|PLS"
+    "|RMAN|OCI)"
+)
+NUMBER_WORD = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+TIME_UNIT = "second|minute|hour|day|week|month"
 MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
 DAY = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? +"
 _ZONE = "(?: ?(?:Z|UTC|GMT|AM|PM|[+-][0-9]{2}:?[0-9]{2}))?"

@@ -1,4 +1,4 @@
-"""Secrets within base64: text is told from other bytes by how its letters come out."""
+"""Secrets inside base64: text is distinguished from other bytes by its decoded characters."""
 
 import base64
 import binascii
@@ -10,11 +10,11 @@ __all__ = ["ENCODED", "ENCODED_HINT", "decoded_text", "is_login"]
 _QUAD = "[I-Za-f][C-HS-Xi-nyz0-3][ABEFIJMNQRUVYZcdghklopstwx014589][A-Za-z0-9+/_-]"
 ENCODED = re.compile(rf"(?<![A-Za-z0-9+/_-])(?:{_QUAD}){{4,}}[A-Za-z0-9+/_-]*={{0,2}}")
 ENCODED_HINT = rf"(?:{_QUAD}){{4}}"
-"""For Rust, behind `BEGIN` or a dot: how one begins."""
+"""For Rust, after `BEGIN` or a dot: the beginning of one."""
 
 
 def decoded_text(encoded: str) -> str | None:
-    """The text that is encoded; None where there is none."""
+    """The encoded text; None if there is none."""
     digits = encoded.rstrip("=").replace("-", "+").replace("_", "/")
     digits = digits[: len(digits) - (len(digits) % 4 == 1)]
     try:
@@ -25,7 +25,7 @@ def decoded_text(encoded: str) -> str | None:
 
 
 def is_login(encoded: str) -> bool:
-    """Whether base64 text says `user:password`."""
+    """Whether base64 text contains `user:password`."""
     try:
         decoded = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
         return ":" in decoded.decode()

@@ -1,6 +1,6 @@
-"""JSON as text: finding strings and values in a valid document without changing its spelling.
+"""JSON as text: finds strings and values in a valid document without changing its spelling.
 
-Parsing and writing a document again would turn 1.10 into 1.1 and 12345678901234567890 into a float.
+Parsing and writing a document would turn 1.10 into 1.1 and 12345678901234567890 into a float.
 """
 
 import json
@@ -30,7 +30,7 @@ _SCALAR = re.compile(r"[^\s,\]}]+")
 
 
 def is_json(text: str) -> bool:
-    """Whether `text` is a JSON document that Python can nest through."""
+    """Whether `text` is a JSON document that Python can parse, also by its nesting."""
     try:
         _DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -39,17 +39,17 @@ def is_json(text: str) -> bool:
 
 
 def decoded(raw: str) -> str:
-    """What the raw content of a string says."""
+    """The text in the raw content of a string."""
     return str(json.loads(f'"{raw}"')) if "\\" in raw else raw
 
 
 def spelled(raw: str, new: str) -> str:
-    """The JSON string of `new`, in ASCII where the raw content that it replaces was escaped."""
+    """The JSON string of `new`, in ASCII if the replaced raw content was escaped."""
     return json.dumps(new, ensure_ascii="\\u" in raw)
 
 
 def value_end(text: str, start: int) -> int:
-    """Where the value that begins at `start` ends."""
+    """The end of the value that begins at `start`."""
     if text[start] not in '"[{':
         scalar = _SCALAR.match(text, start)
         return scalar.end() if scalar else start
@@ -62,16 +62,17 @@ def value_end(text: str, start: int) -> int:
 
 
 class Member(NamedTuple):
-    """One member of an object, as it is spelt."""
+    """One member of an object, in its original spelling."""
 
     key: str  # with its quotes
     value: str
 
 
 def members(text: str) -> dict[str, Member]:
-    """The members of a JSON object by key, of equal keys the last, however deep their values are.
+    """The members of a JSON object by key, with the last of equal keys, whatever the depth of their
+    values.
 
-    `text` is known to be JSON. Raises ValueError where it is no object.
+    `text` must be JSON. Raises ValueError if it is not an object.
     """
     position = len(text) - len(text.lstrip())
     if text[position : position + 1] != "{":
@@ -85,13 +86,13 @@ def members(text: str) -> dict[str, Member]:
 
 
 def numbered(text: str) -> str:
-    """`text`, in which a key that its object has already gets a number: `key`, `key 2`, `key 3`.
+    """`text` with repeated keys of an object numbered: `key`, `key 2`, `key 3`.
 
-    `text` is known to be JSON.
+    `text` must be JSON.
     """
     pieces: list[str] = []
     copied = 0
-    objects: list[dict[str, int]] = []  # their keys, and how often each came
+    objects: list[dict[str, int]] = []  # their keys, with counts
     for match in _KEYS.finditer(text):
         if match[0] == "{":
             objects.append({})
@@ -113,9 +114,9 @@ def numbered(text: str) -> str:
 
 
 def shallow(text: str, depth: int) -> str:
-    """`text` with the arrays and objects that are nested deeper than `depth` as strings.
+    """`text` with arrays and objects nested deeper than `depth` as strings.
 
-    Raises ValueError where one of them is not closed.
+    Raises ValueError if one of them is not closed.
     """
     pieces: list[str] = []
     nesting = copied = start = 0

@@ -1,17 +1,20 @@
-"""Where a text gives a secret by its name: `password=x`, `--token x`, `<pin>x</pin>`, in prose."""
+"""Secrets with a name in a text: `password=x`, `--token x`, `<pin>x</pin>`, and in prose."""
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from sahool_dlq.deadletter.redaction.keys import KeyKinds, key_words, phrase_kinds
+from sahool_dlq.deadletter.redaction.secret_names import KeyKinds, key_words, phrase_kinds
 from sahool_dlq.deadletter.redaction.secret_values import (
+    OPENING,
+    QUOTED,
     QUOTED_OR_BARE,
+    TYPOGRAPHIC,
     is_prose,
     is_value,
     looks_random,
 )
-from sahool_dlq.deadletter.redaction.secret_words import STEMS
+from sahool_dlq.deadletter.redaction.secret_words import STEMS, UNBOUNDED
 
 __all__ = ["NAMING", "NamedSecrets", "Secret", "told_to_programs"]
 
@@ -20,23 +23,30 @@ _SEPARATOR = (
     r"|Optional\[\w{1,20}\])(?:[ \t]*\|[ \t]*None)?[ \t]*="
     r"|=>|:=|={1,3}|:(?![:/]/?)|[：＝]|%3[AaDd])"
 )
+_BLANK = r"[ \t\u00a0\u202f]"
+# PHP: ["password":protected]=> string(7) "hunter2"; Erlang: password => <<"hunter2">>
+_VISIBILITY = r"(?::[\w\\\\\":]{0,200}(?:protected|private))?"
+_TYPE = r"(?:\s{0,40}string\([0-9]{1,9}\) (?=\\*\")|\s{0,40}(?:int|float)\((?=[0-9])|<<(?=\\*\"))?"
+_PRINTED = re.compile(r"[^\s\[)]\S*(?:[ \t]+(?![\[)])\S+)*")  # by print_r, to the next key
 _ASSIGNED = re.compile(
     rf"(?<![\w.-])(?<!\[redacted:)(?P<name>[^\W_][\w.-]{{0,200}}|_[\w.-]{{1,200}}|[\w.-]{{1,200}})"
-    rf"(?P<sep>(?:\\*[\"'»”]|%22|&quot;)?\]?[ \t]*{_SEPARATOR}[ \t]*(?:%22|&quot;)?)"
+    rf"(?P<sep>(?:\\*[\"'»”]|%22|&quot;)?{_VISIBILITY}\]?{_BLANK}*{_SEPARATOR}{_BLANK}*(?:%22|&quot;)?"
+    rf"{_TYPE})"
 )
 _FLAG = re.compile(
     r"(?<![\w-])--?(?P<name>[A-Za-z][\w.-]{0,60})(?:[ \t]+|[\"'], ?(?=[\"']))(?![-\s])"
 )
 _SAID = re.compile(
-    r"(?<![\w.-])(?<!\[redacted:)(?P<name>[^\W_][\w.-]{1,60})(?:\\*[\"'»”)])?[ \t]+"
+    r"(?<![\w.-])(?<!\[redacted:)(?P<name>[^\W_][\w.-]{1,60})(?:\\*[\"'»”)])?"
+    rf"(?:{_BLANK}+|(?={OPENING}))"
     r"(?P<verb>(?:is|was|ist|war|lautet|est|était|es|era|é|هي|هو|это|[-–—]|set to"
     r"|equals)[ \t]*:?[ \t]+)?"
-    r"(?P<quote>\\*[\"'“«„`])?(?P<value>[^\s\"'“”«»„`<>]{3,200})"
+    rf"(?:(?P<text>{TYPOGRAPHIC})"
+    r"|(?P<quote>\\*[\"'“«„`])?(?P<value>[^\s\"'“”«»„`<>]{3,200}))"
 )
 _UNSPACED = re.compile(
-    r"(?P<name>密码|密碼|口令|密钥|密鑰|令牌|验证码|パスワード|비밀번호)"
-    r"(?:是|为|為|は|는|：|:)?[ \t]*"
-    r"(?P<value>[!-~]{4,200})"
+    rf"(?P<name>{'|'.join(UNBOUNDED)})(?:是|为|為|は|는|है|คือ|：|:|=)?[ \t]*"
+    rf"(?:(?P<text>{TYPOGRAPHIC})|[\"']?(?P<value>[!-~]{{4,200}}))"
 )
 _ELEMENT = re.compile(
     r"(?:<|&lt;)(?:[\w-]{1,40}:)?(?P<name>[\w.-]{1,60})(?:\s(?:[^<>&]|&(?!gt;)){0,400})?(?:>"
@@ -67,6 +77,10 @@ _TUPLE = re.compile(
     r"[(\[]\s{0,9}b?\\*[\"'](?P<name>[\w. -]{1,60})\\*[\"']\s{0,9},\s{0,9}b?\\*[\"']"
     r"(?P<value>[^\"'\\]{3,400})\\*[\"']\s{0,9}[)\]]"
 )
+_ERLANG = re.compile(  # {password, "hunter2"}, {<<"password">>,<<"hunter2">>}
+    r"\{[ \t]*(?P<open><<\\*\"|\\*[\"']|:)?(?P<name>[\w-]{1,60})(?:\\*[\"'](?:>>)?)?[ \t]*,[ \t]*"
+    r"(?P<bytes><<)?\\*\"(?P<value>[^\"\\\n]{1,400})\\*\"(?:>>)?[ \t]*\}"
+)
 _BLOCK = re.compile(
     r"(?m)^(?P<indent>[ \t]*)(?:[^\n]*[ \t])?[\"']?(?P<name>[\w.-]{1,60})[\"']?[ \t]?:[ \t]*"
     r"(?:[|>][+-]?[0-9]?[ \t]*\r?\n(?P<block>(?:(?P=indent)[ \t]+\S[^\n]*(?:\n|$)|[ \t]*\r?\n)+)"
@@ -89,16 +103,15 @@ _IDENTIFIED = re.compile(
     r"|as)[ \t]+(?:password[ \t]+)?[\"']?(?P<value>[^\s\"';]{1,200})"
 )
 NAMING = re.compile(r"[\s:=<,%&]")
-"""One of these parts a name from its secret in every text in ASCII."""
+"""One of these separates a name from its secret in every ASCII text."""
 _SOURCE_LINE = re.compile(  # deeper than its frame: a frame without source is followed by the error
     r'^([ |\t]*)File "[^"\n]*", line [0-9]+, in [^\n]*\n(\1[ \t][^\n]*)', re.MULTILINE
 )
 _CODES = re.compile("pin|otp|code|puk|رمز|验证码|码")
-_QUOTED = re.compile(r"""([bruBRUfF]{0,2}\\*["'])(.*?)(\\*["']|)""", re.DOTALL)
 
 
 class Secret(NamedTuple):
-    """What is to be masked, by its place in the text, and the name that told."""
+    """A text to mask: its position, and the name that indicated it."""
 
     start: int
     end: int
@@ -106,7 +119,7 @@ class Secret(NamedTuple):
 
 
 class NamedSecrets:
-    """Finds values by the names that stand before them."""
+    """Finds values by the names before them."""
 
     def __init__(self, kind: KeyKinds, keys: Sequence[str]) -> None:
         self._kind = kind
@@ -114,7 +127,7 @@ class NamedSecrets:
         self._stems = (*STEMS, *(key_words(key).partition("_")[0] for key in keys))
 
     def find(self, text: str) -> list[Secret]:
-        """The secrets, in their order, none within another."""
+        """The secrets, in order, without overlaps."""
         lower = text.lower()
         if text.isascii() and not any(map(lower.__contains__, self._stems)):
             return []
@@ -147,6 +160,8 @@ class NamedSecrets:
             for secret in self._whole(_TUPLE, text):
                 if looks_random(text[secret.start : secret.end]):
                     yield secret
+            if "{" in text:
+                yield from self._tuples(text)
 
     def _assigned(self, text: str, source: Sequence[tuple[int, int]]) -> Iterator[Secret]:
         position = 0
@@ -166,6 +181,8 @@ class NamedSecrets:
         value = QUOTED_OR_BARE.match(text, start)
         if value and is_value(name, separator, value, self._kind, is_source=is_source):
             start, end = _inner(value)
+            if re.search(r"\]\s*=>\s*$", separator) and value[0][0] not in "\"'":
+                end = max(end, printed.end()) if (printed := _PRINTED.match(text, start)) else end
             if start < end:
                 yield Secret(start, end, name)
 
@@ -175,6 +192,10 @@ class NamedSecrets:
             position = match.end("name")
             name = self._phrase(text, match.start(), match["name"])
             if name is None or any(start <= match.start() < end for start, end in source):
+                continue
+            if match["text"]:
+                yield from _between_quotes(match, name)
+                position = match.end()
                 continue
             value = match["value"].rstrip(".,;:!?)]}\\")
             if match["quote"]:
@@ -187,8 +208,11 @@ class NamedSecrets:
             if is_told and not re.match(r"[:=]", text[match.end("value") :][:1]):
                 yield Secret(match.start("value"), match.start("value") + len(value), name)
                 position = match.end()
-        for match in _UNSPACED.finditer(text):
-            yield Secret(*match.span("value"), match["name"])
+        for match in () if text.isascii() else _UNSPACED.finditer(text):
+            if match["text"]:
+                yield from _between_quotes(match, match["name"])
+            elif not is_prose(match["value"]):
+                yield Secret(*match.span("value"), match["name"])
 
     def _elements(self, text: str) -> Iterator[Secret]:
         for pattern in (_ELEMENT, _KEYED_ELEMENT):
@@ -199,6 +223,15 @@ class NamedSecrets:
                     if value and not is_prose(value):
                         start = match.start(group)
                         yield Secret(start, start + len(value), match["name"])
+
+    def _tuples(self, text: str) -> Iterator[Secret]:
+        for match in _ERLANG.finditer(text):
+            if self._kind(match["name"]) != "secret" or is_prose(match["value"]):
+                continue
+            # {"password", "token"} may be a set of names.
+            is_atom = match["open"] in (None, ":") or match["bytes"]
+            if is_atom or looks_random(match["value"]):
+                yield Secret(*match.span("value"), match["name"])
 
     def _blocks(self, text: str) -> Iterator[Secret]:
         if "\n" not in text:
@@ -218,7 +251,7 @@ class NamedSecrets:
 
 
 def told_to_programs(text: str) -> Iterator[Secret]:
-    """What command lines and SQL give without a name."""
+    """Secrets in command lines and SQL that have no name."""
     if "-" not in text and "dentified" not in text.lower():
         return
     for match in _LOGIN_FLAG.finditer(text):
@@ -229,8 +262,15 @@ def told_to_programs(text: str) -> Iterator[Secret]:
             yield Secret(*match.span("value"), "password")
 
 
+def _between_quotes(match: re.Match[str], name: str) -> Iterator[Secret]:
+    content = QUOTED.fullmatch(match["text"])
+    if content and not is_prose(content[3]):
+        start = match.start("text")
+        yield Secret(start + content.start(3), start + content.end(3), name)
+
+
 def _inner(value: re.Match[str]) -> tuple[int, int]:
     """Where the content of an assigned value stands: less its quotes and stray backslashes."""
-    if match := _QUOTED.fullmatch(value[0]):
-        return value.start() + match.start(2), value.start() + match.end(2)
+    if match := QUOTED.fullmatch(value[0]):
+        return value.start() + match.start(3), value.start() + match.end(3)
     return value.start(), value.start() + len(value[0].rstrip("\\"))

@@ -9,6 +9,7 @@ __all__ = [
     "BEGIN",
     "COOKIE",
     "EMAIL",
+    "GO_LOGIN",
     "HASHED",
     "JWT",
     "LOGIN",
@@ -23,12 +24,13 @@ __all__ = [
 BEGIN = r"(?:^|[\x00-\-/:-@\[-`{-\x7f]|\\(?:[a-z]|u[0-9a-f]{4}))"
 """For Rust: what stands before a number or a token, in raw JSON too, where `\\n` may."""
 MARK = r"\[redacted(?::[a-z0-9_]{1,40}(?::[0-9a-f]{12})?| [0-9]+ (?:bytes|characters))\]"
-"""What a masked value looks like; it is never masked again."""
+"""The form of a masked value; it is never masked again."""
 SHORTEST = 8
 """Characters of the shortest match without any of `=`, `:`, `@`: `pin 1234`."""
 
 LONG_RUN = re.compile(r"[A-Za-z0-9_.+/=~%@-]{14}")
-"""What every token, signature, hashed or encoded secret holds: so many signs without a blank."""
+"""Every token, signature, hashed or encoded secret contains this many characters without a space.
+"""
 
 # In the patterns that keep something, the last group is what is masked.
 AUTHORIZATION = re.compile(
@@ -54,6 +56,11 @@ LOGIN = re.compile(  # a password may hold any sign but a blank; NATS knows toke
     r"|(?:nats|tls)://([^\s/?#\"'<>@:\[\]]+)(?=@)",
     re.IGNORECASE | re.ASCII,
 )
+GO_LOGIN = re.compile(  # app:hunter2@tcp(db:3306)/shop, as Go's driver of MySQL takes it
+    r"(?<![^\s\"'`=,;(<\[{])(?!\[?redacted:)[^\s\"'`:/@(=,;<>]{0,64}:[^\s\"'`]{1,200}?"
+    r"(?=@[a-z][\w.+-]{0,30}\([^()\s]{0,200}\)(?:/|$|[\s\"'`]))",
+    re.IGNORECASE | re.ASCII,
+)
 PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
     r"(?:(?:(?!-----)[\s\S])*-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
@@ -63,7 +70,7 @@ JWT = re.compile(r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\
 EMAIL = re.compile(
     r"(?<![\w.%+-])(?!git@)[\w.%+-]{1,64}@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,24}(?![\w-])"
 )
-SIGNED = re.compile(  # what makes a signed URL work, and what signs a request
+SIGNED = re.compile(  # signatures of URLs and requests
     r"(?<![A-Za-z0-9])(?:x-(?:amz|goog|oss|cos|ms|hub)-)?(?:signature(?:-256)?|sig|sign|hmac"
     r"|credential"
     r"|security-token|key-pair-id|policy|awsaccesskeyid|ossaccesskeyid|googleaccessid)"
@@ -82,7 +89,7 @@ ORACLE = re.compile(
     r"|@\(DESCRIPTION)",
     re.IGNORECASE | re.ASCII,
 )
-HASHED = re.compile(  # a password, hashed to be kept
+HASHED = re.compile(  # a hashed password
     r"\$(?:2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}|argon2(?:id|i|d)\$[A-Za-z0-9$=,+/.]{20,300}"
     r"|(?:1|5|6|y|7|apr1|scrypt|pbkdf2[a-z0-9-]{0,10})\$[A-Za-z0-9$=,./+-]{20,300})"
     r"|\bpbkdf2_sha[0-9]{1,3}\$[A-Za-z0-9$=+/]{20,200}|\{S?SHA[0-9]{0,3}\}[A-Za-z0-9+/=]{20,200}"

@@ -1,6 +1,6 @@
-"""Numbers that tell a person or an account: cards, phones, IBAN, ids of the region.
+"""Numbers that identify a person or an account: cards, phones, IBAN, ids of the region.
 
-Searched in text whose digits are Latin (`latin_digits`), which has the length of the original.
+They are searched in text with Latin digits (`latin_digits`), which has the length of the original.
 """
 
 import re
@@ -50,7 +50,7 @@ _PHONE = re.compile(
     re.ASCII,
 )
 LOCAL_PHONE = re.compile(r"\+?\(?[0-9](?:[ ().\u00a0-]{0,2}[0-9]){6,14}")
-"""A number as people write it: only where a name says that it is a phone's."""
+"""A number as people write it: only if a name says that it is a phone number."""
 _LABELLED_PHONE = re.compile(
     r"(?:(?<![^\W\d_])(?:tele)?(?:phone|mobile|msisdn|whatsapp|telefono?|fax"
     r"|tel)(?:[ _-]?(?:number|no))?"
@@ -96,7 +96,7 @@ NUMBERS_HINT = (
     r"|967[ -]?7[ -]?[0-9]{2}|784-?[0-9]{4}-?[0-9]|\+[1-9][ ()0-9-]{7}"
     r"|[A-Z]{2}[0-9]{2}[ -]?(?:[A-Z0-9]{4}[ -]?){2}[A-Z0-9]{3}"
 )
-"""For Rust, behind `BEGIN`: numbers of persons."""
+"""For Rust, after `BEGIN`: personal numbers."""
 LABELS_HINT = (
     r"(?:phone|mobile|msisdn|whatsapp|telefon|fax|(?:^|[\x00-@\[-`{-\x7f])tel)"
     r"[A-Za-z0-9_. -]{0,40}[\\\"']*[ \t\r\n]*[:=]?"
@@ -104,18 +104,18 @@ LABELS_HINT = (
     r"|(?:iqama|national[ _.-]?id|id[ _.-]?card|identity|residen[a-z]*[ _.-]?id|absher|ssn"
     r"|social[ _.-]security)[ -~]{0,12}[0-9]"
 )
-"""For Rust: what may say in ASCII, in any case, that a number follows."""
+"""For Rust: ASCII words, in any case, before a number."""
 FOREIGN_NUMBERS_HINT = (
     r"(?:[٠-٩۰-۹]|\\u06[6fF][0-9])(?:[ ().–-]{0,2}(?:[0-9٠-٩۰-۹]|\\u06[6fF][0-9])){6}"
     r"|[0-9][\x{a0}–][()]?[0-9]|(?:[^\x00-\x7f]|\\u[0-9a-fA-F]{4})[ \t]*[:#]?[ \t\\\"']*[+(]?[0-9]"
     r"|هاتف|جوال|موبايل|واتساب|телефон|电话|手机|هوي|قام|بطاق"
     r"|\\u06(?:47\\u062[aA]\\u0641|2[cC]\\u0648\\u0627\\u0644)"
 )
-"""For Rust: where one may stand in text that is not ASCII."""
+"""For Rust: where one may be in text that is not ASCII."""
 
 
 def latin_digits(text: str) -> str:
-    """`text` with Latin digits, as long as before."""
+    """`text` with Latin digits, with the same length."""
     return text.translate(_LATIN) if not text.isascii() and _ARABIC.search(text) else text
 
 
@@ -145,12 +145,12 @@ def numbers(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def is_kept(text: str, start: int) -> bool:
-    """Whether an id of a tenant, field or farmer begins there, which is never masked."""
+    """Whether an id of a tenant, field or farmer begins there; these are never masked."""
     return bool(_KEPT.search(text, max(0, start - 30), start))
 
 
 def _is_card(text: str) -> bool:
-    """Whether a network has such numbers, and the check digit (Luhn's) is right."""
+    """Whether a card network has such numbers, and the check digit (Luhn) is right."""
     digits = re.sub("[^0-9]", "", text)
     if not _NETWORKS.fullmatch(digits):
         return False
@@ -159,7 +159,7 @@ def _is_card(text: str) -> bool:
 
 
 def _iban_end(text: str) -> int | None:
-    """How far the account number in `text` goes; None where its check digits are wrong.
+    """The end of the account number in `text`; None if its check digits are wrong.
 
     Words in capitals may follow it.
     """

@@ -1,8 +1,8 @@
-"""What a cell must contain to be worth a look, in Rust's regular expressions.
+"""Patterns in Rust's regex syntax that select the cells that need an exact check.
 
-Loose counterparts of the exact patterns: a text in which one of those masks something always holds
-one of these, most other texts do not. They know nothing of word boundaries and checksums, and a
-false hit only costs time.
+They are loose versions of the exact patterns: a text in which an exact pattern masks something
+always matches one of these; most other texts do not. They ignore word boundaries and checksums; a
+false match only costs time.
 """
 
 import re
@@ -12,13 +12,14 @@ from typing import Literal
 import polars as pl
 
 from sahool_dlq.deadletter.redaction.encoded_secrets import ENCODED_HINT
-from sahool_dlq.deadletter.redaction.keys import key_words
+from sahool_dlq.deadletter.redaction.frame_arguments import ARGUMENTS_HINT
 from sahool_dlq.deadletter.redaction.patterns import BEGIN
 from sahool_dlq.deadletter.redaction.personal_data import (
     FOREIGN_NUMBERS_HINT,
     LABELS_HINT,
     NUMBERS_HINT,
 )
+from sahool_dlq.deadletter.redaction.secret_names import key_words
 from sahool_dlq.deadletter.redaction.secret_words import SHORT, hint
 from sahool_dlq.deadletter.redaction.token_prefixes import VENDOR_HINT
 from sahool_dlq.deadletter.redaction.tries import trie
@@ -58,25 +59,26 @@ _IS_DOCUMENT = r"^[ \t\r\n]*[\[{]"
 
 
 class Prefilter:
-    """Finds the cells of a batch that are worth a look.
+    """Finds the cells of a batch that need an exact check.
 
-    Each call of Rust's engine finds its states anew, which costs as much as to search thousands of
-    texts. So one pattern of few states searches the texts of all columns at once, then more exact
-    ones those that have a hit.
+    Each call of Rust's engine builds its states again, which costs as much as searching thousands
+    of texts. So one pattern with few states searches the texts of all columns at once, then more
+    exact ones search those that match.
     """
 
     def __init__(self, keys: Sequence[str], patterns: Sequence[str]) -> None:
         own = [key_words(key) for key in keys]
         names = hint(own)
         ascii_names = _ascii(hint([name for name in own if name.isascii()]))
-        # Where a text begins and ends, or what an escape stands for, raw JSON does not tell.
+        # Raw JSON does not show where a text begins and ends, or the meaning of an escape.
         self._own = [without_anchors(pattern) for pattern in patterns]
         escaped = r"\\" if patterns else r"\\u00"
         more = r"(?:(?-i:[A-Z0-9_.-])[A-Za-z0-9_.-]*)?"  # of the name: pinCodeOfAli, pin_2
-        short = rf"(?:{_ascii(SHORT)}){more}[\\\"')\]]*[ \t]*(?:[:=>]|%3|[ \t][!-~]|\\t)"
+        short = rf"(?:{_ascii(SHORT)}){more}[\\\"')\]]*[ \t]*(?:[:=>,]|%3|[ \t][!-~]|\\t)"
         words = f"{ascii_names}|{short}|{_PROGRAMS}|{_SIGNED}|{HOOKS_HINT}"
         shapes = rf"{trie(f'{_TOKENS}|{TOKENS_HINT}')}|{_HASHED}|\.{ENCODED_HINT}"
         begun = f"{ENCODED_HINT}|{BOTS_HINT}"
+        shapes = f"{shapes}|{ARGUMENTS_HINT}"
         label = f"(?i-u:{trie(words)})|{shapes}|{BEGIN}(?:{begun})"
         text = f"(?i-u:{trie(f'{words}|{LABELS_HINT}')})|{shapes}|{BEGIN}(?:{begun}|{NUMBERS_HINT})"
         self._quick = f"{text}|{MIXED_HINT}|@|{_NOT_ASCII}"
@@ -94,7 +96,7 @@ class Prefilter:
         }
 
     def rows(self, columns: Mapping[Kind, Sequence[pl.Series]]) -> dict[str, list[int]]:
-        """By column the numbers of the rows that are worth a look."""
+        """By column, the numbers of the rows that need an exact check."""
         cells = {
             kind: pl.concat([column.alias("part").cast(pl.String) for column in its_columns])
             .to_frame()
@@ -105,7 +107,7 @@ class Prefilter:
         if not cells:
             return {}
         parts = {kind: self._parts(kind, its_cells) for kind, its_cells in cells.items()}
-        # Labels and the lines of traces come again and again; JSON has times and ids in it.
+        # Labels and lines of traces are often repeated; JSON contains times and ids.
         distinct = {
             kind: p if kind == "json" else p[p["part"].arg_unique()] for kind, p in parts.items()
         }
@@ -132,7 +134,7 @@ class Prefilter:
         return cells.with_columns(pl.col("part").str.split("\n")).explode("part")
 
     def _exactly(self, kind: Kind, parts: pl.DataFrame) -> pl.DataFrame:
-        """Those of the parts with a hit in which a more exact pattern finds something."""
+        """The matching parts in which a more exact pattern also matches."""
         if parts.is_empty():
             return parts
         exact, foreign = self._exact[kind]
@@ -145,16 +147,16 @@ class Prefilter:
 
 
 def _found(parts: pl.DataFrame, patterns: Sequence[str]) -> pl.Series:
-    """Whether one of the patterns is found, by row."""
+    """Whether one of the patterns matches, by row."""
     is_found = pl.any_horizontal(pl.col("part").str.contains(pattern) for pattern in patterns)
     return parts.select(is_found.fill_null(value=False)).to_series()
 
 
 def _ascii(pattern: str) -> str:
-    """`pattern` less the alternatives that are not in ASCII."""
+    """`pattern` without its alternatives that are not ASCII."""
     return re.sub(r"\|[^|()]*[^\x00-\x7f|()][^|()]*", "", pattern)
 
 
 def _escapable(pattern: str) -> str:
-    """`pattern` for JSON, in which its letters may be escaped."""
+    """`pattern` for JSON, where its letters may be escaped."""
     return re.sub(r"[^\x00-\x7f]", lambda sign: rf"(?:{sign[0]}|\\u{ord(sign[0]):04x})", pattern)

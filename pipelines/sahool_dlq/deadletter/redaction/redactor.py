@@ -1,10 +1,10 @@
 """Masks secrets and personal data before anything is stored.
 
-A batch goes through Rust first: only cells in which something may hide take the exact path in
-Python (`TextRedactor`), the very one that `redact_text` and `redact_json` are.
+A batch is first searched in Rust: only cells that may contain something take the exact path in
+Python (`TextRedactor`), the same as `redact_text` and `redact_json`.
 
-Left alone: numbers, ids, hosts and paths; `tenant_id`, `field_id` and `farmer_id`, which analyses
-need; the ids that the platform made itself.
+Not masked: numbers, ids, hosts and paths; `tenant_id`, `field_id` and `farmer_id`, which analyses
+need; ids that the platform created itself.
 """
 
 import re
@@ -37,16 +37,16 @@ _IS_OPAQUE = pl.col("payload_encoding").eq_missing("base64")
 
 
 class RedactionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to mask besides the defaults, and what to leave alone."""
+    """What to mask besides the defaults, and what not to mask."""
 
     keys: tuple[str, ...] = ()
     """More names of sensitive keys; `farm_pin` also means `farmPin` and `farm-pin`."""
     patterns: dict[str, str] = {}
     """More regular expressions by name; a match is masked as `[redacted:name]`."""
     allow_keys: tuple[str, ...] = ()
-    """Names of keys whose values stay as they are, whatever is in them."""
+    """Names of keys whose values are never masked."""
     allow_columns: tuple[str, ...] = ()
-    """Columns of a dead letter that are not looked at."""
+    """Columns of a dead letter that are not masked."""
 
     def __post_init__(self) -> None:
         for name, pattern in self.patterns.items():
@@ -66,7 +66,7 @@ class RedactionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Redactor(TextRedactor):
-    """Masks by `rules`, single texts and batches."""
+    """Masks single texts and batches according to `rules`."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Redactor(TextRedactor):
         self._prefilter = Prefilter(rules.keys, list(rules.patterns.values()))
 
     def redact_frame(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """`frame` with every column redacted that may hold secrets; columns may be missing."""
+        """`frame` with all columns redacted that may contain secrets; columns may be missing."""
         names = {
             kind: [n for n in columns if n in frame.columns and n not in self._allowed]
             for kind, columns in _KINDS.items()
@@ -102,7 +102,7 @@ class Redactor(TextRedactor):
         return frame.with_columns(column for column in masked if column is not None)
 
     def _without_bytes(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """`frame` with their size in place of payloads in base64."""
+        """`frame` with base64 payloads replaced by their size."""
         rows = _rows(frame, _IS_OPAQUE)
         column = _redacted(frame["original_data"], rows, self.redact_base64)
         return frame if column is None else frame.with_columns(column)
@@ -122,7 +122,7 @@ def _rows(frame: pl.DataFrame, is_wanted: pl.Expr) -> list[int]:
 
 
 def _redacted(column: pl.Series, rows: list[int], redact: Callable[[str], str]) -> pl.Series | None:
-    """The column redacted in these rows, or None where nothing in it changes."""
+    """The column redacted in these rows, or None if nothing changes."""
     if not rows:
         return None
     redact = cache(redact)
@@ -135,7 +135,7 @@ def _redacted(column: pl.Series, rows: list[int], redact: Callable[[str], str]) 
 
 
 def _clamped(text: str, column: str) -> str:
-    """A mask can be longer than what it masks: no more than the column takes."""
+    """The column cut to its limit, because a mask can be longer than the masked text."""
     if column not in JSON_COLUMNS:
         return text[: TEXT_LIMITS.get(column, LONG_TEXT_LIMIT)]
     return text if len(text) <= LONG_TEXT_LIMIT else f'"[redacted {len(text)} characters]"'

@@ -1,9 +1,9 @@
-"""Names and values that JSON gives as two members or as a pair: `{"name": "token", "value": …}`."""
+"""Names and values in JSON as two members or as a pair: `{"name": "token", "value": …}`."""
 
 import re
 
 from sahool_dlq.deadletter.redaction import json_text
-from sahool_dlq.deadletter.redaction.keys import KeyKinds
+from sahool_dlq.deadletter.redaction.secret_names import KeyKinds
 from sahool_dlq.deadletter.redaction.secret_values import looks_random
 
 __all__ = ["paired_values"]
@@ -34,7 +34,7 @@ _PAIR = re.compile(r'\[\s*"([^"\\]{1,60})"\s*,\s*(?="([^"\\]{3,4000})"\s*\])')
 
 
 def paired_values(text: str, kind: KeyKinds) -> dict[int, str]:
-    """Where values begin that a name beside them says are secret, with that name."""
+    """Positions of values that a name beside them marks as secret, with that name."""
     found: dict[int, str] = {}
     if _MAY_HOLD.search(text.lower()):
         for match in _OBJECT.finditer(text):

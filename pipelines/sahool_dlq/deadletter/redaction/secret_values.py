@@ -1,14 +1,28 @@
-"""What stands behind the name of a secret: itself, or code, a placeholder, a remark about it."""
+"""Decides whether a secret follows its name, or only code, a placeholder or a remark."""
 
 import re
 
-from sahool_dlq.deadletter.redaction.keys import KeyKinds
+from sahool_dlq.deadletter.redaction.secret_names import KeyKinds
 
-__all__ = ["QUOTED_OR_BARE", "is_empty", "is_prose", "is_value", "looks_random"]
+__all__ = [
+    "OPENING",
+    "QUOTED",
+    "QUOTED_OR_BARE",
+    "TYPOGRAPHIC",
+    "is_empty",
+    "is_prose",
+    "is_value",
+    "looks_random",
+]
 
+_PAIRS = ("„“”", "“”", "«»", "»«", "‹›", "‚‘’", "‘’", "「」", "『』", "《》", "＂＂")
+"""Quotes of the languages that people write: one that opens, then those that close it."""
+OPENING = f"[{''.join(pair[0] for pair in _PAIRS)}]"
+TYPOGRAPHIC = "|".join(rf"{pair[0]}[^{pair[1:]}\n]{{1,1000}}[{pair[1:]}]" for pair in _PAIRS)
+"""A text in such quotes."""
 _QUOTED = (
     r'[bruBRUfF]{0,2}(?:\\+"(?:[^"\\\n]|\\(?!"))*\\+"|"(?:[^"\\]|\\.)*"|'
-    r"'(?:[^'\\]|\\.)*'|“[^”\n]*”|«[^»\n]*»|[\"'][^\n]*)"
+    rf"'(?:[^'\\]|\\.)*'|{TYPOGRAPHIC}|[\"'][^\n]*)"
 )
 _NESTED = r"\[[^\[\]]*\][^\s\"',;&(){}\[\]<>]*|\{[^{}]*\}|\([^()]*\)"
 _NEXT = r"(?!\s|$|[\"'\\]|amp;|[\w .%-]{1,40}[=:])"
@@ -16,9 +30,15 @@ _BARE = rf"\$\{{+[^{{}}\n]*\}}+|(?:[^\s\"',;&(){{}}\[\]<>]|[,;&]{_NEXT})+(?:\([^
 QUOTED_OR_BARE = re.compile(rf"{_QUOTED}|{_NESTED}|{_BARE}")
 """A value, as languages and logs write it."""
 
+QUOTED = re.compile(
+    rf"([bruBRUfF]{{0,2}})(\\*[\"']|{OPENING}[ \u00a0\u202f]?)(.*?)"
+    rf"(?:\\*[\"']|[ \u00a0\u202f]?[{''.join(pair[1:] for pair in _PAIRS)}])?",
+    re.DOTALL,
+)
+"""Such a value in quotes: its prefix, its opening quote and its content."""
 _NO_VALUE = re.compile(
     r"(?i:none|null|nil|true|false|undefined|str|string|bytes|int|any|bool(?:ean)?|object"
-    r"|secretstr|yes|no|on|off"
+    r"|secretstr|array|yes|no|on|off"
     r"|bearer|basic|token|digest|n/?a|\*+|•+|\.+|x{3,}|-+|%[srdv]|%\(\w+\)s|\?+|[|>][+-]?\d?"
     r"|:\w+|\$\d{1,2}"
     r"|\{+[ \w.!$-]*\}+|\$\{+[^{}]*\}+|\$\(\w+\)|\$[a-z_]\w*|<[\w .-]*>|\[\w*\]|\(\w*\))"
@@ -55,12 +75,12 @@ _UNITS = re.compile(
 
 
 def is_empty(value: str) -> bool:
-    """Whether a JSON value under the name of a secret is none."""
+    """Whether a JSON value under the name of a secret is empty."""
     return value in ("null", "true", "false", '""')
 
 
 def is_prose(value: str) -> bool:
-    """Whether words about a secret stand in its place: `too short`, `{token}`, `***`."""
+    """Whether it is a remark or placeholder instead of a secret: `too short`, `{token}`, `***`."""
     word = re.match(r"[^\W\d_]+", value)
     if (
         word
@@ -72,7 +92,7 @@ def is_prose(value: str) -> bool:
 
 
 def looks_random(value: str, *, is_said: bool = False) -> bool:
-    """Whether no word, number, date or name of an encoding is written so."""
+    """Whether it does not look like a word, number, date or name of an encoding."""
     if re.match("[A-Za-z_.-]+=", value) and is_said:
         return False  # of something else
     if _ENCODING.fullmatch(value) or _UNITS.fullmatch(value) or _PATH.fullmatch(value):
@@ -87,10 +107,10 @@ def looks_random(value: str, *, is_said: bool = False) -> bool:
 def is_value(
     key: str, separator: str, match: re.Match[str], kind: KeyKinds, *, is_source: bool
 ) -> bool:
-    """Whether a literal is assigned, and no type, call, variable, placeholder or remark."""
+    """Whether it is an assigned literal, and not a type, call, variable, placeholder or remark."""
     value, text, end = match[0], match.string, match.end()
     after = text[end : end + 1]
-    quoted = re.fullmatch(r"([bruBRUfF]{0,2})(\\*[\"'“«])(.*?)(?:\\*[\"'”»])?", value, re.DOTALL)
+    quoted = QUOTED.fullmatch(value)
     if quoted:
         inner = quoted[3]
         if is_source and after in ("]", ")") and kind(inner) == "secret" and inner.isidentifier():
@@ -121,5 +141,5 @@ def _is_code(key: str, value: str, kind: KeyKinds) -> bool:
 
 def _is_template(text: str) -> bool:
     """Whether nothing but placeholders stands in a literal: `f"Bearer {token}"`."""
-    rest, count = re.subn(r"\$?\{+[^{}\"']*\}+|%\(?\w*\)?[sdr]|\$\w+|<\w+>", "", text)
+    rest, count = re.subn(r"\$?\{+[^{}\"']*\}+|%(?:\(\w*\))?[sdr](?!\w)|\$\w+|<\w+>", "", text)
     return bool(count) and not re.search(r"\d", rest) and len(rest.strip()) <= 12

@@ -1,4 +1,4 @@
-"""Words that name a secret, in the languages that people name things in.
+"""Words that name a secret, in many languages.
 
 Written in the folded spelling of `folded`: lower case, no accents, `_` between words.
 """
@@ -15,6 +15,7 @@ __all__ = [
     "SECRETS",
     "SHORT",
     "STEMS",
+    "UNBOUNDED",
     "folded",
     "hint",
 ]
@@ -37,13 +38,21 @@ def _unaccented(text: str) -> str:
 
 
 def _words(*patterns: str) -> str:
-    """One pattern of these, folded as names are; a blank is any joint of words."""
+    """One pattern of these words, folded like names; a space matches any word separator."""
     return "|".join(patterns).replace(" ", "_*")
 
 
 def _words_as_written(*patterns: str) -> str:
     return "|".join(patterns)
 
+
+UNBOUNDED = (
+    *("密码", "密碼", "口令", "密钥", "密鑰", "令牌", "验证码", "パスワード", "비밀번호"),
+    *("पासवर्ड", "कूटशब्द", "পাসওয়ার্ড", "ਪਾਸਵਰਡ", "પાસવર્ડ", "கடவுச்சொல்", "పాస్‌వర్డ్", "ಪಾಸ್‌ವರ್ಡ್"),
+    *("പാസ്‌വേഡ്", "මුරපදය", "รหัสผ่าน", "ລະຫັດຜ່ານ", "စကားဝှက်", "ពាក្យសម្ងាត់"),
+)
+"""Words that are found within others: no blank stands before them, or their signs are no letters
+to Python's regular expressions."""
 
 # Whole words: `secretary`, `tokenizer` and `passenger` tell nothing.
 _LATIN = _words(
@@ -96,7 +105,10 @@ _LATIN = _words(
     "|ключ[а-я]* (?:api|апи|доступа|шифрования|авторизации)",
     "пин(?: код[а-я]*)?|код[а-я]* (?:подтверждения|доступа|безопасности)|учетные данные"
     "|номер карты",
-    "[а-я]*кодовое слово",
+    "[а-я]*кодовое слово|лозинк[а-я]*|құпия сөз|нууц үг",
+    # Other alphabets, and languages with a word of their own
+    "κωδικο[συ] προσβασησ|συνθηματικο|პაროლი|գաղտնաբառ|የይለፍ ቃል",
+    r"lozinka|geslo|parool|slaptazodis|nenosiri|fjalekalimi?|pasahitza|contrasinal",
 )
 # Scripts in which a word is found within others: the article stands before, no blank between.
 _INNER = _words(
@@ -109,22 +121,13 @@ _INNER = _words(
     "با?سو+رد|توكن|پاس_*ورڈ|گذرواژه|جمله_*السر",
     r"(?<![^\W\d_])(?:ال)?سر(?![^\W\d_])",
     "رقم_*(?:ال)?(?:هويه|اقامه|بطاقه|حساب|ايبان|جواز)|(?:ال)?هويه_*(?:ال)?وطنيه|(?:ال)?ايبان",
-    "(?<!加)密码|密碼|口令|密钥|密鑰|私钥|私鑰|令牌|凭证|凭据|憑證|验证码|驗證碼|身份证|银行卡号|卡号|通行码"
-    "|访问码|授权码",
-    *(
-        "パスワード",
-        "暗証番号",
-        "秘密鍵",
-        "apiキー",
-        "トークン",
-        "비밀번호",
-        "암호",
-        "비밀키",
-        "पासवर्ड",
-    ),
+    "私钥|私鑰|凭证|凭据|憑證|驗證碼|身份证|银行卡号|卡号|通行码|访问码|授权码",
+    *("暗証番号", "秘密鍵", "apiキー", "トークン", "암호", "비밀키", "(?:ה)?סיסמ(?:ה|א|ת)"),
+    "(?<!加)密码",
+    *UNBOUNDED[1:],
 )
 SECRETS = rf"(?<![^\W\d_])(?:{_LATIN})(?![^\W\d_])|{_unaccented(_INNER)}"
-"""What a folded name holds that names a secret."""
+"""Words in a folded name that mean a secret."""
 
 ABOUT = re.compile(
     r"_*(?:counts?|types?|limits?|len(?:gth)?|expir[a-z]*|ttl|us(?:ed|age|es)|polic(?:y|ies)"
@@ -136,14 +139,14 @@ ABOUT = re.compile(
     r"|reset|changed|exists|present|missing|attempts?|retries|needed|fingerprint|scopes?"
     r"|primaria|foranea|producto|id_map|ids)(?![a-z])"
 )
-"""What follows the name of a secret where its value is about it: number, date, place, state."""
+"""Words after the name of a secret if the value is only about it: number, date, place, state."""
 BEFORE = re.compile(
     r"(?<![a-z])(?:has|is|no|needs?|requires?|must|can|should|use[sd]?|uses|allow|enable[ds]?|show"
     r"|hide|min|max|num|total|invalid|missing|wrong|expired|forgot(?:ten)?|(?:next|prev[a-z]*)_page"
     r"|page|next|continuation|sync|cancellation|stop|eos|bos|pad|unk|mask|design|public"
     r"|palabras?|input|output|prompt|completion|count)_*$"
 )
-"""… and what stands before it: `has_password`, `next_page_token`."""
+"""… and words before it: `has_password`, `next_page_token`."""
 
 PHONES = (
     r"(?<![^\W\d_])(?:(?:tele|cell|mobile)?_*(?:phone|mobile|msisdn|whatsapp|telefon[eo]?"
@@ -153,7 +156,7 @@ PHONES = (
 )
 
 SHORT = "pass|pin|pw|psw|mdp|puk|auth|cpf|ssn|سر"
-"""Names too short to be looked for without what follows them."""
+"""Names that are too short to search without the following text."""
 HINT = _words_as_written(
     r"passw|passphrase|pass[-_. ]+phrase|pwd|pswd|secret|token|cred|cookie|authoriz|jwt|nkey",
     r"otps?(?:[-_. ]*code)?|[cC][vV][vVcC]|bearer|mnemonic|requirepass|masterauth|iqama"
@@ -180,10 +183,14 @@ HINT = _words_as_written(
     r"|l(?:o|ö|ö)senord|adgangskode|kata[-_. ]*sandi|salasana|heslo|jelsz|m(?:a|ậ)t[-_. ]*kh",
     "парол|секрет|токен|ключ|пин|код|учетны|учётны|номер",
     "كلم|رقم|رمز|رموز|كود|مفتاح|مفاتيح|بيانات|سورد|سوورد|توكن|پاس|گذرواژه|السر|جمل|هوي|يبان",
-    "密码|密碼|口令|密钥|密鑰|私钥|私鑰|令牌|凭证|凭据|憑證|验证码|驗證碼|身份证|卡号|通行码|访问码|授权码",
-    "パスワード|暗証番号|秘密鍵|キー|トークン|비밀|암호|पासवर्ड",
+    "私钥|私鑰|凭证|凭据|憑證|驗證碼|身份证|卡号|通行码|访问码|授权码",
+    "暗証番号|秘密鍵|キー|トークン|비밀|암호|סיסמ",
+    "лозинк|құпия|нууц|κωδικ|συνθηματικ|პაროლი|գաղտնաբառ|ይለፍ",
+    "lozinka|geslo|parool|slapta[zž]|nenosiri|fjal[eë]kalim|pasahitza|contrasinal",
+    *UNBOUNDED,
 )
-"""What every name of a secret holds, in any case, for Rust and for columns; see `SHORT`."""
+"""Every name of a secret contains one of these, in any case, for Rust and for columns; see `SHORT`.
+"""
 
 STEMS = tuple(
     """
@@ -191,10 +198,11 @@ pass pwd pswd psw pw secret token cred cookie auth jwt nkey otp cvv cvc bearer m
 iqama iban cnic cpf ssn social sess key code connection sas phrase card cc bank pin puk
 national civil emirates mdp jeton cle numero carte kredit kennw losung geheim schl daten contrase
 palabra frase clave llave ficha segre tarjeta digo senha palavra chave chiave parola ifre
-anahtar wachtwoord haslo senord adgang sandi salasana heslo jelsz khau masterauth
+anahtar wachtwoord haslo senord adgang sandi salasana heslo jelsz khau masterauth lozinka geslo
+parool slapta nenosiri kalim pasahitza contrasinal
 """.split()  # noqa: SIM905
 )
-"""One of them is in every name of a secret in ASCII; quicker to look for than the names."""
+"""One of them is in every ASCII name of a secret; faster to search than the names."""
 
 PHRASE_ENDS = frozenset(
     """
@@ -204,12 +212,12 @@ segreta privata seguridad verificacion seguranca verificacao tarjeta cartao cred
 confidentiel secret schlussel schluessel ключ ключа доступа подтверждения карты данные
 слово код sandi المرور السر مرور سر السري سري الدخول دخول الوصول وصول التحقق تحقق التفعيل
 الامان العبور عبور الخاص خاص الواجهه التشفير التطبيق المصادقه الاعتماد الهويه هويه الاقامه
-اقامه البطاقه الحساب الايبان الوطنيه السريه التاكيد
+اقامه البطاقه الحساب الايبان الوطنيه السريه التاكيد προσβασησ сөз үг ቃል
 """.split()  # noqa: SIM905
 )
-"""Last words of the names that people write with blanks."""
+"""Last words of names that people write with spaces."""
 
 
 def hint(names: list[str]) -> str:
-    """`HINT` and the names of somebody's own keys, which are folded."""
+    """`HINT` and the user's own key names, which are folded."""
     return "|".join([HINT, *(re.escape(name).replace("_", "[-_. ]*") for name in names)])

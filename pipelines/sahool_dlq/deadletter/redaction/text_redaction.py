@@ -1,7 +1,7 @@
-"""Masks secrets and personal data in a text or a JSON document, with the standard library alone.
+"""Masks secrets and personal data in a text or a JSON document, only with the standard library.
 
-Values under sensitive keys go as a whole; elsewhere patterns look for secrets in strings, never at
-JSON numbers.
+Values under sensitive keys are masked completely; elsewhere patterns search strings, never JSON
+numbers.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 from sahool_dlq.deadletter.redaction import json_text
 from sahool_dlq.deadletter.redaction import patterns as patterns
 from sahool_dlq.deadletter.redaction.encoded_secrets import ENCODED, decoded_text, is_login
-from sahool_dlq.deadletter.redaction.keys import KeyKind, key_kinds, key_words
+from sahool_dlq.deadletter.redaction.frame_arguments import arguments
 from sahool_dlq.deadletter.redaction.named_secrets import NAMING, NamedSecrets, told_to_programs
 from sahool_dlq.deadletter.redaction.personal_data import (
     DIGITS,
@@ -22,6 +22,7 @@ from sahool_dlq.deadletter.redaction.personal_data import (
     latin_digits,
     numbers,
 )
+from sahool_dlq.deadletter.redaction.secret_names import KeyKind, key_kinds, key_words
 from sahool_dlq.deadletter.redaction.secret_pairs import paired_values
 from sahool_dlq.deadletter.redaction.secret_values import is_empty, is_prose
 from sahool_dlq.deadletter.redaction.token_prefixes import (
@@ -40,21 +41,21 @@ _TEXTS = re.compile(  # a JSON string, or an array of nothing else
     r'"|\[(?:\s*+"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+,?+)*+\s*+\]'
 )
 _MAX_NESTING = 8  # JSON within strings within JSON; what is deeper is read as text
-_MAX_ROUNDS = 8  # of one text, each of which masks what the one before laid bare
+_MAX_ROUNDS = 8  # maximum passes over a text; each masks secrets that the previous one revealed
 _MAX_KNOWN_KEYS = 10_000
 _LONGEST_KNOWN_KEY = 100
 
 
 Mark = Callable[[str, str, str], str]
-"""Kind, masked value and rule to what stands in its place, which must look like `MARK`."""
+"""From kind, masked value and rule to the mask, which must look like `MARK`."""
 
 
 class TextRedactor:
-    """Masks; with a `key`, masks carry a keyed hash, so that equal values stay equal.
+    """Masks texts; with a `key`, masks contain a keyed hash, so that equal values get equal masks.
 
-    `keys` are more names of secrets, `allow_keys` names whose values stay. `mark` decides what
-    masks say instead, for those who want to know what was masked. Masking is idempotent, and what
-    holds nothing to mask comes back as it was, byte for byte.
+    `keys` are more names of secrets, `allow_keys` names whose values are not masked. `mark` decides
+    the text of a mask, for callers that want to know what was masked. Masking is idempotent, and a
+    text with nothing to mask is returned unchanged, byte by byte.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class TextRedactor:
         return self._string(text, 0)
 
     def redact_label(self, text: str) -> str:
-        """A short text without secrets; digits stay, since ids look like cards and phones."""
+        """A short text without secrets; digits are kept, because ids look like cards and phones."""
         return self._text(text, has_numbers=False)
 
     def redact_json(self, text: str) -> str:
@@ -83,7 +84,7 @@ class TextRedactor:
         return self._json(text, 0) if json_text.is_json(text) else self._text(text)
 
     def redact_base64(self, text: str) -> str:
-        """`{"base64": "…"}` without the bytes, which nothing can look into."""
+        """`{"base64": "…"}` without the bytes, because they cannot be searched."""
         if content := _BASE64.fullmatch(text):
             size = len(content[1].replace("\\", "")) * 3 // 4
             return f'{{"base64": "[redacted {size} bytes]"}}'
@@ -101,7 +102,8 @@ class TextRedactor:
         return self._text(text)
 
     def _text(self, text: str, *, has_numbers: bool = True) -> str:
-        # A mask parts what stuck to the secret, and that may be a secret now: once more.
+        # A mask separates text that was attached to the secret, and that may now be a secret:
+        # repeat.
         for _ in range(_MAX_ROUNDS):
             new = self._round(text, has_numbers=has_numbers)
             if new == text or _MARK.fullmatch(new):
@@ -110,7 +112,7 @@ class TextRedactor:
         return text
 
     def _key(self, text: str) -> str:
-        """`_text` of a key of an object, of which few come again and again."""
+        """`_text` of an object's key; few different keys are repeated often."""
         if text in self._plain_keys:
             return text
         new = self._text(text)
@@ -136,11 +138,14 @@ class TextRedactor:
         has_address = "@" in text
         if has_address:
             text = patterns.LOGIN.sub(self._tail("credentials"), text)
+            if "(" in text:
+                text = patterns.GO_LOGIN.sub(self._whole("credentials"), text)
         if "bearer" in folded:
             text = patterns.BEARER.sub(self._tail("authorization"), text)
         if "basic" in folded:
             text = patterns.BASIC.sub(self._basic, text)
         text = self._named(text)
+        text = self._spans(text, ((*span, "arguments") for span in arguments(text)))
         if "/" in text and (has_address or "sql" in folded):
             text = patterns.ORACLE.sub(self._tail("credentials"), text)
         if has_address:
@@ -164,7 +169,7 @@ class TextRedactor:
         return self._encoded(text)
 
     def _extras(self, text: str) -> str:
-        """`text` without what a user's own patterns find."""
+        """`text` without the matches of a user's own patterns."""
         return text
 
     def _named(self, text: str) -> str:
@@ -189,7 +194,9 @@ class TextRedactor:
         return ENCODED.sub(mask, text)
 
     def _spans(self, text: str, found: Iterable[tuple[Any, ...]]) -> str:
-        """Masks what stands between start and end (kind, and the name that told) but marks."""
+        """Masks the text between start and end (kind, and the indicating name), except existing
+        masks.
+        """
         found = sorted(found, key=lambda span: (span[0], -span[1]))
         if not found:
             return text
@@ -198,7 +205,7 @@ class TextRedactor:
         marks = [mark.span() for mark in _MARK.finditer(text)] if "[redacted" in text else []
         for start, end, kind, *key in found:
             value = text[start:end]
-            # A mark may stand within a value, but neither end of the value within a mark.
+            # A mask may be inside a value, but a value must not begin or end inside a mask.
             is_marked = _MASKED.fullmatch(value) or any(
                 (number := bisect_left(marks, (place,))) and marks[number - 1][1] > place
                 for place in (start, end)
@@ -215,7 +222,7 @@ class TextRedactor:
         return lambda match: self._mask(kind, match[0])
 
     def _tail(self, kind: str) -> Callable[[re.Match[str]], str]:
-        """Masks the last group that matched and keeps what stands before it."""
+        """Masks the last matched group and keeps the text before it."""
 
         def mask(match: re.Match[str]) -> str:
             value = match[match.lastindex or 0]
@@ -233,7 +240,7 @@ class TextRedactor:
     # JSON
 
     def _json(self, text: str, depth: int) -> str:
-        """Valid JSON, copied verbatim but for the strings and values that are masked."""
+        """Valid JSON, copied unchanged except for masked strings and values."""
         pieces: list[str] = []
         copied = position = 0
         has_masked_keys = False
@@ -263,11 +270,11 @@ class TextRedactor:
                     pieces += text[copied : match.end()], masked
                     copied = position
         redacted = "".join([*pieces, text[copied:]]) if pieces else text
-        # Two addresses that are keys get one mask, and a key that comes twice has one value.
+        # Two keys that are addresses get the same mask, and a repeated key has only one value.
         return json_text.numbered(redacted) if has_masked_keys else redacted
 
     def _value(self, kind: KeyKind, key: str, value: str, depth: int) -> str:
-        """The JSON value of a key that tells something about it."""
+        """The JSON value of a key that indicates something about it."""
         if kind == "allowed":
             return value
         if kind == "phone" and value.startswith("["):

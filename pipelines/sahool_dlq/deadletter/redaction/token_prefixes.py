@@ -1,4 +1,6 @@
-"""Tokens that begin with their vendor's name, once: what finds them is made from this table."""
+"""Tokens that begin with their vendor's prefix, defined once: the search patterns are made from
+this table.
+"""
 
 import re
 from typing import NamedTuple
@@ -11,7 +13,7 @@ __all__ = ["SOLID_NEEDLES", "VENDOR_HINT", "VENDOR_NEEDLES", "VENDOR_TOKEN"]
 class _Token(NamedTuple):
     prefixes: tuple[str, ...]
     tail: str  # a regular expression
-    is_telling: bool = True  # else other words begin so, too, and only the tail tells
+    is_telling: bool = True  # else other words begin like this too, and only the tail decides
 
 
 _TOKENS = (
@@ -65,13 +67,13 @@ def _pattern(token: _Token, tail: str) -> str:
 
 
 def _least(token: _Token) -> str:
-    """Of a tail, what each has at least; none where the prefix tells."""
+    """What each tail contains at least; nothing if the prefix is enough."""
     tail = re.sub(r"\(\?!.*", "", token.tail)
     return "" if token.is_telling else re.sub(r"\{([0-9]+),[0-9]*\}", r"{\1}", tail)
 
 
 def _is_solid(prefix: str, tail: str) -> bool:
-    """Whether a token may have letters and digits alone."""
+    """Whether a token contains only letters and digits."""
     return not re.search(r"[-_.]", prefix + re.sub(r"\[.*?\]", "", tail))
 
 
@@ -83,6 +85,6 @@ VENDOR_NEEDLES = tuple(needle for token in _TOKENS for needle in token.prefixes)
 SOLID_NEEDLES = tuple(
     prefix for each in _TOKENS for prefix in each.prefixes if _is_solid(prefix, each.tail)
 )
-"""One of them is in every token of `VENDOR_TOKEN` that has letters and digits alone."""
+"""One of them is in every token of `VENDOR_TOKEN` with only letters and digits."""
 VENDOR_HINT = "|".join(_pattern(token, _least(token)) for token in _TOKENS)
-"""For Rust: what stands in every token of `VENDOR_TOKEN`."""
+"""For Rust: a part of every token of `VENDOR_TOKEN`."""

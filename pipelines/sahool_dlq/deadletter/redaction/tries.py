@@ -1,6 +1,6 @@
 """Regular expressions for Rust whose alternatives share their beginnings: `to(?:ken|p)`.
 
-An engine that reads a text with all alternatives at once has fewer to follow so.
+So an engine that follows all alternatives at once has fewer of them.
 """
 
 import re
@@ -13,7 +13,7 @@ _FIRST = re.compile(r"([A-Za-z0-9_])(?![?*+{])")
 
 
 def trie(pattern: str) -> str:
-    """A pattern that is found wherever `pattern`, an alternation, is found."""
+    """A pattern that matches wherever `pattern`, an alternation, matches."""
     return "|".join(_merged([w for part in _alternatives(pattern) for w in _distributed(part)]))
 
 
@@ -41,7 +41,7 @@ def _distributed(alternative: str) -> list[str]:
 
 
 def _alternatives(pattern: str) -> list[str]:
-    """What `|` parts, outside of groups and classes."""
+    """The parts between `|`, outside of groups and classes."""
     found = [""]
     nesting = 0
     for sign in _TOKEN.findall(pattern):
@@ -54,7 +54,7 @@ def _alternatives(pattern: str) -> list[str]:
 
 
 def _group_end(pattern: str) -> int:
-    """Where the group ends with which `pattern` begins."""
+    """The end of the group at the beginning of `pattern`."""
     nesting = 0
     for sign in _TOKEN.finditer(pattern):
         nesting += {"(": 1, ")": -1}.get(sign[0], 0)

@@ -1,4 +1,4 @@
-"""Tokens of vendors, by the detectors of detect-secrets and by how most vendors write theirs."""
+"""Tokens of vendors, by the detectors of detect-secrets and by the usual forms."""
 
 import importlib
 import importlib.util
@@ -47,13 +47,13 @@ TOKENS_HINT = (
     r"A3T|AccountKey=|[MNO][A-Za-z0-9_-]{23,25}\.[A-Za-z0-9_-]{6}\.|gl[a-z]{2,6}-|GR1348941"
     r"|[0-9a-z]-us[0-9]|(?:AC|SK)[0-9a-z]{16}|sq0|pypi-|SG\.|xox|hooks\.slack"
 )
-"""For Rust: what the detectors find."""
+"""For Rust: the matches of the detectors."""
 BOTS_HINT = r"[0-9]{8,10}:[A-Za-z0-9_-]{9}"
-"""For Rust, behind `BEGIN`: those of Telegram."""
+"""For Rust, after `BEGIN`: those of Telegram."""
 HOOKS_HINT = r"(?:hooks?|services|workflows|webhook[sb2]*)/[A-Za-z0-9_/@.-]{24}"
 """For Rust, in any case: where an address may be a secret."""
 RANDOM_HINT = r"[_.~-][A-Za-z0-9]{20}"
-"""For Rust: where a long random part may stand."""
+"""For Rust: where a long random part may be."""
 MIXED_HINT = (
     r"[_.~-](?:[a-z]+(?:[A-Z][A-Za-z]*[0-9]|[0-9][0-9a-z]*[A-Z])"
     r"|[A-Z]+(?:[a-z][A-Za-z]*[0-9]|[0-9][0-9A-Z]*[a-z])"
@@ -100,7 +100,9 @@ def _stands_alone(text: str, start: int, end: int) -> bool:
 
 
 def _is_random(name: str, body: str) -> bool:
-    """Whether one run of the body has small and capital letters and digits, many times in turn."""
+    """Whether one run of the body often alternates between small letters, capital letters and
+    digits.
+    """
     runs = _BODY.findall(body)
     longest = max(runs, key=len, default="")
     turns = len(re.findall("[a-zA-Z](?=[0-9])|[0-9](?=[a-zA-Z])", longest))

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from sahool_dlq.errors import StreamError
 from sahool_dlq.events.beside.handlers import is_end
-from sahool_dlq.events.beside.settler import Call
+from sahool_dlq.events.beside.in_hand import Call
 from sahool_dlq.events.beside.settlers import Settlers
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.failed_event import FailedEvent
@@ -32,12 +32,13 @@ logger = logging.getLogger(__name__)
 
 
 def faststream_dead_letters(broker: "NatsBroker", config: NATSConsumerConfig) -> None:
-    """Let failures of a broker's subscribers be retried and dead-lettered as `NATSConsumer` does.
+    """Retry and dead-letter failures of a broker's subscribers as `NATSConsumer` does.
 
     Call it before the broker starts. It serves subscribers of a JetStream stream, pull and push,
     one by one or in batches; of others it warns when the broker starts, and leaves them as they
-    are. The AsyncAPI document gets the channel of the dead letters. `name`, `version`, the retries,
-    the policies and the subjects of `config` count; how to connect does not.
+    are. With one that answers its events itself (`AckPolicy.MANUAL`) the start raises StreamError.
+    The AsyncAPI document gets the channel of the dead letters. `name`, `version`, the retries, the
+    policies and the subjects of `config` count; how to connect does not.
     """
     broker.add_middleware(_Middleware(Settlers(config)))
     broker.publisher(
@@ -45,12 +46,18 @@ def faststream_dead_letters(broker: "NatsBroker", config: NATSConsumerConfig) ->
             "EVENT_TYPE", "{event_type}"
         ),
         title="DeadLetters",
-        description="Events that were given up, each with its error and its body.",
+        description="Dead letters: events that were given up, with error and body.",
         schema=FailedEvent,
     )
     start = broker.start
 
     async def start_checked() -> None:
+        if manual := ", ".join(_name(each) for each in broker.subscribers if _is_manual(each)):
+            raise StreamError(
+                f"Subscriber {manual} answers its events itself (AckPolicy.MANUAL), so a failure"
+                " cannot be told from an event that it leaves for later: take the policy away, and"
+                " raise an exception, NackMessage or RejectMessage; or give it a broker of its own."
+            )
         for subscriber in broker.subscribers:
             if problem := _problem(subscriber):
                 logger.warning("Subscriber %s %s.", _name(subscriber), problem)
@@ -64,25 +71,31 @@ def _service(config: NATSConsumerConfig) -> str | None:
 
 
 def _problem(subscriber: Any) -> str | None:
-    """Why a subscriber's failures cannot be kept, or redriven; None where they can."""
+    """Why a subscriber's failures cannot be recorded or redriven; None if they can."""
     if not _is_served(subscriber):
         return (
-            "keeps no failure: it has no JetStream consumer that acknowledges each event (stream=…,"
-            " not ordered_consumer, not ack_policy=ACK_FIRST), so it is left as it is"
+            "does not record failures: it has no JetStream consumer that acknowledges each "
+            "event (stream=…, not ordered_consumer, not ack_policy=ACK_FIRST), so it is not "
+            "changed"
         )
     if not (subscriber.config.durable_name or getattr(subscriber, "queue", "")):
         return (
-            "has no durable: its failures are kept, and no redrive can be addressed to it once it"
-            " was restarted; give it durable=…"
+            "has no durable: its failures are recorded, but after a restart no redrive can be "
+            "addressed to it; give it durable=…"
         )
     return None
+
+
+def _is_manual(subscriber: Any) -> bool:
+    is_acknowledged = getattr(subscriber, "stream", None) is not None
+    return is_acknowledged and subscriber.ack_policy is AckPolicy.MANUAL
 
 
 def _is_served(subscriber: Any) -> bool:
     return (
         getattr(subscriber, "stream", None) is not None
         and not subscriber.extra_options.get("ordered_consumer")
-        and subscriber.ack_policy is not AckPolicy.ACK_FIRST
+        and subscriber.ack_policy not in (AckPolicy.ACK_FIRST, AckPolicy.MANUAL)
     )
 
 
@@ -91,7 +104,7 @@ def _name(subscriber: Any) -> str:
 
 
 class _Middleware:
-    """Makes what FastStream enters for each message; see `BaseMiddleware` there."""
+    """Creates the middleware of each message; see FastStream's `BaseMiddleware`."""
 
     def __init__(self, settlers: Settlers) -> None:
         self._settlers = settlers
@@ -101,18 +114,18 @@ class _Middleware:
         return _Delivered(self, msg, context)
 
     async def begin(self, msg: Msg, handler: str) -> Call | None:
-        """Take an event in hand. Raises StreamError, which is said once."""
+        """Start to handle an event. Raises StreamError, which is logged once."""
         try:
             return await self._settlers.begin(msg, handler)
         except StreamError as error:
             if str(error) not in self._refused:
                 self._refused.add(str(error))
-                logger.error("No failure of %s is kept: %s", handler, error)
+                logger.error("Failures of %s are not recorded: %s", handler, error)
             raise
 
 
 class _Delivered:
-    """One message, or one batch, from its arrival to its answer."""
+    """One message or batch, from its arrival to its acknowledgement."""
 
     def __init__(self, middleware: _Middleware, msg: Any, context: Any) -> None:
         self._middleware = middleware
@@ -122,7 +135,7 @@ class _Delivered:
 
     async def __aenter__(self) -> Self:
         subscriber = self._context.get_local("handler_")
-        # A handler may ask for another message, which is none of the subscriber's.
+        # A handler may request another message, which does not belong to the subscriber.
         is_nested = self._context.get_local("message") is not None
         if subscriber is None or is_nested or not _is_served(subscriber):
             return self
@@ -152,21 +165,21 @@ class _Delivered:
                 await _settle(call, error)
         finally:
             for call in self._calls:
-                call.leave()  # one that was settled is left already
+                call.leave()  # a settled one is already done
                 call.msg._ackd = True  # noqa: SLF001  (FastStream would answer what has none)
         return False
 
     async def consume_scope(self, call_next: Any, msg: Any) -> Any:
-        """What FastStream calls the handler through."""
+        """FastStream calls the handler through this."""
         return await call_next(msg)
 
     async def publish_scope(self, call_next: Any, command: Any) -> Any:
-        """What FastStream publishes through."""
+        """FastStream publishes through this."""
         return await call_next(command)
 
 
 async def _settle(call: Call, error: BaseException | None) -> None:
-    """Do what follows from what came out of FastStream: of parsing, handler and publishing."""
+    """Acknowledge, retry or dead-letter by the result of parsing, handler and publishing."""
     if error is None or isinstance(error, AckMessage):
         await call.end(ProcessingResult.SUCCESS)
     elif isinstance(error, NackMessage):

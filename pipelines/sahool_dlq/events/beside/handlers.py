@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from sahool_dlq.deadletter.headers import is_for_another
 from sahool_dlq.deadletter.ids import consumer_address
-from sahool_dlq.events.beside.settler import Call
+from sahool_dlq.events.beside.in_hand import Call
 from sahool_dlq.events.beside.settlers import Settlers
 from sahool_dlq.events.cause import late_handler
 from sahool_dlq.events.config import NATSConsumerConfig
@@ -27,15 +27,15 @@ P = ParamSpec("P")
 def with_dead_letters(
     config: NATSConsumerConfig,
 ) -> Callable[[Callable[P, Awaitable[HandlerResult | None]]], Callable[P, Awaitable[None]]]:
-    """Let a handler's failures be retried and dead-lettered as `NATSConsumer` does.
+    """Retry and dead-letter a handler's failures as `NATSConsumer` does.
 
-    The handler takes a nats-py message of a pull or push subscription, and does not answer it: it
-    is acknowledged when the handler returns nothing or SUCCESS; an exception, RETRY or DEAD_LETTER
-    are retried with backoff and then dead-lettered by `config`. `name`, `version`, the retries, the
-    policies and the subjects count of that; how to connect does not.
+    The handler takes a nats-py message of a pull or push subscription and does not acknowledge it.
+    The message is acknowledged when the handler returns nothing or SUCCESS. Exceptions, RETRY and
+    DEAD_LETTER are retried with backoff and then dead-lettered according to `config`. Of `config`
+    it uses `name`, `version`, the retries, the policies and the subjects, but not the connection.
 
     The decorated handler raises StreamError for a message of a consumer that does not acknowledge
-    each event (an ordered one, core NATS), and what nats-py raises once its connection is closed.
+    each event (an ordered one, core NATS), and nats-py's errors once its connection is closed.
     """
     settlers = Settlers(config)
 
@@ -48,7 +48,7 @@ def with_dead_letters(
         async def handle(*args: P.args, **kwargs: P.kwargs) -> None:
             given = (each for each in (*args, *kwargs.values()) if isinstance(each, Msg))
             if (msg := next(given, None)) is None:
-                raise TypeError(f"{name_of(handler)} was called without a message of nats-py.")
+                raise TypeError(f"{name_of(handler)} was called without a nats-py message.")
             call = await settlers.begin(msg, name_of(handler))
             if call is not None:
                 work = functools.partial(handler, *args, **kwargs)
@@ -69,12 +69,11 @@ async def dead_letter(
 ) -> bool:
     """Give an event up: write its dead letter, then acknowledge it.
 
-    For a handler that retries by itself; each delivery counts as one call. `error` is what it
-    caught, `reason` a sentence for people where there is none, `dlq_reason` a short word that dead
-    letters are counted by. False where the dead letter cannot be written: then the event is given
-    back, and comes again. A redrive for another consumer is acknowledged and nothing else.
-
-    Raises as the handlers of `with_dead_letters` do.
+    For a handler with its own retries; each delivery counts as one call. `error` is the caught
+    exception, `reason` a sentence if there is none, `dlq_reason` a short code for statistics.
+    Returns False if the dead letter cannot be written: then the event is given back and delivered
+    again. A redrive for another consumer is only acknowledged. Raises the same errors as handlers
+    of `with_dead_letters`.
     """
     settler = await Settlers(config).of(msg)
     delivery, headers = delivery_of(msg), every_header(msg.headers)
@@ -89,11 +88,11 @@ async def dead_letter(
 async def _run(
     call: Call, work: Callable[[], Awaitable[HandlerResult | None]], timeout_seconds: float | None
 ) -> None:
-    """Call a handler, wait for it, and do what follows from what it says."""
+    """Call a handler, wait for it, and act on its result."""
     result: HandlerResult
     try:
         async with asyncio.timeout(timeout_seconds) as timer:
-            said: object = await work()  # to call it fails where its arguments do not fit
+            said: object = await work()  # the call fails if its arguments do not match
         if said is not None and not isinstance(said, HandlerResult):
             raise TypeError(f"The handler returned {said!r}, not None or a ProcessingResult.")
         result = ProcessingResult.SUCCESS if said is None else said
@@ -109,7 +108,7 @@ async def _run(
 
 
 def is_end(error: BaseException) -> bool:
-    """Whether an exception ends the program, or the running task from outside."""
+    """Whether an exception ends the program, or cancels the running task from outside."""
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is not None and bool(task.cancelling())
@@ -117,6 +116,6 @@ def is_end(error: BaseException) -> bool:
 
 
 def _where_caught(error: BaseException | None) -> str:
-    """The function that an exception was caught in."""
+    """The function in which an exception was caught."""
     trace: Any = error.__traceback__ if error is not None else None
     return trace.tb_frame.f_code.co_qualname if trace is not None else "unknown"

@@ -1,21 +1,28 @@
-"""The dead letters that are finished, until the server has them and their events are done."""
+"""Finished dead letters, held until the server has them and their events are acknowledged."""
 
 import logging
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from nats.aio.client import Client
 
+from sahool_dlq.deadletter.subjects import event_type_of
 from sahool_dlq.events.attempts import AttemptLog, Attempts
+from sahool_dlq.events.beside.in_hand import Call
+from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.counters import Counters
+from sahool_dlq.events.failure import dead_letter_fields, parse_body
 from sahool_dlq.events.outbox import PUBLISH_ERRORS, OwnIds, publish_dead_letter
+from sahool_dlq.events.results import DeadLetter
 from sahool_dlq.events.same import SameLetters
 from sahool_dlq.events.service_log import log_dead_letter
 from sahool_dlq.jetstream.permissions import check_permitted
 from sahool_dlq.jetstream.pull import Delivery
+from sahool_dlq.tracing import traceparent
 
-__all__ = ["Letter", "Letters", "detail"]
+__all__ = ["Letter", "Letters", "detail", "finished"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +43,31 @@ class Letter:
     is_written: bool = False
 
 
+def finished(
+    call: Call, verdict: DeadLetter, config: NATSConsumerConfig, attempts: Attempts
+) -> Letter:
+    """The dead letter of an event that is given up."""
+    msg = call.msg
+    is_json, body = parse_body(msg.data)
+    fields = dead_letter_fields(
+        subject=msg.subject,
+        headers=call.headers,
+        body=body,
+        delivery=call.delivery,
+        config=config,
+        handler=call.handler,
+        attempts=attempts,
+        verdict=verdict,
+        now=datetime.now(UTC),
+    )
+    fields["traceparent"] = traceparent(otherwise=fields["traceparent"])
+    service = config.name if config.dlq_subject_per_service else None
+    subject = config.subjects.dead_letter(event_type_of(msg.subject), service)
+    return Letter(subject, fields, msg.data, is_json, attempts, call.delivery)
+
+
 class Letters:
-    """Those of one durable consumer that this process holds."""
+    """The dead letters of one durable consumer that this process holds."""
 
     def __init__(self, log: AttemptLog, counters: Counters) -> None:
         self._log = log
@@ -47,7 +77,7 @@ class Letters:
         self._held_bytes = 0  # of their bodies
 
     def hold(self, letter: Letter) -> Letter:
-        """Keep one until its event is acknowledged; of too many the oldest are forgotten."""
+        """Hold one until its event is acknowledged; if there are too many, drop the oldest."""
         self.forget(letter)
         self._held[letter.delivery.event] = letter
         self._held_bytes += len(letter.data)
@@ -59,7 +89,7 @@ class Letters:
         return len(self._held) > _MOST_HELD or self._held_bytes > _MOST_HELD_BYTES
 
     def of(self, delivery: Delivery) -> Letter | None:
-        """The one of an event that came again."""
+        """The dead letter of an event that was delivered again."""
         held = self._held.get(delivery.event)
         if held is not None and delivery.delivery_count <= held.delivery.delivery_count:
             self.forget(held)  # of an earlier life of the consumer
@@ -67,15 +97,15 @@ class Letters:
         return held
 
     def forget(self, letter: Letter) -> None:
-        """Its event is acknowledged."""
+        """Drop it: its event is acknowledged."""
         if held := self._held.pop(letter.delivery.event, None):
             self._held_bytes -= len(held.data)
 
     async def write(self, client: Client, letter: Letter) -> None:
-        """Let the server have a dead letter; raises one of PUBLISH_ERRORS.
+        """Publish a dead letter; raises one of PUBLISH_ERRORS.
 
-        Before it, that the event failed so often: whichever process gets it again then writes the
-        same dead letter, which the server knows by its id.
+        It first records that the event failed so often: any process that gets the event again then
+        writes the same dead letter, which the server recognises by its id.
         """
         if letter.is_written:
             return
@@ -97,21 +127,20 @@ class Letters:
         if own_id.suffix != suffix:
             self._counters.ids_taken += 1
             logger.warning(
-                "Failure %s had a dead letter before its own that says something else: both are"
-                " kept.",
+                "Failure %s already had a dead letter with other content: both are kept.",
                 fields["failure_id"],
             )
 
 
 async def _is_ours(client: Client, *said: Any) -> bool:
-    """Whether the log has this dead letter already; without a right to read it, nobody knows."""
+    """Whether the log already has this dead letter; unknown without the right to read it."""
     try:
         return await SameLetters(client).is_ours(*said)
     except PUBLISH_ERRORS as error:
-        logger.warning("A dead letter that was there before is kept beside ours: %s", error)
+        logger.warning("An earlier dead letter is kept beside this one: %s", error)
         return False
 
 
 def detail(error: BaseException) -> str:
-    """What an error says, or its type."""
+    """The text of an error, or its type."""
     return str(error) or type(error).__name__

@@ -1,30 +1,31 @@
-"""One delivered event's life where something else pulls it: a loop of nats-py, a framework.
+"""The life of one delivered event that other code pulls: a nats-py loop or a framework.
 
-`begin` before its handler is called, `end` with what that said. For every event exactly one of
-these happens, as in `events/subscription.py`: it is acknowledged after its handler succeeded; it is
-given back with a delay; it is acknowledged after the server has its dead letter; or the process
-goes away and the server delivers it again.
+`begin` is called before its handler, `end` with the result. For every event exactly one of these
+happens, as in `events/subscription.py`: it is acknowledged after its handler succeeded; it is given
+back with a delay; it is acknowledged after the server has its dead letter; or the process dies and
+the server delivers it again.
 """
 
 import asyncio
 import contextlib
 import logging
 import random
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from sahool_dlq.deadletter.headers import ADDRESSEE, Headers, is_for_another, value_of
+from sahool_dlq.deadletter.headers import ADDRESSEE, is_for_another, value_of
 from sahool_dlq.deadletter.ids import consumer_address
 from sahool_dlq.deadletter.subjects import event_type_of
 from sahool_dlq.events.attempts import AttemptLog, Attempts
-from sahool_dlq.events.beside.letters import Letter, Letters, detail
+from sahool_dlq.events.beside.in_hand import Call, InHand, client_of
+from sahool_dlq.events.beside.letters import Letter, Letters, detail, finished
 from sahool_dlq.events.beside.terms import Terms
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.counters import Counters
-from sahool_dlq.events.failure import crash_loop, dead_letter_fields, parse_body
+from sahool_dlq.events.failure import crash_loop
 from sahool_dlq.events.outbox import PUBLISH_ERRORS, tell_redrive_success
 from sahool_dlq.events.policy import SUSPECT, decide, is_crash_loop
 from sahool_dlq.events.results import DeadLetter, HandlerResult, Retry
@@ -32,67 +33,43 @@ from sahool_dlq.events.service_log import log_retry
 from sahool_dlq.events.waiting import WaitingEvents
 from sahool_dlq.jetstream.headers import every_header
 from sahool_dlq.jetstream.pull import Delivery, delivery_of
-from sahool_dlq.tracing import traceparent
 
-__all__ = ["PAUSE_SECONDS", "Call", "Settler", "client_of"]
+__all__ = ["PAUSE_SECONDS", "Settler"]
 
 logger = logging.getLogger(__name__)
 
-PAUSE_SECONDS = 5.0  # before an event is delivered again that could not be settled
+PAUSE_SECONDS = 5.0  # before an unsettled event is delivered again
 _ACK_SECONDS = 5.0
-
-
-@dataclass(slots=True)
-class Call:
-    """An event in the hands of its handler."""
-
-    settler: "Settler"
-    msg: Msg
-    delivery: Delivery
-    headers: Headers
-    attempts: Attempts | None  # the calls before; None for an event that never came before
-    handler: str  # as the dead letter names it
-    began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    in_progress: asyncio.Task[None] | None = None
-    is_suspect: bool = False  # it may kill the process
-
-    async def end(self, result: HandlerResult) -> None:
-        """Do what follows from what the handler said; see `Settler.end`."""
-        await self.settler.end(self, result)
-
-    async def give_back(self) -> None:
-        """Let the event come again at once: its call was cut off, which is no failure."""
-        await self.settler.give_back(self)
-
-    async def skip(self) -> None:
-        """Say nothing of the event, which was not called for; see `leave`."""
-        await self.settler.uncount(self)
-
-    def leave(self) -> None:
-        """Say nothing of the event: the server delivers it again in its time."""
-        self.settler.stop(self)
+_LAST_SECONDS = 10.0  # for the dead letter of an event that was cut off at its last delivery
 
 
 class Settler:
-    """Settles the events of one durable consumer."""
+    """Acknowledges, retries and dead-letters the events of one durable consumer."""
 
     def __init__(self, config: NATSConsumerConfig, terms: Terms, log: AttemptLog) -> None:
         self.counters = Counters()
         self._config = config
-        self._terms = terms
+        self._in_hand = InHand(terms)
         self._log = log
         self._rng = random.Random()  # noqa: S311  (jitter, not a secret)
         self._retries = WaitingEvents()
         self._letters = Letters(log, self.counters)
-        self._suspects = asyncio.Lock()
+        self._last: set[asyncio.Task[None]] = set()  # at work on events that do not come again
+
+    @property
+    def _terms(self) -> Terms:
+        return self._in_hand.terms
 
     async def begin(self, msg: Msg, handler: str) -> Call | None:
-        """Take an event in hand, before its handler is called; None where it is not to be called.
+        """Start to handle an event, before its handler is called; None if it must not be called.
 
         Then the event is settled: it was a redrive for another consumer, it killed its process too
-        often, or the log cannot be written, so that it comes again after a pause.
+        often, or the log cannot be written, so that it comes again after a pause. Or it is in hand
+        already, and its answer is for this delivery too.
         """
         delivery, headers = delivery_of(msg), every_header(msg.headers)
+        if await self._in_hand.came_again(msg, delivery):
+            return None
         if is_for_another(headers, consumer_address(delivery.stream, delivery.consumer)):
             self.counters.skipped += 1
             addressee = value_of(headers, ADDRESSEE)
@@ -100,24 +77,41 @@ class Settler:
             await msg.ack()
             return None
         call = Call(self, msg, delivery, headers, None, handler)
+        self._in_hand.add(call)
+        is_called = False
+        try:
+            is_called = await self._is_called(call)
+        finally:
+            if not is_called:
+                self._in_hand.release(call)
+        return call if is_called else None
+
+    async def _is_called(self, call: Call) -> bool:
+        """Whether the handler is to be called, once that can be told."""
         while True:
             try:
-                return call if await self._may_call(call) else None
+                return await self._may_call(call)
             except PUBLISH_ERRORS as error:
                 logger.warning(
                     "Event %d on %s waits: the log cannot be written or read (%s)",
-                    *(delivery.sequence, msg.subject, detail(error)),
+                    *(call.delivery.sequence, call.msg.subject, detail(error)),
                 )
                 if not await self._wait_in_hand(call):
                     await self._put_off(call)
-                    return None
+                    return False
 
     async def end(self, call: Call, result: HandlerResult) -> None:
-        """Do what follows from what the handler said.
+        """Act on the handler's result.
 
-        An event that the handler answered itself stays answered; that it failed then is logged.
+        If the handler acknowledged the event itself, that stays; a failure after that is logged.
         """
-        self.stop(call)
+        self._in_hand.stop(call)
+        try:
+            await self._end(call, result)
+        finally:
+            self._in_hand.release(call)
+
+    async def _end(self, call: Call, result: HandlerResult) -> None:
         self.counters.count_call((datetime.now(UTC) - call.began_at).total_seconds())
         msg, attempts = call.msg, call.attempts
         event_type = event_type_of(msg.subject)
@@ -128,8 +122,8 @@ class Settler:
             self._retries.forget(call.delivery)
             if verdict is not None:
                 logger.error(
-                    "Event %d on %s was answered by its handler, which then failed: let the"
-                    " library answer.",
+                    "Event %d on %s was acknowledged by its handler, which then failed: let "
+                    "the library acknowledge.",
                     *(call.delivery.sequence, msg.subject),
                     exc_info=error,
                 )
@@ -144,17 +138,62 @@ class Settler:
             await self.give_up(call, verdict, config)
 
     async def give_back(self, call: Call) -> None:
-        """Let an event come again at once, as if it had not been called for."""
-        await self.uncount(call)
-        if not call.msg.is_acked:
-            await call.msg.nak()
+        """Let an event come again at once, as if it had not been called for.
 
-    async def uncount(self, call: Call) -> None:
-        """End a call as if it had not begun."""
-        self.stop(call)
-        if call.attempts is not None and not call.msg.is_acked:
+        One that the server would not deliver again becomes a dead letter.
+        """
+        self._in_hand.stop(call)
+        try:
+            if call.msg.is_acked:
+                return
+            if self._terms.is_last(call.delivery):
+                await self._give_up_last(call)
+                return
+            await self._uncount(call)
+            self._keep(call)
+            await call.msg.nak()
+        finally:
+            self._in_hand.release(call)
+
+    async def skip(self, call: Call) -> None:
+        """End a call as if it had not begun, and leave the event."""
+        if not call.msg.is_acked and not self._terms.is_last(call.delivery):
+            await self._uncount(call)
+        self.leave(call)
+
+    def leave(self, call: Call) -> None:
+        """Say nothing of an event: the server delivers it again, or it becomes a dead letter."""
+        if not self._in_hand.holds(call):
+            return
+        self._in_hand.release(call)
+        if call.msg.is_acked:
+            return
+        call.msg = replace(call.msg)  # its framework may keep its own from being answered
+        self._keep(call)
+        if self._terms.is_last(call.delivery):
+            task = asyncio.create_task(self._give_up_last(call))
+            self._last.add(task)
+            task.add_done_callback(self._last.discard)
+
+    async def _uncount(self, call: Call) -> None:
+        if call.attempts is not None:
             call.attempts.begun_count -= 1
             await self._tell(client_of(call.msg), call.delivery, call.attempts)
+
+    async def _give_up_last(self, call: Call) -> None:
+        """Write the dead letter of an event that was delivered for the last time, unanswered."""
+        most = self._terms.max_deliver
+        said = f"Its last call ended without an answer: the consumer's max_deliver is {most}."
+        config = self._config.in_force(event_type_of(call.msg.subject))
+        try:
+            async with asyncio.timeout(_LAST_SECONDS):
+                await self.give_up(call, DeadLetter(said, dlq_reason="max_deliveries"), config)
+        except (TimeoutError, *PUBLISH_ERRORS) as error:
+            logger.error(
+                "Event %d on %s is lost to its consumer, and no dead letter can be written (%s). %s"
+                " It is still in its stream: set max_deliver to -1.",
+                *(call.delivery.sequence, call.msg.subject, detail(error), said),
+            )
 
     async def give_up(self, call: Call, verdict: DeadLetter, config: NATSConsumerConfig) -> bool:
         """Acknowledge an event once the server has its dead letter; else give it back (False)."""
@@ -162,8 +201,22 @@ class Settler:
         attempts.add(datetime.now(UTC), verdict.error, verdict.reason)
         return await self._dead_letter(call, verdict, config, attempts)
 
+    async def exhausted(self, sequence: int, deliveries: int) -> None:
+        """The server says that it delivers an event no more, after so many deliveries."""
+        self._in_hand.terms = self._terms._replace(max_deliver=deliveries)
+        last = self._retries.at(sequence)
+        # One that is in hand is given up once its call ends, one of another process by that.
+        if last is None or last.delivery.delivery_count != deliveries:
+            return
+        msg, headers = replace(last.msg), every_header(last.msg.headers)
+        msg._ackd = False  # noqa: SLF001
+        call = Call(self, msg, last.delivery, headers, last.attempts, last.handler)
+        config = self._config.in_force(event_type_of(msg.subject))
+        reason = "max_retries_exceeded" if last.attempts.calls else "max_deliveries"
+        await self._dead_letter(call, DeadLetter(dlq_reason=reason), config, last.attempts)
+
     async def attempts_of(self, msg: Msg) -> Attempts | None:
-        """What is known of earlier calls, where each delivery was one; None for the first."""
+        """The recorded earlier calls, or one per delivery; None for the first delivery."""
         delivery = delivery_of(msg)
         if delivery.delivery_count == 1:
             return None
@@ -174,7 +227,7 @@ class Settler:
         return attempts
 
     async def _may_call(self, call: Call) -> bool:
-        """Whether the handler is to be called; raises PUBLISH_ERRORS where nobody can tell."""
+        """Whether the handler may be called; raises PUBLISH_ERRORS if that is unknown."""
         msg, delivery, client = call.msg, call.delivery, client_of(call.msg)
         if held := self._letters.of(delivery):  # its handler was called often enough
             await self._letters.write(client, held)
@@ -190,47 +243,23 @@ class Settler:
             if is_crash_loop(attempts.begun_count, most):
                 await self._dead_letter(call, crash_loop(attempts), self._config, attempts)
                 return False
-            if attempts.unfinished_count >= SUSPECT and not await self._is_next_suspect(call):
-                return False
+            is_suspect = attempts.unfinished_count >= SUSPECT
+            while is_suspect and not await self._in_hand.is_next_suspect(call):
+                if not await self._wait_in_hand(call):
+                    await self._put_off(call)
+                    return False
             try:
                 await self._log.begin(client, delivery, attempts)
-            except BaseException:  # its caller may give it up meanwhile
+            except BaseException:  # its caller may cancel it meanwhile
                 attempts.begun_count -= 1
-                self.stop(call)
+                self._in_hand.stop(call)
                 raise
         call.began_at = datetime.now(UTC)
-        call.in_progress = asyncio.create_task(self._keep_in_progress(msg))
+        self._in_hand.keep_in_progress(call)
         return True
 
-    async def _is_next_suspect(self, call: Call) -> bool:
-        """Wait until no other event is at work that may kill the process.
-
-        So its neighbours of then do not count as what killed it.
-        """
-        try:
-            async with asyncio.timeout(self._terms.ack_wait_seconds / 2):
-                call.is_suspect = await self._suspects.acquire()
-        except TimeoutError:
-            await self._put_off(call)
-        return call.is_suspect
-
-    def stop(self, call: Call) -> None:
-        """The call ended."""
-        if call.in_progress is not None:
-            call.in_progress.cancel()
-            call.in_progress = None
-        if call.is_suspect:
-            call.is_suspect = False
-            self._suspects.release()
-
-    async def _keep_in_progress(self, msg: Msg) -> None:
-        while not msg.is_acked and not client_of(msg).is_closed:
-            await asyncio.sleep(self._terms.ack_wait_seconds / 3)
-            with contextlib.suppress(*PUBLISH_ERRORS):
-                await msg.in_progress()
-
     async def _succeeded(self, call: Call) -> None:
-        """Acknowledge; a redrive's success is published first, if that can be."""
+        """Acknowledge; a redrive's success is published first, if possible."""
         msg, client = call.msg, client_of(call.msg)
         await tell_redrive_success(client, call.delivery, call.headers, self._config)
         self._retries.forget(call.delivery)
@@ -239,12 +268,12 @@ class Settler:
         await self._tell_over(client, call.delivery, call.attempts)
 
     async def _retry(self, call: Call, retry: Retry) -> None:
-        """Give the event back with a delay, and keep what is known of its calls."""
+        """Give the event back with a delay, and record its calls."""
         msg, delivery = call.msg, call.delivery
         attempts = call.attempts or Attempts(call.began_at, delivery.delivery_count, 1)
         attempts.add(datetime.now(UTC), retry.error, retry.reason)
         delay = retry.delay_seconds or 0
-        self._retries.keep(msg, delivery, attempts, delay)
+        self._retries.keep(msg, delivery, attempts, delay, call.handler)
         self.counters.retried += 1
         log_retry(self._config.name, msg, delivery, attempts, delay)
         await self._tell(client_of(msg), delivery, attempts)
@@ -253,39 +282,24 @@ class Settler:
     async def _dead_letter(
         self, call: Call, verdict: DeadLetter, config: NATSConsumerConfig, attempts: Attempts
     ) -> bool:
-        msg, delivery = call.msg, call.delivery
         call.attempts = attempts
-        is_json, body = parse_body(msg.data)
-        fields = dead_letter_fields(
-            subject=msg.subject,
-            headers=call.headers,
-            body=body,
-            delivery=delivery,
-            config=config,
-            handler=call.handler,
-            attempts=attempts,
-            verdict=verdict,
-            now=datetime.now(UTC),
-        )
-        fields["traceparent"] = traceparent(otherwise=fields["traceparent"])
+        letter = finished(call, verdict, config, attempts)
         if not config.dlq_enabled:
             logger.error(
                 "Event %s is given up (%s): %s",
-                *(fields["event_id"], verdict.dlq_reason, fields["error_message"]),
+                *(letter.fields["event_id"], verdict.dlq_reason, letter.fields["error_message"]),
             )
-            await msg.term()
+            await call.msg.term()
             return True
-        service = config.name if config.dlq_subject_per_service else None
-        subject = config.subjects.dead_letter(event_type_of(msg.subject), service)
-        held = self._letters.hold(Letter(subject, fields, msg.data, is_json, attempts, delivery))
+        held = self._letters.hold(letter)
         while True:
             try:
-                await self._letters.write(client_of(msg), held)
+                await self._letters.write(client_of(call.msg), held)
             except PUBLISH_ERRORS as error:
                 logger.error(
-                    "The dead letter of event %s cannot be written (%s): it is not acknowledged,"
-                    " and comes again.",
-                    *(fields["event_id"], detail(error)),
+                    "The dead letter of event %s cannot be written (%s): it is not "
+                    "acknowledged, and will be delivered again.",
+                    *(letter.fields["event_id"], detail(error)),
                 )
                 if not await self._wait_in_hand(call):
                     await self._put_off(call)
@@ -296,11 +310,15 @@ class Settler:
         return True
 
     async def _acknowledge(self, call: Call, held: Letter) -> None:
-        """Acknowledge an event whose dead letter is written; else that is done when it comes."""
+        """Acknowledge an event whose dead letter is written; else that is done at its next
+        delivery.
+        """
         try:
             await call.msg.ack_sync(timeout=_ACK_SECONDS)
         except PUBLISH_ERRORS as error:
-            logger.info("Event %d will come again: %s", held.delivery.sequence, detail(error))
+            logger.info(
+                "Event %d will be delivered again: %s", held.delivery.sequence, detail(error)
+            )
             return
         self._letters.forget(held)
         self._retries.forget(held.delivery)
@@ -309,19 +327,21 @@ class Settler:
     async def _tell_over(
         self, client: Client, delivery: Delivery, attempts: Attempts | None
     ) -> None:
-        """Let nobody count the calls again where the consumer is reset, or made anew."""
+        """Record that the event is done, so that nobody counts its calls again if the consumer is
+        reset or created again.
+        """
         if attempts is not None:
             attempts.is_over = True
             await self._tell(client, delivery, attempts)
 
     async def _tell(self, client: Client, delivery: Delivery, attempts: Attempts) -> None:
-        """Let who gets the event next know of its calls; this process knows it all the same."""
+        """Record the calls of the event for the next process; this process also remembers them."""
         with contextlib.suppress(*PUBLISH_ERRORS):
             await self._log.write(client, delivery, attempts)
 
     async def _wait_in_hand(self, call: Call) -> bool:
-        """Wait for a moment with an event that the server would not deliver again."""
-        if not self._terms.is_last(call.delivery):
+        """Wait for a moment with an event that the server might not deliver again."""
+        if not self._terms.may_be_last(call.delivery) or client_of(call.msg).is_closed:
             return False
         with contextlib.suppress(*PUBLISH_ERRORS):
             await call.msg.in_progress()
@@ -330,13 +350,11 @@ class Settler:
 
     async def _put_off(self, call: Call) -> None:
         """Let an event come again after a pause, which is no call of its handler."""
-        delivery = call.delivery
-        attempts = call.attempts or Attempts(call.began_at)
-        attempts.delivery_count = delivery.delivery_count
-        self._retries.keep(call.msg, delivery, attempts, PAUSE_SECONDS)
+        self._keep(call, PAUSE_SECONDS)
         await call.msg.nak(PAUSE_SECONDS)
 
-
-def client_of(msg: Msg) -> Client:
-    """The connection that a message came over."""
-    return msg._client  # noqa: SLF001  (nats-py has no public name for it)
+    def _keep(self, call: Call, delay_seconds: float = 0) -> None:
+        """Remember an event that is given back."""
+        attempts = call.attempts or Attempts(call.began_at)
+        attempts.delivery_count = call.delivery.delivery_count
+        self._retries.keep(call.msg, call.delivery, attempts, delay_seconds, call.handler)

@@ -1,11 +1,15 @@
-"""The durable consumers that messages come from, each known from its first message on."""
+"""The durable consumers of incoming messages, each known from its first message."""
 
+import asyncio
+import contextlib
 import logging
 
 from nats.aio.msg import Msg
 
 from sahool_dlq.events.attempts import AttemptLog
-from sahool_dlq.events.beside.settler import PAUSE_SECONDS, Call, Settler, client_of
+from sahool_dlq.events.beside.exhausted import Exhausted
+from sahool_dlq.events.beside.in_hand import Call, client_of
+from sahool_dlq.events.beside.settler import PAUSE_SECONDS, Settler
 from sahool_dlq.events.beside.terms import check_delivered, terms_of
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.outbox import PUBLISH_ERRORS
@@ -17,27 +21,37 @@ logger = logging.getLogger(__name__)
 
 
 class Settlers:
-    """The durable consumers whose messages one handler, or all of an application, is given."""
+    """The durable consumers whose messages go to one handler or application."""
 
     def __init__(self, config: NATSConsumerConfig) -> None:
         self.config = config
         self._settlers: dict[tuple[str, str], Settler] = {}
+        self._exhausted: dict[Settler, Exhausted] = {}  # where the terms cannot be asked for
 
     async def begin(self, msg: Msg, handler: str) -> Call | None:
         """Take an event in hand; see `Settler.begin`. Raises StreamError as `of` does."""
-        try:
-            settler = await self.of(msg)
-        except PUBLISH_ERRORS as error:
-            logger.warning("The consumer of %s cannot be asked for: %s", msg.subject, error)
-            await msg.nak(PAUSE_SECONDS)
-            return None
+        client = client_of(msg)
+        while True:
+            try:
+                settler = await self.of(msg)
+                if (exhausted := self._exhausted.get(settler)) is not None:
+                    await exhausted.listen(client)
+                break
+            except PUBLISH_ERRORS as error:
+                if client.is_closed:
+                    raise
+                logger.warning("The consumer of %s cannot be asked for: %s", msg.subject, error)
+                # It is kept in hand: nobody knows whether the server would deliver it again.
+                with contextlib.suppress(*PUBLISH_ERRORS):
+                    await msg.in_progress()
+                await asyncio.sleep(min(PAUSE_SECONDS, self.config.ack_wait_seconds / 3))
         return await settler.begin(msg, handler)
 
     async def of(self, msg: Msg) -> Settler:
         """The settler of the consumer that delivered a message.
 
-        Raises StreamError for a message that no JetStream consumer delivered, and for a consumer
-        that does not acknowledge one by one, and what a request raises in an outage.
+        Raises StreamError for a message without a JetStream consumer, and for a consumer that does
+        not acknowledge single events; also the errors of a request in an outage.
         """
         check_delivered(msg)
         delivery = delivery_of(msg)
@@ -48,4 +62,7 @@ class Settlers:
         terms = await terms_of(client, delivery, config.ack_wait_seconds)
         log = AttemptLog(config.subjects, *key)
         await log.open(client)
-        return self._settlers.setdefault(key, Settler(config, terms, log))
+        settler = self._settlers.setdefault(key, Settler(config, terms, log))
+        if not terms.is_known:
+            self._exhausted.setdefault(settler, Exhausted(*key, settler.exhausted))
+        return settler

@@ -14,7 +14,8 @@ from taskiq.exceptions import NoResultError, TaskRejectedError
 from taskiq_nats import PullBasedJetStreamBroker, PushBasedJetStreamBroker
 
 from sahool_dlq.errors import StreamError
-from sahool_dlq.events.beside.settler import Call
+from sahool_dlq.events.beside.handlers import is_end
+from sahool_dlq.events.beside.in_hand import Call
 from sahool_dlq.events.beside.settlers import Settlers
 from sahool_dlq.events.config import NATSConsumerConfig
 from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResult, Retry
@@ -22,25 +23,23 @@ from sahool_dlq.events.results import DeadLetter, HandlerResult, ProcessingResul
 __all__ = ["taskiq_dead_letters"]
 
 _result: contextvars.ContextVar[TaskiqResult[Any] | None] = contextvars.ContextVar("result")
-"""Of the task of this context that failed; None where it did not, absent where none began."""
+"""The error of this context's task; None if it did not fail, absent if no task began."""
 
 
 def taskiq_dead_letters(
     broker: PullBasedJetStreamBroker | PushBasedJetStreamBroker, config: NATSConsumerConfig
 ) -> None:
-    """Let failures of a broker's tasks be retried and dead-lettered as `NATSConsumer` does.
+    """Retry and dead-letter failures of a broker's tasks as `NATSConsumer` does.
 
-    Call it before the broker starts, and add none of Taskiq's own retry middlewares, which would
-    send a task again beside. It acknowledges when Taskiq does: after a task ended, unless its
-    `ack_type` is another. A task that Taskiq does not know or cannot read is dead-lettered too.
-    `name`, `version`, the retries, the policies and the subjects of `config` count; how to connect
-    does not.
-
-    Raises StreamError for a broker without JetStream, whose messages nobody acknowledges.
+    Call it before the broker starts. Do not use Taskiq's own retry middlewares, which would send a
+    second task. It acknowledges when Taskiq does: after the end of a task, unless its `ack_type` is
+    different. A task that Taskiq does not know or cannot read is dead-lettered too. Of `config` it
+    uses `name`, `version`, the retries, the policies and the subjects, but not the connection.
+    Raises StreamError for a broker without JetStream, which has no acknowledgements.
     """
     if not isinstance(broker, (PullBasedJetStreamBroker, PushBasedJetStreamBroker)):
         raise StreamError(
-            f"{type(broker).__name__} acknowledges nothing, so no failure can be kept: use"
+            f"{type(broker).__name__} acknowledges nothing, so no failure can be recorded: use"
             " PullBasedJetStreamBroker or PushBasedJetStreamBroker."
         )
     settlers = Settlers(config)
@@ -48,6 +47,7 @@ def taskiq_dead_letters(
     listen = broker.listen
 
     async def listen_settled() -> AsyncGenerator[AckableMessage, None]:
+        begun.forget_all()  # what an earlier worker took and did not begin
         async for message in _for_ever(listen):
             msg: Msg = message.ack.__self__  # type: ignore[attr-defined]
             task_id, name = _task_of(broker, message.data)
@@ -57,15 +57,14 @@ def taskiq_dead_letters(
 
     broker.listen = listen_settled  # type: ignore[method-assign]
     broker.add_middlewares(begun)
-    broker.middlewares.insert(0, broker.middlewares.pop())  # none that fails is before it
+    broker.middlewares.insert(0, broker.middlewares.pop())  # failures before it do not count
 
 
 async def _for_ever(
     listen: Callable[[], AsyncGenerator[AckableMessage, None]],
 ) -> AsyncGenerator[AckableMessage, None]:
-    """What `listen` yields until it ends.
-
-    taskiq-nats raises some timeouts of nats-py out of it, which are no end.
+    """The messages of `listen`, for ever. taskiq-nats lets some timeouts of nats-py escape; they
+    are not the end.
     """
     while True:
         with contextlib.suppress(TimeoutError):
@@ -75,7 +74,7 @@ async def _for_ever(
 
 
 class _Begun(TaskiqMiddleware):
-    """Knows which call a task of Taskiq is, and what became of it until it is acknowledged."""
+    """Knows the call of a Taskiq task and its result, until it is acknowledged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +85,9 @@ class _Begun(TaskiqMiddleware):
         running = asyncio.current_task()
         for call in self.calls.get(message.task_id, ())[:1]:
             self._forget(message.task_id, call)
-            if running is not None:  # it may end without an answer: then the event comes again
+            if (
+                running is not None
+            ):  # it may end without an acknowledgement: then the event is delivered again
                 running.add_done_callback(partial(_leave, call))
         return message
 
@@ -99,9 +100,19 @@ class _Begun(TaskiqMiddleware):
         _result.set(result)
 
     async def answer(self, task_id: str, call: Call) -> None:
-        """What Taskiq calls to acknowledge a message."""
+        """Taskiq calls this to acknowledge a message."""
         self._forget(task_id, call)  # it does not begin what it cannot read
-        await call.end(_said())
+        said = _said()
+        if isinstance(said, Retry) and said.error is not None and is_end(said.error):
+            await call.give_back()  # the worker ends, which is no failure of the task
+        else:
+            await call.end(said)
+
+    def forget_all(self) -> None:
+        """Let what was taken and not begun come again."""
+        for call in [each for calls in self.calls.values() for each in calls]:
+            call.leave()
+        self.calls.clear()
 
     def _forget(self, task_id: str, call: Call) -> None:
         calls = [each for each in self.calls.pop(task_id, ()) if each is not call]
@@ -114,11 +125,13 @@ def _leave(call: Call, _: asyncio.Task[Any]) -> None:
 
 
 def _said() -> HandlerResult:
-    """What became of the task, as the library's own handlers say it."""
+    """The result of the task, in the form of our own handlers."""
     try:
         result = _result.get()
     except LookupError:
-        return DeadLetter("Taskiq knows no such task, or cannot read it.", dlq_reason="no_task")
+        return DeadLetter(
+            "Taskiq does not know this task, or cannot read the message.", dlq_reason="no_task"
+        )
     error = result.error if result is not None else None
     if isinstance(error, TaskRejectedError):
         return DeadLetter("The task rejected itself.", error, "rejected")

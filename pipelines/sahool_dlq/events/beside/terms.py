@@ -1,4 +1,4 @@
-"""What must hold of a consumer that something else pulls from, for its failures to be kept."""
+"""The conditions under which the failures of a consumer that other code pulls can be recorded."""
 
 import logging
 from typing import NamedTuple
@@ -20,51 +20,57 @@ logger = logging.getLogger(__name__)
 
 
 class Terms(NamedTuple):
-    """How a durable consumer delivers."""
+    """The settings of delivery of a durable consumer."""
 
     ack_wait_seconds: float  # silence after which the server delivers again
     max_deliver: int | None = None  # the delivery after which the server delivers no more
+    is_known: bool = True  # False where the consumer cannot be asked for
 
     def is_last(self, delivery: Delivery) -> bool:
         """Whether the server would not deliver the event again."""
         return self.max_deliver is not None and delivery.delivery_count >= self.max_deliver
 
+    def may_be_last(self, delivery: Delivery) -> bool:
+        """Whether the server might not deliver the event again."""
+        return self.is_last(delivery) or (self.max_deliver is None and not self.is_known)
+
 
 def check_delivered(msg: Msg) -> None:
-    """Raise StreamError for a message that no JetStream consumer delivered."""
+    """Raise StreamError for a message without a JetStream consumer."""
     if not (msg.reply or "").startswith(ACKS):
         raise StreamError(
-            f"The message on {msg.subject} was not delivered by a JetStream consumer, so it can"
-            " neither be acknowledged nor come again: subscribe with nc.jetstream(), to a stream."
+            f"The message on {msg.subject} was not delivered by a JetStream consumer, so it can "
+            "neither be acknowledged nor delivered again: subscribe with nc.jetstream(), to a "
+            "stream."
         )
 
 
 async def terms_of(client: Client, delivery: Delivery, ack_wait_seconds: float) -> Terms:
-    """How the consumer of a delivery delivers; `ack_wait_seconds` where that cannot be asked.
+    """How the consumer of a delivery delivers; `ack_wait_seconds` if that cannot be looked up.
 
-    Raises StreamError for one whose events are not acknowledged one by one, or have no body, and
-    what a request raises in an outage.
+    Raises StreamError for one without acknowledgement of single events, or without bodies; also the
+    errors of a request in an outage.
     """
     address = f"{delivery.consumer} on {delivery.stream}"
     try:
         info = await _info(client, delivery)
     except (NotFoundError, NotPermittedError) as error:  # of another account or domain
         logger.warning("Consumer %s could not be looked at: %s", address, error)
-        return Terms(ack_wait_seconds)
+        return Terms(ack_wait_seconds, is_known=False)
     if problem := _problem(info):
         raise StreamError(f"Consumer {address} {problem}.")
     config = info.config
     most = config.max_deliver if (config.max_deliver or 0) > 0 else None
     if most is not None:
         logger.warning(
-            "Consumer %s delivers an event %d times: one that failed so often becomes a dead letter"
-            " whatever retries are left, and one whose process dies then is lost to it: set"
-            " max_deliver to -1.",
+            "Consumer %s delivers an event at most %d times: after that it becomes a dead "
+            "letter even if retries are left, and if its process dies then, it is lost: set "
+            "max_deliver to -1.",
             *(address, most),
         )
     if config.backoff:
         logger.warning(
-            "Consumer %s has a backoff, which overrules how long retries wait: take it away.",
+            "Consumer %s has a backoff, which overrides the delay of retries: remove it.",
             address,
         )
     return Terms(config.ack_wait or ack_wait_seconds, most)
@@ -75,7 +81,7 @@ async def _info(client: Client, delivery: Delivery) -> ConsumerInfo:
         info: ConsumerInfo = await client.jetstream().consumer_info(
             delivery.stream, delivery.consumer
         )
-    except TimeoutError:  # a client that is not ours says nothing of rights
+    except TimeoutError:  # other clients do not report rights
         asked = f"CONSUMER.INFO.{delivery.stream}.{delivery.consumer}"
         check_permitted(client, api_subject(client, asked))
         raise
@@ -86,14 +92,14 @@ def _problem(info: ConsumerInfo) -> str | None:
     config = info.config
     if config.ack_policy == AckPolicy.NONE:
         return (
-            "is ordered, or is not acknowledged, so nothing of it comes again: use a durable that"
+            "is ordered, or is not acknowledged, so no event is delivered again: use a durable that"
             " is acknowledged explicitly (ack_policy explicit)"
         )
     if config.ack_policy != AckPolicy.EXPLICIT:
         return (
-            "acknowledges all earlier events with each: use one that acknowledges them one by one"
+            "acknowledges all earlier events with each one: use one that acknowledges single events"
             " (ack_policy explicit)"
         )
     if config.headers_only:
-        return "delivers headers only, so there is no event to keep: take headers_only away"
+        return "delivers headers only, so the event is missing: remove headers_only"
     return None

@@ -1,11 +1,12 @@
-"""The monitor: every dead letter is shown to a handler once, and what it decides is on the log.
+"""The monitor: a handler gets every dead letter once, and its decision is written to the log.
 
 consumer = DLQConsumer(DLQConsumerConfig(), notifier=page_somebody)
 await consumer.connect()
 await consumer.subscribe(handler)
 await consumer.start()        # until close()
 
-A durable consumer, so nothing is missed while it is down. It writes no database: the drain does.
+It is a durable consumer, so nothing is missed while it is down. It does not write to the database;
+the drain does.
 """
 
 import asyncio
@@ -41,7 +42,8 @@ from sahool_dlq.jetstream.address import shown
 from sahool_dlq.jetstream.consumers import durable_name
 from sahool_dlq.jetstream.incoming import can_hold
 from sahool_dlq.jetstream.pull import Delivery
-from sahool_dlq.jetstream.streams import StreamNames, ensure_log_stream, find_stream
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import ensure_log_stream, find_stream
 
 logger = logging.getLogger(__name__)
 
@@ -49,18 +51,18 @@ _LONGEST_LOOKED_AT, _LONGEST_SAID = 10_000, 500  # characters of a text in the l
 
 DLQHandler = Callable[[DLQEvent], Awaitable[DLQAction]]
 Notifier = Callable[[DLQEvent], Awaitable[None]]
-"""Tells people of a dead letter; what it raises is logged, and it is called again later."""
+"""Alerts people about a dead letter; its errors are logged, and it is called again later."""
 
 
 async def default_dlq_handler(
     event: DLQEvent, config: DLQConsumerConfig | None = None
 ) -> DLQAction:
-    """Alert on critical errors, ask for a redrive where that is enabled, else store."""
+    """Alert on critical errors, request a redrive if enabled, else store."""
     return default_action(event, config or DLQConsumerConfig())
 
 
 async def log_alert(event: DLQEvent) -> None:
-    """The notifier of who has none: one line, with secrets masked as the drain masks them."""
+    """The default notifier: one log line, with secrets masked as by the drain."""
     logger.error(
         "ALERT: %s in %s: %s (failure %s)",
         *(_said(text) for text in (event.error_type, event.service, event.error_message)),
@@ -77,7 +79,7 @@ def _said(text: str) -> str:
 
 
 class DLQConsumer(Service):
-    """Shows every dead letter to a handler, and takes the action that it decides on."""
+    """Calls a handler with every dead letter, and takes the action that it returns."""
 
     def __init__(
         self, config: DLQConsumerConfig | None = None, *, notifier: Notifier | None = None
@@ -94,8 +96,8 @@ class DLQConsumer(Service):
         """Prepare the durable consumer for `handler`; `start` runs it.
 
         A new one starts at the beginning of the stream. Raises RuntimeError before `connect` and
-        after `start`, TypeError for a handler that is not async, StreamError where no stream or
-        more than one holds `subject`, and where the durable cannot be pulled from.
+        after `start`, TypeError for a handler that is not async, StreamError if no stream or more
+        than one captures `subject`, and if the durable cannot be pulled from.
         """
         connection = self._to_subscribe()
         config = self.config
@@ -121,17 +123,17 @@ class DLQConsumer(Service):
         try:
             await ensure_log_stream(js, names)
         except (*PUBLISH_ERRORS, StreamError) as error:
-            logger.warning("The dead-letter stream could not be checked or made: %s", error)
+            logger.warning("The dead-letter stream could not be checked or created: %s", error)
         if await can_hold(js, names.dead_letters, subject):
             return names.dead_letters
         stream = await find_stream(js, subject)
         if stream is None:
-            raise StreamError(f"No stream holds {subject}: run `dlq migrate`.")
+            raise StreamError(f"No stream captures {subject}: run `dlq migrate`.")
         return stream
 
 
 class _DeadLetters(Intake):
-    """The dead letters of one subject, each settled by what the handler decides."""
+    """The dead letters of one subject, each settled by the handler's decision."""
 
     def __init__(
         self,
@@ -164,7 +166,7 @@ class _DeadLetters(Intake):
         self._failed: Counter[int] = Counter()  # calls for a dead letter, by its sequence
 
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
-        """Decide, tell, acknowledge, in this order; whatever fails is done again from the start."""
+        """Decide, publish, acknowledge, in this order; after an error it starts again."""
         message = LogMessage(msg.subject, delivery.sequence, delivery.timestamp_ns, msg.data)
         event = DLQEvent.read(message, delivery.stream)
         try:
@@ -196,7 +198,7 @@ class _DeadLetters(Intake):
         self._acknowledge(msg)
 
     async def _decide(self, event: DLQEvent) -> DLQAction:
-        """The handler's action, or STORE where it failed too often; raises what it raised."""
+        """The handler's action, or STORE if it failed too often; raises the handler's errors."""
         try:
             seconds = self._config.handler_timeout_seconds
             action: object = await self._outcome(self._handler(event), seconds)
@@ -205,7 +207,7 @@ class _DeadLetters(Intake):
         except (Exception, asyncio.CancelledError):
             if self._is_cutting_off:
                 raise
-            # Not the delivery count: not every delivery becomes a call.
+            # Not the delivery count, because not every delivery becomes a call.
             self._failed[event.sequence] += 1
             if self._failed[event.sequence] < self._config.max_handler_failures:
                 raise
@@ -220,9 +222,8 @@ class _DeadLetters(Intake):
         return action
 
     async def _tell(self, news: News) -> bool:
-        """Publish until the server has it; nothing more is taken while the log cannot be written.
-
-        False where the consumer is closed before.
+        """Publish until the server has it; no more messages are taken while the log cannot be
+        written. False if the consumer is closed before.
         """
 
         async def publish() -> None:
@@ -248,9 +249,8 @@ async def start_dlq_consumer(
     *,
     notifier: Notifier | None = None,
 ) -> DLQConsumer:
-    """A monitor that already runs in the background; stop it with `close`.
-
-    Raises ConnectionError where no server answers.
+    """A monitor that already runs in the background; stop it with `close`. Raises ConnectionError
+    if no server answers.
     """
     consumer = DLQConsumer(config, notifier=notifier)
     if not await consumer.connect():

@@ -1,4 +1,4 @@
-"""A dead letter as a monitor's handler gets it, whatever the bytes were."""
+"""A dead letter as the monitor's handler gets it, for any bytes."""
 
 import json
 from datetime import datetime
@@ -14,10 +14,10 @@ from sahool_dlq.deadletter.sanitize import clean_text
 
 
 class DLQEvent(BaseModel):
-    """One dead letter: the keys of docs/wire-format.md, its place in the log, its identity.
+    """One dead letter: the keys of docs/wire-format.md, its position in the log, its identity.
 
-    Times are aware UTC. What the sender left out has a default, and what could not be read is told
-    in `parse_error`.
+    Times are aware UTC. Missing values have a default, and `parse_error` says what could not be
+    read.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,12 +51,12 @@ class DLQEvent(BaseModel):
     attempts: list[Any] = Field(default_factory=list)  # {at, error_type, error_message} of each
 
     # The event itself
-    original_data: Any = None  # the body where it is JSON; else see payload_encoding
+    original_data: Any = None  # the body if it is JSON; else see payload_encoding
     original_headers: MutableHeaders = Field(default_factory=dict)
     payload_encoding: str = "json"  # json | base64 | object | text
     traceparent: str | None = None
 
-    # Who it is, and where it stands in the log
+    # Its identity, and its position in the log
     failure_id: str  # uuid, the same that the drain finds
     root_failure_id: str | None = None  # first failure of the chain, when a redrive failed again
     redrive_id: str | None = None
@@ -90,16 +90,16 @@ class DLQEvent(BaseModel):
 
     @property
     def service(self) -> str:
-        """The service that failed, where it is known; else the one that published the event."""
+        """The service that failed, if known; else the one that published the event."""
         return self.consumer_service or self.source_service
 
     @property
     def cases(self) -> dict[str, int]:
-        """The failures that a decision about this dead letter is about, with their next redrive.
+        """The failures that a decision about this dead letter concerns, with their next redrive.
 
-        Itself; and when a redrive failed again in the consumer that it was meant for, also the root
-        of its chain, which stays the one live row. Only the drain knows which of both is a case:
-        what names the other changes nothing.
+        The dead letter itself; and if a redrive failed again in the addressed consumer, also the
+        root of its chain, which stays the only live row. Only the drain knows which of them is a
+        case; a decision about the other has no effect.
         """
         cases = {self.failure_id: 1}
         headers = self.original_headers

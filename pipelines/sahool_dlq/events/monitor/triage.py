@@ -16,18 +16,18 @@ from sahool_dlq.jetstream.access import Access
 
 
 class DLQAction(Enum):
-    """What a handler says of a dead letter."""
+    """A handler's decision about a dead letter."""
 
-    STORE = "store"  # keep it: the drain brings it to the lake and the database
-    RETRY = "retry"  # ask for a redrive, auto_retry_delay_hours after it failed
-    ALERT = "alert"  # tell people, and keep it
-    DISCARD = "discard"  # keep it as discarded: nothing is to be done about it
+    STORE = "store"  # keep it: the drain stores it in the lake and the database
+    RETRY = "retry"  # request a redrive, auto_retry_delay_hours after it failed
+    ALERT = "alert"  # send an alert, and keep it
+    DISCARD = "discard"  # keep it as discarded: nothing needs to be done
 
 
 class DLQConsumerConfig(Access):
     """How a `DLQConsumer` connects (see `Access`), and what the default handler decides."""
 
-    name: str = "sahool-dlq-consumer"  # the actor of what is decided
+    name: str = "sahool-dlq-consumer"  # the actor of the decisions
 
     dlq_subject: str = Field(default="sahool.dlq.>", pattern=r"^[^.*>]+\.dlq\.")
     dlq_stream_name: str = "SAHOOL_DLQ"  # made where no stream holds the subject
@@ -58,7 +58,7 @@ class DLQConsumerConfig(Access):
 
     @property
     def subjects(self) -> Subjects:
-        """The log's subjects below the same prefix as the dead letters."""
+        """The subjects of the log, with the prefix of the dead letters."""
         return Subjects(self.dlq_subject.partition(".")[0])
 
 
@@ -67,12 +67,12 @@ class News:
     """One message to publish on the log."""
 
     subject: str
-    message_id: str  # its Nats-Msg-Id: a dead letter that is delivered again says nothing twice
+    message_id: str  # its Nats-Msg-Id: a redelivered dead letter causes no second message
     body: bytes
 
 
 def default_action(event: DLQEvent, config: DLQConsumerConfig) -> DLQAction:
-    """What the default handler decides: alert on critical errors, retry if told to, else store."""
+    """The default handler's decision: alert on critical errors, retry if enabled, else store."""
     error_class = event.error_type.rpartition(".")[2]
     if config.alert_on_critical and error_class in with_subclasses(config.critical_error_types):
         return DLQAction.ALERT
@@ -82,7 +82,7 @@ def default_action(event: DLQEvent, config: DLQConsumerConfig) -> DLQAction:
 def news_of(
     event: DLQEvent, action: DLQAction, config: DLQConsumerConfig, *, reason: str, now: datetime
 ) -> Iterator[News]:
-    """What is told on the log when an action is taken."""
+    """The messages to publish for an action."""
     subjects = config.subjects
     about = f"{event.failure_id}-{event.first_attempt_at.isoformat()}"
     for failure, attempt in event.cases.items():
@@ -96,13 +96,15 @@ def news_of(
                 redrive_id=redrive,
                 attempt=attempt,
                 trigger="automatic",
-                # By the dead letter's time, not by now: said again, it says the same.
+                # By the dead letter's time, not the current time: so a repeat is identical.
                 not_before=event.published_at + timedelta(hours=config.auto_retry_delay_hours),
             )
             yield News(subjects.redrive("requested"), f"{about}-{redrive}-requested", body)
         elif action in _DECISIONS:
             decision = _DECISIONS[action]
-            is_root = failure != event.failure_id  # told with the redrive, which must be known
+            is_root = (
+                failure != event.failure_id
+            )  # published with the redrive, which must be in the log
             body = encode_case_event(
                 failure_id=failure,
                 at=now,
@@ -119,6 +121,6 @@ _DECISIONS = {DLQAction.DISCARD: "discarded", DLQAction.ALERT: "alerted"}
 
 
 def retry_delay(delivery_count: int, config: DLQConsumerConfig) -> float:
-    """Seconds before a dead letter that could not be handled is tried again: doubling, capped."""
+    """Seconds before a dead letter is tried again after an error: doubling, with a maximum."""
     delay = config.retry_delay_seconds * 2.0 ** min(delivery_count - 1, 32)
     return min(delay, config.max_retry_delay_seconds)

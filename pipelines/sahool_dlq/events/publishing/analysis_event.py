@@ -1,4 +1,4 @@
-"""What an analysis service tells the others: its result, for whom, and how to notify them."""
+"""The message of an analysis service: its result, the receivers, and how to notify them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 
 class AnalysisEvent(BaseModel):
-    """A finished analysis, or an action that one recommends; the keys are those of the wire."""
+    """A finished analysis, or a recommended action; the keys are those of the message."""
 
     event_id: str = Field(default_factory=lambda: str(uuid4()))
     event_type: str  # such as ndvi.computed
@@ -23,5 +23,5 @@ class AnalysisEvent(BaseModel):
     notification_channels: list[str] = Field(default_factory=lambda: ["in_app"])
 
     def to_json(self) -> str:
-        """The event as it is published; JSON has no NaN, so that it becomes null."""
+        """The event as published; NaN becomes null, because JSON has no NaN."""
         return self.model_dump_json()

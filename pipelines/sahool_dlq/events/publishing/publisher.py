@@ -18,7 +18,8 @@ from sahool_dlq.events.publishing.analysis_event import AnalysisEvent
 from sahool_dlq.jetstream.access import Access
 from sahool_dlq.jetstream.connection import connect_service, disconnect, wire_size
 from sahool_dlq.jetstream.refusals import IN_PROCESS
-from sahool_dlq.jetstream.streams import StreamNames, ensure_event_stream
+from sahool_dlq.jetstream.stream_names import StreamNames
+from sahool_dlq.jetstream.streams import ensure_event_stream
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class NATSConfig(Access):
 
 
 class NATSPublisher:
-    """Publishes events; makes the event stream where none captures the subject."""
+    """Publishes events; creates the event stream if no stream captures the subject."""
 
     def __init__(self, config: NATSConfig | None = None) -> None:
         self.config = config or NATSConfig()
@@ -52,9 +53,9 @@ class NATSPublisher:
         return self._connection is not None and self._connection.is_connected
 
     async def connect(self) -> bool:
-        """Connect to NATS; False, with the reason logged, where no server answers.
+        """Connect to NATS; False, with the reason logged, if no server answers.
 
-        A connection that there is already is kept: it comes back by itself.
+        An existing connection is kept: it reconnects by itself.
         """
         async with self._connecting:
             if self._connection is not None and not self._connection.is_closed:
@@ -77,12 +78,12 @@ class NATSPublisher:
         return True
 
     async def publish(self, subject: str, data: bytes, headers: Headers | None = None) -> bool:
-        """Publish one event; False, with the reason logged, where the server did not take it.
+        """Publish one event; False, with the reason logged, if the server did not accept it.
 
-        A header with a list of values is sent once for each of them.
+        A header with a list of values is sent once per value.
         """
         if self._connection is not None:
-            with contextlib.suppress(SettingsError):  # a file just being written
+            with contextlib.suppress(SettingsError):  # a file that is being written
                 await self.connect()  # nats-py gives it up on most errors that a server sends
         if (connection := self._connection) is None:
             logger.error("Not connected: await publisher.connect() first.")
@@ -130,7 +131,9 @@ class NATSPublisher:
     async def _until_known(
         self, connection: Client, subject: str, data: bytes, headers: dict[str, Any] | None
     ) -> None:
-        """Publish; what is being stored under its id by an earlier try ends as a duplicate."""
+        """Publish; if an earlier try with the same id is still being stored, it ends as a
+        duplicate.
+        """
         for pause in (*_PAUSES, None):
             try:
                 await self._publish(connection, subject, data, headers)

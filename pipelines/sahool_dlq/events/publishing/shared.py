@@ -1,4 +1,4 @@
-"""One publisher for a whole service, for code that has no place to keep its own."""
+"""One publisher for a whole service, for code that cannot keep its own."""
 
 import asyncio
 import functools
@@ -19,7 +19,7 @@ _scheduled: set[asyncio.Task[bool]] = set()
 async def get_publisher() -> NATSPublisher:
     """The running loop's publisher, with the default `NATSConfig`; connected if a server answers.
 
-    Where none did, the next call tries again. Its `close` ends it for all users.
+    If none did, the next call tries again. Its `close` ends it for all users.
     """
     publisher = _publishers.setdefault(asyncio.get_running_loop(), NATSPublisher())
     await publisher.connect()
@@ -36,7 +36,7 @@ async def publish_analysis_completed(
     farmer_id: str | None = None,
     tenant_id: str | None = None,
 ) -> bool:
-    """Publish the result of an analysis; False, with the reason logged, where that failed."""
+    """Publish the result of an analysis; False, with the reason logged, if that failed."""
     publisher = await get_publisher()
     event = AnalysisEvent(
         event_type=event_type,
@@ -79,5 +79,5 @@ def _blocking(function: Callable[P, Coroutine[Any, Any, bool]]) -> Callable[P, b
 publish_analysis_completed_sync = _blocking(publish_analysis_completed)
 """`publish_analysis_completed` for code that is not async: connects, publishes, disconnects.
 
-Where an event loop runs it cannot wait: True says no more than that publishing was scheduled.
+In a running event loop it cannot wait: True only means that publishing was scheduled.
 """

@@ -1,10 +1,10 @@
-"""What a policy would have done with the redrives that were: pure, on stored outcomes."""
+"""What a policy would have done with past redrives: pure, on stored outcomes."""
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sahool_dlq.redrive.choose.policy import Cell, History, Policy, judge
 
@@ -23,10 +23,10 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BacktestReport:
-    """What a policy says to the redrives that were, beside what they came to.
+    """The decisions of a policy about past redrives, beside their outcomes.
 
-    What it would not have published has no other outcome than the one that was seen; so these are
-    the redrives that it would have spared or kept, not the ones that it would have added.
+    Outcomes are known only for redrives that were published. So these are redrives that the policy
+    would have skipped or kept, not ones that it would have added.
     """
 
     redrives: int  # that ended with a success or a failure
@@ -36,23 +36,19 @@ class BacktestReport:
     successes_taken: int
     failures_spared: int
     successes_missed: int
-    brier: float | None  # of its chances against the outcomes: mean square error, 0 is best
-    brier_of_one_rate: float | None  # of saying the success rate so far to every redrive
-    brier_of_always: float | None  # of those who always redrive, as if each would succeed
+    brier: float | None  # mean square error of its chances, 0 is best
+    brier_of_one_rate: float | None  # the same for always predicting the success rate so far
+    brier_of_always: float | None  # the same for always predicting success
     redrives_per_success: float | None  # of those it takes
     redrives_per_success_before: float | None  # of all
-    groups_stopped: tuple[str, ...]  # for which it took only canaries at the end
-
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
+    groups_stopped: tuple[str, ...]  # for which it took only canaries in the end
 
 
 def backtest(outcomes: Iterable[Outcome], policy: Policy) -> BacktestReport:
-    """Replay redrives in the order in which they were published; each is judged by those before.
+    """Replay redrives in the order of publishing; each is judged by those before.
 
-    An outcome is known from the time at which it came, and only those of redrives that the policy
-    takes are learned from.
+    An outcome is known from the time when it came, and the policy learns only from redrives that it
+    takes.
     """
     rows = sorted(outcomes, key=lambda outcome: (outcome.published_at, outcome.failure_id))
     history = History(policy)
@@ -99,7 +95,7 @@ def backtest(outcomes: Iterable[Outcome], policy: Policy) -> BacktestReport:
 
 
 def _learn(history: History, waiting: list[tuple[datetime, int, Outcome]], now: datetime) -> None:
-    """Add what has become known by now."""
+    """Add the outcomes that are known by now."""
     while waiting and waiting[0][0] <= now:
         _, _, outcome = heapq.heappop(waiting)
         good = int(outcome.is_success)

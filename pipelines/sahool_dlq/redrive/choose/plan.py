@@ -1,4 +1,6 @@
-"""Which failures to redrive, frozen as a batch in Postgres before anything is published."""
+"""Which failures to redrive; the plan is stored as a batch in PostgreSQL before anything is
+published.
+"""
 
 import json
 import uuid
@@ -18,13 +20,13 @@ from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.redrive.batches import move
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.edit import read_patch
-from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN, SERVICE
+from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN
 from sahool_dlq.stores.postgres.audit import audit
 
 __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
 
 _LAST_ATTEMPT = f"((f.opening - 1) * {ATTEMPTS_PER_OPENING} + f.redrive_count)"
-"""The number of the last redrive that ended without success, over `failed_events f`."""
+"""The number of the last failed redrive, over `failed_events f`."""
 
 Addressee = tuple[str, str]
 """`<stream>/<durable>`, and the subject of the events that failed there."""
@@ -33,7 +35,7 @@ IDLE = (
     f"NOT EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id AND r.attempt > {_LAST_ATTEMPT}"
     " AND r.state IN ('planned', 'published', 'succeeded'))"
 )
-"""No batch holds the failure, over `failed_events f`."""
+"""The failure is in no batch, over `failed_events f`."""
 
 
 class PlannedFailure(NamedTuple):
@@ -44,10 +46,10 @@ class PlannedFailure(NamedTuple):
     error_type: str
     service: str  # that failed
     subject: str
-    address: str | None  # <stream>/<durable> that it is redriven to; None: nobody said who failed
+    address: str | None  # <stream>/<durable> of the redrive; None: unknown
     redrive_count: int
     opening: int  # of its case; 1 for one that was never reopened
-    is_foreign: bool  # that consumer may have no code of ours
+    is_foreign: bool  # that consumer may not use our library
     error_message: str
     failed_at: datetime  # when the consumer gave up
     ended_at: datetime | None  # when its last redrive ended
@@ -63,18 +65,18 @@ class PlannedFailure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PlannedGroup:
-    """The share of one group in a plan."""
+    """One group's part of a plan."""
 
     group_id: str
     error_type: str
     service: str
     count: int
-    is_foreign: bool = False  # the consumers that failed have no code of ours
+    is_foreign: bool = False  # the failing consumers do not use our library
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a selection comes to."""
+    """The result of a selection."""
 
     rows: tuple[PlannedFailure, ...]
     limit_reached: bool = False  # more may match
@@ -100,12 +102,12 @@ class Plan:
 
     @property
     def subjects(self) -> list[str]:
-        """Where the events would go."""
+        """The subjects of the events."""
         return sorted({row.subject for row in self.rows})
 
     @property
     def addressees(self) -> dict[str, set[str | None]]:
-        """The consumers that failed, by subject; None for one that nobody named."""
+        """The consumers that failed, by subject; None if unknown."""
         found: dict[str, set[str | None]] = {}
         for row in self.rows:
             found.setdefault(row.subject, set()).add(row.address)
@@ -114,10 +116,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How a batch is to be carried out, by whose wish.
+    """How to execute a batch, and who requested it.
 
-    Raises RedriveError for a patch that cannot be kept, or an addressee that none can be, whether
-    a command or a form brings it.
+    Raises RedriveError for a patch that cannot be stored, or a consumer that cannot be addressed,
+    from a command or a form.
     """
 
     trigger: str  # automatic | manual
@@ -128,7 +130,9 @@ class Order:
     per_second: float | None = None  # None leaves it to the budget
     addressed_to: str | None = None  # <stream>/<durable> instead of the consumer that failed
     max_age_seconds: float | None = None  # of an event; None takes any age
-    own_copy: bool = True  # also what the events' stream no longer has, as its dead letter holds it
+    own_copy: bool = (
+        True  # publish the dead letter's copy if the events' stream no longer has the event
+    )
 
     def __post_init__(self) -> None:
         if self.addressed_to is not None:
@@ -138,20 +142,22 @@ class Order:
 
 
 def check_addressee(address: str, redirect_to: str | None) -> None:
-    """Raise RedriveError where nothing can be addressed to this consumer."""
+    """Raise RedriveError if this consumer cannot be addressed."""
     if parts_of(address) is None:
         raise RedriveError(
             f"{address!r} is not a consumer: write STREAM/CONSUMER, as a dry run shows them."
         )
     if redirect_to is not None:
-        raise RedriveError("A redirected event has no addressee: give --to or --for, not both.")
+        raise RedriveError(
+            "A redirected event is addressed to no consumer: give --to or --for, not both."
+        )
 
 
 def plan(connection: Connection[Any], selection: Selection) -> Plan:
-    """The failures that a redrive of this selection would publish; touches nothing.
+    """The failures that a redrive of this selection would publish; changes nothing.
 
-    Pending ones that no batch holds; a parked one only by its id. Raises RedriveError for an empty
-    selection or an id that is none.
+    Pending ones that are in no batch; a parked one only by its id. Raises RedriveError for an empty
+    selection or an invalid id.
     """
     condition, values = selection.condition()
     states = ["pending", "parked"] if selection.failure_ids else ["pending"]
@@ -164,9 +170,9 @@ def plan(connection: Connection[Any], selection: Selection) -> Plan:
 def find_pending(
     connection: Connection[Any], condition: str, values: Sequence[Any], limit: int
 ) -> list[PlannedFailure]:
-    """Failures that no batch holds, the oldest first."""
+    """Failures that are in no batch, the oldest first."""
     rows = connection.execute(
-        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, {SERVICE},"  # noqa: S608
+        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, service(f),"  # noqa: S608
         f" f.original_subject, {ADDRESS}, f.redrive_count,"
         f" f.opening, {IS_FOREIGN}, left(f.error_message, 500), f.dlq_timestamp,"
         " (SELECT max(r.ended_at) FROM redrives r WHERE r.failure_id = f.id"
@@ -187,13 +193,13 @@ def freeze(
     needs_approval: bool = False,
     shown_patch: dict[str, Any] | None = None,
 ) -> str:
-    """Write the batch and its outbox rows, and so in the audit; returns the batch's id.
+    """Store the batch with its outbox rows and audit row; returns the batch's id.
 
-    A failure that another batch took meanwhile is left to that one. `shown_patch` is the edit as
-    the audit may show it.
+    A failure that another batch took meanwhile is left out. `shown_patch` is the edit as the audit
+    may show it.
     """
     if not order.reason.strip():
-        raise RedriveError("Give a reason: it is kept with the batch and in the audit.")
+        raise RedriveError("Give a reason: it is stored with the batch and in the audit.")
     batch_id = str(uuid.uuid4())
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(
@@ -222,7 +228,7 @@ def freeze(
             " WHERE redrives.state = 'cancelled'",
             [
                 [
-                    str(uuid.uuid4()),  # nobody can guess it: who knows it was given the event
+                    str(uuid.uuid4()),  # it cannot be guessed: whoever knows it was given the event
                     row.failure_id,
                     row.attempt,
                     batch_id,

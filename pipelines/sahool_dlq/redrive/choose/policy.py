@@ -1,9 +1,9 @@
-"""When a redrive pays: what its outcomes have taught, by failure group and attempt.
+"""When a redrive is worth it: learned from outcomes, by failure group and attempt.
 
 Pure: time and outcomes are arguments. For each group and attempt the chance of success is a Beta
-distribution: a prior from other groups of the same error type, and the outcomes, which weigh half
-as much each half-life. A redrive is worth it while the chance is likely enough to be above
-`worth`; a group for which it is not gets one canary a day, so that a cure is noticed.
+distribution, from a prior of other groups of the same error type and from the outcomes, whose
+weight halves each half-life. A redrive is worth it while the chance is probably above `worth`;
+other groups get one canary a day, so that a repair is noticed.
 """
 
 import random
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-import scipy  # loads scipy.special, which takes its time, when it is first asked for
+import scipy  # loads scipy.special, which is slow, on first use
 
 from sahool_dlq.deadletter.error_families import TRANSIENT, with_subclasses
 
@@ -28,7 +28,7 @@ __all__ = [
     "judge",
 ]
 
-_LAST_ATTEMPT = 3  # later ones are judged as the third
+_LAST_ATTEMPT = 3  # later ones are judged like the third
 _TRANSIENT_NAMES = frozenset(with_subclasses(TRANSIENT))
 _DENIED = re.compile(
     r"permission|denied|forbidden|unauthori[sz]ed|not authori[sz]ed|authentication|credential"
@@ -39,46 +39,48 @@ _DENIED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rules; each is a choice, not a finding."""
+    """The rules; each is a choice, not a measurement."""
 
-    worth: float = 0.1  # chance of success from which a redrive pays: its cost / its value
+    worth: float = 0.1  # chance of success from which a redrive is worth it: cost / value
     confidence: float = 0.2  # least probability that the chance is at least that
     half_life: timedelta = timedelta(days=7)  # after which an outcome weighs half
     most_prior: float = 20.0  # most weight of a prior, in outcomes
-    enough_trials: float = 5.0  # before a group says something about others, or a ramp is aborted
+    enough_trials: float = (
+        5.0  # minimum outcomes before a group counts for others, or a ramp is aborted
+    )
     abort_below: float = 0.1  # expected chance below which a ramp is aborted
     canary_every: timedelta = timedelta(days=1)  # one redrive of a stopped group
     base_delay_seconds: float = 30.0  # least delay before a redrive
     most_delay_seconds: float = 3_600.0
     budget_share: float = 0.2  # redrives of a service, of what it handles
-    floor_per_second: float = 10.0  # redrives of a service that may always be
-    transient_types: tuple[str, ...] = tuple(TRANSIENT)  # what may pass by itself
+    floor_per_second: float = 10.0  # redrives per second that a service may always get
+    transient_types: tuple[str, ...] = tuple(TRANSIENT)  # temporary error types
 
     def is_transient(self, error_type: str, message: str) -> bool:
-        """Whether an error may pass by itself: by its type, unless its text says it was refused."""
+        """Whether an error may be temporary: by type, unless its text says that it was refused."""
         name = error_type.rpartition(".")[2]
         return name in with_subclasses(self.transient_types) and not _DENIED.search(message)
 
     def budget_per_second(self, handled_per_second: float) -> float:
-        """Redrives a second that a service which handles so much may get."""
+        """Redrives per second that a service may get if it handles this many events."""
         return max(self.floor_per_second, self.budget_share * handled_per_second)
 
 
 class Cell(NamedTuple):
-    """What is learned about together."""
+    """Outcomes of one cell are learned together."""
 
     group_id: str
     error_type: str
     attempt: int  # 1 for the first redrive
 
     def learned(self) -> "Cell":
-        """The cell that outcomes are counted in."""
+        """The cell in which outcomes are counted."""
         error_class = self.error_type.rpartition(".")[2]
         return Cell(self.group_id, error_class, min(self.attempt, _LAST_ATTEMPT))
 
 
 class Belief(NamedTuple):
-    """A chance of success: Beta(a, b), of which the trials are not the prior's."""
+    """A chance of success: Beta(a, b); the trials do not include the prior."""
 
     a: float
     b: float
@@ -90,16 +92,16 @@ class Belief(NamedTuple):
         return self.a / (self.a + self.b)
 
     def after(self, successes: int, failures: int) -> "Belief":
-        """With these outcomes of today."""
+        """The belief after these outcomes of today."""
         return Belief(self.a + successes, self.b + failures, self.trials + successes + failures)
 
     def probability_above(self, chance: float) -> float:
-        """How likely the chance is at least this."""
+        """The probability that the chance is at least this."""
         return float(scipy.special.betaincc(self.a, self.b, chance))
 
 
 class Verdict(NamedTuple):
-    """What the policy says of a group and attempt."""
+    """The policy's decision about a group and attempt."""
 
     kind: Literal["redrive", "canary", "wait"]
     why: str
@@ -127,7 +129,7 @@ class History:
         self._alike: dict[tuple[str, int], list[Cell]] = {}
 
     def add(self, cell: Cell, successes: float, failures: float, at: datetime) -> None:
-        """Outcomes that came at that time, later than those that were added before."""
+        """Add outcomes of a time, later than those before."""
         cell = cell.learned()
         tally = self._tallies.get(cell)
         if tally is None:
@@ -141,7 +143,7 @@ class History:
     def recall(
         self, cell: Cell, successes: float, failures: float, last_at: datetime, now: datetime
     ) -> None:
-        """Outcomes that were weighed for `now` already, of which the latest came at `last_at`."""
+        """Add outcomes that are already weighted for `now`; the latest came at `last_at`."""
         weight = 0.5 ** (max(now - last_at, timedelta()) / self.policy.half_life)
         self.add(cell, successes / weight, failures / weight, last_at)
 
@@ -153,7 +155,7 @@ class History:
     def belief(self, cell: Cell, now: datetime, *, transient: bool) -> Belief:
         """The chance that a redrive succeeds."""
         cell = cell.learned()
-        # A timeout that is a denied permission is not like other timeouts.
+        # A timeout caused by a denied permission is not like other timeouts.
         is_alike = transient or cell.error_type not in _TRANSIENT_NAMES
         prior = self._prior(cell, now) if is_alike else None
         a, b = prior or ((4.0, 2.0) if transient else (1.0, 9.0))
@@ -162,7 +164,7 @@ class History:
         return Belief(a + successes, b + failures, successes + failures)
 
     def _prior(self, cell: Cell, now: datetime) -> tuple[float, float] | None:
-        """By the method of moments over the other groups of this type; None where too few are."""
+        """Method of moments over the other groups of this type; None if there are too few."""
         rates = []
         for other in self._alike.get((cell.error_type, cell.attempt), ()):
             successes, failures = self._tallies[other].weighed(now, self.policy.half_life)
@@ -184,7 +186,7 @@ def _by_moments(rates: Sequence[float], most: float) -> tuple[float, float] | No
 
 
 def judge(belief: Belief, last_at: datetime | None, now: datetime, policy: Policy) -> Verdict:
-    """Whether a redrive pays; `last_at` is when the latest outcome of this cell came."""
+    """Whether a redrive is worth it; `last_at` is the time of the latest outcome of this cell."""
     probability = belief.probability_above(policy.worth)
     numbers = (
         f"chance about {belief.mean:.0%} from {belief.trials:.1f} outcomes,"
@@ -199,15 +201,15 @@ def judge(belief: Belief, last_at: datetime | None, now: datetime, policy: Polic
 
 
 def is_hopeless(belief: Belief, successes: int, failures: int, policy: Policy) -> bool:
-    """Whether a ramp is to be aborted after these outcomes of its own."""
+    """Whether these outcomes of a ramp are a reason to abort it."""
     is_enough = successes + failures >= policy.enough_trials
     return is_enough and belief.after(successes, failures).mean < policy.abort_below
 
 
 def delay_before(failure_id: str, attempt: int, policy: Policy) -> timedelta:
-    """How long a failure rests before its redrive: min(cap, U(base, 3 × the delay before)).
+    """How long a failure waits before its redrive: min(cap, U(base, 3 × the delay before)).
 
-    The same for the same failure and attempt, so that nothing has to be remembered.
+    It is the same for the same failure and attempt, so nothing has to be stored.
     """
     rng = random.Random(failure_id)  # noqa: S311  (spreads load; guards nothing)
     seconds = base = policy.base_delay_seconds

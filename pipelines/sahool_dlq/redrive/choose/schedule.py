@@ -1,4 +1,6 @@
-"""What the schedule redrives: what the policy says pays, and what somebody asked for and is due."""
+"""What the schedule redrives: redrives that are worth it by the policy, and requested ones that are
+due.
+"""
 
 import functools
 import logging
@@ -28,7 +30,7 @@ from sahool_dlq.redrive.choose.versions import (
     standings,
 )
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.postgres.addressees import ADDRESS, SERVICE
+from sahool_dlq.stores.postgres.addressees import ADDRESS
 
 __all__ = [
     "Judged",
@@ -58,7 +60,7 @@ class Pending(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the policy says of some pending failures, and why."""
+    """The policy's decision about some pending failures, with its reason."""
 
     pending: Pending
     belief: Belief
@@ -66,7 +68,7 @@ class Judged:
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The policy as the settings have it."""
+    """The policy from the settings."""
     return Policy(
         base_delay_seconds=settings.redrive_delay_seconds,
         budget_share=settings.redrive_budget_share,
@@ -76,24 +78,24 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History:
-    """What the outcomes in the outbox say; those of an edit or redirect say nothing here.
+    """The outcomes in the outbox; those with an edit or redirect do not count here.
 
     Nor do those in another version than the one that a service runs in.
     """
     versions = running_versions(connection, now)
     rows = connection.execute(
-        "SELECT coalesce(r.group_id, ''), f.error_type, (r.attempt - 1) %% %(per_opening)s + 1,"  # noqa: S608
-        " sum(weight) FILTER (WHERE r.state = 'succeeded'),"
-        " sum(weight) FILTER (WHERE r.state = 'failed_again'), max(r.ended_at)"
-        " FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        "SELECT coalesce(r.group_id, ''), f.error_type, (r.attempt - 1) %% %(per_opening)s + 1,"
+        " sum(weight) FILTER (WHERE r.has_succeeded),"
+        " sum(weight) FILTER (WHERE NOT r.has_succeeded), max(r.ended_at)"
+        " FROM answered_redrives r JOIN failed_events f ON f.id = r.failure_id"
+        " JOIN redrives d ON d.id = r.redrive_id"  # the view has no version
         " JOIN redrive_batches b"
         "   ON b.id = r.batch_id AND b.patch IS NULL AND b.redirect_to IS NULL"
         " LEFT JOIN unnest(%(services)s::text[], %(versions)s::text[]) AS v (service, version)"
-        f"   ON v.service = {SERVICE},"
+        "   ON v.service = service(f),"
         " LATERAL (SELECT power(0.5, greatest(extract(epoch FROM %(now)s - r.ended_at)::float8, 0)"
         "   / %(half_life)s) AS weight) w"
-        " WHERE r.state IN ('succeeded', 'failed_again') AND r.ended_at > %(since)s"
-        " AND coalesce(r.consumer_version = v.version, true)"
+        " WHERE r.ended_at > %(since)s AND coalesce(d.consumer_version = v.version, true)"
         " GROUP BY 1, 2, 3 ORDER BY 6",
         {
             "now": now,
@@ -113,7 +115,7 @@ def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History
 
 
 def changed_redrives(connection: Connection[Any]) -> set[tuple[str, int]]:
-    """Failure and attempt of each redrive of an edit or redirect, which the policy never sends."""
+    """Failure and attempt of each redrive with an edit or redirect: never one of the policy."""
     rows = connection.execute(
         "SELECT r.failure_id::text, r.attempt FROM redrives r JOIN redrive_batches b"
         " ON b.id = r.batch_id WHERE b.patch IS NOT NULL OR b.redirect_to IS NOT NULL"
@@ -124,11 +126,11 @@ def changed_redrives(connection: Connection[Any]) -> set[tuple[str, int]]:
 def judged(
     connection: Connection[Any], selection: Selection, history: History, now: datetime
 ) -> list[Judged]:
-    """The policy's word on everything that is pending in a selection, the most first."""
+    """The policy's decisions about everything pending in a selection, the largest first."""
     condition, values = selection.condition()
     rows = connection.execute(
         "SELECT coalesce(f.group_id, ''), f.error_type, f.redrive_count + 1, count(*),"  # noqa: S608
-        f" string_agg(DISTINCT {SERVICE}, ', '),"
+        f" string_agg(DISTINCT service(f), ', '),"
         " min(left(f.error_message, 500))"
         f" FROM failed_events f WHERE f.status = 'pending' AND {condition} AND {IDLE}"
         " GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 3",
@@ -151,9 +153,9 @@ def plan_scheduled(
     now: datetime,
     unreached: Collection[Addressee],
 ) -> Plan:
-    """The failures that the schedule redrives now; touches nothing.
+    """The failures that the schedule redrives now; changes nothing.
 
-    Those of `unreached` are left alone: a redrive would bring them to nobody.
+    Those of `unreached` are left out, because no consumer would get them.
     """
     find = functools.partial(_find_reached, connection, unreached)
     asked_for = find("f.redrive_not_before <= %s", [now], selection.limit)
@@ -180,7 +182,7 @@ def _find_reached(
     values: list[Any],
     limit: int,
 ) -> list[PlannedFailure]:
-    """Pending failures whose consumer is reached."""
+    """Pending failures whose consumer would get a redrive."""
     return find_pending(
         connection,
         f"f.status = 'pending' AND {condition}"  # noqa: S608
@@ -194,7 +196,7 @@ def _find_reached(
 def _in_versions(
     connection: Connection[Any], find: _Find, policy: Policy, now: datetime
 ) -> list[PlannedFailure]:
-    """The canaries of versions that are new to a group, and what follows those that succeeded."""
+    """The canaries of groups in a version that is new to them, and the rest after a success."""
     rows = []
     for each in standings(connection, now):
         verdict = judge_version(each, policy)
@@ -203,7 +205,7 @@ def _in_versions(
         limit = 1 if verdict.kind == "canary" else each.pending
         condition = IS_NEW_TO_IT.format(version="%s")
         values = [each.version, each.version, each.group_id, each.service]
-        found = find(f"{condition} AND f.group_id = %s AND {SERVICE} = %s", values, limit)
+        found = find(f"{condition} AND f.group_id = %s AND service(f) = %s", values, limit)
         if found:
             logger.info("%s in %s: %s", each.group_id, each.service, verdict.why)
         rows += found
@@ -234,13 +236,13 @@ def _of_cells(
 
 
 def _rested(row: PlannedFailure, policy: Policy) -> datetime:
-    """When a failure has rested long enough to be redriven."""
+    """When a failure has waited long enough for a redrive."""
     last = max(filter(None, (row.failed_at, row.ended_at)))
     return last + delay_before(row.failure_id, row.redrive_count + 1, policy)
 
 
 def handled_per_second(connection: Connection[Any]) -> dict[str, float]:
-    """What each service handles, by its consumers' counters of the last hour."""
+    """Events per second handled by each service, from its consumers' totals of the last hour."""
     rows = connection.execute(
         "SELECT service, sum(CASE WHEN last_at > first_at"
         "   THEN (last_handled - first_handled) / extract(epoch FROM last_at - first_at)"

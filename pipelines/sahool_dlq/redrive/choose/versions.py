@@ -1,8 +1,8 @@
-"""Whether the version of a service that runs now mends what failed before: one redrive finds out.
+"""Whether the running version of a service repairs earlier failures: one redrive tests it.
 
-A group that has never failed in the version that runs gets a canary. Where that succeeds, the rest
-of the group follows, for as long as that pays; where it fails, nothing more is tried in this
-version. Versions are only told apart here, so any text will do.
+A group that has never failed in the running version gets a canary. If it succeeds, the rest of the
+group follows, as long as that is worth it; if it fails, this version gets no other redrive of the
+group. Versions are only compared for equality here, so any text will do.
 """
 
 from collections.abc import Iterable
@@ -13,7 +13,6 @@ from psycopg import Connection
 
 from sahool_dlq.redrive.choose.plan import IDLE
 from sahool_dlq.redrive.choose.policy import Belief, Policy, Verdict
-from sahool_dlq.stores.postgres.addressees import SERVICE
 
 __all__ = [
     "IS_NEW_TO_IT",
@@ -27,7 +26,7 @@ __all__ = [
 ]
 
 _HEARD_WITHIN = timedelta(minutes=5)
-"""A process that runs publishes its totals every half a minute; a drain samples some of them."""
+"""A running process publishes its totals every 30 s; a drain samples some of them."""
 
 IS_NEW_TO_IT = (
     "f.status = 'pending' AND f.redrive_not_before IS NULL"
@@ -39,10 +38,10 @@ IS_NEW_TO_IT = (
 
 
 class Process(NamedTuple):
-    """A process that counts for a service, as its totals of late have it."""
+    """A process of a service, from its recent totals."""
 
     service: str
-    version: str | None  # as it says; None: it does not
+    version: str | None  # None if it reports none
     started_at: datetime
     last_at: datetime  # server's time of its latest totals
 
@@ -57,7 +56,7 @@ class Running(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """What is known of a group in the version that its service runs in."""
+    """The outcomes of a group in the running version of its service."""
 
     group_id: str
     service: str
@@ -65,19 +64,19 @@ class Standing(NamedTuple):
     pending: int  # failures that did not fail in it
     cured: int  # redrives that succeeded in it
     failed: int  # failures of the group in it, those of redrives included
-    unanswered: int  # redrives that are out, or that this version did not answer
+    unanswered: int  # redrives in progress, or without an outcome in this version
 
     @property
     def belief(self) -> Belief:
-        """The chance of a redrive in this version, of which nothing was known before."""
+        """The chance of a redrive in this version; the prior is uniform."""
         return Belief(1.0 + self.cured, 1.0 + self.failed, self.cured + self.failed)
 
 
 def running(processes: Iterable[Process]) -> dict[str, tuple[str, datetime]]:
     """By service, the version of its latest process and when that started.
 
-    Not of a service whose latest process says no version, or of which a process of another version
-    was heard since: either could get a redrive.
+    A service is left out if its latest process reports no version, or if a process of another
+    version published totals since that start: either process could get a redrive.
     """
     by_service: dict[str, list[Process]] = {}
     for process in processes:
@@ -92,22 +91,22 @@ def running(processes: Iterable[Process]) -> dict[str, tuple[str, datetime]]:
 
 
 def judge_version(standing: Standing, policy: Policy) -> Verdict:
-    """Whether to try a group in the version that runs, to go on with it, or to leave it."""
+    """Whether the running version gets a canary of a group, the rest of it, or nothing."""
     version, cured, failed = standing.version, standing.cured, standing.failed
     if cured:
         said = f"{version} cured {cured:,} of {cured + failed:,}"
         if standing.belief.probability_above(policy.worth) >= policy.confidence:
             return Verdict("redrive", f"{said}; {standing.pending:,} follow")
-        return Verdict("wait", f"{said}, too few to go on")
+        return Verdict("wait", f"{said}, too few to continue")
     if failed:
-        return Verdict("wait", f"{version} does not mend it: it failed there too")
+        return Verdict("wait", f"{version} does not repair it: it also failed there")
     if standing.unanswered:
-        return Verdict("wait", f"{version} was tried, and has not answered")
+        return Verdict("wait", f"a redrive in {version} has no outcome")
     return Verdict("canary", f"it has never failed in {version}: one canary")
 
 
 def running_versions(connection: Connection[Any], now: datetime) -> list[Running]:
-    """The services that run in one known version, by their totals of the last minutes."""
+    """The services that run in one known version, from their totals of the last five minutes."""
     rows = connection.execute(
         "SELECT service, consumer_version, started_at, max(published_at) FROM service_totals"
         " WHERE published_at > %s GROUP BY 1, 2, 3",
@@ -134,15 +133,15 @@ WITH running (service, version, started_at, appeared_at) AS (
 ),
 waiting AS (
     SELECT f.group_id, r.service, r.version, count(*) AS pending_count
-    FROM failed_events f JOIN running r ON r.service = {SERVICE}
+    FROM failed_events f JOIN running r ON r.service = service(f)
     WHERE f.group_id IS NOT NULL AND {IS_NEW_TO_IT.format(version="r.version")} AND {IDLE}
     GROUP BY 1, 2, 3
 ),
 failed AS (
     SELECT g.group_id, r.service, count(*) AS failed_count
     FROM failed_events f
-    JOIN running r ON r.service = {SERVICE} AND (f.consumer_version = r.version
-        -- Nobody said which, and it was there already.
+    JOIN running r ON r.service = service(f) AND (f.consumer_version = r.version
+        -- Its version is unknown, and this version existed already.
         OR f.consumer_version IS NULL AND f.dlq_timestamp >= r.appeared_at)
     LEFT JOIN failed_events c ON f.status = 'superseded' AND c.id = f.root_failure_id
     CROSS JOIN LATERAL (SELECT f.group_id UNION SELECT c.group_id) AS g
@@ -157,7 +156,7 @@ redriven AS (
             OR d.state = 'failed_again' AND d.consumer_version IS DISTINCT FROM r.version
                 AND d.published_at >= r.started_at) AS unanswered_count
     FROM redrives d JOIN failed_events f ON f.id = d.failure_id
-    JOIN running r ON r.service = {SERVICE}
+    JOIN running r ON r.service = service(f)
     GROUP BY 1, 2
 )
 SELECT w.group_id, w.service, w.version, w.pending_count, coalesce(d.cured_count, 0),
@@ -172,7 +171,7 @@ ORDER BY 4 DESC, 1, 2
 def standings(connection: Connection[Any], now: datetime) -> list[Standing]:
     """Every group with pending failures of a service that runs in one known version.
 
-    The most first. What has a time for its redrive already, or is parked, is no part of it.
+    The largest first. Parked failures, and those with a requested redrive, do not count.
     """
     found = running_versions(connection, now)
     if not found:

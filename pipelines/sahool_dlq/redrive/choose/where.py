@@ -1,8 +1,8 @@
-"""A condition over documented columns, as a person writes it, turned into SQL with parameters.
+"""A user's condition over documented columns, turned into SQL with parameters.
 
 The language is a small part of SQL: comparisons, LIKE, ILIKE, IN, IS NULL, AND, OR, NOT and
-parentheses. A name is looked up in `COLUMNS`, and a value becomes a parameter: nothing that was
-written reaches the database as SQL, so there is nothing to escape and nothing to inject.
+parentheses. Names are looked up in `COLUMNS`, and values become parameters: no text of the user
+reaches the database as SQL, so nothing must be escaped and nothing can be injected.
 """
 
 import re
@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn
 
 from sahool_dlq.errors import QueryError
-from sahool_dlq.stores.postgres.addressees import SERVICE
 
 __all__ = ["COLUMNS", "Column", "compile_where"]
 
@@ -32,12 +31,12 @@ class Column:
 
 
 COLUMNS: dict[str, Column] = {
-    "service": Column(SERVICE, "text", "the service that failed"),
+    "service": Column("service(f)", "text", "the service that failed"),
     "source_service": Column("f.source_service", "text", "the service that published the event"),
     "consumer_name": Column("f.consumer_name", "text", "the durable consumer that failed"),
     "consumer_version": Column("f.consumer_version", "text", "the version of it that failed"),
     "handler": Column("f.handler", "text", "the function that failed"),
-    "event_id": Column("f.event_id", "text", "the event's id, as its producer gave it"),
+    "event_id": Column("f.event_id", "text", "the event's id, from its producer"),
     "event_type": Column("f.event_type", "text", "last token of the subject"),
     "subject": Column("f.original_subject", "text", "the event's subject"),
     "tenant_id": Column("f.tenant_id", "text", "tenant"),
@@ -51,11 +50,11 @@ COLUMNS: dict[str, Column] = {
     "status": Column("f.status", "text", "pending, retried or parked"),
     "retry_count": Column("f.retry_count", "number", "retries inside the consumer"),
     "redrive_count": Column("f.redrive_count", "number", "redrives without success"),
-    "opening": Column("f.opening", "number", "1; more where it was closed and failed anew"),
-    "first_attempt_at": Column("f.first_attempt_at", "time", "first call that failed"),
+    "opening": Column("f.opening", "number", "1; more if it was closed and failed again"),
+    "first_attempt_at": Column("f.first_attempt_at", "time", "first failed call"),
     "dlq_timestamp": Column("f.dlq_timestamp", "time", "when the consumer gave up"),
 }
-"""What a condition may name, besides `data.…` and `headers.…`."""
+"""The names in conditions, besides `data.…` and `headers.…`."""
 
 _DATA, _HEADERS = "f.original_data", "f.original_headers"
 # A header has one value, or an array of them; its name is found whatever its case.
@@ -78,9 +77,9 @@ _SIGNS = {"=": "=", "<>": "<>", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">="
 
 
 def compile_where(text: str) -> tuple[str, list[Any]]:
-    """SQL over `failed_events f` with `%s` for each of the values that follow.
+    """SQL over `failed_events f` with `%s` for each of the returned values.
 
-    Raises QueryError, which says where and what may stand there.
+    Raises QueryError, which says where the error is and what is expected.
     """
     if len(text) > _MOST_CHARACTERS:
         raise QueryError(
@@ -93,7 +92,7 @@ def compile_where(text: str) -> tuple[str, list[Any]]:
 
 
 class _Parser:
-    """Recursive descent; each method takes what it reads and gives its SQL."""
+    """Recursive descent; each method reads its part and returns its SQL."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -132,7 +131,7 @@ class _Parser:
         return self._comparison(*self._column(name))
 
     def _comparison(self, sql: str, kind: Kind | None, path: list[str]) -> str:
-        """`kind` is None for a payload; `path` is the way to a value in it, or in the headers."""
+        """`kind` is None for a payload; `path` is the path to a value in it, or in the headers."""
         if self._take("word", "is"):
             is_not = self._take("word", "not") is not None
             self._take("word", "null") or self._refuse("NULL")
@@ -163,13 +162,13 @@ class _Parser:
         value = self._literal(kind)
         if kind is not None or isinstance(value, str):
             return self._holds(sql, path, sign, value)
-        # JSON compares a number with a text as well; that is never what is meant.
+        # JSON also compares a number with a text, which is never intended.
         self.values += [path, "boolean" if isinstance(value, bool) else "number", path, value]
         of_value = "to_jsonb(%s::boolean)" if isinstance(value, bool) else "to_jsonb(%s::numeric)"
         return f"(jsonb_typeof({sql} #> %s) = %s AND {sql} #> %s {sign} {of_value})"
 
     def _holds(self, sql: str, path: list[str], sign: str, value: Any) -> str:
-        """A comparison of a text; of a header that any value holds it, or that none does."""
+        """A comparison of a text; for a header: whether any value matches, or none."""
         if sql != _HEADERS:
             left = self._as_text(sql, path)
             self.values.append(value)
@@ -232,7 +231,7 @@ class _Parser:
         return value if value.tzinfo else value.replace(tzinfo=UTC)
 
     def _take(self, kind: str, value: str | None = None) -> str | None:
-        """The next token if it is of this kind (and value), which is then taken."""
+        """The next token, consumed, if it is of this kind (and value)."""
         if self._at >= len(self._tokens):
             return None
         found_kind, found, _ = self._tokens[self._at]
@@ -247,9 +246,7 @@ class _Parser:
         while position < end:
             match = _TOKEN.match(self._text, position)
             if match is None or match.lastgroup is None:
-                raise QueryError(
-                    f"The condition is not valid from {self._text[position:][:40]!r} on."
-                )
+                raise QueryError(f"The condition is not valid at {self._text[position:][:40]!r}.")
             kind, value = match.lastgroup, match[match.lastgroup]
             if kind == "name" and value.lower() in _WORDS:
                 kind, value = "word", value.lower()
@@ -262,4 +259,4 @@ class _Parser:
         found = (
             repr(self._text[self._tokens[at][2] :][:40]) if at < len(self._tokens) else "the end"
         )
-        raise QueryError(f"The condition needs {wanted} where it has {found}.")
+        raise QueryError(f"The condition needs {wanted} instead of {found}.")

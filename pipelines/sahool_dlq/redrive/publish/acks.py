@@ -1,4 +1,4 @@
-"""What the server says of the acknowledgements of consumers without our code: a proof."""
+"""The server's reports of acknowledgements by consumers without our library: a proof."""
 
 import asyncio
 import logging
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 _ALL = 100  # percent
 _BATCH, _PULL_SECONDS = 1_000, 5.0
-_PAUSE_SECONDS = 0.5  # before what broke off is read again
+_PAUSE_SECONDS = 0.5  # before reading continues after an error
 
 
 class AckFollower(Heard):
-    """Hears of the acknowledgements of some consumers, from the stream that keeps them."""
+    """Receives acknowledgements of some consumers from the stream that stores them."""
 
     def __init__(self, client: Client, stream: str, percents: dict[str, int]) -> None:
         super().__init__(client)
@@ -39,10 +39,10 @@ class AckFollower(Heard):
         self._puller: Puller | None = None
         self._consumer = ""
         self.untold = [address for address, told in percents.items() if told < _ALL]
-        """Consumers of which the server tells nothing, or not all."""
+        """Consumers without reports, or without reports of all acknowledgements."""
 
     async def mark(self, address: str | None) -> Mark:
-        """To be had before a publish to this consumer, `<stream>/<durable>`."""
+        """The mark to take before a publish to this consumer, `<stream>/<durable>`."""
         at, parts = time.monotonic(), parts_of(address)
         if parts is None:
             return Mark(None, None, at, is_all_told=False)
@@ -58,12 +58,12 @@ class AckFollower(Heard):
         try:
             metric = read_ack(msg.data, domain_of(self._client))
         except ValueError as error:
-            logger.warning("What %s says is not valid: %s", msg.subject, error)
+            logger.warning("The message on %s is not valid: %s", msg.subject, error)
             return
         self._hear(Place(metric.stream, metric.stream_seq, metric.consumer), metric.timestamp)
 
     async def open(self) -> None:
-        """Listen from now on, or from where listening broke off."""
+        """Listen from now on, or from where listening was interrupted."""
         subjects = [ack_subject(*address.split("/", 1)) for address in self._percents]
         start = ConsumerConfig(deliver_policy=DeliverPolicy.NEW)
         if self._next_sequence:
@@ -81,7 +81,7 @@ class AckFollower(Heard):
         await self._puller.open()
 
     async def close(self) -> None:
-        """Leave nothing behind on the server, where it answers."""
+        """Remove everything from the server, if it answers."""
         puller, self._puller = self._puller, None
         if puller is not None and self._client.is_connected:
             with suppress(nats.errors.Error, JetStreamError, OSError):
@@ -89,7 +89,7 @@ class AckFollower(Heard):
                 await self._client.jetstream().delete_consumer(self._stream, self._consumer)
 
     async def follow(self) -> None:
-        """Hear for ever; an outage is waited for, and what was told meanwhile heard after it."""
+        """Receive for ever; after an outage, read what was missed."""
         while True:
             try:
                 if self._puller is None:
@@ -98,7 +98,7 @@ class AckFollower(Heard):
                     async for msg in self._puller.pull(_BATCH, _PULL_SECONDS):
                         self._read(msg)
             except (PullStalledError, nats.errors.Error, JetStreamError, OSError) as error:
-                logger.info("Acknowledgements are read again in a moment: %s", error)
+                logger.info("Reading acknowledgements failed and will be tried again: %s", error)
             await self.close()
             await asyncio.sleep(_PAUSE_SECONDS)
 
@@ -107,9 +107,9 @@ class AckFollower(Heard):
 async def following_acks(
     client: Client, name: str, addresses: Iterable[str | None]
 ) -> AsyncIterator[AckFollower]:
-    """Follows those of the consumers `<stream>/<durable>` of whose acknowledgements a stream hears.
+    """Follows the consumers `<stream>/<durable>` whose acknowledgements a stream stores.
 
-    `name` is what that stream is called. Raises NotPermittedError where it may not be read.
+    `name` is that stream's name. Raises NotPermittedError if it may not be read.
     """
     js = client.jetstream()
     stream = await ack_stream(js, name) or ""
@@ -117,7 +117,7 @@ async def following_acks(
     for address in filter(None, set(addresses)):
         parts = parts_of(address)
         if parts is None:
-            continue  # a dead letter may say what it likes
+            continue  # a dead letter may contain any name
         percents[address] = 0
         with suppress(NotFoundError):
             info = await js.consumer_info(*parts) if stream else None

@@ -29,7 +29,7 @@ from sahool_dlq.stores.postgres.lock import Lock
 
 __all__ = ["Delivery", "StoppedError"]
 
-_UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes that say so
+_UNPUBLISHED = ("refused", "expired", "too_late", "unroutable")  # outcomes with that meaning
 _STATES: dict[type[Exception], str] = {
     RefusedError: "refused",
     ExpiredError: "expired",
@@ -44,7 +44,7 @@ class StoppedError(Exception):
 
 
 class Delivery:
-    """Brings the redrives of one batch to their consumers, and says what came of each."""
+    """Brings the redrives of one batch to their consumers, and returns their outcomes."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class Delivery:
         sent: SentAcks,
     ) -> None:
         self.reasons: dict[str, dict[str, int]] = {}  # of outcomes; the first few
-        self.parked: set[str] = set()  # redrives whose failure was: the schedule leaves it alone
-        self.halted: str | None = None  # the state into which somebody brought the batch; denied
+        self.parked: set[str] = set()  # redrives of parked failures, which the schedule skips
+        self.halted: str | None = None  # the state that somebody set; denied
         self.missing_right: NotPermittedError | None = None
         self._timeout_seconds = settings.redrive_timeout_seconds
         self._js = client.jetstream()
@@ -75,17 +75,17 @@ class Delivery:
         self._sender = Sender(client, connection, batch, self._lookout, lock, self._news)
 
     async def prepare(self, settings: Settings) -> None:
-        """Find whom to reach, and where the server tells what they give up."""
+        """Find the consumers, and where the server reports given-up events."""
         await self._sender.prepare(settings)
         holders = await find_streams(self._js, ADVISORIES[0])
         stream = holders[0] if len(holders) == 1 else settings.stream_names.advisories
         self._advisories = Advisories(stream, settings.bridge_durable)
 
     async def outcome(self, redrive: Redrive, turn: Callable[[], Awaitable[bool]]) -> str:
-        """One redrive from the outbox to its outcome, which is also told to the log.
+        """One redrive from the outbox to its outcome, which is also published to the log.
 
-        `turn` waits until it may be published, and says no where its group was stopped. Raises
-        StoppedError where nothing is published because something was stopped.
+        `turn` waits until it may be published, and returns no if its group was stopped. Raises
+        StoppedError if nothing is published because something was stopped.
         """
         is_elsewhere = self._sender.is_elsewhere(redrive)
         outcome = self._follower.expect(redrive.id, redrive.addressed_to, is_elsewhere=is_elsewhere)
@@ -130,23 +130,24 @@ class Delivery:
             self._follower.forget(redrive.id)
 
     async def left(self, redrive: Redrive, why: str | None, *, is_hopeless: bool) -> str:
-        """What becomes of a redrive that is not published because something was stopped."""
+        """The outcome of a redrive that is not published because something was stopped."""
         if self.halted in ("paused", "denied"):
             return "held"
         if self.halted is None:
             self._lock.check()
             if is_hopeless:
                 await self._news.decide(
-                    redrive, "parked", f"redriving its group is hopeless: {why}"
+                    redrive, "parked", f"a redrive of its group has no chance: {why}"
                 )
                 self.parked.add(redrive.id)
             self._outbox.cancel(redrive, why)
         return "cancelled"
 
     async def _again(self, redrive: Redrive) -> tuple[Mark | None, Sent] | None:
-        """What is known once a killed run's event is out after all; None: that is only followed.
+        """What is known after a killed run's event is published after all; None: it is only
+        followed.
 
-        The stream drops it where the killed run had published it.
+        The stream drops it if the killed run had published it.
         """
         if not self._outbox.is_wanted(redrive) or await self._why_nobody(redrive):
             return None
@@ -161,17 +162,17 @@ class Delivery:
         return (mark, sent) if sent else None
 
     async def _why_nobody(self, redrive: Redrive) -> str | None:
-        """Why nobody would take its event now."""
+        """Why no consumer would get its event now."""
         if self._sender.is_elsewhere(redrive):
             return self._sender.why_nobody(redrive)
         address, is_patient = redrive.addressed_to, redrive.is_foreign
         return (await self._lookout.reach(address, redrive.subject, is_patient=is_patient)).problem
 
     async def _unreached(self, redrive: Redrive, why: str) -> str:
-        """Leave a failure as it is: an attempt that reaches nobody says nothing."""
+        """Leave a failure unchanged: an attempt that no consumer gets says nothing."""
         if self.halted is not None:
             raise StoppedError
-        # What can never go out is parked, as the plan says: that raises.
+        # An event that can never be published is parked, as the plan says: that raises.
         self._sender.headers(redrive, await self._sender.event(redrive))
         self._lock.check()
         self._outbox.cancel(redrive, why)
@@ -179,7 +180,7 @@ class Delivery:
         return "cancelled"
 
     async def _unsent(self, redrive: Redrive, error: Exception) -> str:
-        """What becomes of a redrive whose event was not published."""
+        """The outcome of a redrive whose event was not published."""
         match error:
             case NotPermittedError() | DecidedError():
                 return self._not_sent(redrive, error)
@@ -189,7 +190,7 @@ class Delivery:
                 return await self._ended(redrive, _STATES[type(error)], str(error))
 
     def _not_sent(self, redrive: Redrive, error: NotPermittedError | DecidedError) -> str:
-        """Nothing was published; nothing more is where a right is missing."""
+        """Nothing was published; if a right is missing, nothing more is."""
         if redrive.is_out:
             raise error
         self._lock.check()
@@ -203,13 +204,13 @@ class Delivery:
         raise StoppedError
 
     async def _left_to_people(self, redrive: Redrive, why: str) -> str:
-        """Publish nothing that only a dead letter says, unless a person has agreed to that."""
+        """Do not publish content that only a dead letter has, unless a person has agreed."""
         self._lock.check()
         if self._batch.trigger == "automatic":  # so that it is not planned again and again
             await self._news.decide(redrive, "parked", f"only by hand, with --own-copy: {why}")
             self.parked.add(redrive.id)
         self._outbox.cancel(redrive, why)
-        self._note("cancelled", f"{why}; --own-copy publishes what the dead letter holds")
+        self._note("cancelled", f"{why}; --own-copy publishes the copy in the dead letter")
         return "cancelled"
 
     def _not_claimed(self, redrive: Redrive) -> str:
@@ -223,39 +224,41 @@ class Delivery:
         return "cancelled"
 
     async def _redirected(self, redrive: Redrive, outcome: "asyncio.Future[str]") -> str:
-        """The outcome of a redrive to others than the consumer that failed."""
+        """The outcome of a redrive that was redirected to other consumers."""
         result = await outcome
         if result == "succeeded":
             return result
         where = f"redirected to {self._batch.redirect_to}"
-        if result == "handled_elsewhere":  # by an older version, which does not speak for others
+        if result == "handled_elsewhere":  # by an older version, which does not report for others
             return await self._ended(
                 redrive, "succeeded", f"{where}, and handled there", "redirected"
             )
-        reason = f"{where}, and failed there: that is a failure of its own"
+        reason = f"{where}, and failed there: that is a separate failure"
         return await self._ended(redrive, "outcome_unknown", reason)
 
     async def _foreign(
         self, redrive: Redrive, place: Place, mark: Mark, outcome: "asyncio.Future[str]"
     ) -> str:
-        """The outcome of a redrive to a consumer that does not tell of a success."""
+        """The outcome of a redrive to a consumer that reports no success."""
         result = await end_of_foreign(
             self._js, self._acks, self._sent, place, mark, self._advisories, outcome
         )
         who, what = redrive.addressed_to, place.sequence
         reasons = {
-            "proved": f"proved: the server says that {who} acknowledged {what}",
-            "inferred": f"inferred: {who} was heard to acknowledge {what}, and no advisory came",
+            "proved": f"proved: the server reports that {who} acknowledged {what}",
+            "inferred": (
+                f"inferred: an acknowledgement of {what} by {who} was received, and no advisory"
+            ),
         }
         if result not in reasons:
             return result
         return await self._ended(redrive, "succeeded", reasons[result])
 
     async def _silence(self, place: Place | None, mark: Mark | None, doubt: str | None) -> str:
-        """What is known of a redrive that nobody answered."""
-        said = [f"silent for {self._timeout_seconds:.0f} s"]
+        """What is known of a redrive without an answer."""
+        said = [f"no answer for {self._timeout_seconds:.0f} s"]
         if mark is not None and mark.is_all_told:
-            said.append("and the server told of no acknowledgement")
+            said.append("and the server reported no acknowledgement")
         if doubt is not None:
             said.append(doubt)
         elif mark is not None and place is not None:
@@ -268,7 +271,7 @@ class Delivery:
         self, redrive: Redrive, state: str, reason: str, name: str | None = None
     ) -> str:
         if state in _UNPUBLISHED:
-            self._lock.check()  # else another may publish it right now
+            self._lock.check()  # else another run may publish it now
         await self._news.tell(redrive, state, reason, name)
         self._outbox.mark(redrive, state, reason)
         self._note(state, reason)

@@ -1,8 +1,8 @@
-"""Which redriven events were acknowledged, as far as it was heard.
+"""Which redriven events were acknowledged, as far as it was received.
 
-What is heard of an event's place is about this event only if the place is still that event's: a
-stream that was made anew gives the same sequences to others. So what counts comes after the
-publish, from the very stream that was there before it.
+An acknowledgement of a position is about this event only if the position still belongs to it: a
+stream that was created again gives the same sequences to others. So only acknowledgements after the
+publish count, from the stream that existed before it.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from nats.js.errors import Error as JetStreamError
 
 from sahool_dlq.errors import NotPermittedError
 
-_KEPT_SECONDS = 60.0  # longer than a publish takes, whose place is known only then
+_KEPT_SECONDS = 60.0  # longer than a publish takes, because the position is known only after it
 _MOST_KEPT = 100_000
 
 
 class Place(NamedTuple):
-    """Where a redriven event stands, and whose answer counts."""
+    """The position of a redriven event, and the consumer whose acknowledgement counts."""
 
     stream: str
     sequence: int
@@ -29,16 +29,16 @@ class Place(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """How things stand before a redrive is published."""
+    """The state before a redrive is published."""
 
     created: datetime | None  # the stream; None where nobody could tell, and nothing is proved
     consumer_created: datetime | None
     at: float  # of the monotonic clock
-    is_all_told: bool  # of each acknowledgement the server tells: silence is no success
+    is_all_told: bool  # the server reports each acknowledgement: no report means no success
 
 
 class Heard:
-    """The acknowledgements of late, and who waits for one."""
+    """The recent acknowledgements, and who waits for one."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -46,16 +46,16 @@ class Heard:
         self._heard: dict[Place, tuple[float, datetime]] = {}  # oldest first
 
     async def acknowledged(self, place: Place, mark: Mark) -> None:
-        """Return once the redriven event at `place` was acknowledged; waits for ever for it."""
+        """Return once the redriven event at `place` was acknowledged; waits for ever."""
         while True:
             at = await self._told(place, mark.at)
-            # Asked only now: whatever the place is since, it was this event's all the time.
+            # Checked only now: so the position belonged to this event all the time.
             created = await self.created(place.stream)
             if created is not None and created == mark.created and at >= created:
                 return
 
     async def created(self, stream: str, consumer: str | None = None) -> datetime | None:
-        """When a stream, or its consumer, was made; None where nobody can tell."""
+        """When a stream, or its consumer, was created; None if unknown."""
         js = self._client.jetstream()
         try:
             if consumer is not None:
@@ -67,7 +67,9 @@ class Heard:
         return created if isinstance(created, datetime) else None
 
     def _hear(self, place: Place, at: datetime) -> None:
-        """`at` lies in the life of the stream that had the event: when it was stored, or later."""
+        """`at` is a time in the life of the stream that had the event: when it was stored, or
+        later.
+        """
         waiting = self._waiting.get(place)
         if waiting is not None and not waiting.done():
             waiting.set_result(at)

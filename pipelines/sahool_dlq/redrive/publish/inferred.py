@@ -1,10 +1,11 @@
-"""How a redrive ended at a consumer that has no code of ours, and so says nothing itself.
+"""The outcome of a redrive at a consumer without our library, which reports nothing itself.
 
-It gave the event up: the server's advisory becomes a dead letter, which the follower hears. It was
-content: it acknowledged the event. The server tells of that, a proof (`redrive.acks`), or it was
-heard on its way there (`redrive.sent_acks`) and nothing contradicts it. Figures say nothing: an
-acknowledgement floor passes what is exhausted, displaced, expired or deleted, what a consumer was
-reset past, and what lies before a consumer that was made anew.
+If it gave the event up, the server's advisory becomes a dead letter, which the follower receives.
+If it succeeded, it acknowledged the event: the server reports that, a proof (`redrive.acks`), or
+the acknowledgement was received on its way to the server (`redrive.sent_acks`) and nothing
+contradicts it. Counters prove nothing: an acknowledgement floor also passes events that were
+exhausted, replaced, expired or deleted, that a reset skipped, and that are before the start of a
+recreated consumer.
 """
 
 import asyncio
@@ -21,12 +22,12 @@ from sahool_dlq.redrive.publish.sent_acks import SentAcks
 
 _NO_MESSAGE = 10037  # the server's code for "no message found"
 _LOOK_SECONDS = 0.5
-_SETTLE_SECONDS = 2.0  # in which an advisory of an event that was answered must have come
-_HEARD_SECONDS = 0.2  # for a dead letter that the server has sent to be heard
+_SETTLE_SECONDS = 2.0  # within this time an advisory about an acknowledged event must have arrived
+_HEARD_SECONDS = 0.2  # for a sent dead letter to arrive
 
 
 class Advisories(NamedTuple):
-    """Where the server's advisories are, and who brings them in."""
+    """Where the server's advisories are, and who reads them."""
 
     stream: str
     durable: str  # the bridge's
@@ -43,8 +44,8 @@ async def end_of_foreign(
 ) -> str:
     """The outcome, or `proved` or `inferred`, which are successes.
 
-    `mark` is from before the publish. Where the server tells of every acknowledgement, nothing is
-    inferred. May wait for ever: the caller has the patience.
+    `mark` is from before the publish. If the server reports every acknowledgement, nothing is
+    inferred. It may wait for ever: the caller sets the time limit.
     """
     proved = asyncio.ensure_future(told.acknowledged(place, mark))
     heard = asyncio.ensure_future(sent.acknowledged(place, mark))
@@ -55,7 +56,7 @@ async def end_of_foreign(
         )
         if not outcome.done() and not proved.done():
             await _settle(js, advisories, outcome)
-        # A service that wrote a dead letter of its own acknowledges the event after it.
+        # A service that writes its own dead letter acknowledges the event after it.
         if await _has_ended(outcome, _HEARD_SECONDS):
             return outcome.result()
         return "proved" if proved.done() else "inferred"
@@ -67,7 +68,7 @@ async def end_of_foreign(
 async def _settle(
     js: JetStreamContext, advisories: Advisories, outcome: "asyncio.Future[str]"
 ) -> None:
-    """Wait until no advisory is left that could say that it had been given up before."""
+    """Wait until no advisory is left that could report that it was given up before."""
     is_over = await _has_ended(outcome, _SETTLE_SECONDS)
     while not is_over and await _backlog(js, advisories):
         is_over = await _has_ended(outcome, _LOOK_SECONDS)
@@ -79,7 +80,7 @@ async def _has_ended(outcome: "asyncio.Future[str]", seconds: float) -> bool:
 
 
 async def _backlog(js: JetStreamContext, advisories: Advisories) -> bool:
-    """Whether there are advisories that the bridge has not brought in, as far as can be known."""
+    """Whether there are advisories that the bridge has not read, as far as known."""
     try:
         info = await js.consumer_info(advisories.stream, advisories.durable)
     except (nats.errors.Error, APIError, NotPermittedError):
@@ -88,16 +89,16 @@ async def _backlog(js: JetStreamContext, advisories: Advisories) -> bool:
 
 
 async def why_silent(js: JetStreamContext, place: Place, mark: Mark) -> str | None:
-    """What has become of an event that nobody answered for; None where it still waits."""
+    """What happened to an event without an answer; None if it still waits."""
     try:
         info = await js.consumer_info(place.stream, place.consumer)
         if info.created != mark.consumer_created:
-            return f"{place.stream}/{place.consumer} was made anew meanwhile"
+            return f"{place.stream}/{place.consumer} was created again meanwhile"
         await js.get_msg(place.stream, place.sequence)
     except NotFoundError as error:
         if error.err_code == _NO_MESSAGE:
-            return f"the event left {place.stream} unanswered"
-        return f"{place.stream}/{place.consumer} is gone"
+            return f"the event left {place.stream} without an acknowledgement"
+        return f"{place.stream}/{place.consumer} no longer exists"
     except (nats.errors.Error, APIError, NotPermittedError):
         return None
     return None

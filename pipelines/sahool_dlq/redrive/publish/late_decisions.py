@@ -1,7 +1,7 @@
-"""What people decided while a batch runs, before any drain has made it true.
+"""Decisions of people while a batch runs, before a drain has applied them.
 
-A redrive is taken out by what Postgres says. A decision that is in the log by then, and in no row
-yet, would be undone by the news that the event is published.
+A redrive is taken from the outbox by the state in PostgreSQL. A decision that is already in the
+log, but not in PostgreSQL, would be overridden by the message that the event is published.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _ENDING = ("parked", "resolved", "discarded")
 
 
 class DecidedError(Exception):
-    """Somebody decided otherwise about the failure; nothing was published."""
+    """Somebody made another decision about the failure; nothing was published."""
 
     def __init__(self, decision: str, reason: str | None) -> None:
         super().__init__(f"it was {decision} meanwhile")
@@ -31,7 +31,7 @@ class DecidedError(Exception):
 
 
 class LateDecisions:
-    """The decisions of the log behind a sequence, each read once."""
+    """The decisions in the log after a sequence, each read once."""
 
     def __init__(self, client: Client, stream: str, subjects: Subjects, after: int) -> None:
         self._client = client
@@ -42,9 +42,9 @@ class LateDecisions:
         self._turn = asyncio.Lock()
 
     async def check(self, failure_id: str) -> None:
-        """Raise DecidedError where the latest decision until now keeps a redrive from going out.
+        """Raise DecidedError if the latest decision until now forbids the redrive.
 
-        Who may not read the log goes on.
+        A user that may not read the log continues.
         """
         async with self._turn:
             try:

@@ -1,4 +1,4 @@
-"""What the log is told of the redrives of a batch; said twice, it says nothing new."""
+"""Messages to the log about the redrives of a batch; a repeat has no effect."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ __all__ = ["News"]
 
 
 class News:
-    """Tells the log; raises ServerUnavailableError where that cannot be written."""
+    """Publishes to the log; raises ServerUnavailableError if that fails."""
 
     def __init__(
         self, js: JetStreamContext, subjects: Subjects, batch: Batch, redrive_cap: int
@@ -32,7 +32,7 @@ class News:
     async def tell(
         self, redrive: Redrive, kind: str, reason: str | None, name: str | None = None
     ) -> None:
-        """Tell of a redrive; `name` is what its message is called where others tell the same."""
+        """Publish about a redrive; `name` is the message's name if others publish the same."""
         body = encode_case_event(
             failure_id=redrive.failure_id,
             redrive_id=redrive.id,
@@ -50,7 +50,7 @@ class News:
     async def decide(
         self, redrive: Redrive, kind: str, reason: str, name: str | None = None
     ) -> None:
-        """Tell of a decision about its failure."""
+        """Publish a decision about its failure."""
         body = encode_case_event(
             failure_id=redrive.failure_id,
             batch_id=self._batch.id,
@@ -68,8 +68,8 @@ class News:
             except (nats.errors.Error, APIError) as error:
                 if pause is None or not is_for_now(error):
                     raise ServerUnavailableError(
-                        f"The log cannot be written ({error!r}): the batch stays running, and the"
-                        " next run takes it up."
+                        f"The log cannot be written ({error!r}): the batch stays running, and "
+                        "the next run continues it."
                     ) from error
                 await asyncio.sleep(pause)
             else:

@@ -1,10 +1,10 @@
-"""An event published so that no repeat stores it twice.
+"""Publishes an event so that no repeat stores it twice.
 
-A publish that nobody acknowledged may have been stored, or may be yet. Mostly its id is a guard:
-the stream drops a repeat. Not so where the stream keeps no ids, as one with `sources`, or keeps
-them for a moment only, or forgets those of messages that left it. There a repeat comes only once
-the stream was looked at, and on the condition that nothing was stored since: what is still on its
-way makes the server refuse it.
+A publish without acknowledgement may have been stored, or may still be. Usually its id is a guard:
+the stream drops a repeat. This is not so if the stream keeps no ids, like one with `sources`, or
+keeps them only briefly, or forgets those of removed messages. Then an event is repeated only after
+the stream was checked, and on the condition that nothing was stored since: if the first one is
+still on its way, the server refuses the repeat.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ __all__ = ["ADDED_BYTES", "PAUSES", "DoubtError", "OncePublisher"]
 logger = logging.getLogger(__name__)
 
 PAUSES = 0.2, 1.0, 3.0
-"""Seconds after each try."""
+"""Pauses after each try, in seconds."""
 ADDED_BYTES = 60
-"""What a condition adds to the headers of a repeat, at most."""
+"""Maximum bytes that a condition adds to the headers of a repeat."""
 
 _SECONDS = 5.0  # for one try
 _WINDOW_SECONDS = 60.0  # a duplicate window that outlasts all tries
@@ -42,26 +42,26 @@ _ERRORS = (nats.errors.Error, APIError)
 
 
 class DoubtError(Exception):
-    """Nobody can tell whether the event was stored; the message says why."""
+    """It is unknown whether the event was stored; the message says why."""
 
 
 class OncePublisher:
-    """Publishes events with an id each; the streams are known after the first of a subject."""
+    """Publishes events with one id each; streams are known after the first event of a subject."""
 
     def __init__(self, client: Client, may_go_on: Callable[[], object] = lambda: None) -> None:
-        """`may_go_on` is called before each repeat, and raises where there must be none."""
+        """`may_go_on` is called before each repeat, and raises if it must not happen."""
         self._client = client
         self._may_go_on = may_go_on
         self._js = client.jetstream()
         self._guarding: dict[str, str] = {}  # by subject: the stream whose ids are a guard
 
     async def publish(self, subject: str, body: bytes, headers: MutableHeaders) -> PubAck:
-        """Publish in up to three tries, under the `Nats-Msg-Id` of the headers.
+        """Publish in up to three tries, with the `Nats-Msg-Id` of the headers.
 
-        Raises RefusedError where the server refuses the event, NoStreamResponseError where no
-        stream captures its subject, DoubtError where it may be stored and a repeat could store it
-        twice, NotPermittedError where it is surely not, for want of a right, and
-        ServerUnavailableError where nothing more is known after the tries.
+        Raises RefusedError if the server refuses the event, NoStreamResponseError if no stream
+        captures its subject, DoubtError if it may be stored and a repeat could store it twice,
+        NotPermittedError if it is certainly not stored because a right is missing, and
+        ServerUnavailableError if nothing more is known after the tries.
         """
         place = await self._place(subject)
         may_be_stored = False
@@ -72,10 +72,10 @@ class OncePublisher:
                 return await self._again(place, subject, body, headers)
             except NoStreamResponseError:
                 if may_be_stored:
-                    raise DoubtError(f"no stream takes {subject} any more") from None
+                    raise DoubtError(f"no stream captures {subject} any more") from None
                 if not await self._may_be_captured(subject):
                     raise
-                logger.warning("Nobody takes %s now, trying again", subject)
+                logger.warning("No stream captures %s now, trying again", subject)
             except NotPermittedError as error:
                 if may_be_stored:
                     raise DoubtError(f"then it was not permitted: {error}") from error
@@ -91,14 +91,15 @@ class OncePublisher:
             await asyncio.sleep(pause)
             self._may_go_on()
         raise ServerUnavailableError(
-            f"NATS does not acknowledge what is published to {subject}: the batch stays"
-            " running, and the next run takes it up."
+            f"NATS does not acknowledge messages to {subject}: the batch stays running, and the "
+            "next run continues it."
         )
 
     async def drops_repeat(self, subject: str, after_seconds: float) -> bool:
-        """Whether what may have been published so long ago can be so again, and is there once.
+        """Whether an event that may have been published that long ago can be published again, and
+        is stored once.
 
-        That is so within the duplicate window of a stream that keeps its messages.
+        This is so within the duplicate window of a stream that keeps its messages.
         """
         try:
             streams = await find_streams(self._js, subject)
@@ -111,13 +112,15 @@ class OncePublisher:
         return _is_guarded(config) and after_seconds + _WINDOW_SECONDS / 2 < window
 
     async def _first(self, subject: str, body: bytes, headers: MutableHeaders) -> PubAck:
-        """Anybody can use a redrive's id before it does: then the stream drops the redrive."""
+        """Anybody can use a redrive's id before the redriver does: then the stream drops the
+        redrive.
+        """
         ack = await self._try(subject, body, headers)
         if ack.duplicate and TOKEN in headers:
             stored = await stored_message(self._client, ack.stream, ack.seq)
             if stored is None or value_of(stored.headers, TOKEN) != headers[TOKEN]:
                 raise DoubtError(
-                    f"the stream dropped it, since message {ack.seq} of {ack.stream} has its id"
+                    f"the stream dropped it, because message {ack.seq} of {ack.stream} has its id"
                 )
         return ack
 
@@ -127,9 +130,9 @@ class OncePublisher:
     async def _again(
         self, place: "_Place | None", subject: str, body: bytes, headers: MutableHeaders
     ) -> PubAck:
-        """Repeat what may have been stored."""
+        """Repeat a publish that may have been stored."""
         if place is None:
-            raise DoubtError(f"which stream takes {subject} was not known")
+            raise DoubtError(f"it is not known which stream captures {subject}")
         error: APIError | None = None
         for _ in range(_MOST_CONFLICTS):
             try:
@@ -148,7 +151,7 @@ class OncePublisher:
         raise error
 
     async def _place(self, subject: str) -> "_Place | None":
-        """Where the event is about to be stored; None where no stream captures it."""
+        """The stream for the event; None if no stream captures its subject."""
         try:
             stream = self._guarding.get(subject)
             if stream is not None:
@@ -159,7 +162,7 @@ class OncePublisher:
             info = await self._js.stream_info(streams[0])
         except _ERRORS as error:
             raise ServerUnavailableError(
-                f"NATS does not tell which stream takes {subject} ({error!r}): the batch stays"
+                f"NATS does not say which stream captures {subject} ({error!r}): the batch stays"
                 " running, and the next run takes it up."
             ) from error
         if _is_guarded(info.config):
@@ -168,7 +171,9 @@ class OncePublisher:
         return _Place(self._client, streams[0], info)
 
     async def _may_be_captured(self, subject: str) -> bool:
-        """Whether a stream takes it: one that elects a leader answers as if there were none."""
+        """Whether a stream may capture it: a stream that elects a leader answers as if it did not
+        exist.
+        """
         try:
             return bool(await find_streams(self._js, subject))
         except _ERRORS:
@@ -176,10 +181,10 @@ class OncePublisher:
 
 
 class _Place:
-    """The stream that takes an event, and how far it was looked at."""
+    """The stream that captures an event, and how far it was checked."""
 
     def __init__(self, client: Client, stream: str, before: StreamInfo | None = None) -> None:
-        """`before` is how it stood before the publish; without it the ids are a guard."""
+        """`before` is its state before the publish; without it the ids are a guard."""
         self.stream = stream
         self._client = client
         self._created: datetime | None = None
@@ -190,27 +195,27 @@ class _Place:
 
     @property
     def condition(self) -> MutableHeaders:
-        """The headers by which the server refuses a repeat where anything was stored since."""
+        """The headers with which the server refuses a repeat if anything was stored since."""
         if self._looked_up_to is None:
             return {}
         return {Header.EXPECTED_LAST_SEQUENCE.value: str(self._looked_up_to)}
 
     async def find(self, message_id: str) -> int | None:
-        """The sequence of what was stored under the id; None where it was not, until now.
+        """The sequence of the message with this id; None if it is not stored until now.
 
-        Raises DoubtError where the stream cannot tell. It asks in any case: a repeat that is sent
-        to a server which hangs may be taken after its window.
+        Raises DoubtError if the stream cannot tell. It asks in any case: a repeat to a hanging
+        server may be accepted after the duplicate window.
         """
         try:
             info = await self._client.jetstream().stream_info(self.stream)
         except NotFoundError:
-            raise DoubtError(f"stream {self.stream} is gone") from None
+            raise DoubtError(f"stream {self.stream} no longer exists") from None
         if self._looked_up_to is None:
             return None
         if info.created != self._created or info.state.last_seq < self._looked_up_to:
-            raise DoubtError(f"stream {self.stream} was made anew or restored meanwhile")
+            raise DoubtError(f"stream {self.stream} was created again or restored meanwhile")
         if info.state.last_seq > self._looked_up_to + _MOST_LOOKED_AT:
-            raise DoubtError(f"too much came into stream {self.stream} since to look at it")
+            raise DoubtError(f"stream {self.stream} got too many messages since then to check them")
         while self._looked_up_to < info.state.last_seq:
             wanted = self._looked_up_to + 1
             stored = await stored_message(self._client, self.stream, wanted, ">")
@@ -219,12 +224,12 @@ class _Place:
             if stored is not None and stored.headers.get("Nats-Msg-Id") == message_id:
                 return stored.sequence
         if not self._is_whole:
-            raise DoubtError(f"stream {self.stream} no longer has all that came into it since")
+            raise DoubtError(f"stream {self.stream} no longer has all messages since then")
         return None
 
 
 def _is_guarded(config: StreamConfig) -> bool:
-    """Whether a stream drops a repeat, also after a restart, as long as it is tried."""
+    """Whether a stream drops a repeat, also after a restart, during all tries."""
     keeps_ids = (config.duplicate_window or 0) >= _WINDOW_SECONDS
     keeps_messages = config.retention in (None, RetentionPolicy.LIMITS)
     return keeps_ids and keeps_messages and (config.max_msgs_per_subject or -1) < 1

@@ -1,4 +1,4 @@
-"""The outbox of redrives in Postgres, as the redriver sees it: one row for each attempt."""
+"""The outbox of redrives in PostgreSQL, for the redriver: one row per attempt."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from psycopg import Connection
 from sahool_dlq.deadletter.cases import opening_and_nth
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
 from sahool_dlq.redrive.batches import Batch
-from sahool_dlq.stores.postgres.addressees import FAILED_AT, SERVICE
+from sahool_dlq.stores.postgres.addressees import FAILED_AT
 
 __all__ = ["Outbox", "Redrive", "load_redrives"]
 
@@ -26,7 +26,7 @@ class Redrive:
     dlq_sequence: int | None
     dead_lettered_at: datetime | None  # the server's time of the dead letter
     silent_seconds: float | None  # since a killed run published it; None where none has
-    is_foreign: bool  # its consumer may have no code of ours: nobody tells of a success
+    is_foreign: bool  # its consumer may not use our library and then reports no success
     service: str
     error_type: str
     error_message: str
@@ -39,7 +39,7 @@ class Redrive:
 
     @property
     def opening(self) -> int:
-        """Which opening of its case it was planned for."""
+        """The opening of its case for which it was planned."""
         return opening_and_nth(self.attempt)[0]
 
     @property
@@ -58,7 +58,9 @@ class Outbox:
         self._statuses = ["pending", "parked"] if by_id else ["pending"]
 
     def claim(self, redrive: Redrive) -> str | None:
-        """Take a redrive out, if its batch still runs and its failure still waits: its status."""
+        """Take a redrive from the outbox, if its batch still runs and its failure still waits: its
+        status.
+        """
         claimed = self._connection.execute(
             "UPDATE redrives r SET state = 'published', published_at = now()"
             " FROM redrive_batches b, failed_events f WHERE r.id = %s AND r.state = 'planned'"
@@ -69,7 +71,7 @@ class Outbox:
         return claimed[0] if claimed else None
 
     def is_wanted(self, redrive: Redrive) -> bool:
-        """Whether one that is out may still be published: its batch runs, its failure waits."""
+        """Whether a published one may still be sent: its batch runs, its failure waits."""
         found = self._connection.execute(
             "SELECT FROM redrives r JOIN redrive_batches b ON b.id = r.batch_id"
             " JOIN failed_events f ON f.id = r.failure_id WHERE r.id = %s AND b.id = %s"
@@ -80,7 +82,7 @@ class Outbox:
         return found is not None
 
     def release(self, redrive: Redrive) -> None:
-        """Put back one that was taken out and surely not published."""
+        """Put a redrive back that was taken and certainly not published."""
         self._connection.execute(
             "UPDATE redrives SET state = 'planned', published_at = NULL"
             " WHERE id = %s AND batch_id = %s AND state = 'published'",
@@ -88,7 +90,7 @@ class Outbox:
         )
 
     def status_of(self, redrive: Redrive) -> str:
-        """How the failure stands; `reopened` where its case was closed since it was planned."""
+        """The status of the failure; `reopened` if its case was closed since planning."""
         row = self._connection.execute(
             "SELECT CASE WHEN opening > %s THEN 'reopened' ELSE status END FROM failed_events"
             " WHERE id = %s",
@@ -97,7 +99,7 @@ class Outbox:
         return row[0] if row else "gone"
 
     def cancel(self, redrive: Redrive, reason: str | None) -> bool:
-        """Take a redrive off, unless it was published or ended meanwhile."""
+        """Cancel a redrive, unless it was published or ended meanwhile."""
         cancelled = self._connection.execute(
             "UPDATE redrives SET state = 'cancelled', state_reason = %s, ended_at = now()"
             " WHERE id = %s AND batch_id = %s AND state = 'planned'",
@@ -106,7 +108,7 @@ class Outbox:
         return cancelled.rowcount == 1
 
     def mark(self, redrive: Redrive, state: str, reason: str | None) -> None:
-        """Write down how a redrive ended."""
+        """Store the outcome of a redrive."""
         self._connection.execute(
             "UPDATE redrives SET state = %s, state_reason = %s, ended_at = now()"
             " WHERE id = %s AND batch_id = %s AND state IN ('planned', 'published')",
@@ -115,12 +117,12 @@ class Outbox:
 
 
 def load_redrives(connection: Connection[Any], batch_id: str) -> list[Redrive]:
-    """What a batch still has to do: first those that a killed run published, then the oldest."""
+    """The remaining redrives of a batch: first those published by a killed run, then the oldest."""
     rows = connection.execute(
         "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"  # noqa: S608
         " r.addressed_to, f.dlq_sequence, f.published_at,"
         " CASE WHEN r.state = 'published' THEN extract(epoch FROM now() - r.published_at)::float8"
-        f" END, f.dlq_reason = ANY(%s) OR r.addressed_to IS DISTINCT FROM {FAILED_AT}, {SERVICE},"
+        f" END, f.dlq_reason = ANY(%s) OR r.addressed_to IS DISTINCT FROM {FAILED_AT}, service(f),"
         " f.error_type, left(f.error_message, 500),"
         " r.subject FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
         " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"

@@ -1,7 +1,7 @@
 """The outcomes of redrives, followed live on their subjects.
 
-A ramp cannot wait for the next drain. What is heard here only paces the ramp; what counts is the
-log, which the drain reads.
+A ramp cannot wait for the next drain. Outcomes received here only control the speed of the ramp;
+the log, which the drain reads, decides.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from sahool_dlq.jetstream.permissions import check_heard
 
 
 class OutcomeFollower:
-    """Waits for `succeeded` messages and new dead letters of the redrives that it was told of."""
+    """Waits for `succeeded` messages and new dead letters of registered redrives."""
 
     def __init__(self, client: Client, subjects: Subjects) -> None:
         self._client = client
@@ -31,7 +31,7 @@ class OutcomeFollower:
     async def __aenter__(self) -> "OutcomeFollower":
         for subject in (self._subjects.redrive("succeeded"), self._subjects.dead_letters):
             self._subscriptions.append(await self._client.subscribe(subject, cb=self._heard))
-        # What it may not hear would look like silence, and each outcome be unknown.
+        # Without the right to listen, every outcome would look unknown.
         await check_heard(self._client, *(each.subject for each in self._subscriptions))
         return self
 
@@ -48,18 +48,18 @@ class OutcomeFollower:
     def expect(
         self, redrive_id: str, consumer: str | None, *, is_elsewhere: bool = False
     ) -> "asyncio.Future[str]":
-        """A future that becomes `succeeded` or `failed_again`; call before publishing.
+        """A future that becomes `succeeded` or `failed_again`; call it before publishing.
 
-        Others than `consumer` may get the event too, and fail on it: that says nothing. None takes
-        anybody's word. So does `is_elsewhere`; a success that is not told for `consumer` is then
-        `handled_elsewhere`.
+        Other consumers than `consumer` may also get the event and fail; these outcomes are ignored.
+        None accepts all consumers, and so does `is_elsewhere`; then a success that is not reported
+        for `consumer` is `handled_elsewhere`.
         """
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting[redrive_id] = future, consumer, is_elsewhere
         return future
 
     def forget(self, redrive_id: str) -> None:
-        """No longer wait for it."""
+        """Stop waiting for it."""
         self._waiting.pop(redrive_id, None)
 
     async def _heard(self, msg: Msg) -> None:

@@ -1,16 +1,16 @@
-"""A frozen batch carried out: announced, published, followed, stage by stage.
+"""Executes a stored batch: announce, publish, follow, stage by stage.
 
-For each redrive the order is: outbox row `planned` (by the plan), row `published`, the news in the
-log, the event itself. So a redrive is recorded before anything can come of it, its news stands in
-the log before its outcome, and a run that is killed never publishes an event twice: the next run
-waits for the outcomes of rows that are `published`, and calls silence `outcome_unknown`. Only
-where the stream still knows the event's id, and drops what it has, it first publishes that again.
+The order for each redrive is: outbox row `planned` (by the plan), row `published`, the message in
+the log, the event itself. So a redrive is recorded before it can have effects, its message is in
+the log before its outcome, and a killed run never publishes an event twice: the next run waits for
+the outcomes of `published` rows, and records `outcome_unknown` if there is none. Only if the stream
+still knows the event's id, and drops duplicates, it first publishes that event again.
 
-Each group of a service ramps by itself: 1, then 10, then all. A stage without any success stops it
-and leaves the rest pending; where the outcomes say that redriving is hopeless, the rest is parked.
-A batch that somebody pauses or cancels publishes nothing more: the row becomes `published` only
-while its batch is running and its failure still waits. Nor does a run that has lost its lock: it
-stops before the next publish, and what it has published is followed by whoever took over.
+Each group of a service ramps separately: 1, then 10, then all. A stage without any success stops
+it, and the rest stays pending; if the outcomes show that redriving has no chance, the rest is
+parked. A paused or cancelled batch publishes nothing more: a row becomes `published` only while its
+batch is running and its failure still waits. A run that has lost its lock stops before the next
+publish, and the next owner of the lock follows its published redrives.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -48,7 +48,7 @@ _SAYING_NOTHING = ("cancelled", "expired", "too_late")  # of their group
 
 @dataclass(frozen=True, slots=True)
 class RedriveReport:
-    """How a batch stands after a run, in redrives of that run."""
+    """The state of a batch after a run, in redrives of that run."""
 
     batch_id: str
     planned: int
@@ -59,14 +59,10 @@ class RedriveReport:
     state: str = "done"  # of the batch
     parked: int = 0  # of the cancelled ones, those whose failure was parked
 
-    def as_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
-
 
 @dataclass(slots=True)
 class Ramp:
-    """The redrives of one group and service on their way."""
+    """The redrives of one group and service while they run."""
 
     redrives: list[Redrive]
     belief: Belief  # before this batch
@@ -79,7 +75,7 @@ class Ramp:
 
     @property
     def title(self) -> str:
-        """What it is called beside others."""
+        """Its name beside other groups."""
         first = self.redrives[0]
         return f"Ramp {first.error_type} in {first.service}"
 
@@ -95,13 +91,13 @@ async def run_batch(
     progress: Progress | None = None,
     step: Step = plainly,
 ) -> RedriveReport:
-    """Carry out a planned batch, or what a killed or paused run left of it, while `lock` is held.
+    """Execute a planned batch, or the rest of a killed or paused run, while `lock` is held.
 
-    Each group's ramp is a step of its own, beside the others; it comes to a `Ramp`.
+    The ramp of each group is a separate step, in parallel with the others; its result is a `Ramp`.
 
-    A batch that has ended is only reported, once no outcome of what it published is missing; of a
-    paused one only what it published is followed. Raises RedriveError where there is no such batch,
-    or where it waits for somebody; FencedError where the lock was lost.
+    A batch that has ended is only reported, once all published redrives have an outcome; of a
+    paused one only published redrives are followed. Raises RedriveError if there is no such batch,
+    or if it waits for a person; FencedError if the lock was lost.
     """
     started = time.monotonic()
     with open_postgres(settings) as connection:
@@ -112,7 +108,7 @@ async def run_batch(
         if batch.state == "awaiting_approval" or (batch.state == "paused" and not is_out):
             verb = "approve" if batch.state == "awaiting_approval" else "resume"
             raise RedriveError(
-                f"The batch is {batch.state}: `dlq batches {verb} {batch.id}` lets it go on."
+                f"The batch is {batch.state}: `dlq batches {verb} {batch.id}` continues it."
             )
         if batch.state == "planned":
             move(connection, batch.id, "running", actor=batch.requested_by)
@@ -130,7 +126,7 @@ async def run_batch(
             await delivery.prepare(settings)
             run = _Run(settings, connection, batch, delivery)
             state: BatchState = "running"
-            while state == "running":  # again where it was paused, and resumed before it was over
+            while state == "running":  # again if it was paused, and resumed before the end
                 outcomes, stopped = await run.all(redrives, progress, step)
                 lock.check()
                 state = finish(
@@ -160,7 +156,7 @@ async def run_batch(
 
 
 class _Run:
-    """One batch on its way."""
+    """One running batch."""
 
     def __init__(
         self, settings: Settings, connection: Connection[Any], batch: Batch, delivery: Delivery
@@ -179,10 +175,10 @@ class _Run:
     async def all(
         self, redrives: Iterable[Redrive], progress: Progress | None, step: Step
     ) -> tuple[Counter[str], dict[str, str]]:
-        """Every group side by side; returns the outcomes, and why groups were stopped.
+        """All groups in parallel; returns the outcomes, and why groups were stopped.
 
-        Called again with what a pause left behind, it adds to them. Raises NotPermittedError where
-        a right is missing; what waits then stays planned, and no attempt is spent.
+        A second call, after a pause, adds to them. Raises NotPermittedError if a right is missing;
+        waiting redrives then stay planned, and no attempt is used up.
         """
         self._delivery.halted = None
         planned = self._outcomes.total() - self._outcomes.pop("held", 0)
@@ -229,7 +225,7 @@ class _Run:
 
         rest = group.redrives
         out = sum(redrive.is_out for redrive in rest)  # they come first
-        # What a killed run published is followed to its outcome, whatever becomes of the rest.
+        # Redrives of a killed run are followed to their outcome, whatever happens to the rest.
         for size in (out, *STAGES) if out else STAGES:
             results: Counter[str] = Counter()
             while rest and not group.stop.is_set() and not results:
@@ -245,7 +241,9 @@ class _Run:
                 group.stop.set()
                 break
         if rest and group.why is not None:
-            logger.warning("%s is stopped, %d are left: %s", group.title, len(rest), group.why)
+            logger.warning(
+                "%s is stopped, %d are not published: %s", group.title, len(rest), group.why
+            )
         for redrive in rest:
             count(await self._left(group, redrive))
         group.parked = sum(each.id in self._delivery.parked for each in group.redrives)
@@ -253,7 +251,7 @@ class _Run:
         return group
 
     def _judge(self, group: Ramp) -> None:
-        """Stop a group of which the outcomes say that it is hopeless."""
+        """Stop a group if its outcomes show that it has no chance."""
         told = group.outcomes["succeeded"], group.outcomes["failed_again"]
         if group.stop.is_set() or not is_hopeless(group.belief, *told, self._policy):
             return

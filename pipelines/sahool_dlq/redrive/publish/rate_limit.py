@@ -1,4 +1,4 @@
-"""How fast redrives may go: so many a second in all, and so many for each service."""
+"""The rate of redrives: a limit for all, and one for each service."""
 
 import asyncio
 import contextlib
@@ -8,17 +8,17 @@ __all__ = ["Budget"]
 
 
 class Budget:
-    """A token bucket of one for all redrives, and one for each service."""
+    """A token bucket for all redrives, and one for each service."""
 
     def __init__(self, per_second: float, floor: float, services: Mapping[str, float]) -> None:
         self._interval = 1 / per_second
-        self._floor = floor  # redrives a second of a service that nothing is known of
+        self._floor = floor  # redrives per second of an unknown service
         self._services = services
         self._next = 0.0
         self._next_of: dict[str, float] = {}
 
     async def turn(self, service: str, stop: asyncio.Event) -> bool:
-        """Wait until a redrive to this service may go; False where `stop` came first."""
+        """Wait until a redrive to this service is allowed; False if `stop` came first."""
         if stop.is_set():
             return False
         now = asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""One redrive on its way to its consumer: the event as it was, or edited."""
+"""Sends one redrive to its consumer: the original or edited event."""
 
 import secrets
 from dataclasses import replace
@@ -48,7 +48,7 @@ _TRACE_BYTES = 100  # of the trace context that the span of a redrive adds
 
 
 class Sent(NamedTuple):
-    """What is known of a redrive that was published."""
+    """Facts about a published redrive."""
 
     place: Place | None = None  # where the event stands, where its consumer takes it from there
     doubt: str | None = None  # why it may not be stored
@@ -83,7 +83,7 @@ class Sender:
         self._lifeless: dict[str, str | None] = {}  # subjects whose stream takes no Nats-TTL: why
 
     async def prepare(self, settings: Settings) -> None:
-        """Find the stream that holds the raw bytes, and whom a redirect reaches."""
+        """Find the stream with the raw bytes, and the consumers of a redirect."""
         subjects, redirect = settings.subjects, self._batch.redirect_to
         state = await find_log(self._client, settings)
         self._reader = LogReader(self._client, state.stream, subjects.log)
@@ -97,20 +97,23 @@ class Sender:
             self._receivers = await Receivers.of(self._js, self._lookout, redirect)
 
     def is_elsewhere(self, redrive: Redrive) -> bool:
-        """Whether it goes where the consumer that failed does not listen, or no longer pulls."""
+        """Whether its subject is one where the failing consumer does not listen, or no longer
+        pulls.
+        """
         return self._receivers is not None and not self._receivers.take(
             redrive.addressed_to, is_foreign=redrive.is_foreign
         )
 
     def why_nobody(self, redrive: Redrive) -> str | None:
-        """Why none of the consumers that are known takes what is redirected elsewhere."""
+        """Why none of the known consumers takes the redirected event."""
         if self._receivers is None:
             return None
         return self._receivers.why_nobody(redrive.addressed_to, is_foreign=redrive.is_foreign)
 
     async def event(self, redrive: Redrive) -> Event:
-        """What is to be published; raises RefusedError or ExpiredError where nothing can be, and
-        OwnCopyError where it would be what only the dead letter says, or TooLateError for that."""
+        """The event to publish; raises RefusedError or ExpiredError if there is none, OwnCopyError
+        if only the dead letter has it, or TooLateError for that.
+        """
         try:
             message = await stored_dead_letter(
                 self._reader,
@@ -122,8 +125,8 @@ class Sender:
             event = await self._as_stored(redrive, await original_event(self._client, message))
         except nats.errors.TimeoutError as error:  # which is a TimeoutError, as silence is
             raise ServerUnavailableError(
-                "NATS does not give the raw dead letters: the batch stays running, and the next run"
-                " takes it up."
+                "NATS does not give the raw dead letters: the batch stays running, and the next "
+                "run continues it."
             ) from error
         if self._batch.patch:
             event = replace(event, body=patched(event.body, self._batch.patch))
@@ -137,20 +140,21 @@ class Sender:
             return await as_stored(self._client, event)
         except OwnCopyError:
             if not self._batch.own_copy:
-                self._time_left(redrive, event)  # a stream loses what is too old first
+                self._time_left(redrive, event)  # a stream removes the oldest first
                 raise
             return event
 
     def _time_left(self, redrive: Redrive, event: Event) -> MutableHeaders:
-        """The header that says how long the event may live; raises TooLateError."""
+        """The header with the remaining time of the event; raises TooLateError."""
         now = datetime.now(UTC)
         since = min(filter(None, (event.published_at, redrive.dead_lettered_at)), default=now)
         check_age(self._batch.max_age_seconds, since, now)
         return {**remaining_ttl(event.ttl, since, now)}
 
     def headers(self, redrive: Redrive, event: Event) -> MutableHeaders:
-        """Its headers; raises RefusedError where they cannot be sent, or make it too large, and
-        TooLateError where the event is too old."""
+        """Its headers; raises RefusedError if they cannot be sent, or make it too large, and
+        TooLateError if the event is too old.
+        """
         time_left = self._time_left(redrive, event)
         mark = redrive_id(redrive.failure_id, redrive.attempt)
         marks = redrive.failure_id, mark, str(redrive.attempt)
@@ -165,11 +169,13 @@ class Sender:
         except nats.errors.BadHeaderError as error:
             raise RefusedError(f"a header of its event cannot be sent: {error}") from error
         if size > self._client.max_payload:  # the server would drop the connection
-            raise RefusedError(f"with its headers it has {size} bytes, more than the server takes")
+            raise RefusedError(
+                f"with its headers it has {size} bytes, more than the server accepts"
+            )
         return headers
 
     async def why_not_taken(self, event: Event, headers: MutableHeaders) -> str | None:
-        """Why its stream would refuse the event, as far as that is known before."""
+        """Why its stream would refuse the event, as far as known in advance."""
         if TTL not in headers:
             return None
         if event.subject not in self._lifeless:
@@ -179,10 +185,10 @@ class Sender:
     async def send(
         self, redrive: Redrive, event: Event, headers: MutableHeaders, *, is_parked: bool = False
     ) -> Sent:
-        """Publish, and tell what is known of it then; `is_parked`: its failure was so before.
+        """Publish, and return what is known then; `is_parked`: its failure was parked before.
 
-        Raises NotPermittedError where it may not, and DecidedError where somebody decided on the
-        failure before the news of it; either leaves the failure as it was.
+        Raises NotPermittedError if a right is missing, and DecidedError if somebody decided about
+        the failure before the message in the log; both leave the failure unchanged.
         """
         traced = send_span(
             "redrive",
@@ -197,7 +203,7 @@ class Sender:
             try:
                 ack = await self.until_known(event, headers)
             except DoubtError as error:
-                return Sent(None, f"whether it was stored is not known: {error}")
+                return Sent(None, f"it is not known whether it was stored: {error}")
             except NotPermittedError as error:
                 await self._take_back(redrive, f"not published: {error}", is_parked=is_parked)
                 raise
@@ -206,7 +212,9 @@ class Sender:
     async def send_again(
         self, redrive: Redrive, event: Event, headers: MutableHeaders
     ) -> Sent | None:
-        """Publish what a killed run took out; None where it had done so, or nobody can tell."""
+        """Publish a redrive that a killed run took; None if it was published, or if that is
+        unknown.
+        """
         if not await self._once.drops_repeat(event.subject, redrive.silent_seconds or 0):
             return None
         await self._news.tell(redrive, "published", None)  # known again where it was told
@@ -220,15 +228,15 @@ class Sender:
         try:
             await self._decisions.check(redrive.failure_id)
         except DecidedError as error:
-            if error.decision == "parked":  # which the news undid
+            if error.decision == "parked":  # which the published message reset
                 name = f"parked-{secrets.token_hex(8)}"
                 await self._news.decide(redrive, "parked", error.reason or str(error), name)
             raise
 
     async def _take_back(self, redrive: Redrive, reason: str, *, is_parked: bool) -> None:
-        """Let the failure be as it was before `published`, which spends no attempt.
+        """Restore the failure's state before `published`, which uses up no attempt.
 
-        Each time under other ids: what was told before must not make the server drop one of them.
+        Each time with other ids, so that the server does not drop the messages as duplicates.
         """
         token = secrets.token_hex(8)
         for kind in ("parked",) if is_parked else ("parked", "unparked"):

@@ -1,8 +1,8 @@
-"""The acknowledgements that consumers without our code send, heard on their way to the server.
+"""Acknowledgements of consumers without our library, received on their way to the server.
 
-An acknowledgement is a message like any other. Where the server tells of none, it is all that says
-that a consumer was content with an event: figures pass by what was displaced, deleted, reset past
-or was there before the consumer was made anew.
+An acknowledgement is a message like any other. If the server reports none, it is the only sign of
+success: counters also pass events that were replaced, deleted, skipped by a reset, or were there
+before the consumer was created again.
 """
 
 import logging
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 class SentAcks(Heard):
-    """Hears what some consumers send."""
+    """Receives the acknowledgements of some consumers."""
 
     async def hear(self, msg: Msg) -> None:
-        """Take note of one answer."""
+        """Record one acknowledgement."""
         if not is_ack(msg.data):
             return
         stream, consumer, _, sequence, _, stored_ns, _ = fields_of(msg.subject)
@@ -39,7 +39,9 @@ class SentAcks(Heard):
 
 @asynccontextmanager
 async def listening(client: Client, addresses: Iterable[str]) -> AsyncIterator[SentAcks]:
-    """Hears the consumers `<stream>/<durable>`; nothing, which is logged, where it may not."""
+    """Listens to the consumers `<stream>/<durable>`; without the right it receives nothing, which
+    is logged.
+    """
     sent = SentAcks(client)
     subscriptions: list[Subscription] = []
     for address in addresses:
@@ -52,7 +54,9 @@ async def listening(client: Client, addresses: Iterable[str]) -> AsyncIterator[S
         if subscriptions:
             await check_heard(client, *(each.subject for each in subscriptions))
     except NotPermittedError as error:
-        logger.warning("Acknowledgements are not heard, so that success cannot be: %s", error)
+        logger.warning(
+            "Acknowledgements cannot be received, so success cannot be inferred: %s", error
+        )
     try:
         yield sent
     finally:

@@ -1,7 +1,7 @@
-"""What the log says was published, and no row of the outbox follows to its outcome.
+"""Redrives that are published according to the log, but that no outbox row follows.
 
-So it is after a failover to a replica that lacks the outbox's latest rows, and in a database that
-was filled again from the lake. The failure is `retried`, and would be so for ever.
+This happens after a failover to a replica that lacks the latest outbox rows, and in a database that
+was filled again from the lake. The failure is `retried`, and would stay so for ever.
 """
 
 import json
@@ -18,7 +18,7 @@ from sahool_dlq.stores.postgres.audit import audit
 __all__ = ["follow_again", "has_unfollowed"]
 
 _BY = "dlq redrive"
-_REASON = "the log says that they were published, and nothing followed them"
+_REASON = "the log says that they were published, but no outcome was awaited"
 _UNFOLLOWED = """
 FROM failed_events f WHERE f.status = 'retried' AND NOT EXISTS (
     SELECT FROM redrives r WHERE r.failure_id = f.id AND r.state = 'published')
@@ -26,15 +26,15 @@ FROM failed_events f WHERE f.status = 'retried' AND NOT EXISTS (
 
 
 def has_unfollowed(connection: Connection[Any]) -> bool:
-    """Whether there are any, as of the last drain."""
+    """Whether there are any, at the last drain."""
     return connection.execute(f"SELECT {_UNFOLLOWED} LIMIT 1").fetchone() is not None
 
 
 def follow_again(connection: Connection[Any]) -> None:
-    """Put them in the outbox as published, in a batch of their own; call with the redriver's lock.
+    """Add them to the outbox as published, in a separate batch; call it with the redriver's lock.
 
-    Each is then followed as long as any redrive. What a drain has not settled yet is taken for one
-    of them: drain before.
+    Each is then followed like any redrive. Drain before, because outcomes that are not drained
+    would look like these.
     """
     with connection.transaction():
         found = connection.execute(

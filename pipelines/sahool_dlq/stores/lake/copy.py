@@ -1,8 +1,8 @@
-"""A copy of the lake that is whole whatever goes on meanwhile.
+"""A consistent copy of the lake, even while it changes.
 
 Files of a lake never change, and those that leave its log stay for days. So the log is read first,
-then exactly the files that it names are copied, each against its checksum, and a log that says the
-same is written last.
+then exactly the files that it names are copied and checked against their checksums, and an
+equivalent log is written last.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ __all__ = ["CopiedTable", "copy_lake"]
 
 @dataclass(frozen=True, slots=True)
 class CopiedTable:
-    """What was copied of one table."""
+    """The copied part of one table."""
 
     table: str
     files: int
@@ -27,20 +27,20 @@ class CopiedTable:
 
 
 def copy_lake(lake: Lake, target: Lake, now: datetime) -> list[CopiedTable]:
-    """Copy the tables of the log to an empty place; marts are computed anew there.
+    """Copy the tables of the log to an empty place; marts are computed again there.
 
-    Raises LakeError where the place is not empty, or something in the lake is damaged.
+    Raises LakeError if the place is not empty, or something in the lake is damaged.
     """
     done = []
     try:
         if any(FileStore(target.path(name), (), None).paths() for name in LAYOUTS):
-            raise LakeError(f"There is a lake at {target.uri} already: give an empty place.")
+            raise LakeError(f"There is a lake at {target.uri} already: give an empty folder.")
         for name in LAYOUTS:
             source, store = (FileStore(place.path(name), (), None) for place in (lake, target))
             log = read_log(source)
             if log.faults:
                 raise LakeError(
-                    f"The log of {lake.path(name)} is torn: run `dlq verify --repair` first."
+                    f"The log of {lake.path(name)} is damaged: run `dlq verify --repair` first."
                 )
             if log.last_version < 0:
                 continue

@@ -1,6 +1,6 @@
-"""The Parquet files of the lake: written sorted, with checksums, safe on disk before a commit.
+"""The Parquet files of the lake: written sorted, with checksums, synced to disk before a commit.
 
-Written here rather than by deltalake, whose writer knows no page checksums and does not fsync.
+They are written here and not by deltalake, whose writer has no page checksums and does not fsync.
 """
 
 import hashlib
@@ -60,7 +60,7 @@ class FileStore:
         )
 
     def write(self, frame: pl.DataFrame, *, is_data_change: bool = True) -> list[AddAction]:
-        """Write the rows, a file for each day; they count once they are committed."""
+        """Write the rows, one file per day; they count once they are committed."""
         if frame.is_empty():
             return []
         if self._partition is None:
@@ -72,7 +72,7 @@ class FileStore:
         ]
 
     def remove(self, file: LakeFile, now: datetime, *, is_data_change: bool) -> RemoveAction:
-        """The action that takes a file out of the table."""
+        """The action that removes a file from the table."""
         return RemoveAction(
             file.path,
             is_data_change,
@@ -82,9 +82,9 @@ class FileStore:
         )
 
     def read(self, file: LakeFile, columns: Iterable[str] | None = None) -> pl.DataFrame:
-        """The rows of a file, page by page against their checksums.
+        """The rows of a file, each page checked against its checksum.
 
-        Raises OSError or pyarrow's ArrowException where it is missing or damaged.
+        Raises OSError or pyarrow's ArrowException if it is missing or damaged.
         """
         with self._open(file) as parquet:
             names = parquet.schema_arrow.names
@@ -93,7 +93,7 @@ class FileStore:
         return frame if file.day is None else frame.with_columns(dlq_date=pl.lit(file.day))
 
     def check(self, file: LakeFile, bytes_per_second: float | None = None) -> str | None:
-        """What is wrong with a file, or None; all of it is read, no faster than is said."""
+        """The damage of a file, or None; it is read completely, not faster than the limit."""
         try:
             info = self._files.get_file_info(file.path)
             if info.type == fs.FileType.NotFound:
@@ -108,21 +108,21 @@ class FileStore:
             return _line(error)
 
     def paths(self, folder: str = "") -> set[str]:
-        """Every file below the table, or a folder of it, whether or not the log knows it."""
+        """Every file below the table, or in a folder of it, in the log or not."""
         found = self._files.get_file_info(
             fs.FileSelector(folder.rstrip("/"), allow_not_found=True, recursive=True)
         )
         return {info.path.lstrip("/") for info in found if info.type == fs.FileType.File}
 
     def read_bytes(self, path: str) -> bytes:
-        """A file as it is; raises OSError."""
+        """The bytes of a file; raises OSError."""
         with self._files.open_input_stream(path) as stream:
             return bytes(stream.read())
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file, whole or not at all; on a disk one that is there already is kept.
+        """Write a file, completely or not at all; on a disk an existing file is kept.
 
-        Raises OSError, FileExistsError where it is kept.
+        Raises OSError, and FileExistsError if the file exists.
         """
         if self._is_local:
             file = Path(self.path) / path
@@ -137,9 +137,9 @@ class FileStore:
             self._put_object(path, data)
 
     def copy_to(self, other: "FileStore", path: str) -> int:
-        """Copy a data file into another store; returns its size in bytes.
+        """Copy a data file to another store; returns its size in bytes.
 
-        Raises OSError, also where its bytes are not those that were written.
+        Raises OSError, also if its bytes differ from those that were written.
         """
         data = self.read_bytes(path)
         digest = _DIGEST.search(path)
@@ -149,7 +149,7 @@ class FileStore:
         return len(data)
 
     def left_files(self, live: Container[str]) -> Iterator[LakeFile]:
-        """The data files that are not live, and as they were written."""
+        """The data files that are not live but unchanged."""
         for path in sorted(self.paths()):
             if not path.endswith(".parquet") or path.startswith("_") or path in live:
                 continue
@@ -162,15 +162,17 @@ class FileStore:
                 yield file
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete files for good, in this order."""
+        """Delete files permanently, in this order."""
         for path in paths:
-            with suppress(FileNotFoundError):  # a vacuum was faster
+            with suppress(FileNotFoundError):  # a vacuum deleted it first
                 self._files.delete_file(path)
             if self._is_local:
                 sync([(Path(self.path) / path).parent])
 
     def has_checksums(self, file: LakeFile) -> bool:
-        """Whether a file was written here: its pages have checksums, its name is its digest."""
+        """Whether a file was written by this code: its pages have checksums, its name is its
+        digest.
+        """
         return _DIGEST.search(file.path) is not None
 
     def _digest(self, file: LakeFile, bytes_per_second: float | None) -> str:
@@ -184,17 +186,17 @@ class FileStore:
         return digest.hexdigest()[:_DIGEST_LENGTH]
 
     def _torn_page(self, file: LakeFile) -> str:
-        return self._wrong_page(file) or "its bytes are not those that were written"
+        return self._wrong_page(file) or "its bytes differ from those that were written"
 
     def _wrong_page(self, file: LakeFile) -> str | None:
-        """What is wrong with the pages of a file, or None."""
+        """The damage in the pages of a file, or None."""
         rows = 0
         try:
             with self._open(file) as parquet:
                 for group in range(parquet.num_row_groups):
                     rows += parquet.read_row_group(group).num_rows
         except (OSError, ValueError, LookupError, pa.ArrowException) as error:
-            return _line(error)  # a footer that lies makes the reader fail in many ways
+            return _line(error)  # a wrong footer makes the reader fail in many ways
         if file.row_count is not None and rows != file.row_count:
             return f"it has {rows:,} rows, not {file.row_count:,}"
         return None
@@ -230,7 +232,7 @@ class FileStore:
         return AddAction(path, size, values, now, is_data_change, self._statistics_of(frame))
 
     def _put_object(self, path: str, data: bytes | memoryview) -> None:
-        # Buffered, because deltalake's stream takes nothing but bytes.
+        # Buffered, because deltalake's stream accepts only bytes.
         with self._files.open_output_stream(path, buffer_size=len(data) + 1) as stream:
             stream.write(data)
 
@@ -238,7 +240,7 @@ class FileStore:
         return {} if self._partition is None else {self._partition: str(day)}
 
     def _statistics_of(self, frame: pl.DataFrame) -> str:
-        """The log's statistics, by which readers skip files."""
+        """The statistics in the log, with which readers skip files."""
         columns = [name for name in self._statistics if name in frame.columns]
         known = [name for name in columns if frame[name].null_count() < frame.height]
         return json.dumps(
@@ -266,7 +268,7 @@ def live_files(actions: pl.DataFrame) -> Iterator[LakeFile]:
 
 
 def sync(paths: Iterable[Path]) -> None:
-    """Make files and folders survive a power loss."""
+    """Sync files and folders, so that they survive a power loss."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -284,7 +286,7 @@ def _line(error: Exception) -> str:
 
 
 def _repeating(frame: pl.DataFrame) -> list[str]:
-    """The columns for which a dictionary pays: unlike ids, most values come more than once."""
+    """The columns where a dictionary is useful: most values are repeated, unlike ids."""
     sample = frame.head(_SAMPLE_ROWS)
     return [c.name for c in sample if c.n_unique() <= sample.height / 2]
 
@@ -298,7 +300,7 @@ def _write_durably(file: Path, data: bytes | memoryview) -> None:
             stream.flush()
             os.fsync(stream.fileno())
     except OSError:
-        file.unlink(missing_ok=True)  # half a file helps nobody, least of all on a full disk
+        file.unlink(missing_ok=True)  # a partial file is useless, especially on a full disk
         raise
     sync([file.parent, *([file.parent.parent] if is_new_folder else [])])
 

@@ -43,7 +43,7 @@ LAYOUTS = {
     "service_totals": TableLayout(SERVICE_TOTALS_SCHEMA, (), ("totals_sequence", "published_at")),
     "erased_messages": TableLayout(ERASED_SCHEMA, ()),
 }
-_OWNED, _OWNER = "dead_letters", "dlq.platform"  # the table that says whose it is, and its property
+_OWNED, _OWNER = "dead_letters", "dlq.platform"  # the table with the owner's id, and its property
 LOG_TABLES = ("dead_letters", "case_events")  # those that hold the log's messages
 
 
@@ -55,44 +55,44 @@ class Lake:
         self.is_local = "://" not in uri
 
     def table(self, name: str) -> LakeTable:
-        """One table of the log, made where it is absent.
+        """One table of the log, created if missing.
 
-        Raises LakeError where the lake cannot be read or written.
+        Raises LakeError if the lake cannot be read or written.
         """
         return LakeTable(self.path(name), name, LAYOUTS[name])
 
     def path(self, name: str) -> str:
-        """Where a table is."""
+        """The path of a table."""
         return f"{self.uri}/{name}"
 
     def files(self, name: str) -> list[str]:
-        """The live data files of a table, oldest first; none where there is no such table."""
+        """The live data files of a table, oldest first; empty if there is no such table."""
         try:
             table = open_table(self.path(name))
         except TableNotFoundError:
             return []
         files = sorted(table.file_uris())
-        if self.is_local:  # the folder is escaped as in a URI, which nobody who opens files expects
+        if self.is_local:  # the folder is escaped as in a URI, which file functions do not expect
             escaped = urlsplit(table.table_uri).path
             files = [unquote(escaped) + file.removeprefix(escaped) for file in files]
         return files
 
     def dataset(self, name: str) -> "Dataset | None":
-        """A table as Arrow reads it, wherever it is; None where there is no such table."""
+        """A table for Arrow, in a folder or an object store; None if there is no such table."""
         try:
             return open_table(self.path(name)).to_pyarrow_dataset()
         except TableNotFoundError:
             return None
 
     def watermark(self, name: str, epoch: str) -> int:
-        """The last sequence of an epoch that a table holds; 0 where it has none."""
+        """The last sequence of an epoch in a table; 0 if it has none."""
         try:
             return open_table(self.path(name)).transaction_version(epoch) or 0
         except TableNotFoundError:
             return 0
 
     def version(self, name: str) -> int | None:
-        """The number of a table's newest commit; None where there is no such table."""
+        """The number of a table's newest commit; None if there is no such table."""
         try:
             return open_table(self.path(name)).version()
         except TableNotFoundError:
@@ -100,21 +100,23 @@ class Lake:
 
     @property
     def owner(self) -> str | None:
-        """The id of the platform that it belongs to; None where it does not say."""
+        """The id of the platform that owns it; None if it has none."""
         try:
             return open_table(self.path(_OWNED)).metadata().configuration.get(_OWNER)
         except TableNotFoundError:
             return None
 
     def give_to(self, owner: str) -> None:
-        """Let it belong to a platform; raises LakeError."""
+        """Set the platform that owns it; raises LakeError."""
         self.table(_OWNED)
         with reading(self.path(_OWNED)):
             table = open_table(self.path(_OWNED))
             table.alter.set_table_properties({_OWNER: owner}, raise_if_not_exists=False)
 
     def content(self, name: str) -> str:
-        """Stays the same while a table of the log only grows, or its rows move between files."""
+        """A value that stays the same while a table of the log only grows, or rows move between
+        files.
+        """
         try:
             table = open_table(self.path(name))
         except TableNotFoundError:
@@ -127,7 +129,7 @@ class Lake:
             return scanned(open_table(self.path(name))).collect()
 
     def vacuum(self, name: str, hours: int) -> int:
-        """Delete files that left the log so long ago, or never came into it; how many."""
+        """Delete files that left the log that long ago, or were never in it; returns how many."""
         try:
             table = DeltaTable(self.path(name))
             return len(table.vacuum(retention_hours=hours, dry_run=False, full=True))
@@ -144,7 +146,7 @@ class Lake:
         by_day: bool = False,
         days: Sequence[date] | None = None,
     ) -> None:
-        """Replace a mart, or, of one that is kept `by_day`, these days by their rows in `frame`."""
+        """Replace a mart; if it is stored `by_day`, replace these days by their rows in `frame`."""
         listed = ", ".join(f"'{day}'" for day in days or ())
         try:
             write_deltalake(

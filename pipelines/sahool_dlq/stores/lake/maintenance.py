@@ -1,7 +1,7 @@
-"""Keeping the lake quick and small: few sorted files, none that nobody reads, none too old.
+"""Keeps the lake fast and small: few sorted files, no unused files, no expired rows.
 
-Nothing here stops a drain, and a drain stops nothing here: an append and a rewrite have counters
-of their own in the log. Two rewrites at once are told apart, and the later one starts anew.
+This and drains do not stop each other: appends and rewrites have separate counters in the log. Two
+rewrites at once are detected, and the later one starts again.
 """
 
 import logging
@@ -22,12 +22,12 @@ FILE_BYTES = 32 << 20
 """About the size of a compacted file: some 60,000 dead letters, sorted in memory."""
 
 VACUUM_HOURS = 7 * 24
-"""Files that left the log stay as long for readers of an older version, and for a repair."""
+"""How long files that left the log are kept, for readers of an older version and for a repair."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableCare:
-    """What was done to one table."""
+    """The maintenance of one table."""
 
     table: str
     files_before: int
@@ -53,7 +53,7 @@ def care_for(
 
 
 def bins(files: Iterable[LakeFile], file_bytes: int = FILE_BYTES) -> Iterator[list[LakeFile]]:
-    """Files of one day, neighbours in the log, to be made one: what is small, at least two."""
+    """Small files of one day, neighbours in the log, to merge into one; at least two."""
     small = [file for file in files if file.size_bytes < file_bytes // 2]
     for _, of_day in groupby(sorted(small, key=_by_day), key=lambda file: file.day):
         current: list[LakeFile] = []

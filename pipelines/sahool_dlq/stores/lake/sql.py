@@ -1,8 +1,8 @@
 """The lake as DuckDB tables: views over the live files of each table's log.
 
-Never a glob: a folder also holds files that are in no log entry, and those of older versions. The
-files of an object store are read by Arrow for DuckDB, which itself needs an extension for that; and
-so are all, for a connection that is to have no files.
+Never a glob, because a folder also contains files that are in no log entry, and files of older
+versions. Arrow reads the files of an object store for DuckDB, which would need an extension for
+that; it reads all files for a connection without file access.
 """
 
 # Annotations stay text: DuckDB's types, once held by a function that a Prefect flow reaches, are
@@ -30,8 +30,8 @@ _TYPES = {pl.String: "VARCHAR", pl.Int64: "BIGINT", pl.Date: "DATE", pl.Datetime
 def connect(lake: Lake, *, is_sealed: bool = False) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB, in UTC, with the lake's tables as views.
 
-    Sealed it needs no files itself, so that `seal` can take them from it. Raises QueryError where
-    the lake cannot be read.
+    If sealed, it needs no files itself, so that `seal` can forbid them. Raises QueryError if the
+    lake cannot be read.
     """
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
     try:
@@ -45,18 +45,18 @@ def connect(lake: Lake, *, is_sealed: bool = False) -> duckdb.DuckDBPyConnection
 
 
 def show_marts(connection: duckdb.DuckDBPyConnection, lake: Lake, names: list[str]) -> None:
-    """Add the marts that have been built, as `mart_<name>`, to a sealed connection."""
+    """Add the built marts, as `mart_<name>`, to a sealed connection."""
     for name in names:
         if found := source(connection, lake, f"marts/{name}", is_sealed=True):
             connection.execute(_mart_view(name, found))
 
 
 def seal(connection: duckdb.DuckDBPyConnection) -> None:
-    """For SQL that a person typed: no file, no network, and no way to change that.
+    """For SQL of a user: no file, no network, and no way to change that.
 
-    Not to allow the lake's folder: who may read a file there, may write it. And the type of a
-    statement says nothing: EXPLAIN ANALYZE runs what it explains, and a SELECT can have a COPY in
-    its WITH.
+    Not even the lake's folder is allowed, because permission to read a file there is also
+    permission to write it. The type of a statement is not enough: EXPLAIN ANALYZE executes its
+    statement, and a SELECT can have a COPY in its WITH.
     """
     connection.execute("SET enable_external_access = false")
     connection.execute("SET python_enable_replacements = false")
@@ -66,15 +66,15 @@ def seal(connection: duckdb.DuckDBPyConnection) -> None:
 
 @contextmanager
 def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    """Interrupt what runs on a connection after so long; raises QueryError then."""
+    """Interrupt the statements of a connection after this time; then raises QueryError."""
     timer = threading.Timer(seconds, connection.interrupt)
     timer.start()
     try:
         yield
     except duckdb.InterruptException as error:
         raise QueryError(
-            f"The statement was ended after {seconds:g} seconds: let it read less, or give it"
-            " longer (--seconds)."
+            f"The statement was stopped after {seconds:g} seconds: let it read less, or give it "
+            "more time (--seconds)."
         ) from error
     finally:
         timer.cancel()
@@ -83,9 +83,9 @@ def time_limit(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterato
 def ask(
     connection: duckdb.DuckDBPyConnection, statement: str, limit: int | None = None
 ) -> pa.Table:
-    """What one reading statement says on a sealed connection: the first `limit` rows, or all.
+    """The result of one reading statement on a sealed connection: the first `limit` rows, or all.
 
-    Names may repeat, and intervals are Arrow's. Raises QueryError for any other statement, and
+    Names may be repeated, and intervals are Arrow's. Raises QueryError for any other statement, and
     duckdb.Error.
     """
     statements = connection.extract_statements(statement)
@@ -102,9 +102,9 @@ def ask(
 
 
 def _is_reading(statement: duckdb.Statement) -> bool:
-    """Whether a statement is no other kind; what it does then, `seal` holds back.
+    """Whether a statement only reads, by its type; `seal` prevents the rest.
 
-    A PIVOT is several statements in one, which can be a CREATE TABLE or a COPY around it, too.
+    A PIVOT is several statements in one, which can be around a CREATE TABLE or a COPY too.
     """
     if statement.type == duckdb.StatementType.MULTI:
         bare = re.sub(r"--[^\n]*|/\*.*?\*/|[\s(]+", " ", statement.query, flags=re.DOTALL).split()
@@ -113,7 +113,7 @@ def _is_reading(statement: duckdb.Statement) -> bool:
 
 
 def local_views(lake: Lake, marts: list[str]) -> tuple[list[str], list[str]]:
-    """The statements that make a local lake's tables views, and those for the marts it has."""
+    """The statements that create views for a local lake's tables and for its marts."""
     sources = {name: _files(lake, f"marts/{name}") for name in marts}
     return (
         [_view(name, _files(lake, name)) for name in LAYOUTS],
@@ -124,11 +124,11 @@ def local_views(lake: Lake, marts: list[str]) -> tuple[list[str], list[str]]:
 def write_views_file(lake: Lake, statements: list[str]) -> Path:
     """Write `views.sql` beside a local lake, so that a plain DuckDB shell sees its tables.
 
-    Raises LakeError where it cannot be written.
+    Raises LakeError if it cannot be written.
     """
     head = (
         "-- The lake's tables for a DuckDB shell: duckdb -init views.sql\n"
-        "-- Written by every drain and by `dlq views`; the file list is that of this moment.\n"
+        "-- Written by every drain and by `dlq views`; the file list is of that time.\n"
         "SET TimeZone = 'UTC';\n"
     )
     file = Path(lake.uri) / "views.sql"
@@ -148,7 +148,7 @@ def write_views_file(lake: Lake, statements: list[str]) -> Path:
 def source(
     connection: duckdb.DuckDBPyConnection, lake: Lake, path: str, *, is_sealed: bool = False
 ) -> str | None:
-    """What a connection reads a table from; None where there is no such table."""
+    """The source of a table for a connection; None if there is no such table."""
     if lake.is_local and not is_sealed:
         return _files(lake, path)
     dataset = lake.dataset(path)
@@ -164,7 +164,7 @@ def _files(lake: Lake, path: str) -> str | None:
 
 
 def files_source(files: Sequence[str]) -> str:
-    """What some files of one table are read from."""
+    """The source of some files of one table."""
     # dlq_date is in the folders' names, not in the files.
     is_by_day = any("/dlq_date=" in file for file in files)
     by_day = ", hive_partitioning = true, hive_types = {'dlq_date': DATE}" if is_by_day else ""
@@ -172,7 +172,7 @@ def files_source(files: Sequence[str]) -> str:
 
 
 def _view(table: str, source: str | None) -> str:
-    """A table of the log, in its columns."""
+    """A view of a table of the log, with its columns."""
     schema = LAYOUTS[table].schema
     empty = ", ".join(
         f'NULL::{_TYPES[type(kind)]} AS "{column}"' for column, kind in schema.items()
@@ -186,7 +186,7 @@ def _view(table: str, source: str | None) -> str:
 
 
 def empty_table(table: str) -> str:
-    """The statement that makes a table of the log, without rows."""
+    """The statement that creates a table of the log, without rows."""
     return _view(table, None)
 
 

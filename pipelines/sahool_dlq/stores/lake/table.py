@@ -1,7 +1,7 @@
-"""One table of the lake as its single writer sees it: appended together with its own watermark.
+"""One table of the lake for its single writer: rows are appended together with their watermark.
 
-A commit holds the files and two application transactions in one log entry: how far the table
-holds the log (by epoch), and a generation that fences a stopped writer which wakes up later.
+A commit contains the files and two application transactions in one log entry: the position in the
+log (by epoch), and a generation that fences a stopped writer that continues later.
 """
 
 import re
@@ -38,12 +38,12 @@ __all__ = [
     "scanned",
 ]
 
-GENERATION = "drain"  # fences a writer that stopped and wakes up later
+GENERATION = "drain"  # fences a writer that stopped and continues later
 _ARROW = re.compile(r"\s*(?:\x1b\[\d*m)*↳(?:\x1b\[\d*m)*")  # deltalake colours what caused what
-CONTENT = "content"  # counts what changed rows otherwise than by adding some
+CONTENT = "content"  # counts changes of rows other than appends
 _OS_ERROR = re.compile(r' Error: Os \{ code: \d+, kind: \w+, message: "([^"]*)" \}')  # Rust's
 _XML = re.compile(r"<\?xml.*<Code>(\w+)</Code>.*</Error>")  # an object store's answer
-FILES = "files"  # fences two that rewrite files at once, which deltalake would let pass
+FILES = "files"  # fences two rewrites at once, which deltalake would allow
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,15 @@ class TableLayout:
 
     schema: dict[str, pl.DataType]
     partition_by: tuple[str, ...] = ("dlq_date",)
-    # Only these get min/max statistics: those of texts and ids would outlive an erasure.
+    # Only these get min/max statistics, because those of texts and ids would survive an erasure.
     statistics: tuple[str, ...] = ("dlq_sequence", "published_at")
 
 
 class LakeTable:
-    """One table as its single writer sees it.
+    """One table for its single writer.
 
-    The watermark is read from, and the append made on, one and the same snapshot; a fresh
-    snapshot would accept rows that another drain has written meanwhile.
+    The watermark is read from the same snapshot that the append is based on; a new snapshot would
+    accept rows that another drain has written meanwhile.
     """
 
     def __init__(self, path: str, name: str, layout: TableLayout) -> None:
@@ -76,19 +76,19 @@ class LakeTable:
             self._generation = self._table.transaction_version(GENERATION)
         except (DeltaError, OSError) as error:
             advice = (
-                "Set DLQ_LAKE_URI to a folder that can be written; where it was damaged, run"
+                "Set DLQ_LAKE_URI to a writable folder; if it was damaged, run"
                 " `dlq verify --repair`."
                 if "://" not in path
                 else "Set DLQ_LAKE_URI to a bucket that exists, and address, region and keys in"
                 " the store's own variables (AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, …);"
-                " where it was damaged, run `dlq verify --repair`."
+                " if it was damaged, run `dlq verify --repair`."
             )
             raise LakeError(
                 f"The lake cannot be opened at {self.path}: {one_line(error)}. {advice}"
             ) from error
 
     def _open(self) -> DeltaTable:
-        """The table, made where nothing is there."""
+        """The table, created if missing."""
         if DeltaTable.is_deltatable(self.path):
             return DeltaTable(self.path)
         if any(path.endswith(".parquet") for path in self.store.paths()):
@@ -99,12 +99,12 @@ class LakeTable:
         return new_table(self.path, self._layout)
 
     def watermark(self, epoch: str) -> int | None:
-        """The last sequence of `epoch` that this table holds; None where it has none."""
+        """The last sequence of `epoch` in this table; None if it has none."""
         with reading(self.path):
             return self._table.transaction_version(epoch)
 
     def epochs(self, prefix: str) -> dict[str, int]:
-        """The first sequence of each epoch that has rows and begins with `prefix`."""
+        """The first sequence of each epoch with rows whose id begins with `prefix`."""
         rows = (
             self._scan(pl.col("epoch").str.starts_with(prefix))
             .group_by("epoch")
@@ -113,7 +113,7 @@ class LakeTable:
         return dict(self._collect(rows).iter_rows())
 
     def rows(self, epoch: str, after: int, up_to: int) -> pl.DataFrame:
-        """The rows of an epoch above `after`, up to and with `up_to`, in order."""
+        """The rows of an epoch above `after`, up to and including `up_to`, in order."""
         is_wanted = (pl.col("epoch") == epoch) & (pl.col("dlq_sequence") > after)
         rows = self._scan(is_wanted & (pl.col("dlq_sequence") <= up_to))
         return self._collect(rows).select(*self._layout.schema).sort("dlq_sequence")
@@ -121,7 +121,7 @@ class LakeTable:
     def positions(self, life: str, after: int) -> list[tuple[int, datetime]]:
         """Sequence and server time of a life's rows above `after`, in order.
 
-        Where two forks used a sequence, that of the later one.
+        If two forks used a sequence, that of the later one.
         """
         is_wanted = pl.col("epoch").str.starts_with(f"{life}#") & (pl.col("dlq_sequence") > after)
         fork = pl.col("epoch").str.extract("#([0-9]+)$").cast(pl.Int64)
@@ -137,7 +137,7 @@ class LakeTable:
         return self._collect(self._scan(is_wanted).select("dlq_sequence", "published_at"))
 
     def select(self, columns: Sequence[str], is_wanted: pl.Expr) -> pl.DataFrame:
-        """Some columns of the rows that are wanted, in no order."""
+        """Some columns of the selected rows, in no order."""
         return self._collect(self._scan(is_wanted).select(columns))
 
     def _scan(self, is_wanted: pl.Expr) -> pl.LazyFrame:
@@ -164,9 +164,10 @@ class LakeTable:
         return sorted(live_files(actions), key=lambda file: (file.first_sequence or 0, file.path))
 
     def read(self, file: LakeFile, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """The rows of a live file in the table's columns, or some; those that it lacks are null.
+        """The rows of a live file in the table's columns, or some of them; missing columns are
+        null.
 
-        Raises LakeError where it is missing or damaged.
+        Raises LakeError if it is missing or damaged.
         """
         try:
             rows = self.store.read(file, columns)
@@ -184,10 +185,10 @@ class LakeTable:
         return pl.DataFrame(schema=self._layout.schema)
 
     def append(self, frame: pl.DataFrame, epoch: str, last_sequence: int) -> None:
-        """Add rows and the watermark in one commit; an empty frame moves the watermark alone.
+        """Add rows and the watermark in one commit; an empty frame only moves the watermark.
 
-        Raises FencedError where another writer committed since the snapshot, LakeError where the
-        commit failed; nothing was written then.
+        Raises FencedError if another writer committed since the snapshot, LakeError if the commit
+        failed; then nothing was written.
         """
         self._commit([frame], {epoch: last_sequence, **self._next_generation()})
 
@@ -201,11 +202,11 @@ class LakeTable:
         is_fencing: bool = False,
         is_compaction: bool = False,
     ) -> None:
-        """Put files with these rows in the place of others, in one commit; watermarks stay.
+        """Replace files with files that contain these rows, in one commit; watermarks stay.
 
-        Without `is_data_change` the messages are the same as before, in a compaction all rows.
-        Drains go on undisturbed, unless `is_fencing`: then one that works on an older snapshot
-        stops. Raises as `append` does.
+        Without `is_data_change` the messages are the same as before; in a compaction all rows are.
+        Drains continue undisturbed, unless `is_fencing`: then one with an older snapshot stops.
+        Raises as `append` does.
         """
         versions = {FILES: (self.watermark(FILES) or 0) + 1}
         if not is_compaction:
@@ -243,23 +244,25 @@ class LakeTable:
                 ),
             )
             self._generation = versions.get(GENERATION, self._generation)
-            self._table.update_incremental()  # shows another's commit too, which the next refuses
+            # also shows another's commit, which the next append refuses
+            self._table.update_incremental()
         except CommitFailedError as error:
             if not re.search("oncurrent|changed since", str(error)):
                 raise self._not_written(error) from error
             self._delete_unless_live(actions)
             raise self._fenced() from error
         except (DeltaError, OSError, pa.ArrowException) as error:
-            if _is_removed(self.path):  # data files alone would look like a table that lost its log
+            if _is_removed(self.path):  # data files without a log would look like a damaged table
                 self.store.delete(a.path for a in actions if isinstance(a, AddAction))
             raise self._not_written(error) from error
         if "://" not in self.path:
             _sync_log(Path(self.path) / "_delta_log", before + 1, self._table.version())
 
     def _delete_unless_live(self, actions: Sequence[AddAction | RemoveAction]) -> None:
-        """Delete the files of a commit that was refused: they may hold what was erased meanwhile.
+        """Delete the files of a refused commit: they may contain data that were erased meanwhile.
 
-        Not those that came in after all, as where an object store's answer to it was lost.
+        Files that were committed after all are kept, for example if an object store's answer was
+        lost.
         """
         live = set(
             pa.table(open_table(self.path).get_add_actions(flatten=True))["path"].to_pylist()
@@ -279,7 +282,7 @@ class LakeTable:
         return LakeError(f"The lake table {self.path} was not written: {one_line(error)}.")
 
     def _add_new_columns(self) -> None:
-        """Give a table of an older version the columns it lacks; old files read as null there."""
+        """Add missing columns to a table of an older version; old files have null there."""
         known = {field.name for field in self._table.schema().fields}
         wanted = Schema.from_arrow(self._schema).fields
         if missing := [field for field in wanted if field.name not in known]:
@@ -288,7 +291,7 @@ class LakeTable:
 
 
 def open_table(path: str) -> DeltaTable:
-    """A table as it is now; raises LakeError where it cannot be read."""
+    """The current table; raises LakeError if it cannot be read."""
     with reading(path):
         return DeltaTable(path)
 
@@ -300,7 +303,7 @@ def scanned(table: DeltaTable) -> pl.LazyFrame:
 
 @contextmanager
 def reading(path: str) -> Iterator[None]:
-    """Turn the errors of reading a table into ours, but for its absence: TableNotFoundError."""
+    """Convert errors of reading a table to ours, except a missing table: TableNotFoundError."""
     try:
         yield
     except TableNotFoundError:
@@ -310,7 +313,7 @@ def reading(path: str) -> Iterator[None]:
 
 
 def new_table(path: str, layout: TableLayout) -> DeltaTable:
-    """Make an empty table; one that another made just now is opened."""
+    """Create an empty table; if another process just created it, open that one."""
     return DeltaTable.create(
         path,
         pl.DataFrame(schema=layout.schema).to_arrow().schema,
@@ -335,8 +338,8 @@ def _not_read(path: str, error: Exception) -> LakeError:
             f" `dlq drain`, which creates it again from the stream and Postgres."
         )
     return LakeError(
-        f"The lake table {path} cannot be read: {one_line(error)}: `dlq verify --repair` mends a"
-        " torn log and rebuilds damaged files."
+        f"The lake table {path} cannot be read: {one_line(error)}: `dlq verify --repair` repairs "
+        "a damaged log and rebuilds damaged files."
     )
 
 

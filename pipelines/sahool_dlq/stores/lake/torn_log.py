@@ -1,15 +1,15 @@
-"""The log of a lake's table, entry by entry: what of it is damaged, and what it says all the same.
+"""Reads the log of a lake's table, entry by entry: which parts are damaged, and what the rest says.
 
-A log that lost an entry or a checkpoint cannot be opened. Worse, one whose entry is empty, or cut
-at a line's end, opens without a word, and lacks the rows of that entry. So entries are read here,
-and what they say is written as a new beginning of the log: an entry and a checkpoint that need
-nothing before them. Older readers of the log then find nothing that they miss.
+A log that lost an entry or a checkpoint cannot be opened. If an entry is empty, or cut at a line
+end, the log opens without an error, but the rows of that entry are missing. So the entries are read
+here, and their content is written as a new beginning of the log: an entry and a checkpoint that
+need nothing before them. Readers of the old log then miss nothing.
 """
 
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,11 +37,12 @@ LOG = "_delta_log/"
 """The folder of a log below its table."""
 
 POINTER = f"{LOG}_last_checkpoint"
-"""The file that names the newest checkpoint; where it is wrong, readers give up."""
+"""The file that names the newest checkpoint; if it is wrong, readers fail."""
 
 _ENTRY = re.compile(rf"{LOG}(\d{{20}})\.json$")
 _CHECKPOINT = re.compile(rf"{LOG}(\d{{20}})\.checkpoint(?:\.\d{{10}}\.(\d{{10}}))?\.parquet$")
 _KINDS = ("add", "txn", "metaData", "protocol")
+_READINGS = 10  # of a log that changes meanwhile
 _DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException)
 
 Action = Mapping[str, Any]
@@ -50,7 +51,7 @@ Action = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Sequences of an epoch that entries covered which cannot be read."""
+    """Sequences of an epoch in entries that cannot be read."""
 
     epoch: str
     after: int
@@ -59,7 +60,7 @@ class Lost:
 
 @dataclass(slots=True)
 class TableState:
-    """All that a log says up to one of its entries."""
+    """The content of a log up to one of its entries."""
 
     version: int = -1
     protocol: dict[str, Any] | None = None
@@ -95,7 +96,7 @@ class TableState:
 
 @dataclass(slots=True)
 class TableLog:
-    """A log as it was read."""
+    """A log as read."""
 
     last_version: int  # of any entry or checkpoint; -1 where there is none
     state: TableState  # what can still be read of it
@@ -104,12 +105,26 @@ class TableLog:
 
 
 def read_log(store: FileStore, *, has_marks: bool = True) -> TableLog:
-    """Read the newest checkpoint, the entries after it, and what it was made of.
+    """Read the newest checkpoint, the entries after it, and the entries before it.
 
-    `has_marks` says that each commit which adds files names its watermark, as those of a mart do
-    not. Raises OSError where the store cannot be read.
+    A fault counts only where no file came or went while the log was read: a commit, a checkpoint
+    or a cleanup in the middle looks like one. `has_marks` says that each commit which adds files
+    names its watermark, as those of a mart do not. Raises OSError where the store cannot be read.
     """
-    paths = store.paths(LOG)
+    for _ in range(_READINGS):
+        paths = store.paths(LOG)
+        try:
+            log = _read(store, paths, has_marks=has_marks)
+        except FileNotFoundError:
+            if store.paths(LOG) == paths:
+                raise
+            continue
+        if not log.faults or store.paths(LOG) == paths:
+            return log
+    return _read(store, store.paths(LOG), has_marks=has_marks)
+
+
+def _read(store: FileStore, paths: Collection[str], *, has_marks: bool) -> TableLog:
     entries = {int(found[1]): path for path in paths if (found := _ENTRY.match(path))}
     checkpoints = _checkpoints(paths)
     log = TableLog(max([*entries, *checkpoints], default=-1), TableState())
@@ -143,9 +158,9 @@ def read_log(store: FileStore, *, has_marks: bool = True) -> TableLog:
 
 
 def begin_anew(store: FileStore, state: TableState, now: datetime) -> None:
-    """Write what a state says as one entry of its version and a checkpoint of that.
+    """Write a state as one entry of its version and a checkpoint of it.
 
-    Nothing of the log before is needed any more. Raises OSError; FileExistsError where a disk has
+    Nothing of the log before is needed any more. Raises OSError, and FileExistsError if a disk has
     that entry already.
     """
     commit = {"timestamp": int(now.timestamp() * 1000), "operation": "REPAIR"}
@@ -169,13 +184,13 @@ def begin_anew(store: FileStore, state: TableState, now: datetime) -> None:
 
 
 def drop_pointer(store: FileStore) -> None:
-    """Delete the pointer to the newest checkpoint; it only spares readers a look at all names."""
+    """Delete the pointer to the newest checkpoint; it only saves readers listing all names."""
     if POINTER in store.paths(LOG):
         store.delete([POINTER])
 
 
 def _checkpoints(paths: Iterable[str]) -> dict[int, list[str]]:
-    """The files of each checkpoint, where there are as many as their names say."""
+    """The files of each checkpoint with as many files as their names say."""
     found: dict[int, list[str]] = {}
     wanted: dict[int, int] = {}
     for path in sorted(paths):
@@ -186,7 +201,7 @@ def _checkpoints(paths: Iterable[str]) -> dict[int, list[str]]:
 
 
 def _read_checkpoint(store: FileStore, version: int, parts: Sequence[str]) -> TableState | str:
-    """What a checkpoint says, or what is wrong with it."""
+    """The content of a checkpoint, or its damage."""
     state = TableState(version)
     try:
         for part in parts:
@@ -208,7 +223,7 @@ def _rows(table: pa.Table) -> Iterator[Action]:
 def _replay(
     store: FileStore, entries: Mapping[int, str], log: TableLog, *, has_marks: bool
 ) -> None:
-    """Add to the log's state the entries after it, up to its last version, as far as they tell."""
+    """Add the later entries to the log's state, up to its last version, as far as readable."""
     missing = list[int]()
     is_hole = False
     for version in range(log.state.version + 1, log.last_version + 1):
@@ -238,7 +253,7 @@ def _replay(
 
 
 def _read_entry(store: FileStore, path: str, *, has_marks: bool) -> list[dict[str, Any]] | str:
-    """The actions of an entry, or what is wrong with it."""
+    """The actions of an entry, or its damage."""
     try:
         lines = [line for line in store.read_bytes(path).splitlines() if line]
         actions = [json.loads(line) for line in lines]
@@ -259,12 +274,12 @@ def _read_entry(store: FileStore, path: str, *, has_marks: bool) -> list[dict[st
 
 
 def _changes_nothing(info: Mapping[str, Any]) -> bool:
-    """Whether a commit is one without actions: an empty table that was overwritten with no rows."""
+    """Whether a commit has no actions: an empty table that was overwritten with no rows."""
     metrics = info.get("operationMetrics") or {}
     return metrics.get("num_added_files") == metrics.get("num_removed_files") == 0
 
 
-def _wrong_pointer(store: FileStore, paths: Iterable[str], newest: int) -> str | None:
+def _wrong_pointer(store: FileStore, paths: Collection[str], newest: int) -> str | None:
     if POINTER not in paths:
         return None
     try:
@@ -272,12 +287,12 @@ def _wrong_pointer(store: FileStore, paths: Iterable[str], newest: int) -> str |
     except (ValueError, LookupError, TypeError):
         return "it is not JSON"
     if not isinstance(version, int):
-        return "it names no version"
-    return f"it names checkpoint {version:,}, which is not there" if version > newest else None
+        return "it has no version"
+    return f"it names checkpoint {version:,}, which does not exist" if version > newest else None
 
 
 def _plain(value: Any) -> Any:
-    """A value of a checkpoint as an entry has it: without what it does not say."""
+    """A value of a checkpoint in the form of an entry, without missing values."""
     if isinstance(value, dict):
         return {
             name: _plain(part)

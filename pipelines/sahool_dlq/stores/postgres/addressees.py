@@ -1,4 +1,4 @@
-"""Who failed in `failed_events f`, and whom its failures are redriven to, in SQL."""
+"""Which consumer failed in `failed_events f`, and to which it is redriven, in SQL."""
 
 from typing import Any
 
@@ -6,23 +6,24 @@ from psycopg import Connection
 
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
 
-__all__ = ["ADDRESS", "FAILED_AT", "IS_FOREIGN", "SERVICE", "pending_addressees"]
-
-SERVICE = "coalesce(f.consumer_service, f.source_service)"
-"""The service that failed, where it is known; else the one that published the event."""
+__all__ = ["ADDRESS", "FAILED_AT", "IS_FOREIGN", "pending_addressees"]
 
 FAILED_AT = "(nullif(f.original_stream, '') || '/' || nullif(f.consumer_name, ''))"
-"""`<stream>/<durable>` that failed; null where nobody said so."""
+"""`<stream>/<durable>` that failed; null if unknown."""
 
 ADDRESS = f"coalesce(f.handed_to, {FAILED_AT})"
-"""`<stream>/<durable>` that a failure is redriven to: the one that its latest redrive was for."""
+"""`<stream>/<durable>` of a failure's redrives: the one of its latest redrive, else the one that
+failed.
+"""
 
 IS_FOREIGN = f"(f.dlq_reason = ANY(%s) OR {ADDRESS} IS DISTINCT FROM {FAILED_AT})"
-"""Whether that may be a consumer without our code, with `BRIDGED_REASONS`."""
+"""Whether that may be a consumer without our library, with `BRIDGED_REASONS`."""
 
 
 def pending_addressees(connection: Connection[Any]) -> list[tuple[str, str, bool]]:
-    """Of all that is pending: consumer, subject of its events, whether it may lack our code."""
+    """For all pending failures: consumer, subject of the events, and whether it may be a consumer
+    without our library.
+    """
     return connection.execute(
         f"SELECT {ADDRESS}, f.original_subject, coalesce(bool_and({IS_FOREIGN}), false)"  # noqa: S608
         f" FROM failed_events f WHERE f.status = 'pending' AND {ADDRESS} IS NOT NULL GROUP BY 1, 2",

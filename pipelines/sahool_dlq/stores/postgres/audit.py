@@ -1,4 +1,4 @@
-"""The audit: who did what to which failures, why, and what came of it. Rows are only added."""
+"""The audit: who did what to which failures, why, and with which result. Rows are only added."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def audit(
     failure_ids: Sequence[str] = (),
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add a row, in the caller's transaction where there is one. `detail` must be redacted."""
+    """Add a row, in the caller's transaction if there is one. `detail` must be redacted."""
     connection.execute(
         "INSERT INTO audit_log (actor, action, reason, batch_id, failure_ids, detail)"
         " VALUES (%s, %s, %s, %s, %s::uuid[], %s)",

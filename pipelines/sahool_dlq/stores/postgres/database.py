@@ -1,4 +1,4 @@
-"""Postgres: connecting, locking and migrating."""
+"""PostgreSQL: connecting, locking and migrating."""
 
 import logging
 import secrets
@@ -18,17 +18,17 @@ from sahool_dlq.stores.postgres.refusals import read_dsn, speaking_plainly, wher
 
 logger = logging.getLogger(__name__)
 
-# psycopg logs what comes of an error besides; who wants it can configure logging.
+# psycopg also logs consequences of an error; configure logging to see them.
 logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 _APPLICATION = (
     f"dlq {secrets.token_hex(4)}"  # whose session it is: this process's; see `end_holder`
 )
 
-# What a session relies on, whatever the server, the database or the user is set to. The first four
-# a pooler in transaction mode carries from one of its sessions to the next; see docs/operations.md.
-# Nobody but their owner makes anything in the schemas of the path, so a name is what we mean by it;
-# temporary tables, which anybody makes, come last. No wait for a lock is for ever.
+# The settings that a session relies on, whatever those of server, database or user are. A pooler in
+# transaction mode copies the first four from session to session; see docs/operations.md. Only their
+# owner can create objects in the schemas of the path, so names are reliable; temporary tables,
+# which anybody can create, come last. No wait for a lock is endless.
 _SESSION = """
 SET DateStyle = 'ISO, MDY';
 SET TimeZone = 'UTC';
@@ -48,11 +48,11 @@ _SCHEMA = "0000_schema"
 
 @contextmanager
 def database(dsn: str, *, is_checked: bool = True) -> Iterator[Connection[Any]]:
-    """A connection, in autocommit mode: each piece of work opens its own transaction.
+    """A connection in autocommit mode: each piece of work opens its own transaction.
 
-    With `is_checked`, raises SchemaError where `dlq migrate` has not been run; SettingsError where
-    `dsn` is none, or its database has not the encoding UTF8. Errors of the server come out as one
-    of ours, in one sentence.
+    With `is_checked`, raises SchemaError if `dlq migrate` has not been run; SettingsError if `dsn`
+    is not valid, or the database's encoding is not UTF8. Errors of the server become one of ours,
+    in one sentence.
     """
     read_dsn(dsn)
     with speaking_plainly(dsn):
@@ -74,24 +74,24 @@ def database(dsn: str, *, is_checked: bool = True) -> Iterator[Connection[Any]]:
 
 @contextmanager
 def locking(dsn: str, name: LockName, *, is_shared: bool = False) -> Iterator[Lock]:
-    """A lock to be taken, on a connection of its own; it ends with this context."""
+    """A lock that can be taken, on a separate connection; it ends with this context."""
     with database(dsn, is_checked=False) as connection:
         lock = Lock(connection, name, is_shared=is_shared)
         try:
             yield lock
         finally:
-            with suppress(psycopg.Error):  # it was lost: then others can have it
+            with suppress(psycopg.Error):  # it was lost: others can take it
                 lock.release()
 
 
 def migrate(dsn: str) -> list[str]:
-    """Run the migrations that this database has not had; returns their names.
+    """Run the migrations that are missing in this database; returns their names.
 
-    Each file is idempotent and runs with `psql -f` as well. What it warns of is logged.
+    Each file is idempotent and can also be run with `psql -f`. Its warnings are logged.
     """
     with locking(dsn, "migrate") as lock, database(dsn, is_checked=False) as connection:
         done = []
-        if _SCHEMA not in _applied(connection):  # it makes the lock, and waits for others itself
+        if _SCHEMA not in _applied(connection):  # it creates the lock, and waits for others itself
             _run(connection, _SCHEMA)
             done = [_SCHEMA]
         # Two services that start together must not migrate at once.
@@ -143,11 +143,11 @@ def _check(connection: Connection[Any]) -> None:
 
 
 def _check_encoding(connection: Connection[Any], server: str) -> None:
-    """Others cannot hold every text of a dead letter, or do not know where a character ends."""
+    """Other encodings cannot store every text of a dead letter, or have no character boundaries."""
     encoding = connection.info.parameter_status("server_encoding")
     if encoding != "UTF8":
         raise SettingsError(
-            f"{server} has the encoding {encoding}, which cannot hold every dead letter: make a"
-            " database with ENCODING 'UTF8', name it in DLQ_POSTGRES_DSN and run `dlq migrate`;"
-            " nothing was stored here, and NATS keeps what is not drained."
+            f"{server} has the encoding {encoding}, which cannot store every dead letter: create "
+            "a database with ENCODING 'UTF8', name it in DLQ_POSTGRES_DSN and run `dlq "
+            "migrate`; nothing was stored here, and NATS keeps the undrained messages."
         )

@@ -1,4 +1,4 @@
-"""What the doctor found, in Postgres: for the alert `loses_data`."""
+"""Findings of the doctor, in PostgreSQL: for the alert `loses_data`."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,7 +21,7 @@ def keep_diagnosis(
     may_lose: int,
     findings: Sequence[dict[str, Any]],
 ) -> None:
-    """Store what a look found, the worst first, and forget those that are a month old."""
+    """Store the findings of a run, the worst first, and delete those older than a month."""
     connection.execute(
         "INSERT INTO diagnoses (at, loses_count, may_lose_count, findings)"
         " VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",

@@ -1,7 +1,7 @@
-"""The drain's sink in Postgres: rows, statuses and the checkpoint in one transaction.
+"""The drain's sink in PostgreSQL: rows, statuses and the checkpoint in one transaction.
 
-Cases are folded in log order before anything is written (`deadletter.cases`), so that a new
-failure is copied with its final status and an old one is updated once.
+Cases are computed in log order before anything is written (`deadletter.cases`), so a new failure is
+copied with its final status and an old one is updated once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from sahool_dlq.stores.unfounded import early_claims, store_claims
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch of the log, decoded and redacted: rows for both sinks, and events for the fold."""
+    """A batch of the log, decoded and redacted: rows for both sinks, and events for the cases."""
 
     epoch: str
     last_sequence: int
@@ -35,16 +35,16 @@ class Batch:
 
 
 class FailedEvents:
-    """`failed_events` as its single writer sees it."""
+    """`failed_events` for its single writer."""
 
     def __init__(self, connection: Connection[Any], stream: str) -> None:
         self._connection = connection
         self._stream = stream
 
     def store(self, batch: Batch, after: int) -> None:
-        """Store what lies above sequence `after`, which must still be the checkpoint.
+        """Store messages above sequence `after`, which must still be the checkpoint.
 
-        Raises FencedError, having written nothing, where another drain has moved the checkpoint.
+        Raises FencedError, without a write, if another drain has moved the checkpoint.
         """
         with self._connection.transaction():
             found = self._connection.execute(
@@ -69,7 +69,9 @@ class FailedEvents:
             )
 
     def refold(self, batches: Sequence[Batch]) -> None:
-        """Store these cases anew, from all that the lake holds of them: a batch for each epoch."""
+        """Compute and store these cases again, from all that the lake has of them: one batch per
+        epoch.
+        """
         ids = [failure_id for batch in batches for failure_id in batch.letter_frame["failure_id"]]
         with self._connection.transaction():
             self._connection.execute(  # raw payloads go with their row
@@ -83,7 +85,7 @@ class FailedEvents:
             self._connection.execute("INSERT INTO failed_payloads SELECT * FROM kept_payloads")
 
     def show_life(self) -> None:
-        """Say that this drain moves, though the batch is one that Postgres holds already."""
+        """Show that this drain makes progress, although PostgreSQL already has the batch."""
         self._connection.execute(
             "UPDATE drain_checkpoints SET updated_at = now() WHERE stream = %s", [self._stream]
         )
@@ -123,7 +125,7 @@ class FailedEvents:
         )
 
     def _settle_redrives(self, fold: Fold) -> None:
-        """Write down in the outbox how its redrives ended; a late success corrects `unknown`."""
+        """Store in the outbox how its redrives ended; a late success corrects `unknown`."""
         self._execute_each(
             "UPDATE redrives SET state = %s, state_reason = %s, ended_at = %s,"
             " consumer_version = %s WHERE id = %s"

@@ -1,4 +1,4 @@
-"""Rows of `failed_events` as PostgreSQL's binary COPY takes them, encoded from columns in Rust."""
+"""Rows of `failed_events` for PostgreSQL's binary COPY, encoded from columns in Rust."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,11 +33,11 @@ FOLDED_SCHEMA: dict[str, pl.DataType] = {
     "opening": pl.Int32(), "last_closed_at": _TIME, "last_closed_as": _TEXT,
     "handed_to": _TEXT, "announced": _TEXT,
 }  # fmt: skip
-"""Columns that the fold decides."""
+"""Columns with the values of the case."""
 
 
 def _dtype(field: Field) -> pl.DataType:
-    """As wide as the table's column: COPY converts nothing."""
+    """As wide as the table's column, because COPY converts nothing."""
     if field.column.is_uuid:
         return pl.Binary()
     if field.kind is int:
@@ -72,17 +72,17 @@ _REFUSALS = (psycopg.DataError, errors.ProgramLimitExceeded, errors.StatementToo
 
 
 def copy_rows(connection: Connection[Any], rows: pl.DataFrame) -> None:
-    """Copy dead letters, in the columns of the lake and those of the fold, into `failed_events`.
+    """Copy dead letters, with the lake's columns and those of the case, into `failed_events`.
 
-    What PostgreSQL refuses all the same is stored with the reason instead of its JSON.
+    Rows that PostgreSQL still refuses are stored with the reason instead of their JSON.
     """
     _copy(connection, rows.select(_column(name, dtype) for name, dtype in _SCHEMA.items()))
 
 
 def replace_rows(connection: Connection[Any], rows: pl.DataFrame) -> None:
-    """Put the same in the place of rows that there are, of cases that failed anew.
+    """Replace existing rows, of cases that failed again.
 
-    By way of a temporary table, since a drain may not delete failures.
+    Through a temporary table, because a drain may not delete failures.
     """
     if rows.is_empty():
         return
@@ -97,13 +97,13 @@ def replace_rows(connection: Connection[Any], rows: pl.DataFrame) -> None:
 
 
 def update_rows(connection: Connection[Any], rows: Sequence[Sequence[Any]]) -> None:
-    """Set what the fold decides: rows of a failure's id and the values of `FOLDED_SCHEMA`."""
+    """Set the values of a case: rows of a failure's id and the values of `FOLDED_SCHEMA`."""
     if rows:
         connection.execute(_UPDATE, [list(column) for column in zip(*rows, strict=True)])
 
 
 def _copy(connection: Connection[Any], rows: pl.DataFrame, table: str = "failed_events") -> None:
-    """Where PostgreSQL refuses some rows, find them by halves and keep them as notes."""
+    """If PostgreSQL refuses some rows, find them by bisection and store them with a note."""
     if rows.is_empty():
         return
     command = _COPY.format(table, ", ".join(_NAMES))
@@ -152,7 +152,7 @@ def _encoder() -> ArrowToPostgresBinaryEncoder:
 
 
 def _without_json(row: pl.DataFrame, error: psycopg.Error) -> pl.DataFrame:
-    """The row without what PostgreSQL can refuse, and with the reason."""
+    """The row without the values that PostgreSQL can refuse, and with the reason."""
     reason = f"PostgreSQL refused it: {clean_text(str(error)).splitlines()[0][:200]}"
     return row.with_columns(
         pl.lit(_REFUSED).alias("original_data"),

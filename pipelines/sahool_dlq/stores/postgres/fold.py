@@ -1,7 +1,7 @@
-"""A batch's messages applied, in log order, to the cases they are about.
+"""Applies a batch's messages, in log order, to their cases.
 
-Most dead letters open a case that nothing else in the batch speaks of: those stay columns, with the
-defaults of a new case. Only what a redrive, an event or a repeat touches becomes a `Case`.
+Most dead letters open a case that nothing else in the batch is about: those stay columns, with the
+defaults of a new case. Only cases with a redrive, an event or a repeat become a `Case`.
 """
 
 import json
@@ -31,17 +31,17 @@ from sahool_dlq.stores.postgres.failed_rows import FOLDED_SCHEMA
 __all__ = ["CASE_COLUMNS", "Fold", "folded", "ids_told_of", "unfolded"]
 
 CASE_COLUMNS = ("original_stream", "consumer_name", "first_attempt_at", *FOLDED_SCHEMA)
-"""What a case is made of, besides its id; those of `FOLDED_SCHEMA` are fields of `Case`."""
+"""The columns of a case besides its id; those of `FOLDED_SCHEMA` are fields of `Case`."""
 
 
 def ids_told_of(letters: pl.DataFrame, events: Sequence[CaseEvent]) -> set[str]:
-    """The failures that redrives and events of a batch speak of."""
+    """The failures of a batch's redrives and events."""
     roots = letters["root_failure_id"].drop_nulls()
     return {*roots, *(event.failure_id for event in events if event.failure_id)}
 
 
 class Fold:
-    """What a batch changes, given the cases it speaks of that are stored already."""
+    """The changes of a batch, given the stored cases that it is about."""
 
     def __init__(
         self,
@@ -50,15 +50,15 @@ class Fold:
         known: dict[str, Case],
         early: Sequence[Claim] = (),
     ) -> None:
-        """`early` is what was stored earlier of redrives that the batch announces."""
+        """`early` are earlier stored reports about redrives that the batch announces."""
         self._known = known
         self._waiting = list(early)
         self.claims: list[Claim] = []
-        """What names a redrive that is not in the log yet, or comes from another's consumer."""
+        """Reports about a redrive that is not in the log yet, or from another consumer."""
         self.founded: list[Claim] = []
         """Those of `early` that count now."""
         self._cases = dict(known)
-        self.redrive_ends: list[list[Any]] = []  # state, reason, when, who answered, id
+        self.redrive_ends: list[list[Any]] = []  # state, reason, time, version, id
         self._reopened: dict[str, int] = {}  # the latest letter that reopened a case, by its id
         counted = letters.with_columns(seen_count=pl.len().over("failure_id"))
         is_first = pl.col("failure_id").is_first_distinct()
@@ -68,7 +68,7 @@ class Fold:
         is_chained = is_first & pl.col("root_failure_id").is_not_null()
         self._apply(counted.filter(is_told_of | is_chained), events)
         self.reopened = [i for i in self._reopened if i in known]
-        """Cases stored earlier whose row one of `new` takes the place of."""
+        """Stored cases whose row one of `new` replaces."""
         repeats = counted.filter(is_first & is_known).select("failure_id", "seen_count")
         self.repeats: list[tuple[str, int]] = [
             (i, count) for i, count in repeats.iter_rows() if i not in self._reopened
@@ -92,7 +92,7 @@ class Fold:
         """Letters that open a case or are superseded, in log order, with `FOLDED_SCHEMA`."""
 
     def changed(self) -> Iterable[Case]:
-        """The cases stored earlier whose row is no longer true, reopened ones left out."""
+        """The stored cases whose row has changed, without reopened ones."""
         return [
             self._cases[key]
             for key, case in self._known.items()
@@ -161,7 +161,7 @@ class Fold:
             self.claims.append(claim)
 
     def _redeem(self, published: CaseEvent) -> None:
-        """Count what was said of a redrive before it was announced, in the order of the log."""
+        """Count reports about a redrive from before it was announced, in the order of the log."""
         said = published.failure_id, published.redrive_id, published.attempt
         if not is_founded(self._cases.get(published.failure_id or ""), *said[1:]):
             return  # its case is superseded

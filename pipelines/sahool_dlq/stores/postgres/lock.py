@@ -1,11 +1,10 @@
-"""A lock among all runs of the platform, also of those that reach PostgreSQL through a pooler.
+"""A lock among all runs of the platform, also through a pooler.
 
-It is the lock of a relation, in a transaction that stays open on a connection of its own: a pooler
-in transaction mode keeps one session of the server for it as long, and whatever ends the holder,
-the connection or the server ends the lock with it. The relation is a view that holds nothing, which
-only the roles of the job may lock; an advisory lock would be anybody's, and a row's would give the
-transaction an id that VACUUM minds. As it is it has neither that nor a snapshot, and no VACUUM
-looks at a view.
+It is the lock of a relation, in a transaction that stays open on a separate connection. So a pooler
+in transaction mode keeps one session of the server for it, and the lock ends with the holder, the
+connection or the server. The relation is a view without rows, which only the roles of the job may
+lock. An advisory lock could be taken by anybody, and a row lock would give the transaction an id,
+which blocks VACUUM. This transaction has neither an id nor a snapshot, and VACUUM ignores views.
 """
 
 import logging
@@ -29,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 LockName = Literal["migrate", "drain", "redrive", "marts", "alerts", "regroup"]
 
-_SAID_AFTER_SECONDS = 2.0  # what ends sooner nobody needs to know of
+_SAID_AFTER_SECONDS = 2.0  # shorter waits are not reported
 _LONGEST_SECONDS = 600.0
-# The transaction is meant to be idle.
+# The transaction is idle on purpose.
 _PATIENCE = """
 SELECT set_config(name, '0', true) FROM pg_settings
 WHERE name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')
@@ -43,7 +42,7 @@ WHERE l.locktype = 'relation' AND l.granted AND l.relation = to_regclass(%s)
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND l.mode <> ALL (%s) AND l.pid <> pg_backend_pid() ORDER BY a.xact_start, l.pid LIMIT 1
 """
-# Its process has others, which may be amid a transaction.
+# Its process has other sessions, which may be in a transaction.
 _END = """
 SELECT count(*) FILTER (WHERE pg_terminate_backend(o.pid)) FROM pg_stat_activity h
 JOIN pg_stat_activity o ON o.pid = h.pid OR (o.datid = h.datid
@@ -55,7 +54,7 @@ WHERE h.pid = %s
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The session that holds a lock; `str` says who it is."""
+    """The session that holds a lock; `str` describes it."""
 
     pid: int  # of the server's process
     user: str | None
@@ -74,7 +73,7 @@ class Holder:
 class Lock:
     """A lock that can be taken once, by name, on a connection that nothing else uses.
 
-    Shared ones go together, and with no other.
+    Shared locks are compatible with each other, and with no other.
     """
 
     def __init__(
@@ -90,10 +89,10 @@ class Lock:
         self._pid: int | None = None  # of the server's session that holds it
 
     def take(self) -> bool:
-        """Take it unless another holds it.
+        """Take it if nobody else holds it.
 
-        Raises psycopg's InsufficientPrivilege for a login without the role, UndefinedTable where
-        `dlq migrate` has not been run.
+        Raises psycopg's InsufficientPrivilege for a login without the role, UndefinedTable if `dlq
+        migrate` has not been run.
         """
         if self.holder() is not None:  # each refusal would be an error in the server's log
             return False
@@ -113,7 +112,7 @@ class Lock:
     def wait(self, what: str, alive: Callable[[], object] = lambda: None) -> None:
         """Take it; while another holds it, call `alive` five times a second.
 
-        Raises FencedError after ten minutes, with `what` as that which waits.
+        Raises FencedError after ten minutes; `what` names the waiting job.
         """
         started, is_said = time.monotonic(), False
         while not self.take():
@@ -131,7 +130,7 @@ class Lock:
             time.sleep(0.2)
 
     def check(self) -> None:
-        """Raise FencedError where it is no longer held: its session was ended."""
+        """Raise FencedError if it is no longer held, because its session was ended."""
         try:
             why = None if self._session() == self._pid else "the session is a different one now"
         except psycopg.Error as error:
@@ -143,23 +142,23 @@ class Lock:
             )
 
     def release(self) -> None:
-        """Let others have it; one whose session was ended is free already."""
+        """Release it; if its session was ended, it is already free."""
         if not self._connection.broken:
             self._connection.execute("ROLLBACK")
 
     def holder(self) -> Holder | None:
-        """Who holds it, where another does."""
+        """The holder, if another session holds it."""
         row = self._connection.execute(_HOLDER, [self._relation, self._harmless]).fetchone()
         return Holder(*row) if row else None
 
     def held_by(self) -> str:
-        """Who holds it, for a sentence."""
+        """The holder, for a sentence."""
         return str(self.holder() or "a process that has just ended")
 
     def end_holder(self, pid: int) -> bool:
-        """End the sessions of the process that holds it; whether there were any.
+        """End the sessions of the process that holds it; returns whether there were any.
 
-        Raises psycopg's InsufficientPrivilege where that is not allowed.
+        Raises psycopg's InsufficientPrivilege if that is not allowed.
         """
         row = self._connection.execute(_END, [pid]).fetchone()
         return row is not None and row[0] > 0

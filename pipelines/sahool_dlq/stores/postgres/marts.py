@@ -1,6 +1,6 @@
-"""The marts that operators and Grafana read, in Postgres: filled together, in one transaction.
+"""The marts in PostgreSQL for operators and Grafana, filled together in one transaction.
 
-Migrations make their tables, so that who fills them need not be able to make anything.
+Migrations create their tables, so filling them needs no right to create objects.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ __all__ = ["fill_marts"]
 
 
 def fill_marts(connection: Connection[Any], marts: Mapping[str, pl.DataFrame]) -> None:
-    """Make `mart_<name>` hold exactly these rows; readers see all the old ones or all the new.
+    """Fill `mart_<name>` with exactly these rows; readers see either all old or all new ones.
 
-    Raises SchemaError where a table has not the columns of its mart.
+    Raises SchemaError if a table does not have the columns of its mart.
     """
     with connection.transaction():
         for name, frame in marts.items():

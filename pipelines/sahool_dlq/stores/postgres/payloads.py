@@ -1,7 +1,7 @@
-"""Raw dead letters in Postgres, where DLQ_KEEP_PAYLOADS asks for it: nothing in them is masked.
+"""Raw dead letters in PostgreSQL, if DLQ_KEEP_PAYLOADS is set; they are not masked.
 
-A row is what the stream held, so a redrive reads it as it reads the stream. It goes with its row
-of `failed_events`, or after its own retention.
+A row contains the message from the stream, so a redrive reads both in the same way. It is deleted
+with its row of `failed_events`, or after its own retention.
 """
 
 import uuid
@@ -32,16 +32,16 @@ def keep_payloads(connection: Connection[Any], messages: Mapping[str, LogMessage
 
 
 def forget_payloads(connection: Connection[Any], failure_ids: Sequence[str]) -> None:
-    """Remove what was kept of these failures, in the caller's transaction."""
+    """Delete the rows of these failures, in the caller's transaction."""
     connection.execute(
         "DELETE FROM failed_payloads WHERE failure_id = ANY(%s::uuid[])", [list(failure_ids)]
     )
 
 
 def kept_payload(connection: Connection[Any], failure_id: str) -> LogMessage | None:
-    """The dead letter of a failure as the stream held it; None where it was not kept.
+    """The dead letter of a failure, as in the stream; None if it was not stored.
 
-    Neither is it for those whom the table is not granted to.
+    Also None for logins that may not read the table.
     """
     try:
         row = connection.execute(
@@ -55,7 +55,7 @@ def kept_payload(connection: Connection[Any], failure_id: str) -> LogMessage | N
 
 
 def kept_count(connection: Connection[Any], failure_ids: Sequence[str]) -> int:
-    """How many of these failures have theirs kept, for those whom the table is granted to."""
+    """How many of these failures have a stored dead letter, for logins that may read the table."""
     try:
         row = connection.execute(
             "SELECT count(*) FROM failed_payloads WHERE failure_id = ANY(%s::uuid[])",
@@ -67,7 +67,7 @@ def kept_count(connection: Connection[Any], failure_ids: Sequence[str]) -> int:
 
 
 def delete_old_payloads(connection: Connection[Any], days: float) -> None:
-    """Forget what was stored more than `days` ago."""
+    """Delete rows that were stored more than `days` ago."""
     connection.execute(
         "DELETE FROM failed_payloads WHERE stored_at < now() - make_interval(secs => %s)",
         [days * 86_400],

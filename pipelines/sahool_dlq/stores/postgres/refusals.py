@@ -1,4 +1,4 @@
-"""Whatever goes wrong with Postgres, in one sentence that says what to do."""
+"""Errors of PostgreSQL as one sentence that says what to do."""
 
 import re
 from collections.abc import Iterator
@@ -19,35 +19,47 @@ _URI = re.compile(
     rf"{_URI_BEGIN.pattern}(?:[^/?#@]*@)?{_HOST}(?:,{_HOST})*(?:/[^/?#@]*)?(?:\?[^#]*)?"
 )
 
-# What the server did, and what to do about it, by SQLSTATE. Each ends a run, and nothing is lost.
+# What the server did, and what to do, by SQLSTATE. Each ends a run, and nothing is lost.
 _FOR_NOW = {
     "25006": "is read-only ({}): name the primary in DLQ_POSTGRES_DSN (of several hosts,"
     " target_session_attrs=read-write finds it)",
-    "25P03": "ended the session ({}): allow this user more (`ALTER ROLE … SET"
-    " idle_in_transaction_session_timeout`)",
-    "25P04": "ended the session ({}): allow this user more (`ALTER ROLE … SET"
-    " transaction_timeout`)",
+    "25P03": (
+        "ended the session ({}): raise the limit for this user (`ALTER ROLE … SET "
+        "idle_in_transaction_session_timeout`)"
+    ),
+    "25P04": (
+        "ended the session ({}): raise the limit for this user (`ALTER ROLE … SET "
+        "transaction_timeout`)"
+    ),
     "40001": "rolled back a transaction ({}): others changed the same rows",
     "40P01": "rolled back a transaction ({}): others changed the same rows",
-    "53300": "has no connection left ({}): raise that limit, end sessions that nobody needs, or"
-    " put a pooler before it (docs/operations.md)",
-    "55P03": "gave up waiting for a lock ({}): see who holds it (pg_blocking_pids), or allow this"
-    " user more (`ALTER ROLE … SET lock_timeout`)",
-    "57014": "gave up a statement ({}): see what keeps it busy, or allow this user more (`ALTER"
-    " ROLE … SET statement_timeout`)",
+    "53300": (
+        "has no connection left ({}): raise that limit, end unused sessions, or put a "
+        "pooler in front of it (docs/operations.md)"
+    ),
+    "55P03": (
+        "gave up waiting for a lock ({}): see who holds it (pg_blocking_pids), or raise the "
+        "limit for this user (`ALTER ROLE … SET lock_timeout`)"
+    ),
+    "57014": (
+        "gave up a statement ({}): see what keeps it busy, or raise the limit for this user "
+        "(`ALTER ROLE … SET statement_timeout`)"
+    ),
     "57P01": "ended the session ({}): see who stopped it, or ended its sessions",
-    "57P02": "ended the session ({}): see in its log why it crashed",
-    "57P03": "takes no sessions yet ({}): wait until it has started",
-    "57P05": "ended the session ({}): allow this user more (`ALTER ROLE … SET"
-    " idle_session_timeout`)",
+    "57P02": "ended the session ({}): its log says why it crashed",
+    "57P03": "accepts no sessions yet ({}): wait until it has started",
+    "57P05": (
+        "ended the session ({}): raise the limit for this user (`ALTER ROLE … SET "
+        "idle_session_timeout`)"
+    ),
 }
-# The same where only the text tells: of a login, of a session that was ended, of a pooler.
+# The same for errors with only a text: of a login, an ended session, a pooler.
 _TEXTS = {
     r"session is read-only|session is not read-write": "25006",
     r"due to idle-in-transaction timeout": "25P03",
     r"due to transaction timeout": "25P04",
     r"too many c|remaining connection slots|max_client_conn": "53300",
-    # The last two are what psycopg says where a pooler's session ended while nothing was asked.
+    # The last two are psycopg's texts if a pooler's session ended while idle.
     r"due to administrator command|server closed the connection"
     r"|received 2 results|COPY cannot be mixed": "57P01",
     r"the database system is": "57P03",
@@ -56,21 +68,21 @@ _TEXTS = {
 _FATAL = re.compile(r"FATAL: +(.*)")
 _NO_DATABASE = re.compile(r'database "([^"]*)" does not exist|no such database: (\S+)')
 _NO_SERVICE = re.compile(r'definition of service "([^"]*)" not found|service file .* not found')
-# An outage of an encrypted session is none of this.
+# An outage of an encrypted session does not count here.
 _TLS = re.compile(r"certificate|SSL (?!SYSCALL|connection has been closed)|TLS", re.I)
 _POOL = re.compile(r"query_wait_timeout|query_timeout|server_login_retry|pooling mode", re.I)
 
 
 @contextmanager
 def speaking_plainly(dsn: str) -> Iterator[None]:
-    """Turn psycopg's errors into ours."""
+    """Convert psycopg's errors to ours."""
     try:
         yield
     except psycopg.Error as error:
         raise _ours(where(dsn), error) from error
     except UnicodeDecodeError as error:
         raise DLQError(
-            f"{where(dsn)} holds text that is not UTF-8 ({error.reason} in"
+            f"{where(dsn)} contains text that is not UTF-8 ({error.reason} in"
             f" {error.object[:40]!r}): find out who wrote it; this platform writes only UTF-8."
         ) from error
 
@@ -105,7 +117,10 @@ def read_dsn(dsn: str) -> dict[str, str]:
         if _URI_BEGIN.match(dsn) and not _URI.fullmatch(dsn):
             raise ValueError
         return {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
-    except (psycopg.ProgrammingError, ValueError):  # the first says the string, with its password
+    except (
+        psycopg.ProgrammingError,
+        ValueError,
+    ):  # the first contains the string, with its password
         raise SettingsError(
             "DLQ_POSTGRES_DSN is not valid: give it as postgresql://user@host:5432/database, and"
             " percent-encode special characters in the password (%40 for @)."
@@ -147,23 +162,25 @@ def _ours(server: str, error: psycopg.Error) -> DLQError:
     if missing := _NO_DATABASE.search(text):
         name = missing[1] or missing[2]
         return ServerUnavailableError(
-            f"{server}: there is no database {name}: make it (CREATE DATABASE … ENCODING 'UTF8'),"
-            " or name another in DLQ_POSTGRES_DSN."
+            f"{server}: there is no database {name}: create it (CREATE DATABASE … ENCODING "
+            "'UTF8'), or name another in DLQ_POSTGRES_DSN."
         )
     if _POOL.search(text):
         return ServerUnavailableError(
-            f"The pooler before {server} refused ({said}): docs/operations.md says how to set it."
+            f"The pooler in front of {server} refused ({said}): docs/operations.md says how to "
+            "configure it."
         )
     if _NO_SERVICE.search(text):
         return SettingsError(
-            f"{server} is in no service file ({said}): see PGSERVICEFILE, ~/.pg_service.conf, and"
+            f"{server} is in no service file ({said}): check PGSERVICEFILE, ~/.pg_service.conf, and"
             " service in DLQ_POSTGRES_DSN or PGSERVICE."
         )
-    # The name of the server, which may have any word in it, stands before.
+    # The name of the server, which may contain any word, comes before.
     if _TLS.search(text.rpartition("failed: ")[2]) and not _FATAL.search(text):
         return ServerUnavailableError(
-            f"{server} cannot be connected to by TLS as it is asked for ({said}): see sslmode,"
-            " sslrootcert, sslcert and sslkey in DLQ_POSTGRES_DSN, or PGSSLMODE and its like."
+            f"{server} cannot be reached with the requested TLS ({said}): check sslmode, "
+            "sslrootcert, sslcert and sslkey in DLQ_POSTGRES_DSN, or PGSSLMODE and the related "
+            "variables."
         )
     if _FATAL.search(text) and error.sqlstate is None:
         return ServerUnavailableError(

@@ -1,4 +1,4 @@
-"""What each `dlq verify` found, in Postgres: for the alert rules and the report."""
+"""Results of each `dlq verify`, in PostgreSQL: for the alert rules and the report."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,7 +22,7 @@ VERIFICATION = {
     "repaired_count": pl.Int64(),
     "wrong": pl.List(pl.String()),
 }
-"""A verification as the report shows it; `wrong` is a sentence for each finding not repaired."""
+"""A verification for the report; `wrong` has one sentence for each unrepaired finding."""
 
 
 def keep_verification(
@@ -35,7 +35,7 @@ def keep_verification(
     unchecked_files: int,
     findings: Sequence[dict[str, Any]],
 ) -> None:
-    """Store what a verification found."""
+    """Store the findings of a verification."""
     repaired = sum(bool(finding["is_repaired"]) for finding in findings)
     wrong_first = sorted(findings, key=lambda finding: bool(finding["is_repaired"]))
     connection.execute(
@@ -49,7 +49,7 @@ def keep_verification(
 
 
 def last_verifications(connection: Connection[Any], count: int) -> pl.DataFrame:
-    """The last so many, the newest first; VERIFICATION."""
+    """The last verifications, newest first; VERIFICATION."""
     rows = connection.execute(
         "SELECT started_at, seconds, files, read_bytes, unchecked_files, wrong_count,"
         " repaired_count, ARRAY(SELECT f ->> 'what' FROM jsonb_array_elements(findings) AS f"

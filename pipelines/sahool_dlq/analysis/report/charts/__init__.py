@@ -1,7 +1,6 @@
-"""The charts, each a pure function of a mart's rows: for notebooks and for the report alike.
+"""The charts, each a pure function of a mart's rows: for notebooks and the report.
 
-Each takes the frame of the mart that it is named after, and a `Look`. What a chart means, and how
-to read it, is in docs/report.md.
+Each takes the frame of the mart with its name, and a `Look`. docs/report.md explains the charts.
 """
 
 from sahool_dlq.analysis.report.charts.cases import (

@@ -1,4 +1,6 @@
-"""Charts of cases: how long they last, how they end, what redrives do, and whose health suffers."""
+"""Charts of cases: how long they last, how they end, the results of redrives, the health of
+services.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -97,7 +99,7 @@ def incidence(
 
 
 def health_parts(service_health: pl.DataFrame, look: Look = WIDE) -> Any:
-    """What each service's score lost, by part; the largest part is what counts."""
+    """The parts that reduce each service's score; the largest part counts."""
     parts = {
         "traffic_part": ("too many failures", "orange"),
         "critical_part": ("critical errors", "red"),

@@ -1,4 +1,4 @@
-"""Charts of failures: when, of which kind, of which service, and what they have in common."""
+"""Charts of failures: when, which type, which service, and their common values."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -42,9 +42,9 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 def failures_by_type(
     failures_minutely: pl.DataFrame, start: datetime, end: datetime, look: Look = WIDE
 ) -> Any:
-    """Dead letters by time from `start` to `end`, stacked by type; the rarer types are one.
+    """Dead letters by time from `start` to `end`, stacked by type; rare types are combined.
 
-    They are told a minute, or a second where a bar is shorter than a minute.
+    They are counted per minute, or per second if a bar is shorter than a minute.
     """
     step = step_seconds((end - start).total_seconds(), 48 if look.is_narrow else 96)
     start = whole_start(start, end, step)
@@ -79,7 +79,7 @@ def failures_by_type(
 
 
 def timeline(events: pl.DataFrame, start: datetime, end: datetime, look: Look = WIDE) -> Any:
-    """What happened to failures, and when: `events` has at (UTC), kind and count."""
+    """Messages about failures over time: `events` has at (UTC), kind and count."""
     step = step_seconds((end - start).total_seconds(), 120)
     kinds = events.group_by("kind").agg(pl.col("at").min()).sort("at", "kind")["kind"].to_list()
     frame = (
@@ -100,8 +100,17 @@ def timeline(events: pl.DataFrame, start: datetime, end: datetime, look: Look = 
     return styled(with_zoom(chart, look), look, f"What happened in each {duration_name(step)}")
 
 
-def open_failures(moments: pl.DataFrame, start: datetime, end: datetime, look: Look = WIDE) -> Any:
-    """How many failures were open at each time from `start` to `end`, stacked by type."""
+def open_failures(
+    moments: pl.DataFrame,
+    start: datetime,
+    end: datetime,
+    look: Look = WIDE,
+    marks: pl.DataFrame | None = None,
+) -> Any:
+    """How many failures were open at each time from `start` to `end`, stacked by type.
+
+    `marks` are times at which something else happened: at (UTC) and what, each with a line.
+    """
     types, colours = _types(moments, "opened_count", look)
     step = step_seconds((end - start).total_seconds(), 240)
     changed = (
@@ -122,24 +131,41 @@ def open_failures(moments: pl.DataFrame, start: datetime, end: datetime, look: L
         )
         .sort("time", "rank")
     )
+    lines = [] if marks is None else _marked(marks, start, end, look)
+    most = max(frame.group_by("time").agg(pl.col("open").sum())["open"].to_list())
+    room = alt.Scale(domainMax=1.15 * most) if lines else alt.Scale()  # for their names
     chart = (
         alt.Chart(frame.select("time", "type", "open", "rank"), height=200)
         .mark_area(interpolate="step-after")
         .encode(
             x=time_axis("time", start, end, look),
-            y=alt.Y("open:Q", stack="zero", axis=alt.Axis(tickCount=4)),
+            y=alt.Y("open:Q", stack="zero", axis=alt.Axis(tickCount=4), scale=room),
             color=alt.Color("type:N", scale=alt.Scale(domain=types, range=colours)),
             order=alt.Order("rank:Q", sort="descending"),
             tooltip=[at("time"), "type:N", alt.Tooltip("open:Q", format=",")],
         )
     )
-    return styled(with_zoom(with_legend(chart, "type", look), look), look, "Open failures, by type")
+    chart = with_zoom(with_legend(chart, "type", look), look)
+    whole = alt.LayerChart(layer=[chart, *lines]) if lines else chart
+    return styled(whole, look, "Open failures, by type")
+
+
+def _marked(marks: pl.DataFrame, start: datetime, end: datetime, look: Look) -> list[alt.Chart]:
+    """A line for each of the marks from `start` to `end`, with its name on top."""
+    shown = alt.Chart(marks.filter(pl.col("at").is_between(start, end)))
+    lines = shown.encode(x=time_axis("at", start, end, look), tooltip=[at("at"), "what:N"])
+    return [
+        lines.mark_rule(strokeDash=[4, 3], color=look["muted"]),
+        lines.mark_text(align="left", dx=4, baseline="top", color=look["ink"]).encode(
+            text="what:N", y=alt.value(0)
+        ),
+    ]
 
 
 def service_heat_map(
     failures_minutely: pl.DataFrame, start: datetime, end: datetime, look: Look = WIDE
 ) -> Any:
-    """When which service failed, and how much: services by time."""
+    """Which service failed when, and how much: services by time."""
     step = step_seconds((end - start).total_seconds(), 28 if look.is_narrow else 84)
     start = whole_start(start, end, step)
     shown = failures_minutely.filter(pl.col("minute_at").is_between(start, end, closed="right"))
@@ -170,7 +196,7 @@ def service_heat_map(
 def group_trends(trends: pl.DataFrame, look: Look = WIDE) -> Any:
     """A small curve of each group: `trends` has name, at and failure_count, groups in order.
 
-    Each curve has a height of its own: it shows when, the number beside it how many.
+    Each curve has its own scale: it shows when, the number beside it how many.
     """
     total = pl.col("failure_count").sum().over("name")
     most = pl.col("failure_count").max().over("name").clip(1)
@@ -236,7 +262,7 @@ def hour_of_week(hour_of_week: pl.DataFrame, value: str = "all", look: Look = WI
 def contributors(
     contributors: pl.DataFrame, subject: str = "last 24 hours", look: Look = WIDE
 ) -> Any:
-    """What a subject has more of than the rest: its share there, and elsewhere."""
+    """Values that a subject has more often than the rest: their share there, and elsewhere."""
     rows = (
         contributors.filter(pl.col("subject") == subject)
         .sort("share", descending=True)
@@ -272,7 +298,7 @@ def contributors(
         .mark_rule(color=look["grey"], strokeWidth=2)
         .encode(x="share:Q", x2="baseline_share:Q", y=y)
     )
-    # Names of what failures share are long: beside them is no room for two.
+    # Names of common values are long: there is no space for two charts side by side.
     legend = alt.Legend(columns=1) if look.is_narrow else alt.Legend()
     dots = (
         alt.Chart(long)
@@ -283,7 +309,7 @@ def contributors(
 
 
 def _types(frame: pl.DataFrame, count: str, look: Look) -> tuple[list[str], list[str]]:
-    """The largest types and, where there are more, one for the others; and their colours."""
+    """The largest types and, if there are more, one for the others; and their colours."""
     common = largest(frame, "error_class", count, MOST_SERIES)
     has_others = frame["error_class"].n_unique() > len(common)
     types = [*common, _OTHERS] if has_others else common

@@ -28,7 +28,7 @@ _LIBRARY_PATH = re.compile(
 
 
 def _links(lines: Sequence[str]) -> list[Link]:
-    """The raised comes first; what an exit carries is nested below it, and is its cause."""
+    """The raised exception first; the reason of an exit is nested below it, and is its cause."""
     links = [Link(None, [])]
     for indented in lines:
         line = indented.strip(INDENT)

@@ -1,4 +1,4 @@
-"""Names of JavaScript bundles, in which a build leaves a hash of the content."""
+"""Names of JavaScript bundles, which contain a hash of the content from the build."""
 
 import re
 
@@ -18,7 +18,7 @@ _TURN = re.compile(r"[0-9](?=[A-Za-z])|[A-Za-z](?=[0-9])")
 
 
 def is_bundle(path: str) -> bool:
-    """Whether the file's name holds a hash, or is that of minified code."""
+    """Whether the file's name contains a hash, or is of minified code."""
     if not _MAY_BE_BUNDLE.search(path.rpartition("/")[2]):
         return False
     file = _FILE.match(path)
@@ -36,6 +36,8 @@ def _stem(file: re.Match[str]) -> str:
     if not _MAY_HOLD_HASH.search(stem):
         return stem
     in_assets = bool(file[1] and _ASSETS.search(file[1]))
+    if stem.isdigit() and (in_assets or file[3].count(".") > 1):
+        return "<hash>"  # webpack numbers its chunks anew
     if stem[-9:-8] in ("-", ".") and _is_base64(stem[-8:], in_assets=in_assets):
         stem = stem[:-9]
     elif in_assets and len(stem) == 8 and _is_base64(stem, in_assets=in_assets):

@@ -31,7 +31,7 @@ _MINIFIED = re.compile(r"(?:new )?[A-Za-z_$]{1,2}\.(?=[A-Za-z_$<][A-Za-z0-9_$<>]
 
 
 def _links(lines: Sequence[str]) -> list[Link]:
-    """Java and Node print what was raised first and its causes below: turn that round."""
+    """Java and Node print the raised exception first and its causes below: reverse that."""
     links = [Link(None, [])]
     aside: list[Frame] = []  # frames of what is suppressed
     suppressed: int | None = None  # how far it, and its own causes, are indented
@@ -72,6 +72,7 @@ def _frame(line: str) -> Frame | None:
         return Frame(owner, function, not _LIBRARY_CLASS.match(owner))
     name, location = (call[1], call[2]) if call else ("<anonymous>", line[3:])
     path = re.sub(r"(?::[0-9]+){1,2}$", "", location.removeprefix("async ")).removeprefix("file://")
+    path = path.partition("?")[0]  # of a build, or of who asked for the file
     function = re.sub(r" \[as .*\]", "", name)
     if is_bundle(path):
         path, function = without_hash(path), _MINIFIED.sub("", function)
@@ -107,4 +108,4 @@ JAVASCRIPT = Language(
     frame=_frame,
 )
 CALLS = JAVA._replace(name="", hints=(), sign="")
-"""For texts that no sign is found in: calls may stand in the middle of their lines."""
+"""For texts without a sign: calls may be in the middle of their lines."""

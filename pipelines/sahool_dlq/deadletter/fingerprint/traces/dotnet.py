@@ -1,4 +1,4 @@
-"""Traces of .NET and Mono, in the language of whatever machine printed them."""
+"""Traces of .NET and Mono, in any system language."""
 
 import re
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ _LAMBDA_OF_VB = re.compile(r"_Lambda\$__[0-9R-]*")
 
 
 def _links(lines: Sequence[str]) -> list[Link]:
-    """Types come outermost first, and their frames innermost first, each block with an end."""
+    """Types come outermost first, and their frames innermost first, each block with an end line."""
     kinds: list[str] = []
     blocks: list[list[Frame]] = [[]]
     for indented in lines:
@@ -72,7 +72,7 @@ def _frame(line: str) -> Frame | None:
 
 
 def _method(name: str) -> tuple[str, str]:
-    """Class and method as they are written, of the name that the compiler made."""
+    """Class and method as in the source, from the compiler's name."""
     name = name[:NAME_LIMIT].replace("+", ".")  # Mono's sign for a class in a class
     if "`" in name or "[" in name:
         name = _GENERIC.sub("", _GENERIC.sub("", name))

@@ -1,4 +1,4 @@
-"""The frames of a trace of whatever language: which identify a failure, and their names."""
+"""The frames of a trace in any language: which ones identify a failure, and their names."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -7,13 +7,13 @@ from typing import NamedTuple
 __all__ = ["FRAME_COUNT", "INDENT", "NAME_LIMIT", "Frame", "Language", "Link", "identifying"]
 
 FRAME_COUNT = 5
-"""Frames nearest the raise that tell one failure from another."""
+"""Number of frames nearest to the exception that distinguish failures."""
 
 NAME_LIMIT = 1_000
-"""Characters of a method's name with its class that are looked at."""
+"""Characters of a method's name with its class that are used."""
 
 INDENT = " \t\r|+"
-"""What a line of a trace may begin with; the signs are those of trees of exceptions."""
+"""Possible beginnings of a trace's line; the signs are those of exception trees."""
 
 _LIBRARY_ROOT = re.compile(
     r".*(?:site-packages|dist-packages|node_modules|lib/python3\.[0-9]+)[/\\]"
@@ -24,7 +24,7 @@ _EXTENSION = re.compile(r"\.(?:pyc?|[cm]?[jt]sx?|rb|php|rs|erl|exs?)$")
 
 
 class Frame(NamedTuple):
-    """A call that was under way."""
+    """A call in the stack."""
 
     place: str  # path of the file, or the name of class, module or package
     function: str
@@ -33,16 +33,16 @@ class Frame(NamedTuple):
 
 
 class Link(NamedTuple):
-    """One exception of a chain; its frames nearest the raise first."""
+    """One exception of a chain; its frames nearest to the exception first."""
 
     name: str | None
     frames: list[Frame]
 
 
 class Language(NamedTuple):
-    """How the traces of one runtime are told from others, and read.
+    """How to recognise and read the traces of one runtime.
 
-    `sign` and `outline` are without look-around and ASCII, so that Python and Polars find the same
+    `sign` and `outline` are ASCII without look-around, so that Python and Polars find the same
     lines, and take linear time in Python too.
     """
 
@@ -55,11 +55,12 @@ class Language(NamedTuple):
 
 
 def identifying(links: Sequence[Link]) -> tuple[str, ...]:
-    """The frames that identify a failure, nearest the raise first, as `module:function`.
+    """The frames that identify a failure, nearest to the exception first, as `module:function`.
 
     Those of the root cause, but the place where each later exception was raised has its seat too:
-    a failure that is wrapped elsewhere is another failure. A frame that comes again (recursion)
-    counts once. Where no code is ours, the library's frames have to do.
+    a failure that is wrapped elsewhere is another failure, and so is one that another package asked
+    for. A frame that comes again (recursion) counts once. Where no code is ours, the library's
+    frames have to do.
     """
     if any(frame.is_ours for link in links for frame in link.frames):
         links = [Link(link.name, [f for f in link.frames if f.is_ours]) for link in links]
@@ -67,7 +68,7 @@ def identifying(links: Sequence[Link]) -> tuple[str, ...]:
     if not stacks:
         return ()
     raised_at = [stack[0] for stack in stacks[1:]][-(FRAME_COUNT - 1) :]
-    nearest = stacks[0][: FRAME_COUNT - len(raised_at)] + raised_at
+    nearest = _with_caller(stacks[0], FRAME_COUNT - len(raised_at)) + raised_at
     rest = [frame for stack in stacks for frame in stack]
     chosen = list(dict.fromkeys(nearest + rest))[:FRAME_COUNT]
     own = [f.place for f in chosen if not f.is_name and not _LIBRARY_ROOT.match(f.place)]
@@ -77,12 +78,38 @@ def identifying(links: Sequence[Link]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(modules))
 
 
+def _with_caller(stack: Sequence[Frame], count: int) -> list[Frame]:
+    """The nearest frames; where they are of one package, the last seat is for who called that.
+
+    It may be a library's that no list knows, whose frames alone say nothing of who used it.
+    """
+    nearest = list(stack[:count])
+    if count < 2 or len(stack) <= count:
+        return nearest
+    root = _root(nearest[0])
+    if root and all(_root(frame) == root for frame in nearest):
+        others = (frame for frame in stack[count:] if _root(frame) not in ("", root))
+        nearest[-1] = next(others, nearest[-1])
+    return nearest
+
+
+def _root(frame: Frame) -> str:
+    """The package that a class or module is of; empty for a file, whose folder may be any."""
+    if not frame.is_name and _PATH.search(frame.place):
+        return ""
+    if "/" in frame.place:  # github.com/acme/shop/price
+        parts = frame.place.split("/")
+        return "/".join(parts[: 3 if "." in parts[0] else 1])
+    parts = re.split(r"::|[.:]", frame.place.lstrip("<&"))
+    return ".".join(parts[: 2 if len(parts) > 2 and parts[0].islower() else 1])  # com.acme
+
+
 def _module(frame: Frame, shared: int) -> str:
-    """The name of the frame's module, whatever folder the code was installed in.
+    """The name of the frame's module, independent of the folder of the code.
 
     A class has its name. A library's module is its path below `site-packages`. Our own files are
     named by at most two parts of their path below the folder that the chosen frames share, because
-    nothing in a trace tells a package from the checkout that it lies in.
+    a trace does not distinguish a package from the checkout that contains it.
     """
     if frame.is_name or not _PATH.search(frame.place):
         return re.sub(r"^<ipython-input.*>$", "<ipython-input>", frame.place)

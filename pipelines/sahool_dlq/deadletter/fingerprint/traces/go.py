@@ -1,4 +1,4 @@
-"""Traces of Go: panics, `debug.Stack()`, and errors that carry a stack (pkg/errors, zap, gin)."""
+"""Traces of Go: panics, `debug.Stack()`, and errors with a stack (pkg/errors, zap, gin)."""
 
 import re
 from collections.abc import Sequence
@@ -32,20 +32,20 @@ _ENDS = ("runtime.goexit", "runtime.main")
 
 
 def _links(lines: Sequence[str]) -> list[Link]:
-    """A panic is one link; each stack of pkg/errors, the root cause's first, is one more."""
+    """A panic is one link; each stack of pkg/errors is one more, the root cause's first."""
     links = [Link(None, [])]
     goroutines = 0
     for pair in lines:
         if pair.startswith("goroutine "):
             goroutines += 1
             if goroutines > 1 and links[0].frames:
-                break  # that the others ran too tells nothing
+                break  # other running goroutines do not matter
             continue
         first, _, second = pair.partition("\n")
         first, second = first.strip(INDENT), second.strip(INDENT)
         if first.startswith("created by "):
             continue
-        if first.startswith("panic("):  # what stands above handled the panic
+        if first.startswith("panic("):  # frames above this handled the panic
             links[-1].frames.clear()
             continue
         if named := _NAMED.match(first):  # gin: /a/b.go:41 (0x49d2c5)\n\tLookup: code
@@ -80,7 +80,7 @@ def _function(name: str, path: str) -> Frame:
 
 
 def _without_arguments(name: str) -> str:
-    """The name up to the bracket that its last one closes."""
+    """The name up to the bracket that matches its last one."""
     depth = 0
     for at in range(len(name) - 1, -1, -1):
         depth += (name[at] == ")") - (name[at] == "(")

@@ -1,4 +1,4 @@
-"""Which language a trace is of."""
+"""Recognises the language of a trace."""
 
 import re
 from typing import NamedTuple
@@ -27,13 +27,13 @@ __all__ = [
 ]
 
 LANGUAGES = (PYTHON, GO, RUST, PHP, RUBY, BEAM, JAVA, DOTNET, JAVASCRIPT)
-"""In this order: the first whose sign a text holds is its language."""
+"""In this order: the first one whose sign is in a text is its language."""
 
 _SIGNS = [(language, re.compile(language.sign).search) for language in LANGUAGES]
 _BY_NAME = {language.name: language for language in (*LANGUAGES, CALLS)}
 _OUTLINES = {name: re.compile(language.outline).findall for name, language in _BY_NAME.items()}
 PART_END = "\n\n"
-"""Between the parts of an outline; no part holds it."""
+"""Separates the parts of an outline; no part contains it."""
 
 _LAYERS = 4  # a trace in JSON, in a string, in JSON, in a container's log line
 
@@ -46,7 +46,7 @@ class Recognised(NamedTuple):
 
 
 def recognised(text: str) -> Recognised:
-    """The language of a trace, which may lie in a log line; `CALLS` where none is recognised."""
+    """The language of a trace, which may be inside a log line; `CALLS` if none is recognised."""
     layer: str | None = text
     for _ in range(_LAYERS):
         if layer is None:
@@ -58,7 +58,7 @@ def recognised(text: str) -> Recognised:
 
 
 def outline_of(trace: Recognised) -> list[str]:
-    """The parts of the text that matter."""
+    """The important parts of the text."""
     return _OUTLINES[trace.language.name](trace.text)
 
 
@@ -75,9 +75,9 @@ def _language(text: str) -> Language | None:
 
 
 def outlines(traces: pl.Series) -> pl.DataFrame:
-    """What `recognised` and `outline_of` say of each trace: `language`, `outline`.
+    """The results of `recognised` and `outline_of` for each trace: `language`, `outline`.
 
-    A language is its name, the parts of an outline are joined by `PART_END`.
+    A language is its name; the parts of an outline are joined by `PART_END`.
     """
     left = traces.alias("text").to_frame().with_row_index()
     is_empty = pl.col("text") == ""
@@ -87,7 +87,7 @@ def outlines(traces: pl.Series) -> pl.DataFrame:
         if left.is_empty():
             break
         has_sign = _has_sign(left["text"], language)
-        if not has_sign.any():  # an empty column costs the compiling of its pattern too
+        if not has_sign.any():  # even an empty column would compile its pattern
             continue
         outline = pl.col("text").str.extract_all(language.outline).list.join(PART_END)
         found = left.filter(has_sign)
@@ -103,8 +103,8 @@ def outlines(traces: pl.Series) -> pl.DataFrame:
 
 
 def _has_sign(texts: pl.Series, language: Language) -> pl.Series:
-    """Only what holds a hint is searched for a costly sign: that is many times quicker."""
-    if language is PYTHON:  # of the most traces, and its sign is quick to find
+    """Only texts with a hint are searched for a slow sign: this is many times faster."""
+    if language is PYTHON:  # the most common, and its sign is fast to find
         return texts.str.contains(language.sign)
     hinted = pl.any_horizontal(pl.col("text").str.contains(h, literal=True) for h in language.hints)
     rows = texts.to_frame("text").select(hinted.arg_true()).to_series()

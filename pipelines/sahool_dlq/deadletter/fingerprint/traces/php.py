@@ -18,7 +18,7 @@ _CLOSURE = re.compile(r"\{closure:(.*)(?:\(\))?:[0-9]+\}")
 
 
 def _links(lines: Sequence[str]) -> list[Link]:
-    """The root cause comes first; Laravel's log names the causes below instead."""
+    """The root cause comes first; Laravel's log lists the causes below instead."""
     links: list[Link] = []
     file: str | None = None  # in which the next function was when it called, or threw
     is_below = False
@@ -43,7 +43,7 @@ def _links(lines: Sequence[str]) -> list[Link]:
 
 
 def _called(call: str, file: str | None) -> Frame:
-    """`Shop\\Price\\Book->lookup('x')`, defined in `file` where one is known."""
+    r"""`Shop\Price\Book->lookup('x')`, defined in `file` if known."""
     name = _CLOSURE.sub(r"{closure}", call)
     name = name[: name.find("(")] if "(" in name else name
     owner, sign, function = name.rpartition("->" if "->" in name else "::")

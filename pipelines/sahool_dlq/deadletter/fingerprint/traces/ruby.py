@@ -16,7 +16,9 @@ _INSIDE = re.compile(r"^(?:(?:block(?: \([0-9]+ levels\))?|rescue|ensure) in )+"
 
 
 def _links(lines: Sequence[str]) -> list[Link]:
-    """What was raised comes first, its causes below; to a terminal all is printed upside down."""
+    """The raised exception comes first, its causes below; in a terminal all is printed in reverse
+    order.
+    """
     bare = [line.strip(INDENT) for line in lines]
     if any(line.startswith("1: from ") for line in bare):
         return [Link(name, frames[::-1]) for name, frames in _blocks(bare, ends_in_head=True)]
@@ -24,7 +26,7 @@ def _links(lines: Sequence[str]) -> list[Link]:
 
 
 def _blocks(lines: Sequence[str], *, ends_in_head: bool) -> list[Link]:
-    """The exceptions in the order in which they are printed. A head names type and first frame."""
+    """The exceptions in printed order. A head has type and first frame."""
     links: list[Link] = []
     name: str | None = None  # that stood on a line of its own
     is_open = False

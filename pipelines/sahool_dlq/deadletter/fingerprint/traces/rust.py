@@ -1,4 +1,4 @@
-"""Traces of Rust: panics with and without a backtrace, and errors that carry one (anyhow, eyre)."""
+"""Traces of Rust: panics with and without a backtrace, and errors with one (anyhow, eyre)."""
 
 import re
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ __all__ = ["RUST"]
 _SYMBOL = re.compile(r"[0-9]+: +(?:0x[0-9a-f]+ - )?(.*)$")
 _LOCATION = re.compile(r"at (.*?)(?::[0-9]+){1,2}$")
 _PANIC = re.compile(r"thread .* panicked at (?:.*, )?([^ ,]*?):[0-9]+:[0-9]+:?$")
+_LOCATED = re.compile(r"Location:\s+([^ ]*?):[0-9]+(?::[0-9]+)?$")  # by color-eyre
 _LIBRARY_PATH = re.compile(
     r"^/rustc/|[/\\](?:\.?cargo[/\\])?registry[/\\]src[/\\]|[/\\]\.?cargo[/\\]git[/\\]"
     r"|[/\\]rustlib[/\\]|^/?library[/\\]|[/\\]vendor[/\\]"
@@ -40,8 +41,10 @@ def _links(lines: Sequence[str]) -> list[Link]:
                 frames[-1] = frames[-1]._replace(is_ours=False)
         elif panic := _PANIC.match(line):
             if frames:
-                break  # who waited for the thread panicked too
+                break  # a thread that waited for it also panicked
             panicked_at = panicked_at or panic[1]
+        elif located := _LOCATED.match(line):
+            panicked_at = panicked_at or located[1]
     if not frames and panicked_at:
         frames = [Frame(panicked_at, "panic", not _LIBRARY_PATH.search(panicked_at))]
     return [Link(None, frames)] if frames else []
@@ -65,12 +68,16 @@ def _frame(line: str) -> Frame | None:
 
 RUST = Language(
     name="rust",
-    hints=("panicked at ", "ack backtrace:"),
-    sign=r"(?m)^thread [^\r\n]* panicked at [^\r\n\\]*\r?$|^[ \t]*[Ss]tack backtrace:\r?$",
+    hints=("panicked at ", "ack backtrace:", "Location:"),
+    sign=(
+        r"(?m)^thread [^\r\n]* panicked at [^\r\n\\]*\r?$|^[ \t]*[Ss]tack backtrace:\r?$"
+        r"|^Location:[ \t]*\r?\n?[ \t]+[^ \t\r\n]+\.rs:[0-9]+"
+    ),
     outline=(
         r"(?m)^thread [^\r\n]* panicked at [^\r\n]*"
         r"|^ *[0-9]+: +(?:0x[0-9a-f]+ - )?[^ \r\n]*::[^\r\n]*|^ +[0-9]+: +[<_][^\r\n]*"
         r"|^ +at [^\r\n]*:[0-9]+"
+        r"|^Location:[ \t]*\r?\n?[ \t]+[^ \t\r\n]+\.rs:[0-9:]+"
     ),
     read=_links,
     frame=_frame,

@@ -1,4 +1,6 @@
-"""Traces out of log lines: JSON, escaped line ends, what containers write before each line."""
+"""Traces inside log lines: JSON, escaped line ends, prefixes that containers write before each
+line.
+"""
 
 import json
 import re
@@ -21,7 +23,7 @@ _DOCKER = "log"  # the key of Docker's json-file under which each line stands
 
 
 def unwrapped(text: str) -> str | None:
-    """The text with one layer of wrapping taken off; None where there is none that we know."""
+    """The text without one layer of wrapping; None if there is no known one."""
     if "\x1b[" in text:
         return _TERMINAL.sub("", text)
     if "{" in text and (found := _of_json(text)) is not None:
@@ -34,7 +36,7 @@ def unwrapped(text: str) -> str | None:
 
 
 def _unescaped(text: str) -> str:
-    """The text of a string as JSON writes it, or as other programs do."""
+    """The text of a string as JSON, or other programs, write it."""
     if (string := _parsed(f'"{text}"')) is not None:
         return str(string)
     return _from_mark(_ESCAPE.sub(_plain, text))
@@ -49,7 +51,7 @@ def _plain(escape: re.Match[str]) -> str:
 
 
 def _of_json(text: str) -> str | None:
-    """The strings with a line end, or with a mark, in a JSON text or in JSON lines."""
+    """The strings with a line end or a mark, in a JSON text or in JSON lines."""
     if (document := _parsed(text.strip())) is not None:
         return _joined([document])
     documents = []
@@ -96,7 +98,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _from_mark(text: str) -> str:
-    """The text from where its trace begins, if that is in the middle of a line."""
+    """The text from the beginning of its trace, if that is in the middle of a line."""
     mark = _MARK.search(text)
     if not mark:
         return text
@@ -106,14 +108,14 @@ def _from_mark(text: str) -> str:
 
 
 def _begin(text: str, mark: re.Match[str]) -> int:
-    """Where what is marked begins: a line of Ruby with the path before the mark."""
+    """Where the marked text begins: a line of Ruby with the path before the mark."""
     if not mark[0].startswith(":"):
         return mark.start()
     return max(text.rfind(blank, 0, mark.start()) for blank in " \t\n") + 1
 
 
 def _without_prefix(text: str) -> str | None:
-    """The lines without what stands before the trace in each; numbers in it may differ."""
+    """The lines without the common prefix before the trace; numbers in it may differ."""
     for line in text.splitlines():
         if not (mark := _MARK.search(line)):
             continue

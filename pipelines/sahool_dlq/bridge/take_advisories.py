@@ -1,4 +1,4 @@
-"""The stream of advisories as the bridge takes it in: what becomes of each."""
+"""Processes the messages in the stream of advisories."""
 
 import logging
 from collections import Counter
@@ -19,7 +19,7 @@ from sahool_dlq.bridge.advisory import (
     service_of,
 )
 from sahool_dlq.bridge.event import GivenUp, event_of
-from sahool_dlq.bridge.find_exhausted import Untold, sample
+from sahool_dlq.bridge.find_unadvised import Untold, sample
 from sahool_dlq.bridge.late import LateAcks
 from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.events.closing import Closing
@@ -74,16 +74,16 @@ class Advisories(Intake):
         self._own_streams = settings.stream_names.own
 
     async def run(self) -> None:
-        """As ever; then what was heard of late acknowledgements is told, too."""
+        """As the base class; then received late acknowledgements are reported too."""
         await super().run()
         await within(self._closing.last_seconds(WRITE_SECONDS), self.late_acks.close())
 
     async def backlog(self) -> int:
-        """Advisories that are still to be dealt with, or to be acknowledged."""
+        """Advisories that are not yet processed or acknowledged."""
         try:
             info = await self.connection.jetstream().consumer_info(self._stream, self.durable)
         except PUBLISH_ERRORS:
-            return 1  # nobody can say: look again
+            return 1  # unknown: check again
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
@@ -104,7 +104,8 @@ class Advisories(Intake):
             and advisory.kind == TERMINATED
             and await self._given_up.has(self.connection, advisory, created)
         ):
-            # The same failure. Its id cannot be made any more: the time of the event is gone.
+            # It is the same failure, but its id can no longer be computed: the event's time is
+            # lost.
             logger.info(
                 "%s terminated an event that it had given up: %s", advisory.consumer, advisory
             )
@@ -128,7 +129,7 @@ class Advisories(Intake):
             )
 
     def _is_own(self, advisory: Advisory, event: StoredMessage | None) -> bool:
-        """Whether a reader of the log itself gave up: its dead letter would come back to it."""
+        """Whether a reader of the log itself gave up: it would get its own dead letter."""
         subjects = self._settings.subjects
         return advisory.stream in self._own_streams or (
             event is not None and any(matches(own, event.subject) for own in subjects.own)
@@ -146,7 +147,7 @@ class Advisories(Intake):
         counted_as: str,
         stream_created: datetime | None = None,
     ) -> bool:
-        """Publish until the server has the dead letter; False where the bridge closes before."""
+        """Publish until the server has the dead letter; False if the bridge closes before."""
         services = self._settings.bridge_services
         service = service_of(advisory.stream, advisory.consumer, services)
         headers = self._settings.bridge_headers

@@ -1,8 +1,8 @@
-"""A look at every consumer for events that it gave up without an advisory that we have.
+"""Checks every consumer for events that it gave up without an advisory that we have.
 
-What the server has yet to notice, it is made to notice: the advisory then comes as ever. What the
-figures prove becomes a dead letter, with the id that it would have by its advisory. The rest is a
-number.
+The server is made to check overdue events: then it sends the advisory as usual. Events that the
+counters prove become dead letters, with the id that they would have from their advisory. For the
+rest only the number is known.
 """
 
 import asyncio
@@ -29,16 +29,17 @@ from sahool_dlq.jetstream.stored import StoredMessage, stored_message
 from sahool_dlq.settings import Settings
 
 _EXACT_SINCE = (2, 14)
-"""The nats-server from which on `num_redelivered` forgets what a stream removed. Before, it would
-prove too much."""
-_ON_ITS_WAY_SECONDS = 0.5  # for an advisory of just now to be stored
+"""The first nats-server whose `num_redelivered` does not count removed events. Earlier values are
+too high.
+"""
+_ON_ITS_WAY_SECONDS = 0.5  # time for a new advisory to be stored
 
 Publish = Callable[[Advisory, StoredMessage], Awaitable[bool]]
-"""Publishes the dead letter of an event; False where the bridge closes before."""
+"""Publishes the dead letter of an event; False if the bridge closes before."""
 
 
 class Untold(NamedTuple):
-    """Events that a consumer gave up, of which only their number is known."""
+    """Events that a consumer gave up, of which only the number is known."""
 
     stream: str
     consumer: str
@@ -52,7 +53,7 @@ async def sample(
     own_streams: Collection[str],
     publish: Publish,
 ) -> list[Untold]:
-    """Look at every consumer once; `advisories` is the stream that keeps them."""
+    """Check every consumer once; `advisories` is the stream that stores advisories."""
     version = client.connected_server_version
     is_exact = (version.major, version.minor) >= _EXACT_SINCE
     untold = []
@@ -90,7 +91,7 @@ async def sample(
 
 
 def _may_read_log(own: Subjects, stream: StreamInfo, consumer: ConsumerInfo) -> bool:
-    """Whether it gets the log's own messages: its figures count those too."""
+    """Whether it gets the log's own messages, which are also in its counters."""
     return all(
         any(overlaps(log, each) for log in own.log for each in subjects)
         for subjects in (filters_of(consumer), stream.config.subjects or [])

@@ -1,7 +1,7 @@
 """An epoch is one fork of one life of the stream: `<stream>@<creation time>#<fork>`.
 
-How such an id is built and read, and what is gone of an epoch. Sequences mean something only within
-one epoch; the forks of one life share those below the fork (see `drain.epochs`).
+Builds and reads such ids, and stores the gaps of an epoch. Sequences are meaningful only within one
+epoch; the forks of one life share the sequences below the fork (see `drain.epochs`).
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from sahool_dlq.jetstream.reader import life_id
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Sequences that were gone before they could be read."""
+    """Sequences that were lost before they could be read."""
 
     first_sequence: int
     last_sequence: int
@@ -26,12 +26,12 @@ class Gap:
 
 
 def fork_id(life: str, fork: int) -> str:
-    """The epoch that is this fork of a life of the stream."""
+    """The epoch of this fork of a life of the stream."""
     return f"{life}#{fork}"
 
 
 def epoch_id(stream: str, created: datetime, fork: int) -> str:
-    """The same, of the life that began when the stream was created."""
+    """The same, for the life that began with the creation of the stream."""
     return fork_id(life_id(stream, created), fork)
 
 
@@ -46,7 +46,7 @@ def fork_of(epoch: str) -> int:
 
 
 def epoch_order(epoch: str) -> tuple[str, int]:
-    """By creation of the stream, then by fork: the order in which epochs began."""
+    """By creation of the stream, then by fork: the order of epochs."""
     return life_of(epoch), fork_of(epoch)
 
 
@@ -61,7 +61,7 @@ def is_of(life: str) -> pl.Expr:
 
 
 def remember_gap(connection: Connection[Any], epoch: str, gap: Gap) -> bool:
-    """Write a gap row, or that a known one has grown; False where it is known as it is."""
+    """Store a gap, or the growth of a known one; False if it is already stored."""
     cursor = connection.execute(
         "INSERT INTO stream_gaps (epoch, first_sequence, last_sequence, reason, is_certain)"
         " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (epoch, first_sequence) DO UPDATE"
@@ -73,7 +73,7 @@ def remember_gap(connection: Connection[Any], epoch: str, gap: Gap) -> bool:
 
 
 def runs(sequences: Iterable[int]) -> list[tuple[int, int]]:
-    """Sequences in order as first and last of those that follow each other."""
+    """Sequences in order as ranges of first and last."""
     found: list[tuple[int, int]] = []
     for sequence in sequences:
         if found and sequence <= found[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""Names that tell a secret: keys of JSON objects, variables in a trace, query parameters."""
+"""Names that indicate a secret: keys of JSON objects, variables in a trace, query parameters."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ KeyKind = Literal["secret", "phone", "allowed", "plain"]
 KeyKinds = Callable[[str], KeyKind]
 
 KEPT_IDS = ("tenant_id", "field_id", "farmer_id")
-"""Names of what analyses need; never masked."""
+"""Names of values that analyses need; never masked."""
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _JOINTS = re.compile(r"[-. '’/:\u00a0]+")
 _PHRASE = re.compile(r"(?:[^\W_][\w.'’-]{0,40}[ \u00a0]){1,4}$")
@@ -32,7 +32,7 @@ def key_words(key: str) -> str:
 
 
 def key_kinds(keys: Sequence[str], allow_keys: Sequence[str]) -> KeyKinds:
-    """What a key tells about its value. Whole words only: `secretary`, `tokenizer` tell nothing."""
+    """The kind of a value, by its key. Whole words count: `secretary` and `tokenizer` do not."""
     own = "|".join(re.escape(key_words(key)).replace("_", "_*") for key in keys)
     secret = re.compile(rf"(?<![^\W\d_])(?:{own})(?![^\W\d_])|{SECRETS}" if own else SECRETS)
     phone = re.compile(PHONES)
@@ -55,9 +55,10 @@ def key_kinds(keys: Sequence[str], allow_keys: Sequence[str]) -> KeyKinds:
 
 
 def phrase_kinds(kind: KeyKinds, keys: Sequence[str]) -> Callable[[str, int, str], str | None]:
-    """The name of a secret that ends in `name`, which begins at a place of a text; None if none.
+    """The kinds of the secret name that ends in `name`, which begins at a position in a text; None
+    if there is none.
 
-    Names have blanks where people write them: `API key`, `mot de passe`, `كلمة المرور`.
+    Names may contain spaces: `API key`, `mot de passe`, `كلمة المرور`.
     """
     ends = PHRASE_ENDS | {key_words(key).rpartition("_")[2] for key in keys}
 
