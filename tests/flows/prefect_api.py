@@ -20,7 +20,7 @@ from sahool_dlq.settings import Settings, environment_of
 
 SECRET = "planted-9f2c7d1e"  # the password of the database: must be nowhere in Prefect
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-_LAST_WORDS = ("Finished in state", "Waiting for an approval")
+_LAST_WORDS = ("Finished in state", "Waiting for approval")
 
 
 class Platform(NamedTuple):

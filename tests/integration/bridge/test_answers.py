@@ -263,7 +263,7 @@ async def test_an_acknowledgement_after_an_event_was_given_up_discards_its_failu
     assert row["status"] == "discarded"
     [(_, failed, _, _), (_, kind, who, why)] = case_history(settings, str(row["id"]))
     assert (failed, kind, who) == ("failed", "triage.discarded", "dlq-bridge")
-    assert why == "c acknowledged it after it had given it up: it was handled."
+    assert why == "c acknowledged it after giving it up: it was handled."
 
 
 @pytest.mark.parametrize("retention", RETENTIONS)

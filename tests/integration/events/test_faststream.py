@@ -312,7 +312,7 @@ async def test_other_subscribers_are_named_at_the_start_and_left_as_they_are(
             await log.publish({"n": 1})
             await seen(seen_by, 3)
     said = [each.getMessage() for each in caplog.records if "ubscriber" in each.getMessage()]
-    left_alone = {each.split()[1] for each in said if "keeps no failure" in each}
+    left_alone = {each.split()[1] for each in said if "does not record failures" in each}
     assert left_alone == {"core", "key_value", "objects", "ordered", "first"}
     assert [each.split()[1] for each in said if "no durable" in each] == ["ephemeral"]
     assert sorted(seen_by) == ["core", "key_value", "ordered"]

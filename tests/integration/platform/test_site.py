@@ -124,7 +124,7 @@ def test_the_reference_has_every_verb_with_its_options(site: Path) -> None:
 def test_the_api_has_fields_with_their_comments(site: Path) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "api.html").read_text())
     assert "silence after which the server redelivers" in text  # beside ack_wait_seconds
-    assert "a broken deploy should not empty" in text.replace("\n", " ")  # above it
+    assert "that a broken deployment does not move" in text.replace("\n", " ")  # above it
     assert "Pulls events, calls a handler" in text
 
 

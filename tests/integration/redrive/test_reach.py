@@ -103,7 +103,7 @@ async def test_one_that_is_gone_or_has_another_filter_is_said_so(
     pulling = asyncio.create_task(pulled.fetch(1, timeout=30))
     subject = f"{settings.subject_prefix}.analysis.ndvi"
     try:
-        wanted = f"{address(settings, 'ndvi')} does not take {subject}, only {other.filter_subject}"
+        wanted = f"{address(settings, 'ndvi')} does not get {subject}, only {other.filter_subject}"
         assert await reason(settings) == (wanted, 2)
         assert (await by_hand(settings)).outcomes == {"cancelled": 2}
     finally:
@@ -392,7 +392,7 @@ async def test_an_alert_says_why_nothing_is_redriven_and_ends_when_somebody_pull
     found, first = await alerts_of(settings, 0)
     [text] = found
     assert text.startswith(f"3.0 {address(settings, 'ndvi')}: nobody pulls from ")
-    title = f"A redrive would reach nobody: {address(settings, 'ndvi')}"
+    title = f"No consumer would get a redrive: {address(settings, 'ndvi')}"
     assert title not in first.firing  # it may be starting
     _, later = await alerts_of(settings, 11)
     assert title in later.firing

@@ -1,4 +1,4 @@
-"""Events that the server delivers no more, told by itself where its limit cannot be asked for."""
+"""Events that the server stops to deliver, by its advisories, if the consumer cannot be read."""
 
 import json
 import logging
@@ -17,17 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 class Exhausted:
-    """Hears the server's advisories of one durable consumer."""
+    """Receives the server's advisories about one durable consumer."""
 
     def __init__(
         self, stream: str, consumer: str, tell: Callable[[int, int], Awaitable[None]]
     ) -> None:
         self._subject = f"{GIVEN_UP}.{stream}.{consumer}"
-        self._tell = tell  # the event's sequence, and how often it was delivered
-        self._client: Client | None = None  # that is listened with
+        self._tell = tell  # the event's sequence, and its number of deliveries
+        self._client: Client | None = None  # the connection of the subscription
 
     async def listen(self, client: Client) -> None:
-        """Listen, where that is not so yet. Raises what a request raises in an outage."""
+        """Subscribe, if not done yet. Raises the errors of a request in an outage."""
         if self._client is not None and not self._client.is_closed:
             return
         await client.subscribe(self._subject, cb=self._heard)

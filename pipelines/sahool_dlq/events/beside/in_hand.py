@@ -1,4 +1,4 @@
-"""The events that this process has in hand: one call each, however often they are delivered."""
+"""The events that this process is handling: one call each, however often they are delivered."""
 
 import asyncio
 import contextlib
@@ -27,37 +27,37 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """An event in the hands of its handler."""
+    """An event whose handler is running."""
 
     settler: "Settler"
     msg: Msg
     delivery: Delivery  # the latest
     headers: Headers
-    attempts: Attempts | None  # the calls before; None for an event that never came before
+    attempts: Attempts | None  # the calls before; None for a first delivery
     handler: str  # as the dead letter names it
     began_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     in_progress: asyncio.Task[None] | None = None
     is_suspect: bool = False  # it may kill the process
 
     async def end(self, result: HandlerResult) -> None:
-        """Do what follows from what the handler said; see `Settler.end`."""
+        """Act on the handler's result; see `Settler.end`."""
         await self.settler.end(self, result)
 
     async def give_back(self) -> None:
-        """Let the event come again at once: its call was cut off, which is no failure."""
+        """Let the event be delivered again at once: an interrupted call is not a failure."""
         await self.settler.give_back(self)
 
     async def skip(self) -> None:
-        """Say nothing of the event, which was not called for; see `leave`."""
+        """Do not acknowledge the event, which was not called for; see `leave`."""
         await self.settler.skip(self)
 
     def leave(self) -> None:
-        """Say nothing of the event: the server delivers it again in its time."""
+        """Do not acknowledge the event: the server delivers it again later."""
         self.settler.leave(self)
 
 
 class InHand:
-    """The calls of one durable consumer that this process has begun and not settled."""
+    """The unsettled calls of one durable consumer in this process."""
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
@@ -65,18 +65,18 @@ class InHand:
         self._suspects = asyncio.Lock()
 
     def holds(self, call: Call) -> bool:
-        """Whether it is still to be settled."""
+        """Whether the call is not settled yet."""
         return self._calls.get(call.delivery.event) is call
 
     def add(self, call: Call) -> None:
-        """Take an event in hand."""
+        """Add the call of an event."""
         self._calls[call.delivery.event] = call
 
     async def came_again(self, msg: Msg, delivery: Delivery) -> bool:
-        """Whether an event is in hand already: then its answer is for this delivery too.
+        """Whether the event is being handled already: then its answer is for this delivery too.
 
-        The server delivers again what it hears nothing of: in an outage, after a restart, or while
-        a handler lets nothing else run.
+        The server delivers an event again if it gets no progress message: in an outage, after a
+        restart, or while a handler blocks the event loop.
         """
         if (call := self._calls.get(delivery.event)) is None:
             return False
@@ -93,7 +93,7 @@ class InHand:
         return True
 
     def keep_in_progress(self, call: Call) -> None:
-        """Let the server know, from now on, that an event is at work."""
+        """Tell the server regularly that the event is in progress."""
         if call.in_progress is not None:
             call.in_progress.cancel()
         is_late = call.in_progress is not None
@@ -108,9 +108,9 @@ class InHand:
                 await msg.in_progress()
 
     async def is_next_suspect(self, call: Call) -> bool:
-        """Wait until no other event is at work that may kill the process; False if that is long.
+        """Wait until no other event runs that may kill the process; False if that takes too long.
 
-        So its neighbours of then do not count as what killed it.
+        So other events are not blamed for the crash.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.terms.ack_wait_seconds / 2):
@@ -118,7 +118,7 @@ class InHand:
         return call.is_suspect
 
     def stop(self, call: Call) -> None:
-        """The handler ended: what is said of the event now is its answer."""
+        """The handler has ended."""
         if call.in_progress is not None:
             call.in_progress.cancel()
             call.in_progress = None
@@ -127,12 +127,12 @@ class InHand:
             self._suspects.release()
 
     def release(self, call: Call) -> None:
-        """The event is settled, or the server delivers it again."""
+        """Forget the call: the event is settled, or will be delivered again."""
         self.stop(call)
         if self.holds(call):
             del self._calls[call.delivery.event]
 
 
 def client_of(msg: Msg) -> Client:
-    """The connection that a message came over."""
+    """The connection that delivered a message."""
     return msg._client  # noqa: SLF001  (nats-py has no public name for it)

@@ -138,9 +138,9 @@ class Settler:
             await self.give_up(call, verdict, config)
 
     async def give_back(self, call: Call) -> None:
-        """Let an event come again at once, as if it had not been called for.
+        """Let an event be delivered again at once, as if there was no call.
 
-        One that the server would not deliver again becomes a dead letter.
+        An event at its last delivery becomes a dead letter.
         """
         self._in_hand.stop(call)
         try:
@@ -156,19 +156,19 @@ class Settler:
             self._in_hand.release(call)
 
     async def skip(self, call: Call) -> None:
-        """End a call as if it had not begun, and leave the event."""
+        """End a call without counting it, and do not acknowledge the event."""
         if not call.msg.is_acked and not self._terms.is_last(call.delivery):
             await self._uncount(call)
         self.leave(call)
 
     def leave(self, call: Call) -> None:
-        """Say nothing of an event: the server delivers it again, or it becomes a dead letter."""
+        """Do not acknowledge: the server delivers the event again, or it becomes a dead letter."""
         if not self._in_hand.holds(call):
             return
         self._in_hand.release(call)
         if call.msg.is_acked:
             return
-        call.msg = replace(call.msg)  # its framework may keep its own from being answered
+        call.msg = replace(call.msg)  # its framework may mark its own as answered
         self._keep(call)
         if self._terms.is_last(call.delivery):
             task = asyncio.create_task(self._give_up_last(call))
@@ -181,7 +181,7 @@ class Settler:
             await self._tell(client_of(call.msg), call.delivery, call.attempts)
 
     async def _give_up_last(self, call: Call) -> None:
-        """Write the dead letter of an event that was delivered for the last time, unanswered."""
+        """Write the dead letter of an event whose last delivery got no answer."""
         most = self._terms.max_deliver
         said = f"Its last call ended without an answer: the consumer's max_deliver is {most}."
         config = self._config.in_force(event_type_of(call.msg.subject))
@@ -202,10 +202,10 @@ class Settler:
         return await self._dead_letter(call, verdict, config, attempts)
 
     async def exhausted(self, sequence: int, deliveries: int) -> None:
-        """The server says that it delivers an event no more, after so many deliveries."""
+        """The server reports that it stops to deliver an event, after this number of deliveries."""
         self._in_hand.terms = self._terms._replace(max_deliver=deliveries)
         last = self._retries.at(sequence)
-        # One that is in hand is given up once its call ends, one of another process by that.
+        # A running call ends with a dead letter; other processes write theirs.
         if last is None or last.delivery.delivery_count != deliveries:
             return
         msg, headers = replace(last.msg), every_header(last.msg.headers)
