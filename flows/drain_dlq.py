@@ -46,12 +46,14 @@ async def drain_dlq() -> State:
         report = await stage("Drain the log", lambda: drain_log(settings, move), _drained)
     if report.drained:
         happened("dlq.drained", f"dlq.log.{report.stream}", report.stream, asdict(report))
-        await table(
-            "drain", [asdict(report) | {"notes": " ".join(report.notes)}], "What a run drained."
-        )
+        told_versions = ", ".join(report.new_versions)
+        row = asdict(report) | {"notes": " ".join(report.notes), "new_versions": told_versions}
+        await table("drain", [row], "What a run drained.")
         await stage(
             "Compare the sinks", lambda: _compare(settings, report), str, is_repeatable=True
         )
+    for version in report.new_versions:
+        happened("dlq.version", f"dlq.service.{version.partition(' ')[0]}", version, {})
     if trouble is not None:
         raise trouble
     message = "; ".join(filter(None, (_drained(report), _bridged(bridged, untold))))

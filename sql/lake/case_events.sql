@@ -15,6 +15,7 @@
 --   trigger       automatic | manual, null if not given
 --   consumer      <stream>/<durable>: the addressed consumer of a redrive, or the one that reports
 --                 an outcome
+--   consumer_version  of redrive.succeeded: the version that succeeded; null where unknown
 --   actor         who requested it or decided
 --   reason        why, in words, redacted
 --   not_before    of redrive.requested: when it is due, UTC; null: immediately

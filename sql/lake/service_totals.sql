@@ -12,3 +12,4 @@
 --   retried          of these, failed and left for another delivery
 --   dead_lettered    of these, dead-lettered
 --   skipped          of these, addressed to another consumer
+--   consumer_version  release of the service, from the process; null where unknown

@@ -32,6 +32,8 @@
 --   redrive_chance           chance that a redrive succeeds, 0 to 1: the mean of Beta(a +
 --                            successes, b + failures); the weight of outcomes halves every 7 days;
 --                            (a, b) is (4, 2) for transient error types, (1, 9) for others
+--   versions                 versions that it failed in, in alphabetical order, joined by ', '; null
+--                            where unknown
 WITH tallied AS (
     SELECT
         group_id,
@@ -63,6 +65,13 @@ standing AS (
         SUM(CASE WHEN status = 'discarded' THEN case_count ELSE 0 END) AS discarded_count,
         SUM(CASE WHEN status = 'reopened' THEN case_count ELSE 0 END) AS reopened_count
     FROM statuses_daily
+    GROUP BY group_id
+),
+
+failed_in AS (
+    SELECT group_id, STRING_AGG(DISTINCT consumer_version, ', ' ORDER BY consumer_version) AS versions
+    FROM versions_daily
+    WHERE failure_count > 0
     GROUP BY group_id
 ),
 
@@ -161,6 +170,7 @@ judged AS (
         s.discarded_count,
         s.reopened_count,
         h.tenant_count,
+        v.versions,
         COALESCE(l.now_count, 0) AS failure_count_1h,
         COALESCE(l.day_count, 0) AS failure_count_24h,
         CASE
@@ -179,6 +189,7 @@ judged AS (
     FROM tallied AS t
     INNER JOIN standing AS s ON s.group_id = t.group_id
     INNER JOIN hit AS h ON h.group_id = t.group_id
+    LEFT JOIN failed_in AS v ON v.group_id = t.group_id
     LEFT JOIN limits AS l ON l.group_id = t.group_id
     LEFT JOIN redriven AS r ON r.group_id = t.group_id
     LEFT JOIN error_classes AS e ON e.error_class = t.error_class AND e.family = 'transient'
@@ -220,6 +231,7 @@ SELECT
     CAST(reopened_count AS BIGINT) AS reopened_count,
     redrive_count,
     redrive_succeeded_count,
-    redrive_chance
+    redrive_chance,
+    versions
 FROM judged
 ORDER BY failure_count DESC, group_id

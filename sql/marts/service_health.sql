@@ -30,6 +30,8 @@
 --                            that the objective allows (`health_rules`); null as above. Page at
 --                            > 14.4 over 1 h and 5 m or > 6 over 6 h and 30 m; ticket at > 1 over
 --                            3 d and 6 h; only with 10 failures in the longer window
+--   versions                 versions in its totals of the last hour, in alphabetical order, joined
+--                            by ', '; null where unknown
 WITH recent AS (
     SELECT
         m.service,
@@ -139,6 +141,14 @@ totals AS (
     GROUP BY service
 ),
 
+running AS (
+    SELECT t.service, STRING_AGG(DISTINCT t.consumer_version, ', ' ORDER BY t.consumer_version) AS versions
+    FROM service_totals AS t
+    CROSS JOIN clock AS n
+    WHERE DATE_DIFF('second', t.published_at, n.now) < 3600
+    GROUP BY t.service
+),
+
 rates AS (
     SELECT
         t.*,
@@ -208,9 +218,11 @@ together AS (
                 THEN 'page'
             WHEN r.failed_3d >= 10 AND r.burn_3d > 1 AND r.burn_6h > 1 THEN 'ticket'
             ELSE 'none'
-        END AS alert
+        END AS alert,
+        u.versions
     FROM failed AS f
     FULL OUTER JOIN rates AS r ON r.service = f.service
+    LEFT JOIN running AS u ON u.service = r.service
     LEFT JOIN spikes AS s
         ON s.dimension = 'service' AND s.value = COALESCE(f.service, r.service)
     CROSS JOIN clock AS n
@@ -257,6 +269,7 @@ SELECT
     burn_30m,
     burn_1h,
     burn_6h,
-    burn_3d
+    burn_3d,
+    versions
 FROM parts
 ORDER BY score, failure_count_24h DESC, service

@@ -16,6 +16,8 @@
 --   nth           1 for the first redrive of that opening; 0 if there is none
 --   trigger       automatic | manual, null if not given
 --   consumer      <stream>/<durable> that reports, or is addressed; null where unknown
+--   consumer_version  of redrive.succeeded and failed_again: the version that reports it; null where
+--                 unknown
 --   handed_to     the consumer of the latest redrive.published until then, empty if it names none
 --   handed_position  its position in the whole log
 --   not_before    when a requested redrive is due, UTC; null for every other kind
@@ -79,6 +81,7 @@ messages AS (
         COALESCE(c.attempt, 0) AS attempt,
         c.trigger,
         c.consumer,
+        c.consumer_version,
         CASE WHEN c.kind = 'redrive.requested' THEN COALESCE(c.not_before, c."at") END
             AS not_before,
         c.redrive_cap,
@@ -99,6 +102,7 @@ messages AS (
         COALESCE(d.redrive_attempt, 0) AS attempt,
         CAST(NULL AS VARCHAR) AS trigger,
         NULLIF(d.original_stream, '') || '/' || NULLIF(d.consumer_name, '') AS consumer,
+        CAST(d.consumer_version AS VARCHAR) AS consumer_version,
         CAST(NULL AS TIMESTAMPTZ) AS not_before,
         CAST(NULL AS BIGINT) AS redrive_cap,
         d.dlq_timestamp AS happened_at,
@@ -122,6 +126,7 @@ founded AS (
         m.attempt,
         m.trigger,
         m.consumer,
+        m.consumer_version,
         m.not_before,
         m.redrive_cap,
         m.happened_at
@@ -142,6 +147,7 @@ SELECT
         AS nth,
     m.trigger,
     m.consumer,
+    m.consumer_version,
     LAST_VALUE(CASE WHEN m.kind = 'redrive.published' THEN COALESCE(m.consumer, '') END IGNORE NULLS)
         OVER (PARTITION BY m.failure_id ORDER BY m.log_position) AS handed_to,
     MAX(CASE WHEN m.kind = 'redrive.published' THEN m.log_position END)

@@ -13,6 +13,7 @@
 --                 outcome_unknown
 --   has_succeeded  whether the consumer handled it; null if the consumer reported no outcome
 --   ended_at      when that happened, UTC
+--   consumer_version  the version that succeeded or failed again; null where unknown
 --   service, consumer_name, error_class, group_id  of the root failure
 --
 -- An outcome counts only from the consumer that failed, if known, or from the addressed consumer of
@@ -26,6 +27,7 @@ WITH ordered AS (
         REPLACE(l.kind, 'redrive.', '') AS outcome,
         l.trigger,
         l.happened_at,
+        l.consumer_version,
         f.service,
         f.consumer_name,
         COALESCE(o.error_class, f.error_class) AS error_class,
@@ -72,6 +74,7 @@ SELECT
     MAX(CASE WHEN nth = 1 AND outcome IN ('succeeded', 'failed_again') THEN outcome END) = 'succeeded'
         AS has_succeeded,
     MAX(CASE WHEN nth = 1 AND outcome <> 'published' THEN happened_at END) AS ended_at,
+    MAX(CASE WHEN nth = 1 THEN consumer_version END) AS consumer_version,
     MAX(service) AS service,
     MAX(consumer_name) AS consumer_name,
     MAX(error_class) AS error_class,

@@ -39,6 +39,7 @@ _SERVICE_TOTALS = {
     "consumer": "VARCHAR",
     "started_at": "TIMESTAMPTZ",
     **dict.fromkeys(("handled", "succeeded", "retried", "dead_lettered", "skipped"), "BIGINT"),
+    "consumer_version": "VARCHAR",
 }
 TABLES = {
     "dead_letters": _DEAD_LETTERS,

@@ -30,6 +30,7 @@ class Service:
     seen: list[ConsumerContext] = field(default_factory=list)
     name: str = "ndvi"
     subject: str = "analysis.*"  # below the prefix
+    version: str | None = None  # with one, it also publishes its totals
     durable: str = ""  # its name, where that is another than the service's
 
     async def handle(self, context: ConsumerContext) -> ProcessingResult:
@@ -54,6 +55,9 @@ class Service:
             dlq_subject_prefix=f"{settings.subject_prefix}.dlq",
             max_retries=0,
             max_concurrency=8,
+            version=self.version,
+            totals_stream_name=settings.totals_stream,
+            totals_interval_seconds=0.2 if self.version else 30,
         )
         consumer = NATSConsumer(config, on_trouble)
         assert await consumer.connect()

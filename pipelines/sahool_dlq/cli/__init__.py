@@ -15,6 +15,7 @@ CHAPTERS = {
         "get": "the event of a failure as it was: bytes, headers, a line that publishes it",
         "try": "a handler of the working copy on the events that failed; writes their test",
         "export": "failures with their events as JSON lines, CSV, Parquet or Arrow",
+        "deploys": "versions of each service, and the groups each brought and cured",
         "report": "the current state as tables, Markdown, JSON or a page with charts",
         "alerts": "alerts that fire now; history, acknowledge, send a test",
         "doctor": "find streams and consumers that lose events, on any NATS server",

@@ -80,10 +80,11 @@ def print_groups(
         ago = seconds_as_text(max((now - row["last_seen_at"]).total_seconds(), 0))
         style = STATES[row["state"]]
         print_line(f"[{style}]{row['state']}[/]  {safe(what_failed(row))}")
+        versions = f" {safe(row['versions'])}" if row["versions"] else ""
         print_line(
             f"  [cyan]{row['group_id']}[/cyan]  {row['open_count']:,} open of"
             f" {row['failure_count']:,} · {quantity(row['tenant_count'], 'tenants')} ·"
-            f" {safe(row['services'])} · {ago} ago"
+            f" {safe(row['services'])}{versions} · {ago} ago"
         )
         trend = trends.get(row["group_id"], "none in 7 days")
         print_line(f"  [cyan]{trend!s:<28}[/cyan]  redrive {chance_in_words(row)}")

@@ -14,10 +14,12 @@ from sahool_dlq.jobs.redrive import (
     known_group,
     transient_selection,
 )
+from sahool_dlq.jobs.schedule import explain_versions
 from sahool_dlq.redrive.choose.backtest import BacktestReport
-from sahool_dlq.redrive.choose.policy import Policy
+from sahool_dlq.redrive.choose.policy import Policy, Verdict
 from sahool_dlq.redrive.choose.schedule import Judged, Pending, policy_of
 from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.redrive.choose.versions import Standing
 from sahool_dlq.settings import Settings
 
 
@@ -54,8 +56,16 @@ def command(
     else:
         selection = transient_selection(settings)
     found = explain_policy(settings, selection, policy)
-    told = {"groups": [_as_dict(each, policy) for each in found]}
-    return Answer(told, lambda _: _print_groups(found))
+    tried = [
+        (standing, verdict)
+        for standing, verdict in explain_versions(settings, policy)
+        if group_id is None or standing.group_id == selection.group_id
+    ]
+    told = {
+        "groups": [_as_dict(each, policy) for each in found],
+        "versions": [_version_as_dict(*each) for each in tried],
+    }
+    return Answer(told, lambda _: _print(found, tried))
 
 
 def _changed(
@@ -89,6 +99,28 @@ def _as_dict(each: Judged, policy: Policy) -> dict[str, object]:
         "verdict": each.verdict.kind,
         "why": each.verdict.why,
     }
+
+
+def _version_as_dict(standing: Standing, verdict: Verdict) -> dict[str, object]:
+    return {**standing._asdict(), "verdict": verdict.kind, "why": verdict.why}
+
+
+def _print(found: list[Judged], tried: list[tuple[Standing, Verdict]]) -> None:
+    _print_groups(found)
+    if tried:
+        _print_versions(tried)
+
+
+def _print_versions(tried: list[tuple[Standing, Verdict]]) -> None:
+    print_table(
+        "Groups in the running version of their service",
+        ["group", "service", "version", "pending", "verdict", "why"],
+        [
+            (each.group_id, each.service, each.version, each.pending, verdict.kind, verdict.why)
+            for each, verdict in tried
+        ],
+        drop=["service"],
+    )
 
 
 def _print_groups(found: list[Judged]) -> None:

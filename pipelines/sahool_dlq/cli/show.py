@@ -66,6 +66,7 @@ def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -
             "tenants": f"{group['tenant_count']:,}",
             "services": group["services"],
             "consumers": group["consumers"],
+            "failed in": group["versions"],
             "our frames": group["frames"],
             "a redrive works": chance_in_words(group),
         }

@@ -23,7 +23,10 @@ KINDS = {f"redrive.{kind}" for kind in REDRIVE_KINDS} | {f"triage.{kind}" for ki
 _TEXT_LIMIT = 1_000
 _MOST = 2**31 - 1  # maximum attempt, so that the next one also fits the column
 _NUMBERS = ("attempt", "redrive_cap")
-_TEXTS = ("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "actor", "reason")
+_TEXTS = (
+    *("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "consumer_version", "actor"),
+    "reason",
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,6 +44,7 @@ class CaseEvent:
     attempt: int | None = None  # 1 for the first redrive
     trigger: str | None = None  # automatic | manual
     consumer: str | None = None  # <stream>/<durable> that a redrive is addressed to, or answers
+    consumer_version: str | None = None  # of an outcome: the release that reports it
     actor: str | None = None
     reason: str | None = None
     not_before: datetime | None = None  # of redrive.requested: when it is due; None is at once

@@ -78,7 +78,8 @@ class DeadLetter:
     service: Annotated[str, Column(masked="label", in_postgres=False)] = "unknown"
     # durable name
     consumer_name: Annotated[str | None, Column("maybe", 255, "label")] = None
-    consumer_version: Annotated[str | None, Column("maybe", 100, "label", in_postgres=False)] = None
+    # its release, from the consumer
+    consumer_version: Annotated[str | None, Column("maybe", 100, "label")] = None
     handler: Annotated[str | None, Column("maybe", 255, "label")] = None
     tenant_id: Annotated[str | None, Column("maybe", 255)] = None
     field_id: Annotated[str | None, Column("maybe", 255)] = None

@@ -51,6 +51,7 @@ SERVICE_TOTALS_SCHEMA: dict[str, pl.DataType] = {
     "retried": pl.Int64(),
     "dead_lettered": pl.Int64(),
     "skipped": pl.Int64(),
+    "consumer_version": pl.String(),
 }
 
 

@@ -10,7 +10,9 @@ from sahool_dlq.deadletter.case_events import decode_case_event
 from sahool_dlq.deadletter.envelope.columns import decode_all
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.message import LogMessage
+from sahool_dlq.deadletter.record import TEXT_LIMITS
 from sahool_dlq.deadletter.redaction.redactor import Redactor
+from sahool_dlq.deadletter.sanitize import clean_text
 from sahool_dlq.deadletter.subjects import Subjects, matches
 from sahool_dlq.stores.postgres.failed_events import Batch
 
@@ -34,6 +36,7 @@ def build_batch(
     events = [decode_case_event(m, epoch) for m in messages if not is_letter[m.subject]]
     for event in events:
         event.reason = redactor.redact_text(event.reason) if event.reason else None
+        event.consumer_version = kept_version(event.consumer_version, redactor)
     return Batch(
         epoch=epoch,
         last_sequence=messages[-1].sequence,
@@ -43,6 +46,13 @@ def build_batch(
         last_timestamp_ns=messages[-1].timestamp_ns,
         payloads={message.sequence: message for message in letters} if keeps_payloads else None,
     )
+
+
+def kept_version(said: object, redactor: Redactor) -> str | None:
+    """A consumer's version as stored, from any message: masked and cut as in dead letters."""
+    if not isinstance(said, str) or not said:
+        return None
+    return redactor.redact_label(clean_text(said))[: TEXT_LIMITS["consumer_version"]]
 
 
 def without(batch: Batch, seen: pl.DataFrame) -> Batch:

@@ -63,6 +63,7 @@ class DrainReport:
     stream: str
     epoch: str
     notes: tuple[str, ...] = ()  # notes for people: a gap, a recreated stream
+    new_versions: tuple[str, ...] = ()  # versions that services run in, as `ndvi 2.4`
 
 
 Progress = Callable[[int, int], None]
@@ -80,6 +81,7 @@ class _Tally:
     epoch: str = ""
     gaps: int = 0
     notes: list[str] = field(default_factory=list)
+    new_versions: list[str] = field(default_factory=list)
 
     def add(self, leveller: Leveller) -> None:
         """Add what the sinks took from each other."""
@@ -128,6 +130,7 @@ async def _drain(settings: Settings, progress: Progress, *, is_lake_adopted: boo
         stream=tally.stream,
         epoch=tally.epoch,
         notes=tuple(tally.notes),
+        new_versions=tuple(tally.new_versions),
     )
 
 
@@ -173,7 +176,7 @@ async def _drain_once(
                     await reader.close()
                 await asyncio.to_thread(sinks.catch_up)
                 tally.last_sequence = sinks.watermark
-                await _sample_totals(client, connection, settings)
+                tally.new_versions += await _sample_totals(client, connection, settings)
 
 
 async def _copy(
@@ -383,14 +386,17 @@ def _note_epoch(epoch: Epoch, tally: _Tally) -> None:
         logger.warning(tally.notes[-1])
 
 
-async def _sample_totals(client: Client, connection: Connection[Any], settings: Settings) -> None:
+async def _sample_totals(
+    client: Client, connection: Connection[Any], settings: Settings
+) -> list[str]:
     js = client.jetstream()
     stream = await find_stream(js, settings.subjects.totals, settings.totals_stream)
     if stream is None:
-        return
+        return []
     info = await js.stream_info(stream)
-    totals = await read_totals(client, stream, settings.subjects.totals)
+    redactor = settings.redactor(settings.rules)
+    totals = await read_totals(client, stream, settings.subjects.totals, redactor)
     assert info.created is not None
     epoch = epoch_id(stream, info.created, 0)
     table = Lake(settings.lake).table("service_totals")
-    await asyncio.to_thread(store_totals, totals, epoch, table, connection)
+    return await asyncio.to_thread(store_totals, totals, epoch, table, connection)

@@ -11,8 +11,10 @@ from psycopg import Connection
 
 from sahool_dlq.deadletter.message import time_of_ns
 from sahool_dlq.deadletter.record import TEXT_LIMITS
+from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.deadletter.rows import SERVICE_TOTALS_SCHEMA
 from sahool_dlq.deadletter.sanitize import clean_text, parse_time
+from sahool_dlq.drain.batch import kept_version
 from sahool_dlq.jetstream.latest import latest_messages
 from sahool_dlq.jetstream.pull import delivery_of
 from sahool_dlq.stores.lake.table import LakeTable
@@ -30,7 +32,9 @@ _SENSELESS = (
 _COUNTERS = ("handled", "succeeded", "retried", "dead_lettered", "skipped")
 
 
-async def read_totals(client: Client, stream: str, subject: str) -> pl.DataFrame:
+async def read_totals(
+    client: Client, stream: str, subject: str, redactor: Redactor
+) -> pl.DataFrame:
     """The last message of every consumer's totals subject; SERVICE_TOTALS_SCHEMA.
 
     Empty if there is no such stream; an invalid message is logged and left out.
@@ -40,7 +44,7 @@ async def read_totals(client: Client, stream: str, subject: str) -> pl.DataFrame
         async for msg in latest:
             delivery = delivery_of(msg)
             try:
-                rows.append(_row(msg.data, delivery.sequence, delivery.timestamp_ns))
+                rows.append(_row(msg.data, delivery.sequence, delivery.timestamp_ns, redactor))
             except _SENSELESS as error:
                 logger.warning("Totals on %s are not valid: %r", msg.subject, error)
     return pl.DataFrame(rows, schema=SERVICE_TOTALS_SCHEMA, orient="row").sort("totals_sequence")
@@ -48,21 +52,32 @@ async def read_totals(client: Client, stream: str, subject: str) -> pl.DataFrame
 
 def store_totals(
     totals: pl.DataFrame, epoch: str, table: LakeTable, connection: Connection[Any]
-) -> None:
-    """Add the samples that each sink does not have yet."""
+) -> list[str]:
+    """Add the samples that each sink does not have yet.
+
+    Returns the versions that are new to PostgreSQL, each as `ndvi 2.4`.
+    """
     if totals.is_empty():
-        return
+        return []
     last = totals["totals_sequence"].item(-1)
     new = totals.filter(pl.col("totals_sequence") > (table.watermark(epoch) or 0))
     if not new.is_empty():
         table.append(new, epoch, last)
     columns = list(SERVICE_TOTALS_SCHEMA)
+    versions = totals.select("service", "consumer_version").drop_nulls().unique().sort("service")
+    appeared = connection.execute(
+        "SELECT t.service || ' ' || t.version FROM unnest(%s::text[], %s::text[])"
+        " AS t (service, version) WHERE NOT EXISTS (SELECT FROM service_totals s"
+        " WHERE s.service = t.service AND s.consumer_version = t.version)",
+        [list(column) for column in versions],
+    ).fetchall()
     with connection.cursor() as cursor:
         cursor.executemany(
             f"INSERT INTO service_totals ({', '.join(columns)})"  # noqa: S608
             f" VALUES ({', '.join(['%s'] * len(columns))}) ON CONFLICT DO NOTHING",
             totals.rows(),
         )
+    return [each for (each,) in appeared]
 
 
 def _name(value: object) -> str:
@@ -70,7 +85,7 @@ def _name(value: object) -> str:
     return clean_text(str(value))[: TEXT_LIMITS["consumer_name"]]
 
 
-def _row(data: bytes, sequence: int, timestamp_ns: int) -> list[Any]:
+def _row(data: bytes, sequence: int, timestamp_ns: int, redactor: Redactor) -> list[Any]:
     value = json.loads(data)
     counters = [int(value.get(name, 0)) for name in _COUNTERS]
     if not all(0 <= counter < 2**63 for counter in counters):
@@ -82,4 +97,5 @@ def _row(data: bytes, sequence: int, timestamp_ns: int) -> list[Any]:
         _name(value["consumer"]),
         parse_time(value["started_at"]),
         *counters,
+        kept_version(value.get("consumer_version"), redactor),
     ]

@@ -204,6 +204,7 @@ async def tell_redrive_success(
         redrive_id=redrive.id,
         attempt=redrive.attempt,
         consumer=instead_of or consumer,
+        consumer_version=None if instead_of else config.version,
         reason=f"redirected, and handled by {consumer}" if instead_of else None,
         actor=config.name,
         at=datetime.now(UTC),

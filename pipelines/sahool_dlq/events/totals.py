@@ -28,6 +28,7 @@ async def publish_total(config: NATSConsumerConfig, subscription: Subscription) 
         "service": config.name,
         "stream": subscription.stream,
         "consumer": subscription.durable,
+        **({"consumer_version": config.version} if config.version else {}),
         "started_at": subscription.started_at.isoformat(),
         "at": datetime.now(UTC).isoformat(),
         **subscription.counters.sums(),

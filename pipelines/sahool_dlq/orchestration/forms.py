@@ -64,6 +64,7 @@ class Further(BaseModel):
 
     model_config = ConfigDict(title="Further", extra="forbid", json_schema_extra=_in_order)
 
+    version: str = _given("version")
     tenant: str = _given("tenant_id")
     subject: str = _given("subject")
     event_type: str = _given("event_type")
@@ -81,6 +82,7 @@ def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:
         group_id=failures.group or None,
         error_types=(failures.error_type,) if failures.error_type else (),
         service=failures.service or None,
+        version=further.version or None,
         tenant_id=further.tenant or None,
         event_type=further.event_type or None,
         subject=further.subject or None,

@@ -75,5 +75,6 @@ class Counters:
                 service,
                 started,
                 *(succeeded + failed, succeeded, 3 * failed, failed, 0),
+                release.version,
             ]
         )

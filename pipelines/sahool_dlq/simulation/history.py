@@ -55,6 +55,7 @@ class News(NamedTuple):
     trigger: str | None = None
     actor: str = "redrive-transient"
     reason: str | None = None
+    version: str | None = None  # of redrive.succeeded: the release that reports it
 
 
 class History:
@@ -152,8 +153,9 @@ class History:
         consumer = f"{STREAM}/{letter.kind.service}"
         actor = rng.choice(_TEAM) if trigger == "manual" else "redrive-transient"
 
-        def tell(when: float, subject: str) -> None:
-            self._later(News(when, subject, letter.failure_id, consumer, attempt, trigger, actor))
+        def tell(when: float, subject: str, version: str | None = None) -> None:
+            news = News(when, subject, letter.failure_id, consumer, attempt, trigger, actor)
+            self._later(news._replace(version=version))
 
         if attempt > _REDRIVE_CAP:
             tell(at - 1, "triage.unparked")
@@ -162,14 +164,15 @@ class History:
             tell(at + 60, "redrive.outcome_unknown")
             return at + 60, False
         ended = at + rng.uniform(0.05, 4)
+        version = self.scenario.running(letter.kind.service, ended).version
         if rng.random() < 1 - (1 - chance) ** attempt:  # what passes by itself has more time
-            tell(ended, "redrive.succeeded")
+            tell(ended, "redrive.succeeded", version)
             return ended, True
         sequence = next(self._sequences)
         self._later(
             letter._replace(
                 at=ended,
-                version=self.scenario.running(letter.kind.service, ended).version,
+                version=version,
                 sequence=sequence,
                 event_at=at,
                 failure_id=ids.failure_id(STREAM, sequence, _ns(at), letter.kind.service),

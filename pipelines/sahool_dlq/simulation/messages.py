@@ -114,4 +114,5 @@ def _news(news: News) -> bytes:
         attempt=news.attempt if is_redrive else None,
         trigger=news.trigger if is_redrive else None,
         consumer=news.consumer if is_redrive else None,
+        consumer_version=news.version,
     )

@@ -125,6 +125,18 @@ def test_a_bug_that_came_with_a_release_is_told_to_its_cure(planted: Found, fold
         assert release["at"] <= first <= release["at"] + timedelta(hours=2), release
     restarts = lake.read("service_totals").filter(service=deploy["service"])["started_at"].unique()
     assert {release["at"] for release in (deploy, useless, mended)} < set(restarts)
+    versions = {
+        release["version"]: row(
+            marts["deploys"], service=deploy["service"], consumer_version=release["version"]
+        )
+        for release in (deploy, useless, mended)
+    }
+    assert [each["first_seen_at"] for each in versions.values()] == [
+        release["at"] for release in (deploy, useless, mended)
+    ]
+    assert [each["brought"] for each in versions.values()] == [deploy["group_id"], None, None]
+    cured = [(each["cured"] or "").split(", ") for each in versions.values()]
+    assert [deploy["group_id"] in each for each in cured] == [False, False, True]
 
 
 def test_the_groups_that_came_with_a_release_are_told_and_no_other(

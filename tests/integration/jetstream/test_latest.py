@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.drain.totals import read_totals
 from sahool_dlq.errors import ServerUnavailableError
 from sahool_dlq.jetstream.pull import Puller, PullStalledError
@@ -20,7 +21,7 @@ async def test_a_stall_is_an_outage_that_a_drain_waits_for(
 
     monkeypatch.setattr(Puller, "_next", stalls)
     with pytest.raises(ServerUnavailableError, match="stalled"):
-        await read_totals(client, settings.totals_stream, settings.subjects.totals)
+        await read_totals(client, settings.totals_stream, settings.subjects.totals, Redactor())
 
 
 async def test_totals_that_make_no_sense_cost_no_others(settings: Settings, client: Client) -> None:
@@ -32,5 +33,19 @@ async def test_totals_that_make_no_sense_cost_no_others(settings: Settings, clie
     bodies = [json.dumps(good), *map(json.dumps, senseless), "[" * 100_000]
     for number, body in enumerate(bodies):
         await client.jetstream().publish(settings.subjects.total(f"t{number}", "c"), body.encode())
-    frame = await read_totals(client, settings.totals_stream, settings.subjects.totals)
+    frame = await read_totals(client, settings.totals_stream, settings.subjects.totals, Redactor())
     assert frame["service"].to_list() == ["s" * 255]
+
+
+async def test_totals_say_the_version_masked_and_cut_as_dead_letters_do(
+    settings: Settings, client: Client
+) -> None:
+    good = {"service": "s", "started_at": "2026-11-29T08:00:00Z"}
+    versions: list[Any] = ["2.4", "ana@example.com", "v" * 5_000, None, 2.4, ""]
+    for number, version in enumerate(versions):
+        body = json.dumps(good | {"consumer": f"c{number}", "consumer_version": version})
+        await client.jetstream().publish(settings.subjects.total("s", f"c{number}"), body.encode())
+    frame = await read_totals(client, settings.totals_stream, settings.subjects.totals, Redactor())
+    assert frame.sort("consumer")["consumer_version"].to_list() == [
+        *("2.4", "[redacted:email]", "v" * 100), None, None, None
+    ]  # fmt: skip

@@ -168,6 +168,7 @@ def test_failure_groups(log: Log) -> None:
             "redrive_count": 2,
             "redrive_succeeded_count": 1,
             "redrive_chance": pytest.approx(0.163, abs=0.01),
+            "versions": None,
         }
     ]
 
@@ -374,6 +375,7 @@ def test_service_health_sums_the_last_value_of_every_process(log: Log) -> None:
         # ten of the nineteen that ended within the hour: 526 times what the objective allows
         **dict.fromkeys(("burn_5m", "burn_30m", "burn_1h"), pytest.approx(10 / 19 / 0.001)),
         **dict.fromkeys(("burn_6h", "burn_3d"), pytest.approx(100.0)),
+        "versions": None,
     }
 
 
@@ -576,8 +578,53 @@ def test_postgres_has_a_table_for_each_mart_that_it_is_given(log: Log) -> None:
             r"CREATE TABLE IF NOT EXISTS dlq\.mart_(\w+) \(\n(.*?)\n\);", file.read_text(), re.S
         ):
             made[name] = [line.strip(" ,").split(None, 1) for line in columns.splitlines()]
+        for name, column, kind in re.findall(
+            r"ALTER TABLE mart_(\w+) ADD COLUMN IF NOT EXISTS (\w+) (.*);", file.read_text()
+        ):
+            made[name].append([column, kind])
     built = build_marts(log.connection, NOW, SUMMARIES)
     assert made == {
         name: [[field.name, types[field.type]] for field in table.schema]
         for name, table in built.items()
     }
+
+
+def test_deploys(log: Log) -> None:
+    log.dead_letter("old", dlq_timestamp=before(hours=9), consumer_version="2.3")
+    log.dead_letter("new", dlq_timestamp=before(hours=8), group_id="g2", consumer_version="2.4")
+    log.event("redrive.published", "old", attempt=1)
+    log.event(*("redrive.succeeded", "old"), attempt=1, consumer_version="2.4", at=before(hours=7))
+    log.event("redrive.published", "new", attempt=1)
+    log.dead_letter(
+        *("new1",), root="new", redrive_attempt=1, group_id="g2", consumer_version="2.5",
+        dlq_timestamp=before(hours=6),
+    )  # fmt: skip
+    log.dead_letter("again", dlq_timestamp=before(hours=5), consumer_version="2.6")
+    log.dead_letter("unsaid", dlq_timestamp=before(hours=4), group_id="g3")
+    log.totals("ndvi", started_at=before(hours=10), published_at=before(hours=3),
+        consumer_version="2.3")  # fmt: skip
+    log.totals("soil", started_at=before(hours=2), published_at=before(minutes=30),
+        consumer_version="1.0")  # fmt: skip
+
+    nothing = dict.fromkeys(("brought", "cured", "brought_back"))
+
+    def deploy(
+        service: str, version: str, first: float, last: float, **columns: Any
+    ) -> dict[str, Any]:
+        seen = {"first_seen_at": before(hours=first), "last_seen_at": before(hours=last)}
+        counts = {"failure_count": 0, "success_count": 0}
+        return {"service": service, "consumer_version": version} | seen | counts | nothing | columns
+
+    assert mart(log, "deploys") == [
+        deploy("ndvi", "2.3", 10, 3, failure_count=1, brought="g1"),
+        deploy("ndvi", "2.4", 8, 7, failure_count=1, success_count=1, brought="g2", cured="g1"),
+        deploy("ndvi", "2.5", 6, 6, failure_count=1),
+        deploy("ndvi", "2.6", 5, 5, failure_count=1, brought_back="g1"),
+        deploy("soil", "1.0", 2, 0.5),
+    ]
+    groups = mart(log, "failure_groups", "group_id", "versions")
+    assert {row["group_id"]: row["versions"] for row in groups} == {
+        "g1": "2.3, 2.6", "g2": "2.4, 2.5", "g3": None
+    }  # fmt: skip
+    health = mart(log, "service_health", "service", "versions")
+    assert {row["service"]: row["versions"] for row in health} == {"ndvi": None, "soil": "1.0"}

@@ -471,13 +471,15 @@ def test_the_outbox_hears_how_each_redrive_ended_whatever_the_case_is(
     kind: str, status: str
 ) -> None:
     known = case(status, announced=FIRST)
-    (end,) = fold(event(f"redrive.{kind}", 1), known=known).redrive_ends
-    assert end == [kind, f"because of redrive.{kind}", AT, ids.redrive_id(ROOT, 1)]
+    told = event(f"redrive.{kind}", 1, consumer_version="2.4")
+    (end,) = fold(told, known=known).redrive_ends
+    assert end == [kind, f"because of redrive.{kind}", AT, "2.4", ids.redrive_id(ROOT, 1)]
 
 
 def test_the_outbox_hears_of_a_redrive_that_failed_again() -> None:
-    (end,) = fold(letter("a", 1), known=case("retried", announced=FIRST)).redrive_ends
-    assert end == ["failed_again", "ValueError", T0, ids.redrive_id(ROOT, 1)]
+    again = letter("a", 1, consumer_version="2.4")
+    (end,) = fold(again, known=case("retried", announced=FIRST)).redrive_ends
+    assert end == ["failed_again", "ValueError", T0, "2.4", ids.redrive_id(ROOT, 1)]
 
 
 @pytest.mark.parametrize("status", STATUSES)

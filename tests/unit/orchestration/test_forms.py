@@ -29,13 +29,13 @@ def test_what_is_filled_in_counts() -> None:
         Failures(service="ndvi", error_type="KeyError", group="1f0c", failed_within="24h"),
         Further(
             tenant="acme", subject="a.*", event_type="b", where="redrive_count = 0", limit=7,
-            failure_ids=["x"],
+            failure_ids=["x"], version="2.4",
         ),
     )  # fmt: skip
     assert chosen.since is not None
     assert datetime.now(UTC) - chosen.since - timedelta(hours=24) < timedelta(minutes=1)
     assert chosen == Selection(
-        ("x",), "1f0c", ("KeyError",), "ndvi", "acme", "b", "a.*", chosen.since,
+        ("x",), "1f0c", ("KeyError",), "ndvi", "2.4", "acme", "b", "a.*", chosen.since,
         where="redrive_count = 0", limit=7,
     )  # fmt: skip
     changed = Changed(

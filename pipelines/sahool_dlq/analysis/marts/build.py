@@ -47,6 +47,7 @@ DAILY = (
     "durations_daily",
     "redrives_daily",
     "redriven_in_vain_daily",
+    "versions_daily",
 )
 """The marts by day (`dlq_date`): they count the facts, and the later ones are sums of them."""
 
@@ -59,6 +60,7 @@ SUMMARIES = (
     "redrive_outcomes",
     "resolution_times",
     "resolution_curves",
+    "deploys",
     "service_traffic_hourly",
     "service_health",
     "hour_of_week",

@@ -31,7 +31,7 @@ WORKING = ("chains", "families", "family_edges", "touched")
 _WORDS = {
     "dead_letters": (
         *("epoch", "event_type", "original_stream", "service", "consumer_name", "tenant_id"),
-        *("error_class", "group_id", "parent_id", "template", "frames"),
+        *("error_class", "group_id", "parent_id", "template", "frames", "consumer_version"),
     ),
     "case_events": ("epoch", "kind", "trigger", "consumer"),
 }
@@ -43,7 +43,7 @@ _READ = {
     ),
     "case_events": (
         *("dlq_sequence", "failure_id", "redrive_id", "attempt", "not_before", "redrive_cap", "at"),
-        "parse_error",
+        *("parse_error", "consumer_version"),
     ),
 }
 """... and the others."""

@@ -46,6 +46,7 @@ def health(frame: pl.DataFrame, most_rows: int) -> Section:
     rows = tuple(
         (
             row["service"],
+            row["versions"],
             round(row["score"]),
             row["alert"] or "unknown",
             row["failure_count_24h"],
@@ -57,8 +58,8 @@ def health(frame: pl.DataFrame, most_rows: int) -> Section:
         for row in frame.sort("score", "service").head(most_rows).to_dicts()
     )
     columns = (
-        "service", "score", "alert", "failures 24 h", "open", "succeeded", "failure rate",
-        "oldest open",
+        "service", "version", "score", "alert", "failures 24 h", "open", "succeeded",
+        "failure rate", "oldest open",
     )  # fmt: skip
     note = (
         "Failure rate: dead letters of all finished events in 24 h, with its 95 % interval. The"

@@ -51,6 +51,7 @@ def encode_case_event(
     attempt: int | None = None,
     trigger: str | None = None,
     consumer: str | None = None,
+    consumer_version: str | None = None,
     not_before: datetime | None = None,
     redrive_cap: int | None = None,
 ) -> bytes:
@@ -65,6 +66,7 @@ def encode_case_event(
         "attempt": attempt,
         "trigger": trigger,
         "consumer": consumer,
+        "consumer_version": consumer_version,
         "not_before": not_before.isoformat() if not_before else None,
         "redrive_cap": redrive_cap,
     }

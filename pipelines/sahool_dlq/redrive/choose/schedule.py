@@ -3,6 +3,7 @@ due.
 """
 
 import functools
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,12 @@ from sahool_dlq.redrive.choose.policy import (
     judge,
 )
 from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.redrive.choose.versions import (
+    IS_NEW_TO_IT,
+    judge_version,
+    running_versions,
+    standings,
+)
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.addressees import ADDRESS
 
@@ -35,6 +42,8 @@ __all__ = [
     "plan_scheduled",
     "policy_of",
 ]
+
+logger = logging.getLogger(__name__)
 
 _CELL = "(coalesce(f.group_id, ''), f.error_type, f.redrive_count)"
 _REMEMBERED_HALF_LIVES = 8  # what is older weighs less than 1/256
@@ -69,22 +78,31 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def learn(connection: Connection[Any], now: datetime, policy: Policy) -> History:
-    """The outcomes in the outbox; those with an edit or redirect do not count here."""
+    """The outcomes in the outbox; those with an edit or redirect do not count here.
+
+    Nor do those in another version than the one that a service runs in.
+    """
+    versions = running_versions(connection, now)
     rows = connection.execute(
         "SELECT coalesce(r.group_id, ''), f.error_type, (r.attempt - 1) %% %(per_opening)s + 1,"
         " sum(weight) FILTER (WHERE r.has_succeeded),"
         " sum(weight) FILTER (WHERE NOT r.has_succeeded), max(r.ended_at)"
         " FROM answered_redrives r JOIN failed_events f ON f.id = r.failure_id"
+        " JOIN redrives d ON d.id = r.redrive_id"  # the view has no version
         " JOIN redrive_batches b"
-        "   ON b.id = r.batch_id AND b.patch IS NULL AND b.redirect_to IS NULL,"
+        "   ON b.id = r.batch_id AND b.patch IS NULL AND b.redirect_to IS NULL"
+        " LEFT JOIN unnest(%(services)s::text[], %(versions)s::text[]) AS v (service, version)"
+        "   ON v.service = service(f),"
         " LATERAL (SELECT power(0.5, greatest(extract(epoch FROM %(now)s - r.ended_at)::float8, 0)"
         "   / %(half_life)s) AS weight) w"
-        " WHERE r.ended_at > %(since)s"
+        " WHERE r.ended_at > %(since)s AND coalesce(d.consumer_version = v.version, true)"
         " GROUP BY 1, 2, 3 ORDER BY 6",
         {
             "now": now,
             "per_opening": ATTEMPTS_PER_OPENING,
             "half_life": policy.half_life.total_seconds(),
+            "services": [each.service for each in versions],
+            "versions": [each.version for each in versions],
             "since": now - _REMEMBERED_HALF_LIVES * policy.half_life,
         },
     )
@@ -143,7 +161,8 @@ def plan_scheduled(
     asked_for = find("f.redrive_not_before <= %s", [now], selection.limit)
     history = learn(connection, now, policy)
     verdicts = judged(connection, selection, history, now)
-    rows = {row.failure_id: row for row in asked_for}
+    tried = _in_versions(connection, find, policy, now)
+    rows = {row.failure_id: row for row in (*asked_for, *tried)}
     for row in _worth_it(find, selection, verdicts):
         if _rested(row, policy) <= now:
             rows.setdefault(row.failure_id, row)
@@ -172,6 +191,25 @@ def _find_reached(
         [*values, [address for address, _ in unreached], [subject for _, subject in unreached]],
         limit,
     )
+
+
+def _in_versions(
+    connection: Connection[Any], find: _Find, policy: Policy, now: datetime
+) -> list[PlannedFailure]:
+    """The canaries of groups in a version that is new to them, and the rest after a success."""
+    rows = []
+    for each in standings(connection, now):
+        verdict = judge_version(each, policy)
+        if verdict.kind == "wait":
+            continue
+        limit = 1 if verdict.kind == "canary" else each.pending
+        condition = IS_NEW_TO_IT.format(version="%s")
+        values = [each.version, each.version, each.group_id, each.service]
+        found = find(f"{condition} AND f.group_id = %s AND service(f) = %s", values, limit)
+        if found:
+            logger.info("%s in %s: %s", each.group_id, each.service, verdict.why)
+        rows += found
+    return rows
 
 
 def _worth_it(find: _Find, selection: Selection, verdicts: list[Judged]) -> list[PlannedFailure]:

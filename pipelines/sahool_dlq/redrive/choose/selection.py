@@ -61,6 +61,14 @@ class Selection:
     service: Annotated[
         str | None, Condition("the service that failed", "--service", "service(f) = %s")
     ] = None
+    version: Annotated[
+        str | None,
+        Condition(
+            "the version of the service that failed: see `dlq deploys`",
+            "--version",
+            "f.consumer_version = %s",
+        ),
+    ] = None
     tenant_id: Annotated[
         str | None, Condition("only events of this tenant", "--tenant", "f.tenant_id = %s")
     ] = None
@@ -111,6 +119,7 @@ class Selection:
             self,
             error_types=tuple(map(mask, self.error_types)),
             service=self.service and mask(self.service),
+            version=self.version and mask(self.version),
             event_type=self.event_type and mask(self.event_type),
             subject=self.subject and mask(self.subject),
             where=self.where and mask(self.where),

@@ -34,6 +34,7 @@ COLUMNS: dict[str, Column] = {
     "service": Column("service(f)", "text", "the service that failed"),
     "source_service": Column("f.source_service", "text", "the service that published the event"),
     "consumer_name": Column("f.consumer_name", "text", "the durable consumer that failed"),
+    "consumer_version": Column("f.consumer_version", "text", "the version of it that failed"),
     "handler": Column("f.handler", "text", "the function that failed"),
     "event_id": Column("f.event_id", "text", "the event's id, from its producer"),
     "event_type": Column("f.event_type", "text", "last token of the subject"),

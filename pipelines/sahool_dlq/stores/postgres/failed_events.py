@@ -127,7 +127,8 @@ class FailedEvents:
     def _settle_redrives(self, fold: Fold) -> None:
         """Store in the outbox how its redrives ended; a late success corrects `unknown`."""
         self._execute_each(
-            "UPDATE redrives SET state = %s, state_reason = %s, ended_at = %s WHERE id = %s"
+            "UPDATE redrives SET state = %s, state_reason = %s, ended_at = %s,"
+            " consumer_version = %s WHERE id = %s"
             " AND state IN ('planned', 'published', 'outcome_unknown')",
             fold.redrive_ends,
         )

@@ -58,7 +58,7 @@ class Fold:
         self.founded: list[Claim] = []
         """Those of `early` that count now."""
         self._cases = dict(known)
-        self.redrive_ends: list[list[Any]] = []
+        self.redrive_ends: list[list[Any]] = []  # state, reason, time, version, id
         self._reopened: dict[str, int] = {}  # the latest letter that reopened a case, by its id
         counted = letters.with_columns(seen_count=pl.len().over("failure_id"))
         is_first = pl.col("failure_id").is_first_distinct()
@@ -127,7 +127,10 @@ class Fold:
             if is_superseded:
                 case = replace(case, status="superseded")
                 self.redrive_ends.append(
-                    ["failed_again", letter.error_type, letter.published_at, letter.redrive_id]
+                    [
+                        *("failed_again", letter.error_type, letter.published_at),
+                        *(letter.consumer_version, letter.redrive_id),
+                    ]
                 )
         self._cases[letter.failure_id] = case
 
@@ -149,7 +152,9 @@ class Fold:
         if kind == "succeeded" and not is_answer(case, event):
             self._claim(claim_of(event, "not_addressee"))
             return
-        self.redrive_ends.append([kind, event.reason, event.at, event.redrive_id])
+        self.redrive_ends.append(
+            [kind, event.reason, event.at, event.consumer_version, event.redrive_id]
+        )
 
     def _claim(self, claim: Claim | None) -> None:
         if claim is not None:
@@ -183,7 +188,9 @@ class Fold:
         letter = self._cases.get(claim.letter_id)
         if is_superseded and letter is not None:
             self._cases[claim.letter_id] = replace(letter, status="superseded")
-            self.redrive_ends.append(["failed_again", claim.reason, claim.at, claim.redrive_id])
+            self.redrive_ends.append(
+                ["failed_again", claim.reason, claim.at, None, claim.redrive_id]
+            )
 
 
 def folded(case: Case) -> list[Any]:
