@@ -66,6 +66,7 @@ def test_automations_watch_over_the_runs(prefect_platform: Platform) -> None:
         "dlq: a crashed drain is started again, once",
         "dlq: alerts are evaluated when groups escalate or a redrive stops itself",
         "dlq: marts are built after a drain that brought something",
+        "dlq: test a new version of a service immediately",
     }
     again = found["dlq: a crashed drain is started again, once"]
     guard = {"prefect.resource.id": "prefect.tag.auto-scheduled"}

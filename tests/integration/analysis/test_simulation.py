@@ -17,7 +17,6 @@ from sahool_dlq.cli.simulate import command
 from sahool_dlq.errors import SimulationError
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query
-from sahool_dlq.jobs.releases import groups_of_releases, releases
 from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.settings import Settings
 from sahool_dlq.simulation.fleet import BACKGROUND
@@ -139,20 +138,18 @@ def test_a_bug_that_came_with_a_release_is_told_to_its_cure(planted: Found, fold
     assert [deploy["group_id"] in each for each in cured] == [False, False, True]
 
 
-def test_the_groups_that_came_with_a_release_are_told_and_no_other(
-    planted: Found, folder: Path
-) -> None:
-    truth, _ = planted
-    settings = Settings(home=folder, lake_uri=str(folder / "lake"))
+def test_the_groups_that_came_with_a_release_are_told_and_no_other(planted: Found) -> None:
+    truth, marts = planted
     mended, bad = planted_part(truth.mended_deploy), planted_part(truth.bad_deploy)
-    assert [tuple(found.values()) for found in groups_of_releases(settings).to_dicts()] == [
+    deploys = marts["deploys"]
+    assert deploys.height == 8 + 4  # each service has a first version
+    later = deploys.filter(pl.col("first_seen_at") > pl.col("first_seen_at").min().over("service"))
+    told = later.filter(pl.col("brought").is_not_null()).sort("first_seen_at")
+    columns = ("brought", "service", "consumer_version", "first_seen_at")
+    assert told.select(columns).rows() == [
         (deploy["group_id"], deploy["service"], deploy["version"], deploy["at"])
         for deploy in (mended, bad)
     ]
-    told = {(row["service"], row["consumer_version"]): row for row in releases(settings).to_dicts()}
-    assert len(told) == 8 + 4  # each service has a first version
-    for release in (mended["not_mended_by"], mended["mended_by"]):
-        assert told[release["service"], release["version"]]["came_at"] == release["at"]
 
 
 def test_the_poison_tenant_is_named_and_no_other(planted: Found) -> None:
