@@ -67,7 +67,9 @@ async def redrive_transient() -> State:
         step=_step,
     )
     states = [await _told(report) for report in reports] or [await _told(None)]
-    return next((state for state in states if state.is_failed()), states[-1])
+    state = next((state for state in states if state.is_failed()), states[-1])
+    state.message = ". ".join(str(each.message) for each in states)
+    return state
 
 
 @flow(

@@ -5,6 +5,7 @@ import time
 
 import click
 
+from sahool_dlq.cli.deploys import print_deploys
 from sahool_dlq.cli.output import console, errors, print_table
 from sahool_dlq.cli.report import print_report
 from sahool_dlq.cli.verb import Answer, verb
@@ -20,13 +21,14 @@ _EXAMPLE = "SELECT error_class, count(*) FROM failures GROUP BY 1"
 def command(settings: Settings, events: int, seed: int) -> Answer[Story]:
     """Run a complete example on its own servers, then check that nothing was lost.
 
-    Six services fail for real reasons; Prefect flows drain, analyse and redrive. The lake and the
-    report (a page with charts) stay in DLQ_HOME/demo. The exit status is 1 if a check fails.
+    Six services fail for real reasons; Prefect flows drain, analyse and redrive. A bug is
+    reproduced, mended and deployed, and the new version cures its failures. The lake and the report
+    (a page with charts) stay in DLQ_HOME/demo. The exit status is 1 if a check fails.
     """
     started = time.monotonic()
 
     def say(text: str) -> None:
-        errors.print(f"[dim]{time.monotonic() - started:5.1f} s[/dim]  {text}")
+        errors.print(f"[dim]{time.monotonic() - started:5.1f} s[/dim]  {text}", soft_wrap=True)
 
     story = asyncio.run(tell((settings.home / "demo").absolute(), events, seed, say))
     return Answer(story, _show, status=0 if story.is_sound else 1)
@@ -35,6 +37,7 @@ def command(settings: Settings, events: int, seed: int) -> Answer[Story]:
 def _show(story: Story) -> None:
     console.print()
     print_report(story.report)
+    print_deploys(story.deploys)
     print_table(
         "Checks",
         ["", "what", "found"],

@@ -23,10 +23,11 @@ def command(settings: Settings, service: str | None, as_of: str | None) -> Answe
     """
     known_lake(settings)
     deploys = list_deploys(settings, moment(settings, as_of), service)
-    return Answer({"deploys": deploys}, lambda _: _show(deploys))
+    return Answer({"deploys": deploys}, lambda _: print_deploys(deploys))
 
 
-def _show(deploys: list[Deploy]) -> None:
+def print_deploys(deploys: list[Deploy]) -> None:
+    """Print the table."""
     if not deploys:
         console.print(
             "No version is known: consumers report theirs with NATSConsumerConfig(version=…)."

@@ -1,6 +1,20 @@
-"""Yield estimation with a bug: a field without area causes a division by zero."""
+"""The handler of yield-service, with a bug: a field without area causes a division by zero.
 
+The fleet runs a copy of this file, as a service runs a checkout of its code: see `working_copy`.
+"""
+
+import json
 from typing import Any
+
+from sahool_dlq.events import ConsumerContext, ProcessingResult
+
+VERSION = "1.4.2"
+
+
+async def estimate(context: ConsumerContext) -> ProcessingResult:
+    """Estimate a yield."""
+    estimate_yield(json.loads(context.data)["field"])
+    return ProcessingResult.SUCCESS
 
 
 def estimate_yield(field: dict[str, Any]) -> float:

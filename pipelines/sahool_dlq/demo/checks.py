@@ -48,7 +48,14 @@ def check_all(
         ),
         _same_status(lake_cases, statuses),
         _no_secret(letters, rows),
-        _transients_are_cured(connection),
+        _are_cured(
+            connection,
+            "the transient failures were cured by redrive",
+            ("TimeoutError", "ConnectionRefusedError"),
+        ),
+        _are_cured(
+            connection, "the new version cured the failures of its bug", ("ZeroDivisionError",)
+        ),
     ]
 
 
@@ -100,15 +107,12 @@ def _no_secret(letters: pl.DataFrame, rows: list[tuple[Any, ...]]) -> Check:
     )
 
 
-def _transients_are_cured(connection: Connection[Any]) -> Check:
+def _are_cured(connection: Connection[Any], name: str, error_types: tuple[str, ...]) -> Check:
     row = connection.execute(
         "SELECT count(*) FILTER (WHERE status = 'resolved' AND resolution_cause ="
         " 'automatic_redrive'), count(*) FROM failed_events WHERE root_failure_id IS NULL"
-        " AND error_type IN ('TimeoutError', 'ConnectionRefusedError')"
+        " AND error_type = ANY(%s)",
+        [list(error_types)],
     ).fetchone()
     assert row is not None
-    return Check(
-        "the transient failures were cured by redrive",
-        row[0] == row[1] > 0,
-        f"{row[0]:,} of {row[1]:,} resolved",
-    )
+    return Check(name, row[0] == row[1] > 0, f"{row[0]:,} of {row[1]:,} resolved")

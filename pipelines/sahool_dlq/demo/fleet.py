@@ -12,6 +12,7 @@ import psycopg
 
 from sahool_dlq.demo.services import CREATE_TABLES
 from sahool_dlq.demo.upstreams import Upstreams
+from sahool_dlq.demo.working_copy import check_out
 from sahool_dlq.embedded.private import write_private
 from sahool_dlq.embedded.process import GuardedProcess
 from sahool_dlq.jetstream.address import Server, revealed
@@ -36,6 +37,7 @@ def fleet(
                 "tiles": upstreams.tiles,
                 "forecasts": upstreams.forecasts,
                 "sensors": upstreams.sensors,
+                "working_copy": str(check_out(home)),
             }
         ),
     )

@@ -16,9 +16,11 @@ from typing import Any
 import psycopg
 from pydantic import BaseModel, Field
 
-from sahool_dlq.demo.agronomy import estimate_yield
+from sahool_dlq.demo import agronomy
 from sahool_dlq.demo.upstreams import ask
+from sahool_dlq.demo.working_copy import load
 from sahool_dlq.events import ConsumerContext, NATSConsumer, NATSConsumerConfig, ProcessingResult
+from sahool_dlq.events.subscription import Handler
 from sahool_dlq.jetstream.address import shown, split_servers
 
 CREATE_TABLES = """
@@ -37,10 +39,25 @@ class Alert(BaseModel):
 
 
 class Fleet:
-    """The handlers; `config` has nats_url, postgres_dsn, tiles, forecasts and sensors."""
+    """The handlers; `config` has nats_url, postgres_dsn, tiles, forecasts, sensors and
+    working_copy.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self._config = config
+        self._agronomy = load(config["working_copy"])
+        self.versions = {"yield-service": self._agronomy.VERSION}  # the others are not deployed
+
+    def handlers(self) -> dict[str, Handler]:
+        """The handler of each service."""
+        return {
+            "ndvi-service": self.compute_ndvi,
+            "irrigation-service": self.plan_irrigation,
+            "soil-service": self.record_soil,
+            "yield-service": self._agronomy.estimate,
+            "billing-service": self.bill,
+            "notification-service": self.notify,
+        }
 
     async def compute_ndvi(self, context: ConsumerContext) -> ProcessingResult:
         """Fetch a tile; archived tiles are slow."""
@@ -58,11 +75,6 @@ class Fleet:
     async def record_soil(self, context: ConsumerContext) -> ProcessingResult:
         """Read a sensor; a flaky one answers on the second try."""
         await ask(self._config["sensors"], json.loads(context.data)["sample"])
-        return ProcessingResult.SUCCESS
-
-    async def estimate(self, context: ConsumerContext) -> ProcessingResult:
-        """Estimate a yield; there is a bug in it."""
-        estimate_yield(json.loads(context.data)["field"])
         return ProcessingResult.SUCCESS
 
     async def bill(self, context: ConsumerContext) -> ProcessingResult:
@@ -84,14 +96,14 @@ class Fleet:
 
 
 SERVICES = {
-    "ndvi-service": ("analysis.ndvi_computed", Fleet.compute_ndvi),
-    "irrigation-service": ("analysis.weather_updated", Fleet.plan_irrigation),
-    "soil-service": ("analysis.soil_sampled", Fleet.record_soil),
-    "yield-service": ("analysis.yield_estimated", Fleet.estimate),
-    "billing-service": ("actions.invoice_requested", Fleet.bill),
-    "notification-service": ("actions.alert_raised", Fleet.notify),
+    "ndvi-service": "analysis.ndvi_computed",
+    "irrigation-service": "analysis.weather_updated",
+    "soil-service": "analysis.soil_sampled",
+    "yield-service": "analysis.yield_estimated",
+    "billing-service": "actions.invoice_requested",
+    "notification-service": "actions.alert_raised",
 }
-"""Service: subject without its prefix, and handler."""
+"""Service: subject without its prefix."""
 
 
 async def run(config: dict[str, Any]) -> None:
@@ -101,12 +113,12 @@ async def run(config: dict[str, Any]) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     servers, consumers = split_servers(config["nats_url"]), []
-    for service, (subject, handler) in SERVICES.items():
+    for service, handler in fleet.handlers().items():
         consumer = NATSConsumer(
             NATSConsumerConfig(
                 servers=servers,
                 name=service,
-                version="1.4.2",
+                version=fleet.versions.get(service, agronomy.VERSION),
                 consumer_name=service,
                 max_retries=2,
                 retry_delay_seconds=0.2,
@@ -116,7 +128,7 @@ async def run(config: dict[str, Any]) -> None:
         )
         if not await consumer.connect():
             raise SystemExit(f"{service} cannot reach NATS at {shown(servers)}.")
-        await consumer.subscribe(handler.__get__(fleet), subject=f"sahool.{subject}")
+        await consumer.subscribe(handler, subject=f"sahool.{SERVICES[service]}")
         consumer.start_in_background()
         consumers.append(consumer)
     await stop.wait()

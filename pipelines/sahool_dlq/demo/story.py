@@ -1,4 +1,5 @@
-"""The whole demo once: services fail, the log is drained and explained, redrives succeed.
+"""The whole demo once: services fail, the log is drained and explained, redrives succeed, and a bug
+is mended in a new version, which cures its failures.
 
 It uses its own servers on loopback, real failures, and the flows as Prefect runs them.
 """
@@ -24,11 +25,14 @@ from sahool_dlq.analysis.report.sections import as_json
 from sahool_dlq.connections import find_log, open_nats, open_postgres
 from sahool_dlq.demo.checks import Check, check_all
 from sahool_dlq.demo.fleet import fleet
+from sahool_dlq.demo.last_act import deployed, deploys, reproduce_and_mend
 from sahool_dlq.demo.services import SERVICES
 from sahool_dlq.demo.traffic import events, gateway, publish
 from sahool_dlq.demo.upstreams import Upstreams
+from sahool_dlq.demo.working_copy import MENDED_VERSION, check_out
 from sahool_dlq.embedded import NatsServer, PostgresServer, PrefectServer
 from sahool_dlq.errors import DLQError
+from sahool_dlq.jobs.deploys import Deploy
 from sahool_dlq.jobs.drain import migrate_all
 from sahool_dlq.jobs.lake_views import query
 from sahool_dlq.jobs.report import Report, make_report
@@ -48,6 +52,8 @@ class Story:
     seconds: float
     published: int
     flows: dict[str, str]  # flow run: its state message
+    trials: list[dict[str, Any]]  # reports of `dlq try`, before and after the fix
+    deploys: list[Deploy]  # versions of the service that was mended
     report: Report
     checks: list[Check]
     places: dict[str, str]
@@ -64,6 +70,8 @@ class Story:
             "published": self.published,
             "is_sound": self.is_sound,
             "flows": self.flows,
+            "trials": self.trials,
+            "deploys": self.deploys,
             "checks": [{"name": c.name, "is_met": c.is_met, "found": c.found} for c in self.checks],
             "report": as_json(self.report.frames, self.report.now),
             "places": self.places,
@@ -117,6 +125,14 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
                 say("The tile server is quick again, the forecast service is back")
                 await upstreams.heal()
                 await chapters.play("redrive-transient")
+                trials = await reproduce_and_mend(settings, check_out(home), say)
+            say(f"The services start again, yield-service in {MENDED_VERSION}")
+            with fleet(home, settings.nats_url, dsns["farm"], upstreams):
+                await deployed(settings)
+                await chapters.play("drain-dlq", f"drain-dlq, with {MENDED_VERSION}")
+                await chapters.play(
+                    "redrive-transient", f"redrive-transient, with {MENDED_VERSION}"
+                )
             say("Services stopped; draining what they said last")
             await chapters.play("drain-dlq", "last drain-dlq")
             await chapters.play("build-marts", "last build-marts")
@@ -131,6 +147,8 @@ async def tell(home: Path, count: int, seed: int, say: Say) -> Story:
             seconds=round(time.monotonic() - started, 1),
             published=len(published),
             flows=chapters.messages,
+            trials=trials,
+            deploys=deploys(settings),
             report=report,
             checks=checks,
             places={

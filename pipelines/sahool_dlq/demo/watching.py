@@ -51,7 +51,7 @@ async def _problems(settings: Settings) -> dict[str, str]:
     async with open_nats(settings, "dlq up") as client:
         wanted = {
             service: (f"{settings.events_stream}/{service}", f"sahool.{subject}", False)
-            for service, (subject, _) in SERVICES.items()
+            for service, subject in SERVICES.items()
         }
         reaches = await Lookout(client.jetstream()).reaches(wanted.values())
         return {

@@ -33,6 +33,13 @@ def test_the_demo_is_sound_and_leaves_no_process(tmp_path: Path) -> None:
         "ValidationError",
         "ZeroDivisionError",
     }
+    red, green = story["trials"]
+    assert (red["passed"], green["passed"]) == (0, green["tried"]) != (0, 0)
+    [group] = [each["group_id"] for each in red["groups"]]
+    assert [(each["version"], each["brought"], each["cured"]) for each in story["deploys"]] == [
+        ("1.4.3", [], [group]),
+        ("1.4.2", [group], []),
+    ]
     page = Path(story["places"]["report"])
     assert "<h1>Dead letters</h1>" in page.read_text()
     assert page.with_suffix(".md").read_text().startswith("# Dead letters")
