@@ -3,7 +3,7 @@
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per failure. A redrive that failed again has no row of its own: the row of the first
 -- failure of its chain has the status, and `dead_letters` has both. PostgreSQL has a view of the same
--- name with these columns, all but consumer_version.
+-- name with these columns.
 --   status            pending | retried | parked | resolved | discarded
 --   is_open           pending, retried or parked
 --   age_seconds       since it became a dead letter, whole seconds

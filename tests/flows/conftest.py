@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import nats
@@ -17,11 +17,22 @@ from sahool_dlq.orchestration.deploy import RETIRED
 from sahool_dlq.settings import Settings, environment_of
 from sahool_dlq.stores.postgres.database import database
 
+_running = ExitStack()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stop the platform after the last of these tests: its schedules start a run every few seconds,
+    and a session lasts much longer.
+    """
+    if nextitem is None or nextitem.path.parent != item.path.parent:
+        _running.close()
+
 
 @pytest.fixture(scope="session")
 def prefect_platform(
     postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Platform]:
+) -> Platform:
     """Settings, server, and the environment of a worker; everything is deployed.
 
     NATS is its own, since the drain also takes what other tests' consumers gave up. The password
@@ -30,26 +41,24 @@ def prefect_platform(
     home = tmp_path_factory.mktemp("prefect")
     dsn = postgres_server.create_database("flows").replace("@", f":{SECRET}@")
     own = postgres_server.create_database("prefect")
-    with (
-        NatsServer(home, has_login=False) as nats_server,
-        PrefectServer(home, database_dsn=own, has_login=False) as server,
-    ):
-        settings = Settings(
-            home=home, nats_url=nats_server.url, postgres_dsn=dsn, lake_uri=str(home / "lake")
-        )
-        environment = os.environ | environment_of(settings) | server.environment
-        environment |= {
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "DLQ_REDRIVE_TIMEOUT_SECONDS": "2",
-            "DLQ_REDRIVE_APPROVAL_COUNT": "2",
-            "DLQ_REDRIVE_SUBJECTS": '["odd.>"]',  # which no stream captures: an outcome at once
-        }
-        platform = Platform(settings, server, environment, own)
-        for name in RETIRED:
-            platform.call("/automations/", _automation(name))
-        deploy(environment, "--secrets")
-        del environment["DLQ_POSTGRES_DSN"]
-        yield platform
+    nats_server = _running.enter_context(NatsServer(home, has_login=False))
+    server = _running.enter_context(PrefectServer(home, database_dsn=own, has_login=False))
+    settings = Settings(
+        home=home, nats_url=nats_server.url, postgres_dsn=dsn, lake_uri=str(home / "lake")
+    )
+    environment = os.environ | environment_of(settings) | server.environment
+    environment |= {
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "DLQ_REDRIVE_TIMEOUT_SECONDS": "2",
+        "DLQ_REDRIVE_APPROVAL_COUNT": "2",
+        "DLQ_REDRIVE_SUBJECTS": '["odd.>"]',  # which no stream captures: an outcome at once
+    }
+    platform = Platform(settings, server, environment, own)
+    for name in RETIRED:
+        platform.call("/automations/", _automation(name))
+    deploy(environment, "--secrets")
+    del environment["DLQ_POSTGRES_DSN"]
+    return platform
 
 
 def _automation(name: str) -> dict[str, Any]:
@@ -59,10 +68,10 @@ def _automation(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def platform_with_worker(prefect_platform: Platform) -> Iterator[Platform]:
+def platform_with_worker(prefect_platform: Platform) -> Platform:
     """The same with a worker at work."""
-    with worker(prefect_platform.settings.home, prefect_platform.environment):
-        yield prefect_platform
+    _running.enter_context(worker(prefect_platform.settings.home, prefect_platform.environment))
+    return prefect_platform
 
 
 @pytest.fixture(scope="session")

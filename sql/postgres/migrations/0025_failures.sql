@@ -1,6 +1,6 @@
 -- Which service failed, whether a failure is open, whether a redrive succeeded: each is defined only
 -- here. The view failures has the same columns as the lake's view of that name, from the current
--- rows. Idempotent.
+-- rows. Failures that were drained before have no consumer_version here; the lake has it. Idempotent.
 --
 -- service and is_open are functions of a row. A stored generated column would rewrite the table, and
 -- servers before PostgreSQL 18 have no other kind. The planner inlines the functions, so is_open(f)
@@ -9,6 +9,10 @@
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
+
+ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS consumer_version VARCHAR(100);
+COMMENT ON COLUMN failed_events.consumer_version IS
+    'release of the consumer that failed, from the consumer; null where unknown';
 
 CREATE OR REPLACE FUNCTION dlq.service(f dlq.failed_events) RETURNS VARCHAR
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -35,6 +39,7 @@ SELECT
     f.original_subject AS subject,
     f.group_id,
     f.consumer_name,
+    f.consumer_version,
     f.handler,
     f.error_type,
     f.retry_count,

@@ -1,13 +1,7 @@
--- The version that failed, that runs, and that reported the outcome of a redrive. Idempotent.
---
--- Rows that were drained before have no version here; the lake has it.
+-- The version that runs, and that reported the outcome of a redrive. Idempotent.
 
 BEGIN;
 SET LOCAL search_path = pg_catalog, dlq, pg_temp;
-
-ALTER TABLE failed_events ADD COLUMN IF NOT EXISTS consumer_version VARCHAR(100);
-COMMENT ON COLUMN failed_events.consumer_version IS
-    'release of the consumer that failed, from the consumer; null where unknown';
 
 ALTER TABLE service_totals ADD COLUMN IF NOT EXISTS consumer_version TEXT;
 COMMENT ON COLUMN service_totals.consumer_version IS
