@@ -197,7 +197,7 @@ def test_the_report_is_a_page_and_an_artifact(
 ) -> None:
     run = platform_with_worker.ran("report")
     page = platform_with_worker.settings.home / "report.html"
-    assert run["state"]["message"].startswith(f"Wrote {page}: dead letters a minute ")
+    assert run["state"]["message"].startswith(f"Wrote {page}: failures a minute ")
     assert "What this report cannot know" in page.read_text()
     assert "report" in platform_with_worker.artifacts(run["id"])
 
