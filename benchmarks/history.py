@@ -148,7 +148,7 @@ def _day(connection: duckdb.DuckDBPyConnection, name: str, copies: int, day: dat
             AND b.published_at + c.shift < {start} + INTERVAL 1 DAY
             AND b.published_at + c.shift < TIMESTAMPTZ '{NOW.isoformat()}'
         ORDER BY published_at
-        """  # noqa: S608
+        """  # noqa: S608  (our own names, bound values)
     )
     return pl.DataFrame(frame.to_arrow_table()).select(
         pl.col(column).cast(dtype) for column, dtype in schema.items()

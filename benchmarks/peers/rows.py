@@ -38,7 +38,7 @@ COLUMNS = (
 )
 _JSON = ("original_data", "original_headers", "attempts")
 INSERT = (
-    f"INSERT INTO failed_events (id, {', '.join((*COLUMNS[1:], *_JSON))})"  # noqa: S608
+    f"INSERT INTO failed_events (id, {', '.join((*COLUMNS[1:], *_JSON))})"  # noqa: S608  (our own names, bound values)
     f" VALUES ({', '.join(['%s'] * (len(COLUMNS) + len(_JSON)))}) ON CONFLICT DO NOTHING"
 )
 

@@ -80,7 +80,7 @@ async def test_a_well_configured_account_has_no_findings(zoo: Zoo) -> None:
     assert not (await zoo.examine()).is_losing
 
 
-class ours:  # noqa: N801
+class ours:  # noqa: N801  (used like a function)
     """A NATSConsumer that has published its totals."""
 
     def __init__(self, zoo: Zoo) -> None:

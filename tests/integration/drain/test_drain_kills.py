@@ -381,7 +381,7 @@ _SESSIONS = (
 )
 
 
-class _no_lock:  # noqa: N801
+class _no_lock:  # noqa: N801  (used like a function)
     def __init__(self, *_: Any) -> None: ...
 
     async def __aenter__(self) -> None: ...

@@ -35,7 +35,7 @@ async def _held(consumer: NATSConsumer) -> Subscription:
     gate.clear()
 
     async def waits() -> bool:
-        return bool(gate._waiters)  # type: ignore[attr-defined]
+        return bool(gate._waiters)
 
     await until(waits)
     return subscription

@@ -190,7 +190,7 @@ async def test_the_delivery_count_survives_a_new_consumer(log: Log) -> None:
 
 async def test_what_is_no_result_is_a_failure_that_says_so(log: Log) -> None:
     async def forgetful(context: ConsumerContext) -> ProcessingResult:
-        return None  # type: ignore[return-value]
+        return None
 
     async with running(log.config(), forgetful):
         await log.publish({})

@@ -68,7 +68,7 @@ async def test_whom_it_tells_may_be_async(log: Log) -> None:
 
 async def test_a_delay_that_is_none_is_told_where_the_handler_asked_for_it(log: Log) -> None:
     async def wait(context: ConsumerContext) -> Retry:
-        return Retry(delay_seconds=timedelta(seconds=5))  # type: ignore[arg-type]
+        return Retry(delay_seconds=timedelta(seconds=5))
 
     async with running(log.config(), wait):
         await log.publish({})

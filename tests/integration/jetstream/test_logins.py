@@ -134,7 +134,7 @@ async def test_a_token_and_servers_with_logins_of_their_own(
     for _ in range(3):
         await until(is_answered)
         await client.flush()
-        by_port.pop(client.connected_url.port).kill()  # type: ignore[union-attr]
+        by_port.pop(client.connected_url.port).kill()
     await client.close()
     assert not by_port
 

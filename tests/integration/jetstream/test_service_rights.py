@@ -26,7 +26,7 @@ PREFIX = "rights"
 
 def block(service: str, *, is_dlq_own: bool = False) -> str:
     """The user that `dlq nats-permissions` makes for a service on its own subject."""
-    names = Log("", None, PREFIX).names  # type: ignore[arg-type]
+    names = Log("", None, PREFIX).names
     subject = f"{PREFIX}.analysis.{service}"
     consumption = Consumption(names.events, service, subject)
     publishes = [f"{PREFIX}.actions.paid"]

@@ -136,7 +136,7 @@ def test_links_into_the_repository_show_the_files(site: Path) -> None:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (signature of http.server)
         """Say nothing."""
 
 

@@ -70,7 +70,7 @@ class Service:
         return event.upper()
 
 
-class Callable_:  # noqa: N801
+class Callable_:  # noqa: N801  (Callable is a name of typing)
     async def __call__(self, event: str) -> str:
         return event.upper()
 

@@ -45,6 +45,6 @@ async def test_what_it_says_counts(
         return SimpleNamespace(subject="a.dlq.b", data=stored)
 
     monkeypatch.setattr(same, "stored_message", stored_message)
-    letters: Any = same.SameLetters(None)  # type: ignore[arg-type]
+    letters: Any = same.SameLetters(None)
     assert await letters.is_ours(PubAck("S", 1), "a.dlq.b", OURS) is is_ours
     assert not await letters.is_ours(PubAck("S", 1), "a.dlq.c", OURS)
