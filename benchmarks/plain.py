@@ -1,4 +1,4 @@
-"""What a mart is measured by: a plain GROUP BY of the lake's rows that reads the same columns."""
+"""What a mart is compared with: a plain GROUP BY of the lake's rows that reads the same columns."""
 
 import time
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Dashboards of Grafana as rows of panels, and the JSON that they are.
+"""Dashboards of Grafana as rows of panels, and their JSON.
 
 Each panel names its query: a file of `sql/grafana` or `sql/monitoring`, or an alert rule whose
 value it shows. Ids and places are assigned here, so they cannot conflict.

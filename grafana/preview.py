@@ -1,6 +1,6 @@
-"""What the dashboards show, as one HTML page, without Grafana: `make grafana-preview`.
+"""The dashboards as one HTML page, without Grafana: `make grafana-preview`.
 
-Each panel's query runs on the PostgreSQL of DLQ_POSTGRES_DSN as Grafana would send it; numbers,
+Each panel's query runs on the PostgreSQL of DLQ_POSTGRES_DSN as Grafana would send it. Numbers,
 bars and curves are drawn with the report's colours, roughly as Grafana draws them.
 """
 

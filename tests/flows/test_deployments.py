@@ -1,4 +1,4 @@
-"""prefect.yaml against a real server: what is deployed, and what runs do and tell."""
+"""prefect.yaml on a real server: what is deployed, and what the runs do and report."""
 
 import json
 import re

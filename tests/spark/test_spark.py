@@ -1,4 +1,4 @@
-"""The marts on Spark are those on DuckDB, row by row, in the same types."""
+"""The marts on Spark have the same rows and types as on DuckDB."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Where alerts arrive in tests: an HTTP server and an SMTP server on loopback."""
+"""Receives alerts in tests: an HTTP server and an SMTP server on loopback."""
 
 import asyncio
 import email

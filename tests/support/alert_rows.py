@@ -1,4 +1,4 @@
-"""Rows of Postgres that alerts are about, as the drain would write them."""
+"""Rows in PostgreSQL that alerts are about, as the drain would write them."""
 
 import uuid
 from datetime import UTC, datetime

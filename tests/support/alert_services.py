@@ -1,4 +1,4 @@
-"""Services that alerts go to, as far as alerts need them; each refuses what the real one does."""
+"""Stand-ins for the services that alerts are sent to; each refuses what the real one refuses."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""What the drain's tests share: dead letters, publishing them, and a checker of both sinks."""
+"""Shared by the drain's tests: dead letters, publishing them, and a check of both sinks."""
 
 import asyncio
 import json

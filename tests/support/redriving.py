@@ -1,4 +1,4 @@
-"""What tests of redrives share: a service that fails until it is told not to."""
+"""Shared by tests of redrives: a service that fails until it is told not to."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What tests of events as they were share: failures whose events are known."""
+"""Shared by tests of original events: failures whose events are known."""
 
 from nats.aio.client import Client
 

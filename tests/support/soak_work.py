@@ -1,4 +1,4 @@
-"""What runs in processes of its own during a soak, until it is killed; a person too."""
+"""The processes of a soak, including a person who decides; each runs until it is killed."""
 
 import asyncio
 import json

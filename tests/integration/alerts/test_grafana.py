@@ -1,7 +1,7 @@
-"""What Grafana is provisioned with, as far as it can be tested without Grafana.
+"""The provisioned files of Grafana, as far as they can be tested without Grafana.
 
-Every query runs on a PostgreSQL that a simulated history filled; what Grafana's library reads of a
-dashboard is what is in the file; places, ids and names fit.
+Every query runs on a PostgreSQL with a simulated history. Grafana's own library reads each
+dashboard without losing anything. Positions, ids and names fit together.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Every query of sql/monitoring on a real PostgreSQL, with the rows that it must give."""
+"""Every query of sql/monitoring on a real PostgreSQL, with the expected rows."""
 
 import uuid
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What is planted in a simulated history is found by the analyses, and nothing else is."""
+"""The analyses find what is planted in a simulated history, and nothing else."""
 
 import json
 from dataclasses import replace

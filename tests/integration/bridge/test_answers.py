@@ -1,4 +1,4 @@
-"""Consumers that answer late, twice or not at all, and events that leave their stream meanwhile."""
+"""Consumers that answer late, twice or not at all, and events deleted meanwhile."""
 
 import asyncio
 import json

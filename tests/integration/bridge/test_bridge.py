@@ -1,6 +1,7 @@
-"""Consumers that use none of our code fail; their failures stand in the log like ours.
+"""Failures of consumers without our library are in the log like those of our own.
 
-One NATS server of its own for all tests here: advisories are the server's, not a stream's.
+All tests here share one NATS server, which other tests do not use: advisories belong to the server,
+not to a stream.
 """
 
 import asyncio

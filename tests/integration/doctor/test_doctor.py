@@ -1,6 +1,6 @@
-"""`dlq doctor`: each of its findings is proved by the loss that it predicts.
+"""`dlq doctor`: for each finding, the loss that it predicts is caused and observed.
 
-One NATS server of its own, since the doctor looks at all of an account.
+These tests have their own NATS server, because the doctor reads everything in an account.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A drain may die or stop anywhere: nothing is lost, nothing is doubled, and the next goes on."""
+"""A drain may die or stop at any point: nothing is lost or stored twice, the next one continues."""
 
 import asyncio
 import json

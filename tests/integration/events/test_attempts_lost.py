@@ -1,4 +1,4 @@
-"""What consumers do where the stream that keeps their attempts is lost, or keeps nothing."""
+"""Consumers whose stream of attempts is lost, or keeps nothing."""
 
 import asyncio
 import dataclasses

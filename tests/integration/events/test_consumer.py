@@ -1,4 +1,4 @@
-"""The consumer library on a real NATS: what becomes of an event, and what its dead letter says."""
+"""The consumer library on a real NATS: the fate of each event, and the content of dead letters."""
 
 import asyncio
 import json

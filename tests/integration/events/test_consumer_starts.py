@@ -1,4 +1,4 @@
-"""Where a durable consumer begins, and what one that is there already says to another wish."""
+"""Where a durable consumer begins, and conflicts with an existing one that began elsewhere."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What a consumer says of its troubles, and what a handler can say of an event."""
+"""What a consumer logs about its problems, and what a handler can say about an event."""
 
 import asyncio
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""What goes wrong around handlers that nats-py calls: nothing is lost, and nothing doubled."""
+"""Faults around handlers that nats-py calls: nothing is lost or stored twice."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Handlers that nats-py calls: retried and dead-lettered as those of `NATSConsumer`."""
+"""Handlers that nats-py calls: retried and dead-lettered like those of `NATSConsumer`."""
 
 import asyncio
 import json

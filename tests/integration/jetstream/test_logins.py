@@ -1,4 +1,4 @@
-"""Passwords and tokens of any characters, in every address that we take, and in nothing we say."""
+"""Passwords and tokens with any characters work in every address, and appear in no output."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A user for one service: it does all of its work, and nothing to anybody else's events."""
+"""The NATS user of one service can do all of its work, and nothing to events of others."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The documentation site: built without a warning, whole, and it loads nothing from a network."""
+"""The documentation site is complete, builds without warnings, and loads nothing from a network."""
 
 import functools
 import os

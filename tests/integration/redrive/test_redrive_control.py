@@ -1,4 +1,4 @@
-"""Batches under control, on real servers: approval, pause, cancel, redirect, edit, audit."""
+"""Control of batches on real servers: approval, pause, cancel, redirect, edit, audit."""
 
 import asyncio
 import json

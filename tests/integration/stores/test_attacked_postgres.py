@@ -1,4 +1,4 @@
-"""PostgreSQL attacked by a login that has a role of the platform, or none: what it may not do."""
+"""What a login with a role of the platform, or without any, cannot do to PostgreSQL."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Installations of older versions, whose tables are in `public`: moved, with all in them."""
+"""Older installations with tables in `public` are moved, with all their rows."""
 
 import re
 import uuid

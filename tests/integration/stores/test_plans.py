@@ -1,4 +1,4 @@
-"""What is asked every minute finds its rows by an index, also through views and functions."""
+"""Queries that run every minute use an index, also through views and functions."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses, on a real server: one fitting sentence each, and never "start it"."""
+"""Each refusal of a real PostgreSQL is reported in one fitting sentence."""
 
 import contextlib
 import time

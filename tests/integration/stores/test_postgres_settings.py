@@ -1,4 +1,4 @@
-"""PostgreSQL as its administrators set it: sessions, encodings, poolers; every job, end to end."""
+"""Every job on PostgreSQL with the settings of administrators: sessions, encodings, poolers."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""History follows the rules: what a regroup makes is what a fresh drain would."""
+"""A regroup gives old failures the groups that a new drain would give them."""
 
 import asyncio
 import shutil

@@ -1,4 +1,4 @@
-"""Logs of the lake that lost bytes or files: found, told, and begun anew without losing a row."""
+"""Delta logs that lost bytes or files are detected, reported and rebuilt without losing a row."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Channels by their URLs: where each leads, what is none, and how much a channel is given."""
+"""Channels by their URLs: where each one sends, which URLs are invalid, and size limits."""
 
 import base64
 

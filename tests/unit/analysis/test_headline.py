@@ -1,4 +1,4 @@
-"""The report's first sentence: pure, over marts."""
+"""The report's first sentence, from marts."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

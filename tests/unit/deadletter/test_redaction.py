@@ -1,4 +1,4 @@
-"""Redaction: planted secrets go, everything else stays byte for byte."""
+"""Redaction masks planted secrets, and keeps everything else byte for byte."""
 
 import json
 import re

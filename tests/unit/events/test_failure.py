@@ -1,4 +1,4 @@
-"""A failed event as the canonical keys of a dead letter, whatever its exception or headers are."""
+"""A failed event as the keys of a dead letter, whatever its exception or headers are."""
 
 import gzip
 import json

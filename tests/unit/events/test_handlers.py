@@ -1,4 +1,4 @@
-"""Which functions are taken as handlers, and what becomes of one that is not async after all."""
+"""Which functions are accepted as handlers, and handlers that are not async after all."""
 
 import asyncio
 import functools

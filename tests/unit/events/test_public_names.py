@@ -1,4 +1,4 @@
-"""`sahool_dlq.events` offers its names lazily, and an absent package never breaks an import."""
+"""`sahool_dlq.events` imports its names lazily; a missing package never breaks the import."""
 
 import ast
 import json

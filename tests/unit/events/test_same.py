@@ -1,4 +1,4 @@
-"""Whether the dead letter under our id is ours: what it says counts, not who wrote it when."""
+"""Whether the dead letter with our id is ours: decided by its content, not by writer or time."""
 
 from types import SimpleNamespace
 from typing import Any

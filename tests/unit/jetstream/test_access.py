@@ -1,4 +1,4 @@
-"""How to connect: where each part of it comes from, and what is said of what is not valid."""
+"""Connection settings: where each one comes from, and the errors of invalid ones."""
 
 import json
 import os

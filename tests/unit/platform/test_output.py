@@ -1,4 +1,4 @@
-"""Nothing that came from a message can steer the terminal, or change what is shown of others."""
+"""No text of a message can control the terminal or change what is shown of others."""
 
 import io
 import json

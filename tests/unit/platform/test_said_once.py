@@ -1,4 +1,4 @@
-"""Facts that stand in one place, from which all others read them."""
+"""Facts that are defined in one place, from which all others take them."""
 
 import re
 

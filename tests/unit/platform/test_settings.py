@@ -1,4 +1,4 @@
-"""Where a setting comes from, and what is said of one that is not valid."""
+"""Where a setting comes from, and the error if it is not valid."""
 
 import json
 import os

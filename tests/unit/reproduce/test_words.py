@@ -1,4 +1,4 @@
-"""The report of a trial in words, by groups, and as annotations."""
+"""The report of a trial as text, by groups, and as annotations."""
 
 from pathlib import Path
 
