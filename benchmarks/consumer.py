@@ -1,7 +1,7 @@
-"""What `NATSConsumer` costs beside a bare pull loop of nats-py: `make bench`.
+"""The cost of `NATSConsumer` compared with a bare pull loop of nats-py: `make bench`.
 
-Everybody takes the same events from one stream, with a handler that does nothing, and acknowledges
-each; all is well once the server says that nothing is left to deliver or to acknowledge.
+All contestants take the same events from one stream, with a handler that does nothing, and
+acknowledge each. A run counts only if the server has nothing left to deliver or to acknowledge.
 """
 
 import argparse

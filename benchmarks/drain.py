@@ -1,7 +1,7 @@
-"""How fast the drain is, beside its bound and its peers: `make bench`.
+"""The speed of the drain, compared with its upper bound and with peers: `make bench`.
 
-Everybody stores the same dead letters, read from one stream, in one table, on servers whose fsync
-is real. After every run the stored content is looked at, not only counted.
+All contestants store the same dead letters, read from one stream, in one table, on servers with
+real fsync. After every run the stored content is checked, not only counted.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""A lake of any size, made quickly: one simulated history, many times over, by column.
+"""Makes a lake of any size quickly, by column, from many copies of one simulated history.
 
-Each copy has ids of its own and lies a minute later than the one before, so that chains of
-redrives stay whole and days are as full as in a long history. Texts that no mart reads (traces,
+Each copy has its own ids and is one minute later than the copy before, so that chains of redrives
+stay complete and days are as full as in a long history. Texts that no mart reads (tracebacks,
 headers, bodies) are left out.
 """
 
@@ -148,7 +148,7 @@ def _day(connection: duckdb.DuckDBPyConnection, name: str, copies: int, day: dat
             AND b.published_at + c.shift < {start} + INTERVAL 1 DAY
             AND b.published_at + c.shift < TIMESTAMPTZ '{NOW.isoformat()}'
         ORDER BY published_at
-        """  # noqa: S608
+        """  # noqa: S608  (our own names, bound values)
     )
     return pl.DataFrame(frame.to_arrow_table()).select(
         pl.col(column).cast(dtype) for column, dtype in schema.items()

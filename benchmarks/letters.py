@@ -1,7 +1,7 @@
-"""Dead letters as they come in production: 3.3 KB in the mean, about half of it the trace.
+"""Dead letters as in production: 3.3 KB on average, about half of it the traceback.
 
-Some fifty failures of an imaginary fleet, the frequent ones far more frequent than the rare, with
-messages that differ in ids, hosts and durations. One in twenty holds something to redact.
+About fifty failures of imaginary services. Frequent ones are far more frequent than rare ones;
+messages differ in ids, hosts and durations. One in twenty contains something to redact.
 """
 
 import json

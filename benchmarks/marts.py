@@ -1,6 +1,6 @@
-"""What the marts cost: `make bench-marts`; a tenth of the rows with ARGS="--letters 1000000".
+"""The cost of the marts: `make bench-marts`; a tenth of the rows with ARGS="--letters 1000000".
 
-The lakes are made once (`history`) and kept below `.dlq`; each run works on a copy of theirs.
+The lakes are made once (`history`) and kept below `.dlq`; each run works on a copy.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Measuring side by side: contestants take turns, medians are compared, ratios are printed.
+"""Measures contestants in turn, compares medians, and prints ratios.
 
-The machine may be shared and its speed may change from minute to minute, so that only ratios inside
-one run mean something, and the CPU that a row costs is the steadiest figure.
+The machine may be shared and its speed may change from minute to minute. So only ratios within one
+run are meaningful, and the most stable figure is the CPU time per row.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""What the drain needs of memory, whatever the backlog: `make bench-memory`.
+"""The memory of the drain, whatever the backlog: `make bench-memory`.
 
-Each drain is a process of its own, `dlq drain`, so that its peak is its own. The kernel tells the
-peak of the resident set, which counts what every thread and library took.
+Each drain is a separate process, `dlq drain`, so that its peak can be measured. The kernel reports
+the peak of the resident set, which includes every thread and library.
 """
 
 import argparse

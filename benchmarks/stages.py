@@ -1,4 +1,4 @@
-"""What a row costs in each stage of the drain: CPU of this process, one stage after the other."""
+"""The CPU time per row in each stage of the drain, one stage after the other."""
 
 import asyncio
 import time

@@ -1,10 +1,10 @@
-"""`make audit`: known vulnerabilities of what the lock files install, and no all-clear in the dark.
+"""`make audit`: known vulnerabilities of the packages in the lock files.
 
-pip-audit says "No known vulnerabilities found" and ends with 0 also where the database knows none
-of the packages, as an index that is only a mirror does not. Here that is an error.
+pip-audit prints "No known vulnerabilities found" and exits with 0 also if the database knows none
+of the packages, as with an index that is only a mirror. Here that is an error.
 
-Needs pip-audit beside this Python. Ends with 0 where every package was looked up and none has a
-known vulnerability, 1 where one has, 2 where not all could be looked up.
+Needs pip-audit in the environment of this Python. Exits with 0 if every package was looked up and
+none has a known vulnerability, 1 if one has, 2 if some could not be looked up.
 """
 
 import json

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Once, when PostgreSQL's volume is new: Prefect's own database, and users for workers and Grafana with
-# the roles that migration 0011 grants their rights to.
+# Runs once, when PostgreSQL's volume is new. Creates Prefect's own database, and users for workers and
+# Grafana. Migration 0011 grants rights to their roles.
 set -eu
 psql --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" \
   --set grafana="$DLQ_GRAFANA_PASSWORD" --set worker="$DLQ_WORKER_PASSWORD" <<'SQL'

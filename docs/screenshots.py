@@ -1,8 +1,8 @@
-"""The pictures of README and docs that need no Prefect: `make screenshots`.
+"""The screenshots of README and docs that do not need Prefect: `make screenshots`.
 
-The report on a desk, dark, on a tablet and a phone; the demo's; a notebook; `dlq` on terminals of
-80 and 120 columns. Of a simulated month, whose seed gives the same pictures, and of one demo.
-Needs Debian's chromium (or DLQ_CHROMIUM).
+The report on a desktop (light and dark), a tablet and a phone; the demo's report; a notebook; `dlq`
+on terminals of 80 and 120 columns. They show a simulated month, whose seed gives the same pictures
+each time, and one demo. Needs Debian's chromium (or DLQ_CHROMIUM).
 """
 
 import fcntl

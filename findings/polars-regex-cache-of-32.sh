@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Polars 2.1.0: with more than 32 patterns in turn, each call of str.contains compiles its regex anew.
+# Polars 2.1.0: with more than 32 patterns in turn, each call of str.contains compiles its regex again.
 #
-# One would guess: a pattern that was used a moment ago is compiled already, or the number of patterns does
-# not matter: forty patterns cost forty times what one does.
+# Expected: a pattern that was used a moment ago is still compiled; or the number of patterns does not matter,
+# and forty patterns cost forty times as much as one.
 #
-# What happens: Polars keeps the last 32 patterns. Whoever goes round 32 patterns pays for each once; with
-# 33, the next one needed is always the one that was just dropped, and every call compiles.
+# Observed: Polars keeps the last 32 compiled patterns. A program that applies 32 patterns in turn compiles
+# each once. With 33 patterns, the next pattern is always the one that was just removed, so every call
+# compiles.
 #
-# Why it matters: rules (masks, classes of messages) are such a list that is gone round for each batch. One
-# rule more makes all of them many times slower on small batches. Join patterns with |, or give batches that
-# are large beside what a pattern takes to compile.
+# Consequence: rules (masks, classes of messages) are such a list, applied to each batch. One more rule makes
+# all of them many times slower on small batches. Join patterns with |, or use batches so large that the time
+# to compile does not matter.
 source "$(dirname "$0")/lib.sh"
 install polars==2.1.0
 try "Polars 2.1.0" <<'PYTHON'

@@ -101,8 +101,8 @@ async def redrive_selected(
     reason: Reason,
     your_name: Name,
     failures: Failures = Failures(),  # noqa: B008  (the form takes its defaults from it)
-    conditions: NoFurther | Further = NoFurther(),  # noqa: B008
-    delivery: AsItWas | Changed = AsItWas(),  # noqa: B008
+    conditions: NoFurther | Further = NoFurther(),  # noqa: B008  (never changed)
+    delivery: AsItWas | Changed = AsItWas(),  # noqa: B008  (never changed)
 ) -> State:
     """Publish the failures that a person selected again, to the consumers that failed.
 
@@ -127,9 +127,9 @@ async def redrive_selected(
 @flow(name="dry-run", flow_run_name="dry-run", timeout_seconds=3600)
 @in_one_sentence
 async def dry_run(
-    failures: Failures = Failures(),  # noqa: B008
-    conditions: NoFurther | Further = NoFurther(),  # noqa: B008
-    delivery: AsItWas | Changed = AsItWas(),  # noqa: B008
+    failures: Failures = Failures(),  # noqa: B008  (never changed)
+    conditions: NoFurther | Further = NoFurther(),  # noqa: B008  (never changed)
+    delivery: AsItWas | Changed = AsItWas(),  # noqa: B008  (never changed)
 ) -> State:
     """Show what a redrive would publish, to which consumers, and the expected result; changes
     nothing.

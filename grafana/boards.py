@@ -13,8 +13,8 @@ DASHBOARDS = (
             (
                 stat(
                     "Failures a minute",
-                    "rate_now",
-                    says="Mean over the last five minutes.",
+                    "rule/dlq_rate",
+                    says="The value of the alert rule dlq_rate: the mean over five minutes.",
                     limits=(5, 10),
                 ),
                 stat("Open", "open_now", limits=(1, 1_000)),

@@ -1,7 +1,7 @@
-"""Dashboards of Grafana as rows of panels, and the JSON that they are.
+"""Dashboards of Grafana as rows of panels, and their JSON.
 
-Each panel names its query, a file of `sql/grafana` or `sql/monitoring`. Ids and places are given
-here, so that they fit by construction.
+Each panel names its query: a file of `sql/grafana` or `sql/monitoring`, or an alert rule whose
+value it shows. Ids and places are assigned here, so they cannot conflict.
 """
 
 import json
@@ -13,7 +13,8 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models import dashboard as sdk
 
-from sahool_dlq.alerts.grafana import DATASOURCE
+from sahool_dlq.alerts.grafana import DATASOURCE, value_sql
+from sahool_dlq.alerts.rules import read_alert_rules
 from sahool_dlq.sqlfiles import read_sql
 
 _FULL = 24  # columns of Grafana's grid
@@ -174,6 +175,8 @@ def _placed(rows: Sequence[Sequence[Panel]]) -> list[dict[str, Any]]:
 
 def query_of(panel: Panel) -> str:
     """The statement of a panel, with Grafana's macros in it."""
+    if panel.query.startswith("rule/"):
+        return value_sql(read_alert_rules(), panel.query.removeprefix("rule/"))
     path = panel.query if "/" in panel.query else f"grafana/{panel.query}"
     return read_sql(f"{path}.sql")
 

@@ -1,6 +1,6 @@
-"""What the dashboards show, as one HTML page, without Grafana: `make grafana-preview`.
+"""The dashboards as one HTML page, without Grafana: `make grafana-preview`.
 
-Each panel's query runs on the PostgreSQL of DLQ_POSTGRES_DSN as Grafana would send it; numbers,
+Each panel's query runs on the PostgreSQL of DLQ_POSTGRES_DSN as Grafana would send it. Numbers,
 bars and curves are drawn with the report's colours, roughly as Grafana draws them.
 """
 
@@ -95,10 +95,10 @@ def drawn(panel: Panel, names: list[str], rows: list[tuple[Any, ...]]) -> Markup
             for row in rows[:_ROWS]
         ]
         if panel.kind == "table":
-            return Markup(_JINJA.from_string(_TABLE).render(names=names, rows=texts))  # noqa: S704
+            return Markup(_JINJA.from_string(_TABLE).render(names=names, rows=texts))  # noqa: S704  (the template escapes)
         titles = names if len(names) > 1 else [""]
         cells = zip(titles, texts[0], strict=True)
-        return Markup(_JINJA.from_string(_STAT).render(cells=cells))  # noqa: S704
+        return Markup(_JINJA.from_string(_STAT).render(cells=cells))  # noqa: S704  (the template escapes)
     frame = pl.DataFrame(rows, schema=names, orient="row", infer_schema_length=None)
     [svg] = as_svgs([_chart(panel, frame)])
     return Markup(svg or "It could not be drawn.")  # noqa: S704  (Vega escapes what it draws)
@@ -161,7 +161,7 @@ def page(connection: Connection[Any], boards: tuple[Dashboard, ...] = DASHBOARDS
         chosen = choices(connection, board.variables)
         panels = []
         for panel in (panel for row in board.rows for panel in row):
-            cursor = connection.execute(expanded(query_of(panel), chosen))  # type: ignore[arg-type]
+            cursor = connection.execute(expanded(query_of(panel), chosen))
             names = [column.name for column in cursor.description or ()]
             panels.append((panel, drawn(panel, names, cursor.fetchall())))
         shown.append((board, panels))

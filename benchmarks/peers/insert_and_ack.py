@@ -1,4 +1,4 @@
-"""The loop that everybody writes first: fetch, INSERT each message, acknowledge it."""
+"""The simplest loop: fetch, INSERT each message, acknowledge it."""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
-"""What the peers share: dead letters as rows of `failed_events`, and what each run tells.
+"""Shared by the peers: dead letters as rows of `failed_events`, and the report of a run.
 
-A peer stores the envelope's own columns; it neither redacts nor fingerprints nor keeps a lake.
+A peer stores the envelope's own columns. It does not redact, group or keep a lake.
 """
 
 import argparse
@@ -38,7 +38,7 @@ COLUMNS = (
 )
 _JSON = ("original_data", "original_headers", "attempts")
 INSERT = (
-    f"INSERT INTO failed_events (id, {', '.join((*COLUMNS[1:], *_JSON))})"  # noqa: S608
+    f"INSERT INTO failed_events (id, {', '.join((*COLUMNS[1:], *_JSON))})"  # noqa: S608  (our own names, bound values)
     f" VALUES ({', '.join(['%s'] * (len(COLUMNS) + len(_JSON)))}) ON CONFLICT DO NOTHING"
 )
 

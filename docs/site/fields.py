@@ -1,4 +1,4 @@
-"""Comments of fields as their documentation: what stands behind a field, or on the lines above."""
+"""Comments of fields as their documentation: the comment after a field, or on the lines above."""
 
 import ast
 import re

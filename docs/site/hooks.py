@@ -1,8 +1,8 @@
 """The pages of the documentation site that are not in `docs/`: made when the site is built.
 
-README, CONTRIBUTING, CHANGELOG, SECURITY and Grafana's README are pages as they stand. The
-reference of `dlq` comes from the commands themselves. A file of the repository that a page links to
-becomes a page with its text, so no link leads out of the site.
+README, CONTRIBUTING, CHANGELOG, SECURITY and Grafana's README become pages as they are. The
+reference of `dlq` comes from the commands themselves. If a page links to a file of the repository,
+that file becomes a page too, so no link leaves the site.
 """
 
 import posixpath
@@ -55,7 +55,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001  (signature of MkDocs)
     """Turn links into the repository to the pages that show the files."""
     uri = page.file.src_uri
 

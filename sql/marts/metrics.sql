@@ -3,7 +3,9 @@
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per metric and label.
---   metric  dlq_rate               cases a minute; label: the window of the mean
+--   metric  dlq_rate               failures a minute: mean over a window of whole minutes that ends
+--                                  with the minute of the build; label: the window. The alert rule
+--                                  of that name has the mean up to the last drain
 --           redrive_success_rate   succeeded / (succeeded + failed again), 0 to 1; label: window
 --           error_distribution     share of the cases of the last 24 hours, 0 to 1; label: type
 --           service_health         score, 0 to 100; label: service

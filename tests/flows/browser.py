@@ -1,4 +1,4 @@
-"""A person at Prefect's pages: what tests and screenshots do with Debian's chromium."""
+"""Steps of a person on Prefect's pages, for tests and screenshots, with Debian's chromium."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

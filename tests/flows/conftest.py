@@ -1,4 +1,4 @@
-"""A Prefect server with the deployments of prefect.yaml and a worker, once for these tests."""
+"""A Prefect server with the deployments of prefect.yaml and a worker, shared by these tests."""
 
 import asyncio
 import os

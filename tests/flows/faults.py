@@ -1,10 +1,10 @@
-"""`make try-faults`: what happens to the scheduled flows when the things below them die.
+"""`make try-faults`: the scheduled flows while workers, servers and the database die.
 
-Dead letters arrive all the time, and drains run every 20 seconds, on servers of this command's
-own. One after the other a worker is killed in the middle of a drain, Prefect's server is killed
-and started again, the database is away for a minute, and ten late runs come at once. After each it
-is measured how long it takes until all that had arrived is drained. At the end every dead letter
-that NATS acknowledged must be once in the lake and once in Postgres.
+Dead letters arrive all the time, and drains run every 20 seconds, on servers that this command
+starts. In turn, a worker is killed in the middle of a drain, Prefect's server is killed and started
+again, the database is down for a minute, and ten late runs start at once. After each fault it
+measures how long it takes until the next run completes, and checks that nothing is lost or stored
+twice.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What these tests, the screenshots and the faults share: the platform, and Prefect's API."""
+"""The platform and Prefect's API, shared by these tests, the screenshots and the faults."""
 
 import asyncio
 import json

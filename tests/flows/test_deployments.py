@@ -1,4 +1,4 @@
-"""prefect.yaml against a real server: what is deployed, and what runs do and tell."""
+"""prefect.yaml on a real server: what is deployed, and what the runs do and report."""
 
 import json
 import re
@@ -198,7 +198,7 @@ def test_the_report_is_a_page_and_an_artifact(
 ) -> None:
     run = platform_with_worker.ran("report")
     page = platform_with_worker.settings.home / "report.html"
-    assert run["state"]["message"].startswith(f"Wrote {page}: dead letters a minute ")
+    assert run["state"]["message"].startswith(f"Wrote {page}: failures a minute ")
     assert "What this report cannot know" in page.read_text()
     assert "report" in platform_with_worker.artifacts(run["id"])
 

@@ -1,4 +1,4 @@
-"""Runs that fail for a login: no password is in what Prefect keeps, in a log or below DLQ_HOME."""
+"""Failed logins of runs: no password in Prefect's data, in a log or below DLQ_HOME."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What runs of redrives tell: their state, their tasks, their lines, and who asked for what."""
+"""What runs of redrives show: state, tasks, log lines, and who asked for what."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Dead runs are found on a real Prefect server, and living ones stay when the server was away."""
+"""Dead runs are found on a real Prefect server; live ones survive an outage of the server."""
 
 import os
 import signal

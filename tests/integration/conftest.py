@@ -1,4 +1,4 @@
-"""A platform of its own for each test: prefix, streams, database and lake."""
+"""A separate platform for each test: prefix, streams, database and lake."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""Rows that engines may read differently: NULLs in every column, ties, odd times and numbers."""
+"""Rows that engines may read differently: NULLs in every column, ties, unusual values."""
 
 import itertools
 import types

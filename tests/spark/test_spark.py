@@ -1,4 +1,4 @@
-"""The marts on Spark are those on DuckDB, row by row, in the same types."""
+"""The marts on Spark have the same rows and types as on DuckDB."""
 
 import os
 import time
@@ -57,7 +57,7 @@ def fail_anew(lake: Lake, count: int) -> None:
     letters, events = lake.read("dead_letters"), lake.read("case_events")
     kinds = ["triage.resolved", "triage.discarded", "redrive.succeeded"]
     closed = events.filter(pl.col("kind").is_in(kinds))["failure_id"].unique().sort()
-    last = max(letters["dlq_sequence"].max(), events["dlq_sequence"].max())  # type: ignore[type-var]
+    last = max(letters["dlq_sequence"].max(), events["dlq_sequence"].max())
     again = (
         letters.filter(
             pl.col("failure_id").is_in(closed.implode()), pl.col("root_failure_id").is_null()

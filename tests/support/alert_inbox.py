@@ -1,4 +1,4 @@
-"""Where alerts arrive in tests: an HTTP server and an SMTP server on loopback."""
+"""Receives alerts in tests: an HTTP server and an SMTP server on loopback."""
 
 import asyncio
 import email
@@ -51,7 +51,7 @@ class Mailbox:
     messages: list[EmailMessage] = field(default_factory=list)
     url: str = ""
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  (signature of aiosmtpd)
         content = envelope.content
         assert isinstance(content, bytes)
         message = email.message_from_bytes(content, policy=email.policy.default)

@@ -1,4 +1,4 @@
-"""Rows of Postgres that alerts are about, as the drain would write them."""
+"""Rows in PostgreSQL that alerts are about, as the drain would write them."""
 
 import uuid
 from datetime import UTC, datetime
@@ -88,7 +88,7 @@ def execute_named(settings: Settings, statement: str, values: dict[str, Any]) ->
     import psycopg
 
     with psycopg.connect(settings.postgres_dsn.get_secret_value()) as connection:
-        connection.execute(statement, values)  # type: ignore[arg-type]
+        connection.execute(statement, values)
 
 
 def add_verification(settings: Settings, findings: list[dict[str, Any]]) -> None:

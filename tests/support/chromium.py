@@ -1,4 +1,4 @@
-"""Debian's chromium, for pages that tests and pictures look at."""
+"""Debian's chromium, for tests and screenshots of pages."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the consumer's tests share: streams of their own, and the dead letters in them."""
+"""Shared by the consumer's tests: their own streams, and the dead letters in them."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What the tests of `dlq erase` share: a tenant who goes, among others who stay."""
+"""Shared by the tests of `dlq erase`: a tenant to erase, and others to keep."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A log folded as the drain folds it: letters as a frame, in batches."""
+"""A log folded as the drain folds it: dead letters as a frame, in batches."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the bridge's tests share: a platform, and consumers on it that use none of our code."""
+"""Shared by the bridge's tests: a platform, and consumers without our library."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Dead letters as bytes, and what `decode` makes of them."""
+"""Dead letters as bytes, and the result of `decode` for them."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What tests of handlers that nats-py calls share: a durable, and a loop that pulls from it."""
+"""Shared by tests of handlers that nats-py calls: a durable consumer, and a loop that pulls."""
 
 import asyncio
 import contextlib

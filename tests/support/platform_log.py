@@ -1,4 +1,4 @@
-"""What the drain's tests share: dead letters, publishing them, and a checker of both sinks."""
+"""Shared by the drain's tests: dead letters, publishing them, and a check of both sinks."""
 
 import asyncio
 import json
@@ -94,13 +94,13 @@ async def last_sequence(client: Client, settings: Settings) -> int:
 def query(settings: Settings, statement: str, *values: Any) -> list[dict[str, Any]]:
     """Rows of the platform's database."""
     with psycopg.connect(settings.postgres_dsn.get_secret_value(), row_factory=dict_row) as open_:
-        return open_.execute(statement, values).fetchall()  # type: ignore[arg-type]
+        return open_.execute(statement, values).fetchall()
 
 
 def execute(settings: Settings, statement: str, *values: Any) -> None:
     """Change the platform's database."""
     with psycopg.connect(settings.postgres_dsn.get_secret_value()) as open_:
-        open_.execute(statement, values)  # type: ignore[arg-type]
+        open_.execute(statement, values)
 
 
 def failures(settings: Settings) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A PostgreSQL that shows a certificate, where one with TLS is installed: the wheel's has none."""
+"""A PostgreSQL with TLS, if one is installed: the one of the wheel has no TLS."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The header block of a stored message, as the bytes that it is."""
+"""The header block of a stored message, as bytes."""
 
 import base64
 import json

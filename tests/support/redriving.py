@@ -1,4 +1,4 @@
-"""What tests of redrives share: a service that fails until it is told not to."""
+"""Shared by tests of redrives: a service that fails until it is told not to."""
 
 import asyncio
 import contextlib
@@ -96,7 +96,7 @@ async def redrive_timeouts(settings: Settings, **overrides: Any) -> RedriveRepor
 
 def rows(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
     with database(settings.postgres_dsn.get_secret_value()) as connection:
-        return connection.execute(sql).fetchall()  # type: ignore[arg-type]
+        return connection.execute(sql).fetchall()
 
 
 def quick(settings: Settings, **changes: Any) -> Settings:

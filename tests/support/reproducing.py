@@ -1,4 +1,4 @@
-"""What tests of events as they were share: failures whose events are known."""
+"""Shared by tests of original events: failures whose events are known."""
 
 from nats.aio.client import Client
 
@@ -19,7 +19,7 @@ async def fail_on(
             await publisher.jetstream().publish(
                 f"{settings.subject_prefix}.analysis.ndvi",
                 body,
-                headers=dict(headers),  # type: ignore[arg-type]  (repeated ones)
+                headers=dict(headers),  # type: ignore[arg-type]  # repeated ones
             )
     async with Service(settings, TimeoutError("slow tile")).running():
         await dead_letters(client, settings, len(bodies))

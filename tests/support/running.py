@@ -1,4 +1,4 @@
-"""The `dlq` command run on a test's own platform."""
+"""Runs the `dlq` command on the platform of a test."""
 
 import asyncio
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""An S3 of moto's on loopback, as a process: `python s3_server.py` prints its port.
+"""moto's S3 server on loopback, as a process: `python s3_server.py` prints its port.
 
-Not in the test's own process: deltalake holds Python's lock while it waits for an answer.
+It is not in the process of the test: deltalake holds Python's lock while it waits for an answer.
 """
 
 import logging

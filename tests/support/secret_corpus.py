@@ -117,7 +117,7 @@ Zugangscode contraseña clave clave_secreta clave_api llave_privada palabra_secr
 código_de_seguridad senha chave_api chave_secreta segredo palavra_passe
 código_de_verificação пароль секрет токен секретный_ключ ключ_доступа пин_код 密码 用户密码 密钥
 口令 令牌 私钥 验证码 密碼
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905  (a list is longer to read)
 HELD_OUT_KEYS = """
 DB_PASSWD smtpPassword login_pwd keystorePassword appSecret webhook_secret signingKey
 master_key device_token csrf_token recovery_code connection_string mfa_code
@@ -127,7 +127,7 @@ phrase_de_passe code_confidentiel benutzerpasswort sicherheitscode Geheimer_Schl
 kreditkartennummer contrasena clave_de_acceso llave_api credenciales token_de_acceso
 senha_do_usuario chave_privada chave_de_acesso пароль_пользователя секретное_слово
 api_ключ код_подтверждения 登录密码 访问令牌 银行卡号 身份证号 凭证
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905  (a list is longer to read)
 
 SECRETS = r"""
 login --user ali --password {pw} failed

@@ -1,6 +1,6 @@
-"""The seed of whatever tests leave to chance: one number, so that a run says the same twice.
+"""The seed of everything random in tests, so that two runs do the same.
 
-`make explore` gives others; a failure prints the seed that repeats it.
+`make explore` uses other seeds; a failure prints the seed that repeats it.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""The servers that tests run on, of the versions that the environment asks for.
+"""The servers for tests, in the versions that the environment asks for.
 
-`DLQ_TEST_NATS_BIN` and `DLQ_TEST_POSTGRES_BIN` name the bin folders of others than the wheels';
+`DLQ_TEST_NATS_BIN` and `DLQ_TEST_POSTGRES_BIN` name bin folders to use instead of the wheels';
 `DLQ_TEST_NATS_CONFIG` is added to the configuration of every NATS.
 """
 

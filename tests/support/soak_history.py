@@ -1,4 +1,4 @@
-"""The history of a soak, from those who were there and from where things stand at its end."""
+"""The history of a soak: the records of its processes, and the state at its end."""
 
 import json
 from collections.abc import Iterable

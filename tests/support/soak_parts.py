@@ -1,4 +1,4 @@
-"""What the soaks share: harm to servers and processes, options and report."""
+"""Shared by the soaks: faults of servers and processes, options, and the report."""
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""The services of a soak, which write down each call."""
+"""The services of a soak, which record each call."""
 
 import asyncio
 import json

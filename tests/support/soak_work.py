@@ -1,4 +1,4 @@
-"""What runs in processes of its own during a soak, until it is killed; a person too."""
+"""The processes of a soak, including a person who decides; each runs until it is killed."""
 
 import asyncio
 import json
@@ -121,7 +121,7 @@ async def _do(did: str, settings: Settings, chance: random.Random) -> list[str]:
             note(settings, did, [batch], time.time())
         verb(settings, batch, by="ana")
         return [batch]
-    statuses = APPLIES_TO.get(did, ("pending", "parked"))  # type: ignore[call-overload]
+    statuses = APPLIES_TO.get(did, ("pending", "parked"))
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         found = connection.execute(
             "SELECT id::text, EXISTS (SELECT FROM redrives r WHERE r.failure_id = f.id"
@@ -135,7 +135,7 @@ async def _do(did: str, settings: Settings, chance: random.Random) -> list[str]:
     if not ids:
         return []
     if did in APPLIES_TO:
-        decision: Decision = did  # type: ignore[assignment]
+        decision: Decision = did
         if did == "unparked":
             note(settings, did, ids, time.time())
         report = await decide(

@@ -1,4 +1,4 @@
-"""What may arrive on the log: messages that no service of ours would send (hypothesis)."""
+"""Messages on the log that none of our services would send (hypothesis)."""
 
 import base64
 import gzip

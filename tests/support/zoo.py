@@ -1,4 +1,4 @@
-"""What the doctor's tests share: streams and consumers as people make them, and their losses."""
+"""Shared by the doctor's tests: streams and consumers as people set them up, and their losses."""
 
 import asyncio
 import json

@@ -1,7 +1,7 @@
-"""Every public name of `sahool_dlq.events`, used as a service would: checked, never run.
+"""Every public name of `sahool_dlq.events`, used as a service would use it: checked, never run.
 
-`make lint` checks it strictly and without the pydantic plugin, as services may. A wrong use carries
-the error that it must cause; mypy fails on an ignore that ignores nothing.
+`make lint` checks it strictly and without the pydantic plugin, as services may. A wrong use has a
+comment with the error that it must cause; mypy fails if that error does not occur.
 """
 
 from collections.abc import Sequence

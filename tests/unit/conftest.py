@@ -1,4 +1,4 @@
-"""What unit tests of several folders share."""
+"""Shared by unit tests of several folders."""
 
 from collections.abc import Iterator
 

@@ -6,7 +6,7 @@ from typing import Any
 from sahool_dlq.alerts.findings import finding_sql
 from sahool_dlq.alerts.rules import AlertRules, Rule
 
-__all__ = ["DATASOURCE", "grafana_rules"]
+__all__ = ["DATASOURCE", "grafana_rules", "value_sql"]
 
 DATASOURCE = {"type": "grafana-postgresql-datasource", "uid": "dlq-postgres"}
 """The data source in grafana/provisioning/datasources."""
@@ -26,10 +26,21 @@ def grafana_rules(rules: AlertRules) -> str:
     return json.dumps({"apiVersion": 1, "groups": [group]}, indent=2, ensure_ascii=False) + "\n"
 
 
+def value_sql(rules: AlertRules, name: str) -> str:
+    """The value of a rule that counts failures, over all its scopes and subjects; 0 if none."""
+    rule = rules.rule(name)
+    if rule is None:
+        raise ValueError(f"there is no alert rule {name}")
+    return (
+        "SELECT COALESCE(SUM(value), 0) AS value FROM (\n"  # noqa: S608 - our own SQL, quoted values
+        f"{finding_sql(rules, rule)}) AS found\n"
+    )
+
+
 def firing_sql(rules: AlertRules, rule: Rule) -> str:
     """1 if the condition of a rule holds, else 0, by scope and subject."""
     return (
-        "SELECT scope, subject, (value > above)::int AS firing FROM (\n"  # noqa: S608
+        "SELECT scope, subject, (value > above)::int AS firing FROM (\n"  # noqa: S608  (our own names, bound values)
         f"{finding_sql(rules, rule)}) AS found\nWHERE value IS NOT NULL\n"
     )
 

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import logging
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,15 +37,16 @@ class _Request:
     headers: dict[str, str]
 
 
-class IncidentService:
-    """One incident service; `_request` builds its request."""
+class IncidentService(ABC):
+    """One incident service; each kind builds its own request."""
 
     is_for_incidents, is_forgetful = True, False
     name = ""
     is_verified = True  # whether its certificate is checked
 
+    @abstractmethod
     def _request(self, message: Message, incident: Incident) -> _Request:
-        raise NotImplementedError
+        """What to post for a message about this incident."""
 
     def send(self, message: Message) -> bool:
         """Whether the service accepted it."""

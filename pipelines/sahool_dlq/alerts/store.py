@@ -82,13 +82,13 @@ def save(connection: Connection[Any], alert: Alert) -> int:
     if alert.id:
         assignments = ", ".join(f"{name} = %s" for name in _COLUMNS)
         connection.execute(
-            f"UPDATE alerts SET {assignments} WHERE id = %s",  # noqa: S608
+            f"UPDATE alerts SET {assignments} WHERE id = %s",  # noqa: S608  (our own names, bound values)
             [*values, alert.id],
         )
         return alert.id
     places = ", ".join(["%s"] * len(_COLUMNS))
     row = connection.execute(
-        f"INSERT INTO alerts ({', '.join(_COLUMNS)}) VALUES ({places}) RETURNING id",  # noqa: S608
+        f"INSERT INTO alerts ({', '.join(_COLUMNS)}) VALUES ({places}) RETURNING id",  # noqa: S608  (our own names, bound values)
         values,
     ).fetchone()
     assert row is not None
@@ -222,7 +222,7 @@ def delivered(connection: Connection[Any]) -> set[int]:
 def _alerts(connection: Connection[Any], rest: str, values: list[Any]) -> list[Alert]:
     with connection.cursor(row_factory=class_row(Alert)) as cursor:
         return cursor.execute(
-            f"SELECT {_READ}, id FROM alerts {rest}",  # noqa: S608  # type: ignore[arg-type]
+            f"SELECT {_READ}, id FROM alerts {rest}",  # type: ignore[arg-type]  # noqa: S608  (our own names)
             values,
         ).fetchall()
 
@@ -230,7 +230,7 @@ def _alerts(connection: Connection[Any], rest: str, values: list[Any]) -> list[A
 def _messages(connection: Connection[Any], condition: str, values: list[Any]) -> list[Outgoing]:
     with connection.cursor(row_factory=class_row(Outgoing)) as cursor:
         return cursor.execute(
-            "SELECT id, kind, alert_ids, channel, title, body, incident, created_at,"  # noqa: S608
+            "SELECT id, kind, alert_ids, channel, title, body, incident, created_at,"  # noqa: S608  (our own names, bound values)
             f" delivered_at IS NULL AS is_waiting FROM alert_messages WHERE {condition}",
             values,
         ).fetchall()

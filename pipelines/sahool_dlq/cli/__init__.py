@@ -5,7 +5,7 @@ import sys
 try:
     import click
 except ImportError:
-    click = None  # type: ignore[assignment]
+    click = None  # type: ignore[assignment]  # the wheel can be used without click
 
 CHAPTERS = {
     "Look": {

@@ -9,7 +9,7 @@ from sahool_dlq.settings import Settings
 
 @verb
 @click.argument("shell", type=click.Choice(["zsh", "bash", "fish"]))
-def command(settings: Settings, shell: str) -> Answer[dict[str, str]]:  # noqa: ARG001
+def command(settings: Settings, shell: str) -> Answer[dict[str, str]]:  # noqa: ARG001  (signature of all verbs)
     """Print the script that lets your shell complete verbs, options and their values.
 
     The shell reads it when it starts: see the examples. bash needs 4.4 or newer.

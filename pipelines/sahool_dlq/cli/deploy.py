@@ -27,7 +27,7 @@ SECRETS = ("DLQ_NATS_URL", "DLQ_POSTGRES_DSN", "DLQ_REDACTION_KEY", "DLQ_ALERT_U
     is_flag=True,
     help=f"keep {', '.join(SECRETS)} of this environment as Secret blocks, for every worker",
 )
-def command(settings: Settings, pool: str, has_secrets: bool) -> Answer[dict[str, Any]]:  # noqa: ARG001
+def command(settings: Settings, pool: str, has_secrets: bool) -> Answer[dict[str, Any]]:  # noqa: ARG001  (signature of all verbs)
     """Send deployments, work queues and automations to the Prefect server of PREFECT_API_URL.
 
     Run it again after each upgrade: it updates what exists.

@@ -14,7 +14,7 @@ from sahool_dlq.settings import Settings
 @verb
 @click.argument("name", required=False)
 @click.option("--markdown", "is_markdown", is_flag=True, help="print everything as in docs/data.md")
-def command(settings: Settings, name: str | None, is_markdown: bool) -> Answer[Any]:  # noqa: ARG001
+def command(settings: Settings, name: str | None, is_markdown: bool) -> Answer[Any]:  # noqa: ARG001  (signature of all verbs)
     """List the tables, views and marts of `dlq sql`, or the columns of NAME.
 
     Needs neither a server nor a lake. docs/data.md has the same on one page, also for PostgreSQL.

@@ -44,7 +44,7 @@ class Verbs(click.Group):
         version = click.version_option(package_name="sahool-dlq", message="sahool-dlq %(version)s")
         version(self)
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (signature of click)
         """Every verb."""
         return [verb for verbs in self._chapters.values() for verb in verbs]
 
@@ -76,7 +76,7 @@ class Verbs(click.Group):
         hint = f" Did you mean {' or '.join(meant)}?" if meant else " dlq --help lists them."
         raise click.UsageError(f"There is no verb {typed!r}.{hint}", ctx)
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002  (signature of click)
         """The verbs with a word on each, by chapter."""
         for chapter, verbs in self._chapters.items():
             with formatter.section(chapter):

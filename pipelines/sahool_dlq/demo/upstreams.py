@@ -7,7 +7,6 @@ gateway that drops the first connection for each sample.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 
 HOST = "127.0.0.1"
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -32,12 +31,7 @@ class Upstreams:
         self.forecasts: int = self._reserved.getsockname()[1]
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for server in self._servers:
             server.close()
         if self._forecasts is not None:

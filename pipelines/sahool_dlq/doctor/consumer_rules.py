@@ -99,7 +99,7 @@ def terminated_unheard(account: Account, consumer: Consumer) -> Said | None:
     )
 
 
-def ack_none(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def ack_none(account: Account, consumer: Consumer) -> Said | None:
     """A delivered event counts as handled."""
     if consumer.ack_policy != "none":
         return None
@@ -113,7 +113,7 @@ def ack_none(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG0
     )
 
 
-def ack_all(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def ack_all(account: Account, consumer: Consumer) -> Said | None:
     """A success acknowledges the failures before it."""
     if consumer.ack_policy != "all":
         return None
@@ -125,7 +125,7 @@ def ack_all(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG00
     )
 
 
-def one_delivery(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def one_delivery(account: Account, consumer: Consumer) -> Said | None:
     """There is no second attempt, even if no handler got the first."""
     if not consumer.is_answered or consumer.max_deliver != 1:
         return None
@@ -153,7 +153,7 @@ def held(account: Account, consumer: Consumer) -> Said | None:
     )
 
 
-def outlasts(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def outlasts(account: Account, consumer: Consumer) -> Said | None:
     """The stream removes an event before its last attempt."""
     age, retry = consumer.stream.max_age_seconds, consumer.retry_seconds
     if not consumer.is_answered or not age or not retry or retry < age:

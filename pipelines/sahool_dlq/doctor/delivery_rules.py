@@ -13,7 +13,7 @@ NEAR = 0.9
 _SHARE, _LEAST_REPEATS = 0.1, 20  # of deliveries that were not the first
 
 
-def overtaken(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def overtaken(account: Account, consumer: Consumer) -> Said | None:
     """The stream's limits removed events before it got them."""
     stream = consumer.stream
     lost = int(stream.state.get("first_seq") or 0) - 1 - consumer.delivered
@@ -30,7 +30,7 @@ def overtaken(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
     )
 
 
-def nearly_overtaken(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def nearly_overtaken(account: Account, consumer: Consumer) -> Said | None:
     """A full stream removes its oldest events, which it has not got yet."""
     stream, behind = consumer.stream, consumer.figure("num_pending")
     is_old = stream.config.get("discard", "old") == "old"
@@ -47,7 +47,7 @@ def nearly_overtaken(account: Account, consumer: Consumer) -> Said | None:  # no
     )
 
 
-def full(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def full(account: Account, consumer: Consumer) -> Said | None:
     """No more events are delivered until some are acknowledged."""
     most, behind = int(consumer.config.get("max_ack_pending") or 0), consumer.figure("num_pending")
     open_ones, again = consumer.figure("num_ack_pending"), consumer.figure("num_redelivered")
@@ -64,7 +64,7 @@ def full(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
     )
 
 
-def paused(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def paused(account: Account, consumer: Consumer) -> Said | None:
     """It gets nothing until a time."""
     if not consumer.info.get("paused"):
         return None
@@ -95,7 +95,7 @@ def stalled(account: Account, consumer: Consumer) -> Said | None:
     )
 
 
-def unmatched(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def unmatched(account: Account, consumer: Consumer) -> Said | None:
     """Its filter matches no subject of its stream."""
     stream = consumer.stream
     if stream.is_fed or not stream.subjects:
@@ -116,7 +116,7 @@ def unmatched(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
     )
 
 
-def forgotten(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def forgotten(account: Account, consumer: Consumer) -> Said | None:
     """A durable that the server deletes when its service is away."""
     threshold = (consumer.config.get("inactive_threshold") or 0) / 1e9
     if threshold <= 0:
@@ -130,7 +130,7 @@ def forgotten(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
     )
 
 
-def in_memory(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def in_memory(account: Account, consumer: Consumer) -> Said | None:
     """A restart of its server loses its position."""
     if not consumer.config.get("mem_storage") or consumer.config.get("num_replicas", 0) > 1:
         return None
@@ -142,7 +142,7 @@ def in_memory(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG
     )
 
 
-def repeated(account: Account, consumer: Consumer) -> Said | None:  # noqa: ARG001
+def repeated(account: Account, consumer: Consumer) -> Said | None:
     """Many of its deliveries were repeats."""
     share = consumer.repeats / max(consumer.deliveries, 1)
     if consumer.repeats < _LEAST_REPEATS or share < _SHARE:

@@ -46,7 +46,7 @@ def unclaimed(account: Account, stream: Stream) -> Said | None:
     )
 
 
-def drops_work(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
+def drops_work(account: Account, stream: Stream) -> Said | None:
     """A limit removes unhandled events from a work queue."""
     limits = [
         name
@@ -80,7 +80,7 @@ def keeps_latest(account: Account, stream: Stream) -> Said | None:
     )
 
 
-def in_memory(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
+def in_memory(account: Account, stream: Stream) -> Said | None:
     """A restart deletes its messages."""
     if stream.config.get("storage") != "memory":
         return None
@@ -94,7 +94,7 @@ def in_memory(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
     )
 
 
-def one_replica(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
+def one_replica(account: Account, stream: Stream) -> Said | None:
     """A cluster stores only one copy."""
     cluster = (stream.info.get("cluster") or {}).get("name")
     if not cluster or int(stream.config.get("num_replicas") or 1) > 1:
@@ -108,7 +108,7 @@ def one_replica(account: Account, stream: Stream) -> Said | None:  # noqa: ARG00
     )
 
 
-def written_later(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
+def written_later(account: Account, stream: Stream) -> Said | None:
     """The server acknowledges before it writes."""
     if stream.config.get("persist_mode") != "async":
         return None
@@ -121,7 +121,7 @@ def written_later(account: Account, stream: Stream) -> Said | None:  # noqa: ARG
     )
 
 
-def unconfirmed(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
+def unconfirmed(account: Account, stream: Stream) -> Said | None:
     """Publishers do not notice that an event was not stored."""
     if not stream.config.get("no_ack"):
         return None
@@ -133,7 +133,7 @@ def unconfirmed(account: Account, stream: Stream) -> Said | None:  # noqa: ARG00
     )
 
 
-def refuses(account: Account, stream: Stream) -> Said | None:  # noqa: ARG001
+def refuses(account: Account, stream: Stream) -> Said | None:
     """It accepts no more messages when it is full."""
     if stream.config.get("discard") != "new" or stream.used < NEAR:
         return None

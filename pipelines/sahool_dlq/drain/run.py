@@ -9,25 +9,25 @@ to NATS.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import polars as pl
 from nats.aio.client import Client
 from psycopg import Connection
 
 from sahool_dlq.connections import find_log, open_nats, open_postgres
 from sahool_dlq.deadletter.message import LogMessage
-from sahool_dlq.drain.batch import build_batch, without
-from sahool_dlq.drain.epochs import Epoch, current_epoch, gaps_before
+from sahool_dlq.drain.batch import build_batch
+from sahool_dlq.drain.epochs import Epoch, gaps_before
 from sahool_dlq.drain.gc_pause import collecting_rarely
 from sahool_dlq.drain.lives import find_life
 from sahool_dlq.drain.lock import alone
 from sahool_dlq.drain.missing import Missing, in_words
 from sahool_dlq.drain.prefetch import ahead
+from sahool_dlq.drain.sinks import Sinks
 from sahool_dlq.drain.spans import trace_batch
 from sahool_dlq.drain.totals import read_totals, store_totals
 from sahool_dlq.errors import ServerUnavailableError
@@ -36,19 +36,16 @@ from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.jetstream.streams import find_stream
 from sahool_dlq.refill.level import Leveller
 from sahool_dlq.settings import Settings
-from sahool_dlq.stores.epoch_ids import Gap, epoch_id, life_of, remember_gap
+from sahool_dlq.stores.epoch_ids import Gap, epoch_id, life_of
 from sahool_dlq.stores.lake.lake import LOG_TABLES, Lake
-from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import own_lake
-from sahool_dlq.stores.postgres.failed_events import Batch, FailedEvents
-from sahool_dlq.stores.postgres.payloads import delete_old_payloads
-from sahool_dlq.stores.tombstones import erased_messages, recall
+from sahool_dlq.stores.postgres.failed_events import Batch
+from sahool_dlq.stores.tombstones import recall
 from sahool_dlq.tracing import is_tracing
 
 logger = logging.getLogger(__name__)
 
 _PAUSES_SECONDS = (1.0, 4.0)  # before another try, if the last one made no progress
-_IDLE_BATCHES = 20  # after this a table without rows still moves its watermark
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +85,13 @@ class _Tally:
         self.drained += leveller.filled
         self.gaps += leveller.gaps
         self.notes += leveller.notes
+
+    def add_gaps(self, gaps: Sequence[Gap]) -> None:
+        """Add and report sequences that were lost before they could be read."""
+        self.gaps += len(gaps)
+        if notes := list(in_words(gaps)):
+            self.notes += notes
+            logger.warning("\n".join(notes))
 
 
 async def drain(
@@ -160,11 +164,11 @@ async def _drain_once(
                 deleted = await deleted_sequences(client, state)
                 leveller = Leveller(connection, tables, state, deleted, settings, datetime.now(UTC))
                 await asyncio.to_thread(leveller.level)
-                sinks = await _Sinks.open(connection, reader, state, settings, leveller)
+                sinks = await Sinks.open(connection, reader, state, settings, leveller)
                 tally.stream, tally.epoch = stream, sinks.epoch.id
                 tally.add(leveller)
                 _note_epoch(sinks.epoch, tally)
-                sinks.note_gaps(gaps_before(state, sinks.watermark, sinks.erased), tally)
+                tally.add_gaps(sinks.remember(gaps_before(state, sinks.watermark, sinks.erased)))
                 await reader.seek(sinks.watermark + 1, is_suspect=is_retry)
                 missing = Missing(client, reader, state, deleted)
                 try:
@@ -181,7 +185,7 @@ async def _drain_once(
 
 async def _copy(
     reader: LogReader,
-    sinks: "_Sinks",
+    sinks: Sinks,
     missing: Missing,
     settings: Settings,
     tally: _Tally,
@@ -194,7 +198,7 @@ async def _copy(
     ready = ahead(decoded)  # a second one, so that decoding does not wait for a long commit
     async with aclosing(ready):
         async for sequences, batch in ready:
-            sinks.note_gaps(await missing.gaps(sequences, done, sinks), tally)
+            tally.add_gaps(sinks.remember(await missing.gaps(sequences, done, sinks)))
             done = batch.last_sequence
             batch = sinks.unseen(batch)
             new = sinks.missing_from(batch)
@@ -211,7 +215,8 @@ async def _copy(
                 f"{state.last_sequence:,}",
             )
             progress(batch.last_sequence - first, max(state.last_sequence - first, 1))
-    sinks.note_gaps(await missing.gaps([state.last_sequence + 1], done, sinks), tally)
+    lost_at_the_end = await missing.gaps([state.last_sequence + 1], done, sinks)
+    tally.add_gaps(sinks.remember(lost_at_the_end))
 
 
 async def _read(
@@ -244,140 +249,6 @@ async def _decode(
             sequences = [message.sequence for message in messages]
             del messages  # before the batch waits
             yield sequences, batch
-
-
-class _Sinks:
-    """PostgreSQL and the lake's tables, each with its own watermark."""
-
-    def __init__(
-        self,
-        connection: Connection[Any],
-        epoch: Epoch,
-        postgres: FailedEvents,
-        tables: Mapping[str, LakeTable],
-        checkpoint: int,
-    ) -> None:
-        self.epoch = epoch
-        self._connection = connection
-        self._postgres = postgres
-        self._tables = tables
-        self._checkpoint = checkpoint
-        self._reached = self.watermark  # every sink is complete up to here
-        self._idle_batches = dict.fromkeys(tables, 0)
-        erased = erased_messages(connection, life_of(epoch.id), after=self.watermark)
-        self.erased = erased["dlq_sequence"].to_list()
-        self._seen = erased.select("dlq_sequence", "published_at")
-        if not epoch.id.endswith("#0"):
-            others = (t.of_other_forks(epoch.id, self.watermark) for t in tables.values())
-            self._seen = pl.concat([self._seen, *others])
-
-    @classmethod
-    async def open(
-        cls,
-        connection: Connection[Any],
-        reader: LogReader,
-        state: LogState,
-        settings: Settings,
-        leveller: Leveller,
-    ) -> "_Sinks":
-        """Open every sink on the stream's current epoch."""
-        tables = leveller.tables
-        epoch = await current_epoch(connection, reader, state, tables, leveller.finish)
-        row = connection.execute(
-            "SELECT last_sequence FROM drain_checkpoints WHERE stream = %s", [state.stream]
-        ).fetchone()
-        assert row is not None
-        postgres = FailedEvents(connection, state.stream)
-        if settings.keep_payloads:
-            delete_old_payloads(connection, settings.payload_days)
-        return cls(connection, epoch, postgres, tables, row[0])
-
-    @property
-    def watermark(self) -> int:
-        """The watermark of the sink that is furthest behind."""
-        return min(self._checkpoint, *(self._held(table) for table in self._tables.values()))
-
-    def note_gaps(self, gaps: Iterable[Gap], tally: _Tally) -> None:
-        """Store and report the sequences that were lost before they could be read."""
-        new = [gap for gap in gaps if remember_gap(self._connection, self.epoch.id, gap)]
-        tally.gaps += len(new)
-        if notes := list(in_words(new)):
-            tally.notes += notes
-            logger.warning("\n".join(notes))
-
-    def knows(self, sequences: Sequence[int]) -> set[int]:
-        """Those of these sequences that were erased, or that a sink has in this epoch."""
-        known = {*self.erased} | {s for s in sequences if s <= self._checkpoint}
-        for table in self._tables.values():
-            if sequences and sequences[0] <= self._held(table):
-                is_one = pl.col("dlq_sequence").is_in(sequences)
-                is_one &= pl.col("epoch") == self.epoch.id
-                known |= {*table.select(["dlq_sequence"], is_one)["dlq_sequence"]}
-        return known
-
-    def unseen(self, batch: Batch) -> Batch:
-        """The batch without erased messages and those of other forks: messages of a stream that was
-        set back may come again.
-        """
-        return without(batch, self._seen)
-
-    def missing_from(self, batch: Batch) -> pl.Series:
-        """The parse_error, or null, of each message of the batch that a sink does not have."""
-        return pl.concat(
-            frame.filter(
-                pl.col("dlq_sequence") > min(self._checkpoint, self._held(self._tables[name]))
-            )["parse_error"]
-            for name, frame in _frames(batch).items()
-        )
-
-    async def store(self, batch: Batch) -> None:
-        """Store a batch in all sinks at the same time; each takes what is missing there."""
-        results = await asyncio.gather(
-            asyncio.to_thread(self._store_in_postgres, batch),
-            asyncio.to_thread(self._store_in_lake, batch),
-            return_exceptions=True,  # after an error in one, wait for the other
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        self._reached = max(self._reached, batch.last_sequence)
-
-    def catch_up(self) -> None:
-        """Move the watermarks of tables without new rows, so that they do not delay others."""
-        for table in self._tables.values():
-            if self._held(table) < self._reached:
-                table.append(table.empty_frame(), self.epoch.id, self._reached)
-
-    def _store_in_postgres(self, batch: Batch) -> None:
-        if batch.last_sequence > self._checkpoint:
-            self._postgres.store(batch, self._checkpoint)
-            self._checkpoint = batch.last_sequence
-        else:
-            self._postgres.show_life()
-
-    def _store_in_lake(self, batch: Batch) -> None:
-        for name, frame in _frames(batch).items():
-            table = self._tables[name]
-            held = self._held(table)
-            missing = frame.filter(pl.col("dlq_sequence") > held)
-            self._idle_batches[name] += 1
-            if not missing.is_empty() or (
-                held < batch.last_sequence and self._idle_batches[name] >= _IDLE_BATCHES
-            ):
-                table.append(missing, self.epoch.id, batch.last_sequence)
-                self._idle_batches[name] = 0
-
-    def _held(self, table: LakeTable) -> int:
-        watermark = table.watermark(self.epoch.id)
-        if watermark is not None:
-            return watermark
-        # An empty table takes everything; another one already has earlier messages, under older
-        # epochs.
-        return 0 if table.is_empty else self.epoch.start_sequence - 1
-
-
-def _frames(batch: Batch) -> dict[str, pl.DataFrame]:
-    return {"dead_letters": batch.letter_frame, "case_events": batch.event_frame}
 
 
 def _note_epoch(epoch: Epoch, tally: _Tally) -> None:

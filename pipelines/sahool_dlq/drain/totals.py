@@ -73,7 +73,7 @@ def store_totals(
     ).fetchall()
     with connection.cursor() as cursor:
         cursor.executemany(
-            f"INSERT INTO service_totals ({', '.join(columns)})"  # noqa: S608
+            f"INSERT INTO service_totals ({', '.join(columns)})"  # noqa: S608  (our own names, bound values)
             f" VALUES ({', '.join(['%s'] * len(columns))}) ON CONFLICT DO NOTHING",
             totals.rows(),
         )

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from contextlib import aclosing
 from typing import NamedTuple, TypeVar
@@ -50,7 +51,7 @@ class _Running(NamedTuple):
     since: float  # of the monotonic clock
 
 
-class Intake:
+class Intake(ABC):
     """The consumer that `wanted` describes on `stream`, pulled from until `closing`.
 
     A subclass settles each message in `_settle`. An unsettled message is delivered again: after a
@@ -301,9 +302,9 @@ class Intake:
         finally:
             self._end(delivery.event)
 
+    @abstractmethod
     async def _settle(self, msg: Msg, delivery: Delivery) -> None:
         """Acknowledge or give back one message, or raise."""
-        raise NotImplementedError
 
     async def _outcome(self, call: Awaitable[T], seconds: float | None) -> T:
         """The result of a handler, within `seconds`; see `outcome_of`."""

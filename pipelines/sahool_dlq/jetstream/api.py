@@ -25,7 +25,7 @@ def domain_of(client: Client) -> str:
     access = _access(client)
     if access.jetstream_api_prefix:
         return ""
-    return access.jetstream_domain or client._server_info.get("domain", "")  # noqa: SLF001
+    return access.jetstream_domain or client._server_info.get("domain", "")  # noqa: SLF001  (nats-py has no public name for it)
 
 
 def _access(client: Client) -> Access:
@@ -48,8 +48,8 @@ async def ask(js: JetStreamContext, what: str, **body: Any) -> dict[str, Any]:
     """
     request = json.dumps(body).encode() if body else b""
     answer: dict[str, Any] = await js._api_request(  # noqa: SLF001  (it has no public one)
-        f"{js._prefix}.{what}",  # noqa: SLF001
+        f"{js._prefix}.{what}",  # noqa: SLF001  (nats-py has no public name for it)
         request,
-        timeout=js._timeout,  # noqa: SLF001
+        timeout=js._timeout,  # noqa: SLF001  (nats-py has no public name for it)
     )
     return answer

@@ -106,7 +106,7 @@ class Puller:
         subscription, self._subscription = self._subscription, None
         if subscription is not None and self._connection.is_connected:
             with suppress(nats.errors.Error, OSError):
-                await within(_CLOSE_SECONDS, subscription.drain())  # type: ignore[no-untyped-call]
+                await within(_CLOSE_SECONDS, subscription.drain())  # type: ignore[no-untyped-call]  # nats-py has no types here
 
     def left(self) -> list[Msg]:
         """Messages that arrived and were not yielded: if given back, they need not wait for their

@@ -102,7 +102,7 @@ class EncryptingClient(Client):
             self.tls_fault = self.read_fault(error) or self.tls_fault
             if isinstance(self._transport, TcpTransport):
                 # After a failed handshake `wait_closed` never returns, so nats-py must not wait.
-                self._transport.close()  # type: ignore[no-untyped-call]
+                self._transport.close()  # type: ignore[no-untyped-call]  # nats-py has no types here
                 self._transport = None
             raise
         self.tls_fault = None

@@ -128,7 +128,7 @@ def _as_it_stands(lake: duckdb.DuckDBPyConnection, failure_id: str) -> dict[str,
             params={"id": failure_id},
         ).to_arrow_table()
         others = small.sql(
-            "SELECT d.epoch, d.dlq_sequence, d.published_at, d.service, d.error_type,"  # noqa: S608
+            "SELECT d.epoch, d.dlq_sequence, d.published_at, d.service, d.error_type,"  # noqa: S608  (our own names, bound values)
             " d.error_message, d.original_subject FROM dead_letters AS d WHERE d.failure_id = $id"
             " AND NOT EXISTS (FROM openings AS f INNER JOIN dead_letters AS o"
             " ON o.epoch = f.epoch AND o.dlq_sequence = f.dlq_sequence WHERE o.failure_id = $id"

@@ -45,8 +45,8 @@ def open_lake() -> Settings:
     """
     settings = _found()
     # Once for all charts: each cell's drawing finds it in the page.
-    bundle = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)  # type: ignore[call-arg]
-    display(Html(f"<script>(function() {{{bundle}}})()</script>"))  # type: ignore[no-untyped-call]
+    bundle = vl_convert.javascript_bundle(vl_version=_VEGA_LITE)  # type: ignore[call-arg]  # its types lack the argument
+    display(Html(f"<script>(function() {{{bundle}}})()</script>"))  # type: ignore[no-untyped-call]  # IPython has no types here
     alt.renderers.register("dlq", _as_html)
     alt.renderers.enable("dlq")
     print(f"{settings.lake}, as of {cell_text(as_of(settings))}")

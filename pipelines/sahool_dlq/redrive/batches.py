@@ -85,7 +85,7 @@ def find_batch(connection: Connection[Any], prefix: str) -> Batch:
     rows = (
         connection.cursor(row_factory=dict_row)
         .execute(
-            f"SELECT {_COLUMNS} FROM redrive_batches b WHERE starts_with(b.id::text, lower(%s))"  # noqa: S608
+            f"SELECT {_COLUMNS} FROM redrive_batches b WHERE starts_with(b.id::text, lower(%s))"  # noqa: S608  (our own names, bound values)
             " LIMIT 2",
             [prefix],
         )
@@ -103,7 +103,7 @@ def batches(connection: Connection[Any], limit: int = 20) -> list[Batch]:
     rows = (
         connection.cursor(row_factory=dict_row)
         .execute(
-            f"SELECT {_COLUMNS} FROM redrive_batches b"  # noqa: S608
+            f"SELECT {_COLUMNS} FROM redrive_batches b"  # noqa: S608  (our own names, bound values)
             " ORDER BY (b.state = ANY(%s)), b.created_at DESC LIMIT %s",
             [list(ENDED), limit],
         )

@@ -65,7 +65,7 @@ def affected(
     """
     condition, values = selection.condition()
     rows = connection.execute(
-        "SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, service(f)"  # noqa: S608
+        "SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, service(f)"  # noqa: S608  (our own names, bound values)
         f" FROM failed_events f WHERE f.status = ANY(%s) AND {condition}"
         " ORDER BY f.dlq_timestamp, f.id LIMIT %s",
         [list(APPLIES_TO[decision]), *values, selection.limit],

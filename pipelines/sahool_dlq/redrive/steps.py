@@ -20,10 +20,10 @@ class Step(Protocol):
 
 
 async def plainly(
-    name: str,  # noqa: ARG001
+    name: str,  # noqa: ARG001  (signature of Prefect's steps)
     work: Callable[[], Awaitable[Done]],
     *,
-    is_repeatable: bool = False,  # noqa: ARG001
+    is_repeatable: bool = False,  # noqa: ARG001  (signature of Prefect's steps)
 ) -> Done:
     """Execute a step once, and show nothing."""
     return await work()

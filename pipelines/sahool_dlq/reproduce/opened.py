@@ -61,7 +61,7 @@ def consumers_of_handler(connection: Connection[Any], handler: str) -> list[str]
     None if functions of several services have that name.
     """
     rows = connection.execute(
-        f"SELECT DISTINCT service(f), {ADDRESS} FROM failed_events f"  # noqa: S608
+        f"SELECT DISTINCT service(f), {ADDRESS} FROM failed_events f"  # noqa: S608  (our own names, bound values)
         f" WHERE f.handler = %s AND {ADDRESS} IS NOT NULL",
         [handler],
     ).fetchall()
@@ -75,7 +75,7 @@ def open_failures(
     """The oldest `of_each` of each group."""
     sql, values = condition
     rows = connection.execute(
-        f"SELECT * FROM (SELECT {PLACE}, coalesce(f.group_id, ''), f.error_type, service(f),"  # noqa: S608
+        f"SELECT * FROM (SELECT {PLACE}, coalesce(f.group_id, ''), f.error_type, service(f),"  # noqa: S608  (our own names, bound values)
         f" {ADDRESS}, f.retry_count, f.max_retries, count(*) OVER (PARTITION BY f.group_id),"
         " row_number() OVER (PARTITION BY f.group_id ORDER BY f.dlq_timestamp, f.id) AS nth"
         f" FROM failed_events f WHERE f.status <> 'superseded' AND {sql}) AS each_group"

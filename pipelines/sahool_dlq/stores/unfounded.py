@@ -33,7 +33,7 @@ def early_claims(connection: Connection[Any], events: Sequence[CaseEvent]) -> li
     if not announced:
         return []
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM unfounded_outcomes"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM unfounded_outcomes"  # noqa: S608  (our own names, bound values)
         " WHERE redrive_id = ANY(%s::uuid[]) ORDER BY published_at, dlq_sequence",
         [announced],
     )
@@ -52,7 +52,7 @@ def store_claims(
             )
         if claims:
             cursor.executemany(
-                f"INSERT INTO unfounded_outcomes ({', '.join(_NAMES)})"  # noqa: S608
+                f"INSERT INTO unfounded_outcomes ({', '.join(_NAMES)})"  # noqa: S608  (our own names, bound values)
                 f" VALUES ({', '.join(['%s'] * len(_NAMES))}) ON CONFLICT DO NOTHING",
                 [astuple(claim) for claim in claims],
             )

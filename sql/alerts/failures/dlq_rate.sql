@@ -1,4 +1,6 @@
--- The rate of failures. PostgreSQL; reads `scoped_failures`, `clock`, `settings`.
+-- Failures a minute, now. PostgreSQL; reads `scoped_failures`, `clock`, `settings`. The alert, the
+-- exporter's dlq_rate_per_minute and Grafana's panel all show its value. The mart `metrics` has the
+-- mean of longer windows, from the lake.
 --
 -- Grain: one row per failure in the window, which ends at the position of the drain.
 --   divisor  the minutes of the window, so that the value is failures a minute

@@ -1,4 +1,4 @@
-"""Messages that are longer than their channel takes, redirects, and what is given up."""
+"""Messages longer than their channel accepts, redirects, and messages that are given up."""
 
 import json
 from datetime import UTC, datetime, timedelta

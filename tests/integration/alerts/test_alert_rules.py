@@ -1,4 +1,4 @@
-"""What each rule finds on PostgreSQL: where its condition holds, and where it does not."""
+"""What each alert rule finds on PostgreSQL, with its condition true and false."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

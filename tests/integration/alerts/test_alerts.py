@@ -1,4 +1,4 @@
-"""Alerts through Apprise to a real HTTP server, with a channel that is down beside it."""
+"""Alerts through Apprise to a real HTTP server, while another channel is down."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`dlq alerts` as a person meets it."""
+"""The command `dlq alerts`, as a user runs it."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""evaluate_alerts on real servers: what is sent, where, how often, and what is marked."""
+"""evaluate_alerts on real servers: what is sent, where and how often, and what is marked."""
 
 import json
 import uuid

@@ -111,7 +111,7 @@ def test_scrapes_side_by_side_ask_the_servers_once(
 
     async def counting(*arguments: object) -> object:
         asked.append(os.getpid())
-        return await look(*arguments)  # type: ignore[arg-type]
+        return await look(*arguments)
 
     monkeypatch.setattr(exporter, "look", counting)
     collector = DLQCollector(settings, cache_seconds=600)

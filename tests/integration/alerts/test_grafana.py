@@ -1,7 +1,7 @@
-"""What Grafana is provisioned with, as far as it can be tested without Grafana.
+"""The provisioned files of Grafana, as far as they can be tested without Grafana.
 
-Every query runs on a PostgreSQL that a simulated history filled; what Grafana's library reads of a
-dashboard is what is in the file; places, ids and names fit.
+Every query runs on a PostgreSQL with a simulated history. Grafana's own library reads each
+dashboard without losing anything. Positions, ids and names fit together.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import alerting
 
 from sahool_dlq.alerts.evaluate import evaluate_alerts
+from sahool_dlq.alerts.findings import find
 from sahool_dlq.alerts.grafana import grafana_rules
 from sahool_dlq.alerts.rules import read_alert_rules
 from sahool_dlq.embedded import NatsServer, PostgresServer
@@ -119,9 +120,7 @@ def test_each_panel_asks_what_postgres_answers(
     seeded: psycopg.Connection[Any], uid: str, panel: dict[str, Any]
 ) -> None:
     [target] = panel["targets"]
-    cursor = seeded.execute(
-        expanded(target["rawSql"], BOARDS[uid]["templating"]["list"], seeded)  # type: ignore[arg-type]
-    )
+    cursor = seeded.execute(expanded(target["rawSql"], BOARDS[uid]["templating"]["list"], seeded))
     rows = cursor.fetchall()
     columns = [column.name for column in cursor.description or ()]
     assert len(set(columns)) == len(columns)
@@ -165,6 +164,29 @@ def test_grafana_fires_on_what_the_evaluation_fires_on(seeded: psycopg.Connectio
         rule for rule, _, _ in ours
     }
     assert firing == set(ours)
+
+
+def test_grafana_shows_as_many_failures_a_minute_as_the_alert(
+    seeded: psycopg.Connection[Any],
+) -> None:
+    [panel] = [panel for _, panel in PANELS if panel["title"] == "Failures a minute"]
+    rules = read_alert_rules()
+    rule = rules.rule("dlq_rate")
+    assert rule is not None
+    with seeded.transaction(force_rollback=True):
+        seeded.execute("UPDATE failed_events SET dlq_timestamp = now() - interval '90 seconds'")
+        # Everything is drained up to a check of a minute ago.
+        seeded.execute(
+            "UPDATE stream_samples SET at = now() - interval '1 minute' WHERE role = 'log'"
+        )
+        shown = seeded.execute(panel["targets"][0]["rawSql"]).fetchone()
+        [found] = find(seeded, rules, rule)
+        counted = seeded.execute("SELECT count(*) / 5::float8 FROM failures").fetchone()
+    assert shown == counted
+    assert shown == (found.value,)
+    with seeded.transaction(force_rollback=True):
+        seeded.execute("UPDATE failed_events SET dlq_timestamp = now() - interval '1 hour'")
+        assert seeded.execute(panel["targets"][0]["rawSql"]).fetchone() == (0,)
 
 
 def test_the_committed_files_are_what_the_build_makes() -> None:

@@ -1,4 +1,4 @@
-"""Alerts as incidents: one for each alert, opened, acknowledged and closed under one key."""
+"""Alerts as incidents: each alert opens, acknowledges and closes one incident by its key."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Every query of sql/monitoring on a real PostgreSQL, with the rows that it must give."""
+"""Every query of sql/monitoring on a real PostgreSQL, with the expected rows."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -140,7 +140,7 @@ def filled(migrated_dsn: str) -> str:
             }  # fmt: skip
             columns, marks = ", ".join(row), ", ".join(["%s"] * len(row))
             statement = f"INSERT INTO failed_events ({columns}) VALUES ({marks})"
-            connection.execute(statement, list(row.values()))  # type: ignore[arg-type]
+            connection.execute(statement, list(row.values()))
         for batch, made in (("batch", ago(hours=1)), ("fresh", datetime.now(UTC))):
             connection.execute(
                 "INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection, state,"
@@ -167,7 +167,7 @@ def test_every_query_gives_the_rows_that_it_must(filled: str) -> None:
     assert set(files) == set(EXPECTED)
     with psycopg.connect(filled, row_factory=dict_row) as connection:
         for name, statement in files.items():
-            rows = connection.execute(statement).fetchall()  # type: ignore[arg-type]
+            rows = connection.execute(statement).fetchall()
             wanted = EXPECTED[name]
             assert [{k: row[k] for k in wanted[0]} for row in rows] == wanted, name
 

@@ -1,4 +1,4 @@
-"""A consumer that stopped is seen: by the alerts, and by the plan of a redrive."""
+"""Alerts and redrive plans detect a consumer that has stopped."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The view `failures`: the same names and the same answers in PostgreSQL and in the lake."""
+"""The view `failures` has the same columns and rows in PostgreSQL and in the lake."""
 
 import json
 from typing import Any

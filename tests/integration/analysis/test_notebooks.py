@@ -1,4 +1,4 @@
-"""The notebooks run, on a lake that has something of everything, and hold no outputs."""
+"""The notebooks run on a lake with all kinds of rows, and are stored without outputs."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The report and its page: complete, self-contained, and deaf to what messages say."""
+"""The report and its page: complete, self-contained, and safe against texts in messages."""
 
 import json
 import re

@@ -1,6 +1,6 @@
-"""`dlq adopt`: one value of a foreign consumer is changed, and all else stays as it is.
+"""`dlq adopt` changes one setting of a foreign consumer and nothing else.
 
-One NATS server of its own for all tests here, as for the bridge's.
+All tests here share one NATS server, which other tests do not use, as do those of the bridge.
 """
 
 import asyncio

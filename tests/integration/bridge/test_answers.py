@@ -1,4 +1,4 @@
-"""Consumers that answer late, twice or not at all, and events that leave their stream meanwhile."""
+"""Consumers that answer late, twice or not at all, and events deleted meanwhile."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ async def hold(platform: Platform, config: dict[str, object], bodies: int = 1) -
     """Events `x.a` of a stream X of this kind, in the hands of its consumer c."""
     js = platform.js
     headers = {"Nats-TTL": "1s"} if config.pop("allow_msg_ttl", False) else None
-    wanted = {**StreamConfig(name="X", subjects=["x.>"], **config).as_dict()}  # type: ignore[arg-type]
+    wanted = {**StreamConfig(name="X", subjects=["x.>"], **config).as_dict()}
     if headers:
         wanted["allow_msg_ttl"] = True
     await _request(platform, "STREAM.CREATE.X", wanted)

@@ -1,6 +1,7 @@
-"""Consumers that use none of our code fail; their failures stand in the log like ours.
+"""Failures of consumers without our library are in the log like those of our own.
 
-One NATS server of its own for all tests here: advisories are the server's, not a stream's.
+All tests here share one NATS server, which other tests do not use: advisories belong to the server,
+not to a stream.
 """
 
 import asyncio
@@ -250,7 +251,7 @@ async def test_the_flow_drains_what_is_in_the_log_though_nothing_can_be_brought_
     await platform.js.delete_stream(settings.advisory_stream)
     half = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>"
     await platform.js.add_stream(name="OTHERS", subjects=[half])
-    flow: Any = drain_dlq.fn.__wrapped__  # type: ignore[attr-defined]
+    flow: Any = drain_dlq.fn.__wrapped__
     of_the_flow = flow.__globals__
     for needs_prefect in ("is_overtaken", "table"):
         monkeypatch.setitem(of_the_flow, needs_prefect, _nothing)
@@ -336,7 +337,7 @@ async def test_who_used_a_failures_id_before_the_bridge_takes_nothing_away_and_i
     both = Selection(failure_ids=tuple(str(row["id"]) for row in rows))
     assert (await preview_redrive(settings, both)).repeated == 1
     assert str(rows[0]["id"]) == fields["failure_id"]
-    shown = subprocess.run(  # noqa: ASYNC221
+    shown = subprocess.run(  # noqa: ASYNC221  (the loop has nothing else to do)
         [*DLQ, "show", fields["failure_id"]],
         env=environment(settings, COLUMNS="200"),
         capture_output=True,
@@ -387,7 +388,7 @@ async def test_killed_at_random_it_brings_in_every_advisory_once(platform: Platf
             text=True,
         )
         for _ in range(kill_after):
-            assert await asyncio.to_thread(process.stdout.readline) == ".\n"  # type: ignore[union-attr]
+            assert await asyncio.to_thread(process.stdout.readline) == ".\n"
         process.kill()
         process.communicate()
     last = Bridge(settings, ack_wait_seconds=1)

@@ -1,4 +1,4 @@
-"""Totals of consumers without our code: each acknowledgement and failure is counted once."""
+"""Totals of consumers without our library count each acknowledgement and failure once."""
 
 import asyncio
 import json

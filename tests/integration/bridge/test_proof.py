@@ -1,4 +1,4 @@
-"""Success proved by what the server says of acknowledgements, where figures would infer it."""
+"""Successes proved by the server's metrics of acknowledgements, instead of being inferred."""
 
 import asyncio
 import json

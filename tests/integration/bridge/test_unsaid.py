@@ -1,4 +1,4 @@
-"""What no advisory said: events given up before anybody listened, or with nobody pulling."""
+"""Events that were given up without an advisory: before the bridge ran, or without a pull."""
 
 import time
 from collections.abc import AsyncIterator, Iterator

@@ -1,6 +1,6 @@
-"""`dlq doctor`: each of its findings is proved by the loss that it predicts.
+"""`dlq doctor`: for each finding, the loss that it predicts is caused and observed.
 
-One NATS server of its own, since the doctor looks at all of an account.
+These tests have their own NATS server, because the doctor reads everything in an account.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ async def test_a_well_configured_account_has_no_findings(zoo: Zoo) -> None:
     assert not (await zoo.examine()).is_losing
 
 
-class ours:  # noqa: N801
+class ours:  # noqa: N801  (used like a function)
     """A NATSConsumer that has published its totals."""
 
     def __init__(self, zoo: Zoo) -> None:

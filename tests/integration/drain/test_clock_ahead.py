@@ -1,4 +1,4 @@
-"""What a clock that is ahead says counts from the server's time on, not in eighty years."""
+"""A time from a clock that is ahead is replaced by the server's time."""
 
 import json
 from datetime import UTC, datetime, timedelta

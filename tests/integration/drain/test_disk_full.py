@@ -1,4 +1,4 @@
-"""A disk that is full: a named error, nothing half done, and the next run goes on."""
+"""A full disk: a clear error, nothing half written, and the next run continues."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The drain: each message once in each sink, whatever its bytes, and nothing done twice."""
+"""The drain stores each message once in each sink, whatever its bytes are."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A drain may die or stop anywhere: nothing is lost, nothing is doubled, and the next goes on."""
+"""A drain may die or stop at any point: nothing is lost or stored twice, the next one continues."""
 
 import asyncio
 import json
@@ -381,7 +381,7 @@ _SESSIONS = (
 )
 
 
-class _no_lock:  # noqa: N801
+class _no_lock:  # noqa: N801  (used like a function)
     def __init__(self, *_: Any) -> None: ...
 
     async def __aenter__(self) -> None: ...

@@ -1,4 +1,4 @@
-"""Gaps, recreated and rewound streams: never silent, nothing wrong kept, nothing lost."""
+"""Gaps, recreated and rewound streams: always reported, nothing wrong stored, nothing lost."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Each sink refuses a writer that was passed, whatever the other sink and the lock do."""
+"""Each sink refuses an outdated writer, whatever the other sink and the lock do."""
 
 import pytest
 from nats.aio.client import Client

@@ -1,4 +1,4 @@
-"""PostgreSQL is killed while it commits: undone, or done without an answer, the drain goes on."""
+"""PostgreSQL is killed during a commit: whether it was committed or not, the drain continues."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What left the middle of the log before a drain read it is told, and what was erased is not."""
+"""Messages deleted from the middle of the log unread are reported; erased ones are not."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""A stream that is restored from a backup is the log that it was, up to where it was backed up."""
+"""A stream that was restored from a backup is recognised as the same log, up to the backup."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`dlq erase`: nothing of a tenant is left, nothing of others is touched, and it stays so."""
+"""`dlq erase` deletes everything of a tenant, nothing of others, and it stays deleted."""
 
 from typing import Any
 

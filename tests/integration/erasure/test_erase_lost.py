@@ -1,4 +1,4 @@
-"""An erasure, and stores that were lost or lag behind: nothing erased comes back from another."""
+"""Erasures while stores are lost or lag behind: erased messages do not come back."""
 
 import contextlib
 from collections.abc import AsyncIterator

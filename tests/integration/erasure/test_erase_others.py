@@ -1,4 +1,4 @@
-"""An erasure beside others: their requests, tombstones, alerts and rewrites; rights it lacks."""
+"""Erasures next to other erasures, tombstones, alerts and rewrites, and with missing rights."""
 
 import asyncio
 import json

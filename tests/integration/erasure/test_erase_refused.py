@@ -1,4 +1,4 @@
-"""An erasure that NATS does not permit: said, all else is done, and a rerun completes it."""
+"""Erasures that NATS does not permit: reported, all else is done, and a rerun completes them."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What consumers do where the stream that keeps their attempts is lost, or keeps nothing."""
+"""Consumers whose stream of attempts is lost, or keeps nothing."""
 
 import asyncio
 import dataclasses
@@ -35,7 +35,7 @@ async def _held(consumer: NATSConsumer) -> Subscription:
     gate.clear()
 
     async def waits() -> bool:
-        return bool(gate._waiters)  # type: ignore[attr-defined]
+        return bool(gate._waiters)
 
     await until(waits)
     return subscription

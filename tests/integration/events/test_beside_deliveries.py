@@ -1,4 +1,4 @@
-"""Events that come again too early, or that the server would not deliver again."""
+"""Events that are delivered again too early, or that the server would not deliver again."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The consumer library on a real NATS: what becomes of an event, and what its dead letter says."""
+"""The consumer library on a real NATS: the fate of each event, and the content of dead letters."""
 
 import asyncio
 import json
@@ -190,7 +190,7 @@ async def test_the_delivery_count_survives_a_new_consumer(log: Log) -> None:
 
 async def test_what_is_no_result_is_a_failure_that_says_so(log: Log) -> None:
     async def forgetful(context: ConsumerContext) -> ProcessingResult:
-        return None  # type: ignore[return-value]
+        return None
 
     async with running(log.config(), forgetful):
         await log.publish({})

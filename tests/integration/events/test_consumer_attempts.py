@@ -1,4 +1,4 @@
-"""What counts as an attempt: a call that began, whichever process made it, and nothing else."""
+"""An attempt is a call that began, in whichever process, and nothing else."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Bodies and headers of every kind, on their way through a consumer and back."""
+"""Bodies and headers of every kind, through a consumer and back."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""A consumer that closes, and handlers that take their time: nothing is lost or done twice."""
+"""A consumer that closes while handlers run: nothing is lost or done twice."""
 
 import asyncio
 import json

@@ -260,7 +260,7 @@ async def test_a_connection_that_the_server_ended_is_made_anew(log: Log) -> None
 
 
 async def _is_closed(connection: object) -> bool:
-    return bool(connection.is_closed)  # type: ignore[attr-defined]
+    return bool(connection.is_closed)
 
 
 @pytest.mark.usefixtures("_short_pulls")

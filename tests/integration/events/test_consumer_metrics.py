@@ -1,4 +1,4 @@
-"""What Prometheus is told of the consumers of a process, asked over HTTP as Prometheus does."""
+"""The metrics of a process's consumers, scraped over HTTP as Prometheus does."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Redrives as a consumer sees them: whose they are, and what it tells."""
+"""Redrives in a consumer: which ones it handles, and what it reports."""
 
 import json
 

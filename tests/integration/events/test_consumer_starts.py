@@ -1,4 +1,4 @@
-"""Where a durable consumer begins, and what one that is there already says to another wish."""
+"""Where a durable consumer begins, and conflicts with an existing one that began elsewhere."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -116,7 +116,7 @@ async def test_one_that_began_there_is_taken(log: Log) -> None:
         {"opt_start_seq": 5},
         {"deliver_policy": "new", "opt_start_seq": 5},
         {"deliver_policy": "by_start_sequence", "opt_start_seq": 0},
-        {"deliver_policy": "by_start_time", "opt_start_time": datetime(2026, 1, 1)},  # noqa: DTZ001
+        {"deliver_policy": "by_start_time", "opt_start_time": datetime(2026, 1, 1)},  # noqa: DTZ001  (without a zone on purpose)
         {"deliver_policy": "last"},
     ],
 )

@@ -1,4 +1,4 @@
-"""Streams and durable consumers that are there already: adopted, left alone or refused."""
+"""Streams and durable consumers that exist already: adopted, left alone or refused."""
 
 import json
 from typing import Any

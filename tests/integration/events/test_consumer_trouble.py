@@ -1,4 +1,4 @@
-"""What a consumer says of its troubles, and what a handler can say of an event."""
+"""What a consumer logs about its problems, and what a handler can say about an event."""
 
 import asyncio
 from datetime import timedelta
@@ -68,7 +68,7 @@ async def test_whom_it_tells_may_be_async(log: Log) -> None:
 
 async def test_a_delay_that_is_none_is_told_where_the_handler_asked_for_it(log: Log) -> None:
     async def wait(context: ConsumerContext) -> Retry:
-        return Retry(delay_seconds=timedelta(seconds=5))  # type: ignore[arg-type]
+        return Retry(delay_seconds=timedelta(seconds=5))
 
     async with running(log.config(), wait):
         await log.publish({})

@@ -1,4 +1,4 @@
-"""What goes wrong around handlers that nats-py calls: nothing is lost, and nothing doubled."""
+"""Faults around handlers that nats-py calls: nothing is lost or stored twice."""
 
 import asyncio
 import json
@@ -193,7 +193,7 @@ async def test_two_processes_count_the_calls_of_both(log: Log) -> None:
 
         return handle
 
-    async with pulling(log, handler("a")), pulling(log, handler("b")):  # type: ignore[arg-type]
+    async with pulling(log, handler("a")), pulling(log, handler("b")):
         for number in range(6):
             await log.publish(number)
         letters = await log.letters(6)

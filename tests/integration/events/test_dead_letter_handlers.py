@@ -1,4 +1,4 @@
-"""Handlers that nats-py calls: retried and dead-lettered as those of `NATSConsumer`."""
+"""Handlers that nats-py calls: retried and dead-lettered like those of `NATSConsumer`."""
 
 import asyncio
 import json
@@ -69,7 +69,7 @@ async def test_a_handler_says_what_becomes_of_an_event(log: Log) -> None:
 
     @with_dead_letters(log.config(max_retries=1, retry_delay_seconds=0.05))
     async def handle(msg: Msg) -> ProcessingResult | Retry | DeadLetter | None:
-        return says[json.loads(msg.data)]  # type: ignore[return-value]
+        return says[json.loads(msg.data)]
 
     async with pulling(log, handle):
         for word in says:
@@ -207,7 +207,7 @@ async def test_what_cannot_be_acknowledged_one_by_one_is_refused(log: Log, kind:
 def test_a_handler_that_is_not_async_is_refused_where_it_is_written(log: Log) -> None:
     with pytest.raises(TypeError, match="is not async"):
 
-        @with_dead_letters(log.config())  # type: ignore[arg-type]
+        @with_dead_letters(log.config())
         def handle(msg: Msg) -> None: ...
 
 

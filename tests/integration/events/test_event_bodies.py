@@ -1,4 +1,4 @@
-"""Whatever a handler can read as JSON: found, edited, redriven with its bytes, and erased."""
+"""Every body that a handler can read as JSON is found, edited, redriven exactly, and erased."""
 
 import base64
 import gzip

@@ -1,4 +1,4 @@
-"""Subscribers of a real FastStream broker: retried and dead-lettered as those of `NATSConsumer`."""
+"""Subscribers of a real FastStream broker, retried and dead-lettered as by `NATSConsumer`."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Who uses a failure's id before its dead letter takes nothing away, and is seen."""
+"""A message that uses a failure's id before its dead letter replaces nothing, and is detected."""
 
 import asyncio
 import json

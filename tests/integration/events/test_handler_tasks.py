@@ -1,7 +1,7 @@
-"""What handlers and their libraries do to the task that they run in: it is nobody's end but theirs.
+"""Handlers and libraries that cancel the task they run in stop nothing but their own call.
 
-`asyncio.TaskGroup` of Python 3.11 and 3.12 leaves a cancellation counted, older libraries cancel
-their caller's task and never take it back.
+`asyncio.TaskGroup` of Python 3.11 and 3.12 leaves a cancellation counted. Older libraries cancel
+their caller's task and never undo it.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A service that gives up its own loop keeps its place in the stream."""
+"""A service that replaces its own pull loop by ours keeps its position in the stream."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The publisher on a real NATS: True once the server has an event, False and a reason otherwise."""
+"""The publisher on a real NATS: True once the server has the event, else False and a reason."""
 
 import logging
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,4 @@
-"""What a service's own log says, and what a program that reads it finds in a record."""
+"""The log of a service, and the fields of its records for programs that read them."""
 
 import logging
 from typing import Any

@@ -1,4 +1,4 @@
-"""A shutdown ends within `shutdown_seconds` and five more, whatever handlers and NATS do."""
+"""A shutdown ends within `shutdown_seconds` plus five, whatever handlers and NATS do."""
 
 import asyncio
 import contextlib

@@ -186,7 +186,7 @@ async def test_a_task_that_is_cut_off_has_not_failed(log: Log) -> None:
 
     @broker.task(task_name="endless")
     async def endless() -> None:
-        runs.append(running := asyncio.current_task())  # type: ignore[arg-type]
+        runs.append(running := asyncio.current_task())
         if len(runs) == 1 and running is not None:
             running.cancel()  # as the end of the program does
             await asyncio.Event().wait()
@@ -231,4 +231,4 @@ async def test_a_redrive_is_for_its_durable_and_resolves_the_case(
 
 def test_a_broker_without_jetstream_is_refused(log: Log) -> None:
     with pytest.raises(StreamError, match="NatsBroker acknowledges nothing"):
-        taskiq_dead_letters(NatsBroker(log.url), log.config())  # type: ignore[arg-type]
+        taskiq_dead_letters(NatsBroker(log.url), log.config())

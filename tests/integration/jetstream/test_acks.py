@@ -1,4 +1,4 @@
-"""Answers in their newer form, `$JS.ACK.<domain>.<hash>.<stream>…`, by deploy/nats.conf."""
+"""Acknowledgements in their newer form, `$JS.ACK.<domain>.<hash>.<stream>…`."""
 
 import asyncio
 import json

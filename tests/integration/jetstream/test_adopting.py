@@ -1,4 +1,4 @@
-"""Durables that are there already: what they have set stays, and they are pulled as they demand."""
+"""Existing durable consumers keep their settings, and are pulled from as these demand."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Three NATS servers with replicas of everything: the leader dies, nothing is lost or doubled."""
+"""Three NATS servers with replicas: the leader dies, and nothing is lost or stored twice."""
 
 import asyncio
 import contextlib

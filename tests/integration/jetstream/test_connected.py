@@ -1,4 +1,4 @@
-"""The first connection of a job: it fails at once where nobody listens, or waits if told to."""
+"""The first connection of a job: without a server it fails at once, or waits if it should."""
 
 import asyncio
 import contextlib

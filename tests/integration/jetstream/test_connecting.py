@@ -1,4 +1,4 @@
-"""Secured servers, each reached the way that docs/connecting.md says, by all that connects."""
+"""Secured servers: every part of the platform connects as docs/connecting.md says."""
 
 import asyncio
 import json

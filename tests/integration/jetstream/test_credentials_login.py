@@ -1,4 +1,4 @@
-"""A login by credentials file, which is renewed and damaged while a service runs."""
+"""A credentials file that is renewed or damaged while a service runs."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The stream that a service names is the one, whoever else holds its subject."""
+"""A service uses the stream that it names, even if another stream has the same subject."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""A user for one service: it does all of its work, and nothing to anybody else's events."""
+"""The NATS user of one service can do all of its work, and nothing to events of others."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ PREFIX = "rights"
 
 def block(service: str, *, is_dlq_own: bool = False) -> str:
     """The user that `dlq nats-permissions` makes for a service on its own subject."""
-    names = Log("", None, PREFIX).names  # type: ignore[arg-type]
+    names = Log("", None, PREFIX).names
     subject = f"{PREFIX}.analysis.{service}"
     consumption = Consumption(names.events, service, subject)
     publishes = [f"{PREFIX}.actions.paid"]

@@ -1,4 +1,4 @@
-"""Making streams: idempotent, extends ours, takes an older wide one, refuses what would lose."""
+"""Creating streams: idempotent, extends ours, accepts older ones, refuses those that lose data."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Hundreds of messages that nobody meant to send: each is one row in each sink, none stops it."""
+"""Hundreds of malformed messages: each becomes one row in each sink, and none stops the drain."""
 
 import json
 

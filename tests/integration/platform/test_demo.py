@@ -1,4 +1,4 @@
-"""`dlq demo` as a person runs it."""
+"""`dlq demo`, as a user runs it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`dlq monitor` as a process: a failure is stored and told while it runs; it ends in order."""
+"""`dlq monitor` as a process: it stores and reports a failure while it runs, and stops in order."""
 
 import asyncio
 import json

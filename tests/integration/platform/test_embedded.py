@@ -1,4 +1,4 @@
-"""The embedded servers: data survive, nothing is left behind, failures are one sentence."""
+"""The embedded servers: data survive, no process is left, errors are one sentence."""
 
 import asyncio
 import json

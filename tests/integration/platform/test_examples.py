@@ -1,4 +1,4 @@
-"""The examples do what they say, run as people run them."""
+"""The examples work as they say, when run as a user runs them."""
 
 import asyncio
 import contextlib

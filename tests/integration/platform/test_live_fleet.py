@@ -1,4 +1,4 @@
-"""The fleet of `dlq up`: after an hour it is a platform that works, with something to see."""
+"""The services of `dlq up`: after an hour the platform works and shows failures of all kinds."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The monitor's example does what it says, run as people run it."""
+"""The example of a monitor works as it says, when run as a user runs it."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Passwords are planted in every address, and then looked for in all that anybody can read."""
+"""Passwords in every kind of address do not appear in anything that others can read."""
 
 import asyncio
 import io

@@ -1,6 +1,6 @@
-"""Rights of least privilege, both ways: each role does all of its work, and no more.
+"""Least privilege: each role can do all of its work, and nothing else.
 
-NATS with the users of deploy/nats.conf, PostgreSQL with a login in each group of the migration.
+NATS has the users of deploy/nats.conf, PostgreSQL a login in each role of the migration.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Planted secrets: none leaves the stream, unless raw dead letters are asked for."""
+"""Planted secrets stay in the stream, unless raw dead letters are asked for."""
 
 import asyncio
 import json

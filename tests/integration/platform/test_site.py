@@ -1,4 +1,4 @@
-"""The documentation site: built without a warning, whole, and it loads nothing from a network."""
+"""The documentation site is complete, builds without warnings, and loads nothing from a network."""
 
 import functools
 import os
@@ -136,7 +136,7 @@ def test_links_into_the_repository_show_the_files(site: Path) -> None:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (signature of http.server)
         """Say nothing."""
 
 

@@ -1,4 +1,4 @@
-"""The code in README and docs, run as it stands: only addresses are put in."""
+"""The code of README and docs runs as it is; only the addresses are replaced."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""`dlq sql` on a lake without servers: what reads is answered, in every form, and at a prompt."""
+"""`dlq sql` on a lake without servers: queries in every format and at a prompt."""
 
 import csv
 import io

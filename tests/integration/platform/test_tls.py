@@ -1,4 +1,4 @@
-"""TLS with real servers: nothing goes in clear, each fault has a sentence, and all comes back."""
+"""TLS on real servers: nothing is sent in clear, and each fault has its own error message."""
 
 import asyncio
 import contextlib

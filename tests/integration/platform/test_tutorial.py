@@ -1,6 +1,6 @@
-"""docs/tutorial.md, run as it stands: its files, its commands, its terminals, on real servers.
+"""docs/tutorial.md runs as it is: its files, commands and terminals, on real servers.
 
-Only the forecast's port and the group's id are put in.
+Only the forecast's port and the group's id are replaced.
 """
 
 import json

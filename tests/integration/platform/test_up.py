@@ -1,4 +1,4 @@
-"""`dlq up` as a person runs it: addresses, other commands that find it, Ctrl-C, data that stay."""
+"""`dlq up`, as a user runs it: addresses, other commands that find it, Ctrl-C, data that stay."""
 
 import asyncio
 import base64

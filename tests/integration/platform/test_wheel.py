@@ -1,4 +1,4 @@
-"""The wheel as a service installs it: nats-py and pydantic beside it, and nothing else."""
+"""The wheel as a service installs it, with nats-py and pydantic only."""
 
 import json
 import re

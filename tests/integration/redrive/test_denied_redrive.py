@@ -1,4 +1,4 @@
-"""A redriver that lacks a right says which, publishes nothing, and spends no attempt."""
+"""A redriver without a NATS right names the right, publishes nothing and counts no attempt."""
 
 from collections.abc import Iterator
 

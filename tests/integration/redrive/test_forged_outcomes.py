@@ -1,4 +1,4 @@
-"""Who may write dead letters and successes, and no more, moves no case and borrows no right.
+"""Forged dead letters and successes change no case and give no rights.
 
 The attacker has what deploy/nats.conf gives the user `service`.
 """

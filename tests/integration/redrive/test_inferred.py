@@ -1,4 +1,4 @@
-"""No history of a stream and its consumer is called a success without an acknowledgement."""
+"""Without an acknowledgement, no history of a stream and a consumer is inferred as a success."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A bug comes in one version of a service, and the next mends it or not; nobody types an id."""
+"""A version brings a bug, and a later version repairs it or not; redrives follow by themselves."""
 
 import asyncio
 import contextlib

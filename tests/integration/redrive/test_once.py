@@ -1,4 +1,4 @@
-"""An event is stored once, whatever becomes of the acknowledgement of its publish."""
+"""An event is stored once, even if the acknowledgement of its publish is lost."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The outbox over long: no redrive stays planned or published with nobody to carry it on."""
+"""The outbox over a long time: every planned or published redrive gets an outcome."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A redrive spends an attempt only where somebody takes the event."""
+"""A redrive counts as an attempt only if its consumer can receive the event."""
 
 import asyncio
 import json

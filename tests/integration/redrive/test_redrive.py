@@ -1,4 +1,4 @@
-"""Redrives on real servers: services fail, the cause goes away, the failure is resolved."""
+"""Redrives on real servers: services fail, the cause ends, the failures are resolved."""
 
 import asyncio
 import contextlib

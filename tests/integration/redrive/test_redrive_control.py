@@ -1,4 +1,4 @@
-"""Batches under control, on real servers: approval, pause, cancel, redirect, edit, audit."""
+"""Control of batches on real servers: approval, pause, cancel, redirect, edit, audit."""
 
 import asyncio
 import json
@@ -160,10 +160,10 @@ def test_only_the_drawn_transitions_of_a_batch_are_possible(settings: Settings) 
                 ).fetchone()
                 assert row is not None
                 if after in TRANSITIONS.get(before, ()):
-                    move(connection, row[0], after, actor="ana")  # type: ignore[arg-type]
+                    move(connection, row[0], after, actor="ana")
                 else:
                     with pytest.raises(RedriveError, match=f"is {before}: it cannot become"):
-                        move(connection, row[0], after, actor="ana")  # type: ignore[arg-type]
+                        move(connection, row[0], after, actor="ana")
     assert rows(settings, "SELECT count(*) FROM audit_log") == [
         (sum(len(after) for after in TRANSITIONS.values()),)
     ]
@@ -183,7 +183,7 @@ async def test_what_was_decided_meanwhile_is_not_published(
             await decide(
                 settings,
                 Selection(failure_ids=(failure,)),
-                decision,  # type: ignore[arg-type]
+                decision,
                 actor="bo",
                 reason="mine",
             )
@@ -342,4 +342,4 @@ async def test_a_group_that_its_outcomes_call_hopeless_is_parked(
     [(notes,)] = rows(
         settings, "SELECT DISTINCT resolution_notes FROM failed_events WHERE status = 'parked'"
     )
-    assert "has no chance: chance about 10% after 1 of 11 succeeded" in notes
+    assert "stopped: 1 of 11 redrives succeeded, so about 10% of the rest would" in notes

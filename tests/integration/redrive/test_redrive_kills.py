@@ -1,4 +1,4 @@
-"""Redrives that die, double and collide: nothing twice within an attempt, nothing lost, no loop."""
+"""Redrivers that are killed or run twice publish no attempt twice and lose nothing."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The scheduled redrive on real servers: what the policy lets it take, and its explanation."""
+"""The scheduled redrive on real servers: what the policy selects, and its explanation."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""Events that a consumer gets again from the start: what fails anew is open anew."""
+"""Events that a consumer receives again from the start: what fails again is open again."""
 
 import json
 from dataclasses import dataclass, field

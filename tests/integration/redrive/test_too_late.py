@@ -1,4 +1,4 @@
-"""What is too old to be done again is parked, and says how old; what lives on lives no longer."""
+"""Redrives of events that are too old are parked with their age; others keep their TTL."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""One trace from an event over its dead letter, drain and redrive to the consumer that is cured."""
+"""One trace from an event over its dead letter, drain and redrive to the successful delivery."""
 
 import subprocess
 import sys

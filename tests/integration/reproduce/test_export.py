@@ -1,4 +1,4 @@
-"""`dlq export`: masked for whoever reads failures, raw for those who may, and each in the audit."""
+"""`dlq export`: masked for readers of failures, raw for those with the right, always audited."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""`dlq get`: the event of a failure as it was, for those who may read payloads, and audited."""
+"""`dlq get`: the original event of a failure, for users who may read payloads, and audited."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""`dlq try`: a service whose handler has a bug; red, mended, green, and nothing else is changed."""
+"""`dlq try` on a service with a bug: fails before the repair, succeeds after it."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""PostgreSQL attacked by a login that has a role of the platform, or none: what it may not do."""
+"""What a login with a role of the platform, or without any, cannot do to PostgreSQL."""
 
 import contextlib
 import json
@@ -91,14 +91,14 @@ def test_nobody_but_the_owner_makes_anything(settings: Settings, group: str) -> 
             *CHANGING,
         ):
             with pytest.raises(InsufficientPrivilege):
-                connection.execute(statement)  # type: ignore[arg-type]
+                connection.execute(statement)
 
 
 def test_a_login_without_a_role_sees_nothing(settings: Settings) -> None:
     with login(settings, None) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
         for table in ("failed_events", "mart_metrics", "lock_drain", "schema_migrations"):
             with pytest.raises(InsufficientPrivilege):
-                connection.execute(f"SELECT FROM dlq.{table}")  # type: ignore[arg-type]
+                connection.execute(f"SELECT FROM dlq.{table}")
 
 
 PLANTED = """
@@ -199,7 +199,7 @@ def test_who_adds_to_the_audit_says_neither_when_nor_by_which_login(
     with login(settings, group) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
         for forged in FORGED:
             with pytest.raises(InsufficientPrivilege):
-                connection.execute(TOLD.format(*forged))  # type: ignore[arg-type]
+                connection.execute(TOLD.format(*forged))
         with pytest.raises(InsufficientPrivilege):
             connection.execute("SELECT setval('dlq.audit_log_id_seq', 1000000)")
         with pytest.raises(InsufficientPrivilege):
@@ -265,10 +265,10 @@ def test_a_lock_is_taken_only_by_whose_job_it_is(settings: Settings, name: LockN
         with login(settings, group) as dsn, psycopg.connect(dsn) as connection:
             statement = f"LOCK TABLE dlq.lock_{name} IN ACCESS EXCLUSIVE MODE"
             if group in LOCKS[name]:
-                connection.execute(statement)  # type: ignore[arg-type]
+                connection.execute(statement)
             else:
                 with pytest.raises(InsufficientPrivilege):
-                    connection.execute(statement)  # type: ignore[arg-type]
+                    connection.execute(statement)
     with locking(settings.postgres_dsn.get_secret_value(), name) as lock:
         assert lock.take()
 
@@ -286,11 +286,11 @@ async def test_nobody_else_stops_a_drain_or_marts(settings: Settings, client: Cl
         ):
             connection.execute("SELECT pg_advisory_lock(hashtextextended('dlq ' || %s, 0))", [name])
         for table in ("failed_events", "drain_checkpoints", "mart_metrics"):
-            connection.execute(f"LOCK TABLE dlq.{table} IN ACCESS SHARE MODE")  # type: ignore[arg-type]
+            connection.execute(f"LOCK TABLE dlq.{table} IN ACCESS SHARE MODE")
             with pytest.raises(InsufficientPrivilege), connection.transaction():
-                connection.execute(f"LOCK TABLE dlq.{table} IN SHARE MODE")  # type: ignore[arg-type]
+                connection.execute(f"LOCK TABLE dlq.{table} IN SHARE MODE")
             with pytest.raises(InsufficientPrivilege), connection.transaction():
-                connection.execute(f"SELECT FROM dlq.{table} FOR SHARE")  # type: ignore[arg-type]
+                connection.execute(f"SELECT FROM dlq.{table} FOR SHARE")
         status, output, errors = await run_drain(settings)
         assert (status, errors) == (0, "")
         assert json.loads(output)["drained"] == 1

@@ -1,4 +1,4 @@
-"""Whose lake it is: a second platform is refused; restores, moves and older lakes are not."""
+"""A lake belongs to one platform: a second one is refused; restores, moves, older lakes are not."""
 
 import shutil
 from collections.abc import AsyncIterator, Iterator

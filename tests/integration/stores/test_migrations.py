@@ -1,4 +1,4 @@
-"""Migrations: idempotent, plain SQL, adopt what is there; and the drain on an older server."""
+"""Migrations: idempotent, plain SQL, accept existing tables; and the drain on an older server."""
 
 import re
 import subprocess

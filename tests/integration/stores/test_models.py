@@ -1,4 +1,4 @@
-"""FailedEventModel and its queries on a real PostgreSQL, over what a drain stored."""
+"""FailedEventModel and its queries on a real PostgreSQL, over drained rows."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Installations of older versions, whose tables are in `public`: moved, with all in them."""
+"""Older installations with tables in `public` are moved, with all their rows."""
 
 import re
 import uuid
@@ -58,7 +58,7 @@ def make_old(dsn: str) -> None:
         ):
             text = text.replace(ours, theirs)
         with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute(text)  # type: ignore[arg-type]
+            connection.execute(text)
     with psycopg.connect(dsn) as connection:
         connection.execute(BESIDES)
         connection.execute(ROWS)
@@ -111,7 +111,7 @@ def test_what_stays_behind_is_said(old: Settings, caplog: pytest.LogCaptureFixtu
     with psycopg.connect(dsn) as connection:
         connection.execute("CREATE VIEW mine AS SELECT * FROM mart_metrics")
         connection.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
-        connection.execute(f"CREATE ROLE {mallory} LOGIN IN ROLE dlq_drain")  # type: ignore[arg-type]
+        connection.execute(f"CREATE ROLE {mallory} LOGIN IN ROLE dlq_drain")
     try:
         with psycopg.connect(psycopg.conninfo.make_conninfo(dsn, user=mallory)) as connection:
             connection.execute(
@@ -138,8 +138,8 @@ def test_what_stays_behind_is_said(old: Settings, caplog: pytest.LogCaptureFixtu
             connection.execute("DROP VIEW mine")
             connection.execute("DROP TABLE public.mart_metrics")
             connection.execute("DROP FUNCTION planted()")
-            connection.execute(f"DROP OWNED BY {mallory}")  # type: ignore[arg-type]
-            connection.execute(f"DROP ROLE {mallory}")  # type: ignore[arg-type]
+            connection.execute(f"DROP OWNED BY {mallory}")
+            connection.execute(f"DROP ROLE {mallory}")
 
 
 def test_who_does_not_own_the_database_or_the_schema_is_told(
@@ -150,17 +150,17 @@ def test_who_does_not_own_the_database_or_the_schema_is_told(
     as_owner = psycopg.conninfo.make_conninfo(dsn, user=owner)
     with psycopg.connect(dsn, autocommit=True) as connection:
         for role in (owner, other):
-            connection.execute(f"CREATE ROLE {role} LOGIN")  # type: ignore[arg-type]
+            connection.execute(f"CREATE ROLE {role} LOGIN")
         try:
             with pytest.raises(DLQError, match=f"permission denied for database {name}: grant it"):
                 migrate(as_owner)
-            connection.execute(f"CREATE SCHEMA dlq AUTHORIZATION {other}")  # type: ignore[arg-type]
+            connection.execute(f"CREATE SCHEMA dlq AUTHORIZATION {other}")
             with pytest.raises(DLQError, match="permission denied for schema dlq: grant it"):
                 migrate(as_owner)
-            connection.execute(f"GRANT USAGE ON SCHEMA dlq TO {owner}")  # type: ignore[arg-type]
+            connection.execute(f"GRANT USAGE ON SCHEMA dlq TO {owner}")
             with pytest.raises(DLQError, match=f"the schema dlq belongs to {other}: migrate as"):
                 migrate(as_owner)
-            connection.execute(f"ALTER SCHEMA dlq OWNER TO {owner}")  # type: ignore[arg-type]
+            connection.execute(f"ALTER SCHEMA dlq OWNER TO {owner}")
             assert migrate(as_owner) == migrations()
             assert f"let its owner ALTER DATABASE {name} SET search_path = " in caplog.text
             found = connection.execute("SELECT count(*) FROM dlq.failed_events")
@@ -169,7 +169,7 @@ def test_who_does_not_own_the_database_or_the_schema_is_told(
             postgres_server.drop_database(name)
     with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
         for role in (owner, other):
-            connection.execute(f"DROP ROLE {role}")  # type: ignore[arg-type]
+            connection.execute(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("before", ["", "'$user', other", "dlq"])
@@ -179,7 +179,7 @@ def test_a_path_that_the_database_has_is_kept_and_made_longer_once(
     name = psycopg.conninfo.conninfo_to_dict(database_dsn)["dbname"]
     with psycopg.connect(database_dsn, autocommit=True) as connection:
         if before:
-            connection.execute(f"ALTER DATABASE {name} SET search_path = {before}")  # type: ignore[arg-type]
+            connection.execute(f"ALTER DATABASE {name} SET search_path = {before}")
     for _ in range(2):
         migrate(database_dsn)
         with psycopg.connect(database_dsn, autocommit=True) as connection:

@@ -1,6 +1,6 @@
-"""The lake in an object store: all that holds for a folder holds there, on conditional puts alone.
+"""The lake in an object store: everything works as in a folder, with conditional puts only.
 
-The store is moto's S3 server; nothing tells deltalake to rename unsafely or to lock elsewhere.
+The store is moto's S3 server. Nothing tells deltalake to rename unsafely or to lock elsewhere.
 """
 
 import io

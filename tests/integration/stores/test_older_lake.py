@@ -1,4 +1,4 @@
-"""A lake that an older version wrote is read, and written on, with the columns of today."""
+"""A lake that an older version wrote is read, and extended with today's columns."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What is asked every minute finds its rows by an index, also through views and functions."""
+"""Queries that run every minute use an index, also through views and functions."""
 
 import re
 from collections.abc import Iterator
@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from psycopg import Connection
 
+from sahool_dlq.alerts.grafana import value_sql
+from sahool_dlq.alerts.rules import read_alert_rules
 from sahool_dlq.deadletter.cases import OPEN, STATUSES
 from support import ROOT
 
@@ -37,7 +39,6 @@ ASKED = (
     "exporter/oldest_open",
     "grafana/oldest_open",
     "grafana/open_now",
-    "grafana/rate_now",
     "grafana/redrive_success",
     "grafana/service_open",
     "monitoring/failures_by_service_24h",
@@ -70,7 +71,7 @@ def filled(migrated_dsn: str) -> Iterator[Connection[Any]]:
 
 
 def plan_of(connection: Connection[Any], statement: str) -> str:
-    rows = connection.execute(f"EXPLAIN {statement}").fetchall()  # type: ignore[arg-type]
+    rows = connection.execute(f"EXPLAIN {statement}").fetchall()
     return "\n".join(line for (line,) in rows)
 
 
@@ -87,6 +88,12 @@ def asked(name: str) -> str:
 def test_no_question_of_every_minute_reads_the_whole_table(filled: Connection[Any]) -> None:
     plans = {name: plan_of(filled, asked(name)) for name in ASKED}
     assert {name: plan for name, plan in plans.items() if "Seq Scan" in plan} == {}
+
+
+def test_the_failures_of_a_minute_are_found_by_an_index(filled: Connection[Any]) -> None:
+    plan = plan_of(filled, value_sql(read_alert_rules(), "dlq_rate"))
+    assert "Seq Scan on failed_events" not in plan
+    assert "failed_events" in plan
 
 
 def test_what_is_said_once_costs_no_more_than_spelled_out(filled: Connection[Any]) -> None:

@@ -1,4 +1,4 @@
-"""However a PostgreSQL is named (string, service, variables, password file), and by TLS."""
+"""PostgreSQL connections by string, service, variables, password file, and with TLS."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses, on a real server: one fitting sentence each, and never "start it"."""
+"""Each refusal of a real PostgreSQL is reported in one fitting sentence."""
 
 import contextlib
 import time
@@ -82,7 +82,7 @@ def test_what_ends_a_statement_or_a_session_is_said_as_it_is(
     admin: Connection[Any], database_dsn: str, setting: str
 ) -> None:
     value, act, said = SESSIONS[setting]
-    admin.execute(f"ALTER DATABASE {admin.info.dbname} SET {setting} = '{value}'")  # type: ignore[arg-type]
+    admin.execute(f"ALTER DATABASE {admin.info.dbname} SET {setting} = '{value}'")
     with (
         pytest.raises(ServerUnavailableError, match=said) as raised,
         database(database_dsn, is_checked=False) as connection,
@@ -98,14 +98,14 @@ def test_a_server_without_a_connection_left_says_so(
     admin: Connection[Any], database_dsn: str
 ) -> None:
     name = admin.info.dbname
-    admin.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 0")  # type: ignore[arg-type]
+    admin.execute(f"CREATE ROLE {name} LOGIN CONNECTION LIMIT 0")
     try:
         crowded = database_dsn.replace("postgres@", f"{name}@")
         sentence = f'has no connection left .too many connections for role "{name}".: raise that'
         with pytest.raises(ServerUnavailableError, match=sentence), database(crowded):
             pass
     finally:
-        admin.execute(f"DROP ROLE {name}")  # type: ignore[arg-type]
+        admin.execute(f"DROP ROLE {name}")
 
 
 def test_every_connection_of_a_server_taken_is_not_a_server_that_is_down(

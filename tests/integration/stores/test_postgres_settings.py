@@ -1,4 +1,4 @@
-"""PostgreSQL as its administrators set it: sessions, encodings, poolers; every job, end to end."""
+"""Every job on PostgreSQL with the settings of administrators: sessions, encodings, poolers."""
 
 import asyncio
 import json
@@ -97,7 +97,7 @@ async def everything(settings: Settings, client: Client) -> None:
             (fourth, "unparked"),
         ):
             chosen = Selection(failure_ids=(failure,))
-            done = await decide(settings, chosen, decision, actor="ana", reason="x")  # type: ignore[arg-type]
+            done = await decide(settings, chosen, decision, actor="ana", reason="x")
             assert done.changed == 1
         assert len(audit_trail(settings)) == 10
         await evaluate_alerts(settings)
@@ -234,7 +234,7 @@ async def test_a_database_that_can_not_hold_the_text_is_refused_and_nothing_is_l
     name = f"{settings.subject_prefix}_{encoding}".lower()
     with psycopg.connect(postgres_server.dsn_of("postgres"), autocommit=True) as connection:
         connection.execute(
-            f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"  # type: ignore[arg-type]
+            f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
             " LOCALE_PROVIDER 'libc' TEMPLATE template0"
         )
     try:

@@ -1,6 +1,6 @@
-"""A sink that is new, was emptied or restored older fills itself: from the stream, else the other.
+"""A sink that is new, empty or restored is filled from the stream, else from the other sink.
 
-Each test ends with `dlq verify`: stream, lake and Postgres are the same.
+Each test ends with `dlq verify`: stream, lake and PostgreSQL are the same.
 """
 
 import json

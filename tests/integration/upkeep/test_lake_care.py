@@ -1,4 +1,4 @@
-"""The lake's upkeep: few sorted files, watermarks and rows as they were, drains undisturbed."""
+"""Maintenance of the lake: few sorted files, same watermarks and rows, drains not disturbed."""
 
 import asyncio
 import os

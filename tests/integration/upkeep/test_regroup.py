@@ -1,4 +1,4 @@
-"""History follows the rules: what a regroup makes is what a fresh drain would."""
+"""A regroup gives old failures the groups that a new drain would give them."""
 
 import asyncio
 import shutil
@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from nats.aio.client import Client
 
-from sahool_dlq.drain.run import _Sinks
+from sahool_dlq.drain.sinks import Sinks
 from sahool_dlq.errors import RegroupError
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.upkeep import regroup_history
@@ -151,14 +151,14 @@ async def test_a_drain_at_work_is_not_fenced_and_keeps_what_it_writes(
     await drain_log(ruled.model_copy(update={"rules_file": None}))
     await publish(client, settings, letters(40, 60))
     reports: list[RegroupReport] = []
-    store = _Sinks.store
+    store = Sinks.store
 
-    async def then_regrouped(self: _Sinks, batch: Batch) -> None:
+    async def then_regrouped(self: Sinks, batch: Batch) -> None:
         await store(self, batch)
         if batch.last_sequence < 100:  # between this drain's commits
             reports.append(await asyncio.to_thread(regroup_history, ruled))
 
-    monkeypatch.setattr(_Sinks, "store", then_regrouped)
+    monkeypatch.setattr(Sinks, "store", then_regrouped)
     # This drain has not heard of the rules.
     drained = await drain_log(ruled.model_copy(update={"rules_file": None}))
     assert drained.drained == 60

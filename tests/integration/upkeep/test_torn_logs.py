@@ -1,4 +1,4 @@
-"""Logs of the lake that lost bytes or files: found, told, and begun anew without losing a row."""
+"""Delta logs that lost bytes or files are detected, reported and rebuilt without losing a row."""
 
 import asyncio
 import json
@@ -288,7 +288,7 @@ async def test_a_table_removed_while_a_drain_runs_ends_it_in_one_sentence(
         count += 1
         if count == 4:
             shutil.rmtree(log_of(settings).parent / part)
-        return write(self, *arguments, **more)  # type: ignore[arg-type]
+        return write(self, *arguments, **more)
 
     with monkeypatch.context() as patched:
         patched.setattr(FileStore, "write", removing)

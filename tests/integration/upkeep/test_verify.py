@@ -1,4 +1,4 @@
-"""`dlq verify`: what is damaged, missing or doubled is named, and mended from what still has it."""
+"""`dlq verify` reports what is damaged, missing or doubled, and repairs it."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Channels by their URLs: where each leads, what is none, and how much a channel is given."""
+"""Channels by their URLs: where each one sends, which URLs are invalid, and size limits."""
 
 import base64
 
@@ -83,5 +83,5 @@ def test_a_url_that_makes_no_sense_is_refused_without_showing_it(url: str, reaso
 )
 def test_where_a_url_leads(url: str, address: str) -> None:
     [channel] = open_channels([url])
-    assert channel._target._url == address  # type: ignore[attr-defined]
+    assert channel._target._url == address
     channel.close()

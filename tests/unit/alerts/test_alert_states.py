@@ -1,4 +1,4 @@
-"""The life of an alert: when it fires, what is said and what is not, when it is over."""
+"""The life of an alert: when it fires, which messages are sent, when it is over."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta

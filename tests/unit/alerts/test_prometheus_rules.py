@@ -1,4 +1,4 @@
-"""The rules file of Prometheus: made from the alert file, and judged by Prometheus' own tool."""
+"""The rules file for Prometheus: made from the alert rules, checked by Prometheus' own tool."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What to say of a group, and what to run next: pure."""
+"""The advice for a group, and the command to run next."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What changed since yesterday: pure functions over marts."""
+"""What changed since yesterday, from marts."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""What the charts show, by the rows that they draw; how they look is for eyes."""
+"""The rows that the charts draw. How the charts look is not tested."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every table, view, mart and column is explained, in docs/data.md as `dlq tables` does it."""
+"""Every table, view, mart and column is explained, and docs/data.md is up to date."""
 
 import json
 

@@ -1,7 +1,7 @@
-"""The drain's fold and `sql/views/cases.sql` say the same of any log.
+"""The drain's fold and `sql/views/cases.sql` give the same result for any log.
 
-The fold is the drain's own (`stores.fold.Fold`), with its batches cut anywhere; the view
-runs in DuckDB over the same messages.
+The fold is the drain's own (`stores.fold.Fold`), with batches of any size. The view runs in DuckDB
+over the same messages.
 """
 
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""The report's first sentence: pure, over marts."""
+"""The report's first sentence, from marts."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,8 +13,8 @@ NOW = datetime(2026, 3, 2, 15, 20, tzinfo=UTC)
 
 def frames(
     *,
-    spikes: list[tuple[str, int, float]] = (),  # type: ignore[assignment]
-    minutes: list[int] = (),  # type: ignore[assignment]
+    spikes: list[tuple[str, int, float]] = (),
+    minutes: list[int] = (),
     chance: float = 0.7,
     open_count: int = 9,
     is_old: bool = True,

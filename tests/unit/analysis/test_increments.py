@@ -1,4 +1,4 @@
-"""The marts by day after drains in steps are those that a whole count makes, row by row."""
+"""Marts that are updated by day have the same rows as marts computed from all rows."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""The marts that a lake keeps, after drains in steps and after whatever else befalls it."""
+"""The marts that a lake keeps, after drains in steps and other changes of the lake."""
 
 import shutil
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Spikes, escalation, co-failures, habits, contributors and poison: planted, and found again."""
+"""Planted spikes, escalation, co-failures, habits, contributors and poison are found."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""What the report's tables say of rows that are easy to say wrongly: pure."""
+"""Special cases in the rows of the report's tables."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

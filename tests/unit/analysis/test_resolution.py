@@ -1,4 +1,4 @@
-"""Kaplan-Meier and Aalen-Johansen, against examples by hand and a naive reading of the formulas."""
+"""Kaplan-Meier and Aalen-Johansen, against examples by hand and a direct implementation."""
 
 from collections import Counter
 from datetime import datetime

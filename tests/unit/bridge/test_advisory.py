@@ -1,4 +1,4 @@
-"""What an advisory says, and the dead letter or news that follow from it."""
+"""Advisories, and the dead letters and other messages that are made from them."""
 
 from datetime import UTC, datetime, timedelta
 

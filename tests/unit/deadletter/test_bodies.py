@@ -1,4 +1,4 @@
-"""Bodies in every form that a handler may read: the same ids, and the way back to the bytes."""
+"""Bodies in every form that a handler may read: the same ids, and the original bytes back."""
 
 import base64
 import codecs

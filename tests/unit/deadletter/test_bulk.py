@@ -1,4 +1,4 @@
-"""`decode_all`: by column what `decode` says of each message, whatever its bytes."""
+"""`decode_all` gives by column what `decode` gives for each message, whatever its bytes."""
 
 import json
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""`decode_case_event`: outcomes and decisions read, and anything else set aside with a reason."""
+"""`decode_case_event`: reads outcomes and decisions, and sets others aside with a reason."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""`sql/views/cases.sql` says what the fold in `deadletter/cases.py` says, step by step."""
+"""`sql/views/cases.sql` and the fold in `deadletter/cases.py` agree, step by step."""
 
 from dataclasses import dataclass
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""`decode`: every envelope is read fully, and no claim is believed that it does not prove."""
+"""`decode`: every envelope is read completely, and claims without proof are not believed."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""`decode`: any bytes become one row that both sinks can hold, and that says what is wrong."""
+"""`decode`: any bytes become one row that both sinks can store, with what is wrong."""
 
 import gzip
 import json

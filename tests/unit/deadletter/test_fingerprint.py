@@ -1,4 +1,4 @@
-"""Failure groups: what keeps a group, what splits it, and how well it does on real failures."""
+"""Failure groups: what keeps a group, what splits it, and the quality on real failures."""
 
 import importlib
 import re

@@ -217,7 +217,7 @@ a at~ at~a. at~a.b( at~a~( ~~~at~A.B( ~~~bei~A.b(C~d)~in~ ^at~a.b.C(D.java:1) ~~
 **~( **~(A) (a~1)~b.ex:1:~ a.ex:1:~ {a,b,1,[{file," {a,b,[ {a,b,[x], ,[{file, in~function~ --->
 --->~A ---~a~--- Caused~by:~ A:~ A. \\n \\\\ \\n\\t #012 {" {"a": [[ [" 1 1: 12:00:00~at~
 Uncaught~ [object]~( ( ) $$Lambda $1 <>c `1 [[] at~a[b]`1. :: a:: a# / a/ /gems/ あ
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905  (a list is longer to read)
 HEADS = {
     "": "",
     "python": '  File "a.py", line 1, in f\n',
@@ -256,7 +256,7 @@ NAMED_FRAMES = [
     "#0 /a.php(1): {}b()\n#1 {{main}}",
     '  File "/a.py", line 1, in {}',
 ]
-IN_NAMES = "< << <a> <a>b__1 > [ [[] ] ( () @1 @1-1 $ $$Lambda $1 ` `1[ + - -1 / :: { # |".split()  # noqa: SIM905
+IN_NAMES = "< << <a> <a>b__1 > [ [[] ] ( () @1 @1-1 $ $$Lambda $1 ` `1[ + - -1 / :: { # |".split()  # noqa: SIM905  (a list is longer to read)
 
 
 @pytest.mark.parametrize("frame", NAMED_FRAMES)

@@ -1,4 +1,4 @@
-"""One table of a dead letter's fields; what services see is written out, and agrees with it."""
+"""The table of a dead letter's fields, and the models for services, which agree with it."""
 
 from dataclasses import MISSING, fields
 from typing import Any, get_type_hints

@@ -1,4 +1,4 @@
-"""Redaction: planted secrets go, everything else stays byte for byte."""
+"""Redaction masks planted secrets, and keeps everything else byte for byte."""
 
 import json
 import re
@@ -265,7 +265,7 @@ $6$ sqlplus~ aB7- 4 4111~ +1~ GB82~ phone~ https://a/hooks/ aGVs \\" " [ {( \\ =
 a:b@tcp( a:b@tcp(c)/ #1~a(1):~f(' #1~a(1):~b( a.ex:1:~A.b(" (a~1)~A.b(" called~as~a:b(" {a,b,["
 {a,b,["c"],[ arguments~were~given~to~#~1~" a('b')~called~at~ password~„ password~“x password=„
 password~«x पासवर्ड पासवर्ड„ ["password"]=>~ ["password":a password]~=>~a [password]=> {password,"
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905  (a list is longer to read)
 
 
 @pytest.mark.parametrize("piece", HOSTILE)

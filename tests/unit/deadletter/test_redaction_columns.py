@@ -1,4 +1,4 @@
-"""Redaction by column says what redaction of each value says."""
+"""Redaction by column gives the same as redaction of each value."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Redaction by rules of a user: keys, patterns, allowed keys."""
+"""Redaction with a user's own rules: keys, patterns, allowed keys."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The rules file: what it changes, and the one sentence where it is not valid."""
+"""The rules file: what it changes, and the error if it is not valid."""
 
 import json
 from pathlib import Path

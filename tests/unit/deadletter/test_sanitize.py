@@ -1,4 +1,4 @@
-"""Text, numbers and times that PostgreSQL and Parquet both take."""
+"""Text, numbers and times that both PostgreSQL and Parquet can store."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What share of planted secrets a drain stores, and of harmless texts it masks."""
+"""The share of planted secrets that a drain stores, and of harmless texts that it masks."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The log's subjects, and NATS' rules of matching."""
+"""The log's subjects, and NATS' rules for matching."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Every vendor's token is found by each of the patterns that are made from the table."""
+"""Each pattern that is made from the table finds the tokens of every vendor."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Alternatives that share their beginnings find what they found apart."""
+"""Alternatives with merged prefixes match the same as the separate alternatives."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Whatever arrives becomes one row that both sinks take, read alike by column and one by one."""
+"""Any message becomes one row for both sinks, the same by column and one by one."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The doctor's rules on their own: what each says of an account, and of one a little better."""
+"""The doctor's rules alone: each on an account with its problem, and on one without."""
 
 import re
 from typing import Any

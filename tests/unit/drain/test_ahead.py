@@ -1,4 +1,4 @@
-"""A stage works one item ahead, and no further; errors and the end come in order."""
+"""A stage works exactly one item ahead; errors and the end arrive in order."""
 
 import asyncio
 import weakref

@@ -1,4 +1,4 @@
-"""Python's collector is as it was after a drain, whatever drains there were."""
+"""After a drain, Python's garbage collector has the same settings as before."""
 
 import gc
 

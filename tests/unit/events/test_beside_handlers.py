@@ -1,4 +1,4 @@
-"""A decorated handler that is called with what it does not take."""
+"""A decorated handler that is called with arguments it does not accept."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is held and heard where something else pulls the events."""
+"""The state kept for handlers whose events another library pulls."""
 
 import asyncio
 from collections.abc import AsyncGenerator

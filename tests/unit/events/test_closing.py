@@ -1,4 +1,4 @@
-"""The end of a service: one deadline, and tasks that swallow their cancellation."""
+"""The end of a service: one deadline, and tasks that ignore their cancellation."""
 
 import asyncio
 import time

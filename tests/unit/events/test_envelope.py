@@ -1,4 +1,4 @@
-"""What our consumer writes is read whole by the drain, and gives a redrive the original bytes."""
+"""The drain reads everything that our consumer writes, and a redrive gets the original bytes."""
 
 import contextlib
 import gzip

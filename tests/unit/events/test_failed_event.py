@@ -1,4 +1,4 @@
-"""FailedEvent is the dead letter that the consumer writes, and the one that older services send."""
+"""FailedEvent reads the dead letters of our consumer and of older services."""
 
 import json
 from datetime import UTC, datetime

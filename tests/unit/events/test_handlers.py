@@ -1,4 +1,4 @@
-"""Which functions are taken as handlers, and what becomes of one that is not async after all."""
+"""Which functions are accepted as handlers, and handlers that are not async after all."""
 
 import asyncio
 import functools
@@ -70,7 +70,7 @@ class Service:
         return event.upper()
 
 
-class Callable_:  # noqa: N801
+class Callable_:  # noqa: N801  (Callable is a name of typing)
     async def __call__(self, event: str) -> str:
         return event.upper()
 

@@ -1,4 +1,4 @@
-"""What a monitor without a notifier says of a dead letter."""
+"""The log line of a monitor without a notifier."""
 
 import logging
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What becomes of an event after its handler ran."""
+"""The fate of an event after its handler ran."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""`sahool_dlq.events` offers its names lazily, and an absent package never breaks an import."""
+"""`sahool_dlq.events` imports its names lazily; a missing package never breaks the import."""
 
 import ast
 import json
@@ -50,7 +50,7 @@ def test_every_name_is_there_and_is_always_the_same_object(name: str) -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
-        sahool_dlq.events.Nonsense  # noqa: B018
+        sahool_dlq.events.Nonsense  # noqa: B018  (the access raises)
     with pytest.raises(ImportError, match="cannot import name"):
         exec("from sahool_dlq.events import Nonsense")
 

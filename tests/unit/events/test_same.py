@@ -1,4 +1,4 @@
-"""Whether the dead letter under our id is ours: what it says counts, not who wrote it when."""
+"""Whether the dead letter with our id is ours: decided by its content, not by writer or time."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +45,6 @@ async def test_what_it_says_counts(
         return SimpleNamespace(subject="a.dlq.b", data=stored)
 
     monkeypatch.setattr(same, "stored_message", stored_message)
-    letters: Any = same.SameLetters(None)  # type: ignore[arg-type]
+    letters: Any = same.SameLetters(None)
     assert await letters.is_ours(PubAck("S", 1), "a.dlq.b", OURS) is is_ours
     assert not await letters.is_ours(PubAck("S", 1), "a.dlq.c", OURS)

@@ -1,4 +1,4 @@
-"""The W3C trace context that an event's headers hold."""
+"""The W3C trace context in an event's headers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A monitor's pure decisions, and what they tell the log."""
+"""A monitor's decisions, and the messages to the log that follow from them."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""How to connect: where each part of it comes from, and what is said of what is not valid."""
+"""Connection settings: where each one comes from, and the errors of invalid ones."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def write(folder: Path, name: str, **said: Any) -> None:
 
 
 def addresses(access: Access) -> list[str]:
-    return [each.get_secret_value() for each in access.servers]  # type: ignore[union-attr]
+    return [each.get_secret_value() for each in access.servers]
 
 
 @pytest.mark.parametrize("kind", [NATSConsumerConfig, NATSConfig, DLQConsumerConfig, "settings"])

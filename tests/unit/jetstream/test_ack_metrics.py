@@ -1,4 +1,4 @@
-"""Of whose acknowledgements the server tells, and what it says of one."""
+"""Which acknowledgements the server reports, and what a report contains."""
 
 import pytest
 from nats.js.api import AckPolicy, ConsumerConfig

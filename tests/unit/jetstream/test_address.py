@@ -1,4 +1,4 @@
-"""Addresses of servers: what is read out of them, and what is never shown."""
+"""Addresses of servers: what is read from them, and what is never shown."""
 
 import re
 from urllib.parse import quote

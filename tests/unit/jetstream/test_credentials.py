@@ -1,4 +1,4 @@
-"""Credentials files: read by us, and each damage in one sentence."""
+"""Credentials files: how we read them, and one error for each kind of damage."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""deploy/nats.conf and docs say what `dlq nats-permissions` says."""
+"""deploy/nats.conf and docs contain the output of `dlq nats-permissions`."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Headers: every value in order, from the bytes on the wire to a dead letter's JSON and back."""
+"""Headers: every value in order, from the bytes on the wire to the dead letter and back."""
 
 import json
 from typing import Any

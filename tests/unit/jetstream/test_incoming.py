@@ -1,4 +1,4 @@
-"""What a source lets through of its origin's subjects, and what it calls them."""
+"""Which subjects a source takes from its origin, and how it renames them."""
 
 import pytest
 from nats.js.api import StreamSource, SubjectTransform

@@ -1,4 +1,4 @@
-"""NKeys by vectors of the standards: RFC 8032, CRC-16/XMODEM, and a pair that NATS documents."""
+"""NKeys with the test vectors of RFC 8032 and CRC-16/XMODEM, and a pair from NATS' docs."""
 
 import base64
 import binascii

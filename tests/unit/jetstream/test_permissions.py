@@ -1,4 +1,4 @@
-"""Whose answers come where."""
+"""On which subject each user gets its answers."""
 
 import pytest
 

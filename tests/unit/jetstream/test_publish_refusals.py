@@ -1,4 +1,4 @@
-"""Which errors of a publish speak of the message, and which only of the moment."""
+"""Which errors of a publish are final, and which are temporary."""
 
 import nats.errors
 import pytest

@@ -1,4 +1,4 @@
-"""A pull request waits as long as something comes, and no longer."""
+"""A pull request waits as long as messages come, and no longer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What the forms of a redrive mean, and that Prefect can draw them."""
+"""The meaning of the redrive forms, and that Prefect can draw them."""
 
 from datetime import UTC, datetime, timedelta
 

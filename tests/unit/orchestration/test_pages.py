@@ -1,4 +1,4 @@
-"""The pages of failure groups: narrow, linked, and text where messages speak."""
+"""The pages of failure groups: narrow, linked, and with the texts of messages as plain text."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What a verb answers is printed in one place, which also decides how the command ends."""
+"""The answer of a verb is printed in one place, which also decides the exit status."""
 
 import ast
 import json

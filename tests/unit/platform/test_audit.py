@@ -1,4 +1,4 @@
-"""`make audit` never says that all is well where it does not know."""
+"""`make audit` never reports success if vulnerabilities could not be looked up."""
 
 import importlib.util
 import json

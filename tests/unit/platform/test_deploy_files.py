@@ -1,4 +1,4 @@
-"""What deploy/ holds, as far as it can be checked without the machines it is for."""
+"""The files of deploy/, as far as they can be checked without Docker or systemd."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Documents say what the code does."""
+"""The documents agree with the code."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""What fits on a terminal: whole columns go, in a stated order, and no number is ever cut."""
+"""Tables on a terminal: whole columns are left out, in a fixed order, and no number is cut."""
 
 import io
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The map in docs/architecture.md names files that are there."""
+"""The files that the map in docs/architecture.md names exist."""
 
 import re
 from pathlib import Path

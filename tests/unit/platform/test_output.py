@@ -1,4 +1,4 @@
-"""Nothing that came from a message can steer the terminal, or change what is shown of others."""
+"""No text of a message can control the terminal or change what is shown of others."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def shown(*rows: list[object]) -> str:
     before, output.console = output.console, Console(file=io.StringIO(), width=120, emoji=False)
     try:
         print_table("title", ["what", "said"], rows)
-        return output.console.file.getvalue()  # type: ignore[attr-defined]
+        return output.console.file.getvalue()
     finally:
         output.console = before
 

@@ -1,4 +1,4 @@
-"""Facts that stand in one place, from which all others read them."""
+"""Facts that are defined in one place, from which all others take them."""
 
 import re
 
@@ -31,6 +31,13 @@ FACTS = {
         },
     ),
     "the class of an error, in SQL": (r"regexp_replace\([\w. ]*error_type", {MADE}),
+    "failures a minute": (
+        r"/ (?:\w+\.)?(?:window_)?minutes|minutes AS divisor|COUNT\(\*\)(?:::\w+)? / [\d.]+",
+        {
+            "sql/marts/metrics.sql",  # over windows of the past, in the lake
+            "sql/alerts/failures/dlq_rate.sql",  # now, in PostgreSQL
+        },
+    ),
     "which redrives were answered": (
         r"\(['\"]succeeded['\"], ['\"]failed_again['\"]\)",
         {

@@ -1,4 +1,4 @@
-"""Where a setting comes from, and what is said of one that is not valid."""
+"""Where a setting comes from, and the error if it is not valid."""
 
 import json
 import os
@@ -141,7 +141,7 @@ def test_secrets_are_not_shown() -> None:
 
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError):
-        load_settings().redrive_cap = 5  # type: ignore[misc]
+        load_settings().redrive_cap = 5
 
 
 def test_a_child_process_sees_the_same_servers_and_lake(

@@ -1,4 +1,4 @@
-"""Commands and code in the documents are such as exist; `test_snippets_run.py` runs the code."""
+"""Commands and code in the documents exist; `test_snippets_run.py` runs the code."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The `dlq` command as such: its help, what was meant, how it ends."""
+"""The `dlq` command itself: help, suggestions for wrong names, exit status."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""The subjects that a redrive may publish to, and those that it never does."""
+"""The subjects that a redrive may publish to, and those that it never may."""
 
 import pytest
 

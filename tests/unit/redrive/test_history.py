@@ -1,4 +1,4 @@
-"""The checker of histories finds each fault that is planted, and nothing in a history without."""
+"""The checker of histories finds each planted fault, and nothing in a correct history."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""How long an event may live on: as the server reads it, less what has passed."""
+"""The remaining lifetime of an event, by its TTL and its age."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""A dead letter back to its event."""
+"""From a dead letter back to its event."""
 
 import base64
 import hashlib

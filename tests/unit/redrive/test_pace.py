@@ -1,4 +1,4 @@
-"""The budget of redrives: who waits, and who stops waiting."""
+"""The rate limits of redrives."""
 
 import asyncio
 

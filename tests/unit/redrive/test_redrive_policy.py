@@ -1,4 +1,4 @@
-"""The policy of redrives: arithmetic, decisions, and what it does where chances are known."""
+"""The policy of redrives: arithmetic, decisions, and its results where the chances are known."""
 
 import random
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Which version runs, and what is done with a group in it: no server."""
+"""Which version of a service runs, and what is done with a group in it."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""The conditions of a selection are said once, and the command and the forms have them all."""
+"""The conditions of a selection are declared once; the command and the forms have them all."""
 
 from collections.abc import Mapping
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""Conditions that people write: what they become, and what is refused."""
+"""Conditions of `--where`: their SQL, and what is refused."""
 
 import re
 from datetime import UTC, datetime, timedelta

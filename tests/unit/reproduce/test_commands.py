@@ -1,4 +1,4 @@
-"""An event as a command line and as a program: what a shell and Python make of them."""
+"""An event as a command line and as a program, checked with a shell and Python."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""The file of `dlq export`: whole or not at all, and through nobody's link."""
+"""The file of `dlq export` is complete or absent, and never written through a link."""
 
 import stat
 from pathlib import Path

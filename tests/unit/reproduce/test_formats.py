@@ -1,4 +1,4 @@
-"""Exported rows in each format: exact, but CSV, whose cells are no formulas."""
+"""Exported rows in each format: exact, except that CSV cells are never formulas."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The job of `dlq try`: a group that hangs, and options that do not go together."""
+"""The job of `dlq try`: a group that hangs, and options that exclude each other."""
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path

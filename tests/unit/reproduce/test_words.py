@@ -1,4 +1,4 @@
-"""The report of a trial in words, by groups, and as annotations."""
+"""The report of a trial as text, by groups, and as annotations."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def kind(count: int, group: str = B, result: str = "raised", **changes: object) 
         "stack_trace": None,
         "failure_ids": (),
     }
-    return Kind(count, result, group_id=group, **{**values, **changes})  # type: ignore[arg-type]
+    return Kind(count, result, group_id=group, **{**values, **changes})
 
 
 def group(passed: int, *kinds: Kind, id_: str = A) -> GroupTrial:

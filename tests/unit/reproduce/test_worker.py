@@ -1,4 +1,4 @@
-"""A handler in a process of its own: whatever it does is the outcome of one event."""
+"""A handler in a separate process: whatever it does is the outcome of one event."""
 
 import subprocess
 import sys

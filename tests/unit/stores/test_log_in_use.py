@@ -1,4 +1,4 @@
-"""A log that others write while it is read is not torn."""
+"""A Delta log that others write while it is read is not reported as torn."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Sentences for what PostgreSQL, poolers and psycopg say, in the words in which they say it."""
+"""The sentences for errors of PostgreSQL, poolers and psycopg, given their exact texts."""
 
 import psycopg
 import pytest

@@ -49,7 +49,7 @@ WITH latest AS (
 SELECT failure_id, group_id, original_data, {", ".join(COLUMNS)}
 FROM latest
 ORDER BY published_at, dlq_sequence
-"""  # noqa: S608
+"""  # noqa: S608  (our own names, bound values)
 """The latest failures of a week, without those of redrives: one group against all others."""
 
 WINDOW_SAMPLE_SQL = f"""
@@ -63,7 +63,7 @@ WHERE d.dlq_timestamp > n.now - INTERVAL '192' HOUR AND d.dlq_timestamp <= n.now
 AND d.dlq_date > CAST(n.now AT TIME ZONE 'UTC' AS DATE) - 9 AND d.root_failure_id IS NULL
 ORDER BY d.failure_id, d.dlq_sequence -- a hash: as good as a random sample, the same each time
 LIMIT {SAMPLE}
-"""  # noqa: S608
+"""  # noqa: S608  (our own names, bound values)
 """The last 24 hours against the seven days before."""
 
 _SCHEMA = {
@@ -106,7 +106,7 @@ def contributors(query: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
         frame.head(MOST_FINDINGS).select(pl.lit(subject).alias("subject"), pl.all())
         for subject, frame in found
     ]
-    return pl.concat([pl.DataFrame(schema=_SCHEMA), *(f.cast(_SCHEMA) for f in telling)])  # type: ignore[arg-type]
+    return pl.concat([pl.DataFrame(schema=_SCHEMA), *(f.cast(_SCHEMA) for f in telling)])  # type: ignore[arg-type]  # polars names too narrow a type
 
 
 def _sampled(failures: pl.DataFrame) -> pl.DataFrame:

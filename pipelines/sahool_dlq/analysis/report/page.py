@@ -127,7 +127,7 @@ def _drawn(found: Mapping[str, Sequence[Figure]]) -> dict[str, list[_Drawn]]:
     every = [figure for those in found.values() for figure in those]
     svgs = as_svgs([figure.draw(look) for figure in every for look in (WIDE, PHONE)])
     # Vega escapes all texts.
-    shown = iter([Markup(svg) if svg else _NOT_DRAWN for svg in svgs])  # noqa: S704
+    shown = iter([Markup(svg) if svg else _NOT_DRAWN for svg in svgs])  # noqa: S704  (the drawing library escapes)
     return {
         title: [_Drawn(next(shown), next(shown), figure.caption) for figure in those]
         for title, those in found.items()

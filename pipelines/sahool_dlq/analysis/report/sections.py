@@ -124,8 +124,8 @@ def _figures(frames: Mapping[str, pl.DataFrame]) -> dict[str, Any]:
     open_groups = groups.filter(pl.col("open_count") > 0)
     notable = open_groups.filter(pl.col("state").is_in(["new", "escalating", "regressed"]))
     return {
-        "dead_letters_per_minute_1h": metrics.get(("dlq_rate", "1 hour")) or 0.0,
-        "dead_letters_per_minute_24h": metrics.get(("dlq_rate", "24 hours")) or 0.0,
+        "failures_per_minute_1h": metrics.get(("dlq_rate", "1 hour")) or 0.0,
+        "failures_per_minute_24h": metrics.get(("dlq_rate", "24 hours")) or 0.0,
         "open_count": int(groups["open_count"].sum()),
         "open_group_count": open_groups.height,
         "oldest_open_seconds": health["oldest_open_age_seconds"].max(),
@@ -141,9 +141,9 @@ def _now(frames: Mapping[str, pl.DataFrame]) -> Section:
     success = now["redrive_success_share_24h"]
     rows = (
         (
-            "dead letters a minute",
-            f"{now['dead_letters_per_minute_1h']:.1f}",
-            f"last hour; {now['dead_letters_per_minute_24h']:.1f} in 24 hours",
+            "failures a minute",
+            f"{now['failures_per_minute_1h']:.1f}",
+            f"last hour; {now['failures_per_minute_24h']:.1f} in 24 hours",
         ),
         ("open failures", now["open_count"], f"in {now['open_group_count']:,} groups"),
         (

@@ -56,7 +56,7 @@ shorter that the this to too unable unavailable unauthorized unchanged unexpecte
 unset unsupported updated used using valid value verified was weak were when which will
 with without wrong you your empfangen falsch ungültig obligatoire incorrecta requerida
 inválida неверный обязателен مطلوب مطلوبة خاطئة خطأ غير قصيرة 错误 无效
-""".split()  # noqa: SIM905
+""".split()  # noqa: SIM905  (a list is longer to read)
 )
 _ROOTS = (
     "self|this|config|settings|os|process|env|request|req|ctx|context|args|kwargs|options|opts"

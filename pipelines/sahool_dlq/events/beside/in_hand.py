@@ -82,7 +82,7 @@ class InHand:
             return False
         logger.info("Event %s came again while it was being handled", delivery)
         msg._ackd = True  # noqa: SLF001  (so that no framework answers it)
-        call.msg.reply, call.msg._client = msg.reply, client_of(msg)  # noqa: SLF001
+        call.msg.reply, call.msg._client = msg.reply, client_of(msg)  # noqa: SLF001  (nats-py has no public name for it)
         call.delivery = delivery
         if call.attempts is not None:
             call.attempts.delivery_count = delivery.delivery_count

@@ -209,7 +209,7 @@ class Settler:
         if last is None or last.delivery.delivery_count != deliveries:
             return
         msg, headers = replace(last.msg), every_header(last.msg.headers)
-        msg._ackd = False  # noqa: SLF001
+        msg._ackd = False  # noqa: SLF001  (nats-py has no public name for it)
         call = Call(self, msg, last.delivery, headers, last.attempts, last.handler)
         config = self._config.in_force(event_type_of(msg.subject))
         reason = "max_retries_exceeded" if last.attempts.calls else "max_deliveries"

@@ -49,13 +49,13 @@ def taskiq_dead_letters(
     async def listen_settled() -> AsyncGenerator[AckableMessage, None]:
         begun.forget_all()  # what an earlier worker took and did not begin
         async for message in _for_ever(listen):
-            msg: Msg = message.ack.__self__  # type: ignore[attr-defined]
+            msg: Msg = message.ack.__self__  # type: ignore[attr-defined]  # a bound method of nats-py
             task_id, name = _task_of(broker, message.data)
             if call := await settlers.begin(msg, name):
                 begun.calls[task_id].append(call)
                 yield AckableMessage(data=message.data, ack=partial(begun.answer, task_id, call))
 
-    broker.listen = listen_settled  # type: ignore[method-assign]
+    broker.listen = listen_settled  # type: ignore[method-assign]  # taskiq has no hook for it
     broker.add_middlewares(begun)
     broker.middlewares.insert(0, broker.middlewares.pop())  # failures before it do not count
 
@@ -93,9 +93,9 @@ class _Begun(TaskiqMiddleware):
 
     def on_error(
         self,
-        message: TaskiqMessage,  # noqa: ARG002
+        message: TaskiqMessage,  # noqa: ARG002  (signature of taskiq)
         result: TaskiqResult[Any],
-        exception: BaseException,  # noqa: ARG002
+        exception: BaseException,  # noqa: ARG002  (signature of taskiq)
     ) -> None:
         _result.set(result)
 

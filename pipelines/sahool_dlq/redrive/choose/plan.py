@@ -172,7 +172,7 @@ def find_pending(
 ) -> list[PlannedFailure]:
     """Failures that are in no batch, the oldest first."""
     rows = connection.execute(
-        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, service(f),"  # noqa: S608
+        f"SELECT f.id::text, coalesce(f.group_id, ''), f.error_type, service(f),"  # noqa: S608  (our own names, bound values)
         f" f.original_subject, {ADDRESS}, f.redrive_count,"
         f" f.opening, {IS_FOREIGN}, left(f.error_message, 500), f.dlq_timestamp,"
         " (SELECT max(r.ended_at) FROM redrives r WHERE r.failure_id = f.id"

@@ -129,7 +129,7 @@ def judged(
     """The policy's decisions about everything pending in a selection, the largest first."""
     condition, values = selection.condition()
     rows = connection.execute(
-        "SELECT coalesce(f.group_id, ''), f.error_type, f.redrive_count + 1, count(*),"  # noqa: S608
+        "SELECT coalesce(f.group_id, ''), f.error_type, f.redrive_count + 1, count(*),"  # noqa: S608  (our own names, bound values)
         f" string_agg(DISTINCT service(f), ', '),"
         " min(left(f.error_message, 500))"
         f" FROM failed_events f WHERE f.status = 'pending' AND {condition} AND {IDLE}"
@@ -185,7 +185,7 @@ def _find_reached(
     """Pending failures whose consumer would get a redrive."""
     return find_pending(
         connection,
-        f"f.status = 'pending' AND {condition}"  # noqa: S608
+        f"f.status = 'pending' AND {condition}"  # noqa: S608  (our own names, bound values)
         f" AND (coalesce({ADDRESS}, ''), f.original_subject)"
         " NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
         [*values, [address for address, _ in unreached], [subject for _, subject in unreached]],
@@ -223,7 +223,7 @@ def _of_cells(
     condition, values = selection.condition()
     found = [each.pending.cell for each in cells]
     return find(
-        f"{condition} AND"  # noqa: S608
+        f"{condition} AND"  # noqa: S608  (our own names, bound values)
         f" {_CELL} IN (SELECT * FROM unnest(%s::text[], %s::text[], %s::int[]))",
         [
             *values,

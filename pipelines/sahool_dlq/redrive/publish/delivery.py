@@ -136,9 +136,7 @@ class Delivery:
         if self.halted is None:
             self._lock.check()
             if is_hopeless:
-                await self._news.decide(
-                    redrive, "parked", f"a redrive of its group has no chance: {why}"
-                )
+                await self._news.decide(redrive, "parked", f"its group was stopped: {why}")
                 self.parked.add(redrive.id)
             self._outbox.cancel(redrive, why)
         return "cancelled"

@@ -119,7 +119,7 @@ class Outbox:
 def load_redrives(connection: Connection[Any], batch_id: str) -> list[Redrive]:
     """The remaining redrives of a batch: first those published by a killed run, then the oldest."""
     rows = connection.execute(
-        "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"  # noqa: S608
+        "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"  # noqa: S608  (our own names, bound values)
         " r.addressed_to, f.dlq_sequence, f.published_at,"
         " CASE WHEN r.state = 'published' THEN extract(epoch FROM now() - r.published_at)::float8"
         f" END, f.dlq_reason = ANY(%s) OR r.addressed_to IS DISTINCT FROM {FAILED_AT}, service(f),"

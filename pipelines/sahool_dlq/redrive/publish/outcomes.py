@@ -6,7 +6,6 @@ the log, which the drain reads, decides.
 
 import asyncio
 import json
-from types import TracebackType
 from typing import Any
 
 from nats.aio.client import Client
@@ -35,12 +34,7 @@ class OutcomeFollower:
         await check_heard(self._client, *(each.subject for each in self._subscriptions))
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if not self._client.is_closed:
             for subscription in self._subscriptions:
                 await subscription.unsubscribe()

@@ -7,9 +7,9 @@ the outcomes of `published` rows, and records `outcome_unknown` if there is none
 still knows the event's id, and drops duplicates, it first publishes that event again.
 
 Each group of a service ramps separately: 1, then 10, then all. A stage without any success stops
-it, and the rest stays pending; if the outcomes show that redriving has no chance, the rest is
-parked. A paused or cancelled batch publishes nothing more: a row becomes `published` only while its
-batch is running and its failure still waits. A run that has lost its lock stops before the next
+it, and the rest stays pending; if the outcomes show that hardly any of the rest would succeed, it
+is parked. A paused or cancelled batch publishes nothing more: a row becomes `published` only while
+its batch is running and its failure still waits. A run that has lost its lock stops before the next
 publish, and the next owner of the lock follows its published redrives.
 """
 
@@ -251,12 +251,14 @@ class _Run:
         return group
 
     def _judge(self, group: Ramp) -> None:
-        """Stop a group if its outcomes show that it has no chance."""
+        """Stop a group if its outcomes show that hardly any of the rest would succeed."""
         told = group.outcomes["succeeded"], group.outcomes["failed_again"]
         if group.stop.is_set() or not is_hopeless(group.belief, *told, self._policy):
             return
         chance = group.belief.after(*told).mean
-        group.why = f"chance about {chance:.0%} after {told[0]} of {sum(told)} succeeded"
+        group.why = (
+            f"{told[0]} of {sum(told)} redrives succeeded, so about {chance:.0%} of the rest would"
+        )
         group.is_hopeless = True
         group.stop.set()
 

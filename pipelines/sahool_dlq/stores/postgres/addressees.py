@@ -25,7 +25,7 @@ def pending_addressees(connection: Connection[Any]) -> list[tuple[str, str, bool
     without our library.
     """
     return connection.execute(
-        f"SELECT {ADDRESS}, f.original_subject, coalesce(bool_and({IS_FOREIGN}), false)"  # noqa: S608
+        f"SELECT {ADDRESS}, f.original_subject, coalesce(bool_and({IS_FOREIGN}), false)"  # noqa: S608  (our own names, bound values)
         f" FROM failed_events f WHERE f.status = 'pending' AND {ADDRESS} IS NOT NULL GROUP BY 1, 2",
         [list(BRIDGED_REASONS)],
     ).fetchall()

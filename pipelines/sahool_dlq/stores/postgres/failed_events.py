@@ -111,7 +111,7 @@ class FailedEvents:
 
     def _load(self, ids: set[str]) -> dict[str, Case]:
         cursor = self._connection.execute(
-            f"SELECT id::text, {', '.join(CASE_COLUMNS)} FROM failed_events"  # noqa: S608
+            f"SELECT id::text, {', '.join(CASE_COLUMNS)} FROM failed_events"  # noqa: S608  (our own names, bound values)
             " WHERE id = ANY(%s::uuid[])",
             [f"{{{','.join(ids)}}}"],  # a list would be quoted id by id
         )

