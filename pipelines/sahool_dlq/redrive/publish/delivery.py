@@ -135,7 +135,7 @@ class Delivery:
             return "held"
         if self.halted is None:
             self._lock.check()
-            if is_hopeless:
+            if is_hopeless and redrive.replayed is None:
                 await self._news.decide(
                     redrive, "parked", f"a redrive of its group has no chance: {why}"
                 )
