@@ -14,7 +14,7 @@ from sahool_dlq.jobs.replay import plan_replay, preview_replay
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.replay.plan import LEFT_OUT
 from sahool_dlq.redrive.replay.preview import ReplayPreview
-from sahool_dlq.redrive.replay.selection import ReplaySelection, position
+from sahool_dlq.redrive.replay.selection import ReplaySelection, stream_position
 from sahool_dlq.settings import Settings
 
 _TIMES = "24h, 7d, 2026-03-01T12:00:00Z, or a sequence: seq:120000"
@@ -63,8 +63,8 @@ def command(
     now = datetime.now(UTC)
     chosen = ReplaySelection(
         consumer,
-        position(since, now) if since is not None else None,
-        position(until, now) if until is not None else None,
+        stream_position(since, now) if since is not None else None,
+        stream_position(until, now) if until is not None else None,
         subject,
         where,
         limit,

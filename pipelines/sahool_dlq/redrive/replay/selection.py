@@ -17,7 +17,7 @@ from sahool_dlq.jetstream.incoming import stream_names
 from sahool_dlq.redrive.choose.selection import Selection, moment
 from sahool_dlq.redrive.choose.where import COLUMNS, compile_where
 
-__all__ = ["EVENT_COLUMNS", "Position", "ReplaySelection", "find_consumer", "position"]
+__all__ = ["EVENT_COLUMNS", "Position", "ReplaySelection", "find_consumer", "stream_position"]
 
 Position = datetime | int
 """A time, or a sequence of the stream."""
@@ -93,7 +93,7 @@ def _is_before(limit: Position | None, sequence: int, stored_at: datetime) -> bo
     return limit is not None and sequence < limit
 
 
-def position(text: str, now: datetime) -> Position:
+def stream_position(text: str, now: datetime) -> Position:
     """`24h`, `7d` or an ISO 8601 time as `moment` reads them, or a sequence: `seq:120000`.
 
     Raises RedriveError for anything else.
