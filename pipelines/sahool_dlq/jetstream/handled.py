@@ -20,6 +20,7 @@ __all__ = ["filters_of", "floor_of", "read_stored", "start_of", "was_for"]
 
 _BATCH = 1_000  # messages of one request
 _BATCH_BYTES = 8_000_000
+_IDLE_SECONDS = 30.0  # then the server removes the consumer: who reads may not delete consumers
 
 
 def filters_of(info: ConsumerInfo) -> list[str]:
@@ -56,7 +57,7 @@ async def read_stored(
 ) -> AsyncGenerator[list[StoredMessage], None]:
     """The stored messages of some subjects in order, in parts, from `since` up to sequence `until`.
 
-    With `is_headers_only` their data are left out. Nothing stays on the server. Raises
+    With `is_headers_only` their data are left out. Raises
     ServerUnavailableError if the server stops answering.
     """
     js, at = client.jetstream(), "the first"
@@ -67,12 +68,12 @@ async def read_stored(
         deliver_policy=DeliverPolicy(policy),
         filter_subjects=filters,
         headers_only=is_headers_only,
-        inactive_threshold=60,
+        inactive_threshold=_IDLE_SECONDS,
         mem_storage=True,
         **start,
     )
     info = await js.add_consumer(stream, config)
-    puller, is_stalled = Puller(client, stream, info.name), False
+    puller = Puller(client, stream, info.name)
     most = max(_BATCH_BYTES, 2 * client.max_payload)
     await puller.open()
     try:
@@ -97,11 +98,8 @@ async def read_stored(
             if part:
                 yield part
     except (PullStalledError, nats.errors.Error) as error:
-        is_stalled = True
         raise ServerUnavailableError(
             f"Reading stream {stream} stalled after {at} ({error}): try again."
         ) from error
     finally:
-        if not is_stalled:  # else nobody would answer; the consumer goes when it is idle
-            await puller.close()
-            await js.delete_consumer(stream, info.name)
+        await puller.close()

@@ -22,10 +22,9 @@ from sahool_dlq.deadletter.replays import REPLAY, ReplayedEvent
 from sahool_dlq.jetstream.handled import filters_of, floor_of, read_stored, start_of, was_for
 from sahool_dlq.jetstream.stored import StoredMessage, stored_message
 from sahool_dlq.redrive.choose.plan import Plan, PlannedFailure
-from sahool_dlq.redrive.choose.where import compile_where
 from sahool_dlq.redrive.lifetime import ttl_of
 from sahool_dlq.redrive.replay.match import matching
-from sahool_dlq.redrive.replay.selection import EVENT_COLUMNS, Position, ReplaySelection
+from sahool_dlq.redrive.replay.selection import Position, ReplaySelection
 
 __all__ = ["LEFT_OUT", "ReplayPlan", "plan_replay"]
 
@@ -77,6 +76,7 @@ async def plan_replay(
     At most a million of its events are read. `progress` gets their number so far. Raises
     ServerUnavailableError if NATS stops answering.
     """
+    selection.condition()  # which may not be valid
     started, found = time.monotonic(), _Found()
     since = selection.since if selection.since is not None else start_of(info)
     floor = floor_of(info)
@@ -121,8 +121,8 @@ def _take(
         is_early = event.sequence < start_of(info) or selection.is_before(event.sequence, stored_at)
         if not is_early and selection.takes(event.subject) and was_for(info, event):
             taken.append(event)
-    if selection.where is not None and taken:
-        condition = compile_where(selection.where, EVENT_COLUMNS)
+    condition = selection.condition()
+    if condition is not None and taken:
         taken = matching(connection, redactor, taken, condition)
     keys = _keys(connection, info, taken)
     states = _states(connection, set(keys))

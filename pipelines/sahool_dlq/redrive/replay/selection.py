@@ -38,7 +38,7 @@ _SEQUENCE = re.compile(r"seq:\s*(\d{1,18})", re.IGNORECASE)
 class ReplaySelection:
     """Events that a consumer has handled; all given conditions must hold.
 
-    Raises RedriveError without any condition, QueryError for a `where` that is not valid.
+    Raises RedriveError without any condition.
     """
 
     consumer: str  # a durable name, or STREAM/CONSUMER
@@ -55,8 +55,6 @@ class ReplaySelection:
                 raise RedriveError(f"An empty {name} selects nothing: say which, or leave it out.")
         if not any([self.since, self.until, self.subject, self.where]):
             raise RedriveError("Say what to replay: --since, --until, --subject or --where.")
-        if self.where is not None:
-            compile_where(self.where, EVENT_COLUMNS)
 
     def as_json(self) -> dict[str, Any]:
         """The given conditions."""
@@ -73,6 +71,10 @@ class ReplaySelection:
             subject=self.subject and mask(self.subject),
             where=self.where and mask(self.where),
         )
+
+    def condition(self) -> tuple[str, list[Any]] | None:
+        """`where` as SQL with its values; raises QueryError if it is not valid."""
+        return None if self.where is None else compile_where(self.where, EVENT_COLUMNS)
 
     def takes(self, subject: str) -> bool:
         """Whether an event's subject is selected."""
