@@ -87,7 +87,7 @@ async def _preview(
     order: Order,
     progress: Reading | None,
 ) -> ReplayPreview:
-    info = await find_consumer(client.jetstream(), selection.consumer)
+    info = await find_consumer(client.jetstream(), selection.consumer, settings.events_stream)
     redactor = settings.redactor(settings.rules)
     found = await read_events(client, connection, redactor, info, selection, progress)
     order = replace(order, max_age_seconds=settings.redrive_max_age_seconds)

@@ -57,6 +57,7 @@ class ReplayPlan:
 class _Found:
     """The events found so far, by their key: one for all copies of an event."""
 
+    condition: tuple[str, list[Any]] | None  # of `compile_where`
     events: dict[str, StoredMessage] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     read_count: int = 0
@@ -76,8 +77,7 @@ async def plan_replay(
     At most a million of its events are read. `progress` gets their number so far. Raises
     ServerUnavailableError if NATS stops answering.
     """
-    selection.condition()  # which may not be valid
-    started, found = time.monotonic(), _Found()
+    started, found = time.monotonic(), _Found(selection.condition())
     since = selection.since if selection.since is not None else start_of(info)
     floor = floor_of(info)
     if isinstance(selection.until, int):
@@ -121,9 +121,8 @@ def _take(
         is_early = event.sequence < start_of(info) or selection.is_before(event.sequence, stored_at)
         if not is_early and selection.takes(event.subject) and was_for(info, event):
             taken.append(event)
-    condition = selection.condition()
-    if condition is not None and taken:
-        taken = matching(connection, redactor, taken, condition)
+    if found.condition is not None and taken:
+        taken = matching(connection, redactor, taken, found.condition)
     keys = _keys(connection, info, taken)
     states = _states(connection, set(keys))
     for key, event in zip(keys, taken, strict=True):

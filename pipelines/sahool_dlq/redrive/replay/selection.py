@@ -1,7 +1,8 @@
 """The events that a person selects for a replay, and the consumer that gets them."""
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from nats.js.errors import NotFoundError
 
 from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.errors import RedriveError, UnknownNameError
-from sahool_dlq.jetstream.consumers import is_name, parts_of
+from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.jetstream.incoming import stream_names
 from sahool_dlq.redrive.choose.selection import Selection, moment
 from sahool_dlq.redrive.choose.where import COLUMNS, compile_where
@@ -108,24 +109,16 @@ def stream_position(text: str, now: datetime) -> Position:
         raise RedriveError(f"{str(error).removesuffix('.')}, or seq:120000.") from None
 
 
-async def find_consumer(js: JetStreamContext, name: str) -> ConsumerInfo:
+async def find_consumer(js: JetStreamContext, name: str, events_stream: str) -> ConsumerInfo:
     """The state of a durable consumer, given as its name or STREAM/CONSUMER.
 
-    Raises UnknownNameError if there is none, RedriveError if several streams have one, or if its
-    stream deletes events that were handled.
+    A name is searched in `events_stream`, then in all streams. Raises UnknownNameError if there is
+    none, RedriveError if several streams have one, or if its stream deletes handled events.
     """
-    if "/" in name:
-        stream, durable = parts_of(name) or ("", "")
-        streams = [stream] if stream else []
-    else:
-        durable = name if is_name(name) else ""
-        streams = await stream_names(js) if durable else []
-    found: list[ConsumerInfo] = []
-    for stream in streams:
-        try:
-            found.append(await js.consumer_info(stream, durable))
-        except NotFoundError:
-            continue
+    stream, durable = parts_of(name) or parts_of(f"{events_stream}/{name}") or ("", "")
+    found = await _named(js, [stream], durable)
+    if not found and durable == name:
+        found = await _named(js, await stream_names(js), durable)
     if not found:
         raise UnknownNameError(
             f"There is no consumer {name[:100]!r}: `nats consumer ls STREAM` lists them."
@@ -140,3 +133,11 @@ async def find_consumer(js: JetStreamContext, name: str) -> ConsumerInfo:
             " be replayed."
         )
     return found[0]
+
+
+async def _named(js: JetStreamContext, streams: Sequence[str], durable: str) -> list[ConsumerInfo]:
+    found = []
+    for stream in filter(None, streams):
+        with contextlib.suppress(NotFoundError):
+            found.append(await js.consumer_info(stream, durable))
+    return found
