@@ -1,4 +1,7 @@
-"""redrive-transient, redrive-group, redrive and dry-run: redrive failures that can succeed."""
+"""redrive-transient, redrive-group, redrive and dry-run: redrive failures that can succeed.
+
+And replay: give events to a consumer again that it handled wrongly.
+"""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
@@ -17,6 +20,7 @@ from sahool_dlq.jobs.redrive import (
     run_redrive,
     show_batch,
 )
+from sahool_dlq.jobs.replay import plan_replay, preview_replay
 from sahool_dlq.jobs.schedule import redrive_scheduled
 from sahool_dlq.orchestration.approval import (
     Approval,
@@ -24,16 +28,19 @@ from sahool_dlq.orchestration.approval import (
     batch_of_this_run,
     plan_as_markdown,
     remember_batch,
+    replay_as_markdown,
 )
 from sahool_dlq.orchestration.forms import (
     AsItWas,
     Changed,
+    Events,
     Failures,
     Further,
     Group,
     Name,
     NoFurther,
     Reason,
+    replay_selection,
     selection,
 )
 from sahool_dlq.orchestration.outcomes import in_words
@@ -44,6 +51,8 @@ from sahool_dlq.redrive.choose.plan import Order, Plan
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.preview import Preview
 from sahool_dlq.redrive.publish.ramp import Ramp, RedriveReport
+from sahool_dlq.redrive.replay.preview import ReplayPreview
+from sahool_dlq.redrive.replay.selection import ReplaySelection
 from sahool_dlq.settings import Settings, load_settings
 
 Done = TypeVar("Done")
@@ -88,10 +97,10 @@ async def redrive_group(group: Group, reason: Reason, your_name: Name) -> State:
         your_name: Your name; it is not checked.
     """
     settings = load_settings()
+    order = AsItWas().order(your_name, reason)
     return await _carry_out(
         settings,
-        lambda: Selection(group_id=known_group(settings, group)),
-        AsItWas().order(your_name, reason),
+        lambda: _plan(settings, Selection(group_id=known_group(settings, group)), order),
     )
 
 
@@ -117,10 +126,10 @@ async def redrive_selected(
         delivery: How they are published, if not unchanged.
     """
     settings = load_settings()
+    order = delivery.order(your_name, reason)
     return await _carry_out(
         settings,
-        lambda: _selected(settings, failures, conditions),
-        delivery.order(your_name, reason),
+        lambda: _plan(settings, _selected(settings, failures, conditions), order),
     )
 
 
@@ -172,19 +181,69 @@ def _selected(settings: Settings, failures: Failures, conditions: NoFurther | Fu
     return replace(chosen, group_id=known_group(settings, chosen.group_id))
 
 
-async def _carry_out(settings: Settings, choose: Callable[[], Selection], order: Order) -> State:
-    """Store the batch of `choose`, wait for approval if it is large, execute it.
+@flow(name="replay", flow_run_name="replay", persist_result=True, timeout_seconds=3600)
+@in_one_sentence
+async def replay(
+    consumer: Name,
+    reason: Reason,
+    your_name: Name,
+    events: Events = Events(),  # noqa: B008
+    plan_only: bool = False,
+) -> State:
+    """Publish events again that a consumer handled without an error, but wrongly.
+
+    They are addressed to this consumer alone. It ramps 1, 10, all, and stops if nothing succeeds.
+    More than DLQ_REDRIVE_APPROVAL_COUNT wait until somebody approves their plan.
+
+    Args:
+        consumer: Who gets the events: its durable name, or STREAM/CONSUMER.
+        reason: Reason; stored with the batch and in the audit.
+        your_name: Your name; it is not checked.
+        events: Which events; all given conditions must hold, and one is needed.
+        plan_only: Show the plan, and publish nothing.
+    """
+    settings, selection = load_settings(), replay_selection(consumer, events)
+    per_second = events.per_second or None
+    if not plan_only:
+        order = Order("manual", your_name, reason, per_second=per_second)
+        return await _carry_out(settings, lambda: _plan_replay(settings, selection, order))
+    shown = await stage(
+        "Plan",
+        lambda: preview_replay(settings, selection, per_second=per_second),
+        lambda found: quantity(found.planned, "events"),
+        is_repeatable=True,
+    )
+    await markdown("redrive-plan", replay_as_markdown(shown), "What it would publish.")
+    count = quantity(shown.planned, "events")
+    return await told(count, f"Would publish {count} for {shown.consumer}")
+
+
+async def _plan(settings: Settings, selection: Selection, order: Order) -> tuple[Batch, str] | None:
+    planned = await plan_redrive(settings, selection, order, _step)
+    return planned and (planned[0], plan_as_markdown(planned[1].as_dict(), planned[0]))
+
+
+async def _plan_replay(
+    settings: Settings, selection: ReplaySelection, order: Order
+) -> tuple[Batch, str] | None:
+    planned = await plan_replay(settings, selection, order, _step)
+    return planned and (planned[0], replay_as_markdown(planned[1], planned[0]))
+
+
+async def _carry_out(
+    settings: Settings, plan: Callable[[], Awaitable[tuple[Batch, str] | None]]
+) -> State:
+    """Store the batch of `plan`, wait for approval if it is large, execute it.
 
     A run that was suspended, or crashed and is retried, continues with its stored batch.
     """
     batch_id, shown = await batch_of_this_run(), ""
     if batch_id is None:
-        planned = await plan_redrive(settings, choose(), order, _step)
+        planned = await plan()
         if planned is None:
             return await told("nothing to do", "Nothing to redrive")
-        batch_id = planned[0].id
+        batch_id, shown = planned[0].id, planned[1]
         await remember_batch(batch_id)
-        shown = plan_as_markdown(planned[1].as_dict(), planned[0])
         await markdown("redrive-plan", shown, "What the batch publishes.")
     batch = show_batch(settings, batch_id)
     if batch.state == "awaiting_approval":
@@ -224,6 +283,8 @@ def _ended(found: object) -> Ended:
             return _planned(found), False
         case (Batch(), Preview(plan=plan)):
             return _planned(plan), False
+        case (Batch(), ReplayPreview(planned=count)):
+            return quantity(count, "events"), False
         case Ramp():
             return in_words(found.outcomes, found.parked), found.why is not None
     return "nothing to redrive", False

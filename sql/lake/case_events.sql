@@ -12,7 +12,8 @@
 --   redrive_id    the redrive that it is about, null for decisions
 --   batch_id      the batch of the redrive, null if it has none
 --   attempt       1 for the first redrive; 1001 for the first after the case was reopened
---   trigger       automatic | manual, null if not given
+--   trigger       automatic | manual, null if not given; of a replay, whose failure_id is no failure,
+--                 replay
 --   consumer      <stream>/<durable>: the addressed consumer of a redrive, or the one that reports
 --                 an outcome
 --   consumer_version  of redrive.succeeded: the version that succeeded; null where unknown

@@ -26,6 +26,7 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
         "redrive-group",
         "redrive",
         "dry-run",
+        "replay",
         "report",
         "doctor",
         "watch-runs",
@@ -56,6 +57,7 @@ def test_neither_a_redrive_nor_the_marts_hold_up_a_drain(prefect_platform: Platf
         "redrive-group": "redrive",
         "redrive": "redrive",
         "dry-run": "redrive",
+        "replay": "redrive",
         "watch-runs": "drain",
     }
 
@@ -97,13 +99,14 @@ def test_the_forms_explain_their_fields_and_offer_no_none(prefect_platform: Plat
     found = prefect_platform.deployments()
     forms = {
         name: found[name]["parameter_openapi_schema"]
-        for name in ("redrive-group", "redrive", "dry-run")
+        for name in ("redrive-group", "redrive", "dry-run", "replay")
     }
     assert set(forms["redrive-group"]["properties"]) == {"group", "reason", "your_name"}
     assert {name: set(form.get("required", ())) for name, form in forms.items()} == {
         "redrive-group": {"group", "reason", "your_name"},
         "redrive": {"reason", "your_name"},
         "dry-run": set(),
+        "replay": {"consumer", "reason", "your_name"},
     }
     for form in forms.values():
         assert all(field["description"] for field in form["properties"].values())

@@ -27,6 +27,7 @@ from nats.js.api import AckPolicy, ConsumerInfo, StreamInfo
 from nats.js.errors import NotFoundError
 
 from sahool_dlq.jetstream.api import api_subject, ask
+from sahool_dlq.jetstream.handled import filters_of
 from sahool_dlq.jetstream.stored import stored_message
 
 logger = logging.getLogger(__name__)
@@ -56,11 +57,6 @@ def is_late(info: ConsumerInfo) -> bool:
         and info.num_ack_pending
         and not info.num_waiting
     )
-
-
-def filters_of(info: ConsumerInfo) -> list[str]:
-    """The subjects of a consumer."""
-    return list(info.config.filter_subjects or [info.config.filter_subject or ">"])
 
 
 def _gives_up(info: ConsumerInfo) -> bool:

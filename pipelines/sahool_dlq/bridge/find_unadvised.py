@@ -17,7 +17,6 @@ from sahool_dlq.bridge.advisory import Advisory
 from sahool_dlq.bridge.consumer_figures import (
     all_consumers,
     exhausted_at_least,
-    filters_of,
     is_late,
     nudge,
     proven,
@@ -25,6 +24,7 @@ from sahool_dlq.bridge.consumer_figures import (
 from sahool_dlq.bridge.known_failures import told_by_advisories, told_by_database
 from sahool_dlq.deadletter.message import time_of_ns
 from sahool_dlq.deadletter.subjects import Subjects, overlaps
+from sahool_dlq.jetstream.handled import filters_of
 from sahool_dlq.jetstream.stored import StoredMessage, stored_message
 from sahool_dlq.settings import Settings
 

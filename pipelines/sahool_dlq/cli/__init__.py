@@ -25,7 +25,8 @@ CHAPTERS = {
         "audit": "who did what to which failures, why, with which result",
     },
     "Act": {
-        "redrive": "publish failures again to the consumer that failed (retry, replay)",
+        "redrive": "publish failures again to the consumer that failed (also: retry)",
+        "replay": "publish events again that succeeded wrongly, for one consumer",
         "batches": "planned redrives: list, show, pause, resume, cancel, approve",
         "discard": "close failures that need no action",
         "resolve": "close failures that were repaired by hand",

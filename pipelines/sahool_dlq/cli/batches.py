@@ -47,7 +47,7 @@ def command(
     later: bool,
     limit: int,
 ) -> Answer[Any]:
-    """Batches of redrives: list, show, pause, resume, cancel, approve, reject.
+    """Batches of redrives and replays: list, show, pause, resume, cancel, approve, reject.
 
     BATCH is an id or its first digits. A paused batch publishes nothing more; outcomes of what
     it published are still recorded. A resumed or approved batch runs here at once, and each group
@@ -75,11 +75,12 @@ def _list(found: list[Batch]) -> None:
         console.print("No redrive has been planned yet: see dlq redrive --help")
         return
     print_table(
-        "Batches of redrives",
-        ["batch", "state", "planned", "succeeded", "at", "by", "why"],
+        "Batches of redrives and replays",
+        ["batch", "kind", "state", "planned", "succeeded", "at", "by", "why"],
         [
             (
                 batch.id[:8],
+                batch.kind,
                 batch.state,
                 batch.planned,
                 batch.outcomes.get("succeeded", 0),

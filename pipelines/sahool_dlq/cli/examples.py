@@ -61,6 +61,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq redrive --transient --since 24h --yes",
         'dlq redrive --where "data.crop = \'wheat\'" --edit \'{"unit": "ha"}\'',
     ),
+    "replay": (
+        "dlq replay --consumer price-service --since 3h --dry-run",
+        "dlq replay --consumer price-service --since 3h --until 1h --reason 'prices were rounded'",
+        "dlq replay --consumer EVENTS/price --since seq:120000 --where 'data.ha > 2' --dry-run",
+    ),
     "batches": (
         "dlq batches",
         "dlq batches show 7d1e",

@@ -1,5 +1,6 @@
 """What a plan, a batch and its end look like."""
 
+from collections.abc import Collection, Mapping
 from textwrap import shorten
 
 from sahool_dlq.alerts.text import quantity
@@ -7,6 +8,7 @@ from sahool_dlq.cli.output import console, print_table, safe
 from sahool_dlq.redrive.edit import Change
 from sahool_dlq.redrive.preview import EditedSample, Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
+from sahool_dlq.redrive.reach import Reached
 
 _MOST_ROWS = 20
 _MOST_LETTERS = 80  # of a message
@@ -102,10 +104,7 @@ def _facts(shown: Preview) -> list[str]:
             f"Of {count:,}, about {shown.expected_successes:,.0f} are expected to succeed,"
             f" judging by earlier redrives."
         ),
-        (
-            f"At {shown.per_second:,.1f} a second publishing takes about"
-            f" {_duration(shown.seconds)}, and each stage of a ramp waits for its outcomes."
-        ),
+        pace_fact(shown.per_second, shown.seconds),
     ]
     if shown.redirect_to:
         reached = safe(", ".join(shown.also_reached.get(shown.redirect_to, [])))
@@ -116,11 +115,28 @@ def _facts(shown: Preview) -> list[str]:
                 f" success of the consumer that failed closes a failure."
             ),
         ]
-    for subject, consumers in shown.also_reached.items():
+    unknown = {subject for subject, found in shown.plan.addressees.items() if None in found}
+    return facts + also_reached_facts(shown.also_reached, unknown)
+
+
+def pace_fact(per_second: float, seconds: float) -> str:
+    """How long publishing takes."""
+    return (
+        f"At {per_second:,.1f} a second publishing takes about {_duration(seconds)}, and each stage"
+        " of a ramp waits for its outcomes."
+    )
+
+
+def also_reached_facts(
+    also_reached: Mapping[str, list[str]], unknown: Collection[str] = ()
+) -> list[str]:
+    """Which other consumers get the events; `unknown` are subjects without a known addressee."""
+    facts = []
+    for subject, consumers in also_reached.items():
         who = (
             "Their dead letters do not say which consumer failed, so all of them receive the"
             " events again."
-            if None in shown.plan.addressees[subject]
+            if subject in unknown
             else "A consumer with this library skips events for another one. Any other handles them"
             " again."
         )
@@ -130,16 +146,21 @@ def _facts(shown: Preview) -> list[str]:
 
 def unreached_facts(shown: Preview) -> list[str]:
     """Which failures would reach nobody, why, and what to do; and where that cannot be known."""
+    return reach_facts(shown.reached, ", and stay pending")
+
+
+def reach_facts(reached: Reached, then: str = "") -> list[str]:
+    """The same; `then` is what becomes of them."""
     facts = []
-    for each in shown.reached.unreached:
-        said = f"{each.count:,} would reach no consumer, and stay pending: {safe(each.reason)}."
+    for each in reached.unreached:
+        said = f"{each.count:,} would reach no consumer{then}: {safe(each.reason)}."
         if each.successors:
             ways = "  or  ".join(f"dlq redrive … --for {safe(name)}" for name in each.successors)
             said += f" Another consumer of the same service takes such events: {ways}"
         facts.append(said)
     facts += [
         f"Whether {count:,} would reach a consumer is unknown: {safe(doubt)}."
-        for doubt, count in shown.reached.doubts
+        for doubt, count in reached.doubts
     ]
     return facts
 

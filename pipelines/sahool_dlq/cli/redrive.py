@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,9 @@ def command(
     if planned is None:
         return Answer({"planned": 0, "outcomes": {}}, lambda _: _show_nothing(settings))
     batch, shown = planned
-    if batch.state == "awaiting_approval":
-        if not wants_json():
-            print_plan(shown)
-        if not is_approved and (answer := _unless_approved(settings, batch, by)):
-            return answer
-        approve(settings, batch.id, by=by)
+    waiting = unless_approved(settings, batch, by, lambda: print_plan(shown), is_yes=is_approved)
+    if waiting is not None:
+        return waiting
     note = "\n".join(unreached_facts(shown) + [LIMIT_REACHED] * shown.plan.limit_reached)
     return carried_out(settings, batch.id, by, note)
 
@@ -166,8 +164,25 @@ def _interrupted(settings: Settings, batch_id: str, by: str) -> RedriveReport:
     return RedriveReport(batch.id, batch.planned, state=batch.state)
 
 
-def _unless_approved(settings: Settings, batch: Batch, by: str) -> Answer[Any] | None:
-    """None where a person at the terminal approves now; elsewhere the batch goes on waiting."""
+def unless_approved(
+    settings: Settings, batch: Batch, by: str, show: Callable[[], object], *, is_yes: bool
+) -> Answer[Any] | None:
+    """None if the batch may run: it needs no approval, or it is approved now.
+
+    `is_yes` approves it; else a person at the terminal is asked, after `show` printed the plan.
+    Elsewhere the batch waits.
+    """
+    if batch.state != "awaiting_approval":
+        return None
+    if not wants_json():
+        show()
+    if not is_yes and (answer := _unless_agreed(settings, batch, by)):
+        return answer
+    approve(settings, batch.id, by=by)
+    return None
+
+
+def _unless_agreed(settings: Settings, batch: Batch, by: str) -> Answer[Any] | None:
     if wants_json() or not sys.stdin.isatty():
         return Answer(RedriveReport(batch.id, batch.planned, state=batch.state), print_report)
     if is_agreed(f"Publish {batch.planned:,} events?", is_yes=False):

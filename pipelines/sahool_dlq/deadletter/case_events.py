@@ -42,7 +42,7 @@ class CaseEvent:
     redrive_id: str | None = None  # of a decision: about the failure of that redrive
     batch_id: str | None = None
     attempt: int | None = None  # 1 for the first redrive
-    trigger: str | None = None  # automatic | manual
+    trigger: str | None = None  # automatic | manual | replay: failure_id is that of a replay
     consumer: str | None = None  # <stream>/<durable> that a redrive is addressed to, or answers
     consumer_version: str | None = None  # of an outcome: the release that reports it
     actor: str | None = None

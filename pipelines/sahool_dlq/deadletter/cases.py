@@ -22,6 +22,9 @@ there.
 
 The cap is the one in `published`: so the same log always gives the same cases, independent of the
 current setting.
+
+A replay publishes an event that did not fail. Its root is no failure but the replay itself: a
+`Case` that only checks who may report its outcome. If it fails, its dead letter opens a case.
 """
 
 from collections.abc import Mapping
@@ -69,6 +72,7 @@ class Case:
     the case and they are unknown.
     """
     first_attempt_at: datetime | None = None  # of the dead letter that opened it
+    is_replay: bool = False  # no failure, but an event that is published again although it did not
 
 
 def case_of(letter: DeadLetter) -> Case:
@@ -130,7 +134,7 @@ def apply_failed_again(
     root: Case | None, consumer: str | None, attempt: int
 ) -> tuple[bool, Case | None]:
     """The same for a dead letter with only its consumer and attempt known."""
-    if root is None or root.status in ("resolved", "superseded"):
+    if root is None or root.is_replay or root.status in ("resolved", "superseded"):
         return False, root
     if not _is_asked(root, consumer):
         return False, root
@@ -138,6 +142,11 @@ def apply_failed_again(
     if root.status == "discarded" or opening < root.opening or nth <= root.redrive_count:
         return True, root
     return True, _ended_without_success(root, nth)
+
+
+def is_failed_replay(root: Case | None, consumer: str | None) -> bool:
+    """Whether a dead letter with this root ends a replay: its addressed consumer failed."""
+    return root is not None and root.is_replay and _is_asked(root, consumer)
 
 
 def is_claim(event: CaseEvent) -> bool:

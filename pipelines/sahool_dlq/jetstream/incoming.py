@@ -33,15 +33,25 @@ async def can_hold(js: JetStreamContext, stream: str, subject: str) -> bool | No
     return bool((await js.stream_info(stream, subjects_filter=subject)).state.subjects)
 
 
+async def stream_names(js: JetStreamContext) -> list[str]:
+    """The names of all streams."""
+    return [str(config.name) for config in await _configs(js)]
+
+
+async def _configs(js: JetStreamContext) -> list[StreamConfig]:
+    configs: list[StreamConfig] = []
+    while page := await js.streams_info(len(configs)):
+        configs += [info.config for info in page]
+    return configs
+
+
 async def streams_with(js: JetStreamContext, subject: str) -> dict[str, list[str]]:
     """Every stream that gets messages published on a subject, with their subjects or filters there.
 
     The stream that captures it comes first, then those that source or mirror it, also indirectly.
     Streams of other accounts and domains, and invisible ones, are not included.
     """
-    configs: list[StreamConfig] = []
-    while page := await js.streams_info(len(configs)):
-        configs += [info.config for info in page]
+    configs = await _configs(js)
     found: dict[str, list[str]] = {}
     for config in configs:
         if any(matches(each, subject) for each in config.subjects or ()):

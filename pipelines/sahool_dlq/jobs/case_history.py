@@ -3,6 +3,7 @@
 from typing import Any
 
 from sahool_dlq.deadletter.ids import is_uuid
+from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.errors import QueryError
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.lake.lake import Lake
@@ -12,14 +13,16 @@ __all__ = ["case_history"]
 
 
 def case_history(settings: Settings, failure_id: str) -> list[tuple[Any, ...]]:
-    """The history of a case, in order: time, what, by whom, reason; including each failure.
+    """The history of a case, in order: time, what, by whom, reason; including each failure,
+    and the replay that it comes from.
 
     Reports about a redrive that is not in the log are included, and their reason says so.
     """
     if not is_uuid(failure_id):
         raise QueryError(f"{failure_id!r} is not a failure id.")
     with connect(Lake(settings.lake)) as connection:
-        return connection.execute(_HISTORY, {"id": failure_id, "doubt": _UNFOUNDED}).fetchall()
+        given = {"id": failure_id, "doubt": _UNFOUNDED, "replay": REPLAY}
+        return connection.execute(_HISTORY, given).fetchall()
 
 
 _UNFOUNDED = "changes nothing: the log has no redrive.published with its id"
@@ -38,6 +41,13 @@ said AS (
         service, error_type, redrive_id, redrive_attempt, failure_id <> $id
             AND redrive_id IS NOT NULL
     FROM dead_letters WHERE $id IN (failure_id, root_failure_id)
+    UNION ALL
+    SELECT p."at", 'replay.published', p.actor, p.reason, NULL, NULL, FALSE
+    FROM case_events AS p
+    WHERE p.trigger = $replay AND p.kind = 'redrive.published' AND p.parse_error IS NULL
+        AND (p.failure_id, p.redrive_id) IN (
+            SELECT (root_failure_id, redrive_id) FROM dead_letters WHERE failure_id = $id
+        )
 )
 SELECT "at", kind, actor, CASE
     WHEN is_claim AND NOT EXISTS (

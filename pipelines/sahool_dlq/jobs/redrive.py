@@ -9,7 +9,7 @@ Their parts are named steps, which a caller may show (`redrive.steps`).
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from sahool_dlq.bridge.run import bridging
 from sahool_dlq.connections import open_lock, open_nats, open_postgres
 from sahool_dlq.deadletter.cases import opening_and_nth
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
+from sahool_dlq.deadletter.replays import ReplayedEvent
 from sahool_dlq.errors import QueryError, RedriveError, UnknownNameError
 from sahool_dlq.jobs.drain import drain_log
 from sahool_dlq.jobs.lake_views import query
@@ -51,6 +52,7 @@ from sahool_dlq.redrive.publish.ramp import Progress as RedriveProgress
 from sahool_dlq.redrive.publish.ramp import RedriveReport, run_batch
 from sahool_dlq.redrive.publish.unfollowed import follow_again, has_unfollowed
 from sahool_dlq.redrive.reach import unreached_addressees
+from sahool_dlq.redrive.replay.selection import ReplaySelection
 from sahool_dlq.redrive.steps import Step, plainly
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.addressees import FAILED_AT
@@ -97,7 +99,7 @@ async def _plan_by_hand(
         if not planned.count:
             return None
         shown = await _preview(settings, connection, planned, order)
-        batch_id = _freeze(settings, connection, planned, selection, order)
+        batch_id = store_batch(settings, connection, planned, selection, order)
         return find_batch(connection, batch_id), shown
 
 
@@ -175,7 +177,7 @@ async def redrive(
             return None
         if redirect_to is not None:
             await _preview(settings, connection, planned, replace(order, patch=None))  # may refuse
-        batch = find_batch(connection, _freeze(settings, connection, planned, selection, order))
+        batch = find_batch(connection, store_batch(settings, connection, planned, selection, order))
         if batch.state == "awaiting_approval":
             return RedriveReport(batch.id, batch.planned, state=batch.state)
         report = await _run(settings, connection, lock, batch.id, progress, step)
@@ -315,13 +317,15 @@ def _limited(settings: Settings, order: Order) -> Order:
     return replace(order, max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds)
 
 
-def _freeze(
+def store_batch(
     settings: Settings,
     connection: Connection[Any],
     planned: Plan,
-    selection: Selection,
+    selection: Selection | ReplaySelection,
     order: Order,
+    replayed: Sequence[ReplayedEvent] = (),
 ) -> str:
+    """Store a batch as `freeze` does, with masked texts and the limits of the settings."""
     selection = selection.masked(settings.masked)
     order = replace(
         _limited(settings, order),
@@ -334,7 +338,13 @@ def _freeze(
         settings.redactor(settings.rules).redact_json(json.dumps(order.patch))
     )
     return freeze(
-        connection, planned, selection, order, needs_approval=needs_approval, shown_patch=shown
+        connection,
+        planned,
+        selection,
+        order,
+        needs_approval=needs_approval,
+        shown_patch=shown,
+        replayed=replayed,
     )
 
 
@@ -356,7 +366,7 @@ async def _run(
     step: Step,
 ) -> RedriveReport:
     foreign = connection.execute(
-        "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"  # noqa: S608
+        "SELECT FROM redrives r JOIN redrive_roots f ON f.id = r.failure_id"  # noqa: S608
         " WHERE r.batch_id = %s AND (f.dlq_reason = ANY(%s)"
         f" OR r.addressed_to IS DISTINCT FROM {FAILED_AT}) LIMIT 1",
         [batch_id, list(BRIDGED_REASONS)],

@@ -1,6 +1,6 @@
 """A large redrive waits for a person who has seen its plan; nothing else is delayed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -14,6 +14,8 @@ from sahool_dlq.alerts.text import quantity
 from sahool_dlq.analysis.report.section import Section, as_markdown_table, escaped, seconds_as_text
 from sahool_dlq.orchestration.logs import call_the_wait_no_error
 from sahool_dlq.redrive.batches import Batch
+from sahool_dlq.redrive.replay.plan import LEFT_OUT
+from sahool_dlq.redrive.replay.preview import ReplayPreview
 
 PATIENCE = timedelta(days=7)
 _LABEL = "dlq.batch"
@@ -83,13 +85,7 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
     lines += ["", f"About {expected:,.0f} may succeed. Publishing takes about {time}. {ramp}", ""]
     for reason, count in shown["refused"].items():
         lines += [f"{count:,} would be refused and parked: {escaped(reason)}.", ""]
-    for each in shown["unreached"]:
-        who = escaped(", ".join(each["successors"]))
-        also = f" The same service has {who}: address them to it." if who else ""
-        lines += [
-            f"{each['count']:,} would reach no consumer: {escaped(each['reason'])}.{also}",
-            "",
-        ]
+    lines += _unreached(shown["unreached"])
     if shown["repeated"]:
         said = "have more than one dead letter; the first one counts: `dlq show ID`"
         lines += [f"{shown['repeated']:,} {said}.", ""]
@@ -104,10 +100,7 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
         for message in list(dict.fromkeys(messages))[:_MOST_SAMPLES]
     ]
     lines.append("")
-    for subject, consumers in shown["also_reached"].items():
-        receivers = escaped(", ".join(consumers) or "none")
-        note = f"On {escaped(subject)} these consumers get it too: {receivers}."
-        lines += [note, ""]
+    lines += _also_reached(shown["also_reached"])
     changes = tuple(
         tuple(change.values()) for edit in shown["edits"] for change in edit["changes"]
     )[:_MOST_CHANGES]
@@ -115,3 +108,43 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
         lines += ["", "Changes of the edit in the first events:", ""]
         lines += as_markdown_table(Section("", ("where", "before", "after"), changes))
     return "\n".join(lines)
+
+
+def replay_as_markdown(shown: ReplayPreview, batch: Batch | None = None) -> str:
+    """The plan of a replay, for the person who approves its batch."""
+    asked, found = "", shown.found
+    if batch is not None:
+        asked = f", requested by **{escaped(batch.requested_by)}**: {escaped(batch.reason)}"
+    count = quantity(shown.planned, "events")
+    lines = [f"**{count} for {escaped(shown.consumer)}**{asked}", ""]
+    lines += [f"- {escaped(subject)}" for subject in found.plan.subjects[:_MOST_GROUPS]]
+    ramp = "It ramps 1, 10, all, and stops if nothing succeeds."
+    lines += ["", f"Publishing takes about {seconds_as_text(shown.seconds)}. {ramp}", ""]
+    for why, number in found.left_out.items():
+        lines += [f"Left out: {number:,} {LEFT_OUT[why]}.", ""]
+    for reason, number in shown.refused.items():
+        lines += [f"{number:,} would not be published: {escaped(reason)}.", ""]
+    if found.rest_from is not None:
+        lines += [f"That is the limit: the rest is from sequence {found.rest_from:,} on.", ""]
+    lines += _unreached(shown.reached.as_list())
+    return "\n".join([*lines, *_also_reached(shown.also_reached)])
+
+
+def _unreached(unreached: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for each in unreached:
+        who = escaped(", ".join(each["successors"]))
+        also = f" The same service has {who}: address them to it." if who else ""
+        lines += [
+            f"{each['count']:,} would reach no consumer: {escaped(each['reason'])}.{also}",
+            "",
+        ]
+    return lines
+
+
+def _also_reached(also_reached: Mapping[str, Sequence[str]]) -> list[str]:
+    lines = []
+    for subject, consumers in also_reached.items():
+        receivers = escaped(", ".join(consumers) or "none")
+        lines += [f"On {escaped(subject)} these consumers get it too: {receivers}.", ""]
+    return lines

@@ -1,4 +1,4 @@
-"""The forms of a redrive: their fields and their meaning.
+"""The forms of redrives and replays: their fields and their meaning.
 
 No field may be None, because Prefect shows such a field as a choice between its type and "None". An
 empty value, 0 or "any" means: not given.
@@ -11,16 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import CONDITIONS, Selection, duration
+from sahool_dlq.redrive.replay.selection import ReplaySelection, stream_position
 
 __all__ = [
     "AsItWas",
     "Changed",
+    "Events",
     "Failures",
     "Further",
     "Group",
     "Name",
     "NoFurther",
     "Reason",
+    "replay_selection",
     "selection",
 ]
 
@@ -89,6 +92,36 @@ def selection(failures: Failures, conditions: NoFurther | Further) -> Selection:
         since=datetime.now(UTC) - ago if ago else None,
         where=further.where or None,
         limit=further.limit,
+    )
+
+
+class Events(BaseModel):
+    """The events of a replay; all given conditions must hold, and one is needed."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_in_order)
+
+    since: str = Field(
+        "",
+        description="Stored at or after this: 24h, 7d, 2026-03-01T12:00:00Z, or a sequence:"
+        " seq:120000.",
+    )
+    until: str = Field("", description="Stored before this.")
+    subject: str = Field("", description="The event's subject, or a filter: sahool.analysis.*.")
+    where: str = Field("", description="A condition over the event: data.crop = 'wheat'.")
+    limit: int = Field(Selection().limit, ge=1, description="Maximum number; the oldest first.")
+    per_second: float = Field(0, ge=0, description="Events per second; 0: the budget decides.")
+
+
+def replay_selection(consumer: str, events: Events) -> ReplaySelection:
+    """The selection of a form, for jobs."""
+    now = datetime.now(UTC)
+    return ReplaySelection(
+        consumer,
+        stream_position(events.since, now) if events.since else None,
+        stream_position(events.until, now) if events.until else None,
+        events.subject or None,
+        events.where or None,
+        events.limit,
     )
 
 

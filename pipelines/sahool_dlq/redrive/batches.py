@@ -51,6 +51,7 @@ class Batch:
     """A batch with its current state."""
 
     id: str
+    kind: str  # redrive, or replay of events that did not fail
     trigger: str  # automatic | manual
     requested_by: str
     reason: str
@@ -73,7 +74,7 @@ class Batch:
 
 
 _COLUMNS = (
-    "b.id::text, b.trigger, b.requested_by, b.reason, b.selection, b.state, b.state_reason,"
+    "b.id::text, b.kind, b.trigger, b.requested_by, b.reason, b.selection, b.state, b.state_reason,"
     " b.planned, b.redirect_to, b.patch, b.per_second, b.max_age_seconds, b.own_copy,"
     " b.created_at, b.ended_at"
 )
@@ -121,7 +122,7 @@ def unfinished_batches(connection: Connection[Any]) -> list[str]:
     rows = connection.execute(
         "SELECT b.id::text FROM redrive_batches b WHERE b.state IN ('planned', 'running')"
         " OR (b.state = ANY(%s) AND EXISTS (SELECT FROM redrives r"
-        "   JOIN failed_events f ON f.id = r.failure_id"
+        "   JOIN redrive_roots f ON f.id = r.failure_id"
         "   WHERE r.batch_id = b.id AND r.state = 'published')) ORDER BY b.created_at",
         [["paused", *ENDED]],
     )
@@ -189,7 +190,7 @@ def finish(
         if state != "running":  # somebody paused or cancelled it
             return state
         planned = connection.execute(
-            "SELECT FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+            "SELECT FROM redrives r JOIN redrive_roots f ON f.id = r.failure_id"
             " WHERE r.batch_id = %s AND r.state = 'planned' LIMIT 1",
             [batch_id],
         ).fetchone()

@@ -47,7 +47,7 @@ from sahool_dlq.redrive.source import OwnCopyError, absent_count, as_stored
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.payloads import kept_count
 
-__all__ = ["EditedSample", "Preview", "preview"]
+__all__ = ["EditedSample", "Preview", "also_reached", "preview", "rates", "refusals", "seconds_for"]
 
 _SAMPLE = 5
 
@@ -137,12 +137,12 @@ async def preview(
     allowed = await allowed_subjects(js, settings)
     if redirect_to is not None:
         allowed.check(redirect_to)
-    refusals = {} if redirect_to else _refusals(planned, allowed)
+    disallowed = {} if redirect_to else refusals(planned, allowed)
     late, mortal = _lifetimes(connection, planned, order.max_age_seconds, now)
     refused = {
         row.failure_id: reason
         for row in planned.rows
-        if (reason := refusals.get(row.subject) or late.get(row.failure_id))
+        if (reason := disallowed.get(row.subject) or late.get(row.failure_id))
     }
     accepted = [row for row in planned.rows if row.failure_id not in refused]
     reached = await _short_lived(
@@ -154,7 +154,7 @@ async def preview(
     else:
         reached += await _redirected(js, accepted, redirect_to)
     accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
-    rates = _rates(history.policy, connection, planned, order.per_second)
+    paces = rates(history.policy, connection, planned, order.per_second)
     edits = []
     if order.patch:
         reader = LogReader(client, log.stream, settings.subjects.log)
@@ -164,17 +164,13 @@ async def preview(
         planned,
         {redirect_to: await consumers_of(js, redirect_to)}
         if redirect_to
-        else await _also_reached(js, planned, order.addressed_to),
+        else await also_reached(js, planned, order.addressed_to),
         Counter(refused.values()),
         await absent_count(client, connection, [row.failure_id for row in accepted]),
         await _payloads(log, client, connection, planned),
         _expected(history, accepted, now),
-        min(settings.redrive_per_second, sum(rates.values())),
-        max(
-            planned.count / settings.redrive_per_second,
-            *(planned.services[service] / rate for service, rate in rates.items()),
-            0.0,
-        ),
+        min(settings.redrive_per_second, sum(paces.values())),
+        seconds_for(settings, planned, paces),
         redirect_to,
         edits,
         reached,
@@ -215,7 +211,7 @@ async def _redirected(
     )
 
 
-async def _also_reached(
+async def also_reached(
     js: JetStreamContext, planned: Plan, addressed_to: str | None
 ) -> dict[str, list[str]]:
     """By subject, the durable consumers that also get an event meant for another one."""
@@ -228,16 +224,26 @@ async def _also_reached(
     return found
 
 
-def _rates(
+def seconds_for(settings: Settings, planned: Plan, paces: Mapping[str, float]) -> float:
+    """How long publishing takes, at these redrives per second by service."""
+    return max(
+        planned.count / settings.redrive_per_second,
+        *(planned.services[service] / rate for service, rate in paces.items()),
+        0.0,
+    )
+
+
+def rates(
     policy: Policy, connection: Connection[Any], planned: Plan, per_second: float | None
 ) -> dict[str, float]:
+    """The redrives per second of each service, or the requested ones."""
     if per_second is not None:
         return dict.fromkeys(planned.services, per_second)
     handled = handled_per_second(connection)
     return {s: policy.budget_per_second(handled.get(s, 0.0)) for s in planned.services}
 
 
-def _refusals(planned: Plan, allowed: AllowedSubjects) -> dict[str, str]:
+def refusals(planned: Plan, allowed: AllowedSubjects) -> dict[str, str]:
     """The subjects of a plan that are not allowed, and why."""
     found = {}
     for subject in planned.subjects:

@@ -15,12 +15,14 @@ from nats.aio.client import Client
 from nats.js.errors import APIError
 from psycopg import Connection
 
+from sahool_dlq.deadletter.message import time_of_ns
+from sahool_dlq.deadletter.replays import ReplayedEvent
 from sahool_dlq.errors import NotPermittedError
 from sahool_dlq.jetstream.stored import stored_message
 from sahool_dlq.redrive.lifetime import ttl_of
-from sahool_dlq.redrive.origin import Event, event_headers
+from sahool_dlq.redrive.origin import Event, ExpiredError, event_headers
 
-__all__ = ["OwnCopyError", "absent_count", "as_stored"]
+__all__ = ["OwnCopyError", "absent_count", "as_stored", "stored_event"]
 
 _NEVER_IN_A_NAME = set(" \t\r\n\0.*>/\\")
 
@@ -56,6 +58,28 @@ async def as_stored(client: Client, event: Event) -> Event:
         ttl=ttl_of(stored.headers),
         had=stored.headers,
     )
+
+
+async def stored_event(client: Client, replayed: ReplayedEvent, subject: str) -> Event:
+    """The event of a replay.
+
+    Raises ExpiredError if its stream no longer has it, and as `as_stored` does.
+    """
+    ns = replayed.timestamp_ns
+    published_at = None if ns is None else time_of_ns(ns)
+    event = Event(
+        subject,
+        b"",
+        {},
+        published_at=published_at,
+        stream=replayed.stream,
+        sequence=replayed.sequence,
+        timestamp_ns=ns,
+    )
+    try:
+        return await as_stored(client, event)
+    except OwnCopyError as error:
+        raise ExpiredError(str(error)) from error
 
 
 async def absent_count(client: Client, connection: Connection[Any], ids: Sequence[str]) -> int:

@@ -5,15 +5,14 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
-from nats.js.api import ConsumerInfo, DeliverPolicy
+from nats.js.api import ConsumerInfo
 from nats.js.errors import APIError, NotFoundError
 from psycopg import Connection
 
 from sahool_dlq.deadletter import ids
-from sahool_dlq.deadletter.headers import is_for_another
-from sahool_dlq.deadletter.message import time_of_ns
 from sahool_dlq.errors import ServerUnavailableError
 from sahool_dlq.jetstream.consumers import parts_of
+from sahool_dlq.jetstream.handled import filters_of, floor_of, start_of, was_for
 from sahool_dlq.jetstream.stored import StoredMessage, stored_message
 from sahool_dlq.reproduce.raw import Place
 
@@ -41,7 +40,7 @@ async def sampled_successes(
     js = client.jetstream()
     try:
         info = await js.consumer_info(stream, durable)
-        first = max((await js.stream_info(stream)).state.first_seq, _start(info))
+        first = max((await js.stream_info(stream)).state.first_seq, start_of(info))
         # Of these some may have failed.
         handled = [
             place
@@ -65,20 +64,14 @@ async def sampled_successes(
     return [good[int(n * step)] for n in range(min(wanted, len(good)))]
 
 
-def _start(info: ConsumerInfo) -> int:
-    """The first sequence for this consumer, by its configuration."""
-    config = info.config
-    return (config.opt_start_seq or 1) if config else 1
-
-
 async def _spread(
     client: Client, info: ConsumerInfo, first: int, count: int
 ) -> AsyncIterator[StoredMessage]:
     """About `count` messages of the consumer's filters, spread evenly up to its acknowledgement
     floor.
     """
-    floor = info.ack_floor.stream_seq if info.ack_floor else 0
-    filters = _filters(info)
+    floor = floor_of(info)
+    filters = filters_of(info)
     at, left = first, count
     while at <= floor and left > 0:
         step = max((floor - at + 1) // left, 1)
@@ -94,23 +87,13 @@ async def _spread(
         at, left = max(at + step, stored.sequence + 1), left - 1
 
 
-def _filters(info: ConsumerInfo) -> list[str]:
-    config = info.config
-    if config and config.filter_subjects:
-        return list(config.filter_subjects)
-    return [(config.filter_subject if config else None) or ">"]
-
-
 def _handled(info: ConsumerInfo, stored: StoredMessage) -> Place | None:
     """The position of an event that this consumer has handled; None if it was not for it.
 
     The id is that of the failure that it would have been.
     """
-    stream, durable, config = info.stream_name, info.name, info.config
-    began_later = config is not None and config.deliver_policy not in (None, DeliverPolicy.ALL)
-    if began_later and time_of_ns(stored.timestamp_ns) < info.created:
+    if not was_for(info, stored):
         return None
-    if is_for_another(stored.headers, ids.consumer_address(stream, durable)):
-        return None
+    stream, durable = info.stream_name, info.name
     failure = ids.failure_id(stream, stored.sequence, stored.timestamp_ns, durable)
     return Place(failure, stream, stored.sequence, durable, None, None)

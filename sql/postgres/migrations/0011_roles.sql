@@ -61,13 +61,13 @@ BEGIN
     FOR given IN
         SELECT g.role_name, g.rights, t.table_name
         FROM (VALUES
-            ('dlq_drain', 'SELECT, INSERT, UPDATE', 'failed_events drain_checkpoints stream_gaps'),
+            ('dlq_drain', 'SELECT, INSERT, UPDATE', 'failed_events drain_checkpoints stream_gaps replays'),
             ('dlq_drain', 'SELECT, INSERT', 'drain_epochs drain_anchors service_totals verifications'),
             ('dlq_drain', 'SELECT, INSERT, UPDATE', 'platform'),
             ('dlq_drain', 'SELECT, INSERT, DELETE', 'unfounded_outcomes'),
             ('dlq_drain', 'SELECT, UPDATE', 'redrives'),
             ('dlq_drain', 'SELECT', 'erasures schema_migrations stopped_consumers failures'
-                ' answered_redrives'),
+                ' answered_redrives redrive_roots'),
             ('dlq_drain', 'SELECT, INSERT', 'erased_messages'),  -- from the lake's copy
             ('dlq_drain', 'INSERT, DELETE, SELECT (failure_id, stored_at)', 'failed_payloads'),
             ('dlq_redriver', 'SELECT, INSERT, UPDATE', 'redrive_batches redrives'),
@@ -78,7 +78,7 @@ BEGIN
             ('dlq_analyst', 'SELECT', 'failed_events drain_checkpoints drain_epochs drain_anchors'
                 ' stream_gaps redrives service_totals alerts alert_messages stream_samples'
                 ' consumer_samples schema_migrations platform verifications unreached_consumers'
-                ' stopped_consumers failures answered_redrives unfounded_outcomes'),
+                ' stopped_consumers failures answered_redrives unfounded_outcomes replays redrive_roots'),
             ('dlq_analyst', 'SELECT', marts),
             ('dlq_analyst', format('SELECT (%s)', (
                 SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute
@@ -90,7 +90,8 @@ BEGIN
             ('dlq_alerts', 'SELECT, INSERT, UPDATE, DELETE', 'unreached_consumers stopped_consumers'),
             ('dlq_alerts', 'DELETE', 'lock_alerts'),
             ('dlq_alerts', told, 'audit_log'),
-            ('dlq_auditor', 'SELECT', 'audit_log redrives redrive_batches erasures schema_migrations'),
+            ('dlq_auditor', 'SELECT', 'audit_log redrives redrive_batches replays erasures'
+                ' schema_migrations'),
             ('dlq_payloads', 'SELECT', 'failed_payloads'),
             ('dlq_payloads', told, 'audit_log'),
             ('dlq_maintenance', 'SELECT, DELETE', 'failed_events redrives unfounded_outcomes'),

@@ -5,16 +5,20 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from sahool_dlq.errors import RedriveError
 from sahool_dlq.orchestration.forms import (
     AsItWas,
     Changed,
+    Events,
     Failures,
     Further,
     NoFurther,
+    replay_selection,
     selection,
 )
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.redrive.replay.selection import ReplaySelection
 
 
 def test_what_is_left_empty_says_nothing() -> None:
@@ -46,6 +50,17 @@ def test_what_is_filled_in_counts() -> None:
     )
 
 
+def test_the_events_of_a_replay_are_selected_as_by_the_command() -> None:
+    chosen = replay_selection(
+        "c", Events(since="seq:7", until="2026-03-01", subject="a.*", limit=3)
+    )
+    until = datetime(2026, 3, 1, tzinfo=UTC)
+    assert chosen == ReplaySelection("c", 7, until, "a.*", limit=3)
+    assert replay_selection("c", Events(where="event_id = 'e'")).where == "event_id = 'e'"
+    with pytest.raises(RedriveError, match="Say what to replay"):
+        replay_selection("c", Events())
+
+
 def test_the_form_of_a_change_is_told_from_none() -> None:
     """Prefect sends the fields of the choice that is open, or nothing."""
     delivery: TypeAdapter[AsItWas | Changed] = TypeAdapter(AsItWas | Changed)
@@ -55,7 +70,7 @@ def test_the_form_of_a_change_is_told_from_none() -> None:
     assert further.validate_python({"limit": 5}) == Further(limit=5)
 
 
-@pytest.mark.parametrize("form", [Failures, Further, Changed])
+@pytest.mark.parametrize("form", [Failures, Further, Changed, Events])
 def test_a_form_keeps_its_order_and_asks_for_no_none(form: type[BaseModel]) -> None:
     fields = form.model_json_schema()["properties"]
     assert [field["position"] for field in fields.values()] == list(range(len(form.model_fields)))
@@ -63,7 +78,7 @@ def test_a_form_keeps_its_order_and_asks_for_no_none(form: type[BaseModel]) -> N
     assert all("anyOf" not in field and field["description"] for field in fields.values())
 
 
-@pytest.mark.parametrize("form", [Failures, NoFurther, Further, AsItWas, Changed])
+@pytest.mark.parametrize("form", [Failures, NoFurther, Further, AsItWas, Changed, Events])
 def test_a_field_that_there_is_not_is_refused_rather_than_left_out(form: type[BaseModel]) -> None:
     with pytest.raises(ValidationError, match="tenant_id"):
         form.model_validate({"tenant_id": "acme"})

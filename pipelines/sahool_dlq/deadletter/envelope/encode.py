@@ -5,7 +5,9 @@ Standard library only, because every service that consumes events imports it.
 
 import base64
 import json
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from sahool_dlq.deadletter.sanitize import dump_json
@@ -54,8 +56,12 @@ def encode_case_event(
     consumer_version: str | None = None,
     not_before: datetime | None = None,
     redrive_cap: int | None = None,
+    event: Mapping[str, str | int] = MappingProxyType({}),
 ) -> bytes:
-    """The body of a case event; absent values are left out."""
+    """The body of a case event; absent values are left out.
+
+    `event` has the keys about the event of a replay, see `replays`.
+    """
     value = {
         "failure_id": failure_id,
         "at": at.isoformat(),
@@ -69,5 +75,6 @@ def encode_case_event(
         "consumer_version": consumer_version,
         "not_before": not_before.isoformat() if not_before else None,
         "redrive_cap": redrive_cap,
+        **event,
     }
     return dump_json({name: item for name, item in value.items() if item is not None}).encode()

@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from sahool_dlq.deadletter.cases import ATTEMPTS_PER_OPENING, attempt_number
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
+from sahool_dlq.deadletter.replays import REPLAY, ReplayedEvent
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.redrive.batches import move
@@ -22,6 +23,7 @@ from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.edit import read_patch
 from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN
 from sahool_dlq.stores.postgres.audit import audit
+from sahool_dlq.stores.postgres.replays import store_replays
 
 __all__ = ["Order", "Plan", "PlannedFailure", "PlannedGroup", "find_pending", "freeze", "plan"]
 
@@ -36,6 +38,12 @@ IDLE = (
     " AND r.state IN ('planned', 'published', 'succeeded'))"
 )
 """The failure is in no batch, over `failed_events f`."""
+
+
+class Chosen(Protocol):
+    """A selection, of failures or of events."""
+
+    def as_json(self) -> dict[str, Any]: ...
 
 
 class PlannedFailure(NamedTuple):
@@ -187,27 +195,30 @@ def find_pending(
 def freeze(
     connection: Connection[Any],
     planned: Plan,
-    selection: Selection,
+    selection: Chosen,
     order: Order,
     *,
     needs_approval: bool = False,
     shown_patch: dict[str, Any] | None = None,
+    replayed: Sequence[ReplayedEvent] = (),
 ) -> str:
     """Store the batch with its outbox rows and audit row; returns the batch's id.
 
     A failure that another batch took meanwhile is left out. `shown_patch` is the edit as the audit
-    may show it.
+    may show it. With `replayed`, the events of its rows, it is a replay.
     """
     if not order.reason.strip():
         raise RedriveError("Give a reason: it is stored with the batch and in the audit.")
     batch_id = str(uuid.uuid4())
+    kind = REPLAY if replayed else "redrive"
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute(
-            "INSERT INTO redrive_batches (id, trigger, requested_by, reason, selection, state,"
-            " planned, redirect_to, patch, per_second, max_age_seconds, own_copy)"
-            " VALUES (%s, %s, %s, %s, %s, 'planned', 0, %s, %s, %s, %s, %s)",
+            "INSERT INTO redrive_batches (id, kind, trigger, requested_by, reason, selection,"
+            " state, planned, redirect_to, patch, per_second, max_age_seconds, own_copy)"
+            " VALUES (%s, %s, %s, %s, %s, %s, 'planned', 0, %s, %s, %s, %s, %s)",
             [
                 batch_id,
+                kind,
                 order.trigger,
                 order.requested_by,
                 order.reason,
@@ -219,6 +230,8 @@ def freeze(
                 order.own_copy,
             ],
         )
+        if replayed:
+            store_replays(connection, replayed, planned.rows[0].service)
         cursor.executemany(
             "INSERT INTO redrives (id, failure_id, attempt, batch_id, group_id, subject,"
             " addressed_to, state) VALUES (%s, %s, %s, %s, %s, %s, %s, 'planned')"
@@ -252,6 +265,7 @@ def freeze(
             reason=order.reason,
             batch_id=batch_id,
             detail={
+                "kind": kind,
                 "selection": selection.as_json(),
                 "trigger": order.trigger,
                 "failures": counted[0] if counted else 0,

@@ -6,7 +6,7 @@ reaches the database as SQL, so nothing must be escaped and nothing can be injec
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn
@@ -76,8 +76,10 @@ _WORDS = {"and", "or", "not", "in", "is", "null", "like", "ilike", "true", "fals
 _SIGNS = {"=": "=", "<>": "<>", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 
-def compile_where(text: str) -> tuple[str, list[Any]]:
+def compile_where(text: str, columns: Mapping[str, Column] = COLUMNS) -> tuple[str, list[Any]]:
     """SQL over `failed_events f` with `%s` for each of the returned values.
+
+    `columns` are the names that it may use, besides `data.…` and `headers.…`.
 
     Raises QueryError, which says where the error is and what is expected.
     """
@@ -85,7 +87,7 @@ def compile_where(text: str) -> tuple[str, list[Any]]:
         raise QueryError(
             f"A condition may have {_MOST_CHARACTERS:,} characters, not {len(text):,}."
         )
-    parser = _Parser(text)
+    parser = _Parser(text, columns)
     sql = parser.either(0)
     parser.end()
     return sql, parser.values
@@ -94,8 +96,9 @@ def compile_where(text: str) -> tuple[str, list[Any]]:
 class _Parser:
     """Recursive descent; each method reads its part and returns its SQL."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, columns: Mapping[str, Column]) -> None:
         self._text = text
+        self._columns = columns
         self._tokens = list(self._read())
         self._at = 0
         self.values: list[Any] = []
@@ -195,10 +198,10 @@ class _Parser:
         if head.lower() in ("data", "headers") and rest:
             path = [part.strip('"') for part in re.findall(r'"[^"]+"|[^.]+', rest)]
             return (_HEADERS, "text", path) if head.lower() == "headers" else (_DATA, None, path)
-        column = COLUMNS.get(name.lower())
+        column = self._columns.get(name.lower())
         if column is None:
             raise QueryError(
-                f"There is no column {name[:60]!r}: use {', '.join(COLUMNS)}, data.… for the"
+                f"There is no column {name[:60]!r}: use {', '.join(self._columns)}, data.… for the"
                 " event's payload, or headers.… for its headers."
             )
         return column.sql, column.kind, []

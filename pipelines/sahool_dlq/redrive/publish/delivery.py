@@ -135,7 +135,7 @@ class Delivery:
             return "held"
         if self.halted is None:
             self._lock.check()
-            if is_hopeless:
+            if is_hopeless and redrive.replayed is None:
                 await self._news.decide(redrive, "parked", f"its group was stopped: {why}")
                 self.parked.add(redrive.id)
             self._outbox.cancel(redrive, why)

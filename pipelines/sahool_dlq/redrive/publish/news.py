@@ -8,6 +8,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import APIError
 
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
+from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import ServerUnavailableError
 from sahool_dlq.jetstream.refusals import is_for_now
@@ -38,19 +39,22 @@ class News:
             redrive_id=redrive.id,
             batch_id=self._batch.id,
             attempt=redrive.attempt,
-            trigger=self._batch.trigger,
+            trigger=REPLAY if redrive.replayed else self._batch.trigger,
             consumer=redrive.addressed_to,
             actor=self._batch.requested_by,
-            reason=reason,
+            reason=reason or (self._batch.reason if redrive.replayed else None),
             redrive_cap=self._redrive_cap if kind == "published" else None,
             at=datetime.now(UTC),
+            event=redrive.replayed.as_json() if redrive.replayed else {},
         )
         await self._publish(self._subjects.redrive(kind), body, f"{redrive.id}-{name or kind}")
 
     async def decide(
         self, redrive: Redrive, kind: str, reason: str, name: str | None = None
     ) -> None:
-        """Publish a decision about its failure."""
+        """Publish a decision about its failure; of a replay there is none, so nothing."""
+        if redrive.replayed is not None:
+            return
         body = encode_case_event(
             failure_id=redrive.failure_id,
             batch_id=self._batch.id,

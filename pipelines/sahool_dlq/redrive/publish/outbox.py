@@ -1,6 +1,6 @@
 """The outbox of redrives in PostgreSQL, for the redriver: one row per attempt."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +8,7 @@ from psycopg import Connection
 
 from sahool_dlq.deadletter.cases import opening_and_nth
 from sahool_dlq.deadletter.record import BRIDGED_REASONS
+from sahool_dlq.deadletter.replays import ReplayedEvent
 from sahool_dlq.redrive.batches import Batch
 from sahool_dlq.stores.postgres.addressees import FAILED_AT
 
@@ -31,6 +32,7 @@ class Redrive:
     error_type: str
     error_message: str
     subject: str  # that its event goes to
+    replayed: ReplayedEvent | None = None  # None: it is the event of a dead letter
 
     @property
     def is_out(self) -> bool:
@@ -63,7 +65,7 @@ class Outbox:
         """
         claimed = self._connection.execute(
             "UPDATE redrives r SET state = 'published', published_at = now()"
-            " FROM redrive_batches b, failed_events f WHERE r.id = %s AND r.state = 'planned'"
+            " FROM redrive_batches b, redrive_roots f WHERE r.id = %s AND r.state = 'planned'"
             " AND r.batch_id = %s AND b.id = r.batch_id AND b.state = 'running'"
             " AND f.id = r.failure_id AND f.opening = %s AND f.status = ANY(%s) RETURNING f.status",
             [redrive.id, self._batch_id, redrive.opening, self._statuses],
@@ -74,7 +76,7 @@ class Outbox:
         """Whether a published one may still be sent: its batch runs, its failure waits."""
         found = self._connection.execute(
             "SELECT FROM redrives r JOIN redrive_batches b ON b.id = r.batch_id"
-            " JOIN failed_events f ON f.id = r.failure_id WHERE r.id = %s AND b.id = %s"
+            " JOIN redrive_roots f ON f.id = r.failure_id WHERE r.id = %s AND b.id = %s"
             " AND r.state = 'published' AND b.state = 'running' AND f.opening = %s"
             " AND f.status = ANY(%s)",
             [redrive.id, self._batch_id, redrive.opening, [*self._statuses, "retried"]],
@@ -92,7 +94,7 @@ class Outbox:
     def status_of(self, redrive: Redrive) -> str:
         """The status of the failure; `reopened` if its case was closed since planning."""
         row = self._connection.execute(
-            "SELECT CASE WHEN opening > %s THEN 'reopened' ELSE status END FROM failed_events"
+            "SELECT CASE WHEN opening > %s THEN 'reopened' ELSE status END FROM redrive_roots"
             " WHERE id = %s",
             [redrive.opening, redrive.failure_id],
         ).fetchone()
@@ -122,11 +124,16 @@ def load_redrives(connection: Connection[Any], batch_id: str) -> list[Redrive]:
         "SELECT r.id::text, r.failure_id::text, r.attempt, coalesce(r.group_id, ''),"  # noqa: S608  (our own names, bound values)
         " r.addressed_to, f.dlq_sequence, f.published_at,"
         " CASE WHEN r.state = 'published' THEN extract(epoch FROM now() - r.published_at)::float8"
-        f" END, f.dlq_reason = ANY(%s) OR r.addressed_to IS DISTINCT FROM {FAILED_AT}, service(f),"
-        " f.error_type, left(f.error_message, 500),"
-        " r.subject FROM redrives r JOIN failed_events f ON f.id = r.failure_id"
+        f" END, f.dlq_reason = ANY(%s) OR r.addressed_to IS DISTINCT FROM {FAILED_AT}, f.service,"
+        " f.error_type, left(f.error_message, 500), r.subject,"
+        " f.id::text, f.replay_of::text, r.addressed_to, f.event_stream, f.event_sequence,"
+        " f.event_timestamp_ns"
+        " FROM redrives r JOIN redrive_roots f ON f.id = r.failure_id"
         " WHERE r.batch_id = %s AND r.state IN ('planned', 'published')"
         " ORDER BY (r.state = 'planned'), f.dlq_timestamp, r.id",
         [list(BRIDGED_REASONS), batch_id],
     )
-    return [Redrive(*row) for row in rows]
+    return [
+        replace(Redrive(*row[:-6]), replayed=ReplayedEvent(*row[-6:]) if row[-5] else None)
+        for row in rows
+    ]

@@ -37,7 +37,7 @@ from sahool_dlq.redrive.publish.once import ADDED_BYTES, DoubtError, OncePublish
 from sahool_dlq.redrive.publish.outbox import Redrive
 from sahool_dlq.redrive.reach import why_no_lifetime
 from sahool_dlq.redrive.receivers import Receivers
-from sahool_dlq.redrive.source import OwnCopyError, as_stored
+from sahool_dlq.redrive.source import OwnCopyError, as_stored, stored_event
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.lock import Lock
 from sahool_dlq.tracing import send_span
@@ -115,14 +115,10 @@ class Sender:
         if only the dead letter has it, or TooLateError for that.
         """
         try:
-            message = await stored_dead_letter(
-                self._reader,
-                self._connection,
-                redrive.failure_id,
-                redrive.dlq_sequence,
-                redrive.dead_lettered_at,
-            )
-            event = await self._as_stored(redrive, await original_event(self._client, message))
+            if redrive.replayed is not None:
+                event = await stored_event(self._client, redrive.replayed, redrive.subject)
+            else:
+                event = await self._failed_event(redrive)
         except nats.errors.TimeoutError as error:  # which is a TimeoutError, as silence is
             raise ServerUnavailableError(
                 "NATS does not give the raw dead letters: the batch stays running, and the next "
@@ -134,6 +130,16 @@ class Sender:
             event = replace(event, subject=self._batch.redirect_to)
         self._allowed.check(event.subject)
         return event
+
+    async def _failed_event(self, redrive: Redrive) -> Event:
+        message = await stored_dead_letter(
+            self._reader,
+            self._connection,
+            redrive.failure_id,
+            redrive.dlq_sequence,
+            redrive.dead_lettered_at,
+        )
+        return await self._as_stored(redrive, await original_event(self._client, message))
 
     async def _as_stored(self, redrive: Redrive, event: Event) -> Event:
         try:

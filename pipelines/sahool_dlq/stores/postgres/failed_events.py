@@ -18,6 +18,7 @@ from sahool_dlq.errors import FencedError
 from sahool_dlq.stores.postgres.failed_rows import copy_rows, replace_rows, update_rows
 from sahool_dlq.stores.postgres.fold import CASE_COLUMNS, Fold, folded, ids_told_of, unfolded
 from sahool_dlq.stores.postgres.payloads import forget_payloads, keep_payloads
+from sahool_dlq.stores.postgres.replays import known_replays, store_announced, store_replays
 from sahool_dlq.stores.unfounded import early_claims, store_claims
 
 
@@ -95,7 +96,9 @@ class FailedEvents:
         events = [event for event in batch.events if event.dlq_sequence > after]
         early = early_claims(self._connection, events)
         claimed = {claim.letter_id for claim in early if claim.letter_id}
-        known = self._load({*letters["failure_id"], *ids_told_of(letters, events), *claimed})
+        told_of = ids_told_of(letters, events)
+        known = self._load({*letters["failure_id"], *told_of, *claimed})
+        known |= known_replays(self._connection, told_of)
         fold = Fold(letters, events, known, early)
         is_reopened = pl.col("failure_id").is_in(fold.reopened)
         copy_rows(self._connection, fold.new.filter(~is_reopened))
@@ -105,6 +108,7 @@ class FailedEvents:
         if batch.payloads is not None:
             rows = fold.new.select("failure_id", "dlq_sequence").iter_rows()
             keep_payloads(self._connection, {i: batch.payloads[sequence] for i, sequence in rows})
+        store_replays(self._connection, fold.replays.values())
         self._update(fold)
         self._settle_redrives(fold)
         store_claims(self._connection, fold.claims, fold.founded)
@@ -118,7 +122,10 @@ class FailedEvents:
         return {row[0]: unfolded(row) for row in cursor}
 
     def _update(self, fold: Fold) -> None:
-        update_rows(self._connection, [[case.failure_id, *folded(case)] for case in fold.changed()])
+        changed = fold.changed()
+        cases = [[case.failure_id, *folded(case)] for case in changed if not case.is_replay]
+        update_rows(self._connection, cases)
+        store_announced(self._connection, [case for case in changed if case.is_replay])
         self._execute_each(
             "UPDATE failed_events SET seen_count = seen_count + %s WHERE id = %s",
             [[count, failure_id] for failure_id, count in fold.repeats],

@@ -5,7 +5,7 @@ defaults of a new case. Only cases with a redrive, an event or a repeat become a
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,11 +21,13 @@ from sahool_dlq.deadletter.cases import (
     case_of,
     is_answer,
     is_claim,
+    is_failed_replay,
     is_founded,
 )
 from sahool_dlq.deadletter.claims import Claim, claim_of
 from sahool_dlq.deadletter.ids import consumer_address
 from sahool_dlq.deadletter.record import FIELDS, DeadLetter
+from sahool_dlq.deadletter.replays import ReplayedEvent, replayed_event
 from sahool_dlq.stores.postgres.failed_rows import FOLDED_SCHEMA
 
 __all__ = ["CASE_COLUMNS", "Fold", "folded", "ids_told_of", "unfolded"]
@@ -58,6 +60,8 @@ class Fold:
         self.founded: list[Claim] = []
         """Those of `early` that count now."""
         self._cases = dict(known)
+        self.replays: dict[str, ReplayedEvent] = {}
+        """Replays in the log that PostgreSQL does not know: it was filled again from the lake."""
         self.redrive_ends: list[list[Any]] = []  # state, reason, time, version, id
         self._reopened: dict[str, int] = {}  # the latest letter that reopened a case, by its id
         counted = letters.with_columns(seen_count=pl.len().over("failure_id"))
@@ -91,11 +95,12 @@ class Fold:
         )
         """Letters that open a case or are superseded, in log order, with `FOLDED_SCHEMA`."""
 
-    def changed(self) -> Iterable[Case]:
-        """The stored cases whose row has changed, without reopened ones."""
+    def changed(self) -> Sequence[Case]:
+        """The stored cases and replays whose row has changed, without reopened ones."""
+        known = self._known | {key: Case(key) for key in self.replays}
         return [
             self._cases[key]
-            for key, case in self._known.items()
+            for key, case in known.items()
             if self._cases[key] != case and key not in self._reopened
         ]
 
@@ -126,6 +131,7 @@ class Fold:
                 self._cases[root_id] = root
             if is_superseded:
                 case = replace(case, status="superseded")
+            if is_superseded or is_failed_replay(root, case.consumer):
                 self.redrive_ends.append(
                     [
                         *("failed_again", letter.error_type, letter.published_at),
@@ -141,6 +147,7 @@ class Fold:
         if is_claim(event) and not is_founded(case, event.redrive_id, event.attempt):
             self._claim(claim_of(event))
             return
+        case = case or self._new_replay(event)
         if case is None:
             return
         self._cases[case.failure_id] = apply_event(case, event)
@@ -155,6 +162,13 @@ class Fold:
         self.redrive_ends.append(
             [kind, event.reason, event.at, event.consumer_version, event.redrive_id]
         )
+
+    def _new_replay(self, event: CaseEvent) -> Case | None:
+        replayed = replayed_event(event)
+        if replayed is None:
+            return None
+        self.replays[replayed.id] = replayed
+        return Case(replayed.id, consumer=replayed.consumer, is_replay=True)
 
     def _claim(self, claim: Claim | None) -> None:
         if claim is not None:
@@ -188,6 +202,7 @@ class Fold:
         letter = self._cases.get(claim.letter_id)
         if is_superseded and letter is not None:
             self._cases[claim.letter_id] = replace(letter, status="superseded")
+        if (is_superseded and letter is not None) or is_failed_replay(root, claim.consumer):
             self.redrive_ends.append(
                 ["failed_again", claim.reason, claim.at, None, claim.redrive_id]
             )
