@@ -54,6 +54,7 @@ def encode_case_event(
     consumer_version: str | None = None,
     not_before: datetime | None = None,
     redrive_cap: int | None = None,
+    resolved_in_version: str | None = None,
 ) -> bytes:
     """The body of a case event; absent values are left out."""
     value = {
@@ -69,5 +70,6 @@ def encode_case_event(
         "consumer_version": consumer_version,
         "not_before": not_before.isoformat() if not_before else None,
         "redrive_cap": redrive_cap,
+        "resolved_in_version": resolved_in_version,
     }
     return dump_json({name: item for name, item in value.items() if item is not None}).encode()
