@@ -60,6 +60,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq redrive --group 1f0c --reason 'tile server is back'",
         "dlq redrive --transient --since 24h --yes",
         'dlq redrive --where "data.crop = \'wheat\'" --edit \'{"unit": "ha"}\'',
+        "dlq redrive --group 1f0c --edit-with mend:units --dry-run",
     ),
     "batches": (
         "dlq batches",

@@ -1,6 +1,7 @@
 """`dlq redrive`."""
 
 import asyncio
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from sahool_dlq.jobs.redrive import (
 from sahool_dlq.redrive.batches import ENDED, Batch
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection, duration
-from sahool_dlq.redrive.edit import read_patch
+from sahool_dlq.redrive.edit import Edit, checked_headers, read_edit
 from sahool_dlq.redrive.preview import Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
 from sahool_dlq.settings import Settings
@@ -39,8 +40,11 @@ from sahool_dlq.settings import Settings
 @click.option("--to", "redirect_to", help="publish to this subject instead of the events' own")
 @click.option("--for", "addressed_to", help="deliver to this consumer, STREAM/CONSUMER")
 @click.option(
-    "--edit", help='change the event bodies: a JSON merge patch, {"unit": "ha"}, or @FILE'
+    "--edit",
+    help='change the event bodies: a JSON merge patch, {"unit": "ha"}, a JSON Patch, or @FILE',
 )
+@click.option("--edit-headers", help='change headers: {"X-Unit": "ha", "X-Old": null}, or @FILE')
+@click.option("--edit-with", help="change bodies and headers by a Python function: module:function")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
 @click.option("--max-age", help="skip and park events older than this: 24h, 7d")
 @click.option(
@@ -61,6 +65,8 @@ def command(
     redirect_to: str | None,
     addressed_to: str | None,
     edit: str | None,
+    edit_headers: str | None,
+    edit_with: str | None,
     rate: float | None,
     max_age: str | None,
     own_copy: bool,
@@ -79,7 +85,7 @@ def command(
     if transient:
         types = (*selection.error_types, *transient_selection(settings).error_types)
         selection = replace(selection, error_types=types)
-    patch = read_patch(_text(edit)) if edit is not None else None
+    patch = _edit(edit, edit_headers, edit_with)
     max_age_seconds = _seconds(max_age) if max_age is not None else None
     if dry_run:
         shown = asyncio.run(
@@ -189,12 +195,24 @@ def _seconds(max_age: str) -> float:
     return found.total_seconds()
 
 
-def _text(edit: str) -> str:
+def _edit(body: str | None, headers: str | None, function: str | None) -> Any:
+    """The edit for the order, None if there is none."""
+    if function and (body is not None or headers is not None):
+        raise click.UsageError("--edit-with changes bodies and headers: give it alone.")
+    values = None
+    if headers is not None:
+        try:
+            values = checked_headers(json.loads(_text(headers, "--edit-headers")))
+        except (ValueError, RecursionError) as error:
+            raise RedriveError(f"The headers are not JSON: {error}.") from error
+    patch = read_edit(_text(body, "--edit")) if body is not None else None
+    return Edit(patch, values, function or None).stored()
+
+
+def _text(edit: str, flag: str) -> str:
     if not edit.startswith("@"):
         return edit
     try:
         return Path(edit[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(
-            f"{edit[1:]} cannot be read: {error}", param_hint="--edit"
-        ) from None
+        raise click.BadParameter(f"{edit[1:]} cannot be read: {error}", param_hint=flag) from None
