@@ -61,6 +61,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq redrive --transient --since 24h --yes",
         'dlq redrive --where "data.crop = \'wheat\'" --edit \'{"unit": "ha"}\'',
         "dlq redrive --group 1f0c --edit-with mend:units --dry-run",
+        "dlq redrive --group 1f0c --to-context staging --limit 50 --reason 'try 2.4'",
     ),
     "batches": (
         "dlq batches",

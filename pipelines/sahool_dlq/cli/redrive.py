@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from sahool_dlq.cli.elsewhere import copied_elsewhere
 from sahool_dlq.cli.output import console, progress
 from sahool_dlq.cli.plan import LIMIT_REACHED, print_plan, print_report, unreached_facts
 from sahool_dlq.cli.selecting import is_agreed, selecting
@@ -45,6 +46,9 @@ from sahool_dlq.settings import Settings
 )
 @click.option("--edit-headers", help='change headers: {"X-Unit": "ha", "X-Old": null}, or @FILE')
 @click.option("--edit-with", help="change bodies and headers by a Python function: module:function")
+@click.option("--to-context", help="copy the events to another NATS: a context of the nats command")
+@click.option("--to-server", help="the same by its address, such as nats://localhost:4222")
+@click.option("--raw", "is_raw", is_flag=True, help="such copies as they were, and not masked")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
 @click.option("--max-age", help="skip and park events older than this: 24h, 7d")
 @click.option(
@@ -67,6 +71,9 @@ def command(
     edit: str | None,
     edit_headers: str | None,
     edit_with: str | None,
+    to_context: str | None,
+    to_server: str | None,
+    is_raw: bool,
     rate: float | None,
     max_age: str | None,
     own_copy: bool,
@@ -81,11 +88,32 @@ def command(
     then 10, then all, and stops if none succeeds. Events that no consumer would receive are left
     out. More than DLQ_REDRIVE_APPROVAL_COUNT events wait for an approval. Ctrl-C pauses. The exit
     status is 1 if a group was stopped.
+
+    --to-context and --to-server copy events to another NATS instead, whatever the failures' status:
+    masked, or with --raw for those who may read payloads. No failure changes here.
     """
     if transient:
         types = (*selection.error_types, *transient_selection(settings).error_types)
         selection = replace(selection, error_types=types)
     patch = _edit(edit, edit_headers, edit_with)
+    if to_context or to_server:
+        if patch or addressed_to or max_age or own_copy:
+            raise click.UsageError(
+                "Copies for another NATS are not edited, addressed or checked for their age: give"
+                " --to-context or --to-server without those options."
+            )
+        return copied_elsewhere(
+            *(settings, selection, to_context, to_server),
+            is_raw=is_raw,
+            subject=redirect_to,
+            per_second=rate,
+            by=by,
+            reason=reason,
+            is_dry_run=dry_run,
+            is_approved=is_approved,
+        )
+    if is_raw:
+        raise click.UsageError("--raw is for copies: give --to-context or --to-server.")
     max_age_seconds = _seconds(max_age) if max_age is not None else None
     if dry_run:
         shown = asyncio.run(
