@@ -21,6 +21,8 @@
 --   reason        why, in words, redacted
 --   not_before    of redrive.requested: when it is due, UTC; null: immediately
 --   redrive_cap   of redrive.published: failed redrives after which the case is parked
+--   resolved_in_version  of triage.resolved: the version that a person said repairs it; null where none
+--                 was said
 --   at            time of the sender, UTC
 --   body          the complete message as JSON, redacted
 --   parse_error   why it could not be used, else null

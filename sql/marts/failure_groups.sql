@@ -9,7 +9,12 @@
 --                                        (or discarded a case that was then reopened): all
 --                                        that is open opened after that, to the minute, and a
 --                                        case's first attempt came after it. What automatic
---                                        redrives cure was never said to be over
+--                                        redrives cure was never said to be over.
+--                                        Also if it has regressed_in_version. Failures of older
+--                                        versions than resolved_in_version do not count
+--                            fixed       only versions older than resolved_in_version failed since
+--                                        that decision: the open failures are of the known bug. Not
+--                                        while escalating
 --                            new         first seen less than 24 hours ago
 --                            escalating  is_escalating
 --                            ongoing     else; the first that applies
@@ -34,6 +39,9 @@
 --                            (a, b) is (4, 2) for transient error types, (1, 9) for others
 --   versions                 versions that it failed in, in alphabetical order, joined by ', '; null
 --                            where unknown
+--   resolved_in_version      version that a person said repairs it, by the newest such decision about
+--                            each service, joined by ', '; null if there is none
+--   regressed_in_version     versions from that one on in which it failed after that decision, as above
 WITH tallied AS (
     SELECT
         group_id,
@@ -72,6 +80,31 @@ failed_in AS (
     SELECT group_id, STRING_AGG(DISTINCT consumer_version, ', ' ORDER BY consumer_version) AS versions
     FROM versions_daily
     WHERE failure_count > 0
+    GROUP BY group_id
+),
+
+-- A version counts that failed after the decision about its service; without one, any failure does.
+since_fix AS (
+    SELECT
+        *,
+        CASE WHEN NOT is_older AND last_failed_at > resolved_at THEN consumer_version END AS regressed_in,
+        CASE WHEN NOT is_older THEN last_failed_at END AS last_unfixed_at,
+        CASE
+            WHEN is_older OR last_failed_at <= resolved_at THEN 0
+            ELSE 1
+        END AS is_unfixed
+    FROM fixes
+),
+
+fixed AS (
+    SELECT
+        group_id,
+        STRING_AGG(DISTINCT resolved_in_version, ', ' ORDER BY resolved_in_version)
+            AS resolved_in_version,
+        STRING_AGG(DISTINCT regressed_in, ', ' ORDER BY regressed_in) AS regressed_in_version,
+        MAX(last_unfixed_at) AS last_unfixed_at,
+        MAX(is_unfixed) = 0 AS is_fixed
+    FROM since_fix
     GROUP BY group_id
 ),
 
@@ -171,6 +204,10 @@ judged AS (
         s.reopened_count,
         h.tenant_count,
         v.versions,
+        x.resolved_in_version,
+        x.regressed_in_version,
+        x.last_unfixed_at,
+        COALESCE(x.is_fixed, FALSE) AS is_fixed,
         COALESCE(l.now_count, 0) AS failure_count_1h,
         COALESCE(l.day_count, 0) AS failure_count_24h,
         CASE
@@ -190,6 +227,7 @@ judged AS (
     INNER JOIN standing AS s ON s.group_id = t.group_id
     INNER JOIN hit AS h ON h.group_id = t.group_id
     LEFT JOIN failed_in AS v ON v.group_id = t.group_id
+    LEFT JOIN fixed AS x ON x.group_id = t.group_id
     LEFT JOIN limits AS l ON l.group_id = t.group_id
     LEFT JOIN redriven AS r ON r.group_id = t.group_id
     LEFT JOIN error_classes AS e ON e.error_class = t.error_class AND e.family = 'transient'
@@ -201,10 +239,16 @@ SELECT
     parent_id,
     CASE
         WHEN open_count = 0 THEN 'resolved'
+        WHEN regressed_in_version IS NOT NULL THEN 'regressed'
         WHEN
             oldest_open_at >= DATE_TRUNC('minute', last_resolved_by_person_at)
             AND last_first_attempt_at > last_resolved_by_person_at
+            AND (
+                resolved_in_version IS NULL OR last_unfixed_at > last_resolved_by_person_at
+            )
             THEN 'regressed'
+        WHEN is_fixed AND NOT (failure_count_1h >= 10 AND failure_count_1h > escalation_limit)
+            THEN 'fixed'
         WHEN first_seen_at > now - INTERVAL '24' HOUR THEN 'new'
         WHEN failure_count_1h >= 10 AND failure_count_1h > escalation_limit THEN 'escalating'
         ELSE 'ongoing'
@@ -232,6 +276,8 @@ SELECT
     redrive_count,
     redrive_succeeded_count,
     redrive_chance,
-    versions
+    versions,
+    resolved_in_version,
+    regressed_in_version
 FROM judged
 ORDER BY failure_count DESC, group_id

@@ -3,7 +3,8 @@
 --
 -- Grain: one row per failure group with an open failure whose first attempt came after the last
 -- resolution by a person (by hand, or by a redrive that a person requested). This includes a
--- failure that a person resolved or discarded and that failed again.
+-- failure that a person resolved or discarded and that failed again. Failures of a version that is
+-- older than the one that a person said repairs the group (`mart_fixes`) are left out.
 --   resolved_at, resolution_notes  of that resolution
 --   returned_count  open failures since
 --   returned_at     first of them
@@ -33,6 +34,12 @@ SELECT
     (ARRAY_AGG(f.failure_id ORDER BY f.opened_at DESC, f.failure_id))[1] AS sample_id
 FROM dlq.failures AS f
 INNER JOIN resolutions AS r ON r.group_id = f.group_id
-WHERE f.is_open AND f.first_attempt_at > r.resolved_at
+INNER JOIN dlq.failed_events AS e ON e.id = f.failure_id
+LEFT JOIN dlq.mart_fixes AS x
+    ON
+        x.group_id = f.group_id
+        AND x.service = f.service
+        AND x.consumer_version = e.consumer_version
+WHERE f.is_open AND f.first_attempt_at > r.resolved_at AND x.is_older IS NOT TRUE
 GROUP BY f.group_id, r.resolved_at, r.resolution_notes
 ORDER BY returned_count DESC, f.group_id

@@ -23,6 +23,7 @@
 --   not_before    when a requested redrive is due, UTC; null for every other kind
 --   redrive_cap   of redrive.published: failed redrives after which the case is parked; null where
 --                 it was not said
+--   resolved_in_version  of triage.resolved: the version that repairs it; null where not said
 --   happened_at   time of the sender, UTC
 WITH chained AS (
     SELECT
@@ -85,6 +86,7 @@ messages AS (
         CASE WHEN c.kind = 'redrive.requested' THEN COALESCE(c.not_before, c."at") END
             AS not_before,
         c.redrive_cap,
+        c.resolved_in_version,
         c."at" AS happened_at,
         CASE
             WHEN c.kind = 'redrive.succeeded' OR c.kind LIKE 'triage.%' THEN c.redrive_id
@@ -105,6 +107,7 @@ messages AS (
         CAST(d.consumer_version AS VARCHAR) AS consumer_version,
         CAST(NULL AS TIMESTAMPTZ) AS not_before,
         CAST(NULL AS BIGINT) AS redrive_cap,
+        CAST(NULL AS VARCHAR) AS resolved_in_version,
         d.dlq_timestamp AS happened_at,
         d.redrive_id AS named_id
     FROM dead_letters AS d
@@ -129,6 +132,7 @@ founded AS (
         m.consumer_version,
         m.not_before,
         m.redrive_cap,
+        m.resolved_in_version,
         m.happened_at
     FROM messages AS m
     LEFT JOIN announced AS a
@@ -154,6 +158,7 @@ SELECT
         OVER (PARTITION BY m.failure_id ORDER BY m.log_position) AS handed_position,
     m.not_before,
     m.redrive_cap,
+    m.resolved_in_version,
     m.happened_at
 FROM founded AS m
 CROSS JOIN redrive_rules AS r

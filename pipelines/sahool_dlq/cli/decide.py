@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from sahool_dlq.cli.output import console, print_table, progress
+from sahool_dlq.cli.output import console, print_table, progress, safe
 from sahool_dlq.cli.plan import LIMIT_REACHED
 from sahool_dlq.cli.selecting import is_agreed, selecting
 from sahool_dlq.cli.verb import BY, Answer, tell, verb, wants_json
@@ -18,8 +19,10 @@ from sahool_dlq.settings import Settings
 _MANY = 10  # from here on a person at a terminal is asked
 
 
-def deciding(decision: Decision, explanation: str) -> click.Command:
-    """The verb that publishes this decision."""
+def deciding(
+    decision: Decision, explanation: str, *flags: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> click.Command:
+    """The verb that publishes this decision; `flags` are options that only this verb has."""
 
     @selecting()
     @click.option(
@@ -29,7 +32,13 @@ def deciding(decision: Decision, explanation: str) -> click.Command:
     @click.option("--yes", is_flag=True, help="do not ask for confirmation")
     @click.option("--dry-run", is_flag=True, help="show what would change; change nothing")
     def command(
-        settings: Settings, selection: Selection, reason: str, by: str, yes: bool, dry_run: bool
+        settings: Settings,
+        selection: Selection,
+        reason: str,
+        by: str,
+        yes: bool,
+        dry_run: bool,
+        in_version: str | None = None,
     ) -> Answer[Any] | None:
         found, left = preview_decision(settings, selection, decision)
         preview = _preview(found, left, decision)
@@ -42,11 +51,17 @@ def deciding(decision: Decision, explanation: str) -> click.Command:
                 return None
         with progress("Deciding") as advance:
             deciding = decide(
-                settings, selection, decision, actor=by, reason=reason, progress=advance
+                *(settings, selection, decision),
+                actor=by,
+                reason=reason,
+                in_version=in_version,
+                progress=advance,
             )
             report = asyncio.run(deciding)
         return Answer(report, lambda _: _show(report, settings.masked(reason), settings.masked(by)))
 
+    for flag in reversed(flags):
+        command = flag(command)
     command.__doc__ = explanation
     command.__name__ = decision
     return verb(command)
@@ -58,8 +73,14 @@ def _show(report: DecisionReport, reason: str, by: str) -> None:
     if report.changed:
         said = f"{report.changed:,} failures are {report.decision} now: {reason!r}, by {by}."
         console.print(said, markup=False)
-    elif not report.left:
+    elif not report.left and not report.in_version:
         console.print(f"None of these failures can be {report.decision}.")
+    if report.in_version:
+        version = safe(report.in_version)
+        console.print(
+            f"It counts as repaired in {version}: later failures of older versions are known, and"
+            f" one of {version} or newer is a regression."
+        )
     if report.limit_reached:
         console.print(LIMIT_REACHED)
 

@@ -60,6 +60,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq redrive --group 1f0c --reason 'tile server is back'",
         "dlq redrive --transient --since 24h --yes",
         'dlq redrive --where "data.crop = \'wheat\'" --edit \'{"unit": "ha"}\'',
+        "dlq redrive --group 1f0c --edit-with mend:units --dry-run",
+        "dlq redrive --group 1f0c --to-context staging --limit 50 --reason 'try 2.4'",
     ),
     "replay": (
         "dlq replay --consumer price-service --since 3h --dry-run",
@@ -72,7 +74,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dlq batches approve 7d1e --reason 'looked at ten'",
     ),
     "discard": ("dlq discard --group 1f0c --reason 'sensor was a test'",),
-    "resolve": ("dlq resolve --group 1f0c --reason 'imported by hand'",),
+    "resolve": (
+        "dlq resolve --group 1f0c --reason 'imported by hand'",
+        "dlq resolve --group 1f0c --in-version 2.4 --reason 'reads the new format'",
+    ),
     "park": ("dlq park --group 1f0c --reason 'wait for release 2.4'",),
     "unpark": ("dlq unpark --group 1f0c --reason 'release 2.4 is out'",),
     "erase": (

@@ -7,7 +7,13 @@ from typing import Any
 import click
 
 from sahool_dlq.alerts.text import quantity
-from sahool_dlq.analysis.report.advice import by_urgency, chance_in_words, next_command, what_failed
+from sahool_dlq.analysis.report.advice import (
+    by_urgency,
+    chance_in_words,
+    next_command,
+    state_in_words,
+    what_failed,
+)
 from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.cli.as_of import AS_OF, moment
@@ -21,6 +27,7 @@ STATES = {
     "regressed": "bold yellow",
     "new": "bold cyan",
     "ongoing": "bold",
+    "fixed": "green",
     "resolved": "green",
 }
 
@@ -79,8 +86,10 @@ def print_groups(
     for row in groups:
         ago = seconds_as_text(max((now - row["last_seen_at"]).total_seconds(), 0))
         style = STATES[row["state"]]
-        print_line(f"[{style}]{row['state']}[/]  {safe(what_failed(row))}")
+        print_line(f"[{style}]{safe(state_in_words(row))}[/]  {safe(what_failed(row))}")
         versions = f" {safe(row['versions'])}" if row["versions"] else ""
+        if fix := row["resolved_in_version"]:
+            versions += f" · resolved in {safe(fix)}"
         print_line(
             f"  [cyan]{row['group_id']}[/cyan]  {row['open_count']:,} open of"
             f" {row['failure_count']:,} · {quantity(row['tenant_count'], 'tenants')} ·"

@@ -5,8 +5,8 @@ from textwrap import shorten
 
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.cli.output import console, print_table, safe
-from sahool_dlq.redrive.edit import Change
-from sahool_dlq.redrive.preview import EditedSample, Preview
+from sahool_dlq.redrive.edit_preview import EditPreview
+from sahool_dlq.redrive.preview import Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
 from sahool_dlq.redrive.reach import Reached
 
@@ -48,23 +48,27 @@ def print_plan(shown: Preview) -> None:
         console.print(fact, soft_wrap=True)
 
 
-def _print_edits(edits: list[EditedSample]) -> None:
-    """The difference that an edit makes, once for events in which it is the same."""
-    alike: dict[tuple[str | None, tuple[Change, ...]], list[str]] = {}
-    for edit in edits:
-        alike.setdefault((edit.refused, tuple(edit.changes)), []).append(edit.failure_id)
-    for (refused, changes), ids in alike.items():
-        where = ids[0] if len(ids) == 1 else f"{ids[0]} and {len(ids) - 1} of the others above"
-        if refused:
-            console.print(
-                f"The edit cannot be applied in {where}: {safe(refused)}.", soft_wrap=True
-            )
-            continue
-        print_table(
-            f"The edit, in {where}",
-            ["what", "before", "after"],
-            changes,
-            note="Secrets are masked in this output only, not in the events.",
+def _print_edits(edits: EditPreview | None) -> None:
+    """The difference that an edit makes, over all events."""
+    if edits is None:
+        return
+    print_table(
+        f"The edit, in {quantity(edits.events, 'events')}",
+        ["what", "before", "after", "events"],
+        edits.changes[:_MOST_ROWS],
+        note="Secrets are masked in this output only, not in the events.",
+    )
+    if len(edits.changes) > _MOST_ROWS:
+        console.print(f"… and {len(edits.changes) - _MOST_ROWS:,} more changes: --json")
+    if edits.unchanged:
+        console.print(f"{edits.unchanged:,} unchanged.")
+    if edits.unread:
+        console.print(f"Of {edits.unread:,} the event cannot be read, so it cannot be published.")
+    for failure, why in list(edits.refused.items())[:_MOST_ROWS]:
+        console.print(f"The edit cannot be applied in {failure}: {safe(why)}.", soft_wrap=True)
+    if edits.refused:
+        console.print(
+            f"Nothing is published while the edit does not fit {len(edits.refused):,} of them."
         )
 
 

@@ -1,6 +1,7 @@
 """`dlq redrive`."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from sahool_dlq.cli.elsewhere import copied_elsewhere
 from sahool_dlq.cli.output import console, progress
 from sahool_dlq.cli.plan import LIMIT_REACHED, print_plan, print_report, unreached_facts
 from sahool_dlq.cli.selecting import is_agreed, selecting
@@ -28,7 +30,7 @@ from sahool_dlq.jobs.redrive import (
 from sahool_dlq.redrive.batches import ENDED, Batch
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection, duration
-from sahool_dlq.redrive.edit import read_patch
+from sahool_dlq.redrive.edit import Edit, checked_headers, read_edit
 from sahool_dlq.redrive.preview import Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
 from sahool_dlq.settings import Settings
@@ -40,8 +42,14 @@ from sahool_dlq.settings import Settings
 @click.option("--to", "redirect_to", help="publish to this subject instead of the events' own")
 @click.option("--for", "addressed_to", help="deliver to this consumer, STREAM/CONSUMER")
 @click.option(
-    "--edit", help='change the event bodies: a JSON merge patch, {"unit": "ha"}, or @FILE'
+    "--edit",
+    help='change the event bodies: a JSON merge patch, {"unit": "ha"}, a JSON Patch, or @FILE',
 )
+@click.option("--edit-headers", help='change headers: {"X-Unit": "ha", "X-Old": null}, or @FILE')
+@click.option("--edit-with", help="change bodies and headers by a Python function: module:function")
+@click.option("--to-context", help="copy the events to another NATS: a context of the nats command")
+@click.option("--to-server", help="the same by its address, such as nats://localhost:4222")
+@click.option("--raw", "is_raw", is_flag=True, help="such copies as they were, and not masked")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="redrives a second")
 @click.option("--max-age", help="skip and park events older than this: 24h, 7d")
 @click.option(
@@ -62,6 +70,11 @@ def command(
     redirect_to: str | None,
     addressed_to: str | None,
     edit: str | None,
+    edit_headers: str | None,
+    edit_with: str | None,
+    to_context: str | None,
+    to_server: str | None,
+    is_raw: bool,
     rate: float | None,
     max_age: str | None,
     own_copy: bool,
@@ -76,11 +89,32 @@ def command(
     then 10, then all, and stops if none succeeds. Events that no consumer would receive are left
     out. More than DLQ_REDRIVE_APPROVAL_COUNT events wait for an approval. Ctrl-C pauses. The exit
     status is 1 if a group was stopped.
+
+    --to-context and --to-server copy events to another NATS instead, whatever the failures' status:
+    masked, or with --raw for those who may read payloads. No failure changes here.
     """
     if transient:
         types = (*selection.error_types, *transient_selection(settings).error_types)
         selection = replace(selection, error_types=types)
-    patch = read_patch(_text(edit)) if edit is not None else None
+    patch = _edit(edit, edit_headers, edit_with)
+    if to_context or to_server:
+        if patch or addressed_to or max_age or own_copy:
+            raise click.UsageError(
+                "Copies for another NATS are not edited, addressed or checked for their age: give"
+                " --to-context or --to-server without those options."
+            )
+        return copied_elsewhere(
+            *(settings, selection, to_context, to_server),
+            is_raw=is_raw,
+            subject=redirect_to,
+            per_second=rate,
+            by=by,
+            reason=reason,
+            is_dry_run=dry_run,
+            is_approved=is_approved,
+        )
+    if is_raw:
+        raise click.UsageError("--raw is for copies: give --to-context or --to-server.")
     max_age_seconds = _seconds(max_age) if max_age is not None else None
     if dry_run:
         shown = asyncio.run(
@@ -204,12 +238,24 @@ def _seconds(max_age: str) -> float:
     return found.total_seconds()
 
 
-def _text(edit: str) -> str:
+def _edit(body: str | None, headers: str | None, function: str | None) -> Any:
+    """The edit for the order, None if there is none."""
+    if function and (body is not None or headers is not None):
+        raise click.UsageError("--edit-with changes bodies and headers: give it alone.")
+    values = None
+    if headers is not None:
+        try:
+            values = checked_headers(json.loads(_text(headers, "--edit-headers")))
+        except (ValueError, RecursionError) as error:
+            raise RedriveError(f"The headers are not JSON: {error}.") from error
+    patch = read_edit(_text(body, "--edit")) if body is not None else None
+    return Edit(patch, values, function or None).stored()
+
+
+def _text(edit: str, flag: str) -> str:
     if not edit.startswith("@"):
         return edit
     try:
         return Path(edit[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(
-            f"{edit[1:]} cannot be read: {error}", param_hint="--edit"
-        ) from None
+        raise click.BadParameter(f"{edit[1:]} cannot be read: {error}", param_hint=flag) from None

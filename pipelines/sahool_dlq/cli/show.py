@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-from sahool_dlq.analysis.report.advice import UNLIKELY, chance_in_words, what_failed
+from sahool_dlq.analysis.report.advice import (
+    UNLIKELY,
+    chance_in_words,
+    state_in_words,
+    what_failed,
+)
 from sahool_dlq.analysis.report.section import seconds_as_text
 from sahool_dlq.analysis.report.trend import Trend
 from sahool_dlq.cli.groups import STATES, as_json
@@ -48,8 +53,8 @@ def command(settings: Settings, id_: str) -> Answer[Any]:
 
 def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -> None:
     ago = seconds_as_text(max((now - group["last_seen_at"]).total_seconds(), 0))
-    state = group["state"]
-    _head(f"[{STATES[state]}]{state}[/]  [bold]{safe(what_failed(group))}[/bold]")
+    state = safe(state_in_words(group))
+    _head(f"[{STATES[group['state']]}]{state}[/]  [bold]{safe(what_failed(group))}[/bold]")
     by_hour = f"{group['failure_count_1h']:,} in the last hour"
     closed = f"{group['resolved_count']:,} resolved, {group['discarded_count']:,} discarded"
     if group["reopened_count"]:
@@ -67,6 +72,7 @@ def _print_group(group: Mapping[str, Any], trend: Trend | None, now: datetime) -
             "services": group["services"],
             "consumers": group["consumers"],
             "failed in": group["versions"],
+            "resolved in": group["resolved_in_version"],
             "our frames": group["frames"],
             "a redrive works": chance_in_words(group),
         }

@@ -25,7 +25,7 @@ _MOST = 2**31 - 1  # maximum attempt, so that the next one also fits the column
 _NUMBERS = ("attempt", "redrive_cap")
 _TEXTS = (
     *("failure_id", "redrive_id", "batch_id", "trigger", "consumer", "consumer_version", "actor"),
-    "reason",
+    *("reason", "resolved_in_version"),
 )
 
 
@@ -49,6 +49,7 @@ class CaseEvent:
     reason: str | None = None
     not_before: datetime | None = None  # of redrive.requested: when it is due; None is at once
     redrive_cap: int | None = None  # of redrive.published: see `cases`
+    resolved_in_version: str | None = None  # of triage.resolved: failures of lower ones are known
     at: datetime
     body: str  # the whole JSON object
     parse_error: str | None = None

@@ -67,6 +67,7 @@ class Case:
     last_closed_at: datetime | None = None  # the closing before this opening
     last_closed_as: str | None = None  # discarded, or the resolution_cause that it had
     handed_to: str | None = None  # <stream>/<durable> of its latest redrive
+    resolved_in_version: str | None = None  # of the last decision that said one
     announced: Mapping[str, int] | None = field(default_factory=dict)
     """The redrives whose `published` is in the log: attempts by id. None if an older version stored
     the case and they are unknown.
@@ -114,6 +115,7 @@ def apply_repeat(case: Case, letter: DeadLetter) -> Case:
         last_closed_at=closed_at,
         last_closed_as=cause,
         handed_to=case.handed_to,
+        resolved_in_version=case.resolved_in_version,
         announced=case.announced,
     )
 
@@ -236,6 +238,8 @@ def _redrive(case: Case, event: CaseEvent, kind: str, attempt: int) -> Case:
 def _triage(case: Case, event: CaseEvent, kind: str) -> Case:
     if kind == "alerted":
         return replace(case, alert_sent=True, alert_sent_at=event.at)
+    if kind == "resolved" and event.resolved_in_version:
+        case = replace(case, resolved_in_version=event.resolved_in_version)
     if case.status in CLOSED:
         return case
     if kind == "resolved":

@@ -37,6 +37,7 @@ def build_batch(
     for event in events:
         event.reason = redactor.redact_text(event.reason) if event.reason else None
         event.consumer_version = kept_version(event.consumer_version, redactor)
+        event.resolved_in_version = kept_version(event.resolved_in_version, redactor)
     return Batch(
         epoch=epoch,
         last_sequence=messages[-1].sequence,

@@ -85,6 +85,17 @@ class Access(BaseModel):
         return bool(self.ca or self.cert or self.tls_first)
 
 
+def access_elsewhere(context: str | None, server: str | None, environ: Mapping[str, str]) -> Access:
+    """How to connect to another NATS than that of the settings: by a context, or an address.
+
+    The environment's `NATS_*` belong to the other one, so nothing of them is used. Raises
+    SettingsError for a context that cannot be read.
+    """
+    given: dict[str, Any] = {"context": context, "servers": server and split_servers(server)}
+    others = {name: value for name, value in environ.items() if not name.startswith("NATS_")}
+    return Access.model_validate(completed(given, others), context=COMPLETE)
+
+
 def completed(given: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """The given values, completed from the context, the environment or the selected context."""
     found = {name: value for name, value in given.items() if value is not None}

@@ -33,7 +33,9 @@ WITH announced AS (
     WHERE failure_id = $id AND kind = 'redrive.published' AND parse_error IS NULL
 ),
 said AS (
-    SELECT "at", kind, actor, reason, redrive_id, attempt, kind = 'redrive.succeeded'
+    SELECT "at", kind, actor,
+        concat_ws(': ', 'in version ' || resolved_in_version, reason) AS reason,
+        redrive_id, attempt, kind = 'redrive.succeeded'
         OR (starts_with(kind, 'triage.') AND redrive_id IS NOT NULL) AS is_claim
     FROM case_events WHERE failure_id = $id
     UNION ALL

@@ -20,6 +20,7 @@ from sahool_dlq.redrive.decisions import (
     Decision,
     DecisionReport,
     affected,
+    newest_closed,
     publish_decision,
 )
 from sahool_dlq.settings import Settings
@@ -41,42 +42,52 @@ async def decide(
     *,
     actor: str,
     reason: str,
+    in_version: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DecisionReport:
     """Drain, publish the decision for every failure that it changes, drain again.
 
-    It is in the audit before it is in the log. Raises RedriveError without a reason.
+    It is in the audit before it is in the log. With `in_version`, the group counts as repaired in
+    that version of its services, also if nothing of it is open. Raises RedriveError without a
+    reason, and for a version without a group.
     """
     if not reason.strip():
         raise RedriveError("Give a reason: it is stored with the failure and in the audit.")
+    if in_version is not None and not (in_version.strip() and selection.group_id):
+        raise RedriveError("A version repairs a group: give --group, and the version as in 2.4.")
     started, actor, reason = time.monotonic(), settings.masked(actor), settings.masked(reason)
     await drain_log(settings)
     decision_id = uuid.uuid4()
     with open_postgres(settings) as connection:
         found, left = affected(connection, selection, decision)
         ids = [each.failure_id for each in found]
-        if ids:
+        closed = newest_closed(connection, selection, found) if in_version else []
+        if in_version and not ids + closed:
+            raise RedriveError("No failure matches, so the version cannot be stored with any.")
+        if ids or closed:
             audit(
                 connection,
                 f"triage.{decision}",
                 actor=actor,
                 reason=reason,
                 batch_id=str(decision_id),
-                failure_ids=ids,
+                failure_ids=[*ids, *closed],
                 detail={
                     "selection": selection.masked(settings.masked).as_json(),
                     "failures": len(ids),
+                    **({"in_version": settings.masked(in_version)} if in_version else {}),
                 },
             )
             async with open_nats(settings, "dlq") as client:
                 await publish_decision(
                     client.jetstream(),
                     settings.subjects,
-                    ids,
+                    [*ids, *closed],
                     decision,
                     decision_id=decision_id,
                     actor=actor,
                     reason=reason,
+                    in_version=in_version,
                     progress=(lambda done: progress(done, len(ids))) if progress else None,
                 )
             await drain_log(settings)
@@ -86,7 +97,7 @@ async def decide(
             [ids, status],
         ).fetchone()
         changed = row[0] if row else 0
-        if ids:
+        if ids or closed:
             audit(
                 connection,
                 f"triage.{decision}.done",
@@ -96,7 +107,9 @@ async def decide(
             )
     groups, seconds = Counter(each.group_id for each in found), time.monotonic() - started
     is_cut = len(ids) >= selection.limit
-    return DecisionReport(decision, changed, dict(groups), left, round(seconds, 3), is_cut)
+    return DecisionReport(
+        decision, changed, dict(groups), left, round(seconds, 3), is_cut, in_version
+    )
 
 
 def audit_trail(

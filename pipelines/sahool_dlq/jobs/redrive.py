@@ -7,7 +7,6 @@ drain before, to see the current state, and after, so that their effect is visib
 Their parts are named steps, which a caller may show (`redrive.steps`).
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -46,6 +45,7 @@ from sahool_dlq.redrive.choose.schedule import (
     policy_of,
 )
 from sahool_dlq.redrive.choose.selection import Selection
+from sahool_dlq.redrive.edit import edit_of
 from sahool_dlq.redrive.origin import RefusedError
 from sahool_dlq.redrive.preview import Preview, preview
 from sahool_dlq.redrive.publish.ramp import Progress as RedriveProgress
@@ -67,7 +67,7 @@ async def preview_redrive(
     selection: Selection,
     *,
     redirect_to: str | None = None,
-    patch: dict[str, Any] | None = None,
+    patch: Any = None,
     per_second: float | None = None,
     addressed_to: str | None = None,
     max_age_seconds: float | None = None,
@@ -99,6 +99,7 @@ async def _plan_by_hand(
         if not planned.count:
             return None
         shown = await _preview(settings, connection, planned, order)
+        order = _as_edited(order, shown)
         batch_id = store_batch(settings, connection, planned, selection, order)
         return find_batch(connection, batch_id), shown
 
@@ -136,7 +137,7 @@ async def redrive(
     requested_by: str,
     reason: str,
     redirect_to: str | None = None,
-    patch: dict[str, Any] | None = None,
+    patch: Any = None,
     per_second: float | None = None,
     addressed_to: str | None = None,
     max_age_seconds: float | None = None,
@@ -175,8 +176,8 @@ async def redrive(
         planned = await step("Plan", partial(_plan, settings, connection, selection))
         if not planned.count:
             return None
-        if redirect_to is not None:
-            await _preview(settings, connection, planned, replace(order, patch=None))  # may refuse
+        if redirect_to is not None or patch:
+            order = _as_edited(order, await _preview(settings, connection, planned, order))
         batch = find_batch(connection, store_batch(settings, connection, planned, selection, order))
         if batch.state == "awaiting_approval":
             return RedriveReport(batch.id, batch.planned, state=batch.state)
@@ -312,6 +313,17 @@ async def _preview(
             raise RedriveError(f"The redirect is refused: {error}.") from error
 
 
+def _as_edited(order: Order, shown: Preview) -> Order:
+    """The order with its edit as shown; raises RedriveError if that does not fit all events."""
+    if shown.edits and (refused := shown.edits.refused):
+        told = "; ".join(f"{failure}: {why}" for failure, why in list(refused.items())[:5])
+        raise RedriveError(
+            f"The edit does not fit {len(refused):,} of {shown.edits.events:,} events, so nothing"
+            f" is published: {told}. Change the edit, or select other failures."
+        )
+    return replace(order, patch=shown.patch)
+
+
 def _limited(settings: Settings, order: Order) -> Order:
     """With the maximum age of the settings, if the order has none."""
     return replace(order, max_age_seconds=order.max_age_seconds or settings.redrive_max_age_seconds)
@@ -334,9 +346,8 @@ def store_batch(
     )
     most = settings.redrive_approval_count
     needs_approval = order.trigger == "manual" and 0 < most < planned.count
-    shown = order.patch and json.loads(
-        settings.redactor(settings.rules).redact_json(json.dumps(order.patch))
-    )
+    redactor = settings.redactor(settings.rules)
+    shown = edit_of(order.patch).shown(redactor) if order.patch else None
     return freeze(
         connection,
         planned,

@@ -101,12 +101,11 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
     ]
     lines.append("")
     lines += _also_reached(shown["also_reached"])
-    changes = tuple(
-        tuple(change.values()) for edit in shown["edits"] for change in edit["changes"]
-    )[:_MOST_CHANGES]
-    if changes:
-        lines += ["", "Changes of the edit in the first events:", ""]
-        lines += as_markdown_table(Section("", ("where", "before", "after"), changes))
+    if edits := shown["edits"]:
+        changes = tuple(tuple(change.values()) for change in edits["changes"])[:_MOST_CHANGES]
+        lines += ["", f"The edit, in {edits['events']:,} events:", ""]
+        lines += as_markdown_table(Section("", ("where", "before", "after", "events"), changes))
+        lines += [f"{edits['unchanged']:,} unchanged.", ""]
     return "\n".join(lines)
 
 

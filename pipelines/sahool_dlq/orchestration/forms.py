@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import CONDITIONS, Selection, duration
+from sahool_dlq.redrive.edit import Edit
 from sahool_dlq.redrive.replay.selection import ReplaySelection, stream_position
 
 __all__ = [
@@ -145,6 +146,9 @@ class Changed(BaseModel):
         "", description="STREAM/CONSUMER to address instead of the one that failed."
     )
     edit: dict[str, Any] = Field({}, description="JSON merge patch of the bodies.")
+    headers: dict[str, Any] = Field(
+        {}, description="New values by header; null removes one, an array gives it several values."
+    )
     per_second: float = Field(0, ge=0, description="Redrives per second; 0: the budget decides.")
     oldest_event: Age = Field(
         "any", description="Maximum age; older events are not published and are parked."
@@ -162,7 +166,7 @@ class Changed(BaseModel):
             requested_by,
             reason,
             self.redirect_to or None,
-            self.edit or None,
+            Edit(self.edit or None, self.headers or None).stored(),
             self.per_second or None,
             self.addressed_to or None,
             oldest.total_seconds() if oldest else None,

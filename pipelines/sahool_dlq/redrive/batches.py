@@ -20,6 +20,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from sahool_dlq.errors import RedriveError, UnknownNameError
+from sahool_dlq.redrive.edit import edit_of
 from sahool_dlq.stores.postgres.audit import audit
 
 __all__ = [
@@ -60,7 +61,7 @@ class Batch:
     state_reason: str | None
     planned: int  # failures when it was frozen
     redirect_to: str | None  # subject to publish to, instead of the original one
-    patch: dict[str, Any] | None  # JSON merge patch of their bodies; not redacted
+    patch: Any  # their edit, see `Edit.stored`; not redacted
     per_second: float | None  # that a person asked for
     max_age_seconds: float | None  # maximum age of an event
     own_copy: bool  # whether the copy of a dead letter may be published, too
@@ -69,8 +70,8 @@ class Batch:
     outcomes: dict[str, int] = field(default_factory=dict)  # redrives by state
 
     def as_dict(self) -> dict[str, Any]:
-        """For `--json`; of an edit only its keys, because it is not redacted."""
-        return {**asdict(self), "patch": sorted(self.patch) if self.patch else None}
+        """For `--json`; of an edit only the names, because it is not redacted."""
+        return {**asdict(self), "patch": edit_of(self.patch).names() if self.patch else None}
 
 
 _COLUMNS = (

@@ -12,13 +12,21 @@ from nats.js import JetStreamContext
 from nats.js.errors import Error as JetStreamError
 from psycopg import Connection
 
-from sahool_dlq.deadletter.cases import OPEN
+from sahool_dlq.deadletter.cases import CLOSED, OPEN
 from sahool_dlq.deadletter.envelope.encode import encode_case_event
 from sahool_dlq.deadletter.subjects import Subjects
 from sahool_dlq.errors import RedriveError, ServerUnavailableError
 from sahool_dlq.redrive.choose.selection import Selection
 
-__all__ = ["APPLIES_TO", "Affected", "Decision", "DecisionReport", "affected", "publish_decision"]
+__all__ = [
+    "APPLIES_TO",
+    "Affected",
+    "Decision",
+    "DecisionReport",
+    "affected",
+    "newest_closed",
+    "publish_decision",
+]
 
 Decision = Literal["resolved", "discarded", "parked", "unparked"]
 
@@ -54,6 +62,7 @@ class DecisionReport:
     )  # given ids that do not change, with their status
     seconds: float = 0
     limit_reached: bool = False  # more may match
+    in_version: str | None = None  # a version that repairs the group, see `dlq resolve`
 
 
 def affected(
@@ -85,6 +94,23 @@ def affected(
     return found, statuses
 
 
+def newest_closed(
+    connection: Connection[Any], selection: Selection, found: Sequence[Affected]
+) -> list[str]:
+    """The newest closed failure of each service of which none is among the `found` ones.
+
+    A decision about a version is stored with it: its status stays as it is.
+    """
+    condition, values = selection.condition()
+    rows = connection.execute(
+        "SELECT DISTINCT ON (service(f)) f.id::text FROM failed_events f"  # noqa: S608
+        f" WHERE f.status = ANY(%s) AND service(f) <> ALL(%s) AND {condition}"
+        " ORDER BY service(f), f.dlq_timestamp DESC, f.id",
+        [list(CLOSED), [each.service for each in found], *values],
+    )
+    return [failure_id for (failure_id,) in rows]
+
+
 async def publish_decision(
     js: JetStreamContext,
     subjects: Subjects,
@@ -94,13 +120,20 @@ async def publish_decision(
     decision_id: uuid.UUID,
     actor: str,
     reason: str,
+    in_version: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Publish to the log; a repeat with the same `decision_id` has no effect."""
     subject, at = subjects.triage(decision), datetime.now(UTC)
 
     async def tell(failure_id: str) -> None:
-        body = encode_case_event(failure_id=failure_id, at=at, actor=actor, reason=reason)
+        body = encode_case_event(
+            failure_id=failure_id,
+            at=at,
+            actor=actor,
+            reason=reason,
+            resolved_in_version=in_version,
+        )
         headers = {"Nats-Msg-Id": f"{decision_id}-{failure_id}"}
         await js.publish(subject, body, headers=headers, timeout=10)
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +11,6 @@ from nats.js import JetStreamContext
 from psycopg import Connection
 
 from sahool_dlq.connections import find_log
-from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.jetstream.consumers import consumers_of
 from sahool_dlq.jetstream.contents import deleted_sequences
 from sahool_dlq.jetstream.reach import Lookout
@@ -21,7 +19,9 @@ from sahool_dlq.redrive.allowed import AllowedSubjects, allowed_subjects
 from sahool_dlq.redrive.choose.plan import Order, Plan, PlannedFailure
 from sahool_dlq.redrive.choose.policy import Cell, History, Policy
 from sahool_dlq.redrive.choose.schedule import handled_per_second, learn, policy_of
-from sahool_dlq.redrive.edit import Change, changes, patched
+from sahool_dlq.redrive.edit import edit_of
+from sahool_dlq.redrive.edit_preview import EditPreview
+from sahool_dlq.redrive.edited import edits_of
 from sahool_dlq.redrive.lifetime import (
     TTL,
     TooLateError,
@@ -30,12 +30,7 @@ from sahool_dlq.redrive.lifetime import (
     remaining_ttl,
     ttl_of,
 )
-from sahool_dlq.redrive.origin import (
-    ExpiredError,
-    RefusedError,
-    original_event,
-    stored_dead_letter,
-)
+from sahool_dlq.redrive.origin import RefusedError
 from sahool_dlq.redrive.reach import (
     Reached,
     unreached_of,
@@ -43,22 +38,13 @@ from sahool_dlq.redrive.reach import (
     why_no_lifetime,
 )
 from sahool_dlq.redrive.receivers import Receivers
-from sahool_dlq.redrive.source import OwnCopyError, absent_count, as_stored
+from sahool_dlq.redrive.source import absent_count
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.payloads import kept_count
 
-__all__ = ["EditedSample", "Preview", "also_reached", "preview", "rates", "refusals", "seconds_for"]
+__all__ = ["Preview", "also_reached", "preview", "rates", "refusals", "seconds_for"]
 
 _SAMPLE = 5
-
-
-@dataclass(frozen=True, slots=True)
-class EditedSample:
-    """The changes of an edit in one event, redacted; or why it cannot be edited."""
-
-    failure_id: str
-    changes: list[Change] = field(default_factory=list)
-    refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +60,8 @@ class Preview:
     per_second: float  # redrives, over all services
     seconds: float  # for publishing, about
     redirect_to: str | None = None
-    edits: list[EditedSample] = field(default_factory=list)
+    edits: EditPreview | None = None
+    patch: Any = None  # the edit as the batch stores it; not redacted
     reached: Reached = field(default_factory=Reached)
     repeated: int = 0  # failures with more than one dead letter; it is unknown which is true
 
@@ -114,10 +101,11 @@ class Preview:
                 }
                 for row in self.sample
             ],
-            "edits": [
-                {**asdict(edit), "changes": [change._asdict() for change in edit.changes]}
-                for edit in self.edits
-            ],
+            "edits": self.edits
+            and {
+                **asdict(self.edits),
+                "changes": [change._asdict() for change in self.edits.changes],
+            },
         }
 
 
@@ -155,11 +143,11 @@ async def preview(
         reached += await _redirected(js, accepted, redirect_to)
     accepted = [row for row in accepted if row.failure_id not in reached.unreached_ids]
     paces = rates(history.policy, connection, planned, order.per_second)
-    edits = []
-    if order.patch:
+    edits, patch = None, order.patch
+    if patch:
         reader = LogReader(client, log.stream, settings.subjects.log)
         redactor = settings.redactor(settings.rules)
-        edits = await _edits(client, reader, connection, redactor, planned, order.patch)
+        edits, patch = await edits_of(client, reader, connection, redactor, planned, edit_of(patch))
     return Preview(
         planned,
         {redirect_to: await consumers_of(js, redirect_to)}
@@ -173,6 +161,7 @@ async def preview(
         seconds_for(settings, planned, paces),
         redirect_to,
         edits,
+        patch,
         reached,
         _repeated(connection, planned),
     )
@@ -318,29 +307,3 @@ async def _payloads(
         "kept": in_postgres,
         "gone": len(absent) - in_postgres,
     }
-
-
-async def _edits(
-    client: Client,
-    reader: LogReader,
-    connection: Connection[Any],
-    redactor: Redactor,
-    planned: Plan,
-    patch: dict[str, Any],
-) -> list[EditedSample]:
-    """The changes of the edit in the first events: applied to the raw bytes, shown redacted."""
-    samples = []
-    for row in planned.rows[:_SAMPLE]:
-        try:
-            message = await stored_dead_letter(
-                reader, connection, row.failure_id, row.dlq_sequence, row.published_at
-            )
-            event = await original_event(client, message)
-            with suppress(OwnCopyError):
-                event = await as_stored(client, event)
-            body = event.body
-            found = changes(body, patched(body, patch), redactor)
-            samples.append(EditedSample(row.failure_id, found))
-        except (RefusedError, ExpiredError, ValueError) as error:
-            samples.append(EditedSample(row.failure_id, refused=str(error)))
-    return samples

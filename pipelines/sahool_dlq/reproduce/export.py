@@ -14,7 +14,15 @@ from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.choose.where import COLUMNS
 from sahool_dlq.reproduce.raw import PLACE, Missing, Place, RawEvent
 
-__all__ = ["RAW_SCHEMA", "SCHEMA", "Batches", "raw_row", "selected_failures", "selected_places"]
+__all__ = [
+    "RAW_SCHEMA",
+    "SCHEMA",
+    "Batches",
+    "raw_row",
+    "selected_events",
+    "selected_failures",
+    "selected_places",
+]
 
 _TYPES: dict[str, pa.DataType] = {
     "text": pa.string(),
@@ -58,6 +66,17 @@ def selected_failures(
 ) -> Iterator[Sequence[tuple[Any, ...]]]:
     """Rows of SCHEMA, oldest first, in parts; raises as `Selection.condition` does."""
     return _parts(connection, selection, _columns(_ABOUT | _EVENT), _FETCHED)
+
+
+def selected_events(
+    connection: Connection[Any], selection: Selection
+) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """Id, subject, headers (parsed), payload_encoding and body (JSON) of each failure, masked."""
+    columns = (
+        "f.id::text, f.original_subject, f.original_headers, f.payload_encoding,"
+        " f.original_data::text"
+    )
+    return _parts(connection, selection, columns, _FETCHED)
 
 
 def selected_places(

@@ -157,7 +157,7 @@ def test_a_batch_is_planned_approved_and_run_by_commands(
         "A redrive would publish 0 of 3 events",
         "3 would be refused and parked: sahool.analysis.ndvi_computed is not among",
         "That is the --limit. The oldest come first",
-        "The edit, in ",
+        "The edit, in 3 events",
         "Raw dead letters: 3 in the stream, 0 kept in Postgres, 0 gone.",
         "Of 3, about 0 are expected to succeed",
         "At 10.0 a second publishing takes about 0 s",

@@ -11,7 +11,9 @@ NOW = datetime(2026, 3, 2, 12, 30, tzinfo=UTC)
 HOUR = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
-def group(group_id: str, state: str, ended: datetime | None = None) -> dict[str, object]:
+def group(
+    group_id: str, state: str, ended: datetime | None = None, failed_in: str | None = None
+) -> dict[str, object]:
     return {
         "group_id": group_id,
         "state": state,
@@ -21,6 +23,8 @@ def group(group_id: str, state: str, ended: datetime | None = None) -> dict[str,
         "error_class": "TimeoutError",
         "template": "no answer",
         "frames": "",
+        "resolved_in_version": failed_in and "2.4",
+        "regressed_in_version": failed_in,
     }
 
 
@@ -47,6 +51,8 @@ def test_groups_that_came_came_back_grow_or_ended_are_told_and_no_others() -> No
                 group("d", "resolved", NOW - timedelta(hours=3)),
                 group("e", "resolved", NOW - timedelta(hours=30)),
                 group("f", "ongoing"),
+                group("g", "regressed", failed_in="2.5"),
+                group("h", "fixed"),
             ],
             [],
         ),
@@ -55,6 +61,7 @@ def test_groups_that_came_came_back_grow_or_ended_are_told_and_no_others() -> No
     assert {row[0]: row[1] for row in told.rows} == {
         "a": "new",
         "b": "came back after a person resolved it",
+        "g": "failed in 2.5 after a person resolved it in 2.4",
         "c": "comes more often than ever",
         "d": "resolved, nothing is open",
     }

@@ -169,6 +169,8 @@ def test_failure_groups(log: Log) -> None:
             "redrive_succeeded_count": 1,
             "redrive_chance": pytest.approx(0.163, abs=0.01),
             "versions": None,
+            "resolved_in_version": None,
+            "regressed_in_version": None,
         }
     ]
 

@@ -476,6 +476,19 @@ def test_the_outbox_hears_how_each_redrive_ended_whatever_the_case_is(
     assert end == [kind, f"because of redrive.{kind}", AT, "2.4", ids.redrive_id(ROOT, 1)]
 
 
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_resolution_in_a_version_is_stored_with_open_and_closed_cases(status: str) -> None:
+    known = case(status, resolved_in_version="2.3")
+    after = apply_event(known, event("triage.resolved", resolved_in_version="2.4"))
+    if status == "superseded":
+        assert after == known
+        return
+    assert after.resolved_in_version == "2.4"
+    assert after.status == (status if status in CLOSED else "resolved")
+    later = apply_event(after, event("triage.resolved"))
+    assert later.resolved_in_version == "2.4"
+
+
 def test_the_outbox_hears_of_a_redrive_that_failed_again() -> None:
     again = letter("a", 1, consumer_version="2.4")
     (end,) = fold(again, known=case("retried", announced=FIRST)).redrive_ends

@@ -79,7 +79,7 @@ def test_a_plan_says_what_its_page_says_to_who_approves_it() -> None:
         "redirect_to": None,
         "payloads": {"gone": 0},
         "also_reached": {},
-        "edits": [],
+        "edits": None,
     }
     text = plan_as_markdown(shown)
     assert text.startswith("**12 redrives of 2 groups**\n")

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from sahool_dlq.analysis.marts import resolution, significance
 from sahool_dlq.analysis.marts.contributors import contributors
+from sahool_dlq.analysis.marts.fixes import fixes
 from sahool_dlq.analysis.marts.views import create_views, view_sql
 from sahool_dlq.errors import QueryError
 from sahool_dlq.sqlfiles import read_sql
@@ -48,6 +49,7 @@ DAILY = (
     "redrives_daily",
     "redriven_in_vain_daily",
     "versions_daily",
+    "fixes_daily",
 )
 """The marts by day (`dlq_date`): they count the facts, and the later ones are sums of them."""
 
@@ -55,6 +57,7 @@ SUMMARIES = (
     "spikes",
     "failures_hourly",
     "failures_by_type",
+    "fixes",
     "failure_groups",
     "pending_transient",
     "redrive_outcomes",
@@ -197,6 +200,7 @@ IN_POLARS: dict[str, Callable[[Query, datetime], pl.DataFrame]] = {
         query(resolution.DURATIONS_SQL), now
     ),
     "contributors": lambda query, _: contributors(query),
+    "fixes": lambda query, _: fixes(query),
     "hour_of_week": _uneven_hours,
     "co_failures": _significant_pairs,
 }
@@ -205,6 +209,7 @@ _SOURCES = {
     "resolution_times": ["durations_daily"],
     "resolution_curves": ["durations_daily"],
     "contributors": [],
+    "fixes": ["fixes_daily", "versions_daily"],
 }
 
 

@@ -43,7 +43,7 @@ _READ = {
     ),
     "case_events": (
         *("dlq_sequence", "failure_id", "redrive_id", "attempt", "not_before", "redrive_cap", "at"),
-        *("parse_error", "consumer_version"),
+        *("parse_error", "consumer_version", "resolved_in_version"),
     ),
 }
 """... and the others."""

@@ -5,11 +5,19 @@ from typing import Any
 
 import polars as pl
 
-__all__ = ["LIKELY", "UNLIKELY", "by_urgency", "chance_in_words", "next_command", "what_failed"]
+__all__ = [
+    "LIKELY",
+    "UNLIKELY",
+    "by_urgency",
+    "chance_in_words",
+    "next_command",
+    "state_in_words",
+    "what_failed",
+]
 
 LIKELY = 0.5
 UNLIKELY = 0.2
-_URGENCY = {"escalating": 0, "regressed": 1, "new": 1, "ongoing": 2, "resolved": 3}
+_URGENCY = {"escalating": 0, "regressed": 1, "new": 1, "ongoing": 2, "fixed": 3, "resolved": 4}
 
 
 def by_urgency(failure_groups: pl.DataFrame) -> pl.DataFrame:
@@ -34,6 +42,19 @@ def what_failed(group: Mapping[str, Any], most: int | None = None) -> str:
 def _cut(text: str, most: int) -> str:
     kept = text[: most - 1]
     return f"{kept.rpartition(' ')[0] or kept}…"
+
+
+def state_in_words(group: Mapping[str, Any]) -> str:
+    """The state of a group, with the version: `regressed in 2.5`, `fixed in 2.4`.
+
+    `group` is a row of `failure_groups`.
+    """
+    by_state = {"regressed": "regressed_in_version"} | dict.fromkeys(
+        ("fixed", "resolved"), "resolved_in_version"
+    )
+    state = str(group["state"])
+    version = group[by_state[state]] if state in by_state else None
+    return f"{state} in {version}" if version else state
 
 
 def chance_in_words(group: Mapping[str, Any]) -> str:

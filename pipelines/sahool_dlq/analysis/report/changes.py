@@ -42,6 +42,8 @@ def _change(group: Mapping[str, Any], now: datetime) -> str | None:
     if group["state"] == "resolved":
         ended = group["last_resolved_at"]
         return "resolved, nothing is open" if ended and ended > now - _DAY else None
+    if group["state"] == "regressed" and (failed_in := group["regressed_in_version"]):
+        return f"failed in {failed_in} after a person resolved it in {group['resolved_in_version']}"
     return _NEWS.get(group["state"])
 
 

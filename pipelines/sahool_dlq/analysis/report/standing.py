@@ -7,7 +7,13 @@ from typing import Any
 import polars as pl
 
 from sahool_dlq.analysis.marts.resolution import IMPOSSIBLE
-from sahool_dlq.analysis.report.advice import by_urgency, chance_in_words, next_command, what_failed
+from sahool_dlq.analysis.report.advice import (
+    by_urgency,
+    chance_in_words,
+    next_command,
+    state_in_words,
+    what_failed,
+)
 from sahool_dlq.analysis.report.section import Section, seconds_as_text
 from sahool_dlq.analysis.report.trends import group_trends
 
@@ -22,7 +28,7 @@ def groups(frames: Mapping[str, pl.DataFrame], now: datetime, most_rows: int) ->
     rows = tuple(
         (
             row["group_id"],
-            row["state"],
+            state_in_words(row),
             row["failure_count"],
             row["open_count"],
             row["tenant_count"],

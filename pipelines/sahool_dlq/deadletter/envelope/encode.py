@@ -56,6 +56,7 @@ def encode_case_event(
     consumer_version: str | None = None,
     not_before: datetime | None = None,
     redrive_cap: int | None = None,
+    resolved_in_version: str | None = None,
     event: Mapping[str, str | int] = MappingProxyType({}),
 ) -> bytes:
     """The body of a case event; absent values are left out.
@@ -75,6 +76,7 @@ def encode_case_event(
         "consumer_version": consumer_version,
         "not_before": not_before.isoformat() if not_before else None,
         "redrive_cap": redrive_cap,
+        "resolved_in_version": resolved_in_version,
         **event,
     }
     return dump_json({name: item for name, item in value.items() if item is not None}).encode()

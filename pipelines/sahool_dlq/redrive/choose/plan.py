@@ -2,7 +2,6 @@
 published.
 """
 
-import json
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from sahool_dlq.errors import RedriveError
 from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.redrive.batches import move
 from sahool_dlq.redrive.choose.selection import Selection
-from sahool_dlq.redrive.edit import read_patch
+from sahool_dlq.redrive.edit import edit_of
 from sahool_dlq.stores.postgres.addressees import ADDRESS, IS_FOREIGN
 from sahool_dlq.stores.postgres.audit import audit
 from sahool_dlq.stores.postgres.replays import store_replays
@@ -126,7 +125,7 @@ class Plan:
 class Order:
     """How to execute a batch, and who requested it.
 
-    Raises RedriveError for a patch that cannot be stored, or a consumer that cannot be addressed,
+    Raises RedriveError for an edit that cannot be stored, or a consumer that cannot be addressed,
     from a command or a form.
     """
 
@@ -134,7 +133,7 @@ class Order:
     requested_by: str
     reason: str
     redirect_to: str | None = None  # a subject instead of their own
-    patch: dict[str, Any] | None = None  # JSON merge patch of the bodies
+    patch: Any = None  # the edit, see `Edit.stored`
     per_second: float | None = None  # None leaves it to the budget
     addressed_to: str | None = None  # <stream>/<durable> instead of the consumer that failed
     max_age_seconds: float | None = None  # of an event; None takes any age
@@ -146,7 +145,7 @@ class Order:
         if self.addressed_to is not None:
             check_addressee(self.addressed_to, self.redirect_to)
         if self.patch:
-            read_patch(json.dumps(self.patch))
+            edit_of(self.patch)
 
 
 def check_addressee(address: str, redirect_to: str | None) -> None:
@@ -199,7 +198,7 @@ def freeze(
     order: Order,
     *,
     needs_approval: bool = False,
-    shown_patch: dict[str, Any] | None = None,
+    shown_patch: Any = None,
     replayed: Sequence[ReplayedEvent] = (),
 ) -> str:
     """Store the batch with its outbox rows and audit row; returns the batch's id.

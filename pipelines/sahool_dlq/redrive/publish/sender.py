@@ -22,7 +22,7 @@ from sahool_dlq.jetstream.reach import Lookout
 from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.redrive.allowed import allowed_subjects
 from sahool_dlq.redrive.batches import Batch
-from sahool_dlq.redrive.edit import patched
+from sahool_dlq.redrive.edit import edit_of
 from sahool_dlq.redrive.lifetime import TTL, check_age, remaining_ttl
 from sahool_dlq.redrive.origin import (
     Event,
@@ -77,6 +77,7 @@ class Sender:
         self._once = OncePublisher(client, lock.check)
         self._connection = connection
         self._batch = batch
+        self._edit = edit_of(batch.patch) if batch.patch else None
         self._lookout = lookout
         self._news = news
         self._receivers: Receivers | None = None  # of a redirect
@@ -124,8 +125,8 @@ class Sender:
                 "NATS does not give the raw dead letters: the batch stays running, and the next "
                 "run continues it."
             ) from error
-        if self._batch.patch:
-            event = replace(event, body=patched(event.body, self._batch.patch))
+        if self._edit:
+            event = self._edit.of_failure(redrive.failure_id).applied(event)
         if self._batch.redirect_to:
             event = replace(event, subject=self._batch.redirect_to)
         self._allowed.check(event.subject)

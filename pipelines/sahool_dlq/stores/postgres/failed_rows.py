@@ -31,7 +31,7 @@ FOLDED_SCHEMA: dict[str, pl.DataType] = {
     "alert_sent": pl.Boolean(), "alert_sent_at": _TIME, "redrive_not_before": _TIME,
     "redrive_cap": pl.Int32(),
     "opening": pl.Int32(), "last_closed_at": _TIME, "last_closed_as": _TEXT,
-    "handed_to": _TEXT, "announced": _TEXT,
+    "handed_to": _TEXT, "announced": _TEXT, "resolved_in_version": _TEXT,
 }  # fmt: skip
 """Columns with the values of the case."""
 

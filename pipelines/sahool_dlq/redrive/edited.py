@@ -1,0 +1,60 @@
+"""An edit applied to all events of a plan, before anything is published."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+from psycopg import Connection
+
+from sahool_dlq.deadletter.redaction.redactor import Redactor
+from sahool_dlq.jetstream.reader import LogReader
+from sahool_dlq.redrive.choose.plan import Plan
+from sahool_dlq.redrive.edit import Edit
+from sahool_dlq.redrive.edit_function import load_function, result_of
+from sahool_dlq.redrive.edit_preview import Change, EditPreview, changes, counted
+from sahool_dlq.redrive.origin import RefusedError
+from sahool_dlq.redrive.raw_event import raw_event
+
+__all__ = ["edits_of"]
+
+_READ_AT_ONCE = 50
+
+
+async def edits_of(
+    client: Client,
+    reader: LogReader,
+    connection: Connection[Any],
+    redactor: Redactor,
+    planned: Plan,
+    edit: Edit,
+) -> tuple[EditPreview, Any]:
+    """The changes of the edit in all events: applied to the raw ones, shown redacted.
+
+    Also the edit for the batch, with the results of its function.
+    """
+    function = load_function(edit.function, Path.cwd()) if edit.function else None
+    found: list[list[Change]] = []
+    refused: dict[str, str] = {}
+    results: dict[str, dict[str, Any]] = {}
+    unread = 0
+    for start in range(0, planned.count, _READ_AT_ONCE):
+        rows = planned.rows[start : start + _READ_AT_ONCE]
+        events = await asyncio.gather(*(raw_event(client, reader, connection, row) for row in rows))
+        for row, event in zip(rows, events, strict=True):
+            if event is None:
+                unread += 1
+                continue
+            try:
+                its = result_of(function, event) if function else edit
+                found.append(changes(event, its.applied(event), redactor))
+            except RefusedError as error:
+                refused[row.failure_id] = redactor.redact_text(str(error))
+                continue
+            if function:
+                told = {"body": its.body, "headers": its.headers}
+                results[row.failure_id] = {name: held for name, held in told.items() if held}
+    if function:
+        edit = replace(edit, events=results)
+    return counted(found, refused, unread), edit.stored()

@@ -1,0 +1,11 @@
+-- Groups that a person said are repaired in a version, with the versions that failed.
+--
+-- Owner: pipelines/sahool_dlq/analysis
+-- Grain: one row per group_id with such a decision, service and consumer_version (null where unknown)
+-- that failed in this group.
+--   resolved_in_version  by the newest decision about this group and service; null if there is none
+--                        for this service
+--   resolved_at          when that was, UTC
+--   is_older             consumer_version is lower than resolved_in_version: its failures are known.
+--                        Order: PEP 440, else SemVer, else first appearance
+--   last_failed_at       newest dlq_timestamp of a failure of this version, UTC
