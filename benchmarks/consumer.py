@@ -84,7 +84,7 @@ async def publish(platform: Platform, count: int) -> None:
 def measure(
     platform: Platform, count: int, work: Callable[[Platform, str, int], Awaitable[None]]
 ) -> Run:
-    """Run one contestant on its own durable consumer; every event must be acknowledged at the end."""
+    """Run one contestant on its own durable consumer; it must acknowledge all events."""
 
     async def run() -> Run:
         durable = f"bench-{uuid.uuid4().hex[:8]}"

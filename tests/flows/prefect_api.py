@@ -187,7 +187,7 @@ def letter_of(number: int, **changes: Any) -> bytes:
 
 
 class Drained(NamedTuple):
-    """The result of the fixture of this name: ids of the runs, and the group of the dead letters."""
+    """The result of the fixture `drained`: ids of the runs, and the group of the dead letters."""
 
     run: str
     built: str

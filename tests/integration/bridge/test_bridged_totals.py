@@ -55,7 +55,7 @@ async def consumer(platform: Platform, name: str, *, stream: str | None = None) 
 
 
 async def work(platform: Platform, name: str, first: int, last: int) -> None:
-    """Handle events `first` to `last`: one is terminated, and one is refused until it is given up."""
+    """Handle events `first` to `last`: terminate one, and refuse one until it is given up."""
     await platform.publish(*({"n": number} for number in range(first, last + 1)))
     answers = dict.fromkeys(range(first, last + 1), b"+ACK")
     answers |= {first: b"+TERM no", first + 1: b"-NAK"}

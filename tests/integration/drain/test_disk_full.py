@@ -73,7 +73,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def largest_file(size_bytes: int) -> Iterator[None]:
-    """Limit the size of files that this process may write: its writes then fail as on a full disk."""
+    """Limit the size of files of this process: its writes then fail as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
     try:
