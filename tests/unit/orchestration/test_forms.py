@@ -47,7 +47,7 @@ def test_what_is_filled_in_counts() -> None:
 
 
 def test_the_form_of_a_change_is_told_from_none() -> None:
-    """Prefect sends the fields of the choice that is open, or nothing."""
+    """Prefect sends the fields of the chosen option, or nothing."""
     delivery: TypeAdapter[AsItWas | Changed] = TypeAdapter(AsItWas | Changed)
     assert delivery.validate_python({}) == AsItWas()
     assert delivery.validate_python({"own_copy": True}) == Changed(own_copy=True)
