@@ -68,7 +68,7 @@ def main() -> None:
 
 
 async def publish(platform: Platform, count: int) -> None:
-    """Put `count` events into the stream."""
+    """Publish `count` events to the stream."""
     async with await nats.connect(platform.settings.nats_url.get_secret_value()) as client:
         js = client.jetstream()
         await ensure_streams(js, platform.settings.stream_names)
@@ -84,7 +84,7 @@ async def publish(platform: Platform, count: int) -> None:
 def measure(
     platform: Platform, count: int, work: Callable[[Platform, str, int], Awaitable[None]]
 ) -> Run:
-    """One contestant, on a durable of its own; every event must end acknowledged."""
+    """Run one contestant on its own durable consumer; it must acknowledge all events."""
 
     async def run() -> Run:
         durable = f"bench-{uuid.uuid4().hex[:8]}"
@@ -99,7 +99,7 @@ def measure(
 
 
 async def check(client: Client, stream: str, durable: str) -> None:
-    """Fail where an event is left, then remove the durable."""
+    """Fail if an event is left, then delete the consumer."""
     js = client.jetstream()
     async with asyncio.timeout(10):
         while True:
@@ -111,7 +111,7 @@ async def check(client: Client, stream: str, durable: str) -> None:
 
 
 async def bare(platform: Platform, durable: str, count: int) -> None:
-    """What one writes first: fetch a batch, call the handler, acknowledge."""
+    """The simplest loop: fetch a batch, call the handler, acknowledge."""
     async with await nats.connect(platform.settings.nats_url.get_secret_value()) as client:
         subscription = await client.jetstream().pull_subscribe(
             "sahool.analysis.*",
@@ -129,7 +129,7 @@ async def bare(platform: Platform, durable: str, count: int) -> None:
 async def consumer(
     concurrency: int, every: int, platform: Platform, durable: str, count: int
 ) -> None:
-    """Our consumer; with `every`, each so-manyth event goes to the dead-letter stream."""
+    """Our consumer; with `every`, one in so many events is dead-lettered."""
     handled = 0
     done = asyncio.Event()
 

@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def drain_both(platform: Platform, count: int) -> Run:
-    """The drain as it is, from an empty database and lake."""
+    """The drain, from an empty database and lake."""
     reset(platform)
     watch = _watch(platform)
     report = asyncio.run(drain(platform.settings))
@@ -94,7 +94,7 @@ def drain_both(platform: Platform, count: int) -> Run:
 
 
 def drain_lake(platform: Platform, count: int) -> Run:
-    """The drain where Postgres has everything already, and the lake is new."""
+    """The drain with a complete PostgreSQL and an empty lake."""
     reset(platform)
     asyncio.run(drain(platform.settings))
     reset(platform, lake_only=True)
@@ -152,7 +152,7 @@ def fetch_only(platform: Platform, count: int) -> Run:
 
 
 def peer(platform: Platform, name: str, count: int) -> Run | None:
-    """A peer's script, in its own environment; None where that was not made."""
+    """A peer's script, in its own environment; None if there is no such environment."""
     python = sys.executable if name == "insert_and_ack" else _PEER_PYTHON
     if not Path(python).exists():
         return None
@@ -179,7 +179,7 @@ def peer(platform: Platform, name: str, count: int) -> Run | None:
 
 
 async def forget_consumers(platform: Platform) -> None:
-    """So that the next run reads from the start again."""
+    """Delete the consumers, so that the next run reads from the start again."""
     async with await nats.connect(platform.settings.nats_url.get_secret_value()) as client:
         js, stream = client.jetstream(), platform.settings.dlq_stream
         for info in await js.consumers_info(stream):

@@ -42,9 +42,9 @@ _EPOCH = epoch_id("SAHOOL_DLQ", NOW - timedelta(days=_DAYS), 0)
 
 
 def history(folder: Path, letters: int, held_back: int) -> Path:
-    """A folder with a lake of about so many dead letters and what was said of them; made once.
+    """A folder with a lake of about this many dead letters and their case events; made once.
 
-    The last `held_back` messages are not in it, but beside it: see `drain_held_back`.
+    The last `held_back` messages are not in the lake but next to it: see `drain_held_back`.
     """
     done = folder / f"history-{letters}-{held_back}"
     if not (done / "rows.json").exists():
@@ -56,19 +56,19 @@ def history(folder: Path, letters: int, held_back: int) -> Path:
 
 
 def rows_of(made: Path) -> int:
-    """How many dead letters the lake of `history` has."""
+    """The number of dead letters in the lake of `history`."""
     return int(json.loads((made / "rows.json").read_text())["dead_letters"])
 
 
 def working_copy(made: Path, place: Path) -> Lake:
-    """The lake of `history` to be worked on; its files, which nothing changes, are shared."""
+    """A copy of the lake of `history`; its data files are shared, since nothing changes them."""
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(made / "lake", place, copy_function=os.link)
     return Lake(str(place))
 
 
 def drain_held_back(made: Path, lake: Lake) -> int:
-    """Append the messages that were held back, as a drain does; how many."""
+    """Append the messages that were held back, as a drain does; return their number."""
     count = 0
     for name in LOG_TABLES:
         frame = pl.read_parquet(made / f"{name}.parquet")
@@ -120,7 +120,7 @@ def _multiply(base: Lake, done: Path, letters: int, held_back: int) -> None:
 
 
 def _day(connection: duckdb.DuckDBPyConnection, name: str, copies: int, day: date) -> pl.DataFrame:
-    """All copies' messages of one day, in the order of time; the sequences are not right yet."""
+    """The messages of all copies of one day, in order of time; sequences are assigned later."""
     schema = LAYOUTS[name].schema
     changed = {column: f"b.{column} + c.shift" for column in _TIMES}
     changed |= {column: f"CAST(CAST(md5(b.{column} || c.k) AS UUID) AS VARCHAR)" for column in _IDS}

@@ -29,10 +29,10 @@ _MADE = re.compile(r"(?:TABLE|INTO|VIEW|TYPE) (?:IF EXISTS )?(?:temp\.)?(?:delta
 
 
 class Charged:
-    """A connection that charges CPU, of all threads, to the relations that statements make.
+    """A connection that assigns the CPU time of all threads to the relations of its statements.
 
-    What Python and Polars do before a statement is charged with it: a mart's rows are computed,
-    then stored.
+    The time that Python and Polars take before a statement counts for that statement: the rows of a
+    mart are computed first, then stored.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -44,7 +44,7 @@ class Charged:
         return getattr(self._connection, name)
 
     def execute(self, statement: str, *parameters: Any) -> Any:
-        """Run it, and charge all since the statement before."""
+        """Execute it, and assign the time since the last statement."""
         result = self._connection.execute(statement, *parameters)
         if made := _MADE.search(statement):
             now = time.process_time()
@@ -56,7 +56,7 @@ class Charged:
 def update(lake: Lake) -> tuple[float, Counter[str]]:
     """Bring the marts up to date, as `update_marts` does; CPU seconds, and those by relation.
 
-    CPU of all threads: other people's load changes it less than it changes the time.
+    CPU time, because other load on the machine changes it less than the elapsed time.
     """
     before = time.process_time()
     with connect(lake) as connection:
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def print_marts(seconds: Counter[str], plain: dict[str, float]) -> None:
-    """Each mart of the rebuild beside a plain GROUP BY; first what they share."""
+    """Print each mart of the rebuild next to a plain GROUP BY, after what all marts share."""
     table = Table("", title="The large lake's rebuild", title_justify="left", box=None)
     for column in ("CPU s", "plain GROUP BY", "ratio", "target"):
         table.add_column(column, justify="right")

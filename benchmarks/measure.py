@@ -23,7 +23,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Run:
-    """One repetition: rows, how long they took, and the CPU that each process spent on them."""
+    """One repetition: number of rows, time, and CPU time of each process."""
 
     rows: int
     seconds: float
@@ -40,9 +40,9 @@ class Run:
 
 
 class Stopwatch:
-    """Wall clock and CPU of this process (and of children that have ended), and of servers.
+    """Elapsed and CPU time of this process (and of children that have ended), and of servers.
 
-    The servers' CPU is read from /proc, and left out where there is none.
+    The servers' CPU time is read from /proc, and left out on systems without it.
     """
 
     def __init__(self, pids: Mapping[str, int]) -> None:
@@ -50,7 +50,7 @@ class Stopwatch:
         self._begin = time.monotonic(), self._cpu()
 
     def run(self, rows: int) -> Run:
-        """What `rows` rows took since this watch was made."""
+        """The figures of `rows` rows since this stopwatch was created."""
         started, before = self._begin
         cpu = {name: value - before[name] for name, value in self._cpu().items()}
         return Run(rows, time.monotonic() - started, cpu)
@@ -67,7 +67,7 @@ class Stopwatch:
 def interleaved(
     contestants: Mapping[str, Callable[[], Run | None]], repetitions: int
 ) -> dict[str, list[Run]]:
-    """Let contestants take turns; the runs of each. One that returns None could not take part."""
+    """Run the contestants in turn; the runs of each. One that returns None could not take part."""
     runs: dict[str, list[Run]] = {name: [] for name in contestants}
     for turn in range(repetitions):
         for name, contestant in contestants.items():
@@ -88,7 +88,7 @@ def cpu_each(runs: Sequence[Run], process: str = "client") -> float:
 
 
 def print_rates(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
-    """Rates and CPU per row of every contestant, and how many cores all its processes kept busy."""
+    """Print rate and CPU per row of every contestant, and the number of busy cores."""
     table = Table(
         *("", "rows", "rows/s", "spread", "cores"),
         title=f"{title}; µs of CPU",
@@ -120,7 +120,7 @@ def print_rates(title: str, runs: Mapping[str, Sequence[Run]]) -> None:
 
 
 def print_ratios(rows: Sequence[tuple[str, float | None, str]]) -> None:
-    """Ratios beside their targets (`≥ 0.6`); None is a figure that could not be measured."""
+    """Print ratios and their targets (`≥ 0.6`); None if a figure could not be measured."""
     table = Table("ratio", "measured", "target", title_justify="left", box=None)
     for name, measured, target in rows:
         if measured is None:
@@ -136,13 +136,13 @@ def print_ratios(rows: Sequence[tuple[str, float | None, str]]) -> None:
 
 @contextmanager
 def status(text: str) -> Iterator[None]:
-    """Say what goes on, on a terminal."""
+    """Print progress, if there is a terminal."""
     with console.status(text):
         yield
 
 
 def _cpu_of_tree(pid: int) -> float | None:
-    """CPU seconds of a process and its children, those that have ended included."""
+    """CPU seconds of a process and its children, including those that have ended."""
     try:
         before = None
         while (now := sum(map(int, _stat(pid)[11:15]))) != before:  # a child may end meanwhile
@@ -163,5 +163,5 @@ def _cpu_of_children(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat after the name, which may hold anything."""
+    """The fields of /proc/<pid>/stat after the name, which may contain anything."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

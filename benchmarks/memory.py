@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def drained(platform: Platform, name: str, count: int) -> Peak:
-    """`dlq drain` into empty sinks, a process of its own, so that its peak is its own."""
+    """`dlq drain` into empty sinks, in a separate process, so that its own peak is measured."""
     reset(platform)
     settings = platform.settings
     command = [sys.executable, "-m", "sahool_dlq.cli", "drain", "--json"]

@@ -48,7 +48,7 @@ def foreign_messages(part: str) -> Iterator[Failure]:
 
 
 def runtime_traces(part: str) -> Iterator[Failure]:
-    """Each trace, its variations, and those of the failures near it."""
+    """Each traceback, its variations, and those of similar failures."""
     for row in _rows("runtime_traces.jsonl", part):
         kind, message = row["error_type"], row["error_message"]
         for difference, trace in {"": row["stack_trace"], **split(row)}.items():
@@ -57,7 +57,9 @@ def runtime_traces(part: str) -> Iterator[Failure]:
 
 
 def kept(row: Mapping[str, Any]) -> dict[str, str]:
-    """The trace of a row as other deploys and log collectors would give it, by what is other."""
+    """The traceback of a row as other releases and log collectors would print it, by the kind of
+    change.
+    """
     trace: str = row["stack_trace"]
     varied = {
         "other lines": re.sub(
@@ -93,7 +95,7 @@ def kept(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def split(row: Mapping[str, Any]) -> dict[str, str]:
-    """Traces of other failures that are near: what raised is named otherwise."""
+    """Tracebacks of similar failures in which the failing function has another name."""
     top: str = row["top"]
     ending = re.compile(r"[A-Za-z]+(?=[^A-Za-z]*$)")
     return {"elsewhere": row["stack_trace"].replace(top, ending.sub("otherPlace", top))}

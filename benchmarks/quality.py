@@ -30,7 +30,7 @@ FRESH_TRACES = Path(__file__).with_name("fresh_traces.jsonl")
 
 
 class Quality(NamedTuple):
-    """Agreement of groups with labels, over pairs of failures; 1.0 where there is no pair."""
+    """Agreement of groups with labels, over pairs of failures; 1.0 if there are no pairs."""
 
     failures: int
     labels: int
@@ -46,33 +46,33 @@ class Quality(NamedTuple):
 
 
 def corpus_folder() -> Path:
-    """Where the corpus lies: `DLQ_CORPUS`, else beside the checkout."""
+    """The folder of the corpus: `DLQ_CORPUS`, else next to the checkout."""
     default = Path(__file__).resolve().parents[2] / "shared" / "corpus"
     return Path(os.environ.get("DLQ_CORPUS", default))
 
 
 def library_messages() -> Quality:
-    """Messages as libraries write them, with varying values."""
+    """Messages in the wording of libraries, with varying values."""
     return _messages(Path(__file__).with_name("library_messages.jsonl"))
 
 
 def more_messages() -> Quality:
-    """The same, written later: tried first, then some of what they split was mended."""
+    """The same, written later; some of the errors that they showed were then corrected."""
     return _messages(Path(__file__).with_name("more_messages.jsonl"))
 
 
 def github_errors(corpus: Path) -> Quality:
-    """Real messages without traces, labelled by hand."""
+    """Real messages without tracebacks, labelled by hand."""
     return _messages(corpus / "github_errors.jsonl")
 
 
 def fresh_messages(part: str) -> Quality:
-    """Messages of libraries that the others do not know; `part` is one of `PARTS`."""
+    """Messages of other libraries; `part` is one of `PARTS`."""
     return _messages(FRESH_MESSAGES, part)
 
 
 def fresh_traces() -> Quality:
-    """Python, Java and Node traces, each with its variations, which are or are no other failure."""
+    """Python, Java and Node tracebacks, each with variations of the same and of other failures."""
     labels, groups = [], []
     for row in rows_of(FRESH_TRACES):
         failures = [(row["label"], row), *((row["label"], r) for r in kept(row).values())]
@@ -116,7 +116,7 @@ def _messages(file: Path, part: str | None = None) -> Quality:
 
 
 def jvm_crashes(corpus: Path) -> Quality:
-    """Traces of distinct crashes: every file is a group of its own."""
+    """Tracebacks of different crashes: every file is a separate group."""
     paths = sorted((corpus / "jvm_crashes").glob("*.log"))
     groups = []
     for path in paths:
@@ -127,7 +127,7 @@ def jvm_crashes(corpus: Path) -> Quality:
 
 
 def measure(labels: Sequence[Hashable], groups: Sequence[Hashable]) -> Quality:
-    """Pairwise agreement of `groups` with `labels`, which stand in the same order."""
+    """Pairwise agreement of `groups` with `labels`, which are in the same order."""
     right = _pairs(zip(labels, groups, strict=True))
     together, alike = _pairs(groups), _pairs(labels)
     return Quality(

@@ -43,9 +43,10 @@ class Platform:
 
 @contextlib.contextmanager
 def servers(folder: Path = _FOLDER) -> Iterator[Platform]:
-    """Start both servers below `folder`, and remove what they leave at the end.
+    """Start both servers below `folder`, and delete their files at the end.
 
-    The folder must be on a disk: on a RAM disk an fsync costs nothing, and the ratios lie.
+    The folder must be on a disk: on a RAM disk an fsync costs nothing, and the ratios would be
+    wrong.
     """
     folder.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="bench-", dir=folder))
@@ -90,7 +91,7 @@ async def fill(platform: Platform, dead_letters: Iterable[tuple[str, bytes]]) ->
 
 
 def reset(platform: Platform, *, lake_only: bool = False) -> None:
-    """Empty both sinks, and let the servers write down what is left to write from before."""
+    """Empty both sinks, and let the servers finish their pending writes."""
     shutil.rmtree(platform.settings.lake, ignore_errors=True)
     with psycopg.connect(platform.dsn, autocommit=True) as connection:
         if not lake_only:

@@ -23,7 +23,7 @@ from servers import Platform, reset
 
 
 def stages(platform: Platform) -> dict[str, float]:
-    """CPU µs of a row by stage, over the whole log, batch by batch as the drain takes it."""
+    """CPU µs per row in each stage, over the whole log, batch by batch as the drain reads it."""
     settings = platform.settings
     reset(platform)
     spent: dict[str, float] = {}
@@ -66,7 +66,7 @@ def stages(platform: Platform) -> dict[str, float]:
 
 
 def print_stages(platform: Platform) -> None:
-    """A table of them, with their sum."""
+    """Print the stages as a table, with their sum."""
     found = stages(platform)
     table = Table("stage of the drain", "CPU µs/row", box=None)
     table.columns[1].justify = "right"

@@ -21,7 +21,7 @@ _FRAME = {
 
 
 def kept(row: Row) -> dict[str, Row]:
-    """The row, varied so that it stays the same failure, by the name of the variation."""
+    """Variations of the row that are still the same failure, by the name of the variation."""
     varied = {
         "other lines": _in_trace(row, _OTHER_LINES[row["language"]]),
         "other ids": _other_ids(row),
@@ -37,7 +37,7 @@ def kept(row: Row) -> dict[str, Row]:
 
 
 def split(row: Row) -> dict[str, Row]:
-    """Other failures that are near the row, by the name of the difference."""
+    """Failures that are similar to the row but not the same, by the name of the difference."""
     kind = row["error_type"].rpartition(".")[2].rpartition("$")[2]
     renamed = re.compile(rf"\b{re.escape(kind)}\b")
     varied: dict[str, Row] = {
@@ -80,7 +80,7 @@ _OTHER_LINES: dict[str, Callable[[str], str]] = {
 
 
 def _other_ids(row: Row) -> Row:
-    """Numbers, times and addresses of the values; frames, codes and schema stay."""
+    """Other numbers, times and addresses in values; frames, codes and schema are the same."""
 
     def change(text: str) -> str:
         text = re.sub(r"0x[0-9a-f]{6,}", "0x7fffdeadbee0", text)
@@ -94,7 +94,7 @@ def _other_ids(row: Row) -> Row:
 
 
 def _other_place(language: str) -> Callable[[str], str]:
-    """The libraries in another environment, of another version; another run of the JVM."""
+    """The same libraries in another environment and version, in another run of the JVM."""
     if language == "python":
         return lambda trace: re.sub(
             r'"[^"\n]*?[/\\](?:lib(?:64)?/python3\.\d+|Python3\d+\\Lib)(?=[/\\])',
@@ -130,7 +130,7 @@ _LIBRARY_FRAME = {
 
 
 def _added(row: Row, trace: str) -> str:
-    """With a library's frame called by the top frame's caller, and calling the top frame."""
+    """With one more frame of a library between the top frame and its caller."""
     added, done, lines = _LIBRARY_FRAME[row["language"]], False, []
     is_frame = _FRAME[row["language"]].search
     for line in trace.splitlines(keepends=True):

@@ -19,7 +19,7 @@ _MOST_NAMES = 5
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Audit lock files; what begins with `-`, and all after it, is for pip-audit."""
+    """Audit lock files; arguments from the first one that begins with `-` are for pip-audit."""
     options = next((i for i, each in enumerate(arguments) if each.startswith("-")), len(arguments))
     code = 0
     for lock in arguments[:options]:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def verdict(report: str, trouble: str) -> tuple[int, str]:
-    """The exit status and what to say, from pip-audit's JSON and from what it said beside it."""
+    """The exit status and what to print, from pip-audit's JSON and its other output."""
     try:
         packages: list[dict[str, Any]] = json.loads(report)["dependencies"]
     except (ValueError, KeyError):

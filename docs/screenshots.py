@@ -48,7 +48,7 @@ MOST_LINES = 30  # of the output of a terminal
 
 
 def main() -> None:
-    """Simulate, play the demo, and photograph what they leave."""
+    """Simulate a history, play the demo, and take the screenshots."""
     chromium = os.environ.get("DLQ_CHROMIUM") or shutil.which("chromium")
     if not chromium:
         sys.exit("make screenshots needs chromium: install Debian's package of that name.")
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def reports(browser: Browser, settings: Settings) -> None:
-    """The month's report on every kind of screen."""
+    """The month's report on screens of all sizes."""
     page = settings.home / "report.html"
     make_report(settings, UNTIL).write_page(page)
     photograph(browser, page, "report", width=1280, height=800)
@@ -78,7 +78,7 @@ def reports(browser: Browser, settings: Settings) -> None:
 
 
 def demo(browser: Browser, folder: Path) -> None:
-    """The report of one demo, on servers of its own."""
+    """The report of one demo, on its own servers."""
     dlq("demo", home=folder, columns=100)
     photograph(browser, folder / "demo/report.html", "report-demo", width=1280, height=596)
 
@@ -86,7 +86,7 @@ def demo(browser: Browser, folder: Path) -> None:
 def terminal(
     browser: Browser, name: str, settings: Settings, columns: int, arguments: list[str]
 ) -> None:
-    """What a verb prints on a terminal, with its colours."""
+    """The output of a verb on a terminal, with its colours."""
     told = dlq(*arguments, f"--lake-uri={settings.lake}", home=settings.home, columns=columns)
     lines = told.replace("\r", "").splitlines()
     shown = [f"$ dlq {' '.join(repr(a) if ' ' in a else a for a in arguments)}", *lines]
@@ -103,7 +103,7 @@ def terminal(
 
 
 def dlq(*arguments: str, home: Path, columns: int) -> str:
-    """What the command prints on a terminal of so many columns."""
+    """The output of the command on a terminal of so many columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {**os.environ, "DLQ_HOME": str(home), "TERM": "xterm-256color"}
@@ -125,7 +125,7 @@ def dlq(*arguments: str, home: Path, columns: int) -> str:
 
 
 def notebook(browser: Browser, settings: Settings) -> None:
-    """One notebook, as it looks when it has run."""
+    """One notebook after it has run."""
     folder, name = os.path.split(settings.lake)  # the notebook says where it looks
     os.environ["DLQ_LAKE_URI"] = name
     book = nbformat.read(ROOT / "notebooks/one_incident.ipynb", as_version=4)
@@ -165,7 +165,7 @@ def photograph(
 
 
 def save(picture: bytes, name: str) -> None:
-    """Keep it, and say how large it is."""
+    """Save it, and print its size."""
     file = IMAGES / f"{name}.png"
     file.write_bytes(picture)
     print(f"{file.relative_to(ROOT)}: {len(picture) // 1000} kB", flush=True)

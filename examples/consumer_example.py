@@ -78,7 +78,7 @@ async def handle(context: ConsumerContext) -> ProcessingResult | Retry | DeadLet
 
 
 async def forecast(field: str, attempt: int) -> float:
-    """Millimetres of rain that are expected; stands for a call of another service."""
+    """Expected rain in millimetres; in reality a call of another service."""
     if field == "field-2" and attempt == 0:
         raise ConnectionError("the forecast service does not answer")
     return 3.0

@@ -33,7 +33,7 @@ from sahool_dlq.settings import Settings
 
 
 class DatabaseError(Exception):
-    """What a database driver raises."""
+    """An error as a database driver raises it."""
 
 
 FAILURES = {
@@ -45,12 +45,12 @@ FAILURES = {
 
 
 async def handle(context: ConsumerContext) -> ProcessingResult:
-    """The service: it fails on everything."""
+    """The handler of the service: it fails on every event."""
     raise FAILURES[json.loads(context.data)["field_id"]]
 
 
 async def decide(event: DLQEvent) -> DLQAction:
-    """What is to be done about a dead letter; whatever it is, the drain stores it."""
+    """Decide about a dead letter; the drain stores it whatever the decision is."""
     if event.field_id and event.field_id.startswith("test-"):
         return DLQAction.DISCARD  # nobody needs to look at it
     if event.error_type == "TimeoutError":
@@ -61,7 +61,7 @@ async def decide(event: DLQEvent) -> DLQAction:
 
 
 async def page(event: DLQEvent) -> None:
-    """The notifier: call your pager here. What it raises is tried again."""
+    """The notifier: call your pager here. If it raises, it is called again."""
     print(f"PAGE: {event.error_type} in {event.service}: {event.error_message}")
 
 
@@ -94,7 +94,7 @@ async def run(settings: Settings) -> None:
 
 
 def main() -> None:
-    """Run on servers of its own, which leave nothing behind."""
+    """Run on separate servers, which are deleted afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         with NatsServer(home) as nats, PostgresServer(home) as postgres:

@@ -76,7 +76,7 @@ async def run(url: str) -> tuple[list[str], Counter[str], list[str]]:
 
 
 def main() -> None:
-    """Run it on a NATS server of its own, and count."""
+    """Run on a separate NATS server, and count."""
     with tempfile.TemporaryDirectory() as home, NatsServer(Path(home)) as server:
         handled, failed, dead = asyncio.run(run(server.url))
     [calls] = set(failed.values())  # of each event that failed: all as many

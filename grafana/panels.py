@@ -91,7 +91,7 @@ def curve(title: str, query: str, **more: Any) -> Panel:
 
 
 def bars(title: str, query: str, *, is_upright: bool = False, **more: Any) -> Panel:
-    """One bar for each row; upright where the rows are times, with room for some of their names."""
+    """One bar per row; vertical if the rows are times, with room for some of their labels."""
     options = {
         "orientation": "vertical" if is_upright else "horizontal",
         "xTickLabelSpacing": 100 if is_upright else 0,
@@ -118,9 +118,10 @@ def variable(name: str, label: str, query: str, *, is_many: bool = False) -> dic
 
 
 def complete(value: dict[str, Any]) -> dict[str, Any]:
-    """The dashboard as Grafana's own library writes it, with what it fills in.
+    """The dashboard as Grafana's own library writes it, with the defaults that it adds.
 
-    It drops what it does not know, silently: a test sees to it that it knows everything here.
+    The library silently drops keys that it does not know. A test checks that it knows all keys used
+    here.
     """
     register_default_plugins()
     read = sdk.Dashboard.from_json(value)

@@ -75,7 +75,9 @@ def expanded(
 def choices(
     connection: Connection[Any], variables: tuple[dict[str, Any], ...]
 ) -> dict[str, list[str]]:
-    """What Grafana selects of each variable of a dashboard: all, or the first; '' of none."""
+    """The values that Grafana selects for each variable of a dashboard: all, or the first; '' if
+    none.
+    """
     found = {}
     for variable in variables:
         rows = connection.execute(variable["query"]).fetchall()
@@ -85,7 +87,7 @@ def choices(
 
 
 def drawn(panel: Panel, names: list[str], rows: list[tuple[Any, ...]]) -> Markup:
-    """A panel's answer as Grafana would show it, nearly."""
+    """The result of a panel, nearly as Grafana shows it."""
     if not rows:
         return Markup('<span class="none">No data</span>')
     if panel.kind in ("table", "stat"):

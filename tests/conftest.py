@@ -28,7 +28,7 @@ settings.load_profile("tests")
 
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """The session's NATS with JetStream. Tests share it: use subjects and streams of your own."""
+    """The session's NATS with JetStream. Tests share it: use your own subjects and streams."""
     with servers.nats(tmp_path_factory.mktemp("nats")) as server:
         yield server
 
@@ -40,7 +40,7 @@ def nats_url(nats_server: NatsServer) -> str:
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """The session's PostgreSQL. Tests take a `database_dsn` of their own from it."""
+    """The session's PostgreSQL. Tests take their own `database_dsn` from it."""
     with servers.postgres(tmp_path_factory.mktemp("postgres")) as server:
         try:
             yield server
@@ -58,7 +58,7 @@ def database_dsn(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: PostgresServer) -> str:
-    """The name of a migrated database in which nobody works: others are cloned from it."""
+    """The name of a migrated database that stays unused: others are cloned from it."""
     name = "template_migrated"
     migrate(postgres_server.create_database(name))
     with psycopg.connect(postgres_server.dsn_of("postgres"), autocommit=True) as connection:

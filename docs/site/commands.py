@@ -69,7 +69,7 @@ def _cell(text: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Text of a terminal as Markdown: only backticks mean something."""
+    """Text of a terminal as Markdown, in which only backticks have a meaning."""
     return "".join(
         part if part.startswith("`") else re.sub(r"([\\*_<>\[\]#])", r"\\\1", part)
         for part in _CODE.split(text)

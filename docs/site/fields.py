@@ -8,12 +8,12 @@ import griffe
 
 
 class FieldComments(griffe.Extension):
-    """Gives a field without a docstring the comment beside or above it."""
+    """Gives a field without a docstring the comment after or above it."""
 
     def on_attribute_instance(
         self, *, node: ast.AST | griffe.ObjectNode, attr: griffe.Attribute, **_: Any
     ) -> None:
-        """Look at the source of one field."""
+        """Read the source of one field."""
         if attr.docstring or not isinstance(node, ast.AnnAssign) or not node.end_lineno:
             return
         lines = attr.lines_collection[attr.filepath]

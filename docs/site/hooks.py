@@ -29,7 +29,7 @@ LANGUAGES = {".py": "python", ".sql": "sql", ".toml": "toml", ".yml": "yaml", ".
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """List every decision."""
+    """List all decisions."""
     decisions = sorted(Path(config.docs_dir).glob("decisions/*.md"))
     for section in config.nav or []:
         if "Decisions" in section:
@@ -38,7 +38,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are no files of `docs/`."""
+    """Add the pages that are not files of `docs/`."""
     texts = {page: (ROOT / file).read_text() for file, page in PAGES.items()}
     texts |= {f"commands/{name}.md": text for name, text in commands.pages().items()}
     for page, text in texts.items():
@@ -56,7 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001  (signature of MkDocs)
-    """Turn links into the repository to the pages that show the files."""
+    """Change links into the repository to the pages that show the files."""
     uri = page.file.src_uri
 
     def turned(link: re.Match[str]) -> str:
@@ -73,12 +73,12 @@ def _original(uri: str) -> str:
 
 
 def _target(link: str, original: str) -> str:
-    """The path in the repository that a link of one of its files means."""
+    """The path in the repository that a link in one of its files means."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(original), link))
 
 
 def _page_of(target: str) -> str:
-    """Where a file of the repository is in the site."""
+    """The page of the site for a file of the repository."""
     if target.startswith("docs/"):
         return target.removeprefix("docs/")
     return PAGES.get(target, f"source/{target}.md")

@@ -14,7 +14,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 @contextmanager
 def browser_page() -> Iterator[Page]:
-    """One page in a browser of its own."""
+    """One page in a separate browser."""
     with chromium() as browser:
         context = browser.new_context(viewport={"width": 1280, "height": 800})
         context.set_default_timeout(PATIENCE_MS)
@@ -22,7 +22,7 @@ def browser_page() -> Iterator[Page]:
 
 
 def open_group(page: Page, ui_url: str, artifact_id: str, what: str) -> Page:
-    """From the page "dead-letters", that of a group, which opens in a new tab."""
+    """Open the page of a group from the page "dead-letters", in a new tab."""
     page.goto(f"{ui_url}/artifacts/artifact/{artifact_id}")
     row = page.get_by_role("row").filter(has_text=what)
     with page.context.expect_page() as opened:
@@ -32,7 +32,7 @@ def open_group(page: Page, ui_url: str, artifact_id: str, what: str) -> Page:
 
 
 def open_form(page: Page, name: str = "Redrive") -> Page:
-    """From the page of a group, the form that a link of this name leads to, in a new tab."""
+    """Open the form behind this link on the page of a group, in a new tab."""
     with page.context.expect_page() as opened:
         page.get_by_role("link", name=name, exact=True).click()
     opened.value.get_by_role("button", name="Submit").wait_for()

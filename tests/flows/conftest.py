@@ -35,8 +35,8 @@ def prefect_platform(
 ) -> Platform:
     """Settings, server, and the environment of a worker; everything is deployed.
 
-    NATS is its own, since the drain also takes what other tests' consumers gave up. The password
-    of the database is `SECRET`, and only blocks tell it to the worker.
+    It has its own NATS server, because the drain would also store failures of other tests'
+    consumers. The password of the database is `SECRET`, which the worker reads only from blocks.
     """
     home = tmp_path_factory.mktemp("prefect")
     dsn = postgres_server.create_database("flows").replace("@", f":{SECRET}@")
@@ -62,21 +62,21 @@ def prefect_platform(
 
 
 def _automation(name: str) -> dict[str, Any]:
-    """One that never does anything."""
+    """An automation that never does anything."""
     trigger = {"type": "event", "posture": "Reactive", "expect": ["nothing"], "threshold": 1}
     return {"name": name, "trigger": trigger | {"within": 0}, "actions": [{"type": "do-nothing"}]}
 
 
 @pytest.fixture(scope="session")
 def platform_with_worker(prefect_platform: Platform) -> Platform:
-    """The same with a worker at work."""
+    """The same platform with a running worker."""
     _running.enter_context(worker(prefect_platform.settings.home, prefect_platform.environment))
     return prefect_platform
 
 
 @pytest.fixture(scope="session")
 def drained(platform_with_worker: Platform) -> Drained:
-    """Dead letters, drained by a late run; that is news, so marts are built."""
+    """Dead letters, drained by a late run. They are new, so the marts are built too."""
     platform = platform_with_worker
     with ThreadPoolExecutor(1) as other:  # where a browser is at work this one has a loop already
         other.submit(lambda: asyncio.run(_dead_letters(platform.settings))).result()
@@ -90,7 +90,7 @@ def drained(platform_with_worker: Platform) -> Drained:
 
 
 async def _dead_letters(settings: Settings) -> None:
-    """Three of one group, which are for a subject that no stream captures."""
+    """Three dead letters of one group, for a subject that no stream captures."""
     await migrate_all(settings)
     connection = await nats.connect(settings.nats_url.get_secret_value())
     for number in range(3):
@@ -100,7 +100,7 @@ async def _dead_letters(settings: Settings) -> None:
 
 
 def _run_that_drained(platform: Platform, late: str | None) -> str | None:
-    """The late run's id, or that of the scheduled one which was just quicker."""
+    """The id of the late run, or of a scheduled run that was faster."""
     if late is not None:
         platform.in_state(late, *ENDED)
     for run in platform.runs("drain-dlq"):
@@ -110,7 +110,7 @@ def _run_that_drained(platform: Platform, late: str | None) -> str | None:
 
 
 def _by_automation(platform: Platform) -> dict[str, Any] | None:
-    """The marts that were built because a drain brought something."""
+    """The run that built the marts because a drain had stored new failures."""
     for run in platform.runs("build-marts"):
         if (run["created_by"] or {}).get("type") == "AUTOMATION":
             return run

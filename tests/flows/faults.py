@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 900  # for a machine that has other things to do
 
 
 class Services:
-    """Publishes dead letters until it is stopped, and remembers which NATS acknowledged."""
+    """Publishes dead letters until it is stopped, and records which ones NATS acknowledged."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -64,7 +64,7 @@ class Services:
 
 
 class Trial:
-    """The platform, its worker, and what is tried on them."""
+    """The platform, its worker, and the faults to try."""
 
     def __init__(self, platform: Platform, postgres: PostgresServer, services: Services) -> None:
         self.platform = platform
@@ -73,7 +73,7 @@ class Trial:
         self.worker = start_worker(platform.settings.home, platform.environment)
 
     def stored(self) -> int:
-        """Dead letters in Postgres; 0 while it does not answer."""
+        """The number of dead letters in PostgreSQL; 0 while it does not answer."""
         try:
             with psycopg.connect(self.platform.settings.postgres_dsn.get_secret_value()) as one:
                 row = one.execute("SELECT count(*) FROM failed_events").fetchone()
@@ -82,7 +82,7 @@ class Trial:
         return int(row[0]) if row else 0
 
     def caught_up(self) -> float:
-        """Seconds until all that has arrived by now is stored."""
+        """Seconds until everything that has arrived by now is stored."""
         wanted, started = len(self.services.acknowledged), time.monotonic()
         until(lambda: self.stored() >= wanted or None, "the drain", PATIENCE_SECONDS)
         return time.monotonic() - started
@@ -155,7 +155,7 @@ class Trial:
         return sum(run["state_type"] == "SCHEDULED" for run in runs) > 10 or None
 
     async def problems(self) -> list[str]:
-        """What is lost or doubled once everything is drained."""
+        """What is lost or stored twice once everything is drained."""
         settings = self.platform.settings
         await drain_log(settings)
         found = [str(finding) for finding in (await verify_stores(settings)).findings]
@@ -171,7 +171,7 @@ class Trial:
 
 
 def quicken(platform: Platform) -> None:
-    """Drains come more often; what has no part in this does not come at all."""
+    """Run drains more often, and pause all other schedules."""
     found = platform.deployments()
     for name in ("build-marts", "redrive-transient"):
         platform.call(f"/deployments/{found[name]['id']}", {"paused": True}, "PATCH")
@@ -189,7 +189,7 @@ def quicken(platform: Platform) -> None:
 
 
 def main() -> int:
-    """Try them all, or those that are named."""
+    """Try all faults, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     names = ("worker_killed", "server_killed", "database_away", "late_runs")
     parser.add_argument("faults", nargs="*", default=names, help=", ".join(names))

@@ -63,7 +63,7 @@ class Platform(NamedTuple):
         return found
 
     def ran(self, name: str) -> dict[str, Any]:
-        """A run of a deployment, now, once it has ended; the schedule may be running it already."""
+        """Start a run of a deployment now, and wait until it has ended."""
 
         def try_it() -> dict[str, Any] | None:
             run = self.ended(self.start(name))
@@ -76,7 +76,7 @@ class Platform(NamedTuple):
         return self.in_state(run_id, *ENDED)
 
     def in_state(self, run_id: str, *types: str) -> dict[str, Any]:
-        """A run once its state is of one of these types; a person waits no longer, either."""
+        """Wait until the state of a run is of one of these types."""
 
         def look() -> dict[str, Any] | None:
             run: dict[str, Any] = self.call(f"/flow_runs/{run_id}")
@@ -98,7 +98,7 @@ class Platform(NamedTuple):
         return sorted(found, key=lambda task: task["start_time"] or "")
 
     def tasks(self, run_id: str) -> dict[str, str | None]:
-        """What each task of a run came to, by its name, once all have ended."""
+        """The result of each task of a run by its name, after all have ended."""
 
         def look() -> dict[str, str | None] | None:
             found = self.task_runs(run_id)
@@ -108,7 +108,7 @@ class Platform(NamedTuple):
         return until(look, f"the tasks of run {run_id}")  # they come as events, a little later
 
     def log(self, run_id: str) -> list[tuple[int, str, str]]:
-        """Level, logger and text of a run's lines, once the last is there."""
+        """Level, logger and text of a run's log lines, after the last line has arrived."""
 
         def look() -> list[tuple[int, str, str]] | None:
             wanted = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC"}
@@ -123,7 +123,7 @@ class Platform(NamedTuple):
 
 @contextmanager
 def started(home: Path, **environment: str) -> Iterator[tuple[Platform, PostgresServer]]:
-    """Servers of their own below `home`, everything deployed; for what is no test."""
+    """Separate servers below `home`, with everything deployed, for use outside of tests."""
     with ExitStack() as stack:
         nats_server = stack.enter_context(NatsServer(home, has_login=False))
         postgres = stack.enter_context(PostgresServer(home, has_login=False))
@@ -143,7 +143,7 @@ def started(home: Path, **environment: str) -> Iterator[tuple[Platform, Postgres
 
 
 def make_late(platform: Platform, minutes: float = 10) -> str | None:
-    """A scheduled drain becomes due, so long ago; its id, None where none is scheduled."""
+    """Make a scheduled drain due in the past; its id, or None if none is scheduled."""
     ids = [run["id"] for run in platform.runs("drain-dlq") if run["state_type"] == "SCHEDULED"]
     if not ids:
         return None
@@ -187,7 +187,7 @@ def letter_of(number: int, **changes: Any) -> bytes:
 
 
 class Drained(NamedTuple):
-    """What the fixture of this name did: ids of the runs, and the group of the dead letters."""
+    """The result of the fixture `drained`: ids of the runs, and the group of the dead letters."""
 
     run: str
     built: str
@@ -195,7 +195,7 @@ class Drained(NamedTuple):
 
 
 def until(look: Callable[[], Any], what: str, within_seconds: float = 480) -> Any:
-    """What `look` finds once it finds something."""
+    """The result of `look` as soon as it is not empty."""
     deadline = time.monotonic() + within_seconds
     while time.monotonic() < deadline:
         if (found := look()) is not None:

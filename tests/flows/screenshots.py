@@ -38,7 +38,7 @@ SIMULATED = ["--days", "8", "--rate", "20", "--seed", "1", "--stream"]
 
 
 def main() -> int:
-    """Make them all anew."""
+    """Take all pictures."""
     if CHROMIUM is None:
         print("No chromium on the PATH: install Debian's package.", file=sys.stderr)
         return 1
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _drained(platform: Platform) -> str:
-    """The run that drained the history, whichever was the quickest."""
+    """The run that drained the history."""
     platform.ran("drain-dlq")
 
     def look() -> str | None:
@@ -76,14 +76,14 @@ def _drained(platform: Platform) -> str:
 
 
 def pause(platform: Platform, *, is_paused: bool) -> None:
-    """The schedules that are only in the way here."""
+    """Pause the schedules that are not needed here."""
     found = platform.deployments()
     for name in ("alert", "watch-runs", "redrive-transient"):
         platform.call(f"/deployments/{found[name]['id']}", {"paused": is_paused}, "PATCH")
 
 
 def take(page: Page, platform: Platform, drained: str, built: str) -> None:
-    """The pages one after the other, as a person comes upon them."""
+    """Take the pictures in the order in which a person opens the pages."""
     ui = platform.server.ui_url
     page.goto(f"{ui}/runs/flow-run/{drained}")
     page.get_by_text("3 Task runs").wait_for()
@@ -123,7 +123,7 @@ def take(page: Page, platform: Platform, drained: str, built: str) -> None:
 
 @contextmanager
 def services(settings: Settings) -> Iterator[None]:
-    """Those that are cured, and those that fail as before, until the end."""
+    """Services that are cured, and services that fail until the end."""
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
@@ -147,7 +147,7 @@ def services(settings: Settings) -> Iterator[None]:
 
 
 def shoot(page: Page, name: str) -> None:
-    """One picture, once its fonts and drawings are there."""
+    """Take one picture, after its fonts and drawings are loaded."""
     page.wait_for_load_state("networkidle")
     page.wait_for_timeout(1000)
     page.screenshot(path=IMAGES / f"prefect-{name}.png")

@@ -35,7 +35,7 @@ def test_every_deployment_is_there_with_its_description(prefect_platform: Platfo
 
 
 def test_neither_a_redrive_nor_the_marts_hold_up_a_drain(prefect_platform: Platform) -> None:
-    """Each has a queue of its own; what may take long has a limit below the worker's."""
+    """Each has its own queue; the queues of long runs have a limit below the worker's."""
     queues = prefect_platform.call("/work_pools/local/queues/filter", {})
     limits = {queue["name"]: queue["concurrency_limit"] for queue in queues}
     assert limits | {"default": None} == {
@@ -76,13 +76,13 @@ def test_automations_watch_over_the_runs(prefect_platform: Platform) -> None:
 
 
 def test_the_schedules_make_runs(prefect_platform: Platform) -> None:
-    """With the wrong SQLAlchemy a deploy looks fine and no run is ever scheduled."""
+    """With the wrong version of SQLAlchemy, a deploy succeeds but no run is ever scheduled."""
     wanted = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
     until(lambda: prefect_platform.call("/flow_runs/count", wanted) >= 3 or None, "runs")
 
 
 def test_a_crashed_drain_is_started_again_but_not_in_a_loop(prefect_platform: Platform) -> None:
-    """Two scheduled ones and the first that was started in their place crash: that makes two."""
+    """Two scheduled runs crash, and the first one that was started instead: that makes two."""
     platform = prefect_platform
     scheduled = until(lambda: _scheduled(platform, 2), "scheduled drains")
     _crash(platform, scheduled[0])
@@ -116,7 +116,7 @@ def test_the_forms_explain_their_fields_and_offer_no_none(prefect_platform: Plat
 def test_a_late_drain_works_unless_a_run_since_has_done_so(
     platform_with_worker: Platform, drained: Drained
 ) -> None:
-    """After downtime the first late run drains all of it, and those behind it are over at once."""
+    """After a downtime the first late run drains everything, and the later ones end at once."""
     first = platform_with_worker.ended(drained.run)
     assert re.fullmatch(r"Drained 3 messages in [\d.]+ s", first["state"]["message"])
     assert first["name"] == "drain-dlq: 3 messages"

@@ -42,7 +42,7 @@ for flow, parameters in (
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a NATS that wants another password."""
+    """The address of a NATS server that requires another password."""
     config = 'authorization { users: [{ user: "u", password: "another" }] }'
     with nats(tmp_path_factory.mktemp("guarded"), config) as server:
         yield server.url.removeprefix("nats://")

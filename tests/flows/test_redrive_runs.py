@@ -30,7 +30,7 @@ STOPS = "Stop{this}Error"  # as other languages name what has no name
 
 
 def odd(number: int, error: str, **changes: Any) -> bytes:
-    """One for a subject that no stream captures: its redrive ends at once."""
+    """One dead letter for a subject that no stream captures: its redrive ends at once."""
     return letter_of(number, original_subject="odd.soil", error_type=error, **changes)
 
 
@@ -123,7 +123,7 @@ def test_a_run_that_waits_for_an_approval_is_no_error(
 def test_groups_that_escalate_are_one_event_and_told_once(
     platform_with_worker: Platform, drained: Drained
 ) -> None:
-    """Alerts are evaluated for it once, not for each group and each build."""
+    """Alerts are evaluated once for it, not for each group and each build."""
     platform = platform_with_worker
     now = datetime.now(UTC).isoformat()
     letters = [

@@ -65,7 +65,7 @@ def test_the_graph_of_a_drain_shows_its_stages(
 def test_no_column_of_the_groups_is_cut(
     platform_with_worker: Platform, drained: Drained, page: "Page"
 ) -> None:
-    """In both UIs each table of the page has room, so that its last column is seen."""
+    """In both UIs every table of the page is wide enough to show its last column."""
     artifact = platform_with_worker.artifacts(drained.built)["dead-letters"]["id"]
     for version in ("", "/v2"):
         page.goto(f"{platform_with_worker.server.ui_url}{version}/artifacts/artifact/{artifact}")

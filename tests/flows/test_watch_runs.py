@@ -80,7 +80,7 @@ while True:
 
 @contextmanager
 def python(code: str, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that runs this."""
+    """A process that runs this code."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(QUICK + code)],
@@ -104,7 +104,7 @@ def run_of(platform: Platform, name: str) -> dict[str, Any] | None:
 
 
 def last_heard(platform: Platform, run_id: str | None = None) -> datetime | None:
-    """When the server received a run's last heartbeat, or anyone's."""
+    """The time of the last heartbeat of a run, or of any run."""
     wanted: dict[str, Any] = {"event": {"name": ["prefect.flow-run.heartbeat"]}}
     if run_id is not None:
         wanted["resource"] = {"id": [f"prefect.flow-run.{run_id}"]}
@@ -113,7 +113,7 @@ def last_heard(platform: Platform, run_id: str | None = None) -> datetime | None
 
 
 def looked(platform: Platform, since: datetime) -> dict[str, Any] | None:
-    """A run of watch-runs that began since then and came to its end."""
+    """A run of watch-runs that began after this time, once it has ended."""
     wanted = {
         "flows": {"name": {"any_": ["watch-runs"]}},
         "flow_runs": {

@@ -48,14 +48,14 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def log(nats_url: str) -> AsyncIterator[Log]:
-    """Streams of a consumer's own, without a database."""
+    """Streams for one consumer, without a database."""
     async with opened(nats_url) as log:
         yield log
 
 
 @pytest.fixture
 async def world(settings: Settings, client: Client) -> World:
-    """A platform full of the failures of two tenants, one of which is to go."""
+    """A platform with failures of two tenants, one of which is to be erased."""
     world = World(settings, client)
     await world.fill()
     return world
@@ -63,7 +63,7 @@ async def world(settings: Settings, client: Client) -> World:
 
 @pytest.fixture(scope="session")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A lake of four weeks up to now with something of everything; no server belongs to it."""
+    """A lake of four weeks up to now with every kind of problem, without any server."""
     folder = tmp_path_factory.mktemp("simulated")
     settings = Settings(home=folder, lake_uri=str(folder / "lake"))
     into_lake(settings, Scenario(datetime.now(UTC), days=29, hourly=1, seed=3))
@@ -72,7 +72,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture
 async def cluster(nats_server_factory: Callable[..., NatsServer]) -> list[NatsServer]:
-    """Three servers that know each other."""
+    """A cluster of three servers."""
     ports = [free_port("NATS") for _ in range(3)]
     routes = ", ".join(f'"nats://{HOST}:{port}"' for port in ports)
     configs = [

@@ -26,7 +26,7 @@ EVENT_COLUMNS = [*_nullable(CaseEvent)]
 
 
 def add_odd_rows(lake: Lake, now: datetime) -> None:
-    """Add to a history: for each column that may be NULL some rows in which it is, up to `now`."""
+    """Add to a history: for each nullable column some rows in which it is NULL, up to `now`."""
     letters = lake.read("dead_letters").sort("dlq_sequence")
     events = lake.read("case_events").sort("dlq_sequence")
     roots = letters.filter(pl.col("root_failure_id").is_null()).tail(len(LETTER_COLUMNS))
@@ -75,7 +75,7 @@ def add_odd_rows(lake: Lake, now: datetime) -> None:
 
 
 def _times(now: datetime, count: int) -> list[datetime]:
-    """Some in every hour before, most of them in the last two, and none of them round."""
+    """Some in every hour before, most of them in the last two, none of them round."""
     return sorted(
         now - timedelta(seconds=1 + 1.618034 * step**2.3, microseconds=step * 7 + 1)
         for step in range(count)

@@ -28,7 +28,7 @@ Tables = dict[str, pa.Table]
 
 @pytest.fixture(scope="module")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Tables]:
-    """All marts of one simulated month and of odd rows, by DuckDB and by Spark."""
+    """All marts of one simulated month and of unusual rows, by DuckDB and by Spark."""
     folder = tmp_path_factory.mktemp("spark")
     (folder / "spark-defaults.conf").write_text(
         "spark.master local[2]\nspark.sql.shuffle.partitions 2\nspark.driver.memory 1g\n"
@@ -53,7 +53,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tables, Tables]:
 
 
 def fail_anew(lake: Lake, count: int) -> None:
-    """So many closed cases fail again, the day after the last message."""
+    """Let this number of closed cases fail again, the day after the last message."""
     letters, events = lake.read("dead_letters"), lake.read("case_events")
     kinds = ["triage.resolved", "triage.discarded", "redrive.succeeded"]
     closed = events.filter(pl.col("kind").is_in(kinds))["failure_id"].unique().sort()

@@ -15,7 +15,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 @dataclass
 class Inbox:
-    """An HTTP server that takes alerts, or refuses them while `status` says so."""
+    """An HTTP server that accepts alerts, or refuses them as `status` says."""
 
     status: int = 200
     refused: int = 0
@@ -46,7 +46,7 @@ async def inbox(**options: Any) -> AsyncIterator[Inbox]:
 
 @dataclass
 class Mailbox:
-    """What an SMTP server was given."""
+    """The messages that an SMTP server received."""
 
     messages: list[EmailMessage] = field(default_factory=list)
     url: str = ""

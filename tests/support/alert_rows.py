@@ -56,7 +56,7 @@ def add_totals(settings: Settings, service: str, *samples: tuple[float, int, int
 
 
 def add_sample(settings: Settings, minutes_ago: float = 0, **values: Any) -> None:
-    """A look at the log."""
+    """A sample of the log."""
     row = {"first": 1, "last": 0, "max_messages": None, "messages": 0, "problem": None, **values}
     execute_named(
         settings,
@@ -69,7 +69,7 @@ def add_sample(settings: Settings, minutes_ago: float = 0, **values: Any) -> Non
 
 
 def add_checkpoint(settings: Settings, sequence: int) -> None:
-    """How far the drain has come."""
+    """Set how far the drain has read."""
     execute(
         settings,
         "INSERT INTO drain_epochs VALUES ('e', 'SAHOOL_DLQ', '2026-01-01Z', 0, 1, 'first seen')"
@@ -92,7 +92,7 @@ def execute_named(settings: Settings, statement: str, values: dict[str, Any]) ->
 
 
 def add_verification(settings: Settings, findings: list[dict[str, Any]]) -> None:
-    """A verification that ended now."""
+    """A verification that has just ended."""
     with database(settings.postgres_dsn.get_secret_value()) as connection:
         keep_verification(
             connection,

@@ -27,7 +27,7 @@ KEY = "0123456789abcdef0123456789abcdef"
 
 @dataclass
 class Services:
-    """What they hold, and what they were asked; while `status` is not 200 all refuse."""
+    """Their state, and their requests; while `status` is not 200, all refuse."""
 
     host: str = ""
     status: int = 200
@@ -53,7 +53,7 @@ class Services:
         }[name]
 
     def firing(self) -> list[dict[str, Any]]:
-        """What Alertmanager takes for firing now."""
+        """The alerts that Alertmanager considers firing now."""
         now = datetime.now(UTC)
         return [a for a in self.alertmanager.values() if _at(a["endsAt"]) > now]
 
@@ -63,7 +63,7 @@ def _at(text: str) -> datetime:
 
 
 class _Tags(HTMLParser):
-    """What Telegram calls a message that cannot be parsed."""
+    """The tags that Telegram's parser would refuse."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -194,7 +194,7 @@ def _say(box: Services, text: str, limit: int) -> Response:
 
 @contextmanager
 def services(monkeypatch: pytest.MonkeyPatch) -> Iterator[Services]:
-    """All of them on one port of loopback."""
+    """All services on one port of loopback."""
     box = Services()
     server = make_server("127.0.0.1", 0, _app(box), threaded=True)
     box.host = f"127.0.0.1:{server.server_port}"

@@ -13,7 +13,7 @@ _TIMEOUT_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What a backup's folder holds: how the stream was, and the chunks of its archive."""
+    """The content of a backup's folder: the state of the stream, and the chunks of its archive."""
 
     stream: str
     config: dict[str, Any]
@@ -22,7 +22,7 @@ class Backup:
 
 
 async def back_up(client: Client, stream: str) -> Backup:
-    """A backup of the stream as it is."""
+    """A backup of the stream."""
     arrived: asyncio.Queue[Msg] = asyncio.Queue()
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, cb=arrived.put)
@@ -40,7 +40,7 @@ async def back_up(client: Client, stream: str) -> Backup:
 
 
 async def restore(client: Client, backup: Backup) -> None:
-    """Make the stream from its backup, in the place of what there is of its name."""
+    """Restore the stream from its backup, in place of an existing one."""
     await client.jetstream().delete_stream(backup.stream)
     body = {"config": backup.config, "state": backup.state}
     answer = await _ask(client, f"STREAM.RESTORE.{backup.stream}", body)

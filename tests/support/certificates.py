@@ -13,7 +13,7 @@ _DAY = timedelta(days=1)
 
 
 class Authority:
-    """A certificate authority of its own; `file` is what clients trust it by."""
+    """A certificate authority; clients trust it by `file`."""
 
     def __init__(self, home: Path, name: str = "Test CA") -> None:
         self._home = home

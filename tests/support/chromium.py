@@ -12,7 +12,7 @@ PATIENCE_MS = 120_000  # for a page on a machine that has other things to do
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser of its own, without a window."""
+    """A separate browser without a window."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,

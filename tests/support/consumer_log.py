@@ -36,7 +36,7 @@ def new_prefix() -> str:
 
 @dataclass
 class Log:
-    """Streams below a prefix of their own, and a connection to look at them."""
+    """Streams below a separate prefix, and a connection to read them."""
 
     url: str
     client: Client
@@ -58,7 +58,7 @@ class Log:
         )
 
     def config(self, **changes: Any) -> NATSConsumerConfig:
-        """A quick consumer of this log."""
+        """A consumer of this log with short times."""
         names = self.names
         return NATSConsumerConfig(
             **{
@@ -111,12 +111,12 @@ class Log:
         return [json.loads(msg.data or b"") for msg in await self.stored(count, seconds)]
 
     async def pending(self, durable: str = "ndvi") -> tuple[int, int]:
-        """How many events a consumer has yet to get, and yet to acknowledge."""
+        """How many events a consumer has still to receive, and to acknowledge."""
         info = await self.js.consumer_info(self.names.events, durable)
         return info.num_pending or 0, info.num_ack_pending or 0
 
     async def settled(self, durable: str = "ndvi", seconds: float = 60) -> None:
-        """Wait until a consumer has acknowledged all that there is."""
+        """Wait until a consumer has acknowledged everything."""
 
         async def is_settled() -> bool:
             with contextlib.suppress(nats.errors.Error):
@@ -143,7 +143,7 @@ async def opened(url: str) -> AsyncIterator[Log]:
 async def running(
     config: NATSConsumerConfig, handler: Handler, subject: str | None = None
 ) -> AsyncIterator[NATSConsumer]:
-    """A consumer at work, closed at the end."""
+    """A running consumer, closed at the end."""
     consumer = NATSConsumer(config)
     assert await consumer.connect()
     await consumer.subscribe(handler, subject)
@@ -175,7 +175,7 @@ async def _at_least(count_of: Callable[[], Awaitable[int]], count: int) -> bool:
 
 
 class Calls(list[ConsumerContext]):
-    """A handler that remembers its calls and does what it is told."""
+    """A handler that records its calls, and returns or raises what it was given."""
 
     def __init__(self, *outcomes: ProcessingResult | BaseException) -> None:
         self.outcomes = outcomes

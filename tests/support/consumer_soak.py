@@ -39,7 +39,7 @@ _SLOWEST = 3 * ACK_WAIT_SECONDS
 
 
 class Kind(IntEnum):
-    """What becomes of an event."""
+    """The fate of an event."""
 
     GOOD = 0
     FLAKY = 1  # fails once to MAX_RETRIES times, then succeeds
@@ -63,7 +63,7 @@ def kind_of(number: int) -> Kind:
 
 
 class Handler:
-    """The service's handler; each call and each success is a line in files of its process."""
+    """The service's handler; it writes each call and each success to files of its process."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -87,13 +87,13 @@ class Handler:
         return SUCCESS
 
     def _seconds(self) -> float:
-        """Fast, now and then slow, and for a second in five so slow that what was fetched waits."""
+        """Usually fast, sometimes slow; one second in five so slow that fetched events wait."""
         if self._chance.random() < 0.005:
             return self._chance.uniform(0, _SLOWEST)
         return 0.2 if time.time() % 5 < 1 else 0.001
 
     def _nth(self, number: int) -> int:
-        """Which call of an event this is, in whichever process."""
+        """The number of this call of an event, counted over all processes."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         file = os.open(self._folder / f"event-{number}", flags)
         try:
@@ -104,7 +104,7 @@ class Handler:
 
 
 async def serve(config: NATSConsumerConfig, folder: Path) -> None:
-    """The service, until it is told to end."""
+    """Run the service until it is told to stop."""
     consumer = NATSConsumer(config)
     while not await consumer.connect():
         await asyncio.sleep(0.2)
@@ -120,7 +120,7 @@ async def serve(config: NATSConsumerConfig, folder: Path) -> None:
 
 @dataclass
 class ConsumerSoak:
-    """One run: what it does, what it did, and what is wrong at the end."""
+    """One run: its operations, their results, and what is wrong at the end."""
 
     home: Path
     events: int
@@ -133,12 +133,12 @@ class ConsumerSoak:
 
     @property
     def harm_count(self) -> int:
-        """How often a process or the server was ended or killed."""
+        """How often a process or the server was stopped or killed."""
         harms = ("processes killed", "processes told to end", "servers restarted", "servers killed")
         return sum(self.done[harm] for harm in harms)
 
     async def run(self) -> list[str]:
-        """Do it; returns what is wrong."""
+        """Run it; return what is wrong."""
         chance = random.Random(self.seed)
         server = self.nats_server(self.home / "nats")
         if self.is_synced:
@@ -176,7 +176,7 @@ class ConsumerSoak:
         return self.problems
 
     async def _publish(self, log: Log) -> None:
-        """Publish while there is harm; the last events come after it."""
+        """Publish during the faults; the last events come after them."""
         for first in range(0, self.events, 100):
             await asyncio.gather(*(self._publish_one(log, n) for n in range(first, first + 100)))
             await asyncio.sleep(0.1)
@@ -230,7 +230,7 @@ class ConsumerSoak:
                 await asyncio.to_thread(server.start)
 
     async def _terminate(self, service: asyncio.subprocess.Process) -> None:
-        """Tell a process to end, and see how long that takes."""
+        """Terminate a process, and measure how long it takes."""
         if service.returncode is not None:
             return
         began = time.monotonic()
@@ -285,7 +285,7 @@ class ConsumerSoak:
 
 
 def main() -> int:
-    """Run with each setting of the server's disk, and say what was done and what is wrong."""
+    """Run with each setting of the server's disk, and print what was done and what is wrong."""
     import tempfile
 
     parser = argparse.ArgumentParser(description=__doc__)

@@ -38,7 +38,7 @@ ORIGIN = ("original_stream", "original_sequence", "original_timestamp_ns", "cons
 
 
 class World:
-    """A platform with the failures of two tenants, one of which goes."""
+    """A platform with failures of two tenants, one of which is erased."""
 
     def __init__(self, settings: Settings, client: Client) -> None:
         self.settings = settings.model_copy(
@@ -102,7 +102,7 @@ class World:
         await self.publish(self.letter(60))
 
     def _leave_behind(self) -> None:
-        """A file that a killed drain never committed."""
+        """A file that a killed drain did not commit."""
         [day] = Path(self.settings.lake, "dead_letters").glob("dlq_date=*")
         (day / "part-of-a-killed-drain.parquet").write_text(self.tenant)
 
@@ -142,7 +142,7 @@ class World:
         return {"postgres": {row["dlq_sequence"] for row in rows}, "lake": {*lake["dlq_sequence"]}}
 
     def places(self, server: NatsServer) -> set[str]:
-        """Where any byte still names the tenant: files of lake and stream, and tables."""
+        """Where bytes still contain the tenant: files of lake and stream, and tables."""
         found = {
             str(file.relative_to(folder))
             for folder in (Path(self.settings.lake), server.data)
@@ -165,7 +165,7 @@ class World:
 
 
 async def check_erased(world: World, server: NatsServer) -> None:
-    """It is gone for good, and others' are as they were."""
+    """Check that the tenant's data are gone, and those of others unchanged."""
     settings = world.settings
     assert world.places(server) == set()
     report = await drain_log(settings)
@@ -180,7 +180,7 @@ async def check_erased(world: World, server: NatsServer) -> None:
 
 
 def dying(step: Callable[..., Any], call: int) -> Callable[..., Any]:
-    """The step, after which the process dies when it was called so often."""
+    """The step, wrapped so that the process dies after so many calls of it."""
     calls = 0
 
     def died(result: Any) -> Any:

@@ -38,7 +38,7 @@ class Platform:
     ) -> None:
         """A bare nats-py consumer with max_deliver 2 that gives these answers by sequence.
 
-        What has no answer it gives back, until it is exhausted.
+        Events without an answer here are refused until they are given up.
         """
         config = ConsumerConfig(max_deliver=2, ack_wait=5)
         sub = await self.js.pull_subscribe(
@@ -69,7 +69,7 @@ class Platform:
 
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Platform]:
-    """A platform on a server of the test's own, which is left without streams."""
+    """A platform on a separate server, whose streams are deleted at the end."""
     prefix = settings.subject_prefix
     own = {"advisory_stream": f"ADV_{prefix}", "ack_stream": f"ACKS_{prefix}"}
     settings = settings.model_copy(update=own)

@@ -34,7 +34,7 @@ class Service(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A message of the events' stream."""
+    """A message of the event stream."""
 
     stream: str
     sequence: int
@@ -45,17 +45,17 @@ class Event(NamedTuple):
 
     @property
     def redrive_id(self) -> str | None:
-        """Of what the redriver published."""
+        """The id of a redrive that the redriver published."""
         return self.headers.get(TOKEN) or self.headers.get(MARKS[1])
 
     @property
     def root(self) -> str | None:
-        """The failure that it is a redrive of."""
+        """The failure that is redriven."""
         return self.headers.get(MARKS[0])
 
     @property
     def addressee(self) -> str | None:
-        """The consumer that it is for; None for everyone."""
+        """The addressed consumer; None for all."""
         return self.headers.get(ADDRESSEE)
 
 
@@ -105,7 +105,7 @@ class Batch(NamedTuple):
 
 
 class Case(NamedTuple):
-    """How a failure stands."""
+    """The state of a failure."""
 
     status: str
     redrive_count: int
@@ -113,7 +113,7 @@ class Case(NamedTuple):
 
 
 class Deed(NamedTuple):
-    """What a person did, once the verb had returned."""
+    """A decision of a person, recorded after the verb returned."""
 
     did: str  # parked | discarded | resolved | unparked, paused | resumed | cancelled
     about: tuple[str, ...]  # failures, or the batch
@@ -123,7 +123,7 @@ class Deed(NamedTuple):
 
 @dataclass
 class History:
-    """All of it."""
+    """Everything that happened."""
 
     cap: int
     services: list[Service] = field(default_factory=list)
@@ -137,17 +137,17 @@ class History:
 
     @cached_property
     def out(self) -> dict[str, Event]:
-        """What the redriver published, by redrive."""
+        """The redrives that were published, by id."""
         return {event.redrive_id: event for event in self.events if event.redrive_id}
 
     @cached_property
     def outbox(self) -> dict[str, Redrive]:
-        """Its rows, by redrive."""
+        """The rows of the outbox, by redrive."""
         return {redrive.id: redrive for redrive in self.redrives}
 
     @cached_property
     def calls_of(self) -> dict[tuple[str, int], list[Call]]:
-        """By consumer and event."""
+        """Calls by consumer and event."""
         found = defaultdict(list)
         for call in self.calls:
             found[call.consumer, call.sequence].append(call)
@@ -160,11 +160,11 @@ class History:
 
     @property
     def cases(self) -> dict[str, Case]:
-        """As the first store has them; `_stores` sees to it that they are alike."""
+        """The cases in the first store; `_stores_differ` compares the others."""
         return next(iter(self.stores.values()), {})
 
     def successes(self, root: str) -> list[Call]:
-        """Of the redrives of a failure, by whom they were for."""
+        """Successes of the redrives of a failure, by addressed consumer."""
         return [
             call
             for call in self.calls
@@ -177,17 +177,17 @@ class History:
 
 
 def faults(history: History) -> list[str]:
-    """What is wrong; empty where nothing is."""
+    """What is wrong; empty if nothing is."""
     return [f"{name_of(check)}: {fault}" for check in CHECKS for fault in check(history)]
 
 
 def name_of(check: Callable[[History], Iterator[str]]) -> str:
-    """What a fault that it finds begins with."""
+    """The prefix of the faults that a check finds."""
     return check.__name__.strip("_").replace("_", " ")
 
 
 def _published_twice(history: History) -> Iterator[str]:
-    """Nothing is published twice within an attempt."""
+    """No attempt is published twice."""
     counts = Counter(event.redrive_id for event in history.events if event.redrive_id)
     for redrive_id, count in counts.items():
         if count > 1:
@@ -195,7 +195,7 @@ def _published_twice(history: History) -> Iterator[str]:
 
 
 def _published_unrecorded(history: History) -> Iterator[str]:
-    """What is published stands in the outbox and in the log before."""
+    """Every published redrive was in the outbox and in the log before."""
     told_at = {each.redrive_id: each.at for each in history.log if each.kind.endswith("published")}
     for redrive_id, event in history.out.items():
         row = history.outbox.get(redrive_id)
@@ -206,7 +206,7 @@ def _published_unrecorded(history: History) -> Iterator[str]:
 
 
 def _published_otherwise(history: History) -> Iterator[str]:
-    """A redrive has the bytes that failed, or these as a person edited them, where it belongs."""
+    """A redrive has the original bytes, or these as a person edited them, and the right subject."""
     stored = {event.sequence: event for event in history.events}
     for redrive_id, event in history.out.items():
         letter = history.first_letters.get(event.root or "")
@@ -229,7 +229,7 @@ def _published_otherwise(history: History) -> Iterator[str]:
 
 
 def _reached_another(history: History) -> Iterator[str]:
-    """Only the addressee runs its handler."""
+    """Only the addressed consumer runs its handler."""
     for call in history.calls:
         event = history.out.get(call.redrive_id or "")
         if event is not None and event.addressee not in (None, call.consumer):
@@ -237,7 +237,7 @@ def _reached_another(history: History) -> Iterator[str]:
 
 
 def _success_invented(history: History) -> Iterator[str]:
-    """What is called a success was a success of the addressee, after the failure."""
+    """Every recorded success was a success of the addressed consumer, after the failure."""
     handled = {call.redrive_id: call for call in history.calls if call.outcome == "success"}
     for told in history.log:
         if told.kind == "redrive.succeeded" and told.redrive_id not in handled:
@@ -251,7 +251,7 @@ def _success_invented(history: History) -> Iterator[str]:
 
 
 def _success_lost(history: History) -> Iterator[str]:
-    """A success closes its failure, or its outcome is called unknown."""
+    """A success closes its failure, or its outcome is recorded as unknown."""
     for failure_id, case in history.cases.items():
         if case.status in ("resolved", "discarded"):
             continue
@@ -265,7 +265,7 @@ def _success_lost(history: History) -> Iterator[str]:
 
 
 def _cap_passed(history: History) -> Iterator[str]:
-    """More redrives than the cap need a person: who unparks, or names the failure."""
+    """Above the cap, a redrive needs a person: who unparked the failure, or named it."""
     allowed = Counter(told.failure_id for told in history.log if told.kind == "triage.unparked")
     beyond = Counter(
         row.failure_id
@@ -284,7 +284,7 @@ def _cap_passed(history: History) -> Iterator[str]:
 
 
 def _two_out_at_once(history: History) -> Iterator[str]:
-    """The next attempt is published once the log says how the one before ended."""
+    """The next attempt is published after the log has the outcome of the one before."""
     ended: dict[tuple[str, int], float] = {}
     for told in history.log:
         about = (told.root if told.kind == FAILED else told.failure_id) or ""
@@ -300,7 +300,7 @@ def _two_out_at_once(history: History) -> Iterator[str]:
 
 
 def _failure_lost(history: History) -> Iterator[str]:
-    """Each event was handled, or has a dead letter of each consumer that it was for."""
+    """Each event was handled, or has a dead letter of each consumer that received it."""
     letters = {(told.consumer, told.sequence) for told in history.log if told.kind == FAILED}
     for service in history.services:
         for event in history.events:
@@ -314,7 +314,7 @@ def _failure_lost(history: History) -> Iterator[str]:
 
 
 def _failure_invented(history: History) -> Iterator[str]:
-    """A dead letter comes of as many failed calls as its consumer's retries."""
+    """A dead letter needs as many failed calls as its consumer's retries."""
     retries = {service.address: service.max_retries for service in history.services}
     for told in history.log:
         if told.kind != FAILED:
@@ -326,7 +326,7 @@ def _failure_invented(history: History) -> Iterator[str]:
 
 
 def _decision_ignored(history: History) -> Iterator[str]:
-    """After a decision nothing is published of its failures, nor of a batch that was stopped."""
+    """After a decision, no redrive of its failures or of a stopped batch is sent."""
     for index, deed in enumerate(history.deeds):
         if deed.did not in ("parked", "discarded", "resolved", "paused", "cancelled"):
             continue
@@ -345,9 +345,10 @@ def _decision_ignored(history: History) -> Iterator[str]:
 
 
 def _taken_out_anyway(history: History, failure_id: str, deed: Deed) -> Iterator[float]:
-    """When a parked failure was: by its id, or by who had begun to when the log was told of it.
+    """When a parked failure was redriven: by its id, or by a batch that had begun before the log
+    had the decision.
 
-    Where that fails again, the failure is pending once more.
+    If it fails again, the failure is pending once more.
     """
     told_at = {each.redrive_id: each.at for each in history.log if each.kind.endswith("published")}
     for row in history.redrives:
@@ -360,7 +361,7 @@ def _taken_out_anyway(history: History, failure_id: str, deed: Deed) -> Iterator
 
 
 def _left_over(history: History) -> Iterator[str]:
-    """At the end nothing is out, and no batch that is over holds anything."""
+    """At the end no published redrive lacks an outcome, and ended batches have none planned."""
     for failure_id, case in history.cases.items():
         if case.status == "retried":
             yield f"failure {failure_id} is retried"
@@ -371,7 +372,7 @@ def _left_over(history: History) -> Iterator[str]:
 
 
 def _stores_differ(history: History) -> Iterator[str]:
-    """The lake, Postgres and the fold of the stream say the same of each failure."""
+    """Lake, PostgreSQL and the fold of the stream have the same state of each failure."""
     first, *others = history.stores
     for other in others:
         left, right = history.stores[first], history.stores[other]
@@ -401,7 +402,7 @@ CHECKS = (
 
 
 def _failed_at(history: History, failure_id: str) -> float:
-    """When the call failed whose dead letter opened the case."""
+    """The time of the failed call whose dead letter opened the case."""
     letter = history.first_letters.get(failure_id)
     if letter is None:
         return float("inf")
@@ -410,7 +411,7 @@ def _failed_at(history: History, failure_id: str) -> float:
 
 
 def _merged(value: Any, patch: Any) -> Any:
-    """A JSON merge patch, applied by the letter of RFC 7396."""
+    """Apply a JSON merge patch exactly as RFC 7396 says."""
     if not isinstance(patch, dict):
         return patch
     merged = dict(value) if isinstance(value, dict) else {}

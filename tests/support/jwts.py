@@ -51,7 +51,7 @@ def _part(data: bytes) -> str:
 
 
 class Operator:
-    """An operator whose servers know `account`, with JetStream, and the system's."""
+    """An operator whose servers know `account`, with JetStream, and the system account."""
 
     def __init__(self) -> None:
         self._key, self.account, self._system = map(Key, ("operator", "account", "account"))
@@ -68,7 +68,7 @@ class Operator:
         )
 
     def user(self, user: Key, name: str, seconds: float | None = None) -> str:
-        """A user's JWT, which lasts so many seconds, or for ever."""
+        """A user's JWT, valid for so many seconds, or without limit."""
         return self.account.token(user, name, "user", seconds)
 
 

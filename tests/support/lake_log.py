@@ -49,12 +49,12 @@ TABLES = {
 
 
 def before(**ago: float) -> datetime:
-    """The time that lies this long before NOW: `before(hours=2)`."""
+    """The time this long before NOW: `before(hours=2)`."""
     return NOW - timedelta(**ago)
 
 
 def failure(name: str) -> str:
-    """The id that a failure has in these tests."""
+    """The id of a failure in these tests."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
 
 
@@ -69,13 +69,13 @@ class Log:
             self.connection.execute(f"CREATE TABLE {table} ({listed})")
 
     def clear(self) -> None:
-        """Forget every message; views stay. Cheaper than a log anew, example by example."""
+        """Delete all messages; the views stay. Faster than a new log for each example."""
         for table in TABLES:
             self.connection.execute(f"DELETE FROM {table}")
         self.sequence = 0
 
     def dead_letter(self, name: str, *, root: str | None = None, **columns: Any) -> str:
-        """A dead letter of the failure `name`, as a redrive of `root` where given."""
+        """A dead letter of the failure `name`, as a redrive of `root` if given."""
         place = self._place()
         at = columns.get("dlq_timestamp", place["published_at"])
         values = {

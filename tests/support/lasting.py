@@ -6,7 +6,7 @@ from nats.aio.transport import TcpTransport
 
 
 async def lasting_client(urls: str | list[str]) -> Client:
-    """A connection that comes back however often the server is killed; the caller closes it."""
+    """A connection that reconnects however often the server is killed; the caller closes it."""
 
     async def ignore(_: Exception) -> None: ...
 
@@ -18,7 +18,7 @@ async def lasting_client(urls: str | list[str]) -> Client:
 def close_failed_connections() -> None:
     """Make nats-py close a connection whose handshake failed before it opens the next.
 
-    nats-py drops it unclosed, and a ResourceWarning would fail the test that runs then.
+    nats-py drops it without closing it, and a ResourceWarning would fail the test that runs then.
     """
     connect = Client._connect_to_server
 

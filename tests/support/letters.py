@@ -85,7 +85,7 @@ def ours(**changes: Any) -> dict[str, Any]:
 
 
 def second(original: Any = '{"field_id": "f9", "tenant_id": "t9"}', **changes: Any) -> bytes:
-    """A dead letter in the second envelope."""
+    """A dead letter in the second form of the envelope."""
     return json.dumps({"metadata": METADATA | changes, "original_message": original}).encode()
 
 
@@ -100,7 +100,7 @@ def message(
 
 
 def read(body: bytes | dict[str, Any], subject: str = "sahool.dlq.ndvi_computed") -> DeadLetter:
-    """What the drain makes of a message with this body."""
+    """What the drain reads from a message with this body."""
     return decode(message(body, subject), EPOCH, STREAM)
 
 
@@ -109,7 +109,7 @@ INT64 = range(-(2**63), 2**63)
 
 
 def assert_storable(letter: DeadLetter) -> None:
-    """Every value fits Parquet and PostgreSQL as it is."""
+    """Check that Parquet and PostgreSQL can store every value as it is."""
     for name, value in asdict(letter).items():
         if isinstance(value, str):
             value.encode()  # no lone surrogate

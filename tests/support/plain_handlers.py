@@ -21,7 +21,7 @@ Handle = Callable[[Msg], Awaitable[None]]
 async def pulling(
     log: Log, handle: Handle, url: str = "", durable: str = "plain", **config: Any
 ) -> AsyncIterator[JetStreamContext]:
-    """The loop that nats-py's own guide shows, on a connection of its own."""
+    """The loop of nats-py's own guide, on a separate connection."""
 
     client = await lasting_client(url or log.url)
     js = client.jetstream(timeout=20)
@@ -46,7 +46,7 @@ async def pulling(
 
 
 def came_again(caplog: pytest.LogCaptureFixture) -> Callable[[], Awaitable[bool]]:
-    """Whether an event came again while it was in hand."""
+    """Whether an event was delivered again during its call."""
 
     async def is_said() -> bool:
         return "came again while it was being handled" in caplog.text

@@ -27,7 +27,7 @@ DLQ = [sys.executable, "-c", "from sahool_dlq.cli import main; main()"]
 
 
 def letter(number: int, **changes: Any) -> bytes:
-    """A dead letter as the older services send it; `number` makes it one of its own."""
+    """A dead letter as older services send it; `number` makes it unique."""
     value = {
         "event_id": f"event-{number}",
         "original_subject": "sahool.analysis.ndvi_computed",
@@ -68,7 +68,7 @@ async def publish(
 def publish_raw(
     settings: Settings, subject: bytes, headers: bytes | None, body: bytes, count: int = 1
 ) -> None:
-    """Publish bytes that no client would send; returns when the server has taken them."""
+    """Publish bytes that no client library would send; returns when the server has them."""
     where = urlsplit(settings.nats_url.get_secret_value())
     with socket.create_connection((where.hostname or "", where.port or 0), timeout=10) as wire:
         lines = wire.makefile("rb")
@@ -104,7 +104,7 @@ def execute(settings: Settings, statement: str, *values: Any) -> None:
 
 
 def failures(settings: Settings) -> list[dict[str, Any]]:
-    """All of failed_events, in log order."""
+    """All rows of failed_events, in log order."""
     return query(
         settings,
         "SELECT *, jsonb_typeof(original_data) AS data_type, xmin::text, ctid::text"
@@ -113,12 +113,12 @@ def failures(settings: Settings) -> list[dict[str, Any]]:
 
 
 def in_lake(settings: Settings, table: str = "dead_letters") -> pl.DataFrame:
-    """All of a table of the lake, in log order."""
+    """All rows of a table of the lake, in log order."""
     return Lake(settings.lake).read(table).sort("epoch", "dlq_sequence")
 
 
 def state_of(settings: Settings) -> dict[str, Any]:
-    """Everything that a drain with nothing to do must leave as it is."""
+    """Everything that a drain without new messages must not change."""
     lake = Lake(settings.lake)
     return {
         "rows": failures(settings),
@@ -131,7 +131,7 @@ def state_of(settings: Settings) -> dict[str, Any]:
 
 
 def check_exact(settings: Settings, stored: Mapping[int, bytes]) -> None:
-    """Both sinks hold each of these canonical dead letters once, with its values, and no more."""
+    """Check that both sinks have exactly these dead letters, each once, with its values."""
     sent = {sequence: json.loads(body) for sequence, body in sorted(stored.items())}
     columns = ("event_id", "error_message", "field_id")
     wanted = [(seq, *(value[name] for name in columns)) for seq, value in sent.items()]
@@ -150,11 +150,11 @@ def check_exact(settings: Settings, stored: Mapping[int, bytes]) -> None:
 
 
 class InjectedError(Exception):
-    """Stands for the death of the process."""
+    """Simulates the death of the process."""
 
 
 def stop_sink(patched: pytest.MonkeyPatch, sink: str, after: int) -> None:
-    """Let one sink take no more than `after` sequences, the other one batch more, then die."""
+    """Let one sink accept no more than `after` sequences, the other one batch more, then die."""
     owner, name = {"lake": (LakeTable, "append"), "postgres": (FailedEvents, "store")}[sink]
     commit = getattr(owner, name)
 
@@ -168,7 +168,7 @@ def stop_sink(patched: pytest.MonkeyPatch, sink: str, after: int) -> None:
 
 
 def environment(settings: Settings, **more: str) -> dict[str, str]:
-    """The environment in which a `dlq` process works on this platform."""
+    """The environment of a `dlq` process for this platform."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("DLQ_")}
     return {
         **inherited,
@@ -185,7 +185,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
 
 
 def start_drain(settings: Settings, *arguments: str, **more: str) -> subprocess.Popen[str]:
-    """`dlq drain --json` as a process of its own."""
+    """`dlq drain --json` as a separate process."""
     return subprocess.Popen(
         [*DLQ, "drain", "--json", *arguments],
         cwd=ROOT,
@@ -197,7 +197,7 @@ def start_drain(settings: Settings, *arguments: str, **more: str) -> subprocess.
 
 
 def told(errors: str) -> str:
-    """The error that a verb with `--json` ended with, the last line of its errors."""
+    """The error of a verb with `--json`: the last line of its errors."""
     said: str = json.loads(errors.strip().splitlines()[-1])["error"]
     return said
 

@@ -27,7 +27,7 @@ CAP = 3
 
 @dataclass(frozen=True)
 class Group:
-    """Failures alike: how many come a minute, and the chance that a redrive succeeds then."""
+    """Similar failures: how many per minute, and the chance that a redrive succeeds."""
 
     name: str
     error_type: str
@@ -38,7 +38,7 @@ class Group:
 
 @dataclass
 class Tally:
-    """What came of it."""
+    """The results."""
 
     redrives: int = 0
     recovered: int = 0
@@ -84,7 +84,7 @@ def arrivals(group: Group, run: int, rng: random.Random) -> list[tuple[str, date
 
 
 def always_three(groups: list[Group], runs: int, seed: int) -> Tally:
-    """Every failure is redriven in every run, three times at most."""
+    """Every failure is redriven in every run, at most three times."""
     rng, tally = random.Random(seed), Tally()
     open_: dict[str, list[Failure]] = defaultdict(list)
     for run in range(runs):
@@ -105,7 +105,7 @@ def always_three(groups: list[Group], runs: int, seed: int) -> Tally:
 
 
 def by_policy(groups: list[Group], runs: int, seed: int, policy: Policy) -> Tally:
-    """What the scheduled redrive does."""
+    """The decisions of the scheduled redrive."""
     rng, tally, history = random.Random(seed), Tally(), History(policy)
     open_: dict[str, dict[str, Failure]] = defaultdict(dict)
     for run in range(runs):

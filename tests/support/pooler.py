@@ -25,7 +25,7 @@ needs_pgbouncer = pytest.mark.skipif(
 def pooled(
     dsn: str, folder: Path, mode: str = "transaction", size: int = 3, query_wait_timeout: int = 120
 ) -> Iterator[str]:
-    """The DSN of a PgBouncer with so many sessions of the server, and little else set."""
+    """The DSN of a PgBouncer with so many sessions, and mostly default settings."""
     assert PGBOUNCER is not None
     server, port = conninfo_to_dict(dsn), free_port("PgBouncer")
     config = folder / "pgbouncer.ini"

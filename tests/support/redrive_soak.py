@@ -48,7 +48,7 @@ NOBODY = Selection(service="nobody")
 
 @dataclass
 class RedriveSoak:
-    """One run: what it does, what it did, and what is wrong at the end."""
+    """One run: its operations, their results, and what is wrong at the end."""
 
     home: Path
     seconds: float
@@ -60,7 +60,7 @@ class RedriveSoak:
     problems: list[str] = field(default_factory=list)
 
     async def run(self) -> list[str]:
-        """Do it; returns what is wrong."""
+        """Run it; return what is wrong."""
         self._nats = self.nats_server(self.home / "nats")
         self._postgres = PostgresServer(self.home / "postgres", durable=False)
         with self._nats, self._postgres:
@@ -113,7 +113,7 @@ class RedriveSoak:
                     await consumer.close()
 
     async def _live(self, client: Client) -> None:
-        """Let them work and harm them, then let them work on until enough was brought back."""
+        """Run everything with faults, then without, until enough redrives succeeded."""
         works = [drain, *[bring_back] * REDRIVERS, decide_something]
         self._works = [(work, self._start(work)) for work in works]
         self._is_producing = True
@@ -133,24 +133,24 @@ class RedriveSoak:
                 self._end(process)
 
     async def _succeeded(self, count: int) -> None:
-        """Wait until so many redrives were successes."""
+        """Wait until this number of redrives succeeded."""
         async with asyncio.timeout(180):
             while self.success_count < count:
                 await asyncio.sleep(0.1)
 
     @property
     def kills(self) -> int:
-        """How many processes, servers and sessions were ended."""
+        """How many processes, servers and sessions were killed."""
         return sum(count for what, count in self.done.items() if "killed" in what)
 
     @property
     def success_count(self) -> int:
-        """How many redrives a handler was content with."""
+        """The number of redrives that a handler accepted."""
         calls = (call for service in self._services for call in service.calls)
         return len({call.redrive_id for call in calls if call.outcome == "success"} - {None})
 
     async def _produce(self, client: Client, chance: random.Random) -> None:
-        """Events of both subjects, a few at a time."""
+        """Publish events of both subjects, a few at a time."""
         while self._is_producing:
             for _ in range(chance.randrange(1, 4)):
                 self.done["events"] += 1
@@ -165,7 +165,7 @@ class RedriveSoak:
     # -- what is done to those at work
 
     async def _harm(self) -> None:
-        """One thing that happens in real life."""
+        """Cause one fault as it happens in real life."""
         chosen = self._chance.choices(
             ("killed", "stopped for a while", "NATS killed", "PostgreSQL killed", "lock killed"),
             weights=(5, 2, 2, 2, 1),
@@ -205,7 +205,7 @@ class RedriveSoak:
     # -- the end
 
     async def _settle(self, client: Client) -> None:
-        """Wait until each service has answered for all that there is."""
+        """Wait until each service has answered every event."""
         async with asyncio.timeout(180):
             for service in self._services:
                 while True:
@@ -218,7 +218,7 @@ class RedriveSoak:
                     await asyncio.sleep(0.1)
 
     async def _end_batches(self) -> None:
-        """Let no batch wait for anybody, and follow what is out."""
+        """End batches that wait for an approval, and wait for outcomes of published redrives."""
         settings = self._settings
         for batch in list_batches(settings, 10_000):
             if batch.state == "paused":
@@ -254,7 +254,7 @@ class RedriveSoak:
 
 
 def main() -> int:
-    """Run for the time asked for, and say what was done and what is wrong."""
+    """Run for the given time, and print what was done and what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     given = parts.read_options(parser)

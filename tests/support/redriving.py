@@ -40,7 +40,7 @@ class Service:
         return ProcessingResult.SUCCESS
 
     def is_cured(self, context: ConsumerContext) -> bool:
-        """Whether this event succeeds all the same."""
+        """Whether this event succeeds although others fail."""
         return False
 
     @contextlib.asynccontextmanager
@@ -78,7 +78,7 @@ async def publish(client: Client, settings: Settings, count: int, **body: Any) -
 
 
 async def dead_letters(client: Client, settings: Settings, count: int) -> None:
-    """Wait until the log holds `count` messages."""
+    """Wait until the log has `count` messages."""
     async with asyncio.timeout(20):
         while (await client.jetstream().stream_info(settings.dlq_stream)).state.messages < count:
             await asyncio.sleep(0.05)
@@ -104,21 +104,21 @@ def quick(settings: Settings, **changes: Any) -> Settings:
 
 
 def event_ids(service: Service) -> list[str]:
-    """The events that a service was given, in order."""
+    """The events that a service received, in order."""
     return [json.loads(context.data)["event_id"] for context in service.seen]
 
 
 async def fail(
     settings: Settings, client: Client, service: Service, count: int, **body: Any
 ) -> None:
-    """Let a running service fail on so many events, then forget that it saw them."""
+    """Let a running service fail on this number of events, then delete its record of them."""
     await publish(client, settings, count, **body)
     await dead_letters(client, settings, count)
     service.seen.clear()
 
 
 async def seen(service: Service, count: int) -> None:
-    """Wait until a service was given so many events."""
+    """Wait until a service has received this number of events."""
     async with asyncio.timeout(60):
         while len(service.seen) < count:
             await asyncio.sleep(0.01)

@@ -17,5 +17,5 @@ async def dlq(settings: Settings, *arguments: str, **more: str) -> Result:
 
 
 def files_in(folder: Path) -> list[str]:
-    """The names of what is in a folder, sorted."""
+    """The names of the files in a folder, sorted."""
     return sorted(file.name for file in folder.iterdir())

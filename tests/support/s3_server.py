@@ -19,9 +19,9 @@ _put = S3Response.put_object
 
 
 def _put_alone(self: S3Response) -> object:
-    """A put with a condition, as S3 promises it: moto looks and puts in two steps.
+    """A conditional put, atomic as S3 promises it: moto checks and writes in two steps.
 
-    Below a folder `race`, two must want to put a log entry before either does.
+    Below a folder `race`, both writers of a log entry must be waiting before either writes.
     """
     if _RACE.search(self.path):
         with suppress(BrokenBarrierError):

@@ -31,7 +31,7 @@ class Values:
         return "".join(self.rng.choice(signs) for _ in range(count))
 
     def mixed(self, count: int) -> str:
-        """Small and capital letters and digits, each of them."""
+        """Lower-case and upper-case letters and digits, at least one of each."""
         head = self.rng.choice(string.ascii_letters)
         text = list("aB7kQ2" + self.some(LETTERS, max(0, count - 7)))
         self.rng.shuffle(text)
@@ -86,9 +86,11 @@ _VALUE = re.compile(
 
 
 def made(template: str, seed: int) -> tuple[str, list[str]]:
-    """A text of this kind, and the values in it: `{pw}`, `{visa|dots}`.
+    """A text of this kind, and its values: `{pw}`, `{visa
 
-    `·` joins the parts of a token and goes; what stands in `⟨…⟩` comes in base64.
+    dots}`.
+
+    `·` joins the parts of a token and is removed; the text in `⟨…⟩` is encoded as base64.
     """
     values = Values(f"{template}{seed}")
     secrets: list[str] = []

@@ -41,21 +41,21 @@ def needs_nats(major: int, minor: int, why: str) -> pytest.MarkDecorator:
 
 
 def nats(home: Path, config: str = "", **options: Any) -> NatsServer:
-    """A NATS for tests: open."""
+    """A NATS for tests, without logins."""
     config = f"{config}\n{NATS_CONFIG}"
     return NatsServer(home, config=config, bin_dir=NATS_BIN, has_login=False, **options)
 
 
 def postgres(home: Path, **options: Any) -> PostgresServer:
-    """A PostgreSQL for tests: not durable, and open."""
+    """A PostgreSQL for tests: not durable, and without passwords."""
     defaults = {"durable": False, "bin_dir": POSTGRES_BIN, "has_login": False}
     return PostgresServer(home, **defaults | options)
 
 
 def pause(pid: int) -> None:
-    """Stop a process, and wait until all its threads stand still; SIGCONT lets it go on.
+    """Stop a process, and wait until all its threads are stopped; SIGCONT continues it.
 
-    The signal alone comes back before that: on a busy machine a server still answers for a while.
+    The signal alone returns earlier: on a busy machine the server still answers for a while.
     """
     os.kill(pid, signal.SIGSTOP)
     while any(_thread_state(each) not in "TX" for each in Path(f"/proc/{pid}/task").iterdir()):
@@ -70,6 +70,6 @@ def _thread_state(thread: Path) -> str:
 
 
 def shipped_users() -> str:
-    """deploy/nats.conf from the largest payload on; the password of each user is `secret`."""
+    """deploy/nats.conf from `max_payload` on; the password of each user is `secret`."""
     text = SHIPPED.read_text()
     return re.sub(r"\$NATS_[A-Z]+_PASSWORD", "secret", text[text.index("max_payload:") :])

@@ -46,7 +46,7 @@ _AT = datetime(2026, 2, 3, tzinfo=UTC)
 
 
 def drain_again_and_again(settings: Settings, log: Path, seed: int) -> None:
-    """A process that drains until it is killed; what it may not say ends it and is in its log."""
+    """A process that drains until it is killed; an unexpected error ends it and is logged."""
     with log.open("a") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -66,7 +66,7 @@ def drain_again_and_again(settings: Settings, log: Path, seed: int) -> None:
 
 @dataclass
 class Soak:
-    """One run: what it does, what it did, and what is wrong at the end."""
+    """One run: its operations, their results, and what is wrong at the end."""
 
     home: Path
     seconds: float
@@ -78,7 +78,7 @@ class Soak:
     problems: list[str] = field(default_factory=list)
 
     async def run(self) -> list[str]:
-        """Do it; returns what is wrong."""
+        """Run it; return what is wrong."""
         self._nats, self._postgres = (
             NatsServer(self.home / "nats", has_login=False),
             PostgresServer(self.home / "postgres", durable=False, has_login=False),
@@ -121,7 +121,7 @@ class Soak:
         await self._check()
 
     async def _something_is_stored(self) -> None:
-        """Wait: a slow machine needs a while to start drains, and before that none can lose."""
+        """Wait: a slow machine takes long to start drains, and before that nothing can be lost."""
         stored = "SELECT last_sequence FROM drain_checkpoints WHERE last_sequence > 0"
         async with asyncio.timeout(180):
             while not await asyncio.to_thread(query, self._settings, stored):
@@ -138,7 +138,7 @@ class Soak:
     # -- what is published
 
     async def _produce(self, client: Client, chance: random.Random) -> None:
-        """Dead letters, decisions about them, and now and then the same failure again."""
+        """Publish dead letters, decisions about them, and sometimes the same failure again."""
         number = 0
         while self._goes_on():
             fresh = range(number, number + chance.randrange(5, 40))
@@ -163,7 +163,7 @@ class Soak:
     # -- what is done to those at work
 
     async def _harm(self) -> None:
-        """One thing that happens in real life."""
+        """Cause one fault as it happens in real life."""
         chosen = self._chance.choices(
             ("drain killed", "drain stopped for a while", "NATS killed", "PostgreSQL killed"),
             weights=(6, 2, 1, 1),
@@ -256,7 +256,7 @@ def _letter(number: int) -> bytes:
 
 
 def main() -> int:
-    """Run for the time asked for, and say what was done and what is wrong."""
+    """Run for the given time, and print what was done and what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     given = parts.read_options(parser)

@@ -25,7 +25,7 @@ from support.soak_services import Service
 async def history_of(
     settings: Settings, client: Client, services: Iterable[Service], cap: int
 ) -> history.History:
-    """All that happened, from those who were there and from where things stand."""
+    """Everything that happened, from the records of the processes and the state at the end."""
     messages = await _log(settings, client)
     return history.History(
         cap,

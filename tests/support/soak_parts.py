@@ -40,7 +40,7 @@ async def stop_for(process: BaseProcess, seconds: float) -> None:
 
 
 def end(process: BaseProcess, problems: list[str], what: str) -> None:
-    """Kill it; that it has ended by itself is a problem."""
+    """Kill it; it is a problem if it has ended by itself."""
     if process.exitcode is not None:
         problems.append(f"a {what} ended by itself with status {process.exitcode}")
     process.kill()
@@ -48,12 +48,12 @@ def end(process: BaseProcess, problems: list[str], what: str) -> None:
 
 
 def traceback_in(log: str) -> list[str]:
-    """The first one, as a problem."""
+    """The first traceback in a log, as a problem."""
     return [f"it died of:\n{log[log.index('Traceback') :][:3_000]}"] if "Traceback" in log else []
 
 
 def read_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """With a seed, given or new, which is printed."""
+    """Read the options; the seed, given or new, is printed."""
     parser.add_argument("--seed", type=int, default=None)
     given = parser.parse_args()
     if given.seed is None:
@@ -63,7 +63,7 @@ def read_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def say(done: Counter[str], began: float, problems: list[str], *more: str) -> None:
-    """What a run did, how long that took, and what is wrong."""
+    """Print what a run did, how long it took, and what is wrong."""
     for what, count in sorted(done.items()):
         print(f"{count:8,}  {what}")
     for line in more:

@@ -20,7 +20,9 @@ _ERRORS = {"once": TimeoutError, "twice": ConnectionError, "never": ValueError, 
 
 @dataclass
 class Service:
-    """A consumer that fails by an event's kind: until its redrive, its second one, or an edit."""
+    """A consumer that fails by an event's kind: until its first redrive, its second one, or an
+    edit.
+    """
 
     name: str
     subject: str  # below the prefix

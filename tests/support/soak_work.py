@@ -36,7 +36,7 @@ from support.soak_services import PATCH
 
 
 def again_and_again(act: Callable[..., Any], settings: Settings, log: Path, seed: int) -> None:
-    """Do it for ever; an error that is not meant for people ends it and is in its log."""
+    """Do it without end; an unexpected error ends it and is in its log."""
     with log.open("a") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -72,7 +72,7 @@ async def bring_back(settings: Settings, chance: random.Random) -> None:
 
 
 async def decide_something(settings: Settings, chance: random.Random) -> None:
-    """One thing that a person does; once it is done it is a line in a file."""
+    """One decision of a person, recorded as a line in a file."""
     began = time.time()
     did = chance.choices(list(DEEDS), weights=list(DEEDS.values()))[0]
     if about := await _do(did, settings, chance):
@@ -80,7 +80,7 @@ async def decide_something(settings: Settings, chance: random.Random) -> None:
 
 
 def note(settings: Settings, did: str, about: Sequence[str], began: float) -> None:
-    """Write down that a person did something."""
+    """Record what a person did."""
     with (settings.home / "deeds.jsonl").open("a") as deeds:
         deeds.write(json.dumps([did, about, began, time.time()]) + "\n")
 
@@ -110,7 +110,7 @@ _VERBS = {
 
 
 async def _do(did: str, settings: Settings, chance: random.Random) -> list[str]:
-    """What it was done to; empty where there was nothing."""
+    """Do it; the failures that it was done to, or none."""
     if did in _VERBS:
         verb, states = _VERBS[did]
         batches = sorted(each.id for each in list_batches(settings) if each.state in states)

@@ -85,7 +85,7 @@ KEYS = HARMLESS_KEYS | st.sampled_from([b'"password"', b'"api_key"']) | STRINGS
 def documents(
     leaves: st.SearchStrategy[bytes], keys: st.SearchStrategy[bytes]
 ) -> st.SearchStrategy[bytes]:
-    """Lists and objects of these, a key now and then twice."""
+    """Lists and objects of these values, sometimes with a duplicate key."""
     return st.recursive(
         leaves,
         lambda inner: (
@@ -112,7 +112,7 @@ _TIMES_OF_A_LETTER = ("first_attempt_at", "last_attempt_at", "dlq_timestamp", "a
 
 
 def _spoiled(fields: dict[str, Any]) -> st.SearchStrategy[bytes]:
-    """The object with some keys missing, twice, or with wild values; perhaps with bytes changed."""
+    """The object with some keys missing, doubled, or with wild values; maybe bytes changed."""
 
     def value_of(name: str) -> st.SearchStrategy[tuple[bytes, bytes]]:
         wild = VALUES
@@ -163,7 +163,7 @@ def _encoded(text: bytes, charset: str, is_gzip: bool, is_cut: bool) -> bytes:
 
 
 def encoded(texts: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    """Texts in UTF-8 in every encoding and compression that a handler may read, or one cut off."""
+    """UTF-8 texts in every encoding and compression that a handler may read, or one truncated."""
     flags = st.booleans(), st.sampled_from([False] * 4 + [True])
     return st.builds(_encoded, texts, st.sampled_from(_CHARSETS), *flags)
 
@@ -210,7 +210,7 @@ HEADER_BLOCKS = st.none() | st.builds(
 
 
 def some(strategy: st.SearchStrategy[Any], count: int, number: int) -> list[Any]:
-    """So many examples of a strategy; the same ones for the same number."""
+    """This number of examples of a strategy; always the same ones."""
     found: list[Any] = []
 
     @seed(number)

@@ -26,25 +26,25 @@ class Zoo:
         self.url, self.client = url, client
 
     async def ask(self, what: str, **body: Any) -> Any:
-        """What the server's API answers."""
+        """The answer of the server's API."""
         data = json.dumps(body).encode() if body else b""
         return json.loads((await self.client.request(f"$JS.API.{what}", data, timeout=20)).data)
 
     async def stream(self, name: str, *subjects: str, **config: Any) -> None:
-        """A stream, of `<name>.>` where no subjects are given."""
+        """A stream, with the subjects `<name>.>` if none are given."""
         config = {"name": name, "subjects": subjects or [f"{name}.>"], **config}
         answer = await self.ask(f"STREAM.CREATE.{name}", **config)
         assert "error" not in answer, answer
 
     async def consumer(self, stream: str, name: str = "c", **config: Any) -> None:
-        """A durable, with explicit acknowledgements where nothing else is said."""
+        """A durable consumer, with explicit acknowledgements by default."""
         config = {"durable_name": name, "name": name, "ack_policy": "explicit", **config}
         request = {"stream_name": stream, "config": config}
         answer = await self.ask(f"CONSUMER.CREATE.{stream}.{name}", **request)
         assert "error" not in answer, answer
 
     async def publish(self, subject: str, count: int = 1, **headers: str) -> list[Any]:
-        """The server's answers."""
+        """Publish; the server's answers."""
         return [
             json.loads((await self.client.request(subject, b"{}", headers=headers or None)).data)
             for _ in range(count)
@@ -53,7 +53,7 @@ class Zoo:
     async def pull(
         self, stream: str, consumer: str = "c", batch: int = 1, *, seconds: float = 0.3
     ) -> list[Msg]:
-        """What a consumer gets, when it waits for so long."""
+        """The messages that a consumer receives within this time."""
         inbox = self.client.new_inbox()
         subscription = await self.client.subscribe(inbox)
         request = {"batch": batch, "expires": int(seconds * SECOND)}
@@ -69,11 +69,11 @@ class Zoo:
         return found
 
     async def answer(self, msg: Msg, said: bytes) -> None:
-        """Answer an event, and know that the server has heard it."""
+        """Answer an event, and wait until the server has the answer."""
         await self.client.request(msg.reply, said, timeout=20)
 
     async def fail(self, stream: str, times: int, consumer: str = "c") -> list[int]:
-        """Give back whatever comes, so often; the sequences."""
+        """Refuse this number of deliveries; their sequences."""
         found = []
         for _ in range(times):
             for msg in await self.pull(stream, consumer):
@@ -82,7 +82,7 @@ class Zoo:
         return found
 
     async def messages(self, stream: str) -> int:
-        """How many are stored."""
+        """The number of stored messages."""
         return int((await self.ask(f"STREAM.INFO.{stream}"))["state"]["messages"])
 
     async def figures(self, stream: str, consumer: str = "c") -> Any:
@@ -90,18 +90,18 @@ class Zoo:
         return await self.ask(f"CONSUMER.INFO.{stream}.{consumer}")
 
     async def examine(self, **options: float) -> Diagnosis:
-        """What the doctor says."""
+        """The findings of the doctor."""
         return await examine(Settings(nats_url=self.url), **{"listen_seconds": 0, **options})
 
     async def found(self, rule: str, subject: str, **options: float) -> Finding:
-        """The finding of a rule, of which there must be one."""
+        """The only finding of a rule."""
         every = (await self.examine(**options)).findings
         of_rule = [each for each in every if (each.rule, each.subject) == (rule, subject)]
         assert len(of_rule) == 1, [(each.rule, each.subject) for each in every]
         return of_rule[0]
 
     async def rules(self, **options: float) -> set[tuple[str, str]]:
-        """Which rules found something, and of what."""
+        """The rules that found something, and where."""
         return {(each.rule, each.subject) for each in (await self.examine(**options)).findings}
 
 
@@ -115,7 +115,7 @@ async def until(holds: Callable[[], Awaitable[Any]], seconds: float = 30) -> Non
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Zoo]:
-    """An empty zoo, and empty again afterwards."""
+    """An empty account, and empty again afterwards."""
     client = await nats.connect(url)
     zoo = Zoo(url, client)
     try:

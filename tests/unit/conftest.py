@@ -10,7 +10,7 @@ from support.lake_log import Log
 
 @pytest.fixture(scope="module")
 def log_with_views() -> Iterator[Log]:
-    """One for all tests and examples of a module: clear it first."""
+    """One log for all tests and examples of a module: clear it first."""
     log = Log()
     create_views(log.connection)
     yield log

@@ -41,7 +41,7 @@ def later(minutes: float) -> datetime:
 
 
 def outage(settings: Settings) -> None:
-    """Fourteen services that fail, now and a day ago, and one message that is unreadable."""
+    """Fourteen services that fail, now and a day ago, and one unreadable message."""
     for number in range(14):
         facts = {"service": f"service-{number}-irrigation-and-weather", "message": SQL[:500]}
         add_failures(settings, 1, error_type="OperationalError", **facts)

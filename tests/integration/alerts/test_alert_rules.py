@@ -83,7 +83,7 @@ def test_a_part_with_a_threshold_of_its_own_counts_there_alone(settings: Setting
 
 
 def test_the_window_ends_where_the_drain_has_come_to(settings: Settings) -> None:
-    """Else the minutes that nobody has drained yet would count as quiet ones."""
+    """Otherwise the minutes that are not drained yet would count as minutes without failures."""
     add_failures(settings, 60, minutes_ago=7)
     assert found(settings, "dlq_rate") == []
     add_checkpoint(settings, 60)

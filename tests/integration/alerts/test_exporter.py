@@ -31,7 +31,7 @@ def collected(settings: Settings) -> Values:
 
 
 def scraped(settings: Settings) -> str:
-    """What a `dlq exporter` of its own answers to one scrape, before it is told to end."""
+    """The answer of a separate `dlq exporter` to one scrape, before it is stopped."""
     with subprocess.Popen(
         [*DLQ, "exporter", "--listen", "127.0.0.1:0", "--json"],
         cwd=ROOT,

@@ -53,7 +53,7 @@ def seeded(
     nats_server: NatsServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[psycopg.Connection[Any]]:
-    """PostgreSQL with a month of failures, their marts, redrives, alerts and looks."""
+    """PostgreSQL with four days of failures, their marts, redrives, alerts and samples."""
     home = tmp_path_factory.mktemp("grafana")
     settings = Settings(
         home=home,
@@ -92,7 +92,7 @@ def seeded(
 
 
 def expanded(sql: str, variables: list[dict[str, Any]], seeded: psycopg.Connection[Any]) -> str:
-    """The statement as Grafana sends it, for the last 40 days; nothing is left to be filled in."""
+    """The statement as Grafana sends it, for the last 40 days; no variable is left in it."""
     chosen = preview.choices(seeded, variables)
     assert all(chosen.values())
     statement: str = preview.expanded(sql, chosen, hours=40 * 24, step_seconds=3600)
@@ -235,7 +235,7 @@ def test_ids_are_unique_panels_do_not_overlap_and_data_sources_are_there() -> No
 
 
 def test_what_grafana_would_take_for_a_variable_of_its_environment_is_escaped() -> None:
-    """Grafana fills in `$name` in what provisions a rule, and drops what is not set."""
+    """Grafana replaces `$name` in a provisioned rule by an environment variable, or by nothing."""
     assert "$" not in json.dumps(RULES)
     odd = read_alert_rules('[[overrides]]\nservice = "$HOME"\nabove = 7')
     assert "'$$HOME'" in grafana_rules(odd)
@@ -250,7 +250,7 @@ def test_each_query_of_the_dashboards_is_used() -> None:
 
 
 def lost(before: Any, after: Any, where: str = "") -> list[str]:
-    """What is in the first value and not, or otherwise, in the second."""
+    """Paths of the values that differ between the two, or are missing in the second."""
     if isinstance(before, dict) and isinstance(after, dict):
         return [
             text

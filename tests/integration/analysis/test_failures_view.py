@@ -44,7 +44,7 @@ async def test_postgres_and_the_lake_say_the_same_of_each_failure(
 
 
 def plain(value: Any) -> Any:
-    """JSON as what it says, ids as texts."""
+    """JSON parsed, ids as texts."""
     if isinstance(value, dict | list):
         return value
     if isinstance(value, str) and value[:1] in ("{", "[", '"'):

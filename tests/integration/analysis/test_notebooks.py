@@ -42,7 +42,7 @@ def test_outputs_are_stripped(file: Path) -> None:
 def test_every_notebook_runs_and_draws_its_charts(
     simulated: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one kernel, since each takes seconds to start; its names are cleared in between."""
+    """In one kernel, since each takes seconds to start; its names are deleted in between."""
     monkeypatch.setenv("DLQ_LAKE_URI", simulated.lake)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     books = {file.stem: nbformat.read(file, as_version=4) for file in NOTEBOOKS}
@@ -66,12 +66,12 @@ def test_every_notebook_runs_and_draws_its_charts(
 
 
 def charts(book: Any) -> int:
-    """How many charts the cells of a notebook drew."""
+    """The number of charts that the cells of a notebook drew."""
     return sum("window.vegaEmbed(" in html for html in shown(book))
 
 
 def shown(book: Any) -> list[str]:
-    """What the cells of a notebook show as HTML."""
+    """The HTML output of the cells of a notebook."""
     outputs = [out for cell in book.cells for out in cell.get("outputs", [])]
     return [out["data"]["text/html"] for out in outputs if "text/html" in out.get("data", {})]
 

@@ -40,7 +40,7 @@ FROM_MESSAGES = {
 
 
 class Page(HTMLParser):
-    """What a browser would make of the page."""
+    """The page as a browser would parse it."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

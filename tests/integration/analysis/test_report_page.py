@@ -71,7 +71,7 @@ def report_page(simulated: Settings, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def young_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log as young as the demo's."""
+    """The page of a log as young as the demo's."""
     folder = tmp_path_factory.mktemp("young")
     settings = Settings(home=folder, lake_uri=str(folder / "lake"))
     now = datetime.now(UTC)
@@ -167,7 +167,7 @@ def test_a_printed_page_has_charts_as_wide_as_the_paper(tab: "Page", report_page
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_names_of_any_length_fit(tab: "Page", tmp_path: Path, width: int) -> None:
-    """As a consumer, an error type or a message may have."""
+    """A consumer, an error type and a message may have long names."""
     long, words = "x" * 255, "word " * 50
     rows = (
         (long, "new", 1, words, long, "dlq show 3581933e2b4a4aa6"),

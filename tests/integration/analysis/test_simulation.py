@@ -45,19 +45,19 @@ def analysed(folder: Path, *, is_quiet: bool) -> Found:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where four weeks with everything planted are."""
+    """The folder of four simulated weeks with every kind of problem."""
     return tmp_path_factory.mktemp("planted")
 
 
 @pytest.fixture(scope="module")
 def planted(folder: Path) -> Found:
-    """Four weeks with everything planted, and the marts of it."""
+    """Four weeks with every kind of problem, and their marts."""
     return analysed(folder, is_quiet=False)
 
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """Four weeks in which nothing special happens, and the marts of it."""
+    """Four weeks without any special problem, and their marts."""
     return analysed(tmp_path_factory.mktemp("quiet"), is_quiet=True)
 
 
@@ -102,7 +102,7 @@ def test_the_version_behind_a_bad_deploy_is_named(planted: Found) -> None:
 
 
 def test_a_bug_that_came_with_a_release_is_told_to_its_cure(planted: Found, folder: Path) -> None:
-    """From the release that brings it, over one that does not mend it, to the one that does."""
+    """From the release that brings the bug, over one that does not repair it, to one that does."""
     truth, marts = planted
     settings = Settings(home=folder, lake_uri=str(folder / "lake"))
     lake = Lake(settings.lake)

@@ -39,7 +39,7 @@ ODD = {
 
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Instead of the session's server."""
+    """Replaces the session's server."""
     with NatsServer(tmp_path_factory.mktemp("adopt"), has_login=False) as server:
         yield server.url
 
@@ -51,7 +51,7 @@ async def platform(settings: Settings) -> AsyncIterator[Platform]:
 
 
 async def asked(platform: Platform, subject: str, body: Any = None) -> Any:
-    """What the server answers, past nats-py's own idea of it."""
+    """The server's answer, without what nats-py would drop."""
     data = b"" if body is None else json.dumps(body).encode()
     return json.loads((await platform.client.request(f"$JS.API.{subject}", data)).data)
 

@@ -33,7 +33,7 @@ TAKING = [RetentionPolicy.WORK_QUEUE, RetentionPolicy.INTEREST]  # an answer tak
 
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Instead of the session's server."""
+    """Replaces the session's server."""
     with servers.nats(tmp_path_factory.mktemp("answers")) as server:
         yield server.url
 
@@ -45,7 +45,7 @@ async def platform(settings: Settings) -> AsyncIterator[Platform]:
 
 
 async def hold(platform: Platform, config: dict[str, object], bodies: int = 1) -> list[Msg]:
-    """Events `x.a` of a stream X of this kind, in the hands of its consumer c."""
+    """Deliver events `x.a` of a stream X of this kind to its consumer c, without an answer."""
     js = platform.js
     headers = {"Nats-TTL": "1s"} if config.pop("allow_msg_ttl", False) else None
     wanted = {**StreamConfig(name="X", subjects=["x.>"], **config).as_dict()}
@@ -65,7 +65,7 @@ async def _request(platform: Platform, what: str, body: dict[str, object]) -> No
 
 
 async def has_left(platform: Platform, sequence: int = 1) -> None:
-    """Wait until stream X no longer has an event, and the server has told of it."""
+    """Wait until stream X no longer has an event, and the server has published an advisory."""
     async with asyncio.timeout(20):
         while True:
             info = await platform.js.consumer_info("X", "c")
@@ -93,7 +93,7 @@ async def purged(js: JetStreamContext) -> None:
 
 
 async def nothing(js: JetStreamContext) -> None:
-    """Its time comes."""
+    """Let the event expire."""
 
 
 REMOVALS: dict[str, tuple[dict[str, object], Callable[[JetStreamContext], Awaitable[None]]]] = {

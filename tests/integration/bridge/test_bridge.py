@@ -58,7 +58,7 @@ pytestmark = pytest.mark.xdist_group("bridge")  # they share a NATS of their own
 
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Instead of the session's server."""
+    """Replaces the session's server."""
     with servers.nats(tmp_path_factory.mktemp("bridge")) as server:
         yield server.url
 
@@ -352,7 +352,7 @@ async def test_who_used_a_failures_id_before_the_bridge_takes_nothing_away_and_i
 
 
 async def _dead_letter(platform: Platform, sequence: int) -> tuple[dict[str, Any], bytes]:
-    """What anybody can work out who reads the advisories and events."""
+    """A dead letter that anybody could write who reads the advisories and events."""
     settings = platform.settings
     name = settings.advisory_stream
     for at in range(1, (await platform.js.stream_info(name)).state.last_seq + 1):
@@ -464,7 +464,7 @@ async def test_a_redrive_is_followed_to_an_inferred_success_or_to_the_next_failu
     assert planned.also_reached == {subject: [f"{settings.events_stream}/d"]}
 
     async def work() -> None:
-        """Accept the first event now; fail on the second again."""
+        """Acknowledge the first event now; refuse the second again."""
         sub = await platform.js.pull_subscribe("", "c", stream=settings.events_stream)
         for _ in range(2):
             [msg] = await sub.fetch(1, timeout=60)
@@ -530,7 +530,7 @@ async def test_a_javascript_service_writes_dead_letters_of_its_own(platform: Pla
 
 
 async def node(script: str, *arguments: str) -> Any:
-    """What a script of tests/foreign prints."""
+    """The output of a script of tests/foreign."""
     done = await asyncio.to_thread(
         subprocess.run,
         ["node", script, *arguments],

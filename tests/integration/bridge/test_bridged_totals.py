@@ -33,7 +33,7 @@ COUNTED = ("handled", "succeeded", "retried", "dead_lettered")
 
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Instead of the session's server."""
+    """Replaces the session's server."""
     with NatsServer(tmp_path_factory.mktemp("totals"), has_login=False) as server:
         yield server.url
 
@@ -45,7 +45,7 @@ async def platform(settings: Settings) -> AsyncIterator[Platform]:
 
 
 async def consumer(platform: Platform, name: str, *, stream: str | None = None) -> None:
-    """A foreign consumer that is adopted before it gets anything."""
+    """A foreign consumer that is adopted before it receives anything."""
     where = stream or platform.settings.events_stream
     config = ConsumerConfig(
         durable_name=name, ack_policy=AckPolicy.EXPLICIT, max_deliver=2, ack_wait=5
@@ -55,7 +55,7 @@ async def consumer(platform: Platform, name: str, *, stream: str | None = None) 
 
 
 async def work(platform: Platform, name: str, first: int, last: int) -> None:
-    """Events `first` to `last`, one of which is terminated, and one given back until exhausted."""
+    """Handle events `first` to `last`: terminate one, and refuse one until it is given up."""
     await platform.publish(*({"n": number} for number in range(first, last + 1)))
     answers = dict.fromkeys(range(first, last + 1), b"+ACK")
     answers |= {first: b"+TERM no", first + 1: b"-NAK"}

@@ -30,7 +30,7 @@ ALL_OF_THEM = Selection(error_types=("MessageTerminated",))
 
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Instead of the session's server."""
+    """Replaces the session's server."""
     with NatsServer(tmp_path_factory.mktemp("proof"), has_login=False) as server:
         yield server.url
 
@@ -54,7 +54,7 @@ async def failed(platform: Platform, *, is_adopted: bool = True, stream: str | N
 async def redriven(
     platform: Platform, meanwhile: Callable[[int], Awaitable[object]], **changes: Any
 ) -> RedriveReport:
-    """Redrive what failed; `meanwhile` gets the sequence of the event once it is there again."""
+    """Redrive what failed; `meanwhile` gets the sequence of the redriven event."""
     settings = platform.settings.model_copy(update={"redrive_timeout_seconds": 6, **changes})
 
     async def wait_and_act() -> None:
@@ -116,7 +116,7 @@ async def test_one_that_fails_again_has_failed_again(platform: Platform) -> None
 
 
 async def reset_past(platform: Platform, sequence: int) -> None:
-    """The consumer's place is set beyond the event."""
+    """Set the consumer's position after the event."""
     where = f"$JS.API.CONSUMER.RESET.{platform.settings.events_stream}.c"
     request = json.dumps({"seq": sequence + 1}).encode()
     done = json.loads((await platform.client.request(where, request)).data)
@@ -124,7 +124,7 @@ async def reset_past(platform: Platform, sequence: int) -> None:
 
 
 async def made_anew(platform: Platform, _: int) -> None:
-    """The consumer is deleted, and made anew for what comes from then on, which it handles."""
+    """The consumer is deleted and created again for new events, which it handles."""
     stream = platform.settings.events_stream
     await platform.js.delete_consumer(stream, "c")
     config = ConsumerConfig(
@@ -136,7 +136,7 @@ async def made_anew(platform: Platform, _: int) -> None:
 
 
 async def displaced(platform: Platform, _: int) -> None:
-    """A newer value takes the event's place while it is in the consumer's hands."""
+    """A newer value replaces the event in the stream while the consumer handles it."""
     stream = platform.settings.events_stream
     sub = await platform.js.pull_subscribe("", "c", stream=stream)
     await sub.fetch(1, timeout=20)
@@ -149,7 +149,7 @@ PASSED_BY = [reset_past, made_anew, displaced]
 
 
 async def prepare_for(passed_by: object, platform: Platform) -> None:
-    """An event, in a stream of last values where that matters."""
+    """Publish an event, to a stream that keeps only the last value if that matters."""
     if passed_by is reset_past and platform.client.connected_server_version.minor < 14:
         pytest.skip("nats-server resets consumers from 2.14 on")
     if passed_by is displaced:
@@ -206,7 +206,7 @@ async def test_a_consumer_of_a_stream_that_sources_another_is_not_judged_by_its_
 
 
 async def test_where_a_part_is_told_it_proves_what_it_tells_of(platform: Platform) -> None:
-    """The server samples by chance: 99 of 100 are as good as told."""
+    """The server samples at random: 99 of 100 is nearly all."""
     stream = platform.settings.events_stream
     await platform.publish({"n": 1})
     await failed(platform)

@@ -27,7 +27,7 @@ counts_exactly = servers.needs_nats(2, 14, "before, num_redelivered counts remov
 
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Instead of the session's server."""
+    """Replaces the session's server."""
     with servers.nats(tmp_path_factory.mktemp("unsaid")) as server:
         yield server.url
 
@@ -39,7 +39,7 @@ async def platform(settings: Settings) -> AsyncIterator[Platform]:
 
 
 async def forget(platform: Platform) -> None:
-    """As if nobody had listened until now."""
+    """Delete all advisories, as if the bridge had not run until now."""
     await platform.js.delete_stream(platform.settings.advisory_stream)
     await ensure_advisory_stream(platform.js, platform.settings.stream_names)
 
@@ -141,12 +141,16 @@ async def test_what_nobody_pulls_for_is_noticed_and_no_delivery_is_spent(
 
 
 async def refuse(platform: Platform, msg: Msg) -> None:
-    """Refuse a delivery, and wait until the server knows: it may take the next pull first."""
+    """Refuse a delivery, and wait until the server has processed it: it may process the next pull
+    first.
+    """
     await platform.client.request(msg.reply, b"-NAK", timeout=30)
 
 
 async def grouped(platform: Platform, **config: Any) -> Puller:
-    """A puller for group `g` of a new consumer `c`, which has had the first event twice."""
+    """A client that pulls for group `g` of a new consumer `c`, which has received the first event
+    twice.
+    """
     stream = platform.settings.events_stream
     version = platform.client.connected_server_version
     needed = (2, 12) if config["priority_policy"] == "prioritized" else (2, 11)
@@ -297,6 +301,6 @@ async def test_lowering_max_deliver_gives_up_what_is_past_it_and_2_15_says_so(
 
 
 def _is_exact(platform: Platform) -> bool:
-    """Whether the figures of this server are used, see `sample`."""
+    """Whether this server's figures can be used, see `sample`."""
     version = platform.client.connected_server_version
     return (version.major, version.minor) >= _EXACT_SINCE

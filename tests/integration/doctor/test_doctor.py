@@ -508,7 +508,7 @@ async def test_it_works_with_its_rights_and_tells_what_it_may_not_see(tmp_path: 
 
 
 def run(url: str, *arguments: str) -> Result:
-    """`dlq doctor`, with a PostgreSQL that is not there."""
+    """`dlq doctor`, with a PostgreSQL that does not exist."""
     given = ["doctor", "--nats-url", url, "--postgres-dsn", "postgresql://127.0.0.1:1/no"]
     return CliRunner().invoke(_command(), [*given, "--listen", "0", *arguments])
 

@@ -35,7 +35,7 @@ KIB = 1024
 
 
 class SmallDisk:
-    """A file system of a few megabytes, with a file on it that takes up room."""
+    """A file system of a few megabytes, with a file on it that uses up space."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -73,7 +73,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def largest_file(size_bytes: int) -> Iterator[None]:
-    """This process may write no file beyond a size: as on a full disk, its writes fail."""
+    """Limit the size of files of this process: its writes then fail as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
     try:
@@ -88,7 +88,7 @@ def largest_file(size_bytes: int) -> Iterator[None]:
 async def test_a_full_disk_below_the_lake_is_said_and_leaves_nothing_half_written(
     settings: Settings, client: Client, disk: SmallDisk
 ) -> None:
-    """With so little left that the table, a data file, or only its log entry fits no more."""
+    """With too little space for the table, for a data file, or only for its log entry."""
     platform = settings.model_copy(update={"lake_uri": str(disk.folder / "lake")})
     stored: dict[int, bytes] = {}
     refused: list[int] = []

@@ -331,7 +331,7 @@ async def test_a_message_as_large_as_the_server_takes_gets_through_both_ways(
 async def test_json_that_postgres_still_refuses_is_a_row_that_says_so(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sanitiser knows no such input, so one is smuggled past it."""
+    """The sanitiser would remove every such input, so the test passes one around it."""
     stored = await publish(client, settings, map(letter, range(40)))
     build = build_batch
 
@@ -396,7 +396,7 @@ async def test_a_fresh_lake_is_filled_from_the_log(settings: Settings, client: C
 
 
 async def sentence(settings: Settings, **more: str) -> str:
-    """What `dlq drain` says when it fails."""
+    """The error message of `dlq drain`."""
     status, output, errors = await run_drain(settings, **more)
     assert (status, output) == (1, "")
     assert "Traceback" not in errors

@@ -55,7 +55,7 @@ def chance() -> random.Random:
 
 @pytest.fixture
 def slow_start() -> float:
-    """Seconds that a `dlq drain` needs before it does anything, on this machine."""
+    """Seconds that a `dlq drain` needs to start on this machine."""
     started = time.monotonic()
     subprocess.run([sys.executable, "-c", "import sahool_dlq.cli.drain"], check=True)
     return time.monotonic() - started
@@ -106,7 +106,7 @@ async def test_a_death_around_either_commit_loses_and_doubles_nothing(
 async def test_drains_killed_at_random_leave_stream_lake_and_database_the_same(
     settings: Settings, client: Client, chance: random.Random, slow_start: float
 ) -> None:
-    """SIGKILL at random moments, pairs of drains now and then, while messages still arrive."""
+    """SIGKILL at random moments, sometimes two drains at once, while messages still arrive."""
     number, stored, decisions = 0, {}, {}
     kills = in_work = 0
     for round_ in range(7):
@@ -154,7 +154,9 @@ async def test_drains_killed_at_random_leave_stream_lake_and_database_the_same(
 async def test_kills_do_not_keep_a_drain_of_one_kind_of_message_from_progress(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No case event at all: the empty table's watermark must not pin where reading restarts."""
+    """There is no case event at all: the watermark of the empty table must not decide where the
+    next drain begins.
+    """
     stored = await publish(client, settings, map(letter, range(80)))
     batches = settings.model_copy(update={"drain_batch_messages": 2})
     store, calls = FailedEvents.store, 0
@@ -192,7 +194,7 @@ async def test_two_drains_at_once_share_the_work(settings: Settings, client: Cli
 async def test_writers_from_the_same_snapshot_are_fenced_even_without_the_lock(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lock is courtesy; the checkpoint and the lake's transaction protect the data."""
+    """The lock only saves work; the checkpoint and the lake's transaction protect the data."""
     stored = await publish(client, settings, map(letter, range(300)))
     monkeypatch.setattr("sahool_dlq.drain.run.alone", _no_lock)
     await drain_log(settings.model_copy(update={"drain_batch_messages": 200}))
@@ -241,7 +243,7 @@ async def test_a_stopped_drain_is_passed_and_fenced_when_it_wakes(
 async def test_a_drain_that_hangs_amid_a_transaction_is_passed(
     settings: Settings, client: Client
 ) -> None:
-    """It holds the checkpoint's row besides the lock, on another session."""
+    """It holds a lock on the checkpoint's row too, in another session."""
     stored = await publish(client, settings, map(letter, range(30)))
     execute(
         settings,
@@ -301,7 +303,7 @@ def platform(
     postgres_server_factory: Callable[..., PostgresServer],
     settings: Settings,
 ) -> tuple[Settings, NatsServer, PostgresServer]:
-    """A platform on servers of its own, which may be killed."""
+    """A platform on separate servers, which may be killed."""
     server, postgres = nats_server_factory(), postgres_server_factory()
     migrate(postgres.dsn)
     changes = {

@@ -44,7 +44,7 @@ def gaps(settings: Settings) -> list[tuple[int, int, bool]]:
 
 
 async def lose(client: Client, settings: Settings, up_to: int) -> None:
-    """Do as age or a limit does: the server drops the oldest messages."""
+    """Let the server drop the oldest messages, as an age or size limit does."""
     js = client.jetstream()
     info = await js.stream_info(settings.dlq_stream)
     if up_to == info.state.last_seq:  # no limit drops the last message; age does
@@ -84,7 +84,7 @@ async def test_messages_that_limits_removed_unread_are_one_gap_row_once(
 async def test_below_the_first_sequence_that_a_stream_was_made_with_nothing_is_lost(
     settings: Settings, client: Client, lost: str | None
 ) -> None:
-    """Nor is it looked for, number by number, where a sink is filled from the other."""
+    """And they are not searched one by one when a sink is filled from the other."""
     js = client.jetstream()
     config = (await js.stream_info(settings.dlq_stream)).config
     await js.delete_stream(settings.dlq_stream)
@@ -155,7 +155,9 @@ async def test_a_gap_that_opens_while_the_drain_reads_is_told(
 
 
 async def test_a_gap_says_what_can_have_made_it(settings: Settings, client: Client) -> None:
-    """The server does not say; but what no limit and no purge can have removed, a person has."""
+    """The server does not report the cause. But what no limit and no purge can have removed, a
+    person has.
+    """
     await publish(client, settings, map(letter, range(10)))
     for sequence in (1, 2, 3):
         assert await client.jetstream().delete_msg(settings.dlq_stream, sequence)
@@ -239,7 +241,7 @@ async def test_a_recreated_stream_is_a_new_epoch_from_its_start(
 
 
 class Rewinding:
-    """A NATS server whose store can be put back to an earlier moment."""
+    """A NATS server whose store can be set back to an earlier copy."""
 
     def __init__(self, server: NatsServer, settings: Settings) -> None:
         self.server = server
@@ -252,7 +254,7 @@ class Rewinding:
             return await publish(client, self.settings, map(letter, numbers))
 
     async def save(self) -> Path:
-        """A copy of the store as it is now."""
+        """A copy of the store."""
         await asyncio.to_thread(self.server.stop)
         self._copies += 1
         copy = self.server.data.with_name(f"copy-{self._copies}")
@@ -261,7 +263,7 @@ class Rewinding:
         return copy
 
     async def restore(self, copy: Path) -> None:
-        """Put the store back."""
+        """Restore the copy."""
         await asyncio.to_thread(self.server.stop)
         shutil.rmtree(self._store)
         shutil.copytree(copy, self._store)
@@ -340,7 +342,7 @@ async def test_a_stream_rewound_twice_goes_back_behind_the_first_rewind(
 async def test_a_stream_that_was_rewound_and_comes_back_whole_is_not_stored_twice(
     rewinding: Rewinding,
 ) -> None:
-    """First an old snapshot is put back, then the right one: its messages are known already."""
+    """First an old snapshot is restored, then the right one, whose messages are known already."""
     published = list((await rewinding.publish(range(30))).values())
     early = await rewinding.save()
     published += (await rewinding.publish(range(30, 70))).values()
@@ -407,7 +409,7 @@ async def test_the_return_of_an_older_life_of_the_stream_is_drained(rewinding: R
 async def test_a_stream_rewound_while_the_drain_reads_is_noticed_before_anything_is_read(
     rewinding: Rewinding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The drain outlives the server; what it reads afterwards belongs to another epoch."""
+    """The drain continues after the restart; what it reads then belongs to another epoch."""
     await rewinding.publish(range(50))
     copy = await rewinding.save()
     await rewinding.publish(range(50, 200))

@@ -16,7 +16,7 @@ _STATE = "SELECT count(*) AS rows, sum(seen_count) AS seen FROM failed_events"
 async def test_postgres_alone_refuses_a_batch_whose_checkpoint_has_moved(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The batch of a drain that slept while another stored the very same messages."""
+    """The batch of a drain that was paused while another drain stored the same messages."""
     stored = await publish(client, settings, map(letter, range(20)))
     kept: list[tuple[Batch, int]] = []
     store = FailedEvents.store

@@ -38,7 +38,7 @@ async def test_a_commit_without_an_answer_is_neither_lost_nor_repeated(
     monkeypatch: pytest.MonkeyPatch,
     is_done: bool,
 ) -> None:
-    """Killed before the commit was done, or after it, when only the answer was missing."""
+    """Killed before the commit was done, or after it but before the answer."""
     monkeypatch.setattr("sahool_dlq.drain.run._PAUSES_SECONDS", [1.0] * 60)  # the start may be slow
     postgres = postgres_server_factory()
     migrate(postgres.dsn)

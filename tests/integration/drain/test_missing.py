@@ -39,7 +39,7 @@ def gaps(settings: Settings) -> list[tuple[int, int]]:
 
 
 async def refit(client: Client, settings: Settings, **config: Any) -> JetStreamContext:
-    """The log's stream made anew with what an operator may set."""
+    """Create the log's stream again with the settings of an operator."""
     js = client.jetstream()
     await js.delete_stream(settings.dlq_stream)
     await js.add_stream(
@@ -52,7 +52,7 @@ async def refit(client: Client, settings: Settings, **config: Any) -> JetStreamC
 
 
 async def remain(js: JetStreamContext, settings: Settings, count: int) -> None:
-    """Wait until the stream has as many messages as this."""
+    """Wait until the stream has this number of messages."""
     async with asyncio.timeout(20):
         while (await js.stream_info(settings.dlq_stream)).state.messages != count:
             await asyncio.sleep(0.05)
@@ -237,7 +237,7 @@ async def test_what_one_sink_had_read_before_it_was_deleted_comes_from_there(
 async def test_a_shared_streams_holes_are_no_gaps_of_ours(
     settings: Settings, nats_url: str
 ) -> None:
-    """Whose they were cannot be known: docs/operations.md says so."""
+    """It is unknown whose messages they were, as docs/operations.md says."""
     prefix, stored = settings.subject_prefix, {}
     async with await nats.connect(nats_url) as client:
         js = client.jetstream()

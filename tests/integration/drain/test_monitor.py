@@ -30,7 +30,7 @@ DURABLE = "monitor"
 
 
 def config(settings: Settings, **changes: Any) -> DLQConsumerConfig:
-    """A quick monitor of this platform."""
+    """A monitor of this platform with short times."""
     return DLQConsumerConfig(
         **{
             "servers": [settings.nats_url],
@@ -45,7 +45,7 @@ def config(settings: Settings, **changes: Any) -> DLQConsumerConfig:
 
 
 class Decider:
-    """A handler that remembers what it was shown, and always decides the same."""
+    """A handler that records its calls and always returns the same decision."""
 
     def __init__(self, action: DLQAction | Exception) -> None:
         self.action = action
@@ -70,7 +70,7 @@ async def monitoring(
 
 
 async def settled(client: Client, stream: str, seconds: float = 60) -> None:
-    """Wait until the monitor has acknowledged all that there is."""
+    """Wait until the monitor has acknowledged everything."""
 
     async def is_settled() -> bool:
         info = await client.jetstream().consumer_info(stream, DURABLE)
@@ -80,7 +80,7 @@ async def settled(client: Client, stream: str, seconds: float = 60) -> None:
 
 
 async def log_of(client: Client, settings: Settings) -> list[str]:
-    """Subjects of the dead-letter stream, less the prefix, in order."""
+    """Subjects of the dead-letter stream without the prefix, in order."""
     js = client.jetstream()
     state = (await js.stream_info(settings.dlq_stream)).state
     messages = [await js.get_msg(settings.dlq_stream, n + 1) for n in range(state.last_seq)]

@@ -40,7 +40,7 @@ async def drained(
 
 
 def check_once(settings: Settings, bodies: list[bytes]) -> None:
-    """Each of these is once in the lake and once in Postgres."""
+    """Each of these is once in the lake and once in PostgreSQL."""
     events = sorted(json.loads(body)["event_id"] for body in bodies)
     assert sorted(in_lake(settings)["event_id"]) == events
     rows = failures(settings)
@@ -189,7 +189,7 @@ async def test_what_was_erased_does_not_come_back_with_a_backup(world: World) ->
 async def test_a_stream_made_anew_is_not_taken_for_an_older_one(
     settings: Settings, client: Client
 ) -> None:
-    """The same events at the same sequences: only the server's times tell."""
+    """The same events have the same sequences; only the server's times differ."""
     bodies: list[Any] = list(map(letter, range(25)))
     await publish(client, settings, bodies)
     await drained(settings)

@@ -87,7 +87,7 @@ STEPS: list[tuple[Any, str, int]] = [
 async def test_an_erasure_that_dies_after_any_step_brings_nothing_back_and_a_rerun_finishes_it(
     world: World, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each run dies one step later than the one before; drains and repairs come in between."""
+    """Each run dies one step later than the run before; drains and repairs run in between."""
     left = world.places(nats_server)
     for owner, name, call in STEPS:
         with monkeypatch.context() as patched:
@@ -113,7 +113,7 @@ async def test_an_erasure_that_dies_after_any_step_brings_nothing_back_and_a_rer
 async def test_who_works_on_an_older_snapshot_of_the_lake_brings_nothing_back(
     settings: Settings, client: Client
 ) -> None:
-    """Nothing goes from these tables: their files in flight would be deleted all the same."""
+    """No rows of these tables are erased, but their files in use would be deleted."""
     world = World(settings, client)
     await world.publish(letter(1), is_kept=True)
     await drain_log(world.settings)

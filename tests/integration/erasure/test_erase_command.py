@@ -28,7 +28,7 @@ from support.platform_log import (
 
 
 async def run(world: World, *arguments: str) -> Result:
-    """The verb, where nobody can be asked."""
+    """Run the verb without a terminal."""
     runner = CliRunner(env={**environment(world.settings), "COLUMNS": "160"})
     return await asyncio.to_thread(
         runner.invoke, _command(), ["erase", "--tenant", world.tenant, *arguments]
@@ -71,7 +71,7 @@ async def test_the_command_shows_asks_and_says(settings: Settings, client: Clien
 
 
 def answer_no(world: World) -> str:
-    """What the verb prints where a person at a terminal does not agree."""
+    """The output of the verb when a person at a terminal answers no."""
     ours, theirs = pty.openpty()
     os.write(ours, b"n\n")
     done = subprocess.run(

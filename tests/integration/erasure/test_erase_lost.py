@@ -116,7 +116,7 @@ async def test_the_head_of_an_undrained_stream_is_no_gap_once_erased_and_what_ot
 async def test_another_message_at_an_erased_place_is_kept(
     settings: Settings, client: Client
 ) -> None:
-    """After a rewind the stream gives a sequence anew: its tombstone is not of that message."""
+    """After a rewind the stream assigns the sequence again, to a message without a tombstone."""
     world = World(settings, client)
     await world.publish(world.letter(1), letter(2), is_kept=True)
     await drain_log(world.settings)

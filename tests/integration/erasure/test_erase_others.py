@@ -31,7 +31,7 @@ from support.platform_log import execute, failures, in_lake, letter, publish, qu
 async def test_deletions_do_not_queue_before_the_requests_of_others(
     settings: Settings, client: Client
 ) -> None:
-    """The server takes such requests in turn: how many deletions go before the next one's is."""
+    """The server handles requests in order: how many deletions precede another client's request."""
     stored = await publish(client, settings, map(letter, range(200)))
     async with connected(settings.nats_url) as ours:
         erasing = asyncio.create_task(erase_messages(ours, settings.dlq_stream, [*stored]))

@@ -39,14 +39,14 @@ NDVI = {
 def server(
     nats_server_factory: Callable[..., NatsServer], monkeypatch: pytest.MonkeyPatch
 ) -> NatsServer:
-    """A server of its own, because a shared publisher uses the default names."""
+    """A separate server, because a shared publisher uses the default names."""
     server = nats_server_factory()
     monkeypatch.setenv("NATS_URL", f"nats://127.0.0.1:1,{server.url}")
     return server
 
 
 async def events(server: NatsServer) -> list[tuple[str, dict[str, Any]]]:
-    """Subject and value of every event that the server has."""
+    """Subject and value of every event on the server."""
     async with await nats.connect(server.url) as client:
         js = client.jetstream()
         count = (await js.stream_info("SAHOOL_EVENTS")).state.messages

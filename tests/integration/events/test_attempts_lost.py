@@ -17,7 +17,7 @@ from support.consumer_log import Log, running, seen, until
 
 
 async def _take(log: Log, times: int) -> None:
-    """Another client takes an event so often, and says nothing."""
+    """Another client receives an event this many times, without an answer."""
     taken = await log.js.pull_subscribe_bind("ndvi", log.names.events)
     for _ in range(times):
         await taken.fetch(1, timeout=5)
@@ -29,7 +29,7 @@ def _short_pulls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _held(consumer: NATSConsumer) -> Subscription:
-    """It takes nothing for now, and its pull request has ended."""
+    """Wait until it fetches nothing for now, and its pull request has ended."""
     [subscription] = consumer._subscriptions
     gate = subscription._log_is_writable
     gate.clear()
@@ -60,7 +60,7 @@ async def test_events_are_called_when_the_stream_is_deleted_under_a_consumer(log
 
 
 async def test_a_call_that_could_not_be_noted_down_is_not_counted(log: Log) -> None:
-    """Its event may have killed a process, so it is called only once that is noted down."""
+    """Its event may have killed a process, so it is called only after the attempt is stored."""
     config = log.config(max_retries=1, ack_wait_seconds=0.2)
     attempts = (await log.js.stream_info(log.names.attempts)).config
     calls: list[int] = []
@@ -95,7 +95,7 @@ async def test_a_call_that_could_not_be_noted_down_is_not_counted(log: Log) -> N
 
 @pytest.mark.usefixtures("_short_pulls")
 async def test_a_restart_without_the_stream_makes_no_calls_of_deliveries(log: Log) -> None:
-    """For a moment nobody answers for it, as when it has no leader."""
+    """For a moment the stream does not answer, as when it has no leader."""
     config = log.config(max_retries=1, ack_wait_seconds=0.2)
     calls: list[int] = []
 
@@ -117,7 +117,7 @@ async def test_a_restart_without_the_stream_makes_no_calls_of_deliveries(log: Lo
 
 
 async def test_a_stream_that_keeps_nothing_is_none(log: Log) -> None:
-    """Attempts that nobody consumes leave a stream with interest retention at once."""
+    """A stream with interest retention deletes attempts at once, because it has no consumer."""
     await log.js.delete_stream(log.names.attempts)
     await log.js.add_stream(
         StreamConfig(
@@ -142,7 +142,7 @@ async def test_a_stream_that_keeps_nothing_is_none(log: Log) -> None:
 
 
 async def test_a_suspect_that_never_ends_leaves_the_places_to_others(log: Log) -> None:
-    """Of events that may kill their process one is called at a time, and the others do not wait."""
+    """Events that may kill their process are called one at a time, and the others do not wait."""
     config = log.config(ack_wait_seconds=0.5, max_concurrency=2)
     go, handled = asyncio.Event(), list[bytes]()
 

@@ -61,7 +61,7 @@ async def test_an_event_that_comes_again_while_it_is_handled_is_handled_once(
 
 
 async def test_an_event_comes_anew_to_a_handler_whose_connection_is_closed(log: Log) -> None:
-    """A call that can no longer be answered takes the connection of the delivery that follows."""
+    """If a call can no longer be answered, it uses the connection of the next delivery."""
     calls: list[int] = []
     is_over = asyncio.Event()
 
@@ -108,7 +108,7 @@ async def test_what_is_cut_off_at_its_last_delivery_is_kept(log: Log) -> None:
 
 @contextlib.asynccontextmanager
 async def pulling_bound(log: Log, handle: Handle, user: str) -> AsyncIterator[None]:
-    """The loop of `pulling` for a user who may not ask for its consumer."""
+    """The loop of `pulling` for a user without the right to read its consumer."""
 
     async def ignore(_: Exception) -> None: ...
 
@@ -134,7 +134,7 @@ async def pulling_bound(log: Log, handle: Handle, user: str) -> AsyncIterator[No
 
 @contextlib.asynccontextmanager
 async def denied(start: Callable[..., NatsServer], **durable: Any) -> AsyncIterator[Log]:
-    """A server whose other users may not ask for the consumer `plain`."""
+    """A server whose other users may not read the consumer `plain`."""
     url = start(config=DENIED).url.replace("nats://", "nats://admin:secret@")
     async with opened(url) as log:
         config = ConsumerConfig(durable_name="plain", ack_policy=AckPolicy.EXPLICIT, **durable)

@@ -13,7 +13,7 @@ from support.consumer_log import SUCCESS, Log, is_pulling, opened, running, seen
 
 
 async def test_an_event_that_waits_while_calls_become_slow_is_not_given_up(log: Log) -> None:
-    """The intake fetches far ahead while calls are fast; what then waits was never called."""
+    """The intake fetches far ahead while calls are fast; events that then wait are not called."""
     calls: Counter[int] = Counter()
 
     async def handler(context: ConsumerContext) -> ProcessingResult:
@@ -38,7 +38,7 @@ async def test_an_event_that_waits_while_calls_become_slow_is_not_given_up(log: 
 
 
 async def test_deliveries_that_nobody_called_for_are_no_attempts(log: Log) -> None:
-    """Another client takes the event several times, and says nothing."""
+    """Another client receives the event several times, without an answer."""
     config = log.config(max_retries=1, ack_wait_seconds=0.2)
     calls: list[int] = []
 
@@ -100,7 +100,7 @@ async def test_a_consumer_that_was_made_anew_begins_to_count_anew(log: Log) -> N
 
 
 async def test_what_was_counted_before_the_consumer_was_made_anew_counts_no_more(log: Log) -> None:
-    """Also where nobody was called for the first delivery after it."""
+    """Also if the first delivery after it led to no call."""
     config = log.config(max_retries=1)
     calls: list[int] = []
 
@@ -149,7 +149,7 @@ async def test_without_a_place_for_attempts_each_delivery_counts(
 async def test_a_restart_of_the_server_delivers_nothing_again_that_is_in_hand(
     nats_server_factory: Callable[..., NatsServer],
 ) -> None:
-    """From then on ack_wait counts from when an event was stored: in a backlog, long ago."""
+    """After it, ack_wait counts from when an event was stored, which is long ago in a backlog."""
     server = nats_server_factory()
     async with opened(server.url) as log:
         for number in range(8):

@@ -54,13 +54,13 @@ asyncio.run(main())
 
 @pytest.fixture
 def _short_pulls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stall is noticed within half a second."""
+    """A stall is detected within half a second."""
     monkeypatch.setattr(intake_module, "_PULL_SECONDS", 0.3)
     monkeypatch.setattr(pull_module, "_GRACE_SECONDS", 0.2)
 
 
 class Slow:
-    """A handler that takes its time and counts its calls by event."""
+    """A slow handler that counts its calls by event."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

@@ -18,7 +18,7 @@ Scrape = Callable[[str], dict[str, float]]
 
 @pytest.fixture
 def scrape() -> Iterator[Scrape]:
-    """Asks for the samples of one service, by name (and bucket), without the common prefix."""
+    """Reads the samples of one service, by name (and bucket), without the common prefix."""
     server, thread = start_http_server(0, addr="127.0.0.1")
 
     def ask(service: str) -> dict[str, float]:

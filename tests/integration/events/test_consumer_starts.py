@@ -13,7 +13,7 @@ from support.consumer_log import SUCCESS, Calls, Log, running, seen, until
 
 
 async def handled(log: Log, count: int, **changes: Any) -> list[int]:
-    """The sequences that a new durable is given, once there are `count`, and it has all."""
+    """The sequences that a new durable consumer receives: `count` of them, and no more."""
     calls = Calls(SUCCESS)
     async with running(log.config(**changes), calls):
         await seen(calls, count)

@@ -20,7 +20,7 @@ from support.consumer_log import DEAD_LETTER, RETRY, SUCCESS, Log, running, seen
 
 
 class Page(list[tuple[str, str]]):
-    """Keeps what it is told, and fails: nothing may come of that."""
+    """A notifier that records its calls and raises: this must have no effect."""
 
     def __call__(self, kind: str, sentence: str) -> None:
         self.append((kind, sentence))

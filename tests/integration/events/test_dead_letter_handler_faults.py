@@ -120,7 +120,7 @@ asyncio.run(main())
 
 
 async def runs_until_dead(config: NATSConsumerConfig, when: str) -> int:
-    """A process of the service, dead in the end; how often it called its handler."""
+    """Run a process of the service until it dies; how often it called its handler."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", DIES, in_full(config), when),
         cwd=ROOT,
@@ -133,7 +133,7 @@ async def runs_until_dead(config: NATSConsumerConfig, when: str) -> int:
 
 
 async def prepared(log: Log) -> None:
-    """The durable, whose events come again soon after their process died."""
+    """The durable consumer; it delivers events again soon after their process died."""
 
     async def never(_: Msg) -> None: ...
 

@@ -64,7 +64,7 @@ def as_handlers_read(data: bytes) -> Any:
 
 
 class Mended(Service):
-    """A service that takes what was mended."""
+    """A service that handles the corrected events."""
 
     def is_cured(self, context: ConsumerContext) -> bool:
         return "mended" in as_handlers_read(context.data)
@@ -215,7 +215,9 @@ async def test_all_of_a_tenant_is_erased_and_what_nobody_can_read_is_counted(
 async def test_an_erasure_finds_what_an_older_version_did_not_read(
     settings: Settings, client: Client, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The dead letters name no tenant; one is in the stream, one is only kept, one is an object."""
+    """The dead letters name no tenant; one is in the stream, one only in PostgreSQL, one is an
+    object.
+    """
     world = World(settings, client)
     sent = bodies(world.tenant)
     with monkeypatch.context() as older:

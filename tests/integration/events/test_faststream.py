@@ -92,7 +92,7 @@ async def test_failures_are_retried_then_kept_and_successes_acknowledged(
 
 
 async def test_what_fails_around_the_handler_is_kept_too(log: Log) -> None:
-    """FastStream itself would reject, and so lose, what it cannot parse, match or publish."""
+    """FastStream itself would reject what it cannot parse, match or publish, and lose it."""
     broker = broker_of(log)
 
     @subscriber(broker, log, subject="analysis.typed", **PULL)

@@ -131,7 +131,7 @@ async def test_who_may_read_the_log_knows_its_own_dead_letter_of_before_it_died(
         names = log.names.dead_letters
 
         async def written(user: str, changes: dict[str, str], is_json: bool = True) -> int:
-            """By a new process; how many messages the log has then."""
+            """Written by a new process; the number of messages in the log after it."""
             async with connected(url.format(user)) as client:
                 letter = fields | changes
                 own_id = OwnIds(SameLetters(client).is_ours).of(letter)

@@ -29,7 +29,7 @@ from support.consumer_log import SUCCESS, Calls, Log, in_full, running, seen
 
 
 class OldTimeout:
-    """A time limit as libraries had it before Python 3.11: the cancellation is never taken back."""
+    """A time limit as in libraries before Python 3.11: the cancellation is never undone."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

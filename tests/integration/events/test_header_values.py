@@ -52,7 +52,7 @@ def block(*lines: str) -> bytes:
 
 
 def event(settings: Settings, *lines: str) -> None:
-    """Publish an event with these header lines, as no client of ours would."""
+    """Publish an event with these header lines, which no client library would send."""
     subject = f"{settings.subject_prefix}.analysis.ndvi".encode()
     publish_raw(settings, subject, block(*lines), b'{"n": 1}')
 
@@ -66,7 +66,7 @@ def in_both_sinks(settings: Settings) -> dict[str, Any]:
 
 
 def of_redrive(lines: list[str]) -> list[str]:
-    """What of these lines a redrive adds itself."""
+    """Those of these lines that a redrive adds itself."""
     return [line for line in lines if line.lower().startswith(("dlq-", "nats-"))]
 
 

@@ -11,7 +11,7 @@ from support.consumer_log import Log, running
 
 @pytest.fixture
 async def older(nats_url: str):
-    """What an older service leaves: one stream on everything, a durable that has handled 1 of 3."""
+    """What an older service leaves: one stream, and a durable consumer that handled 1 of 3."""
     async with await nats.connect(nats_url) as client:
         log = Log(nats_url, client)
         await log.js.add_stream(name=log.names.events, subjects=[f"{log.prefix}.>"])

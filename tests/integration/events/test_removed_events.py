@@ -12,7 +12,7 @@ from support.consumer_log import RETRY, SUCCESS, Log, equals, running, seen, unt
 async def test_an_event_of_a_stream_that_was_made_anew_is_not_answered_for_another(
     log: Log,
 ) -> None:
-    """The new stream counts from 1 again, and an answer names an event by its sequence alone."""
+    """The new stream counts from 1 again, and an acknowledgement contains only the sequence."""
     config = log.config(max_retries=3, retry_delay_seconds=0.1, max_concurrency=5)
     calls: list[bytes] = []
     go = asyncio.Event()
@@ -46,7 +46,7 @@ async def test_an_event_of_a_stream_that_was_made_anew_is_not_answered_for_anoth
 
 
 async def test_a_purge_does_not_stop_a_consumer(log: Log) -> None:
-    """That its events fail is told by those that are still there."""
+    """Other events of the same consumer still show that events fail."""
     config = log.config(max_retries=3, dead_letter_limit_events=5)
     calls: list[bytes] = []
 

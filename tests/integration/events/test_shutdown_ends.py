@@ -113,13 +113,13 @@ async def _line(process: asyncio.subprocess.Process) -> int:
 
 
 async def _ends(process: asyncio.subprocess.Process, seconds: float) -> int:
-    """The exit code of a process, which must end within so many seconds."""
+    """The exit status of a process, which must end within so many seconds."""
     async with asyncio.timeout(seconds):
         return await process.wait()
 
 
 async def _all_come_again(log: Log, numbers: set[int]) -> None:
-    """That a consumer gets all of these events well before their ack_wait is over."""
+    """Check that a consumer receives all of these events well before ack_wait is over."""
     calls = Calls(SUCCESS)
     async with running(log.config(), calls):
         await seen(calls, len(numbers), seconds=20)

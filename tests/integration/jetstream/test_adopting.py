@@ -40,7 +40,7 @@ KEPT_SINCE_2_11 = {"priority_groups", "pause_until"}
 
 
 async def make(log: Log, **config: Any) -> dict[str, Any]:
-    """A durable `ndvi` of somebody else's; what the server has of its configuration."""
+    """Create a durable consumer `ndvi` as somebody else would; its configuration on the server."""
     named = {"name": "ndvi", "durable_name": "ndvi", "ack_policy": "explicit", **config}
     stream = log.names.events
     version = log.client.connected_server_version
@@ -272,7 +272,7 @@ async def _pin(log: Log) -> str:
 
 
 async def _asking(client: Client, log: Log, **request: Any) -> "asyncio.Queue[Any]":
-    """An open pull request of another client; what comes of it."""
+    """An open pull request of another client; its messages."""
     arrived: asyncio.Queue[Any] = asyncio.Queue()
     inbox = client.new_inbox()
     await client.subscribe(inbox, cb=arrived.put)

@@ -26,7 +26,7 @@ EVENTS = 100
 
 
 async def replicated(log: Log) -> None:
-    """Make the streams once the cluster has found its leader, then three of each."""
+    """Create the streams after the cluster has a leader, then with three replicas each."""
 
     async def is_made() -> bool:
         with contextlib.suppress(nats.errors.Error):

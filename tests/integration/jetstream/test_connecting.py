@@ -31,7 +31,7 @@ NKEY_USER = "authorization {{ users: [ {{ nkey: {} }} ] }}"
 
 
 class Secured:
-    """What a secured server is configured with, and files of a client's."""
+    """The configuration of a secured server, and the files of a client."""
 
     def __init__(self, home: Path) -> None:
         home.mkdir()
@@ -117,7 +117,7 @@ async def test_a_secured_server_takes_jobs_and_services_and_nobody_without(
 
 
 class Unasked(NatsServer):
-    """A server that is ready once it listens: with handshake_first it says nothing before."""
+    """A server that is ready once it listens: with handshake_first it sends nothing first."""
 
     def __init__(self, home: Path, config: str) -> None:
         super().__init__(
@@ -291,7 +291,7 @@ async def test_all_come_back_with_the_renewed_jwt(
     caplog: pytest.LogCaptureFixture,
     database_dsn: str,
 ) -> None:
-    """The server ends the connection of a JWT that expires; nats-py alone would not come back."""
+    """The server closes the connection of a JWT that expires; nats-py alone would not reconnect."""
     server = nats_server_factory(config=secured.operator.config())
 
     def renew(seconds: float | None = None) -> str:

@@ -46,7 +46,7 @@ accounts {
 
 @pytest.fixture
 def leaf(tmp_path: Path, nats_server_factory: Callable[..., NatsServer]) -> dict[str, str]:
-    """A hub and a leaf node, each with a JetStream domain of its own; their addresses."""
+    """A hub and a leaf node, each with its own JetStream domain; their addresses."""
 
     def start(domain: str, more: str) -> str:
         store = json.dumps(str(tmp_path / f"js-{domain}"))
@@ -86,7 +86,7 @@ async def streams_at(url: str) -> list[str]:
 async def from_afar(
     settings: Settings, near: str, far: str, **where: str
 ) -> AsyncIterator[tuple[Settings, Log, Any]]:
-    """Settings of a platform whose log is made at `near`, and which works from `far`."""
+    """Settings of a platform whose log is created at `near`, and which runs at `far`."""
     async with connected(near) as client:
         log = log_of(settings, near, client)
         await ensure_streams(log.js, log.names)
@@ -120,7 +120,7 @@ async def check_whole_way(settings: Settings, log: Log, far: str, **where: str) 
 
 
 async def check_by_hand(settings: Settings, log: Log, near: Any) -> None:
-    """Direct gets, the object store and erasing, over there."""
+    """Direct gets, the object store and erasing, in the other domain."""
     async with connected(settings.access) as client:
         stream = log.names.dead_letters
         letter = await stored_message(client, stream, 1)
@@ -187,7 +187,7 @@ async def test_a_domain_that_is_not_there_is_said(leaf: dict[str, str]) -> None:
 async def test_what_a_leafs_own_consumer_gave_up_is_no_failure_of_the_hub(
     settings: Settings, leaf: dict[str, str]
 ) -> None:
-    """Its advisory comes to the hub, where a stream has the same name, and the same sequence."""
+    """The hub receives its advisory, and has a stream with the same name and the same sequence."""
     async with (
         asyncio.timeout(120),
         from_afar(settings, leaf["hub"], leaf["leaf"], jetstream_domain="hub") as (_, log, near),

@@ -20,7 +20,7 @@ from support.consumer_log import SUCCESS, Calls, Log, equals, seen, until
 
 @dataclass
 class Edge:
-    """Two streams of events, and what gets its messages from them."""
+    """Two streams of events, and other streams that source or mirror them."""
 
     log: Log
 
@@ -39,7 +39,7 @@ class Edge:
         return StreamSource(self.name(stream), subject_transforms=transforms, **more)
 
     async def consumer(self, **changes: Any) -> NATSConsumer:
-        """One that was told of no stream, unless `changes` name one."""
+        """A consumer without a named stream, unless `changes` name one."""
         config = self.log.config().model_dump(exclude={"stream_name"})
         consumer = NATSConsumer(NATSConsumerConfig(**config | changes))
         assert await consumer.connect()
@@ -128,7 +128,7 @@ async def test_what_a_transform_makes_of_subjects_is_what_a_filter_meets(edge: E
 
 
 async def test_what_nobody_can_tell_is_no_reason_to_refuse(edge: Edge) -> None:
-    """Another account's stream; one that is gone; subjects that a stream once had."""
+    """Another account's stream; a deleted one; subjects that a stream had before."""
     far = StreamSource("FAR", external=ExternalStream("$JS.far.API", "deliver.far"))
     await edge.log.js.publish(edge.subject("a.old"), b"{}")
     await edge.log.js.update_stream(name=edge.name("A"), subjects=[edge.subject("a.new")])

@@ -25,7 +25,7 @@ PREFIX = "rights"
 
 
 def block(service: str, *, is_dlq_own: bool = False) -> str:
-    """The user that `dlq nats-permissions` makes for a service on its own subject."""
+    """The user that `dlq nats-permissions` prints for a service on its own subject."""
     names = Log("", None, PREFIX).names
     subject = f"{PREFIX}.analysis.{service}"
     consumption = Consumption(names.events, service, subject)
@@ -39,9 +39,9 @@ def block(service: str, *, is_dlq_own: bool = False) -> str:
 async def log(
     request: pytest.FixtureRequest, nats_server_factory: Callable[..., NatsServer]
 ) -> AsyncIterator[Log]:
-    """Streams, two services with rights of their own, and an administrator.
+    """Streams, two services with their own rights, and an administrator.
 
-    With the parameter True their dead letters go to subjects of their own.
+    With the parameter True, their dead letters go to separate subjects.
     """
     services = "billing", "spraying"
     blocks = "\n".join(block(service, is_dlq_own=request.param) for service in services)

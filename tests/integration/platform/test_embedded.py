@@ -337,7 +337,7 @@ def test_a_bin_dir_without_postgres_is_said(tmp_path: Path) -> None:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can enter (pytest's own are private)."""
+    """A folder that every user can enter (pytest's own folders are private)."""
     folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
     folder.chmod(0o755)
     yield folder
@@ -442,7 +442,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def wait_until_gone(pids: list[int]) -> list[int]:
-    """Those that still run after twenty seconds."""
+    """Those of these processes that still run after twenty seconds."""
     deadline = time.monotonic() + 20
     while (left := [pid for pid in pids if is_running(pid)]) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -30,7 +30,7 @@ SPEED = 20.0  # an hour in three minutes
 async def farm(
     nats_server_factory: Callable[..., NatsServer], database_dsn: str, tmp_path: Path
 ) -> Settings:
-    """A platform of its own: the fleet's subjects are fixed."""
+    """A separate platform: the fleet's subjects are fixed."""
     settings = Settings(
         home=tmp_path,
         nats_url=nats_server_factory().url,
@@ -55,7 +55,7 @@ async def farm_client(farm: Settings) -> AsyncIterator[Client]:
 async def running(
     farm: Settings, start_run: Callable[[str], None], speed: float = SPEED
 ) -> AsyncIterator[list[str]]:
-    """The fleet at work; what it says."""
+    """The running fleet, and its output."""
     said: list[str] = []
     dsn = farm.postgres_dsn.get_secret_value()
     work = asyncio.create_task(live(farm.home, farm, dsn, said.append, start_run, speed))
@@ -115,7 +115,7 @@ async def test_numbers_go_on_after_a_restart_and_few_events_die(
 
 async def test_the_first_failures_are_drained_grouped_and_cured(farm: Settings) -> None:
     def start_run(deployment: str) -> None:
-        """What the deployment does, without Prefect."""
+        """Do the work of the deployment without Prefect."""
         asyncio.run(jobs[deployment]())
 
     async def drain() -> None:

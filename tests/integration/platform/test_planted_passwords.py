@@ -42,7 +42,7 @@ VERBS = ("bridge --once", "drain", "status", "migrate", "verify", "erase t --rea
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """A NATS that wants another password."""
+    """A NATS server that requires another password."""
     config = 'authorization { users: [{ user: "u", password: "another" }] }'
     with nats(tmp_path_factory.mktemp("guarded"), config) as server:
         yield server
@@ -50,7 +50,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
 
 @pytest.fixture
 def heard() -> Iterator[io.StringIO]:
-    """Every line that anything logs, with its traceback."""
+    """Every line that is logged, with its traceback."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     root = logging.getLogger()
@@ -73,7 +73,7 @@ def texts_below(folder: Path) -> Iterator[str]:
 
 
 async def said_by(job: Callable[[], Awaitable[Any]]) -> str:
-    """Its error as a log would have it, with all that led to it."""
+    """The error as a log would have it, with its causes."""
     try:
         value = await job()
     except Exception as error:
@@ -82,7 +82,7 @@ async def said_by(job: Callable[[], Awaitable[Any]]) -> str:
 
 
 def starts(server: str) -> list[Callable[[], Awaitable[Any]]]:
-    """What a service of the library does first."""
+    """The first steps of a service that uses the library."""
     seconds = {"connect_timeout_seconds": 0.5}
     return [
         lambda: start_consumer(_handle, NATSConsumerConfig(servers=[server], **seconds)),

@@ -78,7 +78,7 @@ LARGE = 7_999_000  # bytes: with its dead letter around it more than a message m
 
 
 class Roles:
-    """A platform, and its settings as each user has them."""
+    """A platform, and its settings for each user."""
 
     def __init__(self, home: Path, nats_server: NatsServer, postgres: PostgresServer) -> None:
         self._home, self._nats, self._postgres = home, nats_server, postgres
@@ -126,7 +126,7 @@ def roles(
 
 
 async def _fill(roles: Roles) -> None:
-    """Tables, streams, and two failures of the service, a small event's and a large one's, drained.
+    """Tables, streams, and two drained failures of the service: a small event and a large one.
 
     With the rights of services and of the drain.
     """
@@ -153,7 +153,7 @@ async def _fill(roles: Roles) -> None:
 
 @contextlib.asynccontextmanager
 async def service(roles: Roles, error: Exception | None = None) -> AsyncIterator[list[str]]:
-    """The service, with the rights of services; what it was given."""
+    """The service, with the rights of services; the events that it received."""
     seen: list[str] = []
 
     async def handle(context: ConsumerContext) -> ProcessingResult:
@@ -174,7 +174,7 @@ async def service(roles: Roles, error: Exception | None = None) -> AsyncIterator
 
 
 async def _until(roles: Roles, count: int) -> None:
-    """Wait until the log has so many messages."""
+    """Wait until the log has this number of messages."""
     async with roles.client("operator") as client, asyncio.timeout(20):
         while (await client.jetstream().stream_info("SAHOOL_DLQ")).state.messages < count:
             await asyncio.sleep(0.05)
@@ -345,7 +345,7 @@ async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
 
 
 def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) -> None:
-    """A migration drops and makes it, and whoever drains fills it."""
+    """A migration drops and creates it, and any user that drains fills it."""
     frame = pl.DataFrame({"metric": ["a"], "label": [""], "value": [1.0]})
     for _ in range(2):
         for filler in ("postgres", "drain", "redriver", "maintenance"):
@@ -387,7 +387,7 @@ async def test_a_hung_drain_of_another_user_is_named(roles: Roles) -> None:
 
 
 async def test_each_role_does_all_of_its_work(roles: Roles) -> None:
-    """One story, since each needs what those before it did."""
+    """In one test, since each step needs the results of the steps before."""
     drain = roles.settings("drain", "drain")
     assert roles.rows("analyst", "SELECT count(*) FROM service_totals") == [(1,)]
     assert not (await verify_stores(drain)).findings
@@ -462,7 +462,7 @@ async def test_each_role_does_all_of_its_work(roles: Roles) -> None:
 
 
 async def _reads_raw_events(roles: Roles) -> None:
-    """Of the stream, and what it lost: a large body is in the object store."""
+    """Events in the stream, and a lost one whose large body is in the object store."""
     reader = roles.settings("reader", "reader")
     rows = roles.rows(
         "reader",
@@ -483,9 +483,9 @@ async def _reads_raw_events(roles: Roles) -> None:
 
 @contextlib.asynccontextmanager
 async def foreign(roles: Roles, name: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """A consumer without our code, as a service, gives two events up; a call acknowledges one.
+    """A consumer without our library, as a service, gives two events up and acknowledges one.
 
-    One of them is large, and the server has not noticed yet.
+    One of them is large, and the server has not sent an advisory yet.
     """
     client = await nats.connect(roles.nats_url("service"), inbox_prefix="_INBOX.service")
     js, subject = client.jetstream(), f"sahool.actions.{name}"
@@ -507,7 +507,7 @@ async def foreign(roles: Roles, name: str) -> AsyncIterator[Callable[[], Awaitab
 
 
 def given_up(sequence: int) -> Advisory:
-    """That the consumer `late` gave up an event."""
+    """Whether the consumer `late` gave up an event."""
     said = {
         "type": "io.nats.jetstream.advisory.v1.max_deliver",
         "stream": "SAHOOL_EVENTS",
@@ -523,7 +523,7 @@ def given_up(sequence: int) -> Advisory:
 async def test_who_bridges_hears_late_acknowledgements_and_may_say_so(
     roles: Roles, user: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last of the stories: it leaves news in the log, of a failure that there is not."""
+    """The last test: it leaves messages in the log about a failure that does not exist."""
     async with roles.client(user) as client:
         late, advisory = LateAcks(Subjects(), asyncio.Event()), given_up(7)
         acked = await late.listen(client, advisory)

@@ -59,7 +59,7 @@ patterns.plot = 'PLOT-[0-9]{5}'
 
 
 def planted() -> list[bytes]:
-    """Dead letters with a secret in every place that they have."""
+    """Dead letters with a secret in every field."""
     s = SECRETS
     data: dict[str, Any] = {
         "numbers": NUMBERS,
@@ -103,7 +103,7 @@ def leaks(text: str) -> list[str]:
 
 
 def of_lake(folder: Path) -> str:
-    """Every byte of the lake, Parquet as it is and decoded."""
+    """Every byte of the lake: of the files, and of the decoded Parquet."""
     files = [file for file in folder.rglob("*") if file.is_file()]
     tables = [pl.read_parquet(file, hive_partitioning=False) for file in files if _is_table(file)]
     decoded = [str(row) for table in tables for row in table.rows()]
@@ -135,7 +135,7 @@ def ruled(settings: Settings, tmp_path: Path) -> Settings:
 
 
 def verbs(settings: Settings, monkeypatch: pytest.MonkeyPatch, *lines: str) -> str:
-    """What verbs of `dlq` print about this platform."""
+    """The output of `dlq`'s verbs about this platform."""
     names = {
         "DLQ_SUBJECT_PREFIX": settings.subject_prefix,
         "DLQ_EVENTS_STREAM": settings.events_stream,

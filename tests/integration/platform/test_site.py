@@ -58,7 +58,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_link_or_an_anchor_that_leads_nowhere_fails(
     tmp_path: Path, text: str, complaint: str
 ) -> None:
-    """With the settings of the site, on two pages of our own."""
+    """With the settings of the site, on two pages of the test."""
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/index.md").write_text(f"# One\n\n{text}\n")
     (tmp_path / "docs/other.md").write_text("# Two\n\n## There\n")
@@ -72,7 +72,7 @@ def test_a_link_or_an_anchor_that_leads_nowhere_fails(
 
 
 class Resources(HTMLParser):
-    """What a browser would load for a page."""
+    """The resources that a browser would load for a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Resources(HTMLParser):
 
 
 def addresses(style: str) -> list[str]:
-    """What a style sheet would load."""
+    """The addresses that a style sheet would load."""
     return re.findall(r"""(?:url\(|@import)\s*["']?([^"')\s]+)""", style)
 
 
@@ -137,7 +137,7 @@ def test_links_into_the_repository_show_the_files(site: Path) -> None:
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (signature of http.server)
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")

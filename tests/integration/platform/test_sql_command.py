@@ -35,7 +35,7 @@ INTERVAL = "1 year 2 months 1 day -00:01:30"
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A lake of some hours; no server belongs to it."""
+    """A lake of some hours, without any server."""
     folder = tmp_path_factory.mktemp("sql")
     settings = Settings(home=folder, lake_uri=str(folder / "lake"))
     into_lake(settings, Scenario(datetime.now(UTC), days=0.5, hourly=1, seed=3))
@@ -56,7 +56,7 @@ def ask(lake: Settings) -> Ask:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Console:
-    """A terminal of 80 columns, for what prints tables."""
+    """A terminal of 80 columns, for tables."""
     monkeypatch.setattr(output.console, "_force_terminal", True)
     monkeypatch.setattr(output.console, "_width", 80)
     monkeypatch.setattr(output.console, "_color_system", None)
@@ -206,7 +206,7 @@ def test_a_failure_has_status_message_body_and_age(ask: Ask, lake: Settings) -> 
 
 
 def test_the_prompt_answers_completes_remembers_and_ends(lake: Settings) -> None:
-    """A real terminal: what is typed, and what comes back."""
+    """On a real terminal: the keys that are typed, and the output."""
     parent, child = pty.openpty()
     environment = os.environ | {
         "DLQ_LAKE_URI": lake.lake, "DLQ_HOME": str(lake.home), "TERM": "xterm", "COLUMNS": "100",
@@ -241,7 +241,7 @@ def test_the_prompt_answers_completes_remembers_and_ends(lake: Settings) -> None
 
 
 class Screen:
-    """What a program printed to its terminal so far."""
+    """The output of a program on its terminal so far."""
 
     def __init__(self, file: int) -> None:
         self._file = file

@@ -30,7 +30,7 @@ WANTS = "requires a client certificate, and this client has none"
 
 
 class Certified:
-    """Servers on one port and one folder, with whatever certificate is asked for."""
+    """Servers on one port and one folder, with any certificate."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.port = home, free_port("NATS")
@@ -68,7 +68,7 @@ def certified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Certified:
 
 
 class Wire:
-    """What clients send through a relay to a server."""
+    """The bytes that clients send through a relay to a server."""
 
     def __init__(self, port: int) -> None:
         self._port, self.sent, self.url = port, b"", ""
@@ -84,7 +84,7 @@ class Wire:
             writer.close()
 
     async def end(self) -> None:
-        """Close what is still open, so that nothing is left to the garbage collector."""
+        """Close everything that is still open, so that the garbage collector finds nothing."""
         relays = [each for each in self._relays if each is not None]
         for each in relays:
             each.cancel()

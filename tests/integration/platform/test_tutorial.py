@@ -25,7 +25,7 @@ LIMIT_SECONDS = 600.0
 
 
 class Terminal:
-    """A shell that keeps its variables, fed block by block; what it prints goes to a file."""
+    """A shell that keeps its variables, fed block by block; its output goes to a file."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._log = folder / f"{name}.log"
@@ -55,7 +55,9 @@ class Terminal:
         return self._log.read_text()
 
     def start(self, block: str, until: Callable[[str], bool] | None = None) -> None:
-        """Type a block in; wait until it has ended, or its last command is as far as `until`."""
+        """Type a block; wait until it has ended, or the output of its last command contains
+        `until`.
+        """
         assert self._shell.stdin is not None
         self._blocks += 1
         end = f"end of block {self._blocks}"
@@ -75,7 +77,7 @@ class Terminal:
 
 
 def masked(line: str) -> str:
-    """A line of output without what differs from run to run."""
+    """A line of output without the parts that differ from run to run."""
     line = re.sub(r"[\d.]+ (s|min) ago", "N ago", line.strip())
     return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16}|[\d.]+", "N", line)
 

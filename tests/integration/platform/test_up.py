@@ -106,7 +106,7 @@ def test_other_commands_find_it_and_data_survive_a_restart(tmp_path: Path) -> No
 
 
 def test_the_first_hour_goes_as_readme_says(tmp_path: Path) -> None:
-    """As after `make up`: what it prints can be pasted, and what it says comes."""
+    """After `make up`: the commands that it prints work, and what it announces happens."""
     process = subprocess.Popen(
         [*DLQ, "up", "--home", str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -162,7 +162,7 @@ FIRSTS = ("failures are in the lake and in PostgreSQL", "They are ", "failures a
 
 
 def play_the_first_hour(home: Path) -> None:
-    """What README says to look at and to do, in its order, on a group that no redrive cures."""
+    """The commands of README's first hour, in its order, on a group that no redrive cures."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while (bug := repeated_bug(home)) is None:
         assert time.monotonic() < deadline, "no bug failed twice"
@@ -196,9 +196,10 @@ def repeated_bug(home: Path) -> str | None:
 
 
 def first_hour(group: str) -> list[list[str]]:
-    """The commands of README's first hour that look at this group and decide on it, in its order.
+    """The commands of README's first hour that read this group and decide about it, in its order.
 
-    Left out are a lake of another place, and what mends, alerts and verifies: see their own tests.
+    Without those for another lake, and those that repair, alert and verify, which have their own
+    tests.
     """
     part = (ROOT / "README.md").read_text().partition("## The first hour")[2].partition("\n## ")[0]
     named = re.sub("GROUP_OR_ID|(?<=--group )GROUP", group, part)
@@ -217,7 +218,7 @@ FIRST_HOUR = [
 
 
 def artifacts(prefect_ui: str, home: Path) -> int:
-    """How often the page dead-letters was made."""
+    """How often the page dead-letters was written."""
     login = base64.b64encode(f"dlq:{(home / 'prefect.password').read_text().strip()}".encode())
     request = urllib.request.Request(
         f"{prefect_ui}/api/artifacts/filter",
@@ -229,7 +230,7 @@ def artifacts(prefect_ui: str, home: Path) -> int:
 
 
 def pid_of(folder: Path) -> int:
-    """The server whose data are in a folder, not its guard."""
+    """The process id of the server with data in a folder, not of its guard."""
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = entry.read_bytes().split(b"\0")

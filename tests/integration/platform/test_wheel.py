@@ -85,7 +85,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def link_dependencies(wanted: Distribution, site: Path) -> None:
-    """Put what a distribution requires, without extras, beside it: from this environment."""
+    """Link what a distribution requires, without extras, from this environment."""
     for line in wanted.requires or []:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -101,7 +101,7 @@ def link_dependencies(wanted: Distribution, site: Path) -> None:
 def run(
     site: Path, *command: str | Path, folder: Path | None = None
 ) -> "subprocess.CompletedProcess[str]":
-    """Run a program of the environment, far from the checkout."""
+    """Run a program of the environment, outside the checkout."""
     return subprocess.run(
         [site.parents[2] / "bin" / command[0], *command[1:]],
         cwd=folder or site.parents[3],

@@ -30,7 +30,7 @@ authorization {
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """A NATS with a user that may all, and two that lack a right."""
+    """A NATS server with a user that has all rights, and two that lack one."""
     with servers.nats(tmp_path_factory.mktemp("denied"), USERS) as server:
         yield server
 

@@ -36,7 +36,7 @@ async def attack(
     body: bytes,
     headers: dict[str, str] | None = None,
 ) -> None:
-    """Publish what the shipped user `service` may."""
+    """Publish as the shipped user `service`."""
     allowed = grants_of_role(settings.stream_names, "service").publish
     subject = f"{settings.subject_prefix}.{subject}"
     assert any(matches(each, subject) for each in allowed)
@@ -62,7 +62,7 @@ async def own_letter(client: Client, settings: Settings, **changes: Any) -> byte
 
 
 def marks(failure: str) -> dict[str, str]:
-    """The headers that anybody can put on an event, to have it look like a redrive."""
+    """The headers that anybody can put on an event, so that it looks like a redrive."""
     return {
         "Dlq-Redrive-Of": failure,
         "Dlq-Redrive-Id": ids.redrive_id(failure, 1),
@@ -162,7 +162,7 @@ async def test_a_redrive_counts_whatever_was_said_of_it_before(
 async def test_a_success_that_the_log_has_before_its_redrive_counts_with_it(
     settings: Settings, client: Client
 ) -> None:
-    """As in a log with sources, whose messages come in any order."""
+    """This happens in a log with sources, whose messages arrive in any order."""
     async with Service(settings, TimeoutError("slow tile")).running() as service:
         await fail(settings, client, service, 1)
     await drain_log(settings)

@@ -34,7 +34,7 @@ RETENTIONS = [RetentionPolicy.LIMITS, RetentionPolicy.LIMITS, RetentionPolicy.IN
 
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Instead of the session's server."""
+    """Replaces the session's server."""
     with NatsServer(tmp_path_factory.mktemp("inferred"), has_login=False) as server:
         yield server.url
 
@@ -47,7 +47,7 @@ async def platform(settings: Settings) -> AsyncIterator[Platform]:
 
 @dataclass
 class History:
-    """A stream `S<number>` with its consumer `c`, to which chance does what may be done."""
+    """A stream `S<number>` with its consumer `c`, on which random operations are done."""
 
     platform: Platform
     number: int
@@ -132,7 +132,7 @@ class History:
         await self.js.purge_stream(self.stream, subject=self.subject)
 
     async def go_on(self) -> None:
-        """Some steps, whatever comes of them."""
+        """Do some random steps."""
         steps = {
             self.pull: 4, self.answer: 8, self.publish: 3, self.reset: 2, self.delete: 1,
             self.make_consumer_anew: 2, self.make_stream_anew: 1, self.purge: 1,
@@ -180,7 +180,7 @@ async def test_success_is_never_told_without_an_acknowledgement_of_that_event(
 async def _end(
     platform: Platform, history: History, told: AckFollower, sent: SentAcks, advisories: Advisories
 ) -> tuple[tuple[int, int], str | None]:
-    """The redriven event, and what it is said to have come to."""
+    """The redriven event, and its reported outcome."""
     outcome: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     mark = await told.mark(f"{history.stream}/c")
     sequence = await history.publish()

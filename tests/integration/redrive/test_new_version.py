@@ -23,7 +23,7 @@ BUG = KeyError("price")
 
 @contextlib.asynccontextmanager
 async def deployed(client: Client, service: Service) -> AsyncIterator[Service]:
-    """The service, once its totals say the version in which it runs."""
+    """The service, once its totals contain the version in which it runs."""
     async with service.running():
         subject = service.settings.subjects.total(service.name, service.name)
         async with asyncio.timeout(20):
@@ -46,7 +46,7 @@ async def scheduled(settings: Settings) -> list[RedriveReport]:
 
 
 def deploys(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, list[str]]]:
-    """What `dlq deploys` says, by version."""
+    """The output of `dlq deploys`, by version."""
     for name, value in environment(settings).items():
         monkeypatch.setenv(name, value)
     printed = CliRunner().invoke(_command(), ["deploys", "--json"], catch_exceptions=False).stdout

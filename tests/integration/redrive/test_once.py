@@ -150,7 +150,7 @@ async def test_what_is_still_on_its_way_makes_the_server_refuse_the_repeat(
 async def test_a_worked_off_event_is_not_published_again(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its stream forgets its id after a restart."""
+    """The stream of a handled event forgets its id after a restart."""
     js = client.jetstream()
     async with stream(client, settings, retention=RetentionPolicy.WORK_QUEUE) as (name, subject):
         await js.publish(subject, b"another that waits")
@@ -211,7 +211,7 @@ async def test_a_nats_that_dies_while_a_redrive_publishes_gets_it_once(
     monkeypatch: pytest.MonkeyPatch,
     window: float,
 ) -> None:
-    """It stored the event, told nobody, and comes back after its duplicate window."""
+    """It stored the event, sent no answer, and restarts after its duplicate window."""
     server = nats_server_factory()
     settings = quick(settings, nats_url=SecretStr(server.url), redrive_timeout_seconds=15)
     tasks: list[asyncio.Task[None]] = []
@@ -278,7 +278,7 @@ async def test_a_nats_that_stays_away_parks_nothing(
     nats_server_factory: Callable[..., NatsServer],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The connection that is given up for good says nothing of the event."""
+    """That the connection was given up says nothing about the event."""
     server = nats_server_factory()
     settings = quick(settings, nats_url=SecretStr(server.url), redrive_timeout_seconds=5)
 
@@ -307,7 +307,7 @@ async def test_a_nats_that_stays_away_parks_nothing(
 
 
 async def replicated(client: Client, settings: Settings) -> tuple[str, str]:
-    """A stream of three on a cluster, all of them current."""
+    """A stream with three replicas on a cluster, all of them current."""
     prefix = settings.subject_prefix
     js = client.jetstream(timeout=2)
 

@@ -47,7 +47,7 @@ OTHERS = Selection(error_types=("KeyError",))  # there are none
 
 @dataclass
 class Slow(Service):
-    """From the twelfth redrive on it takes until it is let go."""
+    """From the twelfth redrive on, it does not return until it is released."""
 
     is_let_go: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -161,7 +161,7 @@ async def test_an_older_database_lets_go_of_what_ended_batches_held(
 
 
 async def stored(client: Client, stream: str, count: int) -> None:
-    """Wait until a stream holds so many messages."""
+    """Wait until a stream has this number of messages."""
     async with asyncio.timeout(20):
         while (await client.jetstream().stream_info(stream)).state.messages < count:
             await asyncio.sleep(0.05)
@@ -169,7 +169,7 @@ async def stored(client: Client, stream: str, count: int) -> None:
 
 @dataclass
 class Rescue(Service):
-    """Who gets what is redirected; it takes until it is let go."""
+    """The consumer of redirected redrives; it does not return until it is released."""
 
     name: str = "rescue"
     subject: str = "actions.rescue"
@@ -232,7 +232,7 @@ async def test_a_redirect_to_a_service_of_an_older_version_is_told_by_the_redriv
 
 
 async def told(client: Client, settings: Settings, kind: str, count: int) -> None:
-    """Wait until the log has so many messages of a kind."""
+    """Wait until the log has this number of messages of a kind."""
     subject = f"{settings.subject_prefix}.{kind}"
     async with asyncio.timeout(20):
         while True:
@@ -290,7 +290,7 @@ async def test_what_the_log_says_was_published_is_followed_after_a_failover(
 
 
 async def following(settings: Settings, count: int) -> None:
-    """Wait until so many redrives are out."""
+    """Wait until this number of redrives is published."""
     async with asyncio.timeout(20):
         while query(settings, "SELECT count(*) AS n FROM redrives WHERE state = 'published'") != [
             {"n": count}
@@ -301,7 +301,7 @@ async def following(settings: Settings, count: int) -> None:
 async def test_what_was_said_to_be_published_and_nobody_answers_is_unknown(
     settings: Settings, client: Client
 ) -> None:
-    """The news was told, then the redriver died, and PostgreSQL forgot it all."""
+    """The redrive was announced, then the redriver died, and PostgreSQL lost everything."""
     settings = quick(settings, redrive_timeout_seconds=1)
     config = (await client.jetstream().stream_info(settings.events_stream)).config
     config.duplicate_window = 0.5  # else the event would be published again, since that is safe

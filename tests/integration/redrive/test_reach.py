@@ -44,7 +44,7 @@ from support.redriving import (
 
 
 async def fail_and_stop(settings: Settings, client: Client, service: Service, count: int) -> None:
-    """Let a service fail on so many events, and stop it."""
+    """Let a service fail on this number of events, and stop it."""
     async with service.running():
         await fail(settings, client, service, count)
     await drain_log(settings)
@@ -142,7 +142,7 @@ async def pause(client: Client, settings: Settings, until: datetime) -> None:
 async def test_one_that_works_on_events_without_asking_for_more_is_reached(
     settings: Settings, client: Client
 ) -> None:
-    """All its slots are taken: it pulls again when a handler ends."""
+    """All its slots are in use: it pulls again when a handler ends."""
     js, stream = client.jetstream(), settings.events_stream
     subject = f"{settings.subject_prefix}.analysis.ndvi"
     sub = await js.pull_subscribe(subject, "busy", stream=stream)
@@ -205,7 +205,7 @@ async def test_a_redirect_to_its_own_subject_passes_over_a_durable_that_nobody_p
 
 
 async def seen_all(service: Service, count: int) -> None:
-    """Wait until a new durable has been given what was in the stream before."""
+    """Wait until a new consumer has received all older events of the stream."""
     async with asyncio.timeout(20):
         while len(service.seen) < count:
             await asyncio.sleep(0.05)

@@ -49,7 +49,7 @@ from support.redriving import (
 
 
 async def frozen(settings: Settings, **order: Any) -> Batch:
-    """A batch by hand of everything that timed out."""
+    """A batch, planned by a person, of everything that timed out."""
     planned = await plan_redrive(settings, TIMEOUTS, Order("manual", "ana", "fixed", **order))
     assert planned is not None
     return planned[0]
@@ -236,7 +236,7 @@ async def test_an_edit_changes_the_raw_event_and_shows_only_what_is_redacted(
 async def test_what_is_decided_just_before_the_news_of_a_redrive_holds(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch, decision: str
 ) -> None:
-    """The redrive is taken out by then, and no drain has seen the decision."""
+    """The redrive is marked as published by then, and no drain has seen the decision."""
     settings = quick(settings)
     js, subject = client.jetstream(timeout=60), settings.subjects.triage(decision)
     real, decided = News.tell, set[str]()

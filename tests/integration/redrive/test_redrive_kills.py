@@ -52,7 +52,7 @@ def start(settings: Settings, verb: str, *arguments: str, **more: str) -> subpro
 
 
 def attempts(service: Service) -> Counter[str]:
-    """How often a service was given each attempt."""
+    """How often a service received each attempt."""
     return Counter(context.headers["Dlq-Redrive-Id"] for context in service.seen)
 
 
@@ -136,7 +136,7 @@ async def test_a_process_that_is_killed_leaves_its_batch_to_the_next(
 
 
 async def left_behind(settings: Settings, state: str, published: int) -> str:
-    """A batch whose run was killed when so many had been taken out, and nothing came of them."""
+    """A batch whose run was killed when this number was marked as published, without outcomes."""
     await drain_log(settings)
     order = Order("manual", "ana", "the network is back")
     planned = await plan_redrive(settings, TIMEOUTS, order)
@@ -230,7 +230,7 @@ async def test_two_redrivers_at_once_publish_each_attempt_once(
 async def test_a_redriver_that_loses_its_lock_publishes_nothing_more_and_unsays_nothing(
     settings: Settings, client: Client
 ) -> None:
-    """An administrator, a time-out or a failover ended the session while a second one starts."""
+    """An administrator, a time-out or a failover ended its session, and a second one starts."""
     slow = {"DLQ_REDRIVE_PER_SECOND": "3"}
     async with Service(settings, TimeoutError("slow")).running() as service:
         await fail(settings, client, service, 30)

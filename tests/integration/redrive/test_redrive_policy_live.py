@@ -18,7 +18,7 @@ from support.redriving import FAST
 
 
 def remember(settings: Settings, group: str, state: str, count: int, ago: str) -> None:
-    """Redrives of failures of this group that ended so, an interval ago."""
+    """Past redrives of failures of this group with this outcome, an interval ago."""
     batch = str(uuid.uuid4())
     execute(
         settings,

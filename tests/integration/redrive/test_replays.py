@@ -37,7 +37,7 @@ IN_LAKE = (
 
 @dataclass
 class Broken(Service):
-    """A service that fails on every event, and says what goes wrong with its consumer."""
+    """A service that fails on every event, and logs problems of its consumer."""
 
     page: list[tuple[str, str]] = field(default_factory=list)
 
@@ -155,7 +155,9 @@ async def test_an_event_that_fails_anew_after_its_case_was_closed_is_open_again(
 
 
 async def publish_again(client: Client, settings: Settings) -> None:
-    """Every dead letter once more: the server knows it, and one that forgot is told it anew."""
+    """Publish every dead letter again: the server drops them as duplicates, or stores them if it
+    forgot their ids.
+    """
     js = client.jetstream()
     info = await js.stream_info(settings.dlq_stream, subjects_filter=settings.subjects.dead_letters)
     letters = []

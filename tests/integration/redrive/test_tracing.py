@@ -27,7 +27,7 @@ CARRIED = {
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """What is recorded. A process has one provider for good, so this one is lent to the module."""
+    """The recorded spans. A process has only one provider, so all tests of the module share it."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
@@ -40,7 +40,7 @@ def by_id(spans: InMemorySpanExporter) -> dict[int, ReadableSpan]:
 
 
 def chain(spans: InMemorySpanExporter, span: ReadableSpan) -> list[str]:
-    """The names from a span up to the one that the event came with."""
+    """The names of the spans from one up to that of the event."""
     known, names = by_id(spans), []
     while True:
         names.append(span.name.partition(" sahool")[0].partition(" t")[0])

@@ -61,7 +61,7 @@ class Service:
         self.write(PRICING.replace(before, after))
 
     async def run_on(self, events: list[dict[str, Any]], name: str = "pricing") -> None:
-        """Let the service as it is now handle events, and drain what failed."""
+        """Let the service handle events with its present code, and drain the failures."""
         subject, js = f"{self.settings.subject_prefix}.analysis.{name}", self.client.jetstream()
         for number, event in enumerate(events):
             await js.publish(subject, json.dumps({"event_id": f"{name}{number}", **event}).encode())
@@ -104,7 +104,7 @@ class Service:
         return done.exit_code, done.stdout, done.stderr
 
     async def pytest(self, file: Path) -> subprocess.CompletedProcess[str]:
-        """Run the written test as a person does, in a folder that knows nothing of this one."""
+        """Run the written test as a user would, in another folder."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST", "DLQ"))}
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
         return await asyncio.to_thread(
@@ -122,7 +122,7 @@ def service(settings: Settings, client: Client, tmp_path: Path) -> Service:
 
 
 async def state(settings: Settings, client: Client) -> list[Any]:
-    """All that a trial must leave as it is."""
+    """Everything that a trial must not change."""
     names = (settings.events_stream, settings.dlq_stream, settings.totals_stream)
     streams = [(await client.jetstream().stream_info(name)).state for name in names]
     consumer = await client.jetstream().consumer_info(settings.events_stream, "pricing")

@@ -43,7 +43,7 @@ LOCKS: dict[LockName, set[str]] = {  # and who may take each
 
 @contextlib.contextmanager
 def login(settings: Settings, group: str | None) -> Iterator[str]:
-    """The DSN of a new login in that group of the platform, or in none."""
+    """The DSN of a new login with that role of the platform, or with none."""
     name, dsn = f"mallory_{uuid.uuid4().hex[:8]}", settings.postgres_dsn.get_secret_value()
     execute(settings, f"CREATE ROLE {name} LOGIN" + (f" IN ROLE dlq_{group}" if group else ""))
     try:
@@ -119,7 +119,7 @@ CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = publ
 async def test_what_somebody_plants_in_other_schemas_is_never_used(
     settings: Settings, client: Client
 ) -> None:
-    """As where everybody may make things in `public`, the default of PostgreSQL 14."""
+    """As if everybody may create objects in `public`, the default of PostgreSQL 14."""
     dsn = settings.postgres_dsn.get_secret_value()
     await publish(client, settings, [letter(1), letter(2)])
     with login(settings, "drain") as mallory:
@@ -274,7 +274,7 @@ def test_a_lock_is_taken_only_by_whose_job_it_is(settings: Settings, name: LockN
 
 
 async def test_nobody_else_stops_a_drain_or_marts(settings: Settings, client: Client) -> None:
-    """A login holds every advisory lock that it knows, and all that it may of our tables."""
+    """A login holds every advisory lock that it can guess, and all it may on our tables."""
     await publish(client, settings, [letter(1)])
     with login(settings, "analyst") as dsn, psycopg.connect(dsn) as connection:
         for name in (
@@ -338,7 +338,7 @@ def test_builds_of_marts_go_together_and_an_erasure_with_none(settings: Settings
 
 
 def test_a_lock_holds_up_no_vacuum(settings: Settings) -> None:
-    """It has no snapshot and no transaction id, and a VACUUM of everything finds nothing locked."""
+    """It has no snapshot and no transaction id, so a VACUUM of everything is not blocked."""
     dsn = settings.postgres_dsn.get_secret_value()
     for is_shared in (False, True):
         with locking(dsn, "marts", is_shared=is_shared) as lock, locking(dsn, "marts") as second:

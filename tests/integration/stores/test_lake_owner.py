@@ -31,7 +31,7 @@ def other_dsn(postgres_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 async def other(settings: Settings, other_dsn: str) -> AsyncIterator[Settings]:
-    """Another platform, with streams and a database of its own, that is given the same lake."""
+    """Another platform, with its own streams and database, that is given the same lake."""
     names = {
         name: f"OTHER_{getattr(settings, name)}"
         for name in ("events_stream", "dlq_stream", "totals_stream", "attempts_stream")
@@ -81,7 +81,7 @@ async def test_a_second_platform_is_refused_and_writes_nothing(
 async def test_a_platform_that_shares_the_stream_is_refused_all_the_same(
     settings: Settings, client: Client, other: Settings
 ) -> None:
-    """Its life of the stream is known to the lake, its subjects are not."""
+    """The lake knows its stream, but not its subjects."""
     await publish(client, settings, map(letter, range(5)))
     await drain_log(settings)
     beside = other.model_copy(update={"dlq_stream": settings.dlq_stream})

@@ -90,7 +90,7 @@ def schema(dsn: str) -> list[tuple[Any, ...]]:
 
 
 def dump(dsn: str) -> list[str]:
-    """The database as pg_dump makes it anew, without rows: owners, rights and settings too."""
+    """The database as pg_dump writes it, without rows: owners, rights and settings too."""
     done = subprocess.run(
         [installed_binaries() / "pg_dump", "--schema-only", "--create", dsn],
         capture_output=True,

@@ -39,7 +39,7 @@ INSERT INTO audit_log (actor, action) VALUES ('ana', 'triage.parked');
 
 
 def make_old(dsn: str) -> None:
-    """Tables as the migrations up to 0015 made them in `public`, with whoever owns the DSN."""
+    """Create the tables of the migrations up to 0015 in `public`, with the owner of the DSN."""
     with psycopg.connect(dsn) as connection:
         connection.execute(
             "CREATE TABLE schema_migrations (name TEXT PRIMARY KEY,"
@@ -66,7 +66,7 @@ def make_old(dsn: str) -> None:
 
 @pytest.fixture
 def old(settings: Settings, postgres_server: PostgresServer) -> Iterator[Settings]:
-    """The settings of such an installation; its roles are there, for `settings` made them."""
+    """The settings of such an installation; its roles exist, because `settings` created them."""
     name = f"old_{uuid.uuid4().hex[:8]}"
     dsn = postgres_server.create_database(name)
     make_old(dsn)

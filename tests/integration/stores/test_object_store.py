@@ -101,7 +101,7 @@ def s3_port() -> Iterator[int]:
 
 @pytest.fixture
 def bucket(s3_port: int, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An empty bucket, found as people say it: by the usual variables of the environment."""
+    """An empty bucket, configured by the usual environment variables."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{s3_port}")
@@ -155,7 +155,7 @@ async def test_a_drain_is_exact_and_a_rerun_changes_nothing(
 
 
 def test_of_two_puts_of_one_log_entry_the_second_is_fenced(bucket: Any) -> None:
-    """Each time both have looked before either writes."""
+    """Each time both have read the table before either writes."""
     lake = f"s3://{bucket.name}/race"
     Lake(lake).table("dead_letters")
     writers = [
@@ -174,7 +174,7 @@ def test_of_two_puts_of_one_log_entry_the_second_is_fenced(bucket: Any) -> None:
 
 
 def test_checkpoints_of_drains_and_upkeep_that_race_corrupt_nothing(bucket: Any) -> None:
-    """Both write checkpoints and the pointer, the pointer as often as they can."""
+    """Both write checkpoints and the pointer as often as they can."""
     lake = f"s3://{bucket.name}/beside"
     Lake(lake).table("dead_letters")
     drain, upkeep = (
@@ -285,7 +285,7 @@ async def test_an_erasure_leaves_nothing_of_a_tenant_in_any_object(
 
 
 def naming(bucket: Any, text: str) -> list[str]:
-    """The objects that have a text in them."""
+    """The objects that contain a text."""
     found = []
     for item in bucket.objects.all():
         content = item.get()["Body"].read()

@@ -76,7 +76,7 @@ def plan_of(connection: Connection[Any], statement: str) -> str:
 
 
 def asked(name: str) -> str:
-    """The statement, with what Grafana puts in place of its macros."""
+    """The statement, with Grafana's macros replaced."""
     if name == "exporter/oldest_open":
         parts = (ROOT / "sql/exporter/pipeline.sql").read_text().split("UNION ALL")
         [found] = [part for part in parts if "'oldest_open'" in part and "FROM" in part]

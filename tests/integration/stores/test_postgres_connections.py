@@ -20,7 +20,7 @@ pytestmark = [needs_tls, pytest.mark.xdist_group("postgres_tls")]
 
 
 class Secured(NamedTuple):
-    """A PostgreSQL that wants a password and shows a certificate for localhost."""
+    """A PostgreSQL that requires a password and has a certificate for localhost."""
 
     port: int
     password: str
@@ -32,7 +32,7 @@ class Secured(NamedTuple):
 
     @property
     def verified(self) -> dict[str, str]:
-        """What libpq needs beside host and login."""
+        """The parameters of libpq besides host and login."""
         return {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": self.ca}
 
 

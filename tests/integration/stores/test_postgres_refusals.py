@@ -24,7 +24,7 @@ def admin(database_dsn: str) -> Iterator[Connection[Any]]:
 
 
 def end(admin: Connection[Any], connection: Connection[Any]) -> None:
-    """End a session that does nothing, and wait until it is gone."""
+    """Terminate an idle session, and wait until it is gone."""
     [pid] = connection.execute("SELECT pg_backend_pid()").fetchone()
     admin.execute("SELECT pg_terminate_backend(%s)", [pid])
     gone(admin, pid)

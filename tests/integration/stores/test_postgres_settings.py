@@ -68,7 +68,7 @@ CIRCLE_SECONDS = 90  # for all jobs; a lock that stayed behind takes a drain a m
 
 
 def odd(dsn: str, **changes: str) -> None:
-    """Set the database of a DSN in odd ways, for sessions to come."""
+    """Change settings of the database of a DSN, for later sessions."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         name = sql.Identifier(connection.info.dbname)
         for setting, value in (ODD | changes).items():
@@ -81,7 +81,7 @@ def on(settings: Settings, dsn: str) -> Settings:
 
 
 async def everything(settings: Settings, client: Client) -> None:
-    """Each job that has to do with PostgreSQL, and what it must have come to."""
+    """Each job that uses PostgreSQL, and its expected result."""
     settings = quick(settings.model_copy(update={"keep_payloads": True}))
     async with Service(settings, TimeoutError("träge\\ 𝄞")).running() as service:
         await fail(settings, client, service, 6, tenant_id="acme")

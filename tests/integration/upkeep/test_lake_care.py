@@ -24,7 +24,7 @@ from support.platform_log import check_exact, in_lake, letter, publish, query
 
 
 async def small_files(settings: Settings, client: Client, count: int = 8) -> dict[int, bytes]:
-    """A lake of many files, as many drains leave it."""
+    """A lake with many files, as many drains leave it."""
     stored = await publish(client, settings, map(letter, range(10 * count)))
     await drain_log(settings.model_copy(update={"drain_batch_messages": 10}))
     return stored

@@ -43,7 +43,7 @@ ValueError: no
 
 
 def letters(first: int, count: int) -> list[bytes]:
-    """Dead letters that rules merge, split and leave alone, and one type that Postgres cuts."""
+    """Dead letters that rules merge, split or leave alone, and a type that PostgreSQL truncates."""
     kinds: list[dict[str, Any]] = [
         {"error_message": "parcel Nord is locked", "error_type": "LockedError"},
         {"error_message": "parcel West is locked", "error_type": "LockedError"},
@@ -64,7 +64,7 @@ def ruled(settings: Settings, tmp_path: Path) -> Settings:
 
 
 def sinks(settings: Settings) -> tuple[pl.DataFrame, list[tuple[Any, ...]]]:
-    """Both sinks, less what tells when they were written."""
+    """Both sinks, without the times at which they were written."""
     rows = [
         tuple(
             value

@@ -123,7 +123,7 @@ SILENT = {  # readers notice nothing, and lack rows
 async def test_a_torn_log_is_told_and_begun_anew_with_every_row(
     settings: Settings, client: Client, damage: str
 ) -> None:
-    """Also where the stream does not have them any more."""
+    """Also if the stream does not have them any more."""
     stored = await drained(settings, client)
     before, events = in_lake(settings), in_lake(settings, "case_events")
     log = log_of(settings)
@@ -207,7 +207,7 @@ async def test_an_entry_of_a_compaction_that_is_lost_doubles_and_loses_nothing(
 async def test_what_was_erased_does_not_come_back_with_a_mended_log(
     settings: Settings, client: Client
 ) -> None:
-    """Its file was in flight when the tenant was erased, so it is still there."""
+    """Its file was in use when the tenant was erased, so it still exists."""
     await drained(settings, client)
     await publish(client, settings, [letter(7, tenant_id="acme")])
     await drain_log(settings)
@@ -229,7 +229,7 @@ async def test_what_was_erased_does_not_come_back_with_a_mended_log(
 async def test_a_checkpoint_that_says_something_else_than_the_entries_is_found(
     settings: Settings, client: Client
 ) -> None:
-    """Of the flipped bits of a checkpoint, each is found, or changes nothing that is read."""
+    """Each flipped bit of a checkpoint is detected, or changes nothing that is read."""
     stored = await drained(settings, client)
     file = log_of(settings) / checkpoint(19)
     whole, store = file.read_bytes(), FileStore(str(log_of(settings).parent), (), None)
@@ -309,7 +309,7 @@ async def test_a_table_removed_while_a_drain_runs_ends_it_in_one_sentence(
 async def test_a_copy_made_while_drains_and_upkeep_go_on_is_whole(
     settings: Settings, client: Client, tmp_path: Path
 ) -> None:
-    """By the command of docs/operations.md."""
+    """With the command of docs/operations.md."""
     stored = await drained(settings, client)
     eager = settings.model_copy(update={"drain_batch_messages": 2})
     is_done = asyncio.Event()

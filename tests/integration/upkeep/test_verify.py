@@ -143,7 +143,7 @@ async def test_the_lake_is_read_no_faster_than_is_said(settings: Settings, clien
 async def test_a_file_that_leaves_the_lake_while_it_is_read_is_not_missed(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An erasure deletes at once what left, and reading everything may take hours."""
+    """An erasure deletes files at once, and reading everything may take hours."""
     stored = await drained(settings, client)
     check, left = FileStore.check, list[Path]()
 
@@ -184,7 +184,7 @@ async def test_any_flipped_bit_is_found(settings: Settings, client: Client) -> N
 async def test_a_flipped_bit_of_a_page_is_refused_by_its_checksum(
     settings: Settings, client: Client
 ) -> None:
-    """What reads the file with the checksums that Parquet itself has, sees it too."""
+    """A reader that uses the checksums of Parquet detects it too."""
     await drained(settings, client)
     (file, *_) = files(settings)
     whole = file.read_bytes()

@@ -30,7 +30,7 @@ def replace_rule(found: Rule, **changes: Any) -> Rule:
 
 
 class Life:
-    """Looks at one alert, a minute apart unless told otherwise."""
+    """Evaluates one alert, once a minute unless told otherwise."""
 
     def __init__(self, rule: Rule, last_told_at: datetime | None = None) -> None:
         self.rule, self.last_told_at = rule, last_told_at

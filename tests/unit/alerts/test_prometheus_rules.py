@@ -52,7 +52,7 @@ def test_prometheus_takes_the_rules_also_with_odd_overrides(tmp_path: Path) -> N
 
 
 def judge(tmp_path: Path, rules: AlertRules, *tests: dict[str, Any]) -> None:
-    """Run Prometheus' own test of the rules on these series and expectations."""
+    """Run promtool's test of the rules on these series and expectations."""
     file = tmp_path / "rules.yml"
     file.write_text(prometheus_rules(rules))
     cases = tmp_path / "tests.yml"
@@ -62,7 +62,7 @@ def judge(tmp_path: Path, rules: AlertRules, *tests: dict[str, Any]) -> None:
 
 
 def firing(at: str, *names: str) -> dict[str, Any]:
-    """The names of the alerts that fire at a time, and no other."""
+    """The names of all alerts that fire at a time."""
     samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(names)]
     expr = 'count by (alertname) (ALERTS{alertstate="firing"})'
     return {"expr": expr, "eval_time": at, "exp_samples": samples}

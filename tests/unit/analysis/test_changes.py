@@ -68,7 +68,7 @@ def test_groups_that_came_came_back_grow_or_ended_are_told_and_no_others() -> No
 
 
 def test_a_service_is_compared_over_equal_times() -> None:
-    """The hour that is not over counts on neither side, nor does what is older than two days."""
+    """The unfinished hour counts on neither side, nor anything older than two days."""
     hours = [
         (HOUR, "fields", 50),
         (HOUR - timedelta(hours=1), "fields", 4),

@@ -47,7 +47,7 @@ class Message:
 
 
 def moment(place: int) -> datetime:
-    """The time of a place in the log, as `Log` has it too."""
+    """The time of a position in the log, as in `Log`."""
     return before(days=2) + timedelta(seconds=place)
 
 
@@ -96,9 +96,9 @@ BY_WAY_OF = st.builds(
 
 @st.composite
 def stories(draw: st.DrawFn) -> list[Message]:
-    """A root and its redrives as they really go, each with an end of its own.
+    """A failure and its redrives as they happen in reality, each with its own end.
 
-    Its consumer may start anew after that, and fail anew; then its redrives have other numbers.
+    Its consumer may be created again and fail again; then its redrives have other numbers.
     """
     root = draw(ROOTS)
     consumer = draw(CONSUMERS)
@@ -138,7 +138,7 @@ def openings(draw: st.DrawFn, root: str, consumer: str | None, attempts: int) ->
 
 @st.composite
 def logs(draw: st.DrawFn) -> list[Message]:
-    """Stories told through each other, other messages between them, some told twice."""
+    """Several stories interleaved, with other messages between them, some stored twice."""
     log: list[Message] = []
     for story in draw(st.lists(stories(), max_size=3)):
         places = draw(st.lists(st.integers(0, 40), min_size=len(story), max_size=len(story)))
@@ -160,7 +160,7 @@ def logs(draw: st.DrawFn) -> list[Message]:
 
 
 def decoded(log: list[Message]) -> list[DeadLetter | CaseEvent]:
-    """The messages as the drain decodes them, in places that `Log` gives them too."""
+    """The messages as the drain decodes them, at the positions of `Log`."""
     messages: list[DeadLetter | CaseEvent] = []
     for sequence, message in enumerate(log, 1):
         at = moment(sequence)
@@ -430,7 +430,7 @@ def test_the_same_dead_letter_published_again_at_any_time_makes_no_difference(
 
 
 def test_the_generated_logs_reach_every_status_and_cause() -> None:
-    """So that the properties above are not about empty logs."""
+    """Otherwise the tests above could run on empty logs."""
     seen: set[tuple[str, str]] = set()
     due: set[bool] = set()
     openings: set[tuple[int, str | None]] = set()

@@ -20,7 +20,7 @@ def frames(
     is_old: bool = True,
     last_at: datetime | None = NOW,
 ) -> dict[str, pl.DataFrame]:
-    """`minutes` ago the service tiles failed, ten times each; long ago, if the log is old, maps."""
+    """The service tiles failed ten times `minutes` ago; in an old log, maps failed long ago."""
     group: dict[str, Any] = {
         "open_count": open_count,
         "parked_count": 0,
@@ -89,7 +89,7 @@ def test_a_quiet_platform_says_so() -> None:
 
 
 def test_an_outbreak_began_after_the_latest_steps_that_were_no_worse_than_usual() -> None:
-    """Ten failures each minute of it; before it ten in each step, which is a usual hour here."""
+    """Ten failures in each minute of it; before it ten in each step, which is usual here."""
     always = list(range(0, 300, 10))
     outbreak = [*range(40), *always]
     told = headline(frames(spikes=[("tiles", 400, 60.0)], minutes=outbreak), NOW)

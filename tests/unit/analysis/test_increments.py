@@ -17,7 +17,7 @@ Tables = dict[str, pa.Table]
 
 
 def append(lake: Log, messages: list[Message], **places: Any) -> None:
-    """Messages as a drain appends them, a few hours apart, so that chains reach over days."""
+    """Append messages as a drain does, a few hours apart, so that chains span days."""
     for message in messages:
         at = before(days=9) + timedelta(hours=5 * lake.sequence)
         place = {"published_at": at, "dlq_date": at.date(), **places}
@@ -99,7 +99,7 @@ def test_drained_in_steps_is_the_same_as_counted_whole(
 
 
 def test_a_part_has_the_whole_chain_and_all_that_is_said_of_it() -> None:
-    """Also where a failure of a redrive is a case of its own, a root again, or has two roots."""
+    """Also if the failure of a redrive is a separate case, a root again, or has two roots."""
     lake, log = Log(), list[Message]()
     lake.connection.execute("SET TimeZone = 'UTC'")
     for name in "abcdefgh":

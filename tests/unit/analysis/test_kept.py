@@ -63,7 +63,7 @@ def drain(lake: Lake, history: Frames, start: float, end: float, epoch: str | No
 
 
 def check(lake: Lake, *, is_rebuilt: bool) -> None:
-    """A run goes this way, and the marts by day that it leaves are those of a whole count."""
+    """Check that a run updates in this way, and that its marts equal those of a full build."""
     with connect(lake) as connection, daily_marts(connection, lake) as was_rebuilt:
         assert was_rebuilt == is_rebuilt
     check_kept(lake, DAILY)

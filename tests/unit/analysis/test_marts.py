@@ -29,7 +29,7 @@ def mart(log: Log, name: str, *columns: str) -> list[dict[str, Any]]:
 
 
 def redrive(log: Log, name: str, attempt: int, outcome: str | None, **columns: Any) -> None:
-    """A published redrive of the failure `name`, and what became of it."""
+    """A published redrive of the failure `name`, and its outcome."""
     log.event("redrive.published", name, attempt=attempt, **columns)
     if outcome == "failed_again":
         log.dead_letter(f"{name}{attempt}", root=name, redrive_attempt=attempt)

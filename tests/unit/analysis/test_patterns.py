@@ -27,7 +27,7 @@ def mart(log: Log, name: str) -> list[dict[str, Any]]:
 
 
 def fill(log: Log, rows: list[dict[str, Any]]) -> None:
-    """Dead letters in one go: like `Log.dead_letter`, the columns that rows differ in given."""
+    """Many dead letters at once: like `Log.dead_letter`, with the columns that differ."""
     log.dead_letter("first", dlq_timestamp=before(days=400))
     (template,) = log.connection.sql("SELECT * FROM dead_letters").to_arrow_table().to_pylist()
     log.connection.execute("DELETE FROM dead_letters")
@@ -409,7 +409,7 @@ def test_poison_messages(log: Log) -> None:
 
 
 def test_poison_consumers(log: Log) -> None:
-    """Of seven consumers with twenty failures, one may have code of its own to blame."""
+    """One of seven consumers with twenty failures may have a bug of its own."""
     for number in range(20):
         place = {"original_sequence": number, "dlq_timestamp": before(days=1, minutes=-number)}
         tenant = {"tenant_id": f"t{number % 4}"}

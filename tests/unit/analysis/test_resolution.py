@@ -72,7 +72,7 @@ def test_a_curve_by_hand() -> None:
 
 
 def test_incidence_is_not_one_minus_survival_per_cause() -> None:
-    """With half ended by each cause, each has 0.5, where 1 - KM of one alone would give more."""
+    """If half end by each cause, each has 0.5; 1 - KM of one alone would give more."""
     curve = curves(
         frame((1, "manual"), (2, "discarded"), (3, "manual"), (4, "discarded")), ("value",)
     )
@@ -104,7 +104,7 @@ def test_what_was_not_reached_is_null() -> None:
 
 
 def test_a_quantile_is_not_missed_by_rounding() -> None:
-    """After 9 of 10 the share open is 0.1, as a product of floats a little more."""
+    """After 9 of 10 the open share is 0.1, but as a product of floats slightly more."""
     got = summary(*((float(second), "manual") for second in range(1, 11)))
     assert (got["median_seconds"], got["p90_seconds"]) == (5, 9)
 
@@ -135,7 +135,7 @@ def test_open_cases_have_lasted_until_now() -> None:
 
 
 def test_counted_cases_are_as_many_cases() -> None:
-    """A row that stands for three cases makes the curve of three rows."""
+    """A row that counts three cases gives the same curve as three rows."""
     counted = durations((HOUR, "manual", None, 3), (None, "open", before(hours=5), 2))
     each = durations(*[(HOUR, "manual", None, 1)] * 3, *[(None, "open", before(hours=5), 1)] * 2)
     assert resolution_times(counted, NOW).equals(resolution_times(each, NOW))

@@ -48,7 +48,7 @@ def exact_fisher(both: int, first: int, second: int, total: int) -> float:
 
 @st.composite
 def any_table(draw: st.DrawFn, most: int) -> tuple[int, int, int, int]:
-    """Both, first, second and total; `both` mostly near to what chance leads to expect."""
+    """Both, first, second and total; `both` is mostly near the expected number."""
     total = draw(st.integers(1, most))
     first, second = draw(st.integers(0, total)), draw(st.integers(0, total))
     both = first * second // total + draw(st.integers(-60, 60))
@@ -68,7 +68,7 @@ def test_fisher_tail_counts_the_tables(table: tuple[int, int, int, int]) -> None
 @given(any_table(most=SAMPLE))
 @settings(deadline=None)
 def test_the_tail_of_a_large_table_is_one_less_the_other(table: tuple[int, int, int, int]) -> None:
-    """P(K ≥ both) + P(first - K ≥ first - both + 1) = 1, where the other half is marked."""
+    """P(K ≥ both) + P(first - K ≥ first - both + 1) = 1, if the other half is marked."""
     both, first, second, total = table
     tail, other = fisher(*table), fisher(first - both + 1, first, total - second, total)
     assert 0 <= tail <= 1
@@ -99,7 +99,7 @@ def test_chi_square_tail_has_the_tables_values(statistic: float, degrees: int, p
 
 @given(st.lists(st.floats(0, 1), max_size=50))
 def test_adjusted_p_values_are_benjamini_and_hochbergs(p_values: list[float]) -> None:
-    """The least that a p-value of this size or larger would be adjusted to by its rank alone."""
+    """The smallest adjusted value of all p-values of this size or larger."""
     assert adjusted(pl.Series(p_values, dtype=pl.Float64)).to_list() == pytest.approx(
         [
             min(

@@ -10,7 +10,7 @@ from sahool_dlq.analysis.marts.resolution import CAUSES, curves, summaries
 
 
 def observed(seed: int, n: int = 400) -> pl.DataFrame:
-    """Cases that end by competing causes, each censored at a time of its own; with ties."""
+    """Cases with competing causes, each censored at a different time; with ties."""
     rng = random.Random(seed)
     rows = []
     for _ in range(n):

@@ -43,7 +43,7 @@ FORMS["gzip in parts"] = gzip.compress(TEXT.encode()[:20]) + gzip.compress(TEXT.
 
 
 def around(body: bytes, **changes: Any) -> dict[str, Any]:
-    """A dead letter of our consumer about a body that is no strict JSON; nobody read it."""
+    """A dead letter of our consumer with a body that is not strict JSON."""
     data = {"base64": base64.b64encode(body).decode()}
     nothing = {"event_id": "unknown", "tenant_id": None, "field_id": None, "original_headers": {}}
     return ours(payload_encoding="base64", original_data=data, **(nothing | changes))
@@ -141,7 +141,7 @@ def test_ids_beside_what_is_nested_deeply_are_found(depth: int, is_first: bool) 
 
 
 def flattened(value: Any, depth: int) -> Any:
-    """The value with what is nested deeper than `depth` as its text."""
+    """The value, with everything that is nested deeper than `depth` as text."""
     if not isinstance(value, list | dict):
         return value
     if depth == 0:

@@ -20,7 +20,7 @@ from support.letters import OLD, PUBLISHED_AT, PUBLISHED_NS, STREAM, ours, secon
 
 
 def check(*bodies: bytes, subject: str = "sahool.dlq.ndvi_computed") -> None:
-    """Both ways agree on a batch of these bodies."""
+    """Check that both functions agree on a batch of these bodies."""
     messages = [LogMessage(subject, n, PUBLISHED_NS + n, body) for n, body in enumerate(bodies, 5)]
     one_by_one = frame_of([decode(m, "e", STREAM) for m in messages], LETTER_SCHEMA)
     assert_frame_equal(decode_all(messages, "e", STREAM), one_by_one)
@@ -102,7 +102,7 @@ def test_of_a_key_that_comes_twice_the_last_is_kept_and_that_is_said() -> None:
 @given(wild.documents(wild.NUMBERS | wild.STRINGS, wild.KEYS))
 @example(b'{"a@example.com": 1, "b@example.com": 2}')
 def test_no_document_reaches_the_sinks_with_a_key_twice(document: bytes) -> None:
-    """Whatever the document, and whether or not masks make two keys alike."""
+    """Whatever the document is, and even if masks make two keys equal."""
     message = body(original_data=0, attempts=0).replace(b": 0", b": " + document)
     check(message)
     letters = decode_all([LogMessage("s", 1, PUBLISHED_NS, message)], "e", STREAM)

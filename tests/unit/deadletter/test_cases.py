@@ -36,7 +36,7 @@ FORGED = str(uuid.UUID(int=7))
 
 
 def letter(name: str = "root", attempt: int | None = None, **changes: Any) -> DeadLetter:
-    """A failure of the consumer ADDRESS; with `attempt` that redrive of ROOT failed again."""
+    """A failure of the consumer ADDRESS; with `attempt`, that redrive of ROOT failed again."""
     values: dict[str, Any] = {
         "epoch": "e",
         "dlq_sequence": 1,
@@ -60,7 +60,7 @@ def letter(name: str = "root", attempt: int | None = None, **changes: Any) -> De
 
 
 def event(kind: str, attempt: int | None = None, **changes: Any) -> CaseEvent:
-    """An event about ROOT, told by ADDRESS where it is an outcome."""
+    """An event about ROOT, reported by ADDRESS if it is an outcome."""
     values: dict[str, Any] = {
         "epoch": "e",
         "dlq_sequence": 2,
@@ -526,7 +526,7 @@ def test_the_batches_in_which_a_log_is_read_make_no_difference(cut: int) -> None
 
 
 def by_way_of(redrive_id: str, kind: str = "triage.discarded") -> CaseEvent:
-    """A decision on ROOT that is told of a dead letter which names that redrive."""
+    """A decision on ROOT, given for a dead letter that names that redrive."""
     return event(kind, 1, redrive_id=redrive_id, consumer=None)
 
 

@@ -29,14 +29,14 @@ def log(log_with_views: Log) -> Log:
 
 
 def cases(log: Log, *columns: str) -> dict[str, tuple[Any, ...]]:
-    """The chosen columns of every case as it stands now, by failure_id."""
+    """The chosen columns of the current state of every case, by failure_id."""
     rows = log.rows("SELECT * FROM cases ORDER BY opening")
     assert len({(row["failure_id"], row["opening"]) for row in rows}) == len(rows)
     return {row["failure_id"]: tuple(row[name] for name in columns or COLUMNS) for row in rows}
 
 
 def redriven(log: Log, name: str, attempts: int, **columns: Any) -> None:
-    """The failure `name`, and so many redrives of it that failed again."""
+    """The failure `name`, and this number of redrives of it that failed again."""
     log.dead_letter(name)
     for attempt in range(1, attempts + 1):
         log.event("redrive.published", name, attempt=attempt, **columns)
@@ -371,7 +371,7 @@ MESSAGES = st.one_of(
 
 
 def folded(messages: list[Message]) -> dict[str, tuple[Any, ...]]:
-    """What the drain makes of the messages: `COLUMNS` of every case."""
+    """The drain's result for the messages: `COLUMNS` of every case."""
     found: dict[str, Case | None] = {}  # None: superseded
     for sequence, message in enumerate(messages, 1):
         at = before(days=2) + timedelta(seconds=sequence)

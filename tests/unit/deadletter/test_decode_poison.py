@@ -38,7 +38,7 @@ CANONICAL = json.dumps(ours())
 
 
 def spliced(key: str, raw: str) -> bytes:
-    """Our dead letter with the value of `key` as this very text."""
+    """Our dead letter with this exact text as the value of `key`."""
     found = json.dumps(key) + ": " + json.dumps(ours()[key])
     assert found in CANONICAL
     return CANONICAL.replace(found, json.dumps(key) + ": " + raw).encode()

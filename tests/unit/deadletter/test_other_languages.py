@@ -234,7 +234,7 @@ HEADS = {
 
 @pytest.mark.parametrize("language", HEADS)
 def test_repeats_of_how_frames_begin_take_linear_time(language):
-    """Twenty times the time of a quadratic pattern would be minutes."""
+    """A quadratic pattern would take minutes for twenty times the text."""
     started = time.process_time()
     for end in ("", "\n"):
         for piece in PIECES:
@@ -261,7 +261,7 @@ IN_NAMES = "< << <a> <a>b__1 > [ [[] ] ( () @1 @1-1 $ $$Lambda $1 ` `1[ + - -1 /
 
 @pytest.mark.parametrize("frame", NAMED_FRAMES)
 def test_a_hostile_name_of_a_frame_takes_linear_time(frame):
-    """Each takes a fraction of a second; with a quadratic pattern it takes nine and more."""
+    """Each takes a fraction of a second; a quadratic pattern would take nine seconds or more."""
     for piece in IN_NAMES:
         started = time.process_time()
         read_trace(frame.format(piece * (100_000 // len(piece))))

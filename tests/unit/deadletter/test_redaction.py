@@ -48,7 +48,7 @@ def test_harmless_text_is_untouched(text):
 
 @pytest.mark.parametrize("bar", ["", "  | "])
 def test_the_error_below_a_frame_without_source_is_no_source(bar):
-    """Where the code is compiled or gone, a trace has no source lines."""
+    """If the code is compiled or deleted, a traceback has no source lines."""
     frame = f'{bar}  File "/srv/price.py", line 41, in pay\n'
     assert "hunter2" not in Redactor().redact_text(
         f"{frame}{bar}Refused: password=hunter2 is old\n"

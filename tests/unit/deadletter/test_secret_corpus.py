@@ -16,7 +16,7 @@ LIMIT = 0.02
 
 
 def places(text: str) -> dict[str, str]:
-    """One text in every column that a drain masks, and in the shapes that bodies have."""
+    """One text in every column that a drain masks, and in all forms of bodies."""
     trace = (
         f'Traceback (most recent call last):\n  File "/a.py", line 3, in f\n    g(x)\nE: {text}\n'
     )
@@ -41,7 +41,7 @@ def is_json(text: str) -> bool:
 
 
 def stored(texts: Sequence[dict[str, str]]) -> Iterator[dict[str, str]]:
-    """What a drain stores of each text, by its place; the texts of a place are one column."""
+    """What a drain stores for each text, by column; the texts of a place are one column."""
     kept: list[dict[str, str]] = [{} for _ in texts]
     for place in sorted({place for columns in texts for place in columns}):
         rows = [number for number, columns in enumerate(texts) if place in columns]

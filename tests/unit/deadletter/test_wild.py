@@ -63,7 +63,7 @@ def test_each_message_is_one_row_that_both_sinks_take_without_its_secrets(
 
 
 def check_column(column: pl.Series) -> None:
-    """What PostgreSQL and Parquet both hold, without a secret."""
+    """Check that PostgreSQL and Parquet can store it, and that it has no secret."""
     values = column.drop_nulls()
     if column.dtype == pl.String:
         assert not any("\0" in text for text in values)
@@ -77,7 +77,7 @@ def check_column(column: pl.Series) -> None:
 
 
 def numbers(document: bytes) -> list[bytes]:
-    """The numbers of a JSON text as they are spelt, those in strings left out."""
+    """The numbers of a JSON text as written, without those in strings."""
     return [match[1] for match in NUMBER.finditer(document) if match[1]]
 
 

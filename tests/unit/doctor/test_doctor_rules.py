@@ -20,7 +20,7 @@ LOSES, MAY_LOSE, ADVICE = Severity
 
 
 def stream(name: str = "S", counts: Any = None, **changes: Any) -> Stream:
-    """A stream of limits on a disk; `state` and `cluster` are beside its configuration."""
+    """A stream with limits on a disk; `state` and `cluster` are next to its configuration."""
     beside = {"state": {"messages": 0, "first_seq": 1}} | {
         key: changes.pop(key) for key in ("state", "cluster") if key in changes
     }
@@ -29,7 +29,7 @@ def stream(name: str = "S", counts: Any = None, **changes: Any) -> Stream:
 
 
 def consumer(of: Stream, figures: Any = None, **changes: Any) -> Consumer:
-    """A durable that gives up after three deliveries."""
+    """A durable consumer that gives up after three deliveries."""
     defaults = {"durable_name": "c", "ack_policy": "explicit", "max_deliver": 3, "ack_wait": 30 * S}
     return Consumer(of, {"name": "c", "config": defaults | changes, **(figures or {})})
 

@@ -11,7 +11,7 @@ from sahool_dlq.drain.prefetch import ahead
 
 
 class Source:
-    """Counts up to `last`, then fails; remembers how far it was asked, and that it was closed."""
+    """Counts up to `last`, then fails; records how far it was read, and that it was closed."""
 
     def __init__(self, last: int, *, fails: bool = False) -> None:
         self.asked = 0

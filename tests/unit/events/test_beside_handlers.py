@@ -10,7 +10,7 @@ from sahool_dlq.events.results import HandlerResult, Retry
 
 
 class Ended:
-    """What follows from a call."""
+    """The result of a call."""
 
     result: HandlerResult | None = None
 

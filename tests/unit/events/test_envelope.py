@@ -132,7 +132,7 @@ def test_what_our_consumer_writes_is_never_quarantined(body: bytes) -> None:
 
 
 def is_null(body: bytes) -> bool:
-    """Whether it says nothing, in whatever encoding."""
+    """Whether it is null, in whatever encoding."""
     with contextlib.suppress(ValueError):
         return json.loads(body) is None
     return False

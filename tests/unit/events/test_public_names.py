@@ -20,7 +20,7 @@ FLAGS = {name for name in sahool_dlq.events.__all__ if name.endswith("_AVAILABLE
 
 
 def typed_names() -> dict[str, set[str]]:
-    """What type checkers see: the imports under TYPE_CHECKING, by submodule."""
+    """The names for type checkers: the imports under TYPE_CHECKING, by submodule."""
     [branch] = [node for node in SOURCE.body if isinstance(node, ast.If)]
     imports = [node for node in branch.body if isinstance(node, ast.ImportFrom)]
     return {
@@ -105,7 +105,7 @@ def test_without_anything_the_import_works() -> None:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What a service gets for a name of a module that needs an absent package."""
+    """The object that a service gets for a name whose package is missing."""
     (tmp_path / "till.py").write_text("import sqlalchemy.orm\nclass Till: ...")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)

@@ -33,7 +33,7 @@ def news(action: DLQAction, event: DLQEvent, **settings: Any) -> list[News]:
 
 
 def told(action: DLQAction, event: DLQEvent, **settings: Any) -> list[tuple[Any, ...]]:
-    """What the drain reads of it."""
+    """What the drain reads from it."""
     events = [
         decode_case_event(LogMessage(n.subject, 1, 1, n.body), "e")
         for n in news(action, event, **settings)

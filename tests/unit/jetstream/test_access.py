@@ -162,7 +162,7 @@ def test_running_servers_are_reached_as_they_are(
 
 
 def test_running_servers_that_want_more_say_so(tmp_path: Path) -> None:
-    """What `dlq up` was given for servers of others counts for commands beside it too."""
+    """The settings of `dlq up` for other servers also hold for commands next to it."""
     given = load_settings(nats_url="tls://other", nats_ca="/ca.pem", nats_token="t")
     (tmp_path / ".dlq").mkdir()
     (tmp_path / ".dlq" / ENDPOINTS_FILE).write_text(json.dumps(nats_settings(given)))
@@ -219,7 +219,7 @@ def test_a_missing_or_damaged_context_is_one_sentence(
 
 
 def test_a_user_without_a_home_has_no_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So it is in a container that runs as any number."""
+    """As in a container that runs with an arbitrary user id."""
 
     def fail(*_: object) -> Path:
         raise RuntimeError("Could not determine home directory.")

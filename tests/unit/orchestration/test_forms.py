@@ -62,7 +62,7 @@ def test_the_events_of_a_replay_are_selected_as_by_the_command() -> None:
 
 
 def test_the_form_of_a_change_is_told_from_none() -> None:
-    """Prefect sends the fields of the choice that is open, or nothing."""
+    """Prefect sends the fields of the chosen option, or nothing."""
     delivery: TypeAdapter[AsItWas | Changed] = TypeAdapter(AsItWas | Changed)
     assert delivery.validate_python({}) == AsItWas()
     assert delivery.validate_python({"own_copy": True}) == Changed(own_copy=True)

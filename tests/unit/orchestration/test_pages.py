@@ -60,7 +60,7 @@ def test_where_nothing_is_open_nothing_is_to_be_redriven() -> None:
 
 
 def test_a_plan_says_what_its_page_says_to_who_approves_it() -> None:
-    """Groups and sample as lists, since the dialog of an approval has no room for a table."""
+    """Groups and sample as lists, because the dialog of an approval is too narrow for a table."""
     shown = {
         "planned": 12,
         "groups": [

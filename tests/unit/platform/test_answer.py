@@ -25,7 +25,7 @@ class Found:
 
 @dataclass
 class Secretive(Found):
-    """One that says itself what may be printed."""
+    """A report that defines itself what may be printed."""
 
     secret: str = "hunter2"
 

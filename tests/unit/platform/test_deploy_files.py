@@ -67,5 +67,5 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
 
 
 def variables(file: str) -> list[str]:
-    """The names that an environment file sets, also those it only shows."""
+    """The names that an environment file sets, including commented ones."""
     return re.findall(r"^(?:# )?(\w+)=", (DEPLOY / file).read_text(), re.MULTILINE)

@@ -17,7 +17,7 @@ NAMES = re.compile(r"`((?:[\w-]+/)*(?:[\w-]+\.\w+)?)`")
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip())
 def test_each_file_of_the_map_is_there(row: str) -> None:
-    """A name without a folder is below one that the row names, or beside a file of it."""
+    """A name without a folder is in a folder that the row names, or next to one of its files."""
     named = [name for name in NAMES.findall(row) if name]
     paths = [path for name in named for path in (PACKAGE / name, ROOT / name) if path.exists()]
     folders = [path if path.is_dir() else path.parent for path in paths]

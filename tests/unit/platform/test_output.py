@@ -25,7 +25,7 @@ STEERING = [
 
 
 def shown(*rows: list[object]) -> str:
-    """What a table prints."""
+    """The output of a table."""
     before, output.console = output.console, Console(file=io.StringIO(), width=120, emoji=False)
     try:
         print_table("title", ["what", "said"], rows)

@@ -66,7 +66,7 @@ def of_page(page: str) -> list[list[str]]:
 
 
 def problem(words: list[str]) -> str | None:
-    """What about a command does not exist."""
+    """What does not exist in a command."""
     group = _command()
     context = click.Context(group)
     if not words or words[0].startswith(("-", "…")) or words[0].isupper():

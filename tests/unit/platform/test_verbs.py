@@ -16,7 +16,7 @@ from sahool_dlq.cli.examples import EXAMPLES
 from sahool_dlq.cli.verbs import module_of
 
 NO_VERBS = {
-    "as_of",
+    "as_of", "elsewhere",
     "__init__", "__main__", "decide", "examples", "failing", "layout", "output", "plan", "results",
     "selecting", "sql_prompt", "verb", "verbs",
 }  # fmt: skip

@@ -53,8 +53,7 @@ def letter(failure: str, at: float, sequence: int, redrive: str = "", by: str = 
 
 
 def sound() -> History:
-    """Failure `a`: redriven twice, in the second time handled. `b`: edited, handled, not told.
-
+    """Failure `a`: redriven twice, handled the second time. `b`: edited, handled, not reported.
     `c`: redirected to another service, and handled there. Their redrives are `a-1`, `a-2`, …
     """
     stores = {
@@ -117,7 +116,7 @@ def test_a_sound_history_has_no_faults() -> None:
 
 
 def everywhere(failure: str, *case: Any) -> Callable[[History], None]:
-    """Let a failure stand so in every store."""
+    """Set the state of a failure in every store."""
 
     def plant(history: History) -> None:
         for store in history.stores.values():
@@ -127,7 +126,7 @@ def everywhere(failure: str, *case: Any) -> Callable[[History], None]:
 
 
 def change(where: str, index: int, **changes: Any) -> Callable[[History], None]:
-    """Let one item of the history be otherwise."""
+    """Change one item of the history."""
 
     def plant(history: History) -> None:
         items = getattr(history, where)
@@ -137,17 +136,17 @@ def change(where: str, index: int, **changes: Any) -> Callable[[History], None]:
 
 
 def add(where: str, *new: Any) -> Callable[[History], None]:
-    """Let more have happened."""
+    """Add items to the history."""
     return lambda history: getattr(history, where).extend(new)
 
 
 def drop(where: str, index: int) -> Callable[[History], None]:
-    """Let something not have happened."""
+    """Remove items from the history."""
     return lambda history: getattr(history, where).pop(index)
 
 
 def all_of(*plants: Callable[[History], None]) -> Callable[[History], None]:
-    """Several of these."""
+    """Do several of these."""
     return lambda history: [plant(history) for plant in plants] and None
 
 

@@ -32,7 +32,7 @@ CELL = Cell("g", "TimeoutError", 1)
 def test_the_chance_is_above_something_as_often_as_coins_say(
     a: int, b: int, chance: Fraction
 ) -> None:
-    """P(Beta(a, b) ≥ x) = P(a - 1 or fewer heads of a + b - 1 coins of chance x), an identity."""
+    """P(Beta(a, b) ≥ x) = P(at most a - 1 heads of a + b - 1 coins with chance x), an identity."""
     coins = a + b - 1
     heads = (comb(coins, k) * chance**k * (1 - chance) ** (coins - k) for k in range(a))
     found = Belief(a, b, 0).probability_above(float(chance))
@@ -214,7 +214,7 @@ def redrives_on_last_day(tally: Tally, name: str) -> int:
 
 
 def test_an_outage_is_not_made_worse(worlds: list[tuple[Tally, Tally]]) -> None:
-    """Load is what the service is given: its own events, and redrives."""
+    """The load is what the service receives: its own events, and redrives."""
     normal = 2.0 * 1_800  # events in half an hour
     minutes = range(30 * 60, 30 * 60 + 30)
     for ours, theirs in worlds:
@@ -229,7 +229,7 @@ def test_an_outage_is_not_made_worse(worlds: list[tuple[Tally, Tally]]) -> None:
 
 
 def outcomes(rng: random.Random) -> list[Outcome]:
-    """Two groups, redriven every hour for ten days: one is cured by it, the other never."""
+    """Two groups, redriven every hour for ten days: redrives cure one and never the other."""
     rows = []
     for hour in range(240):
         at = NOW + timedelta(hours=hour)

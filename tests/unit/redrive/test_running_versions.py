@@ -11,7 +11,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def process(version: str | None, started: int, last: int, service: str = "ndvi") -> Process:
-    """One that started and was heard last so many minutes after noon."""
+    """A process that started, and was last heard from, so many minutes after noon."""
     return Process(service, version, *(NOON + timedelta(minutes=m) for m in (started, last)))
 
 

@@ -28,7 +28,7 @@ def event(
 
 
 def in_shell(line: str, folder: Path, raw: bytes = b"") -> tuple[list[str], bytes]:
-    """Run a line where `nats` and `dlq` are programs that only remember; what `nats` was given."""
+    """Run a line with recording stand-ins for `nats` and `dlq`; the arguments of `nats`."""
     for name, text in (("nats", STUB), ("dlq", "#!/bin/sh\ncat raw\n")):
         file = folder / name
         file.write_text(text)

@@ -61,7 +61,7 @@ def test_other_cells_stay_as_they_are(text: str) -> None:
 
 
 def test_cells_are_quoted_whatever_separates_them_elsewhere() -> None:
-    """A spreadsheet of another country takes a semicolon for the end of a cell."""
+    """In some countries spreadsheets read a semicolon as the end of a cell."""
     line = written("csv", SCHEMA, [row(SCHEMA, error_message='a;=1+1;"b"')]).decode()
     assert '"a;\'=1+1;""b"""' in line
 

@@ -25,7 +25,7 @@ class Reading:
 
 
 class Slow:
-    """Answers as it is told, by turns."""
+    """Answers fast and slowly, as it is told."""
 
     def __init__(self, late: Sequence[bool]) -> None:
         self.late = list(late)

@@ -12,7 +12,7 @@ from sahool_dlq.stores.lake.torn_log import LOG, read_log
 
 
 class BusyStore(FileStore):
-    """A table that somebody changes after its files were listed."""
+    """A table that another writer changes after its files were listed."""
 
     def __init__(self, path: str, change: Callable[[], object], times: int = 1) -> None:
         super().__init__(path, (), None)
@@ -20,7 +20,7 @@ class BusyStore(FileStore):
         self._times = times
 
     def paths(self, folder: str = "") -> set[str]:
-        """The files as they are, just before the change."""
+        """The list of files just before the change."""
         found = super().paths(folder)
         if self._times:
             self._times -= 1
