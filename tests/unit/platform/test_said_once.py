@@ -36,6 +36,7 @@ FACTS = {
         {
             MADE,
             "sql/postgres/migrations/0008_redrive_history.sql",  # the index that finds them
+            "sql/postgres/migrations/0027_replays.sql",  # the view anew, without replays
             "sql/views/redrives.sql",
         },
     ),
