@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from threading import Event
 from typing import Any
 
 import nats
@@ -84,6 +87,64 @@ def test_a_dry_run_shows_the_plan_and_touches_nothing(
         platform.ended(platform.start("dry-run", failures={"service": "none"}))["state"]["message"]
         == "Nothing to redrive"
     )
+
+
+REPLAYED = "sahool.actions.replayed"
+
+
+@contextmanager
+def acknowledging(platform: Platform, durable: str) -> Iterator[list[bytes]]:
+    """A consumer without the library that has two events and acknowledges whatever it gets."""
+    got: list[bytes] = []
+    are_there, is_over = Event(), Event()
+
+    async def work() -> None:
+        connection = await nats.connect(platform.settings.nats_url.get_secret_value())
+        js = connection.jetstream()
+        subscription = await js.pull_subscribe(REPLAYED, durable, stream="SAHOOL_EVENTS")
+        for number in range(2):
+            await js.publish(REPLAYED, b'{"number": %d}' % number)
+        while not is_over.is_set():
+            try:
+                messages = await subscription.fetch(2, timeout=0.5)
+            except TimeoutError:
+                continue
+            for message in messages:
+                await message.ack_sync()
+                got.append(message.data)
+            if len(got) >= 2:
+                are_there.set()
+        await connection.close()
+
+    with ThreadPoolExecutor(1) as other:
+        running = other.submit(lambda: asyncio.run(work()))
+        try:
+            assert are_there.wait(60)
+            yield got
+        finally:
+            is_over.set()
+            running.result()
+
+
+def test_a_replay_shows_its_plan_and_then_gives_the_events_to_the_consumer_again(
+    platform_with_worker: Platform,
+) -> None:
+    platform = platform_with_worker
+    given = {
+        "consumer": "replayed",
+        "reason": "rounded",
+        "your_name": "ann",
+        "events": {"where": "data.number >= 0"},
+    }
+    with acknowledging(platform, "replayed") as got:
+        started = platform.start("replay", plan_only=True, **given)
+        run = platform.ended(started)
+        assert run["state"]["message"] == "Would publish 2 events for SAHOOL_EVENTS/replayed"
+        assert f"- {REPLAYED}" in platform.artifacts(started)["redrive-plan"]["data"]
+        assert len(got) == 2
+        run = platform.ended(platform.start("replay", **given))
+        assert run["state"]["message"] == "Redrove 2: 2 tried, all succeeded"
+    assert sorted(got) == sorted(2 * [b'{"number": 0}', b'{"number": 1}'])
 
 
 def test_a_selection_of_everything_is_refused_in_one_sentence(

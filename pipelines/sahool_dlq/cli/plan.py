@@ -5,6 +5,7 @@ from textwrap import shorten
 
 from sahool_dlq.alerts.text import quantity
 from sahool_dlq.cli.output import console, print_table, safe
+from sahool_dlq.deadletter.replays import REPLAY
 from sahool_dlq.redrive.edit_preview import EditPreview
 from sahool_dlq.redrive.preview import Preview
 from sahool_dlq.redrive.publish.ramp import RedriveReport
@@ -183,7 +184,8 @@ def print_report(report: RedriveReport) -> None:
             for reason, count in reasons.items():
                 console.print(f"{state} {count:,}: {safe(reason)}.", soft_wrap=True)
     for group, why in report.stopped_groups.items():
-        console.print(f"Group {group} was stopped: {safe(why)}.", soft_wrap=True)
+        what = "The replay" if group == REPLAY else f"Group {group}"
+        console.print(f"{what} was stopped: {safe(why)}.", soft_wrap=True)
     if report.state == "paused":
         console.print(f"Paused. Go on:  dlq batches resume {report.batch_id}", soft_wrap=True)
     elif report.state == "awaiting_approval":

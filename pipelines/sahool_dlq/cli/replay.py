@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from sahool_dlq.alerts.text import quantity
 from sahool_dlq.cli.output import console, print_table, progress, safe
 from sahool_dlq.cli.plan import also_reached_facts, pace_fact, reach_facts
 from sahool_dlq.cli.redrive import carried_out, unless_approved
@@ -96,9 +97,10 @@ def _show_dry_run(shown: ReplayPreview) -> None:
 
 def _show(shown: ReplayPreview) -> None:
     left_out = sum(shown.refused.values()) + len(shown.reached.unreached_ids)
+    count = quantity(shown.planned - left_out, "events")
     subjects = [row.subject for row in shown.found.plan.rows]
     print_table(
-        f"A replay would publish {shown.planned - left_out:,} events for {safe(shown.consumer)}",
+        f"A replay would publish {count} for {safe(shown.consumer)}",
         ["subject", "events"],
         [(subject, subjects.count(subject)) for subject in shown.found.plan.subjects],
     )
@@ -123,10 +125,9 @@ def _show(shown: ReplayPreview) -> None:
 def _notes(shown: ReplayPreview) -> list[str]:
     """What was read, and what is not replayed and why."""
     found = shown.found
+    read = quantity(found.read_count, "events")
     rate = found.read_count / found.seconds if found.seconds else 0
-    notes = [
-        f"{found.read_count:,} events were read in {found.seconds:.1f} s ({rate:,.0f} a second)."
-    ]
+    notes = [f"Read {read} in {found.seconds:.1f} s ({rate:,.0f} a second)."]
     notes += [f"Left out: {count:,} {LEFT_OUT[why]}." for why, count in found.left_out.items()]
     if found.unfinished:
         notes.append(

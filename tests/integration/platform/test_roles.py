@@ -50,12 +50,15 @@ from sahool_dlq.jobs.decisions import audit_trail, decide
 from sahool_dlq.jobs.drain import drain_log, migrate_all
 from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.jobs.payloads import raw_event
-from sahool_dlq.jobs.redrive import preview_redrive, redrive
+from sahool_dlq.jobs.redrive import preview_redrive, redrive, run_redrive
+from sahool_dlq.jobs.replay import plan_replay
 from sahool_dlq.jobs.status import platform_status
 from sahool_dlq.jobs.upkeep import verify_stores
 from sahool_dlq.jobs.watch import monitor_config
+from sahool_dlq.redrive.choose.plan import Order
 from sahool_dlq.redrive.choose.selection import Selection
 from sahool_dlq.redrive.publish.outcomes import OutcomeFollower
+from sahool_dlq.redrive.replay.selection import ReplaySelection
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import database, locking, migrate
 from sahool_dlq.stores.postgres.marts import fill_marts
@@ -416,8 +419,17 @@ async def test_each_role_does_all_of_its_work(roles: Roles) -> None:
     assert (await preview_redrive(redriver, timeouts)).payloads["in_stream"] == 2
     async with service(roles):
         report = await redrive(redriver, timeouts, **by_hand)
-    assert report is not None
-    assert report.outcomes == {"succeeded": 2}
+        assert report is not None
+        assert report.outcomes == {"succeeded": 2}
+        async with roles.client("redriver") as client:
+            consumers = await client.jetstream().consumers_info("SAHOOL_EVENTS")
+        [durable] = [each.name for each in consumers if each.name.startswith("ndvi")]
+        wrong = ReplaySelection(durable, where="event_id LIKE 'e%'")
+        planned = await plan_replay(redriver, wrong, Order("manual", "t", "rounded"))
+        assert planned is not None
+        report = await run_redrive(redriver, planned[0].id)
+        assert report.outcomes == {"succeeded": 2}
+    assert roles.rows("analyst", "SELECT count(*) FROM replays WHERE announced <> '{}'") == [(2,)]
 
     async with foreign(roles, "billing"):  # workers bridge, too
         assert await bridge_pending(redriver) == ({"bridged": 2}, [])

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner
 from nats.aio.client import Client
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 
 from sahool_dlq.cli import _command
 from sahool_dlq.errors import RedriveError, UnknownNameError
@@ -381,7 +381,7 @@ async def test_a_consumer_without_the_library_is_believed_by_its_acknowledgement
     assert all(why.startswith("inferred:") for why in report.reasons["succeeded"])
 
 
-async def test_a_consumer_that_nobody_pulls_from_gets_nothing(
+async def test_a_consumer_that_does_not_exist_or_has_handled_nothing(
     settings: Settings, client: Client
 ) -> None:
     settings = quick(settings)
@@ -389,8 +389,42 @@ async def test_a_consumer_that_nobody_pulls_from_gets_nothing(
     await client.jetstream().add_consumer(settings.events_stream, config)
     with pytest.raises(UnknownNameError, match="no consumer 'nobody'"):
         await preview_replay(settings, ReplaySelection("nobody", since=1))
+    with pytest.raises(UnknownNameError, match="no consumer 'S/a/b'"):
+        await preview_replay(settings, ReplaySelection("S/a/b", since=1))
+    await publish(client, settings, 1)
     shown = await preview_replay(settings, ReplaySelection("idle", since=1))
-    assert shown.planned == 0
+    assert shown.planned == 0  # it has not handled it
+
+
+async def test_a_name_means_the_events_stream_and_else_must_be_unique(
+    settings: Settings, client: Client
+) -> None:
+    js, prefix = client.jetstream(), settings.subject_prefix
+    durable, streams = f"only_{prefix}", [f"{prefix}_a", f"{prefix}_b"]
+    for stream in streams:
+        await js.add_stream(name=stream, subjects=[f"{stream}.>"])
+        await js.add_consumer(stream, ConsumerConfig(durable_name=durable))
+    with pytest.raises(RedriveError, match=f"write {prefix}_a/{durable} or {prefix}_b/{durable}"):
+        await preview_replay(settings, ReplaySelection(durable, since=1))
+    shown = await preview_replay(settings, ReplaySelection(f"{streams[1]}/{durable}", since=1))
+    assert shown.consumer == f"{streams[1]}/{durable}"
+    await js.delete_stream(streams[1])
+    shown = await preview_replay(settings, ReplaySelection(durable, since=1))
+    assert shown.consumer == f"{streams[0]}/{durable}"
+    await js.add_consumer(settings.events_stream, ConsumerConfig(durable_name=durable))
+    shown = await preview_replay(settings, ReplaySelection(durable, since=1))
+    assert shown.consumer == f"{settings.events_stream}/{durable}"
+    await js.delete_stream(streams[0])
+
+
+async def test_a_work_queue_has_nothing_to_replay(settings: Settings, client: Client) -> None:
+    js, stream = client.jetstream(), f"{settings.subject_prefix}_queue"
+    config = StreamConfig(name=stream, subjects=[stream], retention=RetentionPolicy.WORK_QUEUE)
+    await js.add_stream(config)
+    await js.add_consumer(stream, ConsumerConfig(durable_name="c", ack_policy=AckPolicy.EXPLICIT))
+    with pytest.raises(RedriveError, match="deletes the events that were handled"):
+        await preview_replay(settings, ReplaySelection(f"{stream}/c", since=1))
+    await js.delete_stream(stream)
 
 
 async def test_replays_are_known_again_in_a_database_that_was_filled_from_the_lake(
@@ -435,8 +469,8 @@ async def test_the_command_shows_a_plan_runs_it_and_lists_its_batch(
         await handled(settings, client, 3)
         service.seen.clear()
         shown = await dlq(*event, "--dry-run")
-        assert "A replay would publish 1 events for" in shown
-        assert "3 events were read" in shown
+        assert "A replay would publish 1 event for" in shown
+        assert "Read 3 events in" in shown
         assert "--reason" in await dlq(*event, status=2)
         assert not service.seen
         assert "succeeded" in await dlq(*event, "--reason", "rounded", "--by", "ana")
