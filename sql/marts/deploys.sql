@@ -8,7 +8,8 @@
 --   success_count  redrives that succeeded in it
 --   brought        groups that failed first in it, joined by ', '; null if there are none
 --   cured          groups whose redrives succeeded in it, and that never failed in it; as above
---   brought_back   groups that failed in it after an earlier version had cured them; as above
+--   brought_back   groups that failed in it after an earlier version had cured them, or after a
+--                  person resolved them in this version or a lower one; as above
 WITH told AS (
     SELECT
         service,
@@ -31,9 +32,18 @@ firsts AS (
 ),
 
 cures AS (
-    SELECT service, group_id, MIN(first_succeeded_at) AS cured_at
-    FROM told
-    WHERE consumer_version IS NOT NULL AND success_count > 0 AND failure_count = 0
+    SELECT service, group_id, MIN(cured_at) AS cured_at
+    FROM (
+        SELECT service, group_id, first_succeeded_at AS cured_at
+        FROM told
+        WHERE consumer_version IS NOT NULL AND success_count > 0 AND failure_count = 0
+
+        UNION ALL
+
+        SELECT service, group_id, resolved_at AS cured_at
+        FROM fixes
+        WHERE resolved_at IS NOT NULL
+    ) AS cured
     GROUP BY service, group_id
 ),
 
@@ -43,12 +53,20 @@ judged AS (
         CASE WHEN t.first_failed_at = f.first_failed_at THEN t.group_id END AS brought,
         CASE WHEN t.failure_count = 0 THEN t.group_id END AS cured,
         CASE
-            WHEN c.cured_at < t.first_failed_at AND t.first_failed_at > f.first_failed_at
+            WHEN
+                c.cured_at < t.first_failed_at
+                AND t.first_failed_at > f.first_failed_at
+                AND NOT COALESCE(x.is_older, FALSE)
                 THEN t.group_id
         END AS brought_back
     FROM told AS t
     INNER JOIN firsts AS f ON f.service = t.service AND f.group_id = t.group_id
     LEFT JOIN cures AS c ON c.service = t.service AND c.group_id = t.group_id
+    LEFT JOIN fixes AS x
+        ON
+            x.service = t.service
+            AND x.group_id = t.group_id
+            AND x.consumer_version = t.consumer_version
     WHERE t.consumer_version IS NOT NULL
 ),
 

@@ -14,7 +14,7 @@
 --                                        versions than resolved_in_version do not count
 --                            fixed       only versions older than resolved_in_version failed since
 --                                        that decision: the open failures are of the known bug. Not
---                                        while escalating
+--                                        while escalating, except in its first 24 hours
 --                            new         first seen less than 24 hours ago
 --                            escalating  is_escalating
 --                            ongoing     else; the first that applies
@@ -247,7 +247,12 @@ SELECT
                 resolved_in_version IS NULL OR last_unfixed_at > last_resolved_by_person_at
             )
             THEN 'regressed'
-        WHEN is_fixed AND NOT (failure_count_1h >= 10 AND failure_count_1h > escalation_limit)
+        WHEN
+            is_fixed
+            AND (
+                first_seen_at > now - INTERVAL '24' HOUR
+                OR NOT (failure_count_1h >= 10 AND failure_count_1h > escalation_limit)
+            )
             THEN 'fixed'
         WHEN first_seen_at > now - INTERVAL '24' HOUR THEN 'new'
         WHEN failure_count_1h >= 10 AND failure_count_1h > escalation_limit THEN 'escalating'

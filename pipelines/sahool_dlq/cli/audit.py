@@ -58,6 +58,11 @@ def _show(rows: list[dict[str, Any]]) -> None:
 def _result(detail: dict[str, Any]) -> str:
     if "changed" in detail:
         return f"{detail['changed']:,} changed"
+    if "in_version" in detail:
+        return f"in version {detail['in_version']}"
+    if "to" in detail:
+        where = f"to {detail['to']}, {'masked' if detail['masked'] else 'as they were'}"
+        return f"{sum(detail['copied'].values()):,} copied {where}" if "copied" in detail else where
     if "successes" in detail:
         return f"{detail['successes']:,} successes"
     if outcomes := detail.get("outcomes"):

@@ -88,7 +88,7 @@ def print_groups(
         style = STATES[row["state"]]
         print_line(f"[{style}]{safe(state_in_words(row))}[/]  {safe(what_failed(row))}")
         versions = f" {safe(row['versions'])}" if row["versions"] else ""
-        if fix := row["resolved_in_version"]:
+        if (fix := row["resolved_in_version"]) and row["state"] not in ("fixed", "resolved"):
             versions += f" · resolved in {safe(fix)}"
         print_line(
             f"  [cyan]{row['group_id']}[/cyan]  {row['open_count']:,} open of"

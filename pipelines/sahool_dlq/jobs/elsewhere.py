@@ -98,8 +98,15 @@ async def copy_events(
                 else:
                     for part in masked_copies(connection, selection):
                         ids = [each.failure_id for each in part if isinstance(each, Copy)]
-                        said = {"actor": actor, "reason": reason, "batch_id": copy_id}
-                        audit(auditing, "redrive.copied", failure_ids=ids, detail=detail, **said)
+                        audit(
+                            auditing,
+                            "redrive.copied",
+                            actor=actor,
+                            reason=reason,
+                            batch_id=copy_id,
+                            failure_ids=ids,
+                            detail={"failures": len(ids), **detail},
+                        )
                         await publisher.publish(part)
             finally:
                 told = _told(publisher)

@@ -105,7 +105,10 @@ def plan_as_markdown(shown: Mapping[str, Any], batch: Batch | None = None) -> st
         changes = tuple(tuple(change.values()) for change in edits["changes"])[:_MOST_CHANGES]
         lines += ["", f"The edit, in {edits['events']:,} events:", ""]
         lines += as_markdown_table(Section("", ("where", "before", "after", "events"), changes))
-        lines += [f"{edits['unchanged']:,} unchanged.", ""]
+        lines += ["", f"{edits['unchanged']:,} unchanged.", ""]
+        if refused := edits["refused"]:
+            why = escaped("; ".join(dict.fromkeys(refused.values()))[:_LONGEST])
+            lines += [f"It does not fit {len(refused):,}, so nothing is published: {why}.", ""]
     return "\n".join(lines)
 
 

@@ -178,11 +178,7 @@ def patched(body: bytes, patch: Patch) -> bytes:
     text, form = text_of(body)
     if isinstance(patch, dict):
         return form.bytes_of(_merged(text, patch))
-    try:
-        after = jsonpatch.apply_patch(_read(text), patch)
-        return form.bytes_of(_respelt(text, after))
-    except (*_WRONG_PATCH, ValueError, RecursionError) as error:
-        raise RefusedError(f"the JSON Patch does not apply to it: {error}") from None
+    return form.bytes_of(_operated(text, patch))
 
 
 _NEEDED = {True: "a JSON object", False: "JSON"}
@@ -205,6 +201,21 @@ def _merged(target: str, patch: Any) -> str:
             old = value.get(key) or Member(dump_json(key), "")
             value[key] = Member(old.key, _merged(old.value, change))
     return "{" + ",".join(f"{key}:{text}" for key, text in value.values()) + "}"
+
+
+def _operated(text: str, patch: list[dict[str, Any]]) -> str:
+    try:
+        after = _read(text)
+    except (ValueError, RecursionError):
+        raise RefusedError("it cannot be edited, because it is nested too deeply") from None
+    for operation in patch:
+        try:
+            after = jsonpatch.apply_patch(after, [operation])
+        except (*_WRONG_PATCH, ValueError, RecursionError):
+            # The library's message may have values of the event.
+            said = f"{operation['op']} {operation['path']}"
+            raise RefusedError(f"the JSON Patch does not apply to it: {said}") from None
+    return _respelt(text, after)
 
 
 class _Fraction(float):

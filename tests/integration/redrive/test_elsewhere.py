@@ -71,6 +71,9 @@ async def test_copies_are_masked_new_events_there_and_nothing_happens_here(
     assert {(row["actor"], row["reason"]) for row in rows} == {("ana", "try 2.4 there")}
     assert [str(each) for each in rows[0]["failure_ids"]] == [failure]
     assert (rows[1]["detail"]["to"], rows[1]["detail"]["masked"]) == ("context staging", True)
+    told = (await dlq(settings, "audit")).stdout
+    assert "by ana  1 copied to context staging, masked" in told
+    assert "by ana  1 failures  to context staging, masked" in told
     assert rows[1]["detail"]["copied"] == {f"{settings.subject_prefix}.analysis.ndvi": 1}
 
 

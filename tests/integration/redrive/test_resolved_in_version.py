@@ -81,6 +81,7 @@ def test_a_failure_of_an_older_version_is_known_and_of_a_newer_one_a_regression(
         1:
     ]
     assert planned["detail"]["in_version"] == "2.4"
+    assert "2 failures  in version 2.4" in dlq("audit").stdout
 
     failing(settings, 2, "2.3")
     assert group_of(dlq)["state"] == "fixed"

@@ -124,12 +124,29 @@ def test_versions_without_an_order_are_ordered_by_appearance(log: Log) -> None:
     assert state(log) == ("regressed", "0be11aa", "92cc511")
 
 
+def test_the_version_that_fails_again_brought_the_group_back(log: Log) -> None:
+    failed(log, "a", "2.3", 40)
+    resolved(log, "a", "2.4", 30)
+    failed(log, "b", "2.2", 25)
+    failed(log, "c", "2.5", 20)
+    told = {row["consumer_version"]: row["brought_back"] for row in mart(log, "deploys")}
+    assert told == {"2.2": None, "2.3": None, "2.5": "g1"}
+
+
 def test_a_known_bug_that_escalates_is_escalating(log: Log) -> None:
     failed(log, "a", "2.3", 400)
     resolved(log, "a", "2.4", 390)
     for number in range(30):
         failed(log, f"b{number}", "2.3", 0.2)
     assert state(log) == ("escalating", "2.4", None)
+
+
+def test_a_new_group_is_fixed_however_many_failures_it_had(log: Log) -> None:
+    for number in range(30):
+        failed(log, f"a{number}", "2.3", 0.5)
+        resolved(log, f"a{number}", "2.4", 0.2)
+    failed(log, "b", "2.3", 0.1)
+    assert state(log) == ("fixed", "2.4", None)
 
 
 def test_a_log_without_such_decisions_has_no_rows(log: Log) -> None:

@@ -31,6 +31,7 @@ def append(lake: Log, messages: list[Message], **places: Any) -> None:
                 parse_error=message.parse_error,
                 not_before=message.not_before,
                 redrive_cap=message.redrive_cap,
+                resolved_in_version="2.4" if message.kind == "triage.resolved" else None,
                 **place,
             )
         else:

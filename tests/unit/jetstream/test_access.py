@@ -13,7 +13,7 @@ from sahool_dlq.cli import _command
 from sahool_dlq.errors import SettingsError
 from sahool_dlq.events import NATSConfig, NATSConsumerConfig
 from sahool_dlq.events.monitor.triage import DLQConsumerConfig
-from sahool_dlq.jetstream.access import Access
+from sahool_dlq.jetstream.access import Access, access_elsewhere
 from sahool_dlq.jobs.watch import monitor_config
 from sahool_dlq.settings import ENDPOINTS_FILE, environment_of, load_settings, nats_settings
 
@@ -266,3 +266,21 @@ def test_the_command_takes_a_context_and_a_server(contexts: Path) -> None:
     refused = CliRunner().invoke(_command(), [*arguments, "other"])
     assert refused.exit_code == 1
     assert json.loads(refused.stderr)["error"].startswith("There is no NATS context other (")
+
+
+def test_another_nats_gets_no_login_of_the_environment(contexts: Path) -> None:
+    write(contexts, "staging", url="nats://staging:4222")
+    write(contexts, "plant", url="nats://plant:4222", token="t")
+    (contexts.parent / "context.txt").write_text("plant")
+    environ = {
+        **os.environ,
+        "NATS_URL": "nats://plant:4222",
+        "NATS_USER": "u",
+        "NATS_CONTEXT": "plant",
+    }
+    for context, server in (("staging", None), (None, "nats://staging:4222")):
+        access = access_elsewhere(context, server, environ)
+        assert addresses(access) == ["nats://staging:4222"]
+        assert (access.user, access.token, access.user_credentials) == (None, None, None)
+    with pytest.raises(SettingsError, match="There is no NATS context nowhere"):
+        access_elsewhere("nowhere", None, environ)
