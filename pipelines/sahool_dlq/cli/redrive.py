@@ -83,7 +83,7 @@ def command(
     dry_run: bool,
     is_approved: bool,
 ) -> Answer[Any] | None:
-    """Publish failed events again for the consumer that failed (also called retry or replay).
+    """Publish failed events again for the consumer that failed (also called retry).
 
     Takes pending failures, and parked ones that are given by id. Each group starts with 1 event,
     then 10, then all, and stops if none succeeds. Events that no consumer would receive are left
