@@ -52,7 +52,7 @@ async def handle(context: ConsumerContext) -> ProcessingResult:
 async def decide(event: DLQEvent) -> DLQAction:
     """Decide about a dead letter; the drain stores it whatever the decision is."""
     if event.field_id and event.field_id.startswith("test-"):
-        return DLQAction.DISCARD  # nobody needs to look at it
+        return DLQAction.DISCARD  # no person needs to see it
     if event.error_type == "TimeoutError":
         return DLQAction.RETRY  # the scheduled redrive takes it, when it is due
     if event.error_type == "DatabaseError":
@@ -89,7 +89,7 @@ async def run(settings: Settings) -> None:
     for _ in FAILURES:
         print(await done.get())
     for running in (publisher, service, monitor):
-        await running.close()  # what is in hand is finished first
+        await running.close()  # events that are being handled are finished first
     await drain_log(settings)
 
 

@@ -139,7 +139,7 @@ def test_a_bug_that_came_with_a_release_is_told_to_its_cure(planted: Found, fold
     assert [deploy["group_id"] in each for each in cured] == [False, False, True]
 
 
-def test_the_groups_that_came_with_a_release_are_told_and_no_other(
+def test_the_groups_that_came_with_a_release_are_reported_and_no_other(
     planted: Found, folder: Path
 ) -> None:
     truth, _ = planted
@@ -248,7 +248,7 @@ def test_nothing_is_found_where_nothing_happens(quiet: Found) -> None:
     assert set(groups["state"]) <= {"ongoing", "resolved"}, groups.select("template", "state")
     assert not groups["is_escalating"].any()
     assert set(marts["service_health"]["alert"].drop_nulls()) == {"none"}
-    # A group is its service's; besides that it has nothing special.
+    # A group belongs to one service, and has no other special property.
     assert set(marts["contributors"]["attribute"]) <= {"service", "event_type"}
     assert marts["contributors"]["other_attribute"].null_count() == marts["contributors"].height
     assert marts["hour_of_week"]["p_value"].min() > 1e-4

@@ -210,7 +210,7 @@ async def test_an_event_that_is_gone_is_a_dead_letter_that_says_so(platform: Pla
     assert str(row["id"]) == letter["failure_id"]
 
 
-async def test_an_event_of_a_stream_made_anew_is_not_taken_for_the_one_that_failed(
+async def test_an_event_of_a_stream_created_again_is_not_taken_for_the_one_that_failed(
     platform: Platform,
 ) -> None:
     orders = StreamConfig(name="ORDERS", subjects=["orders.>"])

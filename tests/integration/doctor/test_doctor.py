@@ -256,7 +256,7 @@ async def test_open_events_hold_up_the_others(zoo: Zoo) -> None:
     assert len(await zoo.pull("S")) == 1
     assert await zoo.pull("S") == []
     found = await zoo.found("max-ack-pending", "S/c")
-    assert found.severity is LOSES  # the one that fails comes for ever, the other never
+    assert found.severity is LOSES  # the failing one is delivered again and again, the other never
     assert found.evidence == {"num_ack_pending": 1, "num_pending": 1, "num_redelivered": 1}
 
 
@@ -276,7 +276,7 @@ async def test_a_paused_consumer_gets_nothing(zoo: Zoo) -> None:
     await until(is_gone)
 
 
-async def test_a_stalled_consumer_is_told(zoo: Zoo) -> None:
+async def test_a_stalled_consumer_is_reported(zoo: Zoo) -> None:
     await zoo.stream("S", max_age=SECOND, duplicate_window=SECOND // 10)
     await zoo.consumer("S", max_deliver=2, ack_wait=SECOND // 10)
     await zoo.publish("S.a")

@@ -89,7 +89,7 @@ def answer_no(world: World) -> str:
     return done.stdout
 
 
-async def test_what_nobody_can_read_is_said(settings: Settings, client: Client) -> None:
+async def test_what_nobody_can_read_is_reported(settings: Settings, client: Client) -> None:
     world = World(settings, client)
     await world.publish(b"no JSON", letter(1))
     nothing = await run(world, "--dry-run")

@@ -80,7 +80,7 @@ async def test_two_processes_count_the_calls_of_both(log: Log) -> None:
     assert {len(letter["attempts"]) for letter in letters} == {6}
 
 
-async def test_a_consumer_that_was_made_anew_begins_to_count_anew(log: Log) -> None:
+async def test_a_consumer_that_was_created_again_counts_from_zero(log: Log) -> None:
     config = log.config(max_retries=1)
     calls: list[int] = []
 
@@ -99,7 +99,9 @@ async def test_a_consumer_that_was_made_anew_begins_to_count_anew(log: Log) -> N
     assert calls == [0, 1, 0, 1]
 
 
-async def test_what_was_counted_before_the_consumer_was_made_anew_counts_no_more(log: Log) -> None:
+async def test_what_was_counted_before_the_consumer_was_created_again_counts_no_more(
+    log: Log,
+) -> None:
     """Also if the first delivery after it led to no call."""
     config = log.config(max_retries=1)
     calls: list[int] = []

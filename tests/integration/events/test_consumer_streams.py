@@ -49,7 +49,7 @@ async def test_a_subject_without_a_stream_is_refused(log: Log) -> None:
 async def test_a_stream_of_other_subjects_is_consumed_and_left_as_it_is(log: Log) -> None:
     orders, subject = f"ORDERS_{log.prefix}", f"orders-{log.prefix}.>"
     await log.js.add_stream(name=orders, subjects=[subject])
-    await log.js.delete_stream(log.names.events)  # nobody holds the events' subjects
+    await log.js.delete_stream(log.names.events)  # no stream captures the events' subjects
     async with running(log.config(stream_name=orders), Calls(ValueError("no")), subject):
         await log.js.publish(subject.replace(">", "paid"), b"{}")
         [letter] = await log.letters(1)

@@ -27,7 +27,7 @@ async def older(nats_url: str):
         yield log
 
 
-async def test_its_durable_consumer_goes_on_where_it_stood(older: Log) -> None:
+async def test_its_durable_consumer_continues_where_it_stood(older: Log) -> None:
     calls = []
 
     async def handle(context: ConsumerContext) -> ProcessingResult:

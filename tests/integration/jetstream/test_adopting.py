@@ -155,7 +155,7 @@ async def test_a_group_that_the_consumer_does_not_have_is_refused(log: Log) -> N
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_paused_one_stays_paused_which_is_said(
+async def test_a_paused_one_stays_paused_which_is_reported(
     log: Log, caplog: pytest.LogCaptureFixture, hours: int
 ) -> None:
     until_ = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
@@ -224,7 +224,7 @@ async def test_of_two_processes_only_the_pinned_one_works_and_the_other_takes_ov
             await seen(calls[0], 31)
             await log.settled()
             assert calls[1] == []
-            # The server takes the pin away: who had it is told so, and waits for its turn.
+            # The server removes the pin: its holder is informed, and waits for its turn.
             await ask(log.js, f"CONSUMER.UNPIN.{log.names.events}.ndvi", group="jobs")
             before = list(map(len, calls))
             await publish(30)

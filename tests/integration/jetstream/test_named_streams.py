@@ -170,7 +170,9 @@ async def test_a_named_stream_that_is_not_there_is_an_error(edge: Edge) -> None:
 
 
 async def test_a_stream_of_sources_is_never_given_subjects_of_ours(edge: Edge) -> None:
-    await edge.log.js.delete_stream(edge.log.names.events)  # nobody holds the events' subjects
+    await edge.log.js.delete_stream(
+        edge.log.names.events
+    )  # no stream captures the events' subjects
     everything = await edge.make("ALL", sources=[edge.source("A")])
     consumer = await edge.consumer(stream_name=everything)
     with pytest.raises(StreamError, match=f"Stream {everything} does not receive"):

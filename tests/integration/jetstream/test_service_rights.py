@@ -120,7 +120,7 @@ async def test_the_service_does_all_of_its_work(log: Log, caplog: pytest.LogCapt
     assert "analysis.spraying" in refused[0]
 
 
-async def test_a_process_goes_on_with_the_attempts_of_another(log: Log) -> None:
+async def test_a_process_continues_with_the_attempts_of_another(log: Log) -> None:
     config = billing(log, max_retries=3, retry_delay_seconds=0.3)
     attempts: list[int] = []
 

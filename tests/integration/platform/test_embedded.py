@@ -325,7 +325,7 @@ def test_a_server_that_refuses_its_config_shows_its_log(tmp_path: Path) -> None:
     assert isinstance(raised.value, DLQError)
 
 
-def test_a_bin_dir_without_postgres_is_said(tmp_path: Path) -> None:
+def test_a_bin_dir_without_postgres_is_reported(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path, bin_dir=tmp_path / "none")
     with pytest.raises(ServerUnavailableError, match=f"{tmp_path}/none"):
         server.start()

@@ -344,7 +344,7 @@ async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
         )
 
 
-def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) -> None:
+def test_a_mart_that_is_created_again_has_its_rights_whoever_makes_it(roles: Roles) -> None:
     """A migration drops and creates it, and any user that drains fills it."""
     frame = pl.DataFrame({"metric": ["a"], "label": [""], "value": [1.0]})
     for _ in range(2):

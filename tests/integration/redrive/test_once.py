@@ -168,7 +168,7 @@ async def test_a_worked_off_event_is_not_published_again(
         assert await stored(client, name) == 2
 
 
-async def test_a_stream_that_was_made_anew_can_not_tell(
+async def test_a_stream_that_was_created_again_can_not_tell(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     js = client.jetstream()
