@@ -18,8 +18,9 @@ from sahool_dlq.jobs.lake_views import query as sql
 from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.jobs.upkeep import maintain_lake, regroup_history, verify_stores
 from sahool_dlq.settings import Settings
+from sahool_dlq.stores.lake.delta import TableLayout
 from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
-from sahool_dlq.stores.lake.table import LakeTable, TableLayout
+from sahool_dlq.stores.lake.table import LakeTable
 from support.platform_log import check_exact, in_lake, letter, publish, query
 
 
