@@ -222,7 +222,7 @@ def delivered(connection: Connection[Any]) -> set[int]:
 def _alerts(connection: Connection[Any], rest: str, values: list[Any]) -> list[Alert]:
     with connection.cursor(row_factory=class_row(Alert)) as cursor:
         return cursor.execute(
-            f"SELECT {_READ}, id FROM alerts {rest}",  # noqa: S608  (our own names, bound values)
+            f"SELECT {_READ}, id FROM alerts {rest}",  # noqa: S608  (our own names)
             values,
         ).fetchall()
 

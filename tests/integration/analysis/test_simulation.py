@@ -139,7 +139,7 @@ def test_a_bug_that_came_with_a_release_is_told_to_its_cure(planted: Found, fold
     assert [deploy["group_id"] in each for each in cured] == [False, False, True]
 
 
-def test_the_groups_that_came_with_a_release_are_reported_and_no_other(
+def test_the_groups_that_came_with_a_release_are_told_and_no_other(
     planted: Found, folder: Path
 ) -> None:
     truth, _ = planted

@@ -274,7 +274,7 @@ async def test_what_is_decided_just_before_the_news_of_a_redrive_holds(
             assert again.outcomes == {"succeeded": 3}
 
 
-async def test_a_redirect_is_reported_for_the_failure_by_the_redriver(
+async def test_a_redirect_is_told_for_the_failure_by_the_redriver(
     settings: Settings, client: Client
 ) -> None:
     settings = quick(settings)

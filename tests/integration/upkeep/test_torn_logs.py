@@ -120,7 +120,7 @@ SILENT = {  # readers notice nothing, and lack rows
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-async def test_a_torn_log_is_reported_and_rebuilt_with_every_row(
+async def test_a_torn_log_is_told_and_begun_anew_with_every_row(
     settings: Settings, client: Client, damage: str
 ) -> None:
     """Also if the stream does not have them any more."""
@@ -204,7 +204,7 @@ async def test_an_entry_of_a_compaction_that_is_lost_doubles_and_loses_nothing(
     check_exact(settings, stored)
 
 
-async def test_what_was_erased_does_not_come_back_with_a_repaired_log(
+async def test_what_was_erased_does_not_come_back_with_a_mended_log(
     settings: Settings, client: Client
 ) -> None:
     """Its file was in use when the tenant was erased, so it still exists."""

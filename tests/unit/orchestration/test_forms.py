@@ -46,7 +46,7 @@ def test_what_is_filled_in_counts() -> None:
     )
 
 
-def test_the_form_of_a_change_is_distinguished_from_none() -> None:
+def test_the_form_of_a_change_is_told_from_none() -> None:
     """Prefect sends the fields of the chosen option, or nothing."""
     delivery: TypeAdapter[AsItWas | Changed] = TypeAdapter(AsItWas | Changed)
     assert delivery.validate_python({}) == AsItWas()
