@@ -1,11 +1,12 @@
-"""A monitor that decides about every dead letter, and the drain that stores them all.
+"""A monitor that decides about every dead letter, and a drain that stores all of them.
 
 pip install 'sahool-dlq[pipelines,embedded]'     # brings NATS and PostgreSQL, nothing else needed
 python dlq_monitor_example.py
 
-A service fails on four events, each in another way. The handler below decides what is to be done,
-the notifier tells somebody, and the drain writes the database: the lines at the end are its rows.
-With servers of your own, `dlq monitor` does all of this, and alerts through DLQ_ALERT_URLS.
+A service fails on four events, each with a different error. The handler below decides what to do,
+the notifier sends an alert, and the drain writes the database. The lines that are printed at the
+end are its rows. On your own servers, `dlq monitor` does all of this, and alerts through
+DLQ_ALERT_URLS.
 """
 
 import asyncio
