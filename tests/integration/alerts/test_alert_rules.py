@@ -377,7 +377,7 @@ def test_the_log_that_can_not_be_written_or_is_nearly_full(settings: Settings) -
     assert not one(settings, "stream_full").is_above
 
 
-def test_alerts_that_nobody_evaluates_are_known_to_whoever_asks(settings: Settings) -> None:
+def test_alerts_that_are_not_evaluated_are_an_alert(settings: Settings) -> None:
     add_checkpoint(settings, 1)
     execute(settings, "UPDATE drain_epochs SET started_at = now() - interval '20 minutes'")
     assert (one(settings, "not_evaluated").is_above, one(settings, "not_evaluated").detail) == (

@@ -269,7 +269,7 @@ async def test_an_acknowledgement_after_an_event_was_given_up_discards_its_failu
 
 
 @pytest.mark.parametrize("retention", RETENTIONS)
-async def test_where_nobody_hears_a_late_acknowledgement_the_failure_stays_open(
+async def test_if_a_late_acknowledgement_is_missed_the_failure_stays_open(
     platform: Platform, retention: RetentionPolicy
 ) -> None:
     settings = platform.settings

@@ -112,7 +112,7 @@ async def test_among_handled_events_only_their_number_is_reported_and_less_what_
     assert len(await platform.letters()) == 2
 
 
-async def test_what_nobody_pulls_for_is_noticed_and_no_delivery_is_spent(
+async def test_events_without_a_pull_are_noticed_and_no_delivery_is_spent(
     platform: Platform,
 ) -> None:
     settings, stream = platform.settings, platform.settings.events_stream

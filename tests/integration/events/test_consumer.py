@@ -188,7 +188,7 @@ async def test_the_delivery_count_survives_a_new_consumer(log: Log) -> None:
     assert letter["first_attempt_at"] < letter["attempts"][0]["at"]
 
 
-async def test_what_is_no_result_is_a_failure_that_says_so(log: Log) -> None:
+async def test_an_invalid_result_is_a_failure_that_says_so(log: Log) -> None:
     async def forgetful(context: ConsumerContext) -> ProcessingResult:
         return None
 

@@ -37,7 +37,7 @@ async def test_an_event_that_waits_while_calls_become_slow_is_not_given_up(log: 
     assert set(calls) == set(range(520))
 
 
-async def test_deliveries_that_nobody_called_for_are_no_attempts(log: Log) -> None:
+async def test_deliveries_without_a_call_are_no_attempts(log: Log) -> None:
     """Another client receives the event several times, without an answer."""
     config = log.config(max_retries=1, ack_wait_seconds=0.2)
     calls: list[int] = []
@@ -148,7 +148,7 @@ async def test_without_a_place_for_attempts_each_delivery_counts(
     assert "Attempts cannot be stored" in caplog.text
 
 
-async def test_a_restart_of_the_server_delivers_nothing_again_that_is_in_hand(
+async def test_a_restart_of_the_server_delivers_no_event_again_that_is_being_handled(
     nats_server_factory: Callable[..., NatsServer],
 ) -> None:
     """After it, ack_wait counts from when an event was stored, which is long ago in a backlog."""

@@ -96,7 +96,7 @@ async def test_a_given_durable_keeps_its_name_and_long_ones_stay_apart(log: Log)
     await consumer.close()
 
 
-async def test_a_subscription_that_nobody_would_see_to_is_refused(log: Log) -> None:
+async def test_a_subscription_that_would_not_run_is_refused(log: Log) -> None:
     more = f"{log.prefix}.actions.*"
     consumer = await start_consumer(Calls(SUCCESS), log.config())
     with pytest.raises(RuntimeError, match="subscribe before start"):

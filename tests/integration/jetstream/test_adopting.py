@@ -185,7 +185,7 @@ async def test_of_several_groups_the_named_one_is_pulled_for(log: Log) -> None:
         await log.settled()
 
 
-async def test_who_overflows_gets_nothing_while_we_keep_up(log: Log) -> None:
+async def test_a_client_for_overflow_gets_nothing_while_we_keep_up(log: Log) -> None:
     await make(log, priority_groups=["jobs"], priority_policy="overflow")
     calls = Calls(SUCCESS)
     async with running(log.config(), calls):

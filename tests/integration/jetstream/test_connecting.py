@@ -98,7 +98,7 @@ WAYS = ("user", "token", "nkey", "creds", "user_jwt", "ca", "cert", "tls_first")
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_secured_server_takes_jobs_and_services_and_nobody_without(
+async def test_a_secured_server_accepts_jobs_and_services_only_with_credentials(
     way: str, secured: Secured, tmp_path: Path
 ) -> None:
     config, said = secured.way(way)

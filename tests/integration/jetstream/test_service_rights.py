@@ -216,7 +216,7 @@ async def test_it_can_neither_read_other_events_nor_touch_another_consumer(log: 
 
 
 @pytest.mark.parametrize("log", [True], indirect=True)
-async def test_on_a_subject_of_its_own_nobody_else_writes_its_dead_letters(log: Log) -> None:
+async def test_on_a_separate_subject_no_other_service_writes_its_dead_letters(log: Log) -> None:
     async def handler(_: ConsumerContext) -> HandlerResult:
         return ProcessingResult.DEAD_LETTER
 

@@ -520,7 +520,7 @@ def given_up(sequence: int) -> Advisory:
 
 
 @pytest.mark.parametrize("user", ["bridge", "redriver"])
-async def test_who_bridges_hears_late_acknowledgements_and_may_say_so(
+async def test_a_bridge_receives_late_acknowledgements_and_may_report_them(
     roles: Roles, user: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The last test: it leaves messages in the log about a failure that does not exist."""

@@ -298,7 +298,7 @@ async def following(settings: Settings, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_what_was_said_to_be_published_and_nobody_answers_is_unknown(
+async def test_a_redrive_that_was_announced_and_never_answered_is_unknown(
     settings: Settings, client: Client
 ) -> None:
     """The redrive was announced, then the redriver died, and PostgreSQL lost everything."""

@@ -70,7 +70,7 @@ async def reason(settings: Settings) -> tuple[str, int]:
     return each.reason, each.count
 
 
-async def test_one_that_nobody_pulls_from_spends_no_attempt(
+async def test_a_consumer_without_pulls_spends_no_attempt(
     settings: Settings, client: Client
 ) -> None:
     service = Service(settings, TimeoutError("slow"))
@@ -211,7 +211,7 @@ async def seen_all(service: Service, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_the_schedule_leaves_alone_what_nobody_takes_and_takes_the_rest(
+async def test_the_schedule_skips_what_no_consumer_takes_and_takes_the_rest(
     settings: Settings, client: Client
 ) -> None:
     settings = quick(settings)

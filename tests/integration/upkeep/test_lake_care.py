@@ -41,7 +41,7 @@ def epoch(settings: Settings) -> str:
     return str(row["epoch"])
 
 
-def test_who_opens_a_table_replays_few_commits(settings: Settings) -> None:
+def test_opening_a_table_replays_few_commits(settings: Settings) -> None:
     table = Lake(settings.lake).table("case_events")
     for sequence in range(1, 25):
         table.append(table.empty_frame(), "log#0", sequence)

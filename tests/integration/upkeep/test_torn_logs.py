@@ -226,7 +226,7 @@ async def test_what_was_erased_does_not_come_back_with_a_mended_log(
     assert "acme" not in before["tenant_id"].to_list()
 
 
-async def test_a_checkpoint_that_says_something_else_than_the_entries_is_found(
+async def test_a_checkpoint_that_differs_from_the_entries_is_found(
     settings: Settings, client: Client
 ) -> None:
     """Each flipped bit of a checkpoint is detected, or changes nothing that is read."""

@@ -138,7 +138,9 @@ def test_a_consumer_is_reported(
 
 
 @pytest.mark.parametrize(("config", "figures", "of_stream"), WELL)
-def test_a_little_better_and_nothing_is_reported(config: Any, figures: Any, of_stream: Any) -> None:
+def test_on_a_slightly_better_account_nothing_is_reported(
+    config: Any, figures: Any, of_stream: Any
+) -> None:
     assert found(built(config, figures, of_stream)) == {}
 
 
@@ -220,7 +222,7 @@ def test_a_little_better_a_stream_is_well(config: Any) -> None:
     assert found(account(of, consumer(of))) == {}
 
 
-def test_a_queue_is_told_of_what_nobody_takes() -> None:
+def test_events_of_a_queue_that_no_consumer_takes_are_reported() -> None:
     def severity(filters: list[str], counts: Any = None, **config: Any) -> Severity | None:
         given = {"subjects": ["Q.a.*", "Q.b"], "retention": "workqueue", "max_age": 3600 * S}
         of = stream("Q", counts, **given, **config)
