@@ -167,7 +167,7 @@ def _interrupted(settings: Settings, batch_id: str, by: str) -> RedriveReport:
 
 
 def _unless_approved(settings: Settings, batch: Batch, by: str) -> Answer[Any] | None:
-    """None if a person at the terminal approves now; otherwise the batch still waits."""
+    """None where a person at the terminal approves now; elsewhere the batch goes on waiting."""
     if wants_json() or not sys.stdin.isatty():
         return Answer(RedriveReport(batch.id, batch.planned, state=batch.state), print_report)
     if is_agreed(f"Publish {batch.planned:,} events?", is_yes=False):
