@@ -167,7 +167,7 @@ def plain_seconds(lake: Lake, now: datetime) -> dict[str, float]:
                 table, _, is_week = table.partition(" of a week")
                 days = f"WHERE dlq_date > DATE '{now.date()}' - 7" if is_week else ""
                 others = ", ".join(f'"{column}"' for column in columns.split())
-                read = [f"MAX(HASH({others}))"] if others else []  # so that they are read, no more
+                read = [f"MAX(HASH({others}))"] if others else []  # so that they are read
                 connection.execute(
                     f"SELECT {', '.join([*keys, 'COUNT(*)', *read])} FROM {table} {days}"  # noqa: S608  (our own names, bound values)
                     f" GROUP BY {', '.join(keys)} OFFSET {1 << 62}"  # all is computed, none fetched

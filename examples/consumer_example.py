@@ -1,17 +1,17 @@
-"""A service that fails in four ways, and what becomes of each.
+"""A service with one success and four kinds of failure, and what happens to each event.
 
 NATS_URL=nats://localhost:4222 python consumer_example.py --samples
 
-It waters fields: for each NDVI that the satellites computed it asks the weather forecast, then
-recommends an amount of water.
+The service recommends an amount of water for a field. Each event has the vegetation index (NDVI) of
+a field; the handler also needs a weather forecast.
 
 field-1   succeeds
 field-2   the forecast does not answer at first: retried, then succeeds
-field-3   says no number where one must be: no retry would help, dead-lettered at once
-field-4   is a bug that nobody thought of: retried, then dead-lettered with its traceback
-field-5   is not ours: the handler gives it up, and says why
+field-3   the event has a text instead of a number: a retry would not help, dead-lettered at once
+field-4   a bug in the handler: retried, then dead-lettered with its traceback
+field-5   the field was sold: the handler gives the event up, with the reason
 
-Ctrl-C or SIGTERM ends it in order.
+Ctrl-C or SIGTERM stops the service in order.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ CONFIG = NATSConsumerConfig(
     name="irrigation-service",
     max_retries=2,
     retry_delay_seconds=1,
-    # A forecast that is away comes back: wait for it longer than for anything else.
+    # A forecast service that is down comes back: retry this error more often than others.
     policies=(
         RetryPolicy(error_type="ConnectionError", max_retries=8, max_retry_delay_seconds=60),
     ),
@@ -47,7 +47,7 @@ CONFIG = NATSConsumerConfig(
 
 
 class Ndvi(BaseModel):
-    """What the handler needs of an event; anything else is a ValidationError."""
+    """The data that the handler needs; without them the event is invalid (ValidationError)."""
 
     mean: float
     hectares: float
@@ -62,16 +62,16 @@ class NdviComputed(BaseModel):
 
 async def handle(context: ConsumerContext) -> ProcessingResult | Retry | DeadLetter:
     """Recommend an amount of water for a field."""
-    # What this raises is fatal by default: dead-lettered at once, as a validation_error.
+    # A ValidationError is fatal by default: the event is dead-lettered at once.
     event = NdviComputed.model_validate_json(context.data)
     if event.field_id == "field-5":
         return DeadLetter(reason="field-5 was sold")
     try:
         rain = await forecast(event.field_id, context.attempt)
     except ConnectionError as error:
-        # Hand over what you catch: it is what the dead letter will say, should no retry help.
+        # Pass on the error: if no retry helps, the dead letter contains it.
         return Retry(reason="no forecast", error=error)
-    # What is raised here is retried, then dead-lettered with its whole traceback.
+    # If this raises, the event is retried, then dead-lettered with the whole traceback.
     water = (1 - event.data.mean) * 40 / event.data.hectares - rain
     logger.info("%s: %.0f l per square metre", event.field_id, max(water, 0))
     return ProcessingResult.SUCCESS
@@ -85,7 +85,7 @@ async def forecast(field: str, attempt: int) -> float:
 
 
 async def publish_samples() -> None:
-    """What a satellite service would publish."""
+    """Publish events as a satellite service would."""
     samples: dict[str, dict[str, object]] = {
         "field-1": {"mean": 0.71, "hectares": 2.5},
         "field-2": {"mean": 0.54, "hectares": 4.0},

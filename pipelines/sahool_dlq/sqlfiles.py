@@ -14,13 +14,13 @@ _PACKAGE = Path(__file__).parent
 def sql_folder() -> Path:
     """The folder with `marts/`, `views/`, `monitoring/` and `postgres/`.
 
-    The installed copy wins, so that a wheel never reads another `sql/` beside its packages. Raises
+    The installed copy wins, so that a wheel never reads another `sql/` next to its packages. Raises
     QueryError if neither exists.
     """
     for folder in (_PACKAGE / "_sql", _PACKAGE.parents[1] / "sql"):
         if folder.is_dir():
             return folder
-    raise QueryError(f"The SQL files are missing beside {_PACKAGE}: reinstall sahool-dlq.")
+    raise QueryError(f"The SQL files are missing next to {_PACKAGE}: reinstall sahool-dlq.")
 
 
 def read_sql(relative: str) -> str:

@@ -125,7 +125,7 @@ class Trial:
     def server_killed(self) -> str:
         run = self.in_a_drain()
         self.platform.server.kill()
-        time.sleep(10)  # nobody starts it for a while
+        time.sleep(10)  # it is not started for a while
         self.platform.server.start()
         seconds = self.caught_up()
         state = self.platform.call(f"/flow_runs/{run}")["state"]

@@ -181,7 +181,7 @@ def test_a_run_that_waits_for_an_approval_is_no_error(
     assert platform.tasks(started)["Approve"] == "Rejected by bob: not today"
 
 
-def test_groups_that_escalate_are_one_event_and_told_once(
+def test_groups_that_escalate_are_one_event_and_reported_once(
     platform_with_worker: Platform, drained: Drained
 ) -> None:
     """Alerts are evaluated once for it, not for each group and each build."""

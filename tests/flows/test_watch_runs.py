@@ -33,7 +33,7 @@ def after(*seconds: float) -> list[datetime]:
 @pytest.mark.parametrize(
     ("received", "seconds"),
     [
-        ([], 0),  # nobody was heard: nothing is known
+        ([], 0),  # no process was heard from: nothing is known
         (after(-60, -30, 0), 0),
         (after(10, 20, 30, 40), 40),
         (after(40, 10, 30, 20), 40),  # in whatever order they come
@@ -152,12 +152,12 @@ def test_a_server_that_was_away_takes_no_living_run_for_dead(
         until(lambda: looked(platform, BEGAN), "the one that watches")
         killed.kill()
         server.stop()
-        time.sleep(AWAY_SECONDS)  # longer than the limit: that is what is tried
+        time.sleep(AWAY_SECONDS)  # longer than the limit, on purpose
         alive.send_signal(signal.SIGSTOP)  # it takes its time to connect again
         back = datetime.now(UTC)
         server.start()
         until(lambda: (last_heard(platform) or BEGAN) > back or None, "the watcher's heartbeat")
-        again = datetime.now(UTC)  # looks before knew of nobody since then, themselves included
+        again = datetime.now(UTC)  # earlier runs saw no heartbeat after that, not even their own
         until(lambda: looked(platform, again), "a look that knows of it")
         assert state(living) == "RUNNING"
         alive.send_signal(signal.SIGCONT)

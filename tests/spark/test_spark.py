@@ -78,7 +78,7 @@ def fail_anew(lake: Lake, count: int) -> None:
     lake.table("dead_letters").append(again, epoch, sequence)
 
 
-def test_cases_that_failed_anew_are_among_them(engines: tuple[Tables, Tables]) -> None:
+def test_cases_that_failed_again_are_among_them(engines: tuple[Tables, Tables]) -> None:
     for tables in engines:
         assert pl.DataFrame(tables["failure_groups"])["reopened_count"].sum() == 20
 

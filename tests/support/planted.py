@@ -15,7 +15,7 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_X
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA7\nu3Zc+w==\n-----END RSA PRIVATE KEY-----"
 SEED = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY"
 
-# What stands around the secret stays, so the secret is written between ⟦ and ⟧.
+# The text around the secret is kept, so the secret is written between ⟦ and ⟧.
 SECRETS = [
     "password='⟦hunter2⟧'",
     "password=⟦hunter2⟧, user=ali",

@@ -162,7 +162,7 @@ class RedriveSoak:
                 await parts.publish(client, where, json.dumps(body).encode(), f"e{number}")
             await asyncio.sleep(chance.uniform(0.1, 0.9))
 
-    # -- what is done to those at work
+    # -- faults of running processes
 
     async def _harm(self) -> None:
         """Cause one fault as it happens in real life."""

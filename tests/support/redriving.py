@@ -36,7 +36,9 @@ class Service:
     async def handle(self, context: ConsumerContext) -> ProcessingResult:
         self.seen.append(context)
         if self.error is not None and not self.is_cured(context):
-            raise type(self.error)(*self.error.args)  # a fresh one: a trace grows when raised anew
+            raise type(self.error)(
+                *self.error.args
+            )  # a new one, because a traceback grows when it is raised again
         return ProcessingResult.SUCCESS
 
     def is_cured(self, context: ConsumerContext) -> bool:

@@ -160,7 +160,7 @@ class Soak:
         where = f"{self._settings.subject_prefix}.{subject}"
         return await parts.publish(client, where, body, str(self.done["published"]))
 
-    # -- what is done to those at work
+    # -- faults of running processes
 
     async def _harm(self) -> None:
         """Cause one fault as it happens in real life."""

@@ -125,7 +125,7 @@ async def consume() -> None:
     await start_consumer(explained, on_trouble=lambda kind, sentence: print(kind, sentence))
 
 
-# --- beside something else that consumes
+# --- next to another library that consumes
 
 
 @with_dead_letters(NATSConsumerConfig(name="ndvi-service"))

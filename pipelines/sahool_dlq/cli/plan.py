@@ -94,9 +94,9 @@ def _facts(shown: Preview) -> list[str]:
         )
     if shown.own_copies:
         facts.append(
-            f"Of {shown.own_copies:,} the stream no longer has the event: --own-copy publishes what"
-            " their dead letters hold, which whoever wrote them could choose; without it they stay"
-            " as they are."
+            f"Of {shown.own_copies:,} the stream no longer has the event. --own-copy publishes the"
+            " copies in their dead letters, whose content was chosen by the writers of these;"
+            " without it they stay as they are."
         )
     if shown.plan.limit_reached:
         facts.append(LIMIT_REACHED)

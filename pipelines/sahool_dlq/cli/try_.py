@@ -82,11 +82,11 @@ def command(
 ) -> Answer[Any]:
     """Call a handler of the working copy with the raw events of open failures, here.
 
-    Nothing is published, acknowledged or stored. What the handler itself does is its own business.
-    It is given a ConsumerContext, in a process of its own, async or not. An event passes where it
-    says SUCCESS. Needs the right to read payloads; who tried what is in the audit.
+    Nothing is published, acknowledged or stored, except by the handler itself. The handler may be
+    async or not. It runs in a separate process and gets a ConsumerContext. An event passes if it
+    returns SUCCESS. Needs the right to read payloads; the audit records who tried what.
 
-    The exit status is 1 where an event fails; with --all-open where a success breaks.
+    The exit status is 1 if an event fails; with --all-open, if a success breaks.
     """
     if not math.isfinite(seconds):
         raise click.UsageError("--timeout is a number of seconds.")

@@ -24,9 +24,9 @@ def command(
     Exits with 1 if something is wrong and was not repaired. The result is stored for the report and
     the alert `damage`.
 
-    --repair starts a torn log of the lake anew, rebuilds damaged and missing files from other files
-    of their folder, the stream or Postgres, and fills missing rows of Postgres from the lake. Then
-    a drain brings both sinks up to date.
+    --repair rebuilds a torn log of the lake, and damaged and missing files from other files of
+    their folder, the stream or Postgres. It fills missing rows of Postgres from the lake. Then a
+    drain brings both sinks up to date.
     """
     with spinner("Verifying"):
         rate = megabytes_per_second and megabytes_per_second * 1e6

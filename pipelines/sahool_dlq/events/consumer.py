@@ -100,8 +100,8 @@ class NATSConsumer(Service):
         durable = durable_name(named) if named else default_durable(config.name, subject)
         if any(other.durable == durable for other in self._subscriptions):
             raise ValueError(
-                f"Another subscription already uses the durable consumer {durable}: give each a"
-                " consumer_name of its own, or each would receive only some of the events."
+                f"Another subscription already uses the durable consumer {durable}: give each"
+                " its own consumer_name, or each would receive only some of the events."
             )
         subscription = Subscription(
             connection,

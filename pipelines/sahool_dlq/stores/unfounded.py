@@ -63,7 +63,7 @@ def store_claims(
                 len(claims),
                 first.kind,
                 first.failure_id,
-                first.consumer or "nobody",
+                first.consumer or "an unknown consumer",
                 first.dlq_sequence,
             )
 

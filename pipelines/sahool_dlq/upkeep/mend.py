@@ -12,9 +12,10 @@ from datetime import datetime
 import polars as pl
 
 from sahool_dlq.errors import LakeError
+from sahool_dlq.stores.lake.delta import new_table, one_line
 from sahool_dlq.stores.lake.files import FileStore
 from sahool_dlq.stores.lake.lake import LAYOUTS, LOG_TABLES, Lake
-from sahool_dlq.stores.lake.table import CONTENT, FILES, GENERATION, new_table, one_line
+from sahool_dlq.stores.lake.table import CONTENT, FILES, GENERATION
 from sahool_dlq.stores.lake.torn_log import (
     LOG,
     POINTER,

@@ -25,9 +25,10 @@ from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.record import FINGERPRINT_COLUMNS, TEXT_LIMITS
 from sahool_dlq.errors import FencedError, RegroupError
 from sahool_dlq.settings import Settings
+from sahool_dlq.stores.lake.delta import open_table, scanned
 from sahool_dlq.stores.lake.files import LakeFile
 from sahool_dlq.stores.lake.lake import Lake
-from sahool_dlq.stores.lake.table import LakeTable, open_table, scanned
+from sahool_dlq.stores.lake.table import LakeTable
 from sahool_dlq.stores.platform import check_owner
 
 _BATCH_ROWS = 5_000  # of one transaction

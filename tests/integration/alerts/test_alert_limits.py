@@ -97,7 +97,7 @@ async def test_a_redirect_is_no_delivery(box: Services, name: str, status: int) 
     assert "/landed" not in box.asked
 
 
-async def test_what_is_not_told_is_said_and_ends_a_check_with_1(
+async def test_what_is_not_told_is_reported_and_ends_a_check_with_1(
     settings: Settings, client: Client, box: Services
 ) -> None:
     add_failures(settings, 1, error_type="DatabaseError")

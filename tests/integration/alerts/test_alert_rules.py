@@ -92,7 +92,7 @@ def test_the_window_ends_where_the_drain_has_come_to(settings: Settings) -> None
     assert one(settings, "dlq_rate").value == 12
 
 
-def test_critical_errors_are_told_by_service_with_their_subclasses(settings: Settings) -> None:
+def test_critical_errors_are_reported_by_service_with_their_subclasses(settings: Settings) -> None:
     add_failures(settings, 2, error_type="sqlalchemy.exc.IntegrityError")
     add_failures(settings, 1, error_type="DatabaseError", alert_sent=True)
     add_failures(settings, 1, error_type="AuthenticationError", service="api", alert_sent=True)
@@ -102,14 +102,14 @@ def test_critical_errors_are_told_by_service_with_their_subclasses(settings: Set
     assert {name: f.value for name, f in by_service.items()} == {"ndvi-service": 3, "api": 1}
     assert by_service["ndvi-service"].detail == "IntegrityError 2; DatabaseError 1"
     assert len(by_service["ndvi-service"].unmarked_ids or ()) == 2
-    # The monitor has told of all of the api's, and not of all of the other's.
+    # The monitor has alerted about all failures of api, but not of the other service.
     assert {name: f.is_told for name, f in by_service.items()} == {
         "ndvi-service": False,
         "api": True,
     }
 
 
-def test_what_was_drained_late_is_told_and_what_a_wrong_clock_dates_is_over_in_time(
+def test_what_was_drained_late_is_reported_and_what_a_wrong_clock_dates_is_over_in_time(
     settings: Settings,
 ) -> None:
     critical = {"error_type": "DatabaseError"}
@@ -172,7 +172,7 @@ def test_that_nothing_is_handled_any_more_is_no_end_of_failing(settings: Setting
     assert of_other.value == 0  # some calls succeeded
 
 
-def test_a_stopped_consumer_is_told_of_once_its_backlog_grows(settings: Settings) -> None:
+def test_a_stopped_consumer_is_reported_once_its_backlog_grows(settings: Settings) -> None:
     stop(settings, 9, 9)
     assert not one(settings, "consumer_stopped").is_above
     execute(settings, "UPDATE stopped_consumers SET waiting_count = 12")
@@ -276,7 +276,7 @@ def test_what_loses_data_is_told_until_the_doctor_finds_nothing(settings: Settin
 
     assert found(settings, "loses_data") == []
     look(4, minutes_ago=25 * 60)
-    assert found(settings, "loses_data") == []  # nobody knows whether it is still so
+    assert found(settings, "loses_data") == []  # whether it is still so is unknown
     look(2, minutes_ago=60)
     finding = one(settings, "loses_data")
     assert (finding.value, finding.is_above) == (2, True)
@@ -377,7 +377,7 @@ def test_the_log_that_can_not_be_written_or_is_nearly_full(settings: Settings) -
     assert not one(settings, "stream_full").is_above
 
 
-def test_alerts_that_nobody_evaluates_are_known_to_whoever_asks(settings: Settings) -> None:
+def test_alerts_that_are_not_evaluated_are_an_alert(settings: Settings) -> None:
     add_checkpoint(settings, 1)
     execute(settings, "UPDATE drain_epochs SET started_at = now() - interval '20 minutes'")
     assert (one(settings, "not_evaluated").is_above, one(settings, "not_evaluated").detail) == (

@@ -146,7 +146,7 @@ async def test_without_channels_it_is_logged(caplog: pytest.LogCaptureFixture) -
     assert caplog.text.count("ALERT: ConnectionError in satellite-service: 1 dead letter\n") == 1
 
 
-def test_a_url_that_is_none_is_refused_without_showing_it() -> None:
+def test_an_invalid_url_is_refused_without_showing_it() -> None:
     with pytest.raises(SettingsError, match="entry 2 is not a channel") as refused:
         open_channels(["json://127.0.0.1/", "slakc://hunter2"])
     assert "hunter2" not in str(refused.value)

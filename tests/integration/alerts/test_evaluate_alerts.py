@@ -92,7 +92,7 @@ async def test_what_an_alert_named_is_marked_through_the_log(
     )
 
 
-async def test_nothing_is_marked_that_nobody_was_told_of(
+async def test_nothing_is_marked_without_an_alert_about_it(
     settings: Settings, client: Client
 ) -> None:
     add_failures(settings, 5, error_type="DatabaseError")
@@ -197,7 +197,7 @@ async def test_a_route_to_a_channel_that_is_not_there_is_refused(settings: Setti
         await evaluate_alerts(settings)
 
 
-async def test_an_alert_comes_by_mail_as_text_that_steers_nothing(
+async def test_an_alert_by_mail_contains_no_markup_or_control_characters(
     settings: Settings, client: Client
 ) -> None:
     message = "<script>alert(1)</script>\x1b[31m"

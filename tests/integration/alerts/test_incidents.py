@@ -106,7 +106,7 @@ async def test_each_service_is_told_in_its_own_words(
     }
     [hook] = box.hooks
     assert hook["data"]["subject"] == "ndvi"
-    assert "ndvi" not in hook["data"]["key"]  # names nobody, also after an erasure
+    assert "ndvi" not in hook["data"]["key"]  # does not contain the tenant, also after an erasure
 
 
 async def test_the_next_episode_has_the_same_key(
@@ -163,7 +163,7 @@ async def test_one_that_refuses_its_first_message_is_told_nothing_that_follows(
     assert list(box.pages.values()) == [["trigger", "acknowledge"]]
 
 
-async def test_an_alertmanager_that_was_restarted_is_told_again(
+async def test_an_alertmanager_that_was_restarted_is_reported_again(
     settings: Settings, client: Client, box: Services
 ) -> None:
     settings = to(settings, box.url("alertmanager"), box.url("pagerduty"))
@@ -242,7 +242,7 @@ async def test_dlq_alerts_ack_tells_at_once_or_says_who_does_not_know(
     await evaluate_alerts(to(settings, *urls))
     number = query(settings, "SELECT id FROM alerts")[0]["id"]
     said = f"Acknowledged {number}: Critical errors: ndvi-service\n"
-    status, blind, _ = await dlq(settings, "alerts", "ack")  # with no channel of its own
+    status, blind, _ = await dlq(settings, "alerts", "ack")  # without a separate channel
     assert (status, blind) == (
         0,
         f"{said}The channel hook has not been told yet: the next evaluation tells it.\n",

@@ -54,7 +54,7 @@ async def test_it_fires_when_the_backlog_grows_and_ends_when_somebody_pulls(
     assert ended.resolved == 1
 
 
-async def test_what_is_in_hand_of_a_silent_service_is_no_sign_of_life(
+async def test_unanswered_events_of_a_silent_service_are_no_sign_of_life(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     js, address = client.jetstream(), f"{settings.events_stream}/ndvi"

@@ -120,7 +120,7 @@ def test_what_messages_say_stays_text(report: Report) -> None:
     assert not re.search(r"(?<!\\)`", text)
 
 
-def test_what_it_can_not_know_is_said(report: Report) -> None:
+def test_what_it_can_not_know_is_reported(report: Report) -> None:
     told = dict(report.sections[-1].rows)
     assert "notification" in told["successes"]
     assert set(told) <= {"what was not drained", "successes", "some redrives", "damage on disk"}
@@ -163,7 +163,7 @@ def test_the_report_asks_postgres_when_it_was_verified(
 
 def test_gaps_in_the_log_are_counted_over_the_forks_of_a_stream() -> None:
     rows = [("S@1#0", 1), ("S@1#0", 2), ("S@1#0", 6), ("S@1#1", 4), ("S@1#1", 6), ("S@2#0", 9)]
-    erased = [("S@1", 3), ("S@1", 6), ("S@1", 7), ("S@3", 1)]  # 6 stands for another's, too
+    erased = [("S@1", 3), ("S@1", 6), ("S@1", 7), ("S@3", 1)]  # 6 also counts for another consumer
     with duckdb.connect() as lake:
         lake.execute("CREATE TABLE erased_messages (life VARCHAR, dlq_sequence BIGINT)")
         lake.executemany("INSERT INTO erased_messages VALUES (?, ?)", erased)
@@ -241,7 +241,7 @@ def test_a_terminal_gets_figures_and_open_groups_and_no_number_is_cut(
     text = re.sub(r"\x1b\[[\d;]*m", "", printed.stdout)
     assert max(map(len, text.splitlines())) <= width
     now, _, *rest = report.sections
-    for what, value, note in now.rows[1:]:  # the first is of the last hour, which goes on
+    for what, value, note in now.rows[1:]:  # the first is of the last hour, which is not over
         assert f"{cell_text(value)} {what}" in text
         assert note in text
     groups = report.frames["failure_groups"]

@@ -245,7 +245,7 @@ def test_nothing_is_found_where_nothing_happens(quiet: Found) -> None:
     assert set(groups["state"]) <= {"ongoing", "resolved"}, groups.select("template", "state")
     assert not groups["is_escalating"].any()
     assert set(marts["service_health"]["alert"].drop_nulls()) == {"none"}
-    # A group is its service's; besides that it has nothing special.
+    # A group belongs to one service, and has no other special property.
     assert set(marts["contributors"]["attribute"]) <= {"service", "event_type"}
     assert marts["contributors"]["other_attribute"].null_count() == marts["contributors"].height
     assert marts["hour_of_week"]["p_value"].min() > 1e-4

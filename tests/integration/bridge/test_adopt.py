@@ -161,7 +161,9 @@ async def test_a_consumer_gives_up_what_fails_and_that_is_taken_back(platform: P
     await platform.js.delete_stream(settings.advisory_stream)
     assert (await dlq(platform, "adopt", "c", *why))[0] == 0
     assert await raw(platform, "c") == plain | {"max_deliver": 5}
-    assert await platform.js.stream_info(settings.advisory_stream)  # or nobody would be told
+    assert await platform.js.stream_info(
+        settings.advisory_stream
+    )  # otherwise no alert would be sent
     status, again, _ = await dlq(platform, "adopt", "c", *why)
     assert (status, again["changed"]) == (0, False)
     assert not (await dlq(platform, "adopt", "odd", *why))[1]["changed"]  # it gives up already

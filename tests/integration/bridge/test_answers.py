@@ -123,7 +123,7 @@ async def test_an_event_that_leaves_its_stream_in_a_consumers_hands_is_no_failur
     await remove(platform.js)
     await has_left(platform)
     await msg.ack_sync()
-    # Of these two, 2.10 tells nothing.
+    # NATS 2.10 reports neither of these two.
     told = {} if is_old and how in ("rollup", "purge by subject") else {"removed": 1}
     assert await bridge_pending(platform.settings) == (told, [])
     assert await platform.letters() == []
@@ -232,7 +232,9 @@ async def test_a_repeated_termination_on_a_work_queue_is_one_failure(platform: P
     assert {row["original_sequence"]: row["seen_count"] for row in rows} == {1: 2, 2: 2}
 
 
-async def test_the_same_place_of_a_stream_made_anew_is_another_failure(platform: Platform) -> None:
+async def test_the_same_place_of_a_stream_created_again_is_another_failure(
+    platform: Platform,
+) -> None:
     for _ in range(2):
         [msg] = await hold(platform, {"retention": RetentionPolicy.WORK_QUEUE})
         await platform.client.publish(msg.reply, b"+TERM no price")
@@ -267,7 +269,7 @@ async def test_an_acknowledgement_after_an_event_was_given_up_discards_its_failu
 
 
 @pytest.mark.parametrize("retention", RETENTIONS)
-async def test_where_nobody_hears_a_late_acknowledgement_the_failure_stays_open(
+async def test_if_a_late_acknowledgement_is_missed_the_failure_stays_open(
     platform: Platform, retention: RetentionPolicy
 ) -> None:
     settings = platform.settings

@@ -210,7 +210,7 @@ async def test_an_event_that_is_gone_is_a_dead_letter_that_says_so(platform: Pla
     assert str(row["id"]) == letter["failure_id"]
 
 
-async def test_an_event_of_a_stream_made_anew_is_not_taken_for_the_one_that_failed(
+async def test_an_event_of_a_stream_created_again_is_not_taken_for_the_one_that_failed(
     platform: Platform,
 ) -> None:
     orders = StreamConfig(name="ORDERS", subjects=["orders.>"])
@@ -315,7 +315,7 @@ async def test_one_that_dies_then_finds_its_own_dead_letters_and_adds_none(
     assert len(await platform.letters()) == 2
 
 
-async def test_who_used_a_failures_id_before_the_bridge_takes_nothing_away_and_is_seen(
+async def test_a_forged_use_of_a_failures_id_before_the_bridge_replaces_nothing_and_is_detected(
     platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = platform.settings

@@ -139,7 +139,7 @@ async def test_bridges_that_die_or_count_at_once_count_nothing_twice(
         await each.close()
 
 
-async def test_counting_goes_on_when_streams_are_made_anew_or_services_are_called_otherwise(
+async def test_counting_continues_when_streams_are_created_again_or_services_are_called_otherwise(
     platform: Platform,
 ) -> None:
     settings = platform.settings
@@ -164,7 +164,7 @@ async def test_counting_goes_on_when_streams_are_made_anew_or_services_are_calle
     assert len(latest.sequences) == 2
 
 
-async def test_what_was_dropped_before_it_was_counted_is_said(
+async def test_what_was_dropped_before_it_was_counted_is_reported(
     platform: Platform, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = platform.settings
@@ -204,7 +204,7 @@ async def test_an_event_is_given_up_once_and_one_that_left_its_stream_is_no_fail
     assert (total.handled, total.dead_lettered, total.retried) == (1, 1, 1)
 
 
-async def test_a_consumer_that_is_adopted_again_begins_anew(platform: Platform) -> None:
+async def test_a_consumer_that_is_adopted_again_begins_again(platform: Platform) -> None:
     settings = platform.settings
     await consumer(platform, "c")
     await work(platform, "c", 1, 10)

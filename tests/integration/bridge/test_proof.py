@@ -222,7 +222,7 @@ async def test_where_a_part_is_told_it_proves_what_it_tells_of(platform: Platfor
     assert states(platform)[0][1].startswith("proved: ")
 
 
-async def test_an_acknowledgement_in_a_stream_that_was_made_anew_is_none_of_this_event(
+async def test_an_acknowledgement_in_a_stream_that_was_created_again_is_none_of_this_event(
     platform: Platform,
 ) -> None:
     settings, stream = platform.settings, platform.settings.events_stream

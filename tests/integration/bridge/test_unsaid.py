@@ -52,7 +52,7 @@ async def test_events_given_up_before_anybody_listened_are_found_where_all_faile
     await platform.publish({"n": 1}, {"n": 2}, {"n": 3})
     await platform.fail("c", {})
     await forget(platform)
-    with monkeypatch.context() as older_server:  # its figures count what is no longer there
+    with monkeypatch.context() as older_server:  # its figures include deleted messages
         older_server.setattr("sahool_dlq.bridge.find_unadvised._EXACT_SINCE", (999, 0))
         assert await bridge_pending(settings) == ({}, [])
     for _ in range(2):  # another bridge finds what the first has written, and adds nothing
@@ -92,7 +92,7 @@ async def test_on_a_work_queue_they_are_found_though_others_were_handled(
 
 
 @counts_exactly
-async def test_among_handled_events_only_their_number_is_told_and_less_what_is_known(
+async def test_among_handled_events_only_their_number_is_reported_and_less_what_is_known(
     platform: Platform,
 ) -> None:
     settings, stream = platform.settings, platform.settings.events_stream
@@ -112,7 +112,7 @@ async def test_among_handled_events_only_their_number_is_told_and_less_what_is_k
     assert len(await platform.letters()) == 2
 
 
-async def test_what_nobody_pulls_for_is_noticed_and_no_delivery_is_spent(
+async def test_events_without_a_pull_are_noticed_and_no_delivery_is_spent(
     platform: Platform,
 ) -> None:
     settings, stream = platform.settings, platform.settings.events_stream

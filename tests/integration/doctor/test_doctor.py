@@ -133,7 +133,9 @@ async def test_bare_naks_burn_all_attempts_in_milliseconds(zoo: Zoo) -> None:
     assert await zoo.messages("S") >= 1
 
 
-async def test_what_is_given_up_with_nobody_listening_is_skipped_without_a_word(zoo: Zoo) -> None:
+async def test_what_is_given_up_without_a_stream_of_advisories_is_skipped_silently(
+    zoo: Zoo,
+) -> None:
     await zoo.stream("S")
     await zoo.consumer("S", max_deliver=2)
     await zoo.publish("S.a", 3)
@@ -256,7 +258,7 @@ async def test_open_events_hold_up_the_others(zoo: Zoo) -> None:
     assert len(await zoo.pull("S")) == 1
     assert await zoo.pull("S") == []
     found = await zoo.found("max-ack-pending", "S/c")
-    assert found.severity is LOSES  # the one that fails comes for ever, the other never
+    assert found.severity is LOSES  # the failing one is delivered again and again, the other never
     assert found.evidence == {"num_ack_pending": 1, "num_pending": 1, "num_redelivered": 1}
 
 
@@ -276,7 +278,7 @@ async def test_a_paused_consumer_gets_nothing(zoo: Zoo) -> None:
     await until(is_gone)
 
 
-async def test_a_stalled_consumer_is_told(zoo: Zoo) -> None:
+async def test_a_stalled_consumer_is_reported(zoo: Zoo) -> None:
     await zoo.stream("S", max_age=SECOND, duplicate_window=SECOND // 10)
     await zoo.consumer("S", max_deliver=2, ack_wait=SECOND // 10)
     await zoo.publish("S.a")
@@ -326,7 +328,7 @@ async def test_many_deliveries_were_repeats(zoo: Zoo) -> None:
     assert "At least 50%" in found.sentence
 
 
-async def test_a_subject_of_a_queue_that_nobody_takes(zoo: Zoo) -> None:
+async def test_a_subject_of_a_queue_without_a_consumer(zoo: Zoo) -> None:
     await zoo.stream("Q", "Q.a.*", "Q.b", retention="workqueue", max_age=HOUR)
     await zoo.consumer("Q", max_deliver=2, filter_subject="Q.a.x")
     found = await zoo.found("queue-unclaimed", "Q")
@@ -340,7 +342,7 @@ async def test_a_subject_of_a_queue_that_nobody_takes(zoo: Zoo) -> None:
     assert await zoo.messages("Q") == 2
 
 
-async def test_an_interest_stream_deletes_what_nobody_takes(zoo: Zoo) -> None:
+async def test_an_interest_stream_deletes_what_no_consumer_takes(zoo: Zoo) -> None:
     await zoo.stream("I", retention="interest", max_age=HOUR)
     found = await zoo.found("queue-unclaimed", "I")
     assert (found.severity, "deleted at once" in found.sentence) == (LOSES, True)
@@ -348,7 +350,7 @@ async def test_an_interest_stream_deletes_what_nobody_takes(zoo: Zoo) -> None:
     assert await zoo.messages("I") == 0
 
 
-async def test_a_limit_removes_work_that_nobody_has_done(zoo: Zoo) -> None:
+async def test_a_limit_removes_events_that_were_not_handled(zoo: Zoo) -> None:
     await zoo.stream("Q", retention="workqueue", max_msgs=2)
     await zoo.consumer("Q", max_deliver=2)
     assert (await zoo.found("queue-drops-work", "Q")).severity is MAY_LOSE
@@ -374,7 +376,9 @@ async def test_a_full_stream_refuses(zoo: Zoo) -> None:
     assert (await zoo.found("refuses-when-full", "S")).severity is LOSES
 
 
-async def test_nobody_hears_that_an_event_was_not_stored(zoo: Zoo) -> None:
+async def test_without_acknowledgements_a_publisher_cannot_know_that_an_event_was_not_stored(
+    zoo: Zoo,
+) -> None:
     await zoo.stream("S", no_ack=True, max_msg_size=10)
     with pytest.raises(nats.errors.TimeoutError):
         await zoo.client.request("S.a", b"x" * 100, timeout=1)
@@ -428,7 +432,7 @@ async def test_a_log_that_loses_dead_letters(zoo: Zoo) -> None:
     assert (await zoo.ask("STREAM.PURGE.SAHOOL_DLQ"))["success"]
 
 
-async def test_advisories_that_nobody_reads_or_that_go_soon(zoo: Zoo) -> None:
+async def test_advisories_without_a_reader_or_with_a_short_age(zoo: Zoo) -> None:
     limits = {"max_age": SECOND, "duplicate_window": SECOND // 10}
     await zoo.stream("ADV", *ADVISORIES, **limits)
     await zoo.stream("S")
@@ -550,7 +554,7 @@ async def test_each_form_says_the_same_and_the_exit_status_tells(zoo: Zoo, tmp_p
     assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org", "")
 
 
-def test_where_nobody_answers_nagios_is_told_so() -> None:
+def test_without_an_answer_nagios_gets_the_status_unknown() -> None:
     result = run("nats://127.0.0.1:1", "--format", "nagios")
     assert result.exit_code == 3
     assert result.output.startswith("DLQ UNKNOWN - ")

@@ -85,7 +85,7 @@ def largest_file(size_bytes: int) -> Iterator[None]:
 # -- the lake
 
 
-async def test_a_full_disk_below_the_lake_is_said_and_leaves_nothing_half_written(
+async def test_a_full_disk_below_the_lake_is_reported_and_leaves_nothing_half_written(
     settings: Settings, client: Client, disk: SmallDisk
 ) -> None:
     """With too little space for the table, for a data file, or only for its log entry."""
@@ -114,7 +114,7 @@ async def test_a_full_disk_below_the_lake_is_said_and_leaves_nothing_half_writte
     assert (await verify_stores(platform)).findings == ()
 
 
-async def test_a_lake_that_may_not_grow_is_said_and_nothing_is_lost(
+async def test_a_lake_that_may_not_grow_is_reported_and_nothing_is_lost(
     settings: Settings, client: Client
 ) -> None:
     stored = await publish(client, settings, map(letter, range(10)))
@@ -130,7 +130,7 @@ async def test_a_lake_that_may_not_grow_is_said_and_nothing_is_lost(
 # -- Postgres
 
 
-async def test_a_full_disk_below_postgres_is_said_and_nothing_is_lost(
+async def test_a_full_disk_below_postgres_is_reported_and_nothing_is_lost(
     settings: Settings, client: Client, disk: SmallDisk, postgres_server: PostgresServer
 ) -> None:
     space = disk.folder / "space"
@@ -147,7 +147,7 @@ async def test_a_full_disk_below_postgres_is_said_and_nothing_is_lost(
             await drain_log(settings)
         (checkpoint,) = query(settings, "SELECT last_sequence FROM drain_checkpoints")
         assert len(failures(settings)) == checkpoint["last_sequence"] < 1_000
-        assert in_lake(settings).height == 1_000  # that sink goes on
+        assert in_lake(settings).height == 1_000  # that sink continues
         connection.execute("ALTER TABLE failed_events SET TABLESPACE pg_default")
         connection.execute(f"DROP TABLESPACE {name}")
     assert (await drain_log(settings)).last_sequence == 1_000

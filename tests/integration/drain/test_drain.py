@@ -128,7 +128,7 @@ async def test_case_events_fold_into_statuses_whatever_the_batches(
     await say("triage.discarded", two, reason="a test")
     await say("triage.parked", three)
     await say("triage.unparked", three)
-    await say("triage.resolved", str(uuid.uuid4()))  # nobody's
+    await say("triage.resolved", str(uuid.uuid4()))  # without an owner
     report = await drain_log(settings.model_copy(update={"drain_batch_messages": batch}))
     assert report.drained == 6
     rows = failures(settings)
@@ -416,14 +416,14 @@ async def test_missing_servers_are_said(settings: Settings, client: Client) -> N
     assert "secret" not in for_nats + for_postgres
 
 
-async def test_a_missing_migration_is_said(settings: Settings, client: Client) -> None:
+async def test_a_missing_migration_is_reported(settings: Settings, client: Client) -> None:
     execute(settings, "DROP TABLE schema_migrations")
     with pytest.raises(SchemaError, match="run `dlq migrate`"):
         await drain_log(settings)
     assert "run `dlq migrate`" in await sentence(settings)
 
 
-async def test_a_missing_stream_is_said(settings: Settings) -> None:
+async def test_a_missing_stream_is_reported(settings: Settings) -> None:
     with pytest.raises(StreamError, match=f"There is no stream DLQ_.*{settings.subject_prefix}"):
         await drain_log(settings)
     assert "run `dlq migrate` to make it" in await sentence(settings)
@@ -442,7 +442,9 @@ async def test_a_stream_that_deletes_what_is_read_is_refused(
         await client.jetstream().delete_stream(settings.dlq_stream)
 
 
-async def test_a_lake_that_can_not_be_written_is_said(settings: Settings, client: Client) -> None:
+async def test_a_lake_that_can_not_be_written_is_reported(
+    settings: Settings, client: Client
+) -> None:
     file = settings.home / "file"
     file.write_text("")
     assert "DLQ_LAKE_URI" in await sentence(settings, DLQ_LAKE_URI=str(file))

@@ -340,7 +340,7 @@ async def test_a_server_that_is_killed_and_comes_back_is_waited_for(
 
 
 @pytest.mark.parametrize("which", ["nats", "postgres"])
-async def test_a_server_that_stays_away_is_one_sentence_and_the_next_run_goes_on(
+async def test_a_server_that_stays_away_is_one_sentence_and_the_next_run_continues(
     platform: Platform, which: str
 ) -> None:
     settings, server, postgres = platform

@@ -122,7 +122,7 @@ async def test_what_was_drained_before_it_aged_out_is_no_gap(
     assert report.notes == ()
 
 
-async def test_a_gap_that_grows_while_nothing_can_be_read_is_told_again(
+async def test_a_gap_that_grows_while_nothing_can_be_read_is_reported_again(
     settings: Settings, client: Client
 ) -> None:
     await publish(client, settings, map(letter, range(10)))
@@ -135,7 +135,7 @@ async def test_a_gap_that_grows_while_nothing_can_be_read_is_told_again(
     assert (await drain_log(settings)).gaps == 0
 
 
-async def test_a_gap_that_opens_while_the_drain_reads_is_told(
+async def test_a_gap_that_opens_while_the_drain_reads_is_reported(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await publish(client, settings, map(letter, range(100)))

@@ -13,7 +13,7 @@ from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.database import migrate
 from support.platform_log import check_exact, letter, publish, query
 
-# A trigger at the end of the transaction keeps it waiting, until the server is started anew.
+# A trigger at the end of the transaction makes it wait until the server is restarted.
 WAITS_BEFORE = """
 CREATE TABLE public.started AS SELECT pg_postmaster_start_time() AS at;
 CREATE FUNCTION wait_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

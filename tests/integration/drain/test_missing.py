@@ -196,7 +196,7 @@ async def test_what_leaves_the_middle_while_the_drain_reads_is_a_gap(
     check_exact(settings, kept)
 
 
-async def test_a_gap_in_the_middle_is_told_from_an_erasure_beside_it(
+async def test_a_gap_in_the_middle_is_distinguished_from_an_erasure_beside_it(
     settings: Settings, client: Client
 ) -> None:
     world = World(settings, client)

@@ -138,7 +138,7 @@ async def test_a_critical_failure_alerts_by_default_and_is_marked(
     assert rows == {"event-1": ("pending", False), "event-2": ("pending", True)}
 
 
-async def test_an_alert_whose_notifier_fails_is_sent_again_and_told_once(
+async def test_an_alert_whose_notifier_fails_is_sent_again_and_reported_once(
     settings: Settings, client: Client
 ) -> None:
     calls: list[DLQEvent] = []

@@ -86,7 +86,9 @@ async def test_what_a_restored_stream_has_is_stored_once_and_no_decision_is_undo
     assert (again.notes, again.drained, state_of(settings)) == ((), 0, before)
 
 
-async def test_a_stream_that_is_restored_whole_goes_on(settings: Settings, client: Client) -> None:
+async def test_a_stream_that_is_restored_whole_continues(
+    settings: Settings, client: Client
+) -> None:
     bodies = list((await publish(client, settings, map(letter, range(50)))).values())
     await drained(settings)
     bodies += (await publish(client, settings, map(letter, range(50, 60)))).values()
@@ -106,7 +108,7 @@ async def test_a_backup_restored_twice_and_a_lost_store_double_nothing(
     bodies = list((await publish(client, settings, map(letter, range(40)))).values())
     await drained(settings)
     backup = await back_up(client, settings.dlq_stream)
-    # Of a lost database beside a restored stream a person says that the lake is theirs.
+    # With a lost database and a restored stream, a person confirms that the lake belongs to them.
     is_lost = lost == "the database"
     for turn in (1, 2):
         bodies += (
@@ -151,7 +153,7 @@ async def test_a_sink_that_lagged_when_a_backup_was_restored_lacks_nothing(
     assert (await verify_stores(settings)).findings == ()
 
 
-async def test_a_backup_of_an_older_life_is_known_after_the_stream_was_made_anew(
+async def test_a_backup_of_an_older_life_is_known_after_the_stream_was_created_again(
     settings: Settings, client: Client
 ) -> None:
     bodies = list((await publish(client, settings, map(letter, range(30)))).values())
@@ -186,7 +188,7 @@ async def test_what_was_erased_does_not_come_back_with_a_backup(world: World) ->
     assert world.held() == held
 
 
-async def test_a_stream_made_anew_is_not_taken_for_an_older_one(
+async def test_a_stream_created_again_is_not_taken_for_an_older_one(
     settings: Settings, client: Client
 ) -> None:
     """The same events have the same sequences; only the server's times differ."""

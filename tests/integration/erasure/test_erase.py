@@ -110,7 +110,7 @@ async def test_an_erasure_that_dies_after_any_step_brings_nothing_back_and_a_rer
     assert len(query(world.settings, "SELECT FROM erasures WHERE finished_at IS NOT NULL")) == 1
 
 
-async def test_who_works_on_an_older_snapshot_of_the_lake_brings_nothing_back(
+async def test_a_writer_with_an_older_snapshot_of_the_lake_brings_nothing_back(
     settings: Settings, client: Client
 ) -> None:
     """No rows of these tables are erased, but their files in use would be deleted."""

@@ -89,7 +89,7 @@ def answer_no(world: World) -> str:
     return done.stdout
 
 
-async def test_what_nobody_can_read_is_said(settings: Settings, client: Client) -> None:
+async def test_unreadable_messages_are_reported(settings: Settings, client: Client) -> None:
     world = World(settings, client)
     await world.publish(b"no JSON", letter(1))
     nothing = await run(world, "--dry-run")
@@ -108,6 +108,6 @@ async def test_what_nobody_can_read_is_said(settings: Settings, client: Client) 
 
 
 @pytest.mark.parametrize("tenant", ["", "  "])
-async def test_nobody_is_no_tenant(settings: Settings, client: Client, tenant: str) -> None:
+async def test_an_empty_tenant_is_refused(settings: Settings, client: Client, tenant: str) -> None:
     with pytest.raises(ErasureError, match="--tenant is empty"):
         await preview(settings, tenant)

@@ -48,7 +48,7 @@ async def test_a_sink_that_lags_behind_takes_nothing_erased_from_the_other(
         stop_sink(patched, sink, 12)
         with pytest.raises(InjectedError):
             await drain_log(world.settings)
-    with monkeypatch.context() as patched:  # some rows still are there, beside the tombstones
+    with monkeypatch.context() as patched:  # some rows still exist, next to the tombstones
         patched.setattr(steps, step, dying(getattr(steps, step), call))
         with pytest.raises(InjectedError):
             await world.erase()

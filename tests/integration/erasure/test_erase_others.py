@@ -62,7 +62,7 @@ async def test_an_erasure_first_learns_the_tombstones_that_a_lost_database_forgo
     assert [row["dlq_sequence"] for row in failures(settings)] == [3]
 
 
-async def test_who_has_read_before_an_erasure_leaves_no_file_of_it(
+async def test_a_writer_that_read_before_an_erasure_leaves_no_file_of_it(
     settings: Settings, client: Client, nats_server: NatsServer
 ) -> None:
     world = World(settings, client)

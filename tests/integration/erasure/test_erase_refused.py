@@ -20,7 +20,7 @@ from support.platform_log import (
 
 
 @pytest.mark.parametrize("how", ["deny_delete", "permission"])
-async def test_what_nats_does_not_permit_is_said_and_a_rerun_completes_it(
+async def test_what_nats_does_not_permit_is_reported_and_a_rerun_completes_it(
     settings: Settings, nats_server_factory: Callable[..., NatsServer], how: str
 ) -> None:
     users = """

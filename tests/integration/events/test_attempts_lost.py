@@ -116,7 +116,7 @@ async def test_a_restart_without_the_stream_makes_no_calls_of_deliveries(log: Lo
     assert (letter["dlq_reason"], letter["retry_count"]) == ("max_retries_exceeded", 1)
 
 
-async def test_a_stream_that_keeps_nothing_is_none(log: Log) -> None:
+async def test_a_stream_that_keeps_nothing_is_not_used(log: Log) -> None:
     """A stream with interest retention deletes attempts at once, because it has no consumer."""
     await log.js.delete_stream(log.names.attempts)
     await log.js.add_stream(

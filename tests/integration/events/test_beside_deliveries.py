@@ -60,7 +60,7 @@ async def test_an_event_that_comes_again_while_it_is_handled_is_handled_once(
     assert all((each["retry_count"], len(each["attempts"])) == (1, 2) for each in letters)
 
 
-async def test_an_event_comes_anew_to_a_handler_whose_connection_is_closed(log: Log) -> None:
+async def test_an_event_comes_again_to_a_handler_whose_connection_is_closed(log: Log) -> None:
     """If a call can no longer be answered, it uses the connection of the next delivery."""
     calls: list[int] = []
     is_over = asyncio.Event()
@@ -186,7 +186,7 @@ async def test_an_ack_wait_that_may_not_be_asked_for_calls_no_handler_twice(
             ):
                 await log.publish({})
                 await until(came_again(caplog))
-                assert calls == [1]  # what is on its way already when it is settled may call again
+                assert calls == [1]  # a delivery that was sent before it was settled may call again
                 is_over.set()
                 await log.settled("plain")
 

@@ -125,7 +125,7 @@ async def test_a_dead_letter_has_every_canonical_key(log: Log) -> None:
     assert {key: letter[key] for key in expected} == expected
 
 
-async def test_the_trace_goes_on_in_the_dead_letter_and_in_its_redrive(log: Log) -> None:
+async def test_the_trace_continues_in_the_dead_letter_and_in_its_redrive(log: Log) -> None:
     trace = {
         "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         "tracestate": "vendor=t61rcWkgMzE,other=1",
@@ -188,7 +188,7 @@ async def test_the_delivery_count_survives_a_new_consumer(log: Log) -> None:
     assert letter["first_attempt_at"] < letter["attempts"][0]["at"]
 
 
-async def test_what_is_no_result_is_a_failure_that_says_so(log: Log) -> None:
+async def test_an_invalid_result_is_a_failure_that_says_so(log: Log) -> None:
     async def forgetful(context: ConsumerContext) -> ProcessingResult:
         return None
 

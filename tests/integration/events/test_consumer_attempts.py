@@ -37,7 +37,7 @@ async def test_an_event_that_waits_while_calls_become_slow_is_not_given_up(log: 
     assert set(calls) == set(range(520))
 
 
-async def test_deliveries_that_nobody_called_for_are_no_attempts(log: Log) -> None:
+async def test_deliveries_without_a_call_are_no_attempts(log: Log) -> None:
     """Another client receives the event several times, without an answer."""
     config = log.config(max_retries=1, ack_wait_seconds=0.2)
     calls: list[int] = []
@@ -80,7 +80,7 @@ async def test_two_processes_count_the_calls_of_both(log: Log) -> None:
     assert {len(letter["attempts"]) for letter in letters} == {6}
 
 
-async def test_a_consumer_that_was_made_anew_begins_to_count_anew(log: Log) -> None:
+async def test_a_consumer_that_was_created_again_counts_from_zero(log: Log) -> None:
     config = log.config(max_retries=1)
     calls: list[int] = []
 
@@ -99,7 +99,9 @@ async def test_a_consumer_that_was_made_anew_begins_to_count_anew(log: Log) -> N
     assert calls == [0, 1, 0, 1]
 
 
-async def test_what_was_counted_before_the_consumer_was_made_anew_counts_no_more(log: Log) -> None:
+async def test_what_was_counted_before_the_consumer_was_created_again_counts_no_more(
+    log: Log,
+) -> None:
     """Also if the first delivery after it led to no call."""
     config = log.config(max_retries=1)
     calls: list[int] = []
@@ -146,7 +148,7 @@ async def test_without_a_place_for_attempts_each_delivery_counts(
     assert "Attempts cannot be stored" in caplog.text
 
 
-async def test_a_restart_of_the_server_delivers_nothing_again_that_is_in_hand(
+async def test_a_restart_of_the_server_delivers_no_event_again_that_is_being_handled(
     nats_server_factory: Callable[..., NatsServer],
 ) -> None:
     """After it, ack_wait counts from when an event was stored, which is long ago in a backlog."""

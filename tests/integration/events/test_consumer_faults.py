@@ -185,7 +185,7 @@ async def test_every_event_is_handled_or_dead_lettered_over_restarts_of_nats(
     failed = {letter["original_data"]["n"] for letter in letters}
     assert handled == {n for n in range(300) if n % 3}
     assert failed == {n for n in range(300) if n % 3 == 0}
-    # An acknowledgement that a restart loses makes its event fail anew.
+    # If a restart loses an acknowledgement, its event fails again.
     failings = {(letter["failure_id"], letter["first_attempt_at"]) for letter in letters}
     assert len(failings) == len(letters)
     for letter in letters:
@@ -242,7 +242,7 @@ async def _contains(calls: list[bytes], what: bytes) -> bool:
 
 
 @pytest.mark.usefixtures("_short_pulls")
-async def test_a_connection_that_the_server_ended_is_made_anew(log: Log) -> None:
+async def test_a_connection_that_the_server_ended_is_created_again(log: Log) -> None:
     slow = Slow(1.5)
     async with running(log.config(), slow) as consumer:
         await log.publish(b"1")
@@ -278,7 +278,7 @@ async def test_what_was_handled_without_a_connection_is_not_handled_again(log: L
     assert slow.started == [b"1"]
 
 
-async def test_an_outage_is_told_once_and_ends_no_close_in_an_error(
+async def test_an_outage_is_reported_once_and_ends_no_close_in_an_error(
     nats_server_factory: Factory, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = nats_server_factory()
@@ -385,7 +385,7 @@ async def test_an_event_that_kills_its_process_ends_as_a_crash_loop(log: Log) ->
                 storing.cancel()
                 assert await asyncio.to_thread(process.wait, 60) == -signal.SIGKILL
                 attempts.append(int(dying.result()))
-    # Of the first call nobody could know; then max_retries + 1, and the slack. None of them failed.
+    # The first call may be uncounted; then max_retries + 1, and a tolerance. None of them failed.
     assert attempts == [0] * 7
     assert (
         "Its handler was called at least 6 times, and 6 calls never ended"

@@ -89,7 +89,7 @@ async def test_it_says_when_no_dead_letter_can_be_written(log: Log, scrape: Scra
         await until(lambda: _has(lambda: scrape(service), log_writable=1, dead_lettered_total=1))
 
 
-async def test_a_counter_does_not_go_back_when_its_consumer_is_made_anew(
+async def test_a_counter_does_not_go_back_when_its_consumer_is_created_again(
     log: Log, scrape: Scrape
 ) -> None:
     service = f"service-{log.prefix}"

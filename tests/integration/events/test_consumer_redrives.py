@@ -27,7 +27,7 @@ async def test_a_redrive_for_another_is_acknowledged_and_skipped(log: Log) -> No
     await log.letters(0)
 
 
-async def test_a_redrive_for_us_is_told_before_it_is_acknowledged(log: Log) -> None:
+async def test_a_redrive_for_us_is_reported_before_it_is_acknowledged(log: Log) -> None:
     calls = Calls(SUCCESS)
     subscription = await log.client.subscribe(f"{log.prefix}.redrive.>")
     async with running(log.config(), calls):
@@ -43,7 +43,7 @@ async def test_a_redrive_for_us_is_told_before_it_is_acknowledged(log: Log) -> N
     assert news["consumer"] == f"{log.names.events}/ndvi"
 
 
-async def test_a_redrive_instead_of_another_is_handled_and_told_for_that_one(log: Log) -> None:
+async def test_a_redrive_instead_of_another_is_handled_and_reported_for_that_one(log: Log) -> None:
     calls = Calls(SUCCESS)
     subscription = await log.client.subscribe(f"{log.prefix}.redrive.>")
     async with running(log.config(), calls):

@@ -44,11 +44,11 @@ async def test_a_durable_that_begins_at_new_skips_nothing_once_it_was_made(log: 
         second = await log.publish({})
         await seen(calls, 1)
     third = await log.publish({})
-    async with running(config, calls):  # one that is there goes on where it stands
+    async with running(config, calls):  # an existing one continues at its position
         await seen(calls, 2)
         await log.settled()
         await log.js.delete_consumer(log.names.events, "ndvi")
-        fourth = await log.publish({})  # while there is none
+        fourth = await log.publish({})  # while it does not exist
 
         async def has_fourth() -> bool:
             return fourth in {call.sequence for call in calls}
@@ -56,7 +56,7 @@ async def test_a_durable_that_begins_at_new_skips_nothing_once_it_was_made(log: 
         await until(has_fourth)
         await log.settled()
     assert {call.sequence for call in calls} == {second, third, fourth}
-    async with running(config, calls):  # the one that was made anew is the one that was wanted
+    async with running(config, calls):  # the one that was created again is as configured
         fifth = await log.publish({})
         await seen(calls, len(calls) + 1)
     assert calls[-1].sequence == fifth

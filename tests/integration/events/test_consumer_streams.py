@@ -49,7 +49,7 @@ async def test_a_subject_without_a_stream_is_refused(log: Log) -> None:
 async def test_a_stream_of_other_subjects_is_consumed_and_left_as_it_is(log: Log) -> None:
     orders, subject = f"ORDERS_{log.prefix}", f"orders-{log.prefix}.>"
     await log.js.add_stream(name=orders, subjects=[subject])
-    await log.js.delete_stream(log.names.events)  # nobody holds the events' subjects
+    await log.js.delete_stream(log.names.events)  # no stream captures the events' subjects
     async with running(log.config(stream_name=orders), Calls(ValueError("no")), subject):
         await log.js.publish(subject.replace(">", "paid"), b"{}")
         [letter] = await log.letters(1)
@@ -96,7 +96,7 @@ async def test_a_given_durable_keeps_its_name_and_long_ones_stay_apart(log: Log)
     await consumer.close()
 
 
-async def test_a_subscription_that_nobody_would_see_to_is_refused(log: Log) -> None:
+async def test_a_subscription_that_would_not_run_is_refused(log: Log) -> None:
     more = f"{log.prefix}.actions.*"
     consumer = await start_consumer(Calls(SUCCESS), log.config())
     with pytest.raises(RuntimeError, match="subscribe before start"):

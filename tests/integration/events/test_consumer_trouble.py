@@ -66,7 +66,7 @@ async def test_whom_it_tells_may_be_async(log: Log) -> None:
     assert told == ["dlq_unwritable", "dlq_writable"]
 
 
-async def test_a_delay_that_is_none_is_told_where_the_handler_asked_for_it(log: Log) -> None:
+async def test_an_invalid_delay_is_reported_with_the_line_of_the_handler(log: Log) -> None:
     async def wait(context: ConsumerContext) -> Retry:
         return Retry(delay_seconds=timedelta(seconds=5))
 

@@ -160,7 +160,7 @@ async def test_a_death_between_dead_letter_and_acknowledgement_leaves_one_dead_l
         letters = await log.stored(2)
     ids = [(letter.headers or {})["Nats-Msg-Id"] for letter in letters]
     assert letters[0] == first
-    assert ids[1].startswith(f"{ids[0]}-")  # which says something else, and is kept beside it
+    assert ids[1].startswith(f"{ids[0]}-")  # which has other content, and is stored in addition
 
 
 async def test_calls_that_kill_their_process_are_counted_over_processes(log: Log) -> None:

@@ -101,7 +101,7 @@ async def test_a_push_subscription_with_a_callback_is_served_alike(log: Log) -> 
     assert letter["original_data"] == 1
 
 
-async def test_only_a_redrive_for_this_consumer_is_handled_and_told_with_its_token(
+async def test_only_a_redrive_for_this_consumer_is_handled_and_reported_with_its_token(
     log: Log,
 ) -> None:
     handled: list[dict[str, str]] = []
@@ -132,7 +132,7 @@ async def test_a_handler_that_is_slow_gets_its_event_once(log: Log) -> None:
     @with_dead_letters(log.config())
     async def handle(msg: Msg) -> None:
         calls.append(msg.metadata.num_delivered)
-        await asyncio.sleep(1.5)  # the time itself is what is tested
+        await asyncio.sleep(1.5)  # this time is what is tested
 
     async with pulling(log, handle, ack_wait=0.6):
         await log.publish({})

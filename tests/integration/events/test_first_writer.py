@@ -79,7 +79,7 @@ async def test_our_own_try_that_was_not_answered_stays_one_message(
     server = nats_server_factory()
 
     async def handler(context: ConsumerContext) -> ProcessingResult:
-        pause(server.pid)  # what it is sent now, it takes when it goes on
+        pause(server.pid)  # what is sent now, it receives when it continues
         raise ValueError("bad")
 
     async with opened(server.url) as log, running(log.config(), handler) as consumer:

@@ -189,7 +189,7 @@ async def test_headers_as_other_languages_write_them_are_kept_and_published(
         ],
     ]  # fmt: skip
     for lines in published:
-        assert len(of_redrive(lines)) == 5  # its own ids and marks; it is addressed to nobody
+        assert len(of_redrive(lines)) == 5  # its own ids and marks, without an addressed consumer
 
 
 async def test_ids_and_marks_of_four_kilobytes_lose_no_event(
@@ -261,7 +261,7 @@ async def test_an_event_that_is_no_redrive_is_handled_whatever_its_marks_say(
     assert [json.loads(call.data)["n"] for call in calls] == [1, 2]
     assert [call.redrive_of for call in calls] == [None, None]
     assert letter["original_headers"] == again
-    assert news.pending_msgs == 0  # a success of nobody's redrive is not told
+    assert news.pending_msgs == 0  # a success without a redrive is not reported
 
 
 async def test_marks_count_whatever_their_case(log: Log) -> None:

@@ -27,7 +27,7 @@ async def older(nats_url: str):
         yield log
 
 
-async def test_its_durable_consumer_goes_on_where_it_stood(older: Log) -> None:
+async def test_its_durable_consumer_continues_where_it_stood(older: Log) -> None:
     calls = []
 
     async def handle(context: ConsumerContext) -> ProcessingResult:
@@ -65,6 +65,6 @@ async def test_a_filter_on_everything_and_a_name_for_two_are_refused(older: Log)
     with pytest.raises(ValueError, match="its own messages"):
         await consumer.subscribe(handle, f"{older.prefix}.>")
     await consumer.subscribe(handle, f"{older.prefix}.analysis.ndvi")
-    with pytest.raises(ValueError, match="consumer_name of its own"):
+    with pytest.raises(ValueError, match="its own consumer_name"):
         await consumer.subscribe(handle, f"{older.prefix}.analysis.other")
     await consumer.close()

@@ -9,7 +9,7 @@ from sahool_dlq.events.subscription import Subscription
 from support.consumer_log import RETRY, SUCCESS, Log, equals, running, seen, until
 
 
-async def test_an_event_of_a_stream_that_was_made_anew_is_not_answered_for_another(
+async def test_an_event_of_a_stream_that_was_created_again_is_not_answered_for_another(
     log: Log,
 ) -> None:
     """The new stream counts from 1 again, and an acknowledgement contains only the sequence."""

@@ -316,7 +316,7 @@ async def test_a_service_ends_after_and_amid_restarts_of_nats(nats_server_factor
                 await starting
 
 
-async def test_an_answer_that_nobody_waits_for_any_more_deafens_no_connection(
+async def test_a_late_answer_does_not_stop_a_connection_from_reading(
     nats_url: str,
 ) -> None:
     connection = await connect_service(Access(servers=[nats_url]), name="test", timeout_seconds=20)

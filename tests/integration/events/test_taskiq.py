@@ -126,7 +126,7 @@ async def test_a_slow_task_is_in_progress_and_one_without_an_answer_comes_again(
     @broker.task(task_name="slow")
     async def slow() -> None:
         calls.append("slow")
-        await asyncio.sleep(5)  # the time itself is what is tested: longer than ack_wait
+        await asyncio.sleep(5)  # this time is what is tested: longer than ack_wait
 
     @broker.task(task_name="silent", ack_type="manual")
     async def silent(context: Annotated[Context, TaskiqDepends()]) -> None:

@@ -155,7 +155,7 @@ async def test_a_group_that_the_consumer_does_not_have_is_refused(log: Log) -> N
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_paused_one_stays_paused_which_is_said(
+async def test_a_paused_one_stays_paused_which_is_reported(
     log: Log, caplog: pytest.LogCaptureFixture, hours: int
 ) -> None:
     until_ = (datetime.now(UTC) + timedelta(hours=hours)).isoformat()
@@ -185,7 +185,7 @@ async def test_of_several_groups_the_named_one_is_pulled_for(log: Log) -> None:
         await log.settled()
 
 
-async def test_who_overflows_gets_nothing_while_we_keep_up(log: Log) -> None:
+async def test_a_client_for_overflow_gets_nothing_while_we_keep_up(log: Log) -> None:
     await make(log, priority_groups=["jobs"], priority_policy="overflow")
     calls = Calls(SUCCESS)
     async with running(log.config(), calls):
@@ -224,7 +224,7 @@ async def test_of_two_processes_only_the_pinned_one_works_and_the_other_takes_ov
             await seen(calls[0], 31)
             await log.settled()
             assert calls[1] == []
-            # The server takes the pin away: who had it is told so, and waits for its turn.
+            # The server removes the pin: its holder is informed, and waits for its turn.
             await ask(log.js, f"CONSUMER.UNPIN.{log.names.events}.ndvi", group="jobs")
             before = list(map(len, calls))
             await publish(30)

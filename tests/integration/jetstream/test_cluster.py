@@ -122,7 +122,7 @@ async def test_the_death_of_the_leader_loses_and_doubles_nothing(
     assert sorted(row["event_id"] for row in rows if not row["original_stream"]) == sorted(
         json.loads(body)["event_id"] for body in stored.values()
     )
-    # An event whose acknowledgement died with the leader fails anew: it stays one failure.
+    # If an acknowledgement is lost with the leader, its event fails again: still one failure.
     assert {row["seen_count"] for row in rows if not row["original_stream"]} == {1}
     # The lake keeps each message of the log, PostgreSQL one row a failure, and how often it came.
     in_log = [str(row["id"]) for row in rows for _ in range(row["seen_count"])]

@@ -33,7 +33,7 @@ async def test_one_of_several_is_enough(nats_url: str) -> None:
         assert client.is_connected
 
 
-async def test_who_is_patient_waits_for_a_restart(
+async def test_a_job_with_patience_waits_for_a_restart(
     nats_server: NatsServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, LOGGER)

@@ -98,7 +98,7 @@ WAYS = ("user", "token", "nkey", "creds", "user_jwt", "ca", "cert", "tls_first")
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_secured_server_takes_jobs_and_services_and_nobody_without(
+async def test_a_secured_server_accepts_jobs_and_services_only_with_credentials(
     way: str, secured: Secured, tmp_path: Path
 ) -> None:
     config, said = secured.way(way)
@@ -269,7 +269,7 @@ async def test_a_sentence_says_which_of_it_is_wrong(
         ({"cert": "client.pem", "key": "other.key"}, "is not that of the certificate"),
     ],
 )
-async def test_a_file_that_is_no_good_is_said_before_anything_is_sent(
+async def test_a_file_that_is_no_good_is_reported_before_anything_is_sent(
     files: dict[str, str], words: str, secured: Secured
 ) -> None:
     secured.certificate("client")

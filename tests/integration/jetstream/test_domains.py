@@ -177,7 +177,7 @@ async def test_migrate_makes_no_second_log(
         assert await streams_at(far) == []
 
 
-async def test_a_domain_that_is_not_there_is_said(leaf: dict[str, str]) -> None:
+async def test_a_domain_that_is_not_there_is_reported(leaf: dict[str, str]) -> None:
     access = Access(servers=[leaf["leaf"]], jetstream_domain="nowhere")
     with pytest.raises(ServerUnavailableError, match="No JetStream of domain nowhere answers: see"):
         async with connected(access):

@@ -127,7 +127,7 @@ async def test_what_a_transform_makes_of_subjects_is_what_a_filter_meets(edge: E
         await consumer.close()
 
 
-async def test_what_nobody_can_tell_is_no_reason_to_refuse(edge: Edge) -> None:
+async def test_what_cannot_be_known_is_no_reason_to_refuse(edge: Edge) -> None:
     """Another account's stream; a deleted one; subjects that a stream had before."""
     far = StreamSource("FAR", external=ExternalStream("$JS.far.API", "deliver.far"))
     await edge.log.js.publish(edge.subject("a.old"), b"{}")
@@ -170,7 +170,9 @@ async def test_a_named_stream_that_is_not_there_is_an_error(edge: Edge) -> None:
 
 
 async def test_a_stream_of_sources_is_never_given_subjects_of_ours(edge: Edge) -> None:
-    await edge.log.js.delete_stream(edge.log.names.events)  # nobody holds the events' subjects
+    await edge.log.js.delete_stream(
+        edge.log.names.events
+    )  # no stream captures the events' subjects
     everything = await edge.make("ALL", sources=[edge.source("A")])
     consumer = await edge.consumer(stream_name=everything)
     with pytest.raises(StreamError, match=f"Stream {everything} does not receive"):
@@ -179,7 +181,7 @@ async def test_a_stream_of_sources_is_never_given_subjects_of_ours(edge: Edge) -
     assert (await edge.log.js.stream_info(everything)).config.subjects in (None, [])
 
 
-async def test_a_named_stream_of_ours_is_made_where_nobody_holds_its_subjects(log: Log) -> None:
+async def test_a_named_stream_of_ours_is_created_if_no_other_has_its_subjects(log: Log) -> None:
     await log.js.delete_stream(log.names.events)
     consumer = NATSConsumer(log.config())
     assert await consumer.connect()

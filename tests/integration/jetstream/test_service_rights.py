@@ -120,7 +120,7 @@ async def test_the_service_does_all_of_its_work(log: Log, caplog: pytest.LogCapt
     assert "analysis.spraying" in refused[0]
 
 
-async def test_a_process_goes_on_with_the_attempts_of_another(log: Log) -> None:
+async def test_a_process_continues_with_the_attempts_of_another(log: Log) -> None:
     config = billing(log, max_retries=3, retry_delay_seconds=0.3)
     attempts: list[int] = []
 
@@ -216,7 +216,7 @@ async def test_it_can_neither_read_other_events_nor_touch_another_consumer(log: 
 
 
 @pytest.mark.parametrize("log", [True], indirect=True)
-async def test_on_a_subject_of_its_own_nobody_else_writes_its_dead_letters(log: Log) -> None:
+async def test_on_a_separate_subject_no_other_service_writes_its_dead_letters(log: Log) -> None:
     async def handler(_: ConsumerContext) -> HandlerResult:
         return ProcessingResult.DEAD_LETTER
 

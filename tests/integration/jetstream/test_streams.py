@@ -117,6 +117,6 @@ async def test_the_state_of_a_log_of_ones_own_is_not_shared(
     assert not state.is_shared
 
 
-async def test_no_stream_at_all_is_said(js: JetStreamContext, names: StreamNames) -> None:
+async def test_no_stream_at_all_is_reported(js: JetStreamContext, names: StreamNames) -> None:
     with pytest.raises(StreamError, match="run `dlq migrate` to make it"):
         await log_state(js._nc, names.dead_letters, names.subjects.log)

@@ -70,7 +70,7 @@ async def stored(settings: Settings, count: int) -> None:
     await until(is_stored, 120)
 
 
-async def test_a_failure_is_stored_and_told_and_sigterm_ends_it_in_order(
+async def test_a_failure_is_stored_and_reported_and_sigterm_ends_it_in_order(
     settings: Settings, client: Client
 ) -> None:
     await publish(client, settings, [letter(1)])  # while nothing runs
@@ -99,7 +99,7 @@ async def test_a_failure_is_stored_and_told_and_sigterm_ends_it_in_order(
     assert "hunter2" not in json.dumps(running.printed)
 
 
-async def test_it_goes_on_where_it_was_and_ctrl_c_ends_it(
+async def test_it_continues_where_it_was_and_ctrl_c_ends_it(
     settings: Settings, client: Client
 ) -> None:
     for number in (1, 2):

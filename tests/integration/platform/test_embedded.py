@@ -158,7 +158,9 @@ def test_prefect_serves_its_own_database_and_the_right_ui(
     postgres_server.drop_database("prefect")
 
 
-async def test_who_has_no_password_gets_in_nowhere_and_nothing_shows_it(tmp_path: Path) -> None:
+async def test_no_server_accepts_a_login_without_password_and_nothing_shows_it(
+    tmp_path: Path,
+) -> None:
     home = tmp_path / "home"
     options: dict[str, Any] = {"durable": False, "bin_dir": POSTGRES_BIN}
     with NatsServer(home) as queue, PostgresServer(home, **options) as rows:
@@ -295,7 +297,7 @@ def test_a_remembered_port_that_is_taken_gives_way(nats_server_factory: Factory)
         assert nats_server_factory(home=first.home).port != first.port
 
 
-def test_a_second_start_on_a_home_says_who_runs_there(nats_server_factory: Factory) -> None:
+def test_a_second_start_on_a_home_names_the_running_process(nats_server_factory: Factory) -> None:
     running = nats_server_factory()
     with pytest.raises(ServerUnavailableError, match=f"already runs .* process {os.getpid()}"):
         NatsServer(running.home).start()
@@ -325,7 +327,7 @@ def test_a_server_that_refuses_its_config_shows_its_log(tmp_path: Path) -> None:
     assert isinstance(raised.value, DLQError)
 
 
-def test_a_bin_dir_without_postgres_is_said(tmp_path: Path) -> None:
+def test_a_bin_dir_without_postgres_is_reported(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path, bin_dir=tmp_path / "none")
     with pytest.raises(ServerUnavailableError, match=f"{tmp_path}/none"):
         server.start()
@@ -345,7 +347,7 @@ def open_folder() -> Iterator[Path]:
 
 
 @needs_root
-def test_binaries_that_nobody_can_reach_are_copied_once(
+def test_binaries_that_the_user_nobody_cannot_reach_are_copied_once(
     open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = tmp_path / "private" / "site-packages"
@@ -372,7 +374,7 @@ def test_binaries_that_nobody_can_reach_are_copied_once(
 
 
 @needs_root
-def test_data_that_nobody_could_reach_are_elsewhere_and_stay_there(
+def test_data_that_the_user_nobody_could_not_reach_are_elsewhere_and_stay_there(
     open_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(account, "PRIVATE_FOLDERS", [open_folder / "kept"])

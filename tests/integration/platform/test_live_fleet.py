@@ -135,7 +135,7 @@ async def test_the_first_failures_are_drained_grouped_and_cured(farm: Settings) 
     assert len(order) == 3
 
 
-async def test_a_part_that_dies_is_said(farm: Settings, farm_client: Client) -> None:
+async def test_a_part_that_dies_is_reported(farm: Settings, farm_client: Client) -> None:
     async with running(farm, lambda _: None) as said:
         pause = b'{"pause_until": "2100-01-01T00:00:00Z"}'
         where = "$JS.API.CONSUMER.PAUSE.SAHOOL_EVENTS.billing-service"

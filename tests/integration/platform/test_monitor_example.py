@@ -9,7 +9,7 @@ from support import ROOT
 EXAMPLE = ROOT / "examples" / "dlq_monitor_example.py"
 
 
-def test_every_decision_is_in_the_database_and_somebody_is_told(tmp_path: Path) -> None:
+def test_every_decision_is_in_the_database_and_the_notifier_is_called(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, EXAMPLE],
         cwd=tmp_path,

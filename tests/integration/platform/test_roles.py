@@ -347,7 +347,7 @@ async def test_a_service_whose_login_is_refused_says_so(roles: Roles) -> None:
         )
 
 
-def test_a_mart_that_is_made_anew_has_its_rights_whoever_makes_it(roles: Roles) -> None:
+def test_a_mart_that_is_created_again_has_its_rights_whoever_makes_it(roles: Roles) -> None:
     """A migration drops and creates it, and any user that drains fills it."""
     frame = pl.DataFrame({"metric": ["a"], "label": [""], "value": [1.0]})
     for _ in range(2):
@@ -532,7 +532,7 @@ def given_up(sequence: int) -> Advisory:
 
 
 @pytest.mark.parametrize("user", ["bridge", "redriver"])
-async def test_who_bridges_hears_late_acknowledgements_and_may_say_so(
+async def test_a_bridge_receives_late_acknowledgements_and_may_report_them(
     roles: Roles, user: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The last test: it leaves messages in the log about a failure that does not exist."""

@@ -164,7 +164,7 @@ def browser() -> Iterator[Browser]:
 
 
 @in_a_browser
-def test_a_browser_asks_nobody_else_and_no_page_scrolls_sideways(
+def test_a_browser_loads_nothing_from_elsewhere_and_no_page_scrolls_sideways(
     site: Path, address: str, browser: Browser
 ) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 740})

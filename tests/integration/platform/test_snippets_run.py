@@ -112,7 +112,7 @@ async def test_a_service_beside_a_framework_dead_letters_what_it_can_not_handle(
             env=env,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a worker of Taskiq has processes of its own
+            start_new_session=True,  # a Taskiq worker starts its own processes
         )
         assert process.stdout is not None
         try:

@@ -86,7 +86,7 @@ def test_every_step_does_what_the_page_says(tmp_path: Path) -> None:
     port = str(free_port("The forecast service"))
     page = (ROOT / "docs/tutorial.md").read_text()
     assert PORT in page
-    # What goes on running, and when the reader goes on.
+    # What continues to run, and when the reader continues.
     running: dict[str, Callable[[str], bool]] = {
         "dlq up": lambda printed: "Ctrl-C stops everything." in printed,
         "python irrigation.py": lambda printed: printed.count("Dead letter: ") == 20,

@@ -255,7 +255,7 @@ async def test_a_decision_that_died_while_it_was_told_can_be_said_again(
         with pytest.raises(ConnectionAbortedError):
             await decide(settings, everything, "discarded", actor="ana", reason="first")
     report = await decide(settings, everything, "discarded", actor="ana", reason="again")
-    assert report.changed == 0  # the drain found what was told before
+    assert report.changed == 0  # the drain found what was reported before
     assert statuses(settings) == {"discarded": 12}
     rows = query(settings, "SELECT DISTINCT resolution_notes AS why FROM failed_events")
     assert rows == [{"why": "first"}]

@@ -109,7 +109,7 @@ async def test_outcomes_without_a_redrive_change_no_case_and_are_shown(
             (one, "pending", 0),
             (other, "pending", 0),
         ]
-        assert len(cases) == 3  # the forged one is a case of its own
+        assert len(cases) == 3  # the forged one is a separate case
         in_lake = query(settings, "SELECT failure_id, status, redrive_count FROM cases").rows()
         assert sorted(in_lake) == sorted(cases)
         kinds = {"redrive.succeeded": 2, "redrive.failed_again": 1}

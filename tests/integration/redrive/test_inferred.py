@@ -167,7 +167,7 @@ async def test_success_is_never_told_without_an_acknowledgement_of_that_event(
         assert end is None or event in each.acknowledged, (each.number, each.told)
     ends = [end for _, end in results]
     assert {"proved", "inferred", None} <= set(ends)
-    # And it is told where there was one: what the stream lost, and others got its place of, apart.
+    # It also says where events were: lost by the stream, or replaced by others.
     missed = [
         (each.number, each.told)
         for each, (event, end) in zip(histories, results, strict=True)

@@ -88,7 +88,7 @@ async def test_a_stream_with_sources_gets_an_event_once_though_its_answer_is_los
         assert await stored(client, name) == 7
 
 
-async def test_who_has_lost_the_lock_repeats_nothing(
+async def test_a_redriver_that_lost_the_lock_repeats_nothing(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lost() -> None:
@@ -168,7 +168,7 @@ async def test_a_worked_off_event_is_not_published_again(
         assert await stored(client, name) == 2
 
 
-async def test_a_stream_that_was_made_anew_can_not_tell(
+async def test_a_stream_that_was_created_again_can_not_tell(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     js = client.jetstream()

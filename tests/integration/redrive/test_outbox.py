@@ -64,7 +64,7 @@ async def frozen(settings: Settings, **order: Any) -> str:
     return planned[0].id
 
 
-async def test_a_batch_resumed_while_its_run_waits_for_outcomes_goes_on(
+async def test_a_batch_resumed_while_its_run_waits_for_outcomes_continues(
     settings: Settings, client: Client
 ) -> None:
     settings = quick(settings, redrive_per_second=20, redrive_timeout_seconds=20)
@@ -129,7 +129,7 @@ async def test_no_batch_ends_with_planned_redrives(settings: Settings, client: C
         move(connection, batch_id, "running", actor="ana")
         assert end() == "running"  # somebody resumed it
         assert show_batch(settings, batch_id).outcomes == {"planned": 3}
-        connection.execute("DELETE FROM failed_events")  # retention: nobody can redrive them
+        connection.execute("DELETE FROM failed_events")  # retention: they cannot be redriven
         assert end() == "done"
     assert show_batch(settings, batch_id).outcomes == {"cancelled": 3}
 
@@ -215,7 +215,7 @@ async def test_a_redirected_redrive_that_succeeds_late_resolves_its_failure(
     assert said[0] == (f"redirected, and handled by {settings.events_stream}/rescue",)
 
 
-async def test_a_redirect_to_a_service_of_an_older_version_is_told_by_the_redriver(
+async def test_a_redirect_to_a_service_of_an_older_version_is_reported_by_the_redriver(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = quick(settings)
@@ -298,7 +298,7 @@ async def following(settings: Settings, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_what_was_said_to_be_published_and_nobody_answers_is_unknown(
+async def test_a_redrive_that_was_announced_and_never_answered_is_unknown(
     settings: Settings, client: Client
 ) -> None:
     """The redrive was announced, then the redriver died, and PostgreSQL lost everything."""
@@ -354,7 +354,7 @@ async def test_who_is_parked_does_not_depend_on_the_setting_of_today(
         assert (await verify_stores(changed)).is_well
         assert query_lake(changed, CASES).rows() == before
     execute(settings, "DELETE FROM failed_events")
-    report = await verify_stores(low, is_repair=True)  # folds them anew from the lake
+    report = await verify_stores(low, is_repair=True)  # folds them again from the lake
     assert report.is_well
     assert rows(settings, folded) == before
     assert query_lake(low, CASES).rows() == before

@@ -70,7 +70,7 @@ async def reason(settings: Settings) -> tuple[str, int]:
     return each.reason, each.count
 
 
-async def test_one_that_nobody_pulls_from_spends_no_attempt(
+async def test_a_consumer_without_pulls_spends_no_attempt(
     settings: Settings, client: Client
 ) -> None:
     service = Service(settings, TimeoutError("slow"))
@@ -90,7 +90,7 @@ async def test_one_that_nobody_pulls_from_spends_no_attempt(
         assert (await by_hand(settings)).outcomes == {"succeeded": 12}
 
 
-async def test_one_that_is_gone_or_has_another_filter_is_said_so(
+async def test_one_that_is_gone_or_has_another_filter_is_reported(
     settings: Settings, client: Client
 ) -> None:
     js, stream = client.jetstream(), settings.events_stream
@@ -116,7 +116,7 @@ async def test_one_that_is_gone_or_has_another_filter_is_said_so(
     ]
 
 
-async def test_a_paused_one_is_left_alone_until_it_goes_on(
+async def test_a_paused_one_is_left_alone_until_it_continues(
     settings: Settings, client: Client
 ) -> None:
     service = Service(settings, TimeoutError("slow"))
@@ -211,7 +211,7 @@ async def seen_all(service: Service, count: int) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_the_schedule_leaves_alone_what_nobody_takes_and_takes_the_rest(
+async def test_the_schedule_skips_what_no_consumer_takes_and_takes_the_rest(
     settings: Settings, client: Client
 ) -> None:
     settings = quick(settings)
@@ -239,7 +239,7 @@ async def test_the_schedule_leaves_alone_what_nobody_takes_and_takes_the_rest(
 
 
 @pytest.mark.parametrize("text", ["a b/c", "no-stream", "x/y.z"])
-async def test_an_address_that_no_consumer_has_is_said_so(
+async def test_an_address_that_no_consumer_has_is_reported(
     settings: Settings, client: Client, text: str
 ) -> None:
     await fail_and_stop(settings, client, Service(settings, TimeoutError("slow")), 1)
@@ -266,7 +266,7 @@ async def test_for_a_successor_its_outcome_counts_for_the_failure(
         new.error = TimeoutError("still slow")
         new.seen.clear()
         await seen_all(bystander, 2)
-        assert (await by_hand(settings)).outcomes == {"cancelled": 2}  # which binds to nobody
+        assert (await by_hand(settings)).outcomes == {"cancelled": 2}  # which binds to no consumer
         report = await by_hand(settings, addressed_to=to)
         assert report.outcomes == {"failed_again": 1, "cancelled": 1}
         assert [context.redrive_of is None for context in new.seen] == [False]
@@ -284,7 +284,7 @@ async def test_for_a_successor_its_outcome_counts_for_the_failure(
             CliRunner(env=environment(settings)).invoke, _command(), ["show", tried[0]]
         )
         assert f"handed_to          {to}" in told.output
-        # What was handed over stays with the successor, for the schedule too.
+        # Failures that were transferred stay with the new consumer, for the schedule too.
         new.error = None
         taken = await redrive_timeouts(quick(settings), selection=transient_selection(settings))
         assert taken is not None
@@ -396,7 +396,7 @@ async def test_an_alert_says_why_nothing_is_redriven_and_ends_when_somebody_pull
     assert title not in first.firing  # it may be starting
     _, later = await alerts_of(settings, 11)
     assert title in later.firing
-    # Who cannot look knows nothing: it goes on.
+    # Without the right to check nothing is known: it continues.
     away = settings.model_copy(update={"nats_url": SecretStr("nats://127.0.0.1:1")})
     _, blind = await alerts_of(away, 12)
     assert title in blind.firing

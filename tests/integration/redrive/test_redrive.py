@@ -294,7 +294,9 @@ async def test_a_dry_run_touches_nothing(settings: Settings, client: Client) -> 
     assert (await client.jetstream().stream_info(settings.dlq_stream)).state.messages == 4
 
 
-async def test_the_plan_names_who_else_hears_the_events(settings: Settings, client: Client) -> None:
+async def test_the_plan_names_other_consumers_of_the_events(
+    settings: Settings, client: Client
+) -> None:
     healthy = Service(settings, name="healthy")
     async with Service(settings, TimeoutError("slow")).running(), healthy.running():
         await publish(client, settings, 1)
@@ -307,7 +309,7 @@ async def test_the_plan_names_who_else_hears_the_events(settings: Settings, clie
     assert (await preview_redrive(settings, TIMEOUTS)).also_reached == {subject: [one, other]}
 
 
-async def test_the_plan_names_who_hears_the_events_by_way_of_other_streams(
+async def test_the_plan_names_consumers_of_the_events_on_other_streams(
     settings: Settings, client: Client
 ) -> None:
     js, prefix = client.jetstream(timeout=60), settings.subject_prefix

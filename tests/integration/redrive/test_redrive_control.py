@@ -60,7 +60,7 @@ def actions(settings: Settings, batch: Batch) -> list[tuple[str, str]]:
     return [(row["action"], row["actor"]) for row in reversed(trail)]
 
 
-async def test_a_paused_batch_publishes_nothing_more_and_goes_on_when_resumed(
+async def test_a_paused_batch_publishes_nothing_more_and_continues_when_resumed(
     settings: Settings, client: Client
 ) -> None:
     settings = quick(settings, redrive_per_second=20)
@@ -308,7 +308,7 @@ async def test_a_redirect_is_told_for_the_failure_by_the_redriver(
     ) == [
         ("e0", "ndvi", "resolved", 0),
         ("e1", "ndvi", "pending", 1),
-        ("e1", "rescue", "pending", 0),  # a failure of its own
+        ("e1", "rescue", "pending", 0),  # a separate failure
     ]
     assert rows(settings, "SELECT state FROM redrives ORDER BY 1") == [
         ("outcome_unknown",),

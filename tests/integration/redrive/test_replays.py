@@ -89,7 +89,7 @@ async def redrive_of(settings: Settings, *ids: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["reset", "created again"])
-async def test_an_event_that_fails_anew_after_its_case_was_closed_is_open_again(
+async def test_an_event_that_fails_again_after_its_case_was_closed_is_open_again(
     settings: Settings, client: Client, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = Broken(settings, ValueError())
@@ -143,7 +143,7 @@ async def test_an_event_that_fails_anew_after_its_case_was_closed_is_open_again(
             ("e2", "discarded", 2, 0, "manual_redrive", 2),
         ]
 
-        # What is published again is not what fails anew.
+        # What is published again is not the same as what fails again.
         await publish_again(client, settings)
         await drain_log(settings)
         assert [row[:3] for row in rows(settings, STANDING)] == [
@@ -179,7 +179,7 @@ def show(settings: Settings, failure_id: str, monkeypatch: pytest.MonkeyPatch) -
     return str(CliRunner().invoke(_command(), ["show", failure_id]).output)
 
 
-async def test_a_group_whose_only_failure_was_closed_and_fails_anew_has_regressed(
+async def test_a_group_whose_only_failure_was_closed_and_fails_again_has_regressed(
     settings: Settings, client: Client
 ) -> None:
     service = Broken(settings, ValueError())

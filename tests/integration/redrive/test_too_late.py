@@ -193,7 +193,7 @@ async def test_the_setting_holds_for_the_schedule_and_a_dry_run_counts_them(
 
 
 @pytest.mark.parametrize("age", ["", "soon", "0d", "9999999999999w"])
-def test_an_age_that_is_none_is_refused(age: str) -> None:
+def test_an_invalid_age_is_refused(age: str) -> None:
     arguments: list[Any] = ["redrive", "--type", "E", "--max-age", age]
     result = CliRunner().invoke(_command(), arguments)
     assert result.exit_code == 2

@@ -91,7 +91,7 @@ async def test_a_failure_is_one_trace_from_its_event_to_its_cure(
     assert (letter.headers or {})["traceparent"].split("-")[2] == f"{written.context.span_id:016x}"
 
 
-async def test_where_nobody_records_the_headers_of_an_event_come_back_as_they_were(
+async def test_without_tracing_the_headers_of_an_event_are_unchanged(
     settings: Settings, client: Client
 ) -> None:
     assert not tracing.is_tracing()

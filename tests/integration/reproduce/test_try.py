@@ -133,7 +133,7 @@ async def state(settings: Settings, client: Client) -> list[Any]:
     ]
 
 
-async def test_red_then_mended_then_green_and_nothing_was_published_or_stored(
+async def test_red_then_repaired_then_green_and_nothing_was_published_or_stored(
     settings: Settings, client: Client, service: Service
 ) -> None:
     await service.run_on([GOOD, BAD] * 5)

@@ -84,7 +84,7 @@ CHANGING = (
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_nobody_but_the_owner_makes_anything(settings: Settings, group: str) -> None:
+def test_only_the_owner_creates_objects(settings: Settings, group: str) -> None:
     with login(settings, group) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
         for statement in (
             *(s.format(where) for s in MAKING for where in ("dlq", "public")),
@@ -193,9 +193,7 @@ FORGED = (
 
 
 @pytest.mark.parametrize("group", ["redriver", "alerts", "maintenance"])
-def test_who_adds_to_the_audit_says_neither_when_nor_by_which_login(
-    settings: Settings, group: str
-) -> None:
+def test_time_and_login_of_an_audit_row_cannot_be_chosen(settings: Settings, group: str) -> None:
     with login(settings, group) as dsn, psycopg.connect(dsn, autocommit=True) as connection:
         for forged in FORGED:
             with pytest.raises(InsufficientPrivilege):
@@ -273,7 +271,7 @@ def test_a_lock_is_taken_only_by_whose_job_it_is(settings: Settings, name: LockN
         assert lock.take()
 
 
-async def test_nobody_else_stops_a_drain_or_marts(settings: Settings, client: Client) -> None:
+async def test_no_other_login_blocks_a_drain_or_marts(settings: Settings, client: Client) -> None:
     """A login holds every advisory lock that it can guess, and all it may on our tables."""
     await publish(client, settings, [letter(1)])
     with login(settings, "analyst") as dsn, psycopg.connect(dsn) as connection:

@@ -94,7 +94,7 @@ async def test_a_platform_that_shares_the_stream_is_refused_all_the_same(
         await drain_log(beside)
 
 
-async def test_a_lake_of_before_gets_the_id_of_who_drains_into_it(
+async def test_an_older_lake_gets_the_id_of_the_platform_that_drains_into_it(
     settings: Settings, client: Client
 ) -> None:
     stored = await publish(client, settings, map(letter, range(20)))

@@ -19,7 +19,7 @@ from sahool_dlq.stores.postgres.database import migrate, migrations
 from support.platform_log import check_exact, letter, publish, query
 
 LAST_OLD = "0015"
-# What those versions did besides: the drain made its marts, and could make anything.
+# Those versions also let the drain create its marts, and any other table.
 BESIDES = """
 GRANT CREATE, USAGE ON SCHEMA public TO dlq_drain;
 CREATE FUNCTION share_mart(mart REGCLASS) RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
@@ -77,7 +77,7 @@ def old(settings: Settings, postgres_server: PostgresServer) -> Iterator[Setting
 LEFT = "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace"
 
 
-async def test_an_older_installation_is_moved_with_its_rows_and_goes_on(
+async def test_an_older_installation_is_moved_with_its_rows_and_continues(
     old: Settings, settings: Settings, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     dsn = old.postgres_dsn.get_secret_value()
@@ -91,7 +91,9 @@ async def test_an_older_installation_is_moved_with_its_rows_and_goes_on(
     assert query(old, "SELECT event_id, status FROM dlq.failed_events") == [
         {"event_id": "old", "status": "pending"}
     ]
-    assert query(old, "SELECT count(*) AS n FROM seen") == [{"n": 1}]  # what people made goes on
+    assert query(old, "SELECT count(*) AS n FROM seen") == [
+        {"n": 1}
+    ]  # tables that people created still work
     assert query(old, "SELECT id, actor FROM audit_log") == [{"id": 1, "actor": "ana"}]
     assert query(old, "SELECT has_schema_privilege('dlq_drain', 'public', 'CREATE') AS may") == [
         {"may": False}
@@ -106,7 +108,7 @@ async def test_an_older_installation_is_moved_with_its_rows_and_goes_on(
     assert migrate(dsn) == []
 
 
-def test_what_stays_behind_is_said(old: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_stays_behind_is_reported(old: Settings, caplog: pytest.LogCaptureFixture) -> None:
     dsn, mallory = old.postgres_dsn.get_secret_value(), f"mallory_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(dsn) as connection:
         connection.execute("CREATE VIEW mine AS SELECT * FROM mart_metrics")
@@ -142,7 +144,7 @@ def test_what_stays_behind_is_said(old: Settings, caplog: pytest.LogCaptureFixtu
             connection.execute(f"DROP ROLE {mallory}")
 
 
-def test_who_does_not_own_the_database_or_the_schema_is_told(
+def test_who_does_not_own_the_database_or_the_schema_gets_an_error(
     postgres_server: PostgresServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     name, owner, other = (f"{what}_{uuid.uuid4().hex[:8]}" for what in ("db", "owner", "other"))

@@ -33,7 +33,7 @@ from support.platform_log import check_exact, letter, publish, run_drain
 
 _NOW = datetime(2026, 2, 3, tzinfo=UTC)
 
-# Takes what the lake lacks of 60 rows, ten at a time, beside another that does the same.
+# Appends the rest of 60 rows, ten at a time, while another process does the same.
 _WRITER = """
 import sys
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ while done < 60:
 """
 
 
-# 120 commits of a row each, beside one who makes the files fewer all the time.
+# 120 commits of one row each, while another process compacts the files all the time.
 _DRAIN = """
 import sys
 from datetime import UTC, datetime
@@ -201,7 +201,7 @@ def test_checkpoints_of_drains_and_upkeep_that_race_corrupt_nothing(bucket: Any)
             assert Lake(lake).watermark("dead_letters", "race#0") == 120
 
 
-async def test_a_torn_log_of_a_bucket_is_mended_too(
+async def test_a_torn_log_of_a_bucket_is_repaired_too(
     stored_there: Settings, client: Client, bucket: Any
 ) -> None:
     stored = await drained(stored_there, client)

@@ -110,7 +110,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_with_tls_is_said(wrong: str, secured: Secured, tmp_path: Path) -> None:
+def test_what_is_wrong_with_tls_is_reported(wrong: str, secured: Secured, tmp_path: Path) -> None:
     host, how, sentence = WRONG[wrong]
     mode, _, authority = how.partition(" ")
     (tmp_path / "other").mkdir()
@@ -125,7 +125,7 @@ def test_what_is_wrong_with_tls_is_said(wrong: str, secured: Secured, tmp_path: 
     assert secured.password not in str(refused.value)
 
 
-def test_a_service_that_there_is_not_is_said(
+def test_a_service_that_there_is_not_is_reported(
     secured: Secured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in files(secured).items():

@@ -18,8 +18,9 @@ from sahool_dlq.jobs.lake_views import query as sql
 from sahool_dlq.jobs.marts import build_all_marts
 from sahool_dlq.jobs.upkeep import maintain_lake, regroup_history, verify_stores
 from sahool_dlq.settings import Settings
+from sahool_dlq.stores.lake.delta import TableLayout
 from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
-from sahool_dlq.stores.lake.table import LakeTable, TableLayout
+from sahool_dlq.stores.lake.table import LakeTable
 from support.platform_log import check_exact, in_lake, letter, publish, query
 
 
@@ -40,7 +41,7 @@ def epoch(settings: Settings) -> str:
     return str(row["epoch"])
 
 
-def test_who_opens_a_table_replays_few_commits(settings: Settings) -> None:
+def test_opening_a_table_replays_few_commits(settings: Settings) -> None:
     table = Lake(settings.lake).table("case_events")
     for sequence in range(1, 25):
         table.append(table.empty_frame(), "log#0", sequence)

@@ -226,7 +226,7 @@ async def test_what_was_erased_does_not_come_back_with_a_mended_log(
     assert "acme" not in before["tenant_id"].to_list()
 
 
-async def test_a_checkpoint_that_says_something_else_than_the_entries_is_found(
+async def test_a_checkpoint_that_differs_from_the_entries_is_found(
     settings: Settings, client: Client
 ) -> None:
     """Each flipped bit of a checkpoint is detected, or changes nothing that is read."""
@@ -249,7 +249,9 @@ async def test_a_checkpoint_that_says_something_else_than_the_entries_is_found(
     check_exact(settings, stored)
 
 
-async def test_a_torn_mart_is_deleted_and_computed_anew(settings: Settings, client: Client) -> None:
+async def test_a_torn_mart_is_deleted_and_computed_again(
+    settings: Settings, client: Client
+) -> None:
     await drained(settings, client)
     build_all_marts(settings)
     before = Lake(settings.lake).read("marts/failure_groups")
@@ -358,7 +360,7 @@ def files_below(folder: str) -> list[Path]:
     return [file for file in Path(folder).rglob("*") if file.is_file()]
 
 
-async def test_a_copy_by_other_tools_with_a_newer_pointer_is_mended(
+async def test_a_copy_by_other_tools_with_a_newer_pointer_is_repaired(
     settings: Settings, client: Client, tmp_path: Path
 ) -> None:
     """The files were listed, drains wrote the next checkpoint, the listed files were copied."""
@@ -377,7 +379,7 @@ async def test_a_copy_by_other_tools_with_a_newer_pointer_is_mended(
     check_exact(copy, stored)
 
 
-def test_a_log_that_begins_anew_says_what_the_old_one_said(tmp_path: Path) -> None:
+def test_a_log_that_is_rebuilt_has_the_content_of_the_old_one(tmp_path: Path) -> None:
     table = Lake(str(tmp_path / "lake")).table("case_events")
     for sequence in range(1, 30):
         row = pl.DataFrame({"epoch": ["e#0"], "dlq_sequence": [sequence]}).with_columns(

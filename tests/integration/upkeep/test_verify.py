@@ -130,7 +130,9 @@ async def test_each_verification_is_kept_with_what_it_found(
     assert all(row["read_bytes"] > 0 and row["seconds"] > 0 for row in kept)
 
 
-async def test_the_lake_is_read_no_faster_than_is_said(settings: Settings, client: Client) -> None:
+async def test_the_lake_is_read_no_faster_than_the_limit(
+    settings: Settings, client: Client
+) -> None:
     await drained(settings, client)
     report = await verify_stores(settings)
     started = time.monotonic()

@@ -55,7 +55,7 @@ def test_it_fires_once_the_condition_has_held_long_enough_and_is_said_once() -> 
     assert life.state == "firing"
 
 
-def test_a_condition_that_was_over_in_between_begins_anew() -> None:
+def test_a_condition_that_was_over_in_between_begins_again() -> None:
     life = Life(rule())
     assert life.look(HOLDS) is None
     assert life.look(None) is None

@@ -41,7 +41,7 @@ def marts(groups: list[dict[str, object]], hours: list[tuple[datetime, str, int]
     }
 
 
-def test_groups_that_came_came_back_grow_or_ended_are_told_and_no_others() -> None:
+def test_groups_that_came_came_back_grow_or_ended_are_reported_and_no_others() -> None:
     told, _ = changes(
         marts(
             [

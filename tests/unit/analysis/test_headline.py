@@ -96,7 +96,7 @@ def test_an_outbreak_began_after_the_latest_steps_that_were_no_worse_than_usual(
     assert " since 14:41 UTC " in told
 
 
-def test_what_is_closed_again_is_told_after_what_is_open() -> None:
+def test_what_is_closed_again_is_reported_after_what_is_open() -> None:
     spikes = [("maps", 90, 1.0), ("others", 400, 1.0)]
     assert headline(frames(spikes=spikes), NOW).startswith("maps is failing 90× more")
     closed = headline(frames(spikes=spikes[1:]), NOW)

@@ -144,7 +144,7 @@ def test_failure_groups(log: Log) -> None:
         {
             "group_id": "g1",
             "parent_id": "p1",
-            "state": "ongoing",  # nobody said that it was over
+            "state": "ongoing",  # it was not reported as over
             "is_escalating": False,
             "escalation_limit": 2.0 * 1,  # as often in an hour as ever: not yet
             "error_class": "ValueError",
@@ -206,9 +206,9 @@ def test_the_state_of_a_group(
 @pytest.mark.parametrize(
     ("kind", "state"),
     [("triage.resolved", "regressed"), ("triage.discarded", "regressed"),
-     ("redrive.succeeded", "ongoing")],  # nobody said that it was over
+     ("redrive.succeeded", "ongoing")],  # it was not reported as over
 )  # fmt: skip
-def test_a_group_whose_only_case_was_closed_and_failed_anew(
+def test_a_group_whose_only_case_was_closed_and_failed_again(
     log: Log, kind: str, state: str
 ) -> None:
     log.dead_letter("a", dlq_timestamp=before(hours=40))
@@ -227,7 +227,7 @@ def test_a_group_whose_only_case_was_closed_and_failed_anew(
     ]  # fmt: skip
 
 
-def test_a_resolution_that_did_not_last_ends_nothing_and_the_case_lasts_anew(log: Log) -> None:
+def test_a_resolution_that_did_not_last_ends_nothing_and_the_case_continues(log: Log) -> None:
     log.dead_letter("a", dlq_timestamp=before(hours=40))
     log.event("triage.resolved", "a", at=before(hours=38))
     log.dead_letter("a", dlq_timestamp=before(hours=4))

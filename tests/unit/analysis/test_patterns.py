@@ -384,7 +384,7 @@ def test_poison_messages(log: Log) -> None:
     for attempt in (1, 2, 3):
         log.event("redrive.published", "a", attempt=attempt)
         log.dead_letter(f"a{attempt}", root="a", redrive_attempt=attempt)
-    assert mart(log, "poison_messages") == []  # nobody else was cured either
+    assert mart(log, "poison_messages") == []  # no other failure was cured either
     log.event("redrive.published", "b", attempt=1)
     log.event("redrive.succeeded", "b", attempt=1)
     log.dead_letter("d", original_sequence=7, consumer_name="ndvi")

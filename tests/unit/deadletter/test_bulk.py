@@ -88,7 +88,7 @@ def test_one_message_is_read_alike(message: bytes) -> None:
     check(message)
 
 
-def test_of_a_key_that_comes_twice_the_last_is_kept_and_that_is_said() -> None:
+def test_of_a_key_that_comes_twice_the_last_is_kept_and_that_is_reported() -> None:
     twice = body(original_data=0).replace(
         b'"original_data": 0', b'"original_data": {"a": 1, "b": {"c": 1, "c": 2}, "a": [1.10]}'
     )
@@ -124,7 +124,7 @@ def test_no_message_at_all_is_an_empty_frame() -> None:
     check()
 
 
-def test_a_subject_that_no_sink_takes_is_mended() -> None:
+def test_a_subject_that_no_sink_takes_is_repaired() -> None:
     check(body(), subject="sahool.dlq.\0x")
 
 

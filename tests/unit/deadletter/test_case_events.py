@@ -151,7 +151,7 @@ def test_what_can_not_be_used_says_why(body: bytes | dict[str, Any], says: str) 
     assert_storable(event)
 
 
-def test_texts_are_mended_and_cut() -> None:
+def test_texts_are_repaired_and_cut() -> None:
     event = read(outcome(reason="\0\ud800" + "x" * 5_000, actor=7, extra=math.nan))
     assert event.reason == "\ufffd\ufffd" + "x" * 998
     assert event.actor is None

@@ -105,7 +105,7 @@ TABLE = {
     ("pending", 0, "redrive.published", 1): ("retried", 0),
     ("parked", 3, "redrive.published", 4): ("retried", 3),
     ("retried", 0, "redrive.published", 1): ("retried", 0),
-    ("pending", 1, "redrive.published", 1): ("pending", 1),  # told again, after it ended
+    ("pending", 1, "redrive.published", 1): ("pending", 1),  # announced again, after it ended
     ("parked", 3, "redrive.published", 2): ("parked", 3),
     ("retried", 0, "redrive.succeeded", 1): ("resolved", 0),
     ("pending", 1, "redrive.succeeded", 1): ("resolved", 1),  # late: it was called unknown
@@ -113,7 +113,10 @@ TABLE = {
     ("retried", 1, "redrive.succeeded", 1): ("resolved", 1),  # late, while another is out
     ("retried", 0, "redrive.outcome_unknown", 1): ("pending", 1),
     ("retried", 2, "redrive.outcome_unknown", 3): ("parked", 3),  # at the cap
-    ("retried", 1, "redrive.outcome_unknown", 1): ("retried", 1),  # told again; another is out
+    ("retried", 1, "redrive.outcome_unknown", 1): (
+        "retried",
+        1,
+    ),  # announced again, while another is published
     ("pending", 1, "redrive.outcome_unknown", 1): ("pending", 1),
     ("parked", 1, "redrive.outcome_unknown", 2): ("parked", 2),  # parked while it was out
     ("pending", 1, "redrive.outcome_unknown", 2): ("pending", 2),  # parked and unparked meanwhile
@@ -124,7 +127,10 @@ TABLE = {
             ("retried", 0, f"redrive.{kind}", 1): ("parked", 1),
             ("pending", 1, f"redrive.{kind}", 2): ("parked", 2),
             ("parked", 1, f"redrive.{kind}", 2): ("parked", 2),
-            ("pending", 1, f"redrive.{kind}", 1): ("pending", 1),  # told again, after unparking
+            ("pending", 1, f"redrive.{kind}", 1): (
+                "pending",
+                1,
+            ),  # announced again, after unparking
             ("retried", 1, f"redrive.{kind}", 1): ("retried", 1),
         }.items()
     },

@@ -216,7 +216,7 @@ def test_a_repeat_has_the_same_id_and_an_older_services_letter_never_one() -> No
     assert (len(ours_twice), len(old_twice)) == (1, 2)
 
 
-def test_the_id_of_a_letter_without_proof_is_told_apart_by_the_servers_time() -> None:
+def test_the_id_of_a_letter_without_proof_depends_on_the_servers_time() -> None:
     later = LogMessage("sahool.dlq.x", SEQUENCE, PUBLISHED_NS + 1, b"{}")
     assert decode(later, "e", STREAM).failure_id != read(b"{}").failure_id
 

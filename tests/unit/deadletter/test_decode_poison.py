@@ -200,7 +200,7 @@ def test_a_payload_that_is_nested_deeply_is_kept_in_part_as_text() -> None:
         ('{"\\u0000": 1}', {"\ufffd": 1}),
     ],
 )
-def test_what_no_sink_holds_is_mended_and_nothing_else(raw: str, kept: Any) -> None:
+def test_what_no_sink_holds_is_repaired_and_nothing_else(raw: str, kept: Any) -> None:
     letter = read(spliced("original_data", raw))
     assert json.loads(letter.original_data) == kept
     is_mended = json.loads(raw) != kept
@@ -227,7 +227,7 @@ def test_a_text_fits_its_column_or_is_flagged(name: str) -> None:
     assert longer.parse_error == f"{name} has {limit + 1} characters, not {limit}"
 
 
-def test_mended_columns_are_named() -> None:
+def test_repaired_columns_are_named() -> None:
     letter = read(ours(error_message="\0", dlq_timestamp="?", retry_count=-5))
     assert letter.clamped == "error_message,retry_count,dlq_timestamp"
     assert (letter.error_message, letter.retry_count) == ("\ufffd", 0)

@@ -73,7 +73,7 @@ def test_what_is_no_time_between_1970_and_2200_is_refused(text: str) -> None:
         (b'{"\\udc00": "\\ud83d\\ude00"}', {"\ufffd": "😀"}, {"NUL or a lone surrogate"}),
     ],
 )
-def test_json_is_mended_and_says_what(data: bytes, value: Any, mended: set[str]) -> None:
+def test_json_is_repaired_and_says_what(data: bytes, value: Any, mended: set[str]) -> None:
     found: set[str] = set()
     assert parse_json(data, found) == value
     assert found == mended
@@ -111,7 +111,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_storable_json_is_verbatim_or_says_what_was_mended(value: Any) -> None:
+def test_storable_json_is_verbatim_or_says_what_was_repaired(value: Any) -> None:
     try:
         text = json.dumps(value, allow_nan=False)
     except ValueError:

@@ -128,7 +128,7 @@ def built(config: Any, figures: Any, of_stream: Any, **facts: Any) -> Account:
 
 
 @pytest.mark.parametrize(("rule", "severity", "config", "figures", "of_stream"), CONSUMERS)
-def test_a_consumer_is_told_of(
+def test_a_consumer_is_reported(
     rule: str, severity: Severity, config: Any, figures: Any, of_stream: Any
 ) -> None:
     findings = found(built(config, figures, of_stream))
@@ -138,7 +138,9 @@ def test_a_consumer_is_told_of(
 
 
 @pytest.mark.parametrize(("config", "figures", "of_stream"), WELL)
-def test_a_little_better_and_nothing_is_told(config: Any, figures: Any, of_stream: Any) -> None:
+def test_on_a_slightly_better_account_nothing_is_reported(
+    config: Any, figures: Any, of_stream: Any
+) -> None:
     assert found(built(config, figures, of_stream)) == {}
 
 
@@ -163,7 +165,7 @@ def test_figures_of_old_servers_prove_nothing() -> None:
     assert found(told) == {}
 
 
-def test_without_a_stream_of_advisories_nobody_is_told() -> None:
+def test_without_a_stream_of_advisories_nothing_is_reported() -> None:
     of = stream(retention="workqueue", max_age=3600 * S)
     findings = found(Account((of,), (consumer(of),)))
     assert {rule: each.severity for rule, each in findings.items()} == {
@@ -198,7 +200,7 @@ STREAMS = [
 
 
 @pytest.mark.parametrize(("rule", "severity", "config"), STREAMS)
-def test_a_stream_is_told_of(rule: str, severity: Severity, config: Any) -> None:
+def test_a_stream_is_reported(rule: str, severity: Severity, config: Any) -> None:
     of = stream(**config)
     findings = found(account(of, consumer(of)))
     assert findings.keys() == {rule}
@@ -220,7 +222,7 @@ def test_a_little_better_a_stream_is_well(config: Any) -> None:
     assert found(account(of, consumer(of))) == {}
 
 
-def test_a_queue_is_told_of_what_nobody_takes() -> None:
+def test_events_of_a_queue_that_no_consumer_takes_are_reported() -> None:
     def severity(filters: list[str], counts: Any = None, **config: Any) -> Severity | None:
         given = {"subjects": ["Q.a.*", "Q.b"], "retention": "workqueue", "max_age": 3600 * S}
         of = stream("Q", counts, **given, **config)
@@ -236,7 +238,7 @@ def test_a_queue_is_told_of_what_nobody_takes() -> None:
     assert severity(["Q.>"]) is severity(["Q.a.>", "Q.b"]) is severity([">"]) is None
 
 
-def test_what_is_hidden_is_told_and_not_judged() -> None:
+def test_what_is_hidden_is_reported_and_not_judged() -> None:
     of = stream("Q", retention="workqueue", max_age=3600 * S)
     hidden = Account((of,), unseen={"CONSUMER.LIST.Q": "no right."})
     [finding] = diagnose(hidden)

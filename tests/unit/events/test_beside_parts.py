@@ -39,7 +39,7 @@ def test_letters_are_held_up_to_a_number_of_bytes(monkeypatch: pytest.MonkeyPatc
     for sequence in range(1, 4):
         held.hold(letter(sequence, 40))
     assert [held.of(delivery(n, 2)) is not None for n in (1, 2, 3)] == [False, True, True]
-    held.hold(letter(3, 40))  # again, which takes no more room
+    held.hold(letter(3, 40))  # again, which needs no more space
     assert held.of(delivery(2, 2)) is not None
     held.forget(letter(2, 0))
     held.hold(letter(4, 40))
@@ -48,7 +48,7 @@ def test_letters_are_held_up_to_a_number_of_bytes(monkeypatch: pytest.MonkeyPatc
     assert [held.of(delivery(n, 2)) is not None for n in (3, 4, 5)] == [False, False, True]
 
 
-async def test_listening_goes_on_after_a_timeout_and_ends_where_the_broker_ends_it() -> None:
+async def test_listening_continues_after_a_timeout_and_ends_where_the_broker_ends_it() -> None:
     began = 0
 
     async def listen() -> AsyncGenerator[Any, None]:
@@ -63,7 +63,7 @@ async def test_listening_goes_on_after_a_timeout_and_ends_where_the_broker_ends_
 
 
 async def test_a_skipped_event_was_not_called_for() -> None:
-    log = AttemptLog(Subjects(), "EVENTS", "tiles")  # which nobody keeps
+    log = AttemptLog(Subjects(), "EVENTS", "tiles")  # which no stream keeps
     settler = Settler(NATSConsumerConfig(name="tiles"), Terms(30), log)
     attempts = Attempts(datetime.now(UTC), delivery_count=3, begun_count=2, failed_count=1)
     msg = Msg(Client(), "a.b", "$JS.ACK.EVENTS.tiles.3.1.1.1.0", b"{}")

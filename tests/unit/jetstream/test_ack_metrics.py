@@ -16,13 +16,15 @@ SAID = (
     ("freq", "percent"),
     [("100%", 100), ("100", 100), ("150%", 100), ("99%", 99), ("0%", 0), ("-1", 0), (None, 0)],
 )
-def test_a_part_of_the_acknowledgements_is_told(freq: str | None, percent: int) -> None:
+def test_a_part_of_the_acknowledgements_is_reported(freq: str | None, percent: int) -> None:
     config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT, sample_freq=freq)
     assert sampled_percent(config) == percent
 
 
 @pytest.mark.parametrize("policy", [AckPolicy.ALL, AckPolicy.NONE])
-def test_of_consumers_that_do_not_acknowledge_one_by_one_nothing_is_told(policy: AckPolicy) -> None:
+def test_of_consumers_that_do_not_acknowledge_one_by_one_nothing_is_reported(
+    policy: AckPolicy,
+) -> None:
     assert sampled_percent(ConsumerConfig(ack_policy=policy, sample_freq="100%")) == 0
 
 

@@ -74,7 +74,7 @@ def test_each_damage_is_one_sentence_that_quotes_nothing(
     assert "\n" not in said
 
 
-def test_what_can_not_be_read_is_said(tmp_path: Path) -> None:
+def test_what_can_not_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"There is no NATS credentials file .*/none: name one"):
         read_credentials(tmp_path / "none")
     with pytest.raises(SettingsError, match="cannot be read \\(Is a directory\\): let this user"):

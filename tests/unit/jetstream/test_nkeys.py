@@ -67,7 +67,7 @@ def test_a_documented_seed_gives_its_documented_public_key() -> None:
 
 
 @pytest.mark.parametrize("at", range(2, len(SEED)))
-def test_one_wrong_letter_is_told(at: int) -> None:
+def test_one_wrong_letter_is_reported(at: int) -> None:
     other = "A" if SEED[at] != "A" else "B"
     assert seed_fault(SEED[:at] + other + SEED[at + 1 :]) is not None
 

@@ -36,5 +36,5 @@ from sahool_dlq.orchestration.outcomes import in_words
         ({}, 0, "none tried"),
     ],
 )
-def test_all_redrives_are_told_once(outcomes: dict[str, Any], parked: int, words: str) -> None:
+def test_all_redrives_are_reported_once(outcomes: dict[str, Any], parked: int, words: str) -> None:
     assert in_words(outcomes, parked) == words

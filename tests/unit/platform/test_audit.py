@@ -67,6 +67,6 @@ def test_without_pip_audit_or_a_lock_file_it_does_not_end_well(
     audit: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     program = tmp_path / "pip-audit"
-    program.symlink_to(sys.executable)  # what answers here understands none of the options
+    program.symlink_to(sys.executable)  # the server here understands none of the options
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     assert audit.main([str(tmp_path / "none.lock")]) == 2

@@ -37,7 +37,7 @@ def test_the_help_has_every_verb_in_one_chapter() -> None:
         assert all(f"  {verb} " in text for verb in VERBS)
 
 
-def test_the_version_is_said() -> None:
+def test_the_version_is_reported() -> None:
     assert dlq("--version").stdout.startswith("sahool-dlq 0.")
 
 

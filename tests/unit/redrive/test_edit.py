@@ -96,7 +96,7 @@ def test_an_edit_that_is_none_is_one_sentence(text: str) -> None:
         ('{"a": 1e999}', "a number beyond 64 bits"),
     ],
 )
-def test_what_postgres_can_not_keep_is_said_before_anything_is_planned(
+def test_what_postgres_can_not_keep_is_reported_before_anything_is_planned(
     text: str, what: str
 ) -> None:
     with pytest.raises(RedriveError, match=f"^The edit contains {what}, which PostgreSQL cannot"):

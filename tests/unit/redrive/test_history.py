@@ -153,7 +153,7 @@ def all_of(*plants: Callable[[History], None]) -> Callable[[History], None]:
 PLANTED = {
     "published twice": [add("events", event(8, 33, marked("a-2", "a")))],
     "published unrecorded": [
-        drop("log", 3),  # the log was never told
+        drop("log", 3),  # the log has no message about it
         change("log", 3, at=20.5),  # or too late
         change("redrives", 1, state="cancelled"),
         change("redrives", 3, state="refused"),
@@ -166,7 +166,7 @@ PLANTED = {
     ],
     "reached another": [add("calls", call(5, 31, "success", "a-2", by=HEALTHY))],
     "success invented": [
-        change("calls", 11, outcome="failure"),  # nobody handled a-2
+        change("calls", 11, outcome="failure"),  # a-2 was not handled
         change("calls", 11, began=5, ended=6),  # … after it had failed
         change("calls", 11, consumer=HEALTHY),
         all_of(drop("calls", 12), everywhere("b", "resolved", 1, "manual_redrive")),
@@ -237,7 +237,7 @@ def test_a_planted_fault_is_found(name: str, plant: Callable[[History], None]) -
     [
         add("deeds", Deed("parked", ("b",), 24, 25)),  # a person named it all the same
         add("deeds", Deed("parked", ("a",), 24, 25), Deed("unparked", ("a",), 26, 27)),
-        add("deeds", Deed("parked", ("a",), 17, 18.5)),  # its redrive was told after that
+        add("deeds", Deed("parked", ("a",), 17, 18.5)),  # its redrive was announced after that
         all_of(  # a person named it, and it failed again
             add("deeds", Deed("parked", ("a",), 16, 17)),
             change("redrives", 0, batch_id="batch-4"),

@@ -73,7 +73,7 @@ def test_the_prior_comes_from_other_groups_of_the_type_by_the_method_of_moments(
     belief = past.belief(CELL, NOW, transient=True)
     assert belief.a == pytest.approx(0.4 * weight)
     assert belief.a + belief.b == pytest.approx(weight)
-    # A group does not tell itself twice, and one with few outcomes tells nobody.
+    # A group is not its own prior, and one with few outcomes is no prior of others.
     assert past.belief(cells[0], NOW, transient=True).trials == pytest.approx(10)
     few = history(*((c, 2, 2, NOW) for c in cells))
     assert few.belief(CELL, NOW, transient=True) == Belief(4, 2, 0)

@@ -110,7 +110,7 @@ def at(called: Called, folder: Path) -> tuple[str, int] | None:
         (b"crash", "died", "ProcessDied", "signal 6"),
     ],
 )
-def test_whatever_a_handler_does_is_the_outcome_of_its_event_and_the_next_one_goes_on(
+def test_whatever_a_handler_does_is_the_outcome_of_its_event_and_the_next_one_continues(
     worker: Worker, data: bytes, result: str, error_type: str, words: str
 ) -> None:
     called = worker.call(message(data))

@@ -61,7 +61,7 @@ def test_a_change_in_the_middle_is_no_fault(path: Path, change: Callable[[Path],
 
 
 @pytest.mark.parametrize("times", [0, 1, 1000])
-def test_a_torn_log_is_told_although_it_goes_on_changing(path: Path, times: int) -> None:
+def test_a_torn_log_is_reported_although_it_keeps_changing(path: Path, times: int) -> None:
     (path / LOG / f"{2:020}.json").write_bytes(b"")
     numbers = iter(range(1000))
     store = BusyStore(

@@ -30,7 +30,7 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_what_has_no_code_is_told_by_its_text(text: str) -> None:
+def test_what_has_no_code_is_reported_by_its_text(text: str) -> None:
     with pytest.raises(ServerUnavailableError) as raised, speaking_plainly(DSN):
         raise psycopg.OperationalError(text)
     assert TEXTS[text] in str(raised.value)
@@ -55,7 +55,7 @@ CODES = {
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_a_code_has_one_sentence_and_the_next_run_goes_on(code: str) -> None:
+def test_a_code_has_one_sentence_and_the_next_run_continues(code: str) -> None:
     with pytest.raises(ServerUnavailableError) as raised, speaking_plainly(DSN):
         raise errors.lookup(code)("x")
     assert CODES[code] in str(raised.value)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sahool_dlq.errors import LakeError
+from sahool_dlq.stores.lake.delta import one_line
 from sahool_dlq.stores.lake.files import FileStore
 from sahool_dlq.stores.lake.lake import LAYOUTS, Lake
-from sahool_dlq.stores.lake.table import one_line
 from sahool_dlq.stores.lake.torn_log import begin_anew, read_log
 
 __all__ = ["CopiedTable", "copy_lake"]

@@ -20,15 +20,8 @@ from sahool_dlq.deadletter.rows import (
     SERVICE_TOTALS_SCHEMA,
 )
 from sahool_dlq.errors import LakeError
-from sahool_dlq.stores.lake.table import (
-    CONTENT,
-    LakeTable,
-    TableLayout,
-    one_line,
-    open_table,
-    reading,
-    scanned,
-)
+from sahool_dlq.stores.lake.delta import TableLayout, one_line, open_table, reading, scanned
+from sahool_dlq.stores.lake.table import CONTENT, LakeTable
 
 if TYPE_CHECKING:  # it loads pandas, where that is installed: a third of a second
     from pyarrow.dataset import Dataset

@@ -5,9 +5,8 @@ log (by epoch), and a generation that fences a stopped writer that continues lat
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -19,10 +18,20 @@ from deltalake import (
     Schema,
     Transaction,
 )
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from sahool_dlq.errors import FencedError, LakeError
+from sahool_dlq.stores.lake.delta import (
+    TableLayout,
+    is_removed,
+    new_table,
+    not_read,
+    one_line,
+    open_table,
+    reading,
+    scanned,
+)
 from sahool_dlq.stores.lake.files import FileStore, LakeFile, live_files, sync
 
 __all__ = [
@@ -30,30 +39,11 @@ __all__ = [
     "FILES",
     "GENERATION",
     "LakeTable",
-    "TableLayout",
-    "new_table",
-    "one_line",
-    "open_table",
-    "reading",
-    "scanned",
 ]
 
 GENERATION = "drain"  # fences a writer that stopped and continues later
-_ARROW = re.compile(r"\s*(?:\x1b\[\d*m)*↳(?:\x1b\[\d*m)*")  # deltalake colours what caused what
 CONTENT = "content"  # counts changes of rows other than appends
-_OS_ERROR = re.compile(r' Error: Os \{ code: \d+, kind: \w+, message: "([^"]*)" \}')  # Rust's
-_XML = re.compile(r"<\?xml.*<Code>(\w+)</Code>.*</Error>")  # an object store's answer
 FILES = "files"  # fences two rewrites at once, which deltalake would allow
-
-
-@dataclass(frozen=True, slots=True)
-class TableLayout:
-    """Columns and partitioning of one table of the lake."""
-
-    schema: dict[str, pl.DataType]
-    partition_by: tuple[str, ...] = ("dlq_date",)
-    # Only these get min/max statistics, because those of texts and ids would survive an erasure.
-    statistics: tuple[str, ...] = ("dlq_sequence", "published_at")
 
 
 class LakeTable:
@@ -148,7 +138,7 @@ class LakeTable:
         try:
             return rows.collect()
         except (pl.exceptions.PolarsError, DeltaError, OSError) as error:
-            raise _not_read(self.path, error) from error
+            raise not_read(self.path, error) from error
 
     @property
     def is_empty(self) -> bool:
@@ -252,7 +242,7 @@ class LakeTable:
             self._delete_unless_live(actions)
             raise self._fenced() from error
         except (DeltaError, OSError, pa.ArrowException) as error:
-            if _is_removed(self.path):  # data files without a log would look like a damaged table
+            if is_removed(self.path):  # data files without a log would look like a damaged table
                 self.store.delete(a.path for a in actions if isinstance(a, AddAction))
             raise self._not_written(error) from error
         if "://" not in self.path:
@@ -277,8 +267,8 @@ class LakeTable:
         )
 
     def _not_written(self, error: Exception) -> LakeError:
-        if _is_removed(self.path):
-            return _not_read(self.path, error)
+        if is_removed(self.path):
+            return not_read(self.path, error)
         return LakeError(f"The lake table {self.path} was not written: {one_line(error)}.")
 
     def _add_new_columns(self) -> None:
@@ -288,66 +278,6 @@ class LakeTable:
         if missing := [field for field in wanted if field.name not in known]:
             self._table.alter.add_columns(missing)
             self._table.update_incremental()
-
-
-def open_table(path: str) -> DeltaTable:
-    """The current table; raises LakeError if it cannot be read."""
-    with reading(path):
-        return DeltaTable(path)
-
-
-def scanned(table: DeltaTable) -> pl.LazyFrame:
-    """Its rows; Polars' own reader does not find a file whose folder is escaped in a URI."""
-    return pl.scan_delta(table, use_pyarrow="%" in table.table_uri)
-
-
-@contextmanager
-def reading(path: str) -> Iterator[None]:
-    """Convert errors of reading a table to ours, except a missing table: TableNotFoundError."""
-    try:
-        yield
-    except TableNotFoundError:
-        raise
-    except (DeltaError, OSError) as error:
-        raise _not_read(path, error) from error
-
-
-def new_table(path: str, layout: TableLayout) -> DeltaTable:
-    """Create an empty table; if another process just created it, open that one."""
-    return DeltaTable.create(
-        path,
-        pl.DataFrame(schema=layout.schema).to_arrow().schema,
-        mode="ignore",
-        partition_by=list(layout.partition_by) or None,
-        configuration={
-            "delta.dataSkippingStatsColumns": ",".join(layout.statistics),
-            "delta.logRetentionDuration": "interval 30 days",
-            "delta.checkpointInterval": "20",  # by 100, each commit reads ever more
-        },
-    )
-
-
-def _is_removed(path: str) -> bool:
-    return "://" not in path and not Path(path, "_delta_log").is_dir()
-
-
-def _not_read(path: str, error: Exception) -> LakeError:
-    if _is_removed(path):
-        return LakeError(
-            f"The lake table {path} no longer exists: somebody removed it. Restore a copy, or run"
-            f" `dlq drain`, which creates it again from the stream and Postgres."
-        )
-    return LakeError(
-        f"The lake table {path} cannot be read: {one_line(error)}: `dlq verify --repair` repairs "
-        "a damaged log and rebuilds damaged files."
-    )
-
-
-def one_line(error: Exception) -> str:
-    """The error in one line; deltalake may append a backtrace."""
-    text = _ARROW.sub(": ", str(error).partition("   0: ")[0])
-    text = _OS_ERROR.sub(r": \1", " ".join(text.split()))
-    return _XML.sub(r"\1", text).rstrip(".")
 
 
 def _sync_log(log: Path, first: int, last: int) -> None:
