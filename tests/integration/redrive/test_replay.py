@@ -268,9 +268,11 @@ async def test_events_that_are_not_finished_are_left_out(
         await handled(settings, client, 3)
         await seen(service, 4)  # all but the one that is held
         shown = await preview_replay(settings, ALL)
+        before = await preview_replay(settings, ReplaySelection("ndvi", until=3))
         held.set()
     assert [event.sequence for event in shown.found.events] == [1, 2, 3]
     assert shown.found.unfinished >= 1
+    assert before.found.unfinished == 0  # what was selected is finished
 
 
 async def test_a_killed_replay_is_continued_and_gives_no_event_twice(
