@@ -146,6 +146,7 @@ async def test_a_replayed_event_that_fails_becomes_a_dead_letter_of_its_own(
             ("e7", "pending")
         ]
         assert query(settings, "SELECT count(*) FROM redrives").rows() == [(0,)]  # of failures
+        assert rows(settings, "SELECT count(*) FROM answered_redrives") == [(0,)]
         said = [(what, who, why) for _, what, who, why in case_history(settings, failure)]
         assert said == [("replay.published", "ana", "rounded"), ("failed", "ndvi", "KeyError")]
         assert rows(settings, "SELECT count(*) FROM unfounded_outcomes") == [(0,)]
