@@ -120,7 +120,7 @@ def _take(
             found.has_ended = True
             break
         found.read_count += 1
-        is_early = event.sequence < start_of(info) or selection.is_before(event.sequence, stored_at)
+        is_early = selection.is_before(event.sequence, stored_at)
         if not is_early and selection.takes(event.subject) and was_for(info, event):
             taken.append(event)
     if found.condition is not None and taken:
