@@ -179,7 +179,7 @@ class ConsumerContext(BaseModel):
     stream: str = ""
     sequence: int = 0
     published_at: datetime | None = None  # the server's time, UTC
-    redrive_of: str | None = None  # the failure that this redrive is about
+    redrive_of: str | None = None  # of a redrive: its failure; of a replay: the id of that
 
     def header_values(self, name: str) -> list[str]:
         """All values of a header in order, whatever the case of its name; empty without one."""

@@ -40,10 +40,21 @@ def floor_of(info: ConsumerInfo) -> int:
 
 def was_for(info: ConsumerInfo, stored: StoredMessage) -> bool:
     """Whether an event was for this consumer: not from before it, and no redrive for another."""
-    began_later = info.config.deliver_policy not in (None, DeliverPolicy.ALL)
-    if began_later and time_of_ns(stored.timestamp_ns) < info.created:
+    if stored.sequence < start_of(info):
+        return False
+    if (since := _since(info)) is not None and time_of_ns(stored.timestamp_ns) < since:
         return False
     return not is_for_another(stored.headers, ids.consumer_address(info.stream_name, info.name))
+
+
+def _since(info: ConsumerInfo) -> datetime | None:
+    """The time from which it gets events, by its configuration; None if that does not matter."""
+    match info.config.deliver_policy:
+        case None | DeliverPolicy.ALL | DeliverPolicy.BY_START_SEQUENCE:
+            return None
+        case DeliverPolicy.BY_START_TIME:
+            return info.config.opt_start_time
+    return info.created  # what was there before it, it never got
 
 
 async def read_stored(

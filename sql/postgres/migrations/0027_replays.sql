@@ -9,6 +9,9 @@ ALTER TABLE redrive_batches ADD COLUMN IF NOT EXISTS kind TEXT NOT NULL DEFAULT 
 COMMENT ON COLUMN redrive_batches.kind IS
     'redrive: of failures; replay: of events from the events'' stream';
 
+ALTER TABLE redrives ADD COLUMN IF NOT EXISTS is_replay BOOLEAN NOT NULL DEFAULT FALSE;
+COMMENT ON COLUMN redrives.is_replay IS 'whether failure_id is the id of a replay, not of a failure';
+
 CREATE TABLE IF NOT EXISTS dlq.replays (
     id           UUID PRIMARY KEY,
     replay_of    UUID NOT NULL,
@@ -87,7 +90,7 @@ SELECT
     r.state = 'succeeded' AS has_succeeded
 FROM redrives AS r
 WHERE r.state IN ('succeeded', 'failed_again')
-    AND NOT EXISTS (SELECT FROM replays AS p WHERE p.id = r.failure_id);
+    AND NOT r.is_replay;
 COMMENT ON VIEW answered_redrives IS
     'One row per redrive of a failure that succeeded or failed again; the mean of has_succeeded is the success rate.';
 

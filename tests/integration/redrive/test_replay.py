@@ -146,6 +146,7 @@ async def test_a_replayed_event_that_fails_becomes_a_dead_letter_of_its_own(
             ("e7", "pending")
         ]
         assert query(settings, "SELECT count(*) FROM redrives").rows() == [(0,)]  # of failures
+        assert rows(settings, "SELECT count(*) FROM answered_redrives") == [(0,)]
         said = [(what, who, why) for _, what, who, why in case_history(settings, failure)]
         assert said == [("replay.published", "ana", "rounded"), ("failed", "ndvi", "KeyError")]
         assert rows(settings, "SELECT count(*) FROM unfounded_outcomes") == [(0,)]
@@ -268,9 +269,11 @@ async def test_events_that_are_not_finished_are_left_out(
         await handled(settings, client, 3)
         await seen(service, 4)  # all but the one that is held
         shown = await preview_replay(settings, ALL)
+        before = await preview_replay(settings, ReplaySelection("ndvi", until=3))
         held.set()
     assert [event.sequence for event in shown.found.events] == [1, 2, 3]
     assert shown.found.unfinished >= 1
+    assert before.found.unfinished == 0  # what was selected is finished
 
 
 async def test_a_killed_replay_is_continued_and_gives_no_event_twice(

@@ -59,7 +59,8 @@ SPELLED_OUT = {
         WHERE status IN {OPEN} AND coalesce(consumer_service, source_service) = 'service 1'""",
     "SELECT max(attempt) FROM answered_redrives WHERE ended_at > now() - '9h'::interval": """
         SELECT max(attempt) FROM redrives AS r
-        WHERE state IN ('succeeded', 'failed_again') AND ended_at > now() - '9h'::interval""",
+        WHERE state IN ('succeeded', 'failed_again') AND NOT is_replay
+            AND ended_at > now() - '9h'::interval""",
 }
 
 

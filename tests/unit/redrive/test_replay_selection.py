@@ -49,6 +49,7 @@ def test_anything_else_is_refused_with_what_it_may_be(text: str) -> None:
         ({"since": 1, "consumer": " "}, "An empty consumer"),
         ({"subject": ""}, "An empty subject"),
         ({"since": 1, "where": ""}, "An empty where"),
+        ({"subject": "a..b"}, "not a subject or filter"),
     ],
 )
 def test_a_selection_of_everything_or_nothing_is_refused(

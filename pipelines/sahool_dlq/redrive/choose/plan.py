@@ -233,7 +233,7 @@ def freeze(
             store_replays(connection, replayed, planned.rows[0].service)
         cursor.executemany(
             "INSERT INTO redrives (id, failure_id, attempt, batch_id, group_id, subject,"
-            " addressed_to, state) VALUES (%s, %s, %s, %s, %s, %s, %s, 'planned')"
+            " addressed_to, is_replay, state) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'planned')"
             " ON CONFLICT (failure_id, attempt) DO UPDATE SET batch_id = excluded.batch_id,"
             " subject = excluded.subject, addressed_to = excluded.addressed_to,"
             " group_id = excluded.group_id, state = 'planned', state_reason = NULL, ended_at = NULL"
@@ -247,6 +247,7 @@ def freeze(
                     row.group_id,
                     order.redirect_to or row.subject,
                     order.addressed_to or row.address,
+                    bool(replayed),
                 ]
                 for row in planned.rows
             ],

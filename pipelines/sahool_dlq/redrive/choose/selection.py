@@ -11,7 +11,15 @@ from sahool_dlq.deadletter.ids import is_uuid
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.choose.where import compile_where
 
-__all__ = ["CONDITIONS", "EVERYTHING", "Condition", "Selection", "duration", "moment"]
+__all__ = [
+    "CONDITIONS",
+    "EVERYTHING",
+    "Condition",
+    "Selection",
+    "duration",
+    "moment",
+    "subject_pattern",
+]
 
 EVERYTHING = 2**62
 """A limit that is never reached."""
@@ -152,7 +160,7 @@ class Selection:
                 raise RedriveError(f"An empty {empty} selects nothing: say which, or leave it out.")
         given["failure_ids"] = list(self.failure_ids)
         given["error_types"] = with_subclasses(self.error_types)
-        given["subject"] = self.subject and _pattern(self.subject)
+        given["subject"] = self.subject and subject_pattern(self.subject)
         asked = [(sql, given[name]) for name, each in CONDITIONS.items() if (sql := each.sql)]
         conditions = [sql for sql, value in asked if value]
         values = [value for _, value in asked if value]
@@ -171,8 +179,8 @@ CONDITIONS: dict[str, Condition] = {
 """The fields that a person can set, in their order."""
 
 
-def _pattern(subject: str) -> str:
-    """A NATS filter as a regular expression of PostgreSQL."""
+def subject_pattern(subject: str) -> str:
+    """A NATS filter as a regular expression of PostgreSQL; raises RedriveError if it is none."""
     tokens = subject.split(".")
     if any(not token for token in tokens) or ">" in tokens[:-1]:
         raise RedriveError(

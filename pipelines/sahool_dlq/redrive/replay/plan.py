@@ -50,7 +50,7 @@ class ReplayPlan:
     seconds: float  # that took
     rest_from: int | None  # the sequence from which a limit left events out
     begins_at: datetime | None  # the stream's first event, if earlier ones were asked for
-    unfinished: int  # events that the consumer has not finished; they are not read
+    unfinished: int  # events that the consumer has not finished; 0 if the selection ends before
 
 
 @dataclass(slots=True)
@@ -62,6 +62,7 @@ class _Found:
     left_out: dict[str, str] = field(default_factory=dict)
     read_count: int = 0
     rest_from: int | None = None
+    has_ended: bool = False  # what follows is not selected
 
 
 async def plan_replay(
@@ -80,8 +81,8 @@ async def plan_replay(
     started, found = time.monotonic(), _Found(selection.condition())
     since = selection.since if selection.since is not None else start_of(info)
     floor = floor_of(info)
-    if isinstance(selection.until, int):
-        floor = min(floor, selection.until - 1)
+    if isinstance(selection.until, int) and selection.until <= floor:
+        floor, found.has_ended = selection.until - 1, True
     state = (await client.jetstream().stream_info(info.stream_name)).state
     if floor >= state.first_seq and (isinstance(since, datetime) or since <= floor):
         parts = read_stored(
@@ -116,15 +117,16 @@ def _take(
     for event in part:
         stored_at = time_of_ns(event.timestamp_ns)
         if is_over := selection.is_after(event.sequence, stored_at):
+            found.has_ended = True
             break
         found.read_count += 1
-        is_early = event.sequence < start_of(info) or selection.is_before(event.sequence, stored_at)
+        is_early = selection.is_before(event.sequence, stored_at)
         if not is_early and selection.takes(event.subject) and was_for(info, event):
             taken.append(event)
     if found.condition is not None and taken:
         taken = matching(connection, redactor, taken, found.condition)
     keys = _keys(connection, info, taken)
-    states = _states(connection, set(keys))
+    states = _states(connection, set(keys)) if keys else {}
     for key, event in zip(keys, taken, strict=True):
         if why := states.get(key):
             found.events.pop(key, None)
@@ -199,6 +201,7 @@ def _planned(
     stream, consumer = info.stream_name, f"{info.stream_name}/{info.name}"
     service = _service(connection, stream, info.name)
     rows, events, ttls = [], [], {}
+    is_cut = found.has_ended or found.rest_from is not None
     for key, event in found.events.items():
         replay, stored_at = str(uuid.uuid4()), time_of_ns(event.timestamp_ns)
         rows.append(
@@ -223,7 +226,7 @@ def _planned(
         seconds,
         found.rest_from,
         begins_at,
-        (info.num_pending or 0) + (info.num_ack_pending or 0),
+        0 if is_cut else (info.num_pending or 0) + (info.num_ack_pending or 0),
     )
 
 

@@ -15,7 +15,7 @@ from sahool_dlq.deadletter.subjects import matches
 from sahool_dlq.errors import RedriveError, UnknownNameError
 from sahool_dlq.jetstream.consumers import parts_of
 from sahool_dlq.jetstream.incoming import stream_names
-from sahool_dlq.redrive.choose.selection import Selection, moment
+from sahool_dlq.redrive.choose.selection import Selection, moment, subject_pattern
 from sahool_dlq.redrive.choose.where import COLUMNS, compile_where
 
 __all__ = ["EVENT_COLUMNS", "Position", "ReplaySelection", "find_consumer", "stream_position"]
@@ -39,7 +39,7 @@ _SEQUENCE = re.compile(r"seq:\s*(\d{1,18})", re.IGNORECASE)
 class ReplaySelection:
     """Events that a consumer has handled; all given conditions must hold.
 
-    Raises RedriveError without any condition.
+    Raises RedriveError without any condition, or for a subject that is no filter.
     """
 
     consumer: str  # a durable name, or STREAM/CONSUMER
@@ -54,6 +54,8 @@ class ReplaySelection:
             value = getattr(self, name)
             if value is not None and not value.strip():  # an unset variable of a script
                 raise RedriveError(f"An empty {name} selects nothing: say which, or leave it out.")
+        if self.subject is not None:
+            subject_pattern(self.subject)
         if not any([self.since, self.until, self.subject, self.where]):
             raise RedriveError("Say what to replay: --since, --until, --subject or --where.")
 
