@@ -44,6 +44,9 @@ def test_what_is_filled_in_counts() -> None:
     assert changed.order("ann", "mended") == Order(
         "manual", "ann", "mended", None, {"unit": "ha"}, 2, "S/c", 3_600, True
     )
+    changed = Changed(edit={"unit": "ha"}, headers={"X-Unit": "ha"})
+    parts = [{"body": {"unit": "ha"}, "headers": {"X-Unit": "ha"}}]
+    assert changed.order("ann", "mended").patch == parts
 
 
 def test_the_form_of_a_change_is_told_from_none() -> None:

@@ -17,8 +17,8 @@ from sahool_dlq.cli.verbs import module_of
 
 NO_VERBS = {
     "as_of",
-    "__init__", "__main__", "decide", "examples", "failing", "layout", "output", "plan", "results",
-    "selecting", "sql_prompt", "verb", "verbs",
+    "__init__", "__main__", "decide", "elsewhere", "examples", "failing", "layout", "output",
+    "plan", "results", "selecting", "sql_prompt", "verb", "verbs",
 }  # fmt: skip
 
 
