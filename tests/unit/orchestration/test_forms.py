@@ -48,6 +48,9 @@ def test_what_is_filled_in_counts() -> None:
     assert changed.order("ann", "mended") == Order(
         "manual", "ann", "mended", None, {"unit": "ha"}, 2, "S/c", 3_600, True
     )
+    changed = Changed(edit={"unit": "ha"}, headers={"X-Unit": "ha"})
+    parts = [{"body": {"unit": "ha"}, "headers": {"X-Unit": "ha"}}]
+    assert changed.order("ann", "mended").patch == parts
 
 
 def test_the_events_of_a_replay_are_selected_as_by_the_command() -> None:

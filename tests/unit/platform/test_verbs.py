@@ -1,4 +1,4 @@
-"""The `dlq` command itself: help, suggestions for wrong names, exit status."""
+"""The `dlq` command as such: its help, what was meant, how it ends."""
 
 import json
 import shlex
@@ -16,9 +16,9 @@ from sahool_dlq.cli.examples import EXAMPLES
 from sahool_dlq.cli.verbs import module_of
 
 NO_VERBS = {
-    "as_of", "elsewhere",
-    "__init__", "__main__", "decide", "examples", "failing", "layout", "output", "plan", "results",
-    "selecting", "sql_prompt", "verb", "verbs",
+    "as_of",
+    "__init__", "__main__", "decide", "elsewhere", "examples", "failing", "layout", "output",
+    "plan", "results", "selecting", "sql_prompt", "verb", "verbs",
 }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def test_the_help_has_every_verb_in_one_chapter() -> None:
         assert all(f"  {verb} " in text for verb in VERBS)
 
 
-def test_the_version_is_reported() -> None:
+def test_the_version_is_said() -> None:
     assert dlq("--version").stdout.startswith("sahool-dlq 0.")
 
 
