@@ -1,5 +1,6 @@
 """What a redrive would do: how many events, which consumers, which outcomes to expect."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,12 +13,12 @@ from nats.js import JetStreamContext
 from psycopg import Connection
 
 from sahool_dlq.connections import find_log
-from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.jetstream.consumers import consumers_of
 from sahool_dlq.jetstream.contents import deleted_sequences
 from sahool_dlq.jetstream.reach import Lookout
 from sahool_dlq.jetstream.reader import LogReader, LogState
 from sahool_dlq.redrive.allowed import AllowedSubjects, allowed_subjects
+from sahool_dlq.redrive.bodies import edited
 from sahool_dlq.redrive.choose.plan import Order, Plan, PlannedFailure
 from sahool_dlq.redrive.choose.policy import Cell, History, Policy
 from sahool_dlq.redrive.choose.schedule import handled_per_second, learn, policy_of
@@ -158,8 +159,7 @@ async def preview(
     edits = []
     if order.patch:
         reader = LogReader(client, log.stream, settings.subjects.log)
-        redactor = settings.redactor(settings.rules)
-        edits = await _edits(client, reader, connection, redactor, planned, order.patch)
+        edits = await _edits(client, reader, connection, settings, planned, order.patch)
     return Preview(
         planned,
         {redirect_to: await consumers_of(js, redirect_to)}
@@ -318,12 +318,13 @@ async def _edits(
     client: Client,
     reader: LogReader,
     connection: Connection[Any],
-    redactor: Redactor,
+    settings: Settings,
     planned: Plan,
     patch: dict[str, Any],
 ) -> list[EditedSample]:
     """The changes of the edit in the first events: applied to the raw bytes, shown redacted."""
-    samples = []
+    samples, rules = [], settings.rules
+    redactor, decoders = settings.redactor(rules), settings.decoders(rules)
     for row in planned.rows[:_SAMPLE]:
         try:
             message = await stored_dead_letter(
@@ -332,8 +333,10 @@ async def _edits(
             event = await original_event(client, message)
             with suppress(OwnCopyError):
                 event = await as_stored(client, event)
-            body = event.body
-            found = changes(body, patched(body, patch), redactor)
+            after = await asyncio.to_thread(
+                edited, event, decoders, lambda body: patched(body, patch)
+            )
+            found = changes(after.before, after.after, redactor)
             samples.append(EditedSample(row.failure_id, found))
         except (RefusedError, ExpiredError, ValueError) as error:
             samples.append(EditedSample(row.failure_id, refused=str(error)))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.errors import TrialError
 from sahool_dlq.events import ConsumerContext
@@ -30,7 +31,9 @@ EVENT = RawEvent(
 @pytest.mark.parametrize("is_gzip", [False, True])
 def test_a_body_is_masked_and_keeps_its_form(charset: str, is_gzip: bool) -> None:
     body = EVENT.body.decode().encode(charset)
-    shown = masked(replace(EVENT, body=gzip.compress(body) if is_gzip else body), Redactor())
+    shown = masked(
+        replace(EVENT, body=gzip.compress(body) if is_gzip else body), Redactor(), Decoders()
+    )
     assert shown is not None
     text = (gzip.decompress(shown.body) if is_gzip else shown.body).decode(charset)
     assert json.loads(text) == {"password": "[redacted:secret]", "n": 12345678901234567890}
@@ -42,11 +45,11 @@ def test_a_body_is_masked_and_keeps_its_form(charset: str, is_gzip: bool) -> Non
     "body", [b"\xff\xfe\x00\xd8", b"\n\x07hunter2", b"pin is 4711", b"\x1f\x8b\x08"]
 )
 def test_a_body_that_nobody_can_look_into_is_left_out(body: bytes) -> None:
-    assert masked(replace(EVENT, body=body), Redactor()) is None
+    assert masked(replace(EVENT, body=body), Redactor(), Decoders()) is None
 
 
 def test_an_empty_body_stays_one() -> None:
-    shown = masked(replace(EVENT, body=b""), Redactor())
+    shown = masked(replace(EVENT, body=b""), Redactor(), Decoders())
     assert shown is not None
     assert shown.body == b""
 

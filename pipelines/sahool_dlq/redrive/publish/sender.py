@@ -1,5 +1,6 @@
 """Sends one redrive to its consumer: the original or edited event."""
 
+import asyncio
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from sahool_dlq.jetstream.reach import Lookout
 from sahool_dlq.jetstream.reader import LogReader
 from sahool_dlq.redrive.allowed import allowed_subjects
 from sahool_dlq.redrive.batches import Batch
+from sahool_dlq.redrive.bodies import edited
 from sahool_dlq.redrive.edit import patched
 from sahool_dlq.redrive.lifetime import TTL, check_age, remaining_ttl
 from sahool_dlq.redrive.origin import (
@@ -92,6 +94,7 @@ class Sender:
         ).fetchone()
         after = drained[0] if drained else 0
         self._decisions = LateDecisions(self._client, state.stream, subjects, after)
+        self._decoders = settings.decoders(settings.rules)
         self._allowed = await allowed_subjects(self._js, settings)
         if redirect is not None:
             self._receivers = await Receivers.of(self._js, self._lookout, redirect)
@@ -128,8 +131,12 @@ class Sender:
                 "NATS does not give the raw dead letters: the batch stays running, and the next "
                 "run continues it."
             ) from error
-        if self._batch.patch:
-            event = replace(event, body=patched(event.body, self._batch.patch))
+        if patch := self._batch.patch:
+            # Its decoder may ask a schema registry.
+            found = await asyncio.to_thread(
+                edited, event, self._decoders, lambda body: patched(body, patch)
+            )
+            event = replace(event, body=found.body)
         if self._batch.redirect_to:
             event = replace(event, subject=self._batch.redirect_to)
         self._allowed.check(event.subject)
