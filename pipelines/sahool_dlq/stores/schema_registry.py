@@ -5,8 +5,9 @@ and nobody waits for each of them.
 """
 
 import json
-import time
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sahool_dlq.deadletter.decoding.avro import AvroSchema
 from sahool_dlq.deadletter.decoding.opened import BodyError
@@ -66,14 +67,14 @@ class SchemaRegistry:
             seen.append(subject)
             if len(seen) > _MOST_REFERENCES:
                 raise ValueError(f"it refers to more than {_MOST_REFERENCES} other schemas")
-            path = f"subjects/{_quoted(subject)}/versions/{int(version)}"
+            path = f"subjects/{quote(subject, safe='')}/versions/{int(version)}"
             named |= self._schema(self._get(path), seen).named
         return AvroSchema(json.loads(text), named)
 
     def _get(self, path: str) -> Any:
         import httpx  # slow to import, and only needed with a registry
 
-        if self._silence and time.monotonic() < self._silence[0]:
+        if self._silence and monotonic() < self._silence[0]:
             raise self._silence[1]
         try:
             answer = httpx.get(f"{self._url}/{path}", timeout=_TIMEOUT_SECONDS)
@@ -91,15 +92,9 @@ class SchemaRegistry:
 
     def _silent(self, why: str) -> "_SilenceError":
         error = _SilenceError(f"the schema registry cannot be used: {why}")
-        self._silence = time.monotonic() + _SILENT_SECONDS, error
+        self._silence = monotonic() + _SILENT_SECONDS, error
         return error
 
 
 class _SilenceError(BodyError):
     """The registry does not answer, so nothing is known about any schema."""
-
-
-def _quoted(subject: str) -> str:
-    from urllib.parse import quote
-
-    return quote(subject, safe="")
