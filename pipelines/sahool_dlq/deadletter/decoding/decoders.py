@@ -4,14 +4,13 @@ The format is that of the first rule whose subject matches, else of the content 
 is found by the first bytes. What cannot be read in its format, but is JSON, is read as JSON.
 """
 
-import base64
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from sahool_dlq.deadletter.body import text_of
 from sahool_dlq.deadletter.decoding.avro import AvroSchema, SchemaSource, decode_avro
+from sahool_dlq.deadletter.decoding.cloud_events import with_opened_data
 from sahool_dlq.deadletter.decoding.compression import COMPRESSIONS, Compression
 from sahool_dlq.deadletter.decoding.formats import Decoded, decode_cbor, decode_msgpack
 from sahool_dlq.deadletter.decoding.media_types import (
@@ -23,14 +22,10 @@ from sahool_dlq.deadletter.decoding.opened import BodyError, Opened
 from sahool_dlq.deadletter.decoding.protobuf import Descriptors
 from sahool_dlq.deadletter.decoding.rules import DecodingRule
 from sahool_dlq.deadletter.headers import Headers, value_of
-from sahool_dlq.deadletter.redaction.json_text import Member, members
 from sahool_dlq.deadletter.sanitize import parse_json
 from sahool_dlq.deadletter.subjects import matches
 
-__all__ = ["BINARY_DATA", "Decoders"]
-
-BINARY_DATA = "data_base64"
-"""The member of a CloudEvent in JSON that has data of another format."""
+__all__ = ["Decoders"]
 
 _CBOR = b"\xd9\xd9\xf7"  # CBOR that describes itself
 _LONGEST_REASON = 300
@@ -69,23 +64,23 @@ class Decoders:
         if rule and rule.format == "opaque":
             raise BodyError(f"the rule for {rule.subject} says that it is opaque")
         if rule:
-            return self._unpacked(body, rule.format, rule.decode, content_type)
+            opened = self._unpacked(body, rule.format, rule.decode, content_type)
+        else:
+            encoding = value_of(headers, "content-encoding")
+            if _is_unknown(encoding) and not _is_json(body):
+                raise BodyError(f"its content-encoding {encoding!r:.60} is not supported")
+            opened = self._by_content_type(body, content_type)
+        return with_opened_data(opened, self._by_content_type)
+
+    def _by_content_type(self, body: bytes, content_type: str) -> Opened:
         kind = format_of(content_type)
-        encoding = value_of(headers, "content-encoding")
-        return self._unpacked(body, kind, self._by_content_type(kind), content_type, encoding)
+        return self._unpacked(body, kind, self._ruleless(kind), content_type)
 
     def _unpacked(
-        self,
-        body: bytes,
-        kind: str,
-        decode: _Decode | None,
-        content_type: str,
-        encoding: str | None = None,
+        self, body: bytes, kind: str, decode: _Decode | None, content_type: str
     ) -> Opened:
         compression = next((c for c in COMPRESSIONS if body.startswith(c.magic)), None)
         if compression is None:
-            if _is_unknown(encoding):
-                raise BodyError(f"its content-encoding {encoding!r:.60} is not supported")
             return self._decoded(body, kind, decode, content_type)
         try:
             inner = compression.expand(body)
@@ -99,48 +94,16 @@ class Decoders:
         if decode is None and body.startswith(_CBOR):
             kind, decode = "cbor", lambda data, _: decode_cbor(data)
         if decode is None:
-            return self._cloud_event(body)
+            return Opened(body)
         try:
             text, encode = decode(body, content_type)
         except Exception as error:  # whatever a parser raises for foreign bytes
             if _is_json(body):
-                return self._cloud_event(body)
+                return Opened(body)
             raise BodyError(f"its {kind} cannot be read: {_reason(error)}") from error
         return Opened(text.encode("utf-8", "surrogatepass"), kind, partial(_closed, kind, encode))
 
-    def _cloud_event(self, body: bytes) -> Opened:
-        """JSON; in a CloudEvent, the data of another format is opened too, as `data`."""
-        try:
-            text, form = text_of(body)
-            if BINARY_DATA not in text:
-                return Opened(body)
-            event, spelt = json.loads(text), members(text)
-            is_event = "specversion" in event and isinstance(event[BINARY_DATA], str)
-            data = base64.b64decode(event[BINARY_DATA], validate=True)
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return Opened(body)
-        if not is_event:
-            return Opened(body)
-        try:
-            inner = self.opened(data, "", {"content-type": str(event.get("datacontenttype", ""))})
-            parse_json(inner.json)
-            data_text = inner.json.decode()
-        except BodyError as error:
-            return Opened(body, problem=f"its {BINARY_DATA}: {error}")
-        except ValueError:  # no JSON, which is allowed
-            return Opened(body)
-        named = f"cloudevent+{inner.format}" if inner.format else "cloudevent"
-
-        def closed(edited: bytes) -> bytes:
-            spelt = members(text_of(edited)[0])
-            data = inner.closed(spelt["data"].value.encode()) if "data" in spelt else b""
-            text = json.dumps(base64.b64encode(data).decode())
-            return form.bytes_of(_renamed(spelt, "data", BINARY_DATA, text))
-
-        shown = _renamed(spelt, BINARY_DATA, "data", data_text)
-        return Opened(form.bytes_of(shown), named, closed, inner.problem)
-
-    def _by_content_type(self, kind: str) -> _Decode | None:
+    def _ruleless(self, kind: str) -> _Decode | None:
         if kind == "msgpack":
             return lambda data, _: decode_msgpack(data)
         if kind == "cbor":
@@ -162,7 +125,7 @@ class Decoders:
             raise ValueError(
                 f"the avro of {rule.subject} needs a schema, or DLQ_SCHEMA_REGISTRY_URL"
             )
-        decode = self._by_content_type(rule.format)
+        decode = self._ruleless(rule.format)
         if rule.format == "cbor":
             decode_cbor(b"\xf6")  # raises if its library is not installed
         return decode
@@ -187,19 +150,6 @@ def _closed(kind: str, encode: Callable[[str], bytes], edited: bytes) -> bytes:
         raise
     except Exception as error:
         raise BodyError(f"it cannot be written as {kind}: {_reason(error)}") from error
-
-
-def _renamed(spelt: dict[str, Member], old: str, new: str, text: str) -> str:
-    """The object with one member under another name, with another value, in its place."""
-    own = {new: Member(json.dumps(new), text)}
-    found = {
-        key: member
-        for name, each in spelt.items()
-        for key, member in (own.items() if name == old else [(name, each)])
-    }
-    if old not in spelt:
-        found |= own
-    return "{" + ",".join(f"{key}:{value}" for key, value in found.values()) + "}"
 
 
 def _without_descriptors(_data: bytes, _content_type: str) -> Decoded:

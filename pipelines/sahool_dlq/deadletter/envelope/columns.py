@@ -13,7 +13,8 @@ import msgspec
 import polars as pl
 from msgspec.structs import astuple
 
-from sahool_dlq.deadletter.decoding.decoders import BINARY_DATA, Decoders
+from sahool_dlq.deadletter.decoding.cloud_events import BINARY_DATA
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.envelope.exact import BUILT_IN, Canonical, decode
 from sahool_dlq.deadletter.envelope.tolerant import (
     ENCODINGS,

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from sahool_dlq.deadletter.decoding.decoders import BINARY_DATA, Decoders
+from sahool_dlq.deadletter.decoding.cloud_events import BINARY_DATA
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.decoding.opened import Opened
 from sahool_dlq.deadletter.envelope.tolerant import RAW_LIMIT, Reading
 from sahool_dlq.deadletter.message import LogMessage, time_of_ns

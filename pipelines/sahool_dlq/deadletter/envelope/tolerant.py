@@ -209,6 +209,8 @@ class Reading:
         try:
             opened = self.opened(body, fields)
             fields["body_error"] = opened.problem
+            if opened.format is None and fields.get("payload_encoding", "json") == "json":
+                return  # JSON that stays as it was sent
             value = parse_json(opened.json, mended)
         except (BodyError, InflateError) as error:
             fields["body_error"] = clean_text(str(error))
