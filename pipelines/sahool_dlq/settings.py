@@ -227,16 +227,11 @@ class Settings(BaseSettings):
 
     def decoders(self, rules: "Rules") -> "Decoders":
         """The decoders of these rules; raises SettingsError if a rule cannot be used."""
-        from sahool_dlq.deadletter.decoding.decoders import Decoders
-        from sahool_dlq.stores.schema_registry import SchemaRegistry
+        from sahool_dlq.stores.schema_registry import decoders_of
 
-        url, folder = self.schema_registry_url, (self.rules_file or Path()).parent
+        folder = (self.rules_file or Path()).parent
         try:
-            return Decoders(
-                rules.decoding,
-                lambda name: (folder / name).read_bytes(),
-                SchemaRegistry(url.get_secret_value()).schema if url else None,
-            )
+            return decoders_of(rules.decoding, folder, self.schema_registry_url)
         except (OSError, ValueError) as error:
             raise self._rules_error(error) from error
 

@@ -5,22 +5,42 @@ and nobody waits for each of them.
 """
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from sahool_dlq.deadletter.decoding.avro import AvroSchema
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.decoding.opened import BodyError
+from sahool_dlq.deadletter.decoding.rules import DecodingRule
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["SchemaRegistry"]
+__all__ = ["SchemaRegistry", "decoders_of"]
 
 _TIMEOUT_SECONDS = 5.0
 _SILENT_SECONDS = 30.0  # after a failure, until it is asked again
 _MOST_UNKNOWN = 100  # ids without a schema that are asked for: forged bodies can have any
 _MOST_REFERENCES = 50
+
+
+def decoders_of(
+    rules: Sequence[DecodingRule], folder: Path, registry: SecretStr | None
+) -> Decoders:
+    """The decoders of these rules, whose files are relative to `folder`.
+
+    Raises ValueError for a rule that cannot be used, OSError for a file that cannot be read.
+    """
+    return Decoders(
+        rules,
+        lambda name: (folder / name).read_bytes(),
+        SchemaRegistry(registry.get_secret_value()).schema if registry else None,
+    )
 
 
 class SchemaRegistry:

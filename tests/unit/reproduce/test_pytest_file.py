@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sahool_dlq.deadletter.decoding.decoders import Decoders
@@ -46,6 +47,15 @@ def test_a_body_is_masked_and_keeps_its_form(charset: str, is_gzip: bool) -> Non
 )
 def test_a_body_that_nobody_can_look_into_is_left_out(body: bytes) -> None:
     assert masked(replace(EVENT, body=body), Redactor(), Decoders()) is None
+
+
+def test_a_body_in_another_format_is_masked_in_it() -> None:
+    body = msgspec.msgpack.encode({"password": "hunter2", "n": 7, "raw": b"\x00"})
+    event = replace(EVENT, body=body, headers={"content-type": "application/msgpack"})
+    shown = masked(event, Redactor(), Decoders())
+    assert shown is not None
+    read = msgspec.msgpack.decode(shown.body)
+    assert read == {"password": "[redacted:secret]", "n": 7, "raw": b"\x00"}
 
 
 def test_an_empty_body_stays_one() -> None:
