@@ -24,6 +24,7 @@ from sahool_dlq.jetstream.contexts import FIELDS
 from sahool_dlq.jetstream.stream_names import StreamNames
 
 if TYPE_CHECKING:  # these imports are slow, and most verbs mask nothing
+    from sahool_dlq.deadletter.decoding.decoders import Decoders
     from sahool_dlq.deadletter.redaction.redactor import Redactor
     from sahool_dlq.deadletter.rules import Rules
 
@@ -105,7 +106,10 @@ class Settings(BaseSettings):
         90, gt=0, description="days after which rows of failed_payloads are deleted"
     )
     rules_file: Path | None = Field(
-        None, description="TOML file with your redaction and grouping rules"
+        None, description="TOML file with your rules for redaction, groups and decoding"
+    )
+    schema_registry_url: SecretStr | None = Field(
+        None, description="address of the schema registry for events in Avro"
     )
 
     lake_retention_days: int = Field(
@@ -212,10 +216,7 @@ class Settings(BaseSettings):
         try:
             return read_rules(self.rules_file.read_text())
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise SettingsError(
-                f"The rules in {self.rules_file} cannot be used: {reason}."
-            ) from error
+            raise self._rules_error(error) from error
 
     def redactor(self, rules: "Rules") -> "Redactor":
         """The redactor for these rules, with the key for hashes in masks."""
@@ -223,6 +224,20 @@ class Settings(BaseSettings):
 
         key = self.redaction_key
         return Redactor(rules.redaction, key.get_secret_value().encode() if key else None)
+
+    def decoders(self, rules: "Rules") -> "Decoders":
+        """The decoders of these rules; raises SettingsError if a rule cannot be used."""
+        from sahool_dlq.stores.schema_registry import decoders_of
+
+        folder = (self.rules_file or Path()).parent
+        try:
+            return decoders_of(rules.decoding, folder, self.schema_registry_url)
+        except (OSError, ValueError) as error:
+            raise self._rules_error(error) from error
+
+    def _rules_error(self, error: OSError | ValueError) -> SettingsError:
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        return SettingsError(f"The rules in {self.rules_file} cannot be used: {reason}.")
 
     def masked(self, said: str) -> str:
         """A text that a person wrote, such as a reason, masked like all other texts."""

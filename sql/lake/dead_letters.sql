@@ -37,6 +37,9 @@
 --   original_data          body of the event as JSON, redacted
 --   original_headers       headers of the event as a JSON object, redacted
 --   payload_encoding       encoding of the body in original_data: json | base64 | object | text
+--   body_format            formats that the body was decoded from, outermost first: msgpack, cbor,
+--                          avro, protobuf, gzip+msgpack, …; null: it is JSON, or not decoded
+--   body_error             why the body, or a part of it, is not decoded; else null
 --   envelope               format of the dead letter: canonical | metadata | other
 --   parse_error            why it could not be read or stored unchanged; else null
 --   clamped                names of columns whose value was changed to fit, joined by commas

@@ -12,7 +12,7 @@ from sahool_dlq.cli.verb import BY, Answer, verb
 from sahool_dlq.deadletter.headers import pairs_of
 from sahool_dlq.deadletter.sanitize import UNPRINTABLE, printable
 from sahool_dlq.errors import QueryError
-from sahool_dlq.jobs.payloads import raw_event, redacted_event
+from sahool_dlq.jobs.payloads import decoded_body, raw_event, redacted_event
 from sahool_dlq.reproduce.commands import check_subject, nats_line, python_program
 from sahool_dlq.reproduce.raw import RawEvent
 from sahool_dlq.settings import Settings
@@ -21,6 +21,7 @@ from sahool_dlq.settings import Settings
 @verb
 @click.argument("id_", metavar="ID")
 @click.option("--raw", "form", flag_value="raw", help="the exact bytes of its body: > body.bin")
+@click.option("--decoded", "form", flag_value="decoded", help="its body as JSON, of any format")
 @click.option("--headers", "form", flag_value="headers", help="all its headers, as they came")
 @click.option("--nats", "form", flag_value="nats", help="the `nats pub` line that publishes it")
 @click.option("--python", "form", flag_value="python", help="a program that publishes it")
@@ -29,9 +30,9 @@ from sahool_dlq.settings import Settings
 def command(settings: Settings, id_: str, form: str | None, reason: str, by: str) -> Answer[Any]:
     """The event of a failure, as it was: by the failure's id or its first digits.
 
-    Without a form it is shown as it is stored, masked. --raw, --headers, --nats and --python are
-    for those who may read payloads, and are in the audit. They come from the events' stream, or
-    else from the dead letter; standard error says which.
+    Without a form it is shown as it is stored, masked. --raw, --decoded, --headers, --nats and
+    --python are for those who may read payloads, and are in the audit. They come from the events'
+    stream, or else from the dead letter; standard error says which.
     """
     if form is None:
         return Answer(redacted_event(settings, id_), _print_redacted)
@@ -42,6 +43,10 @@ def command(settings: Settings, id_: str, form: str | None, reason: str, by: str
         body = base64.b64encode(event.body).decode()
         told = known | {"source": event.source, "body_base64": body}
         return Answer(told, lambda _: _print_body(event.body))
+    if form == "decoded":
+        kind, text = decoded_body(settings, event)
+        decoded = {**known, "source": event.source, "body_format": kind, "body": text}
+        return Answer(decoded, lambda _: click.echo(printable(text)))
     if form == "headers":
         headers = dict(event.headers)
         return Answer(known | {"headers": headers}, lambda _: _print_headers(headers))
@@ -51,15 +56,21 @@ def command(settings: Settings, id_: str, form: str | None, reason: str, by: str
     return Answer({form: text}, lambda _: click.echo(text.removesuffix("\n")))
 
 
+_SHOWN = (
+    *("failure_id", "event_id", "subject", "stream", "sequence"),
+    *("payload_encoding", "body_format", "body_error"),
+)
+
+
 def _print_redacted(row: dict[str, Any]) -> None:
-    for name in ("failure_id", "event_id", "subject", "stream", "sequence", "payload_encoding"):
+    for name in _SHOWN:
         if row[name] is not None:
             shown = safe(row[name]) if name == "sequence" else cell(row[name])
             console.print(f"  [cyan]{name:<16}[/cyan] {shown}", soft_wrap=True)
     for name, value in pairs_of(row["headers"] or {}):
         console.print(f"  [cyan]{'header':<16}[/cyan] {safe(name)}: {safe(value)}", soft_wrap=True)
     console.print(f"  [cyan]{'body':<16}[/cyan] {safe(row['body'])}", soft_wrap=True)
-    console.print("[dim]Masked. As it was: --raw, --headers, --nats, --python.[/dim]")
+    console.print("[dim]Masked. As it was: --raw, --decoded, --headers, --nats, --python.[/dim]")
 
 
 def _tell_source(event: RawEvent) -> None:

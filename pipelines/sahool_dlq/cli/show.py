@@ -199,4 +199,5 @@ _FACTS: Sequence[str] = (
     "consumer_version", "handler", "event_type", "original_subject", "event_id",
     "source_service", "tenant_id", "field_id", "farmer_id", "dlq_reason", "retry_count",
     "redrive_count", "first_attempt_at", "dlq_timestamp", "closed_at", "cause", "parse_error",
+    "body_format", "body_error",
 )  # fmt: skip

@@ -10,7 +10,7 @@ import json
 import zlib
 from typing import NamedTuple
 
-__all__ = ["LARGEST_INFLATED", "Form", "InflateError", "text_of"]
+__all__ = ["LARGEST_INFLATED", "Form", "InflateError", "inflated", "text_of"]
 
 LARGEST_INFLATED = 8 * 1024 * 1024
 """Maximum bytes of a body after decompression; larger ones are not read."""
@@ -49,17 +49,18 @@ def text_of(data: bytes) -> tuple[str, Form]:
     """
     is_gzip = data.startswith(_GZIP)
     if is_gzip:
-        data = _inflated(data)
+        data = inflated(data)
     bom, charset = next((each for each in _BOMS if data.startswith(each[0])), (b"", ""))
     form = Form(bom, charset or json.detect_encoding(data), is_gzip)
     return data[len(bom) :].decode(form.charset, "surrogatepass"), form
 
 
-def _inflated(data: bytes) -> bytes:
+def inflated(data: bytes) -> bytes:
+    """The content of a gzip body; raises InflateError."""
     try:
-        inflated = gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST_INFLATED + 1)
+        found = gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST_INFLATED + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InflateError(f"its gzip is broken: {error}") from None
-    if len(inflated) > LARGEST_INFLATED:
+    if len(found) > LARGEST_INFLATED:
         raise InflateError(f"it inflates to more than {LARGEST_INFLATED:,} bytes")
-    return inflated
+    return found

@@ -105,6 +105,11 @@ class DeadLetter:
     # json | base64 | object | text
     payload_encoding: Annotated[str, Column("maybe")] = "json"
 
+    # the formats that the body was decoded from: msgpack, zstd+avro, …; null: it is JSON or opaque
+    body_format: str | None = None
+    # why the body, or a part of it, is still encoded; null: it is decoded, or not of a known format
+    body_error: Annotated[str | None, Column(masked="text")] = None
+
     # How it was read
     envelope: Annotated[str, Column(in_postgres=False)]  # canonical | metadata | other
     # why it could not be read, or kept, as it was sent

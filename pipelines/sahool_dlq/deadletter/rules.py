@@ -1,7 +1,8 @@
-"""The rules file in TOML: what to mask, and how to form failure groups (docs/rules.md)."""
+"""The rules file in TOML: masking, failure groups, formats of bodies (docs/rules.md)."""
 
 import msgspec
 
+from sahool_dlq.deadletter.decoding.rules import DecodingRule
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.redaction.redactor import RedactionRules
 
@@ -13,6 +14,7 @@ class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     redaction: RedactionRules = RedactionRules()
     grouping: GroupingRules = GroupingRules()
+    decoding: tuple[DecodingRule, ...] = ()
 
 
 def read_rules(text: str) -> Rules:

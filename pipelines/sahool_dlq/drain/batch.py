@@ -7,7 +7,9 @@ import polars as pl
 
 from sahool_dlq.deadletter.assemble import case_event_frame, dead_letter_frame
 from sahool_dlq.deadletter.case_events import decode_case_event
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.envelope.columns import decode_all
+from sahool_dlq.deadletter.envelope.exact import BUILT_IN
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.deadletter.record import TEXT_LIMITS
@@ -25,6 +27,7 @@ def build_batch(
     subjects: Subjects,
     redactor: Redactor,
     grouping: GroupingRules | None = None,
+    decoders: Decoders = BUILT_IN,
     keeps_payloads: bool = False,
 ) -> Batch:
     """The batch of these messages, which must be in log order and not empty."""
@@ -38,11 +41,12 @@ def build_batch(
         event.reason = redactor.redact_text(event.reason) if event.reason else None
         event.consumer_version = kept_version(event.consumer_version, redactor)
         event.resolved_in_version = kept_version(event.resolved_in_version, redactor)
+    decoded = decode_all(letters, epoch, stream, decoders)
     return Batch(
         epoch=epoch,
         last_sequence=messages[-1].sequence,
         events=events,
-        letter_frame=dead_letter_frame(decode_all(letters, epoch, stream), redactor, grouping),
+        letter_frame=dead_letter_frame(decoded, redactor, grouping),
         event_frame=case_event_frame(events, redactor),
         last_timestamp_ns=messages[-1].timestamp_ns,
         payloads={message.sequence: message for message in letters} if keeps_payloads else None,

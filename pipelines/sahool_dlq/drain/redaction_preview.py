@@ -90,6 +90,7 @@ class _Look:
     def __init__(self, settings: Settings, stream: str) -> None:
         rules: Rules = settings.rules
         self._redactor = Redactor(rules.redaction, mark=self._mark)
+        self._decoders = settings.decoders(rules)
         self._settings = settings
         self._stream = stream
         self._hidden: dict[tuple[str, str], int] = {}  # (rule, value): number of its mark
@@ -107,6 +108,7 @@ class _Look:
             stream=self._stream,
             subjects=self._settings.subjects,
             redactor=self._redactor,
+            decoders=self._decoders,
         )
         self._masking.messages += len(messages)
         names = list(self._hidden)

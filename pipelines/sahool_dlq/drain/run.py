@@ -233,7 +233,7 @@ async def _decode(
 ) -> AsyncGenerator[tuple[list[int], Batch], None]:
     """The batches, each with its sequences."""
     rules = settings.rules
-    redactor = settings.redactor(rules)
+    redactor, decoders = settings.redactor(rules), settings.decoders(rules)
     async with aclosing(read):
         async for messages in read:
             batch = await asyncio.to_thread(
@@ -244,6 +244,7 @@ async def _decode(
                 subjects=settings.subjects,
                 redactor=redactor,
                 grouping=rules.grouping,
+                decoders=decoders,
                 keeps_payloads=settings.keep_payloads,
             )
             sequences = [message.sequence for message in messages]

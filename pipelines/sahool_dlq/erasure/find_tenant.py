@@ -16,6 +16,7 @@ from psycopg import Connection
 
 from sahool_dlq.connections import open_nats
 from sahool_dlq.deadletter.case_events import decode_case_event
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.envelope.columns import decode_all
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.deadletter.rows import ERASED_SCHEMA
@@ -64,18 +65,21 @@ async def belongings(
     tables = {name: lake.table(name) for name in LOG_TABLES}
     reader = LogReader(client, state.stream, settings.subjects.log)
     state = await find_life(connection, reader, state, tables)
-    look = _Look(settings, state, tenant, erased, doubtful)
+    decoders = settings.decoders(settings.rules)
+    look = _Look(settings, decoders, state, tenant, erased, doubtful)
     async with aclosing(_read(settings, state)) as batches:
         async for messages in batches:
             await asyncio.to_thread(look.at, messages)
             live()
     letters, events = pl.concat(look.letters), pl.concat(look.events)
     stored = await asyncio.to_thread(_in_lake, lake, "dead_letters", pl.col("tenant_id") == tenant)
-    kept, unread = await asyncio.to_thread(in_kept_payloads, connection, tenant, live)
+    kept, unread = await asyncio.to_thread(in_kept_payloads, connection, decoders, tenant, live)
     doubtful = pl.concat([doubtful, *look.doubtful]).join(
         pl.concat(look.readable), on=_PLACE, how="anti"
     )
-    bodies, doubtful = await in_objects(client, pl.concat([doubtful, unread]), tenant, live)
+    bodies, doubtful = await in_objects(
+        client, connection, decoders, pl.concat([doubtful, unread]), tenant, live
+    )
     in_stream = bodies.join(pl.concat(look.doubtful), on=_PLACE, how="semi").unique(_PLACE)
     letters = pl.concat([letters, in_stream])
     known = pl.concat([letters, stored, kept, bodies, _in_postgres(connection, tenant)])
@@ -107,12 +111,14 @@ class _Look:
     def __init__(
         self,
         settings: Settings,
+        decoders: Decoders,
         state: LogState,
         tenant: str,
         erased: pl.DataFrame,
         doubtful: pl.DataFrame,
     ) -> None:
         self._subjects = settings.subjects
+        self._decoders = decoders
         self._stream = state.stream
         self._epoch = f"{state.life}#0"
         self._tenant = tenant
@@ -130,7 +136,7 @@ class _Look:
         is_letter = [matches(self._subjects.dead_letters, m.subject) for m in messages]
         sent = [m for m, is_one in zip(messages, is_letter, strict=True) if is_one]
         told = [m for m, is_one in zip(messages, is_letter, strict=True) if not is_one]
-        decoded = decode_all(sent, self._epoch, self._stream).with_columns(LIFE)
+        decoded = decode_all(sent, self._epoch, self._stream, self._decoders).with_columns(LIFE)
         rows = [
             (life, m.sequence, m.published_at, decode_case_event(m, self._epoch).failure_id, None)
             for m in told

@@ -6,6 +6,7 @@ tenant.
 
 import asyncio
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -13,8 +14,11 @@ import polars as pl
 from nats.aio.client import Client
 from psycopg import Connection
 
+from sahool_dlq.deadletter.decoding.decoders import Decoders
+from sahool_dlq.deadletter.decoding.opened import Opened
 from sahool_dlq.deadletter.envelope.columns import decode_all
 from sahool_dlq.deadletter.event import event_ids
+from sahool_dlq.deadletter.headers import Headers
 from sahool_dlq.deadletter.message import LogMessage
 from sahool_dlq.deadletter.rows import ERASED_SCHEMA
 from sahool_dlq.deadletter.sanitize import parse_json
@@ -60,14 +64,14 @@ def doubtful_rows(lake: Lake, connection: Connection[Any]) -> pl.DataFrame:
 
 
 def in_kept_payloads(
-    connection: Connection[Any], tenant: str, live: Callable[[], object]
+    connection: Connection[Any], decoders: Decoders, tenant: str, live: Callable[[], object]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Raw dead letters without a tenant's id: those of the tenant, and the doubtful ones; FOUND."""
     owned, doubtful = [pl.DataFrame(schema=FOUND)], [pl.DataFrame(schema=FOUND)]
     with connection.transaction(), connection.cursor("unread") as cursor:
         cursor.itersize = _AT_ONCE
         for epoch, failures, messages in _batches(cursor.execute(_KEPT)):
-            decoded = decode_all(messages, epoch, epoch).with_columns(
+            decoded = decode_all(messages, epoch, epoch, decoders).with_columns(
                 LIFE, failure_id=pl.Series(failures)
             )
             owned.append(decoded.filter(pl.col("tenant_id") == tenant).select(*FOUND))
@@ -92,13 +96,20 @@ def _batches(rows: Any) -> Iterator[tuple[str, list[str], list[LogMessage]]]:
 
 
 async def in_objects(
-    client: Client, doubtful: pl.DataFrame, tenant: str, live: Callable[[], object]
+    client: Client,
+    connection: Connection[Any],
+    decoders: Decoders,
+    doubtful: pl.DataFrame,
+    tenant: str,
+    live: Callable[[], object],
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Read bodies in the object store: the tenant's, and those that stay doubtful; FOUND."""
     is_object = pl.col("payload_encoding") == "object"
     owned, readable = list[str](), list[str]()
     for failure in doubtful.filter(is_object)["failure_id"].unique(maintain_order=True):
-        ids = await _ids_in_object(client, failure)
+        subject, headers = _described(connection, failure)
+        opened = partial(decoders.opened, subject=subject, headers=headers)
+        ids = await _ids_in_object(client, failure, opened)
         if ids is not None:
             (owned if ids.get("tenant_id") == tenant else readable).append(failure)
         live()
@@ -107,13 +118,23 @@ async def in_objects(
     return doubtful.filter(is_owned), doubtful.filter(~is_settled)
 
 
-async def _ids_in_object(client: Client, failure: str) -> dict[str, str] | None:
+def _described(connection: Connection[Any], failure: str) -> tuple[str, Headers]:
+    """Subject and headers of a failure's event, which say how its body is encoded."""
+    row = connection.execute(
+        "SELECT original_subject, original_headers FROM failed_events WHERE id = %s", [failure]
+    ).fetchone()
+    return row or ("", {})
+
+
+async def _ids_in_object(
+    client: Client, failure: str, opened: Callable[[bytes], Opened]
+) -> dict[str, str] | None:
     """The ids in a body in the object store; None if it cannot be read."""
     try:
         stored = await object_messages(client, BODIES_BUCKET, failure)
         if not stored:
             return {}  # there is none any more
         body = b"".join(chunk.data for chunk in stored[1:])
-        return event_ids(await asyncio.to_thread(parse_json, body), {})
+        return event_ids(await asyncio.to_thread(lambda: parse_json(opened(body).json)), {})
     except (ValueError, NotPermittedError):
         return None

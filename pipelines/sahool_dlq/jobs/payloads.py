@@ -15,12 +15,15 @@ from psycopg import Connection
 from psycopg.rows import dict_row
 
 from sahool_dlq.connections import open_nats, open_postgres
+from sahool_dlq.deadletter.body import text_of
+from sahool_dlq.deadletter.decoding.opened import BodyError
+from sahool_dlq.deadletter.sanitize import parse_json
 from sahool_dlq.errors import QueryError, RedriveError, UnknownNameError
 from sahool_dlq.reproduce.raw import AT_ONCE, PLACE, Missing, Place, RawEvent, RawEvents
 from sahool_dlq.settings import Settings
 from sahool_dlq.stores.postgres.audit import audit
 
-__all__ = ["RawReading", "raw_event", "reading_raw", "redacted_event"]
+__all__ = ["RawReading", "decoded_body", "raw_event", "reading_raw", "redacted_event"]
 
 _ID = re.compile(r"[0-9a-f-]{1,36}")
 _DIGITS = 32
@@ -103,12 +106,30 @@ async def raw_event(settings: Settings, prefix: str, *, actor: str, reason: str 
     return found
 
 
+def decoded_body(settings: Settings, event: RawEvent) -> tuple[str | None, str]:
+    """The format of a raw event's body, and its JSON, unmasked.
+
+    The format is None if the body is JSON itself. Raises QueryError if it cannot be decoded.
+    """
+    try:
+        decoders = settings.decoders(settings.rules)
+        opened = decoders.opened(event.body, event.subject, event.headers)
+        text, _ = text_of(opened.json)
+        parse_json(opened.json)
+    except ValueError as error:
+        reason = str(error) if isinstance(error, BodyError) else "it is not JSON"
+        raise QueryError(
+            f"The body of {event.failure_id} cannot be decoded: {reason}. Its bytes: --raw."
+        ) from error
+    return opened.format, text
+
+
 def redacted_event(settings: Settings, prefix: str) -> dict[str, Any]:
     """The stored event of a failure, masked; raises as `raw_event` for its id."""
     columns = (
         "f.id::text AS failure_id, f.original_subject AS subject, f.original_stream AS stream,"
         " f.original_sequence AS sequence, f.event_id, f.original_headers AS headers,"
-        " f.payload_encoding, f.original_data::text AS body"
+        " f.payload_encoding, f.body_format, f.body_error, f.original_data::text AS body"
     )
     with open_postgres(settings) as connection:
         failure_id = _found(connection, prefix, "f.id::text")[0]

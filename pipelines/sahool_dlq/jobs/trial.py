@@ -87,6 +87,7 @@ class _Run:
         self._reading = reading
         self._rules = settings.rules.grouping
         self._redactor = settings.redactor(settings.rules)
+        self._decoders = settings.decoders(settings.rules)
         self._folder = trial.folder.absolute()
         self._called = self._total = 0
         self._tests: list[str] = []
@@ -226,7 +227,7 @@ class _Run:
         """Only with events that fail as before when masked: otherwise it proves nothing."""
         chosen: list[tuple[RawEvent, int, int]] = []
         for event, failure, called in failing:
-            shown = masked(event, self._redactor)
+            shown = masked(event, self._redactor, self._decoders)
             if shown is None or len(chosen) == MOST_EVENTS:
                 continue
             again = await self._call(shown, failure.attempt, failure.max_retries)

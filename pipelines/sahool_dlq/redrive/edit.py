@@ -13,11 +13,13 @@ from typing import Any, cast
 import jsonpatch
 
 from sahool_dlq.deadletter.body import text_of
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.headers import Headers, MutableHeaders
 from sahool_dlq.deadletter.redaction.json_text import Member, members
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.deadletter.sanitize import dump_json, kind_of, parse_json
 from sahool_dlq.errors import RedriveError
+from sahool_dlq.redrive.bodies import edited
 from sahool_dlq.redrive.origin import Event, RefusedError
 
 __all__ = ["Edit", "HeaderPatch", "checked_headers", "edit_of", "patched", "read_edit", "storable"]
@@ -59,9 +61,11 @@ class Edit:
             raise RefusedError(f"{self.function} was not called with its event")
         return Edit(**self.events[failure_id])
 
-    def applied(self, event: Event) -> Event:
+    def applied(self, event: Event, decoders: Decoders) -> Event:
         """The event with the changes; raises RefusedError if they cannot be applied to it."""
-        body = patched(event.body, self.body) if self.body else event.body
+        body, patch = event.body, self.body
+        if patch:
+            body = edited(event, decoders, lambda body: patched(body, patch))
         return replace(event, body=body, headers=_with_headers(event.headers, self.headers or {}))
 
     def names(self) -> list[str]:

@@ -20,7 +20,7 @@ from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.edit import Edit, checked_headers, storable
 from sahool_dlq.redrive.origin import Event, RefusedError
 
-__all__ = ["load_function", "result_of"]
+__all__ = ["Function", "load_function", "result_of"]
 
 Function = Callable[[Any, dict[str, str | list[str]]], Any]
 """Called with the body (parsed JSON, else bytes) and the headers. It changes both in place, or

@@ -8,13 +8,15 @@ from typing import Any
 from nats.aio.client import Client
 from psycopg import Connection
 
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.jetstream.reader import LogReader
+from sahool_dlq.redrive.bodies import as_json
 from sahool_dlq.redrive.choose.plan import Plan
 from sahool_dlq.redrive.edit import Edit
-from sahool_dlq.redrive.edit_function import load_function, result_of
+from sahool_dlq.redrive.edit_function import Function, load_function, result_of
 from sahool_dlq.redrive.edit_preview import Change, EditPreview, changes, counted
-from sahool_dlq.redrive.origin import RefusedError
+from sahool_dlq.redrive.origin import Event, RefusedError
 from sahool_dlq.redrive.raw_event import raw_event
 
 __all__ = ["edits_of"]
@@ -27,6 +29,7 @@ async def edits_of(
     reader: LogReader,
     connection: Connection[Any],
     redactor: Redactor,
+    decoders: Decoders,
     planned: Plan,
     edit: Edit,
 ) -> tuple[EditPreview, Any]:
@@ -47,8 +50,9 @@ async def edits_of(
                 unread += 1
                 continue
             try:
-                its = result_of(function, event) if function else edit
-                found.append(changes(event, its.applied(event), redactor))
+                # A decoder may ask a schema registry.
+                its, changed = await asyncio.to_thread(_changed, event, function or edit, decoders)
+                found.append(changes(*changed, redactor))
             except RefusedError as error:
                 refused[row.failure_id] = redactor.redact_text(str(error))
                 continue
@@ -58,3 +62,21 @@ async def edits_of(
     if function:
         edit = replace(edit, events=results)
     return counted(found, refused, unread), edit.stored()
+
+
+def _changed(
+    event: Event, edit: Edit | Function, decoders: Decoders
+) -> tuple[Edit, tuple[Event, Event]]:
+    """The edit of this event; and the event before and after it, with JSON if the body changed."""
+    its = edit if isinstance(edit, Edit) else result_of(edit, _readable(event, decoders))
+    after = its.applied(event, decoders)
+    if after.body == event.body:
+        return its, (event, after)
+    return its, (as_json(event, decoders), as_json(after, decoders))
+
+
+def _readable(event: Event, decoders: Decoders) -> Event:
+    try:
+        return as_json(event, decoders)
+    except RefusedError:
+        return event  # the function gets the bytes

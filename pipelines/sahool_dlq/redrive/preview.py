@@ -146,8 +146,16 @@ async def preview(
     edits, patch = None, order.patch
     if patch:
         reader = LogReader(client, log.stream, settings.subjects.log)
-        redactor = settings.redactor(settings.rules)
-        edits, patch = await edits_of(client, reader, connection, redactor, planned, edit_of(patch))
+        rules = settings.rules
+        edits, patch = await edits_of(
+            client,
+            reader,
+            connection,
+            settings.redactor(rules),
+            settings.decoders(rules),
+            planned,
+            edit_of(patch),
+        )
     return Preview(
         planned,
         {redirect_to: await consumers_of(js, redirect_to)}

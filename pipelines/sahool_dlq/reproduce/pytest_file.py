@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sahool_dlq.deadletter.body import text_of
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.headers import headers_of_json
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.deadletter.sanitize import parse_json
@@ -23,18 +24,18 @@ _LINE = 76  # characters of a bytes literal
 _NOT_OF_A_NAME = re.compile(r"[^A-Za-z0-9_.]")
 
 
-def masked(event: RawEvent, redactor: Redactor) -> RawEvent | None:
-    """The masked event for a repository; None if its body cannot be read.
-
-    As in the sinks, that is any body that is not JSON.
+def masked(event: RawEvent, redactor: Redactor, decoders: Decoders) -> RawEvent | None:
+    """The masked event for a repository, its body in its own format; None if that cannot be read,
+    or cannot hold the masks.
     """
     try:
-        parse_json(event.body or b"null")
-        text, form = text_of(event.body)
+        opened = decoders.opened(event.body, event.subject, event.headers)
+        parse_json(opened.json or b"null")
+        text, form = text_of(opened.json)
+        body = event.body and opened.closed(form.bytes_of(redactor.redact_json(text)))
     except ValueError:
         return None
     headers = json.loads(redactor.redact_json(json.dumps(dict(event.headers))))
-    body = event.body and form.bytes_of(redactor.redact_json(text))
     subject = redactor.redact_label(event.subject)
     return replace(event, subject=subject, body=body, headers=headers_of_json(headers))
 

@@ -11,7 +11,6 @@ import pytest
 from nats.aio.client import Client
 
 from sahool_dlq.deadletter.body import LARGEST_INFLATED
-from sahool_dlq.deadletter.envelope import columns as bulk
 from sahool_dlq.deadletter.envelope.tolerant import Reading
 from sahool_dlq.embedded import NatsServer
 from sahool_dlq.erasure.erase import preview
@@ -223,7 +222,6 @@ async def test_an_erasure_finds_what_an_older_version_did_not_read(
     with monkeypatch.context() as older:
         older.setattr("sahool_dlq.events.subscription.parse_body", lambda _: (False, None))
         older.setattr(Reading, "_read_body", lambda *_: None)
-        older.setattr(bulk, "_may_be_read", lambda _: False)
         async with Service(world.settings, ValueError("boom")).running() as service:
             names = ("utf-16", "gzip", "large")
             await fail_on(settings, client, service, [sent[name] for name in names])

@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.errors import TrialError
 from sahool_dlq.events import ConsumerContext
@@ -30,7 +32,9 @@ EVENT = RawEvent(
 @pytest.mark.parametrize("is_gzip", [False, True])
 def test_a_body_is_masked_and_keeps_its_form(charset: str, is_gzip: bool) -> None:
     body = EVENT.body.decode().encode(charset)
-    shown = masked(replace(EVENT, body=gzip.compress(body) if is_gzip else body), Redactor())
+    shown = masked(
+        replace(EVENT, body=gzip.compress(body) if is_gzip else body), Redactor(), Decoders()
+    )
     assert shown is not None
     text = (gzip.decompress(shown.body) if is_gzip else shown.body).decode(charset)
     assert json.loads(text) == {"password": "[redacted:secret]", "n": 12345678901234567890}
@@ -42,11 +46,20 @@ def test_a_body_is_masked_and_keeps_its_form(charset: str, is_gzip: bool) -> Non
     "body", [b"\xff\xfe\x00\xd8", b"\n\x07hunter2", b"pin is 4711", b"\x1f\x8b\x08"]
 )
 def test_a_body_that_nobody_can_look_into_is_left_out(body: bytes) -> None:
-    assert masked(replace(EVENT, body=body), Redactor()) is None
+    assert masked(replace(EVENT, body=body), Redactor(), Decoders()) is None
+
+
+def test_a_body_in_another_format_is_masked_in_it() -> None:
+    body = msgspec.msgpack.encode({"password": "hunter2", "n": 7, "raw": b"\x00"})
+    event = replace(EVENT, body=body, headers={"content-type": "application/msgpack"})
+    shown = masked(event, Redactor(), Decoders())
+    assert shown is not None
+    read = msgspec.msgpack.decode(shown.body)
+    assert read == {"password": "[redacted:secret]", "n": 7, "raw": b"\x00"}
 
 
 def test_an_empty_body_stays_one() -> None:
-    shown = masked(replace(EVENT, body=b""), Redactor())
+    shown = masked(replace(EVENT, body=b""), Redactor(), Decoders())
     assert shown is not None
     assert shown.body == b""
 

@@ -13,9 +13,9 @@ import msgspec
 import polars as pl
 from msgspec.structs import astuple
 
-from sahool_dlq.deadletter.body import InflateError
-from sahool_dlq.deadletter.envelope.encode import base64_body
-from sahool_dlq.deadletter.envelope.exact import Canonical, decode
+from sahool_dlq.deadletter.decoding.cloud_events import BINARY_DATA
+from sahool_dlq.deadletter.decoding.decoders import Decoders
+from sahool_dlq.deadletter.envelope.exact import BUILT_IN, Canonical, decode
 from sahool_dlq.deadletter.envelope.tolerant import (
     ENCODINGS,
     ORIGIN,
@@ -38,7 +38,6 @@ from sahool_dlq.deadletter.sanitize import (
     MAX_DEPTH,
     SUSPICIOUS,
     clean_text,
-    parse_json,
 )
 
 __all__ = ["decode_all"]
@@ -72,17 +71,15 @@ _MICROSECOND = timedelta(microseconds=1)
 _EARLIEST, _LATEST = ((limit - _EPOCH) // _MICROSECOND for limit in (EARLIEST, LATEST))
 
 
-def decode_all(messages: Sequence[LogMessage], epoch: str, dlq_stream: str) -> pl.DataFrame:
+def decode_all(
+    messages: Sequence[LogMessage], epoch: str, dlq_stream: str, decoders: Decoders = BUILT_IN
+) -> pl.DataFrame:
     """A row of `LETTER_SCHEMA` for each message of `dlq_stream`, in their order; never raises."""
     typed = [_plain(m.data) for m in messages]
     plain = [m for m, row in zip(messages, typed, strict=True) if row]
     columns = _columns(plain, [row for row in typed if row], dlq_stream)
     columns = columns.with_columns(epoch=pl.lit(epoch))
     is_odd = columns.select(_is_odd()).to_series().fill_null(value=True)
-    is_base64 = columns["payload_encoding"] == "base64"
-    if is_base64.any():
-        bodies = zip(is_base64, columns["original_data"], strict=True)
-        is_odd |= pl.Series([is_one and _may_be_read(body) for is_one, body in bodies])
     for name in _VERBATIM:
         is_odd |= _has_a_key_twice(columns[name])
     frame = columns.filter(~is_odd).select(
@@ -92,7 +89,7 @@ def decode_all(messages: Sequence[LogMessage], epoch: str, dlq_stream: str) -> p
     if frame.height == len(messages):
         return frame
     read = set(frame["dlq_sequence"])
-    letters = [decode(m, epoch, dlq_stream) for m in messages if m.sequence not in read]
+    letters = [decode(m, epoch, dlq_stream, decoders) for m in messages if m.sequence not in read]
     return pl.concat([frame, frame_of(letters, LETTER_SCHEMA)]).sort("dlq_sequence")
 
 
@@ -143,7 +140,7 @@ def _columns(
 
 
 def _is_odd() -> pl.Expr:
-    """Whether a row contains values to cut, change or refuse, or may be of a redrive."""
+    """Whether a row has values to cut, change, decode or refuse, or may be of a redrive."""
     suspicious = SUSPICIOUS.pattern.decode()
     return pl.any_horizontal(
         pl.col("original_headers").str.contains(f"(?i){MARKS[0]}"),
@@ -156,7 +153,8 @@ def _is_odd() -> pl.Expr:
         *(pl.col(name).str.count_matches(r"[\[{]") > MAX_DEPTH for name in _VERBATIM),
         *(~pl.col(name).is_between(_EARLIEST, _LATEST).fill_null(value=False) for name in TIMES),
         *(pl.col(name) - pl.col("published_at") > MOST_AHEAD // _MICROSECOND for name in TIMES),
-        ~pl.col("payload_encoding").is_in(list(ENCODINGS)),
+        ~pl.col("payload_encoding").is_in([e for e in ENCODINGS if e != "base64"]),
+        pl.col("original_data").str.contains(BINARY_DATA, literal=True),
     ).fill_null(value=False)
 
 
@@ -218,17 +216,6 @@ def _key_count(text: str) -> int:
         return keys_in(msgspec.json.decode(text))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return -1
-
-
-def _may_be_read(body: str) -> bool:
-    """Whether a body in base64 contains JSON, or has a problem to report."""
-    try:
-        parse_json(base64_body(body))
-    except InflateError:
-        return True
-    except ValueError:
-        return False
-    return True
 
 
 def _attempts(raw: msgspec.Raw) -> str | None:

@@ -11,6 +11,9 @@ from typing import Any
 
 import msgspec
 
+from sahool_dlq.deadletter.decoding.cloud_events import BINARY_DATA
+from sahool_dlq.deadletter.decoding.decoders import Decoders
+from sahool_dlq.deadletter.decoding.opened import Opened
 from sahool_dlq.deadletter.envelope.tolerant import RAW_LIMIT, Reading
 from sahool_dlq.deadletter.message import LogMessage, time_of_ns
 from sahool_dlq.deadletter.record import (
@@ -49,9 +52,15 @@ Canonical = msgspec.defstruct(
 _decode_canonical = msgspec.json.Decoder(Canonical).decode
 
 
-def decode(message: LogMessage, epoch: str, dlq_stream: str) -> DeadLetter:
+BUILT_IN = Decoders()
+"""The formats that need no rule."""
+
+
+def decode(
+    message: LogMessage, epoch: str, dlq_stream: str, decoders: Decoders = BUILT_IN
+) -> DeadLetter:
     """The dead letter in a message of `dlq_stream`; never raises."""
-    reading = _Reading(message)
+    reading = _Reading(message, decoders)
     try:
         fields = reading.canonical()
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -61,6 +70,23 @@ def decode(message: LogMessage, epoch: str, dlq_stream: str) -> DeadLetter:
 
 class _Reading(Reading):
     """One message being read for the sinks: typed if possible, limited to what they accept."""
+
+    def __init__(self, message: LogMessage, decoders: Decoders) -> None:
+        super().__init__(message)
+        self._decoders = decoders
+
+    def body_to_open(self, fields: dict[str, Any]) -> bytes | None:
+        """Also the body of a CloudEvent in JSON with data of another format."""
+        text = fields.get("original_data", "")
+        if fields.get("payload_encoding", "json") == "json" and BINARY_DATA in text:
+            return str(text).encode()
+        return super().body_to_open(fields)
+
+    def opened(self, body: bytes, fields: dict[str, Any]) -> Opened:
+        """The body as JSON, by its format."""
+        return self._decoders.opened(
+            body, fields.get("original_subject", ""), fields["original_headers"]
+        )
 
     def canonical(self) -> dict[str, Any]:
         """The fields of a well-formed canonical envelope; raises for anything else."""

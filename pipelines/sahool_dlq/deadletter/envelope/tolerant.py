@@ -11,6 +11,7 @@ from typing import Any
 
 from sahool_dlq.deadletter import ids
 from sahool_dlq.deadletter.body import InflateError
+from sahool_dlq.deadletter.decoding.opened import BodyError, Opened
 from sahool_dlq.deadletter.envelope.encode import base64_body
 from sahool_dlq.deadletter.event import event_ids
 from sahool_dlq.deadletter.headers import (
@@ -172,8 +173,8 @@ class Reading:
         """
         message, published_at = self.message, self.message.published_at
         headers = fields.setdefault("original_headers", {})
-        if fields.get("payload_encoding") == "base64":
-            self._read_body(fields)
+        if (body := self.body_to_open(fields)) is not None:
+            self._read_body(fields, body)
         redrive = self._redrive(fields, headers) if self._is_of_its_writer(fields) else None
         self._integers(fields)
         self._times(fields, published_at)
@@ -189,13 +190,30 @@ class Reading:
         fields.setdefault("original_data", "null")
         return {name: value for name, value in fields.items() if value is not None}
 
-    def _read_body(self, fields: dict[str, Any]) -> None:
-        """Replace a base64 body with its JSON, if it contains any, and add the values in it."""
+    def body_to_open(self, fields: dict[str, Any]) -> bytes | None:
+        """The event's body if it may have another format than JSON; else None."""
+        if fields.get("payload_encoding") != "base64":
+            return None
+        try:
+            return base64_body(fields.get("original_data", "null"))
+        except ValueError:
+            return None
+
+    def opened(self, body: bytes, fields: dict[str, Any]) -> Opened:  # noqa: ARG002  (of the drain)
+        """The body as JSON, as far as services can read it; raises BodyError."""
+        return Opened(body)
+
+    def _read_body(self, fields: dict[str, Any], body: bytes) -> None:
+        """Replace an encoded body with its JSON, if it contains any, and add the values in it."""
         mended: set[str] = set()
         try:
-            value = parse_json(base64_body(fields.get("original_data", "null")), mended)
-        except InflateError as error:
-            self.problems.append(f"original_data cannot be read: {error}")
+            opened = self.opened(body, fields)
+            fields["body_error"] = opened.problem
+            if opened.format is None and fields.get("payload_encoding", "json") == "json":
+                return  # JSON that stays as it was sent
+            value = parse_json(opened.json, mended)
+        except (BodyError, InflateError) as error:
+            fields["body_error"] = clean_text(str(error))
             return
         except ValueError:
             return  # it is not JSON, which is allowed
@@ -206,6 +224,7 @@ class Reading:
         if mended:
             self.clamped.append("original_data")
         fields["original_data"], fields["payload_encoding"] = text, "json"
+        fields["body_format"] = opened.format
         for name, said in event_ids(value, fields["original_headers"]).items():
             if fields.get(name) in (None, "unknown"):
                 fields[name] = said

@@ -54,6 +54,7 @@ class DLQEvent(BaseModel):
     original_data: Any = None  # the body if it is JSON; else see payload_encoding
     original_headers: MutableHeaders = Field(default_factory=dict)
     payload_encoding: str = "json"  # json | base64 | object | text
+    body_error: str | None = None  # why the body could not be read
     traceparent: str | None = None
 
     # Its identity, and its position in the log

@@ -1,5 +1,6 @@
 """Sends one redrive to its consumer: the original or edited event."""
 
+import asyncio
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -93,6 +94,7 @@ class Sender:
         ).fetchone()
         after = drained[0] if drained else 0
         self._decisions = LateDecisions(self._client, state.stream, subjects, after)
+        self._decoders = settings.decoders(settings.rules)
         self._allowed = await allowed_subjects(self._js, settings)
         if redirect is not None:
             self._receivers = await Receivers.of(self._js, self._lookout, redirect)
@@ -126,7 +128,9 @@ class Sender:
                 "run continues it."
             ) from error
         if self._edit:
-            event = self._edit.of_failure(redrive.failure_id).applied(event)
+            its = self._edit.of_failure(redrive.failure_id)
+            # A decoder may ask a schema registry.
+            event = await asyncio.to_thread(its.applied, event, self._decoders)
         if self._batch.redirect_to:
             event = replace(event, subject=self._batch.redirect_to)
         self._allowed.check(event.subject)

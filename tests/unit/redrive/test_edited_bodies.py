@@ -1,0 +1,62 @@
+"""Edits of bodies in other formats: shown as they will be read, refused where they cannot be."""
+
+import json
+from functools import partial
+from typing import Any
+
+import cbor2
+import pytest
+
+from sahool_dlq.deadletter.decoding.decoders import Decoders
+from sahool_dlq.deadletter.redaction.redactor import Redactor
+from sahool_dlq.redrive.bodies import edited
+from sahool_dlq.redrive.edit import changes, patched
+from sahool_dlq.redrive.origin import Event, RefusedError
+from support.encoded import MESSAGE, decoders, descriptor_set, protobuf
+
+CBOR = {"Content-Type": "application/cbor"}
+
+
+def by(patch: dict[str, Any]) -> Any:
+    return partial(patched, patch=patch)
+
+
+def test_the_difference_is_that_of_the_new_body_and_masked() -> None:
+    event = Event("s", cbor2.dumps({"unit": "acre", "password": "hunter2"}), {}, had=CBOR)
+    found = edited(event, Decoders(), by({"unit": "ha", "password": "other2"}))
+    assert cbor2.loads(found.body) == {"unit": "ha", "password": "other2"}
+    shown = changes(found.before, found.after, Redactor())
+    assert shown[0] == ("unit", '"acre"', '"ha"')
+    assert "hunter2" not in str(shown)
+
+
+def test_the_difference_shows_what_the_format_makes_of_an_edit() -> None:
+    """A field of proto3 that is set to its default is not sent."""
+    known = decoders({"d": descriptor_set()}, format="protobuf", descriptors="d", message=MESSAGE)
+    event = Event("s", protobuf({"tenant_id": "acme", "count": "7"}), {})
+    found = edited(event, known, by({"count": "0"}))
+    assert json.loads(found.after) == {"tenant_id": "acme"}
+
+
+def test_json_is_edited_as_before() -> None:
+    event = Event("s", b'{"a": 1.10, "b": 2}', {})
+    found = edited(event, Decoders(), by({"b": 3}))
+    assert found.body == b'{"a":1.10,"b":3}'
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"\xff", "it cannot be edited: its cbor cannot be read"),
+        (cbor2.dumps([1]), "because it is not a JSON object"),
+    ],
+)
+def test_a_body_that_cannot_be_edited_is_refused(body: bytes, reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        edited(Event("s", body, {}, had=CBOR), Decoders(), by({"a": 1}))
+
+
+def test_an_edit_that_the_format_cannot_hold_is_refused() -> None:
+    known = decoders({"d": descriptor_set()}, format="protobuf", descriptors="d", message=MESSAGE)
+    with pytest.raises(RefusedError, match="does not fit the protobuf message"):
+        edited(Event("s", protobuf({"count": "7"}), {}), known, by({"count": "many"}))
