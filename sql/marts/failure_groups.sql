@@ -34,6 +34,8 @@
 --                            (a, b) is (4, 2) for transient error types, (1, 9) for others
 --   versions                 versions that it failed in, in alphabetical order, joined by ', '; null
 --                            where unknown
+--   cause_id                 what a library raised, whoever called it; groups of one cause have the
+--                            same. The most frequent one of the group's cases
 WITH tallied AS (
     SELECT
         group_id,
@@ -73,6 +75,16 @@ failed_in AS (
     FROM versions_daily
     WHERE failure_count > 0
     GROUP BY group_id
+),
+
+caused AS (
+    SELECT
+        group_id,
+        cause_id,
+        ROW_NUMBER() OVER (PARTITION BY group_id ORDER BY SUM(case_count) DESC, cause_id) AS place
+    FROM cases_daily
+    WHERE cause_id IS NOT NULL
+    GROUP BY group_id, cause_id
 ),
 
 hit AS (
@@ -171,6 +183,7 @@ judged AS (
         s.reopened_count,
         h.tenant_count,
         v.versions,
+        w.cause_id,
         COALESCE(l.now_count, 0) AS failure_count_1h,
         COALESCE(l.day_count, 0) AS failure_count_24h,
         CASE
@@ -190,6 +203,7 @@ judged AS (
     INNER JOIN standing AS s ON s.group_id = t.group_id
     INNER JOIN hit AS h ON h.group_id = t.group_id
     LEFT JOIN failed_in AS v ON v.group_id = t.group_id
+    LEFT JOIN caused AS w ON w.group_id = t.group_id AND w.place = 1
     LEFT JOIN limits AS l ON l.group_id = t.group_id
     LEFT JOIN redriven AS r ON r.group_id = t.group_id
     LEFT JOIN error_classes AS e ON e.error_class = t.error_class AND e.family = 'transient'
@@ -232,6 +246,7 @@ SELECT
     redrive_count,
     redrive_succeeded_count,
     redrive_chance,
-    versions
+    versions,
+    cause_id
 FROM judged
 ORDER BY failure_count DESC, group_id

@@ -169,6 +169,7 @@ def test_failure_groups(log: Log) -> None:
             "redrive_succeeded_count": 1,
             "redrive_chance": pytest.approx(0.163, abs=0.01),
             "versions": None,
+            "cause_id": "c1",
         }
     ]
 
