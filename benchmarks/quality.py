@@ -8,6 +8,9 @@ libraries, languages and services, each lot before it was measured. On `seen` th
 of others. Traces are measured with what production makes of each (`variations`). Messages in other
 languages and traces of other runtimes are generated with a fixed seed (`other_languages`).
 
+Causes (`cause_id`) are measured on failures that libraries really raise, each in several programs
+and installed in several places (`raised_causes`); beside them stands what the groups make of these.
+
 Every pair of failures is a decision. Precision: of the pairs put together, how many belong
 together; recall: of the pairs that belong together, how many were put together.
 """
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import other_languages
+from raised_causes import raised_causes
 from sahool_dlq.deadletter.fingerprint.fingerprint import fingerprint
 from variations import kept, split
 
@@ -103,6 +107,13 @@ def _generated(failures: Iterable[other_languages.Failure]) -> Quality:
     return measure(labels, groups)
 
 
+def raised(by: str) -> Quality:
+    """Failures that libraries raise in several programs; `by` is `cause_id` or `group_id`."""
+    failures = raised_causes()
+    found = [getattr(fingerprint(*failure[1:]), by) for failure in failures]
+    return measure([failure.label for failure in failures], found)
+
+
 def rows_of(file: Path, part: str | None = None) -> list[dict[str, Any]]:
     """The lines of a file, or those of one part."""
     rows = [json.loads(line) for line in file.read_text().splitlines()]
@@ -151,6 +162,7 @@ def main() -> None:
     measured["fresh_traces"] = fresh_traces()
     measured |= {f"other_messages, {part}": other_messages(part) for part in PARTS}
     measured |= {f"other_traces, {part}": other_traces(part) for part in PARTS}
+    measured |= {f"raised_causes, {by}": raised(by) for by in ("cause_id", "group_id")}
     if corpus.is_dir():
         measured |= {"github_errors": github_errors(corpus), "jvm_crashes": jvm_crashes(corpus)}
     else:

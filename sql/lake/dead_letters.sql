@@ -46,6 +46,7 @@
 --   traceparent            W3C trace context of the event, null if it has none
 --   group_id               16 hexadecimal digits; similar failures: same type, frames and message
 --   parent_id              16 hexadecimal digits; groups with the same type and frames
+--   cause_id               16 hexadecimal digits; what a library raised, whoever called it
 --   fingerprint_version    version of the grouping algorithm
 --   fingerprint_rules      8 hexadecimal digits: hash of the user's grouping rules, null if none
 --   error_class            last dotted segment of error_type

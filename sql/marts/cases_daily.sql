@@ -1,8 +1,8 @@
 -- Counts of cases, from which groups, types and services are summed up.
 --
 -- Owner: pipelines/sahool_dlq/analysis
--- Grain: one row per dlq_date (the server's day of the dead letter), group_id, service,
--- consumer_name and error_class.
+-- Grain: one row per dlq_date (the server's day of the dead letter), group_id, cause_id,
+-- service, consumer_name and error_class.
 --   case_count                       cases; a reopened case counts once more per reopening
 --   first_opened_at, last_opened_at  oldest and newest dlq_timestamp, UTC
 --   last_first_attempt_at            newest first attempt, UTC
@@ -15,6 +15,7 @@
 SELECT
     dlq_date,
     group_id,
+    cause_id,
     service,
     consumer_name,
     error_class,
@@ -35,5 +36,5 @@ SELECT
     ARG_MAX_NULL(template, log_position) AS template,
     ARG_MAX_NULL(frames, log_position) AS frames
 FROM cases
-GROUP BY dlq_date, group_id, service, consumer_name, error_class
-ORDER BY dlq_date, group_id, service, consumer_name, error_class
+GROUP BY dlq_date, group_id, cause_id, service, consumer_name, error_class
+ORDER BY dlq_date, group_id, cause_id, service, consumer_name, error_class

@@ -42,6 +42,8 @@
 --   resolved_in_version      version that a person said repairs it, by the newest such decision about
 --                            each service, joined by ', '; null if there is none
 --   regressed_in_version     versions from that one on in which it failed after that decision, as above
+--   cause_id                 what a library raised, whoever called it; groups of one cause have the
+--                            same. The most frequent one of the group's cases
 WITH tallied AS (
     SELECT
         group_id,
@@ -106,6 +108,16 @@ fixed AS (
         MAX(is_unfixed) = 0 AS is_fixed
     FROM since_fix
     GROUP BY group_id
+),
+
+caused AS (
+    SELECT
+        group_id,
+        cause_id,
+        ROW_NUMBER() OVER (PARTITION BY group_id ORDER BY SUM(case_count) DESC, cause_id) AS place
+    FROM cases_daily
+    WHERE cause_id IS NOT NULL
+    GROUP BY group_id, cause_id
 ),
 
 hit AS (
@@ -208,6 +220,7 @@ judged AS (
         x.regressed_in_version,
         x.last_unfixed_at,
         COALESCE(x.is_fixed, FALSE) AS is_fixed,
+        w.cause_id,
         COALESCE(l.now_count, 0) AS failure_count_1h,
         COALESCE(l.day_count, 0) AS failure_count_24h,
         CASE
@@ -228,6 +241,7 @@ judged AS (
     INNER JOIN hit AS h ON h.group_id = t.group_id
     LEFT JOIN failed_in AS v ON v.group_id = t.group_id
     LEFT JOIN fixed AS x ON x.group_id = t.group_id
+    LEFT JOIN caused AS w ON w.group_id = t.group_id AND w.place = 1
     LEFT JOIN limits AS l ON l.group_id = t.group_id
     LEFT JOIN redriven AS r ON r.group_id = t.group_id
     LEFT JOIN error_classes AS e ON e.error_class = t.error_class AND e.family = 'transient'
@@ -283,6 +297,7 @@ SELECT
     redrive_chance,
     versions,
     resolved_in_version,
-    regressed_in_version
+    regressed_in_version,
+    cause_id
 FROM judged
 ORDER BY failure_count DESC, group_id

@@ -267,6 +267,7 @@ SELECT
     f.error_class,
     f.group_id,
     f.parent_id,
+    f.cause_id,
     f.template,
     f.frames,
     f.event_type,

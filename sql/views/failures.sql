@@ -56,7 +56,8 @@ SELECT
     o.parse_error,
     o.published_at,
     o.epoch,
-    o.dlq_sequence
+    o.dlq_sequence,
+    o.cause_id
 FROM (
     SELECT *, MAX(opening) OVER (PARTITION BY failure_id) AS latest_opening FROM openings
 ) AS o

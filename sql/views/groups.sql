@@ -2,7 +2,7 @@
 --
 -- Owner: pipelines/sahool_dlq/analysis
 -- Grain: one row per group_id.
---   parent_id, error_class, template, frames  of the group's latest case
+--   parent_id, cause_id, error_class, template, frames  of the group's latest case
 --   failure_count   cases; a reopened case counts once more per reopening
 --   open_count      pending, retried or parked
 --   first_seen_at   when its first case opened, UTC
@@ -11,6 +11,7 @@
 SELECT
     group_id,
     ARG_MAX_NULL(parent_id, log_position) AS parent_id,
+    ARG_MAX_NULL(cause_id, log_position) AS cause_id,
     ARG_MAX_NULL(error_class, log_position) AS error_class,
     ARG_MAX_NULL(template, log_position) AS template,
     ARG_MAX_NULL(frames, log_position) AS frames,

@@ -159,6 +159,7 @@ SELECT
     d.parse_error,
     d.group_id,
     d.parent_id,
+    d.cause_id,
     d.template,
     d.frames,
     o.closed_position,

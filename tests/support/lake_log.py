@@ -102,6 +102,7 @@ class Log:
             "envelope": "canonical",
             "group_id": "g1",
             "parent_id": "p1",
+            "cause_id": "c1",
             "fingerprint_version": 1,
             "error_class": "ValueError",
             "template": "boom",

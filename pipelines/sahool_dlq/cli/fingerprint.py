@@ -65,6 +65,7 @@ def command(settings: Settings, file: BinaryIO) -> None:
                     "line": number,
                     "group_id": row["group_id"],
                     "parent_id": row["parent_id"],
+                    "cause_id": row["cause_id"],
                     "type": row["error_class"],
                     "template": row["template"],
                     "language": trace.language or None,

@@ -143,6 +143,7 @@ FIELDS: dict[str, Field] = {
 FINGERPRINT_COLUMNS: dict[str, Field] = {
     "group_id": Field(str, Column()),  # 16 hexadecimal digits; alike in type, frames and message
     "parent_id": Field(str, Column()),  # 16 hexadecimal digits; groups alike in type and frames
+    "cause_id": Field(str, Column()),  # 16 hexadecimal digits; what a library raised, for anyone
     "fingerprint_version": Field(int, Column(limit=INT16_MAX)),  # of the recipe
     "fingerprint_rules": Field(str, Column()),  # 8 hexadecimal digits; null: no rules of a user's
     "error_class": Field(str, Column(in_postgres=False)),  # last dotted segment of error_type

@@ -29,6 +29,8 @@ def edited(event: Event, decoders: Decoders, change: Callable[[bytes], bytes]) -
     """
     try:
         opened = decoders.opened(event.body, event.subject, event.had)
-        return opened.closed(change(opened.json))
+        body = opened.closed(change(opened.json))
+        decoders.opened(body, event.subject, event.had)  # what cannot be read again is not sent
+        return body
     except BodyError as error:
         raise RefusedError(f"it cannot be edited: {error}") from error

@@ -19,7 +19,7 @@ from sahool_dlq.redrive.edit_preview import Change, EditPreview, changes, counte
 from sahool_dlq.redrive.origin import Event, RefusedError
 from sahool_dlq.redrive.raw_event import raw_event
 
-__all__ = ["edits_of"]
+__all__ = ["changed", "edits_of"]
 
 _READ_AT_ONCE = 50
 
@@ -51,8 +51,8 @@ async def edits_of(
                 continue
             try:
                 # A decoder may ask a schema registry.
-                its, changed = await asyncio.to_thread(_changed, event, function or edit, decoders)
-                found.append(changes(*changed, redactor))
+                its, pair = await asyncio.to_thread(changed, event, function or edit, decoders)
+                found.append(changes(*pair, redactor))
             except RefusedError as error:
                 refused[row.failure_id] = redactor.redact_text(str(error))
                 continue
@@ -64,10 +64,13 @@ async def edits_of(
     return counted(found, refused, unread), edit.stored()
 
 
-def _changed(
+def changed(
     event: Event, edit: Edit | Function, decoders: Decoders
 ) -> tuple[Edit, tuple[Event, Event]]:
-    """The edit of this event; and the event before and after it, with JSON if the body changed."""
+    """The edit of this event; and the event before and after it, with JSON if the body changed.
+
+    Raises RefusedError if the edit cannot be made.
+    """
     its = edit if isinstance(edit, Edit) else result_of(edit, _readable(event, decoders))
     after = its.applied(event, decoders)
     if after.body == event.body:

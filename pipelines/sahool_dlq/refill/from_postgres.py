@@ -15,7 +15,7 @@ from sahool_dlq.deadletter.fingerprint.fingerprint import add_fingerprint
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.rows import DEAD_LETTER_SCHEMA, IDENTITY
 
-_GROUPS = ("group_id", "parent_id", "fingerprint_version")
+_GROUPS = ("group_id", "parent_id", "cause_id", "fingerprint_version")
 _ROWS = """
 SELECT id::text AS failure_id, f.*, original_data::text AS original_data,
        original_headers::text AS original_headers, attempts::text AS attempts,

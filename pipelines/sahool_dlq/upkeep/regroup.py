@@ -227,11 +227,12 @@ def _uncut(rows: pl.DataFrame, lake: Lake) -> pl.DataFrame:
 
 
 def _update(connection: Connection[Any], frame: pl.DataFrame) -> None:
-    names = ("id", "group_id", "parent_id", "fingerprint_version", "fingerprint_rules")
+    names = ("id", "group_id", "parent_id", "cause_id", "fingerprint_version", "fingerprint_rules")
     connection.execute(
-        "UPDATE failed_events f SET (group_id, parent_id, fingerprint_version, fingerprint_rules)"
-        " = (n.group_id, n.parent_id, n.version, n.rules) FROM"
-        " unnest(%s::uuid[], %s::text[], %s::text[], %s::smallint[], %s::text[])"
-        " AS n (id, group_id, parent_id, version, rules) WHERE f.id = n.id",
+        "UPDATE failed_events f SET (group_id, parent_id, cause_id, fingerprint_version,"
+        " fingerprint_rules)"
+        " = (n.group_id, n.parent_id, n.cause_id, n.version, n.rules) FROM"
+        " unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::smallint[], %s::text[])"
+        " AS n (id, group_id, parent_id, cause_id, version, rules) WHERE f.id = n.id",
         [frame[name].to_list() for name in names],
     )

@@ -171,6 +171,7 @@ def test_failure_groups(log: Log) -> None:
             "versions": None,
             "resolved_in_version": None,
             "regressed_in_version": None,
+            "cause_id": "c1",
         }
     ]
 

@@ -60,6 +60,7 @@ def test_a_dead_letter_opens_a_pending_case(log: Log) -> None:
         "error_class": "ValueError",
         "group_id": "g1",
         "parent_id": "p1",
+        "cause_id": "c1",
         "template": "boom",
         "frames": "app:handle",
         "event_type": "ndvi_computed",

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.choose.plan import Order
@@ -120,7 +121,7 @@ def event(body: bytes, **headers: str | list[str]) -> Event:
 
 def differences(body: bytes, patch: Any) -> list[Change]:
     before = event(body)
-    return changes(before, Edit(patch).applied(before), Redactor())
+    return changes(before, Edit(patch).applied(before, Decoders()), Redactor())
 
 
 def test_the_difference_is_shown_without_secrets() -> None:
@@ -194,7 +195,7 @@ def test_what_is_no_json_patch_is_one_sentence(text: str) -> None:
 def test_headers_are_changed_whatever_the_case_of_their_names() -> None:
     before = event(b"x", **{"X-Unit": "acre", "x-tag": ["a", "b"], "Keep": "1"})
     edit = Edit(headers=checked_headers({"x-unit": "ha", "X-Tag": None, "New": ["1", "2"]}))
-    after = edit.applied(before)
+    after = edit.applied(before, Decoders())
     assert after.headers == {"X-Unit": "ha", "Keep": "1", "New": ["1", "2"]}
     assert after.body == b"x"
     assert [change.path for change in changes(before, after, Redactor())] == [

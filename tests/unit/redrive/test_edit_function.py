@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.errors import RedriveError
 from sahool_dlq.redrive.edit import Edit, edit_of
 from sahool_dlq.redrive.edit_function import load_function, result_of
@@ -42,7 +43,7 @@ def test_the_stored_result_does_the_same(
     its = result_of(function, before)
     told = {"body": its.body, "headers": its.headers}
     stored = Edit(function="m:f", events={"id": {n: v for n, v in told.items() if v}}).stored()
-    after = edit_of(json.loads(json.dumps(stored))).of_failure("id").applied(before)
+    after = edit_of(json.loads(json.dumps(stored))).of_failure("id").applied(before, Decoders())
     assert (after.body, after.headers) == (b'{"unit":"ha","area":1.10}', headers)
     with pytest.raises(RefusedError, match="was not called"):
         edit_of(stored).of_failure("another")

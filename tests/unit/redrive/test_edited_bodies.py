@@ -10,7 +10,9 @@ import pytest
 from sahool_dlq.deadletter.decoding.decoders import Decoders
 from sahool_dlq.deadletter.redaction.redactor import Redactor
 from sahool_dlq.redrive.bodies import edited
-from sahool_dlq.redrive.edit import changes, patched
+from sahool_dlq.redrive.edit import Edit, patched
+from sahool_dlq.redrive.edit_preview import changes
+from sahool_dlq.redrive.edited import changed
 from sahool_dlq.redrive.origin import Event, RefusedError
 from support.encoded import MESSAGE, decoders, descriptor_set, protobuf
 
@@ -23,9 +25,10 @@ def by(patch: dict[str, Any]) -> Any:
 
 def test_the_difference_is_that_of_the_new_body_and_masked() -> None:
     event = Event("s", cbor2.dumps({"unit": "acre", "password": "hunter2"}), {}, had=CBOR)
-    found = edited(event, Decoders(), by({"unit": "ha", "password": "other2"}))
-    assert cbor2.loads(found.body) == {"unit": "ha", "password": "other2"}
-    shown = changes(found.before, found.after, Redactor())
+    edit = Edit({"unit": "ha", "password": "other2"})
+    assert cbor2.loads(edit.applied(event, Decoders()).body) == edit.body
+    _, pair = changed(event, edit, Decoders())
+    shown = changes(*pair, Redactor())
     assert shown[0] == ("unit", '"acre"', '"ha"')
     assert "hunter2" not in str(shown)
 
@@ -34,14 +37,25 @@ def test_the_difference_shows_what_the_format_makes_of_an_edit() -> None:
     """A field of proto3 that is set to its default is not sent."""
     known = decoders({"d": descriptor_set()}, format="protobuf", descriptors="d", message=MESSAGE)
     event = Event("s", protobuf({"tenant_id": "acme", "count": "7"}), {})
-    found = edited(event, known, by({"count": "0"}))
-    assert json.loads(found.after) == {"tenant_id": "acme"}
+    _, (_, after) = changed(event, Edit({"count": "0"}), known)
+    assert json.loads(after.body) == {"tenant_id": "acme"}
 
 
 def test_json_is_edited_as_before() -> None:
     event = Event("s", b'{"a": 1.10, "b": 2}', {})
-    found = edited(event, Decoders(), by({"b": 3}))
-    assert found.body == b'{"a":1.10,"b":3}'
+    assert edited(event, Decoders(), by({"b": 3})) == b'{"a":1.10,"b":3}'
+
+
+def test_a_function_gets_a_body_of_another_format_as_json() -> None:
+    def units(body: Any, _: Any) -> None:
+        body["unit"] = "ha"
+
+    event = Event("s", cbor2.dumps({"unit": "acre", "at": b"\0"}), {}, had=CBOR)
+    edit, (before, after) = changed(event, units, Decoders())
+    assert edit.body == [{"op": "replace", "path": "/unit", "value": "ha"}]
+    assert json.loads(before.body)["unit"] == "acre"
+    assert json.loads(after.body)["unit"] == "ha"
+    assert cbor2.loads(edit.applied(event, Decoders()).body) == {"unit": "ha", "at": b"\0"}
 
 
 @pytest.mark.parametrize(

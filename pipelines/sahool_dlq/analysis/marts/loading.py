@@ -31,7 +31,15 @@ WORKING = ("chains", "families", "family_edges", "touched")
 _WORDS = {
     "dead_letters": (
         *("epoch", "event_type", "original_stream", "service", "consumer_name", "tenant_id"),
-        *("error_class", "group_id", "parent_id", "template", "frames", "consumer_version"),
+        *(
+            "error_class",
+            "group_id",
+            "parent_id",
+            "cause_id",
+            "template",
+            "frames",
+            "consumer_version",
+        ),
     ),
     "case_events": ("epoch", "kind", "trigger", "consumer"),
 }

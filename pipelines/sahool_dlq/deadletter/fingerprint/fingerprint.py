@@ -8,12 +8,13 @@ recomputes stored rows.
 """
 
 import hashlib
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import polars as pl
 
+from sahool_dlq.deadletter.fingerprint.cause import PLACEHOLDER, message_in, parts_of
 from sahool_dlq.deadletter.fingerprint.distinct import per_distinct
 from sahool_dlq.deadletter.fingerprint.rules import GroupingRules
 from sahool_dlq.deadletter.fingerprint.stack_trace import Trace, read_outline, read_trace
@@ -22,22 +23,23 @@ from sahool_dlq.deadletter.fingerprint.traces.languages import (
     PART_END,
     language_named,
     outlines,
+    recognised,
 )
 
 __all__ = ["FINGERPRINT_VERSION", "Fingerprint", "add_fingerprint", "fingerprint"]
 
-FINGERPRINT_VERSION = 7
+FINGERPRINT_VERSION = 8
 
 _PYTHON = 'Traceback (most recent call last):\n  File "'
-_PLACEHOLDER = re.compile("<[a-z]+>")
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The parts that identify a failure, and its two hashes."""
+    """The parts that identify a failure, and its hashes."""
 
     group_id: str  # 16 hexadecimal digits
     parent_id: str  # 16 hexadecimal digits; the wider group, alike in chain and frames
+    cause_id: str  # 16 hexadecimal digits; what a library raised, whoever called it (`cause`)
     error_class: str  # last dotted segment of the error type
     template: str  # the message with its variables replaced
     frames: tuple[str, ...]  # `module:function`, nearest the raise first
@@ -45,7 +47,11 @@ class Fingerprint:
 
 def fingerprint(error_type: str, error_message: str, stack_trace: str | None) -> Fingerprint:
     """The group of one failure, without the user's rules."""
-    return _by_recipe(error_type, template(error_message), read_trace(stack_trace or ""))
+    trace = read_trace(stack_trace or "")
+    text = cause_text = template(error_message)
+    if printed := trace.cause.printed(_class_of(error_type)):
+        cause_text = template(_message_in(stack_trace or "", printed))
+    return _by_recipe(error_type, text, trace, cause_text)
 
 
 def add_fingerprint(frame: pl.DataFrame, rules: GroupingRules | None = None) -> pl.DataFrame:
@@ -55,15 +61,63 @@ def add_fingerprint(frame: pl.DataFrame, rules: GroupingRules | None = None) -> 
     have many messages but one template and one outline, so only few rows are hashed one by one.
     """
     rules = rules or GroupingRules()
+    traces, read = _traces(frame, rules)
+    text = templates(rules.replaced(frame["error_message"])).alias("template")
     reduced = pl.DataFrame(
         [
             frame["error_type"],
-            templates(rules.replaced(frame["error_message"])).alias("template"),
-            *_outlines(frame),
+            text,
+            traces,
+            _cause_texts(frame, rules, text, traces, read),
             _forced(frame, rules),
         ]
     )
-    return frame.with_columns(per_distinct(reduced, partial(_fingerprints, rules)))
+    return frame.with_columns(per_distinct(reduced, partial(_fingerprints, rules, read)))
+
+
+def _traces(frame: pl.DataFrame, rules: GroupingRules) -> tuple[pl.Series, list[Trace]]:
+    """The distinct traces as they were read, and of each row the number of its trace."""
+    outlined = _outlines(frame)
+    frame_rules, read = rules.frames, []
+
+    def numbered(distinct: pl.DataFrame) -> pl.DataFrame:
+        for language, outline in distinct.iter_rows():
+            parts = outline.split(PART_END)
+            read.append(read_outline(parts, language_named(language), frame_rules))
+        return pl.DataFrame({"trace": range(len(read))}, schema={"trace": pl.UInt32})
+
+    return per_distinct(outlined, numbered)["trace"], read
+
+
+def _cause_texts(
+    frame: pl.DataFrame,
+    rules: GroupingRules,
+    own: pl.Series,
+    traces: pl.Series,
+    read: Sequence[Trace],
+) -> pl.Series:
+    """The template of the cause's message: `own`, the failure's, or that of an exception below.
+
+    The latter stands only in the trace.
+    """
+    kinds = pl.DataFrame({"error_type": frame["error_type"], "trace": traces})
+
+    def names(distinct: pl.DataFrame) -> pl.DataFrame:
+        found = [read[number].cause.printed(_class_of(kind)) for kind, number in distinct.rows()]
+        return pl.DataFrame({"name": found}, schema={"name": pl.String})
+
+    printed = per_distinct(kinds, names)["name"]
+    rows = (printed != "").arg_true()
+    texts = own.alias("cause_text")
+    if rows.is_empty():
+        return texts
+    pairs = zip(frame["stack_trace"][rows], printed[rows], strict=True)
+    messages = pl.Series([_message_in(trace or "", name) for trace, name in pairs], dtype=pl.String)
+    return texts.scatter(rows, templates(rules.replaced(messages)))
+
+
+def _message_in(stack_trace: str, name: str) -> str:
+    return message_in(recognised(stack_trace).text, name)
 
 
 def _outlines(frame: pl.DataFrame) -> pl.DataFrame:
@@ -87,12 +141,12 @@ def _forced(frame: pl.DataFrame, rules: GroupingRules) -> pl.Series:
     return per_distinct(keys, lambda t: t.select(forced=rules.forced()))["forced"]
 
 
-def _fingerprints(rules: GroupingRules, reduced: pl.DataFrame) -> pl.DataFrame:
-    frame_rules, merged = rules.frames, rules.merged
-    prints = []
-    for error_type, text, language, outline, forced in reduced.iter_rows():
-        trace = read_outline(outline.split(PART_END), language_named(language), frame_rules)
-        found = _by_recipe(error_type, text, trace)
+def _fingerprints(
+    rules: GroupingRules, traces: Sequence[Trace], reduced: pl.DataFrame
+) -> pl.DataFrame:
+    merged, prints = rules.merged, []
+    for error_type, text, trace, cause_text, forced in reduced.iter_rows():
+        found = _by_recipe(error_type, text, traces[trace], cause_text)
         if forced is not None:
             found = _named(found, *forced.split("\x1f", 1))
         elif found.group_id in merged:
@@ -103,6 +157,7 @@ def _fingerprints(rules: GroupingRules, reduced: pl.DataFrame) -> pl.DataFrame:
         {
             "group_id": [p.group_id for p in prints],
             "parent_id": [p.parent_id for p in prints],
+            "cause_id": [p.cause_id for p in prints],
             "fingerprint_version": [FINGERPRINT_VERSION] * len(prints),
             "fingerprint_rules": [rules.hash] * len(prints),
             "error_class": [p.error_class for p in prints],
@@ -113,17 +168,22 @@ def _fingerprints(rules: GroupingRules, reduced: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _by_recipe(error_type: str, text: str, trace: Trace) -> Fingerprint:
-    error_class = error_type.rpartition(".")[2]
+def _by_recipe(error_type: str, text: str, trace: Trace, cause_text: str) -> Fingerprint:
+    error_class = _class_of(error_type)
     where = ["\x1f".join(trace.chain or (error_class,)), "\x1f".join(trace.frames)]
     return Fingerprint(
         # The kind of value does not matter: an id may be a number or a UUID.
-        group_id=_digest("group", *where, error_class, _PLACEHOLDER.sub("<>", text)),
+        group_id=_digest("group", *where, error_class, PLACEHOLDER.sub("<>", text)),
         parent_id=_digest("parent", *where) if trace.frames else _digest("type", error_class),
+        cause_id=_digest("cause", *parts_of(trace.cause, error_class, cause_text)),
         error_class=error_class,
         template=text,
         frames=trace.frames,
     )
+
+
+def _class_of(error_type: str) -> str:
+    return error_type.rpartition(".")[2]
 
 
 def _named(found: Fingerprint, rule: str, name: str) -> Fingerprint:

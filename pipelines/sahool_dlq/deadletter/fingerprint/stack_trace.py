@@ -9,12 +9,12 @@ whatever their messages are). `read_outline` interprets them. A text of a kind t
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from sahool_dlq.deadletter.fingerprint.cause import NO_CAUSE, Cause, cause_of
 from sahool_dlq.deadletter.fingerprint.traces.frames import (
     FRAME_COUNT,
     INDENT,
     Frame,
     Language,
-    Link,
     identifying,
 )
 from sahool_dlq.deadletter.fingerprint.traces.languages import outline_of, recognised
@@ -31,6 +31,7 @@ class Trace(NamedTuple):
     chain: tuple[str, ...]
     frames: tuple[str, ...]
     language: str = ""  # a name of `LANGUAGES`; empty where none was recognised
+    cause: Cause = NO_CAUSE
 
 
 class FrameRules(NamedTuple):
@@ -75,5 +76,5 @@ def read_outline(
     links = language.read(parts)
     chain = dict.fromkeys(link.name.rpartition(".")[2] for link in links if link.name)
     if rules:
-        links = [Link(link.name, rules.apply(link.frames)) for link in links]
-    return Trace(tuple(chain), identifying(links), language.name)
+        links = [link._replace(frames=rules.apply(link.frames)) for link in links]
+    return Trace(tuple(chain), identifying(links), language.name, cause_of(links, language))

@@ -47,6 +47,7 @@ COLUMNS: dict[str, Column] = {
     "dlq_reason": Column("f.dlq_reason", "text", "why the consumer gave up"),
     "group_id": Column("f.group_id", "text", "failure group"),
     "parent_id": Column("f.parent_id", "text", "the coarser group"),
+    "cause_id": Column("f.cause_id", "text", "what a library raised, in whichever group"),
     "status": Column("f.status", "text", "pending, retried or parked"),
     "retry_count": Column("f.retry_count", "number", "retries inside the consumer"),
     "redrive_count": Column("f.redrive_count", "number", "redrives without success"),

@@ -4,7 +4,18 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-__all__ = ["FRAME_COUNT", "INDENT", "NAME_LIMIT", "Frame", "Language", "Link", "identifying"]
+__all__ = [
+    "FRAME_COUNT",
+    "INDENT",
+    "LIBRARY_FOLDER",
+    "NAME_LIMIT",
+    "Frame",
+    "Language",
+    "Link",
+    "identifying",
+    "module",
+    "package",
+]
 
 FRAME_COUNT = 5
 """Number of frames nearest to the exception that distinguish failures."""
@@ -15,8 +26,13 @@ NAME_LIMIT = 1_000
 INDENT = " \t\r|+"
 """Possible beginnings of a trace's line; the signs are those of exception trees."""
 
+LIBRARY_FOLDER = (  # of installed packages, or of the runtime's own library
+    r"(?:(?:site-packages|dist-packages|node_modules|lib(?:64)?[/\\](?:python|pypy)[23]\.[0-9]+"
+    r"|(?:[Pp]ython|conda)3?[0-9]*[/\\](?:envs[/\\][^/\\]+[/\\])?[Ll]ib|\.(?:whl|egg)"
+    r"|[/\\]runfiles[/\\][^/\\]{0,80}pip[^/\\]{0,80})[/\\]|^/opt/python/)"
+)
 _LIBRARY_ROOT = re.compile(
-    r".*(?:site-packages|dist-packages|node_modules|lib/python3\.[0-9]+)[/\\]"
+    rf".*{LIBRARY_FOLDER}"
     r"|.*[/\\]gems[/\\][^/\\]+[/\\](?:lib[/\\])?|.*[/\\]lib[/\\]ruby[/\\][0-9.]+[/\\]"
 )
 _PATH = re.compile(r"[/\\]|\.(?:py|rb|php|rs|erl|exs?)$")
@@ -37,6 +53,8 @@ class Link(NamedTuple):
 
     name: str | None
     frames: list[Frame]
+    is_raised_here: bool = False  # by a statement of the nearest frame, not by what that called
+    is_context: bool = False  # raised while the one before was handled, not because of it
 
 
 class Language(NamedTuple):
@@ -52,6 +70,7 @@ class Language(NamedTuple):
     outline: str  # a pattern that finds the parts of the text that matter
     read: Callable[[Sequence[str]], list[Link]]  # those parts; the root cause comes first
     frame: Callable[[str], Frame | None]  # the frame on one line without its indent
+    has_modules: bool = False  # types are printed with the module that defines them
 
 
 def identifying(links: Sequence[Link]) -> tuple[str, ...]:
@@ -102,6 +121,21 @@ def _root(frame: Frame) -> str:
         return "/".join(parts[: 3 if "." in parts[0] else 1])
     parts = re.split(r"::|[.:]", frame.place.lstrip("<&"))
     return ".".join(parts[: 2 if len(parts) > 2 and parts[0].islower() else 1])  # com.acme
+
+
+def package(frame: Frame) -> str:
+    """The installed package, or module of the runtime, that a library's frame is of."""
+    if frame.is_name or not _PATH.search(frame.place):
+        return _root(frame) or frame.place.removeprefix("<frozen ").partition(".")[0].strip("<>")
+    root = _LIBRARY_ROOT.match(frame.place)
+    parts = _parts(frame.place[root.end() :] if root else frame.place)
+    return parts[0] if parts else ""
+
+
+def module(frame: Frame) -> str:
+    """The name of a frame's file, class or module, in whatever folder it is."""
+    is_file = _PATH.search(frame.place) and not frame.is_name
+    return _parts(frame.place)[-1] if is_file else _module(frame, 0)
 
 
 def _module(frame: Frame, shared: int) -> str:

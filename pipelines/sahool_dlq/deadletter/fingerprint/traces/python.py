@@ -3,40 +3,54 @@
 import re
 from collections.abc import Sequence
 
-from sahool_dlq.deadletter.fingerprint.traces.frames import INDENT, Frame, Language, Link
+from sahool_dlq.deadletter.fingerprint.traces.frames import (
+    INDENT,
+    LIBRARY_FOLDER,
+    Frame,
+    Language,
+    Link,
+)
 
 __all__ = ["LIBRARY_PATH", "NAME", "PYTHON"]
 
 _FRAME = re.compile(r'File "([^"]*)", line [0-9]+, in (.*)')
 NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.]*(?= \[|:?$)")
 LIBRARY_PATH = re.compile(
-    r"site-packages|dist-packages|lib/python3\.|[Pp]ython3?[0-9]*[/\\][Ll]ib[/\\]|<frozen"
+    LIBRARY_FOLDER + r"|<frozen"
     r"|^index [0-9]|^native$|^<anonymous>$|\.p(?:yx|xi|xd)$|^<(?:template|decorator-gen|attrs gen)"
     r"|^[a-z_]+\.js$"  # of Node itself, before it wrote node:events
-    r"|node_modules|(?:^|[ (])node:|^internal/|[/\\]s?bin[/\\][^./\\]*$"
+    r"|(?:^|[ (])node:|^internal/|[/\\]s?bin[/\\][^./\\]*$"
 )
+_CONTEXT = "During handling of the above exception"
 
 
 def _links(lines: Sequence[str]) -> list[Link]:
     """Root cause first, as Python prints them; the members of a group come before the group."""
     links: list[Link] = []
     group: list[Link] = []
-    open_link = False
+    open_link = is_context = False
     depth = 0  # of the frames: what is raised is printed less deep, their code deeper
     for indented in lines:
         line = indented.strip(INDENT)
         indent = len(indented) - len(indented.lstrip(" \t|+"))
         if line.endswith("Traceback (most recent call last)"):
-            links.append(Link(None, []))
-            open_link = True
+            links.append(Link(None, [], is_context=is_context))
+            open_link, is_context = True, False
+        elif line.startswith(_CONTEXT):
+            is_context = True
+        elif line.startswith("raise "):
+            if open_link:
+                links[-1] = links[-1]._replace(is_raised_here=True)
         elif frame := _frame(line):
             if not links:
                 links.append(Link(None, []))
                 open_link = True
             depth = indent or 1
             links[-1].frames.insert(0, frame)
+            if links[-1].is_raised_here:
+                links[-1] = links[-1]._replace(is_raised_here=False)
         elif open_link and indent < depth and links[-1].frames and (name := NAME.match(line)):
-            links[-1] = Link(name[0], links[-1].frames)
+            links[-1] = links[-1]._replace(name=name[0])
             open_link = False
             if name[0].endswith("ExceptionGroup"):
                 group.append(links.pop())
@@ -45,7 +59,15 @@ def _links(lines: Sequence[str]) -> list[Link]:
 
 def _frame(line: str) -> Frame | None:
     found = _FRAME.match(line)
-    return found and Frame(found[1], found[2].strip(), not LIBRARY_PATH.search(found[1]))
+    if not found:
+        return None
+    path, function = found[1], found[2].strip()
+    return Frame(path, function, not (LIBRARY_PATH.search(path) or _is_compiled(path, function)))
+
+
+def _is_compiled(path: str, function: str) -> bool:
+    """Cython names a function with its module, and a file without the folder of the packages."""
+    return "." in function and function.startswith(f"{path.partition('/')[0]}.")
 
 
 PYTHON = Language(
@@ -55,8 +77,10 @@ PYTHON = Language(
     outline=(
         r"(?m)^[ |+]*(?:Exception Group )?Traceback \(most recent call last\)"
         r'|^[ |]*File "[^"\n]*", line [0-9]+, in [^\r\n]*'
+        rf"|^[ |]*raise [^ \r\n]|^[ |]*{_CONTEXT}"
         r"|^[ |\t]*[A-Za-z_$][A-Za-z0-9_$.]*(?: \[[A-Z_0-9]+\])?(?::|\r?$)"  # Error: message
     ),
     read=_links,
     frame=_frame,
+    has_modules=True,
 )

@@ -21,7 +21,9 @@ def _links(lines: Sequence[str]) -> list[Link]:
     """
     bare = [line.strip(INDENT) for line in lines]
     if any(line.startswith("1: from ") for line in bare):
-        return [Link(name, frames[::-1]) for name, frames in _blocks(bare, ends_in_head=True)]
+        return [
+            link._replace(frames=link.frames[::-1]) for link in _blocks(bare, ends_in_head=True)
+        ]
     return _blocks(bare, ends_in_head=False)[::-1]
 
 
