@@ -42,7 +42,7 @@ def prefect_platform(
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "DLQ_REDRIVE_TIMEOUT_SECONDS": "2",
             "DLQ_REDRIVE_APPROVAL_COUNT": "2",
-            "DLQ_REDRIVE_SUBJECTS": '["odd.>"]',  # which no stream captures: an outcome at once
+            "DLQ_REDRIVE_SUBJECTS": '["odd.>"]',  # no stream captures it: an outcome at once
         }
         platform = Platform(settings, server, environment, own)
         for name in RETIRED:
@@ -69,7 +69,7 @@ def platform_with_worker(prefect_platform: Platform) -> Iterator[Platform]:
 def drained(platform_with_worker: Platform) -> Drained:
     """Dead letters, drained by a late run. They are new, so the marts are built too."""
     platform = platform_with_worker
-    with ThreadPoolExecutor(1) as other:  # where a browser is at work this one has a loop already
+    with ThreadPoolExecutor(1) as other:  # if a browser runs, this thread has a loop already
         other.submit(lambda: asyncio.run(_dead_letters(platform.settings))).result()
     run = until(lambda: _run_that_drained(platform, make_late(platform)), "the drain", 600)
     built = until(lambda: _by_automation(platform), "marts after a drain")["id"]
