@@ -42,7 +42,7 @@ def prefect_platform(
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "DLQ_REDRIVE_TIMEOUT_SECONDS": "2",
             "DLQ_REDRIVE_APPROVAL_COUNT": "2",
-            "DLQ_REDRIVE_SUBJECTS": '["odd.>"]',  # no stream captures it: an outcome at once
+            "DLQ_REDRIVE_SUBJECTS": '["odd.>"]',  # which no stream captures: an outcome at once
         }
         platform = Platform(settings, server, environment, own)
         for name in RETIRED:

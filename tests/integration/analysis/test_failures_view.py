@@ -14,7 +14,7 @@ from sahool_dlq.settings import Settings
 from support.platform_log import letter, publish
 from support.platform_log import query as ask
 
-ONLY_IN_THE_LAKE = {"consumer_version"}  # the view does not have it
+ONLY_IN_THE_LAKE = {"consumer_version"}  # the view has it not
 ONLY_IN_POSTGRES = {"created_at", "alert_sent", "resolution_notes"}
 
 
